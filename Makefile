@@ -1,0 +1,83 @@
+# Everything starts here: `make help`. Needs Python >= 3.11, make and a package index, nothing else.
+
+PYTHON ?= python3
+PYTEST_ARGS ?=
+DEMO_ARGS ?=
+
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+EXTRAS := fast,train,report,itk,dev
+# pyproject's [build-system], and what hatchling asks for when the install is editable.
+BUILD_TOOLS := hatchling editables
+# A file stays in one process, so that its fixtures are made once. Every process imports torch:
+# more than four cost more memory than they save time.
+PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test test-slow lint format types wheel constraints clean .venv
+
+# A new environment in the folder $(1), or the reason why not. A half-made one is taken away.
+define new_environment
+@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11))" 2>/dev/null || { \
+  echo "rwloss needs Python >= 3.11, and '$(PYTHON)' is older or not there: make PYTHON=python3.11 $(MAKECMDGOALS)" >&2; exit 2; }
+$(PYTHON) -m venv $(1) || { rm -rf $(1); exit 2; }
+endef
+
+help: ## this list
+	@awk -F ':.*## ' '/^[.a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.venv: $(INSTALLED) ## the environment: rwloss editable, all extras, versions of constraints.txt
+
+demo: $(INSTALLED) ## everything in minutes on the sample that ships
+	$(BIN)/rwloss demo $(DEMO_ARGS)
+
+test: $(INSTALLED) ## all tests but the slow ones (PYTEST_ARGS="..." goes to pytest)
+	$(PYTEST) -m "not slow" $(PYTEST_ARGS)
+
+# pytest ends with 5 when it has selected no test: said aloud, and no failure.
+test-slow: $(INSTALLED) ## the tests marked slow (RWLOSS_REDUCED=1: their reduced form)
+	@code=0; $(PYTEST) -m slow $(PYTEST_ARGS) || code=$$?; \
+	if [ $$code -eq 5 ]; then echo "test-slow: no test ran, because none is marked slow"; \
+	else exit $$code; fi
+
+lint: $(INSTALLED) ## ruff: rules and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(INSTALLED) ## let ruff mend what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: $(INSTALLED) ## mypy, strict
+	$(BIN)/mypy
+
+wheel: $(INSTALLED) ## wheel and sdist in dist/
+	rm -rf dist
+	$(BIN)/python -m build --no-isolation .
+
+clean: ## remove .venv, caches and everything built
+	rm -rf .venv build dist rwloss-demo .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	$(call new_environment,.venv)
+
+# The build tools come first and under the same pins, so that no build downloads versions of its own.
+$(INSTALLED): pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing rwloss and what it needs into .venv: minutes the first time, seconds later."
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt $(BUILD_TOOLS)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-build-isolation --editable ".[$(EXTRAS)]"
+	@touch $@
+
+constraints: ## renew constraints.txt: the newest of everything beside the torch it names
+	rm -rf build/constraints
+	$(call new_environment,build/constraints)
+	grep '^torch==' constraints.txt > build/constraints/torch.txt
+	build/constraints/bin/python -m pip install --quiet --constraint build/constraints/torch.txt $(BUILD_TOOLS)
+	build/constraints/bin/python -m pip install --quiet --constraint build/constraints/torch.txt --no-build-isolation ".[$(EXTRAS)]"
+	{ grep '^#' constraints.txt; \
+	  build/constraints/bin/python -m pip list --format freeze --exclude pip --exclude rwloss \
+	  | grep -vE '^(cuda-|nvidia-|triton==)' | sed 's/+[^+]*$$//'; } > build/constraints/new.txt
+	mv build/constraints/new.txt constraints.txt
+	rm -rf build/constraints

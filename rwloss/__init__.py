@@ -1,0 +1,9 @@
+"""rwloss: every segmentation loss as softmax times a region-wise map.
+
+The names below load on first use, so `import rwloss` costs milliseconds and loads neither torch
+nor MONAI. The stub beside this file lists them.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,25 @@
+from . import data as data
+from . import distance as distance
+from . import losses as losses
+from . import maps as maps
+from . import precompute as precompute
+from . import store as store
+from ._version import __version__ as __version__
+from .errors import RWLossError as RWLossError
+from .losses import RegionWiseLoss as RegionWiseLoss
+from .regions import Regions as Regions
+from .rwmap import RWMap as RWMap
+
+__all__ = [
+    "RWLossError",
+    "RWMap",
+    "RegionWiseLoss",
+    "Regions",
+    "__version__",
+    "data",
+    "distance",
+    "losses",
+    "maps",
+    "precompute",
+    "store",
+]

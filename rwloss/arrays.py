@@ -1,0 +1,52 @@
+"""NumPy arrays and torch tensors alike, without importing torch."""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+import array_api_compat
+import numpy as np
+from numpy.typing import NDArray
+
+from rwloss.errors import RWLossError
+
+# A NumPy array or a torch tensor. The array API standard has no static type for it yet.
+Array: TypeAlias = Any
+
+
+def namespace(array: Array) -> Any:
+    """Array API namespace of a NumPy array or a torch tensor.
+
+    >>> namespace(np.zeros(3)).__name__
+    'array_api_compat.numpy'
+    """
+    if array_api_compat.is_numpy_array(array) or array_api_compat.is_torch_array(array):
+        return array_api_compat.array_namespace(array)
+    raise RWLossError(
+        f"expected a NumPy array or a torch tensor, got {type(array).__name__}: "
+        "convert it with numpy.asarray"
+    )
+
+
+def is_torch(array: Array) -> bool:
+    """Whether the array is a torch tensor (False where torch was never imported)."""
+    return bool(array_api_compat.is_torch_array(array))
+
+
+def on_device(array: Array) -> dict[str, Any]:
+    """Keyword that makes a new array on the device of this one; nothing for NumPy."""
+    return {"device": array.device} if is_torch(array) else {}
+
+
+def to_numpy(array: Array) -> NDArray[Any]:
+    """The same values as a NumPy array; shares memory where it can."""
+    if is_torch(array):
+        return np.asarray(array.detach().cpu().numpy())
+    return np.asarray(array)
+
+
+def from_numpy(values: NDArray[Any], like: Array) -> Array:
+    """NumPy values as an array of the same kind and on the same device as `like`."""
+    if is_torch(like):
+        return namespace(like).asarray(values, device=like.device)
+    return values

@@ -1,0 +1,134 @@
+"""The door for maps: what a generator is, and the checks around its maths."""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, ClassVar, get_type_hints
+
+from rwloss.arrays import namespace
+from rwloss.errors import RWLossError
+from rwloss.regions import Regions
+from rwloss.rwmap import RWMap
+from rwloss.spelling import nearest
+
+
+@dataclass(frozen=True)
+class MapTags:
+    """What a generator promises; the conformance tests hold it to that.
+
+    stable: no violating voxel, whatever the labels. signed: has values below 0. commutes_with:
+    moves of the labels after which moving the map gives the same as making it anew.
+    """
+
+    stable: bool = False
+    signed: bool = True
+    commutes_with: frozenset[str] = frozenset()
+
+
+class MapGenerator(ABC):
+    """A named map with typed parameters, tags and a citation.
+
+    Subclass it as a frozen dataclass whose fields are the parameters, set `name`, and write
+    `compute`. The base checks parameters before and the map after, once for every generator.
+    """
+
+    name: ClassVar[str]
+    tags: ClassVar[MapTags] = MapTags()
+    citation: ClassVar[str] = ""
+
+    def __post_init__(self) -> None:
+        """Check each parameter against its annotation, and bring it to that type."""
+        for field in dataclasses.fields(self):  # type: ignore[arg-type]
+            value = getattr(self, field.name)
+            object.__setattr__(self, field.name, _checked(type(self), field.name, value))
+
+    @abstractmethod
+    def compute(self, regions: Regions) -> RWMap:
+        """Map values for one batch. labels (b *s) -> map of the same labels."""
+
+    def __call__(self, regions: Regions) -> RWMap:
+        """The checked map: shape, type and finite values; 0 at ignored voxels.
+
+        Raises RWLossError that names the generator and what it did wrong.
+        """
+        result = self.compute(regions)
+        if not isinstance(result, RWMap):
+            raise RWLossError(
+                f"{self.name}.compute returned {type(result).__name__}: expected an RWMap"
+            )
+        if result.num_classes != regions.num_classes:
+            raise RWLossError(
+                f"{self.name}.compute returned {result.num_classes} classes, "
+                f"the regions have {regions.num_classes}"
+            )
+        if tuple(result.labels.shape) != tuple(regions.labels.shape):
+            raise RWLossError(
+                f"{self.name}.compute returned labels {tuple(result.labels.shape)}, "
+                f"the regions have {tuple(regions.labels.shape)}"
+            )
+        parts = {
+            part: _finished(self.name, part, getattr(result, part), regions)
+            for part in ("true", "other", "values")
+            if getattr(result, part) is not None
+        }
+        return RWMap(regions.labels, regions.num_classes, **parts)
+
+    def __str__(self) -> str:
+        """The generator as text, with the parameters that differ from their defaults.
+
+        `maps.get` reads it back.
+        """
+        given = [
+            f"{field.name}={getattr(self, field.name)!r}"
+            for field in dataclasses.fields(self)  # type: ignore[arg-type]
+            if getattr(self, field.name) != field.default
+        ]
+        return f"{self.name}({', '.join(given)})" if given else self.name
+
+
+def parameters(generator: type[MapGenerator]) -> dict[str, Any]:
+    """Parameter names of a generator with their annotations, in order."""
+    hints = _hints(generator)
+    return {field.name: hints[field.name] for field in dataclasses.fields(generator)}  # type: ignore[arg-type]
+
+
+def build(generator: type[MapGenerator], given: dict[str, Any]) -> MapGenerator:
+    """A generator with these parameters; an unknown one is an error that names the nearest."""
+    known = parameters(generator)
+    for name in given:
+        if name not in known:
+            raise RWLossError(
+                f"{generator.name} has no parameter {name!r}{nearest(name, known)}; "
+                f"it has: {', '.join(known) or 'none'}"
+            )
+    return generator(**given)
+
+
+@cache
+def _hints(generator: type[MapGenerator]) -> dict[str, Any]:
+    return get_type_hints(generator)
+
+
+def _checked(generator: type[MapGenerator], name: str, value: Any) -> Any:
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        return TypeAdapter(_hints(generator)[name]).validate_python(value)
+    except ValidationError as error:
+        wanted = "; or ".join(dict.fromkeys(item["msg"] for item in error.errors()))
+        raise RWLossError(f"{generator.name}({name}={value!r}): {wanted}") from error
+
+
+def _finished(name: str, part: str, values: Any, regions: Regions) -> Any:
+    xp = namespace(values)
+    if values.dtype not in (xp.float32, xp.float64):
+        raise RWLossError(f"{name}: `{part}` is {values.dtype}: expected float32 or float64")
+    if not xp.all(xp.isfinite(values)):
+        raise RWLossError(f"{name}: `{part}` has values that are not finite (NaN or infinity)")
+    if regions.ignored is None:
+        return values
+    ignored = regions.ignored if values.ndim == regions.ignored.ndim else regions.ignored[:, None]
+    return xp.where(ignored, xp.asarray(0.0, dtype=values.dtype), values)

@@ -1,0 +1,274 @@
+"""Labels with their geometry: what a map generator may ask of the ground truth."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rwloss import distance
+from rwloss.arrays import Array, from_numpy, is_torch, namespace, on_device, to_numpy
+from rwloss.errors import RWLossError
+
+# One number for each axis, or such a row for each image of the batch.
+SpacingMM: TypeAlias = Sequence[float] | Sequence[Sequence[float]]
+
+IGNORED = -1
+"""The label of ignored voxels inside `Regions` and `RWMap`: they belong to no class."""
+
+
+@dataclass(frozen=True, eq=False)
+class Regions:
+    """Labels (b *s) with number of classes and voxel spacing; geometry on demand, computed once.
+
+    labels: whole numbers 0..num_classes-1, NumPy array or torch tensor on any device, *s 2-D or
+    3-D. Every result is of the same kind and on the same device.
+    spacing_mm: millimetres for each axis of *s, in array order, for all images or a row for each;
+    1 by default.
+    ignore_label: voxels with this label belong to no class. They end a region, have depth 0, and
+    every map is 0 there. In `labels` they stand as -1.
+
+    Raises RWLossError for labels that are not whole, are negative or too large, and for a spacing
+    that does not fit.
+
+    >>> regions = Regions(np.array([[[0, 0, 0], [0, 1, 1]]]), num_classes=2, spacing_mm=(1, 2))
+    >>> regions.depth_mm.tolist()
+    [[[2.0, 1.0, 1.0], [2.0, 1.0, 1.0]]]
+    """
+
+    labels: Array
+    num_classes: int
+    spacing_mm: SpacingMM | None = None
+    ignore_label: int | None = None
+
+    def __post_init__(self) -> None:
+        """Check, and bring to one form: whole labels, ignored ones -1, a spacing an image."""
+        xp = namespace(self.labels)
+        if self.labels.ndim not in {3, 4}:
+            raise RWLossError(
+                f"expected labels (b *s) with *s 2-D or 3-D, got shape {tuple(self.labels.shape)}: "
+                "for one image without the batch axis use Regions.single"
+            )
+        if isinstance(self.num_classes, bool) or int(self.num_classes) != self.num_classes:
+            raise RWLossError(f"expected a whole num_classes, got {self.num_classes!r}")
+        if self.num_classes < 2:
+            raise RWLossError(
+                f"expected num_classes of 2 or more, got {self.num_classes}: "
+                "the background is a class too"
+            )
+        labels = _whole(xp, self.labels)
+        if self.ignore_label is not None:
+            labels = _without_ignored(xp, labels, int(self.ignore_label))
+        _check_range(xp, labels, int(self.num_classes), ignoring=self.ignore_label is not None)
+        object.__setattr__(self, "labels", labels)
+        object.__setattr__(self, "num_classes", int(self.num_classes))
+        object.__setattr__(self, "spacing_mm", _spacings(self.spacing_mm, labels.shape))
+
+    @classmethod
+    def single(
+        cls,
+        volume: Array,
+        num_classes: int,
+        spacing_mm: Sequence[float] | None = None,
+        ignore_label: int | None = None,
+    ) -> Regions:
+        """One case without the batch axis. volume (*s) -> Regions with labels (1 *s)."""
+        if volume.ndim not in {2, 3}:
+            raise RWLossError(
+                f"expected one image of 2 or 3 axes, got shape {tuple(volume.shape)}: "
+                "for a batch use Regions"
+            )
+        return cls(volume[None], num_classes, spacing_mm, ignore_label)
+
+    @property
+    def xp(self) -> Any:
+        """Array API namespace of the labels."""
+        return namespace(self.labels)
+
+    @property
+    def spacings_mm(self) -> tuple[tuple[float, ...], ...]:
+        """Millimetres for each axis, a row for each image of the batch."""
+        return self.spacing_mm  # type: ignore[return-value]  # __post_init__ brought it to rows
+
+    @cached_property
+    def smallest_spacing_mm(self) -> Array:
+        """Smallest spacing of each image in mm, shaped (b 1 ...) to meet (b *s). float32."""
+        values = np.array([min(row) for row in self.spacings_mm], dtype=np.float32)
+        return from_numpy(values.reshape(-1, *[1] * (self.labels.ndim - 1)), self.labels)
+
+    @cached_property
+    def ignored(self) -> Array | None:
+        """Where voxels belong to no class (b *s), or None where no label is ignored."""
+        return None if self.ignore_label is None else self.labels == IGNORED
+
+    def mask(self, k: int) -> Array:
+        """Where the labels are class k. (b *s), boolean."""
+        if not 0 <= k < self.num_classes:
+            raise RWLossError(f"expected a class of 0..{self.num_classes - 1}, got {k}")
+        return self.labels == k
+
+    @cached_property
+    def counts(self) -> Array:
+        """Voxels of each class in each image. (b k), int64."""
+        return from_numpy(self._counts, self.labels)
+
+    @cached_property
+    def depth_mm(self) -> Array:
+        """Distance in mm from each voxel to the nearest voxel outside its class. (b *s), float32.
+
+        At least the smallest spacing; exactly that where a class fills the image; 0 where ignored.
+        """
+        depth = np.sqrt(distance.depth_squared_mm2(self._shifted, self.spacings_mm))
+        if self.ignore_label is not None:
+            depth[self._numpy == IGNORED] = 0.0
+        return from_numpy(depth, self.labels)
+
+    @cached_property
+    def peak_depth_mm(self) -> Array:
+        """Largest depth in mm of each class in each image; 0 where absent. (b k), float32."""
+        from scipy.ndimage import find_objects
+
+        depth = to_numpy(self.depth_mm)
+        peaks = np.zeros((len(depth), self.num_classes), dtype=np.float32)
+        for labels, depths, row in zip(self._numpy, depth, peaks, strict=True):
+            # Only the bounding box of a class has to be read for its maximum.
+            for k, box in enumerate(find_objects(labels.astype(np.int32) + 1, self.num_classes)):
+                if box is not None:
+                    row[k] = np.max(depths[box], where=labels[box] == k, initial=0.0)
+        return from_numpy(peaks, self.labels)
+
+    def per_voxel(self, values: Array) -> Array:
+        """Each voxel gets the value of its class. values (b k) -> (b *s); 0 where ignored."""
+        xp = self.xp
+        flat = xp.reshape(xp.asarray(values), (-1,))
+        first = xp.arange(len(self.labels), **on_device(self.labels)) * self.num_classes
+        index = xp.astype(self.labels, xp.int64) + xp.reshape(
+            first, (-1, *[1] * (self.labels.ndim - 1))
+        )
+        if self.ignored is not None:
+            index = xp.where(self.ignored, xp.zeros_like(index), index)
+        taken = xp.reshape(xp.take(flat, xp.reshape(index, (-1,))), self.labels.shape)
+        if self.ignored is not None:
+            taken = xp.where(self.ignored, xp.zeros_like(taken), taken)
+        return taken
+
+    def full(self, value: float) -> Array:
+        """The same value at every voxel, read-only and without memory. (b *s), float32."""
+        xp = self.xp
+        scalar = xp.asarray(value, dtype=xp.float32, **on_device(self.labels))
+        return xp.broadcast_to(scalar, self.labels.shape)
+
+    def empty_classes(self) -> Array:
+        """Room for a dense map, not initialised. (b k *s), float32."""
+        xp, shape = self.xp, self.labels.shape
+        return xp.empty(
+            (shape[0], self.num_classes, *shape[1:]), dtype=xp.float32, **on_device(self.labels)
+        )
+
+    def distance_to_mm(self, k: int) -> Array:
+        """Distance in mm from each voxel to the nearest voxel of class k. (b *s), float32.
+
+        0 on the class, and everywhere in an image where the class is absent.
+        """
+        return from_numpy(
+            distance.distance_to_mm(to_numpy(self.mask(k)), self.spacings_mm), self.labels
+        )
+
+    def signed_distance_mm(self, k: int) -> Array:
+        """Distance in mm to the other side of class k's boundary. (b *s), float32.
+
+        Below 0 inside, above 0 outside, measured between voxel centres; 0 everywhere in an image
+        where the class is absent or fills the image.
+        """
+        return from_numpy(
+            distance.signed_distance_mm(to_numpy(self.mask(k)), self.spacings_mm), self.labels
+        )
+
+    @cached_property
+    def _numpy(self) -> NDArray[Any]:
+        return to_numpy(self.labels)
+
+    @property
+    def _shifted(self) -> NDArray[Any]:
+        """Labels as whole numbers of 0 or more, for the distance engines."""
+        return self._numpy if self.ignore_label is None else self._numpy + 1
+
+    @cached_property
+    def _counts(self) -> NDArray[np.int64]:
+        counts = np.zeros((len(self._numpy), self.num_classes), dtype=np.int64)
+        for image, row in zip(self._numpy, counts, strict=True):
+            found = np.bincount(image.reshape(-1).astype(np.intp) + 1, minlength=len(row) + 1)
+            row[:] = found[1:]
+        return counts
+
+
+def _whole(xp: Any, labels: Array) -> Array:
+    """Labels in a signed or small unsigned integer type of native byte order."""
+    if xp.isdtype(labels.dtype, "bool"):
+        return xp.astype(labels, xp.uint8)
+    if xp.isdtype(labels.dtype, "real floating"):
+        whole = xp.astype(labels, xp.int64)
+        wrong = xp.astype(whole, labels.dtype) != labels
+        if xp.any(wrong):
+            value = float(labels[wrong][0])
+            raise RWLossError(
+                f"expected whole labels, got {value:g}: labels are classes, not probabilities"
+            )
+        return whole
+    if not xp.isdtype(labels.dtype, "integral"):
+        raise RWLossError(f"expected whole labels, got dtype {labels.dtype}")
+    if not is_torch(labels) and not labels.dtype.isnative:
+        return labels.astype(labels.dtype.newbyteorder("="))
+    if is_torch(labels) and str(labels.dtype) in {"torch.uint16", "torch.uint32", "torch.uint64"}:
+        return xp.astype(labels, xp.int64)  # torch compares and indexes few unsigned types
+    return labels
+
+
+def _without_ignored(xp: Any, labels: Array, ignore_label: int) -> Array:
+    """Labels in a signed type with ignored ones -1; a label -1 that is not ignored stays wrong."""
+    signed = labels if xp.isdtype(labels.dtype, "signed integer") else xp.astype(labels, xp.int64)
+    if ignore_label == IGNORED:
+        return signed
+    ignored = labels == ignore_label
+    return xp.where(ignored, xp.asarray(IGNORED, dtype=signed.dtype), _refuse_minus_one(xp, signed))
+
+
+def _refuse_minus_one(xp: Any, labels: Array) -> Array:
+    if xp.any(labels == IGNORED):
+        raise RWLossError("label -1 found: labels are 0 or more; pass ignore_label=-1 to ignore it")
+    return labels
+
+
+def _check_range(xp: Any, labels: Array, num_classes: int, *, ignoring: bool) -> None:
+    if math.prod(labels.shape) == 0:
+        return
+    low, high = int(xp.min(labels)), int(xp.max(labels))
+    wrong = low if low < (IGNORED if ignoring else 0) else high if high >= num_classes else None
+    if wrong is not None:
+        more = f"num_classes={wrong + 1} or " if wrong > 0 else ""
+        raise RWLossError(
+            f"label {wrong} found, but num_classes={num_classes} allows 0..{num_classes - 1}: "
+            f"pass {more}ignore_label={wrong}, or mend the labels"
+        )
+
+
+def _spacings(spacing_mm: Any, shape: Sequence[int]) -> tuple[tuple[float, ...], ...]:
+    """A row of spacings for each image, checked."""
+    batch, axes = shape[0], len(shape) - 1
+    if spacing_mm is None:
+        return ((1.0,) * axes,) * batch
+    values = np.asarray(to_numpy(spacing_mm), dtype=np.float64)
+    if values.shape not in {(axes,), (batch, axes)}:
+        raise RWLossError(
+            f"expected a spacing for each of {axes} axes (or such a row for each of {batch} "
+            f"images), got {spacing_mm!r}"
+        )
+    if not np.all(np.isfinite(values) & (values > 0)):
+        raise RWLossError(f"expected a spacing above 0 mm on every axis, got {spacing_mm!r}")
+    rows = np.broadcast_to(values, (batch, axes))
+    return tuple(tuple(float(v) for v in row) for row in rows)
