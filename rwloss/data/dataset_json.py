@@ -1,0 +1,79 @@
+"""The part of nnU-Net's dataset.json that rwloss needs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr, ValidationError
+
+from rwloss.errors import RWLossError
+
+
+class Files(BaseModel):
+    """Where the files of one case are, relative to the data set's folder."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    images: tuple[StrictStr, ...] = ()
+    label: StrictStr
+
+
+class DatasetJson(BaseModel):
+    """dataset.json of nnU-Net version 2, or of the Decathlon ({"0": "background", ...}).
+
+    Keys not named here are other programs' business.
+    """
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    labels: dict[str, StrictInt | StrictStr | tuple[StrictInt, ...]] = Field(min_length=1)
+    file_ending: StrictStr | None = None
+    channel_names: dict[str, object] | None = None
+    dataset: dict[str, Files] | None = None
+
+    def values(self) -> dict[str, tuple[int, ...]]:
+        """The labels of each name, whichever way round they are written. May include "ignore".
+
+        Raises RWLossError where both ways could be meant, or a label is negative.
+        """
+        if all(isinstance(value, str) for value in self.labels.values()):
+            swapped = {str(value): key for key, value in self.labels.items()}
+            if not all(key.isdecimal() for key in self.labels) or len(swapped) < len(self.labels):
+                raise RWLossError(f"expected labels as {{name: number}}, got {self.labels}")
+            if any(name.isdecimal() for name in swapped):
+                raise RWLossError(
+                    f"labels {self.labels} may be number to name or name to number: write numbers "
+                    'without quotes, {"background": 0, ...}'
+                )
+            return {name: (int(number),) for name, number in swapped.items()}
+        values: dict[str, tuple[int, ...]] = {}
+        for name, value in self.labels.items():
+            if isinstance(value, str):
+                raise RWLossError(f"expected a number as label of {name!r}, got {value!r}")
+            values[name] = value if isinstance(value, tuple) else (value,)
+            if not values[name] or min(values[name]) < 0:
+                raise RWLossError(f"expected labels of 0 or more for {name!r}, got {value}")
+        return values
+
+
+def read(path: Path) -> DatasetJson:
+    """The model of one file. Raises RWLossError, naming the file, if it is not such JSON."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except OSError as exc:
+        raise RWLossError(f"cannot read {str(path)!r}: {exc.strerror}") from exc
+    except (ValueError, RecursionError) as exc:
+        raise RWLossError(f"{str(path)!r} is not valid JSON: {exc}") from exc
+    if not isinstance(content, dict) or "labels" not in content:
+        raise RWLossError(
+            f'{str(path)!r} has no "labels": expected {{"labels": {{"background": 0, ...}}, ...}}'
+        )
+    try:
+        return DatasetJson.model_validate(content)
+    except ValidationError as exc:
+        problem = exc.errors()[0]
+        where = ".".join(str(part) for part in problem["loc"][:2])
+        raise RWLossError(
+            f"{str(path)!r}: {where}: {problem['msg']}, got {str(problem['input'])[:80]!r}"
+        ) from exc

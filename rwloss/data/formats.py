@@ -1,0 +1,244 @@
+"""Reading label and image files of every supported format into NumPy."""
+
+from __future__ import annotations
+
+import gzip
+import math
+import zipfile
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rwloss.data.readers import array_file, itk, nifti, picture
+from rwloss.data.readers.decoded import Decoded
+from rwloss.errors import RWLossError
+
+_READERS: dict[str, Callable[[Path, int], Decoded]] = {
+    ".nii.gz": nifti.read,
+    ".nii": nifti.read,
+    ".png": picture.read,
+    ".tif": picture.read,
+    ".tiff": picture.read,
+    ".npy": array_file.read,
+    ".npz": array_file.read,
+    ".mha": itk.read,
+    ".nrrd": itk.read,
+}
+
+SUFFIXES: tuple[str, ...] = tuple(_READERS)
+"""File endings that can be read, in small letters; capitals are read too."""
+
+MAX_VOXELS = 2**31
+"""Files whose headers announce more voxels are refused before any memory is taken."""
+
+
+@dataclass(frozen=True, eq=False)
+class LabelVolume:
+    """The labels (*s) of one case, *s 2-D or 3-D, with what its file says of their geometry.
+
+    labels: any integer type in native byte order, in the axis order of the file's library: (x, y,
+    z) for NIfTI, MHA and NRRD, (rows, columns) or (pages, rows, columns) for PNG and TIFF, as
+    stored for NumPy. Not necessarily C-contiguous.
+    spacing_mm: one length for each axis, in the same order; None where neither file nor caller
+    gave one.
+    affine: float64 (4 4), voxel indices to RAS millimetres; None where the format carries none.
+    """
+
+    labels: NDArray[np.integer[Any]]
+    spacing_mm: tuple[float, ...] | None
+    affine: NDArray[np.float64] | None
+
+
+def read_labels(
+    path: str | Path, *, spacing_mm: Sequence[float] | None = None, max_voxels: int = MAX_VOXELS
+) -> LabelVolume:
+    """Labels (*s) of one file, as integers, with spacing in mm where it is known.
+
+    Whole numbers stored as float become the smallest integer type that holds them, and bool
+    becomes uint8. Scaled NIfTI files may miss a whole number by half of their own step.
+    spacing_mm: for formats that carry none (PNG, TIFF, NumPy), one length an axis. Where the file
+    carries another one, neither is preferred: it is an error.
+
+    Raises RWLossError, naming the file, for everything that is not one 2-D or 3-D label map: a
+    missing, empty, cut or damaged file, an unknown suffix, colour, NaN, fractions, another number
+    of axes, an impossible spacing, or more than max_voxels voxels.
+
+    >>> from rwloss.data import sample_dir
+    >>> volume = read_labels(sample_dir("hippocampus") / "labelsTr/hippocampus_003.nii.gz")
+    >>> volume.labels.shape, volume.labels.dtype.name, volume.spacing_mm
+    ((34, 52, 35), 'uint8', (1.0, 1.0, 1.0))
+    """
+    path = Path(path)
+    decoded = _decode(path, max_voxels)
+    try:
+        _check_axes(decoded.values)
+        labels = _whole(decoded.values, decoded.step)
+        spacing = _spacing(spacing_mm, decoded.spacing_mm, labels.ndim)
+    except RWLossError as exc:
+        raise RWLossError(f"cannot use {str(path)!r} as labels: {exc}") from exc
+    return LabelVolume(np.require(labels, requirements="W"), spacing, decoded.affine)
+
+
+def read_image(path: str | Path, *, max_voxels: int = MAX_VOXELS) -> NDArray[np.float32]:
+    """Grey values (*s) of one channel as float32, *s 2-D or 3-D, axes as in `read_labels`.
+
+    Raises RWLossError, naming the file, for a file that cannot be read, colour or a palette, NaN
+    or infinity, values beyond float32, another number of axes, or more than max_voxels voxels.
+
+    >>> from rwloss.data import sample_dir
+    >>> image = read_image(sample_dir("lung_patches") / "imagesTr/lung001_0_0000.png")
+    >>> image.shape, image.dtype.name
+    ((48, 48), 'float32')
+    """
+    path = Path(path)
+    decoded = _decode(path, max_voxels)
+    try:
+        _check_axes(decoded.values)
+        if decoded.is_palette:
+            raise RWLossError("its values are indices of a palette: save it as grey values")
+        _check_finite(decoded.values)
+        with np.errstate(over="ignore"):
+            image = decoded.values.astype(np.float32)
+        if not np.isfinite(image).all():
+            raise RWLossError(f"values reach {np.abs(decoded.values).max():g}, beyond float32")
+    except RWLossError as exc:
+        raise RWLossError(f"cannot use {str(path)!r} as an image: {exc}") from exc
+    return image
+
+
+def suffix_of(path: str | Path) -> str:
+    """The known suffix of a file name, in small letters, or "" if it has none of them.
+
+    >>> suffix_of("case.v2.NII.gz"), suffix_of("notes.txt")
+    ('.nii.gz', '')
+    """
+    name = Path(path).name.lower()
+    return next((suffix for suffix in SUFFIXES if name.endswith(suffix) and name != suffix), "")
+
+
+def case_name(path: str | Path) -> str:
+    """The file's name without folder and known suffix.
+
+    Raises RWLossError if the suffix is not one of SUFFIXES.
+
+    >>> case_name("labelsTr/hippocampus_003.nii.gz")
+    'hippocampus_003'
+    """
+    suffix = suffix_of(path)
+    if not suffix:
+        raise RWLossError(
+            f"cannot read {str(path)!r}: expected a file that ends with one of {' '.join(SUFFIXES)}"
+        )
+    return Path(path).name[: -len(suffix)]
+
+
+def _decode(path: Path, max_voxels: int) -> Decoded:
+    """What the suffix's reader finds; whatever goes wrong there becomes one sentence."""
+    case_name(path)
+    try:
+        # Never open what is not a file: a named pipe would block for ever.
+        if not path.is_file():
+            raise RWLossError("it is not a file" if path.exists() else "there is no such file")
+        if path.stat().st_size == 0:
+            raise RWLossError("it is empty (0 bytes)")
+        return _READERS[suffix_of(path)](path, max_voxels)
+    # Four libraries parse foreign bytes here, and damaged ones make them raise nearly anything.
+    except Exception as exc:
+        raise RWLossError(f"cannot read {str(path)!r}: {_cause(exc, suffix_of(path))}") from exc
+
+
+def _cause(exc: Exception, suffix: str) -> str:
+    """Plain words for what a reader raised."""
+    if isinstance(exc, RWLossError):
+        return str(exc)
+    if isinstance(exc, MemoryError):
+        return "it needs more memory than there is"
+    detail = " ".join(f"{type(exc).__name__}: {exc}".split())
+    if isinstance(exc, OSError) and exc.errno is not None:
+        return exc.strerror or detail
+    if isinstance(exc, (EOFError, zlib.error, gzip.BadGzipFile, zipfile.BadZipFile)):
+        return f"it is cut short or damaged ({detail})"
+    return f"it is damaged, or not a {suffix} file of a kind that can be read ({detail})"
+
+
+def _check_axes(values: NDArray[Any]) -> None:
+    if values.ndim not in {2, 3}:
+        raise RWLossError(
+            f"expected 2 or 3 axes, got {values.ndim} (shape {values.shape}): "
+            "save each case and channel as a file of its own"
+        )
+
+
+def _check_finite(values: NDArray[Any]) -> None:
+    if values.dtype.kind != "f":
+        return
+    finite = np.isfinite(values)
+    if not finite.all():
+        where = _first(~finite)
+        raise RWLossError(
+            f"expected numbers, got {values[where]} at voxel {where} "
+            f"({finite.size - np.count_nonzero(finite)} such voxels)"
+        )
+
+
+def _whole(values: NDArray[Any], step: float) -> NDArray[np.integer[Any]]:
+    """The values as integers in native byte order. Raises RWLossError for a fraction."""
+    if values.dtype.kind == "b":
+        return values.astype(np.uint8)
+    if values.dtype.kind in "iu":
+        native: NDArray[np.integer[Any]] = values.astype(values.dtype.newbyteorder("="), copy=False)
+        return native
+    _check_finite(values)
+    rounded = np.rint(values)
+    # A file of scaled integers holds a whole number only to half a step, and its float32 step
+    # itself to 1e-7; a coarse step must not excuse a real fraction.
+    tolerance = min(step / 2, 0.01) + 1e-6 * np.abs(rounded) if step else 0.0
+    fractional = np.abs(values - rounded) > tolerance
+    if fractional.any():
+        where = _first(fractional)
+        raise RWLossError(
+            f"expected whole numbers, got {values[where]} at voxel {where} "
+            f"({np.count_nonzero(fractional)} such voxels): resample labels with nearest neighbour"
+        )
+    low, high = int(rounded.min()), int(rounded.max())
+    if low < -(2**63) or high >= 2**63:
+        raise RWLossError(f"expected labels, got values from {low:g} to {high:g}")
+    smallest = np.min_scalar_type(high if low >= 0 else min(low, -high - 1))
+    labels: NDArray[np.integer[Any]] = rounded.astype(smallest)
+    return labels
+
+
+def _spacing(
+    given: Sequence[float] | None, carried: tuple[float, ...] | None, ndim: int
+) -> tuple[float, ...] | None:
+    """The one spacing that file and caller agree on."""
+    for spacing, whose in ((carried, "the file's"), (given, "the given")):
+        if spacing is None:
+            continue
+        if len(spacing) != ndim:
+            raise RWLossError(
+                f"expected {ndim} lengths in {whose} spacing_mm, one an axis, got {len(spacing)}: "
+                f"{tuple(spacing)}"
+            )
+        if not all(math.isfinite(length) and length > 0 for length in spacing):
+            raise RWLossError(
+                f"expected lengths above zero in {whose} spacing_mm, got {tuple(spacing)}"
+            )
+    if given is None or carried is None:
+        return carried if given is None else tuple(float(length) for length in given)
+    if not all(math.isclose(a, b, rel_tol=1e-5) for a, b in zip(given, carried, strict=True)):
+        raise RWLossError(
+            f"the file carries the spacing {carried} mm, and spacing_mm={tuple(given)} was given: "
+            "leave spacing_mm out, or correct the file"
+        )
+    return carried
+
+
+def _first(mask: NDArray[np.bool_]) -> tuple[int, ...]:
+    """Index of the first True."""
+    return tuple(int(i) for i in np.unravel_index(int(np.argmax(mask)), mask.shape))

@@ -1,0 +1,1 @@
+"""One reader a family of files; `rwloss.data.formats` chooses among them."""

@@ -1,0 +1,127 @@
+"""PNG and TIFF files, read with Pillow: one channel, or a stack of TIFF pages."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rwloss.data.readers.decoded import Decoded, check_bytes, check_shape
+from rwloss.errors import RWLossError
+
+if TYPE_CHECKING:
+    from PIL.ImageFile import ImageFile
+
+# Pillow stretches 2- and 4-bit grey values to 0..255; the factors that undo it.
+_STRETCHED = {"L;2": 85, "L;4": 17}
+
+_BITS, _COMPRESSION, _PHOTOMETRIC, _DESCRIPTION = 258, 259, 262, 270
+_STRIP_BYTES, _TILE_BYTES, _SAMPLE_FORMAT = 279, 325, 339
+
+
+def read(path: Path, max_voxels: int) -> Decoded:
+    """Values (rows, columns), or (pages, rows, columns) of a TIFF stack; no spacing.
+
+    Values are the numbers stored in the file: indices of a palette, grey values unstretched.
+    (Resolution tags speak of print, not of the specimen, so they are not taken as a spacing.)
+    Raises RWLossError for colour, for white-is-zero TIFF and for pages that differ; and whatever
+    Pillow raises.
+    """
+    is_png = path.suffix.lower() == ".png"
+    with warnings.catch_warnings():
+        # Pillow wonders about size, which max_voxels decides here, and about odd tags of no use.
+        warnings.filterwarnings("ignore", module=r"PIL\.")
+        # But it also only warns where a file ends too early.
+        warnings.filterwarnings("error", message="Corrupt|Truncated")
+        return _read_png(path, max_voxels) if is_png else _read_tiff(path, max_voxels)
+
+
+def _read_png(path: Path, max_voxels: int) -> Decoded:
+    from PIL.PngImagePlugin import PngImageFile
+
+    # The class itself, not Image.open: it takes no other format, and has no limit of its own.
+    with PngImageFile(path) as image:
+        width, height = image.size
+        check_shape((height, width), max_voxels)
+        bits = 1 if image.mode == "1" else 8
+        check_bytes(width * height * bits // 8, path.stat().st_size, deflated=True)
+        if getattr(image, "n_frames", 1) > 1:
+            raise RWLossError(f"expected one picture, got an animation of {image.n_frames}")
+        values = _pixels(image)
+        palette = image.mode == "P"
+    with PngImageFile(path) as image:
+        # Decoding compares no checksum: a flipped bit would give other labels, silently.
+        image.verify()
+    return Decoded(values=values, is_palette=palette)
+
+
+def _read_tiff(path: Path, max_voxels: int) -> Decoded:
+    from PIL.TiffImagePlugin import TiffImageFile
+
+    pages: list[NDArray[Any]] = []
+    with TiffImageFile(path) as image:
+        width, height = image.size
+        count = int(image.n_frames)
+        check_shape((count, height, width), max_voxels)
+        _check_imagej(str(image.tag_v2.get(_DESCRIPTION, "")), count)
+        palette = image.mode == "P"
+        for page in range(count):
+            image.seek(page)
+            if image.size != (width, height):
+                raise RWLossError(
+                    f"expected pages of one size, got {width} x {height} and, on page {page + 1}, "
+                    f"{image.size[0]} x {image.size[1]}: save one resolution only"
+                )
+            pages.append(_tiff_page(image, path.stat().st_size))
+    return Decoded(values=pages[0] if count == 1 else np.stack(pages), is_palette=palette)
+
+
+def _tiff_page(image: Any, file_bytes: int) -> NDArray[Any]:
+    """One page with the numbers that the file stores, where Pillow gives others."""
+    tags = image.tag_v2
+    if tags.get(_PHOTOMETRIC) == 0:
+        raise RWLossError("it is stored with white as zero: save it again with black as zero")
+    stored = sum(tags.get(_STRIP_BYTES) or tags.get(_TILE_BYTES) or ())
+    if tags.get(_COMPRESSION, 1) == 1:
+        check_bytes(stored, file_bytes)
+    bits, signed = tags.get(_BITS, (1,))[0], tags.get(_SAMPLE_FORMAT, (1,))[0] == 2
+    values = _pixels(image)
+    # Pillow reads 8 bits as unsigned and 32 bits as signed, whatever the file says.
+    if bits == 8 and signed:
+        return values.view(np.int8)
+    if values.dtype == np.int32 and bits == 32 and not signed:
+        return values.view(np.uint32)
+    return values
+
+
+def _pixels(image: ImageFile) -> NDArray[Any]:
+    """The decoded pixels (rows, columns) of one channel."""
+    if image.mode not in {"1", "L", "P", "I", "F"} and not image.mode.startswith("I;16"):
+        raise RWLossError(
+            f"expected one channel, got a picture of mode {image.mode} "
+            f"({', '.join(image.getbands())}): save it as grey values or as a palette"
+        )
+    args = image.tile[0].args if image.tile else ""
+    raw_mode = args[0] if isinstance(args, tuple) else args
+    values = np.asarray(image)
+    return values // _STRETCHED[raw_mode] if raw_mode in _STRETCHED else values
+
+
+def _check_imagej(description: str, pages: int) -> None:
+    """ImageJ keeps the meaning of its pages in a text: refuse what is not a plain stack."""
+    if not description.startswith("ImageJ="):
+        return
+    fields = dict(line.split("=", 1) for line in description.splitlines() if "=" in line)
+    if int(fields.get("images", pages)) != pages:
+        raise RWLossError(
+            f"ImageJ says {fields['images']} images, and {pages} can be read: save it again as "
+            "a TIFF of several pages, or as NIfTI"
+        )
+    for axis in ("channels", "frames"):
+        if int(fields.get(axis, 1)) > 1:
+            raise RWLossError(
+                f"expected a stack of slices, got {fields[axis]} {axis}: save one of them"
+            )

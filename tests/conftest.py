@@ -1,0 +1,25 @@
+"""What tests of every room share."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture
+def shared_data() -> Callable[[str], Path]:
+    """Gives the folder of a shared data set by name, or skips the test with the reason."""
+
+    def folder(name: str) -> Path:
+        root = os.environ.get("RWLOSS_TEST_DATA")
+        if not root:
+            pytest.skip("RWLOSS_TEST_DATA is not set: it names the folder of the shared data")
+        place = Path(root) / name
+        if not place.is_dir():
+            pytest.skip(f"RWLOSS_TEST_DATA has no folder {name!r}")
+        return place
+
+    return folder

@@ -1,0 +1,463 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from rwloss.data import Case, Dataset, count_classes, find
+from rwloss.errors import RWLossError
+
+LABELS = {"background": 0, "liver": 1, "tumour": 2}
+
+
+def touch(*paths: Path) -> None:
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+
+def nnunet(
+    root: Path, names: tuple[str, ...] = ("b", "a"), channels: int = 1, **json_: Any
+) -> Path:
+    """An nnU-Net raw folder with empty files."""
+    content = {
+        "labels": LABELS,
+        "channel_names": {str(i): "MRI" for i in range(channels)},
+        "numTraining": len(names),
+        "file_ending": ".nii.gz",
+    }
+    content.update(json_)
+    (root / "labelsTr").mkdir(parents=True)
+    (root / "dataset.json").write_text(
+        json.dumps({key: value for key, value in content.items() if value is not None})
+    )
+    for name in names:
+        touch(root / f"labelsTr/{name}.nii.gz")
+        touch(*(root / f"imagesTr/{name}_{i:04}.nii.gz" for i in range(channels)))
+    return root
+
+
+def save(path: Path, values: Any, dtype: Any = np.uint8) -> Path:
+    array = np.asarray(values, dtype)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.save(path, array) if path.suffix == ".npy" else Image.fromarray(array).save(path)
+    return path
+
+
+# nnU-Net folders
+
+
+def test_nnunet(tmp_path: Path) -> None:
+    dataset = find(nnunet(tmp_path, channels=2))
+    assert dataset == Dataset(
+        root=tmp_path,
+        cases=tuple(
+            Case(
+                name,
+                tmp_path / f"labelsTr/{name}.nii.gz",
+                tuple(tmp_path / f"imagesTr/{name}_{i:04}.nii.gz" for i in (0, 1)),
+            )
+            for name in ("a", "b")
+        ),
+        num_classes=3,
+        class_names=("background", "liver", "tumour"),
+        ignore_label=None,
+    )
+    assert find(str(tmp_path)) == dataset
+
+
+def test_channels_are_ordered_by_number(tmp_path: Path) -> None:
+    nnunet(tmp_path, ("a",), channels=12)
+    (case,) = find(tmp_path).cases
+    assert [path.name[2:6] for path in case.images] == [f"{i:04}" for i in range(12)]
+
+
+def test_images_may_be_missing_altogether(tmp_path: Path) -> None:
+    nnunet(tmp_path, ("a", "b"))
+    (tmp_path / "imagesTr/b_0000.nii.gz").unlink()
+    first, second = find(tmp_path).cases
+    assert (len(first.images), second.images) == (1, ())
+
+
+def test_a_gap_in_the_channels(tmp_path: Path) -> None:
+    nnunet(tmp_path, ("a",), channels=3)
+    (tmp_path / "imagesTr/a_0001.nii.gz").unlink()
+    with pytest.raises(RWLossError, match=r"case 'a' has the channels \[0, 2\].*a_0000"):
+        find(tmp_path)
+
+
+def test_a_missing_last_channel(tmp_path: Path) -> None:
+    nnunet(tmp_path, ("a",), channels=3)
+    (tmp_path / "imagesTr/a_0002.nii.gz").unlink()
+    with pytest.raises(RWLossError, match="names 3 channels, and case 'a' has 2 images"):
+        find(tmp_path)
+
+
+def test_names_that_look_like_channels(tmp_path: Path) -> None:
+    nnunet(tmp_path, ("la_0003", "la_0007"))
+    assert [len(case.images) for case in find(tmp_path).cases] == [1, 1]
+
+
+def test_decathlon(tmp_path: Path) -> None:
+    labels = {"0": "background", "1": "liver", "2": "tumour"}
+    nnunet(tmp_path, (), labels=labels, file_ending=None, channel_names=None)
+    for name in ("la_003", "la_0007"):
+        touch(tmp_path / f"labelsTr/{name}.nii.gz", tmp_path / f"imagesTr/{name}.nii.gz")
+        touch(tmp_path / f"labelsTr/._{name}.nii.gz", tmp_path / f"imagesTr/._{name}.nii.gz")
+    dataset = find(tmp_path)
+    assert dataset.class_names == tuple(LABELS)
+    assert [case.images[0].name for case in dataset.cases] == ["la_0007.nii.gz", "la_003.nii.gz"]
+
+
+@pytest.mark.parametrize(
+    ("labels", "names", "ignored"),
+    [
+        (LABELS | {"ignore": 3}, ("background", "liver", "tumour"), 3),
+        ({"background": 0, "ignore": 255, "liver": 1}, ("background", "liver"), 255),
+        ({"background": 0, "liver": 2}, ("background", "label 1", "liver"), None),
+        ({"background": 0, "whole": [1, 2], "core": [2]}, ("background", "label 1", "core"), None),
+        ({"0": 0, "1": 1}, ("0", "1"), None),
+        ({"0": "background", "1": "liver", "2": "ignore"}, ("background", "liver"), 2),
+    ],
+)
+def test_classes(tmp_path: Path, labels: Any, names: tuple[str, ...], ignored: int | None) -> None:
+    dataset = find(nnunet(tmp_path, labels=labels))
+    assert dataset.class_names == names
+    assert dataset.num_classes == len(names)
+    assert dataset.ignore_label == ignored
+    assert count_classes(dataset) == len(names)
+
+
+@pytest.mark.parametrize(
+    ("labels", "words"),
+    [
+        ({"0": "1", "1": "0"}, "may be number to name or name to number"),
+        ({"background": "0", "liver": "1"}, "expected labels as {name: number}"),
+        ({"0": "liver", "1": "liver"}, "expected labels as {name: number}"),
+        ({"background": 0, "liver": "1"}, "expected a number as label of 'liver', got '1'"),
+        ({"background": 0, "liver": -1}, "labels of 0 or more for 'liver', got -1"),
+        ({"background": 0, "liver": []}, "labels of 0 or more for 'liver'"),
+        ({"background": 0, "liver": True}, "labels.liver: .*'True'"),
+        ({"background": 0, "liver": 1.5}, "labels.liver: .*'1.5'"),
+        ({"background": 0, "liver": 1, "ignore": 1}, '"ignore" is 1, which is the label of a'),
+        ({"background": 0, "ignore": [1, 2]}, 'one number for "ignore"'),
+        ({"ignore": 1}, "names no class"),
+        ({}, "labels: "),
+        ([0, 1], "labels: "),
+    ],
+)
+def test_classes_that_cannot_be(tmp_path: Path, labels: Any, words: str) -> None:
+    with pytest.raises(RWLossError, match=words) as caught:
+        find(nnunet(tmp_path, labels=labels))
+    assert "dataset.json" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (b"{", "not valid JSON"),
+        (b"", "not valid JSON"),
+        (b"\xff\xfe\xff", "not valid JSON"),
+        (b"[" * 100_000, "not valid JSON"),
+        (b"[1]", 'has no "labels"'),
+        (b'{"name": "x"}', 'has no "labels"'),
+        (b'{"labels": {"a": 0}, "file_ending": 3}', "file_ending"),
+        (
+            b'{"labels": {"a": 0}, "file_ending": ".jpg"}',
+            "file_ending '.jpg': expected one of .nii",
+        ),
+        (b'{"labels": {"a": 0}, "dataset": {"a": {}}}', "dataset.a"),
+        (b'{"labels": {"a": 0}, "dataset": {}}', "names no case"),
+    ],
+)
+def test_bad_dataset_json(tmp_path: Path, text: bytes, words: str) -> None:
+    nnunet(tmp_path)
+    (tmp_path / "dataset.json").write_bytes(text)
+    with pytest.raises(RWLossError, match=words) as caught:
+        find(tmp_path)
+    assert "dataset.json" in str(caught.value)
+
+
+def test_byte_order_mark_is_no_error(tmp_path: Path) -> None:
+    nnunet(tmp_path)
+    file = tmp_path / "dataset.json"
+    file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
+    assert find(tmp_path).num_classes == 3
+
+
+def test_file_ending_decides(tmp_path: Path) -> None:
+    nnunet(tmp_path, ("a",))
+    touch(tmp_path / "labelsTr/a.png", tmp_path / "labelsTr/other.npy")
+    assert [case.name for case in find(tmp_path).cases] == ["a"]
+    (tmp_path / "labelsTr/a.nii.gz").unlink()
+    with pytest.raises(RWLossError, match=r"no label files in '.*labelsTr'.*with \.nii\.gz$"):
+        find(tmp_path)
+
+
+def test_predictions_with_dataset_json(tmp_path: Path) -> None:
+    nnunet(tmp_path, ())
+    (tmp_path / "labelsTr").rmdir()
+    touch(tmp_path / "a.nii.gz")
+    assert find(tmp_path).cases == (Case("a", tmp_path / "a.nii.gz"),)
+
+
+def test_part(tmp_path: Path) -> None:
+    nnunet(tmp_path, ("a",))
+    touch(tmp_path / "labelsTs/z.nii.gz", tmp_path / "imagesTs/z_0000.nii.gz")
+    dataset = find(tmp_path, part="test")
+    assert dataset.num_classes == 3
+    assert dataset.cases == (
+        Case("z", tmp_path / "labelsTs/z.nii.gz", (tmp_path / "imagesTs/z_0000.nii.gz",)),
+    )
+    with pytest.raises(RWLossError, match=r"part 'test' needs a dataset\.json"):
+        find(tmp_path / "labelsTs", part="test")
+    with pytest.raises(RWLossError, match=r"cannot list '.*labelsTs'"):
+        find(nnunet(tmp_path / "other"), part="test")
+    with pytest.raises(RWLossError, match="expected part 'train' or 'test', got 'validation'"):
+        find(tmp_path, part="validation")  # type: ignore[arg-type]
+
+
+# Paths that dataset.json writes
+
+
+def explicit(root: Path, label: str, *images: str, name: str = "a") -> Path:
+    return nnunet(root, (), dataset={name: {"label": label, "images": images}})
+
+
+def test_explicit_files(tmp_path: Path) -> None:
+    touch(tmp_path / "set/x/seg.nii.gz", tmp_path / "set/x/t1.nii.gz")
+    dataset = find(explicit(tmp_path / "set", "x/seg.nii.gz", "./x/../x/t1.nii.gz"))
+    (case,) = dataset.cases
+    assert case.name == "a"
+    assert case.labels == tmp_path / "set/x/seg.nii.gz"
+    assert case.images[0].samefile(tmp_path / "set/x/t1.nii.gz")
+
+
+@pytest.mark.parametrize("where", ["label", "image"])
+@pytest.mark.parametrize("kind", ["absolute", "parent", "file link", "folder link", "zero byte"])
+def test_explicit_files_stay_inside(tmp_path: Path, where: str, kind: str) -> None:
+    secret = tmp_path / "elsewhere/secret.nii.gz"
+    root = tmp_path / "set"
+    touch(secret, root / "ok.nii.gz")
+    (root / "link.nii.gz").symlink_to(secret)
+    (root / "folder").symlink_to(secret.parent)
+    bad = {
+        "absolute": str(secret),
+        "parent": "../elsewhere/secret.nii.gz",
+        "file link": "link.nii.gz",
+        "folder link": "folder/secret.nii.gz",
+        "zero byte": "a\0.nii.gz",
+    }[kind]
+    paths = (bad, "ok.nii.gz") if where == "label" else ("ok.nii.gz", bad)
+    with pytest.raises(RWLossError, match="outside its folder"):
+        find(explicit(root, *paths))
+
+
+def test_a_set_that_is_a_link_itself(tmp_path: Path) -> None:
+    touch(tmp_path / "set/seg.nii.gz")
+    explicit(tmp_path / "set", "seg.nii.gz")
+    (tmp_path / "link").symlink_to(tmp_path / "set")
+    assert len(find(tmp_path / "link").cases) == 1
+
+
+def test_explicit_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(RWLossError, match=r"names 'x\.nii\.gz', and .* has no such file"):
+        find(explicit(tmp_path, "x.nii.gz"))
+
+
+@pytest.mark.parametrize("name", ["../a", "a/b", "..", ".", "", "a\\b", "/a", "a\0"])
+def test_case_names_are_no_paths(tmp_path: Path, name: str) -> None:
+    touch(tmp_path / "seg.nii.gz")
+    with pytest.raises(RWLossError, match="expected a plain file name"):
+        find(explicit(tmp_path, "seg.nii.gz", name=name))
+
+
+def test_links_that_the_user_made(tmp_path: Path) -> None:
+    touch(tmp_path / "archive/a.nii.gz")
+    nnunet(tmp_path / "set", ())
+    (tmp_path / "set/labelsTr/a.nii.gz").symlink_to(tmp_path / "archive/a.nii.gz")
+    # A broken one stays a case: reading it says so, instead of one case less in silence.
+    (tmp_path / "set/labelsTr/b.nii.gz").symlink_to(tmp_path / "archive/gone.nii.gz")
+    assert [case.name for case in find(tmp_path / "set").cases] == ["a", "b"]
+
+
+# Folders, patterns, files
+
+
+def test_folder_of_label_files(tmp_path: Path) -> None:
+    names = ["b.png", "a.nii.gz", "c.npy", "d.v2.TIF", "two words.mha", "海馬.nrrd", "é\n.npz"]
+    touch(*(tmp_path / name for name in names))
+    touch(tmp_path / "._b.png", tmp_path / ".hidden.png", tmp_path / "notes.txt")
+    (tmp_path / "folder.png").mkdir()
+    dataset = find(tmp_path)
+    found = [case.name for case in dataset.cases]
+    assert found == sorted(["b", "a", "c", "d.v2", "two words", "海馬", "é\n"])
+    assert (dataset.root, dataset.num_classes, dataset.class_names) == (tmp_path, None, ())
+
+
+def test_empty_folder(tmp_path: Path) -> None:
+    touch(tmp_path / "notes.txt")
+    with pytest.raises(RWLossError, match=r"no label files in .*end with \.nii\.gz \.nii \.png"):
+        find(tmp_path)
+
+
+def test_nnunet_folder_without_json(tmp_path: Path) -> None:
+    touch(tmp_path / "labelsTr/a.png")
+    with pytest.raises(RWLossError, match=r"has labelsTr but no dataset\.json"):
+        find(tmp_path)
+    assert len(find(tmp_path / "labelsTr").cases) == 1
+
+
+def test_two_files_of_one_name(tmp_path: Path) -> None:
+    touch(tmp_path / "a.nii.gz", tmp_path / "a.png")
+    with pytest.raises(RWLossError, match=r"one case name 'a'.*a\.nii\.gz' and .*a\.png'"):
+        find(tmp_path)
+    assert len(find(tmp_path / "*.png").cases) == 1
+
+
+def test_glob(tmp_path: Path) -> None:
+    touch(
+        tmp_path / "x/a.png", tmp_path / "x/y/b.png", tmp_path / "x/y/c.npy", tmp_path / "x/n.txt"
+    )
+    assert [case.name for case in find(tmp_path / "x/*").cases] == ["a"]
+    dataset = find(f"{tmp_path}/x/**/*.png")
+    assert [case.name for case in dataset.cases] == ["a", "b"]
+    assert dataset.root == tmp_path / "x"
+    assert [case.name for case in find(str(tmp_path / "x/y/[bc].*")).cases] == ["b", "c"]
+    with pytest.raises(RWLossError, match=r"no label files in '.*\*\.tif'"):
+        find(tmp_path / "x/*.tif")
+    touch(tmp_path / "x/y/a.png")
+    with pytest.raises(RWLossError, match="two files of one case name 'a'"):
+        find(tmp_path / "x/**/*.png")
+
+
+def test_relative_glob(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    touch(tmp_path / "a.png")
+    monkeypatch.chdir(tmp_path)
+    assert find("*.png") == Dataset(Path(), (Case("a", Path("a.png")),))
+
+
+def test_a_name_with_brackets_is_a_name_first(tmp_path: Path) -> None:
+    touch(tmp_path / "set [1]/a.png", tmp_path / "set [1]/b[0].png")
+    assert [case.name for case in find(tmp_path / "set [1]").cases] == ["a", "b[0]"]
+    assert [case.name for case in find(tmp_path / "set [1]/b[0].png").cases] == ["b[0]"]
+
+
+def test_single_file(tmp_path: Path) -> None:
+    touch(tmp_path / "a.nii.gz", tmp_path / "b.nii.gz", tmp_path / "notes.txt")
+    assert find(tmp_path / "a.nii.gz").cases == (Case("a", tmp_path / "a.nii.gz"),)
+    with pytest.raises(RWLossError, match="ends with one of"):
+        find(tmp_path / "notes.txt")
+    with pytest.raises(RWLossError, match=r"there is no file or folder '.*nowhere'"):
+        find(tmp_path / "nowhere")
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may list everything")
+def test_folder_that_may_not_be_listed(tmp_path: Path) -> None:
+    (tmp_path / "locked").mkdir(mode=0)
+    with pytest.raises(RWLossError, match="cannot list"):
+        find(tmp_path / "locked")
+
+
+# Counting
+
+
+def test_classes_are_counted_over_all_cases(tmp_path: Path) -> None:
+    save(tmp_path / "a.npy", [[0, 0]])
+    save(tmp_path / "b.png", [[0, 4]])
+    save(tmp_path / "c.npy", [[0, 1]])
+    dataset = find(tmp_path)
+    assert count_classes(dataset) == 5
+    assert count_classes(dataset, 7) == 7
+
+
+def test_given_number_goes_before_dataset_json_and_reads_nothing(tmp_path: Path) -> None:
+    dataset = find(nnunet(tmp_path))
+    assert count_classes(dataset) == 3
+    assert count_classes(dataset, 4) == 4
+
+
+def test_ignored_labels_do_not_count(tmp_path: Path) -> None:
+    save(tmp_path / "a.npy", [[0, 1, 255]])
+    assert count_classes(find(tmp_path), ignore_label=255) == 2
+    save(tmp_path / "b.npy", [[0, 2, -1]], np.int8)
+    (tmp_path / "a.npy").unlink()
+    assert count_classes(find(tmp_path), ignore_label=-1) == 3
+
+
+def test_negative_labels(tmp_path: Path) -> None:
+    save(tmp_path / "a.npy", [[0, 2, -1]], np.int8)
+    with pytest.raises(RWLossError, match=r"a\.npy' holds the label -1.*pass ignore_label=-1"):
+        count_classes(find(tmp_path))
+
+
+@pytest.mark.parametrize(("dtype", "top"), [(np.uint8, 255), (np.uint16, 65535)])
+def test_masks_are_not_256_classes(tmp_path: Path, dtype: Any, top: int) -> None:
+    save(tmp_path / "a.npy", [[0, 1, top]], dtype)
+    with pytest.raises(RWLossError, match=rf"labels are 0, 1, {top}.*ignore_label={top}.*as 1"):
+        count_classes(find(tmp_path))
+
+
+def test_256_true_classes(tmp_path: Path) -> None:
+    save(tmp_path / "a.npy", [range(255)])
+    save(tmp_path / "b.npy", [[0, 255]])
+    assert count_classes(find(tmp_path)) == 256
+
+
+def test_nothing_but_background(tmp_path: Path) -> None:
+    save(tmp_path / "a.npy", [[0, 0]])
+    with pytest.raises(RWLossError, match=r"two classes or more, got 1 .*pass num_classes"):
+        count_classes(find(tmp_path))
+    assert count_classes(find(tmp_path), 2) == 2
+
+
+def test_unreadable_case_is_named(tmp_path: Path) -> None:
+    touch(tmp_path / "a.png")
+    with pytest.raises(RWLossError, match=r"a\.png': it is empty"):
+        count_classes(find(tmp_path))
+
+
+# The room
+
+
+def test_import_is_light() -> None:
+    code = (
+        "import sys, rwloss.data; "
+        "print(*{'nibabel', 'PIL', 'SimpleITK', 'torch', 'monai'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "cases", "classes"), [("hippocampus", 182, 3), ("lung_patches", 177, 2)]
+)
+def test_shared_sets(
+    shared_data: Callable[[str], Path], name: str, cases: int, classes: int
+) -> None:
+    dataset = find(shared_data(name))
+    assert len(dataset.cases) == cases
+    assert all(len(case.images) == 1 for case in dataset.cases)
+    assert dataset.num_classes == classes
+    assert count_classes(find(shared_data(name) / "labelsTr")) == classes
+
+
+def test_shared_set_of_three_channels(shared_data: Callable[[str], Path]) -> None:
+    assert [len(case.images) for case in find(shared_data("ms_lesions")).cases] == [3, 3]
+
+
+def test_an_unreadable_case_does_not_stop_the_count(tmp_path):
+    np.save(tmp_path / "a.npy", np.array([[0, 2]]))
+    (tmp_path / "b.npy").write_bytes(b"torn")
+    assert count_classes(find(tmp_path)) == 3
+    (tmp_path / "a.npy").unlink()
+    with pytest.raises(RWLossError, match=r"b\.npy"):
+        count_classes(find(tmp_path))
