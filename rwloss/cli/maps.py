@@ -61,8 +61,8 @@ def _kind(annotation: Any) -> str:
     """
     if get_origin(annotation) is Literal:
         return " | ".join(repr(choice) for choice in get_args(annotation))
-    if get_origin(annotation) is tuple or isinstance(annotation, type):
-        return getattr(annotation, "__name__", str(annotation)) if not get_args(annotation) else str(
-            annotation
-        )
+    if get_origin(annotation) is tuple:
+        return str(annotation)
+    if isinstance(annotation, type):
+        return annotation.__name__
     return " | ".join(_kind(choice) for choice in get_args(annotation)) or str(annotation)

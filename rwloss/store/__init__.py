@@ -1,0 +1,5 @@
+"""Stores: folders of precomputed maps with a manifest."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

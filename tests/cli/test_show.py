@@ -1,0 +1,186 @@
+"""`rwloss show` on real files."""
+
+from __future__ import annotations
+
+import re
+import shutil
+
+import nibabel
+import numpy as np
+import pytest
+from PIL import Image
+
+from rwloss.data import sample_dir
+
+HIPPOCAMPUS = sample_dir("hippocampus") / "labelsTr" / "hippocampus_033.nii.gz"
+LUNG = sample_dir("lung_patches") / "labelsTr" / "lung001_1.png"
+
+
+def words(path):
+    """The texts of an SVG picture."""
+    return re.findall(r"<!-- (.*?) -->", path.read_text(encoding="utf-8"))
+
+
+@pytest.fixture
+def labels_file(tmp_path):
+    """A label file on its own: three classes, 2-D."""
+    labels = np.zeros((20, 30), np.uint8)
+    labels[4:12, 4:16], labels[8:18, 18:26] = 1, 2
+    path = tmp_path / "case.npy"
+    np.save(path, labels)
+    return path
+
+
+def test_draws_a_case_of_a_data_set(rwloss_command, tmp_path):
+    out = tmp_path / "four.svg"
+    texts = ["boundary", "rectified", "class_weighted", "active_contour"]
+    options = [part for text in texts for part in ("--map", text)]
+    code, printed, err = rwloss_command("show", HIPPOCAMPUS, *options, "-o", out)
+    assert (code, err) == (0, "")
+    assert str(out) in printed
+    found = words(out)
+    names = ["0 background", "1 anterior", "2 posterior", "image", "hippocampus_033"]
+    assert {*texts, *names} <= set(found)
+    assert list(tmp_path.iterdir()) == [out]
+
+
+@pytest.mark.parametrize(
+    "case", ["labelsTs/hippocampus_040.nii.gz", "labelsTr/hippocampus_003.nii.gz"]
+)
+def test_finds_the_image_of_train_and_test_cases(rwloss_command, tmp_path, case):
+    out = tmp_path / "a.svg"
+    path = sample_dir("hippocampus") / case
+    assert rwloss_command("show", path, "--map", "rectified", "-o", out)[0] == 0
+    assert {"image", "1 anterior"} <= set(words(out))
+
+
+def test_draws_a_png_label_map_with_its_image(rwloss_command, tmp_path):
+    out = tmp_path / "lung.png"
+    code, _, err = rwloss_command("show", LUNG, "--map", "rectified", "--spacing", "2,2", "-o", out)
+    assert (code, err) == (0, "")
+    with Image.open(out) as picture:
+        assert picture.size[0] > 800
+        assert len(picture.convert("RGB").getcolors(1 << 24)) > 100
+
+
+def test_draws_a_lone_file_without_image(rwloss_command, labels_file, tmp_path):
+    out = tmp_path / "a.svg"
+    code, _, err = rwloss_command("show", labels_file, "--map", "boundary", "-o", out)
+    assert (code, err) == (0, "")
+    assert {"class 0", "class 1", "class 2", "labels", "mm", "case"} <= set(words(out))
+    assert "image" not in words(out)
+
+
+def test_options_of_classes_spacing_and_ignored_voxels_count(rwloss_command, labels_file, tmp_path):
+    out, with_all = tmp_path / "a.svg", tmp_path / "b.svg"
+    show = ["show", labels_file, "--map", "boundary", "-o"]
+    assert rwloss_command(*show, out)[0] == 0
+    options = ["--num-classes", 5, "--spacing", "1,3", "--ignore-label", 2]
+    assert rwloss_command(*show, with_all, *options)[0] == 0
+    assert {"class 4", "ignored"} <= set(words(with_all)) - set(words(out))
+
+
+def test_slice_and_axis_are_obeyed(rwloss_command, tmp_path):
+    out = tmp_path / "a.svg"
+    show = ["show", HIPPOCAMPUS, "--map", "rectified", "-o", out]
+    assert rwloss_command(*show, "--axis", 0, "--slice", 9)[0] == 0
+    assert "Slice 9 of 0..32 along axis 0." in " ".join(words(out))
+    code, _, err = rwloss_command(*show, "--slice", 900)
+    assert code == 2
+    assert "expected a slice of 0.." in err
+
+
+def test_an_image_can_be_named(rwloss_command, labels_file, tmp_path):
+    image, out = tmp_path / "image.npy", tmp_path / "a.svg"
+    np.save(image, np.random.default_rng(0).normal(size=(20, 30)))
+    show = ["show", labels_file, "--map", "rectified", "-o", out, "--image", image]
+    assert rwloss_command(*show)[0] == 0
+    assert "image" in words(out)
+    np.save(image, np.zeros((20, 31)))
+    code, _, err = rwloss_command(*show)
+    assert code == 2
+    assert "the image has shape (20, 31), its labels (20, 30)" in err
+
+
+@pytest.mark.parametrize("name", ["海马体_003", "нога $x$ $5", "sp ace [1] {2}"])
+def test_any_file_name_will_do(rwloss_command, tmp_path, name):
+    path = tmp_path / f"{name}.nii.gz"
+    shutil.copy(HIPPOCAMPUS, path)
+    out = tmp_path / f"{name}.png"
+    code, printed, err = rwloss_command("show", path, "--map", "rectified", "-o", out)
+    assert (code, err) == (0, "")
+    assert out.name in printed
+    assert out.stat().st_size > 10_000
+
+
+def test_the_ignore_label_of_the_data_set_is_obeyed(rwloss_command, tmp_path):
+    labels = np.zeros((8, 9, 4), np.uint8)
+    labels[2:5, 2:5], labels[:, 7:] = 1, 2
+    (tmp_path / "labelsTr").mkdir()
+    path = tmp_path / "labelsTr" / "a.nii.gz"
+    nibabel.save(nibabel.Nifti1Image(labels, np.diag([1, 1, 3, 1])), path)
+    (tmp_path / "dataset.json").write_text(
+        '{"channel_names": {"0": "CT"}, "labels": {"background": 0, "bone": 1, "ignore": 2}, '
+        '"numTraining": 1, "file_ending": ".nii.gz"}'
+    )
+    out = tmp_path / "a.svg"
+    code, _, err = rwloss_command("show", path, "--map", "boundary", "-o", out)
+    assert (code, err) == (0, "")
+    assert {"1 bone", "ignored"} <= set(words(out))
+    assert not {"class 2", "2 ignore"} & set(words(out))
+
+
+# --- Wrong use
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--map", "rectifed"], "did you mean 'rectified'"),
+        (["--map", "boundary(normalise='max')"], "did you mean 'normalize'"),
+        (["--map", "rectified", "--spacing", "1;1"], "--spacing"),
+        (["--map", "rectified", "--spacing", "1,1,1"], "expected 2 lengths"),
+        (["--map", "rectified", "--num-classes", "2"], "label 2 found"),
+        (["--map", "rectified", "--image", "none.png"], "no such file"),
+        (["--map", "rectified", "--axis", "0"], "no slices"),
+        ([], "--map"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_wrong_use_ends_with_2_and_writes_nothing(
+    rwloss_command, labels_file, tmp_path, options, message
+):
+    out = tmp_path / "a.png"
+    code, _, err = rwloss_command("show", labels_file, *options, "-o", out)
+    assert code == 2
+    assert message in " ".join(err.split())
+    assert sorted(tmp_path.iterdir()) == [labels_file]
+
+
+@pytest.mark.parametrize("output", ["none/a.png", "a.jpg", ".", "case.npy/a.png"])
+def test_an_output_that_cannot_be_written_ends_with_2(
+    rwloss_command, labels_file, tmp_path, output
+):
+    where = tmp_path / output
+    code, _, err = rwloss_command("show", labels_file, "--map", "rectified", "-o", where)
+    assert code == 2
+    assert "rwloss: " in err
+    assert sorted(tmp_path.iterdir()) == [labels_file]
+
+
+@pytest.mark.parametrize("case", ["none.npy", ".", "*.npy", "broken.nii.gz"])
+def test_a_case_that_is_no_label_file_ends_with_2(rwloss_command, labels_file, tmp_path, case):
+    (tmp_path / "broken.nii.gz").write_bytes(HIPPOCAMPUS.read_bytes()[:500])
+    out = tmp_path / "a.png"
+    code, _, err = rwloss_command("show", tmp_path / case, "--map", "rectified", "-o", out)
+    assert code == 2
+    assert err.startswith("rwloss: ")
+    assert not out.exists()
+
+
+def test_help_names_every_option(rwloss_command):
+    code, printed, _ = rwloss_command("show", "--help")
+    assert code == 0
+    options = ["--map", "--output", "-o", "--image", "--slice", "--axis"]
+    for option in [*options, "--num-classes", "--spacing", "--ignore-label"]:
+        assert re.search(rf"(?<!\S){option}\b", printed), option
