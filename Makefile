@@ -9,6 +9,7 @@ INSTALLED := .venv/.installed
 EXTRAS := fast,train,report,itk,dev
 # pyproject's [build-system], and what hatchling asks for when the install is editable.
 BUILD_TOOLS := hatchling editables
+PIP_INSTALL := -m pip --disable-pip-version-check install --quiet --constraint
 # A file stays in one process, so that its fixtures are made once. Every process imports torch:
 # more than four cost more memory than they save time.
 PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
@@ -66,18 +67,18 @@ $(BIN)/python:
 # The build tools come first and under the same pins, so that no build downloads versions of its own.
 $(INSTALLED): pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing rwloss and what it needs into .venv: minutes the first time, seconds later."
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt $(BUILD_TOOLS)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-build-isolation --editable ".[$(EXTRAS)]"
+	$(BIN)/python $(PIP_INSTALL) constraints.txt $(BUILD_TOOLS)
+	$(BIN)/python $(PIP_INSTALL) constraints.txt --no-build-isolation --editable ".[$(EXTRAS)]"
 	@touch $@
 
 constraints: ## renew constraints.txt: the newest of everything beside the torch it names
 	rm -rf build/constraints
 	$(call new_environment,build/constraints)
 	grep '^torch==' constraints.txt > build/constraints/torch.txt
-	build/constraints/bin/python -m pip install --quiet --constraint build/constraints/torch.txt $(BUILD_TOOLS)
-	build/constraints/bin/python -m pip install --quiet --constraint build/constraints/torch.txt --no-build-isolation ".[$(EXTRAS)]"
+	build/constraints/bin/python $(PIP_INSTALL) build/constraints/torch.txt $(BUILD_TOOLS)
+	build/constraints/bin/python $(PIP_INSTALL) build/constraints/torch.txt --no-build-isolation ".[$(EXTRAS)]"
 	{ grep '^#' constraints.txt; \
-	  build/constraints/bin/python -m pip list --format freeze --exclude pip --exclude rwloss \
+	  build/constraints/bin/python -m pip --disable-pip-version-check list --format freeze --exclude pip --exclude rwloss \
 	  | grep -vE '^(cuda-|nvidia-|triton==)' | sed 's/+[^+]*$$//'; } > build/constraints/new.txt
 	mv build/constraints/new.txt constraints.txt
 	rm -rf build/constraints

@@ -6,7 +6,7 @@ import sys
 import tomllib
 from collections.abc import Iterator
 from functools import cache
-from importlib.metadata import PackageNotFoundError, requires
+from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
 import pytest
@@ -37,7 +37,7 @@ def pins() -> dict[str, str]:
     assert all(len(pair) == 2 for pair in pairs), "each line names one version"
     names = [canonicalize_name(name) for name, _ in pairs]
     assert len(set(names)) == len(names), "a package stands twice"
-    return dict(zip(names, (version for _, version in pairs), strict=True))
+    return dict(zip(names, (pin for _, pin in pairs), strict=True))
 
 
 def indirect_names() -> Iterator[str]:
@@ -81,6 +81,4 @@ def test_torch_is_held_without_naming_a_build() -> None:
 
 
 def test_installed_torch_is_the_one_that_is_held() -> None:
-    from importlib.metadata import version
-
     assert version("torch").partition("+")[0] == pins()["torch"]

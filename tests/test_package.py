@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import graphlib
-import importlib
+import importlib.util
 import json
 import os
 import re
@@ -28,9 +28,8 @@ HEAVY = ("torch", "monai")
 
 def loaded_after(code: str, *argv: str) -> set[str]:
     """The heavy packages that a fresh interpreter has loaded once `code` has run."""
-    script = (
-        f"import json, sys\n{code}\nprint(json.dumps([m for m in {HEAVY!r} if m in sys.modules]))"
-    )
+    report = f"print(json.dumps([name for name in {HEAVY!r} if name in sys.modules]))"
+    script = f"import json, sys\n{code}\n{report}"
     done = subprocess.run(
         [sys.executable, "-c", script, *argv],
         capture_output=True,
@@ -164,71 +163,74 @@ MAY_IMPORT: dict[str, set[str]] = {
     "data": {"regions", "rwmap"},
     "store": {"regions", "rwmap"},
     "precompute": MAPS | BESIDE,
-    "training": MAPS | BESIDE | {"precompute"},
-    "study": MAPS | BESIDE | {"precompute", "training"},
+    "pictures": MAPS | BESIDE,
+    "training": MAPS | BESIDE | {"precompute", "pictures"},
+    "study": MAPS | BESIDE | {"precompute", "pictures", "training"},
     "integrations": MAPS | BESIDE,
     "testing": MAPS | BESIDE,
 }
 """Each room with the rooms it may know, beside the foundation; `cli` may know every one."""
 
 
-def modules() -> dict[str, Path]:
-    """Every module of the package by its dotted name."""
-    found = {}
-    for path in sorted(PACKAGE.rglob("*.py")):
-        parts = path.relative_to(ROOT).with_suffix("").parts
-        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
-    return found
+MODULES = {
+    ".".join(parts[:-1] if parts[-1] == "__init__" else parts): path
+    for path in sorted(PACKAGE.rglob("*.py"))
+    for parts in [path.relative_to(ROOT).with_suffix("").parts]
+}
+"""Every module of the package by its dotted name."""
 
 
-MODULES = modules()
+def homes() -> Iterator[tuple[str, str]]:
+    """Names that packages load on demand, each with the module that the package's stub names."""
+    for stub in sorted(PACKAGE.rglob("__init__.pyi")):
+        package = ".".join(stub.parent.relative_to(ROOT).parts)
+        for node in ast.parse(stub.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ImportFrom) and node.level == 1 and node.module:
+                for alias in node.names:
+                    yield f"{package}.{alias.name}", f"{package}.{node.module}"
 
 
-def is_for_type_checkers(node: ast.AST) -> bool:
-    return isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING")
+HOME_OF = dict(homes())
+
+
+def waits(node: ast.AST) -> bool:
+    """Whether what is in the node does not run when the module loads."""
+    if isinstance(node, ast.If):
+        return ast.unparse(node.test).endswith("TYPE_CHECKING")
+    return isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
 
 
 def import_nodes(tree: ast.AST) -> Iterator[tuple[ast.Import | ast.ImportFrom, bool]]:
-    """Imports anywhere in a module, each with whether only a type checker sees it."""
-    waiting: list[tuple[ast.AST, bool]] = [(tree, False)]
-    while waiting:
-        node, typing_only = waiting.pop()
+    """Imports anywhere in a module, each with whether it runs when the module loads."""
+    remaining: list[tuple[ast.AST, bool]] = [(tree, True)]
+    while remaining:
+        node, at_load = remaining.pop()
         if isinstance(node, ast.Import | ast.ImportFrom):
-            yield node, typing_only
-        typing_only = typing_only or is_for_type_checkers(node)
-        waiting.extend((child, typing_only) for child in ast.iter_child_nodes(node))
+            yield node, at_load
+        at_load = at_load and not waits(node)
+        remaining.extend((child, at_load) for child in ast.iter_child_nodes(node))
 
 
 def imports_of(module: str) -> Iterator[tuple[str, bool]]:
-    """Modules of rwloss that `module` imports at any depth; names of the root by their source."""
+    """Modules of rwloss that `module` imports at any depth, each with whether on loading."""
     path = MODULES[module]
     package = module if path.name == "__init__.py" else module.rpartition(".")[0]
-    for node, typing_only in import_nodes(ast.parse(path.read_text(encoding="utf-8"))):
+    for node, at_load in import_nodes(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             targets = [alias.name for alias in node.names]
         else:
-            base = node.module or ""
-            if node.level:
-                up = package.split(".")[: len(package.split(".")) - node.level + 1]
-                base = ".".join([*up, *filter(None, [node.module])])
+            source = "." * node.level + (node.module or "")
+            base = importlib.util.resolve_name(source, package)
             targets = [f"{base}.{alias.name}" for alias in node.names]
         for target in targets:
             if target.split(".")[0] == "rwloss":
-                yield nearest_module(target), typing_only
+                yield nearest_module(target), at_load
 
 
 def nearest_module(dotted: str) -> str:
-    """The module that a dotted name comes from: itself, or the one that holds it.
-
-    The root holds nothing of its own, so a name of its stub counts for where it comes from.
-    """
+    """The module that a dotted name comes from: itself, or its source, or its holder."""
     while dotted not in MODULES:
-        dotted, _, name = dotted.rpartition(".")
-        if dotted == "rwloss":
-            source = sys.modules[type(getattr(rwloss, name)).__module__].__name__
-            value = getattr(rwloss, name)
-            source = getattr(value, "__module__", source)
-            return source if source in MODULES else "rwloss"
+        dotted = HOME_OF.get(dotted, dotted.rpartition(".")[0])
     return dotted
 
 
@@ -251,22 +253,18 @@ def test_imports_obey_the_house(module: str) -> None:
     here = room(module)
     if here in {"cli", "__main__"}:
         return
-    allowed = FOUNDATION | MAY_IMPORT.get(here, set()) | {here}
+    allowed = FOUNDATION | MAY_IMPORT.get(here, set()) | {here, ""}
     strangers = {target for target, _ in imports_of(module) if room(target) not in allowed}
     assert not strangers, f"{module} may not import {sorted(strangers)}"
 
 
-def test_no_module_imports_in_a_circle() -> None:
+def test_no_modules_load_in_a_circle() -> None:
+    """Between rooms there is no circle at all, by the rules above; inside one, none on loading."""
     graph = {
-        module: {target for target, typing_only in imports_of(module) if not typing_only} - {module}
+        module: {target for target, at_load in imports_of(module) if at_load} - {module}
         for module in MODULES
     }
     graphlib.TopologicalSorter(graph).prepare()
-
-
-@pytest.mark.parametrize("module", [name for name in MODULES if not name.endswith("__main__")])
-def test_module_can_be_imported(module: str) -> None:
-    importlib.import_module(module)
 
 
 # --- What lies in the tree
@@ -281,9 +279,12 @@ def tree_files() -> list[Path]:
         cwd=ROOT,
         capture_output=True,
         text=True,
-        check=True,
-    ).stdout
-    return [ROOT / name for name in listed.split("\0") if name and os.path.lexists(ROOT / name)]
+        check=False,
+    )
+    if listed.returncode:
+        pytest.skip(f"git: {listed.stderr.strip()}")
+    names = filter(None, listed.stdout.split("\0"))
+    return [ROOT / name for name in names if os.path.lexists(ROOT / name)]
 
 
 @pytest.mark.parametrize("name", ["maps", "cli"])
