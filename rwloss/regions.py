@@ -36,9 +36,9 @@ class Regions:
     Raises RWLossError for labels that are not whole, are negative or too large, and for a spacing
     that does not fit.
 
-    >>> regions = Regions(np.array([[[0, 0, 0], [0, 1, 1]]]), num_classes=2, spacing_mm=(1, 2))
+    >>> regions = Regions(np.array([[[0, 1, 1], [0, 1, 1]]]), num_classes=2, spacing_mm=(1, 2))
     >>> regions.depth_mm.tolist()
-    [[[2.0, 1.0, 1.0], [2.0, 1.0, 1.0]]]
+    [[[2.0, 2.0, 4.0], [2.0, 2.0, 4.0]]]
     """
 
     labels: Array
@@ -78,6 +78,7 @@ class Regions:
         ignore_label: int | None = None,
     ) -> Regions:
         """One case without the batch axis. volume (*s) -> Regions with labels (1 *s)."""
+        namespace(volume)  # refuses lists and the like, which have no axes to count
         if volume.ndim not in {2, 3}:
             raise RWLossError(
                 f"expected one image of 2 or 3 axes, got shape {tuple(volume.shape)}: "
@@ -196,7 +197,11 @@ class Regions:
     @property
     def _shifted(self) -> NDArray[Any]:
         """Labels as whole numbers of 0 or more, for the distance engines."""
-        return self._numpy if self.ignore_label is None else self._numpy + 1
+        if self.ignore_label is None:
+            return self._numpy
+        # In a wide type: 127 + 1 would wrap around in int8.
+        shifted: NDArray[np.int32] = np.add(self._numpy, 1, dtype=np.int32)
+        return shifted
 
     @cached_property
     def _counts(self) -> NDArray[np.int64]:
@@ -212,7 +217,8 @@ def _whole(xp: Any, labels: Array) -> Array:
     if xp.isdtype(labels.dtype, "bool"):
         return xp.astype(labels, xp.uint8)
     if xp.isdtype(labels.dtype, "real floating"):
-        whole = xp.astype(labels, xp.int64)
+        with np.errstate(invalid="ignore"):  # NaN and infinity come back as something else
+            whole = xp.astype(labels, xp.int64)
         wrong = xp.astype(whole, labels.dtype) != labels
         if xp.any(wrong):
             value = float(labels[wrong][0])
@@ -234,7 +240,8 @@ def _without_ignored(xp: Any, labels: Array, ignore_label: int) -> Array:
     signed = labels if xp.isdtype(labels.dtype, "signed integer") else xp.astype(labels, xp.int64)
     if ignore_label == IGNORED:
         return signed
-    ignored = labels == ignore_label
+    # Compared wide: torch would wrap an ignore label that a narrow type can't hold (300 is 44).
+    ignored = xp.astype(signed, xp.int64, copy=False) == ignore_label
     return xp.where(ignored, xp.asarray(IGNORED, dtype=signed.dtype), _refuse_minus_one(xp, signed))
 
 
@@ -262,7 +269,10 @@ def _spacings(spacing_mm: Any, shape: Sequence[int]) -> tuple[tuple[float, ...],
     batch, axes = shape[0], len(shape) - 1
     if spacing_mm is None:
         return ((1.0,) * axes,) * batch
-    values = np.asarray(to_numpy(spacing_mm), dtype=np.float64)
+    try:
+        values = np.asarray(to_numpy(spacing_mm), dtype=np.float64)
+    except (TypeError, ValueError):
+        values = np.empty(0)  # no numbers, or rows of different lengths: no spacing
     if values.shape not in {(axes,), (batch, axes)}:
         raise RWLossError(
             f"expected a spacing for each of {axes} axes (or such a row for each of {batch} "

@@ -36,7 +36,7 @@ def engine_name(engine: str | None = None) -> EngineName:
         raise RWLossError(f"unknown distance engine {engine!r}: expected one of {list(ENGINES)}")
     if engine == "edt" and not _edt_installed():
         raise RWLossError("the distance engine 'edt' is not installed: pip install 'rwloss[fast]'")
-    return cast(EngineName, engine)
+    return engine
 
 
 def squared_to_other_label_mm2(
@@ -68,7 +68,7 @@ def depth_squared_mm2(
     squared = squared_to_other_label_mm2(labels, spacings_mm, engine=engine)
     for spacing_mm, out in zip(spacings_mm, squared, strict=True):
         if out.size and np.isinf(out.flat[0]):  # one infinite voxel means all are
-            out[...] = min(spacing_mm) ** 2
+            out[...] = np.float32(min(spacing_mm)) ** 2  # in float32, so that its root is exact
     return squared
 
 

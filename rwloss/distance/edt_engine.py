@@ -9,6 +9,9 @@ from numpy.typing import NDArray
 
 from rwloss.distance.threads import num_threads
 
+# Voxels from which a second thread gains more than it costs to start.
+_WORTH_THREADS = 2**16
+
 
 def squared_to_other_label_mm2(
     labels: NDArray[Any], spacing_mm: tuple[float, ...]
@@ -20,11 +23,21 @@ def squared_to_other_label_mm2(
     import edt
 
     # edt takes 0 for background and gives it no distance, so every label moves up by one, in a
-    # type where the largest one can't wrap around. Its anisotropy follows the axes of the array,
-    # whatever the memory order (its documentation says otherwise).
+    # type where the largest one can't wrap around. One memory order, so that the same labels give
+    # the same bytes. Its anisotropy follows the axes of the array, whatever the memory order (its
+    # documentation says otherwise).
     top = int(labels.max()) + 1
-    shifted = np.add(labels, 1, dtype=np.min_scalar_type(top), casting="unsafe")
+    shifted = np.add(labels, 1, dtype=np.min_scalar_type(top), casting="unsafe", order="C")
+    # Along the last axis edt adds the spacing up voxel by voxel in float32: exact for whole
+    # numbers only, wrong by 1e-6 after a hundred voxels of 0.3 mm. So that axis has step 1.
+    whole = all(float(spacing).is_integer() for spacing in spacing_mm)
+    step = 1.0 if whole else spacing_mm[-1]
     result: NDArray[np.float32] = edt.edtsq(
-        shifted, anisotropy=spacing_mm, black_border=False, parallel=num_threads()
+        shifted,
+        anisotropy=tuple(spacing / step for spacing in spacing_mm),
+        black_border=False,
+        parallel=num_threads() if labels.size >= _WORTH_THREADS else 1,
     )
+    if not whole:
+        result *= np.float32(step) ** 2
     return result

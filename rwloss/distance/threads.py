@@ -29,7 +29,7 @@ def num_threads() -> int:
         return _chosen
     text = os.environ.get(_VARIABLE)
     if text:
-        if not text.strip().isdigit() or int(text) < 1:
+        if not text.strip().isdecimal() or int(text) < 1:
             raise RWLossError(
                 f"expected {_VARIABLE} to be a whole number of 1 or more, got {text!r}"
             )

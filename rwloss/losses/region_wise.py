@@ -55,6 +55,11 @@ class RegionWiseLoss(nn.Module):
         if reduction not in {"mean", "sum", "none"}:
             raise RWLossError(f"unknown reduction {reduction!r}: expected mean, sum or none")
         self.expression = parse(expression) if isinstance(expression, str) else expression
+        if not isinstance(self.expression, MapGenerator):
+            raise RWLossError(
+                f"expected a map generator or its text, got {type(expression).__name__}: such as "
+                "'rectified' or maps.Rectified()"
+            )
         self.spacing_mm = spacing_mm
         self.include_background = include_background
         self.reduction = reduction
@@ -119,7 +124,11 @@ class RegionWiseLoss(nn.Module):
                 f"map {tuple(values.shape)} does not fit logits {tuple(logits.shape)}: expected "
                 "one value for each class and voxel"
             )
-        return values
+        if self.ignore_label is not None and not isinstance(rwmap, RWMap):
+            # Dense values don't say which voxels they ignore, the target does.
+            ignored = _wide(labels) == self.ignore_label
+            values = values.masked_fill(ignored[:, None], 0.0)
+        return values.detach()
 
     def extra_repr(self) -> str:
         """The expression and the settings that differ from their defaults."""
@@ -129,9 +138,16 @@ class RegionWiseLoss(nn.Module):
 def _tensor(values: Any, like: torch.Tensor) -> torch.Tensor:
     """NumPy values or a tensor, on the device of `like`."""
     if isinstance(values, np.ndarray):
-        # torch warns when it wraps read-only memory, such as a broadcast constant.
+        # torch refuses negative strides (a flipped map) and foreign byte order, and warns when it
+        # wraps read-only memory (a broadcast constant).
+        values = np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("="))
         values = torch.from_numpy(values if values.flags.writeable else values.copy())
     return torch.as_tensor(values, device=like.device)
+
+
+def _wide(labels: torch.Tensor) -> torch.Tensor:
+    """Labels in a type where no comparison wraps: torch takes 300 for 44 in uint8."""
+    return labels if labels.is_floating_point() else labels.long()
 
 
 def _check_labels(map_labels: torch.Tensor, labels: torch.Tensor, ignore_label: int | None) -> None:
@@ -141,6 +157,7 @@ def _check_labels(map_labels: torch.Tensor, labels: torch.Tensor, ignore_label: 
             f"map is of labels {tuple(map_labels.shape)}, the target has {tuple(labels.shape)}: "
             "crop or turn the map together with the image"
         )
+    labels = _wide(labels)
     if ignore_label is not None:
         labels = torch.where(labels == ignore_label, IGNORED, labels)
     if not torch.equal(map_labels.to(labels.dtype), labels):

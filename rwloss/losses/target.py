@@ -23,6 +23,8 @@ def as_labels(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     if list(target.shape) == [batch, 1, *spatial]:
         return target[:, 0]
     if list(target.shape) == [batch, k, *spatial]:
+        if target.dtype == torch.bool:
+            target = target.to(torch.uint8)  # torch has no argmax of booleans
         labels = target.argmax(dim=1)
         one_hot = torch.zeros_like(target).scatter_(1, labels[:, None], 1)
         if not torch.equal(one_hot, target):

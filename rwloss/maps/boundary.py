@@ -38,6 +38,11 @@ class Boundary(MapGenerator):
         "arXiv 1812.07032 (eq. 5)"
     )
 
+    @property
+    def unit(self) -> str:
+        """mm, or unitless when divided by the largest value."""
+        return "mm" if self.normalize == "none" else "unitless"
+
     def compute(self, regions: Regions) -> RWMap:
         """Map values for one batch. labels (b *s) -> dense map (b k *s), mm or unitless."""
         values = regions.empty_classes()
@@ -49,7 +54,13 @@ class Boundary(MapGenerator):
         xp = regions.xp
         signed = regions.signed_distance_mm(k)
         if self.convention == "kervadec":
-            signed = xp.where(signed < 0, signed + regions.smallest_spacing_mm, signed)
+            smallest = regions.smallest_spacing_mm
+            inside = signed + smallest
+            # The inner edge is 0, not what rounding left of d - s, which may be above 0.
+            inside = xp.where(inside > -1e-6 * smallest, xp.zeros_like(inside), inside)
+            signed = xp.where(signed < 0, inside, signed)
+        if regions.ignored is not None:  # before the maximum: they belong to no class
+            signed = xp.where(regions.ignored, xp.zeros_like(signed), signed)
         if self.normalize == "max":
             spatial = tuple(range(1, signed.ndim))
             largest = xp.max(xp.abs(signed), axis=spatial, keepdims=True)

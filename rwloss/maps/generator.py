@@ -45,6 +45,11 @@ class MapGenerator(ABC):
             value = getattr(self, field.name)
             object.__setattr__(self, field.name, _checked(type(self), field.name, value))
 
+    @property
+    def unit(self) -> str:
+        """Unit of the map's values, for pictures and tables."""
+        return "unitless"
+
     @abstractmethod
     def compute(self, regions: Regions) -> RWMap:
         """Map values for one batch. labels (b *s) -> map of the same labels."""
@@ -115,8 +120,10 @@ def _hints(generator: type[MapGenerator]) -> dict[str, Any]:
 def _checked(generator: type[MapGenerator], name: str, value: Any) -> Any:
     from pydantic import TypeAdapter, ValidationError
 
+    if isinstance(value, list):  # what people write for a tuple; a set would lose the order
+        value = tuple(value)
     try:
-        return TypeAdapter(_hints(generator)[name]).validate_python(value)
+        return TypeAdapter(_hints(generator)[name]).validate_python(value, strict=True)
     except ValidationError as error:
         wanted = "; or ".join(dict.fromkeys(item["msg"] for item in error.errors()))
         raise RWLossError(f"{generator.name}({name}={value!r}): {wanted}") from error

@@ -35,8 +35,10 @@ def _keywords(text: str, call: ast.Call) -> dict[str, Any]:
     for keyword in call.keywords:
         if keyword.arg is None:
             raise RWLossError(f"map {text!r}: ** is not allowed: write the parameters out")
+        if keyword.arg in values:
+            raise RWLossError(f"map {text!r}: {keyword.arg} is given twice")
         try:
             values[keyword.arg] = ast.literal_eval(keyword.value)
-        except ValueError as error:
+        except (ValueError, TypeError) as error:  # TypeError: a list in a set, or as a key
             raise RWLossError(f"map {text!r}: {keyword.arg} is not a constant") from error
     return values

@@ -39,7 +39,7 @@ def load(name: str) -> type[MapGenerator]:
     return generator
 
 
-def get(name: str, **parameters: Any) -> MapGenerator:
+def get(name: str, /, **parameters: Any) -> MapGenerator:
     """The generator of this name with these parameters.
 
     >>> str(get("boundary", convention="valverde"))

@@ -1,0 +1,28 @@
+"""Label maps that look like anatomy, from a seed: nested and touching blobs, and stray voxels."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def anatomy(seed, shape, num_classes=4, dtype=np.uint8):
+    """Labels (*s): for each foreground class a few ellipsoids, and some voxels on their own.
+
+    Classes lie over each other, touch the border of the image, and fall apart into components.
+    """
+    rng = np.random.default_rng(seed)
+    labels = np.zeros(shape, dtype=dtype)
+    where = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), axis=-1)
+    for k in range(1, num_classes):
+        for _ in range(rng.integers(1, 4)):
+            centre = rng.uniform(0, shape)
+            radius = rng.uniform(0.08, 0.35, len(shape)) * shape + 0.5
+            labels[(((where - centre) / radius) ** 2).sum(axis=-1) <= 1] = k
+        for _ in range(3):
+            labels[tuple(rng.integers(0, shape))] = k
+    return labels
+
+
+def batch(seed, shape, num_classes=4, size=3, dtype=np.uint8):
+    """Labels (b *s) of that many different images."""
+    return np.stack([anatomy((seed, i), shape, num_classes, dtype) for i in range(size)])

@@ -1,0 +1,142 @@
+"""The checks around a generator's maths."""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import numpy as np
+import pytest
+import torch
+from anatomy import batch
+
+from rwloss import Regions, RWLossError, RWMap, maps
+
+
+@dataclass(frozen=True)
+class Made(maps.MapGenerator):
+    """A generator that returns what it is given."""
+
+    name: ClassVar[str] = "made"
+    result: object = None
+
+    def __post_init__(self):
+        """Take anything."""
+
+    def compute(self, regions):
+        return self.result
+
+
+@dataclass(frozen=True)
+class WithParameters(maps.MapGenerator):
+    """A generator with one parameter of each kind."""
+
+    sigma_mm: float = 1.0
+    steps: int = 3
+    mode: Literal["in", "out"] = "in"
+    weights: tuple[float, ...] = ()
+
+    name: ClassVar[str] = "with_parameters"
+
+    def compute(self, regions):
+        return RWMap.compact(
+            regions.labels, regions.num_classes, regions.full(self.sigma_mm), regions.full(0.0)
+        )
+
+
+REGIONS = Regions(batch(71, (4, 5)), 4)
+ONES = np.ones((3, 4, 5), dtype=np.float32)
+
+
+def fails(message, result):
+    with pytest.raises(RWLossError, match=message):
+        Made(result)(REGIONS)
+
+
+def test_result_that_is_no_map():
+    fails("made.compute returned ndarray: expected an RWMap", ONES)
+
+
+def test_result_of_another_number_of_classes():
+    rwmap = RWMap.compact(REGIONS.labels, 3, ONES, ONES)
+    fails("made.compute returned 3 classes, the regions have 4", rwmap)
+
+
+def test_result_of_other_labels():
+    rwmap = RWMap.compact(REGIONS.labels[:1], 4, ONES[:1], ONES[:1])
+    fails(r"made.compute returned labels \(1, 4, 5\), the regions have \(3, 4, 5\)", rwmap)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_result_that_is_not_finite(bad):
+    values = np.ones((3, 4, 4, 5), dtype=np.float32)
+    values[1, 2, 3, 4] = bad
+    fails("made: `values` has values that are not finite", RWMap.from_dense(REGIONS.labels, values))
+    broken = ONES.copy()
+    broken[0, 0, 0] = bad
+    fails("made: `other` has values", RWMap.compact(REGIONS.labels, 4, ONES, broken))
+
+
+@pytest.mark.parametrize("kind", [np.asarray, torch.as_tensor], ids=["numpy", "torch"])
+def test_result_in_half_precision(kind):
+    regions = Regions(kind(REGIONS.labels), 4)
+    half = kind(ONES.astype(np.float16))
+    with pytest.raises(RWLossError, match=r"made: `true` is .*float16: expected float32"):
+        Made(RWMap.compact(regions.labels, 4, half, half))(regions)
+
+
+@pytest.mark.parametrize("kind", [np.asarray, torch.as_tensor], ids=["numpy", "torch"])
+@pytest.mark.parametrize("form", ["compact", "dense"])
+def test_ignored_voxels_become_zero(kind, form):
+    labels = batch(72, (4, 5)).astype(np.int64)
+    labels[:, 1, 2:] = -1
+    regions = Regions(kind(labels), 4, ignore_label=-1)
+    if form == "compact":
+        made = RWMap.compact(regions.labels, 4, kind(ONES), kind(2 * ONES))
+    else:
+        made = RWMap.from_dense(regions.labels, kind(np.ones((3, 4, 4, 5))))
+    found = np.asarray(Made(made)(regions).dense())
+    assert not found[:, :, 1, 2:].any()
+    assert np.count_nonzero(found) == 3 * 4 * (20 - 3)
+
+
+def test_result_carries_the_labels_of_the_regions():
+    copy = RWMap.compact(REGIONS.labels.copy(), 4, ONES, ONES)
+    assert Made(copy)(REGIONS).labels is REGIONS.labels
+
+
+def test_parameters_are_brought_to_their_type():
+    made = WithParameters(sigma_mm=2, weights=[1, 2])
+    assert repr(made.sigma_mm) == "2.0"
+    assert made.weights == (1.0, 2.0)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"sigma_mm": "wide"}, {"steps": 1.5}, {"mode": "up"}, {"weights": 1.0}, {"steps": None}],
+    ids=str,
+)
+def test_parameter_of_the_wrong_type(wrong):
+    [(name, value)] = wrong.items()
+    with pytest.raises(RWLossError, match=rf"with_parameters\({name}={value!r}\): Input should be"):
+        WithParameters(**wrong)
+
+
+def test_generators_are_values():
+    assert WithParameters(steps=4) == WithParameters(steps=4) != WithParameters()
+    assert len({WithParameters(), WithParameters(), WithParameters(steps=4)}) == 2
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        WithParameters().steps = 5
+
+
+def test_text_gives_what_differs_from_the_defaults():
+    assert str(WithParameters()) == "with_parameters"
+    assert str(WithParameters(steps=4, mode="out")) == "with_parameters(steps=4, mode='out')"
+
+
+def test_parameters_are_listed_in_order():
+    assert maps.parameters(WithParameters) == {
+        "sigma_mm": float,
+        "steps": int,
+        "mode": Literal["in", "out"],
+        "weights": tuple[float, ...],
+    }

@@ -1,0 +1,152 @@
+"""The documented formulas, written down plainly and slowly: brute force, and SciPy class by class.
+
+Nothing here knows how the package computes. float64 throughout; labels (b *s), maps (b k *s).
+"""
+
+from __future__ import annotations
+
+import itertools
+from functools import lru_cache
+
+import numpy as np
+from scipy.ndimage import distance_transform_edt
+
+# --- Every small input
+
+
+def every_label_map(shape, num_classes):
+    """Every label map of this shape. (num_classes^voxels *s), uint8."""
+    voxels = int(np.prod(shape))
+    codes = np.arange(num_classes**voxels)
+    digits = codes[:, None] // num_classes ** np.arange(voxels) % num_classes
+    return digits.reshape(-1, *shape).astype(np.uint8)
+
+
+def every_partition(shape, num_classes):
+    """One label map for each way to part the voxels: classes numbered as they first appear."""
+    maps = every_label_map(shape, num_classes)
+    flat = maps.reshape(len(maps), -1).astype(int)
+    highest_before = np.maximum.accumulate(
+        np.concatenate([np.full((len(flat), 1), -1), flat[:, :-1]], axis=1), axis=1
+    )
+    return maps[np.all(flat <= highest_before + 1, axis=1)]
+
+
+def shapes_up_to(largest):
+    """Every shape with no side longer than this one's."""
+    return list(itertools.product(*(range(1, side + 1) for side in largest)))
+
+
+# --- Distances
+
+
+def squared_to_other_label(labels, spacing):
+    """Squared distance of each voxel to the nearest of another label, over all pairs. (b *s).
+
+    Infinite where an image holds one label only. Whole spacings are computed in whole numbers.
+    """
+    whole = all(float(s).is_integer() for s in spacing)
+    places = np.indices(labels.shape[1:]).reshape(labels.ndim - 1, -1).T
+    places = places * np.array(spacing, dtype=np.int64 if whole else np.float64)
+    between = ((places[:, None] - places[None]) ** 2).sum(axis=-1)
+    found = np.empty((len(labels), places.shape[0]))
+    for at in range(0, len(labels), 4096):  # all pairs of all images at once would not fit
+        flat = labels[at : at + 4096].reshape(-1, places.shape[0])
+        other = flat[:, :, None] != flat[:, None, :]
+        found[at : at + 4096] = np.where(other, between, np.inf).min(axis=-1)
+    return found.reshape(labels.shape)
+
+
+def to_false(mask, spacing):
+    """SciPy's distance of each True voxel to the nearest False one. mask (*s), not all True."""
+    if mask.size <= 16:  # there are few small masks, and they come again and again
+        return _to_false_small(mask.tobytes(), mask.shape, tuple(spacing))
+    return distance_transform_edt(mask, sampling=spacing)
+
+
+@lru_cache(maxsize=4096)
+def _to_false_small(content, shape, spacing):
+    mask = np.frombuffer(content, dtype=bool).reshape(shape)
+    return distance_transform_edt(mask, sampling=spacing)
+
+
+def signed_distance(mask, spacing):
+    """Outside +d to the mask, inside -d to its complement; 0 without a boundary. (*s)."""
+    if mask.all() or not mask.any():
+        return np.zeros(mask.shape)
+    return to_false(~mask, spacing) - to_false(mask, spacing)
+
+
+def depth(labels, spacing):
+    """Distance of each voxel to the nearest one outside its class. labels (*s) -> (*s).
+
+    The smallest spacing where a class fills the image.
+    """
+    found = np.zeros(labels.shape)
+    for k in np.unique(labels):
+        mask = labels == k
+        found[mask] = min(spacing) if mask.all() else to_false(mask, spacing)[mask]
+    return found
+
+
+# --- Maps, dense. `ignored` marks voxels (b *s) that belong to no class: they hold label -1.
+
+
+def boundary(labels, num_classes, spacings, convention="kervadec", normalize="none"):
+    """Kervadec's level set of each class: -(d - s) or -d inside, +d outside."""
+    values = np.zeros((len(labels), num_classes, *labels.shape[1:]))
+    for image, spacing, out in zip(labels, spacings, values, strict=True):
+        for k in range(num_classes):
+            mask = image == k
+            if mask.all() or not mask.any():
+                continue
+            back = min(spacing) if convention == "kervadec" else 0.0
+            inside, outside = to_false(mask, spacing), to_false(~mask, spacing)
+            level = np.where(mask, -(inside - back), outside)
+            level[image == -1] = 0
+            if normalize == "max" and np.abs(level).max() > 1e-9:
+                level = level / np.abs(level).max()
+            out[k] = level
+    return values
+
+
+def rectified(labels, num_classes, spacings):
+    """-d / max d of the class at the true class, +1 at every other."""
+    values = np.ones((len(labels), num_classes, *labels.shape[1:]))
+    for image, spacing, out in zip(labels, spacings, values, strict=True):
+        depths = depth(image, spacing)
+        for k in range(num_classes):
+            mask = image == k
+            if mask.any():
+                out[k][mask] = -depths[mask] / depths[mask].max()
+        out[:, image == -1] = 0
+    return values
+
+
+def active_contour(labels, num_classes):
+    """0 at the true class, 1 at every other."""
+    values = np.ones((len(labels), num_classes, *labels.shape[1:]))
+    for k in range(num_classes):
+        values[:, k][labels == k] = 0
+    values[np.broadcast_to((labels == -1)[:, None], values.shape)] = 0
+    return values
+
+
+def class_weighted(labels, num_classes, rule):
+    """-w_t at the true class, 0 at every other. rule: of a voxel count, or a weight a class.
+
+    A rule's weights are scaled so that their mean over the voxels of the image is 1.
+    """
+    values = np.zeros((len(labels), num_classes, *labels.shape[1:]))
+    for image, out in zip(labels, values, strict=True):
+        weight = np.zeros(image.shape)
+        for k in range(num_classes):
+            mask = image == k
+            if mask.any():
+                weight[mask] = rule(int(mask.sum())) if callable(rule) else rule[k]
+        counted = image != -1
+        if callable(rule) and counted.any():
+            weight = weight / weight[counted].mean()
+        for k in range(num_classes):
+            out[k][image == k] = -weight[image == k]
+    return values

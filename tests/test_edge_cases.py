@@ -1,0 +1,324 @@
+"""What every known implementation gets wrong somewhere: each case by name, with both engines.
+
+Everything is finite, and has the documented value.
+"""
+
+import numpy as np
+import plain_formulas as plain
+import pytest
+import torch
+from anatomy import anatomy
+
+import rwloss
+from rwloss import Regions, RegionWiseLoss, distance, maps
+from rwloss.distance import dispatch
+
+SPACINGS = [(1.0, 1.0), (0.8, 2.5), (0.65, 0.65), (1 / 3, 4.0)]
+BOUNDARIES = [
+    maps.Boundary(convention, normalize)
+    for convention in ("kervadec", "valverde")
+    for normalize in ("none", "max")
+]
+STATIC = [
+    *BOUNDARIES,
+    maps.Rectified(),
+    maps.ActiveContour(),
+    maps.ClassWeighted("inverse"),
+    maps.ClassWeighted("inverse_square"),
+    maps.ClassWeighted("effective_number"),
+    maps.ClassWeighted((1.0, 2.0, 3.0)),
+]
+
+
+@pytest.fixture(params=["edt", "scipy"], autouse=True)
+def engine(request, monkeypatch):
+    if request.param == "edt":
+        pytest.importorskip("edt")
+    monkeypatch.setattr(dispatch, "_edt_installed", lambda: request.param == "edt")
+    assert distance.engine_name() == request.param
+
+
+def finite(generator, regions):
+    """The dense map, finite everywhere, as is the loss with it."""
+    values = generator(regions).dense()
+    assert np.isfinite(values).all()
+    logits = torch.linspace(-3, 3, values.size).reshape(values.shape).requires_grad_()
+    target = torch.as_tensor(regions.labels)
+    loss = RegionWiseLoss(generator)(logits, target, torch.as_tensor(values))
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert torch.isfinite(logits.grad).all()
+    return values
+
+
+def filled(k, shape=(5, 6), dtype=np.uint8):
+    return np.full((1, *shape), k, dtype=dtype)
+
+
+# --- A class that fills the image
+
+
+@pytest.mark.parametrize("k", [0, 1, 2])
+@pytest.mark.parametrize("spacing", SPACINGS, ids=str)
+def test_rectified_of_a_class_that_fills_the_image(k, spacing):
+    values = finite(maps.Rectified(), Regions(filled(k), 3, spacing))
+    for channel in range(3):
+        assert (values[:, channel] == (-1 if channel == k else 1)).all()
+
+
+@pytest.mark.parametrize("k", [0, 1, 2])
+@pytest.mark.parametrize("spacing", SPACINGS, ids=str)
+@pytest.mark.parametrize("generator", BOUNDARIES, ids=str)
+def test_boundary_of_a_class_that_fills_the_image(generator, k, spacing):
+    assert (finite(generator, Regions(filled(k), 3, spacing)) == 0).all()
+
+
+@pytest.mark.parametrize("rule", ["inverse", "inverse_square", "effective_number"])
+def test_class_weighted_of_a_class_that_fills_the_image(rule):
+    values = finite(maps.ClassWeighted(rule), Regions(filled(2), 3))
+    np.testing.assert_allclose(values[:, 2], -1, rtol=1e-6)
+    assert (values[:, :2] == 0).all()
+
+
+@pytest.mark.parametrize("spacing", SPACINGS, ids=str)
+def test_depth_of_a_class_that_fills_the_image(spacing):
+    """That of a class of one voxel: the smallest spacing, exactly, and no phantom voxel outside."""
+    regions = Regions(filled(1), 2, spacing)
+    assert (regions.depth_mm == np.float32(min(spacing))).all()
+    assert regions.peak_depth_mm.tolist() == [[0, np.float32(min(spacing))]]
+    assert (regions.signed_distance_mm(0) == 0).all()
+    assert (regions.signed_distance_mm(1) == 0).all()
+
+
+def test_image_that_is_filled_beside_one_that_is_not():
+    """Each image of a batch is on its own."""
+    labels = np.stack([filled(1)[0], anatomy(1, (5, 6), 3), filled(0)[0]])
+    for generator in STATIC:
+        together = finite(generator, Regions(labels, 3))
+        alone = [finite(generator, Regions(labels[i : i + 1], 3)) for i in range(3)]
+        np.testing.assert_array_equal(together, np.concatenate(alone), err_msg=str(generator))
+
+
+def test_class_that_fills_all_but_the_ignored_voxels():
+    """The ignored voxels end it, so it has a boundary."""
+    labels = filled(1, (1, 5))
+    labels[0, 0, 4] = 255
+    regions = Regions(labels, 2, ignore_label=255)
+    assert regions.depth_mm.tolist() == [[[4, 3, 2, 1, 0]]]
+    assert finite(maps.Rectified(), regions).tolist() == [
+        [[[1, 1, 1, 1, 0]], [[-1, -0.75, -0.5, -0.25, 0]]]
+    ]
+    assert finite(maps.Boundary(), regions)[0, :, 0].tolist() == [[0] * 5, [-3, -2, -1, 0, 0]]
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 1, 1)], ids=str)
+@pytest.mark.parametrize("generator", STATIC, ids=str)
+def test_image_of_one_voxel(generator, shape):
+    values = finite(generator, Regions(filled(1, shape), 3, (0.7,) * len(shape)))
+    if isinstance(generator, maps.Boundary):
+        assert (values == 0).all()
+    elif isinstance(generator, maps.Rectified):
+        assert values.ravel().tolist() == [1, -1, 1]
+
+
+# --- An absent class
+
+
+@pytest.mark.parametrize("absent", [0, 1, 2, 3])
+@pytest.mark.parametrize("generator", BOUNDARIES, ids=str)
+def test_boundary_of_an_absent_class(generator, absent):
+    labels = anatomy(2, (12, 15), 4)
+    labels[labels == absent] = (absent + 1) % 4
+    values = finite(generator, Regions(labels[None], 4))
+    assert (values[0, absent] == 0).all()
+    for k in set(range(4)) - {absent}:
+        assert (values[0, k] != 0).any()
+
+
+def test_absent_class_does_not_inherit_the_class_before():
+    """In the same image, nor from the image before."""
+    labels = np.zeros((2, 6, 7), dtype=np.uint8)
+    labels[:, 2:4, 2:5] = 1
+    labels[0, 5, 5] = 2
+    values = finite(maps.Boundary(), Regions(labels, 4))
+    assert (values[0, 2] != 0).any()
+    assert (values[1, 2] == 0).all()
+    assert (values[:, 3] == 0).all()
+
+
+def test_background_only_slice():
+    values = finite(maps.Boundary(), Regions(filled(0), 3))
+    assert (values == 0).all()
+    values = finite(maps.Rectified(), Regions(filled(0), 3))
+    assert (values[:, 0] == -1).all()
+    assert (values[:, 1:] == 1).all()
+
+
+def test_absent_class_has_no_depth_and_no_weight():
+    regions = Regions(filled(0), 3)
+    assert regions.peak_depth_mm.tolist() == [[1, 0, 0]]
+    assert regions.counts.tolist() == [[30, 0, 0]]
+    assert (regions.distance_to_mm(1) == 0).all()
+
+
+# --- A class of one voxel
+
+
+@pytest.mark.parametrize("spacing", SPACINGS, ids=str)
+def test_single_voxel(spacing):
+    labels = filled(0)
+    labels[0, 2, 3] = 1
+    regions = Regions(labels, 2, spacing)
+    smallest = pytest.approx(min(spacing), rel=1e-6)
+    assert regions.depth_mm[0, 2, 3] == smallest
+    assert finite(maps.Rectified(), regions)[0, 1, 2, 3] == -1
+    assert finite(maps.Boundary("kervadec"), regions)[0, 1, 2, 3] == 0
+    assert finite(maps.Boundary("valverde"), regions)[0, 1, 2, 3] * -1 == smallest
+
+
+def test_single_voxel_in_the_corner():
+    labels = filled(0)
+    labels[0, 0, 0] = 1
+    regions = Regions(labels, 2)
+    assert regions.depth_mm[0, 0, 0] == 1
+    assert finite(maps.Rectified(), regions)[0, 1, 0, 0] == -1
+
+
+# --- The border of the image is no boundary
+
+
+def test_region_at_the_border_is_deepest_there():
+    labels = np.zeros((1, 6, 4), dtype=np.uint8)
+    labels[:, 3:] = 1
+    assert Regions(labels, 2).depth_mm[0, :, 0].tolist() == [3, 2, 1, 1, 2, 3]
+
+
+# --- Kervadec's inner edge
+
+
+@pytest.mark.parametrize("normalize", ["none", "max"])
+def test_inner_edge_of_kervadec_is_exactly_zero(normalize):
+    """Not what rounding leaves of d - s, which is above 0 for one spacing in ten."""
+    labels = np.zeros((1, 7, 8), dtype=np.uint8)
+    labels[0, 1:6, 1:7] = 1
+    edge = np.zeros((7, 8), dtype=bool)
+    edge[[1, 5], 1:7] = True  # along the first axis, which has the smallest spacing
+    inner = labels[0].astype(bool) & ~edge
+    inner[:, [1, 6]] = False
+    generator = maps.Boundary("kervadec", normalize)
+    for spacing in np.random.default_rng(0).uniform(0.05, 5, 300):
+        values = generator(Regions(labels, 2, (spacing, 1.9 * spacing))).dense()[0, 1]
+        assert (values[edge] == 0).all(), spacing
+        assert (values[inner] < 0).all(), spacing
+        assert (values[labels[0] == 0] > 0).all(), spacing
+
+
+def test_kervadec_keeps_its_sign_at_fine_resolution():
+    """With a literal 1 mm the inside would be above 0."""
+    labels = np.zeros((1, 9, 9), dtype=np.uint8)
+    labels[0, 2:7, 2:7] = 1
+    values = finite(maps.Boundary(), Regions(labels, 2, (0.01, 0.01)))[0, 1]
+    assert values.min() == pytest.approx(-0.02)
+    assert (values[labels[0] == 1] <= 0).all()
+
+
+# --- Rectified is relative to what it is given
+
+
+def test_rectified_of_a_crop_differs_from_a_crop_of_rectified():
+    labels = np.zeros((1, 20, 20), dtype=np.uint8)
+    labels[0, 2:13, 2:13] = 1  # 6 deep
+    labels[0, 15:18, 15:18] = 1  # 2 deep
+    full = finite(maps.Rectified(), Regions(labels, 2))[0, 1]
+    crop = finite(maps.Rectified(), Regions(labels[:, 13:, 13:], 2))[0, 1]
+    assert full[16, 16] == np.float32(-2 / 6)
+    assert crop[3, 3] == -1
+
+
+# --- Labels that wrap around
+
+
+def test_uint8_label_255_is_a_class_like_others():
+    """edt takes 0 for background, so labels move up by one: 255 must not become 0."""
+    labels = np.zeros((1, 6, 7), dtype=np.uint8)
+    labels[0, 1:4, 1:5] = 255
+    regions, small = Regions(labels, 256, (0.8, 2.5)), Regions(labels > 0, 2, (0.8, 2.5))
+    np.testing.assert_array_equal(regions.depth_mm, small.depth_mm)
+    np.testing.assert_array_equal(regions.signed_distance_mm(255), small.signed_distance_mm(1))
+    np.testing.assert_array_equal(maps.Rectified()(regions).true, maps.Rectified()(small).true)
+
+
+def test_uint8_255_for_ignored_voxels():
+    """It is no class: no one-hot of 256 channels, no region, no cost."""
+    labels = np.zeros((1, 6, 7), dtype=np.uint8)
+    labels[0, 1:4, 1:5] = 1
+    labels[0, 2, 2:] = 255
+    ignored = labels == 255
+    for generator in STATIC[:-1]:
+        values = finite(generator, Regions(labels, 2, ignore_label=255))
+        assert values.shape == (1, 2, 6, 7)
+        assert (values.transpose(0, 2, 3, 1)[ignored] == 0).all()
+    with pytest.raises(ValueError, match=r"label 255 found, .*ignore_label=255"):
+        Regions(labels, 2)
+
+
+# --- Spacing follows the axes of the array, whatever its memory order
+
+
+@pytest.mark.parametrize("spacing", [(1.0, 3.0, 7.0), (0.8, 1.1, 2.5)], ids=str)
+def test_spacing_follows_the_axes(spacing):
+    labels = np.zeros((1, 9, 9, 9), dtype=np.uint8)
+    labels[0, 4, 4, 4] = 1
+    fortran = np.asfortranarray(labels)
+    turned = np.ascontiguousarray(labels.transpose(0, 3, 2, 1)).transpose(0, 3, 2, 1)
+    for given in (labels, fortran, turned):
+        found = Regions(given, 2, spacing).signed_distance_mm(1)[0]
+        for axis in range(3):
+            line = np.moveaxis(found, axis, 0)[:, 4, 4]
+            np.testing.assert_allclose(line[5:], spacing[axis] * np.arange(1, 5), rtol=1e-6)
+
+
+# --- Half precision
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_sum_over_512x512_voxels_does_not_overflow(dtype, reduction):
+    """The sum is beyond 65504, the largest float16; so are squared distances."""
+    labels = np.zeros((1, 512, 512), dtype=np.uint8)
+    labels[0, 0, 0] = 1
+    stored = maps.Boundary()(Regions(labels, 2))
+    assert (stored.dense() ** 2).max() > torch.finfo(torch.float16).max
+    logits = torch.zeros((1, 2, 512, 512), dtype=dtype, requires_grad=True)
+    loss = RegionWiseLoss("boundary", reduction=reduction)(logits, torch.as_tensor(labels), stored)
+    loss.backward()
+    wanted = 0.5 * stored.dense().astype(np.float64).sum()
+    wanted = wanted / stored.dense().size if reduction == "mean" else wanted
+    assert loss.dtype == torch.float32
+    assert loss.item() == pytest.approx(wanted, rel=1e-5)
+    assert abs(wanted) > torch.finfo(torch.float16).max or reduction == "mean"
+    assert torch.isfinite(logits.grad).all()
+
+
+def test_extreme_logits():
+    labels = torch.as_tensor(anatomy(3, (6, 7), 3)[None])
+    logits = torch.randn((1, 3, 6, 7), generator=torch.Generator().manual_seed(0)) * 1e4
+    logits.requires_grad_()
+    for name in ("active_contour", "boundary", "class_weighted", "rectified"):
+        loss = rwloss.RegionWiseLoss(name)(logits, labels)
+        [gradient] = torch.autograd.grad(loss, logits)
+        assert torch.isfinite(loss), name
+        assert torch.isfinite(gradient).all(), name
+
+
+# --- Small and thin images
+
+
+@pytest.mark.parametrize(
+    "shape", [*plain.shapes_up_to((2, 3)), (1, 40), (40, 1), (1, 1, 9)], ids=str
+)
+@pytest.mark.parametrize("generator", STATIC, ids=str)
+def test_thin_images(generator, shape):
+    labels = anatomy(4, shape, 3)[None]
+    values = finite(generator, Regions(labels, 3, (0.7,) * len(shape)))
+    assert values.shape == (1, 3, *shape)

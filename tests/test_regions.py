@@ -1,0 +1,432 @@
+"""Regions against naive formulas, and what they accept and refuse."""
+
+import re
+
+import numpy as np
+import plain_formulas as plain
+import pytest
+import torch
+from anatomy import anatomy, batch
+
+import rwloss
+from rwloss import Regions, RWLossError
+from rwloss.distance import dispatch
+
+SHAPES = [((13, 17), (0.8, 2.5)), ((9, 12, 11), (0.8, 0.8, 2.5))]
+BUILT_IN = ["active_contour", "boundary", "class_weighted", "rectified"]
+KINDS = {"numpy": np.asarray, "torch": torch.as_tensor}
+
+
+@pytest.fixture(params=KINDS)
+def kind(request):
+    return KINDS[request.param]
+
+
+@pytest.fixture(params=["edt", "scipy"])
+def engine(request, monkeypatch):
+    """The engine that Regions will use."""
+    if request.param == "edt":
+        pytest.importorskip("edt")
+    monkeypatch.setattr(dispatch, "_edt_installed", lambda: request.param == "edt")
+    return request.param
+
+
+def same_kind(found, labels):
+    """Whether a result is of the kind, and on the device, of the labels."""
+    if isinstance(labels, torch.Tensor):
+        return isinstance(found, torch.Tensor) and found.device == labels.device
+    return type(found) is np.ndarray
+
+
+def assert_close(found, wanted):
+    np.testing.assert_allclose(np.asarray(found), wanted, rtol=1e-6, atol=0)
+
+
+def peaks(labels, depths, num_classes):
+    """Largest depth of each class in each image; 0 where absent. (b k)."""
+    pairs = list(zip(labels, depths, strict=True))
+    return [[d[one == k].max(initial=0) for k in range(num_classes)] for one, d in pairs]
+
+
+# --- Geometry against naive formulas
+
+
+@pytest.mark.parametrize(("shape", "spacing"), SHAPES, ids=str)
+@pytest.mark.usefixtures("engine")
+def test_geometry_of_anatomy(kind, shape, spacing):
+    labels = batch(1, shape)
+    regions = Regions(kind(labels), 5, spacing)  # class 4 is absent
+    depths = np.stack([plain.depth(one, spacing) for one in labels])
+
+    assert_close(regions.depth_mm, depths)
+    assert_close(regions.peak_depth_mm, peaks(labels, depths, 5))
+    np.testing.assert_array_equal(
+        regions.counts, [[(one == k).sum() for k in range(5)] for one in labels]
+    )
+    for k in range(5):
+        signed = np.stack([plain.signed_distance(one == k, spacing) for one in labels])
+        assert_close(regions.signed_distance_mm(k), signed)
+        assert_close(regions.distance_to_mm(k), np.maximum(signed, 0))
+        np.testing.assert_array_equal(regions.mask(k), labels == k)
+
+
+@pytest.mark.usefixtures("engine")
+def test_depth_of_every_small_partition():
+    labels = plain.every_partition((3, 3), 3)
+    depths = np.stack([plain.depth(one, (1.0, 1.0)) for one in labels])
+    assert_close(Regions(labels, 3).depth_mm, depths)
+
+
+def test_kind_and_type_of_results(kind):
+    labels = kind(batch(2, (6, 7)))
+    regions = Regions(labels, 4)
+    xp = regions.xp
+    results = {
+        "depth_mm": (regions.depth_mm, (3, 6, 7), xp.float32),
+        "peak_depth_mm": (regions.peak_depth_mm, (3, 4), xp.float32),
+        "counts": (regions.counts, (3, 4), xp.int64),
+        "signed_distance_mm": (regions.signed_distance_mm(1), (3, 6, 7), xp.float32),
+        "distance_to_mm": (regions.distance_to_mm(1), (3, 6, 7), xp.float32),
+        "mask": (regions.mask(1), (3, 6, 7), xp.bool),
+        "per_voxel": (regions.per_voxel(regions.peak_depth_mm), (3, 6, 7), xp.float32),
+        "full": (regions.full(2.0), (3, 6, 7), xp.float32),
+        "empty_classes": (regions.empty_classes(), (3, 4, 6, 7), xp.float32),
+        "smallest_spacing_mm": (regions.smallest_spacing_mm, (3, 1, 1), xp.float32),
+    }
+    for name, (found, shape, dtype) in results.items():
+        assert same_kind(found, labels), name
+        assert tuple(found.shape) == shape, name
+        assert found.dtype == dtype, name
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_device_is_kept():
+    labels = torch.as_tensor(batch(2, (6, 7)), device="cuda")
+    regions = Regions(labels, 4, ignore_label=3)
+    found = [regions.depth_mm, regions.peak_depth_mm, regions.counts, regions.signed_distance_mm(1)]
+    found += [regions.per_voxel(regions.peak_depth_mm), regions.full(1.0), regions.empty_classes()]
+    assert all(same_kind(one, labels) for one in found)
+    for name in BUILT_IN:
+        assert same_kind(rwloss.maps.get(name)(regions).dense(), labels), name
+
+
+def test_geometry_is_computed_once(kind):
+    regions = Regions(kind(batch(3, (6, 7))), 4)
+    for name in ("depth_mm", "peak_depth_mm", "counts"):
+        assert getattr(regions, name) is getattr(regions, name)
+
+
+def test_per_voxel_takes_the_value_of_the_class(kind):
+    labels = batch(4, (6, 7))
+    values = np.arange(12, dtype=np.float32).reshape(3, 4)
+    found = Regions(kind(labels), 4).per_voxel(kind(values))
+    wanted = [[[values[b, k] for k in row] for row in image] for b, image in enumerate(labels)]
+    np.testing.assert_array_equal(found, wanted)
+
+
+def test_mask_of_a_class_that_cannot_be():
+    regions = Regions(batch(4, (6, 7)), 4)
+    for k in (-1, 4):
+        with pytest.raises(RWLossError, match=rf"expected a class of 0\.\.3, got {k}"):
+            regions.mask(k)
+
+
+# --- Spacing
+
+
+def test_spacing_is_one_by_default():
+    assert Regions(batch(5, (4, 5, 6), size=2), 4).spacings_mm == ((1.0, 1.0, 1.0),) * 2
+
+
+@pytest.mark.parametrize(
+    "spacing", [(1, 2.5), [1.0, 2.5], np.array([1, 2.5]), torch.tensor([1, 2.5])]
+)
+def test_spacing_for_all_images(spacing):
+    assert Regions(batch(5, (4, 5), size=2), 4, spacing).spacings_mm == ((1.0, 2.5),) * 2
+
+
+@pytest.mark.usefixtures("engine")
+def test_each_image_has_its_spacing(kind):
+    labels = batch(6, (13, 17), size=3)
+    spacings = [(1.0, 1.0), (0.8, 2.5), (3.0, 0.5)]
+    regions = Regions(kind(labels), 4, spacings)
+    assert regions.spacings_mm == tuple(spacings)
+    np.testing.assert_array_equal(
+        regions.smallest_spacing_mm, np.float32([1.0, 0.8, 0.5])[:, None, None]
+    )
+    for i, spacing in enumerate(spacings):
+        assert_close(regions.depth_mm[i], plain.depth(labels[i], spacing))
+        assert_close(
+            regions.signed_distance_mm(1)[i], plain.signed_distance(labels[i] == 1, spacing)
+        )
+
+
+@pytest.mark.parametrize(
+    "spacing",
+    [
+        1.0,
+        (1.0,),
+        (1.0, 1.0, 1.0),
+        [(1, 1)],
+        [(1, 1)] * 3,
+        "mm",
+        ("a", "b"),
+        [(1, 2), (1,)],
+    ],
+    ids=str,
+)
+def test_spacing_of_the_wrong_shape(spacing):
+    wanted = "expected a spacing for each of 2 axes (or such a row for each of 2 images), got "
+    with pytest.raises(RWLossError, match=re.escape(wanted + repr(spacing))):
+        Regions(batch(7, (4, 5), size=2), 4, spacing)
+
+
+@pytest.mark.parametrize("bad", [0, -1, np.nan, np.inf, None])
+def test_spacing_that_is_no_length(bad):
+    with pytest.raises(RWLossError, match="expected a spacing above 0 mm on every axis"):
+        Regions(batch(7, (4, 5)), 4, (1, bad))
+
+
+# --- Labels: what is accepted
+
+
+@pytest.mark.parametrize(
+    "dtype", ["u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8", "f2", "f4", "f8"]
+)
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_numpy_types(dtype, order):
+    labels = batch(8, (6, 7))
+    regions = Regions(labels.astype(order + dtype), 4)
+    assert regions.labels.dtype.kind in "ui"
+    assert regions.labels.dtype.isnative
+    np.testing.assert_array_equal(regions.labels, labels)
+    np.testing.assert_array_equal(regions.depth_mm, Regions(labels, 4).depth_mm)
+    np.testing.assert_array_equal(regions.counts, Regions(labels, 4).counts)
+    np.testing.assert_array_equal(
+        rwloss.maps.get("boundary")(regions).dense(),
+        rwloss.maps.get("boundary")(Regions(labels, 4)).dense(),
+    )
+
+
+INTEGERS = ["uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64"]
+
+
+@pytest.mark.parametrize("dtype", [*INTEGERS, "bfloat16", "float16", "float32", "float64"])
+def test_torch_types(dtype):
+    labels = batch(8, (6, 7))
+    tensor = torch.as_tensor(labels.astype(np.int64)).to(getattr(torch, dtype))
+    regions = Regions(tensor, 4)
+    assert not regions.labels.is_floating_point()
+    np.testing.assert_array_equal(regions.labels, labels)
+    np.testing.assert_array_equal(regions.depth_mm, Regions(labels, 4).depth_mm)
+    assert rwloss.maps.get("rectified")(regions).dense().shape == (3, 4, 6, 7)
+
+
+def test_boolean_labels(kind):
+    labels = batch(9, (6, 7), num_classes=2)
+    regions = Regions(kind(labels.astype(bool)), 2)
+    np.testing.assert_array_equal(regions.labels, labels)
+    np.testing.assert_array_equal(regions.depth_mm, Regions(labels, 2).depth_mm)
+
+
+def test_no_image(kind):
+    regions = Regions(kind(np.zeros((0, 4, 5), dtype=np.int64)), 3, (1, 2))
+    assert regions.depth_mm.shape == (0, 4, 5)
+    assert regions.peak_depth_mm.shape == (0, 3)
+    assert regions.counts.shape == (0, 3)
+    assert regions.signed_distance_mm(1).shape == (0, 4, 5)
+    for name in BUILT_IN:
+        assert tuple(rwloss.maps.get(name)(regions).dense().shape) == (0, 3, 4, 5), name
+
+
+def test_single_adds_the_batch_axis(kind):
+    volume = kind(anatomy(10, (5, 6, 7)))
+    regions = Regions.single(volume, 4, (0.8, 0.8, 2.5))
+    assert tuple(regions.labels.shape) == (1, 5, 6, 7)
+    np.testing.assert_array_equal(
+        regions.depth_mm, Regions(volume[None], 4, (0.8, 0.8, 2.5)).depth_mm
+    )
+
+
+def test_input_stays_as_it_is():
+    labels = batch(11, (6, 7))
+    labels[0, 0, 0] = 255
+    before = labels.copy()
+    labels.flags.writeable = False
+    regions = Regions(labels, 4, (1, 2), ignore_label=255)
+    for name in BUILT_IN:
+        rwloss.maps.get(name)(regions)
+    np.testing.assert_array_equal(labels, before)
+
+
+@pytest.mark.parametrize("num_classes", [4, np.int64(4), 4.0])
+def test_whole_number_of_classes(num_classes):
+    regions = Regions(batch(11, (6, 7)), num_classes)
+    assert regions.num_classes == 4
+    assert type(regions.num_classes) is int
+
+
+# --- Labels: what is refused, and how
+
+
+def refused(message, labels, num_classes=3, **more):
+    with pytest.raises(RWLossError, match=re.escape(message)):
+        Regions(labels, num_classes, **more)
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.int64, np.float32])
+def test_negative_label(kind, dtype):
+    labels = np.array([[[0, 1], [-3, 2]]], dtype=dtype)
+    refused("label -3 found, but num_classes=3 allows 0..2", kind(labels))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.float64])
+def test_label_that_is_too_large(kind, dtype):
+    labels = np.array([[[0, 1], [3, 2]]], dtype=dtype)
+    refused(
+        "label 3 found, but num_classes=3 allows 0..2: pass num_classes=4 or ignore_label=3",
+        kind(labels),
+    )
+
+
+def test_label_255_without_ignoring_it(kind):
+    labels = np.array([[[0, 255], [1, 2]]], dtype=np.uint8)
+    refused("label 255 found, but num_classes=3 allows 0..2", kind(labels))
+
+
+@pytest.mark.parametrize("value", [0.5, np.nan, np.inf, -np.inf, 1e30])
+def test_label_that_is_not_whole(kind, value):
+    labels = np.array([[[0, 1], [value, 2]]])
+    with pytest.raises(RWLossError, match="expected whole labels, got"):
+        Regions(kind(labels), 3)
+
+
+def test_fraction_is_named():
+    refused("expected whole labels, got 0.25", np.array([[[0, 1], [0.25, 2]]]))
+
+
+@pytest.mark.parametrize("dtype", [complex, "U1", object, "M8[s]"])
+def test_labels_that_are_no_numbers(dtype):
+    refused("expected whole labels, got dtype", np.zeros((1, 2, 2), dtype=dtype))
+
+
+def test_labels_without_the_batch_axis(kind):
+    refused(
+        "got shape (2, 2): for one image without the batch axis use Regions.single",
+        kind(np.zeros((2, 2), int)),
+    )
+
+
+def test_labels_with_too_many_axes(kind):
+    refused("expected labels (b *s) with *s 2-D or 3-D", kind(np.zeros((1, 1, 2, 2, 2), int)))
+
+
+def test_single_with_a_batch():
+    with pytest.raises(RWLossError, match=r"got shape \(1, 2, 2, 2\): for a batch use Regions"):
+        Regions.single(np.zeros((1, 2, 2, 2), int), 2)
+
+
+@pytest.mark.parametrize("make", [Regions, Regions.single])
+def test_labels_that_are_no_array(make):
+    with pytest.raises(RWLossError, match="expected a NumPy array or a torch tensor, got list"):
+        make([[[0, 1], [1, 0]]], 2)
+
+
+@pytest.mark.parametrize("num_classes", [1, 0, -2])
+def test_too_few_classes(num_classes):
+    refused("expected num_classes of 2 or more", np.zeros((1, 2, 2), int), num_classes)
+
+
+@pytest.mark.parametrize("num_classes", [2.5, True])
+def test_number_of_classes_that_is_not_whole(num_classes):
+    refused("expected a whole num_classes", np.zeros((1, 2, 2), int), num_classes)
+
+
+# --- Ignored voxels belong to no class
+
+
+def with_ignored(labels, value, dtype):
+    """A block and a stray voxel of each image set to the ignored label."""
+    out = labels.astype(dtype)
+    out[:, 3:6, 2:5] = value
+    out[:, 0, 0] = value
+    return out, out == value
+
+
+IGNORED = [
+    (255, np.uint8),
+    (-1, np.int16),
+    (-1, np.float32),
+    (0, np.uint8),
+    (2, np.int64),
+    (99, np.int8),
+]
+
+
+@pytest.mark.parametrize(("value", "dtype"), IGNORED, ids=str)
+@pytest.mark.usefixtures("engine")
+def test_ignored_voxels_end_a_region(kind, value, dtype):
+    labels, ignored = with_ignored(batch(12, (13, 17)), value, dtype)
+    regions = Regions(kind(labels), 4, (0.8, 2.5), ignore_label=value)
+    plain_labels = np.where(ignored, -1, labels.astype(int))
+
+    np.testing.assert_array_equal(regions.labels, plain_labels)
+    np.testing.assert_array_equal(regions.ignored, ignored)
+    depths = np.stack([plain.depth(one, (0.8, 2.5)) for one in plain_labels])
+    depths[ignored] = 0
+    assert_close(regions.depth_mm, depths)
+    assert_close(regions.peak_depth_mm, peaks(plain_labels, depths, 4))
+    np.testing.assert_array_equal(
+        regions.counts, [[(one == k).sum() for k in range(4)] for one in plain_labels]
+    )
+    for k in range(4):
+        signed = [plain.signed_distance(one == k, (0.8, 2.5)) for one in plain_labels]
+        assert_close(regions.signed_distance_mm(k), np.stack(signed))
+    per_voxel = np.asarray(regions.per_voxel(kind(np.full((3, 4), 7.0, dtype=np.float32))))
+    np.testing.assert_array_equal(per_voxel, np.where(ignored, 0, 7))
+
+
+def test_nothing_is_ignored_without_the_label(kind):
+    regions = Regions(kind(batch(13, (6, 7))), 4)
+    assert regions.ignored is None
+
+
+def test_ignored_label_that_never_occurs(kind):
+    labels = batch(13, (6, 7))
+    regions = Regions(kind(labels), 4, ignore_label=255)
+    np.testing.assert_array_equal(regions.labels, labels)
+    np.testing.assert_array_equal(regions.depth_mm, Regions(labels, 4).depth_mm)
+    assert not np.asarray(regions.ignored).any()
+
+
+@pytest.mark.parametrize(("dtype", "label"), [(np.uint8, 44), (np.int8, 44)])
+def test_ignored_label_beyond_the_type_does_not_wrap(kind, dtype, label):
+    """In eight bits 300 is 44: a class of its own, not to be ignored."""
+    labels = np.full((1, 2, 2), label, dtype=dtype)
+    regions = Regions(kind(labels), 100, ignore_label=300)
+    np.testing.assert_array_equal(regions.labels, labels)
+
+
+def test_minus_one_beside_another_ignored_label(kind):
+    labels = np.array([[[0, 255], [-1, 1]]])
+    refused("label -1 found", kind(labels), 2, ignore_label=255)
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.int16])
+@pytest.mark.usefixtures("engine")
+def test_largest_label_beside_ignored_ones(kind, dtype):
+    """The engines get labels moved up by one: that must not wrap around."""
+    top = np.iinfo(dtype).max
+    labels = np.array([[[top, top, 0], [top, top, -1]]], dtype=dtype)
+    regions = Regions(kind(labels), int(top) + 1, ignore_label=-1)
+    np.testing.assert_array_equal(regions.depth_mm, [[[2, 1, 1], [2, 1, 0]]])
+
+
+@pytest.mark.usefixtures("engine")
+def test_all_voxels_ignored(kind):
+    regions = Regions(kind(np.full((1, 3, 4), 255, dtype=np.uint8)), 3, ignore_label=255)
+    assert not np.asarray(regions.depth_mm).any()
+    assert not np.asarray(regions.peak_depth_mm).any()
+    for name in BUILT_IN:
+        assert not np.asarray(rwloss.maps.get(name)(regions).dense()).any(), name

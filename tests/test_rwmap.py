@@ -1,0 +1,107 @@
+"""Compact and dense maps."""
+
+import dataclasses
+import re
+
+import numpy as np
+import pytest
+import torch
+from anatomy import batch
+
+from rwloss import RWLossError, RWMap
+
+KINDS = {"numpy": np.asarray, "torch": torch.as_tensor}
+
+
+@pytest.fixture(params=KINDS)
+def kind(request):
+    return KINDS[request.param]
+
+
+def parts(shape=(6, 7), num_classes=4, dtype=np.float32):
+    rng = np.random.default_rng(0)
+    labels = batch(0, shape, num_classes)
+    true, other = rng.standard_normal((2, *labels.shape)).astype(dtype)
+    return labels, true, other
+
+
+@pytest.mark.parametrize("shape", [(6, 7), (3, 4, 5)], ids=str)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_compact_map_expands(kind, shape, dtype):
+    labels, true, other = parts(shape, dtype=dtype)
+    rwmap = RWMap.compact(kind(labels), 4, true=kind(true), other=kind(other))
+    assert rwmap.is_compact
+    dense = rwmap.dense()
+    assert isinstance(dense, type(rwmap.labels))
+    dense = np.asarray(dense)
+    assert dense.dtype == dtype
+    assert dense.shape == (3, 4, *shape)
+    for k in range(4):
+        np.testing.assert_array_equal(dense[:, k], np.where(labels == k, true, other))
+
+
+def test_dense_map_gives_its_own_values(kind):
+    labels, *_ = parts()
+    values = kind(np.random.default_rng(1).standard_normal((3, 4, 6, 7)))
+    rwmap = RWMap.from_dense(kind(labels), values)
+    assert not rwmap.is_compact
+    assert rwmap.num_classes == 4
+    assert rwmap.dense() is values
+
+
+def test_constant_parts_need_no_memory():
+    labels, *_ = parts()
+    zeros = np.broadcast_to(np.float32(0), labels.shape)
+    rwmap = RWMap.compact(labels, 4, true=zeros, other=np.broadcast_to(np.float32(1), labels.shape))
+    np.testing.assert_array_equal(rwmap.dense().sum(axis=1), 3)
+
+
+def test_maps_are_frozen():
+    labels, true, other = parts()
+    rwmap = RWMap.compact(labels, 4, true=true, other=other)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        rwmap.true = other
+
+
+def test_a_map_has_one_form():
+    labels, true, other = parts()
+    values = np.zeros((3, 4, 6, 7), dtype=np.float32)
+    wrong = [
+        {},
+        {"true": true},
+        {"other": other},
+        {"true": true, "values": values},
+        {"true": true, "other": other, "values": values},
+    ]
+    for given in wrong:
+        with pytest.raises(RWLossError, match="a map has one form"):
+            RWMap(labels, 4, **given)
+
+
+@pytest.mark.parametrize("name", ["true", "other"])
+def test_part_of_another_shape(kind, name):
+    labels, true, other = map(kind, parts())
+    given = {"true": true, "other": other, name: kind(np.zeros((3, 6, 8)))}
+    message = f"map `{name}` has shape (3, 6, 8), labels (3, 6, 7) with 4 classes want (3, 6, 7)"
+    with pytest.raises(RWLossError, match=re.escape(message)):
+        RWMap(labels, 4, **given)
+
+
+@pytest.mark.parametrize("shape", [(3, 4, 6, 8), (2, 4, 6, 7), (3, 4, 6, 7, 1), (3, 4)], ids=str)
+def test_dense_values_of_another_shape(kind, shape):
+    labels, *_ = parts()
+    message = f"map `values` has shape {shape}, labels (3, 6, 7) with {shape[1]} classes want"
+    with pytest.raises(RWLossError, match=re.escape(message)):
+        RWMap.from_dense(kind(labels), kind(np.zeros(shape)))
+
+
+def test_parts_of_another_kind():
+    labels, true, other = parts()
+    with pytest.raises(RWLossError, match="`other` and its labels are of different array kinds"):
+        RWMap.compact(labels, 4, true=true, other=torch.as_tensor(other))
+
+
+def test_whole_numbers_are_no_map_values(kind):
+    labels, true, other = parts(dtype=np.int64)
+    with pytest.raises(RWLossError, match="expected a floating `true`, got dtype"):
+        RWMap.compact(kind(labels), 4, true=kind(true), other=kind(other))
