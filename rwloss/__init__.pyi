@@ -3,6 +3,7 @@ from . import distance as distance
 from . import losses as losses
 from . import maps as maps
 from . import precompute as precompute
+from . import stability as stability
 from . import store as store
 from ._version import __version__ as __version__
 from .errors import RWLossError as RWLossError
@@ -21,5 +22,6 @@ __all__ = [
     "losses",
     "maps",
     "precompute",
+    "stability",
     "store",
 ]

@@ -32,9 +32,13 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Summary:
-    """A finished run: the store's folder, the outcomes, and the wall-clock time in seconds."""
+    """A finished run: the store's folder, the outcomes, and the wall-clock time in seconds.
+
+    asked: the expression that was given; expression: its static part, which the store holds.
+    """
 
     folder: Path
+    asked: str
     expression: str
     outcomes: tuple[Outcome, ...] = field(repr=False)
     seconds: float = 0.0
@@ -58,7 +62,7 @@ class Summary:
 def precompute(
     source: str | Path | data.Dataset,
     out: str | Path,
-    expression: str | maps.MapGenerator,
+    expression: str | maps.Expression,
     *,
     num_classes: int | None = None,
     spacing_mm: Sequence[float] | None = None,
@@ -68,6 +72,8 @@ def precompute(
 ) -> Summary:
     """Make the map of every case of a data set, into a store at `out`.
 
+    expression: what is stored is its static part, without links and schedules; the dynamic terms
+    are computed in training.
     source: an nnU-Net raw folder, a folder or glob of label files, or a Dataset.
     num_classes: by default that of dataset.json, else the largest label of all cases + 1.
     spacing_mm: for formats that carry none. jobs: worker processes, by default one a core; 1 works
@@ -78,13 +84,19 @@ def precompute(
     number of jobs. Raises RWLossError for wrong use, before any map is made.
     """
     started = time.monotonic()
-    generator = maps.parse(expression) if isinstance(expression, str) else expression
+    asked = maps.parse(expression) if isinstance(expression, str) else expression
+    static = asked.static_part
+    if static is None:
+        raise RWLossError(
+            f"{asked} depends on the prediction, so there is no map to precompute: "
+            "the loss computes it in training; precompute its static terms if you add some"
+        )
     dataset = source if isinstance(source, data.Dataset) else data.find(source)
     if jobs is not None and jobs < 1:
         raise RWLossError(f"expected 1 job or more, got {jobs}")
     ignore_label = dataset.ignore_label if ignore_label is None else ignore_label
     info = MapInfo(
-        expression=str(generator),
+        expression=str(static),
         num_classes=data.count_classes(dataset, num_classes, ignore_label=ignore_label),
         class_names=dataset.class_names,
         ignore_label=ignore_label,
@@ -94,7 +106,7 @@ def precompute(
     writer = Writer.start(Path(out), info)
     known = writer.entries()
     tasks = [
-        _Task(writer, case, generator, spacing_mm, known.get(case.name)) for case in dataset.cases
+        _Task(writer, case, static, spacing_mm, known.get(case.name)) for case in dataset.cases
     ]
     outcomes = []
     for outcome in _run(tasks, _cores() if jobs is None else jobs):
@@ -106,7 +118,9 @@ def precompute(
             progress(outcome, len(tasks))
     writer.finish(known.values())
     outcomes.sort(key=lambda outcome: outcome.case)
-    return Summary(writer.folder, info.expression, tuple(outcomes), time.monotonic() - started)
+    return Summary(
+        writer.folder, str(asked), info.expression, tuple(outcomes), time.monotonic() - started
+    )
 
 
 @dataclass(frozen=True)
@@ -115,7 +129,7 @@ class _Task:
 
     writer: Writer
     case: data.Case
-    generator: maps.MapGenerator
+    expression: maps.Expression
     spacing_mm: Sequence[float] | None
     known: Entry | None
 
@@ -139,7 +153,7 @@ class _Task:
         regions = Regions.single(volume.labels, info.num_classes, spacing_mm, info.ignore_label)
         entry = self.writer.add(
             self.case.name,
-            self.generator(regions),
+            self.expression(regions),
             labels_sha256=digest,
             spacing_mm=spacing_mm,
             affine=volume.affine,

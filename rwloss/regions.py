@@ -48,26 +48,23 @@ class Regions:
 
     def __post_init__(self) -> None:
         """Check, and bring to one form: whole labels, ignored ones -1, a spacing an image."""
-        xp = namespace(self.labels)
+        namespace(self.labels)  # refuses lists and the like, which have no axes to count
         if self.labels.ndim not in {3, 4}:
             raise RWLossError(
                 f"expected labels (b *s) with *s 2-D or 3-D, got shape {tuple(self.labels.shape)}: "
                 "for one image without the batch axis use Regions.single"
             )
-        if isinstance(self.num_classes, bool) or int(self.num_classes) != self.num_classes:
-            raise RWLossError(f"expected a whole num_classes, got {self.num_classes!r}")
-        if self.num_classes < 2:
+        k = self.num_classes
+        if isinstance(k, bool) or not isinstance(k, (int, float, np.number)) or k != int(k):
+            raise RWLossError(f"expected a whole num_classes, got {k!r}")
+        if k < 2:
             raise RWLossError(
-                f"expected num_classes of 2 or more, got {self.num_classes}: "
-                "the background is a class too"
+                f"expected num_classes of 2 or more, got {k}: the background is a class too"
             )
-        labels = _whole(xp, self.labels)
-        if self.ignore_label is not None:
-            labels = _without_ignored(xp, labels, int(self.ignore_label))
-        _check_range(xp, labels, int(self.num_classes), ignoring=self.ignore_label is not None)
+        labels = checked_labels(self.labels, int(self.num_classes), self.ignore_label)
         object.__setattr__(self, "labels", labels)
         object.__setattr__(self, "num_classes", int(self.num_classes))
-        object.__setattr__(self, "spacing_mm", _spacings(self.spacing_mm, labels.shape))
+        object.__setattr__(self, "spacing_mm", spacing_rows(self.spacing_mm, labels.shape))
 
     @classmethod
     def single(
@@ -143,6 +140,25 @@ class Regions:
                     row[k] = np.max(depths[box], where=labels[box] == k, initial=0.0)
         return from_numpy(peaks, self.labels)
 
+    @cached_property
+    def components(self) -> Array:
+        """Number of the connected component of each voxel in its image. (b *s), int32.
+
+        Components are of one class, connected through faces, edges and corners; numbered from 1
+        by class; 0 where ignored.
+        """
+        from scipy.ndimage import generate_binary_structure, label
+
+        numbers = np.zeros(self.labels.shape, dtype=np.int32)
+        touching = generate_binary_structure(numbers.ndim - 1, numbers.ndim - 1)
+        for labels, out in zip(self._numpy, numbers, strict=True):
+            count = 0
+            for k in np.unique(labels[labels != IGNORED]):
+                found, more = label(labels == k, touching)
+                np.add(found, count, out=out, where=found > 0, casting="same_kind")
+                count += more
+        return from_numpy(numbers, self.labels)
+
     def per_voxel(self, values: Array) -> Array:
         """Each voxel gets the value of its class. values (b k) -> (b *s); 0 where ignored."""
         xp = self.xp
@@ -212,60 +228,28 @@ class Regions:
         return counts
 
 
-def _whole(xp: Any, labels: Array) -> Array:
-    """Labels in a signed or small unsigned integer type of native byte order."""
-    if xp.isdtype(labels.dtype, "bool"):
-        return xp.astype(labels, xp.uint8)
-    if xp.isdtype(labels.dtype, "real floating"):
-        with np.errstate(invalid="ignore"):  # NaN and infinity come back as something else
-            whole = xp.astype(labels, xp.int64)
-        wrong = xp.astype(whole, labels.dtype) != labels
-        if xp.any(wrong):
-            value = float(labels[wrong][0])
-            raise RWLossError(
-                f"expected whole labels, got {value:g}: labels are classes, not probabilities"
-            )
-        return whole
-    if not xp.isdtype(labels.dtype, "integral"):
-        raise RWLossError(f"expected whole labels, got dtype {labels.dtype}")
-    if not is_torch(labels) and not labels.dtype.isnative:
-        return labels.astype(labels.dtype.newbyteorder("="))
-    if is_torch(labels) and str(labels.dtype) in {"torch.uint16", "torch.uint32", "torch.uint64"}:
-        return xp.astype(labels, xp.int64)  # torch compares and indexes few unsigned types
+def checked_labels(
+    labels: Array, num_classes: int, ignore_label: int | None = None, *, check: bool = True
+) -> Array:
+    """Whole labels in one form: 0..num_classes-1, and -1 where ignored. (b *s).
+
+    check: False leaves the range unchecked, where reading values would break a compiled graph.
+    Raises RWLossError that names the offending value.
+    """
+    xp = namespace(labels)
+    labels = _whole(xp, labels, check=check)
+    if ignore_label is not None:
+        labels = _without_ignored(xp, labels, int(ignore_label), check=check)
+    if check:
+        _check_range(xp, labels, num_classes, ignoring=ignore_label is not None)
     return labels
 
 
-def _without_ignored(xp: Any, labels: Array, ignore_label: int) -> Array:
-    """Labels in a signed type with ignored ones -1; a label -1 that is not ignored stays wrong."""
-    signed = labels if xp.isdtype(labels.dtype, "signed integer") else xp.astype(labels, xp.int64)
-    if ignore_label == IGNORED:
-        return signed
-    # Compared wide: torch would wrap an ignore label that a narrow type can't hold (300 is 44).
-    ignored = xp.astype(signed, xp.int64, copy=False) == ignore_label
-    return xp.where(ignored, xp.asarray(IGNORED, dtype=signed.dtype), _refuse_minus_one(xp, signed))
+def spacing_rows(spacing_mm: Any, shape: Sequence[int]) -> tuple[tuple[float, ...], ...]:
+    """A spacing for each image of labels of this shape (b *s), checked.
 
-
-def _refuse_minus_one(xp: Any, labels: Array) -> Array:
-    if xp.any(labels == IGNORED):
-        raise RWLossError("label -1 found: labels are 0 or more; pass ignore_label=-1 to ignore it")
-    return labels
-
-
-def _check_range(xp: Any, labels: Array, num_classes: int, *, ignoring: bool) -> None:
-    if math.prod(labels.shape) == 0:
-        return
-    low, high = int(xp.min(labels)), int(xp.max(labels))
-    wrong = low if low < (IGNORED if ignoring else 0) else high if high >= num_classes else None
-    if wrong is not None:
-        more = f"num_classes={wrong + 1} or " if wrong > 0 else ""
-        raise RWLossError(
-            f"label {wrong} found, but num_classes={num_classes} allows 0..{num_classes - 1}: "
-            f"pass {more}ignore_label={wrong}, or mend the labels"
-        )
-
-
-def _spacings(spacing_mm: Any, shape: Sequence[int]) -> tuple[tuple[float, ...], ...]:
-    """A row of spacings for each image, checked."""
+    spacing_mm: a number for each axis, such a row an image, or None for 1.
+    """
     batch, axes = shape[0], len(shape) - 1
     if spacing_mm is None:
         return ((1.0,) * axes,) * batch
@@ -282,3 +266,51 @@ def _spacings(spacing_mm: Any, shape: Sequence[int]) -> tuple[tuple[float, ...],
         raise RWLossError(f"expected a spacing above 0 mm on every axis, got {spacing_mm!r}")
     rows = np.broadcast_to(values, (batch, axes))
     return tuple(tuple(float(v) for v in row) for row in rows)
+
+
+def _whole(xp: Any, labels: Array, *, check: bool) -> Array:
+    """Labels in a signed or small unsigned integer type of native byte order."""
+    if xp.isdtype(labels.dtype, "bool"):
+        return xp.astype(labels, xp.uint8)
+    if xp.isdtype(labels.dtype, "real floating"):
+        with np.errstate(invalid="ignore"):  # NaN and infinity come back as something else
+            whole = xp.astype(labels, xp.int64)
+        wrong = xp.astype(whole, labels.dtype) != labels
+        if check and xp.any(wrong):
+            value = float(labels[wrong][0])
+            raise RWLossError(
+                f"expected whole labels, got {value:g}: labels are classes, not probabilities"
+            )
+        return whole
+    if not xp.isdtype(labels.dtype, "integral"):
+        raise RWLossError(f"expected whole labels, got dtype {labels.dtype}")
+    if not is_torch(labels) and not labels.dtype.isnative:
+        return labels.astype(labels.dtype.newbyteorder("="))
+    if is_torch(labels) and str(labels.dtype) in {"torch.uint16", "torch.uint32", "torch.uint64"}:
+        return xp.astype(labels, xp.int64)  # torch compares and indexes few unsigned types
+    return labels
+
+
+def _without_ignored(xp: Any, labels: Array, ignore_label: int, *, check: bool) -> Array:
+    """Labels in a signed type with ignored ones -1; a label -1 that is not ignored stays wrong."""
+    signed = labels if xp.isdtype(labels.dtype, "signed integer") else xp.astype(labels, xp.int64)
+    if ignore_label == IGNORED:
+        return signed
+    # Compared wide: torch would wrap an ignore label that a narrow type can't hold (300 is 44).
+    ignored = xp.astype(signed, xp.int64, copy=False) == ignore_label
+    if check and xp.any(signed == IGNORED):
+        raise RWLossError("label -1 found: labels are 0 or more; pass ignore_label=-1 to ignore it")
+    return xp.where(ignored, xp.asarray(IGNORED, dtype=signed.dtype, **on_device(signed)), signed)
+
+
+def _check_range(xp: Any, labels: Array, num_classes: int, *, ignoring: bool) -> None:
+    if math.prod(labels.shape) == 0:
+        return
+    low, high = int(xp.min(labels)), int(xp.max(labels))
+    wrong = low if low < (IGNORED if ignoring else 0) else high if high >= num_classes else None
+    if wrong is not None:
+        more = f"num_classes={wrong + 1} or " if wrong > 0 else ""
+        raise RWLossError(
+            f"label {wrong} found, but num_classes={num_classes} allows 0..{num_classes - 1}: "
+            f"pass {more}ignore_label={wrong} (ignore_index={wrong} for a loss), or mend the labels"
+        )

@@ -78,3 +78,106 @@ class RWMap:
         for k in range(self.num_classes):
             values[:, k] = xp.where(self.labels == k, self.true, self.other)
         return values
+
+    def weight(self) -> Array:
+        """Value at the other classes less that at the true class, of a compact map. (b *s).
+
+        Raises RWLossError for a dense map: its other classes may have different values.
+        """
+        if self.true is None or self.other is None:
+            raise RWLossError("a dense map has no single weight for a voxel: use .stabilized()")
+        return self.other - self.true
+
+    def stabilized(self) -> RWMap:
+        """The nearest map (Euclidean, voxel by voxel) that obeys the stability principle; compact.
+
+        With m the mean of the wrong classes: wrong <- m where true <= m, else all <- the mean of
+        all K. A map without violating voxels comes back with the same values.
+        """
+        xp, k = namespace(self.labels), self.num_classes
+        true, wrong = (
+            (self.true, self.other) if self.values is None else self._true_and_mean_wrong()
+        )
+        assert true is not None
+        assert wrong is not None
+        stable = true <= wrong
+        mean = (true + (k - 1) * wrong) / k
+        return RWMap.compact(
+            self.labels, k, true=xp.where(stable, true, mean), other=xp.where(stable, wrong, mean)
+        )
+
+    def __add__(self, other: object) -> RWMap:
+        """Sum of two maps of the same labels: compact if both are, else dense."""
+        if not isinstance(other, RWMap):
+            return NotImplemented
+        self._check_same_labels(other)
+        if self.is_compact and other.is_compact:
+            sums = {name: getattr(self, name) + getattr(other, name) for name in ("true", "other")}
+            return RWMap(self.labels, self.num_classes, **sums)
+        if self.values is not None and other.values is not None:
+            return RWMap.from_dense(self.labels, self.values + other.values)
+        dense, compact = (self, other) if other.values is None else (other, self)
+        return RWMap.from_dense(self.labels, dense._with_compact_added(compact))
+
+    def __sub__(self, other: object) -> RWMap:
+        """Difference of two maps of the same labels."""
+        return self + -1.0 * other if isinstance(other, RWMap) else NotImplemented
+
+    def __neg__(self) -> RWMap:
+        """The map times -1."""
+        return self * -1.0
+
+    def __mul__(self, factor: object) -> RWMap:
+        """The map times a number."""
+        if isinstance(factor, bool) or not isinstance(factor, (int, float)):
+            return NotImplemented
+        parts = {
+            name: part * float(factor)
+            for name in ("true", "other", "values")
+            if (part := getattr(self, name)) is not None
+        }
+        return RWMap(self.labels, self.num_classes, **parts)
+
+    __rmul__ = __mul__
+
+    def _true_and_mean_wrong(self) -> tuple[Array, Array]:
+        """Value at the true class and mean of the others, of a dense map. (b *s) each."""
+        xp, labels, values = namespace(self.labels), self.labels, self.values
+        assert values is not None
+        zero = xp.zeros_like(values[:, 0])
+        true = zero
+        # Means as one wrong class plus mean differences from it: exact where all are equal.
+        base = xp.where(labels == 0, values[:, 1], values[:, 0])
+        rest = zero
+        for k in range(self.num_classes):
+            here = labels == k
+            true = xp.where(here, values[:, k], true)
+            rest = rest + xp.where(here, zero, values[:, k] - base)
+        return true, base + rest / (self.num_classes - 1)
+
+    def _with_compact_added(self, compact: RWMap) -> Array:
+        """Dense values plus a compact map's. (b k *s)."""
+        xp = namespace(self.labels)
+        assert self.values is not None
+        assert compact.true is not None
+        assert compact.other is not None
+        sums = self.values + compact.other[:, None]
+        more = compact.true - compact.other
+        for k in range(self.num_classes):
+            sums[:, k] += xp.where(self.labels == k, more, xp.zeros_like(more))
+        return sums
+
+    def _check_same_labels(self, other: RWMap) -> None:
+        if self.num_classes != other.num_classes:
+            raise RWLossError(
+                f"maps of {self.num_classes} and of {other.num_classes} classes can't be added"
+            )
+        if self.labels is other.labels:
+            return
+        if tuple(self.labels.shape) != tuple(other.labels.shape):
+            raise RWLossError(
+                f"maps of labels {tuple(self.labels.shape)} and {tuple(other.labels.shape)} "
+                "can't be added: they are of different images"
+            )
+        if not namespace(self.labels).all(self.labels == other.labels):
+            raise RWLossError("maps of different labels can't be added: make both from the same")

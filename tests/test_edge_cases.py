@@ -44,7 +44,10 @@ def finite(generator, regions):
     assert np.isfinite(values).all()
     logits = torch.linspace(-3, 3, values.size).reshape(values.shape).requires_grad_()
     target = torch.as_tensor(regions.labels)
-    loss = RegionWiseLoss(generator)(logits, target, torch.as_tensor(values))
+    ignore_index = None if regions.ignore_label is None else -1
+    loss = RegionWiseLoss(generator, ignore_index=ignore_index)(
+        logits, target, torch.as_tensor(values)
+    )
     loss.backward()
     assert torch.isfinite(loss)
     assert torch.isfinite(logits.grad).all()

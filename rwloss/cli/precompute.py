@@ -63,6 +63,11 @@ def _report(summary: Summary) -> None:
         f"{summary.made} maps of {summary.expression} made{kept} in {summary.seconds:.1f} s: "
         f"{summary.folder}"
     )
+    if summary.expression != summary.asked:
+        typer.echo(
+            f"These are the static part of {summary.asked}: links, schedules and terms that depend "
+            "on the prediction are computed in training"
+        )
     for outcome in summary.failed:
         typer.echo(f"failed: {outcome.case}: {outcome.reason}", err=True)
     if summary.failed:

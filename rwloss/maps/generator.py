@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, ClassVar, get_type_hints
 
-from rwloss.arrays import namespace
+from rwloss.arrays import Array, namespace
 from rwloss.errors import RWLossError
+from rwloss.maps.expression import Expression
 from rwloss.regions import Regions
 from rwloss.rwmap import RWMap
 from rwloss.spelling import nearest
@@ -28,8 +29,8 @@ class MapTags:
     commutes_with: frozenset[str] = frozenset()
 
 
-class MapGenerator(ABC):
-    """A named map with typed parameters, tags and a citation.
+class MapGenerator(Expression):
+    """A named map with typed parameters, tags and a citation; the simplest expression.
 
     Subclass it as a frozen dataclass whose fields are the parameters, set `name`, and write
     `compute`. The base checks parameters before and the map after, once for every generator.
@@ -46,6 +47,11 @@ class MapGenerator(ABC):
             object.__setattr__(self, field.name, _checked(type(self), field.name, value))
 
     @property
+    def is_static(self) -> bool:
+        """True: the map follows from the labels alone. `maps.LossTerm` is the dynamic kind."""
+        return True
+
+    @property
     def unit(self) -> str:
         """Unit of the map's values, for pictures and tables."""
         return "unitless"
@@ -54,12 +60,15 @@ class MapGenerator(ABC):
     def compute(self, regions: Regions) -> RWMap:
         """Map values for one batch. labels (b *s) -> map of the same labels."""
 
-    def __call__(self, regions: Regions) -> RWMap:
+    def __call__(self, regions: Regions, probs: Array | None = None) -> RWMap:
         """The checked map: shape, type and finite values; 0 at ignored voxels.
 
-        Raises RWLossError that names the generator and what it did wrong.
+        probs (b k *s) matter to dynamic terms alone. Raises RWLossError that names the generator
+        and what it did wrong.
         """
-        result = self.compute(regions)
+        return self._checked(self.compute(regions), regions)
+
+    def _checked(self, result: object, regions: Regions) -> RWMap:
         if not isinstance(result, RWMap):
             raise RWLossError(
                 f"{self.name}.compute returned {type(result).__name__}: expected an RWMap"

@@ -1,44 +1,215 @@
-"""A generator as text: a name, or a call with keyword constants. Parsed, never evaluated."""
+"""Expressions as text: the syntax of Python, read through `ast` with a whitelist, never evaluated.
+
+rectified + 0.01 * boundary(convention='kervadec')
+boundary.stabilized().with_link(0.5) + dice
+blend(generalized_dice, boundary, schedule='rebalance')
+"""
 
 from __future__ import annotations
 
 import ast
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
 from rwloss.errors import RWLossError
-from rwloss.maps.generator import MapGenerator
-from rwloss.maps.registry import get
+from rwloss.maps.expression import Expression
+from rwloss.maps.registry import get, names
+from rwloss.maps.schedule import blend
+from rwloss.spelling import nearest
+
+_METHODS = ("stabilized", "with_link")
+_LONGEST = 10_000  # characters; far more than anyone writes, and Python's own parser has limits
+
+_Value: TypeAlias = Expression | float
 
 
-def parse(text: str) -> MapGenerator:
-    """The generator that the text describes, in the syntax of Python.
+def parse(text: str) -> Expression:
+    """The expression that the text describes.
 
-    >>> parse("boundary(convention='valverde')")
-    Boundary(convention='valverde', normalize='none')
+    Names are generators (`rwloss maps` lists them), calls give parameters by keyword; +, - and *
+    with numbers; `.stabilized()`, `.with_link(q)` and `blend(region, boundary, schedule=...)`.
+
+    Raises RWLossError that points at the column and names the nearest word.
+
+    >>> str(parse("rectified + 0.50 * (boundary - rectified)"))
+    '0.5 * rectified + 0.5 * boundary'
     """
+    if len(text) > _LONGEST:
+        raise RWLossError(f"map of {len(text)} characters: expected {_LONGEST} at most")
+    text = text.strip().replace("\n", " ")  # one line, so that a column is a place
     try:
-        node = ast.parse(text.strip(), mode="eval").body
-    except (SyntaxError, ValueError, MemoryError, RecursionError) as error:
-        raise RWLossError(f"map {text!r} does not parse: {error}") from error
-    if isinstance(node, ast.Name):
-        return get(node.id)
-    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and not node.args:
-        return get(node.func.id, **_keywords(text, node))
-    raise RWLossError(
-        f"map {text!r}: expected a name such as rectified, or a call with keywords such as "
-        "boundary(convention='valverde')"
-    )
+        tree = ast.parse(text, mode="eval")
+    except SyntaxError as error:
+        raise _error(text, (error.offset or 1) - 1, str(error.msg)) from error
+    except (ValueError, MemoryError, RecursionError) as error:
+        raise RWLossError(f"map {text[:80]!r} does not parse: {error}") from error
+    try:
+        value = _Reader(text).read(tree.body)
+    except RecursionError as error:
+        raise RWLossError(f"map {text[:80]!r} is nested too deep") from error
+    if not isinstance(value, Expression):
+        raise _error(text, 0, f"{value:g} is a number, not a map")
+    return value
 
 
-def _keywords(text: str, call: ast.Call) -> dict[str, Any]:
-    values: dict[str, Any] = {}
-    for keyword in call.keywords:
-        if keyword.arg is None:
-            raise RWLossError(f"map {text!r}: ** is not allowed: write the parameters out")
-        if keyword.arg in values:
-            raise RWLossError(f"map {text!r}: {keyword.arg} is given twice")
+class _Reader:
+    """Turns the syntax tree of one text into an expression."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def read(self, node: ast.expr) -> _Value:
+        """Any part of an expression."""
+        value: _Value
+        match node:
+            case ast.Name():
+                value = self._call(node, node, {})
+            case ast.Constant(value=int() | float() as number) if not isinstance(number, bool):
+                value = float(number)
+            case ast.UnaryOp(op=ast.USub() | ast.UAdd() as sign, operand=operand):
+                value = self.read(operand)
+                value = -value if isinstance(sign, ast.USub) else value
+            case ast.BinOp(left=left, op=operator, right=right):
+                value = self._arithmetic(node, self.read(left), operator, self.read(right))
+            case ast.Call(func=ast.Name(id="blend")):
+                value = self._blend(node)
+            case ast.Call(func=ast.Name() as function):
+                if node.args:
+                    name = function.id
+                    raise self._wrong(
+                        node.args[0], f"give {name}'s parameters by keyword: {name}(parameter=...)"
+                    )
+                value = self._call(function, function, self._keywords(node))
+            case ast.Call(func=ast.Attribute(value=inner, attr=method)):
+                value = self._method(node, inner, method)
+            case _:
+                raise self._wrong(
+                    node,
+                    "expected names of maps, parameters by keyword, numbers, +, -, *, "
+                    ".stabilized(), .with_link(q) or blend(...)",
+                )
+        return value
+
+    def _call(self, node: ast.expr, function: ast.Name, keywords: dict[str, Any]) -> Expression:
+        return self._checked(node, lambda: self._generator(function, function.id, keywords))
+
+    def _generator(self, node: ast.Name, name: str, parameters: dict[str, Any]) -> Expression:
+        if name in _METHODS:
+            raise self._wrong(node, f"{name} comes after a map: rectified.{name}(...)")
+        if name not in names() and nearest(name, ["blend"]):
+            raise self._wrong(node, f"unknown map {name!r}{nearest(name, [*names(), 'blend'])}")
+        return get(name, **parameters)
+
+    def _method(self, call: ast.Call, inner: ast.expr, method: str) -> Expression:
+        expression = self._map(inner)
+        numbers = [self._constant(argument) for argument in call.args]
+        keywords = self._keywords(call)
+        if method == "stabilized" and not numbers and not keywords:
+            return self._checked(call, expression.stabilized)
+        if method == "with_link" and len(numbers) + len(keywords) == 1 and set(keywords) <= {"q"}:
+            q = numbers[0] if numbers else keywords["q"]
+            return self._checked(call, lambda: expression.with_link(q))
+        if method in _METHODS:
+            raise self._wrong(call, "expected .stabilized() or .with_link(q)")
+        raise self._wrong(call, f"unknown method .{method}{nearest(method, _METHODS)}")
+
+    def _blend(self, call: ast.Call) -> Expression:
+        sides: list[Any] = [self._side(argument) for argument in call.args]
+        keywords: dict[str, Any] = {
+            keyword.arg: self._side(keyword.value)
+            for keyword in call.keywords
+            if keyword.arg in {"region", "boundary"}
+        }
+        keywords |= self._keywords(call, leave_out=("region", "boundary"))
+        return self._checked(call, lambda: blend(*sides, **keywords))
+
+    def _side(self, node: ast.expr) -> Expression:
+        """One side of a blend: a map, or its text in quotes as in Python."""
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            text = node.value
+            return self._checked(node, lambda: parse(text))
+        return self._map(node)
+
+    def _map(self, node: ast.expr) -> Expression:
+        value = self.read(node)
+        if not isinstance(value, Expression):
+            raise self._wrong(node, f"expected a map, got the number {value:g}")
+        return value
+
+    def _arithmetic(
+        self, node: ast.BinOp, left: _Value, operator: ast.operator, right: _Value
+    ) -> _Value:
+        match operator:
+            case ast.Mult() if not (isinstance(left, Expression) and isinstance(right, Expression)):
+                if isinstance(left, Expression):
+                    left, right = right, left
+                if isinstance(right, Expression):
+                    scaled: Expression = right
+                    return self._checked(node, lambda: scaled * left)
+                return left * right
+            case ast.Mult():
+                raise self._wrong(node, "a map times a map is no map: one side must be a number")
+            case ast.Add() | ast.Sub() if isinstance(left, Expression) != isinstance(
+                right, Expression
+            ):
+                raise self._wrong(
+                    node, "a map and a number can't be added: did you mean to multiply with *?"
+                )
+            case ast.Add():
+                return left + right  # type: ignore[operator]
+            case ast.Sub():
+                return left - right  # type: ignore[operator]
+        raise self._wrong(node, "expected +, - or *")
+
+    def _keywords(self, call: ast.Call, leave_out: tuple[str, ...] = ()) -> dict[str, Any]:
+        values: dict[str, Any] = {}
+        for keyword in call.keywords:
+            if keyword.arg is None:
+                raise self._wrong(keyword.value, "** is not allowed: write the parameters out")
+            if keyword.arg in values:
+                raise self._wrong(keyword.value, f"{keyword.arg} is given twice")
+            if keyword.arg not in leave_out:
+                values[keyword.arg] = self._constant(keyword.value)
+        return values
+
+    def _constant(self, node: ast.expr) -> Any:
         try:
-            values[keyword.arg] = ast.literal_eval(keyword.value)
-        except (ValueError, TypeError) as error:  # TypeError: a list in a set, or as a key
-            raise RWLossError(f"map {text!r}: {keyword.arg} is not a constant") from error
-    return values
+            return ast.literal_eval(node)
+        except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+            raise self._wrong(
+                node, "expected a constant: a number, a text in quotes, None or a tuple of them"
+            ) from None
+
+    def _checked(self, node: ast.expr, make: Callable[[], Expression]) -> Expression:
+        """What `make` gives; its complaint, pointed at the place in the text."""
+        try:
+            return make()
+        except _PointedError:
+            raise
+        except (RWLossError, TypeError) as error:
+            raise self._wrong(node, str(error)) from error
+
+    def _wrong(self, node: ast.expr, message: str) -> RWLossError:
+        return _error(self.text, _column(self.text, node), message)
+
+
+class _PointedError(RWLossError):
+    """An error that names its column already."""
+
+
+def _error(text: str, column: int, message: str) -> RWLossError:
+    """An error with the text and a mark under the column, counted from 0."""
+    line = text.splitlines()[0] if text else ""
+    shown, mark = (line, column) if len(line) <= 100 else _window(line, column)
+    return _PointedError(f"map, column {column + 1}: {message}\n  {shown}\n  {' ' * mark}^")
+
+
+def _window(line: str, column: int) -> tuple[str, int]:
+    start = max(0, column - 40)
+    return line[start : start + 100], column - start
+
+
+def _column(text: str, node: ast.expr) -> int:
+    """Column in characters; ast counts bytes."""
+    line = text.splitlines()[node.lineno - 1] if text else ""
+    return len(line.encode()[: node.col_offset].decode(errors="ignore"))

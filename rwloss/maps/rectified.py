@@ -5,6 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+import numpy as np
+
+from rwloss.arrays import Array, from_numpy, to_numpy
+from rwloss.errors import RWLossError
+from rwloss.maps import class_weights
+from rwloss.maps.class_weights import ClassWeights
 from rwloss.maps.generator import MapGenerator, MapTags
 from rwloss.regions import Regions
 from rwloss.rwmap import RWMap
@@ -19,10 +25,17 @@ class Rectified(MapGenerator):
     has -1 everywhere.
 
     scope: what the maximum is taken over. "image": the class in the image that is given, so a crop
-    of a full map differs from the map of the crop.
+    of a full map differs from the map of the crop, and a small lesion beside a large one gets
+    almost 0; "component": each connected component of the class.
+    clip_mm: depth beyond this counts as this much; None for no limit.
+    weights: w_t, the weight of the true class by a rule or as numbers (see `class_weighted`); the
+    map is then -w_t d / max d and +w_t. None for 1. beta: for "effective_number".
     """
 
-    scope: Literal["image"] = "image"
+    scope: Literal["image", "component"] = "image"
+    clip_mm: float | None = None
+    weights: ClassWeights | None = None
+    beta: float = 0.9999
 
     name: ClassVar[str] = "rectified"
     tags: ClassVar[MapTags] = MapTags(
@@ -30,15 +43,42 @@ class Rectified(MapGenerator):
     )
     citation: ClassVar[str] = (
         "Valverde & Tohka, Region-wise Loss for Biomedical Image Segmentation, Pattern "
-        "Recognition 2023, arXiv 2108.01405 (RRW)"
+        "Recognition 2023, arXiv 2108.01405 (RRW); scope and clip_mm ours"
     )
+
+    def __post_init__(self) -> None:
+        """Check what types cannot say."""
+        super().__post_init__()
+        if self.clip_mm is not None and not self.clip_mm > 0:
+            raise RWLossError(f"rectified: expected clip_mm above 0, got {self.clip_mm}")
+        if self.weights is not None:
+            class_weights.check(self.name, self.weights, self.beta)
 
     def compute(self, regions: Regions) -> RWMap:
         """Map values for one batch. labels (b *s) -> compact map (b *s), unitless."""
-        depth = regions.depth_mm
-        peak = regions.per_voxel(regions.peak_depth_mm)
+        xp, depth, peak = regions.xp, regions.depth_mm, self._peak(regions)
+        if self.clip_mm is not None:
+            depth, peak = (xp.clip(mm, None, self.clip_mm) for mm in (depth, peak))
         if regions.ignored is not None:
-            peak = regions.xp.where(regions.ignored, regions.full(1.0), peak)  # 0 / 1, not 0 / 0
-        return RWMap.compact(
-            regions.labels, regions.num_classes, true=-(depth / peak), other=regions.full(1.0)
-        )
+            peak = xp.where(regions.ignored, regions.full(1.0), peak)  # 0 / 1, not 0 / 0
+        true, other = -(depth / peak), regions.full(1.0)
+        if self.weights is not None:
+            weight = class_weights.voxel_weights(self.name, self.weights, self.beta, regions)
+            true, other = true * weight, weight
+        return RWMap.compact(regions.labels, regions.num_classes, true=true, other=other)
+
+    def _peak(self, regions: Regions) -> Array:
+        """Largest depth in mm of what each voxel is measured against. (b *s)."""
+        if self.scope == "image":
+            return regions.per_voxel(regions.peak_depth_mm)
+        from scipy.ndimage import maximum
+
+        depths, components = to_numpy(regions.depth_mm), to_numpy(regions.components)
+        peak = np.zeros_like(depths)
+        for depth, component, out in zip(depths, components, peak, strict=True):
+            count = int(component.max(initial=0))
+            if count:
+                of_each = np.zeros(count + 1, dtype=np.float32)
+                of_each[1:] = maximum(depth, component, np.arange(1, count + 1))
+                out[...] = of_each[component]
+        return from_numpy(peak, regions.labels)

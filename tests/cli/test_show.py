@@ -41,6 +41,7 @@ def test_draws_a_case_of_a_data_set(rwloss_command, tmp_path):
     found = words(out)
     names = ["0 background", "1 anterior", "2 posterior", "image", "hippocampus_033"]
     assert {*texts, *names} <= set(found)
+    assert (found.count("mm"), found.count("unitless")) == (1, 3)
     assert list(tmp_path.iterdir()) == [out]
 
 

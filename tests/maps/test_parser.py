@@ -115,10 +115,10 @@ def test_refused(text):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("boundary(", "does not parse"),
-        ("boundary('valverde')", "expected a name such as rectified, or a call with keywords"),
+        ("boundary(", "never closed"),
+        ("boundary('valverde')", "give boundary's parameters by keyword"),
         ("boundary(**{})", r"\*\* is not allowed: write the parameters out"),
-        ("boundary(convention=valverde)", "convention is not a constant"),
+        ("boundary(convention=valverde)", "expected a constant"),
         ("boundary(convention='a', convention='b')", "convention is given twice"),
         ("boundry", "did you mean 'boundary'?"),
         ("boundary(convetion='valverde')", "did you mean 'convention'?"),

@@ -1,0 +1,54 @@
+"""Length term of the active-contour loss: how long the soft boundaries are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from rwloss.maps.dynamic import LossTerm, Prediction
+from rwloss.maps.generator import MapTags
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class ActiveContourLength(LossTerm):
+    """|∇p| in 1/mm, the mean over voxels that count, images and classes.
+
+    ∇p by forward differences over the spacing, 0 past the last voxel of an axis and towards voxels
+    that don't count; the square root is of |∇p|² + 1e-8, less its value at 0, so that a flat
+    prediction has loss 0 and a gradient. It knows nothing of the truth: use it beside another term.
+    """
+
+    name: ClassVar[str] = "active_contour_length"
+    tags: ClassVar[MapTags] = MapTags(stable=False, signed=True, commutes_with=frozenset())
+    citation: ClassVar[str] = (
+        "Length term of Chen et al., Learning Active Contour Models for Medical Image "
+        "Segmentation, CVPR 2019 (eq. 7)"
+    )
+
+    def loss(self, prediction: Prediction) -> Tensor:
+        """Mean gradient magnitude. ()."""
+        probs, counted = prediction.probs, prediction.counted
+        squares = probs.new_zeros(()).expand_as(probs)
+        for axis in range(2, probs.ndim):
+            spacing = probs.new_tensor([row[axis - 2] for row in prediction.spacings_mm]).reshape(
+                -1, *[1] * (probs.ndim - 1)
+            )
+            size = probs.shape[axis]
+            if size < 2:
+                continue
+            ahead = probs.narrow(axis, 1, size - 1) - probs.narrow(axis, 0, size - 1)
+            both = counted.narrow(axis, 1, size - 1) * counted.narrow(axis, 0, size - 1)
+            step = ahead * both / spacing
+            last = step.new_zeros(step.narrow(axis, 0, 1).shape)
+            squares = squares + _cat(step**2, last, axis)
+        magnitude = (squares + 1e-8).sqrt() - 1e-4
+        return (magnitude * counted).sum() / (prediction.num_counted * probs.shape[1])
+
+
+def _cat(values: Tensor, last: Tensor, axis: int) -> Tensor:
+    import torch
+
+    return torch.cat([values, last], dim=axis)

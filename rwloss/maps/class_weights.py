@@ -1,0 +1,63 @@
+"""Weights of classes: given as numbers, or a rule on how many voxels each has."""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rwloss.arrays import Array, from_numpy, to_numpy
+from rwloss.errors import RWLossError
+from rwloss.regions import Regions
+
+WeightRule: TypeAlias = Literal["inverse", "inverse_square", "effective_number"]
+# A number above 0 for each class, used as given; or a rule on the voxel counts n_k of the image,
+# scaled so that the mean weight over its voxels is 1 (absent classes weigh 0).
+ClassWeights: TypeAlias = WeightRule | tuple[float, ...]
+
+
+def check(name: str, weights: ClassWeights, beta: float) -> None:
+    """Check what types cannot say: weights above 0, 0 <= beta < 1."""
+    if not isinstance(weights, str) and not all(np.isfinite(w) and w > 0 for w in weights):
+        raise RWLossError(f"{name}: expected weights above 0, got {weights}")
+    if not 0 <= beta < 1:
+        raise RWLossError(f"{name}: expected 0 <= beta < 1, got {beta}")
+
+
+def voxel_weights(name: str, weights: ClassWeights, beta: float, regions: Regions) -> Array:
+    """Weight of the true class of each voxel. (b *s), float32.
+
+    "inverse": w_k ~ 1 / n_k; "inverse_square": w_k ~ 1 / n_k² (generalised Dice's, Kervadec's
+    eq. 1); "effective_number": w_k ~ (1 - beta) / (1 - beta^n_k) (Cui et al. 2019, eq. 2).
+    """
+    counts = to_numpy(regions.counts).astype(np.float64)
+    if isinstance(weights, str):
+        table = _by_rule(weights, beta, counts)
+    elif len(weights) == regions.num_classes:
+        table = np.broadcast_to(np.array(weights), counts.shape)
+    else:
+        raise RWLossError(
+            f"{name}: {len(weights)} weights given for {regions.num_classes} classes: "
+            "give one for each"
+        )
+    return regions.per_voxel(from_numpy(table.astype(np.float32), regions.labels))
+
+
+def _by_rule(rule: WeightRule, beta: float, counts: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Weight of each class in each image. counts (b k) -> (b k)."""
+    n = np.maximum(counts, 1.0)
+    match rule:
+        case "inverse":
+            raw = 1.0 / n
+        case "inverse_square":
+            raw = 1.0 / n**2
+        case "effective_number":
+            # expm1 keeps 1 - beta^n exact for beta near 1 and small n.
+            log_beta = np.log(beta) if beta > 0 else -np.inf
+            raw = (1.0 - beta) / -np.expm1(n * log_beta)
+    raw = np.where(counts > 0, raw, 0.0)
+    total = np.sum(raw * counts, axis=1, keepdims=True)
+    voxels = np.sum(counts, axis=1, keepdims=True)
+    scale: NDArray[np.float64] = np.divide(voxels, total, out=np.zeros_like(total), where=total > 0)
+    return raw * scale

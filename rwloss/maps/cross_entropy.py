@@ -1,0 +1,31 @@
+"""Cross-entropy: as a map, -1 / p at the true class."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from rwloss.maps.dynamic import LossTerm, Prediction
+from rwloss.maps.generator import MapTags
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class CrossEntropy(LossTerm):
+    """-log p_t, the mean over voxels that count.
+
+    Its map is -K / p_t at the true class and 0 at the others: stable at every voxel. Computed from
+    log-softmax, so that it stays finite where p_t underflows.
+    """
+
+    name: ClassVar[str] = "cross_entropy"
+    tags: ClassVar[MapTags] = MapTags(
+        stable=True, signed=True, commutes_with=frozenset({"flip", "rot90"})
+    )
+    citation: ClassVar[str] = "Negative log-likelihood; as torch.nn.functional.cross_entropy"
+
+    def loss(self, prediction: Prediction) -> Tensor:
+        """Mean of -log p_t over voxels that count. ()."""
+        return -prediction.at_true(prediction.log_probs).sum() / prediction.num_counted

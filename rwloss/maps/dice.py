@@ -1,0 +1,43 @@
+"""Soft Dice loss."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from rwloss.errors import RWLossError
+from rwloss.maps.dynamic import LossTerm, Prediction
+from rwloss.maps.generator import MapTags
+from rwloss.maps.overlap import overlap
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Dice(LossTerm):
+    """1 - (2 Σ p y + s) / (Σ p + Σ y + s), the mean over images and classes.
+
+    smooth: s, added above and below; an absent class that is not predicted has loss 0 with it.
+    Its map gives the wrong classes different values: with three classes or more it violates the
+    stability principle, which is no fault in training.
+    """
+
+    smooth: float = 1e-5
+
+    name: ClassVar[str] = "dice"
+    tags: ClassVar[MapTags] = MapTags(
+        stable=False, signed=True, commutes_with=frozenset({"flip", "rot90"})
+    )
+    citation: ClassVar[str] = "Milletari et al., V-Net, 3DV 2016, arXiv 1606.04797 (Σ p, not Σ p²)"
+
+    def __post_init__(self) -> None:
+        """Check smooth."""
+        super().__post_init__()
+        if not self.smooth > 0:
+            raise RWLossError(f"dice: expected smooth above 0, got {self.smooth}")
+
+    def loss(self, prediction: Prediction) -> Tensor:
+        """1 minus the mean soft Dice of images and classes. ()."""
+        both, predicted, true = overlap(prediction)
+        return (1 - (2 * both + self.smooth) / (predicted + true + self.smooth)).mean()

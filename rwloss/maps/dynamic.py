@@ -1,0 +1,166 @@
+"""Dynamic terms: losses of probabilities, and the maps that they are at a prediction."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, ClassVar
+
+from rwloss.arrays import Array, from_numpy, is_torch, to_numpy
+from rwloss.errors import RWLossError
+from rwloss.maps.generator import MapGenerator
+from rwloss.regions import IGNORED, Regions
+from rwloss.rwmap import RWMap
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """Probabilities beside the truth: what a loss of probabilities sees.
+
+    log_probs (b c *s): natural logarithms of the probabilities, float32 or float64. one_hot
+    (b c *s): 1 at the true class; all 0 where no class counts. counted (b 1 *s): 1 where the voxel
+    counts, else 0. spacings_mm: a row for each image. The channels c are the classes, or the
+    classes without the background (`first` is 1 then).
+    """
+
+    log_probs: Tensor
+    one_hot: Tensor
+    counted: Tensor
+    spacings_mm: tuple[tuple[float, ...], ...]
+    first: int = 0
+
+    @cached_property
+    def probs(self) -> Tensor:
+        """Probabilities, 0 at voxels that do not count. (b c *s)."""
+        return self.log_probs.exp() * self.counted
+
+    @cached_property
+    def num_counted(self) -> Tensor:
+        """Number of voxels that count in the whole batch, at least 1. ()."""
+        return self.counted.sum().clamp_min(1.0)
+
+    def at_true(self, values: Tensor) -> Tensor:
+        """Values at the true class, 0 elsewhere (even where a value is infinite). (b c *s)."""
+        return values.where(self.one_hot > 0, values.new_zeros(()))
+
+    def sum_space(self, values: Tensor) -> Tensor:
+        """Sum over the voxels of each image and class. (b c *s) -> (b c)."""
+        return values.flatten(2).sum(dim=2)
+
+    @classmethod
+    def of(
+        cls,
+        log_probs: Tensor,
+        labels: Tensor,
+        spacings_mm: tuple[tuple[float, ...], ...],
+        *,
+        include_background: bool = True,
+    ) -> Prediction:
+        """log_probs (b k *s) beside labels (b *s), in which -1 marks voxels that don't count."""
+        import torch
+
+        classes = torch.arange(log_probs.shape[1], device=labels.device)
+        shape = (1, -1, *[1] * (labels.ndim - 1))
+        one_hot = (labels[:, None] == classes.reshape(shape)).to(log_probs.dtype)
+        counted = (labels != IGNORED)[:, None].to(log_probs.dtype)
+        first = 0 if include_background else 1
+        return cls(log_probs[:, first:], one_hot[:, first:], counted, spacings_mm, first)
+
+
+class LossTerm(MapGenerator):
+    """A loss of probabilities as a term. Subclass it as a frozen dataclass and write `loss`.
+
+    Its map is the derivative of the loss by the probabilities, detached and scaled so that the
+    mean over batch, classes and voxels of p·z has the loss's gradient.
+    """
+
+    # What the loss is at its best: `RegionWiseLoss.excess` counts from there.
+    minimum: ClassVar[float] = 0.0
+
+    @property
+    def is_static(self) -> bool:
+        """False: the map depends on the probabilities."""
+        return False
+
+    @abstractmethod
+    def loss(self, prediction: Prediction) -> Tensor:
+        """The loss's own value, differentiable in `prediction.log_probs`. ()."""
+
+    def __call__(self, regions: Regions, probs: Array | None = None) -> RWMap:
+        """The checked map at a prediction. labels (b *s), probs (b k *s)."""
+        return self._checked(self.compute(regions, probs), regions)
+
+    def compute(self, regions: Regions, probs: Array | None = None) -> RWMap:
+        """Map values at a prediction. labels (b *s), probs (b k *s) -> dense map (b k *s)."""
+        if probs is None:
+            raise RWLossError(
+                f"{self.name} is dynamic, its map depends on the prediction: call it with probs "
+                "(b k *s); `rwloss precompute` takes static maps only"
+            )
+        import torch
+
+        labels = regions.labels if is_torch(regions.labels) else torch.tensor(regions.labels)
+        given = probs if is_torch(probs) else torch.tensor(to_numpy(probs))
+        expected = (labels.shape[0], regions.num_classes, *labels.shape[1:])
+        if tuple(given.shape) != tuple(expected):
+            raise RWLossError(f"{self.name}: probs {tuple(given.shape)}, expected {expected}")
+        wide = torch.promote_types(given.dtype, torch.float32)
+        # A loss may divide by a probability: 1e-30 keeps the quotient finite in float32.
+        leaf = given.detach().to(wide).clamp_min(1e-30).requires_grad_()
+        with torch.enable_grad(), torch.autocast(leaf.device.type, enabled=False):
+            prediction = Prediction.of(leaf.log(), labels, regions.spacings_mm)
+            (gradient,) = torch.autograd.grad(
+                self.loss(prediction), leaf, allow_unused=True, materialize_grads=True
+            )
+        values = gradient * (regions.num_classes * prediction.num_counted)
+        if is_torch(regions.labels):
+            return RWMap.from_dense(regions.labels, values)
+        return RWMap.from_dense(regions.labels, from_numpy(to_numpy(values), regions.labels))
+
+
+def from_loss(
+    fn: Callable[[Tensor, Tensor], Tensor], *, name: str | None = None, minimum: float = 0.0
+) -> LossTerm:
+    """A term from any differentiable loss of probabilities.
+
+    fn: called with probs (b k *s) and the one-hot truth (b k *s), returns a scalar tensor. At
+    voxels that are ignored or masked out both are 0 in every class. minimum: the loss at its best.
+
+    >>> import torch
+    >>> brier = from_loss(lambda probs, truth: ((probs - truth) ** 2).mean(), name="brier")
+    >>> brier.name
+    'brier'
+    """
+    return FromLoss(fn, name or str(getattr(fn, "__name__", type(fn).__name__)), minimum)
+
+
+@dataclass(frozen=True)
+class FromLoss(LossTerm):
+    """A term made by `from_loss`. Its text is its name: a function can't be parsed back."""
+
+    fn: Callable[[Tensor, Tensor], Tensor]
+    name: str  # type: ignore[misc]  # a name for each function, not for the class
+    minimum: float = 0.0  # type: ignore[misc]
+
+    def __post_init__(self) -> None:
+        """Check the function; its parameters are its own."""
+        if not callable(self.fn):
+            raise RWLossError(f"from_loss: expected a function of (probs, truth), got {self.fn!r}")
+
+    def loss(self, prediction: Prediction) -> Tensor:
+        """The function's value. ()."""
+        import torch
+
+        value = self.fn(prediction.probs, prediction.one_hot)
+        if not isinstance(value, torch.Tensor) or value.ndim:
+            raise RWLossError(f"{self.name}: expected a scalar tensor from the loss, got {value!r}")
+        return value
+
+    def __str__(self) -> str:
+        """The name."""
+        return self.name

@@ -1,0 +1,46 @@
+"""Focal loss: cross-entropy that looks away from voxels that are right already."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from rwloss.errors import RWLossError
+from rwloss.maps.dynamic import LossTerm, Prediction
+from rwloss.maps.generator import MapTags
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Focal(LossTerm):
+    """-(1 - p_t)^gamma log p_t, the mean over voxels that count.
+
+    gamma: 0 is cross-entropy, 2 the paper's choice. Class weights belong to static terms. As a map
+    0 at the wrong classes and at most 0 at the true one: no violating voxel.
+    """
+
+    gamma: float = 2.0
+
+    name: ClassVar[str] = "focal"
+    tags: ClassVar[MapTags] = MapTags(
+        stable=True, signed=True, commutes_with=frozenset({"flip", "rot90"})
+    )
+    citation: ClassVar[str] = (
+        "Lin et al., Focal Loss for Dense Object Detection, ICCV 2017, arXiv 1708.02002 (eq. 4)"
+    )
+
+    def __post_init__(self) -> None:
+        """Check gamma."""
+        super().__post_init__()
+        if not self.gamma >= 0:
+            raise RWLossError(f"focal: expected gamma of 0 or more, got {self.gamma}")
+
+    def loss(self, prediction: Prediction) -> Tensor:
+        """Mean of -(1 - p_t)^gamma log p_t over voxels that count. ()."""
+        log_p = prediction.at_true(prediction.log_probs)
+        # 1 - p from the logarithm: exact for p near 1. Its power has an infinite derivative at 0
+        # for gamma < 1, so the smallest 1 - p is a little more than 0.
+        wrong = (-log_p.expm1()).clamp_min(1e-12)
+        return -(wrong**self.gamma * log_p).sum() / prediction.num_counted

@@ -1,0 +1,87 @@
+"""Links: how the loss of a stable voxel depends on the probability of its true class."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+from rwloss.arrays import Array, namespace
+from rwloss.errors import RWLossError
+from rwloss.maps.expression import Expression, Leaf, in_brackets
+from rwloss.regions import Regions
+from rwloss.rwmap import RWMap
+
+
+@dataclass(frozen=True)
+class Linked(Expression):
+    """w (1 - p_t^q) / q for each voxel, with w = other - true of a static stable map.
+
+    q = 1 has the gradient of the papers' linear loss; q -> 0 is cross-entropy weighted by w (q = 0
+    is that limit, -w log p_t). As a map: -w p_t^(q-1) at the true class, 0 at the others, still
+    stable. The loss is the mean over batch, classes and voxels, like every map's.
+
+    The push of any fixed map on a class carries the factor p, so a class whose probability has
+    died gets none; with q < 1 the factor is p^q.
+
+    Source: Zhang & Sabuncu, Generalized Cross Entropy Loss, NeurIPS 2018, arXiv 1805.07836 (eq. 6).
+    """
+
+    inner: Expression
+    q: float
+
+    def __post_init__(self) -> None:
+        """Links are for sums of static stable terms with weights above 0."""
+        if isinstance(self.q, bool) or not (math.isfinite(self.q) and 0 <= self.q <= 1):
+            raise RWLossError(f"with_link: expected 0 <= q <= 1, got {self.q!r}")
+        object.__setattr__(self, "q", float(self.q))
+        for leaf in self.inner.leaves():
+            if not leaf.term.is_static or leaf.schedule or leaf.link is not None:
+                raise RWLossError(
+                    f"{leaf.term} is not static (or has a link or schedule already): "
+                    "with_link is for maps made from the labels alone"
+                )
+            if leaf.weight < 0 or not is_stable(leaf.term):
+                raise RWLossError(
+                    f"{leaf.term} is not always stable, so w = other - true may not exist or be "
+                    "below 0: write .stabilized() before .with_link"
+                )
+
+    @property
+    def is_static(self) -> bool:
+        """False: as a map it depends on the probabilities. Its inner map can be stored."""
+        return False
+
+    def leaves(self, epoch: int = 0, total: int | None = None) -> tuple[Leaf, ...]:
+        """The inner leaves, which are static, marked with the link."""
+        return tuple(replace(leaf, link=self.q) for leaf in self.inner.leaves(epoch, total))
+
+    def __call__(self, regions: Regions, probs: Array | None = None) -> RWMap:
+        """-w p_t^(q-1) at the true class, 0 at the others. labels (b *s), probs (b k *s)."""
+        if probs is None:
+            raise RWLossError(f"{self} depends on the prediction: call it with probs (b k *s)")
+        rwmap = self.inner(regions)
+        xp = namespace(rwmap.labels)
+        true_prob = xp.zeros_like(probs[:, 0])
+        for k in range(rwmap.num_classes):
+            true_prob = xp.where(rwmap.labels == k, probs[:, k], true_prob)
+        # A probability of 0 would make an infinite map; 1e-30 is finite in float32 for q = 0 too.
+        factor = xp.clip(true_prob, 1e-30, None) ** (self.q - 1.0)
+        weight = rwmap.weight()
+        return RWMap.compact(
+            rwmap.labels,
+            rwmap.num_classes,
+            true=-weight * xp.astype(factor, weight.dtype),
+            other=xp.zeros_like(weight),
+        )
+
+    def __str__(self) -> str:
+        """Canonical text, such as "rectified.with_link(0.5)"."""
+        return f"{in_brackets(self.inner)}.with_link({self.q:g})"
+
+
+def is_stable(term: Expression) -> bool:
+    """Whether a term's map is stable at every voxel, whatever the labels."""
+    from rwloss.maps.generator import MapGenerator
+    from rwloss.maps.stabilized import Stabilized
+
+    return isinstance(term, Stabilized) or (isinstance(term, MapGenerator) and term.tags.stable)

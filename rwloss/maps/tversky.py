@@ -1,0 +1,77 @@
+"""Tversky loss and its focal form: Dice with a price each for false positives and negatives."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from rwloss.errors import RWLossError
+from rwloss.maps.dynamic import LossTerm, Prediction
+from rwloss.maps.generator import MapTags
+from rwloss.maps.overlap import overlap
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Tversky(LossTerm):
+    """1 - (TP + s) / (TP + alpha FP + beta FN + s), the mean over images and classes.
+
+    TP = Σ p y, FP = Σ p (1 - y), FN = Σ (1 - p) y. alpha: price of false positives; beta: of
+    false negatives; 0.3 and 0.7 favour recall, 0.5 and 0.5 are Dice. smooth: s.
+    """
+
+    alpha: float = 0.3
+    beta: float = 0.7
+    smooth: float = 1e-5
+
+    name: ClassVar[str] = "tversky"
+    tags: ClassVar[MapTags] = MapTags(
+        stable=False, signed=True, commutes_with=frozenset({"flip", "rot90"})
+    )
+    citation: ClassVar[str] = "Salehi et al., MLMI 2017, arXiv 1706.05721 (eq. 3)"
+
+    def __post_init__(self) -> None:
+        """Check the prices."""
+        super().__post_init__()
+        if not (self.alpha >= 0 and self.beta >= 0 and self.smooth > 0):
+            raise RWLossError(
+                f"{self.name}: expected alpha and beta of 0 or more and smooth above 0, got "
+                f"{self.alpha}, {self.beta}, {self.smooth}"
+            )
+
+    def wrong(self, prediction: Prediction) -> Tensor:
+        """1 minus the Tversky index of each image and class. (b c)."""
+        both, predicted, true = overlap(prediction)
+        price = self.alpha * (predicted - both) + self.beta * (true - both)
+        return 1 - (both + self.smooth) / (both + price + self.smooth)
+
+    def loss(self, prediction: Prediction) -> Tensor:
+        """Mean over images and classes. ()."""
+        return self.wrong(prediction).mean()
+
+
+@dataclass(frozen=True)
+class FocalTversky(Tversky):
+    """(1 - Tversky index)^(1 / gamma), the mean over images and classes.
+
+    gamma: above 1 it looks more at classes that are not yet right; 4/3 is the paper's choice.
+    alpha, beta, smooth: as in `tversky`.
+    """
+
+    gamma: float = 4 / 3
+
+    name: ClassVar[str] = "focal_tversky"
+    citation: ClassVar[str] = "Abraham & Khan, ISBI 2019, arXiv 1810.07842 (eq. 4)"
+
+    def __post_init__(self) -> None:
+        """Check gamma too."""
+        super().__post_init__()
+        if not self.gamma > 0:
+            raise RWLossError(f"focal_tversky: expected gamma above 0, got {self.gamma}")
+
+    def loss(self, prediction: Prediction) -> Tensor:
+        """Mean over images and classes. ()."""
+        # The derivative of a root is infinite at 0, where the loss is at its best.
+        return (self.wrong(prediction).clamp_min(1e-7) ** (1 / self.gamma)).mean()

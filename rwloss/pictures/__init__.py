@@ -1,0 +1,10 @@
+"""Pictures of one case: its image, its labels, and what each map costs where.
+
+matplotlib loads when a picture is drawn.
+"""
+
+from rwloss.pictures.draw import draw
+from rwloss.pictures.output import FORMATS, check_output
+from rwloss.pictures.picture import MAX_CLASSES
+
+__all__ = ["FORMATS", "MAX_CLASSES", "check_output", "draw"]

@@ -1,0 +1,5 @@
+"""Networks, data in memory, one training loop, and metrics. This room is torch; MONAI on use."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,59 @@
+"""One case in memory: channels of one scale, labels of known meaning."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rwloss import data
+from rwloss.errors import RWLossError
+from rwloss.regions import IGNORED
+
+
+@dataclass(frozen=True, eq=False)
+class Volume:
+    """image (c *s), float32, normalised; labels (*s), int64, ignored voxels -1; *s 2-D or 3-D."""
+
+    name: str
+    image: NDArray[np.float32]
+    labels: NDArray[np.int64]
+
+
+def read(case: data.Case, *, ignore_label: int | None = None) -> Volume:
+    """One case with all its channels, each normalised by itself.
+
+    Raises RWLossError for a case without images, files that can't be read, and channels whose
+    shape is not that of the labels.
+    """
+    if not case.images:
+        raise RWLossError(f"case {case.name!r} has no image: training needs imagesTr beside labels")
+    labels = data.read_labels(case.labels).labels.astype(np.int64)
+    if ignore_label is not None:
+        labels[labels == ignore_label] = IGNORED
+    channels = []
+    for path in case.images:
+        channel = data.read_image(path)
+        if channel.shape != labels.shape:
+            raise RWLossError(
+                f"image {str(path)!r} has shape {channel.shape}, its labels {labels.shape}: "
+                "they must lie on the same voxels"
+            )
+        channels.append(normalized(channel))
+    return Volume(case.name, np.stack(channels), labels)
+
+
+def normalized(channel: NDArray[Any]) -> NDArray[np.float32]:
+    """Grey values with mean 0 and standard deviation 1, extremes clipped. (*s) -> (*s), float32.
+
+    Scanners write any scale, so each case has its own; and a few bright vessels must not set it,
+    so values beyond the percentiles 0.5 and 99.5 are clipped before. A constant image is 0.
+    """
+    values = channel.astype(np.float64)
+    values = np.clip(values, *np.percentile(values, (0.5, 99.5)))
+    spread = values.std()
+    if spread == 0:
+        return np.zeros(channel.shape, dtype=np.float32)
+    return np.asarray((values - values.mean()) / spread, dtype=np.float32)

@@ -1,0 +1,54 @@
+"""Panels: their proportions, their colours, and values that are hard to draw."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from anatomy import anatomy
+from drawn import GREY, ORANGE, drawn, largest_patch, pixels, words
+
+from rwloss import RWMap, pictures
+
+
+def test_ignored_voxels_are_grey_and_named(tmp_path):
+    labels = anatomy(6, (30, 30), 3)
+    labels[:10] = 255
+    path = tmp_path / "a.png"
+    drawn(path, labels, 3, "boundary", ignore_label=255)
+    height, width = largest_patch(path, GREY)
+    assert width / height == pytest.approx(3, rel=0.1)
+    svg = drawn(tmp_path / "a.svg", labels, 3, "boundary", ignore_label=255)
+    assert "ignored" in words(svg)
+    assert "ignored" not in words(drawn(tmp_path / "b.svg", labels % 3, 3, "boundary"))
+
+
+@pytest.mark.parametrize("spacing_mm", [(1, 1), (3, 1), (1, 2.5)])
+def test_proportions_follow_the_spacing(tmp_path, spacing_mm):
+    labels = np.zeros((40, 40), np.uint8)
+    labels[5:35, 5:35] = 1
+    path = tmp_path / "a.png"
+    drawn(path, labels, 2, "active_contour", spacing_mm=spacing_mm)
+    height, width = largest_patch(path, ORANGE)
+    assert height / width == pytest.approx(spacing_mm[0] / spacing_mm[1], rel=0.04)
+
+
+def test_a_very_long_slice_keeps_its_proportions(tmp_path):
+    path = tmp_path / "a.png"
+    drawn(path, np.ones((2, 30), np.uint8), 2, "rectified", spacing_mm=(2, 1))
+    height, width = largest_patch(path, ORANGE)
+    assert width / height == pytest.approx(7.5, rel=0.12)
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0, -1e-30, 1e30, 3e38, np.nan])
+def test_any_values_can_be_drawn(tmp_path, value):
+    labels = anatomy(7, (12, 12), 2)
+    values = np.full((1, 2, 12, 12), value, np.float32)
+    path = tmp_path / "a.png"
+    pictures.draw(labels, {"odd": RWMap.from_dense(labels[None], values)}, path)
+    assert len(np.unique(pixels(path))) > 5
+
+
+@pytest.mark.parametrize("value", [0.0, 7.0, np.nan, np.inf])
+def test_any_image_can_be_drawn(tmp_path, value):
+    labels = anatomy(7, (12, 12), 2)
+    drawn(tmp_path / "a.png", labels, 2, "rectified", image=np.full(labels.shape, value))

@@ -1,0 +1,65 @@
+import numpy as np
+import pytest
+
+from rwloss import RWLossError, data
+from rwloss.training import read
+from rwloss.training.volumes import normalized
+
+
+@pytest.fixture
+def case(tmp_path):
+    """A 2-D case with two channels and an ignored voxel."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 3, (6, 7)).astype(np.uint8)
+    labels[0, 0] = 255
+    np.save(tmp_path / "case.npy", labels)
+    images = []
+    for channel in range(2):
+        images.append(tmp_path / f"case_{channel:04d}.npy")
+        np.save(images[-1], rng.normal(100 * channel, 5, (6, 7)).astype(np.float32))
+    return data.Case("case", tmp_path / "case.npy", tuple(images))
+
+
+def test_reads_a_real_case():
+    dataset = data.find(data.sample_dir("hippocampus"))
+    volume = read(dataset.cases[0])
+    assert volume.image.shape == (1, *volume.labels.shape)
+    assert volume.image.dtype == np.float32
+    assert set(np.unique(volume.labels)) == {0, 1, 2}
+
+
+def test_each_channel_is_normalised_and_ignored_voxels_are_minus_one(case):
+    volume = read(case, ignore_label=255)
+    assert volume.image.mean(axis=(1, 2)) == pytest.approx([0, 0], abs=1e-6)
+    assert volume.image.std(axis=(1, 2)) == pytest.approx([1, 1], abs=1e-6)
+    assert volume.labels[0, 0] == -1
+    assert (volume.labels == -1).sum() == 1
+
+
+def test_case_without_images(case):
+    with pytest.raises(RWLossError, match="case 'case' has no image"):
+        read(data.Case("case", case.labels))
+
+
+def test_image_of_another_shape(case):
+    np.save(case.images[1], np.zeros((7, 6), np.float32))
+    with pytest.raises(RWLossError, match=r"case_0001.*shape \(7, 6\), its labels \(6, 7\)"):
+        read(case)
+
+
+@pytest.mark.parametrize(("factor", "offset"), [(1e-3, 0), (1, -500), (1.7e4, 1e4)])
+def test_normalised_values_do_not_depend_on_the_scanner(factor, offset):
+    image = np.random.default_rng(1).gamma(2, 50, (20, 20))
+    assert normalized(image * factor + offset) == pytest.approx(normalized(image), abs=1e-5)
+
+
+def test_a_few_extremes_do_not_set_the_scale():
+    image = np.random.default_rng(1).normal(size=(40, 40))
+    spoilt = image.copy()
+    spoilt[0, :3] = 1e6
+    assert normalized(spoilt)[1:] == pytest.approx(normalized(image)[1:], abs=0.25)
+    assert normalized(spoilt).max() < 4
+
+
+def test_constant_image_is_zero():
+    assert not normalized(np.full((3, 4), 7.0)).any()
