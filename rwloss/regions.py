@@ -9,9 +9,8 @@ from functools import cached_property
 from typing import Any, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
-from rwloss import distance
+from rwloss import distance, per_class
 from rwloss.arrays import Array, from_numpy, is_torch, namespace, on_device, to_numpy
 from rwloss.errors import RWLossError
 
@@ -113,7 +112,7 @@ class Regions:
     @cached_property
     def counts(self) -> Array:
         """Voxels of each class in each image. (b k), int64."""
-        return from_numpy(self._counts, self.labels)
+        return per_class.counts(self.labels, self.num_classes)
 
     @cached_property
     def depth_mm(self) -> Array:
@@ -121,24 +120,18 @@ class Regions:
 
         At least the smallest spacing; exactly that where a class fills the image; 0 where ignored.
         """
-        depth = np.sqrt(distance.depth_squared_mm2(self._shifted, self.spacings_mm))
-        if self.ignore_label is not None:
-            depth[self._numpy == IGNORED] = 0.0
-        return from_numpy(depth, self.labels)
+        if self.ignored is None:
+            return distance.depth_mm(self.labels, self.spacings_mm)
+        # Ignored voxels end a region: to a distance engine they are one more label. In a wide
+        # type: 127 + 1 would wrap around in int8.
+        xp = self.xp
+        depth = distance.depth_mm(xp.astype(self.labels, xp.int32) + 1, self.spacings_mm)
+        return xp.where(self.ignored, xp.zeros_like(depth), depth)
 
     @cached_property
     def peak_depth_mm(self) -> Array:
         """Largest depth in mm of each class in each image; 0 where absent. (b k), float32."""
-        from scipy.ndimage import find_objects
-
-        depth = to_numpy(self.depth_mm)
-        peaks = np.zeros((len(depth), self.num_classes), dtype=np.float32)
-        for labels, depths, row in zip(self._numpy, depth, peaks, strict=True):
-            # Only the bounding box of a class has to be read for its maximum.
-            for k, box in enumerate(find_objects(labels.astype(np.int32) + 1, self.num_classes)):
-                if box is not None:
-                    row[k] = np.max(depths[box], where=labels[box] == k, initial=0.0)
-        return from_numpy(peaks, self.labels)
+        return per_class.maxima(self.depth_mm, self.labels, self.num_classes)
 
     @cached_property
     def components(self) -> Array:
@@ -151,7 +144,7 @@ class Regions:
 
         numbers = np.zeros(self.labels.shape, dtype=np.int32)
         touching = generate_binary_structure(numbers.ndim - 1, numbers.ndim - 1)
-        for labels, out in zip(self._numpy, numbers, strict=True):
+        for labels, out in zip(to_numpy(self.labels), numbers, strict=True):
             count = 0
             for k in np.unique(labels[labels != IGNORED]):
                 found, more = label(labels == k, touching)
@@ -161,18 +154,7 @@ class Regions:
 
     def per_voxel(self, values: Array) -> Array:
         """Each voxel gets the value of its class. values (b k) -> (b *s); 0 where ignored."""
-        xp = self.xp
-        flat = xp.reshape(xp.asarray(values), (-1,))
-        first = xp.arange(len(self.labels), **on_device(self.labels)) * self.num_classes
-        index = xp.astype(self.labels, xp.int64) + xp.reshape(
-            first, (-1, *[1] * (self.labels.ndim - 1))
-        )
-        if self.ignored is not None:
-            index = xp.where(self.ignored, xp.zeros_like(index), index)
-        taken = xp.reshape(xp.take(flat, xp.reshape(index, (-1,))), self.labels.shape)
-        if self.ignored is not None:
-            taken = xp.where(self.ignored, xp.zeros_like(taken), taken)
-        return taken
+        return per_class.look_up(values, self.labels)
 
     def full(self, value: float) -> Array:
         """The same value at every voxel, read-only and without memory. (b *s), float32."""
@@ -192,9 +174,7 @@ class Regions:
 
         0 on the class, and everywhere in an image where the class is absent.
         """
-        return from_numpy(
-            distance.distance_to_mm(to_numpy(self.mask(k)), self.spacings_mm), self.labels
-        )
+        return distance.distance_to_mm(self.mask(k), self.spacings_mm)
 
     def signed_distance_mm(self, k: int) -> Array:
         """Distance in mm to the other side of class k's boundary. (b *s), float32.
@@ -202,30 +182,7 @@ class Regions:
         Below 0 inside, above 0 outside, measured between voxel centres; 0 everywhere in an image
         where the class is absent or fills the image.
         """
-        return from_numpy(
-            distance.signed_distance_mm(to_numpy(self.mask(k)), self.spacings_mm), self.labels
-        )
-
-    @cached_property
-    def _numpy(self) -> NDArray[Any]:
-        return to_numpy(self.labels)
-
-    @property
-    def _shifted(self) -> NDArray[Any]:
-        """Labels as whole numbers of 0 or more, for the distance engines."""
-        if self.ignore_label is None:
-            return self._numpy
-        # In a wide type: 127 + 1 would wrap around in int8.
-        shifted: NDArray[np.int32] = np.add(self._numpy, 1, dtype=np.int32)
-        return shifted
-
-    @cached_property
-    def _counts(self) -> NDArray[np.int64]:
-        counts = np.zeros((len(self._numpy), self.num_classes), dtype=np.int64)
-        for image, row in zip(self._numpy, counts, strict=True):
-            found = np.bincount(image.reshape(-1).astype(np.intp) + 1, minlength=len(row) + 1)
-            row[:] = found[1:]
-        return counts
+        return distance.signed_distance_mm(self.mask(k), self.spacings_mm)
 
 
 def checked_labels(

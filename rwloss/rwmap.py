@@ -74,7 +74,8 @@ class RWMap:
         assert self.other is not None
         xp = namespace(self.labels)
         shape = (self.labels.shape[0], self.num_classes, *self.labels.shape[1:])
-        values = xp.empty(shape, dtype=self.true.dtype, **on_device(self.labels))
+        dtype = xp.result_type(self.true.dtype, self.other.dtype)
+        values = xp.empty(shape, dtype=dtype, **on_device(self.labels))
         for k in range(self.num_classes):
             values[:, k] = xp.where(self.labels == k, self.true, self.other)
         return values
@@ -161,10 +162,11 @@ class RWMap:
         assert self.values is not None
         assert compact.true is not None
         assert compact.other is not None
-        sums = self.values + compact.other[:, None]
-        more = compact.true - compact.other
+        dtypes = (part.dtype for part in (self.values, compact.true, compact.other))
+        sums = xp.empty(self.values.shape, dtype=xp.result_type(*dtypes), **on_device(self.labels))
         for k in range(self.num_classes):
-            sums[:, k] += xp.where(self.labels == k, more, xp.zeros_like(more))
+            more = xp.where(self.labels == k, compact.true, compact.other)
+            sums[:, k] = self.values[:, k] + more
         return sums
 
     def _check_same_labels(self, other: RWMap) -> None:
@@ -174,6 +176,8 @@ class RWMap:
             )
         if self.labels is other.labels:
             return
+        if is_torch(self.labels) != is_torch(other.labels):
+            raise RWLossError("a NumPy map and a torch map can't be added: make both of one kind")
         if tuple(self.labels.shape) != tuple(other.labels.shape):
             raise RWLossError(
                 f"maps of labels {tuple(self.labels.shape)} and {tuple(other.labels.shape)} "

@@ -14,7 +14,7 @@ what that means, once for all engines:
 from rwloss.distance.dispatch import (
     ENGINES,
     EngineName,
-    depth_squared_mm2,
+    depth_mm,
     distance_to_mm,
     engine_name,
     signed_distance_mm,
@@ -25,7 +25,7 @@ from rwloss.distance.threads import num_threads, set_num_threads
 __all__ = [
     "ENGINES",
     "EngineName",
-    "depth_squared_mm2",
+    "depth_mm",
     "distance_to_mm",
     "engine_name",
     "num_threads",

@@ -1,23 +1,25 @@
-"""Which engine computes, and what a distance means where there is nothing to measure to."""
+"""Which engine computes, and what a distance means where there is nothing to measure to.
+
+Labels and masks may be NumPy arrays or torch tensors; results are of the same kind, on the same
+device.
+"""
 
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cache
 from importlib import import_module
-from typing import Any, Literal, TypeAlias, cast, get_args
+from typing import Literal, TypeAlias, get_args
 
 import numpy as np
-from numpy.typing import NDArray
 
+from rwloss.arrays import Array, from_numpy, is_torch, namespace, on_device, to_numpy
 from rwloss.errors import RWLossError
 
-EngineName: TypeAlias = Literal["edt", "scipy"]
+EngineName: TypeAlias = Literal["edt", "scipy", "torch"]
 ENGINES: tuple[EngineName, ...] = get_args(EngineName)
 Spacings: TypeAlias = Sequence[tuple[float, ...]]
-
-_Engine: TypeAlias = Callable[[NDArray[Any], tuple[float, ...]], NDArray[np.float32]]
 
 
 @cache
@@ -25,12 +27,15 @@ def _edt_installed() -> bool:
     return importlib.util.find_spec("edt") is not None
 
 
-def engine_name(engine: str | None = None) -> EngineName:
-    """The engine that will compute: the one asked for, else `edt` where installed, else SciPy.
+def engine_name(engine: str | None = None, like: Array | None = None) -> EngineName:
+    """The engine that will compute: the one asked for, else the best for this array.
 
+    "torch" for tensors that are not on the CPU, else "edt" where installed, else "scipy".
     Raises RWLossError for an unknown engine, or one that is not installed.
     """
     if engine is None:
+        if is_torch(like) and like.device.type != "cpu":  # type: ignore[union-attr]
+            return "torch"
         return "edt" if _edt_installed() else "scipy"
     if engine not in ENGINES:
         raise RWLossError(f"unknown distance engine {engine!r}: expected one of {list(ENGINES)}")
@@ -40,61 +45,88 @@ def engine_name(engine: str | None = None) -> EngineName:
 
 
 def squared_to_other_label_mm2(
-    labels: NDArray[Any], spacings_mm: Spacings, *, engine: str | None = None
-) -> NDArray[np.float32]:
+    labels: Array, spacings_mm: Spacings, *, engine: str | None = None
+) -> Array:
     """Squared distance in mm² to the nearest voxel of another label, without edge rules.
 
     labels (b *s), whole numbers of 0 or more, and a spacing for each image -> (b *s) float32.
     Exact where all squared distances fit in float32, as for whole spacings; infinite in an image
     that holds one label only.
     """
-    module = import_module(f"rwloss.distance.{engine_name(engine)}_engine")
-    compute = cast(_Engine, module.squared_to_other_label_mm2)
-    squared = np.empty(labels.shape, dtype=np.float32)
-    for image, spacing_mm, out in zip(labels, spacings_mm, squared, strict=True):
+    name = engine_name(engine, labels)
+    module = import_module(f"rwloss.distance.{name}_engine")
+    if name == "torch":
+        if is_torch(labels):
+            return module.squared_to_other_label_mm2(labels, spacings_mm)
+        import torch
+
+        given = torch.from_numpy(np.array(labels, order="C"))  # torch has no negative strides
+        return module.squared_to_other_label_mm2(given, spacings_mm).numpy()
+    images = to_numpy(labels)
+    squared = np.empty(images.shape, dtype=np.float32)
+    for image, spacing_mm, out in zip(images, spacings_mm, squared, strict=True):
         if image.size:
-            out[...] = compute(image, spacing_mm)
-    return squared
+            out[...] = module.squared_to_other_label_mm2(image, spacing_mm)
+    return from_numpy(squared, labels)
 
 
-def depth_squared_mm2(
-    labels: NDArray[Any], spacings_mm: Spacings, *, engine: str | None = None
-) -> NDArray[np.float32]:
-    """Squared depth in mm²: squared distance to the nearest voxel of another label.
+def depth_mm(labels: Array, spacings_mm: Spacings, *, engine: str | None = None) -> Array:
+    """Distance in mm to the nearest voxel of another label.
 
     labels (b *s), whole numbers of 0 or more -> (b *s) float32, above 0 and finite everywhere.
-    An image that holds one label only: the square of its smallest spacing at every voxel.
+    An image that holds one label only: its smallest spacing at every voxel.
     """
     squared = squared_to_other_label_mm2(labels, spacings_mm, engine=engine)
-    for spacing_mm, out in zip(spacings_mm, squared, strict=True):
-        if out.size and np.isinf(out.flat[0]):  # one infinite voxel means all are
-            out[...] = np.float32(min(spacing_mm)) ** 2  # in float32, so that its root is exact
-    return squared
+    single = _single_label(squared)
+    return _filled(_root(squared), single, [min(spacing_mm) for spacing_mm in spacings_mm])
 
 
-def signed_distance_mm(
-    mask: NDArray[np.bool_], spacings_mm: Spacings, *, engine: str | None = None
-) -> NDArray[np.float32]:
+def signed_distance_mm(mask: Array, spacings_mm: Spacings, *, engine: str | None = None) -> Array:
     """Signed distance in mm to the other side: below 0 inside the mask, above 0 outside.
 
-    mask (b *s) -> (b *s) float32. 0 everywhere in an image where the mask is empty or full.
+    mask (b *s), boolean -> (b *s) float32. 0 everywhere in an image where the mask is empty or
+    full.
     """
     # Both sides in one pass: with the mask as labels, each side's other label is the other side.
-    distance = squared_to_other_label_mm2(mask.view(np.uint8), spacings_mm, engine=engine)
-    np.sqrt(distance, out=distance)
-    np.negative(distance, out=distance, where=mask)
-    for out in distance:
-        if out.size and np.isinf(out.flat[0]):
-            out[...] = 0.0
-    return distance
+    xp = namespace(mask)
+    squared = squared_to_other_label_mm2(xp.astype(mask, xp.uint8), spacings_mm, engine=engine)
+    single = _single_label(squared)
+    distance = _root(squared)
+    if is_torch(mask):
+        distance = xp.where(mask, -distance, distance)
+    else:
+        np.negative(distance, out=distance, where=mask)
+    return _filled(distance, single, [0.0] * len(spacings_mm))
 
 
-def distance_to_mm(
-    mask: NDArray[np.bool_], spacings_mm: Spacings, *, engine: str | None = None
-) -> NDArray[np.float32]:
+def distance_to_mm(mask: Array, spacings_mm: Spacings, *, engine: str | None = None) -> Array:
     """Distance in mm to the nearest voxel of the mask. mask (b *s) -> (b *s) float32.
 
     0 on the mask, and everywhere in an image where the mask is empty.
     """
-    distance = signed_distance_mm(mask, spacings_mm, engine=engine)
-    return np.maximum(distance, 0.0, out=distance)
+    return namespace(mask).clip(signed_distance_mm(mask, spacings_mm, engine=engine), 0.0, None)
+
+
+def _root(squared: Array) -> Array:
+    """Square root, in place: the squares are ours."""
+    return squared.sqrt_() if is_torch(squared) else np.sqrt(squared, out=squared)
+
+
+def _single_label(squared: Array) -> Array:
+    """Which images hold one label only: one infinite voxel means all are. (b *s) -> (b)."""
+    xp = namespace(squared)
+    if 0 in squared.shape:
+        return xp.zeros(squared.shape[0], dtype=xp.bool, **on_device(squared))
+    return xp.isinf(xp.reshape(squared, (squared.shape[0], -1))[:, 0])
+
+
+def _filled(distance: Array, single: Array, values: Sequence[float]) -> Array:
+    """Distances with a value for each image in place of infinity."""
+    if not is_torch(distance):
+        for image in np.flatnonzero(single):
+            distance[image] = values[int(image)]
+        return distance
+    # Without a look at the values, which would make the CPU wait for the GPU.
+    xp, shape = namespace(distance), (-1, *[1] * (distance.ndim - 1))
+    given = xp.asarray(list(values), dtype=distance.dtype, device=distance.device)
+    return xp.where(xp.reshape(single, shape), xp.reshape(given, shape), distance)

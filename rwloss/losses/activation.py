@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+from rwloss.errors import RWLossError
+from rwloss.once import once
 
 Activation = Literal["softmax", "sigmoid", "none"]
 
@@ -24,14 +26,15 @@ class Probabilities:
     output: Tensor
     normalized: bool = False
 
-    @cached_property
+    @once
     def log(self) -> Tensor:
         """Natural logarithms of the probabilities. (b k *s)."""
         if self.normalized:
+            # A probability of exactly 0 has no finite logarithm, and gets no gradient from it.
             return self.output.clamp_min(torch.finfo(self.output.dtype).tiny).log()
         return functional.log_softmax(self.output, dim=1)
 
-    @cached_property
+    @once
     def values(self) -> Tensor:
         """Probabilities. (b k *s)."""
         if self.normalized:
@@ -46,9 +49,22 @@ def probabilities(output: Tensor, activation: Activation) -> Probabilities:
 
     With "sigmoid" each channel becomes a two-class problem of its own, (b k *s) -> (b·k 2 *s):
     softmax([0, x]) is [1 - sigmoid(x), sigmoid(x)], so that overlapping masks need no other code.
+
+    Raises RWLossError where "none" is given logits.
     """
     wide = output.to(torch.promote_types(output.dtype, torch.float32))
     if activation == "sigmoid":
         wide = wide.flatten(0, 1)
         wide = torch.stack([torch.zeros_like(wide), wide], dim=1)
+    if activation == "none" and not torch.compiler.is_compiling():
+        outside = (wide < -_ROUNDING) | (wide > 1 + _ROUNDING)
+        if bool(outside.any()):
+            raise RWLossError(
+                f"expected probabilities of 0 to 1, got {float(wide[outside][0].detach()):g}: "
+                'with activation="none" the network must give probabilities; for logits use '
+                '"softmax" or "sigmoid"'
+            )
     return Probabilities(wide, normalized=activation == "none")
+
+
+_ROUNDING = 1e-2  # of bfloat16

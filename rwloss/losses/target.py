@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from rwloss.errors import RWLossError
+from rwloss.regions import IGNORED, checked_labels
 
 
 def as_labels(logits: Tensor, target: Tensor) -> Tensor:
@@ -15,6 +16,7 @@ def as_labels(logits: Tensor, target: Tensor) -> Tensor:
     is not one-hot.
     """
     check_logits(logits)
+    _check_tensor("target", target)
     batch, k, *spatial = logits.shape
     if list(target.shape) == [batch, *spatial]:
         return target
@@ -39,12 +41,14 @@ def as_labels(logits: Tensor, target: Tensor) -> Tensor:
     )
 
 
-def as_masks(logits: Tensor, target: Tensor) -> Tensor:
+def as_masks(logits: Tensor, target: Tensor, ignore_index: int | None = None) -> Tensor:
     """Masks (b k *s) of 0 and 1, one for each channel; they may overlap.
 
-    Raises RWLossError for another shape than the logits', or for other values.
+    ignore_index: a third value that is allowed. Raises RWLossError for another shape than the
+    logits', or for other values.
     """
     check_logits(logits)
+    _check_tensor("target", target)
     if target.shape != logits.shape:
         if logits.shape[1] == 1 and list(target.shape) == [len(logits), *logits.shape[2:]]:
             target = target[:, None]
@@ -54,17 +58,33 @@ def as_masks(logits: Tensor, target: Tensor) -> Tensor:
                 'activation="sigmoid" expected a mask of 0 and 1 for each channel'
             )
     if not torch.compiler.is_compiling():
-        wrong = (target != 0) & (target != 1)
-        if bool(wrong.any()):
+        wrong = target[(target != 0) & (target != 1)]
+        if ignore_index is not None:  # compared wide: torch wraps what a narrow type can't hold
+            wrong = wrong[wrong.double() != ignore_index]
+        if wrong.numel():
             raise RWLossError(
-                f"expected masks of 0 and 1, got {float(target[wrong][0]):g}: with "
+                f"expected masks of 0 and 1, got {float(wrong[0]):g}: with "
                 'activation="sigmoid" every channel is a mask; for class labels use "softmax"'
             )
     return target
 
 
+def whole_labels(labels: Tensor, num_classes: int, ignore_index: int | None) -> Tensor:
+    """Labels as whole numbers of 0..num_classes-1, and -1 where ignored. (b *s).
+
+    Raises RWLossError that names the offending value; in a compiled graph, which can't read
+    values, nothing is checked.
+    """
+    if not torch.compiler.is_compiling():
+        checked: Tensor = checked_labels(labels, num_classes, ignore_index)
+        return checked
+    labels = labels.long()
+    return labels if ignore_index is None else labels.where(labels != ignore_index, IGNORED)
+
+
 def as_voxel_mask(logits: Tensor, mask: Tensor) -> Tensor:
     """Which voxels count, (b *s) boolean, from (b *s) or (b 1 *s)."""
+    _check_tensor("mask", mask)
     batch, _, *spatial = logits.shape
     if list(mask.shape) == [batch, 1, *spatial]:
         mask = mask[:, 0]
@@ -78,7 +98,16 @@ def as_voxel_mask(logits: Tensor, mask: Tensor) -> Tensor:
 
 def check_logits(logits: Tensor) -> None:
     """Logits must be (b k *s) with *s 2-D or 3-D."""
+    _check_tensor("logits", logits)
     if logits.ndim not in {4, 5}:
         raise RWLossError(
             f"expected logits (b k *s) with *s 2-D or 3-D, got shape {tuple(logits.shape)}"
+        )
+
+
+def _check_tensor(what: str, given: object) -> None:
+    if not isinstance(given, Tensor):
+        raise RWLossError(
+            f"expected {what} as a tensor, got {type(given).__name__}: a list is for deep "
+            "supervision, where the logits are one too; for arrays use torch.as_tensor"
         )

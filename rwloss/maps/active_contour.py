@@ -19,7 +19,10 @@ class ActiveContour(MapGenerator):
 
     name: ClassVar[str] = "active_contour"
     tags: ClassVar[MapTags] = MapTags(
-        stable=True, signed=False, commutes_with=frozenset({"flip", "rot90", "crop"})
+        stable=True,
+        signed=False,
+        unit="unitless",
+        commutes_with=frozenset({"flip", "rot90", "crop"}),
     )
     citation: ClassVar[str] = (
         "Region term of Chen et al., Learning Active Contour Models for Medical Image "

@@ -30,7 +30,7 @@ class ClassWeighted(MapGenerator):
 
     name: ClassVar[str] = "class_weighted"
     tags: ClassVar[MapTags] = MapTags(
-        stable=True, signed=True, commutes_with=frozenset({"flip", "rot90"})
+        stable=True, signed=True, unit="unitless", commutes_with=frozenset({"flip", "rot90"})
     )
     citation: ClassVar[str] = (
         "Valverde & Tohka, Pattern Recognition 2023, arXiv 2108.01405 (class-weighted map); "

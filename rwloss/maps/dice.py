@@ -27,7 +27,7 @@ class Dice(LossTerm):
 
     name: ClassVar[str] = "dice"
     tags: ClassVar[MapTags] = MapTags(
-        stable=False, signed=True, commutes_with=frozenset({"flip", "rot90"})
+        stable=False, signed=True, unit="unitless", commutes_with=frozenset({"flip", "rot90"})
     )
     citation: ClassVar[str] = "Milletari et al., V-Net, 3DV 2016, arXiv 1606.04797 (Σ p, not Σ p²)"
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
 
 from rwloss.arrays import Array, from_numpy, is_torch, to_numpy
 from rwloss.errors import RWLossError
 from rwloss.maps.generator import MapGenerator
+from rwloss.once import once
 from rwloss.regions import IGNORED, Regions
 from rwloss.rwmap import RWMap
 
@@ -34,12 +36,12 @@ class Prediction:
     spacings_mm: tuple[tuple[float, ...], ...]
     first: int = 0
 
-    @cached_property
+    @once
     def probs(self) -> Tensor:
         """Probabilities, 0 at voxels that do not count. (b c *s)."""
         return self.log_probs.exp() * self.counted
 
-    @cached_property
+    @once
     def num_counted(self) -> Tensor:
         """Number of voxels that count in the whole batch, at least 1. ()."""
         return self.counted.sum().clamp_min(1.0)
@@ -104,23 +106,44 @@ class LossTerm(MapGenerator):
             )
         import torch
 
-        labels = regions.labels if is_torch(regions.labels) else torch.tensor(regions.labels)
-        given = probs if is_torch(probs) else torch.tensor(to_numpy(probs))
+        labels, given = _as_tensor(regions.labels), _as_tensor(probs)
         expected = (labels.shape[0], regions.num_classes, *labels.shape[1:])
         if tuple(given.shape) != tuple(expected):
             raise RWLossError(f"{self.name}: probs {tuple(given.shape)}, expected {expected}")
         wide = torch.promote_types(given.dtype, torch.float32)
-        # A loss may divide by a probability: 1e-30 keeps the quotient finite in float32.
-        leaf = given.detach().to(wide).clamp_min(1e-30).requires_grad_()
-        with torch.enable_grad(), torch.autocast(leaf.device.type, enabled=False):
-            prediction = Prediction.of(leaf.log(), labels, regions.spacings_mm)
+        with (
+            torch.inference_mode(False),
+            torch.enable_grad(),
+            torch.autocast(given.device.type, enabled=False),
+        ):
+            # A loss may divide by a probability: 1e-30 keeps the quotient finite in float32.
+            leaf = given.detach().clone().to(wide).clamp_min(1e-30).requires_grad_()
+            prediction = Prediction.of(leaf.log(), labels.clone(), regions.spacings_mm)
+            value = self.loss(prediction)
+            if not value.requires_grad:
+                raise RWLossError(
+                    f"{self.name}: the loss does not depend on the probabilities, or was computed "
+                    "without gradient (detached, or through NumPy), so it has no map"
+                )
             (gradient,) = torch.autograd.grad(
-                self.loss(prediction), leaf, allow_unused=True, materialize_grads=True
+                value, leaf, allow_unused=True, materialize_grads=True
             )
         values = gradient * (regions.num_classes * prediction.num_counted)
         if is_torch(regions.labels):
             return RWMap.from_dense(regions.labels, values)
         return RWMap.from_dense(regions.labels, from_numpy(to_numpy(values), regions.labels))
+
+
+def _as_tensor(values: Array) -> Tensor:
+    """An array as a tensor; NumPy's are copied: torch refuses negative strides and few types."""
+    import torch
+
+    if is_torch(values):
+        return values
+    numbers = to_numpy(values)
+    whole = numbers.dtype.kind in "biu"
+    dtype = np.dtype(np.int64) if whole else numbers.dtype.newbyteorder("=")
+    return torch.from_numpy(np.array(numbers, dtype=dtype, order="C"))
 
 
 def from_loss(

@@ -6,6 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 from rwloss.arrays import Array
@@ -138,11 +139,9 @@ class Expression(ABC):
 
     def __mul__(self, factor: object) -> Expression:
         """The expression times a number."""
-        if isinstance(factor, bool) or not isinstance(factor, (int, float)):
+        if isinstance(factor, bool) or not isinstance(factor, Real):
             return NotImplemented
-        if not math.isfinite(factor):
-            raise RWLossError(f"expected a finite weight for {self}, got {factor}")
-        return weighted_sum([(float(factor), self)])
+        return weighted_sum([(as_float(factor), self)])
 
     __rmul__ = __mul__
 
@@ -184,7 +183,7 @@ class Sum(Expression):
         text = ""
         for weight, term in self.terms:
             sign = (" - " if weight < 0 else " + ") if text else ("-" if weight < 0 else "")
-            size = "" if abs(weight) == 1 else f"{_number(abs(weight))} * "
+            size = "" if abs(weight) == 1 else f"{number_text(abs(weight))} * "
             text += f"{sign}{size}{term}"
         return text
 
@@ -199,11 +198,27 @@ def weighted_sum(pairs: Iterable[tuple[float, Expression]]) -> Expression:
         inner = expression.terms if isinstance(expression, Sum) else ((1.0, expression),)
         for factor, term in inner:
             weights[term] = weights.get(term, 0.0) + weight * factor
+    for term, weight in weights.items():
+        if not math.isfinite(weight):
+            raise RWLossError(f"expected a finite weight for {term}, got {weight}")
     kept = {term: weight for term, weight in weights.items() if weight != 0.0}
     terms = tuple((weight, term) for term, weight in (kept or weights).items())
     if len(terms) == 1 and terms[0][0] == 1.0:
         return terms[0][1]
     return Sum(terms)
+
+
+def as_float(number: Real | float) -> float:
+    """A number as a float; infinity where it is too large for one."""
+    try:
+        return float(number)
+    except OverflowError:
+        return math.inf if number > 0 else -math.inf
+
+
+def number_text(value: float) -> str:
+    """A number as short as it can be read back exactly."""
+    return repr(int(value)) if value == int(value) and abs(value) < 1e15 else repr(value)
 
 
 def in_brackets(expression: Expression) -> str:
@@ -213,8 +228,3 @@ def in_brackets(expression: Expression) -> str:
 
 def _scaled(rwmap: RWMap, weight: float) -> RWMap:
     return rwmap if weight == 1.0 else rwmap * weight
-
-
-def _number(value: float) -> str:
-    """A number as short as it can be read back exactly."""
-    return repr(int(value)) if value == int(value) and abs(value) < 1e15 else repr(value)

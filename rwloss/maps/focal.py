@@ -25,7 +25,7 @@ class Focal(LossTerm):
 
     name: ClassVar[str] = "focal"
     tags: ClassVar[MapTags] = MapTags(
-        stable=True, signed=True, commutes_with=frozenset({"flip", "rot90"})
+        stable=True, signed=True, unit="unitless", commutes_with=frozenset({"flip", "rot90"})
     )
     citation: ClassVar[str] = (
         "Lin et al., Focal Loss for Dense Object Detection, ICCV 2017, arXiv 1708.02002 (eq. 4)"

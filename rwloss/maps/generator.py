@@ -20,12 +20,14 @@ from rwloss.spelling import nearest
 class MapTags:
     """What a generator promises; the conformance tests hold it to that.
 
-    stable: no violating voxel, whatever the labels. signed: has values below 0. commutes_with:
+    stable: no violating voxel, whatever the labels. signed: has values below 0. unit: of the
+    values, for pictures and tables, "" for unknown. commutes_with:
     moves of the labels after which moving the map gives the same as making it anew.
     """
 
     stable: bool = False
     signed: bool = True
+    unit: str = ""
     commutes_with: frozenset[str] = frozenset()
 
 
@@ -54,7 +56,7 @@ class MapGenerator(Expression):
     @property
     def unit(self) -> str:
         """Unit of the map's values, for pictures and tables."""
-        return "unitless"
+        return self.tags.unit
 
     @abstractmethod
     def compute(self, regions: Regions) -> RWMap:
@@ -127,12 +129,14 @@ def _hints(generator: type[MapGenerator]) -> dict[str, Any]:
 
 
 def _checked(generator: type[MapGenerator], name: str, value: Any) -> Any:
-    from pydantic import TypeAdapter, ValidationError
+    from pydantic import ConfigDict, TypeAdapter, ValidationError
 
     if isinstance(value, list):  # what people write for a tuple; a set would lose the order
         value = tuple(value)
     try:
-        return TypeAdapter(_hints(generator)[name]).validate_python(value, strict=True)
+        # The text of a generator has no way to write infinity.
+        adapter = TypeAdapter(_hints(generator)[name], config=ConfigDict(allow_inf_nan=False))
+        return adapter.validate_python(value, strict=True)
     except ValidationError as error:
         wanted = "; or ".join(dict.fromkeys(item["msg"] for item in error.errors()))
         raise RWLossError(f"{generator.name}({name}={value!r}): {wanted}") from error

@@ -40,6 +40,11 @@ class HausdorffDT(LossTerm):
         if not self.alpha > 0:
             raise RWLossError(f"hausdorff_dt: expected alpha above 0, got {self.alpha}")
 
+    @property
+    def unit(self) -> str:
+        """mm to the power of alpha."""
+        return f"mm^{self.alpha:g}"
+
     def loss(self, prediction: Prediction) -> Tensor:
         """Mean over voxels that count, images and classes. ()."""
         probs, truth = prediction.probs, prediction.one_hot

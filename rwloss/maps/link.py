@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
+from numbers import Real
 
-from rwloss.arrays import Array, namespace
+from rwloss.arrays import Array, from_numpy, is_torch, namespace, to_numpy
 from rwloss.errors import RWLossError
-from rwloss.maps.expression import Expression, Leaf, in_brackets
+from rwloss.maps.expression import Expression, Leaf, in_brackets, number_text
 from rwloss.regions import Regions
 from rwloss.rwmap import RWMap
 
@@ -31,7 +31,7 @@ class Linked(Expression):
 
     def __post_init__(self) -> None:
         """Links are for sums of static stable terms with weights above 0."""
-        if isinstance(self.q, bool) or not (math.isfinite(self.q) and 0 <= self.q <= 1):
+        if isinstance(self.q, bool) or not (isinstance(self.q, Real) and 0 <= self.q <= 1):
             raise RWLossError(f"with_link: expected 0 <= q <= 1, got {self.q!r}")
         object.__setattr__(self, "q", float(self.q))
         for leaf in self.inner.leaves():
@@ -60,23 +60,32 @@ class Linked(Expression):
         if probs is None:
             raise RWLossError(f"{self} depends on the prediction: call it with probs (b k *s)")
         rwmap = self.inner(regions)
+        true_prob = self._at_true(rwmap, probs)
         xp = namespace(rwmap.labels)
-        true_prob = xp.zeros_like(probs[:, 0])
-        for k in range(rwmap.num_classes):
-            true_prob = xp.where(rwmap.labels == k, probs[:, k], true_prob)
         # A probability of 0 would make an infinite map; 1e-30 is finite in float32 for q = 0 too.
-        factor = xp.clip(true_prob, 1e-30, None) ** (self.q - 1.0)
-        weight = rwmap.weight()
-        return RWMap.compact(
-            rwmap.labels,
-            rwmap.num_classes,
-            true=-weight * xp.astype(factor, weight.dtype),
-            other=xp.zeros_like(weight),
-        )
+        true = -rwmap.weight() * xp.clip(true_prob, 1e-30, None) ** (self.q - 1.0)
+        return RWMap.compact(rwmap.labels, rwmap.num_classes, true=true, other=xp.zeros_like(true))
+
+    def _at_true(self, rwmap: RWMap, probs: Array) -> Array:
+        """Probability of the true class, as a constant in float32 at least. (b *s)."""
+        labels = rwmap.labels
+        expected = (labels.shape[0], rwmap.num_classes, *labels.shape[1:])
+        if tuple(probs.shape) != tuple(expected):
+            raise RWLossError(f"{self}: probs {tuple(probs.shape)}, expected {tuple(expected)}")
+        xp = namespace(probs)
+        probs = probs.detach() if is_torch(probs) else probs
+        probs = xp.astype(probs, xp.result_type(probs.dtype, xp.float32), copy=False)
+        if is_torch(probs) != is_torch(labels):
+            probs = from_numpy(to_numpy(probs), labels)
+        xp = namespace(labels)
+        found = xp.zeros_like(probs[:, 0])
+        for k in range(rwmap.num_classes):
+            found = xp.where(labels == k, probs[:, k], found)
+        return found
 
     def __str__(self) -> str:
         """Canonical text, such as "rectified.with_link(0.5)"."""
-        return f"{in_brackets(self.inner)}.with_link({self.q:g})"
+        return f"{in_brackets(self.inner)}.with_link({number_text(self.q)})"
 
 
 def is_stable(term: Expression) -> bool:

@@ -8,19 +8,25 @@ blend(generalized_dice, boundary, schedule='rebalance')
 from __future__ import annotations
 
 import ast
+import math
+import re
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 from rwloss.errors import RWLossError
 from rwloss.maps.expression import Expression
-from rwloss.maps.registry import get, names
+from rwloss.maps.generator import parameters
+from rwloss.maps.registry import get, load, names
 from rwloss.maps.schedule import blend
 from rwloss.spelling import nearest
 
 _METHODS = ("stabilized", "with_link")
+_BLEND = ("region", "boundary", "schedule", "alpha", "step")
 _LONGEST = 10_000  # characters; far more than anyone writes, and Python's own parser has limits
 
 _Value: TypeAlias = Expression | float
+_Place: TypeAlias = ast.expr | ast.keyword
+_Made = TypeVar("_Made")
 
 
 def parse(text: str) -> Expression:
@@ -36,15 +42,19 @@ def parse(text: str) -> Expression:
     """
     if len(text) > _LONGEST:
         raise RWLossError(f"map of {len(text)} characters: expected {_LONGEST} at most")
-    text = text.strip().replace("\n", " ")  # one line, so that a column is a place
+    text = re.sub(r"\s", " ", text).strip()  # one line, so that a column is a place
     try:
         tree = ast.parse(text, mode="eval")
     except SyntaxError as error:
-        raise _error(text, (error.offset or 1) - 1, str(error.msg)) from error
+        # Offset 0 is the end of the text.
+        column = error.offset - 1 if error.offset else len(text)
+        raise _error(text, column, str(error.msg)) from error
     except (ValueError, MemoryError, RecursionError) as error:
         raise RWLossError(f"map {text[:80]!r} does not parse: {error}") from error
     try:
-        value = _Reader(text).read(tree.body)
+        reader = _Reader(text)
+        reader.check_numbers(tree)
+        value = reader.read(tree.body)
     except RecursionError as error:
         raise RWLossError(f"map {text[:80]!r} is nested too deep") from error
     if not isinstance(value, Expression):
@@ -58,12 +68,21 @@ class _Reader:
     def __init__(self, text: str) -> None:
         self.text = text
 
+    def check_numbers(self, tree: ast.Expression) -> None:
+        """Refuse numbers that no float can hold, before anything is done with them."""
+        for node in ast.walk(tree):
+            match node:
+                case ast.Constant(value=int() as number) if number.bit_length() > 1023:
+                    raise self._wrong(node, "this number is too large")
+                case ast.Constant(value=float() as number) if math.isinf(number):
+                    raise self._wrong(node, "this number is too large")
+
     def read(self, node: ast.expr) -> _Value:
         """Any part of an expression."""
         value: _Value
         match node:
             case ast.Name():
-                value = self._call(node, node, {})
+                value = self._generator(node, [])
             case ast.Constant(value=int() | float() as number) if not isinstance(number, bool):
                 value = float(number)
             case ast.UnaryOp(op=ast.USub() | ast.UAdd() as sign, operand=operand):
@@ -74,12 +93,13 @@ class _Reader:
             case ast.Call(func=ast.Name(id="blend")):
                 value = self._blend(node)
             case ast.Call(func=ast.Name() as function):
+                self._check_name(function)
                 if node.args:
                     name = function.id
                     raise self._wrong(
                         node.args[0], f"give {name}'s parameters by keyword: {name}(parameter=...)"
                     )
-                value = self._call(function, function, self._keywords(node))
+                value = self._generator(function, node.keywords)
             case ast.Call(func=ast.Attribute(value=inner, attr=method)):
                 value = self._method(node, inner, method)
             case _:
@@ -90,20 +110,30 @@ class _Reader:
                 )
         return value
 
-    def _call(self, node: ast.expr, function: ast.Name, keywords: dict[str, Any]) -> Expression:
-        return self._checked(node, lambda: self._generator(function, function.id, keywords))
+    def _generator(self, function: ast.Name, keywords: list[ast.keyword]) -> Expression:
+        self._check_name(function)
+        name, given = function.id, self._keywords(keywords)
+        known = self._checked(function, lambda: parameters(load(name)))
+        unknown = (keyword for keyword in keywords if keyword.arg not in known)
+        return self._checked(next(unknown, function), lambda: get(name, **given))
 
-    def _generator(self, node: ast.Name, name: str, parameters: dict[str, Any]) -> Expression:
+    def _check_name(self, node: ast.Name) -> None:
+        name = node.id
         if name in _METHODS:
             raise self._wrong(node, f"{name} comes after a map: rectified.{name}(...)")
-        if name not in names() and nearest(name, ["blend"]):
-            raise self._wrong(node, f"unknown map {name!r}{nearest(name, [*names(), 'blend'])}")
-        return get(name, **parameters)
+        if name == "blend":
+            raise self._wrong(node, "blend mixes two maps: blend(region, boundary, schedule=...)")
+        if name not in names():
+            known = [*names(), "blend"]
+            raise self._wrong(
+                node,
+                f"unknown map {name!r}{nearest(name, known)}; there are: {', '.join(known)}",
+            )
 
     def _method(self, call: ast.Call, inner: ast.expr, method: str) -> Expression:
         expression = self._map(inner)
         numbers = [self._constant(argument) for argument in call.args]
-        keywords = self._keywords(call)
+        keywords = self._keywords(call.keywords)
         if method == "stabilized" and not numbers and not keywords:
             return self._checked(call, expression.stabilized)
         if method == "with_link" and len(numbers) + len(keywords) == 1 and set(keywords) <= {"q"}:
@@ -115,12 +145,19 @@ class _Reader:
 
     def _blend(self, call: ast.Call) -> Expression:
         sides: list[Any] = [self._side(argument) for argument in call.args]
+        for keyword in call.keywords:
+            if keyword.arg is not None and keyword.arg not in _BLEND:
+                raise self._wrong(
+                    keyword,
+                    f"blend has no parameter {keyword.arg!r}{nearest(keyword.arg, _BLEND)}; "
+                    f"it has: {', '.join(_BLEND)}",
+                )
         keywords: dict[str, Any] = {
             keyword.arg: self._side(keyword.value)
             for keyword in call.keywords
             if keyword.arg in {"region", "boundary"}
         }
-        keywords |= self._keywords(call, leave_out=("region", "boundary"))
+        keywords |= self._keywords(call.keywords, leave_out=("region", "boundary"))
         return self._checked(call, lambda: blend(*sides, **keywords))
 
     def _side(self, node: ast.expr) -> Expression:
@@ -156,14 +193,16 @@ class _Reader:
                     node, "a map and a number can't be added: did you mean to multiply with *?"
                 )
             case ast.Add():
-                return left + right  # type: ignore[operator]
+                return self._checked(node, lambda: left + right)  # type: ignore[operator]
             case ast.Sub():
-                return left - right  # type: ignore[operator]
+                return self._checked(node, lambda: left - right)  # type: ignore[operator]
         raise self._wrong(node, "expected +, - or *")
 
-    def _keywords(self, call: ast.Call, leave_out: tuple[str, ...] = ()) -> dict[str, Any]:
+    def _keywords(
+        self, keywords: list[ast.keyword], leave_out: tuple[str, ...] = ()
+    ) -> dict[str, Any]:
         values: dict[str, Any] = {}
-        for keyword in call.keywords:
+        for keyword in keywords:
             if keyword.arg is None:
                 raise self._wrong(keyword.value, "** is not allowed: write the parameters out")
             if keyword.arg in values:
@@ -180,7 +219,7 @@ class _Reader:
                 node, "expected a constant: a number, a text in quotes, None or a tuple of them"
             ) from None
 
-    def _checked(self, node: ast.expr, make: Callable[[], Expression]) -> Expression:
+    def _checked(self, node: _Place, make: Callable[[], _Made]) -> _Made:
         """What `make` gives; its complaint, pointed at the place in the text."""
         try:
             return make()
@@ -189,7 +228,7 @@ class _Reader:
         except (RWLossError, TypeError) as error:
             raise self._wrong(node, str(error)) from error
 
-    def _wrong(self, node: ast.expr, message: str) -> RWLossError:
+    def _wrong(self, node: _Place, message: str) -> RWLossError:
         return _error(self.text, _column(self.text, node), message)
 
 
@@ -199,8 +238,7 @@ class _PointedError(RWLossError):
 
 def _error(text: str, column: int, message: str) -> RWLossError:
     """An error with the text and a mark under the column, counted from 0."""
-    line = text.splitlines()[0] if text else ""
-    shown, mark = (line, column) if len(line) <= 100 else _window(line, column)
+    shown, mark = (text, column) if len(text) <= 100 else _window(text, column)
     return _PointedError(f"map, column {column + 1}: {message}\n  {shown}\n  {' ' * mark}^")
 
 
@@ -209,7 +247,6 @@ def _window(line: str, column: int) -> tuple[str, int]:
     return line[start : start + 100], column - start
 
 
-def _column(text: str, node: ast.expr) -> int:
+def _column(text: str, node: _Place) -> int:
     """Column in characters; ast counts bytes."""
-    line = text.splitlines()[node.lineno - 1] if text else ""
-    return len(line.encode()[: node.col_offset].decode(errors="ignore"))
+    return len(text.encode()[: node.col_offset].decode(errors="ignore"))

@@ -39,7 +39,7 @@ class Rectified(MapGenerator):
 
     name: ClassVar[str] = "rectified"
     tags: ClassVar[MapTags] = MapTags(
-        stable=True, signed=True, commutes_with=frozenset({"flip", "rot90"})
+        stable=True, signed=True, unit="unitless", commutes_with=frozenset({"flip", "rot90"})
     )
     citation: ClassVar[str] = (
         "Valverde & Tohka, Region-wise Loss for Biomedical Image Segmentation, Pattern "

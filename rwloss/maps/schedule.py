@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from numbers import Real
 from typing import Literal, get_args
 
 from rwloss.arrays import Array
 from rwloss.errors import RWLossError
-from rwloss.maps.expression import Expression, Leaf, weighted_sum
+from rwloss.maps.expression import Expression, Leaf, as_float, weighted_sum
 from rwloss.regions import Regions
 from rwloss.rwmap import RWMap
 from rwloss.spelling import nearest
@@ -42,19 +43,28 @@ class Blend(Expression):
     step: float | None = 0.01
 
     def __post_init__(self) -> None:
-        """Check the strategy's name and numbers."""
+        """Check the sides, the strategy's name and numbers."""
+        for side in ("region", "boundary"):
+            if not isinstance(getattr(self, side), Expression):
+                raise RWLossError(f"blend: expected a map as {side}, got {getattr(self, side)!r}")
         if self.schedule not in get_args(ScheduleName):
             raise RWLossError(
                 f"unknown schedule {self.schedule!r}{nearest(str(self.schedule), _NAMES)}; "
                 f"there are: {', '.join(_NAMES)}"
             )
         for name, value in (("alpha", self.alpha), ("step", self.step)):
-            if value is not None and not (math.isfinite(value) and value >= 0):
+            if value is None and name == "step":
+                continue
+            if isinstance(value, bool) or not (isinstance(value, Real) and value >= 0):
                 raise RWLossError(f"blend: expected {name} of 0 or more, got {value!r}")
+            if not math.isfinite(as_float(value)):
+                raise RWLossError(f"blend: expected a finite {name}")
+            object.__setattr__(self, name, float(value))
 
     def weights(self, epoch: int, total: int | None = None) -> tuple[float, float]:
         """Weights of region and boundary at an epoch (0 is the first)."""
-        moved = self._step(total) * epoch
+        # At the first epoch nothing has moved, whatever the number of epochs.
+        moved = self._step(total) * epoch if epoch and self.schedule != "constant" else 0.0
         match self.schedule:
             case "rebalance":
                 alpha = max(0.01, 1.0 - moved)
@@ -75,7 +85,8 @@ class Blend(Expression):
     def needs_total(self) -> bool:
         """Whether this schedule spreads over the run, or one inside does."""
         sides = (self.region, self.boundary)
-        return self.step is None or any(side.needs_total for side in sides)
+        spreads = self.step is None and self.schedule != "constant"
+        return spreads or any(side.needs_total for side in sides)
 
     def __call__(self, regions: Regions, probs: Array | None = None) -> RWMap:
         """The map at the first epoch; a loss follows `set_epoch`."""

@@ -34,6 +34,11 @@ class Stabilized(Expression):
         """Whether the map inside is."""
         return self.inner.is_static
 
+    @property
+    def unit(self) -> str:
+        """That of the map inside."""
+        return self.inner.unit
+
     def __call__(self, regions: Regions, probs: Array | None = None) -> RWMap:
         """The projected map, compact. labels (b *s)."""
         return self.inner(regions, probs).stabilized()

@@ -28,7 +28,7 @@ class Tversky(LossTerm):
 
     name: ClassVar[str] = "tversky"
     tags: ClassVar[MapTags] = MapTags(
-        stable=False, signed=True, commutes_with=frozenset({"flip", "rot90"})
+        stable=False, signed=True, unit="unitless", commutes_with=frozenset({"flip", "rot90"})
     )
     citation: ClassVar[str] = "Salehi et al., MLMI 2017, arXiv 1706.05721 (eq. 3)"
 
@@ -56,8 +56,9 @@ class Tversky(LossTerm):
 class FocalTversky(Tversky):
     """(1 - Tversky index)^(1 / gamma), the mean over images and classes.
 
-    gamma: above 1 it looks more at classes that are not yet right; 4/3 is the paper's choice.
-    alpha, beta, smooth: as in `tversky`.
+    gamma: 4/3 is the paper's choice. Above 1 the push grows as a class becomes right, without limit
+    in the formula (here 1 - index counts as 1e-7 at least, with no push below); below 1 it fades.
+    alpha, beta, smooth: as in `tversky`; the paper names the two prices the other way round.
     """
 
     gamma: float = 4 / 3

@@ -44,7 +44,7 @@ class UNetBorder(MapGenerator):
 
     name: ClassVar[str] = "unet_border"
     tags: ClassVar[MapTags] = MapTags(
-        stable=True, signed=False, commutes_with=frozenset({"flip", "rot90"})
+        stable=True, signed=False, unit="unitless", commutes_with=frozenset({"flip", "rot90"})
     )
     citation: ClassVar[str] = (
         "Ronneberger et al., U-Net, MICCAI 2015, arXiv 1505.04597 (eq. 2); linear surrogate ours"

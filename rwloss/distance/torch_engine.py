@@ -1,0 +1,112 @@
+"""Squared distances in torch: the whole batch and all labels at once, on the tensor's device.
+
+Exact and separable, one axis after the other. Along an axis, with r the number of steps to the
+nearest voxel of another label on the same line and f the result so far:
+
+    D(i) = min( (spacing r(i))², min over j of f(j) + spacing² (i - j)² )
+
+No label is compared in the second term. Where j has the label of i, f(j) is a distance to another
+label, so the sum is one too. Where it has another, the sum is no less than the distance to j, and
+the first term is no more than that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+# Numbers that one step of the minimum over all pairs may hold; bounds the memory on a GPU.
+_MOST = 2**27
+
+
+def squared_to_other_label_mm2(
+    labels: Tensor, spacings_mm: Sequence[tuple[float, ...]], *, all_pairs: bool | None = None
+) -> Tensor:
+    """Squared distance in mm² of each voxel to the nearest voxel of another label.
+
+    labels (b *s), any integer type, with a spacing for each image -> (b *s) float32 on the same
+    device; infinite in an image that holds one label only.
+    all_pairs: whether the minimum is taken over all pairs of a line at once (best on a GPU), or
+    offset by offset until no nearer one can come (best on the CPU); by the device if None.
+    """
+    if labels.numel() == 0:
+        return torch.empty(labels.shape, dtype=torch.float32, device=labels.device)
+    if all_pairs is None:
+        all_pairs = labels.device.type != "cpu"
+    squared: Tensor | None = None
+    for axis in range(1, labels.ndim):
+        squares = _per_image([row[axis - 1] ** 2 for row in spacings_mm], labels)
+        # The axis goes first: its lines are then whole blocks of memory apart.
+        lines = labels.movedim(axis, 0)
+        on_line = _steps_to_other_label(lines.contiguous()).square_().mul_(squares)
+        if squared is None:
+            nearest = on_line
+        else:
+            before = squared.movedim(axis, 0).contiguous()
+            take = _minimum_of_all_pairs if all_pairs else _minimum_by_offsets
+            nearest = take(before, on_line, squares)
+        squared = nearest.movedim(0, axis)
+    assert squared is not None
+    return squared.contiguous()
+
+
+def _per_image(values: Sequence[float], labels: Tensor) -> Tensor:
+    """A number for each image, shaped to meet lines (n b ...) whose axis went first."""
+    tensor = torch.tensor(values, dtype=torch.float32, device=labels.device)
+    return tensor.reshape(1, -1, *[1] * (labels.ndim - 2))
+
+
+def _steps_to_other_label(lines: Tensor) -> Tensor:
+    """Steps along the first axis to the nearest other label. (n ...) -> (n ...) float32, or inf."""
+    n = len(lines)
+    index = torch.arange(n, dtype=torch.float32, device=lines.device)
+    index = index.reshape(-1, *[1] * (lines.ndim - 1))
+    changed = lines[1:] != lines[:-1]
+    none = index.new_full((), torch.inf)
+    # Where a run begins (but at the edge of the image), and the last such place so far.
+    begins = torch.where(changed, index[1:], -none)
+    before = torch.cat([(-none).expand(1, *lines.shape[1:]), begins.cummax(dim=0).values])
+    ends = torch.where(changed, index[:-1], none)
+    after = torch.cat([ends.flip(0).cummin(dim=0).values.flip(0), none.expand(1, *lines.shape[1:])])
+    return torch.minimum(index - before, after - index) + 1
+
+
+def _minimum_by_offsets(before: Tensor, on_line: Tensor, squares: Tensor) -> Tensor:
+    """min(on_line, min over j of before(j) + squares (i - j)²) along the first axis. (n ...)."""
+    n = len(before)
+    nearest = torch.minimum(before, on_line)
+    # A line without any finite number stays so: it must not keep the search from ending.
+    dead = torch.isinf(before).all(dim=0) & torch.isinf(on_line).all(dim=0)
+    smallest = float(squares.min())
+    scratch = torch.empty_like(before)
+    for offset in range(1, n):
+        # No candidate from here on is below smallest * offset².
+        if offset % 4 == 1:
+            farthest = nearest.masked_fill(dead, 0.0).max() if dead.any() else nearest.max()
+            if float(farthest) <= smallest * offset**2:
+                break
+        left, room = n - offset, scratch[: n - offset]
+        cost = squares * offset**2
+        torch.add(before[offset:], cost, out=room)
+        torch.minimum(nearest[:left], room, out=nearest[:left])
+        torch.add(before[:left], cost, out=room)
+        torch.minimum(nearest[offset:], room, out=nearest[offset:])
+    return nearest
+
+
+def _minimum_of_all_pairs(before: Tensor, on_line: Tensor, squares: Tensor) -> Tensor:
+    """The same by one reduction over (i, j), in parts that keep memory bounded. (n ...)."""
+    n = len(before)
+    index = torch.arange(n, dtype=torch.float32, device=before.device)
+    steps = (index[:, None] - index).square_()  # (i j)
+    lines = before.reshape(n, -1).T  # (l j)
+    scale = squares.expand(1, *before.shape[1:]).reshape(-1)
+    reached = torch.empty_like(lines)
+    at_once = max(1, _MOST // (n * n))
+    for first in range(0, len(lines), at_once):
+        part = slice(first, first + at_once)
+        sums = scale[part, None, None] * steps + lines[part, None, :]
+        torch.amin(sums, dim=2, out=reached[part])
+    return torch.minimum(reached.T.reshape(before.shape), on_line)

@@ -1,0 +1,71 @@
+"""Counts, maxima and look-ups by class, for NumPy arrays and torch tensors on any device."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rwloss.arrays import Array, is_torch, namespace, on_device
+
+
+def counts(labels: Array, num_classes: int) -> Array:
+    """Voxels of each class in each image; labels below 0 do not count. (b *s) -> (b k), int64."""
+    if is_torch(labels):
+        xp = namespace(labels)
+        ones = xp.ones((1, 1), dtype=xp.int64, device=labels.device).expand(*_flat(labels).shape)
+        return _empty(labels, num_classes, xp.int64).scatter_add_(1, _index(labels), ones)[:, 1:]
+    found = np.zeros((len(labels), num_classes), dtype=np.int64)
+    for image, row in zip(labels, found, strict=True):
+        row[:] = np.bincount(_index(image).reshape(-1), minlength=num_classes + 1)[1:]
+    return found
+
+
+def maxima(values: Array, labels: Array, num_classes: int) -> Array:
+    """Largest value of each class in each image, 0 where absent or below. (b *s) -> (b k)."""
+    if is_torch(values):
+        empty = _empty(labels, num_classes, values.dtype)
+        return empty.scatter_reduce_(1, _index(labels), values.flatten(1), "amax")[:, 1:]
+    from scipy.ndimage import find_objects
+
+    peaks = np.zeros((len(values), num_classes), dtype=values.dtype)
+    for image, there, row in zip(values, labels, peaks, strict=True):
+        # Only the bounding box of a class has to be read for its maximum.
+        for k, box in enumerate(find_objects(_shifted(there), num_classes)):
+            if box is not None:
+                row[k] = np.max(np.where(there[box] == k, image[box], 0), initial=0)
+    return peaks
+
+
+def look_up(table: Array, labels: Array) -> Array:
+    """Each voxel gets the value of its class, 0 below class 0. (b k), (b *s) -> (b *s)."""
+    if is_torch(table):
+        xp = namespace(table)
+        padded = xp.concat([xp.zeros_like(table[:, :1]), table], axis=1)
+        return padded.gather(1, _index(labels)).reshape(labels.shape)
+    padded = np.concatenate([np.zeros_like(table[:, :1]), table], axis=1)
+    found = np.empty(labels.shape, dtype=table.dtype)
+    for row, image, out in zip(padded, labels, found, strict=True):
+        np.take(row, _index(image), out=out, mode="clip")
+    return found
+
+
+def _flat(labels: Array) -> Array:
+    return labels.flatten(1)
+
+
+def _index(labels: Array) -> Array:
+    """Labels + 1 as an index, so that 0 is what belongs to no class; flat an image for torch."""
+    if is_torch(labels):
+        return _flat(labels).long() + 1
+    return np.add(labels, 1, dtype=np.intp)
+
+
+def _shifted(labels: NDArray[Any]) -> NDArray[np.int32]:
+    shifted: NDArray[np.int32] = np.add(labels, 1, dtype=np.int32)
+    return shifted
+
+
+def _empty(labels: Array, num_classes: int, dtype: Any) -> Array:
+    return namespace(labels).zeros((len(labels), num_classes + 1), dtype=dtype, **on_device(labels))
