@@ -63,6 +63,10 @@ def squared_to_other_label_mm2(
         given = torch.from_numpy(np.array(labels, order="C"))  # torch has no negative strides
         return module.squared_to_other_label_mm2(given, spacings_mm).numpy()
     images = to_numpy(labels)
+    if len(images) == 1 and images.size:  # the usual volume: no copy
+        return from_numpy(
+            module.squared_to_other_label_mm2(images[0], spacings_mm[0])[None], labels
+        )
     squared = np.empty(images.shape, dtype=np.float32)
     for image, spacing_mm, out in zip(images, spacings_mm, squared, strict=True):
         if image.size:

@@ -55,10 +55,9 @@ class Boundary(MapGenerator):
         signed = regions.signed_distance_mm(k)
         if self.convention == "kervadec":
             smallest = regions.smallest_spacing_mm
-            inside = signed + smallest
+            signed = signed + smallest * xp.astype(signed < 0, signed.dtype)
             # The inner edge is 0, not what rounding left of d - s, which may be above 0.
-            inside = xp.where(inside > -1e-6 * smallest, xp.zeros_like(inside), inside)
-            signed = xp.where(signed < 0, inside, signed)
+            signed = signed * xp.astype(xp.abs(signed) > 1e-6 * smallest, signed.dtype)
         if regions.ignored is not None:  # before the maximum: they belong to no class
             signed = xp.where(regions.ignored, xp.zeros_like(signed), signed)
         if self.normalize == "max":

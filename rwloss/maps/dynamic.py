@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, cast
 
 import numpy as np
 
@@ -139,7 +139,7 @@ def _as_tensor(values: Array) -> Tensor:
     import torch
 
     if is_torch(values):
-        return values
+        return cast("Tensor", values)
     numbers = to_numpy(values)
     whole = numbers.dtype.kind in "biu"
     dtype = np.dtype(np.int64) if whole else numbers.dtype.newbyteorder("=")

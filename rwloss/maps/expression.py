@@ -208,7 +208,7 @@ def weighted_sum(pairs: Iterable[tuple[float, Expression]]) -> Expression:
     return Sum(terms)
 
 
-def as_float(number: Real | float) -> float:
+def as_float(number: Any) -> float:
     """A number as a float; infinity where it is too large for one."""
     try:
         return float(number)

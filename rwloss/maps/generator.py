@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, ClassVar, get_type_hints
 
-from rwloss.arrays import Array, namespace
+from rwloss.arrays import Array, is_torch, namespace
 from rwloss.errors import RWLossError
 from rwloss.maps.expression import Expression
 from rwloss.regions import Regions
@@ -146,9 +146,15 @@ def _finished(name: str, part: str, values: Any, regions: Regions) -> Any:
     xp = namespace(values)
     if values.dtype not in (xp.float32, xp.float64):
         raise RWLossError(f"{name}: `{part}` is {values.dtype}: expected float32 or float64")
-    if not xp.all(xp.isfinite(values)):
+    if not xp.all(xp.isfinite(_each_once(values))):
         raise RWLossError(f"{name}: `{part}` has values that are not finite (NaN or infinity)")
     if regions.ignored is None:
         return values
     ignored = regions.ignored if values.ndim == regions.ignored.ndim else regions.ignored[:, None]
     return xp.where(ignored, xp.asarray(0.0, dtype=values.dtype), values)
+
+
+def _each_once(values: Array) -> Array:
+    """The values without the axes along which a constant was broadcast."""
+    strides = values.stride() if is_torch(values) else values.strides
+    return values[tuple(slice(0, 1) if stride == 0 else slice(None) for stride in strides)]

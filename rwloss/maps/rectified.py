@@ -61,7 +61,7 @@ class Rectified(MapGenerator):
             depth, peak = (xp.clip(mm, None, self.clip_mm) for mm in (depth, peak))
         if regions.ignored is not None:
             peak = xp.where(regions.ignored, regions.full(1.0), peak)  # 0 / 1, not 0 / 0
-        true, other = -(depth / peak), regions.full(1.0)
+        true, other = depth / -peak, regions.full(1.0)
         if self.weights is not None:
             weight = class_weights.voxel_weights(self.name, self.weights, self.beta, regions)
             true, other = true * weight, weight
