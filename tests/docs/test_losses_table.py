@@ -1,0 +1,411 @@
+"""Every row of the tables in docs/losses.md, column by column.
+
+The formulas are read from the page: each cell's text is a key of `FORMULAS`, plain reference code
+in float64, so that a formula can't be changed there without a formula that checks it here.
+"""
+
+# ruff: noqa: RUF001 - the page's own letters
+
+import re
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+from anatomy import batch
+from plain_formulas import depth, signed_distance, to_false
+from scipy.ndimage import binary_dilation, generate_binary_structure, label
+
+from rwloss import Regions, maps, stability
+
+PAGE = Path(__file__).parent.parent.parent / "docs" / "losses.md"
+COLUMNS = ("true", "other", "kind", "form", "stable", "unit", "source")
+SPACING = (0.8, 1.5)
+
+
+def table(heading):
+    """Rows below a heading: what is in backticks in the first column, and the other cells."""
+    text = PAGE.read_text(encoding="utf-8")
+    section = re.search(rf"^### {heading}\n(.*?)(?=^##|\Z)", text, flags=re.DOTALL | re.MULTILINE)
+    rows = {}
+    for line in section.group(1).splitlines():
+        if line.startswith("| `"):
+            cells = [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+            assert len(cells) == 1 + len(COLUMNS), line
+            name = cells[0].strip("`")
+            assert name not in rows, f"{name} has two rows"
+            rows[name] = dict(zip(COLUMNS, cells[1:], strict=True))
+    return rows
+
+
+STATIC, DYNAMIC, FORMS = map(table, ("Static maps", "Dynamic terms", "Variants and forms"))
+ROWS = STATIC | DYNAMIC | FORMS
+
+
+@pytest.fixture(autouse=True)
+def _needs_scikit_image(request):
+    if "skeleton_recall" in request.node.name:
+        pytest.importorskip("skimage", reason="skeleton_recall needs scikit-image")
+
+
+@cache
+def labels_of(num_classes):
+    """Three label maps (b *s) that look like anatomy; every class in each."""
+    labels = batch(5, (19, 23), num_classes, size=3)
+    assert all(len(np.unique(image)) == num_classes for image in labels)
+    return labels
+
+
+@cache
+def probs_of(num_classes):
+    """Probabilities (b k *s) away from 0 and 1, where every formula has its say."""
+    logits = np.random.default_rng(7).normal(size=(3, num_classes, 19, 23)) * 0.7
+    logits += np.eye(num_classes)[labels_of(num_classes)].transpose(0, 3, 1, 2)
+    odds = np.exp(logits)
+    return odds / odds.sum(axis=1, keepdims=True)
+
+
+def made(name, num_classes):
+    regions = Regions(labels_of(num_classes), num_classes, SPACING)
+    return maps.parse(name)(regions, probs_of(num_classes))
+
+
+# --- Which rows there are
+
+
+def built_in():
+    return {name for name in maps.names() if maps.load(name).__module__.startswith("rwloss.")}
+
+
+def test_every_built_in_has_one_row_and_no_other_name_has():
+    assert set(STATIC).isdisjoint(DYNAMIC)
+    assert set(STATIC) | set(DYNAMIC) == built_in()
+
+
+def test_the_forms_are_other_expressions():
+    assert set(FORMS).isdisjoint(built_in())
+    for words in (".stabilized()", ".with_link(", "blend(", " + "):
+        assert any(words in name for name in FORMS)
+
+
+def test_rows_are_sorted():
+    assert list(STATIC) == sorted(STATIC)
+    assert list(DYNAMIC) == sorted(DYNAMIC)
+
+
+# --- The columns kind, form, stable, unit and source
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_kind(name):
+    assert ROWS[name]["kind"] == ("static" if maps.parse(name).is_static else "dynamic")
+
+
+def test_kind_agrees_with_the_table_it_is_in():
+    assert {row["kind"] for row in STATIC.values()} == {"static"}
+    assert {row["kind"] for row in DYNAMIC.values()} == {"dynamic"}
+
+
+@pytest.mark.parametrize("name", ROWS)
+@pytest.mark.parametrize("num_classes", [2, 4])
+def test_form(name, num_classes):
+    assert ROWS[name]["form"] == ("compact" if made(name, num_classes).is_compact else "dense")
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_stable(name):
+    """Violating and flat voxels with two classes and with four, as the cell says."""
+    two, four = (stability.check(made(name, k)) for k in (2, 4))
+    match ROWS[name]["stable"]:
+        case "yes":
+            assert two.stable == four.stable == 1
+        case "yes, flat off the tube":
+            assert two.violating == four.violating == 0
+            assert two.flat > 0
+            assert four.flat > 0
+            assert two.stable > 0
+            assert four.stable > 0
+        case "K = 2 only":
+            assert two.stable == 1
+            assert four.violating > 0.5
+        case "no":
+            assert two.violating > 0
+            assert four.violating > 0.5
+        case other:
+            pytest.fail(f"{name}: no check for {other!r}")
+
+
+@pytest.mark.parametrize("name", [*STATIC, *DYNAMIC])
+def test_stable_agrees_with_the_tag(name):
+    assert ROWS[name]["stable"].startswith("yes") == maps.load(name).tags.stable
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_unit(name):
+    assert ROWS[name]["unit"].replace("—", "") == maps.parse(name).unit
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_source(name):
+    """Each part of the cell stands in the citation of a map in the row, or in the form's words."""
+    cell = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", ROWS[name]["source"])
+    words = [maps.load(word).citation for word in re.findall(r"\w+", name) if word in built_in()]
+    words.append(type(maps.parse(name)).__doc__)
+    for part in re.split("[,;] ", cell):
+        assert part in " ".join(" ".join(words).split())
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_links_are_of_the_paper_that_they_name(name):
+    for shown, address in re.findall(r"\[arXiv ([\d.]+)\]\(([^)]*)\)", ROWS[name]["source"]):
+        assert address == f"https://arxiv.org/abs/{shown}"
+
+
+# --- The formulas. Each takes labels (*s), probabilities (k *s) of one image and gives (k *s).
+
+
+class Case:
+    """One image: labels (*s), probabilities (k *s), and what the page's letters stand for."""
+
+    def __init__(self, labels, probs):
+        self.labels, self.p = labels, probs
+        self.K, self.N = len(probs), labels.size
+        self.y = (np.arange(self.K).reshape(-1, 1, 1) == labels).astype(float)
+        self.n = self.y.sum(axis=(1, 2))
+        self.I = (self.p * self.y).sum(axis=(1, 2), keepdims=True)
+        self.P = self.p.sum(axis=(1, 2), keepdims=True)
+        self.Y = self.y.sum(axis=(1, 2), keepdims=True)
+
+    @property
+    def d(self):
+        """Distance to the other side of each class's boundary. (k *s)."""
+        return np.stack([np.abs(signed_distance(self.labels == k, SPACING)) for k in range(self.K)])
+
+    @property
+    def depth(self):
+        return depth(self.labels, SPACING)
+
+    def per_class(self, values):
+        """values (k) -> (*s), that of the true class."""
+        return np.asarray(values)[self.labels]
+
+    @property
+    def w(self):
+        """Inverse frequency of the true class: N / (n K')."""
+        return self.per_class(self.N / (self.n * np.count_nonzero(self.n)))
+
+    @property
+    def deepest(self):
+        return self.per_class([self.depth[self.labels == k].max() for k in range(self.K)])
+
+    @property
+    def deepest_of_component(self):
+        out = np.zeros(self.labels.shape)
+        for k in range(self.K):
+            number, count = label(self.labels == k, np.ones((3, 3)))
+            for each in range(1, count + 1):
+                out[number == each] = self.depth[number == each].max()
+        return out
+
+    @property
+    def boundary(self):
+        """The default `boundary`. (k *s)."""
+        return np.where(self.y == 1, -(self.d - min(SPACING)), self.d)
+
+    @property
+    def largest_of_boundary(self):
+        return np.abs(self.boundary).max(axis=(1, 2), keepdims=True)
+
+    @property
+    def tube(self):
+        from skimage.morphology import skeletonize
+
+        cross = generate_binary_structure(2, 1)
+        return binary_dilation(skeletonize(self.labels > 0), cross, iterations=2)
+
+    @property
+    def recall(self):
+        """-N / n on the tube, 0 off it. (*s)."""
+        sizes = [np.count_nonzero(self.tube & (self.labels == k)) for k in range(self.K)]
+        value = self.per_class([-self.N / max(size, 1) for size in sizes])
+        return np.where(self.tube & (self.labels > 0), value, 0.0)
+
+    @property
+    def border(self):
+        """w0 exp(-(d1 + d2)² / 2 sigma²), w0 = 10, sigma = 5. (*s)."""
+        to_objects = []
+        for k in range(1, self.K):
+            number, count = label(self.labels == k, np.ones((3, 3)))
+            to_objects += [to_false(number != each, SPACING) for each in range(1, count + 1)]
+        none = np.full(self.labels.shape, np.inf)
+        first, second = np.sort([*to_objects, none, none], axis=0)[:2]
+        return 10 * np.exp(-((first + second) ** 2) / (2 * 5**2))
+
+    @property
+    def dice(self):
+        """A and D of the page."""
+        return 2 * self.I + 1e-5, self.P + self.Y + 1e-5
+
+    @property
+    def tversky(self):
+        """T, U and F of the page, with alpha = 0.3, beta = 0.7, gamma = 4 / 3."""
+        top = self.I + 1e-5
+        under = self.I + 0.3 * (self.P - self.I) + 0.7 * (self.Y - self.I) + 1e-5
+        return top, under, (1 - top / under) ** (3 / 4 - 1) / (4 / 3)
+
+    @property
+    def generalized_dice(self):
+        """v, H and G of the page."""
+        v = 1 / self.Y**2
+        return v, (v * self.I).sum(), (v * (self.P + self.Y)).sum()
+
+    @property
+    def h(self):
+        """d_p² + d_y²; a mask that is empty or full has distance 0."""
+        cut = [signed_distance(p > 0.5, SPACING) ** 2 for p in self.p]
+        return np.stack(cut) + self.d**2
+
+    @property
+    def minus_divergence(self):
+        """Derivative of Σ |∇p| by p, voxel by voxel."""
+        steps = []
+        for axis, spacing in zip((1, 2), SPACING, strict=True):
+            step = np.zeros_like(self.p)
+            inner = (slice(None),) * axis
+            step[(*inner, slice(None, -1))] = np.diff(self.p, axis=axis) / spacing
+            steps.append(step)
+        size = np.sqrt(sum(step**2 for step in steps) + 1e-8)
+        out = np.zeros_like(self.p)
+        for axis, spacing, step in zip((1, 2), SPACING, steps, strict=True):
+            flow = step / size / spacing
+            inner = (slice(None),) * axis
+            out -= flow
+            out[(*inner, slice(1, None))] += flow[(*inner, slice(None, -1))]
+        return out
+
+    def term(self, name):
+        """What the page says of another row. (k *s)."""
+        return expected(name, self)
+
+    def mean_wrong(self, inner):
+        return ((1 - self.y) * inner).sum(axis=0) / (self.K - 1)
+
+
+def focal(c):
+    return c.K * (2 * (1 - c.p) * np.log(c.p) - (1 - c.p) ** 2 / c.p)
+
+
+def dice(c, y):
+    above, below = c.dice
+    return c.N * (above - 2 * y * below) / below**2
+
+
+def tversky(c, y):
+    top, under, _ = c.tversky
+    return -c.N * (under - 0.3 * top) / under**2 if y else 0.3 * c.N * top / under**2
+
+
+def generalized_dice(c, y):
+    v, above, below = c.generalized_dice
+    return 2 * c.K * c.N * v * (above - y * below) / below**2
+
+
+def inner_of(name):
+    return name.removesuffix(".stabilized()")
+
+
+FORMULAS = {
+    "0": lambda c, _: 0.0,
+    "1": lambda c, _: 1.0,
+    "−(d − s)": lambda c, _: -(c.d - min(SPACING)),
+    "−d": lambda c, _: -c.d,
+    "d to that class": lambda c, _: c.d,
+    "−(d − s) / M": lambda c, _: -(c.d - min(SPACING)) / c.largest_of_boundary,
+    "d / M of that class": lambda c, _: c.d / c.largest_of_boundary,
+    "−w": lambda c, _: -c.w,
+    "w": lambda c, _: c.w,
+    "−d / max d": lambda c, _: -c.depth / c.deepest,
+    "−d / max d of the component": lambda c, _: -c.depth / c.deepest_of_component,
+    "−min(d, c) / min(max d, c)": lambda c, _: -np.minimum(c.depth, 2) / np.minimum(c.deepest, 2),
+    "−w d / max d": lambda c, _: -c.w * c.depth / c.deepest,
+    "−N / n on the tube, 0 off it": lambda c, _: c.recall,
+    "w + w0 exp(−(d1 + d2)² / 2σ²)": lambda c, _: c.w + c.border,
+    r"−div(∇p / \|∇p\|)": lambda c, _: c.minus_divergence,
+    "−K / p": lambda c, _: -c.K / c.p,
+    "K (γ (1 − p)^(γ − 1) log p − (1 − p)^γ / p)": lambda c, _: focal(c),
+    "N (A − 2D) / D²": lambda c, _: dice(c, 1),
+    "N A / D²": lambda c, _: dice(c, 0),
+    "−N (U − (1 − β) T) / U²": lambda c, _: tversky(c, 1),
+    "α N T / U²": lambda c, _: tversky(c, 0),
+    "−F N (U − (1 − β) T) / U²": lambda c, _: c.tversky[2] * tversky(c, 1),
+    "F α N T / U²": lambda c, _: c.tversky[2] * tversky(c, 0),
+    "2 K N v (H − G) / G²": lambda c, _: generalized_dice(c, 1),
+    "2 K N v H / G²": lambda c, _: generalized_dice(c, 0),
+    "−2 (1 − p) h": lambda c, _: -2 * (1 - c.p) * c.h,
+    "2 p h": lambda c, _: 2 * c.p * c.h,
+    # z <= m at every voxel of the rows; the other branch has a test of its own below.
+    "z where z ≤ m, else the mean of all K": lambda c, name: c.term(inner_of(name)),
+    "m where z ≤ m, else the mean of all K": lambda c, name: c.mean_wrong(c.term(inner_of(name))),
+    "−(other − true) p^(q − 1)": lambda c, _: -(1 + c.depth / c.deepest) * c.p**-0.5,
+    "the sum of both": lambda c, _: c.term("rectified") + c.term("dice"),
+    # Epoch 0.
+    "α first + (1 − α) second": lambda c, _: c.term("generalized_dice"),
+}
+
+
+def expected(name, case):
+    """The map of a row as its cells say. (k *s)."""
+    row = ROWS[name]
+    true, other = (FORMULAS[row[column]](case, name) for column in ("true", "other"))
+    return np.where(case.y == 1, true, other)
+
+
+@pytest.mark.parametrize("name", ROWS)
+@pytest.mark.parametrize("num_classes", [2, 4])
+def test_formulas(name, num_classes):
+    found = made(name, num_classes).dense()
+    for image, probs, values in zip(
+        labels_of(num_classes), probs_of(num_classes), found, strict=True
+    ):
+        wanted = expected(name, Case(image, probs))
+        np.testing.assert_allclose(values, wanted, rtol=2e-4, atol=2e-5 * np.abs(wanted).max())
+
+
+def test_no_formula_is_left_over():
+    used = {row[column] for row in ROWS.values() for column in ("true", "other")}
+    assert set(FORMULAS) == used
+
+
+def test_stabilized_where_the_true_class_is_dearer():
+    """The branch that the rows of the table do not reach."""
+    flipped = maps.parse("(-boundary).stabilized()")(Regions(labels_of(4), 4, SPACING))
+    for image, probs, true, other in zip(
+        labels_of(4), probs_of(4), flipped.true, flipped.other, strict=True
+    ):
+        case = Case(image, probs)
+        inner = -case.boundary
+        z, m = (case.y * inner).sum(axis=0), case.mean_wrong(inner)
+        np.testing.assert_allclose(true, np.where(z <= m, z, inner.mean(axis=0)), atol=1e-5)
+        np.testing.assert_allclose(other, np.where(z <= m, m, inner.mean(axis=0)), atol=1e-5)
+        assert (z > m).any()
+
+
+# --- The words below the tables
+
+
+def test_class_that_is_absent_or_fills_the_image():
+    labels = np.ones((1, 5, 6), dtype=np.uint8)
+    regions = Regions(labels, 3, SPACING)
+    assert not maps.get("boundary")(regions).dense().any()
+    assert (maps.get("rectified")(regions).true == -1).all()
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_maps_are_finite_and_zero_where_ignored(name):
+    labels = labels_of(4).astype(np.int64)
+    labels[:, :4] = 255
+    for image in (labels, np.where(labels == 255, 255, 1)):
+        regions = Regions(image, 4, SPACING, ignore_label=255)
+        values = maps.parse(name)(regions, probs_of(4)).dense()
+        assert np.isfinite(values).all()
+        assert not np.moveaxis(values, 1, -1)[image == 255].any()

@@ -1,0 +1,119 @@
+"""The pages in docs/ do what they say: their Python and their commands run, their links lead on.
+
+In a page, code marked `python` runs, block after block, in one namespace and one folder; what it
+prints must be what the page shows: `print(...)  # value`, or a `text` block right after. Lines
+that begin with `rwloss` in a block marked `sh` run too, in a folder that holds `samples` like the
+root of a clone. Code of other repositories is marked `py`, which looks the same and is not run.
+"""
+
+import contextlib
+import io
+import re
+import shlex
+import sys
+import warnings
+from itertools import zip_longest
+from pathlib import Path
+from urllib.parse import unquote
+
+import pytest
+
+from rwloss.cli import main
+
+ROOT = Path(__file__).parent.parent.parent
+DOCS = sorted(ROOT.glob("docs/**/*.md"))
+READMES = [
+    page
+    for name in ("README.md", "CONTRIBUTING.md", "samples/README.md", "benchmarks/README.md")
+    if (page := ROOT / name).is_file()
+]
+PAGES = [pytest.param(page, id=str(page.relative_to(ROOT))) for page in DOCS + READMES]
+
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", flags=re.DOTALL | re.MULTILINE)
+SHOWN = re.compile(r"^ *print\(.*\)  # (.*)$", flags=re.MULTILINE)
+LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)|!\[[^\]]*\]\(([^)\s]+)\)")
+
+
+def blocks(page):
+    """Language, content and the `text` block that follows directly, for each block of code."""
+    text = page.read_text(encoding="utf-8")
+    found = list(FENCE.finditer(text))
+    for block, after in zip_longest(found, found[1:]):
+        language, content = block.groups()
+        shown = None
+        if after is not None and after.group(1) == "text":
+            between = text[block.end() : after.start()]
+            shown = after.group(2) if not between.strip() else None
+        yield language, content, shown
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_code_runs_and_prints_what_is_shown(page, tmp_path, monkeypatch):
+    runs = [block for block in blocks(page) if block[0] in {"python", "sh"}]
+    if not any(language == "python" or "rwloss " in code for language, code, _ in runs):
+        return
+    for optional in ("skimage", "matplotlib"):
+        pytest.importorskip(optional, reason=f"the pages use {optional}")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "samples").symlink_to(ROOT / "samples", target_is_directory=True)
+    names = {"__name__": "page"}
+    for language, code, shown in runs:
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed), warnings.catch_warnings():
+            warnings.simplefilter("error")
+            if language == "python":
+                exec(compile(code, str(page), "exec"), names)
+            else:
+                run_commands(code, monkeypatch)
+        if language == "sh" and shown is None:
+            continue  # a command without its output
+        if page in READMES and shown is None:
+            continue  # tests of their own
+        wanted = SHOWN.findall(code) + (shown or "").splitlines()
+        assert [line.rstrip() for line in printed.getvalue().splitlines()] == wanted, code
+
+
+def run_commands(code, monkeypatch):
+    for line in code.replace("\\\n", " ").splitlines():
+        command = shlex.split(line, comments=True)
+        if command[:1] != ["rwloss"] or command[1:2] == ["demo"]:  # the demo takes minutes
+            continue
+        monkeypatch.setattr(sys, "argv", command)
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert not ended.value.code, line
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_relative_links_lead_to_files_and_headings(page):
+    text = re.sub(FENCE, "", page.read_text(encoding="utf-8"))
+    for match in LINK.finditer(text):
+        target = unquote(match.group(1) or match.group(2))
+        if re.match(r"[a-z]+:", target):  # https:, mailto:
+            continue
+        path, _, heading = target.partition("#")
+        file = (page.parent / path).resolve() if path else page
+        assert file.exists(), f"{page.name}: {target}"
+        assert file.is_relative_to(ROOT), f"{page.name}: {target} leaves the repository"
+        if heading:
+            assert heading in anchors(file), f"{page.name}: {target}"
+
+
+def anchors(page):
+    """Headings of a page as code hosts write them in links."""
+    text = re.sub(FENCE, "", page.read_text(encoding="utf-8"))
+    titles = re.findall(r"^#+ (.*)$", text, flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+def test_the_index_lists_every_page():
+    index = (ROOT / "docs" / "README.md").read_text(encoding="utf-8")
+    for page in ROOT.glob("docs/*.md"):
+        if page.name != "README.md":
+            assert f"({page.name})" in index
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_no_page_names_a_place_on_some_machine(page):
+    text = page.read_text(encoding="utf-8")
+    assert not re.search(r"(?<![\w.~])/(work|home|root|tmp|Users)/", text)
