@@ -78,21 +78,22 @@ def _minimum_by_offsets(before: Tensor, on_line: Tensor, squares: Tensor) -> Ten
     n = len(before)
     nearest = torch.minimum(before, on_line)
     # A line without any finite number stays so: it must not keep the search from ending.
-    dead = torch.isinf(before).all(dim=0) & torch.isinf(on_line).all(dim=0)
+    live = torch.isfinite(nearest).any(dim=0)
+    if not live.any():
+        return nearest
     smallest = float(squares.min())
-    scratch = torch.empty_like(before)
+    # Infinity beyond both ends, so that every offset is one operation on whole lines.
+    end = before.new_full((n, *before.shape[1:]), torch.inf)
+    padded = torch.cat([end, before, end])
+    candidate = torch.empty_like(before)
     for offset in range(1, n):
         # No candidate from here on is below smallest * offset².
-        if offset % 4 == 1:
-            farthest = nearest.masked_fill(dead, 0.0).max() if dead.any() else nearest.max()
-            if float(farthest) <= smallest * offset**2:
-                break
-        left, room = n - offset, scratch[: n - offset]
-        cost = squares * offset**2
-        torch.add(before[offset:], cost, out=room)
-        torch.minimum(nearest[:left], room, out=nearest[:left])
-        torch.add(before[:left], cost, out=room)
-        torch.minimum(nearest[offset:], room, out=nearest[offset:])
+        if offset % 8 == 1 and float(nearest.amax(dim=0)[live].max()) <= smallest * offset**2:
+            break
+        after, ahead = n + offset, n - offset
+        torch.minimum(padded[after : after + n], padded[ahead : ahead + n], out=candidate)
+        candidate.add_(squares * offset**2)
+        torch.minimum(nearest, candidate, out=nearest)
     return nearest
 
 

@@ -6,7 +6,7 @@ import dataclasses
 from abc import abstractmethod
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, ClassVar, get_type_hints
+from typing import TYPE_CHECKING, Any, ClassVar, get_type_hints
 
 from rwloss.arrays import Array, is_torch, namespace
 from rwloss.errors import RWLossError
@@ -14,6 +14,9 @@ from rwloss.maps.expression import Expression
 from rwloss.regions import Regions
 from rwloss.rwmap import RWMap
 from rwloss.spelling import nearest
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
 
 
 @dataclass(frozen=True)
@@ -129,17 +132,22 @@ def _hints(generator: type[MapGenerator]) -> dict[str, Any]:
 
 
 def _checked(generator: type[MapGenerator], name: str, value: Any) -> Any:
-    from pydantic import ConfigDict, TypeAdapter, ValidationError
+    from pydantic import ValidationError
 
     if isinstance(value, list):  # what people write for a tuple; a set would lose the order
         value = tuple(value)
     try:
-        # The text of a generator has no way to write infinity.
-        adapter = TypeAdapter(_hints(generator)[name], config=ConfigDict(allow_inf_nan=False))
-        return adapter.validate_python(value, strict=True)
+        return _adapter(generator, name).validate_python(value, strict=True)
     except ValidationError as error:
         wanted = "; or ".join(dict.fromkeys(item["msg"] for item in error.errors()))
         raise RWLossError(f"{generator.name}({name}={value!r}): {wanted}") from error
+
+
+@cache
+def _adapter(generator: type[MapGenerator], name: str) -> TypeAdapter[Any]:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(_hints(generator)[name])
 
 
 def _finished(name: str, part: str, values: Any, regions: Regions) -> Any:

@@ -1,0 +1,48 @@
+"""`python -m benchmarks distance|loss|precompute|step`: ratios, and JSON in benchmarks/results/."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(help=__doc__, no_args_is_help=True)
+
+
+@app.command()
+def distance(
+    workloads: Annotated[list[str] | None, typer.Argument(help="a, b, c, d; all if none")] = None,
+    growth: Annotated[bool, typer.Option(help="The growth table too.")] = True,
+) -> None:
+    """Maps against the official per-class loop and other transforms."""
+    from benchmarks.distance import main
+
+    main(workloads or (), growth=growth)
+
+
+@app.command()
+def loss() -> None:
+    """Forward and backward of losses against cross-entropy."""
+    from benchmarks.loss import main
+
+    main()
+
+
+@app.command()
+def precompute() -> None:
+    """Volumes a second of the whole command, against the transform alone."""
+    from benchmarks.precompute import main
+
+    main()
+
+
+@app.command()
+def step() -> None:
+    """One training step, split into its parts."""
+    from benchmarks.step import main
+
+    main()
+
+
+if __name__ == "__main__":
+    app()
