@@ -18,7 +18,7 @@ class StabilityReport:
 
     stable: all wrong classes share one value and the true class is lower. flat: all K values are
     equal, so there is no gradient. violating: anything else; some prediction exists at which a
-    wrong class is pushed up or the true class down.
+    wrong class is pushed up or the true class down (or a value is NaN or infinite).
     """
 
     stable: float
@@ -38,13 +38,16 @@ def check(rwmap: RWMap) -> StabilityReport:
     StabilityReport(stable=0.5, flat=0.25, violating=0.25)
     """
     xp = namespace(rwmap.labels)
-    true, lowest, highest = _true_and_range_of_wrong(rwmap)
+    parts = _true_and_range_of_wrong(rwmap)
     counted = rwmap.labels != IGNORED
+    finite = xp.isfinite(parts[0]) & xp.isfinite(parts[1]) & xp.isfinite(parts[2])
+    # Whatever is not finite is violating, and no measure for the rest.
+    true, lowest, highest = (xp.where(finite, part, xp.zeros_like(part)) for part in parts)
     total = int(xp.count_nonzero(counted))
     if total == 0:
         return StabilityReport(0.0, 0.0, 0.0)
     slack = TOLERANCE * max(float(xp.max(xp.abs(part))) for part in (true, lowest, highest))
-    one_value = highest - lowest <= slack
+    one_value = finite & (highest - lowest <= slack)
     stable = counted & one_value & (true < lowest - slack)
     flat = counted & one_value & (xp.abs(true - lowest) <= slack)
     fractions = [int(xp.count_nonzero(kind)) / total for kind in (stable, flat)]

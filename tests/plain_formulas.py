@@ -89,6 +89,26 @@ def depth(labels, spacing):
     return found
 
 
+# --- Components
+
+
+def flood(mask):
+    """Components of a mask through faces, edges and corners. (*s) -> masks."""
+    left = {tuple(place) for place in np.argwhere(mask)}
+    steps = [step for step in itertools.product((-1, 0, 1), repeat=mask.ndim) if any(step)]
+    while left:
+        found, waiting = np.zeros(mask.shape, dtype=bool), [left.pop()]
+        while waiting:
+            place = waiting.pop()
+            found[place] = True
+            for step in steps:
+                there = tuple(p + s for p, s in zip(place, step, strict=True))
+                if there in left:
+                    left.remove(there)
+                    waiting.append(there)
+        yield found
+
+
 # --- Maps, dense. `ignored` marks voxels (b *s) that belong to no class: they hold label -1.
 
 

@@ -20,7 +20,7 @@ class Batch:
     """What all terms of a loss share, at one resolution.
 
     labels (b *s): classes, -1 where ignored. counts (b *s): 1 where a voxel counts, else 0; None
-    where all do. With "sigmoid", b counts images times masks, and there are two classes.
+    where all do. of_masks: with "sigmoid", b counts images times masks, and there are two classes.
     """
 
     probs: Probabilities
@@ -28,6 +28,7 @@ class Batch:
     counts: Tensor | None
     spacings_mm: tuple[tuple[float, ...], ...]
     include_background: bool
+    of_masks: bool
 
     @property
     def num_classes(self) -> int:
@@ -96,7 +97,7 @@ def make_batch(
         belongs = labels != IGNORED
         keep = belongs if keep is None else keep & belongs
     counts = None if keep is None else keep.to(probs.output.dtype)
-    return Batch(probs, labels, counts, rows, include_background)
+    return Batch(probs, labels, counts, rows, include_background, activation == "sigmoid")
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]

@@ -1,18 +1,28 @@
-"""Deep supervision: labels and maps for outputs of lower resolution."""
+"""Deep supervision: what belongs to each of several outputs, from high to low resolution."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeVar
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from rwloss.errors import RWLossError
-from rwloss.losses.map_cost import as_tensor
-from rwloss.rwmap import RWMap
+from rwloss.losses.batch import batch_spacings
+from rwloss.losses.target import check_logits
+from rwloss.regions import SpacingMM
 
-T = TypeVar("T")
+
+@dataclass(frozen=True, eq=False)
+class Given:
+    """What a call gives beside the logits; lists where deep supervision has one for each output."""
+
+    target: Any
+    rwmap: Any
+    mask: Any
+    spacing_mm: SpacingMM | None
 
 
 def head_weights(given: Sequence[float] | None, heads: int) -> list[float]:
@@ -24,16 +34,40 @@ def head_weights(given: Sequence[float] | None, heads: int) -> list[float]:
         raise RWLossError(
             f"{len(given)} deep_supervision_weights for {heads} outputs: give one for each"
         )
-    return [float(weight) for weight in given]
+    return list(given)
 
 
-def for_head(values: T | Sequence[T], head: int, heads: int, what: str) -> T:
-    """What belongs to one head: its own of a list, or the one that all heads share."""
-    if not isinstance(values, (list, tuple)):
-        return values  # type: ignore[return-value]
-    if len(values) != heads:
-        raise RWLossError(f"{len(values)} {what}s for {heads} outputs: give one, or one for each")
-    return values[head]  # type: ignore[no-any-return]
+def at_head(outputs: Sequence[Tensor], given: Given, head: int) -> Given:
+    """Target, mask and spacing at the resolution of one output; a map of its own, or the shared.
+
+    One map for all outputs is resampled by the loss, and then so is the first target of a list:
+    another way of resampling would give labels that the map is not of.
+    """
+    heads, output = len(outputs), outputs[head]
+    check_logits(output)
+    size = output.shape[2:]
+    full = _first(given.target)
+    axes = full.ndim - len(size)
+    if axes not in {1, 2}:
+        raise RWLossError(
+            f"target {tuple(full.shape)} does not fit logits {tuple(output.shape)}: expected "
+            "(b *s), (b 1 *s) or (b k *s) at any resolution"
+        )
+    target = _own(given.target, head, heads, "target")
+    if given.rwmap is not None and not _is_list(given.rwmap):
+        target = full
+    mask = _own(given.mask, head, heads, "mask")
+    if mask is not None:
+        mask = resampled(mask, size, mask.ndim - len(size))
+    rows = batch_spacings(given.spacing_mm, (output.shape[0], *size))
+    scale = [whole / part for whole, part in zip(full.shape[axes:], size, strict=True)]
+    scaled = [[mm * s for mm, s in zip(row, scale, strict=True)] for row in rows]
+    return Given(
+        resampled(target, size, target.ndim - len(size)),
+        _own(given.rwmap, head, heads, "map"),
+        mask,
+        scaled or None,
+    )
 
 
 def resampled(values: Tensor, size: Sequence[int], first: int) -> Tensor:
@@ -44,22 +78,28 @@ def resampled(values: Tensor, size: Sequence[int], first: int) -> Tensor:
     for axis, wanted in enumerate(size, start=first):
         have = values.shape[axis]
         if have != wanted:
-            centres = (torch.arange(wanted, device=values.device) + 0.5) * (have / wanted)
-            index = (torch.ceil(centres) - 1).long().clamp(0, have - 1)
+            # In whole numbers: the last voxel below (2 i + 1) have / (2 wanted), exactly.
+            numerator = (2 * torch.arange(wanted, device=values.device) + 1) * have
+            index = (numerator - 1) // (2 * wanted)
             values = values.index_select(axis, index)
     return values
 
 
-def resampled_map(
-    rwmap: RWMap | Tensor, size: Sequence[int], device: torch.device
-) -> RWMap | Tensor:
-    """A map at another resolution, by the voxels that `resampled` takes for labels."""
-    if not isinstance(rwmap, RWMap):
-        return resampled(as_tensor(rwmap, device), size, 2)
-    parts = {
-        name: resampled(as_tensor(part, device), size, 2 if name == "values" else 1)
-        for name in ("true", "other", "values")
-        if (part := getattr(rwmap, name)) is not None
-    }
-    labels = resampled(as_tensor(rwmap.labels, device), size, 1)
-    return RWMap(labels, rwmap.num_classes, **parts)
+def _own(values: Any, head: int, heads: int, what: str) -> Any:
+    """What belongs to one output: its own of a list, or the one that all share."""
+    if not _is_list(values):
+        return values
+    if len(values) != heads:
+        raise RWLossError(f"{len(values)} {what}s for {heads} outputs: give one, or one for each")
+    return values[head]
+
+
+def _first(values: Any) -> Tensor:
+    first = values[0] if _is_list(values) and len(values) else values
+    if not isinstance(first, Tensor):
+        raise RWLossError(f"expected a target as a tensor, got {type(first).__name__}")
+    return first
+
+
+def _is_list(values: Any) -> bool:
+    return isinstance(values, (list, tuple))

@@ -28,15 +28,15 @@ class MapTensors:
     values: Tensor | None = None
 
     @classmethod
-    def of(cls, rwmap: RWMap, like: Tensor) -> MapTensors:
-        """The map on the device and in the dtype of `like`."""
-        parts = {
-            name: as_tensor(part, like.device).to(like.dtype)
-            for name in ("true", "other", "values")
-            if (part := getattr(rwmap, name)) is not None
-        }
-        labels = as_tensor(rwmap.labels, like.device).long().clamp_min(0)
-        return cls(labels, rwmap.num_classes, **parts)
+    def of(cls, rwmap: RWMap, device: torch.device, dtype: torch.dtype) -> MapTensors:
+        """The map on this device and in this dtype."""
+
+        def moved(part: Any) -> Tensor | None:
+            return None if part is None else as_tensor(part, device).to(dtype)
+
+        labels = as_tensor(rwmap.labels, device).long().clamp_min(0)
+        parts = moved(rwmap.true), moved(rwmap.other), moved(rwmap.values)
+        return cls(labels, rwmap.num_classes, *parts)
 
     def times(self, factor: Tensor) -> MapTensors:
         """The map with every voxel multiplied. factor (b *s)."""
@@ -122,7 +122,13 @@ def _linked(probs: Probabilities, rwmap: MapTensors, q: float) -> Tensor:
             "stabilize it first"
         )
     log_true = _at_true(probs.log, rwmap.labels)
-    loss = -log_true if q == 0 else -torch.expm1(q * log_true) / q
+    if q == 0:
+        loss = -log_true
+    else:
+        # The value of expm1, exact for p near 1; the gradient of exp, exact for p near 0, where
+        # that of expm1 (itself + 1) would be rounded away.
+        power = torch.exp(q * log_true)
+        loss = -(torch.expm1(q * log_true).detach() + power - power.detach()) / q
     return torch.where(weight > 0, weight * loss, torch.zeros_like(weight))
 
 

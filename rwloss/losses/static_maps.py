@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,24 +21,25 @@ from rwloss.rwmap import RWMap
 @torch.no_grad()
 def made_maps(batch: Batch, expressions: Sequence[Expression]) -> list[MapTensors]:
     """Maps of static expressions, made from the labels of the batch."""
-    output = batch.probs.output
-    return _made_maps(
-        expressions, batch.labels, batch.num_classes, batch.spacings_mm, output.device, output.dtype
+    ignore_label = None if batch.counts is None else IGNORED
+    rwmaps = _made(
+        tuple(expressions), batch.labels, batch.num_classes, batch.spacings_mm, ignore_label
     )
+    output = batch.probs.output
+    return [MapTensors.of(rwmap, output.device, output.dtype) for rwmap in rwmaps]
 
 
-# Distance transforms run outside any graph; a compiled loss comes back to Python for them.
+# Distances are no work for a graph: a compiled loss comes back to Python for them.
 @torch.compiler.disable  # type: ignore[untyped-decorator]
-def _made_maps(
-    expressions: Sequence[Expression],
+def _made(
+    expressions: tuple[Expression, ...],
     labels: Tensor,
     num_classes: int,
     spacings_mm: tuple[tuple[float, ...], ...],
-    device: torch.device,
-    dtype: torch.dtype,
-) -> list[MapTensors]:
-    regions = Regions(labels, num_classes, spacings_mm, IGNORED)  # geometry shared by all
-    return [MapTensors.of(expression(regions), device, dtype) for expression in expressions]
+    ignore_label: int | None,
+) -> list[RWMap]:
+    regions = Regions(labels, num_classes, spacings_mm, ignore_label)  # geometry shared by all
+    return [expression(regions) for expression in expressions]
 
 
 @torch.no_grad()
@@ -48,7 +50,12 @@ def stored_map(batch: Batch, logits: Tensor, rwmap: Any, *, resample: bool) -> M
     does. Raises RWLossError where classes, shapes or labels differ.
     """
     if isinstance(rwmap, RWMap):
-        return _of_rwmap(batch, rwmap, sigmoid=_is_sigmoid(batch, logits), resample=resample)
+        return _of_rwmap(batch, rwmap, resample=resample)
+    if not isinstance(rwmap, (Tensor, np.ndarray)):
+        raise RWLossError(
+            f"expected a map as an RWMap or its values (b k *s), got {type(rwmap).__name__}: a "
+            "list is for deep supervision, where the logits are one too"
+        )
     values = as_tensor(rwmap, logits.device)
     if resample and values.ndim == logits.ndim:
         values = resampled(values, logits.shape[2:], 2)
@@ -57,7 +64,7 @@ def stored_map(batch: Batch, logits: Tensor, rwmap: Any, *, resample: bool) -> M
             f"map {tuple(values.shape)} does not fit logits {tuple(logits.shape)}: expected one "
             "value for each class and voxel"
         )
-    if _is_sigmoid(batch, logits):  # values of the masks themselves; their complements cost 0
+    if batch.of_masks:  # values of the masks themselves; their complements cost 0
         values = values.flatten(0, 1)
         values = torch.stack([torch.zeros_like(values), values], dim=1)
     return MapTensors(
@@ -67,12 +74,12 @@ def stored_map(batch: Batch, logits: Tensor, rwmap: Any, *, resample: bool) -> M
     )
 
 
-def _of_rwmap(batch: Batch, rwmap: RWMap, *, sigmoid: bool, resample: bool) -> MapTensors:
+def _of_rwmap(batch: Batch, rwmap: RWMap, *, resample: bool) -> MapTensors:
     if rwmap.num_classes != batch.num_classes:
-        if sigmoid:
+        if batch.of_masks:
             raise RWLossError(
-                f'map has {rwmap.num_classes} classes: with activation="sigmoid" each mask is a '
-                "problem of two classes; make the map from labels (b·k *s) of 0 and 1"
+                f'map has {rwmap.num_classes} classes, with activation="sigmoid" every mask is a '
+                "problem of 2: make the map from labels (b·k *s) of 0 and 1"
             )
         raise RWLossError(
             f"map has {rwmap.num_classes} classes, logits have {batch.num_classes}: "
@@ -82,14 +89,14 @@ def _of_rwmap(batch: Batch, rwmap: RWMap, *, sigmoid: bool, resample: bool) -> M
     labels = as_tensor(rwmap.labels, output.device)
     tensors = MapTensors.of(rwmap, output.device, output.dtype)
     if resample:
-        labels = resampled(labels, batch.labels.shape[1:], 1)
-        tensors = tensors.resampled(batch.labels.shape[1:])
+        size = batch.labels.shape[1:]
+        labels, tensors = resampled(labels, size, 1), _resampled(tensors, size)
     if labels.shape != batch.labels.shape:
         raise RWLossError(
             f"map is of labels {tuple(labels.shape)}, the target has {tuple(batch.labels.shape)}: "
             "crop or turn the map together with the image"
         )
-    # Compared outside of graphs only: reading values would break one.
+    # Outside of graphs only: reading values would break one.
     if not torch.compiler.is_compiling() and not torch.equal(labels.long(), batch.labels.long()):
         raise RWLossError(
             "the map was made from other labels than the target: it must be cropped, flipped and "
@@ -98,6 +105,9 @@ def _of_rwmap(batch: Batch, rwmap: RWMap, *, sigmoid: bool, resample: bool) -> M
     return tensors
 
 
-def _is_sigmoid(batch: Batch, logits: Tensor) -> bool:
-    """Whether each channel of the logits became an image of its own."""
-    return batch.probs.output.ndim == logits.ndim and batch.probs.output.shape != logits.shape
+def _resampled(rwmap: MapTensors, size: Sequence[int]) -> MapTensors:
+    def at_size(part: Tensor | None, first: int) -> Tensor | None:
+        return None if part is None else resampled(part, size, first)
+
+    parts = at_size(rwmap.true, 1), at_size(rwmap.other, 1), at_size(rwmap.values, 2)
+    return MapTensors(resampled(rwmap.labels, size, 1), rwmap.num_classes, *parts)

@@ -36,7 +36,7 @@ class ActiveContourLength(LossTerm):
     def loss(self, prediction: Prediction) -> Tensor:
         """Mean gradient magnitude. ()."""
         probs, counted = prediction.probs, prediction.counted
-        squares = probs.new_zeros(()).expand_as(probs)
+        squares = 0.0 * probs  # with a gradient, of 0, where an image is one voxel
         for axis in range(2, probs.ndim):
             spacing = probs.new_tensor([row[axis - 2] for row in prediction.spacings_mm]).reshape(
                 -1, *[1] * (probs.ndim - 1)

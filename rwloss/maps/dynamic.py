@@ -11,6 +11,7 @@ import numpy as np
 
 from rwloss.arrays import Array, from_numpy, is_torch, to_numpy
 from rwloss.errors import RWLossError
+from rwloss.maps.expression import Expression
 from rwloss.maps.generator import MapGenerator
 from rwloss.once import once
 from rwloss.regions import IGNORED, Regions
@@ -172,7 +173,7 @@ class FromLoss(LossTerm):
 
     def __post_init__(self) -> None:
         """Check the function; its parameters are its own."""
-        if not callable(self.fn):
+        if not callable(self.fn) or isinstance(self.fn, Expression):
             raise RWLossError(f"from_loss: expected a function of (probs, truth), got {self.fn!r}")
 
     def loss(self, prediction: Prediction) -> Tensor:

@@ -145,9 +145,10 @@ def _checked(generator: type[MapGenerator], name: str, value: Any) -> Any:
 
 @cache
 def _adapter(generator: type[MapGenerator], name: str) -> TypeAdapter[Any]:
-    from pydantic import TypeAdapter
+    from pydantic import ConfigDict, TypeAdapter
 
-    return TypeAdapter(_hints(generator)[name])
+    # Text has no way to write infinity.
+    return TypeAdapter(_hints(generator)[name], config=ConfigDict(allow_inf_nan=False))
 
 
 def _finished(name: str, part: str, values: Any, regions: Regions) -> Any:

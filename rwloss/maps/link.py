@@ -62,8 +62,10 @@ class Linked(Expression):
         rwmap = self.inner(regions)
         true_prob = self._at_true(rwmap, probs)
         xp = namespace(rwmap.labels)
+        dtype = xp.result_type(true_prob.dtype, rwmap.weight().dtype)
+        true, other = (xp.astype(part, dtype) for part in (rwmap.true, rwmap.other))
         # A probability of 0 would make an infinite map; 1e-30 is finite in float32 for q = 0 too.
-        true = -rwmap.weight() * xp.clip(true_prob, 1e-30, None) ** (self.q - 1.0)
+        true = (true - other) * xp.clip(true_prob, 1e-30, None) ** (self.q - 1.0)
         return RWMap.compact(rwmap.labels, rwmap.num_classes, true=true, other=xp.zeros_like(true))
 
     def _at_true(self, rwmap: RWMap, probs: Array) -> Array:

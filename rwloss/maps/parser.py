@@ -144,7 +144,8 @@ class _Reader:
         raise self._wrong(call, f"unknown method .{method}{nearest(method, _METHODS)}")
 
     def _blend(self, call: ast.Call) -> Expression:
-        sides: list[Any] = [self._side(argument) for argument in call.args]
+        given: list[Any] = [self._side(argument) for argument in call.args[:2]]
+        given += [self._constant(argument) for argument in call.args[2:]]
         for keyword in call.keywords:
             if keyword.arg is not None and keyword.arg not in _BLEND:
                 raise self._wrong(
@@ -158,7 +159,7 @@ class _Reader:
             if keyword.arg in {"region", "boundary"}
         }
         keywords |= self._keywords(call.keywords, leave_out=("region", "boundary"))
-        return self._checked(call, lambda: blend(*sides, **keywords))
+        return self._checked(call, lambda: blend(*given, **keywords))
 
     def _side(self, node: ast.expr) -> Expression:
         """One side of a blend: a map, or its text in quotes as in Python."""

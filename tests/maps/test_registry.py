@@ -49,7 +49,7 @@ def test_unknown_name_names_the_nearest_and_all(given, meant):
     with pytest.raises(RWLossError) as error:
         maps.get(given)
     message = str(error.value)
-    assert f"unknown map {given!r}: did you mean {meant!r}?" in message
+    assert f"unknown map {given!r}: did you mean {meant!r}" in message
     assert f"there are: {', '.join(maps.names())}" in message
 
 

@@ -1,0 +1,56 @@
+"""What tests of losses share: batches from a seed, and values beside gradients."""
+
+from __future__ import annotations
+
+import torch
+from anatomy import batch
+
+
+def given(shape, num_classes=4, dtype=torch.float64, seed=91, size=3):
+    """Logits (b k *s) without gradient, and labels (b *s) uint8."""
+    labels = torch.as_tensor(batch(seed, shape, num_classes, size))
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(size, num_classes, *shape, generator=generator, dtype=torch.float64)
+    return (2 * logits).to(dtype), labels
+
+
+def given_masks(shape, masks=3, dtype=torch.float64, seed=92, size=2):
+    """Logits (b k *s) without gradient, and masks (b k *s) uint8 that overlap."""
+    target = torch.stack(
+        [torch.as_tensor(batch((seed, k), shape, 2, size)) for k in range(masks)], dim=1
+    )
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(size, masks, *shape, generator=generator, dtype=torch.float64)
+    return (2 * logits).to(dtype), target
+
+
+def value_and_gradient(loss, logits, *args, **kwargs):
+    """Value () and gradient (b k *s), or a list of gradients for a list of logits."""
+    many = isinstance(logits, (list, tuple))
+    leaves = [x.detach().clone().requires_grad_() for x in (logits if many else [logits])]
+    value = loss(leaves if many else leaves[0], *args, **kwargs)
+    gradients = torch.autograd.grad(value, leaves)
+    return value.detach(), list(gradients) if many else gradients[0]
+
+
+def assert_close(found, wanted, relative=2e-6):
+    """Close relative to the largest value wanted."""
+    found, wanted = found.detach().double(), wanted.detach().double()
+    assert found.shape == wanted.shape
+    largest = wanted.abs().max().item() if wanted.numel() else 0.0
+    torch.testing.assert_close(found, wanted, rtol=relative, atol=relative * largest)
+
+
+def assert_same(found, wanted, relative=2e-6):
+    """Values and gradients, as `value_and_gradient` gives them, are close."""
+    assert_close(found[0], wanted[0], relative)
+    for one, other in zip(
+        *(g if isinstance(g, list) else [g] for g in (found[1], wanted[1])), strict=True
+    ):
+        assert_close(one, other, relative)
+
+
+def one_hot(labels, num_classes):
+    """(b *s) -> (b k *s), 0 in every class where no class is meant."""
+    classes = torch.arange(num_classes).reshape(1, -1, *[1] * (labels.ndim - 1))
+    return (labels[:, None].long() == classes).double()

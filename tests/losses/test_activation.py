@@ -1,0 +1,242 @@
+"""Sigmoid for masks that overlap, and probabilities as they come."""
+
+import re
+
+import pytest
+import torch
+from loss_batches import assert_close, assert_same, given, given_masks, value_and_gradient
+from torch.nn import functional
+
+from rwloss import Regions, RegionWiseLoss, RWLossError, RWMap, maps
+
+each_shape = pytest.mark.parametrize("shape", [(9, 7), (5, 4, 3)], ids=str)
+EXPRESSIONS = [
+    "rectified",
+    "boundary",
+    "class_weighted",
+    "active_contour.with_link(0.5)",
+    "dice",
+    "cross_entropy",
+    "generalized_dice + 0.1 * boundary",
+    "(dice + boundary).stabilized()",
+]
+each_expression = pytest.mark.parametrize("text", EXPRESSIONS)
+
+
+# --- Sigmoid
+
+
+@each_expression
+@each_shape
+@pytest.mark.parametrize("include_background", [True, False])
+def test_sigmoid_is_the_two_class_softmax_of_each_channel(text, shape, include_background):
+    """One channel at a time, through the softmax loss; their mean."""
+    if not include_background:
+        text = text.replace(".stabilized()", "")  # refused: a map without its channel 0
+    logits, masks = given_masks(shape)
+    loss = RegionWiseLoss(text, activation="sigmoid", include_background=include_background)
+    alone = RegionWiseLoss(text, include_background=include_background)
+
+    def one_by_one(x, masks):
+        values = []
+        for k in range(x.shape[1]):
+            two = torch.stack([torch.zeros_like(x[:, k]), x[:, k]], dim=1)
+            values.append(alone(two, masks[:, k]))
+        return torch.stack(values).mean()
+
+    wanted = value_and_gradient(one_by_one, logits, masks)
+    assert_same(value_and_gradient(loss, logits, masks), wanted, 1e-9)
+
+
+@each_shape
+@pytest.mark.parametrize("text", ["rectified", "boundary", "active_contour"])
+def test_without_the_complement_it_is_the_mean_of_sigmoid_times_map(text, shape):
+    logits, masks = given_masks(shape)
+    z = torch.stack(
+        [maps.parse(text)(Regions(masks[:, k], 2)).dense()[:, 1] for k in range(3)], dim=1
+    ).double()
+    loss = RegionWiseLoss(text, activation="sigmoid", include_background=False)
+    wanted = value_and_gradient(lambda x: (torch.sigmoid(x) * z).mean(), logits)
+    assert_same(value_and_gradient(loss, logits, masks), wanted, 1e-9)
+
+
+@each_shape
+def test_boundary_without_the_complement_is_monais_boundary_loss(shape):
+    losses = pytest.importorskip("monai.losses")
+    logits, masks = given_masks(shape, dtype=torch.float32)
+    masks[0, 1], masks[1, 2] = 0, 1  # an absent mask, and one that fills the image
+    loss = RegionWiseLoss("boundary", activation="sigmoid", include_background=False)
+    wanted = value_and_gradient(losses.BoundaryLoss(sigmoid=True), logits, masks.float())
+    assert_same(value_and_gradient(loss, logits, masks), wanted, 1e-5)
+
+
+@each_shape
+def test_boundary_is_monais_boundary_loss_for_softmax(shape):
+    losses = pytest.importorskip("monai.losses")
+    logits, labels = given(shape, dtype=torch.float32)
+    theirs = losses.BoundaryLoss(softmax=True, to_onehot_y=True)
+    for background in (True, False):
+        theirs.include_background = background
+        wanted = value_and_gradient(theirs, logits, labels[:, None].float())
+        loss = RegionWiseLoss("boundary", include_background=background)
+        assert_same(value_and_gradient(loss, logits, labels), wanted, 1e-5)
+
+
+@each_shape
+def test_sigmoid_cross_entropy_is_the_binary_one(shape):
+    logits, masks = given_masks(shape)
+    loss = RegionWiseLoss("cross_entropy", activation="sigmoid")
+    wanted = value_and_gradient(functional.binary_cross_entropy_with_logits, logits, masks.double())
+    assert_same(value_and_gradient(loss, logits, masks), wanted, 1e-12)
+
+
+@each_shape
+@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.int16, torch.float32], ids=str)
+def test_types_of_masks(shape, dtype):
+    logits, masks = given_masks(shape)
+    loss = RegionWiseLoss("rectified + dice", activation="sigmoid")
+    assert loss(logits, masks.to(dtype)) == loss(logits, masks)
+
+
+@each_shape
+@each_expression
+def test_one_channel_takes_a_target_without_channels(text, shape):
+    logits, masks = given_masks(shape, masks=1)
+    loss = RegionWiseLoss(text, activation="sigmoid")
+    wanted = value_and_gradient(loss, logits, masks)
+    assert_same(value_and_gradient(loss, logits, masks[:, 0]), wanted, 0)
+
+
+@each_shape
+def test_stored_maps_of_masks(shape):
+    logits, masks = given_masks(shape)
+    loss = RegionWiseLoss("rectified", activation="sigmoid")
+    stored = maps.Rectified()(Regions(masks.flatten(0, 1), 2))
+    wanted = value_and_gradient(loss, logits, masks)
+    assert_same(value_and_gradient(loss, logits, masks, stored), wanted, 1e-12)
+    dense = RWMap.from_dense(stored.labels, stored.dense())
+    assert_same(value_and_gradient(loss, logits, masks, dense), wanted, 1e-12)
+
+
+@each_shape
+def test_stored_values_are_of_the_masks_themselves(shape):
+    """(b k *s) as for logits; the complements cost nothing."""
+    logits, masks = given_masks(shape)
+    z = torch.rand(logits.shape, generator=torch.Generator().manual_seed(3))
+    loss = RegionWiseLoss("rectified", activation="sigmoid")
+    wanted = value_and_gradient(lambda x: (torch.sigmoid(x) * z).mean() / 2, logits)
+    assert_same(value_and_gradient(loss, logits, masks, z), wanted, 1e-12)
+    without = RegionWiseLoss("rectified", activation="sigmoid", include_background=False)
+    wanted = value_and_gradient(lambda x: (torch.sigmoid(x) * z).mean(), logits)
+    assert_same(value_and_gradient(without, logits, masks, z), wanted, 1e-12)
+
+
+@pytest.mark.parametrize("ignore_index", [255, 7, -1])
+@pytest.mark.parametrize("text", ["rectified", "boundary + dice + cross_entropy"])
+def test_each_mask_may_ignore_voxels_of_its_own(text, ignore_index):
+    logits, masks = given_masks((9, 7))
+    masks = masks.to(torch.int16)
+    masks[0, 1, :4], masks[1, 2, :, 3:] = ignore_index, ignore_index
+    loss = RegionWiseLoss(text, activation="sigmoid", ignore_index=ignore_index)
+    two = torch.stack([torch.zeros_like(logits), logits], dim=2).flatten(0, 1)
+    wanted = RegionWiseLoss(text, ignore_index=ignore_index)(two, masks.flatten(0, 1))
+    value, gradient = value_and_gradient(loss, logits, masks)
+    assert_close(value, wanted, 1e-12)
+    assert not gradient[masks == ignore_index].any()
+    assert gradient[masks != ignore_index].all()
+
+
+def test_ignored_value_that_the_type_of_masks_cannot_hold():
+    """In uint8, 257 is 1: no voxel is ignored."""
+    logits, masks = given_masks((9, 7))
+    loss = RegionWiseLoss("rectified", activation="sigmoid", ignore_index=257)
+    wanted = RegionWiseLoss("rectified", activation="sigmoid")(logits, masks)
+    assert_close(loss(logits, masks), wanted, 1e-12)
+
+
+@pytest.mark.parametrize("include_background", [True, False])
+def test_unreduced_sigmoid(include_background):
+    """Complement and mask beside each other, or the mask alone."""
+    logits, masks = given_masks((9, 7))
+    kwargs = {"activation": "sigmoid", "include_background": include_background}
+    cost = RegionWiseLoss("rectified", reduction="none", **kwargs)(logits, masks)
+    assert cost.shape == ((2, 3, 2, 9, 7) if include_background else (2, 3, 9, 7))
+    assert_close(cost.mean(), RegionWiseLoss("rectified", **kwargs)(logits, masks), 1e-12)
+    total = RegionWiseLoss("rectified", reduction="sum", **kwargs)(logits, masks)
+    assert_close(cost.sum(), total, 1e-12)
+    z = maps.Rectified()(Regions(masks[:, 2], 2)).dense()[:, 1]
+    own = cost[:, 2, 1] if include_background else cost[:, 2]
+    assert_close(own, torch.sigmoid(logits[:, 2]) * z)
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"), [(2, "2"), (0.5, "0.5"), (float("nan"), "nan"), (255, "255")]
+)
+def test_masks_hold_0_and_1_alone(value, shown):
+    logits, masks = given_masks((9, 7))
+    masks = masks.float()
+    masks[1, 2, 3, 4] = value
+    with pytest.raises(RWLossError, match=f"expected masks of 0 and 1, got {shown}: with"):
+        RegionWiseLoss("rectified", activation="sigmoid")(logits, masks)
+
+
+def test_labels_instead_of_masks():
+    logits, labels = given((9, 7))
+    message = 'target (3, 9, 7) does not fit logits (3, 4, 9, 7): with activation="sigmoid"'
+    with pytest.raises(RWLossError, match=re.escape(message)):
+        RegionWiseLoss("rectified", activation="sigmoid")(logits, labels)
+
+
+# --- Probabilities as they come
+
+
+@each_expression
+@each_shape
+def test_probabilities_as_they_come(text, shape):
+    """The same values and, through the softmax outside, the same gradients."""
+    logits, labels = given(shape)
+    outside = RegionWiseLoss(text, activation="none")
+    wanted = value_and_gradient(RegionWiseLoss(text), logits, labels)
+    found = value_and_gradient(lambda x: outside(torch.softmax(x, dim=1), labels), logits)
+    assert_same(found, wanted, 1e-9)
+
+
+@each_shape
+def test_gradient_by_a_probability_is_the_map(shape):
+    logits, labels = given(shape)
+    z = maps.Boundary()(Regions(labels, 4)).dense()
+    loss = RegionWiseLoss("boundary", activation="none")
+    _, gradient = value_and_gradient(loss, torch.softmax(logits, dim=1), labels)
+    assert_close(gradient, z.double() / logits.numel(), 1e-12)
+
+
+@each_expression
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32], ids=str)
+def test_probabilities_of_exactly_0_and_1(text, dtype):
+    """As they are where a softmax outside has underflowed."""
+    _, labels = given((9, 7))
+    for shift in (0, 1):  # all right, all wrong
+        hard = functional.one_hot((labels.long() + shift) % 4, 4).movedim(-1, 1).to(dtype)
+        loss = RegionWiseLoss(text, activation="none")
+        value, gradient = value_and_gradient(loss, hard, labels)
+        assert value.isfinite()
+        assert gradient.isfinite().all()
+        assert gradient.dtype == dtype
+
+
+def test_logits_instead_of_probabilities():
+    logits, labels = given((9, 7))
+    message = r"expected probabilities of 0 to 1, got .*: with activation=\"none\" the network"
+    with pytest.raises(RWLossError, match=message):
+        RegionWiseLoss("rectified", activation="none")(logits, labels)
+
+
+def test_one_channel_of_probabilities():
+    _, labels = given((9, 7))
+    with pytest.raises(RWLossError, match=r"probabilities of 2 classes or more, got 1: stack"):
+        RegionWiseLoss("rectified", activation="none")(torch.zeros(3, 1, 9, 7), labels)
+
+
+def test_unknown_activation_names_the_nearest():
+    with pytest.raises(RWLossError, match="unknown activation 'sigmoidal': did you mean 'sigmoid'"):
+        RegionWiseLoss("rectified", activation="sigmoidal")

@@ -1,0 +1,394 @@
+"""Lists of outputs: each with labels, maps, mask and spacing at its own resolution."""
+
+from fractions import Fraction
+
+import pytest
+import torch
+from anatomy import batch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from loss_batches import assert_close, assert_same, given_masks, value_and_gradient
+from torch.nn import functional
+
+from rwloss import Regions, RegionWiseLoss, RWLossError, RWMap, maps
+from rwloss.losses.deep_supervision import resampled
+
+# Halves, odd sizes and unequal strides; high to low resolution.
+SIZES = {
+    2: [(12, 8), (6, 4), (3, 2)],
+    3: [(8, 6, 4), (4, 3, 4), (2, 2, 2)],
+    "odd": [(11, 7), (6, 4), (3, 2), (2, 1)],
+    "up": [(6, 4), (12, 8)],
+}
+each_size = pytest.mark.parametrize("sizes", SIZES.values(), ids=map(str, SIZES))
+EXPRESSIONS = ["rectified", "boundary", "rectified.with_link(0.5)", "rectified + dice", "dice"]
+each_expression = pytest.mark.parametrize("text", EXPRESSIONS)
+
+
+def outputs_and_labels(sizes, num_classes=3):
+    generator = torch.Generator().manual_seed(11)
+    outputs = [
+        torch.randn(2, num_classes, *size, generator=generator, dtype=torch.float64)
+        for size in sizes
+    ]
+    return outputs, torch.as_tensor(batch(12, sizes[0], num_classes, size=2))
+
+
+def nearest(values, size):
+    """By the definition: for each new voxel the old one whose centre is nearest, the lower first.
+
+    values (... *s), for the last axes.
+    """
+    first = values.ndim - len(size)
+    for axis, new in enumerate(size, start=first):
+        old = values.shape[axis]
+        chosen = [
+            min(
+                range(old),
+                key=lambda j, i=i: (
+                    abs(Fraction(2 * i + 1, 2 * new) - Fraction(2 * j + 1, 2 * old)),
+                    j,
+                ),
+            )
+            for i in range(new)
+        ]
+        values = values.index_select(axis, torch.tensor(chosen))
+    return values
+
+
+def scaled(spacing, full, size):
+    return [mm * a / b for mm, a, b in zip(spacing, full, size, strict=True)]
+
+
+def by_hand(outputs, labels, text, spacing, weights, **kwargs):
+    """Each output with the loss for one, on labels and spacing made for it."""
+    full = labels.shape[-len(outputs[0].shape[2:]) :]
+    total = 0
+    for output, weight in zip(outputs, weights, strict=True):
+        size = output.shape[2:]
+        loss = RegionWiseLoss(text, spacing_mm=scaled(spacing, full, size), **kwargs)
+        total = total + weight * loss(output, nearest(labels, size))
+    return total
+
+
+def halves(heads):
+    total = sum(0.5**i for i in range(heads))
+    return [0.5**i / total for i in range(heads)]
+
+
+@settings(deadline=None, max_examples=100, derandomize=True, database=None)
+@given(old=st.integers(1, 40), new=st.integers(1, 40))
+def test_resampling_takes_the_nearest_centre(old, new):
+    values = torch.arange(old)[None]
+    assert torch.equal(resampled(values, [new], 1), nearest(values, [new]))
+
+
+@pytest.mark.parametrize(("old", "new"), [(9, 3), (15, 5), (7, 7), (3, 9), (11, 3)])
+def test_resampling_is_torchs_where_no_centre_lies_between_two(old, new):
+    values = torch.arange(old, dtype=torch.float32).reshape(1, 1, -1)
+    wanted = functional.interpolate(values, size=new, mode="nearest-exact")
+    assert torch.equal(resampled(values, [new], 2), wanted)
+
+
+@each_size
+@each_expression
+def test_maps_are_made_at_each_resolution(sizes, text):
+    outputs, labels = outputs_and_labels(sizes)
+    spacing = (0.8, 2.5, 1.2)[: len(sizes[0])]
+    loss = RegionWiseLoss(text, spacing_mm=spacing)
+    wanted = value_and_gradient(by_hand, outputs, labels, text, spacing, halves(len(sizes)))
+    for target in (labels, labels[:, None], functional.one_hot(labels.long(), 3).movedim(-1, 1)):
+        assert_same(value_and_gradient(loss, outputs, target), wanted, 1e-12)
+    unset = RegionWiseLoss(text)
+    assert_same(value_and_gradient(unset, outputs, labels, spacing_mm=spacing), wanted, 1e-12)
+    assert_same(value_and_gradient(loss, tuple(outputs), labels), wanted, 1e-12)
+
+
+def test_spacing_of_each_image():
+    outputs, labels = outputs_and_labels(SIZES[2])
+    spacings = [(1.0, 3.0), (0.5, 0.5)]
+    alone = [
+        by_hand([x[i : i + 1] for x in outputs], labels[i : i + 1], "boundary", mm, halves(3))
+        for i, mm in enumerate(spacings)
+    ]
+    found = RegionWiseLoss("boundary")(outputs, labels, spacing_mm=spacings)
+    assert_close(found, torch.stack(alone).mean(), 1e-12)
+
+
+@each_expression
+def test_one_output_in_a_list(text):
+    outputs, labels = outputs_and_labels(SIZES[2][:1])
+    loss = RegionWiseLoss(text)
+    wanted = value_and_gradient(loss, outputs[0], labels)
+    found = value_and_gradient(loss, outputs, labels)
+    assert_same((found[0], found[1][0]), wanted, 1e-12)
+
+
+# --- Weights
+
+
+@pytest.mark.parametrize("weights", [(1, 0.5, 0.25), (0.2, 0, 3), [4, 0, 0]], ids=str)
+def test_given_weights_are_taken_as_they_are(weights):
+    outputs, labels = outputs_and_labels(SIZES[2])
+    loss = RegionWiseLoss("rectified", deep_supervision_weights=weights)
+    wanted = value_and_gradient(by_hand, outputs, labels, "rectified", (1, 1), weights)
+    assert_close(loss(outputs, labels), wanted[0], 1e-12)
+
+
+def test_an_output_of_weight_0_is_not_looked_at():
+    """As nnU-Net leaves out the lowest resolution."""
+    outputs, labels = outputs_and_labels(SIZES[2])
+    outputs[2] = outputs[2] * torch.nan
+    outputs[2].requires_grad_()
+    loss = RegionWiseLoss("rectified", deep_supervision_weights=(2 / 3, 1 / 3, 0))
+    value = loss(outputs, labels)
+    assert value.isfinite()
+    assert not value.requires_grad
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        ((1, 1), "2 deep_supervision_weights for 3 outputs: give one for each"),
+        ((0, 0, 0), "no output to train: every deep-supervision weight is 0"),
+        ((1, -1, 0), "expected deep_supervision_weights of 0 or more"),
+    ],
+)
+def test_weights_that_do_not_fit(weights, message):
+    outputs, labels = outputs_and_labels(SIZES[2])
+    with pytest.raises(RWLossError, match=message):
+        RegionWiseLoss("rectified", deep_supervision_weights=weights)(outputs, labels)
+
+
+# --- Stored maps
+
+
+@each_size
+@pytest.mark.parametrize("text", ["rectified", "boundary", "rectified.with_link(0.5)"])
+@pytest.mark.parametrize("kind", ["numpy", "torch"])
+@pytest.mark.parametrize("form", ["RWMap", "tensor"])
+def test_one_stored_map_is_resampled_as_the_labels_are(sizes, text, kind, form):
+    outputs, labels = outputs_and_labels(sizes)
+    static = maps.parse(text).static_part
+    stored = static(Regions(labels.numpy() if kind == "numpy" else labels, 3))
+    if form == "tensor" and "link" not in text:  # a link needs a compact map
+        stored = stored.dense()
+
+    def at_each(outputs):
+        total = 0
+        for output, weight in zip(outputs, halves(len(sizes)), strict=True):
+            size = output.shape[2:]
+            whole = torch.as_tensor(static(Regions(labels, 3)).dense())
+            if "link" in text:
+                gap = static(Regions(labels, 3)).weight()
+                own = RWMap.compact(
+                    nearest(labels, size), 3, -nearest(gap, size), torch.zeros(2, *size)
+                )
+            else:
+                own = nearest(whole, size)
+            total = total + weight * RegionWiseLoss(text)(output, nearest(labels, size), own)
+        return total
+
+    wanted = value_and_gradient(at_each, outputs)
+    found = value_and_gradient(RegionWiseLoss(text), outputs, labels, stored)
+    assert_same(found, wanted)
+
+
+def test_a_stored_map_for_each_output():
+    outputs, labels = outputs_and_labels(SIZES["odd"])
+    targets = [nearest(labels, x.shape[2:]) for x in outputs]
+    stored = [maps.Boundary()(Regions(y, 3, scaled((1, 2), (11, 7), y.shape[1:]))) for y in targets]
+    loss = RegionWiseLoss("boundary", spacing_mm=(1, 2))
+    wanted = value_and_gradient(loss, outputs, labels)
+    assert_same(value_and_gradient(loss, outputs, labels, stored), wanted, 1e-12)
+    assert_same(value_and_gradient(loss, outputs, targets, stored), wanted, 1e-12)
+    dense = [rwmap.dense() for rwmap in stored]
+    assert_same(value_and_gradient(loss, outputs, targets, dense), wanted, 1e-12)
+
+
+def test_one_stored_map_goes_before_targets_that_were_resampled_otherwise():
+    """nnU-Net's own lower targets need not be of the voxels that the map has there."""
+    outputs, labels = outputs_and_labels(SIZES[2])
+    others = [labels, labels[:, 1::2, 1::2], labels[:, 3::4, 3::4]]
+    assert not torch.equal(others[1], nearest(labels, (6, 4)))
+    stored = maps.Rectified()(Regions(labels, 3))
+    loss = RegionWiseLoss("rectified + dice")
+    wanted = value_and_gradient(loss, outputs, labels, stored)
+    assert_same(value_and_gradient(loss, outputs, others, stored), wanted, 1e-12)
+
+
+def test_stored_map_of_other_labels_is_refused_at_each_resolution():
+    outputs, labels = outputs_and_labels(SIZES[2])
+    stored = maps.Rectified()(Regions(labels.flip(1), 3))
+    for weights in ((1, 0, 0), (0, 0, 1)):
+        loss = RegionWiseLoss("rectified", deep_supervision_weights=weights)
+        with pytest.raises(RWLossError, match="made from other labels"):
+            loss(outputs, labels, stored)
+
+
+# --- Lists of targets, as nnU-Net gives them
+
+
+@each_size
+@each_expression
+@pytest.mark.parametrize("channel", [True, False])
+def test_a_target_for_each_output(sizes, text, channel):
+    outputs, labels = outputs_and_labels(sizes)
+    generator = torch.Generator().manual_seed(13)
+    targets = [
+        torch.randint(0, 3, (2, *size), generator=generator, dtype=torch.int16) for size in sizes
+    ]
+    targets[0] = labels.to(torch.int16)
+    spacing = (0.8, 2.5, 1.2)[: len(sizes[0])]
+
+    def one_by_one(outputs):
+        total = 0
+        for output, target, weight in zip(outputs, targets, halves(len(sizes)), strict=True):
+            loss = RegionWiseLoss(text, spacing_mm=scaled(spacing, sizes[0], target.shape[1:]))
+            total = total + weight * loss(output, target)
+        return total
+
+    loss = RegionWiseLoss(text, spacing_mm=spacing)
+    given_targets = [y[:, None] for y in targets] if channel else targets
+    wanted = value_and_gradient(one_by_one, outputs)
+    assert_same(value_and_gradient(loss, outputs, given_targets), wanted, 1e-12)
+
+
+# --- Masks, ignored voxels, sigmoid
+
+
+@each_size
+@pytest.mark.parametrize("text", ["rectified", "dice + boundary"])
+def test_mask_and_ignored_label(sizes, text):
+    outputs, labels = outputs_and_labels(sizes)
+    labels = labels.int()
+    labels[0, : sizes[0][0] // 3] = 255
+    mask = torch.rand(labels.shape, generator=torch.Generator().manual_seed(1)) > 0.3
+    loss = RegionWiseLoss(text, ignore_index=255)
+
+    def one_by_one(outputs):
+        total = 0
+        for output, weight in zip(outputs, halves(len(sizes)), strict=True):
+            size = output.shape[2:]
+            one = RegionWiseLoss(
+                text, ignore_index=255, spacing_mm=scaled((1, 1, 1)[: len(size)], sizes[0], size)
+            )
+            total = total + weight * one(output, nearest(labels, size), mask=nearest(mask, size))
+        return total
+
+    wanted = value_and_gradient(one_by_one, outputs)
+    masks = [nearest(mask, x.shape[2:]) for x in outputs]
+    for given_mask in (mask, mask[:, None], masks):
+        found = value_and_gradient(loss, outputs, labels, mask=given_mask)
+        assert_same(found, wanted, 1e-12)
+
+
+@pytest.mark.parametrize("sizes", [SIZES[2], SIZES["odd"]], ids=str)
+def test_masks_that_overlap(sizes):
+    _, masks = given_masks(sizes[0])
+    generator = torch.Generator().manual_seed(4)
+    outputs = [torch.randn(2, 3, *size, generator=generator) for size in sizes]
+    loss = RegionWiseLoss("rectified + dice", activation="sigmoid")
+
+    def one_by_one(outputs):
+        total = 0
+        for output, weight in zip(outputs, halves(len(sizes)), strict=True):
+            size = output.shape[2:]
+            one = RegionWiseLoss(
+                "rectified + dice",
+                activation="sigmoid",
+                spacing_mm=scaled((1, 1), sizes[0], size),
+            )
+            total = total + weight * one(output, nearest(masks, size))
+        return total
+
+    wanted = value_and_gradient(one_by_one, outputs)
+    assert_same(value_and_gradient(loss, outputs, masks), wanted, 1e-6)
+    assert_same(
+        value_and_gradient(loss, outputs, [nearest(masks, x.shape[2:]) for x in outputs]),
+        wanted,
+        1e-6,
+    )
+    stored = maps.Rectified()(Regions(masks.flatten(0, 1), 2))
+    assert loss(outputs, masks, stored).isfinite()
+
+
+def test_excess_of_a_list():
+    outputs, labels = outputs_and_labels(SIZES[2])
+    loss = RegionWiseLoss("rectified + dice")
+    alone = [
+        RegionWiseLoss("rectified + dice", spacing_mm=scaled((1, 1), (12, 8), x.shape[2:])).excess(
+            x, nearest(labels, x.shape[2:])
+        )
+        for x in outputs
+    ]
+    wanted = sum(w * each for w, each in zip(halves(3), alone, strict=True))
+    assert_close(loss.excess(outputs, labels), wanted, 1e-12)
+
+
+def test_sum_of_a_list():
+    outputs, labels = outputs_and_labels(SIZES[2])
+    loss = RegionWiseLoss("rectified", reduction="sum", deep_supervision_weights=(1, 0, 0))
+    wanted = RegionWiseLoss("rectified", reduction="sum")(outputs[0], labels)
+    assert_close(loss(outputs, labels), wanted, 1e-12)
+
+
+# --- Wrong use
+
+
+@pytest.mark.parametrize("what", ["target", "map", "mask"])
+def test_lists_of_another_length(what):
+    outputs, labels = outputs_and_labels(SIZES[2])
+    stored = maps.Rectified()(Regions(labels, 3))
+    mask = torch.ones(labels.shape)
+    call = {
+        "target": lambda loss: loss(outputs, [labels, labels]),
+        "map": lambda loss: loss(outputs, labels, [stored, stored]),
+        "mask": lambda loss: loss(outputs, labels, mask=[mask, mask]),
+    }[what]
+    with pytest.raises(RWLossError, match=f"2 {what}s for 3 outputs: give one, or one for each"):
+        call(RegionWiseLoss("rectified"))
+
+
+def test_list_of_targets_of_another_length_beside_one_map():
+    outputs, labels = outputs_and_labels(SIZES[2])
+    stored = maps.Rectified()(Regions(labels, 3))
+    with pytest.raises(RWLossError, match="2 targets for 3 outputs"):
+        RegionWiseLoss("rectified")(outputs, [labels, labels], stored)
+
+
+def test_lists_beside_one_output():
+    outputs, labels = outputs_and_labels(SIZES[2])
+    stored = maps.Rectified()(Regions(labels, 3))
+    loss = RegionWiseLoss("rectified")
+    with pytest.raises(RWLossError, match="expected target as a tensor, got list: a list is for"):
+        loss(outputs[0], [labels])
+    with pytest.raises(RWLossError, match=r"its values .*, got list: a list is for deep"):
+        loss(outputs[0], labels, [stored])
+    with pytest.raises(RWLossError, match="expected mask as a tensor, got list"):
+        loss(outputs[0], labels, mask=[torch.ones(labels.shape)])
+
+
+def test_empty_list():
+    _, labels = outputs_and_labels(SIZES[2])
+    with pytest.raises(RWLossError, match="no output to train: the list is empty"):
+        RegionWiseLoss("rectified")([], labels)
+
+
+def test_unreduced_list():
+    outputs, labels = outputs_and_labels(SIZES[2])
+    with pytest.raises(RWLossError, match='"none" is for one output, got 3'):
+        RegionWiseLoss("rectified", reduction="none")(outputs, labels)
+
+
+@pytest.mark.parametrize("shape", [(12, 8), (2, 3, 2, 12, 8), (12,)], ids=str)
+def test_target_without_a_fitting_shape(shape):
+    outputs, _ = outputs_and_labels(SIZES[2])
+    with pytest.raises(RWLossError, match=r"target \(.*\) does not fit logits \(2, 3, 12, 8\)"):
+        RegionWiseLoss("rectified")(outputs, torch.zeros(shape, dtype=torch.uint8))
+
+
+def test_target_of_another_batch_size():
+    outputs, labels = outputs_and_labels(SIZES[2])
+    with pytest.raises(RWLossError, match=r"target \(1, 12, 8\) does not fit logits"):
+        RegionWiseLoss("rectified")(outputs, labels[:1])

@@ -1,0 +1,195 @@
+"""Wrong use: each message says what was expected, what came, and the way out."""
+
+import re
+
+import numpy as np
+import pytest
+import torch
+from loss_batches import given
+
+from rwloss import Regions, RegionWiseLoss, RWLossError, RWMap, maps
+
+
+def refused(message, call, *args, **kwargs):
+    with pytest.raises(RWLossError, match=re.escape(message)) as caught:
+        call(*args, **kwargs)
+    return str(caught.value)
+
+
+# --- Logits
+
+
+def test_one_channel_of_logits():
+    text = refused(
+        "expected logits with 2 classes or more for the softmax, got 1",
+        RegionWiseLoss("rectified"),
+        torch.zeros(2, 1, 4, 5),
+        torch.zeros(2, 4, 5),
+    )
+    assert 'activation="sigmoid"' in text
+
+
+@pytest.mark.parametrize("text", ["rectified", "dice", "rectified + cross_entropy"])
+@pytest.mark.parametrize("activation", ["softmax", "sigmoid", "none"])
+@pytest.mark.parametrize("shape", [(4,), (4, 5), (2, 4, 5), (2, 3, 2, 4, 5, 6)], ids=str)
+def test_logits_without_batch_classes_or_space(shape, text, activation):
+    loss = RegionWiseLoss(text, activation=activation)
+    message = f"expected logits (b k *s) with *s 2-D or 3-D, got shape {shape}"
+    refused(message, loss, torch.zeros(shape), torch.zeros(2, 4, 5))
+    refused(message, loss, [torch.zeros(shape)], torch.zeros(2, 4, 5))
+
+
+def test_arrays_instead_of_tensors():
+    logits, labels = given((4, 5))
+    loss = RegionWiseLoss("rectified")
+    refused("expected logits as a tensor, got ndarray", loss, logits.numpy(), labels)
+    text = refused("expected target as a tensor, got ndarray", loss, logits, labels.numpy())
+    assert "torch.as_tensor" in text
+    mask = np.ones((3, 4, 5))
+    refused("expected mask as a tensor, got ndarray", loss, logits, labels, mask=mask)
+    refused("expected a target as a tensor, got ndarray", loss, [logits], labels.numpy())
+
+
+# --- Target
+
+
+@pytest.mark.parametrize("text", ["rectified", "dice"])
+@pytest.mark.parametrize("shape", [(2, 5, 4), (2, 2, 4, 5), (1, 4, 5), (4, 5)], ids=str)
+def test_target_that_does_not_fit(shape, text):
+    refused(
+        f"target {shape} does not fit logits (2, 3, 4, 5): expected labels (2, 4, 5), "
+        "(2, 1, 4, 5), or one-hot (2, 3, 4, 5)",
+        RegionWiseLoss(text),
+        torch.zeros(2, 3, 4, 5),
+        torch.zeros(shape),
+    )
+
+
+@pytest.mark.parametrize("text", ["rectified", "dice"])
+def test_channels_that_are_not_one_hot(text):
+    logits, _ = given((4, 5))
+    probs = torch.softmax(logits, dim=1)
+    refused(
+        "has as many channels as the logits but is not one-hot", RegionWiseLoss(text), logits, probs
+    )
+
+
+@pytest.mark.parametrize("text", ["rectified", "dice", "cross_entropy"])
+@pytest.mark.parametrize("label", [-1, 4, 255])
+def test_label_that_is_no_class(label, text):
+    """Of dynamic terms too, whose arithmetic would take it for no class at all."""
+    logits, labels = given((4, 5))
+    labels = labels.to(torch.int16)
+    labels[1, 2, 3] = label
+    found = refused(
+        f"label {label} found, but num_classes=4 allows 0..3", RegionWiseLoss(text), logits, labels
+    )
+    assert f"ignore_index={label}" in found
+
+
+@pytest.mark.parametrize("text", ["rectified", "dice"])
+def test_label_that_is_neither_class_nor_ignored(text):
+    logits, labels = given((4, 5))
+    labels[0, 0, 0], labels[1, 1, 1] = 255, 9
+    loss = RegionWiseLoss(text, ignore_index=255)
+    refused("label 9 found, but num_classes=4 allows 0..3", loss, logits, labels)
+
+
+@pytest.mark.parametrize("text", ["rectified", "dice"])
+@pytest.mark.parametrize(("value", "shown"), [(0.5, "0.5"), (float("nan"), "nan")])
+def test_labels_that_are_not_whole(value, shown, text):
+    logits, labels = given((4, 5))
+    labels = labels.float()
+    labels[0, 1, 2] = value
+    refused(f"expected whole labels, got {shown}", RegionWiseLoss(text), logits, labels)
+
+
+# --- Stored maps
+
+
+def test_stored_map_of_other_classes():
+    logits, labels = given((4, 5))
+    stored = maps.Rectified()(Regions(labels, 6))
+    refused(
+        "map has 6 classes, logits have 4: pass num_classes=4, or precompute again",
+        RegionWiseLoss("rectified"),
+        logits,
+        labels,
+        stored,
+    )
+
+
+def test_stored_map_of_classes_instead_of_masks():
+    logits, labels = given((4, 5))
+    stored = maps.Rectified()(Regions(labels, 4))
+    masks = torch.zeros(3, 4, 4, 5)
+    loss = RegionWiseLoss("rectified", activation="sigmoid")
+    refused(
+        'map has 4 classes, with activation="sigmoid" every mask is', loss, logits, masks, stored
+    )
+
+
+@pytest.mark.parametrize("text", ["rectified", "rectified.with_link(0.5)", "rectified + dice"])
+def test_stored_map_of_another_shape(text):
+    logits, labels = given((4, 5))
+    loss = RegionWiseLoss(text)
+    stored = maps.Rectified()(Regions(labels[:, :3], 4))
+    message = "map is of labels (3, 3, 5), the target has (3, 4, 5): crop or turn the map"
+    refused(message, loss, logits, labels, stored)
+    values = torch.zeros(3, 4, 3, 5)
+    message = "map (3, 4, 3, 5) does not fit logits (3, 4, 4, 5)"
+    refused(message, loss, logits, labels, values)
+
+
+def test_stored_map_of_another_image():
+    logits, labels = given((4, 5))
+    stored = maps.Rectified()(Regions(labels.roll(1, 0), 4))
+    refused(
+        "made from other labels than the target",
+        RegionWiseLoss("rectified"),
+        logits,
+        labels,
+        stored,
+    )
+
+
+@pytest.mark.parametrize("text", ["dice", "dice + cross_entropy", "blend(dice, cross_entropy)"])
+def test_stored_map_beside_nothing_static(text):
+    logits, labels = given((4, 5))
+    stored = maps.Rectified()(Regions(labels, 4))
+    found = refused("has none: leave the map out", RegionWiseLoss(text), logits, labels, stored)
+    assert str(maps.parse(text)) in found
+
+
+def test_stored_map_beside_several_static_parts():
+    logits, labels = given((4, 5))
+    stored = maps.Rectified()(Regions(labels, 4))
+    loss = RegionWiseLoss("rectified + boundary.stabilized().with_link(0.5)")
+    refused("one stored map can't stand for rectified and boundary", loss, logits, labels, stored)
+
+
+def test_map_that_is_no_map():
+    logits, labels = given((4, 5))
+    message = "expected a map as an RWMap or its values (b k *s), got str"
+    refused(message, RegionWiseLoss("rectified"), logits, labels, "rectified")
+
+
+# --- Settings
+
+
+@pytest.mark.parametrize("expression", [None, maps.Rectified, 1.0, RWMap], ids=str)
+def test_expression_that_is_none(expression):
+    refused("expected an expression or its text, got", RegionWiseLoss, expression)
+
+
+def test_misspelt_choices_name_the_nearest():
+    refused("unknown map 'rectifed': did you mean 'rectified'", RegionWiseLoss, "rectifed")
+    refused(
+        "unknown reduction 'means': did you mean 'mean'", RegionWiseLoss, "dice", reduction="means"
+    )
+    refused(
+        "unknown activation 'softmx': did you mean 'softmax'",
+        RegionWiseLoss,
+        "dice",
+        activation="softmx",
+    )

@@ -1,0 +1,165 @@
+"""How far a loss is above the least it could be for its maps."""
+
+import pytest
+import torch
+from hypothesis import given as drawn
+from hypothesis import settings
+from hypothesis import strategies as st
+from loss_batches import assert_close, given, given_masks, one_hot
+
+from rwloss import Regions, RegionWiseLoss, RWLossError, maps
+
+STATIC = ["rectified", "boundary", "class_weighted", "boundary.stabilized()", "-1 * rectified"]
+LINKED = ["rectified.with_link(0)", "rectified.with_link(0.5)"]
+DYNAMIC = [
+    "cross_entropy",
+    "focal",
+    "dice",
+    "generalized_dice",
+    "tversky",
+    "focal_tversky",
+    "hausdorff_dt",
+    "active_contour_length",
+]
+MIXED = [
+    "rectified + dice",
+    "boundary - 0.5 * rectified",
+    "rectified.with_link(0.5) + boundary + 2 * cross_entropy",
+    "(dice + boundary).stabilized()",
+    "blend(generalized_dice, boundary, schedule='rebalance')",
+]
+EVERY = [*STATIC, *LINKED, *DYNAMIC, *MIXED]
+# The mean cost of a voxel is least where all probability is at its cheapest class.
+STABLE = ["rectified", "class_weighted", "boundary.stabilized()", "active_contour"]
+
+
+def at_labels(labels, margin, num_classes=4):
+    return margin * one_hot(labels, num_classes)
+
+
+@pytest.mark.parametrize("text", EVERY)
+@settings(deadline=None, max_examples=10, derandomize=True, database=None)
+@drawn(seed=st.integers(0, 1000), scale=st.sampled_from([0.0, 0.1, 3.0, 100.0]))
+def test_never_below_0(text, seed, scale):
+    _, labels = given((7, 5))
+    logits = scale * torch.randn(3, 4, 7, 5, generator=torch.Generator().manual_seed(seed))
+    loss = RegionWiseLoss(text)
+    for x in (logits, at_labels(labels, scale).float(), -at_labels(labels, scale).float()):
+        assert loss.excess(x, labels) >= 0
+        assert loss.excess(x, labels, mask=torch.rand(3, 7, 5)) >= 0
+        loss.set_epoch(40, total=100)
+
+
+@pytest.mark.parametrize("text", [*STABLE, *LINKED, "dice", "cross_entropy", "rectified + dice"])
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
+def test_0_at_the_optimum(text, reduction, dtype):
+    _, labels = given((7, 5))
+    loss = RegionWiseLoss(text, reduction=reduction)
+    best = loss.excess(at_labels(labels, 200).to(dtype), labels)
+    assert best == pytest.approx(0, abs=1e-4)
+    assert loss.excess(at_labels(labels, 1).to(dtype), labels) > best
+
+
+@pytest.mark.parametrize("text", [*STATIC, "boundary - 0.5 * rectified"])
+@pytest.mark.parametrize("include_background", [True, False])
+def test_loss_minus_its_minimum_for_the_map(text, include_background):
+    """The least of a linear cost is at a corner: all probability at one class."""
+    logits, labels = given((7, 5))
+    z = maps.parse(text)(Regions(labels, 4)).dense().double()
+    if not include_background:
+        z[:, 0] = 0
+    channels = 4 if include_background else 3
+    least = z.amin(dim=1).sum() / (channels * labels.numel())
+    loss = RegionWiseLoss(text, include_background=include_background)
+    assert_close(loss.excess(logits, labels), loss(logits, labels) - least)
+
+
+@pytest.mark.parametrize("text", [*LINKED, *DYNAMIC])
+def test_losses_that_are_0_at_best_are_their_own_excess(text):
+    logits, labels = given((7, 5))
+    assert_close(RegionWiseLoss(text).excess(logits, labels), RegionWiseLoss(text)(logits, labels))
+
+
+def test_a_sum_counts_each_term_from_its_own_minimum():
+    logits, labels = given((7, 5))
+    parts = ["rectified.with_link(0.5)", "boundary", "dice"]
+    wanted = sum(RegionWiseLoss(part).excess(logits, labels) for part in parts)
+    assert_close(RegionWiseLoss(" + ".join(parts)).excess(logits, labels), wanted)
+
+
+def test_minimum_of_a_loss_of_ones_own():
+    logits, labels = given((7, 5))
+    below = maps.from_loss(lambda p, y: -(p * y).sum() / y.sum(), name="hit", minimum=-1.0)
+    loss = RegionWiseLoss(below)
+    assert_close(loss.excess(logits, labels), loss(logits, labels) + 1)
+    assert loss.excess(at_labels(labels, 200), labels) == pytest.approx(0, abs=1e-9)
+
+
+@pytest.mark.parametrize("epoch", [0, 30, 99])
+def test_follows_the_schedule(epoch):
+    logits, labels = given((7, 5))
+    loss = RegionWiseLoss("blend(dice, boundary, schedule='rebalance')")
+    loss.set_epoch(epoch)
+    alpha = max(0.01, 1 - 0.01 * epoch)
+    wanted = alpha * RegionWiseLoss("dice").excess(logits, labels)
+    wanted = wanted + (1 - alpha) * RegionWiseLoss("boundary").excess(logits, labels)
+    assert_close(loss.excess(logits, labels), wanted)
+
+
+def test_stabilized_dynamic_terms_count_from_the_minima_inside():
+    logits, labels = given((7, 5))
+    wanted = RegionWiseLoss("dice + 0.5 * boundary").excess(logits, labels)
+    found = RegionWiseLoss("(dice + 0.5 * boundary).stabilized()").excess(logits, labels)
+    assert_close(found, wanted)
+
+
+def test_stored_map_mask_and_ignored_voxels():
+    logits, labels = given((7, 5))
+    labels[:, :2] = 255
+    mask = torch.rand(3, 7, 5, generator=torch.Generator().manual_seed(3)) > 0.5
+    counted = mask & (labels != 255)
+    stored = maps.Boundary()(Regions(labels, 4, ignore_label=255))
+    loss = RegionWiseLoss("boundary", ignore_index=255)
+    least = stored.dense().amin(dim=1)[counted].mean() / 4
+    wanted = loss(logits, labels, mask=mask) - least
+    assert_close(loss.excess(logits, labels, mask=mask), wanted)
+    assert_close(loss.excess(logits, labels, stored, mask=mask), wanted)
+    assert_close(loss.excess(logits, labels, stored.dense(), mask=mask), wanted)
+
+
+def test_class_weights():
+    logits, labels = given((7, 5))
+    weights = (1.0, 2.0, 3.0, 4.0)
+    loss = RegionWiseLoss("rectified", class_weights=weights)
+    table = torch.tensor(weights)[labels.long()]
+    least = (maps.Rectified()(Regions(labels, 4)).true * table).mean() / 4
+    assert_close(loss.excess(logits, labels), loss(logits, labels) - least)
+
+
+def test_sigmoid():
+    logits, masks = given_masks((7, 5))
+    loss = RegionWiseLoss("boundary", activation="sigmoid", include_background=False)
+    z = torch.stack([maps.Boundary()(Regions(masks[:, k], 2)).dense()[:, 1] for k in range(3)], 1)
+    wanted = (torch.sigmoid(logits) * z - z.clamp_max(0)).mean()
+    assert_close(loss.excess(logits, masks), wanted)
+
+
+def test_has_no_gradient():
+    logits, labels = given((7, 5))
+    logits.requires_grad_()
+    assert not RegionWiseLoss("rectified + dice").excess(logits, labels).requires_grad
+
+
+def test_needs_one_number():
+    logits, labels = given((7, 5))
+    with pytest.raises(RWLossError, match='excess is one number: it needs reduction "mean" or'):
+        RegionWiseLoss("rectified", reduction="none").excess(logits, labels)
+
+
+def test_loss_that_counts_against():
+    """Nothing is known of the most that a loss can be."""
+    logits, labels = given((7, 5))
+    for text in ("rectified - dice", "(boundary - dice).stabilized()"):
+        with pytest.raises(RWLossError, match="excess: dice has a weight below 0"):
+            RegionWiseLoss(text).excess(logits, labels)

@@ -1,0 +1,261 @@
+"""Voxels that do not count: an ignored label, or 0 in a mask."""
+
+import numpy as np
+import plain_formulas as plain
+import pytest
+import torch
+from loss_batches import assert_close, assert_same, given, value_and_gradient
+from torch.nn import functional
+
+from rwloss import Regions, RegionWiseLoss, RWLossError, RWMap, maps
+
+STATIC = {
+    "rectified": lambda y: plain.rectified(y, 4, [(1,) * (y.ndim - 1)] * len(y)),
+    "boundary": lambda y: plain.boundary(y, 4, [(1,) * (y.ndim - 1)] * len(y)),
+    "active_contour": lambda y: plain.active_contour(y, 4),
+    "class_weighted": lambda y: plain.class_weighted(y, 4, lambda n: 1 / n),
+}
+DYNAMIC = [
+    "cross_entropy",
+    "focal",
+    "dice",
+    "generalized_dice",
+    "tversky",
+    "focal_tversky",
+    "hausdorff_dt",
+    "active_contour_length",
+]
+MIXED = ["rectified.with_link(0.5)", "rectified + dice", "(dice + boundary).stabilized()"]
+each_static = pytest.mark.parametrize("text", STATIC)
+each_term = pytest.mark.parametrize("text", [*STATIC, *DYNAMIC, *MIXED])
+each_shape = pytest.mark.parametrize("shape", [(11, 9), (6, 7, 5)], ids=str)
+
+
+def some_ignored(shape, ignore_index=255):
+    """Logits, labels with a side ignored in every image, and which voxels count."""
+    logits, labels = given(shape)
+    counted = torch.ones(labels.shape, dtype=torch.bool)
+    counted[..., -3:] = False
+    counted[1, 2:4] = False
+    return logits, torch.where(counted, labels.int(), ignore_index), counted
+
+
+# --- An ignored label
+
+
+@each_static
+@each_shape
+@pytest.mark.parametrize("ignore_index", [255, -1, -100])
+def test_mean_of_the_official_costs_over_voxels_that_count(text, shape, ignore_index):
+    """The map is that of labels in which an ignored voxel belongs to no class."""
+    logits, labels, counted = some_ignored(shape, ignore_index)
+    no_class = torch.where(counted, labels, -1).numpy()
+    values = torch.as_tensor(STATIC[text](no_class))
+
+    def official(x):
+        return (torch.softmax(x, dim=1) * values).sum(dim=1)[counted].mean() / 4
+
+    wanted = value_and_gradient(official, logits)
+    loss = RegionWiseLoss(text, ignore_index=ignore_index)
+    assert_same(value_and_gradient(loss, logits, labels), wanted)
+    for kind in (labels, labels.numpy()):
+        stored = maps.parse(text)(Regions(kind, 4, ignore_label=ignore_index))
+        assert_same(value_and_gradient(loss, logits, labels, stored), wanted)
+
+
+def test_an_ignored_region_ends_a_region():
+    """By hand: a class of three voxels is one voxel deep at its ignored neighbour."""
+    labels = torch.tensor([[[1, 1, 1, 255, 0, 0]]])
+    loss = RegionWiseLoss("rectified", ignore_index=255, reduction="none")
+    costs = loss(torch.zeros(1, 2, 1, 6), labels)
+    rectified = [[1, 1, 1, 0, -0.5, -1], [-1, -2 / 3, -1 / 3, 0, 1, 1]]
+    assert_close(costs[0, :, 0], torch.tensor(rectified) / 2)
+
+
+@each_term
+def test_no_gradient_at_ignored_voxels(text):
+    logits, labels, counted = some_ignored((11, 9))
+    value, gradient = value_and_gradient(RegionWiseLoss(text, ignore_index=255), logits, labels)
+    assert not gradient.movedim(1, -1)[~counted].any()
+    assert gradient.movedim(1, -1)[counted].any()
+    logits.movedim(1, -1)[~counted] *= -5  # what the network says there is of no account
+    assert_close(RegionWiseLoss(text, ignore_index=255)(logits, labels), value, 1e-12)
+
+
+@each_term
+@pytest.mark.parametrize("kind", ["ignore_index", "mask"])
+def test_nothing_counts(text, kind):
+    logits, labels = given((11, 9))
+    if kind == "mask":
+        loss, more = RegionWiseLoss(text), {"mask": torch.zeros(3, 11, 9)}
+    else:
+        loss, more = RegionWiseLoss(text, ignore_index=255), {}
+        labels = torch.full_like(labels, 255)
+    value, gradient = value_and_gradient(loss, logits, labels, **more)
+    # focal_tversky is a little above 0 at its best, for a finite derivative of its root.
+    assert value == pytest.approx(0, abs=1e-5 if "focal_t" in text else 0)
+    assert not gradient.any()
+    assert loss.excess(logits, labels, **more) == value
+
+
+@each_term
+def test_nothing_counts_in_one_image(text):
+    logits, labels = given((11, 9))
+    labels[1] = 255
+    value, gradient = value_and_gradient(RegionWiseLoss(text, ignore_index=255), logits, labels)
+    assert value.isfinite()
+    assert not gradient[1].any()
+    assert gradient[0].any()
+
+
+@each_shape
+@pytest.mark.parametrize("ignore_index", [255, -100, 2])
+def test_cross_entropy_is_that_of_torch(shape, ignore_index):
+    """A class may be ignored too."""
+    logits, labels, _ = some_ignored(shape, ignore_index)
+    found = value_and_gradient(
+        RegionWiseLoss("cross_entropy", ignore_index=ignore_index), logits, labels
+    )
+    wanted = value_and_gradient(
+        lambda x: functional.cross_entropy(x, labels.long(), ignore_index=ignore_index), logits
+    )
+    assert_same(found, wanted, 1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int64, torch.float32], ids=str)
+def test_types_of_labels(dtype):
+    logits, labels, _ = some_ignored((11, 9))
+    loss = RegionWiseLoss("rectified + dice", ignore_index=255)
+    assert loss(logits, labels.to(dtype)) == loss(logits, labels)
+
+
+def test_values_that_know_nothing_of_ignored_voxels():
+    logits, labels, counted = some_ignored((11, 9))
+    values = torch.rand(3, 4, 11, 9, generator=torch.Generator().manual_seed(0))
+    before = values.clone()
+    loss = RegionWiseLoss("boundary", ignore_index=255)
+    wanted = (torch.softmax(logits, dim=1) * values).sum(dim=1)[counted].mean() / 4
+    assert_close(loss(logits, labels, values), wanted, 1e-12)
+    costs = RegionWiseLoss("boundary", ignore_index=255, reduction="none")
+    found = costs(logits, labels, values)
+    assert_close(found, torch.softmax(logits, dim=1) * values * counted[:, None], 1e-12)
+    assert torch.equal(values, before)
+
+
+def test_stored_map_that_ignores_other_voxels_is_refused():
+    logits, labels, _ = some_ignored((11, 9))
+    full = torch.where(labels == 255, 0, labels)
+    stored = maps.Rectified()(Regions(full, 4))
+    with pytest.raises(RWLossError, match="made from other labels"):
+        RegionWiseLoss("rectified", ignore_index=255)(logits, labels, stored)
+
+
+def test_ignored_label_without_saying_so():
+    logits, labels, _ = some_ignored((11, 9))
+    message = r"label 255 found, but num_classes=4 allows .*ignore_index=255 for a loss"
+    with pytest.raises(RWLossError, match=message):
+        RegionWiseLoss("rectified")(logits, labels)
+
+
+# --- A mask
+
+
+def a_mask(shape):
+    return torch.rand(3, *shape, generator=torch.Generator().manual_seed(5)) > 0.4
+
+
+@each_static
+@each_shape
+def test_mean_over_voxels_inside_the_mask(text, shape):
+    """A mask ends no region: the map is that of all labels."""
+    logits, labels = given(shape)
+    mask = a_mask(shape)
+    values = torch.as_tensor(STATIC[text](labels.numpy()))
+
+    def official(x):
+        return (torch.softmax(x, dim=1) * values).sum(dim=1)[mask].mean() / 4
+
+    wanted = value_and_gradient(official, logits)
+    loss = RegionWiseLoss(text)
+    assert_same(value_and_gradient(loss, logits, labels, mask=mask), wanted)
+    for stored in (maps.parse(text)(Regions(labels, 4)), values):
+        assert_same(value_and_gradient(loss, logits, labels, stored, mask=mask), wanted)
+
+
+@each_term
+def test_mask_of_ones_changes_nothing(text):
+    logits, labels = given((11, 9))
+    wanted = value_and_gradient(RegionWiseLoss(text), logits, labels)
+    mask = torch.ones(3, 11, 9)
+    assert_same(value_and_gradient(RegionWiseLoss(text), logits, labels, mask=mask), wanted, 1e-12)
+
+
+@each_term
+def test_no_gradient_outside_the_mask(text):
+    logits, labels = given((11, 9))
+    mask = a_mask((11, 9))
+    value, gradient = value_and_gradient(RegionWiseLoss(text), logits, labels, mask=mask)
+    assert not gradient.movedim(1, -1)[~mask].any()
+    assert gradient.movedim(1, -1)[mask].any()
+    logits.movedim(1, -1)[~mask] *= -5
+    assert_close(RegionWiseLoss(text)(logits, labels, mask=mask), value, 1e-12)
+
+
+@each_shape
+@pytest.mark.parametrize("text", ["cross_entropy", "focal"])
+def test_mask_and_ignored_label_together(text, shape):
+    logits, labels, counted = some_ignored(shape)
+    mask = a_mask(shape)
+    both = torch.where(mask, labels, 255)
+    loss = RegionWiseLoss(text, ignore_index=255)
+    wanted = value_and_gradient(loss, logits, both)
+    assert_same(value_and_gradient(loss, logits, labels, mask=mask), wanted, 1e-12)
+    assert (mask & counted).any()
+
+
+@pytest.mark.parametrize("text", ["dice", "generalized_dice", "tversky"])
+def test_overlap_inside_the_mask(text):
+    """As if the image were only what lies inside."""
+    logits, labels = given((11, 9))
+    mask = torch.zeros(3, 11, 9)
+    mask[:, 2:8, 1:7] = 1
+    wanted = RegionWiseLoss(text)(logits[:, :, 2:8, 1:7], labels[:, 2:8, 1:7])
+    assert_close(RegionWiseLoss(text)(logits, labels, mask=mask), wanted, 1e-12)
+
+
+@pytest.mark.parametrize("text", ["rectified", "dice"])
+@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.float32, torch.int64], ids=str)
+def test_forms_of_masks(text, dtype):
+    logits, labels = given((11, 9))
+    mask = a_mask((11, 9))
+    loss = RegionWiseLoss(text)
+    wanted = loss(logits, labels, mask=mask)
+    assert loss(logits, labels, mask=mask.to(dtype)) == wanted
+    assert loss(logits, labels, mask=mask.to(dtype)[:, None]) == wanted
+
+
+@pytest.mark.parametrize("reduction", ["sum", "none"])
+def test_reductions_of_masked_costs(reduction):
+    logits, labels = given((11, 9))
+    mask = a_mask((11, 9))
+    values = maps.Boundary()(Regions(labels, 4)).dense()
+    costs = torch.softmax(logits, dim=1) * values * mask[:, None]
+    found = RegionWiseLoss("boundary", reduction=reduction)(logits, labels, mask=mask)
+    assert_close(found, costs.sum() if reduction == "sum" else costs)
+
+
+@pytest.mark.parametrize("shape", [(3, 9, 11), (3, 4, 11, 9), (11, 9), (1, 11, 9)], ids=str)
+def test_mask_of_another_shape(shape):
+    logits, labels = given((11, 9))
+    with pytest.raises(RWLossError, match=r"mask \(.*does not fit logits \(3, 4, 11, 9\): expec"):
+        RegionWiseLoss("rectified")(logits, labels, mask=torch.ones(shape))
+
+
+def test_ignored_map_in_numpy_memory():
+    """A stored map as a store gives it: labels with -1, in a signed type."""
+    logits, labels, counted = some_ignored((11, 9))
+    made = maps.Rectified()(Regions(labels.numpy(), 4, ignore_label=255))
+    stored = RWMap.compact(made.labels.astype(np.int8), 4, made.true, made.other)
+    assert (stored.labels[~counted.numpy()] == -1).all()
+    loss = RegionWiseLoss("rectified", ignore_index=255)
+    assert_close(loss(logits, labels, stored), loss(logits, labels), 1e-12)

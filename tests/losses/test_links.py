@@ -1,0 +1,151 @@
+"""Linked terms: w (1 - p_t^q) / q of each voxel."""
+
+import pytest
+import torch
+from loss_batches import assert_close, assert_same, given, one_hot, value_and_gradient
+from torch.nn import functional
+
+from rwloss import Regions, RegionWiseLoss, RWLossError, RWMap, maps
+
+each_shape = pytest.mark.parametrize("shape", [(9, 7), (5, 4, 3)], ids=str)
+each_stable = pytest.mark.parametrize(
+    "text", ["rectified", "active_contour", "class_weighted", "boundary.stabilized()"]
+)
+
+
+def weights(text, labels, num_classes=4):
+    return maps.parse(text)(Regions(labels, num_classes)).weight().double()
+
+
+def true_probs(logits, labels):
+    return (torch.softmax(logits, dim=1) * one_hot(labels, logits.shape[1])).sum(dim=1)
+
+
+@each_shape
+@each_stable
+@pytest.mark.parametrize("q", [1e-9, 0.01, 0.5, 0.7, 1.0])
+def test_value_and_gradient_are_the_closed_form(text, shape, q):
+    logits, labels = given(shape)
+    w, p = weights(text, labels), true_probs(logits, labels)
+    found = value_and_gradient(RegionWiseLoss(maps.parse(text).with_link(q)), logits, labels)
+    value = (w * -torch.expm1(q * p.log()) / q).sum() / logits.numel()
+    push = -(w * p**q)[:, None] / logits.numel()
+    gradient = push * (one_hot(labels, 4) - torch.softmax(logits, dim=1))
+    assert_same(found, (value, gradient))
+
+
+@each_shape
+@each_stable
+def test_zero_is_weighted_cross_entropy(text, shape):
+    logits, labels = given(shape)
+    w = weights(text, labels)
+
+    def cross_entropy(x, labels):
+        return (w * functional.cross_entropy(x, labels.long(), reduction="none")).mean() / 4
+
+    loss = RegionWiseLoss(maps.parse(text).with_link(0))
+    wanted = value_and_gradient(cross_entropy, logits, labels)
+    assert_same(value_and_gradient(loss, logits, labels), wanted)
+    nearly = RegionWiseLoss(maps.parse(text).with_link(1e-10))
+    assert_same(value_and_gradient(nearly, logits, labels), wanted)
+
+
+@each_shape
+@each_stable
+def test_one_has_the_gradient_of_the_linear_loss(text, shape):
+    logits, labels = given(shape)
+    linked = value_and_gradient(RegionWiseLoss(maps.parse(text).with_link(1)), logits, labels)
+    linear = value_and_gradient(RegionWiseLoss(text), logits, labels)
+    assert_close(linked[1], linear[1], 1e-12)
+    least = maps.parse(text)(Regions(labels, 4)).true.double().sum() / logits.numel()
+    assert_close(linked[0], linear[0] - least)  # the linear loss above its minimum
+
+
+@pytest.mark.parametrize("kind", ["numpy", "torch"])
+@pytest.mark.parametrize("q", [0.0, 0.5, 1.0])
+def test_stored_compact_map(kind, q):
+    logits, labels = given((9, 7))
+    stored = maps.Rectified()(Regions(labels.numpy() if kind == "numpy" else labels, 4))
+    loss = RegionWiseLoss(maps.Rectified().with_link(q))
+    wanted = value_and_gradient(loss, logits, labels)
+    assert_same(value_and_gradient(loss, logits, labels, stored), wanted, 1e-12)
+
+
+@pytest.mark.parametrize("form", ["tensor", "RWMap"])
+def test_stored_dense_map_is_refused(form):
+    logits, labels = given((9, 7))
+    stored = maps.Rectified()(Regions(labels, 4)).dense()
+    stored = stored if form == "tensor" else RWMap.from_dense(labels, stored)
+    loss = RegionWiseLoss("rectified.with_link(0.5)")
+    with pytest.raises(RWLossError, match=r"a link needs a compact map.*this one is dense"):
+        loss(logits, labels, stored)
+
+
+def test_stored_map_that_is_not_stable_is_refused():
+    logits, labels = given((9, 7))
+    true, other = torch.zeros(labels.shape), torch.ones(labels.shape)
+    other[1, 2, 3] = -0.5
+    stored = RWMap.compact(labels, 4, true, other)
+    with pytest.raises(RWLossError, match=r"a link needs a stable map: other - true is -0\.5"):
+        RegionWiseLoss("rectified.with_link(0.5)")(logits, labels, stored)
+
+
+def test_each_link_of_an_expression_is_its_own():
+    logits, labels = given((9, 7))
+    text = "rectified.with_link(0.5) + 2 * rectified.with_link(0) + rectified"
+    w, p = weights("rectified", labels), true_probs(logits, labels)
+    linear = RegionWiseLoss("rectified")(logits, labels)
+    wanted = linear + (w * (2 * (1 - p**0.5) - 2 * p.log())).sum() / logits.numel()
+    loss = RegionWiseLoss(text)
+    assert_close(loss(logits, labels), wanted)
+    with pytest.raises(RWLossError, match="have different links or schedules"):
+        loss(logits, labels, maps.Rectified()(Regions(labels, 4)))
+
+
+def test_background_that_does_not_count():
+    """All of a linked cost is at the true class: that of class 0 goes."""
+    logits, labels = given((9, 7))
+    w, p = weights("rectified", labels), true_probs(logits, labels)
+    cost = w * 2 * (1 - p**0.5) * (labels > 0)
+    loss = RegionWiseLoss("rectified.with_link(0.5)", include_background=False)
+    assert_close(loss(logits, labels), cost.sum() / (3 * labels.numel()))
+
+
+def test_unreduced_costs_are_at_the_true_class():
+    logits, labels = given((9, 7))
+    w, p = weights("rectified", labels), true_probs(logits, labels)
+    cost = RegionWiseLoss("rectified.with_link(0.5)", reduction="none")(logits, labels)
+    assert_close(cost, one_hot(labels, 4) * (w * 2 * (1 - p**0.5))[:, None])
+
+
+@pytest.mark.parametrize("q", [0.0, 0.3, 0.5, 1.0])
+@pytest.mark.parametrize("margin", [5.0, 20.0, 60.0])
+def test_the_push_on_a_dead_class_is_p_to_the_q(margin, q):
+    """A fixed map's push carries the factor p, and so vanishes; a link's carries p^q."""
+    logits = torch.zeros(1, 3, 4, 4, dtype=torch.float64)
+    logits[:, 0] = margin
+    labels = torch.zeros(1, 4, 4, dtype=torch.long)
+    labels[:, 1:3, 1:3] = 2
+    p = true_probs(logits, labels)
+    loss = RegionWiseLoss(maps.ActiveContour().with_link(q))
+    _, gradient = value_and_gradient(loss, logits, labels)
+    dead = labels == 2
+    assert_close(gradient[:, 2][dead], -(p**q * (1 - p))[dead] / logits.numel(), 1e-12)
+    _, fixed = value_and_gradient(RegionWiseLoss("active_contour"), logits, labels)
+    assert_close(gradient[:, 2][dead] / fixed[:, 2][dead], p[dead] ** (q - 1))
+
+
+def test_a_sure_and_right_voxel_has_no_cost():
+    logits = torch.tensor([0.0, 200.0]).reshape(1, 2, 1, 1).expand(1, 2, 3, 3)
+    labels = torch.ones(1, 3, 3, dtype=torch.long)
+    for q in (0.0, 0.5, 1.0):
+        loss = RegionWiseLoss(maps.ActiveContour().with_link(q))
+        value, gradient = value_and_gradient(loss, logits, labels)
+        assert value == 0
+        assert gradient.abs().max() == 0
+
+
+@pytest.mark.parametrize("q", [-0.1, 1.5, float("nan")])
+def test_other_links_are_refused(q):
+    with pytest.raises(RWLossError, match="expected 0 <= q <= 1"):
+        maps.Rectified().with_link(q)

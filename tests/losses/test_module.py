@@ -1,0 +1,174 @@
+"""The loss as a torch module: printing, copying, saving, following the epoch."""
+
+import copy
+import io
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from loss_batches import assert_close, given
+
+from rwloss import Regions, RegionWiseLoss, RWLossError, maps
+
+SETTINGS = {
+    "spacing_mm": (0.8, 2.5),
+    "include_background": False,
+    "ignore_index": 255,
+    "class_weights": (1.0, 2.0, 0.5, 4.0),
+    "deep_supervision_weights": (1.0, 0.5),
+}
+TEXT = "rectified.with_link(0.5) + blend(dice, boundary, schedule='steal')"
+
+
+# --- Copies
+
+
+@pytest.mark.parametrize("how", [copy.copy, copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))])
+def test_copies_are_the_same_loss(how):
+    logits, labels = given((9, 7))
+    loss = RegionWiseLoss(TEXT, **SETTINGS)
+    loss.set_epoch(12)
+    wanted = loss(logits, labels)
+    again = how(loss)
+    assert repr(again) == repr(loss)
+    assert again.expression == loss.expression
+    assert again(logits, labels) == wanted
+    again.set_epoch(50)
+    assert loss(logits, labels) == wanted
+
+
+def test_copy_after_use():
+    """Nothing of a batch stays in the module."""
+    logits, labels = given((9, 7))
+    loss = RegionWiseLoss("rectified + dice")
+    before = len(pickle.dumps(loss))
+    loss(logits.requires_grad_(), labels).backward()
+    assert len(pickle.dumps(loss)) == before
+
+
+def test_has_nothing_to_train_and_nothing_to_move():
+    loss = RegionWiseLoss(TEXT, **SETTINGS)
+    assert not list(loss.parameters())
+    assert not list(loss.buffers())
+    assert not list(loss.children())
+    assert loss.to(torch.float16).half().eval().train() is loss
+
+
+def test_training_mode_changes_nothing():
+    logits, labels = given((9, 7))
+    loss = RegionWiseLoss("rectified + dice")
+    assert loss.eval()(logits, labels) == loss.train()(logits, labels)
+
+
+# --- Printing
+
+
+def test_printing_shows_what_was_set():
+    assert repr(RegionWiseLoss("rectified")) == "RegionWiseLoss('rectified')"
+    text = repr(RegionWiseLoss("rectified + dice", **SETTINGS, reduction="sum"))
+    assert text.startswith("RegionWiseLoss('rectified + dice', spacing_mm=(0.8, 2.5), ")
+    for name, value in {**SETTINGS, "reduction": "sum"}.items():
+        assert f"{name}={value!r}" in text
+
+
+def test_printing_can_be_read_back():
+    loss = RegionWiseLoss(TEXT, **SETTINGS)
+    again = eval(repr(loss), {"RegionWiseLoss": RegionWiseLoss})
+    assert repr(again) == repr(loss)
+
+
+@pytest.mark.parametrize("kind", [list, np.array, torch.tensor])
+def test_numbers_of_any_kind(kind):
+    logits, labels = given((9, 7))
+    loss = RegionWiseLoss("boundary", spacing_mm=kind([0.5, 2.5]), class_weights=kind([1, 2, 3, 4]))
+    assert "spacing_mm=(0.5, 2.5), class_weights=(1.0, 2.0, 3.0, 4.0)" in repr(loss)
+    wanted = RegionWiseLoss("boundary", spacing_mm=(0.5, 2.5), class_weights=(1, 2, 3, 4))
+    assert loss(logits, labels) == wanted(logits, labels)
+
+
+# --- Epochs
+
+
+@pytest.mark.parametrize(
+    ("schedule", "weights"),
+    [
+        ("rebalance", lambda e: (max(0.01, 1 - 0.01 * e), 1 - max(0.01, 1 - 0.01 * e))),
+        ("constant", lambda e: (1, 0.01)),
+        ("increase", lambda e: (1, min(1, 0.01 + 0.01 * e))),
+        ("steal", lambda e: (max(0.1, 1 - 0.01 * e), 0.01 + 0.01 * e)),
+    ],
+)
+def test_schedules_follow_set_epoch(schedule, weights):
+    logits, labels = given((9, 7))
+    region = RegionWiseLoss("generalized_dice")(logits, labels)
+    boundary = RegionWiseLoss("boundary")(logits, labels)
+    stored = maps.Boundary()(Regions(labels, 4))
+    loss = RegionWiseLoss(maps.blend("generalized_dice", "boundary", schedule=schedule))
+    for epoch in (0, 1, 50, 99, 150):
+        loss.set_epoch(epoch)
+        a, b = weights(epoch)
+        assert_close(loss(logits, labels), a * region + b * boundary, 1e-6)
+        assert_close(loss(logits, labels, stored), a * region + b * boundary, 1e-6)
+
+
+def test_schedule_over_the_run_needs_its_length():
+    logits, labels = given((9, 7))
+    loss = RegionWiseLoss(maps.blend("dice", "rectified", step=None))
+    with pytest.raises(
+        RWLossError, match=r"call loss\.set_epoch\(epoch, total=\.\.\.\) before the"
+    ):
+        loss(logits, labels)
+    loss.set_epoch(9, total=10)
+    dice, rectified = (RegionWiseLoss(text)(logits, labels) for text in ("dice", "rectified"))
+    assert_close(loss(logits, labels), 0.01 * dice + 0.99 * rectified, 1e-6)
+
+
+def test_terms_that_weigh_nothing_are_not_computed():
+    """At epoch 0 of "rebalance" the boundary map would be made in vain."""
+    logits, labels = given((9, 7))
+    made = []
+
+    class Watched(maps.ActiveContour):
+        name = "watched"
+
+        def compute(self, regions):
+            made.append(regions)
+            return super().compute(regions)
+
+    loss = RegionWiseLoss(maps.blend("dice", Watched()))
+    loss(logits, labels)
+    assert not made
+    loss.set_epoch(1)
+    loss(logits, labels)
+    assert len(made) == 1
+
+
+def test_state_keeps_the_epoch():
+    logits, labels = given((9, 7))
+    loss = RegionWiseLoss(maps.blend("dice", "rectified", step=None))
+    loss.set_epoch(7, total=30)
+    file = io.BytesIO()
+    torch.save(loss.state_dict(), file)
+    file.seek(0)
+    again = RegionWiseLoss(maps.blend("dice", "rectified", step=None))
+    again.load_state_dict(torch.load(file, weights_only=True))
+    assert (again.epoch, again.total_epochs) == (7, 30)
+    assert again(logits, labels) == loss(logits, labels)
+
+
+def test_state_inside_a_larger_module():
+    loss = RegionWiseLoss("blend(dice, rectified)")
+    loss.set_epoch(3)
+    whole = torch.nn.ModuleDict({"network": torch.nn.Conv2d(1, 2, 1), "loss": loss})
+    other = copy.deepcopy(whole)
+    other["loss"].set_epoch(0)
+    other.load_state_dict(whole.state_dict())
+    assert other["loss"].epoch == 3
+    assert other["loss"].total_epochs is None
+
+
+@pytest.mark.parametrize("epoch", [-1, -100])
+def test_epoch_before_the_first(epoch):
+    with pytest.raises(RWLossError, match=f"expected an epoch of 0 or more, got {epoch}"):
+        RegionWiseLoss("dice").set_epoch(epoch)

@@ -1,0 +1,176 @@
+"""Mean, sum and none; the background left out; weights of classes."""
+
+import pytest
+import torch
+from loss_batches import assert_close, assert_same, given, one_hot, value_and_gradient
+from torch.nn import functional
+
+from rwloss import Regions, RegionWiseLoss, RWLossError, maps
+
+STATIC = ["rectified", "boundary", "class_weighted", "rectified.with_link(0.5)"]
+TERMS = [*STATIC, "dice", "cross_entropy", "rectified + 2 * dice - 0.1 * boundary"]
+each_static = pytest.mark.parametrize("text", STATIC)
+each_term = pytest.mark.parametrize("text", TERMS)
+each_shape = pytest.mark.parametrize("shape", [(9, 7), (5, 4, 3)], ids=str)
+each_background = pytest.mark.parametrize("include_background", [True, False])
+
+
+@each_term
+@each_shape
+@each_background
+def test_sum_is_the_mean_times_the_number_of_values(text, shape, include_background):
+    logits, labels = given(shape)
+    settings = {"include_background": include_background}
+    mean = value_and_gradient(RegionWiseLoss(text, **settings), logits, labels)
+    found = value_and_gradient(RegionWiseLoss(text, reduction="sum", **settings), logits, labels)
+    values = labels.numel() * (4 if include_background else 3)
+    assert_same(found, (mean[0] * values, mean[1] * values), 1e-12)
+
+
+@each_static
+@each_shape
+@each_background
+def test_none_adds_up_to_sum_and_mean(text, shape, include_background):
+    logits, labels = given(shape)
+    settings = {"include_background": include_background}
+    costs = RegionWiseLoss(text, reduction="none", **settings)(logits, labels)
+    assert costs.shape == (3, 4 if include_background else 3, *shape)
+    for reduction, wanted in {"sum": costs.sum(), "mean": costs.mean()}.items():
+        found = RegionWiseLoss(text, reduction=reduction, **settings)(logits, labels)
+        assert_close(found, wanted, 1e-12)
+
+
+@each_static
+def test_gradient_of_unreduced_costs(text):
+    """Weighted by anything, as a caller does."""
+    logits, labels = given((9, 7))
+    weight = torch.rand(logits.shape, generator=torch.Generator().manual_seed(2))
+    unreduced = RegionWiseLoss(text, reduction="none")
+    found = value_and_gradient(lambda x: (unreduced(x, labels) * weight).mean(), logits)
+    if "link" in text:
+        w = maps.Rectified()(Regions(labels, 4)).weight()[:, None]
+        truth = one_hot(labels, 4)
+
+        def wanted(x):
+            return (truth * w * 2 * (1 - torch.softmax(x, dim=1) ** 0.5) * weight).mean()
+    else:
+        z = maps.parse(text)(Regions(labels, 4)).dense()
+
+        def wanted(x):
+            return (torch.softmax(x, dim=1) * z * weight).mean()
+
+    assert_same(found, value_and_gradient(wanted, logits))
+
+
+def test_none_is_for_static_terms():
+    for text in ("dice", "rectified + 0.5 * dice", "(dice + boundary).stabilized()"):
+        with pytest.raises(RWLossError, match=r'"none" is for static terms: .* is a loss of the'):
+            RegionWiseLoss(text, reduction="none")
+
+
+# --- Background
+
+
+@each_shape
+def test_dynamic_terms_without_background(shape):
+    """Each formula over the other channels, after the softmax."""
+    logits, labels = given(shape)
+    probs, truth = torch.softmax(logits, dim=1)[:, 1:], one_hot(labels, 4)[:, 1:]
+    space = tuple(range(2, logits.ndim))
+    both, sizes = (probs * truth).sum(dim=space), (probs + truth).sum(dim=space)
+    formulas = {
+        "dice": (1 - (2 * both + 1e-5) / (sizes + 1e-5)).mean(),
+        "cross_entropy": -(truth * probs.log()).sum() / labels.numel(),
+    }
+    for text, wanted in formulas.items():
+        assert_close(RegionWiseLoss(text, include_background=False)(logits, labels), wanted, 1e-9)
+
+
+@each_shape
+def test_dice_without_background_is_monais(shape):
+    losses = pytest.importorskip("monai.losses")
+    logits, labels = given(shape)
+    theirs = losses.DiceLoss(include_background=False, softmax=True, to_onehot_y=True)
+    wanted = value_and_gradient(theirs, logits, labels[:, None].double())
+    loss = RegionWiseLoss("dice", include_background=False)
+    assert_same(value_and_gradient(loss, logits, labels), wanted)
+
+
+def test_what_needs_the_background():
+    message = "include_background=False: a map without its channel 0 is not stable"
+    with pytest.raises(RWLossError, match=message):
+        RegionWiseLoss("(dice + boundary).stabilized()", include_background=False)
+    RegionWiseLoss("boundary.stabilized()", include_background=False)  # a map like any other
+
+
+# --- Class weights
+
+
+@each_shape
+@each_background
+def test_class_weights_are_of_the_true_class(shape, include_background):
+    """Voxel by voxel, never channel by channel: a stable map stays stable."""
+    logits, labels = given(shape)
+    weights = (1.0, 0.0, 2.5, 4.0)
+    table = torch.tensor(weights, dtype=torch.float64)[labels.long()][:, None]
+    for text in ("rectified", "boundary"):
+        z = maps.parse(text)(Regions(labels, 4)).dense() * table
+
+        def official(x, z=z):
+            costs = torch.softmax(x, dim=1) * z
+            return (costs if include_background else costs[:, 1:]).mean()
+
+        loss = RegionWiseLoss(text, class_weights=weights, include_background=include_background)
+        wanted = value_and_gradient(official, logits)
+        assert_same(value_and_gradient(loss, logits, labels), wanted)
+        stored = maps.parse(text)(Regions(labels, 4))
+        for rwmap in (stored, stored.dense()):
+            assert_same(value_and_gradient(loss, logits, labels, rwmap), wanted)
+
+
+def test_class_weights_of_a_link():
+    logits, labels = given((9, 7))
+    weights = torch.tensor([1.0, 2.0, 0.5, 4.0], dtype=torch.float64)
+    loss = RegionWiseLoss("active_contour.with_link(0)", class_weights=weights.tolist())
+    # torch's own mean divides by the weights of the voxels; ours by their number, and by K.
+    total = functional.cross_entropy(logits, labels.long(), weight=weights, reduction="sum")
+    assert_close(loss(logits, labels), total / (4 * labels.numel()))
+
+
+def test_class_weights_and_ignored_voxels():
+    logits, labels = given((9, 7))
+    labels[:, :3] = 255
+    loss = RegionWiseLoss("rectified", class_weights=(5, 1, 1, 1), ignore_index=255)
+    value, gradient = value_and_gradient(loss, logits, labels)
+    costs = RegionWiseLoss("rectified", ignore_index=255, reduction="none")(logits, labels)
+    costs = costs * torch.where(labels == 0, 5.0, 1.0)[:, None]
+    assert_close(value, costs.sum() / (4 * (labels != 255).sum()))
+    assert not gradient[:, :, :3].any()
+
+
+def test_class_weights_leave_dynamic_terms_alone():
+    logits, labels = given((9, 7))
+    loss = RegionWiseLoss("dice + cross_entropy", class_weights=(1, 2, 3, 4))
+    assert loss(logits, labels) == RegionWiseLoss("dice + cross_entropy")(logits, labels)
+
+
+def test_class_weights_outside_and_inside_a_mask():
+    logits = torch.zeros(1, 2, 3, 3)
+    masks = torch.ones(1, 2, 3, 3)
+    loss = RegionWiseLoss("active_contour", activation="sigmoid", class_weights=(1, 3))
+    assert loss(logits, masks).item() == pytest.approx(3 * 0.5 / 2)
+    wrong = RegionWiseLoss("active_contour", activation="sigmoid", class_weights=(1, 2, 3))
+    with pytest.raises(RWLossError, match=r"3 class_weights for 2 classes: .*outside and inside"):
+        wrong(logits, masks)
+
+
+def test_class_weights_of_another_number():
+    logits, labels = given((9, 7))
+    with pytest.raises(RWLossError, match="3 class_weights for 4 classes: give one for each"):
+        RegionWiseLoss("rectified", class_weights=(1, 2, 3))(logits, labels)
+
+
+@pytest.mark.parametrize("weights", [(1, -1, 1, 1), (1, float("nan"), 1, 1)], ids=str)
+def test_class_weights_below_0(weights):
+    with pytest.raises(RWLossError, match="expected class_weights of 0 or more, got"):
+        RegionWiseLoss("rectified", class_weights=weights)

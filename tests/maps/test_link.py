@@ -1,0 +1,247 @@
+"""Links: w (1 - p_t^q) / q, its map and its gradient, against the formula written out."""
+
+import numpy as np
+import pytest
+import torch
+from anatomy import batch
+from hypothesis import given
+from hypothesis import strategies as st
+from strategies import KINDS, few, some_labels, stable_generators
+from torch.nn.functional import cross_entropy, log_softmax, softmax
+
+from rwloss import Regions, RegionWiseLoss, RWLossError, maps, stability
+from rwloss.maps import ActiveContour, Boundary, ClassWeighted, Dice, Rectified
+
+QS = [0.0, 0.3, 0.5, 1.0]
+
+
+def true_probs(probs, labels):
+    """Probability of the true class, voxel by voxel; 1 where ignored. (b *s)."""
+    found = np.ones(labels.shape)
+    for place in np.ndindex(labels.shape):
+        if labels[place] >= 0:
+            found[place] = probs[place[0], labels[place], *place[1:]]
+    return found
+
+
+def linked_loss(weight, p, q):
+    """Zhang & Sabuncu's eq. 6 times w; its limit for q = 0."""
+    return weight * -np.log(p) if q == 0 else weight * (1 - p**q) / q
+
+
+def weight_of(expression, regions):
+    """other - true of a torch map, in float64."""
+    rwmap = expression(regions)
+    return rwmap.other.double() - rwmap.true.double()
+
+
+def drawn(case):
+    labels, num_classes, rng = case
+    probs = rng.dirichlet(np.ones(num_classes), size=labels.shape)
+    return Regions(labels, num_classes, ignore_label=-1), np.moveaxis(probs, -1, 1)
+
+
+# --- The map
+
+
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+@pytest.mark.parametrize(("q", "wanted"), [(0, -8), (0.5, -4), (1, -2)])
+def test_one_voxel(kind, q, wanted):
+    """Rectified has w = 2 in a class of one voxel; p_t = 1/4."""
+    regions = Regions(kind(np.array([[[1]]])), 3)
+    probs = kind(np.array([0.5, 0.25, 0.25]).reshape(1, 3, 1, 1))
+    found = Rectified().with_link(q)(regions, probs)
+    assert found.is_compact
+    assert np.asarray(found.dense()).ravel().tolist() == [0, wanted, 0]
+
+
+@few
+@given(some_labels(), stable_generators, st.sampled_from(QS) | st.floats(0, 1))
+def test_map_is_minus_w_times_a_power(case, generator, q):
+    regions, probs = drawn(case)
+    if isinstance(getattr(generator, "weights", None), tuple):
+        generator = Rectified()
+    rwmap = generator(regions)
+    found = generator.with_link(q)(regions, probs)
+    labels = np.asarray(regions.labels)
+    wanted = -(rwmap.other.astype(float) - rwmap.true) * true_probs(probs, labels) ** (q - 1)
+    np.testing.assert_allclose(found.true, wanted, rtol=1e-6)
+    np.testing.assert_array_equal(found.other, 0)
+    assert not np.asarray(found.dense())[np.broadcast_to((labels < 0)[:, None], probs.shape)].any()
+    assert stability.check(found).violating == 0
+
+
+@pytest.mark.parametrize("q", QS)
+def test_map_is_the_derivative_of_the_loss(q):
+    regions = Regions(torch.as_tensor(batch(82, (6, 7)).astype(int)), 4)
+    probs = softmax(torch.randn(3, 4, 6, 7, dtype=torch.float64), dim=1).requires_grad_()
+    inner = 0.5 * Rectified() + ClassWeighted()
+    weight = weight_of(inner, regions)
+    p = probs.gather(1, regions.labels[:, None])[:, 0]
+    loss = (weight * (-p.log() if q == 0 else (1 - p**q) / q)).sum()
+    (wanted,) = torch.autograd.grad(loss, probs)
+    found = inner.with_link(q)(regions, probs).dense()
+    assert found.dtype == torch.float64
+    assert not found.requires_grad
+    torch.testing.assert_close(found, wanted, rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("shape", [(6, 7), (4, 5, 3)], ids=str)
+@pytest.mark.parametrize("q", QS)
+def test_logit_gradient_of_the_map_is_that_of_the_loss(shape, q):
+    """Of the mean over batch, classes and voxels, as for every map."""
+    labels = torch.as_tensor(batch(83, shape).astype(int))
+    regions = Regions(labels, 4, (0.8, 2.5, 1.0)[: len(shape)])
+    logits = torch.randn(3, 4, *shape, dtype=torch.float64, requires_grad=True)
+    probs = softmax(logits, dim=1)
+    rwmap = Rectified().with_link(q)(regions, probs.detach())
+    (found,) = torch.autograd.grad((probs * rwmap.dense()).mean(), logits)
+
+    weight = weight_of(Rectified(), regions)
+    log_p = log_softmax(logits, dim=1).gather(1, labels[:, None])[:, 0]
+    loss = (weight * (-log_p if q == 0 else (1 - (q * log_p).exp()) / q)).mean() / 4
+    (wanted,) = torch.autograd.grad(loss, logits)
+    scale = wanted.abs().max()
+    torch.testing.assert_close(found / scale, wanted / scale, rtol=0, atol=1e-10)
+
+    own = RegionWiseLoss(Rectified().with_link(q), spacing_mm=regions.spacings_mm[0])
+    value = own(logits, labels)
+    assert value.item() == pytest.approx(loss.item(), rel=1e-10)
+    (gradient,) = torch.autograd.grad(value, logits)
+    torch.testing.assert_close(gradient / scale, wanted / scale, rtol=0, atol=1e-10)
+
+
+def test_q_of_one_has_the_gradient_of_the_linear_loss():
+    labels = torch.as_tensor(batch(84, (6, 7)).astype(int))
+    regions = Regions(labels, 4)
+    logits = torch.randn(3, 4, 6, 7, dtype=torch.float64, requires_grad=True)
+    gradients = []
+    for expression in (Rectified(), Rectified().with_link(1)):
+        probs = softmax(logits, dim=1)
+        loss = (probs * expression(regions, probs.detach()).dense()).mean()
+        gradients += torch.autograd.grad(loss, logits)
+    torch.testing.assert_close(*gradients, rtol=1e-10, atol=1e-17)
+
+
+def test_q_of_zero_is_weighted_cross_entropy():
+    labels = torch.as_tensor(batch(85, (6, 7)).astype(int))
+    logits = torch.randn(3, 4, 6, 7, dtype=torch.float64)
+    expression = ClassWeighted(weights=(1.0, 2.0, 4.0, 0.5)).with_link(0)
+    weights = torch.tensor([1.0, 2.0, 4.0, 0.5], dtype=torch.float64)
+    wanted = cross_entropy(logits, labels, weights, reduction="none").mean() / 4
+    assert float(RegionWiseLoss(expression)(logits, labels)) == pytest.approx(float(wanted))
+    small = ClassWeighted(weights=(1.0, 2.0, 4.0, 0.5)).with_link(1e-9)
+    assert float(RegionWiseLoss(small)(logits, labels)) == pytest.approx(float(wanted))
+
+
+def test_unet_border_with_link_zero_is_the_published_loss():
+    """w(x) times cross-entropy, the mean over voxels (and classes)."""
+    labels = torch.as_tensor(batch(86, (16, 12)).astype(int))
+    logits = torch.randn(3, 4, 16, 12, dtype=torch.float64)
+    generator = maps.UNetBorder(sigma_mm=2.0)
+    weight = generator(Regions(labels, 4)).other.double()
+    wanted = (weight * cross_entropy(logits, labels, reduction="none")).mean() / 4
+    found = RegionWiseLoss(generator.with_link(0))(logits, labels)
+    assert float(found) == pytest.approx(float(wanted), rel=1e-10)
+
+
+# --- What it takes
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("q", QS)
+def test_dead_probabilities_make_a_finite_map(dtype, q):
+    regions = Regions(torch.tensor([[[0, 1, 2]]]), 3)
+    probs = torch.zeros(1, 3, 1, 3, dtype=dtype)
+    probs[0, [1, 2, 0], 0, [0, 1, 2]] = 1.0  # sure of what is wrong
+    found = Rectified().with_link(q)(regions, probs).dense()
+    assert found.dtype in {torch.float32, torch.float64}
+    assert found.isfinite().all()
+    assert (found.diagonal(dim1=1, dim2=3) < 0).all()
+
+
+@pytest.mark.parametrize("probs_kind", KINDS.values(), ids=KINDS)
+@pytest.mark.parametrize("labels_kind", KINDS.values(), ids=KINDS)
+def test_numpy_and_torch_may_meet(labels_kind, probs_kind):
+    labels = batch(87, (6, 7))
+    probs = np.random.default_rng(0).dirichlet(np.ones(4), size=labels.shape).transpose(0, 3, 1, 2)
+    wanted = Rectified().with_link(0.3)(Regions(labels, 4), probs)
+    found = Rectified().with_link(0.3)(Regions(labels_kind(labels), 4), probs_kind(probs))
+    assert isinstance(found.true, type(labels_kind(labels)))
+    np.testing.assert_allclose(found.true, wanted.true, rtol=1e-12)
+
+
+def test_probabilities_are_missing():
+    with pytest.raises(RWLossError, match=r"rectified.with_link\(0.5\) depends on the prediction"):
+        Rectified().with_link(0.5)(Regions(batch(88, (6, 7)), 4))
+
+
+@pytest.mark.parametrize("shape", [(3, 5, 6, 7), (3, 4, 7, 6), (2, 4, 6, 7), (3, 6, 7)], ids=str)
+def test_probabilities_of_another_shape(shape):
+    message = r"rectified.with_link\(0.5\): probs \(.*\), expected \(3, 4, 6, 7\)"
+    with pytest.raises(RWLossError, match=message):
+        Rectified().with_link(0.5)(Regions(batch(88, (6, 7)), 4), np.ones(shape))
+
+
+@pytest.mark.parametrize("q", [-0.1, 1.1, 2, np.nan, np.inf, True, "0.5", None, 1j, [0.5], 10**400])
+def test_q_outside(q):
+    with pytest.raises(RWLossError, match="with_link: expected 0 <= q <= 1, got"):
+        Rectified().with_link(q)
+
+
+def test_q_becomes_a_float():
+    assert type(Rectified().with_link(np.float32(0.5)).q) is float
+    assert Rectified().with_link(1) == Rectified().with_link(1.0)
+
+
+@pytest.mark.parametrize(
+    ("inner", "message"),
+    [
+        (Dice(), "dice is not static"),
+        (Rectified() + Dice(), "dice is not static"),
+        (Dice().stabilized(), r"dice.stabilized\(\) is not static"),
+        (Rectified().with_link(0.5), "has a link or schedule already"),
+        (maps.blend(Rectified(), ActiveContour()), "has a link or schedule already"),
+        (Boundary(), "boundary is not always stable"),
+        (Rectified() + Boundary(), r"boundary is not always stable.* write .stabilized\(\)"),
+        (-Rectified(), "rectified is not always stable, .* below 0"),
+        (ActiveContour() - 0.1 * Rectified(), "below 0"),
+    ],
+    ids=str,
+)
+def test_links_are_for_static_stable_terms(inner, message):
+    with pytest.raises(RWLossError, match=message):
+        inner.with_link(0.5)
+
+
+def test_links_of_sums_and_stabilized_terms():
+    inner = 2 * Rectified() + Boundary().stabilized()
+    linked = inner.with_link(0.5)
+    assert not linked.is_static
+    assert linked.static_part == inner
+    assert (Rectified() - 0.5 * Boundary()).stabilized().with_link(0.5).static_part.is_static
+
+
+def test_a_linked_sum_is_the_sum_of_linked_terms():
+    """The loss is linear in w."""
+    labels = torch.as_tensor(batch(89, (6, 7)).astype(int))
+    logits = torch.randn(3, 4, 6, 7, dtype=torch.float64)
+    together = RegionWiseLoss((2 * Rectified() + ActiveContour()).with_link(0.3))
+    apart = RegionWiseLoss(2 * Rectified().with_link(0.3) + ActiveContour().with_link(0.3))
+    assert float(together(logits, labels)) == pytest.approx(float(apart(logits, labels)))
+
+
+def test_the_push_on_a_dead_class_stays():
+    """The factor of a fixed map is p, that of a linked one p^q."""
+    labels = torch.ones(1, 4, 4, dtype=torch.long)
+    labels[0, 0, 0] = 0
+    pushes = {}
+    for q in (1.0, 0.5, 0.0):
+        logits = torch.zeros(1, 2, 4, 4, dtype=torch.float64)
+        logits[0, 1, 0, 0] = 40.0  # sure that the only voxel of class 0 is class 1
+        logits.requires_grad_()
+        loss = RegionWiseLoss(Rectified().with_link(q))(logits, labels)
+        (gradient,) = torch.autograd.grad(loss, logits)
+        pushes[q] = -float(gradient[0, 0, 0, 0]) * 2 * 16 / 2
+    for q, push in pushes.items():
+        assert push == pytest.approx(np.exp(-40 * q), rel=1e-6)

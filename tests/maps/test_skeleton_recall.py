@@ -1,0 +1,155 @@
+"""Skeleton recall: closed forms, then the published recipe written out."""
+
+import builtins
+
+import numpy as np
+import pytest
+import torch
+from anatomy import anatomy, batch
+
+from rwloss import Regions, RegionWiseLoss, RWLossError, maps
+
+pytest.importorskip("skimage", reason="the extra `skeleton` brings scikit-image")
+
+
+def skeleton_map(labels, num_classes, **parameters):
+    """Value at the true class. labels (b *s) -> (b *s)."""
+    found = maps.SkeletonRecall(**parameters)(Regions(labels, num_classes))
+    assert found.is_compact
+    np.testing.assert_array_equal(found.other, 0)
+    return np.asarray(found.true)
+
+
+def in_diamond(mask, radius):
+    """Voxels at most `radius` steps along the axes from the mask. (*s)."""
+    places = np.argwhere(mask)
+    everywhere = np.indices(mask.shape).reshape(mask.ndim, -1).T
+    if not len(places):
+        return np.zeros(mask.shape, dtype=bool)
+    steps = np.abs(everywhere[:, None] - places[None]).sum(axis=-1).min(axis=1)
+    return (steps <= radius).reshape(mask.shape)
+
+
+def naive(labels, num_classes, radius):
+    """Kirchhoff's recipe: skeleton of all foreground, thickened, times the classes. (*s)."""
+    from skimage.morphology import skeletonize
+
+    foreground = labels > 0
+    skeleton = skeletonize(foreground).astype(bool) if foreground.any() else foreground
+    tube = in_diamond(skeleton, radius)
+    values = np.zeros(labels.shape)
+    for k in range(1, num_classes):
+        here = tube & (labels == k)
+        if here.any():
+            values[here] = -(labels >= 0).sum() / here.sum()
+    return values
+
+
+# --- Closed forms
+
+
+def test_a_thin_line_is_its_own_skeleton():
+    labels = np.zeros((1, 5, 9), dtype=np.uint8)
+    labels[0, 2, 1:8] = 1
+    found = skeleton_map(labels, 2, radius=0)
+    np.testing.assert_array_equal(found, np.where(labels == 1, -np.float32(45) / 7, 0))
+    np.testing.assert_array_equal(skeleton_map(labels, 2), found)  # the tube is cut to the class
+
+
+def test_a_thin_line_in_space():
+    labels = np.zeros((1, 4, 5, 6), dtype=np.uint8)
+    labels[0, 2, 2, 1:5] = 2
+    np.testing.assert_array_equal(skeleton_map(labels, 3), np.where(labels == 2, -120 / 4, 0))
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 3), (5, 7), (1, 1, 1), (3, 4, 5)], ids=str)
+def test_a_single_voxel(shape):
+    labels = np.zeros((1, *shape), dtype=np.uint8)
+    labels[(0, *[side // 2 for side in shape])] = 1
+    np.testing.assert_array_equal(skeleton_map(labels, 2), -float(labels.size) * labels)
+
+
+@pytest.mark.parametrize("shape", [(5, 7), (3, 4, 5)], ids=str)
+def test_no_foreground(shape):
+    np.testing.assert_array_equal(skeleton_map(np.zeros((2, *shape), dtype=np.uint8), 3), 0)
+
+
+def test_two_classes_share_a_line():
+    """Each class's part is counted by itself."""
+    labels = np.zeros((1, 3, 10), dtype=np.uint8)
+    labels[0, 1, :3], labels[0, 1, 3:] = 1, 2
+    found = skeleton_map(labels, 3)
+    np.testing.assert_allclose(found[0, 1], [*[-30 / 3] * 3, *[-30 / 7] * 7], rtol=1e-6)
+
+
+# --- The recipe
+
+
+@pytest.mark.parametrize("kind", [np.asarray, torch.as_tensor], ids=["numpy", "torch"])
+@pytest.mark.parametrize("shape", [(31, 23), (14, 13, 12)], ids=str)
+@pytest.mark.parametrize("radius", [0, 1, 2, 4])
+def test_anatomy(kind, shape, radius):
+    labels = batch(131, shape)
+    labels[1] = 2  # fills the image
+    found = skeleton_map(kind(labels), 5, radius=radius)
+    wanted = [naive(image, 5, radius) for image in labels]
+    np.testing.assert_allclose(found, wanted, rtol=1e-6)
+    assert found.dtype == np.float32
+
+
+def test_ignored_voxels():
+    """They are no foreground, and N does not count them."""
+    labels = batch(132, (31, 23)).astype(int)
+    labels[:, :, 15:] = -1
+    found = maps.SkeletonRecall()(Regions(labels, 4, ignore_label=-1)).dense()
+    wanted = [naive(image, 4, 2) for image in labels]
+    np.testing.assert_allclose(found.sum(axis=1), wanted, rtol=1e-6)
+    assert not found[:, :, :, 15:].any()
+
+
+def test_the_loss_is_minus_the_soft_recall():
+    """Its mean over images and all classes; the background has no skeleton."""
+    labels = batch(133, (31, 23))
+    logits = torch.randn(3, 4, 31, 23, dtype=torch.float64)
+    probs = torch.softmax(logits, dim=1).numpy()
+    recalls = np.zeros((3, 4))
+    for b, image in enumerate(labels):
+        tube = naive(image, 4, 2) < 0
+        for k in range(1, 4):
+            here = tube & (image == k)
+            recalls[b, k] = probs[b, k][here].mean() if here.any() else 0
+    loss = RegionWiseLoss("skeleton_recall")(logits, torch.as_tensor(labels.astype(int)))
+    assert loss.item() == pytest.approx(-recalls.mean(), rel=1e-6)
+
+
+def test_spacing_does_not_matter():
+    labels = anatomy(134, (31, 23))[None]
+    found = maps.SkeletonRecall()(Regions(labels, 4, (0.5, 3.0)))
+    np.testing.assert_array_equal(found.true, skeleton_map(labels, 4))
+
+
+# --- Parameters and what it needs
+
+
+def test_radius_below_zero():
+    with pytest.raises(RWLossError, match="skeleton_recall: expected radius of 0 or more, got -1"):
+        maps.SkeletonRecall(radius=-1)
+
+
+@pytest.mark.parametrize("radius", [1.5, "2", None, True], ids=str)
+def test_radius_is_whole(radius):
+    with pytest.raises(RWLossError, match=r"skeleton_recall\(radius="):
+        maps.SkeletonRecall(radius=radius)
+
+
+def test_without_scikit_image(monkeypatch):
+    real = builtins.__import__
+
+    def without(name, *args, **more):
+        if name.startswith("skimage"):
+            raise ImportError(name)
+        return real(name, *args, **more)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(RWLossError, match=r"pip install 'rwloss\[skeleton\]'"):
+        maps.SkeletonRecall()(Regions(np.ones((1, 4, 5), dtype=int), 2))
