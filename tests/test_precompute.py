@@ -139,3 +139,68 @@ def test_shared_data(shared_data, tmp_path, name):
     assert summary.made == len(data.find(folder).cases)
     store = rwloss.store.open(tmp_path / "out")
     assert all(np.isfinite(store[case].true).all() for case in list(store)[:20])
+
+
+# --- Of an expression, its static part
+
+
+@pytest.mark.parametrize(
+    ("asked", "stored"),
+    [
+        ("dice + rectified", "rectified"),
+        ("2 * rectified - 0.5 * boundary + focal(gamma=1.0)", "2 * rectified - 0.5 * boundary"),
+        ("rectified.with_link(0.3) + cross_entropy", "rectified"),
+        ("blend(generalized_dice, boundary)", "boundary"),
+        ("blend(generalized_dice, boundary, step=None)", "boundary"),
+        ("(boundary - rectified).stabilized() + dice", "(boundary - rectified).stabilized()"),
+        ("rectified + boundary", "rectified + boundary"),
+    ],
+)
+def test_the_static_part_is_stored(tmp_path, asked, stored):
+    source = some_labels(tmp_path / "labels", 1)
+    summary = precompute(source, tmp_path / "out", asked, num_classes=3, jobs=1)
+    assert summary.made == 1
+    assert summary.asked == str(maps.parse(asked))
+    assert summary.expression == stored
+    store = rwloss.store.open(tmp_path / "out")
+    assert store.info.expression == stored
+    [case] = data.find(source).cases
+    volume = data.read_labels(case.labels)
+    exact = maps.parse(stored)(rwloss.Regions.single(volume.labels, 3, volume.spacing_mm))
+    found = store[case.name]
+    assert found.is_compact == exact.is_compact
+    size = max(1.0, float(np.abs(exact.dense()).max()))
+    assert np.abs(found.dense() - exact.dense()).max() <= 3e-4 * size
+
+
+def test_a_stored_static_part_trains_like_the_whole_expression(tmp_path):
+    import torch
+
+    source = some_labels(tmp_path / "labels", 1)
+    text = "dice + 2 * rectified.with_link(0.5)"
+    precompute(source, tmp_path / "out", text, num_classes=3, jobs=1)
+    [case] = data.find(source).cases
+    volume = data.read_labels(case.labels)
+    stored = rwloss.store.open(tmp_path / "out")[case.name]
+    target = torch.as_tensor(volume.labels.astype(np.int64))[None]
+    logits = torch.randn(1, 3, *volume.labels.shape, generator=torch.Generator().manual_seed(0))
+    loss = rwloss.RegionWiseLoss(text, spacing_mm=volume.spacing_mm)
+    on_the_fly, from_store = loss(logits, target), loss(logits, target, stored)
+    assert from_store.item() == pytest.approx(on_the_fly.item(), abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    "expression", ["dice", "dice + cross_entropy", "(rectified + dice).stabilized()"]
+)
+def test_nothing_to_store(tmp_path, expression):
+    source = some_labels(tmp_path / "labels", 1)
+    with pytest.raises(RWLossError, match="depends on the prediction, so there is no map"):
+        precompute(source, tmp_path / "out", expression, num_classes=3, jobs=1)
+    assert not (tmp_path / "out").exists()
+
+
+def test_parts_that_no_single_map_can_stand_for(tmp_path):
+    source = some_labels(tmp_path / "labels", 1)
+    with pytest.raises(RWLossError, match="different links or schedules"):
+        precompute(source, tmp_path / "out", "blend(rectified, boundary)", num_classes=3, jobs=1)
+    assert not (tmp_path / "out").exists()

@@ -77,6 +77,57 @@ def test_depth_of_every_small_partition():
     assert_close(Regions(labels, 3).depth_mm, depths)
 
 
+# --- Components against a flood fill
+
+
+def assert_components(found, labels):
+    """Each flooded part has one number of its own; numbers run from 1 by class; 0 where ignored."""
+    for numbers, image in zip(np.asarray(found), labels, strict=True):
+        parts = [
+            (k, part) for k in np.unique(image[image >= 0]) for part in plain.flood(image == k)
+        ]
+        of_part = [np.unique(numbers[part]).tolist() for _, part in parts]
+        assert all(len(one) == 1 for one in of_part)
+        assert sorted(one[0] for one in of_part) == list(range(1, len(parts) + 1))
+        by_number = sorted((one[0], k) for one, (k, _) in zip(of_part, parts, strict=True))
+        assert [k for _, k in by_number] == [k for k, _ in parts]
+        assert not numbers[image < 0].any()
+
+
+@pytest.mark.parametrize("shape", plain.shapes_up_to((3, 3)), ids=str)
+def test_components_of_every_label_map_of_two_classes(shape):
+    labels = plain.every_label_map(shape, 2)
+    assert_components(Regions(labels, 2).components, labels)
+
+
+@pytest.mark.parametrize("shape", [(13, 17), (7, 8, 6)], ids=str)
+@pytest.mark.parametrize("density", [0.05, 0.4, 0.9])
+def test_components_of_noise(kind, shape, density):
+    rng = np.random.default_rng(7)
+    labels = np.where(rng.random((3, *shape)) < density, rng.integers(1, 4, (3, *shape)), 0)
+    labels[1] = 2
+    labels[2][rng.random(shape) < 0.3] = -1
+    assert_components(Regions(kind(labels), 4, ignore_label=-1).components, labels)
+
+
+@pytest.mark.parametrize("shape", [(31, 23), (12, 11, 10)], ids=str)
+def test_components_of_anatomy(kind, shape):
+    labels = batch(8, shape)
+    assert_components(Regions(kind(labels), 4).components, labels.astype(int))
+
+
+def test_corners_connect():
+    cube = np.zeros((1, 3, 3, 3), dtype=np.uint8)
+    cube[0, 0, 0, 0] = cube[0, 1, 1, 1] = cube[0, 2, 2, 2] = 1
+    assert Regions(cube, 2).components.max() == 2  # the background and the diagonal
+
+
+def test_components_of_nothing():
+    assert Regions(np.zeros((0, 4, 5), dtype=int), 2).components.shape == (0, 4, 5)
+    ignored = Regions(np.full((1, 4, 5), -1), 2, ignore_label=-1)
+    assert not ignored.components.any()
+
+
 def test_kind_and_type_of_results(kind):
     labels = kind(batch(2, (6, 7)))
     regions = Regions(labels, 4)
@@ -85,6 +136,7 @@ def test_kind_and_type_of_results(kind):
         "depth_mm": (regions.depth_mm, (3, 6, 7), xp.float32),
         "peak_depth_mm": (regions.peak_depth_mm, (3, 4), xp.float32),
         "counts": (regions.counts, (3, 4), xp.int64),
+        "components": (regions.components, (3, 6, 7), xp.int32),
         "signed_distance_mm": (regions.signed_distance_mm(1), (3, 6, 7), xp.float32),
         "distance_to_mm": (regions.distance_to_mm(1), (3, 6, 7), xp.float32),
         "mask": (regions.mask(1), (3, 6, 7), xp.bool),

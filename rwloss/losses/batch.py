@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,15 +21,17 @@ class Batch:
     """What all terms of a loss share, at one resolution.
 
     labels (b *s): classes, -1 where ignored. counts (b *s): 1 where a voxel counts, else 0; None
-    where all do. of_masks: with "sigmoid", b counts images times masks, and there are two classes.
+    where all do. masks: how many overlapping masks an image has with "sigmoid", else 0; b counts
+    images times masks then, and there are two classes.
+    spacing_mm: as given, for the images.
     """
 
     probs: Probabilities
     labels: Tensor
     counts: Tensor | None
-    spacings_mm: tuple[tuple[float, ...], ...]
+    spacing_mm: SpacingMM | None
     include_background: bool
-    of_masks: bool
+    masks: int
 
     @property
     def num_classes(self) -> int:
@@ -40,6 +43,14 @@ class Batch:
         """How many values the mean runs over: classes times voxels that count."""
         channels = self.num_classes - (0 if self.include_background else 1)
         return channels * (self.labels.numel() if self.counts is None else self.counts.sum())
+
+    @once
+    def spacings_mm(self) -> tuple[tuple[float, ...], ...]:
+        """Millimetres for each axis, a row for each of b. Not before use: only some terms ask."""
+        b, axes = self.labels.shape[0], self.labels.ndim - 1
+        masks = self.masks
+        rows = batch_spacings(self.spacing_mm, b // masks if masks else b, axes)
+        return tuple(row for row in rows for _ in range(masks)) if masks else rows
 
     @once
     def counted_labels(self) -> Tensor:
@@ -85,30 +96,32 @@ def make_batch(
     else:
         labels = as_labels(logits, target)
         _check_classes(logits, activation)
-    rows = batch_spacings(spacing_mm, (logits.shape[0], *logits.shape[2:]))
+    masks = logits.shape[1] if activation == "sigmoid" else 0
     keep = None if mask is None else as_voxel_mask(logits, mask)
-    if activation == "sigmoid":  # what holds for an image holds for each of its masks
-        channels = logits.shape[1]
-        rows = tuple(row for row in rows for _ in range(channels))
-        keep = None if keep is None else keep.repeat_interleave(channels, dim=0)
+    if keep is not None and masks:
+        keep = keep.repeat_interleave(masks, dim=0)
     probs = probabilities(logits, activation)
     labels = whole_labels(labels, probs.output.shape[1], ignore_index)
     if ignore_index is not None:
         belongs = labels != IGNORED
         keep = belongs if keep is None else keep & belongs
     counts = None if keep is None else keep.to(probs.output.dtype)
-    return Batch(probs, labels, counts, rows, include_background, activation == "sigmoid")
+    batch = Batch(probs, labels, counts, spacing_mm, include_background, masks)
+    if not torch.compiler.is_compiling():
+        batch.spacings_mm  # noqa: B018 - raises where the spacing does not fit
+    return batch
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def batch_spacings(
-    spacing_mm: SpacingMM | None, shape: tuple[int, ...]
+    spacing_mm: SpacingMM | None, batch: int, axes: int
 ) -> tuple[tuple[float, ...], ...]:
-    """A spacing for each image of labels of this shape (b *s); see `spacing_rows`.
-
-    Numbers in, numbers out: a compiled graph takes them as they are.
-    """
-    return spacing_rows(spacing_mm, shape)
+    """A spacing for each image, checked by `spacing_rows`; unchecked in a compiled graph."""
+    if not torch.compiler.is_compiling():
+        return spacing_rows(spacing_mm, (batch, *(0,) * axes))
+    spacing: Any = (1.0,) * axes if spacing_mm is None else spacing_mm
+    if isinstance(spacing[0], (tuple, list)):
+        return tuple(tuple(row) for row in spacing)
+    return tuple(tuple(spacing) for _ in range(batch))
 
 
 def _check_classes(logits: Tensor, activation: Activation) -> None:

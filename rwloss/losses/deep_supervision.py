@@ -59,7 +59,7 @@ def at_head(outputs: Sequence[Tensor], given: Given, head: int) -> Given:
     mask = _own(given.mask, head, heads, "mask")
     if mask is not None:
         mask = resampled(mask, size, mask.ndim - len(size))
-    rows = batch_spacings(given.spacing_mm, (output.shape[0], *size))
+    rows = batch_spacings(given.spacing_mm, output.shape[0], len(size))
     scale = [whole / part for whole, part in zip(full.shape[axes:], size, strict=True)]
     scaled = [[mm * s for mm, s in zip(row, scale, strict=True)] for row in rows]
     return Given(

@@ -226,7 +226,7 @@ class RegionWiseLoss(nn.Module):
             static = self._static_maps(batch, logits, given.rwmap, resample=resample)
             if self.reduction == "none":
                 costs = unreduced(batch, static)
-                if not batch.of_masks:
+                if not batch.masks:
                     return costs
                 costs = costs.reshape(*logits.shape[:2], costs.shape[1], *logits.shape[2:])
                 return costs if self.include_background else costs[:, :, 0]
@@ -273,7 +273,7 @@ class RegionWiseLoss(nn.Module):
         if len(self.class_weights) != batch.num_classes:
             raise RWLossError(
                 f"{len(self.class_weights)} class_weights for {batch.num_classes} classes: give "
-                "one for each" + (" (outside and inside a mask)" if batch.of_masks else "")
+                "one for each" + (" (outside and inside a mask)" if batch.masks else "")
             )
         weights = batch.probs.output.new_tensor(self.class_weights)
         return tensors.times(weights[tensors.labels])

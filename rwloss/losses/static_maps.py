@@ -64,7 +64,7 @@ def stored_map(batch: Batch, logits: Tensor, rwmap: Any, *, resample: bool) -> M
             f"map {tuple(values.shape)} does not fit logits {tuple(logits.shape)}: expected one "
             "value for each class and voxel"
         )
-    if batch.of_masks:  # values of the masks themselves; their complements cost 0
+    if batch.masks:  # values of the masks themselves; their complements cost 0
         values = values.flatten(0, 1)
         values = torch.stack([torch.zeros_like(values), values], dim=1)
     return MapTensors(
@@ -76,7 +76,7 @@ def stored_map(batch: Batch, logits: Tensor, rwmap: Any, *, resample: bool) -> M
 
 def _of_rwmap(batch: Batch, rwmap: RWMap, *, resample: bool) -> MapTensors:
     if rwmap.num_classes != batch.num_classes:
-        if batch.of_masks:
+        if batch.masks:
             raise RWLossError(
                 f'map has {rwmap.num_classes} classes, with activation="sigmoid" every mask is a '
                 "problem of 2: make the map from labels (b·k *s) of 0 and 1"

@@ -22,7 +22,10 @@ class CrossEntropy(LossTerm):
 
     name: ClassVar[str] = "cross_entropy"
     tags: ClassVar[MapTags] = MapTags(
-        stable=True, signed=True, unit="unitless", commutes_with=frozenset({"flip", "rot90"})
+        stable=True,
+        signed=True,
+        unit="unitless",
+        commutes_with=frozenset({"flip", "rot90", "crop"}),
     )
     citation: ClassVar[str] = "Negative log-likelihood; as torch.nn.functional.cross_entropy"
 

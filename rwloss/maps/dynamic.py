@@ -119,7 +119,8 @@ class LossTerm(MapGenerator):
         ):
             # A loss may divide by a probability: 1e-30 keeps the quotient finite in float32.
             leaf = given.detach().clone().to(wide).clamp_min(1e-30).requires_grad_()
-            prediction = Prediction.of(leaf.log(), labels.clone(), regions.spacings_mm)
+            labels = labels.to(leaf.device, copy=True)
+            prediction = Prediction.of(leaf.log(), labels, regions.spacings_mm)
             value = self.loss(prediction)
             if not value.requires_grad:
                 raise RWLossError(
@@ -131,7 +132,7 @@ class LossTerm(MapGenerator):
             )
         values = gradient * (regions.num_classes * prediction.num_counted)
         if is_torch(regions.labels):
-            return RWMap.from_dense(regions.labels, values)
+            return RWMap.from_dense(regions.labels, values.to(regions.labels.device))
         return RWMap.from_dense(regions.labels, from_numpy(to_numpy(values), regions.labels))
 
 

@@ -12,6 +12,8 @@ from rwloss.maps.dynamic import LossTerm, Prediction
 from rwloss.maps.generator import MapTags
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import Tensor
 
 
@@ -47,10 +49,14 @@ class HausdorffDT(LossTerm):
 
     def loss(self, prediction: Prediction) -> Tensor:
         """Mean over voxels that count, images and classes. ()."""
+        import torch
+
         probs, truth = prediction.probs, prediction.one_hot
         spacings = prediction.spacings_mm
+        # No graph holds a distance transform.
+        power: Callable[..., Tensor] = torch.compiler.disable(self._power)  # type: ignore[no-untyped-call]
         # The larger of the two terms is (far)^alpha: float32 holds it for any image.
-        far = self._power(truth > 0.5, spacings) + self._power(probs.detach() > 0.5, spacings)
+        far = power(truth > 0.5, spacings) + power(probs.detach() > 0.5, spacings)
         cost = (probs - truth) ** 2 * far
         return cost.sum() / (prediction.num_counted * probs.shape[1])
 

@@ -77,7 +77,9 @@ class Linked(Expression):
         xp = namespace(probs)
         probs = probs.detach() if is_torch(probs) else probs
         probs = xp.astype(probs, xp.result_type(probs.dtype, xp.float32), copy=False)
-        if is_torch(probs) != is_torch(labels):
+        if is_torch(probs) and is_torch(labels):
+            probs = probs.to(labels.device)
+        else:
             probs = from_numpy(to_numpy(probs), labels)
         xp = namespace(labels)
         found = xp.zeros_like(probs[:, 0])

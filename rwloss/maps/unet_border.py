@@ -63,21 +63,17 @@ class UNetBorder(MapGenerator):
 
     def compute(self, regions: Regions) -> RWMap:
         """Map values for one batch. labels (b *s) -> compact map (b *s), unitless."""
-        border = (
-            np.stack(
-                [
-                    self._border(labels, components, spacing_mm)
-                    for labels, components, spacing_mm in zip(
-                        to_numpy(regions.labels),
-                        to_numpy(regions.components),
-                        regions.spacings_mm,
-                        strict=True,
-                    )
-                ]
-            )
-            if len(regions.labels)
-            else np.zeros(regions.labels.shape, np.float32)
+        border = np.zeros(regions.labels.shape, dtype=np.float32)
+        images = zip(
+            to_numpy(regions.labels),
+            to_numpy(regions.components),
+            regions.spacings_mm,
+            border,
+            strict=True,
         )
+        for labels, components, spacing_mm, out in images:
+            if out.size:
+                out[...] = self._border(labels, components, spacing_mm)
         weight = from_numpy(border, regions.labels)
         if self.weights is None:
             weight = weight + regions.full(1.0)

@@ -91,3 +91,31 @@ def test_a_folder_without_permission(rwloss_command, source, tmp_path):
     code, _, err = rwloss_command(*precompute(source, locked))
     assert code == 2
     assert "may write" in err
+
+
+def test_a_mixed_expression_stores_its_static_part_and_says_so(rwloss_command, source, tmp_path):
+    text = "2 * rectified.with_link(0.5) + dice"
+    code, out, err = rwloss_command("precompute", source, tmp_path / "o", "--map", text, "-j1")
+    assert code == 0, err
+    assert "3 maps of 2 * rectified made" in out
+    assert f"These are the static part of {text}: " in out
+    assert rwloss.store.open(tmp_path / "o").info.expression == "2 * rectified"
+
+
+def test_a_static_expression_needs_no_saying(rwloss_command, source, tmp_path):
+    text = "rectified + 0.010*boundary()"
+    code, out, err = rwloss_command("precompute", source, tmp_path / "o", "--map", text, "-j1")
+    assert code == 0, err
+    assert "3 maps of rectified + 0.01 * boundary made" in out
+    assert "static part" not in out
+
+
+@pytest.mark.parametrize(
+    "text", ["dice", "cross_entropy + dice", "(dice + rectified).stabilized()"]
+)
+def test_a_dynamic_expression_is_wrong_use(rwloss_command, source, tmp_path, text):
+    code, _, err = rwloss_command("precompute", source, tmp_path / "o", "--map", text, "-j1")
+    assert code == 2
+    assert "depends on the prediction, so there is no map to precompute" in err
+    assert "Traceback" not in err
+    assert not (tmp_path / "o").exists()

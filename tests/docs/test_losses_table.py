@@ -4,8 +4,6 @@ The formulas are read from the page: each cell's text is a key of `FORMULAS`, pl
 in float64, so that a formula can't be changed there without a formula that checks it here.
 """
 
-# ruff: noqa: RUF001 - the page's own letters
-
 import re
 from functools import cache
 from pathlib import Path

@@ -79,6 +79,7 @@ def test_values_in_a_tensor(text, reduction):
 
 
 @slow
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script_method:DeprecationWarning")  # torch's own
 @pytest.mark.parametrize(
     "text",
     ["rectified + dice"]
@@ -168,6 +169,7 @@ def test_a_schedule_is_not_compiled_anew_each_epoch():
 
 
 @slow
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")  # torch's own
 @pytest.mark.parametrize(
     "text",
     [

@@ -133,7 +133,7 @@ def test_logit_gradient_of_any_term(term, rng, num_classes):
 
 @each_term
 def test_gradcheck(term):
-    labels = torch.as_tensor(batch(103, (4, 3), 3, size=2).astype(np.int64))
+    labels = torch.as_tensor(batch(103, (4, 3), 3, size=1).astype(np.int64))
     labels[0, 1, 1] = -1
     regions = Regions(labels, 3, (0.8, 2.5), ignore_label=-1)
     logits = drawn_logits(3, labels, 3).requires_grad_()
@@ -666,3 +666,15 @@ def test_losses_that_are_none(fn, message):
     term = from_loss(fn, name="mine")
     with pytest.raises(RWLossError, match=f"mine: .*{message}"):
         term(Regions(batch(114, (7, 6)), 4), np.full((3, 4, 7, 6), 0.25))
+
+
+@pytest.mark.parametrize("name", maps.names())
+@pytest.mark.parametrize("shape", [(0, 6, 7), (2, 0, 7), (0, 3, 4, 5)], ids=str)
+def test_no_voxels(name, shape):
+    """An empty batch costs nothing, and makes an empty map."""
+    labels = torch.zeros(shape, dtype=torch.long)
+    logits = torch.zeros(shape[0], 4, *shape[1:], requires_grad=True)
+    assert maps.get(name)(Regions(labels, 4), softmax(logits, dim=1)).dense().shape == logits.shape
+    loss = RegionWiseLoss(name)(logits, labels)
+    assert loss.item() == 0
+    assert gradient(loss, logits).shape == logits.shape

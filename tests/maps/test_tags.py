@@ -16,9 +16,44 @@ TEXTS = [
     "class_weighted(weights='inverse_square')",
     "class_weighted(weights='effective_number')",
     "class_weighted(weights=(1.0, 2.0, 3.0, 4.0))",
+    "rectified(scope='component')",
+    "rectified(clip_mm=2.0)",
+    "rectified(scope='component', clip_mm=2.0, weights='inverse')",
+    "skeleton_recall",
+    "unet_border(sigma_mm=2.0)",
+    "unet_border(sigma_mm=2.0, weights=None)",
+    "active_contour_length",
+    "cross_entropy",
+    "dice",
+    "focal",
+    "focal(gamma=0.5)",
+    "focal_tversky",
+    "generalized_dice",
+    "hausdorff_dt",
+    "hausdorff_dt(alpha=1.0)",
+    "tversky",
 ]
 SHAPES = [((13, 17), (0.8, 2.5)), ((9, 12, 11), (0.8, 1.0, 2.5))]
 MOVES = {"flip", "rot90", "crop"}
+
+
+# The same at every voxel of a crop, though no crop is promised.
+WITHOUT_IMAGE = {"class_weighted(weights=(1.0, 2.0, 3.0, 4.0))"}
+
+
+def test_every_built_in_is_here():
+    assert {maps.parse(text).name for text in TEXTS} == set(maps.names())
+
+
+def probabilities(given, seed=62):
+    """Any prediction. (b k *s), float64."""
+    drawn = np.random.default_rng(seed).dirichlet(np.ones(4), given.labels.shape)
+    return np.ascontiguousarray(np.moveaxis(drawn, -1, 1))
+
+
+def dense(generator, labels, spacing, probs):
+    """Map values; every generator may be given probabilities."""
+    return generator(Regions(labels, 4, spacing), probs).dense()
 
 
 def regions(shape, spacing):
@@ -43,7 +78,7 @@ def test_stable_means_no_violating_voxel(text, shape, spacing):
     """All wrong classes share one value, and the true class has no higher one."""
     given = regions(shape, spacing)
     generator = maps.parse(text)
-    values = generator(given).dense()
+    values = generator(given, probabilities(given)).dense()
     is_true = np.arange(4).reshape(1, 4, *[1] * len(shape)) == given.labels[:, None]
     highest = np.where(is_true, -np.inf, values).max(axis=1)
     lowest = np.where(is_true, np.inf, values).min(axis=1)
@@ -54,31 +89,35 @@ def test_stable_means_no_violating_voxel(text, shape, spacing):
 
 @pytest.mark.parametrize("text", TEXTS)
 def test_signed_means_values_below_zero(text):
-    generator = maps.parse(text)
-    assert (generator(regions(*SHAPES[0])).dense() < 0).any() == generator.tags.signed
+    generator, given = maps.parse(text), regions(*SHAPES[0])
+    assert (generator(given, probabilities(given)).dense() < 0).any() == generator.tags.signed
 
 
 @pytest.mark.parametrize("text", [t for t in TEXTS if "flip" in maps.parse(t).tags.commutes_with])
 @pytest.mark.parametrize(("shape", "spacing"), SHAPES, ids=str)
 def test_flip_commutes(text, shape, spacing):
     given, generator = regions(shape, spacing), maps.parse(text)
-    values = generator(given).dense()
+    probs = probabilities(given)
+    values = generator(given, probs).dense()
     for axis in range(1, len(shape) + 1):
-        flipped = Regions(np.flip(given.labels, axis), 4, spacing)
-        assert_close(generator(flipped).dense(), np.flip(values, axis + 1))
+        labels, turned = np.flip(given.labels, axis), np.flip(probs, axis + 1)
+        assert_close(dense(generator, labels, spacing, turned), np.flip(values, axis + 1))
 
 
 @pytest.mark.parametrize("text", [t for t in TEXTS if "rot90" in maps.parse(t).tags.commutes_with])
 @pytest.mark.parametrize(("shape", "spacing"), SHAPES, ids=str)
 def test_quarter_turn_with_its_spacing_commutes(text, shape, spacing):
     given, generator = regions(shape, spacing), maps.parse(text)
-    values = generator(given).dense()
+    probs = probabilities(given)
+    values = generator(given, probs).dense()
     for a in range(len(shape)):
         for b in range(a + 1, len(shape)):
             turned_spacing = list(spacing)
             turned_spacing[a], turned_spacing[b] = spacing[b], spacing[a]
-            turned = Regions(np.rot90(given.labels, axes=(a + 1, b + 1)), 4, turned_spacing)
-            assert_close(generator(turned).dense(), np.rot90(values, axes=(a + 2, b + 2)))
+            labels = np.rot90(given.labels, axes=(a + 1, b + 1))
+            turned = np.rot90(probs, axes=(a + 2, b + 2))
+            found = dense(generator, labels, turned_spacing, turned)
+            assert_close(found, np.rot90(values, axes=(a + 2, b + 2)))
 
 
 @pytest.mark.parametrize("text", TEXTS)
@@ -86,9 +125,10 @@ def test_quarter_turn_with_its_spacing_commutes(text, shape, spacing):
 def test_crop_commutes_only_where_it_is_promised(text, shape, spacing):
     given, generator = regions(shape, spacing), maps.parse(text)
     box = tuple(slice(2, side - 3) for side in shape)
-    of_crop = generator(Regions(given.labels[:, *box], 4, spacing)).dense()
-    crop_of = generator(given).dense()[:, :, *box]
+    probs = probabilities(given)
+    of_crop = dense(generator, given.labels[:, *box], spacing, probs[:, :, *box])
+    crop_of = generator(given, probs).dense()[:, :, *box]
     if "crop" in generator.tags.commutes_with:
-        np.testing.assert_array_equal(of_crop, crop_of)
-    elif "(1.0, 2.0, 3.0, 4.0)" not in text:  # given weights know no image
+        assert_close(of_crop, crop_of)
+    elif text not in WITHOUT_IMAGE:
         assert np.abs(of_crop - crop_of).max() > 0.01

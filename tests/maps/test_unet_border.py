@@ -162,9 +162,10 @@ def test_ignored_voxels_are_no_object_and_part_objects():
     np.testing.assert_allclose(found[0].sum(axis=0), wanted, rtol=2e-6)
 
 
-def test_no_images():
-    labels = np.zeros((0, 4, 5), dtype=np.uint8)
-    assert maps.UNetBorder()(Regions(labels, 2)).dense().shape == (0, 2, 4, 5)
+@pytest.mark.parametrize("shape", [(0, 4, 5), (2, 0, 5)], ids=str)
+def test_no_voxels(shape):
+    labels = np.zeros(shape, dtype=np.uint8)
+    assert maps.UNetBorder()(Regions(labels, 2)).dense().shape == (shape[0], 2, *shape[1:])
 
 
 # --- Parameters

@@ -1,0 +1,142 @@
+"""A stored map in place of the static terms, in whatever form and memory it comes."""
+
+import re
+
+import numpy as np
+import pytest
+import torch
+from loss_batches import assert_close, given
+
+from rwloss import Regions, RegionWiseLoss, RWLossError, RWMap, maps
+
+SPACING = {2: (0.8, 2.5), 3: (0.8, 0.8, 2.5)}
+EXPRESSIONS = [
+    "rectified",
+    "active_contour",
+    "boundary",
+    "boundary(convention='valverde')",
+    "class_weighted",
+    "unet_border",
+    "boundary.stabilized()",
+    "rectified + 0.01 * boundary",
+]
+each_expression = pytest.mark.parametrize("text", EXPRESSIONS)
+each_shape = pytest.mark.parametrize("shape", [(11, 9), (6, 7, 5)], ids=str)
+
+
+def official(logits, values):
+    return torch.mean(torch.softmax(logits, dim=1) * values)
+
+
+@each_expression
+@each_shape
+@pytest.mark.parametrize("kind", ["numpy", "torch"])
+@pytest.mark.parametrize("form", ["own", "dense", "tensor"])
+def test_stored_map(text, shape, kind, form):
+    logits, labels = given(shape)
+    spacing = SPACING[len(shape)]
+    stored = maps.parse(text)(Regions(labels.numpy() if kind == "numpy" else labels, 4, spacing))
+    if form == "dense":
+        stored = RWMap.from_dense(stored.labels, stored.dense())
+    elif form == "tensor":
+        stored = torch.as_tensor(stored.dense())
+    loss = RegionWiseLoss(text, spacing_mm=spacing)
+    assert_close(loss(logits, labels, stored), loss(logits, labels), 1e-7)
+
+
+def test_stored_map_takes_the_place_of_the_expression():
+    logits, labels = given((11, 9))
+    stored = maps.Rectified()(Regions(labels, 4))
+    found = RegionWiseLoss("boundary")(logits, labels, stored)
+    assert found == RegionWiseLoss("rectified")(logits, labels)
+
+
+@pytest.mark.parametrize("text", ["rectified", "boundary"])
+def test_stored_numpy_map_that_was_turned_with_its_image(text):
+    """Views with negative strides, as numpy.flip and numpy.rot90 give them."""
+    logits, labels = given((9, 9))
+    stored = maps.parse(text)(Regions(labels.numpy(), 4))
+
+    def turn(values, first):
+        return np.rot90(np.flip(values, first), axes=(first, first + 1))
+
+    parts = {
+        name: turn(getattr(stored, name), 2 if name == "values" else 1)
+        for name in ("true", "other", "values")
+        if getattr(stored, name) is not None
+    }
+    turned = RWMap(turn(stored.labels, 1), 4, **parts)
+    target = torch.as_tensor(turned.labels.copy())
+    wanted = official(logits, torch.as_tensor(turn(stored.dense(), 2).copy()))
+    loss = RegionWiseLoss(text)
+    assert_close(loss(logits, target, turned), wanted)
+    assert_close(loss(logits, target, turn(stored.dense(), 2)), wanted)
+    with pytest.raises(RWLossError, match="made from other labels than the target"):
+        loss(logits, labels, turned)
+
+
+@pytest.mark.parametrize("change", ["read-only", "big-endian", "float64", "float16"])
+def test_stored_numpy_map_in_other_memory(change):
+    logits, labels = given((11, 9))
+    stored = maps.ActiveContour()(Regions(labels.numpy(), 4)).dense()
+    values = {
+        "read-only": stored,
+        "big-endian": stored.astype(">f4"),
+        "float64": stored.astype(np.float64),
+        "float16": stored.astype(np.float16),
+    }[change]
+    values.flags.writeable = False
+    wanted = RegionWiseLoss("active_contour")(logits, labels)
+    assert_close(RegionWiseLoss("active_contour")(logits, labels, values), wanted)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "uint16", "int32", "int64", ">i2"])
+def test_stored_map_with_labels_of_another_type(dtype):
+    logits, labels = given((11, 9))
+    stored = maps.Rectified()(Regions(labels.numpy(), 4))
+    retyped = RWMap.compact(stored.labels.astype(dtype), 4, stored.true, stored.other)
+    loss = RegionWiseLoss("rectified")
+    assert_close(loss(logits, labels, retyped), loss(logits, labels))
+
+
+def test_stored_map_of_other_labels_is_refused():
+    logits, labels = given((11, 9))
+    stored = maps.Rectified()(Regions(labels, 4))
+    other = labels.clone()
+    other[1, 4, 5] = (other[1, 4, 5] + 1) % 4
+    with pytest.raises(RWLossError, match="the map was made from other labels than the target"):
+        RegionWiseLoss("rectified")(logits, other, stored)
+
+
+def test_labels_are_compared_without_wrapping():
+    """In uint8, 256 + 1 is 1."""
+    logits, labels = torch.zeros(1, 300, 2, 2), torch.ones((1, 2, 2), dtype=torch.uint8)
+    stored = maps.Rectified()(Regions(labels.long() + 256, 300))
+    with pytest.raises(RWLossError, match="made from other labels"):
+        RegionWiseLoss("rectified")(logits, labels, stored)
+
+
+def test_stored_map_of_other_classes_is_refused():
+    logits, labels = given((11, 9))
+    stored = maps.Rectified()(Regions(labels, 5))
+    with pytest.raises(RWLossError, match=r"map has 5 classes, logits have 4: pass num_classes=4"):
+        RegionWiseLoss("rectified")(logits, labels, stored)
+
+
+def test_stored_map_of_another_shape_is_refused():
+    logits, labels = given((11, 9))
+    stored = maps.Rectified()(Regions(labels[:, 1:], 4))
+    message = "map is of labels (3, 10, 9), the target has (3, 11, 9): crop or turn the map"
+    with pytest.raises(RWLossError, match=re.escape(message)):
+        RegionWiseLoss("rectified")(logits, labels, stored)
+
+
+@pytest.mark.parametrize(
+    "shape", [(3, 4, 11, 8), (3, 3, 11, 9), (1, 4, 11, 9), (3, 11, 9), (4, 11, 9)], ids=str
+)
+def test_tensor_of_another_shape_is_refused(shape):
+    """No silent broadcasting."""
+    logits, labels = given((11, 9))
+    message = f"map {shape} does not fit logits (3, 4, 11, 9)"
+    with pytest.raises(RWLossError, match=re.escape(message)):
+        RegionWiseLoss("rectified")(logits, labels, torch.zeros(shape))
