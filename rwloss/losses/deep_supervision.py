@@ -11,7 +11,7 @@ from torch import Tensor
 
 from rwloss.errors import RWLossError
 from rwloss.losses.batch import batch_spacings
-from rwloss.losses.target import check_logits
+from rwloss.losses.target import check_logits, check_tensor
 from rwloss.regions import SpacingMM
 
 
@@ -46,7 +46,8 @@ def at_head(outputs: Sequence[Tensor], given: Given, head: int) -> Given:
     heads, output = len(outputs), outputs[head]
     check_logits(output)
     size = output.shape[2:]
-    full = _first(given.target)
+    full = given.target[0] if _is_list(given.target) and len(given.target) else given.target
+    check_tensor("target", full, output)
     axes = full.ndim - len(size)
     if axes not in {1, 2}:
         raise RWLossError(
@@ -58,6 +59,7 @@ def at_head(outputs: Sequence[Tensor], given: Given, head: int) -> Given:
         target = full
     mask = _own(given.mask, head, heads, "mask")
     if mask is not None:
+        check_tensor("mask", mask, output)
         mask = resampled(mask, size, mask.ndim - len(size))
     rows = batch_spacings(given.spacing_mm, output.shape[0], len(size))
     scale = [whole / part for whole, part in zip(full.shape[axes:], size, strict=True)]
@@ -92,13 +94,6 @@ def _own(values: Any, head: int, heads: int, what: str) -> Any:
     if len(values) != heads:
         raise RWLossError(f"{len(values)} {what}s for {heads} outputs: give one, or one for each")
     return values[head]
-
-
-def _first(values: Any) -> Tensor:
-    first = values[0] if _is_list(values) and len(values) else values
-    if not isinstance(first, Tensor):
-        raise RWLossError(f"expected a target as a tensor, got {type(first).__name__}")
-    return first
 
 
 def _is_list(values: Any) -> bool:

@@ -7,6 +7,9 @@ With p = softmax(logits),
     d/dlogit_k  Σ p_j z_j            =  p_k (z_k - Σ_j p_j z_j)
 
 (Valverde & Tohka, arXiv 2108.01405; Zhang & Sabuncu, arXiv 1805.07836, for q < 1).
+
+Both take `low_memory`: keep the logits, which the network has made anyway, instead of the
+probabilities, and compute these again on the way back. Only then are there second derivatives.
 """
 
 from __future__ import annotations
@@ -15,8 +18,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import Function, once_differentiable
+from torch.autograd.function import Function
 from torch.nn import functional
+
+from rwloss.errors import RWLossError
 
 
 def linked_sum(
@@ -24,80 +29,128 @@ def linked_sum(
 ) -> Tensor:
     """Σ w (1 - p_t^q) / q over voxels, -Σ w log p_t for q = 0. ().
 
-    logits (b k *s) of any floating type, labels (b *s) int64 in 0..K-1, weight (b *s) in float32
-    or float64, the type of the result. low_memory: keep the logits themselves and one number a
-    voxel instead of the probabilities, and compute these again on the way back.
+    logits (b k *s) and weight (b *s) of one floating type, labels (b *s) int64 in 0..K-1.
     """
-    value: Tensor = _LinkedSum.apply(logits, labels, weight, q, low_memory)  # type: ignore[no-untyped-call]
+    # Logarithms for q < 1: p_t may underflow where its power does not.
+    apply = _LinkedSumOfLogits.apply if low_memory or q != 1.0 else _LinearSum.apply
+    value: Tensor = apply(logits, labels, weight, q)  # type: ignore[no-untyped-call]
     return value
 
 
-def dense_sum(logits: Tensor, values: Tensor, scale: Tensor | float) -> Tensor:
+def dense_sum(logits: Tensor, values: Tensor, scale: Tensor, *, low_memory: bool = False) -> Tensor:
     """Σ scale Σ_k p_k z_k over voxels. ().
 
-    logits, values (b k *s); scale (b *s) or one number; values' type is that of the result.
+    logits, values (b k *s), scale (b *s) or (); all of one floating type.
     """
-    value: Tensor = _DenseSum.apply(logits, values, scale)  # type: ignore[no-untyped-call]
+    apply = _DenseSumOfLogits.apply if low_memory else _DenseSum.apply
+    value: Tensor = apply(logits, values, scale)  # type: ignore[no-untyped-call]
     return value
 
 
-class _LinkedSum(Function):
-    @staticmethod
-    def forward(
-        ctx: Any, logits: Tensor, labels: Tensor, weight: Tensor, q: float, low_memory: bool
-    ) -> Tensor:
-        wide = logits.to(weight.dtype)
-        index = labels[:, None]
-        ctx.dtype, ctx.low_memory = logits.dtype, low_memory or q != 1.0
-        if not ctx.low_memory:
-            probs = functional.softmax(wide, dim=1)
-            push = weight * probs.gather(1, index)[:, 0]
-            ctx.save_for_backward(probs, labels, push)
-            return (weight - push).sum()
-        # In logarithms: p_t may underflow where its power does not.
-        log_sum = wide.logsumexp(dim=1)
-        log_true = wide.gather(1, index)[:, 0] - log_sum
-        push = weight * torch.exp(q * log_true)
-        ctx.save_for_backward(logits, labels, push, log_sum)
-        loss = -log_true if q == 0.0 else -torch.expm1(q * log_true) / q
-        # A weight of 0 counts for nothing, even beside an infinite logarithm.
-        return torch.where(weight > 0, weight * loss, weight.new_zeros(())).sum()
+class _LinearSum(Function):
+    """q = 1: w - w p_t. Keeps the probabilities."""
 
     @staticmethod
-    @once_differentiable
+    def forward(ctx: Any, logits: Tensor, labels: Tensor, weight: Tensor, q: float) -> Tensor:
+        del q
+        probs = functional.softmax(logits, dim=1)
+        push = weight * probs.gather(1, labels[:, None])[:, 0]
+        ctx.save_for_backward(probs, labels, push)
+        return (weight - push).sum()
+
+    @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        if ctx.low_memory:
-            logits, labels, push, log_sum = ctx.saved_tensors
-            result = (logits.to(push.dtype) - log_sum[:, None]).exp_()
-        else:
-            probs, labels, push = ctx.saved_tensors
-            result = None
+        _refuse_second_derivative()
+        probs, labels, push = ctx.saved_tensors
         push = push * gradient
-        if result is None:
-            result = probs * push[:, None]
-        else:
-            result.mul_(push[:, None])
+        result = probs * push[:, None]
         result.scatter_add_(1, labels[:, None], push.neg_()[:, None])
-        return result.to(ctx.dtype), None, None, None, None
+        return result, None, None, None
+
+
+class _LinkedSumOfLogits(Function):
+    """Any q. Keeps the logits."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, labels: Tensor, weight: Tensor, q: float) -> Tensor:
+        log_sum = logits.logsumexp(dim=1)
+        log_true = logits.gather(1, labels[:, None])[:, 0] - log_sum
+        ctx.q = q
+        ctx.save_for_backward(logits, labels, weight, log_sum)
+        loss = -log_true if q == 0.0 else -torch.expm1(q * log_true) / q
+        # A weight of 0 counts for nothing, even beside an infinite logarithm.
+        return torch.where(weight != 0, weight * loss, weight.new_zeros(())).sum()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        logits, labels, weight, log_sum = ctx.saved_tensors
+        graph = torch.is_grad_enabled()
+        if graph:  # for a second derivative the sum must hang on the logits too
+            log_sum = logits.logsumexp(dim=1)
+        log_probs = logits - log_sum[:, None]
+        log_true = log_probs.gather(1, labels[:, None])[:, 0]
+        push = weight * gradient * torch.exp(ctx.q * log_true)
+        if graph:
+            result = log_probs.exp() * push[:, None]
+            result = result.scatter_add(1, labels[:, None], -push[:, None])
+        else:
+            result = log_probs.exp_().mul_(push[:, None])
+            result.scatter_add_(1, labels[:, None], push.neg_()[:, None])
+        return result, None, None, None
 
 
 class _DenseSum(Function):
+    """Keeps the probabilities."""
+
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, values: Tensor, scale: Tensor | float) -> Tensor:
-        probs = functional.softmax(logits.to(values.dtype), dim=1)
-        # Class by class: the product of probabilities and map would be one more such array.
-        costs = probs[:, 0] * values[:, 0]
-        for k in range(1, probs.shape[1]):
-            costs.addcmul_(probs[:, k], values[:, k])
-        ctx.dtype, ctx.scale = logits.dtype, scale if isinstance(scale, float) else None
-        ctx.save_for_backward(probs, values, costs, *([] if ctx.scale is not None else [scale]))
+    def forward(ctx: Any, logits: Tensor, values: Tensor, scale: Tensor) -> Tensor:
+        probs = functional.softmax(logits, dim=1)
+        costs = _costs(probs, values)
+        ctx.save_for_backward(probs, values, costs, scale)
         return (costs * scale).sum()
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        probs, values, costs, *scale = ctx.saved_tensors
+        _refuse_second_derivative()
+        probs, values, costs, scale = ctx.saved_tensors
         result = values - costs[:, None]
         result.mul_(probs)
-        result.mul_(scale[0][:, None] * gradient if scale else ctx.scale * gradient)
-        return result.to(ctx.dtype), None, None
+        factor = scale * gradient
+        result.mul_(factor[:, None] if factor.ndim else factor)
+        return result, None, None
+
+
+class _DenseSumOfLogits(Function):
+    """Keeps the logits."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, values: Tensor, scale: Tensor) -> Tensor:
+        ctx.save_for_backward(logits, values, scale)
+        return (_costs(functional.softmax(logits, dim=1), values) * scale).sum()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        logits, values, scale = ctx.saved_tensors
+        probs = functional.softmax(logits, dim=1)
+        factor = scale * gradient
+        factor = factor[:, None] if factor.ndim else factor
+        costs = (probs * values).sum(dim=1)
+        return probs * (values - costs[:, None]) * factor, None, None
+
+
+def _costs(probs: Tensor, values: Tensor) -> Tensor:
+    """Σ_k p_k z_k. (b k *s) twice -> (b *s)."""
+    # Class by class: the product of probabilities and map would be one more such array.
+    costs = probs[:, 0] * values[:, 0]
+    for k in range(1, probs.shape[1]):
+        costs.addcmul_(probs[:, k], values[:, k])
+    return costs
+
+
+def _refuse_second_derivative() -> None:
+    # Autograd is on in the way back only when somebody asks for a graph of it.
+    if torch.is_grad_enabled():
+        raise RWLossError(
+            "this loss keeps too little for a second derivative (create_graph=True): make it with "
+            "RegionWiseLoss(..., low_memory=True)"
+        )

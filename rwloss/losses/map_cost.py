@@ -108,8 +108,11 @@ def as_tensor(values: Any, device: torch.device) -> Tensor:
     return torch.as_tensor(values, device=device).detach()
 
 
-def _linked(probs: Probabilities, rwmap: MapTensors, q: float) -> Tensor:
-    """w (1 - p_t^q) / q, and -w log p_t for q = 0, in log-space. -> (b *s)."""
+def link_weight(rwmap: MapTensors) -> Tensor:
+    """w = other - true of a map for a link. -> (b *s).
+
+    Raises RWLossError for a dense map, and where w is below 0.
+    """
     if rwmap.true is None or rwmap.other is None:
         raise RWLossError(
             "a link needs a compact map, with one weight a voxel: this one is dense; "
@@ -121,6 +124,12 @@ def _linked(probs: Probabilities, rwmap: MapTensors, q: float) -> Tensor:
             f"a link needs a stable map: other - true is {float(weight.min()):g} at some voxel; "
             "stabilize it first"
         )
+    return weight
+
+
+def _linked(probs: Probabilities, rwmap: MapTensors, q: float) -> Tensor:
+    """w (1 - p_t^q) / q, and -w log p_t for q = 0, in log-space. -> (b *s)."""
+    weight = link_weight(rwmap)
     log_true = _at_true(probs.log, rwmap.labels)
     if q == 0:
         loss = -log_true

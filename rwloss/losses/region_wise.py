@@ -53,6 +53,8 @@ class RegionWiseLoss(nn.Module):
     voxel by the weight of its true class. Dynamic terms are not.
     deep_supervision_weights: one for each output when `logits` is a list, high to low resolution;
     1/2^i scaled to a sum of 1 by default. A weight of 0 skips its output.
+    low_memory: keep the logits for the way back, not the probabilities: less memory, about as much
+    time with many classes and more with few; and second derivatives of static terms, which need it.
 
     Maps are constants: no gradient flows through them, and none is needed. The value may be below
     0; that is no error, and `excess` tells how far it is from its minimum.
@@ -76,6 +78,7 @@ class RegionWiseLoss(nn.Module):
         ignore_index: int | None = None,
         class_weights: Sequence[float] | None = None,
         deep_supervision_weights: Sequence[float] | None = None,
+        low_memory: bool = False,
     ) -> None:
         """Check the parameters; the class documents them."""
         super().__init__()
@@ -96,6 +99,7 @@ class RegionWiseLoss(nn.Module):
         self.deep_supervision_weights = _weights(
             "deep_supervision_weights", deep_supervision_weights
         )
+        self.low_memory = low_memory
         self.epoch = 0
         self.total_epochs: int | None = None
         self._follow_epoch()
@@ -233,7 +237,10 @@ class RegionWiseLoss(nn.Module):
             # An empty sum hangs on the logits, so that every result has a gradient.
             total = batch.probs.output.flatten()[:0].sum()
             for factor, tensors, link in static:
-                total = total + factor * static_value(batch, tensors, link, excess=excess)
+                value = static_value(
+                    batch, tensors, link, excess=excess, low_memory=self.low_memory
+                )
+                total = total + factor * value
             for leaf in self._dynamic:
                 if leaf.weight * leaf.factor != 0 and logits.numel():
                     total = total + leaf.factor * dynamic_value(batch, leaf, excess=excess)
@@ -248,12 +255,8 @@ class RegionWiseLoss(nn.Module):
                 f"{self.expression} spreads a schedule over the run: call "
                 "loss.set_epoch(epoch, total=...) before the first batch"
             )
-        if rwmap is not None and len(self._static) != 1:
-            self.expression.static_part  # noqa: B018 - raises where it has several
-            raise RWLossError(
-                f"a stored map takes the place of the static part of the expression, and "
-                f"{self.expression} has none: leave the map out"
-            )
+        if rwmap is not None:
+            self._check_one_stored(self._static)
         active = [group for group in self._static if group.factor != 0] if logits.numel() else []
         if not active:
             return []
@@ -265,6 +268,20 @@ class RegionWiseLoss(nn.Module):
             (group.factor, self._weighted(batch, tensors), group.link)
             for group, tensors in zip(active, found, strict=True)
         ]
+
+    def _check_one_stored(self, groups: Sequence[StaticGroup]) -> None:
+        """A stored map stands for all static terms, so they must be one map."""
+        if not groups:
+            raise RWLossError(
+                f"a stored map takes the place of the static part of the expression, and "
+                f"{self.expression} has none: leave the map out"
+            )
+        if len(groups) > 1:
+            raise RWLossError(
+                f"{self.expression}: its static terms have different links or schedules, so one "
+                f"stored map can't stand for {' and '.join(str(g.expression) for g in groups)}: "
+                "leave the map out, and they are made from the target"
+            )
 
     def _weighted(self, batch: Batch, tensors: MapTensors) -> MapTensors:
         """The map times the weight of each voxel's true class."""

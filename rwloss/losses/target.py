@@ -16,7 +16,7 @@ def as_labels(logits: Tensor, target: Tensor) -> Tensor:
     is not one-hot.
     """
     check_logits(logits)
-    _check_tensor("target", target)
+    check_tensor("target", target, logits)
     batch, k, *spatial = logits.shape
     if list(target.shape) == [batch, *spatial]:
         return target
@@ -48,7 +48,7 @@ def as_masks(logits: Tensor, target: Tensor, ignore_index: int | None = None) ->
     logits', or for other values.
     """
     check_logits(logits)
-    _check_tensor("target", target)
+    check_tensor("target", target, logits)
     if target.shape != logits.shape:
         if logits.shape[1] == 1 and list(target.shape) == [len(logits), *logits.shape[2:]]:
             target = target[:, None]
@@ -84,7 +84,7 @@ def whole_labels(labels: Tensor, num_classes: int, ignore_index: int | None) -> 
 
 def as_voxel_mask(logits: Tensor, mask: Tensor) -> Tensor:
     """Which voxels count, (b *s) boolean, from (b *s) or (b 1 *s)."""
-    _check_tensor("mask", mask)
+    check_tensor("mask", mask, logits)
     batch, _, *spatial = logits.shape
     if list(mask.shape) == [batch, 1, *spatial]:
         mask = mask[:, 0]
@@ -98,16 +98,22 @@ def as_voxel_mask(logits: Tensor, mask: Tensor) -> Tensor:
 
 def check_logits(logits: Tensor) -> None:
     """Logits must be (b k *s) with *s 2-D or 3-D."""
-    _check_tensor("logits", logits)
+    check_tensor("logits", logits, logits)
     if logits.ndim not in {4, 5}:
         raise RWLossError(
             f"expected logits (b k *s) with *s 2-D or 3-D, got shape {tuple(logits.shape)}"
         )
 
 
-def _check_tensor(what: str, given: object) -> None:
+def check_tensor(what: str, given: object, logits: Tensor) -> None:
+    """Raises RWLossError for what is no tensor, or not where the logits are."""
     if not isinstance(given, Tensor):
         raise RWLossError(
             f"expected {what} as a tensor, got {type(given).__name__}: a list is for deep "
             "supervision, where the logits are one too; for arrays use torch.as_tensor"
+        )
+    if given.device != logits.device:
+        raise RWLossError(
+            f"{what} is on {given.device}, logits are on {logits.device}: move it with "
+            f"{what}.to(logits.device)"
         )

@@ -9,7 +9,14 @@ from torch import Tensor
 
 from rwloss.errors import RWLossError
 from rwloss.losses.batch import Batch
-from rwloss.losses.map_cost import MapTensors, class_costs, least_voxel_costs, voxel_costs
+from rwloss.losses.fused import dense_sum, linked_sum
+from rwloss.losses.map_cost import (
+    MapTensors,
+    class_costs,
+    least_voxel_costs,
+    link_weight,
+    voxel_costs,
+)
 from rwloss.losses.static_maps import made_maps
 from rwloss.maps.dynamic import LossTerm
 from rwloss.maps.expression import Leaf
@@ -33,8 +40,19 @@ def check_dynamic(leaf: Leaf, *, reduction: str, include_background: bool) -> No
         )
 
 
-def static_value(batch: Batch, rwmap: MapTensors, link: float | None, *, excess: bool) -> Tensor:
+def static_value(
+    batch: Batch,
+    rwmap: MapTensors,
+    link: float | None,
+    *,
+    excess: bool = False,
+    low_memory: bool = False,
+) -> Tensor:
     """Mean cost of a map over voxels that count; with `excess`, above the least it can be. ()."""
+    plain = excess or not batch.include_background or batch.probs.normalized
+    # A compiler makes the same of plain operations, and knows nothing of ours.
+    if not plain and not torch.compiler.is_compiling():
+        return _fused_value(batch, rwmap, link, low_memory=low_memory)
     if batch.include_background:
         costs = voxel_costs(batch.probs, rwmap, link)
     else:
@@ -45,17 +63,39 @@ def static_value(batch: Batch, rwmap: MapTensors, link: float | None, *, excess:
     return batch.mean(costs)
 
 
+def _fused_value(
+    batch: Batch, rwmap: MapTensors, link: float | None, *, low_memory: bool
+) -> Tensor:
+    """The mean cost by functions that keep less for the way back. ()."""
+    logits, values = batch.probs.output, batch.num_values
+    if batch.counts is None or isinstance(values, int):
+        scale = logits.new_full((), 1.0 / int(values))
+    else:
+        scale = batch.counts / values.clamp_min(1)
+    if link is not None:
+        weight = link_weight(rwmap) * scale
+        return linked_sum(logits, rwmap.labels, weight, link, low_memory=low_memory)
+    if rwmap.values is not None:
+        return dense_sum(logits, rwmap.values, scale, low_memory=low_memory)
+    assert rwmap.true is not None
+    assert rwmap.other is not None
+    # other - (other - true) p_t is true + (other - true) (1 - p_t).
+    weight = (rwmap.other - rwmap.true) * scale
+    wrong = linked_sum(logits, rwmap.labels, weight, low_memory=low_memory)
+    return wrong + (rwmap.true * scale).sum()
+
+
 def dynamic_value(batch: Batch, leaf: Leaf, *, excess: bool) -> Tensor:
     """Weighted value of a dynamic term; with `excess`, above its minimum. ()."""
     term = leaf.term
+    if excess and leaf.weight < 0:
+        raise RWLossError(f"excess: {term} has a weight below 0, so no least value is known")
     if isinstance(term, Stabilized):
         projected: Tensor = _projected_value(batch, term, excess=excess)
         return leaf.weight * projected
     assert isinstance(term, LossTerm)
     value = term.loss(batch.prediction)
     if excess:
-        if leaf.weight < 0:
-            raise RWLossError(f"excess: {term} has a weight below 0, so no least value is known")
         value = (value - term.minimum).clamp_min(0.0)
     return leaf.weight * value
 
@@ -89,4 +129,4 @@ def _projected_value(batch: Batch, term: Stabilized, *, excess: bool) -> Tensor:
         projected = term(regions, still.probs.values)
         rwmap = MapTensors.of(projected, output.device, output.dtype)
     push = batch.mean(voxel_costs(batch.probs, rwmap, None))
-    return value + push - push.detach()
+    return value + (push - push.detach())

@@ -4,7 +4,7 @@ import pytest
 import torch
 from loss_batches import given, given_masks
 
-from rwloss import Regions, RegionWiseLoss, maps
+from rwloss import Regions, RegionWiseLoss, RWLossError, maps
 
 
 @pytest.mark.parametrize(
@@ -23,7 +23,9 @@ from rwloss import Regions, RegionWiseLoss, maps
 def test_first_and_second_derivatives(text, include_background):
     logits, labels = given((3, 2), num_classes=3, size=2)
     labels[0, 0] = 255
-    loss = RegionWiseLoss(text, include_background=include_background, ignore_index=255)
+    loss = RegionWiseLoss(
+        text, include_background=include_background, ignore_index=255, low_memory=True
+    )
     logits.requires_grad_()
     assert torch.autograd.gradcheck(lambda x: loss(x, labels), logits)
     assert torch.autograd.gradgradcheck(lambda x: loss(x, labels), logits)
@@ -34,7 +36,7 @@ def test_stored_map_mask_and_sigmoid(text):
     logits, masks = given_masks((3, 2), masks=2)
     stored = maps.Rectified()(Regions(masks.flatten(0, 1), 2)) if "rect" in text else None
     mask = torch.tensor([[1, 0], [1, 1], [0, 1]]).expand(2, 3, 2)
-    loss = RegionWiseLoss(text, activation="sigmoid")
+    loss = RegionWiseLoss(text, activation="sigmoid", low_memory=True)
     logits.requires_grad_()
     assert torch.autograd.gradcheck(lambda x: loss(x, masks, stored, mask=mask), logits)
     assert torch.autograd.gradgradcheck(lambda x: loss(x, masks, stored, mask=mask), logits)
@@ -44,8 +46,17 @@ def test_gradient_penalty():
     """The use of it: a norm of the gradient as part of a loss."""
     logits, labels = given((5, 4))
     logits.requires_grad_()
-    value = RegionWiseLoss("rectified + dice")(logits, labels)
+    value = RegionWiseLoss("rectified + dice", low_memory=True)(logits, labels)
     [gradient] = torch.autograd.grad(value, logits, create_graph=True)
     [second] = torch.autograd.grad(gradient.square().sum(), logits)
     assert second.isfinite().all()
     assert second.any()
+
+
+@pytest.mark.parametrize("text", ["rectified", "boundary"])
+def test_without_low_memory_it_says_so(text):
+    logits, labels = given((5, 4))
+    logits.requires_grad_()
+    value = RegionWiseLoss(text)(logits, labels)
+    with pytest.raises(RWLossError, match="low_memory=True"):
+        torch.autograd.grad(value, logits, create_graph=True)

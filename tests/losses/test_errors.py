@@ -47,7 +47,20 @@ def test_arrays_instead_of_tensors():
     assert "torch.as_tensor" in text
     mask = np.ones((3, 4, 5))
     refused("expected mask as a tensor, got ndarray", loss, logits, labels, mask=mask)
-    refused("expected a target as a tensor, got ndarray", loss, [logits], labels.numpy())
+    refused("expected target as a tensor, got ndarray", loss, [logits], labels.numpy())
+
+
+@pytest.mark.parametrize("text", ["rectified", "dice"])
+@pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
+def test_tensors_on_another_device(text, activation):
+    logits = torch.zeros(3, 4, 4, 5)
+    target = torch.zeros((3, 4, 4, 5) if activation == "sigmoid" else (3, 4, 5))
+    mask = torch.zeros(3, 4, 5, device="meta")
+    loss = RegionWiseLoss(text, activation=activation)
+    for many in (logits, [logits]):
+        message = "target is on meta, logits are on cpu: move it with target.to(logits.device)"
+        refused(message, loss, many, target.to("meta"))
+        refused("mask is on meta, logits are on cpu", loss, many, target, mask=mask)
 
 
 # --- Target
@@ -165,6 +178,14 @@ def test_stored_map_beside_several_static_parts():
     logits, labels = given((4, 5))
     stored = maps.Rectified()(Regions(labels, 4))
     loss = RegionWiseLoss("rectified + boundary.stabilized().with_link(0.5)")
+    refused("one stored map can't stand for rectified and boundary", loss, logits, labels, stored)
+
+
+def test_stored_map_beside_a_schedule_of_static_parts():
+    logits, labels = given((4, 5))
+    stored = maps.Rectified()(Regions(labels, 4))
+    loss = RegionWiseLoss(maps.blend("rectified", "boundary", step=None))
+    loss.set_epoch(3, total=10)
     refused("one stored map can't stand for rectified and boundary", loss, logits, labels, stored)
 
 

@@ -160,6 +160,7 @@ def test_needs_one_number():
 def test_loss_that_counts_against():
     """Nothing is known of the most that a loss can be."""
     logits, labels = given((7, 5))
-    for text in ("rectified - dice", "(boundary - dice).stabilized()"):
-        with pytest.raises(RWLossError, match="excess: dice has a weight below 0"):
+    projected = "(dice + boundary).stabilized()"
+    for text in ("rectified - dice", "(boundary - dice).stabilized()", f"-1 * {projected}"):
+        with pytest.raises(RWLossError, match=r"excess: .*dice.* has a weight below 0"):
             RegionWiseLoss(text).excess(logits, labels)
