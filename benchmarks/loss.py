@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -33,6 +34,18 @@ def main() -> None:
     report("loss", rows)
 
 
+@dataclass(frozen=True)
+class Call:
+    """A loss on inputs that are ready."""
+
+    given: Inputs
+    value: Callable[[], torch.Tensor]
+
+    def step(self) -> None:
+        """Forward and backward; the gradient is thrown away, not added up."""
+        torch.autograd.grad(self.value(), self.given.logits)
+
+
 class Inputs:
     """Logits, labels and maps of one shape, from a seed."""
 
@@ -49,7 +62,7 @@ class Inputs:
         self.one_hot = functional.one_hot(self.labels, k).movedim(-1, 1).float()
 
 
-def calls(k: int, device: str) -> dict[str, Callable[[], torch.Tensor]]:
+def calls(k: int, device: str) -> dict[str, Call]:
     """Each loss on the same inputs, ready to be called."""
     from monai.losses import DiceCELoss, GeneralizedDiceLoss
 
@@ -70,7 +83,7 @@ def calls(k: int, device: str) -> dict[str, Callable[[], torch.Tensor]]:
         graph = torch.compile(call, fullgraph=True)
         return lambda: graph(*arguments)
 
-    return {
+    values = {
         "cross-entropy (torch, eager)": cross_entropy,
         "official: mean of softmax times map": official,
         "compact": ours("rectified", given.compact),
@@ -87,15 +100,16 @@ def calls(k: int, device: str) -> dict[str, Callable[[], torch.Tensor]]:
         "cross-entropy, compiled": compiled(functional.cross_entropy, logits, labels),
         "compact, compiled": compiled(RegionWiseLoss("rectified"), logits, labels, given.compact),
     }
+    return {name: Call(given, value) for name, value in values.items()}
 
 
 def _times(k: int) -> list[Row]:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     found = calls(k, device)
-    took = seconds({name: partial(_step, call) for name, call in found.items()}, repeats=15)
+    took = seconds({name: call.step for name, call in found.items()}, repeats=15)
     took |= seconds(
         {
-            f"MONAI {name}, maps inside": partial(_step, call)
+            f"MONAI {name}, maps inside": call.step
             for name, call in _monai_with_maps(k, device).items()
         },
         repeats=2,
@@ -107,23 +121,22 @@ def _times(k: int) -> list[Row]:
     ]
 
 
-def _monai_with_maps(k: int, device: str) -> dict[str, Callable[[], torch.Tensor]]:
+def _monai_with_maps(k: int, device: str) -> dict[str, Call]:
     """MONAI's losses that compute a distance transform at every call."""
     from monai.losses import BoundaryLoss, HausdorffDTLoss
 
     given = Inputs(k, device)
     return {
-        loss.__name__: partial(
-            loss(softmax=True, to_onehot_y=True, include_background=True),
-            given.logits,
-            given.labels[:, None],
+        loss.__name__: Call(
+            given,
+            partial(
+                loss(softmax=True, to_onehot_y=True, include_background=True),
+                given.logits,
+                given.labels[:, None],
+            ),
         )
         for loss in (BoundaryLoss, HausdorffDTLoss)
     }
-
-
-def _step(call: Callable[[], torch.Tensor]) -> None:
-    call().backward()  # type: ignore[no-untyped-call]
 
 
 def _memory(k: int) -> list[Row]:
@@ -139,9 +152,7 @@ def _memory(k: int) -> list[Row]:
 
 
 def _one_step(k: int, name: str) -> Callable[[], None]:
-    """A step on fresh inputs, without gradients from before."""
-    call = calls(k, "cpu")[name]
-    return lambda: _step(call)
+    return calls(k, "cpu")[name].step
 
 
 def _words(k: int) -> str:

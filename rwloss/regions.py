@@ -263,7 +263,10 @@ def _without_ignored(xp: Any, labels: Array, ignore_label: int, *, check: bool) 
 def _check_range(xp: Any, labels: Array, num_classes: int, *, ignoring: bool) -> None:
     if math.prod(labels.shape) == 0:
         return
-    low, high = int(xp.min(labels)), int(xp.max(labels))
+    if is_torch(labels):
+        low, high = xp.stack(labels.aminmax()).tolist()  # one pass, and one wait for a GPU
+    else:
+        low, high = int(xp.min(labels)), int(xp.max(labels))
     wrong = low if low < (IGNORED if ignoring else 0) else high if high >= num_classes else None
     if wrong is not None:
         more = f"num_classes={wrong + 1} or " if wrong > 0 else ""

@@ -74,12 +74,11 @@ class _LinkedSumOfLogits(Function):
     @staticmethod
     def forward(ctx: Any, logits: Tensor, labels: Tensor, weight: Tensor, q: float) -> Tensor:
         log_sum = logits.logsumexp(dim=1)
-        log_true = logits.gather(1, labels[:, None])[:, 0] - log_sum
+        log_true = _counted(logits.gather(1, labels[:, None])[:, 0] - log_sum, weight)
         ctx.q = q
         ctx.save_for_backward(logits, labels, weight, log_sum)
         loss = -log_true if q == 0.0 else -torch.expm1(q * log_true) / q
-        # A weight of 0 counts for nothing, even beside an infinite logarithm.
-        return torch.where(weight != 0, weight * loss, weight.new_zeros(())).sum()
+        return (weight * loss).sum()
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
@@ -88,7 +87,7 @@ class _LinkedSumOfLogits(Function):
         if graph:  # for a second derivative the sum must hang on the logits too
             log_sum = logits.logsumexp(dim=1)
         log_probs = logits - log_sum[:, None]
-        log_true = log_probs.gather(1, labels[:, None])[:, 0]
+        log_true = _counted(log_probs.gather(1, labels[:, None])[:, 0], weight)
         push = weight * gradient * torch.exp(ctx.q * log_true)
         if graph:
             result = log_probs.exp() * push[:, None]
@@ -145,6 +144,11 @@ def _costs(probs: Tensor, values: Tensor) -> Tensor:
     for k in range(1, probs.shape[1]):
         costs.addcmul_(probs[:, k], values[:, k])
     return costs
+
+
+def _counted(log_true: Tensor, weight: Tensor) -> Tensor:
+    """Logarithms where there is a weight: 0 times an infinite one would be no number."""
+    return log_true.where(weight != 0, log_true.new_zeros(()))
 
 
 def _refuse_second_derivative() -> None:

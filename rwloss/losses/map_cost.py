@@ -28,13 +28,16 @@ class MapTensors:
     values: Tensor | None = None
 
     @classmethod
-    def of(cls, rwmap: RWMap, device: torch.device, dtype: torch.dtype) -> MapTensors:
-        """The map on this device and in this dtype."""
+    def of(
+        cls, rwmap: RWMap, device: torch.device, dtype: torch.dtype, *, all_count: bool = False
+    ) -> MapTensors:
+        """The map on this device and in this dtype; all_count: no voxel is ignored."""
 
         def moved(part: Any) -> Tensor | None:
             return None if part is None else as_tensor(part, device).to(dtype)
 
-        labels = as_tensor(rwmap.labels, device).long().clamp_min(0)
+        labels = as_tensor(rwmap.labels, device).long()
+        labels = labels if all_count else labels.clamp_min(0)
         parts = moved(rwmap.true), moved(rwmap.other), moved(rwmap.values)
         return cls(labels, rwmap.num_classes, *parts)
 
@@ -130,7 +133,8 @@ def link_weight(rwmap: MapTensors) -> Tensor:
 def _linked(probs: Probabilities, rwmap: MapTensors, q: float) -> Tensor:
     """w (1 - p_t^q) / q, and -w log p_t for q = 0, in log-space. -> (b *s)."""
     weight = link_weight(rwmap)
-    log_true = _at_true(probs.log, rwmap.labels)
+    # Where nothing weighs a logarithm, it may be infinite, and 0 times infinity is no number.
+    log_true = _at_true(probs.log, rwmap.labels).where(weight > 0, weight.new_zeros(()))
     if q == 0:
         loss = -log_true
     else:
@@ -138,7 +142,7 @@ def _linked(probs: Probabilities, rwmap: MapTensors, q: float) -> Tensor:
         # that of expm1 (itself + 1) would be rounded away.
         power = torch.exp(q * log_true)
         loss = -(torch.expm1(q * log_true).detach() + power - power.detach()) / q
-    return torch.where(weight > 0, weight * loss, torch.zeros_like(weight))
+    return weight * loss
 
 
 def _at_true(values: Tensor, labels: Tensor) -> Tensor:

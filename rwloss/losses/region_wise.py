@@ -217,6 +217,7 @@ class RegionWiseLoss(nn.Module):
     ) -> Tensor:
         """The loss at one resolution; resample: the map may be of another."""
         check_logits(logits)
+        low_memory = self.low_memory
         with torch.autocast(logits.device.type, enabled=False):
             batch = make_batch(
                 logits,
@@ -234,16 +235,18 @@ class RegionWiseLoss(nn.Module):
                     return costs
                 costs = costs.reshape(*logits.shape[:2], costs.shape[1], *logits.shape[2:])
                 return costs if self.include_background else costs[:, :, 0]
-            # An empty sum hangs on the logits, so that every result has a gradient.
-            total = batch.probs.output.flatten()[:0].sum()
-            for factor, tensors, link in static:
-                value = static_value(
-                    batch, tensors, link, excess=excess, low_memory=self.low_memory
-                )
-                total = total + factor * value
-            for leaf in self._dynamic:
-                if leaf.weight * leaf.factor != 0 and logits.numel():
-                    total = total + leaf.factor * dynamic_value(batch, leaf, excess=excess)
+            terms = [
+                factor * static_value(batch, tensors, link, excess=excess, low_memory=low_memory)
+                for factor, tensors, link in static
+            ]
+            terms += [
+                leaf.factor * dynamic_value(batch, leaf, excess=excess)
+                for leaf in self._dynamic
+                if leaf.weight * leaf.factor != 0 and logits.numel()
+            ]
+            if not terms:  # an empty sum that hangs on the logits: it has a gradient too
+                terms = [batch.probs.output.flatten()[:0].sum()]
+            total = torch.stack(terms).sum() if len(terms) > 1 else terms[0]
             return total * batch.num_values if self.reduction == "sum" else total
 
     def _static_maps(

@@ -26,7 +26,10 @@ def made_maps(batch: Batch, expressions: Sequence[Expression]) -> list[MapTensor
         tuple(expressions), batch.labels, batch.num_classes, batch.spacings_mm, ignore_label
     )
     output = batch.probs.output
-    return [MapTensors.of(rwmap, output.device, output.dtype) for rwmap in rwmaps]
+    return [
+        MapTensors.of(rwmap, output.device, output.dtype, all_count=batch.counts is None)
+        for rwmap in rwmaps
+    ]
 
 
 # Distances are no work for a graph: a compiled loss comes back to Python for them.
@@ -87,7 +90,7 @@ def _of_rwmap(batch: Batch, rwmap: RWMap, *, resample: bool) -> MapTensors:
         )
     output = batch.probs.output
     labels = as_tensor(rwmap.labels, output.device)
-    tensors = MapTensors.of(rwmap, output.device, output.dtype)
+    tensors = MapTensors.of(rwmap, output.device, output.dtype, all_count=batch.counts is None)
     if resample:
         size = batch.labels.shape[1:]
         labels, tensors = resampled(labels, size, 1), _resampled(tensors, size)

@@ -67,22 +67,24 @@ def _fused_value(
     batch: Batch, rwmap: MapTensors, link: float | None, *, low_memory: bool
 ) -> Tensor:
     """The mean cost by functions that keep less for the way back. ()."""
-    logits, values = batch.probs.output, batch.num_values
-    if batch.counts is None or isinstance(values, int):
-        scale = logits.new_full((), 1.0 / int(values))
-    else:
-        scale = batch.counts / values.clamp_min(1)
+    logits, counts, values = batch.probs.output, batch.counts, batch.num_values
+    # Voxels that don't count weigh 0; the mean divides one number, not every voxel.
+    size = float(values) if isinstance(values, int) else values.clamp_min(1)
+    if link is None and rwmap.values is not None:
+        scale = logits.new_ones(()) if counts is None else counts
+        return dense_sum(logits, rwmap.values, scale, low_memory=low_memory) / size
     if link is not None:
-        weight = link_weight(rwmap) * scale
-        return linked_sum(logits, rwmap.labels, weight, link, low_memory=low_memory)
-    if rwmap.values is not None:
-        return dense_sum(logits, rwmap.values, scale, low_memory=low_memory)
+        weight = link_weight(rwmap)
+        weight = weight if counts is None else weight * counts
+        return linked_sum(logits, rwmap.labels, weight, link, low_memory=low_memory) / size
+    # other - (other - true) p_t is true + (other - true) (1 - p_t).
     assert rwmap.true is not None
     assert rwmap.other is not None
-    # other - (other - true) p_t is true + (other - true) (1 - p_t).
-    weight = (rwmap.other - rwmap.true) * scale
+    true, weight = rwmap.true, rwmap.other - rwmap.true
+    if counts is not None:
+        true, weight = true * counts, weight * counts
     wrong = linked_sum(logits, rwmap.labels, weight, low_memory=low_memory)
-    return wrong + (rwmap.true * scale).sum()
+    return (wrong + true.sum()) / size
 
 
 def dynamic_value(batch: Batch, leaf: Leaf, *, excess: bool) -> Tensor:

@@ -152,6 +152,24 @@ def test_ignored_value_that_the_type_of_masks_cannot_hold():
     loss = RegionWiseLoss("rectified", activation="sigmoid", ignore_index=257)
     wanted = RegionWiseLoss("rectified", activation="sigmoid")(logits, masks)
     assert_close(loss(logits, masks), wanted, 1e-12)
+    masks[0, 0, 0, 0] = 44  # 300 in uint8
+    loss = RegionWiseLoss("rectified", activation="sigmoid", ignore_index=300)
+    with pytest.raises(RWLossError, match="expected masks of 0 and 1, got 44"):
+        loss(logits, masks)
+
+
+@each_shape
+@pytest.mark.parametrize("text", ["rectified", "cross_entropy"])
+def test_a_voxel_mask_is_of_all_masks_of_its_image(text, shape):
+    logits, masks = given_masks(shape)
+    keep = torch.rand(2, *shape, generator=torch.Generator().manual_seed(6)) > 0.4
+    keep[0] |= torch.rand(shape, generator=torch.Generator().manual_seed(7)) > 0.5
+    loss = RegionWiseLoss(text, activation="sigmoid")
+    _, gradient = value_and_gradient(loss, logits, masks, mask=keep)
+    assert torch.equal(gradient != 0, keep[:, None].expand_as(gradient))
+    ones = torch.ones(2, *shape)
+    wanted = value_and_gradient(loss, logits, masks, mask=ones)[1] * ones.sum() / keep.sum()
+    assert_close(gradient, wanted * keep[:, None], 1e-9)
 
 
 @pytest.mark.parametrize("include_background", [True, False])

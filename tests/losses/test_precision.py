@@ -54,6 +54,17 @@ def test_autocast_is_off_inside(text, dtype, logits_dtype):
     assert torch.equal(found[1], wanted[1])
 
 
+def test_autocast_is_off_in_a_loss_of_ones_own():
+    """Its matrix products too would be in half precision."""
+    logits, labels = given((9, 7), dtype=torch.float32)
+    loss = RegionWiseLoss(maps.from_loss(lambda p, y: p.flatten() @ y.flatten() / y.sum()))
+    wanted = loss(logits, labels)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = loss(logits, labels)
+    assert found.dtype == torch.float32
+    assert found == wanted
+
+
 @each_term
 def test_double_precision_is_kept(text):
     logits, labels = given((9, 7))
@@ -119,15 +130,18 @@ def test_sums_that_overflow_half_precision(dtype):
     assert total == 512 * 512 / 2
 
 
-def test_infinite_logit_of_a_class_that_is_ruled_out():
+@pytest.mark.parametrize("ruled_out", [0, 3])
+def test_infinite_logit_of_a_class_that_is_ruled_out(ruled_out):
     """-inf at a class that may not be: its probability is 0, and nothing turns to NaN."""
     logits, labels = given((9, 7))
-    logits[:, 3] = -torch.inf
-    labels[labels == 3] = 0
-    for text in ("rectified", "boundary", "rectified.with_link(0.5)"):
-        value, gradient = value_and_gradient(RegionWiseLoss(text), logits, labels)
-        assert value.isfinite()
-        assert gradient.isfinite().all()
+    logits[:, ruled_out] = -torch.inf
+    labels[labels == ruled_out] = 255  # ignored, so that nothing weighs its infinite logarithm
+    for text in ("rectified", "boundary", "rectified.with_link(0.5)", "rectified.with_link(0)"):
+        for background in (True, False):
+            loss = RegionWiseLoss(text, ignore_index=255, include_background=background)
+            value, gradient = value_and_gradient(loss, logits, labels)
+            assert value.isfinite()
+            assert gradient.isfinite().all()
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float64], ids=str)
