@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import os
 import platform
 import resource
 import statistics
@@ -15,6 +14,8 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+
+from rwloss.cores import available_cores
 
 RESULTS = Path(__file__).parent / "results"
 PACKAGES = ("rwloss", "torch", "numpy", "scipy", "edt", "monai", "SimpleITK", "cupy-cuda13x")
@@ -98,8 +99,7 @@ def machine() -> str:
     """The machine in general words."""
     import torch
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    words = f"{cores} CPU cores ({platform.machine()})"
+    words = f"{available_cores()} CPU cores ({platform.machine()})"
     if torch.cuda.is_available():
         words += f", one {torch.cuda.get_device_name().removeprefix('NVIDIA ')}"
     return words

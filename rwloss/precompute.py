@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
@@ -15,6 +14,7 @@ from typing import Literal
 
 from rwloss import data, distance, maps
 from rwloss._version import __version__
+from rwloss.cores import available_cores
 from rwloss.errors import RWLossError
 from rwloss.regions import Regions
 from rwloss.store import Entry, MapInfo, Writer, labels_digest
@@ -109,7 +109,7 @@ def precompute(
         _Task(writer, case, static, spacing_mm, known.get(case.name)) for case in dataset.cases
     ]
     outcomes = []
-    for outcome in _run(tasks, _cores() if jobs is None else jobs):
+    for outcome in _run(tasks, available_cores() if jobs is None else jobs):
         outcomes.append(outcome)
         if outcome.state == "made" and outcome.entry is not None:
             writer.record(outcome.entry)
@@ -190,12 +190,6 @@ def _run_in(pool: Executor, tasks: Sequence[_Task], ahead: int) -> Iterator[Outc
     while waiting:
         done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
         yield from (future.result() for future in done)
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _versions() -> dict[str, str]:

@@ -148,7 +148,7 @@ def test_changelog_leads_to_this_version() -> None:
 
 # --- Who may import whom
 
-FOUNDATION = {"_version", "arrays", "errors", "once", "spelling"}
+FOUNDATION = {"_version", "arrays", "cores", "errors", "once", "spelling"}
 """Rooms under all others: they know none but each other."""
 
 MAPS = {"distance", "regions", "rwmap", "maps"}

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from rwloss.cores import available_cores
 from rwloss.errors import RWLossError
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def demo(
     from rwloss.training import Run
 
     runs = [Run(source, out / name, steps, seed) for name in MAPS]
-    results = _train(runs, jobs or _cores())
+    results = _train(runs, jobs or available_cores())
     findings = [
         *(sentence for result in results for sentence in what_was_seen(result)),
         "Both trainings began with the same weights and met the same batches: only the map "
@@ -265,14 +266,6 @@ def _numbers(result: RunResult) -> dict[str, Any]:
         "training_seconds": round(result.seconds, 1),
         "losses": [round(loss, 5) for loss in result.losses],
     }
-
-
-def _cores() -> int:
-    import os
-
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _listed(items: Sequence[str]) -> str:

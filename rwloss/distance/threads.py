@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 
+from rwloss.cores import available_cores
 from rwloss.errors import RWLossError
 
 _VARIABLE = "RWLOSS_NUM_THREADS"
@@ -36,6 +37,4 @@ def num_threads() -> int:
         return int(text)
     if multiprocessing.parent_process() is not None:
         return 1
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    return available_cores()
