@@ -11,8 +11,8 @@ EXTRAS := fast,train,report,skeleton,itk,dev
 BUILD_TOOLS := hatchling editables
 PIP_INSTALL := -m pip --disable-pip-version-check install --quiet --constraint
 # A file stays in one process, so that its fixtures are made once. Every process imports torch:
-# more than four cost more memory than they save time.
-PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+# more than four cost more memory than they save time. One thread each: they already fill the cores.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:

@@ -82,6 +82,28 @@ class Regions:
             )
         return cls(volume[None], num_classes, spacing_mm, ignore_label)
 
+    @classmethod
+    def from_masks(cls, masks: Array, spacing_mm: SpacingMM | None = None) -> Regions:
+        """Overlapping masks, each a two-class problem of its own. masks (b k *s) of 0 and 1.
+
+        Gives labels (b·k *s): 1 inside a mask, 0 outside; the masks of an image follow each other.
+        `RegionWiseLoss(activation="sigmoid")` takes maps of such regions.
+
+        >>> masks = np.zeros((2, 3, 4, 4), dtype=bool)
+        >>> Regions.from_masks(masks).labels.shape
+        (6, 4, 4)
+        """
+        xp = namespace(masks)
+        if masks.ndim not in {4, 5}:
+            raise RWLossError(
+                f"expected masks (b k *s) with *s 2-D or 3-D, got shape {tuple(masks.shape)}"
+            )
+        batch, k, *size = masks.shape
+        rows = spacing_rows(spacing_mm, (batch, *size))
+        return cls(
+            xp.reshape(masks, (batch * k, *size)), 2, [row for row in rows for _ in range(k)]
+        )
+
     @property
     def xp(self) -> Any:
         """Array API namespace of the labels."""
@@ -185,20 +207,16 @@ class Regions:
         return distance.signed_distance_mm(self.mask(k), self.spacings_mm)
 
 
-def checked_labels(
-    labels: Array, num_classes: int, ignore_label: int | None = None, *, check: bool = True
-) -> Array:
+def checked_labels(labels: Array, num_classes: int, ignore_label: int | None = None) -> Array:
     """Whole labels in one form: 0..num_classes-1, and -1 where ignored. (b *s).
 
-    check: False leaves the range unchecked, where reading values would break a compiled graph.
     Raises RWLossError that names the offending value.
     """
     xp = namespace(labels)
-    labels = _whole(xp, labels, check=check)
+    labels = _whole(xp, labels)
     if ignore_label is not None:
-        labels = _without_ignored(xp, labels, int(ignore_label), check=check)
-    if check:
-        _check_range(xp, labels, num_classes, ignoring=ignore_label is not None)
+        labels = _without_ignored(xp, labels, int(ignore_label))
+    _check_range(xp, labels, num_classes, ignoring=ignore_label is not None)
     return labels
 
 
@@ -225,7 +243,7 @@ def spacing_rows(spacing_mm: Any, shape: Sequence[int]) -> tuple[tuple[float, ..
     return tuple(tuple(float(v) for v in row) for row in rows)
 
 
-def _whole(xp: Any, labels: Array, *, check: bool) -> Array:
+def _whole(xp: Any, labels: Array) -> Array:
     """Labels in a signed or small unsigned integer type of native byte order."""
     if xp.isdtype(labels.dtype, "bool"):
         return xp.astype(labels, xp.uint8)
@@ -233,7 +251,7 @@ def _whole(xp: Any, labels: Array, *, check: bool) -> Array:
         with np.errstate(invalid="ignore"):  # NaN and infinity come back as something else
             whole = xp.astype(labels, xp.int64)
         wrong = xp.astype(whole, labels.dtype) != labels
-        if check and xp.any(wrong):
+        if xp.any(wrong):
             value = float(labels[wrong][0])
             raise RWLossError(
                 f"expected whole labels, got {value:g}: labels are classes, not probabilities"
@@ -248,14 +266,14 @@ def _whole(xp: Any, labels: Array, *, check: bool) -> Array:
     return labels
 
 
-def _without_ignored(xp: Any, labels: Array, ignore_label: int, *, check: bool) -> Array:
+def _without_ignored(xp: Any, labels: Array, ignore_label: int) -> Array:
     """Labels in a signed type with ignored ones -1; a label -1 that is not ignored stays wrong."""
     signed = labels if xp.isdtype(labels.dtype, "signed integer") else xp.astype(labels, xp.int64)
     if ignore_label == IGNORED:
         return signed
     # Compared wide: torch would wrap an ignore label that a narrow type can't hold (300 is 44).
     ignored = xp.astype(signed, xp.int64, copy=False) == ignore_label
-    if check and xp.any(signed == IGNORED):
+    if xp.any(signed == IGNORED):
         raise RWLossError("label -1 found: labels are 0 or more; pass ignore_label=-1 to ignore it")
     return xp.where(ignored, xp.asarray(IGNORED, dtype=signed.dtype, **on_device(signed)), signed)
 

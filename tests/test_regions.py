@@ -482,3 +482,35 @@ def test_all_voxels_ignored(kind):
     assert not np.asarray(regions.peak_depth_mm).any()
     for name in BUILT_IN:
         assert not np.asarray(rwloss.maps.get(name)(regions).dense()).any(), name
+
+
+# --- Overlapping masks
+
+
+@pytest.mark.parametrize("kind", ["numpy", "torch"])
+def test_masks_are_two_class_problems_one_after_the_other(kind):
+    masks = np.random.default_rng(5).random((2, 3, 6, 7)) < 0.3
+    spacings = [(1.0, 2.0), (3.0, 0.5)]
+    given = masks if kind == "numpy" else torch.from_numpy(masks)
+    regions = Regions.from_masks(given, spacings)
+    assert regions.num_classes == 2
+    for image in range(2):
+        for mask in range(3):
+            alone = Regions.single(masks[image, mask].astype(np.uint8), 2, spacings[image])
+            found = np.asarray(regions.depth_mm)[3 * image + mask]
+            np.testing.assert_array_equal(found, alone.depth_mm[0])
+
+
+def test_masks_of_other_values_or_shapes():
+    with pytest.raises(RWLossError, match="label 2 found, but num_classes=2"):
+        Regions.from_masks(np.full((1, 1, 2, 2), 2))
+    with pytest.raises(RWLossError, match=r"expected masks \(b k \*s\)"):
+        Regions.from_masks(np.zeros((2, 3, 3), bool))
+
+
+def test_masks_for_the_sigmoid_loss():
+    masks = torch.rand(2, 3, 6, 7, generator=torch.Generator().manual_seed(1)) < 0.3
+    logits = torch.randn(2, 3, 6, 7, generator=torch.Generator().manual_seed(2))
+    loss = rwloss.RegionWiseLoss("rectified", activation="sigmoid")
+    stored = rwloss.maps.get("rectified")(Regions.from_masks(masks))
+    torch.testing.assert_close(loss(logits, masks, stored), loss(logits, masks))
