@@ -113,7 +113,11 @@ def distance_to_mm(mask: Array, spacings_mm: Spacings, *, engine: str | None = N
 
 def _root(squared: Array) -> Array:
     """Square root, in place: the squares are ours."""
-    return squared.sqrt_() if is_torch(squared) else np.sqrt(squared, out=squared)
+    if is_torch(squared) and squared.device.type != "cpu":
+        return squared.sqrt_()
+    values = to_numpy(squared)  # the same memory; torch on the CPU does not round exactly
+    np.sqrt(values, out=values)
+    return squared
 
 
 def _single_label(squared: Array) -> Array:
