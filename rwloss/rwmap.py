@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from rwloss.arrays import Array, is_torch, namespace, on_device
 from rwloss.errors import RWLossError
 
@@ -77,7 +79,12 @@ class RWMap:
         dtype = xp.result_type(self.true.dtype, self.other.dtype)
         values = xp.empty(shape, dtype=dtype, **on_device(self.labels))
         for k in range(self.num_classes):
-            values[:, k] = xp.where(self.labels == k, self.true, self.other)
+            here = self.labels == k
+            if is_torch(values):
+                values[:, k] = xp.where(here, self.true, self.other)
+            else:  # without an array in between
+                values[:, k] = self.other
+                np.copyto(values[:, k], self.true, where=here)
         return values
 
     def weight(self) -> Array:

@@ -73,7 +73,10 @@ def voxel_costs(probs: Probabilities, rwmap: MapTensors, q: float | None) -> Ten
         return (probs.values * rwmap.values).sum(dim=1)
     assert rwmap.true is not None
     assert rwmap.other is not None
-    true_prob = _at_true(probs.values, rwmap.labels)
+    if probs.normalized:
+        true_prob = _at_true(probs.values, rwmap.labels)
+    else:  # by the logarithm: a compiler makes one pass of what follows, as for cross-entropy
+        true_prob = _at_true(probs.log, rwmap.labels).exp()
     return rwmap.other - (rwmap.other - rwmap.true) * true_prob
 
 
