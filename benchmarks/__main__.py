@@ -44,5 +44,13 @@ def step() -> None:
     main()
 
 
+@app.command()
+def page() -> None:
+    """Renew the tables of benchmarks/README.md from the results."""
+    from benchmarks.page import main
+
+    main()
+
+
 if __name__ == "__main__":
     app()

@@ -1,0 +1,31 @@
+"""The tables of benchmarks/README.md, from the newest results."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from benchmarks.measure import RESULTS, Row, table
+
+PAGE = Path(__file__).parent / "README.md"
+_MARK = "<!-- results: {} -->"
+
+
+def main() -> None:
+    """Write each result file's table behind its mark in the page."""
+    text = PAGE.read_text(encoding="utf-8")
+    for name in ("distance", "loss", "precompute", "step"):
+        begin, end = _MARK.format(name), _MARK.format("end")
+        head, _, rest = text.partition(begin)
+        _, _, tail = rest.partition(end)
+        tables = [_table(path) for path in sorted(RESULTS.glob(f"{name}-*.json"))]
+        text = f"{head}{begin}\n\n" + "\n\n".join(tables) + f"\n\n{end}{tail}"
+    PAGE.write_text(text, encoding="utf-8")
+
+
+def _table(path: Path) -> str:
+    content = json.loads(path.read_text(encoding="utf-8"))
+    versions = ", ".join(f"{name} {number}" for name, number in content["versions"].items())
+    rows = [Row(**row) for row in content["rows"]]
+    head = f"{content['machine']}, {content['date']}, Python {content['python']}, {versions}."
+    return "\n\n".join([head, table(rows), *content["notes"]])
