@@ -50,3 +50,30 @@ def from_numpy(values: NDArray[Any], like: Array) -> Array:
     if is_torch(like):
         return namespace(like).asarray(values, device=like.device)
     return values
+
+
+# Fresh memory costs more than a sum or a quotient of its size, so large arrays that are ours are
+# changed in place. The array API has no words for that; these have.
+
+
+def divide_into(numerator: Array, denominator: Array) -> Array:
+    """The quotient, in the memory of the denominator."""
+    if is_torch(numerator):
+        return namespace(numerator).div(numerator, denominator, out=denominator)
+    return np.divide(numerator, denominator, out=denominator)
+
+
+def add_where(values: Array, number: Array, here: Array) -> None:
+    """Add a number (or an array that meets the values) in place where `here` is true."""
+    if is_torch(values):
+        values.add_(number * here)
+    else:
+        np.add(values, number, out=values, where=here)
+
+
+def zero_where(values: Array, here: Array) -> None:
+    """Set values to 0 in place where `here` is true."""
+    if is_torch(values):
+        values.masked_fill_(here, 0.0)
+    else:
+        np.copyto(values, 0.0, where=here)

@@ -10,6 +10,7 @@ from rwloss.arrays import Array, is_torch, namespace, on_device
 
 # Classes up to which one masked maximum each is faster than one pass that looks every voxel up.
 _FEW = 12
+_SLAB = 2**18  # voxels looked up at a time
 
 
 def counts(labels: Array, num_classes: int) -> Array:
@@ -32,8 +33,9 @@ def maxima(values: Array, labels: Array, num_classes: int) -> Array:
     peaks = np.zeros((len(values), num_classes), dtype=values.dtype)
     for image, there, row in zip(values, labels, peaks, strict=True):
         if num_classes <= _FEW:
+            here = np.empty(there.shape, dtype=np.bool_)
             for k in range(num_classes):
-                row[k] = np.max(image, where=there == k, initial=0)
+                row[k] = np.max(image, where=np.equal(there, k, out=here), initial=0)
         else:
             padded = np.zeros(num_classes + 1, dtype=values.dtype)
             np.maximum.at(padded, there.reshape(-1), image.reshape(-1))  # -1 is the last
@@ -51,7 +53,11 @@ def look_up(table: Array, labels: Array) -> Array:
     padded = np.concatenate([table, np.zeros_like(table[:, :1])], axis=1)
     found = np.empty(labels.shape, dtype=table.dtype)
     for row, image, out in zip(padded, labels, found, strict=True):
-        np.take(row, image, out=out, mode="wrap")
+        # In slabs: take makes an index of eight bytes a voxel, and fresh memory costs more than
+        # the look-up itself.
+        slab = max(1, _SLAB * len(image) // max(image.size, 1))
+        for first in range(0, len(image), slab):
+            np.take(row, image[first : first + slab], out=out[first : first + slab], mode="wrap")
     return found
 
 

@@ -93,7 +93,8 @@ def signed_distance_mm(mask: Array, spacings_mm: Spacings, *, engine: str | None
     """
     # Both sides in one pass: with the mask as labels, each side's other label is the other side.
     xp = namespace(mask)
-    squared = squared_to_other_label_mm2(xp.astype(mask, xp.uint8), spacings_mm, engine=engine)
+    labels = xp.astype(mask, xp.uint8) if is_torch(mask) else mask.view(np.uint8)
+    squared = squared_to_other_label_mm2(labels, spacings_mm, engine=engine)
     single = _single_label(squared)
     distance = _root(squared)
     if is_torch(mask):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from rwloss.arrays import add_where, zero_where
 from rwloss.maps.generator import MapGenerator, MapTags
 from rwloss.regions import Regions
 from rwloss.rwmap import RWMap
@@ -54,12 +55,12 @@ class Boundary(MapGenerator):
         xp = regions.xp
         signed = regions.signed_distance_mm(k)
         if self.convention == "kervadec":
-            smallest = regions.smallest_spacing_mm
-            signed = signed + smallest * xp.astype(signed < 0, signed.dtype)
+            inside = signed < 0
+            add_where(signed, regions.smallest_spacing_mm, inside)
             # The inner edge is 0, not what rounding left of d - s, which may be above 0.
-            signed = signed * xp.astype(xp.abs(signed) > 1e-6 * smallest, signed.dtype)
+            zero_where(signed, inside & (signed > -1e-6 * regions.smallest_spacing_mm))
         if regions.ignored is not None:  # before the maximum: they belong to no class
-            signed = xp.where(regions.ignored, xp.zeros_like(signed), signed)
+            zero_where(signed, regions.ignored)
         if self.normalize == "max":
             spatial = tuple(range(1, signed.ndim))
             largest = xp.max(xp.abs(signed), axis=spatial, keepdims=True)

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from rwloss.arrays import Array, from_numpy, to_numpy
+from rwloss.arrays import Array, divide_into, from_numpy, to_numpy
 from rwloss.errors import RWLossError
 from rwloss.maps import class_weights
 from rwloss.maps.class_weights import ClassWeights
@@ -56,21 +56,22 @@ class Rectified(MapGenerator):
 
     def compute(self, regions: Regions) -> RWMap:
         """Map values for one batch. labels (b *s) -> compact map (b *s), unitless."""
-        xp, depth, peak = regions.xp, regions.depth_mm, self._peak(regions)
+        xp, depth, minus_peak = regions.xp, regions.depth_mm, self._minus_peak(regions)
         if self.clip_mm is not None:
-            depth, peak = (xp.clip(mm, None, self.clip_mm) for mm in (depth, peak))
+            depth = xp.clip(depth, None, self.clip_mm)
+            minus_peak = xp.clip(minus_peak, -self.clip_mm, None)
         if regions.ignored is not None:
-            peak = xp.where(regions.ignored, regions.full(1.0), peak)  # 0 / 1, not 0 / 0
-        true, other = depth / -peak, regions.full(1.0)
+            minus_peak = xp.where(regions.ignored, regions.full(1.0), minus_peak)  # not 0 / 0
+        true, other = divide_into(depth, minus_peak), regions.full(1.0)
         if self.weights is not None:
             weight = class_weights.voxel_weights(self.name, self.weights, self.beta, regions)
             true, other = true * weight, weight
         return RWMap.compact(regions.labels, regions.num_classes, true=true, other=other)
 
-    def _peak(self, regions: Regions) -> Array:
-        """Largest depth in mm of what each voxel is measured against. (b *s)."""
+    def _minus_peak(self, regions: Regions) -> Array:
+        """Largest depth in mm of what each voxel is measured against, below 0. (b *s), new."""
         if self.scope == "image":
-            return regions.per_voxel(regions.peak_depth_mm)
+            return regions.per_voxel(-regions.peak_depth_mm)
         from scipy.ndimage import maximum
 
         depths, components = to_numpy(regions.depth_mm), to_numpy(regions.components)
@@ -79,6 +80,6 @@ class Rectified(MapGenerator):
             count = int(component.max(initial=0))
             if count:
                 of_each = np.zeros(count + 1, dtype=np.float32)
-                of_each[1:] = maximum(depth, component, np.arange(1, count + 1))
+                of_each[1:] = -maximum(depth, component, np.arange(1, count + 1))
                 out[...] = of_each[component]
         return from_numpy(peak, regions.labels)
