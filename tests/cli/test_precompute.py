@@ -1,6 +1,7 @@
 import os
 import shutil
 
+import numpy as np
 import pytest
 
 import rwloss
@@ -66,6 +67,28 @@ def test_wrong_use(rwloss_command, source, tmp_path, arguments, message):
     assert code == 2
     assert message in err
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (np.array([[0, 1], [3, 2]], np.uint8), "label 3 found, but num_classes=3 allows 0..2"),
+        (np.array([[0, 1], [-2, 2]], np.int16), "label -2 found, but num_classes=3 allows 0..2"),
+        (np.array([[0.0, 1.0], [0.5, 2.0]]), "expected whole numbers, got 0.5"),
+    ],
+    ids=["too large", "negative", "a fraction"],
+)
+def test_labels_that_are_no_classes_fail_their_case_alone(rwloss_command, tmp_path, wrong, message):
+    folder = tmp_path / "labels"
+    folder.mkdir()
+    np.save(folder / "good.npy", np.array([[0, 1], [2, 2]], np.uint8))
+    np.save(folder / "wrong.npy", wrong)
+    code, out, err = rwloss_command(*precompute(folder, tmp_path / "o"))
+    assert code == 1
+    assert "1 maps of rectified made" in out
+    assert "failed: wrong: " in err
+    assert message in err
+    assert list(rwloss.store.open(tmp_path / "o")) == ["good"]
 
 
 def test_no_labels(rwloss_command, tmp_path):
