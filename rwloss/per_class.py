@@ -17,7 +17,9 @@ def counts(labels: Array, num_classes: int) -> Array:
     """Voxels of each class in each image; labels below 0 do not count. (b *s) -> (b k), int64."""
     if is_torch(labels):
         xp = namespace(labels)
-        ones = xp.ones((1, 1), dtype=xp.int64, device=labels.device).expand(*_flat(labels).shape)
+        ones = xp.ones((1, 1), dtype=xp.int64, device=labels.device).expand(
+            *labels.flatten(1).shape
+        )
         return _empty(labels, num_classes, xp.int64).scatter_add_(1, _index(labels), ones)[:, 1:]
     found = np.zeros((len(labels), num_classes), dtype=np.int64)
     for image, row in zip(labels, found, strict=True):
@@ -61,14 +63,10 @@ def look_up(table: Array, labels: Array) -> Array:
     return found
 
 
-def _flat(labels: Array) -> Array:
-    return labels.flatten(1)
-
-
 def _index(labels: Array) -> Array:
     """Labels + 1 as an index, so that 0 is what belongs to no class; flat an image for torch."""
     if is_torch(labels):
-        return _flat(labels).long() + 1
+        return labels.flatten(1).long() + 1
     return np.add(labels, 1, dtype=np.intp)
 
 

@@ -5,6 +5,18 @@ from __future__ import annotations
 import torch
 from anatomy import batch
 
+DYNAMIC = [
+    "cross_entropy",
+    "focal",
+    "dice",
+    "generalized_dice",
+    "tversky",
+    "focal_tversky",
+    "hausdorff_dt",
+    "active_contour_length",
+]
+"""Every dynamic term that ships."""
+
 
 def given(shape, num_classes=4, dtype=torch.float64, seed=91, size=3):
     """Logits (b k *s) without gradient, and labels (b *s) uint8."""

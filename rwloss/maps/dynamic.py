@@ -28,14 +28,13 @@ class Prediction:
     log_probs (b c *s): natural logarithms of the probabilities, float32 or float64. one_hot
     (b c *s): 1 at the true class; all 0 where no class counts. counted (b 1 *s): 1 where the voxel
     counts, else 0. spacings_mm: a row for each image. The channels c are the classes, or the
-    classes without the background (`first` is 1 then).
+    classes without the background.
     """
 
     log_probs: Tensor
     one_hot: Tensor
     counted: Tensor
     spacings_mm: tuple[tuple[float, ...], ...]
-    first: int = 0
 
     @once
     def probs(self) -> Tensor:
@@ -72,7 +71,7 @@ class Prediction:
         one_hot = (labels[:, None] == classes.reshape(shape)).to(log_probs.dtype)
         counted = (labels != IGNORED)[:, None].to(log_probs.dtype)
         first = 0 if include_background else 1
-        return cls(log_probs[:, first:], one_hot[:, first:], counted, spacings_mm, first)
+        return cls(log_probs[:, first:], one_hot[:, first:], counted, spacings_mm)
 
 
 class LossTerm(MapGenerator):

@@ -106,7 +106,10 @@ class Writer:
             return False
         return all(
             part.file is None
-            or ((self.folder / part.file).is_file() and _matches(self.folder / part.file, part))
+            or (
+                (self.folder / part.file).is_file()
+                and file_digest(self.folder / part.file) == part.sha256
+            )
             for part in entry.parts.values()
         )
 
@@ -151,10 +154,6 @@ def _refuse_other_map(folder: Path, there: MapInfo, wanted: MapInfo) -> None:
     raise RWLossError(
         f"{folder} holds another map, with {'; '.join(differing)}: name another folder"
     )
-
-
-def _matches(path: Path, part: StoredPart) -> bool:
-    return file_digest(path) == part.sha256
 
 
 def _constant(array: NDArray[Any], labels: NDArray[Any]) -> float | None:

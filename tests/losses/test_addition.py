@@ -1,5 +1,6 @@
 """A sum of losses is the loss of the summed expression, whose map has its gradient."""
 
+import loss_batches
 import pytest
 import torch
 from hypothesis import given, settings
@@ -18,17 +19,7 @@ STATIC = [
     "(rectified - 0.5 * boundary).stabilized()",
 ]
 LINKED = ["rectified.with_link(0.5)", "active_contour.with_link(0)", "rectified.with_link(1)"]
-DYNAMIC = [
-    "cross_entropy",
-    "focal",
-    "dice",
-    "generalized_dice",
-    "tversky",
-    "focal_tversky",
-    "hausdorff_dt",
-    "active_contour_length",
-    "(dice + 0.1 * boundary).stabilized()",
-]
+DYNAMIC = [*loss_batches.DYNAMIC, "(dice + 0.1 * boundary).stabilized()"]
 weights = st.sampled_from([0.01, 0.3, 1.0, 2.0])
 signed = st.builds(lambda weight, sign: weight * sign, weights, st.sampled_from([1.0, -1.0]))
 terms = st.one_of(

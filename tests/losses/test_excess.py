@@ -5,22 +5,12 @@ import torch
 from hypothesis import given as drawn
 from hypothesis import settings
 from hypothesis import strategies as st
-from loss_batches import assert_close, given, given_masks, one_hot
+from loss_batches import DYNAMIC, assert_close, given, given_masks, one_hot
 
 from rwloss import Regions, RegionWiseLoss, RWLossError, maps
 
 STATIC = ["rectified", "boundary", "class_weighted", "boundary.stabilized()", "-1 * rectified"]
 LINKED = ["rectified.with_link(0)", "rectified.with_link(0.5)"]
-DYNAMIC = [
-    "cross_entropy",
-    "focal",
-    "dice",
-    "generalized_dice",
-    "tversky",
-    "focal_tversky",
-    "hausdorff_dt",
-    "active_contour_length",
-]
 MIXED = [
     "rectified + dice",
     "boundary - 0.5 * rectified",

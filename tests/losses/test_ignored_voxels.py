@@ -4,7 +4,7 @@ import numpy as np
 import plain_formulas as plain
 import pytest
 import torch
-from loss_batches import assert_close, assert_same, given, value_and_gradient
+from loss_batches import DYNAMIC, assert_close, assert_same, given, value_and_gradient
 from torch.nn import functional
 
 from rwloss import Regions, RegionWiseLoss, RWLossError, RWMap, maps
@@ -15,16 +15,6 @@ STATIC = {
     "active_contour": lambda y: plain.active_contour(y, 4),
     "class_weighted": lambda y: plain.class_weighted(y, 4, lambda n: 1 / n),
 }
-DYNAMIC = [
-    "cross_entropy",
-    "focal",
-    "dice",
-    "generalized_dice",
-    "tversky",
-    "focal_tversky",
-    "hausdorff_dt",
-    "active_contour_length",
-]
 MIXED = ["rectified.with_link(0.5)", "rectified + dice", "(dice + boundary).stabilized()"]
 each_static = pytest.mark.parametrize("text", STATIC)
 each_term = pytest.mark.parametrize("text", [*STATIC, *DYNAMIC, *MIXED])
