@@ -2,6 +2,7 @@ from . import data as data
 from . import distance as distance
 from . import losses as losses
 from . import maps as maps
+from . import moves as moves
 from . import precompute as precompute
 from . import stability as stability
 from . import store as store
@@ -21,6 +22,7 @@ __all__ = [
     "distance",
     "losses",
     "maps",
+    "moves",
     "precompute",
     "stability",
     "store",

@@ -152,12 +152,13 @@ FOUNDATION = {"_version", "arrays", "cores", "errors", "once", "spelling"}
 """Rooms under all others: they know none but each other."""
 
 MAPS = {"distance", "regions", "rwmap", "maps"}
-BESIDE = {"stability", "losses", "data", "store"}
+BESIDE = {"moves", "stability", "losses", "data", "store"}
 MAY_IMPORT: dict[str, set[str]] = {
     "distance": set(),
     "per_class": set(),
     "regions": {"distance", "per_class"},
     "rwmap": {"distance", "regions"},
+    "moves": {"regions", "rwmap"},
     "maps": {"distance", "regions", "rwmap"},
     "stability": MAPS,
     "losses": MAPS | {"stability"},

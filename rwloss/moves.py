@@ -1,0 +1,210 @@
+"""Maps that follow augmentation: flips, quarter turns and crops move a map exactly."""
+
+from __future__ import annotations
+
+import dataclasses
+import operator
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from typing import Any, NoReturn, TypeVar
+
+import numpy as np
+
+from rwloss.arrays import Array, is_torch, namespace
+from rwloss.errors import RWLossError
+from rwloss.regions import IGNORED, Regions
+from rwloss.rwmap import RWMap
+
+Moved = TypeVar("Moved", RWMap, Regions)
+
+
+def flip(x: Moved, axes: int | Iterable[int]) -> Moved:
+    """Mirrored along spatial axes. labels (b *s) -> labels (b *s), values to the bit.
+
+    axes: one or more of *s, from 0; negative ones count from the end, and so are the same for an
+    image (b c *s). None at all, (), leaves `x` as it is.
+
+    Raises RWLossError for an axis that is not there or comes twice.
+
+    >>> labels, true = np.array([[[0, 1]]]), np.array([[[3.0, 4.0]]])
+    >>> m = RWMap.compact(labels, 2, true=true, other=np.ones((1, 1, 2)))
+    >>> flip(m, axes=-1).true.tolist()
+    [[[4.0, 3.0]]]
+    """
+    mirrored = _from_the_end(x, axes)
+    return _moved(x, lambda array: _mirrored(array, mirrored)) if mirrored else x
+
+
+def rot90(x: Moved, times: int = 1, axes: Sequence[int] = (0, 1)) -> Moved:
+    """Turned by 90° that many times, from the first of two spatial axes to the second.
+
+    labels (b *s) -> labels (b *s) with the lengths of the two axes swapped for odd `times`, values
+    to the bit. The sense is that of `numpy.rot90` and `torch.rot90`. The spacing of `Regions` (mm)
+    is swapped along, for each image its own. A map holds no spacing: where you keep one beside it,
+    swap that too.
+
+    Raises RWLossError for axes that are not two different ones of *s.
+
+    >>> regions = Regions(np.array([[[0, 1, 1]]]), num_classes=2, spacing_mm=(1.0, 2.5))
+    >>> turned = rot90(regions)
+    >>> turned.labels.tolist(), turned.spacings_mm
+    ([[[1], [1], [0]]], ((2.5, 1.0),))
+    """
+    quarters, turned = _whole(times, "number of quarter turns") % 4, _from_the_end(x, axes)
+    if len(turned) != 2:
+        raise RWLossError(f"expected two axes to turn, got axes={axes!r}")
+    if quarters == 0:
+        return x
+    first, second = turned
+    if quarters == 2:
+        return flip(x, (first, second))
+    mirrored = (second,) if quarters == 1 else (first,)
+    return _moved(
+        x,
+        lambda array: _mirrored(array, mirrored).swapaxes(first, second),
+        lambda row: _swapped(row, first, second),
+    )
+
+
+def crop(x: Moved, region: Sequence[slice]) -> Moved:
+    """A box of voxels, as a view. labels (b *s) -> labels (b *t), values to the bit.
+
+    region: a slice for each axis of *s, of step 1, as NumPy reads it: what lies outside the image
+    is left out. Crop the map of the whole image: the map of cropped regions is another one for
+    every generator without "crop" in its tags.
+
+    Raises RWLossError for another number of slices, for steps, and for an empty box.
+
+    >>> labels, true = np.array([[[0, 1]]]), np.array([[[3.0, 4.0]]])
+    >>> m = RWMap.compact(labels, 2, true=true, other=np.ones((1, 1, 2)))
+    >>> crop(m, np.s_[:, 1:]).true.tolist()
+    [[[4.0]]]
+    """
+    lengths = _labels(x).shape[1:]
+    if (
+        not isinstance(region, Sequence)
+        or len(region) != len(lengths)
+        or not all(isinstance(side, slice) for side in region)
+    ):
+        raise RWLossError(
+            f"expected a slice for each of {len(lengths)} spatial axes, got {region!r}: leave out "
+            "batch and classes"
+        )
+    box: tuple[slice, ...] = tuple(
+        _side(side, length) for side, length in zip(region, lengths, strict=True)
+    )
+    return _moved(x, lambda array: array[(..., *box)])
+
+
+def pad(x: RWMap | Regions, *args: object, **settings: object) -> NoReturn:
+    """Refused, with an RWLossError: pad image and labels, and make the map on the fly."""
+    raise _refusal("pad", "it has no values for voxels that it has never seen")
+
+
+def zoom(x: RWMap | Regions, *args: object, **settings: object) -> NoReturn:
+    """Refused, with an RWLossError: zoom image and labels, and make the map on the fly."""
+    raise _refusal("zoom", "distances change, and values between voxels are not in it")
+
+
+def warp(x: RWMap | Regions, *args: object, **settings: object) -> NoReturn:
+    """Refused, with an RWLossError: warp image and labels, and make the map on the fly.
+
+    A warp is any other transform of the grid: elastic, affine, by an angle of no quarter turns.
+    """
+    raise _refusal("warp", "distances change, each in its own way")
+
+
+def _refusal(move: str, reason: str) -> RWLossError:
+    return RWLossError(
+        f"a map can't follow a {move}: {reason}. Apply the {move} to image and labels, and make "
+        "the map on the fly: RegionWiseLoss(expression)(logits, target)"
+    )
+
+
+def _labels(x: RWMap | Regions) -> Array:
+    """Labels (b *s) of what can be moved."""
+    if not isinstance(x, RWMap | Regions):
+        raise RWLossError(
+            f"expected an RWMap or Regions, got {type(x).__name__}: move arrays with the functions "
+            "of NumPy or torch"
+        )
+    return x.labels
+
+
+def _moved(
+    x: Moved,
+    move: Callable[[Array], Array],
+    move_row: Callable[[tuple[float, ...]], tuple[float, ...]] = tuple,
+) -> Moved:
+    """The same with every array moved, and the spacing of regions too, row by row."""
+    if isinstance(x, RWMap):
+        parts = {name: getattr(x, name) for name in ("labels", "true", "other", "values")}
+        return dataclasses.replace(
+            x, **{name: move(part) for name, part in parts.items() if part is not None}
+        )
+    rows = tuple(move_row(row) for row in x.spacings_mm)
+    return dataclasses.replace(
+        x,
+        labels=move(x.labels),
+        spacing_mm=rows or None,  # of an empty batch
+        ignore_label=None if x.ignore_label is None else IGNORED,  # as it stands in `labels`
+    )
+
+
+def _mirrored(array: Array, axes: tuple[int, ...]) -> Array:
+    """A mirrored copy. One value broadcast along all the axes stays one: it is its own mirror."""
+    strides = array.stride() if is_torch(array) else array.strides
+    varying = tuple(axis for axis in axes if strides[axis] != 0)
+    if not varying:
+        return array
+    flipped = namespace(array).flip(array, axis=varying)
+    # NumPy gives a view of negative strides, which torch.from_numpy refuses.
+    return flipped if is_torch(flipped) else flipped.copy()
+
+
+def _swapped(row: tuple[float, ...], first: int, second: int) -> tuple[float, ...]:
+    values = list(row)
+    values[first], values[second] = row[second], row[first]
+    return tuple(values)
+
+
+def _from_the_end(x: RWMap | Regions, axes: object) -> tuple[int, ...]:
+    """Axes of *s as numbers below 0: the same in arrays (b *s) and (b k *s)."""
+    count = _labels(x).ndim - 1
+    # An array without axes can be iterated by its type, and then can't.
+    alone = not isinstance(axes, Iterable) or getattr(axes, "ndim", 1) == 0
+    given: Any = (axes,) if alone else axes
+    numbers = [_whole(axis, "axis") for axis in given]
+    for number in numbers:
+        if not -count <= number < count:
+            raise RWLossError(
+                f"expected spatial axes of 0..{count - 1}, or -{count}..-1 from the end, got "
+                f"{number}: leave out batch and classes"
+            )
+    found = tuple(number % count - count for number in numbers)
+    if len(set(found)) < len(found):
+        raise RWLossError(f"expected each axis once, got axes={axes!r}")
+    return found
+
+
+def _whole(number: object, role: str) -> int:
+    if not isinstance(number, bool | np.bool_):
+        with suppress(TypeError):
+            return operator.index(number)  # type: ignore[arg-type]
+    raise RWLossError(f"expected a whole {role}, got {number!r}")
+
+
+def _side(side: slice, length: int) -> slice:
+    """A slice of an axis with its start and stop in numbers."""
+    try:
+        start, stop, step = side.indices(length)
+    except (TypeError, ValueError) as error:  # no whole numbers; a step of 0
+        raise RWLossError(f"expected whole numbers in a slice of step 1, got {side}") from error
+    if step != 1:
+        raise RWLossError(
+            f"expected slices of step 1, got {side}: a crop leaves no voxel out between others, "
+            "and flip mirrors"
+        )
+    if stop <= start:
+        raise RWLossError(f"{side} of an axis of {length} voxels is empty: a crop needs voxels")
+    return slice(start, stop)

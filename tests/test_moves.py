@@ -1,0 +1,482 @@
+"""Flips, turns and crops of maps and regions: by hand, against NumPy, and by the laws of moves."""
+
+import copy
+import itertools
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from anatomy import batch
+from hypothesis import given
+from hypothesis import strategies as st
+from strategies import KINDS, few, kinds, random_map, some_labels
+
+from rwloss import Regions, RegionWiseLoss, RWLossError, RWMap, maps, moves
+
+forms = st.sampled_from(["compact", "dense"])
+PARTS = ("labels", "true", "other", "values")
+LABELS = np.array([[[0, 1, 2], [0, 0, -1]]], dtype=np.int8)
+
+
+@pytest.fixture(params=KINDS)
+def kind(request):
+    return KINDS[request.param]
+
+
+def numbers(array):
+    """As NumPy, whatever it was."""
+    return array.numpy() if isinstance(array, torch.Tensor) else array
+
+
+def parts(x):
+    return {name: part for name in PARTS if (part := getattr(x, name, None)) is not None}
+
+
+def assert_same(found, wanted):
+    """The same bytes in every part, of the same type; the same spacing and ignored voxels."""
+    assert type(found) is type(wanted)
+    assert found.num_classes == wanted.num_classes
+    assert parts(found).keys() == parts(wanted).keys()
+    for name, part in parts(found).items():
+        other = parts(wanted)[name]
+        assert type(part) is type(other)
+        assert part.dtype == other.dtype
+        assert part.shape == other.shape
+        assert numbers(part).tobytes() == numbers(other).tobytes()
+    if isinstance(found, Regions):
+        assert found.spacings_mm == wanted.spacings_mm
+        assert (found.ignored is None) == (wanted.ignored is None)
+
+
+# --- By hand
+
+# LABELS are [[0, 1, 2], [0, 0, ignored]]; these are their moves and those of 1..6.
+BY_HAND = {
+    "flip 0": (partial(moves.flip, axes=0), [[0, 0, -1], [0, 1, 2]], [[4, 5, 6], [1, 2, 3]]),
+    "flip 1": (partial(moves.flip, axes=1), [[2, 1, 0], [-1, 0, 0]], [[3, 2, 1], [6, 5, 4]]),
+    "flip both": (
+        partial(moves.flip, axes=(0, 1)),
+        [[-1, 0, 0], [2, 1, 0]],
+        [[6, 5, 4], [3, 2, 1]],
+    ),
+    "flip none": (partial(moves.flip, axes=()), [[0, 1, 2], [0, 0, -1]], [[1, 2, 3], [4, 5, 6]]),
+    "turn": (moves.rot90, [[2, -1], [1, 0], [0, 0]], [[3, 6], [2, 5], [1, 4]]),
+    "turn twice": (partial(moves.rot90, times=2), [[-1, 0, 0], [2, 1, 0]], [[6, 5, 4], [3, 2, 1]]),
+    "turn thrice": (
+        partial(moves.rot90, times=3),
+        [[0, 0], [0, 1], [-1, 2]],
+        [[4, 1], [5, 2], [6, 3]],
+    ),
+    "turn back": (
+        partial(moves.rot90, axes=(1, 0)),
+        [[0, 0], [0, 1], [-1, 2]],
+        [[4, 1], [5, 2], [6, 3]],
+    ),
+    "crop": (partial(moves.crop, region=np.s_[:, 1:3]), [[1, 2], [0, -1]], [[2, 3], [5, 6]]),
+    "crop one": (partial(moves.crop, region=np.s_[1:2, -2:-1]), [[0]], [[5]]),
+    "crop beyond": (partial(moves.crop, region=np.s_[-9:9, 2:9]), [[2], [-1]], [[3], [6]]),
+}
+
+
+@pytest.mark.parametrize("name", BY_HAND)
+def test_moves_of_a_compact_map_by_hand(name, kind):
+    move, labels, counting = BY_HAND[name]
+    true = np.arange(1, 7, dtype=np.float32).reshape(1, 2, 3)
+    found = move(RWMap.compact(kind(LABELS), 3, true=kind(true), other=kind(-10.0 * true)))
+    wanted = np.array([counting], dtype=np.float32)
+    assert_same(
+        found,
+        RWMap.compact(
+            kind(np.array([labels], dtype=np.int8)),
+            3,
+            true=kind(wanted),
+            other=kind(-10.0 * wanted),
+        ),
+    )
+
+
+@pytest.mark.parametrize("name", BY_HAND)
+def test_moves_of_a_dense_map_by_hand(name, kind):
+    move, labels, counting = BY_HAND[name]
+    values = np.array([1.0, 100.0, -1.0]).reshape(1, 3, 1, 1)
+    plane = np.arange(1.0, 7.0).reshape(1, 1, 2, 3)
+    found = move(RWMap.from_dense(kind(LABELS), kind(values * plane)))
+    wanted = values * np.array([[counting]])
+    assert_same(found, RWMap.from_dense(kind(np.array([labels], dtype=np.int8)), kind(wanted)))
+
+
+@pytest.mark.parametrize("name", BY_HAND)
+def test_moves_of_regions_by_hand(name, kind):
+    """A spacing for each image; 7 is ignored."""
+    move, labels, _ = BY_HAND[name]
+    sevens, rows = np.concatenate([LABELS, LABELS]), [(1.0, 2.5), (0.5, 4.0)]
+    sevens[sevens == -1] = 7
+    found = move(Regions(kind(sevens), 3, rows, ignore_label=7))
+    if name in {"turn", "turn thrice", "turn back"}:
+        rows = [(2.5, 1.0), (4.0, 0.5)]
+    wanted = np.array([labels, labels], dtype=np.int8)
+    assert_same(found, Regions(kind(wanted), 3, rows, ignore_label=-1))
+    np.testing.assert_array_equal(found.ignored, wanted == -1)
+
+
+def test_a_turn_takes_the_first_axis_to_the_second():
+    """In 3-D, each pair: what lay along the first lies along the second, in the same order."""
+    for first, second in itertools.permutations(range(3), 2):
+        along = np.moveaxis(np.arange(1, 4, dtype=np.uint8).reshape(3, 1, 1), 0, first)
+        found = moves.rot90(Regions(along[None], 4, (1, 2, 3)), axes=(first, second))
+        assert found.labels.shape[1 + second] == 3
+        assert found.labels.ravel().tolist() == [1, 2, 3]
+        row = [1.0, 2.0, 3.0]
+        row[first], row[second] = row[second], row[first]
+        assert found.spacings_mm == (tuple(row),)
+
+
+# --- Against NumPy
+
+
+@st.composite
+def moved_by_numpy(draw, shape):
+    """A move of images (*s) of this shape, and what NumPy does to arrays (... *s)."""
+    axes = len(shape)
+    which = draw(st.sampled_from(["flip", "rot90", "crop"]))
+    if which == "flip":
+        chosen = draw(st.lists(st.integers(0, axes - 1), unique=True))
+        chosen = [axis - draw(st.sampled_from([0, axes])) for axis in chosen]
+        ours = [axis % axes - axes for axis in chosen]
+        return partial(moves.flip, axes=chosen), partial(np.flip, axis=tuple(ours))
+    if which == "rot90":
+        pair = draw(st.permutations(range(axes)))[:2]
+        times = draw(st.integers(-5, 5))
+        ours = [axis - axes for axis in pair]
+        return partial(moves.rot90, times=times, axes=pair), partial(np.rot90, k=times, axes=ours)
+    box = []
+    for length in shape:
+        start = draw(st.integers(0, length - 1))
+        box.append(slice(start, draw(st.integers(start + 1, length))))
+    return partial(moves.crop, region=box), lambda array: array[(..., *box)]
+
+
+@few
+@given(
+    some_labels(), forms, st.sampled_from([np.float16, np.float32, np.float64]), kinds, st.data()
+)
+def test_a_map_moves_as_numpy_moves_its_dense_values(case, form, dtype, kind, data):
+    labels, num_classes, rng = case
+    rwmap = random_map(labels, num_classes, form, rng, dtype, kind)
+    before = copy.deepcopy(rwmap)
+    move, by_numpy = data.draw(moved_by_numpy(labels.shape[1:]))
+    found = move(rwmap)
+    assert found.is_compact == rwmap.is_compact
+    for name, part in parts(rwmap).items():
+        np.testing.assert_array_equal(parts(found)[name], by_numpy(numbers(part)))
+    np.testing.assert_array_equal(found.dense(), by_numpy(numbers(rwmap.dense())))
+    assert found.dense().dtype == rwmap.dense().dtype
+    assert_same(rwmap, before)
+
+
+@few
+@given(some_labels(), kinds, st.data())
+def test_regions_move_as_numpy_moves_their_labels(case, kind, data):
+    labels, num_classes, rng = case
+    rows = rng.uniform(0.1, 5, (len(labels), labels.ndim - 1))
+    regions = Regions(kind(labels), num_classes, rows, ignore_label=-1)
+    before = copy.deepcopy(regions)
+    move, by_numpy = data.draw(moved_by_numpy(labels.shape[1:]))
+    found = move(regions)
+    np.testing.assert_array_equal(found.labels, by_numpy(labels))
+    np.testing.assert_array_equal(found.ignored, by_numpy(labels == -1))
+    assert_same(regions, before)
+    for old, new in zip(regions.spacings_mm, found.spacings_mm, strict=True):
+        assert sorted(old) == sorted(new)
+        if move.func is not moves.rot90 or move.keywords["times"] % 2 == 0:
+            assert old == new
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_values_keep_every_bit(kind, dtype):
+    odd = np.array([-0.0, 0.0, np.nan, -np.inf, np.finfo(dtype).smallest_subnormal, 1 / 3], dtype)
+    rwmap = RWMap.compact(kind(LABELS), 3, kind(odd.reshape(1, 2, 3)), kind(odd.reshape(1, 2, 3)))
+    turned = numbers(moves.rot90(rwmap).true)
+    assert turned.tobytes() == np.rot90(odd.reshape(2, 3)).tobytes()
+    assert_same(moves.rot90(moves.rot90(rwmap), -1), rwmap)
+
+
+def test_a_tensor_type_that_numpy_lacks():
+    true = torch.arange(6, dtype=torch.bfloat16).reshape(1, 2, 3)
+    found = moves.rot90(RWMap.compact(torch.as_tensor(LABELS), 3, true=true, other=-true))
+    assert found.true.dtype == torch.bfloat16
+    assert found.true.tolist() == [[[2, 5], [1, 4], [0, 3]]]
+
+
+# --- Laws
+
+
+def some_things(case, kind):
+    """A compact and a dense map and regions of the same labels."""
+    labels, num_classes, rng = case
+    rows = rng.uniform(0.1, 5, (len(labels), labels.ndim - 1))
+    return [
+        random_map(labels, num_classes, "compact", rng, np.float32, kind),
+        random_map(labels, num_classes, "dense", rng, np.float64, kind),
+        Regions(kind(labels), num_classes, rows, ignore_label=-1),
+    ]
+
+
+@few
+@given(some_labels(), kinds, st.data())
+def test_the_laws_of_flips_and_turns(case, kind, data):
+    labels = case[0]
+    axes = len(labels.shape) - 1
+    a, b = data.draw(st.permutations(range(axes)))[:2]
+    times = data.draw(st.integers(-4, 4))
+    for x in some_things(case, kind):
+        flip, turn = partial(moves.flip, axes=a), partial(moves.rot90, axes=(a, b))
+        assert_same(flip(flip(x)), x)
+        assert_same(turn(turn(turn(turn(x)))), x)
+        assert_same(moves.rot90(turn(x), axes=(b, a)), x)
+        assert_same(turn(turn(x, times), -times), x)
+        assert_same(turn(x, times), turn(x, times + 4))
+        assert_same(turn(x, times), moves.rot90(x, -times, axes=(b, a)))
+        assert_same(turn(turn(x)), moves.flip(x, (a, b)))
+        assert_same(moves.flip(flip(x), b), flip(moves.flip(x, b)))
+        assert_same(flip(turn(flip(x))), turn(x, -1))
+        assert_same(moves.flip(x, a - axes), flip(x))
+        assert_same(moves.rot90(x, axes=(a - axes, b - axes)), turn(x))
+
+
+@few
+@given(some_labels(), kinds, st.data())
+def test_crops_follow_each_other(case, kind, data):
+    labels = case[0]
+    shape = labels.shape[1:]
+    outer = [data.draw(st.integers(0, length - 1)) for length in shape]
+    left = np.subtract(shape, outer).tolist()
+    inner = [data.draw(st.integers(0, length - 1)) for length in left]
+    for x in some_things(case, kind):
+        once = moves.crop(x, [slice(a + b, None) for a, b in zip(outer, inner, strict=True)])
+        first = moves.crop(x, [slice(a, None) for a in outer])
+        assert_same(moves.crop(first, [slice(b, None) for b in inner]), once)
+        assert_same(moves.crop(x, [slice(None)] * len(shape)), x)
+        # A flip takes the first voxels to the last.
+        every = range(len(shape))
+        ends = [slice(None, length - a) for length, a in zip(shape, outer, strict=True)]
+        assert_same(moves.crop(moves.flip(x, every), ends), moves.flip(first, every))
+
+
+# --- Memory
+
+
+def test_numpy_results_go_into_torch(kind):
+    """torch.from_numpy takes no negative strides."""
+    labels = batch(3, (5, 6))
+    for form in ("compact", "dense"):
+        rwmap = random_map(labels, 4, form, np.random.default_rng(0), np.float32)
+        for move in (moves.flip(rwmap, (0, 1)), moves.rot90(rwmap), moves.rot90(rwmap, 3)):
+            for part in parts(move).values():
+                np.testing.assert_array_equal(torch.from_numpy(part).numpy(), part)
+
+
+@pytest.mark.parametrize(
+    "move",
+    [
+        partial(moves.flip, axes=(0, 1)),
+        moves.rot90,
+        partial(moves.rot90, times=2),
+        partial(moves.rot90, times=3),
+        partial(moves.crop, region=np.s_[1:-1, :-4]),
+    ],
+    ids=["flip", "turn", "turn twice", "turn thrice", "crop"],
+)
+def test_what_is_one_value_stays_one_value(kind, move):
+    """Nobody has the memory to write these 4e10 voxels out."""
+    shape = (1, 200_000, 200_000)
+    if kind is np.asarray:
+        labels = np.broadcast_to(np.uint8(1), shape)
+        ones = np.broadcast_to(np.float32(1), shape)
+    else:
+        labels = torch.ones((), dtype=torch.uint8).expand(shape)
+        ones = torch.ones(()).expand(shape)
+    found = move(RWMap.compact(labels, 2, true=ones, other=ones))
+    for part in parts(found).values():
+        strides = part.stride() if isinstance(part, torch.Tensor) else part.strides
+        assert set(strides) == {0}
+        assert part[0, 5, 7] == 1
+
+
+@pytest.mark.parametrize("axes", [(1,), (2,), (1, 2)])
+def test_values_broadcast_along_one_axis(kind, axes):
+    """Along the other they differ."""
+    ramp = np.broadcast_to(np.arange(6, dtype=np.float32), (1, 4, 6))
+    broadcast = ramp if kind is np.asarray else torch.arange(6.0).expand(1, 4, 6)
+    labels = kind(np.zeros((1, 4, 6), np.uint8))
+    found = moves.flip(RWMap.compact(labels, 2, broadcast, broadcast), [a - 1 for a in axes])
+    np.testing.assert_array_equal(found.true, np.flip(ramp, axes))
+
+
+def test_nothing_to_do_gives_the_same_object():
+    """With its geometry, if it has been asked for."""
+    regions = Regions(batch(3, (5, 6)), 4)
+    assert moves.flip(regions, ()) is regions
+    assert moves.rot90(regions, 8) is regions
+
+
+@pytest.mark.parametrize("shape", [(0, 4, 5), (2, 0, 5)], ids=str)
+def test_no_images_and_no_voxels(kind, shape):
+    regions = Regions(kind(np.zeros(shape, dtype=np.int64)), 2, (1.0, 2.0))
+    assert moves.flip(regions, 1).labels.shape == shape
+    assert moves.rot90(regions).labels.shape == (shape[0], shape[2], shape[1])
+
+
+# --- What follows from it
+
+
+@pytest.mark.parametrize(
+    ("shape", "spacing"), [((9, 14), (0.7, 2.0)), ((6, 8, 7), (0.7, 2.0, 1.1))]
+)
+def test_geometry_in_mm_turns_along_with_its_spacing(kind, shape, spacing):
+    """And would not without: that is why regions turn as a whole."""
+    labels = batch(3, shape)
+    regions = Regions(kind(labels), 4, spacing)
+    for first, second in itertools.combinations(range(len(shape)), 2):
+        turned = moves.rot90(regions, axes=(first, second))
+        on = (first + 1, second + 1)
+        depth = np.rot90(numbers(regions.depth_mm), axes=on)
+        np.testing.assert_allclose(turned.depth_mm, depth, rtol=1e-6)
+        np.testing.assert_allclose(turned.peak_depth_mm, regions.peak_depth_mm, rtol=1e-6)
+        old = Regions(turned.labels, 4, spacing).depth_mm
+        assert np.abs(numbers(old) - depth).max() > 0.1
+
+
+def test_masks_that_overlap_move_as_labels_of_their_own(kind):
+    masks = np.random.default_rng(0).integers(0, 2, (2, 3, 4, 5))
+    regions = Regions.from_masks(kind(masks), (1.0, 2.0))
+    wanted = Regions.from_masks(kind(np.rot90(masks, axes=(2, 3)).copy()), (2.0, 1.0))
+    assert_same(moves.rot90(regions), wanted)
+
+
+@pytest.mark.parametrize("text", ["rectified + dice", "boundary + hausdorff_dt"])
+def test_a_loss_takes_the_moved_map_with_the_moved_image_and_no_other(text):
+    """Spacings that differ between images and axes; a flip, a turn and a crop after each other."""
+    target = torch.as_tensor(batch(3, (12, 16)).astype(np.int64))
+    logits = torch.as_tensor(np.random.default_rng(0).normal(size=(3, 4, 12, 16)))
+    regions = Regions(target, 4, [(0.7, 2.0), (1.0, 3.0), (2.0, 1.0)])
+    loss = RegionWiseLoss(text)
+    rwmap = loss.expression.static_part(regions)
+    before = loss(logits, target, rwmap, spacing_mm=regions.spacings_mm)
+
+    rwmap, regions = (moves.rot90(moves.flip(x, 0)) for x in (rwmap, regions))
+    turned = torch.rot90(logits.flip(2), dims=(2, 3))
+    after = loss(turned, regions.labels, rwmap, spacing_mm=regions.spacings_mm)
+    torch.testing.assert_close(after, before, rtol=1e-6, atol=0)
+    torch.testing.assert_close(
+        loss(turned, regions.labels, spacing_mm=regions.spacings_mm), before, rtol=1e-6, atol=0
+    )
+
+    box = np.s_[4:12, 2:10]
+    cropped = moves.crop(rwmap, box)
+    assert loss(turned[:, :, *box], regions.labels[:, *box], cropped).isfinite()
+    with pytest.raises(RWLossError, match="cropped, flipped and turned together with the image"):
+        loss(turned[:, :, *box], regions.labels[:, *box], moves.flip(cropped, 0))
+
+
+def test_a_crop_of_the_map_is_not_the_map_of_the_crop():
+    """An 8-voxel bar with its deepest voxels cut off: -1/4 becomes -1/2, then -1."""
+    regions = Regions(np.array([[[0] + [1] * 8 + [0]] * 12]), 2)
+    whole, box = maps.Rectified()(regions), np.s_[:, :3]
+    assert moves.crop(whole, box).true[0, 0, 1:].tolist() == [-0.25, -0.5]
+    assert maps.Rectified()(moves.crop(regions, box)).true[0, 0, 1:].tolist() == [-0.5, -1.0]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_moves_stay_on_their_device():
+    labels = batch(3, (5, 6))
+    here = Regions(torch.as_tensor(labels), 4, (1.0, 2.0))
+    there = Regions(torch.as_tensor(labels, device="cuda"), 4, (1.0, 2.0))
+    for move in (
+        partial(moves.flip, axes=(0, 1)),
+        moves.rot90,
+        partial(moves.crop, region=np.s_[1:, 2:]),
+    ):
+        for make in (maps.Rectified(), maps.Boundary()):
+            found = move(make(there))
+            assert {part.device.type for part in parts(found).values()} == {"cuda"}
+            torch.testing.assert_close(found.dense().cpu(), move(make(here)).dense())
+        assert move(there).labels.device.type == "cuda"
+
+
+# --- Errors
+
+WRONG = [
+    (
+        partial(moves.flip, axes=2),
+        r"spatial axes of 0..1, or -2..-1 from the end, got 2: leave out",
+    ),
+    (partial(moves.flip, axes=(0, -3)), "got -3"),
+    (partial(moves.flip, axes=(0, 0)), r"expected each axis once, got axes=\(0, 0\)"),
+    (partial(moves.flip, axes=(1, -1)), r"expected each axis once, got axes=\(1, -1\)"),
+    (partial(moves.flip, axes=None), "expected a whole axis, got None"),
+    (partial(moves.flip, axes=1.0), "expected a whole axis, got 1.0"),
+    (partial(moves.flip, axes=True), "expected a whole axis, got True"),
+    (partial(moves.flip, axes=(True, False)), "expected a whole axis, got True"),
+    (partial(moves.flip, axes="01"), "expected a whole axis, got '0'"),
+    (partial(moves.rot90, axes=(0, 0)), "expected each axis once"),
+    (partial(moves.rot90, axes=(0, -2)), "expected each axis once"),
+    (partial(moves.rot90, times=0, axes=(1, 1)), "expected each axis once"),
+    (partial(moves.rot90, axes=(0, 2)), "got 2: leave out batch and classes"),
+    (partial(moves.rot90, axes=(0,)), r"expected two axes to turn, got axes=\(0,\)"),
+    (partial(moves.rot90, axes=1), "expected two axes to turn, got axes=1"),
+    (partial(moves.rot90, times=0.5), "expected a whole number of quarter turns, got 0.5"),
+    (partial(moves.crop, region=np.s_[1:2]), "a slice for each of 2 spatial axes, got slice"),
+    (partial(moves.crop, region=np.s_[1:2,]), "a slice for each of 2 spatial axes"),
+    (partial(moves.crop, region=np.s_[:, :, 1:2, 1:2]), "leave out batch and classes"),
+    (partial(moves.crop, region=np.s_[..., 1:2]), "a slice for each of 2 spatial axes"),
+    (partial(moves.crop, region=np.s_[0, 1:2]), "a slice for each of 2 spatial axes"),
+    (partial(moves.crop, region=np.s_[::2, :]), r"slices of step 1, got slice\(None, None, 2\)"),
+    (partial(moves.crop, region=np.s_[:, ::-1]), "and flip mirrors"),
+    (partial(moves.crop, region=np.s_[:, ::0]), "whole numbers in a slice of step 1"),
+    (partial(moves.crop, region=np.s_[:, 0.5:2]), "whole numbers in a slice of step 1"),
+    (partial(moves.crop, region=np.s_[:, 2:2]), r"slice\(2, 2, None\) of an axis of 3 voxels is"),
+    (partial(moves.crop, region=np.s_[5:9, :]), "of an axis of 2 voxels is empty"),
+    (partial(moves.crop, region=np.s_[1:-1, :]), "of an axis of 2 voxels is empty"),
+]
+
+
+@pytest.mark.parametrize(("move", "message"), WRONG)
+def test_wrong_moves(kind, move, message):
+    labels = kind(LABELS)
+    ones = kind(np.ones(LABELS.shape))
+    for x in (Regions(labels, 3, ignore_label=-1), RWMap.compact(labels, 3, true=ones, other=ones)):
+        with pytest.raises(RWLossError, match=message):
+            move(x)
+
+
+@pytest.mark.parametrize(
+    "axis", [np.int64(1), np.array(1), torch.tensor(1), np.array([1])], ids=repr
+)
+def test_axes_may_be_of_arrays(axis, kind):
+    regions = Regions(kind(np.array([[[0, 1, 1]]])), 2)
+    assert moves.flip(regions, axis).labels.tolist() == [[[1, 1, 0]]]
+
+
+@pytest.mark.parametrize(
+    "thing", [np.zeros((1, 2, 3)), torch.zeros(1, 2, 3), None, [[0]]], ids=type
+)
+def test_only_maps_and_regions_move(thing):
+    for move in (partial(moves.flip, axes=0), moves.rot90, partial(moves.crop, region=np.s_[:, :])):
+        with pytest.raises(RWLossError, match=r"expected an RWMap or Regions, got .*NumPy"):
+            move(thing)
+
+
+@pytest.mark.parametrize("name", ["pad", "zoom", "warp"])
+def test_what_a_map_cannot_follow_is_refused(name):
+    """However it is called; the message has the way out, which works."""
+    regions = Regions(batch(3, (5, 6)), 4)
+    refused = getattr(moves, name)
+    for x in (regions, maps.Rectified()(regions)):
+        for arguments, settings in [((), {}), ((2,), {}), (((1, 1), 3), {"mode": "constant"})]:
+            with pytest.raises(RWLossError) as caught:
+                refused(x, *arguments, **settings)
+            assert str(caught.value).startswith(f"a map can't follow a {name}: ")
+            assert "on the fly: RegionWiseLoss(expression)(logits, target)" in str(caught.value)
