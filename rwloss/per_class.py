@@ -35,7 +35,7 @@ def maxima(values: Array, labels: Array, num_classes: int) -> Array:
     peaks = np.zeros((len(values), num_classes), dtype=values.dtype)
     for image, there, row in zip(values, labels, peaks, strict=True):
         if num_classes <= _FEW:
-            here = np.empty(there.shape, dtype=np.bool_)
+            here = np.empty_like(there, dtype=np.bool_)
             for k in range(num_classes):
                 row[k] = np.max(image, where=np.equal(there, k, out=here), initial=0)
         else:
@@ -53,8 +53,11 @@ def look_up(table: Array, labels: Array) -> Array:
         return padded.gather(1, _index(labels)).reshape(labels.shape)
     # A 0 at the end, which is where -1 points.
     padded = np.concatenate([table, np.zeros_like(table[:, :1])], axis=1)
-    found = np.empty(labels.shape, dtype=table.dtype)
-    for row, image, out in zip(padded, labels, found, strict=True):
+    found = np.empty_like(labels, dtype=table.dtype)
+    for row, whole, target in zip(padded, labels, found, strict=True):
+        # Volumes come out of their files with the first axis fastest: as they lie in memory.
+        turned = whole.flags.f_contiguous and target.flags.f_contiguous
+        image, out = (whole.T, target.T) if turned else (whole, target)
         # In slabs: take makes an index of eight bytes a voxel, and fresh memory costs more than
         # the look-up itself.
         slab = max(1, _SLAB * len(image) // max(image.size, 1))

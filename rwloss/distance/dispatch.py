@@ -126,7 +126,7 @@ def _single_label(squared: Array) -> Array:
     xp = namespace(squared)
     if 0 in squared.shape:
         return xp.zeros(squared.shape[0], dtype=xp.bool, **on_device(squared))
-    return xp.isinf(xp.reshape(squared, (squared.shape[0], -1))[:, 0])
+    return xp.isinf(squared[(slice(None), *[0] * (squared.ndim - 1))])
 
 
 def _filled(distance: Array, single: Array, values: Sequence[float]) -> Array:

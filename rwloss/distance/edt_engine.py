@@ -19,8 +19,13 @@ def squared_to_other_label_mm2(
     """Squared distance in mm² of each voxel to the nearest voxel of another label.
 
     labels (*s), whole numbers of 0 or more -> (*s) float32; infinite where there is one label only.
+    The result lies in memory as the labels do. Spacings that are no whole numbers are rounded to
+    float32 in another order then, so the last bit may follow the memory order.
     """
     import edt
+
+    if labels.flags.f_contiguous and not labels.flags.c_contiguous:  # as NIfTI volumes are read
+        return squared_to_other_label_mm2(labels.T, spacing_mm[::-1]).T
 
     # edt takes 0 for background and gives it no distance, so every label moves up by one, in a
     # type where the largest one can't wrap around. One memory order, so that the same labels give

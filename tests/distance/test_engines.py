@@ -173,14 +173,22 @@ LAYOUTS = {
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize(
-    ("shape", "spacing"), [((13, 29), (2.5, 0.8)), ((9, 12, 11), (0.8, 1.3, 2.5))], ids=str
+    ("shape", "spacing"),
+    [((13, 29), (2.5, 0.8)), ((9, 12, 11), (0.8, 1.3, 2.5)), ((9, 12, 11), (1.0, 3.0, 2.0))],
+    ids=str,
 )
-def test_memory_layout_changes_no_byte(engine, layout, shape, spacing):
-    labels = batch(2, shape)
+@pytest.mark.parametrize("count", [1, 2])
+def test_memory_layout_changes_nothing(engine, layout, shape, spacing, count):
+    """No byte, but for edt's last bit: it works on volumes as they lie in memory."""
+    labels = batch(2, shape)[:count]
     view = LAYOUTS[layout](labels)
     np.testing.assert_array_equal(view, labels)
     assert not view[0].flags.c_contiguous
-    assert squared(view, spacing, engine).tobytes() == squared(labels, spacing, engine).tobytes()
+    found, expected = squared(view, spacing, engine), squared(labels, spacing, engine)
+    if engine == "edt" and not all(float(length).is_integer() for length in spacing):
+        np.testing.assert_allclose(found, expected, rtol=3e-7)
+    else:
+        np.testing.assert_array_equal(found, expected)
 
 
 @pytest.mark.parametrize("dtype", ["u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8"])
