@@ -6,7 +6,7 @@ DEMO_ARGS ?=
 
 BIN := .venv/bin
 INSTALLED := .venv/.installed
-EXTRAS := fast,train,report,skeleton,itk,dev
+EXTRAS := fast,zarr,dask,train,report,skeleton,itk,dev
 # pyproject's [build-system], and what hatchling asks for when the install is editable.
 BUILD_TOOLS := hatchling editables
 PIP_INSTALL := -m pip --disable-pip-version-check install --quiet --constraint
@@ -16,7 +16,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxpro
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-slow lint format types wheel constraints clean .venv
+.PHONY: help demo test test-slow example lint format types wheel constraints clean .venv
 
 # A new environment in the folder $(1), or the reason why not. A half-made one is taken away.
 define new_environment
@@ -41,6 +41,11 @@ test-slow: $(INSTALLED) ## the tests marked slow (RWLOSS_REDUCED=1: their reduce
 	@code=0; $(PYTEST) -m slow $(PYTEST_ARGS) || code=$$?; \
 	if [ $$code -eq 5 ]; then echo "test-slow: no test ran, because none is marked slow"; \
 	else exit $$code; fi
+
+example: $(INSTALLED) ## the worked plug-in: installed beside the environment, and its tests
+	rm -rf build/example
+	$(BIN)/python $(PIP_INSTALL) constraints.txt --no-deps --no-build-isolation --target build/example ./examples/rwloss-exponential-depth
+	cd examples/rwloss-exponential-depth && PYTHONPATH=$(CURDIR)/build/example OMP_NUM_THREADS=1 $(CURDIR)/$(BIN)/python -m pytest -q -p no:cacheprovider
 
 lint: $(INSTALLED) ## ruff: rules and format
 	$(BIN)/ruff check .

@@ -6,6 +6,7 @@ from . import moves as moves
 from . import precompute as precompute
 from . import stability as stability
 from . import store as store
+from . import testing as testing
 from ._version import __version__ as __version__
 from .errors import RWLossError as RWLossError
 from .losses import RegionWiseLoss as RegionWiseLoss
@@ -26,4 +27,5 @@ __all__ = [
     "precompute",
     "stability",
     "store",
+    "testing",
 ]

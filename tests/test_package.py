@@ -169,7 +169,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "training": MAPS | BESIDE | {"precompute", "pictures"},
     "study": MAPS | BESIDE | {"precompute", "pictures", "training"},
     "integrations": MAPS | BESIDE,
-    "testing": MAPS | BESIDE,
+    "testing": MAPS | {"moves"},
 }
 """Each room with the rooms it may know, beside the foundation; `cli` may know every one."""
 

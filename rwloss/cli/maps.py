@@ -10,29 +10,40 @@ import typer
 
 def maps(
     name: Annotated[
-        str | None, typer.Argument(help="One generator, with its parameters, tags and source.")
+        str | None,
+        typer.Argument(
+            help="One generator, with its parameters, tags and source: a name, or "
+            "path/to/file.py:Name."
+        ),
     ] = None,
 ) -> None:
     """List the map generators, or show one with its parameters, tags and source."""
-    from rwloss.maps import load, names
-
     if name is None:
-        width = max(map(len, names()))
-        for known in names():
-            typer.echo(f"{known:<{width}}  {_first_line(load(known))}")
-        return
-    _show_one(name)
+        _list()
+    else:
+        _show_one(name)
+
+
+def _list() -> None:
+    """A line each. Plug-ins are not imported for it: nobody has named them yet."""
+    from rwloss.maps import load, names, origin
+    from rwloss.maps.registry import is_built_in
+
+    width = max(map(len, names()))
+    for known in names():
+        told = _first_line(load(known)) if is_built_in(known) else f"plug-in: {origin(known)}"
+        typer.echo(f"{known:<{width}}  {told}")
 
 
 def _show_one(name: str) -> None:
-    from rwloss.maps import load, parameters
+    from rwloss.maps import load, origin, parameters
 
     generator = load(name)
-    defaults = {field.name: field.default for field in dataclasses.fields(generator)}  # type: ignore[arg-type]
     typer.echo(f"{generator.name}\n\n{_dedented(generator)}\n\nParameters:")
-    for parameter, kind in parameters(generator).items():
-        typer.echo(f"  {parameter}: {_kind(kind)} = {defaults[parameter]!r}")
-    if not defaults:
+    kinds = parameters(generator)
+    for field in dataclasses.fields(generator):  # type: ignore[arg-type]
+        typer.echo(f"  {field.name}: {_kind(kinds[field.name])}{_default(field)}")
+    if not kinds:
         typer.echo("  none")
     tags = generator.tags
     commutes = ", ".join(sorted(tags.commutes_with)) or "nothing"
@@ -41,6 +52,7 @@ def _show_one(name: str) -> None:
         f"{'signed' if tags.signed else 'never below 0'}, commutes with: {commutes}"
     )
     typer.echo(f"\nSource: {generator.citation or 'not given'}")
+    typer.echo(f"From: {origin(name)}")
 
 
 def _dedented(generator: type[Any]) -> str:
@@ -53,16 +65,29 @@ def _first_line(generator: type[Any]) -> str:
     return _dedented(generator).splitlines()[0]
 
 
+def _default(field: dataclasses.Field[Any]) -> str:
+    if field.default is not dataclasses.MISSING:
+        return f" = {field.default!r}"
+    if field.default_factory is not dataclasses.MISSING:
+        return f" = {field.default_factory()!r}"
+    return ", required"
+
+
 def _kind(annotation: Any) -> str:
     """An annotation in words: its choices, or its type.
 
-    >>> _kind(Literal["image", "component"] | float)
-    "'image' | 'component' | float"
+    >>> _kind(Literal["image", "component"] | float | None)
+    "'image' | 'component' | float | None"
     """
+    if get_origin(annotation) is Annotated:
+        kind, *limits = get_args(annotation)
+        return f"{_kind(kind)} ({', '.join(map(str, limits))})"
     if get_origin(annotation) is Literal:
         return " | ".join(repr(choice) for choice in get_args(annotation))
     if get_origin(annotation) is tuple:
         return str(annotation)
+    if annotation is type(None):
+        return "None"
     if isinstance(annotation, type):
         return annotation.__name__
     return " | ".join(_kind(choice) for choice in get_args(annotation)) or str(annotation)

@@ -9,6 +9,7 @@ from .dynamic import Prediction as Prediction
 from .dynamic import from_loss as from_loss
 from .expression import Expression as Expression
 from .focal import Focal as Focal
+from .function import register as register
 from .generalized_dice import GeneralizedDice as GeneralizedDice
 from .generator import MapGenerator as MapGenerator
 from .generator import MapTags as MapTags
@@ -20,6 +21,8 @@ from .rectified import Rectified as Rectified
 from .registry import get as get
 from .registry import load as load
 from .registry import names as names
+from .registry import origin as origin
+from .registry import revision as revision
 from .schedule import Blend as Blend
 from .schedule import blend as blend
 from .skeleton_recall import SkeletonRecall as SkeletonRecall
@@ -56,6 +59,9 @@ __all__ = [
     "get",
     "load",
     "names",
+    "origin",
     "parameters",
     "parse",
+    "register",
+    "revision",
 ]

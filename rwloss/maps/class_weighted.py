@@ -13,7 +13,7 @@ from rwloss.rwmap import RWMap
 
 
 @dataclass(frozen=True)
-class ClassWeighted(MapGenerator):
+class ClassWeighted(class_weights.Weighted, MapGenerator):
     """-w_t at the true class t, 0 at every other: the voxel weighs as much as its true class.
 
     weights: a number above 0 for each class, used as given; or a rule on the voxel counts n_k of

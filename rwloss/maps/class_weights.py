@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,10 +13,47 @@ from rwloss.arrays import Array, from_numpy, to_numpy
 from rwloss.errors import RWLossError
 from rwloss.regions import Regions
 
-WeightRule: TypeAlias = Literal["inverse", "inverse_square", "effective_number"]
+if TYPE_CHECKING:
+    from rwloss.maps.expression import Expression
+
+WeightRule: TypeAlias = Literal[
+    "inverse",
+    "inverse_square",
+    "effective_number",
+    "dataset_inverse",
+    "dataset_inverse_square",
+    "dataset_effective_number",
+]
 # A number above 0 for each class, used as given; or a rule on the voxel counts n_k of the image,
-# scaled so that the mean weight over its voxels is 1 (absent classes weigh 0).
+# scaled so that the mean weight over its voxels is 1 (absent classes weigh 0). With "dataset_"
+# before it the counts are those of all cases: `rwloss precompute` puts numbers in its place.
 ClassWeights: TypeAlias = WeightRule | tuple[float, ...]
+
+_OF_DATASET = "dataset_"
+
+
+class Weighted:
+    """For generators with the parameters `weights` and `beta`: rules on a whole data set."""
+
+    weights: ClassWeights | None
+    beta: float
+
+    @property
+    def needs_class_counts(self) -> bool:
+        """Whether the weights follow from all cases together."""
+        return isinstance(self.weights, str) and self.weights.startswith(_OF_DATASET)
+
+    def resolved(self, class_counts: Sequence[int]) -> Expression:
+        """The generator with numbers for its weights. class_counts: voxels of each class."""
+        this: Any = self
+        if not self.needs_class_counts:
+            return this  # type: ignore[no-any-return]
+        rule: Any = str(self.weights).removeprefix(_OF_DATASET)
+        counts = np.asarray(class_counts, dtype=np.float64)
+        [weights] = _by_rule(rule, self.beta, counts[None])
+        # No voxel has an absent class, and a weight must be above 0. Six digits are plenty.
+        rounded = tuple(float(f"{w:.6g}") if n > 0 else 1.0 for w, n in zip(weights, counts))
+        return replace(this, weights=rounded)  # type: ignore[no-any-return]
 
 
 def check(name: str, weights: ClassWeights, beta: float) -> None:
@@ -32,6 +71,11 @@ def voxel_weights(name: str, weights: ClassWeights, beta: float, regions: Region
     eq. 1); "effective_number": w_k ~ (1 - beta) / (1 - beta^n_k) (Cui et al. 2019, eq. 2).
     """
     counts = to_numpy(regions.counts).astype(np.float64)
+    if isinstance(weights, str) and weights.startswith(_OF_DATASET):
+        raise RWLossError(
+            f"{name}(weights={weights!r}) follows from all cases of a data set: precompute the "
+            f"map, or give a number for each class ({name}.resolved(class_counts) makes them)"
+        )
     if isinstance(weights, str):
         table = _by_rule(weights, beta, counts)
     elif len(weights) == regions.num_classes:
@@ -56,6 +100,8 @@ def _by_rule(rule: WeightRule, beta: float, counts: NDArray[np.float64]) -> NDAr
             # expm1 keeps 1 - beta^n exact for beta near 1 and small n.
             log_beta = np.log(beta) if beta > 0 else -np.inf
             raw = (1.0 - beta) / -np.expm1(n * log_beta)
+        case _:
+            raise AssertionError(rule)
     raw = np.where(counts > 0, raw, 0.0)
     total = np.sum(raw * counts, axis=1, keepdims=True)
     voxels = np.sum(counts, axis=1, keepdims=True)

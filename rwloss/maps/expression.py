@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from numbers import Real
 from typing import TYPE_CHECKING, Any
@@ -59,6 +59,19 @@ class Expression(ABC):
     @abstractmethod
     def __call__(self, regions: Regions, probs: Array | None = None) -> RWMap:
         """The map of these regions. labels (b *s), probs (b k *s) where a term is dynamic."""
+
+    @property
+    def needs_class_counts(self) -> bool:
+        """Whether a parameter depends on the classes of a whole data set; see `resolved`."""
+        return False
+
+    def resolved(self, class_counts: Sequence[int]) -> Expression:
+        """The same with numbers in place of what depends on the data set.
+
+        class_counts: voxels of each class in all cases together.
+        """
+        del class_counts
+        return self
 
     def leaves(self, epoch: int = 0, total: int | None = None) -> tuple[Leaf, ...]:
         """Terms that are no sums, with their weights at an epoch."""
@@ -161,6 +174,15 @@ class Sum(Expression):
     def needs_total(self) -> bool:
         """Whether a term does."""
         return any(term.needs_total for _, term in self.terms)
+
+    @property
+    def needs_class_counts(self) -> bool:
+        """Whether a term does."""
+        return any(term.needs_class_counts for _, term in self.terms)
+
+    def resolved(self, class_counts: Sequence[int]) -> Expression:
+        """The sum of the resolved terms."""
+        return weighted_sum((weight, term.resolved(class_counts)) for weight, term in self.terms)
 
     def __call__(self, regions: Regions, probs: Array | None = None) -> RWMap:
         """The weighted sum of the terms' maps."""

@@ -6,11 +6,12 @@ import dataclasses
 from abc import abstractmethod
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any, ClassVar, get_type_hints
+from typing import TYPE_CHECKING, Any, ClassVar, SupportsIndex, get_type_hints
 
 from rwloss.arrays import Array, is_torch, namespace
 from rwloss.errors import RWLossError
 from rwloss.maps.expression import Expression
+from rwloss.maps.plugin_file import empty_instance, place_of
 from rwloss.regions import Regions
 from rwloss.rwmap import RWMap
 from rwloss.spelling import nearest
@@ -21,11 +22,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class MapTags:
-    """What a generator promises; the conformance tests hold it to that.
+    """What a generator promises; `rwloss.testing` holds it to that.
 
-    stable: no violating voxel, whatever the labels. signed: has values below 0. unit: of the
-    values, for pictures and tables, "" for unknown. commutes_with:
-    moves of the labels after which moving the map gives the same as making it anew.
+    stable: no violating voxel, whatever the labels. signed: may have values below 0. unit: of the
+    values, for pictures and tables: "mm", "unitless", or another power such as "1/mm"; "" for
+    unknown. commutes_with: moves of the labels ("flip", "rot90", "crop", see `rwloss.moves`) after
+    which moving the map gives the same as making it anew.
     """
 
     stable: bool = False
@@ -95,16 +97,27 @@ class MapGenerator(Expression):
         }
         return RWMap(regions.labels, regions.num_classes, **parts)
 
+    def __reduce_ex__(self, protocol: SupportsIndex) -> Any:
+        """As pickle wants it. A class from a file is named by its place, for workers to load."""
+        reduced = super().__reduce_ex__(protocol)
+        place = place_of(type(self))
+        if place is None or not isinstance(reduced, tuple):
+            return reduced
+        return (empty_instance, (place,), *reduced[2:])
+
     def __str__(self) -> str:
         """The generator as text, with the parameters that differ from their defaults.
 
-        `maps.get` reads it back.
+        `maps.parse` reads it back.
         """
         given = [
             f"{field.name}={getattr(self, field.name)!r}"
             for field in dataclasses.fields(self)  # type: ignore[arg-type]
             if getattr(self, field.name) != field.default
         ]
+        place = place_of(type(self))
+        if place is not None:
+            return f"file({', '.join([repr(str(place)), *given])})"
         return f"{self.name}({', '.join(given)})" if given else self.name
 
 
@@ -115,7 +128,7 @@ def parameters(generator: type[MapGenerator]) -> dict[str, Any]:
 
 
 def build(generator: type[MapGenerator], given: dict[str, Any]) -> MapGenerator:
-    """A generator with these parameters; an unknown one is an error that names the nearest."""
+    """A generator with these parameters; an unknown or a missing one is an error that names it."""
     known = parameters(generator)
     for name in given:
         if name not in known:
@@ -123,12 +136,33 @@ def build(generator: type[MapGenerator], given: dict[str, Any]) -> MapGenerator:
                 f"{generator.name} has no parameter {name!r}{nearest(name, known)}; "
                 f"it has: {', '.join(known) or 'none'}"
             )
+    missing = [name for name in required(generator) if name not in given]
+    if missing:
+        raise RWLossError(
+            f"{generator.name} needs {' and '.join(missing)}: "
+            f"{generator.name}({', '.join(f'{name}=...' for name in missing)})"
+        )
     return generator(**given)
+
+
+def required(generator: type[MapGenerator]) -> list[str]:
+    """Names of the parameters without a default, in order."""
+    return [
+        field.name
+        for field in dataclasses.fields(generator)  # type: ignore[arg-type]
+        if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+    ]
 
 
 @cache
 def _hints(generator: type[MapGenerator]) -> dict[str, Any]:
-    return get_type_hints(generator)
+    try:
+        return get_type_hints(generator, include_extras=True)
+    except NameError as error:
+        raise RWLossError(
+            f"{generator.__qualname__}: the type of a parameter can't be read ({error}): import "
+            "it where it is there at run time"
+        ) from error
 
 
 def _checked(generator: type[MapGenerator], name: str, value: Any) -> Any:
@@ -145,10 +179,17 @@ def _checked(generator: type[MapGenerator], name: str, value: Any) -> Any:
 
 @cache
 def _adapter(generator: type[MapGenerator], name: str) -> TypeAdapter[Any]:
-    from pydantic import ConfigDict, TypeAdapter
+    from pydantic import ConfigDict, PydanticSchemaGenerationError, TypeAdapter
 
-    # Text has no way to write infinity.
-    return TypeAdapter(_hints(generator)[name], config=ConfigDict(allow_inf_nan=False))
+    kind = _hints(generator)[name]
+    try:
+        # Text has no way to write infinity.
+        return TypeAdapter(kind, config=ConfigDict(allow_inf_nan=False))
+    except PydanticSchemaGenerationError as error:
+        raise RWLossError(
+            f"{generator.name}: parameter {name} has the type {kind}, which can't be checked: use "
+            "float, int, bool, str, None, Literal, or a tuple of them"
+        ) from error
 
 
 def _finished(name: str, part: str, values: Any, regions: Regions) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from numbers import Real
 
@@ -54,6 +55,15 @@ class Linked(Expression):
     def leaves(self, epoch: int = 0, total: int | None = None) -> tuple[Leaf, ...]:
         """The inner leaves, which are static, marked with the link."""
         return tuple(replace(leaf, link=self.q) for leaf in self.inner.leaves(epoch, total))
+
+    @property
+    def needs_class_counts(self) -> bool:
+        """Whether the map inside does."""
+        return self.inner.needs_class_counts
+
+    def resolved(self, class_counts: Sequence[int]) -> Expression:
+        """The same around the resolved map."""
+        return replace(self, inner=self.inner.resolved(class_counts))
 
     def __call__(self, regions: Regions, probs: Array | None = None) -> RWMap:
         """-w p_t^(q-1) at the true class, 0 at the others. labels (b *s), probs (b k *s)."""

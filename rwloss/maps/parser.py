@@ -3,6 +3,8 @@
 rectified + 0.01 * boundary(convention='kervadec')
 boundary.stabilized().with_link(0.5) + dice
 blend(generalized_dice, boundary, schedule='rebalance')
+path/to/file.py:Name(alpha=2)
+rectified + 0.1 * file('path/to/file.py:Name', alpha=2)
 """
 
 from __future__ import annotations
@@ -11,11 +13,13 @@ import ast
 import math
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
 from rwloss.errors import RWLossError
 from rwloss.maps.expression import Expression
 from rwloss.maps.generator import parameters
+from rwloss.maps.plugin_file import PLACE, is_place
 from rwloss.maps.registry import get, load, names
 from rwloss.maps.schedule import blend
 from rwloss.spelling import nearest
@@ -33,7 +37,10 @@ def parse(text: str) -> Expression:
     """The expression that the text describes.
 
     Names are generators (`rwloss maps` lists them), calls give parameters by keyword; +, - and *
-    with numbers; `.stabilized()`, `.with_link(q)` and `blend(region, boundary, schedule=...)`.
+    with numbers; `.stabilized()`, `.with_link(q)` and `blend(region, boundary, schedule=...)`. A
+    generator in a file is `file('path/to/file.py:Name', parameter=...)`; at the very beginning
+    `path/to/file.py:Name(parameter=...)` means the same. Relative paths count from the current
+    folder. That file is run, so name only files that you trust; no other text runs anything.
 
     Raises RWLossError that points at the column and names the nearest word.
 
@@ -43,8 +50,13 @@ def parse(text: str) -> Expression:
     if len(text) > _LONGEST:
         raise RWLossError(f"map of {len(text)} characters: expected {_LONGEST} at most")
     text = re.sub(r"\s", " ", text).strip()  # one line, so that a column is a place
+    place = PLACE.match(text)
+    if place is not None:
+        _check_place(text, place)
+    # A stand-in of the same length for a place at the beginning: columns stay what they are.
+    code = text if place is None else "_" * place.end() + text[place.end() :]
     try:
-        tree = ast.parse(text, mode="eval")
+        tree = ast.parse(code, mode="eval")
     except SyntaxError as error:
         # Offset 0 is the end of the text.
         column = error.offset - 1 if error.offset else len(text)
@@ -52,7 +64,7 @@ def parse(text: str) -> Expression:
     except (ValueError, MemoryError, RecursionError) as error:
         raise RWLossError(f"map {text[:80]!r} does not parse: {error}") from error
     try:
-        reader = _Reader(text)
+        reader = _Reader(text, code, place[0] if place else None)
         reader.check_numbers(tree)
         value = reader.read(tree.body)
     except RecursionError as error:
@@ -63,10 +75,13 @@ def parse(text: str) -> Expression:
 
 
 class _Reader:
-    """Turns the syntax tree of one text into an expression."""
+    """Turns the syntax tree of one text into an expression.
 
-    def __init__(self, text: str) -> None:
-        self.text = text
+    code: the text as Python reads it, in which underscores stand for the place of a file.
+    """
+
+    def __init__(self, text: str, code: str, place: str | None) -> None:
+        self.text, self.code, self.place = text, code, place
 
     def check_numbers(self, tree: ast.Expression) -> None:
         """Refuse numbers that no float can hold, before anything is done with them."""
@@ -92,10 +107,12 @@ class _Reader:
                 value = self._arithmetic(node, self.read(left), operator, self.read(right))
             case ast.Call(func=ast.Name(id="blend")):
                 value = self._blend(node)
+            case ast.Call(func=ast.Name(id="file")):
+                value = self._file(node)
             case ast.Call(func=ast.Name() as function):
                 self._check_name(function)
                 if node.args:
-                    name = function.id
+                    name = self._name(function)
                     raise self._wrong(
                         node.args[0], f"give {name}'s parameters by keyword: {name}(parameter=...)"
                     )
@@ -106,23 +123,44 @@ class _Reader:
                 raise self._wrong(
                     node,
                     "expected names of maps, parameters by keyword, numbers, +, -, *, "
-                    ".stabilized(), .with_link(q) or blend(...)",
+                    ".stabilized(), .with_link(q), blend(...) or file('path/to/file.py:Name')",
                 )
         return value
 
     def _generator(self, function: ast.Name, keywords: list[ast.keyword]) -> Expression:
         self._check_name(function)
-        name, given = function.id, self._keywords(keywords)
-        known = self._checked(function, lambda: parameters(load(name)))
+        return self._made(function, self._name(function), keywords)
+
+    def _made(self, node: ast.expr, name: str, keywords: list[ast.keyword]) -> Expression:
+        """The generator of a name or a place, with parameters."""
+        given = self._keywords(keywords)
+        known = self._checked(node, lambda: parameters(load(name)))
         unknown = (keyword for keyword in keywords if keyword.arg not in known)
-        return self._checked(next(unknown, function), lambda: get(name, **given))
+        return self._checked(next(unknown, node), lambda: get(name, **given))
+
+    def _file(self, call: ast.Call) -> Expression:
+        match call.args:
+            case [ast.Constant(value=str() as place) as node] if is_place(place):
+                return self._made(node, place, call.keywords)
+        wrong = call.args[0] if call.args else call
+        raise self._wrong(wrong, "expected file('path/to/file.py:Name', parameter=...)")
+
+    def _name(self, node: ast.Name) -> str:
+        """What a name in the code stands for."""
+        if self.place is not None and node.id == "_" * len(self.place):
+            return self.place
+        return node.id
 
     def _check_name(self, node: ast.Name) -> None:
-        name = node.id
+        name = self._name(node)
+        if is_place(name):
+            return
         if name in _METHODS:
             raise self._wrong(node, f"{name} comes after a map: rectified.{name}(...)")
         if name == "blend":
             raise self._wrong(node, "blend mixes two maps: blend(region, boundary, schedule=...)")
+        if name == "file":
+            raise self._wrong(node, "file loads a map: file('path/to/file.py:Name')")
         if name not in names():
             known = [*names(), "blend"]
             raise self._wrong(
@@ -230,7 +268,15 @@ class _Reader:
             raise self._wrong(node, str(error)) from error
 
     def _wrong(self, node: _Place, message: str) -> RWLossError:
-        return _error(self.text, _column(self.text, node), message)
+        return _error(self.text, _column(self.code, node), message)
+
+
+def _check_place(text: str, place: re.Match[str]) -> None:
+    """Refuse `2 * file.py:Name`: only at the beginning can a place do without quotes."""
+    before = re.search(r"[-+*] *(?=[^-+* ]+$)", place["path"])
+    if before is not None and not Path(place["path"]).is_file():
+        shown = place[0][before.end() :]
+        raise _error(text, before.end(), f"here a file stands in quotes: file({shown!r})")
 
 
 class _PointedError(RWLossError):

@@ -17,7 +17,7 @@ from rwloss.rwmap import RWMap
 
 
 @dataclass(frozen=True)
-class Rectified(MapGenerator):
+class Rectified(class_weights.Weighted, MapGenerator):
     """-d / max d of the class at the true class, +1 at every other class.
 
     d is the distance in mm from the voxel to the nearest voxel outside its class. Unitless, in

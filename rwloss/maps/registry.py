@@ -1,46 +1,73 @@
-"""Generators by name: the entry-point group `rwloss.maps`, for built-ins and plug-ins alike."""
+"""Generators by name: the entry-point group `rwloss.maps`, for built-ins and plug-ins alike.
+
+Beside it stand the names that `maps.register` gives in this process, and `path/to/file.py:Name`.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import inspect
+import keyword
+import os
+import sys
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from typing import Any
 
 from rwloss.errors import RWLossError
 from rwloss.maps.generator import MapGenerator, build
+from rwloss.maps.plugin_file import is_place, load_module, place_of, shown, split_place
 from rwloss.spelling import nearest
 
 GROUP = "rwloss.maps"
+RESERVED = frozenset({"blend", "file", "stabilized", "with_link"})
+"""Words of expressions that no map may have as its name."""
+
+_registered: dict[str, type[MapGenerator]] = {}
 
 
 def names() -> list[str]:
-    """Names of all generators that are installed, sorted. Imports none of them."""
-    return sorted(_entries())
+    """Names of all generators that are installed or registered, sorted. Imports none of them."""
+    return sorted({*_entries(), *_registered})
 
 
 def load(name: str) -> type[MapGenerator]:
-    """The generator class of this name; imports only that one.
+    """The generator class of a name, or of a place such as "path/to/file.py:Name".
 
-    Raises RWLossError for an unknown name (with the nearest ones), and for an entry point that
-    fails to import or is no generator.
+    Imports only that one. Raises RWLossError for an unknown name (with the nearest ones), for a
+    name that two packages have, and for what fails to import or is no generator; each names the
+    package or the file.
     """
+    if is_place(name):
+        return _load_place(name)
+    if name in _registered:
+        return _registered[name]
     entries = _entries()
     if name not in entries:
         raise RWLossError(
-            f"unknown map {name!r}{nearest(name, entries)}; there are: {', '.join(sorted(entries))}"
+            f"unknown map {name!r}{nearest(name, names())}; there are: {', '.join(names())}"
         )
-    entry = entries[name]
+    entry, *others = entries[name]
+    if others:
+        raise _two_of(name, *map(_whose, entries[name]))
     try:
-        generator = entry.load()
-    except Exception as error:
-        raise RWLossError(f"map {name!r} ({entry.value}) failed to import: {error}") from error
-    if not (isinstance(generator, type) and issubclass(generator, MapGenerator)):
-        raise RWLossError(f"map {name!r} ({entry.value}) is not a subclass of maps.MapGenerator")
+        found = entry.load()
+    except (Exception, SystemExit) as error:
+        raise RWLossError(
+            f"map {name!r} ({_whose(entry)}) failed to import: {type(error).__name__}: {error}"
+        ) from error
+    generator = _generator(found, f"map {name!r} ({_whose(entry)})")
+    if generator.name != name:
+        raise RWLossError(
+            f"map {name!r} ({_whose(entry)}) calls itself {generator.name!r}: give the entry point "
+            "and the generator one name"
+        )
     return generator
 
 
 def get(name: str, /, **parameters: Any) -> MapGenerator:
-    """The generator of this name with these parameters.
+    """The generator of this name (or "path/to/file.py:Name") with these parameters.
 
     >>> str(get("boundary", convention="valverde"))
     "boundary(convention='valverde')"
@@ -48,15 +75,158 @@ def get(name: str, /, **parameters: Any) -> MapGenerator:
     return build(load(name), parameters)
 
 
+def add(generator: type[MapGenerator]) -> None:
+    """Make a generator known by its name in this process.
+
+    The same one again (a module that is loaded anew) takes the place of the old. Raises RWLossError
+    that names both where another generator has the name.
+    """
+    name = generator.name
+    for entry in _entries().get(name, ()):
+        if entry.value != _target(generator):
+            raise _two_of(name, _whose(entry), _where(generator))
+    known = _registered.get(name)
+    if known is not None and _home(known) != _home(generator):
+        raise _two_of(name, _where(known), _where(generator))
+    _registered[name] = generator
+
+
+def check_name(name: object, where: str) -> None:
+    """Raise RWLossError for a name that an expression could not hold."""
+    fits = isinstance(name, str) and name.isidentifier() and not keyword.iskeyword(name)
+    if not fits or name in RESERVED:
+        raise RWLossError(
+            f"{where}: expected a name of letters, digits and _ that means nothing else in "
+            f"expressions, got {name!r}"
+        )
+
+
+def is_built_in(name: str) -> bool:
+    """Whether this name is that of a generator of rwloss itself."""
+    return [entry.value.startswith("rwloss.maps.") for entry in _entries().get(name, ())] == [True]
+
+
+def origin(name: str) -> str:
+    """Where a generator comes from: its package and class, or its file. Imports nothing new.
+
+    >>> origin("boundary").split()[0]
+    'rwloss.maps.boundary:Boundary'
+    """
+    if is_place(name):
+        return _where(load(name))
+    if name in _registered:
+        return _where(_registered[name])
+    return " and ".join(map(_whose, _entries().get(name, ())))
+
+
+def revision(generator: type[MapGenerator]) -> str:
+    """What tells one version of a plug-in's maths from another; "" for what rwloss itself brings.
+
+    Package and version, or the SHA-256 of the file that holds it.
+
+    >>> from rwloss import maps
+    >>> revision(maps.Boundary)
+    ''
+    """
+    if generator.__module__.startswith("rwloss."):
+        return ""
+    place = place_of(generator)
+    if place is not None:
+        return f"sha256:{place.sha256}"
+    for entry in _entries().get(generator.name, ()):
+        if entry.value == _target(generator) and entry.dist is not None:
+            return f"{entry.dist.name} {entry.dist.version}"
+    file = Path(_home(generator)[0])
+    return (
+        f"sha256:{hashlib.sha256(file.read_bytes()).hexdigest()}" if file.is_file() else "unknown"
+    )
+
+
 @cache
-def _entries() -> dict[str, EntryPoint]:
-    found: dict[str, EntryPoint] = {}
+def _entries() -> dict[str, tuple[EntryPoint, ...]]:
+    """Entry points by name: several where packages want the same name for different things."""
+    found: dict[str, tuple[EntryPoint, ...]] = {}
     for entry in entry_points(group=GROUP):
-        other = found.get(entry.name)
-        if other is not None and other.value != entry.value:
-            raise RWLossError(
-                f"two maps are named {entry.name!r}: {other.value} and {entry.value}: "
-                "uninstall one of the packages"
-            )
-        found[entry.name] = entry
+        known = found.get(entry.name, ())
+        if all(entry.value != other.value for other in known):
+            found[entry.name] = (*known, entry)
     return found
+
+
+def _load_place(text: str) -> type[MapGenerator]:
+    path, name = split_place(text)
+    module = load_module(path)
+    where = f"{shown(path)}:{name}"
+    if not hasattr(module, name):
+        there = [
+            known
+            for known, value in vars(module).items()
+            if isinstance(value, type)
+            and issubclass(value, MapGenerator)
+            and value.__module__ == module.__name__
+        ]
+        raise RWLossError(
+            f"{shown(path)} has no {name!r}{nearest(name, there)}; its maps are: "
+            f"{', '.join(there) or 'none'}"
+        )
+    generator = _generator(getattr(module, name), where)
+    if place_of(generator) is not None:  # not one that the file only imports
+        add(generator)
+    return generator
+
+
+def _generator(found: Any, where: str) -> type[MapGenerator]:
+    """What came through the door, if it is a generator that can be made and named."""
+    if inspect.isfunction(found):
+        raise RWLossError(
+            f"{where} is a plain function: put @maps.register({found.__name__!r}) above it"
+        )
+    if not (isinstance(found, type) and issubclass(found, MapGenerator)):
+        raise RWLossError(f"{where} is not a subclass of maps.MapGenerator")
+    if inspect.isabstract(found):
+        missing = ", ".join(sorted(found.__abstractmethods__))
+        raise RWLossError(f"{where} is abstract: it lacks {missing}")
+    settings = vars(found).get("__dataclass_params__")
+    if settings is None or not settings.frozen:
+        raise RWLossError(f"{where}: put @dataclass(frozen=True) above the class")
+    check_name(getattr(found, "name", None), f"{where}, name")
+    return found
+
+
+def _two_of(name: str, first: str, second: str, *more: str) -> RWLossError:
+    owners = " and ".join([first, second, *more])
+    return RWLossError(
+        f"two maps are named {name!r}: {owners}: rename one, or uninstall one of the packages"
+    )
+
+
+def _whose(entry: EntryPoint) -> str:
+    """An entry point with its package, if that is known."""
+    dist = entry.dist
+    return entry.value if dist is None else f"{entry.value} of {dist.name} {dist.version}"
+
+
+def _where(generator: type[MapGenerator]) -> str:
+    """A class with its package or its file."""
+    place = place_of(generator)
+    if place is not None:
+        return f"{place} (sha256 {place.sha256[:12]})"
+    for entry in _entries().get(generator.name, ()):
+        if entry.value == _target(generator):
+            return _whose(entry)
+    home, name = _home(generator)
+    return f"{home if home == generator.__module__ else shown(Path(home))}:{name}"
+
+
+def _target(generator: type[MapGenerator]) -> str:
+    return f"{generator.__module__}:{generator.__qualname__}"
+
+
+def _home(generator: type[MapGenerator]) -> tuple[str, str]:
+    """File (module where there is none) and name: the same for a module that is loaded again."""
+    module = sys.modules.get(generator.__module__)
+    file = getattr(module, "__file__", None)
+    place = place_of(generator)
+    if place is not None:
+        file = str(place.path)
+    return os.path.abspath(file) if file else generator.__module__, generator.__qualname__

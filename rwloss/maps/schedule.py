@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from numbers import Real
 from typing import Literal, get_args
@@ -87,6 +88,16 @@ class Blend(Expression):
         sides = (self.region, self.boundary)
         spreads = self.step is None and self.schedule != "constant"
         return spreads or any(side.needs_total for side in sides)
+
+    @property
+    def needs_class_counts(self) -> bool:
+        """Whether a side does."""
+        return self.region.needs_class_counts or self.boundary.needs_class_counts
+
+    def resolved(self, class_counts: Sequence[int]) -> Expression:
+        """The blend of the resolved sides."""
+        sides = {side: getattr(self, side).resolved(class_counts) for side in ("region", "boundary")}
+        return replace(self, **sides)
 
     def __call__(self, regions: Regions, probs: Array | None = None) -> RWMap:
         """The map at the first epoch; a loss follows `set_epoch`."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from rwloss.arrays import Array
 from rwloss.errors import RWLossError
@@ -38,6 +39,15 @@ class Stabilized(Expression):
     def unit(self) -> str:
         """That of the map inside."""
         return self.inner.unit
+
+    @property
+    def needs_class_counts(self) -> bool:
+        """Whether the map inside does."""
+        return self.inner.needs_class_counts
+
+    def resolved(self, class_counts: Sequence[int]) -> Expression:
+        """The same around the resolved map."""
+        return replace(self, inner=self.inner.resolved(class_counts))
 
     def __call__(self, regions: Regions, probs: Array | None = None) -> RWMap:
         """The projected map, compact. labels (b *s)."""

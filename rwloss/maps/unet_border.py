@@ -24,7 +24,7 @@ _REACH = 14.6
 
 
 @dataclass(frozen=True)
-class UNetBorder(MapGenerator):
+class UNetBorder(class_weights.Weighted, MapGenerator):
     """0 at the true class, w(x) = w_c + w0 exp(-(d1 + d2)² / (2 sigma²)) at every other.
 
     d1 and d2 are the distances in mm to the nearest and the second nearest object; objects are the

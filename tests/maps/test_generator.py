@@ -2,14 +2,16 @@
 
 import dataclasses
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 import pytest
 import torch
 from anatomy import batch
+from annotated_types import Gt
 
 from rwloss import Regions, RWLossError, RWMap, maps
+from rwloss.maps.generator import build
 
 
 @dataclass(frozen=True)
@@ -140,3 +142,39 @@ def test_parameters_are_listed_in_order():
         "mode": Literal["in", "out"],
         "weights": tuple[float, ...],
     }
+
+
+@dataclass(frozen=True)
+class Limited(maps.MapGenerator):
+    """Parameters with limits, and without a default."""
+
+    tau_mm: Annotated[float, Gt(0)]
+    steps: int
+    power: float = 1.0
+
+    name: ClassVar[str] = "limited"
+
+    def compute(self, regions):
+        raise NotImplementedError
+
+
+def test_parameters_without_a_default_are_asked_for():
+    with pytest.raises(RWLossError) as caught:
+        build(Limited, {"power": 2.0})
+    assert str(caught.value) == "limited needs tau_mm and steps: limited(tau_mm=..., steps=...)"
+    assert str(build(Limited, {"tau_mm": 1, "steps": 2})) == "limited(tau_mm=1.0, steps=2)"
+
+
+def test_limits_in_annotations_are_kept():
+    with pytest.raises(RWLossError, match=r"limited\(tau_mm=0\): Input should be greater than 0"):
+        Limited(tau_mm=0, steps=1)
+    assert maps.parameters(Limited)["tau_mm"] == Annotated[float, Gt(0)]
+
+
+def test_type_that_is_not_there():
+    @dataclass(frozen=True)
+    class Untyped(Limited):
+        weight: "NoSuchType" = 1.0  # noqa: F821
+
+    with pytest.raises(RWLossError, match=r"Untyped: the type of a parameter .*'NoSuchType'"):
+        Untyped(tau_mm=1, steps=1)

@@ -1,22 +1,25 @@
-"""Generators by name."""
+"""Generators by name: built-ins, packages with entry points, and what goes wrong with those."""
 
 from importlib.metadata import EntryPoint
 
+import numpy as np
+import plug_ins
 import pytest
 
-from rwloss import RWLossError, maps
+from rwloss import Regions, RWLossError, maps
 from rwloss.maps import registry
 
 BUILT_IN = ["active_contour", "boundary", "class_weighted", "rectified"]
 
 
 @pytest.fixture
-def installed(monkeypatch):
-    """Makes these entry points the installed ones."""
+def installed(monkeypatch, tmp_path):
+    """Installs packages, each given as (package, entry points, modules)."""
 
-    def install(**values):
-        entries = {name: EntryPoint(name, value, registry.GROUP) for name, value in values.items()}
-        monkeypatch.setattr(registry, "_entries", lambda: entries)
+    def install(*packages):
+        for package, names, modules in packages:
+            plug_ins.install(tmp_path / package, package, names, modules)
+        plug_ins.use(monkeypatch, *(tmp_path / package for package, *_ in packages))
 
     return install
 
@@ -78,34 +81,118 @@ def test_names_of_the_machinery_are_no_parameters(name):
         maps.get("rectified", **{name: "boundary"})
 
 
+def test_a_package_brings_its_maps(installed):
+    installed(("mine-maps", {"mine": "mine_maps:Mine"}, {"mine_maps": plug_ins.MINE}))
+    assert "mine" in maps.names()
+    assert {"rectified", "boundary"} <= set(maps.names())
+    expression = maps.parse("rectified + 0.5 * mine(factor=4)")
+    assert str(expression) == "rectified + 0.5 * mine(factor=4.0)"
+    assert maps.parse(str(expression)) == expression
+    regions = Regions(np.array([[[0, 1, 1]]]), 2)
+    assert maps.get("mine")(regions).true.tolist() == [[[-2, -2, -4]]]
+    assert maps.origin("mine") == "mine_maps:Mine of mine-maps 1.0"
+    assert maps.revision(maps.load("mine")) == "mine-maps 1.0"
+
+
+def test_built_ins_say_where_they_come_from():
+    assert maps.origin("boundary").startswith("rwloss.maps.boundary:Boundary of rwloss ")
+    assert registry.is_built_in("boundary")
+    assert {maps.revision(maps.load(name)) for name in maps.names()} == {""}
+
+
 def test_listing_imports_nothing(installed):
-    installed(mine="there.is.no.such.module:Mine", yours="rwloss.maps.boundary:Boundary")
-    assert maps.names() == ["mine", "yours"]
-    assert maps.load("yours") is maps.Boundary
+    installed(("mine-maps", {"mine": "mine_maps:Mine"}, {"mine_maps": "raise SystemError"}))
+    assert "mine" in maps.names()
+    assert maps.origin("mine") == "mine_maps:Mine of mine-maps 1.0"
+    assert not registry.is_built_in("mine")
 
 
-@pytest.mark.parametrize("value", ["there.is.no.such.module:Mine", "rwloss.maps.boundary:Missing"])
-def test_entry_point_that_does_not_import(installed, value):
-    installed(mine=value)
-    with pytest.raises(RWLossError, match=rf"map 'mine' \({value}\) failed to import: "):
+BROKEN = {
+    "no module": ("no_such_module:Mine", "", "ModuleNotFoundError: No module named 'no_such_mod"),
+    "no such name": ("broken:Missing", "", "AttributeError: .*Missing"),
+    "its import": ("broken:Mine", "import no_such_module", "ModuleNotFoundError: .*'no_such_modul"),
+    "its code": ("broken:Mine", "1 / 0", "ZeroDivisionError: division by zero"),
+    "it ends Python": ("broken:Mine", "raise SystemExit(3)", "SystemExit: 3"),
+    "its syntax": ("broken:Mine", "def Mine(", "SyntaxError: "),
+}
+
+
+@pytest.mark.parametrize(("target", "module", "message"), BROKEN.values(), ids=BROKEN)
+def test_a_broken_package_is_named_and_stops_no_other(installed, target, module, message):
+    installed(
+        ("broken-maps", {"broken": target}, {"broken": module}),
+        ("mine-maps", {"mine": "mine_maps:Mine"}, {"mine_maps": plug_ins.MINE}),
+    )
+    assert maps.parse("mine + rectified").is_static
+    with pytest.raises(
+        RWLossError,
+        match=rf"map 'broken' \({target} of broken-maps 1.0\) failed to import: {message}",
+    ) as caught:
+        maps.load("broken")
+    assert caught.value.__cause__ is not None
+    with pytest.raises(RWLossError, match=r"column 8: map 'broken' .*broken-maps"):
+        maps.parse("mine + broken")
+
+
+FROZEN = r"put @dataclass\(frozen=True\) above the class"
+NAME = "name: expected a name of letters, digits and _ that means nothing else in expressions, got "
+NO_GENERATORS = {
+    "a function": (
+        "json:loads",
+        "",
+        r"is a plain function: put @maps.register\('loads'\) above it",
+    ),
+    "another class": ("json:JSONDecoder", "", "is not a subclass of maps.MapGenerator"),
+    "a number": ("wrong:Mine", "Mine = 3", "is not a subclass of maps.MapGenerator"),
+    "abstract": ("wrong:Mine", ("def compute", "def computed"), "is abstract: it lacks compute"),
+    "no dataclass": ("wrong:Mine", ("@dataclass(frozen=True)", ""), FROZEN),
+    "not frozen": ("wrong:Mine", ("(frozen=True)", "(eq=True)"), FROZEN),
+    "no name": ("wrong:Mine", ("name: ClassVar", "title: ClassVar"), NAME + "None"),
+    "a word of expressions": ("wrong:Mine", ('"mine"', '"blend"'), NAME + "'blend'"),
+    "a word of Python": ("wrong:Mine", ('"mine"', '"lambda"'), NAME + "'lambda'"),
+    "a hyphen": ("wrong:Mine", ('"mine"', '"my-map"'), NAME + "'my-map'"),
+    "two names": (
+        "wrong:Mine",
+        ('"mine"', '"yours"'),
+        "calls itself 'yours': give the entry point and the generator one name",
+    ),
+}
+
+
+@pytest.mark.parametrize(("target", "module", "message"), NO_GENERATORS.values(), ids=NO_GENERATORS)
+def test_entry_point_that_is_no_generator(installed, target, module, message):
+    if isinstance(module, tuple):
+        module = plug_ins.MINE.replace(*module)
+    installed(("wrong-maps", {"mine": target}, {"wrong": module}))
+    with pytest.raises(RWLossError, match=rf"'mine' \({target} of wrong-maps 1.0\).*{message}"):
         maps.load("mine")
 
 
-@pytest.mark.parametrize("value", ["json:loads", "json:JSONDecoder", "rwloss.maps.parser:parse"])
-def test_entry_point_that_is_no_generator(installed, value):
-    installed(mine=value)
-    with pytest.raises(RWLossError, match=rf"'mine' \({value}\) is not a subclass of maps.MapGen"):
-        maps.load("mine")
+def test_two_packages_with_one_name_are_both_named(installed):
+    installed(
+        ("a-maps", {"mine": "a_maps:Mine", "own": "a_maps:Own"}, {"a_maps": plug_ins.MINE}),
+        ("b-maps", {"mine": "b_maps:Mine"}, {"b_maps": plug_ins.MINE}),
+    )
+    for ask in (lambda: maps.load("mine"), lambda: maps.parse("rectified + mine")):
+        with pytest.raises(RWLossError, match="two maps are named 'mine': ") as caught:
+            ask()
+        assert "a_maps:Mine of a-maps 1.0" in str(caught.value)
+        assert "b_maps:Mine of b-maps 1.0" in str(caught.value)
+    # Nobody else is stopped.
+    assert {"mine", "own", "rectified"} <= set(maps.names())
+    assert maps.get("rectified") == maps.Rectified()
+    assert " and " in maps.origin("mine")
 
 
-def test_two_packages_with_one_name(monkeypatch):
-    twins = [EntryPoint("mine", f"{package}:Mine", registry.GROUP) for package in ("a", "b")]
-    monkeypatch.setattr(registry, "entry_points", lambda group: twins)
-    with pytest.raises(RWLossError, match="two maps are named 'mine': a:Mine and b:Mine"):
-        registry._entries.__wrapped__()
+def test_a_package_does_not_replace_a_built_in(installed):
+    installed(("a-maps", {"rectified": "a_maps:Mine"}, {"a_maps": plug_ins.MINE}))
+    with pytest.raises(RWLossError, match="two maps are named 'rectified'") as caught:
+        maps.load("rectified")
+    assert "rwloss.maps.rectified:Rectified of rwloss" in str(caught.value)
+    assert "a_maps:Mine of a-maps 1.0" in str(caught.value)
 
 
 def test_one_package_found_twice_is_no_clash(monkeypatch):
     twins = [EntryPoint("mine", "a:Mine", registry.GROUP)] * 2
     monkeypatch.setattr(registry, "entry_points", lambda group: twins)
-    assert list(registry._entries.__wrapped__()) == ["mine"]
+    assert registry._entries.__wrapped__() == {"mine": (twins[0],)}

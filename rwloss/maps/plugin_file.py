@@ -1,0 +1,124 @@
+"""Generators in a file of one's own, named `path/to/file.py:Name`.
+
+Such a file is a module by itself: it is read when it is named, its folder is not on the import
+path, and it leaves nothing behind. A worker process reads it again, from the same place.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import re
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from rwloss.errors import RWLossError
+
+PLACE = re.compile(r"(?P<path>[^'\"()]+?\.py):(?P<name>[^\W\d]\w*)")
+"""A place as people write it; paths with quotes or brackets have to be written in quotes."""
+
+_QUOTED_PLACE = re.compile(r"(?P<path>.+\.py):(?P<name>[^\W\d]\w*)", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a generator class stands: an absolute path, the name in the file, and its bytes."""
+
+    path: Path
+    name: str
+    sha256: str
+
+    def __str__(self) -> str:
+        """As `maps.get` and `file(...)` read it: relative to the current folder if it lies there.
+
+        What is written down is then the same for everyone who works in a copy of that folder.
+        """
+        return f"{shown(self.path)}:{self.name}"
+
+
+def is_place(text: str) -> bool:
+    """Whether this is no name but a place in a file.
+
+    >>> is_place("maps/mine.py:Mine"), is_place("rectified")
+    (True, False)
+    """
+    return _QUOTED_PLACE.fullmatch(text) is not None
+
+
+def split_place(text: str) -> tuple[Path, str]:
+    """Absolute path and name. A relative path counts from the current folder."""
+    found = _QUOTED_PLACE.fullmatch(text)
+    if found is None:
+        raise RWLossError(f"expected a place such as 'path/to/file.py:Name', got {text!r}")
+    return Path(os.path.abspath(found["path"])), found["name"]
+
+
+def shown(path: Path) -> str:
+    """A path as text: relative to the current folder if it lies there, else absolute."""
+    here = Path.cwd()
+    return (path.relative_to(here) if path.is_relative_to(here) else path).as_posix()
+
+
+def load_module(path: Path) -> ModuleType:
+    """The module of a file, run once for each content.
+
+    Raises RWLossError that names the file, for one that is not there or does not run.
+    """
+    try:
+        source = path.read_bytes()
+    except OSError as error:
+        raise RWLossError(
+            f"no file {shown(path)!r} to load a map from: {error.strerror}"
+        ) from error
+    digest = hashlib.sha256(source).hexdigest()
+    name = _module_name(path, digest)
+    known = sys.modules.get(name)
+    if known is not None:
+        return known
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name], _LOADED[name] = module, (path, digest)
+    try:
+        # Not through the loader: its cache of byte code takes a file that was changed within a
+        # second for the old one, and would be written into a folder that is not ours.
+        exec(compile(source, str(path), "exec", dont_inherit=True), vars(module))
+    except (Exception, SystemExit) as error:
+        del sys.modules[name], _LOADED[name]
+        raise RWLossError(
+            f"{shown(path)} failed to load: {type(error).__name__}: {error}"
+        ) from error
+    return module
+
+
+def place_of(generator: type[Any]) -> Place | None:
+    """Where a class stands, if it was loaded from a file by its path; else None."""
+    if generator.__module__ not in _LOADED:
+        return None
+    path, digest = _LOADED[generator.__module__]
+    return Place(path, generator.__qualname__, digest)
+
+
+def empty_instance(place: Place) -> object:
+    """An instance without its fields, for pickle to fill. A worker process loads the file for it.
+
+    Raises RWLossError where the file is no longer what it was.
+    """
+    found: Any = sys.modules.get(_module_name(place.path, place.sha256)) or load_module(place.path)
+    for name in place.name.split("."):
+        found = getattr(found, name, None)
+    if not isinstance(found, type) or place_of(found) != place:
+        raise RWLossError(f"{place} changed while it was in use: start again")
+    return object.__new__(found)
+
+
+def _module_name(path: Path, sha256: str) -> str:
+    return f"rwloss_file_{hashlib.sha256(f'{path}:{sha256}'.encode()).hexdigest()[:20]}"
+
+
+_LOADED: dict[str, tuple[Path, str]] = {}
+"""Path and SHA-256 of each file that was loaded, by the name of its module."""

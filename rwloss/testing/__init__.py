@@ -1,0 +1,29 @@
+"""The conformance kit: what must be true of any map, for the built-ins and for your own.
+
+    from rwloss.testing import parametrize_with_map_checks
+
+    @parametrize_with_map_checks([MyMap(), MyMap(tau_mm=2.0)])
+    def test_my_map(generator, check):
+        check(generator)
+
+Each check is a function of a generator that raises AssertionError; its message holds what was
+expected, what came, and a small input that shows it. Nothing here needs pytest but that decorator.
+"""
+
+from rwloss.testing.closed_forms import ClosedForm as ClosedForm
+from rwloss.testing.closed_forms import closed_forms as closed_forms
+from rwloss.testing.kit import CHECKS as CHECKS
+from rwloss.testing.kit import CheckResult as CheckResult
+from rwloss.testing.kit import map_checks as map_checks
+from rwloss.testing.kit import parametrize_with_map_checks as parametrize_with_map_checks
+from rwloss.testing.kit import run_map_checks as run_map_checks
+
+__all__ = [
+    "CHECKS",
+    "CheckResult",
+    "ClosedForm",
+    "closed_forms",
+    "map_checks",
+    "parametrize_with_map_checks",
+    "run_map_checks",
+]

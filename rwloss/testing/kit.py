@@ -1,0 +1,173 @@
+"""Which checks a generator has to pass, and running them, with pytest or without."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+from rwloss.errors import RWLossError
+from rwloss.maps.dynamic import LossTerm
+from rwloss.maps.generator import MapGenerator
+from rwloss.maps.plugin_file import place_of
+from rwloss.maps.registry import names
+from rwloss.spelling import nearest
+from rwloss.testing import contract, geometry, invariance, promises
+
+if TYPE_CHECKING:
+    import pytest
+
+Check: TypeAlias = Callable[..., None]
+KnownFailures: TypeAlias = Mapping[str, str] | Callable[[MapGenerator], Mapping[str, str]]
+"""Reasons by name of the check, for all generators or for each."""
+
+CHECKS: dict[str, Check] = {
+    check.__name__: check
+    for check in (
+        promises.check_tags,
+        contract.check_text,
+        contract.check_pickle,
+        geometry.check_half_space,
+        geometry.check_slab,
+        geometry.check_ball,
+        geometry.check_single_voxel,
+        contract.check_edge_cases,
+        contract.check_finite,
+        contract.check_ignored_voxels,
+        contract.check_label_types,
+        contract.check_determinism,
+        contract.check_input_untouched,
+        contract.check_batch_is_single,
+        contract.check_numpy_is_torch,
+        invariance.check_flips,
+        invariance.check_quarter_turns,
+        invariance.check_axis_order,
+        invariance.check_crops,
+        invariance.check_relabelling,
+        invariance.check_spacing_scale,
+        promises.check_stable,
+        promises.check_never_below_zero,
+        promises.check_minimum,
+    )
+}
+"""Every check by its name: a function of a generator and, if you like, a number of classes."""
+
+
+def _promises(*all_of: str) -> Callable[[MapGenerator], bool]:
+    return lambda generator: generator.tags.commutes_with >= set(all_of)
+
+
+_ONLY_FOR: dict[str, Callable[[MapGenerator], bool]] = {
+    "check_text": lambda generator: (
+        generator.name in names() or place_of(type(generator)) is not None
+    ),
+    "check_ball": lambda generator: bool(generator.tags.commutes_with & {"flip", "rot90"}),
+    "check_single_voxel": _promises("flip"),
+    "check_flips": _promises("flip"),
+    "check_quarter_turns": _promises("rot90"),
+    "check_axis_order": _promises("flip", "rot90"),
+    "check_crops": _promises("crop"),
+    "check_spacing_scale": lambda generator: invariance.power_of_mm(generator.unit) is not None,
+    "check_stable": lambda generator: generator.tags.stable,
+    "check_never_below_zero": lambda generator: not generator.tags.signed,
+    "check_minimum": lambda generator: isinstance(generator, LossTerm),
+}
+"""Checks that not every generator has to pass, with those that have to."""
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """What became of one check. known: it failed, as was said; message: why it failed."""
+
+    name: str
+    state: Literal["passed", "failed", "known"]
+    message: str = ""
+
+
+def map_checks(generator: MapGenerator, *, num_classes: int = 4) -> Iterator[tuple[str, Check]]:
+    """Names and checks that this generator has to pass, by its tags and its kind.
+
+    num_classes: of the inputs, 3 or more; give that of a generator that is for one number only.
+
+    >>> from rwloss import maps
+    >>> "check_crops" in dict(map_checks(maps.Rectified()))
+    False
+    """
+    if not isinstance(generator, MapGenerator):
+        raise RWLossError(f"expected a generator such as MyMap(), got {generator!r}")
+    if num_classes < 3:
+        raise RWLossError(f"expected num_classes of 3 or more, got {num_classes}")
+    for name, check in CHECKS.items():
+        if name not in _ONLY_FOR or _ONLY_FOR[name](generator):
+            yield name, partial(check, num_classes=num_classes)
+
+
+def run_map_checks(
+    generator: MapGenerator, known_failures: KnownFailures | None = None, *, num_classes: int = 4
+) -> list[CheckResult]:
+    """Run all checks of a generator; none stops the others.
+
+    known_failures: reasons by name of the check. Such a check has to fail: a reason that is no
+    longer true is a failure too.
+
+    >>> from rwloss import maps
+    >>> {result.state for result in run_map_checks(maps.ActiveContour())}
+    {'passed'}
+    """
+    known = _known(known_failures, generator)
+    results = []
+    for name, check in map_checks(generator, num_classes=num_classes):
+        try:
+            check(generator)
+        except AssertionError as error:
+            state: Literal["failed", "known"] = "known" if name in known else "failed"
+            results.append(CheckResult(name, state, str(error)))
+        else:
+            if name in known:
+                message = f"known to fail ({known[name]}), but it passes: take it out of the list"
+                results.append(CheckResult(name, "failed", message))
+            else:
+                results.append(CheckResult(name, "passed"))
+    return results
+
+
+def parametrize_with_map_checks(
+    generators: Iterable[MapGenerator],
+    known_failures: KnownFailures | None = None,
+    *,
+    num_classes: int = 4,
+) -> pytest.MarkDecorator:
+    """For a test function of (generator, check): a test for each generator and each of its checks.
+
+    known_failures: reasons by name of the check, or a function that gives them for a generator;
+    such a check has to fail (a strict xfail).
+    """
+    import pytest
+
+    def marks(generator: MapGenerator, name: str) -> list[pytest.MarkDecorator]:
+        reason = _known(known_failures, generator).get(name)
+        if reason is None:
+            return []
+        return [pytest.mark.xfail(reason=reason, strict=True, raises=AssertionError)]
+
+    return pytest.mark.parametrize(
+        ("generator", "check"),
+        [
+            pytest.param(generator, check, id=f"{generator}-{name}", marks=marks(generator, name))
+            for generator in generators
+            for name, check in map_checks(generator, num_classes=num_classes)
+        ],
+    )
+
+
+def _known(known_failures: KnownFailures | None, generator: MapGenerator) -> Mapping[str, str]:
+    if known_failures is None:
+        return {}
+    known = known_failures(generator) if callable(known_failures) else known_failures
+    for name, reason in known.items():
+        if name not in CHECKS:
+            raise RWLossError(f"known_failures: there is no {name!r}{nearest(name, CHECKS)}")
+        if not reason:
+            raise RWLossError(f"known_failures: {name} needs its reason")
+    return known

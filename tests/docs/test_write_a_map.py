@@ -1,0 +1,91 @@
+"""docs/write-a-map.md does what it says: its files are written, its commands run, in order.
+
+A block marked `py` begins with the name of its file. Each line of a block marked `bash` is a
+command; a block marked `text` right after it is what it prints.
+"""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import rwloss
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "write-a-map.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", PAGE, flags=re.DOTALL | re.MULTILINE)
+PROGRAMS = {
+    "python": [sys.executable],
+    "rwloss": [sys.executable, "-c", "import sys; from rwloss.cli import main; sys.exit(main())"],
+}
+
+
+@pytest.fixture(scope="module")
+def printed(tmp_path_factory):
+    """The folder that someone who follows the page ends up with, and what each command printed."""
+    folder = tmp_path_factory.mktemp("page")
+    (folder / "samples").symlink_to(ROOT / "samples", target_is_directory=True)
+    found = {}
+    for language, content in BLOCKS:
+        if language == "py":
+            name = content.splitlines()[0].removeprefix("# ")
+            assert name.endswith(".py")
+            (folder / name).write_text(content)
+        elif language == "bash":
+            for line in content.splitlines():
+                found[line] = run(folder, line)
+    return folder, found
+
+
+def run(folder, line):
+    program, *arguments = shlex.split(line)
+    done = subprocess.run(
+        [*PROGRAMS[program], *arguments],
+        cwd=folder,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=240,
+    )
+    assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
+    return done.stdout
+
+
+def output(printed, beginning):
+    [found] = [out for line, out in printed[1].items() if line.startswith(beginning)]
+    return found
+
+
+def test_ten_lines():
+    [block] = [content for _, content in BLOCKS if content.startswith("# my_map.py")]
+    lines = [line for line in block.splitlines() if line and not line.startswith("#")]
+    assert len(lines) <= 10
+
+
+def test_it_is_shown(printed):
+    out = output(printed, "rwloss maps")
+    assert "tau_mm: float = 3.0" in out
+    assert "From: my_map.py:soft_depth" in out
+
+
+def test_a_store_was_made(printed):
+    folder, _ = printed
+    store = rwloss.store.open(folder / "out")
+    assert store.expression == "file('my_map.py:soft_depth', tau_mm=6.0)"
+    assert len(store) == 24
+
+
+def test_training_prints_what_the_page_shows(printed):
+    index = BLOCKS.index(("bash", "python train.py\n"))
+    language, shown = BLOCKS[index + 1]
+    assert language == "text"
+    assert output(printed, "python train.py") == shown
+
+
+def test_the_kit_passes(printed):
+    assert re.search(r"\d\d passed in", output(printed, "python -m pytest"))

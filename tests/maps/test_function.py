@@ -1,0 +1,250 @@
+"""Generators from functions: the signature is the list of parameters."""
+
+from __future__ import annotations
+
+import dataclasses
+import pickle
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import numpy as np
+import pytest
+from annotated_types import Gt
+
+from rwloss import RWLossError, RWMap, maps, testing
+from rwloss.maps import registry
+
+if TYPE_CHECKING:
+    from rwloss import Regions as OnlyForTypeCheckers
+
+
+@pytest.fixture(autouse=True)
+def forgotten(monkeypatch):
+    """What a test registers is gone after it."""
+    monkeypatch.setattr(registry, "_registered", dict(registry._registered))
+
+
+def flat_map(regions, true, other=1.0):
+    return RWMap.compact(
+        regions.labels, regions.num_classes, regions.full(true), regions.full(other)
+    )
+
+
+TAGS = maps.MapTags(
+    stable=True, unit="unitless", commutes_with=frozenset({"flip", "rot90", "crop"})
+)
+
+
+@maps.register("flat_for_tests", tags=TAGS, citation="Nobody, 2026")
+def flat(
+    regions: OnlyForTypeCheckers,
+    depth: Annotated[float, Gt(0)],
+    form: Literal["low", "high"] = "low",
+    *,
+    other: float | None = None,
+) -> RWMap:
+    """Minus `depth` at the true class.
+
+    The second paragraph.
+    """
+    return flat_map(regions, -depth if form == "low" else -2 * depth, other or 1.0)
+
+
+# Not known to the process: the tests of names would count it.
+del registry._registered["flat_for_tests"]
+
+
+def test_it_is_a_generator_class_like_any_other():
+    assert issubclass(flat, maps.MapGenerator)
+    assert dataclasses.is_dataclass(flat)
+    assert flat.__doc__.startswith("Minus `depth` at the true class.\n\nThe second")
+    assert (flat.__module__, flat.__qualname__) == (__name__, "flat")
+    assert (flat.name, flat.tags, flat.citation) == ("flat_for_tests", TAGS, "Nobody, 2026")
+    assert maps.parameters(flat) == {
+        "depth": Annotated[float, Gt(0)],
+        "form": Literal["low", "high"],
+        "other": float | None,
+    }
+    assert flat(2).depth == 2.0
+    assert flat(2) == flat(depth=2.0, form="low") != flat(3)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        flat(2).depth = 3
+
+
+def test_text_reads_back():
+    registry.add(flat)
+    assert str(flat(2, other=3)) == "flat_for_tests(depth=2.0, other=3.0)"
+    assert maps.parse("2 * flat_for_tests(depth=2, form='high')") == 2 * flat(2, "high")
+    assert maps.get("flat_for_tests", depth=1) == flat(1)
+    assert "flat_for_tests" in maps.names()
+    assert maps.origin("flat_for_tests").endswith("test_function.py:flat")
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({}, r"flat_for_tests needs depth: flat_for_tests\(depth=...\)"),
+        ({"depth": "deep"}, "flat_for_tests.depth='deep'.: Input should be a valid number"),
+        ({"depth": -1}, "flat_for_tests.depth=-1.: Input should be greater than 0"),
+        ({"depth": 1, "form": "lo"}, "Input should be 'low' or 'high'"),
+        ({"dept": 1}, "no parameter 'dept': did you mean 'depth'.*it has: depth, form, other"),
+        ({"depth": 1, "regions": 2}, "no parameter 'regions'"),
+    ],
+    ids=str,
+)
+def test_parameters_are_checked(given, message):
+    registry.add(flat)
+    with pytest.raises(RWLossError, match=message):
+        maps.get("flat_for_tests", **given)
+    text = ", ".join(f"{name}={value!r}" for name, value in given.items())
+    with pytest.raises(RWLossError, match=message):
+        maps.parse(f"flat_for_tests({text})")
+
+
+def test_it_travels_by_name():
+    assert pickle.loads(pickle.dumps(flat(2))) == flat(2)
+
+
+@testing.parametrize_with_map_checks([flat(2), flat(1, "high", other=0.5)])
+def test_it_passes_the_kit(generator, check):
+    check(generator)
+
+
+def test_the_map_is_checked_like_any_other():
+    @maps.register("nan_for_tests")
+    def broken(regions):
+        return flat_map(regions, np.nan)
+
+    failed = [r.message for r in testing.run_map_checks(broken()) if "not finite" in r.message]
+    assert failed
+
+
+# --- Signatures that are refused
+
+
+def by_many(regions, *depths: float):
+    pass
+
+
+def by_any(regions, **depths: float):
+    pass
+
+
+def by_place(regions, depth: float, /):
+    pass
+
+
+def without_regions():
+    pass
+
+
+def regions_by_name(*, regions):
+    pass
+
+
+def without_type(regions, depth=1.0):
+    pass
+
+
+def of_unknown_type(regions, depth: flaot = 1.0):  # noqa: F821
+    pass
+
+
+def with_a_word_of_maps(regions, unit: float = 1.0):
+    pass
+
+
+def with_another(regions, name: str = "x"):
+    pass
+
+
+def with_a_list(regions, depths: list[float] = []):  # noqa: B006
+    pass
+
+
+REFUSED = [
+    (by_many, r"\*depths: .*float.* can't be a parameter of a map: each has a name and a type"),
+    (by_any, r"\*\*depths: .*float.* can't be a parameter"),
+    (by_place, "depth: .*float.* can't be a parameter"),
+    (without_regions, "expected the regions as the first argument"),
+    (regions_by_name, "expected the regions as the first argument"),
+    (without_type, "depth has no type: write depth: float, or what it is"),
+    (of_unknown_type, "can't be read .name 'flaot' is not defined.: import it"),
+    (with_a_word_of_maps, "'unit' means something else on every map: rename the parameter"),
+    (with_another, "'name' means something else on every map"),
+    (with_a_list, "mutable default <class 'list'> for field depths"),
+]
+
+
+@pytest.mark.parametrize(("function", "message"), REFUSED, ids=lambda v: getattr(v, "__name__", ""))
+def test_signature_that_is_refused(function, message):
+    with pytest.raises(RWLossError, match=rf"test_function:{function.__name__}: .*{message}"):
+        maps.register("refused")(function)
+    assert "refused" not in maps.names()
+
+
+@pytest.mark.parametrize(
+    "name", ["my-map", "1st", "", "a b", "class", "file", "blend", "with_link"]
+)
+def test_name_that_no_expression_could_hold(name):
+    with pytest.raises(RWLossError, match="name: expected a name of letters, digits and _"):
+        maps.register(name)(lambda regions: None)
+
+
+def test_wrong_use_of_the_decorator():
+    with pytest.raises(RWLossError, match=r'write @maps.register\("name"\)'):
+        maps.register(flat_map)
+    with pytest.raises(RWLossError, match=r"is for functions, got <class .*: a class needs no"):
+        maps.register("rectified_too")(maps.Rectified)
+
+
+def test_type_that_cannot_be_checked():
+    @maps.register("of_arrays_for_tests")
+    def of_arrays(regions, weights: object = None, place: np.ndarray = None):
+        pass
+
+    with pytest.raises(RWLossError, match=r"parameter place has the type .*ndarray.*, which can't"):
+        of_arrays()
+
+
+# --- Two with one name
+
+
+def made_by(function, module="some.module"):
+    function.__module__ = module
+    return maps.register("twice_for_tests")(function)
+
+
+def test_another_function_of_that_name_is_an_error_that_names_both():
+    def first(regions):
+        pass
+
+    def second(regions):
+        pass
+
+    made_by(first)
+    with pytest.raises(RWLossError, match="two maps are named 'twice_for_tests'") as caught:
+        made_by(second)
+    assert "some.module:" in str(caught.value)
+    assert ".first and " in str(caught.value)
+    assert ".second: rename one" in str(caught.value)
+    assert maps.load("twice_for_tests").__qualname__.endswith("first")
+
+
+def test_the_same_function_again_takes_its_place():
+    def again(regions):
+        pass
+
+    first, second = made_by(again), made_by(again)
+    assert first is not second
+    assert maps.load("twice_for_tests") is second
+
+
+def test_a_name_of_a_package_is_taken():
+    with pytest.raises(RWLossError, match="two maps are named 'rectified'") as caught:
+        maps.register("rectified")(without_type_at_all)
+    assert "rwloss.maps.rectified:Rectified of rwloss" in str(caught.value)
+    assert "test_function.py:without_type_at_all" in str(caught.value)
+
+
+def without_type_at_all(regions):
+    pass

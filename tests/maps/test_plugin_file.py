@@ -1,0 +1,285 @@
+"""Generators in a file: `path/to/file.py:Name`, here, in workers, and in a store's text."""
+
+import copy
+import hashlib
+import os
+import pickle
+import subprocess
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+
+import numpy as np
+import plug_ins
+import pytest
+
+from rwloss import Regions, RWLossError, maps, testing
+from rwloss.maps import registry
+
+FILE = (
+    plug_ins.MINE
+    + '''
+
+@maps.register("mine_too")
+def mine_too(regions, factor: float = 1.0):
+    """Minus the depth at the true class, 0 elsewhere."""
+    true = -factor * regions.depth_mm
+    return RWMap.compact(regions.labels, regions.num_classes, true, regions.full(0.0))
+
+
+Rectified, number = maps.Rectified, 3
+
+
+def plain(regions):
+    return None
+'''
+)
+REGIONS = Regions(np.array([[[0, 1, 1]]]), 2)
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    """The current folder, with the file in `lib`."""
+    monkeypatch.setattr(registry, "_registered", {})
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib" / "my_maps.py").write_text(FILE)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "lib/my_maps.py:Mine(factor=3)",
+        "file('lib/my_maps.py:Mine', factor=3)",
+        'file("./lib/../lib/my_maps.py:Mine", factor=3)',
+        " lib/my_maps.py:Mine( factor = 3.0, ) ",
+        "1 * file('lib/my_maps.py:Mine', factor=3)",
+    ],
+)
+def test_equivalent_spellings(text):
+    mine = maps.parse(text)
+    assert mine == maps.get("lib/my_maps.py:Mine", factor=3)
+    assert str(mine) == "file('lib/my_maps.py:Mine', factor=3.0)"
+    assert maps.parse(str(mine)) == mine
+    assert mine(REGIONS).true.tolist() == [[[-3, -3, -6]]]
+
+
+@pytest.mark.parametrize(
+    ("text", "canonical"),
+    [
+        (
+            "lib/my_maps.py:Mine.stabilized().with_link(0.5)",
+            "file('lib/my_maps.py:Mine').stabilized().with_link(0.5)",
+        ),
+        ("lib/my_maps.py:mine_too * 2 - dice", "2 * file('lib/my_maps.py:mine_too') - dice"),
+        (
+            "rectified + 0.1 * file('lib/my_maps.py:mine_too', factor=2)",
+            "rectified + 0.1 * file('lib/my_maps.py:mine_too', factor=2.0)",
+        ),
+        (
+            "blend(dice, file('lib/my_maps.py:Mine'))",
+            "blend(dice, file('lib/my_maps.py:Mine'), schedule='rebalance')",
+        ),
+        (
+            "blend('dice', 'lib/my_maps.py:Mine')",
+            "blend(dice, file('lib/my_maps.py:Mine'), schedule='rebalance')",
+        ),
+        ("lib/my_maps.py:Rectified(scope='component')", "rectified(scope='component')"),
+    ],
+)
+def test_files_in_expressions(text, canonical):
+    expression = maps.parse(text)
+    assert str(expression) == canonical
+    assert maps.parse(canonical) == expression
+
+
+def test_the_same_class_from_everywhere(folder, monkeypatch):
+    """The path is relative to where one is; the class is that of the file."""
+    mine = maps.get("lib/my_maps.py:Mine")
+    absolute = (folder / "lib" / "my_maps.py").as_posix()
+    assert maps.parse(f"file({absolute + ':Mine'!r})") == mine
+    monkeypatch.chdir(folder / "lib")
+    assert str(mine) == "file('my_maps.py:Mine')"
+    assert maps.parse("my_maps.py:Mine") == mine
+    elsewhere = folder / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    assert str(mine) == f"file({absolute + ':Mine'!r})"
+    assert maps.parse(str(mine)) == maps.parse("../lib/my_maps.py:Mine") == mine
+
+
+@pytest.mark.parametrize("name", ["my maps (1).py", "it's mine.py", "karten-größe.py", "a.b.py"])
+def test_any_path_reads_back(folder, name):
+    (folder / name).write_text(FILE.replace("mine", "mine_there"))
+    mine = maps.get(f"{name}:Mine")
+    assert maps.parse(str(mine)) == mine
+    assert maps.parse(f"rectified + {mine}") == maps.Rectified() + mine
+
+
+def test_nothing_is_left_behind(folder):
+    """No byte code, no name in the import path, and no module under a name that people use."""
+    path = list(sys.path)
+    maps.get("lib/my_maps.py:Mine")
+    assert [file.name for file in (folder / "lib").iterdir()] == ["my_maps.py"]
+    assert sys.path == path
+    assert "my_maps" not in sys.modules
+
+
+def test_the_name_is_known_once_the_file_is_loaded():
+    with pytest.raises(RWLossError, match="unknown map 'mine_too'"):
+        maps.get("mine_too")
+    mine = maps.get("lib/my_maps.py:mine_too")
+    assert maps.get("mine_too") == mine
+    assert str(maps.parse("mine_too")) == "file('lib/my_maps.py:mine_too')"
+
+
+# --- What is wrong with it
+
+WRONG = {
+    "no file": ("lib/none.py:Mine", "column 1: no file 'lib/none.py' .*No such file"),
+    "no name": (
+        "lib/my_maps.py:Min",
+        "lib/my_maps.py has no 'Min': did you mean 'Mine'.*; its maps",
+    ),
+    "its maps": ("lib/my_maps.py:X", "its maps are: Mine, mine_too\n"),
+    "a number": ("lib/my_maps.py:number", "lib/my_maps.py:number is not a subclass of maps.MapG"),
+    "a function": ("lib/my_maps.py:plain", r"plain function: put @maps.register\('plain'\)"),
+    "not quoted": ("dice + lib/my_maps.py:Mine", "column 8: here a file stands in quotes: file"),
+    "sign": ("-lib/my_maps.py:Mine", r"column 2: here a .* file\('lib/my_maps.py:Mine'\)"),
+    "parameter": ("lib/my_maps.py:Mine(facto=1)", "column 21: mine has no parameter 'facto'"),
+    "type": ("dice + file('lib/my_maps.py:Mine', factor='a')", "column 13: mine.factor='a'"),
+    "by place": ("lib/my_maps.py:Mine(2)", "column 21: give lib/my_maps.py:Mine's parameters by"),
+    "two places": ("file('lib/my_maps.py:Mine', 2)", "column 6: expected file.'path/to/file.py:N"),
+    "no place": ("dice + file('rectified')", "column 13: expected file.'path/to/file.py:Name'"),
+    "nothing": ("file()", "column 1: expected file"),
+    "no call": ("dice + file", "column 8: file loads a map"),
+    "a name": ("file(rectified)", "column 6: expected file"),
+    "not Python": ("file('lib/my_maps.txt:Mine')", "column 6: expected file"),
+    "an attribute": ("lib/my_maps.py:Mine.compute", "expected names of maps"),
+    "a method": ("lib/my_maps.py:Mine.compute()", "unknown method .compute"),
+}
+
+
+@pytest.mark.parametrize(("text", "message"), WRONG.values(), ids=WRONG)
+def test_errors_name_the_place(text, message):
+    with pytest.raises(RWLossError, match=message) as caught:
+        maps.parse(text)
+    assert str(caught.value).startswith("map, column ")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("import no_such_module", "ModuleNotFoundError: No module named 'no_such_module'"),
+        ("1 / 0", "ZeroDivisionError: division by zero"),
+        ("raise SystemExit(2)", "SystemExit: 2"),
+        ("def Mine(", "SyntaxError: .* was never closed"),
+        ("\0", "SyntaxError|ValueError"),
+    ],
+)
+def test_a_file_that_does_not_run_is_named(folder, text, message):
+    (folder / "broken.py").write_text(text)
+    with pytest.raises(RWLossError, match=rf"broken.py failed to load: .*{message}") as caught:
+        maps.load("broken.py:Mine")
+    assert caught.value.__cause__ is not None
+    assert maps.get("lib/my_maps.py:Mine").name == "mine"
+    (folder / "broken.py").write_text(FILE.replace('"mine', '"mended'))
+    assert maps.get("broken.py:Mine").name == "mended"
+
+
+def test_two_files_with_one_name_are_both_named(folder):
+    (folder / "other.py").write_text(FILE)
+    maps.load("lib/my_maps.py:mine_too")
+    with pytest.raises(RWLossError, match="two maps are named 'mine_too'") as caught:
+        maps.load("other.py:mine_too")
+    assert "lib/my_maps.py:mine_too (sha256 " in str(caught.value)
+    assert "other.py:mine_too (sha256 " in str(caught.value)
+
+
+def test_a_file_does_not_replace_a_built_in(folder):
+    (folder / "other.py").write_text(FILE.replace('"mine"', '"rectified"'))
+    with pytest.raises(RWLossError, match="two maps are named 'rectified'") as caught:
+        maps.load("other.py:Mine")
+    assert "rwloss.maps.rectified:Rectified of rwloss" in str(caught.value)
+    assert "other.py:Mine (sha256 " in str(caught.value)
+
+
+# --- Content
+
+
+def test_what_it_was_made_with_is_known(folder):
+    generator = maps.load("lib/my_maps.py:Mine")
+    digest = hashlib.sha256(FILE.encode()).hexdigest()
+    assert maps.revision(generator) == f"sha256:{digest}"
+    assert maps.origin("lib/my_maps.py:Mine") == f"lib/my_maps.py:Mine (sha256 {digest[:12]})"
+
+
+def test_a_changed_file_is_another_class(folder, monkeypatch):
+    """Also within the second that byte code would take for the same."""
+    before = maps.get("lib/my_maps.py:mine_too")
+    (folder / "lib" / "my_maps.py").write_text(FILE.replace("-factor", "+factor"))
+    after = maps.get("lib/my_maps.py:mine_too")
+    assert before != after
+    assert before(REGIONS).true.tolist() == [[[-1, -1, -2]]]
+    assert after(REGIONS).true.tolist() == [[[1, 1, 2]]]
+    assert maps.get("mine_too") == after
+    assert copy.deepcopy(before) == before
+    # Another process has only the file.
+    monkeypatch.delitem(sys.modules, type(before).__module__)
+    with pytest.raises(RWLossError, match=r"lib/my_maps.py:mine_too changed while it was in use"):
+        pickle.loads(pickle.dumps(before))
+
+
+# --- Worker processes
+
+
+@pytest.mark.parametrize("name", ["Mine", "mine_too"])
+def test_it_travels(name):
+    expression = maps.parse(f"rectified + 2 * file('lib/my_maps.py:{name}', factor=3)")
+    assert pickle.loads(pickle.dumps(expression)) == expression
+    assert copy.deepcopy(expression) == expression
+    for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
+        assert pickle.loads(pickle.dumps(expression, protocol)) == expression
+
+
+def test_spawned_workers_load_the_file_again():
+    """Though they never parsed the text, and in another folder."""
+    expression = maps.parse("rectified + file('lib/my_maps.py:Mine', factor=3)")
+    with ProcessPoolExecutor(
+        1, mp_context=get_context("spawn"), initializer=os.chdir, initargs=(os.sep,)
+    ) as pool:
+        found = pool.submit(expression, REGIONS).result()
+    np.testing.assert_array_equal(found.true, expression(REGIONS).true)
+
+
+@pytest.mark.parametrize("name", ["Mine(factor=3)", "mine_too(factor=3)"])
+def test_precompute_with_two_workers(folder, name):
+    labels = folder / "labels"
+    labels.mkdir()
+    for i in range(3):
+        np.save(labels / f"case_{i}.npy", np.eye(5 + i, dtype=np.uint8))
+    program = "import sys; from rwloss.cli import main; sys.exit(main())"
+    done = subprocess.run(
+        [
+            sys.executable, "-c", program, "precompute", "labels", "out",
+            "--map", f"lib/my_maps.py:{name}", "--num-classes", "2", "--jobs", "2",
+        ],
+        capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    import rwloss.store
+
+    # Whoever has the store needs no plug-in.
+    (folder / "lib" / "my_maps.py").unlink()
+    store = rwloss.store.open("out")
+    assert store.expression == f"file('lib/my_maps.py:{name.split('(')[0]}', factor=3.0)"
+    assert len(store) == 3
+    stored = store["case_0"]
+    np.testing.assert_allclose(stored.true[stored.labels == 1], -3.0, rtol=3e-4)
+
+
+def test_a_generator_of_a_file_passes_the_kit():
+    results = testing.run_map_checks(maps.get("lib/my_maps.py:Mine"))
+    assert {result.state for result in results} == {"passed"}, results
+    assert "check_text" in {result.name for result in results}

@@ -1,0 +1,178 @@
+"""Choosing and running checks: by tags and kind, with known failures, with pytest and without."""
+
+import subprocess
+import sys
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import pytest
+
+from rwloss import RWLossError, RWMap, maps, testing
+
+CROPPED = "relative to the deepest voxel"
+
+
+@dataclass(frozen=True)
+class SaysCrop(maps.Rectified):
+    """A promise that it breaks."""
+
+    name: ClassVar[str] = "says_crop"
+    tags: ClassVar[maps.MapTags] = maps.MapTags(commutes_with=frozenset({"crop"}))
+
+
+@dataclass(frozen=True)
+class OfThree(maps.MapGenerator):
+    """For three classes only."""
+
+    name: ClassVar[str] = "of_three"
+
+    def compute(self, regions):
+        if regions.num_classes != 3:
+            raise RWLossError("of_three is for 3 classes")
+        return RWMap.compact(regions.labels, 3, regions.full(0.0), regions.full(1.0))
+
+
+@dataclass(frozen=True)
+class Negative(maps.MapGenerator):
+    """Breaks its promise at every voxel."""
+
+    name: ClassVar[str] = "negative"
+    tags: ClassVar[maps.MapTags] = maps.MapTags(signed=False)
+
+    def compute(self, regions):
+        return RWMap.compact(
+            regions.labels, regions.num_classes, regions.full(-2.5), regions.full(1.0)
+        )
+
+
+def chosen(generator):
+    return {name for name, _ in testing.map_checks(generator)}
+
+
+def test_checks_follow_the_tags():
+    every = set(testing.CHECKS)
+    dynamic = {"check_minimum"}
+    assert chosen(maps.ActiveContour()) == every - dynamic
+    assert chosen(maps.Rectified()) == every - dynamic - {"check_crops", "check_never_below_zero"}
+    boundary = chosen(maps.Boundary())
+    assert boundary == chosen(maps.Rectified()) - {"check_stable"}
+    moves = {"check_flips", "check_quarter_turns", "check_axis_order"}
+    assert not chosen(maps.SkeletonRecall()) & (moves | {"check_ball", "check_single_voxel"})
+    assert "check_minimum" in chosen(maps.Dice())
+
+
+def test_text_is_checked_where_there_is_a_way_to_read_it():
+    assert "check_text" not in chosen(SaysCrop())
+    assert "check_text" in chosen(maps.Rectified())
+
+
+def test_results_without_pytest():
+    results = {result.name: result for result in testing.run_map_checks(SaysCrop())}
+    assert results.keys() == chosen(SaysCrop())
+    failed = [result for result in results.values() if result.state != "passed"]
+    assert [(result.name, result.state) for result in failed] == [("check_crops", "failed")]
+
+
+def test_a_message_has_claim_place_and_an_input_to_try():
+    [failed] = [r for r in testing.run_map_checks(Negative()) if r.state == "failed"]
+    claim, place, given = failed.message.split("\n")
+    assert claim == "negative promises signed=False"
+    assert place.startswith("  expected 0 or more, got -2.5 at image 0, class ")
+    what, _, code = given.removeprefix("  input: ").partition(", ")
+    assert what == "few voxels"
+    regions = eval(code, {"Regions": __import__("rwloss").Regions, "np": np})
+    assert (Negative()(regions).dense() < 0).any()
+
+
+def test_known_failures_have_to_fail():
+    known = {"check_crops": CROPPED}
+    states = {r.name: r.state for r in testing.run_map_checks(SaysCrop(), known)}
+    assert states["check_crops"] == "known"
+    assert set(states.values()) == {"passed", "known"}
+    by_generator = testing.run_map_checks(SaysCrop(), lambda generator: known)
+    assert {r.name: r.state for r in by_generator} == states
+
+    [gone] = [
+        r for r in testing.run_map_checks(Negative(), {"check_pickle": "why"}) if "why" in r.message
+    ]
+    assert gone.state == "failed"
+    assert gone.message == "known to fail (why), but it passes: take it out of the list"
+
+
+@pytest.mark.parametrize(
+    ("known", "message"),
+    [
+        ({"check_crop": "why"}, "there is no 'check_crop': did you mean 'check_crops'"),
+        ({"check_crops": ""}, "check_crops needs its reason"),
+    ],
+)
+def test_wrong_known_failures(known, message):
+    with pytest.raises(RWLossError, match=message):
+        testing.run_map_checks(SaysCrop(), known)
+    with pytest.raises(RWLossError, match=message):
+        testing.parametrize_with_map_checks([SaysCrop()], known)
+
+
+def test_parametrized_tests_have_readable_names_and_strict_marks():
+    mark = testing.parametrize_with_map_checks(
+        [SaysCrop(), maps.Boundary("valverde")],
+        lambda generator: {"check_crops": CROPPED} if isinstance(generator, SaysCrop) else {},
+    ).mark
+    names, params = mark.args
+    assert names == ("generator", "check")
+    by_id = {param.id: param for param in params}
+    assert len(by_id) == len(params) == len(chosen(SaysCrop())) + len(chosen(maps.Boundary()))
+    assert "boundary(convention='valverde')-check_flips" in by_id
+    marked = [param for param in params if param.marks]
+    assert [param.id for param in marked] == ["says_crop-check_crops"]
+    [xfail] = marked[0].marks
+    assert xfail.kwargs == {"reason": CROPPED, "strict": True, "raises": AssertionError}
+    generator, check = marked[0].values
+    with pytest.raises(AssertionError, match="promises 'crop'"):
+        check(generator)
+
+
+@testing.parametrize_with_map_checks(
+    [SaysCrop(scope="component")], {"check_crops": "components are cut"}
+)
+def test_as_it_is_used(generator, check):
+    check(generator)
+
+
+def test_generator_for_another_number_of_classes():
+    failed = [r for r in testing.run_map_checks(OfThree()) if r.state == "failed"]
+    assert all("raised RWLossError: of_three is for 3 classes" in r.message for r in failed)
+    assert {r.state for r in testing.run_map_checks(OfThree(), num_classes=3)} == {"passed"}
+
+
+@pytest.mark.parametrize("num_classes", [3, 5, 9])
+@pytest.mark.parametrize("generator", [maps.Rectified(), maps.Dice()], ids=str)
+def test_other_numbers_of_classes(generator, num_classes):
+    results = testing.run_map_checks(generator, num_classes=num_classes)
+    assert {r.state for r in results} == {"passed"}, results
+
+
+def test_wrong_use():
+    with pytest.raises(RWLossError, match="num_classes of 3 or more, got 2"):
+        testing.run_map_checks(maps.Rectified(), num_classes=2)
+    with pytest.raises(RWLossError, match=r"expected a generator such as MyMap\(\)"):
+        testing.run_map_checks(maps.Rectified)
+
+
+def test_it_needs_neither_pytest_nor_torch():
+    """But for the one check that compares with torch."""
+    code = """
+import sys
+from rwloss import maps, testing
+for name, check in testing.map_checks(maps.Rectified()):
+    if name != "check_numpy_is_torch":
+        check(maps.Rectified())
+        print(name)
+assert not {"pytest", "torch"} & sys.modules.keys()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert {*done.stdout.split(), "check_numpy_is_torch"} == chosen(maps.Rectified())

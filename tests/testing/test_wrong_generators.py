@@ -1,0 +1,292 @@
+"""Generators with one fault each: they fail the checks that are about that fault, and no other."""
+
+import itertools
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import pytest
+
+from rwloss import Regions, RWMap, maps, testing
+from rwloss.maps import LossTerm, MapGenerator, MapTags
+
+FLIP, MOVES = frozenset({"flip"}), frozenset({"flip", "rot90"})
+
+
+def compact(regions, true, other=None):
+    other = regions.full(1.0) if other is None else other
+    return RWMap.compact(regions.labels, regions.num_classes, true, other)
+
+
+def starts(regions, labels):
+    """1 where the voxel before, along the last axis, has another label. (b *s), float32."""
+    found = np.zeros(labels.shape, dtype=np.float32)
+    found[..., 1:] = labels[..., 1:] != labels[..., :-1]
+    xp = regions.xp
+    return xp.asarray(found)
+
+
+@dataclass(frozen=True)
+class SaysStable(maps.Boundary):
+    """Wrong classes have different values."""
+
+    name: ClassVar[str] = "says_stable"
+    tags: ClassVar[MapTags] = MapTags(stable=True, commutes_with=MOVES)
+
+
+@dataclass(frozen=True)
+class SaysCrop(maps.Rectified):
+    """Relative to the deepest voxel of the image."""
+
+    name: ClassVar[str] = "says_crop"
+    tags: ClassVar[MapTags] = MapTags(unit="unitless", commutes_with=MOVES | {"crop"})
+
+
+@dataclass(frozen=True)
+class SaysNeverBelowZero(MapGenerator):
+    """-d."""
+
+    name: ClassVar[str] = "says_never_below_zero"
+    tags: ClassVar[MapTags] = MapTags(signed=False, unit="mm", commutes_with=MOVES)
+
+    def compute(self, regions):
+        return compact(regions, -regions.depth_mm, regions.full(0.0))
+
+
+@dataclass(frozen=True)
+class SaysShear(maps.ActiveContour):
+    """A move that nobody knows."""
+
+    name: ClassVar[str] = "says_shear"
+    tags: ClassVar[MapTags] = MapTags(commutes_with=frozenset({"shear"}))
+
+
+@dataclass(frozen=True)
+class SaysFlip(MapGenerator):
+    """Looks to one side only."""
+
+    name: ClassVar[str] = "says_flip"
+    tags: ClassVar[MapTags] = MapTags(unit="unitless", commutes_with=FLIP)
+
+    def compute(self, regions):
+        return compact(regions, starts(regions, np.asarray(regions.labels)))
+
+
+@dataclass(frozen=True)
+class SaysRot90(MapGenerator):
+    """Looks along one axis only."""
+
+    name: ClassVar[str] = "says_rot90"
+    tags: ClassVar[MapTags] = MapTags(unit="unitless", commutes_with=MOVES)
+
+    def compute(self, regions):
+        labels = np.asarray(regions.labels)
+        before = np.asarray(starts(regions, labels))
+        after = np.flip(np.asarray(starts(regions, np.flip(labels, -1))), -1)
+        return compact(regions, regions.xp.asarray(before + after))
+
+
+@dataclass(frozen=True)
+class MeasuresPlace(MapGenerator):
+    """Costs more further down."""
+
+    name: ClassVar[str] = "measures_place"
+
+    def compute(self, regions):
+        xp, size = regions.xp, regions.labels.shape
+        down = xp.reshape(xp.arange(size[1], dtype=xp.float32), (1, -1, *[1] * (len(size) - 2)))
+        return compact(regions, regions.full(0.0), regions.full(1.0) + down)
+
+
+@dataclass(frozen=True)
+class OfTheBatch(MapGenerator):
+    """Divides by the deepest voxel of all images."""
+
+    name: ClassVar[str] = "of_the_batch"
+    tags: ClassVar[MapTags] = MapTags(stable=True, unit="unitless", commutes_with=MOVES)
+
+    def compute(self, regions):
+        deepest = max(float(regions.xp.max(regions.depth_mm)), 1e-6)
+        return compact(regions, -regions.depth_mm / deepest)
+
+
+@dataclass(frozen=True)
+class InPlace(MapGenerator):
+    """Turns the sign of the regions' own depth."""
+
+    name: ClassVar[str] = "in_place"
+    tags: ClassVar[MapTags] = MapTags(unit="mm", commutes_with=MOVES)
+
+    def compute(self, regions):
+        depth_mm = regions.depth_mm
+        depth_mm *= -1.0
+        return compact(regions, depth_mm, regions.full(0.0))
+
+
+@dataclass(frozen=True)
+class InVoxels(MapGenerator):
+    """Says mm and knows no spacing."""
+
+    name: ClassVar[str] = "in_voxels"
+    tags: ClassVar[MapTags] = MapTags(unit="mm", commutes_with=MOVES)
+
+    def compute(self, regions):
+        ignore = None if regions.ignored is None else -1
+        voxels = Regions(regions.labels, regions.num_classes, None, ignore).depth_mm
+        return compact(regions, -voxels, regions.full(0.0))
+
+
+@dataclass(frozen=True)
+class DividesByRest(MapGenerator):
+    """Infinite where a class fills the image."""
+
+    name: ClassVar[str] = "divides_by_rest"
+
+    def compute(self, regions):
+        xp = regions.xp
+        counts = xp.astype(regions.counts, xp.float32)
+        rest = xp.sum(counts, axis=1, keepdims=True) - counts
+        with np.errstate(divide="ignore"):
+            return compact(regions, -regions.per_voxel(1.0 / rest))
+
+
+@dataclass(frozen=True)
+class Overflows(MapGenerator):
+    """exp(d), beyond any float for coarse spacing."""
+
+    name: ClassVar[str] = "overflows"
+
+    def compute(self, regions):
+        with np.errstate(over="ignore"):
+            return compact(regions, -regions.xp.exp(regions.depth_mm))
+
+
+@dataclass(frozen=True)
+class NumpyOnly(MapGenerator):
+    """Gives NumPy values for torch labels."""
+
+    name: ClassVar[str] = "numpy_only"
+
+    def compute(self, regions):
+        values = np.zeros(regions.labels.shape, dtype=np.float32)
+        return compact(regions, values, values + 1)
+
+
+@dataclass(frozen=True)
+class Wraps(MapGenerator):
+    """Computes in the type of the labels: 2 times 128 is 0 in uint8."""
+
+    name: ClassVar[str] = "wraps"
+
+    def compute(self, regions):
+        labels = np.asarray(regions.labels)
+        return compact(regions, starts(regions, labels * np.array(128, dtype=labels.dtype)))
+
+
+@dataclass(frozen=True)
+class DislikesClassOne(MapGenerator):
+    """Class 1 is another class than 2 or 3."""
+
+    name: ClassVar[str] = "dislikes_class_one"
+
+    def compute(self, regions):
+        xp = regions.xp
+        return compact(regions, -xp.astype(regions.mask(1), xp.float32))
+
+
+CALLS = itertools.count()
+
+
+@dataclass(frozen=True)
+class Drifts(MapGenerator):
+    """A little more at each call."""
+
+    name: ClassVar[str] = "drifts"
+
+    def compute(self, regions):
+        return compact(regions, regions.full(0.0), regions.full(1 + 2e-7 * next(CALLS)))
+
+
+@dataclass(frozen=True)
+class NamedLikeAnother(maps.ActiveContour):
+    """Its text is that of another map."""
+
+    name: ClassVar[str] = "rectified"
+
+
+def in_a_function():
+    @dataclass(frozen=True)
+    class OutOfReach(maps.ActiveContour):
+        """A worker process can't import it."""
+
+        name: ClassVar[str] = "out_of_reach"
+
+    return OutOfReach()
+
+
+@dataclass(frozen=True)
+class BatchDice(LossTerm):
+    """Dice over all voxels of all images."""
+
+    name: ClassVar[str] = "batch_dice"
+    tags: ClassVar[MapTags] = MapTags(unit="unitless", commutes_with=MOVES)
+
+    def loss(self, prediction):
+        both = (prediction.probs * prediction.one_hot).sum()
+        return 1 - 2 * both / (prediction.probs.sum() + prediction.one_hot.sum() + 1e-5)
+
+
+@dataclass(frozen=True)
+class BelowItsMinimum(LossTerm):
+    """Goes down to -1, and does not say so."""
+
+    name: ClassVar[str] = "below_its_minimum"
+
+    def loss(self, prediction):
+        return -(prediction.probs * prediction.one_hot).sum() / prediction.num_counted
+
+
+@dataclass(frozen=True)
+class CountsIgnored(LossTerm):
+    """Squares the mean of all probabilities, ignored or not."""
+
+    name: ClassVar[str] = "counts_ignored"
+
+    def loss(self, prediction):
+        return (prediction.log_probs.exp().flatten(2).mean(dim=2) ** 2).mean()
+
+
+WRONG = [
+    (SaysStable(), {"check_stable"}),
+    (SaysCrop(), {"check_crops"}),
+    (SaysNeverBelowZero(), {"check_never_below_zero"}),
+    (SaysShear(), {"check_tags"}),
+    (SaysFlip(), {"check_flips", "check_ball", "check_single_voxel"}),
+    (SaysRot90(), {"check_quarter_turns", "check_axis_order", "check_ball"}),
+    (MeasuresPlace(), {"check_half_space", "check_slab"}),
+    (OfTheBatch(), {"check_batch_is_single"}),
+    (InPlace(), {"check_input_untouched"}),
+    (InVoxels(), {"check_spacing_scale"}),
+    (DividesByRest(), {"check_edge_cases"}),
+    (Overflows(), {"check_finite"}),
+    (NumpyOnly(), {"check_numpy_is_torch"}),
+    (Wraps(), {"check_label_types"}),
+    (DislikesClassOne(), {"check_relabelling"}),
+    (Drifts(), {"check_determinism"}),
+    (NamedLikeAnother(), {"check_text"}),
+    (in_a_function(), {"check_pickle"}),
+    (BatchDice(), {"check_batch_is_single"}),
+    (BelowItsMinimum(), {"check_minimum"}),
+    (CountsIgnored(), {"check_ignored_voxels"}),
+]
+
+
+@pytest.mark.parametrize(("generator", "wanted"), WRONG, ids=lambda value: type(value).__name__)
+def test_it_fails_the_checks_of_its_fault_and_no_other(generator, wanted):
+    results = testing.run_map_checks(generator)
+    failed = {result.name: result.message for result in results if result.state == "failed"}
+    assert failed.keys() == wanted, failed
+
+
+def test_every_check_can_fail():
+    assert set().union(*(checks for _, checks in WRONG)) == set(testing.CHECKS)
