@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from rwloss._version import __version__
+from rwloss.cli.check import check
 from rwloss.cli.demo import demo
 from rwloss.cli.maps import maps
 from rwloss.cli.precompute import precompute
@@ -23,7 +24,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (precompute, maps, show, demo):
+for command in (precompute, maps, check, show, demo):
     app.command()(command)
 
 

@@ -52,8 +52,8 @@ def draw(
     path = Path(path)
     file_format = check_output(path)
     labels = np.asarray(labels)
-    num_classes = _check(labels, rwmaps, image)
-    spacing = _checked_spacing(spacing_mm, labels.ndim)
+    num_classes = check_arrays(labels, rwmaps, image)
+    spacing = checked_spacing(spacing_mm, labels.ndim)
     known = np.where((labels >= 0) & (labels < num_classes), labels.astype(np.int32), -1)
     view = choose_view(known, spacing, affine, axis, slice_index)
     picture = Picture(
@@ -74,7 +74,9 @@ def draw(
     write(path, render(picture, file_format))
 
 
-def _check(labels: NDArray[Any], rwmaps: Mapping[str, RWMap], image: NDArray[Any] | None) -> int:
+def check_arrays(
+    labels: NDArray[Any], rwmaps: Mapping[str, RWMap], image: NDArray[Any] | None
+) -> int:
     """The number of classes that all maps share."""
     if labels.ndim not in {2, 3} or labels.size == 0 or labels.dtype.kind not in "biu":
         raise RWLossError(
@@ -98,7 +100,8 @@ def _check(labels: NDArray[Any], rwmaps: Mapping[str, RWMap], image: NDArray[Any
     return numbers.pop()
 
 
-def _checked_spacing(spacing_mm: Sequence[float] | None, axes: int) -> tuple[float, ...]:
+def checked_spacing(spacing_mm: Sequence[float] | None, axes: int) -> tuple[float, ...]:
+    """Voxel spacing in mm, 1 by default."""
     spacing = (1.0,) * axes if spacing_mm is None else tuple(float(mm) for mm in spacing_mm)
     if len(spacing) != axes or not all(0 < mm < np.inf for mm in spacing):
         raise RWLossError(f"expected {axes} spacings above 0 mm, one an axis, got {spacing_mm!r}")

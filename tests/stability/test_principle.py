@@ -69,7 +69,7 @@ def test_nothing_counts(kind):
     assert fractions(report) == (0, 0, 0)
 
 
-# --- The tolerance is a share of the largest value
+# --- The tolerance is a share of a voxel's own size, or of the usual size in the map
 
 
 @pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
@@ -80,15 +80,27 @@ def test_tolerance_is_relative(kind, scale):
     assert stability.check(one_row(kind, wrong, [0, 0])).violating == 1
 
 
+def test_one_huge_value_makes_no_other_voxel_flat(kind):
+    """Class weights of a rare lesion, and 1 / p of cross-entropy, span many powers of ten."""
+    values = [(0, 3e-4, 3e-4)] * 5 + [(3e-4, 0, 1e-4)] + [(-5e3, 0, 0)]
+    report = stability.check(one_row(kind, values, [0] * 7))
+    assert fractions(report) == (6 / 7, 0, 1 / 7)
+
+
+def test_a_voxel_of_nothing_but_rounding_is_flat(kind):
+    values = [(0, 1, 1)] * 4 + [(1e-8, -1e-8, 2e-8)]
+    assert fractions(stability.check(one_row(kind, values, [0] * 5))) == (0.8, 0.2, 0)
+
+
 @few
 @given(some_labels(), dtypes, kinds)
 def test_scale_and_constants_change_nothing(case, dtype, kind):
     labels, num_classes, rng = case
     rwmap = random_map(labels, num_classes, "dense", rng, dtype, kind).stabilized()
-    report = stability.check(rwmap)
-    assert stability.check(1024 * rwmap) == report
+    report = fractions(stability.check(rwmap))
+    assert fractions(stability.check(1024 * rwmap)) == report
     dense = RWMap.from_dense(rwmap.labels, rwmap.dense())
-    assert stability.check(dense) == report
+    assert fractions(stability.check(dense)) == report
 
 
 @few

@@ -1,0 +1,135 @@
+"""A picture of where a map pushes the wrong way, in the slice of a case where it does so most."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rwloss.pictures.draw import check_arrays, checked_spacing
+from rwloss.pictures.layout import render
+from rwloss.pictures.output import check_output, write
+from rwloss.pictures.picture import MAX_CLASSES, Picture, Row
+from rwloss.pictures.view import View, choose_view
+from rwloss.rwmap import RWMap
+from rwloss.stability.pushes import by_class, pushes
+from rwloss.stability.wording import percent
+
+
+@dataclass(frozen=True)
+class PushPicture(Picture):
+    """The same sheet, with pushes in place of map values. probs: what they are called."""
+
+    probs: str = ""
+
+    @property
+    def note(self) -> str:
+        """What the colours mean."""
+        parts = [
+            f"What a step of gradient descent would do wrong at {self.probs} probabilities. Red: "
+            "the logit of this class is pushed up where the class is wrong; blue: it is pushed "
+            "down where the class is true; white: no push, or the right way. Scale: the largest "
+            "push of the map in this slice, of whatever direction, is 1. Lines: borders of the "
+            "classes."
+        ]
+        if len(self.names) > MAX_CLASSES:
+            parts.append(
+                f"{MAX_CLASSES} of {len(self.names)} classes: those with the most voxels here."
+            )
+        return " ".join([*parts, self.slice_text]).strip()
+
+
+def draw_wrong_pushes(
+    labels: NDArray[np.integer[Any]],
+    rwmaps: Mapping[str, RWMap],
+    path: str | Path,
+    *,
+    given: NDArray[np.floating[Any]] | None = None,
+    probs: str = "uniform",
+    image: NDArray[Any] | None = None,
+    class_names: Sequence[str] = (),
+    spacing_mm: Sequence[float] | None = None,
+    affine: NDArray[Any] | None = None,
+    title: str | None = None,
+) -> None:
+    """Write one picture of a case: image, labels, and a row of wrong-way pushes for each map.
+
+    labels: (*s), 2-D or 3-D; values outside 0..K-1 are ignored voxels, drawn grey.
+    rwmaps: by the text above their row; NumPy arrays, labels (1 *s), all of one K.
+    path: .png, .pdf or .svg; an existing file is replaced whole, and kept if anything fails.
+    given: probabilities (1 k *s) at which the gradient is taken, None for uniform ones; probs:
+    what they are called. The others are those of `draw`.
+
+    Of a volume it shows the slice across the axis of the largest spacing in which the largest
+    share of the maps' pushes goes the wrong way; where none does, the slice with the most classes.
+    Raises RWLossError as `draw` does.
+    """
+    path = Path(path)
+    file_format = check_output(path)
+    labels = np.asarray(labels)
+    num_classes = check_arrays(labels, rwmaps, image)
+    spacing = checked_spacing(spacing_mm, labels.ndim)
+    known = np.where((labels >= 0) & (labels < num_classes), labels.astype(np.int32), -1)
+    view = choose_view(known, spacing, affine, None, None)
+    shares = {text: _shares(rwmap, given, view.axis) for text, rwmap in rwmaps.items()}
+    if view.axis is not None:
+        by_slice = np.sum(
+            [wrong / max(float(push.sum()), 1e-30) for wrong, push in shares.values()], axis=0
+        )
+        worst = int(np.argmax(by_slice))
+        if by_slice[worst] > 0:
+            view = choose_view(known, spacing, affine, view.axis, worst)
+    picture = PushPicture(
+        labels=view.cut(known),
+        image=None if image is None else view.cut(np.asarray(image)),
+        rows=tuple(
+            Row(_heading(text, *shares[text], view.index), _wrong(rwmap, given, view), "")
+            for text, rwmap in rwmaps.items()
+        ),
+        names=tuple(
+            f"{k} {class_names[k]}" if k < len(class_names) else f"class {k}"
+            for k in range(num_classes)
+        ),
+        step_mm=view.step_mm,
+        title=title or "",
+        slice_text=view.text,
+        probs=probs,
+    )
+    write(path, render(picture, file_format))
+
+
+def _shares(
+    rwmap: RWMap, given: NDArray[Any] | None, axis: int | None
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Σ|g| of wrong-way pushes and of all pushes, for each slice across the axis. (n) each."""
+    wrong = push = np.zeros(1)
+    others = tuple(i for i in range(rwmap.labels.ndim) if axis is None or i != axis + 1)
+    for one in pushes(rwmap, by_class(given, rwmap.num_classes)):
+        size = np.abs(one.gradient)
+        push = push + size.sum(axis=others, dtype=np.float64)
+        wrong = wrong + size.sum(axis=others, dtype=np.float64, where=one.wrong_way)
+    return np.atleast_1d(wrong), np.atleast_1d(push)
+
+
+def _heading(text: str, wrong: NDArray[np.float64], push: NDArray[np.float64], index: int) -> str:
+    if not wrong.any():
+        return f"{text}: no push goes the wrong way"
+    case = percent(float(wrong.sum() / push.sum()))
+    if len(wrong) == 1:
+        return f"{text}: {case} of the push goes the wrong way"
+    here = percent(float(wrong[index] / max(push[index], 1e-30)))
+    return f"{text}: {here} of the push in this slice goes the wrong way, {case} in the volume"
+
+
+def _wrong(rwmap: RWMap, given: NDArray[Any] | None, view: View) -> NDArray[np.float64]:
+    """Wrong-way pushes in the slice, above 0 where up, of the largest push there. (k rows cols)."""
+    channels, largest = [], 0.0
+    for one in pushes(rwmap, by_class(given, rwmap.num_classes)):
+        gradient = view.cut(one.gradient[0]).astype(np.float64)
+        largest = max(largest, float(np.abs(gradient).max(initial=0)))
+        channels.append(np.where(view.cut(one.wrong_way[0]), -gradient, 0.0))
+    return np.stack(channels) / (largest or 1.0)

@@ -1,0 +1,214 @@
+"""Diagnostics of one map, from one pass over its voxels for each class."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from rwloss.arrays import Array, is_torch, namespace, on_device, to_numpy
+from rwloss.errors import RWLossError
+from rwloss.maps.expression import Expression
+from rwloss.regions import Regions
+from rwloss.rwmap import RWMap
+from rwloss.stability.principle import Voxels, channel_of, voxels
+from rwloss.stability.pushes import Probs, by_class, full_probabilities, probabilities, pushes
+from rwloss.stability.report import DISTANCES, Figures, StabilityReport, ratio
+
+NOTICEABLE = 1e-4
+"""Pushes below this share of the mean |gradient| are not counted (their mass is)."""
+
+_DEPTHS = (1, 2, 5)  # the ends of DISTANCES, in smallest spacings
+
+
+def check(
+    rwmap: RWMap,
+    probs: Probs = "uniform",
+    *,
+    seed: int = 0,
+    first_image: int = 0,
+    regions: Regions | None = None,
+) -> StabilityReport:
+    """Diagnostics of a map: labels (b *s) -> a report; see `StabilityReport` for the figures.
+
+    probs: where the gradient is looked at: "uniform" is 1 / K for every class, "random" is drawn
+    uniformly from the simplex at each voxel (Dirichlet(1, ..., 1), from the seed), or an array
+    (b k *s), such as the softmax of a network's output. Fractions of stable, flat and violating
+    voxels, value range and pull ratios do not depend on it.
+    first_image: number of the first image in its data set, for the same random probabilities
+    whatever the batches. regions: of the same labels, for the split by distance to the edge.
+
+    A push counts if its gradient is more than 1e-4 of the mean |gradient|, and differs from 0 by
+    more than rounding of the map. Voxels with label -1 count nowhere. Works on NumPy arrays and
+    torch tensors on any device; the report is NumPy. Raises RWLossError where probs or regions do
+    not fit the map.
+
+    Source: the principle of Valverde & Tohka, Pattern Recognition 2023, arXiv 2108.01405.
+
+    >>> labels = np.array([[[0, 1, 1, 2]]])
+    >>> true, other = np.array([[[-1.0, -1.0, 0.0, 2.0]]]), np.zeros((1, 1, 4))
+    >>> report = check(RWMap.compact(labels, 3, true, other))
+    >>> report.stable, report.flat, report.violating
+    (0.5, 0.25, 0.25)
+    >>> report.pushed_up  # both wrong classes of the last voxel, of 8 pairs
+    0.25
+    """
+    _check_regions(rwmap, regions)
+    given = probabilities(
+        probs, rwmap.labels, rwmap.num_classes, seed=seed, first_image=first_image
+    )
+    return _report(rwmap, given, regions)
+
+
+def check_expression(
+    expression: Expression,
+    regions: Regions,
+    probs: Probs = "uniform",
+    *,
+    seed: int = 0,
+    first_image: int = 0,
+) -> StabilityReport:
+    """Diagnostics of an expression on real labels. labels (b *s) -> a report.
+
+    Dynamic terms (Dice, links) get the same probabilities as the diagnostics, and load torch.
+    Schedules stand at their first epoch. The other arguments are those of `check`.
+
+    >>> from rwloss import maps
+    >>> regions = Regions(np.array([[[0, 0, 0, 1, 1, 2]]]), num_classes=3)
+    >>> check_expression(maps.Boundary(), regions).violating
+    1.0
+    >>> check_expression(maps.Rectified(), regions).violating
+    0.0
+    """
+    labels, k = regions.labels, regions.num_classes
+    given = probabilities(probs, labels, k, seed=seed, first_image=first_image)
+    if expression.is_static:
+        rwmap = expression(regions)
+    else:
+        rwmap = expression(regions, full_probabilities(given, labels, k))
+    return _report(rwmap, given, regions)
+
+
+def _check_regions(rwmap: RWMap, regions: Regions | None) -> None:
+    if regions is None or regions.labels is rwmap.labels:
+        return
+    same = tuple(regions.labels.shape) == tuple(rwmap.labels.shape)
+    if not same or not np.array_equal(to_numpy(regions.labels), to_numpy(rwmap.labels)):
+        raise RWLossError(
+            f"regions of labels {tuple(regions.labels.shape)} are not those of the map "
+            f"{tuple(rwmap.labels.shape)}: give the regions that the map was made from"
+        )
+
+
+def _report(rwmap: RWMap, given: Array | None, regions: Regions | None) -> StabilityReport:
+    """Sums over one batch. given: probabilities (b k *s), None for uniform ones."""
+    labels, num_classes = rwmap.labels, rwmap.num_classes
+    xp, found, probs = namespace(labels), voxels(rwmap), by_class(given, num_classes)
+    cells = _Cells(rwmap, found, regions)
+    every = tuple(range(1, labels.ndim))
+
+    push = sum(xp.abs(one.gradient) for one in pushes(rwmap, probs, found))
+    pairs = max(1, int(xp.count_nonzero(found.counted)) * num_classes)
+    least = NOTICEABLE * float(xp.sum(push, dtype=xp.float64)) / pairs
+
+    wrong_push = xp.zeros_like(push)
+    raised, lowered = xp.zeros_like(push), xp.zeros_like(push)
+    squares, down, channels = [], [], []
+    for one in pushes(rwmap, probs, found):
+        size, values = xp.abs(one.gradient), one.values
+        wrong_push = wrong_push + xp.where(one.wrong_way, size, xp.zeros_like(size))
+        counts = one.wrong_way & one.noticeable & (size > least)
+        own = labels == one.k
+        raised = raised + xp.astype(counts & ~own, raised.dtype)
+        lowered = lowered + xp.astype(counts & own, raised.dtype)
+        squares.append(xp.sum(size * size, axis=every, dtype=xp.float64))
+        above = xp.where(own, xp.zeros_like(values), xp.clip(values - found.true, 0.0, None))
+        down.append(xp.sum(above, axis=every, dtype=xp.float64))
+        channels.append(_channel(values, found.usable))
+    background = channel_of(rwmap, found.usable)(0)
+
+    voxels_of = cells.sums(found.counted)  # (b k d)
+    pull_up = cells.sums(background - found.true).sum(axis=2)  # (b k)
+    pull_down = to_numpy(xp.stack(down)).T  # (b k)
+    present = voxels_of.sum(axis=2) > 0
+    pull = np.where(present, ratio(pull_up, pull_down), np.nan)
+    pull[:, 0] = np.nan
+    lowest, highest, positive, negative = to_numpy(xp.stack(channels)).astype(np.float64).T
+    values_of = np.maximum(1, voxels_of.sum(axis=(1, 2)) * num_classes)
+    return StabilityReport(
+        voxels=voxels_of.sum(axis=0),
+        stable_voxels=cells.sums(found.stable).sum(axis=0),
+        flat_voxels=cells.sums(found.flat).sum(axis=0),
+        raised_pairs=cells.sums(raised).sum(axis=0),
+        lowered_voxels=cells.sums(lowered).sum(axis=0),
+        push=cells.sums(push).sum(axis=0),
+        wrong_push=cells.sums(wrong_push).sum(axis=0),
+        lowest=lowest,
+        highest=highest,
+        positive=positive,
+        negative=negative,
+        pull_up=pull_up.sum(axis=0),
+        pull_down=pull_down.sum(axis=0),
+        least_pull=np.fmin.reduce(pull, axis=0, initial=np.nan),
+        images_with=present.sum(axis=0).astype(np.float64),
+        squares=to_numpy(sum(squares)) / values_of,
+        not_finite=int(xp.count_nonzero(found.counted & ~found.usable)),
+    )
+
+
+class _Cells:
+    """The cell of each voxel: its image, its true class and its distance to the edge."""
+
+    def __init__(self, rwmap: RWMap, found: Voxels, regions: Regions | None) -> None:
+        xp, labels = namespace(rwmap.labels), rwmap.labels
+        b, k = labels.shape[0], rwmap.num_classes
+        self.shape = (b, k, 1 if regions is None else len(DISTANCES))
+        image = xp.reshape(xp.arange(b), (-1, *[1] * (labels.ndim - 1)))
+        if is_torch(labels):
+            image = image.to(labels.device)
+        cell = image * k + xp.astype(labels, xp.int64)
+        if regions is not None:
+            cell = cell * len(DISTANCES) + _distances(regions)
+        nowhere = b * k * self.shape[2]  # one more cell, which is thrown away
+        cell = xp.where(found.counted, cell, xp.full_like(cell, nowhere))
+        self.cell = xp.reshape(cell, (-1,))
+
+    def sums(self, values: Array) -> Figures:
+        """Sums of values (b *s) in each cell. -> (b k d), float64."""
+        size = int(np.prod(self.shape)) + 1
+        flat = namespace(values).reshape(values, (-1,))
+        if is_torch(flat):
+            wide = flat.double()
+            sums = to_numpy(wide.new_zeros(size).scatter_add_(0, self.cell, wide))
+        else:
+            sums = np.bincount(self.cell, flat, minlength=size)
+        return np.asarray(sums[:-1].reshape(self.shape), dtype=np.float64)
+
+
+def _distances(regions: Regions) -> Array:
+    """Number of each voxel's bin of DISTANCES. (b *s), int64."""
+    xp, labels = regions.xp, regions.labels
+    # Depths are roots in float32: 1 spacing may be a little more.
+    steps = regions.depth_mm / (regions.smallest_spacing_mm * (1 + 1e-4))
+    found = sum(xp.astype(steps > depth, xp.int64) for depth in _DEPTHS)
+    flat = xp.reshape(labels, (labels.shape[0], -1))
+    whole = xp.all(flat == flat[:, :1], axis=1) if flat.shape[1] else xp.ones_like(flat[:, 0])
+    whole = xp.reshape(whole, (-1, *[1] * (labels.ndim - 1)))
+    return xp.where(whole, xp.full_like(found, len(_DEPTHS)), found)
+
+
+def _channel(values: Array, usable: Array) -> Array:
+    """Least and largest value where usable, and the sums above and below 0. (b *s) -> (4).
+
+    Without any voxel the least is infinite and the largest minus infinite.
+    """
+    xp = namespace(values)
+    sums = [xp.sum(xp.clip(sign * values, 0.0, None), dtype=xp.float64) for sign in (1, -1)]
+    if 0 in values.shape:
+        infinity = xp.asarray(xp.inf, **on_device(values))
+        ends = [infinity, -infinity]
+    else:
+        nowhere = xp.full_like(values, xp.inf)
+        ends = [
+            xp.min(xp.where(usable, values, nowhere)),
+            xp.max(xp.where(usable, values, -nowhere)),
+        ]
+    return xp.stack([xp.astype(each, xp.float64) for each in [*ends, *sums]])

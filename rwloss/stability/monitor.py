@@ -1,0 +1,163 @@
+"""The diagnostics of a training that runs, from its real probabilities."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from rwloss.errors import RWLossError
+from rwloss.regions import IGNORED, Regions, spacing_rows
+from rwloss.rwmap import RWMap
+from rwloss.stability.diagnosis import check
+from rwloss.stability.report import StabilityReport, number
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class Monitor:
+    """The diagnostics of every 50th step of a training, beside its loss.
+
+    `monitor(loss, logits, target, ...)` takes what the loss takes, and with it the loss is
+    evaluated once more, on a detached copy of the logits: the training does not notice. The
+    gradient g of the loss says what its map is at this prediction, whatever the loss is made of
+    (stored maps, dynamic terms, schedules, links, class weights): g_k / p_k is z_k less the
+    expected cost Σ_j p_j z_j, and a constant changes no gradient. So the figures are those of
+    `check` with the real probabilities. Value range and positive to negative mass are of that map.
+
+    every: steps between samples; the first step is one. by_distance: also split by distance to the
+    edge, at the cost of a distance transform for each sample.
+    history: a row for each sample, with the step, the loss and all figures of
+    `StabilityReport.figures`; `write` makes JSON lines of it.
+
+    Any loss of (logits, target) will do. Its attributes ignore_index, activation and spacing_mm
+    count where it has them, as `RegionWiseLoss` does. Of several outputs (deep supervision) the
+    first is looked at.
+
+    >>> import torch
+    >>> from rwloss import maps
+    >>> logits, target = torch.zeros(1, 3, 4, 4), torch.arange(16).reshape(1, 4, 4) % 3
+    >>> monitor = Monitor(every=2)
+    >>> for step in range(4):
+    ...     report = monitor(torch.nn.CrossEntropyLoss(), logits, target)
+    >>> [(row["step"], round(row["loss"], 2), row["violating"]) for row in monitor.history]
+    [(0, 1.1, 0.0), (2, 1.1, 0.0)]
+    """
+
+    def __init__(self, *, every: int = 50, by_distance: bool = True) -> None:
+        """Check the interval; the class documents it."""
+        if every < 1:
+            raise RWLossError(f"expected every of 1 step or more, got {every}")
+        self.every = int(every)
+        self.by_distance = by_distance
+        self.history: list[dict[str, Any]] = []
+        self._calls = 0
+
+    def __call__(
+        self, loss: Any, logits: Any, target: Any, *more: Any, step: int | None = None, **given: Any
+    ) -> StabilityReport | None:
+        """The report of this step, or None between samples.
+
+        logits (b k *s) and target as for the loss; what else the loss is called with follows.
+        step: number of the step, 0 for the first; calls are counted without it.
+        """
+        step = self._calls if step is None else int(step)
+        self._calls += 1
+        if step % self.every:
+            return None
+        value, head, gradient = _gradient(loss, logits, target, more, given)
+        rwmap, probs = _as_map(loss, head, gradient, target, given)
+        regions = self._regions(loss, rwmap, head, given) if self.by_distance else None
+        report = check(rwmap, probs, regions=regions)
+        self.history.append({"step": step, "loss": number(value), **report.figures()})
+        return report
+
+    def write(self, path: str | Path) -> None:
+        """Write the history as JSON lines, a row each."""
+        text = "".join(json.dumps(row) + "\n" for row in self.history)
+        Path(path).write_text(text, encoding="utf-8")
+
+    def _regions(self, loss: Any, rwmap: RWMap, head: Tensor, given: dict[str, Any]) -> Regions:
+        spacing = given.get("spacing_mm")
+        spacing = getattr(loss, "spacing_mm", None) if spacing is None else spacing
+        rows = spacing_rows(spacing, (head.shape[0], *head.shape[2:]))
+        masks = rwmap.labels.shape[0] // max(1, head.shape[0])
+        rows = tuple(row for row in rows for _ in range(masks))
+        return Regions(rwmap.labels, rwmap.num_classes, rows, IGNORED)
+
+
+def _gradient(
+    loss: Any, logits: Any, target: Any, more: tuple[Any, ...], given: dict[str, Any]
+) -> tuple[float, Tensor, Tensor]:
+    """Value of the loss, the first output, and the loss's gradient by it. (b k *s) each."""
+    import torch
+
+    many = isinstance(logits, (list, tuple))
+    with torch.inference_mode(False), torch.enable_grad():
+        outputs = [
+            # float32 at least: a gradient in float16 would underflow.
+            each.detach().to(torch.promote_types(each.dtype, torch.float32)).clone()
+            for each in (logits if many else [logits])
+        ]
+        head = outputs[0].requires_grad_()
+        value = loss(outputs if many else head, target, *more, **given).sum()
+        if not value.requires_grad:
+            return float(value), head.detach(), torch.zeros_like(head)
+        (gradient,) = torch.autograd.grad(value, head, allow_unused=True, materialize_grads=True)
+    return float(value.detach()), head.detach(), gradient
+
+
+def _as_map(
+    loss: Any, head: Tensor, gradient: Tensor, target: Any, given: dict[str, Any]
+) -> tuple[RWMap, Tensor]:
+    """The map that has this gradient, and the probabilities. (b k *s), or (b·k 2 *s) for masks."""
+    import torch
+
+    activation = getattr(loss, "activation", "softmax")
+    labels = _labels(loss, head, target, given, masks=activation == "sigmoid")
+    if activation == "sigmoid":
+        # Each channel is two classes, [0, x]; the complement is pushed the other way.
+        head, gradient = head.flatten(0, 1), gradient.flatten(0, 1)
+        head = torch.stack([torch.zeros_like(head), head], dim=1)
+        gradient = torch.stack([-gradient, gradient], dim=1)
+    counted = int((labels != IGNORED).sum())
+    scale = head.shape[1] * max(1, counted)
+    if activation == "none":  # the gradient by probabilities is the map
+        return RWMap.from_dense(labels, gradient * scale), head
+    probs = head.softmax(dim=1)
+    # Where a probability is 0 in float32, so is its gradient.
+    return RWMap.from_dense(labels, gradient / probs.clamp_min(_TINY) * scale), probs
+
+
+def _labels(loss: Any, head: Tensor, target: Any, given: dict[str, Any], *, masks: bool) -> Tensor:
+    """True class of each voxel, -1 where it does not count. (b *s), or (b·k *s) for masks.
+
+    The loss was called with this target, so it fits.
+    """
+    target = _first(target)
+    if masks:
+        labels = target.reshape(head.shape).flatten(0, 1)
+    elif target.ndim == head.ndim and target.shape[1] == 1:
+        labels = target[:, 0]
+    elif target.ndim == head.ndim:
+        labels = target.float().argmax(dim=1)
+    else:
+        labels = target
+    labels = cast("Tensor", labels).long()
+    ignored = getattr(loss, "ignore_index", None)
+    if ignored is not None:
+        labels = labels.where(labels != ignored, IGNORED)
+    mask = _first(given.get("mask"))
+    if mask is not None:
+        keep = (mask if mask.ndim < head.ndim else mask[:, 0]) != 0
+        keep = keep.repeat_interleave(head.shape[1], dim=0) if masks else keep
+        labels = labels.where(keep, IGNORED)
+    return labels
+
+
+def _first(given: Any) -> Any:
+    return given[0] if isinstance(given, (list, tuple)) else given
+
+
+_TINY = 1e-30

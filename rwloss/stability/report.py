@@ -1,0 +1,317 @@
+"""The report on a map: sums that add up over cases, and the figures that follow from them."""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rwloss.errors import RWLossError
+
+Figures: TypeAlias = NDArray[np.float64]
+
+DISTANCES = ("edge", "to 2", "to 5", "deeper")
+"""Bins of the distance to the edge: depth up to 1, 2 and 5 times the smallest voxel spacing of the
+image, and beyond. With cubic voxels these are voxels: the first is what touches another class by a
+face. An image of one class has no edge, and counts as deeper."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """Figures of some voxels: of all, of one true class, or of one distance to the edge.
+
+    voxels: how many count. stable, flat, violating: fractions of them. pushed_up: fraction of the
+    pairs of such a voxel and a wrong class whose logit is pushed up. pushed_down: fraction of the
+    voxels whose true class is pushed down. wrong_way_mass: Σ|g| over these two kinds of pushes, by
+    Σ|g| over all pushes. push: share of Σ|g| of the whole map that falls to this part.
+    All fractions are 0 where there is nothing to count.
+    """
+
+    voxels: int
+    stable: float
+    flat: float
+    violating: float
+    pushed_up: float
+    pushed_down: float
+    wrong_way_mass: float
+    push: float
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class StabilityReport:
+    """What a map does at some probabilities. Reports of one K add: `a + b` is of both's images.
+
+    The fields are sums over images; the figures are properties. With t the true class of a voxel i,
+    p the probabilities and z the map, the gradient is g_k = p_k (z_k - Σ_j p_j z_j).
+
+    voxels, stable_voxels, flat_voxels (k d): voxels that count, by true class and distance to the
+    edge (d is 1 where no regions were given). raised_pairs (k d): pairs of a voxel and a wrong
+    class that is pushed up. lowered_voxels (k d): voxels whose true class is pushed down.
+    push, wrong_push (k d): Σ|g| over all pushes, and over these two kinds.
+    lowest, highest (k): least and largest value of each class's channel, over all voxels.
+    positive, negative (k): Σ max(0, z_k) and Σ max(0, -z_k), over all voxels.
+    pull_up, pull_down (k): above and below the line of the pull ratio; see `pull`.
+    least_pull (k): smallest pull ratio of a single image in which the class is present.
+    images_with (k): images in which the class is present. squares (n): mean of g² over the
+    voxels and classes of each image. not_finite: voxels with a value that is NaN or infinite.
+    """
+
+    voxels: Figures
+    stable_voxels: Figures
+    flat_voxels: Figures
+    raised_pairs: Figures
+    lowered_voxels: Figures
+    push: Figures
+    wrong_push: Figures
+    lowest: Figures
+    highest: Figures
+    positive: Figures
+    negative: Figures
+    pull_up: Figures
+    pull_down: Figures
+    least_pull: Figures
+    images_with: Figures
+    squares: Figures
+    not_finite: int = 0
+
+    @property
+    def num_classes(self) -> int:
+        """K."""
+        return len(self.voxels)
+
+    @property
+    def num_images(self) -> int:
+        """How many images the report is of."""
+        return len(self.squares)
+
+    @property
+    def total(self) -> Part:
+        """All voxels together."""
+        return self._part(slice(None), slice(None))
+
+    @property
+    def by_class(self) -> tuple[Part, ...]:
+        """The voxels of each true class. Where a class is absent, a part of 0 voxels."""
+        return tuple(self._part(k, slice(None)) for k in range(self.num_classes))
+
+    @property
+    def by_distance(self) -> dict[str, Part]:
+        """The voxels of each distance to the edge, as in DISTANCES; empty without regions."""
+        if self.voxels.shape[1] != len(DISTANCES):
+            return {}
+        return {name: self._part(slice(None), d) for d, name in enumerate(DISTANCES)}
+
+    @property
+    def stable(self) -> float:
+        """Fraction of voxels where all wrong classes share one value and the true one is lower."""
+        return self.total.stable
+
+    @property
+    def flat(self) -> float:
+        """Fraction of voxels where all K values are equal, so that there is no gradient."""
+        return self.total.flat
+
+    @property
+    def violating(self) -> float:
+        """Fraction of all other voxels.
+
+        Some prediction exists at which a wrong class is pushed up or the true one down there (or a
+        value is NaN or infinite).
+        """
+        return self.total.violating
+
+    @property
+    def pushed_up(self) -> float:
+        """Fraction of the (voxel, wrong class) pairs whose logit is pushed up: g_k < 0, k ≠ t."""
+        return self.total.pushed_up
+
+    @property
+    def pushed_down(self) -> float:
+        """Fraction of the voxels whose true class is pushed down: g_t > 0."""
+        return self.total.pushed_down
+
+    @property
+    def wrong_way_mass(self) -> float:
+        """Σ|g| over pushes that raise a wrong class or lower the true one, by Σ|g|."""
+        return self.total.wrong_way_mass
+
+    @property
+    def value_range(self) -> tuple[float, float]:
+        """Least and largest value of the map; NaN where nothing counts."""
+        low, high = float(self.lowest.min()), float(self.highest.max())
+        return (low, high) if low <= high else (math.nan, math.nan)
+
+    @property
+    def positive_to_negative(self) -> Figures:
+        """Σ_i max(0, z_k) / Σ_i max(0, -z_k) over all voxels, for each class's channel. (k).
+
+        Infinite where nothing is below 0, NaN where everything is 0. A constant added to a voxel
+        changes it and no gradient, so compare it only between maps of one kind.
+        """
+        return ratio(self.positive, self.negative)
+
+    @property
+    def pull(self) -> Figures:
+        """Pull ratio Q of each class: whether it can come back once it has died. (k).
+
+        Q_c = Σ_{i in c} (z_bg - z_c) / Σ_{i not in c} max(0, z_c - z_t). Where class c has the same
+        small probability p at every voxel, its own voxels are predicted as background and all
+        others are right, descent pushes its logit up by p times what is above the line, and down
+        by p times what is below it. A network raises and lowers such a class as a whole at first,
+        so Q far below 1 means that it stays down.
+
+        NaN for the background, which is what the others are measured against, and for a class that
+        is in no image. Infinite where nothing pushes the class down. Below 0 where it is pushed
+        down at its own voxels.
+        """
+        pull = ratio(self.pull_up, self.pull_down)
+        pull[0] = math.nan
+        pull[self.images_with == 0] = math.nan
+        return pull
+
+    @property
+    def gradient_norms(self) -> Figures:
+        """Root mean square of g over the voxels and classes of each image. (n)."""
+        return np.asarray(np.sqrt(self.squares))
+
+    @property
+    def gradient_spread(self) -> float:
+        """Standard deviation of the gradient norms over images, by their mean; NaN where it is 0.
+
+        Near 0 each case moves the network as much as any other. It is 0 for one image.
+        """
+        norms = self.gradient_norms
+        mean = float(norms.mean()) if len(norms) else 0.0
+        return float(norms.std()) / mean if mean > 0 else math.nan
+
+    @property
+    def absent(self) -> tuple[int, ...]:
+        """Classes that are in no image."""
+        return tuple(int(k) for k in np.flatnonzero(self.images_with == 0))
+
+    def figures(self, class_names: Sequence[str] = ()) -> dict[str, Any]:
+        """All figures as numbers that JSON can hold: None for NaN, "inf" and "-inf" as text.
+
+        class_names: of classes 0, 1, ...; a class without one is called "class k".
+        """
+        names = names_of(self.num_classes, class_names)
+        norms = self.gradient_norms
+        by_class = {}
+        for k, (name, part) in enumerate(zip(names, self.by_class, strict=True)):
+            by_class[name] = {
+                **_plain(part),
+                "value_range": [number(self.lowest[k]), number(self.highest[k])],
+                "positive_to_negative": number(self.positive_to_negative[k]),
+                "pull": number(self.pull[k]),
+                "least_pull": number(self.least_pull[k]),
+                "absent_images": self.num_images - int(self.images_with[k]),
+            }
+        return {
+            "images": self.num_images,
+            **_plain(self.total),
+            "not_finite": self.not_finite,
+            "value_range": [number(value) for value in self.value_range],
+            "gradient_norm": {
+                "mean": number(norms.mean() if len(norms) else math.nan),
+                "least": number(norms.min(initial=math.inf)),
+                "largest": number(norms.max(initial=-math.inf)),
+                "spread": number(self.gradient_spread),
+            },
+            "absent_classes": [names[k] for k in self.absent],
+            "by_class": by_class,
+            "by_distance": {name: _plain(part) for name, part in self.by_distance.items()},
+        }
+
+    def __add__(self, other: object) -> StabilityReport:
+        """The report of the images of both.
+
+        Raises RWLossError for different numbers of classes, or distances in one alone.
+        """
+        if not isinstance(other, StabilityReport):
+            return NotImplemented
+        if self.voxels.shape != other.voxels.shape:
+            raise RWLossError(
+                f"reports of {self.num_classes} and {other.num_classes} classes, "
+                f"{len(self.by_distance)} and {len(other.by_distance)} distances can't be added: "
+                "make both with the same num_classes, and both with regions or both without"
+            )
+        return StabilityReport(
+            **{
+                field.name: _MERGED.get(field.name, np.add)(
+                    getattr(self, field.name), getattr(other, field.name)
+                )
+                for field in fields(self)
+            }
+        )
+
+    def __repr__(self) -> str:
+        """The figures that one looks at first."""
+        part = self.total
+        shares = ", ".join(
+            f"{name}={getattr(part, name):.4g}"
+            for name in ("stable", "flat", "violating", "pushed_up", "wrong_way_mass")
+        )
+        pull = ", ".join(f"{value:.4g}" for value in self.pull)
+        return f"StabilityReport({shares}, pull=[{pull}])"
+
+    def _part(self, k: Any, d: Any) -> Part:
+        def total(sums: Figures) -> float:
+            return float(sums[k, d].sum())
+
+        voxels, push = total(self.voxels), total(self.push)
+        stable, flat = total(self.stable_voxels), total(self.flat_voxels)
+        return Part(
+            voxels=int(voxels),
+            stable=_share(stable, voxels),
+            flat=_share(flat, voxels),
+            violating=_share(voxels - stable - flat, voxels),
+            pushed_up=_share(total(self.raised_pairs), voxels * (self.num_classes - 1)),
+            pushed_down=_share(total(self.lowered_voxels), voxels),
+            wrong_way_mass=_share(total(self.wrong_push), push),
+            push=_share(push, float(self.push.sum())),
+        )
+
+
+_MERGED: dict[str, Any] = {
+    "lowest": np.minimum,
+    "highest": np.maximum,
+    "least_pull": np.fmin,  # NaN where a class is absent
+    "not_finite": operator.add,
+    "squares": lambda one, other: np.concatenate([one, other]),
+}
+
+
+def names_of(num_classes: int, class_names: Sequence[str]) -> list[str]:
+    """A name for each class.
+
+    >>> names_of(3, ["background", "vessel"])
+    ['background', 'vessel', 'class 2']
+    """
+    return [class_names[k] if k < len(class_names) else f"class {k}" for k in range(num_classes)]
+
+
+def number(value: float) -> float | str | None:
+    """A number as JSON can hold it: None for NaN, text for infinity, which float() reads back."""
+    value = float(value)
+    if math.isnan(value):
+        return None
+    return value if math.isfinite(value) else str(value)
+
+
+def _plain(part: Part) -> dict[str, float]:
+    return {field.name: getattr(part, field.name) for field in fields(part)}
+
+
+def _share(some: float, all_of_it: float) -> float:
+    return some / all_of_it if all_of_it else 0.0
+
+
+def ratio(above: Figures, below: Figures) -> Figures:
+    """Quotients; infinite for a number by 0, NaN for 0 by 0."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.asarray(above / below)

@@ -1,0 +1,212 @@
+"""`rwloss check` on real files."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from rwloss import Regions, data, maps, stability
+from rwloss.data import sample_dir
+
+HIPPOCAMPUS = sample_dir("hippocampus")
+
+
+def hippocampus(*texts, limit=2):
+    options = [part for text in texts for part in ("--map", text)]
+    return ["check", HIPPOCAMPUS, "--limit", limit, *options]
+
+
+@pytest.fixture
+def labels_folder(tmp_path):
+    """Three label files of three classes, 2-D; the last class is absent from the second."""
+    folder = tmp_path / "labels"
+    folder.mkdir()
+    for number in range(3):
+        labels = np.zeros((20, 30), np.uint8)
+        labels[4:12, 4 + number : 16] = 1
+        if number != 1:
+            labels[8:18, 18:26] = 2
+        np.save(folder / f"case_{number}.npy", labels)
+    return folder
+
+
+def test_a_table_and_a_sentence_for_each_map(rwloss_command):
+    code, out, err = rwloss_command(*hippocampus("boundary", "rectified"))
+    assert code == 0, err
+    assert out.startswith("2 cases, ")
+    assert "3 classes; uniform probabilities" in out
+    assert re.search(r"^stable voxels +0\.\d % +100 %$", out, re.M)
+    assert re.search(r"^  posterior +0\.00\d+ \(.*\) +0\.02\d* \(.*\)$", out, re.M)
+    *_, boundary, rectified = out.splitlines()
+    assert boundary.startswith("boundary: Violating at 99.")
+    assert "posterior" in boundary
+    assert "can vanish" in boundary
+    assert rectified.startswith("rectified: Stable: no push goes the wrong way")
+    assert "neither necessary nor sufficient" in out
+    assert "2 of 2 cases" in err
+
+
+def test_json_holds_the_figures_of_the_reports(rwloss_command):
+    code, out, _ = rwloss_command(*hippocampus("boundary", "dice"), "--json")
+    assert code == 0
+    content = json.loads(out)
+    assert (content["probabilities"], content["num_classes"]) == ("uniform", 3)
+    assert content["failed"] == {}
+    assert content["maps"]["dice"]["violating"] > 0.95
+    assert not content["maps"]["dice"]["is_static"]
+    wanted = None
+    for case in data.find(HIPPOCAMPUS).cases[:2]:
+        volume = data.read_labels(case.labels)
+        regions = Regions.single(volume.labels, 3, volume.spacing_mm)
+        report = stability.check_expression(maps.Boundary(), regions)
+        wanted = report if wanted is None else wanted + report
+    found = content["maps"]["boundary"]
+    names = ("background", "anterior", "posterior")
+    assert found.pop("verdict") == stability.verdict(wanted, names)
+    assert found.pop("is_static") is True
+    assert found == wanted.figures(names)
+    assert list(found["by_class"]) == list(names)
+    assert list(found["by_distance"]) == list(stability.DISTANCES)
+
+
+def test_random_probabilities_follow_the_seed(rwloss_command):
+    def mass(*options):
+        _, out, _ = rwloss_command(*hippocampus("boundary", limit=1), "--json", *options)
+        return json.loads(out)["maps"]["boundary"]["wrong_way_mass"]
+
+    random = mass("--probs", "random")
+    assert random == mass("--probs", "random", "--seed", 0)
+    assert random != mass("--probs", "random", "--seed", 1)
+    assert random != mass()
+
+
+@pytest.mark.parametrize("suffix", ["png", "svg"])
+def test_a_picture_of_the_worst_place(rwloss_command, tmp_path, suffix):
+    out = tmp_path / f"a.{suffix}"
+    code, printed, err = rwloss_command(*hippocampus("boundary", "rectified", "dice"), "-o", out)
+    assert code == 0, err
+    assert f"wrote {out}" in printed
+    assert printed.splitlines()[-1].startswith("dice: Violating")
+    if suffix == "png":
+        with Image.open(out) as picture:
+            assert picture.size[0] > 600
+            assert len(picture.convert("RGB").getcolors(1 << 24)) > 100
+    else:
+        words = re.findall(r"<!-- (.*?) -->", out.read_text(encoding="utf-8"))
+        assert {"0 background", "1 anterior", "2 posterior", "labels", "image"} <= set(words)
+        assert "rectified: no push goes the wrong way" in " ".join(words)
+        assert "of the push in this slice goes the wrong way" in " ".join(words)
+
+
+def test_with_json_standard_output_is_json_alone(rwloss_command, tmp_path):
+    arguments = [*hippocampus("boundary", limit=1), "--json", "-o", tmp_path / "a.png"]
+    code, out, err = rwloss_command(*arguments)
+    assert code == 0
+    assert json.loads(out)
+    assert "wrote" in err
+
+
+def test_a_case_that_cannot_be_read_is_named_and_the_others_count(rwloss_command, labels_folder):
+    (labels_folder / "case_1.npy").write_bytes(b"\x93NUMPY and no more")
+    arguments = ["check", labels_folder, "--map", "rectified", "--num-classes", 3]
+    code, out, err = rwloss_command(*arguments)
+    assert code == 1
+    assert "failed: case_1: " in err
+    assert "1 of 3 cases failed; the figures are of the others" in err
+    assert out.startswith("2 cases, 1200 voxels, 3 classes")
+    code, out, _ = rwloss_command(*arguments, "--json")
+    assert code == 1
+    assert list(json.loads(out)["failed"]) == ["case_1"]
+
+
+def test_no_case_that_can_be_read(rwloss_command, labels_folder, tmp_path):
+    arguments = ["check", labels_folder, "--map", "rectified", "--num-classes", 2]
+    for number in (0, 2):
+        (labels_folder / f"case_{number}.npy").unlink()
+    labels = np.full((4, 4), 3, np.uint8)
+    np.save(labels_folder / "case_1.npy", labels)
+    code, out, err = rwloss_command(*arguments, "-o", tmp_path / "a.png")
+    assert (code, out) == (1, "")
+    assert "failed: case_1: label 3 found" in err
+    assert "none is left" in err
+    assert not (tmp_path / "a.png").exists()
+
+
+def test_absent_classes_are_named(rwloss_command, labels_folder):
+    arguments = ["check", labels_folder, "--map", "rectified", "--num-classes", 4]
+    code, out, _ = rwloss_command(*arguments)
+    assert code == 0
+    assert "class 2 (absent from 1 of 3)" in out
+    assert out.rstrip().endswith("not in these labels: class 3.")
+
+
+def test_options_of_labels_count(rwloss_command, labels_folder):
+    arguments = ["check", labels_folder, "--map", "boundary", "--json"]
+    _, plain, _ = rwloss_command(*arguments)
+    code, changed, _ = rwloss_command(*arguments, "--spacing", "1,3", "--ignore-label", 2)
+    assert code == 0
+    plain, changed = (json.loads(text) for text in (plain, changed))
+    assert (plain["num_classes"], changed["num_classes"]) == (3, 2)
+    assert changed["maps"]["boundary"]["voxels"] == 1800 - 2 * 80
+    assert changed["maps"]["boundary"]["value_range"] != plain["maps"]["boundary"]["value_range"]
+
+
+def test_weights_of_a_whole_data_set(rwloss_command, labels_folder):
+    text = "class_weighted(weights='dataset_inverse')"
+    code, out, err = rwloss_command("check", labels_folder, "--map", text)
+    assert code == 0, err
+    assert f"{text}: Stable" in out
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--map", "rectifed"], "did you mean 'rectified'"),
+        (["--map", "rectified", "--probs", "none"], "--probs"),
+        (["--map", "rectified", "--limit", "0"], "--limit"),
+        (["--map", "rectified", "--seed", "-1"], "--seed"),
+        (["--map", "rectified", "--spacing", "1;1"], "--spacing"),
+        (["--map", "rectified", "-o", "a.jpg"], ".png"),
+        ([], "--map"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_wrong_use_ends_with_2(rwloss_command, labels_folder, options, message):
+    code, out, err = rwloss_command("check", labels_folder, *options)
+    assert (code, out) == (2, "")
+    assert message in " ".join(err.split())
+    assert "Traceback" not in err
+
+
+def test_no_data_ends_with_2(rwloss_command, tmp_path):
+    code, _, err = rwloss_command("check", tmp_path / "none", "--map", "rectified")
+    assert code == 2
+    assert err.startswith("rwloss: ")
+
+
+def test_static_maps_need_no_torch(tmp_path):
+    (tmp_path / "labels").mkdir()
+    for file in sorted((HIPPOCAMPUS / "labelsTr").iterdir())[:1]:
+        shutil.copy(file, tmp_path / "labels")
+    code = """
+import sys
+from rwloss.cli import main
+try:
+    main()
+except SystemExit as end:
+    assert not end.code, end.code
+assert "torch" not in sys.modules
+"""
+    arguments = ["check", str(tmp_path / "labels"), "--map", "boundary", "--probs", "random"]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments, "-o", str(tmp_path / "a.png")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr

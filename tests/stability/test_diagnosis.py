@@ -1,0 +1,499 @@
+"""Diagnostics of a map: closed forms, a plain loop, sums over cases, and real labels."""
+
+import json
+import math
+import operator
+import os
+from functools import reduce
+
+import numpy as np
+import pytest
+import torch
+from anatomy import batch
+from hypothesis import given
+from hypothesis import strategies as st
+from strategies import KINDS, dtypes, few, kinds, random_map, some_labels
+
+from rwloss import Regions, RWLossError, RWMap, data, maps, stability
+from rwloss.stability.pushes import by_class, pushes
+
+STABLE = ("rectified", "active_contour", "class_weighted", "boundary.stabilized()")
+
+
+@pytest.fixture(params=KINDS)
+def kind(request):
+    return KINDS[request.param]
+
+
+def one_row(kind, values, labels, dtype=np.float64):
+    """A dense map of one row of voxels; values: K numbers for each."""
+    dense = np.array(values, dtype=dtype).T[None, :, None, :]
+    return RWMap.from_dense(kind(np.array([[labels]])), kind(dense))
+
+
+# --- By hand: one voxel of class 0 with z = (0, 1, 3) and p = 1/3 has an expected cost of 4/3, so
+# g = (-4/9, -1/9, 5/9): the true class up, class 1 up (the wrong way), class 2 down.
+
+
+def test_one_voxel(kind):
+    report = stability.check(one_row(kind, [(0, 1, 3)], [0]))
+    assert (report.violating, report.pushed_up, report.pushed_down) == (1, 0.5, 0)
+    assert report.wrong_way_mass == pytest.approx(1 / 10)
+    assert report.value_range == (0, 3)
+    assert report.gradient_norms[0] == pytest.approx(math.sqrt((16 + 1 + 25) / 81 / 3))
+    assert report.gradient_spread == 0
+
+
+def test_one_voxel_at_given_probabilities(kind):
+    """p = (0.5, 0.1, 0.4) has an expected cost of 1.3: g = (-0.65, -0.03, 0.68)."""
+    probs = kind(np.array([0.5, 0.1, 0.4]).reshape(1, 3, 1, 1))
+    report = stability.check(one_row(kind, [(0, 1, 3)], [0]), probs)
+    assert (report.pushed_up, report.pushed_down) == (0.5, 0)
+    assert report.wrong_way_mass == pytest.approx(0.03 / 1.36)
+
+
+def test_the_true_class_pushed_down(kind):
+    """z = (2, 1, 0): g = (1/3, 0, -1/3) at class 0; class 1 is not pushed, class 2 is raised."""
+    report = stability.check(one_row(kind, [(2, 1, 0)], [0]))
+    assert (report.pushed_up, report.pushed_down, report.wrong_way_mass) == (0.5, 1, 1)
+
+
+def test_pull_ratio_by_hand(kind):
+    """Q_1 = ((4 - 1) + (2 - 0)) / (max(0, 5 - 1) + max(0, 2 - 3)): own voxels over the others."""
+    values = [(1, 5), (3, 2), (4, 1), (2, 0)]
+    report = stability.check(one_row(kind, values, [0, 0, 1, 1]))
+    assert math.isnan(report.pull[0])  # the background is what the others are measured against
+    assert report.pull[1] == 5 / 4
+
+
+def test_pull_ratio_where_nothing_pushes_down_or_up(kind):
+    values = [(0, 0, 0, 1), (2, 1, 0, 2), (0, 0, 0, 0)]
+    report = stability.check(one_row(kind, values, [0, 1, 2]))
+    assert report.pull[1:].tolist() == pytest.approx([math.inf, math.nan, math.nan], nan_ok=True)
+    assert report.absent == (3,)
+
+
+def test_pull_ratio_below_zero_where_a_class_is_pushed_off_its_own_voxels(kind):
+    report = stability.check(one_row(kind, [(0, 1), (0, 3)], [0, 1]))
+    assert report.pull[1] == -3
+
+
+def test_positive_to_negative_mass_is_of_channels(kind):
+    report = stability.check(one_row(kind, [(2, -1, 0, 3), (1, 3, 0, 4)], [0, 1]))
+    assert report.positive_to_negative.tolist() == pytest.approx(
+        [math.inf, 3, math.nan, math.inf], nan_ok=True
+    )
+    assert report.figures()["by_class"]["class 1"]["value_range"] == [-1, 3]
+
+
+def test_spread_of_gradient_norms_over_images(kind):
+    """Image 1 is image 0 times three: norms of 1 and 3 times something, so 1/2 of the mean."""
+    labels = kind(np.zeros((2, 1, 2), dtype=int))
+    true = kind(np.array([[[0.0, 0.0]], [[0.0, 0.0]]]))
+    other = kind(np.array([[[1.0, 2.0]], [[3.0, 6.0]]]))
+    report = stability.check(RWMap.compact(labels, 3, true=true, other=other))
+    assert report.gradient_spread == pytest.approx(1 / 2)
+
+
+def test_distance_to_the_edge(kind):
+    """A row 0 0 0 0 0 0 0 1: background 7 ... 1 steps from the edge, at a spacing of 3 mm."""
+    regions = Regions(kind(np.array([[[0] * 7 + [1]]])), 2, spacing_mm=(5.0, 3.0))
+    report = stability.check(maps.Rectified()(regions), regions=regions)
+    voxels = {name: part.voxels for name, part in report.by_distance.items()}
+    assert voxels == {"edge": 2, "to 2": 1, "to 5": 3, "deeper": 2}
+
+
+def test_an_image_of_one_class_has_no_edge(kind):
+    regions = Regions(kind(np.zeros((1, 4, 4), dtype=int)), 2)
+    report = stability.check_expression(maps.Rectified(), regions)
+    assert report.by_distance["deeper"].voxels == 16
+
+
+def test_values_that_are_not_finite_are_counted_and_push_nothing(kind):
+    values = [(0, 1, 3), (np.nan, 1, 3), (0, np.inf, -np.inf)]
+    report = stability.check(one_row(kind, values, [0, 0, 0]))
+    assert report.not_finite == 2
+    assert report.violating == 1
+    assert report.pushed_up == pytest.approx(1 / 6)
+    assert report.wrong_way_mass == pytest.approx(1 / 10)
+    assert report.value_range == (0, 3)
+
+
+def test_nothing_counts(kind):
+    report = stability.check(one_row(kind, [(0, 1)], [-1]))
+    assert (report.total.voxels, report.pushed_up, report.wrong_way_mass) == (0, 0, 0)
+    assert math.isnan(report.value_range[0])
+    assert report.absent == (0, 1)
+
+
+@pytest.mark.parametrize("size", [(0, 3, 3), (2, 0, 3)])
+def test_no_image_and_no_voxel(kind, size):
+    labels, values = np.zeros(size, dtype=int), np.zeros((size[0], 3, *size[1:]))
+    report = stability.check(RWMap.from_dense(kind(labels), kind(values)), "random")
+    assert (report.num_images, report.total.voxels, report.pushed_up) == (size[0], 0, 0)
+    assert json.loads(json.dumps(report.figures(), allow_nan=False))["value_range"] == [None, None]
+
+
+# --- The formula
+
+
+@few
+@given(some_labels(), st.integers(0, 3))
+def test_gradient_is_that_of_softmax_times_map(case, seed):
+    labels, k, rng = case
+    rwmap = random_map(labels, k, "dense", rng, np.float64, torch.as_tensor)
+    size = (len(labels), k, *labels.shape[1:])
+    logits = torch.as_tensor(np.random.default_rng(seed).normal(0, 2, size)).requires_grad_()
+    probs = logits.softmax(dim=1)
+    torch.mean(probs * rwmap.values).backward()
+    found = torch.stack([one.gradient for one in pushes(rwmap, by_class(probs.detach(), k))], 1)
+    torch.testing.assert_close(found / logits.numel(), logits.grad, rtol=1e-9, atol=1e-14)
+
+
+# --- A plain loop over voxels and classes
+
+
+def plain_figures(labels, values, probs, depth_steps=None):
+    """Every figure of a report, by loops in float64; values and probs (b k *s)."""
+    k, where = values.shape[1], [tuple(at) for at in np.argwhere(labels >= 0)]
+    values, probs = values.astype(float), probs.astype(float)
+
+    def z(at, j):
+        return values[at[0], j, *at[1:]]
+
+    def p(at, j):
+        return probs[at[0], j, *at[1:]]
+
+    own = {at: max(abs(z(at, j)) for j in range(k)) for at in where}
+    usual = sorted(own.values())[(len(own) - 1) // 2] if own else 0
+    g = {}
+    for at in where:
+        expected = sum(p(at, j) * z(at, j) for j in range(k))
+        for j in range(k):
+            g[at, j] = p(at, j) * (z(at, j) - expected)
+    mean = sum(map(abs, g.values())) / max(1, len(g))
+    rows = []
+    for at in where:
+        slack, t = 1e-5 * max(own[at], usual), labels[at]
+        wrong = [z(at, j) for j in range(k) if j != t]
+        same = max(wrong) - min(wrong) <= slack
+        stable, flat = (
+            same and z(at, t) < min(wrong) - slack,
+            same and abs(z(at, t) - wrong[0]) <= slack,
+        )
+        up = down = 0
+        push = wrong_push = 0.0
+        for j in range(k):
+            push += abs(g[at, j])
+            if stable or flat or (g[at, j] >= 0 if j != t else g[at, j] <= 0):
+                continue
+            wrong_push += abs(g[at, j])
+            if abs(g[at, j]) > 1e-4 * mean and abs(g[at, j]) > slack * p(at, j):
+                up, down = up + (j != t), down + (j == t)
+        steps = depth_steps[at] if depth_steps is not None else 0
+        bin_ = sum(steps > edge * 1.0001 for edge in (1, 2, 5))
+        rows.append((t, bin_, stable, flat, up, down, push, wrong_push))
+
+    def part(chosen):
+        n, push = len(chosen), sum(row[6] for row in chosen)
+        sums = [sum(row[i] for row in chosen) for i in (2, 3, 4, 5, 7)]
+        return (
+            n,
+            sums[0] / max(1, n),
+            sums[1] / max(1, n),
+            (n - sums[0] - sums[1]) / max(1, n),
+            sums[2] / max(1, n * (k - 1)),
+            sums[3] / max(1, n),
+            sums[4] / push if push else 0,
+        )
+
+    pull = []
+    for c in range(k):
+        up = sum(z(at, 0) - z(at, c) for at in where if labels[at] == c)
+        down = sum(max(0, z(at, c) - z(at, labels[at])) for at in where if labels[at] != c)
+        here = c > 0 and any(labels[at] == c for at in where)
+        pull.append(up / down if here and down else math.nan)
+    squares = [
+        [g[at, j] ** 2 for at in where for j in range(k) if at[0] == b] for b in range(len(labels))
+    ]
+    return {
+        "total": part(rows),
+        "by_class": [part([row for row in rows if row[0] == c]) for c in range(k)],
+        "by_distance": [part([row for row in rows if row[1] == d]) for d in range(4)],
+        "pull": pull,
+        "norms": [math.sqrt(sum(s) / max(1, len(s))) for s in squares],
+        "range": [
+            (
+                min((z(at, j) for at in where), default=math.inf),
+                max((z(at, j) for at in where), default=-math.inf),
+            )
+            for j in range(k)
+        ],
+        "masses": [
+            (sum(max(0, z(at, j)) for at in where), sum(max(0, -z(at, j)) for at in where))
+            for j in range(k)
+        ],
+    }
+
+
+def as_plain(part):
+    return (
+        part.voxels,
+        part.stable,
+        part.flat,
+        part.violating,
+        part.pushed_up,
+        part.pushed_down,
+        part.wrong_way_mass,
+    )
+
+
+def assert_plain(report, wanted, rel=1e-9):
+    def near(value):
+        return pytest.approx(value, rel=rel, abs=1e-12, nan_ok=True)
+
+    assert as_plain(report.total) == near(wanted["total"])
+    for part, plain in zip(report.by_class, wanted["by_class"], strict=True):
+        assert as_plain(part) == near(plain)
+    for part, plain in zip(report.by_distance.values(), wanted["by_distance"], strict=False):
+        assert as_plain(part) == near(plain)
+    finite = np.where(np.isfinite(report.pull), report.pull, np.nan)
+    assert finite.tolist() == near(wanted["pull"])
+    assert report.gradient_norms.tolist() == near(wanted["norms"])
+    assert [*zip(report.lowest, report.highest, strict=True)] == [near(r) for r in wanted["range"]]
+    assert [*zip(report.positive, report.negative, strict=True)] == [
+        near(mass) for mass in wanted["masses"]
+    ]
+
+
+def random_probs(rng, shape):
+    return rng.dirichlet(np.ones(shape[1]), (shape[0], *shape[2:])).transpose(
+        0, len(shape) - 1, *range(1, len(shape) - 1)
+    )
+
+
+@few
+@given(some_labels(), kinds, st.sampled_from(["compact", "dense", "stabilized"]), st.booleans())
+def test_against_a_plain_loop(case, kind, form, uniform):
+    labels, k, rng = case
+    rwmap = random_map(labels, k, "dense" if form == "stabilized" else form, rng, np.float64, kind)
+    rwmap = rwmap.stabilized() if form == "stabilized" else rwmap
+    regions = Regions(kind(labels), k, None, ignore_label=-1)
+    shape = (len(labels), k, *labels.shape[1:])
+    probs = np.full(shape, 1 / k) if uniform else random_probs(rng, shape)
+    values = np.asarray(rwmap.dense())
+    depth = np.asarray(regions.depth_mm).copy()
+    for b, image in enumerate(labels):
+        if (image == image.flat[0]).all():
+            depth[b] = np.inf
+    wanted = plain_figures(labels, values, probs, depth)
+    report = stability.check(rwmap, "uniform" if uniform else kind(probs), regions=regions)
+    assert_plain(report, wanted)
+    alone = stability.check(rwmap, "uniform" if uniform else kind(probs))
+    assert alone.by_distance == {}
+    assert as_plain(alone.total) == pytest.approx(as_plain(report.total))
+
+
+@few
+@given(some_labels(), dtypes, st.sampled_from(["compact", "dense"]))
+def test_numpy_and_torch_agree(case, dtype, form):
+    labels, k, rng = case
+    rwmap = random_map(labels, k, form, rng, dtype)
+    same = RWMap(
+        torch.as_tensor(labels),
+        k,
+        **{
+            name: torch.as_tensor(part)
+            for name in ("true", "other", "values")
+            if (part := getattr(rwmap, name)) is not None
+        },
+    )
+    one, other = stability.check(rwmap, "random"), stability.check(same, "random")
+    for part, twin in zip([one.total, *one.by_class], [other.total, *other.by_class], strict=True):
+        assert as_plain(part) == pytest.approx(as_plain(twin), rel=1e-4, abs=1e-6)
+    assert one.pull.tolist() == pytest.approx(other.pull.tolist(), rel=1e-4, nan_ok=True)
+
+
+@few
+@given(some_labels(), kinds)
+def test_a_map_without_violating_voxels_pushes_nothing_the_wrong_way(case, kind):
+    """In float32, at probabilities next to 0 and 1: the theorem, whatever the rounding."""
+    labels, k, rng = case
+    rwmap = random_map(labels, k, "dense", rng, np.float32, kind).stabilized()
+    dense = RWMap.from_dense(rwmap.labels, rwmap.dense())
+    logits = torch.as_tensor(rng.normal(0, 20, (len(labels), k, *labels.shape[1:])))
+    probs = logits.float().softmax(dim=1)
+    for one in (rwmap, dense):
+        report = stability.check(one, probs if kind is torch.as_tensor else probs.numpy())
+        assert (report.violating, report.pushed_up, report.pushed_down) == (0, 0, 0)
+        assert report.wrong_way_mass == 0
+
+
+def test_a_constant_at_each_voxel_changes_no_push_and_no_pull():
+    labels, rng = batch(3, (8, 9)), np.random.default_rng(0)
+    rwmap = random_map(labels, 4, "dense", rng, np.float64)
+    moved = RWMap.from_dense(labels, rwmap.values + rng.normal(0, 1, (3, 1, 8, 9)))
+    one, other = stability.check(rwmap), stability.check(moved)
+    assert as_plain(one.total) == pytest.approx(as_plain(other.total))
+    assert one.pull.tolist() == pytest.approx(other.pull.tolist(), nan_ok=True)
+
+
+# --- Sums over cases
+
+
+@pytest.mark.parametrize("probs", ["uniform", "random"])
+@pytest.mark.parametrize("text", ["boundary", "rectified", "cross_entropy"])
+def test_cases_one_by_one_give_the_report_of_their_batch(probs, text):
+    labels, expression = batch(11, (10, 12), size=4), maps.parse(text)
+    labels[2][labels[2] == 3] = 0  # one class is absent from one image
+    whole = stability.check_expression(expression, Regions(labels, 4), probs, seed=5)
+    one_by_one = reduce(
+        operator.add,
+        (
+            stability.check_expression(
+                expression, Regions(labels[i : i + 1], 4), probs, seed=5, first_image=i
+            )
+            for i in range(4)
+        ),
+    )
+    assert one_by_one.num_images == whole.num_images == 4
+    assert as_plain(one_by_one.total) == pytest.approx(as_plain(whole.total), rel=1e-6)
+    for one, other in zip(one_by_one.by_class, whole.by_class, strict=True):
+        assert as_plain(one) == pytest.approx(as_plain(other), rel=1e-6)
+    for name, part in whole.by_distance.items():
+        assert as_plain(one_by_one.by_distance[name]) == pytest.approx(as_plain(part), rel=1e-6)
+    for name in ("pull", "least_pull", "gradient_norms", "lowest", "highest", "images_with"):
+        one, other = getattr(one_by_one, name), getattr(whole, name)
+        assert one.tolist() == pytest.approx(other.tolist(), rel=1e-6, nan_ok=True), name
+    assert whole.images_with.tolist() == [4, 4, 4, 3]
+
+
+def test_reports_of_other_classes_or_without_distances_do_not_add():
+    labels = batch(1, (6, 6), 3)
+    three, four = (Regions(labels, k) for k in (3, 4))
+    report = stability.check_expression(maps.Rectified(), three)
+    with pytest.raises(RWLossError, match="3 and 4 classes"):
+        report + stability.check_expression(maps.Rectified(), four)
+    with pytest.raises(RWLossError, match="4 and 0 distances"):
+        report + stability.check(maps.Rectified()(three))
+
+
+def test_random_probabilities_follow_the_seed():
+    rwmap = maps.Boundary()(Regions(batch(2, (12, 12)), 4))
+    one, same, other = (stability.check(rwmap, "random", seed=seed) for seed in (1, 1, 2))
+    assert one.wrong_way_mass == same.wrong_way_mass != other.wrong_way_mass
+
+
+# --- Wrong use
+
+
+@pytest.mark.parametrize(
+    ("probs", "message"),
+    [
+        ("unifrom", '"uniform", "random"'),
+        (np.zeros((1, 2, 3, 3)), r"expected probs \(3, 4, 6, 6\)"),
+        (np.full((3, 4, 6, 6), -3.0), "take the softmax"),
+        (np.full((3, 4, 6, 6), np.nan), "take the softmax"),
+        (np.zeros((3, 4, 6, 6), int), "floating probs"),
+    ],
+    ids=["name", "shape", "logits", "nan", "integers"],
+)
+def test_wrong_probs(probs, message):
+    rwmap = maps.Rectified()(Regions(batch(1, (6, 6)), 4))
+    with pytest.raises(RWLossError, match=message):
+        stability.check(rwmap, probs)
+
+
+def test_regions_of_other_labels():
+    one, other = (Regions(batch(seed, (6, 6)), 4) for seed in (1, 2))
+    with pytest.raises(RWLossError, match="not those of the map"):
+        stability.check(maps.Rectified()(one), regions=other)
+
+
+# --- Alarms
+
+
+@pytest.mark.parametrize("text", [*STABLE, "unet_border"])
+@pytest.mark.parametrize("change", ["a little", "below the true class"])
+def test_a_corrupted_map_raises_the_alarm(kind, text, change):
+    """One wrong class of one voxel in 216: seen, at its class and distance, and in the sentence."""
+    regions = Regions(kind(batch(5, (9, 8))), 4)
+    values = np.asarray(maps.parse(text)(regions).dense()).copy()
+    label = int(regions.labels[1, 3, 4])
+    at = values[1, :, 3, 4]
+    at[(label + 1) % 4] = at[(label + 1) % 4] + 0.01 if change == "a little" else at[label] - 1
+    broken = RWMap.from_dense(regions.labels, kind(values))
+    report = stability.check(broken, regions=regions)
+    assert report.violating == pytest.approx(1 / 216)
+    assert report.by_class[label].violating > 0
+    assert sum(part.violating > 0 for part in report.by_class) == 1
+    assert sum(part.violating > 0 for part in report.by_distance.values()) == 1
+    assert stability.verdict(report).startswith("Violating at 0.5 % of the voxels")
+    if change == "below the true class":  # then it is pushed up at uniform probabilities
+        assert report.pushed_up > 0
+        assert report.wrong_way_mass > 0
+
+
+# --- Overlapping masks
+
+
+def test_masks_are_problems_of_two_classes():
+    masks = np.zeros((2, 3, 8, 8), dtype=bool)
+    masks[:, 0, 1:7, 1:7] = masks[:, 1, 2:4, 2:4] = True
+    report = stability.check_expression(maps.Boundary("valverde"), Regions.from_masks(masks))
+    assert (report.num_images, report.num_classes) == (6, 2)
+    assert report.violating == 0
+    assert report.images_with.tolist() == [6, 4]
+
+
+# --- Real labels: what the issue asks for
+
+
+def hippocampus_reports(root, step=1, probs="uniform"):
+    """Reports of the whole volumes, and of their sagittal slices as 2-D images."""
+    texts = ["boundary", *STABLE, "dice"]
+    volumes, slices = {}, {}
+    for number, case in enumerate(data.find(root).cases[::step]):
+        labels = np.asarray(data.read_labels(case.labels).labels, dtype=np.uint8)
+        regions = Regions.single(labels, 3)
+        for text in texts:
+            report = stability.check_expression(
+                maps.parse(text), regions, probs, first_image=number
+            )
+            volumes[text] = volumes[text] + report if text in volumes else report
+        flat = Regions(np.ascontiguousarray(labels[(labels > 0).any(axis=(1, 2))]), 3)
+        report = stability.check_expression(maps.Boundary(), flat, probs)
+        slices["boundary"] = slices["boundary"] + report if slices else report
+    return volumes, slices
+
+
+def assert_what_is_known_of_hippocampus(volumes, slices):
+    for text in STABLE:
+        report = volumes[text]
+        assert (report.violating, report.pushed_up, report.wrong_way_mass) == (0, 0, 0), text
+        assert stability.verdict(report).startswith("Stable"), text
+    boundary = volumes["boundary"]
+    assert boundary.violating > 0.95
+    assert 0.12 < boundary.pushed_up < 0.18
+    assert slices["boundary"].violating > 0.95
+    assert 0.15 < slices["boundary"].pushed_up < 0.30
+    assert (3 * boundary.pull[1:] <= volumes["rectified"].pull[1:]).all()
+    assert (boundary.pull[1:] < stability.VANISHES_BELOW).all()
+    assert (volumes["rectified"].pull[1:] > stability.VANISHES_BELOW).all()
+    assert volumes["class_weighted"].pull[1:].tolist() == pytest.approx([0.5, 0.5], rel=1e-3)
+    assert "posterior can vanish" in stability.verdict(
+        boundary, ("background", "anterior", "posterior")
+    ).replace("anterior and ", "").replace("posterior and anterior", "posterior")
+    assert volumes["dice"].violating > 0.95
+    assert "neither necessary nor sufficient" in stability.CAUTION
+    assert "Dice violates" in stability.CAUTION
+
+
+def test_on_the_sample():
+    assert_what_is_known_of_hippocampus(*hippocampus_reports(data.sample_dir("hippocampus"), 4))
+
+
+@pytest.mark.slow
+def test_on_all_of_hippocampus(shared_data):
+    step = 16 if os.environ.get("RWLOSS_REDUCED") == "1" else 1
+    assert_what_is_known_of_hippocampus(*hippocampus_reports(shared_data("hippocampus"), step))
