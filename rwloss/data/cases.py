@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import glob
+import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from rwloss.data.dataset_json import DatasetJson
 
 Part = Literal["train", "test"]
+
+MAX_CLASSES = 2**16
+"""More are object numbers or grey values by mistake; num_classes given by the caller may be."""
 
 _CHANNEL = re.compile(r"(?s)(.+)_(\d{4})")
 _FOLDER_ENDS = {"train": "Tr", "test": "Ts"}
@@ -65,9 +69,17 @@ def find(source: str | Path, *, part: Part = "train") -> Dataset:
     """
     if part not in _FOLDER_ENDS:
         raise RWLossError(f"expected part 'train' or 'test', got {part!r}")
+    try:
+        return _find(source, part)
+    except OSError as exc:  # no permission, too long a name
+        raise RWLossError(f"cannot look into {str(source)!r}: {exc.strerror}") from exc
+
+
+def _find(source: str | Path, part: Part) -> Dataset:
     path = Path(source)
     if path.is_dir():
-        if (path / "dataset.json").is_file():
+        # A link that leads nowhere is not the same as none.
+        if os.path.lexists(path / "dataset.json"):
             return _find_nnunet(path, part)
         if part == "test":
             raise RWLossError(f"part 'test' needs a dataset.json, and {str(path)!r} has none")
@@ -75,20 +87,26 @@ def find(source: str | Path, *, part: Part = "train") -> Dataset:
     if path.exists():
         return Dataset(path.parent, (Case(case_name(path), path),))
     if glob.has_magic(str(source)):
-        found = (Path(name) for name in glob.glob(str(source), recursive=True))
         root = Path(*path.parts[: _first_magic(path)])
-        return _from_files(root, (file for file in found if _is_candidate(file)), str(source))
+        return _from_files(root, filter(_is_candidate, set(_matches(path))), str(source))
+    if path.is_symlink():
+        raise RWLossError(f"{str(source)!r} is a link that leads to no file or folder")
     raise RWLossError(f"there is no file or folder {str(source)!r}")
 
 
 def count_classes(
-    dataset: Dataset, num_classes: int | None = None, *, ignore_label: int | None = None
+    dataset: Dataset,
+    num_classes: int | None = None,
+    *,
+    ignore_label: int | None = None,
+    labels: Iterable[int] | None = None,
 ) -> int:
     """The number of classes: as given, else as in dataset.json, else the largest label + 1.
 
     The largest label is that of all cases together (every file that can be read is), so that a
     case in which the last class is absent gets as many channels as the others.
-    ignore_label: a label that is no class; by default the data set's own.
+    ignore_label: a label that is no class; by default the data set's own. labels: all that occur
+    in the cases, where that is known already; else every case is read.
 
     Raises RWLossError for fewer than two classes, for a negative label, and where a lone 255 or
     65535 looks like a mask or an ignore label rather than like a class.
@@ -101,7 +119,9 @@ def count_classes(
         num_classes = dataset.num_classes
     if num_classes is None:
         ignored = dataset.ignore_label if ignore_label is None else ignore_label
-        num_classes = _largest_label(dataset.cases, ignored) + 1
+        if labels is None:
+            labels = _labels_of(dataset.cases)
+        num_classes = _largest_label(dataset, set(labels) - {ignored}) + 1
     if num_classes < 2:
         raise RWLossError(
             f"expected two classes or more, got {num_classes} in {str(dataset.root)!r}: "
@@ -110,25 +130,32 @@ def count_classes(
     return num_classes
 
 
-def _largest_label(cases: Iterable[Case], ignore_label: int | None) -> int:
+def _labels_of(cases: Iterable[Case]) -> set[int]:
+    """Every label that occurs. A case that can't be read is left out, unless none can."""
     seen: set[int] = set()
     unread: RWLossError | None = None
     for case in cases:
         try:
-            labels = read_labels(case.labels).labels
+            seen |= set(np.unique(read_labels(case.labels).labels).tolist())
         except RWLossError as exc:  # who uses the case will be told; the others can still be done
             unread = exc
-            continue
-        present = set(np.unique(labels).tolist()) - {ignore_label}
-        if present and min(present) < 0:
-            raise RWLossError(
-                f"{str(case.labels)!r} holds the label {min(present)}: labels are 0 or more; "
-                f"if these voxels are to be ignored, pass ignore_label={min(present)}"
-            )
-        seen |= present
     if unread is not None and not seen:
         raise unread
+    return seen
+
+
+def _largest_label(dataset: Dataset, seen: set[int]) -> int:
+    if seen and min(seen) < 0:
+        raise RWLossError(
+            f"{str(dataset.root)!r} holds the label {min(seen)}: labels are 0 or more; "
+            f"if these voxels are to be ignored, pass ignore_label={min(seen)}"
+        )
     largest = max(seen, default=0)
+    if largest >= MAX_CLASSES:
+        raise RWLossError(
+            f"the labels reach {largest}: expected classes below {MAX_CLASSES}, not grey values or "
+            "the numbers of objects; if these are classes, pass num_classes"
+        )
     if largest in {255, 65535} and largest - 1 not in seen:
         raise RWLossError(
             f"the labels are {_in_words(seen)}: if {largest} means 'ignore', pass "
@@ -158,11 +185,12 @@ def _find_nnunet(root: Path, part: Part) -> Dataset:
         cases = _explicit_cases(root, content)
     else:
         labels, images = (root / (kind + _FOLDER_ENDS[part]) for kind in ("labels", "images"))
-        if part == "train" and not labels.is_dir():
+        if part == "train" and not os.path.lexists(labels):
             labels = root
         files = _by_name(_with_ending(_files_in(labels), ending))
         _require_files(files, str(labels), ending)
-        channels = _channels(_with_ending(_files_in(images), ending)) if images.is_dir() else {}
+        pictures = _files_in(images) if os.path.lexists(images) else []
+        channels = _channels(_with_ending(pictures, ending))
         cases = [Case(name, path, _in_order(name, channels)) for name, path in files.items()]
     for case in cases:
         expected = len(content.channel_names or case.images)
@@ -185,13 +213,18 @@ def _classes(root: Path, content: DatasetJson) -> tuple[int, tuple[str, ...], in
         used = {label for labels in values.values() for label in labels}
         if not used:
             raise RWLossError('"labels" names no class')
+        if max(used) >= MAX_CLASSES:
+            raise RWLossError(f"expected labels below {MAX_CLASSES}, got {max(used)}")
         if ignored is not None and ignored[0] in used:
             raise RWLossError(f'"ignore" is {ignored[0]}, which is the label of a class too')
-        names = [f"label {label}" for label in range(max(used) + 1)]
+        named: dict[int, str] = {}
         for name, labels in values.items():
             # Regions such as "whole tumour": [1, 2, 3] name no label of their own.
-            if len(labels) == 1:
-                names[labels[0]] = name
+            if len(labels) == 1 and named.setdefault(labels[0], name) != name:
+                raise RWLossError(
+                    f"label {labels[0]} has two names: {named[labels[0]]!r}, {name!r}"
+                )
+        names = [named.get(label, f"label {label}") for label in range(max(used) + 1)]
     except RWLossError as exc:
         raise RWLossError(f"{str(root / 'dataset.json')!r}: {exc}") from exc
     return len(names), tuple(names), None if ignored is None else ignored[0]
@@ -202,7 +235,7 @@ def _explicit_cases(root: Path, content: DatasetJson) -> list[Case]:
     cases = []
     for name, files in (content.dataset or {}).items():
         # Results are named after the case: a name must not become a path.
-        if not name or name in {".", ".."} or any(char in name for char in "/\\\0"):
+        if name in {"", ".", ".."} or any(char in name for char in "/\\\0") or not _encodable(name):
             raise RWLossError(f"dataset.json names a case {name!r}: expected a plain file name")
         images = tuple(_inside(root, image) for image in files.images)
         cases.append(Case(name, _inside(root, files.label), images))
@@ -219,7 +252,7 @@ def _inside(root: Path, written: str) -> Path:
     this machine are read.
     """
     path = root / written
-    if "\0" in written or not path.resolve().is_relative_to(root.resolve()):
+    if not _encodable(written) or "\0" in written or not _leads_into(root, path):
         raise RWLossError(
             f"dataset.json names {written!r}, outside its folder {str(root)!r}: move the file into "
             "the folder, or leave out its list and link it in labelsTr or imagesTr"
@@ -227,6 +260,22 @@ def _inside(root: Path, written: str) -> Path:
     if not path.is_file():
         raise RWLossError(f"dataset.json names {written!r}, and {str(root)!r} has no such file")
     return path
+
+
+def _leads_into(root: Path, path: Path) -> bool:
+    try:
+        return path.resolve().is_relative_to(root.resolve())
+    except RuntimeError:  # links in a circle lead nowhere, and so to no file
+        return True
+
+
+def _encodable(name: str) -> bool:
+    """Whether a file can have the name: JSON can write halves of characters."""
+    try:
+        os.fsencode(name)
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _from_files(root: Path, files: Iterable[Path], source: str | None = None) -> Dataset:
@@ -299,6 +348,28 @@ def _in_order(case: str, channels: dict[str, dict[int, Path]]) -> tuple[Path, ..
             f"{case}_0000 on, without a gap"
         )
     return tuple(found[channel] for channel in sorted(found))
+
+
+def _matches(pattern: Path) -> Iterator[Path]:
+    """Paths that match a glob pattern. `**` follows links, but enters no folder twice.
+
+    (glob's own `recursive` runs in circles where links do, and with two of them for ever.)
+    """
+    if "**" not in pattern.parts:
+        yield from map(Path, glob.glob(str(pattern)))
+        return
+    at = pattern.parts.index("**")
+    tail = pattern.parts[at + 1 :] or ("*",)
+    entered: set[tuple[int, int]] = set()
+    for base in _matches(Path(*pattern.parts[:at])):
+        for folder, below, _ in os.walk(base, followlinks=True):
+            place = os.stat(folder)
+            if (place.st_dev, place.st_ino) in entered:
+                below.clear()
+                continue
+            entered.add((place.st_dev, place.st_ino))
+            below[:] = sorted(name for name in below if not name.startswith("."))
+            yield from _matches(Path(glob.escape(folder), *tail))
 
 
 def _first_magic(path: Path) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import reprlib
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr, ValidationError
@@ -39,12 +40,14 @@ class DatasetJson(BaseModel):
         """
         if all(isinstance(value, str) for value in self.labels.values()):
             swapped = {str(value): key for key, value in self.labels.items()}
-            if not all(key.isdecimal() for key in self.labels) or len(swapped) < len(self.labels):
-                raise RWLossError(f"expected labels as {{name: number}}, got {self.labels}")
+            if not all(map(_is_number, self.labels)) or len(swapped) < len(self.labels):
+                raise RWLossError(
+                    f"expected labels as {{name: number}}, got {reprlib.repr(self.labels)}"
+                )
             if any(name.isdecimal() for name in swapped):
                 raise RWLossError(
-                    f"labels {self.labels} may be number to name or name to number: write numbers "
-                    'without quotes, {"background": 0, ...}'
+                    f"labels {reprlib.repr(self.labels)} may be number to name or name to number: "
+                    'write numbers without quotes, {"background": 0, ...}'
                 )
             return {name: (int(number),) for name, number in swapped.items()}
         values: dict[str, tuple[int, ...]] = {}
@@ -57,9 +60,17 @@ class DatasetJson(BaseModel):
         return values
 
 
+def _is_number(text: str) -> bool:
+    # int() refuses thousands of digits, with an error of its own.
+    return text.isdecimal() and len(text) < 10
+
+
 def read(path: Path) -> DatasetJson:
     """The model of one file. Raises RWLossError, naming the file, if it is not such JSON."""
     try:
+        # Never open what is not a file: a named pipe would block for ever.
+        if not path.is_file() and path.exists():
+            raise RWLossError(f"{str(path)!r} is not a file")
         content = json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as exc:
         raise RWLossError(f"cannot read {str(path)!r}: {exc.strerror}") from exc

@@ -36,6 +36,11 @@ SUFFIXES: tuple[str, ...] = tuple(_READERS)
 MAX_VOXELS = 2**31
 """Files whose headers announce more voxels are refused before any memory is taken."""
 
+# A length beyond these is damage; its square must fit in float32.
+_POSSIBLE_MM = (1e-9, 1e9)
+# The volume of three unit axes; 1 if they stand at right angles.
+_FLAT = 1e-6
+
 
 @dataclass(frozen=True, eq=False)
 class LabelVolume:
@@ -66,7 +71,7 @@ def read_labels(
 
     Raises RWLossError, naming the file, for everything that is not one 2-D or 3-D label map: a
     missing, empty, cut or damaged file, an unknown suffix, colour, NaN, fractions, another number
-    of axes, an impossible spacing, or more than max_voxels voxels.
+    of axes, an impossible spacing or affine, or more than max_voxels voxels.
 
     >>> from rwloss.data import sample_dir
     >>> volume = read_labels(sample_dir("hippocampus") / "labelsTr/hippocampus_003.nii.gz")
@@ -79,6 +84,7 @@ def read_labels(
         _check_axes(decoded.values)
         labels = _whole(decoded.values, decoded.step)
         spacing = _spacing(spacing_mm, decoded.spacing_mm, labels.ndim)
+        _check_affine(decoded.affine)
     except RWLossError as exc:
         raise RWLossError(f"cannot use {str(path)!r} as labels: {exc}") from exc
     return LabelVolume(np.require(labels, requirements="W"), spacing, decoded.affine)
@@ -143,13 +149,19 @@ def _decode(path: Path, max_voxels: int) -> Decoded:
     try:
         # Never open what is not a file: a named pipe would block for ever.
         if not path.is_file():
-            raise RWLossError("it is not a file" if path.exists() else "there is no such file")
+            raise RWLossError(_why_no_file(path))
         if path.stat().st_size == 0:
             raise RWLossError("it is empty (0 bytes)")
         return _READERS[suffix_of(path)](path, max_voxels)
     # Four libraries parse foreign bytes here, and damaged ones make them raise nearly anything.
     except Exception as exc:
         raise RWLossError(f"cannot read {str(path)!r}: {_cause(exc, suffix_of(path))}") from exc
+
+
+def _why_no_file(path: Path) -> str:
+    if path.exists():
+        return "it is not a file"
+    return "it is a link that leads to no file" if path.is_symlink() else "there is no such file"
 
 
 def _cause(exc: Exception, suffix: str) -> str:
@@ -193,23 +205,28 @@ def _whole(values: NDArray[Any], step: float) -> NDArray[np.integer[Any]]:
     if values.dtype.kind in "iu":
         native: NDArray[np.integer[Any]] = values.astype(values.dtype.newbyteorder("="), copy=False)
         return native
-    _check_finite(values)
-    rounded = np.rint(values)
-    # A file of scaled integers holds a whole number only to half a step, and its float32 step
-    # itself to 1e-7; a coarse step must not excuse a real fraction.
-    tolerance = min(step / 2, 0.01) + 1e-6 * np.abs(rounded) if step else 0.0
-    fractional = np.abs(values - rounded) > tolerance
+    low, high = float(values.min()), float(values.max())
+    if not math.isfinite(low) or not math.isfinite(high):
+        _check_finite(values)
+    if low < -(2.0**63) or high >= 2.0**63:
+        raise RWLossError(f"expected labels, got values from {low:g} to {high:g}")
+    rounded = np.rint(values) if step else values
+    least, most = (round(low), round(high)) if step else (math.floor(low), math.ceil(high))
+    smallest = np.min_scalar_type(most if least >= 0 else min(least, -most - 1))
+    labels: NDArray[np.integer[Any]] = rounded.astype(smallest)
+    if step:
+        # A file of scaled integers holds a whole number only to half a step, and its float32 step
+        # itself to 1e-7; a coarse step must not excuse a real fraction.
+        tolerance = min(step / 2, 0.01) + 1e-6 * np.abs(rounded)
+        fractional = np.abs(values - rounded) > tolerance
+    else:
+        fractional = labels != values
     if fractional.any():
         where = _first(fractional)
         raise RWLossError(
             f"expected whole numbers, got {values[where]} at voxel {where} "
             f"({np.count_nonzero(fractional)} such voxels): resample labels with nearest neighbour"
         )
-    low, high = int(rounded.min()), int(rounded.max())
-    if low < -(2**63) or high >= 2**63:
-        raise RWLossError(f"expected labels, got values from {low:g} to {high:g}")
-    smallest = np.min_scalar_type(high if low >= 0 else min(low, -high - 1))
-    labels: NDArray[np.integer[Any]] = rounded.astype(smallest)
     return labels
 
 
@@ -225,9 +242,11 @@ def _spacing(
                 f"expected {ndim} lengths in {whose} spacing_mm, one an axis, got {len(spacing)}: "
                 f"{tuple(spacing)}"
             )
-        if not all(math.isfinite(length) and length > 0 for length in spacing):
+        low, high = _POSSIBLE_MM
+        if not all(low <= length <= high for length in spacing):
             raise RWLossError(
-                f"expected lengths above zero in {whose} spacing_mm, got {tuple(spacing)}"
+                f"expected lengths above zero (from {low:g} to {high:g} mm) in {whose} spacing_mm, "
+                f"got {tuple(spacing)}"
             )
     if given is None or carried is None:
         return carried if given is None else tuple(float(length) for length in given)
@@ -237,6 +256,22 @@ def _spacing(
             "leave spacing_mm out, or correct the file"
         )
     return carried
+
+
+def _check_affine(affine: NDArray[np.float64] | None) -> None:
+    """Stores keep the affine, and no viewer can place a volume without an invertible one."""
+    if affine is None:
+        return
+    with np.errstate(all="ignore"):
+        lengths_mm = np.linalg.norm(affine[:3, :3], axis=0)
+        volume = abs(np.linalg.det(affine[:3, :3] / lengths_mm))
+    low, high = _POSSIBLE_MM
+    possible = np.isfinite(affine).all() and low <= lengths_mm.min() <= lengths_mm.max() <= high
+    if not (possible and volume > _FLAT):
+        raise RWLossError(
+            "expected an affine of finite numbers and three independent axes, got "
+            f"{affine[:3].tolist()}: correct its sform or qform (in MHA and NRRD, its directions)"
+        )
 
 
 def _first(mask: NDArray[np.bool_]) -> tuple[int, ...]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import glob
 import json
 import os
 import subprocess
@@ -12,7 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rwloss.data import Case, Dataset, count_classes, find
+from rwloss import Regions
+from rwloss.data import Case, Dataset, count_classes, find, read_labels
 from rwloss.errors import RWLossError
 
 LABELS = {"background": 0, "liver": 1, "tumour": 2}
@@ -150,6 +152,13 @@ def test_classes(tmp_path: Path, labels: Any, names: tuple[str, ...], ignored: i
         ({"background": 0, "liver": 1, "ignore": 1}, '"ignore" is 1, which is the label of a'),
         ({"background": 0, "ignore": [1, 2]}, 'one number for "ignore"'),
         ({"ignore": 1}, "names no class"),
+        ({"background": 0, "liver": 0}, "label 0 has two names: 'background', 'liver'"),
+        ({"0": "background", "00": "liver"}, "label 0 has two names"),
+        ({"background": 0, "liver": 65536}, "expected labels below 65536, got 65536"),
+        ({"background": 0, "liver": 10**30}, "expected labels below 65536"),
+        ({"0": "background", "1" * 9: "liver"}, "expected labels below 65536, got 111111111"),
+        ({"0": "background", "1" * 4000: "liver"}, "expected labels as {name: number}"),
+        ({"background": 0, "ignore": [0, 1]}, 'one number for "ignore"'),
         ({}, "labels: "),
         ([0, 1], "labels: "),
     ],
@@ -176,6 +185,10 @@ def test_classes_that_cannot_be(tmp_path: Path, labels: Any, words: str) -> None
         ),
         (b'{"labels": {"a": 0}, "dataset": {"a": {}}}', "dataset.a"),
         (b'{"labels": {"a": 0}, "dataset": {}}', "names no case"),
+        (b'{"labels": {"a": 0, "b": 1' + b"0" * 5000 + b"}}", "not valid JSON"),
+        (b'{"labels": {"a": 0, "b": NaN}}', "labels.b"),
+        (b'{"labels": {"a": 0, "b": Infinity}}', "labels.b"),
+        (b'{"labels": {"a": 0}, "a": ' + b'{"a":' * 100_000, "not valid JSON"),
     ],
 )
 def test_bad_dataset_json(tmp_path: Path, text: bytes, words: str) -> None:
@@ -241,8 +254,11 @@ def test_explicit_files(tmp_path: Path) -> None:
     assert case.images[0].samefile(tmp_path / "set/x/t1.nii.gz")
 
 
+KINDS = ["absolute", "parent", "file link", "folder link", "zero byte", "half a character"]
+
+
 @pytest.mark.parametrize("where", ["label", "image"])
-@pytest.mark.parametrize("kind", ["absolute", "parent", "file link", "folder link", "zero byte"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_explicit_files_stay_inside(tmp_path: Path, where: str, kind: str) -> None:
     secret = tmp_path / "elsewhere/secret.nii.gz"
     root = tmp_path / "set"
@@ -255,6 +271,7 @@ def test_explicit_files_stay_inside(tmp_path: Path, where: str, kind: str) -> No
         "file link": "link.nii.gz",
         "folder link": "folder/secret.nii.gz",
         "zero byte": "a\0.nii.gz",
+        "half a character": "\ud800.nii.gz",
     }[kind]
     paths = (bad, "ok.nii.gz") if where == "label" else ("ok.nii.gz", bad)
     with pytest.raises(RWLossError, match="outside its folder"):
@@ -268,12 +285,27 @@ def test_a_set_that_is_a_link_itself(tmp_path: Path) -> None:
     assert len(find(tmp_path / "link").cases) == 1
 
 
+@pytest.mark.parametrize("written", ["loop.nii.gz", "to_loop.nii.gz", "loops/a.nii.gz", "pipe.npy"])
+def test_explicit_file_in_a_circle_of_links(tmp_path: Path, written: str) -> None:
+    (tmp_path / "loop.nii.gz").symlink_to("loop.nii.gz")
+    (tmp_path / "to_loop.nii.gz").symlink_to("loop.nii.gz")
+    (tmp_path / "loops").symlink_to("loops")
+    os.mkfifo(tmp_path / "pipe.npy")
+    with pytest.raises(RWLossError, match=rf"names '{written}', and .* has no such file"):
+        find(explicit(tmp_path, written))
+
+
+def test_explicit_name_of_thousands_of_letters(tmp_path: Path) -> None:
+    with pytest.raises(RWLossError, match="File name too long"):
+        find(explicit(tmp_path, "x" * 5000 + ".nii.gz"))
+
+
 def test_explicit_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(RWLossError, match=r"names 'x\.nii\.gz', and .* has no such file"):
         find(explicit(tmp_path, "x.nii.gz"))
 
 
-@pytest.mark.parametrize("name", ["../a", "a/b", "..", ".", "", "a\\b", "/a", "a\0"])
+@pytest.mark.parametrize("name", ["../a", "a/b", "..", ".", "", "a\\b", "/a", "a\0", "\udfff"])
 def test_case_names_are_no_paths(tmp_path: Path, name: str) -> None:
     touch(tmp_path / "seg.nii.gz")
     with pytest.raises(RWLossError, match="expected a plain file name"):
@@ -287,6 +319,116 @@ def test_links_that_the_user_made(tmp_path: Path) -> None:
     # A broken one stays a case: reading it says so, instead of one case less in silence.
     (tmp_path / "set/labelsTr/b.nii.gz").symlink_to(tmp_path / "archive/gone.nii.gz")
     assert [case.name for case in find(tmp_path / "set").cases] == ["a", "b"]
+
+
+# Links in circles, pipes, odd names
+
+
+def test_label_files_in_a_circle_are_cases_whose_reading_names_them(tmp_path: Path) -> None:
+    nnunet(tmp_path, ("a",))
+    for name, target in (("b", "b"), ("c", "d"), ("d", "c")):
+        (tmp_path / f"labelsTr/{name}.nii.gz").symlink_to(f"{target}.nii.gz")
+    (tmp_path / "labelsTr/up.nii.gz").symlink_to("..")
+    cases = find(tmp_path).cases
+    assert [case.name for case in cases] == ["a", "b", "c", "d"]
+    with pytest.raises(RWLossError, match=r"c\.nii\.gz': it is a link that leads to no file"):
+        read_labels(cases[2].labels)
+
+
+@pytest.mark.parametrize("target", ["gone", "itself"])
+@pytest.mark.parametrize("name", ["labelsTr", "imagesTr", "dataset.json"])
+def test_parts_of_a_set_that_lead_nowhere(tmp_path: Path, name: str, target: str) -> None:
+    nnunet(tmp_path, ("a",)).joinpath(name).rename(tmp_path / "away")
+    (tmp_path / name).symlink_to(name if target == "itself" else "gone")
+    # As label files of the folder itself, they would be taken for the data set.
+    touch(tmp_path / "b.nii.gz")
+    with pytest.raises(RWLossError, match=rf"cannot (list|read) '.*{name}'"):
+        find(tmp_path)
+
+
+def test_dataset_json_that_is_no_file(tmp_path: Path) -> None:
+    (tmp_path / "folder/dataset.json").mkdir(parents=True)
+    (tmp_path / "pipe").mkdir()
+    os.mkfifo(tmp_path / "pipe/dataset.json")
+    for name in ("folder", "pipe"):
+        with pytest.raises(RWLossError, match=rf"{name}/dataset\.json' is not a file"):
+            find(tmp_path / name)
+
+
+def test_a_set_that_leads_nowhere(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "broken").symlink_to("gone")
+    for name in ("loop", "broken"):
+        with pytest.raises(
+            RWLossError, match=rf"{name}' is a link that leads to no file or folder"
+        ):
+            find(tmp_path / name)
+
+
+def test_a_pattern_over_links_in_circles(tmp_path: Path) -> None:
+    touch(tmp_path / "x/a.png", tmp_path / "x/y/b.png", tmp_path / "x/.hidden/c.png")
+    touch(tmp_path / "elsewhere/d.png", tmp_path / "elsewhere/y/e.png")
+    for link, target in (("x/up", ".."), ("x/y/again", "../../x"), ("x/self", "self")):
+        (tmp_path / link).symlink_to(target)
+    (tmp_path / "x/link").symlink_to("../elsewhere")
+    names = {"x/**/*.png": "abde", "x/**": "abde", "x/**/y/*.png": "be", "**/y/**/*.png": "be"}
+    for pattern, expected in names.items():
+        if pattern.startswith("**"):
+            (tmp_path / "x/up").unlink()
+            (tmp_path / "x/y/again").unlink()
+        assert [case.name for case in find(f"{tmp_path}/{pattern}").cases] == list(expected)
+    with pytest.raises(RWLossError, match="no label files"):
+        find(f"{tmp_path}/x/**/*.tif")
+
+
+def test_a_pattern_without_circles_finds_what_glob_finds(tmp_path: Path) -> None:
+    touch(*(tmp_path / f"{a}/{b}/{a}{b}{c}.png" for a in "xyz" for b in "xyz" for c in "xyz"))
+    touch(*(tmp_path / f"{a}/{a}.png" for a in "xyz"), tmp_path / "[x]/new.png")
+    for pattern in ("**/*.png", "x/**/*.png", "*/**/y*.png", "**/x/*", "x/**", "**/y/**/*.*"):
+        plain = glob.glob(f"{tmp_path}/{pattern}", recursive=True)
+        expected = {Path(name) for name in plain if name.endswith(".png")}
+        assert {case.labels for case in find(f"{tmp_path}/{pattern}").cases} == expected
+
+
+NAMES = [
+    "two words",
+    "it's",
+    'say "a"',
+    "line\nbreak",
+    "tab\t",
+    "海馬",
+    "[1]*?",
+    "-rf",
+    "a_0000_0001",
+]
+
+
+def test_odd_names_with_their_images(tmp_path: Path) -> None:
+    nnunet(tmp_path, (), channels=2, file_ending=".npy")
+    for name in NAMES:
+        save(tmp_path / f"labelsTr/{name}.npy", [[0, 1]])
+        for channel in range(2):
+            save(tmp_path / f"imagesTr/{name}_{channel:04}.npy", [[channel, 5]])
+    cases = find(tmp_path).cases
+    assert [case.name for case in cases] == sorted(NAMES)
+    for case in cases:
+        assert read_labels(case.labels).labels.tolist() == [[0, 1]]
+        assert [image.name for image in case.images] == [f"{case.name}_{i:04}.npy" for i in (0, 1)]
+        assert find(case.labels).cases[0].name == case.name
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ("x" * 5000, "cannot look into .*File name too long"),
+        ("a\0b", "there is no file or folder"),
+        ("*\0", "no label files|there is no file"),
+        ("\ud800", "there is no file or folder"),
+    ],
+)
+def test_sources_that_cannot_be(source: str, words: str) -> None:
+    with pytest.raises(RWLossError, match=words):
+        find(source)
 
 
 # Folders, patterns, files
@@ -395,8 +537,30 @@ def test_ignored_labels_do_not_count(tmp_path: Path) -> None:
 
 def test_negative_labels(tmp_path: Path) -> None:
     save(tmp_path / "a.npy", [[0, 2, -1]], np.int8)
-    with pytest.raises(RWLossError, match=r"a\.npy' holds the label -1.*pass ignore_label=-1"):
+    words = rf"{tmp_path.name}' holds the label -1: .*pass ignore_label=-1"
+    with pytest.raises(RWLossError, match=words):
         count_classes(find(tmp_path))
+    with pytest.raises(RWLossError, match=words):
+        count_classes(find(tmp_path), labels=[0, 2, -1])
+    # Of several, the lowest; an ignored one is none.
+    with pytest.raises(RWLossError, match="holds the label -7"):
+        count_classes(find(tmp_path), labels=[0, -1, -7])
+    assert count_classes(find(tmp_path), ignore_label=-1, labels=[0, 2, -1]) == 3
+
+
+def test_labels_that_are_known_are_not_read_again(tmp_path: Path) -> None:
+    (tmp_path / "a.npy").write_bytes(b"torn")
+    dataset = find(tmp_path)
+    assert count_classes(dataset, labels=[0, 4]) == 5
+    assert count_classes(dataset, labels={4: 1, 0: 2}) == 5
+    assert count_classes(dataset, labels=iter([0, 1, 255]), ignore_label=255) == 2
+    assert count_classes(dataset, 7, labels=[0, 4]) == 7
+    with pytest.raises(RWLossError, match=r"labels are 0, 1, 255.*ignore_label=255"):
+        count_classes(dataset, labels=[0, 1, 255])
+    with pytest.raises(RWLossError, match="two classes or more, got 1"):
+        count_classes(dataset, labels=[0])
+    with pytest.raises(RWLossError, match="two classes or more, got 1"):
+        count_classes(dataset, labels=[])
 
 
 @pytest.mark.parametrize(("dtype", "top"), [(np.uint8, 255), (np.uint16, 65535)])
@@ -404,6 +568,23 @@ def test_masks_are_not_256_classes(tmp_path: Path, dtype: Any, top: int) -> None
     save(tmp_path / "a.npy", [[0, 1, top]], dtype)
     with pytest.raises(RWLossError, match=rf"labels are 0, 1, {top}.*ignore_label={top}.*as 1"):
         count_classes(find(tmp_path))
+
+
+def test_grey_values_are_not_classes(tmp_path: Path) -> None:
+    save(tmp_path / "a.npy", [[0, 1, 70_000]], np.int64)
+    with pytest.raises(RWLossError, match=r"reach 70000.*below 65536.*pass num_classes"):
+        count_classes(find(tmp_path))
+    assert count_classes(find(tmp_path), 70_001) == 70_001
+
+
+def test_labels_that_dataset_json_does_not_know(tmp_path: Path) -> None:
+    """Nothing is read to find the cases; who uses one learns which label is wrong."""
+    nnunet(tmp_path, (), file_ending=".npy")
+    save(tmp_path / "labelsTr/a.npy", [[0, 1, 7]])
+    dataset = find(tmp_path)
+    volume = read_labels(dataset.cases[0].labels)
+    with pytest.raises(RWLossError, match=r"label 7 found, but num_classes=3 allows 0\.\.2: pass"):
+        Regions.single(volume.labels, count_classes(dataset))
 
 
 def test_256_true_classes(tmp_path: Path) -> None:

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
+import math
 import zipfile
 from pathlib import Path
 from typing import IO
 
 import numpy as np
 
-from rwloss.data.readers.decoded import Decoded, check_bytes, check_shape
+from rwloss.data.readers.decoded import DEFLATE_RATIO, Decoded, check_bytes, check_shape
 from rwloss.errors import RWLossError
-
-_CHUNK = 1 << 20
 
 
 def read(path: Path, max_voxels: int) -> Decoded:
     """Values (*s) of the one array in the file; no spacing. Never unpickles.
 
     Raises RWLossError for an archive with no or several arrays, for object arrays and for a file
-    that cannot hold what its header announces; and whatever NumPy and zipfile raise.
+    that does not hold just what its header announces; and whatever NumPy and zipfile raise.
     """
     if path.suffix.lower() == ".npy":
         with path.open("rb") as stream:
@@ -31,26 +30,38 @@ def read(path: Path, max_voxels: int) -> Decoded:
                 f"expected one array in the archive, got {len(members)} ({names or 'none'}): "
                 "save the labels alone, as .npy"
             )
+        # The sizes in an archive's directory are claims like those in the array's header. Other
+        # compressions have no limit to what a small file may expand to.
+        if members[0].compress_type not in {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
+            raise RWLossError("it is not compressed in NumPy's way: save it with savez_compressed")
+        check_bytes(members[0].file_size, path.stat().st_size, ratio=DEFLATE_RATIO)
         with archive.open(members[0]) as stream:
-            decoded = _read_stream(stream, members[0].file_size, max_voxels)
-            # Reaching the end makes zipfile compare the checksum.
-            while stream.read(_CHUNK):
-                pass
-            return decoded
+            return _read_stream(stream, members[0].file_size, max_voxels)
 
 
 def _read_stream(stream: IO[bytes], size: int, max_voxels: int) -> Decoded:
     """The array of an open .npy of `size` bytes, its header judged first."""
     version = np.lib.format.read_magic(stream)
+    if version not in {(1, 0), (2, 0)}:
+        raise RWLossError(f"expected .npy format version 1.0 or 2.0, got {version}: save it again")
+    begin = stream.tell()
+    # NumPy sets memory aside for a header of any length that the file gives.
+    length = int.from_bytes(stream.read(2 * version[0]), "little")
+    if length > size:
+        raise RWLossError(f"it is cut short: {size} bytes, the header alone has {length}")
+    stream.seek(begin)
     if version == (1, 0):
         shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
-    elif version == (2, 0):
-        shape, _, dtype = np.lib.format.read_array_header_2_0(stream)
     else:
-        raise RWLossError(f"expected .npy format version 1.0 or 2.0, got {version}: save it again")
+        shape, _, dtype = np.lib.format.read_array_header_2_0(stream)
     if dtype.kind not in "biuf":
         raise RWLossError(f"expected an array of numbers, got dtype {dtype}: it is never unpickled")
     check_shape(shape or (1,), max_voxels)
-    check_bytes(dtype.itemsize * int(np.prod(shape, dtype=object)), size - stream.tell())
+    needed, present = dtype.itemsize * math.prod(shape), size - stream.tell()
+    check_bytes(needed, present)
+    if present > needed:
+        raise RWLossError(f"{present - needed} bytes follow its array: save the labels alone")
     stream.seek(0)
-    return Decoded(values=np.lib.format.read_array(stream, allow_pickle=False))
+    values = np.lib.format.read_array(stream, allow_pickle=False)
+    stream.read()  # at its end, zipfile compares the checksum
+    return Decoded(values=values)

@@ -45,13 +45,13 @@ def check_shape(shape: Sequence[int], max_voxels: int) -> None:
         )
 
 
-def check_bytes(needed: int, present: int, *, deflated: bool = False) -> None:
+def check_bytes(needed: int, present: int, *, ratio: int = 1) -> None:
     """Refuse a header that announces more bytes than the file can hold, before allocating them.
 
-    Raises RWLossError.
+    ratio: the most that the file's compression can shrink anything. Raises RWLossError.
     """
-    if needed > present * (DEFLATE_RATIO if deflated else 1):
+    if needed > present * ratio:
         raise RWLossError(
             f"it is cut short: its header announces {needed} bytes of voxels, and the "
-            f"{present} {'compressed ' if deflated else ''}bytes of the file cannot hold them"
+            f"{present} {'compressed ' if ratio > 1 else ''}bytes of the file cannot hold them"
         )

@@ -9,17 +9,24 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rwloss.data.readers.decoded import Decoded, check_bytes, check_shape
+from rwloss.data.readers.decoded import DEFLATE_RATIO, Decoded, check_bytes, check_shape
 from rwloss.errors import RWLossError
 
 if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile
+    from PIL.TiffImagePlugin import TiffImageFile
 
 # Pillow stretches 2- and 4-bit grey values to 0..255; the factors that undo it.
 _STRETCHED = {"L;2": 85, "L;4": 17}
 
 _BITS, _COMPRESSION, _PHOTOMETRIC, _DESCRIPTION = 258, 259, 262, 270
 _STRIP_BYTES, _TILE_BYTES, _SAMPLE_FORMAT = 279, 325, 339
+
+# The most that TIFF's compressions can shrink a picture: none, LZW, Deflate (twice), PackBits.
+_RATIOS = {1: 1, 5: 4096, 8: DEFLATE_RATIO, 32946: DEFLATE_RATIO, 32773: 64}
+_OTHER_RATIO = 1 << 16
+# Pillow looks for circles among the pages in quadratic time.
+_MAX_PAGES = 1 << 14
 
 
 def read(path: Path, max_voxels: int) -> Decoded:
@@ -47,15 +54,15 @@ def _read_png(path: Path, max_voxels: int) -> Decoded:
         width, height = image.size
         check_shape((height, width), max_voxels)
         bits = 1 if image.mode == "1" else 8
-        check_bytes(width * height * bits // 8, path.stat().st_size, deflated=True)
+        check_bytes(width * height * bits // 8, path.stat().st_size, ratio=DEFLATE_RATIO)
+        # Decoding compares no checksum (a flipped bit would give other labels, silently) and
+        # believes the lengths of chunks.
+        image.verify()
+    with PngImageFile(path) as image:
         if getattr(image, "n_frames", 1) > 1:
             raise RWLossError(f"expected one picture, got an animation of {image.n_frames}")
         values = _pixels(image)
-        palette = image.mode == "P"
-    with PngImageFile(path) as image:
-        # Decoding compares no checksum: a flipped bit would give other labels, silently.
-        image.verify()
-    return Decoded(values=values, is_palette=palette)
+        return Decoded(values=values, is_palette=image.mode == "P")
 
 
 def _read_tiff(path: Path, max_voxels: int) -> Decoded:
@@ -64,19 +71,29 @@ def _read_tiff(path: Path, max_voxels: int) -> Decoded:
     pages: list[NDArray[Any]] = []
     with TiffImageFile(path) as image:
         width, height = image.size
-        count = int(image.n_frames)
-        check_shape((count, height, width), max_voxels)
-        _check_imagej(str(image.tag_v2.get(_DESCRIPTION, "")), count)
+        description = str(image.tag_v2.get(_DESCRIPTION, ""))
         palette = image.mode == "P"
-        for page in range(count):
-            image.seek(page)
+        while _has_page(image, len(pages)):
+            if len(pages) == _MAX_PAGES:
+                raise RWLossError(f"it has more than {_MAX_PAGES} pages: save it as NIfTI")
+            check_shape((len(pages) + 1, height, width), max_voxels)
             if image.size != (width, height):
                 raise RWLossError(
-                    f"expected pages of one size, got {width} x {height} and, on page {page + 1}, "
-                    f"{image.size[0]} x {image.size[1]}: save one resolution only"
+                    f"expected pages of one size, got {width} x {height} and, on page "
+                    f"{len(pages) + 1}, {image.size[0]} x {image.size[1]}: save one resolution only"
                 )
             pages.append(_tiff_page(image, path.stat().st_size))
-    return Decoded(values=pages[0] if count == 1 else np.stack(pages), is_palette=palette)
+    _check_imagej(description, len(pages))
+    return Decoded(values=pages[0] if len(pages) == 1 else np.stack(pages), is_palette=palette)
+
+
+def _has_page(image: TiffImageFile, page: int) -> bool:
+    """Turn to a page, if there is one. (Counting them first would read every header twice.)"""
+    try:
+        image.seek(page)
+    except EOFError:
+        return False
+    return True
 
 
 def _tiff_page(image: Any, file_bytes: int) -> NDArray[Any]:
@@ -84,10 +101,11 @@ def _tiff_page(image: Any, file_bytes: int) -> NDArray[Any]:
     tags = image.tag_v2
     if tags.get(_PHOTOMETRIC) == 0:
         raise RWLossError("it is stored with white as zero: save it again with black as zero")
-    stored = sum(tags.get(_STRIP_BYTES) or tags.get(_TILE_BYTES) or ())
-    if tags.get(_COMPRESSION, 1) == 1:
-        check_bytes(stored, file_bytes)
     bits, signed = tags.get(_BITS, (1,))[0], tags.get(_SAMPLE_FORMAT, (1,))[0] == 2
+    ratio = _RATIOS.get(tags.get(_COMPRESSION, 1), _OTHER_RATIO)
+    check_bytes(image.width * image.height * bits // 8, file_bytes, ratio=ratio)
+    if ratio == 1:
+        check_bytes(sum(tags.get(_STRIP_BYTES) or tags.get(_TILE_BYTES) or ()), file_bytes)
     values = _pixels(image)
     # Pillow reads 8 bits as unsigned and 32 bits as signed, whatever the file says.
     if bits == 8 and signed:

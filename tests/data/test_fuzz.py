@@ -1,0 +1,444 @@
+"""Damaged files by the thousand: each read gives labels that keep their promises, or RWLossError.
+
+The reads run in a process of their own, with little memory to spare and a watch on each file, so
+that a crash or a hang is a failure that names its file. By hand, 20,000 files of seed 5:
+
+    python tests/data/test_fuzz.py FOLDER nifti-and-png 5 20000
+"""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import gzip
+import importlib
+import io
+import os
+import random
+import struct
+import subprocess
+import sys
+import tempfile
+import traceback
+import zipfile
+import zlib
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+
+from rwloss.data import read_image, read_labels
+from rwloss.errors import RWLossError
+
+FAMILIES = {
+    "nifti-and-png": {".nii", ".nii.gz", ".png"},
+    "tiff-and-numpy": {".tif", ".npy", ".npz"},
+    "mha-and-nrrd": {".mha", ".nrrd"},
+}
+FAST = {"nifti-and-png": 200, "tiff-and-numpy": 100, "mha-and-nrrd": 100}
+MAX_VOXELS = 10**6
+SPARE_BYTES = 256 << 20
+SECONDS_A_FILE = 10
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_damaged_files(tmp_path: Path, family: str) -> None:
+    fuzz(tmp_path, family, seed=1, files=FAST[family])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", FAMILIES)
+def test_many_damaged_files(tmp_path: Path, family: str) -> None:
+    fuzz(
+        tmp_path,
+        family,
+        seed=2,
+        files=FAST[family] * (3 if os.environ.get("RWLOSS_REDUCED") else 10),
+    )
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_undamaged_files_are_read(tmp_path: Path, family: str) -> None:
+    """Else the others would test the first check of each reader, and nothing behind it."""
+    skip_without_itk(family)
+    assert {seed.suffix for seed in seeds(family)} == FAMILIES[family]
+    for number, seed in enumerate(seeds(family)):
+        path = tmp_path / f"{number}{seed.suffix}"
+        path.write_bytes(seed.content)
+        if seed.is_colour:
+            with pytest.raises(RWLossError, match="expected one channel"):
+                read_labels(path)
+        else:
+            np.testing.assert_array_equal(np.unique(read_labels(path).labels), [0, 1])
+
+
+def skip_without_itk(family: str) -> None:
+    if family == "mha-and-nrrd":
+        pytest.importorskip("SimpleITK")
+
+
+def fuzz(folder: Path, family: str, *, seed: int, files: int) -> None:
+    pytest.importorskip("resource")
+    skip_without_itk(family)
+    command = [sys.executable, "-W", "error", __file__, str(folder), family, str(seed), str(files)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=280, check=False, env=environment
+    )
+    kept = sorted(path.name for path in folder.iterdir())
+    assert (done.returncode, kept) == (0, []), (
+        f"exit code {done.returncode}; the files at fault are in {folder}: {kept}\n"
+        f"{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
+    )
+    assert f"read {files} files" in done.stdout
+
+
+# Whole files
+
+
+class Seed(NamedTuple):
+    suffix: str
+    content: bytes
+    is_colour: bool = False
+
+
+@cache
+def seeds(family: str) -> list[Seed]:
+    """Small files of each kind, all of labels 0 and 1."""
+    flat = np.random.default_rng(3).integers(0, 2, (7, 9)).astype(np.uint8)
+    deep = np.random.default_rng(4).integers(0, 2, (4, 5, 6)).astype(np.uint8)
+    if family == "mha-and-nrrd":
+        return itk_seeds(flat, deep)
+    found = [*nifti_seeds(flat, deep), *picture_seeds(flat), *array_seeds(flat, deep)]
+    return [seed for seed in found if seed.suffix in FAMILIES[family]]
+
+
+def nifti_seeds(flat: np.ndarray, deep: np.ndarray) -> list[Seed]:
+    from nibabel.nifti1 import Nifti1Image
+    from nibabel.nifti2 import Nifti2Image
+
+    found = []
+    kinds: list[tuple[Any, np.ndarray, str, str, float | None]] = [
+        (Nifti1Image, deep, "u1", "<", None),
+        (Nifti1Image, flat, "i2", "<", None),
+        (Nifti1Image, deep, "f4", ">", None),
+        (Nifti1Image, deep * 2, "i2", "<", 0.5),
+        (Nifti2Image, deep, "i2", ">", None),
+        (Nifti2Image, flat, "f8", "<", None),
+    ]
+    for kind, values, dtype, order, slope in kinds:
+        header = kind.header_class(endianness=order)
+        header.set_data_dtype(dtype)
+        image = kind(values.astype(dtype), np.diag([0.8, 1.0, 2.5, 1.0]), header)
+        if slope is not None:
+            image.header.set_slope_inter(slope, 0)
+        content = image.to_bytes()
+        found += [Seed(".nii", content), Seed(".nii.gz", gzip.compress(content, mtime=0))]
+    return found
+
+
+def picture_seeds(flat: np.ndarray) -> list[Seed]:
+    from PIL import Image
+
+    grey = Image.fromarray(flat)
+    palette = Image.fromarray(flat).convert("P")
+    palette.putdata(flat.ravel().tolist())
+    palette.putpalette([255, 0, 0, 0, 255, 0, 0, 0, 255])
+    kinds: list[tuple[str, Image.Image, dict[str, Any]]] = [
+        (".png", Image.fromarray(flat.astype(bool)), {}),
+        (".png", grey, {}),
+        (".png", Image.fromarray(flat.astype(np.uint16)), {}),
+        (".png", palette, {}),
+        (".png", palette, {"bits": 2}),
+        (".png", grey.convert("RGB"), {}),
+        (".tif", grey, {}),
+        (".tif", Image.fromarray(flat.astype(np.int32)), {}),
+        (".tif", Image.fromarray(flat.astype(np.float32)), {"compression": "tiff_lzw"}),
+        (".tif", Image.fromarray(flat.astype(bool)), {"compression": "group4"}),
+        (".tif", grey, {"compression": "packbits", "save_all": True, "append_images": [grey] * 2}),
+        (".tif", grey, {"compression": "tiff_deflate", "big_tiff": True}),
+    ]
+    found = []
+    for suffix, image, options in kinds:
+        stream = io.BytesIO()
+        image.save(stream, {".png": "png", ".tif": "tiff"}[suffix], **options)
+        found.append(Seed(suffix, stream.getvalue(), image.mode == "RGB"))
+    return found
+
+
+def array_seeds(flat: np.ndarray, deep: np.ndarray) -> list[Seed]:
+    found = []
+    for array in (flat, deep.astype(">i2"), np.asfortranarray(deep.astype("f4")), flat == 1):
+        stream = io.BytesIO()
+        np.save(stream, array)
+        found.append(Seed(".npy", stream.getvalue()))
+        for save in (np.savez, np.savez_compressed):
+            stream = io.BytesIO()
+            save(stream, labels=array)
+            found.append(Seed(".npz", stream.getvalue()))
+    return found
+
+
+def itk_seeds(flat: np.ndarray, deep: np.ndarray) -> list[Seed]:
+    sitk: Any = importlib.import_module("SimpleITK")
+    found = []
+    with tempfile.TemporaryDirectory() as folder:
+        for suffix in (".mha", ".nrrd"):
+            for array in (flat, deep, deep.astype(np.int16), deep.astype(np.float32)):
+                for compressed in (False, True):
+                    image = sitk.GetImageFromArray(array)
+                    image.SetMetaData("note", "of any kind")
+                    path = Path(folder) / f"seed{suffix}"
+                    sitk.WriteImage(image, str(path), compressed)
+                    found.append(Seed(suffix, path.read_bytes()))
+    return found
+
+
+# Damage
+
+
+def mutation(family: str, seed: int, number: int) -> tuple[str, bytes]:
+    """The suffix and the bytes of one damaged file, the same on every machine."""
+    rng = random.Random(f"{family} {seed} {number}")
+    suffix, content, _ = rng.choice(seeds(family))
+    strangers = [whole.content for whole in seeds(family)]
+    # Half of the damage is done inside, so that it gets past compression, checksums and the first
+    # look at a text.
+    inside = INSIDE.get(suffix)
+    damaged = content
+    for _ in range(rng.choice([1, 1, 2, 4])):
+        if inside and rng.random() < 0.5:
+            damaged = inside(damaged, lambda part: damage(part, rng, strangers), rng)
+        else:
+            damaged = damage(damaged, rng, strangers)
+    return suffix, damaged
+
+
+def damage(content: bytes, rng: random.Random, strangers: list[bytes]) -> bytes:
+    """Bytes after one accident."""
+    if not content:
+        return rng.randbytes(8)
+    start = rng.randrange(len(content))
+    stop = min(len(content), start + rng.choice([1, 2, 8, 40, len(content)]))
+    head, part, tail = content[:start], content[start:stop], content[stop:]
+    stranger = rng.choice(strangers)
+    accidents: list[Callable[[], bytes]] = [
+        lambda: head + bytes([content[start] ^ 1 << rng.randrange(8)]) + content[start + 1 :],
+        lambda: extreme_field(content, rng),
+        lambda: extreme_field(content, rng),
+        lambda: extreme_field(content, rng),
+        lambda: head + rng.randbytes(len(part)) + tail,
+        lambda: head,
+        lambda: head + part + part + tail,
+        lambda: head + rng.randbytes(9) + part + tail,
+        lambda: head + tail,
+        lambda: head + stranger[rng.randrange(len(stranger)) :],
+    ]
+    return rng.choice(accidents)()
+
+
+# NIfTI-1's dim, datatype, pixdim, vox_offset, scaling, units, form codes, quaternion, rows, magic.
+FIELDS = [40, 42, 44, 46, 48, 70, 76, 80, 84, 88, 108, 112, 116, 123, 252, 254, 256, 280, 300, 344]
+EXTREMES: list[tuple[str, list[float]]] = [
+    ("b", [-128, -1, 0, 1, 2, 4, 8, 16, 32, 64, 127]),
+    ("h", [-(2**15), -1, 0, 1, 2, 3, 4, 5, 7, 8, 100, 1000, 2**15 - 1]),
+    ("i", [-(2**31), -1, 0, 1, 1000, 65535, 2**24, 2**31 - 1]),
+    ("q", [-(2**63), -1, 0, 1, 2**20, 2**32, 2**40, 2**63 - 1]),
+    ("f", [float("nan"), float("inf"), -float("inf"), 0, -1, 0.5, 1e-38, 3e38, 400, 1e9]),
+    ("d", [float("nan"), float("inf"), -float("inf"), 0, -1, 0.5, 1e-308, 1e308, 600, 1e18]),
+]
+
+
+def extreme_field(content: bytes, rng: random.Random) -> bytes:
+    """A number of the header becomes one that nobody expects."""
+    code, values = rng.choice(EXTREMES)
+    field = struct.pack(rng.choice("<>") + code, rng.choice(values))
+    at = rng.choice([rng.choice(FIELDS), rng.randrange(max(1, min(len(content), 600)))])
+    return content[:at] + field + content[at + len(field) :]
+
+
+Accident = Callable[[bytes], bytes]
+
+
+def in_gzip(content: bytes, accident: Accident, rng: random.Random) -> bytes:
+    try:
+        return gzip.compress(accident(gzip.decompress(content)), mtime=0)
+    except (OSError, EOFError, zlib.error):
+        return accident(content)
+
+
+def in_png_chunk(content: bytes, accident: Accident, rng: random.Random) -> bytes:
+    """Damage to one chunk, or to the pixels that it compresses, with a fitting checksum."""
+    chunks, at = [], 8
+    while at + 12 <= len(content):
+        size = int.from_bytes(content[at : at + 4], "big")
+        chunks.append((content[at + 4 : at + 8], content[at + 8 : at + 8 + size]))
+        at += 12 + size
+    if not chunks:
+        return accident(content)
+    number = rng.randrange(len(chunks))
+    kind, data = chunks[number]
+    if kind == b"IDAT" and rng.random() < 0.5:
+        try:
+            data = zlib.compress(accident(zlib.decompress(data)))
+        except zlib.error:
+            data = accident(data)
+    elif kind == b"IHDR" and rng.random() < 0.5:
+        data = extreme_field(data, rng)[:13]
+    else:
+        data = accident(data)
+    chunks[number] = (kind, data)
+    rebuilt = content[:8]
+    for kind, data in chunks:
+        rebuilt += struct.pack(">I", len(data)) + kind + data
+        rebuilt += struct.pack(">I", zlib.crc32(kind + data))
+    return rebuilt
+
+
+def in_archive(content: bytes, accident: Accident, rng: random.Random) -> bytes:
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            names = archive.namelist()
+            parts = [archive.read(name) for name in names]
+    except Exception:  # a zip that was damaged before
+        return accident(content)
+    stream = io.BytesIO()
+    with zipfile.ZipFile(
+        stream, "w", rng.choice([zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+    ) as out:
+        for name, part in zip(names, parts, strict=True):
+            out.writestr(name, accident(part))
+    return stream.getvalue()
+
+
+WORDS = ["-1", "0", "1", "4", "99", "2147483648", "9999999999999", "nan", "inf", "1e308", "1e-308"]
+WORDS += ["", "LOCAL", "none", "gzip", "MET_UCHAR", "(1,0,0)", "A" * 150, "A" * 300, "A" * 5000]
+
+
+def in_text(content: bytes, accident: Accident, rng: random.Random) -> bytes:
+    """Damage to a word or a line of a header in plain text."""
+    end = max(content.find(b"LOCAL"), content.find(b"\n\n"), 1)
+    lines = content[:end].split(b"\n")
+    number = rng.randrange(len(lines))
+    kind = rng.choice(["word", "word", "twice", "gone", "swap"])
+    if kind == "word":
+        words = lines[number].split(b" ")
+        words[rng.randrange(len(words))] = rng.choice(WORDS).encode()
+        lines[number] = b" ".join(words)
+    elif kind == "twice":
+        lines.insert(rng.randrange(len(lines)), lines[number])
+    elif kind == "gone":
+        del lines[number]
+    else:
+        lines.append(lines.pop(number))
+    return b"\n".join(lines) + content[end:]
+
+
+INSIDE = {
+    ".nii.gz": in_gzip,
+    ".png": in_png_chunk,
+    ".npz": in_archive,
+    ".mha": in_text,
+    ".nrrd": in_text,
+}
+
+# The process that reads them
+
+
+def main(folder: Path, family: str, seed: int, files: int) -> int:
+    """Read every file; those at fault stay in the folder. Its exit code is 1 if there are any."""
+    faults = 0
+    load_everything(family)
+    limit_memory()
+    for number in range(files):
+        suffix, content = mutation(family, seed, number)
+        path = folder / f"{number}{suffix}"
+        path.write_bytes(content)
+        faulthandler.dump_traceback_later(SECONDS_A_FILE, exit=True)
+        try:
+            check_reads(path)
+        except Exception:
+            faults += 1
+            print(f"file {number} of seed {seed}:", traceback.format_exc(), flush=True)
+        else:
+            path.unlink()
+        faulthandler.cancel_dump_traceback_later()
+    print(f"read {files} files, {faults} at fault")
+    return int(faults > 0)
+
+
+def load_everything(family: str) -> None:
+    """What the first reads would load, so that it counts as memory before the first file."""
+    with contextlib.suppress(ImportError):
+        importlib.import_module("isal.igzip")
+    for number, seed in enumerate(seeds(family)):
+        with tempfile.TemporaryDirectory() as folder, contextlib.suppress(RWLossError):
+            path = Path(folder) / f"{number}{seed.suffix}"
+            path.write_bytes(seed.content)
+            read_labels(path)
+
+
+def limit_memory() -> None:
+    import resource
+
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+    except OSError:  # no Linux: there the limit does not hold anyway
+        return
+    most = pages * resource.getpagesize() + SPARE_BYTES
+    resource.setrlimit(resource.RLIMIT_AS, (most, most))
+
+
+def check_reads(path: Path) -> None:
+    for read, check in ((read_labels, check_labels), (read_image, check_image)):
+        found = outcome(read, path)
+        if not isinstance(found, str):
+            check(found)
+        if path.name.endswith(".gz") and "isal" in sys.modules:
+            modules = {name: sys.modules[name] for name in ("isal", "isal.igzip")}
+            sys.modules.update(dict.fromkeys(modules))
+            plain = outcome(read, path)
+            sys.modules.update(modules)
+            assert isinstance(plain, str) == isinstance(found, str), (found, plain)
+
+
+def outcome(read: Callable[..., Any], path: Path) -> Any:
+    """What a reader gives, or what its error says."""
+    try:
+        return read(path, max_voxels=MAX_VOXELS)
+    except RWLossError as exc:
+        said = str(exc)
+    assert path.name in said
+    assert "more memory" not in said, said
+    return said
+
+
+def check_labels(volume: Any) -> None:
+    labels = volume.labels
+    assert labels.ndim in {2, 3}
+    assert 0 < labels.size <= MAX_VOXELS
+    assert labels.dtype.kind in "iu"
+    assert labels.dtype.isnative
+    assert labels.flags.writeable
+    if volume.spacing_mm is not None:
+        assert len(volume.spacing_mm) == labels.ndim
+        assert all(type(length) is float and 0 < length < np.inf for length in volume.spacing_mm)
+    if volume.affine is not None:
+        assert volume.affine.shape == (4, 4)
+        assert volume.affine.dtype == np.float64
+        assert np.isfinite(np.linalg.inv(volume.affine)).all()
+
+
+def check_image(image: np.ndarray) -> None:
+    assert image.ndim in {2, 3}
+    assert 0 < image.size <= MAX_VOXELS
+    assert image.dtype == np.float32
+    assert np.isfinite(image).all()
+
+
+if __name__ == "__main__":
+    faulthandler.enable()
+    sys.exit(main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4])))
