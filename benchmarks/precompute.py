@@ -1,8 +1,12 @@
-"""The precompute command: volumes a second, and what it adds to the transform alone."""
+"""The precompute command: what it adds to the transform, how it grows, how large its maps are."""
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
+import subprocess
+import sys
 import tempfile
 from functools import partial
 from pathlib import Path
@@ -11,49 +15,151 @@ import nibabel
 import numpy as np
 
 from benchmarks.measure import Row, report, seconds
-from benchmarks.workloads import B
+from benchmarks.workloads import B, D, Workload
 from rwloss import Regions, distance, maps
-from rwloss.precompute import precompute
+from rwloss.precompute import Summary, precompute
 
-VOLUMES = 16
+OVERHEAD_VOLUMES = 16
+GROWTH = (16, 64, 256)
+
+# One run of its own, and what the system says of it and of its worker processes.
+_RUN = """
+import json, resource, sys, time
+from rwloss.precompute import precompute
+if __name__ == "__main__":
+    source, out, kind, jobs = sys.argv[1:]
+    began = time.perf_counter()
+    summary = precompute(source, out, "rectified", num_classes=4, format=kind, jobs=int(jobs))
+    wall = time.perf_counter() - began
+    here, workers = (resource.getrusage(who) for who in (resource.RUSAGE_SELF,
+                                                          resource.RUSAGE_CHILDREN))
+    print(json.dumps({
+        "made": summary.made, "wall": wall, "bytes": summary.stored_bytes,
+        "cpu": sum(u.ru_utime + u.ru_stime for u in (here, workers)),
+        "peak_here": here.ru_maxrss / 1024, "peak_worker": workers.ru_maxrss / 1024,
+    }))
+"""
 
 
 def main() -> None:
-    """Measure 16 volumes of workload b, one process and two, disk included."""
+    """Measure all of it on workloads b and d, disk included."""
     with tempfile.TemporaryDirectory() as folder:
-        rows = _measure(Path(folder))
+        rows = [*_overhead(Path(folder)), *_growth(Path(folder)), *_sizes(Path(folder))]
     report("precompute", rows)
 
 
-def _measure(folder: Path) -> list[Row]:
-    source = folder / "labels"
-    source.mkdir()
-    image = nibabel.Nifti1Image(B.labels()[0], np.eye(4))
-    for number in range(VOLUMES):
-        nibabel.save(image, source / f"case_{number:02}.nii.gz")
+def _labels(folder: Path, workload: Workload, count: int) -> Path:
+    """A folder with this many label files of a workload."""
+    source = folder / f"labels_{workload.name}_{count}"
+    source.mkdir(exist_ok=True)
+    first = source / "case_000.nii.gz"
+    affine = np.diag([*workload.spacing_mm, 1.0])
+    nibabel.save(nibabel.Nifti1Image(workload.labels()[0], affine), first)
+    for number in range(1, count):
+        shutil.copy(first, source / f"case_{number:03}.nii.gz")
+    return source
 
-    def run(jobs: int) -> None:
-        out = folder / f"maps_{jobs}"
+
+def _overhead(folder: Path) -> list[Row]:
+    """One process, one thread: reading, checking, packing and writing against the maps alone."""
+    source = _labels(folder, B, OVERHEAD_VOLUMES)
+
+    def run(kind: str) -> None:
+        out = folder / "maps"
         shutil.rmtree(out, ignore_errors=True)
-        summary = precompute(source, out, "rectified", num_classes=B.num_classes, jobs=jobs)
-        if summary.made != VOLUMES:
-            raise RuntimeError(f"{summary.failed[0].case} failed: {summary.failed[0].reason}")
+        summary = precompute(source, out, "rectified", num_classes=4, format=kind, jobs=0)
+        _require_all(summary)
 
     def transform() -> None:
-        for _ in range(VOLUMES):
+        for _ in range(OVERHEAD_VOLUMES):
             maps.get("rectified")(Regions(B.labels(), B.num_classes, B.spacing_mm))
 
     distance.set_num_threads(1)
-    methods = {f"rwloss precompute --jobs {jobs}": partial(run, jobs) for jobs in (1, 2)}
-    took = seconds({"the maps alone, 1 thread": transform, **methods}, repeats=3, enough=30)
-    alone = took["the maps alone, 1 thread"]
-    rows = [
-        Row(f"{VOLUMES} volumes of b", name, VOLUMES / value, "/s", alone / value)
+    methods = {f"rwloss precompute, {kind}": partial(run, kind) for kind in ("nifti", "zarr")}
+    took = seconds({"the maps alone": transform, **methods}, repeats=5, enough=60)
+    alone = took["the maps alone"]
+    return [
+        Row(
+            f"{OVERHEAD_VOLUMES} volumes of b, one process",
+            name,
+            OVERHEAD_VOLUMES / value,
+            "volumes/s",
+            value / alone,
+            "" if value == alone else "≤ 1.25×",
+        )
         for name, value in took.items()
     ]
-    stored = sum(file.stat().st_size for file in (folder / "maps_1").iterdir())
-    dense = VOLUMES * B.labels().size * B.num_classes * 4
+
+
+def _growth(folder: Path) -> list[Row]:
+    """More cases: volumes a second, CPU, bytes and memory; two processes against one."""
+    rows = []
+    rates: dict[tuple[int, int], float] = {}
+    for count in GROWTH:
+        source = _labels(folder, B, count)
+        for jobs in (1, 2) if count == GROWTH[1] else (2,):
+            out = folder / f"maps_{count}_{jobs}"
+            done = subprocess.run(
+                [sys.executable, "-c", _RUN, source, out, "nifti", str(jobs)],
+                env={**os.environ, "RWLOSS_NUM_THREADS": "1"},
+                check=True,
+                capture_output=True,
+                text=True,
+            )
+            found = json.loads(done.stdout)
+            if found["made"] != count:
+                raise RuntimeError(f"{found['made']} of {count} maps were made")
+            shutil.rmtree(out)
+            rates[count, jobs] = count / found["wall"]
+            what = f"{count} volumes of b, {jobs} worker process{'es' if jobs > 1 else ''}"
+            rows += [
+                Row(what, "volumes a second, start included", rates[count, jobs], "/s"),
+                Row(what, "CPU use", found["cpu"] / found["wall"], "cores"),
+                Row(what, "written", found["bytes"] / 2**20, "MiB"),
+                Row(what, "peak memory of the command", found["peak_here"], "MiB"),
+                Row(what, "peak memory of a worker", found["peak_worker"], "MiB"),
+            ]
+    speedup = rates[GROWTH[1], 2] / rates[GROWTH[1], 1]
+    rate = rates[GROWTH[1], 2]
     rows.append(
-        Row("stored maps", "size against dense float32", stored / 2**20, "MiB", dense / stored)
+        Row(f"{GROWTH[1]} volumes of b", "two processes against one", rate, "/s", speedup, "≥ 1.8×")
     )
     return rows
+
+
+def _sizes(folder: Path) -> list[Row]:
+    """Stored maps against dense float32, and how exact they are."""
+    goals = {("nifti", "b"): 12, ("nifti", "d"): 8, ("zarr", "b"): 15, ("zarr", "d"): 15}
+    rows = []
+    for workload in (B, D):
+        source = _labels(folder, workload, 1)
+        for kind in ("nifti", "zarr"):
+            out = folder / f"size_{workload.name}_{kind}"
+            k = workload.num_classes
+            summary = precompute(source, out, "rectified", num_classes=k, format=kind, jobs=0)
+            _require_all(summary)
+            entry = summary.outcomes[0].entry
+            assert entry is not None
+            rows += [
+                Row(
+                    workload.words,
+                    f"{kind}: dense float32 against stored",
+                    summary.stored_bytes / 2**20,
+                    "MiB",
+                    summary.dense_bytes / summary.stored_bytes,
+                    f"≥ {goals[kind, workload.name]}×",
+                ),
+                Row(
+                    workload.words,
+                    f"{kind}: largest error",
+                    max(part.max_error for part in entry.parts.values()),
+                    "",
+                    goal="≤ 3e-4" if kind == "nifti" else "≤ 2.5e-4",
+                ),
+            ]
+    return rows
+
+
+def _require_all(summary: Summary) -> None:
+    if summary.failed:
+        raise RuntimeError(f"{summary.failed[0].case} failed: {summary.failed[0].reason}")

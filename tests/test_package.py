@@ -166,6 +166,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "store": {"regions", "rwmap"},
     "precompute": MAPS | BESIDE,
     "pictures": MAPS | BESIDE,
+    "verify": MAPS | BESIDE | {"precompute"},
     "training": MAPS | BESIDE | {"precompute", "pictures"},
     "study": MAPS | BESIDE | {"precompute", "pictures", "training"},
     "integrations": MAPS | BESIDE,

@@ -13,6 +13,7 @@ from rwloss.cli.demo import demo
 from rwloss.cli.maps import maps
 from rwloss.cli.precompute import precompute
 from rwloss.cli.show import show
+from rwloss.cli.verify import verify
 from rwloss.errors import RWLossError
 
 app = typer.Typer(
@@ -24,7 +25,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (precompute, maps, check, show, demo):
+for command in (precompute, verify, maps, check, show, demo):
     app.command()(command)
 
 

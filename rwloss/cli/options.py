@@ -41,6 +41,31 @@ IgnoreLabel = Annotated[
     ),
 ]
 
+Jobs = Annotated[
+    int | None,
+    typer.Option(
+        "--jobs",
+        "-j",
+        min=0,
+        metavar="N",
+        help="Worker processes; one a core by default, 0 to work in this one.",
+        show_default=False,
+    ),
+]
+MaxVoxels = Annotated[
+    int | None,
+    typer.Option(
+        "--max-voxels",
+        min=1,
+        metavar="N",
+        help="Refuse label files whose header announces more voxels; 2^31 by default.",
+        show_default=False,
+    ),
+]
+AsJson = Annotated[
+    bool, typer.Option("--json", help="Print one JSON object on standard output, nothing else.")
+]
+
 
 def parse_spacing(text: str | None) -> tuple[float, ...] | None:
     """A spacing option in mm for each axis.

@@ -2,18 +2,44 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+import json
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rwloss.cli.options import IgnoreLabel, MapText, NumClasses, Spacing, parse_spacing
+from rwloss.cli.listing import count_of, print_table, printable, size_of
+from rwloss.cli.options import (
+    AsJson,
+    IgnoreLabel,
+    Jobs,
+    MapText,
+    MaxVoxels,
+    NumClasses,
+    Spacing,
+    parse_spacing,
+)
+from rwloss.cli.progress import progress, stoppable
 
 if TYPE_CHECKING:
+    from rwloss.maps import Expression
     from rwloss.precompute import Outcome, Summary
+
+
+class FileFormat(StrEnum):
+    """How a case is stored."""
+
+    NIFTI = "nifti"
+    ZARR = "zarr"
+
+
+class ValueType(StrEnum):
+    """Type of the stored values."""
+
+    AUTO = "auto"
+    INT16 = "int16"
+    FLOAT16 = "float16"
+    FLOAT32 = "float32"
 
 
 def precompute(
@@ -25,80 +51,163 @@ def precompute(
             "NumPy; MHA and NRRD with SimpleITK).",
         ),
     ],
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder of the maps.")],
+    out: Annotated[
+        str,
+        typer.Argument(
+            metavar="OUT",
+            help="Folder of the maps, or the address of one in an object store, such as "
+            "s3://bucket/maps, for --format zarr.",
+        ),
+    ],
     map_text: MapText,
     num_classes: NumClasses = None,
     spacing: Spacing = None,
     ignore_label: IgnoreLabel = None,
-    jobs: Annotated[
-        int | None, typer.Option("--jobs", "-j", help="Worker processes; one a core by default.")
+    file_format: Annotated[
+        FileFormat,
+        typer.Option(
+            "--format",
+            help="nifti: files that any viewer opens; zarr: chunks, so that patches are read "
+            "without the rest.",
+        ),
+    ] = FileFormat.NIFTI,
+    dtype: Annotated[
+        ValueType,
+        typer.Option(
+            help="Type of the stored values. auto: 16 bits where that is within 3e-4 of each "
+            "value, else float32. int16 is for nifti, float16 for zarr.",
+        ),
+    ] = ValueType.AUTO,
+    jobs: Jobs = None,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Let a Dask scheduler spread the cases over its workers: tcp://HOST:PORT, or "
+            "local for one on this machine.",
+            show_default=False,
+        ),
     ] = None,
+    max_voxels: MaxVoxels = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Say what would be done and how large it would be."),
+    ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Make the maps of a data set once; train with them as often as you like.
 
     Maps that are there already, of the same labels and whole, are kept: run the same command again
     to go on. A case that fails is named, and the others are done.
     """
+    from rwloss import maps
+    from rwloss.precompute import plan
     from rwloss.precompute import precompute as run
 
-    with _progress() as progress:
-        summary = run(
+    limit = {} if max_voxels is None else {"max_voxels": max_voxels}
+    tally = _Tally()
+    with stoppable(tally.told), progress() as shown:
+        phase = "cases" if dry_run else "maps"
+
+        def through(outcome: Outcome, total: int) -> None:
+            failed = outcome.state == "failed"
+            tally.total, tally.done = total, tally.done + (not failed)
+            shown.step(phase, total, failed=failed)
+
+        summary = (plan if dry_run else run)(
             source,
             out,
             map_text,
             num_classes=num_classes,
             spacing_mm=parse_spacing(spacing),
             ignore_label=ignore_label,
+            format=file_format.value,
+            dtype=dtype.value,
             jobs=jobs,
-            progress=progress,
+            scheduler=scheduler,
+            progress=through,
+            counting=lambda total: shown.step("labels read", total),
+            **limit,
         )
-    _report(summary)
+    if as_json:
+        typer.echo(json.dumps(as_fields(summary, planned=dry_run)))
+    else:
+        _tell(summary, maps.parse(map_text), planned=dry_run)
+    print_failures(summary)
     if summary.failed:
         raise typer.Exit(1)
 
 
-def _report(summary: Summary) -> None:
-    kept = f", {summary.kept} kept from an earlier run" if summary.kept else ""
-    typer.echo(
-        f"{summary.made} maps of {summary.expression} made{kept} in {summary.seconds:.1f} s: "
-        f"{summary.folder}"
-    )
-    if summary.expression != summary.asked:
-        typer.echo(
-            f"These are the static part of {summary.asked}: links, schedules and terms that depend "
-            "on the prediction are computed in training"
-        )
-    for outcome in summary.failed:
-        typer.echo(f"failed: {outcome.case}: {outcome.reason}", err=True)
-    if summary.failed:
-        total = len(summary.outcomes)
-        typer.echo(f"{len(summary.failed)} of {total} cases failed; the others are done", err=True)
+def as_fields(summary: Summary, *, planned: bool = False) -> dict[str, Any]:
+    """A summary as --json prints it."""
+    return {
+        "store": summary.store,
+        "expression": summary.expression,
+        "asked": summary.asked,
+        "num_classes": summary.num_classes,
+        "planned": planned,
+        "counts": summary.counts,
+        "voxels": summary.voxels,
+        "seconds": round(summary.seconds, 3),
+        "stored_bytes": summary.stored_bytes,
+        "dense_bytes": summary.dense_bytes,
+        "ratio": _ratio(summary),
+        "failures": [
+            {"case": outcome.case, "reason": outcome.reason} for outcome in summary.failed
+        ],
+    }
 
 
-@contextmanager
-def _progress() -> Iterator[Callable[[Outcome, int], None]]:
-    """A bar on a terminal, a plain line now and then elsewhere; both on standard error."""
-    if not sys.stderr.isatty():
-        yield _PlainLines()
+def print_failures(summary: Summary) -> None:
+    """The cases that failed, with reasons, on standard error."""
+    if not summary.failed:
         return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
-
-    with Progress(
-        BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=Console(stderr=True)
-    ) as bar:
-        task = bar.add_task("maps", total=None)
-        yield lambda _, total: bar.update(task, advance=1, total=total)
+    failed = f"{len(summary.failed):,} of {count_of(len(summary.outcomes), 'case')} failed"
+    typer.echo(f"{failed}:", err=True)
+    print_table([(outcome.case, outcome.reason) for outcome in summary.failed], err=True)
 
 
-class _PlainLines:
-    """A line for each tenth of the work: a log file is no place for a bar."""
+class _Tally:
+    """How many cases are done, for whoever stops the run."""
 
-    def __init__(self) -> None:
-        self.done = 0
+    done = total = 0
 
-    def __call__(self, outcome: Outcome, total: int) -> None:
-        """Count one case."""
-        self.done += 1
-        if self.done * 10 // total > (self.done - 1) * 10 // total:
-            typer.echo(f"{self.done} of {total} cases", err=True)
+    def told(self) -> str:
+        """What Ctrl-C leaves behind."""
+        if not self.total:
+            return "before any map was made; the same command begins again"
+        done = f"{self.done:,} of {count_of(self.total, 'case')}"
+        return f"{done} are done; the same command goes on from there"
+
+
+def _tell(summary: Summary, asked: Expression, *, planned: bool) -> None:
+    counts, of = summary.counts, f"of {printable(summary.expression)}"
+    seconds, store = f"{summary.seconds:.1f} s", printable(summary.store)
+    if planned:
+        kept = f", {counts['kept']:,} kept" if counts["kept"] else ""
+        typer.echo(
+            f"Dry run: {count_of(counts['missing'], 'map')} {of} would be made{kept} in {store}"
+        )
+    else:
+        kept = f", {counts['kept']:,} kept from an earlier run" if counts["kept"] else ""
+        typer.echo(f"{count_of(counts['made'], 'map')} {of} made{kept} in {seconds}: {store}")
+    cases = f"{count_of(summary.voxels, 'voxel')}, {count_of(summary.num_classes, 'class')}"
+    ratio = _ratio(summary)
+    smaller = "" if ratio is None else f", {ratio:.3g} times smaller than dense float32"
+    about = "about " if planned else ""
+    typer.echo(f"{cases}: {about}{size_of(summary.stored_bytes)}{smaller}")
+    static = asked.static_part
+    if str(static) != str(asked):
+        typer.echo(
+            f"These are the static part of {printable(summary.asked)}: links, schedules and terms "
+            "that depend on the prediction are computed in training"
+        )
+    if static is not None and static.needs_class_counts:
+        typer.echo("Class weights are those of the whole data set, written out as numbers")
+
+
+def _ratio(summary: Summary) -> float | None:
+    """How many times smaller the store is than dense float32."""
+    if not summary.stored_bytes:
+        return None
+    return round(summary.dense_bytes / summary.stored_bytes, 2)

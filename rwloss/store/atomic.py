@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import os
-import tempfile
+import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 # A folder may hold files that a killed run left half written: this prefix tells them apart.
 TEMPORARY_PREFIX = ".rwloss-part-"
+
+
+def temporary(folder: Path, suffix: str = "") -> Path:
+    """A path in this folder that nothing else uses."""
+    return folder / f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}{suffix}"
 
 
 @contextmanager
@@ -19,25 +24,13 @@ def whole_file(path: Path) -> Iterator[Path]:
     The temporary file lies in the same folder (a rename across file systems is a copy), keeps the
     suffixes (writers choose the format by them), and is removed when the block fails.
     """
-    handle, name = tempfile.mkstemp(
-        prefix=TEMPORARY_PREFIX, suffix="".join(path.suffixes[-2:]), dir=path.parent
-    )
-    os.close(handle)
-    part = Path(name)
+    part = temporary(path.parent, "".join(path.suffixes[-2:]))
     try:
+        part.touch(exist_ok=False)
         yield part
-        # mkstemp makes private files; a store is as readable as the umask says.
-        part.chmod(0o666 & ~_umask())
         with part.open("rb") as written:
             os.fsync(written.fileno())
         part.replace(path)
     except BaseException:
-        with suppress(FileNotFoundError):
-            part.unlink()
+        part.unlink(missing_ok=True)
         raise
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

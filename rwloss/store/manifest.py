@@ -4,42 +4,105 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
 
 from rwloss.errors import RWLossError
-from rwloss.store.atomic import whole_file
+from rwloss.store.place import TREE_MARK, Place
 
 MAP_FILE = "map.json"
 MANIFEST_FILE = "manifest.jsonl"
 
+Format: TypeAlias = Literal["nifti", "zarr"]
+DType: TypeAlias = Literal["auto", "int16", "float16", "float32"]
+PartName: TypeAlias = Literal["labels", "true", "other", "values"]
+
+TREE_SUFFIX = ".zarr"
+
+
+class Term(BaseModel):
+    """A generator of the expression with all its parameters, defaults too.
+
+    revision: of a plug-in, its package's version or its file's digest: another one is another map.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    revision: str = ""
+    parameters: dict[str, Any] = {}
+
 
 class MapInfo(BaseModel):
-    """map.json: everything that decides the values of the maps, besides the labels."""
+    """map.json: everything that decides the values of the maps, besides the labels.
+
+    dtype: of the stored values; "auto" is 16 bits where that is within 3e-4 of each value, else
+    float32. spacing_mm: as given for files that carry none. versions: of the run that began the
+    store; log.jsonl has those of each run.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     layout: Literal[1] = 1
-    format: Literal["nifti"] = "nifti"
+    format: Format = "nifti"
+    dtype: DType = "auto"
     expression: str
+    terms: tuple[Term, ...] = ()
     num_classes: int
     class_names: tuple[str, ...] = ()
     ignore_label: int | None = None
+    spacing_mm: tuple[float, ...] | None = None
     engine: str
     versions: dict[str, str]
 
+    def difference(self, wanted: MapInfo) -> list[str]:
+        """What of this map is not as wanted, in words. Versions are no difference."""
+        names = [
+            name
+            for name in MapInfo.model_fields
+            if name != "versions" and getattr(self, name) != getattr(wanted, name)
+        ]
+        if "expression" in names and "terms" in names:
+            names.remove("terms")  # the expression says it in fewer words
+        return [f"{name} {getattr(self, name)!r} (now {getattr(wanted, name)!r})" for name in names]
+
+
+def _inside(name: str) -> str:
+    """A name that never leads out of the store: a file, or an array in a tree."""
+    parts = name.split("/")
+    strange = any(part in {"", ".", ".."} for part in parts) or "\\" in name or "\0" in name
+    if len(parts) > 2 or strange:
+        raise ValueError(f"{name!r} is not the name of a file in a store")
+    return name
+
 
 class StoredPart(BaseModel):
-    """One array of a map: a file, or one value at every voxel that is not ignored."""
+    """One array of a map: a file (a tree in zarr), or one value at every voxel not ignored."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    file: str | None = None
+    file: Annotated[str, AfterValidator(_inside)] | None = None
     sha256: str | None = None
-    constant: float | None = None
-    max_error: float = 0.0
+    constant: FiniteFloat | None = None
+    max_error: FiniteFloat = 0.0
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> StoredPart:
+        if (self.file is None) != (self.sha256 is None) or (self.file is None) == (
+            self.constant is None
+        ):
+            raise ValueError("expected a file with its sha256, or a constant")
+        return self
 
 
 class Entry(BaseModel):
@@ -49,63 +112,118 @@ class Entry(BaseModel):
 
     case: str
     labels_sha256: str
-    shape: tuple[int, ...]
-    spacing_mm: tuple[float, ...]
-    parts: dict[Literal["labels", "true", "other", "values"], StoredPart] = Field(min_length=2)
+    shape: Annotated[tuple[PositiveInt, ...], Field(min_length=2, max_length=3)]
+    spacing_mm: tuple[FiniteFloat, ...]
+    num_classes: Annotated[int, Field(ge=2)]
+    parts: dict[PartName, StoredPart]
+
+    @model_validator(mode="after")
+    def _whole_map(self) -> Entry:
+        if len(self.spacing_mm) != len(self.shape):
+            raise ValueError("expected a spacing for each axis")
+        if self.parts.keys() not in ({"labels", "true", "other"}, {"labels", "values"}):
+            raise ValueError("expected the parts labels, true and other, or labels and values")
+        if self.parts["labels"].file is None:
+            raise ValueError("expected a file of labels")
+        return self
+
+    @property
+    def line(self) -> bytes:
+        """The entry as it stands in the manifest."""
+        return json_line(self.model_dump(exclude_defaults=True))
 
 
-def read_info(folder: Path) -> MapInfo:
+def json_line(fields: dict[str, Any]) -> bytes:
+    """A line of JSON. File names that are no Unicode come back by `json.loads` as they were."""
+    return json.dumps(fields, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
+
+
+def read_info(place: Place) -> MapInfo:
     """map.json of a store. Raises RWLossError where there is none, or it is damaged."""
-    path = folder / MAP_FILE
     try:
-        return MapInfo.model_validate_json(path.read_bytes())
-    except FileNotFoundError as error:
+        return MapInfo.model_validate_json(place.read(MAP_FILE))
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise RWLossError(
-            f"{folder} is no store of maps: it has no {MAP_FILE}; `rwloss precompute` makes one"
+            f"{place} is no store of maps: it has no {MAP_FILE}; `rwloss precompute` makes one"
         ) from error
     except (OSError, ValidationError) as error:
-        raise RWLossError(f"{path} is damaged or of another version: {error}") from error
+        raise RWLossError(
+            f"{MAP_FILE} of {place} is damaged or of another version of rwloss "
+            f"({_in_words(error)}): use that version, or precompute into another folder"
+        ) from error
 
 
-def write_info(folder: Path, info: MapInfo) -> None:
+def write_info(place: Place, info: MapInfo) -> None:
     """Write map.json, whole or not at all."""
-    with whole_file(folder / MAP_FILE) as part:
-        part.write_text(info.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    place.write(MAP_FILE, (info.model_dump_json(indent=2) + "\n").encode())
 
 
-def read_entries(folder: Path) -> dict[str, Entry]:
+def read_entries(place: Place) -> dict[str, Entry]:
     """The manifest by case name; the last line of a case counts.
 
     A last line without its end is what a killed run leaves: that case counts as missing. Any other
     line that can't be read is damage, and an error.
     """
-    path = folder / MANIFEST_FILE
-    try:
-        lines = path.read_bytes().split(b"\n")
-    except FileNotFoundError:
-        return {}
-    entries = {}
-    for number, line in enumerate(lines[:-1], start=1):
-        try:
-            entry = Entry.model_validate_json(line)
-        except ValidationError as error:
-            raise RWLossError(f"{path}, line {number}, is damaged: {error}") from error
-        entries[entry.case] = entry
+    entries, wrong = readable_entries(place)
+    for number, reason in wrong.items():
+        raise RWLossError(
+            f"{MANIFEST_FILE} of {place} is damaged in line {number}: `rwloss verify --repair` "
+            f"makes that map again ({reason})"
+        )
     return entries
 
 
-def append_entry(folder: Path, entry: Entry) -> None:
-    """Add a line to the manifest, in one write."""
-    with (folder / MANIFEST_FILE).open("ab") as file:
-        file.write(_line(entry))
+def readable_entries(place: Place) -> tuple[dict[str, Entry], dict[int, str]]:
+    """The manifest as far as it can be read, and what is wrong with the other lines, by number."""
+    try:
+        lines = place.read(MANIFEST_FILE).split(b"\n")
+    except FileNotFoundError:
+        return {}, {}
+    except OSError as error:
+        raise RWLossError(f"{MANIFEST_FILE} of {place} can't be read: {error}") from error
+    entries, wrong = {}, {}
+    for number, line in enumerate(lines[:-1], start=1):
+        try:
+            entry = Entry.model_validate(json.loads(line))
+        except ValueError as error:  # pydantic's is one too
+            wrong[number] = _in_words(error)
+        else:
+            entries[entry.case] = entry
+    return entries, wrong
 
 
-def write_entries(folder: Path, entries: Iterable[Entry]) -> None:
+def _in_words(error: Exception) -> str:
+    """What is wrong first, without pydantic's frame around it."""
+    if not isinstance(error, ValidationError):
+        return str(error)
+    problem = error.errors()[0]
+    where = ".".join(map(str, problem["loc"]))
+    return f"{where}: {problem['msg']}" if where else problem["msg"]
+
+
+def marked_entry(place: Place, tree: str) -> Entry | None:
+    """The line that a tree carries in its own metadata; None where it is no whole case of ours."""
+    try:
+        mark = json.loads(place.read(f"{tree}/{TREE_MARK}"))
+        return Entry.model_validate(mark["attributes"]["rwloss"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def find_unlisted(place: Place, entries: dict[str, Entry]) -> dict[str, Entry]:
+    """Cases that lie here whole, but that no manifest lists yet: each tree carries its line."""
+    found = {}
+    for name in place.names():
+        case = name.removesuffix(TREE_SUFFIX)
+        if case == name or case in entries:
+            continue
+        entry = marked_entry(place, name)
+        if entry is not None and entry.case == case:
+            found[case] = entry
+    return found
+
+
+def write_entries(place: Place, entries: Iterable[Entry]) -> None:
     """Write the manifest anew, sorted by case, whole or not at all."""
-    with whole_file(folder / MANIFEST_FILE) as part:
-        part.write_bytes(b"".join(_line(e) for e in sorted(entries, key=lambda e: e.case)))
-
-
-def _line(entry: Entry) -> bytes:
-    fields = entry.model_dump(mode="json", exclude_defaults=True)
-    return json.dumps(fields, ensure_ascii=False).encode() + b"\n"
+    lines = (entry.line for entry in sorted(entries, key=lambda entry: entry.case))
+    place.write(MANIFEST_FILE, b"".join(lines))

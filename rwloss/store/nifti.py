@@ -2,38 +2,51 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import gzip
+import math
+from functools import cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rwloss.errors import RWLossError
-from rwloss.store.atomic import whole_file
+from rwloss.store.manifest import DType
+from rwloss.store.precision import MAX_ERROR, as_float32
 
 SUFFIX = ".nii.gz"
-# A default store is within this of the exact map (NIfTI knows no float16).
-MAX_ERROR = 3e-4
+DTYPES: tuple[DType, ...] = ("auto", "int16", "float32")
 _INT16_MAX = 32767
+# Of the largest value, rounded up to a power of two and taken as 1 at most: coarse enough to
+# compress well, and powers of two are exact.
+_STEP = 2.0**-11
+# Voxels packed at a time: what fits in a core's own cache.
+_SLAB = 2**16
 
 
-def write(
-    path: Path,
+def encode(
     array: NDArray[Any],
     affine: NDArray[np.float64] | None,
     spacing_mm: tuple[float, ...],
-) -> float:
-    """Write one array (*s), or (k *s) with the classes as the fourth axis; the largest error.
+    dtype: DType,
+) -> tuple[bytes, float]:
+    """A file of one array (*s), or (k *s) with the classes as the fourth axis; the largest error.
 
-    Whole numbers are kept as they are. Floating values are kept as int16 times one factor where
-    that is within 3e-4 of each value (0 stays 0, signs stay), else as float32.
-    affine: of the label file (4 4), or None for a format without one: then the spacing alone.
+    Whole numbers are kept as they are. Floating values become int16 times one factor where that is
+    within 3e-4 of each value (or dtype asks for it; 0 stays 0, signs stay or become 0), else
+    float32. affine: of the label file (4 4), or None for a format without one: then the spacing.
+    Raises RWLossError for an axis that NIfTI has no room for.
     """
     import nibabel
 
+    if max(array.shape) > _INT16_MAX:
+        raise RWLossError(
+            f"NIfTI holds axes of up to {_INT16_MAX} voxels, got {array.shape}: use the format zarr"
+        )
+
     if affine is None:
         affine = np.diag([*spacing_mm, *[1.0] * (4 - len(spacing_mm))])
-    values, slope, error = _packed(array)
+    values, slope, error = _packed(array, dtype)
     if array.ndim > len(spacing_mm):
         values = np.moveaxis(values, 0, -1)
         while values.ndim < 4:  # a 2-D image is one slice, so that classes stay the fourth axis
@@ -43,55 +56,113 @@ def write(
     if slope is not None:
         header.set_slope_inter(slope, 0.0)
     header.set_xyzt_units("mm")
-    with whole_file(path) as part:
-        nibabel.save(image, part)
-    return error
+    return _compressed(image.to_bytes()), error
 
 
-def read_labels(path: Path) -> NDArray[Any]:
-    """Labels (*s) that `write` was given, as whole numbers."""
-    values, _ = _stored(path)
-    return np.ascontiguousarray(values)
+def decode_labels(name: str, content: bytes) -> NDArray[Any]:
+    """Labels (*s) that `encode` was given, as whole numbers."""
+    values, _ = _stored(name, content)
+    return values
 
 
-def read_values(path: Path, *, ndim: int, classes: bool) -> NDArray[np.float32]:
-    """Floating values that `write` was given: (*s) of ndim axes, or (k *s) with `classes`."""
-    stored, slope = _stored(path)
+def decode_values(name: str, content: bytes, *, ndim: int, classes: bool) -> NDArray[np.float32]:
+    """Floating values that `encode` was given: (*s) of ndim axes, or (k *s) with `classes`."""
+    stored, slope = _stored(name, content)
     values = stored.astype(np.float32)
     if slope != 1.0:
         values *= np.float32(slope)
     if classes:
         values = np.moveaxis(values, -1, 0)
         values = values.reshape(values.shape[: ndim + 1])
-    return np.ascontiguousarray(values)
+    return values
 
 
-def _stored(path: Path) -> tuple[NDArray[Any], float]:
+def _stored(name: str, content: bytes) -> tuple[NDArray[Any], float]:
     """The numbers in the file and their factor."""
     import nibabel
 
     try:
-        stored = nibabel.Nifti1Image.from_filename(path).dataobj
+        # Inflated as a whole: gzip checks sum and length only at the end.
+        stored = nibabel.Nifti1Image.from_bytes(_inflated(content)).dataobj
         return np.asarray(stored.get_unscaled()), float(stored.slope)
     except Exception as error:  # nibabel and gzip raise many kinds for a damaged file
-        raise RWLossError(f"{path} can't be read: {error}; precompute it again") from error
+        raise RWLossError(f"{name} can't be read: {error}; precompute it again") from error
 
 
-def _packed(array: NDArray[Any]) -> tuple[NDArray[Any], float | None, float]:
+def _packed(array: NDArray[Any], dtype: DType) -> tuple[NDArray[Any], float | None, float]:
     """Values as they go to the file, their factor, and the largest error."""
     if array.dtype.kind in "iu":
         return array, None, 0.0
-    wide = np.asarray(array, dtype=np.float64)
-    largest = float(np.max(np.abs(wide), initial=0.0))
+    if dtype != "float32":
+        largest = max(float(array.max(initial=0.0)), -float(array.min(initial=0.0)))
+        if largest <= float(np.finfo(np.float32).max):
+            step = _step(largest)
+            whole, error = _rounded(array, step, math.inf if dtype == "int16" else MAX_ERROR)
+            if whole is not None:
+                return whole, float(step), error
+    single, error = as_float32(array)
+    return single, None, error
+
+
+def _step(largest: float) -> np.float32:
+    """The factor of int16 values up to this one: a power of two where that is fine enough."""
     if largest == 0.0:
-        return np.zeros(array.shape, dtype=np.int16), 1.0, 0.0
-    # The header holds the factor as float32: take the next one up where rounding went down.
-    slope = np.float32(largest / _INT16_MAX)
-    if largest / float(slope) > _INT16_MAX + 0.5:
-        slope = np.nextafter(slope, np.float32(np.inf))
-    whole = np.rint(wide / float(slope)).astype(np.int16)
-    error = float(np.max(np.abs(whole * slope - wide)))  # in float32, as it will be read
-    if error <= MAX_ERROR:
-        return whole, float(slope), error
-    single = array.astype(np.float32)
-    return single, None, float(np.max(np.abs(single - wide)))
+        return np.float32(1.0)
+    step = np.float32(_STEP * min(1.0, 2.0 ** math.ceil(math.log2(largest))))
+    if largest > _INT16_MAX * step:  # every bit is needed
+        step = np.nextafter(np.float32(largest / _INT16_MAX), np.float32(np.inf))
+    return max(step, np.finfo(np.float32).tiny)
+
+
+def _rounded(
+    array: NDArray[Any], step: np.float32, allowed: float
+) -> tuple[NDArray[np.int16] | None, float]:
+    """Values in steps as int16, and the largest error in float32, as they will be read.
+
+    None as soon as an error is larger than allowed.
+    """
+    if not (array.flags.c_contiguous or array.flags.f_contiguous):
+        array = np.ascontiguousarray(array)
+    whole = np.empty_like(array, dtype=np.int16)
+    values, out = array.ravel("K"), whole.ravel("K")  # as they lie in memory, without a copy
+    room = np.empty(min(_SLAB, values.size), dtype=array.dtype)
+    error = 0.0
+    for first in range(0, values.size, _SLAB):
+        exact = values[first : first + _SLAB]
+        slab = np.divide(exact, step, out=room[: exact.size])
+        out[first : first + _SLAB] = np.rint(slab, out=slab)
+        np.multiply(slab, step, out=slab)
+        np.subtract(slab, exact, out=slab)
+        error = max(error, float(slab.max()), -float(slab.min()))
+        if error > allowed:
+            return None, error
+    return whole, error
+
+
+@cache
+def _gzip() -> Any:
+    """isal's gzip where it is installed: several times faster, and as small."""
+    try:
+        from isal import igzip
+    except ImportError:
+        return None
+    return igzip
+
+
+def gzip_name() -> str:
+    """Which library compresses here: the same maps, but other bytes in the files."""
+    return "zlib" if _gzip() is None else "isal"
+
+
+def _compressed(content: bytes) -> bytes:
+    fast = _gzip()
+    if fast is None:
+        return gzip.compress(content, 1, mtime=0)
+    compressed: bytes = fast.compress(content, 2, mtime=0)
+    return compressed
+
+
+def _inflated(content: bytes) -> bytes:
+    fast = _gzip()
+    inflated: bytes = (gzip if fast is None else fast).decompress(content)
+    return inflated

@@ -1,12 +1,12 @@
-"""Writing a store: a folder for one map, cases added one by one."""
+"""Writing a store: a place for one map, cases added one by one."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,61 +15,118 @@ from rwloss.arrays import to_numpy
 from rwloss.errors import RWLossError
 from rwloss.regions import IGNORED
 from rwloss.rwmap import RWMap
-from rwloss.store import nifti
-from rwloss.store.atomic import TEMPORARY_PREFIX
-from rwloss.store.digest import file_digest
+from rwloss.store import nifti, zarr_tree
+from rwloss.store.digest import files_digest
+from rwloss.store.journal import FAILURES_FILE, LOG_FILE
+from rwloss.store.lock import LOCK_FILE
 from rwloss.store.manifest import (
+    MANIFEST_FILE,
     MAP_FILE,
+    TREE_SUFFIX,
+    DType,
     Entry,
+    Format,
     MapInfo,
+    PartName,
     StoredPart,
-    append_entry,
+    find_unlisted,
+    marked_entry,
     read_entries,
     read_info,
     write_entries,
     write_info,
 )
+from rwloss.store.place import TREE_MARK, Bucket, Place
+from rwloss.store.precision import as_float32
 
-PartName = Literal["labels", "true", "other", "values"]
+# Names of a store's own files; everything else in it belongs to a case.
+OWN_FILES = frozenset({MAP_FILE, MANIFEST_FILE, LOG_FILE, FAILURES_FILE, LOCK_FILE})
+_DTYPES = {"nifti": nifti.DTYPES, "zarr": zarr_tree.DTYPES}
+
+
+def check_format(place: Place, kind: Format, dtype: str) -> None:
+    """Raises RWLossError for a format that this place, or these values, can't have."""
+    if kind not in _DTYPES:
+        raise RWLossError(f"expected the format {' or '.join(_DTYPES)}, got {kind!r}")
+    if dtype not in _DTYPES[kind]:
+        raise RWLossError(
+            f"{kind} stores values as {', '.join(_DTYPES[kind])}: {dtype!r} is none of them"
+        )
+    if isinstance(place, Bucket) and kind != "zarr":
+        raise RWLossError(f"{place} is no local folder: it holds maps in the format zarr alone")
+
+
+@dataclass(frozen=True)
+class EncodedCase:
+    """A case as it goes to the store: its manifest line, and its files by name."""
+
+    entry: Entry
+    files: dict[str, bytes]
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files."""
+        return sum(map(len, self.files.values()))
 
 
 @dataclass(frozen=True)
 class Writer:
     """A store that is being written. Any process may write cases; one process keeps the manifest.
 
-    folder: where the store is. info: the map that it holds.
+    place: where the store is. info: the map that it holds.
     """
 
-    folder: Path
+    place: Place
     info: MapInfo
 
     @classmethod
-    def start(cls, folder: Path, info: MapInfo) -> Writer:
-        """Make the folder, or take up a store of the same map.
+    @contextmanager
+    def open(cls, place: Place, info: MapInfo) -> Iterator[Writer]:
+        """Make a store, or take up one of the same map; no one else writes to it meanwhile.
 
-        Raises RWLossError where the folder holds other things, or can't be written.
+        Raises RWLossError where the place holds other things, can't be written, or is in use.
         """
+        check_format(place, info.format, info.dtype)
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            if not os.access(folder, os.W_OK | os.X_OK):
-                raise PermissionError(f"no permission to write in {folder}")
-            others = [p.name for p in folder.iterdir() if not p.name.startswith(TEMPORARY_PREFIX)]
-            if MAP_FILE in others:
-                _refuse_other_map(folder, read_info(folder), info)
-            elif others:
+            place.start()
+            with place.lock():
+                yield cls(place, cls._begin(place, info))
+        except OSError as error:
+            raise RWLossError(f"{place} can't be written: {error}") from error
+
+    @classmethod
+    def look(cls, place: Place, info: MapInfo) -> Writer:
+        """A store as it would be taken up, for reading what is done. Raises as `open` does."""
+        check_format(place, info.format, info.dtype)
+        return cls(place, cls._found(place, info) or info)
+
+    @classmethod
+    def _begin(cls, place: Place, info: MapInfo) -> MapInfo:
+        """map.json of the store, of an earlier run or written now."""
+        found = cls._found(place, info)
+        if found is None:
+            write_info(place, info)
+        return found or info
+
+    @classmethod
+    def _found(cls, place: Place, info: MapInfo) -> MapInfo | None:
+        """map.json of an earlier run; None for an empty place."""
+        there = [name for name in place.names() if name != LOCK_FILE]
+        if MAP_FILE not in there:
+            if there:
                 raise RWLossError(
-                    f"{folder} holds other files ({sorted(others)[0]!r}): "
+                    f"{place} holds other files ({there[0]!r}): "
                     "name a new or an empty folder for the maps"
                 )
-            else:
-                write_info(folder, info)
-        except OSError as error:
+            return None
+        found = read_info(place)
+        if differing := found.difference(info):
             raise RWLossError(
-                f"{folder} can't be written ({error}): name a folder that you may write to"
-            ) from error
-        return cls(folder, info)
+                f"{place} holds another map, with {'; '.join(differing)}: name another folder"
+            )
+        return found
 
-    def add(
+    def encode(
         self,
         case: str,
         rwmap: RWMap,
@@ -77,87 +134,148 @@ class Writer:
         labels_sha256: str,
         spacing_mm: tuple[float, ...],
         affine: NDArray[np.float64] | None,
-    ) -> Entry:
-        """Write the files of one case. rwmap: of one image, (1 *s). Its manifest line is returned.
-
-        The line is not written yet: the process that keeps the manifest does so with `record`.
-        """
+    ) -> EncodedCase:
+        """The files of one case, not written yet. rwmap: of one image, (1 *s)."""
         labels = to_numpy(rwmap.labels)[0]
         arrays: dict[PartName, NDArray[Any]] = {"labels": _small(labels)}
         if rwmap.is_compact:
             arrays |= {"true": to_numpy(rwmap.true)[0], "other": to_numpy(rwmap.other)[0]}
         else:
             arrays["values"] = to_numpy(rwmap.values)[0]
-        parts = {
-            name: self._write(case, name, array, labels, spacing_mm, affine)
-            for name, array in arrays.items()
-        }
-        return Entry(
+        parts: dict[PartName, StoredPart] = {}
+        if "other" in arrays and (constant := _constant(arrays["other"], labels)) is not None:
+            single, error = as_float32(np.array([constant]))
+            parts["other"] = StoredPart(constant=float(single[0]), max_error=error)
+            del arrays["other"]
+        if self.info.format == "zarr":
+            files, stored = _as_tree(case, arrays, labels.ndim, self.info.dtype)
+        else:
+            files, stored = _as_nifti(case, arrays, affine, spacing_mm, self.info.dtype)
+        entry = Entry(
             case=case,
             labels_sha256=labels_sha256,
             shape=labels.shape,
             spacing_mm=spacing_mm,
-            parts=parts,
+            num_classes=rwmap.num_classes,
+            parts=dict(sorted((parts | stored).items())),
+        )
+        if self.info.format == "zarr":
+            files[TREE_MARK] = _described(files[TREE_MARK], entry, affine)
+        return EncodedCase(entry, files)
+
+    def put(self, made: EncodedCase) -> None:
+        """Write the files of a case. Its line is for `record`, in the one process that keeps it."""
+        if self.info.format == "zarr":
+            self.place.write_tree(f"{made.entry.case}{TREE_SUFFIX}", made.files)
+        else:
+            for name, content in made.files.items():
+                self.place.write(name, content)
+
+    def size(self, entry: Entry) -> int:
+        """Bytes of the files of a case."""
+        return sum(
+            len(content)
+            for name in files_of(entry)
+            for content in self.place.read_tree(name).values()
         )
 
     def is_done(self, entry: Entry | None, labels_sha256: str) -> bool:
         """Whether this manifest line is of these labels, and its files are there and whole."""
-        if entry is None or entry.labels_sha256 != labels_sha256:
-            return False
-        return all(
-            part.file is None
-            or (
-                (self.folder / part.file).is_file()
-                and file_digest(self.folder / part.file) == part.sha256
-            )
-            for part in entry.parts.values()
+        return (
+            entry is not None
+            and entry.labels_sha256 == labels_sha256
+            and entry.num_classes == self.info.num_classes
+            and not damaged_files(self.place, entry)
         )
 
     def entries(self) -> dict[str, Entry]:
-        """Manifest lines so far, by case."""
-        return read_entries(self.folder)
+        """Cases so far: those of the manifest, and whole ones that a killed run did not list."""
+        entries = read_entries(self.place)
+        entries |= find_unlisted(self.place, entries)
+        write_entries(self.place, entries.values())  # whole lines, before any is appended
+        return entries
 
     def record(self, entry: Entry) -> None:
         """Add a case to the manifest."""
-        append_entry(self.folder, entry)
+        self.place.append(MANIFEST_FILE, entry.line)
 
     def finish(self, entries: Iterable[Entry]) -> None:
         """Write the manifest in its final form: each case once, sorted."""
-        write_entries(self.folder, entries)
-
-    def _write(
-        self,
-        case: str,
-        name: PartName,
-        array: NDArray[Any],
-        labels: NDArray[Any],
-        spacing_mm: tuple[float, ...],
-        affine: NDArray[np.float64] | None,
-    ) -> StoredPart:
-        if name == "other":
-            constant = _constant(array, labels)
-            if constant is not None:
-                return StoredPart(constant=constant)
-        path = self.folder / f"{case}_{name}{nifti.SUFFIX}"
-        error = nifti.write(path, array, affine, spacing_mm)
-        return StoredPart(file=path.name, sha256=file_digest(path), max_error=error)
+        write_entries(self.place, entries)
 
 
-def _refuse_other_map(folder: Path, there: MapInfo, wanted: MapInfo) -> None:
-    if there == wanted:
-        return
-    differing = [
-        f"{field} {getattr(there, field)!r} (now {getattr(wanted, field)!r})"
-        for field in MapInfo.model_fields
-        if getattr(there, field) != getattr(wanted, field)
-    ]
-    raise RWLossError(
-        f"{folder} holds another map, with {'; '.join(differing)}: name another folder"
-    )
+def damaged_files(place: Place, entry: Entry) -> dict[str, str]:
+    """Files of a case that are not as the manifest says, and what is wrong with each."""
+    wrong = {}
+    for part in entry.parts.values():
+        if part.file is None:
+            continue
+        content = place.read_tree(part.file)
+        if not content:
+            wrong[part.file] = "is missing"
+        elif files_digest(content) != part.sha256:
+            wrong[part.file] = "is damaged: its bytes are not those that were written"
+    for tree in files_of(entry):
+        if tree.endswith(TREE_SUFFIX) and marked_entry(place, tree) != entry:
+            wrong[f"{tree}/{TREE_MARK}"] = "is missing, damaged or of another map"
+    return wrong
+
+
+def files_of(entry: Entry) -> set[str]:
+    """Names at the top of a store that belong to this case."""
+    return {part.file.partition("/")[0] for part in entry.parts.values() if part.file}
+
+
+def _as_nifti(
+    case: str,
+    arrays: dict[PartName, NDArray[Any]],
+    affine: NDArray[np.float64] | None,
+    spacing_mm: tuple[float, ...],
+    dtype: DType,
+) -> tuple[dict[str, bytes], dict[PartName, StoredPart]]:
+    """A file for each array."""
+    files: dict[str, bytes] = {}
+    parts: dict[PartName, StoredPart] = {}
+    for part, array in arrays.items():
+        name = f"{case}_{part}{nifti.SUFFIX}"
+        files[name], error = nifti.encode(array, affine, spacing_mm, dtype)
+        digest = files_digest({"": files[name]})
+        parts[part] = StoredPart(file=name, sha256=digest, max_error=error)
+    return files, parts
+
+
+def _as_tree(
+    case: str, arrays: dict[PartName, NDArray[Any]], ndim: int, dtype: DType
+) -> tuple[dict[str, bytes], dict[PartName, StoredPart]]:
+    """A tree with an array for each."""
+    packed = {part: zarr_tree.packed(array, dtype) for part, array in arrays.items()}
+    files = zarr_tree.encode({part: array for part, (array, _) in packed.items()}, ndim)
+    parts: dict[PartName, StoredPart] = {}
+    for part, (_, error) in packed.items():
+        of_part = {
+            name.removeprefix(f"{part}/"): content
+            for name, content in files.items()
+            if name.startswith(f"{part}/")
+        }
+        parts[part] = StoredPart(
+            file=f"{case}{TREE_SUFFIX}/{part}", sha256=files_digest(of_part), max_error=error
+        )
+    return files, parts
+
+
+def _described(mark: bytes, entry: Entry, affine: NDArray[np.float64] | None) -> bytes:
+    """The tree's own metadata with what the manifest says of it, so that it can be found alone."""
+    content = json.loads(mark)
+    content["attributes"] = {"rwloss": json.loads(entry.line)}
+    if affine is not None:
+        content["attributes"]["affine"] = affine.tolist()
+    return json.dumps(content, indent=2).encode()
 
 
 def _constant(array: NDArray[Any], labels: NDArray[Any]) -> float | None:
     """The one value at all voxels that belong to a class, or None."""
+    if all(stride == 0 for stride in array.strides) and array.size:
+        return float(array.flat[0])
     values = array[labels != IGNORED]
     if values.size == 0:
         return 0.0
@@ -167,6 +285,8 @@ def _constant(array: NDArray[Any], labels: NDArray[Any]) -> float | None:
 
 def _small(labels: NDArray[Any]) -> NDArray[Any]:
     """Labels in the smallest type that viewers and NIfTI know."""
+    if labels.dtype == np.uint8:
+        return labels
     low, high = (int(labels.min()), int(labels.max())) if labels.size else (0, 0)
     for dtype in (np.uint8, np.int16):
         if np.iinfo(dtype).min <= low and high <= np.iinfo(dtype).max:

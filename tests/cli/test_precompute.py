@@ -1,17 +1,25 @@
+import json
 import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
 
+import nibabel
 import numpy as np
 import pytest
 
 import rwloss
-from rwloss import data
+from rwloss import data, maps
+from rwloss.precompute.task import Task
 
 SAMPLE = data.sample_dir("hippocampus")
+RUN = "import sys; from rwloss.cli import main; sys.exit(main())"
 
 
 def precompute(source, out):
-    return "precompute", source, out, "--map", "rectified", "--num-classes", 3, "--jobs", 1
+    return "precompute", source, out, "--map", "rectified", "--num-classes", 3, "--jobs", 0
 
 
 @pytest.fixture
@@ -25,30 +33,45 @@ def source(tmp_path):
 
 def test_makes_a_store(rwloss_command, source, tmp_path):
     code, out, err = rwloss_command(
-        "precompute", source, tmp_path / "o", "--map", "rectified", "-j1"
+        "precompute", source, tmp_path / "o", "--map", "rectified", "-j0"
     )
     assert code == 0, err
-    assert "3 maps of rectified made" in out
-    assert "3 of 3 cases" in err
+    assert "3 maps of rectified made in" in out
+    assert "labels read: 3 of 3 cases" in err
+    assert "maps: 3 of 3 cases" in err
     assert len(rwloss.store.open(tmp_path / "o")) == 3
+
+
+def test_the_summary_says_how_much_was_made_and_how_large_it_is(rwloss_command, source, tmp_path):
+    _, out, _ = rwloss_command(*precompute(source, tmp_path / "o"))
+    voxels = sum(data.read_labels(file).labels.size for file in source.iterdir())
+    maps = [file for file in (tmp_path / "o").iterdir() if file.name.endswith(".nii.gz")]
+    stored = sum(file.stat().st_size for file in maps)
+    assert f"{voxels:,} voxels, 3 classes: {stored / 2**20:.2f} MiB, " in out
+    assert f", {12 * voxels / stored:.3g} times smaller than dense float32" in out
 
 
 def test_a_second_run_keeps_them(rwloss_command, source, tmp_path):
     rwloss_command(*precompute(source, tmp_path / "o"))
     _, out, _ = rwloss_command(*precompute(source, tmp_path / "o"))
-    assert "0 maps of rectified made, 3 kept" in out
+    assert "0 maps of rectified made, 3 kept from an earlier run" in out
 
 
 def test_a_truncated_case_is_named_and_the_others_are_done(rwloss_command, source, tmp_path):
     bad = sorted(source.iterdir())[1]
     bad.write_bytes(bad.read_bytes()[:250])
     code, out, err = rwloss_command(
-        "precompute", source, tmp_path / "o", "--map", "rectified", "-j1"
+        "precompute", source, tmp_path / "o", "--map", "rectified", "-j0"
     )
     assert code == 1
     assert "2 maps" in out
-    assert f"failed: {data.case_name(bad)}" in err
-    assert "1 of 3 cases failed" in err
+    table = err[err.index("1 of 3 cases failed:\n") :].splitlines()
+    assert len(table) == 2
+    assert table[1].startswith(f"{data.case_name(bad)}  cannot read ")
+    assert "3 of 3 cases, " in err
+    assert "1 failed" in err
+    [line] = (tmp_path / "o" / "failures.jsonl").read_text().splitlines()
+    assert table[1].endswith(json.loads(line)["reason"])
 
 
 @pytest.mark.parametrize(
@@ -58,7 +81,11 @@ def test_a_truncated_case_is_named_and_the_others_are_done(rwloss_command, sourc
         (["--map", "rectified(scop='image')"], "did you mean 'scope'"),
         (["--map", "rectified(scope='galaxy')"], "scope='galaxy'"),
         (["--map", "rectified", "--spacing", "1,x"], "expected --spacing"),
-        (["--map", "rectified", "--jobs", "0"], "1 job or more"),
+        (["--map", "rectified", "--jobs", "-1"], "--jobs"),
+        (["--map", "rectified", "--max-voxels", "0"], "--max-voxels"),
+        (["--map", "rectified", "--format", "png"], "--format"),
+        (["--map", "rectified", "--dtype", "float16", "-j0"], "nifti stores values as"),
+        (["--map", "rectified", "--scheduler", "nowhere", "-j0"], "expected tcp://HOST:PORT"),
         ([], "--map"),
     ],
 )
@@ -85,8 +112,8 @@ def test_labels_that_are_no_classes_fail_their_case_alone(rwloss_command, tmp_pa
     np.save(folder / "wrong.npy", wrong)
     code, out, err = rwloss_command(*precompute(folder, tmp_path / "o"))
     assert code == 1
-    assert "1 maps of rectified made" in out
-    assert "failed: wrong: " in err
+    assert "1 map of rectified made" in out
+    assert "1 of 2 cases failed:\nwrong  " in err
     assert message in err
     assert list(rwloss.store.open(tmp_path / "o")) == ["good"]
 
@@ -113,12 +140,12 @@ def test_a_folder_without_permission(rwloss_command, source, tmp_path):
     locked.mkdir(mode=0o500)
     code, _, err = rwloss_command(*precompute(source, locked))
     assert code == 2
-    assert "may write" in err
+    assert "can't be written" in err
 
 
 def test_a_mixed_expression_stores_its_static_part_and_says_so(rwloss_command, source, tmp_path):
     text = "2 * rectified.with_link(0.5) + dice"
-    code, out, err = rwloss_command("precompute", source, tmp_path / "o", "--map", text, "-j1")
+    code, out, err = rwloss_command("precompute", source, tmp_path / "o", "--map", text, "-j0")
     assert code == 0, err
     assert "3 maps of 2 * rectified made" in out
     assert f"These are the static part of {text}: " in out
@@ -127,7 +154,7 @@ def test_a_mixed_expression_stores_its_static_part_and_says_so(rwloss_command, s
 
 def test_a_static_expression_needs_no_saying(rwloss_command, source, tmp_path):
     text = "rectified + 0.010*boundary()"
-    code, out, err = rwloss_command("precompute", source, tmp_path / "o", "--map", text, "-j1")
+    code, out, err = rwloss_command("precompute", source, tmp_path / "o", "--map", text, "-j0")
     assert code == 0, err
     assert "3 maps of rectified + 0.01 * boundary made" in out
     assert "static part" not in out
@@ -137,8 +164,307 @@ def test_a_static_expression_needs_no_saying(rwloss_command, source, tmp_path):
     "text", ["dice", "cross_entropy + dice", "(dice + rectified).stabilized()"]
 )
 def test_a_dynamic_expression_is_wrong_use(rwloss_command, source, tmp_path, text):
-    code, _, err = rwloss_command("precompute", source, tmp_path / "o", "--map", text, "-j1")
+    code, _, err = rwloss_command("precompute", source, tmp_path / "o", "--map", text, "-j0")
     assert code == 2
     assert "depends on the prediction, so there is no map to precompute" in err
     assert "Traceback" not in err
     assert not (tmp_path / "o").exists()
+
+
+# --- Settings
+
+
+def test_weights_of_the_whole_data_set_are_numbers(rwloss_command, source, tmp_path):
+    text = "rectified(weights='dataset_inverse')"
+    code, out, err = rwloss_command("precompute", source, tmp_path / "o", "--map", text, "-j0")
+    assert code == 0, err
+    assert "labels read: 3 of 3 cases" in err
+    assert "Class weights are those of the whole data set" in out
+    assert "static part" not in out
+    counts = sum(
+        np.bincount(data.read_labels(file).labels.ravel(), minlength=3) for file in source.iterdir()
+    )
+    weights = maps.parse(rwloss.store.open(tmp_path / "o").expression).weights
+    assert weights == pytest.approx(counts.sum() / (3 * counts), rel=1e-5)
+
+
+def test_formats_and_types(rwloss_command, source, tmp_path):
+    for kind, dtype in [("nifti", "float32"), ("nifti", "int16"), ("zarr", "float16")]:
+        out = tmp_path / f"{kind} {dtype}"
+        code, _, err = rwloss_command(*precompute(source, out), "--format", kind, "--dtype", dtype)
+        assert code == 0, err
+        info = rwloss.store.open(out).info
+        assert (info.format, info.dtype) == (kind, dtype)
+
+
+def test_the_classes_are_those_of_all_cases_together(rwloss_command, tmp_path):
+    (tmp_path / "labels").mkdir()
+    np.save(tmp_path / "labels" / "few.npy", np.array([[0, 1], [1, 1]], np.uint8))
+    np.save(tmp_path / "labels" / "many.npy", np.array([[0, 4], [2, 2]], np.uint8))
+    code, out, err = rwloss_command(
+        "precompute", tmp_path / "labels", tmp_path / "o", "--map", "boundary", "-j0"
+    )
+    assert code == 0, err
+    assert "8 voxels, 5 classes" in out
+    assert rwloss.store.open(tmp_path / "o")["few"].num_classes == 5
+
+
+def test_labels_that_disagree_with_dataset_json_are_noticed(rwloss_command, tmp_path):
+    folder = tmp_path / "data" / "labelsTr"
+    folder.mkdir(parents=True)
+    for case, most in (("right", 1), ("wrong", 2)):
+        labels = np.zeros((4, 4, 4), np.uint8)
+        labels[0, 0, 0] = most
+        nibabel.save(nibabel.Nifti1Image(labels, np.eye(4)), folder / f"{case}.nii.gz")
+    content = {"labels": {"background": 0, "bone": 1}, "file_ending": ".nii.gz"}
+    (tmp_path / "data" / "dataset.json").write_text(json.dumps(content))
+    arguments = "precompute", tmp_path / "data", tmp_path / "o", "--map", "rectified", "-j0"
+    code, out, err = rwloss_command(*arguments)
+    assert code == 1
+    assert "1 map of rectified made" in out
+    assert "wrong  its labels disagree with dataset.json: label 2 found" in err
+
+
+def test_max_voxels(rwloss_command, source, tmp_path):
+    sizes = sorted(data.read_labels(file).labels.size for file in source.iterdir())
+    limit = "--max-voxels", sizes[1]
+    code, out, err = rwloss_command(*precompute(source, tmp_path / "o"), *limit)
+    assert code == 1
+    assert "2 maps" in out
+    assert "1 of 3 cases failed" in err
+    assert str(sizes[1]) in err
+
+
+@pytest.mark.slow
+def test_a_scheduler_on_this_machine(rwloss_command, source, tmp_path):
+    """In a process of its own: what Dask leaves running ends with it."""
+    pytest.importorskip("distributed", reason="needs Dask: pip install 'rwloss[dask]'")
+    assert rwloss_command(*precompute(source, tmp_path / "here"))[0] == 0
+    command = [*map(str, precompute(source, tmp_path / "dask")), "--scheduler", "local"]
+    done = subprocess.run(
+        [sys.executable, "-c", RUN, *command, "--jobs", "1"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "3 maps of rectified made" in done.stdout
+    made = sorted((tmp_path / "here").glob("*.gz"))
+    assert len(made) == 6
+    for file in made:
+        assert file.read_bytes() == (tmp_path / "dask" / file.name).read_bytes()
+
+
+def test_an_address(rwloss_command, source):
+    pytest.importorskip("zarr", reason="needs zarr: pip install 'rwloss[zarr]'")
+    where = f"memory://precompute-{os.getpid()}/maps"
+    code, out, err = rwloss_command(*precompute(source, where), "--format", "zarr")
+    assert code == 0, err
+    assert out.splitlines()[0].endswith(where)
+    assert len(rwloss.store.open(where)) == 3
+    code, _, err = rwloss_command(*precompute(source, where))
+    assert code == 2
+    assert "format zarr alone" in err
+
+
+# --- Dry runs
+
+
+def test_a_dry_run_writes_nothing_and_says_how_large_it_would_be(rwloss_command, source, tmp_path):
+    store = tmp_path / "o"
+    code, out, err = rwloss_command(*precompute(source, store), "--dry-run")
+    assert code == 0, err
+    assert f"Dry run: 3 maps of rectified would be made in {store}\n" in out
+    assert "cases: 3 of 3 cases" in err
+    assert not store.exists()
+    planned = json.loads(rwloss_command(*precompute(source, store), "--dry-run", "--json")[1])
+    made = json.loads(rwloss_command(*precompute(source, store), "--json")[1])
+    assert planned["planned"]
+    assert planned["counts"] == {"made": 0, "kept": 0, "failed": 0, "missing": 3}
+    assert planned["voxels"] == made["voxels"]
+    assert planned["dense_bytes"] == made["dense_bytes"]
+    assert planned["stored_bytes"] == made["stored_bytes"]  # of three, each is measured
+    before = sorted((file.name, file.stat().st_mtime_ns) for file in store.iterdir())
+    _, out, _ = rwloss_command(*precompute(source, store), "--dry-run")
+    assert "Dry run: 0 maps of rectified would be made, 3 kept" in out
+    assert sorted((file.name, file.stat().st_mtime_ns) for file in store.iterdir()) == before
+
+
+def test_a_dry_run_estimates_the_rest_of_a_store_that_is_done_in_part(
+    rwloss_command, tmp_path, source
+):
+    """Also where the cases that would be measured are all there already."""
+    for file in sorted((SAMPLE / "labelsTr").iterdir())[:12]:
+        shutil.copy(file, source)
+    some = tmp_path / "some"
+    shutil.copytree(source, some)
+    for file in sorted(some.iterdir())[-3:]:
+        file.unlink()
+    rwloss_command(*precompute(some, tmp_path / "o"))
+    arguments = *precompute(source, tmp_path / "o"), "--json"
+    planned = json.loads(rwloss_command(*arguments, "--dry-run")[1])
+    made = json.loads(rwloss_command(*arguments)[1])
+    assert planned["counts"]["missing"] == made["counts"]["made"] == 3
+    assert planned["stored_bytes"] == pytest.approx(made["stored_bytes"], rel=0.02)
+
+
+def test_a_dry_run_names_cases_that_can_not_be_read(rwloss_command, source, tmp_path):
+    bad = sorted(source.iterdir())[1]
+    bad.write_bytes(bad.read_bytes()[:250])
+    code, _, err = rwloss_command(*precompute(source, tmp_path / "o"), "--dry-run")
+    assert code == 1
+    assert f"1 of 3 cases failed:\n{data.case_name(bad)}  cannot read" in err
+
+
+# --- For programs
+
+
+def test_json_is_all_there_is_on_standard_output(rwloss_command, source, tmp_path):
+    bad = sorted(source.iterdir())[1]
+    bad.write_bytes(bad.read_bytes()[:250])
+    code, out, _ = rwloss_command(*precompute(source, tmp_path / "o"), "--json")
+    assert code == 1
+    found = json.loads(out)
+    [failure] = found.pop("failures")
+    assert failure["case"] == data.case_name(bad)
+    assert bad.name in failure["reason"]
+    assert found.pop("seconds") > 0
+    voxels, stored = found["voxels"], found["stored_bytes"]
+    assert found.pop("ratio") == pytest.approx(12 * voxels / stored, abs=0.01)
+    assert found == {
+        "store": str(tmp_path / "o"),
+        "expression": "rectified",
+        "asked": "rectified",
+        "num_classes": 3,
+        "planned": False,
+        "counts": {"made": 2, "kept": 0, "failed": 1, "missing": 0},
+        "voxels": voxels,
+        "stored_bytes": sum(file.stat().st_size for file in (tmp_path / "o").glob("*.gz")),
+        "dense_bytes": 12 * voxels,
+    }
+
+
+def test_json_where_nothing_could_be_made(rwloss_command, tmp_path):
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels" / "a.npy").write_bytes(b"torn")
+    code, out, _ = rwloss_command(*precompute(tmp_path / "labels", tmp_path / "o"), "--json")
+    assert code == 1
+    found = json.loads(out)
+    assert (found["voxels"], found["ratio"]) == (0, None)
+
+
+# --- Names
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("new\nline", r"new\nline"),
+        ("\x1b[31mred", r"\x1b[31mred"),
+        ("[bold]x", "[bold]x"),
+        ("\u202eright to left", r"\u202eright to left"),
+        (os.fsdecode(b"latin\xe9"), r"latin\udce9"),
+        ("海马体", "海马体"),
+    ],
+)
+@pytest.mark.parametrize("good", [True, False])
+def test_no_name_garbles_the_output(rwloss_command, tmp_path, name, shown, good):
+    folder = tmp_path / name
+    folder.mkdir()
+    if good:
+        np.save(folder / f"{name}.npy", np.eye(4, dtype=np.uint8))
+    else:
+        (folder / f"{name}.npy").write_bytes(b"torn")
+    np.save(folder / "other.npy", np.eye(4, dtype=np.uint8))
+    code, out, err = rwloss_command(*precompute(folder, folder / "o"))
+    assert code == (0 if good else 1)
+    assert all(char.isprintable() or char == "\n" for char in out + err)
+    assert f"{shown}/o\n" in out
+    assert len(out.splitlines()) == 2
+    if not good:
+        assert err.splitlines()[-1].startswith(f"{shown}  cannot read ")
+
+
+# --- Ctrl-C
+
+
+def test_a_stopped_run_says_how_far_it_is_and_goes_on(
+    rwloss_command, source, tmp_path, monkeypatch
+):
+    make, calls = Task.__call__, []
+
+    def stopped_at_the_third(task):
+        calls.append(task.case.name)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return make(task)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Task, "__call__", stopped_at_the_third)
+        code, out, err = rwloss_command(*precompute(source, tmp_path / "o"))
+    assert (code, out) == (130, "")
+    [line] = err.splitlines()
+    assert line == "stopped: 2 of 3 cases are done; the same command goes on from there"
+    assert list(rwloss.store.open(tmp_path / "o")) == calls[:2]
+    _, out, _ = rwloss_command(*precompute(source, tmp_path / "o"))
+    assert "1 map of rectified made, 2 kept" in out
+
+
+def test_stopped_before_the_first_map(rwloss_command, source, tmp_path, monkeypatch):
+    def stopped(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(data, "find", stopped)
+    code, _, err = rwloss_command(*precompute(source, tmp_path / "o"))
+    assert code == 130
+    assert err == "stopped: before any map was made; the same command begins again\n"
+
+
+SLOW = """
+import time
+from dataclasses import dataclass
+from rwloss import maps
+
+@dataclass(frozen=True)
+class Slow(maps.Rectified):
+    name = "slow"
+
+    def compute(self, regions):
+        time.sleep(0.2)
+        return super().compute(regions)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="sends the signal to a process group")
+def test_ctrl_c_with_worker_processes(tmp_path, rwloss_command):
+    """The signal goes to the workers too, as from a terminal."""
+    (tmp_path / "labels").mkdir()
+    for i in range(40):
+        np.save(tmp_path / "labels" / f"{i:02}.npy", np.eye(5, dtype=np.uint8))
+    (tmp_path / "slow.py").write_text(SLOW)
+    command = "precompute", "labels", "o", "--map", "slow.py:Slow", "-j2"
+    run = subprocess.Popen(
+        [sys.executable, "-c", RUN, *command],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    log = tmp_path / "o" / "log.jsonl"
+    end = time.monotonic() + 60
+    while time.monotonic() < end and not (log.exists() and log.read_text().count('"made"') > 3):
+        time.sleep(0.02)
+    os.killpg(run.pid, signal.SIGINT)
+    out, err = run.communicate(timeout=60)
+    assert (run.returncode, out) == (130, ""), err
+    assert "Traceback" not in err
+    end = " of 40 cases are done; the same command goes on from there"
+    last = err.splitlines()[-1]
+    assert last.startswith("stopped: ")
+    assert last.endswith(end)
+    done = len(rwloss.store.open(tmp_path / "o"))
+    assert 3 < done < 40
+    told = int(last.removeprefix("stopped: ").removesuffix(end))
+    assert done - 1 <= told <= done  # the signal may come between record and count

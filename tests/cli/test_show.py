@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
+from functools import cache
 
 import nibabel
 import numpy as np
@@ -11,6 +13,7 @@ import pytest
 from PIL import Image
 
 from rwloss.data import sample_dir
+from rwloss.precompute import precompute
 
 HIPPOCAMPUS = sample_dir("hippocampus") / "labelsTr" / "hippocampus_033.nii.gz"
 LUNG = sample_dir("lung_patches") / "labelsTr" / "lung001_1.png"
@@ -131,6 +134,131 @@ def test_the_ignore_label_of_the_data_set_is_obeyed(rwloss_command, tmp_path):
     assert not {"class 2", "2 ignore"} & set(words(out))
 
 
+# --- Stores
+
+
+@pytest.fixture(scope="module")
+def stores(tmp_path_factory):
+    """A function that gives a store of three cases of the sample."""
+    top = tmp_path_factory.mktemp("stores")
+    dataset = top / "data"
+    for folder in ("labelsTr", "imagesTr"):
+        (dataset / folder).mkdir(parents=True)
+        for file in sorted((sample_dir("hippocampus") / folder).iterdir())[:3]:
+            shutil.copy(file, dataset / folder)
+    shutil.copy(sample_dir("hippocampus") / "dataset.json", dataset)
+
+    @cache
+    def made(text="boundary", kind="nifti"):
+        out = top / f"{kind} {text}"
+        assert not precompute(dataset, out, text, format=kind, jobs=0).failed
+        return out
+
+    return made
+
+
+@pytest.mark.parametrize("kind", ["nifti", "zarr"])
+def test_draws_a_case_of_a_store(rwloss_command, stores, tmp_path, kind):
+    """The same picture as of the labels, within what 16 bits can tell, but for the title."""
+    out, made_here = tmp_path / "a.svg", tmp_path / "b.svg"
+    store = stores("boundary", kind)
+    code, printed, err = rwloss_command("show", store, "--case", "hippocampus_033", "-o", out)
+    assert (code, err) == (0, "")
+    assert printed == f"wrote {out}\n"
+    assert rwloss_command("show", HIPPOCAMPUS, "--map", "boundary", "-o", made_here)[0] == 0
+    drawn, wanted = words(out), words(made_here)
+    assert set(drawn) - set(wanted) == {"hippocampus_033, as stored"}
+    assert set(wanted) - set(drawn) == {"hippocampus_033"}
+    assert {"image", "boundary", "mm", "1 anterior"} <= set(drawn)
+
+
+def test_the_first_case_of_a_store_if_none_is_named(rwloss_command, stores, tmp_path):
+    out = tmp_path / "a.svg"
+    code, _, err = rwloss_command("show", stores(), "-o", out, "--axis", 0, "--slice", 9)
+    assert code == 0
+    assert err == "the first of 3 cases: --case names another\n"
+    assert "hippocampus_003, as stored" in words(out)
+    assert "Slice 9 of 0..33 along axis 0." in " ".join(words(out))
+
+
+def test_an_expression_and_a_compact_map_of_a_store(rwloss_command, stores, tmp_path):
+    out = tmp_path / "a.svg"
+    for text, unit in (("rectified", "unitless"), ("rectified + 0.01 * boundary", "")):
+        show = "show", stores(text), "--case", "hippocampus_003", "-o", out
+        assert rwloss_command(*show)[::2] == (0, "")
+        assert text in words(out)
+        assert not unit or unit in words(out)
+
+
+def test_a_store_without_its_data_set_is_drawn_without_image(rwloss_command, stores, tmp_path):
+    store = shutil.copytree(stores(), tmp_path / "maps")
+    (store / "log.jsonl").unlink()
+    out = tmp_path / "a.svg"
+    show = "show", store, "--case", "hippocampus_033", "-o", out
+    assert rwloss_command(*show)[::2] == (0, "")
+    assert "image" not in words(out)
+    assert {"labels", "1 anterior"} <= set(words(out))
+    image = sample_dir("hippocampus") / "imagesTr" / "hippocampus_033_0000.nii.gz"
+    assert rwloss_command(*show, "--image", image)[::2] == (0, "")
+    assert "image" in words(out)
+
+
+def test_a_store_whose_labels_are_gone_or_torn(rwloss_command, stores, tmp_path):
+    source = tmp_path / "labels"
+    source.mkdir()
+    shutil.copy(HIPPOCAMPUS, source)
+    assert not precompute(source, tmp_path / "maps", "rectified", jobs=0).failed
+    (source / HIPPOCAMPUS.name).write_bytes(b"torn")
+    show = "show", tmp_path / "maps", "--case", "hippocampus_033", "-o", tmp_path / "a.svg"
+    assert rwloss_command(*show)[::2] == (0, "")
+    assert {"class 0", "class 1", "class 2"} <= set(words(tmp_path / "a.svg"))
+
+
+def test_showing_a_store_runs_no_file_that_it_names(rwloss_command, stores, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text("raise SystemExit('it was run')")
+    store = shutil.copytree(stores(), tmp_path / "maps")
+    fields = json.loads((store / "map.json").read_text())
+    for text in ("mine.py:Mine", "a_plug_in_that_is_not_here"):
+        (store / "map.json").write_text(json.dumps(fields | {"expression": text}))
+        show = "show", store, "--case", "hippocampus_033", "-o", tmp_path / "a.svg"
+        assert rwloss_command(*show)[::2] == (0, "")
+        assert text in words(tmp_path / "a.svg")
+
+
+def test_an_unknown_case_of_a_store_names_the_nearest(rwloss_command, stores, tmp_path):
+    out = tmp_path / "a.svg"
+    code, _, err = rwloss_command("show", stores(), "--case", "hippocampus_34", "-o", out)
+    assert code == 2
+    assert "has no case 'hippocampus_34': did you mean 'hippocampus_0" in err
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [["--map", "rectified"], ["--num-classes", 3], ["--spacing", "1,1,1"], ["--ignore-label", 2]],
+)
+def test_what_a_store_has_settled(rwloss_command, stores, tmp_path, options):
+    code, _, err = rwloss_command("show", stores(), *options, "-o", tmp_path / "a.svg")
+    assert code == 2
+    assert "is a store" in err
+    assert options[0] in err
+
+
+def test_stores_that_can_not_be_drawn(rwloss_command, stores, labels_file, tmp_path):
+    out = tmp_path / "a.svg"
+    show = "show", labels_file, "--map", "rectified", "--case", "a", "-o", out
+    code, _, err = rwloss_command(*show)
+    assert (code, "has no map.json" in err) == (2, True)
+    code, _, err = rwloss_command("show", f"memory://none-{tmp_path.name}", "-o", out)
+    assert (code, "is no store of maps" in err) == (2, True)
+    store = shutil.copytree(stores(), tmp_path / "maps")
+    (store / "manifest.jsonl").write_bytes(b"")
+    code, _, err = rwloss_command("show", store, "-o", out)
+    assert (code, "holds no map yet" in err) == (2, True)
+    assert not out.exists()
+
+
 # --- Wrong use
 
 
@@ -182,6 +310,6 @@ def test_a_case_that_is_no_label_file_ends_with_2(rwloss_command, labels_file, t
 def test_help_names_every_option(rwloss_command):
     code, printed, _ = rwloss_command("show", "--help")
     assert code == 0
-    options = ["--map", "--output", "-o", "--image", "--slice", "--axis"]
+    options = ["--map", "--case", "--output", "-o", "--image", "--slice", "--axis"]
     for option in [*options, "--num-classes", "--spacing", "--ignore-label"]:
         assert re.search(rf"(?<!\S){option}\b", printed), option

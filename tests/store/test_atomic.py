@@ -1,9 +1,10 @@
 import os
 import stat
+from pathlib import Path
 
 import pytest
 
-from rwloss.store.atomic import whole_file
+from rwloss.store.atomic import TEMPORARY_PREFIX, temporary, whole_file
 
 
 def test_the_file_appears_when_the_block_ends(tmp_path):
@@ -30,6 +31,47 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
         interrupted()
     assert path.read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["map.json"]
+
+
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [(Path, "touch"), (os, "fsync"), (Path, "replace")],
+    ids=lambda value: getattr(value, "__name__", value),
+)
+def test_a_failed_call_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch, module, name):
+    (tmp_path / "map.json").write_bytes(b"old")
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(module, name, full)
+        with pytest.raises(OSError, match="No space left"), whole_file(tmp_path / "map.json"):
+            pass
+    assert os.listdir(tmp_path) == ["map.json"]
+    assert (tmp_path / "map.json").read_bytes() == b"old"
+
+
+def test_the_bytes_are_on_the_disk_before_the_name_is(tmp_path, monkeypatch):
+    """Or a machine that goes down leaves a file of the right name, and empty."""
+    order = []
+
+    def noted(name, real):
+        return lambda *args: (order.append(name), real(*args))[1]
+
+    monkeypatch.setattr(os, "fsync", noted("fsync", os.fsync))
+    monkeypatch.setattr(Path, "replace", noted("replace", Path.replace))
+    with whole_file(tmp_path / "map.json") as part:
+        part.write_bytes(b"{}")
+    assert order == ["fsync", "replace"]
+
+
+def test_temporary_names_tell_what_they_are(tmp_path):
+    first, second = (temporary(tmp_path, ".nii.gz") for _ in range(2))
+    assert first != second
+    assert first.parent == tmp_path
+    assert first.name.startswith(TEMPORARY_PREFIX)
+    assert first.name.endswith(".nii.gz")
 
 
 def test_files_are_as_readable_as_the_umask_says(tmp_path):

@@ -1,155 +1,392 @@
-"""Writing and reading a store."""
+"""What goes into a store comes out of it: every format, type of values, form and number of axes."""
 
-import os
+import sys
 
+import nibabel
 import numpy as np
 import pytest
+import stored
+from anatomy import anatomy
+from stored import FORMATS, LABELS, assert_same, content, info, made, random_map
 
 import rwloss
-from rwloss import maps
-from rwloss.errors import RWLossError
-from rwloss.store import MapInfo, Writer, labels_digest
-from rwloss.store.manifest import append_entry
+from rwloss import RWLossError, maps
+from rwloss.store import Writer, nifti, zarr_tree
+from rwloss.store.place import place
+from rwloss.store.precision import allowed_error
 
-RNG = np.random.default_rng(3)
-LABELS = RNG.integers(0, 3, (6, 7, 5)).astype(np.uint8)
+zarr = pytest.importorskip("zarr")
 
-
-def info(expression="rectified", **changes):
-    fields = {"num_classes": 3, "engine": "scipy", "versions": {"rwloss": "0"}}
-    return MapInfo(expression=expression, **fields | changes)
-
-
-def add(writer, case, labels=LABELS, spacing_mm=(1.0, 1.0, 2.0)):
-    generator = maps.parse(writer.info.expression)
-    regions = rwloss.Regions.single(labels, 3, spacing_mm, writer.info.ignore_label)
-    entry = writer.add(
-        case,
-        generator(regions),
-        labels_sha256=labels_digest(labels, spacing_mm),
-        spacing_mm=spacing_mm,
-        affine=None,
-    )
-    writer.record(entry)
-    return generator(regions), entry
-
-
+DTYPES = [
+    (name, dtype) for name in FORMATS for dtype in {"nifti": nifti, "zarr": zarr_tree}[name].DTYPES
+]
+SHAPES = [(6, 7), (6, 7, 5)]
 STATIC = [name for name in maps.names() if maps.get(name).is_static]
 
 
-@pytest.mark.parametrize("expression", STATIC)
-@pytest.mark.parametrize("ignore_label", [None, 2])
-def test_a_map_comes_back(tmp_path, expression, ignore_label):
-    writer = Writer.start(tmp_path, info(expression, ignore_label=ignore_label))
-    exact, _ = add(writer, "a case")
+def max_errors(entry):
+    return {name: part.max_error for name, part in entry.parts.items()}
+
+
+# --- Values
+
+
+@pytest.mark.parametrize("form", ["compact", "dense"])
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize(("kind", "dtype"), DTYPES)
+def test_values_come_back_within_the_stated_error(tmp_path, kind, dtype, form, shape):
+    exact = {
+        f"{scale}": random_map(1, shape, form, scale=scale, num_classes=k, ignored=0.3)
+        for scale, k in ((1e-6, 2), (1.0, 3), (300.0, 4))
+    }
+    with Writer.open(place(tmp_path), info(format=kind, dtype=dtype)) as writer:
+        for case, rwmap in exact.items():
+            stored.add(writer, case, rwmap)
     store = rwloss.store.open(tmp_path)
-    assert list(store) == ["a case"]
-    assert "a case" in store
+    for case, wanted in exact.items():
+        found, errors = store[case], max_errors(store.entries[case])
+        np.testing.assert_array_equal(found.labels, wanted.labels)
+        assert found.num_classes == wanted.num_classes
+        assert found.is_compact == wanted.is_compact
+        for name, values in stored.parts(wanted).items():
+            back = stored.parts(found)[name]
+            assert back.shape == values.shape
+            difference = np.abs(back.astype(float) - values.astype(float)).max()
+            assert difference == pytest.approx(errors[name], rel=1e-3, abs=1e-12)
+            largest = float(np.abs(values).max())
+            assert (
+                errors[name]
+                <= {
+                    "auto": allowed_error(largest),
+                    "float32": 0.0,
+                    "float16": largest * 2.0**-11 + 2.0**-24,
+                    "int16": largest * 2.0**-11,
+                }[dtype]
+                or name == "labels"
+            )
+            assert not back[values == 0].any()
+            assert np.all(back.astype(float) * values >= 0)
+        assert not np.moveaxis(found.dense(), 1, -1)[wanted.labels == -1].any()
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize(
+    "expression", [*STATIC, "(boundary - 2 * rectified).stabilized()", "1e-6 * boundary"]
+)
+@pytest.mark.parametrize(("shape", "ignore_label"), [((6, 7), 2), ((6, 7, 5), None)])
+def test_every_static_map_comes_back(tmp_path, kind, expression, ignore_label, shape):
+    exact = made(
+        expression, LABELS[..., 0] if len(shape) == 2 else LABELS, ignore_label=ignore_label
+    )
+    store = stored.store_of(tmp_path, {"a case": exact}, format=kind, expression=expression)
     assert store.expression == expression
-    stored = store["a case"]
-    assert stored.is_compact == exact.is_compact
-    assert stored.num_classes == 3
-    assert np.array_equal(stored.labels, exact.labels)
-    assert stored.dense().shape == (1, 3, *LABELS.shape)
-    assert np.abs(stored.dense() - exact.dense()).max() <= 3e-4
-    if ignore_label is not None:
-        assert not np.moveaxis(stored.dense(), 1, -1)[stored.labels == -1].any()
+    found = store["a case"]
+    assert found.is_compact == exact.is_compact
+    np.testing.assert_array_equal(found.labels, exact.labels)
+    size = float(np.abs(exact.dense()).max())
+    assert size > 0
+    assert np.abs(found.dense() - exact.dense()).max() <= allowed_error(size)
 
 
-def test_a_2d_map_comes_back(tmp_path):
-    writer = Writer.start(tmp_path, info("boundary"))
-    exact, _ = add(writer, "slice", LABELS[0], (1.0, 0.5))
-    stored = rwloss.store.open(tmp_path)["slice"]
-    assert np.abs(stored.values - exact.values).max() <= 3e-4
+@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize(
+    "labels",
+    [
+        np.array([[0, 1], [-1, 2]], np.int64),
+        np.array([[0, 254], [255, 1]], np.uint16),
+        np.array([[0, 299], [-1, 256]], np.int16),
+        np.array([[0, 39999], [-1, 1]], np.int32),
+    ],
+    ids=["ignored", "256 classes", "300 classes", "40000 classes"],
+)
+def test_labels_come_back_exactly(tmp_path, kind, labels):
+    values = np.where(labels == -1, 0, np.linspace(-1, 1, 4).reshape(2, 2)).astype(np.float32)
+    rwmap = rwloss.RWMap.compact(labels[None], int(labels.max()) + 1, values[None], -values[None])
+    found = stored.store_of(tmp_path, {"case": rwmap}, format=kind)["case"]
+    np.testing.assert_array_equal(found.labels, labels[None])
+    assert found.num_classes == rwmap.num_classes
 
 
-def test_cases_are_sorted_and_an_unknown_one_names_the_nearest(tmp_path):
-    writer = Writer.start(tmp_path, info())
-    for case in ("case_2", "case_1"):
-        add(writer, case)
+@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("seed", [0, 1])
+def test_anatomy_in_fortran_order(tmp_path, kind, seed):
+    """The order of what nibabel reads."""
+    exact = made("rectified + 0.1 * boundary", np.asfortranarray(anatomy(seed, (20, 15, 70))), 4)
+    store = stored.store_of(tmp_path, {"case": exact}, format=kind)
+    error = store.entries["case"].parts["values"].max_error
+    assert np.abs(store["case"].values - exact.values).max() == pytest.approx(error, rel=1e-5)
+    assert error <= 3e-4
+
+
+@pytest.mark.parametrize(("kind", "smaller"), [("nifti", 12), ("zarr", 15)])
+def test_a_compact_map_is_small(tmp_path, kind, smaller):
+    """Than dense float32. The benchmarks have the numbers of larger volumes."""
+    exact = made("rectified", anatomy(1, (64, 64, 64)), 4)
+    store = stored.store_of(tmp_path, {"case": exact}, format=kind)
+    size = sum(map(len, content(tmp_path).values()))
+    assert smaller * size < 4 * 4 * 64**3
+    assert store.entries["case"].parts["true"].max_error <= 2.5e-4
+
+
+# --- One value at every voxel
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("value", [0.0, 1.0, -0.37])
+def test_a_constant_is_not_stored(tmp_path, kind, value):
+    rwmap = random_map(5, (6, 7), "compact", ignored=0.3)
+    inside = rwmap.labels != -1
+    other = np.where(inside, np.float32(value), np.float32(0))
+    constant = rwloss.RWMap.compact(rwmap.labels, 3, rwmap.true, other)
+    store = stored.store_of(tmp_path, {"case": constant}, format=kind)
+    part = store.entries["case"].parts["other"]
+    assert part.file is None
+    assert part.constant == np.float32(value)
+    assert not [name for name in content(tmp_path) if "other" in name]
+    np.testing.assert_array_equal(store["case"].other, other)
+    np.testing.assert_array_equal(store.read("case", np.s_[1:3, 2:7]).other, other[:, 1:3, 2:7])
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_all_voxels_ignored(tmp_path, kind):
+    labels = np.full((1, 4, 5), -1, np.int8)
+    zeros = np.zeros(labels.shape, np.float32)
+    rwmap = rwloss.RWMap.compact(labels, 2, zeros, zeros)
+    found = stored.store_of(tmp_path, {"case": rwmap}, format=kind)["case"]
+    np.testing.assert_array_equal(found.labels, labels)
+    assert not found.dense().any()
+
+
+# --- Parts
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("form", ["compact", "dense"])
+@pytest.mark.parametrize("shape", [(30, 41), (20, 70, 9)])
+def test_a_part_is_the_same_part_of_the_whole(tmp_path, kind, form, shape):
+    store = stored.store_of(
+        tmp_path, {"case": random_map(6, shape, form, ignored=0.1)}, format=kind
+    )
+    whole = stored.parts(store["case"])
+    rng = np.random.default_rng(8)
+    for _ in range(12):
+        ends = [sorted(rng.choice(length + 1, 2, replace=False).tolist()) for length in shape]
+        region = tuple(slice(*pair) for pair in ends)
+        found = stored.parts(store.read("case", region))
+        assert found.keys() == whole.keys()
+        for name, part in found.items():
+            wanted = whole[name][(..., *region)]
+            assert part.dtype == wanted.dtype
+            assert part.flags.c_contiguous
+            np.testing.assert_array_equal(part, wanted)
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_ends_of_slices_may_be_left_out_or_count_from_the_end(tmp_path, kind):
+    store = stored.store_of(tmp_path, {"case": made()}, format=kind)
+    assert_same(store.read("case", np.s_[:, :, :]), store["case"])
+    assert_same(store.read("case", np.s_[-2:, :-1, 1:99]), store.read("case", np.s_[4:6, 0:6, 1:5]))
+    assert_same(
+        store.read("case", list(np.s_[0:1, 0:1, 0:1])), store.read("case", np.s_[:1, :1, :1])
+    )
+
+
+# --- What other programs see
+
+
+AFFINE = np.array([[0, 2, 0, 5], [-1, 0, 0, 6.5], [0, 0, 3, -7], [0, 0, 0, 1]], dtype=float)
+TURNED_MM = (1.0, 2.0, 3.0)
+
+
+@pytest.mark.parametrize("expression", ["rectified", "boundary"])
+def test_nibabel_alone_reads_a_case(tmp_path, expression):
+    exact = made(expression)
+    with Writer.open(place(tmp_path), info(expression)) as writer:
+        stored.add(writer, "case", exact, spacing_mm=TURNED_MM, affine=AFFINE)
     store = rwloss.store.open(tmp_path)
-    assert list(store) == ["case_1", "case_2"]
-    with pytest.raises(KeyError, match="case_1"):
-        store["case_11"]
+    for name, part in store.entries["case"].parts.items():
+        if part.file is None:
+            continue
+        image = nibabel.load(tmp_path / part.file)
+        np.testing.assert_array_equal(image.affine, AFFINE)
+        assert image.header.get_zooms()[:3] == TURNED_MM
+        seen = np.moveaxis(image.get_fdata(), -1, 0) if name == "values" else image.get_fdata()
+        np.testing.assert_allclose(seen, getattr(store["case"], name)[0], rtol=1e-6, atol=0)
+    assert set(content(tmp_path)) == {"map.json", "manifest.jsonl"} | {
+        part.file for part in store.entries["case"].parts.values() if part.file
+    }
 
 
-def test_a_torn_last_line_counts_as_missing(tmp_path):
-    writer = Writer.start(tmp_path, info())
-    add(writer, "whole")
-    _, entry = add(writer, "torn")
-    manifest = tmp_path / "manifest.jsonl"
-    manifest.write_bytes(manifest.read_bytes()[:-20])
-    assert list(rwloss.store.open(tmp_path)) == ["whole"]
-    assert entry.case == "torn"
+@pytest.mark.parametrize("expression", ["rectified", "boundary"])
+def test_zarr_alone_reads_a_case(tmp_path, expression):
+    exact = made(expression)
+    with Writer.open(place(tmp_path), info(expression, format="zarr")) as writer:
+        stored.add(writer, "case", exact, spacing_mm=TURNED_MM, affine=AFFINE)
+    store = rwloss.store.open(tmp_path)
+    group = zarr.open_group(tmp_path / "case.zarr", mode="r")
+    assert group.attrs["affine"] == AFFINE.tolist()
+    assert group.attrs["rwloss"]["case"] == "case"
+    assert group.attrs["rwloss"]["spacing_mm"] == list(TURNED_MM)
+    entry = store.entries["case"]
+    assert set(group.array_keys()) == {name for name, part in entry.parts.items() if part.file}
+    for name, array in group.arrays():
+        assert array.dtype == (np.uint8 if name == "labels" else np.float16)
+        np.testing.assert_array_equal(array[...], getattr(store["case"], name)[0])
 
 
-def test_damage_in_the_middle_of_the_manifest_is_an_error(tmp_path):
-    writer = Writer.start(tmp_path, info())
-    add(writer, "one")
-    (tmp_path / "manifest.jsonl").write_bytes(b"{}\n")
-    with pytest.raises(RWLossError, match="line 1, is damaged"):
-        list(rwloss.store.open(tmp_path))
+@pytest.mark.parametrize("kind", FORMATS)
+def test_the_store_says_what_it_holds(tmp_path, kind):
+    store = stored.store_of(tmp_path, {"b": made(), "a": made()}, format=kind)
+    assert store.info == info(format=kind)
+    assert list(store) == ["a", "b"]
+    assert len(store) == 2
+    entry = store.entries["a"]
+    assert entry.shape == LABELS.shape
+    assert entry.spacing_mm == stored.SPACING_MM
+    assert entry.num_classes == 3
+    lines = (tmp_path / "manifest.jsonl").read_text().splitlines()
+    assert [line[:12] for line in lines] == ['{"case": "a"', '{"case": "b"']
 
 
-def test_done_means_same_labels_and_whole_files(tmp_path):
-    writer = Writer.start(tmp_path, info())
-    _, entry = add(writer, "case")
-    digest = entry.labels_sha256
-    assert writer.is_done(entry, digest)
-    assert not writer.is_done(None, digest)
-    assert not writer.is_done(entry, "0" * 64)
-    file = tmp_path / "case_true.nii.gz"
-    whole = file.read_bytes()
-    file.write_bytes(whole[:-1])
-    assert not writer.is_done(entry, digest)
-    file.unlink()
-    assert not writer.is_done(entry, digest)
-    file.write_bytes(whole)
-    assert writer.is_done(entry, digest)
+# --- Names
 
 
-def test_another_map_in_the_folder_is_refused(tmp_path):
-    Writer.start(tmp_path, info())
-    Writer.start(tmp_path, info())
-    with pytest.raises(RWLossError, match=r"expression 'rectified' \(now 'boundary'\)"):
-        Writer.start(tmp_path, info("boundary"))
+NAMES = [
+    *("two words", "it's", '"quoted"', "new\nline", " ", "海馬", "é", "e\u0301", "-rf", "100%"),
+    *("..x", "#1", "a::b", "[1]", "*", "?", "x.zarr", "map.json", "a", "a_true", "x" * 200),
+]  # fmt: skip
 
 
-def test_a_folder_with_other_files_is_refused(tmp_path):
-    (tmp_path / "thesis.tex").write_text("mine")
-    with pytest.raises(RWLossError, match=r"thesis\.tex"):
-        Writer.start(tmp_path, info())
+@pytest.mark.parametrize("kind", FORMATS)
+def test_names_are_only_names(tmp_path, kind):
+    exact = {name: random_map((1, i), (3, 4), "compact") for i, name in enumerate(NAMES)}
+    store = stored.store_of(tmp_path / "out", exact, format=kind)
+    assert list(store) == sorted(NAMES)
+    for name, wanted in exact.items():
+        np.testing.assert_array_equal(store[name].labels, wanted.labels)
+        np.testing.assert_allclose(store[name].true, wanted.true, rtol=0, atol=3e-4)
+    assert [file.name for file in tmp_path.iterdir()] == ["out"]
+    with Writer.open(place(tmp_path / "out"), info(format=kind)) as writer:
+        assert writer.entries() == store.entries
+        digests = {name: entry.labels_sha256 for name, entry in store.entries.items()}
+        assert all(writer.is_done(store.entries[name], digests[name]) for name in NAMES)
 
 
-def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(RWLossError, match="can't be written"):
-        Writer.start(tmp_path / "file" / "out", info())
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such file names")
+@pytest.mark.parametrize("kind", FORMATS)
+def test_a_name_that_is_no_unicode(tmp_path, kind):
+    name = b"caf\xe9".decode(errors="surrogateescape")
+    store = stored.store_of(tmp_path, {name: made(), "b": made()}, format=kind)
+    assert list(store) == ["b", name]
+    assert_same(store[name], store["b"])
+    (tmp_path / "manifest.jsonl").read_bytes().decode("utf-8")
 
 
-def test_no_store(tmp_path):
-    with pytest.raises(RWLossError, match=r"no map\.json.*rwloss precompute"):
-        rwloss.store.open(tmp_path)
-    (tmp_path / "map.json").write_text("{")
-    with pytest.raises(RWLossError, match="damaged"):
-        rwloss.store.open(tmp_path)
+@pytest.mark.parametrize("kind", FORMATS)
+def test_a_name_that_is_too_long_for_a_file(tmp_path, kind):
+    with Writer.open(place(tmp_path), info(format=kind)) as writer:
+        encoded = writer.encode(
+            "x" * 252, made(), labels_sha256="", spacing_mm=stored.SPACING_MM, affine=None
+        )
+        with pytest.raises(OSError, match="too long"):
+            writer.put(encoded)
+    assert content(tmp_path).keys() <= {"map.json", "manifest.jsonl", ".rwloss-lock"}
 
 
-def test_a_manifest_cannot_lead_outside_the_store(tmp_path):
-    folder = tmp_path / "store"
-    writer = Writer.start(folder, info())
-    _, entry = add(writer, "case")
-    part = entry.parts["true"].model_copy(update={"file": "../elsewhere.nii.gz"})
-    os.rename(folder / "case_true.nii.gz", tmp_path / "elsewhere.nii.gz")
-    append_entry(folder, entry.model_copy(update={"parts": entry.parts | {"true": part}}))
-    with pytest.raises(RWLossError, match="elsewhere"):
-        rwloss.store.open(folder)["case"]
+# --- Other places
 
 
-def test_a_file_of_another_shape_is_noticed(tmp_path):
-    writer = Writer.start(tmp_path, info())
-    add(writer, "case")
-    add(writer, "other", LABELS[:3])
-    (tmp_path / "other_true.nii.gz").replace(tmp_path / "case_true.nii.gz")
-    with pytest.raises(RWLossError, match=r"shape \(3, 7, 5\), the manifest says \(6, 7, 5\)"):
-        rwloss.store.open(tmp_path)["case"]
+@pytest.fixture
+def addresses(tmp_path):
+    """A store's address in each kind of place: a folder, a file:// address and memory."""
+    import fsspec
+
+    name = f"/{tmp_path.name}"
+    yield {
+        "folder": tmp_path / "folder",
+        "file": f"file://{tmp_path}/file",
+        "memory": f"memory:/{name}",
+    }
+    memory = fsspec.filesystem("memory")
+    if memory.exists(name):
+        memory.rm(name, recursive=True)
+
+
+def test_a_store_is_the_same_in_every_place(addresses):
+    exact = {"b": made(), "a": made("boundary"), "100% [x]": random_map(1, (70, 9, 8), "dense")}
+    stores = {
+        kind: stored.store_of(where, exact, format="zarr") for kind, where in addresses.items()
+    }
+    files = {
+        kind: {name: store.place.read(name) for name in ("map.json", "manifest.jsonl")}
+        | {
+            name: store.place.read_tree(name)
+            for name in store.place.names()
+            if name.endswith(".zarr")
+        }
+        for kind, store in stores.items()
+    }
+    assert files["memory"].keys() == {
+        "map.json",
+        "manifest.jsonl",
+        "a.zarr",
+        "b.zarr",
+        "100% [x].zarr",
+    }
+    assert files["folder"] == files["file"] == files["memory"]
+    for store in stores.values():
+        assert list(store) == sorted(exact)
+        for case in exact:
+            assert_same(store[case], stores["folder"][case])
+        cut = np.s_[60:68, 0:3, 2:8]
+        assert_same(store.read("100% [x]", cut), stores["folder"].read("100% [x]", cut))
+
+
+def test_a_bucket_needs_no_manifest(addresses):
+    """Objects don't grow: until a run ends, the trees' own lines are the manifest."""
+    exact = {"b": made(), "a": made("boundary")}
+    store = stored.store_of(addresses["memory"], exact, format="zarr")
+    store.place.remove("manifest.jsonl")
+    again = rwloss.store.open(addresses["memory"])
+    assert again.entries == store.entries
+    assert_same(again["a"], store["a"])
+    with Writer.open(again.place, store.info) as writer:
+        known = writer.entries()
+        assert known == store.entries
+        assert all(writer.is_done(entry, entry.labels_sha256) for entry in known.values())
+        again.place.remove("b.zarr/zarr.json")  # of a run that was stopped while it wrote
+        assert set(rwloss.store.open(addresses["memory"])) == {"a", "b"}  # the manifest is back
+        again.place.remove("manifest.jsonl")
+        assert set(writer.entries()) == {"a"}
+
+
+def test_a_name_with_two_colons_in_a_bucket(addresses):
+    store = stored.store_of(addresses["memory"], {"a::b": made()}, format="zarr")
+    np.testing.assert_array_equal(store["a::b"].labels[0], LABELS)
+
+
+@pytest.mark.parametrize("name", ["*", "[ab]", "?"])
+def test_a_name_in_a_bucket_is_no_pattern(addresses, name):
+    """To make one case again must remove no other."""
+    store = stored.store_of(
+        addresses["memory"], dict.fromkeys(("a", "b", name), made()), format="zarr"
+    )
+    with Writer.open(store.place, store.info) as writer:
+        stored.add(writer, name, made(labels=LABELS[::-1]))
+    assert_same(store["a"], store["b"])
+    np.testing.assert_array_equal(store[name].labels[0], LABELS[::-1])
+
+
+def test_a_bucket_has_no_nifti(addresses):
+    with (
+        pytest.raises(
+            RWLossError, match=r"memory://.* is no local folder: .* the format zarr alone"
+        ),
+        Writer.open(place(addresses["memory"]), info()),
+    ):
+        pass
+
+
+def test_an_address_of_an_unknown_kind():
+    with pytest.raises(RWLossError, match=r"nowhere://x can't be used .*nowhere.*local folder"):
+        rwloss.store.open("nowhere://x")

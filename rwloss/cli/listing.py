@@ -1,0 +1,63 @@
+"""Cases and files in the output: counted, listed with reasons, and unable to garble a terminal."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import typer
+
+
+def count_of(number: int, noun: str) -> str:
+    """A number with its noun.
+
+    >>> count_of(1, "map"), count_of(2000, "map"), count_of(3, "class")
+    ('1 map', '2,000 maps', '3 classes')
+    """
+    ending = "" if number == 1 else "es" if noun.endswith("s") else "s"
+    return f"{number:,} {noun}{ending}"
+
+
+def size_of(number: int) -> str:
+    """Bytes in MiB, with two digits or more.
+
+    >>> size_of(300_000), size_of(3_000_000_000)
+    ('0.29 MiB', '2,861 MiB')
+    """
+    size = number / 2**20
+    digits = 0 if size >= 100 else 1 if size >= 10 else 2
+    return f"{size:,.{digits}f} MiB"
+
+
+def printable(text: str) -> str:
+    r"""Text on one line, whatever a file's name holds: control characters as escapes.
+
+    >>> print(printable("a\n\x1b[31mb"))
+    a\n\x1b[31mb
+    """
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
+    )
+
+
+def print_table(rows: Sequence[Sequence[str]], *, err: bool = False) -> None:
+    """Rows in aligned columns, the last one wrapped on a terminal; a row a line elsewhere.
+
+    err: on standard error.
+    """
+    # Reasons of other libraries run over several lines; names keep each space.
+    safe = [[*map(printable, row[:-1]), printable(" ".join(row[-1].split()))] for row in rows]
+    if (sys.stderr if err else sys.stdout).isatty():
+        from rich.console import Console
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table.grid(padding=(0, 2))
+        for row in safe:
+            table.add_row(*map(Text, row))  # Text: brackets in names are no markup
+        Console(stderr=err, highlight=False).print(table)
+        return
+    widths = [max(map(len, column)) for column in zip(*safe, strict=True)]
+    for row in safe:
+        cells = [f"{cell:<{width}}" for cell, width in zip(row[:-1], widths, strict=False)]
+        typer.echo("  ".join([*cells, row[-1]]), err=err)

@@ -1,0 +1,68 @@
+"""What classes occur in a whole data set, in one pass over all labels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rwloss import data
+from rwloss.errors import RWLossError
+from rwloss.precompute.executors import Runner
+
+
+@dataclass(frozen=True)
+class Count:
+    """Voxels of each label of one case; or why it can't be read."""
+
+    case: data.Case
+    max_voxels: int
+
+    def __call__(self) -> dict[int, int] | RWLossError:
+        """Voxels by label."""
+        try:
+            return _counts(data.read_labels(self.case.labels, max_voxels=self.max_voxels).labels)
+        except RWLossError as error:
+            return error
+
+    def died(self) -> RWLossError:
+        """The error where a worker process died over this case."""
+        return RWLossError(f"a worker process died while it read {str(self.case.labels)!r}")
+
+
+def label_counts(
+    dataset: data.Dataset,
+    max_voxels: int,
+    run: Runner[Any],
+    counting: Callable[[int], None] | None = None,
+) -> dict[int, int]:
+    """Voxels of each label in all cases together, negative and ignored ones too.
+
+    counting: called after each case with the number of cases.
+    A case that can't be read is left out: who uses it will be told, and the others can be done.
+    Raises RWLossError where none can.
+    """
+    total: dict[int, int] = {}
+    unread: RWLossError | None = None
+    for counts in run([Count(case, max_voxels) for case in dataset.cases]):
+        if counting is not None:
+            counting(len(dataset.cases))
+        if isinstance(counts, RWLossError):
+            unread = counts
+            continue
+        for label, count in counts.items():
+            total[label] = total.get(label, 0) + count
+    if unread is not None and not total:
+        raise unread
+    return total
+
+
+def _counts(labels: NDArray[Any]) -> dict[int, int]:
+    if labels.dtype.kind == "u" and labels.dtype.itemsize == 1:  # a tenth of the time of a sort
+        counts = np.bincount(labels.ravel("K"))
+        return {int(k): int(counts[k]) for k in np.flatnonzero(counts)}
+    values, numbers = np.unique(labels, return_counts=True)
+    return dict(zip(values.tolist(), numbers.tolist(), strict=True))

@@ -1,0 +1,60 @@
+"""One writer at a time: a lock that the system takes back when its holder dies."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+
+from rwloss.errors import RWLossError
+
+LOCK_FILE = ".rwloss-lock"
+
+
+@contextmanager
+def hold(folder: Path) -> Iterator[None]:
+    """Hold the lock of a folder. Raises RWLossError that names the holder if there is one.
+
+    The lock is the system's (flock), so it ends with its process, however that ends: a file that
+    stays behind locks nothing.
+    """
+    from filelock import FileLock, Timeout
+
+    path = folder / LOCK_FILE
+    # No soft lock where the system has none: that would outlive a killed holder.
+    lock = FileLock(path, timeout=0, fallback_to_soft=False)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise RWLossError(
+            f"another run is writing to {folder} ({_holder(path)}): wait for it to end, or name "
+            "another folder"
+        ) from error
+    except (OSError, NotImplementedError) as error:
+        raise RWLossError(
+            f"{folder} can't be locked ({error}): name a folder where files can be written, on a "
+            "file system with locks"
+        ) from error
+    try:
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": now}
+        with suppress(OSError):  # a full disk: the lock holds all the same
+            # Not replaced but overwritten: the lock is on this very file.
+            path.write_text(json.dumps(holder), encoding="utf-8")
+        yield
+    finally:
+        with suppress(OSError):  # where open files can't be removed
+            path.unlink()
+        lock.release()
+
+
+def _holder(path: Path) -> str:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return f"process {found['pid']} on {found['host']}, since {found['since']}"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "it has not said who it is"

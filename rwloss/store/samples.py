@@ -1,0 +1,150 @@
+"""Stored maps in a torch input pipeline: a transform, a Dataset wrapper and a collate function."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.utils.data import Dataset, default_collate
+from torch.utils.data._utils.collate import collate, default_collate_fn_map
+
+from rwloss.errors import RWLossError
+from rwloss.rwmap import RWMap
+from rwloss.store.reading import Store
+
+_PARTS = ("true", "other", "values")
+
+
+@dataclass(frozen=True)
+class AddMap:
+    """A transform: a sample `{"case": name, ...}` gets its map as `sample["map"]`.
+
+    case: the key of the case's name. region: the key of what was cut out of the image, a slice for
+    each axis of *s, where it was; then the map is cut in the same way, and zarr reads no more.
+    dense: the map as a tensor (k *s), for transforms that move tensors only; else an RWMap of one
+    image (1 *s), tensors inside, which `rwloss.moves` moves and `collate_maps` batches.
+
+    >>> from rwloss.data import sample_dir
+    >>> from rwloss.precompute import precompute
+    >>> import tempfile, rwloss.store
+    >>> folder = tempfile.mkdtemp()
+    >>> made = precompute(sample_dir("hippocampus"), folder, "rectified", jobs=0)
+    >>> add_map = AddMap(rwloss.store.open(folder), dense=True)
+    >>> tuple(add_map({"case": "hippocampus_003"})["map"].shape)
+    (3, 34, 52, 35)
+    """
+
+    store: Store
+    case: str = "case"
+    region: str | None = None
+    key: str = "map"
+    dense: bool = False
+
+    def __call__(self, sample: Mapping[str, Any]) -> dict[str, Any]:
+        """The sample with its map. Raises RWLossError for a sample without the case's name."""
+        for wanted in (self.case, self.region):
+            if wanted is not None and wanted not in sample:
+                raise RWLossError(
+                    f"the sample has no {wanted!r}, only {', '.join(map(repr, sample))}: "
+                    "AddMap finds the map by the name of the case"
+                )
+        region = None if self.region is None else sample[self.region]
+        found = _tensors(self.store.read(sample[self.case], region))
+        return {**sample, self.key: found.dense()[0] if self.dense else found}
+
+
+class WithMaps(Dataset[Any]):
+    """A Dataset whose samples come with their stored maps.
+
+    dataset: of samples that are mappings, which get the key "map", or sequences, which get the map
+    as one more element. cases: the case name of each index; without it a mapping's "case" counts.
+    dense: as for `AddMap`. Batch RWMaps with `DataLoader(collate_fn=rwloss.store.collate_maps)`.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset[Any],
+        store: Store,
+        cases: Sequence[str] | None = None,
+        *,
+        dense: bool = False,
+    ) -> None:
+        """Raises RWLossError where the cases do not fit the data set, or the store lacks one."""
+        self.dataset = dataset
+        self.cases = cases
+        self.add_map = AddMap(store, dense=dense)
+        if cases is not None:
+            if len(cases) != len(self):
+                raise RWLossError(f"{len(cases)} cases given for {len(self)} samples")
+            if missing := [case for case in cases if case not in store]:
+                raise RWLossError(
+                    f"{store.place} has no map of {missing[0]!r} ({len(missing)} such cases): "
+                    "precompute them"
+                )
+
+    def __len__(self) -> int:
+        """Number of samples."""
+        return len(self.dataset)  # type: ignore[arg-type]
+
+    def __getitem__(self, index: int) -> Any:
+        """The sample of the data set, with its map."""
+        sample = self.dataset[index]
+        named = {} if self.cases is None else {self.add_map.case: self.cases[index]}
+        if isinstance(sample, Mapping):
+            return self.add_map({**sample, **named})
+        if self.cases is None or not isinstance(sample, (tuple, list)):
+            raise RWLossError(
+                f"expected samples that are mappings with {self.add_map.case!r}, or tuples with "
+                f"cases= for WithMaps, got {type(sample).__name__}"
+            )
+        return (*sample, self.add_map(named)[self.add_map.key])
+
+
+def collate_maps(samples: Sequence[Any]) -> Any:
+    """torch's default collate, for samples that hold RWMaps of one image each, or slices, too.
+
+    Maps of labels (1 *s) become one of labels (b *s); slices become a list.
+    """
+    if not samples:
+        return default_collate(list(samples))
+    return collate(
+        samples, collate_fn_map={**default_collate_fn_map, RWMap: _one_map, slice: _as_they_are}
+    )
+
+
+def _one_map(maps: Sequence[RWMap], *, collate_fn_map: Any = None) -> RWMap:
+    del collate_fn_map
+    if len({(rwmap.num_classes, rwmap.is_compact) for rwmap in maps}) > 1:
+        raise RWLossError("maps of different kinds or numbers of classes can't be one batch")
+    if len({tuple(rwmap.labels.shape[1:]) for rwmap in maps}) > 1:
+        shapes = sorted({tuple(rwmap.labels.shape[1:]) for rwmap in maps})
+        raise RWLossError(
+            f"maps of the shapes {shapes} can't be one batch: cut all to one size first"
+        )
+    whole = [_tensors(rwmap) for rwmap in maps]
+    return RWMap(
+        torch.cat([rwmap.labels for rwmap in whole]),
+        whole[0].num_classes,
+        **{
+            part: torch.cat([getattr(rwmap, part) for rwmap in whole])
+            for part in _PARTS
+            if getattr(whole[0], part) is not None
+        },
+    )
+
+
+def _as_they_are(regions: Sequence[slice], *, collate_fn_map: Any = None) -> list[slice]:
+    del collate_fn_map
+    return list(regions)
+
+
+def _tensors(rwmap: RWMap) -> RWMap:
+    """The same map with tensors inside."""
+    parts = {
+        part: torch.as_tensor(value)
+        for part in _PARTS
+        if (value := getattr(rwmap, part)) is not None
+    }
+    return RWMap(torch.as_tensor(rwmap.labels), rwmap.num_classes, **parts)

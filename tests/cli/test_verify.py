@@ -1,0 +1,204 @@
+"""`rwloss verify` and its `--repair`: what it prints, and with which exit code it ends."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from rwloss import data, store
+from rwloss.precompute import precompute
+from rwloss.verify import Check
+
+SAMPLE = data.sample_dir("hippocampus")
+
+
+@pytest.fixture
+def source(tmp_path):
+    folder = tmp_path / "labels"
+    folder.mkdir()
+    for file in sorted((SAMPLE / "labelsTr").iterdir())[:3]:
+        shutil.copy(file, folder)
+    return folder
+
+
+@pytest.fixture
+def made(source, tmp_path):
+    """A store of three cases."""
+    precompute(source, tmp_path / "maps", "rectified", num_classes=3, jobs=0)
+    return tmp_path / "maps"
+
+
+@pytest.fixture
+def cases(made):
+    return list(store.open(made))
+
+
+def flip_a_bit(file):
+    content = bytearray(file.read_bytes())
+    content[1000] ^= 1
+    file.write_bytes(content)
+
+
+def test_a_whole_store(rwloss_command, made):
+    code, out, err = rwloss_command("verify", made, "-j0")
+    assert code == 0
+    assert f"3 maps of rectified in {made}: each is whole, and of the labels as they are now" in out
+    assert len(out.splitlines()) == 1
+    assert err.startswith("checked: 3 of 3 cases")
+
+
+def test_problems_in_a_table(rwloss_command, made, source, cases):
+    flip_a_bit(made / f"{cases[0]}_true.nii.gz")
+    (source / f"{cases[1]}.nii.gz").write_bytes((source / f"{cases[2]}.nii.gz").read_bytes())
+    (made / f"{cases[2]}_labels.nii.gz").unlink()
+    (made / "notes.txt").write_text("x")
+    (made / ".rwloss-part-1.nii.gz").write_text("x")
+    code, out, err = rwloss_command("verify", made, "-j0")
+    assert code == 1
+    lines = out.splitlines()
+    assert lines[0] == f"missing  {cases[2]}  {cases[2]}_labels.nii.gz is missing"
+    assert lines[1].startswith(f"stale    {cases[1]}  its labels, or their spacing, changed")
+    assert lines[2] == "foreign  notes.txt        no case owns it"
+    assert lines[3].startswith(f"damaged  {cases[0]}  {cases[0]}_true.nii.gz is damaged")
+    assert lines[4].startswith(".rwloss-part-1.nii.gz was left")
+    assert ": 4 problems, 1 missing, 1 stale, 1 foreign, 1 damaged (" in lines[5]
+    assert "--repair" in lines[6]
+    assert len(lines) == 7
+    assert "3 with problems" in err
+
+
+def test_repair(rwloss_command, made, cases):
+    untouched = made / f"{cases[1]}_true.nii.gz"
+    before = untouched.stat()
+    flip_a_bit(made / f"{cases[0]}_true.nii.gz")
+    lines = (made / "manifest.jsonl").read_text().splitlines()
+    (made / "manifest.jsonl").write_text("\n".join([*lines[:2], lines[2][:50], ""]))
+    code, out, err = rwloss_command("verify", made, "-j0", "--repair")
+    assert code == 0, err
+    assert "damaged  manifest.jsonl   line 3 can't be read" in out
+    assert "2 maps made again, 1 left as they are, in " in out
+    assert "each is whole, and of the labels as they are now" in out.splitlines()[-1]
+    assert untouched.stat() == before
+    # Without its line, nothing of the third can be checked.
+    for line in ("checked: 2 of 2 cases", "repaired: 3 of 3", "checked again: 3 of 3"):
+        assert line in err
+    assert rwloss_command("verify", made, "-j0")[0] == 0
+
+
+def test_repair_of_a_whole_store_does_nothing(rwloss_command, made):
+    log = (made / "log.jsonl").read_bytes()
+    code, out, _ = rwloss_command("verify", made, "-j0", "--repair")
+    assert code == 0
+    assert len(out.splitlines()) == 1
+    assert (made / "log.jsonl").read_bytes() == log
+
+
+def test_what_repair_can_not_make_good(rwloss_command, made, source, cases):
+    (made / "notes.txt").write_text("mine")
+    (source / f"{cases[0]}.nii.gz").write_bytes(b"torn")
+    code, out, err = rwloss_command("verify", made, "-j0", "--repair")
+    assert code == 1
+    assert f"1 of 3 cases failed:\n{cases[0]}  cannot read" in err
+    assert ": 2 problems, 1 stale, 1 foreign (" in out
+    assert (made / "notes.txt").read_text() == "mine"
+    assert "makes what is missing" not in out
+
+
+def test_json(rwloss_command, made, cases):
+    code, out, _ = rwloss_command("verify", made, "-j0", "--json")
+    found = json.loads(out)
+    assert code == 0
+    assert found.pop("seconds") > 0
+    assert found == {
+        "store": str(made),
+        "expression": "rectified",
+        "data": str(made.parent / "labels"),
+        "cases": 3,
+        "counts": {"missing": 0, "stale": 0, "foreign": 0, "damaged": 0},
+        "problems": [],
+        "leftovers": [],
+        "note": "",
+        "repair": None,
+    }
+    flip_a_bit(made / f"{cases[0]}_true.nii.gz")
+    code, out, _ = rwloss_command("verify", made, "-j0", "--json")
+    assert code == 1
+    [problem] = json.loads(out)["problems"]
+    assert (problem["kind"], problem["name"]) == ("damaged", cases[0])
+    code, out, _ = rwloss_command("verify", made, "-j0", "--json", "--repair")
+    assert code == 0
+    found = json.loads(out)
+    assert found["problems"] == []
+    assert found["repair"]["problems_before"] == [problem]
+    assert found["repair"]["counts"] == {"made": 1, "kept": 2, "failed": 0, "missing": 0}
+
+
+def test_without_its_data_set(rwloss_command, made, source, cases):
+    moved = source.rename(source.with_name("moved"))
+    code, out, _ = rwloss_command("verify", made, "-j0")
+    assert code == 0
+    first, second = out.splitlines()
+    assert "each is whole (" in first
+    assert second.startswith("Labels were not compared (there is no file or folder")
+    assert rwloss_command("verify", made, "-j0", "--data", moved)[1].count("\n") == 1
+    (made / f"{cases[0]}_true.nii.gz").unlink()
+    code, _, err = rwloss_command("verify", made, "-j0", "--repair")
+    assert code == 2
+    assert "--data" in err
+    assert rwloss_command("verify", made, "-j0", "--repair", "--data", moved)[0] == 0
+
+
+def test_a_damaged_map_json(rwloss_command, made):
+    (made / "map.json").write_text("{")
+    for options in ([], ["--repair"]):
+        code, out, _ = rwloss_command("verify", made, "-j0", *options)
+        assert code == 1
+        assert out.startswith("damaged  map.json  map.json of ")
+        assert "make the maps in another folder" in out
+        assert f"{made}: 1 problem, 1 damaged" in out
+        assert "--repair" not in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["none"], "is no store of maps"),
+        (["maps", "--data", "none"], "no file or folder 'none'"),
+        (["maps", "--jobs", "-1"], "--jobs"),
+        (["maps", "--max-voxels", "0"], "--max-voxels"),
+        ([], "STORE"),
+    ],
+)
+def test_wrong_use(rwloss_command, made, monkeypatch, arguments, message):
+    monkeypatch.chdir(made.parent)
+    code, _, err = rwloss_command("verify", *arguments)
+    assert code == 2
+    assert message in err
+    assert "Traceback" not in err
+
+
+def test_names_that_would_garble_the_output(rwloss_command, made):
+    (made / "new\nline \x1b[31m[bold]").write_text("x")
+    code, out, _ = rwloss_command("verify", made, "-j0")
+    assert code == 1
+    assert out.splitlines()[0] == r"foreign  new\nline \x1b[31m[bold]  no case owns it"
+
+
+def test_stopped(rwloss_command, made, monkeypatch):
+    def stopped(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Check, "__call__", stopped)
+    code, out, err = rwloss_command("verify", made, "-j0")
+    assert (code, out) == (130, "")
+    assert err == "stopped: after 0 cases; run the same command again\n"
+
+
+def test_max_voxels_is_for_labels_that_grew(rwloss_command, made, source, cases):
+    np.save(source / "big.npy", np.zeros((100, 100, 100), np.uint8))
+    (source / f"{cases[0]}.nii.gz").unlink()
+    (source / "big.npy").rename(source / f"{cases[0]}.npy")
+    code, out, _ = rwloss_command("verify", made, "-j0", "--max-voxels", 500_000)
+    assert code == 1
+    assert f"stale  {cases[0]}  its labels can't be compared" in out

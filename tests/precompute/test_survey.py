@@ -1,0 +1,71 @@
+"""Voxels of each label over all cases, against counting by hand."""
+
+from __future__ import annotations
+
+from collections import Counter
+from functools import partial
+
+import numpy as np
+import pytest
+from anatomy import anatomy
+from PIL import Image
+
+from rwloss import RWLossError, data
+from rwloss.precompute import executors
+from rwloss.precompute.survey import Count, label_counts
+
+LIMIT = 10**6
+
+
+def dataset_of(folder, **cases):
+    for name, labels in cases.items():
+        np.save(folder / f"{name}.npy", np.asarray(labels))
+    return data.find(folder)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int8", "uint16", ">i4", "int64", "float32", "bool"])
+@pytest.mark.parametrize("order", "CF")
+def test_counts_of_every_type(tmp_path, dtype, order):
+    labels = anatomy(1, (9, 8, 7), 2 if dtype == "bool" else 4).astype(dtype)
+    (case,) = dataset_of(tmp_path, a=np.asarray(labels, order=order)).cases
+    assert Count(case, LIMIT)() == Counter(labels.astype(int).ravel().tolist())
+
+
+@pytest.mark.parametrize("jobs", [0, 2])
+def test_counts_of_all_cases_together(tmp_path, jobs):
+    cases = {f"c{i}": anatomy(i, (9 + i, 8), 4).astype(np.int16) for i in range(5)}
+    cases["c3"][0, 0] = -1
+    cases["c4"][0, :2] = 999
+    dataset = dataset_of(tmp_path, **cases)
+    run = partial(executors.in_processes, jobs=jobs) if jobs else executors.here
+    seen = []
+    wanted = Counter(label for labels in cases.values() for label in labels.ravel().tolist())
+    assert label_counts(dataset, LIMIT, run, seen.append) == wanted
+    assert seen == [5] * 5
+    assert wanted[-1] == 1
+    assert wanted[999] == 2
+
+
+def test_a_case_that_can_not_be_read_is_left_out(tmp_path):
+    dataset = dataset_of(tmp_path, a=[[0, 1]], b=[[0.5, 1]], c=np.ones((9, 9), int))
+    assert label_counts(dataset, 20, executors.here) == {0: 1, 1: 1}
+
+
+def test_not_one_case_that_can_be_read(tmp_path):
+    Image.fromarray(np.zeros((2, 3, 3), np.uint8)).save(tmp_path / "colour.png")
+    (tmp_path / "torn.npy").write_bytes(b"torn")
+    with pytest.raises(RWLossError, match=r"torn\.npy|colour\.png"):
+        label_counts(data.find(tmp_path), LIMIT, executors.here)
+
+
+def test_a_process_that_died_leaves_its_case_out(tmp_path):
+    dataset = dataset_of(tmp_path, a=[[0, 1]], b=[[2, 2]])
+
+    def dying(tasks):
+        first, *others = tasks
+        yield first.died()
+        yield from (task() for task in others)
+
+    assert label_counts(dataset, LIMIT, dying) == {2: 2}
+    with pytest.raises(RWLossError, match=r"a worker process died while it read '.*b\.npy'"):
+        label_counts(dataset, LIMIT, lambda tasks: (task.died() for task in tasks))

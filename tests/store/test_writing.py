@@ -1,0 +1,222 @@
+"""Writing a store: what it is taken up with, what it refuses, and when a case is done."""
+
+import numpy as np
+import pytest
+import stored
+from stored import FORMATS, LABELS, changed, content, damages, info, made
+
+import rwloss
+from rwloss import RWLossError
+from rwloss.store import Term, Writer
+from rwloss.store.place import place
+from rwloss.store.writing import damaged_files
+
+
+@pytest.fixture(params=FORMATS)
+def kind(request):
+    return request.param
+
+
+def refused(where, wanted, match):
+    """Neither to write to nor to look at."""
+    with pytest.raises(RWLossError, match=match), Writer.open(place(where), wanted):
+        pass
+    with pytest.raises(RWLossError, match=match):
+        Writer.look(place(where), wanted)
+
+
+# --- Taking up a store
+
+
+def test_a_store_begins_with_its_description(tmp_path):
+    where = tmp_path / "a" / "b"
+    with Writer.open(place(where), info()) as writer:
+        assert writer.info == info()
+        assert writer.entries() == {}
+    assert rwloss.store.open(where).info == info()
+    assert set(content(where)) == {"map.json", "manifest.jsonl"}
+
+
+def test_other_versions_go_on_with_the_store_of_the_first(tmp_path):
+    first, later = info(versions={"numpy": "1"}), info(versions={"numpy": "2", "edt": "3"})
+    with Writer.open(place(tmp_path), first):
+        pass
+    with Writer.open(place(tmp_path), later) as writer:
+        assert writer.info == first
+    assert Writer.look(place(tmp_path), later).info == first
+    assert rwloss.store.open(tmp_path).info == first
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"engine": "edt"}, r"engine 'scipy' \(now 'edt'\)"),
+        ({"dtype": "float32"}, r"dtype 'auto' \(now 'float32'\)"),
+        ({"format": "zarr"}, r"format 'nifti' \(now 'zarr'\)"),
+        ({"num_classes": 4}, r"num_classes 3 \(now 4\)"),
+        ({"spacing_mm": (1.0, 2.0)}, r"spacing_mm None \(now \(1.0, 2.0\)\)"),
+        ({"ignore_label": 2}, r"ignore_label None \(now 2\)"),
+        ({"class_names": ("a", "b", "c")}, "class_names"),
+        ({"expression": "boundary"}, r"expression 'rectified' \(now 'boundary'\): name another"),
+        (
+            {"expression": "boundary", "terms": (Term(name="boundary"),)},
+            r"expression 'rectified' \(now 'boundary'\): name another folder",
+        ),
+        # A default that another version of rwloss has: the same text, another map.
+        ({"terms": (Term(name="rectified", parameters={"scope": "image"}),)}, "terms .*scope"),
+        ({"engine": "edt", "num_classes": 4}, "num_classes 3 .*; engine 'scipy'"),
+    ],
+    ids=str,
+)
+def test_another_map_is_refused_in_words(tmp_path, changes, words):
+    stored.store_of(tmp_path, {"case": made()})
+    before = content(tmp_path)
+    refused(tmp_path, info(**changes), f"holds another map, with {words}")
+    assert content(tmp_path) == before
+
+
+@pytest.mark.parametrize("name", ["thesis.tex", "manifest.jsonl", "case_true.nii.gz", ".hidden"])
+def test_a_folder_with_other_files_is_refused(tmp_path, name):
+    (tmp_path / name).write_text("mine")
+    refused(tmp_path, info(), rf"holds other files \('{name}'\): name a new or an empty folder")
+    assert content(tmp_path).keys() - {".rwloss-lock"} == {name}
+
+
+def test_what_a_killed_run_left_before_the_first_file_is_no_other_file(tmp_path):
+    (tmp_path / ".rwloss-lock").write_text("")
+    (tmp_path / ".rwloss-part-x").write_text("half")
+    with Writer.open(place(tmp_path), info()):
+        pass
+    assert set(content(tmp_path)) == {"map.json"}
+
+
+def test_other_files_in_a_store_are_left_alone(tmp_path, kind):
+    """Notes, or what another program puts into every folder."""
+    stored.store_of(tmp_path, {"case": made()}, format=kind)
+    (tmp_path / "README").write_text("mine")
+    with Writer.open(place(tmp_path), info(format=kind)) as writer:
+        writer.finish(writer.entries().values())
+    assert (tmp_path / "README").read_text() == "mine"
+    assert list(rwloss.store.open(tmp_path)) == ["case"]
+
+
+def test_a_folder_that_cannot_be_made(tmp_path):
+    (tmp_path / "file").write_text("")
+    for where in (tmp_path / "file", tmp_path / "file" / "out"):
+        with (
+            pytest.raises(RWLossError, match="can't be written"),
+            Writer.open(place(where), info()),
+        ):
+            pass
+
+
+def test_looking_writes_nothing(tmp_path):
+    Writer.look(place(tmp_path / "out"), info())
+    assert not (tmp_path / "out").exists()
+    stored.store_of(tmp_path / "out", {"case": made()})
+    before = content(tmp_path / "out")
+    Writer.look(place(tmp_path / "out"), info())
+    assert content(tmp_path / "out") == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"format": "nifti", "dtype": "float16"}, "nifti stores values as auto, int16, float32"),
+        ({"format": "zarr", "dtype": "int16"}, "zarr stores values as auto, float16, float32"),
+    ],
+)
+def test_types_of_values_that_a_format_has_not(tmp_path, changes, words):
+    refused(tmp_path / "out", info(**changes), words)
+    assert not (tmp_path / "out").exists()
+
+
+# --- Cases
+
+
+def test_the_manifest_grows_and_is_sorted_at_the_end(tmp_path, kind):
+    with Writer.open(place(tmp_path), info(format=kind)) as writer:
+        entries = {case: stored.add(writer, case) for case in "cab"}
+        assert list(map(str, (tmp_path / "manifest.jsonl").read_text().splitlines())) == [
+            entries[case].line.decode().rstrip() for case in "cab"
+        ]
+        assert writer.entries() == entries
+        writer.finish(entries.values())
+    assert (tmp_path / "manifest.jsonl").read_bytes() == b"".join(entries[c].line for c in "abc")
+
+
+def test_a_case_made_again_counts_once(tmp_path, kind):
+    with Writer.open(place(tmp_path), info(format=kind)) as writer:
+        old = stored.add(writer, "case")
+        new = stored.add(writer, "case", made(labels=LABELS[::-1]))
+        assert old != new
+        assert writer.entries() == {"case": new}
+    store = rwloss.store.open(tmp_path)
+    np.testing.assert_array_equal(store["case"].labels[0], LABELS[::-1])
+    assert len((tmp_path / "manifest.jsonl").read_text().splitlines()) == 1
+
+
+def test_encoding_writes_nothing_and_says_the_size(tmp_path, kind):
+    with Writer.open(place(tmp_path), info(format=kind)) as writer:
+        encoded = writer.encode(
+            "case", made(), labels_sha256="0", spacing_mm=stored.SPACING_MM, affine=None
+        )
+        assert set(content(tmp_path)) <= {"map.json", ".rwloss-lock"}
+        writer.put(encoded)
+        there = content(tmp_path, without=("map.json", ".rwloss-lock"))
+        assert sum(map(len, there.values())) == encoded.size == writer.size(encoded.entry)
+
+
+def test_a_killed_run_loses_no_tree(tmp_path):
+    """Between a tree and its line in the manifest."""
+    with Writer.open(place(tmp_path), info(format="zarr")) as writer:
+        entry = stored.add(writer, "listed")
+        lost = stored.add(writer, "lost")
+        writer.finish([entry])
+    assert set(rwloss.store.open(tmp_path)) == {"listed"}
+    with Writer.open(place(tmp_path), info(format="zarr")) as writer:
+        assert writer.entries() == {"listed": entry, "lost": lost}
+        assert writer.is_done(lost, lost.labels_sha256)
+
+
+# --- Done
+
+
+def test_done_means_the_same_labels_and_whole_files(tmp_path, kind):
+    with Writer.open(place(tmp_path), info(format=kind)) as writer:
+        entry = stored.add(writer)
+        digest = entry.labels_sha256
+        assert writer.is_done(entry, digest)
+        assert not writer.is_done(None, digest)
+        assert not writer.is_done(entry, "0" * 64)
+        assert not writer.is_done(entry.model_copy(update={"num_classes": 4}), digest)
+        files = [name for name in content(tmp_path) if name.startswith("case")]
+        seen = 0
+        for name in files:
+            if name == "case.zarr/zarr.json":
+                continue
+            for what, new in damages((tmp_path / name).read_bytes()).items():
+                with changed(tmp_path / name, new):
+                    assert not writer.is_done(entry, digest), what
+                    (reason,) = damaged_files(writer.place, entry).values()
+                    assert reason.startswith("is ")
+                seen += 1
+        assert seen == {"nifti": 2 * 4, "zarr": 4 * 4}[kind]
+        assert writer.is_done(entry, digest)
+
+
+@pytest.mark.parametrize("what", ["flipped", "cut", "emptied", "missing"])
+def test_a_tree_without_its_own_metadata_is_not_done(tmp_path, what):
+    """Zarr alone could not open it, and without a manifest it would not be found."""
+    with Writer.open(place(tmp_path), info(format="zarr")) as writer:
+        entry = stored.add(writer)
+        file = tmp_path / "case.zarr" / "zarr.json"
+        with changed(file, damages(file.read_bytes())[what]):
+            assert not writer.is_done(entry, entry.labels_sha256)
+
+
+def test_a_file_too_many_in_an_array_is_damage(tmp_path):
+    with Writer.open(place(tmp_path), info(format="zarr")) as writer:
+        entry = stored.add(writer)
+        (tmp_path / "case.zarr" / "true" / "c" / "1").write_text("")
+        assert not writer.is_done(entry, entry.labels_sha256)
