@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from rwloss.cli.listing import print_table
 from rwloss.cli.options import IgnoreLabel, NumClasses, Spacing, parse_spacing
+from rwloss.cli.progress import progress
 from rwloss.errors import RWLossError
 
 if TYPE_CHECKING:
@@ -106,10 +105,10 @@ def check(
     )
     survey.resolve()
     cases = dataset.cases[:limit]
-    with _progress(len(cases)) as done:
+    with progress() as told:
         for case in cases:
             survey.add(case)
-            done()
+            told.step("checked", len(cases), failed=case.name in survey.failed)
     if output is not None and survey.reports:
         survey.draw(output)
         typer.echo(f"wrote {output}", err=as_json)
@@ -118,6 +117,7 @@ def check(
     elif survey.reports:
         typer.echo(survey.text())
     if survey.failed:
+        print_table([*survey.failed.items()], err=True)
         others = "the figures are of the others" if survey.reports else "none is left to check"
         typer.echo(f"{len(survey.failed)} of {len(cases)} cases failed; {others}", err=True)
         raise typer.Exit(1)
@@ -146,15 +146,16 @@ class _Survey:
 
     def resolve(self) -> None:
         """Put numbers in place of class weights that follow from all cases."""
+        from rwloss.data.formats import MAX_VOXELS
+        from rwloss.precompute.executors import here
+        from rwloss.precompute.survey import label_counts
+
         if not any(each.needs_class_counts for each in self.expressions.values()):
             return
-        counts = [0] * self.num_classes
-        for case in self.dataset.cases:
-            try:
-                _, regions = self._read(case)
-            except RWLossError:  # it is named when its turn comes
-                continue
-            counts = [sum(pair) for pair in zip(counts, regions.counts[0].tolist(), strict=True)]
+        seen = label_counts(self.dataset, MAX_VOXELS, here)
+        if self.ignore_label is not None:
+            seen.pop(self.ignore_label, None)
+        counts = [seen.get(k, 0) for k in range(self.num_classes)]
         self.expressions = {text: each.resolved(counts) for text, each in self.expressions.items()}
 
     def add(self, case: Case) -> None:
@@ -173,7 +174,6 @@ class _Survey:
         except Exception as error:  # a plug-in may raise anything; the other cases go on
             known = isinstance(error, RWLossError)
             self.failed[case.name] = str(error) if known else f"{type(error).__name__}: {error}"
-            typer.echo(f"failed: {case.name}: {self.failed[case.name]}", err=True)
             return
         self.reports = {
             text: self.reports[text] + report if self.reports else report
@@ -271,26 +271,3 @@ class _Survey:
             )
             for text, report in self.reports.items()
         }
-
-
-@contextmanager
-def _progress(total: int) -> Iterator[Callable[[], None]]:
-    """A bar on a terminal, a plain line for each tenth elsewhere; both on standard error."""
-    if not sys.stderr.isatty():
-        count = 0
-
-        def line() -> None:
-            nonlocal count
-            count += 1
-            if count * 10 // total > (count - 1) * 10 // total:
-                typer.echo(f"{count} of {total} cases", err=True)
-
-        yield line
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
-
-    columns = BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("cases", total=total)
-        yield lambda: bar.advance(task)

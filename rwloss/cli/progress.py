@@ -25,15 +25,22 @@ class Progress(Protocol):
 class Pace:
     """What is done of one phase, and how fast it goes.
 
-    bad: the word for cases that failed. clock: seconds that only grow.
+    bad: the word for cases that failed. clock: seconds that only grow. began: when the first case
+    was begun, by that clock; now by default.
     """
 
-    def __init__(self, total: int, bad: str, clock: Callable[[], float] = time.monotonic) -> None:
-        """Begin now, with nothing done."""
+    def __init__(
+        self,
+        total: int,
+        bad: str,
+        clock: Callable[[], float] = time.monotonic,
+        began: float | None = None,
+    ) -> None:
+        """Begin with nothing done."""
         self.total, self.bad, self.clock = total, bad, clock
         self.done = self.failed = 0
         # Cases that are kept go faster than those that are made: only the newest tenth counts.
-        self._times = deque([clock()], maxlen=1 + max(20, total // 10))
+        self._times = deque([clock() if began is None else began], maxlen=1 + max(20, total // 10))
 
     def step(self, *, failed: bool) -> None:
         """Count one case."""
@@ -96,12 +103,16 @@ class Lines:
     def __init__(self, bad: str, clock: Callable[[], float] = time.monotonic) -> None:
         """Begin now, with no phase."""
         self.bad, self.clock, self.told = bad, clock, clock()
+        self.began = self.told  # of the case that is under way
         self.paces: dict[str, Pace] = {}
 
     def step(self, phase: str, total: int, *, failed: bool = False) -> None:
         """Count one case of a phase, and say so now and then."""
-        pace = self.paces.setdefault(phase, Pace(total, self.bad, self.clock))
+        if phase not in self.paces:
+            self.paces[phase] = Pace(total, self.bad, self.clock, self.began)
+        pace = self.paces[phase]
         pace.step(failed=failed)
+        self.began = self.clock()
         is_tenth = pace.done * 10 // total > (pace.done - 1) * 10 // total
         if pace.done == total or (is_tenth and self.clock() - self.told >= 1):
             self.told = self.clock()
@@ -112,14 +123,16 @@ class Lines:
 class _Bars:
     def __init__(self, bars: Any, bad: str) -> None:
         self.bars, self.bad = bars, bad
+        self.began = time.monotonic()  # of the case that is under way
         self.paces: dict[str, tuple[Pace, Any]] = {}
 
     def step(self, phase: str, total: int, *, failed: bool = False) -> None:
         if phase not in self.paces:
             self.paces[phase] = (
-                Pace(total, self.bad),
+                Pace(total, self.bad, began=self.began),
                 self.bars.add_task(phase, total=total, facts=""),
             )
         pace, task = self.paces[phase]
         pace.step(failed=failed)
+        self.began = time.monotonic()
         self.bars.update(task, completed=pace.done, facts=pace.facts)

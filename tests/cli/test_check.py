@@ -116,7 +116,7 @@ def test_a_case_that_cannot_be_read_is_named_and_the_others_count(rwloss_command
     arguments = ["check", labels_folder, "--map", "rectified", "--num-classes", 3]
     code, out, err = rwloss_command(*arguments)
     assert code == 1
-    assert "failed: case_1: " in err
+    assert "case_1  cannot read" in err
     assert "1 of 3 cases failed; the figures are of the others" in err
     assert out.startswith("2 cases, 1200 voxels, 3 classes")
     code, out, _ = rwloss_command(*arguments, "--json")
@@ -132,7 +132,7 @@ def test_no_case_that_can_be_read(rwloss_command, labels_folder, tmp_path):
     np.save(labels_folder / "case_1.npy", labels)
     code, out, err = rwloss_command(*arguments, "-o", tmp_path / "a.png")
     assert (code, out) == (1, "")
-    assert "failed: case_1: label 3 found" in err
+    assert "case_1  label 3 found" in err
     assert "none is left" in err
     assert not (tmp_path / "a.png").exists()
 
