@@ -6,7 +6,7 @@ DEMO_ARGS ?=
 
 BIN := .venv/bin
 INSTALLED := .venv/.installed
-EXTRAS := fast,zarr,dask,train,report,skeleton,itk,dev
+EXTRAS := fast,zarr,dask,train,monai,report,skeleton,itk,dev
 # pyproject's [build-system], and what hatchling asks for when the install is editable.
 BUILD_TOOLS := hatchling editables
 PIP_INSTALL := -m pip --disable-pip-version-check install --quiet --constraint

@@ -10,9 +10,12 @@ import typer
 from rwloss._version import __version__
 from rwloss.cli.check import check
 from rwloss.cli.demo import demo
+from rwloss.cli.evaluate import evaluate
 from rwloss.cli.maps import maps
 from rwloss.cli.precompute import precompute
+from rwloss.cli.predict import predict
 from rwloss.cli.show import show
+from rwloss.cli.train import train
 from rwloss.cli.verify import verify
 from rwloss.errors import RWLossError
 
@@ -25,7 +28,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (precompute, verify, maps, check, show, demo):
+for command in (precompute, verify, maps, check, show, predict, evaluate, demo, train):
     app.command()(command)
 
 

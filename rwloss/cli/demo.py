@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from rwloss.cli.steps import bars
 from rwloss.cores import available_cores
 from rwloss.errors import RWLossError
 
 if TYPE_CHECKING:
-    from rwloss.training import ClassDice, Run, RunResult
+    from rwloss.training import RunResult, Settings
+    from rwloss.training.scores import ClassSummary
 
 MAPS = ("boundary", "rectified")
 LOST_BELOW = 0.05
@@ -43,9 +44,9 @@ def demo(
     """
     from rwloss import data
     from rwloss.pictures import check_output
-    from rwloss.training import require_monai
+    from rwloss.training import require_training
 
-    require_monai()
+    require_training()
     source = data.sample_dir("hippocampus")
     dataset, tests = data.find(source), data.find(source, part="test")
     picture, numbers = out / "maps.png", out / "demo.json"
@@ -60,9 +61,7 @@ def demo(
     _draw(dataset, out, picture)
     typer.echo(f"Picture of both maps on {dataset.cases[0].name}: {picture}")
 
-    from rwloss.training import Run
-
-    runs = [Run(source, out / name, steps, seed) for name in MAPS]
+    runs = [_run(source, out, name, steps, seed) for name in MAPS]
     results = _train(runs, jobs or available_cores())
     findings = [
         *(sentence for result in results for sentence in what_was_seen(result)),
@@ -76,22 +75,25 @@ def demo(
     for sentence in findings:
         typer.echo(sentence)
     _write_numbers(numbers, runs, results, findings)
-    typer.echo(f"\nNumbers and settings: {numbers}; maps: {_listed([str(out / m) for m in MAPS])}")
+    typer.echo(
+        f"\nNumbers and settings: {numbers}; maps: {_listed([str(out / m) for m in MAPS])}; runs: "
+        f"{_listed([run.out for run in runs])}"
+    )
 
 
 def what_was_seen(result: RunResult) -> list[str]:
     """What the numbers of one training say, in sentences: which classes were lost, if any."""
     lost = [
-        f"{name} (Dice {dice.mean:.2f}, missed in {dice.missed} of {len(dice.cases)} volumes)"
-        for name, dice in _foreground(result)
-        if dice.mean is not None and dice.mean < LOST_BELOW
+        f"{each.name} (Dice {each.dice.mean:.2f}, missed in {each.missed} of {each.cases} volumes)"
+        for each in result.scores.summary()
+        if each.dice.mean is not None and each.dice.mean < LOST_BELOW
     ]
-    unmeasured = [name for name, dice in _foreground(result) if dice.mean is None]
+    unmeasured = [each.name for each in result.scores.summary() if each.dice.mean is None]
     sentences = []
     if lost:
         noun, were = ("class", "was") if len(lost) == 1 else ("classes", "were")
         sentences.append(
-            f"With the {result.expression} map the {noun} {_listed(lost)} {were} lost."
+            f"With the {result.settings.map} map the {noun} {_listed(lost)} {were} lost."
         )
         first, last = _first_and_last_loss(result)
         if last < first:
@@ -100,14 +102,10 @@ def what_was_seen(result: RunResult) -> list[str]:
                 "the loss alone does not tell."
             )
     else:
-        sentences.append(f"With the {result.expression} map no class was lost.")
+        sentences.append(f"With the {result.settings.map} map no class was lost.")
     if unmeasured:
         sentences.append(f"No test volume has a Dice of {_listed(unmeasured)}.")
     return sentences
-
-
-def _foreground(result: RunResult) -> list[tuple[str, ClassDice]]:
-    return list(zip(result.class_names, result.dice, strict=True))[1:]
 
 
 def _first_and_last_loss(result: RunResult) -> tuple[float, float]:
@@ -156,75 +154,67 @@ def _draw(dataset: Any, out: Path, picture: Path) -> None:
     )
 
 
-def _train(runs: Sequence[Run], jobs: int) -> list[RunResult]:
+def _run(source: Path, out: Path, name: str, steps: int, seed: int) -> Settings:
+    """Settings of a run that learns from every training volume, and from nothing but them.
+
+    No augmentation, and no validation: the weights of the last step are tested, as they are.
+    """
+    from rwloss.training import Settings
+
+    run = out / f"{name}-run"
+    if (run / "run.toml").is_file():
+        shutil.rmtree(run)  # of an earlier demo
+    return Settings(
+        data=str(source),
+        maps=str(out / name),
+        out=str(run),
+        steps=steps,
+        seed=seed,
+        learning_rate_schedule="constant",
+        validation_fraction=0.0,
+        test_part="folder",
+        flip=0.0,
+        turn=0.0,
+        zoom=0.0,
+        intensity=0.0,
+        accelerator="cpu",
+    )
+
+
+def _train(runs: Sequence[Settings], jobs: int) -> list[RunResult]:
     from rwloss.training import train_all
 
     typer.echo(
         f"Training {len(runs)} U-Nets, {runs[0].steps} steps of {runs[0].batch_size} slices each, "
         f"{min(jobs, len(runs))} at a time ..."
     )
-    with _progress([run.maps.name for run in runs], runs[0].steps) as on_step:
+    with bars(MAPS, runs[0].steps) as (on_step, _):
         return train_all(runs, jobs=jobs, on_step=on_step)
-
-
-@contextmanager
-def _progress(names: Sequence[str], steps: int) -> Iterator[Callable[[int, int, float], None]]:
-    """A bar for each training on a terminal, plain lines elsewhere; both on standard error."""
-    if not sys.stderr.isatty():
-        yield _PlainLines(names, steps)
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("loss {task.fields[loss]}"),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True)) as bars:
-        tasks = [bars.add_task(name, total=steps, loss="-") for name in names]
-        yield lambda run, step, loss: bars.update(tasks[run], completed=step, loss=f"{loss:.3f}")
-
-
-class _PlainLines:
-    """A line for each quarter of each training: a log file is no place for a bar."""
-
-    def __init__(self, names: Sequence[str], steps: int) -> None:
-        self.names, self.steps = names, steps
-        self.quarters = [0] * len(names)
-
-    def __call__(self, run: int, step: int, loss: float) -> None:
-        """Report one step of one training."""
-        quarter = step * 4 // self.steps
-        if quarter > self.quarters[run]:
-            self.quarters[run] = quarter
-            typer.echo(f"{self.names[run]}: step {step} of {self.steps}, loss {loss:.3f}", err=True)
 
 
 def _print_table(results: Sequence[RunResult]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    volumes = len(results[0].test_cases)
+    volumes = len(results[0].scores.cases)
     table = Table(title=f"Dice on {volumes} test volumes", title_justify="left")
     table.add_column("map")
-    for name, _ in _foreground(results[0]):
-        table.add_column(name, justify="right")
+    for each in results[0].scores.summary():
+        table.add_column(each.name, justify="right")
         table.add_column("missed", justify="right")
     table.add_column("training", justify="right")
     for result in results:
         cells = []
-        for _, dice in _foreground(result):
-            cells += ["-" if dice.mean is None else f"{dice.mean:.2f}", f"{dice.missed}/{volumes}"]
-        table.add_row(result.expression, *cells, f"{result.seconds:.0f} s")
+        for each in result.scores.summary():
+            mean = each.dice.mean
+            cells += ["-" if mean is None else f"{mean:.2f}", f"{each.missed}/{volumes}"]
+        table.add_row(result.settings.map, *cells, f"{result.seconds:.0f} s")
     typer.echo()
     Console().print(table)
 
 
 def _write_numbers(
-    path: Path, runs: Sequence[Run], results: Sequence[RunResult], findings: Sequence[str]
+    path: Path, runs: Sequence[Settings], results: Sequence[RunResult], findings: Sequence[str]
 ) -> None:
     from rwloss._version import __version__
     from rwloss.store.atomic import whole_file
@@ -237,11 +227,11 @@ def _write_numbers(
             "learning_rate": runs[0].learning_rate,
             "network": runs[0].preset,
             "parameters": results[0].parameters,
-            "slice_size": results[0].size,
-            "training_slices": results[0].num_slices,
+            "slice_size": results[0].settings.patch_size,
+            "training_slices": results[0].num_items,
         },
-        "test_cases": results[0].test_cases,
-        "results": {result.expression: _numbers(result) for result in results},
+        "test_cases": [case.name for case in results[0].scores.cases],
+        "results": {str(result.settings.map): _numbers(result) for result in results},
         "findings": findings,
     }
     try:
@@ -253,18 +243,19 @@ def _write_numbers(
 
 def _numbers(result: RunResult) -> dict[str, Any]:
     return {
-        "dice": {
-            name: {
-                "mean": dice.mean,
-                "cases": dice.cases,
-                "missed": dice.missed,
-                "invented": dice.invented,
-                "absent": dice.absent,
-            }
-            for name, dice in _foreground(result)
-        },
+        "dice": {each.name: _dice(result, each) for each in result.scores.summary()},
         "training_seconds": round(result.seconds, 1),
         "losses": [round(loss, 5) for loss in result.losses],
+    }
+
+
+def _dice(result: RunResult, of: ClassSummary) -> dict[str, Any]:
+    return {
+        "mean": of.dice.mean,
+        "cases": [case.classes[of.label - 1].dice for case in result.scores.cases],
+        "missed": of.missed,
+        "invented": of.false_alarms,
+        "absent": of.empty,
     }
 
 

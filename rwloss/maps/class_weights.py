@@ -52,7 +52,9 @@ class Weighted:
         counts = np.asarray(class_counts, dtype=np.float64)
         [weights] = _by_rule(rule, self.beta, counts[None])
         # No voxel has an absent class, and a weight must be above 0. Six digits are plenty.
-        rounded = tuple(float(f"{w:.6g}") if n > 0 else 1.0 for w, n in zip(weights, counts))
+        rounded = tuple(
+            float(f"{w:.6g}") if n > 0 else 1.0 for w, n in zip(weights, counts, strict=True)
+        )
         return replace(this, weights=rounded)  # type: ignore[no-any-return]
 
 

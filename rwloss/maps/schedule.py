@@ -96,8 +96,8 @@ class Blend(Expression):
 
     def resolved(self, class_counts: Sequence[int]) -> Expression:
         """The blend of the resolved sides."""
-        sides = {side: getattr(self, side).resolved(class_counts) for side in ("region", "boundary")}
-        return replace(self, **sides)
+        region, boundary = (side.resolved(class_counts) for side in (self.region, self.boundary))
+        return replace(self, region=region, boundary=boundary)
 
     def __call__(self, regions: Regions, probs: Array | None = None) -> RWMap:
         """The map at the first epoch; a loss follows `set_epoch`."""

@@ -1,17 +1,35 @@
-from .examples import Examples as Examples
-from .examples import batches as batches
+from .augment import Augmentation as Augmentation
+from .batches import Batch as Batch
+from .batches import Batches as Batches
+from .batches import Item as Item
+from .checkpoint import Task as Task
+from .checkpoint import Trained as Trained
+from .checkpoint import load_network as load_network
+from .divergence import Diverged as Diverged
+from .evaluation import Evaluation as Evaluation
+from .evaluation import evaluate as evaluate
 from .extras import require_monai as require_monai
-from .frame import Frame as Frame
-from .loop import train as train
-from .metrics import ClassDice as ClassDice
-from .metrics import by_class as by_class
-from .metrics import dice as dice
+from .extras import require_training as require_training
+from .items import items_of as items_of
+from .metrics import score as score
 from .predict import predict as predict
-from .run import Run as Run
+from .prediction import Predictions as Predictions
+from .prediction import predict_images as predict_images
+from .preparation import Prepared as Prepared
+from .preparation import prepare as prepare
+from .progress import Progress as Progress
 from .run import RunResult as RunResult
-from .run import train_and_test as train_and_test
+from .run import is_first_process as is_first_process
+from .run import result as result
+from .run import train as train
+from .run_folder import RunFolder as RunFolder
+from .scores import CaseScore as CaseScore
+from .scores import ClassScore as ClassScore
+from .scores import Scores as Scores
+from .settings import Settings as Settings
 from .side_by_side import train_all as train_all
-from .slices import cut as cut
+from .splits import Split as Split
+from .splits import split as split
 from .unet import PRESETS as PRESETS
 from .unet import unet as unet
 from .volumes import Volume as Volume
@@ -19,21 +37,39 @@ from .volumes import read as read
 
 __all__ = [
     "PRESETS",
-    "ClassDice",
-    "Examples",
-    "Frame",
-    "Run",
+    "Augmentation",
+    "Batch",
+    "Batches",
+    "CaseScore",
+    "ClassScore",
+    "Diverged",
+    "Evaluation",
+    "Item",
+    "Predictions",
+    "Prepared",
+    "Progress",
+    "RunFolder",
     "RunResult",
+    "Scores",
+    "Settings",
+    "Split",
+    "Task",
+    "Trained",
     "Volume",
-    "batches",
-    "by_class",
-    "cut",
-    "dice",
+    "evaluate",
+    "is_first_process",
+    "items_of",
+    "load_network",
     "predict",
+    "predict_images",
+    "prepare",
     "read",
     "require_monai",
+    "require_training",
+    "result",
+    "score",
+    "split",
     "train",
     "train_all",
-    "train_and_test",
     "unet",
 ]

@@ -13,3 +13,12 @@ def require_monai() -> None:
         raise RWLossError(
             "training needs MONAI, which is not installed: pip install 'rwloss[train]'"
         )
+
+
+def require_training() -> None:
+    """Raise RWLossError with the fix where MONAI or Fabric is missing. Imports neither."""
+    require_monai()
+    if find_spec("lightning_fabric") is None:
+        raise RWLossError(
+            "training needs Lightning Fabric, which is not installed: pip install 'rwloss[train]'"
+        )

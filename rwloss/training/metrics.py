@@ -1,88 +1,165 @@
-"""Dice by class and case, by MONAI; empty and missed classes are counted, never averaged away."""
+"""Dice and surface distances of label maps, by MONAI; empty and missed classes are counted."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from rwloss.errors import RWLossError
 from rwloss.training.extras import require_monai
+from rwloss.training.scores import CaseScore, ClassScore
 
 
-@dataclass(frozen=True)
-class ClassDice:
-    """Dice of one class over cases, in 0..1.
+def score(
+    predicted: NDArray[Any],
+    labels: NDArray[Any],
+    num_classes: int,
+    spacing_mm: Sequence[float] | None = None,
+    *,
+    name: str = "",
+    distances: bool = True,
+) -> CaseScore:
+    """Dice, HD95 and average symmetric surface distance of each class but 0. (*s), (*s) -> scores.
 
-    cases: a value for each case; None where neither truth nor prediction has the class, so that
-    there is nothing to measure. missed: cases whose truth has the class and whose prediction does
-    not (Dice 0). invented: the other way round (Dice 0). absent: cases with neither (None).
+    labels: the truth; voxels below 0 are ignored: they belong to no class in either, and end a
+    region. predicted: voxels below 0 are of no class. *s 2-D or 3-D.
+    spacing_mm: one length for each axis; without it distances are in voxels.
+    distances: False leaves the surface distances out, which take most of the time.
+
+    A surface is made of the voxels of a class with a face neighbour outside it, or at the image's
+    border, as MONAI has it; distances are between the centres of such voxels, exact to float32.
+    `ClassScore` says what stands where one of the two lacks the class.
+
+    Raises RWLossError for shapes that differ, labels that are no class, a spacing that does not
+    fit, and where MONAI is not installed.
+
+    >>> truth = np.zeros((6, 6), int)
+    >>> truth[1:5, 1:5] = 1
+    >>> [square] = score(np.roll(truth, 1, axis=1), truth, 2, (1.0, 2.5)).classes
+    >>> square.dice, square.hd95_mm
+    (0.75, 2.5)
     """
+    _check(predicted, labels, num_classes, spacing_mm)
+    spacing = (1.0,) * labels.ndim if spacing_mm is None else tuple(map(float, spacing_mm))
+    ignored = labels < 0
+    truth, found = _numbered(labels, ignored), _numbered(predicted, ignored | (predicted < 0))
+    boxes = zip(*(_boxes(values, num_classes) for values in (truth, found)), strict=True)
+    classes = []
+    for label, (of_truth, of_found) in enumerate(boxes):
+        if label == 0:
+            continue
+        # Outside the box around both there is no voxel of either: nothing changes by the crop.
+        box = _union(of_truth, of_found)
+        masks = (found[box] == label + 1, truth[box] == label + 1) if box else None
+        classes.append(_class_score(label, masks, spacing, distances))
+    lengths_mm = (count * length for count, length in zip(labels.shape, spacing, strict=True))
+    return CaseScore(
+        name=name,
+        spacing_mm=None if spacing_mm is None else spacing,
+        diagonal_mm=math.hypot(*lengths_mm),
+        classes=tuple(classes),
+    )
 
-    cases: tuple[float | None, ...]
-    missed: int
-    invented: int
-    absent: int
 
-    @property
-    def measured(self) -> int:
-        """Number of cases that have a Dice."""
-        return len(self.cases) - self.absent
-
-    @property
-    def mean(self) -> float | None:
-        """Mean over the measured cases; None where there is none."""
-        values = [value for value in self.cases if value is not None]
-        return float(np.mean(values)) if values else None
-
-
-def dice(
-    predicted: NDArray[Any], labels: NDArray[Any], num_classes: int
-) -> tuple[float | None, ...]:
-    """Dice of each class in one case; None where both lack it. (*s), (*s) -> k values.
-
-    Voxels whose label is below 0 are ignored: they belong to no class in either.
-    Raises RWLossError for shapes that differ, and where MONAI is not installed.
-    """
+def _check(
+    predicted: NDArray[Any],
+    labels: NDArray[Any],
+    num_classes: int,
+    spacing_mm: Sequence[float] | None,
+) -> None:
     if predicted.shape != labels.shape:
         raise RWLossError(f"prediction {predicted.shape} and labels {labels.shape} differ in shape")
+    if labels.ndim not in {2, 3} or labels.size == 0:
+        raise RWLossError(f"expected label maps of 2 or 3 axes with voxels, got {labels.shape}")
+    for values, whose in ((labels, "the truth"), (predicted, "the prediction")):
+        if int(values.max()) >= num_classes:
+            raise RWLossError(
+                f"{whose} has the class {int(values.max())}, and there are {num_classes} classes "
+                f"(0..{num_classes - 1}): pass num_classes, or ignore_label if it is none"
+            )
+    if spacing_mm is not None and (
+        len(spacing_mm) != labels.ndim
+        or not all(0 < float(length) < math.inf for length in spacing_mm)
+    ):
+        raise RWLossError(
+            f"expected {labels.ndim} lengths above 0 in spacing_mm, got {tuple(spacing_mm)}"
+        )
+
+
+def _numbered(labels: NDArray[Any], nothing: NDArray[np.bool_]) -> NDArray[Any]:
+    """The class + 1 at each voxel (*s), and 0 where there is nothing: what `_boxes` takes."""
+    numbers = labels.astype(np.int32)
+    numbers += 1
+    numbers[nothing] = 0
+    return numbers
+
+
+def _boxes(values: NDArray[Any], num_classes: int) -> list[tuple[slice, ...] | None]:
+    """The box around each class, of values that are the class + 1."""
+    from scipy.ndimage import find_objects
+
+    return [*find_objects(values, max_label=num_classes)]
+
+
+def _union(
+    first: tuple[slice, ...] | None, second: tuple[slice, ...] | None
+) -> tuple[slice, ...] | None:
+    """The box around both."""
+    if first is None or second is None:
+        return first or second
+    return tuple(
+        slice(min(a.start, b.start), max(a.stop, b.stop))
+        for a, b in zip(first, second, strict=True)
+    )
+
+
+def _class_score(
+    label: int,
+    masks: tuple[NDArray[np.bool_], NDArray[np.bool_]] | None,
+    spacing_mm: tuple[float, ...],
+    distances: bool,
+) -> ClassScore:
+    """The score of one class. masks: of prediction and truth (*s); None where both are empty."""
+    if masks is None:
+        return ClassScore(label, truth_voxels=0, predicted_voxels=0)
+    predicted, truth = (int(np.count_nonzero(mask)) for mask in masks)
+    if not predicted or not truth:
+        return ClassScore(label, truth, predicted, dice=0.0)
+    hd95_mm, assd_mm = _surface_distances(*masks, spacing_mm) if distances else (None, None)
+    return ClassScore(label, truth, predicted, _dice(*masks), hd95_mm, assd_mm)
+
+
+def _dice(found: NDArray[np.bool_], truth: NDArray[np.bool_]) -> float:
+    """Dice of two masks (*s) that are not both empty."""
     require_monai()
+    import torch
     from monai.metrics.meandice import compute_dice
 
-    counted = labels >= 0
-    found, truth = (
-        torch.from_numpy(np.stack([(x == k) & counted for k in range(num_classes)]))[None]
-        for x in (predicted, labels)
-    )
+    first, second = (torch.from_numpy(mask)[None, None] for mask in (found, truth))
     # With ignore_empty MONAI says NaN whenever the truth is empty, even where the prediction is
-    # wrong; without, it says 1 for two empty ones.
-    values = compute_dice(found, truth, ignore_empty=False)[0].tolist()
-    empty = ~(found | truth).flatten(2).any(dim=2)[0]
-    return tuple(None if none else float(v) for v, none in zip(values, empty.tolist(), strict=True))
+    # wrong.
+    return float(compute_dice(first, second, ignore_empty=False))
 
 
-def by_class(
-    predictions: Sequence[NDArray[Any]], truths: Sequence[NDArray[Any]], num_classes: int
-) -> tuple[ClassDice, ...]:
-    """Dice of each class over cases, background (class 0) included. Label maps (*s) in pairs."""
-    pairs = list(zip(predictions, truths, strict=True))
-    table = [dice(predicted, labels, num_classes) for predicted, labels in pairs]
-    classes = []
-    for k in range(num_classes):
-        in_truth = np.array([bool((labels == k).any()) for _, labels in pairs], dtype=bool)
-        in_prediction = np.array(
-            [bool((found[labels >= 0] == k).any()) for found, labels in pairs], dtype=bool
-        )
-        classes.append(
-            ClassDice(
-                cases=tuple(row[k] for row in table),
-                missed=int((in_truth & ~in_prediction).sum()),
-                invented=int((~in_truth & in_prediction).sum()),
-                absent=int((~in_truth & ~in_prediction).sum()),
-            )
-        )
-    return tuple(classes)
+def _surface_distances(
+    found: NDArray[np.bool_], truth: NDArray[np.bool_], spacing_mm: tuple[float, ...]
+) -> tuple[float, float]:
+    """HD95 and average symmetric surface distance of two masks (*s) with voxels, in mm.
+
+    What MONAI's compute_hausdorff_distance and compute_average_surface_distance give, which search
+    the same distances once each, and warn of each other's options.
+    """
+    require_monai()
+    from monai.metrics.utils import get_mask_edges, get_surface_distance
+
+    edges = get_mask_edges(found, truth)
+    there, back = (
+        np.asarray(get_surface_distance(start, end, spacing=spacing_mm), dtype=np.float64)
+        for start, end in (edges, edges[::-1])
+    )
+    hd95_mm = max(float(np.percentile(way, 95)) for way in (there, back))
+    return hd95_mm, float(np.concatenate([there, back]).mean())

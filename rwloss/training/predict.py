@@ -1,7 +1,8 @@
-"""Labels of whole volumes from a network of slices."""
+"""Labels of whole images from a network of slices or patches, by windows that overlap."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,8 +11,14 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from rwloss.training.frame import Frame, padded
+from rwloss.errors import RWLossError
+from rwloss.training.extras import require_monai
+from rwloss.training.frame import padded
 from rwloss.training.slices import AXIAL, stacked, unstacked
+
+OVERLAP = 0.5
+
+_VOXELS_AT_A_TIME = 2**20
 
 
 @torch.no_grad()
@@ -22,19 +29,63 @@ def predict(
     *,
     multiple_of: int = 1,
     axis: int = AXIAL,
-    batch_size: int = 16,
+    batch_size: int | None = None,
+    overlap: float = OVERLAP,
+    device: torch.device | str = "cpu",
 ) -> NDArray[np.int64]:
     """The most probable class of each voxel. image (c *s), normalised -> labels (*s).
 
-    size: slices (h w) that the network was trained on; a larger image gets a larger window (in
-    multiples of `multiple_of`), so that no voxel is left out. Leaves the network in eval mode.
+    size: the window that the network was trained on, rounded up to multiples of `multiple_of`:
+    (h w) for a network of slices, which sees those across `axis` of a volume one by one, or three
+    lengths for one of volumes. An image that fits is padded with 0 around its middle, as in
+    training, and predicted at once. A larger one is covered by windows that overlap by this
+    fraction of their length or more; their probabilities are averaged with Gaussian weights (of a
+    standard deviation of an eighth of the window, and 0.001 at least), so that the middle of a
+    window counts more than its border.
+    batch_size: windows at a time, by default about a million voxels. device: of the network;
+    probabilities of the whole image (or of batch_size slices), 4 bytes a voxel and class, are held
+    in main memory.
+
+    Leaves the network in eval mode. Raises RWLossError for an image that does not fit the network's
+    axes, an overlap outside 0..1, and where MONAI is not installed.
     """
-    spatial = image.ndim - 1
-    slices = stacked(image, spatial, axis)
-    lengths = slices.shape[2:]
-    window = tuple(map(max, padded(lengths, multiple_of), size))
-    frame = Frame(lengths, window)
-    images = torch.from_numpy(frame.put(slices, 0.0))
+    spatial, axes = image.ndim - 1, len(size)
+    if spatial not in {2, 3} or axes not in {2, 3} or spatial < axes:
+        raise RWLossError(
+            f"expected an image (c *s) for windows of {axes} axes, got the shape {image.shape}"
+        )
+    check_overlap(overlap)
+    require_monai()
+    from monai.inferers.utils import sliding_window_inference
+
+    def probabilities(windows: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = network(windows)
+        return logits.float().softmax(dim=1)
+
+    window = padded(size, multiple_of)
+    if batch_size is None:
+        batch_size = min(max(_VOXELS_AT_A_TIME // math.prod(window), 1), 64)
+    images = image[None] if axes == 3 else stacked(image, spatial, axis)
     network.eval()
-    labels = torch.cat([network(batch).argmax(dim=1) for batch in torch.split(images, batch_size)])
-    return unstacked(frame.back(labels.numpy(), 0), spatial, axis)
+    labels = []
+    for batch in torch.split(torch.from_numpy(np.ascontiguousarray(images)), batch_size):
+        probs = sliding_window_inference(
+            batch,
+            window,
+            batch_size,
+            probabilities,
+            overlap=overlap,
+            mode="gaussian",
+            sw_device=device,
+            device="cpu",
+        )
+        assert isinstance(probs, torch.Tensor)
+        labels.append(probs.argmax(dim=1))
+    found: NDArray[np.int64] = torch.cat(labels).numpy()
+    return found[0] if axes == 3 else unstacked(found, spatial, axis)
+
+
+def check_overlap(overlap: float) -> None:
+    """Raise RWLossError for an overlap that windows can't have."""
+    if not 0 <= overlap < 1:
+        raise RWLossError(f"expected an overlap from 0 to below 1, got {overlap}")

@@ -1,96 +1,334 @@
-"""One training from its settings to its numbers on the test cases."""
+"""One training from its settings to its scores on the test cases."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from rwloss import data, store
+import torch
+from torch import nn
+
 from rwloss.losses import RegionWiseLoss
 from rwloss.regions import IGNORED
-from rwloss.training import slices
-from rwloss.training.examples import batches
-from rwloss.training.loop import train
-from rwloss.training.metrics import ClassDice, by_class
-from rwloss.training.predict import predict
-from rwloss.training.unet import PRESETS, PresetName, unet
-from rwloss.training.volumes import read
+from rwloss.training import checkpoint, loop
+from rwloss.training.batches import Batches, Item
+from rwloss.training.checkpoint import build
+from rwloss.training.divergence import Diverged
+from rwloss.training.evaluation import Evaluation
+from rwloss.training.extras import require_training
+from rwloss.training.items import items_of, num_bytes, stored_maps
+from rwloss.training.loop import State
+from rwloss.training.metrics import score
+from rwloss.training.preparation import Prepared, prepare
+from rwloss.training.progress import Progress
+from rwloss.training.run_folder import RunFolder
+from rwloss.training.score_file import as_fields
+from rwloss.training.scores import CaseScore, ClassScore, Scores
+from rwloss.training.settings import Settings
+from rwloss.training.validation import label_map, mean_dice, selection_score
 
-
-@dataclass(frozen=True)
-class Run:
-    """Settings of one training of a 2-D U-Net; with the data, all that decides its result.
-
-    source: nnU-Net raw folder with images of both parts, train and test. maps: store with the maps
-    of the training cases. Runs that differ only in their maps start from the same weights and meet
-    the same batches.
-    """
-
-    source: Path
-    maps: Path
-    steps: int
-    seed: int = 0
-    batch_size: int = 8
-    learning_rate: float = 4e-3
-    preset: PresetName = "tiny"
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 
 @dataclass(frozen=True)
 class RunResult:
-    """What came out: Dice of each class (background first) over the test cases, and the losses.
+    """What came of a training; read from its folder, so that it is the same at each start.
 
-    losses: of the batch of each step, unitless. seconds: wall-clock time of the training steps.
+    settings: with what followed from the data. scores: of the test cases, with the weights of
+    best_step. losses: of the batch of each step. num_items: slices or volumes that were trained on.
+    seconds: wall-clock time of the training steps.
     """
 
-    expression: str
-    class_names: tuple[str, ...]
-    test_cases: tuple[str, ...]
-    dice: tuple[ClassDice, ...]
+    settings: Settings
+    scores: Scores
     losses: tuple[float, ...]
-    size: tuple[int, ...]
-    num_slices: int
+    best_step: int
+    num_items: int
     parameters: int
     seconds: float
 
 
-def train_and_test(run: Run, on_step: Callable[[int, float], None] | None = None) -> RunResult:
-    """Train on slices of the training cases, then measure on the whole volumes of the test cases.
+def train(settings: Settings, progress: Progress | None = None) -> RunResult:
+    """Train a U-Net in the folder settings.out, or go on where an earlier start was stopped.
 
-    Raises RWLossError for data, maps or settings that do not fit together.
+    Everything is checked before the first step. Weights at the end depend on settings and data
+    alone: on the CPU, with the same number of threads, bit for bit, however often the training was
+    killed and started again. Runs that differ in their map alone begin with the same weights and
+    meet the same batches and augmentations.
+
+    The checkpoint that is tested is that with the highest mean foreground Dice on the validation
+    cases (`selection_score`); without validation cases, the last.
+
+    With several devices every process calls this, as Lightning Fabric starts them: by the same
+    command again, or by torchrun or SLURM.
+
+    Raises RWLossError where data, maps, settings or folder do not fit together, and `Diverged`
+    where the loss is not finite; the last checkpoint is kept then.
     """
-    maps = store.open(run.maps)
-    dataset, tests = (data.find(run.source, part=part) for part in ("train", "test"))
-    num_classes = maps.info.num_classes
-    volumes = [read(case, ignore_label=dataset.ignore_label) for case in dataset.cases]
-    multiple_of = PRESETS[run.preset].multiple_of
-    size = slices.common_size(volumes, multiple_of=multiple_of)
-    examples = slices.cut(volumes, maps, size)
-    network = unet(2, len(volumes[0].image), num_classes, preset=run.preset, seed=run.seed)
-    loss = RegionWiseLoss(maps.expression, ignore_index=IGNORED)
-    started = time.monotonic()
-    losses = train(
-        network,
-        loss,
-        batches(examples, run.batch_size, steps=run.steps, seed=run.seed),
-        learning_rate=run.learning_rate,
-        on_step=on_step,
+    require_training()
+    from lightning_fabric import Fabric
+
+    notes: list[str] = []
+    prepared = prepare(settings, notes.append)
+    settings = prepared.settings
+    folder = RunFolder(Path(settings.out))
+    network = build(settings, prepared.task)
+    parameters = sum(weight.numel() for weight in network.parameters())
+    folder.check(settings, prepared.split, checkpoint_bytes=3 * 4 * parameters)
+    fabric = Fabric(
+        accelerator=settings.accelerator,
+        devices=settings.devices,
+        precision=settings.precision,
+        strategy="ddp" if settings.devices > 1 else "auto",
     )
-    seconds = time.monotonic() - started
-    truths, predictions = [], []
-    for case in tests.cases:
-        volume = read(case, ignore_label=dataset.ignore_label)
-        truths.append(volume.labels)
-        predictions.append(predict(network, volume.image, size, multiple_of=multiple_of))
+    fabric.launch()
+    if progress is None or not fabric.is_global_zero:
+        progress = Progress()
+    for note in notes:
+        progress.note(note)
+    with _deterministic(fabric.device):
+        if not _is_done(folder, settings):
+            _Training(fabric, prepared, folder, network, progress)()
+    return result(settings.out)
+
+
+def result(run: str | Path) -> RunResult:
+    """The result of a finished run. Raises RWLossError where it has none yet."""
+    from rwloss.training import settings as settings_file
+
+    folder = RunFolder(Path(run))
+    content = folder.read_test()
     return RunResult(
-        expression=maps.expression,
-        class_names=dataset.class_names,
-        test_cases=tuple(case.name for case in tests.cases),
-        dice=by_class(predictions, truths, num_classes),
-        losses=tuple(losses),
-        size=size,
-        num_slices=len(examples),
-        parameters=sum(weight.numel() for weight in network.parameters()),
-        seconds=seconds,
+        settings=settings_file.read(folder.settings),
+        scores=Scores(
+            cases=tuple(_case_score(case) for case in content["cases"]),
+            class_names=tuple(content["class_names"]),
+        ),
+        losses=tuple(
+            loss for line in folder.lines() if line["kind"] == "record" for loss in line["losses"]
+        ),
+        best_step=content["step"],
+        num_items=content["num_items"],
+        parameters=content["parameters"],
+        seconds=content["seconds"],
     )
+
+
+def is_first_process() -> bool:
+    """Whether this is the process that writes and reports, of several that train together."""
+    distributed = torch.distributed
+    return not (distributed.is_available() and distributed.is_initialized()) or (
+        distributed.get_rank() == 0
+    )
+
+
+class _Training:
+    """One start of a run, in one of its processes."""
+
+    def __init__(
+        self,
+        fabric: Fabric,
+        prepared: Prepared,
+        folder: RunFolder,
+        network: nn.Module,
+        progress: Progress,
+    ) -> None:
+        self.fabric, self.prepared, self.folder = fabric, prepared, folder
+        self.settings, self.task, self.progress = prepared.settings, prepared.task, progress
+        self.network = network.to(fabric.device)
+        chosen = torch.optim.AdamW if self.settings.optimizer == "adamw" else torch.optim.Adam
+        self.optimizer = chosen(
+            self.network.parameters(),
+            lr=self.settings.learning_rate,
+            weight_decay=self.settings.weight_decay,
+        )
+        self.state = State()
+
+    def __call__(self) -> None:
+        """Train to the end, and test."""
+        fabric, settings = self.fabric, self.settings
+        if fabric.is_global_zero:
+            self.folder.begin(settings, self.prepared.split)
+        fabric.barrier()
+        self._restore()
+        fabric.barrier()
+        assert settings.map is not None
+        assert settings.patch_size is not None
+        items = self._items()
+        batches = Batches(
+            items,
+            self.task.num_classes,
+            settings.patch_size,
+            settings.batch_size,
+            seed=settings.seed,
+            augmentation=self.prepared.augmentation,
+            balanced=settings.balanced,
+            device=fabric.device,
+            process=(fabric.global_rank, fabric.world_size),
+        )
+        self.progress.begin(self.state.step, settings.steps)
+        try:
+            loop.train(
+                fabric,
+                self.network,
+                RegionWiseLoss(settings.map, ignore_index=IGNORED),
+                batches,
+                self.optimizer,
+                settings,
+                self.state,
+                record=self._record,
+                after_step=self._after_step,
+            )
+        except Diverged as error:
+            if fabric.is_global_zero:
+                self.folder.log("diverged", error.step, reason=str(error))
+            raise
+        if fabric.is_global_zero:
+            self._test(len(items))
+        fabric.barrier()
+
+    def _restore(self) -> None:
+        """Go on from last.pt, if there is one."""
+        path = self.folder.last
+        if path.exists():
+            content = checkpoint.load(path, self.fabric.device)
+            checkpoint.check_settings(content, self.settings, path)
+            checkpoint.restore(self.network, content["weights"], path)
+            self.optimizer.load_state_dict(content["optimizer"])
+            self.state = State(**content["state"])
+        if self.fabric.is_global_zero:
+            self.folder.rewind(self.state.step)
+
+    def _items(self) -> list[Item]:
+        """What patches are cut from: on the device, if all of it fits there."""
+        volumes, settings = self.prepared.train, self.settings
+        stored = list(stored_maps(volumes, self.prepared.maps))
+        is_dense = any(rwmap is not None and not rwmap.is_compact for rwmap in stored)
+        map_values = 0 if stored[0] is None else self.task.num_classes if is_dense else 2
+        fits = num_bytes(volumes, map_values=map_values) <= settings.data_on_device_gib * 2**30
+        return [
+            item
+            for volume, rwmap in zip(volumes, stored, strict=True)
+            for item in items_of(
+                volume,
+                rwmap,
+                dims=settings.dims,
+                slice_axis=settings.slice_axis,
+                device=self.fabric.device if fits else "cpu",
+            )
+        ]
+
+    def _record(self, step: int, figures: dict[str, Any]) -> None:
+        if self.fabric.is_global_zero:
+            seconds = round(self.state.seconds, 3)
+            self.folder.log("record", step, seconds=seconds, **figures)
+
+    def _after_step(self, step: int, loss: float) -> None:
+        """Validation and checkpoints. The others wait for the first process, which does both."""
+        settings = self.settings
+        self.progress.step(step, loss)
+        is_last = step == settings.steps
+        validates = is_last or step % settings.validate_every == 0
+        if not (validates or step % settings.checkpoint_every == 0):
+            return
+        if self.fabric.is_global_zero:
+            if validates:
+                self._validate(step)
+            self._save(self.folder.last)
+        self.fabric.barrier()
+
+    def _validate(self, step: int) -> None:
+        """Score the validation cases; keep the weights if none were better."""
+        volumes, state = self.prepared.validation, self.state
+        with self.fabric.autocast():
+            dice = mean_dice(self.network, volumes, self.settings, self.task.class_names)
+        score_now = selection_score(dice)
+        # Without validation cases there is nothing to choose by: the last.
+        is_best = score_now > state.best_score or not volumes
+        if is_best:
+            state.best_step, state.best_score = step, score_now
+            self._save(self.folder.best)
+        self.folder.log("validation", step, dice=dice, mean_dice=score_now, is_best=is_best)
+        self.progress.validated(step, dice, is_best=is_best)
+
+    def _save(self, path: Path) -> None:
+        more = (
+            {"optimizer": self.optimizer.state_dict(), "state": dataclasses.asdict(self.state)}
+            if path == self.folder.last
+            else {}
+        )
+        checkpoint.save(path, self.network, self.settings, self.task, self.state.step, **more)
+
+    def _test(self, num_items: int) -> None:
+        """Score the test cases with the chosen checkpoint: test.json."""
+        content = checkpoint.load(self.folder.best, self.fabric.device)
+        checkpoint.restore(self.network, content["weights"], self.folder.best)
+        self.progress.testing(len(self.prepared.test))
+        cases = []
+        for case in self.prepared.test:
+            volume = self.prepared.read(case)
+            with self.fabric.autocast():
+                found = label_map(self.network, volume, self.settings)
+            cases.append(
+                score(
+                    found,
+                    volume.labels,
+                    self.task.num_classes,
+                    volume.spacing_mm,
+                    name=volume.name,
+                )
+            )
+        evaluation = Evaluation(
+            predictions=str(self.folder.best),
+            labels=self.settings.data,
+            scores=Scores(tuple(cases), self.task.class_names),
+            failed=(),
+            unpredicted=(),
+            unlabelled=(),
+            ignore_label=self.prepared.ignore_label,
+        )
+        self.folder.write_test(
+            {
+                "step": content["step"],
+                "steps": self.settings.steps,
+                "class_names": list(self.task.class_names),
+                "num_items": num_items,
+                "parameters": sum(weight.numel() for weight in self.network.parameters()),
+                "seconds": round(self.state.seconds, 1),
+                **as_fields(evaluation),
+            }
+        )
+
+
+def _is_done(folder: RunFolder, settings: Settings) -> bool:
+    return folder.test.exists() and folder.read_test()["steps"] == settings.steps
+
+
+def _case_score(fields: dict[str, Any]) -> CaseScore:
+    """A case of test.json."""
+    spacing_mm = fields["spacing_mm"]
+    return CaseScore(
+        name=fields["name"],
+        spacing_mm=None if spacing_mm is None else tuple(spacing_mm),
+        diagonal_mm=fields["diagonal_mm"],
+        classes=tuple(
+            ClassScore(**{name: value for name, value in each.items() if name != "state"})
+            for each in fields["classes"]
+        ),
+    )
+
+
+@contextmanager
+def _deterministic(device: torch.device) -> Iterator[None]:
+    """On the CPU, the same bits each time. GPUs keep their faster algorithms."""
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(before or device.type == "cpu")
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)

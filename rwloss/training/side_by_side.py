@@ -10,15 +10,24 @@ from queue import Empty
 from typing import TYPE_CHECKING, TypeAlias
 
 from rwloss.errors import RWLossError
-from rwloss.training.run import Run, RunResult, train_and_test
+from rwloss.training.progress import Progress
+from rwloss.training.run import RunResult, train
+from rwloss.training.settings import Settings
 
 if TYPE_CHECKING:
+    from multiprocessing.context import BaseContext
     from multiprocessing.queues import Queue
     from multiprocessing.synchronize import Event
 
 Report: TypeAlias = tuple[int, int, float]
 """Index of the run, number of its step, loss of that step."""
 
+_IMPORTED = [
+    "rwloss.training.run",
+    "lightning_fabric",
+    "monai.networks.nets.unet",
+    "monai.inferers.utils",
+]
 _REPORT_EVERY_STEPS = 10
 _LOOK_EVERY_S = 0.2
 
@@ -27,7 +36,7 @@ _line: tuple[Queue[Report], Event] | None = None
 
 
 def train_all(
-    runs: Sequence[Run],
+    runs: Sequence[Settings],
     *,
     jobs: int,
     on_step: Callable[[int, int, float], None] | None = None,
@@ -45,8 +54,7 @@ def train_all(
         raise RWLossError(f"expected 1 job or more, got {jobs}")
     if not runs:
         return []
-    # spawn: torch's threads do not survive a fork.
-    context = multiprocessing.get_context("spawn")
+    context = worker_context()
     reports: Queue[Report] = context.Queue()
     stop = context.Event()
     with ProcessPoolExecutor(
@@ -66,6 +74,19 @@ def train_all(
         finally:
             stop.set()
             pool.shutdown(wait=False, cancel_futures=True)
+
+
+def worker_context() -> BaseContext:
+    """How worker processes begin: as copies of a server that has imported what they need.
+
+    The imports take longer than a short training. torch's threads would not survive a plain fork,
+    and the server has none. Where there is no such thing, each process imports for itself.
+    """
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(_IMPORTED)
+    return context
 
 
 def _follow(
@@ -96,17 +117,21 @@ def _start_worker(reports: Queue[Report], stop: Event) -> None:
     _line = reports, stop
     reports.cancel_join_thread()  # a report that nobody reads must not keep the process alive
     torch.set_num_threads(1)
-    torch.use_deterministic_algorithms(True)
 
 
-def _work(index: int, run: Run) -> RunResult:
+def _work(index: int, run: Settings) -> RunResult:
     assert _line is not None
-    reports, stop = _line
+    return train(run, _Reporting(index, run.steps, *_line))
 
-    def report(step: int, loss: float) -> None:
-        if stop.is_set():
+
+class _Reporting(Progress):
+    """Sends every few steps to the process that started this one; stops where it asks for it."""
+
+    def __init__(self, index: int, steps: int, reports: Queue[Report], stop: Event) -> None:
+        self.index, self.steps, self.reports, self.stop = index, steps, reports, stop
+
+    def step(self, step: int, loss: float) -> None:
+        if self.stop.is_set():
             raise RWLossError("stopped, because another training failed")
-        if step % _REPORT_EVERY_STEPS == 0 or step == run.steps:
-            reports.put((index, step, loss))
-
-    return train_and_test(run, report)
+        if step % _REPORT_EVERY_STEPS == 0 or step == self.steps:
+            self.reports.put((self.index, step, loss))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,24 +16,41 @@ from rwloss.regions import IGNORED
 
 @dataclass(frozen=True, eq=False)
 class Volume:
-    """image (c *s), float32, normalised; labels (*s), int64, ignored voxels -1; *s 2-D or 3-D."""
+    """image (c *s), float32, normalised; labels (*s), int64, ignored voxels -1; *s 2-D or 3-D.
+
+    spacing_mm: one length for each axis; None where neither the file nor the caller knows.
+    """
 
     name: str
     image: NDArray[np.float32]
     labels: NDArray[np.int64]
+    spacing_mm: tuple[float, ...] | None = None
 
 
-def read(case: data.Case, *, ignore_label: int | None = None) -> Volume:
+def read(
+    case: data.Case,
+    *,
+    ignore_label: int | None = None,
+    spacing_mm: Sequence[float] | None = None,
+) -> Volume:
     """One case with all its channels, each normalised by itself.
+
+    spacing_mm: for formats that carry none.
 
     Raises RWLossError for a case without images, files that can't be read, and channels whose
     shape is not that of the labels.
     """
     if not case.images:
         raise RWLossError(f"case {case.name!r} has no image: training needs imagesTr beside labels")
-    labels = data.read_labels(case.labels).labels.astype(np.int64)
-    if ignore_label is not None:
-        labels[labels == ignore_label] = IGNORED
+    volume = data.read_labels(case.labels, spacing_mm=spacing_mm)
+    labels = volume.labels.astype(np.int64)
+    ignored = np.zeros(labels.shape, dtype=bool) if ignore_label is None else labels == ignore_label
+    if (negative := labels[~ignored].min(initial=0)) < 0:
+        raise RWLossError(
+            f"case {case.name!r} holds the label {negative}: labels are 0 or more; if these voxels "
+            f"are to be ignored, pass ignore_label={negative}"
+        )
+    labels[ignored] = IGNORED
     channels = []
     for path in case.images:
         channel = data.read_image(path)
@@ -42,7 +60,7 @@ def read(case: data.Case, *, ignore_label: int | None = None) -> Volume:
                 "they must lie on the same voxels"
             )
         channels.append(normalized(channel))
-    return Volume(case.name, np.stack(channels), labels)
+    return Volume(case.name, np.stack(channels), labels, volume.spacing_mm)
 
 
 def normalized(channel: NDArray[Any]) -> NDArray[np.float32]:

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from rwloss import data, store
 from rwloss.cli.app import app
 from rwloss.cli.demo import MAPS, what_was_seen
-from rwloss.training import ClassDice, RunResult
+from rwloss.training import CaseScore, ClassScore, RunResult, Scores, Settings
 
 
 def run_demo(folder, *options):
@@ -108,12 +108,17 @@ def test_less_than_one_is_wrong_use(option, rwloss_command):
 
 
 def outcome(*means, losses=(1.0, -1.0)):
-    dice = [
-        ClassDice((mean,) * 2, missed=0 if mean else 2, invented=0, absent=2 * (mean is None))
-        for mean in (1.0, *means)
+    """A result with the same Dice of anterior and posterior in two cases; None: absent."""
+    classes = [
+        ClassScore(label, truth_voxels=0, predicted_voxels=0)
+        if mean is None
+        else ClassScore(label, 9, 9 * bool(mean), dice=mean)
+        for label, mean in enumerate(means, start=1)
     ]
-    names = ("background", "anterior", "posterior")
-    return RunResult("boundary", names, ("a", "b"), tuple(dice), losses, (8, 8), 2, 3, 1.0)
+    cases = [CaseScore(name, (1.0, 1.0, 1.0), 9.0, tuple(classes)) for name in ("a", "b")]
+    scores = Scores(tuple(cases), ("background", "anterior", "posterior"))
+    settings = Settings(data="in", map="boundary", out="out")
+    return RunResult(settings, scores, losses, 2, 3, 4, 1.0)
 
 
 def test_says_which_class_was_lost():

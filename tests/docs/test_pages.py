@@ -29,6 +29,9 @@ READMES = [
 ]
 PAGES = [pytest.param(page, id=str(page.relative_to(ROOT))) for page in DOCS + READMES]
 
+# Pages for people who use these; the others do without.
+FRAMEWORKS = {"monai.md": ("monai", "ignite"), "lightning.md": ("lightning",)}
+
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", flags=re.DOTALL | re.MULTILINE)
 SHOWN = re.compile(r"^ *print\(.*\)  # (.*)$", flags=re.MULTILINE)
 LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)|!\[[^\]]*\]\(([^)\s]+)\)")
@@ -52,7 +55,7 @@ def test_code_runs_and_prints_what_is_shown(page, tmp_path, monkeypatch):
     runs = [block for block in blocks(page) if block[0] in {"python", "sh"}]
     if not any(language == "python" or "rwloss " in code for language, code, _ in runs):
         return
-    for optional in ("skimage", "matplotlib"):
+    for optional in ("skimage", "matplotlib", *FRAMEWORKS.get(page.name, ())):
         pytest.importorskip(optional, reason=f"the pages use {optional}")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "samples").symlink_to(ROOT / "samples", target_is_directory=True)

@@ -239,7 +239,7 @@ def test_a_killed_run_is_finished_by_the_same_command(command, tmp_path):
 def test_runs_killed_at_random(command, tmp_path, format, address):
     """Again and again at any moment, from start-up to the last byte; each goes on from there."""
     drawn = random.Random(format)
-    run, kills = command(16, format), 3 if REDUCED else 30
+    run, kills = command(16, format), 3 if REDUCED else 25
     undisturbed = run.undisturbed()
     out, run = run.out, replace(run, out=f"{address}{run.out}")
     started = time.monotonic()
@@ -349,7 +349,7 @@ print(json.dumps({"total": total, "crashed": crashed}))
         ("nifti", False, 5),
         ("zarr", True, 5),
         *(
-            pytest.param(format, stale, 6 if REDUCED else 1000, marks=pytest.mark.slow)
+            pytest.param(format, stale, 6 if REDUCED else 100, marks=pytest.mark.slow)
             for format in ("nifti", "zarr")
             for stale in (False, True)
         ),
@@ -378,6 +378,22 @@ def test_a_run_killed_at_each_change_of_a_file(command, tmp_path, format, stale,
     counts = json.loads(ended.stdout)
     assert counts["crashed"] >= min(points, counts["total"])
     assert counts["total"] > 50
+
+
+@FORMATS
+def test_lines_that_a_killed_run_left_half_written(command, format):
+    run = command(3, format)
+    undisturbed = run.undisturbed()
+    run()
+    *whole, last = undisturbed["manifest.jsonl"].splitlines(keepends=True)
+    for length in (0, 1, len(last) // 2, len(last) - 1):
+        (run.out / "manifest.jsonl").write_bytes(b"".join(whole) + last[:length])
+        with (run.out / "log.jsonl").open("ab") as log:
+            log.write(b'{"event": "ma')
+        ends = len(events(run.out))
+        assert run().failed == ()
+        assert files_of(run.out) == undisturbed
+        assert [event["event"] for event in events(run.out)[ends:]][::4] == ["start", "end"]
 
 
 # --- A worker that dies
@@ -576,7 +592,7 @@ def interrupted_after(process, seconds):
 
 @needs_proc
 @pytest.mark.parametrize(
-    "moments", [1, pytest.param(3 if REDUCED else 15, marks=pytest.mark.slow)], ids=str
+    "moments", [1, pytest.param(2 if REDUCED else 10, marks=pytest.mark.slow)], ids=str
 )
 def test_ctrl_c(command, tmp_path, moments):
     """One line says so, of one process; nothing runs on; the same command goes on."""

@@ -2,6 +2,9 @@
 
 import pytest
 import torch
+from raw_folders import make_raw
+
+from rwloss.training import Settings
 
 
 @pytest.fixture(autouse=True)
@@ -11,3 +14,33 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def squares(tmp_path_factory):
+    """Eight 2-D cases of 16 x 16 with three classes."""
+    return make_raw(tmp_path_factory.mktemp("squares"), [f"case{i}" for i in range(8)])
+
+
+@pytest.fixture(scope="session")
+def boxes(tmp_path_factory):
+    """Five 3-D cases of 12 x 10 x 4, thick along the last axis, in mm."""
+    folder, names = tmp_path_factory.mktemp("boxes"), [f"case{i}" for i in range(5)]
+    return make_raw(folder, names, (12, 10, 4), spacing=(1.0, 1.0, 3.0))
+
+
+@pytest.fixture
+def settings_of(tmp_path):
+    """Settings of a short run, in a folder of its own unless given."""
+
+    def settings(data, **changes):
+        short = {
+            "map": "rectified",
+            "out": str(tmp_path / "run"),
+            "steps": 4,
+            "batch_size": 2,
+            "accelerator": "cpu",
+        }
+        return Settings(data=str(data), **{**short, **changes})
+
+    return settings

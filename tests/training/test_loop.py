@@ -1,77 +1,157 @@
+"""The loop: it learns, it reports, it stops in time."""
+
+import json
+
 import pytest
 import torch
+from lightning_fabric import Fabric
 
 from rwloss import Regions, RegionWiseLoss, RWLossError, maps
-from rwloss.training import Examples, batches, train, unet
+from rwloss.training import Batch, Diverged, Settings, unet
+from rwloss.training import loop as loops
 
 
-@pytest.fixture
-def squares():
-    """Noisy images of a bright and a dark square, the classes 1 and 2, with rectified maps."""
+def squares(count=12):
+    """Noisy images of a bright and a dark square, the classes 1 and 2."""
     generator = torch.Generator().manual_seed(0)
-    labels = torch.zeros(12, 16, 16, dtype=torch.int64)
+    labels = torch.zeros(count, 16, 16, dtype=torch.int64)
     for image, (row, column) in zip(
-        labels, torch.randint(0, 6, (12, 2), generator=generator).tolist(), strict=True
+        labels, torch.randint(0, 6, (count, 2), generator=generator).tolist(), strict=True
     ):
         image[row : row + 5, column : column + 5] = 1
         image[row + 5 : row + 10, column + 4 : column + 10] = 2
     level = torch.tensor([0.0, 2.0, -2.0])[labels]
     images = level + 0.2 * torch.randn(labels.shape, generator=generator)
-    return Examples(images[:, None], labels, maps.get("rectified")(Regions(labels, 3)))
+    return images[:, None], labels
 
 
-def trained(examples, steps, seed=0):
-    network = unet(2, 1, 3, seed=seed)
-    losses = train(
-        network, RegionWiseLoss("rectified"), batches(examples, 4, steps=steps, seed=seed)
-    )
-    return network, losses
+def batches(*, stored=False, spoilt_from=None):
+    """The batch of a step: four of the squares in turn."""
+    images, labels = squares()
+
+    def batch(step):
+        some = torch.arange(step * 4, step * 4 + 4) % len(labels)
+        rwmap = maps.get("rectified")(Regions(labels[some], 3)) if stored else None
+        factor = float("nan") if spoilt_from is not None and step >= spoilt_from else 1.0
+        return Batch(images[some] * factor, labels[some], ((1.0, 1.0),) * 4, rwmap)
+
+    return batch
 
 
-def test_learns_a_trivial_problem(squares):
-    network, losses = trained(squares, 40)
-    assert sum(losses[-4:]) < sum(losses[:4])
-    network.eval()
-    right = network(squares.images).argmax(dim=1) == squares.labels
-    for k in range(3):
-        assert right[squares.labels == k].float().mean() > 0.9
-
-
-def test_same_seed_ends_in_the_same_weights_bit_for_bit(squares):
-    (first, losses), (second, again) = trained(squares, 5), trained(squares, 5)
-    assert losses == again
-    for one, other in zip(first.parameters(), second.parameters(), strict=True):
-        assert torch.equal(one, other)
-    assert trained(squares, 5, seed=1)[1] != losses
-
-
-def test_given_maps_are_what_maps_on_the_fly_are(squares):
-    on_the_fly = Examples(squares.images, squares.labels)
-    assert trained(on_the_fly, 3)[1] == trained(squares, 3)[1]
-
-
-def test_reports_every_step(squares):
-    seen = []
-    losses = train(
-        unet(2, 1, 3),
-        RegionWiseLoss("rectified"),
-        batches(squares, 4, steps=3, seed=0),
-        on_step=lambda step, loss: seen.append((step, loss)),
-    )
-    assert seen == list(enumerate(losses, start=1))
-
-
-def test_stops_at_a_loss_that_is_not_a_number(squares):
-    """At the very step, and before the weights are spoilt."""
-    spoilt = Examples(squares.images * float("nan"), squares.labels, squares.rwmap)
-    network, seen = unet(2, 1, 3), []
-    feed = [*batches(squares, 4, steps=2, seed=0), *batches(spoilt, 4, steps=2, seed=0)]
-    with pytest.raises(RWLossError, match=r"loss is nan at step 3: .* below 0\.004"):
-        train(
+def trained(feed, *, text="rectified", **changes):
+    """Network, state, rows of the record, and steps that were told."""
+    settings = Settings(data="in", out="out", accelerator="cpu", **{"steps": 5, **changes})
+    fabric = Fabric(accelerator="cpu", devices=1)
+    network = unet(2, 1, 3, seed=settings.seed)
+    optimizer = torch.optim.Adam(network.parameters(), lr=1.0)
+    state, rows, told = loops.State(), [], []
+    try:
+        loops.train(
+            fabric,
             network,
-            RegionWiseLoss("rectified"),
+            RegionWiseLoss(text, ignore_index=-1),
             feed,
-            on_step=lambda step, _: seen.append(step),
+            optimizer,
+            settings,
+            state,
+            record=lambda step, row: rows.append((step, row)),
+            after_step=lambda step, loss: told.append((step, loss)),
         )
-    assert seen == [1, 2]
+    except Diverged as error:
+        return network, state, rows, told, error
+    return network, state, rows, told, None
+
+
+def test_learns_a_trivial_problem():
+    network, _, _, told, _ = trained(batches(), steps=40, learning_rate_schedule="constant")
+    losses = [loss for _, loss in told]
+    assert sum(losses[-4:]) < sum(losses[:4])
+    images, labels = squares()
+    network.eval()
+    right = network(images).argmax(dim=1) == labels
+    for k in range(3):
+        assert right[labels == k].float().mean() > 0.9
+
+
+def test_reports_every_step_and_records_some():
+    _, state, rows, told, _ = trained(batches(), steps=8, record_every=3)
+    assert [step for step, _ in told] == list(range(1, 9))
+    assert [step for step, _ in rows] == [1, 3, 6, 8]
+    assert [loss for _, row in rows for loss in row["losses"]] == [loss for _, loss in told]
+    assert state.step == 8
+    assert state.losses == []
+    json.dumps(rows, allow_nan=False)
+
+
+def test_recording_changes_no_step():
+    often, seldom = (trained(batches(), record_every=every) for every in (1, 100))
+    assert often[3] == seldom[3]
+    for one, other in zip(often[0].parameters(), seldom[0].parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_given_maps_are_what_maps_on_the_fly_are():
+    assert trained(batches(stored=True))[3] == trained(batches())[3]
+
+
+def test_stops_at_a_loss_that_is_not_a_number():
+    """At the very step, and before the weights are spoilt."""
+    network, state, _, told, error = trained(batches(spoilt_from=3))
+    assert isinstance(error, RWLossError)
+    assert "the loss is nan at step 3" in str(error)
+    assert "below 0.004" in str(error)
+    assert [step for step, _ in told] == [1, 2]
+    assert state.step == 2
     assert all(weight.isfinite().all() for weight in network.parameters())
+
+
+def test_schedules_of_the_map_follow_the_epochs():
+    """blend rebalances by the epoch: with one epoch a step the loss of a fixed batch moves."""
+    text = "blend(active_contour, 2 * active_contour, schedule='increase', step=0.1)"
+    still, moving = (
+        trained(batches(), text=text, learning_rate=1e-12, steps=6, steps_per_epoch=length)[3]
+        for length in (100, 1)
+    )
+    assert still[0] == moving[0]
+    factors = [b / a for (_, a), (_, b) in zip(still, moving, strict=True)]
+    wanted = [(1 + 2 * (0.01 + 0.1 * epoch)) / (1 + 2 * 0.01) for epoch in range(6)]
+    assert factors == pytest.approx(wanted, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "factors"),
+    [
+        ("constant", [1, 1, 1, 1]),
+        ("poly", [1, 0.75**0.9, 0.5**0.9, 0.25**0.9]),
+        ("cosine", [1, 0.85355339, 0.5, 0.14644661]),
+    ],
+)
+def test_learning_rates(name, factors):
+    settings = Settings(
+        data="in", out="out", steps=4, learning_rate=0.5, learning_rate_schedule=name
+    )
+    found = [loops.learning_rate(settings, step) for step in range(1, 5)]
+    assert found == pytest.approx([0.5 * factor for factor in factors])
+
+
+def test_gradients_are_clipped():
+    """The record has the norm before; a tiny one moves Adam's first step no less, but SGD's."""
+    settings = Settings(data="in", out="out", steps=1, gradient_clip=1e-3, record_every=1)
+    network = unet(2, 1, 3)
+    before = torch.cat([weight.detach().flatten() for weight in network.parameters()])
+    optimizer = torch.optim.SGD(network.parameters(), lr=1.0)
+    rows = []
+    loops.train(
+        Fabric(accelerator="cpu", devices=1),
+        network,
+        RegionWiseLoss("rectified"),
+        batches(),
+        optimizer,
+        settings.model_copy(update={"learning_rate": 1.0}),
+        loops.State(),
+        record=lambda step, row: rows.append(row),
+        after_step=lambda step, loss: None,
+    )
+    after = torch.cat([weight.detach().flatten() for weight in network.parameters()])
+    assert rows[0]["gradient_norm"] > 1e-2
+    assert (after - before).norm() == pytest.approx(1e-3, rel=1e-2)

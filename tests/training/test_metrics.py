@@ -1,10 +1,12 @@
 import itertools
+import math
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from rwloss import RWLossError
-from rwloss.training import by_class, dice
+from rwloss.training.metrics import score
 
 
 def naive_dice(predicted, labels, k):
@@ -18,50 +20,187 @@ def naive_dice(predicted, labels, k):
     return 2 * both / (2 * both + only) if both + only else None
 
 
-@pytest.mark.parametrize("shape", [(7, 6), (5, 4, 3)])
-@pytest.mark.parametrize("seed", range(5))
-def test_against_counting(seed, shape):
-    rng = np.random.default_rng(seed)
-    labels, predicted = rng.integers(-1, 3, shape), rng.integers(0, 4, shape)
-    found = dice(predicted, labels, 4)
-    assert found == pytest.approx([naive_dice(predicted, labels, k) for k in range(4)])
-
-
-def test_against_counting_on_every_small_pair():
+def test_dice_on_every_small_pair():
     """All pairs of label maps of three voxels with three classes: every kind of empty class."""
     for truth, found in itertools.product(itertools.product(range(3), repeat=3), repeat=2):
         labels, predicted = np.array([truth]), np.array([found])
-        expected = [naive_dice(predicted, labels, k) for k in range(3)]
-        assert dice(predicted, labels, 3) == pytest.approx(expected), (truth, found)
+        case = score(predicted, labels, 3, distances=False)
+        expected = [naive_dice(predicted, labels, k) for k in (1, 2)]
+        assert [each.dice for each in case.classes] == pytest.approx(expected), (truth, found)
 
 
-def test_empty_classes_are_counted_and_never_nan():
-    truths = [np.array([[0, 0, 1, 1]]), np.array([[0, 0, 0, 0]]), np.array([[0, 0, 0, 1]])]
-    predictions = [np.array([[0, 0, 1, 0]]), np.array([[0, 0, 1, 0]]), np.array([[0, 0, 0, 0]])]
-    background, first, second = by_class(predictions, truths, 3)
-    assert background.absent == background.missed == background.invented == 0
-    assert first.cases == pytest.approx((2 / 3, 0.0, 0.0))
-    assert (first.missed, first.invented, first.absent, first.measured) == (1, 1, 0, 3)
-    assert first.mean == pytest.approx(2 / 9)
-    assert second.cases == (None, None, None)
-    assert (second.missed, second.invented, second.absent, second.measured) == (0, 0, 3, 0)
-    assert second.mean is None
+# --- Surface distances
 
 
-def test_absent_cases_have_no_part_in_the_mean():
-    labels = [np.array([[0, 1]]), np.array([[0, 0]])]
-    [_, first] = by_class(labels, labels, 2)
-    assert first.cases == (1.0, None)
-    assert first.mean == 1.0
+def naive_surface(mask):
+    """Voxels with a face neighbour outside the mask or the image, one by one."""
+    surface = []
+    for index in map(tuple, np.argwhere(mask)):
+        for axis, step in itertools.product(range(mask.ndim), (-1, 1)):
+            beside = list(index)
+            beside[axis] += step
+            if not 0 <= beside[axis] < mask.shape[axis] or not mask[tuple(beside)]:
+                surface.append(index)
+                break
+    return surface
 
 
-def test_ignored_voxels_count_nowhere():
-    labels, predicted = np.array([[0, 1, -1, -1]]), np.array([[0, 1, 1, 2]])
-    assert dice(predicted, labels, 3) == (1.0, 1.0, None)
-    [_, _, second] = by_class([predicted], [labels], 3)
-    assert (second.invented, second.absent) == (0, 1)
+def naive_distances(found, truth, spacing_mm):
+    """HD95 and ASSD from all pairs of surface voxels."""
+    there, back = [], []
+    surfaces = naive_surface(found), naive_surface(truth)
+    for (start, end), distances in zip((surfaces, surfaces[::-1]), (there, back), strict=True):
+        for a in start:
+            to = [math.dist(np.multiply(a, spacing_mm), np.multiply(b, spacing_mm)) for b in end]
+            distances.append(min(to))
+    larger = max(naive_percentile(there, 95), naive_percentile(back, 95))
+    return larger, sum(there + back) / len(there + back)
 
 
-def test_shapes_must_agree():
-    with pytest.raises(RWLossError, match=r"prediction \(2, 3\) and labels \(3, 2\)"):
-        dice(np.zeros((2, 3), int), np.zeros((3, 2), int), 2)
+def naive_percentile(values, percent):
+    """Linear between the two values around the rank."""
+    ordered, rank = sorted(values), (len(values) - 1) * percent / 100
+    low = math.floor(rank)
+    high = min(low + 1, len(values) - 1)
+    return ordered[low] + (rank - low) * (ordered[high] - ordered[low])
+
+
+def check_against_naive(predicted, labels, num_classes, spacing_mm):
+    case = score(predicted, labels, num_classes, spacing_mm)
+    counted = labels >= 0
+    assert [each.label for each in case.classes] == list(range(1, num_classes))
+    for each in case.classes:
+        found, truth = (predicted == each.label) & counted, labels == each.label
+        assert (each.predicted_voxels, each.truth_voxels) == (found.sum(), truth.sum())
+        assert each.dice == pytest.approx(naive_dice(predicted, labels, each.label))
+        if found.any() and truth.any():
+            expected = naive_distances(found, truth, spacing_mm)
+            assert (each.hd95_mm, each.assd_mm) == pytest.approx(expected, rel=1e-6)
+        else:
+            assert each.hd95_mm is each.assd_mm is None
+
+
+@pytest.mark.parametrize(
+    ("shape", "spacing_mm"),
+    [((7, 6), (0.8, 2.5)), ((6, 5, 4), (0.8, 1.5, 4.0)), ((1, 9), (1, 1)), ((3, 4, 1), (1, 2, 3))],
+)
+@pytest.mark.parametrize("seed", range(4))
+def test_distances_against_all_pairs(shape, spacing_mm, seed):
+    """Labels that touch the border, with ignored voxels, in many small pieces."""
+    rng = np.random.default_rng(seed)
+    labels, predicted = rng.integers(-1, 4, shape), rng.integers(0, 4, shape)
+    check_against_naive(predicted, labels, 4, spacing_mm)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_distances_of_solid_shapes_against_all_pairs(seed):
+    """Shapes with an inside, far from each other and from the border: where cropping matters."""
+    rng = np.random.default_rng(seed)
+    labels, predicted = np.zeros((2, 17, 19), int)
+    for values in (labels, predicted):
+        for k in (1, 2):
+            top, left = rng.integers(0, 11, 2)
+            values[top : top + rng.integers(3, 7), left : left + rng.integers(3, 7)] = k
+    check_against_naive(predicted, labels, 3, (0.5, 1.5))
+
+
+def test_distances_on_every_small_pair():
+    """All pairs of masks of 2 x 2 voxels: every kind of empty, missed and invented class."""
+    masks = [np.reshape(bits, (2, 2)) for bits in itertools.product(range(2), repeat=4)]
+    for predicted, labels in itertools.product(masks, repeat=2):
+        check_against_naive(predicted, labels, 2, (1.0, 3.0))
+
+
+@pytest.mark.filterwarnings("ignore:monai.metrics.utils get_mask_edges:FutureWarning")
+@pytest.mark.parametrize("shape", [(20, 30), (12, 14, 9)])
+def test_against_the_whole_of_monai(shape):
+    """The one-call functions on whole images, where `score` crops and searches once."""
+    import torch
+    from monai.metrics import compute_average_surface_distance, compute_hausdorff_distance
+
+    rng = np.random.default_rng(0)
+    labels, predicted = (ndimage.uniform_filter(rng.random(shape), 5) > 0.5 for _ in range(2))
+    spacing_mm = (0.7, 1.3, 2.1)[: len(shape)]
+    [found] = score(predicted.astype(int), labels.astype(int), 2, spacing_mm).classes
+    masks = [torch.from_numpy(mask)[None, None] for mask in (predicted, labels)]
+    options = {"include_background": True, "spacing": spacing_mm}
+    hd95 = compute_hausdorff_distance(*masks, percentile=95, **options)
+    assd = compute_average_surface_distance(*masks, symmetric=True, **options)
+    assert found.hd95_mm == pytest.approx(float(hd95), rel=1e-6)
+    assert found.assd_mm == pytest.approx(float(assd), rel=1e-6)
+
+
+def test_a_shift_has_its_own_length():
+    """A line moved by two voxels of 1.5 mm: every distance is 3 mm."""
+    labels, predicted = np.zeros((2, 9, 9), int)
+    labels[3, 2:7] = predicted[5, 2:7] = 1
+    [line] = score(predicted, labels, 2, (1.5, 0.5)).classes
+    assert (line.dice, line.hd95_mm, line.assd_mm) == (0.0, 3.0, 3.0)
+    assert line.state == "both"
+
+
+def test_the_percentile_forgives_a_twentieth():
+    """One voxel of 41 lies 20 mm off: HD95 does not see it, ASSD does."""
+    labels = np.zeros((30, 60), int)
+    labels[5, 10:50] = 1
+    predicted = labels.copy()
+    predicted[25, 30] = 1
+    [line] = score(predicted, labels, 2, (1.0, 1.0)).classes
+    assert line.hd95_mm == 0.0
+    assert line.assd_mm == pytest.approx(20 / 81)
+
+
+def test_states():
+    labels = np.array([[0, 1, 2, 0, 0, 0]])
+    predicted = np.array([[0, 1, 0, 3, 0, 0]])
+    case = score(predicted, labels, 5, (1.0, 2.0), name="case")
+    assert [each.state for each in case.classes] == ["both", "missed", "false alarm", "empty"]
+    assert [each.dice for each in case.classes] == [1.0, 0.0, 0.0, None]
+    assert [each.hd95_mm for each in case.classes] == [0.0, None, None, None]
+    assert (case.name, case.spacing_mm) == ("case", (1.0, 2.0))
+    assert case.diagonal_mm == pytest.approx(math.hypot(1, 12))
+
+
+def test_what_is_ignored_counts_nowhere():
+    """Not for a class that only lies there, and not as a surface."""
+    labels = np.array([[-1, -1, 1, 1, 0, 0]])
+    predicted = np.array([[2, 1, 1, 1, 0, 0]])
+    first, second = score(predicted, labels, 3, (1.0, 1.0)).classes
+    assert (first.dice, first.hd95_mm, first.predicted_voxels) == (1.0, 0.0, 2)
+    assert second.state == "empty"
+
+
+def test_a_prediction_of_no_class_is_wrong_where_the_truth_has_one():
+    labels, predicted = np.array([[0, 1, 1, 1]]), np.array([[0, 1, -1, -1]])
+    [first] = score(predicted, labels, 2).classes
+    assert first.dice == 0.5
+
+
+@pytest.mark.parametrize("dtype", ["u1", "i2", "u2", "i8", "u8"])
+def test_any_integer_type(dtype):
+    labels, predicted = (
+        np.random.default_rng(seed).integers(0, 3, (5, 6)).astype(dtype) for seed in range(2)
+    )
+    assert score(predicted, labels, 3) == score(predicted.astype(int), labels.astype(int), 3)
+
+
+def test_without_distances():
+    labels = np.array([[0, 1, 1, 2]])
+    first, second = score(labels, labels, 3, distances=False).classes
+    assert (first.dice, first.hd95_mm, second.dice, second.assd_mm) == (1.0, None, 1.0, None)
+
+
+@pytest.mark.parametrize(
+    ("predicted", "labels", "spacing_mm", "message"),
+    [
+        (np.zeros((2, 3), int), np.zeros((3, 2), int), None, r"\(2, 3\) and labels \(3, 2\)"),
+        (np.zeros(3, int), np.zeros(3, int), None, "2 or 3 axes"),
+        (np.full((2, 2), 3), np.zeros((2, 2), int), None, "the prediction has the class 3"),
+        (np.zeros((2, 2), int), np.full((2, 2), 255), None, "the truth has the class 255"),
+        (np.zeros((2, 2), int), np.zeros((2, 2), int), (1.0,), "expected 2 lengths above 0"),
+        (np.zeros((2, 2), int), np.zeros((2, 2), int), (1.0, 0.0), "lengths above 0"),
+    ],
+)
+def test_what_cannot_be_scored(predicted, labels, spacing_mm, message):
+    with pytest.raises(RWLossError, match=message):
+        score(predicted, labels, 3, spacing_mm)

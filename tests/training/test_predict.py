@@ -3,38 +3,176 @@ import pytest
 import torch
 from torch import nn
 
-from rwloss.training import predict
+from rwloss import RWLossError
+from rwloss.training.predict import predict
+from rwloss.training.unet import PRESETS, unet
 
 
 class Reader(nn.Module):
-    """Gives each pixel the class that its first channel holds, and notes what it was shown."""
+    """Gives each voxel the class that its first channel holds, and notes what it was shown."""
 
     def __init__(self):
         super().__init__()
-        self.sizes = set()
+        self.sizes, self.most = set(), 0
 
     def forward(self, images):
         self.sizes.add(tuple(images.shape[2:]))
+        self.most = max(self.most, len(images))
         assert not self.training
-        return -(images[:, :1] - torch.arange(3.0)[None, :, None, None]).abs()
+        classes = torch.arange(3.0).reshape(1, 3, *[1] * (images.ndim - 2))
+        return -(images[:, :1] - classes).abs()
 
 
 @pytest.mark.parametrize(
-    ("shape", "window"),
-    [((5, 9, 3), (8, 12)), ((13, 9, 2), (16, 12)), ((13, 30, 2), (16, 32)), ((6, 5), (8, 12))],
+    ("shape", "size"),
+    [
+        ((5, 9, 3), (8, 12)),  # slices that fit
+        ((13, 9, 3), (8, 12)),  # slices that don't, in one axis or both
+        ((13, 30, 2), (8, 12)),
+        ((6, 5), (8, 12)),  # an image
+        ((20, 13), (8, 12)),
+        ((5, 9, 3), (8, 12, 4)),  # volumes
+        ((5, 9, 11), (8, 12, 4)),
+        ((17, 20, 11), (8, 12, 4)),
+    ],
 )
-def test_every_voxel_gets_its_class(shape, window):
-    """In windows of the training's size (8, 12), or of larger multiples of 4 where it must."""
+def test_every_voxel_gets_its_class(shape, size):
     labels = np.random.default_rng(0).integers(0, 3, shape)
     image = np.stack([labels, np.ones(shape)]).astype(np.float32)
     network = Reader()
-    found = predict(network, image, (8, 12), multiple_of=4, batch_size=2)
+    found = predict(network, image, size, batch_size=2)
     assert np.array_equal(found, labels)
-    assert network.sizes == {window}
+    assert found.dtype == np.int64
+    assert network.sizes == {size}
+    assert network.most <= 2
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
-def test_along_each_axis(axis):
+def test_slices_along_each_axis(axis):
     labels = np.random.default_rng(0).integers(0, 3, (4, 5, 6))
     found = predict(Reader(), labels[None].astype(np.float32), (8, 8), axis=axis)
     assert np.array_equal(found, labels)
+
+
+def test_windows_are_rounded_up_to_what_the_network_takes():
+    network = Reader()
+    predict(network, np.zeros((1, 5, 9), np.float32), (5, 9), multiple_of=4)
+    assert network.sizes == {(8, 12)}
+
+
+def test_views_in_any_order_of_memory():
+    labels = np.random.default_rng(0).integers(0, 3, (4, 5, 6))
+    image = np.asfortranarray(labels[None].astype(np.float32))[:, ::-1]
+    assert np.array_equal(predict(Reader(), image, (8, 8, 8)), labels[::-1])
+
+
+@pytest.mark.parametrize(("dims", "shape"), [(2, (21, 30)), (2, (21, 30, 3)), (3, (12, 9, 15))])
+def test_an_image_that_fits_is_predicted_at_once_around_its_middle(dims, shape):
+    """The same as the padded whole image straight through the network, and cut again."""
+    network = unet(dims, 2, 3, seed=1).eval()
+    image = np.random.default_rng(0).normal(size=(2, *shape)).astype(np.float32)
+    size = (32, 32, 16)[:dims]
+    found = predict(network, image, size)
+    slices = [image] if dims == len(shape) else np.moveaxis(image, 3, 0)
+    expected = []
+    for one in slices:
+        room = [(to - of) // 2 for of, to in zip(one.shape[1:], size, strict=True)]
+        pads = [
+            (before, to - of - before)
+            for before, of, to in zip(room, one.shape[1:], size, strict=True)
+        ]
+        whole = torch.from_numpy(np.pad(one, [(0, 0), *pads]))[None]
+        with torch.no_grad():
+            labels = network(whole).argmax(dim=1)[0].numpy()
+        expected.append(
+            labels[tuple(slice(p, labels.shape[i] - q) for i, (p, q) in enumerate(pads))]
+        )
+    expected = expected[0] if dims == len(shape) else np.stack(expected, axis=-1)
+    assert np.array_equal(found, expected)
+    assert len(np.unique(found)) == 3
+
+
+class Local(nn.Module):
+    """A convolution: far from borders, a window gives what the whole image would."""
+
+    def __init__(self, dims):
+        super().__init__()
+        torch.manual_seed(0)
+        kind = nn.Conv2d if dims == 2 else nn.Conv3d
+        self.conv = kind(1, 3, 3, padding=1)
+
+    def forward(self, images):
+        return self.conv(images)
+
+
+@pytest.mark.parametrize(("shape", "size"), [((40, 33), (16, 16)), ((20, 17, 22), (12, 12, 12))])
+def test_windows_are_the_naive_gaussian_average(shape, size):
+    """Every window by hand: its probabilities times the weights, over the sum of the weights."""
+    network = Local(len(shape))
+    image = np.random.default_rng(0).normal(size=(1, *shape)).astype(np.float32)
+    found = predict(network, image, size, overlap=0.5)
+    lines = [np.exp(-(((np.arange(n) - (n - 1) / 2) / (n / 8)) ** 2) / 2) for n in size]
+    weights = np.maximum(np.prod(np.meshgrid(*lines, indexing="ij"), axis=0), 1e-3)
+    total, over = np.zeros((3, *shape)), np.zeros(shape)
+    starts = [
+        sorted({min(start, of - n) for start in range(0, of, n // 2)})
+        for of, n in zip(shape, size, strict=True)
+    ]
+    for start in np.stack(np.meshgrid(*starts, indexing="ij"), axis=-1).reshape(-1, len(shape)):
+        window = tuple(slice(a, a + n) for a, n in zip(start, size, strict=True))
+        with torch.no_grad():
+            logits = network(torch.from_numpy(image[(slice(None), *window)].copy())[None])
+        total[(slice(None), *window)] += weights * logits.softmax(dim=1)[0].numpy()
+        over[window] += weights
+    probs = total / over
+    top = np.sort(probs, axis=0)
+    clear = top[-1] - top[-2] > 1e-5  # the rest is up to rounding
+    assert clear.mean() > 0.99
+    assert np.array_equal(found[clear], probs.argmax(axis=0)[clear])
+
+
+def test_without_overlap_windows_stand_side_by_side():
+    network = Local(2)
+    image = np.random.default_rng(0).normal(size=(1, 16, 24)).astype(np.float32)
+    found = predict(network, image, (8, 8), overlap=0)
+    tiles = torch.from_numpy(image).unfold(1, 8, 8).unfold(2, 8, 8)
+    with torch.no_grad():
+        labels = network(tiles.reshape(6, 1, 8, 8)).argmax(dim=1)
+    expected = labels.reshape(2, 3, 8, 8).transpose(1, 2).reshape(16, 24)
+    assert np.array_equal(found, expected.numpy())
+
+
+def test_a_network_in_half_precision():
+    class Half(Reader):
+        def forward(self, images):
+            return super().forward(images).bfloat16()
+
+    labels = np.random.default_rng(0).integers(0, 3, (9, 9))
+    assert np.array_equal(predict(Half(), labels[None].astype(np.float32), (8, 8)), labels)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize(("dims", "shape"), [(2, (40, 50, 6)), (3, (40, 50, 36))])
+def test_on_a_gpu(dims, shape):
+    network = unet(dims, 1, 3, seed=1)
+    size = (PRESETS["tiny"].multiple_of * 4,) * dims
+    image = np.random.default_rng(0).normal(size=(1, *shape)).astype(np.float32)
+    expected = predict(network, image, size)
+    found = predict(network.cuda(), image, size, device="cuda")
+    assert (found == expected).mean() > 0.999
+
+
+@pytest.mark.parametrize(
+    ("shape", "size", "overlap", "message"),
+    [
+        ((1, 8, 8), (8, 8, 8), 0.5, "windows of 3 axes, got the shape"),
+        ((1, 8), (8, 8), 0.5, "windows of 2 axes"),
+        ((1, 8, 8), (8,), 0.5, "windows of 1 axes"),
+        ((1, 8, 8), (8, 8), 1.0, "expected an overlap from 0 to below 1, got 1"),
+        ((1, 8, 8), (8, 8), -0.1, "expected an overlap"),
+    ],
+)
+def test_wrong_use(shape, size, overlap, message):
+    with pytest.raises(RWLossError, match=message):
+        predict(Reader(), np.zeros(shape, np.float32), size, overlap=overlap)

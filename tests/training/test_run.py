@@ -1,96 +1,239 @@
-"""Runs from files to numbers, in this process and in processes of their own."""
+"""Runs from files to numbers: repeatable, resumable, comparable."""
 
-import dataclasses
-import multiprocessing
-import shutil
+import json
+import math
+from pathlib import Path
 
 import pytest
+import torch
+from training_runs import assert_same, left_by
 
-from rwloss import RWLossError, data
+from rwloss import RWLossError
 from rwloss.precompute import precompute
-from rwloss.training import Run, train_all, train_and_test
+from rwloss.training import Diverged, Progress, RunFolder, load_network, result, train
+from rwloss.training import run as runs
+from rwloss.training.validation import selection_score
+
+BUSY = {"flip": 0.5, "zoom": 0.3, "intensity": 0.5, "balanced": True}
+"""Settings with everything random switched on."""
 
 
-@pytest.fixture(scope="module")
-def small(tmp_path_factory):
-    """Two training volumes and one test volume of the sample, and a folder with their maps."""
-    source, folder = data.sample_dir("hippocampus"), tmp_path_factory.mktemp("small")
-    for part, end, count in (("train", "Tr", 2), ("test", "Ts", 1)):
-        for case in data.find(source, part=part).cases[:count]:
-            for kind, file in (("labels", case.labels), ("images", case.images[0])):
-                (folder / (kind + end)).mkdir(exist_ok=True)
-                shutil.copy(file, folder / (kind + end))
-    shutil.copy(source / "dataset.json", folder)
-    for text in ("boundary", "rectified"):
-        precompute(folder, folder / "maps" / text, text, jobs=1)
-    return folder
+class Notes(Progress):
+    """Notes what it is told; stops the run after a step, if asked to, as a kill would."""
+
+    def __init__(self, stop_after=None):
+        self.stop_after, self.losses, self.dice, self.begun = stop_after, {}, {}, None
+
+    def begin(self, done, steps):
+        self.begun = (done, steps)
+
+    def step(self, step, loss):
+        self.losses[step] = loss
+        if step == self.stop_after:
+            raise KeyboardInterrupt
+
+    def validated(self, step, dice, *, is_best):
+        self.dice[step] = (dice, is_best)
 
 
-def settings(small, text="rectified", **changes):
-    return Run(small, small / "maps" / text, **{"steps": 3, "batch_size": 4, **changes})
+@pytest.mark.parametrize("dims", [2, 3])
+def test_a_run_leaves_what_is_needed_to_repeat_it(dims, boxes, settings_of):
+    notes = Notes()
+    settings = settings_of(boxes, dims=dims, steps=3, validate_every=2, **BUSY)
+    found = train(settings, notes)
+    run = Path(settings.out)
+    assert sorted(path.name for path in run.iterdir()) == [
+        "checkpoints", "metrics.jsonl", "run.toml", "splits.json", "test.json",
+    ]  # fmt: skip
+    assert notes.begun == (0, 3)
+    assert list(notes.losses.values()) == list(found.losses)
+    assert sorted(notes.dice) == [2, 3]
+    assert found.settings.map == "rectified"
+    assert found.num_items == (12 if dims == 2 else 3)
+    assert found.parameters == sum(w.numel() for w in load_network(run).network.parameters())
+    splits = json.loads((run / "splits.json").read_text())
+    assert [case.name for case in found.scores.cases] == splits["test"]
+    assert all(math.isfinite(case.diagonal_mm) for case in found.scores.cases)
+    assert found == result(run)
+    # The file alone repeats the run.
+    again = found.settings.model_copy(update={"out": str(run.parent / "again")})
+    assert train(again).losses == found.losses
+    assert_same(left_by(again.out), left_by(run))
 
 
-def without_time(result):
-    return dataclasses.replace(result, seconds=0.0)
+def test_same_seed_same_bits_other_seed_others(squares, settings_of, tmp_path):
+    first, second, other = (
+        settings_of(squares, out=str(tmp_path / name), seed=seed, **BUSY)
+        for name, seed in (("one", 1), ("two", 1), ("three", 2))
+    )
+    torch.manual_seed(0)
+    train(first)
+    torch.manual_seed(99)
+    train(second)
+    assert_same(left_by(first.out), left_by(second.out))
+    assert train(other).losses != result(first.out).losses
+    assert json.loads(Path(first.out, "splits.json").read_text()) == json.loads(
+        Path(other.out, "splits.json").read_text()
+    )
 
 
-def test_result_names_what_it_is_of(small):
-    seen = []
-    result = train_and_test(settings(small), lambda step, loss: seen.append((step, loss)))
-    assert seen == list(enumerate(result.losses, start=1))
-    assert len(seen) == 3
-    assert result.expression == "rectified"
-    assert result.class_names == ("background", "anterior", "posterior")
-    assert len(result.dice) == 3
-    assert [len(each.cases) for each in result.dice] == [1, 1, 1]
-    assert result.test_cases == tuple(case.name for case in data.find(small, part="test").cases)
-    assert all(length % 8 == 0 for length in result.size)
+def test_runs_that_differ_in_the_map_begin_alike_and_meet_the_same(
+    squares, settings_of, tmp_path, monkeypatch
+):
+    seen = {}
+
+    class Spied(runs.Batches):
+        def __call__(self, step):
+            batch = super().__call__(step)
+            seen.setdefault(text, []).append((batch.images, batch.labels))
+            return batch
+
+    monkeypatch.setattr(runs, "Batches", Spied)
+    built, build = {}, runs.build
+
+    def spied(*args):
+        built[text] = build(*args)
+        start[text] = [weight.detach().clone() for weight in built[text].parameters()]
+        return built[text]
+
+    start = {}
+    monkeypatch.setattr(runs, "build", spied)
+    for text in ("boundary", "rectified + dice"):
+        train(settings_of(squares, map=text, out=str(tmp_path / text[:4]), **BUSY))
+    one, other = seen.values()
+    assert len(one) == 4
+    for (images, labels), (same_images, same_labels) in zip(one, other, strict=True):
+        assert torch.equal(images, same_images)
+        assert torch.equal(labels, same_labels)
+    for weight, same in zip(*start.values(), strict=True):
+        assert torch.equal(weight, same)
 
 
-def test_same_settings_same_result(small):
-    first, again = (without_time(train_and_test(settings(small))) for _ in range(2))
-    assert first == again
-    other = without_time(train_and_test(settings(small, seed=1)))
-    assert other.losses != first.losses
+@pytest.mark.parametrize("stop_after", [1, 2, 3, 5, 8])
+def test_a_stopped_run_ends_as_an_undisturbed_one(stop_after, squares, settings_of, tmp_path):
+    """Wherever it stops: before the first checkpoint, at one, between two."""
+    plan = {"steps": 8, "checkpoint_every": 3, "validate_every": 4, "record_every": 2, **BUSY}
+    stopped = settings_of(squares, out=str(tmp_path / "stopped"), **plan)
+    with pytest.raises(KeyboardInterrupt):
+        train(stopped, Notes(stop_after))
+    with (Path(stopped.out) / "metrics.jsonl").open("a") as file:
+        file.write('{"kind": "reco')  # what a kill may leave
+    notes = Notes()
+    train(stopped, notes)
+    assert notes.begun == ({1: 0, 2: 0, 3: 0, 5: 4, 8: 6}[stop_after], 8)
+    undisturbed = settings_of(squares, out=str(tmp_path / "undisturbed"), **plan)
+    train(undisturbed)
+    assert_same(left_by(stopped.out), left_by(undisturbed.out))
 
 
-def test_maps_of_other_cases_are_refused(small, tmp_path):
-    one = dataclasses.replace(data.find(small), cases=data.find(small).cases[:1])
-    precompute(one, tmp_path / "maps", "rectified", jobs=1)
-    with pytest.raises(RWLossError, match="no map of case"):
-        train_and_test(dataclasses.replace(settings(small), maps=tmp_path / "maps"))
+def test_a_finished_run_is_not_trained_again_but_may_grow(squares, settings_of, tmp_path):
+    plan = {"learning_rate_schedule": "constant", "validate_every": 2, "record_every": 2}
+    short = settings_of(squares, steps=4, **plan)
+    first, notes = train(short), Notes()
+    assert train(short, notes) == first
+    assert notes.begun is None
+    longer = short.model_copy(update={"steps": 6})
+    grown = train(longer, notes)
+    assert notes.begun == (4, 6)
+    assert len(grown.losses) == 6
+    at_once = settings_of(squares, steps=6, out=str(tmp_path / "at once"), **plan)
+    assert train(at_once).losses == grown.losses
+    assert_same(left_by(longer.out), left_by(at_once.out))
+    with pytest.raises(RWLossError, match="of 6 steps, asked for are 4"):
+        train(short)
 
 
-def test_runs_side_by_side_keep_their_order_and_report(small):
-    seen = []
-    runs = [settings(small, "boundary", steps=12), settings(small, "rectified", steps=3)]
-    results = train_all(runs, jobs=2, on_step=lambda *report: seen.append(report))
-    assert [result.expression for result in results] == ["boundary", "rectified"]
-    expected = [
-        (0, 10, results[0].losses[9]),
-        (0, 12, results[0].losses[11]),
-        (1, 3, results[1].losses[2]),
-    ]
-    assert sorted(seen) == expected
+def test_the_best_on_validation_is_tested_and_of_equals_the_earlier(
+    squares, settings_of, monkeypatch
+):
+    scores = iter([0.2, 0.6, 0.6, 0.4])
+    monkeypatch.setattr(runs, "mean_dice", lambda *args: {"class 1": next(scores), "class 2": None})
+    notes = Notes()
+    found = train(settings_of(squares, validate_every=1), notes)
+    assert found.best_step == 2
+    assert [is_best for _, is_best in notes.dice.values()] == [True, True, False, False]
+    best, last = (load_network(found.settings.out, which=which) for which in ("best", "last"))
+    assert (best.step, last.step) == (2, 4)
+    lines = RunFolder(Path(found.settings.out)).lines()
+    chosen = [line for line in lines if line["kind"] == "validation"]
+    assert [line["mean_dice"] for line in chosen] == [0.2, 0.6, 0.6, 0.4]
 
 
-def test_a_failed_run_stops_the_others(small):
-    """The long run would take minutes; the test's own time limit says whether it is stopped."""
-    runs = [settings(small, steps=100_000), settings(small, "none")]
-    with pytest.raises(RWLossError, match="none"):
-        train_all(runs, jobs=2)
+def test_the_rule_counts_missed_classes_as_0_and_leaves_absent_ones_out():
+    assert selection_score({"a": 0.8, "b": 0.0, "c": None}) == 0.4
+    assert selection_score({"a": None}) == 0.0
 
 
-def test_a_killed_process_is_an_error_in_words(small):
-    def kill(*_):
-        for process in multiprocessing.active_children():
-            process.kill()
-
-    with pytest.raises(RWLossError, match="ended from outside"):
-        train_all([settings(small, steps=100_000)], jobs=1, on_step=kill)
+def test_without_validation_the_last_is_tested(squares, settings_of):
+    found = train(settings_of(squares, validation_fraction=0.0, validate_every=1))
+    assert found.best_step == 4
+    assert len(found.scores.cases) == 2
 
 
-def test_no_runs_and_no_jobs(small):
-    assert train_all([], jobs=2) == []
-    with pytest.raises(RWLossError, match="1 job or more, got 0"):
-        train_all([settings(small)], jobs=0)
+def test_without_test_cases_there_is_nothing_to_report(squares, settings_of):
+    found = train(settings_of(squares, test_fraction=0.0))
+    assert found.scores.cases == ()
+    assert [each.dice.mean for each in found.scores.summary()] == [None, None]
+
+
+def test_divergence_leaves_a_line_and_the_last_checkpoint(squares, settings_of, monkeypatch):
+    """From step 4 on the images are infinite."""
+
+    class Spoilt(runs.Batches):
+        def __call__(self, step):
+            batch = super().__call__(step)
+            if step >= 4:
+                batch.images.fill_(math.inf)
+            return batch
+
+    monkeypatch.setattr(runs, "Batches", Spoilt)
+    settings = settings_of(squares, steps=9, checkpoint_every=2)
+    with pytest.raises(Diverged, match="the loss is nan at step 4"):
+        train(settings)
+    lines = list(RunFolder(Path(settings.out)).lines())
+    assert (lines[-1]["kind"], lines[-1]["step"]) == ("diverged", 4)
+    assert "nan at step 4" in lines[-1]["reason"]
+    assert load_network(settings.out, which="last").step == 2
+
+
+def test_a_weight_that_is_not_finite_leaves_a_line_too(squares, settings_of):
+    """A gradient of infinity after a finite loss: seen when the checkpoint is written."""
+
+    class Spoiling(Notes):
+        def step(self, step, loss):
+            if step == 4:
+                next(networks[0].parameters()).data.fill_(math.inf)
+
+    build = runs.build
+    with pytest.MonkeyPatch.context() as patch:
+        networks = []
+        patch.setattr(runs, "build", lambda *args: networks.append(build(*args)) or networks[0])
+        settings = settings_of(squares, steps=9, checkpoint_every=2)
+        with pytest.raises(Diverged, match="not finite after step 4"):
+            train(settings, Spoiling())
+    assert list(RunFolder(Path(settings.out)).lines())[-1]["kind"] == "diverged"
+    assert load_network(settings.out, which="last").step == 2
+
+
+def test_stored_maps_train_as_maps_of_whole_images(squares, settings_of, tmp_path):
+    """Without zoom and crops, maps on the fly are the same maps, to the store's precision."""
+    store = tmp_path / "maps"
+    precompute(squares, store, "rectified", jobs=0, dtype="float32")
+    plain = {"zoom": 0.0, "flip": 0.5, "turn": 0.5, "record_every": 1}
+    stored = settings_of(squares, maps=str(store), out=str(tmp_path / "stored"), **plain)
+    fresh = settings_of(squares, out=str(tmp_path / "fresh"), **plain)
+    assert train(stored).losses == pytest.approx(train(fresh).losses, rel=1e-5)
+
+
+def test_precision_and_compiled_networks_are_settings(squares, settings_of):
+    """bf16 rounds; the run is the same in kind."""
+    found = train(settings_of(squares, precision="bf16-mixed", record_every=1))
+    assert all(map(math.isfinite, found.losses))
+    weights = load_network(found.settings.out).network.state_dict()
+    assert all(weight.dtype == torch.float32 for weight in weights.values())
+
+
+def test_without_fabric_the_error_says_how_to_get_it(monkeypatch, squares, settings_of):
+    monkeypatch.setitem(__import__("sys").modules, "lightning_fabric", None)
+    with pytest.raises(RWLossError, match=r"Lightning Fabric.* pip install 'rwloss\[train\]'"):
+        train(settings_of(squares))

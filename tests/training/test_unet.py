@@ -9,12 +9,16 @@ def weights(network):
     return torch.cat([w.detach().reshape(-1) for w in network.parameters()])
 
 
-@pytest.mark.parametrize(("dimensions", "millions"), [(2, 0.40), (3, 1.19)])
-def test_shapes_and_size(dimensions, millions):
-    network = unet(dimensions, in_channels=2, num_classes=3)
-    size = [2 * PRESETS["tiny"].multiple_of, *[PRESETS["tiny"].multiple_of] * (dimensions - 1)]
+SIZES = [("tiny", 2, 0.4), ("tiny", 3, 1.2), ("small", 2, 1.6), ("large", 2, 4.3)]
+
+
+@pytest.mark.parametrize(("preset", "dimensions", "millions"), SIZES)
+def test_shapes_and_size(preset, dimensions, millions):
+    network = unet(dimensions, in_channels=2, num_classes=3, preset=preset)
+    multiple_of = PRESETS[preset].multiple_of
+    size = [2 * multiple_of, *[multiple_of] * (dimensions - 1)]
     assert network(torch.zeros(2, 2, *size)).shape == (2, 3, *size)
-    assert len(weights(network)) / 1e6 == pytest.approx(millions, abs=0.01)
+    assert len(weights(network)) / 1e6 == pytest.approx(millions, abs=0.05)
 
 
 def test_weights_depend_on_the_seed_alone():
@@ -33,7 +37,10 @@ def test_random_state_is_left_alone():
 
 @pytest.mark.parametrize(
     ("dimensions", "preset", "message"),
-    [(4, "tiny", "2 or 3 dimensions, got 4"), (2, "huge", "preset of tiny, got 'huge'")],
+    [
+        (4, "tiny", "2 or 3 dimensions, got 4"),
+        (2, "huge", "preset of tiny, small, large, got 'huge'"),
+    ],
 )
 def test_wrong_settings(dimensions, preset, message):
     with pytest.raises(RWLossError, match=message):

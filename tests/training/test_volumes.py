@@ -36,6 +36,24 @@ def test_each_channel_is_normalised_and_ignored_voxels_are_minus_one(case):
     assert (volume.labels == -1).sum() == 1
 
 
+def test_negative_labels_are_no_class_and_not_ignored_unasked(case):
+    labels = np.load(case.labels).astype(np.int16)
+    labels[1, 1] = -1
+    np.save(case.labels, labels)
+    with pytest.raises(RWLossError, match=r"holds the label -1: .* ignore_label=-1"):
+        read(case, ignore_label=255)
+    labels[labels == 255] = 0
+    np.save(case.labels, labels)
+    assert (read(case, ignore_label=-1).labels == -1).sum() == 1
+
+
+def test_the_spacing_is_that_of_the_file_or_given(case):
+    assert read(case, ignore_label=255).spacing_mm is None
+    assert read(case, ignore_label=255, spacing_mm=(1.0, 2.0)).spacing_mm == (1.0, 2.0)
+    real = data.find(data.sample_dir("hippocampus")).cases[0]
+    assert read(real).spacing_mm == (1.0, 1.0, 1.0)
+
+
 def test_case_without_images(case):
     with pytest.raises(RWLossError, match="case 'case' has no image"):
         read(data.Case("case", case.labels))

@@ -1,0 +1,199 @@
+"""`rwloss evaluate`: predictions against labels, by class, with nothing left out unsaid."""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from rwloss.cli.listing import count_of, print_table, printable
+from rwloss.cli.options import (
+    AsJson,
+    IgnoreLabel,
+    Jobs,
+    MaxVoxels,
+    NumClasses,
+    Spacing,
+    parse_spacing,
+)
+from rwloss.cli.progress import progress, stoppable
+from rwloss.errors import RWLossError
+
+if TYPE_CHECKING:
+    from rwloss.training.evaluation import Evaluation
+    from rwloss.training.scores import ClassSummary, Penalty, Statistic
+
+
+class PartName(StrEnum):
+    """Which cases of an nnU-Net raw folder."""
+
+    TRAIN = "train"
+    TEST = "test"
+
+
+def evaluate(
+    predictions: Annotated[
+        str,
+        typer.Argument(metavar="PRED", help="A folder or glob of label maps, named CASE.ext."),
+    ],
+    labels: Annotated[
+        str,
+        typer.Argument(
+            metavar="LABELS",
+            help="The truth: a folder or glob of label maps with the same names, or an nnU-Net "
+            "raw folder.",
+        ),
+    ],
+    part: Annotated[
+        PartName | None,
+        typer.Option(
+            help="Labels of an nnU-Net raw folder; by default labelsTs where it is there.",
+            show_default=False,
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="All scores, by case and class: .csv or .json. An existing file is replaced.",
+            show_default=False,
+        ),
+    ] = None,
+    penalty: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MM|diagonal",
+            help="Distance that missed classes and false alarms have in the means of HD95 and "
+            "ASSD: millimetres, or the diagonal of their image. By default they are in no mean "
+            "of distances, and counted beside it.",
+            show_default=False,
+        ),
+    ] = None,
+    num_classes: NumClasses = None,
+    spacing: Spacing = None,
+    ignore_label: IgnoreLabel = None,
+    jobs: Jobs = None,
+    max_voxels: MaxVoxels = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compare label maps with the truth: Dice, HD95 and average surface distance, in mm.
+
+    For each class but the background. Every mean stands with the number of cases in it, and with
+    those in which the class was missed, invented or in neither. A case that cannot be measured is
+    named, and the others count. docs/evaluate.md explains every figure.
+    """
+    from rwloss.training import score_file
+    from rwloss.training.evaluation import Failure
+    from rwloss.training.evaluation import evaluate as run
+    from rwloss.training.scores import check_penalty
+
+    if output is not None:
+        score_file.check_output(output)
+    distance = _parse_penalty(penalty)
+    check_penalty(distance)
+    limit = {} if max_voxels is None else {"max_voxels": max_voxels}
+    with stoppable(lambda: "nothing was written"), progress() as shown:
+        result = run(
+            predictions,
+            labels,
+            part=None if part is None else part.value,
+            num_classes=num_classes,
+            spacing_mm=parse_spacing(spacing),
+            ignore_label=ignore_label,
+            jobs=jobs,
+            progress=lambda outcome, total: shown.step(
+                "measured", total, failed=isinstance(outcome, Failure)
+            ),
+            counting=lambda total: shown.step("label maps read", total),
+            **limit,
+        )
+    if output is not None:
+        score_file.write(result, output, distance)
+    if as_json:
+        typer.echo(json.dumps(score_file.as_fields(result, distance), allow_nan=False))
+    elif result.scores.cases:
+        _tell(result, distance)
+    if output is not None:
+        typer.echo(f"wrote {printable(str(output))}", err=as_json)
+    _tell_problems(result)
+    if not result.is_complete:
+        raise typer.Exit(1)
+
+
+def _parse_penalty(text: str | None) -> Penalty:
+    if text is None or text == "diagonal":
+        return text  # type: ignore[return-value]
+    try:
+        return float(text)
+    except ValueError as error:
+        raise RWLossError(
+            f"expected --penalty as a number of mm, or diagonal, got {text!r}"
+        ) from error
+
+
+def _tell(result: Evaluation, penalty: Penalty) -> None:
+    """The table, and what its means hold."""
+    cases = count_of(len(result.scores.cases), "case")
+    if len(result.scores.cases) < result.num_cases:
+        cases = f"{len(result.scores.cases):,} of {count_of(result.num_cases, 'case')}"
+    typer.echo(f"{printable(result.predictions)} against {printable(result.labels)}: {cases}\n")
+    unit = "mm"
+    if result.in_voxels:
+        unit = "voxels" if len(result.in_voxels) == len(result.scores.cases) else "mm or voxels"
+    summary = result.scores.summary(penalty)
+    head = ["class", "score", "mean", "std", "median", "n", "missed", "false alarms", "in neither"]
+    print_table([head, *(row for each in summary for row in _rows(each, unit))])
+    typer.echo(
+        "\nmissed: in the labels only; false alarms: in the prediction only. Dice is 0 for both; a "
+        "class that is in neither has none."
+    )
+    outside = sum(each.missed + each.false_alarms for each in summary)
+    if penalty is not None:
+        length = "the image's diagonal" if penalty == "diagonal" else f"{penalty:g} {unit}"
+        typer.echo(f"Both have {length} in the means of HD95 and ASSD.")
+    elif outside:
+        typer.echo(
+            f"HD95 and ASSD leave both out ({outside:,} here), so a prediction that misses more "
+            "can look better: read n, or give a --penalty."
+        )
+    if result.in_voxels:
+        typer.echo(
+            f"{count_of(len(result.in_voxels), 'case')} without a spacing: distances are in "
+            "voxels; give --spacing for mm."
+        )
+
+
+def _rows(summary: ClassSummary, unit: str) -> list[list[str]]:
+    counts = [f"{n:,}" for n in (summary.missed, summary.false_alarms, summary.empty)]
+    return [
+        [printable(summary.name), "Dice", *_cells(summary.dice, 3), *counts],
+        ["", f"HD95 {unit}", *_cells(summary.hd95_mm, 2), *counts],
+        ["", f"ASSD {unit}", *_cells(summary.assd_mm, 2), *counts],
+    ]
+
+
+def _cells(values: Statistic, digits: int) -> list[str]:
+    """Mean, standard deviation, median and n."""
+    figures = (values.mean, values.std, values.median)
+    shown = ["-" if figure is None else f"{figure:.{digits}f}" for figure in figures]
+    return [*shown, f"{values.n:,}"]
+
+
+def _tell_problems(result: Evaluation) -> None:
+    """What has no part in the means, on standard error."""
+    if result.failed:
+        failed = f"{len(result.failed):,} of {count_of(result.num_cases, 'case')} failed"
+        typer.echo(f"{failed}:", err=True)
+        print_table([(failure.name, failure.reason) for failure in result.failed], err=True)
+    for names, what in (
+        (result.unpredicted, "without a prediction"),
+        (result.unlabelled, "predicted, without labels"),
+    ):
+        if names:
+            listed = ", ".join(map(printable, names))
+            typer.echo(f"{count_of(len(names), 'case')} {what}: {listed}", err=True)

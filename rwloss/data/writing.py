@@ -1,0 +1,149 @@
+"""Writing a label map in the format of an image, and in its place."""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rwloss.data.formats import MAX_VOXELS, case_name, suffix_of
+from rwloss.data.readers import itk_header
+from rwloss.errors import RWLossError
+
+
+def write_labels(path: str | Path, labels: NDArray[Any], like: str | Path) -> None:
+    """Labels (*s) as a file of the format that its name ends with, in the place of an image.
+
+    like: an image file of the same suffix with the same voxels, as `read_image` read it. NIfTI
+    files get its header: version, byte order, sform, qform, spacing and unit; MHA and NRRD its
+    spacing, origin and directions. PNG, TIFF and NumPy files carry no geometry.
+    Labels are stored as uint8 where they fit, else as uint16.
+
+    Not atomic: write to a temporary file of the same suffix, and rename it.
+
+    Raises RWLossError for labels that are not whole numbers of 0..65535 on 2 or 3 axes, a suffix
+    that is unknown or another than that of `like`, an image of another shape, a PNG of three axes,
+    and MHA and NRRD without SimpleITK; OSError where the file can't be written.
+
+    >>> from rwloss.data import read_labels, sample_dir
+    >>> image = sample_dir("lung_patches") / "imagesTr/lung001_0_0000.png"
+    >>> write_labels("lung001_0.png", np.ones((48, 48), int), like=image)
+    >>> read_labels("lung001_0.png").labels.dtype.name
+    'uint8'
+    """
+    path, like = Path(path), Path(like)
+    case_name(path)  # names an unknown suffix
+    suffix = suffix_of(path)
+    if suffix_of(like) != suffix:
+        raise RWLossError(
+            f"expected an image that ends with {suffix} for {path.name!r}, got {like.name!r}"
+        )
+    try:
+        _WRITERS[suffix](path, _packed(labels), like)
+    except RWLossError as error:
+        raise RWLossError(f"cannot write {str(path)!r}: {error}") from error
+
+
+def _packed(labels: NDArray[Any]) -> NDArray[Any]:
+    """Labels in the smallest unsigned type."""
+    if labels.ndim not in {2, 3} or labels.size == 0 or labels.dtype.kind not in "biu":
+        raise RWLossError(
+            f"expected whole numbers on 2 or 3 axes, got {labels.dtype} {labels.shape}"
+        )
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high > np.iinfo(np.uint16).max:
+        raise RWLossError(f"expected labels of 0..65535, got {low}..{high}")
+    return labels.astype(np.uint8 if high <= np.iinfo(np.uint8).max else np.uint16)
+
+
+def _write_nifti(path: Path, labels: NDArray[Any], like: Path) -> None:
+    import nibabel
+
+    image: Any = nibabel.load(like)
+    shape = tuple(image.shape)
+    _check_shape(labels, shape[:3] if shape[3:] == (1,) else shape, like)
+    header = image.header.copy()
+    header.extensions.clear()  # they tell of the image's making
+    header.set_data_dtype(labels.dtype)
+    # The scale and the window of display are the image's, and would hide labels.
+    header.set_slope_inter(1, 0)
+    header["cal_min"] = header["cal_max"] = 0
+    header.set_intent("none")
+    # Without an affine of its own, nibabel leaves sform and qform as the header has them.
+    content = type(image)(labels, None, header).to_bytes()
+    is_deflated = path.name.lower().endswith(".gz")
+    path.write_bytes(gzip.compress(content, 1, mtime=0) if is_deflated else content)
+
+
+def _write_itk(path: Path, labels: NDArray[Any], like: Path) -> None:
+    import importlib
+
+    try:
+        sitk: Any = importlib.import_module("SimpleITK")
+    except ImportError as exc:
+        raise RWLossError("MHA and NRRD files need SimpleITK: pip install rwloss[itk]") from exc
+    itk_header.check(like, MAX_VOXELS)
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(like))
+    reader.ReadImageInformation()
+    _check_shape(labels, tuple(reader.GetSize()), like)
+    image = sitk.GetImageFromArray(np.ascontiguousarray(labels.T))
+    image.SetSpacing(reader.GetSpacing())
+    image.SetOrigin(reader.GetOrigin())
+    image.SetDirection(reader.GetDirection())
+    try:
+        sitk.WriteImage(image, str(path), useCompression=True)
+    except RuntimeError as exc:
+        raise OSError(f"ITK can't write it: {' '.join(str(exc).split())}") from exc
+
+
+def _write_png(path: Path, labels: NDArray[Any], like: Path) -> None:
+    from PIL import Image
+
+    del like
+    if labels.ndim != 2:
+        raise RWLossError(f"a PNG holds two axes, and the labels have the shape {labels.shape}")
+    Image.fromarray(labels).save(path, format="PNG")
+
+
+def _write_tiff(path: Path, labels: NDArray[Any], like: Path) -> None:
+    from PIL import Image
+
+    del like
+    first, *more = map(Image.fromarray, labels[None] if labels.ndim == 2 else labels)
+    options = {"save_all": True, "append_images": more} if more else {}
+    first.save(path, format="TIFF", compression="tiff_deflate", **options)
+
+
+def _write_npy(path: Path, labels: NDArray[Any], like: Path) -> None:
+    del like
+    with path.open("wb") as stream:  # by its name, np.save would add a suffix to A.NPY
+        np.save(stream, labels, allow_pickle=False)
+
+
+def _write_npz(path: Path, labels: NDArray[Any], like: Path) -> None:
+    del like
+    with path.open("wb") as stream:
+        np.savez_compressed(stream, labels=labels)
+
+
+def _check_shape(labels: NDArray[Any], shape: tuple[int, ...], like: Path) -> None:
+    if labels.shape != shape:
+        raise RWLossError(f"the labels have the shape {labels.shape}, {str(like)!r} {shape}")
+
+
+_WRITERS: dict[str, Callable[[Path, NDArray[Any], Path], None]] = {
+    ".nii.gz": _write_nifti,
+    ".nii": _write_nifti,
+    ".png": _write_png,
+    ".tif": _write_tiff,
+    ".tiff": _write_tiff,
+    ".npy": _write_npy,
+    ".npz": _write_npz,
+    ".mha": _write_itk,
+    ".nrrd": _write_itk,
+}

@@ -1,0 +1,269 @@
+"""Two folders of label maps against each other: pairs by case name, a score for each."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rwloss import data
+from rwloss.data.cases import Part
+from rwloss.data.formats import MAX_VOXELS
+from rwloss.errors import RWLossError
+from rwloss.precompute import survey
+from rwloss.precompute.run import Settings
+from rwloss.regions import IGNORED
+from rwloss.training.extras import require_monai
+from rwloss.training.scores import CaseScore, Scores
+
+Progress = Callable[["CaseScore | Failure", int], None]
+# How far the two affines of a pair may put a corner of the image apart, in smallest spacings:
+# formats and programs round them differently.
+_APART = 0.01
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A pair that could not be measured, and why."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What came of comparing predictions with labels. Tuples are sorted by case name.
+
+    failed: pairs that could not be measured. unpredicted: cases of the labels without prediction;
+    unlabelled: predictions without labels. None of these has a part in `scores`.
+    """
+
+    predictions: str
+    labels: str
+    scores: Scores
+    failed: tuple[Failure, ...]
+    unpredicted: tuple[str, ...]
+    unlabelled: tuple[str, ...]
+    ignore_label: int | None
+
+    @property
+    def num_cases(self) -> int:
+        """Cases that have labels."""
+        return len(self.scores.cases) + len(self.failed) + len(self.unpredicted)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every case with labels was measured."""
+        return not self.failed and not self.unpredicted
+
+    @property
+    def in_voxels(self) -> tuple[str, ...]:
+        """Cases without a spacing: their distances are in voxels."""
+        return tuple(case.name for case in self.scores.cases if case.spacing_mm is None)
+
+
+def evaluate(
+    predictions: str | Path,
+    labels: str | Path,
+    *,
+    part: Part | None = None,
+    num_classes: int | None = None,
+    spacing_mm: Sequence[float] | None = None,
+    ignore_label: int | None = None,
+    jobs: int | None = None,
+    max_voxels: int = MAX_VOXELS,
+    progress: Progress | None = None,
+    counting: Callable[[int], None] | None = None,
+) -> Evaluation:
+    """Dice, HD95 and average symmetric surface distance by class and case.
+
+    predictions: a folder (or glob, or file) of label maps. labels: the truth: the same, or an
+    nnU-Net raw folder, of which `part` says which labels; by default labelsTs where it is there.
+    num_classes: by default that of the dataset.json of labels or predictions, else the largest
+    label of all pairs + 1, never of one case. spacing_mm: for formats that carry none; a pair has
+    that of its labels, or of its prediction where the labels carry none.
+    ignore_label: label of voxels in the truth that count nowhere; by default that of dataset.json.
+    jobs: worker processes, by default one a core; 0 works in this process.
+    progress: called after each pair with what came of it and the number of pairs. counting: the
+    same for the pass over all labels that finds the number of classes, where one is needed.
+
+    A pair that can't be measured does not stop the others. Same scores whatever the number of
+    jobs. Raises RWLossError for wrong use, and where no case is in both.
+
+    >>> sample = data.sample_dir("hippocampus")
+    >>> [_, posterior] = evaluate(sample / "labelsTs", sample, jobs=0).scores.summary()
+    >>> posterior.name, posterior.dice.mean, posterior.hd95_mm.mean, posterior.missed
+    ('posterior', 1.0, 0.0, 0)
+    """
+    require_monai()
+    truth, found = _truth(labels, part), data.find(predictions)
+    predicted = {case.name: case.labels for case in found.cases}
+    pairs = [(case, predicted[case.name]) for case in truth.cases if case.name in predicted]
+    if not pairs:
+        raise RWLossError(
+            f"no case is in both: {str(labels)!r} has {_some(truth.cases)}, "
+            f"{str(predictions)!r} has {_some(found.cases)}; files of a case must have one name"
+        )
+    chosen = Settings(jobs=jobs, max_voxels=max_voxels)
+    runner = chosen.runner(len(pairs))
+    ignored = truth.ignore_label if ignore_label is None else ignore_label
+    k = _num_classes(truth, found, pairs, num_classes, ignored, chosen, counting)
+    tasks = [
+        _Pair(case.name, prediction, case.labels, k, spacing_mm, ignored, max_voxels)
+        for case, prediction in pairs
+    ]
+    outcomes: list[CaseScore | Failure] = []
+    for outcome in runner(tasks):
+        outcomes.append(outcome)
+        if progress is not None:
+            progress(outcome, len(tasks))
+    outcomes.sort(key=lambda outcome: outcome.name)
+    return Evaluation(
+        predictions=str(predictions),
+        labels=str(labels),
+        scores=Scores(
+            tuple(outcome for outcome in outcomes if isinstance(outcome, CaseScore)),
+            _names(truth, found, k),
+        ),
+        failed=tuple(outcome for outcome in outcomes if isinstance(outcome, Failure)),
+        unpredicted=tuple(case.name for case in truth.cases if case.name not in predicted),
+        unlabelled=tuple(sorted(predicted.keys() - {case.name for case in truth.cases})),
+        ignore_label=ignored,
+    )
+
+
+def _truth(labels: str | Path, part: Part | None) -> data.Dataset:
+    root = Path(labels)
+    if part is None:
+        is_raw = (root / "dataset.json").is_file() and (root / "labelsTs").is_dir()
+        part = "test" if is_raw else "train"
+    return data.find(labels, part=part)
+
+
+def _num_classes(
+    truth: data.Dataset,
+    found: data.Dataset,
+    pairs: Sequence[tuple[data.Case, Path]],
+    given: int | None,
+    ignored: int | None,
+    chosen: Settings,
+    counting: Callable[[int], None] | None,
+) -> int:
+    """The number of classes of all pairs together."""
+    for known in (given, truth.num_classes, found.num_classes):
+        if known is not None:
+            return data.count_classes(truth, known)
+    files = [data.Case(case.name, path) for case, one in pairs for path in (case.labels, one)]
+    both = replace(truth, cases=tuple(files))
+    seen = survey.label_counts(both, chosen.max_voxels, chosen.runner(len(files)), counting)
+    # Two folders of empty masks are one class, and nothing to measure: a mask has two.
+    return (
+        2
+        if set(seen) - {ignored} == {0}
+        else data.count_classes(both, ignore_label=ignored, labels=seen)
+    )
+
+
+def _names(truth: data.Dataset, found: data.Dataset, num_classes: int) -> tuple[str, ...]:
+    """A name for each class, its number where dataset.json has none."""
+    named = truth.class_names or found.class_names
+    return tuple(
+        named[k] if k < len(named) else f"class {k}" if k else "background"
+        for k in range(num_classes)
+    )
+
+
+def _some(cases: Iterable[data.Case]) -> str:
+    names = [case.name for case in cases]
+    return ", ".join(names[:2]) + (f" and {len(names) - 2} more" if len(names) > 2 else "")
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """The files of one case, and how they are compared."""
+
+    name: str
+    prediction: Path
+    labels: Path
+    num_classes: int
+    spacing_mm: Sequence[float] | None
+    ignore_label: int | None
+    max_voxels: int
+
+    def __call__(self) -> CaseScore | Failure:
+        """Measure the pair; a failure is an outcome, not an end."""
+        if multiprocessing.parent_process() is not None:
+            import torch
+
+            torch.set_num_threads(1)  # as many processes as cores: threads would only wait
+        try:
+            return self._score()
+        except RWLossError as error:
+            return Failure(self.name, str(error))
+        except Exception as error:  # memory, or the libraries on what nobody foresaw
+            return Failure(self.name, f"{type(error).__name__}: {error}")
+
+    def died(self) -> Failure:
+        """The failure where a worker process ended over this pair, alone as well."""
+        return Failure(self.name, "the worker process died over it: it may need more memory")
+
+    def _score(self) -> CaseScore:
+        from rwloss.training.metrics import score
+
+        truth, found = (
+            data.read_labels(path, spacing_mm=self.spacing_mm, max_voxels=self.max_voxels)
+            for path in (self.labels, self.prediction)
+        )
+        _check_geometry(found, truth)
+        labels = _without(truth.labels, self.ignore_label, "the truth")
+        predicted = _without(found.labels, self.ignore_label, "the prediction")
+        spacing_mm = truth.spacing_mm or found.spacing_mm
+        return score(predicted, labels, self.num_classes, spacing_mm, name=self.name)
+
+
+def _without(labels: NDArray[Any], ignored: int | None, whose: str) -> NDArray[Any]:
+    """Labels (*s) with -1 in place of the ignored one, in a type that has room for it."""
+    where = labels == ignored
+    if ((labels < 0) & ~where).any():
+        raise RWLossError(
+            f"{whose} has the label {int(labels.min())}: expected 0 or more, or ignore_label"
+        )
+    if not where.any():
+        return labels
+    signed = labels.astype(np.int64)
+    signed[where] = IGNORED
+    return signed
+
+
+def _check_geometry(found: data.LabelVolume, truth: data.LabelVolume) -> None:
+    """Whether both lie on the same voxels. Raises RWLossError."""
+    shape = truth.labels.shape
+    if found.labels.shape != shape:
+        raise RWLossError(
+            f"the prediction has the shape {found.labels.shape}, its labels {shape}: both must "
+            "lie on the same voxels"
+        )
+    spacings = found.spacing_mm, truth.spacing_mm
+    if None not in spacings and not np.allclose(*spacings, rtol=1e-3, atol=0):  # type: ignore[arg-type]
+        raise RWLossError(
+            f"the prediction has the spacing {spacings[0]} mm, its labels {spacings[1]}: correct "
+            "the header that is wrong"
+        )
+    if found.affine is None or truth.affine is None:
+        return
+    ends = [*shape, *[1] * (3 - len(shape))]
+    corners = np.array([(*index, 1) for index in np.ndindex(2, 2, 2)]) * [*np.subtract(ends, 1), 1]
+    places_mm = [corners @ affine[:3].T for affine in (found.affine, truth.affine)]
+    apart_mm = float(np.linalg.norm(places_mm[0] - places_mm[1], axis=1).max())
+    smallest_mm = float(np.linalg.norm(truth.affine[:3, :3], axis=0).min())
+    # Headers hold float32: places far from the origin are known less well.
+    if apart_mm > _APART * smallest_mm + 1e-6 * float(np.abs(places_mm[1]).max()):
+        raise RWLossError(
+            f"the affines of prediction and labels put the image's corners up to {apart_mm:.3g} mm "
+            "apart: both must lie in the same place; correct the header that is wrong"
+        )

@@ -1,0 +1,225 @@
+"""Which cases train, validate and test, with the cases of one patient together."""
+
+from __future__ import annotations
+
+import csv
+import json
+import random
+import re
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from rwloss.errors import RWLossError
+from rwloss.store.atomic import whole_file
+from rwloss.training.settings import Settings
+
+
+@dataclass(frozen=True)
+class Split:
+    """Names of the cases of each part, sorted, and how they were made, in words.
+
+    No group has cases in two parts. The checkpoint is chosen on `validation` alone, and `test` is
+    looked at once, at the end.
+    """
+
+    train: tuple[str, ...]
+    validation: tuple[str, ...]
+    test: tuple[str, ...]
+    made_by: str
+
+    def write(self, path: Path) -> None:
+        """The split as JSON, whole or not at all."""
+        with whole_file(path) as part:
+            part.write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
+
+    @classmethod
+    def read(cls, path: Path) -> Split:
+        """The split of a run. Raises RWLossError for a file that can't be read."""
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            parts = {name: tuple(map(str, content[name])) for name in _PARTS}
+            return cls(**parts, made_by=str(content["made_by"]))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise RWLossError(f"cannot read the split {str(path)!r}: {error}") from error
+
+
+_PARTS = ("train", "validation", "test")
+
+
+def split(
+    names: Sequence[str], settings: Settings, *, test_names: Sequence[str] | None = None
+) -> Split:
+    """The split of cases by name. It depends on the names and on settings of splits alone.
+
+    test_names: cases that are the test part by themselves (imagesTs, labelsTs); the others are then
+    for training and validation. A fraction is one of groups, rounded, of one group at least; with
+    folds, fold f validates on every folds-th of the shuffled groups, and each group validates once.
+
+    Raises RWLossError where there are too few groups, a case is in two groups or in none, and for
+    one name in both parts of the data set.
+    """
+    rng = random.Random(settings.split_seed)
+    if settings.fold is not None and settings.folds is None:
+        raise RWLossError(f"--fold {settings.fold} of how many? Give --folds too")
+    _check_apart(names, test_names or ())
+    groups = groups_of([*names, *(test_names or ())], settings)
+    if test_names is None:
+        order = sorted(groups)
+        rng.shuffle(order)
+        count = _share(settings.test_fraction, len(order))
+        test_groups, order = order[:count], sorted(order[count:])
+        test = _cases(groups, test_groups)
+        made_by = f"{len(test_groups)} of {len(groups)} groups drawn for testing"
+    else:
+        test = tuple(sorted(test_names))
+        order = _without_test(groups, test)
+        made_by = "imagesTs and labelsTs for testing"
+    rng.shuffle(order)
+    if settings.folds is None:
+        count = _share(settings.validation_fraction, len(order))
+        validation_groups = order[:count]
+        made_by += f", {count} of the other {len(order)} groups for validation"
+    else:
+        if settings.folds > len(order):
+            raise RWLossError(
+                f"{settings.folds} folds need as many groups, and there are {len(order)} beside "
+                "the test part: fewer --folds, or another grouping"
+            )
+        validation_groups = order[_fold(settings) :: settings.folds]
+        made_by += f", fold {settings.fold} of {settings.folds} for validation"
+    train_groups = [group for group in order if group not in set(validation_groups)]
+    if not train_groups:
+        raise RWLossError(
+            f"{len(names)} cases in {len(groups)} groups leave none for training: smaller "
+            "--test-fraction and --validation-fraction, or another grouping"
+        )
+    return Split(
+        train=_cases(groups, train_groups),
+        validation=_cases(groups, validation_groups),
+        test=test,
+        made_by=f"{made_by}; groups by {_rule(settings)}, split seed {settings.split_seed}",
+    )
+
+
+def groups_of(names: Sequence[str], settings: Settings) -> dict[str, tuple[str, ...]]:
+    """Cases by the name of their group: by pattern, by table, else each case a group of its own.
+
+    >>> settings = Settings(data="", out="", group_pattern=r"(lung\\d+)_.*")
+    >>> groups_of(["lung001_1", "lung001_2", "lung003_1"], settings)
+    {'lung001': ('lung001_1', 'lung001_2'), 'lung003': ('lung003_1',)}
+    """
+    if settings.group_pattern is not None and settings.groups_table is not None:
+        raise RWLossError("expected --group-pattern or --groups-table, got both")
+    if settings.group_pattern is not None:
+        group_of = _by_pattern(names, settings.group_pattern)
+    elif settings.groups_table is not None:
+        group_of = _by_table(names, Path(settings.groups_table))
+    else:
+        group_of = {name: name for name in names}
+    groups = defaultdict(list)
+    for name in sorted(names):
+        groups[group_of[name]].append(name)
+    return {group: tuple(cases) for group, cases in groups.items()}
+
+
+def _by_pattern(names: Sequence[str], pattern: str) -> dict[str, str]:
+    try:
+        regex = re.compile(pattern)
+    except re.error as error:
+        raise RWLossError(
+            f"--group-pattern {pattern!r} is no regular expression: {error}"
+        ) from error
+    if regex.groups != 1:
+        raise RWLossError(
+            f"expected --group-pattern with one group in brackets, such as '(lung[0-9]+)_.*', got "
+            f"{pattern!r} with {regex.groups}"
+        )
+    group_of = {}
+    for name in names:
+        match = regex.fullmatch(name)
+        if match is None or match[1] is None:
+            raise RWLossError(
+                f"--group-pattern {pattern!r} does not match the case {name!r}: it must match "
+                "whole names"
+            )
+        group_of[name] = match[1]
+    return group_of
+
+
+def _by_table(names: Sequence[str], path: Path) -> dict[str, str]:
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            rows = [row for row in csv.reader(file) if row]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise RWLossError(f"cannot read --groups-table {str(path)!r}: {error}") from error
+    if rows and [cell.strip() for cell in rows[0]] == ["case", "group"]:
+        del rows[0]
+    group_of: dict[str, str] = {}
+    for row in rows:
+        if len(row) != 2:
+            raise RWLossError(f"{str(path)!r}: expected lines of case,group, got {','.join(row)!r}")
+        case, group = (cell.strip() for cell in row)
+        if group_of.setdefault(case, group) != group:
+            raise RWLossError(
+                f"{str(path)!r}: case {case!r} is in two groups, {group_of[case]!r} and {group!r}"
+            )
+    if unknown := sorted(group_of.keys() - set(names)):
+        raise RWLossError(f"{str(path)!r}: there is no case {_some(unknown)} in the data set")
+    if missing := sorted(set(names) - group_of.keys()):
+        raise RWLossError(f"{str(path)!r}: no group for case {_some(missing)}")
+    return group_of
+
+
+def _check_apart(names: Sequence[str], test_names: Sequence[str]) -> None:
+    if both := sorted(set(names) & set(test_names)):
+        raise RWLossError(
+            f"case {_some(both)} is in labelsTr and in labelsTs: rename or remove one"
+        )
+
+
+def _without_test(groups: Mapping[str, Sequence[str]], test: Sequence[str]) -> list[str]:
+    """Groups of the training folder. No patient of the test folder may be among them."""
+    tested = {group for group, cases in groups.items() if set(cases) & set(test)}
+    if shared := sorted(group for group in tested if set(groups[group]) - set(test)):
+        raise RWLossError(
+            f"group {_some(shared)} has cases in labelsTr and in labelsTs: move them to one side, "
+            "or draw the test part with --test-part split"
+        )
+    return sorted(groups.keys() - tested)
+
+
+def _share(fraction: float, count: int) -> int:
+    """How many of `count` groups a fraction is: one at least, unless it is 0."""
+    return 0 if fraction == 0 else max(1, round(fraction * count))
+
+
+def _fold(settings: Settings) -> int:
+    fold, folds = settings.fold, settings.folds
+    assert folds is not None
+    if fold is None or fold >= folds:
+        raise RWLossError(f"expected --fold of 0 to {folds - 1} for {folds} folds, got {fold}")
+    return fold
+
+
+def _cases(groups: Mapping[str, Sequence[str]], chosen: Sequence[str]) -> tuple[str, ...]:
+    return tuple(sorted(case for group in chosen for case in groups[group]))
+
+
+def _rule(settings: Settings) -> str:
+    if settings.group_pattern is not None:
+        return f"the pattern {settings.group_pattern!r}"
+    if settings.groups_table is not None:
+        return f"the table {settings.groups_table!r}"
+    return "case"
+
+
+def _some(names: Sequence[str]) -> str:
+    """The first few names.
+
+    >>> _some(["a", "b", "c", "d", "e"])
+    "'a', 'b', 'c' and 2 more"
+    """
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(map(repr, names[:3])) + more

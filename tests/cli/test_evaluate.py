@@ -1,0 +1,124 @@
+import csv
+import json
+
+import numpy as np
+import pytest
+
+from rwloss import data
+
+LABELS = data.sample_dir("lung_patches") / "labelsTr"
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """Predictions and labels: class 1 moved by a voxel, missed in b, invented in c, absent in d."""
+    truth = {name: np.zeros((8, 9), np.uint8) for name in "abcd"}
+    truth["a"][2:6, 2:6] = truth["b"][2:6, 2:6] = 1
+    found = {name: np.zeros((8, 9), np.uint8) for name in "abcd"}
+    found["a"] = np.roll(truth["a"], 1, axis=1)
+    found["c"][1, 1] = 1
+    for kind, maps in (("pred", found), ("truth", truth)):
+        (tmp_path / kind).mkdir()
+        for name, labels in maps.items():
+            np.save(tmp_path / kind / f"{name}.npy", labels)
+    return tmp_path / "pred", tmp_path / "truth"
+
+
+def test_table(rwloss_command, folders):
+    code, out, err = rwloss_command("evaluate", *folders, "--spacing", "1,2.5", "--jobs", 0)
+    assert code == 0, err
+    dice, hd95, assd = (line.split() for line in out.splitlines()[3:6])
+    assert dice == ["class", "1", "Dice", "0.250", "0.433", "0.000", "3", "1", "1", "1"]
+    assert hd95 == ["HD95", "mm", "2.50", "-", "2.50", "1", "1", "1", "1"]
+    assert assd[:2] == ["ASSD", "mm"]
+    assert "4 cases" in out.splitlines()[0]
+    assert "HD95 and ASSD leave both out (2 here)" in out
+    assert "measured: 4 of 4 cases" in err
+
+
+def test_penalty(rwloss_command, folders):
+    _, out, _ = rwloss_command("evaluate", *folders, "--spacing", "1,2.5", "-j0", "--penalty", 10)
+    assert out.splitlines()[4].split()[:3] == ["HD95", "mm", "7.50"]
+    assert "Both have 10 mm in the means of HD95 and ASSD" in out
+    _, out, _ = rwloss_command("evaluate", *folders, "-j0", "--penalty", "diagonal", "--json")
+    hd95 = json.loads(out)["summary"][0]["hd95_mm"]
+    assert hd95["mean"] == pytest.approx((1 + 2 * np.hypot(8, 9)) / 3)
+    assert hd95["n"] == 3
+
+
+def test_without_a_spacing_the_unit_is_said(rwloss_command, folders):
+    _, out, _ = rwloss_command("evaluate", *folders, "-j0")
+    assert "HD95 voxels" in out
+    assert "4 cases without a spacing: distances are in voxels; give --spacing for mm." in out
+
+
+def test_missing_predictions_and_bad_pairs_end_with_1(rwloss_command, folders):
+    predictions, _ = folders
+    (predictions / "d.npy").rename(predictions / "x.npy")
+    np.save(predictions / "c.npy", np.zeros((3, 3), int))
+    code, out, err = rwloss_command("evaluate", *folders, "-j0", "--num-classes", 2)
+    assert code == 1
+    assert "2 of 4 cases" in out.splitlines()[0]
+    assert "1 of 4 cases failed:\nc  the prediction has the shape (3, 3)" in err
+    assert "1 case without a prediction: d" in err
+    assert "1 case predicted, without labels: x" in err
+
+
+def test_extra_predictions_are_named_and_no_failure(rwloss_command, folders):
+    predictions, truth = folders
+    (truth / "d.npy").unlink()
+    code, _, err = rwloss_command("evaluate", predictions, truth, "-j0")
+    assert code == 0
+    assert "1 case predicted, without labels: d" in err
+
+
+def test_json_is_one_object_and_nothing_else(rwloss_command, folders, tmp_path):
+    code, out, _ = rwloss_command(
+        "evaluate", *folders, "-j0", "--json", "-o", tmp_path / "scores.json"
+    )
+    assert code == 0
+    content = json.loads(out)
+    assert content["summary"][0]["missed"] == content["summary"][0]["false_alarms"] == 1
+    assert json.loads((tmp_path / "scores.json").read_text()) == content
+
+
+def test_csv(rwloss_command, folders, tmp_path):
+    _, out, _ = rwloss_command("evaluate", *folders, "-j0", "-o", tmp_path / "scores.csv")
+    assert f"wrote {tmp_path / 'scores.csv'}" in out
+    with (tmp_path / "scores.csv").open(newline="") as file:
+        found = [(row["case"], row["state"]) for row in csv.DictReader(file)]
+    assert found == [("a", "both"), ("b", "missed"), ("c", "false alarm"), ("d", "empty")]
+
+
+def test_nothing_to_measure_in_any_case(rwloss_command, folders):
+    predictions, _ = folders
+    for file in predictions.iterdir():
+        file.write_bytes(b"")
+    code, out, err = rwloss_command("evaluate", *folders, "-j0", "--num-classes", 2)
+    assert (code, out) == (1, "")
+    assert "4 of 4 cases failed" in err
+
+
+@pytest.mark.slow  # a process that loads MONAI
+def test_in_processes(rwloss_command):
+    code, out, err = rwloss_command("evaluate", LABELS, LABELS.parent, "--part", "train", "-j", 1)
+    assert code == 0, err
+    assert "1.000" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["none", "none"], "there is no file or folder 'none'"),
+        ([LABELS, LABELS, "-o", "scores.txt"], "ends with .csv or .json"),
+        ([LABELS, LABELS, "--penalty", "edge"], "--penalty as a number of mm, or diagonal"),
+        ([LABELS, LABELS, "--penalty", "-1"], "expected a penalty of 0 mm or more"),
+        ([LABELS, LABELS, "--spacing", "a"], "expected --spacing"),
+        ([LABELS, LABELS, "--part", "all"], "'train', 'test'"),
+        ([LABELS, data.sample_dir("hippocampus")], "no case is in both"),
+    ],
+)
+def test_wrong_use(rwloss_command, arguments, message):
+    code, out, err = rwloss_command("evaluate", *arguments, "-j0")
+    assert (code, out) == (2, "")
+    assert message in " ".join(err.replace("│", " ").split())

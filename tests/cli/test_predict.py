@@ -1,0 +1,148 @@
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from rwloss import data
+from rwloss.training import settings, train
+from rwloss.training.checkpoint import Task, build, save
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A run of no steps, in 2-D."""
+    folder = tmp_path / "run"
+    chosen = settings.make(
+        data="data", map="rectified", out=str(folder), patch_size=(16, 16), slice_axis=2
+    )
+    task = Task(1, 2, ("background", "lesion"))
+    (folder / "checkpoints").mkdir(parents=True)
+    settings.write(chosen, folder / "run.toml")
+    for step, which in enumerate(("best", "last"), start=1):
+        save(folder / "checkpoints" / f"{which}.pt", build(chosen, task), chosen, task, step)
+    return folder
+
+
+@pytest.fixture
+def images(tmp_path):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for seed, name in enumerate("ab"):
+        values = np.random.default_rng(seed).normal(size=(12, 14))
+        np.save(folder / f"{name}_0000.npy", values)
+    return folder
+
+
+def test_makes_label_maps(rwloss_command, run, images, tmp_path):
+    code, out, err = rwloss_command("predict", run, images, tmp_path / "out", "--device", "cpu")
+    assert code == 0, err
+    assert "2 label maps by the best weights of" in out
+    assert "label maps: 2 of 2 cases" in err
+    assert np.load(tmp_path / "out" / "a.npy").shape == (12, 14)
+    code, out, _ = rwloss_command("predict", run, images, tmp_path / "out", "--device", "cpu")
+    assert code == 0
+    assert "0 label maps" in out
+    assert "2 kept from an earlier start" in out
+
+
+def test_other_weights_need_another_folder_or_overwrite(rwloss_command, run, images, tmp_path):
+    arguments = ("predict", run, images, tmp_path / "out", "--device", "cpu")
+    rwloss_command(*arguments)
+    code, _, err = rwloss_command(*arguments, "--checkpoint", "last")
+    assert code == 2
+    assert "name another folder, or --overwrite them" in err
+    code, out, _ = rwloss_command(*arguments, "--checkpoint", "last", "--overwrite")
+    assert code == 0
+    assert "2 label maps by the last weights" in out
+
+
+def test_a_bad_case_is_named(rwloss_command, run, images, tmp_path):
+    (images / "a_0000.npy").write_bytes(b"")
+    code, out, err = rwloss_command("predict", run, images, tmp_path / "out", "--device", "cpu")
+    assert code == 1
+    assert "1 label map by" in out
+    assert "1 of 2 cases failed:\na  cannot read" in err
+
+
+def test_json(rwloss_command, run, images, tmp_path):
+    _, out, _ = rwloss_command(
+        "predict", run, images, tmp_path / "out", "--device", "cpu", "--json", "--overlap", 0.25
+    )
+    content = json.loads(out)
+    assert content["counts"] == {"made": 2, "kept": 0, "failed": 0}
+    assert content["record"]["overlap"] == 0.25
+    assert content["failures"] == []
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--checkpoint", "first"], "'best', 'last'"),
+        (["--overlap", "1"], "--overlap"),
+        (["--part", "test"], "part 'test' needs a dataset.json"),
+        (["--device", "teapot"], "there is no device 'teapot' here"),
+    ],
+)
+def test_wrong_use(rwloss_command, run, images, tmp_path, options, message):
+    code, out, err = rwloss_command("predict", run, images, tmp_path / "out", *options)
+    assert (code, out) == (2, "")
+    assert message in err
+
+
+def test_what_is_no_run(rwloss_command, images, tmp_path):
+    code, _, err = rwloss_command("predict", tmp_path, images, tmp_path / "out")
+    assert code == 2
+    assert "run.toml" in err
+
+
+def test_predictions_can_be_evaluated(rwloss_command, run, images, tmp_path):
+    """What `predict` writes, `evaluate` reads: here against itself."""
+    rwloss_command("predict", run, images, tmp_path / "out", "--device", "cpu")
+    code, out, err = rwloss_command("evaluate", tmp_path / "out", tmp_path / "out", "--jobs", 0)
+    assert code == 0, err
+    assert "2 cases" in out.splitlines()[0]
+
+
+@pytest.mark.slow  # a training
+@pytest.mark.parametrize("dims", [2, 3])
+def test_a_run_s_own_test_is_predict_and_evaluate(rwloss_command, tmp_path, dims):
+    """test.json, written after training, holds what the two commands say from the files."""
+    pytest.importorskip("lightning_fabric", reason="rwloss train needs Lightning Fabric")
+    source = data.sample_dir("hippocampus")
+    patch = (24, 24, 24)[:dims]  # smaller than the images: windows overlap
+    train(
+        settings.make(
+            data=str(source),
+            map="rectified + dice",
+            out=str(tmp_path / "run"),
+            dims=dims,
+            steps=6,
+            patch_size=patch,
+            batch_size=2,
+            accelerator="cpu",
+        )
+    )
+    rwloss_command("predict", tmp_path / "run", source, tmp_path / "out", "--device", "cpu")
+    code, out, err = rwloss_command("evaluate", tmp_path / "out", source, "--json", "--jobs", 0)
+    assert code == 0, err
+    found, own = json.loads(out), json.loads((tmp_path / "run" / "test.json").read_text())
+    assert found["summary"] == own["summary"]
+    assert found["cases"] == own["cases"]
+    assert found["counts"]["cases"] == 8
+
+
+@pytest.mark.parametrize("command", ["predict", "evaluate"])
+def test_help_is_light(command):
+    script = (
+        f"import sys; sys.argv = ['rwloss', {command!r}, '--help']\n"
+        "from rwloss.cli import main\n"
+        "try:\n    main()\nexcept SystemExit:\n    pass\n"
+        "print('loaded:', [name for name in ('torch', 'monai') if name in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=120
+    )
+    assert "Usage" in done.stdout
+    assert done.stdout.splitlines()[-1] == "loaded: []"

@@ -1,0 +1,112 @@
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from rwloss import RWLossError
+from rwloss.data import sample_dir
+from rwloss.data.images import find_images
+
+
+def touch(folder: Path, *names: str) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        (folder / name).write_bytes(b"x")
+    return folder
+
+
+def found(source: Path, num_channels: int, **options: str) -> dict[str, list[str]]:
+    cases = find_images(source, num_channels, **options)  # type: ignore[arg-type]
+    assert not any(case.problem for case in cases)
+    return {case.name: [image.name for image in case.images] for case in cases}
+
+
+def test_channels_of_a_case(tmp_path: Path) -> None:
+    touch(tmp_path, "b_0001.nii.gz", "b_0000.nii.gz", "a_0000.nii.gz", "a_0001.nii.gz")
+    touch(tmp_path, ".hidden_0000.nii.gz", "notes.txt")
+    assert found(tmp_path, 2) == {
+        "a": ["a_0000.nii.gz", "a_0001.nii.gz"],
+        "b": ["b_0000.nii.gz", "b_0001.nii.gz"],
+    }
+
+
+def test_names_without_a_channel(tmp_path: Path) -> None:
+    assert found(touch(tmp_path, "b.png", "a.nii.gz"), 1) == {"a": ["a.nii.gz"], "b": ["b.png"]}
+
+
+def test_numbers_are_channels_only_from_0000(tmp_path: Path) -> None:
+    touch(tmp_path, "scan_0001.png", "scan_0002.png", "other_0000.png")
+    assert found(tmp_path, 1) == {
+        "other": ["other_0000.png"],
+        "scan_0001": ["scan_0001.png"],
+        "scan_0002": ["scan_0002.png"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("names", "num_channels", "problem"),
+    [
+        (["a_0000.png", "a_0001.png"], 1, "expected 1 images, one a channel, found 2"),
+        (["a_0000.png"], 2, "expected 2 images, one a channel, found 1: a_0000.png"),
+        (["a_0001.png", "a_0002.png"], 2, r"expected the channels 0 to 1, found files of \[1, 2\]"),
+        (["a_0000.png", "a_0000.tif"], 1, r"files of \[0, 0\]"),
+        (["a_0000.png", "a.png"], 1, r"files of \[0, 0\]"),
+    ],
+)
+def test_a_case_of_other_channels_has_a_problem(
+    tmp_path: Path, names: list[str], num_channels: int, problem: str
+) -> None:
+    touch(tmp_path, *names)
+    [case] = find_images(tmp_path, num_channels)
+    assert case.name == "a"
+    assert re.search(problem, case.problem)
+
+
+def test_nnunet_raw_folder(tmp_path: Path) -> None:
+    content = {"labels": {"background": 0, "a": 1}, "file_ending": ".png"}
+    touch(tmp_path / "imagesTr", "a_0000.png", "a_0000.nii.gz")
+    (tmp_path / "dataset.json").write_text(json.dumps(content))
+    assert found(tmp_path, 1) == {"a": ["a_0000.png"]}
+    touch(tmp_path / "imagesTs", "b_0000.png")
+    assert found(tmp_path, 1) == {"b": ["b_0000.png"]}
+    assert found(tmp_path, 1, part="train") == {"a": ["a_0000.png"]}
+
+
+def test_explicit_list_of_files(tmp_path: Path) -> None:
+    touch(tmp_path, "one.png", "mask.png")
+    content = {
+        "labels": {"background": 0, "a": 1},
+        "file_ending": ".png",
+        "dataset": {"case": {"images": ["one.png"], "label": "mask.png"}},
+    }
+    (tmp_path / "dataset.json").write_text(json.dumps(content))
+    assert found(tmp_path, 1) == {"case": ["one.png"]}
+
+
+def test_one_file(tmp_path: Path) -> None:
+    touch(tmp_path, "a_0000.png", "b.png")
+    assert found(tmp_path / "a_0000.png", 1) == {"a": ["a_0000.png"]}
+    assert found(tmp_path / "b.png", 1) == {"b": ["b.png"]}
+
+
+def test_sample() -> None:
+    images = find_images(sample_dir("hippocampus"), 1, part="train")
+    assert len(images) == 24
+    assert images[0].name == "hippocampus_003"
+
+
+@pytest.mark.parametrize(
+    ("source", "options", "message"),
+    [
+        ("none", {}, "there is no file or folder"),
+        ("empty", {}, "no images in"),
+        ("empty", {"part": "test"}, "part 'test' needs a dataset.json"),
+        ("notes.txt", {}, "expected a file that ends with"),
+    ],
+)
+def test_wrong_use(tmp_path: Path, source: str, options: dict[str, str], message: str) -> None:
+    (tmp_path / "empty").mkdir()
+    touch(tmp_path, "notes.txt")
+    with pytest.raises(RWLossError, match=message):
+        find_images(tmp_path / source, 1, **options)  # type: ignore[arg-type]

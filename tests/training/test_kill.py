@@ -1,0 +1,68 @@
+"""`kill -9` at any moment, start again, and nothing is different at the end."""
+
+import os
+import random
+import time
+from pathlib import Path
+
+import pytest
+from training_runs import assert_same, left_by, work
+
+from rwloss.training import result
+from rwloss.training.side_by_side import worker_context
+
+PLAN = {
+    "map": "rectified + dice",
+    "steps": 40,
+    "batch_size": 2,
+    "checkpoint_every": 5,
+    "validate_every": 8,
+    "record_every": 3,
+    "flip": 0.5,
+    "zoom": 0.3,
+    "intensity": 0.5,
+    "accelerator": "cpu",
+}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(squares, tmp_path_factory):
+    """What a run leaves that nobody stops, and how long its steps took."""
+    out = tmp_path_factory.mktemp("undisturbed") / "run"
+    work({"data": str(squares), "out": str(out), **PLAN})
+    return left_by(out), result(out).seconds
+
+
+def killed_often(squares, out, kills, seed, seconds):
+    """Train in processes that are killed at random moments, but for the last.
+
+    seconds: of a whole run, so that kills fall into it. Gives how many fell before its end.
+    """
+    context, chance, killed = worker_context(), random.Random(seed), 0
+    task = {"data": str(squares), "out": str(out), **PLAN}
+    for _ in range(kills):
+        process = context.Process(target=work, args=(task,))
+        process.start()
+        while process.is_alive() and not (Path(out) / "run.toml").exists():
+            time.sleep(0.002)
+        process.join(chance.uniform(0, 0.7 * seconds))
+        killed += process.is_alive()
+        process.kill()
+        process.join()
+    work(task)
+    return killed
+
+
+def test_a_killed_run_ends_as_an_undisturbed_one(squares, undisturbed, tmp_path):
+    wanted, seconds = undisturbed
+    assert killed_often(squares, tmp_path / "run", 3, 0, seconds) > 0
+    assert_same(left_by(tmp_path / "run"), wanted)
+
+
+@pytest.mark.slow
+def test_runs_that_are_killed_again_and_again(squares, undisturbed, tmp_path):
+    wanted, seconds = undisturbed
+    for seed in range(1, 3 if os.environ.get("RWLOSS_REDUCED") else 13):
+        out = tmp_path / f"run{seed}"
+        assert killed_often(squares, out, 4, seed, seconds) > 0
+        assert_same(left_by(out), wanted)

@@ -1,0 +1,261 @@
+import errno
+import json
+import os
+import shutil
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from rwloss import RWLossError, data
+from rwloss.training import prediction, settings
+from rwloss.training.checkpoint import Task, build, save
+from rwloss.training.predict import predict
+from rwloss.training.prediction import RECORD, predict_images
+from rwloss.training.volumes import normalized
+
+SAMPLE = data.sample_dir("hippocampus")
+AFFINE = np.array([[0, -0.8, 0, 10], [0.8, 0, 0.1, -20], [0, -0.1, 2.5, 30], [0, 0, 0, 1]], float)
+
+
+def make_run(folder, *, dims=3, channels=1, seed=0, length=16):
+    """A run of no steps: settings and checkpoints with the first weights."""
+    chosen = settings.make(
+        data="data",
+        map="rectified",
+        out=str(folder),
+        dims=dims,
+        patch_size=(length,) * dims,
+        slice_axis=2 if dims == 2 else None,
+        seed=seed,
+    )
+    task = Task(channels, 3, ("background", "first", "second"))
+    (folder / "checkpoints").mkdir(parents=True)
+    settings.write(chosen, folder / "run.toml")
+    for step, which in enumerate(("best", "last"), start=1):
+        network = build(chosen.model_copy(update={"seed": seed + step}), task)
+        save(folder / "checkpoints" / f"{which}.pt", network, chosen, task, step)
+    return folder
+
+
+@pytest.fixture
+def run(tmp_path):
+    return make_run(tmp_path / "run")
+
+
+def some_image(seed=0, shape=(20, 18, 9)):
+    return np.random.default_rng(seed).integers(0, 2000, shape).astype(np.int16)
+
+
+@pytest.fixture
+def images(tmp_path):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for seed, name in enumerate("abc"):
+        nibabel.Nifti1Image(some_image(seed), AFFINE).to_filename(folder / f"{name}_0000.nii.gz")
+    return folder
+
+
+def states(made):
+    return {outcome.case: outcome.state for outcome in made.outcomes}
+
+
+def expected(run, *channels, which="best"):
+    from rwloss.training.checkpoint import load_network
+
+    trained = load_network(run, which=which)
+    image = np.stack([normalized(np.asarray(each, np.float32)) for each in channels])
+    axis = trained.settings.slice_axis or 0
+    return predict(trained.network, image, trained.settings.patch_size, axis=axis)
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+@pytest.mark.parametrize("which", ["best", "last"])
+def test_label_maps_are_the_network_s_in_the_image_s_place(tmp_path, images, dims, which):
+    run = make_run(tmp_path / "run", dims=dims)
+    made = predict_images(run, images, tmp_path / "out", checkpoint=which, device="cpu")
+    assert states(made) == dict.fromkeys("abc", "made")
+    written = nibabel.load(tmp_path / "out" / "b.nii.gz")
+    found = np.asarray(written.dataobj)
+    assert np.array_equal(found, expected(run, some_image(1), which=which))
+    assert found.dtype == np.uint8
+    assert len(np.unique(found)) > 1
+    assert np.array_equal(written.affine, nibabel.load(images / "b_0000.nii.gz").affine)
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "a.nii.gz",
+        "b.nii.gz",
+        "c.nii.gz",
+        RECORD,
+    }
+    assert (made.record.checkpoint, made.record.class_names[1]) == (which, "first")
+
+
+def test_two_channels_of_pictures(tmp_path):
+    run = make_run(tmp_path / "run", dims=2, channels=2)
+    (tmp_path / "images").mkdir()
+    channels = [some_image(seed, (20, 33)).astype(np.uint16) for seed in range(2)]
+    for number, channel in enumerate(channels):
+        Image.fromarray(channel).save(tmp_path / "images" / f"x_{number:04}.png")
+    predict_images(run, tmp_path / "images", tmp_path / "out", device="cpu")
+    found = data.read_labels(tmp_path / "out" / "x.png").labels
+    assert np.array_equal(found, expected(run, *channels))
+
+
+def test_the_scale_of_an_image_does_not_matter(tmp_path, run):
+    """Normalised as in training: each case by itself."""
+    for name, factor, offset in (("small", 1, 0), ("large", 4, -1000)):
+        (tmp_path / name).mkdir()
+        values = some_image() * np.float32(factor) + np.float32(offset)
+        np.save(tmp_path / name / "x.npy", values)
+        predict_images(run, tmp_path / name, tmp_path / f"out_{name}", device="cpu")
+    small, large = (np.load(tmp_path / f"out_{name}" / "x.npy") for name in ("small", "large"))
+    assert (small == large).mean() > 0.999
+
+
+def test_nnunet_folder(tmp_path):
+    run = make_run(tmp_path / "run", dims=2, length=64)
+    made = predict_images(run, SAMPLE, tmp_path / "out", device="cpu")
+    assert sorted(states(made)) == [case.name for case in data.find(SAMPLE, part="test").cases]
+
+
+def test_a_second_start_keeps_what_is_there(tmp_path, run, images):
+    out = tmp_path / "out"
+    predict_images(run, images, out, device="cpu")
+    before = {path.name: path.stat().st_mtime_ns for path in out.iterdir()}
+    (out / "b.nii.gz").unlink()
+    left, young = (out / f"{prediction.TEMPORARY_PREFIX}{name}.nii.gz" for name in "01")
+    left.write_bytes(b"half, by a start that was killed")
+    os.utime(left, (0, 0))
+    young.write_bytes(b"half, by another start that is at work")
+    made = predict_images(run, images, out, device="cpu")
+    assert states(made) == {"a": "kept", "b": "made", "c": "kept"}
+    assert (made.made, made.kept, made.failed) == (1, 2, ())
+    after = {path.name: path.stat().st_mtime_ns for path in out.iterdir()}
+    assert after.keys() == {*before, young.name}
+    assert [name for name in before if after[name] != before[name]] == ["b.nii.gz"]
+
+
+def test_a_newer_image_is_predicted_again(tmp_path, run, images):
+    predict_images(run, images, tmp_path / "out", device="cpu")
+    later = (tmp_path / "out" / "a.nii.gz").stat().st_mtime + 10
+    os.utime(images / "a_0000.nii.gz", (later, later))
+    assert states(predict_images(run, images, tmp_path / "out", device="cpu"))["a"] == "made"
+
+
+def test_overwrite(tmp_path, run, images):
+    predict_images(run, images, tmp_path / "out", device="cpu")
+    made = predict_images(run, images, tmp_path / "out", device="cpu", overwrite=True)
+    assert states(made) == dict.fromkeys("abc", "made")
+
+
+@pytest.mark.parametrize("options", [{"checkpoint": "last"}, {"overlap": 0.25}])
+def test_other_weights_or_windows_are_refused(tmp_path, run, images, options):
+    """A folder never holds label maps of two origins."""
+    out = tmp_path / "out"
+    predict_images(run, images, out, device="cpu")
+    with pytest.raises(RWLossError, match=r"holds 3 label maps .* made by the best weights of"):
+        predict_images(run, images, out, device="cpu", **options)
+    made = predict_images(run, images, out, device="cpu", overwrite=True, **options)
+    assert made.made == 3
+    record = json.loads((out / RECORD).read_text())
+    assert {name: record[name] for name in options} == options
+
+
+def test_a_run_that_moved_is_still_the_same(tmp_path, run, images):
+    predict_images(run, images, tmp_path / "out", device="cpu")
+    run.rename(tmp_path / "moved")
+    made = predict_images(tmp_path / "moved", images, tmp_path / "out", device="cpu")
+    assert made.kept == 3
+
+
+def test_files_of_others_are_not_overwritten(tmp_path, run, images):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "a.nii.gz").write_bytes(b"precious")
+    with pytest.raises(RWLossError, match="1 label maps of these cases already, of another origin"):
+        predict_images(run, images, tmp_path / "out", device="cpu")
+    assert (tmp_path / "out" / "a.nii.gz").read_bytes() == b"precious"
+
+
+def test_the_folder_of_the_images_is_refused(run, images):
+    before = sorted(images.iterdir())
+    with pytest.raises(RWLossError, match="is the folder of the images"):
+        predict_images(run, images, images, device="cpu", overwrite=True)
+    assert sorted(images.iterdir()) == before
+
+
+def test_one_bad_case_does_not_stop_the_others(tmp_path, run, images):
+    (images / "a_0000.nii.gz").write_bytes(b"cut")
+    np.save(images / "flat.npy", np.zeros((20, 20)))
+    shutil.copy(images / "b_0000.nii.gz", images / "b_0001.nii.gz")
+    told = []
+    made = predict_images(
+        run, images, tmp_path / "out", device="cpu", progress=lambda *one: told.append(one)
+    )
+    assert states(made) == {"a": "failed", "b": "failed", "c": "made", "flat": "failed"}
+    reasons = {outcome.case: outcome.reason for outcome in made.failed}
+    assert "a_0000.nii.gz" in reasons["a"]
+    assert "expected 1 images, one a channel, found 2" in reasons["b"]
+    assert "expected an image of 3 axes, as in training, got (20, 20)" in reasons["flat"]
+    assert [(outcome.case, total) for outcome, total in told] == [
+        (name, 4) for name in ("a", "b", "c", "flat")
+    ]
+    assert not list((tmp_path / "out").glob("a*"))
+
+
+def test_channels_of_different_shapes(tmp_path):
+    run = make_run(tmp_path / "run", channels=2)
+    (tmp_path / "images").mkdir()
+    for number, shape in enumerate([(9, 9, 9), (9, 9, 8)]):
+        np.save(tmp_path / "images" / f"x_{number:04}.npy", some_image(0, shape))
+    [failed] = predict_images(run, tmp_path / "images", tmp_path / "out", device="cpu").failed
+    assert "has shape (9, 9, 8), 'x_0000.npy' (9, 9, 9)" in failed.reason
+
+
+def test_a_case_that_needs_too_much_memory_is_named(tmp_path, run, images, monkeypatch):
+    def full(*args, **options):
+        raise torch.OutOfMemoryError("out of memory\nand a long table")
+
+    monkeypatch.setattr(prediction, "predict", full)
+    made = predict_images(run, images, tmp_path / "out", device="cpu")
+    assert made.failed[0].reason == "OutOfMemoryError: out of memory"
+    assert len(made.failed) == 3
+
+
+def test_a_full_disk_ends_the_run(tmp_path, run, images, monkeypatch):
+    def full(path: Path, *args, **options):
+        if (tmp_path / "out" / "a.nii.gz").exists():
+            raise OSError(errno.ENOSPC, "No space left on device")
+        data.writing.write_labels(path, *args, **options)
+
+    monkeypatch.setattr(prediction, "write_labels", full)
+    with pytest.raises(RWLossError, match=r"No space left on device.*what is done is kept"):
+        predict_images(run, images, tmp_path / "out", device="cpu")
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"a.nii.gz", RECORD}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"run": "none"}, "run.toml"),
+        ({"images": "none"}, "there is no file or folder"),
+        ({"overlap": 1.0}, "expected an overlap"),
+        ({"device": "teapot"}, "there is no device 'teapot' here"),
+    ],
+)
+def test_wrong_use(tmp_path, run, images, options, message):
+    given = {"run": run, "images": images, "out": tmp_path / "out", "device": "cpu"} | {
+        name: tmp_path / value if name in {"run", "images"} else value
+        for name, value in options.items()
+    }
+    with pytest.raises(RWLossError, match=message):
+        predict_images(**given)
+    assert not (tmp_path / "out").exists()
+
+
+def test_out_that_is_a_file(tmp_path, run, images):
+    (tmp_path / "out").write_text("a file")
+    with pytest.raises(RWLossError, match="cannot write to"):
+        predict_images(run, images, tmp_path / "out", device="cpu")

@@ -1,0 +1,165 @@
+"""What is wrong with data or settings is said before the first step; the gaps are filled."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from raw_folders import make_raw
+
+from rwloss import RWLossError, maps
+from rwloss.precompute import precompute
+from rwloss.training import prepare
+
+
+@pytest.fixture
+def spoilt(tmp_path, squares):
+    """A copy of the data set, to spoil."""
+    return shutil.copytree(squares, tmp_path / "spoilt")
+
+
+def relabel(folder, name, change):
+    path = folder / "labelsTr" / f"{name}.npy"
+    np.save(path, change(np.load(path)))
+
+
+def test_settings_without_gaps(squares, boxes, settings_of):
+    found = prepare(settings_of(squares)).settings
+    assert (found.num_classes, found.patch_size, found.slice_axis) == (3, (16, 16), None)
+    flat = prepare(settings_of(boxes)).settings
+    assert (flat.patch_size, flat.slice_axis) == ((16, 16), 2)
+    deep = prepare(settings_of(boxes, dims=3)).settings
+    assert (deep.patch_size, deep.slice_axis) == ((16, 16, 8), None)
+    across = prepare(settings_of(boxes, slice_axis=0)).settings
+    assert (across.patch_size, across.slice_axis) == ((16, 8), 0)
+    # What is filled in is what would be filled in again.
+    for settings in (found, flat, deep):
+        assert prepare(settings).settings == settings
+
+
+def test_parts_and_task(squares, settings_of):
+    found = prepare(settings_of(squares))
+    assert (len(found.train), len(found.validation), len(found.test)) == (5, 1, 2)
+    assert tuple(volume.name for volume in found.train) == found.split.train
+    assert tuple(case.name for case in found.test) == found.split.test
+    assert found.task.in_channels == 1
+    assert found.task.class_names == ("background", "class 1", "class 2")
+
+
+def test_the_test_folder_is_used_unless_told_otherwise(tmp_path, settings_of):
+    data = make_raw(tmp_path / "raw", ["a", "b", "c"], tests=["x", "y"])
+    assert prepare(settings_of(data)).split.test == ("x", "y")
+    assert prepare(settings_of(data, test_part="folder")).split.test == ("x", "y")
+    drawn = prepare(settings_of(data, test_part="split")).split
+    assert len(drawn.test) == 1
+    assert set(drawn.test) <= {"a", "b", "c"}
+
+
+def test_the_largest_default_patch(tmp_path, settings_of):
+    flat = make_raw(tmp_path / "flat", ["a", "b", "c"], (300, 20))
+    assert prepare(settings_of(flat)).settings.patch_size == (256, 24)
+
+
+def test_class_weights_of_the_data_set_become_numbers_of_the_training_cases(squares, settings_of):
+    text = "class_weighted(weights='dataset_inverse')"
+    found = prepare(settings_of(squares, map=text))
+    labels = np.concatenate([volume.labels.ravel() for volume in found.train])
+    counts = np.bincount(labels)
+    assert "dataset" not in found.settings.map
+    numbers = maps.parse(found.settings.map).weights
+    assert numbers == pytest.approx(counts.sum() / 3 / counts, rel=1e-5)
+
+
+def test_what_cannot_be_done_is_noted(squares, boxes, settings_of, tmp_path):
+    notes = []
+    augmentation = prepare(settings_of(boxes, turn=0.5, slice_axis=0), notes.append).augmentation
+    assert augmentation.planes == ()
+    assert "no turns" in notes[0]
+    precompute(squares, tmp_path / "maps", "rectified", jobs=0)
+    stored = settings_of(squares, maps=str(tmp_path / "maps"), zoom=0.5, turn=0.5)
+    found = prepare(stored, notes.append)
+    assert "no zoom" in notes[1]
+    assert found.settings.zoom == found.augmentation.zoom == 0.0
+    assert found.augmentation.planes == ((-2, -1),)
+    assert len(notes) == 2
+
+
+def test_axes_that_flip_and_turn(boxes, settings_of):
+    def augmentation(**changes):
+        return prepare(settings_of(boxes, turn=0.5, **changes)).augmentation
+
+    assert augmentation(dims=3).planes == ((-3, -2),)  # one spacing and one length of the patch
+    assert augmentation(dims=3).flip_axes == (-3, -2, -1)
+    assert augmentation(dims=3, flip_axes=(1,)).flip_axes == (-2,)
+    assert augmentation(flip_axes=(1, 2)).flip_axes == (-1,)  # 2 is what slices lie across
+    assert augmentation(slice_axis=0, flip_axes=(1, 2)).flip_axes == (-2, -1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"map": "rectifed"}, "rectifed"),
+        ({"map": None}, "which map"),
+        ({"patch_size": (12, 16)}, "2 multiples of 8 .* got 12,16"),
+        ({"patch_size": (16,)}, "2 multiples of 8"),
+        ({"dims": 3}, "2 axes: train on them with --dims 2"),
+        ({"num_classes": 2}, "holds the label 2, and there are 2 classes"),
+        ({"num_classes": 4}, r"class 3 \(class 3\) is in no training case"),
+        ({"test_part": "folder"}, "labelsTs"),
+        ({"data": "nowhere"}, "no file or folder 'nowhere'"),
+        ({"maps": "nowhere"}, "nowhere"),
+        ({"spacing": (1.0,)}, "spacing"),
+    ],
+)
+def test_wrong_settings(changes, message, squares, settings_of):
+    with pytest.raises(RWLossError, match=message):
+        prepare(settings_of(**{"data": squares, **changes}))
+
+
+def test_missing_image(spoilt, settings_of):
+    (spoilt / "imagesTr" / "case3_0000.npy").unlink()
+    with pytest.raises(RWLossError, match="case 'case3' has no image"):
+        prepare(settings_of(spoilt))
+
+
+@pytest.mark.parametrize("case", range(8))
+def test_shapes_of_image_and_label_in_every_part(case, spoilt, settings_of):
+    relabel(spoilt, f"case{case}", lambda labels: labels[:-1])
+    with pytest.raises(RWLossError, match=rf"case{case}_0000.*shape \(16, 16\), its labels"):
+        prepare(settings_of(spoilt))
+
+
+def test_channels_that_differ(tmp_path, settings_of):
+    data = make_raw(tmp_path / "raw", ["a", "b", "c", "d"])
+    content = json.loads((data / "dataset.json").read_text())
+    del content["channel_names"]
+    (data / "dataset.json").write_text(json.dumps(content))
+    shutil.copy(data / "imagesTr/b_0000.npy", data / "imagesTr/b_0001.npy")
+    with pytest.raises(RWLossError, match=r"'.' has . channels, '.' has .: a network needs"):
+        prepare(settings_of(data))
+
+
+def test_axes_that_differ(spoilt, settings_of):
+    for path in ("labelsTr/case2.npy", "imagesTr/case2_0000.npy"):
+        np.save(spoilt / path, np.load(spoilt / path)[..., None].repeat(4, axis=2))
+    with pytest.raises(RWLossError, match="train on one kind at a time"):
+        prepare(settings_of(spoilt))
+
+
+def test_class_in_no_training_case(spoilt, settings_of):
+    split = prepare(settings_of(spoilt)).split
+    for name in split.train:
+        relabel(spoilt, name, lambda labels: labels.clip(max=1))
+    with pytest.raises(RWLossError, match=r"class 2 \(class 2\) is in no training case"):
+        prepare(settings_of(spoilt))
+
+
+def test_maps_of_another_expression(squares, settings_of, tmp_path):
+    store = str(tmp_path / "maps")
+    precompute(squares, store, "rectified", jobs=0)
+    assert prepare(settings_of(squares, map=None, maps=store)).settings.map == "rectified"
+    both = prepare(settings_of(squares, map="rectified + dice", maps=store))
+    assert both.settings.map == "rectified + dice"
+    for text in ("boundary + dice", "dice"):
+        with pytest.raises(RWLossError, match="holds the map 'rectified', and the static part of"):
+            prepare(settings_of(squares, map=text, maps=store))

@@ -1,0 +1,89 @@
+"""Settings and their file."""
+
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from rwloss import RWLossError
+from rwloss.training import Settings
+from rwloss.training import settings as settings_file
+
+FULL = {
+    "data": 'C:\\data\\"set"\t\x7f é 𝄞',
+    "map": "blend(generalized_dice, boundary, schedule='rebalance')",
+    "out": "run",
+    "learning_rate": 1e-05,
+    "gradient_clip": 1e22,
+    "patch_size": (64, 32),
+    "flip_axes": (0, 1),
+    "spacing": (0.5, 1.0),
+    "balanced": True,
+    "ignore_label": -1,
+    "fold": 2,
+    "folds": 5,
+}
+
+
+def test_every_setting_comes_back_from_its_file(tmp_path):
+    """Whatever is in the text: quotes, control characters, letters beyond two bytes."""
+    settings = Settings(**FULL)
+    path = tmp_path / "run.toml"
+    settings_file.write(settings, path)
+    assert settings_file.read(path) == settings
+    written = tomllib.loads(path.read_text(encoding="utf-8"))
+    assert written["data"] == FULL["data"]
+    assert "groups_table" not in written
+    assert set(written) == {name for name, value in settings if value is not None}
+
+
+def test_options_come_before_the_file(tmp_path):
+    path = tmp_path / "run.toml"
+    settings_file.write(Settings(**FULL), path)
+    assert settings_file.read(path, steps=7, out="other").steps == 7
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"learning_rte": 1}, "no setting 'learning_rte': did you mean 'learning_rate'"),
+        ({"dims": 4}, "dims: .* got '4'"),
+        ({"steps": 0}, "steps: .* greater than 0, got '0'"),
+        ({"learning_rate": float("nan")}, "learning_rate: .* finite"),
+        ({"flip": 1.5}, "flip: .* less than or equal to 1"),
+        ({"preset": "huge"}, "preset: .*'tiny'"),
+    ],
+)
+def test_wrong_settings_are_named(change, message, tmp_path):
+    with pytest.raises(RWLossError, match=message):
+        settings_file.make(**{**FULL, **change})
+    path = tmp_path / "run.toml"
+    settings_file.write(Settings(**FULL), path)
+    with pytest.raises(RWLossError, match=message):
+        settings_file.read(path, **change)
+
+
+def test_files_that_are_no_settings(tmp_path):
+    path = tmp_path / "run.toml"
+    with pytest.raises(RWLossError, match="cannot read"):
+        settings_file.read(path)
+    path.write_text("steps = = 1")
+    with pytest.raises(RWLossError, match="not valid TOML"):
+        settings_file.read(path)
+    path.write_text("steps = 1")
+    with pytest.raises(RWLossError, match="data is missing"):
+        settings_file.read(path)
+
+
+def test_difference_names_settings_but_not_folder_and_length():
+    first = Settings(**FULL)
+    assert first.difference(first.model_copy(update={"out": "b", "steps": 9})) == []
+    other = first.model_copy(update={"seed": 3, "map": "dice"})
+    assert first.difference(other) == [f"map {FULL['map']!r} (now 'dice')", "seed 0 (now 3)"]
+
+
+@pytest.mark.parametrize(("steps", "epochs"), [(1, 1), (50, 1), (51, 2), (1500, 30)])
+def test_the_last_epoch_may_be_shorter(steps, epochs):
+    settings = Settings(data="in", out=str(Path("run")), steps=steps)
+    assert settings.num_epochs == epochs
+    assert (steps - 1) // settings.steps_per_epoch == epochs - 1

@@ -1,0 +1,137 @@
+"""Splits: complete, disjoint, by group, and the same for every run of a study."""
+
+import itertools
+
+import pytest
+
+from rwloss import RWLossError
+from rwloss.training import Settings, Split, split
+from rwloss.training.splits import groups_of
+
+NAMES = [f"lung{patient:03d}_{patch}" for patient in range(10) for patch in range(1 + patient % 3)]
+PATTERN = r"(lung\d+)_.*"
+
+
+def settings(**changes):
+    return Settings(data="in", out="out", **changes)
+
+
+def patients(cases):
+    return {name.split("_")[0] for name in cases}
+
+
+@pytest.mark.parametrize("split_seed", range(5))
+@pytest.mark.parametrize("fractions", [(0.2, 0.2), (0.5, 0.01), (0.0, 0.3), (0.3, 0.0)])
+def test_every_case_is_in_one_part_and_no_patient_in_two(split_seed, fractions):
+    test_fraction, validation_fraction = fractions
+    chosen = settings(
+        group_pattern=PATTERN,
+        split_seed=split_seed,
+        test_fraction=test_fraction,
+        validation_fraction=validation_fraction,
+    )
+    found = split(NAMES, chosen)
+    parts = [found.train, found.validation, found.test]
+    assert sorted(itertools.chain(*parts)) == sorted(NAMES)
+    for one, other in itertools.combinations(parts, 2):
+        assert not patients(one) & patients(other)
+    num_test = max(1, round(10 * test_fraction)) if test_fraction else 0
+    assert len(patients(found.test)) == num_test
+    assert bool(found.validation) == bool(validation_fraction)
+    assert all(list(part) == sorted(part) for part in parts)
+
+
+def test_depends_on_names_and_split_seed_alone():
+    chosen = settings(group_pattern=PATTERN)
+    found = split(NAMES, chosen)
+    assert split(NAMES[::-1], settings(group_pattern=PATTERN, seed=7, map="dice")) == found
+    assert split(NAMES, settings(group_pattern=PATTERN, split_seed=1)).test != found.test
+
+
+@pytest.mark.parametrize("folds", [2, 3, 8])
+def test_each_case_validates_in_one_fold_and_the_test_part_stays(folds):
+    found = [
+        split(NAMES, settings(group_pattern=PATTERN, folds=folds, fold=fold))
+        for fold in range(folds)
+    ]
+    assert len({each.test for each in found}) == 1
+    validated = list(itertools.chain(*(each.validation for each in found)))
+    assert sorted([*validated, *found[0].test]) == sorted(NAMES)
+    sizes = [len(patients(each.validation)) for each in found]
+    assert max(sizes) - min(sizes) <= 1
+    for each in found:
+        assert not patients(each.train) & patients(each.validation)
+
+
+def test_a_test_folder_is_the_test_part():
+    found = split(NAMES[3:], settings(group_pattern=PATTERN), test_names=NAMES[:3])
+    assert found.test == tuple(NAMES[:3])
+    assert sorted((*found.train, *found.validation)) == sorted(NAMES[3:])
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "message"),
+    [
+        (["a_1", "b_1"], ["a_1"], "case 'a_1' is in labelsTr and in labelsTs"),
+        (["a_1", "b_1"], ["a_2"], "group 'a' has cases in labelsTr and in labelsTs"),
+    ],
+)
+def test_the_test_folder_shares_nobody(train, test, message):
+    with pytest.raises(RWLossError, match=message):
+        split(train, settings(group_pattern="([ab])_.*"), test_names=test)
+
+
+def test_a_table_groups_as_a_pattern_does(tmp_path):
+    table = tmp_path / "groups.csv"
+    rows = [f"{name},{name.split('_')[0]}" for name in NAMES]
+    by_pattern = groups_of(NAMES, settings(group_pattern=PATTERN))
+    for head in ([], ["case,group"]):
+        table.write_text("\n".join([*head, *rows, ""]))
+        assert groups_of(NAMES, settings(groups_table=str(table))) == by_pattern
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a,1\nb,1\na,2\n", "case 'a' is in two groups, '1' and '2'"),
+        ("a,1\nb,1\nc,2\n", "no case 'c' in the data set"),
+        ("a,1\n", "no group for case 'b'"),
+        ("a;1\nb;1\n", "expected lines of case,group, got 'a;1'"),
+    ],
+)
+def test_wrong_tables(text, message, tmp_path):
+    table = tmp_path / "groups.csv"
+    table.write_text(text)
+    with pytest.raises(RWLossError, match=message):
+        split(["a", "b"], settings(groups_table=str(table)))
+
+
+@pytest.mark.parametrize(
+    ("names", "changes", "message"),
+    [
+        (["a"], {}, "1 cases in 1 groups leave none for training"),
+        (["a_1", "a_2"], {"group_pattern": "(a)_.*"}, "2 cases in 1 groups leave none"),
+        (["a", "b"], {"group_pattern": "(a)"}, r"does not match the case 'b'"),
+        (["a", "b"], {"group_pattern": "a|b"}, "with one group in brackets"),
+        (["a", "b"], {"group_pattern": "("}, "is no regular expression"),
+        (["a", "b"], {"group_pattern": "(.)", "groups_table": "t"}, "got both"),
+        (["a", "b", "c"], {"folds": 3, "fold": 0}, "3 folds need as many groups, and there are 2"),
+        (["a", "b", "c"], {"folds": 2}, "--fold of 0 to 1 for 2 folds, got None"),
+        (["a", "b", "c"], {"folds": 2, "fold": 2}, "--fold of 0 to 1 for 2 folds, got 2"),
+        (["a", "b", "c"], {"fold": 1}, "Give --folds too"),
+        (["a", "b"], {"groups_table": "nowhere.csv"}, "cannot read --groups-table"),
+    ],
+)
+def test_wrong_grouping(names, changes, message):
+    with pytest.raises(RWLossError, match=message):
+        split(names, settings(**changes))
+
+
+def test_is_written_and_read(tmp_path):
+    found = split(NAMES, settings(group_pattern=PATTERN))
+    found.write(tmp_path / "splits.json")
+    assert Split.read(tmp_path / "splits.json") == found
+    assert "split seed 0" in found.made_by
+    (tmp_path / "splits.json").write_text("{}")
+    with pytest.raises(RWLossError, match="cannot read the split"):
+        Split.read(tmp_path / "splits.json")
