@@ -1,4 +1,4 @@
-"""`python -m benchmarks distance|loss|precompute|step`: ratios, and JSON in benchmarks/results/."""
+"""`python -m benchmarks COMMAND`: ratios, and JSON in benchmarks/results/."""
 
 from __future__ import annotations
 
@@ -40,6 +40,14 @@ def precompute() -> None:
 def step() -> None:
     """One training step, split into its parts."""
     from benchmarks.step import main
+
+    main()
+
+
+@app.command()
+def monai() -> None:
+    """MONAI's boundary loss against ours, as MONAI's users call them."""
+    from benchmarks.monai import main
 
     main()
 

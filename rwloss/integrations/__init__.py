@@ -1,0 +1,1 @@
+"""rwloss inside other frameworks: each is imported only by its own module here."""

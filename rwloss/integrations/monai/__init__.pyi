@@ -1,0 +1,5 @@
+from .loss import RWLoss as RWLoss
+from .transforms import LoadRWMapd as LoadRWMapd
+from .transforms import RWMapd as RWMapd
+
+__all__ = ["LoadRWMapd", "RWLoss", "RWMapd"]

@@ -1,0 +1,264 @@
+"""RegionWiseLoss with the arguments, shapes and reductions of MONAI's losses."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn.modules.loss import _Loss
+
+from rwloss.errors import RWLossError
+from rwloss.integrations.monai.packed import Packed, refuse_if_warped, unpack
+from rwloss.integrations.monai.spacing import spacing_of
+from rwloss.losses import RegionWiseLoss, as_labels
+from rwloss.losses.activation import Activation
+from rwloss.losses.target import as_masks, check_logits, check_tensor
+from rwloss.maps.cross_entropy import CrossEntropy
+from rwloss.maps.expression import Expression
+from rwloss.maps.focal import Focal
+from rwloss.regions import IGNORED, Regions, SpacingMM, checked_labels
+from rwloss.rwmap import RWMap
+
+
+class RWLoss(_Loss):
+    """A region-wise loss for MONAI: its argument names, target conventions and reductions.
+
+    expression: an expression or its text, as for `rwloss.RegionWiseLoss`.
+    include_background: False drops channel 0, after the softmax.
+    to_onehot_y: True where the target is a label map (b 1 *s) or (b *s); else it has a channel for
+    each of the input's.
+    sigmoid, softmax: what to do with the input first; neither where it is probabilities already.
+    With `sigmoid` each channel is a mask of its own, and masks may overlap.
+    reduction: "mean" over batch, classes and voxels; "sum" adds the means of images and classes;
+    "none" gives them, (b k), for static terms.
+    ignore_index: a label whose voxels belong to no class: they end a region, cost nothing and do
+    not count in the mean ("none" divides by all voxels). In one-hot targets its channel, or where
+    it is no channel, voxels that are 0 in all; in masks a third value, or the channel.
+    batch: means of the classes over the batch, for "sum" and "none".
+    spacing_mm: voxel spacing for maps made on the fly; by default that of the target's affine where
+    it is a MetaTensor, else 1.
+
+    `loss(input, target)` makes the map from the target. Or the target is what `RWMapd` or
+    `LoadRWMapd` made, labels and map in one (with to_onehot_y=True, or sigmoid=True for masks): for
+    `SupervisedTrainer` and `DeepSupervisionLoss`, which give a loss two arguments. Or it is the
+    third argument, and must be of the target's labels.
+
+    Equal to MONAI's `BoundaryLoss` in value and gradient, with "boundary" and a spacing of 1.
+
+    >>> loss = RWLoss("rectified + dice", to_onehot_y=True, softmax=True)
+    >>> labels = torch.tensor([[[[0.0, 1.0, 2.0], [0.0, 1.0, 2.0]]]])
+    >>> loss(torch.zeros(1, 3, 2, 3), labels).ndim
+    0
+    """
+
+    def __init__(
+        self,
+        expression: Expression | str,
+        include_background: bool = True,
+        to_onehot_y: bool = False,
+        sigmoid: bool = False,
+        softmax: bool = False,
+        *,
+        reduction: str = "mean",
+        ignore_index: int | None = None,
+        batch: bool = False,
+        spacing_mm: SpacingMM | None = None,
+        low_memory: bool = False,
+    ) -> None:
+        """Raises RWLossError for settings that exclude each other; the class documents them."""
+        reduction = str(getattr(reduction, "value", reduction))  # MONAI's LossReduction too
+        super().__init__(reduction=reduction)
+        if sigmoid and softmax:
+            raise RWLossError("sigmoid=True and softmax=True: choose one of them")
+        activation: Activation = "sigmoid" if sigmoid else "softmax" if softmax else "none"
+        self.region_wise = RegionWiseLoss(
+            expression,
+            activation=activation,
+            # MONAI's masks have no complements that could count.
+            include_background=include_background and not sigmoid,
+            reduction="mean" if reduction == "sum" else reduction,  # type: ignore[arg-type]
+            ignore_index=None if ignore_index is None else IGNORED,
+            spacing_mm=spacing_mm,
+            low_memory=low_memory,
+        )
+        if sigmoid:
+            _check_masks_alone(self.region_wise.expression)
+        self.include_background = include_background
+        self.to_onehot_y = to_onehot_y
+        self.sigmoid = sigmoid
+        self.softmax = softmax
+        self.ignore_index = ignore_index
+        self.batch = batch
+
+    def set_epoch(self, epoch: int, total: int | None = None) -> None:
+        """Tell schedules the epoch, 0 for the first, and how many there will be."""
+        self.region_wise.set_epoch(epoch, total)
+
+    def forward(
+        self,
+        input: Tensor | Sequence[Tensor],
+        target: Tensor,
+        rwmap: RWMap | Tensor | None = None,
+        *,
+        mask: Tensor | None = None,
+        spacing_mm: SpacingMM | None = None,
+    ) -> Tensor:
+        """The loss of one batch. input (b k *s), target (b 1 *s), (b *s) or (b k *s) -> ().
+
+        input may be a list of outputs, high to low resolution; the target is then resampled.
+        rwmap: what `RWMapd` or `LoadRWMapd` made (b m *s), or an RWMap. mask (b 1 *s): 0 where a
+        voxel costs nothing and does not count.
+
+        Raises RWLossError where shapes or labels do not fit, and for a map that was resampled.
+        """
+        one = isinstance(input, Tensor)
+        outputs = [_plain(input)] if isinstance(input, Tensor) else [_plain(x) for x in input]
+        if not outputs:
+            raise RWLossError("no output to train: the list is empty")
+        logits = outputs[0]
+        check_logits(logits)
+        check_tensor("target", target, logits)
+        if spacing_mm is None and self.region_wise.spacing_mm is None:
+            spacing_mm = spacing_of(target, logits.ndim - 2)
+        labels, packed = self._taken_apart(logits, _plain(target))
+        if isinstance(rwmap, Tensor):
+            packed = self._unpacked(logits, _plain(rwmap))
+            if packed is None:
+                raise RWLossError(
+                    f"map {tuple(rwmap.shape)} has not the channels that RWMapd gives: give the "
+                    "loss its result, or an RWMap"
+                )
+        masks_left = slice(1, None) if self._drops_first_mask(logits) else slice(None)
+        if self.sigmoid:
+            outputs, labels = [output[:, masks_left] for output in outputs], labels[:, masks_left]
+        if packed is not None:
+            packed = packed.without_first_mask() if masks_left.start else packed
+            k = 2 if self.sigmoid else logits.shape[1]
+            rwmap = packed.rwmap(self._known(packed.labels, k), k)
+        value = self.region_wise(
+            outputs[0] if one else outputs,
+            labels,
+            rwmap,
+            mask=None if mask is None else _plain(mask),
+            spacing_mm=spacing_mm,
+        )
+        return self._reduced(value, outputs[0])
+
+    def _taken_apart(self, logits: Tensor, target: Tensor) -> tuple[Tensor, Packed | None]:
+        """Labels (b 1 *s), or masks (b k *s), -1 where ignored; and the map that came with them."""
+        k = logits.shape[1]
+        packed = self._unpacked(logits, target) if self.to_onehot_y or self.sigmoid else None
+        if packed is not None:
+            return self._known(packed.labels, k), packed
+        if not self.to_onehot_y or k == 1:
+            if target.shape[1:2] != (k,) or target.ndim != logits.ndim:
+                raise RWLossError(
+                    f"target {tuple(target.shape)} does not fit input {tuple(logits.shape)}: with "
+                    "to_onehot_y=False it needs a channel for each of the input's; pass "
+                    "to_onehot_y=True for a label map"
+                )
+            given = self._masks(target) if self.sigmoid else self._from_one_hot(logits, target)
+            return given, None
+        if target.ndim == logits.ndim and target.shape[1] != 1:
+            raise RWLossError(
+                f"target {tuple(target.shape)} does not fit to_onehot_y=True: expected a label map "
+                "(b 1 *s) or (b *s), or what RWMapd made; pass to_onehot_y=False for one-hot"
+            )
+        if target.ndim == logits.ndim - 1:
+            target = target[:, None]
+        labels = self._without_ignored(target, k)
+        return self._one_hot(labels, k) if self.sigmoid else labels, None
+
+    def _unpacked(self, logits: Tensor, packed: Tensor) -> Packed | None:
+        if packed.ndim != logits.ndim:
+            return None
+        k = logits.shape[1]
+        found = unpack(packed, k, k if self.sigmoid else 0)
+        if found is not None and not torch.compiler.is_compiling():
+            refuse_if_warped(packed)
+        return found
+
+    def _known(self, labels: Tensor, num_classes: int) -> Tensor:
+        """Labels (b 1 *s) or masks (b k *s) of a packed map, -1 where they are ignored."""
+        return self._masks(labels) if self.sigmoid else self._without_ignored(labels, num_classes)
+
+    def _without_ignored(self, labels: Tensor, num_classes: int) -> Tensor:
+        """The same labels with -1 where they are ignored."""
+        if self.ignore_index is None:
+            return labels
+        found: Tensor = checked_labels(labels, num_classes, self.ignore_index)
+        return found
+
+    def _from_one_hot(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Labels (b 1 *s) of one-hot targets, in which voxels without a class may be ignored."""
+        index, k = self.ignore_index, logits.shape[1]
+        if index is None or 0 <= index < k:
+            return self._without_ignored(as_labels(logits, target)[:, None], k)
+        empty = (target == 0).all(dim=1, keepdim=True)
+        whole = torch.cat([target[:, :1] + empty.to(target.dtype), target[:, 1:]], dim=1)
+        return as_labels(logits, whole)[:, None].where(~empty, IGNORED)
+
+    def _masks(self, target: Tensor) -> Tensor:
+        """Masks (b k *s) with -1 where they are ignored."""
+        index = self.ignore_index
+        if index is None:
+            return target
+        if 0 <= index < target.shape[1] and target.shape[1] > 1:
+            whole = as_masks(target, target).to(torch.int8)
+            return whole.where(target[:, index : index + 1] == 0, IGNORED)
+        return self._without_ignored(target, 2)
+
+    def _one_hot(self, labels: Tensor, num_classes: int) -> Tensor:
+        """Masks (b k *s) of labels (b 1 *s), -1 where those are."""
+        if self.ignore_index is None:
+            labels = checked_labels(labels, num_classes)
+        classes = torch.arange(num_classes, device=labels.device)
+        masks = (labels == classes.reshape(-1, *[1] * (labels.ndim - 2))).to(torch.int8)
+        return masks if self.ignore_index is None else masks.where(labels != IGNORED, IGNORED)
+
+    def _drops_first_mask(self, logits: Tensor) -> bool:
+        return self.sigmoid and not self.include_background and logits.shape[1] > 1
+
+    def _reduced(self, value: Tensor, logits: Tensor) -> Tensor:
+        """A mean, or costs (b k *s), in MONAI's reduction. -> () or (b k) or (k)."""
+        if self.reduction == "none":
+            means = value.flatten(2).mean(dim=2)
+            return means.mean(dim=0) if self.batch else means
+        if self.reduction == "mean":
+            return value
+        classes = logits.shape[1] - (0 if self.include_background or self.sigmoid else 1)
+        return value * (classes * (1 if self.batch else logits.shape[0]))
+
+
+def _plain(tensor: Tensor) -> Tensor:
+    """Without metadata, which would be carried through every operation."""
+    return tensor.as_subclass(Tensor) if type(tensor) is not Tensor else tensor
+
+
+def _check_masks_alone(expression: Expression) -> None:
+    """Raise RWLossError for terms that say something of a mask's outside through its complement.
+
+    A mask that stands alone costs p·z: z must be below 0 somewhere inside, above 0 outside.
+    """
+    way_out = (
+        "MONAI's losses with sigmoid=True do not count what is outside of a mask; use "
+        'rwloss.RegionWiseLoss(expression, activation="sigmoid"), which does'
+    )
+    leaves = expression.leaves()
+    for leaf in leaves:
+        if leaf.link is not None or isinstance(leaf.term, (CrossEntropy, Focal)):
+            raise RWLossError(f"{expression}: {leaf.term} would cost nothing there: {way_out}")
+    if any(not leaf.term.is_static for leaf in leaves):
+        return
+    labels = torch.zeros(1, 9, 9, dtype=torch.uint8)
+    labels[:, 2:7, 2:7] = 1
+    inside = labels[0] == 1
+    regions = Regions(labels, num_classes=2)
+    groups = expression.static_groups()
+    total = torch.stack([group.expression(regions).dense()[0, 1] for group in groups]).sum(dim=0)
+    if not (bool((total[inside] < 0).any()) and bool((total[~inside] > 0).any())):
+        raise RWLossError(
+            f"{expression} pushes a mask in one direction only: {way_out}; or add a term such as "
+            "dice"
+        )

@@ -1,0 +1,317 @@
+"""RWLoss: MONAI's conventions, and equality with MONAI's own losses."""
+
+import pickle
+import types
+
+import pytest
+import torch
+from loss_batches import assert_same, given, given_masks, one_hot, value_and_gradient
+
+from rwloss import Regions, RegionWiseLoss, RWLossError, RWMap, maps
+from rwloss.integrations.monai import RWLoss
+
+SHAPES = [(17, 14), (9, 8, 7)]
+
+
+@pytest.fixture
+def monai_losses():
+    return pytest.importorskip("monai.losses", reason="the peer is not installed")
+
+
+def settings(**given):
+    return pytest.param(given, id="-".join(f"{k}={v}" for k, v in given.items()) or "defaults")
+
+
+# --- Against MONAI
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize(
+    "flags",
+    [
+        settings(softmax=True),
+        settings(sigmoid=True),
+        settings(softmax=True, include_background=False),
+        settings(sigmoid=True, include_background=False),
+        settings(softmax=True, reduction="sum"),
+        settings(softmax=True, reduction="sum", batch=True, include_background=False),
+        settings(sigmoid=True, reduction="sum", include_background=False),
+        settings(softmax=True, batch=True),
+    ],
+)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_equals_boundary_loss(monai_losses, shape, flags, dtype):
+    logits, labels = given(shape, dtype=dtype)
+    relative = 1e-6 if dtype == torch.float32 else 1e-12
+    for target, more in [
+        (labels[:, None].float(), {"to_onehot_y": True}),
+        (one_hot(labels, 4).float(), {}),
+    ]:
+        theirs = monai_losses.BoundaryLoss(**flags, **more)
+        assert_same(
+            value_and_gradient(RWLoss("boundary", **flags, **more), logits, target),
+            value_and_gradient(theirs, logits, target),
+            relative,
+        )
+
+
+@pytest.mark.parametrize("batched", [False, True])
+@pytest.mark.parametrize("include_background", [False, True])
+def test_equals_boundary_loss_unreduced(monai_losses, batched, include_background):
+    logits, labels = given((9, 8, 7))
+    flags = {"softmax": True, "to_onehot_y": True, "reduction": "none", "batch": batched}
+    flags["include_background"] = include_background
+    found = RWLoss("boundary", **flags)(logits, labels[:, None])
+    wanted = monai_losses.BoundaryLoss(**flags)(logits, labels[:, None])
+    classes = 3 + include_background
+    assert found.shape == ((classes,) if batched else (3, classes))
+    torch.testing.assert_close(found, wanted)
+
+
+@pytest.mark.parametrize("k_present", [1, 2, 3])
+def test_equals_boundary_loss_where_classes_are_absent_or_fill_the_image(monai_losses, k_present):
+    logits, labels = given((12, 10))
+    labels = labels.clamp_max(k_present - 1)[:, None].float()
+    flags = {"softmax": True, "to_onehot_y": True}
+    assert_same(
+        value_and_gradient(RWLoss("boundary", **flags), logits, labels),
+        value_and_gradient(monai_losses.BoundaryLoss(**flags), logits, labels),
+        1e-12,
+    )
+
+
+def test_equals_boundary_loss_of_probabilities_and_labels_without_channel(monai_losses):
+    logits, labels = given((12, 10))
+    probs = logits.softmax(dim=1)
+    target = labels.long()
+    assert_same(
+        value_and_gradient(RWLoss("boundary", to_onehot_y=True), probs, target),
+        value_and_gradient(monai_losses.BoundaryLoss(to_onehot_y=True), probs, target),
+        1e-12,
+    )
+
+
+@pytest.mark.parametrize("masks", [1, 3])
+def test_equals_boundary_loss_of_overlapping_masks(monai_losses, masks):
+    logits, target = given_masks((12, 10), masks)
+    assert_same(
+        value_and_gradient(RWLoss("boundary", sigmoid=True), logits, target),
+        value_and_gradient(monai_losses.BoundaryLoss(sigmoid=True), logits, target.float()),
+        1e-12,
+    )
+
+
+@pytest.mark.parametrize("weights", [None, [1.0, 0.3, 0.1]])
+def test_in_deep_supervision(monai_losses, weights):
+    logits, labels = given((16, 12), dtype=torch.float32)
+    heads = [logits, logits[:, :, ::2, ::2], logits[:, :, ::4, ::4]]
+    flags = {"softmax": True, "to_onehot_y": True}
+
+    def deep(loss):
+        return monai_losses.DeepSupervisionLoss(loss, weights=weights)
+
+    target = labels[:, None].float()
+    assert_same(
+        value_and_gradient(deep(RWLoss("boundary", **flags)), heads, target),
+        value_and_gradient(deep(monai_losses.BoundaryLoss(**flags)), heads, target),
+    )
+
+
+def test_in_masked_loss(monai_losses):
+    logits, labels = given((16, 12))
+    mask = torch.zeros(3, 1, 16, 12)
+    mask[:, :, 2:12, 3:10] = 1
+    flags = {"softmax": True, "to_onehot_y": True}
+    found, wanted = (
+        value_and_gradient(
+            monai_losses.MaskedLoss(loss(**flags)), logits, labels[:, None].float(), mask
+        )
+        for loss in (lambda **f: RWLoss("boundary", **f), monai_losses.BoundaryLoss)
+    )
+    assert_same(found, wanted, 1e-12)
+
+
+def test_list_of_outputs_is_deep_supervision_of_our_own():
+    logits, labels = given((16, 12))
+    heads = [logits, logits[:, :, ::2, ::2]]
+    assert_same(
+        value_and_gradient(
+            RWLoss("boundary", to_onehot_y=True, softmax=True), heads, labels[:, None]
+        ),
+        value_and_gradient(RegionWiseLoss("boundary"), heads, labels),
+    )
+
+
+# --- Against the plain loss: what MONAI's BoundaryLoss has no word for
+
+
+def test_sum_of_an_expression_with_dice_is_its_mean_times_images_and_classes():
+    logits, labels = given((16, 12))
+    flags = {"softmax": True, "to_onehot_y": True, "include_background": False}
+    mean, total, classes = (
+        RWLoss("rectified + dice", **flags, **more)(logits, labels[:, None])
+        for more in ({}, {"reduction": "sum"}, {"reduction": "sum", "batch": True})
+    )
+    torch.testing.assert_close(total, mean * 9)
+    torch.testing.assert_close(classes, mean * 3)
+
+
+@pytest.mark.parametrize("ignored", [255, -1, 0, 2])
+@pytest.mark.parametrize("to_onehot_y", [True, False])
+def test_ignored_voxels(ignored, to_onehot_y):
+    logits, labels = given((16, 12))
+    target = labels.long()
+    target[:, 4:9, 5:] = ignored
+    loss = RWLoss("boundary + dice", softmax=True, to_onehot_y=to_onehot_y, ignore_index=ignored)
+    plain = RegionWiseLoss("boundary + dice", ignore_index=ignored)
+    given_target = target[:, None] if to_onehot_y else one_hot(target, 4)
+    assert_same(
+        value_and_gradient(loss, logits, given_target), value_and_gradient(plain, logits, target)
+    )
+
+
+@pytest.mark.parametrize("ignored", [255, 2])
+@pytest.mark.parametrize("to_onehot_y", [True, False])
+def test_ignored_voxels_of_masks(ignored, to_onehot_y):
+    logits, labels = given((16, 12))
+    target = labels.long()
+    target[:, 4:9, 5:] = ignored
+    masks = one_hot(target, 4).long()
+    hidden = (target == ignored)[:, None]
+    if not to_onehot_y:
+        given_target = masks if ignored == 2 else masks.where(~hidden, ignored)
+    else:
+        given_target = target[:, None]
+    loss = RWLoss("rectified", sigmoid=True, to_onehot_y=to_onehot_y, ignore_index=ignored)
+    plain = RegionWiseLoss(
+        "rectified", activation="sigmoid", include_background=False, ignore_index=9
+    )
+    assert_same(
+        value_and_gradient(loss, logits, given_target),
+        value_and_gradient(plain, logits, masks.where(~hidden, 9)),
+    )
+
+
+def test_a_stray_minus_one_is_no_ignored_voxel():
+    logits, labels = given((16, 12))
+    target = labels.long()[:, None]
+    target[0, 0, 0, 0] = -1
+    loss = RWLoss("rectified", softmax=True, to_onehot_y=True, ignore_index=255)
+    with pytest.raises(RWLossError, match="label -1 found"):
+        loss(logits, target)
+
+
+def test_reduction_as_an_enumeration():
+    """As MONAI's LossReduction, whose members have values."""
+    reduction = types.SimpleNamespace(value="sum")
+    assert RWLoss("rectified", softmax=True, reduction=reduction).reduction == "sum"
+    with pytest.raises(RWLossError, match="unknown reduction"):
+        RWLoss("rectified", softmax=True, reduction="average")
+
+
+def test_mask():
+    logits, labels = given((16, 12))
+    mask = torch.rand(3, 1, 16, 12) < 0.5
+    assert_same(
+        value_and_gradient(
+            RWLoss("rectified", softmax=True, to_onehot_y=True), logits, labels[:, None], mask=mask
+        ),
+        value_and_gradient(RegionWiseLoss("rectified"), logits, labels, mask=mask),
+    )
+
+
+def test_spacing_given_at_the_call_comes_before_that_of_the_loss():
+    logits, labels = given((16, 12))
+    loss = RWLoss("boundary", softmax=True, to_onehot_y=True, spacing_mm=(1.0, 2.5))
+    plain = RegionWiseLoss("boundary")
+    for more, spacing_mm in (({}, (1.0, 2.5)), ({"spacing_mm": (3.0, 0.5)}, (3.0, 0.5))):
+        torch.testing.assert_close(
+            loss(logits, labels[:, None], **more), plain(logits, labels, spacing_mm=spacing_mm)
+        )
+
+
+def test_schedule_and_its_state():
+    logits, labels = given((16, 12))
+    text = "blend(generalized_dice, boundary, schedule='rebalance')"
+    loss = RWLoss(text, softmax=True, to_onehot_y=True)
+    plain = RegionWiseLoss(text)
+    loss.set_epoch(30, 100)
+    plain.set_epoch(30, 100)
+    torch.testing.assert_close(loss(logits, labels[:, None]), plain(logits, labels))
+    again = RWLoss(text, softmax=True, to_onehot_y=True)
+    again.load_state_dict(loss.state_dict())
+    assert again.region_wise.epoch == 30
+    assert pickle.loads(pickle.dumps(loss)).region_wise.epoch == 30
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_under_autocast(dtype):
+    logits, labels = given((16, 12), dtype=dtype)
+    loss = RWLoss("rectified + dice", softmax=True, to_onehot_y=True)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        value, gradient = value_and_gradient(loss, logits, labels[:, None])
+    assert value.dtype == torch.float32
+    assert gradient.dtype == dtype
+    torch.testing.assert_close(value, loss(logits.float(), labels[:, None]))
+
+
+# --- Maps as a third argument
+
+
+def test_rwmap_as_third_argument():
+    logits, labels = given((16, 12))
+    rwmap = maps.get("rectified")(Regions(labels, 4))
+    loss = RWLoss("rectified + dice", softmax=True, to_onehot_y=True)
+    torch.testing.assert_close(loss(logits, labels[:, None], rwmap), loss(logits, labels[:, None]))
+    halved = RWMap.compact(labels, 4, true=0.5 * rwmap.true, other=rwmap.other)
+    assert loss(logits, labels[:, None], halved) != loss(logits, labels[:, None])
+
+
+# --- What it refuses
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["active_contour", "class_weighted", "cross_entropy + dice", "rectified.with_link(0.5)"],
+)
+def test_terms_that_need_the_outside_of_a_mask_are_refused(text):
+    with pytest.raises(RWLossError, match='activation="sigmoid"'):
+        RWLoss(text, sigmoid=True)
+    RWLoss(text, softmax=True)
+
+
+@pytest.mark.parametrize("text", ["boundary", "rectified", "rectified + active_contour", "dice"])
+def test_terms_for_masks_alone(text):
+    assert RWLoss(text, sigmoid=True).sigmoid
+
+
+@pytest.mark.parametrize(
+    ("flags", "shape", "message"),
+    [
+        ({"softmax": True}, (3, 1, 16, 12), "pass to_onehot_y=True for a label map"),
+        ({"softmax": True}, (3, 16, 12), "pass to_onehot_y=True for a label map"),
+        ({"softmax": True, "to_onehot_y": True}, (3, 3, 16, 12), "to_onehot_y=False for one-hot"),
+        ({"softmax": True, "to_onehot_y": True}, (3, 1, 9, 12), "does not fit logits"),
+        ({"to_onehot_y": True}, (3, 1, 16, 12), "expected probabilities of 0 to 1"),
+    ],
+)
+def test_wrong_shapes_and_values(flags, shape, message):
+    logits, _ = given((16, 12))
+    with pytest.raises(RWLossError, match=message):
+        RWLoss("rectified", **flags)(logits, torch.zeros(shape))
+
+
+def test_two_activations_are_refused():
+    with pytest.raises(RWLossError, match="choose one"):
+        RWLoss("rectified", sigmoid=True, softmax=True)
+
+
+def test_soft_targets_are_refused():
+    logits, labels = given((16, 12))
+    with pytest.raises(RWLossError, match="not one-hot"):
+        RWLoss("rectified", softmax=True)(logits, 0.9 * one_hot(labels, 4))
+
+
+def test_no_output():
+    with pytest.raises(RWLossError, match="no output"):
+        RWLoss("rectified", softmax=True, to_onehot_y=True)([], torch.zeros(1, 1, 4, 4))

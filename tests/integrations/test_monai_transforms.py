@@ -1,0 +1,417 @@
+"""RWMapd and LoadRWMapd in MONAI's pipelines: which transforms a map follows, and which not."""
+
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from anatomy import batch
+from loss_batches import value_and_gradient
+
+import rwloss
+from rwloss import Regions, RegionWiseLoss, RWLossError, maps
+from rwloss.data import find, sample_dir
+
+pytest.importorskip("monai", reason="MONAI is not installed")
+
+from monai import transforms as mt
+from monai.data import MetaTensor, list_data_collate
+
+from rwloss.integrations.monai import LoadRWMapd, RWLoss, RWMapd
+from rwloss.integrations.monai.packed import kept_its_grid, unpack
+
+KEYS = ["image", "label", "map", "reference"]
+SPACING_MM = {2: (0.8, 2.5), 3: (1.0, 0.7, 2.5)}
+
+
+def sample(axes=3, text="rectified", num_classes=4):
+    """Image, label and map, and the dense map as a tensor that moves beside them."""
+    shape = (14, 12, 10)[:axes]
+    labels = torch.as_tensor(batch(51, shape, num_classes, 1)).float()
+    spacing_mm = SPACING_MM[axes]
+    label = MetaTensor(labels, affine=torch.diag(torch.tensor([*spacing_mm, 1.0])))
+    made = RWMapd("label", text, num_classes)({"label": label, "image": label + 0.5})
+    dense = maps.parse(text)(Regions(labels, num_classes, spacing_mm)).dense()[0]
+    return {**made, "reference": MetaTensor(dense, affine=label.affine)}
+
+
+def dense_of(packed, num_classes=4):
+    """Values (k *s) of a packed map, without a look at how it moved."""
+    found = unpack(packed.as_tensor()[None], num_classes)
+    return found.rwmap(found.labels.long(), num_classes).dense()[0]
+
+
+def named(transforms):
+    return [pytest.param(make, id=name) for name, make in transforms.items()]
+
+
+EXACT = {
+    "Flipd": lambda: mt.Flipd(KEYS, 0),
+    "RandFlipd": lambda: mt.RandFlipd(KEYS, 1.0, spatial_axis=1),
+    "RandAxisFlipd": lambda: mt.RandAxisFlipd(KEYS, 1.0),
+    "Rotate90d": lambda: mt.Rotate90d(KEYS, 3),
+    "RandRotate90d": lambda: mt.RandRotate90d(KEYS, 1.0),
+    "SpatialCropd": lambda: mt.SpatialCropd(KEYS, roi_start=(2, 3, 1), roi_end=(9, 9, 8)),
+    "CenterSpatialCropd": lambda: mt.CenterSpatialCropd(KEYS, 6),
+    "CenterScaleCropd": lambda: mt.CenterScaleCropd(KEYS, 0.6),
+    "RandSpatialCropd": lambda: mt.RandSpatialCropd(KEYS, 6, random_size=False),
+    "RandScaleCropd": lambda: mt.RandScaleCropd(KEYS, 0.5),
+    "RandSpatialCropSamplesd": lambda: mt.RandSpatialCropSamplesd(KEYS, 6, 2),
+    "RandCropByPosNegLabeld": lambda: mt.RandCropByPosNegLabeld(KEYS, "label", 6, num_samples=2),
+    "RandCropByLabelClassesd": lambda: mt.RandCropByLabelClassesd(
+        KEYS, "label", 6, num_classes=4, num_samples=2
+    ),
+    "CropForegroundd": lambda: mt.CropForegroundd(KEYS, "label", allow_smaller=True),
+    "SpatialPadd of nothing": lambda: mt.SpatialPadd(KEYS, 4),
+    "RandZoomd that does nothing": lambda: mt.RandZoomd(KEYS, prob=0.0),
+    "RandAffined that does nothing": lambda: mt.RandAffined(KEYS, prob=0.0),
+    "EnsureTyped": lambda: mt.EnsureTyped(KEYS),
+    "several": lambda: mt.Compose(
+        [
+            mt.RandCropByPosNegLabeld(KEYS, "label", 8),
+            mt.RandFlipd(KEYS, 1.0, spatial_axis=0),
+            mt.RandRotate90d(KEYS, 1.0),
+            mt.RandSpatialCropd(KEYS, 5, random_size=False),
+        ]
+    ),
+    "several, lazy": lambda: mt.Compose(
+        [
+            mt.RandFlipd(KEYS, 1.0, spatial_axis=0),
+            mt.RandRotate90d(KEYS, 1.0),
+            mt.CenterSpatialCropd(KEYS, 6),
+        ],
+        lazy=True,
+    ),
+}
+
+INEXACT = {
+    "Zoomd": lambda keys: mt.Zoomd(keys, 1.3, mode="nearest"),
+    "Zoomd out": lambda keys: mt.Zoomd(keys, 0.7, mode="nearest", keep_size=False),
+    "RandZoomd": lambda keys: mt.RandZoomd(
+        keys, 1.0, min_zoom=1.2, max_zoom=1.4, mode=("bilinear", "nearest", "bilinear")[: len(keys)]
+    ),
+    "Rotated": lambda keys: mt.Rotated(keys, 0.3, mode="nearest"),
+    "RandAffined": lambda keys: mt.RandAffined(
+        keys, prob=1.0, shear_range=[(0.4, 0.5)] * 2, mode="nearest", padding_mode="border"
+    ),
+    "RandGridDistortiond": lambda keys: mt.RandGridDistortiond(
+        keys, prob=1.0, distort_limit=(0.3, 0.4), mode="nearest"
+    ),
+    "Resized": lambda keys: mt.Resized(keys, 9, "longest", mode="nearest"),
+    "Spacingd": lambda keys: mt.Spacingd(keys, 1.3, mode="nearest"),
+    "SpatialPadd": lambda keys: mt.SpatialPadd(keys, 16),
+    "DivisiblePadd": lambda keys: mt.DivisiblePadd(keys, 8, mode="edge"),
+    "ResizeWithPadOrCropd": lambda keys: mt.ResizeWithPadOrCropd(keys, 13),
+    "BorderPadd": lambda keys: mt.BorderPadd(keys, 1),
+}
+
+
+@pytest.mark.parametrize("axes", [2, 3])
+@pytest.mark.parametrize("make", named(EXACT))
+def test_map_follows_exactly(make, axes):
+    for seed, text in enumerate(("rectified", "boundary")):
+        transform = mt.Compose([make()]).set_random_state(seed)
+        moved = transform(sample(axes, text))
+        for one in moved if isinstance(moved, list) else [moved]:
+            assert torch.equal(one["map"].as_tensor()[1:2], one["label"].as_tensor())
+            assert torch.equal(dense_of(one["map"]), one["reference"].as_tensor())
+            # The same transform again keeps it, and the loss takes it.
+            again = RWMapd("label", text, 4)(one)
+            assert again["map"] is one["map"]
+            logits = torch.randn(1, 4, *one["label"].shape[1:])
+            loss = RWLoss(text, softmax=True, to_onehot_y=True)
+            torch.testing.assert_close(
+                loss(logits, one["map"][None]),
+                RegionWiseLoss(text)(
+                    logits, one["label"].as_tensor()[None], one["reference"].as_tensor()[None]
+                ),
+            )
+
+
+@pytest.mark.parametrize("axes", [2, 3])
+@pytest.mark.parametrize("with_map", [True, False], ids=["map moved too", "map left behind"])
+@pytest.mark.parametrize("make", named(INEXACT))
+def test_other_moves_are_refused_and_repaired(make, with_map, axes):
+    keys = ["image", "label", *["map"] * with_map]
+    warped = mt.Compose([make(keys)]).set_random_state(3)(sample(axes))
+    loss = RWLoss("rectified", softmax=True, to_onehot_y=True)
+    logits = torch.randn(1, 4, *warped["label"].shape[1:])
+    message = "resampled, padded" if with_map else "other labels|other resolution|is of labels"
+    with pytest.raises(RWLossError, match=message):
+        loss(logits, warped["label"][None], warped["map"][None])
+    if with_map:
+        with pytest.raises(RWLossError, match="RWMapd once more"):
+            loss(logits, warped["map"][None])
+    repaired = RWMapd("label", "rectified", 4)(warped)
+    fresh = RWMapd("label", "rectified", 4, map_keys="fresh")(warped)["fresh"]
+    assert torch.equal(repaired["map"].as_tensor(), fresh.as_tensor())
+    torch.testing.assert_close(loss(logits, repaired["map"][None]), loss(logits, fresh[None]))
+
+
+def test_elastic_deformation_by_the_nearest_voxel_leaves_no_trace_and_is_refused():
+    moved = mt.Rand3DElasticd(["map"], (1, 2), (30, 50), prob=1.0, mode="nearest")
+    warped = moved.set_random_state(0)(sample(3))
+    assert not warped["map"].applied_operations  # MONAI itself could not tell
+    assert not kept_its_grid(warped["map"].as_tensor()[None])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        mt.ScaleIntensityd("map"),
+        mt.RandGaussianNoised("map", prob=1.0),
+        mt.GaussianSmoothd("map", 1.0),
+    ],
+    ids=lambda change: type(change).__name__,
+)
+def test_intensity_transforms_on_the_map_are_refused(change):
+    assert not kept_its_grid(change(sample(3))["map"].as_tensor()[None])
+
+
+def test_turned_in_space_spacing_and_all():
+    """A map made anew after a turn is the turned map: the affine carries the spacing along."""
+    for axes in (2, 3):
+        before = sample(axes, "boundary")
+        turned = mt.Rotate90d(["label", "map"], 1)(before)
+        anew = RWMapd("label", "boundary", 4, map_keys="anew")(turned)["anew"]
+        torch.testing.assert_close(dense_of(anew), dense_of(turned["map"]))
+
+
+def test_orientation():
+    before = sample(3)
+    after = mt.Orientationd(KEYS, "PIR", labels=(("L", "R"), ("P", "A"), ("I", "S")))(before)
+    assert after["label"].shape != before["label"].shape
+    assert torch.equal(dense_of(after["map"]), after["reference"].as_tensor())
+    assert kept_its_grid(after["map"].as_tensor()[None])
+
+
+def test_slices_of_a_volume():
+    cut = mt.Compose(
+        [mt.RandSpatialCropd(KEYS, (-1, -1, 1), random_size=False), mt.SqueezeDimd(KEYS, -1)]
+    )
+    two_d = cut.set_random_state(1)(sample(3))
+    assert two_d["map"].shape == (4, 14, 12)
+    assert torch.equal(dense_of(two_d["map"]), two_d["reference"].as_tensor())
+    assert RWMapd("label", "rectified", 4)(two_d)["map"] is two_d["map"]
+
+
+def test_a_crop_is_of_the_map_of_the_whole_image():
+    whole = sample(3, "rectified")
+    cut = mt.CenterSpatialCropd(["label", "map"], 5)(whole)
+    of_crop = RWMapd("label", "rectified", 4, map_keys="of crop")(cut)["of crop"]
+    assert (dense_of(cut["map"]) - dense_of(of_crop)).abs().max() > 0.1
+
+
+# --- What the map is
+
+
+@pytest.mark.parametrize("text", ["rectified", "boundary", "rectified + 0.1 * boundary + dice"])
+def test_the_map_is_that_of_the_label_with_its_spacing(text):
+    for axes in (2, 3):
+        one = sample(axes, "active_contour")
+        made = RWMapd("label", text, 4, map_keys="made")(one)["made"]
+        regions = Regions(one["label"].as_tensor(), 4, SPACING_MM[axes])
+        wanted = maps.parse(text).static_part(regions)
+        torch.testing.assert_close(dense_of(made), wanted.dense()[0])
+
+
+@pytest.mark.parametrize("spacing_mm", [None, (3.0, 0.5)])
+@pytest.mark.parametrize("kind", [torch.as_tensor, np.asarray], ids=["tensor", "array"])
+def test_labels_without_an_affine(kind, spacing_mm):
+    label = batch(51, (14, 12), 4, 1)
+    made = RWMapd("label", "boundary", 4, spacing_mm=spacing_mm)({"label": kind(label)})["map"]
+    found = unpack(torch.as_tensor(made)[None], 4)
+    wanted = maps.get("boundary")(Regions(label, 4, spacing_mm)).dense()[0]
+    np.testing.assert_array_equal(found.values[0].numpy(), wanted)
+
+
+def test_ignored_voxels():
+    label = torch.as_tensor(batch(51, (14, 12), 4, 1)).long()
+    label[:, 3:8, 2:9] = 255
+    made = RWMapd("label", "boundary", 4, ignore_index=255)({"label": label})
+    flags = {"softmax": True, "to_onehot_y": True, "ignore_index": 255}
+    loss = RWLoss("boundary + dice", **flags)
+    logits = torch.randn(1, 4, 14, 12)
+    torch.testing.assert_close(loss(logits, made["map"][None]), loss(logits, label[None]))
+    with pytest.raises(RWLossError, match="label 255 found"):
+        RWMapd("label", "boundary", 4)({"label": label})
+
+
+@pytest.mark.parametrize("include_background", [True, False])
+def test_overlapping_masks(include_background):
+    masks = MetaTensor(
+        torch.as_tensor(np.concatenate([batch(s, (14, 12), 2, 1) for s in (1, 2, 3)])),
+        affine=torch.diag(torch.tensor([2.0, 0.5, 1.0])),
+    )
+    one = RWMapd("label", "boundary", masks=True)({"label": masks})
+    one = mt.Rotate90d(["label", "map"])(one)
+    logits = torch.randn(1, 3, 12, 14)
+    loss = RWLoss("boundary + dice", sigmoid=True, include_background=include_background)
+    label = list_data_collate([{"label": one["label"]}])["label"]
+    torch.testing.assert_close(loss(logits, one["map"][None]), loss(logits, label))
+    torch.testing.assert_close(loss(logits, label, one["map"][None]), loss(logits, label))
+
+
+@pytest.mark.parametrize("ignored", [7, 2])
+def test_ignored_voxels_of_overlapping_masks(ignored):
+    """By a third value of the masks, or by a mask that says which voxels to ignore."""
+    masks = torch.as_tensor(np.concatenate([batch(s, (14, 12), 2, 1) for s in (1, 2, 3)])).long()
+    if ignored > 2:
+        masks[:, 3:7, 2:6] = ignored
+    more = {"ignore_index": ignored} if ignored > 2 else {}
+    made = RWMapd("label", "boundary", masks=True, **more)({"label": masks})["map"]
+    loss = RWLoss("dice + boundary", sigmoid=True, ignore_index=ignored)
+    logits = torch.randn(1, 3, 14, 12, requires_grad=True)
+    hidden = ((masks == ignored).any(dim=0) if ignored > 2 else masks[2] == 1)[None, None]
+    value, gradient = value_and_gradient(loss, logits, made[None])
+    assert torch.equal(gradient != 0, ~hidden.expand_as(gradient))
+    if ignored > 2:
+        torch.testing.assert_close(value, loss(logits.detach(), masks[None]))
+
+
+def test_whole_images_cost_the_same_with_maps_made_before_and_on_the_fly():
+    """The loss takes the spacing of each image from the affines of its batch."""
+    for axes, text in ((2, "boundary + dice"), (3, "rectified + hausdorff_dt")):
+        one = sample(axes, text.split()[0])
+        coarse = MetaTensor(one["label"].as_tensor(), affine=one["label"].affine.diag().diag() * 3)
+        other = RWMapd("label", text, 4)({"label": coarse})
+        batched = list_data_collate([{k: d[k] for k in ("label", "map")} for d in (one, other)])
+        logits = torch.randn(2, 4, *batched["label"].shape[2:])
+        loss = RWLoss(text, softmax=True, to_onehot_y=True)
+        on_the_fly = loss(logits, batched["label"])
+        torch.testing.assert_close(loss(logits, batched["map"]), on_the_fly)
+        torch.testing.assert_close(loss(logits, batched["label"], batched["map"]), on_the_fly)
+        rows = [SPACING_MM[axes], tuple(3 * mm for mm in SPACING_MM[axes])]
+        plain = RegionWiseLoss(text, spacing_mm=rows)
+        torch.testing.assert_close(on_the_fly, plain(logits, batched["label"].as_tensor()))
+
+
+def test_deep_supervision_with_a_map():
+    from monai.losses import DeepSupervisionLoss
+
+    one = sample(2, "boundary")
+    packed = mt.CenterSpatialCropd(["map"], 12)(one)["map"][None]
+    heads = [torch.randn(1, 4, 12, 12), torch.randn(1, 4, 6, 6), torch.randn(1, 4, 3, 3)]
+    loss = RWLoss("boundary", softmax=True, to_onehot_y=True)
+    values = dense_of(packed[0])[None]
+    parts = [values, values[:, :, 1::2, 1::2], values[:, :, 2::4, 2::4]]
+    wanted = sum(
+        weight * (head.softmax(dim=1) * part).mean()
+        for weight, head, part in zip((1.0, 0.5, 0.25), heads, parts, strict=True)
+    )
+    torch.testing.assert_close(DeepSupervisionLoss(loss)(heads, packed), wanted)
+
+
+# --- From a store
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    out = tmp_path_factory.mktemp("store")
+    cases = tmp_path_factory.mktemp("labels")
+    for case in find(sample_dir("hippocampus")).cases[:2]:
+        (cases / case.labels.name).symlink_to(case.labels.resolve())
+    for case in find(sample_dir("lung_patches") / "labelsTr").cases[:1]:
+        (cases / case.labels.name).symlink_to(case.labels.resolve())
+    from rwloss.precompute import precompute
+
+    precompute(cases, out, "boundary", num_classes=3, jobs=0)
+    return rwloss.store.open(out)
+
+
+def hippocampus(*more, **settings):
+    return mt.Compose(
+        [
+            mt.LoadImaged("label", **settings),
+            mt.EnsureChannelFirstd("label", strict_check=False),
+            *more,
+        ]
+    )({"label": str(sample_dir("hippocampus") / "labelsTr" / "hippocampus_003.nii.gz")})
+
+
+def test_stored_maps_are_those_of_the_label(store):
+    one = hippocampus(LoadRWMapd("label", store), RWMapd("label", "boundary", 3, map_keys="made"))
+    # The store rounds to float16.
+    torch.testing.assert_close(one["map"], one["made"], rtol=1e-3, atol=1e-3)
+    assert torch.equal(one["map"][:2], one["made"][:2])
+    assert torch.equal(one["map"].affine, one["label"].affine)
+    kept = RWMapd("label", "boundary", 3)(one)
+    assert kept["map"] is one["map"]
+
+
+def test_stored_map_by_the_name_of_the_case(store):
+    one = hippocampus()
+    plain = {"label": one["label"].as_tensor(), "case": "hippocampus_003"}
+    found = LoadRWMapd("label", str(store.place), case_key="case")(plain)["map"]
+    assert torch.equal(found, hippocampus(LoadRWMapd("label", store))["map"].as_tensor())
+    with pytest.raises(RWLossError, match="does not say which file"):
+        LoadRWMapd("label", store)(plain)
+    with pytest.raises(RWLossError, match="no 'name'"):
+        LoadRWMapd("label", store, case_key="name")(plain)
+
+
+def test_stored_map_of_a_label_that_was_moved_before(store):
+    flipped = hippocampus(mt.Flipd("label", 0))
+    with pytest.raises(RWLossError, match=r"of other labels.*right behind LoadImaged"):
+        LoadRWMapd("label", store)(flipped)
+
+
+def test_pictures_have_their_axes_in_the_order_of_the_array(store):
+    case = next(name for name in store if name.startswith("lung"))
+    label = {"label": str(sample_dir("lung_patches") / "labelsTr" / f"{case}.png")}
+    add = LoadRWMapd("label", store)
+
+    def load(**settings):
+        return mt.Compose([mt.LoadImaged("label", **settings), mt.EnsureChannelFirstd("label")])
+
+    with pytest.raises(RWLossError, match="reverse_indexing=False"):
+        add(load()(label))
+    one = add(load(reader="PILReader", reverse_indexing=False)(label))
+    wanted = torch.as_tensor(store[case].dense())[0]
+    assert torch.equal(dense_of(one["map"], 3), wanted)
+
+
+def test_another_expression_is_refused(store):
+    with pytest.raises(RWLossError, match=r"map of boundary.*makes rectified"):
+        RWMapd("label", "rectified", 3)(hippocampus(LoadRWMapd("label", store)))
+
+
+def test_transforms_can_be_sent_to_workers(store):
+    for transform in (RWMapd("label", "rectified + dice", 3), LoadRWMapd("label", store)):
+        again = pickle.loads(pickle.dumps(transform))
+        found, wanted = (hippocampus(t)["map"] for t in (again, transform))
+        assert torch.equal(found, wanted)
+
+
+# --- Wrong use
+
+
+def test_wrong_use():
+    with pytest.raises(RWLossError, match="no static part"):
+        RWMapd("label", "dice", 3)
+    with pytest.raises(RWLossError, match="num_classes for a label map, or masks=True"):
+        RWMapd("label", "rectified")
+    with pytest.raises(RWLossError, match="num_classes for a label map, or masks=True"):
+        RWMapd("label", "rectified", 3, masks=True)
+    with pytest.raises(RWLossError, match="need a third one"):
+        RWMapd("label", "rectified", masks=True, ignore_index=1)
+    with pytest.raises(RWLossError, match="1 map_keys for 2 keys"):
+        RWMapd(["label", "other"], "rectified", 3)
+    with pytest.raises(RWLossError, match="EnsureChannelFirstd comes first"):
+        RWMapd("label", "rectified", 3)({"label": torch.zeros(6, 6)})
+    with pytest.raises(RWLossError, match="one-hot after"):
+        RWMapd("label", "rectified", 3)({"label": torch.zeros(3, 6, 6)})
+    with pytest.raises(KeyError):
+        RWMapd("label", "rectified", 3)({"image": torch.zeros(1, 6, 6)})
+    nothing = RWMapd("label", "rectified", 3, allow_missing_keys=True)({"image": 1})
+    assert nothing == {"image": 1}
+
+
+def test_two_labels():
+    labels = torch.as_tensor(batch(51, (14, 12), 3, 2))
+    both = RWMapd(["a", "b"], "rectified", 3, map_keys=["map_a", "map_b"])(
+        {"a": labels[:1], "b": labels[1:]}
+    )
+    for name, label in (("a", labels[:1]), ("b", labels[1:])):
+        wanted = RWMapd("label", "rectified", 3)({"label": label})["map"]
+        assert torch.equal(both[f"map_{name}"], wanted)
