@@ -9,6 +9,7 @@ import typer
 
 from rwloss._version import __version__
 from rwloss.cli.check import check
+from rwloss.cli.compare import compare
 from rwloss.cli.demo import demo
 from rwloss.cli.evaluate import evaluate
 from rwloss.cli.maps import maps
@@ -28,7 +29,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (precompute, verify, maps, check, show, predict, evaluate, demo, train):
+for command in (precompute, verify, maps, check, show, predict, evaluate, demo, train, compare):
     app.command()(command)
 
 

@@ -1,0 +1,234 @@
+"""`rwloss compare`: maps by seeds, trained alike, tested, and what the difference proves."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from rwloss.cli.listing import count_of, print_table, printable
+from rwloss.cli.options import AsJson, IgnoreLabel, Jobs, NumClasses, Spacing, parse_spacing
+from rwloss.cli.progress import stoppable
+from rwloss.errors import RWLossError
+
+if TYPE_CHECKING:
+    from rwloss.study.plan import Study
+    from rwloss.study.results import Results
+    from rwloss.study.statistics import Interval
+
+_TRAINING = (
+    "batch_size", "learning_rate", "dims", "validate_every", "accelerator", "num_classes",
+    "spacing", "ignore_label",
+)  # fmt: skip
+
+
+def compare(
+    context: typer.Context,
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="STUDY.toml|DATA",
+            help="A study's file, or an nnU-Net raw folder with images.",
+        ),
+    ],
+    map_texts: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--map",
+            metavar="[NAME=]EXPR",
+            help="A column: an expression, with a name for its folder. Repeat it.",
+            show_default=False,
+        ),
+    ] = None,
+    baselines: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--baseline",
+            metavar="NAME",
+            help="A usual column by its name, such as dice_ce or boundary_gdl_rebalance; a wrong "
+            "name lists them all. Repeat it.",
+            show_default=False,
+        ),
+    ] = None,
+    seeds: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N|N,N,...",
+            help="How many seeds, from 0, or which ones with commas; 3 by default.",
+            show_default=False,
+        ),
+    ] = None,
+    steps: Annotated[
+        int | None,
+        typer.Option(help="Of every run; 1500 by default.", show_default=False),
+    ] = None,
+    reference: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Map that the others are compared with; by default that of Dice + CE.",
+            show_default=False,
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            metavar="STUDY",
+            help="Folder of the study; by default that of STUDY.toml. One that holds this study "
+            "goes on, with what is new.",
+            show_default=False,
+        ),
+    ] = None,
+    batch_size: Annotated[int, typer.Option(help="Patches a step.")] = 8,
+    learning_rate: Annotated[float, typer.Option(help="At the first step.")] = 4e-3,
+    dims: Annotated[int, typer.Option(help="2: slices; 3: volumes.")] = 2,
+    validate_every: Annotated[int, typer.Option(help="Steps between validations.")] = 250,
+    accelerator: Annotated[str, typer.Option(help="auto, cpu or gpu.")] = "auto",
+    num_classes: NumClasses = None,
+    spacing: Spacing = None,
+    ignore_label: IgnoreLabel = None,
+    jobs: Jobs = None,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Let a Dask scheduler spread the runs over its workers: tcp://HOST:PORT, or "
+            "local.",
+            show_default=False,
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train every map with every seed, and say what the differences prove.
+
+    All runs share data, splits and settings; runs of one seed begin with the same weights and meet
+    the same batches. Stopped at any moment, the same command goes on. Maps, seeds and steps may be
+    added later. A run that fails is named, and the others go on. All other settings of `rwloss
+    train` stand under [training] in STUDY.toml; docs/compare.md explains the results.
+    """
+    from rwloss.training import require_training
+
+    require_training()
+    from rwloss.precompute.run import Settings as How
+    from rwloss.study import indicators, plan, results
+    from rwloss.study.execution import RunEnd, carry_out
+
+    given = {
+        "maps": plan.columns(map_texts or (), baselines or ()),
+        "seeds": None if seeds is None else _seeds(seeds),
+        "steps": steps,
+        "reference": reference,
+        "training": _training(context),
+    }
+    folder, study = _study(source, out, given)
+    study = plan.placed(study, folder)
+    todo = list(plan.runs(study, folder))
+    runner = How(jobs=jobs, scheduler=scheduler).runner(len(todo))
+    found = indicators.indicators(study, folder)  # reads all files: what is wrong is said now
+    plan.write(study, folder / "study.toml")
+    ended = 0
+
+    def on_end(end: RunEnd) -> None:
+        nonlocal ended
+        ended += 1
+        how = "done" if end.reason is None else f"failed: {printable(end.reason)}"
+        typer.echo(f"{ended} of {len(todo)}: {end.name}, seed {end.seed}: {how}", err=True)
+
+    with stoppable(lambda: "the same command goes on from there"):
+        carry_out(todo, runner, on_end=on_end)
+    collected = results.collect(study, folder, found)
+    results.write(collected, folder)
+    if as_json:
+        typer.echo(json.dumps(results.as_fields(collected), allow_nan=False))
+    else:
+        _tell(collected, folder)
+    failed = sum(row.status != "done" for row in collected.runs)
+    if failed:
+        typer.echo(f"{failed} of {count_of(len(todo), 'run')} failed", err=True)
+        raise typer.Exit(1)
+
+
+def _study(source: str, out: Path | None, given: dict[str, Any]) -> tuple[Path, Study]:
+    """The folder, and the study of a file with changes, or of options alone."""
+    from rwloss.study import plan
+
+    path = Path(source)
+    if path.suffix.lower() == ".toml":
+        content = plan.read(path).model_dump()
+        for name in ("maps", "training"):
+            content[name] = content[name] | given.pop(name)
+        folder = path.parent if out is None else out
+    else:
+        if out is None:
+            raise RWLossError("where to? Give --out STUDY, the folder of the study")
+        if not given["maps"]:
+            raise RWLossError(
+                "which maps? Give --map or --baseline, such as --map rectified --baseline dice_ce"
+            )
+        content, folder = {"data": source}, out
+    changes = {name: value for name, value in given.items() if value is not None}
+    return folder, plan.make(**{**content, **changes})
+
+
+def _training(context: typer.Context) -> dict[str, Any]:
+    """Shared settings that the user wrote."""
+    given = {}
+    for name in _TRAINING:
+        origin = context.get_parameter_source(name)
+        if origin is not None and origin.name == "COMMANDLINE":
+            given[name] = context.params[name]
+    if "spacing" in given:
+        given["spacing"] = parse_spacing(given["spacing"])
+    return given
+
+
+def _seeds(text: str) -> tuple[int, ...]:
+    """Seeds from how many there are, or from the seeds themselves.
+
+    >>> _seeds("3"), _seeds("3,7"), _seeds("3,")
+    ((0, 1, 2), (3, 7), (3,))
+    """
+    try:
+        listed = tuple(int(part) for part in text.split(",") if part)
+    except ValueError as error:
+        raise RWLossError(
+            f"expected --seeds as a number, or numbers with commas such as 0,1,5, got {text!r}"
+        ) from error
+    return listed if "," in text else tuple(range(*listed))
+
+
+def _tell(collected: Results, folder: Path) -> None:
+    from rwloss.study.wording import sentences
+
+    rows: list[tuple[str, ...]] = [
+        ("map", "runs", "failed", "lost a class", "test Dice", "end Dice", "wrong way", "violating")
+    ]
+    for each in collected.whole.maps:
+        rows.append(
+            (
+                each.map,
+                str(each.done),
+                str(each.failed),
+                str(each.lost),
+                _mean(each.test_dice),
+                _mean(each.end_dice),
+                "-" if each.wrong_way_mass is None else f"{each.wrong_way_mass:.2g}",
+                f"{collected.indicators[each.map].violating:.2g}",
+            )
+        )
+    print_table(rows)
+    for text in sentences(collected):
+        typer.echo(printable(text))
+    typer.echo(f"{folder}: study.toml, results.json, runs.csv, runs/")
+
+
+def _mean(found: Interval | None) -> str:
+    """A mean with its bootstrap interval."""
+    if found is None:
+        return "-"
+    bounds = "" if found.n == 1 else f" ({found.low:.3f}..{found.high:.3f})"
+    return f"{found.mean:.3f}{bounds}"

@@ -1,0 +1,177 @@
+"""What became of one training, from its log: births, deaths, collapse, divergence, wrong pushes."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rwloss.training.run_folder import RunFolder
+
+BORN_ABOVE = 0.1
+"""Validation Dice above which a class has been born."""
+
+DEAD_BELOW = 0.02
+"""Final validation Dice below which a class that was born has died."""
+
+COLLAPSED_BELOW = 0.05
+"""Final validation Dice below which a class is lost, whether it was ever born or not."""
+
+
+@dataclass(frozen=True)
+class Residual:
+    """What still pushes where a class is empty: predicted nowhere in a batch that has it.
+
+    records: of how many records. push_share: mean part of Σ|dL/dlogit| at voxels that truly are of
+    the class. gradient_norm: mean L2 norm of the gradient by all weights, over that of the first
+    record of the run, so that losses of any scale compare; None where that was 0.
+    """
+
+    records: int
+    push_share: float
+    gradient_norm: float | None
+
+
+@dataclass(frozen=True)
+class ClassOutcome:
+    """What became of one foreground class. Dice is of whole validation cases, in 0..1.
+
+    end_dice: of the last validation; best_dice: of the best one for this class; None where no
+    validation case has the class. birth_step: of the first validation above BORN_ABOVE; None for
+    never. died: was born, and ended below DEAD_BELOW. collapsed: ended below COLLAPSED_BELOW.
+    residual: None where the class was never empty in a record. test_dice: mean over test cases,
+    with the weights of the best checkpoint.
+    """
+
+    name: str
+    end_dice: float | None = None
+    best_dice: float | None = None
+    birth_step: int | None = None
+    residual: Residual | None = None
+    test_dice: float | None = None
+
+    @property
+    def died(self) -> bool:
+        """Was born, and ended with next to nothing."""
+        return (
+            self.birth_step is not None and self.end_dice is not None and self.end_dice < DEAD_BELOW
+        )
+
+    @property
+    def collapsed(self) -> bool:
+        """Ended lost."""
+        return self.end_dice is not None and self.end_dice < COLLAPSED_BELOW
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one training, as far as it has come.
+
+    step: of the last line of its log. finished: it was tested. diverged_step: where the loss was
+    not finite. wrong_way_mass: mean over the records of Σ|g| of pushes that raise a wrong class or
+    lower the true one, by Σ|g|; largest_wrong_way_mass: of one record; None without records.
+    """
+
+    step: int
+    finished: bool
+    classes: tuple[ClassOutcome, ...]
+    diverged_step: int | None = None
+    wrong_way_mass: float | None = None
+    largest_wrong_way_mass: float | None = None
+
+    @property
+    def lost(self) -> tuple[str, ...]:
+        """Classes that ended collapsed."""
+        return tuple(each.name for each in self.classes if each.collapsed)
+
+    @property
+    def end_dice(self) -> float | None:
+        """Mean over classes of their final validation Dice."""
+        return _mean(each.end_dice for each in self.classes)
+
+    @property
+    def test_dice(self) -> float | None:
+        """Mean over classes of their test Dice."""
+        return _mean(each.test_dice for each in self.classes)
+
+
+def read(run: str | Path) -> Outcome:
+    """The outcome of a run folder, finished or not. Raises RWLossError for a broken test.json."""
+    folder = RunFolder(Path(run))
+    return outcome_of(list(folder.lines()), folder.read_test() if folder.test.exists() else None)
+
+
+def outcome_of(lines: Sequence[dict[str, Any]], test: dict[str, Any] | None = None) -> Outcome:
+    """The outcome of the lines of a metrics.jsonl and the content of a test.json.
+
+    >>> outcome = outcome_of([
+    ...     {"kind": "validation", "step": 10, "dice": {"lesion": 0.3}},
+    ...     {"kind": "validation", "step": 20, "dice": {"lesion": 0.0}},
+    ... ])
+    >>> [lesion] = outcome.classes
+    >>> lesion.birth_step, lesion.died, outcome.lost
+    (10, True, ('lesion',))
+    """
+    records = [line for line in lines if line["kind"] == "record"]
+    validations = [line for line in lines if line["kind"] == "validation"]
+    diverged = [line["step"] for line in lines if line["kind"] == "diverged"]
+    masses = [line["wrong_way_mass"] for line in records]
+    summary = [] if test is None else test["summary"]
+    tested = {each["name"]: each["dice"]["mean"] for each in summary}
+    names = list(validations[0]["dice"]) if validations else list(tested)
+    return Outcome(
+        step=max((line["step"] for line in lines), default=0),
+        finished=test is not None,
+        classes=tuple(
+            _class_outcome(name, label, validations, records, tested.get(name))
+            for label, name in enumerate(names, 1)
+        ),
+        diverged_step=diverged[-1] if diverged else None,
+        wrong_way_mass=_mean(masses),
+        largest_wrong_way_mass=max(masses, default=None),
+    )
+
+
+def _class_outcome(
+    name: str,
+    label: int,
+    validations: Sequence[dict[str, Any]],
+    records: Sequence[dict[str, Any]],
+    test_dice: float | None,
+) -> ClassOutcome:
+    known = [(line["step"], line["dice"][name]) for line in validations]
+    if any(dice is None for _, dice in known):
+        known = []  # no validation case has the class: the rest are false alarms
+    return ClassOutcome(
+        name=name,
+        end_dice=known[-1][1] if known else None,
+        best_dice=max((dice for _, dice in known), default=None),
+        birth_step=next((step for step, dice in known if dice > BORN_ABOVE), None),
+        residual=_residual(label, records),
+        test_dice=test_dice,
+    )
+
+
+def _residual(label: int, records: Sequence[dict[str, Any]]) -> Residual | None:
+    empty = [
+        line
+        for line in records
+        if line["predicted_volume"][label] == 0 and line["true_volume"][label] > 0
+    ]
+    if not empty:
+        return None
+    first = records[0]["gradient_norm"]
+    norm = statistics.fmean(line["gradient_norm"] for line in empty)
+    return Residual(
+        records=len(empty),
+        push_share=statistics.fmean(line["gradient_share"][label] for line in empty),
+        gradient_norm=norm / first if first > 0 else None,
+    )
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    """Mean of what is known."""
+    known = [value for value in values if value is not None]
+    return statistics.fmean(known) if known else None

@@ -1,0 +1,294 @@
+"""The plan of a study: maps by name, seeds, shared settings; and study.toml, which holds it."""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
+
+from rwloss import maps as generators
+from rwloss.errors import RWLossError
+from rwloss.spelling import nearest
+from rwloss.store.atomic import whole_file
+from rwloss.training import settings as run_settings
+from rwloss.training.settings import Seed, Settings
+
+BASELINES = {
+    "cross_entropy": "cross_entropy",
+    "dice_ce": "dice + cross_entropy",
+    "gdl": "generalized_dice",
+    "focal": "focal",
+    **{
+        f"boundary_gdl_{schedule}": f"blend(generalized_dice, boundary, schedule='{schedule}')"
+        for schedule in ("rebalance", "constant", "increase", "steal")
+    },
+    **{
+        f"rectified_q{q}".replace(".", ""): f"rectified.with_link({q})"
+        for q in ("0.1", "0.3", "0.5", "0.7")
+    },
+}
+"""Usual columns by name: region losses, both papers' strategies of a boundary map, links q."""
+
+REFERENCE = BASELINES["dice_ce"]
+"""What tells a training that is too short or too hard from a map that fails."""
+
+_OF_RUNS = ("data", "map", "maps", "out", "seed", "steps")  # not among the shared settings
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,79}")
+
+
+class Study(BaseModel):
+    """Maps by seeds. Names are those of the options of `rwloss compare` and `rwloss train`.
+
+    data: nnU-Net raw folder with images. maps: name of each column -> expression; names become
+    folders. seeds: one run of each map for each. steps: of every run. reference: name of the map
+    that shows whether a training was possible at all; by default that of Dice + CE, if it is there.
+    training: settings of `rwloss train` that all runs share, such as learning_rate.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    data: str
+    maps: dict[str, str] = Field(min_length=1)
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0, 1, 2)
+    steps: PositiveInt = 1500
+    reference: str | None = None
+    training: dict[str, Any] = Field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training of a study."""
+
+    name: str
+    seed: int
+    settings: Settings
+
+    @property
+    def folder(self) -> Path:
+        """Where it lies."""
+        return Path(self.settings.out)
+
+    @property
+    def failure(self) -> Path:
+        """Where the reason lies if it failed: beside its folder, which is the training's own."""
+        return self.folder.with_name(f"{self.folder.name}.failed.txt")
+
+
+def make(**values: Any) -> Study:
+    """A study from options, checked as a whole: expressions, names, seeds, shared settings.
+
+    Raises RWLossError that names what is wrong.
+    """
+    return _checked(values, "study")
+
+
+def read(path: Path) -> Study:
+    """The study of a TOML file. Raises RWLossError, naming the file."""
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RWLossError(f"cannot read {str(path)!r}: {error.strerror}") from error
+    except ValueError as error:
+        raise RWLossError(f"{str(path)!r} is not valid TOML: {error}") from error
+    return _checked(content, repr(str(path)))
+
+
+def write(study: Study, path: Path) -> None:
+    """A study as a TOML file, whole or not at all."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with whole_file(path) as part:
+            part.write_text(as_toml(study), encoding="utf-8")
+    except OSError as error:
+        raise RWLossError(f"cannot write {str(path)!r}: {error.strerror or error}") from error
+
+
+def as_toml(study: Study) -> str:
+    """A study as text that `read` takes.
+
+    >>> print(as_toml(Study(data="DATA", maps={"rw": "rectified"}, seeds=[0, 1])))
+    data = "DATA"
+    seeds = [0, 1]
+    steps = 1500
+    <BLANKLINE>
+    [maps]
+    "rw" = "rectified"
+    <BLANKLINE>
+    """
+    values = study.model_dump(exclude_none=True)
+    tables = {name: values.pop(name) for name in ("maps", "training")}
+    lines = [f"{name} = {_toml(value)}" for name, value in values.items()]
+    for name, table in tables.items():
+        if table:
+            lines += ["", f"[{name}]"]
+            lines += [f"{_toml(key)} = {_toml(value)}" for key, value in table.items()]
+    return "\n".join(lines) + "\n"
+
+
+def joined(before: Study, now: Study) -> Study:
+    """The study of both: maps and seeds may come later, steps may grow.
+
+    Raises RWLossError where anything else differs, for the runs would not compare.
+    """
+    one, other = (_settings(study, REFERENCE, "out", 0) for study in (before, now))
+    different = one.difference(other)
+    different += [
+        f"map {name} {text!r} (now {now.maps[name]!r})"
+        for name, text in before.maps.items()
+        if name in now.maps and _canonical(now.maps[name]) != _canonical(text)
+    ]
+    if different:
+        raise RWLossError(
+            f"the folder holds a study with other settings: {'; '.join(different)}; name another "
+            "folder with --out"
+        )
+    if now.steps < before.steps:
+        raise RWLossError(
+            f"the folder holds a study of {before.steps} steps, asked for are {now.steps}: steps "
+            "may grow, not shrink"
+        )
+    return make(
+        **now.model_dump()
+        | {
+            "maps": before.maps | now.maps,
+            "seeds": sorted({*before.seeds, *now.seeds}),
+            "reference": now.reference or before.reference,
+        }
+    )
+
+
+def placed(study: Study, folder: Path) -> Study:
+    """The study that a folder will hold: with what it holds already, if that fits.
+
+    Raises RWLossError where the folder holds another study or something else. Writes nothing.
+    """
+    path = folder / "study.toml"
+    if path.exists():
+        return joined(read(path), study)
+    if folder.is_dir() and any(folder.iterdir()):
+        raise RWLossError(
+            f"{str(folder)!r} is neither empty nor a study (it has no study.toml): name another "
+            "folder with --out"
+        )
+    return study
+
+
+def runs(study: Study, folder: Path) -> Iterator[Run]:
+    """All runs, a seed of every map before the next seed: a study cut short compares all maps."""
+    for seed in study.seeds:
+        for name, text in study.maps.items():
+            out = folder / "runs" / name / f"seed_{seed}"
+            yield Run(name, seed, _settings(study, text, str(out), seed))
+
+
+def reference_of(study: Study) -> str | None:
+    """The name of the reference: the one given, else the first map that is Dice + CE."""
+    if study.reference is not None:
+        return study.reference
+    wanted = {_canonical(REFERENCE), _canonical("cross_entropy + dice")}
+    return next((name for name, text in study.maps.items() if _canonical(text) in wanted), None)
+
+
+def columns(texts: Sequence[str] = (), baselines: Sequence[str] = ()) -> dict[str, str]:
+    """Maps by name, from NAME=EXPR or EXPR, and from names of BASELINES.
+
+    Raises RWLossError for two maps of one name, and for an unknown baseline.
+
+    >>> columns(["rectified + dice", "mine=rectified.with_link(0.3)"], ["dice_ce"])
+    {'rectified_dice': 'rectified + dice', 'mine': 'rectified.with_link(0.3)', 'dice_ce': 'dice + \
+cross_entropy'}
+    """
+    found: dict[str, str] = {}
+    for given in texts:
+        # The first = of an expression, if any, stands in brackets.
+        named = re.fullmatch(r"\s*([\w.+-]+)\s*=(.*)", given, re.DOTALL)
+        name, text = named.groups() if named else (_name_of(given), given)
+        _add(found, name, text.strip())
+    for name in baselines:
+        if name not in BASELINES:
+            raise RWLossError(
+                f"there is no baseline {name!r}{nearest(name, BASELINES)}; there are "
+                f"{', '.join(BASELINES)}"
+            )
+        _add(found, name, BASELINES[name])
+    return found
+
+
+def _add(found: dict[str, str], name: str, text: str) -> None:
+    if name in found:
+        raise RWLossError(
+            f"two maps are called {name!r}: {found[name]!r} and {text!r}; name one with NAME=EXPR"
+        )
+    found[name] = text
+
+
+def _name_of(text: str) -> str:
+    """A folder's name for an expression.
+
+    >>> _name_of("blend(generalized_dice, boundary, schedule='steal')")
+    'blend_generalized_dice_boundary_schedule_steal'
+    """
+    return re.sub(r"[^A-Za-z0-9]+", "_", text).strip("_")[:80]
+
+
+def _canonical(text: str) -> str:
+    return str(generators.parse(text))
+
+
+def _settings(study: Study, text: str, out: str, seed: int) -> Settings:
+    return run_settings.make(
+        data=study.data, map=text, out=out, seed=seed, steps=study.steps, **study.training
+    )
+
+
+def _checked(values: Mapping[str, Any], where: str) -> Study:
+    try:
+        study = Study(**values)
+    except ValidationError as error:
+        raise _in_words(where, error) from error
+    if wrong := [name for name in _OF_RUNS if name in study.training]:
+        raise RWLossError(
+            f"{where}: training.{wrong[0]} can't be there: it is the study's own, or differs "
+            "between runs"
+        )
+    if len({*study.seeds}) < len(study.seeds):
+        raise RWLossError(f"{where}: expected each seed once, got {list(study.seeds)}")
+    lower = [name.lower() for name in study.maps]
+    for name, text in study.maps.items():
+        if not _NAME.fullmatch(name) or lower.count(name.lower()) > 1:
+            raise RWLossError(
+                f"{where}: {name!r} can't name a map: expected a name of letters, digits and _.+- "
+                "that no other map has, whatever the case, for it becomes a folder"
+            )
+        generators.parse(text)
+    if study.reference is not None and study.reference not in study.maps:
+        raise RWLossError(
+            f"{where}: the reference {study.reference!r} is no map of the study"
+            f"{nearest(study.reference, study.maps)}"
+        )
+    _settings(study, REFERENCE, "out", 0)
+    return study
+
+
+def _in_words(where: str, error: ValidationError) -> RWLossError:
+    problem = error.errors()[0]
+    name = ".".join(map(str, problem["loc"]))
+    if problem["type"] == "extra_forbidden":
+        known = nearest(name, Study.model_fields)
+        if name in Settings.model_fields:
+            known = ": it belongs under [training]"
+        return RWLossError(f"{where}: there is no setting {name!r}{known}")
+    if problem["type"] == "missing":
+        return RWLossError(f"{where}: {name} is missing")
+    return RWLossError(f"{where}: {name}: {problem['msg']}, got {str(problem['input'])[:80]!r}")
+
+
+def _toml(value: Any) -> str:
+    # Text, numbers, true or false, and rows of these: JSON writes them as TOML does, but for DEL.
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -1,0 +1,234 @@
+"""What differences between maps prove: paired by seed, permutation tests, Holm, intervals."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from rwloss.errors import RWLossError
+
+ALPHA = 0.05
+"""Level of all tests; intervals hold with probability 1 - ALPHA."""
+
+_EXACT_UP_TO = 13  # seeds: all 8,192 flips; beyond, as many are drawn
+_RESAMPLES = 9999
+_EXACT_ORDERS_UP_TO = 7  # pairs of a rank correlation: 5,040 orders
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean with its bootstrap interval (percentile, at 1 - ALPHA). low is mean for one value."""
+
+    mean: float
+    low: float
+    high: float
+    n: int
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One map against the reference, paired by seed: `map` less reference.
+
+    seeds: those that both have. difference: mean over seeds; None without a common seed. p: of a
+    two-sided sign-flip test of the mean; corrected_p: by Holm's step-down over all comparisons.
+    least_corrected_p: the smallest that data of so many seeds could give: above ALPHA nothing can
+    be claimed whatever the difference. seeds_needed: fewest with which something could, if every
+    comparison had as many.
+    """
+
+    map: str
+    reference: str
+    seeds: tuple[int, ...]
+    difference: Interval | None
+    p: float
+    corrected_p: float
+    least_corrected_p: float
+    seeds_needed: int
+
+    @property
+    def can_claim(self) -> bool:
+        """Whether data of so many seeds could show anything at all."""
+        return self.least_corrected_p <= ALPHA
+
+    @property
+    def significant(self) -> bool:
+        """Whether the difference is: never where nothing can be claimed."""
+        return self.can_claim and self.corrected_p <= ALPHA
+
+
+@dataclass(frozen=True)
+class Correlation:
+    """Spearman's rank correlation of n pairs, with the p of a permutation test.
+
+    rho and p are None where one side has fewer than two values, or n is below 3.
+    """
+
+    n: int
+    rho: float | None = None
+    p: float | None = None
+
+
+def interval(values: Sequence[float], *, seed: int = 0) -> Interval:
+    """Mean and bootstrap interval of one or more values. Raises RWLossError for none.
+
+    >>> interval([0.5, 0.5, 0.5])
+    Interval(mean=0.5, low=0.5, high=0.5, n=3)
+    """
+    from scipy.stats import bootstrap
+
+    found = np.asarray(values, dtype=np.float64)
+    if not found.size or not np.isfinite(found).all():
+        raise RWLossError(f"expected finite values to average, got {list(values)}")
+    mean = float(found.mean())
+    if np.ptp(found) == 0:
+        return Interval(mean, mean, mean, found.size)
+    bounds = bootstrap(
+        (found,),
+        np.mean,
+        confidence_level=1 - ALPHA,
+        method="percentile",
+        n_resamples=_RESAMPLES,
+        rng=np.random.default_rng(seed),
+    ).confidence_interval
+    return Interval(mean, float(bounds.low), float(bounds.high), found.size)
+
+
+def sign_flip_p(differences: Sequence[float], *, seed: int = 0) -> float:
+    """Two-sided p of the mean of paired differences, if each were as likely of either sign.
+
+    Exact up to 13 differences; beyond from 9,999 random flips. 1 for none.
+
+    >>> [sign_flip_p([1.0] * n) for n in (4, 5, 6)]
+    [0.125, 0.0625, 0.03125]
+    """
+    from scipy.stats import permutation_test
+
+    found = np.asarray(differences, dtype=np.float64)
+    if not np.isfinite(found).all():
+        raise RWLossError(f"expected finite differences, got {list(differences)}")
+    if found.size < 2 or not found.any():
+        return 1.0
+    exact = found.size <= _EXACT_UP_TO
+    result = permutation_test(
+        (found,),
+        np.mean,
+        permutation_type="samples",
+        n_resamples=2**found.size if exact else _RESAMPLES,
+        rng=np.random.default_rng(seed),
+    )
+    return min(1.0, float(result.pvalue))
+
+
+def smallest_p(n: int) -> float:
+    """The smallest p that `sign_flip_p` can give for n differences.
+
+    >>> [smallest_p(n) for n in (1, 4, 5, 6)]
+    [1.0, 0.125, 0.0625, 0.03125]
+    """
+    if n < 1:
+        return 1.0
+    return 2 / (2**n if n <= _EXACT_UP_TO else _RESAMPLES + 1)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's step-down correction, in the order given.
+
+    Source: Holm, Scandinavian Journal of Statistics 6, 1979.
+
+    >>> holm([0.01, 0.04, 0.03])
+    [0.03, 0.06, 0.06]
+    """
+    corrected = [0.0] * len(p_values)
+    largest = 0.0
+    for rank, index in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
+        corrected[index] = largest
+    return corrected
+
+
+def seeds_needed(comparisons: int) -> int:
+    """Fewest seeds with which so many comparisons could be significant after Holm's correction.
+
+    >>> seeds_needed(1), seeds_needed(4)
+    (6, 8)
+    """
+    if comparisons < 1:
+        raise RWLossError(f"expected 1 comparison or more, got {comparisons}")
+    if comparisons * smallest_p(_EXACT_UP_TO) > ALPHA:
+        raise RWLossError(f"{comparisons} comparisons are too many to correct for: name fewer maps")
+    return next(n for n in range(1, _EXACT_UP_TO + 1) if comparisons * smallest_p(n) <= ALPHA)
+
+
+def compare(
+    values: Mapping[str, Mapping[int, float]],
+    reference: str,
+    *,
+    without: Collection[int] = (),
+    seed: int = 0,
+) -> list[Comparison]:
+    """Every map but the reference against it. values: a number for each map and seed.
+
+    without: seeds to leave out, such as those on which the reference itself failed.
+    Raises RWLossError where the reference has no values.
+    """
+    if reference not in values:
+        raise RWLossError(f"the reference {reference!r} is none of {', '.join(map(repr, values))}")
+    others = [name for name in values if name != reference]
+    if not others:
+        return []
+    base = values[reference]
+    seeds = {name: sorted((values[name].keys() & base.keys()) - {*without}) for name in others}
+    differences = {name: [values[name][s] - base[s] for s in seeds[name]] for name in others}
+    p_values = [sign_flip_p(differences[name], seed=seed) for name in others]
+    least = holm([smallest_p(len(seeds[name])) for name in others])
+    needed = seeds_needed(len(others))
+    return [
+        Comparison(
+            map=name,
+            reference=reference,
+            seeds=tuple(seeds[name]),
+            difference=interval(differences[name], seed=seed) if differences[name] else None,
+            p=p,
+            corrected_p=corrected,
+            least_corrected_p=smallest,
+            seeds_needed=needed,
+        )
+        for name, p, corrected, smallest in zip(
+            others, p_values, holm(p_values), least, strict=True
+        )
+    ]
+
+
+def rank_correlation(
+    indicator: Sequence[float], outcome: Sequence[float], *, seed: int = 0
+) -> Correlation:
+    """Spearman's rank correlation; the p is exact up to 7 pairs. Infinity is the largest rank.
+
+    >>> rank_correlation([1, 2, 3, 4], [10, 20, 30, 25]).rho
+    0.8
+    """
+    from scipy.stats import permutation_test, rankdata
+
+    if len(indicator) != len(outcome) or any(map(math.isnan, (*indicator, *outcome))):
+        raise RWLossError("expected as many indicators as outcomes, none of them NaN")
+    n = len(indicator)
+    if n < 3 or len(set(indicator)) < 2 or len(set(outcome)) < 2:
+        return Correlation(n)
+    first, second = (rankdata(side) for side in (indicator, outcome))
+
+    def rho(x: np.ndarray) -> float:
+        return float(np.corrcoef(x, second)[0, 1])
+
+    exact = n <= _EXACT_ORDERS_UP_TO
+    result = permutation_test(
+        (first,),
+        rho,
+        permutation_type="pairings",
+        n_resamples=math.factorial(n) if exact else _RESAMPLES,
+        vectorized=False,
+        rng=np.random.default_rng(seed),
+    )
+    return Correlation(n, round(float(result.statistic), 12), min(1.0, float(result.pvalue)))

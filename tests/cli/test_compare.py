@@ -1,0 +1,82 @@
+"""`rwloss compare`: from options or a file to a table and sentences."""
+
+import json
+
+import pytest
+from raw_folders import make_raw
+
+from rwloss.study import plan
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return make_raw(tmp_path_factory.mktemp("squares"), [f"case{i}" for i in range(8)])
+
+
+SHORT = ("--steps", 2, "--batch-size", 2, "--accelerator", "cpu", "--jobs", 0)
+
+
+def test_options_then_more_seeds_and_the_file(data, tmp_path, rwloss_command):
+    out = tmp_path / "study"
+    options = ("compare", data, "--map", "rw=rectified", "--baseline", "dice_ce", *SHORT)
+    code, printed, told = rwloss_command(*options, "--seeds", 1, "--out", out)
+    assert code == 0, told
+    assert "2 of 2: dice_ce, seed 0: done" in told
+    lines = printed.splitlines()
+    assert lines[0].split()[:3] == ["map", "runs", "failed"]
+    assert lines[1].split()[:3] == ["rw", "1", "0"]
+    assert "2 of 2 runs are done." in printed
+    assert "6 seeds would be needed" in printed
+    assert str(out) in lines[-1]
+    assert json.loads((out / "results.json").read_text())["reference"] == "dice_ce"
+    before = (out / "runs" / "rw" / "seed_0" / "metrics.jsonl").read_bytes()
+
+    # More seeds from the file, whose settings hold.
+    code, printed, told = rwloss_command(
+        "compare", out / "study.toml", "--seeds", "4,", "--map", "dice", "--jobs", 0, "--json"
+    )
+    assert code == 0, told
+    content = json.loads(printed)
+    assert [row["seed"] for row in content["runs"]] == [0, 0, 0, 4, 4, 4]
+    assert plan.read(out / "study.toml").seeds == (0, 4)
+    assert list(plan.read(out / "study.toml").maps) == ["rw", "dice_ce", "dice"]
+    assert (out / "runs" / "rw" / "seed_0" / "metrics.jsonl").read_bytes() == before
+
+
+def test_a_failed_run_is_named_and_the_others_go_on(data, tmp_path, rwloss_command):
+    strange = tmp_path / "study" / "runs" / "rw" / "seed_0"
+    plan.write(
+        plan.make(data=str(data), maps={"rw": "rectified", "dice": "dice"}, seeds=[0], steps=2,
+                  training={"batch_size": 2, "accelerator": "cpu"}),
+        tmp_path / "study" / "study.toml",
+    )  # fmt: skip
+    strange.mkdir(parents=True)
+    (strange / "notes.txt").touch()
+    code, printed, told = rwloss_command("compare", tmp_path / "study/study.toml", "--jobs", 0)
+    assert code == 1
+    assert "rw, seed 0: failed: " in told
+    assert "1 of 2 runs failed" in told
+    assert "1 of 2 runs are done, 1 failed." in printed
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--map", "rectified"), "where to? Give --out"),
+        (("--out", "study"), "which maps?"),
+        (("--map", "rectifed", "--out", "study"), "did you mean 'rectified'"),
+        (("--map", "dice", "--map", "dice", "--out", "study"), "two maps are called 'dice'"),
+        (("--baseline", "dice", "--out", "study"), "dice_ce, gdl, focal"),
+        (("--map", "dice", "--seeds", "a", "--out", "study"), "--seeds as a number"),
+        (("--map", "dice", "--seeds", "0", "--out", "study"), "seeds:"),
+        (("--map", "dice", "--dims", "3", "--out", "study"), "train on them with --dims 2"),
+        (("--map", "dice", "--reference", "rw", "--out", "study"), "reference 'rw' is no map"),
+    ],
+)
+def test_wrong_use(options, message, data, tmp_path, rwloss_command, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, _, told = rwloss_command("compare", data, *options)
+    assert code == 2
+    assert message in told
+    assert "Traceback" not in told
+    assert not (tmp_path / "study").exists()

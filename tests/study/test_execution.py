@@ -1,0 +1,84 @@
+"""Studies that are carried out: failures, resuming, other processes."""
+
+from functools import partial
+
+import pytest
+import torch
+from training_runs import assert_same, left_by
+
+from rwloss.precompute.executors import here, in_processes, on_dask
+from rwloss.study.execution import RunEnd, carry_out
+from rwloss.study.plan import runs
+from rwloss.study.results import as_csv, collect
+from rwloss.training import result
+
+
+def test_runs_end_and_are_kept(study_of, tmp_path):
+    threads = torch.get_num_threads()
+    todo = list(runs(study_of({"rw": "rectified", "dice": "dice"}), tmp_path))
+    seen = []
+    ends = carry_out(todo, here, on_end=seen.append)
+    assert seen == ends
+    assert ends == [RunEnd("rw", 0), RunEnd("dice", 0)]
+    assert torch.get_num_threads() == threads
+    before = {run: left_by(run.folder) for run in todo}
+    for run in todo:  # a run that is done is not even looked at closely
+        run.folder.joinpath("splits.json").unlink()
+    again = [*todo, *runs(study_of({"rw": "rectified"}, seeds=[3]), tmp_path)]
+    assert all(end.reason is None for end in carry_out(again, here))
+    for run in todo:
+        assert_same(before[run], left_by(run.folder))
+    assert result(again[-1].folder).settings.seed == 3
+    [longer] = runs(study_of({"rw": "rectified"}, steps=6), tmp_path)
+    assert carry_out([longer], here)[0].reason is None
+    assert len(result(longer.folder).losses) == 6
+
+
+def test_a_failure_is_kept_and_stops_no_other(study_of, tmp_path):
+    bad, good = todo = list(runs(study_of({"bad": "dice", "rw": "rectified"}), tmp_path))
+    strange = bad.folder / "notes.txt"
+    strange.parent.mkdir(parents=True)
+    strange.touch()
+    failed, ended = carry_out(todo, here)
+    assert ended.reason is None
+    assert (good.folder / "test.json").exists()
+    assert not good.failure.exists()
+    assert "neither empty nor a run" in failed.reason
+    assert bad.failure.read_text() == failed.reason + "\n"
+    strange.unlink()
+    assert [end.reason for end in carry_out(todo, here)] == [None, None]
+    assert not bad.failure.exists()
+
+
+def test_a_dead_process_is_a_failure_too(study_of, tmp_path):
+    [run] = runs(study_of({"rw": "rectified"}), tmp_path)
+    [end] = carry_out([run], lambda tasks: (task.died() for task in tasks))
+    assert "the process died over it" in end.reason
+    assert run.failure.exists()
+
+
+def test_divergence_is_a_failure_with_its_step(study_of, tmp_path):
+    plan = study_of({"rw": "rectified"}, steps=200, training={
+        "learning_rate": 1e30, "accelerator": "cpu", "batch_size": 2,
+    })  # fmt: skip
+    [run] = runs(plan, tmp_path)
+    [end] = carry_out([run], here)
+    assert "try a learning rate below" in end.reason
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("where", ["processes", "dask"])
+def test_other_processes_give_the_same_bits_and_the_same_table(where, study_of, tmp_path):
+    runner = partial(in_processes, jobs=1)
+    if where == "dask":
+        pytest.importorskip("distributed", reason="a scheduler needs Dask")
+        runner = partial(on_dask, scheduler="local", jobs=1)
+    plan = study_of({"rw": "rectified", "dice": "dice"})
+    one, other = (list(runs(plan, tmp_path / name)) for name in ("here", "there"))
+    carry_out(one, here)
+    carry_out(other[:1], here)  # a study that goes on elsewhere
+    ends = carry_out(other, runner)
+    assert [end.reason for end in ends] == [None, None]
+    for first, second in zip(one, other, strict=True):
+        assert_same(left_by(first.folder), left_by(second.folder))
+    assert as_csv(collect(plan, tmp_path / "here")) == as_csv(collect(plan, tmp_path / "there"))

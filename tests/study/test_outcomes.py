@@ -1,0 +1,104 @@
+"""Outcomes of runs against logs written by hand."""
+
+import json
+
+import pytest
+
+from rwloss.study.outcomes import outcome_of, read
+
+
+def validation(step, **dice):
+    return {"kind": "validation", "step": step, "dice": dice}
+
+
+def record(step, mass=0.0, *, predicted=(0.9, 0.1), share=(0.5, 0.5), norm=1.0, true=(0.8, 0.2)):
+    return {
+        "kind": "record",
+        "step": step,
+        "losses": [1.0],
+        "wrong_way_mass": mass,
+        "predicted_volume": list(predicted),
+        "true_volume": list(true),
+        "gradient_share": list(share),
+        "gradient_norm": norm,
+    }
+
+
+def lesion(*dice):
+    steps = [validation(10 * number, lesion=value) for number, value in enumerate(dice, 1)]
+    [found] = outcome_of(steps).classes
+    return found
+
+
+@pytest.mark.parametrize(
+    ("dice", "birth", "died", "collapsed"),
+    [
+        ((0.0, 0.0), None, False, True),  # never born: no death
+        ((0.1, 0.11), 20, False, False),  # above 0.1, not at it
+        ((0.5, 0.0), 10, True, True),
+        ((0.5, 0.019), 10, True, True),
+        ((0.5, 0.02), 10, False, True),  # lost, not dead
+        ((0.5, 0.05), 10, False, False),
+        ((0.0, 0.5, 0.0, 0.6), 20, False, False),  # what happened between does not count
+        ((0.09, 0.04), None, False, True),
+    ],
+)
+def test_birth_death_and_collapse(dice, birth, died, collapsed):
+    found = lesion(*dice)
+    assert (found.birth_step, found.died, found.collapsed) == (birth, died, collapsed)
+    assert found.end_dice == dice[-1]
+    assert found.best_dice == max(dice)
+
+
+def test_a_class_that_no_validation_case_has_is_not_lost():
+    found = lesion(0.0, None, 0.0)
+    assert found.end_dice is None
+    assert not found.collapsed
+    assert outcome_of([validation(1, a=0.4, b=None)]).end_dice == 0.4
+
+
+def test_lost_classes_and_means():
+    outcome = outcome_of([validation(9, a=0.6, b=0.01, c=0.2)])
+    assert outcome.lost == ("b",)
+    assert outcome.end_dice == pytest.approx(0.27)
+    assert outcome.test_dice is None
+    assert not outcome.finished
+
+
+def test_residual_of_records_where_the_class_is_empty():
+    lines = [
+        record(1, norm=4.0),
+        record(2, predicted=(1.0, 0.0), share=(0.9, 0.1), norm=2.0),
+        record(3, predicted=(1.0, 0.0), share=(0.7, 0.3), norm=1.0),
+        record(4, predicted=(1.0, 0.0), true=(1.0, 0.0), share=(1.0, 0.0)),  # rightly empty
+        validation(4, lesion=0.0),
+    ]
+    [found] = outcome_of(lines).classes
+    assert found.residual.records == 2
+    assert found.residual.push_share == pytest.approx(0.2)
+    assert found.residual.gradient_norm == pytest.approx(1.5 / 4)
+    lines[0]["gradient_norm"] = 0.0
+    assert outcome_of(lines).classes[0].residual.gradient_norm is None
+    assert outcome_of(lines[:1] + lines[-1:]).classes[0].residual is None
+
+
+def test_wrong_way_mass_and_divergence():
+    outcome = outcome_of(
+        [record(1, 0.01), record(50, 0.03), {"kind": "diverged", "step": 61, "reason": "nan"}]
+    )
+    assert outcome.wrong_way_mass == pytest.approx(0.02)
+    assert outcome.largest_wrong_way_mass == 0.03
+    assert outcome.diverged_step == 61
+    assert outcome.step == 61
+    assert outcome.classes == ()
+
+
+def test_an_empty_folder_and_a_finished_one(tmp_path):
+    assert read(tmp_path) == outcome_of([])
+    (tmp_path / "metrics.jsonl").write_text(json.dumps(validation(3, a=0.5, b=0.5)) + "\n")
+    means = [{"name": "a", "dice": {"mean": 0.7}}, {"name": "b", "dice": {"mean": 0.3}}]
+    (tmp_path / "test.json").write_text(json.dumps({"summary": means}))
+    outcome = read(tmp_path)
+    assert outcome.finished
+    assert [each.test_dice for each in outcome.classes] == [0.7, 0.3]
+    assert outcome.test_dice == pytest.approx(0.5)

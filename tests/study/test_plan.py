@@ -1,0 +1,139 @@
+"""The plan of a study: files, names, what may change later."""
+
+import pytest
+
+from rwloss import RWLossError, maps
+from rwloss.study import plan
+from rwloss.study.plan import BASELINES, columns, joined, make, reference_of, runs
+
+
+def study(**changes):
+    given = {
+        "data": "DATA",
+        "maps": {"rw": "rectified", "both": "rectified + dice"},
+        "seeds": [0, 1],
+        "steps": 20,
+        "training": {"learning_rate": 0.004, "patch_size": [16, 16]},
+    }
+    return make(**{**given, **changes})
+
+
+def test_a_file_holds_all_of_it(tmp_path):
+    path = tmp_path / "deep" / "study.toml"
+    one = study(maps={"a.b": "boundary(convention='valverde')", "c+": "dice"}, reference="a.b")
+    plan.write(one, path)
+    assert plan.read(path) == one
+    assert '"a.b" = ' in path.read_text()
+
+
+@pytest.mark.parametrize("text", BASELINES.values(), ids=BASELINES)
+def test_baselines_are_expressions(text):
+    assert maps.parse(text)
+
+
+def test_runs_are_maps_by_seeds_with_one_set_of_settings(tmp_path):
+    found = list(runs(study(), tmp_path))
+    assert [(run.name, run.seed) for run in found] == [
+        ("rw", 0), ("both", 0), ("rw", 1), ("both", 1),
+    ]  # fmt: skip
+    assert found[3].folder == tmp_path / "runs" / "both" / "seed_1"
+    assert found[3].failure == tmp_path / "runs" / "both" / "seed_1.failed.txt"
+    settings = found[3].settings
+    assert (settings.map, settings.seed, settings.steps) == ("rectified + dice", 1, 20)
+    assert settings.learning_rate == 0.004
+    assert settings.patch_size == (16, 16)
+    others = found[0].settings.model_copy(update={"map": settings.map, "seed": 1})
+    assert others.difference(settings) == []
+
+
+@pytest.mark.parametrize(
+    ("maps_", "given", "expected"),
+    [
+        ({"a": "cross_entropy + dice"}, None, "a"),
+        ({"a": "rectified", "b": "dice+cross_entropy"}, None, "b"),
+        ({"a": "rectified", "b": "dice+cross_entropy"}, "a", "a"),
+        ({"a": "rectified + cross_entropy"}, None, None),
+    ],
+)
+def test_reference(maps_, given, expected):
+    assert reference_of(study(maps=maps_, reference=given)) == expected
+
+
+def test_maps_seeds_and_steps_come_later():
+    later = joined(study(), study(maps={"c": "dice"}, seeds=[5, 1], steps=30))
+    assert list(later.maps) == ["rw", "both", "c"]
+    assert later.seeds == (0, 1, 5)
+    assert later.steps == 30
+    assert joined(study(), study(maps={"both": "rectified+1.0*dice"})).maps["both"]
+    same = {"learning_rate": 4e-3, "patch_size": (16, 16), "batch_size": 8}  # said otherwise
+    assert joined(study(), study(training=same)).training == same
+
+
+def test_folders(tmp_path):
+    folder = tmp_path / "study"
+    assert plan.placed(study(), folder) == study()
+    plan.write(study(), folder / "study.toml")
+    assert plan.placed(study(seeds=[9]), folder).seeds == (0, 1, 9)
+    assert plan.read(folder / "study.toml") == study()
+    with pytest.raises(RWLossError, match="neither empty nor a study"):
+        plan.placed(study(), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"data": "OTHER"}, "data 'DATA'"),
+        ({"training": {}}, r"learning_rate|patch_size"),
+        ({"maps": {"rw": "boundary"}}, "map rw 'rectified'"),
+        ({"steps": 10}, "may grow, not shrink"),
+    ],
+)
+def test_what_may_not_change(changes, message):
+    with pytest.raises(RWLossError, match=message):
+        joined(study(), study(**changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"maps": {}}, "maps"),
+        ({"maps": {"rw": "rectifed"}}, "did you mean 'rectified'"),
+        ({"maps": {"../up": "rectified"}}, "can't name a map"),
+        ({"maps": {"a": "dice", "A": "focal"}}, "whatever the case"),
+        ({"seeds": []}, "seeds"),
+        ({"seeds": [1, 1]}, "each seed once"),
+        ({"seeds": [-1]}, "seeds.0"),
+        ({"reference": "rv"}, "did you mean 'rw'"),
+        ({"training": {"seed": 3}}, "training.seed can't be there"),
+        ({"training": {"learning_rat": 3}}, "did you mean 'learning_rate'"),
+        ({"training": {"learning_rate": -3}}, "learning_rate"),
+        ({"learning_rate": 3}, r"it belongs under \[training\]"),
+        ({"sedes": 3}, "did you mean 'seeds'"),
+    ],
+)
+def test_wrong_plans(changes, message):
+    with pytest.raises(RWLossError, match=message):
+        study(**changes)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [("data = ", "not valid TOML"), ('data = "D"', "maps is missing"), (None, "cannot read")],
+)
+def test_wrong_files(content, message, tmp_path):
+    path = tmp_path / "study.toml"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(RWLossError, match=message):
+        plan.read(path)
+
+
+def test_columns_have_names():
+    assert columns(["boundary(convention='valverde')", " a = dice + focal "]) == {
+        "boundary_convention_valverde": "boundary(convention='valverde')",
+        "a": "dice + focal",
+    }
+    with pytest.raises(RWLossError, match="two maps are called 'dice'"):
+        columns(["dice", "dice"])
+    with pytest.raises(RWLossError, match="did you mean 'dice_ce'"):
+        columns(baselines=["dice_cd"])

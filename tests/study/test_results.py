@@ -1,0 +1,208 @@
+"""Results of run folders written by hand, and the sentences about them."""
+
+import csv
+import io
+import json
+
+import pytest
+
+from rwloss.study import results as study_results
+from rwloss.study.indicators import Indicators
+from rwloss.study.plan import make, runs
+from rwloss.study.results import as_csv, as_fields, collect
+from rwloss.study.wording import sentences
+
+MAPS = {"boundary": "boundary", "rw": "rectified", "dice_ce": "dice + cross_entropy"}
+
+
+def indicator(promises, value, pull):
+    return Indicators(promises, value, value / 4, value / 10, {"a": pull, "b": pull}, "")
+
+
+FOUND = {
+    "boundary": indicator(False, 1.0, 0.002),
+    "rw": indicator(True, 0.0, 0.02),
+    "dice_ce": indicator(False, 0.5, None),
+}
+
+
+def write_run(run, a, b, mass=0.0, end=True):
+    """A run of 20 steps whose classes end with these Dice; at step 10 both have 0.3."""
+    run.folder.mkdir(parents=True)
+    figures = {
+        "gradient_norm": 1.0, "gradient_share": [0.5, 0.3, 0.2], "predicted_volume": [1, 0, 0],
+        "true_volume": [0.5, 0.3, 0.2], "wrong_way_mass": mass, "losses": [],
+    }  # fmt: skip
+    lines = [
+        {"kind": "record", "step": 1, **figures},
+        {"kind": "validation", "step": 10, "dice": {"a": 0.3, "b": 0.3}},
+        {"kind": "validation", "step": 20, "dice": {"a": a, "b": b}},
+    ]
+    (run.folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    if end:
+        means = [{"name": n, "dice": {"mean": d}} for n, d in (("a", a), ("b", b))]
+        (run.folder / "test.json").write_text(json.dumps({"summary": means, "steps": 20}))
+
+
+def write_study(folder, seeds, dice, **changes):
+    """A study; dice(name, seed) -> of a and b, or None for a run that is not begun."""
+    study = make(**{"data": "D", "maps": MAPS, "seeds": seeds, "steps": 20, **changes})
+    for run in runs(study, folder):
+        values = dice(run.name, run.seed)
+        if values is not None:
+            write_run(run, *values, mass=0.02 if run.name == "boundary" else 0.0)
+    return study
+
+
+def usual(name, seed):
+    if name == "boundary":
+        return 0.6 + 0.01 * seed, 0.0
+    if name == "dice_ce" and seed == 1:
+        return 0.5, 0.0
+    return 0.8 + 0.01 * seed, 0.7
+
+
+def test_summaries_by_hand(tmp_path):
+    results = collect(write_study(tmp_path, [0, 1, 2], usual), tmp_path, FOUND)
+    boundary, rw, reference = results.whole.maps
+    assert (boundary.done, boundary.failed, boundary.lost) == (3, 0, 3)
+    assert (rw.lost, reference.lost) == (0, 1)
+    assert rw.test_dice.mean == pytest.approx((0.81 + 0.7) / 2)
+    tally = boundary.classes[1]
+    assert (tally.known, tally.born, tally.died, tally.collapsed) == (3, 3, 3, 3)
+    assert tally.birth_steps == (10, 10, 10)
+    assert boundary.wrong_way_mass == boundary.largest_wrong_way_mass == 0.02
+    assert not any(each.breaks_promise for each in results.whole.maps)
+    assert results.reference == "dice_ce"
+    assert results.reference_failures == (1,)
+    assert [each.done for each in results.without_failures.maps] == [2, 2, 2]
+    first, second = results.whole.comparisons
+    assert (first.map, second.map) == ("boundary", "rw")
+    assert second.difference.mean == pytest.approx((0.0 + (0.755 - 0.25) + 0.0) / 3)
+    without = results.without_failures.comparisons[1]
+    assert without.seeds == (0, 2)
+    assert without.difference.mean == pytest.approx(0)
+
+
+def test_sentences_say_the_numbers(tmp_path):
+    text = "\n".join(sentences(collect(write_study(tmp_path, [0, 1, 2], usual), tmp_path, FOUND)))
+    assert "9 of 9 runs are done." in text
+    assert "The reference dice_ce itself failed or lost a class in 1 of 3 runs (seed 1)" in text
+    assert "boundary lost a class in 3 of 3 runs: b in 3 of 3 (died in 3)." in text
+    assert "rw lost no class in 3 of 3 runs." in text
+    assert "rw lost no class in 2 of 2 runs on the seeds where the reference did not fail." in text
+    assert (
+        "the smallest corrected p that 3 seeds and 2 comparisons can give is 0.5: 7 seeds" in text
+    )
+    assert "2 % with boundary, 0 % with rw" in text.replace("2.0 %", "2 %")
+    assert "significant" not in text
+    assert "ALARM" not in text
+    assert "rank correlation" not in text  # of three maps
+    assert "95 %" not in text  # of three seeds
+
+
+def test_enough_seeds_for_a_claim(tmp_path):
+    """Two comparisons need 7 seeds."""
+
+    def dice(name, seed):
+        return (0.6, 0.5) if name == "boundary" else (0.8, 0.7 + 0.01 * (seed % 3 - 1))
+
+    maps = {name: MAPS[name] for name in ("boundary", "dice_ce", "rw")}
+    results = collect(write_study(tmp_path, range(7), dice, maps=maps), tmp_path)
+    assert results.without_failures is None
+    boundary, rw = results.whole.comparisons
+    assert boundary.significant
+    assert not rw.significant
+    assert rw.can_claim
+    text = "\n".join(sentences(results))
+    assert "7 seeds; a significant difference (corrected p = 0.031, 2 comparisons)" in text
+    assert "7 seeds; no significant difference (corrected p = 1, 2 comparisons)" in text
+    assert "Known before training" not in text
+
+
+def test_runs_that_failed_or_are_to_come(tmp_path):
+    study = write_study(tmp_path, [0, 1], lambda name, seed: usual(name, 0) if seed == 0 else None)
+    later = {run.name: run for run in runs(study, tmp_path) if run.seed == 1}
+    write_run(later["rw"], 0.9, 0.9, end=False)
+    later["dice_ce"].failure.write_text("out of memory\n")
+    results = collect(study, tmp_path)
+    status = {(row.map, row.seed): row.status for row in results.runs}
+    assert status["boundary", 1] == "not begun"
+    assert status["rw", 1] == "unfinished"
+    assert status["dice_ce", 1] == "failed"
+    assert [each.done for each in results.whole.maps] == [1, 1, 1]
+    assert results.reference_failures == (1,)
+    text = "\n".join(sentences(results))
+    assert "3 of 6 runs are done, 1 failed, 1 unfinished and 1 not begun." in text
+    assert "no part in any mean or test: dice_ce (seed 1)" in text
+    rows = list(csv.DictReader(io.StringIO(as_csv(results))))
+    [failed] = [row for row in rows if row["status"] == "failed"]
+    assert failed["reason"] == "out of memory"
+    assert failed["reference_failed"] == "True"
+    # More steps than a run has: it is to go on.
+    longer = study.model_copy(update={"steps": 40})
+    assert {row.status for row in collect(longer, tmp_path).runs} == {
+        "unfinished", "not begun", "failed",
+    }  # fmt: skip
+
+
+def test_a_broken_promise_raises_the_alarm(tmp_path):
+    study = write_study(tmp_path, [0], usual)
+    found = {**FOUND, "boundary": indicator(True, 0.0, 0.02)}
+    results = collect(study, tmp_path, found)
+    assert [each.breaks_promise for each in results.whole.maps] == [True, False, False]
+    assert any(
+        text.startswith("ALARM: boundary calls itself stable") for text in sentences(results)
+    )
+
+
+def test_five_maps_make_a_rank_correlation(tmp_path):
+    maps = {f"map{number}": f"{number + 1} * rectified" for number in range(5)}
+    study = write_study(
+        tmp_path, [0], lambda name, _: (0.5, 0.0 if name > "map2" else 0.4), maps=maps
+    )
+    found = {name: indicator(False, number / 9, 1.0) for number, name in enumerate(maps)}
+    results = collect(study, tmp_path, found)
+    [tie] = [
+        tie for tie in results.ties
+        if (tie.indicator, tie.outcome) == ("violating", "runs that lost a class")
+    ]  # fmt: skip
+    # Ranks 1..5 against 2, 2, 2, 4.5, 4.5.
+    assert tie.correlation.rho == pytest.approx(0.8660254)
+    assert tie.correlation.p == pytest.approx(2 * (2 * 6) / 120)  # 2! 3! of 5! orders
+    text = sentences(results)[-1]
+    assert "violating voxels and runs that lost a class +0.87 (p = 0.2, 5 maps)" in text
+    assert "pull" not in text  # all the same
+
+
+def test_a_reference_that_lost_nothing_is_told_of_once(tmp_path):
+    study = write_study(tmp_path, [0, 2], usual)
+    told = [text for text in sentences(collect(study, tmp_path)) if "lost no class" in text]
+    assert told == [
+        "The reference dice_ce lost no class in 2 of 2 runs.",
+        "rw lost no class in 2 of 2 runs.",
+    ]
+
+
+def test_without_a_reference_nothing_is_compared(tmp_path):
+    results = collect(write_study(tmp_path, [0], usual, maps={"rw": "rectified"}), tmp_path, {})
+    assert results.whole.comparisons == ()
+    assert any("no map is tested against another" in text for text in sentences(results))
+
+
+def test_files(tmp_path):
+    study = write_study(tmp_path, [0, 1, 2], usual)
+    results = collect(study, tmp_path, FOUND)
+    study_results.write(results, tmp_path)
+    content = json.loads((tmp_path / "results.json").read_text())
+    assert content == json.loads(json.dumps(as_fields(results)))
+    assert content["whole"]["comparisons"][0]["can_claim"] is False
+    assert content["runs"][0]["outcome"]["lost"] == ["b"]
+    assert content["study"]["maps"] == MAPS
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "runs.csv").read_text())))
+    assert len(rows) == 9 * 2
+    first = rows[1]
+    assert (first["map"], first["class"], first["died"], first["birth_step"]) == (
+        "boundary", "b", "True", "10",
+    )  # fmt: skip
+    assert float(first["residual_push_share"]) == 0.2
