@@ -13,6 +13,7 @@ from concurrent.futures import CancelledError, Executor, Future, ProcessPoolExec
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager, suppress
 from itertools import islice
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from queue import SimpleQueue
 from typing import Any, Protocol, TypeAlias, TypeVar
@@ -42,6 +43,11 @@ _AHEAD_ON_DASK = 1000
 _PATIENCE = "30s"
 # Processes in a row that die before they can begin, after which none will.
 _HOPELESS = 3
+_UNBORN = (
+    "worker processes die as soon as they start: in a script, call this under "
+    '`if __name__ == "__main__":`; otherwise memory is short, or use jobs=0'
+)
+_IMPORTABLE = "define the map in a file or module that can be imported, or use jobs=0"
 
 
 def here(tasks: Iterable[Work[T]]) -> Iterator[T]:
@@ -79,9 +85,14 @@ def on_dask(tasks: Iterable[Work[T]], scheduler: str, jobs: int) -> Iterator[T]:
     with ExitStack() as opened:
         where: Any = scheduler
         if scheduler == "local":
-            where = opened.enter_context(
-                LocalCluster(n_workers=jobs, threads_per_worker=1, dashboard_address=None)
-            )
+            try:
+                with _no_interrupts():
+                    where = LocalCluster(
+                        n_workers=jobs, threads_per_worker=1, dashboard_address=None
+                    )
+            except RuntimeError as error:
+                raise RWLossError(_UNBORN) from error
+            opened.enter_context(where)
         try:
             client = opened.enter_context(Client(where, timeout=_PATIENCE))
         except (OSError, ValueError) as error:
@@ -174,10 +185,7 @@ def _carried_out(todo: Iterator[Work[T]], jobs: int, lost: list[Work[T]]) -> Ite
             else:
                 stillborn += 1
             if stillborn >= _HOPELESS:
-                raise RWLossError(
-                    "worker processes die as soon as they start: in a script, call this under "
-                    '`if __name__ == "__main__":`; otherwise memory is short, or use jobs=0'
-                )
+                raise RWLossError(_UNBORN)
             returned.extend(unfinished)
             for _ in range(_AHEAD - sum(of == member for of, _ in flying.values())):
                 give(member)
@@ -266,12 +274,9 @@ def _unpacked_and_done(packed: bytes) -> Any:
     return task()
 
 
-_IMPORTABLE = "define the map in a file or module that can be imported, or use jobs=0"
-
-
 def _begin_worker(parent: Connection, member: int) -> None:
     """A worker ends with its parent, however that ends, and leaves Ctrl-C to it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # for systems that don't know `_no_interrupts`
 
     def watch() -> None:
         wait([parent])  # nothing is ever sent: it was closed
@@ -288,6 +293,7 @@ def _no_interrupts() -> Iterator[None]:
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
+    resource_tracker.ensure_running()  # its start would end the block
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield

@@ -5,7 +5,7 @@ import sys
 import time
 
 import pytest
-from chores import Chore, Deadly, Endless, Faulty, Unloadable
+from chores import Chore, Deadly, Faulty, Long, Unloadable
 
 from rwloss.errors import RWLossError
 from rwloss.precompute import executors
@@ -115,14 +115,22 @@ SCRIPT = """
 import sys
 sys.path.insert(0, {tests!r})
 from chores import Chore
-from rwloss.precompute.executors import in_processes
-list(in_processes([Chore(0), Chore(1)], 2))
+from rwloss.precompute.executors import in_processes, on_dask
+list({call})
 """
 
 
-def test_a_script_without_its_guard_is_told_so(tmp_path):
+@pytest.mark.parametrize(
+    "call",
+    [
+        "in_processes([Chore(0), Chore(1)], 2)",
+        pytest.param("on_dask([Chore(0)], 'local', 1)", marks=pytest.mark.slow),
+    ],
+)
+def test_a_script_without_its_guard_is_told_so(tmp_path, call):
     script = tmp_path / "script.py"
-    script.write_text(SCRIPT.format(tests=os.path.dirname(os.path.dirname(__file__))))
+    tests = os.path.dirname(os.path.dirname(__file__))
+    script.write_text(SCRIPT.format(tests=tests, call=call))
     ended = subprocess.run(
         [sys.executable, script], capture_output=True, text=True, check=False, timeout=120
     )
@@ -134,10 +142,11 @@ def test_a_script_without_its_guard_is_told_so(tmp_path):
 
 
 def test_the_processes_end_when_the_results_are_not_wanted_any_more(tmp_path):
-    results = in_processes([Chore(0), *(Endless(i, tmp_path) for i in range(1, 9))], 2)
+    results = in_processes([Chore(0), *(Long(i, tmp_path) for i in range(1, 9))], 2)
     next(results)
     wait_for(lambda: len(os.listdir(tmp_path)) == 2)
     results.close()
+    assert "done" not in os.listdir(tmp_path)
     assert not any(map(alive, os.listdir(tmp_path)))
 
 
