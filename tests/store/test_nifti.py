@@ -241,3 +241,14 @@ def test_values_beyond_float32_are_refused(dtype):
 def test_an_axis_that_nifti_has_no_room_for_is_refused():
     with pytest.raises(RWLossError, match=r"up to 32767 voxels, got \(2, 40000\): use .* zarr"):
         nifti.encode(np.zeros((2, 40000), np.uint8), None, (1.0, 1.0), "auto")
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.int32, np.float32])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_files_are_those_of_nibabel(dtype, order):
+    values = np.asarray(RNG.uniform(0, 100, (5, 4, 3)), dtype, order=order)
+    affine = np.array([[0, 2.0, 0, -7], [-1.5, 0, 0, 3], [0, 0, 2.5, 1], [0, 0, 0, 1]])
+    content, _ = nifti.encode(values, affine, (1.5, 2.0, 2.5), "float32")
+    image = nibabel.Nifti1Image(values, affine)
+    image.header.set_xyzt_units("mm")
+    assert gzip.decompress(content) == image.to_bytes()
