@@ -27,6 +27,10 @@ RESERVED = frozenset({"blend", "file", "stabilized", "with_link"})
 _registered: dict[str, type[MapGenerator]] = {}
 
 
+# Entry points that were checked once: a package's name and version are read from a file.
+_accepted: set[tuple[str, type]] = set()
+
+
 def names() -> list[str]:
     """Names of all generators that are installed or registered, sorted. Imports none of them."""
     return sorted({*_entries(), *_registered})
@@ -57,12 +61,15 @@ def load(name: str) -> type[MapGenerator]:
         raise RWLossError(
             f"map {name!r} ({_whose(entry)}) failed to import: {type(error).__name__}: {error}"
         ) from error
+    if isinstance(found, type) and (name, found) in _accepted:
+        return found
     generator = _generator(found, f"map {name!r} ({_whose(entry)})")
     if generator.name != name:
         raise RWLossError(
             f"map {name!r} ({_whose(entry)}) calls itself {generator.name!r}: give the entry point "
             "and the generator one name"
         )
+    _accepted.add((name, generator))
     return generator
 
 
