@@ -90,11 +90,12 @@ def on_dask(tasks: Iterable[Work[T]], scheduler: str, jobs: int) -> Iterator[T]:
         if scheduler == "local":
             try:
                 with _no_interrupts():
+                    # Any free port: another cluster may run on this machine.
                     where = LocalCluster(
-                        n_workers=jobs, threads_per_worker=1, dashboard_address=None
+                        n_workers=jobs, threads_per_worker=1, dashboard_address="127.0.0.1:0"
                     )
             except RuntimeError as error:
-                raise RWLossError(_UNBORN) from error
+                raise RWLossError(f"{_UNBORN} ({error})") from error
             opened.enter_context(where)
         try:
             client = opened.enter_context(Client(where, timeout=_PATIENCE))
