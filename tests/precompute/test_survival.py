@@ -680,7 +680,8 @@ import sys
 from distributed import LocalCluster
 
 if __name__ == "__main__":
-    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address="127.0.0.1:0") as cluster:
+    free = "127.0.0.1:0"
+    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=free) as cluster:
         print(cluster.scheduler_address, flush=True)
         sys.stdin.read()
 """
