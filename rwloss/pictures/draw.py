@@ -54,7 +54,7 @@ def draw(
     labels = np.asarray(labels)
     num_classes = check_arrays(labels, rwmaps, image)
     spacing = checked_spacing(spacing_mm, labels.ndim)
-    known = np.where((labels >= 0) & (labels < num_classes), labels.astype(np.int32), -1)
+    known = known_labels(labels, num_classes)
     view = choose_view(known, spacing, affine, axis, slice_index)
     picture = Picture(
         labels=view.cut(known),
@@ -63,10 +63,7 @@ def draw(
             Row(text, _channels(rwmap, view), (units or {}).get(text, ""))
             for text, rwmap in rwmaps.items()
         ),
-        names=tuple(
-            f"{k} {class_names[k]}" if k < len(class_names) else f"class {k}"
-            for k in range(num_classes)
-        ),
+        names=captions(class_names, num_classes),
         step_mm=view.step_mm,
         title=title or "",
         slice_text=view.text,
@@ -98,6 +95,20 @@ def check_arrays(
     if image is not None and np.shape(image) != labels.shape:
         raise RWLossError(f"the image has shape {np.shape(image)}, its labels {labels.shape}")
     return numbers.pop()
+
+
+def known_labels(labels: NDArray[Any], num_classes: int) -> NDArray[np.int32]:
+    """The labels that are classes; -1, which is drawn grey, for all others. (*s)."""
+    known = np.where((labels >= 0) & (labels < num_classes), labels.astype(np.int32), -1)
+    return known.astype(np.int32, copy=False)
+
+
+def captions(class_names: Sequence[str], num_classes: int) -> tuple[str, ...]:
+    """What stands above the channel of each class: its number, and its name if it has one."""
+    return tuple(
+        f"{k} {class_names[k]}" if k < len(class_names) else f"class {k}"
+        for k in range(num_classes)
+    )
 
 
 def checked_spacing(spacing_mm: Sequence[float] | None, axes: int) -> tuple[float, ...]:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rwloss.pictures.draw import check_arrays, checked_spacing
+from rwloss.pictures.draw import captions, check_arrays, checked_spacing, known_labels
 from rwloss.pictures.layout import render
 from rwloss.pictures.output import check_output, write
 from rwloss.pictures.picture import MAX_CLASSES, Picture, Row
@@ -73,7 +73,7 @@ def draw_wrong_pushes(
     labels = np.asarray(labels)
     num_classes = check_arrays(labels, rwmaps, image)
     spacing = checked_spacing(spacing_mm, labels.ndim)
-    known = np.where((labels >= 0) & (labels < num_classes), labels.astype(np.int32), -1)
+    known = known_labels(labels, num_classes)
     view = choose_view(known, spacing, affine, None, None)
     shares = {text: _shares(rwmap, given, view.axis) for text, rwmap in rwmaps.items()}
     if view.axis is not None:
@@ -90,10 +90,7 @@ def draw_wrong_pushes(
             Row(_heading(text, *shares[text], view.index), _wrong(rwmap, given, view), "")
             for text, rwmap in rwmaps.items()
         ),
-        names=tuple(
-            f"{k} {class_names[k]}" if k < len(class_names) else f"class {k}"
-            for k in range(num_classes)
-        ),
+        names=captions(class_names, num_classes),
         step_mm=view.step_mm,
         title=title or "",
         slice_text=view.text,

@@ -98,10 +98,8 @@ def precompute(
     number of jobs. Raises RWLossError for wrong use, before any map is made.
     """
     started = time.monotonic()
-    chosen = Settings(**settings)
-    where = place(out)
-    check_format(where, chosen.format, chosen.dtype)
-    prepared = _prepare(source, expression, chosen, counting)
+    where, chosen = place(out), Settings(**settings)
+    prepared = _prepare(source, where, expression, chosen, counting)
     outcomes: dict[str, Outcome] = {}
     with Writer.open(where, prepared.info) as writer:
         log_start(
@@ -145,10 +143,8 @@ def plan(
     The size of the maps is estimated from a few of them, made in memory.
     """
     started = time.monotonic()
-    chosen = Settings(**settings)
-    where = place(out)
-    check_format(where, chosen.format, chosen.dtype)
-    prepared = _prepare(source, expression, chosen, counting)
+    where, chosen = place(out), Settings(**settings)
+    prepared = _prepare(source, where, expression, chosen, counting)
     try:
         writer = Writer.look(where, prepared.info)
         known = read_entries(where)
@@ -218,10 +214,13 @@ class _Prepared:
 
 def _prepare(
     source: str | Path | data.Dataset,
+    where: Place,
     expression: str | maps.Expression,
     chosen: Settings,
     counting: Counting | None,
 ) -> _Prepared:
+    """Everything that can be refused before a label is read, then what follows from all labels."""
+    check_format(where, chosen.format, chosen.dtype)
     asked = maps.parse(expression) if isinstance(expression, str) else expression
     static = asked.static_part
     if static is None:

@@ -46,6 +46,10 @@ class Place(ABC):
         """All files below a name, by path from there; a single file by "". Empty if not there."""
 
     @abstractmethod
+    def size(self, name: str) -> int:
+        """Bytes of a file, or of all files below a name; none of them is read."""
+
+    @abstractmethod
     def write_tree(self, name: str, files: Mapping[str, bytes]) -> None:
         """Write or replace a tree of files, whole or not at all; one of them is TREE_MARK."""
 
@@ -95,14 +99,21 @@ class Folder(Place):
 
     def read_tree(self, name: str) -> dict[str, bytes]:
         """All files below a name."""
+        return {inner: file.read_bytes() for inner, file in self._files_below(name)}
+
+    def size(self, name: str) -> int:
+        """Bytes of all files below a name."""
+        return sum(file.stat().st_size for _, file in self._files_below(name))
+
+    def _files_below(self, name: str) -> Iterator[tuple[str, Path]]:
+        """Files below a name with their paths from there; a single file with ""."""
         top = self.path / name
         if top.is_file():
-            return {"": top.read_bytes()}
-        return {
-            file.relative_to(top).as_posix(): file.read_bytes()
-            for file in top.rglob("*")
-            if file.is_file()
-        }
+            yield "", top
+            return
+        for file in top.rglob("*"):
+            if file.is_file():
+                yield file.relative_to(top).as_posix(), file
 
     def write_tree(self, name: str, files: Mapping[str, bytes]) -> None:
         """Write a tree beside the old one, then take its place."""
@@ -219,6 +230,11 @@ class Bucket(Place):
             return {}
         start = len(self._files._strip_protocol(top)) + 1
         return {path[start:]: self._files.cat_file(path) for path in self._files.find(top)}
+
+    def size(self, name: str) -> int:
+        """Bytes of all objects below a name."""
+        size: int = self._files.du(self._path(name))
+        return size
 
     def write_tree(self, name: str, files: Mapping[str, bytes]) -> None:
         """Put all objects, the mark last; that of an older tree goes first."""

@@ -173,11 +173,7 @@ class Writer:
 
     def size(self, entry: Entry) -> int:
         """Bytes of the files of a case."""
-        return sum(
-            len(content)
-            for name in files_of(entry)
-            for content in self.place.read_tree(name).values()
-        )
+        return sum(self.place.size(name) for name in files_of(entry))
 
     def is_done(self, entry: Entry | None, labels_sha256: str) -> bool:
         """Whether this manifest line is of these labels, and its files are there and whole."""

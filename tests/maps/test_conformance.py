@@ -1,34 +1,8 @@
 """Every built-in passes the kit that plug-ins pass."""
 
-from rwloss import maps, testing
+from built_ins import TEXTS
 
-TEXTS = [
-    "active_contour",
-    "boundary",
-    "boundary(convention='valverde')",
-    "boundary(normalize='max')",
-    "class_weighted",
-    "class_weighted(weights='inverse_square')",
-    "class_weighted(weights='effective_number')",
-    "class_weighted(weights=(1.0, 2.0, 3.0, 4.0))",
-    "rectified",
-    "rectified(scope='component')",
-    "rectified(clip_mm=2.0)",
-    "rectified(scope='component', clip_mm=2.0, weights='inverse')",
-    "skeleton_recall",
-    "unet_border(sigma_mm=2.0)",
-    "unet_border(sigma_mm=2.0, weights=None)",
-    "active_contour_length",
-    "cross_entropy",
-    "dice",
-    "focal",
-    "focal(gamma=0.5)",
-    "focal_tversky",
-    "generalized_dice",
-    "hausdorff_dt",
-    "hausdorff_dt(alpha=1.0)",
-    "tversky",
-]
+from rwloss import maps, testing
 
 
 def known_failures(generator):

@@ -6,36 +6,10 @@ from itertools import combinations
 import numpy as np
 import pytest
 from anatomy import batch
+from built_ins import TEXTS
 
 from rwloss import Regions, RWMap, maps, moves
 
-TEXTS = [
-    "active_contour",
-    "boundary",
-    "class_weighted",
-    "rectified",
-    "boundary(convention='valverde')",
-    "boundary(normalize='max')",
-    "class_weighted(weights='inverse_square')",
-    "class_weighted(weights='effective_number')",
-    "class_weighted(weights=(1.0, 2.0, 3.0, 4.0))",
-    "rectified(scope='component')",
-    "rectified(clip_mm=2.0)",
-    "rectified(scope='component', clip_mm=2.0, weights='inverse')",
-    "skeleton_recall",
-    "unet_border(sigma_mm=2.0)",
-    "unet_border(sigma_mm=2.0, weights=None)",
-    "active_contour_length",
-    "cross_entropy",
-    "dice",
-    "focal",
-    "focal(gamma=0.5)",
-    "focal_tversky",
-    "generalized_dice",
-    "hausdorff_dt",
-    "hausdorff_dt(alpha=1.0)",
-    "tversky",
-]
 SHAPES = [((13, 17), (0.8, 2.5)), ((9, 12, 11), (0.8, 1.0, 2.5))]
 MOVES = ["flip", "rot90", "crop"]
 PROMISED = [(t, move) for t in TEXTS for move in MOVES if move in maps.parse(t).tags.commutes_with]
