@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, TypeAlias
 
 import array_api_compat
+import array_api_compat.numpy as _numpy
 import numpy as np
 from numpy.typing import NDArray
 
@@ -20,8 +21,13 @@ def namespace(array: Array) -> Any:
     >>> namespace(np.zeros(3)).__name__
     'array_api_compat.numpy'
     """
-    if array_api_compat.is_numpy_array(array) or array_api_compat.is_torch_array(array):
-        return array_api_compat.array_namespace(array)
+    if isinstance(array, np.ndarray):
+        return _numpy
+    if is_torch(array):
+        # Not array_namespace, which looks at every library: a training step asks a dozen times.
+        import array_api_compat.torch as of_torch
+
+        return of_torch
     raise RWLossError(
         f"expected a NumPy array or a torch tensor, got {type(array).__name__}: "
         "convert it with numpy.asarray"
@@ -50,6 +56,18 @@ def from_numpy(values: NDArray[Any], like: Array) -> Array:
     if is_torch(like):
         return namespace(like).asarray(values, device=like.device)
     return values
+
+
+def as_tensor(array: Array) -> Any:
+    """The same values as a torch tensor, where they are; shares memory where torch takes it."""
+    if is_torch(array):
+        return array
+    import torch
+
+    # torch refuses negative strides (a flipped map) and foreign byte order, and warns when it wraps
+    # read-only memory (a broadcast constant).
+    plain = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))
+    return torch.from_numpy(plain if plain.flags.writeable else plain.copy())
 
 
 # Fresh memory costs more than a sum or a quotient of its size, so large arrays that are ours are

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -228,6 +229,14 @@ def spacing_rows(spacing_mm: Any, shape: Sequence[int]) -> tuple[tuple[float, ..
     batch, axes = shape[0], len(shape) - 1
     if spacing_mm is None:
         return ((1.0,) * axes,) * batch
+    if type(spacing_mm) is tuple:  # checked once: a training gives the same at every step
+        with suppress(TypeError):
+            return _checked_rows(spacing_mm, batch, axes)
+    return _checked_rows.__wrapped__(spacing_mm, batch, axes)
+
+
+@lru_cache(maxsize=64)
+def _checked_rows(spacing_mm: Any, batch: int, axes: int) -> tuple[tuple[float, ...], ...]:
     try:
         values = np.asarray(to_numpy(spacing_mm), dtype=np.float64)
     except (TypeError, ValueError):

@@ -63,15 +63,9 @@ def squared_to_other_label_mm2(
         given = torch.from_numpy(np.array(labels, order="C"))  # torch has no negative strides
         return module.squared_to_other_label_mm2(given, spacings_mm).numpy()
     images = to_numpy(labels)
-    if len(images) == 1 and images.size:  # the usual volume: no copy
-        return from_numpy(
-            module.squared_to_other_label_mm2(images[0], spacings_mm[0])[None], labels
-        )
-    squared = np.empty(images.shape, dtype=np.float32)
-    for image, spacing_mm, out in zip(images, spacings_mm, squared, strict=True):
-        if image.size:
-            out[...] = module.squared_to_other_label_mm2(image, spacing_mm)
-    return from_numpy(squared, labels)
+    if not images.size:
+        return from_numpy(np.empty(images.shape, dtype=np.float32), labels)
+    return from_numpy(module.squared_to_other_label_mm2(images, spacings_mm), labels)
 
 
 def depth_mm(labels: Array, spacings_mm: Spacings, *, engine: str | None = None) -> Array:
@@ -80,6 +74,8 @@ def depth_mm(labels: Array, spacings_mm: Spacings, *, engine: str | None = None)
     labels (b *s), whole numbers of 0 or more -> (b *s) float32, above 0 and finite everywhere.
     An image that holds one label only: its smallest spacing at every voxel.
     """
+    if _shares_memory(labels, engine):
+        return from_numpy(depth_mm(to_numpy(labels), spacings_mm, engine=engine), labels)
     squared = squared_to_other_label_mm2(labels, spacings_mm, engine=engine)
     single = _single_label(squared)
     return _filled(_root(squared), single, [min(spacing_mm) for spacing_mm in spacings_mm])
@@ -91,6 +87,8 @@ def signed_distance_mm(mask: Array, spacings_mm: Spacings, *, engine: str | None
     mask (b *s), boolean -> (b *s) float32. 0 everywhere in an image where the mask is empty or
     full.
     """
+    if _shares_memory(mask, engine):
+        return from_numpy(signed_distance_mm(to_numpy(mask), spacings_mm, engine=engine), mask)
     # Both sides in one pass: with the mask as labels, each side's other label is the other side.
     xp = namespace(mask)
     labels = xp.astype(mask, xp.uint8) if is_torch(mask) else mask.view(np.uint8)
@@ -110,6 +108,13 @@ def distance_to_mm(mask: Array, spacings_mm: Spacings, *, engine: str | None = N
     0 on the mask, and everywhere in an image where the mask is empty.
     """
     return namespace(mask).clip(signed_distance_mm(mask, spacings_mm, engine=engine), 0.0, None)
+
+
+def _shares_memory(array: Array, engine: str | None) -> bool:
+    """Whether NumPy can do a tensor's work: on small images torch's calls cost more than that."""
+    if not is_torch(array) or array.device.type != "cpu":
+        return False
+    return engine_name(engine, array) != "torch"
 
 
 def _root(squared: Array) -> Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,34 +15,53 @@ _WORTH_THREADS = 2**16
 
 
 def squared_to_other_label_mm2(
-    labels: NDArray[Any], spacing_mm: tuple[float, ...]
+    labels: NDArray[Any], spacings_mm: Sequence[tuple[float, ...]]
 ) -> NDArray[np.float32]:
     """Squared distance in mm² of each voxel to the nearest voxel of another label.
 
-    labels (*s), whole numbers of 0 or more -> (*s) float32; infinite where there is one label only.
-    The result lies in memory as the labels do. Spacings that are no whole numbers are rounded to
-    float32 in another order then, so the last bit may follow the memory order.
+    labels (b *s), whole numbers of 0 or more, with a spacing for each image -> (b *s) float32;
+    infinite in an image that holds one label only.
+    Images lie in memory as those of the labels do. Spacings that are no whole numbers are rounded
+    to float32 in another order then, so the last bit may follow the memory order.
     """
-    import edt
-
-    if labels.flags.f_contiguous and not labels.flags.c_contiguous:  # as NIfTI volumes are read
-        return squared_to_other_label_mm2(labels.T, spacing_mm[::-1]).T
+    flags = labels[0].flags
+    if flags.f_contiguous and not flags.c_contiguous:  # as NIfTI volumes are read
+        turned = (0, *range(labels.ndim - 1, 0, -1))
+        squared = squared_to_other_label_mm2(
+            labels.transpose(turned), [spacing_mm[::-1] for spacing_mm in spacings_mm]
+        )
+        return squared.transpose(turned)
 
     # edt takes 0 for background and gives it no distance, so every label moves up by one, in a
     # type where the largest one can't wrap around. One memory order, so that the same labels give
-    # the same bytes. Its anisotropy follows the axes of the array, whatever the memory order (its
-    # documentation says otherwise).
+    # the same bytes.
     top = int(labels.max()) + 1
     shifted = np.add(labels, 1, dtype=np.min_scalar_type(top), casting="unsafe", order="C")
+    threads = num_threads() if shifted[0].size >= _WORTH_THREADS else 1
+    if len(shifted) == 1:  # the usual volume: no copy
+        return _of_image(shifted[0], spacings_mm[0], threads)[None]
+    squared = np.empty(shifted.shape, dtype=np.float32)
+    for image, spacing_mm, out in zip(shifted, spacings_mm, squared, strict=True):
+        out[...] = _of_image(image, spacing_mm, threads)
+    return squared
+
+
+def _of_image(
+    shifted: NDArray[Any], spacing_mm: tuple[float, ...], threads: int
+) -> NDArray[np.float32]:
+    import edt
+
     # Along the last axis edt adds the spacing up voxel by voxel in float32: exact for whole
     # numbers only, wrong by 1e-6 after a hundred voxels of 0.3 mm. So that axis has step 1.
     whole = all(float(spacing).is_integer() for spacing in spacing_mm)
     step = 1.0 if whole else spacing_mm[-1]
+    # Its anisotropy follows the axes of the array, whatever the memory order (its documentation
+    # says otherwise).
     result: NDArray[np.float32] = edt.edtsq(
         shifted,
         anisotropy=tuple(spacing / step for spacing in spacing_mm),
         black_border=False,
-        parallel=num_threads() if labels.size >= _WORTH_THREADS else 1,
+        parallel=threads,
     )
     if not whole:
         result *= np.float32(step) ** 2

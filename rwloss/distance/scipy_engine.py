@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,11 +10,23 @@ from numpy.typing import NDArray
 
 
 def squared_to_other_label_mm2(
-    labels: NDArray[Any], spacing_mm: tuple[float, ...]
+    labels: NDArray[Any], spacings_mm: Sequence[tuple[float, ...]]
 ) -> NDArray[np.float32]:
     """Squared distance in mm² of each voxel to the nearest voxel of another label.
 
-    labels (*s), whole numbers of 0 or more -> (*s) float32; infinite where there is one label only.
+    labels (b *s), whole numbers of 0 or more, with a spacing for each image -> (b *s) float32;
+    infinite in an image that holds one label only.
+    """
+    squared = np.full(labels.shape, np.inf, dtype=np.float32)
+    for image, spacing_mm, out in zip(labels, spacings_mm, squared, strict=True):
+        _fill(out, image, spacing_mm)
+    return squared
+
+
+def _fill(
+    squared: NDArray[np.float32], labels: NDArray[Any], spacing_mm: tuple[float, ...]
+) -> None:
+    """Set what is finite, label by label.
 
     A voxel of a label lies inside the label's bounding box, and every voxel just outside the box
     has another label, so a nearest one is never further out than the box plus one voxel: each
@@ -21,7 +34,6 @@ def squared_to_other_label_mm2(
     """
     from scipy.ndimage import find_objects
 
-    squared = np.full(labels.shape, np.inf, dtype=np.float32)
     # find_objects skips 0 and wants a signed type for large labels.
     boxes = find_objects(labels.astype(np.int32) + 1)
     for label, box in enumerate(boxes):
@@ -36,7 +48,6 @@ def squared_to_other_label_mm2(
             continue
         target = squared[crop]
         target[inside] = _squared_to_false(inside, spacing_mm)[inside]
-    return squared
 
 
 def _squared_to_false(

@@ -105,7 +105,7 @@ def least_voxel_costs(rwmap: MapTensors, q: float | None, *, drop_first: bool) -
 
 
 def as_tensor(values: Any, device: torch.device) -> Tensor:
-    """NumPy values or a tensor, on a device, without gradient: maps are constants."""
+    """NumPy values or a tensor, on a device, without gradient; a compiled graph can hold this."""
     if isinstance(values, np.ndarray):
         # torch refuses negative strides (a flipped map) and foreign byte order, and warns when it
         # wraps read-only memory (a broadcast constant).
