@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
-from rwloss.arrays import Array, is_torch, namespace, on_device
+from rwloss.arrays import Array, as_tensor, is_torch, namespace, on_device
 from rwloss.errors import RWLossError
 
 
@@ -86,6 +87,24 @@ class RWMap:
                 values[:, k] = self.other
                 np.copyto(values[:, k], self.true, where=here)
         return values
+
+    def to(self, device: Any, *, non_blocking: bool = False) -> RWMap:
+        """The same map as tensors on a device: its own if they are there already. (b *s).
+
+        NumPy arrays become tensors. device: as for `torch.Tensor.to`. That a map has this method
+        is how Lightning and Fabric know that it is to be moved with the batch.
+
+        >>> labels = np.array([[[0, 1]]])
+        >>> m = RWMap.compact(labels, 2, true=np.zeros((1, 1, 2)), other=np.ones((1, 1, 2)))
+        >>> m.to("cpu").true.device.type
+        'cpu'
+        """
+        parts = {
+            name: as_tensor(part).to(device, non_blocking=non_blocking)
+            for name in ("labels", "true", "other", "values")
+            if (part := getattr(self, name)) is not None
+        }
+        return replace(self, **parts)
 
     def weight(self) -> Array:
         """Value at the other classes less that at the true class, of a compact map. (b *s).

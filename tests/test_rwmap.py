@@ -105,3 +105,52 @@ def test_whole_numbers_are_no_map_values(kind):
     labels, true, other = parts(dtype=np.int64)
     with pytest.raises(RWLossError, match="expected a floating `true`, got dtype"):
         RWMap.compact(kind(labels), 4, true=kind(true), other=kind(other))
+
+
+# --- On a device
+
+
+@pytest.mark.parametrize("form", ["compact", "dense"])
+def test_to_a_device(kind, form):
+    labels, true, other = parts()
+    rwmap = RWMap.compact(kind(labels), 4, true=kind(true), other=kind(other))
+    rwmap = rwmap if form == "compact" else RWMap.from_dense(rwmap.labels, rwmap.dense())
+    moved = rwmap.to("cpu", non_blocking=True)
+    assert moved.num_classes == 4
+    assert moved.is_compact == rwmap.is_compact
+    for name in ("labels", "true", "other", "values"):
+        before, after = getattr(rwmap, name), getattr(moved, name)
+        assert (before is None) == (after is None)
+        if before is not None:
+            assert torch.equal(after, torch.as_tensor(before))
+            assert after.dtype == torch.as_tensor(before).dtype
+            assert kind is not torch.as_tensor or after is before
+    elsewhere = rwmap.to(torch.device("meta"))
+    assert {t.device.type for t in vars(elsewhere).values() if torch.is_tensor(t)} == {"meta"}
+
+
+def test_to_a_device_of_arrays_that_torch_refuses():
+    """Negative strides, foreign byte order, read-only memory: no error, no warning."""
+    labels, true, _ = parts()
+    constant = np.broadcast_to(np.float32(1), labels.shape)
+    rwmap = RWMap.compact(labels[:, ::-1], 4, true=true[:, ::-1].astype(">f4"), other=constant)
+    moved = rwmap.to("cpu")
+    assert torch.equal(moved.dense(), torch.as_tensor(rwmap.dense().astype(np.float32)))
+
+
+def test_lightning_moves_it_with_a_batch():
+    fabric = pytest.importorskip("lightning.fabric.utilities", reason="Lightning is not installed")
+    labels, true, other = parts()
+    rwmap = RWMap.compact(labels, 4, true=true, other=other)
+    batch_of_one = {"image": torch.zeros(1), "map": [rwmap]}
+    moved = fabric.move_data_to_device(batch_of_one, torch.device("meta"))
+    assert moved["map"][0].true.device.type == "meta"
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_to_a_gpu_and_back():
+    labels, true, other = parts()
+    moved = RWMap.compact(labels, 4, true=true, other=other).to("cuda")
+    assert moved.true.is_cuda
+    np.testing.assert_array_equal(moved.to("cpu").true, true)

@@ -51,7 +51,7 @@ class AddMap:
                     "AddMap finds the map by the name of the case"
                 )
         region = None if self.region is None else sample[self.region]
-        found = _tensors(self.store.read(sample[self.case], region))
+        found = self.store.read(sample[self.case], region).to("cpu")
         return {**sample, self.key: found.dense()[0] if self.dense else found}
 
 
@@ -123,7 +123,7 @@ def _one_map(maps: Sequence[RWMap], *, collate_fn_map: Any = None) -> RWMap:
         raise RWLossError(
             f"maps of the shapes {shapes} can't be one batch: cut all to one size first"
         )
-    whole = [_tensors(rwmap) for rwmap in maps]
+    whole = [rwmap.to(rwmap.labels.device) for rwmap in maps]
     return RWMap(
         torch.cat([rwmap.labels for rwmap in whole]),
         whole[0].num_classes,
@@ -138,13 +138,3 @@ def _one_map(maps: Sequence[RWMap], *, collate_fn_map: Any = None) -> RWMap:
 def _as_they_are(regions: Sequence[slice], *, collate_fn_map: Any = None) -> list[slice]:
     del collate_fn_map
     return list(regions)
-
-
-def _tensors(rwmap: RWMap) -> RWMap:
-    """The same map with tensors inside."""
-    parts = {
-        part: torch.as_tensor(value)
-        for part in _PARTS
-        if (value := getattr(rwmap, part)) is not None
-    }
-    return RWMap(torch.as_tensor(rwmap.labels), rwmap.num_classes, **parts)

@@ -1,5 +1,6 @@
 """RWLoss: MONAI's conventions, and equality with MONAI's own losses."""
 
+import inspect
 import pickle
 import types
 
@@ -53,6 +54,32 @@ def test_equals_boundary_loss(monai_losses, shape, flags, dtype):
             value_and_gradient(theirs, logits, target),
             relative,
         )
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("num_classes", [2, 3, 5])
+@pytest.mark.parametrize("include_background", [False, True])
+def test_equals_boundary_loss_of_any_number_of_classes(
+    monai_losses, shape, num_classes, include_background
+):
+    logits, labels = given(shape, num_classes)
+    flags = {"softmax": True, "to_onehot_y": True, "include_background": include_background}
+    for target in (labels[:, None], labels):
+        assert_same(
+            value_and_gradient(RWLoss("boundary", **flags), logits, target.long()),
+            value_and_gradient(monai_losses.BoundaryLoss(**flags), logits, target.long()),
+            1e-12,
+        )
+
+
+def test_positions_of_the_arguments_are_those_of_boundary_loss(monai_losses):
+    """All that MONAI's has, in its order, but for `other_act`."""
+    theirs, ours = (
+        list(inspect.signature(loss).parameters) for loss in (monai_losses.BoundaryLoss, RWLoss)
+    )
+    assert ours[0] == "expression"
+    assert theirs[:4] == ours[1:5]
+    assert set(theirs) - set(ours) == {"other_act"}
 
 
 @pytest.mark.parametrize("batched", [False, True])
@@ -129,6 +156,16 @@ def test_in_masked_loss(monai_losses):
         for loss in (lambda **f: RWLoss("boundary", **f), monai_losses.BoundaryLoss)
     )
     assert_same(found, wanted, 1e-12)
+
+
+def test_in_masked_loss_by_its_class(monai_losses):
+    logits, labels = given((16, 12))
+    mask = (torch.rand(3, 1, 16, 12) < 0.5).double()
+    flags = {"softmax": True, "to_onehot_y": True}
+    whole = monai_losses.MaskedLoss(RWLoss, "rectified", **flags)
+    part = RWLoss("rectified", **flags)
+    target = labels[:, None].double()
+    torch.testing.assert_close(whole(logits, target, mask), part(logits * mask, target * mask))
 
 
 def test_list_of_outputs_is_deep_supervision_of_our_own():
@@ -253,6 +290,46 @@ def test_under_autocast(dtype):
     assert value.dtype == torch.float32
     assert gradient.dtype == dtype
     torch.testing.assert_close(value, loss(logits.float(), labels[:, None]))
+
+
+@pytest.mark.parametrize("shape", [(16, 12), (8, 8, 8)], ids=str)
+def test_under_autocast_in_deep_supervision(monai_losses, shape):
+    """As a network gives them there: outputs in half precision, targets in full."""
+    logits, labels = given(shape, dtype=torch.bfloat16)
+    heads = [logits, logits[(..., *[slice(None, None, 2)] * len(shape))].clone()]
+    deep = monai_losses.DeepSupervisionLoss(
+        RWLoss("rectified + dice", softmax=True, to_onehot_y=True)
+    )
+    target = labels[:, None].float()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        value, gradients = value_and_gradient(deep, heads, target)
+    assert value.dtype == torch.float32
+    assert {gradient.dtype for gradient in gradients} == {torch.bfloat16}
+    torch.testing.assert_close(value, deep([head.float() for head in heads], target))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_under_autocast_on_a_gpu(monai_losses, dtype):
+    logits, labels = given((9, 8, 7), dtype=torch.float32)
+    target = labels[:, None].float()
+    flags = {"softmax": True, "to_onehot_y": True}
+    weight = torch.nn.Conv3d(4, 4, 1).cuda()
+    scaler = torch.amp.GradScaler("cuda")
+    for text, theirs in (
+        ("boundary", monai_losses.BoundaryLoss(**flags)),
+        ("rectified + dice", None),
+    ):
+        with torch.autocast("cuda", dtype=dtype):
+            output = weight(logits.cuda())
+            value = RWLoss(text, **flags)(output, target.cuda())
+        assert output.dtype == dtype
+        assert value.dtype == torch.float32
+        wanted = (theirs or RWLoss(text, **flags))(output.detach().float(), target.cuda())
+        torch.testing.assert_close(value.detach(), wanted)
+        scaler.scale(value).backward()
+        assert torch.isfinite(weight.weight.grad).all()
 
 
 # --- Maps as a third argument

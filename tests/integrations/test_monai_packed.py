@@ -110,6 +110,18 @@ def test_what_is_no_move_by_whole_voxels_is_recognised(shape):
         assert missed == []
 
 
+@pytest.mark.parametrize("length", [128, 255, 256, 257, 300, 512])
+def test_an_image_that_goes_on_at_its_other_side_is_no_grid(length):
+    """Neither padded that way nor rolled, whatever byte its last voxel has."""
+    packed = pack(
+        torch.zeros(1, length, 5), maps.get("rectified")(Regions(torch.zeros(1, length, 5), 2))
+    )
+    assert kept(packed)
+    for thinned in (False, True):
+        for wrong in (functional.pad(packed, (0, 0, 3, 2), mode="circular"), packed.roll(7, 1)):
+            assert not kept_its_grid(wrong[None], thinned=thinned).any()
+
+
 def test_the_wrong_image_of_a_batch_is_named():
     _, _, packed = packed_of((16, 12))
     both = torch.stack([packed, packed.roll(1, dims=2)])
@@ -125,3 +137,6 @@ def test_deep_supervision_takes_a_part_of_the_voxels():
         part = functional.interpolate(packed[None], size, mode="nearest-exact")
         assert kept_its_grid(part, thinned=True).all()
         assert not kept_its_grid(part).any()
+        refuse_if_warped(part, may_be_thinned=True)
+        with pytest.raises(RWLossError, match="resampled"):
+            refuse_if_warped(part)

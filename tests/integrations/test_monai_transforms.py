@@ -1,12 +1,13 @@
 """RWMapd and LoadRWMapd in MONAI's pipelines: which transforms a map follows, and which not."""
 
+import itertools
 import pickle
 
 import numpy as np
 import pytest
 import torch
 from anatomy import batch
-from loss_batches import value_and_gradient
+from loss_batches import assert_same, value_and_gradient
 
 import rwloss
 from rwloss import Regions, RegionWiseLoss, RWLossError, maps
@@ -24,6 +25,11 @@ KEYS = ["image", "label", "map", "reference"]
 SPACING_MM = {2: (0.8, 2.5), 3: (1.0, 0.7, 2.5)}
 
 
+@pytest.fixture(autouse=True)
+def seeded_torch():
+    torch.manual_seed(0)
+
+
 def sample(axes=3, text="rectified", num_classes=4):
     """Image, label and map, and the dense map as a tensor that moves beside them."""
     shape = (14, 12, 10)[:axes]
@@ -39,6 +45,12 @@ def dense_of(packed, num_classes=4):
     """Values (k *s) of a packed map, without a look at how it moved."""
     found = unpack(packed.as_tensor()[None], num_classes)
     return found.rwmap(found.labels.long(), num_classes).dense()[0]
+
+
+def seeded(transform, seed):
+    """A pipeline of it; one that is lazy as it is: within another it would not be."""
+    pipeline = transform if isinstance(transform, mt.Compose) else mt.Compose([transform])
+    return pipeline.set_random_state(seed)
 
 
 def named(transforms):
@@ -85,24 +97,49 @@ EXACT = {
 }
 
 INEXACT = {
-    "Zoomd": lambda keys: mt.Zoomd(keys, 1.3, mode="nearest"),
-    "Zoomd out": lambda keys: mt.Zoomd(keys, 0.7, mode="nearest", keep_size=False),
-    "RandZoomd": lambda keys: mt.RandZoomd(
+    "Zoomd": lambda keys, axes: mt.Zoomd(keys, 1.3, mode="nearest"),
+    "Zoomd out": lambda keys, axes: mt.Zoomd(keys, 0.7, mode="nearest", keep_size=False),
+    "RandZoomd": lambda keys, axes: mt.RandZoomd(
         keys, 1.0, min_zoom=1.2, max_zoom=1.4, mode=("bilinear", "nearest", "bilinear")[: len(keys)]
     ),
-    "Rotated": lambda keys: mt.Rotated(keys, 0.3, mode="nearest"),
-    "RandAffined": lambda keys: mt.RandAffined(
+    "Rotated": lambda keys, axes: mt.Rotated(keys, 0.3, mode="nearest"),
+    "RandAffined": lambda keys, axes: mt.RandAffined(
         keys, prob=1.0, shear_range=[(0.4, 0.5)] * 2, mode="nearest", padding_mode="border"
     ),
-    "RandGridDistortiond": lambda keys: mt.RandGridDistortiond(
+    "RandGridDistortiond": lambda keys, axes: mt.RandGridDistortiond(
         keys, prob=1.0, distort_limit=(0.3, 0.4), mode="nearest"
     ),
-    "Resized": lambda keys: mt.Resized(keys, 9, "longest", mode="nearest"),
-    "Spacingd": lambda keys: mt.Spacingd(keys, 1.3, mode="nearest"),
-    "SpatialPadd": lambda keys: mt.SpatialPadd(keys, 16),
-    "DivisiblePadd": lambda keys: mt.DivisiblePadd(keys, 8, mode="edge"),
-    "ResizeWithPadOrCropd": lambda keys: mt.ResizeWithPadOrCropd(keys, 13),
-    "BorderPadd": lambda keys: mt.BorderPadd(keys, 1),
+    "Rand2DElasticd, Rand3DElasticd": lambda keys, axes: (
+        mt.Rand2DElasticd(keys, (5, 5), (2, 3), prob=1.0, mode="nearest")
+        if axes == 2
+        else mt.Rand3DElasticd(keys, (1, 2), (30, 50), prob=1.0, mode="nearest")
+    ),
+    "Resized": lambda keys, axes: mt.Resized(keys, 9, "longest", mode="nearest"),
+    # These leave whole voxels, in a grid of every second or third.
+    "Resized to a third": lambda keys, axes: mt.Resized(keys, 5, "longest", mode="nearest"),
+    "Zoomd to a half": lambda keys, axes: mt.Zoomd(keys, 0.5, mode="nearest", keep_size=False),
+    "Spacingd to a third": lambda keys, axes: mt.Spacingd(
+        keys, [3 * mm for mm in SPACING_MM[axes]], mode="nearest"
+    ),
+    "Spacingd": lambda keys, axes: mt.Spacingd(keys, 1.3, mode="nearest"),
+    "SpatialPadd": lambda keys, axes: mt.SpatialPadd(keys, 16),
+    "DivisiblePadd": lambda keys, axes: mt.DivisiblePadd(keys, 8, mode="edge"),
+    "ResizeWithPadOrCropd": lambda keys, axes: mt.ResizeWithPadOrCropd(keys, 13),
+    "SpatialPadd, around": lambda keys, axes: mt.SpatialPadd(keys, 16, mode="wrap"),
+    "CropForegroundd with a margin": lambda keys, axes: mt.CropForegroundd(keys, "label", margin=9),
+    "Rotated by a quarter, cut off": lambda keys, axes: mt.Rotated(
+        keys, np.pi / 2 if axes == 2 else [np.pi / 2, 0, 0], keep_size=True, mode="nearest"
+    ),
+    "RandAffined, lazy": lambda keys, axes: mt.Compose(
+        [
+            mt.RandFlipd(keys, 1.0, spatial_axis=0),
+            mt.RandAffined(keys, prob=1.0, scale_range=[(0.3, 0.4)] * axes),
+        ],
+        lazy=True,
+        overrides={key: {"mode": "nearest"} for key in keys},
+    ),
+    "RandCoarseShuffled": lambda keys, axes: mt.RandCoarseShuffled(keys, 9, 5, prob=1.0),
+    "BorderPadd": lambda keys, axes: mt.BorderPadd(keys, 1),
 }
 
 
@@ -110,8 +147,7 @@ INEXACT = {
 @pytest.mark.parametrize("make", named(EXACT))
 def test_map_follows_exactly(make, axes):
     for seed, text in enumerate(("rectified", "boundary")):
-        transform = mt.Compose([make()]).set_random_state(seed)
-        moved = transform(sample(axes, text))
+        moved = seeded(make(), seed)(sample(axes, text))
         for one in moved if isinstance(moved, list) else [moved]:
             assert torch.equal(one["map"].as_tensor()[1:2], one["label"].as_tensor())
             assert torch.equal(dense_of(one["map"]), one["reference"].as_tensor())
@@ -133,7 +169,7 @@ def test_map_follows_exactly(make, axes):
 @pytest.mark.parametrize("make", named(INEXACT))
 def test_other_moves_are_refused_and_repaired(make, with_map, axes):
     keys = ["image", "label", *["map"] * with_map]
-    warped = mt.Compose([make(keys)]).set_random_state(3)(sample(axes))
+    warped = seeded(make(keys, axes), 3)(sample(axes))
     loss = RWLoss("rectified", softmax=True, to_onehot_y=True)
     logits = torch.randn(1, 4, *warped["label"].shape[1:])
     message = "resampled, padded" if with_map else "other labels|other resolution|is of labels"
@@ -177,22 +213,96 @@ def test_turned_in_space_spacing_and_all():
         torch.testing.assert_close(dense_of(anew), dense_of(turned["map"]))
 
 
-def test_orientation():
-    before = sample(3)
-    after = mt.Orientationd(KEYS, "PIR", labels=(("L", "R"), ("P", "A"), ("I", "S")))(before)
-    assert after["label"].shape != before["label"].shape
-    assert torch.equal(dense_of(after["map"]), after["reference"].as_tensor())
-    assert kept_its_grid(after["map"].as_tensor()[None])
+def test_every_orientation():
+    """48 in space, 8 in the plane: axes in another order, mirrored or not."""
+    for axes in (2, 3):
+        ends = (("L", "R"), ("P", "A"), ("I", "S"))[:axes]
+        before = sample(axes, "boundary")
+        for order in itertools.permutations(ends):
+            for codes in itertools.product(*order):
+                after = mt.Orientationd(KEYS, "".join(codes), labels=ends)(dict(before))
+                assert torch.equal(dense_of(after["map"]), after["reference"].as_tensor())
+                assert RWMapd("label", "boundary", 4)(after)["map"] is after["map"]
+                anew = RWMapd("label", "boundary", 4, map_keys="anew")(after)["anew"]
+                torch.testing.assert_close(dense_of(anew), dense_of(after["map"]))
 
 
-def test_slices_of_a_volume():
+def test_within_a_lazy_pipeline():
+    """A map made in the midst of it is of the label as it is then."""
+
+    def moved(lazy):
+        pipeline = mt.Compose(
+            [
+                mt.Flipd(["image", "label"], 0),
+                mt.CenterSpatialCropd(["image", "label"], 9),
+                RWMapd("label", "boundary", 4, map_keys="again"),
+                mt.RandRotate90d([*KEYS[:2], "again"], 1.0),
+                mt.RandSpatialCropd([*KEYS[:2], "again"], 6, random_size=False),
+                RWMapd("label", "boundary", 4, map_keys="again"),
+            ],
+            lazy=lazy,
+        )
+        return pipeline.set_random_state(0)(sample(3))
+
+    lazily, eagerly = moved(True), moved(False)
+    assert torch.equal(lazily["again"].as_tensor(), eagerly["again"].as_tensor())
+    assert torch.equal(lazily["again"][1:2].as_tensor(), lazily["label"].as_tensor())
+    assert kept_its_grid(lazily["again"].as_tensor()[None])  # not made again at the end
+
+
+def test_labels_between_classes_are_refused_with_the_way_out():
+    """MONAI takes every key linearly by default, and in a lazy pipeline even with mode=."""
+    zoomed = mt.Zoomd(["label"], 1.3)(sample(2))
+    with pytest.raises(RWLossError, match=r"whole labels, got .* mode='nearest'"):
+        RWMapd("label", "rectified", 4)(zoomed)
+    with pytest.raises(RWLossError, match="label 3 found") as refused:
+        RWMapd("label", "rectified", 3, map_keys="other")(sample(2))
+    assert "nearest" not in str(refused.value)
+
+
+@pytest.mark.parametrize("thinning", [mt.Resized, mt.Zoomd], ids=lambda t: t.__name__)
+@pytest.mark.parametrize("affine", [True, False], ids=["affine", "no affine"])
+def test_thinned_by_a_transform_or_by_deep_supervision(thinning, affine):
+    """Both leave every second voxel. The one is refused, the other is what it is made for."""
+    one = sample(2)
+    label = one["label"] if affine else one["label"].as_tensor()
+    one = RWMapd("label", "rectified", 4)({"label": label})
+    settings = {"spatial_size": (7, 6)} if thinning is mt.Resized else {"zoom": 0.5}
+    if thinning is mt.Zoomd:
+        settings["keep_size"] = False
+    thinned = thinning("map", **settings, mode="nearest")(one)["map"]
+    assert thinned.shape == (4, 7, 6)
+    loss = RWLoss("rectified", softmax=True, to_onehot_y=True)
+    logits = torch.randn(2, 4, 7, 6)
+    for batched in (thinned[None], list_data_collate([{"map": thinned}] * 2)["map"]):
+        with pytest.raises(RWLossError, match="resampled"):
+            loss(logits[: len(batched)], batched)
+    whole = list_data_collate([one] * 2)["map"]
+    deep = torch.nn.functional.interpolate(whole, (7, 6), mode="nearest-exact")
+    assert torch.isfinite(loss(logits, deep))
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_slices_of_a_volume(axis):
+    from monai.losses import DeepSupervisionLoss
+
+    size = [1 if other == axis else -1 for other in range(3)]
     cut = mt.Compose(
-        [mt.RandSpatialCropd(KEYS, (-1, -1, 1), random_size=False), mt.SqueezeDimd(KEYS, -1)]
+        [mt.RandSpatialCropd(KEYS, size, random_size=False), mt.SqueezeDimd(KEYS, axis + 1)]
     )
     two_d = cut.set_random_state(1)(sample(3))
-    assert two_d["map"].shape == (4, 14, 12)
+    shape = tuple(n for other, n in enumerate((14, 12, 10)) if other != axis)
+    assert two_d["map"].shape == (4, *shape)
     assert torch.equal(dense_of(two_d["map"]), two_d["reference"].as_tensor())
     assert RWMapd("label", "rectified", 4)(two_d)["map"] is two_d["map"]
+    # Its spacing is two of the three, which is no sign of resampling.
+    loss = DeepSupervisionLoss(RWLoss("rectified", softmax=True, to_onehot_y=True))
+    heads = [torch.randn(1, 4, *(n // scale for n in shape)) for scale in (1, 2)]
+    assert torch.isfinite(loss(heads, two_d["map"][None]))
+    spacing_mm = [mm for other, mm in enumerate(SPACING_MM[3]) if other != axis]
+    made = RWMapd("label", "boundary", 4, map_keys="of slice")(two_d)["of slice"]
+    wanted = maps.get("boundary")(Regions(two_d["label"].as_tensor(), 4, spacing_mm)).dense()[0]
+    torch.testing.assert_close(dense_of(made), wanted)
 
 
 def test_a_crop_is_of_the_map_of_the_whole_image():
@@ -252,6 +362,29 @@ def test_overlapping_masks(include_background):
     torch.testing.assert_close(loss(logits, label, one["map"][None]), loss(logits, label))
 
 
+@pytest.mark.parametrize("ignored", [0, 1, 2, 7])
+def test_ignored_voxels_of_masks_without_the_first(ignored):
+    """The number of a mask is that of all masks, also where the first is dropped."""
+    masks = torch.as_tensor(np.concatenate([batch(s, (14, 12), 2, 1) for s in (1, 2, 3)])).long()
+    if ignored > 2:
+        masks[:, 3:7, 2:6] = ignored
+    more = {"ignore_index": ignored} if ignored > 2 else {}
+    made = RWMapd("label", "boundary", masks=True, **more)({"label": masks})["map"]
+    loss = RWLoss("boundary", sigmoid=True, ignore_index=ignored, include_background=False)
+    logits = torch.randn(1, 3, 14, 12, requires_grad=True)
+    found = value_and_gradient(loss, logits, made[None])
+    assert_same(value_and_gradient(loss, logits, masks[None], made[None]), found)
+    hidden = (masks == 7).any(dim=0) if ignored > 2 else masks[ignored] == 1
+    counts = ~hidden.expand(1, 3, -1, -1).clone()
+    counts[:, 0] = False
+    assert torch.equal(found[1] != 0, counts & (found[1] != 0))
+    assert (found[1] != 0)[:, 1:].any()
+    values = torch.stack([unpack(made[None], 2, 3).true, unpack(made[None], 2, 3).other])
+    z = torch.where(masks[None] == 1, values[0], values[1])
+    wanted = (z * logits.sigmoid())[counts].sum() / counts.sum()
+    torch.testing.assert_close(found[0], wanted.detach())
+
+
 @pytest.mark.parametrize("ignored", [7, 2])
 def test_ignored_voxels_of_overlapping_masks(ignored):
     """By a third value of the masks, or by a mask that says which voxels to ignore."""
@@ -286,20 +419,41 @@ def test_whole_images_cost_the_same_with_maps_made_before_and_on_the_fly():
         torch.testing.assert_close(on_the_fly, plain(logits, batched["label"].as_tensor()))
 
 
-def test_deep_supervision_with_a_map():
+@pytest.mark.parametrize("axes", [2, 3])
+def test_deep_supervision_with_a_map(axes):
     from monai.losses import DeepSupervisionLoss
 
-    one = sample(2, "boundary")
-    packed = mt.CenterSpatialCropd(["map"], 12)(one)["map"][None]
-    heads = [torch.randn(1, 4, 12, 12), torch.randn(1, 4, 6, 6), torch.randn(1, 4, 3, 3)]
+    one = sample(axes, "boundary")
+    packed = mt.CenterSpatialCropd(["map"], 8)(one)["map"][None]
+    heads = [torch.randn(1, 4, *[n] * axes) for n in (8, 4, 2)]
     loss = RWLoss("boundary", softmax=True, to_onehot_y=True)
     values = dense_of(packed[0])[None]
-    parts = [values, values[:, :, 1::2, 1::2], values[:, :, 2::4, 2::4]]
+    parts = [values]
+    for first, step in ((1, 2), (2, 4)):
+        parts.append(values[(..., *[slice(first, None, step)] * axes)])
     wanted = sum(
         weight * (head.softmax(dim=1) * part).mean()
         for weight, head, part in zip((1.0, 0.5, 0.25), heads, parts, strict=True)
     )
     torch.testing.assert_close(DeepSupervisionLoss(loss)(heads, packed), wanted)
+
+
+@pytest.mark.parametrize("masks", [False, True])
+def test_masked_loss_hides_the_map_too_and_is_refused(masks):
+    from monai.losses import MaskedLoss
+
+    label = torch.as_tensor(batch(51, (14, 12), 2, 1)).float()
+    settings = {"masks": True} if masks else {"num_classes": 2}
+    packed = RWMapd("label", "boundary", **settings)({"label": label})["map"][None]
+    flags = {"sigmoid": True} if masks else {"softmax": True, "to_onehot_y": True}
+    loss = RWLoss("boundary", **flags)
+    logits = torch.randn(1, 1 if masks else 2, 14, 12)
+    mask = (torch.rand(1, 1, 14, 12) < 0.5).float()
+    with pytest.raises(RWLossError, match="changed in value"):
+        MaskedLoss(loss)(logits, packed, mask)
+    torch.testing.assert_close(
+        loss(logits, packed, mask=mask), loss(logits, label[None], mask=mask)
+    )
 
 
 # --- From a store

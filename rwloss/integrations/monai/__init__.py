@@ -1,6 +1,6 @@
 """rwloss in MONAI: a loss with MONAI's arguments, and maps that ride through its transforms.
 
-The loss needs torch alone; MONAI is imported when a transform is first named.
+Loss and batches need torch alone; MONAI is imported when a transform is first named.
 """
 
 import lazy_loader

@@ -13,7 +13,7 @@ from rwloss.integrations.monai.packed import Packed, refuse_if_warped, unpack
 from rwloss.integrations.monai.spacing import spacing_of
 from rwloss.losses import RegionWiseLoss, as_labels
 from rwloss.losses.activation import Activation
-from rwloss.losses.target import as_masks, check_logits, check_tensor
+from rwloss.losses.target import as_masks, check_logits, check_tensor, whole_labels
 from rwloss.maps.cross_entropy import CrossEntropy
 from rwloss.maps.expression import Expression
 from rwloss.maps.focal import Focal
@@ -121,21 +121,22 @@ class RWLoss(_Loss):
         check_tensor("target", target, logits)
         if spacing_mm is None and self.region_wise.spacing_mm is None:
             spacing_mm = spacing_of(target, logits.ndim - 2)
-        labels, packed = self._taken_apart(logits, _plain(target))
+        labels, packed = self._taken_apart(logits, target, may_be_thinned=one)
+        of_map = labels
         if isinstance(rwmap, Tensor):
-            packed = self._unpacked(logits, _plain(rwmap))
+            packed = self._unpacked(logits, rwmap)
             if packed is None:
                 raise RWLossError(
                     f"map {tuple(rwmap.shape)} has not the channels that RWMapd gives: give the "
                     "loss its result, or an RWMap"
                 )
-        masks_left = slice(1, None) if self._drops_first_mask(logits) else slice(None)
-        if self.sigmoid:
-            outputs, labels = [output[:, masks_left] for output in outputs], labels[:, masks_left]
+            of_map = self._known(packed.labels, logits.shape[1])
+        if self._drops_first_mask(logits):
+            outputs = [output[:, 1:] for output in outputs]
+            labels, of_map = labels[:, 1:], of_map[:, 1:]
+            packed = None if packed is None else packed.without_first_mask()
         if packed is not None:
-            packed = packed.without_first_mask() if masks_left.start else packed
-            k = 2 if self.sigmoid else logits.shape[1]
-            rwmap = packed.rwmap(self._known(packed.labels, k), k)
+            rwmap = packed.rwmap(of_map, 2 if self.sigmoid else logits.shape[1])
         value = self.region_wise(
             outputs[0] if one else outputs,
             labels,
@@ -145,10 +146,15 @@ class RWLoss(_Loss):
         )
         return self._reduced(value, outputs[0])
 
-    def _taken_apart(self, logits: Tensor, target: Tensor) -> tuple[Tensor, Packed | None]:
+    def _taken_apart(
+        self, logits: Tensor, target: Tensor, *, may_be_thinned: bool
+    ) -> tuple[Tensor, Packed | None]:
         """Labels (b 1 *s), or masks (b k *s), -1 where ignored; and the map that came with them."""
         k = logits.shape[1]
-        packed = self._unpacked(logits, target) if self.to_onehot_y or self.sigmoid else None
+        packed = None
+        if self.to_onehot_y or self.sigmoid:
+            packed = self._unpacked(logits, target, may_be_thinned=may_be_thinned)
+        target = _plain(target)
         if packed is not None:
             return self._known(packed.labels, k), packed
         if not self.to_onehot_y or k == 1:
@@ -170,18 +176,23 @@ class RWLoss(_Loss):
         labels = self._without_ignored(target, k)
         return self._one_hot(labels, k) if self.sigmoid else labels, None
 
-    def _unpacked(self, logits: Tensor, packed: Tensor) -> Packed | None:
+    def _unpacked(
+        self, logits: Tensor, packed: Tensor, *, may_be_thinned: bool = False
+    ) -> Packed | None:
         if packed.ndim != logits.ndim:
             return None
         k = logits.shape[1]
-        found = unpack(packed, k, k if self.sigmoid else 0)
+        found = unpack(_plain(packed), k, k if self.sigmoid else 0)
         if found is not None and not torch.compiler.is_compiling():
-            refuse_if_warped(packed)
+            refuse_if_warped(packed, may_be_thinned=may_be_thinned)
         return found
 
     def _known(self, labels: Tensor, num_classes: int) -> Tensor:
-        """Labels (b 1 *s) or masks (b k *s) of a packed map, -1 where they are ignored."""
-        return self._masks(labels) if self.sigmoid else self._without_ignored(labels, num_classes)
+        """Labels (b 1 *s) or masks (b k *s) of a packed map, whole, -1 where they are ignored."""
+        found = self._masks(labels) if self.sigmoid else self._without_ignored(labels, num_classes)
+        ignore_index = None if self.ignore_index is None else IGNORED
+        # Once for target and map; whoever looks at them again has no float to check.
+        return whole_labels(found, 2 if self.sigmoid else num_classes, ignore_index)
 
     def _without_ignored(self, labels: Tensor, num_classes: int) -> Tensor:
         """The same labels with -1 where they are ignored."""

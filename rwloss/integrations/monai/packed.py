@@ -2,14 +2,15 @@
 
 Channels of one image, (m *s) float32:
 
-    0          where each voxel was when the map was made: its coordinates modulo 256, a byte each
+    0          where each voxel was when the map was made: its coordinates modulo 251, a byte each
     1..c       labels, c = 1; or c overlapping masks
     then       compact: value at the true class (c), and at the others (c); else values (k)
 
 The first channel is what makes augmentation safe. Flips, quarter turns and crops leave a grid in
 it that steps one way along each axis. Nothing else does: not interpolation, elastic deformation by
 the nearest voxel, padding, blurring or noise. So no list of allowed transforms is needed, and a
-transform that leaves no trace in MONAI's metadata is noticed too.
+transform that leaves no trace in MONAI's metadata is noticed too. (Modulo a prime, because an image
+of 256 voxels that goes on at its other side would be a grid modulo 256.)
 """
 
 from __future__ import annotations
@@ -18,11 +19,16 @@ from dataclasses import dataclass
 from itertools import permutations
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from rwloss.errors import RWLossError
+from rwloss.integrations.monai.spacing import kept_its_spacing
 from rwloss.rwmap import RWMap
+
+_CYCLE = 251
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,10 +85,10 @@ def unpack(packed: Tensor, num_classes: int, masks: int = 0) -> Packed | None:
 
 
 def positions(size: torch.Size, device: torch.device) -> Tensor:
-    """Coordinates of each voxel modulo 256, a byte each. -> (*s), int32."""
+    """Coordinates of each voxel modulo 251, a byte each. -> (*s), int32."""
     total = torch.zeros((), dtype=torch.int32, device=device)
     for axis, length in enumerate(size):
-        steps = torch.arange(length, dtype=torch.int32, device=device) % 256
+        steps = torch.arange(length, dtype=torch.int32, device=device) % _CYCLE
         total = total + (steps << 8 * axis).reshape(-1, *[1] * (len(size) - axis - 1))
     return total
 
@@ -100,30 +106,38 @@ def kept_its_grid(packed: Tensor, *, thinned: bool = False) -> Tensor:
     x, y, z = edges[0], edges[1] ^ corner, edges[2] ^ corner
     grid = x[:, :, None, None] ^ y[:, None, :, None] ^ z[:, None, None, :]
     same = (grid == code).flatten(1).all(dim=1)
+    # Lines of voxels are few, and NumPy is quicker with few.
+    lines = [edge.cpu().numpy() for edge in edges]
     # fits[i][j] (b): coordinate i steps one way along axis j of the array, and along no other.
-    changes = [[(edge >> 8 * i & 255).diff(dim=1) % 256 for edge in edges] for i in range(3)]
+    changes = [[np.diff(line >> 8 * i & 255, axis=1) % _CYCLE for line in lines] for i in range(3)]
+    still = [[(steps == 0).all(axis=1) for steps in along] for along in changes]
     fits = [
         [
-            torch.stack(
-                [
-                    _one_way(steps, thinned) if other == j else (steps == 0).all(dim=1)
-                    for other, steps in enumerate(along)
-                ]
-            ).all(dim=0)
+            _one_way(changes[i][j], thinned)
+            & np.all([still[i][k] for k in {0, 1, 2} - {j}], axis=0)
             for j in range(3)
         ]
-        for along in changes
+        for i in range(3)
     ]
     orders = [
-        torch.stack([fits[i][j] for i, j in enumerate(order)]).all(dim=0)
+        np.all([fits[i][j] for i, j in enumerate(order)], axis=0)
         for order in permutations(range(3))
     ]
-    return same & torch.stack(orders).any(dim=0)
+    return same & torch.from_numpy(np.any(orders, axis=0)).to(same.device)
 
 
-def refuse_if_warped(packed: Tensor) -> None:
-    """Raise RWLossError for a batch (b m *s) with a map that was not moved by whole voxels."""
-    kept = kept_its_grid(packed, thinned=True)
+# In a compiled loss it is not called; where a graph breaks before it, it is no work for another.
+@torch.compiler.disable  # type: ignore[untyped-decorator]
+def refuse_if_warped(packed: Tensor, *, may_be_thinned: bool = False) -> None:
+    """Raise RWLossError for a batch (b m *s) with a map that was not moved by whole voxels.
+
+    may_be_thinned: deep supervision may have taken it to a lower resolution, by the nearest voxel.
+    Transforms can do the same, but note it in the affine, and are refused.
+    """
+    plain = packed.as_subclass(Tensor)
+    kept = kept_its_grid(plain)
+    if may_be_thinned and not bool(kept.all()) and kept_its_spacing(packed):
+        kept = kept_its_grid(plain, thinned=True)
     if not bool(kept.all()):
         raise RWLossError(
             f"the map of image {int((~kept).nonzero()[0])} of the batch was resampled, padded or "
@@ -140,13 +154,13 @@ def _edge(code: Tensor, axis: int) -> Tensor:
     return code.flatten(1).nan_to_num(-1, -1, -1).clamp(-1, 2**24).to(torch.int32)
 
 
-def _one_way(steps: Tensor, thinned: bool) -> Tensor:
+def _one_way(steps: NDArray[Any], thinned: bool) -> NDArray[Any]:
     """Whether a coordinate goes on by one voxel at a time, up or down. (b n) -> (b)."""
-    found = torch.zeros(len(steps), dtype=torch.bool, device=steps.device)
-    for way in (steps, (256 - steps) % 256):
-        found = found | (way == 1).all(dim=1)
+    found = np.zeros(len(steps), dtype=bool)
+    for way in (steps, (_CYCLE - steps) % _CYCLE):
+        found |= (way == 1).all(axis=1)
         if thinned:  # a zoom by the nearest voxel leaves out one here and there
-            found = found | ((way > 1) & (way < 128)).all(dim=1)
+            found |= ((way > 1) & (way <= _CYCLE // 2)).all(axis=1)
     return found
 
 

@@ -14,7 +14,7 @@ import rwloss.store
 from rwloss.data.formats import case_name
 from rwloss.errors import RWLossError
 from rwloss.integrations.monai.packed import kept_its_grid, pack, unpack
-from rwloss.integrations.monai.spacing import spacing_of
+from rwloss.integrations.monai.spacing import MADE_AT, spacing_of
 from rwloss.maps.expression import Expression
 from rwloss.maps.parser import parse
 from rwloss.regions import Regions, checked_labels
@@ -27,7 +27,7 @@ try:
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError(
         f"rwloss.integrations.monai needs MONAI, which is not installed ({error}): "
-        "pip install monai",
+        "pip install 'rwloss[monai]'",
         name=error.name,
     ) from error
 
@@ -100,11 +100,21 @@ class RWMapd(MapTransform):
 
     def _made(self, label: Tensor) -> Tensor:
         """Labels and map in one. label (c *s) -> (m *s)."""
-        spacing_mm = self.spacing_mm or spacing_of(label, label.ndim - 1)
+        spacing_mm = self.spacing_mm
+        if spacing_mm is None:
+            spacing_mm = spacing_of(label, label.ndim - 1)
         plain = label.as_subclass(Tensor)
         # Each mask is an image with two classes; a label map is one with all.
         rows = None if spacing_mm is None else [spacing_mm] * len(plain)
-        regions = Regions(plain, self.num_classes or 2, rows, self.ignore_index)
+        try:
+            regions = Regions(plain, self.num_classes or 2, rows, self.ignore_index)
+        except RWLossError as error:
+            if plain.is_floating_point() and bool((plain != plain.round()).any()):
+                raise RWLossError(
+                    f"{error}. Spatial transforms take labels by mode='nearest', and a lazy "
+                    "Compose by overrides={'label': {'mode': 'nearest'}}"
+                ) from error
+            raise
         return pack(plain, self.expression(regions))
 
     def _is_kept(self, packed: Any, label: Tensor) -> bool:
@@ -227,5 +237,6 @@ def _with_meta(packed: Tensor, label: Tensor, expression: str) -> Tensor:
         return packed
     meta = copy.deepcopy(label.meta)
     meta[_EXPRESSION] = expression
+    meta[MADE_AT] = torch.tensor(spacing_of(label, label.ndim - 1), dtype=torch.float64)
     moved: Tensor = MetaTensor(packed, meta=meta)
     return moved
