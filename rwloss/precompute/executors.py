@@ -37,7 +37,7 @@ class Work(Protocol[T_co]):
 
 Runner: TypeAlias = Callable[[Iterable[Work[T]]], Iterator[T]]
 # Tasks that each worker process has, so that none waits for its next; more would only hold memory.
-_AHEAD = 2
+AHEAD = 2
 # Tasks that a Dask scheduler has, whatever joins it later: enough for some hundred workers.
 _AHEAD_ON_DASK = 1000
 # How long a Dask scheduler may take to answer.
@@ -58,17 +58,20 @@ def here(tasks: Iterable[Work[T]]) -> Iterator[T]:
     return (task() for task in tasks)
 
 
-def in_processes(tasks: Iterable[Work[T]], jobs: int) -> Iterator[T]:
+def in_processes(tasks: Iterable[Work[T]], jobs: int, ahead: int = AHEAD) -> Iterator[T]:
     """In worker processes. Results come as they are ready; a bounded number of tasks waits.
+
+    ahead: tasks that each process has. 1 for tasks of minutes: none then waits behind another while
+    a process is idle.
 
     A process that dies takes its task with it and nothing else; another takes its place. What a
     process died over is done again at the end, one at a time: the system ends processes that need
     little where others took all the memory. What dies then too is given up.
     """
     lost: list[Work[T]] = []
-    yield from _carried_out(iter(tasks), jobs, lost)
+    yield from _carried_out(iter(tasks), jobs, ahead, lost)
     given_up: list[Work[T]] = []
-    yield from _carried_out(iter(lost), 1, given_up)
+    yield from _carried_out(iter(lost), 1, ahead, given_up)
     for task in given_up:
         yield task.died()
 
@@ -153,7 +156,9 @@ def _carried_out_on_dask(
         yield result
 
 
-def _carried_out(todo: Iterator[Work[T]], jobs: int, lost: list[Work[T]]) -> Iterator[T]:
+def _carried_out(
+    todo: Iterator[Work[T]], jobs: int, ahead: int, lost: list[Work[T]]
+) -> Iterator[T]:
     """Results of all tasks but those that a process died over: these are added to `lost`."""
     flying: dict[Future[T], tuple[int, Work[T]]] = {}  # in the order in which they were given
     landed: SimpleQueue[Future[T]] = SimpleQueue()
@@ -191,10 +196,10 @@ def _carried_out(todo: Iterator[Work[T]], jobs: int, lost: list[Work[T]]) -> Ite
             if stillborn >= _HOPELESS:
                 raise RWLossError(_UNBORN)
             returned.extend(unfinished)
-            for _ in range(_AHEAD - sum(of == member for of, _ in flying.values())):
+            for _ in range(ahead - sum(of == member for of, _ in flying.values())):
                 give(member)
 
-        for _ in range(_AHEAD):
+        for _ in range(ahead):
             for member in range(jobs):
                 give(member)
         while flying:

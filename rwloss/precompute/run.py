@@ -63,13 +63,13 @@ class Settings:
         if self.max_voxels < 1:
             raise RWLossError(f"expected max_voxels of 1 or more, got {self.max_voxels}")
 
-    def runner(self, tasks: int) -> executors.Runner[Any]:
-        """What carries out this many tasks."""
+    def runner(self, tasks: int, ahead: int = executors.AHEAD) -> executors.Runner[Any]:
+        """What carries out this many tasks. ahead: see `executors.in_processes`."""
         jobs = available_cores() if self.jobs is None else self.jobs
         if self.scheduler is not None:
             return partial(executors.on_dask, scheduler=self.scheduler, jobs=max(jobs, 1))
         jobs = min(jobs, tasks)
-        return partial(executors.in_processes, jobs=jobs) if jobs else executors.here
+        return partial(executors.in_processes, jobs=jobs, ahead=ahead) if jobs else executors.here
 
 
 def precompute(
@@ -237,7 +237,11 @@ def _prepare(
     if num_classes is None or static.needs_class_counts:
         # One pass over all labels, before any map is made: never K or weights of a case.
         seen = survey.label_counts(
-            dataset, chosen.max_voxels, chosen.runner(len(dataset.cases)), counting
+            dataset,
+            chosen.max_voxels,
+            chosen.runner(len(dataset.cases)),
+            counting,
+            leave_out=not static.needs_class_counts,
         )
         num_classes = data.count_classes(
             dataset, num_classes, ignore_label=ignore_label, labels=seen

@@ -38,25 +38,34 @@ def label_counts(
     max_voxels: int,
     run: Runner[Any],
     counting: Callable[[int], None] | None = None,
+    *,
+    leave_out: bool = False,
 ) -> dict[int, int]:
     """Voxels of each label in all cases together, negative and ignored ones too.
 
     counting: called after each case with the number of cases.
-    A case that can't be read is left out: who uses it will be told, and the others can be done.
-    Raises RWLossError where none can.
+    leave_out: a case that can't be read is left out, for callers that want to know which labels
+    there are: who uses the case will be told, and the others can be done.
+    Raises RWLossError where a case can't be read, or with leave_out where none can.
     """
     total: dict[int, int] = {}
-    unread: RWLossError | None = None
+    unread: list[RWLossError] = []
     for counts in run([Count(case, max_voxels) for case in dataset.cases]):
         if counting is not None:
             counting(len(dataset.cases))
         if isinstance(counts, RWLossError):
-            unread = counts
+            unread.append(counts)
             continue
         for label, count in counts.items():
             total[label] = total.get(label, 0) + count
-    if unread is not None and not total:
-        raise unread
+    if unread and leave_out and not total:
+        raise unread[-1]
+    if unread and not leave_out:
+        raise RWLossError(
+            f"weights of the whole data set need the voxels of every case, and {len(unread)} of "
+            f"{len(dataset.cases)} can't be read: {unread[0]}; mend them or take them out, or "
+            "write the weights as numbers"
+        )
     return total
 
 

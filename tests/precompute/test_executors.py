@@ -75,7 +75,10 @@ class Pulled:
             yield Chore(self.count)
 
 
-@pytest.mark.parametrize(("runner", "ahead"), [(here, 1), (lambda t: in_processes(t, 2), 5)])
+@pytest.mark.parametrize(
+    ("runner", "ahead"),
+    [(here, 1), (lambda t: in_processes(t, 2), 5), (lambda t: in_processes(t, 2, ahead=1), 3)],
+)
 def test_tasks_are_taken_as_they_are_done(runner, ahead):
     """Of a data set of any size, a handful is in memory."""
     supply, most = Pulled(), 0

@@ -706,17 +706,30 @@ def test_ignored_voxels_have_no_weight(tmp_path, ignored):
     assert summary.made == 2
 
 
-def test_weights_do_not_stop_at_a_bad_case(tmp_path):
+def test_weights_of_all_cases_are_none_without_one_of_them(tmp_path):
+    """Weights of the others would be other numbers, and every map of the store with them."""
+    source, out = small(tmp_path / "labels"), tmp_path / "out"
+    (source / "torn.npy").write_bytes(b"torn")
+    for asked, num_classes in (
+        ("class_weighted(weights='dataset_inverse')", 3),
+        ("rectified(weights='dataset_inverse') + boundary", None),
+    ):
+        for do in (precompute, plan):
+            with pytest.raises(RWLossError, match=r"1 of 5 can't be read: .*torn\.npy"):
+                do(source, out, asked, num_classes=num_classes, jobs=0)
+    assert not out.exists()
+
+
+def test_weights_do_not_stop_at_a_case_of_other_labels(tmp_path):
     source = described(
         saved(tmp_path / "set", a=[[0, 0, 1]], b=[[0, 7, 1]], c=[[1, 1, 1]]),
         {"background": 0, "x": 1, "absent": 2},
     )
-    (source / "d.npy").write_bytes(b"torn")
     asked = "class_weighted(weights='dataset_inverse')"
     summary = precompute(source, tmp_path / "out", asked, jobs=0)
-    assert [failure.case for failure in summary.failed] == ["b", "d"]
+    assert [failure.case for failure in summary.failed] == ["b"]
     assert list(rwloss.store.open(tmp_path / "out")) == ["a", "c"]
-    # 3 and 5 voxels of what could be read; no voxel has the third class.
+    # 3 and 5 voxels; no voxel has the third class.
     weights = (float(f"{8 / 6:.6g}"), 0.8, 1.0)
     assert summary.expression == str(maps.ClassWeighted(weights=weights))
 
@@ -748,18 +761,19 @@ def test_a_plan_writes_nothing(tmp_path):
 
 def test_a_plan_has_the_words_and_cases_of_the_run(tmp_path, kind):
     source, seen = small(tmp_path / "labels"), []
-    saved(source, bad=[[0, 1.5]])
+    saved(source, bad=[[0, 7]])
     asked = "rectified(weights='dataset_inverse') + dice"
     ahead = plan(
         source,
         tmp_path / "out",
         asked,
+        num_classes=3,
         jobs=0,
         format=kind,
         progress=lambda outcome, total: seen.append((outcome.case, total)),
     )
     assert sorted(seen) == [("bad", 5), *((f"c{i}", 5) for i in range(4))]
-    summary = precompute(source, tmp_path / "out", asked, jobs=0, format=kind)
+    summary = precompute(source, tmp_path / "out", asked, num_classes=3, jobs=0, format=kind)
     for name in ("store", "asked", "expression", "num_classes", "voxels", "dense_bytes"):
         assert getattr(ahead, name) == getattr(summary, name)
     assert ahead.failed[0].reason == summary.failed[0].reason

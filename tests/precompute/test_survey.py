@@ -48,14 +48,21 @@ def test_counts_of_all_cases_together(tmp_path, jobs):
 
 def test_a_case_that_can_not_be_read_is_left_out(tmp_path):
     dataset = dataset_of(tmp_path, a=[[0, 1]], b=[[0.5, 1]], c=np.ones((9, 9), int))
-    assert label_counts(dataset, 20, executors.here) == {0: 1, 1: 1}
+    assert label_counts(dataset, 20, executors.here, leave_out=True) == {0: 1, 1: 1}
+
+
+def test_counts_of_some_cases_are_no_counts_of_all(tmp_path):
+    dataset = dataset_of(tmp_path, a=[[0, 1]], b=[[0.5, 1]], c=np.ones((9, 9), int))
+    message = r"every case, and 2 of 3 can't be read: .*b\.npy.*; mend them or take them out"
+    with pytest.raises(RWLossError, match=message):
+        label_counts(dataset, 20, executors.here)
 
 
 def test_not_one_case_that_can_be_read(tmp_path):
     Image.fromarray(np.zeros((2, 3, 3), np.uint8)).save(tmp_path / "colour.png")
     (tmp_path / "torn.npy").write_bytes(b"torn")
     with pytest.raises(RWLossError, match=r"torn\.npy|colour\.png"):
-        label_counts(data.find(tmp_path), LIMIT, executors.here)
+        label_counts(data.find(tmp_path), LIMIT, executors.here, leave_out=True)
 
 
 def test_a_process_that_died_leaves_its_case_out(tmp_path):
@@ -66,6 +73,8 @@ def test_a_process_that_died_leaves_its_case_out(tmp_path):
         yield first.died()
         yield from (task() for task in others)
 
-    assert label_counts(dataset, LIMIT, dying) == {2: 2}
-    with pytest.raises(RWLossError, match=r"a worker process died while it read '.*b\.npy'"):
+    assert label_counts(dataset, LIMIT, dying, leave_out=True) == {2: 2}
+    with pytest.raises(
+        RWLossError, match=r"2 of 2.* a worker process died while it read '.*a\.npy'"
+    ):
         label_counts(dataset, LIMIT, lambda tasks: (task.died() for task in tasks))

@@ -709,9 +709,9 @@ def dask_cluster(folder):
         cluster.kill()
 
 
-@needs_proc
-@pytest.mark.slow
-def test_dask_with_a_worker_killed(command, tmp_path):
+@pytest.fixture
+def on_dask(command, tmp_path):
+    """A run on a cluster with some cases done: the run, its process, the cluster, what will be."""
     pytest.importorskip("distributed")
     run = command(20)
     undisturbed = run.undisturbed()
@@ -719,25 +719,26 @@ def test_dask_with_a_worker_killed(command, tmp_path):
     with dask_cluster(tmp_path / "elsewhere") as (address, cluster):
         process = replace(run, settings={**run.settings, "scheduler": address}).start()
         process.wait_for(lambda: len(made(run.out)) > 4)
-        os.kill(cluster.workers()[0], signal.SIGKILL)
-        assert process.finish() == {"made": 20, "kept": 0, "failed": 0, "missing": 0}
+        yield run, process, cluster, undisturbed
+
+
+@needs_proc
+@pytest.mark.slow
+def test_dask_with_a_worker_killed(on_dask):
+    run, process, cluster, undisturbed = on_dask
+    os.kill(cluster.workers()[0], signal.SIGKILL)
+    assert process.finish() == {"made": 20, "kept": 0, "failed": 0, "missing": 0}
     assert files_of(run.out) == undisturbed
     assert no_temporary_files(run.out)
 
 
 @needs_proc
 @pytest.mark.slow
-def test_dask_with_its_scheduler_killed(command, tmp_path):
-    pytest.importorskip("distributed")
-    run = command(20)
-    undisturbed = run.undisturbed()
-    (tmp_path / "slow").touch()
-    with dask_cluster(tmp_path / "elsewhere") as (address, cluster):
-        process = replace(run, settings={**run.settings, "scheduler": address}).start()
-        process.wait_for(lambda: len(made(run.out)) > 4)
-        cluster.kill()
-        errors = process.process.communicate()[1]
-        assert process.process.returncode == 1
-        assert "run the same command again" in errors
+def test_dask_with_its_scheduler_killed(on_dask):
+    run, process, cluster, undisturbed = on_dask
+    cluster.kill()
+    errors = process.process.communicate()[1]
+    assert process.process.returncode == 1
+    assert "run the same command again" in errors
     assert 4 < run().kept < 20
     assert files_of(run.out) == undisturbed
