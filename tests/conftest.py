@@ -9,6 +9,15 @@ from pathlib import Path
 import pytest
 
 
+@pytest.fixture(scope="session")
+def squares(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An nnU-Net raw folder of eight 2-D cases of 16 x 16 with three classes."""
+    from raw_folders import make_raw
+
+    folder = tmp_path_factory.mktemp("squares")
+    return make_raw(folder, [f"case{i}" for i in range(8)])
+
+
 @pytest.fixture
 def shared_data() -> Callable[[str], Path]:
     """Gives the folder of a shared data set by name, or skips the test with the reason."""

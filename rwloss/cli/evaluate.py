@@ -20,17 +20,26 @@ from rwloss.cli.options import (
     parse_spacing,
 )
 from rwloss.cli.progress import progress, stoppable
+from rwloss.cli.score_table import print_scores
 from rwloss.errors import RWLossError
 
 if TYPE_CHECKING:
     from rwloss.training.evaluation import Evaluation
-    from rwloss.training.scores import ClassSummary, Penalty, Statistic
+    from rwloss.training.scores import Penalty
 
 
 class PartName(StrEnum):
     """Which cases of an nnU-Net raw folder."""
 
     TRAIN = "train"
+    TEST = "test"
+
+
+class SplitName(StrEnum):
+    """Which part of a run's split."""
+
+    TRAIN = "train"
+    VALIDATION = "validation"
     TEST = "test"
 
 
@@ -53,6 +62,19 @@ def evaluate(
             help="Labels of an nnU-Net raw folder; by default labelsTs where it is there.",
             show_default=False,
         ),
+    ] = None,
+    run: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="RUN",
+            help="Measure only the cases that this run of `rwloss train` was tested on; --split "
+            "names another part.",
+            show_default=False,
+        ),
+    ] = None,
+    split: Annotated[
+        SplitName | None,
+        typer.Option(help="Part of the split of --run; test by default.", show_default=False),
     ] = None,
     output: Annotated[
         Path | None,
@@ -87,9 +109,9 @@ def evaluate(
     those in which the class was missed, invented or in neither. A case that cannot be measured is
     named, and the others count. docs/evaluate.md explains every figure.
     """
-    from rwloss.training import score_file
+    from rwloss.training import RunFolder, score_file
     from rwloss.training.evaluation import Failure
-    from rwloss.training.evaluation import evaluate as run
+    from rwloss.training.evaluation import evaluate as measure
     from rwloss.training.scores import check_penalty
 
     if output is not None:
@@ -97,11 +119,15 @@ def evaluate(
     distance = _parse_penalty(penalty)
     check_penalty(distance)
     limit = {} if max_voxels is None else {"max_voxels": max_voxels}
+    if run is None and split is not None:
+        raise RWLossError(f"--split {split.value} of which run? Give --run too")
+    cases = None if run is None else RunFolder(run).cases((split or SplitName.TEST).value)
     with stoppable(lambda: "nothing was written"), progress() as shown:
-        result = run(
+        result = measure(
             predictions,
             labels,
             part=None if part is None else part.value,
+            cases=cases,
             num_classes=num_classes,
             spacing_mm=parse_spacing(spacing),
             ignore_label=ignore_label,
@@ -146,8 +172,7 @@ def _tell(result: Evaluation, penalty: Penalty) -> None:
     if result.in_voxels:
         unit = "voxels" if len(result.in_voxels) == len(result.scores.cases) else "mm or voxels"
     summary = result.scores.summary(penalty)
-    head = ["class", "score", "mean", "std", "median", "n", "missed", "false alarms", "in neither"]
-    print_table([head, *(row for each in summary for row in _rows(each, unit))])
+    print_scores(summary, unit)
     typer.echo(
         "\nmissed: in the labels only; false alarms: in the prediction only. Dice is 0 for both; a "
         "class that is in neither has none."
@@ -166,22 +191,6 @@ def _tell(result: Evaluation, penalty: Penalty) -> None:
             f"{count_of(len(result.in_voxels), 'case')} without a spacing: distances are in "
             "voxels; give --spacing for mm."
         )
-
-
-def _rows(summary: ClassSummary, unit: str) -> list[list[str]]:
-    counts = [f"{n:,}" for n in (summary.missed, summary.false_alarms, summary.empty)]
-    return [
-        [printable(summary.name), "Dice", *_cells(summary.dice, 3), *counts],
-        ["", f"HD95 {unit}", *_cells(summary.hd95_mm, 2), *counts],
-        ["", f"ASSD {unit}", *_cells(summary.assd_mm, 2), *counts],
-    ]
-
-
-def _cells(values: Statistic, digits: int) -> list[str]:
-    """Mean, standard deviation, median and n."""
-    figures = (values.mean, values.std, values.median)
-    shown = ["-" if figure is None else f"{figure:.{digits}f}" for figure in figures]
-    return [*shown, f"{values.n:,}"]
 
 
 def _tell_problems(result: Evaluation) -> None:

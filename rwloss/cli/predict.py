@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rwloss.cli.evaluate import PartName
+from rwloss.cli.evaluate import PartName, SplitName
 from rwloss.cli.listing import count_of, print_table, printable
 from rwloss.cli.options import AsJson, MaxVoxels
 from rwloss.cli.progress import progress, stoppable
 
 if TYPE_CHECKING:
-    from rwloss.training.prediction import Predicted, Predictions
+    from rwloss.training.label_maps import Predicted, Predictions
 
 
 class CheckpointName(StrEnum):
@@ -47,6 +47,13 @@ def predict(
         PartName | None,
         typer.Option(
             help="Images of an nnU-Net raw folder; by default imagesTs where it is there.",
+            show_default=False,
+        ),
+    ] = None,
+    split: Annotated[
+        SplitName | None,
+        typer.Option(
+            help="Only the cases of this part of the run's own split; by default all images.",
             show_default=False,
         ),
     ] = None,
@@ -88,7 +95,7 @@ def predict(
     weights and not older than their images, are kept: run the same command again to go on. A case
     that fails is named, and the others are done.
     """
-    from rwloss.training.prediction import predict_images
+    from rwloss.training.label_maps import predict_images
 
     limit = {} if max_voxels is None else {"max_voxels": max_voxels}
     done = 0
@@ -109,6 +116,7 @@ def predict(
             out,
             checkpoint=checkpoint.value,
             part=None if part is None else part.value,
+            split=None if split is None else split.value,
             overlap=overlap,
             batch_size=batch_size,
             device=device,

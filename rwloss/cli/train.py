@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rwloss.cli.listing import count_of, print_table
+from rwloss.cli.listing import count_of
 from rwloss.cli.options import AsJson, IgnoreLabel, NumClasses, Spacing, parse_spacing
 from rwloss.cli.progress import stoppable
+from rwloss.cli.score_table import print_scores
 from rwloss.cli.steps import bars
 from rwloss.errors import RWLossError
 
@@ -204,6 +205,8 @@ def as_fields(result: RunResult) -> dict[str, Any]:
         "test_cases": [case.name for case in result.scores.cases],
         "test": {
             each.name: {
+                "cases": each.cases,
+                "both": each.both,
                 "dice": each.dice.mean,
                 "hd95_mm": each.hd95_mm.mean,
                 "assd_mm": each.assd_mm.mean,
@@ -271,22 +274,17 @@ def _shown(stack: ExitStack, settings: Settings) -> Any:
 
 
 def _tell(result: RunResult) -> None:
-    settings, summary = result.settings, result.scores.summary()
+    settings, cases = result.settings, result.scores.cases
+    validates = settings.folds is not None or settings.validation_fraction > 0
+    chosen = "by validation" if validates else "(the last: there are no validation cases)"
     typer.echo(
         f"{settings.map}: {settings.steps} steps in {result.seconds:.0f} s, checkpoint of step "
-        f"{result.best_step} by validation, tested on {count_of(len(result.scores.cases), 'case')}"
+        f"{result.best_step} {chosen}, tested on {count_of(len(cases), 'case')}"
     )
     # Files without a spacing, such as PNG, are measured in voxels.
-    in_voxels = any(case.spacing_mm is None for case in result.scores.cases)
-    unit = "voxels" if in_voxels else "mm"
-    rows: list[tuple[str, ...]] = [
-        ("class", "Dice", f"HD95 {unit}", f"ASSD {unit}", "missed", "false alarms", "empty")
-    ]
-    for each in summary:
-        means = (each.dice.mean, each.hd95_mm.mean, each.assd_mm.mean)
-        counts = (each.missed, each.false_alarms, each.empty)
-        rows.append((each.name, *map(_number, means), *map(str, counts)))
-    print_table(rows)
+    in_voxels = any(case.spacing_mm is None for case in cases)
+    if cases:
+        print_scores(result.scores.summary(), "voxels" if in_voxels else "mm")
     typer.echo(
         f"{settings.out}: run.toml, splits.json, metrics.jsonl, checkpoints/best.pt, test.json"
     )

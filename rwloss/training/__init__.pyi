@@ -11,10 +11,9 @@ from .evaluation import evaluate as evaluate
 from .extras import require_monai as require_monai
 from .extras import require_training as require_training
 from .items import items_of as items_of
+from .label_maps import Predictions as Predictions
+from .label_maps import predict_images as predict_images
 from .metrics import score as score
-from .predict import predict as predict
-from .prediction import Predictions as Predictions
-from .prediction import predict_images as predict_images
 from .preparation import Prepared as Prepared
 from .preparation import prepare as prepare
 from .progress import Progress as Progress
@@ -34,6 +33,7 @@ from .unet import PRESETS as PRESETS
 from .unet import unet as unet
 from .volumes import Volume as Volume
 from .volumes import read as read
+from .windows import predict as predict
 
 __all__ = [
     "PRESETS",

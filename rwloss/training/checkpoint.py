@@ -21,6 +21,8 @@ from rwloss.training.unet import unet
 
 Which = Literal["best", "last"]
 
+_INSTEAD = "put the run's own file back, or train in another folder"
+
 
 @dataclass(frozen=True)
 class Task:
@@ -84,7 +86,10 @@ def save(
         with whole_file(path) as part:
             part.write_bytes(buffer.getbuffer())
     except OSError as error:
-        raise RWLossError(f"cannot write {str(path)!r}: {error.strerror or error}") from error
+        raise RWLossError(
+            f"cannot write {str(path)!r} ({error.strerror or error}): the one before it is "
+            "kept, if any; make room and start again"
+        ) from error
 
 
 def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
@@ -96,9 +101,12 @@ def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
             f"there is no checkpoint {str(path)!r}: the run has not got so far"
         ) from error
     except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
-        raise RWLossError(f"{str(path)!r} is no checkpoint, or damaged: {error}") from error
+        [reason, *_] = [*str(error).split(". ")[0].splitlines(), type(error).__name__]
+        raise RWLossError(
+            f"{str(path)!r} is no checkpoint, or damaged ({reason}): {_INSTEAD}"
+        ) from error
     if not isinstance(content, Mapping) or content.get("layout") != 1:
-        raise RWLossError(f"{str(path)!r} is no checkpoint of this version of rwloss")
+        raise RWLossError(f"{str(path)!r} is no checkpoint of this version of rwloss: {_INSTEAD}")
     return dict(content)
 
 
@@ -109,7 +117,7 @@ def restore(network: nn.Module, weights: Mapping[str, torch.Tensor], path: Path)
     except RuntimeError as error:
         raise RWLossError(
             f"the checkpoint {str(path)!r} is of another network than run.toml says: "
-            f"{str(error).splitlines()[-1].strip()}"
+            f"{str(error).splitlines()[-1].strip()}; {_INSTEAD}"
         ) from error
 
 
@@ -136,5 +144,6 @@ def check_settings(content: Mapping[str, Any], settings: Settings, path: Path) -
     made_with = settings_file.make(**content["settings"])
     if different := made_with.difference(settings):
         raise RWLossError(
-            f"the checkpoint {str(path)!r} was made with other settings: {'; '.join(different)}"
+            f"the checkpoint {str(path)!r} was made with other settings than run.toml holds: "
+            f"{'; '.join(different)}; {_INSTEAD}"
         )

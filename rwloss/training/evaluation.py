@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from rwloss.precompute.run import Settings
 from rwloss.regions import IGNORED
 from rwloss.training.extras import require_monai
 from rwloss.training.scores import CaseScore, Scores
+from rwloss.training.splits import some
 
 Progress = Callable[["CaseScore | Failure", int], None]
 # How far the two affines of a pair may put a corner of the image apart, in smallest spacings:
@@ -72,6 +73,7 @@ def evaluate(
     labels: str | Path,
     *,
     part: Part | None = None,
+    cases: Sequence[str] | None = None,
     num_classes: int | None = None,
     spacing_mm: Sequence[float] | None = None,
     ignore_label: int | None = None,
@@ -84,6 +86,8 @@ def evaluate(
 
     predictions: a folder (or glob, or file) of label maps. labels: the truth: the same, or an
     nnU-Net raw folder, of which `part` says which labels; by default labelsTs where it is there.
+    cases: only these, by name, from both parts of an nnU-Net raw folder; those of a run's split are
+    `RunFolder(run).cases("test")`. By default all that have labels.
     num_classes: by default that of the dataset.json of labels or predictions, else the largest
     label of all pairs + 1, never of one case. spacing_mm: for formats that carry none; a pair has
     that of its labels, or of its prediction where the labels carry none.
@@ -101,13 +105,15 @@ def evaluate(
     ('posterior', 1.0, 0.0, 0)
     """
     require_monai()
-    truth, found = _truth(labels, part), data.find(predictions)
-    predicted = {case.name: case.labels for case in found.cases}
+    truth, found = _truth(labels, part, cases), data.find(predictions)
+    predicted = {
+        case.name: case.labels for case in found.cases if cases is None or case.name in cases
+    }
     pairs = [(case, predicted[case.name]) for case in truth.cases if case.name in predicted]
     if not pairs:
         raise RWLossError(
-            f"no case is in both: {str(labels)!r} has {_some(truth.cases)}, "
-            f"{str(predictions)!r} has {_some(found.cases)}; files of a case must have one name"
+            f"no case is in both: {str(labels)!r} has {_some(truth)}, "
+            f"{str(predictions)!r} has {_some(found)}; files of a case must have one name"
         )
     chosen = Settings(jobs=jobs, max_voxels=max_voxels)
     runner = chosen.runner(len(pairs))
@@ -137,12 +143,23 @@ def evaluate(
     )
 
 
-def _truth(labels: str | Path, part: Part | None) -> data.Dataset:
-    root = Path(labels)
-    if part is None:
-        is_raw = (root / "dataset.json").is_file() and (root / "labelsTs").is_dir()
-        part = "test" if is_raw else "train"
-    return data.find(labels, part=part)
+def _truth(labels: str | Path, part: Part | None, names: Sequence[str] | None) -> data.Dataset:
+    """The cases that are to be measured."""
+    root, parts = Path(labels), [part or "train"]
+    if part is None and (root / "dataset.json").is_file() and (root / "labelsTs").is_dir():
+        parts = ["test"]
+        if names is not None and (root / "labelsTr").is_dir():
+            parts.append("train")
+    truth, *others = [data.find(labels, part=each) for each in parts]
+    if names is None:
+        return truth
+    known = {case.name: case for dataset in (truth, *others) for case in dataset.cases}
+    if missing := [name for name in names if name not in known]:
+        raise RWLossError(
+            f"{str(labels)!r} has no labels of {some(missing)}: give the labels of all cases that "
+            "are to be measured"
+        )
+    return replace(truth, cases=tuple(known[name] for name in sorted(set(names))))
 
 
 def _num_classes(
@@ -160,7 +177,8 @@ def _num_classes(
             return data.count_classes(truth, known)
     files = [data.Case(case.name, path) for case, one in pairs for path in (case.labels, one)]
     both = replace(truth, cases=tuple(files))
-    seen = survey.label_counts(both, chosen.max_voxels, chosen.runner(len(files)), counting)
+    runner = chosen.runner(len(files))
+    seen = survey.label_counts(both, chosen.max_voxels, runner, counting, leave_out=True)
     # Two folders of empty masks are one class, and nothing to measure: a mask has two.
     return (
         2
@@ -178,9 +196,8 @@ def _names(truth: data.Dataset, found: data.Dataset, num_classes: int) -> tuple[
     )
 
 
-def _some(cases: Iterable[data.Case]) -> str:
-    names = [case.name for case in cases]
-    return ", ".join(names[:2]) + (f" and {len(names) - 2} more" if len(names) > 2 else "")
+def _some(dataset: data.Dataset) -> str:
+    return some([case.name for case in dataset.cases])
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,8 @@ from rwloss.errors import RWLossError
 from rwloss.training import items
 from rwloss.training.augment import Augmentation
 from rwloss.training.checkpoint import Task
-from rwloss.training.frame import padded
 from rwloss.training.settings import Settings
-from rwloss.training.splits import Split, split
+from rwloss.training.splits import Split, some, split
 from rwloss.training.unet import PRESETS
 from rwloss.training.volumes import Volume, read
 
@@ -63,6 +62,7 @@ def prepare(settings: Settings, note: Callable[[str], None] = lambda text: None)
         test_names=None if tests is None else [case.name for case in tests],
     )
     cases = {case.name: case for case in (*dataset.cases, *(tests or ()))}
+    _check_images(settings.data, list(cases.values()))
     ignored = dataset.ignore_label if settings.ignore_label is None else settings.ignore_label
     volumes = {
         name: read(cases[name], ignore_label=ignored, spacing_mm=settings.spacing)
@@ -150,11 +150,28 @@ def _test_cases(settings: Settings) -> tuple[data.Case, ...] | None:
     return data.find(settings.data, part="test").cases
 
 
+def _check_images(where: str, cases: Sequence[data.Case]) -> None:
+    """Before any file is read. Raises RWLossError where images are missing, all in one."""
+    without = [case.name for case in cases if not case.images]
+    if not without:
+        return
+    if len(without) == len(cases):
+        raise RWLossError(
+            f"{where!r} has {len(cases)} label files and no images: training needs an nnU-Net raw "
+            "folder, with dataset.json, imagesTr/CASE_0000.ext and labelsTr/CASE.ext"
+        )
+    raise RWLossError(
+        f"no image for {len(without)} of {len(cases)} cases: {some(without)}; add "
+        f"{without[0]}_0000 to the images, a file for each channel, or remove the labels"
+    )
+
+
 def _check_alike(volume: Volume, like: Volume) -> None:
     if len(volume.image) != len(like.image):
         raise RWLossError(
             f"case {volume.name!r} has {len(volume.image)} channels, {like.name!r} has "
-            f"{len(like.image)}: a network needs the same ones in every case"
+            f"{len(like.image)}: a network needs the same ones in every case; name them in "
+            "dataset.json (channel_names), and add or remove files"
         )
     if volume.labels.ndim != like.labels.ndim:
         raise RWLossError(
@@ -172,7 +189,8 @@ def _class_counts(volumes: Sequence[Volume], names: Sequence[str]) -> list[int]:
     if absent := [f"{k} ({names[k]})" for k, count in enumerate(counts) if count == 0]:
         raise RWLossError(
             f"class {', '.join(absent)} is in no training case: a network can't learn it. Choose "
-            "another split (--split-seed), or fewer --num-classes"
+            "another split (--split-seed) if other cases have it; if none has, take it out of the "
+            "data set, or out of the end of it with --num-classes"
         )
     return [int(count) for count in counts]
 
@@ -221,8 +239,8 @@ def _filled(
         if axis != slice_axis
     ]
     multiple_of = PRESETS[settings.preset].multiple_of
-    size = settings.patch_size or padded(
-        [min(length, LARGEST_PATCH[settings.dims]) for length in lengths], multiple_of
+    size = settings.patch_size or tuple(
+        _rounded_up(min(length, LARGEST_PATCH[settings.dims]), multiple_of) for length in lengths
     )
     if len(size) != settings.dims or any(length % multiple_of for length in size):
         raise RWLossError(
@@ -242,3 +260,7 @@ def _filled(
             "zoom": zoom,
         }
     )
+
+
+def _rounded_up(length: int, multiple_of: int) -> int:
+    return -(-length // multiple_of) * multiple_of

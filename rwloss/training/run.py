@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from rwloss.errors import RWLossError
 from rwloss.losses import RegionWiseLoss
 from rwloss.regions import IGNORED
 from rwloss.training import checkpoint, loop
@@ -72,7 +73,21 @@ def train(settings: Settings, progress: Progress | None = None) -> RunResult:
     """
     require_training()
     from lightning_fabric import Fabric
+    from lightning_fabric.utilities.exceptions import MisconfigurationException
 
+    try:
+        fabric = Fabric(
+            accelerator=settings.accelerator,
+            devices=settings.devices,
+            precision=settings.precision,
+            strategy="ddp" if settings.devices > 1 else "auto",
+        )
+    except (RuntimeError, ValueError, MisconfigurationException) as error:
+        raise RWLossError(
+            f"this machine has no --accelerator {settings.accelerator} with --devices "
+            f"{settings.devices} and --precision {settings.precision} ({error}): try "
+            "--accelerator cpu, or fewer --devices"
+        ) from error
     notes: list[str] = []
     prepared = prepare(settings, notes.append)
     settings = prepared.settings
@@ -80,19 +95,15 @@ def train(settings: Settings, progress: Progress | None = None) -> RunResult:
     network = build(settings, prepared.task)
     parameters = sum(weight.numel() for weight in network.parameters())
     folder.check(settings, prepared.split, checkpoint_bytes=3 * 4 * parameters)
-    fabric = Fabric(
-        accelerator=settings.accelerator,
-        devices=settings.devices,
-        precision=settings.precision,
-        strategy="ddp" if settings.devices > 1 else "auto",
-    )
     fabric.launch()
     if progress is None or not fabric.is_global_zero:
         progress = Progress()
     for note in notes:
         progress.note(note)
     with _deterministic(fabric.device):
-        if not _is_done(folder, settings):
+        done = folder.is_done(settings)
+        fabric.barrier()  # all have looked, before the first begins and removes an older test.json
+        if not done:
             _Training(fabric, prepared, folder, network, progress)()
     return result(settings.out)
 
@@ -152,14 +163,16 @@ class _Training:
     def __call__(self) -> None:
         """Train to the end, and test."""
         fabric, settings = self.fabric, self.settings
+        items = self._items()
+        self._restore()
+        fabric.barrier()
+        # Not before: maps or a checkpoint that can't be used must not cost the test of fewer steps.
         if fabric.is_global_zero:
             self.folder.begin(settings, self.prepared.split)
-        fabric.barrier()
-        self._restore()
+            self.folder.rewind(self.state.step)
         fabric.barrier()
         assert settings.map is not None
         assert settings.patch_size is not None
-        items = self._items()
         batches = Batches(
             items,
             self.task.num_classes,
@@ -201,8 +214,6 @@ class _Training:
             checkpoint.restore(self.network, content["weights"], path)
             self.optimizer.load_state_dict(content["optimizer"])
             self.state = State(**content["state"])
-        if self.fabric.is_global_zero:
-            self.folder.rewind(self.state.step)
 
     def _items(self) -> list[Item]:
         """What patches are cut from: on the device, if all of it fits there."""
@@ -303,10 +314,6 @@ class _Training:
                 **as_fields(evaluation),
             }
         )
-
-
-def _is_done(folder: RunFolder, settings: Settings) -> bool:
-    return folder.test.exists() and folder.read_test()["steps"] == settings.steps
 
 
 def _case_score(fields: dict[str, Any]) -> CaseScore:

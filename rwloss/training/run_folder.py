@@ -15,7 +15,7 @@ from rwloss.errors import RWLossError
 from rwloss.store.atomic import TEMPORARY_PREFIX, whole_file
 from rwloss.training import settings as settings_file
 from rwloss.training.settings import Settings
-from rwloss.training.splits import Split
+from rwloss.training.splits import Split, SplitPart
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,8 @@ class RunFolder:
     def check(self, settings: Settings, split: Split, *, checkpoint_bytes: int) -> None:
         """Raise RWLossError where the folder holds another run, can't be written, or is too small.
 
-        checkpoint_bytes: size of one checkpoint, of which three may lie there for a moment.
+        checkpoint_bytes: size of one checkpoint, of which three may lie there for a moment. Those
+        that are there already take no more room, and a run that is done none at all.
         """
         if self.settings.exists():
             before = settings_file.read(self.settings)
@@ -80,6 +81,8 @@ class RunFolder:
                     f"{str(self.path)!r} holds a run on other cases than there are now in "
                     f"{settings.data!r}: name another folder with --out"
                 )
+            if self.is_done(settings):
+                return
         elif self.path.is_dir() and any(map(_is_strange, self.path.iterdir())):
             raise RWLossError(
                 f"{str(self.path)!r} is neither empty nor a run (it has no run.toml): name another "
@@ -90,17 +93,34 @@ class RunFolder:
             with tempfile.TemporaryFile(dir=self.last.parent):
                 pass
             free = shutil.disk_usage(self.path).free
+            there = sum(path.stat().st_size for path in (self.last, self.best) if path.exists())
         except OSError as error:
             raise RWLossError(
                 f"cannot write to {str(self.path)!r} ({error.strerror or error}): name another "
                 "folder with --out"
             ) from error
-        if free < 3 * checkpoint_bytes:
+        needed = 3 * checkpoint_bytes - there
+        if free < needed:
             raise RWLossError(
-                f"{str(self.path)!r} has {free / 2**20:.0f} MiB left on its disk, and three "
-                f"checkpoints need {3 * checkpoint_bytes / 2**20:.0f}: free some, or name another "
+                f"{str(self.path)!r} has {free / 2**20:.0f} MiB left on its disk, and its "
+                f"checkpoints may take {needed / 2**20:.0f} more: free some, or name another "
                 "folder with --out"
             )
+
+    def is_done(self, settings: Settings) -> bool:
+        """Whether the run has been tested after this number of steps."""
+        return self.test.exists() and self.read_test()["steps"] == settings.steps
+
+    def cases(self, part: SplitPart) -> tuple[str, ...]:
+        """Names of the cases of one part of the split. Raises RWLossError where it has none."""
+        split = Split.read(self.splits)
+        names: tuple[str, ...] = getattr(split, part)
+        if not names:
+            raise RWLossError(
+                f"the run {str(self.path)!r} has no {part} cases ({split.made_by}): choose another "
+                "part of its split"
+            )
+        return names
 
     def begin(self, settings: Settings, split: Split) -> None:
         """Write what the run is. Again at each start: the number of steps may have grown."""

@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal
 
 from rwloss.errors import RWLossError
 from rwloss.store.atomic import whole_file
@@ -45,6 +46,7 @@ class Split:
             raise RWLossError(f"cannot read the split {str(path)!r}: {error}") from error
 
 
+SplitPart = Literal["train", "validation", "test"]
 _PARTS = ("train", "validation", "test")
 
 
@@ -92,8 +94,9 @@ def split(
     train_groups = [group for group in order if group not in set(validation_groups)]
     if not train_groups:
         raise RWLossError(
-            f"{len(names)} cases in {len(groups)} groups leave none for training: smaller "
-            "--test-fraction and --validation-fraction, or another grouping"
+            f"{len(names)} cases in {len(groups)} groups leave none for training: a fraction above "
+            "0 takes one group at least, so give more cases, another grouping, or "
+            "--validation-fraction 0 (the last checkpoint is tested then) or --test-fraction 0"
         )
     return Split(
         train=_cases(groups, train_groups),
@@ -166,17 +169,15 @@ def _by_table(names: Sequence[str], path: Path) -> dict[str, str]:
                 f"{str(path)!r}: case {case!r} is in two groups, {group_of[case]!r} and {group!r}"
             )
     if unknown := sorted(group_of.keys() - set(names)):
-        raise RWLossError(f"{str(path)!r}: there is no case {_some(unknown)} in the data set")
+        raise RWLossError(f"{str(path)!r}: there is no case {some(unknown)} in the data set")
     if missing := sorted(set(names) - group_of.keys()):
-        raise RWLossError(f"{str(path)!r}: no group for case {_some(missing)}")
+        raise RWLossError(f"{str(path)!r}: no group for case {some(missing)}")
     return group_of
 
 
 def _check_apart(names: Sequence[str], test_names: Sequence[str]) -> None:
     if both := sorted(set(names) & set(test_names)):
-        raise RWLossError(
-            f"case {_some(both)} is in labelsTr and in labelsTs: rename or remove one"
-        )
+        raise RWLossError(f"case {some(both)} is in labelsTr and in labelsTs: rename or remove one")
 
 
 def _without_test(groups: Mapping[str, Sequence[str]], test: Sequence[str]) -> list[str]:
@@ -184,7 +185,7 @@ def _without_test(groups: Mapping[str, Sequence[str]], test: Sequence[str]) -> l
     tested = {group for group, cases in groups.items() if set(cases) & set(test)}
     if shared := sorted(group for group in tested if set(groups[group]) - set(test)):
         raise RWLossError(
-            f"group {_some(shared)} has cases in labelsTr and in labelsTs: move them to one side, "
+            f"group {some(shared)} has cases in labelsTr and in labelsTs: move them to one side, "
             "or draw the test part with --test-part split"
         )
     return sorted(groups.keys() - tested)
@@ -215,10 +216,10 @@ def _rule(settings: Settings) -> str:
     return "case"
 
 
-def _some(names: Sequence[str]) -> str:
+def some(names: Sequence[str]) -> str:
     """The first few names.
 
-    >>> _some(["a", "b", "c", "d", "e"])
+    >>> some(["a", "b", "c", "d", "e"])
     "'a', 'b', 'c' and 2 more"
     """
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""

@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 from torch import nn
 
 from rwloss.training.metrics import score
-from rwloss.training.predict import predict
 from rwloss.training.scores import Scores
 from rwloss.training.settings import Settings
 from rwloss.training.volumes import Volume
+from rwloss.training.windows import predict
 
 
 def mean_dice(

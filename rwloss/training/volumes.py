@@ -41,7 +41,10 @@ def read(
     shape is not that of the labels.
     """
     if not case.images:
-        raise RWLossError(f"case {case.name!r} has no image: training needs imagesTr beside labels")
+        raise RWLossError(
+            f"case {case.name!r} has no image: expected imagesTr/{case.name}_0000.ext beside its "
+            "labels, a file for each channel"
+        )
     volume = data.read_labels(case.labels, spacing_mm=spacing_mm)
     labels = volume.labels.astype(np.int64)
     ignored = np.zeros(labels.shape, dtype=bool) if ignore_label is None else labels == ignore_label
@@ -57,7 +60,7 @@ def read(
         if channel.shape != labels.shape:
             raise RWLossError(
                 f"image {str(path)!r} has shape {channel.shape}, its labels {labels.shape}: "
-                "they must lie on the same voxels"
+                "they must lie on the same voxels; resample one of them, or leave the case out"
             )
         channels.append(normalized(channel))
     return Volume(case.name, np.stack(channels), labels, volume.spacing_mm)

@@ -19,3 +19,18 @@ def rwloss_command(monkeypatch, capsys):
         return ended.value.code or 0, captured.out, captured.err
 
     return run
+
+
+@pytest.fixture
+def assert_refused(rwloss_command, tmp_path, monkeypatch):
+    """A function that runs `rwloss` with arguments that it should refuse, and make nothing of."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(message, *arguments):
+        code, printed, told = rwloss_command(*arguments)
+        assert (code, printed) == (2, "")
+        assert message in told
+        assert "Traceback" not in told
+        assert not any(tmp_path.iterdir())
+
+    return run

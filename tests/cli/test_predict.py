@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from rwloss import data
-from rwloss.training import settings, train
+from rwloss.training import Split, settings, train
 from rwloss.training.checkpoint import Task, build, save
 
 
@@ -97,6 +97,31 @@ def test_what_is_no_run(rwloss_command, images, tmp_path):
     assert "run.toml" in err
 
 
+def test_the_test_cases_of_a_run_alone(rwloss_command, run, images, tmp_path):
+    Split((), (), ("b",), "by hand").write(run / "splits.json")
+    out = tmp_path / "out"
+    arguments = ("predict", run, images, out, "--device", "cpu")
+    code, printed, err = rwloss_command(*arguments, "--split", "test")
+    assert code == 0, err
+    assert "1 label map by" in printed
+    rwloss_command(*arguments)
+    truth = tmp_path / "truth"
+    truth.mkdir()
+    for name in "abc":
+        np.save(truth / f"{name}.npy", np.eye(12, 14, dtype=np.uint8))
+    code, printed, err = rwloss_command("evaluate", out, truth, "--jobs", 0)
+    assert (code, "case without a prediction: c" in err) == (1, True)
+    code, printed, err = rwloss_command("evaluate", out, truth, "--jobs", 0, "--run", run)
+    assert code == 0, err
+    assert printed.splitlines()[0].endswith(": 1 case")
+    code, _, err = rwloss_command("evaluate", out, truth, "--run", run, "--split", "validation")
+    assert code == 2
+    assert "has no validation cases" in err
+    code, _, err = rwloss_command("evaluate", out, truth, "--split", "test")
+    assert code == 2
+    assert "Give --run too" in err
+
+
 def test_predictions_can_be_evaluated(rwloss_command, run, images, tmp_path):
     """What `predict` writes, `evaluate` reads: here against itself."""
     rwloss_command("predict", run, images, tmp_path / "out", "--device", "cpu")
@@ -107,7 +132,8 @@ def test_predictions_can_be_evaluated(rwloss_command, run, images, tmp_path):
 
 @pytest.mark.slow  # a training
 @pytest.mark.parametrize("dims", [2, 3])
-def test_a_run_s_own_test_is_predict_and_evaluate(rwloss_command, tmp_path, dims):
+@pytest.mark.parametrize("test_part", ["folder", "split"])
+def test_a_run_s_own_test_is_predict_and_evaluate(rwloss_command, tmp_path, dims, test_part):
     """test.json, written after training, holds what the two commands say from the files."""
     pytest.importorskip("lightning_fabric", reason="rwloss train needs Lightning Fabric")
     source = data.sample_dir("hippocampus")
@@ -120,17 +146,19 @@ def test_a_run_s_own_test_is_predict_and_evaluate(rwloss_command, tmp_path, dims
             dims=dims,
             steps=6,
             patch_size=patch,
+            test_part=test_part,
             batch_size=2,
             accelerator="cpu",
         )
     )
-    rwloss_command("predict", tmp_path / "run", source, tmp_path / "out", "--device", "cpu")
-    code, out, err = rwloss_command("evaluate", tmp_path / "out", source, "--json", "--jobs", 0)
+    run, maps = tmp_path / "run", tmp_path / "out"
+    rwloss_command("predict", run, source, maps, "--split", "test", "--device", "cpu")
+    code, out, err = rwloss_command("evaluate", maps, source, "--run", run, "--json", "--jobs", 0)
     assert code == 0, err
-    found, own = json.loads(out), json.loads((tmp_path / "run" / "test.json").read_text())
+    found, own = json.loads(out), json.loads((run / "test.json").read_text())
     assert found["summary"] == own["summary"]
     assert found["cases"] == own["cases"]
-    assert found["counts"]["cases"] == 8
+    assert found["counts"]["cases"] == (8 if test_part == "folder" else 5)
 
 
 @pytest.mark.parametrize("command", ["predict", "evaluate"])

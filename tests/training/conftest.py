@@ -17,12 +17,6 @@ def one_thread():
 
 
 @pytest.fixture(scope="session")
-def squares(tmp_path_factory):
-    """Eight 2-D cases of 16 x 16 with three classes."""
-    return make_raw(tmp_path_factory.mktemp("squares"), [f"case{i}" for i in range(8)])
-
-
-@pytest.fixture(scope="session")
 def boxes(tmp_path_factory):
     """Five 3-D cases of 12 x 10 x 4, thick along the last axis, in mm."""
     folder, names = tmp_path_factory.mktemp("boxes"), [f"case{i}" for i in range(5)]

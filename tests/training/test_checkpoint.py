@@ -65,7 +65,7 @@ def test_checkpoint_of_another_configuration(saved):
     _, _, settings = saved
     other = settings.model_copy(update={"map": "dice"})
     settings_file.write(other, Path(settings.out) / "run.toml")
-    with pytest.raises(RWLossError, match=r"other settings: map 'rectified' \(now 'dice'\)"):
+    with pytest.raises(RWLossError, match=r"other settings.*: map 'rectified' \(now 'dice'\); put"):
         load_network(settings.out)
 
 

@@ -76,6 +76,29 @@ def test_the_parts_of_an_nnunet_folder(tmp_path):
     assert len(evaluate(SAMPLE / "labelsTr", tmp_path, jobs=0).scores.cases) == 24
 
 
+def test_some_cases_of_both_parts_of_an_nnunet_folder(tmp_path):
+    [first, *_], [last, *_] = (
+        sorted(data.case_name(path) for path in (SAMPLE / part).iterdir())
+        for part in ("labelsTr", "labelsTs")
+    )
+    predictions = tmp_path / "pred"
+    predictions.mkdir()
+    for part, name in (("labelsTr", first), ("labelsTs", last)):
+        shutil.copy(SAMPLE / part / f"{name}.nii.gz", predictions)
+    whole = evaluate(predictions, SAMPLE, jobs=0)  # labelsTs
+    assert (len(whole.unpredicted), whole.unlabelled) == (7, (first,))
+    some = evaluate(predictions, SAMPLE, cases=[last, first], jobs=0)
+    assert [case.name for case in some.scores.cases] == [first, last]
+    assert some.is_complete
+    assert some.unlabelled == ()
+    # A case that is asked for and was not predicted is no silence.
+    (predictions / f"{last}.nii.gz").unlink()
+    lacking = evaluate(predictions, SAMPLE, cases=[last, first], jobs=0)
+    assert (lacking.unpredicted, lacking.is_complete) == ((last,), False)
+    with pytest.raises(RWLossError, match="has no labels of 'x': give the labels of all cases"):
+        evaluate(predictions, SAMPLE, cases=[first, "x"], jobs=0)
+
+
 def test_number_of_classes_is_that_of_both_folders_together(tmp_path):
     """Never of one case: class 3 is in the prediction of one case only."""
     truth = save(tmp_path / "truth", a=[[0, 1, 1]], b=[[0, 0, 2]])
@@ -137,7 +160,9 @@ def test_no_case_in_both(two):
     predictions, truth = two
     for file in list(predictions.iterdir()):
         file.rename(file.with_stem(f"{file.stem}_pred"))
-    with pytest.raises(RWLossError, match=r"has a, b and 1 more, .* has a_pred, b_pred and 1 more"):
+    with pytest.raises(
+        RWLossError, match=r"has 'a', 'b', 'c', .* has 'a_pred', 'b_pred', 'c_pred'"
+    ):
         evaluate(predictions, truth, jobs=0)
 
 

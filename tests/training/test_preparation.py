@@ -117,8 +117,27 @@ def test_wrong_settings(changes, message, squares, settings_of):
 
 
 def test_missing_image(spoilt, settings_of):
-    (spoilt / "imagesTr" / "case3_0000.npy").unlink()
-    with pytest.raises(RWLossError, match="case 'case3' has no image"):
+    """All of them, before any file is read."""
+    (spoilt / "labelsTr" / "case0.npy").write_bytes(b"torn")
+    for name in ("case3", "case5"):
+        (spoilt / "imagesTr" / f"{name}_0000.npy").unlink()
+    with pytest.raises(RWLossError, match="no image for 2 of 8 cases: 'case3', 'case5'; add case3"):
+        prepare(settings_of(spoilt))
+
+
+@pytest.mark.parametrize("source", [".", "labelsTr"])
+def test_labels_only(source, spoilt, settings_of):
+    shutil.rmtree(spoilt / "imagesTr")
+    with pytest.raises(RWLossError, match="has 8 label files and no images: training needs an nnU"):
+        prepare(settings_of(spoilt / source))
+
+
+@pytest.mark.parametrize("case", range(8))
+@pytest.mark.parametrize("path", ["labelsTr/{}.npy", "imagesTr/{}_0000.npy"])
+def test_files_that_cannot_be_read_in_every_part(path, case, spoilt, settings_of):
+    name = path.format(f"case{case}")
+    (spoilt / name).write_bytes((spoilt / name).read_bytes()[:100])
+    with pytest.raises(RWLossError, match=f"{name.split('/')[1]}'"):
         prepare(settings_of(spoilt))
 
 

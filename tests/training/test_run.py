@@ -4,8 +4,10 @@ import json
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from raw_folders import make_raw
 from training_runs import assert_same, left_by
 
 from rwloss import RWLossError
@@ -225,12 +227,65 @@ def test_stored_maps_train_as_maps_of_whole_images(squares, settings_of, tmp_pat
     assert train(stored).losses == pytest.approx(train(fresh).losses, rel=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda raw: (raw / "labelsTr" / "new.npy").unlink(), "no map of case 'new'"),
+        (
+            lambda raw: np.save(raw / "labelsTr" / "new.npy", np.eye(16, dtype=np.uint8)),
+            "the map of case 'new' was made from other labels",
+        ),
+    ],
+)
+def test_stored_maps_that_do_not_fit_begin_no_run(spoil, message, tmp_path, settings_of):
+    raw, store = make_raw(tmp_path / "raw", ["a", "b", "new"]), tmp_path / "maps"
+    labels = np.load(raw / "labelsTr" / "new.npy")
+    spoil(raw)
+    precompute(raw, store, "rectified", jobs=0)
+    np.save(raw / "labelsTr" / "new.npy", labels)
+    none = {"test_fraction": 0.0, "validation_fraction": 0.0}
+    settings = settings_of(raw, maps=str(store), **none)
+    with pytest.raises(RWLossError, match=message):
+        train(settings)
+    assert not (Path(settings.out) / "run.toml").exists()
+
+
 def test_precision_and_compiled_networks_are_settings(squares, settings_of):
     """bf16 rounds; the run is the same in kind."""
     found = train(settings_of(squares, precision="bf16-mixed", record_every=1))
     assert all(map(math.isfinite, found.losses))
     weights = load_network(found.settings.out).network.state_dict()
     assert all(weight.dtype == torch.float32 for weight in weights.values())
+
+
+@pytest.mark.parametrize("spoil", ["torn", "of another run"])
+def test_a_checkpoint_that_cannot_be_used_costs_nothing_that_is_there(
+    spoil, squares, settings_of, tmp_path
+):
+    settings = settings_of(squares)
+    train(settings)
+    last = RunFolder(Path(settings.out)).last
+    if spoil == "torn":
+        last.write_bytes(last.read_bytes()[:999])
+    else:
+        other = settings.model_copy(update={"seed": 1, "out": str(tmp_path / "other")})
+        train(other)
+        last.write_bytes(RunFolder(Path(other.out)).last.read_bytes())
+    before = {path: path.read_bytes() for path in Path(settings.out).rglob("*.*")}
+    assert len(before) == 6
+    longer = settings.model_copy(update={"steps": 6})
+    with pytest.raises(RWLossError, match=r"last\.pt'.*; put|last\.pt'.*: put the run's own file"):
+        train(longer)
+    assert {path: path.read_bytes() for path in Path(settings.out).rglob("*.*")} == before
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="has a CUDA device")
+@pytest.mark.parametrize("devices", [1, 2])
+def test_hardware_that_is_not_there(devices, squares, settings_of):
+    settings = settings_of(squares, accelerator="gpu", devices=devices)
+    with pytest.raises(RWLossError, match=r"no --accelerator gpu.*try --accelerator cpu"):
+        train(settings)
+    assert not Path(settings.out).exists()
 
 
 def test_without_fabric_the_error_says_how_to_get_it(monkeypatch, squares, settings_of):

@@ -71,9 +71,35 @@ def test_no_place(settings_of, monkeypatch, tmp_path):
     folder = RunFolder(Path(settings.out))
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=2 * 2**20))
-    with pytest.raises(RWLossError, match="2 MiB left on its disk, and three checkpoints need 3"):
+    with pytest.raises(RWLossError, match="2 MiB left on its disk, and its checkpoints may take 3"):
         folder.check(settings, SPLIT, checkpoint_bytes=2**20)
     folder.check(settings, SPLIT, checkpoint_bytes=2**19)
+
+
+def test_checkpoints_that_are_there_take_no_more_room(begun, monkeypatch, tmp_path):
+    folder, settings = begun
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=2 * 2**20))
+    folder.last.write_bytes(bytes(2**20))
+    folder.check(settings, SPLIT, checkpoint_bytes=2**20)
+    folder.last.write_bytes(bytes(2**20 - 1))
+    with pytest.raises(RWLossError, match="its checkpoints may take 2 more"):
+        folder.check(settings, SPLIT, checkpoint_bytes=2**20)
+    folder.write_test({"steps": 4})  # done: there is nothing to write
+    folder.check(settings, SPLIT, checkpoint_bytes=2**20)
+    other = settings.model_copy(update={"seed": 1})
+    with pytest.raises(RWLossError, match="other settings: seed 0"):
+        folder.check(other, SPLIT, checkpoint_bytes=2**20)
+
+
+def test_cases_of_each_part(begun):
+    folder, settings = begun
+    assert [folder.cases(part) for part in ("train", "validation", "test")] == [
+        ("a", "b"), ("c",), ("d",),
+    ]  # fmt: skip
+    folder.begin(settings, Split(("a",), (), ("d",), "by hand"))
+    with pytest.raises(RWLossError, match=r"has no validation cases \(by hand\)"):
+        folder.cases("validation")
 
 
 def test_a_folder_that_cannot_be_made(settings_of, tmp_path):

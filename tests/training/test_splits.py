@@ -41,6 +41,12 @@ def test_every_case_is_in_one_part_and_no_patient_in_two(split_seed, fractions):
     assert all(list(part) == sorted(part) for part in parts)
 
 
+def test_two_cases_are_enough_without_validation_and_one_without_a_test():
+    assert len(split(["a", "b"], settings(validation_fraction=0.0)).test) == 1
+    alone = split(["a"], settings(validation_fraction=0.0, test_fraction=0.0))
+    assert (alone.train, alone.validation, alone.test) == (("a",), (), ())
+
+
 def test_depends_on_names_and_split_seed_alone():
     chosen = settings(group_pattern=PATTERN)
     found = split(NAMES, chosen)
@@ -110,6 +116,11 @@ def test_wrong_tables(text, message, tmp_path):
     ("names", "changes", "message"),
     [
         (["a"], {}, "1 cases in 1 groups leave none for training"),
+        (
+            ["a", "b"],
+            {"test_fraction": 0.01},
+            "0 takes one group at least.*--validation-fraction 0",
+        ),
         (["a_1", "a_2"], {"group_pattern": "(a)_.*"}, "2 cases in 1 groups leave none"),
         (["a", "b"], {"group_pattern": "(a)"}, r"does not match the case 'b'"),
         (["a", "b"], {"group_pattern": "a|b"}, "with one group in brackets"),

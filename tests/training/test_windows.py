@@ -4,8 +4,8 @@ import torch
 from torch import nn
 
 from rwloss import RWLossError
-from rwloss.training.predict import predict
 from rwloss.training.unet import PRESETS, unet
+from rwloss.training.windows import predict
 
 
 class Reader(nn.Module):
@@ -52,12 +52,6 @@ def test_slices_along_each_axis(axis):
     labels = np.random.default_rng(0).integers(0, 3, (4, 5, 6))
     found = predict(Reader(), labels[None].astype(np.float32), (8, 8), axis=axis)
     assert np.array_equal(found, labels)
-
-
-def test_windows_are_rounded_up_to_what_the_network_takes():
-    network = Reader()
-    predict(network, np.zeros((1, 5, 9), np.float32), (5, 9), multiple_of=4)
-    assert network.sizes == {(8, 12)}
 
 
 def test_views_in_any_order_of_memory():

@@ -11,11 +11,11 @@ import torch
 from PIL import Image
 
 from rwloss import RWLossError, data
-from rwloss.training import prediction, settings
+from rwloss.training import Split, label_maps, settings
 from rwloss.training.checkpoint import Task, build, save
-from rwloss.training.predict import predict
-from rwloss.training.prediction import RECORD, predict_images
+from rwloss.training.label_maps import RECORD, predict_images
 from rwloss.training.volumes import normalized
+from rwloss.training.windows import predict
 
 SAMPLE = data.sample_dir("hippocampus")
 AFFINE = np.array([[0, -0.8, 0, 10], [0.8, 0, 0.1, -20], [0, -0.1, 2.5, 30], [0, 0, 0, 1]], float)
@@ -126,7 +126,7 @@ def test_a_second_start_keeps_what_is_there(tmp_path, run, images):
     predict_images(run, images, out, device="cpu")
     before = {path.name: path.stat().st_mtime_ns for path in out.iterdir()}
     (out / "b.nii.gz").unlink()
-    left, young = (out / f"{prediction.TEMPORARY_PREFIX}{name}.nii.gz" for name in "01")
+    left, young = (out / f"{label_maps.TEMPORARY_PREFIX}{name}.nii.gz" for name in "01")
     left.write_bytes(b"half, by a start that was killed")
     os.utime(left, (0, 0))
     young.write_bytes(b"half, by another start that is at work")
@@ -218,7 +218,7 @@ def test_a_case_that_needs_too_much_memory_is_named(tmp_path, run, images, monke
     def full(*args, **options):
         raise torch.OutOfMemoryError("out of memory\nand a long table")
 
-    monkeypatch.setattr(prediction, "predict", full)
+    monkeypatch.setattr(label_maps, "predict", full)
     made = predict_images(run, images, tmp_path / "out", device="cpu")
     assert made.failed[0].reason == "OutOfMemoryError: out of memory"
     assert len(made.failed) == 3
@@ -230,7 +230,7 @@ def test_a_full_disk_ends_the_run(tmp_path, run, images, monkeypatch):
             raise OSError(errno.ENOSPC, "No space left on device")
         data.writing.write_labels(path, *args, **options)
 
-    monkeypatch.setattr(prediction, "write_labels", full)
+    monkeypatch.setattr(label_maps, "write_labels", full)
     with pytest.raises(RWLossError, match=r"No space left on device.*what is done is kept"):
         predict_images(run, images, tmp_path / "out", device="cpu")
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"a.nii.gz", RECORD}
@@ -253,6 +253,28 @@ def test_wrong_use(tmp_path, run, images, options, message):
     with pytest.raises(RWLossError, match=message):
         predict_images(**given)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("layout", ["folder", "raw"])
+def test_cases_of_the_run_s_split(tmp_path, run, images, layout):
+    """By name, from both folders of an nnU-Net raw folder."""
+    Split(("a",), ("x",), ("b", "c"), "by hand").write(run / "splits.json")
+    source = images
+    if layout == "raw":
+        source = tmp_path / "raw"
+        for name, part in zip("abc", ("imagesTr", "imagesTr", "imagesTs"), strict=True):
+            (source / part).mkdir(parents=True, exist_ok=True)
+            shutil.copy(images / f"{name}_0000.nii.gz", source / part)
+        (source / "dataset.json").write_text('{"labels": {"background": 0, "a": 1, "b": 2}}')
+    for split, wanted in (("test", "bc"), ("train", "a")):
+        made = predict_images(run, source, tmp_path / split, split=split, device="cpu")
+        assert states(made) == dict.fromkeys(wanted, "made")
+    with pytest.raises(RWLossError, match=r"no image of 'x', which the run's splits\.json names"):
+        predict_images(run, source, tmp_path / "none", split="validation", device="cpu")
+    assert not (tmp_path / "none").exists()
+    if layout == "raw":
+        with pytest.raises(RWLossError, match="has no image of 'b'"):
+            predict_images(run, source, tmp_path / "none", split="test", part="test", device="cpu")
 
 
 def test_out_that_is_a_file(tmp_path, run, images):

@@ -13,7 +13,6 @@ from torch import nn
 
 from rwloss.errors import RWLossError
 from rwloss.training.extras import require_monai
-from rwloss.training.frame import padded
 from rwloss.training.slices import AXIAL, stacked, unstacked
 
 OVERLAP = 0.5
@@ -27,7 +26,6 @@ def predict(
     image: NDArray[Any],
     size: Sequence[int],
     *,
-    multiple_of: int = 1,
     axis: int = AXIAL,
     batch_size: int | None = None,
     overlap: float = OVERLAP,
@@ -35,13 +33,12 @@ def predict(
 ) -> NDArray[np.int64]:
     """The most probable class of each voxel. image (c *s), normalised -> labels (*s).
 
-    size: the window that the network was trained on, rounded up to multiples of `multiple_of`:
-    (h w) for a network of slices, which sees those across `axis` of a volume one by one, or three
-    lengths for one of volumes. An image that fits is padded with 0 around its middle, as in
-    training, and predicted at once. A larger one is covered by windows that overlap by this
-    fraction of their length or more; their probabilities are averaged with Gaussian weights (of a
-    standard deviation of an eighth of the window, and 0.001 at least), so that the middle of a
-    window counts more than its border.
+    size: the window that the network was trained on: (h w) for a network of slices, which sees
+    those across `axis` of a volume one by one, or three lengths for one of volumes. An image that
+    fits is padded with 0 around its middle, as in training, and predicted at once. A larger one is
+    covered by windows that overlap by this fraction of their length or more; their probabilities
+    are averaged with Gaussian weights (of a standard deviation of an eighth of the window, and
+    0.001 at least), so that the middle of a window counts more than its border.
     batch_size: windows at a time, by default about a million voxels. device: of the network;
     probabilities of the whole image (or of batch_size slices), 4 bytes a voxel and class, are held
     in main memory.
@@ -62,7 +59,7 @@ def predict(
         logits: torch.Tensor = network(windows)
         return logits.float().softmax(dim=1)
 
-    window = padded(size, multiple_of)
+    window = tuple(size)
     if batch_size is None:
         batch_size = min(max(_VOXELS_AT_A_TIME // math.prod(window), 1), 64)
     images = image[None] if axes == 3 else stacked(image, spatial, axis)

@@ -23,8 +23,10 @@ from rwloss.data.images import ImageCase, find_images
 from rwloss.data.writing import write_labels
 from rwloss.errors import RWLossError
 from rwloss.store.atomic import TEMPORARY_PREFIX, whole_file
-from rwloss.training.predict import OVERLAP, check_overlap, predict
+from rwloss.training.run_folder import RunFolder
+from rwloss.training.splits import SplitPart, some
 from rwloss.training.volumes import normalized
+from rwloss.training.windows import OVERLAP, check_overlap, predict
 
 if TYPE_CHECKING:
     from rwloss.training.checkpoint import Trained, Which
@@ -109,6 +111,7 @@ def predict_images(
     *,
     checkpoint: Which = "best",
     part: Part | None = None,
+    split: SplitPart | None = None,
     overlap: float = OVERLAP,
     batch_size: int | None = None,
     device: str | None = None,
@@ -121,6 +124,8 @@ def predict_images(
     run: folder of a run of `rwloss train`. images: a folder (CASE_0000.ext, CASE_0001.ext, ..., a
     file a channel, or CASE.ext), an nnU-Net raw folder (`part`: by default imagesTs where it is
     there), or one file. out: the folder of CASE.ext, made where it is missing.
+    split: only the cases of this part of the run's own split, by name, from both parts of an
+    nnU-Net raw folder.
     checkpoint: "best" on validation, or "last". overlap, batch_size: see `predict`. device: "cpu",
     "cuda", ...; by default a GPU where there is one.
     overwrite: make label maps again that are there. Without it those of an earlier start are kept
@@ -146,7 +151,11 @@ def predict_images(
         overlap=overlap,
         class_names=trained.task.class_names,
     )
-    cases = find_images(images, trained.task.in_channels, part=part)
+    channels = trained.task.in_channels
+    if split is None:
+        cases = find_images(images, channels, part=part)
+    else:
+        cases = _named(RunFolder(Path(run)).cases(split), images, channels, part)
     folder = Path(out)
     paths = [folder / f"{case.name}{suffix_of(case.images[0])}" for case in cases]
     _begin(folder, record, cases, paths, overwrite=overwrite)
@@ -159,6 +168,26 @@ def predict_images(
         if progress is not None:
             progress(outcomes[-1], len(cases))
     return Predictions(str(out), record, tuple(outcomes), time.monotonic() - started)
+
+
+def _named(
+    names: Sequence[str], images: str | Path, num_channels: int, part: Part | None
+) -> tuple[ImageCase, ...]:
+    """Cases of these names, from the training and the test images of an nnU-Net raw folder."""
+    root, parts = Path(images), [part]
+    if part is None and (root / "dataset.json").is_file():
+        parts = ["test"] if (root / "imagesTs").is_dir() else []
+        if not parts or (root / "imagesTr").is_dir():
+            parts.append("train")
+    found = {
+        case.name: case for each in parts for case in find_images(root, num_channels, part=each)
+    }
+    if missing := [name for name in names if name not in found]:
+        raise RWLossError(
+            f"{str(images)!r} has no image of {some(missing)}, which the run's splits.json names: "
+            "give the images that it was trained on, or leave --split out"
+        )
+    return tuple(found[name] for name in names)
 
 
 def _device(given: str | None) -> str:
