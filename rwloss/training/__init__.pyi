@@ -26,7 +26,6 @@ from .scores import CaseScore as CaseScore
 from .scores import ClassScore as ClassScore
 from .scores import Scores as Scores
 from .settings import Settings as Settings
-from .side_by_side import train_all as train_all
 from .splits import Split as Split
 from .splits import split as split
 from .unet import PRESETS as PRESETS
@@ -70,6 +69,5 @@ __all__ = [
     "score",
     "split",
     "train",
-    "train_all",
     "unet",
 ]

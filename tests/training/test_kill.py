@@ -1,5 +1,6 @@
 """`kill -9` at any moment, start again, and nothing is different at the end."""
 
+import multiprocessing
 import os
 import random
 import time
@@ -9,7 +10,6 @@ import pytest
 from training_runs import assert_same, left_by, work
 
 from rwloss.training import result
-from rwloss.training.side_by_side import worker_context
 
 PLAN = {
     "map": "rectified + dice",
@@ -25,6 +25,22 @@ PLAN = {
 }
 
 
+def copies_of_a_server():
+    """Processes that begin as copies of one that has imported what takes longer than a run."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(
+        [
+            "rwloss.training.run",
+            "lightning_fabric",
+            "monai.networks.nets.unet",
+            "monai.inferers.utils",
+        ]
+    )
+    return context
+
+
 @pytest.fixture(scope="module")
 def undisturbed(squares, tmp_path_factory):
     """What a run leaves that nobody stops, and how long its steps took."""
@@ -38,7 +54,7 @@ def killed_often(squares, out, kills, seed, seconds):
 
     seconds: of a whole run, so that kills fall into it. Gives how many fell before its end.
     """
-    context, chance, killed = worker_context(), random.Random(seed), 0
+    context, chance, killed = copies_of_a_server(), random.Random(seed), 0
     task = {"data": str(squares), "out": str(out), **PLAN}
     for _ in range(kills):
         process = context.Process(target=work, args=(task,))
