@@ -11,6 +11,7 @@ import typer
 from rwloss.cli.listing import count_of, print_table, printable
 from rwloss.cli.options import AsJson, IgnoreLabel, Jobs, NumClasses, Spacing, parse_spacing
 from rwloss.cli.progress import stoppable
+from rwloss.cli.report import write_if_possible
 from rwloss.errors import RWLossError
 
 if TYPE_CHECKING:
@@ -110,13 +111,10 @@ def compare(
     added later. A run that fails is named, and the others go on. All other settings of `rwloss
     train` stand under [training] in STUDY.toml; docs/compare.md explains the results.
     """
+    from rwloss.study import plan
     from rwloss.training import require_training
 
     require_training()
-    from rwloss.precompute.run import Settings as How
-    from rwloss.study import indicators, plan, results
-    from rwloss.study.execution import RunEnd, carry_out
-
     given = {
         "maps": plan.columns(map_texts or (), baselines or ()),
         "seeds": None if seeds is None else _seeds(seeds),
@@ -125,9 +123,28 @@ def compare(
         "training": _training(context),
     }
     folder, study = _study(source, out, given)
+    carry_out_and_tell(study, folder, jobs=jobs, scheduler=scheduler, as_json=as_json)
+
+
+def carry_out_and_tell(
+    study: Study,
+    folder: Path,
+    *,
+    jobs: int | None = None,
+    scheduler: str | None = None,
+    as_json: bool = False,
+) -> None:
+    """Run a study in its folder, or what is left of it; write and print what came of it.
+
+    Ends with exit code 1 where runs have failed. Raises RWLossError for wrong use.
+    """
+    from rwloss.precompute.run import Settings as How
+    from rwloss.study import indicators, plan, results
+    from rwloss.study.execution import RunEnd, carry_out
+
     study = plan.placed(study, folder)
     todo = list(plan.runs(study, folder))
-    runner = How(jobs=jobs, scheduler=scheduler).runner(len(todo))
+    runner = How(jobs=jobs, scheduler=scheduler).runner(len(todo), ahead=1)
     found = indicators.indicators(study, folder)  # reads all files: what is wrong is said now
     plan.write(study, folder / "study.toml")
     ended = 0
@@ -142,10 +159,13 @@ def compare(
         carry_out(todo, runner, on_end=on_end)
     collected = results.collect(study, folder, found)
     results.write(collected, folder)
+    page = write_if_possible(collected, folder)
     if as_json:
         typer.echo(json.dumps(results.as_fields(collected), allow_nan=False))
     else:
-        _tell(collected, folder)
+        _tell(collected)
+        report = "" if page is None else f"; the report: {page}"
+        typer.echo(f"{folder}: study.toml, results.json, runs.csv, runs/{report}")
     failed = sum(row.status != "done" for row in collected.runs)
     if failed:
         typer.echo(f"{failed} of {count_of(len(todo), 'run')} failed", err=True)
@@ -201,7 +221,7 @@ def _seeds(text: str) -> tuple[int, ...]:
     return listed if "," in text else tuple(range(*listed))
 
 
-def _tell(collected: Results, folder: Path) -> None:
+def _tell(collected: Results) -> None:
     from rwloss.study.wording import sentences
 
     rows: list[tuple[str, ...]] = [
@@ -223,7 +243,6 @@ def _tell(collected: Results, folder: Path) -> None:
     print_table(rows)
     for text in sentences(collected):
         typer.echo(printable(text))
-    typer.echo(f"{folder}: study.toml, results.json, runs.csv, runs/")
 
 
 def _mean(found: Interval | None) -> str:

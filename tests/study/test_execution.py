@@ -1,5 +1,10 @@
 """Studies that are carried out: failures, resuming, other processes."""
 
+import os
+import signal
+import subprocess
+import sys
+import time
 from functools import partial
 
 import pytest
@@ -8,7 +13,7 @@ from training_runs import assert_same, left_by
 
 from rwloss.precompute.executors import here, in_processes, on_dask
 from rwloss.study.execution import RunEnd, carry_out
-from rwloss.study.plan import runs
+from rwloss.study.plan import runs, write
 from rwloss.study.results import as_csv, collect
 from rwloss.training import result
 
@@ -82,3 +87,41 @@ def test_other_processes_give_the_same_bits_and_the_same_table(where, study_of, 
     for first, second in zip(one, other, strict=True):
         assert_same(left_by(first.folder), left_by(second.folder))
     assert as_csv(collect(plan, tmp_path / "here")) == as_csv(collect(plan, tmp_path / "there"))
+
+
+COMMAND = "import sys; from rwloss.cli import main; main()"
+
+
+@pytest.mark.slow
+def test_a_study_killed_in_a_run_and_resumed_on_dask_gives_the_same_table(study_of, tmp_path):
+    pytest.importorskip("distributed", reason="a scheduler needs Dask")
+    plan = study_of(
+        {"rw": "rectified", "dice": "dice"}, seeds=[0, 1], steps=40,
+        training={"batch_size": 2, "accelerator": "cpu", "checkpoint_every": 5, "dims": 2},
+    )  # fmt: skip
+    carry_out(list(runs(plan, tmp_path / "undisturbed")), here)
+    undisturbed = as_csv(collect(plan, tmp_path / "undisturbed"))
+    study = tmp_path / "killed"
+    write(plan, study / "study.toml")
+
+    def start(*options):
+        return subprocess.Popen(
+            [sys.executable, "-c", COMMAND, "compare", study / "study.toml", *options],
+            stdout=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+    def ended():
+        return len(list(study.glob("runs/*/*/test.json")))
+
+    killed = start("--jobs", "1")
+    begun = time.monotonic()
+    while not (ended() and list(study.glob("runs/dice/seed_0/checkpoints/*"))):
+        assert killed.poll() is None
+        assert time.monotonic() - begun < 120
+        time.sleep(0.01)
+    os.killpg(killed.pid, signal.SIGKILL)
+    killed.wait()
+    assert 0 < ended() < 4
+    assert start("--scheduler", "local", "--jobs", "1").wait() == 0
+    assert (study / "runs.csv").read_text() == undisturbed

@@ -1,0 +1,61 @@
+"""`rwloss report`: the page of a study again, from its folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from rwloss.cli.listing import printable
+from rwloss.errors import RWLossError
+
+if TYPE_CHECKING:
+    from rwloss.study.results import Results
+
+
+def report(
+    study: Annotated[
+        Path,
+        typer.Argument(metavar="STUDY", help="Folder of a study, of `rwloss compare`."),
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            metavar="FILE",
+            help="The page; by default report.html in the folder, where results.json and runs.csv "
+            "are made again as well.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Make the report of a study again, as far as its runs have come. Nothing is trained.
+
+    One HTML file that holds all it needs, and opens without a network. A few test cases are
+    predicted for their pictures; where checkpoints or data are gone, the page says so.
+    """
+    from rwloss.study import plan, results
+    from rwloss.study.report import indicators_of, require_report, write
+
+    require_report()
+    content = plan.read(study / "study.toml")
+    found, reason = indicators_of(content, study)
+    if reason:
+        typer.echo(f"without the diagnostics of the maps: {printable(reason)}", err=True)
+    collected = results.collect(content, study, found)
+    if out is None:
+        results.write(collected, study)
+    typer.echo(f"wrote {write(collected, study, out)}")
+
+
+def write_if_possible(collected: Results, folder: Path) -> Path | None:
+    """The report of a study that has been carried out; where there can be none, a line says why."""
+    from rwloss.study.report import write
+
+    try:
+        return write(collected, folder)
+    except RWLossError as error:
+        typer.echo(f"no report: {printable(str(error))}", err=True)
+        return None

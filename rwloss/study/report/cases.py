@@ -1,0 +1,164 @@
+"""Which test cases a report shows, and what it needs of each: image, labels, prediction, map."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rwloss import Regions, RWMap, maps
+from rwloss.errors import RWLossError
+from rwloss.pictures.draw import known_labels
+from rwloss.pictures.view import View, choose_view
+from rwloss.regions import IGNORED
+from rwloss.study.plan import Run, runs
+from rwloss.study.report.logs import Log
+from rwloss.study.results import Results
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A test case of a run. rank: "worst", "median", "best", or "all alike"; dice: 0..1."""
+
+    rank: str
+    case: str
+    map: str
+    seed: int
+    dice: float
+
+
+@dataclass(frozen=True, eq=False)
+class Slice:
+    """One slice of a case, all (rows columns) or (k rows columns); labels -1 where ignored."""
+
+    choice: Choice
+    class_names: tuple[str, ...]
+    image: NDArray[Any]
+    labels: NDArray[np.int32]
+    prediction: NDArray[np.int32]
+    channels: NDArray[np.float64]
+    step_mm: tuple[float, float]
+    text: str
+
+
+def choices(logs: Sequence[Log], name: str) -> list[Choice]:
+    """The worst, median and best of all test cases of all runs of a map that have been tested.
+
+    By the mean Dice over foreground classes; cases without any class are left out. One choice
+    where all are alike.
+    """
+    found = sorted(
+        (
+            Choice("", case["name"], name, log.seed, dice)
+            for log in logs
+            if log.map == name and log.test is not None
+            for case in log.test.get("cases", ())
+            if (dice := _mean_dice(case)) is not None
+        ),
+        key=lambda each: each.dice,
+    )
+    if not found:
+        return []
+    if math.isclose(found[0].dice, found[-1].dice, abs_tol=5e-4):
+        return [replace(found[0], rank="all alike")]
+    chosen = {"worst": found[0], "median": found[(len(found) - 1) // 2], "best": found[-1]}
+    return [replace(choice, rank=rank) for rank, choice in chosen.items()]
+
+
+def slices(results: Results, folder: Path, logs: Sequence[Log], name: str) -> Iterator[Slice]:
+    """The slices to show of a map, predicted now with the best checkpoint of their run.
+
+    Raises RWLossError where a checkpoint or the data are not there (any more).
+    """
+    places = {(run.name, run.seed): run for run in runs(results.study, folder)}
+    for choice in choices(logs, name):
+        yield _slice(places[choice.map, choice.seed], choice)
+
+
+def _mean_dice(case: dict[str, Any]) -> float | None:
+    known = [each["dice"] for each in case["classes"] if each["dice"] is not None]
+    return statistics.fmean(known) if known else None
+
+
+def _slice(run: Run, choice: Choice) -> Slice:
+    from rwloss import data
+    from rwloss.training import volumes
+    from rwloss.training.checkpoint import load_network
+    from rwloss.training.validation import label_map
+
+    trained = load_network(run.folder)
+    settings = trained.settings
+    case, ignored = _case(choice.case, settings.data, settings.test_part)
+    volume = volumes.read(
+        case,
+        ignore_label=ignored if settings.ignore_label is None else settings.ignore_label,
+        spacing_mm=settings.spacing,
+    )
+    num_classes = trained.task.num_classes
+    labels = known_labels(volume.labels, num_classes)
+    across = settings.slice_axis if labels.ndim == 3 and settings.dims == 2 else None
+    spacing_mm = volume.spacing_mm or (1.0,) * labels.ndim
+    affine = data.read_labels(case.labels, spacing_mm=settings.spacing).affine
+    view = choose_view(labels, spacing_mm, affine, across, None)
+    assert settings.map is not None
+    return Slice(
+        choice=choice,
+        class_names=trained.task.class_names,
+        image=view.cut(volume.image[0]),
+        labels=view.cut(labels),
+        prediction=view.cut(label_map(trained.network, volume, settings).astype(np.int32)),
+        channels=_channels(maps.parse(settings.map), labels, num_classes, spacing_mm, view, across),
+        step_mm=view.step_mm,
+        text=view.text,
+    )
+
+
+def _case(name: str, source: str, test_part: str) -> tuple[Any, int | None]:
+    """A test case, wherever its run took it from, and the data set's ignored label."""
+    from rwloss import data
+
+    dataset = data.find(source)
+    cases = {case.name: case for case in dataset.cases}
+    there = all((Path(source) / part).is_dir() for part in ("imagesTs", "labelsTs"))
+    if there and test_part != "split":
+        cases |= {case.name: case for case in data.find(source, part="test").cases}
+    if name not in cases:
+        raise RWLossError(f"the data set has no case {name!r} any more")
+    return cases[name], dataset.ignore_label
+
+
+def _channels(
+    expression: maps.Expression,
+    labels: NDArray[np.int32],
+    num_classes: int,
+    spacing_mm: Sequence[float],
+    view: View,
+    across: int | None,
+) -> NDArray[np.float64]:
+    """Values of the map as it was trained with: of the slice, or of the volume. (k rows columns).
+
+    Where it depends on the prediction, at uniform probabilities: what a training meets first.
+    """
+    if across is not None:
+        labels = np.take(labels, view.index, axis=across)
+        spacing_mm = [mm for axis, mm in enumerate(spacing_mm) if axis != across]
+        view = replace(view, axis=None)
+    regions = Regions.single(labels, num_classes, tuple(spacing_mm), IGNORED)
+    if expression.is_static:
+        rwmap = expression(regions)
+    else:
+        probs = np.full((1, num_classes, *labels.shape), 1 / num_classes, dtype=np.float32)
+        rwmap = expression(regions, probs)
+    parts = {
+        part: view.cut(np.asarray(getattr(rwmap, part)))
+        for part in ("true", "other", "values")
+        if getattr(rwmap, part) is not None
+    }
+    cut = RWMap(view.cut(np.asarray(rwmap.labels)), num_classes, **parts)
+    return np.asarray(cut.dense()[0], dtype=np.float64)

@@ -1,0 +1,44 @@
+"""The indicators of a study that was carried out: as it kept them, else made again."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+from rwloss.errors import RWLossError
+from rwloss.study.indicators import Indicators, indicators
+from rwloss.study.plan import Study
+
+_FIELDS = tuple(field.name for field in dataclasses.fields(Indicators))
+_DECIDING = ("data", "maps", "training")
+
+
+def indicators_of(study: Study, folder: Path) -> tuple[dict[str, Indicators], str]:
+    """Indicators of every map, and why there are none, or an empty text.
+
+    Those of results.json where it is of the same maps on the same data; else made from the data.
+    """
+    kept = _kept(study, folder)
+    if kept is not None:
+        return kept, ""
+    try:
+        return indicators(study, folder), ""
+    except RWLossError as error:
+        return {}, str(error)
+
+
+def _kept(study: Study, folder: Path) -> dict[str, Indicators] | None:
+    """What results.json holds; None where it is not there, not whole, or of another study."""
+    now = study.model_dump(mode="json")
+    try:
+        content = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+        if any(content["study"][name] != now[name] for name in _DECIDING):
+            return None
+        found = {
+            name: Indicators(**{field: each[field] for field in _FIELDS})
+            for name, each in content["indicators"].items()
+        }
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return None
+    return found if found.keys() == study.maps.keys() else None

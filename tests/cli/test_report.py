@@ -1,0 +1,85 @@
+"""`rwloss report`, and the report at the end of `rwloss compare`."""
+
+import json
+import shutil
+import sys
+
+import pytest
+from raw_folders import make_raw
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return make_raw(tmp_path_factory.mktemp("squares"), [f"case{i}" for i in range(8)])
+
+
+@pytest.fixture
+def study(data, tmp_path, rwloss_command):
+    """A study of one run, and what `rwloss compare` printed."""
+    out = tmp_path / "study"
+    code, printed, told = rwloss_command(
+        "compare", data, "--map", "rw=rectified", "--seeds", 1, "--steps", 2, "--batch-size", 2,
+        "--accelerator", "cpu", "--jobs", 0, "--out", out,
+    )  # fmt: skip
+    assert code == 0, told
+    return out, printed
+
+
+def test_compare_ends_with_the_report_and_report_makes_it_again(study, tmp_path, rwloss_command):
+    out, printed = study
+    page = out / "report.html"
+    assert printed.splitlines()[-1].endswith(f"; the report: {page}")
+    before = page.read_text(encoding="utf-8")
+    results = (out / "results.json").read_text()
+    page.unlink()
+    (out / "runs.csv").unlink()
+
+    code, printed, told = rwloss_command("report", out)
+    assert (code, told) == (0, "")
+    assert printed == f"wrote {page}\n"
+    assert page.read_text(encoding="utf-8") == before
+    assert (out / "results.json").read_text() == results
+    assert (out / "runs.csv").exists()
+
+    # Elsewhere, from a folder that has moved: nothing else is touched.
+    moved = out.rename(tmp_path / "moved")
+    (moved / "runs.csv").unlink()
+    code, printed, _ = rwloss_command("report", moved, "--out", tmp_path / "page.html")
+    assert code == 0
+    assert (tmp_path / "page.html").read_text(encoding="utf-8") == before
+    assert not (moved / "runs.csv").exists()
+
+
+def test_without_results_or_data_it_says_what_is_missing(data, study, rwloss_command):
+    out, _ = study
+    (out / "results.json").unlink()
+    shutil.move(data, data.with_name("gone"))
+    try:
+        code, _, told = rwloss_command("report", out)
+    finally:
+        shutil.move(data.with_name("gone"), data)
+    assert code == 0
+    assert told.startswith("without the diagnostics of the maps: ")
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert "The diagnostics of the maps are not at hand" in page
+    assert "No picture: " in page
+    assert json.loads((out / "results.json").read_text())["indicators"] == {}
+
+
+def test_compare_without_plotly_says_what_to_install(data, tmp_path, rwloss_command, monkeypatch):
+    monkeypatch.setitem(sys.modules, "plotly", None)
+    code, printed, told = rwloss_command(
+        "compare", data, "--map", "rectified", "--seeds", 1, "--steps", 1, "--batch-size", 2,
+        "--accelerator", "cpu", "--jobs", 0, "--out", tmp_path / "study",
+    )  # fmt: skip
+    assert code == 0
+    [line] = [line for line in told.splitlines() if "no report" in line]
+    assert "pip install 'rwloss[report]'" in line
+    assert printed.splitlines()[-1].endswith("runs/")
+
+
+def test_a_folder_without_a_study_is_wrong_use(tmp_path, rwloss_command):
+    code, _, told = rwloss_command("report", tmp_path)
+    assert code == 2
+    assert "study.toml" in told
+    assert "Traceback" not in told

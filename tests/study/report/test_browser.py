@@ -1,0 +1,258 @@
+"""The page in a real browser: drawn, filtered, sorted, printed, and never believing a name."""
+
+import json
+import shutil
+from itertools import pairwise
+
+import pytest
+from strange_studies import HOSTILE, dice_of
+
+from rwloss.study.report import write
+
+playwright = pytest.importorskip("playwright.sync_api")
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+BROWSER = next(filter(None, map(shutil.which, BROWSERS)), None)
+QUIET = (
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+)  # fmt: skip
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine: make chromium"),
+]
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with playwright.sync_playwright() as started:
+        launched = started.chromium.launch(executable_path=BROWSER, args=QUIET)
+        yield launched
+        launched.close()
+
+
+@pytest.fixture(scope="module")
+def address(strange, tmp_path_factory):
+    found, folder = strange
+    return write(found, folder, tmp_path_factory.mktemp("page") / "report.html").as_uri()
+
+
+@pytest.fixture
+def open_page(browser, address):
+    """Opens the page; at the end nothing may have been asked for, said or raised."""
+    heard, contexts = [], []
+
+    def opened(width=1400, scheme="light"):
+        context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
+        contexts.append(context)
+        page = context.new_page()
+        page.on("console", lambda message: heard.append(message.text))
+        page.on("pageerror", lambda error: heard.append(str(error)))
+        page.on("dialog", lambda dialog: heard.append(f"dialog {dialog.message}"))
+        page.on("request", lambda request: heard.append(request.url))
+        page.goto(address)
+        assert heard.pop(0) == address
+        page.wait_for_selector("#tie-7 .main-svg")
+        return page
+
+    yield opened
+    for context in contexts:
+        context.close()
+    assert [text for text in heard if not text.startswith("data:")] == []
+
+
+def until(page, expression):
+    """Waits for it; playwright's own way evaluates text in the page, which the page forbids."""
+    for _ in range(100):
+        if page.evaluate(expression):
+            return
+        page.wait_for_timeout(100)
+    raise AssertionError(f"never true: {expression}")
+
+
+def shown(page, selector):
+    return [each.inner_text() for each in page.query_selector_all(selector) if each.is_visible()]
+
+
+def box(page, name, value):
+    return page.locator(f'#filters input[name="{name}"][value="{value}"]')
+
+
+def traces(page, chart):
+    return page.evaluate(
+        "id => document.getElementById(id).data.map(t => ({x: t.x, y: t.y, role: t.mode,"
+        " width: t.line?.width, symbol: t.marker?.symbol, text: t.text}))",
+        chart,
+    )
+
+
+def test_every_chart_is_drawn(open_page):
+    page = open_page()
+    charts = json.loads(page.inner_text("#data") or page.text_content("#data"))["charts"]
+    assert len(charts) == 18
+    for chart in charts:
+        drawn = page.evaluate(
+            "id => document.querySelectorAll(`#${id} svg .trace`).length", chart["id"]
+        )
+        assert drawn > 0, chart["id"]
+        titles = page.locator(f"#{chart['id']} :is(.xtitle, .ytitle)").all_text_contents()
+        assert chart["xaxis"]["title"] in titles
+
+
+def test_means_are_those_of_the_seeds_shown(open_page):
+    page = open_page()
+
+    def mean_of_rectified():
+        means = [t for t in traces(page, "learning-0") if t["width"] == 2.5]
+        return means[1]["y"]
+
+    def naive(seeds):
+        values = [[dice[0] for dice in dice_of("rw", seed)] for seed in seeds]
+        return pytest.approx([sum(column) / len(seeds) for column in zip(*values, strict=True)])
+
+    assert mean_of_rectified() == naive([0, 1])  # seed 2 failed
+    box(page, "seed", 0).uncheck()
+    assert mean_of_rectified() == naive([1])
+    [centre] = [t for t in traces(page, "score-mean") if t["symbol"] == "line-ns-open"][1:2]
+    assert centre["x"] == pytest.approx([(0.81 + 0.7) / 2])
+
+
+def test_filters_act_on_charts_tables_and_pictures(open_page):
+    page = open_page()
+    before = len(traces(page, "score-mean"))
+    box(page, "map", 0).uncheck()
+    assert len(traces(page, "score-mean")) == before - 2
+    names = [each.splitlines()[0] for each in shown(page, "#maps-whole-table tbody th")]
+    assert names == ["rw", "dice_ce"]
+    assert not page.locator('#cases [data-map="0"]').is_visible()
+    assert "2 of 3 maps" in page.inner_text("#shown")
+    ticks = page.evaluate("document.getElementById('score-mean').layout.yaxis.ticktext")
+    assert ticks == ["rw", "dice_ce"]
+
+    box(page, "class", 0).uncheck()
+    assert shown(page, "#learning figcaption") == ["b"]
+    assert {row.split("\t")[1] for row in shown(page, "#classes-table tbody tr")} == {"b"}
+    box(page, "seed", 1).uncheck()
+    rows = [row.split("\t")[1] for row in shown(page, "#runs-table tbody tr")]
+    assert {seed.split()[0] for seed in rows} == {"0", "2"}
+
+    page.get_by_role("button", name="Show all").click()
+    until(page, "document.getElementById('score-mean').data.length === 6")
+    assert len(shown(page, "#runs-table tbody tr")) == 9
+
+
+def test_nothing_chosen_is_said(open_page):
+    page = open_page()
+    for number in range(3):
+        box(page, "map", number).uncheck()
+    assert "nothing to show" in page.text_content("#score-mean")
+
+
+def test_seeds_where_the_reference_failed_can_be_left_out(open_page):
+    page = open_page()
+    button = page.get_by_role("button", name="Leave out the seeds")
+    assert not page.locator("#maps-without-table").is_visible()
+    button.press("Enter")
+    assert button.get_attribute("aria-pressed") == "true"
+    assert page.locator("#maps-without-table").is_visible()
+    assert not page.locator("#maps-whole-table").is_visible()
+    assert not box(page, "seed", 1).is_checked()
+    button.press("Space")
+    assert page.locator("#comparisons-whole-table").is_visible()
+    assert box(page, "seed", 1).is_checked()
+
+
+def test_tables_are_sorted_by_keyboard(open_page):
+    page = open_page()
+
+    def column():
+        return page.locator("#runs-table tbody td:nth-child(4)").all_text_contents()
+
+    head = page.locator("#runs-table th", has_text="test Dice")
+    head.locator(".sort").focus()
+    page.keyboard.press("Enter")
+    assert head.get_attribute("aria-sort") == "ascending"
+    *numbers, unknown = column()
+    assert numbers == sorted(numbers, key=float)
+    page.keyboard.press("Enter")
+    assert head.get_attribute("aria-sort") == "descending"
+    *numbers, last = column()
+    assert numbers == sorted(numbers, key=float, reverse=True)
+    assert last == unknown == "\N{EN DASH}"
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.getAttribute('href')") == "#term-test-dice"
+
+
+def test_the_first_stop_of_the_keyboard_skips_to_the_report(open_page):
+    page = open_page()
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.textContent") == "Skip to the report"
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.activeElement.id") == "main"
+
+
+def test_headings_leave_out_no_level(open_page):
+    levels = open_page().evaluate(
+        "[...document.querySelectorAll('h1,h2,h3,h4,h5')].map(e => Number(e.tagName[1]))"
+    )
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(b - a <= 1 for a, b in pairwise(levels))
+
+
+def ground(page):
+    return page.evaluate("getComputedStyle(document.body).backgroundColor")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_light_and_dark(open_page, scheme):
+    page = open_page(scheme=scheme)
+    dark, light = "rgb(20, 23, 27)", "rgb(255, 255, 255)"
+    first, second = (dark, light) if scheme == "dark" else (light, dark)
+
+    def axis_colour():
+        return page.evaluate("document.getElementById('score-mean').layout.xaxis.tickfont.color")
+
+    before = axis_colour()
+    assert ground(page) == first
+    page.locator("#theme").press("Enter")
+    assert ground(page) == second
+    assert axis_colour() != before
+
+
+def test_print_is_white_without_controls_and_fits_a_page(open_page):
+    page = open_page(scheme="dark")
+    page.emulate_media(media="print", color_scheme="dark")
+    until(page, "document.getElementById('score-mean').layout.width === 312")
+    assert ground(page) == "rgb(255, 255, 255)"
+    assert not page.locator("aside").is_visible()
+    widths = page.evaluate("[...document.querySelectorAll('.main-svg')].map(e => e.clientWidth)")
+    assert max(widths) <= 640
+    assert page.pdf(format="A4").startswith(b"%PDF")
+    page.emulate_media(media="screen")
+    until(page, "!document.getElementById('score-mean').layout.width")
+
+
+def test_narrow_screens_need_no_sideways_scrolling(open_page):
+    page = open_page(width=360)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    page.locator("#controls summary").click()
+    assert page.locator("#filters").is_visible()
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    page.locator('nav a[href="#cases"]').click()
+    assert not page.locator("#filters").is_visible()
+
+
+def test_names_are_shown_as_they_are_and_never_run(open_page):
+    page = open_page()
+    assert HOSTILE in page.inner_text("h1")
+    assert HOSTILE in shown(page, "#learning figcaption")
+    assert page.locator("img:not([src^='data:'])").count() == 0
+    assert page.locator("script").count() == 3
+    # In Plotly's own text, which reads tags.
+    page.evaluate(
+        "Plotly.Fx.hover(document.getElementById('tie-6'), [{curveNumber: 0, pointNumber: 0}])"
+    )
+    page.wait_for_selector("#tie-6 .hovertext")
+    assert HOSTILE in page.text_content("#tie-6 .hovertext")

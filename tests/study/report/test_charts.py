@@ -1,0 +1,154 @@
+"""Charts and tables against their results; what Plotly must not read."""
+
+import json
+import math
+
+import pytest
+from strange_studies import HOSTILE, STEPS, dice_of
+
+from rwloss.study.report import logs
+from rwloss.study.report.charts import Charts, pairs, plain
+from rwloss.study.report.palette import COLOURS, REFERENCE, colours
+from rwloss.study.report.tables import classes_table, comparisons_table, maps_table, runs_table
+from rwloss.study.statistics import rank_correlation
+
+
+@pytest.fixture(scope="module")
+def charts(strange):
+    results, folder = strange
+    return Charts(results, logs.read(results.study, folder))
+
+
+def texts(value):
+    """All texts of a chart that Plotly shows."""
+    if isinstance(value, dict):
+        for each in value.values():
+            yield from texts(each)
+    elif isinstance(value, (list, tuple)):
+        for each in value:
+            yield from texts(each)
+    elif isinstance(value, str):
+        yield value
+
+
+def all_charts(charts):
+    return [
+        *charts.learning(), *charts.scores(), *charts.births(), *charts.residuals(),
+        *charts.wrong_way(), *charts.ties(),
+    ]  # fmt: skip
+
+
+def test_ids_are_unique_and_values_are_json(charts):
+    found = all_charts(charts)
+    assert len({chart.id for chart in found}) == len(found) == 2 + 3 + 2 + 2 + 1 + 8
+    for chart in found:
+        json.dumps([series.plot for series in chart.series], allow_nan=False)
+        for series in chart.series:
+            assert len(series.keys) == (len(series.plot["x"]) if series.role == "points" else 1)
+
+
+def test_no_text_for_plotly_holds_a_tag(charts):
+    shown = [
+        text.replace("<br>", "")
+        for chart in all_charts(charts)
+        for part in (*(series.plot for series in chart.series), chart.xaxis, chart.yaxis)
+        for text in texts(part)
+    ]
+    assert any("&lt;img" in text for text in shown)
+    assert not [text for text in shown if "<" in text]
+
+
+def test_a_line_for_each_run_with_its_dice(charts):
+    first = charts.learning()[0]
+    lines = {series.keys[0]: series for series in first.series if series.role == "line"}
+    assert set(lines) == {(m, 0, s) for m in range(3) for s in range(3)} - {(1, 0, 2)}
+    assert lines[0, 0, 2].plot["x"] == list(STEPS)
+    assert lines[0, 0, 2].plot["y"] == [values[0] for values in dice_of("boundary", 2)]
+
+
+def test_a_point_for_each_run_in_its_symbol(charts):
+    first = charts.scores()[0]
+    points = {
+        key: (x, symbol)
+        for series in first.series
+        if series.role == "points"
+        for key, x, symbol in zip(
+            series.keys, series.plot["x"], series.plot["marker"]["symbol"], strict=True
+        )
+    }
+    assert points[1, None, 2] == (-0.06, "triangle-left-open")
+    assert points[1, None, 0] == (pytest.approx(0.75), "circle")
+    assert points[1, None, 1] == (pytest.approx(0.755), "circle-open")
+    assert points[0, None, 0] == (pytest.approx(0.3), "x")
+    assert points[2, None, 1] == (pytest.approx(0.305), "x-open")
+    of_b = charts.scores()[2]
+    assert of_b.series[0].plot["marker"]["symbol"] == ["x", "x-open", "x"]
+
+
+def test_births_stand_at_their_step_or_at_never(charts):
+    _, of_b = charts.births()
+    boundary = of_b.series[0]
+    assert boundary.plot["x"] == [10, 10, 10]
+    assert boundary.plot["marker"]["symbol"] == ["x", "x", "x"]
+
+
+def test_residuals_are_of_the_maps_whose_class_was_empty(charts):
+    for chart in charts.residuals():
+        [series] = chart.series
+        assert {key[0] for key in series.keys} == {0}
+        # Mean of 1, 1/10 and 1/20, over the first.
+        assert series.plot["x"] == pytest.approx([(1 + 0.1 + 0.05) / 3] * 3)
+        low, high = chart.xaxis["range"]
+        assert low < math.log10(series.plot["x"][0]) < high
+
+
+def test_ties_are_made_from_the_pairs_that_are_drawn(charts, strange):
+    results, _ = strange
+    for tie in results.ties:
+        found = list(pairs(results, tie))
+        again = rank_correlation([x for *_, x, _ in found], [y for *_, y in found])
+        assert (again.n, again.rho) == (tie.correlation.n, tie.correlation.rho)
+
+
+def test_tables_hold_what_the_results_hold(strange):
+    results, folder = strange
+    whole = maps_table(results, results.whole, "whole")
+    boundary, rw, _ = whole.rows
+    assert boundary.cells[2].text == "3 of 3"
+    assert boundary.cells[2].is_bad
+    assert rw.cells[1].detail == "1 failed"
+    assert rw.cells[5].detail.startswith("ALARM")
+    without = comparisons_table(results, results.without_failures, "without")
+    assert [row.cells[2].text for row in without.rows] == ["2", "1"]
+    assert "0 and 2" in without.caption
+    assert {row.cells[-1].text for row in without.rows} == {"too few seeds to claim anything"}
+    classes = classes_table(results)
+    assert [row.class_number for row in classes.rows] == [0, 1] * 3
+    assert classes.rows[1].cells[4].text == "3 of 3"  # died
+    runs = runs_table(results, logs.read(results.study, folder))
+    [failed] = [row for row in runs.rows if row.cells[2].text == "failed"]
+    assert failed.cells[2].detail.startswith("cannot read 'x y.nii'")
+    assert (failed.map_number, failed.seed) == (1, 2)
+
+
+def test_long_logs_are_thinned_alike_and_keep_their_end(monkeypatch, strange):
+    results, folder = strange
+    monkeypatch.setattr(logs, "MOST_POINTS", 2)
+    found = logs.read(results.study, folder)
+    assert [step for step, _ in found[0].wrong_way_mass] == [1, 20]
+    assert [step for step, _ in found[0].dice[HOSTILE]] == list(STEPS)
+
+
+def test_every_map_has_its_colour_and_seven_have_another_dash():
+    names = [f"m{i}" for i in range(8)]
+    found = colours(names, "m0")
+    assert found["m0"] == (REFERENCE, "solid")
+    assert [found[name][0] for name in names[1:7]] == list(COLOURS)
+    assert found["m7"] == (COLOURS[0], "dash")
+    assert len(set(found.values())) == 8
+
+
+def test_plain_is_short_and_on_one_line():
+    assert plain("a\n b") == "a b"
+    assert len(plain("x" * 99)) == 48
+    assert plain("a&lt;b") == "a&amp;lt;b"

@@ -1,0 +1,207 @@
+"""The page as text: what is in it, what is not, and what is escaped."""
+
+import json
+import re
+import sys
+from html.parser import HTMLParser
+
+import pytest
+from strange_studies import CLOSING, HOSTILE
+
+from rwloss.errors import RWLossError
+from rwloss.precompute.executors import here
+from rwloss.study import plan, results
+from rwloss.study.execution import carry_out
+from rwloss.study.report import indicators_of, logs, require_report, write
+from rwloss.study.report.cases import choices
+from rwloss.study.report.page import map_pictures, page
+from rwloss.study.report.wording import lead, question, without_paths
+
+
+class Elements(HTMLParser):
+    """Tags with their attributes, and the text outside scripts and styles."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.text, self.ids, self.silent = [], "", [], False
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        self.silent = tag in {"script", "style"}
+        self.ids += [value for name, value in attrs if name == "id"]
+
+    def handle_endtag(self, tag):
+        if tag in {"script", "style"}:
+            self.silent = False
+
+    def handle_data(self, data):
+        if not self.silent:
+            self.text += data
+
+
+@pytest.fixture(scope="module")
+def strange_page(strange):
+    found, folder = strange
+    path = write(found, folder)
+    return path.read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, squares):
+    """A study of tiny networks that was really carried out: its folder and its plan."""
+    folder = tmp_path_factory.mktemp("trained")
+    short = {"batch_size": 2, "accelerator": "cpu", "validate_every": 2}
+    study = plan.make(
+        data=str(squares), maps={"rw": "rectified", "both": "boundary + dice"}, seeds=[0], steps=2,
+        training=short,
+    )  # fmt: skip
+    plan.write(study, folder / "study.toml")
+    carry_out(list(plan.runs(study, folder)), here)
+    return folder, study
+
+
+def test_names_of_a_data_set_are_text_alone(strange_page):
+    elements = Elements(strange_page)
+    assert not [attrs for tag, attrs in elements.tags if tag == "img" and attrs.get("src") == "x"]
+    assert not [attrs for _, attrs in elements.tags if any(name.startswith("on") for name in attrs)]
+    assert [tag for tag, _ in elements.tags].count("script") == 3
+    assert HOSTILE in elements.text
+    assert CLOSING in elements.text
+    assert "alert(1)>" not in strange_page
+
+
+def test_chart_data_can_be_read_back(strange_page):
+    [data] = re.findall(r'<script type="application/json" id="data">(.*?)</script>', strange_page)
+    content = json.loads(data)
+    assert content["maps"] == ["boundary", "rw", "dice_ce"]
+    places = {chart["id"] for chart in content["charts"]}
+    assert places <= set(Elements(strange_page).ids)
+
+
+def test_it_loads_nothing(strange_page):
+    before_scripts = strange_page.split('<script type="application/json"')[0]
+    assert "http" not in before_scripts.replace("http-equiv", "")
+    elements = Elements(strange_page)
+    sources = [attrs.get("src") or attrs.get("href") for _, attrs in elements.tags]
+    assert all(source.startswith(("#", "data:")) for source in sources if source)
+    [policy] = [a["content"] for t, a in elements.tags if a.get("http-equiv")]
+    assert policy.startswith("default-src 'none'; script-src 'sha256-")
+
+
+def test_ids_are_unique_and_links_lead_somewhere(strange_page):
+    elements = Elements(strange_page)
+    assert len(set(elements.ids)) == len(elements.ids)
+    links = {a["href"][1:] for t, a in elements.tags if t == "a" and a["href"].startswith("#")}
+    assert links <= set(elements.ids)
+
+
+def test_no_path_of_the_machine_is_told(strange_page, strange):
+    text = Elements(strange_page).text
+    for told in ("/srv", "someone", str(strange[1])):
+        assert told not in text
+    assert '"groups_table" = "groups.csv"' in text
+    assert f'data = "{HOSTILE}"' in text
+
+
+def test_alarms_and_answers_come_first(strange_page):
+    text = Elements(strange_page).text
+    order = [
+        "ALARM: rw",
+        "boundary lost a class in 3 of 3 runs that are",
+        "8 of 9 runs",
+        "Dice on the val",
+    ]
+    places = [text.index(each) for each in order]
+    assert places == sorted(places)
+
+
+def test_without_checkpoints_it_says_so(strange_page):
+    assert Elements(strange_page).text.count("No picture: ") == 3
+
+
+def test_lead_says_no_more_than_the_numbers(strange):
+    found, _ = strange
+    assert lead(found) == [
+        "boundary lost a class in 3 of 3 runs that are done and dice_ce in 1 of 3.",
+        "rw lost no class in any run that is done.",
+        "No difference in test Dice from dice_ce is claimed: so few seeds can't show one, however "
+        "large it is; 7 would be needed.",
+        "The reference dice_ce itself failed or lost a class on seed 1: what is lost there may be "
+        "the training's fault.",
+    ]
+    assert question(found, "D") == "Which of 3 maps train on D, and which lose a class?"
+
+
+def test_nothing_done_gives_no_answer_and_a_page(tmp_path):
+    study = plan.make(data="D", maps={"rw": "rectified"}, seeds=[0], steps=5)
+    found = results.collect(study, tmp_path)
+    assert lead(found)[0] == "No run is done yet, so there is no answer."
+    text = Elements(write(found, tmp_path).read_text(encoding="utf-8")).text
+    assert "Does the map rw train on D?" in text
+    assert "No run of this map has been tested yet." in text
+
+
+def test_pictures_of_real_runs(trained):
+    folder, study = trained
+    found = results.collect(study, folder)
+    read = logs.read(study, folder)
+    pictures = list(map_pictures(found, folder, read))
+    assert [each.reason for each in pictures] == ["", ""]
+    for each in pictures:
+        assert [case.choice for case in each.cases] == choices(read, each.map)
+        for case in each.cases:
+            titles = [panel.title for panel in case.panels]
+            assert titles[:3] == ["image", "labels", "prediction"]
+            assert [panel.class_number for panel in case.panels[3:]] == [0, 1, 2]
+            assert all(panel.source.startswith("data:image/png;base64,") for panel in case.panels)
+            assert case.proportion == 1
+    assert pictures[0].cases[0].limit == pytest.approx(1)  # rectified
+    assert "map at class 2" in page(found, read, pictures)
+
+
+def test_gone_data_and_checkpoints_are_said(trained, tmp_path):
+    folder, study = trained
+    found, read = results.collect(study, folder), logs.read(study, folder)
+    gone = tmp_path / "moved"
+    folder.rename(gone)
+    try:
+        for each in map_pictures(found, folder, read):
+            assert each.cases == ()
+            assert each.reason.startswith("No picture: ")
+    finally:
+        gone.rename(folder)
+
+
+def test_indicators_are_kept_or_made_again(trained):
+    folder, study = trained
+    made, reason = indicators_of(study, folder)
+    assert reason == ""
+    results.write(results.collect(study, folder, made), folder)
+    kept, _ = indicators_of(study.model_copy(update={"steps": 9}), folder)
+    assert kept == made
+    nowhere = study.model_copy(update={"data": "nowhere"})
+    none, reason = indicators_of(nowhere, folder)
+    assert none == {}
+    assert "nowhere" in reason
+
+
+@pytest.mark.parametrize("name", ["jinja2", "plotly"])
+def test_what_is_missing_is_named(name, monkeypatch):
+    monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(RWLossError, match=rf"needs {name}.*pip install 'rwloss\[report\]'"):
+        require_report()
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("'/a/b c/d.nii' is gone", "'d.nii' is gone"),
+        ("at C:\\Users\\ann\\x.nii now", "at x.nii now"),
+        ("see /tmp/x, or 1/2 and a/b", "see x, or 1/2 and a/b"),
+        ("file('/tmp/x y/m.py:Map')", "file('m.py:Map')"),
+        ("https://host/x stays", "https://host/x stays"),
+    ],
+)
+def test_paths_lose_their_folders(text, wanted):
+    assert without_paths(text) == wanted
