@@ -6,6 +6,8 @@ DEMO_ARGS ?=
 
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+NNUNET := build/nnunet
+NNUNET_INSTALLED := $(NNUNET)/.installed
 EXTRAS := fast,zarr,dask,train,monai,report,skeleton,itk,dev
 # pyproject's [build-system], and what hatchling asks for when the install is editable.
 BUILD_TOOLS := hatchling editables
@@ -16,7 +18,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxpro
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-slow example lint format types wheel constraints clean .venv
+.PHONY: help demo chromium test test-slow test-nnunet example lint format types wheel constraints clean .venv
 
 # A new environment in the folder $(1), or the reason why not. A half-made one is taken away.
 define new_environment
@@ -30,6 +32,17 @@ help: ## this list
 
 .venv: $(INSTALLED) ## the environment: rwloss editable, all extras, versions of constraints.txt
 
+# No package of Python brings a browser, and playwright's own download would be another one again.
+chromium: ## Chromium for the browser tests, where root and apt-get can install it
+	@for name in chromium chromium-browser google-chrome google-chrome-stable; do \
+	  if command -v $$name; then exit 0; fi; \
+	done; \
+	if [ "$$(id -u)" -eq 0 ] && command -v apt-get >/dev/null; then \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium >/dev/null; \
+	else \
+	  echo "no Chromium here, and no apt-get as root: install it with the system's packages, or the browser tests are skipped"; \
+	fi
+
 demo: $(INSTALLED) ## everything in minutes on the sample that ships
 	$(BIN)/rwloss demo $(DEMO_ARGS)
 
@@ -41,6 +54,9 @@ test-slow: $(INSTALLED) ## the tests marked slow (RWLOSS_REDUCED=1: their reduce
 	@code=0; $(PYTEST) -m slow $(PYTEST_ARGS) || code=$$?; \
 	if [ $$code -eq 5 ]; then echo "test-slow: no test ran, because none is marked slow"; \
 	else exit $$code; fi
+
+test-nnunet: $(NNUNET_INSTALLED) ## the tests of the nnU-Net integration (RWLOSS_REDUCED=1: the slow one reduced)
+	OMP_NUM_THREADS=1 $(NNUNET)/bin/python -m pytest tests/integrations/nnunet tests/docs/test_pages.py -k nnunet $(PYTEST_ARGS)
 
 example: $(INSTALLED) ## the worked plug-in: installed beside the environment, and its tests
 	rm -rf build/example
@@ -76,12 +92,24 @@ $(INSTALLED): pyproject.toml constraints.txt | $(BIN)/python
 	$(BIN)/python $(PIP_INSTALL) constraints.txt --no-build-isolation --editable ".[$(EXTRAS)]"
 	@touch $@
 
+# On top of .venv, whose packages it sees, so that torch is there once. Apart from it, because nnU-Net
+# brings torchvision: one of another build than torch can't be imported, and then neither can
+# torchmetrics and Lightning beside it.
+$(NNUNET_INSTALLED): $(INSTALLED)
+	@echo "Installing nnU-Net into $(NNUNET), on top of .venv."
+	rm -rf $(NNUNET)
+	$(BIN)/python -m venv $(NNUNET)
+	$(BIN)/python -c "import sysconfig; print('import site; site.addsitedir(%r)' % sysconfig.get_path('purelib'))" \
+	  > "$$($(NNUNET)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/below.pth"
+	$(NNUNET)/bin/python $(PIP_INSTALL) constraints.txt nnunetv2
+	@touch $@
+
 constraints: ## renew constraints.txt: the newest of everything beside the torch it names
 	rm -rf build/constraints
 	$(call new_environment,build/constraints)
 	grep '^torch==' constraints.txt > build/constraints/torch.txt
 	build/constraints/bin/python $(PIP_INSTALL) build/constraints/torch.txt $(BUILD_TOOLS)
-	build/constraints/bin/python $(PIP_INSTALL) build/constraints/torch.txt --no-build-isolation ".[$(EXTRAS)]"
+	build/constraints/bin/python $(PIP_INSTALL) build/constraints/torch.txt --no-build-isolation ".[$(EXTRAS),nnunet]"
 	{ grep '^#' constraints.txt; \
 	  build/constraints/bin/python -m pip --disable-pip-version-check list --format freeze --exclude pip --exclude rwloss \
 	  | grep -vE '^(cuda-|nvidia-|triton==)' | sed 's/+[^+]*$$//'; } > build/constraints/new.txt

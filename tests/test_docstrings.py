@@ -13,7 +13,7 @@ MODULES = sorted(
     for module in pkgutil.walk_packages(rwloss.__path__, "rwloss.")
     if not module.name.endswith("__main__")
 )
-OPTIONAL = {"edt", "matplotlib", "monai", "SimpleITK"}
+OPTIONAL = {"edt", "matplotlib", "monai", "nnunetv2", "SimpleITK"}
 
 
 @pytest.mark.parametrize("name", MODULES)

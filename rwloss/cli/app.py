@@ -13,8 +13,10 @@ from rwloss.cli.compare import compare
 from rwloss.cli.demo import demo
 from rwloss.cli.evaluate import evaluate
 from rwloss.cli.maps import maps
+from rwloss.cli.nnunet_path import nnunet_path
 from rwloss.cli.precompute import precompute
 from rwloss.cli.predict import predict
+from rwloss.cli.report import report
 from rwloss.cli.show import show
 from rwloss.cli.train import train
 from rwloss.cli.verify import verify
@@ -29,7 +31,20 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (precompute, verify, maps, check, show, predict, evaluate, demo, train, compare):
+for command in (
+    precompute,
+    verify,
+    maps,
+    check,
+    show,
+    predict,
+    evaluate,
+    demo,
+    train,
+    compare,
+    report,
+    nnunet_path,
+):
     app.command()(command)
 
 

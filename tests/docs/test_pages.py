@@ -30,7 +30,11 @@ READMES = [
 PAGES = [pytest.param(page, id=str(page.relative_to(ROOT))) for page in DOCS + READMES]
 
 # Pages for people who use these; the others do without.
-FRAMEWORKS = {"monai.md": ("monai", "ignite"), "lightning.md": ("lightning",)}
+FRAMEWORKS = {
+    "monai.md": ("monai", "ignite"),
+    "lightning.md": ("lightning",),
+    "nnunet.md": ("nnunetv2",),
+}
 
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", flags=re.DOTALL | re.MULTILINE)
 SHOWN = re.compile(r"^ *print\(.*\)  # (.*)$", flags=re.MULTILINE)

@@ -1,0 +1,22 @@
+"""`rwloss nnunet-path`: where nnU-Net finds rwloss's trainers."""
+
+from __future__ import annotations
+
+import typer
+
+
+def nnunet_path() -> None:
+    """Print the folder with trainers for nnU-Net v2: export nnUNet_extTrainer=$(...)."""
+    from importlib.util import find_spec
+
+    from rwloss.integrations.nnunet import trainers_folder
+
+    # On standard error and without a failure: $(rwloss nnunet-path) takes the folder alone, and
+    # nnU-Net may be in another environment.
+    if find_spec("nnunetv2") is None:
+        typer.echo(
+            "rwloss: nnU-Net v2 is not installed here, and the trainers need it beside rwloss: "
+            "pip install 'rwloss[nnunet]'",
+            err=True,
+        )
+    typer.echo(trainers_folder())

@@ -1,0 +1,301 @@
+"""nnU-Net's own classes with our loss: plans, networks, steps, the search by name."""
+
+from __future__ import annotations
+
+import ast
+import os
+import subprocess
+import sys
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+
+import nnunet_plans
+import pytest
+import torch
+
+import rwloss
+from rwloss import RegionWiseLoss, RWLossError
+from rwloss.cli import main
+from rwloss.integrations.nnunet import trainers_folder
+
+ROOT = Path(rwloss.__file__).parent
+TEXTS = {
+    "nnUNetTrainerRW": "0.5 * rectified + cross_entropy",  # in these tests
+    "nnUNetTrainerRectifiedDice": "rectified + dice",
+    "nnUNetTrainerBoundaryDice": "dice + 0.01 * boundary",
+}
+
+needs_nnunet = pytest.mark.skipif(
+    find_spec("nnunetv2") is None,
+    reason="nnunetv2 is not installed: `make test-nnunet` has an environment with it",
+)
+
+
+@pytest.fixture
+def trainer_of(tmp_path, monkeypatch):
+    """A function that makes a trainer of ours from plans, as nnU-Net does, with its network."""
+    for name in ("raw", "preprocessed", "results"):
+        monkeypatch.setenv(f"nnUNet_{name}", str(tmp_path / name))
+    monkeypatch.delenv("RWLOSS_MAP", raising=False)
+
+    def make(configuration, name="nnUNetTrainerRectifiedDice", *, deep=True, ddp=False, **labels):
+        from rwloss.integrations import nnunet
+
+        dataset = nnunet_plans.dataset_json(**labels)
+        kind = getattr(nnunet, name)
+        trainer = kind(nnunet_plans.plans(), configuration, 0, dataset, torch.device("cpu"))
+        trainer.enable_deep_supervision = deep
+        trainer.is_ddp = ddp
+        torch.manual_seed(0)
+        trainer.network = trainer.build_network_architecture(
+            trainer.plans_manager,
+            trainer.configuration_manager,
+            1,
+            trainer.label_manager.num_segmentation_heads,
+            deep,
+        )
+        trainer.optimizer, trainer.lr_scheduler = trainer.configure_optimizers()
+        trainer.loss = trainer._build_loss()
+        return trainer
+
+    return make
+
+
+def batch_of(trainer, seed=0):
+    """What nnU-Net's loader gives: noise, and boxes through nnU-Net's own transforms of labels."""
+    patch = trainer.configuration_manager.patch_size
+    manager = trainer.label_manager
+    transforms = trainer.get_validation_transforms(
+        trainer._get_deep_supervision_scales(),
+        regions=manager.foreground_regions if manager.has_regions else None,
+        ignore_label=manager.ignore_label,
+    )
+    generator = torch.Generator().manual_seed(seed)
+    images, targets = [], []
+    for start in (2, 4):
+        labels = torch.zeros(1, *patch, dtype=torch.int16)
+        labels[(..., *[slice(start, n - 1) for n in patch])] = 1
+        labels[(..., *[slice(start, n // 2 + 1) for n in patch])] = 2
+        labels[..., :2] = 3 if manager.has_ignore_label else 0
+        image = torch.randn((1, *patch), generator=generator)
+        done = transforms(image=image, segmentation=labels)
+        images.append(done["image"])
+        targets.append(done["segmentation"])
+    together = (
+        [torch.stack(heads) for heads in zip(*targets, strict=True)]
+        if isinstance(targets[0], list)
+        else torch.stack(targets)
+    )
+    return {"data": torch.stack(images), "target": together}
+
+
+SETTINGS = {"labels": {}, "ignore": {"ignore": True}, "regions": {"regions": True}}
+SETTINGS["regions, ignore"] = SETTINGS["ignore"] | SETTINGS["regions"]
+
+
+@needs_nnunet
+@pytest.mark.parametrize("labels", SETTINGS.values(), ids=SETTINGS)
+@pytest.mark.parametrize("configuration", ["2d", "3d_fullres"])
+def test_steps_lower_the_loss(trainer_of, configuration, labels):
+    """nnU-Net's train_step and validation_step, with deep supervision."""
+    trainer = trainer_of(configuration, **labels)
+    trainer.on_train_epoch_start()
+    losses = [float(trainer.train_step(batch_of(trainer))["loss"]) for _ in range(3)]
+    assert losses[2] < losses[0]
+    trainer.on_validation_epoch_start()
+    with torch.no_grad():
+        found = trainer.validation_step(batch_of(trainer))
+    assert len(found["tp_hard"]) == 2
+    assert float(found["loss"]) < losses[2]
+
+
+@needs_nnunet
+@pytest.mark.parametrize("name", TEXTS)
+@pytest.mark.parametrize("configuration", ["2d", "3d_fullres"])
+def test_without_deep_supervision_it_is_region_wise_loss(
+    trainer_of, configuration, name, monkeypatch
+):
+    monkeypatch.setenv("RWLOSS_MAP", TEXTS["nnUNetTrainerRW"])
+    trainer = trainer_of(configuration, name, deep=False)
+    batch = batch_of(trainer)
+    assert isinstance(batch["target"], torch.Tensor)
+    assert batch["target"].dtype == torch.int16
+    spacing = {"2d": (0.5, 1.0), "3d_fullres": (3.0, 0.5, 1.0)}[configuration]
+    plain = RegionWiseLoss(TEXTS[name], spacing_mm=spacing)
+    logits = trainer.network(batch["data"]).detach().requires_grad_()
+    value, wanted = trainer.loss(logits, batch["target"]), plain(logits, batch["target"])
+    torch.testing.assert_close(value, wanted)
+    torch.testing.assert_close(
+        torch.autograd.grad(value, logits), torch.autograd.grad(wanted, logits)
+    )
+
+
+@needs_nnunet
+@pytest.mark.filterwarnings("ignore:.torch.jit.script_method.:DeprecationWarning")  # of inductor
+@pytest.mark.parametrize(("ddp", "compiled"), [(False, False), (True, False), (True, True)])
+def test_deep_supervision_is_nnunets_wrapper_around_our_loss(
+    trainer_of, monkeypatch, ddp, compiled
+):
+    """Its weights, its outputs and its labels; spacing of each resolution."""
+    from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
+    from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
+    monkeypatch.setattr(nnUNetTrainer, "_do_i_compile", lambda self: compiled)
+    trainer = trainer_of("3d_fullres", "nnUNetTrainerBoundaryDice", ddp=ddp)
+    stock = nnUNetTrainer._build_loss(trainer)
+    assert isinstance(stock, DeepSupervisionWrapper)
+    weights = trainer.loss.region_wise.deep_supervision_weights
+    assert weights == pytest.approx(stock.weight_factors)
+    assert len(weights) == 2
+    assert (weights[-1] > 0) is (ddp and not compiled)
+    batch = batch_of(trainer)
+    outputs = trainer.network(batch["data"])
+    spacings = [(3.0, 0.5, 1.0), (3.0, 1.0, 2.0)]
+    naive = sum(
+        weight * RegionWiseLoss("dice + 0.01 * boundary", spacing_mm=spacing)(output, target)
+        for weight, spacing, output, target in zip(
+            stock.weight_factors, spacings, outputs, batch["target"], strict=True
+        )
+    )
+    torch.testing.assert_close(trainer.loss(outputs, batch["target"]), naive)
+
+
+@needs_nnunet
+@pytest.mark.parametrize("configuration", ["2d", "3d_fullres"])
+def test_the_network_compiles_to_one_graph_beside_the_loss(trainer_of, configuration):
+    trainer = trainer_of(configuration)
+    plain = trainer_of(configuration)
+    trainer.network = torch.compile(trainer.network, backend="eager", fullgraph=True)
+    batch = batch_of(plain)
+    for _ in range(2):
+        found, wanted = (each.train_step(batch)["loss"] for each in (trainer, plain))
+        assert float(found) == pytest.approx(float(wanted), rel=1e-5)
+
+
+@needs_nnunet
+def test_every_output_has_a_gradient_in_ddp(trainer_of):
+    """DDP stops at a parameter without one."""
+    for ddp in (False, True):
+        trainer = trainer_of("2d", ddp=ddp)
+        batch = batch_of(trainer)
+        trainer.loss(trainer.network(batch["data"]), batch["target"]).backward()
+        without = [name for name, p in trainer.network.named_parameters() if p.grad is None]
+        assert bool(without) is not ddp
+
+
+@needs_nnunet
+def test_schedules_follow_nnunets_epochs(trainer_of, monkeypatch):
+    monkeypatch.setenv("RWLOSS_MAP", "blend(dice, boundary, step=None)")
+    trainer = trainer_of("2d", "nnUNetTrainerRW")
+    for epoch in (0, 500, 999):
+        trainer.current_epoch = epoch
+        trainer.on_train_epoch_start()
+        loss = trainer.loss.region_wise
+        assert (loss.epoch, loss.total_epochs) == (epoch, 1000)
+
+
+@needs_nnunet
+def test_the_log_says_what_is_trained_with(trainer_of, capsys):
+    trainer = trainer_of("3d_fullres")
+    line = "rwloss: rectified + dice, spacing [3.0, 0.5, 1.0] mm"
+    assert capsys.readouterr().out.count(line) == 1
+    assert Path(trainer.log_file).read_text().count(line) == 1
+
+
+@needs_nnunet
+@pytest.mark.parametrize("text", [None, "", "  "])
+def test_a_missing_variable_is_named(trainer_of, monkeypatch, text):
+    if text is not None:
+        monkeypatch.setenv("RWLOSS_MAP", text)
+    with pytest.raises(RWLossError, match="RWLOSS_MAP='rectified \\+ dice'"):
+        trainer_of("2d", "nnUNetTrainerRW")
+
+
+@needs_nnunet
+def test_a_variable_that_does_not_parse_is_named(trainer_of, monkeypatch):
+    monkeypatch.setenv("RWLOSS_MAP", "rectifed + dice")
+    with pytest.raises(RWLossError, match="RWLOSS_MAP: map, column 1: unknown map 'rectifed'"):
+        trainer_of("2d", "nnUNetTrainerRW")
+
+
+@needs_nnunet
+def test_only_the_variables_own_trainer_reads_it(trainer_of, monkeypatch):
+    monkeypatch.setenv("RWLOSS_MAP", "active_contour")
+    assert str(trainer_of("2d").loss.expression) == "rectified + dice"
+    assert str(trainer_of("2d", "nnUNetTrainerRW").loss.expression) == "active_contour"
+
+
+FIND = """
+import sys
+from nnunet_command import declare_missing_operators
+declare_missing_operators()
+from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
+for name in sys.argv[1:]:
+    found = recursive_find_trainer_class_by_name(name)
+    assert found.__name__ == name
+    assert found.__module__ == "rwloss.integrations.nnunet.trainer", found
+"""
+
+
+@needs_nnunet
+def test_nnunet_finds_the_trainers_in_the_folder(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["rwloss", "nnunet-path"])
+    with pytest.raises(SystemExit):
+        main()
+    folder = capsys.readouterr().out.rstrip("\n")
+    done = subprocess.run(
+        [sys.executable, "-c", FIND, *TEXTS],
+        env={
+            **os.environ,
+            "nnUNet_extTrainer": folder,
+            "PYTHONPATH": str(Path(nnunet_plans.__file__).parent),
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=200,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count(f"Using trainer 'nnUNetTrainerRW' from: {folder}") == 1
+
+
+def test_the_folder_holds_what_nnunet_may_import():
+    """nnU-Net imports each module of it."""
+    modules = [path.name for path in trainers_folder().glob("**/*.py")]
+    assert modules == ["rwloss_trainers.py"]
+
+
+def test_nnunet_is_imported_in_one_module():
+    found = set()
+    for path in ROOT.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = (
+                [alias.name for alias in node.names]
+                if isinstance(node, ast.Import)
+                else [node.module or ""]
+                if isinstance(node, ast.ImportFrom)
+                else []
+            )
+            if any(name.split(".")[0] == "nnunetv2" for name in names):
+                found.add(path.relative_to(ROOT).as_posix())
+    assert found == {"integrations/nnunet/trainer.py"}
+
+
+class Missing:
+    """An importer that knows of no nnU-Net, and lets no other look for it."""
+
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] == "nnunetv2":
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+
+def test_without_nnunet_the_trainers_say_what_to_install(monkeypatch):
+    ours = "rwloss.integrations.nnunet.trainer"
+    for name in list(sys.modules):
+        if name.split(".")[0] == "nnunetv2" or name == ours:
+            monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(sys, "meta_path", [Missing(), *sys.meta_path])
+    with pytest.raises(ModuleNotFoundError, match=r"pip install 'rwloss\[nnunet\]'") as raised:
+        import_module(ours)
+    assert raised.value.name == "nnunetv2"
