@@ -222,7 +222,7 @@ def _seeds(text: str) -> tuple[int, ...]:
 
 
 def _tell(collected: Results) -> None:
-    from rwloss.study.wording import sentences
+    from rwloss.study.wording import mass, sentences
 
     rows: list[tuple[str, ...]] = [
         ("map", "runs", "failed", "lost a class", "test Dice", "end Dice", "wrong way", "violating")
@@ -236,7 +236,7 @@ def _tell(collected: Results) -> None:
                 str(each.lost),
                 _mean(each.test_dice),
                 _mean(each.end_dice),
-                "-" if each.wrong_way_mass is None else f"{each.wrong_way_mass:.2g}",
+                "-" if each.wrong_way_mass is None else mass(each.wrong_way_mass),
                 f"{collected.indicators[each.map].violating:.2g}",
             )
         )

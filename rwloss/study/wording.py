@@ -13,8 +13,19 @@ FEW = 6
 """Seeds below which a bootstrap interval is not called one of 95 %: that of 3 values is their
 range, which holds the middle of a symmetric distribution 3 times in 4."""
 
+_ROUNDING = 1e-7
+
 PAIRS = 5
 """Pairs from which a rank correlation is told: of 4, no order at all has a p below 0.05."""
+
+
+def mass(wrong_way_mass: float) -> str:
+    """A wrong-way mass in percent. What single precision rounds away is none.
+
+    >>> mass(0.04), mass(1e-49)
+    ('4.0 %', '0 %')
+    """
+    return percent(wrong_way_mass if wrong_way_mass > _ROUNDING else 0.0)
 
 
 def sentences(results: Results) -> list[str]:
@@ -138,7 +149,7 @@ def _without(results: Results) -> Iterator[str]:
 def _pushes(part: Part) -> Iterator[str]:
     known: list[MapSummary] = [each for each in part.maps if each.wrong_way_mass is not None]
     if known:
-        shown = [f"{percent(each.wrong_way_mass or 0)} with {each.map}" for each in known]
+        shown = [f"{mass(each.wrong_way_mass or 0)} with {each.map}" for each in known]
         yield f"Of the push in training, this part went the wrong way: {listed(shown)}."
 
 

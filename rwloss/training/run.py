@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -164,13 +164,18 @@ class _Training:
         """Train to the end, and test."""
         fabric, settings = self.fabric, self.settings
         items = self._items()
-        self._restore()
-        fabric.barrier()
-        # Not before: maps or a checkpoint that can't be used must not cost the test of fewer steps.
-        if fabric.is_global_zero:
-            self.folder.begin(settings, self.prepared.split)
-            self.folder.rewind(self.state.step)
-        fabric.barrier()
+        with self.folder.held() if fabric.is_global_zero else nullcontext():
+            self._restore()
+            fabric.barrier()
+            # Not before: maps or a checkpoint that don't fit must not cost the test of fewer steps.
+            if fabric.is_global_zero:
+                self.folder.begin(settings, self.prepared.split)
+                self.folder.rewind(self.state.step)
+            fabric.barrier()
+            self._train_and_test(items)
+
+    def _train_and_test(self, items: list[Item]) -> None:
+        fabric, settings = self.fabric, self.settings
         assert settings.map is not None
         assert settings.patch_size is not None
         batches = Batches(

@@ -13,6 +13,7 @@ from typing import Any
 
 from rwloss.errors import RWLossError
 from rwloss.store.atomic import TEMPORARY_PREFIX, whole_file
+from rwloss.store.lock import LOCK_FILE, hold
 from rwloss.training import settings as settings_file
 from rwloss.training.settings import Settings
 from rwloss.training.splits import Split, SplitPart
@@ -122,6 +123,12 @@ class RunFolder:
             )
         return names
 
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """One writer at a time. Raises RWLossError that names the other where there is one."""
+        with hold(self.path):
+            yield
+
     def begin(self, settings: Settings, split: Split) -> None:
         """Write what the run is. Again at each start: the number of steps may have grown."""
         with _saying(self.path):
@@ -180,4 +187,6 @@ def _saying(path: Path) -> Iterator[None]:
 
 def _is_strange(path: Path) -> bool:
     """Whether a file can't come from a start that was killed before run.toml was there."""
-    return path.name != "checkpoints" and not path.name.startswith(TEMPORARY_PREFIX)
+    return path.name not in {"checkpoints", LOCK_FILE} and not path.name.startswith(
+        TEMPORARY_PREFIX
+    )

@@ -440,8 +440,8 @@ class Slow(maps.Rectified):
 def test_ctrl_c_with_worker_processes(tmp_path, rwloss_command):
     """The signal goes to the workers too, as from a terminal."""
     (tmp_path / "labels").mkdir()
-    for i in range(40):
-        np.save(tmp_path / "labels" / f"{i:02}.npy", np.eye(5, dtype=np.uint8))
+    for i in range(200):
+        np.save(tmp_path / "labels" / f"{i:03}.npy", np.eye(5, dtype=np.uint8))
     (tmp_path / "slow.py").write_text(SLOW)
     command = "precompute", "labels", "o", "--map", "slow.py:Slow", "-j2"
     run = subprocess.Popen(
@@ -460,11 +460,11 @@ def test_ctrl_c_with_worker_processes(tmp_path, rwloss_command):
     out, err = run.communicate(timeout=60)
     assert (run.returncode, out) == (130, ""), err
     assert "Traceback" not in err
-    end = " of 40 cases are done; the same command goes on from there"
+    end = " of 200 cases are done; the same command goes on from there"
     last = err.splitlines()[-1]
     assert last.startswith("stopped: ")
     assert last.endswith(end)
     done = len(rwloss.store.open(tmp_path / "o"))
-    assert 3 < done < 40
+    assert 3 < done < 200
     told = int(last.removeprefix("stopped: ").removesuffix(end))
     assert done - 1 <= told <= done  # the signal may come between record and count

@@ -38,6 +38,18 @@ class Notes(Progress):
         self.dice[step] = (dice, is_best)
 
 
+def test_two_at_once_on_one_folder(boxes, settings_of):
+    """The second is refused, and neither leaves a trace in the other's run."""
+    settings = settings_of(boxes, dims=2, steps=2)
+    run = RunFolder(Path(settings.out))
+    run.path.mkdir()
+    with run.held(), pytest.raises(RWLossError, match=r"another run is writing to .*process"):
+        train(settings)
+    assert not run.settings.exists()
+    train(settings)
+    assert not list(run.path.glob(".rwloss*"))
+
+
 @pytest.mark.parametrize("dims", [2, 3])
 def test_a_run_leaves_what_is_needed_to_repeat_it(dims, boxes, settings_of):
     notes = Notes()

@@ -320,7 +320,8 @@ class Charts:
                         row,
                         norm,
                         "x" if found.collapsed else "circle",
-                        f"{name}, seed {row.seed}: gradient {significant(norm)} of the first; "
+                        f"{name}, seed {row.seed}: gradient "
+                        f"{significant(residual.gradient_norm)} of the first; "
                         f"{100 * residual.push_share:.2g} % of the push at the class",
                     )
                 )
@@ -373,7 +374,10 @@ class Charts:
         )
 
     def _tie(self, number: int, tie: Tie) -> Chart:
-        found = list(pairs(self.results, tie))
+        known_pairs = list(pairs(self.results, tie))
+        # A logarithmic axis has no place for 0, what is below it, and infinity.
+        found = [each for each in known_pairs if tie.indicator != "pull" or 0 < each[2] < math.inf]
+        left_out = len(known_pairs) - len(found)
         known = [y for _, _, _, y in found if math.isfinite(y)]
         highest = max(known, default=float(self.results.study.steps))
         never = 1.25 * highest
@@ -428,7 +432,8 @@ class Charts:
                 ),
             },
             yaxis=yaxis,
-            note=_correlation(tie),
+            note=_correlation(tie)
+            + (f" Not drawn: {left_out} at 0, below, or infinite." if left_out else ""),
             height=260,
         )
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from rwloss.errors import RWLossError
 from rwloss.study.indicators import Indicators, indicators
@@ -28,6 +30,11 @@ def indicators_of(study: Study, folder: Path) -> tuple[dict[str, Indicators], st
         return {}, str(error)
 
 
+def _pull(fields: Mapping[str, Any]) -> dict[str, float | None]:
+    """Of each class; JSON has an infinite one as text."""
+    return {name: None if value is None else float(value) for name, value in fields["pull"].items()}
+
+
 def _kept(study: Study, folder: Path) -> dict[str, Indicators] | None:
     """What results.json holds; None where it is not there, not whole, or of another study."""
     now = study.model_dump(mode="json")
@@ -36,7 +43,7 @@ def _kept(study: Study, folder: Path) -> dict[str, Indicators] | None:
         if any(content["study"][name] != now[name] for name in _DECIDING):
             return None
         found = {
-            name: Indicators(**{field: each[field] for field in _FIELDS})
+            name: Indicators(**{field: each[field] for field in _FIELDS} | {"pull": _pull(each)})
             for name, each in content["indicators"].items()
         }
     except (OSError, ValueError, LookupError, TypeError, AttributeError):

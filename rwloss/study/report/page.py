@@ -134,7 +134,6 @@ def _context(
         "ties": charts.ties() if results.indicators else [],
     }
     told = sentences(results)
-    portable = study.model_copy(update={"data": data_name})
     return {
         "question": question(results, data_name),
         "lead": lead(results),
@@ -175,7 +174,7 @@ def _context(
         ],
         "pictures": pictures,
         "settings": _settings(results, found),
-        "study_toml": without_paths(plan.as_toml(portable)),
+        "study_toml": plan.as_toml(_portable(study, data_name)),
         "versions": list(_versions()),
         "made_by": sorted(
             {str(log.test.get("rwloss", "?")) for log in found if log.test and "rwloss" in log.test}
@@ -190,6 +189,19 @@ def _context(
     }
 
 
+def _portable(study: plan.Study, data_name: str) -> plan.Study:
+    """The same without folders of this machine: in paths alone, for a pattern may look like one."""
+    table = study.training.get("groups_table")
+    tables = {} if table is None else {"groups_table": Path(table).name}
+    return study.model_copy(
+        update={
+            "data": data_name,
+            "maps": {name: without_paths(text) for name, text in study.maps.items()},
+            "training": study.training | tables,
+        }
+    )
+
+
 def _fields(chart: Chart) -> dict[str, Any]:
     """What the page's script needs of a chart; headings are HTML."""
     left_out = {"heading", "note", "label"}
@@ -201,7 +213,7 @@ def _settings(results: Results, found: Sequence[Log]) -> list[tuple[str, str]]:
     study = results.study
     tested = [log.test for log in found if log.test is not None]
     first = tested[0] if tested else {}
-    training = study.training
+    training = _portable(study, "").training
     rows = [
         ("data", Path(study.data).name),
         ("classes", ", ".join(first.get("class_names", ()))),
@@ -215,7 +227,7 @@ def _settings(results: Results, found: Sequence[Log]) -> list[tuple[str, str]]:
         ("accelerator", str(training.get("accelerator", "auto"))),
     ]
     rows += [
-        (name.replace("_", " "), without_paths(str(value)))
+        (name.replace("_", " "), str(value))
         for name, value in training.items()
         if name != "accelerator"
     ]

@@ -12,6 +12,7 @@ from rwloss.study.report.logs import Log
 from rwloss.study.report.wording import NOTHING, decimal, significant, without_paths
 from rwloss.study.results import Part, Results
 from rwloss.study.statistics import Interval
+from rwloss.study.wording import mass
 
 
 @dataclass(frozen=True)
@@ -265,8 +266,7 @@ def _interval(found: Interval | None, *, signed: bool = False) -> Cell:
 
 
 def _mass(value: float | None, detail: str = "") -> Cell:
-    cell = _share(value)
-    return Cell(cell.text, cell.sort, detail, is_bad=bool(detail))
+    return Cell(NOTHING if value is None else mass(value), value, detail, is_bad=bool(detail))
 
 
 def _share(value: float | None) -> Cell:

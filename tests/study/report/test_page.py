@@ -6,7 +6,7 @@ import sys
 from html.parser import HTMLParser
 
 import pytest
-from strange_studies import CLOSING, HOSTILE
+from strange_studies import CLOSING, FOUND, HOSTILE, indicator, strange_study
 
 from rwloss.errors import RWLossError
 from rwloss.precompute.executors import here
@@ -184,6 +184,26 @@ def test_indicators_are_kept_or_made_again(trained):
     none, reason = indicators_of(nowhere, folder)
     assert none == {}
     assert "nowhere" in reason
+
+
+def test_a_pattern_that_looks_like_a_path_can_be_copied(tmp_path):
+    pattern = r"\d+_(.*)"
+    study = plan.make(
+        data="D", maps={"rw": "rectified"}, seeds=[0], steps=5, training={"group_pattern": pattern}
+    )
+    text = Elements(page(results.collect(study, tmp_path), [], [])).text
+    assert plan.as_toml(study) in text
+
+
+@pytest.mark.parametrize("pull", [0.0, float("inf")])
+def test_a_pull_without_a_place_on_the_axis_is_told_and_kept(tmp_path, pull):
+    before = strange_study(tmp_path / "study")
+    endless = FOUND | {"rw": indicator(True, 0.0, pull)}
+    found = results.collect(before.study, tmp_path / "study", endless)
+    results.write(found, tmp_path / "study")
+    assert indicators_of(found.study, tmp_path / "study") == (endless, "")
+    text = Elements(page(found, logs.read(found.study, tmp_path / "study"), [])).text
+    assert text.count("Not drawn: 2 at 0, below, or infinite.") == 2
 
 
 @pytest.mark.parametrize("name", ["jinja2", "plotly"])

@@ -1,0 +1,59 @@
+"""The committed studies: what their page says is what their runs.csv holds."""
+
+import csv
+import re
+import statistics
+from pathlib import Path
+
+import pytest
+
+from rwloss.study import plan
+
+STUDIES = Path(__file__).parents[2] / "docs" / "studies"
+FOLDERS = sorted(path.parent for path in STUDIES.glob("*/runs.csv"))
+
+
+def runs_of(folder, name):
+    """Rows of the runs of a map, by seed; a row is of one class."""
+    with (folder / "runs.csv").open(newline="", encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row["map"] == name]
+    return {
+        seed: [row for row in rows if row["seed"] == seed] for seed in {r["seed"] for r in rows}
+    }
+
+
+def told_of(folder):
+    """Rows of the study's table in the page: map -> its other cells."""
+    page = (STUDIES / "README.md").read_text(encoding="utf-8")
+    section = page.split(f"({folder.name}/study.toml)")[1].split("\n## ")[0]
+    rows = [line.strip("| ").split(" | ") for line in section.splitlines() if line[:3] == "| `"]
+    return {row[0].strip("`"): row[1:] for row in rows}
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+def test_the_table_is_that_of_the_runs(folder):
+    study = plan.read(folder / "study.toml")
+    told = told_of(folder)
+    assert list(told) == list(study.maps)
+    for name, (lost, *dices, wrong_way) in told.items():
+        runs = runs_of(folder, name)
+        assert {int(seed) for seed in runs} == set(study.seeds)
+        assert {row["status"] for rows in runs.values() for row in rows} == {"done"}
+        losing = sum(any(row["collapsed"] == "True" for row in rows) for rows in runs.values())
+        assert lost == f"{losing} of {len(runs)}"
+        by_class = zip(*runs.values(), strict=True)
+        means = [statistics.fmean(float(row["test_dice"]) for row in rows) for rows in by_class]
+        assert dices == [f"{mean:.3f}" for mean in means]
+        masses = [float(rows[0]["wrong_way_mass"]) for rows in runs.values()]
+        assert wrong_way == f"{statistics.fmean(masses):.1%}".replace("%", " %")
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+def test_the_report_is_of_this_study_and_names_no_folder_of_the_machine(folder):
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    study = plan.read(folder / "study.toml")
+    text = re.sub(r"<script.*?</script>", "", page, flags=re.DOTALL)
+    for name, expression in study.maps.items():
+        assert name in text
+        assert expression.replace("'", "&#39;") in text or expression in text
+    assert not re.search(r"/(home|tmp|root|work|Users)/", text)
