@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any, TypeAlias
@@ -229,10 +228,16 @@ def spacing_rows(spacing_mm: Any, shape: Sequence[int]) -> tuple[tuple[float, ..
     batch, axes = shape[0], len(shape) - 1
     if spacing_mm is None:
         return ((1.0,) * axes,) * batch
-    if type(spacing_mm) is tuple:  # checked once: a training gives the same at every step
-        with suppress(TypeError):
-            return _checked_rows(spacing_mm, batch, axes)
+    if _is_plain(spacing_mm):  # checked once: a training gives the same at every step
+        return _checked_rows(spacing_mm, batch, axes)
     return _checked_rows.__wrapped__(spacing_mm, batch, axes)
+
+
+def _is_plain(spacing_mm: Any) -> bool:
+    """Whether it is a tuple of numbers, or of such tuples, all the way down: it can't change."""
+    return type(spacing_mm) is tuple and all(
+        type(each) in {int, float} or _is_plain(each) for each in spacing_mm
+    )
 
 
 @lru_cache(maxsize=64)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -162,17 +162,29 @@ class _Training:
 
     def __call__(self) -> None:
         """Train to the end, and test."""
-        fabric, settings = self.fabric, self.settings
         items = self._items()
-        with self.folder.held() if fabric.is_global_zero else nullcontext():
+        with ExitStack() as opened:
+            self._by_the_first(lambda: opened.enter_context(self.folder.held()))
             self._restore()
-            fabric.barrier()
             # Not before: maps or a checkpoint that don't fit must not cost the test of fewer steps.
-            if fabric.is_global_zero:
-                self.folder.begin(settings, self.prepared.split)
-                self.folder.rewind(self.state.step)
-            fabric.barrier()
+            self._by_the_first(self._begin)
             self._train_and_test(items)
+
+    def _by_the_first(self, work: Callable[[], object]) -> None:
+        """What the first process does alone. Where it fails, all do: none waits for it forever."""
+        problem = None
+        if self.fabric.is_global_zero:
+            try:
+                work()
+            except RWLossError as error:
+                problem = str(error)
+        problem = self.fabric.broadcast(problem)
+        if problem is not None:
+            raise RWLossError(problem)
+
+    def _begin(self) -> None:
+        self.folder.begin(self.settings, self.prepared.split)
+        self.folder.rewind(self.state.step)
 
     def _train_and_test(self, items: list[Item]) -> None:
         fabric, settings = self.fabric, self.settings
