@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from training_runs import assert_same, left_by, work
 
-from rwloss.training import result
+from rwloss.training import RunFolder, result
 
 PLAN = {
     "map": "rectified + dice",
@@ -52,16 +52,25 @@ def undisturbed(squares, tmp_path_factory):
 def killed_often(squares, out, kills, seed, seconds):
     """Train in processes that are killed at random moments, but for the last.
 
-    seconds: of a whole run, so that kills fall into it. Gives how many fell before its end.
+    seconds: of a whole run, so that the first kill falls anywhere into its beginning. The others
+    wait for a random step in the log: a busy machine is slower at one time than at another.
+    Gives how many fell before the end of the run.
     """
     context, chance, killed = copies_of_a_server(), random.Random(seed), 0
-    task = {"data": str(squares), "out": str(out), **PLAN}
-    for _ in range(kills):
+    task, folder = {"data": str(squares), "out": str(out), **PLAN}, RunFolder(Path(out))
+
+    def logged():
+        return max((line["step"] for line in folder.lines()), default=0)
+
+    for kill in range(kills):
         process = context.Process(target=work, args=(task,))
         process.start()
-        while process.is_alive() and not (Path(out) / "run.toml").exists():
+        if kill == 0:
+            process.join(chance.uniform(0, 0.3 * seconds))
+        aim = chance.randint(0, PLAN["steps"] - 8) if kill else 0
+        while process.is_alive() and logged() < aim:
             time.sleep(0.002)
-        process.join(chance.uniform(0, 0.7 * seconds))
+        process.join(chance.uniform(0, 3 * seconds / PLAN["steps"]))
         killed += process.is_alive()
         process.kill()
         process.join()
