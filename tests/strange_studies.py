@@ -17,8 +17,8 @@ def indicator(promises, value, pull):
     return Indicators(promises, value, value / 4, value / 10, {HOSTILE: pull, "b": pull}, verdict)
 
 
-def write_run(run, dice, mass):
-    """A run whose classes have these Dice at each of STEPS; the test Dice are the last ones."""
+def write_run(run, dice, mass, end=None):
+    """A run whose classes have these Dice at each of STEPS; the test Dice are end, or the last."""
     run.folder.mkdir(parents=True)
     lines = [
         {
@@ -33,7 +33,7 @@ def write_run(run, dice, mass):
         for step, values in zip(STEPS, dice, strict=True)
     ]
     (run.folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    end = dict(zip((HOSTILE, "b"), dice[-1], strict=True))
+    end = dict(zip((HOSTILE, "b"), end or dice[-1], strict=True))
     cases = [
         {"name": f"{CLOSING}{i}", "classes": [{"label": k, "dice": d * (1 - i / 10)}
                                               for k, d in enumerate(end.values(), 1)]}

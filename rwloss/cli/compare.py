@@ -159,11 +159,12 @@ def carry_out_and_tell(
         carry_out(todo, runner, on_end=on_end)
     collected = results.collect(study, folder, found)
     results.write(collected, folder)
-    page = write_if_possible(collected, folder)
     if as_json:
         typer.echo(json.dumps(results.as_fields(collected), allow_nan=False))
     else:
         _tell(collected)
+    page = write_if_possible(collected, folder)
+    if not as_json:
         report = "" if page is None else f"; the report: {page}"
         typer.echo(f"{folder}: study.toml, results.json, runs.csv, runs/{report}")
     failed = sum(row.status != "done" for row in collected.runs)
@@ -233,7 +234,7 @@ def _tell(collected: Results) -> None:
                 each.map,
                 str(each.done),
                 str(each.failed),
-                str(each.lost),
+                str(each.lost) if each.lost_known else "-",
                 _mean(each.test_dice),
                 _mean(each.end_dice),
                 "-" if each.wrong_way_mass is None else mass(each.wrong_way_mass),

@@ -57,5 +57,8 @@ def write_if_possible(collected: Results, folder: Path) -> Path | None:
     try:
         return write(collected, folder)
     except RWLossError as error:
-        typer.echo(f"no report: {printable(str(error))}", err=True)
-        return None
+        reason = str(error)
+    except Exception as error:  # a study that took days is never lost to its page
+        reason = f"{type(error).__name__}: {error}"
+    typer.echo(f"no report: {printable(reason)}", err=True)
+    return None

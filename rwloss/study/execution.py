@@ -82,7 +82,7 @@ class _Training:
 def _is_done(run: Run) -> bool:
     """Whether the folder holds this run to its end; without reading the data, as a start would."""
     folder, now = RunFolder(run.folder), run.settings
-    if not folder.test.exists() or folder.read_test()["steps"] != now.steps:
+    if not folder.is_done(now):
         return False
     before = run_settings.read(folder.settings)
     given = now.model_fields_set - {"out"}

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rwloss.errors import RWLossError
 from rwloss.training.run_folder import RunFolder
 
 BORN_ABOVE = 0.1
@@ -18,6 +19,8 @@ DEAD_BELOW = 0.02
 
 COLLAPSED_BELOW = 0.05
 """Final validation Dice below which a class is lost, whether it was ever born or not."""
+
+_LACKING = (LookupError, TypeError, AttributeError)
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,8 @@ class ClassOutcome:
 
     end_dice: of the last validation; best_dice: of the best one for this class; None where no
     validation case has the class. birth_step: of the first validation above BORN_ABOVE; None for
-    never. died: was born, and ended below DEAD_BELOW. collapsed: ended below COLLAPSED_BELOW.
+    never. died: was born, and ended below DEAD_BELOW. collapsed: ended below COLLAPSED_BELOW; both
+    None where no end is known.
     residual: None where the class was never empty in a record. test_dice: mean over test cases,
     with the weights of the best checkpoint.
     """
@@ -53,16 +57,16 @@ class ClassOutcome:
     test_dice: float | None = None
 
     @property
-    def died(self) -> bool:
+    def died(self) -> bool | None:
         """Was born, and ended with next to nothing."""
-        return (
-            self.birth_step is not None and self.end_dice is not None and self.end_dice < DEAD_BELOW
-        )
+        if self.end_dice is None:
+            return None
+        return self.birth_step is not None and self.end_dice < DEAD_BELOW
 
     @property
-    def collapsed(self) -> bool:
+    def collapsed(self) -> bool | None:
         """Ended lost."""
-        return self.end_dice is not None and self.end_dice < COLLAPSED_BELOW
+        return None if self.end_dice is None else self.end_dice < COLLAPSED_BELOW
 
 
 @dataclass(frozen=True)
@@ -87,6 +91,16 @@ class Outcome:
         return tuple(each.name for each in self.classes if each.collapsed)
 
     @property
+    def unknown(self) -> tuple[str, ...]:
+        """Classes of which no end is known, because no validation case has them."""
+        return tuple(each.name for each in self.classes if each.end_dice is None)
+
+    @property
+    def knows_losses(self) -> bool:
+        """Whether the end of any class is known: without validation cases, of none."""
+        return len(self.unknown) < len(self.classes)
+
+    @property
     def end_dice(self) -> float | None:
         """Mean over classes of their final validation Dice."""
         return _mean(each.end_dice for each in self.classes)
@@ -98,9 +112,26 @@ class Outcome:
 
 
 def read(run: str | Path) -> Outcome:
-    """The outcome of a run folder, finished or not. Raises RWLossError for a broken test.json."""
+    """The outcome of a run folder, finished or not.
+
+    Raises RWLossError for a metrics.jsonl or test.json that is damaged or lacks its keys.
+    """
     folder = RunFolder(Path(run))
-    return outcome_of(list(folder.lines()), folder.read_test() if folder.test.exists() else None)
+    test = folder.read_test() if folder.test.exists() else None
+    try:
+        _dice_of_test(test)
+    except _LACKING as error:
+        raise RWLossError(
+            f"{str(folder.test)!r} is no test of a run ({type(error).__name__}: {error}): delete "
+            "it, and the run is tested again when it is started again"
+        ) from error
+    try:
+        return outcome_of(list(folder.lines()), test)
+    except _LACKING as error:
+        raise RWLossError(
+            f"{str(folder.metrics)!r} is no log of a run ({type(error).__name__}: {error}): delete "
+            f"{str(folder.path)!r}, and the run is trained again when the study is started again"
+        ) from error
 
 
 def outcome_of(lines: Sequence[dict[str, Any]], test: dict[str, Any] | None = None) -> Outcome:
@@ -118,8 +149,7 @@ def outcome_of(lines: Sequence[dict[str, Any]], test: dict[str, Any] | None = No
     validations = [line for line in lines if line["kind"] == "validation"]
     diverged = [line["step"] for line in lines if line["kind"] == "diverged"]
     masses = [line["wrong_way_mass"] for line in records]
-    summary = [] if test is None else test["summary"]
-    tested = {each["name"]: each["dice"]["mean"] for each in summary}
+    tested = _dice_of_test(test)
     names = list(validations[0]["dice"]) if validations else list(tested)
     return Outcome(
         step=max((line["step"] for line in lines), default=0),
@@ -132,6 +162,12 @@ def outcome_of(lines: Sequence[dict[str, Any]], test: dict[str, Any] | None = No
         wrong_way_mass=_mean(masses),
         largest_wrong_way_mass=max(masses, default=None),
     )
+
+
+def _dice_of_test(test: dict[str, Any] | None) -> dict[str, float | None]:
+    """Mean Dice of each class over the test cases."""
+    summary = [] if test is None else test["summary"]
+    return {each["name"]: each["dice"]["mean"] for each in summary}
 
 
 def _class_outcome(

@@ -69,9 +69,10 @@ class MapSummary:
     """One map over seeds. done, failed: numbers of runs; all figures are of those that are done.
 
     test_dice, end_dice: mean over foreground classes, on test cases with the best checkpoint and on
-    validation cases at the end. lost: runs that ended with a collapsed class. wrong_way_mass: mean
-    over runs; largest_wrong_way_mass: of a record of any run. breaks_promise: the map calls itself
-    stable, and this is above WRONG_WAY_ALARM.
+    validation cases at the end. lost: runs that ended with a collapsed class, of lost_known runs in
+    which a validation case has any class. wrong_way_mass: mean over runs; largest_wrong_way_mass:
+    of a record of any run. breaks_promise: the map calls itself stable, and this is above
+    WRONG_WAY_ALARM.
     """
 
     map: str
@@ -79,12 +80,18 @@ class MapSummary:
     done: int
     failed: int
     lost: int
+    lost_known: int
     test_dice: Interval | None
     end_dice: Interval | None
     classes: tuple[ClassTally, ...]
     wrong_way_mass: float | None
     largest_wrong_way_mass: float | None
     breaks_promise: bool
+
+    @property
+    def unknown(self) -> tuple[str, ...]:
+        """Classes that no validation case of some run has, so that nobody knows if it lost them."""
+        return tuple(tally.name for tally in self.classes if tally.known < self.done)
 
 
 @dataclass(frozen=True)
@@ -93,6 +100,12 @@ class Part:
 
     maps: tuple[MapSummary, ...]
     comparisons: tuple[Comparison, ...]
+
+    @property
+    def untested(self) -> bool:
+        """Whether runs are done, and none of them has a test score: no test case has a class."""
+        done = [each for each in self.maps if each.done]
+        return bool(done) and all(each.test_dice is None for each in done)
 
 
 @dataclass(frozen=True)
@@ -109,12 +122,14 @@ class Tie:
 class Results:
     """All of a study. reference_failures: seeds on which the reference failed or lost a class.
 
+    reference_unknown: seeds on which it is done, and no validation case tells if it lost a class.
     whole: over all seeds. without_failures: over the others; None where there are none of these.
     """
 
     study: Study
     reference: str | None
     reference_failures: tuple[int, ...]
+    reference_unknown: tuple[int, ...]
     runs: tuple[RunRow, ...]
     whole: Part
     without_failures: Part | None
@@ -135,6 +150,11 @@ def collect(study: Study, folder: Path, found: Mapping[str, Indicators] | None =
         if row.map == reference
         and (row.status == "failed" or (row.status == "done" and row.outcome.lost))
     )
+    unknown = tuple(
+        row.seed
+        for row in rows
+        if row.map == reference and row.status == "done" and not row.outcome.knows_losses
+    )
     given = found or {}
     whole = _part(study, rows, reference, given)
     kept = tuple(row for row in rows if row.seed not in failures)
@@ -142,6 +162,7 @@ def collect(study: Study, folder: Path, found: Mapping[str, Indicators] | None =
         study=study,
         reference=reference,
         reference_failures=failures,
+        reference_unknown=unknown,
         runs=rows,
         whole=whole,
         without_failures=_part(study, kept, reference, given) if failures else None,
@@ -205,6 +226,7 @@ def _summary(
         done=len(done),
         failed=sum(row.status == "failed" for row in rows),
         lost=sum(bool(outcome.lost) for outcome in done),
+        lost_known=sum(outcome.knows_losses for outcome in done),
         test_dice=_interval(outcome.test_dice for outcome in done),
         end_dice=_interval(outcome.end_dice for outcome in done),
         classes=tuple(_tallies(done)),
@@ -228,8 +250,8 @@ def _tallies(done: list[Outcome]) -> Iterable[ClassTally]:
             name=name,
             known=len(found),
             born=len(births),
-            died=sum(each.died for each in found),
-            collapsed=sum(each.collapsed for each in found),
+            died=sum(bool(each.died) for each in found),
+            collapsed=sum(bool(each.collapsed) for each in found),
             birth_steps=tuple(births),
         )
 
@@ -243,7 +265,9 @@ def _ties(whole: Part, found: Mapping[str, Indicators]) -> Iterable[Tie]:
     """Each indicator against each outcome: of maps, and for the pull of classes of maps."""
     summaries = [each for each in whole.maps if each.done and each.map in found]
     by_map: dict[str, Callable[[MapSummary], float | None]] = {
-        "runs that lost a class": lambda each: each.lost / each.done,
+        "runs that lost a class": lambda each: (
+            each.lost / each.lost_known if each.lost_known else None
+        ),
         "test Dice": lambda each: None if each.test_dice is None else each.test_dice.mean,
     }
     for indicator in ("violating", "pushed_up", "wrong_way_mass"):
@@ -318,7 +342,9 @@ def as_csv(results: Results) -> str:
             "expression": results.study.maps[row.map],
             "seed": row.seed,
             "status": row.status,
-            "reference_failed": row.seed in results.reference_failures,
+            "reference_failed": None
+            if row.seed in results.reference_unknown
+            else row.seed in results.reference_failures,
             "step": outcome.step,
             "diverged_step": outcome.diverged_step,
             "end_dice_mean": outcome.end_dice,

@@ -13,6 +13,12 @@ FEW = 6
 """Seeds below which a bootstrap interval is not called one of 95 %: that of 3 values is their
 range, which holds the middle of a symmetric distribution 3 times in 4."""
 
+NO_CASE = "no validation case has one"
+"""Why it is not known whether a class was lost."""
+
+NO_SCORES = "There are no test scores: the study has no test case with a foreground class."
+"""Why nothing is compared where runs are done."""
+
 _ROUNDING = 1e-7
 
 PAIRS = 5
@@ -82,17 +88,35 @@ def _reference(results: Results) -> Iterator[str]:
             f"{len(results.reference_failures)} of {seen} runs (seed {seeds}): there the training "
             "may be at fault, not the map."
         )
+    elif summary.lost_known:
+        yield f"The reference {name} {kept(summary)}."
     elif seen:
-        yield f"The reference {name} lost no class in {seen} of {seen} runs."
+        yield f"Whether the reference {name} lost a class is not known: {NO_CASE}."
+
+
+def kept(each: MapSummary, where: str = "") -> str:
+    """That a map lost no class, as far as that is known."""
+    text = f"lost no class in {each.lost_known} of {each.done} runs{where}"
+    return f"{text}{_aside(each)}"
+
+
+def _aside(each: MapSummary) -> str:
+    if not each.unknown:
+        return ""
+    cases = "no validation case has it" if len(each.unknown) == 1 else "no validation case has them"
+    return f"; of {listed(each.unknown)} it is not known, for {cases}"
 
 
 def _losses(part: Part, where: str, told: str | None = None) -> Iterator[str]:
-    """told: the map of which it was said already that it lost nothing, if so."""
+    """told: the map of which it was said already whether it lost anything, unless it did."""
     for each in part.maps:
         if not each.done or (each.map == told and not each.lost):
             continue
+        if not each.lost_known:
+            yield f"Whether {each.map} lost a class is not known{where}: {NO_CASE}."
+            continue
         if not each.lost:
-            yield f"{each.map} lost no class in {each.done} of {each.done} runs{where}."
+            yield f"{each.map} {kept(each, where)}."
             continue
         details = []
         for tally in each.classes:
@@ -102,11 +126,14 @@ def _losses(part: Part, where: str, told: str | None = None) -> Iterator[str]:
                 how += [f"died in {tally.died}"] if tally.died else []
                 more = f" ({listed(how)})" if how else ""
                 details.append(f"{tally.name} in {tally.collapsed} of {tally.known}{more}")
-        lost = f"{each.map} lost a class in {each.lost} of {each.done} runs{where}"
-        yield f"{lost}: {listed(details)}."
+        lost = f"{each.map} lost a class in {each.lost} of {each.lost_known} runs{where}"
+        yield f"{lost}: {listed(details)}{_aside(each)}."
 
 
 def _comparisons(part: Part, where: str) -> Iterator[str]:
+    if part.untested:
+        yield from () if where else (NO_SCORES,)
+        return
     for each in part.comparisons:
         yield _comparison(each, len(part.comparisons), where)
 

@@ -143,12 +143,21 @@ class RunFolder:
             file.write(line + "\n")
 
     def lines(self) -> Iterator[dict[str, Any]]:
-        """The lines of metrics.jsonl. A last one that a killed run left half written is no line."""
+        """The lines of metrics.jsonl. A last one that a killed run left half written is no line.
+
+        Raises RWLossError that names a damaged one.
+        """
         if not self.metrics.exists():
             return
-        for line in self.metrics.read_text(encoding="utf-8", errors="replace").splitlines(True):
-            if line.endswith("\n"):
+        text = self.metrics.read_text(encoding="utf-8", errors="replace")
+        for number, line in enumerate(text.split("\n")[:-1], 1):
+            try:
                 yield json.loads(line)
+            except ValueError as error:
+                raise RWLossError(
+                    f"line {number} of {str(self.metrics)!r} is damaged ({error}): delete "
+                    f"{str(self.path)!r}, and start the run again"
+                ) from error
 
     def rewind(self, step: int) -> None:
         """Forget lines of steps that will come again, after a start from this step's checkpoint."""

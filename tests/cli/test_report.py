@@ -46,7 +46,10 @@ def test_compare_ends_with_the_report_and_report_makes_it_again(study, tmp_path,
     (moved / "runs.csv").unlink()
     code, printed, _ = rwloss_command("report", moved, "--out", tmp_path / "page.html")
     assert code == 0
-    assert (tmp_path / "page.html").read_text(encoding="utf-8") == before
+    beside = "runs.csv and results.json, beside this page"
+    elsewhere = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert (beside in before, beside in elsewhere) == (True, False)
+    assert elsewhere.split('id="runs"')[0] == before.split('id="runs"')[0]
     assert not (moved / "runs.csv").exists()
 
 
@@ -75,6 +78,21 @@ def test_compare_without_plotly_says_what_to_install(data, tmp_path, rwloss_comm
     assert code == 0
     [line] = [line for line in told.splitlines() if "no report" in line]
     assert "pip install 'rwloss[report]'" in line
+    assert printed.splitlines()[-1].endswith("runs/")
+
+
+def test_a_page_that_cannot_be_made_costs_no_study(data, tmp_path, rwloss_command, monkeypatch):
+    def broken(*_, **__):
+        raise ZeroDivisionError("of the page")
+
+    monkeypatch.setattr("rwloss.study.report.write", broken)
+    code, printed, told = rwloss_command(
+        "compare", data, "--map", "rectified", "--seeds", 1, "--steps", 1, "--batch-size", 2,
+        "--accelerator", "cpu", "--jobs", 0, "--out", tmp_path / "study",
+    )  # fmt: skip
+    assert code == 0
+    assert "no report: ZeroDivisionError: of the page" in told.splitlines()
+    assert "1 of 1 runs are done." in printed
     assert printed.splitlines()[-1].endswith("runs/")
 
 

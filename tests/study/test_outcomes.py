@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from rwloss.errors import RWLossError
 from rwloss.study.outcomes import outcome_of, read
 
 
@@ -53,7 +54,9 @@ def test_birth_death_and_collapse(dice, birth, died, collapsed):
 def test_a_class_that_no_validation_case_has_is_not_lost():
     found = lesion(0.0, None, 0.0)
     assert found.end_dice is None
-    assert not found.collapsed
+    assert (found.collapsed, found.died) == (None, None)
+    assert not outcome_of([validation(1, a=None, b=None)]).knows_losses
+    assert outcome_of([validation(1, a=0.4, b=None)]).unknown == ("b",)
     assert outcome_of([validation(1, a=0.4, b=None)]).end_dice == 0.4
 
 
@@ -102,3 +105,20 @@ def test_an_empty_folder_and_a_finished_one(tmp_path):
     assert outcome.finished
     assert [each.test_dice for each in outcome.classes] == [0.7, 0.3]
     assert outcome.test_dice == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("metrics.jsonl", '{"kind": "val\n', r"line 1 of '.*metrics\.jsonl' is damaged.*start the"),
+        ("metrics.jsonl", '{"step": 3}\n', r"metrics\.jsonl' is no log of a run.*: delete"),
+        ("metrics.jsonl", "3\n", r"metrics\.jsonl' is no log of a run.*: delete"),
+        ("test.json", '{"steps": 20}', r"test\.json' is no test of a run.*: delete it"),
+        ("test.json", "[]", r"test\.json' is no test of a run.*: delete it"),
+        ("test.json", "{", r"cannot read '.*test\.json'"),
+    ],
+)
+def test_damaged_files_are_named_with_the_remedy(name, text, message, tmp_path):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(RWLossError, match=message):
+        read(tmp_path)

@@ -26,8 +26,8 @@ FOUND = {
 }
 
 
-def write_run(run, a, b, mass=0.0, end=True):
-    """A run of 20 steps whose classes end with these Dice; at step 10 both have 0.3."""
+def write_run(run, a, b, mass=0.0, end=True, tested=None):
+    """A run of 20 steps whose classes end with these Dice; at step 10 all that end have 0.3."""
     run.folder.mkdir(parents=True)
     figures = {
         "gradient_norm": 1.0, "gradient_share": [0.5, 0.3, 0.2], "predicted_volume": [1, 0, 0],
@@ -35,12 +35,19 @@ def write_run(run, a, b, mass=0.0, end=True):
     }  # fmt: skip
     lines = [
         {"kind": "record", "step": 1, **figures},
-        {"kind": "validation", "step": 10, "dice": {"a": 0.3, "b": 0.3}},
+        {
+            "kind": "validation",
+            "step": 10,
+            "dice": {n: d if d is None else 0.3 for n, d in (("a", a), ("b", b))},
+        },
         {"kind": "validation", "step": 20, "dice": {"a": a, "b": b}},
     ]
     (run.folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     if end:
-        means = [{"name": n, "dice": {"mean": d}} for n, d in (("a", a), ("b", b))]
+        means = [
+            {"name": n, "dice": {"mean": d}}
+            for n, d in zip("ab", (a, b) if tested is None else tested, strict=True)
+        ]
         (run.folder / "test.json").write_text(json.dumps({"summary": means, "steps": 20}))
 
 
@@ -206,3 +213,48 @@ def test_files(tmp_path):
         "boundary", "b", "True", "10",
     )  # fmt: skip
     assert float(first["residual_push_share"]) == 0.2
+
+
+def test_nothing_is_called_kept_that_no_validation_case_tells(tmp_path):
+    """Without validation cases; with one class in none; and without test cases."""
+    from rwloss.study.report.wording import lead
+
+    for name, ends, tested, wanted in (
+        ("none", (None, None), (0.5, 0.4), [
+            "Whether the reference dice_ce lost a class is not known: no validation case has one.",
+            "Whether boundary lost a class is not known: no validation case has one.",
+            "Whether a class was lost is not known: no validation case has one.",
+        ]),
+        ("one", (0.5, None), (0.5, 0.4), [
+            "The reference dice_ce lost no class in 1 of 1 runs; of b it is not known, for no "
+            "validation case has it.",
+            "boundary, rw and dice_ce lost no class in any run.",
+            "Of b it is not known: no validation case has it.",
+        ]),
+        ("lost", (0.0, None), (0.5, 0.4), [
+            "rw lost a class in 1 of 1 runs: a in 1 of 1 (died in 1); of b it is not known, "
+            "for no validation case has it.",
+        ]),
+        ("untested", (0.5, 0.5), (None, None), [
+            "There are no test scores: the study has no test case with a foreground class.",
+        ]),
+    ):  # fmt: skip
+        study = make(data="D", maps=MAPS, seeds=[0], steps=20)
+        for run in runs(study, tmp_path / name):
+            write_run(run, *ends, tested=tested)
+        results = collect(study, tmp_path / name, FOUND)
+        told = sentences(results) + lead(results)
+        for text in wanted:
+            assert text in told
+        assert ("lost no class" in "".join(told)) == (ends[0] == 0.5)
+        assert name == "lost" or "seed in common" not in "".join(told)
+        unknown = name == "none"
+        assert results.reference_unknown == ((0,) if unknown else ())
+        [tie] = [
+            tie for tie in results.ties
+            if (tie.indicator, tie.outcome) == ("violating", "runs that lost a class")
+        ]  # fmt: skip
+        assert tie.correlation.n == (0 if unknown else 3)
+        rows = list(csv.DictReader(io.StringIO(as_csv(results))))
+        assert (rows[0]["reference_failed"] == "") == unknown
+        assert (rows[1]["collapsed"] == "") == (ends[1] is None)

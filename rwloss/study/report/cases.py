@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from rwloss import Regions, RWMap, maps
 from rwloss.errors import RWLossError
+from rwloss.maps.expression import weighted_sum
 from rwloss.pictures.draw import known_labels
 from rwloss.pictures.view import View, choose_view
 from rwloss.regions import IGNORED
@@ -81,6 +82,30 @@ def slices(results: Results, folder: Path, logs: Sequence[Log], name: str) -> It
         yield _slice(places[choice.map, choice.seed], choice)
 
 
+def has_schedule(expression: maps.Expression) -> bool:
+    """Whether the map changes with the epoch.
+
+    >>> [has_schedule(maps.parse(text)) for text in ("dice", "2 * blend(dice, boundary)")]
+    [False, True]
+    """
+    return any(leaf.schedule for leaf in expression.leaves())
+
+
+def at_the_end(expression: maps.Expression, num_epochs: int) -> maps.Expression:
+    """The map as the last of so many epochs has it; itself without a schedule.
+
+    >>> str(at_the_end(maps.parse("blend(dice, boundary, alpha=0.5)"), 51))
+    '0.5 * dice + 0.5 * boundary'
+    """
+    if not has_schedule(expression):
+        return expression
+    pairs = []
+    for leaf in expression.leaves(num_epochs - 1, num_epochs):
+        term = leaf.term if leaf.link is None else leaf.term.with_link(leaf.link)
+        pairs.append((leaf.weight * leaf.factor, term))
+    return weighted_sum(pairs)
+
+
 def _mean_dice(case: dict[str, Any]) -> float | None:
     known = [each["dice"] for each in case["classes"] if each["dice"] is not None]
     return statistics.fmean(known) if known else None
@@ -113,7 +138,14 @@ def _slice(run: Run, choice: Choice) -> Slice:
         image=view.cut(volume.image[0]),
         labels=view.cut(labels),
         prediction=view.cut(label_map(trained.network, volume, settings).astype(np.int32)),
-        channels=_channels(maps.parse(settings.map), labels, num_classes, spacing_mm, view, across),
+        channels=_channels(
+            at_the_end(maps.parse(settings.map), settings.num_epochs),
+            labels,
+            num_classes,
+            spacing_mm,
+            view,
+            across,
+        ),
         step_mm=view.step_mm,
         text=view.text,
     )

@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeAlias
 
 from rwloss.study.outcomes import ClassOutcome
 from rwloss.study.report.logs import Log
-from rwloss.study.report.palette import colours
+from rwloss.study.report.palette import looks
 from rwloss.study.report.wording import decimal, significant
 from rwloss.study.results import ClassTally, MapSummary, Results, RunRow, Tie
 
@@ -86,7 +86,7 @@ class Charts:
         self.results, self.logs = results, logs
         self.names = list(results.study.maps)
         self.classes = class_names(results)
-        self.colours = colours(self.names, results.reference)
+        self.looks = looks(self.names, results.reference)
         self.rows = {(row.map, row.seed): row for row in results.runs}
         self.seeds = list(results.study.seeds)
 
@@ -157,12 +157,14 @@ class Charts:
     ) -> Chart:
         bands, lines, means = [], [], []
         for number, name in enumerate(self.names):
-            colour, dash = self.colours[name]
+            look = self.looks[name]
+            colour, dash = look.colour, look.dash
             of_map: Key = (number, class_number, None)
             line = {"color": colour, "dash": dash}
             style = {"type": "scatter", "mode": "lines"}
             band = {"fill": "toself", "fillcolor": colour, "opacity": 0.14, "hoverinfo": "skip"}
-            bands.append(Series("band", (of_map,), {**style, **band, "line": {"width": 0}}))
+            edge = {**line, "width": 0.8 if look.round else 0}  # bands of one colour
+            bands.append(Series("band", (of_map,), {**style, **band, "line": edge}))
             for log in self.logs:
                 points = of(log) if log.map == name else ()
                 if not points:
@@ -243,8 +245,8 @@ class Charts:
                         "marker": {
                             "symbol": "line-ns-open",
                             "size": 20,
-                            "color": self.colours[name][0],
-                            "line": {"width": 3, "color": self.colours[name][0]},
+                            "color": self.looks[name].colour,
+                            "line": {"width": 3, "color": self.looks[name].colour},
                         },
                         "hoverinfo": "text",
                     },
@@ -319,7 +321,7 @@ class Charts:
                     (
                         row,
                         norm,
-                        "x" if found.collapsed else "circle",
+                        _state_symbol(found.collapsed),
                         f"{name}, seed {row.seed}: gradient "
                         f"{significant(residual.gradient_norm)} of the first; "
                         f"{100 * residual.push_share:.2g} % of the push at the class",
@@ -362,7 +364,7 @@ class Charts:
                 "marker": {
                     "symbol": [symbol for _, _, symbol, _ in points],
                     "size": 10,
-                    "color": self.colours[self.names[number]][0],
+                    "color": self.looks[self.names[number]].colour,
                     "line": {"width": [2 if "open" in symbol else 1 for _, _, symbol, _ in points]},
                 },
             },
@@ -398,10 +400,11 @@ class Charts:
                         "text": ["<br>".join(plain(texts[i], 120) for i in alike)],
                         "hoverinfo": "text",
                         "marker": {
-                            "symbol": _CLASS_SYMBOLS[(label or 0) % len(_CLASS_SYMBOLS)],
+                            "symbol": _CLASS_SYMBOLS[(label or 0) % len(_CLASS_SYMBOLS)]
+                            + self.looks[name].sign,
                             "size": max(5, 11 + 6 * (len(alike) > 1) - 6 * alike.index(place)),
-                            "color": self.colours[name][0],
-                            "line": {"width": 1},
+                            "color": self.looks[name].colour,
+                            "line": {"width": 2 if self.looks[name].round else 1},
                         },
                     },
                     counts=(True,),
@@ -487,7 +490,7 @@ def pairs(results: Results, tie: Tie) -> Iterator[tuple[str, int | None, float, 
 def _of_map(each: MapSummary, outcome: str) -> float | None:
     if outcome == "test Dice":
         return None if each.test_dice is None else each.test_dice.mean
-    return each.lost / each.done
+    return each.lost / each.lost_known if each.lost_known else None
 
 
 def _of_tally(tally: ClassTally, outcome: str) -> float:
@@ -528,9 +531,17 @@ def _test_dice_of(name: str, row: RunRow) -> float | None:
     return None if found is None else found.test_dice
 
 
+def _state_symbol(lost: bool | None) -> str:
+    return "diamond" if lost is None else "x" if lost else "circle"
+
+
 def _score_symbol(row: RunRow, name: str | None, reference_failures: Sequence[int]) -> str:
     if row.status == "failed":
         return "triangle-left-open"
-    lost = row.outcome.lost if name is None else [each for each in row.outcome.lost if each == name]
-    symbol = "x" if lost else "circle"
+    if name is None:
+        lost = bool(row.outcome.lost) if row.outcome.knows_losses else None
+    else:
+        found = _class(row, name)
+        lost = None if found is None else found.collapsed
+    symbol = _state_symbol(lost)
     return f"{symbol}-open" if row.seed in reference_failures else symbol

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rwloss.study.plan import Study, runs
+from rwloss.study.plan import runs
+from rwloss.study.results import Results
 from rwloss.training.run_folder import RunFolder
 
 MOST_POINTS = 150
@@ -19,8 +20,8 @@ class Log:
     """Curves of one run over its steps, thinned alike in all runs.
 
     dice: of each foreground class (step, validation Dice; None where no case has it).
-    wrong_way_mass: (step, part of the push that went the wrong way). test: test.json, if it is
-    there.
+    wrong_way_mass: (step, part of the push that went the wrong way). test: test.json of a run that
+    is done: that of another may be of fewer steps.
     """
 
     map: str
@@ -30,10 +31,11 @@ class Log:
     test: Mapping[str, Any] | None
 
 
-def read(study: Study, folder: Path) -> list[Log]:
+def read(results: Results, folder: Path) -> list[Log]:
     """The logs of all runs. Raises RWLossError for a run folder that can't be read."""
+    done = {(row.map, row.seed) for row in results.runs if row.status == "done"}
     raw = []
-    for run in runs(study, folder):
+    for run in runs(results.study, folder):
         place = RunFolder(run.folder)
         lines = list(place.lines())
         raw.append(
@@ -41,7 +43,7 @@ def read(study: Study, folder: Path) -> list[Log]:
                 run,
                 [line for line in lines if line["kind"] == "validation"],
                 [line for line in lines if line["kind"] == "record"],
-                place.read_test() if place.test.exists() else None,
+                place.read_test() if (run.name, run.seed) in done else None,
             )
         )
     few = _stride(max((len(validations) for _, validations, _, _ in raw), default=0))

@@ -14,6 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from rwloss import maps
 from rwloss._version import __version__
 from rwloss.cores import available_cores
 from rwloss.errors import RWLossError
@@ -22,17 +23,20 @@ from rwloss.study import plan
 from rwloss.study.outcomes import BORN_ABOVE, COLLAPSED_BELOW, DEAD_BELOW
 from rwloss.study.report import logs as run_logs
 from rwloss.study.report import tables
-from rwloss.study.report.cases import slices
+from rwloss.study.report.cases import has_schedule, slices
 from rwloss.study.report.charts import CLASS_SIGNS, Chart, Charts, class_names, plain
 from rwloss.study.report.logs import Log
-from rwloss.study.report.palette import colours
+from rwloss.study.report.palette import SIGNS, looks
 from rwloss.study.report.pictures import CasePicture, class_colour, picture
 from rwloss.study.report.wording import decimal, lead, question, without_paths
 from rwloss.study.results import WRONG_WAY_ALARM, Results
-from rwloss.study.wording import sentences
+from rwloss.study.wording import NO_SCORES, sentences
 
 FILE = "report.html"
 """Name of the report in its study's folder."""
+
+_DASHES = {"solid": "", "dash": "9 9", "dashdot": "9 3 3 3", "longdashdot": "15 6 3 6"}
+"""Plotly's dashes in the legend, in pixels."""
 
 _VERSIONS = ("rwloss", "torch", "monai", "lightning-fabric", "numpy", "scipy")
 
@@ -69,7 +73,7 @@ def write(results: Results, folder: Path, path: Path | None = None) -> Path:
     """
     require_report()
     path = folder / FILE if path is None else path
-    text = render(results, folder)
+    text = render(results, folder, beside=path == folder / FILE)
     try:
         with whole_file(path) as part:
             part.write_text(text, encoding="utf-8", newline="")
@@ -78,14 +82,25 @@ def write(results: Results, folder: Path, path: Path | None = None) -> Path:
     return path
 
 
-def render(results: Results, folder: Path) -> str:
-    """The page as text."""
-    found = run_logs.read(results.study, folder)
-    return page(results, found, tuple(map_pictures(results, folder, found)))
+def render(results: Results, folder: Path, *, beside: bool = True) -> str:
+    """The page as text. beside: results.json and runs.csv lie where the page will."""
+    reasons = (without_paths(row.reason, folder, results.study.data) for row in results.runs)
+    rows = zip(results.runs, reasons, strict=True)
+    told = dataclasses.replace(
+        results, runs=tuple(dataclasses.replace(row, reason=reason) for row, reason in rows)
+    )
+    found = run_logs.read(told, folder)
+    return page(told, found, tuple(map_pictures(told, folder, found)), beside=beside)
 
 
-def page(results: Results, found: Sequence[Log], pictures: Sequence[MapPictures]) -> str:
-    """The page from all that stands in it."""
+def page(
+    results: Results,
+    found: Sequence[Log],
+    pictures: Sequence[MapPictures],
+    *,
+    beside: bool = True,
+) -> str:
+    """The page from all that stands in it. beside: results.json and runs.csv lie where it will."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
 
@@ -102,6 +117,7 @@ def page(results: Results, found: Sequence[Log], pictures: Sequence[MapPictures]
     scripts = {"plotly": _plotly(), "script": _resource("page.js")}
     return environment.get_template("page.html.j2").render(
         **_context(results, found, pictures),
+        beside=beside,
         **{name: Markup(text) for name, text in scripts.items()},
         style=Markup(_resource("page.css")),
         script_hashes=" ".join(_hash(text) for text in scripts.values()),
@@ -110,13 +126,15 @@ def page(results: Results, found: Sequence[Log], pictures: Sequence[MapPictures]
 
 def map_pictures(results: Results, folder: Path, found: Sequence[Log]) -> Iterator[MapPictures]:
     """Worst, median and best test case of each map, or the reason why not."""
-    for number, name in enumerate(results.study.maps):
+    for number, summary in enumerate(results.whole.maps):
+        name = summary.map
+        none = NO_SCORES if summary.done else "No run of this map has been tested yet."
         cases: list[CasePicture] = []
         try:
             cases += (picture(each) for each in slices(results, folder, found, name))
-            reason = "" if cases else "No run of this map has been tested yet."
+            reason = "" if cases else none
         except RWLossError as error:
-            reason = f"No picture: {without_paths(str(error))}"
+            reason = f"No picture: {without_paths(str(error), folder, results.study.data)}"
         yield MapPictures(name, number, tuple(cases), reason)
 
 
@@ -146,16 +164,18 @@ def _context(
             {
                 "name": name,
                 "number": number,
-                "colour": colour,
+                "colour": look.colour,
+                "round": look.round % len(SIGNS),
+                "dash": _DASHES[look.dash],
                 "reference": name == results.reference,
             }
-            for number, (name, (colour, _)) in enumerate(
-                colours(study.maps, results.reference).items()
-            )
+            for number, (name, look) in enumerate(looks(study.maps, results.reference).items())
         ],
         "classes": list(names),
         "class_colours": [class_colour(number) for number in range(1, len(names) + 1)],
         "class_signs": CLASS_SIGNS,
+        "unknown": any(each.unknown for each in results.whole.maps),
+        "scheduled": any(has_schedule(maps.parse(text)) for text in study.maps.values()),
         "maps_tables": list(tables.all_tables(results, tables.maps_table)),
         "comparison_tables": list(tables.all_tables(results, tables.comparisons_table))
         if results.reference is not None and len(study.maps) > 1
@@ -196,7 +216,7 @@ def _portable(study: plan.Study, data_name: str) -> plan.Study:
     return study.model_copy(
         update={
             "data": data_name,
-            "maps": {name: without_paths(text) for name, text in study.maps.items()},
+            "maps": {name: without_paths(text, study.data) for name, text in study.maps.items()},
             "training": study.training | tables,
         }
     )

@@ -67,7 +67,7 @@ def picture(each: Slice) -> CasePicture:
         ),
         proportion=columns * each.step_mm[1] / (rows * each.step_mm[0]),
         limit=limit,
-        text=each.text,
+        text=" ".join(filter(None, (each.text, _left_out(names)))),
     )
 
 
@@ -78,6 +78,12 @@ def class_colour(number: int) -> str:
     '#E69F00'
     """
     return CLASS_COLOURS[(number - 1) % len(CLASS_COLOURS)]
+
+
+def _left_out(names: tuple[str, ...]) -> str:
+    if len(names) <= MAX_CLASSES:
+        return ""
+    return f"Map at {MAX_CLASSES} of {len(names)} classes: those with the most voxels here."
 
 
 def _map_panels(each: Slice, limit: float) -> Iterator[Panel]:

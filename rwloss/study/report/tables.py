@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from rwloss.stability.wording import listed, percent
+from rwloss.study.outcomes import Outcome
 from rwloss.study.report.charts import class_names
 from rwloss.study.report.logs import Log
 from rwloss.study.report.wording import NOTHING, decimal, significant, without_paths
@@ -67,7 +69,8 @@ def maps_table(results: Results, part: Part, which: str) -> Table:
                     Cell(each.map, each.map, detail=without_paths(each.expression)),
                     Cell(str(each.done), each.done, f"{each.failed} failed" if each.failed else "",
                          is_bad=bool(each.failed)),
-                    _count(each.lost, each.done, bad=each.lost > 0),
+                    _count(each.lost, each.lost_known, bad=each.lost > 0,
+                           detail=_not_known(each.unknown) if each.lost_known else ""),
                     _interval(each.test_dice),
                     _interval(each.end_dice),
                     _mass(each.wrong_way_mass, promise),
@@ -104,7 +107,8 @@ def comparisons_table(results: Results, part: Part, which: str) -> Table:
     rows = []
     for each in part.comparisons:
         verdict = (
-            "no common seed" if each.difference is None
+            "no test scores" if part.untested
+            else "no common seed" if each.difference is None
             else "significant" if each.significant
             else "not significant" if each.can_claim
             else "too few seeds to claim anything"
@@ -220,8 +224,7 @@ def runs_table(results: Results, logs: Sequence[Log]) -> Table:
                     Cell(row.status, row.status, detail, is_bad=row.status != "done"),
                     Cell(decimal(outcome.test_dice), outcome.test_dice),
                     Cell(decimal(outcome.end_dice), outcome.end_dice),
-                    Cell(listed(list(outcome.lost)) or "none", len(outcome.lost),
-                         is_bad=bool(outcome.lost)),
+                    _lost(outcome),
                     _mass(outcome.wrong_way_mass),
                     Cell(NOTHING if time is None else f"{time:.0f} s", time),
                 ),
@@ -274,11 +277,24 @@ def _share(value: float | None) -> Cell:
 
 
 def _number(value: float | None) -> Cell:
-    return Cell(significant(value), value)
+    # As JavaScript reads it.
+    return Cell(significant(value), "Infinity" if value == math.inf else value)
 
 
-def _count(count: int, of: int, *, bad: bool) -> Cell:
-    return Cell(f"{count} of {of}", count / of if of else None, is_bad=bad)
+def _count(count: int, of: int, *, bad: bool, detail: str = "") -> Cell:
+    return Cell(f"{count} of {of}", count / of, detail, is_bad=bad) if of else Cell(NOTHING)
+
+
+def _lost(outcome: Outcome) -> Cell:
+    """Classes that a run lost, as far as validation tells."""
+    if not outcome.knows_losses:
+        return Cell(NOTHING)
+    names, number = listed(outcome.lost) or "none", len(outcome.lost)
+    return Cell(names, number, _not_known(outcome.unknown), is_bad=number > 0)
+
+
+def _not_known(names: Sequence[str]) -> str:
+    return f"not known of {listed(names)}" if names else ""
 
 
 def all_tables(results: Results, make: Callable[[Results, Part, str], Table]) -> Iterable[Table]:

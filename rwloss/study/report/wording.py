@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from rwloss.stability.wording import listed
 from rwloss.study.results import Results
 from rwloss.study.statistics import Comparison
+from rwloss.study.wording import NO_CASE, NO_SCORES
 
 NOTHING = "\N{EN DASH}"
 """Where there is no number."""
@@ -15,7 +17,7 @@ NOTHING = "\N{EN DASH}"
 # The last part of an absolute path says which file; the rest says whose machine it was.
 _QUOTED = re.compile(r"""(["'])(?:[A-Za-z]:)?[/\\](?:[^"'\n]*[/\\])?([^"'/\\\n]*)[/\\]*\1""")
 _BARE = re.compile(
-    r"(?<![\w.:/\\'\"<-])(?:/|[A-Za-z]:[/\\])(?:[^\s/\\'\":;,]+[/\\])*([^\s/\\'\":;,]+)"
+    r"(?<![\w.:/\\'\"<~-])(?:/|[A-Za-z]:[/\\])(?:[^\s/\\'\":;,]+[/\\])*([^\s/\\'\":;,]+)"
 )
 
 
@@ -27,16 +29,29 @@ def question(results: Results, data_name: str) -> str:
 
 
 def lead(results: Results) -> list[str]:
-    """The answer in at most four sentences, of runs that are done alone."""
+    """The answer in a few sentences, of runs that are done alone."""
     return [*_losses(results), *_claims(results), *_caution(results)]
 
 
-def without_paths(text: str) -> str:
+def without_paths(text: str, *known: str | Path) -> str:
     """A text with the last part alone of every absolute path.
+
+    known: folders and files that are taken out wherever they stand, whatever their names hold; a
+    path with a blank is otherwise found between quotation marks alone. The home folder becomes ~.
 
     >>> without_paths("cannot read '/srv/ann/data/a b.nii' or /tmp/x/y.txt; 1/2 of it")
     "cannot read 'a b.nii' or y.txt; 1/2 of it"
     """
+    names: dict[str, str] = {}
+    for path in map(Path, known):
+        names |= {str(each): each.name for each in (path, path.absolute(), path.resolve())}
+    names |= {str(Path.home()): "~"}
+    # What lies inside another is taken out first. A single part, such as DATA, tells nothing.
+    for whole, name in sorted(names.items(), key=lambda pair: -len(pair[0])):
+        if name and whole != name:
+            for written in {whole, repr(whole)[1:-1]}:  # as errors write it
+                pattern = rf"(?<![\w.~-]){re.escape(written)}(?![\w-]|\.\w)"
+                text = f"/{name}".join(re.split(pattern, text))
     return _BARE.sub(r"\1", _QUOTED.sub(r"\1\2\1", text))
 
 
@@ -59,24 +74,35 @@ def significant(value: float | None) -> str:
 
 
 def _losses(results: Results) -> Iterator[str]:
-    known = [each for each in results.whole.maps if each.done]
-    if not known:
+    done = [each for each in results.whole.maps if each.done]
+    if not done:
         yield "No run is done yet, so there is no answer."
         return
+    known = [each for each in done if each.lost_known]
+    unknown = [each.map for each in done if not each.lost_known]
     all_done = all(row.status == "done" for row in results.runs)
     losing = [each for each in known if each.lost]
     keeping = [each.map for each in known if not each.lost]
     if losing:
         first, *more = losing
         runs = "runs" if all_done else "runs that are done"
-        told = [f"{first.map} lost a class in {first.lost} of {first.done} {runs}"]
-        told += [f"{each.map} in {each.lost} of {each.done}" for each in more]
+        told = [f"{first.map} lost a class in {first.lost} of {first.lost_known} {runs}"]
+        told += [f"{each.map} in {each.lost} of {each.lost_known}" for each in more]
         yield f"{listed(told)}."
     if keeping:
         yield f"{listed(keeping)} lost no class in any run{'' if all_done else ' that is done'}."
+    if unknown:
+        of = f" with {listed(unknown)}" if known else ""
+        yield f"Whether a class was lost{of} is not known: {NO_CASE}."
+    if classes := list(dict.fromkeys(name for each in known for name in each.unknown)):
+        it = "it" if len(classes) == 1 else "them"
+        yield f"Of {listed(classes)} it is not known: no validation case has {it}."
 
 
 def _claims(results: Results) -> Iterator[str]:
+    if results.whole.untested:
+        yield NO_SCORES
+        return
     compared = [each for each in results.whole.comparisons if each.difference is not None]
     if not compared:
         return

@@ -2,21 +2,25 @@
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
-from strange_studies import HOSTILE, STEPS, dice_of
+from strange_studies import HOSTILE, STEPS, dice_of, indicator, write_run
 
+from rwloss.study.plan import make, runs
 from rwloss.study.report import logs
 from rwloss.study.report.charts import Charts, pairs, plain
-from rwloss.study.report.palette import COLOURS, REFERENCE, colours
+from rwloss.study.report.palette import COLOURS, REFERENCE, Look, looks
 from rwloss.study.report.tables import classes_table, comparisons_table, maps_table, runs_table
+from rwloss.study.report.wording import NOTHING
+from rwloss.study.results import collect
 from rwloss.study.statistics import rank_correlation
 
 
 @pytest.fixture(scope="module")
 def charts(strange):
     results, folder = strange
-    return Charts(results, logs.read(results.study, folder))
+    return Charts(results, logs.read(results, folder))
 
 
 def texts(value):
@@ -125,7 +129,7 @@ def test_tables_hold_what_the_results_hold(strange):
     classes = classes_table(results)
     assert [row.class_number for row in classes.rows] == [0, 1] * 3
     assert classes.rows[1].cells[4].text == "3 of 3"  # died
-    runs = runs_table(results, logs.read(results.study, folder))
+    runs = runs_table(results, logs.read(results, folder))
     [failed] = [row for row in runs.rows if row.cells[2].text == "failed"]
     assert failed.cells[2].detail.startswith("cannot read 'x y.nii'")
     assert (failed.map_number, failed.seed) == (1, 2)
@@ -134,18 +138,62 @@ def test_tables_hold_what_the_results_hold(strange):
 def test_long_logs_are_thinned_alike_and_keep_their_end(monkeypatch, strange):
     results, folder = strange
     monkeypatch.setattr(logs, "MOST_POINTS", 2)
-    found = logs.read(results.study, folder)
+    found = logs.read(results, folder)
     assert [step for step, _ in found[0].wrong_way_mass] == [1, 20]
     assert [step for step, _ in found[0].dice[HOSTILE]] == list(STEPS)
 
 
-def test_every_map_has_its_colour_and_seven_have_another_dash():
-    names = [f"m{i}" for i in range(8)]
-    found = colours(names, "m0")
-    assert found["m0"] == (REFERENCE, "solid")
-    assert [found[name][0] for name in names[1:7]] == list(COLOURS)
-    assert found["m7"] == (COLOURS[0], "dash")
-    assert len(set(found.values())) == 8
+def test_every_map_has_its_look_and_none_that_of_a_run_that_is_not_done():
+    names = [f"m{i}" for i in range(25)]
+    found = looks(names, "m0")
+    assert found["m0"] == Look(REFERENCE)
+    assert [found[name].colour for name in names[1:7]] == list(COLOURS)
+    assert found["m7"] == Look(COLOURS[0], 1)
+    for part in ("dash", "sign"):
+        assert len({(look.colour, getattr(look, part)) for look in found.values()}) == 25
+    assert "dot" not in {look.dash for look in found.values()}
+
+
+def test_more_maps_than_colours_differ_in_lines_bands_and_points(tmp_path):
+    maps = {f"m{i}": f"{i + 1} * rectified" for i in range(7)}
+    study = make(data="D", maps=maps, seeds=[0], steps=20)
+    for run in runs(study, tmp_path):
+        write_run(run, ((0.3, 0.3), (0.5, 0.5)), 0)
+    found = {name: indicator(True, i / 9, 0.1) for i, name in enumerate(maps)}
+    results = collect(study, tmp_path, found)
+    charts = Charts(results, logs.read(results, tmp_path))
+    series = charts.learning()[0].series
+    for role in ("band", "mean"):
+        first, *_, last = (one.plot["line"] for one in series if one.role == role)
+        assert (first != last, last["dash"]) == (True, "dash")
+    first, *_, last = (one.plot["marker"] for one in charts.ties()[0].series)
+    assert first["color"] == last["color"] == COLOURS[0]
+    assert (first["symbol"], last["symbol"]) == ("circle", "circle-open")
+
+
+def test_what_no_validation_case_tells_is_no_kept_class(tmp_path):
+    study = make(data="D", maps={"rw": "rectified", "dice": "dice"}, seeds=[0], steps=20)
+    for run in runs(study, tmp_path):
+        write_run(run, ((0.3, None), (0.5, None)), 0, end=(0.5, 0.4))
+    results = collect(study, tmp_path)
+    charts = Charts(results, logs.read(results, tmp_path))
+    symbols = [chart.series[0].plot["marker"]["symbol"] for chart in charts.scores()]
+    assert symbols == [["circle"], ["circle"], ["diamond"]]
+    assert charts.births()[1].series[0].plot["x"] == []
+    whole = maps_table(results, results.whole, "whole")
+    assert (whole.rows[0].cells[2].text, whole.rows[0].cells[2].detail) == (
+        "0 of 1", "not known of b",
+    )  # fmt: skip
+    assert [row.cells[5].text for row in classes_table(results).rows] == ["0 of 1", NOTHING] * 2
+    [first, _] = runs_table(results, []).rows
+    assert (first.cells[5].text, first.cells[5].detail) == ("none", "not known of b")
+
+
+def test_an_infinite_pull_sorts_as_the_largest(tmp_path, strange):
+    before, _ = strange
+    found = {**before.indicators, "rw": indicator(True, 0.0, math.inf)}
+    table = maps_table(replace(before, indicators=found), before.whole, "whole")
+    assert table.rows[1].cells[-1].sort == "Infinity"
 
 
 def test_plain_is_short_and_on_one_line():

@@ -3,18 +3,24 @@
 import json
 import re
 import sys
+from dataclasses import replace
 from html.parser import HTMLParser
+from pathlib import Path
 
+import numpy as np
 import pytest
-from strange_studies import CLOSING, FOUND, HOSTILE, indicator, strange_study
+from strange_studies import CLOSING, FOUND, HOSTILE, indicator, strange_study, write_run
 
+from rwloss import maps
 from rwloss.errors import RWLossError
 from rwloss.precompute.executors import here
 from rwloss.study import plan, results
 from rwloss.study.execution import carry_out
 from rwloss.study.report import indicators_of, logs, require_report, write
-from rwloss.study.report.cases import choices
-from rwloss.study.report.page import map_pictures, page
+from rwloss.study.report.cases import at_the_end, choices, slices
+from rwloss.study.report.page import map_pictures, page, render
+from rwloss.study.report.pictures import picture
+from rwloss.study.report.tables import comparisons_table
 from rwloss.study.report.wording import lead, question, without_paths
 
 
@@ -145,7 +151,7 @@ def test_nothing_done_gives_no_answer_and_a_page(tmp_path):
 def test_pictures_of_real_runs(trained):
     folder, study = trained
     found = results.collect(study, folder)
-    read = logs.read(study, folder)
+    read = logs.read(found, folder)
     pictures = list(map_pictures(found, folder, read))
     assert [each.reason for each in pictures] == ["", ""]
     for each in pictures:
@@ -162,7 +168,8 @@ def test_pictures_of_real_runs(trained):
 
 def test_gone_data_and_checkpoints_are_said(trained, tmp_path):
     folder, study = trained
-    found, read = results.collect(study, folder), logs.read(study, folder)
+    found = results.collect(study, folder)
+    read = logs.read(found, folder)
     gone = tmp_path / "moved"
     folder.rename(gone)
     try:
@@ -202,8 +209,97 @@ def test_a_pull_without_a_place_on_the_axis_is_told_and_kept(tmp_path, pull):
     found = results.collect(before.study, tmp_path / "study", endless)
     results.write(found, tmp_path / "study")
     assert indicators_of(found.study, tmp_path / "study") == (endless, "")
-    text = Elements(page(found, logs.read(found.study, tmp_path / "study"), [])).text
+    # Without the data, those of maps that are unchanged are kept.
+    more = {**found.study.maps, "rw": "2 * rectified", "dice": "dice"}
+    kept, reason = indicators_of(found.study.model_copy(update={"maps": more}), tmp_path / "study")
+    assert kept == {name: endless[name] for name in ("boundary", "dice_ce")}
+    assert reason
+    text = Elements(page(found, logs.read(found, tmp_path / "study"), [])).text
     assert text.count("Not drawn: 2 at 0, below, or infinite.") == 2
+
+
+def test_more_classes_than_panels_are_said(trained):
+    folder, study = trained
+    found = results.collect(study, folder)
+    [one, *_] = slices(found, folder, logs.read(found, folder), "rw")
+    names = tuple(f"class{i}" for i in range(8))
+    channels = np.zeros((8, *one.labels.shape))
+    more = picture(replace(one, class_names=names, channels=channels))
+    assert more.text.endswith("Map at 6 of 8 classes: those with the most voxels here.")
+    assert len(more.panels) == 3 + 6
+    assert "6 of" not in picture(one).text
+
+
+def test_runs_that_are_to_go_on_give_no_picture_and_no_time(strange):
+    before, folder = strange
+    study = before.study.model_copy(update={"steps": 40})
+    found = results.collect(study, folder)
+    read = logs.read(found, folder)
+    assert [log.test for log in read] == [None] * 9
+    pictures = list(map_pictures(found, folder, read))
+    assert {each.reason for each in pictures} == {"No run of this map has been tested yet."}
+    assert "training time</dt>" not in page(found, read, pictures)
+    assert "training time</dt>" in page(before, logs.read(before, folder), [])
+
+
+def test_without_test_cases_there_are_no_scores(tmp_path):
+    study = plan.make(data="D", maps={"rw": "rectified", "dice": "dice"}, seeds=[0], steps=20)
+    study = study.model_copy(update={"reference": "dice"})
+    for run in plan.runs(study, tmp_path):
+        write_run(run, ((0.3, 0.3), (0.5, 0.5)), 0)
+        content = json.loads((run.folder / "test.json").read_text())
+        content |= {"cases": [], "summary": [
+            {"name": each["name"], "dice": {"mean": None}} for each in content["summary"]
+        ]}  # fmt: skip
+        (run.folder / "test.json").write_text(json.dumps(content))
+    found = results.collect(study, tmp_path)
+    text = Elements(render(found, tmp_path)).text
+    assert text.count("There are no test scores") == 4  # answer, numbers, a map each
+    assert "no test scores" in comparisons_table(found, found.whole, "whole").rows[0].cells[-1].text
+    assert "seed in common" not in text
+    assert "tested yet" not in text
+
+
+@pytest.mark.parametrize(
+    ("text", "epochs", "wanted"),
+    [
+        ("blend(generalized_dice, boundary)", 51, "0.5 * generalized_dice + 0.5 * boundary"),
+        ("blend(dice, boundary, step=None)", 3, "0.01 * dice + 0.99 * boundary"),
+        ("blend(dice, boundary)", 1, "dice"),
+        ("boundary + blend(dice, rectified.with_link(0.5), schedule='steal')", 11,
+         "boundary + 0.9 * dice + 0.11 * rectified.with_link(0.5)"),
+        ("boundary + dice", 7, "boundary + dice"),
+    ],
+)  # fmt: skip
+def test_maps_with_a_schedule_are_drawn_at_the_last_epoch(text, epochs, wanted):
+    found = at_the_end(maps.parse(text), epochs)
+    leaves = {str(leaf.term): (leaf.weight, leaf.link) for leaf in found.leaves()}
+    expected = {str(leaf.term): (leaf.weight, leaf.link) for leaf in maps.parse(wanted).leaves()}
+    assert leaves.keys() == expected.keys()
+    for name, (weight, link) in expected.items():
+        assert leaves[name] == (pytest.approx(weight), link)
+
+
+def test_a_page_says_where_schedules_stand(tmp_path):
+    for text, said in (("blend(dice, boundary)", 1), ("dice", 0)):
+        study = plan.make(data="D", maps={"m": text}, seeds=[0], steps=5)
+        found = results.collect(study, tmp_path, {"m": indicator(False, 0.0, None)})
+        told = page(found, [], [])
+        assert told.count("schedules stand at their first epoch") == said
+        assert told.count("a schedule at its last epoch") == said
+
+
+def test_no_folder_with_a_blank_is_told(tmp_path):
+    folder, data = tmp_path / "ann smith" / "x.nii", tmp_path / "ben jones" / "d d"
+    study = plan.make(data=str(data), maps={"rw": "rectified"}, seeds=[0], steps=5)
+    [run] = plan.runs(study, folder)
+    run.failure.parent.mkdir(parents=True)
+    run.failure.write_text(f"no room in {run.folder} for {data}/imagesTr/a.nii or {data}.")
+    text = Elements(render(results.collect(study, folder), folder)).text
+    assert "no room in seed_0 for d d/imagesTr/a.nii or d d." in text
+    for told in ("ann", "ben", "smith", "jones"):
+        assert told not in text
+    assert str(folder.parent) not in text
 
 
 @pytest.mark.parametrize("name", ["jinja2", "plotly"])
@@ -225,3 +321,18 @@ def test_what_is_missing_is_named(name, monkeypatch):
 )
 def test_paths_lose_their_folders(text, wanted):
     assert without_paths(text) == wanted
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("cannot read /srv/ann smith/x.nii: bad", "cannot read x.nii: bad"),
+        ("'/srv/ann smith/x.nii/runs/rw' and /srv/ann smith/x.nii.", "'rw' and x.nii."),
+        ("in ../ben jones/d now", "in d now"),
+        ("in /srv/ann smith/x.nii2 now", "in ann smith/x.nii2 now"),  # another file
+        ("D in D/x, 1/2", "D in D/x, 1/2"),
+        (f"at {Path.home()}, {Path.home()}/a/b.txt", "at ~, b.txt"),
+    ],
+)
+def test_known_paths_are_taken_out_whatever_their_names(text, wanted):
+    assert without_paths(text, "/srv/ann smith/x.nii", "../ben jones/d", "D") == wanted
