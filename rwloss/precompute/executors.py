@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import multiprocessing
 import os
@@ -10,7 +11,13 @@ import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import CancelledError, Executor, Future, ProcessPoolExecutor
+from concurrent.futures import (
+    CancelledError,
+    Executor,
+    Future,
+    ProcessPoolExecutor,
+    ThreadPoolExecutor,
+)
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager, suppress
 from itertools import islice
@@ -40,8 +47,8 @@ Runner: TypeAlias = Callable[[Iterable[Work[T]]], Iterator[T]]
 AHEAD = 2
 # Tasks that a Dask scheduler has, whatever joins it later: enough for some hundred workers.
 _AHEAD_ON_DASK = 1000
-# How long a Dask scheduler may take to answer.
-_PATIENCE = "30s"
+# How long a Dask scheduler may take to answer, in seconds.
+_PATIENCE = 30.0
 # Processes in a row that die before they can begin, after which none will.
 _HOPELESS = 3
 # Names of glibc's malloc.h.
@@ -100,13 +107,9 @@ def on_dask(tasks: Iterable[Work[T]], scheduler: str, jobs: int) -> Iterator[T]:
             except RuntimeError as error:
                 raise RWLossError(f"{_UNBORN} ({error})") from error
             opened.enter_context(where)
-        try:
-            client = opened.enter_context(Client(where, timeout=_PATIENCE))
-        except (OSError, ValueError) as error:
-            raise RWLossError(
-                f"no Dask scheduler answers at {scheduler!r} ({error}): expected tcp://HOST:PORT, "
-                "or local"
-            ) from error
+        else:
+            _expect_scheduler(scheduler)
+        client = opened.enter_context(Client(where, timeout=_PATIENCE))
         # Not pure: a result that another client holds says nothing of the files that are there.
         pool = client.get_executor(pure=False)
         opened.callback(pool.shutdown, wait=False)
@@ -116,6 +119,33 @@ def on_dask(tasks: Iterable[Work[T]], scheduler: str, jobs: int) -> Iterator[T]:
         yield from _carried_out_on_dask(pool, iter(lost), 1, given_up)
         for task in given_up:
             yield task.died()
+
+
+def _expect_scheduler(address: str) -> None:
+    """Raises RWLossError where no Dask scheduler answers.
+
+    A Client would say so too, but waits for ever where something else answers (the dashboard, say),
+    and one that failed is not closed: it closes itself when the garbage is collected, and waits for
+    a lock that its own thread holds if another Client is just starting.
+    """
+    from distributed.comm import connect
+    from distributed.security import Security
+
+    async def greet() -> None:
+        security = Security().get_connection_args("client")
+        comm = await asyncio.wait_for(connect(address, timeout=_PATIENCE, **security), _PATIENCE)
+        await comm.close()
+
+    # In a thread: a notebook has a running loop in its own.
+    with ThreadPoolExecutor(1) as thread:
+        try:
+            thread.submit(asyncio.run, greet()).result()
+        except Exception as error:  # what is no answer of Dask's can look like anything
+            reason = str(error) or f"nothing in {_PATIENCE:g} s"
+            raise RWLossError(
+                f"no Dask scheduler answers at {address!r} ({reason}): expected tcp://HOST:PORT, "
+                "or local"
+            ) from error
 
 
 def _carried_out_on_dask(

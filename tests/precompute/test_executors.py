@@ -1,8 +1,11 @@
 import os
 import pickle
+import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import pytest
 from chores import Chore, Deadly, Faulty, Long, Unloadable
@@ -207,12 +210,46 @@ def test_dask_on_this_machine(tmp_path, monkeypatch, quiet):
     assert most <= 6 + 1 + 4  # under way, this one, and those that wait for the end
 
 
-@pytest.mark.parametrize("address", ["tcp://127.0.0.1:1", "nowhere", "tcp://"])
+@pytest.mark.parametrize("address", ["tcp://127.0.0.1:1", "nowhere", "tcp://", "bad://x:1"])
 def test_a_scheduler_that_does_not_answer_is_named(address, monkeypatch):
     pytest.importorskip("distributed")
-    monkeypatch.setattr(executors, "_PATIENCE", "1s")
+    monkeypatch.setattr(executors, "_PATIENCE", 1)
     with pytest.raises(RWLossError, match=r"no Dask scheduler answers at .* expected tcp://"):
         list(on_dask([Chore(0)], address, 1))
+
+
+@pytest.mark.parametrize("greeting", [b"", b"SSH-2.0-OpenSSH_9.2 whatever it says next\r\n"])
+def test_another_server_is_not_taken_for_a_scheduler(greeting, monkeypatch):
+    """One that says nothing, and one that says something else (Dask reads lengths in it)."""
+    pytest.importorskip("distributed")
+    monkeypatch.setattr(executors, "_PATIENCE", 1)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer():
+            connection, _ = server.accept()
+            with connection, suppress(ConnectionError):
+                connection.sendall(greeting)
+                while connection.recv(4096):
+                    pass  # until the other side goes
+
+        with ThreadPoolExecutor(1) as thread:
+            answered = thread.submit(answer)
+            address = f"tcp://127.0.0.1:{server.getsockname()[1]}"
+            with pytest.raises(RWLossError, match=r"no Dask scheduler .* expected tcp://"):
+                list(on_dask([Chore(0)], address, 1))
+            answered.result()
+
+
+def test_no_client_is_made_where_no_scheduler_answers(monkeypatch):
+    """One that fails closes itself in some later garbage collection, and may then wait for a lock
+    that its own thread holds."""
+    distributed = pytest.importorskip("distributed")
+    made = []
+    monkeypatch.setattr(distributed, "Client", lambda *args, **_: made.append(args))
+    monkeypatch.setattr(executors, "_PATIENCE", 1)
+    with pytest.raises(RWLossError, match="no Dask scheduler answers"):
+        list(on_dask([Chore(0)], "nowhere", 1))
+    assert not made
 
 
 def test_without_dask_the_extra_is_named(monkeypatch):
