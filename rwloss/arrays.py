@@ -59,8 +59,11 @@ def from_numpy(values: NDArray[Any], like: Array) -> Array:
 
 
 def as_tensor(array: Array) -> Any:
-    """The same values as a torch tensor, where they are; shares memory where torch takes it."""
-    if is_torch(array):
+    """The same values as a torch tensor, where they are; shares memory where torch takes it.
+
+    A compiled graph can hold this.
+    """
+    if not isinstance(array, np.ndarray):
         return array
     import torch
 

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rwloss.cli.listing import count_of, print_table, printable
-from rwloss.cli.options import AsJson, IgnoreLabel, Jobs, NumClasses, Spacing, parse_spacing
+from rwloss.cli.options import (
+    AsJson,
+    IgnoreLabel,
+    Jobs,
+    NumClasses,
+    Scheduler,
+    Spacing,
+    parse_spacing,
+)
 from rwloss.cli.progress import stoppable
 from rwloss.cli.report import write_if_possible
 from rwloss.errors import RWLossError
@@ -93,15 +101,7 @@ def compare(
     spacing: Spacing = None,
     ignore_label: IgnoreLabel = None,
     jobs: Jobs = None,
-    scheduler: Annotated[
-        str | None,
-        typer.Option(
-            metavar="ADDRESS",
-            help="Let a Dask scheduler spread the runs over its workers: tcp://HOST:PORT, or "
-            "local.",
-            show_default=False,
-        ),
-    ] = None,
+    scheduler: Scheduler = None,
     as_json: AsJson = False,
 ) -> None:
     """Train every map with every seed, and say what the differences prove.

@@ -52,6 +52,16 @@ Jobs = Annotated[
         show_default=False,
     ),
 ]
+Scheduler = Annotated[
+    str | None,
+    typer.Option(
+        "--scheduler",
+        metavar="ADDRESS",
+        help="Let a Dask scheduler spread the work over its workers: tcp://HOST:PORT, or local for "
+        "one on this machine.",
+        show_default=False,
+    ),
+]
 MaxVoxels = Annotated[
     int | None,
     typer.Option(

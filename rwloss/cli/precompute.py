@@ -16,6 +16,7 @@ from rwloss.cli.options import (
     MapText,
     MaxVoxels,
     NumClasses,
+    Scheduler,
     Spacing,
     parse_spacing,
 )
@@ -79,15 +80,7 @@ def precompute(
         ),
     ] = ValueType.AUTO,
     jobs: Jobs = None,
-    scheduler: Annotated[
-        str | None,
-        typer.Option(
-            metavar="ADDRESS",
-            help="Let a Dask scheduler spread the cases over its workers: tcp://HOST:PORT, or "
-            "local for one on this machine.",
-            show_default=False,
-        ),
-    ] = None,
+    scheduler: Scheduler = None,
     max_voxels: MaxVoxels = None,
     dry_run: Annotated[
         bool,

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from rwloss.arrays import as_tensor
 from rwloss.errors import RWLossError
 from rwloss.losses.activation import Probabilities
 from rwloss.rwmap import RWMap
@@ -34,9 +34,9 @@ class MapTensors:
         """The map on this device and in this dtype; all_count: no voxel is ignored."""
 
         def moved(part: Any) -> Tensor | None:
-            return None if part is None else as_tensor(part, device).to(dtype)
+            return None if part is None else constant(part, device).to(dtype)
 
-        labels = as_tensor(rwmap.labels, device).long()
+        labels = constant(rwmap.labels, device).long()
         labels = labels if all_count else labels.clamp_min(0)
         parts = moved(rwmap.true), moved(rwmap.other), moved(rwmap.values)
         return cls(labels, rwmap.num_classes, *parts)
@@ -104,14 +104,9 @@ def least_voxel_costs(rwmap: MapTensors, q: float | None, *, drop_first: bool) -
     return torch.minimum(rwmap.true, rwmap.other)
 
 
-def as_tensor(values: Any, device: torch.device) -> Tensor:
-    """NumPy values or a tensor, on a device, without gradient; a compiled graph can hold this."""
-    if isinstance(values, np.ndarray):
-        # torch refuses negative strides (a flipped map) and foreign byte order, and warns when it
-        # wraps read-only memory (a broadcast constant).
-        values = np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("="))
-        values = torch.from_numpy(values if values.flags.writeable else values.copy())
-    return torch.as_tensor(values, device=device).detach()
+def constant(values: Any, device: torch.device) -> Tensor:
+    """NumPy values or a tensor, on a device, without gradient: maps are constants."""
+    return torch.as_tensor(as_tensor(values), device=device).detach()
 
 
 def link_weight(rwmap: MapTensors) -> Tensor:

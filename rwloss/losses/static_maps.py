@@ -12,7 +12,7 @@ from torch import Tensor
 from rwloss.errors import RWLossError
 from rwloss.losses.batch import Batch
 from rwloss.losses.deep_supervision import resampled
-from rwloss.losses.map_cost import MapTensors, as_tensor
+from rwloss.losses.map_cost import MapTensors, constant
 from rwloss.maps.expression import Expression
 from rwloss.regions import IGNORED, Regions
 from rwloss.rwmap import RWMap
@@ -59,7 +59,7 @@ def stored_map(batch: Batch, logits: Tensor, rwmap: Any, *, resample: bool) -> M
             f"expected a map as an RWMap or its values (b k *s), got {type(rwmap).__name__}: a "
             "list is for deep supervision, where the logits are one too"
         )
-    values = as_tensor(rwmap, logits.device)
+    values = constant(rwmap, logits.device)
     if resample and values.ndim == logits.ndim:
         values = resampled(values, logits.shape[2:], 2)
     if values.shape != logits.shape:
@@ -89,7 +89,7 @@ def _of_rwmap(batch: Batch, rwmap: RWMap, *, resample: bool) -> MapTensors:
             f"pass num_classes={batch.num_classes}, or precompute again"
         )
     output = batch.probs.output
-    labels = as_tensor(rwmap.labels, output.device)
+    labels = constant(rwmap.labels, output.device)
     tensors = MapTensors.of(rwmap, output.device, output.dtype, all_count=batch.counts is None)
     if resample:
         size = batch.labels.shape[1:]

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import re
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +15,7 @@ from rwloss.errors import RWLossError
 from rwloss.spelling import nearest
 from rwloss.store.atomic import whole_file
 from rwloss.training import settings as run_settings
+from rwloss.training import toml_file
 from rwloss.training.settings import Seed, Settings
 
 BASELINES = {
@@ -90,13 +89,7 @@ def make(**values: Any) -> Study:
 
 def read(path: Path) -> Study:
     """The study of a TOML file. Raises RWLossError, naming the file."""
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise RWLossError(f"cannot read {str(path)!r}: {error.strerror}") from error
-    except ValueError as error:
-        raise RWLossError(f"{str(path)!r} is not valid TOML: {error}") from error
-    return _checked(content, repr(str(path)))
+    return _checked(toml_file.read(path), repr(str(path)))
 
 
 def write(study: Study, path: Path) -> None:
@@ -123,11 +116,14 @@ def as_toml(study: Study) -> str:
     """
     values = study.model_dump(exclude_none=True)
     tables = {name: values.pop(name) for name in ("maps", "training")}
-    lines = [f"{name} = {_toml(value)}" for name, value in values.items()]
+    lines = [f"{name} = {toml_file.as_text(value)}" for name, value in values.items()]
     for name, table in tables.items():
         if table:
             lines += ["", f"[{name}]"]
-            lines += [f"{_toml(key)} = {_toml(value)}" for key, value in table.items()]
+            lines += [
+                f"{toml_file.as_text(key)} = {toml_file.as_text(value)}"
+                for key, value in table.items()
+            ]
     return "\n".join(lines) + "\n"
 
 
@@ -287,8 +283,3 @@ def _in_words(where: str, error: ValidationError) -> RWLossError:
     if problem["type"] == "missing":
         return RWLossError(f"{where}: {name} is missing")
     return RWLossError(f"{where}: {name}: {problem['msg']}, got {str(problem['input'])[:80]!r}")
-
-
-def _toml(value: Any) -> str:
-    # Text, numbers, true or false, and rows of these: JSON writes them as TOML does, but for DEL.
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -11,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, PositiveInt, Val
 
 from rwloss.errors import RWLossError
 from rwloss.store.atomic import whole_file
+from rwloss.training import toml_file
 from rwloss.training.unet import PresetName
 
 Probability = Annotated[float, Field(ge=0, le=1)]
@@ -127,12 +126,7 @@ def make(**values: Any) -> Settings:
 
 def read(path: Path, **changes: Any) -> Settings:
     """The settings of a TOML file, with changes. Raises RWLossError, naming the file."""
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise RWLossError(f"cannot read {str(path)!r}: {error.strerror}") from error
-    except ValueError as error:
-        raise RWLossError(f"{str(path)!r} is not valid TOML: {error}") from error
+    content = toml_file.read(path)
     try:
         return Settings(**{**content, **changes})
     except ValidationError as error:
@@ -154,13 +148,7 @@ def as_toml(settings: Settings) -> str:
     out =
     """
     values = settings.model_dump(exclude_none=True).items()
-    return "".join(f"{name} = {_toml(value)}\n" for name, value in values)
-
-
-def _toml(value: Any) -> str:
-    # A setting is text, a number, true or false, or a row of numbers. JSON writes these as TOML
-    # does, but for DEL, which TOML wants escaped. (ensure_ascii would make halves of characters.)
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    return "".join(f"{name} = {toml_file.as_text(value)}\n" for name, value in values)
 
 
 def _in_words(where: str, error: ValidationError) -> RWLossError:

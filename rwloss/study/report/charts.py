@@ -264,15 +264,19 @@ class Charts:
             class_number=class_number,
         )  # fmt: skip
 
+    def _done(self, name: str, class_name: str) -> Iterator[tuple[RunRow, ClassOutcome]]:
+        """The runs of a map that are done, and what became of a class in each."""
+        for row in self.results.runs:
+            found = _class(row, class_name)
+            if row.map == name and row.status == "done" and found is not None:
+                yield row, found
+
     def _births(self, class_number: int, class_name: str) -> Chart:
         steps, series = self.results.study.steps, []
         never = steps * 1.25
         for number, name in enumerate(self.names):
             points = []
-            for row in self.results.runs:
-                found = _class(row, class_name)
-                if row.map != name or row.status != "done" or found is None:
-                    continue
+            for row, found in self._done(name, class_name):
                 if found.end_dice is None:
                     continue
                 born, lost = found.birth_step is not None, found.collapsed
@@ -308,10 +312,7 @@ class Charts:
         series = []
         for number, name in enumerate(self.names):
             points = []
-            for row in self.results.runs:
-                found = _class(row, class_name)
-                if row.map != name or row.status != "done" or found is None:
-                    continue
+            for row, found in self._done(name, class_name):
                 residual = found.residual
                 if residual is None or residual.gradient_norm is None:
                     continue

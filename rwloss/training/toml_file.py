@@ -1,0 +1,31 @@
+"""TOML as the files of runs and studies hold it: read with a clear error, values written."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from rwloss.errors import RWLossError
+
+
+def read(path: Path) -> dict[str, Any]:
+    """What a TOML file holds. Raises RWLossError, naming the file."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RWLossError(f"cannot read {str(path)!r}: {error.strerror}") from error
+    except ValueError as error:
+        raise RWLossError(f"{str(path)!r} is not valid TOML: {error}") from error
+
+
+def as_text(value: Any) -> str:
+    """Text, a number, true or false, or a row of these, as TOML.
+
+    >>> as_text((1.5, "a"))
+    '[1.5, "a"]'
+    """
+    # JSON writes these as TOML does, but for DEL, which TOML wants escaped. (ensure_ascii would
+    # make halves of characters.)
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
