@@ -184,13 +184,6 @@ class Regions:
         scalar = xp.asarray(value, dtype=xp.float32, **on_device(self.labels))
         return xp.broadcast_to(scalar, self.labels.shape)
 
-    def empty_classes(self) -> Array:
-        """Room for a dense map, not initialised. (b k *s), float32."""
-        xp, shape = self.xp, self.labels.shape
-        return xp.empty(
-            (shape[0], self.num_classes, *shape[1:]), dtype=xp.float32, **on_device(self.labels)
-        )
-
     def distance_to_mm(self, k: int) -> Array:
         """Distance in mm from each voxel to the nearest voxel of class k. (b *s), float32.
 
@@ -205,6 +198,10 @@ class Regions:
         where the class is absent or fills the image.
         """
         return distance.signed_distance_mm(self.mask(k), self.spacings_mm)
+
+    def signed_distances_mm(self) -> Array:
+        """`signed_distance_mm` of every class, in new memory. (b k *s), float32."""
+        return distance.signed_distances_mm(self.labels, self.num_classes, self.spacings_mm)
 
 
 def checked_labels(labels: Array, num_classes: int, ignore_label: int | None = None) -> Array:

@@ -142,7 +142,7 @@ def test_kind_and_type_of_results(kind):
         "mask": (regions.mask(1), (3, 6, 7), xp.bool),
         "per_voxel": (regions.per_voxel(regions.peak_depth_mm), (3, 6, 7), xp.float32),
         "full": (regions.full(2.0), (3, 6, 7), xp.float32),
-        "empty_classes": (regions.empty_classes(), (3, 4, 6, 7), xp.float32),
+        "signed_distances_mm": (regions.signed_distances_mm(), (3, 4, 6, 7), xp.float32),
         "smallest_spacing_mm": (regions.smallest_spacing_mm, (3, 1, 1), xp.float32),
     }
     for name, (found, shape, dtype) in results.items():
@@ -157,7 +157,8 @@ def test_device_is_kept():
     labels = torch.as_tensor(batch(2, (6, 7)), device="cuda")
     regions = Regions(labels, 4, ignore_label=3)
     found = [regions.depth_mm, regions.peak_depth_mm, regions.counts, regions.signed_distance_mm(1)]
-    found += [regions.per_voxel(regions.peak_depth_mm), regions.full(1.0), regions.empty_classes()]
+    found += [regions.per_voxel(regions.peak_depth_mm), regions.full(1.0)]
+    found += [regions.signed_distances_mm()]
     assert all(same_kind(one, labels) for one in found)
     for name in BUILT_IN:
         assert same_kind(rwloss.maps.get(name)(regions).dense(), labels), name

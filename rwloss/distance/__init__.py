@@ -18,6 +18,7 @@ from rwloss.distance.dispatch import (
     distance_to_mm,
     engine_name,
     signed_distance_mm,
+    signed_distances_mm,
     squared_to_other_label_mm2,
 )
 from rwloss.distance.threads import num_threads, set_num_threads
@@ -31,5 +32,6 @@ __all__ = [
     "num_threads",
     "set_num_threads",
     "signed_distance_mm",
+    "signed_distances_mm",
     "squared_to_other_label_mm2",
 ]

@@ -102,6 +102,37 @@ def signed_distance_mm(mask: Array, spacings_mm: Spacings, *, engine: str | None
     return _filled(distance, single, [0.0] * len(spacings_mm))
 
 
+def signed_distances_mm(
+    labels: Array, num_classes: int, spacings_mm: Spacings, *, engine: str | None = None
+) -> Array:
+    """`signed_distance_mm` of every class. labels (b *s) -> (b k *s) float32.
+
+    Labels that are no class (ignored ones) are outside every class.
+    """
+    if _shares_memory(labels, engine):
+        values = signed_distances_mm(to_numpy(labels), num_classes, spacings_mm, engine=engine)
+        return from_numpy(values, labels)
+    xp, (batch, *size) = namespace(labels), labels.shape
+    signed = xp.empty((batch, num_classes, *size), dtype=xp.float32, **on_device(labels))
+    if is_torch(labels):
+        for k in range(num_classes):
+            signed[:, k] = signed_distance_mm(labels == k, spacings_mm, engine=engine)
+        return signed
+    for image, spacing_mm, of_class in zip(labels, spacings_mm, signed, strict=True):
+        by_count: dict[int, int] = {}
+        for k in range(num_classes):
+            mask = image == k
+            count = int(np.count_nonzero(mask))
+            if (other := by_count.get(image.size - count)) is not None:
+                # The two share the image out, so they share their edge as well.
+                np.negative(of_class[other], out=of_class[k])
+                continue
+            of_class[k] = signed_distance_mm(mask[None], [spacing_mm], engine=engine)[0]
+            if 0 < count < image.size:
+                by_count[count] = k
+    return signed
+
+
 def distance_to_mm(mask: Array, spacings_mm: Spacings, *, engine: str | None = None) -> Array:
     """Distance in mm to the nearest voxel of the mask. mask (b *s) -> (b *s) float32.
 

@@ -38,12 +38,18 @@ def squared_to_other_label_mm2(
     top = int(labels.max()) + 1
     shifted = np.add(labels, 1, dtype=np.min_scalar_type(top), casting="unsafe", order="C")
     threads = num_threads() if shifted[0].size >= _WORTH_THREADS else 1
-    if len(shifted) == 1:  # the usual volume: no copy
+    if len(shifted) == 1 and not _is_single(shifted[0]):  # the usual volume: no copy
         return _of_image(shifted[0], spacings_mm[0], threads)[None]
     squared = np.empty(shifted.shape, dtype=np.float32)
     for image, spacing_mm, out in zip(shifted, spacings_mm, squared, strict=True):
-        out[...] = _of_image(image, spacing_mm, threads)
+        out[...] = np.inf if _is_single(image) else _of_image(image, spacing_mm, threads)
     return squared
+
+
+def _is_single(image: NDArray[Any]) -> bool:
+    """Whether it holds one label only: edt would take as long to find out as to compute."""
+    first = image.flat[0]
+    return bool(image.flat[-1] == first and image.min() == image.max())
 
 
 def _of_image(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from rwloss.arrays import add_where, zero_where
+from rwloss.arrays import Array, add_where, zero_where
 from rwloss.maps.generator import MapGenerator, MapTags
 from rwloss.regions import Regions
 from rwloss.rwmap import RWMap
@@ -46,14 +46,14 @@ class Boundary(MapGenerator):
 
     def compute(self, regions: Regions) -> RWMap:
         """Map values for one batch. labels (b *s) -> dense map (b k *s), mm or unitless."""
-        values = regions.empty_classes()
+        values = regions.signed_distances_mm()
         for k in range(regions.num_classes):
-            values[:, k] = self._one_class(regions, k)
+            self._finish(values[:, k], regions)
         return RWMap.from_dense(regions.labels, values)
 
-    def _one_class(self, regions: Regions, k: int) -> object:
+    def _finish(self, signed: Array, regions: Regions) -> None:
+        """Turn the signed distance of one class into its channel of the map, in place. (b *s)."""
         xp = regions.xp
-        signed = regions.signed_distance_mm(k)
         if self.convention == "kervadec":
             inside = signed < 0
             add_where(signed, regions.smallest_spacing_mm, inside)
@@ -64,5 +64,4 @@ class Boundary(MapGenerator):
         if self.normalize == "max":
             spatial = tuple(range(1, signed.ndim))
             largest = xp.max(xp.abs(signed), axis=spatial, keepdims=True)
-            signed = signed / xp.where(largest > 0, largest, xp.ones_like(largest))
-        return signed
+            signed /= xp.where(largest > 0, largest, xp.ones_like(largest))

@@ -3,6 +3,7 @@
 import numpy as np
 import plain_formulas as plain
 import pytest
+import torch
 from anatomy import anatomy, batch
 
 from rwloss import distance
@@ -262,6 +263,46 @@ def test_signed_distance_of_anatomy(engine, shape, spacing):
     mask = anatomy(7, shape, 2).astype(bool)
     found = distance.signed_distance_mm(mask[None], [spacing], engine=engine)[0]
     np.testing.assert_allclose(found, plain.signed_distance(mask, spacing), rtol=RELATIVE, atol=0)
+
+
+@pytest.mark.parametrize("kind", [np.asarray, torch.as_tensor], ids=["numpy", "torch"])
+@pytest.mark.parametrize("spacing", [(1.0, 1.0), (0.8, 2.5)], ids=str)
+def test_signed_distances_of_every_label_map(engine, spacing, kind):
+    """Two classes and one that is ignored: where any two share the image, one edge serves both."""
+    labels = plain.every_label_map((3, 3), 3).astype(np.int8) - 1
+    spacings = [spacing] * len(labels)
+    found = distance.signed_distances_mm(kind(labels), 2, spacings, engine=engine)
+    assert found.dtype == kind(np.float32(0)).dtype
+    assert tuple(found.shape) == (len(labels), 2, 3, 3)
+    for k in range(2):
+        alone = distance.signed_distance_mm(kind(labels == k), spacings, engine=engine)
+        np.testing.assert_array_equal(found[:, k], alone)
+    assert not np.signbit(np.asarray(found)[np.asarray(found) == 0]).any()
+
+
+def test_signed_distances_of_anatomy(engine):
+    """Among four classes: images with all of them, with two, and with one."""
+    labels = np.stack([anatomy(8, (40, 31), 4), anatomy(9, (40, 31), 2) * 3, np.full((40, 31), 2)])
+    spacings = [(1.0, 1.0), (0.8, 2.5), (2.0, 1.0)]
+    found = distance.signed_distances_mm(labels, 4, spacings, engine=engine)
+    for one, spacing, of_class in zip(labels, spacings, found, strict=True):
+        wanted = np.stack([plain.signed_distance(one == k, spacing) for k in range(4)])
+        np.testing.assert_allclose(of_class, wanted, rtol=RELATIVE, atol=0)
+
+
+def test_what_is_known_is_not_computed_again(monkeypatch):
+    """An absent class, one that fills the image, and the second of two that share it out."""
+    edt_engine = pytest.importorskip("rwloss.distance.edt_engine")
+    seen = []
+    one_image = edt_engine._of_image
+    monkeypatch.setattr(
+        edt_engine, "_of_image", lambda *given: seen.append(given) or one_image(*given)
+    )
+    labels = np.zeros((3, 8, 9), dtype=np.uint8)
+    labels[1, 2:5, 3:6] = 1
+    labels[2, 2:5, 3:6], labels[2, 6:, :2] = 1, 2
+    distance.signed_distances_mm(labels, 4, [(1.0, 1.0)] * 3, engine="edt")
+    assert len(seen) == 0 + 1 + 3
 
 
 # --- Real labels
