@@ -9,9 +9,17 @@ from pathlib import Path
 
 import pytest
 
+from rwloss.maps import registry
+
 # A shell that starts something in the background lets it ignore Ctrl-C, and what it starts too.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True)
+def no_new_maps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a test registers, or loads from a file, is unknown to the next."""
+    monkeypatch.setattr(registry, "_registered", dict(registry._registered))
 
 
 @pytest.fixture(scope="session")

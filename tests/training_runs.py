@@ -18,7 +18,7 @@ def work(fields):
 
 
 def left_by(run):
-    """What a run has left, times aside: checkpoints, log lines, test."""
+    """What a run has left, times and starts aside: checkpoints, log lines, test."""
     run = Path(run)
     found = {}
     for name in ("last", "best"):
@@ -28,7 +28,11 @@ def left_by(run):
             content["state"].pop("seconds")
         found[name] = content
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    found["lines"] = [{k: v for k, v in line.items() if k != "seconds"} for line in lines]
+    found["lines"] = [
+        {k: v for k, v in line.items() if k != "seconds"}
+        for line in lines
+        if line["kind"] != "start"
+    ]
     test = json.loads((run / "test.json").read_text())
     found["test"] = {k: v for k, v in test.items() if k not in {"seconds", "predictions"}}
     return found

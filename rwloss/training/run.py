@@ -15,7 +15,7 @@ from torch import nn
 from rwloss.errors import RWLossError
 from rwloss.losses import RegionWiseLoss
 from rwloss.regions import IGNORED
-from rwloss.training import checkpoint, loop
+from rwloss.training import checkpoint, loop, surroundings
 from rwloss.training.batches import Batches, Item
 from rwloss.training.checkpoint import build
 from rwloss.training.divergence import Diverged
@@ -185,6 +185,13 @@ class _Training:
     def _begin(self) -> None:
         self.folder.begin(self.settings, self.prepared.split)
         self.folder.rewind(self.state.step)
+        self.folder.log(
+            "start",
+            self.state.step,
+            hardware=surroundings.hardware(self.fabric.device, self.fabric.world_size),
+            distance_engine=surroundings.engine(self.fabric.device),
+            versions=surroundings.versions(),
+        )
 
     def _train_and_test(self, items: list[Item]) -> None:
         fabric, settings = self.fabric, self.settings

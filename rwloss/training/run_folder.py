@@ -24,7 +24,7 @@ class RunFolder:
     """Paths and log of a run.
 
     run.toml: the settings. splits.json: the cases of each part. metrics.jsonl: a line for each
-    record and each validation. checkpoints/last.pt and best.pt. test.json: the end.
+    start, record and validation. checkpoints/last.pt and best.pt. test.json: the end.
     """
 
     path: Path

@@ -39,7 +39,7 @@ def test_trains_and_prints_where_everything_is(squares, tmp_path, rwloss_command
     assert settings.balanced
     assert settings.gradient_clip == 1.0
     assert [line["kind"] for line in RunFolder(out).lines()] == [
-        "record", "validation", "record", "validation",
+        "start", "record", "validation", "record", "validation",
     ]  # fmt: skip
 
 

@@ -10,7 +10,8 @@ import torch
 from raw_folders import make_raw
 from training_runs import assert_same, left_by
 
-from rwloss import RWLossError
+import rwloss
+from rwloss import RWLossError, distance
 from rwloss.precompute import precompute
 from rwloss.training import Diverged, Progress, RunFolder, load_network, result, train
 from rwloss.training import run as runs
@@ -69,6 +70,12 @@ def test_a_run_leaves_what_is_needed_to_repeat_it(dims, boxes, settings_of):
     assert [case.name for case in found.scores.cases] == splits["test"]
     assert all(math.isfinite(case.diagonal_mm) for case in found.scores.cases)
     assert found == result(run)
+    start = next(RunFolder(run).lines())
+    assert (start["kind"], start["step"]) == ("start", 0)
+    assert start["hardware"].startswith("CPU: 1 thread, ")
+    assert start["distance_engine"] == distance.engine_name()
+    assert start["versions"]["torch"] == torch.__version__
+    assert start["versions"]["rwloss"] == rwloss.__version__
     # The file alone repeats the run.
     again = found.settings.model_copy(update={"out": str(run.parent / "again")})
     assert train(again).losses == found.losses
@@ -134,7 +141,10 @@ def test_a_stopped_run_ends_as_an_undisturbed_one(stop_after, squares, settings_
         file.write('{"kind": "reco')  # what a kill may leave
     notes = Notes()
     train(stopped, notes)
-    assert notes.begun == ({1: 0, 2: 0, 3: 0, 5: 4, 8: 6}[stop_after], 8)
+    kept = {1: 0, 2: 0, 3: 0, 5: 4, 8: 6}[stop_after]
+    assert notes.begun == (kept, 8)
+    starts = [line for line in RunFolder(Path(stopped.out)).lines() if line["kind"] == "start"]
+    assert [start["step"] for start in starts] == [0, kept]
     undisturbed = settings_of(squares, out=str(tmp_path / "undisturbed"), **plan)
     train(undisturbed)
     assert_same(left_by(stopped.out), left_by(undisturbed.out))

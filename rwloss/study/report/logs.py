@@ -20,14 +20,15 @@ class Log:
     """Curves of one run over its steps, thinned alike in all runs.
 
     dice: of each foreground class (step, validation Dice; None where no case has it).
-    wrong_way_mass: (step, part of the push that went the wrong way). test: test.json of a run that
-    is done: that of another may be of fewer steps.
+    wrong_way_mass: (step, part of the push that went the wrong way). starts: what each start ran
+    on. test: test.json of a run that is done: that of another may be of fewer steps.
     """
 
     map: str
     seed: int
     dice: Mapping[str, tuple[tuple[int, float | None], ...]]
     wrong_way_mass: tuple[tuple[int, float], ...]
+    starts: tuple[Mapping[str, Any], ...]
     test: Mapping[str, Any] | None
 
 
@@ -43,11 +44,12 @@ def read(results: Results, folder: Path) -> list[Log]:
                 run,
                 [line for line in lines if line["kind"] == "validation"],
                 [line for line in lines if line["kind"] == "record"],
+                tuple(line for line in lines if line["kind"] == "start"),
                 place.read_test() if (run.name, run.seed) in done else None,
             )
         )
-    few = _stride(max((len(validations) for _, validations, _, _ in raw), default=0))
-    some = _stride(max((len(records) for _, _, records, _ in raw), default=0))
+    few = _stride(max((len(validations) for _, validations, *_ in raw), default=0))
+    some = _stride(max((len(records) for _, _, records, *_ in raw), default=0))
     return [
         Log(
             map=run.name,
@@ -61,9 +63,10 @@ def read(results: Results, folder: Path) -> list[Log]:
             wrong_way_mass=tuple(
                 (line["step"], line["wrong_way_mass"]) for line in _thinned(records, some)
             ),
+            starts=starts,
             test=test,
         )
-        for run, validations, records, test in raw
+        for run, validations, records, starts, test in raw
     ]
 
 

@@ -5,18 +5,15 @@ from __future__ import annotations
 import base64
 import dataclasses
 import hashlib
-import platform
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module, resources
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from rwloss import maps
 from rwloss._version import __version__
-from rwloss.cores import available_cores
 from rwloss.errors import RWLossError
 from rwloss.store.atomic import whole_file
 from rwloss.study import plan
@@ -37,8 +34,6 @@ FILE = "report.html"
 
 _DASHES = {"solid": "", "dash": "9 9", "dashdot": "9 3 3 3", "longdashdot": "15 6 3 6"}
 """Plotly's dashes in the legend, in pixels."""
-
-_VERSIONS = ("rwloss", "torch", "monai", "lightning-fabric", "numpy", "scipy")
 
 
 @dataclass(frozen=True)
@@ -195,10 +190,7 @@ def _context(
         "pictures": pictures,
         "settings": _settings(results, found),
         "study_toml": plan.as_toml(_portable(study, data_name)),
-        "versions": list(_versions()),
-        "made_by": sorted(
-            {str(log.test.get("rwloss", "?")) for log in found if log.test and "rwloss" in log.test}
-        ),
+        "trained_with": _trained_with(found),
         "rwloss": __version__,
         "thresholds": {
             "born": BORN_ABOVE,
@@ -265,15 +257,15 @@ def _time(tested: Sequence[Any]) -> str:
     return f"{sum(seconds) / 60:.1f} min over {len(seconds)} runs"
 
 
-def _versions() -> Iterator[tuple[str, str]]:
-    """What made this page, in words that name no machine."""
-    yield "Python", platform.python_version()
-    for name in _VERSIONS:
-        try:
-            yield name, __version__ if name == "rwloss" else version(name)
-        except PackageNotFoundError:
-            continue
-    yield "system", f"{platform.system()}, {platform.machine()}, {available_cores()} CPU cores"
+def _trained_with(found: Sequence[Log]) -> list[tuple[str, str]]:
+    """What the runs ran on and with which versions; several, where starts differ."""
+    starts = [start for log in found for start in log.starts]
+    rows: dict[str, list[str]] = {}
+    for start in starts:
+        ran_on = {"hardware": start["hardware"], "distances by": start["distance_engine"]}
+        for name, value in {**ran_on, **start["versions"]}.items():
+            rows.setdefault(name, []).append(str(value))
+    return [(name, "; ".join(dict.fromkeys(values))) for name, values in rows.items()]
 
 
 @cache

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import sys
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -146,6 +147,21 @@ def test_nothing_done_gives_no_answer_and_a_page(tmp_path):
     text = Elements(write(found, tmp_path).read_text(encoding="utf-8")).text
     assert "Does the map rw train on D?" in text
     assert "No run of this map has been tested yet." in text
+
+
+def test_hardware_and_versions_of_all_starts(trained, tmp_path):
+    folder, study = trained
+    copied = Path(shutil.copytree(folder, tmp_path / "copy"))
+    path = next(plan.runs(study, copied)).folder / "metrics.jsonl"
+    first, rest = path.read_text().split("\n", 1)
+    start = json.loads(first)
+    other = {"hardware": f"one {HOSTILE}", "versions": start["versions"] | {"torch": "1.0"}}
+    path.write_text("\n".join([json.dumps(start | other), first, rest]))
+    found = results.collect(study, copied)
+    text = Elements(page(found, logs.read(found, copied), [])).text
+    assert f"one {HOSTILE}; CPU: 1 thread, " in text
+    assert f"torch1.0; {start['versions']['torch']}\n" in text
+    assert f"rwloss{start['versions']['rwloss']}\n" in text
 
 
 def test_pictures_of_real_runs(trained):
