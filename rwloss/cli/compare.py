@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -23,6 +24,8 @@ from rwloss.cli.report import write_if_possible
 from rwloss.errors import RWLossError
 
 if TYPE_CHECKING:
+    from rwloss.precompute.run import Settings as How
+    from rwloss.study.indicators import Indicators
     from rwloss.study.plan import Study
     from rwloss.study.results import Results
     from rwloss.study.statistics import Interval
@@ -136,24 +139,39 @@ def carry_out_and_tell(
 ) -> None:
     """Run a study in its folder, or what is left of it; write and print what came of it.
 
-    Ends with exit code 1 where runs have failed. Raises RWLossError for wrong use.
+    Ends with exit code 1 where runs have failed. Raises RWLossError for wrong use, and where
+    another process is at work in the folder: it would take each run of the other for a failed one.
     """
     from rwloss.precompute.run import Settings as How
-    from rwloss.study import indicators, plan, results
-    from rwloss.study.execution import RunEnd, carry_out
+    from rwloss.store.lock import hold
+    from rwloss.study import indicators, plan
 
     study = plan.placed(study, folder)
-    todo = list(plan.runs(study, folder))
-    runner = How(jobs=jobs, scheduler=scheduler).runner(len(todo), ahead=1)
+    how = How(jobs=jobs, scheduler=scheduler)
     found = indicators.indicators(study, folder)  # reads all files: what is wrong is said now
-    plan.write(study, folder / "study.toml")
+    folder.mkdir(parents=True, exist_ok=True)
+    with hold(folder):
+        if plan.placed(study, folder) != study:
+            raise RWLossError(f"the study in {str(folder)!r} has just been changed: start again")
+        plan.write(study, folder / "study.toml")
+        _carry_out(study, folder, how, found, as_json=as_json)
+
+
+def _carry_out(
+    study: Study, folder: Path, how: How, found: Mapping[str, Indicators], *, as_json: bool
+) -> None:
+    from rwloss.study import plan, results
+    from rwloss.study.execution import RunEnd, carry_out
+
+    todo = list(plan.runs(study, folder))
+    runner = how.runner(len(todo), ahead=1)
     ended = 0
 
     def on_end(end: RunEnd) -> None:
         nonlocal ended
         ended += 1
-        how = "done" if end.reason is None else f"failed: {printable(end.reason)}"
-        typer.echo(f"{ended} of {len(todo)}: {end.name}, seed {end.seed}: {how}", err=True)
+        outcome = "done" if end.reason is None else f"failed: {printable(end.reason)}"
+        typer.echo(f"{ended} of {len(todo)}: {end.name}, seed {end.seed}: {outcome}", err=True)
 
     with stoppable(lambda: "the same command goes on from there"):
         carry_out(todo, runner, on_end=on_end)

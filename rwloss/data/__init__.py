@@ -4,13 +4,22 @@ nibabel, Pillow and SimpleITK load when a file of theirs is read.
 """
 
 from rwloss.data.cases import Case, Dataset, count_classes, find
-from rwloss.data.formats import SUFFIXES, LabelVolume, case_name, read_image, read_labels
+from rwloss.data.formats import (
+    SUFFIXES,
+    ImageVolume,
+    LabelVolume,
+    case_name,
+    read_image,
+    read_labels,
+    read_placed_image,
+)
 from rwloss.data.sample import names, sample_dir
 
 __all__ = [
     "SUFFIXES",
     "Case",
     "Dataset",
+    "ImageVolume",
     "LabelVolume",
     "case_name",
     "count_classes",
@@ -18,5 +27,6 @@ __all__ = [
     "names",
     "read_image",
     "read_labels",
+    "read_placed_image",
     "sample_dir",
 ]

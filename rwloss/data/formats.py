@@ -59,6 +59,14 @@ class LabelVolume:
     affine: NDArray[np.float64] | None
 
 
+@dataclass(frozen=True, eq=False)
+class ImageVolume:
+    """The grey values (*s) of one channel, float32, and the affine of its file if it has one."""
+
+    values: NDArray[np.float32]
+    affine: NDArray[np.float64] | None
+
+
 def read_labels(
     path: str | Path, *, spacing_mm: Sequence[float] | None = None, max_voxels: int = MAX_VOXELS
 ) -> LabelVolume:
@@ -101,6 +109,11 @@ def read_image(path: str | Path, *, max_voxels: int = MAX_VOXELS) -> NDArray[np.
     >>> image.shape, image.dtype.name
     ((48, 48), 'float32')
     """
+    return read_placed_image(path, max_voxels=max_voxels).values
+
+
+def read_placed_image(path: str | Path, *, max_voxels: int = MAX_VOXELS) -> ImageVolume:
+    """`read_image` with the place that the file gives it."""
     path = Path(path)
     decoded = _decode(path, max_voxels)
     try:
@@ -114,7 +127,7 @@ def read_image(path: str | Path, *, max_voxels: int = MAX_VOXELS) -> NDArray[np.
             raise RWLossError(f"values reach {np.abs(decoded.values).max():g}, beyond float32")
     except RWLossError as exc:
         raise RWLossError(f"cannot use {str(path)!r} as an image: {exc}") from exc
-    return image
+    return ImageVolume(image, decoded.affine)
 
 
 def suffix_of(path: str | Path) -> str:

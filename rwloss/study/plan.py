@@ -14,6 +14,7 @@ from rwloss import maps as generators
 from rwloss.errors import RWLossError
 from rwloss.spelling import nearest
 from rwloss.store.atomic import whole_file
+from rwloss.store.lock import LOCK_FILE
 from rwloss.training import settings as run_settings
 from rwloss.training import toml_file
 from rwloss.training.settings import Seed, Settings
@@ -167,7 +168,7 @@ def placed(study: Study, folder: Path) -> Study:
     path = folder / "study.toml"
     if path.exists():
         return joined(read(path), study)
-    if folder.is_dir() and any(folder.iterdir()):
+    if folder.is_dir() and any(file.name != LOCK_FILE for file in folder.iterdir()):
         raise RWLossError(
             f"{str(folder)!r} is neither empty nor a study (it has no study.toml): name another "
             "folder with --out"

@@ -69,6 +69,7 @@ def prepare(settings: Settings, note: Callable[[str], None] = lambda text: None)
         for name in (*parts.train, *parts.validation)
     }
     largest = {name: int(volume.labels.max()) for name, volume in volumes.items()}
+    misplaced = [volume for volume in volumes.values() if _is_misplaced(volume)]
     like = volumes[parts.train[0]]
     for volume in volumes.values():
         _check_alike(volume, like)
@@ -76,6 +77,16 @@ def prepare(settings: Settings, note: Callable[[str], None] = lambda text: None)
         volume = read(cases[name], ignore_label=ignored, spacing_mm=settings.spacing)
         _check_alike(volume, like)
         largest[name] = int(volume.labels.max())
+        if _is_misplaced(volume):
+            misplaced.append(volume)
+    if misplaced:
+        largest_mm = max(volume.misplaced_mm for volume in misplaced)
+        note(
+            f"the files of image and labels place the same voxel up to {largest_mm:.3g} mm apart "
+            f"in {len(misplaced)} of {len(largest)} cases "
+            f"({some(sorted(volume.name for volume in misplaced))}): voxels are matched as they "
+            "lie in the files; if they should not be, mend the headers or resample"
+        )
     num_classes = data.count_classes(
         dataset, settings.num_classes, ignore_label=ignored, labels=largest.values()
     )
@@ -164,6 +175,11 @@ def _check_images(where: str, cases: Sequence[data.Case]) -> None:
         f"no image for {len(without)} of {len(cases)} cases: {some(without)}; add "
         f"{without[0]}_0000 to the images, a file for each channel, or remove the labels"
     )
+
+
+def _is_misplaced(volume: Volume) -> bool:
+    """Beyond what headers of one image differ by in their rounding: a tenth of a voxel."""
+    return volume.misplaced_mm > 0.1 * min(volume.spacing_mm or (np.inf,))
 
 
 def _check_alike(volume: Volume, like: Volume) -> None:

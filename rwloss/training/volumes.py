@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -19,12 +20,14 @@ class Volume:
     """image (c *s), float32, normalised; labels (*s), int64, ignored voxels -1; *s 2-D or 3-D.
 
     spacing_mm: one length for each axis; None where neither the file nor the caller knows.
+    misplaced_mm: how far apart the files of image and labels place the same voxel, at most.
     """
 
     name: str
     image: NDArray[np.float32]
     labels: NDArray[np.int64]
     spacing_mm: tuple[float, ...] | None = None
+    misplaced_mm: float = 0.0
 
 
 def read(
@@ -54,16 +57,31 @@ def read(
             f"are to be ignored, pass ignore_label={negative}"
         )
     labels[ignored] = IGNORED
-    channels = []
+    channels, misplaced_mm = [], 0.0
     for path in case.images:
-        channel = data.read_image(path)
+        placed = data.read_placed_image(path)
+        channel = placed.values
         if channel.shape != labels.shape:
             raise RWLossError(
                 f"image {str(path)!r} has shape {channel.shape}, its labels {labels.shape}: "
                 "they must lie on the same voxels; resample one of them, or leave the case out"
             )
         channels.append(normalized(channel))
-    return Volume(case.name, np.stack(channels), labels, volume.spacing_mm)
+        misplaced_mm = max(misplaced_mm, _apart_mm(placed.affine, volume.affine, labels.shape))
+    return Volume(case.name, np.stack(channels), labels, volume.spacing_mm, misplaced_mm)
+
+
+def _apart_mm(
+    affine: NDArray[np.float64] | None,
+    other: NDArray[np.float64] | None,
+    shape: tuple[int, ...],
+) -> float:
+    """Largest distance between where two affines place a corner; 0 where one is not known."""
+    if affine is None or other is None:
+        return 0.0
+    ends = [(0, length - 1) for length in (*shape, 1, 1)[:3]]
+    corners = np.array([(*corner, 1) for corner in product(*ends)]).T
+    return float(np.linalg.norm(((affine - other) @ corners)[:3], axis=0).max())
 
 
 def normalized(channel: NDArray[Any]) -> NDArray[np.float32]:

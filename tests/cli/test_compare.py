@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from rwloss.store.lock import LOCK_FILE, hold
 from rwloss.study import plan
 
 SHORT = ("--steps", 2, "--batch-size", 2, "--accelerator", "cpu", "--jobs", 0)
@@ -50,6 +51,21 @@ def test_a_failed_run_is_named_and_the_others_go_on(squares, tmp_path, rwloss_co
     assert "rw, seed 0: failed: " in told
     assert "1 of 2 runs failed" in told
     assert "1 of 2 runs are done, 1 failed." in printed
+
+
+def test_one_at_a_time_in_a_study(squares, tmp_path, rwloss_command):
+    out = tmp_path / "study"
+    options = ("compare", squares, "--map", "rw=rectified", *SHORT, "--seeds", 1, "--out", out)
+    out.mkdir()
+    with hold(out):
+        code, _, told = rwloss_command(*options)
+        assert code == 2
+        assert "another run is writing to" in told
+        assert [path.name for path in out.iterdir()] == [LOCK_FILE]
+    (out / LOCK_FILE).touch()  # what a kill leaves
+    assert rwloss_command(*options)[0] == 0
+    assert plan.read(out / "study.toml").seeds == (0,)
+    assert not (out / LOCK_FILE).exists()
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import nibabel
 import numpy as np
 import pytest
 from raw_folders import make_raw
@@ -68,6 +69,25 @@ def test_class_weights_of_the_data_set_become_numbers_of_the_training_cases(squa
     assert "dataset" not in found.settings.map
     numbers = maps.parse(found.settings.map).weights
     assert numbers == pytest.approx(counts.sum() / 3 / counts, rel=1e-5)
+
+
+def test_images_that_lie_elsewhere_than_their_labels_are_noted(settings_of, tmp_path):
+    """A header that is turned or shifted may be right for one of the two alone."""
+    folder = make_raw(
+        tmp_path / "raw", [f"case{i}" for i in range(4)], (8, 7, 6), spacing=(1, 2, 3)
+    )
+    quiet, notes = [], []
+    prepare(settings_of(folder), quiet.append)
+    for case, shift in (("case1", 0.09), ("case2", -4.0), ("case3", 1.0)):
+        path = folder / "imagesTr" / f"{case}_0000.nii.gz"
+        image = nibabel.load(path)
+        affine = np.diag([1.0, 2.0, 3.0, 1.0])
+        affine[2, 3] = shift
+        nibabel.save(nibabel.Nifti1Image(image.get_fdata(dtype=np.float32), affine), path)
+    prepare(settings_of(folder), notes.append)
+    assert not quiet
+    [note] = notes
+    assert "up to 4 mm apart in 2 of 4 cases ('case2', 'case3')" in note
 
 
 def test_what_cannot_be_done_is_noted(squares, boxes, settings_of, tmp_path):
