@@ -135,6 +135,8 @@ def joined(before: Study, now: Study) -> Study:
     """
     one, other = (_settings(study, REFERENCE, "out", 0) for study in (before, now))
     different = one.difference(other)
+    if before.data != now.data:
+        different.insert(0, f"data {before.data!r} (now {now.data!r})")
     different += [
         f"map {name} {text!r} (now {now.maps[name]!r})"
         for name, text in before.maps.items()

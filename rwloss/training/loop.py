@@ -78,7 +78,8 @@ def train(
             raise Diverged(
                 step,
                 f"the loss is {mean_value} at step {step}: training has diverged or its input is "
-                f"not finite; try a learning rate below {settings.learning_rate:g}",
+                f"not finite; try a learning rate below {settings.learning_rate:g} in another "
+                "folder",
             )
         fabric.backward(value)
         figures = recorder.figures(network, logits, batch) if is_recorded else {}

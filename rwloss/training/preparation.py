@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +54,8 @@ def prepare(settings: Settings, note: Callable[[str], None] = lambda text: None)
     can't be read, cases that differ in channels or axes, labels beyond the classes, classes that no
     training case has, maps of other labels, and settings that don't fit the data.
     """
+    maps_of = None if settings.maps is None else store.open(settings.maps)
+    expression = _expression(settings, maps_of)
     dataset = data.find(settings.data)
     tests = _test_cases(settings)
     parts = split(
@@ -69,6 +71,7 @@ def prepare(settings: Settings, note: Callable[[str], None] = lambda text: None)
         for name in (*parts.train, *parts.validation)
     }
     largest = {name: int(volume.labels.max()) for name, volume in volumes.items()}
+    digests = {name: volume.digest for name, volume in volumes.items()}
     misplaced = [volume for volume in volumes.values() if _is_misplaced(volume)]
     like = volumes[parts.train[0]]
     for volume in volumes.values():
@@ -76,7 +79,7 @@ def prepare(settings: Settings, note: Callable[[str], None] = lambda text: None)
     for name in parts.test:  # read and dropped: an error now is better than after the training
         volume = read(cases[name], ignore_label=ignored, spacing_mm=settings.spacing)
         _check_alike(volume, like)
-        largest[name] = int(volume.labels.max())
+        largest[name], digests[name] = int(volume.labels.max()), volume.digest
         if _is_misplaced(volume):
             misplaced.append(volume)
     if misplaced:
@@ -102,12 +105,13 @@ def prepare(settings: Settings, note: Callable[[str], None] = lambda text: None)
         for k in range(num_classes)
     )
     counts = _class_counts(train, names)
-    maps_of = None if settings.maps is None else store.open(settings.maps)
-    expression = _expression(settings, maps_of, counts)
+    if expression.needs_class_counts:
+        expression = expression.resolved(counts)
+    _check_store(settings, maps_of, expression)
     settings = _filled(settings, train, num_classes, expression, note)
     return Prepared(
         settings=settings,
-        split=parts,
+        split=replace(parts, digests=digests),
         task=Task(len(like.image), num_classes, names),
         train=tuple(train),
         validation=tuple(volumes[name] for name in parts.validation),
@@ -143,6 +147,8 @@ def augmentation(
             "one spacing"
         )
     flip_axes = kept if settings.flip_axes is None else settings.flip_axes
+    if settings.flip and (without := [axis for axis in flip_axes if axis not in place]):
+        note(f"no flips of axis {', '.join(map(str, without))}: patches have the axes {kept}")
     return Augmentation(
         flip=settings.flip,
         flip_axes=tuple(place[axis] for axis in flip_axes if axis in place),
@@ -211,26 +217,27 @@ def _class_counts(volumes: Sequence[Volume], names: Sequence[str]) -> list[int]:
     return [int(count) for count in counts]
 
 
-def _expression(
-    settings: Settings, maps_of: store.Store | None, counts: Sequence[int]
-) -> maps.Expression:
-    """The map with numbers in place of what follows from the training cases."""
+def _expression(settings: Settings, maps_of: store.Store | None) -> maps.Expression:
+    """The map, before any case is read."""
     if settings.map is None and maps_of is None:
         raise RWLossError(
             "which map? Give --map, such as --map 'rectified + dice', or --maps STORE"
         )
-    expression = maps.parse(settings.map or (maps_of.expression if maps_of else ""))
-    if expression.needs_class_counts:
-        expression = expression.resolved(counts)
+    return maps.parse(settings.map or (maps_of.expression if maps_of else ""))
+
+
+def _check_store(
+    settings: Settings, maps_of: store.Store | None, expression: maps.Expression
+) -> None:
+    """Raise RWLossError where a store holds other maps than the static part of the expression."""
     if maps_of is None:
-        return expression
+        return
     part = expression.static_part
     if part is None or str(part) != str(maps.parse(maps_of.expression)):
         raise RWLossError(
             f"the store {settings.maps!r} holds the map {maps_of.expression!r}, and the static "
             f"part of {str(expression)!r} is {str(part)!r}: precompute that, or leave --maps out"
         )
-    return expression
 
 
 def _filled(
@@ -258,11 +265,21 @@ def _filled(
     size = settings.patch_size or tuple(
         _rounded_up(min(length, LARGEST_PATCH[settings.dims]), multiple_of) for length in lengths
     )
-    if len(size) != settings.dims or any(length % multiple_of for length in size):
+    # Normalising over the voxels of an image takes two of them, at the coarsest level too.
+    if settings.patch_size is None and max(size) == multiple_of:
+        size = (2 * multiple_of,) * settings.dims
+    if (
+        len(size) != settings.dims
+        or any(length % multiple_of for length in size)
+        or max(size) == multiple_of
+    ):
         raise RWLossError(
             f"expected --patch-size as {settings.dims} multiples of {multiple_of} (the network "
-            f"{settings.preset!r} halves them again and again), got {','.join(map(str, size))}"
+            f"{settings.preset!r} halves them again and again), one of them {2 * multiple_of} or "
+            f"more, got {','.join(map(str, size))}"
         )
+    if axes == 2 and settings.slice_axis is not None:
+        note("no slice axis: the images have 2 axes")
     zoom = settings.zoom
     if zoom and settings.maps is not None:
         note("no zoom: stored maps follow flips, turns and crops alone")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,7 +104,7 @@ def train(settings: Settings, progress: Progress | None = None) -> RunResult:
         done = folder.is_done(settings)
         fabric.barrier()  # all have looked, before the first begins and removes an older test.json
         if not done:
-            _Training(fabric, prepared, folder, network, progress)()
+            _Training(fabric, prepared, folder, network, progress, notes)()
     return result(settings.out)
 
 
@@ -148,8 +148,9 @@ class _Training:
         folder: RunFolder,
         network: nn.Module,
         progress: Progress,
+        notes: Sequence[str],
     ) -> None:
-        self.fabric, self.prepared, self.folder = fabric, prepared, folder
+        self.fabric, self.prepared, self.folder, self.notes = fabric, prepared, folder, notes
         self.settings, self.task, self.progress = prepared.settings, prepared.task, progress
         self.network = network.to(fabric.device)
         chosen = torch.optim.AdamW if self.settings.optimizer == "adamw" else torch.optim.Adam
@@ -177,10 +178,10 @@ class _Training:
             try:
                 work()
             except RWLossError as error:
-                problem = str(error)
-        problem = self.fabric.broadcast(problem)
-        if problem is not None:
-            raise RWLossError(problem)
+                problem = error
+        words = self.fabric.broadcast(None if problem is None else str(problem))
+        if words is not None:
+            raise problem or RWLossError(words)
 
     def _begin(self) -> None:
         self.folder.begin(self.settings, self.prepared.split)
@@ -191,6 +192,7 @@ class _Training:
             hardware=surroundings.hardware(self.fabric.device, self.fabric.world_size),
             distance_engine=surroundings.engine(self.fabric.device),
             versions=surroundings.versions(),
+            notes=list(self.notes),
         )
 
     def _train_and_test(self, items: list[Item]) -> None:
@@ -225,9 +227,7 @@ class _Training:
             if fabric.is_global_zero:
                 self.folder.log("diverged", error.step, reason=str(error))
             raise
-        if fabric.is_global_zero:
-            self._test(len(items))
-        fabric.barrier()
+        self._by_the_first(lambda: self._test(len(items)))
 
     def _restore(self) -> None:
         """Go on from last.pt, if there is one."""
@@ -236,8 +236,19 @@ class _Training:
             content = checkpoint.load(path, self.fabric.device)
             checkpoint.check_settings(content, self.settings, path)
             checkpoint.restore(self.network, content["weights"], path)
+            if not {"optimizer", "state"} <= content.keys():
+                raise RWLossError(
+                    f"{str(path)!r} holds weights alone, as best.pt does: put the run's own file "
+                    "back, or train in another folder"
+                )
             self.optimizer.load_state_dict(content["optimizer"])
             self.state = State(**content["state"])
+            if self.state.best_step and not self.folder.best.exists():
+                raise RWLossError(
+                    f"{str(self.folder.best)!r} is gone, the weights of step "
+                    f"{self.state.best_step}, which were the best: put the file back, or train in "
+                    "another folder"
+                )
 
     def _items(self) -> list[Item]:
         """What patches are cut from: on the device, if all of it fits there."""
@@ -269,13 +280,13 @@ class _Training:
         self.progress.step(step, loss)
         is_last = step == settings.steps
         validates = is_last or step % settings.validate_every == 0
-        if not (validates or step % settings.checkpoint_every == 0):
-            return
-        if self.fabric.is_global_zero:
-            if validates:
-                self._validate(step)
-            self._save(self.folder.last)
-        self.fabric.barrier()
+        if validates or step % settings.checkpoint_every == 0:
+            self._by_the_first(lambda: self._keep(step, validates=validates))
+
+    def _keep(self, step: int, *, validates: bool) -> None:
+        if validates:
+            self._validate(step)
+        self._save(self.folder.last)
 
     def _validate(self, step: int) -> None:
         """Score the validation cases; keep the weights if none were better."""
@@ -302,6 +313,7 @@ class _Training:
     def _test(self, num_items: int) -> None:
         """Score the test cases with the chosen checkpoint: test.json."""
         content = checkpoint.load(self.folder.best, self.fabric.device)
+        checkpoint.check_settings(content, self.settings, self.folder.best)
         checkpoint.restore(self.network, content["weights"], self.folder.best)
         self.progress.testing(len(self.prepared.test))
         cases = []

@@ -16,7 +16,7 @@ from rwloss.store.atomic import TEMPORARY_PREFIX, whole_file
 from rwloss.store.lock import LOCK_FILE, hold
 from rwloss.training import settings as settings_file
 from rwloss.training.settings import Settings
-from rwloss.training.splits import Split, SplitPart
+from rwloss.training.splits import Split, SplitPart, some
 
 
 @dataclass(frozen=True)
@@ -77,11 +77,8 @@ class RunFolder:
                     f"{str(self.path)!r} holds a run of {before.steps} steps, asked for are "
                     f"{settings.steps}: steps may grow, not shrink"
                 )
-            if self.splits.exists() and Split.read(self.splits) != split:
-                raise RWLossError(
-                    f"{str(self.path)!r} holds a run on other cases than there are now in "
-                    f"{settings.data!r}: name another folder with --out"
-                )
+            if self.splits.exists():
+                self._check_cases(Split.read(self.splits), split, settings.data)
             if self.is_done(settings):
                 return
         elif self.path.is_dir() and any(map(_is_strange, self.path.iterdir())):
@@ -106,6 +103,19 @@ class RunFolder:
                 f"{str(self.path)!r} has {free / 2**20:.0f} MiB left on its disk, and its "
                 f"checkpoints may take {needed / 2**20:.0f} more: free some, or name another "
                 "folder with --out"
+            )
+
+    def _check_cases(self, before: Split, now: Split, where: str) -> None:
+        if changed := before.changed(now):
+            raise RWLossError(
+                f"images or labels in {where!r} are not those that the run {str(self.path)!r} "
+                f"began with: case {some(changed)}; put them back, or name another folder with "
+                "--out"
+            )
+        if before != now:
+            raise RWLossError(
+                f"{str(self.path)!r} holds a run on other cases than there are now in {where!r}: "
+                "name another folder with --out"
             )
 
     def is_done(self, settings: Settings) -> bool:
@@ -179,6 +189,11 @@ class RunFolder:
                 f"cannot read {str(self.test)!r} ({error}): the run has not ended yet, or the file "
                 "was changed"
             ) from error
+        if not (isinstance(content, dict) and isinstance(content.get("steps"), int)):
+            raise RWLossError(
+                f"{str(self.test)!r} is no test of a run (it has no number of steps): delete it, "
+                "and the same command tests again"
+            )
         return content
 
 

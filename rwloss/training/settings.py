@@ -18,8 +18,9 @@ Positive = Annotated[FiniteFloat, Field(gt=0)]
 NotNegative = Annotated[FiniteFloat, Field(ge=0)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
-MAY_DIFFER = frozenset({"out", "steps"})
-"""What a start in an existing run folder may change: where it lies, and how long it goes on."""
+MAY_DIFFER = frozenset({"out", "steps", "data"})
+"""What a start in an existing run folder may change: where it lies, how long it goes on, and where
+the data lie, which are known by their content."""
 
 
 class Settings(BaseModel):

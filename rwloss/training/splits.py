@@ -8,7 +8,7 @@ import random
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -22,13 +22,14 @@ class Split:
     """Names of the cases of each part, sorted, and how they were made, in words.
 
     No group has cases in two parts. The checkpoint is chosen on `validation` alone, and `test` is
-    looked at once, at the end.
+    looked at once, at the end. digests: of the content of each case, where it has been read.
     """
 
     train: tuple[str, ...]
     validation: tuple[str, ...]
     test: tuple[str, ...]
     made_by: str
+    digests: Mapping[str, str] = field(default_factory=dict)
 
     def write(self, path: Path) -> None:
         """The split as JSON, whole or not at all."""
@@ -41,9 +42,15 @@ class Split:
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
             parts = {name: tuple(map(str, content[name])) for name in _PARTS}
-            return cls(**parts, made_by=str(content["made_by"]))
+            return cls(**parts, made_by=str(content["made_by"]), digests=dict(content["digests"]))
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise RWLossError(f"cannot read the split {str(path)!r}: {error}") from error
+
+    def changed(self, now: Split) -> list[str]:
+        """Cases of both whose content is another now."""
+        return [
+            name for name, digest in self.digests.items() if now.digests.get(name, digest) != digest
+        ]
 
 
 SplitPart = Literal["train", "validation", "test"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -21,6 +22,7 @@ class Volume:
 
     spacing_mm: one length for each axis; None where neither the file nor the caller knows.
     misplaced_mm: how far apart the files of image and labels place the same voxel, at most.
+    digest: of grey values, labels and spacing as they were read.
     """
 
     name: str
@@ -28,6 +30,7 @@ class Volume:
     labels: NDArray[np.int64]
     spacing_mm: tuple[float, ...] | None = None
     misplaced_mm: float = 0.0
+    digest: str = ""
 
 
 def read(
@@ -58,6 +61,8 @@ def read(
         )
     labels[ignored] = IGNORED
     channels, misplaced_mm = [], 0.0
+    digest = hashlib.sha256(repr((labels.shape, volume.spacing_mm)).encode())
+    digest.update(np.ascontiguousarray(labels).data)
     for path in case.images:
         placed = data.read_placed_image(path)
         channel = placed.values
@@ -66,9 +71,12 @@ def read(
                 f"image {str(path)!r} has shape {channel.shape}, its labels {labels.shape}: "
                 "they must lie on the same voxels; resample one of them, or leave the case out"
             )
+        digest.update(np.ascontiguousarray(channel).data)
         channels.append(normalized(channel))
         misplaced_mm = max(misplaced_mm, _apart_mm(placed.affine, volume.affine, labels.shape))
-    return Volume(case.name, np.stack(channels), labels, volume.spacing_mm, misplaced_mm)
+    return Volume(
+        case.name, np.stack(channels), labels, volume.spacing_mm, misplaced_mm, digest.hexdigest()
+    )
 
 
 def _apart_mm(
@@ -88,10 +96,13 @@ def normalized(channel: NDArray[Any]) -> NDArray[np.float32]:
     """Grey values with mean 0 and standard deviation 1, extremes clipped. (*s) -> (*s), float32.
 
     Scanners write any scale, so each case has its own; and a few bright vessels must not set it,
-    so values beyond the percentiles 0.5 and 99.5 are clipped before. A constant image is 0.
+    so values beyond the percentiles 0.5 and 99.5 are clipped before; where these are one value,
+    all that is to be seen lies beyond, and nothing is clipped. A constant image is 0.
     """
     values = channel.astype(np.float64)
-    values = np.clip(values, *np.percentile(values, (0.5, 99.5)))
+    low, high = np.percentile(values, (0.5, 99.5))
+    if low < high:
+        values = np.clip(values, low, high)
     spread = values.std()
     if spread == 0:
         return np.zeros(channel.shape, dtype=np.float32)

@@ -100,7 +100,7 @@ def test_an_empty_folder_and_a_finished_one(tmp_path):
     assert read(tmp_path) == outcome_of([])
     (tmp_path / "metrics.jsonl").write_text(json.dumps(validation(3, a=0.5, b=0.5)) + "\n")
     means = [{"name": "a", "dice": {"mean": 0.7}}, {"name": "b", "dice": {"mean": 0.3}}]
-    (tmp_path / "test.json").write_text(json.dumps({"summary": means}))
+    (tmp_path / "test.json").write_text(json.dumps({"summary": means, "steps": 3}))
     outcome = read(tmp_path)
     assert outcome.finished
     assert [each.test_dice for each in outcome.classes] == [0.7, 0.3]

@@ -10,7 +10,7 @@ from raw_folders import make_raw
 
 from rwloss import RWLossError, maps
 from rwloss.precompute import precompute
-from rwloss.training import prepare
+from rwloss.training import preparation, prepare, train
 
 
 @pytest.fixture
@@ -61,6 +61,32 @@ def test_the_largest_default_patch(tmp_path, settings_of):
     assert prepare(settings_of(flat)).settings.patch_size == (256, 24)
 
 
+def test_the_coarsest_level_has_two_voxels(settings_of, tmp_path):
+    """Fewer can't be normalised: torch would stop at the first step."""
+    tiny = make_raw(tmp_path / "tiny", ["a", "b", "c"], (8, 8))
+    assert prepare(settings_of(tiny)).settings.patch_size == (16, 16)
+    assert train(settings_of(tiny, steps=1)).losses
+    assert prepare(settings_of(tiny, patch_size=(8, 16))).settings.patch_size == (8, 16)
+    with pytest.raises(RWLossError, match=r"multiples of 8 .* one of them 16 or more, got 8,8"):
+        prepare(settings_of(tiny, patch_size=(8, 8)))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"map": "rectifed"}, "did you mean 'rectified'"),
+        ({"map": None}, "which map"),
+        ({"maps": "nowhere"}, "nowhere"),
+    ],
+)
+def test_what_needs_no_data_is_said_before_they_are_read(
+    changes, message, squares, settings_of, monkeypatch
+):
+    monkeypatch.setattr(preparation, "read", lambda *_, **__: pytest.fail("read a case"))
+    with pytest.raises(RWLossError, match=message):
+        prepare(settings_of(squares, **changes))
+
+
 def test_class_weights_of_the_data_set_become_numbers_of_the_training_cases(squares, settings_of):
     text = "class_weighted(weights='dataset_inverse')"
     found = prepare(settings_of(squares, map=text))
@@ -102,6 +128,13 @@ def test_what_cannot_be_done_is_noted(squares, boxes, settings_of, tmp_path):
     assert found.settings.zoom == found.augmentation.zoom == 0.0
     assert found.augmentation.planes == ((-2, -1),)
     assert len(notes) == 2
+    prepare(settings_of(squares, slice_axis=1, flip=0.5, flip_axes=(1, 2)), notes.append)
+    assert "no slice axis" in notes[2]
+    assert "no flips of axis 2: patches have the axes [0, 1]" in notes[3]
+    prepare(settings_of(boxes, slice_axis=2, flip=0.5, flip_axes=(0, 2)), notes.append)
+    assert "no flips of axis 2" in notes[4]
+    prepare(settings_of(boxes, flip=0.5), notes.append)
+    assert len(notes) == 5
 
 
 def test_axes_that_flip_and_turn(boxes, settings_of):

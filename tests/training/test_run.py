@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -165,6 +166,42 @@ def test_a_finished_run_is_not_trained_again_but_may_grow(squares, settings_of, 
     assert_same(left_by(longer.out), left_by(at_once.out))
     with pytest.raises(RWLossError, match="of 6 steps, asked for are 4"):
         train(short)
+
+
+def test_data_that_changed_or_moved(squares, settings_of, tmp_path):
+    folder = Path(shutil.copytree(squares, tmp_path / "data"))
+    train(settings_of(folder, steps=4))
+    moved = folder.rename(tmp_path / "moved")
+    assert train(settings_of(moved, steps=4)).best_step
+    labels = moved / "labelsTr" / "case3.npy"
+    np.save(labels, np.load(labels).T)
+    for steps in (4, 6):
+        with pytest.raises(
+            RWLossError, match=r"not those that the run .* began with: case 'case3'"
+        ):
+            train(settings_of(moved, steps=steps))
+
+
+def test_checkpoints_that_are_not_those_of_the_run(squares, settings_of, tmp_path):
+    settings = settings_of(squares, steps=4)
+    train(settings)
+    place, longer = RunFolder(Path(settings.out)), settings.model_copy(update={"steps": 6})
+    last, best = place.last.read_bytes(), place.best.read_bytes()
+    place.last.write_bytes(best)
+    with pytest.raises(RWLossError, match=r"last\.pt' holds weights alone, as best\.pt does"):
+        train(longer)
+    place.last.write_bytes(last)
+    place.best.unlink()
+    with pytest.raises(RWLossError, match=r"best\.pt' is gone, the weights of step 4"):
+        train(longer)
+    other = settings_of(squares, steps=4, seed=7, out=str(tmp_path / "other"))
+    train(other)
+    place.best.write_bytes(RunFolder(Path(other.out)).best.read_bytes())
+    place.test.unlink()
+    with pytest.raises(RWLossError, match=r"best\.pt' was made with other settings.*seed 7"):
+        train(settings)
+    place.best.write_bytes(best)
+    assert train(settings).best_step == 4
 
 
 def test_the_best_on_validation_is_tested_and_of_equals_the_earlier(

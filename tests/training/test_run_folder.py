@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,35 @@ def test_other_cases_are_refused(begun):
     other = Split(("a", "b", "new"), ("c",), ("d",), "by hand")
     with pytest.raises(RWLossError, match="holds a run on other cases than there are now in 'in'"):
         folder.check(settings, other, checkpoint_bytes=1)
+
+
+def test_changed_cases_are_refused_and_named(settings_of, tmp_path):
+    """Half a training on each of two data sets would be described as one."""
+    settings, folder = settings_of("in"), RunFolder(tmp_path / "run")
+    first = replace(SPLIT, digests={"a": "1", "b": "2", "c": "3", "d": "4"})
+    folder.path.mkdir()
+    folder.begin(settings, first)
+    moved = settings.model_copy(update={"data": "elsewhere/in"})
+    folder.check(moved, first, checkpoint_bytes=1)
+    changed = replace(first, digests={**first.digests, "b": "5", "d": "6"})
+    with pytest.raises(RWLossError, match=r"in 'elsewhere/in' are not .*case 'b', 'd'; put them"):
+        folder.check(moved, changed, checkpoint_bytes=1)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{}", r"test\.json' is no test of a run .*: delete it, and the same command tests again"),
+        ("[]", r"test\.json' is no test of a run"),
+        ('{"steps": null}', r"test\.json' is no test of a run"),
+        ("x", r"cannot read '.*test\.json'"),
+    ],
+)
+def test_a_damaged_test_is_named(begun, content, message):
+    folder, settings = begun
+    folder.test.write_text(content)
+    with pytest.raises(RWLossError, match=message):
+        folder.check(settings, SPLIT, checkpoint_bytes=1)
 
 
 def test_a_folder_with_something_else_is_refused(settings_of):

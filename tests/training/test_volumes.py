@@ -79,5 +79,32 @@ def test_a_few_extremes_do_not_set_the_scale():
     assert normalized(spoilt).max() < 4
 
 
+def test_a_few_bright_voxels_in_the_dark_are_not_clipped_away():
+    """Puncta of a fluorescence image: both percentiles are its background."""
+    image = np.zeros((256, 256))
+    image[100:116, 50:66] = 1000
+    found = normalized(image)
+    assert found.std() == pytest.approx(1)
+    assert len(np.unique(found)) == 2
+    assert (found > 0).sum() == 16 * 16
+
+
+def test_the_digest_is_of_values_labels_and_spacing(case):
+    def digest(**options):
+        return read(case, ignore_label=255, **options).digest
+
+    first = digest()
+    assert digest() == first
+    assert digest(spacing_mm=(1.0, 2.0)) != first
+    image, labels = np.load(case.images[1]), np.load(case.labels)
+    np.save(case.images[1], image + 1)
+    assert digest() != first
+    np.save(case.images[1], image)
+    assert digest() == first
+    labels[3, 3] = (labels[3, 3] + 1) % 3
+    np.save(case.labels, labels)
+    assert digest() != first
+
+
 def test_constant_image_is_zero():
     assert not normalized(np.full((3, 4), 7.0)).any()
