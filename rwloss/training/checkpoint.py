@@ -128,6 +128,11 @@ def load_network(run: str | Path, which: Which = "best", device: str = "cpu") ->
     checkpoint, and where it was made with other settings than run.toml holds.
     """
     folder = Path(run)
+    if not (folder / "run.toml").is_file():
+        raise RWLossError(
+            f"{str(run)!r} is no run: expected a folder with run.toml and checkpoints, as rwloss "
+            "train leaves it"
+        )
     settings = settings_file.read(folder / "run.toml")
     path = folder / "checkpoints" / f"{which}.pt"
     content = load(path, device)

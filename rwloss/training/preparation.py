@@ -96,8 +96,9 @@ def prepare(settings: Settings, note: Callable[[str], None] = lambda text: None)
     for name, label in largest.items():
         if label >= num_classes:
             raise RWLossError(
-                f"case {name!r} holds the label {label}, and there are {num_classes} classes: pass "
-                f"--num-classes, or --ignore-label {label} if it is none"
+                f"case {name!r} holds the label {label}, and there are {num_classes} classes: store "
+                f"them as 0 to {num_classes - 1} (the 255 of a mask as 1), pass --num-classes, or "
+                f"--ignore-label {label} if it is none"
             )
     train = [volumes[name] for name in parts.train]
     names = tuple(
@@ -164,6 +165,11 @@ def _test_cases(settings: Settings) -> tuple[data.Case, ...] | None:
     there = all((Path(settings.data) / name).is_dir() for name in ("imagesTs", "labelsTs"))
     if settings.test_part == "split" or (settings.test_part == "auto" and not there):
         return None
+    if not there:
+        raise RWLossError(
+            f"--test-part folder takes imagesTs and labelsTs, and {settings.data!r} has not both: "
+            "add them, or draw the test cases from the others with --test-part split"
+        )
     return data.find(settings.data, part="test").cases
 
 

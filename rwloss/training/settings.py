@@ -23,6 +23,12 @@ MAY_DIFFER = frozenset({"out", "steps", "data"})
 the data lie, which are known by their content."""
 
 
+_EXAMPLES = {
+    "data": ": name an nnU-Net raw folder, as in rwloss train DATA --map rectified --out RUN",
+    "out": ": name a folder for the run, as in --out RUN",
+}
+
+
 class Settings(BaseModel):
     """Settings of one training; with the data, all that decides its result on a CPU.
 
@@ -162,5 +168,5 @@ def _in_words(where: str, error: ValidationError) -> RWLossError:
             f"{where}: there is no setting {name!r}{nearest(name, Settings.model_fields)}"
         )
     if problem["type"] == "missing":
-        return RWLossError(f"{where}: {name} is missing")
+        return RWLossError(f"{where}: {name} is missing{_EXAMPLES.get(name, '')}")
     return RWLossError(f"{where}: {name}: {problem['msg']}, got {str(problem['input'])[:80]!r}")

@@ -57,7 +57,7 @@ def read(
     if (negative := labels[~ignored].min(initial=0)) < 0:
         raise RWLossError(
             f"case {case.name!r} holds the label {negative}: labels are 0 or more; if these voxels "
-            f"are to be ignored, pass ignore_label={negative}"
+            f"are to be ignored, pass --ignore-label {negative} (ignore_label={negative})"
         )
     labels[ignored] = IGNORED
     channels, misplaced_mm = [], 0.0

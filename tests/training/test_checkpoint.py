@@ -40,6 +40,11 @@ def test_a_network_comes_back_ready_to_predict(saved):
         load_network(settings.out, which="last")
 
 
+def test_a_folder_that_is_no_run(tmp_path):
+    with pytest.raises(RWLossError, match=r"is no run: expected a folder with run\.toml"):
+        load_network(tmp_path)
+
+
 def test_nothing_but_tensors_and_plain_values(saved):
     """What torch loads with weights_only=True and no exceptions made."""
     content = torch.load(saved[0], weights_only=True)

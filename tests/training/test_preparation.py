@@ -77,6 +77,7 @@ def test_the_coarsest_level_has_two_voxels(settings_of, tmp_path):
         ({"map": "rectifed"}, "did you mean 'rectified'"),
         ({"map": None}, "which map"),
         ({"maps": "nowhere"}, "nowhere"),
+        ({"test_part": "folder"}, "imagesTs and labelsTs, .* --test-part split"),
     ],
 )
 def test_what_needs_no_data_is_said_before_they_are_read(

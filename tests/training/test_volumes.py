@@ -40,7 +40,7 @@ def test_negative_labels_are_no_class_and_not_ignored_unasked(case):
     labels = np.load(case.labels).astype(np.int16)
     labels[1, 1] = -1
     np.save(case.labels, labels)
-    with pytest.raises(RWLossError, match=r"holds the label -1: .* ignore_label=-1"):
+    with pytest.raises(RWLossError, match=r"holds the label -1: .* pass --ignore-label -1"):
         read(case, ignore_label=255)
     labels[labels == 255] = 0
     np.save(case.labels, labels)
