@@ -96,9 +96,9 @@ def prepare(settings: Settings, note: Callable[[str], None] = lambda text: None)
     for name, label in largest.items():
         if label >= num_classes:
             raise RWLossError(
-                f"case {name!r} holds the label {label}, and there are {num_classes} classes: store "
-                f"them as 0 to {num_classes - 1} (the 255 of a mask as 1), pass --num-classes, or "
-                f"--ignore-label {label} if it is none"
+                f"case {name!r} holds the label {label}, and there are {num_classes} classes: "
+                f"store them as 0 to {num_classes - 1} (the 255 of a mask as 1), pass "
+                f"--num-classes, or --ignore-label {label} if it is none"
             )
     train = [volumes[name] for name in parts.train]
     names = tuple(
