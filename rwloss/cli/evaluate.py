@@ -147,15 +147,21 @@ def evaluate(
             counting=lambda total: shown.step("label maps read", total),
             **limit,
         )
+    unwritten = None
     if output is not None:
-        score_file.write(result, output, distance)
+        try:
+            score_file.write(result, output, distance)
+        except RWLossError as error:
+            unwritten = error  # raised at the end: what was measured is shown first
     if as_json:
         typer.echo(json.dumps(score_file.as_fields(result, distance), allow_nan=False))
     elif result.scores.cases:
         _tell(result, distance)
-    if output is not None:
+    if output is not None and unwritten is None:
         typer.echo(f"wrote {printable(str(output))}", err=as_json)
     _tell_problems(result)
+    if unwritten is not None:
+        raise unwritten
     if not result.is_complete:
         raise typer.Exit(1)
 

@@ -1,5 +1,9 @@
 import csv
+import errno
 import json
+import os
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -89,6 +93,54 @@ def test_csv(rwloss_command, folders, tmp_path):
     with (tmp_path / "scores.csv").open(newline="") as file:
         found = [(row["case"], row["state"]) for row in csv.DictReader(file)]
     assert found == [("a", "both"), ("b", "missed"), ("c", "false alarm"), ("d", "empty")]
+
+
+def test_a_case_whose_name_is_not_utf_8(rwloss_command, folders, tmp_path):
+    for folder in folders:
+        try:
+            (folder / "a.npy").rename(folder / "sur\udcff.npy")
+        except OSError:
+            pytest.skip("this file system takes names in UTF-8 alone")
+    code, out, err = rwloss_command("evaluate", *folders, "-j0", "-o", tmp_path / "o.csv")
+    assert code == 0, err
+    assert "4 cases" in out
+    with (tmp_path / "o.csv").open(newline="", encoding="utf-8") as file:
+        assert [row["case"] for row in csv.DictReader(file)] == ["b", "c", "d", r"sur\udcff"]
+
+
+def test_a_folder_that_takes_no_file_is_told_before_anything_is_measured(
+    rwloss_command, folders, tmp_path, monkeypatch
+):
+    def refuse(*_, **__):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
+    code, out, err = rwloss_command("evaluate", *folders, "-j0", "-o", tmp_path / "o.csv")
+    assert (code, out) == (2, "")
+    assert "(Read-only file system)" in err
+    assert "measured" not in err
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_scores_are_shown_where_the_file_cannot_be_written_later(
+    rwloss_command, folders, tmp_path, monkeypatch, as_json
+):
+    predictions, _ = folders
+    (predictions / "d.npy").unlink()
+
+    def refuse(*_, **__):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_text", refuse)
+    more = ["--json"] if as_json else []
+    code, out, err = rwloss_command("evaluate", *folders, "-j0", "-o", tmp_path / "o.csv", *more)
+    assert code == 2
+    assert "0.250" in out if not as_json else json.loads(out)["counts"]["measured"] == 3
+    assert "wrote" not in out + err
+    assert "1 case without a prediction: d" in err
+    assert err.splitlines()[-1].startswith("rwloss: cannot write ")
+    assert "(No space left on device)" in err
+    assert not (tmp_path / "o.csv").exists()
 
 
 def test_nothing_to_measure_in_any_case(rwloss_command, folders):
