@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
@@ -24,6 +24,7 @@ from rwloss.cli.score_table import print_scores
 from rwloss.errors import RWLossError
 
 if TYPE_CHECKING:
+    from rwloss.training import RunFolder
     from rwloss.training.evaluation import Evaluation
     from rwloss.training.scores import Penalty
 
@@ -67,8 +68,9 @@ def evaluate(
         Path | None,
         typer.Option(
             metavar="RUN",
-            help="Measure only the cases that this run of `rwloss train` was tested on; --split "
-            "names another part.",
+            help="Measure only the cases that this run of `rwloss train` was tested on, with its "
+            "number of classes, spacing and ignore label where none are given here; --split names "
+            "another part.",
             show_default=False,
         ),
     ] = None,
@@ -109,7 +111,7 @@ def evaluate(
     those in which the class was missed, invented or in neither. A case that cannot be measured is
     named, and the others count. docs/evaluate.md explains every figure.
     """
-    from rwloss.training import RunFolder, score_file
+    from rwloss.training import score_file
     from rwloss.training.evaluation import Failure
     from rwloss.training.evaluation import evaluate as measure
     from rwloss.training.scores import check_penalty
@@ -121,7 +123,14 @@ def evaluate(
     limit = {} if max_voxels is None else {"max_voxels": max_voxels}
     if run is None and split is not None:
         raise RWLossError(f"--split {split.value} of which run? Give --run too")
-    cases = None if run is None else RunFolder(run).cases((split or SplitName.TEST).value)
+    spacing_mm, cases = parse_spacing(spacing), None
+    if run is not None:
+        folder = _run_folder(run)
+        cases = folder.cases((split or SplitName.TEST).value)
+        known = _known_to(folder)
+        num_classes = known.num_classes if num_classes is None else num_classes
+        spacing_mm = known.spacing_mm if spacing_mm is None else spacing_mm
+        ignore_label = known.ignore_label if ignore_label is None else ignore_label
     with stoppable(lambda: "nothing was written"), progress() as shown:
         result = measure(
             predictions,
@@ -129,7 +138,7 @@ def evaluate(
             part=None if part is None else part.value,
             cases=cases,
             num_classes=num_classes,
-            spacing_mm=parse_spacing(spacing),
+            spacing_mm=spacing_mm,
             ignore_label=ignore_label,
             jobs=jobs,
             progress=lambda outcome, total: shown.step(
@@ -138,17 +147,53 @@ def evaluate(
             counting=lambda total: shown.step("label maps read", total),
             **limit,
         )
+    unwritten = None
     if output is not None:
-        score_file.write(result, output, distance)
+        try:
+            score_file.write(result, output, distance)
+        except RWLossError as error:
+            unwritten = error  # raised at the end: what was measured is shown first
     if as_json:
         typer.echo(json.dumps(score_file.as_fields(result, distance), allow_nan=False))
     elif result.scores.cases:
         _tell(result, distance)
-    if output is not None:
+    if output is not None and unwritten is None:
         typer.echo(f"wrote {printable(str(output))}", err=as_json)
     _tell_problems(result)
+    if unwritten is not None:
+        raise unwritten
     if not result.is_complete:
         raise typer.Exit(1)
+
+
+class _Known(NamedTuple):
+    """What a run knows of its data."""
+
+    num_classes: int | None
+    spacing_mm: tuple[float, ...] | None
+    ignore_label: int | None
+
+
+def _run_folder(run: Path) -> RunFolder:
+    from rwloss.training import RunFolder
+
+    folder = RunFolder(run)
+    if not (folder.settings.is_file() and folder.splits.is_file()):
+        raise RWLossError(
+            f"{str(run)!r} is no run folder: expected run.toml and splits.json in it, as "
+            "`rwloss train` leaves them"
+        )
+    return folder
+
+
+def _known_to(folder: RunFolder) -> _Known:
+    from rwloss.training import settings as settings_file
+
+    own = settings_file.read(folder.settings)
+    ignored = own.ignore_label
+    if ignored is None and folder.test.exists():  # that of dataset.json is in test.json alone
+        ignored = folder.read_test().get("ignore_label")
+    return _Known(own.num_classes, own.spacing, ignored)
 
 
 def _parse_penalty(text: str | None) -> Penalty:

@@ -125,7 +125,7 @@ def count_classes(
     if num_classes < 2:
         raise RWLossError(
             f"expected two classes or more, got {num_classes} in {str(dataset.root)!r}: "
-            "if every label is background, pass num_classes"
+            "if every label is background, pass num_classes (--num-classes)"
         )
     return num_classes
 
@@ -147,20 +147,21 @@ def _labels_of(cases: Iterable[Case]) -> set[int]:
 def _largest_label(dataset: Dataset, seen: set[int]) -> int:
     if seen and min(seen) < 0:
         raise RWLossError(
-            f"{str(dataset.root)!r} holds the label {min(seen)}: labels are 0 or more; "
-            f"if these voxels are to be ignored, pass ignore_label={min(seen)}"
+            f"{str(dataset.root)!r} holds the label {min(seen)}: labels are 0 or more; if these "
+            f"voxels are to be ignored, pass ignore_label={min(seen)} (--ignore-label {min(seen)})"
         )
     largest = max(seen, default=0)
     if largest >= MAX_CLASSES:
         raise RWLossError(
             f"the labels reach {largest}: expected classes below {MAX_CLASSES}, not grey values or "
-            "the numbers of objects; if these are classes, pass num_classes"
+            "the numbers of objects; if these are classes, pass num_classes (--num-classes)"
         )
     if largest in {255, 65535} and largest - 1 not in seen:
         raise RWLossError(
             f"the labels are {_in_words(seen)}: if {largest} means 'ignore', pass "
-            f"ignore_label={largest}; if it is the foreground of a mask, store it as 1; "
-            f"if there really are {largest + 1} classes, pass num_classes={largest + 1}"
+            f"ignore_label={largest} (--ignore-label {largest}); if it is the foreground of a "
+            f"mask, store it as 1; if there really are {largest + 1} classes, pass "
+            f"num_classes={largest + 1} (--num-classes {largest + 1})"
         )
     return largest
 

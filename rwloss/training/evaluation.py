@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rwloss import data
-from rwloss.data.cases import Part
+from rwloss.data.cases import MAX_CLASSES, Part
 from rwloss.data.formats import MAX_VOXELS
 from rwloss.errors import RWLossError
 from rwloss.precompute import survey
@@ -89,8 +89,10 @@ def evaluate(
     cases: only these, by name, from both parts of an nnU-Net raw folder; those of a run's split are
     `RunFolder(run).cases("test")`. By default all that have labels.
     num_classes: by default that of the dataset.json of labels or predictions, else the largest
-    label of all pairs + 1, never of one case. spacing_mm: for formats that carry none; a pair has
-    that of its labels, or of its prediction where the labels carry none.
+    label of all pairs + 1, never of one case. What a prediction holds that can be no class (labels
+    below 0 or from 65536 on, a lone 255) is left out of it: such a pair fails.
+    spacing_mm: for formats that carry none; a pair has that of its labels, or of its prediction
+    where the labels carry none.
     ignore_label: label of voxels in the truth that count nowhere; by default that of dataset.json.
     jobs: worker processes, by default one a core; 0 works in this process.
     progress: called after each pair with what came of it and the number of pairs. counting: the
@@ -175,16 +177,29 @@ def _num_classes(
     for known in (given, truth.num_classes, found.num_classes):
         if known is not None:
             return data.count_classes(truth, known)
-    files = [data.Case(case.name, path) for case, one in pairs for path in (case.labels, one)]
-    both = replace(truth, cases=tuple(files))
-    runner = chosen.runner(len(files))
-    seen = survey.label_counts(both, chosen.max_voxels, runner, counting, leave_out=True)
+    files = [
+        _LabelsIn(path, of_truth, chosen.max_voxels)
+        for case, prediction in pairs
+        for path, of_truth in ((case.labels, True), (prediction, False))
+    ]
+    in_truth: set[int] = set()
+    in_predictions: set[int] = set()
+    for labels, of_truth in chosen.runner(len(files))(files):
+        (in_truth if of_truth else in_predictions).update(labels - {ignored})
+        if counting is not None:
+            counting(len(files))
+    in_both = in_truth | _possible_classes(in_predictions, in_truth)
     # Two folders of empty masks are one class, and nothing to measure: a mask has two.
-    return (
-        2
-        if set(seen) - {ignored} == {0}
-        else data.count_classes(both, ignore_label=ignored, labels=seen)
-    )
+    if in_both <= {0}:
+        return 2
+    return data.count_classes(truth, ignore_label=ignored, labels=in_both)
+
+
+def _possible_classes(in_predictions: set[int], in_truth: set[int]) -> set[int]:
+    """Labels that may be classes. A prediction with any other fails, and stops nothing else."""
+    possible = {label for label in in_predictions if 0 <= label < MAX_CLASSES}
+    # Without the class before it, 255 or 65535 is a mask or an ignore label.
+    return possible - {top for top in (255, 65535) if top - 1 not in possible | in_truth}
 
 
 def _names(truth: data.Dataset, found: data.Dataset, num_classes: int) -> tuple[str, ...]:
@@ -198,6 +213,24 @@ def _names(truth: data.Dataset, found: data.Dataset, num_classes: int) -> tuple[
 
 def _some(dataset: data.Dataset) -> str:
     return some([case.name for case in dataset.cases])
+
+
+@dataclass(frozen=True)
+class _LabelsIn:
+    """What labels a file holds, and whose; none where it can't be read: its pair will say why."""
+
+    path: Path
+    of_truth: bool
+    max_voxels: int
+
+    def __call__(self) -> tuple[set[int], bool]:
+        """Read the file."""
+        counts = survey.Count(data.Case(self.path.name, self.path), self.max_voxels)()
+        return set() if isinstance(counts, RWLossError) else set(counts), self.of_truth
+
+    def died(self) -> tuple[set[int], bool]:
+        """As for a file that can't be read."""
+        return set(), self.of_truth
 
 
 @dataclass(frozen=True)
@@ -246,9 +279,10 @@ class _Pair:
 def _without(labels: NDArray[Any], ignored: int | None, whose: str) -> NDArray[Any]:
     """Labels (*s) with -1 in place of the ignored one, in a type that has room for it."""
     where = labels == ignored
-    if ((labels < 0) & ~where).any():
+    if (lowest := int(labels.min(initial=0, where=~where))) < 0:
         raise RWLossError(
-            f"{whose} has the label {int(labels.min())}: expected 0 or more, or ignore_label"
+            f"{whose} has the label {lowest}: expected 0 or more; if these voxels are to be "
+            f"ignored, pass ignore_label={lowest} (--ignore-label {lowest})"
         )
     if not where.any():
         return labels

@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import io
 import json
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +27,15 @@ def check_output(path: Path) -> None:
     """Raise RWLossError for a file that `write` could not write, before anything is measured."""
     if path.suffix.lower() not in FORMATS:
         raise RWLossError(f"expected a file that ends with .csv or .json, got {str(path)!r}")
-    if not path.parent.is_dir():
-        raise RWLossError(f"there is no folder {str(path.parent)!r} to write {path.name!r} to")
-    if path.is_dir():
-        raise RWLossError(f"{str(path)!r} is a folder: expected the name of a file")
+    try:
+        if not path.parent.is_dir():
+            raise RWLossError(f"there is no folder {str(path.parent)!r} to write {path.name!r} to")
+        if path.is_dir():
+            raise RWLossError(f"{str(path)!r} is a folder: expected the name of a file")
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise _unwritten(path, error) from error
 
 
 def write(evaluation: Evaluation, path: Path, penalty: Penalty = None) -> None:
@@ -41,9 +47,10 @@ def write(evaluation: Evaluation, path: Path, penalty: Penalty = None) -> None:
         text = json.dumps(as_fields(evaluation, penalty), indent=1, allow_nan=False) + "\n"
     try:
         with whole_file(path) as part:
-            part.write_text(text, encoding="utf-8", newline="")
+            # Names of files that are not UTF-8 become escapes, as JSON has them.
+            part.write_text(text, encoding="utf-8", errors="backslashreplace", newline="")
     except OSError as error:
-        raise RWLossError(f"cannot write {str(path)!r}: {error.strerror or error}") from error
+        raise _unwritten(path, error) from error
 
 
 def as_fields(evaluation: Evaluation, penalty: Penalty = None) -> dict[str, Any]:
@@ -88,6 +95,12 @@ def as_csv(evaluation: Evaluation) -> str:
     for name in evaluation.unpredicted:
         table.writerow({"case": name, "state": "unpredicted", "reason": "there is no prediction"})
     return text.getvalue()
+
+
+def _unwritten(path: Path, error: OSError) -> RWLossError:
+    return RWLossError(
+        f"cannot write {str(path)!r} ({error.strerror or error}): name a file elsewhere"
+    )
 
 
 def _case_fields(case: CaseScore) -> dict[str, Any]:

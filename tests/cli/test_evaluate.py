@@ -1,10 +1,15 @@
 import csv
+import errno
 import json
+import os
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from rwloss import data
+from rwloss.training import RunFolder, Split, settings, train
 
 LABELS = data.sample_dir("lung_patches") / "labelsTr"
 
@@ -90,6 +95,54 @@ def test_csv(rwloss_command, folders, tmp_path):
     assert found == [("a", "both"), ("b", "missed"), ("c", "false alarm"), ("d", "empty")]
 
 
+def test_a_case_whose_name_is_not_utf_8(rwloss_command, folders, tmp_path):
+    for folder in folders:
+        try:
+            (folder / "a.npy").rename(folder / "sur\udcff.npy")
+        except OSError:
+            pytest.skip("this file system takes names in UTF-8 alone")
+    code, out, err = rwloss_command("evaluate", *folders, "-j0", "-o", tmp_path / "o.csv")
+    assert code == 0, err
+    assert "4 cases" in out
+    with (tmp_path / "o.csv").open(newline="", encoding="utf-8") as file:
+        assert [row["case"] for row in csv.DictReader(file)] == ["b", "c", "d", r"sur\udcff"]
+
+
+def test_a_folder_that_takes_no_file_is_told_before_anything_is_measured(
+    rwloss_command, folders, tmp_path, monkeypatch
+):
+    def refuse(*_, **__):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
+    code, out, err = rwloss_command("evaluate", *folders, "-j0", "-o", tmp_path / "o.csv")
+    assert (code, out) == (2, "")
+    assert "(Read-only file system)" in err
+    assert "measured" not in err
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_scores_are_shown_where_the_file_cannot_be_written_later(
+    rwloss_command, folders, tmp_path, monkeypatch, as_json
+):
+    predictions, _ = folders
+    (predictions / "d.npy").unlink()
+
+    def refuse(*_, **__):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_text", refuse)
+    more = ["--json"] if as_json else []
+    code, out, err = rwloss_command("evaluate", *folders, "-j0", "-o", tmp_path / "o.csv", *more)
+    assert code == 2
+    assert "0.250" in out if not as_json else json.loads(out)["counts"]["measured"] == 3
+    assert "wrote" not in out + err
+    assert "1 case without a prediction: d" in err
+    assert err.splitlines()[-1].startswith("rwloss: cannot write ")
+    assert "(No space left on device)" in err
+    assert not (tmp_path / "o.csv").exists()
+
+
 def test_nothing_to_measure_in_any_case(rwloss_command, folders):
     predictions, _ = folders
     for file in predictions.iterdir():
@@ -97,6 +150,104 @@ def test_nothing_to_measure_in_any_case(rwloss_command, folders):
     code, out, err = rwloss_command("evaluate", *folders, "-j0", "--num-classes", 2)
     assert (code, out) == (1, "")
     assert "4 of 4 cases failed" in err
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A run on case a alone, of four classes, a spacing, and the ignore label of dataset.json."""
+    folder = RunFolder(tmp_path / "run")
+    folder.path.mkdir()
+    own = settings.make(data="data", out="run", num_classes=4, spacing=(1, 2.5))
+    settings.write(own, folder.settings)
+    Split((), ("b",), ("a",), "by hand").write(folder.splits)
+    folder.write_test({"ignore_label": 255})
+    return folder.path
+
+
+def test_a_run_s_classes_spacing_and_ignore_label(rwloss_command, folders, run):
+    _, truth = folders
+    labels = np.load(truth / "a.npy")
+    labels[0] = 255
+    np.save(truth / "a.npy", labels)
+    arguments = ("evaluate", *folders, "-j0", "--json", "--run", run)
+    code, out, err = rwloss_command(*arguments)
+    assert code == 0, err
+    content = json.loads(out)
+    assert (content["num_classes"], content["ignore_label"]) == (4, 255)
+    [case] = content["cases"]
+    assert case["spacing_mm"] == [1, 2.5]
+    assert case["classes"][0]["hd95_mm"] == 2.5
+    # run.toml goes before test.json, and the command before both.
+    own = settings.read(run / "run.toml", ignore_label=9)
+    settings.write(own, run / "run.toml")
+    given = ("--ignore-label", 255, "--spacing", "2,2", "--num-classes", 2)
+    _, out, err = rwloss_command(*arguments, *given)
+    content = json.loads(out)
+    assert (content["num_classes"], content["ignore_label"]) == (2, 255)
+    assert content["cases"][0]["spacing_mm"] == [2, 2]
+    code, _, err = rwloss_command(*arguments)
+    assert code == 1
+    assert "the truth has the class 255, and there are 4 classes" in err
+
+
+def test_a_run_that_has_not_ended(rwloss_command, folders, run):
+    (run / "test.json").unlink()
+    code, out, err = rwloss_command("evaluate", *folders, "-j0", "--json", "--run", run)
+    assert code == 0, err
+    assert json.loads(out)["num_classes"] == 4
+
+
+@pytest.mark.parametrize("gone", [".", "run.toml", "splits.json"])
+def test_what_is_no_run(rwloss_command, folders, run, gone):
+    (run / gone).rename(run.parent / "elsewhere")
+    code, out, err = rwloss_command("evaluate", *folders, "-j0", "--run", run)
+    assert (code, out) == (2, "")
+    assert f"{str(run)!r} is no run folder: expected run.toml and splits.json in it" in err
+
+
+@pytest.mark.slow  # a training
+@pytest.mark.parametrize("known", ["in the options", "in dataset.json"])
+def test_the_scores_of_a_run_s_test_json(rwloss_command, tmp_path, known):
+    """With an ignore label and a spacing that the files carry, or that the run was told."""
+    pytest.importorskip("lightning_fabric", reason="rwloss train needs Lightning Fabric")
+    source = tmp_path / "data"
+    chance = np.random.default_rng(0)
+    for name in ("labelsTr", "imagesTr"):
+        (source / name).mkdir(parents=True)
+    for case in "abcdef":
+        labels = np.zeros((16, 16), np.uint8)
+        labels[3:12, 4:11] = 1
+        labels[:, 13:] = 255
+        np.save(source / "labelsTr" / f"{case}.npy", labels)
+        image = chance.normal(size=labels.shape) + 2 * (labels == 1)
+        np.save(source / "imagesTr" / f"{case}_0000.npy", image)
+    classes, told = {"background": 0, "square": 1}, {"ignore_label": 255}
+    if known == "in dataset.json":
+        classes, told = {**classes, "ignore": 255}, {}
+    content = {"labels": classes, "file_ending": ".npy", "channel_names": {"0": "x"}}
+    (source / "dataset.json").write_text(json.dumps(content))
+    run, maps = tmp_path / "run", tmp_path / "out"
+    train(
+        settings.make(
+            data=str(source),
+            map="dice",
+            out=str(run),
+            steps=3,
+            batch_size=2,
+            spacing=(2, 2.5),
+            accelerator="cpu",
+            **told,
+        )
+    )
+    rwloss_command("predict", run, source, maps, "--split", "test", "--device", "cpu")
+    for truth in (source, source / "labelsTr"):  # the second has no dataset.json
+        code, out, err = rwloss_command("evaluate", maps, truth, "--run", run, "--json", "-j0")
+        assert code == 0, err
+        found, own = json.loads(out), json.loads((run / "test.json").read_text())
+        for name in ("cases", "num_classes", "ignore_label"):
+            assert found[name] == own[name]
+    assert own["ignore_label"] == 255
+    assert own["cases"][0]["spacing_mm"] == [2, 2.5]
 
 
 @pytest.mark.slow  # a process that loads MONAI

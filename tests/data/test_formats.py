@@ -581,7 +581,9 @@ def test_colour_pictures(tmp_path: Path, mode: str) -> None:
     Image.new(mode, (5, 4)).save(tmp_path / f"case{suffix}")
     for read in (read_labels, read_image):
         with pytest.raises(
-            RWLossError, match=f"expected one channel, got a picture of mode {mode}"
+            RWLossError,
+            match=f"expected one channel, got a picture of mode {mode} .*: save it as grey values; "
+            "labels may be a palette too",
         ):
             read(tmp_path / f"case{suffix}")
 

@@ -112,6 +112,47 @@ def test_number_of_classes_is_that_of_both_folders_together(tmp_path):
     assert len(evaluate(predictions, truth, num_classes=6, jobs=0).scores.summary()) == 5
 
 
+@pytest.mark.parametrize("label", [-1, 255, 65535, 70_000])
+def test_a_prediction_with_what_is_no_class_fails_alone(tmp_path, label):
+    truth = save(tmp_path / "truth", a=[[0, 1, 1]], b=[[0, 0, 2]], c=[[0, 1, 2]])
+    predictions = save(tmp_path / "pred", a=[[0, 1, 1]], c=[[0, 3, 2]])
+    np.save(predictions / "b.npy", np.array([[0, label, 2]]))
+    result = evaluate(predictions, truth, jobs=0)
+    assert [case.name for case in result.scores.cases] == ["a", "c"]
+    assert len(result.scores.class_names) == 4
+    [failure] = result.failed
+    assert failure.name == "b"
+    assert re.match(f"the prediction has the (label|class) {label}", failure.reason)
+
+
+def test_what_is_no_class_in_the_truth_is_wrong_use_and_its_folder_is_named(tmp_path):
+    truth, predictions = (save(tmp_path / name, a=[[0, 1]], b=[[0, 1]]) for name in ("t", "p"))
+    np.save(truth / "a.npy", np.array([[1, -1]]))
+    words = re.escape(f"{str(truth)!r} holds the label -1: ")
+    with pytest.raises(RWLossError, match=words):
+        evaluate(predictions, truth, jobs=0)
+
+
+def test_the_256th_class_of_a_prediction_alone(tmp_path):
+    """255 where 254 is a class is one too."""
+    truth = save(tmp_path / "truth", a=[range(255)])
+    predictions = save(tmp_path / "pred", a=[[*range(254), 255]])
+    result = evaluate(predictions, truth, jobs=0)
+    assert len(result.scores.class_names) == 256
+    assert result.is_complete
+
+
+def test_no_file_that_can_be_read(two):
+    """Each pair says why, as where the number of classes is known."""
+    for folder in two:
+        for file in folder.iterdir():
+            file.write_bytes(b"")
+    for known in ({}, {"num_classes": 2}):
+        result = evaluate(*two, jobs=0, **known)
+        assert [failure.name for failure in result.failed] == ["a", "b", "c"]
+        assert all("0 bytes" in failure.reason for failure in result.failed)
+
+
 def test_two_folders_of_empty_masks(tmp_path):
     empty = [save(tmp_path / name, a=np.zeros((3, 3)), b=np.zeros((3, 3))) for name in "pt"]
     [mask] = evaluate(*empty, jobs=0).scores.summary()

@@ -1,5 +1,8 @@
 import csv
+import errno
 import json
+import os
+import tempfile
 
 import pytest
 
@@ -60,6 +63,34 @@ def test_an_existing_file_is_replaced_and_nothing_else_is_left(tmp_path):
     score_file.write(RESULT, tmp_path / "scores.csv")
     assert [file.name for file in tmp_path.iterdir()] == ["scores.csv"]
     assert (tmp_path / "scores.csv").read_text().startswith("case,")
+
+
+@pytest.mark.parametrize("name", ["scores.csv", "scores.json"])
+def test_a_name_that_is_not_utf_8_is_escaped(tmp_path, name):
+    failed = Evaluation("pred", "truth", SCORES, (Failure("sur\udcff", "cut"),), (), (), None)
+    score_file.write(failed, tmp_path / name)
+    text = (tmp_path / name).read_text(encoding="utf-8")
+    assert r"sur\udcff" in text
+
+
+def test_a_folder_that_takes_no_file_is_refused_before(tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
+    with pytest.raises(RWLossError, match=r"cannot write .*a.csv' \(Read-only file system\): name"):
+        score_file.check_output(tmp_path / "a.csv")
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_check_leaves_nothing(tmp_path):
+    score_file.check_output(tmp_path / "a.csv")
+    assert not any(tmp_path.iterdir())
+
+
+def test_too_long_a_name(tmp_path):
+    with pytest.raises(RWLossError, match="cannot write"):
+        score_file.write(RESULT, tmp_path / f"{'a' * 300}.csv")
 
 
 @pytest.mark.parametrize(

@@ -120,7 +120,7 @@ def _pixels(image: ImageFile) -> NDArray[Any]:
     if image.mode not in {"1", "L", "P", "I", "F"} and not image.mode.startswith("I;16"):
         raise RWLossError(
             f"expected one channel, got a picture of mode {image.mode} "
-            f"({', '.join(image.getbands())}): save it as grey values or as a palette"
+            f"({', '.join(image.getbands())}): save it as grey values; labels may be a palette too"
         )
     args = image.tile[0].args if image.tile else ""
     raw_mode = args[0] if isinstance(args, tuple) else args
