@@ -92,8 +92,8 @@ def predict(
     """Label images with the network of a run, each in its own format and place.
 
     Images are normalised and cut as in training. Label maps that are there already, of the same
-    weights and not older than their images, are kept: run the same command again to go on. A case
-    that fails is named, and the others are done.
+    weights and the same images, are kept: run the same command again to go on. A case that fails
+    is named, and the others are done.
     """
     from rwloss.training.label_maps import predict_images
 

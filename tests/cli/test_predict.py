@@ -58,6 +58,19 @@ def test_other_weights_need_another_folder_or_overwrite(rwloss_command, run, ima
     assert "2 label maps by the last weights" in out
 
 
+def test_label_maps_of_another_run_are_never_kept(rwloss_command, run, images, tmp_path):
+    """Not even where the other run has made others in the folder since."""
+    more = tmp_path / "more"
+    more.mkdir()
+    np.save(more / "c_0000.npy", np.eye(12, 14))
+    last = ("--checkpoint", "last", "--device", "cpu")
+    rwloss_command("predict", run, images, tmp_path / "out", "--device", "cpu")
+    assert rwloss_command("predict", run, more, tmp_path / "out", *last)[0] == 0
+    code, _, err = rwloss_command("predict", run, images, tmp_path / "out", *last)
+    assert code == 2
+    assert "holds 2 label maps of these cases already, such as 'a.npy', made by the best" in err
+
+
 def test_a_bad_case_is_named(rwloss_command, run, images, tmp_path):
     (images / "a_0000.npy").write_bytes(b"")
     code, out, err = rwloss_command("predict", run, images, tmp_path / "out", "--device", "cpu")
