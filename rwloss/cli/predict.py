@@ -99,6 +99,7 @@ def predict(
 
     limit = {} if max_voxels is None else {"max_voxels": max_voxels}
     done = 0
+    notes: set[str] = set()
 
     def told() -> str:
         return f"{count_of(done, 'label map')} done; the same command goes on from there"
@@ -109,6 +110,9 @@ def predict(
             nonlocal done
             done += outcome.state != "failed"
             shown.step("label maps", total, failed=outcome.state == "failed")
+            if outcome.note not in {"", *notes}:
+                notes.add(outcome.note)
+                typer.echo(outcome.note, err=True)
 
         made = predict_images(
             run,

@@ -27,6 +27,7 @@ from rwloss.errors import RWLossError
 from rwloss.store.atomic import TEMPORARY_PREFIX, whole_file
 from rwloss.store.manifest import json_line
 from rwloss.training.run_folder import RunFolder
+from rwloss.training.slices import AXIAL
 from rwloss.training.splits import SplitPart, some
 from rwloss.training.volumes import normalized
 from rwloss.training.windows import OVERLAP, check_overlap, predict
@@ -43,6 +44,8 @@ RECORD = "predictions.jsonl"
 _FATAL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 # A label map is written in one go.
 _LEFT_AFTER_S = 3600
+# Stacks of pages come with the pages first.
+_PAGES = {".tif", ".tiff"}
 
 
 class Record(BaseModel):
@@ -91,12 +94,16 @@ class Entry(Record):
 
 @dataclass(frozen=True)
 class Predicted:
-    """What became of one case: made now, kept from an earlier start, or failed with a reason."""
+    """What became of one case: made now, kept from an earlier start, or failed with a reason.
+
+    note: what was done that the run does not say, or "".
+    """
 
     case: str
     state: State
     path: Path | None = None
     reason: str = ""
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -342,7 +349,8 @@ def _predicted(
     """Predict one case and write it; a failure is an outcome, not an end."""
     if case.problem:
         return Predicted(case.name, "failed", reason=case.problem)
-    settings = trained.settings
+    settings, note = trained.settings, ""
+    axis: int | None = settings.slice_axis
     assert settings.patch_size is not None  # run.toml holds what it became
     images = _digests(case.images)  # before they are read: a change after it is found next time
     try:
@@ -351,11 +359,19 @@ def _predicted(
             raise RWLossError(
                 f"expected an image of {settings.dims} axes, as in training, got {image.shape[1:]}"
             )
+        if axis is None:
+            suffix = suffix_of(case.images[0])
+            axis = 0 if suffix in _PAGES else AXIAL
+            if image.ndim - 1 > settings.dims:
+                note = (
+                    f"the run was trained on 2-D images: volumes ({suffix}) are predicted slice by "
+                    f"slice, across axis {axis}"
+                )
         labels = predict(
             trained.network,
             image,
             settings.patch_size,
-            axis=settings.slice_axis or 0,
+            axis=axis,
             batch_size=batch_size,
             overlap=record.overlap,
             device=device,
@@ -382,7 +398,7 @@ def _predicted(
     except (RuntimeError, MemoryError) as error:  # torch, most often out of memory
         reason = str(error).splitlines()[0] if str(error) else "out of memory"
         return Predicted(case.name, "failed", reason=f"{type(error).__name__}: {reason}")
-    return Predicted(case.name, "made", path)
+    return Predicted(case.name, "made", path, note=note)
 
 
 def _channels(case: ImageCase, max_voxels: int) -> list[NDArray[np.float32]]:

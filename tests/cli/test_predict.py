@@ -71,6 +71,19 @@ def test_label_maps_of_another_run_are_never_kept(rwloss_command, run, images, t
     assert "holds 2 label maps of these cases already, such as 'a.npy', made by the best" in err
 
 
+def test_volumes_for_a_run_on_pictures_are_noted_once(rwloss_command, run, images, tmp_path):
+    settings_file = run / "run.toml"
+    chosen = settings.read(settings_file, slice_axis=None)
+    settings.write(chosen, settings_file)
+    task = Task(1, 2, ("background", "lesion"))
+    save(run / "checkpoints" / "best.pt", build(chosen, task), chosen, task, 1)
+    for name in "ab":
+        np.save(images / f"{name}_0000.npy", np.random.default_rng(0).normal(size=(3, 12, 14)))
+    code, _, err = rwloss_command("predict", run, images, tmp_path / "out", "--device", "cpu")
+    assert code == 0, err
+    assert err.count("(.npy) are predicted slice by slice, across axis 2\n") == 1
+
+
 def test_a_bad_case_is_named(rwloss_command, run, images, tmp_path):
     (images / "a_0000.npy").write_bytes(b"")
     code, out, err = rwloss_command("predict", run, images, tmp_path / "out", "--device", "cpu")

@@ -21,7 +21,7 @@ SAMPLE = data.sample_dir("hippocampus")
 AFFINE = np.array([[0, -0.8, 0, 10], [0.8, 0, 0.1, -20], [0, -0.1, 2.5, 30], [0, 0, 0, 1]], float)
 
 
-def make_run(folder, *, dims=3, channels=1, seed=0, length=16):
+def make_run(folder, *, dims=3, channels=1, seed=0, length=16, slice_axis=2):
     """A run of no steps: settings and checkpoints with the first weights."""
     chosen = settings.make(
         data="data",
@@ -29,7 +29,7 @@ def make_run(folder, *, dims=3, channels=1, seed=0, length=16):
         out=str(folder),
         dims=dims,
         patch_size=(length,) * dims,
-        slice_axis=2 if dims == 2 else None,
+        slice_axis=slice_axis if dims == 2 else None,
         seed=seed,
     )
     task = Task(channels, 3, ("background", "first", "second"))
@@ -80,12 +80,13 @@ def states(made):
     return {outcome.case: outcome.state for outcome in made.outcomes}
 
 
-def expected(run, *channels, which="best"):
+def expected(run, *channels, which="best", axis=None):
     from rwloss.training.checkpoint import load_network
 
     trained = load_network(run, which=which)
     image = np.stack([normalized(np.asarray(each, np.float32)) for each in channels])
-    axis = trained.settings.slice_axis or 0
+    if axis is None:
+        axis = trained.settings.slice_axis or 0
     return predict(trained.network, image, trained.settings.patch_size, axis=axis)
 
 
@@ -130,6 +131,36 @@ def test_the_scale_of_an_image_does_not_matter(tmp_path, run):
         predict_images(run, tmp_path / name, tmp_path / f"out_{name}", device="cpu")
     small, large = (np.load(tmp_path / f"out_{name}" / "x.npy") for name in ("small", "large"))
     assert (small == large).mean() > 0.999
+
+
+@pytest.mark.parametrize(("suffix", "axis"), [(".nii.gz", 2), (".npy", 2), (".tif", 0)])
+def test_volumes_for_a_network_of_pictures(tmp_path, images, suffix, axis):
+    """Slices across the default axis, or pages; and a note, as no training chose the axis."""
+    run = make_run(tmp_path / "run", dims=2, slice_axis=None)
+    image, source = some_image(1), images / "b_0000.nii.gz"
+    if suffix == ".npy":
+        source = tmp_path / "b.npy"
+        np.save(source, image)
+    elif suffix == ".tif":
+        source = tmp_path / "b.tif"
+        first, *pages = [Image.fromarray(page.astype(np.uint16)) for page in image]
+        first.save(source, save_all=True, append_images=pages)
+    [made] = predict_images(run, source, tmp_path / "out", device="cpu").outcomes
+    assert made.note == (
+        f"the run was trained on 2-D images: volumes ({suffix}) are predicted slice by slice, "
+        f"across axis {axis}"
+    )
+    found = data.read_labels(made.path).labels
+    assert np.array_equal(found, expected(run, image, axis=axis))
+    assert not np.array_equal(found, expected(run, image, axis=2 - axis))
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_no_note_where_the_training_says_the_axis(tmp_path, images, dims):
+    made = predict_images(
+        make_run(tmp_path / "run", dims=dims), images, tmp_path / "out", device="cpu"
+    )
+    assert {outcome.note for outcome in made.outcomes} == {""}
 
 
 def test_nnunet_folder(tmp_path):
