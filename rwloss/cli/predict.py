@@ -102,7 +102,8 @@ def predict(
     notes: set[str] = set()
 
     def told() -> str:
-        return f"{count_of(done, 'label map')} done; the same command goes on from there"
+        again = "the same command without --overwrite" if overwrite else "the same command"
+        return f"{count_of(done, 'label map')} done; {again} goes on from there"
 
     with stoppable(told), progress() as shown:
 
