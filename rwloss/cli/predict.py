@@ -92,16 +92,18 @@ def predict(
     """Label images with the network of a run, each in its own format and place.
 
     Images are normalised and cut as in training. Label maps that are there already, of the same
-    weights and not older than their images, are kept: run the same command again to go on. A case
-    that fails is named, and the others are done.
+    weights and the same images, are kept: run the same command again to go on. A case that fails
+    is named, and the others are done.
     """
     from rwloss.training.label_maps import predict_images
 
     limit = {} if max_voxels is None else {"max_voxels": max_voxels}
     done = 0
+    notes: set[str] = set()
 
     def told() -> str:
-        return f"{count_of(done, 'label map')} done; the same command goes on from there"
+        again = "the same command without --overwrite" if overwrite else "the same command"
+        return f"{count_of(done, 'label map')} done; {again} goes on from there"
 
     with stoppable(told), progress() as shown:
 
@@ -109,6 +111,9 @@ def predict(
             nonlocal done
             done += outcome.state != "failed"
             shown.step("label maps", total, failed=outcome.state == "failed")
+            if outcome.note not in {"", *notes}:
+                notes.add(outcome.note)
+                typer.echo(outcome.note, err=True)
 
         made = predict_images(
             run,

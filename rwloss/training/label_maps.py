@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from rwloss import data
 from rwloss._version import __version__
@@ -23,7 +25,9 @@ from rwloss.data.images import ImageCase, find_images
 from rwloss.data.writing import write_labels
 from rwloss.errors import RWLossError
 from rwloss.store.atomic import TEMPORARY_PREFIX, whole_file
+from rwloss.store.manifest import json_line
 from rwloss.training.run_folder import RunFolder
+from rwloss.training.slices import AXIAL
 from rwloss.training.splits import SplitPart, some
 from rwloss.training.volumes import normalized
 from rwloss.training.windows import OVERLAP, check_overlap, predict
@@ -33,17 +37,19 @@ if TYPE_CHECKING:
 
 State: TypeAlias = Literal["made", "kept", "failed"]
 
-RECORD = "prediction.json"
-"""The file beside the label maps that says what made them."""
+RECORD = "predictions.jsonl"
+"""The file beside the label maps that says what made each of them, a line a label map."""
 
 # What the next case would meet too: no space, no quota, a file system that became read-only.
 _FATAL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 # A label map is written in one go.
 _LEFT_AFTER_S = 3600
+# Stacks of pages come with the pages first.
+_PAGES = {".tif", ".tiff"}
 
 
 class Record(BaseModel):
-    """What decides the label maps of a folder; written before the first of them.
+    """What decides the label maps of a start, but for the images.
 
     weights_sha256: of the checkpoint file. device is not part of it: it decides rounding alone.
     """
@@ -69,14 +75,35 @@ class Record(BaseModel):
         return f"{run} with overlap {self.overlap:g}"
 
 
+class Entry(Record):
+    """A line of the record: what made one label map, and from which images.
+
+    images: path and SHA-256 of each channel, in their order. label_map_sha256: a file with other
+    bytes is not what this line speaks of.
+    """
+
+    label_map: str
+    label_map_sha256: str
+    images: dict[str, str]
+
+    def images_are(self, images: Mapping[str, str]) -> bool:
+        """Whether images have the same content, wherever they lie now."""
+        now = [*images.values()]
+        return "" not in now and now == [*self.images.values()]
+
+
 @dataclass(frozen=True)
 class Predicted:
-    """What became of one case: made now, kept from an earlier start, or failed with a reason."""
+    """What became of one case: made now, kept from an earlier start, or failed with a reason.
+
+    note: what was done that the run does not say, or "".
+    """
 
     case: str
     state: State
     path: Path | None = None
     reason: str = ""
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -100,7 +127,7 @@ class Predictions:
 
     @property
     def failed(self) -> tuple[Predicted, ...]:
-        """The cases that have no label map now, each with the reason."""
+        """The cases that have no label map of their images as they are, each with the reason."""
         return tuple(outcome for outcome in self.outcomes if outcome.state == "failed")
 
 
@@ -128,11 +155,13 @@ def predict_images(
     nnU-Net raw folder.
     checkpoint: "best" on validation, or "last". overlap, batch_size: see `predict`. device: "cpu",
     "cuda", ...; by default a GPU where there is one.
-    overwrite: make label maps again that are there. Without it those of an earlier start are kept
-    (each is whole: files appear with a rename), if it was with the same weights and overlap.
+    overwrite: make label maps again that are there. Without it those of an earlier start with the
+    same weights, overlap and images are kept (each is whole: files appear with a rename), those of
+    images that have changed in their place are made again, and any other is an error.
     progress: called after each case with what became of it and the number of cases.
 
-    Images are normalised as in training. A case that fails does not stop the others.
+    Images are normalised as in training. A case that fails does not stop the others. The folder may
+    hold label maps of other runs for other cases.
     Raises RWLossError for wrong use, before any label map is made, and for a full disk.
     """
     from rwloss.training.checkpoint import load_network
@@ -158,13 +187,13 @@ def predict_images(
         cases = _named(RunFolder(Path(run)).cases(split), images, channels, part)
     folder = Path(out)
     paths = [folder / f"{case.name}{suffix_of(case.images[0])}" for case in cases]
-    _begin(folder, record, cases, paths, overwrite=overwrite)
+    kept = _begin(folder, record, cases, paths, overwrite=overwrite)
     outcomes: list[Predicted] = []
     for case, path in zip(cases, paths, strict=True):
-        if not overwrite and _is_done(path, case.images):
+        if path in kept:
             outcomes.append(Predicted(case.name, "kept", path))
         else:
-            outcomes.append(_predicted(case, path, trained, overlap, batch_size, used, max_voxels))
+            outcomes.append(_predicted(case, path, trained, record, batch_size, used, max_voxels))
         if progress is not None:
             progress(outcomes[-1], len(cases))
     return Predictions(str(out), record, tuple(outcomes), time.monotonic() - started)
@@ -210,55 +239,109 @@ def _begin(
     paths: Sequence[Path],
     *,
     overwrite: bool,
-) -> None:
-    """Make the folder and its record; refuse one whose label maps are another record's."""
+) -> set[Path]:
+    """Make the folder and its record, and say which label maps are there already.
+
+    Refuses a folder that holds others under their names; with overwrite it removes those, so that
+    none is left where a case fails, or where this start is stopped and the next goes on.
+    """
     if folder.resolve() in {image.parent.resolve() for case in cases for image in case.images}:
         raise RWLossError(f"{str(folder)!r} is the folder of the images: name another as OUT")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        before = _record_in(folder)
-        if before is None or not before.makes_the_same_as(record):
-            there = [path for path in paths if os.path.lexists(path)]
-            if there and not overwrite:
-                made = "of another origin" if before is None else f"made by {before.origin}"
-                raise RWLossError(
-                    f"{str(folder)!r} holds {len(there)} label maps of these cases already, {made};"
-                    f" now it would be {record.origin}: name another folder, or --overwrite them"
-                )
-            for path in there:  # a stop from here on must not leave them under the new record
-                path.unlink()
-            with whole_file(folder / RECORD) as new:
-                new.write_text(record.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        kept, others = _compared(folder, record, cases, paths)
+        if others and not overwrite:
+            path, origin = next(iter(others.items()))
+            raise RWLossError(
+                f"{str(folder)!r} holds {len(others)} label maps of these cases already, such as "
+                f"{path.name!r}, {origin}; now it would be {record.origin}: name another folder, or"
+                " --overwrite them"
+            )
+        _add(folder, b"")  # where nothing can be written, nothing is removed
+        for path in others:
+            path.unlink()
         for left in folder.glob(f"{TEMPORARY_PREFIX}*"):
             # By a start that was killed, and not by one that writes beside this one.
             if time.time() - left.stat().st_mtime > _LEFT_AFTER_S:
                 left.unlink(missing_ok=True)
     except OSError as error:
         raise RWLossError(f"cannot write to {str(folder)!r}: {error.strerror or error}") from error
+    return set() if overwrite else kept
 
 
-def _is_done(path: Path, images: Sequence[Path]) -> bool:
-    """Whether a label map is there, and not older than its images."""
+def _compared(
+    folder: Path, record: Record, cases: Sequence[ImageCase], paths: Sequence[Path]
+) -> tuple[set[Path], dict[Path, str]]:
+    """The label maps that are as this start would make them, and those of others with their origin.
+
+    In neither are those that aren't there, and those whose images have changed in their place.
+    """
+    entries = _entries_in(folder)
+    kept: set[Path] = set()
+    others: dict[Path, str] = {}
+    for case, path in zip(cases, paths, strict=True):
+        if not os.path.lexists(path):
+            continue
+        before = entries.get((path.name, _digest(path)))
+        if before is None:
+            others[path] = "of another origin, or changed since it was made"
+        elif not before.makes_the_same_as(record):
+            others[path] = f"made by {before.origin}"
+        else:
+            images = _digests(case.images)
+            if before.images_are(images):
+                kept.add(path)
+            elif before.images.keys() != images.keys() and not case.problem:
+                others[path] = f"made from other images ({', '.join(before.images)})"
+    return kept, others
+
+
+def _entries_in(folder: Path) -> dict[tuple[str, str], Entry]:
+    """The record by name and digest of the label map; of equal ones the newest."""
     try:
-        made = path.stat().st_mtime_ns
-        return all(image.stat().st_mtime_ns <= made for image in images)
+        lines = (folder / RECORD).read_bytes().split(b"\n")
+    except FileNotFoundError:
+        return {}
+    entries = {}
+    for line in lines:
+        with suppress(ValueError):  # half a line of a killed start, or an empty one after it
+            entry = Entry.model_validate(json.loads(line))
+            entries[entry.label_map, entry.label_map_sha256] = entry
+    return entries
+
+
+def _add(folder: Path, line: bytes) -> None:
+    """Add a line to the record; it is on the disk when this returns."""
+    with (folder / RECORD).open("a+b") as file:
+        if file.tell():
+            file.seek(-1, os.SEEK_END)
+            if file.read(1) != b"\n":  # half a line, by a start that was killed
+                line = b"\n" + line
+        file.write(line)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _digest(path: Path) -> str:
+    """SHA-256 of a file as it lies there; "" where it can't be read."""
+    try:
+        if not path.is_file():  # a pipe would block for ever
+            return ""
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError:
-        return False
+        return ""
 
 
-def _record_in(folder: Path) -> Record | None:
-    """The record of an earlier start; None without one that can be understood."""
-    try:
-        return Record.model_validate_json((folder / RECORD).read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValidationError, UnicodeDecodeError):
-        return None
+def _digests(images: Sequence[Path]) -> dict[str, str]:
+    return {os.path.realpath(image): _digest(image) for image in images}
 
 
 def _predicted(
     case: ImageCase,
     path: Path,
     trained: Trained,
-    overlap: float,
+    record: Record,
     batch_size: int | None,
     device: str,
     max_voxels: int,
@@ -266,25 +349,43 @@ def _predicted(
     """Predict one case and write it; a failure is an outcome, not an end."""
     if case.problem:
         return Predicted(case.name, "failed", reason=case.problem)
-    settings = trained.settings
+    settings, note = trained.settings, ""
+    axis: int | None = settings.slice_axis
     assert settings.patch_size is not None  # run.toml holds what it became
+    images = _digests(case.images)  # before they are read: a change after it is found next time
     try:
         image = np.stack(_channels(case, max_voxels))
         if image.ndim - 1 < settings.dims:
             raise RWLossError(
                 f"expected an image of {settings.dims} axes, as in training, got {image.shape[1:]}"
             )
+        if axis is None:
+            suffix = suffix_of(case.images[0])
+            axis = 0 if suffix in _PAGES else AXIAL
+            if image.ndim - 1 > settings.dims:
+                note = (
+                    f"the run was trained on 2-D images: volumes ({suffix}) are predicted slice by "
+                    f"slice, across axis {axis}"
+                )
         labels = predict(
             trained.network,
             image,
             settings.patch_size,
-            axis=settings.slice_axis or 0,
+            axis=axis,
             batch_size=batch_size,
-            overlap=overlap,
+            overlap=record.overlap,
             device=device,
         )
         with whole_file(path) as temporary:
             write_labels(temporary, labels, like=case.images[0])
+            entry = Entry(
+                **record.model_dump(),
+                label_map=path.name,
+                label_map_sha256=_digest(temporary),
+                images=images,
+            )
+            # Before the label map has its name: one without a line would be taken for another's.
+            _add(path.parent, json_line(entry.model_dump()))
     except RWLossError as error:
         return Predicted(case.name, "failed", reason=str(error))
     except OSError as error:
@@ -297,7 +398,7 @@ def _predicted(
     except (RuntimeError, MemoryError) as error:  # torch, most often out of memory
         reason = str(error).splitlines()[0] if str(error) else "out of memory"
         return Predicted(case.name, "failed", reason=f"{type(error).__name__}: {reason}")
-    return Predicted(case.name, "made", path)
+    return Predicted(case.name, "made", path, note=note)
 
 
 def _channels(case: ImageCase, max_voxels: int) -> list[NDArray[np.float32]]:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from rwloss import data
-from rwloss.training import Split, settings, train
+from rwloss.training import Split, label_maps, settings, train
 from rwloss.training.checkpoint import Task, build, save
 
 
@@ -56,6 +56,62 @@ def test_other_weights_need_another_folder_or_overwrite(rwloss_command, run, ima
     code, out, _ = rwloss_command(*arguments, "--checkpoint", "last", "--overwrite")
     assert code == 0
     assert "2 label maps by the last weights" in out
+
+
+def test_label_maps_of_another_run_are_never_kept(rwloss_command, run, images, tmp_path):
+    """Not even where the other run has made others in the folder since."""
+    more = tmp_path / "more"
+    more.mkdir()
+    np.save(more / "c_0000.npy", np.eye(12, 14))
+    last = ("--checkpoint", "last", "--device", "cpu")
+    rwloss_command("predict", run, images, tmp_path / "out", "--device", "cpu")
+    assert rwloss_command("predict", run, more, tmp_path / "out", *last)[0] == 0
+    code, _, err = rwloss_command("predict", run, images, tmp_path / "out", *last)
+    assert code == 2
+    assert "holds 2 label maps of these cases already, such as 'a.npy', made by the best" in err
+
+
+def test_volumes_for_a_run_on_pictures_are_noted_once(rwloss_command, run, images, tmp_path):
+    settings_file = run / "run.toml"
+    chosen = settings.read(settings_file, slice_axis=None)
+    settings.write(chosen, settings_file)
+    task = Task(1, 2, ("background", "lesion"))
+    save(run / "checkpoints" / "best.pt", build(chosen, task), chosen, task, 1)
+    for name in "ab":
+        np.save(images / f"{name}_0000.npy", np.random.default_rng(0).normal(size=(3, 12, 14)))
+    code, _, err = rwloss_command("predict", run, images, tmp_path / "out", "--device", "cpu")
+    assert code == 0, err
+    assert err.count("(.npy) are predicted slice by slice, across axis 2\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "again"),
+    [((), "the same command"), (("--overwrite",), "the same command without --overwrite")],
+)
+def test_a_stop_says_how_it_goes_on(
+    rwloss_command, run, images, tmp_path, monkeypatch, options, again
+):
+    arguments = ("predict", run, images, tmp_path / "out", "--device", "cpu")
+    rwloss_command(*arguments, "--checkpoint", "last")
+    (tmp_path / "out" / "b.npy").unlink()
+    if not options:
+        (tmp_path / "out" / "a.npy").unlink()
+    write = label_maps.write_labels
+
+    def stopped(path, labels, like):
+        if like.name == "b_0000.npy":
+            raise KeyboardInterrupt
+        write(path, labels, like)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(label_maps, "write_labels", stopped)
+        code, _, err = rwloss_command(*arguments, *options)
+    assert code == 130
+    assert f"stopped: 1 label map done; {again} goes on from there" in err
+    code, out, _ = rwloss_command(*arguments)
+    assert code == 0
+    assert "1 label map by the best weights" in out
+    assert "1 kept from an earlier start" in out
 
 
 def test_a_bad_case_is_named(rwloss_command, run, images, tmp_path):

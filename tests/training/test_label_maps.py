@@ -21,7 +21,7 @@ SAMPLE = data.sample_dir("hippocampus")
 AFFINE = np.array([[0, -0.8, 0, 10], [0.8, 0, 0.1, -20], [0, -0.1, 2.5, 30], [0, 0, 0, 1]], float)
 
 
-def make_run(folder, *, dims=3, channels=1, seed=0, length=16):
+def make_run(folder, *, dims=3, channels=1, seed=0, length=16, slice_axis=2):
     """A run of no steps: settings and checkpoints with the first weights."""
     chosen = settings.make(
         data="data",
@@ -29,7 +29,7 @@ def make_run(folder, *, dims=3, channels=1, seed=0, length=16):
         out=str(folder),
         dims=dims,
         patch_size=(length,) * dims,
-        slice_axis=2 if dims == 2 else None,
+        slice_axis=slice_axis if dims == 2 else None,
         seed=seed,
     )
     task = Task(channels, 3, ("background", "first", "second"))
@@ -59,16 +59,34 @@ def images(tmp_path):
     return folder
 
 
+def copy_with_other_values(images, folder):
+    """Images of the same names, older than those that they were made after."""
+    folder.mkdir()
+    for seed, path in enumerate(sorted(images.iterdir()), start=10):
+        nibabel.Nifti1Image(some_image(seed), AFFINE).to_filename(folder / path.name)
+        os.utime(folder / path.name, (0, 0))
+    return folder
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.glob("*.nii.gz")}
+
+
+def lines(out):
+    return [json.loads(line) for line in (out / RECORD).read_text().splitlines()]
+
+
 def states(made):
     return {outcome.case: outcome.state for outcome in made.outcomes}
 
 
-def expected(run, *channels, which="best"):
+def expected(run, *channels, which="best", axis=None):
     from rwloss.training.checkpoint import load_network
 
     trained = load_network(run, which=which)
     image = np.stack([normalized(np.asarray(each, np.float32)) for each in channels])
-    axis = trained.settings.slice_axis or 0
+    if axis is None:
+        axis = trained.settings.slice_axis or 0
     return predict(trained.network, image, trained.settings.patch_size, axis=axis)
 
 
@@ -115,6 +133,36 @@ def test_the_scale_of_an_image_does_not_matter(tmp_path, run):
     assert (small == large).mean() > 0.999
 
 
+@pytest.mark.parametrize(("suffix", "axis"), [(".nii.gz", 2), (".npy", 2), (".tif", 0)])
+def test_volumes_for_a_network_of_pictures(tmp_path, images, suffix, axis):
+    """Slices across the default axis, or pages; and a note, as no training chose the axis."""
+    run = make_run(tmp_path / "run", dims=2, slice_axis=None)
+    image, source = some_image(1), images / "b_0000.nii.gz"
+    if suffix == ".npy":
+        source = tmp_path / "b.npy"
+        np.save(source, image)
+    elif suffix == ".tif":
+        source = tmp_path / "b.tif"
+        first, *pages = [Image.fromarray(page.astype(np.uint16)) for page in image]
+        first.save(source, save_all=True, append_images=pages)
+    [made] = predict_images(run, source, tmp_path / "out", device="cpu").outcomes
+    assert made.note == (
+        f"the run was trained on 2-D images: volumes ({suffix}) are predicted slice by slice, "
+        f"across axis {axis}"
+    )
+    found = data.read_labels(made.path).labels
+    assert np.array_equal(found, expected(run, image, axis=axis))
+    assert not np.array_equal(found, expected(run, image, axis=2 - axis))
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_no_note_where_the_training_says_the_axis(tmp_path, images, dims):
+    made = predict_images(
+        make_run(tmp_path / "run", dims=dims), images, tmp_path / "out", device="cpu"
+    )
+    assert {outcome.note for outcome in made.outcomes} == {""}
+
+
 def test_nnunet_folder(tmp_path):
     run = make_run(tmp_path / "run", dims=2, length=64)
     made = predict_images(run, SAMPLE, tmp_path / "out", device="cpu")
@@ -135,14 +183,151 @@ def test_a_second_start_keeps_what_is_there(tmp_path, run, images):
     assert (made.made, made.kept, made.failed) == (1, 2, ())
     after = {path.name: path.stat().st_mtime_ns for path in out.iterdir()}
     assert after.keys() == {*before, young.name}
-    assert [name for name in before if after[name] != before[name]] == ["b.nii.gz"]
+    changed = {name for name in before if after[name] != before[name]}
+    assert changed == {"b.nii.gz", RECORD}
 
 
-def test_a_newer_image_is_predicted_again(tmp_path, run, images):
+def test_an_image_that_has_changed_in_its_place_is_predicted_again(tmp_path, run, images):
+    """By its bytes: times go back where files are copied."""
     predict_images(run, images, tmp_path / "out", device="cpu")
     later = (tmp_path / "out" / "a.nii.gz").stat().st_mtime + 10
     os.utime(images / "a_0000.nii.gz", (later, later))
-    assert states(predict_images(run, images, tmp_path / "out", device="cpu"))["a"] == "made"
+    shutil.copy(images / "c_0000.nii.gz", images / "b_0000.nii.gz")
+    os.utime(images / "b_0000.nii.gz", (0, 0))
+    made = predict_images(run, images, tmp_path / "out", device="cpu")
+    assert states(made) == {"a": "kept", "b": "made", "c": "kept"}
+    assert contents(tmp_path / "out")["b.nii.gz"] == contents(tmp_path / "out")["c.nii.gz"]
+    assert predict_images(run, images, tmp_path / "out", device="cpu").kept == 3
+
+
+def test_an_image_that_became_unreadable_leaves_its_label_map(tmp_path, run, images):
+    out = tmp_path / "out"
+    predict_images(run, images, out, device="cpu")
+    before = contents(out)
+    (images / "a_0000.nii.gz").write_bytes(b"cut")
+    shutil.copy(images / "b_0000.nii.gz", images / "b_0001.nii.gz")
+    made = predict_images(run, images, out, device="cpu")
+    assert states(made) == {"a": "failed", "b": "failed", "c": "kept"}
+    assert contents(out) == before
+
+
+def test_label_maps_of_other_images_are_refused(tmp_path, run, images):
+    """Images of the same case names, all of them older."""
+    out, others = tmp_path / "out", copy_with_other_values(images, tmp_path / "others")
+    predict_images(run, images, out, device="cpu")
+    before = contents(out)
+    with pytest.raises(
+        RWLossError,
+        match=r"holds 3 label maps .* 'a\.nii\.gz', made from other images \(.*/images/a_",
+    ):
+        predict_images(run, others, out, device="cpu")
+    assert contents(out) == before
+    assert predict_images(run, others, out, device="cpu", overwrite=True).made == 3
+    assert not before.items() & contents(out).items()
+    assert predict_images(run, others, out, device="cpu").kept == 3
+
+
+def test_images_that_moved_are_still_the_same(tmp_path, run, images):
+    predict_images(run, images, tmp_path / "out", device="cpu")
+    images.rename(tmp_path / "moved")
+    assert predict_images(run, tmp_path / "moved", tmp_path / "out", device="cpu").kept == 3
+
+
+def test_label_maps_of_two_runs_in_one_folder(tmp_path, run, images):
+    """Each is known by what made it, whatever was done in the folder since."""
+    other, out, more = make_run(tmp_path / "other", seed=5), tmp_path / "out", tmp_path / "more"
+    more.mkdir()
+    shutil.copy(images / "a_0000.nii.gz", more / "d_0000.nii.gz")
+    predict_images(run, images, out, device="cpu")
+    predict_images(other, more, out, device="cpu")
+    before = contents(out)
+    with pytest.raises(RWLossError, match=r"holds 3 label maps .* 'a\.nii\.gz', made by the best"):
+        predict_images(other, images, out, device="cpu")
+    assert contents(out) == before
+    assert predict_images(run, images, out, device="cpu").kept == 3
+    assert predict_images(other, more, out, device="cpu").kept == 1
+    assert {line["label_map"]: line["run"] for line in lines(out)} == {
+        "a.nii.gz": str(run),
+        "b.nii.gz": str(run),
+        "c.nii.gz": str(run),
+        "d.nii.gz": str(other),
+    }
+
+
+def test_overwriting_some_leaves_the_others_to_their_run(tmp_path, run, images):
+    other, out = make_run(tmp_path / "other", seed=5), tmp_path / "out"
+    predict_images(run, images, out, device="cpu")
+    predict_images(other, images / "a_0000.nii.gz", out, device="cpu", overwrite=True)
+    with pytest.raises(RWLossError, match=r"holds 2 label maps .* 'b\.nii\.gz', made by the best"):
+        predict_images(other, images, out, device="cpu")
+    assert predict_images(other, images / "a_0000.nii.gz", out, device="cpu").kept == 1
+
+
+def test_folds_fill_one_folder(tmp_path, images):
+    """The validation cases of each run, with a second start of all."""
+    folds = {name: make_run(tmp_path / f"fold_{name}", seed=ord(name)) for name in "abc"}
+    for name, fold in folds.items():
+        Split((), (name,), (), "by hand").write(fold / "splits.json")
+    for state in ("made", "kept"):
+        for name, fold in folds.items():
+            made = predict_images(fold, images, tmp_path / "out", split="validation", device="cpu")
+            assert states(made) == {name: state}
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("after", ["write_labels", "_add"])
+def test_a_kill_before_a_label_map_has_its_name(
+    tmp_path, run, images, monkeypatch, after, overwrite
+):
+    """Whatever was written by then, the next start makes it, and keeps no other run's."""
+    other, out = make_run(tmp_path / "other", seed=5), tmp_path / "out"
+    if overwrite:
+        predict_images(other, images, out, device="cpu")
+    write = getattr(label_maps, after)
+
+    def killed(path, content, *more, **options):
+        write(path, content, *more, **options)
+        if content is not None and len(content):
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(label_maps, after, killed)
+        with pytest.raises(KeyboardInterrupt):
+            predict_images(run, images, out, device="cpu", overwrite=overwrite)
+    assert predict_images(run, images, out, device="cpu").made == 3
+    found = np.asarray(nibabel.load(out / "a.nii.gz").dataobj)
+    assert np.array_equal(found, expected(run, some_image(0)))
+
+
+def test_half_a_line_in_the_record(tmp_path, run, images):
+    """Of a start that was killed: its label map is not there, and later lines count."""
+    out = tmp_path / "out"
+    predict_images(run, images / "a_0000.nii.gz", out, device="cpu")
+    with (out / RECORD).open("a") as file:
+        file.write('{"rwloss": "0.')
+    assert states(predict_images(run, images, out, device="cpu")) == {
+        "a": "kept",
+        "b": "made",
+        "c": "made",
+    }
+    assert predict_images(run, images, out, device="cpu").kept == 3
+
+
+def test_a_label_map_that_was_corrected_by_hand_is_not_lost(tmp_path, run, images):
+    out = tmp_path / "out"
+    predict_images(run, images, out, device="cpu")
+    (out / "b.nii.gz").write_bytes(b"corrected")
+    with pytest.raises(RWLossError, match=r"1 label maps .* 'b\.nii\.gz', .* or changed since"):
+        predict_images(run, images, out, device="cpu")
+    assert contents(out)["b.nii.gz"] == b"corrected"
+
+
+def test_names_that_are_no_unicode(tmp_path, run, images):
+    name = os.fsdecode(b"caf\xe9")
+    (images / "a_0000.nii.gz").rename(images / f"{name}_0000.nii.gz")
+    for state in ("made", "kept"):
+        made = predict_images(run, images, tmp_path / "out", device="cpu")
+        assert states(made) == dict.fromkeys(["b", "c", name], state)
 
 
 def test_overwrite(tmp_path, run, images):
@@ -153,15 +338,14 @@ def test_overwrite(tmp_path, run, images):
 
 @pytest.mark.parametrize("options", [{"checkpoint": "last"}, {"overlap": 0.25}])
 def test_other_weights_or_windows_are_refused(tmp_path, run, images, options):
-    """A folder never holds label maps of two origins."""
     out = tmp_path / "out"
     predict_images(run, images, out, device="cpu")
     with pytest.raises(RWLossError, match=r"holds 3 label maps .* made by the best weights of"):
         predict_images(run, images, out, device="cpu", **options)
     made = predict_images(run, images, out, device="cpu", overwrite=True, **options)
     assert made.made == 3
-    record = json.loads((out / RECORD).read_text())
-    assert {name: record[name] for name in options} == options
+    for line in lines(out)[3:]:
+        assert {name: line[name] for name in options} == options
 
 
 def test_a_run_that_moved_is_still_the_same(tmp_path, run, images):
@@ -174,7 +358,7 @@ def test_a_run_that_moved_is_still_the_same(tmp_path, run, images):
 def test_files_of_others_are_not_overwritten(tmp_path, run, images):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "a.nii.gz").write_bytes(b"precious")
-    with pytest.raises(RWLossError, match="1 label maps of these cases already, of another origin"):
+    with pytest.raises(RWLossError, match=r"holds 1 label maps .* of another origin, or changed"):
         predict_images(run, images, tmp_path / "out", device="cpu")
     assert (tmp_path / "out" / "a.nii.gz").read_bytes() == b"precious"
 
