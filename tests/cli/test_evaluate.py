@@ -160,7 +160,7 @@ def run(tmp_path):
     own = settings.make(data="data", out="run", num_classes=4, spacing=(1, 2.5))
     settings.write(own, folder.settings)
     Split((), ("b",), ("a",), "by hand").write(folder.splits)
-    folder.write_test({"ignore_label": 255})
+    folder.write_test({"steps": 1500, "ignore_label": 255})
     return folder.path
 
 
