@@ -273,7 +273,7 @@ class Charts:
 
     def _births(self, class_number: int, class_name: str) -> Chart:
         steps, series = self.results.study.steps, []
-        never = steps * 1.25
+        never = 1.5 * steps  # so far off that its tick does not meet the last step's
         for number, name in enumerate(self.names):
             points = []
             for row, found in self._done(name, class_name):
@@ -299,10 +299,10 @@ class Charts:
             series=tuple(series),
             xaxis={
                 "title": "birth step",
-                "range": [-0.05 * steps, never + 0.12 * steps],
+                "range": [-0.05 * steps, 1.65 * steps],
                 "tickangle": 0,
-                "tickvals": [0, steps / 2, steps, never],
-                "ticktext": ["0", f"{steps / 2:g}", f"{steps}", "never"],
+                "tickvals": [0, steps // 2, steps, never],
+                "ticktext": ["0", f"{steps // 2}", f"{steps}", "never"],
             },
             in_rows=True,
             class_number=class_number,
@@ -336,7 +336,7 @@ class Charts:
             label=f"Gradient that is left where {class_name} is predicted nowhere, by map.",
             series=tuple(series),
             xaxis={
-                "title": "gradient norm by that of the first record",
+                "title": "gradient left, first = 1",  # as short as a phone needs
                 **_decades([x for one in series for x in one.plot["x"]]),
             },
             in_rows=True,
