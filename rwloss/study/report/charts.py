@@ -309,25 +309,29 @@ class Charts:
         )
 
     def _residuals(self, class_number: int, class_name: str) -> Chart:
+        found = [
+            (number, row, each, each.residual.gradient_norm, each.residual.push_share)
+            for number, name in enumerate(self.names)
+            for row, each in self._done(name, class_name)
+            if each.residual is not None and each.residual.gradient_norm is not None
+        ]
+        norms = [norm for _, _, _, norm, _ in found]
+        # A logarithmic axis has no 0: it stands a decade below all others.
+        least = min((norm for norm in norms if norm > 0), default=1.0)
+        edge = 10.0 ** (math.floor(math.log10(least)) - 1)
         series = []
         for number, name in enumerate(self.names):
-            points = []
-            for row, found in self._done(name, class_name):
-                residual = found.residual
-                if residual is None or residual.gradient_norm is None:
-                    continue
-                # A logarithmic axis has no 0: a thousandth of the least that float32 could leave.
-                norm = max(residual.gradient_norm, 1e-10)
-                points.append(
-                    (
-                        row,
-                        norm,
-                        _state_symbol(found.collapsed),
-                        f"{name}, seed {row.seed}: gradient "
-                        f"{significant(residual.gradient_norm)} of the first; "
-                        f"{100 * residual.push_share:.2g} % of the push at the class",
-                    )
+            points = [
+                (
+                    row,
+                    norm or edge,
+                    _state_symbol(each.collapsed),
+                    f"{name}, seed {row.seed}: gradient {significant(norm)} of the first; "
+                    f"{100 * share:.2g} % of the push at the class",
                 )
+                for of, row, each, norm, share in found
+                if of == number
+            ]
             if points:
                 series.append(self._points(number, class_number, points))
         return Chart(
@@ -341,6 +345,7 @@ class Charts:
             },
             in_rows=True,
             class_number=class_number,
+            note="0 is drawn at the left edge." if 0 in norms else "",
         )
 
     def _points(
@@ -359,7 +364,7 @@ class Charts:
             {
                 "type": "scatter",
                 "mode": "markers",
-                "x": [round(x, 12) for _, x, _, _ in points],
+                "x": [float(f"{x:.12g}") for _, x, _, _ in points],
                 "text": [plain(text, 120) for _, _, _, text in points],
                 "hoverinfo": "text",
                 "marker": {
@@ -509,12 +514,13 @@ def _correlation(tie: Tie) -> str:
 
 
 def _decades(values: Sequence[float]) -> dict[str, Any]:
-    """A logarithmic axis with ticks at powers of ten, two of them at least, off its ends."""
+    """A logarithmic axis with ticks at powers of ten, two to five of them, off its ends."""
     known = [math.log10(value) for value in values if 0 < value < math.inf] or [0.0]
+    low, high = math.floor(min(known)), math.ceil(max(known) + 0.01)
     return {
         "type": "log",
-        "range": [math.floor(min(known)) - 0.15, math.ceil(max(known) + 0.01) + 0.15],
-        "dtick": 1,
+        "range": [low - 0.15, high + 0.15],
+        "dtick": math.ceil((high - low) / 4),
         "exponentformat": "power",
     }
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 from strange_studies import HOSTILE, STEPS, dice_of, indicator, write_run
 
+from rwloss.study.outcomes import Residual
 from rwloss.study.plan import make, runs
 from rwloss.study.report import logs
 from rwloss.study.report.charts import Charts, pairs, plain
@@ -104,6 +105,37 @@ def test_residuals_are_of_the_maps_whose_class_was_empty(charts):
         assert series.plot["x"] == pytest.approx([(1 + 0.1 + 0.05) / 3] * 3)
         low, high = chart.xaxis["range"]
         assert low < math.log10(series.plot["x"][0]) < high
+
+
+@pytest.mark.parametrize("least", [0.02, 3e-20])
+def test_a_gradient_of_0_stands_at_the_left_edge_and_is_told(strange, least):
+    results, _ = strange
+    norms = iter([0.0, least, 0.5])
+    rows = tuple(
+        replace(
+            row,
+            outcome=replace(
+                row.outcome,
+                classes=tuple(
+                    replace(each, residual=Residual(1, 0.1, next(norms)))
+                    if (row.map, each.name) == ("boundary", "b")
+                    else each
+                    for each in row.outcome.classes
+                ),
+            ),
+        )
+        for row in results.runs
+    )
+    of_a, of_b = Charts(replace(results, runs=rows), []).residuals()
+    assert (of_a.note, of_b.note) == ("", "0 is drawn at the left edge.")
+    [series] = of_b.series
+    edge, *others = series.plot["x"]
+    assert others == [least, 0.5]
+    assert edge < least
+    low, high = of_b.xaxis["range"]
+    assert low < math.log10(edge) < low + 0.2
+    assert 2 <= (high - low) / of_b.xaxis["dtick"] < 6
+    assert "gradient 0 of the first" in series.plot["text"][0]
 
 
 def test_ties_are_made_from_the_pairs_that_are_drawn(charts, strange):
