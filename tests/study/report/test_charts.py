@@ -146,6 +146,53 @@ def test_ties_are_made_from_the_pairs_that_are_drawn(charts, strange):
         assert (again.n, again.rho) == (tie.correlation.n, tie.correlation.rho)
 
 
+def test_close_points_lie_inside_each_other_at_their_places(strange):
+    results, _ = strange
+    means = [0.5, 0.832, 0.838]
+    maps = tuple(
+        replace(each, test_dice=replace(each.test_dice, mean=mean))
+        for each, mean in zip(results.whole.maps, means, strict=True)
+    )
+    alike = {name: indicator(True, 0.0, 0.1) for name in results.indicators}
+    near = replace(results, whole=replace(results.whole, maps=maps), indicators=alike)
+    chart = Charts(near, []).ties()[1]  # violating voxels and test Dice
+    found = {one.keys[0][0]: one.plot for one in chart.series}
+    assert [found[i]["y"] for i in range(3)] == [[mean] for mean in means]
+    assert [found[i]["x"] for i in range(3)] == [[0.0]] * 3
+    alone, outer, inner = (found[i]["marker"]["size"] for i in range(3))
+    assert inner < alone < outer
+    sizes = [one.plot["marker"]["size"] for one in chart.series]
+    assert sizes == sorted(sizes, reverse=True)  # the small ones on top
+    assert found[1]["text"] == found[2]["text"]
+    assert found[1]["text"][0].count("<br>") == found[0]["text"][0].count("<br>") + 1
+    assert chart.note.endswith("Close points are drawn inside each other, each at its place.")
+
+
+def test_points_at_one_place_all_show_a_ring(strange):
+    results, _ = strange
+    alike = {name: indicator(True, 0.0, 0.1) for name in results.indicators}
+    for chart in Charts(replace(results, indicators=alike), []).ties():
+        places = {}
+        for one in chart.series:
+            places.setdefault((*one.plot["x"], *one.plot["y"]), []).append(one)
+        for here in places.values():
+            assert len({one.plot["marker"]["size"] for one in here}) == len(here)
+
+
+def test_a_class_that_some_run_never_bore_is_not_called_never(tmp_path):
+    study = make(data="D", maps={"m": "rectified", "n": "dice"}, seeds=[0, 1], steps=20)
+    for run in runs(study, tmp_path):
+        lost = (run.name, run.seed) == ("m", 1)
+        write_run(run, ((0.0, 0.3), (0.0 if lost else 0.5, 0.5)), 0)
+    found = {name: indicator(True, 0.0, 0.1) for name in study.maps}
+    results = collect(study, tmp_path, found)
+    chart = Charts(results, []).ties()[7]
+    assert chart.yaxis["ticktext"] == ["0", "10", "20", "not in<br>every run"]
+    texts = "".join(one.plot["text"][0] for one in chart.series)
+    assert "not born in every run" in texts
+    assert "step 20" in texts
+
+
 def test_tables_hold_what_the_results_hold(strange):
     results, folder = strange
     whole = maps_table(results, results.whole, "whole")
