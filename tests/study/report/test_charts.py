@@ -268,6 +268,29 @@ def test_what_no_validation_case_tells_is_no_kept_class(tmp_path):
     assert (first.cells[5].text, first.cells[5].detail) == ("none", "not known of b")
 
 
+@pytest.mark.parametrize(
+    ("known", "steps", "text", "sort"),
+    [
+        (3, (100, 300, 200), "200", 200),
+        (3, (100, 300), "300", 300),  # later than those born, not their middle
+        (3, (100,), "never", "Infinity"),
+        (2, (100,), "never", "Infinity"),
+        (2, (), "never", "Infinity"),
+        (0, (), NOTHING, None),
+    ],
+)
+def test_a_run_in_which_a_class_is_never_born_counts_as_the_latest(
+    strange, known, steps, text, sort
+):
+    results, _ = strange
+    first, *others = results.whole.maps
+    tally = replace(first.classes[0], known=known, born=len(steps), birth_steps=steps)
+    changed = replace(first, classes=(tally,))
+    whole = replace(results.whole, maps=(changed, *others))
+    cell = classes_table(replace(results, whole=whole)).rows[0].cells[3]
+    assert (cell.text, cell.sort) == (text, sort)
+
+
 def test_an_infinite_pull_sorts_as_the_largest(tmp_path, strange):
     before, _ = strange
     found = {**before.indicators, "rw": indicator(True, 0.0, math.inf)}
