@@ -103,6 +103,12 @@ def test_ids_are_unique_and_links_lead_somewhere(strange_page):
     assert links <= set(elements.ids)
 
 
+def test_the_words_of_the_headline_are_defined(strange_page):
+    ids = Elements(strange_page).ids
+    assert {"term-map", "term-reference", "term-seed"} <= set(ids)
+    assert "here it is dice_ce." in Elements(strange_page).text
+
+
 def test_a_page_that_is_taken_elsewhere_claims_nothing_of_what_lies_there(strange, tmp_path):
     found, folder = strange
     elsewhere = Elements(write(found, folder, tmp_path / "p.html").read_text(encoding="utf-8")).text
