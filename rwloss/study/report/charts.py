@@ -8,7 +8,7 @@ neutralised by `plain`, for Plotly reads tags in its texts.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal, TypeAlias
@@ -273,7 +273,7 @@ class Charts:
 
     def _births(self, class_number: int, class_name: str) -> Chart:
         steps, series = self.results.study.steps, []
-        never = steps * 1.25
+        never = 1.5 * steps  # so far off that its tick does not meet the last step's
         for number, name in enumerate(self.names):
             points = []
             for row, found in self._done(name, class_name):
@@ -299,35 +299,39 @@ class Charts:
             series=tuple(series),
             xaxis={
                 "title": "birth step",
-                "range": [-0.05 * steps, never + 0.12 * steps],
+                "range": [-0.05 * steps, 1.65 * steps],
                 "tickangle": 0,
-                "tickvals": [0, steps / 2, steps, never],
-                "ticktext": ["0", f"{steps / 2:g}", f"{steps}", "never"],
+                "tickvals": [0, steps // 2, steps, never],
+                "ticktext": ["0", f"{steps // 2}", f"{steps}", "never"],
             },
             in_rows=True,
             class_number=class_number,
         )
 
     def _residuals(self, class_number: int, class_name: str) -> Chart:
+        found = [
+            (number, row, each, each.residual.gradient_norm, each.residual.push_share)
+            for number, name in enumerate(self.names)
+            for row, each in self._done(name, class_name)
+            if each.residual is not None and each.residual.gradient_norm is not None
+        ]
+        norms = [norm for _, _, _, norm, _ in found]
+        # A logarithmic axis has no 0: it stands a decade below all others.
+        least = min((norm for norm in norms if norm > 0), default=1.0)
+        edge = 10.0 ** (math.floor(math.log10(least)) - 1)
         series = []
         for number, name in enumerate(self.names):
-            points = []
-            for row, found in self._done(name, class_name):
-                residual = found.residual
-                if residual is None or residual.gradient_norm is None:
-                    continue
-                # A logarithmic axis has no 0: a thousandth of the least that float32 could leave.
-                norm = max(residual.gradient_norm, 1e-10)
-                points.append(
-                    (
-                        row,
-                        norm,
-                        _state_symbol(found.collapsed),
-                        f"{name}, seed {row.seed}: gradient "
-                        f"{significant(residual.gradient_norm)} of the first; "
-                        f"{100 * residual.push_share:.2g} % of the push at the class",
-                    )
+            points = [
+                (
+                    row,
+                    norm or edge,
+                    _state_symbol(each.collapsed),
+                    f"{name}, seed {row.seed}: gradient {significant(norm)} of the first; "
+                    f"{100 * share:.2g} % of the push at the class",
                 )
+                for of, row, each, norm, share in found
+                if of == number
+            ]
             if points:
                 series.append(self._points(number, class_number, points))
         return Chart(
@@ -336,11 +340,12 @@ class Charts:
             label=f"Gradient that is left where {class_name} is predicted nowhere, by map.",
             series=tuple(series),
             xaxis={
-                "title": "gradient norm by that of the first record",
+                "title": "gradient left, first = 1",  # as short as a phone needs
                 **_decades([x for one in series for x in one.plot["x"]]),
             },
             in_rows=True,
             class_number=class_number,
+            note="0 is drawn at the left edge." if 0 in norms else "",
         )
 
     def _points(
@@ -359,7 +364,7 @@ class Charts:
             {
                 "type": "scatter",
                 "mode": "markers",
-                "x": [round(x, 12) for _, x, _, _ in points],
+                "x": [float(f"{x:.12g}") for _, x, _, _ in points],
                 "text": [plain(text, 120) for _, _, _, text in points],
                 "hoverinfo": "text",
                 "marker": {
@@ -385,10 +390,28 @@ class Charts:
         highest = max(known, default=float(self.results.study.steps))
         never = 1.25 * highest
         texts = [self._pair_text(name, label, x, y, tie) for name, label, x, y in found]
-        series = []
-        for place, (name, label, x, y) in enumerate(found):
-            # Points in one place lie inside each other, and each tells of all.
-            alike = [i for i, (_, _, *other) in enumerate(found) if other == [x, y]]
+        yaxis: dict[str, Any] = {"title": OUTCOMES[tie.outcome]}
+        if tie.outcome == "birth step":
+            ticks = _round_ticks(highest) if known else [0]
+            yaxis |= {
+                "range": [-0.08 * highest, 1.45 * highest],
+                "tickvals": [*ticks, never],
+                "ticktext": [*(f"{tick:.10g}" for tick in ticks), "not in<br>every run"],
+            }
+        else:
+            yaxis |= {"range": [-0.08, 1.08], "dtick": 0.5, "tick0": 0}
+        largest = max((x for _, _, x, _ in found), default=0.0) or 1.0
+        xaxis: dict[str, Any] = {"title": INDICATORS[tie.indicator]} | (
+            _decades([x for _, _, x, _ in found])
+            if tie.indicator == "pull"
+            else {"range": [-0.08 * largest, 1.08 * largest], "nticks": 5}
+        )
+        drawn = [(x, y if math.isfinite(y) else never) for _, _, x, y in found]
+        groups = _close([(_place(x, xaxis), _place(y, yaxis)) for x, y in drawn])
+        series: list[Series] = []
+        for (name, label, _, _), (x, y), close in zip(found, drawn, groups, strict=True):
+            # Each tells of all that are close: what lies beneath can't be pointed at.
+            size = _sizes(len(close))[close.index(len(series))]
             series.append(
                 Series(
                     "points",
@@ -397,13 +420,13 @@ class Charts:
                         "type": "scatter",
                         "mode": "markers",
                         "x": [x],
-                        "y": [y if math.isfinite(y) else never],
-                        "text": ["<br>".join(plain(texts[i], 120) for i in alike)],
+                        "y": [y],
+                        "text": ["<br>".join(plain(texts[i], 120) for i in close)],
                         "hoverinfo": "text",
                         "marker": {
                             "symbol": _CLASS_SYMBOLS[(label or 0) % len(_CLASS_SYMBOLS)]
                             + self.looks[name].sign,
-                            "size": max(5, 11 + 6 * (len(alike) > 1) - 6 * alike.index(place)),
+                            "size": size,
                             "color": self.looks[name].colour,
                             "line": {"width": 2 if self.looks[name].round else 1},
                         },
@@ -411,39 +434,26 @@ class Charts:
                     counts=(True,),
                 )
             )
-        yaxis: dict[str, Any] = {"title": OUTCOMES[tie.outcome]}
-        if tie.outcome == "birth step":
-            ticks = [0.0, highest] if known else [0.0]
-            yaxis |= {
-                "range": [-0.08 * highest, 1.4 * highest],
-                "tickvals": [*ticks, never],
-                "ticktext": [*(f"{tick:.3g}" for tick in ticks), "never"],
-            }
-        else:
-            yaxis |= {"range": [-0.08, 1.08], "dtick": 0.5, "tick0": 0}
-        largest = max((x for _, _, x, _ in found), default=0.0) or 1.0
+        series.sort(key=lambda one: -one.plot["marker"]["size"])  # the small ones on top
+        notes = [_correlation(tie)]
+        if left_out:
+            notes.append(f"Not drawn: {left_out} at 0, below, or infinite.")
+        if any(len(close) > 1 for close in groups):
+            notes.append("Close points are drawn inside each other, each at its place.")
         return Chart(
             id=f"tie-{number}",
             heading=f"{INDICATORS[tie.indicator]} and {OUTCOMES[tie.outcome]}",
             label=f"{INDICATORS[tie.indicator]} against {OUTCOMES[tie.outcome]}, {tie.over}.",
             series=tuple(series),
-            xaxis={
-                "title": INDICATORS[tie.indicator],
-                **(
-                    _decades([x for _, _, x, _ in found])
-                    if tie.indicator == "pull"
-                    else {"range": [-0.08 * largest, 1.08 * largest], "nticks": 5}
-                ),
-            },
+            xaxis=xaxis,
             yaxis=yaxis,
-            note=_correlation(tie)
-            + (f" Not drawn: {left_out} at 0, below, or infinite." if left_out else ""),
+            note=" ".join(notes),
             height=260,
         )
 
     def _pair_text(self, name: str, label: int | None, x: float, y: float, tie: Tie) -> str:
         of = name if label is None else f"{name}, {self.classes[label]}"
-        what = "never in some run" if math.isinf(y) else significant(y)
+        what = "not born in every run" if math.isinf(y) else f"step {y:.0f}"
         if tie.outcome == "test Dice":
             what = decimal(y)
         return f"{of}: {significant(x)} and {what}"
@@ -508,13 +518,67 @@ def _correlation(tie: Tie) -> str:
     return f"Rank correlation {rho}, p = {significant(found.p)}, {found.n} {tie.over}."
 
 
+_NARROW = 190
+"""Pixels across the narrowest chart of a tie, and down any."""
+
+_MARKER = 11
+"""Pixels across a point of a tie."""
+
+
+def _place(value: float, axis: Mapping[str, Any]) -> float:
+    """Where a value stands on an axis, in pixels."""
+    low, high = map(float, axis["range"])
+    known = math.log10(value) if axis.get("type") == "log" else value
+    return _NARROW * (known - low) / (high - low)
+
+
+def _sizes(count: int) -> list[float]:
+    """Of points that lie inside each other, so that a ring of each is seen.
+
+    >>> _sizes(1), _sizes(3)
+    ([11], [20, 14, 8])
+    """
+    ring = min(6, 30 / max(1, count - 1))
+    return [_MARKER] if count == 1 else [8 + ring * i for i in reversed(range(count))]
+
+
+def _close(places: Sequence[tuple[float, float]]) -> list[list[int]]:
+    """For each point all that hide each other with it, itself among them, in their order.
+
+    Those less than a marker apart, and those less than one from these.
+
+    >>> _close([(0, 0), (50, 0), (0, 9), (0, 18)])
+    [[0, 2, 3], [1], [0, 2, 3], [0, 2, 3]]
+    """
+    groups: list[list[int]] = []
+    for i, place in enumerate(places):
+        near = [one for one in groups if any(math.dist(place, places[j]) < _MARKER for j in one)]
+        groups = [one for one in groups if one not in near]
+        groups.append(sorted([i, *(j for one in near for j in one)]))
+    return [next(one for one in groups if i in one) for i in range(len(places))]
+
+
+def _round_ticks(highest: float) -> list[float]:
+    """Round numbers from 0 to the highest value at most, two to four of them.
+
+    >>> _round_ticks(233.3), _round_ticks(1200)
+    ([0, 100, 200], [0.0, 500.0, 1000.0])
+    """
+    decade = 10 ** math.floor(math.log10(highest))
+    steps = [factor * decade for factor in (0.2, 0.5, 1, 2, 5)]
+    step = next(each for each in steps if highest < 4 * each)
+    return [i * step for i in range(math.floor(highest / step) + 1)]
+
+
 def _decades(values: Sequence[float]) -> dict[str, Any]:
-    """A logarithmic axis with ticks at powers of ten, two of them at least, off its ends."""
+    """A logarithmic axis with ticks at powers of ten, two to four of them, off its ends."""
     known = [math.log10(value) for value in values if 0 < value < math.inf] or [0.0]
+    low, high = math.floor(min(known)), math.ceil(max(known) + 0.01)
     return {
         "type": "log",
-        "range": [math.floor(min(known)) - 0.15, math.ceil(max(known) + 0.01) + 0.15],
-        "dtick": 1,
+        "range": [low - 0.15, high + 0.15],
+        "dtick": math.ceil((high - low) / 3),
+        "tickangle": 0,
         "exponentformat": "power",
     }
 

@@ -68,7 +68,7 @@ def write(results: Results, folder: Path, path: Path | None = None) -> Path:
     """
     require_report()
     path = folder / FILE if path is None else path
-    text = render(results, folder, beside=path == folder / FILE)
+    text = render(results, folder)
     try:
         with whole_file(path) as part:
             part.write_text(text, encoding="utf-8", newline="")
@@ -77,25 +77,23 @@ def write(results: Results, folder: Path, path: Path | None = None) -> Path:
     return path
 
 
-def render(results: Results, folder: Path, *, beside: bool = True) -> str:
-    """The page as text. beside: results.json and runs.csv lie where the page will."""
+def render(results: Results, folder: Path) -> str:
+    """The page as text."""
     reasons = (without_paths(row.reason, folder, results.study.data) for row in results.runs)
     rows = zip(results.runs, reasons, strict=True)
     told = dataclasses.replace(
         results, runs=tuple(dataclasses.replace(row, reason=reason) for row, reason in rows)
     )
     found = run_logs.read(told, folder)
-    return page(told, found, tuple(map_pictures(told, folder, found)), beside=beside)
+    return page(told, found, tuple(map_pictures(told, folder, found)))
 
 
 def page(
     results: Results,
     found: Sequence[Log],
     pictures: Sequence[MapPictures],
-    *,
-    beside: bool = True,
 ) -> str:
-    """The page from all that stands in it. beside: results.json and runs.csv lie where it will."""
+    """The page from all that stands in it."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
 
@@ -112,7 +110,6 @@ def page(
     scripts = {"plotly": _plotly(), "script": _resource("page.js")}
     return environment.get_template("page.html.j2").render(
         **_context(results, found, pictures),
-        beside=beside,
         **{name: Markup(text) for name, text in scripts.items()},
         style=Markup(_resource("page.css")),
         script_hashes=" ".join(_hash(text) for text in scripts.values()),

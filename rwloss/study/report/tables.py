@@ -12,7 +12,7 @@ from rwloss.study.outcomes import Outcome
 from rwloss.study.report.charts import class_names
 from rwloss.study.report.logs import Log
 from rwloss.study.report.wording import NOTHING, decimal, significant, without_paths
-from rwloss.study.results import Part, Results
+from rwloss.study.results import ClassTally, Part, Results
 from rwloss.study.statistics import Interval
 from rwloss.study.wording import mass
 
@@ -161,14 +161,13 @@ def classes_table(results: Results) -> Table:
                 if found.name == tally.name and found.residual is not None
             ]
             norms = [one.gradient_norm for one in residuals if one.gradient_norm is not None]
-            median = statistics.median(tally.birth_steps) if tally.birth_steps else None
             rows.append(
                 Row(
                     (
                         Cell(each.map, each.map),
                         Cell(tally.name, tally.name),
                         _count(tally.born, tally.known, bad=tally.born < tally.known),
-                        Cell(NOTHING if median is None else f"{median:g}", median),
+                        _median_birth(tally),
                         _count(tally.died, tally.known, bad=tally.died > 0),
                         _count(tally.collapsed, tally.known, bad=tally.collapsed > 0),
                         _count(len(residuals), len(done), bad=False),
@@ -279,6 +278,14 @@ def _share(value: float | None) -> Cell:
 def _number(value: float | None) -> Cell:
     # As JavaScript reads it.
     return Cell(significant(value), "Infinity" if value == math.inf else value)
+
+
+def _median_birth(tally: ClassTally) -> Cell:
+    """Over all runs of which it is known; never is later than every step."""
+    if not tally.known:
+        return Cell(NOTHING)
+    median = statistics.median([*tally.birth_steps, *[math.inf] * (tally.known - tally.born)])
+    return Cell("never", "Infinity") if median == math.inf else Cell(f"{median:g}", median)
 
 
 def _count(count: int, of: int, *, bad: bool, detail: str = "") -> Cell:

@@ -2,12 +2,15 @@
 
 import json
 import shutil
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
-from strange_studies import HOSTILE, dice_of
+from strange_studies import HOSTILE, dice_of, write_run
 
+from rwloss.study.plan import make, runs
 from rwloss.study.report import write
+from rwloss.study.results import collect
 
 playwright = pytest.importorskip("playwright.sync_api")
 
@@ -242,6 +245,41 @@ def test_narrow_screens_need_no_sideways_scrolling(open_page):
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
     page.locator('nav a[href="#cases"]').click()
     assert not page.locator("#filters").is_visible()
+
+
+BOXES = """id => {
+    const place = document.getElementById(id), frame = place.getBoundingClientRect();
+    const box = (e) => e.getBoundingClientRect();
+    const ends = (e) => [box(e).left - frame.left, frame.right - box(e).right];
+    return {
+        ticks: [...place.querySelectorAll(".xtick text")].map(e => [box(e).left, box(e).right]),
+        room: [...place.querySelectorAll(".xtick text, .xtitle")].flatMap(ends),
+    };
+}"""
+
+
+@pytest.mark.parametrize("width", [360, "print"])
+def test_ticks_and_titles_have_room_where_it_is_narrow(browser, tmp_path, width):
+    study = make(data="D", maps={"boundary_gdl_rebalance": "boundary"}, seeds=[0], steps=20)
+    for run in runs(study, tmp_path):
+        write_run(run, dice_of("boundary", 0), 0)
+    found = replace(collect(study, tmp_path), study=study.model_copy(update={"steps": 1500}))
+    path = write(found, tmp_path)
+    context = browser.new_context(viewport={"width": 700 if width == "print" else width,
+                                            "height": 900})  # fmt: skip
+    page = context.new_page()
+    page.goto(path.as_uri())
+    page.wait_for_selector("#residual-1 .main-svg")
+    if width == "print":
+        page.emulate_media(media="print")
+        until(page, "document.getElementById('residual-1').layout.width === 312")
+    for chart in ("birth-0", "residual-1"):
+        boxes = page.evaluate(BOXES, chart)
+        ticks = sorted(boxes["ticks"])
+        assert len(ticks) > 1
+        assert all(one[1] < other[0] for one, other in pairwise(ticks)), chart
+        assert min(boxes["room"]) >= 0, chart
+    context.close()
 
 
 def test_names_are_shown_as_they_are_and_never_run(open_page):

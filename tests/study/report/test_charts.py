@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 from strange_studies import HOSTILE, STEPS, dice_of, indicator, write_run
 
+from rwloss.study.outcomes import Residual
 from rwloss.study.plan import make, runs
 from rwloss.study.report import logs
 from rwloss.study.report.charts import Charts, pairs, plain
@@ -106,12 +107,90 @@ def test_residuals_are_of_the_maps_whose_class_was_empty(charts):
         assert low < math.log10(series.plot["x"][0]) < high
 
 
+@pytest.mark.parametrize("least", [0.02, 3e-20])
+def test_a_gradient_of_0_stands_at_the_left_edge_and_is_told(strange, least):
+    results, _ = strange
+    norms = iter([0.0, least, 0.5])
+    rows = tuple(
+        replace(
+            row,
+            outcome=replace(
+                row.outcome,
+                classes=tuple(
+                    replace(each, residual=Residual(1, 0.1, next(norms)))
+                    if (row.map, each.name) == ("boundary", "b")
+                    else each
+                    for each in row.outcome.classes
+                ),
+            ),
+        )
+        for row in results.runs
+    )
+    of_a, of_b = Charts(replace(results, runs=rows), []).residuals()
+    assert (of_a.note, of_b.note) == ("", "0 is drawn at the left edge.")
+    [series] = of_b.series
+    edge, *others = series.plot["x"]
+    assert others == [least, 0.5]
+    assert edge < least
+    low, high = of_b.xaxis["range"]
+    assert low < math.log10(edge) < low + 0.2
+    assert 2 <= (high - low) / of_b.xaxis["dtick"] < 6
+    assert "gradient 0 of the first" in series.plot["text"][0]
+
+
 def test_ties_are_made_from_the_pairs_that_are_drawn(charts, strange):
     results, _ = strange
     for tie in results.ties:
         found = list(pairs(results, tie))
         again = rank_correlation([x for *_, x, _ in found], [y for *_, y in found])
         assert (again.n, again.rho) == (tie.correlation.n, tie.correlation.rho)
+
+
+def test_close_points_lie_inside_each_other_at_their_places(strange):
+    results, _ = strange
+    means = [0.5, 0.832, 0.838]
+    maps = tuple(
+        replace(each, test_dice=replace(each.test_dice, mean=mean))
+        for each, mean in zip(results.whole.maps, means, strict=True)
+    )
+    alike = {name: indicator(True, 0.0, 0.1) for name in results.indicators}
+    near = replace(results, whole=replace(results.whole, maps=maps), indicators=alike)
+    chart = Charts(near, []).ties()[1]  # violating voxels and test Dice
+    found = {one.keys[0][0]: one.plot for one in chart.series}
+    assert [found[i]["y"] for i in range(3)] == [[mean] for mean in means]
+    assert [found[i]["x"] for i in range(3)] == [[0.0]] * 3
+    alone, outer, inner = (found[i]["marker"]["size"] for i in range(3))
+    assert inner < alone < outer
+    sizes = [one.plot["marker"]["size"] for one in chart.series]
+    assert sizes == sorted(sizes, reverse=True)  # the small ones on top
+    assert found[1]["text"] == found[2]["text"]
+    assert found[1]["text"][0].count("<br>") == found[0]["text"][0].count("<br>") + 1
+    assert chart.note.endswith("Close points are drawn inside each other, each at its place.")
+
+
+def test_points_at_one_place_all_show_a_ring(strange):
+    results, _ = strange
+    alike = {name: indicator(True, 0.0, 0.1) for name in results.indicators}
+    for chart in Charts(replace(results, indicators=alike), []).ties():
+        places = {}
+        for one in chart.series:
+            places.setdefault((*one.plot["x"], *one.plot["y"]), []).append(one)
+        for here in places.values():
+            assert len({one.plot["marker"]["size"] for one in here}) == len(here)
+
+
+def test_a_class_that_some_run_never_bore_is_not_called_never(tmp_path):
+    study = make(data="D", maps={"m": "rectified", "n": "dice"}, seeds=[0, 1], steps=20)
+    for run in runs(study, tmp_path):
+        lost = (run.name, run.seed) == ("m", 1)
+        write_run(run, ((0.0, 0.3), (0.0 if lost else 0.5, 0.5)), 0)
+    found = {name: indicator(True, 0.0, 0.1) for name in study.maps}
+    results = collect(study, tmp_path, found)
+    chart = Charts(results, []).ties()[7]
+    assert chart.yaxis["ticktext"] == ["0", "10", "20", "not in<br>every run"]
+    texts = "".join(one.plot["text"][0] for one in chart.series)
+    assert "not born in every run" in texts
+    assert "step 20" in texts
 
 
 def test_tables_hold_what_the_results_hold(strange):
@@ -187,6 +266,29 @@ def test_what_no_validation_case_tells_is_no_kept_class(tmp_path):
     assert [row.cells[5].text for row in classes_table(results).rows] == ["0 of 1", NOTHING] * 2
     [first, _] = runs_table(results, []).rows
     assert (first.cells[5].text, first.cells[5].detail) == ("none", "not known of b")
+
+
+@pytest.mark.parametrize(
+    ("known", "steps", "text", "sort"),
+    [
+        (3, (100, 300, 200), "200", 200),
+        (3, (100, 300), "300", 300),  # later than those born, not their middle
+        (3, (100,), "never", "Infinity"),
+        (2, (100,), "never", "Infinity"),
+        (2, (), "never", "Infinity"),
+        (0, (), NOTHING, None),
+    ],
+)
+def test_a_run_in_which_a_class_is_never_born_counts_as_the_latest(
+    strange, known, steps, text, sort
+):
+    results, _ = strange
+    first, *others = results.whole.maps
+    tally = replace(first.classes[0], known=known, born=len(steps), birth_steps=steps)
+    changed = replace(first, classes=(tally,))
+    whole = replace(results.whole, maps=(changed, *others))
+    cell = classes_table(replace(results, whole=whole)).rows[0].cells[3]
+    assert (cell.text, cell.sort) == (text, sort)
 
 
 def test_an_infinite_pull_sorts_as_the_largest(tmp_path, strange):

@@ -103,6 +103,21 @@ def test_ids_are_unique_and_links_lead_somewhere(strange_page):
     assert links <= set(elements.ids)
 
 
+def test_the_words_of_the_headline_are_defined(strange_page):
+    ids = Elements(strange_page).ids
+    assert {"term-map", "term-reference", "term-seed"} <= set(ids)
+    assert "here it is dice_ce." in Elements(strange_page).text
+
+
+def test_a_page_that_is_taken_elsewhere_claims_nothing_of_what_lies_there(strange, tmp_path):
+    found, folder = strange
+    elsewhere = Elements(write(found, folder, tmp_path / "p.html").read_text(encoding="utf-8")).text
+    at_home = Elements(write(found, folder).read_text(encoding="utf-8")).text
+    assert at_home == elsewhere
+    assert "runs.csv and results.json, which rwloss compare and" in at_home
+    assert "beside this page" not in at_home
+
+
 def test_no_path_of_the_machine_is_told(strange_page, strange):
     text = Elements(strange_page).text
     for told in ("/srv", "someone", str(strange[1])):
