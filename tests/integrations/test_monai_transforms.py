@@ -271,7 +271,7 @@ def test_thinned_by_a_transform_or_by_deep_supervision(thinning, affine):
     if thinning is mt.Zoomd:
         settings["keep_size"] = False
     thinned = thinning("map", **settings, mode="nearest")(one)["map"]
-    assert thinned.shape == (4, 7, 6)
+    assert thinned.shape == (5, 7, 6)
     loss = RWLoss("rectified", softmax=True, to_onehot_y=True)
     logits = torch.randn(2, 4, 7, 6)
     for batched in (thinned[None], list_data_collate([{"map": thinned}] * 2)["map"]):
@@ -292,7 +292,7 @@ def test_slices_of_a_volume(axis):
     )
     two_d = cut.set_random_state(1)(sample(3))
     shape = tuple(n for other, n in enumerate((14, 12, 10)) if other != axis)
-    assert two_d["map"].shape == (4, *shape)
+    assert two_d["map"].shape == (5, *shape)
     assert torch.equal(dense_of(two_d["map"]), two_d["reference"].as_tensor())
     assert RWMapd("label", "rectified", 4)(two_d)["map"] is two_d["map"]
     # Its spacing is two of the three, which is no sign of resampling.

@@ -15,6 +15,7 @@ from rwloss.data.formats import case_name
 from rwloss.errors import RWLossError
 from rwloss.integrations.monai.packed import kept_its_grid, pack, unpack
 from rwloss.integrations.monai.spacing import MADE_AT, spacing_of
+from rwloss.integrations.monai.stamp import EXPRESSION, Stamp, stamps_of
 from rwloss.maps.expression import Expression
 from rwloss.maps.parser import parse
 from rwloss.regions import Regions, checked_labels
@@ -30,8 +31,6 @@ except ModuleNotFoundError as error:
         "pip install 'rwloss[monai]'",
         name=error.name,
     ) from error
-
-_EXPRESSION = "rwmap_expression"  # a key of the metadata
 
 
 class RWMapd(MapTransform):
@@ -52,7 +51,7 @@ class RWMapd(MapTransform):
 
     >>> transform = RWMapd(keys="label", expression="rectified", num_classes=2)
     >>> tuple(transform({"label": torch.ones(1, 8, 8)})["map"].shape)
-    (4, 8, 8)
+    (5, 8, 8)
     """
 
     def __init__(
@@ -115,26 +114,38 @@ class RWMapd(MapTransform):
                     "Compose by overrides={'label': {'mode': 'nearest'}}"
                 ) from error
             raise
-        return pack(plain, self.expression(regions))
+        return pack(plain, self.expression(regions), self._stamp(label))
+
+    def _stamp(self, label: Tensor) -> Stamp:
+        one_mask = self.num_classes is None and len(label) == 1
+        return Stamp.of(2 if one_mask else self.num_classes or 0, str(self.expression))
 
     def _is_kept(self, packed: Any, label: Tensor) -> bool:
         """Whether there is a map already, of this label, that was moved by whole voxels alone."""
         if not isinstance(packed, Tensor) or packed.ndim != label.ndim:
             return False
-        made_of = getattr(packed, "meta", {}).get(_EXPRESSION)
+        made_of = getattr(packed, "meta", {}).get(EXPRESSION)
         if made_of not in {None, str(self.expression)}:
-            raise RWLossError(
-                f"the sample has a map of {made_of}, this RWMapd makes {self.expression}: give "
-                "both the same expression, or other map_keys"
-            )
+            raise self._of_another(made_of)
         batch = packed.as_subclass(Tensor)[None]
         masks = len(label) if self.num_classes is None else 0
         found = unpack(batch, self.num_classes or 2, masks)
-        return (
-            found is not None
-            and found.labels.shape[1:] == label.shape
-            and bool((found.labels[0] == label.as_subclass(Tensor)).all())
-            and bool(kept_its_grid(batch))
+        if (
+            found is None
+            or found.labels.shape[1:] != label.shape
+            or not bool((found.labels[0] == label.as_subclass(Tensor)).all())
+            or not bool(kept_its_grid(batch))
+        ):
+            return False
+        (stamp,), wanted = stamps_of(batch), self._stamp(label)
+        if stamp.digest != wanted.digest:
+            raise self._of_another("another expression")
+        return stamp.num_classes == wanted.num_classes
+
+    def _of_another(self, made_of: str) -> RWLossError:
+        return RWLossError(
+            f"the sample has a map of {made_of}, this RWMapd makes {self.expression}: give both "
+            "the same expression, or other map_keys; a cache may hold maps of before, empty it"
         )
 
 
@@ -175,7 +186,8 @@ class LoadRWMapd(MapTransform):
             rwmap = self.store[case]
             label = _label(sample[key], key, rwmap.num_classes)
             self._check_same(case, label, rwmap)
-            packed = pack(label.as_subclass(Tensor), rwmap)
+            stamp = Stamp.of(rwmap.num_classes, self.store.expression)
+            packed = pack(label.as_subclass(Tensor), rwmap, stamp)
             sample[map_key] = _with_meta(packed, label, self.store.expression)
         return sample
 
@@ -236,7 +248,7 @@ def _with_meta(packed: Tensor, label: Tensor, expression: str) -> Tensor:
     if not isinstance(label, MetaTensor):
         return packed
     meta = copy.deepcopy(label.meta)
-    meta[_EXPRESSION] = expression
+    meta[EXPRESSION] = expression
     meta[MADE_AT] = torch.tensor(spacing_of(label, label.ndim - 1), dtype=torch.float64)
     moved: Tensor = MetaTensor(packed, meta=meta)
     return moved
