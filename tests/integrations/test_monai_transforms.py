@@ -3,6 +3,7 @@
 import itertools
 import pickle
 
+import nibabel as nib
 import numpy as np
 import pytest
 import torch
@@ -569,3 +570,59 @@ def test_two_labels():
     for name, label in (("a", labels[:1]), ("b", labels[1:])):
         wanted = RWMapd("label", "rectified", 3)({"label": label})["map"]
         assert torch.equal(both[f"map_{name}"], wanted)
+
+
+# --- MONAI's cache on disk
+
+
+def persistent(place, more, text="boundary", **settings):
+    """What two accesses give: a label and its map, from the cache and made behind it."""
+    from monai.data import PersistentDataset
+
+    label = nib.Nifti1Image(batch(51, (14, 12, 10), 4, 1)[0], np.diag([*SPACING_MM[3], 1.0]))
+    nib.save(label, place / "label.nii.gz")
+    pipeline = mt.Compose(
+        [
+            mt.LoadImaged("label"),
+            mt.EnsureChannelFirstd("label"),
+            RWMapd("label", text, 4),
+            mt.RandLambdad("label", torch.clone),  # what is random is not in the cache
+            RWMapd("label", text, 4, map_keys="again", **settings),
+        ]
+    )
+    files = [{"label": str(place / "label.nii.gz")}]
+    cached = PersistentDataset(files, pipeline, cache_dir=place, **more)
+    return cached[0], cached[0]
+
+
+@pytest.mark.parametrize(
+    ("more", "settings", "equal"),
+    [
+        ({"track_meta": True, "weights_only": False}, {}, True),
+        ({}, {"spacing_mm": SPACING_MM[3]}, True),
+        ({}, {}, False),
+    ],
+    ids=["metadata kept", "spacing given", "defaults"],
+)
+def test_a_cache_on_disk(more, settings, equal, tmp_path):
+    """By its defaults it loses the spacing from the second access on; the page says what to do."""
+    first, second = persistent(tmp_path, more, **settings)
+    assert torch.equal(torch.as_tensor(first["map"]), torch.as_tensor(second["map"]))
+    anew = [torch.as_tensor(one["again"]).as_subclass(torch.Tensor) for one in (first, second)]
+    assert torch.equal(anew[0], anew[1]) is equal
+    loss = RWLoss("boundary", softmax=True, to_onehot_y=True, **settings)
+    logits = torch.randn(1, 4, 14, 12, 10)
+    stored = [loss(logits, one["map"][None]) for one in (first, second)]
+    on_the_fly = [loss(logits, one["label"][None]) for one in (first, second)]
+    torch.testing.assert_close(stored[0], on_the_fly[0])
+    assert bool(torch.isclose(stored[1], on_the_fly[1])) is equal
+
+
+def test_a_cache_on_disk_that_holds_maps_of_before(tmp_path):
+    """It is keyed by the item: another expression in the transform gives the old map."""
+    persistent(tmp_path, {})
+    stale, _ = persistent(tmp_path, {}, "rectified")
+    with pytest.raises(RWLossError, match=r"another expression, .* is rectified: .*empty it"):
+        RWLoss("rectified", softmax=True, to_onehot_y=True)(
+            torch.randn(1, 4, 14, 12, 10), stale["map"][None]
+        )

@@ -10,8 +10,8 @@ from torch import Tensor
 EXPRESSION = "rwmap_expression"
 """A key of a map's metadata: the text of its expression, in a batch a list of them."""
 
-# 10 bits and 13: with one more for the spacing a whole number below 2**24, which float32 keeps.
-_CLASSES, _DIGESTS = 1 << 10, 1 << 13
+# 10 bits and 14: a whole number below 2**24, which float32 keeps.
+_CLASSES, _DIGESTS = 1 << 10, 1 << 14
 LEAST = _CLASSES
 """Labels, masks and one-hot targets are below every stamp, unless a label is that large."""
 
@@ -22,35 +22,32 @@ class Stamp:
 
     num_classes: 0 for several masks (one is a map of two classes); 1023 stands for more too.
     digest: of the expression's text; 0 where the number is none of a stamp.
-    in_mm: whether its spacing was another one than 1.
     """
 
     num_classes: int
     digest: int
-    in_mm: bool = False
 
     @classmethod
-    def of(cls, num_classes: int, expression: str, *, in_mm: bool = False) -> Stamp:
+    def of(cls, num_classes: int, expression: str) -> Stamp:
         """The stamp of a map with so many classes, 0 for several masks."""
-        return cls(min(num_classes, _CLASSES - 1), digest(expression), in_mm)
+        return cls(min(num_classes, _CLASSES - 1), digest(expression))
 
     @classmethod
     def of_number(cls, number: float) -> Stamp:
         """The stamp that a number stands for."""
-        whole = int(number) if LEAST <= number < 2 * _DIGESTS * _CLASSES else 0
+        whole = int(number) if LEAST <= number < _DIGESTS * _CLASSES else 0
         if whole != number:
             return cls(0, 0)
-        rest, num_classes = divmod(whole, _CLASSES)
-        return cls(num_classes, rest % _DIGESTS, rest >= _DIGESTS)
+        return cls(whole % _CLASSES, whole // _CLASSES)
 
     @property
     def number(self) -> int:
         """A whole number from `LEAST` to 2**24."""
-        return (self.in_mm * _DIGESTS + self.digest) * _CLASSES + self.num_classes
+        return self.digest * _CLASSES + self.num_classes
 
 
 def digest(expression: str) -> int:
-    """A number of an expression's text, from 1 to 8191."""
+    """A number of an expression's text, from 1 to 16383."""
     return 1 + zlib.crc32(expression.encode()) % (_DIGESTS - 1)
 
 
