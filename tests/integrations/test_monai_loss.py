@@ -378,6 +378,20 @@ def test_wrong_shapes_and_values(flags, shape, message):
         RWLoss("rectified", **flags)(logits, torch.zeros(shape))
 
 
+@pytest.mark.parametrize("num_classes", [2, 3, 4, 5, 8])
+@pytest.mark.parametrize("scale", [1, 255])
+def test_one_hot_targets_are_no_maps(num_classes, scale):
+    """As many channels as some map has, and none of its numbers."""
+    logits, labels = given((16, 12), num_classes)
+    loss = RWLoss("rectified", softmax=True, to_onehot_y=True)
+    for dtype in (torch.float32, torch.uint8):
+        target = scale * one_hot(labels, num_classes).to(dtype)
+        with pytest.raises(RWLossError, match="pass to_onehot_y=False for one-hot"):
+            loss(logits, target)
+        with pytest.raises(RWLossError, match="has not the channels that RWMapd gives"):
+            loss(logits, labels[:, None], target)
+
+
 def test_two_activations_are_refused():
     with pytest.raises(RWLossError, match="choose one"):
         RWLoss("rectified", sigmoid=True, softmax=True)

@@ -40,7 +40,8 @@ def test_the_largest_stamp_and_what_is_none():
 
 
 def test_labels_and_one_hot_have_no_stamp():
-    assert not is_stamped(torch.ones(1, 7, 4, 4))
+    for dtype in (torch.float32, torch.uint8, torch.int64, torch.bool):
+        assert not is_stamped(torch.ones(1, 7, 4, 4, dtype=dtype))
     assert not is_stamped(torch.full((1, 1, 4, 4), 5000.0))
 
 

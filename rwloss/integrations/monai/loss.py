@@ -173,7 +173,8 @@ class RWLoss(_Loss):
         if target.ndim == logits.ndim and target.shape[1] != 1:
             raise RWLossError(
                 f"target {tuple(target.shape)} does not fit to_onehot_y=True: expected a label map "
-                "(b 1 *s) or (b *s), or what RWMapd made; pass to_onehot_y=False for one-hot"
+                "(b 1 *s) or (b *s), or what RWMapd made, unchanged; pass to_onehot_y=False for "
+                "one-hot"
             )
         if target.ndim == logits.ndim - 1:
             target = target[:, None]

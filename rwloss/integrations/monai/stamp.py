@@ -53,7 +53,10 @@ def digest(expression: str) -> int:
 
 def is_stamped(packed: Tensor) -> bool:
     """Whether these are maps, moved in whatever way, and no labels or one-hot. (b m *s)."""
-    return packed.shape[1] > 4 and bool((packed[:, -1] >= LEAST).any())
+    if packed.shape[1] < 5:
+        return False
+    # Compared wide: torch wraps what a narrow type can't hold.
+    return bool((packed[:, -1].float() >= LEAST).any())
 
 
 def stamps_of(packed: Tensor) -> list[Stamp]:
