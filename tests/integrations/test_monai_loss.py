@@ -397,6 +397,38 @@ def test_two_activations_are_refused():
         RWLoss("rectified", sigmoid=True, softmax=True)
 
 
+@pytest.mark.parametrize(
+    ("flags", "k", "target", "words"),
+    [
+        ({}, 1, torch.zeros(3, 1, 16, 12), "logits and sigmoid=True"),
+        ({"softmax": True}, 1, torch.zeros(3, 1, 16, 12), "or use sigmoid=True"),
+        (
+            {"to_onehot_y": True},
+            4,
+            torch.zeros(3, 1, 16, 12),
+            "without softmax=True or sigmoid=True the network must give probabilities; for logits "
+            "use softmax=True or sigmoid=True",
+        ),
+        ({"softmax": True}, 4, torch.ones(3, 4, 16, 12), "or sigmoid=True for masks that overlap"),
+        ({"sigmoid": True}, 4, torch.full((3, 4, 16, 12), 2), "for class labels use softmax=True"),
+        ({"sigmoid": True}, 1, torch.zeros(3, 1, 9, 12), "with sigmoid=True expected a mask"),
+    ],
+)
+def test_errors_have_its_own_arguments(flags, k, target, words):
+    """Those that `RegionWiseLoss` raises, which has one argument, activation."""
+    logits, _ = given((16, 12), k)
+    with pytest.raises(RWLossError, match=words) as refused:
+        RWLoss("rectified", **flags)(logits, target)
+    assert "activation" not in str(refused.value)
+
+
+def test_an_rwmap_of_classes_in_a_sigmoid_loss_is_refused_in_its_own_words():
+    logits, labels = given((16, 12))
+    rwmap = maps.get("rectified")(Regions(labels, 4))
+    with pytest.raises(RWLossError, match="map has 4 classes, with sigmoid=True every mask is"):
+        RWLoss("rectified", sigmoid=True)(logits, one_hot(labels, 4), rwmap)
+
+
 def test_soft_targets_are_refused():
     logits, labels = given((16, 12))
     with pytest.raises(RWLossError, match="not one-hot"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import torch
@@ -116,6 +117,20 @@ class RWLoss(_Loss):
 
         Raises RWLossError where shapes or labels do not fit, and for a map that was resampled.
         """
+        try:
+            return self._value(input, target, rwmap, mask, spacing_mm)
+        except RWLossError as error:
+            error.args = (_in_own_words(str(error)),)
+            raise
+
+    def _value(
+        self,
+        input: Tensor | Sequence[Tensor],
+        target: Tensor,
+        rwmap: RWMap | Tensor | None,
+        mask: Tensor | None,
+        spacing_mm: SpacingMM | None,
+    ) -> Tensor:
         one = isinstance(input, Tensor)
         outputs = [_plain(input)] if isinstance(input, Tensor) else [_plain(x) for x in input]
         if not outputs:
@@ -299,6 +314,12 @@ class RWLoss(_Loss):
 def _plain(tensor: Tensor) -> Tensor:
     """Without metadata, which would be carried through every operation."""
     return tensor.as_subclass(Tensor) if type(tensor) is not Tensor else tensor
+
+
+def _in_own_words(message: str) -> str:
+    """What `RegionWiseLoss` says, with the arguments of `RWLoss`."""
+    message = message.replace('with activation="none"', "without softmax=True or sigmoid=True")
+    return re.sub(r'activation="(softmax|sigmoid)"', r"\1=True", message)
 
 
 def _check_masks_alone(expression: Expression) -> None:
