@@ -179,6 +179,17 @@ def test_list_of_outputs_is_deep_supervision_of_our_own():
     )
 
 
+@pytest.mark.parametrize("masks", [1, 3])
+def test_equals_boundary_loss_of_masks_as_probabilities(monai_losses, masks):
+    """As the page says: MONAI takes them as they are, RWLoss their logits."""
+    logits, target = given_masks((12, 10), masks)
+    probs = logits.sigmoid()
+    torch.testing.assert_close(
+        RWLoss("boundary", sigmoid=True)(torch.logit(probs, eps=1e-6), target),
+        monai_losses.BoundaryLoss()(probs, target.float()),
+    )
+
+
 # --- Against the plain loss: what MONAI's BoundaryLoss has no word for
 
 

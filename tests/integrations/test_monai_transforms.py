@@ -2,6 +2,7 @@
 
 import itertools
 import pickle
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -203,6 +204,22 @@ def test_elastic_deformation_by_the_nearest_voxel_leaves_no_trace_and_is_refused
 )
 def test_intensity_transforms_on_the_map_are_refused(change):
     assert not kept_its_grid(change(sample(3))["map"].as_tensor()[None])
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.float16, torch.bfloat16])
+def test_casts_of_the_map_are_refused(dtype):
+    """Also where the image is so small that half precision keeps its places."""
+    whole = mt.SpatialCropd(KEYS, roi_start=(0, 0), roi_end=(4, 4))(sample(2))
+    cast = mt.CastToTyped("map", dtype)(whole)
+    with pytest.raises(RWLossError, match=f"got {dtype}: keep the map in float32"):
+        RWLoss("rectified", softmax=True, to_onehot_y=True)(
+            torch.randn(1, 4, 4, 4), cast["map"][None]
+        )
+
+
+def test_a_second_transform_does_not_compare_spacings():
+    one = sample(2)
+    assert RWMapd("label", "rectified", 4, spacing_mm=(9.0, 9.0))(one)["map"] is one["map"]
 
 
 def test_turned_in_space_spacing_and_all():
@@ -556,6 +573,17 @@ def test_wrong_use():
         RWMapd("label", "rectified", 3)({"label": torch.zeros(6, 6)})
     with pytest.raises(RWLossError, match="one-hot after"):
         RWMapd("label", "rectified", 3)({"label": torch.zeros(3, 6, 6)})
+    for unloaded in ("label.nii.gz", Path("label.nii.gz"), {}):
+        kind = type(unloaded).__name__
+        with pytest.raises(RWLossError, match=f"a loaded label, got {kind}: put LoadImaged"):
+            RWMapd("label", "rectified", 3)({"label": unloaded})
+    with pytest.raises(RWLossError, match="pass num_classes instead of masks=True"):
+        RWMapd("label", "rectified", masks=True)({"label": 2 * torch.ones(1, 6, 6)})
+    with pytest.raises(RWLossError) as refused:
+        RWMapd("label", "rectified", masks=True, spacing_mm=(1, 1, 1))(
+            {"label": torch.ones(1, 6, 6)}
+        )
+    assert "instead of" not in str(refused.value)
     with pytest.raises(KeyError):
         RWMapd("label", "rectified", 3)({"image": torch.zeros(1, 6, 6)})
     nothing = RWMapd("label", "rectified", 3, allow_missing_keys=True)({"image": 1})

@@ -45,7 +45,8 @@ class RWMapd(MapTransform):
     The map goes through flips, turns by 90° and crops like an image, lazily too: name its key in
     them. Behind any other spatial transform put the same RWMapd once more: it keeps a map that was
     moved with its label by whole voxels, and makes it anew where it was not, or is no longer the
-    map of the label. `RWLoss` refuses what is neither.
+    map of the label. `RWLoss` refuses what is neither. Spacings are not compared: a map of the same
+    label that was made with another `spacing_mm` is kept.
 
     Raises RWLossError for labels that do not fit, and for a map of another expression.
 
@@ -112,6 +113,11 @@ class RWMapd(MapTransform):
                 raise RWLossError(
                     f"{error}. Spatial transforms take labels by mode='nearest', and a lazy "
                     "Compose by overrides={'label': {'mode': 'nearest'}}"
+                ) from error
+            if self.num_classes is None and bool((plain.double() > 1).any()):
+                raise RWLossError(
+                    f"{error}. With masks=True the masks must be 0 or 1; for class labels pass "
+                    "num_classes instead of masks=True"
                 ) from error
             raise
         return pack(plain, self.expression(regions), self._stamp(label))
@@ -232,7 +238,13 @@ def _names(keys: Sequence[Hashable], map_keys: Any) -> tuple[Hashable, ...]:
 
 def _label(label: Any, key: Hashable, num_classes: int | None) -> Tensor:
     """A label as a tensor, channel first."""
-    tensor = torch.as_tensor(label)
+    try:
+        tensor = torch.as_tensor(label)
+    except (TypeError, ValueError, RuntimeError) as error:  # torch's, of a path or an object
+        raise RWLossError(
+            f"expected {key!r} as a loaded label, got {type(label).__name__}: put LoadImaged and "
+            "EnsureChannelFirstd before"
+        ) from error
     if tensor.ndim not in {3, 4} or (num_classes is not None and tensor.shape[0] != 1):
         expected = "(c *s)" if num_classes is None else "(1 *s)"
         raise RWLossError(
