@@ -115,7 +115,8 @@ class RWLoss(_Loss):
         rwmap: what `RWMapd` or `LoadRWMapd` made (b m *s), or an RWMap. mask (b 1 *s): 0 where a
         voxel costs nothing and does not count.
 
-        Raises RWLossError where shapes or labels do not fit, and for a map that was resampled.
+        Raises RWLossError where shapes or labels do not fit, and for a map that was resampled, or
+        made for other classes or of another expression.
         """
         try:
             return self._value(input, target, rwmap, mask, spacing_mm)
