@@ -62,7 +62,7 @@ def probabilities(output: Tensor, activation: Activation) -> Probabilities:
             raise RWLossError(
                 f"expected probabilities of 0 to 1, got {float(wide[outside][0].detach()):g}: "
                 'with activation="none" the network must give probabilities; for logits use '
-                '"softmax" or "sigmoid"'
+                'activation="softmax" or activation="sigmoid"'
             )
     return Probabilities(wide, normalized=activation == "none")
 

@@ -64,7 +64,8 @@ def as_masks(logits: Tensor, target: Tensor, ignore_index: int | None = None) ->
         if wrong.numel():
             raise RWLossError(
                 f"expected masks of 0 and 1, got {float(wrong[0]):g}: with "
-                'activation="sigmoid" every channel is a mask; for class labels use "softmax"'
+                'activation="sigmoid" every channel is a mask; for class labels use '
+                'activation="softmax"'
             )
     return target
 

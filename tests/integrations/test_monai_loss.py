@@ -179,6 +179,17 @@ def test_list_of_outputs_is_deep_supervision_of_our_own():
     )
 
 
+@pytest.mark.parametrize("masks", [1, 3])
+def test_equals_boundary_loss_of_masks_as_probabilities(monai_losses, masks):
+    """As the page says: MONAI takes them as they are, RWLoss their logits."""
+    logits, target = given_masks((12, 10), masks)
+    probs = logits.sigmoid()
+    torch.testing.assert_close(
+        RWLoss("boundary", sigmoid=True)(torch.logit(probs, eps=1e-6), target),
+        monai_losses.BoundaryLoss()(probs, target.float()),
+    )
+
+
 # --- Against the plain loss: what MONAI's BoundaryLoss has no word for
 
 
@@ -378,9 +389,55 @@ def test_wrong_shapes_and_values(flags, shape, message):
         RWLoss("rectified", **flags)(logits, torch.zeros(shape))
 
 
+@pytest.mark.parametrize("num_classes", [2, 3, 4, 5, 8])
+@pytest.mark.parametrize("scale", [1, 255])
+def test_one_hot_targets_are_no_maps(num_classes, scale):
+    """As many channels as some map has, and none of its numbers."""
+    logits, labels = given((16, 12), num_classes)
+    loss = RWLoss("rectified", softmax=True, to_onehot_y=True)
+    for dtype in (torch.float32, torch.uint8):
+        target = scale * one_hot(labels, num_classes).to(dtype)
+        with pytest.raises(RWLossError, match="pass to_onehot_y=False for one-hot"):
+            loss(logits, target)
+        with pytest.raises(RWLossError, match="has not the channels that RWMapd gives"):
+            loss(logits, labels[:, None], target)
+
+
 def test_two_activations_are_refused():
     with pytest.raises(RWLossError, match="choose one"):
         RWLoss("rectified", sigmoid=True, softmax=True)
+
+
+@pytest.mark.parametrize(
+    ("flags", "k", "target", "words"),
+    [
+        ({}, 1, torch.zeros(3, 1, 16, 12), "logits and sigmoid=True"),
+        ({"softmax": True}, 1, torch.zeros(3, 1, 16, 12), "or use sigmoid=True"),
+        (
+            {"to_onehot_y": True},
+            4,
+            torch.zeros(3, 1, 16, 12),
+            "without softmax=True or sigmoid=True the network must give probabilities; for logits "
+            "use softmax=True or sigmoid=True",
+        ),
+        ({"softmax": True}, 4, torch.ones(3, 4, 16, 12), "or sigmoid=True for masks that overlap"),
+        ({"sigmoid": True}, 4, torch.full((3, 4, 16, 12), 2), "for class labels use softmax=True"),
+        ({"sigmoid": True}, 1, torch.zeros(3, 1, 9, 12), "with sigmoid=True expected a mask"),
+    ],
+)
+def test_errors_have_its_own_arguments(flags, k, target, words):
+    """Those that `RegionWiseLoss` raises, which has one argument, activation."""
+    logits, _ = given((16, 12), k)
+    with pytest.raises(RWLossError, match=words) as refused:
+        RWLoss("rectified", **flags)(logits, target)
+    assert "activation" not in str(refused.value)
+
+
+def test_an_rwmap_of_classes_in_a_sigmoid_loss_is_refused_in_its_own_words():
+    logits, labels = given((16, 12))
+    rwmap = maps.get("rectified")(Regions(labels, 4))
+    with pytest.raises(RWLossError, match="map has 4 classes, with sigmoid=True every mask is"):
+        RWLoss("rectified", sigmoid=True)(logits, one_hot(labels, 4), rwmap)
 
 
 def test_soft_targets_are_refused():

@@ -9,13 +9,16 @@ from torch.nn import functional
 
 from rwloss import Regions, RWLossError, maps
 from rwloss.integrations.monai.packed import kept_its_grid, pack, refuse_if_warped, unpack
+from rwloss.integrations.monai.stamp import Stamp, is_stamped, stamps_of
+
+STAMP = Stamp.of(4, "rectified")
 
 
 def packed_of(shape, text="rectified", num_classes=4, **settings):
     """Labels (1 *s), their map, and both in one (m *s)."""
     _, labels = given(shape, num_classes, size=1)
     rwmap = maps.parse(text)(Regions(labels, num_classes, **settings))
-    return labels, rwmap, pack(labels, rwmap)
+    return labels, rwmap, pack(labels, rwmap, Stamp.of(num_classes, text))
 
 
 @pytest.mark.parametrize("shape", [(16, 12), (9, 8, 7)], ids=str)
@@ -24,7 +27,7 @@ def packed_of(shape, text="rectified", num_classes=4, **settings):
 def test_what_goes_in_comes_out(shape, num_classes, text, compact):
     labels, rwmap, packed = packed_of(shape, text, num_classes)
     assert packed.dtype == torch.float32
-    assert len(packed) == (4 if compact or num_classes == 2 else 2 + num_classes)
+    assert len(packed) == (5 if compact or num_classes == 2 else 3 + num_classes)
     found = unpack(packed[None], num_classes)
     again = found.rwmap(found.labels.long(), num_classes)
     assert torch.equal(again.dense(), rwmap.dense())
@@ -38,7 +41,7 @@ def test_ignored_voxels_keep_their_label_and_cost_nothing():
     for text, num_classes in [("rectified", 4), ("boundary", 4), ("boundary", 2)]:
         some = labels.where(labels < num_classes, 255)
         rwmap = maps.parse(text)(Regions(some, num_classes, ignore_label=255))
-        found = unpack(pack(some, rwmap)[None], num_classes)
+        found = unpack(pack(some, rwmap, STAMP)[None], num_classes)
         assert torch.equal(found.labels[0], some.float())
         assert torch.equal(found.rwmap(rwmap.labels[None], num_classes).dense(), rwmap.dense())
 
@@ -46,14 +49,14 @@ def test_ignored_voxels_keep_their_label_and_cost_nothing():
 def test_masks():
     masks = (torch.rand(3, 16, 12, generator=torch.Generator().manual_seed(0)) < 0.3).byte()
     rwmap = maps.get("boundary")(Regions(masks, 2))
-    found = unpack(pack(masks, rwmap)[None], 2, masks=3)
+    found = unpack(pack(masks, rwmap, STAMP)[None], 2, masks=3)
     assert torch.equal(found.rwmap(masks[None], 2).dense(), rwmap.dense())
     rest = found.without_first_mask()
     assert torch.equal(rest.labels[0], masks[1:].float())
     assert torch.equal(rest.rwmap(masks[None, 1:], 2).dense(), rwmap.dense()[1:])
 
 
-@pytest.mark.parametrize("channels", [1, 3, 5, 7])
+@pytest.mark.parametrize("channels", [1, 3, 4, 6, 8])
 def test_other_channels_are_no_packed_map(channels):
     assert unpack(torch.zeros(1, channels, 4, 4), 4) is None
 
@@ -65,12 +68,14 @@ def kept(packed):
 @pytest.mark.parametrize("shape", [(7, 5), (300, 3), (6, 5, 4), (3, 2, 270), (1, 5), (1, 1, 1)])
 def test_every_flip_turn_and_crop_is_recognised(shape):
     """All symmetries of the grid, and crops of any place: brute force."""
-    packed = pack(torch.zeros(1, *shape), maps.get("rectified")(Regions(torch.zeros(1, *shape), 2)))
+    empty = torch.zeros(1, *shape)
+    packed = pack(empty, maps.get("rectified")(Regions(empty, 2)), STAMP)
     axes = range(1, 1 + len(shape))
     for order in itertools.permutations(axes):
         for mirrored in itertools.product([False, True], repeat=len(shape)):
             turned = packed.permute(0, *order).flip([a for a in axes if mirrored[a - 1]])
             assert kept(turned)
+            assert stamps_of(turned[None]) == [STAMP]
             for axis in axes:
                 length = turned.shape[axis]
                 assert kept(turned.narrow(axis, length // 3, length - length // 3))
@@ -113,9 +118,8 @@ def test_what_is_no_move_by_whole_voxels_is_recognised(shape):
 @pytest.mark.parametrize("length", [128, 255, 256, 257, 300, 512])
 def test_an_image_that_goes_on_at_its_other_side_is_no_grid(length):
     """Neither padded that way nor rolled, whatever byte its last voxel has."""
-    packed = pack(
-        torch.zeros(1, length, 5), maps.get("rectified")(Regions(torch.zeros(1, length, 5), 2))
-    )
+    empty = torch.zeros(1, length, 5)
+    packed = pack(empty, maps.get("rectified")(Regions(empty, 2)), STAMP)
     assert kept(packed)
     for thinned in (False, True):
         for wrong in (functional.pad(packed, (0, 0, 3, 2), mode="circular"), packed.roll(7, 1)):
@@ -127,6 +131,7 @@ def test_the_wrong_image_of_a_batch_is_named():
     both = torch.stack([packed, packed.roll(1, dims=2)])
     assert kept_its_grid(both).tolist() == [True, False]
     refuse_if_warped(both[:1])
+    assert is_stamped(both)
     with pytest.raises(RWLossError, match=r"image 1 of the batch.*RWMapd once more"):
         refuse_if_warped(both)
 

@@ -2,7 +2,9 @@
 
 import itertools
 import pickle
+from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 import torch
@@ -204,6 +206,22 @@ def test_intensity_transforms_on_the_map_are_refused(change):
     assert not kept_its_grid(change(sample(3))["map"].as_tensor()[None])
 
 
+@pytest.mark.parametrize("dtype", [torch.int32, torch.float16, torch.bfloat16])
+def test_casts_of_the_map_are_refused(dtype):
+    """Also where the image is so small that half precision keeps its places."""
+    whole = mt.SpatialCropd(KEYS, roi_start=(0, 0), roi_end=(4, 4))(sample(2))
+    cast = mt.CastToTyped("map", dtype)(whole)
+    with pytest.raises(RWLossError, match=f"got {dtype}: keep the map in float32"):
+        RWLoss("rectified", softmax=True, to_onehot_y=True)(
+            torch.randn(1, 4, 4, 4), cast["map"][None]
+        )
+
+
+def test_a_second_transform_does_not_compare_spacings():
+    one = sample(2)
+    assert RWMapd("label", "rectified", 4, spacing_mm=(9.0, 9.0))(one)["map"] is one["map"]
+
+
 def test_turned_in_space_spacing_and_all():
     """A map made anew after a turn is the turned map: the affine carries the spacing along."""
     for axes in (2, 3):
@@ -271,7 +289,7 @@ def test_thinned_by_a_transform_or_by_deep_supervision(thinning, affine):
     if thinning is mt.Zoomd:
         settings["keep_size"] = False
     thinned = thinning("map", **settings, mode="nearest")(one)["map"]
-    assert thinned.shape == (4, 7, 6)
+    assert thinned.shape == (5, 7, 6)
     loss = RWLoss("rectified", softmax=True, to_onehot_y=True)
     logits = torch.randn(2, 4, 7, 6)
     for batched in (thinned[None], list_data_collate([{"map": thinned}] * 2)["map"]):
@@ -292,7 +310,7 @@ def test_slices_of_a_volume(axis):
     )
     two_d = cut.set_random_state(1)(sample(3))
     shape = tuple(n for other, n in enumerate((14, 12, 10)) if other != axis)
-    assert two_d["map"].shape == (4, *shape)
+    assert two_d["map"].shape == (5, *shape)
     assert torch.equal(dense_of(two_d["map"]), two_d["reference"].as_tensor())
     assert RWMapd("label", "rectified", 4)(two_d)["map"] is two_d["map"]
     # Its spacing is two of the three, which is no sign of resampling.
@@ -555,6 +573,17 @@ def test_wrong_use():
         RWMapd("label", "rectified", 3)({"label": torch.zeros(6, 6)})
     with pytest.raises(RWLossError, match="one-hot after"):
         RWMapd("label", "rectified", 3)({"label": torch.zeros(3, 6, 6)})
+    for unloaded in ("label.nii.gz", Path("label.nii.gz"), {}):
+        kind = type(unloaded).__name__
+        with pytest.raises(RWLossError, match=f"a loaded label, got {kind}: put LoadImaged"):
+            RWMapd("label", "rectified", 3)({"label": unloaded})
+    with pytest.raises(RWLossError, match="pass num_classes instead of masks=True"):
+        RWMapd("label", "rectified", masks=True)({"label": 2 * torch.ones(1, 6, 6)})
+    with pytest.raises(RWLossError) as refused:
+        RWMapd("label", "rectified", masks=True, spacing_mm=(1, 1, 1))(
+            {"label": torch.ones(1, 6, 6)}
+        )
+    assert "instead of" not in str(refused.value)
     with pytest.raises(KeyError):
         RWMapd("label", "rectified", 3)({"image": torch.zeros(1, 6, 6)})
     nothing = RWMapd("label", "rectified", 3, allow_missing_keys=True)({"image": 1})
@@ -569,3 +598,59 @@ def test_two_labels():
     for name, label in (("a", labels[:1]), ("b", labels[1:])):
         wanted = RWMapd("label", "rectified", 3)({"label": label})["map"]
         assert torch.equal(both[f"map_{name}"], wanted)
+
+
+# --- MONAI's cache on disk
+
+
+def persistent(place, more, text="boundary", **settings):
+    """What two accesses give: a label and its map, from the cache and made behind it."""
+    from monai.data import PersistentDataset
+
+    label = nib.Nifti1Image(batch(51, (14, 12, 10), 4, 1)[0], np.diag([*SPACING_MM[3], 1.0]))
+    nib.save(label, place / "label.nii.gz")
+    pipeline = mt.Compose(
+        [
+            mt.LoadImaged("label"),
+            mt.EnsureChannelFirstd("label"),
+            RWMapd("label", text, 4),
+            mt.RandLambdad("label", torch.clone),  # what is random is not in the cache
+            RWMapd("label", text, 4, map_keys="again", **settings),
+        ]
+    )
+    files = [{"label": str(place / "label.nii.gz")}]
+    cached = PersistentDataset(files, pipeline, cache_dir=place, **more)
+    return cached[0], cached[0]
+
+
+@pytest.mark.parametrize(
+    ("more", "settings", "equal"),
+    [
+        ({"track_meta": True, "weights_only": False}, {}, True),
+        ({}, {"spacing_mm": SPACING_MM[3]}, True),
+        ({}, {}, False),
+    ],
+    ids=["metadata kept", "spacing given", "defaults"],
+)
+def test_a_cache_on_disk(more, settings, equal, tmp_path):
+    """By its defaults it loses the spacing from the second access on; the page says what to do."""
+    first, second = persistent(tmp_path, more, **settings)
+    assert torch.equal(torch.as_tensor(first["map"]), torch.as_tensor(second["map"]))
+    anew = [torch.as_tensor(one["again"]).as_subclass(torch.Tensor) for one in (first, second)]
+    assert torch.equal(anew[0], anew[1]) is equal
+    loss = RWLoss("boundary", softmax=True, to_onehot_y=True, **settings)
+    logits = torch.randn(1, 4, 14, 12, 10)
+    stored = [loss(logits, one["map"][None]) for one in (first, second)]
+    on_the_fly = [loss(logits, one["label"][None]) for one in (first, second)]
+    torch.testing.assert_close(stored[0], on_the_fly[0])
+    assert bool(torch.isclose(stored[1], on_the_fly[1])) is equal
+
+
+def test_a_cache_on_disk_that_holds_maps_of_before(tmp_path):
+    """It is keyed by the item: another expression in the transform gives the old map."""
+    persistent(tmp_path, {})
+    stale, _ = persistent(tmp_path, {}, "rectified")
+    with pytest.raises(RWLossError, match=r"another expression, .* is rectified: .*empty it"):
+        RWLoss("rectified", softmax=True, to_onehot_y=True)(
+            torch.randn(1, 4, 14, 12, 10), stale["map"][None]
+        )

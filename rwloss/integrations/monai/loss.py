@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import torch
@@ -11,6 +12,7 @@ from torch.nn.modules.loss import _Loss
 from rwloss.errors import RWLossError
 from rwloss.integrations.monai.packed import Packed, refuse_if_warped, unpack
 from rwloss.integrations.monai.spacing import spacing_of
+from rwloss.integrations.monai.stamp import EXPRESSION, Stamp, digest, is_stamped, stamps_of
 from rwloss.losses import RegionWiseLoss, as_labels
 from rwloss.losses.activation import Activation
 from rwloss.losses.target import as_masks, check_logits, check_tensor, whole_labels
@@ -84,6 +86,9 @@ class RWLoss(_Loss):
         )
         if sigmoid:
             _check_masks_alone(self.region_wise.expression)
+        groups = self.region_wise.expression.static_groups()
+        # What a map must be of; several of them no single map can stand for, which is said later.
+        self._static = groups[0].expression if len(groups) == 1 else None
         self.include_background = include_background
         self.to_onehot_y = to_onehot_y
         self.sigmoid = sigmoid
@@ -110,8 +115,23 @@ class RWLoss(_Loss):
         rwmap: what `RWMapd` or `LoadRWMapd` made (b m *s), or an RWMap. mask (b 1 *s): 0 where a
         voxel costs nothing and does not count.
 
-        Raises RWLossError where shapes or labels do not fit, and for a map that was resampled.
+        Raises RWLossError where shapes or labels do not fit, and for a map that was resampled, or
+        made for other classes or of another expression.
         """
+        try:
+            return self._value(input, target, rwmap, mask, spacing_mm)
+        except RWLossError as error:
+            error.args = (_in_own_words(str(error)),)
+            raise
+
+    def _value(
+        self,
+        input: Tensor | Sequence[Tensor],
+        target: Tensor,
+        rwmap: RWMap | Tensor | None,
+        mask: Tensor | None,
+        spacing_mm: SpacingMM | None,
+    ) -> Tensor:
         one = isinstance(input, Tensor)
         outputs = [_plain(input)] if isinstance(input, Tensor) else [_plain(x) for x in input]
         if not outputs:
@@ -169,7 +189,8 @@ class RWLoss(_Loss):
         if target.ndim == logits.ndim and target.shape[1] != 1:
             raise RWLossError(
                 f"target {tuple(target.shape)} does not fit to_onehot_y=True: expected a label map "
-                "(b 1 *s) or (b *s), or what RWMapd made; pass to_onehot_y=False for one-hot"
+                "(b 1 *s) or (b *s), or what RWMapd made, unchanged; pass to_onehot_y=False for "
+                "one-hot"
             )
         if target.ndim == logits.ndim - 1:
             target = target[:, None]
@@ -182,10 +203,59 @@ class RWLoss(_Loss):
         if packed.ndim != logits.ndim:
             return None
         k = logits.shape[1]
-        found = unpack(_plain(packed), k, k if self.sigmoid else 0)
-        if found is not None and not torch.compiler.is_compiling():
+        if not torch.compiler.is_compiling():  # no graph can read values
+            if not is_stamped(_plain(packed)):
+                return None
             refuse_if_warped(packed, may_be_thinned=may_be_thinned)
-        return found
+            self._check_made_for_this(packed, k)
+        return unpack(_plain(packed), k, k if self.sigmoid else 0)
+
+    def _check_made_for_this(self, packed: Tensor, k: int) -> None:
+        """Raise RWLossError for maps (b m *s) of other classes or of another expression."""
+        static = self._static
+        # Weights of a data set are numbers in its store, and words here.
+        wanted = None if static is None or static.needs_class_counts else str(static)
+        for image, stamp in enumerate(stamps_of(_plain(packed))):
+            self._check_classes(stamp, packed.shape[1], k)
+            if wanted is not None and stamp.digest != digest(wanted):
+                made_of = getattr(packed, "meta", {}).get(EXPRESSION)
+                if isinstance(made_of, list):  # of a batch
+                    made_of = made_of[image] if image < len(made_of) else None
+                if made_of is None or stamp.digest != digest(made_of):
+                    made_of = "another expression"
+                raise RWLossError(
+                    f"the map of image {image} of the batch is of {made_of}, the static part of "
+                    f"the loss is {wanted}: give RWMapd, or rwloss precompute, and RWLoss the "
+                    "same expression; a cache may hold maps of before, empty it"
+                )
+
+    def _check_classes(self, stamp: Stamp, channels: int, k: int) -> None:
+        """Raise RWLossError unless a map has the classes or masks of an input with k channels."""
+        if not self.sigmoid:
+            if stamp.num_classes == 0:  # of one mask it would be 2
+                raise RWLossError(
+                    "the map was made with masks=True, and this loss is of classes: make it with "
+                    f"num_classes={k}, or pass sigmoid=True"
+                )
+            if stamp.num_classes != Stamp.of(k, "").num_classes:
+                raise RWLossError(
+                    f"map has {stamp.num_classes} classes, input has {k}: make it with "
+                    f"num_classes={k}, or precompute again with it"
+                )
+            return
+        if stamp.num_classes == 2 and k == 1:
+            return
+        if stamp.num_classes != 0:
+            raise RWLossError(
+                f"the map was made with num_classes={stamp.num_classes}: with sigmoid=True make "
+                "it with masks=True of one-hot masks"
+            )
+        masks = (channels - 2) // 3
+        if masks != k:
+            raise RWLossError(
+                f"map has {masks} masks, input has {k} channels: give the network an output for "
+                "each mask"
+            )
 
     def _known(self, labels: Tensor, num_classes: int) -> Tensor:
         """Labels (b 1 *s) or masks (b k *s) of a packed map, whole, -1 where they are ignored."""
@@ -245,6 +315,12 @@ class RWLoss(_Loss):
 def _plain(tensor: Tensor) -> Tensor:
     """Without metadata, which would be carried through every operation."""
     return tensor.as_subclass(Tensor) if type(tensor) is not Tensor else tensor
+
+
+def _in_own_words(message: str) -> str:
+    """What `RegionWiseLoss` says, with the arguments of `RWLoss`."""
+    message = message.replace('with activation="none"', "without softmax=True or sigmoid=True")
+    return re.sub(r'activation="(softmax|sigmoid)"', r"\1=True", message)
 
 
 def _check_masks_alone(expression: Expression) -> None:

@@ -5,6 +5,7 @@ Channels of one image, (m *s) float32:
     0          where each voxel was when the map was made: its coordinates modulo 251, a byte each
     1..c       labels, c = 1; or c overlapping masks
     then       compact: value at the true class (c), and at the others (c); else values (k)
+    last       the same number everywhere, which says what the map is of: see `Stamp`
 
 The first channel is what makes augmentation safe. Flips, quarter turns and crops leave a grid in
 it that steps one way along each axis. Nothing else does: not interpolation, elastic deformation by
@@ -26,6 +27,7 @@ from torch import Tensor
 
 from rwloss.errors import RWLossError
 from rwloss.integrations.monai.spacing import kept_its_spacing
+from rwloss.integrations.monai.stamp import Stamp, stamps_of
 from rwloss.rwmap import RWMap
 
 _CYCLE = 251
@@ -64,9 +66,10 @@ class Packed:
         )
 
 
-def pack(labels: Tensor, rwmap: RWMap) -> Tensor:
+def pack(labels: Tensor, rwmap: RWMap, stamp: Stamp) -> Tensor:
     """A map with the labels or masks it is of. labels (c *s), map of labels (c *s) -> (m *s)."""
-    channels = [positions(labels.shape[1:], labels.device)[None], labels, *_parts(rwmap)]
+    where = positions(labels.shape[1:], labels.device)[None]
+    channels = [where, labels, *_parts(rwmap), torch.full_like(where, stamp.number)]
     return torch.cat([torch.as_tensor(part).to(labels.device, torch.float32) for part in channels])
 
 
@@ -76,11 +79,11 @@ def unpack(packed: Tensor, num_classes: int, masks: int = 0) -> Packed | None:
     masks: how many overlapping masks there are, 0 for class labels.
     """
     c, channels = masks or 1, packed.shape[1]
-    if channels == 1 + 3 * c:  # two classes are always compact
-        labels, true, other = packed[:, 1:].chunk(3, dim=1)
+    if channels == 2 + 3 * c:  # two classes are always compact
+        labels, true, other = packed[:, 1:-1].chunk(3, dim=1)
         return Packed(labels, true, other)
-    if not masks and num_classes > 2 and channels == 2 + num_classes:
-        return Packed(packed[:, 1:2], values=packed[:, 2:])
+    if not masks and num_classes > 2 and channels == 3 + num_classes:
+        return Packed(packed[:, 1:2], values=packed[:, 2:-1])
     return None
 
 
@@ -135,6 +138,8 @@ def refuse_if_warped(packed: Tensor, *, may_be_thinned: bool = False) -> None:
     Transforms can do the same, but note it in the affine, and are refused.
     """
     plain = packed.as_subclass(Tensor)
+    if plain.dtype not in {torch.float32, torch.float64}:
+        raise RWLossError(f"expected a map in float32, got {plain.dtype}: keep the map in float32")
     kept = kept_its_grid(plain)
     if may_be_thinned and not bool(kept.all()) and kept_its_spacing(packed):
         kept = kept_its_grid(plain, thinned=True)
@@ -144,6 +149,11 @@ def refuse_if_warped(packed: Tensor, *, may_be_thinned: bool = False) -> None:
             "changed in value: a map follows flips, turns by 90° and crops only. Put the same "
             "RWMapd once more behind such transforms: it makes the map anew where they acted; or "
             "leave the map out, and the loss makes it from the label"
+        )
+    if not all(stamp.digest for stamp in stamps_of(plain)):
+        raise RWLossError(
+            "the last channel of the map, which says what it is of, was changed in value: keep the "
+            "map in float32, and its values as they are"
         )
 
 

@@ -15,6 +15,7 @@ from rwloss.data.formats import case_name
 from rwloss.errors import RWLossError
 from rwloss.integrations.monai.packed import kept_its_grid, pack, unpack
 from rwloss.integrations.monai.spacing import MADE_AT, spacing_of
+from rwloss.integrations.monai.stamp import EXPRESSION, Stamp, stamps_of
 from rwloss.maps.expression import Expression
 from rwloss.maps.parser import parse
 from rwloss.regions import Regions, checked_labels
@@ -31,8 +32,6 @@ except ModuleNotFoundError as error:
         name=error.name,
     ) from error
 
-_EXPRESSION = "rwmap_expression"  # a key of the metadata
-
 
 class RWMapd(MapTransform):
     """Makes the map of a label. label (1 *s) -> map (m *s), labels and values in one.
@@ -46,13 +45,14 @@ class RWMapd(MapTransform):
     The map goes through flips, turns by 90° and crops like an image, lazily too: name its key in
     them. Behind any other spatial transform put the same RWMapd once more: it keeps a map that was
     moved with its label by whole voxels, and makes it anew where it was not, or is no longer the
-    map of the label. `RWLoss` refuses what is neither.
+    map of the label. `RWLoss` refuses what is neither. Spacings are not compared: a map of the same
+    label that was made with another `spacing_mm` is kept.
 
     Raises RWLossError for labels that do not fit, and for a map of another expression.
 
     >>> transform = RWMapd(keys="label", expression="rectified", num_classes=2)
     >>> tuple(transform({"label": torch.ones(1, 8, 8)})["map"].shape)
-    (4, 8, 8)
+    (5, 8, 8)
     """
 
     def __init__(
@@ -114,27 +114,44 @@ class RWMapd(MapTransform):
                     f"{error}. Spatial transforms take labels by mode='nearest', and a lazy "
                     "Compose by overrides={'label': {'mode': 'nearest'}}"
                 ) from error
+            if self.num_classes is None and bool((plain.double() > 1).any()):
+                raise RWLossError(
+                    f"{error}. With masks=True the masks must be 0 or 1; for class labels pass "
+                    "num_classes instead of masks=True"
+                ) from error
             raise
-        return pack(plain, self.expression(regions))
+        return pack(plain, self.expression(regions), self._stamp(label))
+
+    def _stamp(self, label: Tensor) -> Stamp:
+        one_mask = self.num_classes is None and len(label) == 1
+        return Stamp.of(2 if one_mask else self.num_classes or 0, str(self.expression))
 
     def _is_kept(self, packed: Any, label: Tensor) -> bool:
         """Whether there is a map already, of this label, that was moved by whole voxels alone."""
         if not isinstance(packed, Tensor) or packed.ndim != label.ndim:
             return False
-        made_of = getattr(packed, "meta", {}).get(_EXPRESSION)
+        made_of = getattr(packed, "meta", {}).get(EXPRESSION)
         if made_of not in {None, str(self.expression)}:
-            raise RWLossError(
-                f"the sample has a map of {made_of}, this RWMapd makes {self.expression}: give "
-                "both the same expression, or other map_keys"
-            )
+            raise self._of_another(made_of)
         batch = packed.as_subclass(Tensor)[None]
         masks = len(label) if self.num_classes is None else 0
         found = unpack(batch, self.num_classes or 2, masks)
-        return (
-            found is not None
-            and found.labels.shape[1:] == label.shape
-            and bool((found.labels[0] == label.as_subclass(Tensor)).all())
-            and bool(kept_its_grid(batch))
+        if (
+            found is None
+            or found.labels.shape[1:] != label.shape
+            or not bool((found.labels[0] == label.as_subclass(Tensor)).all())
+            or not bool(kept_its_grid(batch))
+        ):
+            return False
+        (stamp,), wanted = stamps_of(batch), self._stamp(label)
+        if stamp.digest != wanted.digest:
+            raise self._of_another("another expression")
+        return stamp.num_classes == wanted.num_classes
+
+    def _of_another(self, made_of: str) -> RWLossError:
+        return RWLossError(
+            f"the sample has a map of {made_of}, this RWMapd makes {self.expression}: give both "
+            "the same expression, or other map_keys; a cache may hold maps of before, empty it"
         )
 
 
@@ -175,7 +192,8 @@ class LoadRWMapd(MapTransform):
             rwmap = self.store[case]
             label = _label(sample[key], key, rwmap.num_classes)
             self._check_same(case, label, rwmap)
-            packed = pack(label.as_subclass(Tensor), rwmap)
+            stamp = Stamp.of(rwmap.num_classes, self.store.expression)
+            packed = pack(label.as_subclass(Tensor), rwmap, stamp)
             sample[map_key] = _with_meta(packed, label, self.store.expression)
         return sample
 
@@ -220,7 +238,13 @@ def _names(keys: Sequence[Hashable], map_keys: Any) -> tuple[Hashable, ...]:
 
 def _label(label: Any, key: Hashable, num_classes: int | None) -> Tensor:
     """A label as a tensor, channel first."""
-    tensor = torch.as_tensor(label)
+    try:
+        tensor = torch.as_tensor(label)
+    except (TypeError, ValueError, RuntimeError) as error:  # torch's, of a path or an object
+        raise RWLossError(
+            f"expected {key!r} as a loaded label, got {type(label).__name__}: put LoadImaged and "
+            "EnsureChannelFirstd before"
+        ) from error
     if tensor.ndim not in {3, 4} or (num_classes is not None and tensor.shape[0] != 1):
         expected = "(c *s)" if num_classes is None else "(1 *s)"
         raise RWLossError(
@@ -236,7 +260,7 @@ def _with_meta(packed: Tensor, label: Tensor, expression: str) -> Tensor:
     if not isinstance(label, MetaTensor):
         return packed
     meta = copy.deepcopy(label.meta)
-    meta[_EXPRESSION] = expression
+    meta[EXPRESSION] = expression
     meta[MADE_AT] = torch.tensor(spacing_of(label, label.ndim - 1), dtype=torch.float64)
     moved: Tensor = MetaTensor(packed, meta=meta)
     return moved
