@@ -68,19 +68,23 @@ def compare(
         str | None,
         typer.Option(
             metavar="N|N,N,...",
-            help="How many seeds, from 0, or which ones with commas; 3 by default.",
+            help="How many seeds, from 0, or which ones with commas; by default those of the study, "
+            "or 3.",
             show_default=False,
         ),
     ] = None,
     steps: Annotated[
         int | None,
-        typer.Option(help="Of every run; 1500 by default.", show_default=False),
+        typer.Option(
+            help="Of every run; by default those of the study, or 1500.", show_default=False
+        ),
     ] = None,
     reference: Annotated[
         str | None,
         typer.Option(
             metavar="NAME",
-            help="Map that the others are compared with; by default that of Dice + CE.",
+            help="Map that the others are compared with; by default that of the study, or of "
+            "Dice + CE.",
             show_default=False,
         ),
     ] = None,
@@ -110,8 +114,8 @@ def compare(
     """Train every map with every seed, and say what the differences prove.
 
     All runs share data, splits and settings; runs of one seed begin with the same weights and meet
-    the same batches. Stopped at any moment, the same command goes on. Maps, seeds and steps may be
-    added later. A run that fails is named, and the others go on. All other settings of `rwloss
+    the same batches. Stopped at any moment, the same command goes on. Maps and seeds may be added
+    later; what is not given is then as the study has it. A run that fails is named, and the others go on. All other settings of `rwloss
     train` stand under [training] in STUDY.toml; docs/compare.md explains the results.
     """
     from rwloss.study import plan
@@ -147,6 +151,7 @@ def carry_out_and_tell(
     from rwloss.study import indicators, plan
 
     study = plan.placed(study, folder)
+    _tell_of_more_steps(study, folder)
     how = How(jobs=jobs, scheduler=scheduler)
     found = indicators.indicators(study, folder)  # reads all files: what is wrong is said now
     folder.mkdir(parents=True, exist_ok=True)
@@ -155,6 +160,18 @@ def carry_out_and_tell(
             raise RWLossError(f"the study in {str(folder)!r} has just been changed: start again")
         plan.write(study, folder / "study.toml")
         _carry_out(study, folder, how, found, as_json=as_json)
+
+
+def _tell_of_more_steps(study: Study, folder: Path) -> None:
+    """Every run takes longer, those too that were done: nobody should learn that afterwards."""
+    from rwloss.study import plan
+
+    file = folder / "study.toml"
+    before = plan.read(file).steps if file.exists() else study.steps
+    if before != study.steps:
+        typer.echo(
+            f"steps grow from {before:,} to {study.steps:,}, in every run of the study", err=True
+        )
 
 
 def _carry_out(
@@ -192,25 +209,33 @@ def _carry_out(
 
 
 def _study(source: str, out: Path | None, given: dict[str, Any]) -> tuple[Path, Study]:
-    """The folder, and the study of a file with changes, or of options alone."""
+    """The folder, and the study: of its study.toml, with what a file says, with what was given.
+
+    What is not said is as the folder has it: defaults would change a study that has begun.
+    """
     from rwloss.study import plan
 
     path = Path(source)
     if path.suffix.lower() == ".toml":
-        content = plan.read(path).model_dump()
-        for name in ("maps", "training"):
-            content[name] = content[name] | given.pop(name)
-        folder = path.parent if out is None else out
+        said, folder = plan.read(path).model_dump(exclude_unset=True), out or path.parent
+    elif out is None:
+        raise RWLossError("where to? Give --out STUDY, the folder of the study")
     else:
-        if out is None:
-            raise RWLossError("where to? Give --out STUDY, the folder of the study")
-        if not given["maps"]:
-            raise RWLossError(
-                "which maps? Give --map or --baseline, such as --map rectified --baseline dice_ce"
-            )
-        content, folder = {"data": source}, out
-    changes = {name: value for name, value in given.items() if value is not None}
-    return folder, plan.make(**{**content, **changes})
+        said, folder = {"data": source}, out
+    file = folder / "study.toml"
+    layers = [plan.read(file).model_dump()] if file.exists() else []
+    content: dict[str, Any] = {"maps": {}, "training": {}}
+    for layer in (*layers, said, given):
+        for name, value in layer.items():
+            if isinstance(value, dict):
+                content[name] = content[name] | value
+            elif value is not None:
+                content[name] = value
+    if not content["maps"]:
+        raise RWLossError(
+            "which maps? Give --map or --baseline, such as --map rectified --baseline dice_ce"
+        )
+    return folder, plan.make(**content)
 
 
 def _training(context: typer.Context) -> dict[str, Any]:

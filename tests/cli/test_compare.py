@@ -37,6 +37,50 @@ def test_options_then_more_seeds_and_the_file(squares, tmp_path, rwloss_command)
     assert (out / "runs" / "rw" / "seed_0" / "metrics.jsonl").read_bytes() == before
 
 
+def test_what_is_not_given_is_as_the_study_has_it(squares, tmp_path, rwloss_command):
+    out = tmp_path / "study"
+    maps = ("--map", "rw=rectified", "--map", "dice", "--reference", "dice")
+    options = (*maps, *SHORT, "--seeds", "1,2", "--learning-rate", 0.001, "--out", out)
+    code, _, told = rwloss_command("compare", squares, *options)
+    assert code == 0, told
+    before = plan.read(out / "study.toml")
+    metrics = (out / "runs" / "rw" / "seed_1" / "metrics.jsonl").read_bytes()
+
+    more = ("--map", "focal", "--jobs", 0, "--out", out)
+    code, _, told = rwloss_command("compare", squares, *more)
+    assert code == 0, told
+    now = plan.read(out / "study.toml")
+    assert list(now.maps) == ["rw", "dice", "focal"]
+    assert now.model_copy(update={"maps": before.maps}) == before
+    assert (out / "runs" / "rw" / "seed_1" / "metrics.jsonl").read_bytes() == metrics
+    assert "steps grow" not in told
+
+    # Of another file too: it says no steps, seeds or settings.
+    other = tmp_path / "other.toml"
+    other.write_text(f'data = "{squares}"\n[maps]\n"again" = "rectified"\n')
+    code, _, told = rwloss_command("compare", other, "--jobs", 0, "--out", out)
+    assert code == 0, told
+    assert plan.read(out / "study.toml").steps == 2
+    assert plan.read(out / "study.toml").seeds == (1, 2)
+    # And without a map: the same study again.
+    assert rwloss_command("compare", squares, "--jobs", 0, "--out", out)[0] == 0
+    code, _, told = rwloss_command("compare", squares, "--learning-rate", 1, "--out", out)
+    assert code == 2
+    assert "learning_rate 0.001 (now 1.0)" in told
+
+
+def test_more_steps_are_told_of(squares, tmp_path, rwloss_command):
+    out = tmp_path / "study"
+    plan.write(
+        plan.make(data=str(squares), maps={"rw": "rectified"}, seeds=[0], steps=2,
+                  training={"batch_size": 2, "accelerator": "cpu"}),
+        out / "study.toml",
+    )  # fmt: skip
+    code, _, told = rwloss_command("compare", out / "study.toml", "--steps", 3, "--jobs", 0)
+    assert code == 0, told
+    assert "steps grow from 2 to 3, in every run" in told
+
+
 def test_a_failed_run_is_named_and_the_others_go_on(squares, tmp_path, rwloss_command):
     strange = tmp_path / "study" / "runs" / "rw" / "seed_0"
     plan.write(
