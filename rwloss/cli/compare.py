@@ -68,8 +68,8 @@ def compare(
         str | None,
         typer.Option(
             metavar="N|N,N,...",
-            help="How many seeds, from 0, or which ones with commas; by default those of the study, "
-            "or 3.",
+            help="How many seeds, from 0, or which ones with commas; by default those of the "
+            "study, or 3.",
             show_default=False,
         ),
     ] = None,
@@ -115,8 +115,9 @@ def compare(
 
     All runs share data, splits and settings; runs of one seed begin with the same weights and meet
     the same batches. Stopped at any moment, the same command goes on. Maps and seeds may be added
-    later; what is not given is then as the study has it. A run that fails is named, and the others go on. All other settings of `rwloss
-    train` stand under [training] in STUDY.toml; docs/compare.md explains the results.
+    later; what is not given is then as the study has it. A run that fails is named, and the others
+    go on. All other settings of `rwloss train` stand under [training] in STUDY.toml;
+    docs/compare.md explains the results.
     """
     from rwloss.study import plan
     from rwloss.training import require_training
@@ -146,13 +147,19 @@ def carry_out_and_tell(
     Ends with exit code 1 where runs have failed. Raises RWLossError for wrong use, and where
     another process is at work in the folder: it would take each run of the other for a failed one.
     """
+    from rwloss.precompute.executors import expect_scheduler
     from rwloss.precompute.run import Settings as How
     from rwloss.store.lock import hold
     from rwloss.study import indicators, plan
+    from rwloss.study.execution import expect_accelerator
 
     study = plan.placed(study, folder)
     _tell_of_more_steps(study, folder)
     how = How(jobs=jobs, scheduler=scheduler)
+    if scheduler is not None:
+        expect_scheduler(scheduler)
+    if scheduler in {None, "local"}:  # the workers of others may have what this machine lacks
+        expect_accelerator(next(plan.runs(study, folder)).settings)
     found = indicators.indicators(study, folder)  # reads all files: what is wrong is said now
     folder.mkdir(parents=True, exist_ok=True)
     with hold(folder):

@@ -81,6 +81,38 @@ def test_more_steps_are_told_of(squares, tmp_path, rwloss_command):
     assert "steps grow from 2 to 3, in every run" in told
 
 
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (("--scheduler", "tcp://127.0.0.1:1"), "no Dask scheduler answers"),
+        (("--accelerator", "gpu"), "this machine has no accelerator 'gpu'"),
+    ],
+)
+def test_where_nothing_can_train_the_study_stays_as_it_is(
+    wrong, message, squares, tmp_path, rwloss_command, monkeypatch
+):
+    if "--scheduler" in wrong:
+        pytest.importorskip("distributed", reason="a scheduler needs Dask")
+        monkeypatch.setattr("rwloss.precompute.executors._PATIENCE", 1)
+    else:
+        monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+        monkeypatch.setattr("torch.backends.mps.is_available", lambda: False)
+    new = tmp_path / "new"
+    code, _, told = rwloss_command("compare", squares, "--map", "dice", *wrong, "--out", new)
+    assert (code, new.exists()) == (2, False)
+    assert message in told
+
+    file = tmp_path / "study" / "study.toml"
+    given = {"data": str(squares), "maps": {"rw": "rectified", "dice": "dice"}}
+    plan.write(
+        plan.make(**given, training={} if "--scheduler" in wrong else {"accelerator": "gpu"}), file
+    )
+    before = file.read_bytes()
+    code, _, told = rwloss_command("compare", file, "--reference", "dice", *wrong)
+    assert (code, file.read_bytes()) == (2, before)
+    assert message in told
+
+
 def test_a_failed_run_is_named_and_the_others_go_on(squares, tmp_path, rwloss_command):
     strange = tmp_path / "study" / "runs" / "rw" / "seed_0"
     plan.write(
