@@ -40,6 +40,7 @@ def sentences(results: Results) -> list[str]:
         *_progress(results),
         *_alarms(results.whole),
         *_reference(results),
+        *_divergences(results.whole),
         *_losses(results.whole, "", results.reference),
         *_comparisons(results.whole, ""),
         *_without(results),
@@ -94,9 +95,26 @@ def _reference(results: Results) -> Iterator[str]:
         yield f"Whether the reference {name} lost a class is not known: {NO_CASE}."
 
 
+def diverged(each: MapSummary) -> str:
+    """In how many runs a map diverged, of all that came to an end.
+
+    Of an unfinished one nobody knows.
+    """
+    first = min(each.diverged_steps)
+    of = each.done + each.failed
+    return f"diverged in {each.diverged} of {of} runs (first at step {first:,})"
+
+
+def _divergences(part: Part) -> Iterator[str]:
+    for each in part.maps:
+        if each.diverged:
+            yield f"{each.map} {diverged(each)}: its loss was not finite there."
+
+
 def kept(each: MapSummary, where: str = "") -> str:
     """That a map lost no class, as far as that is known."""
-    text = f"lost no class in {each.lost_known} of {each.done} runs{where}"
+    runs = "runs that are done" if each.failed else "runs"
+    text = f"lost no class in {each.lost_known} of {each.done} {runs}{where}"
     return f"{text}{_aside(each)}"
 
 
@@ -126,7 +144,8 @@ def _losses(part: Part, where: str, told: str | None = None) -> Iterator[str]:
                 how += [f"died in {tally.died}"] if tally.died else []
                 more = f" ({listed(how)})" if how else ""
                 details.append(f"{tally.name} in {tally.collapsed} of {tally.known}{more}")
-        lost = f"{each.map} lost a class in {each.lost} of {each.lost_known} runs{where}"
+        runs = "runs that are done" if each.failed else "runs"
+        lost = f"{each.map} lost a class in {each.lost} of {each.lost_known} {runs}{where}"
         yield f"{lost}: {listed(details)}{_aside(each)}."
 
 

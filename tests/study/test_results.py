@@ -153,6 +153,60 @@ def test_runs_that_failed_or_are_to_come(tmp_path):
     }  # fmt: skip
 
 
+def diverge(run, step, reason="the loss is nan"):
+    run.folder.mkdir(parents=True, exist_ok=True)
+    with (run.folder / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps({"kind": "diverged", "step": step, "reason": reason}) + "\n")
+    if reason:
+        run.failure.write_text(reason + "\n")
+
+
+def test_divergence_is_told_and_is_no_other_failure(tmp_path):
+    """rw diverges on two of three seeds, boundary has a full disk on one."""
+    from rwloss.study.report.wording import lead
+
+    lacking = {("rw", 1), ("rw", 2), ("boundary", 2)}
+    study = write_study(
+        tmp_path, [0, 1, 2],
+        lambda name, seed: None if (name, seed) in lacking else (0.8, 0.7),
+    )  # fmt: skip
+    by_run = {(run.name, run.seed): run for run in runs(study, tmp_path)}
+    diverge(by_run["rw", 1], 61)
+    diverge(by_run["rw", 2], 7, reason="")  # trained by itself: no reason beside its folder
+    by_run["boundary", 2].failure.parent.mkdir(parents=True, exist_ok=True)
+    by_run["boundary", 2].failure.write_text("no space left\n")
+    results = collect(study, tmp_path, FOUND)
+    boundary, rw, reference = results.whole.maps
+    assert [each.diverged for each in results.whole.maps] == [0, 2, 0]
+    assert (rw.diverged_steps, rw.failed, boundary.failed) == ((61, 7), 2, 1)
+    assert results.runs[7].reason == "the loss was not finite at step 7"
+    told = sentences(results)
+    assert "rw diverged in 2 of 3 runs (first at step 7): its loss was not finite there." in told
+    assert "rw lost no class in 1 of 1 runs that are done." in told
+    assert "boundary lost no class in 2 of 2 runs that are done." in told
+    assert "".join(told).count("diverged") == 1
+    assert lead(results)[:3] == [
+        "rw diverged in 2 of 3 runs (first at step 7).",
+        "boundary and dice_ce lost no class in any run that is done.",
+        "rw lost no class in the run that is done.",
+    ]
+    fields = as_fields(results)["whole"]["maps"][1]
+    assert (fields["diverged"], fields["diverged_steps"]) == (2, [61, 7])
+
+
+def test_where_all_diverge_that_is_the_answer(tmp_path):
+    from rwloss.study.report.wording import lead
+
+    study = write_study(tmp_path, [0], lambda name, seed: None)
+    for run in runs(study, tmp_path):
+        diverge(run, 1200)
+    assert lead(collect(study, tmp_path))[:2] == [
+        "boundary diverged in 1 of 1 runs (first at step 1,200), rw diverged in 1 of 1 runs (first "
+        "at step 1,200) and dice_ce diverged in 1 of 1 runs (first at step 1,200).",
+        "No run is done yet, so there is no other answer.",
+    ]
+
+
 def test_a_broken_promise_raises_the_alarm(tmp_path):
     study = write_study(tmp_path, [0], usual)
     found = {**FOUND, "boundary": indicator(True, 0.0, 0.02)}
