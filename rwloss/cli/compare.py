@@ -225,6 +225,11 @@ def _study(source: str, out: Path | None, given: dict[str, Any]) -> tuple[Path, 
     path = Path(source)
     if path.suffix.lower() == ".toml":
         said, folder = plan.read(path).model_dump(exclude_unset=True), out or path.parent
+        if not (folder / "study.toml").exists() and out is None:
+            raise RWLossError(
+                f"{str(path)!r} lies in no study: rename it to study.toml, so that its folder is "
+                "the study's, or give --out STUDY"
+            )
     elif out is None:
         raise RWLossError("where to? Give --out STUDY, the folder of the study")
     else:
@@ -264,12 +269,16 @@ def _seeds(text: str) -> tuple[int, ...]:
     ((0, 1, 2), (3, 7), (3,))
     """
     try:
-        listed = tuple(int(part) for part in text.split(",") if part)
-    except ValueError as error:
+        listed = tuple(int(part) for part in text.split(",") if part.strip())
+    except ValueError:
+        listed = ()
+    found = listed if "," in text else tuple(range(listed[0] if listed else 0))
+    if not found or min(found) < 0:
         raise RWLossError(
-            f"expected --seeds as a number, or numbers with commas such as 0,1,5, got {text!r}"
-        ) from error
-    return listed if "," in text else tuple(range(*listed))
+            "expected --seeds as a number of 1 or more, or seeds of 0 or more with commas such as "
+            f"0,1,5, got {text!r}"
+        )
+    return found
 
 
 def _tell(collected: Results) -> None:

@@ -296,7 +296,12 @@ def _checked(values: Mapping[str, Any], where: str) -> Study:
             f"{where}: the reference {study.reference!r} is no map of the study"
             f"{nearest(study.reference, study.maps)}"
         )
-    _settings(study, REFERENCE, "out", 0)
+    try:
+        _settings(study, REFERENCE, "out", 0)
+    except RWLossError as error:
+        raise RWLossError(
+            f"{where}: [training]: {str(error).removeprefix('settings: ')}"
+        ) from error
     return study
 
 
@@ -310,4 +315,9 @@ def _in_words(where: str, error: ValidationError) -> RWLossError:
         return RWLossError(f"{where}: there is no setting {name!r}{known}")
     if problem["type"] == "missing":
         return RWLossError(f"{where}: {name} is missing")
+    if problem["loc"] == ("seeds",):
+        return RWLossError(
+            f"{where}: expected seeds as a row such as [0, 1, 2], with one at least, got "
+            f"{str(problem['input'])[:80]}"
+        )
     return RWLossError(f"{where}: {name}: {problem['msg']}, got {str(problem['input'])[:80]!r}")

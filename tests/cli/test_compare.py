@@ -113,6 +113,15 @@ def test_where_nothing_can_train_the_study_stays_as_it_is(
     assert message in told
 
 
+def test_a_file_of_another_name_needs_a_folder(squares, tmp_path, rwloss_command):
+    file = tmp_path / "two" / "my.toml"
+    plan.write(plan.make(data=str(squares), maps={"rw": "rectified"}), file)
+    code, _, told = rwloss_command("compare", file)
+    assert code == 2
+    assert "rename it to study.toml" in told
+    assert "or give --out STUDY" in told
+
+
 def test_a_failed_run_is_named_and_the_others_go_on(squares, tmp_path, rwloss_command):
     strange = tmp_path / "study" / "runs" / "rw" / "seed_0"
     plan.write(
@@ -153,7 +162,10 @@ def test_one_at_a_time_in_a_study(squares, tmp_path, rwloss_command):
         (("--map", "dice", "--map", "dice", "--out", "study"), "two maps are called 'dice'"),
         (("--baseline", "dice", "--out", "study"), "dice_ce, gdl, focal"),
         (("--map", "dice", "--seeds", "a", "--out", "study"), "--seeds as a number"),
-        (("--map", "dice", "--seeds", "0", "--out", "study"), "seeds:"),
+        *(
+            (("--map", "dice", f"--seeds={seeds}", "--out", "study"), "--seeds as a number of 1")
+            for seeds in ("", "0", "-2", ",", "1,-3", "1.5")
+        ),
         (("--map", "dice", "--dims", "3", "--out", "study"), "train on them with --dims 2"),
         (("--map", "dice", "--reference", "rw", "--out", "study"), "reference 'rw' is no map"),
     ],

@@ -139,7 +139,8 @@ def test_what_may_not_change(changes, message):
         ({"maps": {"rw": "rectifed"}}, "did you mean 'rectified'"),
         ({"maps": {"../up": "rectified"}}, "can't name a map"),
         ({"maps": {"a": "dice", "A": "focal"}}, "whatever the case"),
-        ({"seeds": []}, "seeds"),
+        ({"seeds": []}, r"expected seeds as a row such as \[0, 1, 2\], .*, got \[\]"),
+        ({"seeds": 3}, r"expected seeds as a row .*, got 3"),
         ({"seeds": [1, 1]}, "each seed once"),
         ({"seeds": [-1]}, "seeds.0"),
         ({"reference": "rv"}, "did you mean 'rw'"),
@@ -157,7 +158,16 @@ def test_wrong_plans(changes, message):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [("data = ", "not valid TOML"), ('data = "D"', "maps is missing"), (None, "cannot read")],
+    [
+        ("data = ", "not valid TOML"),
+        ('data = "D"', "maps is missing"),
+        (None, "cannot read"),
+        (
+            'data = "D"\n[maps]\na = "dice"\n[training]\nlearning_rat = 1\n',
+            r"study\.toml': \[training\]: there is no setting 'learning_rat': did you mean",
+        ),
+        ('data = "D"\nseeds = 3\n[maps]\na = "dice"\n', r"study\.toml': expected seeds as a row"),
+    ],
 )
 def test_wrong_files(content, message, tmp_path):
     path = tmp_path / "study.toml"

@@ -176,7 +176,7 @@ def test_divergence_is_told_and_is_no_other_failure(tmp_path):
     by_run["boundary", 2].failure.parent.mkdir(parents=True, exist_ok=True)
     by_run["boundary", 2].failure.write_text("no space left\n")
     results = collect(study, tmp_path, FOUND)
-    boundary, rw, reference = results.whole.maps
+    boundary, rw, _ = results.whole.maps
     assert [each.diverged for each in results.whole.maps] == [0, 2, 0]
     assert (rw.diverged_steps, rw.failed, boundary.failed) == ((61, 7), 2, 1)
     assert results.runs[7].reason == "the loss was not finite at step 7"
