@@ -46,6 +46,7 @@ class RunRow:
     """One run. reason: why it failed, else empty. Only what is done counts in means and tests.
 
     A failed one whose outcome has a diverged_step has diverged; others lacked disk, memory, ...
+    damaged: its folder can't be read, so nothing of its outcome is known.
     """
 
     map: str
@@ -53,6 +54,7 @@ class RunRow:
     status: Status
     outcome: Outcome
     reason: str = ""
+    damaged: bool = False
 
 
 @dataclass(frozen=True)
@@ -150,7 +152,7 @@ class Results:
 def collect(study: Study, folder: Path, found: Mapping[str, Indicators] | None = None) -> Results:
     """The results in a study folder. found: of `indicators`; without them nothing is said of these.
 
-    Raises RWLossError for a run folder that can't be read.
+    A run whose folder can't be read has failed; the others count.
     """
     rows = tuple(_row(run, study.steps) for run in runs(study, folder))
     reference = reference_of(study)
@@ -182,7 +184,11 @@ def collect(study: Study, folder: Path, found: Mapping[str, Indicators] | None =
 
 
 def _row(run: Run, steps: int) -> RunRow:
-    outcome = read(run.folder)
+    try:
+        outcome = read(run.folder)
+    except (RWLossError, OSError) as error:
+        nothing = Outcome(step=0, finished=False, classes=())
+        return RunRow(run.name, run.seed, "failed", nothing, str(error), damaged=True)
     if outcome.finished and outcome.step >= steps:
         return RunRow(run.name, run.seed, "done", outcome)
     if run.failure.exists():

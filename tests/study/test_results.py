@@ -9,6 +9,7 @@ import pytest
 from rwloss.study import results as study_results
 from rwloss.study.indicators import Indicators
 from rwloss.study.plan import make, runs
+from rwloss.study.report import logs
 from rwloss.study.results import as_csv, as_fields, collect
 from rwloss.study.wording import sentences
 
@@ -205,6 +206,23 @@ def test_where_all_diverge_that_is_the_answer(tmp_path):
         "at step 1,200) and dice_ce diverged in 1 of 1 runs (first at step 1,200).",
         "No run is done yet, so there is no other answer.",
     ]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("metrics.jsonl", '{"kind": "val\n'), ("metrics.jsonl", "3\n"), ("test.json", "{")],
+)
+def test_a_damaged_run_has_failed_and_the_others_count(name, text, tmp_path):
+    study = write_study(tmp_path, [0, 1], usual)
+    last = list(runs(study, tmp_path))[-1]
+    (last.folder / name).write_text(text)
+    results = collect(study, tmp_path, FOUND)
+    assert [row.status for row in results.runs] == ["done"] * 5 + ["failed"]
+    assert name in results.runs[-1].reason
+    assert [each.done for each in results.whole.maps] == [2, 2, 1]
+    assert "5 of 6 runs are done, 1 failed." in sentences(results)
+    assert as_csv(results)
+    assert [log.dice == {} for log in logs.read(results, tmp_path)] == [False] * 5 + [True]
 
 
 def test_a_broken_promise_raises_the_alarm(tmp_path):
