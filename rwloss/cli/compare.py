@@ -21,6 +21,7 @@ from rwloss.cli.options import (
 )
 from rwloss.cli.progress import stoppable
 from rwloss.cli.report import write_if_possible
+from rwloss.cli.watch import watched
 from rwloss.errors import RWLossError
 
 if TYPE_CHECKING:
@@ -160,6 +161,7 @@ def carry_out_and_tell(
         expect_scheduler(scheduler)
     if scheduler in {None, "local"}:  # the workers of others may have what this machine lacks
         expect_accelerator(next(plan.runs(study, folder)).settings)
+    typer.echo(f"reading {count_of(_cases(study, folder), 'case')} ...", err=True)
     found = indicators.indicators(study, folder)  # reads all files: what is wrong is said now
     folder.mkdir(parents=True, exist_ok=True)
     with hold(folder):
@@ -167,6 +169,18 @@ def carry_out_and_tell(
             raise RWLossError(f"the study in {str(folder)!r} has just been changed: start again")
         plan.write(study, folder / "study.toml")
         _carry_out(study, folder, how, found, as_json=as_json)
+
+
+def _cases(study: Study, folder: Path) -> int:
+    """How many cases will be read: those to train on, and those of a test folder if it is used."""
+    from rwloss import data
+    from rwloss.study import plan
+
+    count = len(data.find(study.data).cases)
+    there = all((Path(study.data) / name).is_dir() for name in ("imagesTs", "labelsTs"))
+    if there and next(plan.runs(study, folder)).settings.test_part != "split":
+        count += len(data.find(study.data, part="test").cases)
+    return count
 
 
 def _tell_of_more_steps(study: Study, folder: Path) -> None:
@@ -185,19 +199,14 @@ def _carry_out(
     study: Study, folder: Path, how: How, found: Mapping[str, Indicators], *, as_json: bool
 ) -> None:
     from rwloss.study import plan, results
-    from rwloss.study.execution import RunEnd, carry_out
+    from rwloss.study.execution import carry_out
 
     todo = list(plan.runs(study, folder))
     runner = how.runner(len(todo), ahead=1)
-    ended = 0
-
-    def on_end(end: RunEnd) -> None:
-        nonlocal ended
-        ended += 1
-        outcome = "done" if end.reason is None else f"failed: {printable(end.reason)}"
-        typer.echo(f"{ended} of {len(todo)}: {end.name}, seed {end.seed}: {outcome}", err=True)
-
-    with stoppable(lambda: "the same command goes on from there"):
+    with (
+        stoppable(lambda: "the same command goes on from there"),
+        watched(todo, study.steps) as on_end,
+    ):
         carry_out(todo, runner, on_end=on_end)
     collected = results.collect(study, folder, found)
     results.write(collected, folder)

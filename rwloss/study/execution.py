@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -43,6 +44,18 @@ def carry_out(
         if on_end is not None:
             on_end(end)
     return [ends[run.name, run.seed] for run in runs]
+
+
+def steps_done(run: Run) -> int:
+    """How far a run has come, by the last line of its log; 0 where that can't be told.
+
+    Never raises: the run may be at work in another process, or on another machine.
+    """
+    try:
+        lines = RunFolder(run.folder).metrics.read_bytes().split(b"\n")[:-1]
+        return int(json.loads(lines[-1])["step"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return 0
 
 
 def expect_accelerator(settings: Settings) -> None:
