@@ -250,8 +250,24 @@ def test_five_maps_make_a_rank_correlation(tmp_path):
     assert tie.correlation.rho == pytest.approx(0.8660254)
     assert tie.correlation.p == pytest.approx(2 * (2 * 6) / 120)  # 2! 3! of 5! orders
     text = sentences(results)[-1]
-    assert "violating voxels and runs that lost a class +0.87 (p = 0.2, 5 maps)" in text
+    assert "violating voxels against runs losing a class, share: +0.87 (p = 0.2, 5 maps)" in text
     assert "pull" not in text  # all the same
+
+
+def test_sentences_and_charts_call_things_alike():
+    from rwloss.study import wording
+    from rwloss.study.report import charts
+
+    assert wording.INDICATORS == charts.INDICATORS
+    assert wording.OUTCOMES == charts.OUTCOMES
+
+
+def test_seeds_without_failures_of_the_reference_say_nothing_of_the_reference(tmp_path):
+    results = collect(write_study(tmp_path, [0, 1, 2], usual), tmp_path, FOUND)
+    where = "on the seeds where the reference did not fail"
+    told = [text for text in sentences(results) if where in text and "a class in" in text]
+    told += [text for text in sentences(results) if where in text and "no class" in text]
+    assert [text.split()[0] for text in told] == ["boundary", "rw"]
 
 
 def test_a_reference_that_lost_nothing_is_told_of_once(tmp_path):

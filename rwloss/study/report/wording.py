@@ -82,8 +82,8 @@ def _divergences(results: Results) -> Iterator[str]:
 def _losses(results: Results) -> Iterator[str]:
     done = [each for each in results.whole.maps if each.done]
     if not done:
-        more = any(each.diverged for each in results.whole.maps)
-        yield f"No run is done yet, so there is no {'other ' if more else ''}answer."
+        other = "other " if any(each.diverged for each in results.whole.maps) else ""
+        yield f"No run is done yet, so there is no {other}answer."
         return
     known = [each for each in done if each.lost_known]
     unknown = [each.map for each in done if not each.lost_known]
