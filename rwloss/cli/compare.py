@@ -21,6 +21,7 @@ from rwloss.cli.options import (
 )
 from rwloss.cli.progress import stoppable
 from rwloss.cli.report import write_if_possible
+from rwloss.cli.watch import watched
 from rwloss.errors import RWLossError
 
 if TYPE_CHECKING:
@@ -68,19 +69,23 @@ def compare(
         str | None,
         typer.Option(
             metavar="N|N,N,...",
-            help="How many seeds, from 0, or which ones with commas; 3 by default.",
+            help="How many seeds, from 0, or which ones with commas; by default those of the "
+            "study, or 3.",
             show_default=False,
         ),
     ] = None,
     steps: Annotated[
         int | None,
-        typer.Option(help="Of every run; 1500 by default.", show_default=False),
+        typer.Option(
+            help="Of every run; by default those of the study, or 1500.", show_default=False
+        ),
     ] = None,
     reference: Annotated[
         str | None,
         typer.Option(
             metavar="NAME",
-            help="Map that the others are compared with; by default that of Dice + CE.",
+            help="Map that the others are compared with; by default that of the study, or of "
+            "Dice + CE.",
             show_default=False,
         ),
     ] = None,
@@ -110,9 +115,10 @@ def compare(
     """Train every map with every seed, and say what the differences prove.
 
     All runs share data, splits and settings; runs of one seed begin with the same weights and meet
-    the same batches. Stopped at any moment, the same command goes on. Maps, seeds and steps may be
-    added later. A run that fails is named, and the others go on. All other settings of `rwloss
-    train` stand under [training] in STUDY.toml; docs/compare.md explains the results.
+    the same batches. Stopped at any moment, the same command goes on. Maps and seeds may be added
+    later; what is not given is then as the study has it. A run that fails is named, and the others
+    go on. All other settings of `rwloss train` stand under [training] in STUDY.toml;
+    docs/compare.md explains the results.
     """
     from rwloss.study import plan
     from rwloss.training import require_training
@@ -142,12 +148,20 @@ def carry_out_and_tell(
     Ends with exit code 1 where runs have failed. Raises RWLossError for wrong use, and where
     another process is at work in the folder: it would take each run of the other for a failed one.
     """
+    from rwloss.precompute.executors import expect_scheduler
     from rwloss.precompute.run import Settings as How
     from rwloss.store.lock import hold
     from rwloss.study import indicators, plan
+    from rwloss.study.execution import expect_accelerator
 
     study = plan.placed(study, folder)
+    _tell_of_more_steps(study, folder)
     how = How(jobs=jobs, scheduler=scheduler)
+    if scheduler is not None:
+        expect_scheduler(scheduler)
+    if scheduler in {None, "local"}:  # the workers of others may have what this machine lacks
+        expect_accelerator(next(plan.runs(study, folder)).settings)
+    typer.echo(f"reading {count_of(_cases(study, folder), 'case')} ...", err=True)
     found = indicators.indicators(study, folder)  # reads all files: what is wrong is said now
     folder.mkdir(parents=True, exist_ok=True)
     with hold(folder):
@@ -157,23 +171,42 @@ def carry_out_and_tell(
         _carry_out(study, folder, how, found, as_json=as_json)
 
 
+def _cases(study: Study, folder: Path) -> int:
+    """How many cases will be read: those to train on, and those of a test folder if it is used."""
+    from rwloss import data
+    from rwloss.study import plan
+
+    count = len(data.find(study.data).cases)
+    there = all((Path(study.data) / name).is_dir() for name in ("imagesTs", "labelsTs"))
+    if there and next(plan.runs(study, folder)).settings.test_part != "split":
+        count += len(data.find(study.data, part="test").cases)
+    return count
+
+
+def _tell_of_more_steps(study: Study, folder: Path) -> None:
+    """Every run takes longer, those too that were done: nobody should learn that afterwards."""
+    from rwloss.study import plan
+
+    file = folder / "study.toml"
+    before = plan.read(file).steps if file.exists() else study.steps
+    if before != study.steps:
+        typer.echo(
+            f"steps grow from {before:,} to {study.steps:,}, in every run of the study", err=True
+        )
+
+
 def _carry_out(
     study: Study, folder: Path, how: How, found: Mapping[str, Indicators], *, as_json: bool
 ) -> None:
     from rwloss.study import plan, results
-    from rwloss.study.execution import RunEnd, carry_out
+    from rwloss.study.execution import carry_out
 
     todo = list(plan.runs(study, folder))
     runner = how.runner(len(todo), ahead=1)
-    ended = 0
-
-    def on_end(end: RunEnd) -> None:
-        nonlocal ended
-        ended += 1
-        outcome = "done" if end.reason is None else f"failed: {printable(end.reason)}"
-        typer.echo(f"{ended} of {len(todo)}: {end.name}, seed {end.seed}: {outcome}", err=True)
-
-    with stoppable(lambda: "the same command goes on from there"):
+    with (
+        stoppable(lambda: "the same command goes on from there"),
+        watched(todo, study.steps) as on_end,
+    ):
         carry_out(todo, runner, on_end=on_end)
     collected = results.collect(study, folder, found)
     results.write(collected, folder)
@@ -192,25 +225,38 @@ def _carry_out(
 
 
 def _study(source: str, out: Path | None, given: dict[str, Any]) -> tuple[Path, Study]:
-    """The folder, and the study of a file with changes, or of options alone."""
+    """The folder, and the study: of its study.toml, with what a file says, with what was given.
+
+    What is not said is as the folder has it: defaults would change a study that has begun.
+    """
     from rwloss.study import plan
 
     path = Path(source)
     if path.suffix.lower() == ".toml":
-        content = plan.read(path).model_dump()
-        for name in ("maps", "training"):
-            content[name] = content[name] | given.pop(name)
-        folder = path.parent if out is None else out
-    else:
-        if out is None:
-            raise RWLossError("where to? Give --out STUDY, the folder of the study")
-        if not given["maps"]:
+        said, folder = plan.read(path).model_dump(exclude_unset=True), out or path.parent
+        if not (folder / "study.toml").exists() and out is None:
             raise RWLossError(
-                "which maps? Give --map or --baseline, such as --map rectified --baseline dice_ce"
+                f"{str(path)!r} lies in no study: rename it to study.toml, so that its folder is "
+                "the study's, or give --out STUDY"
             )
-        content, folder = {"data": source}, out
-    changes = {name: value for name, value in given.items() if value is not None}
-    return folder, plan.make(**{**content, **changes})
+    elif out is None:
+        raise RWLossError("where to? Give --out STUDY, the folder of the study")
+    else:
+        said, folder = {"data": source}, out
+    file = folder / "study.toml"
+    layers = [plan.read(file).model_dump()] if file.exists() else []
+    content: dict[str, Any] = {"maps": {}, "training": {}}
+    for layer in (*layers, said, given):
+        for name, value in layer.items():
+            if isinstance(value, dict):
+                content[name] = content[name] | value
+            elif value is not None:
+                content[name] = value
+    if not content["maps"]:
+        raise RWLossError(
+            "which maps? Give --map or --baseline, such as --map rectified --baseline dice_ce"
+        )
+    return folder, plan.make(**content)
 
 
 def _training(context: typer.Context) -> dict[str, Any]:
@@ -232,12 +278,16 @@ def _seeds(text: str) -> tuple[int, ...]:
     ((0, 1, 2), (3, 7), (3,))
     """
     try:
-        listed = tuple(int(part) for part in text.split(",") if part)
-    except ValueError as error:
+        listed = tuple(int(part) for part in text.split(",") if part.strip())
+    except ValueError:
+        listed = ()
+    found = listed if "," in text else tuple(range(listed[0] if listed else 0))
+    if not found or min(found) < 0:
         raise RWLossError(
-            f"expected --seeds as a number, or numbers with commas such as 0,1,5, got {text!r}"
-        ) from error
-    return listed if "," in text else tuple(range(*listed))
+            "expected --seeds as a number of 1 or more, or seeds of 0 or more with commas such as "
+            f"0,1,5, got {text!r}"
+        )
+    return found
 
 
 def _tell(collected: Results) -> None:

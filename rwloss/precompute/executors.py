@@ -89,12 +89,9 @@ def on_dask(tasks: Iterable[Work[T]], scheduler: str, jobs: int) -> Iterator[T]:
     Dask gives the tasks of a dead worker to others. It gives up what was on several workers that
     died, guilty or not: that is done again at the end, one at a time, as in `in_processes`.
     """
-    try:
-        from distributed import Client, LocalCluster
-    except ImportError as error:
-        raise RWLossError(
-            "a scheduler needs Dask: pip install 'rwloss[dask]', or leave it out"
-        ) from error
+    expect_scheduler(scheduler)
+    from distributed import Client, LocalCluster
+
     with ExitStack() as opened:
         where: Any = scheduler
         if scheduler == "local":
@@ -107,8 +104,6 @@ def on_dask(tasks: Iterable[Work[T]], scheduler: str, jobs: int) -> Iterator[T]:
             except RuntimeError as error:
                 raise RWLossError(f"{_UNBORN} ({error})") from error
             opened.enter_context(where)
-        else:
-            _expect_scheduler(scheduler)
         client = opened.enter_context(Client(where, timeout=_PATIENCE))
         # Not pure: a result that another client holds says nothing of the files that are there.
         pool = client.get_executor(pure=False)
@@ -121,15 +116,22 @@ def on_dask(tasks: Iterable[Work[T]], scheduler: str, jobs: int) -> Iterator[T]:
             yield task.died()
 
 
-def _expect_scheduler(address: str) -> None:
-    """Raises RWLossError where no Dask scheduler answers.
+def expect_scheduler(address: str) -> None:
+    """Raises RWLossError where no Dask scheduler answers, and without Dask. "local" will answer.
 
     A Client would say so too, but waits for ever where something else answers (the dashboard, say),
     and one that failed is not closed: it closes itself when the garbage is collected, and waits for
     a lock that its own thread holds if another Client is just starting.
     """
-    from distributed.comm import connect
-    from distributed.security import Security
+    try:
+        from distributed import Security
+        from distributed.comm import connect
+    except ImportError as error:
+        raise RWLossError(
+            "a scheduler needs Dask: pip install 'rwloss[dask]', or leave it out"
+        ) from error
+    if address == "local":
+        return
 
     async def greet() -> None:
         security = Security().get_connection_args("client")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from rwloss.store.atomic import whole_file
 from rwloss.study.plan import Run
 from rwloss.training import settings as run_settings
 from rwloss.training.run_folder import RunFolder
+from rwloss.training.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,40 @@ def carry_out(
         if on_end is not None:
             on_end(end)
     return [ends[run.name, run.seed] for run in runs]
+
+
+def steps_done(run: Run) -> int:
+    """How far a run has come, by the last line of its log; 0 where that can't be told.
+
+    Never raises: the run may be at work in another process, or on another machine.
+    """
+    try:
+        lines = RunFolder(run.folder).metrics.read_bytes().split(b"\n")[:-1]
+        return int(json.loads(lines[-1])["step"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return 0
+
+
+def expect_accelerator(settings: Settings) -> None:
+    """Raise RWLossError where this machine can't train with these settings.
+
+    Said once before anything is written, not as the failure of each run.
+    """
+    from lightning_fabric import Fabric
+    from lightning_fabric.utilities.exceptions import MisconfigurationException
+
+    try:
+        Fabric(
+            accelerator=settings.accelerator,
+            devices=settings.devices,
+            precision=settings.precision,
+        )
+    except (RuntimeError, ValueError, MisconfigurationException) as error:
+        raise RWLossError(
+            f"this machine has no accelerator {settings.accelerator!r} for devices = "
+            f"{settings.devices} and precision {settings.precision!r} ({error}): try --accelerator "
+            "cpu, or fewer devices"
+        ) from error
 
 
 @dataclass(frozen=True)

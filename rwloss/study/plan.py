@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 from rwloss import maps as generators
 from rwloss.errors import RWLossError
 from rwloss.spelling import nearest
+from rwloss.stability.wording import listed
 from rwloss.store.atomic import whole_file
 from rwloss.store.lock import LOCK_FILE
 from rwloss.training import settings as run_settings
@@ -128,10 +129,11 @@ def as_toml(study: Study) -> str:
     return "\n".join(lines) + "\n"
 
 
-def joined(before: Study, now: Study) -> Study:
-    """The study of both: maps and seeds may come later, steps may grow.
+def joined(before: Study, now: Study, *, begun: bool) -> Study:
+    """The study of both: maps and seeds may come later; see `_check_steps` for steps.
 
-    Raises RWLossError where anything else differs, for the runs would not compare.
+    begun: there are runs already. Raises RWLossError where anything else differs, for the runs
+    would not compare.
     """
     one, other = (_settings(study, REFERENCE, "out", 0) for study in (before, now))
     different = one.difference(other)
@@ -147,11 +149,8 @@ def joined(before: Study, now: Study) -> Study:
             f"the folder holds a study with other settings: {'; '.join(different)}; name another "
             "folder with --out"
         )
-    if now.steps < before.steps:
-        raise RWLossError(
-            f"the folder holds a study of {before.steps} steps, asked for are {now.steps}: steps "
-            "may grow, not shrink"
-        )
+    if begun:
+        _check_steps(before, now, one.learning_rate_schedule)
     return make(
         **now.model_dump()
         | {
@@ -162,6 +161,33 @@ def joined(before: Study, now: Study) -> Study:
     )
 
 
+def _check_steps(before: Study, now: Study, learning_rate_schedule: str) -> None:
+    """Raise RWLossError where runs with more steps are not what they would be from their start.
+
+    What is spread over all steps has come to its end in a run that is done: it would go on with
+    another learning rate or map than runs that begin now.
+    """
+    if before.steps == now.steps:
+        return
+    asked = f"the folder holds a study of {before.steps} steps, asked for are {now.steps}"
+    fix = f"leave --steps out to keep {before.steps}, or name another folder with --out"
+    if now.steps < before.steps:
+        raise RWLossError(f"{asked}, and its runs have begun: steps don't shrink then; {fix}")
+    spread = [
+        f"the map {name}"
+        for name, text in before.maps.items()
+        if generators.parse(text).needs_total
+    ]
+    if learning_rate_schedule != "constant":
+        spread.insert(0, f"the learning rate ({learning_rate_schedule})")
+    if spread:
+        raise RWLossError(
+            f"{asked}, and its runs have begun: {listed(spread)} would follow another schedule in "
+            f"them than in runs from the start; {fix}. Steps can grow where the "
+            "learning_rate_schedule is constant and no map changes over the run"
+        )
+
+
 def placed(study: Study, folder: Path) -> Study:
     """The study that a folder will hold: with what it holds already, if that fits.
 
@@ -169,7 +195,8 @@ def placed(study: Study, folder: Path) -> Study:
     """
     path = folder / "study.toml"
     if path.exists():
-        return joined(read(path), study)
+        begun = any(folder.glob("runs/*/*/run.toml"))
+        return joined(read(path), study, begun=begun)
     if folder.is_dir() and any(file.name != LOCK_FILE for file in folder.iterdir()):
         raise RWLossError(
             f"{str(folder)!r} is neither empty nor a study (it has no study.toml): name another "
@@ -271,7 +298,12 @@ def _checked(values: Mapping[str, Any], where: str) -> Study:
             f"{where}: the reference {study.reference!r} is no map of the study"
             f"{nearest(study.reference, study.maps)}"
         )
-    _settings(study, REFERENCE, "out", 0)
+    try:
+        _settings(study, REFERENCE, "out", 0)
+    except RWLossError as error:
+        raise RWLossError(
+            f"{where}: [training]: {str(error).removeprefix('settings: ')}"
+        ) from error
     return study
 
 
@@ -285,4 +317,9 @@ def _in_words(where: str, error: ValidationError) -> RWLossError:
         return RWLossError(f"{where}: there is no setting {name!r}{known}")
     if problem["type"] == "missing":
         return RWLossError(f"{where}: {name} is missing")
+    if problem["loc"] == ("seeds",):
+        return RWLossError(
+            f"{where}: expected seeds as a row such as [0, 1, 2], with one at least, got "
+            f"{str(problem['input'])[:80]}"
+        )
     return RWLossError(f"{where}: {name}: {problem['msg']}, got {str(problem['input'])[:80]!r}")

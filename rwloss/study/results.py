@@ -43,13 +43,18 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class RunRow:
-    """One run. reason: why it failed, else empty. Only what is done counts in means and tests."""
+    """One run. reason: why it failed, else empty. Only what is done counts in means and tests.
+
+    A failed one whose outcome has a diverged_step has diverged; others lacked disk, memory, ...
+    damaged: its folder can't be read, so nothing of its outcome is known.
+    """
 
     map: str
     seed: int
     status: Status
     outcome: Outcome
     reason: str = ""
+    damaged: bool = False
 
 
 @dataclass(frozen=True)
@@ -68,6 +73,7 @@ class ClassTally:
 class MapSummary:
     """One map over seeds. done, failed: numbers of runs; all figures are of those that are done.
 
+    diverged_steps: of the failed runs, those whose loss was not finite, and at which step.
     test_dice, end_dice: mean over foreground classes, on test cases with the best checkpoint and on
     validation cases at the end. lost: runs that ended with a collapsed class, of lost_known runs in
     which a validation case has any class. wrong_way_mass: mean over runs; largest_wrong_way_mass:
@@ -79,6 +85,7 @@ class MapSummary:
     expression: str
     done: int
     failed: int
+    diverged_steps: tuple[int, ...]
     lost: int
     lost_known: int
     test_dice: Interval | None
@@ -87,6 +94,11 @@ class MapSummary:
     wrong_way_mass: float | None
     largest_wrong_way_mass: float | None
     breaks_promise: bool
+
+    @property
+    def diverged(self) -> int:
+        """Number of runs that diverged."""
+        return len(self.diverged_steps)
 
     @property
     def unknown(self) -> tuple[str, ...]:
@@ -140,7 +152,7 @@ class Results:
 def collect(study: Study, folder: Path, found: Mapping[str, Indicators] | None = None) -> Results:
     """The results in a study folder. found: of `indicators`; without them nothing is said of these.
 
-    Raises RWLossError for a run folder that can't be read.
+    A run whose folder can't be read has failed; the others count.
     """
     rows = tuple(_row(run, study.steps) for run in runs(study, folder))
     reference = reference_of(study)
@@ -172,11 +184,18 @@ def collect(study: Study, folder: Path, found: Mapping[str, Indicators] | None =
 
 
 def _row(run: Run, steps: int) -> RunRow:
-    outcome = read(run.folder)
+    try:
+        outcome = read(run.folder)
+    except (RWLossError, OSError) as error:
+        nothing = Outcome(step=0, finished=False, classes=())
+        return RunRow(run.name, run.seed, "failed", nothing, str(error), damaged=True)
     if outcome.finished and outcome.step >= steps:
         return RunRow(run.name, run.seed, "done", outcome)
     if run.failure.exists():
         reason = run.failure.read_text(encoding="utf-8", errors="replace").strip()
+        return RunRow(run.name, run.seed, "failed", outcome, reason)
+    if outcome.diverged_step is not None:  # trained by itself, or the reason could not be written
+        reason = f"the loss was not finite at step {outcome.diverged_step}"
         return RunRow(run.name, run.seed, "failed", outcome, reason)
     return RunRow(run.name, run.seed, "unfinished" if outcome.step else "not begun", outcome)
 
@@ -225,6 +244,11 @@ def _summary(
         expression=expression,
         done=len(done),
         failed=sum(row.status == "failed" for row in rows),
+        diverged_steps=tuple(
+            row.outcome.diverged_step
+            for row in rows
+            if row.status == "failed" and row.outcome.diverged_step is not None
+        ),
         lost=sum(bool(outcome.lost) for outcome in done),
         lost_known=sum(outcome.knows_losses for outcome in done),
         test_dice=_interval(outcome.test_dice for outcome in done),

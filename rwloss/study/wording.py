@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from collections.abc import Iterator
 
@@ -40,6 +41,7 @@ def sentences(results: Results) -> list[str]:
         *_progress(results),
         *_alarms(results.whole),
         *_reference(results),
+        *_divergences(results.whole),
         *_losses(results.whole, "", results.reference),
         *_comparisons(results.whole, ""),
         *_without(results),
@@ -94,9 +96,26 @@ def _reference(results: Results) -> Iterator[str]:
         yield f"Whether the reference {name} lost a class is not known: {NO_CASE}."
 
 
+def diverged(each: MapSummary) -> str:
+    """In how many runs a map diverged, of all that came to an end.
+
+    Of an unfinished one nobody knows.
+    """
+    first = min(each.diverged_steps)
+    of = each.done + each.failed
+    return f"diverged in {each.diverged} of {of} runs (first at step {first:,})"
+
+
+def _divergences(part: Part) -> Iterator[str]:
+    for each in part.maps:
+        if each.diverged:
+            yield f"{each.map} {diverged(each)}: its loss was not finite there."
+
+
 def kept(each: MapSummary, where: str = "") -> str:
     """That a map lost no class, as far as that is known."""
-    text = f"lost no class in {each.lost_known} of {each.done} runs{where}"
+    runs = "runs that are done" if each.failed else "runs"
+    text = f"lost no class in {each.lost_known} of {each.done} {runs}{where}"
     return f"{text}{_aside(each)}"
 
 
@@ -126,7 +145,8 @@ def _losses(part: Part, where: str, told: str | None = None) -> Iterator[str]:
                 how += [f"died in {tally.died}"] if tally.died else []
                 more = f" ({listed(how)})" if how else ""
                 details.append(f"{tally.name} in {tally.collapsed} of {tally.known}{more}")
-        lost = f"{each.map} lost a class in {each.lost} of {each.lost_known} runs{where}"
+        runs = "runs that are done" if each.failed else "runs"
+        lost = f"{each.map} lost a class in {each.lost} of {each.lost_known} {runs}{where}"
         yield f"{lost}: {listed(details)}{_aside(each)}."
 
 
@@ -169,7 +189,8 @@ def _signed(difference: Interval) -> str:
 def _without(results: Results) -> Iterator[str]:
     if results.without_failures is not None:
         where = " on the seeds where the reference did not fail"
-        yield from _losses(results.without_failures, where)
+        others = [each for each in results.without_failures.maps if each.map != results.reference]
+        yield from _losses(dataclasses.replace(results.without_failures, maps=tuple(others)), where)
         yield from _comparisons(results.without_failures, where)
 
 
@@ -195,17 +216,26 @@ def _ties(results: Results) -> Iterator[str]:
     )
 
 
-_NAMES = {
+INDICATORS = {
     "violating": "violating voxels",
     "pushed_up": "wrong classes pushed up",
     "wrong_way_mass": "wrong-way mass",
     "pull": "pull ratio",
 }
+"""What could be known before training, in words."""
+
+OUTCOMES = {
+    "runs that lost a class": "runs losing a class, share",
+    "test Dice": "mean test Dice",
+    "collapsed": "runs losing the class, share",
+    "birth step": "mean birth step",
+}
+"""What came of it, in words: a share or a mean over the runs of a map."""
 
 
 def _tie(tie: Tie) -> str:
     found = tie.correlation
     return (
-        f"{_NAMES[tie.indicator]} and {tie.outcome} {found.rho:+.2f} (p = {found.p:.2g}, "
-        f"{found.n} {tie.over})"
+        f"{INDICATORS[tie.indicator]} against {OUTCOMES[tie.outcome]}: {found.rho:+.2f} "
+        f"(p = {found.p:.2g}, {found.n} {tie.over})"
     )

@@ -15,6 +15,7 @@ def test_options_then_more_seeds_and_the_file(squares, tmp_path, rwloss_command)
     options = ("compare", squares, "--map", "rw=rectified", "--baseline", "dice_ce", *SHORT)
     code, printed, told = rwloss_command(*options, "--seeds", 1, "--out", out)
     assert code == 0, told
+    assert told.startswith("reading 8 cases ...\n0 of 4 steps done in 2 runs\n")
     assert "2 of 2: dice_ce, seed 0: done" in told
     lines = printed.splitlines()
     assert lines[0].split()[:3] == ["map", "runs", "failed"]
@@ -35,6 +36,91 @@ def test_options_then_more_seeds_and_the_file(squares, tmp_path, rwloss_command)
     assert plan.read(out / "study.toml").seeds == (0, 4)
     assert list(plan.read(out / "study.toml").maps) == ["rw", "dice_ce", "dice"]
     assert (out / "runs" / "rw" / "seed_0" / "metrics.jsonl").read_bytes() == before
+
+
+def test_what_is_not_given_is_as_the_study_has_it(squares, tmp_path, rwloss_command):
+    out = tmp_path / "study"
+    maps = ("--map", "rw=rectified", "--map", "dice", "--reference", "dice")
+    options = (*maps, *SHORT, "--seeds", "1,2", "--learning-rate", 0.001, "--out", out)
+    code, _, told = rwloss_command("compare", squares, *options)
+    assert code == 0, told
+    before = plan.read(out / "study.toml")
+    metrics = (out / "runs" / "rw" / "seed_1" / "metrics.jsonl").read_bytes()
+
+    more = ("--map", "focal", "--jobs", 0, "--out", out)
+    code, _, told = rwloss_command("compare", squares, *more)
+    assert code == 0, told
+    now = plan.read(out / "study.toml")
+    assert list(now.maps) == ["rw", "dice", "focal"]
+    assert now.model_copy(update={"maps": before.maps}) == before
+    assert (out / "runs" / "rw" / "seed_1" / "metrics.jsonl").read_bytes() == metrics
+    assert "steps grow" not in told
+
+    # Of another file too: it says no steps, seeds or settings.
+    other = tmp_path / "other.toml"
+    other.write_text(f'data = "{squares}"\n[maps]\n"again" = "rectified"\n')
+    code, _, told = rwloss_command("compare", other, "--jobs", 0, "--out", out)
+    assert code == 0, told
+    assert plan.read(out / "study.toml").steps == 2
+    assert plan.read(out / "study.toml").seeds == (1, 2)
+    # And without a map: the same study again.
+    assert rwloss_command("compare", squares, "--jobs", 0, "--out", out)[0] == 0
+    code, _, told = rwloss_command("compare", squares, "--learning-rate", 1, "--out", out)
+    assert code == 2
+    assert "learning_rate 0.001 (now 1.0)" in told
+
+
+def test_more_steps_are_told_of(squares, tmp_path, rwloss_command):
+    out = tmp_path / "study"
+    plan.write(
+        plan.make(data=str(squares), maps={"rw": "rectified"}, seeds=[0], steps=2,
+                  training={"batch_size": 2, "accelerator": "cpu"}),
+        out / "study.toml",
+    )  # fmt: skip
+    code, _, told = rwloss_command("compare", out / "study.toml", "--steps", 3, "--jobs", 0)
+    assert code == 0, told
+    assert "steps grow from 2 to 3, in every run" in told
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (("--scheduler", "tcp://127.0.0.1:1"), "no Dask scheduler answers"),
+        (("--accelerator", "gpu"), "this machine has no accelerator 'gpu'"),
+    ],
+)
+def test_where_nothing_can_train_the_study_stays_as_it_is(
+    wrong, message, squares, tmp_path, rwloss_command, monkeypatch
+):
+    if "--scheduler" in wrong:
+        pytest.importorskip("distributed", reason="a scheduler needs Dask")
+        monkeypatch.setattr("rwloss.precompute.executors._PATIENCE", 1)
+    else:
+        monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+        monkeypatch.setattr("torch.backends.mps.is_available", lambda: False)
+    new = tmp_path / "new"
+    code, _, told = rwloss_command("compare", squares, "--map", "dice", *wrong, "--out", new)
+    assert (code, new.exists()) == (2, False)
+    assert message in told
+
+    file = tmp_path / "study" / "study.toml"
+    given = {"data": str(squares), "maps": {"rw": "rectified", "dice": "dice"}}
+    plan.write(
+        plan.make(**given, training={} if "--scheduler" in wrong else {"accelerator": "gpu"}), file
+    )
+    before = file.read_bytes()
+    code, _, told = rwloss_command("compare", file, "--reference", "dice", *wrong)
+    assert (code, file.read_bytes()) == (2, before)
+    assert message in told
+
+
+def test_a_file_of_another_name_needs_a_folder(squares, tmp_path, rwloss_command):
+    file = tmp_path / "two" / "my.toml"
+    plan.write(plan.make(data=str(squares), maps={"rw": "rectified"}), file)
+    code, _, told = rwloss_command("compare", file)
+    assert code == 2
+    assert "rename it to study.toml" in told
+    assert "or give --out STUDY" in told
 
 
 def test_a_failed_run_is_named_and_the_others_go_on(squares, tmp_path, rwloss_command):
@@ -77,7 +163,10 @@ def test_one_at_a_time_in_a_study(squares, tmp_path, rwloss_command):
         (("--map", "dice", "--map", "dice", "--out", "study"), "two maps are called 'dice'"),
         (("--baseline", "dice", "--out", "study"), "dice_ce, gdl, focal"),
         (("--map", "dice", "--seeds", "a", "--out", "study"), "--seeds as a number"),
-        (("--map", "dice", "--seeds", "0", "--out", "study"), "seeds:"),
+        *(
+            (("--map", "dice", f"--seeds={seeds}", "--out", "study"), "--seeds as a number of 1")
+            for seeds in ("", "0", "-2", ",", "1,-3", "1.5")
+        ),
         (("--map", "dice", "--dims", "3", "--out", "study"), "train on them with --dims 2"),
         (("--map", "dice", "--reference", "rw", "--out", "study"), "reference 'rw' is no map"),
     ],

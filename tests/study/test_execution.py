@@ -1,6 +1,7 @@
 """Studies that are carried out: failures, resuming, other processes."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from training_runs import assert_same, left_by
 
 from rwloss.precompute.executors import here, in_processes, on_dask
 from rwloss.study.execution import RunEnd, carry_out
+from rwloss.study.outcomes import read
 from rwloss.study.plan import runs, write
 from rwloss.study.results import as_csv, collect
 from rwloss.training import result
@@ -69,6 +71,11 @@ def test_divergence_is_a_failure_with_its_step(study_of, tmp_path):
     [run] = runs(plan, tmp_path)
     [end] = carry_out([run], here)
     assert "try a learning rate below" in end.reason
+    step = read(run.folder).diverged_step
+    assert step in {1, 2, 3}
+    assert re.search(rf"\bstep {step}\b", end.reason)
+    [row] = collect(plan, tmp_path).runs
+    assert (row.status, row.outcome.diverged_step, row.reason) == ("failed", step, end.reason)
 
 
 @pytest.mark.slow

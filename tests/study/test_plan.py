@@ -59,14 +59,48 @@ def test_reference(maps_, given, expected):
     assert reference_of(study(maps=maps_, reference=given)) == expected
 
 
-def test_maps_seeds_and_steps_come_later():
-    later = joined(study(), study(maps={"c": "dice"}, seeds=[5, 1], steps=30))
+def test_maps_and_seeds_come_later():
+    later = joined(study(), study(maps={"c": "dice"}, seeds=[5, 1]), begun=True)
     assert list(later.maps) == ["rw", "both", "c"]
     assert later.seeds == (0, 1, 5)
-    assert later.steps == 30
-    assert joined(study(), study(maps={"both": "rectified+1.0*dice"})).maps["both"]
+    same = joined(study(), study(maps={"both": "rectified+1.0*dice"}), begun=True)
+    assert same.maps["both"]
     same = {"learning_rate": 4e-3, "patch_size": (16, 16), "batch_size": 8}  # said otherwise
-    assert joined(study(), study(training=same)).training == same
+    assert joined(study(), study(training=same), begun=True).training == same
+
+
+BLENDS = {
+    "spread": "dice + 2 * blend(dice, boundary, step=None)",
+    "a step": "blend(dice, boundary)",
+    "constant": "blend(dice, boundary, schedule='constant')",
+}
+
+
+@pytest.mark.parametrize(
+    ("schedule", "blend", "spread"),
+    [
+        (None, None, r"the learning rate \(poly\)"),
+        ("cosine", "spread", r"the learning rate \(cosine\) and the map both"),
+        ("constant", "spread", "the map both"),
+        ("constant", None, ""),
+        ("constant", "a step", ""),
+        ("constant", "constant", ""),
+    ],
+)
+def test_steps_grow_where_nothing_is_spread_over_them(schedule, blend, spread):
+    training = {} if schedule is None else {"learning_rate_schedule": schedule}
+    given = {"training": training, "maps": {"rw": "rectified", "both": BLENDS.get(blend, "dice")}}
+    before, now = study(**given), study(steps=30, **given)
+    assert joined(before, now, begun=False).steps == 30
+    assert joined(now, before, begun=False).steps == 20
+    with pytest.raises(RWLossError, match="steps don't shrink"):
+        joined(now, before, begun=True)
+    if not spread:
+        assert joined(before, now, begun=True).steps == 30
+        return
+    message = f"of 20 steps, asked for are 30.*: {spread} would follow .* another folder with --out"
+    with pytest.raises(RWLossError, match=message):
+        joined(before, now, begun=True)
 
 
 def test_folders(tmp_path):
@@ -75,6 +109,12 @@ def test_folders(tmp_path):
     plan.write(study(), folder / "study.toml")
     assert plan.placed(study(seeds=[9]), folder).seeds == (0, 1, 9)
     assert plan.read(folder / "study.toml") == study()
+    assert plan.placed(study(steps=30), folder).steps == 30
+    first = next(runs(study(), folder))
+    first.folder.mkdir(parents=True)
+    (first.folder / "run.toml").touch()
+    with pytest.raises(RWLossError, match="its runs have begun"):
+        plan.placed(study(steps=30), folder)
     with pytest.raises(RWLossError, match="neither empty nor a study"):
         plan.placed(study(), tmp_path)
 
@@ -85,12 +125,11 @@ def test_folders(tmp_path):
         ({"data": "OTHER"}, "data 'DATA'"),
         ({"training": {}}, r"learning_rate|patch_size"),
         ({"maps": {"rw": "boundary"}}, "map rw 'rectified'"),
-        ({"steps": 10}, "may grow, not shrink"),
     ],
 )
 def test_what_may_not_change(changes, message):
     with pytest.raises(RWLossError, match=message):
-        joined(study(), study(**changes))
+        joined(study(), study(**changes), begun=False)
 
 
 @pytest.mark.parametrize(
@@ -100,7 +139,8 @@ def test_what_may_not_change(changes, message):
         ({"maps": {"rw": "rectifed"}}, "did you mean 'rectified'"),
         ({"maps": {"../up": "rectified"}}, "can't name a map"),
         ({"maps": {"a": "dice", "A": "focal"}}, "whatever the case"),
-        ({"seeds": []}, "seeds"),
+        ({"seeds": []}, r"expected seeds as a row such as \[0, 1, 2\], .*, got \[\]"),
+        ({"seeds": 3}, r"expected seeds as a row .*, got 3"),
         ({"seeds": [1, 1]}, "each seed once"),
         ({"seeds": [-1]}, "seeds.0"),
         ({"reference": "rv"}, "did you mean 'rw'"),
@@ -118,7 +158,16 @@ def test_wrong_plans(changes, message):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [("data = ", "not valid TOML"), ('data = "D"', "maps is missing"), (None, "cannot read")],
+    [
+        ("data = ", "not valid TOML"),
+        ('data = "D"', "maps is missing"),
+        (None, "cannot read"),
+        (
+            'data = "D"\n[maps]\na = "dice"\n[training]\nlearning_rat = 1\n',
+            r"study\.toml': \[training\]: there is no setting 'learning_rat': did you mean",
+        ),
+        ('data = "D"\nseeds = 3\n[maps]\na = "dice"\n', r"study\.toml': expected seeds as a row"),
+    ],
 )
 def test_wrong_files(content, message, tmp_path):
     path = tmp_path / "study.toml"

@@ -9,6 +9,7 @@ import pytest
 from rwloss.study import results as study_results
 from rwloss.study.indicators import Indicators
 from rwloss.study.plan import make, runs
+from rwloss.study.report import logs
 from rwloss.study.results import as_csv, as_fields, collect
 from rwloss.study.wording import sentences
 
@@ -153,6 +154,77 @@ def test_runs_that_failed_or_are_to_come(tmp_path):
     }  # fmt: skip
 
 
+def diverge(run, step, reason="the loss is nan"):
+    run.folder.mkdir(parents=True, exist_ok=True)
+    with (run.folder / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps({"kind": "diverged", "step": step, "reason": reason}) + "\n")
+    if reason:
+        run.failure.write_text(reason + "\n")
+
+
+def test_divergence_is_told_and_is_no_other_failure(tmp_path):
+    """rw diverges on two of three seeds, boundary has a full disk on one."""
+    from rwloss.study.report.wording import lead
+
+    lacking = {("rw", 1), ("rw", 2), ("boundary", 2)}
+    study = write_study(
+        tmp_path, [0, 1, 2],
+        lambda name, seed: None if (name, seed) in lacking else (0.8, 0.7),
+    )  # fmt: skip
+    by_run = {(run.name, run.seed): run for run in runs(study, tmp_path)}
+    diverge(by_run["rw", 1], 61)
+    diverge(by_run["rw", 2], 7, reason="")  # trained by itself: no reason beside its folder
+    by_run["boundary", 2].failure.parent.mkdir(parents=True, exist_ok=True)
+    by_run["boundary", 2].failure.write_text("no space left\n")
+    results = collect(study, tmp_path, FOUND)
+    boundary, rw, _ = results.whole.maps
+    assert [each.diverged for each in results.whole.maps] == [0, 2, 0]
+    assert (rw.diverged_steps, rw.failed, boundary.failed) == ((61, 7), 2, 1)
+    assert results.runs[7].reason == "the loss was not finite at step 7"
+    told = sentences(results)
+    assert "rw diverged in 2 of 3 runs (first at step 7): its loss was not finite there." in told
+    assert "rw lost no class in 1 of 1 runs that are done." in told
+    assert "boundary lost no class in 2 of 2 runs that are done." in told
+    assert "".join(told).count("diverged") == 1
+    assert lead(results)[:3] == [
+        "rw diverged in 2 of 3 runs (first at step 7).",
+        "boundary and dice_ce lost no class in any run that is done.",
+        "rw lost no class in the run that is done.",
+    ]
+    fields = as_fields(results)["whole"]["maps"][1]
+    assert (fields["diverged"], fields["diverged_steps"]) == (2, [61, 7])
+
+
+def test_where_all_diverge_that_is_the_answer(tmp_path):
+    from rwloss.study.report.wording import lead
+
+    study = write_study(tmp_path, [0], lambda name, seed: None)
+    for run in runs(study, tmp_path):
+        diverge(run, 1200)
+    assert lead(collect(study, tmp_path))[:2] == [
+        "boundary diverged in 1 of 1 runs (first at step 1,200), rw diverged in 1 of 1 runs (first "
+        "at step 1,200) and dice_ce diverged in 1 of 1 runs (first at step 1,200).",
+        "No run is done yet, so there is no other answer.",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("metrics.jsonl", '{"kind": "val\n'), ("metrics.jsonl", "3\n"), ("test.json", "{")],
+)
+def test_a_damaged_run_has_failed_and_the_others_count(name, text, tmp_path):
+    study = write_study(tmp_path, [0, 1], usual)
+    last = list(runs(study, tmp_path))[-1]
+    (last.folder / name).write_text(text)
+    results = collect(study, tmp_path, FOUND)
+    assert [row.status for row in results.runs] == ["done"] * 5 + ["failed"]
+    assert name in results.runs[-1].reason
+    assert [each.done for each in results.whole.maps] == [2, 2, 1]
+    assert "5 of 6 runs are done, 1 failed." in sentences(results)
+    assert as_csv(results)
+    assert [log.dice == {} for log in logs.read(results, tmp_path)] == [False] * 5 + [True]
+
+
 def test_a_broken_promise_raises_the_alarm(tmp_path):
     study = write_study(tmp_path, [0], usual)
     found = {**FOUND, "boundary": indicator(True, 0.0, 0.02)}
@@ -178,8 +250,24 @@ def test_five_maps_make_a_rank_correlation(tmp_path):
     assert tie.correlation.rho == pytest.approx(0.8660254)
     assert tie.correlation.p == pytest.approx(2 * (2 * 6) / 120)  # 2! 3! of 5! orders
     text = sentences(results)[-1]
-    assert "violating voxels and runs that lost a class +0.87 (p = 0.2, 5 maps)" in text
+    assert "violating voxels against runs losing a class, share: +0.87 (p = 0.2, 5 maps)" in text
     assert "pull" not in text  # all the same
+
+
+def test_sentences_and_charts_call_things_alike():
+    from rwloss.study import wording
+    from rwloss.study.report import charts
+
+    assert wording.INDICATORS == charts.INDICATORS
+    assert wording.OUTCOMES == charts.OUTCOMES
+
+
+def test_seeds_without_failures_of_the_reference_say_nothing_of_the_reference(tmp_path):
+    results = collect(write_study(tmp_path, [0, 1, 2], usual), tmp_path, FOUND)
+    where = "on the seeds where the reference did not fail"
+    told = [text for text in sentences(results) if where in text and "a class in" in text]
+    told += [text for text in sentences(results) if where in text and "no class" in text]
+    assert [text.split()[0] for text in told] == ["boundary", "rw"]
 
 
 def test_a_reference_that_lost_nothing_is_told_of_once(tmp_path):

@@ -33,12 +33,16 @@ class Log:
 
 
 def read(results: Results, folder: Path) -> list[Log]:
-    """The logs of all runs. Raises RWLossError for a run folder that can't be read."""
+    """The logs of all runs; of a damaged one, nothing.
+
+    Raises RWLossError for a run folder that can't be read any more.
+    """
+    damaged = {(row.map, row.seed) for row in results.runs if row.damaged}
     done = {(row.map, row.seed) for row in results.runs if row.status == "done"}
     raw = []
     for run in runs(results.study, folder):
         place = RunFolder(run.folder)
-        lines = list(place.lines())
+        lines = [] if (run.name, run.seed) in damaged else list(place.lines())
         raw.append(
             (
                 run,

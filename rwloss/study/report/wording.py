@@ -9,7 +9,7 @@ from pathlib import Path
 from rwloss.stability.wording import listed
 from rwloss.study.results import Results
 from rwloss.study.statistics import Comparison
-from rwloss.study.wording import NO_CASE, NO_SCORES
+from rwloss.study.wording import NO_CASE, NO_SCORES, diverged
 
 NOTHING = "\N{EN DASH}"
 """Where there is no number."""
@@ -29,8 +29,8 @@ def question(results: Results, data_name: str) -> str:
 
 
 def lead(results: Results) -> list[str]:
-    """The answer in a few sentences, of runs that are done alone."""
-    return [*_losses(results), *_claims(results), *_caution(results)]
+    """The answer in a few sentences: which maps diverged, and what came of runs that are done."""
+    return [*_divergences(results), *_losses(results), *_claims(results), *_caution(results)]
 
 
 def without_paths(text: str, *known: str | Path) -> str:
@@ -73,16 +73,23 @@ def significant(value: float | None) -> str:
     return NOTHING if value is None else f"{value:.2g}"
 
 
+def _divergences(results: Results) -> Iterator[str]:
+    told = [f"{each.map} {diverged(each)}" for each in results.whole.maps if each.diverged]
+    if told:
+        yield f"{listed(told)}."
+
+
 def _losses(results: Results) -> Iterator[str]:
     done = [each for each in results.whole.maps if each.done]
     if not done:
-        yield "No run is done yet, so there is no answer."
+        other = "other " if any(each.diverged for each in results.whole.maps) else ""
+        yield f"No run is done yet, so there is no {other}answer."
         return
     known = [each for each in done if each.lost_known]
     unknown = [each.map for each in done if not each.lost_known]
     all_done = all(row.status == "done" for row in results.runs)
     losing = [each for each in known if each.lost]
-    keeping = [each.map for each in known if not each.lost]
+    keeping = [each.map for each in known if not each.lost and not each.diverged]
     if losing:
         first, *more = losing
         runs = "runs" if all_done else "runs that are done"
@@ -91,6 +98,10 @@ def _losses(results: Results) -> Iterator[str]:
         yield f"{listed(told)}."
     if keeping:
         yield f"{listed(keeping)} lost no class in any run{'' if all_done else ' that is done'}."
+    for each in known:
+        if each.diverged and not each.lost:
+            runs = "the run that is" if each.done == 1 else f"the {each.done} runs that are"
+            yield f"{each.map} lost no class in {runs} done."
     if unknown:
         of = f" with {listed(unknown)}" if known else ""
         yield f"Whether a class was lost{of} is not known: {NO_CASE}."

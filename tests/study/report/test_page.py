@@ -367,3 +367,16 @@ def test_paths_lose_their_folders(text, wanted):
 )
 def test_known_paths_are_taken_out_whatever_their_names(text, wanted):
     assert without_paths(text, "/srv/ann smith/x.nii", "../ben jones/d", "D") == wanted
+
+
+def test_a_damaged_run_does_not_cost_the_page(tmp_path):
+    strange_study(tmp_path)
+    damaged = tmp_path / "runs" / "boundary" / "seed_1" / "metrics.jsonl"
+    damaged.write_text("{\n")
+    study = plan.make(
+        data="D", maps={"boundary": "boundary", "rw": "rectified"}, seeds=[0, 1], steps=20
+    )
+    text = render(results.collect(study, tmp_path), tmp_path)
+    assert "line 1 of" in text
+    assert "metrics.jsonl" in text
+    assert str(tmp_path) not in text
