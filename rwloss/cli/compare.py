@@ -152,7 +152,7 @@ def carry_out_and_tell(
     from rwloss.precompute.run import Settings as How
     from rwloss.store.lock import hold
     from rwloss.study import indicators, plan
-    from rwloss.study.execution import expect_accelerator
+    from rwloss.training.run import fabric_of
 
     study = plan.placed(study, folder)
     _tell_of_more_steps(study, folder)
@@ -160,7 +160,7 @@ def carry_out_and_tell(
     if scheduler is not None:
         expect_scheduler(scheduler)
     if scheduler in {None, "local"}:  # the workers of others may have what this machine lacks
-        expect_accelerator(next(plan.runs(study, folder)).settings)
+        fabric_of(next(plan.runs(study, folder)).settings)
     typer.echo(f"reading {count_of(_cases(study, folder), 'case')} ...", err=True)
     found = indicators.indicators(study, folder)  # reads all files: what is wrong is said now
     folder.mkdir(parents=True, exist_ok=True)

@@ -13,7 +13,6 @@ from rwloss.store.atomic import whole_file
 from rwloss.study.plan import Run
 from rwloss.training import settings as run_settings
 from rwloss.training.run_folder import RunFolder
-from rwloss.training.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -56,28 +55,6 @@ def steps_done(run: Run) -> int:
         return int(json.loads(lines[-1])["step"])
     except (OSError, ValueError, LookupError, TypeError):
         return 0
-
-
-def expect_accelerator(settings: Settings) -> None:
-    """Raise RWLossError where this machine can't train with these settings.
-
-    Said once before anything is written, not as the failure of each run.
-    """
-    from lightning_fabric import Fabric
-    from lightning_fabric.utilities.exceptions import MisconfigurationException
-
-    try:
-        Fabric(
-            accelerator=settings.accelerator,
-            devices=settings.devices,
-            precision=settings.precision,
-        )
-    except (RuntimeError, ValueError, MisconfigurationException) as error:
-        raise RWLossError(
-            f"this machine has no accelerator {settings.accelerator!r} for devices = "
-            f"{settings.devices} and precision {settings.precision!r} ({error}): try --accelerator "
-            "cpu, or fewer devices"
-        ) from error
 
 
 @dataclass(frozen=True)

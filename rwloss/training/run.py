@@ -71,23 +71,7 @@ def train(settings: Settings, progress: Progress | None = None) -> RunResult:
     Raises RWLossError where data, maps, settings or folder do not fit together, and `Diverged`
     where the loss is not finite; the last checkpoint is kept then.
     """
-    require_training()
-    from lightning_fabric import Fabric
-    from lightning_fabric.utilities.exceptions import MisconfigurationException
-
-    try:
-        fabric = Fabric(
-            accelerator=settings.accelerator,
-            devices=settings.devices,
-            precision=settings.precision,
-            strategy="ddp" if settings.devices > 1 else "auto",
-        )
-    except (RuntimeError, ValueError, MisconfigurationException) as error:
-        raise RWLossError(
-            f"this machine has no --accelerator {settings.accelerator} with --devices "
-            f"{settings.devices} and --precision {settings.precision} ({error}): try "
-            "--accelerator cpu, or fewer --devices"
-        ) from error
+    fabric = fabric_of(settings)
     notes: list[str] = []
     prepared = prepare(settings, notes.append)
     settings = prepared.settings
@@ -106,6 +90,27 @@ def train(settings: Settings, progress: Progress | None = None) -> RunResult:
         if not done:
             _Training(fabric, prepared, folder, network, progress, notes)()
     return result(settings.out)
+
+
+def fabric_of(settings: Settings) -> Fabric:
+    """The devices to train on. Raises RWLossError where this machine has none like these."""
+    require_training()
+    from lightning_fabric import Fabric
+    from lightning_fabric.utilities.exceptions import MisconfigurationException
+
+    try:
+        return Fabric(
+            accelerator=settings.accelerator,
+            devices=settings.devices,
+            precision=settings.precision,
+            strategy="ddp" if settings.devices > 1 else "auto",
+        )
+    except (RuntimeError, ValueError, MisconfigurationException) as error:
+        raise RWLossError(
+            f"this machine has no --accelerator {settings.accelerator} with --devices "
+            f"{settings.devices} and --precision {settings.precision} ({error}): try "
+            "--accelerator cpu, or fewer --devices"
+        ) from error
 
 
 def result(run: str | Path) -> RunResult:

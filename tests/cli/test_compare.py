@@ -86,7 +86,7 @@ def test_more_steps_are_told_of(squares, tmp_path, rwloss_command):
     ("wrong", "message"),
     [
         (("--scheduler", "tcp://127.0.0.1:1"), "no Dask scheduler answers"),
-        (("--accelerator", "gpu"), "this machine has no accelerator 'gpu'"),
+        (("--accelerator", "gpu"), "this machine has no --accelerator gpu"),
     ],
 )
 def test_where_nothing_can_train_the_study_stays_as_it_is(

@@ -254,14 +254,6 @@ def test_five_maps_make_a_rank_correlation(tmp_path):
     assert "pull" not in text  # all the same
 
 
-def test_sentences_and_charts_call_things_alike():
-    from rwloss.study import wording
-    from rwloss.study.report import charts
-
-    assert wording.INDICATORS == charts.INDICATORS
-    assert wording.OUTCOMES == charts.OUTCOMES
-
-
 def test_seeds_without_failures_of_the_reference_say_nothing_of_the_reference(tmp_path):
     results = collect(write_study(tmp_path, [0, 1, 2], usual), tmp_path, FOUND)
     where = "on the seeds where the reference did not fail"

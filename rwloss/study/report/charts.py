@@ -18,6 +18,7 @@ from rwloss.study.report.logs import Log
 from rwloss.study.report.palette import looks
 from rwloss.study.report.wording import decimal, significant
 from rwloss.study.results import ClassTally, MapSummary, Results, RunRow, Tie
+from rwloss.study.wording import INDICATORS, OUTCOMES
 
 Key: TypeAlias = tuple[int, int | None, int | None]
 """Number of the map, number of the class, seed; None where a point is of all."""
@@ -458,22 +459,6 @@ class Charts:
             what = decimal(y)
         return f"{of}: {significant(x)} and {what}"
 
-
-INDICATORS = {
-    "violating": "violating voxels",
-    "pushed_up": "wrong classes pushed up",
-    "wrong_way_mass": "wrong-way mass",
-    "pull": "pull ratio",
-}
-"""What could be known before training, in words."""
-
-OUTCOMES = {
-    "runs that lost a class": "runs losing a class, share",
-    "test Dice": "mean test Dice",
-    "collapsed": "runs losing the class, share",
-    "birth step": "mean birth step",
-}
-"""What came of it, in words."""
 
 _CLASS_SYMBOLS = ("circle", "diamond", "square", "triangle-up", "cross", "star")
 CLASS_SIGNS = "●◆■▲✚★"
