@@ -57,4 +57,5 @@ def test_the_report_is_of_this_study_and_names_no_folder_of_the_machine(folder):
     for name, expression in study.maps.items():
         assert name in text
         assert expression.replace("'", "&#39;") in text or expression in text
+    assert "No picture" not in text
     assert not re.search(r"/(home|tmp|root|work|Users)/", text)
