@@ -175,12 +175,10 @@ def _cases(study: Study, folder: Path) -> int:
     """How many cases will be read: those to train on, and those of a test folder if it is used."""
     from rwloss import data
     from rwloss.study import plan
+    from rwloss.training.preparation import test_cases
 
-    count = len(data.find(study.data).cases)
-    there = all((Path(study.data) / name).is_dir() for name in ("imagesTs", "labelsTs"))
-    if there and next(plan.runs(study, folder)).settings.test_part != "split":
-        count += len(data.find(study.data, part="test").cases)
-    return count
+    settings = next(plan.runs(study, folder)).settings
+    return len(data.find(study.data).cases) + len(test_cases(settings) or ())
 
 
 def _tell_of_more_steps(study: Study, folder: Path) -> None:

@@ -7,9 +7,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import typer
+
+if TYPE_CHECKING:
+    from rich.progress import ProgressColumn
 
 OnStep: TypeAlias = Callable[[int, int, float], None]
 """Index of the training, number of its step, loss of that step."""
@@ -27,30 +30,39 @@ def bars(
         yield _PlainLines(names, steps, done, parts), lambda text: typer.echo(text, err=True)
         return
     from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
+    from rich.progress import Progress
 
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("loss {task.fields[loss]}"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True)) as shown:
+    with Progress(*columns("loss {task.fields[loss]}"), console=Console(stderr=True)) as shown:
         tasks = [shown.add_task(name, total=steps, completed=done, loss="-") for name in names]
 
         def on_step(run: int, step: int, loss: float) -> None:
             shown.update(tasks[run], completed=step, loss=f"{loss:.3f}")
 
         yield on_step, lambda text: shown.console.print(text, markup=False, highlight=False)
+
+
+def columns(*more: str) -> Iterator[ProgressColumn]:
+    """Of a bar of steps: what it is of, how many are done, more texts, and the time."""
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    yield from (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    yield from map(TextColumn, more)
+    yield from (TimeElapsedColumn(), TimeRemainingColumn())
+
+
+def left(seconds: float, done: int, todo: int) -> str:
+    """The time that is left, for the end of a line, where `done` steps took so long.
+
+    >>> left(10, 2, 14)
+    ', 0:01:10 left'
+    """
+    return f", {timedelta(seconds=round(seconds / done * todo))} left"
 
 
 class _PlainLines:
@@ -72,6 +84,5 @@ class _PlainLines:
         self.parts[run] = part
         line = f"{self.names[run]}: step {step} of {self.steps}, loss {loss:.3f}"
         if first < step < self.steps:
-            seconds = (now - started) / (step - first) * (self.steps - step)
-            line += f", {timedelta(seconds=round(seconds))} left"
+            line += left(now - started, step - first, self.steps - step)
         typer.echo(line, err=True)

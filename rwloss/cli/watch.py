@@ -8,12 +8,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import typer
 
 from rwloss.cli.listing import count_of, printable
+from rwloss.cli.steps import columns, left
 
 if TYPE_CHECKING:
     from rwloss.study.execution import RunEnd
@@ -40,23 +40,9 @@ def watched(
             yield lambda end: typer.echo(_told(end, ended, len(runs)), err=True)
         return
     from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
+    from rich.progress import Progress
 
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True), redirect_stdout=False) as shown:
+    with Progress(*columns(), console=Console(stderr=True), redirect_stdout=False) as shown:
         bar = shown.add_task(f"steps of {count_of(len(runs), 'run')}", total=len(runs) * steps)
 
         def look() -> None:
@@ -124,6 +110,5 @@ class _Lines:
         if self.begun is None:
             self.begun = now, done
         elif self.begun[1] < done < self.total:
-            seconds = (now - self.begun[0]) / (done - self.begun[1]) * (self.total - done)
-            line += f", {timedelta(seconds=round(seconds))} left"
+            line += left(now - self.begun[0], done - self.begun[1], self.total - done)
         typer.echo(line, err=True)

@@ -57,7 +57,7 @@ def prepare(settings: Settings, note: Callable[[str], None] = lambda text: None)
     maps_of = None if settings.maps is None else store.open(settings.maps)
     expression = _expression(settings, maps_of)
     dataset = data.find(settings.data)
-    tests = _test_cases(settings)
+    tests = test_cases(settings)
     parts = split(
         [case.name for case in dataset.cases],
         settings,
@@ -160,7 +160,7 @@ def augmentation(
     )
 
 
-def _test_cases(settings: Settings) -> tuple[data.Case, ...] | None:
+def test_cases(settings: Settings) -> tuple[data.Case, ...] | None:
     """The cases of imagesTs and labelsTs; None where the test part is drawn from the others."""
     there = all((Path(settings.data) / name).is_dir() for name in ("imagesTs", "labelsTs"))
     if settings.test_part == "split" or (settings.test_part == "auto" and not there):
