@@ -147,8 +147,8 @@ class _Survey:
     def resolve(self) -> None:
         """Put numbers in place of class weights that follow from all cases."""
         from rwloss.data.formats import MAX_VOXELS
-        from rwloss.precompute.executors import here
         from rwloss.precompute.survey import label_counts
+        from rwloss.work.executors import here
 
         if not any(each.needs_class_counts for each in self.expressions.values()):
             return

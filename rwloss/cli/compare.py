@@ -148,11 +148,11 @@ def carry_out_and_tell(
     Ends with exit code 1 where runs have failed. Raises RWLossError for wrong use, and where
     another process is at work in the folder: it would take each run of the other for a failed one.
     """
-    from rwloss.precompute.executors import expect_scheduler
+    from rwloss.files.lock import hold
     from rwloss.precompute.run import Settings as How
-    from rwloss.store.lock import hold
     from rwloss.study import indicators, plan
     from rwloss.training.run import fabric_of
+    from rwloss.work.executors import expect_scheduler
 
     study = plan.placed(study, folder)
     _tell_of_more_steps(study, folder)

@@ -191,7 +191,7 @@ def _of_labels(
 def _of_store(where: str, name: str | None) -> _Drawing:
     """A case of a store, with the map that was stored."""
     from rwloss import store
-    from rwloss.spelling import nearest
+    from rwloss.words import nearest
 
     stored = store.open(where)
     if not stored:
@@ -246,7 +246,7 @@ def _affine(case: Case) -> NDArray[Any] | None:
 def _unit(expression: str) -> str:
     """Unit of a stored map; unknown where its plug-in is not here, or would have to be run."""
     from rwloss import maps
-    from rwloss.verify import runs_a_file
+    from rwloss.precompute.verify import runs_a_file
 
     if runs_a_file(expression):
         return ""

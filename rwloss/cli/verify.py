@@ -14,7 +14,7 @@ from rwloss.cli.progress import progress, stoppable
 
 if TYPE_CHECKING:
     from rwloss.precompute import Summary
-    from rwloss.verify import Report
+    from rwloss.precompute.verify import Report
 
 
 def verify(
@@ -48,8 +48,8 @@ def verify(
     damaged (other bytes, shapes or values than were written); exit code 1 if there are any. Writes
     nothing without --repair.
     """
-    from rwloss.verify import repair
-    from rwloss.verify import verify as run
+    from rwloss.precompute.verify import repair
+    from rwloss.precompute.verify import verify as run
 
     limit = {} if max_voxels is None else {"max_voxels": max_voxels}
     done = 0

@@ -5,8 +5,8 @@ from __future__ import annotations
 import multiprocessing
 import os
 
-from rwloss.cores import available_cores
 from rwloss.errors import RWLossError
+from rwloss.work.cores import available_cores
 
 _VARIABLE = "RWLOSS_NUM_THREADS"
 _chosen: int | None = None

@@ -11,7 +11,7 @@ from torch import Tensor
 from rwloss.errors import RWLossError
 from rwloss.losses.activation import Activation, Probabilities, probabilities
 from rwloss.losses.target import as_labels, as_masks, as_voxel_mask, whole_labels
-from rwloss.maps.dynamic import Prediction
+from rwloss.maps.loss_term import Prediction
 from rwloss.once import once
 from rwloss.regions import IGNORED, SpacingMM, spacing_rows
 

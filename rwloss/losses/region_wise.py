@@ -23,7 +23,7 @@ from rwloss.maps.expression import Expression, Leaf, StaticGroup
 from rwloss.maps.parser import parse
 from rwloss.regions import SpacingMM
 from rwloss.rwmap import RWMap
-from rwloss.spelling import nearest
+from rwloss.words import nearest
 
 Reduction = Literal["mean", "sum", "none"]
 

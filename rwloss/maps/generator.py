@@ -14,7 +14,7 @@ from rwloss.maps.expression import Expression
 from rwloss.maps.plugin_file import empty_instance, place_of
 from rwloss.regions import Regions
 from rwloss.rwmap import RWMap
-from rwloss.spelling import nearest
+from rwloss.words import nearest
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter

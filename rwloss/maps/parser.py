@@ -22,7 +22,7 @@ from rwloss.maps.generator import parameters
 from rwloss.maps.plugin_file import PLACE, is_place
 from rwloss.maps.registry import get, load, names
 from rwloss.maps.schedule import blend
-from rwloss.spelling import nearest
+from rwloss.words import nearest
 
 _METHODS = ("stabilized", "with_link")
 _BLEND = ("region", "boundary", "schedule", "alpha", "step")

@@ -18,7 +18,7 @@ from typing import Any
 from rwloss.errors import RWLossError
 from rwloss.maps.generator import MapGenerator, build
 from rwloss.maps.plugin_file import is_place, load_module, place_of, shown, split_place
-from rwloss.spelling import nearest
+from rwloss.words import nearest
 
 GROUP = "rwloss.maps"
 RESERVED = frozenset({"blend", "file", "stabilized", "with_link"})
@@ -117,7 +117,7 @@ def origin(name: str) -> str:
     """Where a generator comes from: its package and class, or its file. Imports nothing new.
 
     >>> origin("boundary").split()[0]
-    'rwloss.maps.boundary:Boundary'
+    'rwloss.maps.static.boundary:Boundary'
     """
     if is_place(name):
         return _where(load(name))

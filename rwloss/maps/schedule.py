@@ -13,7 +13,7 @@ from rwloss.errors import RWLossError
 from rwloss.maps.expression import Expression, Leaf, as_float, weighted_sum
 from rwloss.regions import Regions
 from rwloss.rwmap import RWMap
-from rwloss.spelling import nearest
+from rwloss.words import nearest
 
 ScheduleName = Literal["rebalance", "constant", "increase", "steal"]
 

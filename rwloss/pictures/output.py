@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from rwloss.errors import RWLossError
-from rwloss.store.atomic import whole_file
+from rwloss.files.atomic import whole_file
 
 FORMATS = ("png", "pdf", "svg")
 

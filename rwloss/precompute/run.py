@@ -15,10 +15,9 @@ from typing import Any
 
 from rwloss import data, distance, maps
 from rwloss._version import __version__
-from rwloss.cores import available_cores
 from rwloss.data.formats import MAX_VOXELS
 from rwloss.errors import RWLossError
-from rwloss.precompute import executors, survey
+from rwloss.precompute import survey
 from rwloss.precompute.outcome import Outcome, Summary
 from rwloss.precompute.task import Task
 from rwloss.store import DType, Entry, Format, MapInfo, Term, Writer
@@ -27,6 +26,8 @@ from rwloss.store.manifest import find_unlisted, read_entries
 from rwloss.store.nifti import gzip_name
 from rwloss.store.place import Place, place
 from rwloss.store.writing import check_format, files_of
+from rwloss.work import executors
+from rwloss.work.cores import available_cores
 
 Progress = Callable[[Outcome, int], None]
 Counting = Callable[[int], None]

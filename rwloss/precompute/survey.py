@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from rwloss import data
 from rwloss.errors import RWLossError
-from rwloss.precompute.executors import Runner
+from rwloss.work.executors import Runner
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from rwloss.errors import RWLossError
-from rwloss.store.atomic import TEMPORARY_PREFIX, temporary, whole_file
-from rwloss.store.lock import hold
+from rwloss.files.atomic import TEMPORARY_PREFIX, temporary, whole_file
+from rwloss.files.lock import hold
 
 # Written last, read first: a tree without it is not there.
 TREE_MARK = "zarr.json"

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from rwloss.errors import RWLossError
 from rwloss.regions import IGNORED
 from rwloss.rwmap import RWMap
-from rwloss.spelling import nearest
 from rwloss.store import nifti, zarr_tree
 from rwloss.store.manifest import (
     Entry,
@@ -24,6 +23,7 @@ from rwloss.store.manifest import (
     read_info,
 )
 from rwloss.store.place import Bucket, Place, place
+from rwloss.words import nearest
 
 
 def open(path: str | Path) -> Store:

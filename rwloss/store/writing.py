@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 
 from rwloss.arrays import to_numpy
 from rwloss.errors import RWLossError
+from rwloss.files.lock import LOCK_FILE
 from rwloss.regions import IGNORED
 from rwloss.rwmap import RWMap
 from rwloss.store import nifti, zarr_tree
 from rwloss.store.digest import files_digest
 from rwloss.store.journal import FAILURES_FILE, LOG_FILE
-from rwloss.store.lock import LOCK_FILE
 from rwloss.store.manifest import (
     MANIFEST_FILE,
     MAP_FILE,

@@ -8,11 +8,11 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from rwloss.errors import RWLossError
-from rwloss.precompute.executors import Runner
-from rwloss.store.atomic import whole_file
+from rwloss.files.atomic import whole_file
 from rwloss.study.plan import Run
 from rwloss.training import settings as run_settings
 from rwloss.training.run_folder import RunFolder
+from rwloss.work.executors import Runner
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ def carry_out(
 ) -> list[RunEnd]:
     """Train all runs; what is done is kept, what was stopped goes on, what failed is tried again.
 
-    runner: of `rwloss.precompute.executors`, such as `here`. Every training has one thread on the
+    runner: of `rwloss.work.executors`, such as `here`. Every training has one thread on the
     CPU, so that results are the same bit for bit wherever it runs. on_end: called as runs end, in
     any order. Returns ends in the order of runs. A failure's reason is kept beside the run's folder
     (`Run.failure`) until the run comes to its end.

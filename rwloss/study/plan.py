@@ -11,14 +11,15 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 
 from rwloss import maps as generators
+from rwloss.data.splits import Seed
 from rwloss.errors import RWLossError
-from rwloss.spelling import nearest
+from rwloss.files import toml
+from rwloss.files.atomic import whole_file
+from rwloss.files.lock import LOCK_FILE
 from rwloss.stability.wording import listed
-from rwloss.store.atomic import whole_file
-from rwloss.store.lock import LOCK_FILE
 from rwloss.training import settings as run_settings
-from rwloss.training import toml_file
-from rwloss.training.settings import Seed, Settings
+from rwloss.training.settings import Settings
+from rwloss.words import nearest
 
 BASELINES = {
     "cross_entropy": "cross_entropy",
@@ -91,7 +92,7 @@ def make(**values: Any) -> Study:
 
 def read(path: Path) -> Study:
     """The study of a TOML file. Raises RWLossError, naming the file."""
-    return _checked(toml_file.read(path), repr(str(path)))
+    return _checked(toml.read(path), repr(str(path)))
 
 
 def write(study: Study, path: Path) -> None:
@@ -118,13 +119,12 @@ def as_toml(study: Study) -> str:
     """
     values = study.model_dump(exclude_none=True)
     tables = {name: values.pop(name) for name in ("maps", "training")}
-    lines = [f"{name} = {toml_file.as_text(value)}" for name, value in values.items()]
+    lines = [f"{name} = {toml.as_text(value)}" for name, value in values.items()]
     for name, table in tables.items():
         if table:
             lines += ["", f"[{name}]"]
             lines += [
-                f"{toml_file.as_text(key)} = {toml_file.as_text(value)}"
-                for key, value in table.items()
+                f"{toml.as_text(key)} = {toml.as_text(value)}" for key, value in table.items()
             ]
     return "\n".join(lines) + "\n"
 

@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeAlias
 
 from rwloss._version import __version__
 from rwloss.errors import RWLossError
-from rwloss.store.atomic import whole_file
+from rwloss.files.atomic import whole_file
 from rwloss.study.indicators import Indicators
 from rwloss.study.outcomes import Outcome, read
 from rwloss.study.plan import Run, Study, reference_of, runs

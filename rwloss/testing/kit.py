@@ -8,12 +8,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from rwloss.errors import RWLossError
-from rwloss.maps.dynamic import LossTerm
 from rwloss.maps.generator import MapGenerator
+from rwloss.maps.loss_term import LossTerm
 from rwloss.maps.plugin_file import place_of
 from rwloss.maps.registry import names
-from rwloss.spelling import nearest
 from rwloss.testing import contract, geometry, invariance, promises
+from rwloss.words import nearest
 
 if TYPE_CHECKING:
     import pytest

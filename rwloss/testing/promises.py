@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from rwloss.maps.dynamic import LossTerm, Prediction
 from rwloss.maps.generator import MapGenerator, MapTags
+from rwloss.maps.loss_term import LossTerm, Prediction
 from rwloss.maps.registry import check_name
 from rwloss.testing.trial import edge_cases, ordinary
 from rwloss.testing.verdict import TOLERANCE, dense, fail, made

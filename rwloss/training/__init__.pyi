@@ -26,8 +26,6 @@ from .scores import CaseScore as CaseScore
 from .scores import ClassScore as ClassScore
 from .scores import Scores as Scores
 from .settings import Settings as Settings
-from .splits import Split as Split
-from .splits import split as split
 from .unet import PRESETS as PRESETS
 from .unet import unet as unet
 from .volumes import Volume as Volume
@@ -51,7 +49,6 @@ __all__ = [
     "RunResult",
     "Scores",
     "Settings",
-    "Split",
     "Task",
     "Trained",
     "Volume",
@@ -67,7 +64,6 @@ __all__ = [
     "require_training",
     "result",
     "score",
-    "split",
     "train",
     "unet",
 ]

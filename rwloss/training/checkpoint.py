@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from rwloss.errors import RWLossError
-from rwloss.store.atomic import whole_file
+from rwloss.files.atomic import whole_file
 from rwloss.training import settings as settings_file
 from rwloss.training.divergence import Diverged
 from rwloss.training.settings import Settings

@@ -22,13 +22,13 @@ from rwloss._version import __version__
 from rwloss.data.cases import Part
 from rwloss.data.formats import MAX_VOXELS, suffix_of
 from rwloss.data.images import ImageCase, find_images
+from rwloss.data.splits import SplitPart, some
 from rwloss.data.writing import write_labels
 from rwloss.errors import RWLossError
-from rwloss.store.atomic import TEMPORARY_PREFIX, whole_file
+from rwloss.files.atomic import TEMPORARY_PREFIX, whole_file
 from rwloss.store.manifest import json_line
 from rwloss.training.run_folder import RunFolder
 from rwloss.training.slices import AXIAL
-from rwloss.training.splits import SplitPart, some
 from rwloss.training.volumes import normalized
 from rwloss.training.windows import OVERLAP, check_overlap, predict
 

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 
 from rwloss import data, maps, store
+from rwloss.data.splits import Split, some, split
 from rwloss.errors import RWLossError
 from rwloss.training import items
 from rwloss.training.augment import Augmentation
 from rwloss.training.checkpoint import Task
 from rwloss.training.settings import Settings
-from rwloss.training.splits import Split, some, split
 from rwloss.training.unet import PRESETS
 from rwloss.training.volumes import Volume, read
 

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rwloss.data.splits import Split, SplitPart, some
 from rwloss.errors import RWLossError
-from rwloss.store.atomic import TEMPORARY_PREFIX, whole_file
-from rwloss.store.lock import LOCK_FILE, hold
+from rwloss.files.atomic import TEMPORARY_PREFIX, whole_file
+from rwloss.files.lock import LOCK_FILE, hold
 from rwloss.training import settings as settings_file
 from rwloss.training.settings import Settings
-from rwloss.training.splits import Split, SplitPart, some
 
 
 @dataclass(frozen=True)

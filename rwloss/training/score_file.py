@@ -12,7 +12,7 @@ from typing import Any
 
 from rwloss._version import __version__
 from rwloss.errors import RWLossError
-from rwloss.store.atomic import whole_file
+from rwloss.files.atomic import whole_file
 from rwloss.training.evaluation import Evaluation
 from rwloss.training.scores import CaseScore, ClassScore, Penalty, State
 

@@ -5,18 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, PositiveInt, ValidationError
+from pydantic import Field, FiniteFloat, PositiveInt, ValidationError
 
+from rwloss.data.splits import Seed, SplitSettings
 from rwloss.errors import RWLossError
-from rwloss.store.atomic import whole_file
-from rwloss.training import toml_file
+from rwloss.files import toml
+from rwloss.files.atomic import whole_file
 from rwloss.training.unet import PresetName
 
 Probability = Annotated[float, Field(ge=0, le=1)]
-Fraction = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[FiniteFloat, Field(gt=0)]
 NotNegative = Annotated[FiniteFloat, Field(ge=0)]
-Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
 MAY_DIFFER = frozenset({"out", "steps", "data"})
 """What a start in an existing run folder may change: where it lies, how long it goes on, and where
@@ -29,7 +28,7 @@ _EXAMPLES = {
 }
 
 
-class Settings(BaseModel):
+class Settings(SplitSettings):
     """Settings of one training; with the data, all that decides its result on a CPU.
 
     Names are those of the options of `rwloss train`. What is None follows from the data, and
@@ -40,11 +39,7 @@ class Settings(BaseModel):
     dims: 2 trains on slices across the axis of largest spacing (`slice_axis`), 3 on volumes.
     patch_size: voxels an axis, of slices or volumes; what is smaller is padded.
 
-    test_part: "folder" takes imagesTs and labelsTs, "split" a part of the other cases, "auto" the
-    first where it is there. folds and fold: validate on one of so many parts of equal size, in
-    place of validation_fraction. group_pattern: cases for which its one group has matched the same
-    text stay together; groups_table: a CSV file of case,group in its place. split_seed: not the
-    run's seed, so that runs with many seeds share one split.
+    What decides the split is in `data.splits.SplitSettings`.
 
     steps_per_epoch: length of an epoch, for schedules of the map. learning_rate_schedule: constant,
     or falling to 0 over all steps ("poly": (1 - step / steps)^0.9, "cosine": half a wave).
@@ -58,8 +53,6 @@ class Settings(BaseModel):
     num_classes, spacing (mm an axis), ignore_label: what the data do not say themselves.
     data_on_device_gib: data sets up to this size lie in the device's memory whole.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     data: str
     map: str | None = None
@@ -77,15 +70,6 @@ class Settings(BaseModel):
     preset: PresetName = "tiny"
     patch_size: tuple[PositiveInt, ...] | None = None
     slice_axis: Literal[0, 1, 2] | None = None
-
-    test_part: Literal["auto", "folder", "split"] = "auto"
-    test_fraction: Fraction = 0.2
-    validation_fraction: Fraction = 0.2
-    folds: Annotated[int, Field(ge=2)] | None = None
-    fold: Annotated[int, Field(ge=0)] | None = None
-    group_pattern: str | None = None
-    groups_table: str | None = None
-    split_seed: Seed = 0
 
     balanced: bool = False
     flip: Probability = 0.0
@@ -133,7 +117,7 @@ def make(**values: Any) -> Settings:
 
 def read(path: Path, **changes: Any) -> Settings:
     """The settings of a TOML file, with changes. Raises RWLossError, naming the file."""
-    content = toml_file.read(path)
+    content = toml.read(path)
     try:
         return Settings(**{**content, **changes})
     except ValidationError as error:
@@ -150,19 +134,18 @@ def as_toml(settings: Settings) -> str:
     """One line for each setting that is not None.
 
     >>> print(as_toml(Settings(data="in", map="rectified", out="run"))[:35])
-    data = "in"
-    map = "rectified"
-    out =
+    test_part = "auto"
+    test_fraction =
     """
     values = settings.model_dump(exclude_none=True).items()
-    return "".join(f"{name} = {toml_file.as_text(value)}\n" for name, value in values)
+    return "".join(f"{name} = {toml.as_text(value)}\n" for name, value in values)
 
 
 def _in_words(where: str, error: ValidationError) -> RWLossError:
     problem = error.errors()[0]
     name = ".".join(map(str, problem["loc"])) or "settings"
     if problem["type"] == "extra_forbidden":
-        from rwloss.spelling import nearest
+        from rwloss.words import nearest
 
         return RWLossError(
             f"{where}: there is no setting {name!r}{nearest(name, Settings.model_fields)}"

@@ -9,7 +9,7 @@ import torch
 
 from rwloss import distance
 from rwloss._version import __version__
-from rwloss.cores import available_cores
+from rwloss.work.cores import available_cores
 
 _PACKAGES = ("torch", "monai", "lightning-fabric", "numpy", "scipy", "edt")
 

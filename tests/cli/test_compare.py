@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from rwloss.store.lock import LOCK_FILE, hold
+from rwloss.files.lock import LOCK_FILE, hold
 from rwloss.study import plan
 
 SHORT = ("--steps", 2, "--batch-size", 2, "--accelerator", "cpu", "--jobs", 0)
@@ -94,7 +94,7 @@ def test_where_nothing_can_train_the_study_stays_as_it_is(
 ):
     if "--scheduler" in wrong:
         pytest.importorskip("distributed", reason="a scheduler needs Dask")
-        monkeypatch.setattr("rwloss.precompute.executors._PATIENCE", 1)
+        monkeypatch.setattr("rwloss.work.executors._PATIENCE", 1)
     else:
         monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
         monkeypatch.setattr("torch.backends.mps.is_available", lambda: False)

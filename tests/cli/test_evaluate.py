@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from rwloss import data
-from rwloss.training import RunFolder, Split, settings, train
+from rwloss.data.splits import Split
+from rwloss.training import RunFolder, settings, train
 
 LABELS = data.sample_dir("lung_patches") / "labelsTr"
 

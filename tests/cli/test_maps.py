@@ -66,7 +66,7 @@ def test_shows_one_with_parameters_tags_and_source(rwloss_command):
     assert "normalize: 'none' | 'max' = 'none'" in out
     assert "commutes with: flip, rot90" in out
     assert "Kervadec et al." in out
-    assert "From: rwloss.maps.boundary:Boundary of rwloss " in out
+    assert "From: rwloss.maps.static.boundary:Boundary of rwloss " in out
 
 
 def test_shows_a_generator_of_a_package(rwloss_command, tmp_path, monkeypatch):

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from rwloss import data
-from rwloss.training import Split, label_maps, settings, train
+from rwloss.data.splits import Split
+from rwloss.training import label_maps, settings, train
 from rwloss.training.checkpoint import Task, build, save
 
 

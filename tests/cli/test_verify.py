@@ -8,7 +8,7 @@ import pytest
 
 from rwloss import data, store
 from rwloss.precompute import precompute
-from rwloss.verify import Check
+from rwloss.precompute.verify import Check
 
 SAMPLE = data.sample_dir("hippocampus")
 

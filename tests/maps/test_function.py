@@ -242,7 +242,7 @@ def test_the_same_function_again_takes_its_place():
 def test_a_name_of_a_package_is_taken():
     with pytest.raises(RWLossError, match="two maps are named 'rectified'") as caught:
         maps.register("rectified")(without_type_at_all)
-    assert "rwloss.maps.rectified:Rectified of rwloss" in str(caught.value)
+    assert "rwloss.maps.static.rectified:Rectified of rwloss" in str(caught.value)
     assert "test_function.py:without_type_at_all" in str(caught.value)
 
 

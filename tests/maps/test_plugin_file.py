@@ -201,7 +201,7 @@ def test_a_file_does_not_replace_a_built_in(folder):
     (folder / "other.py").write_text(FILE.replace('"mine"', '"rectified"'))
     with pytest.raises(RWLossError, match="two maps are named 'rectified'") as caught:
         maps.load("other.py:Mine")
-    assert "rwloss.maps.rectified:Rectified of rwloss" in str(caught.value)
+    assert "rwloss.maps.static.rectified:Rectified of rwloss" in str(caught.value)
     assert "other.py:Mine (sha256 " in str(caught.value)
 
 

@@ -95,7 +95,7 @@ def test_a_package_brings_its_maps(installed):
 
 
 def test_built_ins_say_where_they_come_from():
-    assert maps.origin("boundary").startswith("rwloss.maps.boundary:Boundary of rwloss ")
+    assert maps.origin("boundary").startswith("rwloss.maps.static.boundary:Boundary of rwloss ")
     assert registry.is_built_in("boundary")
     assert {maps.revision(maps.load(name)) for name in maps.names()} == {""}
 
@@ -188,7 +188,7 @@ def test_a_package_does_not_replace_a_built_in(installed):
     installed(("a-maps", {"rectified": "a_maps:Mine"}, {"a_maps": plug_ins.MINE}))
     with pytest.raises(RWLossError, match="two maps are named 'rectified'") as caught:
         maps.load("rectified")
-    assert "rwloss.maps.rectified:Rectified of rwloss" in str(caught.value)
+    assert "rwloss.maps.static.rectified:Rectified of rwloss" in str(caught.value)
     assert "a_maps:Mine of a-maps 1.0" in str(caught.value)
 
 

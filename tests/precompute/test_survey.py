@@ -11,8 +11,8 @@ from anatomy import anatomy
 from PIL import Image
 
 from rwloss import RWLossError, data
-from rwloss.precompute import executors
 from rwloss.precompute.survey import Count, label_counts
+from rwloss.work import executors
 
 LIMIT = 10**6
 

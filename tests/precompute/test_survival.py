@@ -25,8 +25,8 @@ import pytest
 import rwloss
 from rwloss import data
 from rwloss.errors import RWLossError
+from rwloss.files.atomic import TEMPORARY_PREFIX
 from rwloss.precompute import precompute, task
-from rwloss.store.atomic import TEMPORARY_PREFIX
 
 REDUCED = os.environ.get("RWLOSS_REDUCED") == "1"
 FORMATS = pytest.mark.parametrize("format", ["nifti", "zarr"])

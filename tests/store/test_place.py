@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from rwloss.errors import RWLossError
-from rwloss.store.atomic import TEMPORARY_PREFIX
+from rwloss.files.atomic import TEMPORARY_PREFIX
 from rwloss.store.place import TREE_MARK, Bucket, Folder, place
 
 OLD = {TREE_MARK: b"old mark", "true/zarr.json": b"old", "true/c/0": b"old chunk"}

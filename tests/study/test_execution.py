@@ -12,12 +12,12 @@ import pytest
 import torch
 from training_runs import assert_same, left_by
 
-from rwloss.precompute.executors import here, in_processes, on_dask
 from rwloss.study.execution import RunEnd, carry_out
 from rwloss.study.outcomes import read
 from rwloss.study.plan import runs, write
 from rwloss.study.results import as_csv, collect
 from rwloss.training import result
+from rwloss.work.executors import here, in_processes, on_dask
 
 
 def test_runs_end_and_are_kept(study_of, tmp_path):

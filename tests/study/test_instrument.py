@@ -2,12 +2,12 @@
 
 import pytest
 
-from rwloss.precompute.executors import here
 from rwloss.study.execution import carry_out
 from rwloss.study.indicators import indicators
 from rwloss.study.plan import runs
 from rwloss.study.results import collect
 from rwloss.study.wording import sentences
+from rwloss.work.executors import here
 
 CORRUPT = '''
 from dataclasses import dataclass

@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 
 from rwloss import RWLossError, data
-from rwloss.training import Split, label_maps, settings
+from rwloss.data.splits import Split
+from rwloss.training import label_maps, settings
 from rwloss.training.checkpoint import Task, build, save
 from rwloss.training.label_maps import RECORD, predict_images
 from rwloss.training.volumes import normalized

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from rwloss import RWLossError
-from rwloss.training import RunFolder, Split, result
+from rwloss.data.splits import Split
+from rwloss.training import RunFolder, result
 
 SPLIT = Split(("a", "b"), ("c",), ("d",), "by hand")
 

@@ -16,9 +16,9 @@ from rwloss.integrations.monai.stamp import EXPRESSION, Stamp, digest, is_stampe
 from rwloss.losses import RegionWiseLoss, as_labels
 from rwloss.losses.activation import Activation
 from rwloss.losses.target import as_masks, check_logits, check_tensor, whole_labels
-from rwloss.maps.cross_entropy import CrossEntropy
+from rwloss.maps.dynamic.cross_entropy import CrossEntropy
+from rwloss.maps.dynamic.focal import Focal
 from rwloss.maps.expression import Expression
-from rwloss.maps.focal import Focal
 from rwloss.regions import IGNORED, Regions, SpacingMM, checked_labels
 from rwloss.rwmap import RWMap
 

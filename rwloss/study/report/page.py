@@ -15,7 +15,7 @@ from typing import Any
 from rwloss import maps
 from rwloss._version import __version__
 from rwloss.errors import RWLossError
-from rwloss.store.atomic import whole_file
+from rwloss.files.atomic import whole_file
 from rwloss.study import plan
 from rwloss.study.outcomes import BORN_ABOVE, COLLAPSED_BELOW, DEAD_BELOW
 from rwloss.study.report import logs as run_logs

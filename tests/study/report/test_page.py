@@ -14,7 +14,6 @@ from strange_studies import CLOSING, FOUND, HOSTILE, indicator, strange_study, w
 
 from rwloss import maps
 from rwloss.errors import RWLossError
-from rwloss.precompute.executors import here
 from rwloss.study import plan, results
 from rwloss.study.execution import carry_out
 from rwloss.study.report import indicators_of, logs, require_report, write
@@ -23,6 +22,7 @@ from rwloss.study.report.page import map_pictures, page, render
 from rwloss.study.report.pictures import picture
 from rwloss.study.report.tables import comparisons_table
 from rwloss.study.report.wording import lead, question, without_paths
+from rwloss.work.executors import here
 
 
 class Elements(HTMLParser):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from rwloss.maps.dynamic import Prediction
+from rwloss.maps.loss_term import Prediction
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, ClassVar
 from rwloss import distance
 from rwloss.arrays import from_numpy, to_numpy
 from rwloss.errors import RWLossError
-from rwloss.maps.dynamic import LossTerm, Prediction
 from rwloss.maps.generator import MapTags
+from rwloss.maps.loss_term import LossTerm, Prediction
 
 if TYPE_CHECKING:
     from collections.abc import Callable

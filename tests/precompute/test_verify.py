@@ -16,9 +16,9 @@ import pytest
 from rwloss import data, store
 from rwloss.errors import RWLossError
 from rwloss.precompute import precompute
+from rwloss.precompute.verify import Check, repair, runs_a_file, verify
 from rwloss.store.digest import files_digest
 from rwloss.store.place import place
-from rwloss.verify import Check, repair, runs_a_file, verify
 
 CASES = ["a", "b", "c", "d"]
 FORMATS = ["nifti", "zarr"]

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from rwloss.errors import RWLossError
-from rwloss.maps.dynamic import LossTerm, Prediction
+from rwloss.maps.dynamic.overlap import overlap
 from rwloss.maps.generator import MapTags
-from rwloss.maps.overlap import overlap
+from rwloss.maps.loss_term import LossTerm, Prediction
 
 if TYPE_CHECKING:
     from torch import Tensor

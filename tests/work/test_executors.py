@@ -11,8 +11,8 @@ import pytest
 from chores import Chore, Deadly, Faulty, Long, Unloadable
 
 from rwloss.errors import RWLossError
-from rwloss.precompute import executors
-from rwloss.precompute.executors import here, in_processes, on_dask
+from rwloss.work import executors
+from rwloss.work.executors import here, in_processes, on_dask
 
 
 def numbers(results):
@@ -121,7 +121,7 @@ SCRIPT = """
 import sys
 sys.path.insert(0, {tests!r})
 from chores import Chore
-from rwloss.precompute.executors import in_processes, on_dask
+from rwloss.work.executors import in_processes, on_dask
 list({call})
 """
 

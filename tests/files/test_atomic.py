@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from rwloss.store.atomic import TEMPORARY_PREFIX, temporary, whole_file
+from rwloss.files.atomic import TEMPORARY_PREFIX, temporary, whole_file
 
 
 def test_the_file_appears_when_the_block_ends(tmp_path):

@@ -1,6 +1,6 @@
 import pytest
 
-from rwloss.spelling import nearest
+from rwloss.words import nearest
 
 NAMES = ["active_contour", "boundary", "class_weighted", "rectified"]
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from rwloss.maps.dynamic import LossTerm, Prediction
+from rwloss.maps.dynamic.overlap import overlap
 from rwloss.maps.generator import MapTags
-from rwloss.maps.overlap import overlap
+from rwloss.maps.loss_term import LossTerm, Prediction
 
 if TYPE_CHECKING:
     from torch import Tensor

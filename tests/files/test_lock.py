@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from rwloss.errors import RWLossError
-from rwloss.store.lock import LOCK_FILE, hold
+from rwloss.files.lock import LOCK_FILE, hold
 
 HOLDER = """
 import sys
 from pathlib import Path
-from rwloss.store.lock import hold
+from rwloss.files.lock import hold
 
 with hold(Path(sys.argv[1])):
     print("held", flush=True)

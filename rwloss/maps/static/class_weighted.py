@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from rwloss.maps import class_weights
-from rwloss.maps.class_weights import ClassWeights
 from rwloss.maps.generator import MapGenerator, MapTags
+from rwloss.maps.static import class_weights
+from rwloss.maps.static.class_weights import ClassWeights
 from rwloss.regions import Regions
 from rwloss.rwmap import RWMap
 

@@ -18,10 +18,10 @@ import numpy as np
 from rwloss import data
 from rwloss.data.formats import MAX_VOXELS
 from rwloss.errors import RWLossError
+from rwloss.files.atomic import TEMPORARY_PREFIX
 from rwloss.precompute import Outcome, Settings, Summary, precompute
 from rwloss.regions import IGNORED
 from rwloss.store import Entry, MapInfo, Store, labels_digest, nifti
-from rwloss.store.atomic import TEMPORARY_PREFIX
 from rwloss.store.journal import last_start, read_failures
 from rwloss.store.manifest import (
     MANIFEST_FILE,

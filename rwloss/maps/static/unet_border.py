@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from rwloss import distance
 from rwloss.arrays import from_numpy, to_numpy
 from rwloss.errors import RWLossError
-from rwloss.maps import class_weights
-from rwloss.maps.class_weights import ClassWeights
 from rwloss.maps.generator import MapGenerator, MapTags
+from rwloss.maps.static import class_weights
+from rwloss.maps.static.class_weights import ClassWeights
 from rwloss.regions import Regions
 from rwloss.rwmap import RWMap
 

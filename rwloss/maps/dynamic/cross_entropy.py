@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from rwloss.maps.dynamic import LossTerm, Prediction
 from rwloss.maps.generator import MapTags
+from rwloss.maps.loss_term import LossTerm, Prediction
 
 if TYPE_CHECKING:
     from torch import Tensor

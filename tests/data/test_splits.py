@@ -5,8 +5,8 @@ import itertools
 import pytest
 
 from rwloss import RWLossError
-from rwloss.training import Settings, Split, split
-from rwloss.training.splits import groups_of
+from rwloss.data.splits import Split, groups_of, split
+from rwloss.training import Settings
 
 NAMES = [f"lung{patient:03d}_{patch}" for patient in range(10) for patch in range(1 + patient % 3)]
 PATTERN = r"(lung\d+)_.*"

@@ -10,11 +10,37 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
 
 from rwloss.errors import RWLossError
-from rwloss.store.atomic import whole_file
-from rwloss.training.settings import Settings
+from rwloss.files.atomic import whole_file
+
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+
+
+class SplitSettings(BaseModel):
+    """How cases are split into training, validation and test parts.
+
+    test_part: "folder" takes imagesTs and labelsTs, "split" a part of the other cases, "auto" the
+    first where it is there. folds and fold: validate on one of that many parts of equal size, in
+    place of validation_fraction. group_pattern: cases for which its one group has matched the same
+    text stay together; groups_table: a CSV file of case,group in its place. split_seed: not the
+    run's seed, so that runs with many seeds share one split.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    test_part: Literal["auto", "folder", "split"] = "auto"
+    test_fraction: Fraction = 0.2
+    validation_fraction: Fraction = 0.2
+    folds: Annotated[int, Field(ge=2)] | None = None
+    fold: Annotated[int, Field(ge=0)] | None = None
+    group_pattern: str | None = None
+    groups_table: str | None = None
+    split_seed: Seed = 0
 
 
 @dataclass(frozen=True)
@@ -58,7 +84,7 @@ _PARTS = ("train", "validation", "test")
 
 
 def split(
-    names: Sequence[str], settings: Settings, *, test_names: Sequence[str] | None = None
+    names: Sequence[str], settings: SplitSettings, *, test_names: Sequence[str] | None = None
 ) -> Split:
     """The split of cases by name. It depends on the names and on settings of splits alone.
 
@@ -113,10 +139,10 @@ def split(
     )
 
 
-def groups_of(names: Sequence[str], settings: Settings) -> dict[str, tuple[str, ...]]:
+def groups_of(names: Sequence[str], settings: SplitSettings) -> dict[str, tuple[str, ...]]:
     """Cases by the name of their group: by pattern, by table, else each case a group of its own.
 
-    >>> settings = Settings(data="", out="", group_pattern=r"(lung\\d+)_.*")
+    >>> settings = SplitSettings(group_pattern=r"(lung\\d+)_.*")
     >>> groups_of(["lung001_1", "lung001_2", "lung003_1"], settings)
     {'lung001': ('lung001_1', 'lung001_2'), 'lung003': ('lung003_1',)}
     """
@@ -203,7 +229,7 @@ def _share(fraction: float, count: int) -> int:
     return 0 if fraction == 0 else max(1, round(fraction * count))
 
 
-def _fold(settings: Settings) -> int:
+def _fold(settings: SplitSettings) -> int:
     fold, folds = settings.fold, settings.folds
     assert folds is not None
     if fold is None or fold >= folds:
@@ -215,7 +241,7 @@ def _cases(groups: Mapping[str, Sequence[str]], chosen: Sequence[str]) -> tuple[
     return tuple(sorted(case for group in chosen for case in groups[group]))
 
 
-def _rule(settings: Settings) -> str:
+def _rule(settings: SplitSettings) -> str:
     if settings.group_pattern is not None:
         return f"the pattern {settings.group_pattern!r}"
     if settings.groups_table is not None:

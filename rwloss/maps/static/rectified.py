@@ -9,9 +9,9 @@ import numpy as np
 
 from rwloss.arrays import Array, divide_into, from_numpy, to_numpy
 from rwloss.errors import RWLossError
-from rwloss.maps import class_weights
-from rwloss.maps.class_weights import ClassWeights
 from rwloss.maps.generator import MapGenerator, MapTags
+from rwloss.maps.static import class_weights
+from rwloss.maps.static.class_weights import ClassWeights
 from rwloss.regions import Regions
 from rwloss.rwmap import RWMap
 

@@ -1,0 +1,1 @@
+"""Terms whose map depends on the prediction, one per file."""

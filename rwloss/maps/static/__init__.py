@@ -1,0 +1,1 @@
+"""Terms whose map follows from the labels alone, one per file."""

@@ -1,0 +1,1 @@
+"""How work is carried out: here, in worker processes, or by Dask."""
