@@ -1,9 +1,13 @@
-"""The nearest known name, for messages about an unknown one."""
+"""How names, numbers and lists are said in messages, tables and pictures."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -14,3 +18,69 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """
     close = difflib.get_close_matches(name, list(known), n=2, cutoff=0.5)
     return f": did you mean {' or '.join(map(repr, close))}?" if close else ""
+
+
+def count_of(number: int, noun: str) -> str:
+    """A number with its noun.
+
+    >>> count_of(1, "map"), count_of(2000, "map"), count_of(3, "class")
+    ('1 map', '2,000 maps', '3 classes')
+    """
+    ending = "" if number == 1 else "es" if noun.endswith("s") else "s"
+    return f"{number:,} {noun}{ending}"
+
+
+def listed(items: Sequence[str]) -> str:
+    """Items in a sentence.
+
+    >>> listed(["a", "b", "c"])
+    'a, b and c'
+    """
+    return " and ".join(filter(None, [", ".join(items[:-1]), *items[-1:]]))
+
+
+def some(names: Sequence[str]) -> str:
+    """The first few names.
+
+    >>> some(["a", "b", "c", "d", "e"])
+    "'a', 'b', 'c' and 2 more"
+    """
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(map(repr, names[:3])) + more
+
+
+def percent(fraction: float) -> str:
+    """A fraction in percent; never 0 for what is not 0, nor 100 for what is less.
+
+    >>> [percent(value) for value in (0, 0.2249, 0.999999, 1e-6, 1)]
+    ['0 %', '22.5 %', '>99.9 %', '<0.1 %', '100 %']
+    """
+    if 0 < fraction < 0.0005:
+        return "<0.1 %"
+    if 0.9995 <= fraction < 1:
+        return ">99.9 %"
+    return f"{100 * fraction:.1f} %" if 0 < fraction < 1 else f"{100 * fraction:.0f} %"
+
+
+def class_names(num_classes: int, given: Sequence[str] = ()) -> tuple[str, ...]:
+    """A name for each class: the given one, else its number.
+
+    >>> class_names(3, ["background", "vessel"])
+    ('background', 'vessel', 'class 2')
+    """
+    return tuple(given[k] if k < len(given) else f"class {k}" for k in range(num_classes))
+
+
+def settings_error(where: str, error: ValidationError, known: Iterable[str] = ()) -> str:
+    """What pydantic found wrong first, in a sentence that names the setting.
+
+    where: the file or option. known: names of all settings, to suggest one for an unknown name.
+    """
+    problem = error.errors()[0]
+    name = ".".join(map(str, problem["loc"])) or "settings"
+    match problem["type"]:
+        case "extra_forbidden":
+            return f"{where}: there is no setting {name!r}{nearest(name, known)}"
+        case "missing":
+            return f"{where}: {name} is missing"
+    return f"{where}: {name}: {problem['msg']}, got {str(problem['input'])[:80]!r}"

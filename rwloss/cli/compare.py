@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rwloss.cli.listing import count_of, print_table, printable
+from rwloss.cli.listing import print_table, printable
 from rwloss.cli.options import (
     AsJson,
     IgnoreLabel,
@@ -23,6 +23,7 @@ from rwloss.cli.progress import stoppable
 from rwloss.cli.report import write_if_possible
 from rwloss.cli.watch import watched
 from rwloss.errors import RWLossError
+from rwloss.words import count_of
 
 if TYPE_CHECKING:
     from rwloss.precompute.run import Settings as How

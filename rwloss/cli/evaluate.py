@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
-from rwloss.cli.listing import count_of, print_table, printable
+from rwloss.cli.listing import print_table, printable
 from rwloss.cli.options import (
     AsJson,
     IgnoreLabel,
@@ -22,6 +22,7 @@ from rwloss.cli.options import (
 from rwloss.cli.progress import progress, stoppable
 from rwloss.cli.score_table import print_scores
 from rwloss.errors import RWLossError
+from rwloss.words import count_of
 
 if TYPE_CHECKING:
     from rwloss.training import RunFolder

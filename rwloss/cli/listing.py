@@ -8,16 +8,6 @@ from collections.abc import Sequence
 import typer
 
 
-def count_of(number: int, noun: str) -> str:
-    """A number with its noun.
-
-    >>> count_of(1, "map"), count_of(2000, "map"), count_of(3, "class")
-    ('1 map', '2,000 maps', '3 classes')
-    """
-    ending = "" if number == 1 else "es" if noun.endswith("s") else "s"
-    return f"{number:,} {noun}{ending}"
-
-
 def size_of(number: int) -> str:
     """Bytes in MiB, with two digits or more.
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rwloss.cli.listing import count_of, print_table, printable, size_of
+from rwloss.cli.listing import print_table, printable, size_of
 from rwloss.cli.options import (
     AsJson,
     IgnoreLabel,
@@ -21,6 +21,7 @@ from rwloss.cli.options import (
     parse_spacing,
 )
 from rwloss.cli.progress import progress, stoppable
+from rwloss.words import count_of
 
 if TYPE_CHECKING:
     from rwloss.maps import Expression

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rwloss.cli.evaluate import PartName, SplitName
-from rwloss.cli.listing import count_of, print_table, printable
+from rwloss.cli.listing import print_table, printable
 from rwloss.cli.options import AsJson, MaxVoxels
 from rwloss.cli.progress import progress, stoppable
+from rwloss.words import count_of
 
 if TYPE_CHECKING:
     from rwloss.training.label_maps import Predicted, Predictions

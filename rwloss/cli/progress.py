@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import typer
 
-from rwloss.cli.listing import count_of
+from rwloss.words import count_of
 
 
 class Progress(Protocol):

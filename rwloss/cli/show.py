@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rwloss.cli.listing import count_of
 from rwloss.cli.options import IgnoreLabel, NumClasses, Spacing, parse_spacing
 from rwloss.errors import RWLossError
+from rwloss.words import count_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rwloss.cli.listing import count_of
 from rwloss.cli.options import AsJson, IgnoreLabel, NumClasses, Spacing, parse_spacing
 from rwloss.cli.progress import stoppable
 from rwloss.cli.score_table import print_scores
 from rwloss.cli.steps import bars
 from rwloss.errors import RWLossError
+from rwloss.words import count_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

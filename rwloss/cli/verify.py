@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rwloss.cli.listing import count_of, print_table, printable
+from rwloss.cli.listing import print_table, printable
 from rwloss.cli.options import AsJson, Jobs, MaxVoxels
 from rwloss.cli.precompute import as_fields, print_failures
 from rwloss.cli.progress import progress, stoppable
+from rwloss.words import count_of
 
 if TYPE_CHECKING:
     from rwloss.precompute import Summary

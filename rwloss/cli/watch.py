@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from rwloss.cli.listing import count_of, printable
+from rwloss.cli.listing import printable
 from rwloss.cli.steps import columns, left
+from rwloss.words import count_of
 
 if TYPE_CHECKING:
     from rwloss.study.execution import RunEnd

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from rwloss.errors import RWLossError
 from rwloss.files.atomic import whole_file
+from rwloss.words import some
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
@@ -247,13 +248,3 @@ def _rule(settings: SplitSettings) -> str:
     if settings.groups_table is not None:
         return f"the table {settings.groups_table!r}"
     return "case"
-
-
-def some(names: Sequence[str]) -> str:
-    """The first few names.
-
-    >>> some(["a", "b", "c", "d", "e"])
-    "'a', 'b', 'c' and 2 more"
-    """
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return ", ".join(map(repr, names[:3])) + more

@@ -17,7 +17,7 @@ from rwloss.pictures.picture import MAX_CLASSES, Picture, Row
 from rwloss.pictures.view import View, choose_view
 from rwloss.rwmap import RWMap
 from rwloss.stability.pushes import by_class, pushes
-from rwloss.stability.wording import percent
+from rwloss.words import percent
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rwloss.errors import RWLossError
+from rwloss.words import class_names as names_for
 
 Figures: TypeAlias = NDArray[np.float64]
 
@@ -199,7 +200,7 @@ class StabilityReport:
 
         class_names: of classes 0, 1, ...; a class without one is called "class k".
         """
-        names = names_of(self.num_classes, class_names)
+        names = names_for(self.num_classes, class_names)
         norms = self.gradient_norms
         by_class = {}
         for k, (name, part) in enumerate(zip(names, self.by_class, strict=True)):
@@ -284,15 +285,6 @@ _MERGED: dict[str, Any] = {
     "not_finite": operator.add,
     "squares": lambda one, other: np.concatenate([one, other]),
 }
-
-
-def names_of(num_classes: int, class_names: Sequence[str]) -> list[str]:
-    """A name for each class.
-
-    >>> names_of(3, ["background", "vessel"])
-    ['background', 'vessel', 'class 2']
-    """
-    return [class_names[k] if k < len(class_names) else f"class {k}" for k in range(num_classes)]
 
 
 def number(value: float) -> float | str | None:

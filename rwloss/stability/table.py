@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from rwloss.stability.report import Part, StabilityReport, names_of
-from rwloss.stability.wording import percent
+from rwloss.stability.report import Part, StabilityReport
+from rwloss.words import class_names as names_for
+from rwloss.words import percent
 
 _WIDEST = 28  # letters of a map's text above its column; longer ones stand above the table
 
@@ -44,7 +45,7 @@ def table(reports: Mapping[str, StabilityReport], class_names: Sequence[str] = (
 def _rows(
     reports: Sequence[StabilityReport], class_names: Sequence[str]
 ) -> Iterator[tuple[str, list[str]]]:
-    names = names_of(reports[0].num_classes, class_names)
+    names = names_for(reports[0].num_classes, class_names)
 
     def cells(figure: Callable[[StabilityReport], str]) -> list[str]:
         return [figure(report) for report in reports]

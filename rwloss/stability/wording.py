@@ -6,7 +6,9 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from rwloss.stability.report import Part, StabilityReport, names_of
+from rwloss.stability.report import Part, StabilityReport
+from rwloss.words import class_names as names_for
+from rwloss.words import listed, percent
 
 VANISHES_BELOW = 0.01
 """Pull ratio below which `verdict` says that a class can vanish.
@@ -39,7 +41,7 @@ def verdict(
     """
     if report.total.voxels == 0:
         return "Nothing to say: no voxel belongs to a class."
-    names = names_of(report.num_classes, class_names)
+    names = names_for(report.num_classes, class_names)
     parts = [_principle(report, names, probs, is_static=is_static)]
     if report.not_finite:
         hold = "voxel holds" if report.not_finite == 1 else "voxels hold"
@@ -49,28 +51,6 @@ def verdict(
         parts.append(f"not in these labels: {listed([names[k] for k in report.absent])}")
     text = "; ".join(filter(None, parts))
     return f"{text[0].upper()}{text[1:]}."
-
-
-def percent(fraction: float) -> str:
-    """A fraction in percent; never 0 for what is not 0, nor 100 for what is less.
-
-    >>> [percent(value) for value in (0, 0.2249, 0.999999, 1e-6, 1)]
-    ['0 %', '22.5 %', '>99.9 %', '<0.1 %', '100 %']
-    """
-    if 0 < fraction < 0.0005:
-        return "<0.1 %"
-    if 0.9995 <= fraction < 1:
-        return ">99.9 %"
-    return f"{100 * fraction:.1f} %" if 0 < fraction < 1 else f"{100 * fraction:.0f} %"
-
-
-def listed(items: Sequence[str]) -> str:
-    """Items in a sentence.
-
-    >>> listed(["a", "b", "c"])
-    'a, b and c'
-    """
-    return " and ".join(filter(None, [", ".join(items[:-1]), *items[-1:]]))
 
 
 def _principle(

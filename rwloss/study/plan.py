@@ -16,10 +16,9 @@ from rwloss.errors import RWLossError
 from rwloss.files import toml
 from rwloss.files.atomic import whole_file
 from rwloss.files.lock import LOCK_FILE
-from rwloss.stability.wording import listed
 from rwloss.training import settings as run_settings
 from rwloss.training.settings import Settings
-from rwloss.words import nearest
+from rwloss.words import listed, nearest
 
 BASELINES = {
     "cross_entropy": "cross_entropy",

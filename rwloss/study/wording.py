@@ -6,9 +6,9 @@ import dataclasses
 from collections import Counter
 from collections.abc import Iterator
 
-from rwloss.stability.wording import listed, percent
 from rwloss.study.results import MapSummary, Part, Results, Tie
 from rwloss.study.statistics import Comparison, Interval
+from rwloss.words import listed, percent
 
 FEW = 6
 """Seeds below which a bootstrap interval is not called one of 95 %: that of 3 values is their

@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from rwloss import data
 from rwloss.data.cases import MAX_CLASSES, Part
 from rwloss.data.formats import MAX_VOXELS
-from rwloss.data.splits import some
 from rwloss.errors import RWLossError
 from rwloss.precompute import survey
 from rwloss.precompute.run import Settings
 from rwloss.regions import IGNORED
 from rwloss.training.extras import require_monai
 from rwloss.training.scores import CaseScore, Scores
+from rwloss.words import some
 
 Progress = Callable[["CaseScore | Failure", int], None]
 # How far the two affines of a pair may put a corner of the image apart, in smallest spacings:

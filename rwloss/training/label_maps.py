@@ -22,7 +22,7 @@ from rwloss._version import __version__
 from rwloss.data.cases import Part
 from rwloss.data.formats import MAX_VOXELS, suffix_of
 from rwloss.data.images import ImageCase, find_images
-from rwloss.data.splits import SplitPart, some
+from rwloss.data.splits import SplitPart
 from rwloss.data.writing import write_labels
 from rwloss.errors import RWLossError
 from rwloss.files.atomic import TEMPORARY_PREFIX, whole_file
@@ -31,6 +31,7 @@ from rwloss.training.run_folder import RunFolder
 from rwloss.training.slices import AXIAL
 from rwloss.training.volumes import normalized
 from rwloss.training.windows import OVERLAP, check_overlap, predict
+from rwloss.words import some
 
 if TYPE_CHECKING:
     from rwloss.training.checkpoint import Trained, Which

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from rwloss import data, maps, store
-from rwloss.data.splits import Split, some, split
+from rwloss.data.splits import Split, split
 from rwloss.errors import RWLossError
 from rwloss.training import items
 from rwloss.training.augment import Augmentation
@@ -17,6 +17,7 @@ from rwloss.training.checkpoint import Task
 from rwloss.training.settings import Settings
 from rwloss.training.unet import PRESETS
 from rwloss.training.volumes import Volume, read
+from rwloss.words import some
 
 LARGEST_PATCH = {2: 256, 3: 64}
 """Voxels an axis of the default patch, at most, by dimensions."""

@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rwloss.data.splits import Split, SplitPart, some
+from rwloss.data.splits import Split, SplitPart
 from rwloss.errors import RWLossError
 from rwloss.files.atomic import TEMPORARY_PREFIX, whole_file
 from rwloss.files.lock import LOCK_FILE, hold
 from rwloss.training import settings as settings_file
 from rwloss.training.settings import Settings
+from rwloss.words import some
 
 
 @dataclass(frozen=True)

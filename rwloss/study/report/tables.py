@@ -7,7 +7,6 @@ import statistics
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from rwloss.stability.wording import listed, percent
 from rwloss.study.outcomes import Outcome
 from rwloss.study.report.charts import class_names
 from rwloss.study.report.logs import Log
@@ -15,6 +14,7 @@ from rwloss.study.report.wording import NOTHING, decimal, significant, without_p
 from rwloss.study.results import ClassTally, Part, Results
 from rwloss.study.statistics import Interval
 from rwloss.study.wording import mass
+from rwloss.words import listed, percent
 
 
 @dataclass(frozen=True)

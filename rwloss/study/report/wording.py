@@ -6,10 +6,10 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from rwloss.stability.wording import listed
 from rwloss.study.results import Results
 from rwloss.study.statistics import Comparison
 from rwloss.study.wording import NO_CASE, NO_SCORES, diverged
+from rwloss.words import listed
 
 NOTHING = "\N{EN DASH}"
 """Where there is no number."""
