@@ -2,7 +2,14 @@
 
 import pytest
 import torch
-from loss_batches import assert_close, assert_same, given, one_hot, value_and_gradient
+from loss_batches import (
+    assert_close,
+    assert_same,
+    given,
+    given_masks,
+    one_hot,
+    value_and_gradient,
+)
 from torch.nn import functional
 
 from rwloss import Regions, RegionWiseLoss, RWLossError, maps
@@ -62,10 +69,85 @@ def test_gradient_of_unreduced_costs(text):
     assert_same(found, value_and_gradient(wanted, logits))
 
 
-def test_none_is_for_static_terms():
-    for text in ("dice", "rectified + 0.5 * dice", "(dice + boundary).stabilized()"):
-        with pytest.raises(RWLossError, match=r'"none" is for static terms: .* is a loss of the'):
-            RegionWiseLoss(text, reduction="none")
+# --- By image and class
+
+MIXED = [
+    "dice",
+    "cross_entropy",
+    "generalized_dice + hausdorff_dt",
+    "rectified + 0.5 * dice",
+    "2 * rectified.with_link(0.5) - 0.1 * boundary + dice + focal",
+    "blend(dice, boundary, schedule='steal')",
+    "(dice + boundary).stabilized()",
+    "rectified + (cross_entropy + 0.1 * boundary).stabilized()",
+]
+
+
+def batch_for(setting):
+    """Settings, inputs and options of a call, with the shape of what is not reduced."""
+    logits, labels = given((9, 7))
+    if setting == "sigmoid":
+        logits, masks = given_masks((9, 7))
+        return {"activation": "sigmoid"}, (logits, masks), {}, (2, 3, 2)
+    if setting == "sigmoid without background":
+        logits, masks = given_masks((9, 7))
+        settings = {"activation": "sigmoid", "include_background": False}
+        return settings, (logits, masks), {}, (2, 3)
+    if setting == "without background":
+        return {"include_background": False}, (logits, labels), {}, (3, 3)
+    if setting == "ignored voxels and a mask":
+        labels[0, :4] = 255
+        mask = torch.rand(3, 9, 7, generator=torch.Generator().manual_seed(1)) > 0.4
+        return {"ignore_index": 255}, (logits, labels), {"mask": mask}, (3, 4)
+    if setting == "probabilities":
+        return {"activation": "none"}, (torch.softmax(logits, dim=1), labels), {}, (3, 4)
+    if setting == "deep supervision":
+        return {}, ([logits, logits[:, :, ::3, ::2]], labels), {}, (3, 4)
+    return {}, (logits, labels), {}, (3, 4)
+
+
+@pytest.mark.parametrize("text", MIXED)
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "plain",
+        "sigmoid",
+        "sigmoid without background",
+        "without background",
+        "ignored voxels and a mask",
+        "probabilities",
+        "deep supervision",
+    ],
+)
+def test_values_by_image_and_class_have_the_loss_as_their_mean(text, setting):
+    settings, inputs, options, shape = batch_for(setting)
+    if settings.get("include_background") is False and "stabilized" in text:
+        pytest.skip("refused: a map without its channel 0")
+    loss = RegionWiseLoss(text, reduction="none", **settings)
+    loss.set_epoch(7)
+    assert loss(*inputs, **options).shape == shape
+    mean = RegionWiseLoss(text, **settings)
+    mean.set_epoch(7)
+    found = value_and_gradient(lambda *a, **o: loss(*a, **o).mean(), *inputs, **options)
+    assert_same(found, value_and_gradient(mean, *inputs, **options), 1e-6)
+
+
+def test_values_by_image_and_class_by_their_formulas():
+    logits, labels = given((9, 7))
+    probs, truth = torch.softmax(logits, dim=1), one_hot(labels, 4)
+    both, sizes = (probs * truth).sum(dim=(2, 3)), (probs + truth).sum(dim=(2, 3))
+    dice = 1 - (2 * both + 1e-5) / (sizes + 1e-5)
+    static = (probs * maps.Rectified()(Regions(labels, 4)).dense()).mean(dim=(2, 3))
+    found = RegionWiseLoss("rectified + 2 * dice", reduction="none")(logits, labels)
+    assert_close(found, static + 2 * dice)
+
+
+def test_a_loss_of_the_whole_batch_is_the_same_for_each_class():
+    logits, labels = given((9, 7))
+    term = maps.from_loss(lambda p, y: ((p - y) ** 2).mean(), name="brier")
+    values = RegionWiseLoss(term, reduction="none")(logits, labels)
+    assert values.shape == (3, 4)
+    assert_close(values, RegionWiseLoss(term)(logits, labels).expand(3, 4), 1e-12)
 
 
 # --- Background

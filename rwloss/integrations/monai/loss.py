@@ -14,11 +14,11 @@ from rwloss.integrations.monai.packed import Packed, refuse_if_warped, unpack
 from rwloss.integrations.monai.spacing import spacing_of
 from rwloss.integrations.monai.stamp import EXPRESSION, Stamp, digest, is_stamped, stamps_of
 from rwloss.losses import RegionWiseLoss, as_labels
-from rwloss.losses.activation import Activation
-from rwloss.losses.target import as_masks, check_logits, check_tensor, whole_labels
+from rwloss.losses.batch import Activation, as_masks, check_logits, check_tensor, whole_labels
 from rwloss.maps.dynamic.cross_entropy import CrossEntropy
 from rwloss.maps.dynamic.focal import Focal
 from rwloss.maps.expression import Expression
+from rwloss.maps.parser import parse
 from rwloss.regions import IGNORED, Regions, SpacingMM, checked_labels
 from rwloss.rwmap import RWMap
 
@@ -73,6 +73,7 @@ class RWLoss(_Loss):
         super().__init__(reduction=reduction)
         if sigmoid and softmax:
             raise RWLossError("sigmoid=True and softmax=True: choose one of them")
+        expression = parse(expression) if isinstance(expression, str) else expression
         activation: Activation = "sigmoid" if sigmoid else "softmax" if softmax else "none"
         self.region_wise = RegionWiseLoss(
             expression,
@@ -85,8 +86,8 @@ class RWLoss(_Loss):
             low_memory=low_memory,
         )
         if sigmoid:
-            _check_masks_alone(self.region_wise.expression)
-        groups = self.region_wise.expression.static_groups()
+            _check_masks_alone(expression)
+        groups = expression.static_groups()
         # What a map must be of; several of them no single map can stand for, which is said later.
         self._static = groups[0].expression if len(groups) == 1 else None
         self.include_background = include_background
