@@ -18,7 +18,6 @@ from rwloss.errors import RWLossError
 from rwloss.words import count_of
 
 if TYPE_CHECKING:
-    from rwloss.precompute.run import Settings as How
     from rwloss.study.indicators import Indicators
     from rwloss.study.plan import Study
     from rwloss.study.results import Results
@@ -116,14 +115,12 @@ def carry_out_and_tell(
     another process is at work in the folder: it would take each run of the other for a failed one.
     """
     from rwloss.files.lock import hold
-    from rwloss.precompute.run import Settings as How
     from rwloss.study import indicators, plan
     from rwloss.training.run import fabric_of
-    from rwloss.work.executors import expect_scheduler
+    from rwloss.work.dask import expect_scheduler
 
     study = plan.placed(study, folder)
     _tell_of_more_steps(study, folder)
-    how = How(jobs=jobs, scheduler=scheduler)
     if scheduler is not None:
         expect_scheduler(scheduler)
     if scheduler in {None, "local"}:  # the workers of others may have what this machine lacks
@@ -135,7 +132,7 @@ def carry_out_and_tell(
         if plan.placed(study, folder) != study:
             raise RWLossError(f"the study in {str(folder)!r} has just been changed: start again")
         plan.write(study, folder / "study.toml")
-        _carry_out(study, folder, how, found, as_json=as_json)
+        _carry_out(study, folder, found, jobs=jobs, scheduler=scheduler, as_json=as_json)
 
 
 def _cases(study: Study, folder: Path) -> int:
@@ -161,18 +158,23 @@ def _tell_of_more_steps(study: Study, folder: Path) -> None:
 
 
 def _carry_out(
-    study: Study, folder: Path, how: How, found: Mapping[str, Indicators], *, as_json: bool
+    study: Study,
+    folder: Path,
+    found: Mapping[str, Indicators],
+    *,
+    jobs: int | None,
+    scheduler: str | None,
+    as_json: bool,
 ) -> None:
     from rwloss.study import plan, results
     from rwloss.study.execution import carry_out
 
     todo = list(plan.runs(study, folder))
-    runner = how.runner(len(todo), ahead=1)
     with (
         stoppable(lambda: "the same command goes on from there"),
         watched(todo, study.steps) as on_end,
     ):
-        carry_out(todo, runner, on_end=on_end)
+        carry_out(todo, jobs=jobs, scheduler=scheduler, on_end=on_end)
     collected = results.collect(study, folder, found)
     results.write(collected, folder)
     if as_json:

@@ -99,7 +99,7 @@ def test_where_nothing_can_train_the_study_stays_as_it_is(
 ):
     if "--scheduler" in wrong:
         pytest.importorskip("distributed", reason="a scheduler needs Dask")
-        monkeypatch.setattr("rwloss.work.executors._PATIENCE", 1)
+        monkeypatch.setattr("rwloss.work.dask._TIMEOUT_S", 1)
     else:
         monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
         monkeypatch.setattr("torch.backends.mps.is_available", lambda: False)
