@@ -271,8 +271,8 @@ def _checked_rows(spacing_mm: Any, batch: int, axes: int) -> SpacingRows:
         values = np.empty(0)  # no numbers, or rows of different lengths: no spacing
     if values.shape not in {(axes,), (batch, axes)}:
         raise RWLossError(
-            f"expected a spacing in mm for each of {axes} axes, or one such row for each of {batch} "
-            f"images, got {spacing_mm!r}"
+            f"expected a spacing in mm for each of {axes} axes, or one such row for each of "
+            f"{batch} images, got {spacing_mm!r}"
         )
     if not np.all(np.isfinite(values) & (values > 0)):
         raise RWLossError(f"expected a spacing above 0 mm on every axis, got {spacing_mm!r}")

@@ -83,53 +83,46 @@ MIXED = [
 ]
 
 
-def batch_for(setting):
-    """Settings, inputs and options of a call, with the shape of what is not reduced."""
-    logits, labels = given((9, 7))
-    if setting == "sigmoid":
-        logits, masks = given_masks((9, 7))
-        return {"activation": "sigmoid"}, (logits, masks), {}, (2, 3, 2)
-    if setting == "sigmoid without background":
-        logits, masks = given_masks((9, 7))
-        settings = {"activation": "sigmoid", "include_background": False}
-        return settings, (logits, masks), {}, (2, 3)
-    if setting == "without background":
-        return {"include_background": False}, (logits, labels), {}, (3, 3)
-    if setting == "ignored voxels and a mask":
-        labels[0, :4] = 255
+SETTINGS = {
+    "plain": ({}, (3, 4)),
+    "without background": ({"include_background": False}, (3, 3)),
+    "probabilities": ({"activation": "none"}, (3, 4)),
+    "ignored voxels and a mask": ({"ignore_index": 255}, (3, 4)),
+    "deep supervision": ({}, (3, 4)),
+    "sigmoid": ({"activation": "sigmoid"}, (2, 3, 2)),
+    "masks alone": ({"activation": "sigmoid", "include_background": False}, (2, 3)),
+}
+"""Settings of a loss, with the shape of its values by image and class."""
+
+
+def call_of(name, loss, logits, target):
+    """The loss of a batch of this kind."""
+    if name == "ignored voxels and a mask":
+        target = target.clone()
+        target[0, :4] = 255
         mask = torch.rand(3, 9, 7, generator=torch.Generator().manual_seed(1)) > 0.4
-        return {"ignore_index": 255}, (logits, labels), {"mask": mask}, (3, 4)
-    if setting == "probabilities":
-        return {"activation": "none"}, (torch.softmax(logits, dim=1), labels), {}, (3, 4)
-    if setting == "deep supervision":
-        return {}, ([logits, logits[:, :, ::3, ::2]], labels), {}, (3, 4)
-    return {}, (logits, labels), {}, (3, 4)
+        return loss(logits, target, mask=mask)
+    if name == "deep supervision":
+        return loss([logits, logits[:, :, ::3, ::2]], target)
+    return loss(torch.softmax(logits, dim=1) if name == "probabilities" else logits, target)
 
 
 @pytest.mark.parametrize("text", MIXED)
-@pytest.mark.parametrize(
-    "setting",
-    [
-        "plain",
-        "sigmoid",
-        "sigmoid without background",
-        "without background",
-        "ignored voxels and a mask",
-        "probabilities",
-        "deep supervision",
-    ],
-)
-def test_values_by_image_and_class_have_the_loss_as_their_mean(text, setting):
-    settings, inputs, options, shape = batch_for(setting)
+@pytest.mark.parametrize("name", SETTINGS)
+def test_values_by_image_and_class_have_the_loss_as_their_mean(text, name):
+    settings, shape = SETTINGS[name]
     if settings.get("include_background") is False and "stabilized" in text:
         pytest.skip("refused: a map without its channel 0")
-    loss = RegionWiseLoss(text, reduction="none", **settings)
-    loss.set_epoch(7)
-    assert loss(*inputs, **options).shape == shape
-    mean = RegionWiseLoss(text, **settings)
-    mean.set_epoch(7)
-    found = value_and_gradient(lambda *a, **o: loss(*a, **o).mean(), *inputs, **options)
-    assert_same(found, value_and_gradient(mean, *inputs, **options), 1e-6)
+    overlapping = settings.get("activation") == "sigmoid"
+    logits, target = (given_masks if overlapping else given)((9, 7))
+    unreduced = RegionWiseLoss(text, reduction="none", **settings)
+    reduced = RegionWiseLoss(text, **settings)
+    for loss in (unreduced, reduced):
+        loss.set_epoch(7)
+    assert call_of(name, unreduced, logits, target).shape == shape
+    found = value_and_gradient(lambda x: call_of(name, unreduced, x, target).mean(), logits)
+    wanted = value_and_gradient(lambda x: call_of(name, reduced, x, target), logits)
+    assert_same(found, wanted, 1e-6)
 
 
 def test_values_by_image_and_class_by_their_formulas():
