@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rwloss.cli.listing import print_table
-from rwloss.cli.options import IgnoreLabel, NumClasses, Spacing, parse_spacing
+from rwloss.cli.options import IgnoreLabel, NumClasses, Spacing
 from rwloss.cli.progress import progress
 from rwloss.errors import RWLossError
 
@@ -98,7 +98,7 @@ def check(
         dataset,
         expressions,
         count_classes(dataset, num_classes, ignore_label=ignore_label),
-        parse_spacing(spacing),
+        spacing,
         dataset.ignore_label if ignore_label is None else ignore_label,
         probs.value,
         seed,

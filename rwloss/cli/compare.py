@@ -10,15 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rwloss.cli.listing import print_table, printable
-from rwloss.cli.options import (
-    AsJson,
-    IgnoreLabel,
-    Jobs,
-    NumClasses,
-    Scheduler,
-    Spacing,
-    parse_spacing,
-)
+from rwloss.cli.options import OF_SETTINGS, AsJson, Jobs, Scheduler, without
 from rwloss.cli.progress import stoppable
 from rwloss.cli.report import write_if_possible
 from rwloss.cli.watch import watched
@@ -31,14 +23,9 @@ if TYPE_CHECKING:
     from rwloss.study.results import Results
     from rwloss.study.statistics import Interval
 
-_TRAINING = (
-    "batch_size", "learning_rate", "dims", "validate_every", "accelerator", "num_classes",
-    "spacing", "ignore_label",
-)  # fmt: skip
 
-
+@without("data", "map", "maps", "out", "seed")
 def compare(
-    context: typer.Context,
     source: Annotated[
         str,
         typer.Argument(
@@ -74,21 +61,7 @@ def compare(
             show_default=False,
         ),
     ] = None,
-    steps: Annotated[
-        int | None,
-        typer.Option(
-            help="Of every run; by default those of the study, or 1500.", show_default=False
-        ),
-    ] = None,
-    reference: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help="Map that the others are compared with; by default that of the study, or of "
-            "Dice + CE.",
-            show_default=False,
-        ),
-    ] = None,
+    reference: Annotated[str | None, OF_SETTINGS] = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -100,17 +73,10 @@ def compare(
             show_default=False,
         ),
     ] = None,
-    batch_size: Annotated[int, typer.Option(help="Patches a step.")] = 8,
-    learning_rate: Annotated[float, typer.Option(help="At the first step.")] = 4e-3,
-    dims: Annotated[int, typer.Option(help="2: slices; 3: volumes.")] = 2,
-    validate_every: Annotated[int, typer.Option(help="Steps between validations.")] = 250,
-    accelerator: Annotated[str, typer.Option(help="auto, cpu or gpu.")] = "auto",
-    num_classes: NumClasses = None,
-    spacing: Spacing = None,
-    ignore_label: IgnoreLabel = None,
     jobs: Jobs = None,
     scheduler: Scheduler = None,
     as_json: AsJson = False,
+    **training: Any,
 ) -> None:
     """Train every map with every seed, and say what the differences prove.
 
@@ -127,9 +93,9 @@ def compare(
     given = {
         "maps": plan.columns(map_texts or (), baselines or ()),
         "seeds": None if seeds is None else _seeds(seeds),
-        "steps": steps,
+        "steps": training.pop("steps", None),
         "reference": reference,
-        "training": _training(context),
+        "training": training,
     }
     folder, study = _study(source, out, given)
     carry_out_and_tell(study, folder, jobs=jobs, scheduler=scheduler, as_json=as_json)
@@ -258,18 +224,6 @@ def _study(source: str, out: Path | None, given: dict[str, Any]) -> tuple[Path, 
             "which maps? Give --map or --baseline, such as --map rectified --baseline dice_ce"
         )
     return folder, plan.make(**content)
-
-
-def _training(context: typer.Context) -> dict[str, Any]:
-    """Shared settings that the user wrote."""
-    given = {}
-    for name in _TRAINING:
-        origin = context.get_parameter_source(name)
-        if origin is not None and origin.name == "COMMANDLINE":
-            given[name] = context.params[name]
-    if "spacing" in given:
-        given["spacing"] = parse_spacing(given["spacing"])
-    return given
 
 
 def _seeds(text: str) -> tuple[int, ...]:
