@@ -18,9 +18,8 @@ from rwloss.cli.options import (
     NumClasses,
     Scheduler,
     Spacing,
-    parse_spacing,
 )
-from rwloss.cli.progress import progress, stoppable
+from rwloss.cli.progress import interruptible, progress
 from rwloss.words import count_of
 
 if TYPE_CHECKING:
@@ -100,7 +99,7 @@ def precompute(
 
     limit = {} if max_voxels is None else {"max_voxels": max_voxels}
     tally = _Tally()
-    with stoppable(tally.told), progress() as shown:
+    with interruptible(tally.told), progress() as shown:
         phase = "cases" if dry_run else "maps"
 
         def through(outcome: Outcome, total: int) -> None:
@@ -113,7 +112,7 @@ def precompute(
             out,
             map_text,
             num_classes=num_classes,
-            spacing_mm=parse_spacing(spacing),
+            spacing_mm=spacing,
             ignore_label=ignore_label,
             format=file_format.value,
             dtype=dtype.value,
