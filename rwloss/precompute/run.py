@@ -304,7 +304,7 @@ def _finish(writer: Writer, known: dict[str, ManifestEntry], summary: Summary) -
 def _terms(static: maps.Expression) -> Iterator[Term]:
     """The generators of an expression, with all their parameters, including defaults."""
     if isinstance(static, maps.MapGenerator):
-        fields = dataclasses.fields(static)  # type: ignore[arg-type]
+        fields = dataclasses.fields(static)
         values = {field.name: getattr(static, field.name) for field in fields}
         yield Term(
             name=static.name,
