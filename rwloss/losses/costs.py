@@ -27,9 +27,8 @@ from torch.nn import functional
 from rwloss.arrays import eager
 from rwloss.errors import RWLossError
 from rwloss.losses.batch import LossBatch
-from rwloss.maps.expression import Expression, Leaf
+from rwloss.maps.expression import Expression, Leaf, Stabilized
 from rwloss.maps.loss_term import LossTerm
-from rwloss.maps.stabilized import Stabilized
 from rwloss.regions import IGNORED, Regions
 from rwloss.rwmap import RWMap
 
@@ -44,7 +43,7 @@ def made_maps(batch: LossBatch, expressions: Sequence[Expression]) -> list[RWMap
         batch.labels, batch.output.shape[1], batch.spacings_mm, ignore_label
     )
     # The regions compute their geometry once for all.
-    return [_in_dtype(expression(regions), batch) for expression in expressions]
+    return [_in_dtype(expression.make(regions, None), batch) for expression in expressions]
 
 
 def mean_cost(
@@ -108,7 +107,7 @@ def _projected_cost(batch: LossBatch, term: Expression, *, excess: bool, by_clas
         regions = Regions.of_checked(
             still.counted_labels, still.output.shape[1], still.spacings_mm, IGNORED
         )
-        projected = _in_dtype(term(regions, still.probs), batch)
+        projected = _in_dtype(term.make(regions, still.probs), batch)
     if by_class:
         push = batch.by_image_and_class(class_costs(batch, projected, None))
     else:

@@ -19,10 +19,9 @@ from rwloss.losses.batch import Activation, LossBatch, check_logits, make_batch
 from rwloss.losses.costs import class_costs, dynamic_cost, made_maps, mean_cost
 from rwloss.losses.stored import stored_map
 from rwloss.losses.supervision import LossInputs, at_head, head_weights
-from rwloss.maps.expression import Expression, Leaf, StaticGroup
+from rwloss.maps.expression import Expression, Leaf, Stabilized, StaticGroup
 from rwloss.maps.loss_term import LossTerm
 from rwloss.maps.parser import parse
-from rwloss.maps.stabilized import Stabilized
 from rwloss.regions import SpacingMM
 from rwloss.rwmap import RWMap
 from rwloss.words import listed, nearest
