@@ -17,9 +17,8 @@ from rwloss.cli.options import (
     MaxVoxels,
     NumClasses,
     Spacing,
-    parse_spacing,
 )
-from rwloss.cli.progress import progress, stoppable
+from rwloss.cli.progress import interruptible, progress
 from rwloss.cli.score_table import print_scores
 from rwloss.errors import RWLossError
 from rwloss.words import count_of
@@ -124,7 +123,7 @@ def evaluate(
     limit = {} if max_voxels is None else {"max_voxels": max_voxels}
     if run is None and split is not None:
         raise RWLossError(f"--split {split.value} of which run? Give --run too")
-    spacing_mm, cases = parse_spacing(spacing), None
+    spacing_mm, cases = spacing, None
     if run is not None:
         folder = _run_folder(run)
         cases = folder.cases((split or SplitName.TEST).value)
@@ -132,7 +131,7 @@ def evaluate(
         num_classes = known.num_classes if num_classes is None else num_classes
         spacing_mm = known.spacing_mm if spacing_mm is None else spacing_mm
         ignore_label = known.ignore_label if ignore_label is None else ignore_label
-    with stoppable(lambda: "nothing was written"), progress() as shown:
+    with interruptible(lambda: "nothing was written"), progress() as shown:
         result = measure(
             predictions,
             labels,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from rwloss.errors import RWLossError
+from rwloss.files.atomic import whole_file
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -20,12 +21,21 @@ def read(path: Path) -> dict[str, Any]:
         raise RWLossError(f"{str(path)!r} is not valid TOML: {error}") from error
 
 
-def as_text(value: Any) -> str:
-    """Text, a number, true or false, or a row of these, as TOML.
+def dumps(values: Mapping[str, Any]) -> str:
+    """Values as TOML; those that are None are left out, because TOML has no null.
 
-    >>> as_text((1.5, "a"))
-    '[1.5, "a"]'
+    >>> print(dumps({"steps": 600, "out": None, "maps": {"rw": "rectified"}}), end="")
+    steps = 600
+    <BLANKLINE>
+    [maps]
+    rw = "rectified"
     """
-    # JSON writes these as TOML does, but for DEL, which TOML wants escaped. (ensure_ascii would
-    # make halves of characters.)
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    import tomli_w
+
+    return tomli_w.dumps({name: value for name, value in values.items() if value is not None})
+
+
+def write(path: Path, values: Mapping[str, Any]) -> None:
+    """Write a TOML file, whole or not at all; values that are None are left out."""
+    with whole_file(path) as part:
+        part.write_text(dumps(values), encoding="utf-8")

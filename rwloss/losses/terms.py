@@ -18,9 +18,8 @@ from rwloss.losses.map_cost import (
     voxel_costs,
 )
 from rwloss.losses.static_maps import made_maps
-from rwloss.maps.expression import Leaf
+from rwloss.maps.expression import Leaf, Stabilized
 from rwloss.maps.loss_term import LossTerm
-from rwloss.maps.stabilized import Stabilized
 from rwloss.regions import IGNORED, Regions
 
 
@@ -96,7 +95,7 @@ def dynamic_value(batch: Batch, leaf: Leaf, *, excess: bool) -> Tensor:
         projected: Tensor = _projected_value(batch, term, excess=excess)
         return leaf.weight * projected
     assert isinstance(term, LossTerm)
-    value = term.loss(batch.prediction)
+    value = term.value(batch.prediction)
     if excess:
         value = (value - term.minimum).clamp_min(0.0)
     return leaf.weight * value

@@ -14,11 +14,10 @@ from rwloss import maps as generators
 from rwloss.data.splits import Seed
 from rwloss.errors import RWLossError
 from rwloss.files import toml
-from rwloss.files.atomic import whole_file
 from rwloss.files.lock import LOCK_FILE
 from rwloss.training import settings as run_settings
-from rwloss.training.settings import Settings
-from rwloss.words import listed, nearest
+from rwloss.training.settings import RunSettings
+from rwloss.words import listed, nearest, settings_error
 
 BASELINES = {
     "cross_entropy": "cross_entropy",
@@ -39,27 +38,35 @@ BASELINES = {
 REFERENCE = BASELINES["dice_ce"]
 """What tells a training that is too short or too hard from a map that fails."""
 
-_OF_RUNS = ("data", "map", "maps", "out", "seed", "steps")  # not among the shared settings
+OF_RUNS = frozenset({"data", "map", "maps", "out", "seed", "steps"})
+"""Settings of a run that are not in [training]: they belong to the study or differ between runs."""
+
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,79}")
 
 
 class Study(BaseModel):
-    """Maps by seeds. Names are those of the options of `rwloss compare` and `rwloss train`.
-
-    data: nnU-Net raw folder with images. maps: name of each column -> expression; names become
-    folders. seeds: one run of each map for each. steps: of every run. reference: name of the map
-    that shows whether a training was possible at all; by default that of Dice + CE, if it is there.
-    training: settings of `rwloss train` that all runs share, such as learning_rate.
-    """
+    """Maps by seeds. `steps` and [training] hold settings of `rwloss train` that all runs share."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    data: str
-    maps: dict[str, str] = Field(min_length=1)
-    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0, 1, 2)
-    steps: PositiveInt = 1500
-    reference: str | None = None
-    training: dict[str, Any] = Field(default_factory=dict)
+    data: str = Field(description="nnU-Net raw folder with images")
+    maps: dict[str, str] = Field(
+        min_length=1, description="name of each map, which names a folder, and its expression"
+    )
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = Field(
+        (0, 1, 2), description="seeds; each map is trained once per seed"
+    )
+    steps: PositiveInt = Field(
+        RunSettings.model_fields["steps"].default, description="training steps of each run"
+    )
+    reference: str | None = Field(
+        None,
+        description="name of the map that the others are compared with; by default Dice + CE, if "
+        "the study has it",
+    )
+    training: dict[str, Any] = Field(
+        default_factory=dict, description="settings of `rwloss train` that all runs share"
+    )
 
 
 @dataclass(frozen=True)
@@ -68,7 +75,7 @@ class Run:
 
     name: str
     seed: int
-    settings: Settings
+    settings: RunSettings
 
     @property
     def folder(self) -> Path:
@@ -98,8 +105,7 @@ def write(study: Study, path: Path) -> None:
     """A study as a TOML file, whole or not at all."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with whole_file(path) as part:
-            part.write_text(as_toml(study), encoding="utf-8")
+        toml.write(path, _values(study))
     except OSError as error:
         raise RWLossError(f"cannot write {str(path)!r}: {error.strerror or error}") from error
 
@@ -107,25 +113,65 @@ def write(study: Study, path: Path) -> None:
 def as_toml(study: Study) -> str:
     """A study as text that `read` takes.
 
-    >>> print(as_toml(Study(data="DATA", maps={"rw": "rectified"}, seeds=[0, 1])))
+    >>> print(as_toml(Study(data="DATA", maps={"rw": "rectified"}, seeds=[0, 1])), end="")
     data = "DATA"
-    seeds = [0, 1]
+    seeds = [
+        0,
+        1,
+    ]
     steps = 1500
     <BLANKLINE>
     [maps]
-    "rw" = "rectified"
-    <BLANKLINE>
+    rw = "rectified"
     """
-    values = study.model_dump(exclude_none=True)
-    tables = {name: values.pop(name) for name in ("maps", "training")}
-    lines = [f"{name} = {toml.as_text(value)}" for name, value in values.items()]
-    for name, table in tables.items():
-        if table:
-            lines += ["", f"[{name}]"]
-            lines += [
-                f"{toml.as_text(key)} = {toml.as_text(value)}" for key, value in table.items()
-            ]
-    return "\n".join(lines) + "\n"
+    return toml.dumps(_values(study))
+
+
+def _values(study: Study) -> dict[str, Any]:
+    return {**study.model_dump(), "training": study.training or None}
+
+
+def assembled(source: str, out: Path | None, given: Mapping[str, Any]) -> tuple[Study, Path]:
+    """The study that options ask for, and its folder.
+
+    source: a study's file, or the data. given: what else was given; None or empty where nothing
+    was. What neither says is taken from the study in the folder, because defaults would change a
+    study that has begun.
+
+    Raises RWLossError where a folder or the maps are missing, and for what is wrong with them.
+    """
+    path = Path(source)
+    if path.suffix.lower() == ".toml":
+        said, folder = read(path).model_dump(exclude_unset=True), out or path.parent
+        if not (folder / "study.toml").exists() and out is None:
+            raise RWLossError(
+                f"{str(path)!r} is not in the folder of a study: rename it to study.toml, so that "
+                "its folder becomes the study's, or give --out STUDY"
+            )
+    elif out is None:
+        raise RWLossError("where to? Give --out STUDY, the folder of the study")
+    else:
+        said, folder = {"data": source}, out
+    file = folder / "study.toml"
+    layers = [read(file).model_dump()] if file.exists() else []
+    content: dict[str, Any] = {"maps": {}, "training": {}}
+    for layer in (*layers, said, given):
+        for name, value in layer.items():
+            if isinstance(value, dict):
+                content[name] = content[name] | value
+            elif value is not None:
+                content[name] = value
+    if not content["maps"]:
+        raise RWLossError(
+            "which maps? Give --map or --baseline, such as --map rectified --baseline dice_ce"
+        )
+    return make(**content), folder
+
+
+def steps_before(study: Study, folder: Path) -> int:
+    """Steps of the study that the folder holds; those of this one where it holds none."""
+    file = folder / "study.toml"
+    return read(file).steps if file.exists() else study.steps
 
 
 def joined(before: Study, now: Study, *, begun: bool) -> Study:
@@ -266,10 +312,9 @@ def _canonical(text: str) -> str:
     return str(generators.parse(text))
 
 
-def _settings(study: Study, text: str, out: str, seed: int) -> Settings:
-    return run_settings.make(
-        data=study.data, map=text, out=out, seed=seed, steps=study.steps, **study.training
-    )
+def _settings(study: Study, text: str, out: str, seed: int, where: str = "settings") -> RunSettings:
+    own = {"data": study.data, "map": text, "out": out, "seed": seed, "steps": study.steps}
+    return run_settings.make(where, **own, **study.training)
 
 
 def _checked(values: Mapping[str, Any], where: str) -> Study:
@@ -277,9 +322,9 @@ def _checked(values: Mapping[str, Any], where: str) -> Study:
         study = Study(**values)
     except ValidationError as error:
         raise _in_words(where, error) from error
-    if wrong := [name for name in _OF_RUNS if name in study.training]:
+    if wrong := sorted(OF_RUNS & study.training.keys()):
         raise RWLossError(
-            f"{where}: training.{wrong[0]} can't be there: it is the study's own, or differs "
+            f"{where}: [training] cannot hold {wrong[0]}: it belongs to the study, or differs "
             "between runs"
         )
     if len({*study.seeds}) < len(study.seeds):
@@ -297,28 +342,18 @@ def _checked(values: Mapping[str, Any], where: str) -> Study:
             f"{where}: the reference {study.reference!r} is no map of the study"
             f"{nearest(study.reference, study.maps)}"
         )
-    try:
-        _settings(study, REFERENCE, "out", 0)
-    except RWLossError as error:
-        raise RWLossError(
-            f"{where}: [training]: {str(error).removeprefix('settings: ')}"
-        ) from error
+    _settings(study, REFERENCE, "out", 0, where=f"{where}: [training]")
     return study
 
 
 def _in_words(where: str, error: ValidationError) -> RWLossError:
     problem = error.errors()[0]
     name = ".".join(map(str, problem["loc"]))
-    if problem["type"] == "extra_forbidden":
-        known = nearest(name, Study.model_fields)
-        if name in Settings.model_fields:
-            known = ": it belongs under [training]"
-        return RWLossError(f"{where}: there is no setting {name!r}{known}")
-    if problem["type"] == "missing":
-        return RWLossError(f"{where}: {name} is missing")
+    if problem["type"] == "extra_forbidden" and name in RunSettings.model_fields:
+        return RWLossError(f"{where}: there is no setting {name!r}: it belongs under [training]")
     if problem["loc"] == ("seeds",):
         return RWLossError(
-            f"{where}: expected seeds as a row such as [0, 1, 2], with one at least, got "
+            f"{where}: seeds must be a list of one or more, such as [0, 1, 2], got "
             f"{str(problem['input'])[:80]}"
         )
-    return RWLossError(f"{where}: {name}: {problem['msg']}, got {str(problem['input'])[:80]!r}")
+    return RWLossError(settings_error(where, error, Study.model_fields))

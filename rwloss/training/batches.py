@@ -102,7 +102,7 @@ class Batches:
             shaded(images, changes, noises),
             labels,
             tuple(patch.spacing_mm for patch in patches),
-            RWMap(labels, self.num_classes, **parts) if parts else None,
+            RWMap(labels, self.num_classes, tuple(parts.values())) if parts else None,
         )
 
     def _patch(self, number: int) -> tuple[Item, Change]:

@@ -16,7 +16,7 @@ from rwloss.errors import RWLossError
 from rwloss.files.atomic import whole_file
 from rwloss.training import settings as settings_file
 from rwloss.training.divergence import Diverged
-from rwloss.training.settings import Settings
+from rwloss.training.settings import RunSettings
 from rwloss.training.unet import unet
 
 Which = Literal["best", "last"]
@@ -38,12 +38,12 @@ class Trained:
     """A network with its weights of some step, in eval mode, and all that made it."""
 
     network: nn.Module
-    settings: Settings
+    settings: RunSettings
     task: Task
     step: int
 
 
-def build(settings: Settings, task: Task) -> nn.Module:
+def build(settings: RunSettings, task: Task) -> nn.Module:
     """The network of a run before its first step."""
     return unet(
         settings.dims,
@@ -55,7 +55,7 @@ def build(settings: Settings, task: Task) -> nn.Module:
 
 
 def save(
-    path: Path, network: nn.Module, settings: Settings, task: Task, step: int, **more: Any
+    path: Path, network: nn.Module, settings: RunSettings, task: Task, step: int, **more: Any
 ) -> None:
     """Write a checkpoint. more: other tensors and plain values, such as the optimizer's state.
 
@@ -144,7 +144,7 @@ def load_network(run: str | Path, which: Which = "best", device: str = "cpu") ->
     return Trained(network, settings, task, int(content["step"]))
 
 
-def check_settings(content: Mapping[str, Any], settings: Settings, path: Path) -> None:
+def check_settings(content: Mapping[str, Any], settings: RunSettings, path: Path) -> None:
     """Raise RWLossError where a checkpoint was made with other settings than these."""
     made_with = settings_file.make(**content["settings"])
     if different := made_with.difference(settings):

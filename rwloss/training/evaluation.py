@@ -16,11 +16,11 @@ from rwloss.data.cases import MAX_CLASSES, Part
 from rwloss.data.formats import MAX_VOXELS
 from rwloss.errors import RWLossError
 from rwloss.precompute import survey
-from rwloss.precompute.run import Settings
 from rwloss.regions import IGNORED
 from rwloss.training.extras import require_monai
 from rwloss.training.scores import CaseScore, Scores
 from rwloss.words import some
+from rwloss.work.tasks import run_tasks
 
 Progress = Callable[["CaseScore | Failure", int], None]
 # How far the two affines of a pair may put a corner of the image apart, in smallest spacings:
@@ -117,16 +117,14 @@ def evaluate(
             f"no case is in both: {str(labels)!r} has {_some(truth)}, "
             f"{str(predictions)!r} has {_some(found)}; files of a case must have one name"
         )
-    chosen = Settings(jobs=jobs, max_voxels=max_voxels)
-    runner = chosen.runner(len(pairs))
     ignored = truth.ignore_label if ignore_label is None else ignore_label
-    k = _num_classes(truth, found, pairs, num_classes, ignored, chosen, counting)
+    k = _num_classes(truth, found, pairs, num_classes, ignored, jobs, max_voxels, counting)
     tasks = [
         _Pair(case.name, prediction, case.labels, k, spacing_mm, ignored, max_voxels)
         for case, prediction in pairs
     ]
     outcomes: list[CaseScore | Failure] = []
-    for outcome in runner(tasks):
+    for outcome in run_tasks(tasks, jobs=jobs):
         outcomes.append(outcome)
         if progress is not None:
             progress(outcome, len(tasks))
@@ -170,7 +168,8 @@ def _num_classes(
     pairs: Sequence[tuple[data.Case, Path]],
     given: int | None,
     ignored: int | None,
-    chosen: Settings,
+    jobs: int | None,
+    max_voxels: int,
     counting: Callable[[int], None] | None,
 ) -> int:
     """The number of classes of all pairs together."""
@@ -178,13 +177,13 @@ def _num_classes(
         if known is not None:
             return data.count_classes(truth, known)
     files = [
-        _LabelsIn(path, of_truth, chosen.max_voxels)
+        _LabelsIn(path, of_truth, max_voxels)
         for case, prediction in pairs
         for path, of_truth in ((case.labels, True), (prediction, False))
     ]
     in_truth: set[int] = set()
     in_predictions: set[int] = set()
-    for labels, of_truth in chosen.runner(len(files))(files):
+    for labels, of_truth in run_tasks(files, jobs=jobs):
         (in_truth if of_truth else in_predictions).update(labels - {ignored})
         if counting is not None:
             counting(len(files))
@@ -225,7 +224,7 @@ class _LabelsIn:
 
     def __call__(self) -> tuple[set[int], bool]:
         """Read the file."""
-        counts = survey.Count(data.Case(self.path.name, self.path), self.max_voxels)()
+        counts = survey.LabelCount(data.Case(self.path.name, self.path), self.max_voxels)()
         return set() if isinstance(counts, RWLossError) else set(counts), self.of_truth
 
     def died(self) -> tuple[set[int], bool]:

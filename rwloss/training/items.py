@@ -94,5 +94,5 @@ def _map_parts(volume: Volume, rwmap: RWMap) -> dict[str, Any]:
             f"the map of case {volume.name!r} was made from other labels than the case has: "
             "precompute the maps of this data set"
         )
-    parts = {name: getattr(rwmap, name) for name in ("true", "other", "values")}
-    return {name: part[0].astype(np.float32) for name, part in parts.items() if part is not None}
+    parts = zip(rwmap.part_names, rwmap.parts, strict=True)
+    return {name: part[0].astype(np.float32) for name, part in parts}

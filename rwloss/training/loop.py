@@ -15,7 +15,7 @@ from rwloss.losses import RegionWiseLoss
 from rwloss.training.batches import Batch
 from rwloss.training.divergence import Diverged
 from rwloss.training.record import Recorder
-from rwloss.training.settings import Settings
+from rwloss.training.settings import RunSettings
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -42,7 +42,7 @@ def train(
     loss: RegionWiseLoss,
     batches: Callable[[int], Batch],
     optimizer: torch.optim.Optimizer,
-    settings: Settings,
+    settings: RunSettings,
     state: State,
     *,
     record: Callable[[int, dict[str, Any]], None],
@@ -95,7 +95,7 @@ def train(
         after_step(step, mean_value)
 
 
-def learning_rate(settings: Settings, step: int) -> float:
+def learning_rate(settings: RunSettings, step: int) -> float:
     """The learning rate of a step, from 1: constant, or falling to nearly 0 at the last."""
     done = (step - 1) / settings.steps
     match settings.learning_rate_schedule:

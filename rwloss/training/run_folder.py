@@ -16,7 +16,7 @@ from rwloss.errors import RWLossError
 from rwloss.files.atomic import TEMPORARY_PREFIX, whole_file
 from rwloss.files.lock import LOCK_FILE, hold
 from rwloss.training import settings as settings_file
-from rwloss.training.settings import Settings
+from rwloss.training.settings import RunSettings
 from rwloss.words import some
 
 
@@ -60,7 +60,7 @@ class RunFolder:
         """test.json."""
         return self.path / "test.json"
 
-    def check(self, settings: Settings, split: Split, *, checkpoint_bytes: int) -> None:
+    def check(self, settings: RunSettings, split: Split, *, checkpoint_bytes: int) -> None:
         """Raise RWLossError where the folder holds another run, can't be written, or is too small.
 
         checkpoint_bytes: size of one checkpoint, of which three may lie there for a moment. Those
@@ -119,7 +119,7 @@ class RunFolder:
                 "name another folder with --out"
             )
 
-    def is_done(self, settings: Settings) -> bool:
+    def is_done(self, settings: RunSettings) -> bool:
         """Whether the run has been tested after this number of steps."""
         return self.test.exists() and self.read_test()["steps"] == settings.steps
 
@@ -140,7 +140,7 @@ class RunFolder:
         with hold(self.path):
             yield
 
-    def begin(self, settings: Settings, split: Split) -> None:
+    def begin(self, settings: RunSettings, split: Split) -> None:
         """Write what the run is. Again at each start: the number of steps may have grown."""
         with _saying(self.path):
             self.test.unlink(missing_ok=True)  # of fewer steps

@@ -40,7 +40,7 @@ def packed_of(shape, text="rectified", num_classes=4, masks=0, **settings):
     else:
         _, labels = given(shape, num_classes, size=1)
     rwmap = maps.parse(text)(Regions(labels, num_classes, **settings))
-    packed, meta = pack(labels, rwmap, MapRecord(text, num_classes, masks, rwmap.is_compact))
+    packed, meta = pack(labels, rwmap, masks=masks)
     return labels, rwmap, MetaTensor(packed, meta=meta)
 
 
@@ -86,7 +86,7 @@ def test_ignored_voxels_keep_their_label_and_cost_nothing():
     for text, num_classes in [("rectified", 4), ("boundary", 4), ("boundary", 2)]:
         some = labels.where(labels < num_classes, 255)
         rwmap = maps.parse(text)(Regions(some, num_classes, ignore_label=255))
-        packed, meta = pack(some, rwmap, MapRecord(text, num_classes, 0, rwmap.is_compact))
+        packed, meta = pack(some, rwmap, masks=0)
         found = unpack(MetaTensor(packed, meta=meta)[None])
         assert torch.equal(found.labels[0], some.float())
         assert torch.equal(found.rwmap(rwmap.labels[None], num_classes).dense(), rwmap.dense())

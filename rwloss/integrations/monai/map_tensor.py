@@ -65,16 +65,15 @@ class UnpackedMaps:
         first = self.labels.shape[1] - labels.shape[1]
         found = (labels, *(part[:, first:] for part in self.parts))
         flat, *parts = (rearrange(part, "b c ... -> (b c) ...") for part in found)
-        if len(parts) == 1:
-            return RWMap.from_dense(flat, parts[0])
-        return RWMap.compact(flat, num_classes, *parts)
+        return RWMap(flat, num_classes, tuple(parts), self.records[0].expression)
 
 
-def pack(labels: Tensor, rwmap: RWMap, record: MapRecord) -> tuple[Tensor, dict[str, Any]]:
+def pack(labels: Tensor, rwmap: RWMap, *, masks: int) -> tuple[Tensor, dict[str, Any]]:
     """Map and meta of labels (c *s) and their map, of labels (c *s) too. -> (m *s)."""
-    parts = [rwmap.true, rwmap.other] if rwmap.is_compact else [rwmap.values]
-    tensors = (torch.as_tensor(part).to(labels.device, torch.float32) for part in (labels, *parts))
-    packed = torch.cat([part.reshape(-1, *labels.shape[1:]) for part in tensors])
+    record = MapRecord(str(rwmap.expression), rwmap.num_classes, masks, rwmap.is_compact)
+    tensors = (torch.as_tensor(part) for part in (labels, *rwmap.parts))
+    channels = (part.to(labels.device, torch.float32) for part in tensors)
+    packed = torch.cat([part.reshape(-1, *labels.shape[1:]) for part in channels])
     known = _fingerprints_of(packed).tobytes()
     return packed, {RECORD: json.dumps(asdict(record)), FINGERPRINTS: known}
 

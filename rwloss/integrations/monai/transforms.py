@@ -13,7 +13,7 @@ from torch import Tensor
 import rwloss.store
 from rwloss.data.formats import case_name
 from rwloss.errors import RWLossError
-from rwloss.integrations.monai.map_tensor import MapRecord, is_map, pack, spacing_of, unpack
+from rwloss.integrations.monai.map_tensor import is_map, pack, spacing_of, unpack
 from rwloss.maps.expression import Expression
 from rwloss.maps.parser import parse
 from rwloss.regions import Regions, checked_labels
@@ -115,7 +115,7 @@ class RWMapd(_LabelToMap):
         found = None if map_key == key else sample.get(map_key)
         if found is not None and self._is_of(found, label):
             return found  # type: ignore[no-any-return]
-        return _map_tensor(label, self._made(label), str(self.expression), self.num_classes)
+        return _map_tensor(label, self._made(label), 0 if self.num_classes else len(label))
 
     def _made(self, label: Tensor) -> RWMap:
         """The map of a label (c *s)."""
@@ -189,7 +189,7 @@ class LoadRWMapd(_LabelToMap):
         rwmap = self.store[case]
         label = _label(sample[key], key, rwmap.num_classes)
         self._check_same(case, label, rwmap)
-        return _map_tensor(label, rwmap, self.store.expression, rwmap.num_classes)
+        return _map_tensor(label, rwmap, 0)
 
     def _case(self, sample: Mapping[Hashable, Any], key: Hashable) -> str:
         if self.case_key is not None:
@@ -243,10 +243,8 @@ def _label(label: Any, key: Hashable, num_classes: int | None) -> Tensor:
     return tensor
 
 
-def _map_tensor(label: Tensor, rwmap: RWMap, expression: str, num_classes: int | None) -> Tensor:
+def _map_tensor(label: Tensor, rwmap: RWMap, masks: int) -> Tensor:
     """The map with its record, and the label's affine: transforms that read it move both alike."""
-    masks = 0 if num_classes is not None else len(label)
-    record = MapRecord(expression, num_classes or 2, masks, rwmap.is_compact)
-    packed, meta = pack(label.as_subclass(Tensor), rwmap, record)
+    packed, meta = pack(label.as_subclass(Tensor), rwmap, masks=masks)
     made: Tensor = MetaTensor(packed, meta=copy.deepcopy(getattr(label, "meta", {})) | meta)
     return made
