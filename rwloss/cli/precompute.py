@@ -19,12 +19,12 @@ from rwloss.cli.options import (
     Scheduler,
     Spacing,
 )
-from rwloss.cli.progress import progress, stoppable
+from rwloss.cli.progress import interruptible, progress
 from rwloss.words import count_of
 
 if TYPE_CHECKING:
     from rwloss.maps import Expression
-    from rwloss.precompute import Outcome, Summary
+    from rwloss.precompute import CaseOutcome, Summary
 
 
 class FileFormat(StrEnum):
@@ -99,10 +99,10 @@ def precompute(
 
     limit = {} if max_voxels is None else {"max_voxels": max_voxels}
     tally = _Tally()
-    with stoppable(tally.told), progress() as shown:
+    with interruptible(tally.told), progress() as shown:
         phase = "cases" if dry_run else "maps"
 
-        def through(outcome: Outcome, total: int) -> None:
+        def through(outcome: CaseOutcome, total: int) -> None:
             failed = outcome.state == "failed"
             tally.total, tally.done = total, tally.done + (not failed)
             shown.step(phase, total, failed=failed)

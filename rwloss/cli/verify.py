@@ -10,12 +10,12 @@ import typer
 from rwloss.cli.listing import print_table, printable
 from rwloss.cli.options import AsJson, Jobs, MaxVoxels
 from rwloss.cli.precompute import as_fields, print_failures
-from rwloss.cli.progress import progress, stoppable
+from rwloss.cli.progress import interruptible, progress
 from rwloss.words import count_of
 
 if TYPE_CHECKING:
     from rwloss.precompute import Summary
-    from rwloss.precompute.verify import Report
+    from rwloss.store.verify import Report
 
 
 def verify(
@@ -49,8 +49,8 @@ def verify(
     damaged (other bytes, shapes or values than were written); exit code 1 if there are any. Writes
     nothing without --repair.
     """
-    from rwloss.precompute.verify import repair
-    from rwloss.precompute.verify import verify as run
+    from rwloss.precompute.repair import repair
+    from rwloss.store.verify import verify as run
 
     limit = {} if max_voxels is None else {"max_voxels": max_voxels}
     done = 0
@@ -58,7 +58,7 @@ def verify(
     def told() -> str:
         return f"after {count_of(done, 'case')}; run the same command again"
 
-    with stoppable(told), progress("with problems") as shown:
+    with interruptible(told), progress("with problems") as shown:
 
         def counted(phase: str, total: int, *, failed: bool) -> None:
             nonlocal done

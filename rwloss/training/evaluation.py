@@ -225,7 +225,7 @@ class _LabelsIn:
 
     def __call__(self) -> tuple[set[int], bool]:
         """Read the file."""
-        counts = survey.Count(data.Case(self.path.name, self.path), self.max_voxels)()
+        counts = survey.LabelCount(data.Case(self.path.name, self.path), self.max_voxels)()
         return set() if isinstance(counts, RWLossError) else set(counts), self.of_truth
 
     def died(self) -> tuple[set[int], bool]:

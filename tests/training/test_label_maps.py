@@ -276,7 +276,7 @@ def test_folds_fill_one_folder(tmp_path, images):
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
-@pytest.mark.parametrize("after", ["write_labels", "_add"])
+@pytest.mark.parametrize("after", ["write_labels", "append_line"])
 def test_a_kill_before_a_label_map_has_its_name(
     tmp_path, run, images, monkeypatch, after, overwrite
 ):
