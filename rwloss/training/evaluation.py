@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rwloss import data
-from rwloss.data.cases import MAX_CLASSES, Part
+from rwloss.data.cases import Part
+from rwloss.data.dataset_json import MAX_CLASSES
 from rwloss.data.formats import MAX_VOXELS
 from rwloss.errors import RWLossError
 from rwloss.precompute import survey
