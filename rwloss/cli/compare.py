@@ -166,7 +166,7 @@ def _carry_out(
     scheduler: str | None,
     as_json: bool,
 ) -> None:
-    from rwloss.study import plan, results
+    from rwloss.study import plan, results, results_file
     from rwloss.study.execution import carry_out
 
     todo = list(plan.runs(study, folder))
@@ -176,9 +176,9 @@ def _carry_out(
     ):
         carry_out(todo, jobs=jobs, scheduler=scheduler, on_end=on_end)
     collected = results.collect(study, folder, found)
-    results.write(collected, folder)
+    results_file.write(collected, folder)
     if as_json:
-        typer.echo(json.dumps(results.as_fields(collected), allow_nan=False))
+        typer.echo(json.dumps(results_file.as_fields(collected), allow_nan=False))
     else:
         _tell(collected)
     page = write_if_possible(collected, folder)
@@ -246,7 +246,8 @@ def _seeds(text: str) -> tuple[int, ...]:
 
 
 def _tell(collected: Results) -> None:
-    from rwloss.study.wording import mass, sentences
+    from rwloss.study.figures import MINUS, mass
+    from rwloss.study.wording import sentences
 
     rows: list[tuple[str, ...]] = [
         ("map", "runs", "failed", "lost a class", "test Dice", "end Dice", "wrong way", "violating")
@@ -266,7 +267,7 @@ def _tell(collected: Results) -> None:
         )
     print_table(rows)
     for text in sentences(collected):
-        typer.echo(printable(text))
+        typer.echo(printable(text.replace(MINUS, "-")))
 
 
 def _mean(found: Interval | None) -> str:

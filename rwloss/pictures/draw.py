@@ -60,7 +60,7 @@ def draw(
         labels=view.cut(known),
         image=None if image is None else view.cut(np.asarray(image)),
         rows=tuple(
-            Row(text, _channels(rwmap, view), (units or {}).get(text, ""))
+            Row(text, channels_of(rwmap, view), (units or {}).get(text, ""))
             for text, rwmap in rwmaps.items()
         ),
         names=captions(class_names, num_classes),
@@ -119,7 +119,7 @@ def checked_spacing(spacing_mm: Sequence[float] | None, axes: int) -> tuple[floa
     return spacing
 
 
-def _channels(rwmap: RWMap, view: View) -> NDArray[np.float64]:
+def channels_of(rwmap: RWMap, view: View) -> NDArray[np.float64]:
     """Values (k rows columns) in the slice, which is cut first: a dense volume is large."""
     cut = rwmap.with_arrays(lambda array: view.cut(np.asarray(array)))
     return np.asarray(cut.dense()[0], dtype=np.float64)
