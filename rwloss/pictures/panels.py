@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rwloss.pictures.colours import CLASS_COLOURS, EMPTY, IGNORED, grey
-from rwloss.pictures.picture import Picture, Row
-from rwloss.pictures.sheet import DPI, INK, SMALL
+from rwloss.pictures.lettering import DPI, INK, SMALL
+from rwloss.pictures.picture import MapRow, Picture
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -47,7 +47,7 @@ def draw_labels(axes: Axes, picture: Picture) -> None:
     _draw_borders(axes, picture.labels, 0.5)
 
 
-def draw_channels(panels: Sequence[Axes], bar: Axes, picture: Picture, row: Row) -> None:
+def draw_channels(panels: Sequence[Axes], bar: Axes, picture: Picture, row: MapRow) -> None:
     """The channels of a map, a panel for each class, and the bar of the scale that they share."""
     channels = row.channels[picture.classes]
     covered = (picture.labels >= 0) & np.isfinite(channels)
