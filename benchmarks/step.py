@@ -22,7 +22,7 @@ from rwloss.training.batches import Batches
 from rwloss.training.items import items_of
 from rwloss.training.preparation import prepare
 from rwloss.training.record import Recorder
-from rwloss.training.settings import Settings
+from rwloss.training.settings import RunSettings
 from rwloss.training.unet import unet
 
 SMALL = Workload("hippocampus slices", (8, 40, 64), 3, (1.0, 1.0), 0.1)
@@ -104,7 +104,7 @@ def _trainer(device: str) -> list[Row]:
 
 def _batches(device: str) -> Batches:
     """The sample's slices, as the trainer makes batches of them."""
-    prepared = prepare(Settings(data=str(sample_dir("hippocampus")), map="rectified", out="-"))
+    prepared = prepare(RunSettings(data=str(sample_dir("hippocampus")), map="rectified", out="-"))
     settings = prepared.settings
     items = [
         item

@@ -39,9 +39,8 @@ def rot90(x: Moved, times: int = 1, axes: Sequence[int] = (0, 1)) -> Moved:
     """Turned by 90° that many times, from the first of two spatial axes to the second.
 
     labels (b *s) -> labels (b *s) with the lengths of the two axes swapped for odd `times`, values
-    to the bit. The sense is that of `numpy.rot90` and `torch.rot90`. The spacing of `Regions` (mm)
-    is swapped along, for each image its own. A map holds no spacing: where you keep one beside it,
-    swap that too.
+    to the bit. The sense is that of `numpy.rot90` and `torch.rot90`. The spacing (mm) is swapped
+    along, for each image its own.
 
     Raises RWLossError for axes that are not two different ones of *s.
 
@@ -138,10 +137,9 @@ def _moved(
 ) -> Moved:
     """The same with every array moved, and the spacing of regions too, row by row."""
     if isinstance(x, RWMap):
-        parts = {name: getattr(x, name) for name in ("labels", "true", "other", "values")}
-        return dataclasses.replace(
-            x, **{name: move(part) for name, part in parts.items() if part is not None}
-        )
+        spacing = x.spacing_mm and tuple(move_row(row) for row in x.spacing_mm)
+        parts = tuple(move(part) for part in x.parts)
+        return dataclasses.replace(x, labels=move(x.labels), parts=parts, spacing_mm=spacing)
     rows = tuple(move_row(row) for row in x.spacings_mm)
     return dataclasses.replace(
         x,

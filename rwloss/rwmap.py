@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from rwloss.arrays import Array, as_tensor, is_torch, namespace, on_device
 from rwloss.errors import RWLossError
 
+SpacingRows: TypeAlias = tuple[tuple[float, ...], ...]
+"""Millimetres per axis, one row per image."""
 
-@dataclass(frozen=True, eq=False)
+
+@dataclass(frozen=True, eq=False, repr=False)
 class RWMap:
     """Map values for each voxel and class, compact or dense.
 
     *Compact*: `true` (value at the true class) and `other` (value at every other class), (b *s)
     each. *Dense*: `values` (b k *s). Labels (b *s) go with both; -1 marks ignored voxels, where
-    every value is 0. Values are float32 or float64, unitless or as the generator says.
+    every value is 0. Values are float32 or float64, unitless or as the generator says. `parts`
+    holds `true` and `other`, or `values` alone.
+
+    expression, spacing_mm: what this is a map of, as canonical text and one row of mm per image;
+    None for a map made by hand. Generators, expressions and stores set both.
 
     >>> import numpy as np
     >>> labels = np.array([[[0, 1], [1, 1]]])
@@ -28,26 +36,21 @@ class RWMap:
 
     labels: Array
     num_classes: int
-    true: Array | None = None
-    other: Array | None = None
-    values: Array | None = None
+    parts: tuple[Array, ...]
+    expression: str | None = None
+    spacing_mm: SpacingRows | None = None
 
     def __post_init__(self) -> None:
         """Check that the map has one form, and that its shapes fit its labels."""
         shape, k = tuple(self.labels.shape), self.num_classes
-        if (self.true is None) != (self.other is None) or (self.true is None) == (
-            self.values is None
-        ):
-            raise RWLossError("expected either `true` and `other`, or `values`: a map has one form")
-        expected = {"true": shape, "other": shape, "values": (shape[0], k, *shape[1:])}
-        for name, want in expected.items():
-            part = getattr(self, name)
-            if part is None:
-                continue
-            if tuple(part.shape) != want:
+        if len(self.parts) not in {1, 2}:
+            raise RWLossError("expected `true` and `other`, or `values` alone: a map has one form")
+        wanted = shape if self.is_compact else (shape[0], k, *shape[1:])
+        for name, part in zip(self.part_names, self.parts, strict=True):
+            if tuple(part.shape) != wanted:
                 raise RWLossError(
-                    f"map `{name}` has shape {tuple(part.shape)}, labels {shape} with {k} classes "
-                    f"want {want}"
+                    f"map `{name}` has shape {tuple(part.shape)}, but labels {shape} with {k} "
+                    f"classes need {wanted}"
                 )
             if is_torch(part) != is_torch(self.labels):
                 raise RWLossError(f"map `{name}` and its labels are of different array kinds")
@@ -55,64 +58,123 @@ class RWMap:
                 raise RWLossError(f"expected a floating `{name}`, got dtype {part.dtype}")
 
     @classmethod
-    def compact(cls, labels: Array, num_classes: int, true: Array, other: Array) -> RWMap:
+    def compact(
+        cls,
+        labels: Array,
+        num_classes: int,
+        true: Array,
+        other: Array,
+        *,
+        expression: str | None = None,
+        spacing_mm: SpacingRows | None = None,
+    ) -> RWMap:
         """A map with one value at the true class and one at every other. All (b *s)."""
-        return cls(labels, num_classes, true=true, other=other)
+        return cls(labels, num_classes, (true, other), expression, spacing_mm)
 
     @classmethod
-    def from_dense(cls, labels: Array, values: Array) -> RWMap:
+    def from_dense(
+        cls,
+        labels: Array,
+        values: Array,
+        *,
+        expression: str | None = None,
+        spacing_mm: SpacingRows | None = None,
+    ) -> RWMap:
         """A map with a value for every class. labels (b *s), values (b k *s)."""
-        return cls(labels, int(values.shape[1]), values=values)
+        return cls(labels, int(values.shape[1]), (values,), expression, spacing_mm)
 
     @property
     def is_compact(self) -> bool:
         """Whether all wrong classes of a voxel share one value by construction."""
-        return self.values is None
+        return len(self.parts) == 2
+
+    @property
+    def part_names(self) -> tuple[str, ...]:
+        """Names of `parts`, in order."""
+        return ("true", "other") if self.is_compact else ("values",)
+
+    @property
+    def true(self) -> Array:
+        """Value at the true class, of a compact map. (b *s)."""
+        self._expect_compact("true")
+        return self.parts[0]
+
+    @property
+    def other(self) -> Array:
+        """Value at every other class, of a compact map. (b *s)."""
+        self._expect_compact("other")
+        return self.parts[1]
+
+    @property
+    def values(self) -> Array:
+        """Value for every class, of a dense map. (b k *s)."""
+        if self.is_compact:
+            raise RWLossError("a compact map has no `values`: use .dense()")
+        return self.parts[0]
+
+    def _expect_compact(self, name: str) -> None:
+        if not self.is_compact:
+            raise RWLossError(
+                f"a dense map has no `{name}`, because its other classes may have different "
+                "values: use .dense() or .stabilized()"
+            )
 
     def dense(self) -> Array:
         """Values for every class. (b k *s); a dense map's own values, not a copy."""
-        if self.values is not None:
+        if not self.is_compact:
             return self.values
-        assert self.true is not None
-        assert self.other is not None
+        true, other = self.parts
         xp = namespace(self.labels)
         shape = (self.labels.shape[0], self.num_classes, *self.labels.shape[1:])
-        dtype = xp.result_type(self.true.dtype, self.other.dtype)
+        dtype = xp.result_type(true.dtype, other.dtype)
         values = xp.empty(shape, dtype=dtype, **on_device(self.labels))
         for k in range(self.num_classes):
             here = self.labels == k
             if is_torch(values):
-                values[:, k] = xp.where(here, self.true, self.other)
+                values[:, k] = xp.where(here, true, other)
             else:  # without an array in between
-                values[:, k] = self.other
-                np.copyto(values[:, k], self.true, where=here)
+                values[:, k] = other
+                np.copyto(values[:, k], true, where=here)
         return values
+
+    def with_arrays(self, change: Callable[[Array], Array]) -> RWMap:
+        """The same map with `change` applied to its labels and to each of its parts."""
+        parts = tuple(change(part) for part in self.parts)
+        return replace(self, labels=change(self.labels), parts=parts)
 
     def to(self, device: Any, *, non_blocking: bool = False) -> RWMap:
         """The same map as tensors on a device: its own if they are there already. (b *s).
 
-        NumPy arrays become tensors. device: as for `torch.Tensor.to`. That a map has this method
-        is how Lightning and Fabric know that it is to be moved with the batch.
+        NumPy arrays become tensors. device: as for `torch.Tensor.to`. This method is how Lightning
+        and Fabric know to move the map with its batch.
 
         >>> labels = np.array([[[0, 1]]])
         >>> m = RWMap.compact(labels, 2, true=np.zeros((1, 1, 2)), other=np.ones((1, 1, 2)))
         >>> m.to("cpu").true.device.type
         'cpu'
         """
-        parts = {
-            name: as_tensor(part).to(device, non_blocking=non_blocking)
-            for name in ("labels", "true", "other", "values")
-            if (part := getattr(self, name)) is not None
-        }
-        return replace(self, **parts)
+        return self.with_arrays(
+            lambda array: as_tensor(array).to(device, non_blocking=non_blocking)
+        )
+
+    def __repr__(self) -> str:
+        """One line: what it is a map of, its form, shape, classes and spacing."""
+        spacing = sorted(set(self.spacing_mm or ()))
+        shown = " or ".join(" x ".join(f"{mm:g}" for mm in row) for row in spacing)
+        facts = [
+            self.expression or "",
+            "compact" if self.is_compact else "dense",
+            f"labels {tuple(self.labels.shape)}",
+            f"{self.num_classes} classes",
+            f"spacing {shown} mm" if shown else "",
+        ]
+        return f"RWMap({', '.join(filter(None, facts))})"
 
     def weight(self) -> Array:
-        """Value at the other classes less that at the true class, of a compact map. (b *s).
+        """Value at the other classes minus that at the true class, of a compact map. (b *s).
 
         Raises RWLossError for a dense map: its other classes may have different values.
         """
-        if self.true is None or self.other is None:
-            raise RWLossError("a dense map has no single weight for a voxel: use .stabilized()")
         return self.other - self.true
 
     def stabilized(self) -> RWMap:
@@ -122,11 +184,7 @@ class RWMap:
         all K. A map without violating voxels comes back with the same values.
         """
         xp, k = namespace(self.labels), self.num_classes
-        true, wrong = (
-            (self.true, self.other) if self.values is None else self._true_and_mean_wrong()
-        )
-        assert true is not None
-        assert wrong is not None
+        true, wrong = self.parts if self.is_compact else self._true_and_mean_wrong()
         stable = true <= wrong
         mean = (true + (k - 1) * wrong) / k
         return RWMap.compact(
@@ -138,12 +196,10 @@ class RWMap:
         if not isinstance(other, RWMap):
             return NotImplemented
         self._check_same_labels(other)
-        if self.is_compact and other.is_compact:
-            sums = {name: getattr(self, name) + getattr(other, name) for name in ("true", "other")}
-            return RWMap(self.labels, self.num_classes, **sums)
-        if self.values is not None and other.values is not None:
-            return RWMap.from_dense(self.labels, self.values + other.values)
-        dense, compact = (self, other) if other.values is None else (other, self)
+        if self.is_compact == other.is_compact:
+            sums = tuple(one + two for one, two in zip(self.parts, other.parts, strict=True))
+            return RWMap(self.labels, self.num_classes, sums)
+        dense, compact = (other, self) if self.is_compact else (self, other)
         return RWMap.from_dense(self.labels, dense._with_compact_added(compact))
 
     def __sub__(self, other: object) -> RWMap:
@@ -158,19 +214,14 @@ class RWMap:
         """The map times a number."""
         if isinstance(factor, bool) or not isinstance(factor, (int, float)):
             return NotImplemented
-        parts = {
-            name: part * float(factor)
-            for name in ("true", "other", "values")
-            if (part := getattr(self, name)) is not None
-        }
-        return RWMap(self.labels, self.num_classes, **parts)
+        parts = tuple(part * float(factor) for part in self.parts)
+        return RWMap(self.labels, self.num_classes, parts)
 
     __rmul__ = __mul__
 
     def _true_and_mean_wrong(self) -> tuple[Array, Array]:
         """Value at the true class and mean of the others, of a dense map. (b *s) each."""
         xp, labels, values = namespace(self.labels), self.labels, self.values
-        assert values is not None
         zero = xp.zeros_like(values[:, 0])
         true = zero
         # Means as one wrong class plus mean differences from it: exact where all are equal.
@@ -184,15 +235,12 @@ class RWMap:
 
     def _with_compact_added(self, compact: RWMap) -> Array:
         """Dense values plus a compact map's. (b k *s)."""
-        xp = namespace(self.labels)
-        assert self.values is not None
-        assert compact.true is not None
-        assert compact.other is not None
-        dtypes = (part.dtype for part in (self.values, compact.true, compact.other))
-        sums = xp.empty(self.values.shape, dtype=xp.result_type(*dtypes), **on_device(self.labels))
+        xp, values = namespace(self.labels), self.values
+        true, other = compact.parts
+        dtype = xp.result_type(values.dtype, true.dtype, other.dtype)
+        sums = xp.empty(values.shape, dtype=dtype, **on_device(self.labels))
         for k in range(self.num_classes):
-            more = xp.where(self.labels == k, compact.true, compact.other)
-            sums[:, k] = self.values[:, k] + more
+            sums[:, k] = values[:, k] + xp.where(self.labels == k, true, other)
         return sums
 
     def _check_same_labels(self, other: RWMap) -> None:

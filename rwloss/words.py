@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
+    from pydantic.fields import FieldInfo
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -71,16 +72,35 @@ def class_names(num_classes: int, given: Sequence[str] = ()) -> tuple[str, ...]:
     return tuple(given[k] if k < len(given) else f"class {k}" for k in range(num_classes))
 
 
-def settings_error(where: str, error: ValidationError, known: Iterable[str] = ()) -> str:
+def settings_error(
+    where: str, error: ValidationError, fields: Mapping[str, FieldInfo] | None = None
+) -> str:
     """What pydantic found wrong first, in a sentence that names the setting.
 
-    where: the file or option. known: names of all settings, to suggest one for an unknown name.
+    where: the file or option. fields: of the model: they suggest a name for an unknown one, and
+    describe a missing one.
     """
-    problem = error.errors()[0]
+    problem, fields = error.errors()[0], fields or {}
     name = ".".join(map(str, problem["loc"])) or "settings"
     match problem["type"]:
         case "extra_forbidden":
-            return f"{where}: there is no setting {name!r}{nearest(name, known)}"
+            return f"{where}: there is no setting {name!r}{nearest(name, fields)}"
         case "missing":
-            return f"{where}: {name} is missing"
-    return f"{where}: {name}: {problem['msg']}, got {str(problem['input'])[:80]!r}"
+            description = fields[name].description if name in fields else None
+            return f"{where}: {name} is missing{f' ({description})' if description else ''}"
+    return f"{where}: {name} {must(error)}"
+
+
+def must(error: ValidationError) -> str:
+    """What the first wrong value had to be.
+
+    >>> from pydantic import TypeAdapter, ValidationError, PositiveInt
+    >>> try:
+    ...     TypeAdapter(PositiveInt).validate_python(0)
+    ... except ValidationError as error:
+    ...     print(must(error))
+    must be greater than 0, got 0
+    """
+    problem = error.errors()[0]
+    message = problem["msg"].replace("Input should", "must", 1)
+    return f"{message}, got {repr(problem['input'])[:80]}"

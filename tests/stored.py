@@ -73,8 +73,7 @@ def random_map(seed, shape, form, *, scale=1.0, num_classes=3, ignored=0.0, dtyp
 
 def parts(rwmap):
     """The arrays of a map by name."""
-    names = ("labels", "true", "other", "values")
-    return {name: part for name in names if (part := getattr(rwmap, name)) is not None}
+    return {"labels": rwmap.labels, **dict(zip(rwmap.part_names, rwmap.parts, strict=True))}
 
 
 def assert_same(found, wanted):

@@ -15,7 +15,6 @@ from strategies import KINDS, few, kinds, random_map, some_labels
 from rwloss import Regions, RegionWiseLoss, RWLossError, RWMap, maps, moves
 
 forms = st.sampled_from(["compact", "dense"])
-PARTS = ("labels", "true", "other", "values")
 LABELS = np.array([[[0, 1, 2], [0, 0, -1]]], dtype=np.int8)
 
 
@@ -30,7 +29,8 @@ def numbers(array):
 
 
 def parts(x):
-    return {name: part for name in PARTS if (part := getattr(x, name, None)) is not None}
+    named = zip(x.part_names, x.parts, strict=True) if isinstance(x, RWMap) else ()
+    return {"labels": x.labels, **dict(named)}
 
 
 def assert_same(found, wanted):
@@ -44,8 +44,8 @@ def assert_same(found, wanted):
         assert part.dtype == other.dtype
         assert part.shape == other.shape
         assert numbers(part).tobytes() == numbers(other).tobytes()
+    assert found.spacing_mm == wanted.spacing_mm
     if isinstance(found, Regions):
-        assert found.spacings_mm == wanted.spacings_mm
         assert (found.ignored is None) == (wanted.ignored is None)
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from anatomy import batch
 
-from rwloss import RWLossError, RWMap
+from rwloss import Regions, RWLossError, RWMap, maps, moves
 
 KINDS = {"numpy": np.asarray, "torch": torch.as_tensor}
 
@@ -66,31 +66,64 @@ def test_maps_are_frozen():
 def test_a_map_has_one_form():
     labels, true, other = parts()
     values = np.zeros((3, 4, 6, 7), dtype=np.float32)
-    wrong = [
-        {},
-        {"true": true},
-        {"other": other},
-        {"true": true, "values": values},
-        {"true": true, "other": other, "values": values},
-    ]
-    for given in wrong:
+    for given in [(), (true, other, values)]:
         with pytest.raises(RWLossError, match="a map has one form"):
-            RWMap(labels, 4, **given)
+            RWMap(labels, 4, given)
+
+
+def test_a_map_says_what_it_does_not_have(kind):
+    labels, true, other = map(kind, parts())
+    compact = RWMap.compact(labels, 4, true=true, other=other)
+    dense = RWMap.from_dense(labels, compact.dense())
+    with pytest.raises(RWLossError, match=r"no `values`: use \.dense\(\)"):
+        compact.values  # noqa: B018
+    for name in ("true", "other"):
+        with pytest.raises(RWLossError, match=f"no `{name}`.*stabilized"):
+            getattr(dense, name)
+
+
+def test_a_map_knows_what_it_is_of(kind):
+    """Generators and expressions name their maps; arithmetic by hand forgets the name."""
+    labels, *_ = parts()
+    regions = Regions(kind(labels), 4, (1.0, 2.5))
+    for text in (
+        "rectified",
+        "boundary(convention='valverde')",
+        "rectified + 0.1 * boundary",
+        "boundary.stabilized()",
+    ):
+        rwmap = maps.parse(text)(regions)
+        assert (rwmap.expression, rwmap.spacing_mm) == (text, ((1.0, 2.5),) * 3)
+    probs = kind(np.full((3, 4, 6, 7), 0.25, dtype=np.float32))
+    for text in ("dice", "rectified.with_link(0.5)", "blend(dice, rectified, schedule='steal')"):
+        assert maps.parse(text)(regions, probs).expression == text
+    made = maps.get("rectified")(regions)
+    assert (
+        repr(made) == "RWMap(rectified, compact, labels (3, 6, 7), 4 classes, spacing 1 x 2.5 mm)"
+    )
+    assert moves.flip(made, 0).expression == "rectified"
+    turned = moves.rot90(made)
+    assert (turned.expression, turned.spacing_mm) == ("rectified", ((2.5, 1.0),) * 3)
+    for by_hand in (2 * made, made + made, -made, made.stabilized()):
+        assert (by_hand.expression, by_hand.spacing_mm) == (None, None)
+    assert repr(2 * made) == "RWMap(compact, labels (3, 6, 7), 4 classes)"
 
 
 @pytest.mark.parametrize("name", ["true", "other"])
 def test_part_of_another_shape(kind, name):
     labels, true, other = map(kind, parts())
     given = {"true": true, "other": other, name: kind(np.zeros((3, 6, 8)))}
-    message = f"map `{name}` has shape (3, 6, 8), labels (3, 6, 7) with 4 classes want (3, 6, 7)"
+    message = (
+        f"map `{name}` has shape (3, 6, 8), but labels (3, 6, 7) with 4 classes need (3, 6, 7)"
+    )
     with pytest.raises(RWLossError, match=re.escape(message)):
-        RWMap(labels, 4, **given)
+        RWMap.compact(labels, 4, **given)
 
 
 @pytest.mark.parametrize("shape", [(3, 4, 6, 8), (2, 4, 6, 7), (3, 4, 6, 7, 1), (3, 4)], ids=str)
 def test_dense_values_of_another_shape(kind, shape):
     labels, *_ = parts()
-    message = f"map `values` has shape {shape}, labels (3, 6, 7) with {shape[1]} classes want"
+    message = f"map `values` has shape {shape}, but labels (3, 6, 7) with {shape[1]} classes need"
     with pytest.raises(RWLossError, match=re.escape(message)):
         RWMap.from_dense(kind(labels), kind(np.zeros(shape)))
 
@@ -118,15 +151,13 @@ def test_to_a_device(kind, form):
     moved = rwmap.to("cpu", non_blocking=True)
     assert moved.num_classes == 4
     assert moved.is_compact == rwmap.is_compact
-    for name in ("labels", "true", "other", "values"):
-        before, after = getattr(rwmap, name), getattr(moved, name)
-        assert (before is None) == (after is None)
-        if before is not None:
-            assert torch.equal(after, torch.as_tensor(before))
-            assert after.dtype == torch.as_tensor(before).dtype
-            assert kind is not torch.as_tensor or after is before
+    pairs = zip((rwmap.labels, *rwmap.parts), (moved.labels, *moved.parts), strict=True)
+    for before, after in pairs:
+        assert torch.equal(after, torch.as_tensor(before))
+        assert after.dtype == torch.as_tensor(before).dtype
+        assert kind is not torch.as_tensor or after is before
     elsewhere = rwmap.to(torch.device("meta"))
-    assert {t.device.type for t in vars(elsewhere).values() if torch.is_tensor(t)} == {"meta"}
+    assert {t.device.type for t in (elsewhere.labels, *elsewhere.parts)} == {"meta"}
 
 
 def test_to_a_device_of_arrays_that_torch_refuses():

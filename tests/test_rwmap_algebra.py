@@ -27,7 +27,7 @@ def contents(*rwmaps):
     return [
         np.asarray(part).copy()
         for rwmap in rwmaps
-        for part in (rwmap.labels, rwmap.true, rwmap.other, rwmap.values)
+        for part in (rwmap.labels, *rwmap.parts)
         if part is not None
     ]
 
@@ -152,7 +152,7 @@ def test_weight_is_of_compact_maps(kind):
     a = random_map(batch(3, (4, 5)), 4, "compact", rng, np.float32, kind)
     np.testing.assert_array_equal(a.weight(), np.asarray(a.other) - np.asarray(a.true))
     b = random_map(batch(3, (4, 5)), 4, "dense", rng, np.float32, kind)
-    with pytest.raises(RWLossError, match=r"no single weight .*: use .stabilized\(\)"):
+    with pytest.raises(RWLossError, match=r"no `other`, .*use .*\.stabilized\(\)"):
         b.weight()
 
 

@@ -11,10 +11,10 @@ import torch
 
 def work(fields):
     """A training to its end, in a process that may be killed; nothing comes back."""
-    from rwloss.training import Settings, train
+    from rwloss.training import RunSettings, train
 
     torch.set_num_threads(1)
-    train(Settings(**fields))
+    train(RunSettings(**fields))
 
 
 def left_by(run):

@@ -19,7 +19,7 @@ from rwloss.words import count_of
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from rwloss.training import RunResult, Settings
+    from rwloss.training import RunResult, RunSettings
 
 
 def train(
@@ -175,11 +175,11 @@ def train(
     from rwloss.training import require_training
 
     require_training()
-    from rwloss.training import Settings, is_first_process
+    from rwloss.training import RunSettings, is_first_process
     from rwloss.training import settings as settings_file
     from rwloss.training import train as run
 
-    given = _given(context, Settings.model_fields)
+    given = _given(context, RunSettings.model_fields)
     settings = (
         settings_file.make(**given) if config is None else settings_file.read(config, **given)
     )
@@ -246,7 +246,7 @@ def _whole_numbers(name: str, text: str) -> tuple[int, ...]:
         ) from error
 
 
-def _shown(stack: ExitStack, settings: Settings) -> Any:
+def _shown(stack: ExitStack, settings: RunSettings) -> Any:
     """Progress on standard error; the bar ends with the stack."""
     from rwloss.training import Progress
 

@@ -23,25 +23,40 @@ Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
 
 class SplitSettings(BaseModel):
-    """How cases are split into training, validation and test parts.
+    """How cases are split into training, validation and test cases.
 
-    test_part: "folder" takes imagesTs and labelsTs, "split" a part of the other cases, "auto" the
-    first where it is there. folds and fold: validate on one of that many parts of equal size, in
-    place of validation_fraction. group_pattern: cases for which its one group has matched the same
-    text stay together; groups_table: a CSV file of case,group in its place. split_seed: not the
-    run's seed, so that runs with many seeds share one split.
+    A fraction is one of groups of cases. With `folds`, one of that many parts of equal size is for
+    validation, in place of `validation_fraction`.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    test_part: Literal["auto", "folder", "split"] = "auto"
-    test_fraction: Fraction = 0.2
-    validation_fraction: Fraction = 0.2
-    folds: Annotated[int, Field(ge=2)] | None = None
-    fold: Annotated[int, Field(ge=0)] | None = None
-    group_pattern: str | None = None
-    groups_table: str | None = None
-    split_seed: Seed = 0
+    test_part: Literal["auto", "folder", "split"] = Field(
+        "auto",
+        description="test cases: imagesTs and labelsTs (folder), drawn from the other cases "
+        "(split), or the folder if there is one (auto)",
+    )
+    test_fraction: Fraction = Field(0.2, description="fraction of the cases to test on")
+    validation_fraction: Fraction = Field(
+        0.2, description="fraction of the other cases to validate on, to choose the checkpoint"
+    )
+    folds: Annotated[int, Field(ge=2)] | None = Field(
+        None, description="number of folds for cross-validation, instead of the fraction"
+    )
+    fold: Annotated[int, Field(ge=0)] | None = Field(
+        None, description="fold to validate on, counted from 0"
+    )
+    group_pattern: str | None = Field(
+        None,
+        description="keep cases together if the part of their names in parentheses is the same, "
+        'as in "(lung[0-9]+)_.*"; by default each case is a group',
+    )
+    groups_table: str | None = Field(
+        None, description="CSV file with one line case,group per case, instead of a pattern"
+    )
+    split_seed: Seed = Field(
+        0, description="seed of the split; runs with different seeds share one split"
+    )
 
 
 @dataclass(frozen=True)

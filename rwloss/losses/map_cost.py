@@ -38,8 +38,8 @@ class MapTensors:
 
         labels = constant(rwmap.labels, device).long()
         labels = labels if all_count else labels.clamp_min(0)
-        parts = moved(rwmap.true), moved(rwmap.other), moved(rwmap.values)
-        return cls(labels, rwmap.num_classes, *parts)
+        parts = dict(zip(rwmap.part_names, map(moved, rwmap.parts), strict=True))
+        return cls(labels, rwmap.num_classes, **parts)
 
     def times(self, factor: Tensor) -> MapTensors:
         """The map with every voxel multiplied. factor (b *s)."""

@@ -96,7 +96,7 @@ def dynamic_value(batch: Batch, leaf: Leaf, *, excess: bool) -> Tensor:
         projected: Tensor = _projected_value(batch, term, excess=excess)
         return leaf.weight * projected
     assert isinstance(term, LossTerm)
-    value = term.loss(batch.prediction)
+    value = term.value(batch.prediction)
     if excess:
         value = (value - term.minimum).clamp_min(0.0)
     return leaf.weight * value

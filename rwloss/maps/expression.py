@@ -60,6 +60,10 @@ class Expression(ABC):
     def __call__(self, regions: Regions, probs: Array | None = None) -> RWMap:
         """The map of these regions. labels (b *s), probs (b k *s) where a term is dynamic."""
 
+    def _named(self, rwmap: RWMap, regions: Regions) -> RWMap:
+        """The map, which now knows that it is this expression's, and at which spacing."""
+        return replace(rwmap, expression=str(self), spacing_mm=regions.spacings_mm)
+
     @property
     def needs_class_counts(self) -> bool:
         """Whether a parameter depends on the classes of a whole data set; see `resolved`."""
@@ -190,7 +194,7 @@ class Sum(Expression):
         total = _scaled(term(regions, probs), weight)
         for weight, term in more:
             total = total + _scaled(term(regions, probs), weight)
-        return total
+        return self._named(total, regions)
 
     def leaves(self, epoch: int = 0, total: int | None = None) -> tuple[Leaf, ...]:
         """The terms' leaves, weighted."""

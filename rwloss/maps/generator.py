@@ -90,12 +90,11 @@ class MapGenerator(Expression):
                 f"{self.name}.compute returned labels {tuple(result.labels.shape)}, "
                 f"the regions have {tuple(regions.labels.shape)}"
             )
-        parts = {
-            part: _finished(self.name, part, getattr(result, part), regions)
-            for part in ("true", "other", "values")
-            if getattr(result, part) is not None
-        }
-        return RWMap(regions.labels, regions.num_classes, **parts)
+        parts = tuple(
+            _finished(self.name, name, part, regions)
+            for name, part in zip(result.part_names, result.parts, strict=True)
+        )
+        return self._named(RWMap(regions.labels, regions.num_classes, parts), regions)
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> Any:
         """As pickle wants it. A class from a file is named by its place, for workers to load."""

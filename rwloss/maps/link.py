@@ -76,7 +76,10 @@ class Linked(Expression):
         true, other = (xp.astype(part, dtype) for part in (rwmap.true, rwmap.other))
         # A probability of 0 would make an infinite map; 1e-30 is finite in float32 for q = 0 too.
         true = (true - other) * xp.clip(true_prob, 1e-30, None) ** (self.q - 1.0)
-        return RWMap.compact(rwmap.labels, rwmap.num_classes, true=true, other=xp.zeros_like(true))
+        linked = RWMap.compact(
+            rwmap.labels, rwmap.num_classes, true=true, other=xp.zeros_like(true)
+        )
+        return self._named(linked, regions)
 
     def _at_true(self, rwmap: RWMap, probs: Array) -> Array:
         """Probability of the true class, as a constant in float32 at least. (b *s)."""

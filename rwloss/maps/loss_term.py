@@ -6,6 +6,7 @@ from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, cast
+from weakref import WeakSet
 
 import numpy as np
 
@@ -54,6 +55,18 @@ class Prediction:
         """Sum over the voxels of each image and class. (b c *s) -> (b c)."""
         return values.flatten(2).sum(dim=2)
 
+    def mean_space(self, values: Tensor) -> Tensor:
+        """Each image's and class's part of the mean over voxels that count. (b c *s) -> (b c).
+
+        values: 0 where no voxel counts. The mean of the result is Σ values / (c · voxels that
+        count in the batch): an image in which few voxels count has a small part.
+        """
+        return self.sum_space(values) * (len(values) / self.num_counted)
+
+    def mean_true(self, values: Tensor) -> Tensor:
+        """As `mean_space`, for values at the true class alone: Σ values / voxels that count."""
+        return self.mean_space(values) * values.shape[1]
+
     @classmethod
     def of(
         cls,
@@ -91,7 +104,54 @@ class LossTerm(MapGenerator):
 
     @abstractmethod
     def loss(self, prediction: Prediction) -> Tensor:
-        """The loss's own value, differentiable in `prediction.log_probs`. ()."""
+        """The loss by image and class, differentiable in `prediction.log_probs`. (b c).
+
+        The mean of these values is the loss. A loss of the whole batch may be one number instead,
+        of shape ().
+        """
+
+    def by_image_and_class(self, prediction: Prediction) -> Tensor:
+        """The checked loss by image and class. (b c); one number for all where `loss` gives one.
+
+        Raises RWLossError that names the term and what is wrong with its `loss`.
+        """
+        return self._checked_loss(prediction).expand(prediction.log_probs.shape[:2])
+
+    def value(self, prediction: Prediction) -> Tensor:
+        """The loss as one number: the only place that reduces it. ()."""
+        loss = self._checked_loss(prediction)
+        return loss.mean() if loss.ndim else loss
+
+    def _checked_loss(self, prediction: Prediction) -> Tensor:
+        import torch
+
+        loss = self.loss(prediction)
+        shape = prediction.log_probs.shape[:2]
+        if not isinstance(loss, torch.Tensor) or loss.shape not in ((), shape):
+            got = f"shape {tuple(loss.shape)}" if isinstance(loss, torch.Tensor) else repr(loss)
+            raise RWLossError(
+                f"{self.name}: expected from its loss a tensor with one value per image and class "
+                f"{tuple(shape)}, or one number (), got {got}"
+            )
+        if (
+            prediction.log_probs.requires_grad
+            and torch.is_grad_enabled()
+            and not loss.requires_grad
+        ):
+            raise RWLossError(
+                f"{self.name}: its loss does not depend on the probabilities, or was computed "
+                "without gradient (detached, or through NumPy)"
+            )
+        # Once per term: each look at a value on a GPU waits for it.
+        if not torch.compiler.is_compiling() and self not in _SEEN_FINITE:
+            if bool(loss.isfinite().all()):
+                _SEEN_FINITE.add(self)
+            elif bool(prediction.log_probs.isfinite().all()):
+                raise RWLossError(
+                    f"{self.name}: its loss is not finite (NaN or infinity), though every "
+                    "probability is"
+                )
+        return loss
 
     def __call__(self, regions: Regions, probs: Array | None = None) -> RWMap:
         """The checked map at a prediction. labels (b *s), probs (b k *s)."""
@@ -120,12 +180,7 @@ class LossTerm(MapGenerator):
             leaf = given.detach().clone().to(wide).clamp_min(1e-30).requires_grad_()
             labels = labels.to(leaf.device, copy=True)
             prediction = Prediction.of(leaf.log(), labels, regions.spacings_mm)
-            value = self.loss(prediction)
-            if not value.requires_grad:
-                raise RWLossError(
-                    f"{self.name}: the loss does not depend on the probabilities, or was computed "
-                    "without gradient (detached, or through NumPy), so it has no map"
-                )
+            value = self.value(prediction)
             (gradient,) = torch.autograd.grad(
                 value, leaf, allow_unused=True, materialize_grads=True
             )
@@ -133,6 +188,10 @@ class LossTerm(MapGenerator):
         if is_torch(regions.labels):
             return RWMap.from_dense(regions.labels, values.to(regions.labels.device))
         return RWMap.from_dense(regions.labels, from_numpy(to_numpy(values), regions.labels))
+
+
+_SEEN_FINITE: WeakSet[LossTerm] = WeakSet()
+"""Terms that had a finite loss once."""
 
 
 def _as_tensor(values: Array) -> Tensor:
@@ -152,8 +211,9 @@ def from_loss(
 ) -> LossTerm:
     """A term from any differentiable loss of probabilities.
 
-    fn: called with probs (b k *s) and the one-hot truth (b k *s), returns a scalar tensor. At
-    voxels that are ignored or masked out both are 0 in every class. minimum: the loss at its best.
+    fn: called with probs (b k *s) and the one-hot truth (b k *s), returns a tensor: one
+    number (), or one per image and class (b k), whose mean is the loss. At voxels that
+    are ignored or masked out both are 0 in every class. minimum: the loss at its best.
 
     >>> import torch
     >>> brier = from_loss(lambda probs, truth: ((probs - truth) ** 2).mean(), name="brier")
@@ -177,13 +237,8 @@ class FromLoss(LossTerm):
             raise RWLossError(f"from_loss: expected a function of (probs, truth), got {self.fn!r}")
 
     def loss(self, prediction: Prediction) -> Tensor:
-        """The function's value. ()."""
-        import torch
-
-        value = self.fn(prediction.probs, prediction.one_hot)
-        if not isinstance(value, torch.Tensor) or value.ndim:
-            raise RWLossError(f"{self.name}: expected a scalar tensor from the loss, got {value!r}")
-        return value
+        """The function's value. () or (b c)."""
+        return self.fn(prediction.probs, prediction.one_hot)
 
     def __str__(self) -> str:
         """The name."""

@@ -102,7 +102,8 @@ class Blend(Expression):
     def __call__(self, regions: Regions, probs: Array | None = None) -> RWMap:
         """The map at the first epoch; a loss follows `set_epoch`."""
         region, boundary = self.weights(0)
-        return weighted_sum([(region, self.region), (boundary, self.boundary)])(regions, probs)
+        mixed = weighted_sum([(region, self.region), (boundary, self.boundary)])
+        return self._named(mixed(regions, probs), regions)
 
     def leaves(self, epoch: int = 0, total: int | None = None) -> tuple[Leaf, ...]:
         """Both sides' leaves, with the factors of this epoch."""

@@ -51,7 +51,7 @@ class Stabilized(Expression):
 
     def __call__(self, regions: Regions, probs: Array | None = None) -> RWMap:
         """The projected map, compact. labels (b *s)."""
-        return self.inner(regions, probs).stabilized()
+        return self._named(self.inner(regions, probs).stabilized(), regions)
 
     def __str__(self) -> str:
         """Canonical text, such as "boundary.stabilized()"."""

@@ -121,10 +121,5 @@ def checked_spacing(spacing_mm: Sequence[float] | None, axes: int) -> tuple[floa
 
 def _channels(rwmap: RWMap, view: View) -> NDArray[np.float64]:
     """Values (k rows columns) in the slice, which is cut first: a dense volume is large."""
-    parts = {
-        name: view.cut(np.asarray(part))
-        for name in ("true", "other", "values")
-        if (part := getattr(rwmap, name)) is not None
-    }
-    cut = RWMap(view.cut(np.asarray(rwmap.labels)), rwmap.num_classes, **parts)
+    cut = rwmap.with_arrays(lambda array: view.cut(np.asarray(array)))
     return np.asarray(cut.dense()[0], dtype=np.float64)

@@ -258,9 +258,8 @@ class Check:
         rwmap = store[self.entry.case]
         if not np.all((rwmap.labels >= IGNORED) & (rwmap.labels < rwmap.num_classes)):
             yield f"its labels are no classes of 0..{rwmap.num_classes - 1}"
-        for name in ("true", "other", "values"):
-            values = getattr(rwmap, name)
-            if values is not None and not np.isfinite(values).all():
+        for name, values in zip(rwmap.part_names, rwmap.parts, strict=True):
+            if not np.isfinite(values).all():
                 yield f"{name} has values that are not finite"
 
 

@@ -59,13 +59,13 @@ def voxels(rwmap: RWMap) -> Voxels:
 
 def channel_of(rwmap: RWMap, usable: Array) -> Callable[[int], Array]:
     """A function that gives the value of class k at each voxel, 0 where not usable. (b *s)."""
-    xp, values = namespace(rwmap.labels), rwmap.values
+    xp = namespace(rwmap.labels)
 
     def channel(k: int) -> Array:
-        if values is None:
+        if rwmap.is_compact:
             found = xp.where(rwmap.labels == k, _wide(rwmap.true), _wide(rwmap.other))
         else:
-            found = _wide(values[:, k])
+            found = _wide(rwmap.values[:, k])
         return xp.where(usable, found, xp.zeros_like(found))
 
     return channel
@@ -73,7 +73,7 @@ def channel_of(rwmap: RWMap, usable: Array) -> Callable[[int], Array]:
 
 def _true_and_range_of_wrong(rwmap: RWMap) -> tuple[Array, Array, Array]:
     """Value at the true class, lowest and highest at the others. (b *s) each."""
-    if rwmap.values is None:
+    if rwmap.is_compact:
         true, other = _wide(rwmap.true), _wide(rwmap.other)
         return true, other, other
     xp, values = namespace(rwmap.labels), rwmap.values

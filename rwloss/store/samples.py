@@ -14,8 +14,6 @@ from rwloss.errors import RWLossError
 from rwloss.rwmap import RWMap
 from rwloss.store.reading import Store
 
-_PARTS = ("true", "other", "values")
-
 
 @dataclass(frozen=True)
 class AddMap:
@@ -127,11 +125,7 @@ def _one_map(maps: Sequence[RWMap], *, collate_fn_map: Any = None) -> RWMap:
     return RWMap(
         torch.cat([rwmap.labels for rwmap in whole]),
         whole[0].num_classes,
-        **{
-            part: torch.cat([getattr(rwmap, part) for rwmap in whole])
-            for part in _PARTS
-            if getattr(whole[0], part) is not None
-        },
+        tuple(map(torch.cat, zip(*(rwmap.parts for rwmap in whole), strict=True))),
     )
 
 

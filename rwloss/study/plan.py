@@ -17,8 +17,8 @@ from rwloss.files import toml
 from rwloss.files.atomic import whole_file
 from rwloss.files.lock import LOCK_FILE
 from rwloss.training import settings as run_settings
-from rwloss.training.settings import Settings
-from rwloss.words import listed, nearest
+from rwloss.training.settings import RunSettings
+from rwloss.words import listed, nearest, settings_error
 
 BASELINES = {
     "cross_entropy": "cross_entropy",
@@ -39,27 +39,35 @@ BASELINES = {
 REFERENCE = BASELINES["dice_ce"]
 """What tells a training that is too short or too hard from a map that fails."""
 
-_OF_RUNS = ("data", "map", "maps", "out", "seed", "steps")  # not among the shared settings
+OF_RUNS = frozenset({"data", "map", "maps", "out", "seed", "steps"})
+"""Settings of a run that are not in [training]: they belong to the study or differ between runs."""
+
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,79}")
 
 
 class Study(BaseModel):
-    """Maps by seeds. Names are those of the options of `rwloss compare` and `rwloss train`.
-
-    data: nnU-Net raw folder with images. maps: name of each column -> expression; names become
-    folders. seeds: one run of each map for each. steps: of every run. reference: name of the map
-    that shows whether a training was possible at all; by default that of Dice + CE, if it is there.
-    training: settings of `rwloss train` that all runs share, such as learning_rate.
-    """
+    """Maps by seeds. `steps` and [training] hold settings of `rwloss train` that all runs share."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    data: str
-    maps: dict[str, str] = Field(min_length=1)
-    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0, 1, 2)
-    steps: PositiveInt = 1500
-    reference: str | None = None
-    training: dict[str, Any] = Field(default_factory=dict)
+    data: str = Field(description="nnU-Net raw folder with images")
+    maps: dict[str, str] = Field(
+        min_length=1, description="name of each map, which names a folder, and its expression"
+    )
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = Field(
+        (0, 1, 2), description="seeds; each map is trained once per seed"
+    )
+    steps: PositiveInt = Field(
+        RunSettings.model_fields["steps"].default, description="training steps of each run"
+    )
+    reference: str | None = Field(
+        None,
+        description="name of the map that the others are compared with; by default Dice + CE, if "
+        "the study has it",
+    )
+    training: dict[str, Any] = Field(
+        default_factory=dict, description="settings of `rwloss train` that all runs share"
+    )
 
 
 @dataclass(frozen=True)
@@ -68,7 +76,7 @@ class Run:
 
     name: str
     seed: int
-    settings: Settings
+    settings: RunSettings
 
     @property
     def folder(self) -> Path:
@@ -266,10 +274,9 @@ def _canonical(text: str) -> str:
     return str(generators.parse(text))
 
 
-def _settings(study: Study, text: str, out: str, seed: int) -> Settings:
-    return run_settings.make(
-        data=study.data, map=text, out=out, seed=seed, steps=study.steps, **study.training
-    )
+def _settings(study: Study, text: str, out: str, seed: int, where: str = "settings") -> RunSettings:
+    own = {"data": study.data, "map": text, "out": out, "seed": seed, "steps": study.steps}
+    return run_settings.make(where, **own, **study.training)
 
 
 def _checked(values: Mapping[str, Any], where: str) -> Study:
@@ -277,9 +284,9 @@ def _checked(values: Mapping[str, Any], where: str) -> Study:
         study = Study(**values)
     except ValidationError as error:
         raise _in_words(where, error) from error
-    if wrong := [name for name in _OF_RUNS if name in study.training]:
+    if wrong := sorted(OF_RUNS & study.training.keys()):
         raise RWLossError(
-            f"{where}: training.{wrong[0]} can't be there: it is the study's own, or differs "
+            f"{where}: [training] cannot hold {wrong[0]}: it belongs to the study, or differs "
             "between runs"
         )
     if len({*study.seeds}) < len(study.seeds):
@@ -297,28 +304,18 @@ def _checked(values: Mapping[str, Any], where: str) -> Study:
             f"{where}: the reference {study.reference!r} is no map of the study"
             f"{nearest(study.reference, study.maps)}"
         )
-    try:
-        _settings(study, REFERENCE, "out", 0)
-    except RWLossError as error:
-        raise RWLossError(
-            f"{where}: [training]: {str(error).removeprefix('settings: ')}"
-        ) from error
+    _settings(study, REFERENCE, "out", 0, where=f"{where}: [training]")
     return study
 
 
 def _in_words(where: str, error: ValidationError) -> RWLossError:
     problem = error.errors()[0]
     name = ".".join(map(str, problem["loc"]))
-    if problem["type"] == "extra_forbidden":
-        known = nearest(name, Study.model_fields)
-        if name in Settings.model_fields:
-            known = ": it belongs under [training]"
-        return RWLossError(f"{where}: there is no setting {name!r}{known}")
-    if problem["type"] == "missing":
-        return RWLossError(f"{where}: {name} is missing")
+    if problem["type"] == "extra_forbidden" and name in RunSettings.model_fields:
+        return RWLossError(f"{where}: there is no setting {name!r}: it belongs under [training]")
     if problem["loc"] == ("seeds",):
         return RWLossError(
-            f"{where}: expected seeds as a row such as [0, 1, 2], with one at least, got "
+            f"{where}: seeds must be a list of one or more, such as [0, 1, 2], got "
             f"{str(problem['input'])[:80]}"
         )
-    return RWLossError(f"{where}: {name}: {problem['msg']}, got {str(problem['input'])[:80]!r}")
+    return RWLossError(settings_error(where, error, Study.model_fields))

@@ -69,7 +69,7 @@ def check_minimum(generator: MapGenerator, num_classes: int = 4) -> None:
         for name, probs in (("any", of.probs), ("the right", np.where(right, 1.0, 1e-30))):
             log_probs = torch.as_tensor(probs).log()
             prediction = Prediction.of(log_probs, labels, regions.spacings_mm)
-            value = float(generator.loss(prediction))
+            value = float(generator.value(prediction))
             assert value >= generator.minimum - TOLERANCE, (
                 f"{generator}: expected a loss of {generator.minimum} or more at {name} "
                 f"prediction, got {value}\n  input: {of}"

@@ -25,7 +25,7 @@ from .run_folder import RunFolder as RunFolder
 from .scores import CaseScore as CaseScore
 from .scores import ClassScore as ClassScore
 from .scores import Scores as Scores
-from .settings import Settings as Settings
+from .settings import RunSettings as RunSettings
 from .unet import PRESETS as PRESETS
 from .unet import unet as unet
 from .volumes import Volume as Volume
@@ -47,8 +47,8 @@ __all__ = [
     "Progress",
     "RunFolder",
     "RunResult",
+    "RunSettings",
     "Scores",
-    "Settings",
     "Task",
     "Trained",
     "Volume",

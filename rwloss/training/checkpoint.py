@@ -17,7 +17,7 @@ from rwloss.files.atomic import whole_file
 from rwloss.training import settings as settings_file
 from rwloss.training.loop import Diverged
 from rwloss.training.run_folder import RunFolder
-from rwloss.training.settings import Settings
+from rwloss.training.settings import RunSettings
 from rwloss.training.unet import unet
 
 CheckpointName = Literal["best", "last"]
@@ -39,12 +39,12 @@ class TrainedNetwork:
     """A network in eval mode with the weights of a step, and how it was trained."""
 
     network: nn.Module
-    settings: Settings
+    settings: RunSettings
     task: SegmentationTask
     step: int
 
 
-def build_network(settings: Settings, task: SegmentationTask) -> nn.Module:
+def build_network(settings: RunSettings, task: SegmentationTask) -> nn.Module:
     """The network of a run with its initial weights."""
     return unet(
         settings.dims,
@@ -58,7 +58,7 @@ def build_network(settings: Settings, task: SegmentationTask) -> nn.Module:
 def save_checkpoint(
     path: Path,
     network: nn.Module,
-    settings: Settings,
+    settings: RunSettings,
     task: SegmentationTask,
     step: int,
     **more: Any,
@@ -95,7 +95,7 @@ def save_checkpoint(
 
 
 def load_checkpoint(
-    path: Path, settings: Settings, device: torch.device | str = "cpu"
+    path: Path, settings: RunSettings, device: torch.device | str = "cpu"
 ) -> dict[str, Any]:
     """The content that `save_checkpoint` wrote, on a device.
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import torch
     from lightning_fabric import Fabric
 
-    from rwloss.training.settings import Settings
+    from rwloss.training.settings import RunSettings
 
 _PACKAGES = ("torch", "monai", "lightning-fabric", "numpy", "scipy", "edt")
 
@@ -33,7 +33,7 @@ def require_training() -> None:
     _require("lightning_fabric", "Lightning Fabric")
 
 
-def fabric_of(settings: Settings) -> Fabric:
+def fabric_of(settings: RunSettings) -> Fabric:
     """The devices to train on. Raises RWLossError if this machine does not have them."""
     require_training()
     from lightning_fabric import Fabric

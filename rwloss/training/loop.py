@@ -15,7 +15,7 @@ from rwloss.errors import RWLossError
 from rwloss.losses import RegionWiseLoss
 from rwloss.stability import Monitor
 from rwloss.training.patches import TrainingBatch
-from rwloss.training.settings import Settings
+from rwloss.training.settings import RunSettings
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -53,7 +53,7 @@ def train_steps(
     loss: RegionWiseLoss,
     batches: Callable[[int], TrainingBatch],
     optimizer: torch.optim.Optimizer,
-    settings: Settings,
+    settings: RunSettings,
     state: TrainingState,
     *,
     record: Callable[[int, dict[str, Any]], None],
@@ -104,7 +104,7 @@ def train_steps(
         after_step(step, mean_value)
 
 
-def learning_rate(settings: Settings, step: int) -> float:
+def learning_rate(settings: RunSettings, step: int) -> float:
     """The learning rate of a step, counted from 1: constant, or falling towards 0."""
     done = (step - 1) / settings.steps
     match settings.learning_rate_schedule:

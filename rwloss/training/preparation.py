@@ -14,7 +14,7 @@ from rwloss.errors import RWLossError
 from rwloss.training import items
 from rwloss.training.augment import Augmentation
 from rwloss.training.checkpoint import Task
-from rwloss.training.settings import Settings
+from rwloss.training.settings import RunSettings
 from rwloss.training.unet import PRESETS
 from rwloss.training.volumes import Volume, read
 from rwloss.words import some
@@ -31,7 +31,7 @@ class Prepared:
     they can be; they are read again for the test.
     """
 
-    settings: Settings
+    settings: RunSettings
     split: Split
     task: Task
     train: tuple[Volume, ...]
@@ -46,7 +46,7 @@ class Prepared:
         return read(case, ignore_label=self.ignore_label, spacing_mm=self.settings.spacing)
 
 
-def prepare(settings: Settings, note: Callable[[str], None] = lambda text: None) -> Prepared:
+def prepare(settings: RunSettings, note: Callable[[str], None] = lambda text: None) -> Prepared:
     """Read all cases and check them against the settings.
 
     note: told in words what is done otherwise than asked.
@@ -125,7 +125,9 @@ def prepare(settings: Settings, note: Callable[[str], None] = lambda text: None)
 
 
 def augmentation(
-    settings: Settings, volumes: Sequence[Volume], note: Callable[[str], None] = lambda text: None
+    settings: RunSettings,
+    volumes: Sequence[Volume],
+    note: Callable[[str], None] = lambda text: None,
 ) -> Augmentation:
     """What can be done to patches of these volumes.
 
@@ -161,7 +163,7 @@ def augmentation(
     )
 
 
-def test_cases(settings: Settings) -> tuple[data.Case, ...] | None:
+def test_cases(settings: RunSettings) -> tuple[data.Case, ...] | None:
     """The cases of imagesTs and labelsTs; None where the test part is drawn from the others."""
     there = all((Path(settings.data) / name).is_dir() for name in ("imagesTs", "labelsTs"))
     if settings.test_part == "split" or (settings.test_part == "auto" and not there):
@@ -224,7 +226,7 @@ def _class_counts(volumes: Sequence[Volume], names: Sequence[str]) -> list[int]:
     return [int(count) for count in counts]
 
 
-def _expression(settings: Settings, maps_of: store.Store | None) -> maps.Expression:
+def _expression(settings: RunSettings, maps_of: store.Store | None) -> maps.Expression:
     """The map, before any case is read."""
     if settings.map is None and maps_of is None:
         raise RWLossError(
@@ -234,7 +236,7 @@ def _expression(settings: Settings, maps_of: store.Store | None) -> maps.Express
 
 
 def _check_store(
-    settings: Settings, maps_of: store.Store | None, expression: maps.Expression
+    settings: RunSettings, maps_of: store.Store | None, expression: maps.Expression
 ) -> None:
     """Raise RWLossError where a store holds other maps than the static part of the expression."""
     if maps_of is None:
@@ -248,12 +250,12 @@ def _check_store(
 
 
 def _filled(
-    settings: Settings,
+    settings: RunSettings,
     train: Sequence[Volume],
     num_classes: int,
     expression: maps.Expression,
     note: Callable[[str], None],
-) -> Settings:
+) -> RunSettings:
     """Settings with what follows from the data."""
     axes = train[0].labels.ndim
     if settings.dims == 3 and axes == 2:

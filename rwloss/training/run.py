@@ -29,7 +29,7 @@ from rwloss.training.progress import Progress
 from rwloss.training.run_folder import RunFolder
 from rwloss.training.score_file import as_fields
 from rwloss.training.scores import CaseScore, ClassScore, Scores
-from rwloss.training.settings import Settings
+from rwloss.training.settings import RunSettings
 from rwloss.training.validation import label_map, mean_dice, selection_score
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class RunResult:
     seconds: wall-clock time of the training steps.
     """
 
-    settings: Settings
+    settings: RunSettings
     scores: Scores
     losses: tuple[float, ...]
     best_step: int
@@ -54,7 +54,7 @@ class RunResult:
     seconds: float
 
 
-def train(settings: Settings, progress: Progress | None = None) -> RunResult:
+def train(settings: RunSettings, progress: Progress | None = None) -> RunResult:
     """Train a U-Net in the folder settings.out, or go on where an earlier start was stopped.
 
     Everything is checked before the first step. Weights at the end depend on settings and data
@@ -92,7 +92,7 @@ def train(settings: Settings, progress: Progress | None = None) -> RunResult:
     return result(settings.out)
 
 
-def fabric_of(settings: Settings) -> Fabric:
+def fabric_of(settings: RunSettings) -> Fabric:
     """The devices to train on. Raises RWLossError where this machine has none like these."""
     require_training()
     from lightning_fabric import Fabric

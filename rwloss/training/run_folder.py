@@ -17,7 +17,7 @@ from rwloss.files.atomic import TEMPORARY_PREFIX, whole_file
 from rwloss.files.lock import LOCK_FILE, hold
 from rwloss.training import settings as settings_file
 from rwloss.training.scores import CaseScore, ClassScore, Scores
-from rwloss.training.settings import Settings
+from rwloss.training.settings import RunSettings
 from rwloss.words import some
 
 
@@ -30,7 +30,7 @@ class RunResult:
     on. seconds: wall-clock time of the training steps.
     """
 
-    settings: Settings
+    settings: RunSettings
     scores: Scores
     losses: tuple[float, ...]
     best_step: int
@@ -60,7 +60,7 @@ class RunFolder:
         """The file of a checkpoint by name."""
         return self.path / "checkpoints" / f"{name}.pt"
 
-    def read_settings(self) -> Settings:
+    def read_settings(self) -> RunSettings:
         """The settings of the run. Raises RWLossError if the folder holds none."""
         if not self.settings.is_file():
             raise RWLossError(
@@ -69,7 +69,7 @@ class RunFolder:
             )
         return settings_file.read(self.settings)
 
-    def check(self, settings: Settings, split: Split, *, checkpoint_bytes: int) -> None:
+    def check(self, settings: RunSettings, split: Split, *, checkpoint_bytes: int) -> None:
         """Raise RWLossError if the folder holds another run, is not writable, or is too small.
 
         checkpoint_bytes: size of one checkpoint. Up to three exist at the same time; those already
@@ -103,7 +103,7 @@ class RunFolder:
                 "folder with --out"
             )
 
-    def _check_resumable(self, settings: Settings, split: Split) -> None:
+    def _check_resumable(self, settings: RunSettings, split: Split) -> None:
         """Raise RWLossError unless these settings and cases resume the run that is here."""
         before = settings_file.read(self.settings)
         if different := before.difference(settings):
@@ -131,7 +131,7 @@ class RunFolder:
                 f"{settings.data!r}: name another folder with --out"
             )
 
-    def is_done(self, settings: Settings) -> bool:
+    def is_done(self, settings: RunSettings) -> bool:
         """Whether the run has been tested after this number of steps."""
         return self.test.exists() and self.read_test()["steps"] == settings.steps
 
@@ -152,7 +152,7 @@ class RunFolder:
         with hold(self.path):
             yield
 
-    def begin(self, settings: Settings, split: Split, step: int) -> None:
+    def begin(self, settings: RunSettings, split: Split, step: int) -> None:
         """Write what the run is, and drop log lines after `step`, where this start begins.
 
         Called at each start, because the number of steps may have grown.

@@ -1,4 +1,4 @@
-"""All that decides one training, and run.toml, the file that holds it."""
+"""All settings of one training run, and run.toml, the file that holds them."""
 
 from __future__ import annotations
 
@@ -11,145 +11,151 @@ from rwloss.data.splits import Seed, SplitSettings
 from rwloss.errors import RWLossError
 from rwloss.files import toml
 from rwloss.files.atomic import whole_file
-from rwloss.training.unet import PresetName
+from rwloss.words import settings_error
 
+PresetName = Literal["tiny", "small", "large"]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[FiniteFloat, Field(gt=0)]
 NotNegative = Annotated[FiniteFloat, Field(ge=0)]
 
 MAY_DIFFER = frozenset({"out", "steps", "data"})
-"""What a start in an existing run folder may change: where it lies, how long it goes on, and where
-the data lie, which are known by their content."""
+"""What may change when a run is resumed: the place of its folder, its number of steps, and the
+place of the data, which are known by their content."""
 
 
-_EXAMPLES = {
-    "data": ": name an nnU-Net raw folder, as in rwloss train DATA --map rectified --out RUN",
-    "out": ": name a folder for the run, as in --out RUN",
-}
+class RunSettings(SplitSettings):
+    """Settings of one training run; with the data, they decide its result on a CPU.
 
+    Each field is an option of `rwloss train` with the same name, and the field's description is the
+    option's help text. What is None follows from the data; run.toml holds the value it took.
 
-class Settings(SplitSettings):
-    """Settings of one training; with the data, all that decides its result on a CPU.
-
-    Names are those of the options of `rwloss train`. What is None follows from the data, and
-    run.toml holds what it became.
-
-    data: nnU-Net raw folder with images. map: expression of the loss; None with `maps`: the
-    store's. out: the run folder. maps: store of precomputed maps, in place of maps on the fly.
-    dims: 2 trains on slices across the axis of largest spacing (`slice_axis`), 3 on volumes.
-    patch_size: voxels an axis, of slices or volumes; what is smaller is padded.
-
-    What decides the split is in `data.splits.SplitSettings`.
-
-    steps_per_epoch: length of an epoch, for schedules of the map. learning_rate_schedule: constant,
-    or falling to 0 over all steps ("poly": (1 - step / steps)^0.9, "cosine": half a wave).
-    batch_size: for each device. balanced: every second example holds a class that was drawn first,
-    all foreground classes alike.
-
-    flip, turn, zoom, intensity: probability of each kind of augmentation, an image; see `augment`.
-    Flips and turns are off, because classes may be told apart by their side: left and right,
-    anterior and posterior. flip_axes: axes of the volume that may be flipped; None: all.
-
-    num_classes, spacing (mm an axis), ignore_label: what the data do not say themselves.
-    data_on_device_gib: data sets up to this size lie in the device's memory whole.
+    A learning rate that is not constant falls to 0 over all steps: poly (1 - step / steps)^0.9,
+    cosine half a wave. `flip`, `turn`, `zoom` and `intensity` are explained in `augment`. Flips and
+    turns are off by default, because the side may tell classes apart: left and right, anterior and
+    posterior. `flip_axes` are axes of the volume.
     """
 
-    data: str
-    map: str | None = None
-    out: str
-    maps: str | None = None
-    dims: Literal[2, 3] = 2
-    steps: PositiveInt = 1500
-    batch_size: PositiveInt = 8
-    learning_rate: Positive = 4e-3
-    learning_rate_schedule: Literal["constant", "poly", "cosine"] = "poly"
-    optimizer: Literal["adam", "adamw"] = "adam"
-    weight_decay: NotNegative = 0.0
-    gradient_clip: Positive | None = None
-    seed: Seed = 0
-    preset: PresetName = "tiny"
-    patch_size: tuple[PositiveInt, ...] | None = None
-    slice_axis: Literal[0, 1, 2] | None = None
+    data: str = Field(description="nnU-Net raw folder with images")
+    map: str | None = Field(
+        None,
+        description='expression of the loss, such as "rectified + dice"; `rwloss maps` lists the '
+        "terms; by default the expression of the maps in --maps",
+    )
+    maps: str | None = Field(
+        None,
+        description="store of maps from `rwloss precompute`; by default maps are made on the fly",
+    )
+    out: str = Field(description="folder of the run")
+    dims: Literal[2, 3] = Field(2, description="2 to train on slices, 3 to train on volumes")
+    steps: PositiveInt = Field(1500, description="training steps")
+    seed: Seed = Field(0, description="seed of initial weights, batches and augmentation")
 
-    balanced: bool = False
-    flip: Probability = 0.0
-    flip_axes: tuple[Literal[0, 1, 2], ...] | None = None
-    turn: Probability = 0.0
-    zoom: Probability = 0.2
-    intensity: Probability = 0.2
+    batch_size: PositiveInt = Field(8, description="patches per step on each device")
+    learning_rate: Positive = Field(4e-3, description="initial learning rate")
+    learning_rate_schedule: Literal["constant", "poly", "cosine"] = Field(
+        "poly", description="how the learning rate falls over the run"
+    )
+    optimizer: Literal["adam", "adamw"] = Field("adam", description="optimizer")
+    weight_decay: NotNegative = Field(0.0, description="weight decay of the optimizer")
+    gradient_clip: Positive | None = Field(
+        None, description="largest L2 norm of the gradient; no limit by default"
+    )
 
-    steps_per_epoch: PositiveInt = 50
-    record_every: PositiveInt = 50
-    validate_every: PositiveInt = 250
-    checkpoint_every: PositiveInt = 100
+    preset: PresetName = Field("tiny", description="size of the U-Net")
+    patch_size: tuple[PositiveInt, ...] | None = Field(
+        None,
+        description="voxels per axis; by default large enough for each slice or volume, but at "
+        "most 256 per axis in 2-D and 64 in 3-D",
+    )
+    slice_axis: Literal[0, 1, 2] | None = Field(
+        None, description="axis to slice across; by default the one with the largest spacing"
+    )
+    balanced: bool = Field(
+        False,
+        description="draw a foreground class for every second patch, and cut the patch around it",
+    )
 
-    num_classes: Annotated[int, Field(ge=2)] | None = None
-    spacing: tuple[Positive, ...] | None = None
-    ignore_label: int | None = None
+    flip: Probability = Field(0.0, description="probability of a flip, per axis")
+    flip_axes: tuple[Literal[0, 1, 2], ...] | None = Field(
+        None, description="axes that may be flipped; by default all"
+    )
+    turn: Probability = Field(0.0, description="probability of a turn by 90, 180 or 270 degrees")
+    zoom: Probability = Field(0.2, description="probability of a zoom")
+    intensity: Probability = Field(
+        0.2, description="probability of each of: gain and offset, gamma, noise"
+    )
 
-    accelerator: Literal["auto", "cpu", "gpu"] = "auto"
-    devices: PositiveInt = 1
-    precision: Literal["32-true", "bf16-mixed"] = "32-true"
-    compile: bool = False
-    data_on_device_gib: NotNegative = 8.0
+    num_classes: Annotated[int, Field(ge=2)] | None = Field(
+        None,
+        description="number of classes with the background; by default from dataset.json, "
+        "else the largest label of the dataset + 1",
+    )
+    spacing: tuple[Positive, ...] | None = Field(
+        None,
+        description="voxel spacing in mm per axis, in array order, for formats without a spacing "
+        "(PNG, TIFF, NumPy); by default 1 per axis",
+    )
+    ignore_label: int | None = Field(
+        None,
+        description="label of voxels that belong to no class; maps are 0 there; by default from "
+        "dataset.json",
+    )
+
+    steps_per_epoch: PositiveInt = Field(
+        50, description="steps per epoch, for maps with a schedule"
+    )
+    record_every: PositiveInt = Field(50, description="steps between records of the loss")
+    validate_every: PositiveInt = Field(250, description="steps between validations")
+    checkpoint_every: PositiveInt = Field(100, description="steps between checkpoints")
+
+    accelerator: Literal["auto", "cpu", "gpu"] = Field("auto", description="kind of device")
+    devices: PositiveInt = Field(1, description="number of devices, with one process each")
+    precision: Literal["32-true", "bf16-mixed"] = Field(
+        "32-true", description="floating-point precision"
+    )
+    compile: bool = Field(False, description="compile the network with torch.compile")
+    data_on_device_gib: NotNegative = Field(
+        8.0, description="keep datasets of up to this many GiB in the memory of the device"
+    )
 
     @property
     def num_epochs(self) -> int:
         """Epochs of the whole run, the last one maybe shorter."""
         return -(-self.steps // self.steps_per_epoch)
 
-    def difference(self, other: Settings) -> list[str]:
-        """What of this is not as in the other, in words; apart from MAY_DIFFER."""
+    def difference(self, other: RunSettings) -> list[str]:
+        """The settings that differ from those of the other, in words; apart from MAY_DIFFER."""
         return [
             f"{name} {getattr(self, name)!r} (now {getattr(other, name)!r})"
-            for name in Settings.model_fields
+            for name in RunSettings.model_fields
             if name not in MAY_DIFFER and getattr(self, name) != getattr(other, name)
         ]
 
 
-def make(**values: Any) -> Settings:
-    """Settings from options. Raises RWLossError that names the wrong one."""
+def make(where: str = "settings", /, **values: Any) -> RunSettings:
+    """Settings from values. Raises RWLossError that names the wrong one, after `where`."""
     try:
-        return Settings(**values)
+        return RunSettings(**values)
     except ValidationError as error:
-        raise _in_words("settings", error) from error
+        raise RWLossError(settings_error(where, error, RunSettings.model_fields)) from error
 
 
-def read(path: Path, **changes: Any) -> Settings:
+def read(path: Path, **changes: Any) -> RunSettings:
     """The settings of a TOML file, with changes. Raises RWLossError, naming the file."""
-    content = toml.read(path)
-    try:
-        return Settings(**{**content, **changes})
-    except ValidationError as error:
-        raise _in_words(repr(str(path)), error) from error
+    return make(repr(str(path)), **{**toml.read(path), **changes})
 
 
-def write(settings: Settings, path: Path) -> None:
+def write(settings: RunSettings, path: Path) -> None:
     """Settings as a TOML file, whole or not at all; what is None is left out."""
     with whole_file(path) as part:
         part.write_text(as_toml(settings), encoding="utf-8")
 
 
-def as_toml(settings: Settings) -> str:
+def as_toml(settings: RunSettings) -> str:
     """One line for each setting that is not None.
 
-    >>> print(as_toml(Settings(data="in", map="rectified", out="run"))[:35])
+    >>> print(as_toml(RunSettings(data="in", map="rectified", out="run"))[:18])
     test_part = "auto"
-    test_fraction =
     """
     values = settings.model_dump(exclude_none=True).items()
     return "".join(f"{name} = {toml.as_text(value)}\n" for name, value in values)
-
-
-def _in_words(where: str, error: ValidationError) -> RWLossError:
-    problem = error.errors()[0]
-    name = ".".join(map(str, problem["loc"])) or "settings"
-    if problem["type"] == "extra_forbidden":
-        from rwloss.words import nearest
-
-        return RWLossError(
-            f"{where}: there is no setting {name!r}{nearest(name, Settings.model_fields)}"
-        )
-    if problem["type"] == "missing":
-        return RWLossError(f"{where}: {name} is missing{_EXAMPLES.get(name, '')}")
-    return RWLossError(f"{where}: {name}: {problem['msg']}, got {str(problem['input'])[:80]!r}")

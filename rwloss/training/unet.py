@@ -10,8 +10,7 @@ from torch import nn
 
 from rwloss.errors import RWLossError
 from rwloss.training.extras import require_monai
-
-PresetName = Literal["tiny", "small", "large"]
+from rwloss.training.settings import PresetName
 
 
 @dataclass(frozen=True)

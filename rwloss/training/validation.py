@@ -10,13 +10,13 @@ from torch import nn
 
 from rwloss.training.metrics import score
 from rwloss.training.scores import Scores
-from rwloss.training.settings import Settings
+from rwloss.training.settings import RunSettings
 from rwloss.training.volumes import Volume
 from rwloss.training.windows import predict
 
 
 def mean_dice(
-    network: nn.Module, volumes: Sequence[Volume], settings: Settings, class_names: Sequence[str]
+    network: nn.Module, volumes: Sequence[Volume], settings: RunSettings, class_names: Sequence[str]
 ) -> dict[str, float | None]:
     """Mean Dice of each foreground class over whole cases.
 
@@ -48,7 +48,7 @@ def selection_score(dice: Mapping[str, float | None]) -> float:
     return sum(known) / len(known) if known else 0.0
 
 
-def label_map(network: nn.Module, volume: Volume, settings: Settings) -> NDArray[np.int64]:
+def label_map(network: nn.Module, volume: Volume, settings: RunSettings) -> NDArray[np.int64]:
     """The most probable class of each voxel of a case. -> labels (*s)."""
     assert settings.patch_size is not None
     return predict(

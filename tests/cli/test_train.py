@@ -7,7 +7,7 @@ import pytest
 import typer
 
 from rwloss.cli.app import app
-from rwloss.training import RunFolder, Settings, result
+from rwloss.training import RunFolder, RunSettings, result
 from rwloss.training import settings as settings_file
 
 SHORT = ("--map", "rectified + dice", "--steps", 4, "--batch-size", 2, "--accelerator", "cpu")
@@ -87,9 +87,9 @@ def test_a_file_of_settings_with_changes(squares, tmp_path, rwloss_command):
     [
         (("--out", "run"), "which map? Give --map"),
         (("--map", "rectified"), "out is missing"),
-        (("--map", "rectified", "--out", "run", "--dims", "4"), "dims:"),
+        (("--map", "rectified", "--out", "run", "--dims", "4"), "dims"),
         (("--map", "rectified", "--out", "run", "--patch-size", "8,a"), "--patch-size as whole"),
-        (("--map", "rectified", "--out", "run", "--preset", "huge"), "preset:"),
+        (("--map", "rectified", "--out", "run", "--preset", "huge"), "preset"),
         (("--map", "rectified", "--out", "run", "--config", "no.toml"), "cannot read 'no.toml'"),
         (("--map", "nothing", "--out", "run"), "nothing"),
     ],
@@ -119,7 +119,7 @@ def test_every_setting_is_an_option_with_the_same_default():
     }
     for name in ("config", "json", "help"):
         options.pop(name, None)
-    fields = {name: field for name, field in Settings.model_fields.items() if name != "data"}
+    fields = {name: field for name, field in RunSettings.model_fields.items() if name != "data"}
     assert options.keys() == fields.keys()
     for name, default in options.items():
         if not fields[name].is_required():

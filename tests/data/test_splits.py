@@ -6,14 +6,14 @@ import pytest
 
 from rwloss import RWLossError
 from rwloss.data.splits import Split, groups_of, split
-from rwloss.training import Settings
+from rwloss.training import RunSettings
 
 NAMES = [f"lung{patient:03d}_{patch}" for patient in range(10) for patch in range(1 + patient % 3)]
 PATTERN = r"(lung\d+)_.*"
 
 
 def settings(**changes):
-    return Settings(data="in", out="out", **changes)
+    return RunSettings(data="in", out="out", **changes)
 
 
 def patients(cases):

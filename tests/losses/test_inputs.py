@@ -111,14 +111,9 @@ def test_layout_of_overlapping_masks():
 def test_layout_of_stored_maps(text):
     logits, labels = given((9, 7))
     made = maps.parse(text)(Regions(labels, 4))
-    flipped = {
-        name: getattr(made, name).flip(-1).contiguous().flip(-1)
-        for name in ("true", "other", "values")
-        if getattr(made, name) is not None
-    }
     loss = RegionWiseLoss(text)
     wanted = value_and_gradient(loss, logits, labels, made)
-    stored = RWMap(labels, 4, **flipped)
+    stored = made.with_arrays(lambda array: array.flip(-1).contiguous().flip(-1))
     assert_same(value_and_gradient(loss, logits, labels, stored), wanted, 1e-12)
     one = torch.ones(()).expand(labels.shape)  # without memory of its own
     constant = RWMap.compact(labels, 4, -one, one)

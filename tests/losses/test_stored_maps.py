@@ -60,12 +60,7 @@ def test_stored_numpy_map_that_was_turned_with_its_image(text):
     def turn(values, first):
         return np.rot90(np.flip(values, first), axes=(first, first + 1))
 
-    parts = {
-        name: turn(getattr(stored, name), 2 if name == "values" else 1)
-        for name in ("true", "other", "values")
-        if getattr(stored, name) is not None
-    }
-    turned = RWMap(turn(stored.labels, 1), 4, **parts)
+    turned = stored.with_arrays(lambda array: turn(array, array.ndim - 2))
     target = torch.as_tensor(turned.labels.copy())
     wanted = official(logits, torch.as_tensor(turn(stored.dense(), 2).copy()))
     loss = RegionWiseLoss(text)

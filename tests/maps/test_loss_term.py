@@ -59,7 +59,7 @@ def one_hot_of(labels, num_classes):
 def own_loss(term, logits, regions):
     """The term's loss of logits."""
     prediction = Prediction.of(log_softmax(logits, dim=1), regions.labels, regions.spacings_mm)
-    return term.loss(prediction)
+    return term.value(prediction)
 
 
 def gradient(loss, logits):
@@ -210,7 +210,7 @@ def test_focal_by_hand():
     probs = np.array([0.25, 0.75]).reshape(1, 2, 1, 1)
     log_probs = torch.as_tensor(probs).log()
     prediction = Prediction.of(log_probs, torch.as_tensor(regions.labels), regions.spacings_mm)
-    assert maps.Focal().loss(prediction).item() == pytest.approx(0.75**2 * math.log(4))
+    assert maps.Focal().value(prediction).item() == pytest.approx(0.75**2 * math.log(4))
     wanted = 2 * (2 * 0.75 * math.log(0.25) - 0.75**2 / 0.25)
     assert maps.Focal()(regions, probs).dense()[0, 0, 0, 0] == pytest.approx(wanted)
 
@@ -379,7 +379,7 @@ def test_length_of_a_straight_edge():
     probs[:, 0, :2] = probs[:, 1, 2:] = 1
     log_probs = torch.as_tensor(probs.clip(1e-300)).log()
     prediction = Prediction.of(log_probs, torch.zeros(1, 4, 5).long(), ((2.0, 1.0),))
-    assert maps.ActiveContourLength().loss(prediction).item() == pytest.approx(0.125, rel=1e-3)
+    assert maps.ActiveContourLength().value(prediction).item() == pytest.approx(0.125, rel=1e-3)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -610,6 +610,51 @@ def test_a_loss_of_monai():
     assert_same_loss(term, lambda logits: dice(logits, target_of(labels)), labels, 4)
 
 
+# --- By image and class
+
+
+@each_term
+def test_the_loss_is_the_mean_of_its_values_by_image_and_class(term, device):
+    labels = torch.as_tensor(batch(116, (7, 6)).astype(np.int64))
+    labels[1, 2:5] = -1
+    logits = drawn_logits(0, labels, 4).to(device)
+    prediction = Prediction.of(log_softmax(logits, dim=1), labels.to(device), ((0.8, 2.5),) * 3)
+    values = term.by_image_and_class(prediction)
+    assert values.shape == (3, 4)
+    torch.testing.assert_close(values.mean(), term.value(prediction), rtol=1e-12, atol=0)
+
+
+def test_values_by_image_and_class_by_hand():
+    """One of two images is ignored but for a voxel; p_t is 1/4 at its and 1/2 at the other ten."""
+    labels = torch.tensor([[[0] * 5 + [1] * 5], [[1] + [-1] * 9]])
+    probs = torch.full((2, 2, 1, 10), 0.5, dtype=torch.float64)
+    probs[1, :, 0, 0] = torch.tensor([0.75, 0.25])
+    prediction = Prediction.of(probs.log(), labels, ((1.0, 1.0),) * 2)
+    found = maps.CrossEntropy().by_image_and_class(prediction)
+    wanted = torch.tensor([[5.0, 5.0], [0.0, 2.0]], dtype=torch.float64) * math.log(2) * 4 / 11
+    torch.testing.assert_close(found, wanted)
+    dice = maps.Dice().by_image_and_class(prediction)
+    wanted = 1 - torch.tensor([[0.5, 0.5], [0.0, 0.4]], dtype=torch.float64)
+    torch.testing.assert_close(dice, wanted, rtol=0, atol=1e-4)
+
+
+def test_one_number_is_the_value_of_every_image_and_class():
+    labels = torch.as_tensor(batch(116, (7, 6)).astype(np.int64))
+    prediction = Prediction.of(log_softmax(drawn_logits(0, labels, 4), dim=1), labels, ())
+    scalar = from_loss(lambda p, y: (p * y).mean())
+    by_class = from_loss(lambda p, y: (p * y).mean(dim=(2, 3)))
+    values = scalar.by_image_and_class(prediction)
+    assert values.shape == (3, 4)
+    assert (values == scalar.value(prediction)).all()
+    torch.testing.assert_close(by_class.value(prediction), scalar.value(prediction))
+    assert by_class.by_image_and_class(prediction).std() > 0
+
+
+def test_logits_that_are_not_finite_are_no_fault_of_the_term():
+    logits = torch.full((1, 2, 3, 3), math.nan, requires_grad=True)
+    assert RegionWiseLoss("dice")(logits, torch.zeros(1, 3, 3).long()).isnan()
+
+
 def test_a_compound_is_the_sum():
     labels = LABELS["2-D"]
     both = 0.5 * from_loss(brier) + 2 * maps.Dice()
@@ -653,13 +698,15 @@ def test_a_loss_is_a_function_of_probabilities(fn):
 @pytest.mark.parametrize(
     ("fn", "message"),
     [
-        (lambda p, y: p, "expected a scalar tensor from the loss"),
-        (lambda p, y: 1.0, "expected a scalar tensor from the loss, got 1.0"),
-        (lambda p, y: None, "expected a scalar tensor"),
+        (lambda p, y: p, r"one value per image and class \(3, 4\), .* got shape \(3, 4, 7, 6\)"),
+        (lambda p, y: p.sum(dim=(1, 2, 3)), r"got shape \(3,\)"),
+        (lambda p, y: 1.0, r"or one number \(\), got 1.0"),
+        (lambda p, y: None, "got None"),
         (lambda p, y: y.sum(), "does not depend on the probabilities"),
         (lambda p, y: p.detach().sum(), "does not depend on the probabilities"),
-        (lambda p, y: p.sum() / 0, "values that are not finite"),
-        (lambda p, y: p.sum() * torch.inf, "values that are not finite"),
+        (lambda p, y: p.sum() / 0, "its loss is not finite"),
+        (lambda p, y: p.sum() * torch.inf, "its loss is not finite"),
+        (lambda p, y: (p.sum() - p.sum()).sqrt(), "values that are not finite"),
     ],
 )
 def test_losses_that_are_none(fn, message):

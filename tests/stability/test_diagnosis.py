@@ -299,15 +299,7 @@ def test_against_a_plain_loop(case, kind, form, uniform):
 def test_numpy_and_torch_agree(case, dtype, form):
     labels, k, rng = case
     rwmap = random_map(labels, k, form, rng, dtype)
-    same = RWMap(
-        torch.as_tensor(labels),
-        k,
-        **{
-            name: torch.as_tensor(part)
-            for name in ("true", "other", "values")
-            if (part := getattr(rwmap, name)) is not None
-        },
-    )
+    same = rwmap.with_arrays(torch.as_tensor)
     one, other = stability.check(rwmap, "random"), stability.check(same, "random")
     for part, twin in zip([one.total, *one.by_class], [other.total, *other.by_class], strict=True):
         assert as_plain(part) == pytest.approx(as_plain(twin), rel=1e-4, abs=1e-6)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from raw_folders import make_raw
 
-from rwloss.training import Settings
+from rwloss.training import RunSettings
 
 
 @pytest.fixture(autouse=True)
@@ -35,6 +35,6 @@ def settings_of(tmp_path):
             "batch_size": 2,
             "accelerator": "cpu",
         }
-        return Settings(data=str(data), **{**short, **changes})
+        return RunSettings(data=str(data), **{**short, **changes})
 
     return settings

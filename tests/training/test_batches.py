@@ -176,9 +176,7 @@ def test_padding_has_no_part_in_the_loss(text):
     parts = {}
     if text is not None:
         rwmap = maps.get(text)(Regions(labels[None], 3))
-        names = ("true", "other", "values")
-        parts = {name: getattr(rwmap, name) for name in names}
-        parts = {name: part[0] for name, part in parts.items() if part is not None}
+        parts = {name: part[0] for name, part in zip(rwmap.part_names, rwmap.parts, strict=True)}
     item = Item(torch.zeros(1, 9, 11), labels, (1.0, 1.0), parts)
     batch = Batches([item], 3, (16, 16), 2)(1)
     logits = torch.randn(2, 3, 16, 16, requires_grad=True)

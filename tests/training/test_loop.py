@@ -7,7 +7,7 @@ import torch
 from lightning_fabric import Fabric
 
 from rwloss import Regions, RegionWiseLoss, RWLossError, maps
-from rwloss.training import Batch, Diverged, Settings, unet
+from rwloss.training import Batch, Diverged, RunSettings, unet
 from rwloss.training import loop as loops
 
 
@@ -40,7 +40,7 @@ def batches(*, stored=False, spoilt_from=None):
 
 def trained(feed, *, text="rectified", **changes):
     """Network, state, rows of the record, and steps that were told."""
-    settings = Settings(data="in", out="out", accelerator="cpu", **{"steps": 5, **changes})
+    settings = RunSettings(data="in", out="out", accelerator="cpu", **{"steps": 5, **changes})
     fabric = Fabric(accelerator="cpu", devices=1)
     network = unet(2, 1, 3, seed=settings.seed)
     optimizer = torch.optim.Adam(network.parameters(), lr=1.0)
@@ -127,7 +127,7 @@ def test_schedules_of_the_map_follow_the_epochs():
     ],
 )
 def test_learning_rates(name, factors):
-    settings = Settings(
+    settings = RunSettings(
         data="in", out="out", steps=4, learning_rate=0.5, learning_rate_schedule=name
     )
     found = [loops.learning_rate(settings, step) for step in range(1, 5)]
@@ -136,7 +136,7 @@ def test_learning_rates(name, factors):
 
 def test_gradients_are_clipped():
     """The record has the norm before; a tiny one moves Adam's first step no less, but SGD's."""
-    settings = Settings(data="in", out="out", steps=1, gradient_clip=1e-3, record_every=1)
+    settings = RunSettings(data="in", out="out", steps=1, gradient_clip=1e-3, record_every=1)
     network = unet(2, 1, 3)
     before = torch.cat([weight.detach().flatten() for weight in network.parameters()])
     optimizer = torch.optim.SGD(network.parameters(), lr=1.0)

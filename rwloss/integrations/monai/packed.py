@@ -176,7 +176,7 @@ def _one_way(steps: NDArray[Any], thinned: bool) -> NDArray[Any]:
 
 def _parts(rwmap: RWMap) -> list[Any]:
     """What a map of labels (c *s) holds: compact with two classes, however it was made."""
-    if rwmap.values is None:
+    if rwmap.is_compact:
         return [rwmap.true, rwmap.other]
     if rwmap.num_classes > 2:
         return [rwmap.values[0]]

@@ -34,7 +34,7 @@ class ActiveContourLength(LossTerm):
     )
 
     def loss(self, prediction: Prediction) -> Tensor:
-        """Mean gradient magnitude. ()."""
+        """Gradient magnitude in 1/mm, its mean over voxels that count. (b c)."""
         probs, counted = prediction.probs, prediction.counted
         squares = 0.0 * probs  # with a gradient, of 0, where an image is one voxel
         for axis in range(2, probs.ndim):
@@ -50,7 +50,7 @@ class ActiveContourLength(LossTerm):
             last = step.new_zeros(step.narrow(axis, 0, 1).shape)
             squares = squares + _cat(step**2, last, axis)
         magnitude = (squares + 1e-8).sqrt() - 1e-4
-        return (magnitude * counted).sum() / (prediction.num_counted * probs.shape[1])
+        return prediction.mean_space(magnitude * counted)
 
 
 def _cat(values: Tensor, last: Tensor, axis: int) -> Tensor:

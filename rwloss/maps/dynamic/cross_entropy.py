@@ -30,5 +30,5 @@ class CrossEntropy(LossTerm):
     citation: ClassVar[str] = "Negative log-likelihood; as torch.nn.functional.cross_entropy"
 
     def loss(self, prediction: Prediction) -> Tensor:
-        """Mean of -log p_t over voxels that count. ()."""
-        return -prediction.at_true(prediction.log_probs).sum() / prediction.num_counted
+        """-log p_t, its mean over voxels that count. (b c)."""
+        return -prediction.mean_true(prediction.at_true(prediction.log_probs))

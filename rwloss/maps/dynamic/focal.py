@@ -41,9 +41,9 @@ class Focal(LossTerm):
             raise RWLossError(f"focal: expected gamma of 0 or more, got {self.gamma}")
 
     def loss(self, prediction: Prediction) -> Tensor:
-        """Mean of -(1 - p_t)^gamma log p_t over voxels that count. ()."""
+        """-(1 - p_t)^gamma log p_t, its mean over voxels that count. (b c)."""
         log_p = prediction.at_true(prediction.log_probs)
         # 1 - p from the logarithm: exact for p near 1. Its power has an infinite derivative at 0
         # for gamma < 1, so the smallest 1 - p is a little more than 0.
         wrong = (-log_p.expm1()).clamp_min(1e-12)
-        return -(wrong**self.gamma * log_p).sum() / prediction.num_counted
+        return -prediction.mean_true(wrong**self.gamma * log_p)

@@ -31,7 +31,7 @@ class GeneralizedDice(LossTerm):
     )
 
     def loss(self, prediction: Prediction) -> Tensor:
-        """1 minus the generalised Dice of each image, their mean. ()."""
+        """1 minus the generalised Dice of each image, the same for each of its classes. (b c)."""
         both, predicted, true = overlap(prediction)
         # Only ratios of weights count: relative to the largest class, squares stay in range.
         size = true / true.amax(dim=1, keepdim=True).clamp_min(1.0)
@@ -41,4 +41,4 @@ class GeneralizedDice(LossTerm):
         # An image in which no voxel counts has nothing below: it costs nothing.
         some = below > 0
         ratio = above / below.where(some, below.new_ones(()))
-        return ((1 - 2 * ratio) * some).mean()
+        return ((1 - 2 * ratio) * some)[:, None].expand_as(both)

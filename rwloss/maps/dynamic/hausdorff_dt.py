@@ -48,7 +48,7 @@ class HausdorffDT(LossTerm):
         return f"mm^{self.alpha:g}"
 
     def loss(self, prediction: Prediction) -> Tensor:
-        """Mean over voxels that count, images and classes. ()."""
+        """(p - y)² (d_p^alpha + d_y^alpha), its mean over voxels that count. (b c)."""
         import torch
 
         probs, truth = prediction.probs, prediction.one_hot
@@ -57,8 +57,7 @@ class HausdorffDT(LossTerm):
         power: Callable[..., Tensor] = torch.compiler.disable(self._power)  # type: ignore[no-untyped-call]
         # The larger of the two terms is (far)^alpha: float32 holds it for any image.
         far = power(truth > 0.5, spacings) + power(probs.detach() > 0.5, spacings)
-        cost = (probs - truth) ** 2 * far
-        return cost.sum() / (prediction.num_counted * probs.shape[1])
+        return prediction.mean_space((probs - truth) ** 2 * far)
 
     def _power(self, masks: Tensor, spacings: tuple[tuple[float, ...], ...]) -> Tensor:
         """Distance to each mask's boundary, to the power of alpha. masks (b c *s) -> (b c *s)."""

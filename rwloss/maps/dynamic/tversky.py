@@ -41,15 +41,11 @@ class Tversky(LossTerm):
                 f"{self.alpha}, {self.beta}, {self.smooth}"
             )
 
-    def wrong(self, prediction: Prediction) -> Tensor:
-        """1 minus the Tversky index of each image and class. (b c)."""
+    def loss(self, prediction: Prediction) -> Tensor:
+        """1 minus the Tversky index. (b c)."""
         both, predicted, true = overlap(prediction)
         price = self.alpha * (predicted - both) + self.beta * (true - both)
         return 1 - (both + self.smooth) / (both + price + self.smooth)
-
-    def loss(self, prediction: Prediction) -> Tensor:
-        """Mean over images and classes. ()."""
-        return self.wrong(prediction).mean()
 
 
 @dataclass(frozen=True)
@@ -73,6 +69,6 @@ class FocalTversky(Tversky):
             raise RWLossError(f"focal_tversky: expected gamma above 0, got {self.gamma}")
 
     def loss(self, prediction: Prediction) -> Tensor:
-        """Mean over images and classes. ()."""
+        """(1 - Tversky index)^(1 / gamma). (b c)."""
         # The derivative of a root is infinite at 0, where the loss is at its best.
-        return (self.wrong(prediction).clamp_min(1e-7) ** (1 / self.gamma)).mean()
+        return super().loss(prediction).clamp_min(1e-7) ** (1 / self.gamma)

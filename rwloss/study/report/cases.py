@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rwloss import Regions, RWMap, maps
+from rwloss import Regions, maps
 from rwloss.errors import RWLossError
 from rwloss.maps.expression import weighted_sum
 from rwloss.pictures.draw import known_labels
@@ -187,10 +187,5 @@ def _channels(
     else:
         probs = np.full((1, num_classes, *labels.shape), 1 / num_classes, dtype=np.float32)
         rwmap = expression(regions, probs)
-    parts = {
-        part: view.cut(np.asarray(getattr(rwmap, part)))
-        for part in ("true", "other", "values")
-        if getattr(rwmap, part) is not None
-    }
-    cut = RWMap(view.cut(np.asarray(rwmap.labels)), num_classes, **parts)
+    cut = rwmap.with_arrays(lambda array: view.cut(np.asarray(array)))
     return np.asarray(cut.dense()[0], dtype=np.float64)
