@@ -2,50 +2,116 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
 import sys
-from typing import Annotated
+from collections.abc import Callable, Iterator, Mapping
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
 from rwloss._version import __version__
-from rwloss.cli.check import check
-from rwloss.cli.compare import compare
-from rwloss.cli.demo import demo
-from rwloss.cli.evaluate import evaluate
-from rwloss.cli.maps import maps
-from rwloss.cli.nnunet_path import nnunet_path
-from rwloss.cli.precompute import precompute
-from rwloss.cli.predict import predict
-from rwloss.cli.report import report
-from rwloss.cli.show import show
-from rwloss.cli.train import train
-from rwloss.cli.verify import verify
 from rwloss.errors import RWLossError
+
+COMMANDS = (
+    "demo",
+    "maps",
+    "check",
+    "show",
+    "precompute",
+    "verify",
+    "train",
+    "predict",
+    "evaluate",
+    "compare",
+    "report",
+    "nnunet-path",
+)
+"""In the order of a user's work. Each is the function of its name in the module of its name."""
+
+OLD_SPELLINGS = {"output": "out"}
+"""Options that were called otherwise once, and still work."""
+
+
+class _Sections(TyperCommand):
+    """A command whose help lists its options in sections."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        sections: dict[str, list[tuple[str, str]]] = {}
+        for parameter in self.get_params(ctx):
+            if record := parameter.get_help_record(ctx):
+                sections.setdefault(_section_of(parameter), []).append(record)
+        for title in sorted(sections, key=lambda title: title not in {"Arguments", "Options"}):
+            with formatter.section(title):
+                formatter.write_dl(sections[title])
+
+
+def _section_of(parameter: Any) -> str:
+    if parameter.param_type_name == "argument":
+        return "Arguments"
+    return getattr(parameter, "rich_help_panel", None) or "Options"
+
+
+class _OnDemand(Mapping[str, Any]):
+    """Commands by name. A command is built when it is looked up: the others cost no time."""
+
+    def __init__(self) -> None:
+        self.built: dict[str, Any] = {}
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in COMMANDS:
+            raise KeyError(name)
+        if name not in self.built:
+            from rwloss.cli.options import with_settings
+
+            alone = typer.Typer(add_completion=False, rich_markup_mode=None)
+            alone.command(name, cls=_Sections)(with_settings(_function(name)))
+            self.built[name] = typer.main.get_command(alone)
+        return self.built[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(COMMANDS)
+
+    def __len__(self) -> int:
+        return len(COMMANDS)
+
+
+class _Group(TyperGroup):
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.commands = _OnDemand()  # type: ignore[assignment]
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """List the commands, without building them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, _summary(_function(name))) for name in COMMANDS])
+
+
+def _function(name: str) -> Callable[..., None]:
+    name = name.replace("-", "_")
+    function: Callable[..., None] = getattr(importlib.import_module(f"rwloss.cli.{name}"), name)
+    return function
+
+
+def _summary(function: Callable[..., None]) -> str:
+    return (inspect.getdoc(function) or "").split("\n")[0].rstrip(".")
+
 
 app = typer.Typer(
     name="rwloss",
+    cls=_Group,
     help="Every segmentation loss as softmax times a region-wise map.",
-    epilog="Exit codes: 0 done, 1 some cases failed (each named, the others kept), 2 wrong use.",
+    epilog="Exit codes: 0 done, 1 some cases failed (each is named, the others are kept), "
+    "2 wrong use, 130 interrupted.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "token_normalize_func": lambda name: OLD_SPELLINGS.get(name, name),
+    },
 )
-for command in (
-    precompute,
-    verify,
-    maps,
-    check,
-    show,
-    predict,
-    evaluate,
-    demo,
-    train,
-    compare,
-    report,
-    nnunet_path,
-):
-    app.command()(command)
 
 
 def _version(wanted: bool) -> None:
@@ -65,7 +131,7 @@ def _options(
 
 
 def main() -> None:
-    """Run the program; errors of use go to standard error with exit code 2, without a traceback."""
+    """Run the program; wrong use is an error on standard error with exit code 2, no traceback."""
     try:
         app()
     except RWLossError as error:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rwloss.cli.listing import print_table
-from rwloss.cli.options import IgnoreLabel, NumClasses, Spacing, parse_spacing
+from rwloss.cli.options import IgnoreLabel, NumClasses, Spacing
 from rwloss.cli.progress import progress
 from rwloss.errors import RWLossError
 
@@ -98,7 +98,7 @@ def check(
         dataset,
         expressions,
         count_classes(dataset, num_classes, ignore_label=ignore_label),
-        parse_spacing(spacing),
+        spacing,
         dataset.ignore_label if ignore_label is None else ignore_label,
         probs.value,
         seed,
@@ -148,11 +148,10 @@ class _Survey:
         """Put numbers in place of class weights that follow from all cases."""
         from rwloss.data.formats import MAX_VOXELS
         from rwloss.precompute.survey import label_counts
-        from rwloss.work.executors import here
 
         if not any(each.needs_class_counts for each in self.expressions.values()):
             return
-        seen = label_counts(self.dataset, MAX_VOXELS, here)
+        seen = label_counts(self.dataset, MAX_VOXELS, jobs=0)
         if self.ignore_label is not None:
             seen.pop(self.ignore_label, None)
         counts = [seen.get(k, 0) for k in range(self.num_classes)]

@@ -10,15 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rwloss.cli.listing import print_table, printable
-from rwloss.cli.options import (
-    AsJson,
-    IgnoreLabel,
-    Jobs,
-    NumClasses,
-    Scheduler,
-    Spacing,
-    parse_spacing,
-)
+from rwloss.cli.options import OF_SETTINGS, AsJson, Jobs, Scheduler, without
 from rwloss.cli.progress import stoppable
 from rwloss.cli.report import write_if_possible
 from rwloss.cli.watch import watched
@@ -26,20 +18,14 @@ from rwloss.errors import RWLossError
 from rwloss.words import count_of
 
 if TYPE_CHECKING:
-    from rwloss.precompute.run import Settings as How
     from rwloss.study.indicators import Indicators
     from rwloss.study.plan import Study
     from rwloss.study.results import Results
     from rwloss.study.statistics import Interval
 
-_TRAINING = (
-    "batch_size", "learning_rate", "dims", "validate_every", "accelerator", "num_classes",
-    "spacing", "ignore_label",
-)  # fmt: skip
 
-
+@without("data", "map", "maps", "out", "seed")
 def compare(
-    context: typer.Context,
     source: Annotated[
         str,
         typer.Argument(
@@ -75,21 +61,7 @@ def compare(
             show_default=False,
         ),
     ] = None,
-    steps: Annotated[
-        int | None,
-        typer.Option(
-            help="Of every run; by default those of the study, or 1500.", show_default=False
-        ),
-    ] = None,
-    reference: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help="Map that the others are compared with; by default that of the study, or of "
-            "Dice + CE.",
-            show_default=False,
-        ),
-    ] = None,
+    reference: Annotated[str | None, OF_SETTINGS] = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -101,17 +73,10 @@ def compare(
             show_default=False,
         ),
     ] = None,
-    batch_size: Annotated[int, typer.Option(help="Patches a step.")] = 8,
-    learning_rate: Annotated[float, typer.Option(help="At the first step.")] = 4e-3,
-    dims: Annotated[int, typer.Option(help="2: slices; 3: volumes.")] = 2,
-    validate_every: Annotated[int, typer.Option(help="Steps between validations.")] = 250,
-    accelerator: Annotated[str, typer.Option(help="auto, cpu or gpu.")] = "auto",
-    num_classes: NumClasses = None,
-    spacing: Spacing = None,
-    ignore_label: IgnoreLabel = None,
     jobs: Jobs = None,
     scheduler: Scheduler = None,
     as_json: AsJson = False,
+    **training: Any,
 ) -> None:
     """Train every map with every seed, and say what the differences prove.
 
@@ -128,9 +93,9 @@ def compare(
     given = {
         "maps": plan.columns(map_texts or (), baselines or ()),
         "seeds": None if seeds is None else _seeds(seeds),
-        "steps": steps,
+        "steps": training.pop("steps", None),
         "reference": reference,
-        "training": _training(context),
+        "training": training,
     }
     folder, study = _study(source, out, given)
     carry_out_and_tell(study, folder, jobs=jobs, scheduler=scheduler, as_json=as_json)
@@ -150,14 +115,12 @@ def carry_out_and_tell(
     another process is at work in the folder: it would take each run of the other for a failed one.
     """
     from rwloss.files.lock import hold
-    from rwloss.precompute.run import Settings as How
     from rwloss.study import indicators, plan
     from rwloss.training.run import fabric_of
-    from rwloss.work.executors import expect_scheduler
+    from rwloss.work.dask import expect_scheduler
 
     study = plan.placed(study, folder)
     _tell_of_more_steps(study, folder)
-    how = How(jobs=jobs, scheduler=scheduler)
     if scheduler is not None:
         expect_scheduler(scheduler)
     if scheduler in {None, "local"}:  # the workers of others may have what this machine lacks
@@ -169,7 +132,7 @@ def carry_out_and_tell(
         if plan.placed(study, folder) != study:
             raise RWLossError(f"the study in {str(folder)!r} has just been changed: start again")
         plan.write(study, folder / "study.toml")
-        _carry_out(study, folder, how, found, as_json=as_json)
+        _carry_out(study, folder, found, jobs=jobs, scheduler=scheduler, as_json=as_json)
 
 
 def _cases(study: Study, folder: Path) -> int:
@@ -195,18 +158,23 @@ def _tell_of_more_steps(study: Study, folder: Path) -> None:
 
 
 def _carry_out(
-    study: Study, folder: Path, how: How, found: Mapping[str, Indicators], *, as_json: bool
+    study: Study,
+    folder: Path,
+    found: Mapping[str, Indicators],
+    *,
+    jobs: int | None,
+    scheduler: str | None,
+    as_json: bool,
 ) -> None:
     from rwloss.study import plan, results
     from rwloss.study.execution import carry_out
 
     todo = list(plan.runs(study, folder))
-    runner = how.runner(len(todo), ahead=1)
     with (
         stoppable(lambda: "the same command goes on from there"),
         watched(todo, study.steps) as on_end,
     ):
-        carry_out(todo, runner, on_end=on_end)
+        carry_out(todo, jobs=jobs, scheduler=scheduler, on_end=on_end)
     collected = results.collect(study, folder, found)
     results.write(collected, folder)
     if as_json:
@@ -256,18 +224,6 @@ def _study(source: str, out: Path | None, given: dict[str, Any]) -> tuple[Path, 
             "which maps? Give --map or --baseline, such as --map rectified --baseline dice_ce"
         )
     return folder, plan.make(**content)
-
-
-def _training(context: typer.Context) -> dict[str, Any]:
-    """Shared settings that the user wrote."""
-    given = {}
-    for name in _TRAINING:
-        origin = context.get_parameter_source(name)
-        if origin is not None and origin.name == "COMMANDLINE":
-            given[name] = context.params[name]
-    if "spacing" in given:
-        given["spacing"] = parse_spacing(given["spacing"])
-    return given
 
 
 def _seeds(text: str) -> tuple[int, ...]:

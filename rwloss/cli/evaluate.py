@@ -17,7 +17,6 @@ from rwloss.cli.options import (
     MaxVoxels,
     NumClasses,
     Spacing,
-    parse_spacing,
 )
 from rwloss.cli.progress import progress, stoppable
 from rwloss.cli.score_table import print_scores
@@ -124,7 +123,7 @@ def evaluate(
     limit = {} if max_voxels is None else {"max_voxels": max_voxels}
     if run is None and split is not None:
         raise RWLossError(f"--split {split.value} of which run? Give --run too")
-    spacing_mm, cases = parse_spacing(spacing), None
+    spacing_mm, cases = spacing, None
     if run is not None:
         folder = _run_folder(run)
         cases = folder.cases((split or SplitName.TEST).value)

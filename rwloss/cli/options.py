@@ -2,45 +2,34 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import functools
+import inspect
+from collections.abc import Callable
+from types import NoneType, UnionType
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
 
 import typer
 
-from rwloss.errors import RWLossError
+if TYPE_CHECKING:
+    from pydantic.fields import FieldInfo
+
+OF_SETTINGS = "the field of this name in RunSettings or Study"
+"""Marks a parameter whose option is made from the settings."""
+
+NumClasses = Annotated[int | None, OF_SETTINGS]
+Spacing = Annotated[tuple[float, ...] | None, OF_SETTINGS]
+IgnoreLabel = Annotated[int | None, OF_SETTINGS]
 
 MapText = Annotated[
     str,
     typer.Option(
         "--map",
+        metavar="EXPR",
         help="Map to make: a name such as rectified, or with parameters such as "
-        "\"boundary(convention='valverde')\". `rwloss maps` lists them.",
+        "\"boundary(convention='valverde')\". `rwloss maps` lists the names.",
+        show_default=False,
     ),
 ]
-NumClasses = Annotated[
-    int | None,
-    typer.Option(
-        "--num-classes",
-        help="Number of classes, background included; by default that of dataset.json, "
-        "else the largest label of the whole data set + 1.",
-    ),
-]
-Spacing = Annotated[
-    str | None,
-    typer.Option(
-        "--spacing",
-        help="Voxel spacing in mm, a number an axis in array order, such as 1,1,2.5; for formats "
-        "that carry none (PNG, TIFF, NumPy). 1 on every axis by default.",
-    ),
-]
-IgnoreLabel = Annotated[
-    int | None,
-    typer.Option(
-        "--ignore-label",
-        help="Label of voxels that belong to no class; maps are 0 there. By default that of "
-        "dataset.json.",
-    ),
-]
-
 Jobs = Annotated[
     int | None,
     typer.Option(
@@ -48,7 +37,7 @@ Jobs = Annotated[
         "-j",
         min=0,
         metavar="N",
-        help="Worker processes; one a core by default, 0 to work in this one.",
+        help="Worker processes; by default one per core, 0 for none: this process does the work.",
         show_default=False,
     ),
 ]
@@ -57,8 +46,8 @@ Scheduler = Annotated[
     typer.Option(
         "--scheduler",
         metavar="ADDRESS",
-        help="Let a Dask scheduler spread the work over its workers: tcp://HOST:PORT, or local for "
-        "one on this machine.",
+        help="Dask scheduler whose workers do the work: tcp://HOST:PORT, or local to start one on "
+        "this machine.",
         show_default=False,
     ),
 ]
@@ -68,26 +57,179 @@ MaxVoxels = Annotated[
         "--max-voxels",
         min=1,
         metavar="N",
-        help="Refuse label files whose header announces more voxels; 2^31 by default.",
+        help="Refuse label files with more voxels; 2^31 by default.",
         show_default=False,
     ),
 ]
-AsJson = Annotated[
-    bool, typer.Option("--json", help="Print one JSON object on standard output, nothing else.")
-]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+
+SECTIONS = {
+    "data": "Run",
+    "batch_size": "Optimization",
+    "preset": "Network and patches",
+    "flip": "Augmentation",
+    "test_part": "Split of the cases",
+    "num_classes": "Data",
+    "steps_per_epoch": "Steps between events",
+    "accelerator": "Hardware",
+}
+"""Title of each section of a long help text, by the first setting in it."""
+
+_METAVARS = {
+    "map": "EXPR",
+    "maps": "STORE",
+    "out": "RUN",
+    "group_pattern": "REGEX",
+    "groups_table": "CSV",
+    "spacing": "MM,MM[,MM]",
+    "reference": "NAME",
+}
 
 
-def parse_spacing(text: str | None) -> tuple[float, ...] | None:
-    """A spacing option in mm for each axis.
+def without(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Leave these settings out of the options of a command with **settings."""
 
-    >>> parse_spacing("1,1,2.5")
-    (1.0, 1.0, 2.5)
+    def mark(command: Callable[..., None]) -> Callable[..., None]:
+        command.left_out = frozenset(names)  # type: ignore[attr-defined]
+        return command
+
+    return mark
+
+
+def with_settings(command: Callable[..., None]) -> Callable[..., None]:
+    """The command with an option for each setting that it takes.
+
+    Those are the parameters with OF_SETTINGS and, where it has **settings, all others of
+    RunSettings; it receives the ones that the user gave. The rest is as the file of settings says,
+    or the default. Imports the settings, so it is called for the command that runs.
     """
-    if text is None:
-        return None
+    parameters = inspect.signature(command, eval_str=True).parameters.values()
+    takes_all = any(each.kind is each.VAR_KEYWORD for each in parameters)
+    own = [
+        each.replace(annotation=_option(each.name)) if _is_marked(each.annotation) else each
+        for each in parameters
+        if each.kind is not each.VAR_KEYWORD
+    ]
+    if not takes_all:
+        command.__signature__ = inspect.Signature(own)  # type: ignore[attr-defined]
+        return command
+    left_out = getattr(command, "left_out", frozenset()) | {each.name for each in own}
+    added = [
+        inspect.Parameter(
+            name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=_option(name)
+        )
+        for name in _titles()
+        if name not in left_out
+    ]
+
+    @functools.wraps(command)
+    def run(**options: Any) -> None:
+        for each in added:
+            if options[each.name] is None:
+                del options[each.name]
+        command(**options)
+
+    run.__signature__ = inspect.Signature([*own, *added])  # type: ignore[attr-defined]
+    return run
+
+
+def option_name(setting: str) -> str:
+    """The option of a setting.
+
+    >>> option_name("group_pattern")
+    '--group-pattern'
+    """
+    return f"--{setting.replace('_', '-')}"
+
+
+def _is_marked(annotation: Any) -> bool:
+    return get_origin(annotation) is Annotated and OF_SETTINGS in get_args(annotation)
+
+
+@functools.cache
+def _titles() -> dict[str, str]:
+    """Each setting of a run with the title of its section, in the order of SECTIONS."""
+    title, titles = "", {}
+    for name in _fields():
+        title = SECTIONS.get(name, title)
+        titles[name] = title
+    order = list(SECTIONS.values())
+    return dict(sorted(titles.items(), key=lambda item: order.index(item[1])))
+
+
+def _fields() -> dict[str, FieldInfo]:
+    from rwloss.training.settings import RunSettings
+
+    return RunSettings.model_fields
+
+
+def _field(name: str) -> FieldInfo:
+    if name in _fields():
+        return _fields()[name]
+    from rwloss.study.plan import Study
+
+    return Study.model_fields[name]
+
+
+def _option(name: str) -> Any:
+    """The annotation from which typer makes the option of a setting."""
+    field = _field(name)
+    kind, choices, several = _kind(field.annotation)
+    metavar = kind.__name__.upper() if several or not choices else "|".join(map(str, choices))
+    if several:
+        metavar = f"{metavar},{metavar},..."
+    description = field.description or ""
+    help_text = f"{description[:1].upper()}{description[1:]}."
+    if not (field.is_required() or field.default is None or field.default is False):
+        help_text += f"  [default: {field.default}]"
+
+    def check(value: Any) -> Any:
+        return None if value is None else _checked(field, kind, several, value)
+
+    option = typer.Option(
+        option_name(name),
+        *(["-o"] if name == "out" else []),
+        metavar=None if kind is bool else _METAVARS.get(name, metavar),
+        help=help_text,
+        show_default=False,
+        callback=check,
+        rich_help_panel=_titles().get(name),
+    )
+    return Annotated[str | None if several else kind | None, option]
+
+
+def _checked(field: FieldInfo, kind: type, several: bool, value: Any) -> Any:
+    """The value of an option as its setting; the error of a wrong one names the option."""
+    from pydantic import TypeAdapter, ValidationError
+
+    from rwloss.words import must
+
+    if several:
+        try:
+            value = tuple(kind(part) for part in value.split(","))
+        except ValueError as error:
+            numbers = "whole numbers" if kind is int else "numbers"
+            raise typer.BadParameter(
+                f"expected {numbers} separated by commas, got {value!r}"
+            ) from error
     try:
-        return tuple(float(part) for part in text.split(","))
-    except ValueError as error:
-        raise RWLossError(
-            f"expected --spacing as numbers with commas such as 1,1,2.5, got {text!r}"
-        ) from error
+        wanted: Any = Annotated[field.annotation, field]
+        return TypeAdapter(wanted).validate_python(value)
+    except ValidationError as error:
+        raise typer.BadParameter(must(error)) from error
+
+
+def _kind(annotation: Any) -> tuple[type, tuple[Any, ...], bool]:
+    """The type of a setting's values, their choices if they are few, and whether it takes several.
+
+    >>> _kind(tuple[Literal[0, 1, 2], ...] | None), _kind(float)
+    ((<class 'int'>, (0, 1, 2), True), (<class 'float'>, (), False))
+    """
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Literal:
+        return type(arguments[0]), arguments, False
+    if origin is tuple:
+        return (*_kind(arguments[0])[:2], True)
+    if origin in {Annotated, Union, UnionType}:
+        return _kind(next(each for each in arguments if each is not NoneType))
+    return annotation, (), False

@@ -18,7 +18,6 @@ from rwloss.cli.options import (
     NumClasses,
     Scheduler,
     Spacing,
-    parse_spacing,
 )
 from rwloss.cli.progress import progress, stoppable
 from rwloss.words import count_of
@@ -113,7 +112,7 @@ def precompute(
             out,
             map_text,
             num_classes=num_classes,
-            spacing_mm=parse_spacing(spacing),
+            spacing_mm=spacing,
             ignore_label=ignore_label,
             format=file_format.value,
             dtype=dtype.value,

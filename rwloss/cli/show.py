@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rwloss.cli.options import IgnoreLabel, NumClasses, Spacing, parse_spacing
+from rwloss.cli.options import IgnoreLabel, NumClasses, Spacing
 from rwloss.errors import RWLossError
 from rwloss.words import count_of
 
@@ -118,9 +118,7 @@ def show(
     elif not map_texts:
         raise RWLossError("expected --map, the map to draw of this case")
     else:
-        drawing = _of_labels(
-            Path(source), map_texts, num_classes, parse_spacing(spacing), ignore_label
-        )
+        drawing = _of_labels(Path(source), map_texts, num_classes, spacing, ignore_label)
     image_file = image or drawing.image
     pictures.draw(
         drawing.labels,

@@ -26,8 +26,8 @@ _READERS: dict[str, Callable[[Path, int], Decoded]] = {
     ".tiff": picture.read,
     ".npy": array_file.read,
     ".npz": array_file.read,
-    ".mha": itk.read,
-    ".nrrd": itk.read,
+    ".mha": itk.read_itk,
+    ".nrrd": itk.read_itk,
 }
 
 SUFFIXES: tuple[str, ...] = tuple(_READERS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import importlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rwloss.data.formats import MAX_VOXELS, case_name, suffix_of
-from rwloss.data.readers import itk_header
+from rwloss.data.readers.itk import itk_geometry
 from rwloss.errors import RWLossError
 
 
@@ -80,21 +81,13 @@ def _write_nifti(path: Path, labels: NDArray[Any], like: Path) -> None:
 
 
 def _write_itk(path: Path, labels: NDArray[Any], like: Path) -> None:
-    import importlib
-
-    try:
-        sitk: Any = importlib.import_module("SimpleITK")
-    except ImportError as exc:
-        raise RWLossError("MHA and NRRD files need SimpleITK: pip install rwloss[itk]") from exc
-    itk_header.check(like, MAX_VOXELS)
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(like))
-    reader.ReadImageInformation()
-    _check_shape(labels, tuple(reader.GetSize()), like)
+    geometry = itk_geometry(like, MAX_VOXELS)
+    _check_shape(labels, geometry.shape, like)
+    sitk: Any = importlib.import_module("SimpleITK")
     image = sitk.GetImageFromArray(np.ascontiguousarray(labels.T))
-    image.SetSpacing(reader.GetSpacing())
-    image.SetOrigin(reader.GetOrigin())
-    image.SetDirection(reader.GetDirection())
+    image.SetSpacing(geometry.spacing_mm)
+    image.SetOrigin(geometry.origin)
+    image.SetDirection(geometry.directions)
     try:
         sitk.WriteImage(image, str(path), useCompression=True)
     except RuntimeError as exc:

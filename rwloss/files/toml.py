@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from rwloss.errors import RWLossError
+from rwloss.files.atomic import whole_file
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -18,6 +20,26 @@ def read(path: Path) -> dict[str, Any]:
         raise RWLossError(f"cannot read {str(path)!r}: {error.strerror}") from error
     except ValueError as error:
         raise RWLossError(f"{str(path)!r} is not valid TOML: {error}") from error
+
+
+def dumps(values: Mapping[str, Any]) -> str:
+    """Values as TOML; those that are None are left out, because TOML has no null.
+
+    >>> print(dumps({"steps": 600, "out": None, "maps": {"rw": "rectified"}}), end="")
+    steps = 600
+    <BLANKLINE>
+    [maps]
+    rw = "rectified"
+    """
+    import tomli_w
+
+    return tomli_w.dumps({name: value for name, value in values.items() if value is not None})
+
+
+def write(path: Path, values: Mapping[str, Any]) -> None:
+    """Write a TOML file, whole or not at all; values that are None are left out."""
+    with whole_file(path) as part:
+        part.write_text(dumps(values), encoding="utf-8")
 
 
 def as_text(value: Any) -> str:

@@ -26,8 +26,7 @@ from rwloss.store.manifest import find_unlisted, read_entries
 from rwloss.store.nifti import gzip_name
 from rwloss.store.place import Place, place
 from rwloss.store.writing import check_format, files_of
-from rwloss.work import executors
-from rwloss.work.cores import available_cores
+from rwloss.work.tasks import run_tasks
 
 Progress = Callable[[Outcome, int], None]
 Counting = Callable[[int], None]
@@ -63,14 +62,6 @@ class Settings:
             raise RWLossError(f"expected 0 jobs or more, got {self.jobs}")
         if self.max_voxels < 1:
             raise RWLossError(f"expected max_voxels of 1 or more, got {self.max_voxels}")
-
-    def runner(self, tasks: int, ahead: int = executors.AHEAD) -> executors.Runner[Any]:
-        """What carries out this many tasks. ahead: see `executors.in_processes`."""
-        jobs = available_cores() if self.jobs is None else self.jobs
-        if self.scheduler is not None:
-            return partial(executors.on_dask, scheduler=self.scheduler, jobs=max(jobs, 1))
-        jobs = min(jobs, tasks)
-        return partial(executors.in_processes, jobs=jobs, ahead=ahead) if jobs else executors.here
 
 
 def precompute(
@@ -113,7 +104,9 @@ def precompute(
         )
         known = writer.entries()
         tasks = prepared.tasks(writer, known)
-        for outcome in _recorded(writer, known, chosen.runner(len(tasks))(tasks)):
+        for outcome in _recorded(
+            writer, known, run_tasks(tasks, jobs=chosen.jobs, scheduler=chosen.scheduler)
+        ):
             outcomes[outcome.case] = outcome
             if progress is not None:
                 progress(outcome, len(tasks))
@@ -157,7 +150,7 @@ def plan(
     measured = {task.case.name for task in new[:: max(1, len(new) // _MEASURED)]}
     tasks = [replace(task, measure=task.case.name in measured) for task in tasks]
     outcomes = []
-    for outcome in chosen.runner(len(tasks))(tasks):
+    for outcome in run_tasks(tasks, jobs=chosen.jobs, scheduler=chosen.scheduler):
         outcomes.append(outcome)
         if progress is not None:
             progress(outcome, len(tasks))
@@ -240,8 +233,9 @@ def _prepare(
         seen = survey.label_counts(
             dataset,
             chosen.max_voxels,
-            chosen.runner(len(dataset.cases)),
             counting,
+            jobs=chosen.jobs,
+            scheduler=chosen.scheduler,
             leave_out=not static.needs_class_counts,
         )
         num_classes = data.count_classes(

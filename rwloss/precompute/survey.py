@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from rwloss import data
 from rwloss.errors import RWLossError
-from rwloss.work.executors import Runner
+from rwloss.work.tasks import run_tasks
 
 
 @dataclass(frozen=True)
@@ -36,9 +36,10 @@ class Count:
 def label_counts(
     dataset: data.Dataset,
     max_voxels: int,
-    run: Runner[Any],
     counting: Callable[[int], None] | None = None,
     *,
+    jobs: int | None = None,
+    scheduler: str | None = None,
     leave_out: bool = False,
 ) -> dict[int, int]:
     """Voxels of each label in all cases together, negative and ignored ones too.
@@ -50,7 +51,8 @@ def label_counts(
     """
     total: dict[int, int] = {}
     unread: list[RWLossError] = []
-    for counts in run([Count(case, max_voxels) for case in dataset.cases]):
+    tasks = [Count(case, max_voxels) for case in dataset.cases]
+    for counts in run_tasks(tasks, jobs=jobs, scheduler=scheduler):
         if counting is not None:
             counting(len(dataset.cases))
         if isinstance(counts, RWLossError):

@@ -19,7 +19,7 @@ from rwloss import data
 from rwloss.data.formats import MAX_VOXELS
 from rwloss.errors import RWLossError
 from rwloss.files.atomic import TEMPORARY_PREFIX
-from rwloss.precompute import Outcome, Settings, Summary, precompute
+from rwloss.precompute import Outcome, Summary, precompute
 from rwloss.regions import IGNORED
 from rwloss.store import Entry, MapInfo, Store, labels_digest, nifti
 from rwloss.store.journal import last_start, read_failures
@@ -35,6 +35,7 @@ from rwloss.store.manifest import (
 )
 from rwloss.store.place import TREE_MARK, Bucket, Folder, Place, place
 from rwloss.store.writing import OWN_FILES, damaged_files, files_of
+from rwloss.work.tasks import run_tasks
 
 Kind: TypeAlias = Literal["missing", "stale", "foreign", "damaged"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -124,7 +125,7 @@ def verify(
     contents = _Contents.read(where, info, dataset)
     problems = [*contents.problems()]
     tasks = contents.checks(max_voxels)
-    for found in Settings(jobs=jobs).runner(len(tasks))(tasks):
+    for found in run_tasks(tasks, jobs=jobs):
         problems += found
         if progress is not None:
             progress(not found, len(tasks))

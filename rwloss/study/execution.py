@@ -12,7 +12,7 @@ from rwloss.files.atomic import whole_file
 from rwloss.study.plan import Run
 from rwloss.training import settings as run_settings
 from rwloss.training.run_folder import RunFolder
-from rwloss.work.executors import Runner
+from rwloss.work.tasks import run_tasks
 
 
 @dataclass(frozen=True)
@@ -26,19 +26,22 @@ class RunEnd:
 
 def carry_out(
     runs: Sequence[Run],
-    runner: Runner[RunEnd],
     *,
+    jobs: int | None = None,
+    scheduler: str | None = None,
     on_end: Callable[[RunEnd], None] | None = None,
 ) -> list[RunEnd]:
     """Train all runs; what is done is kept, what was stopped goes on, what failed is tried again.
 
-    runner: of `rwloss.work.executors`, such as `here`. Every training has one thread on the
+    jobs, scheduler: as for `rwloss.work.tasks.run_tasks`. Every training has one thread on the
     CPU, so that results are the same bit for bit wherever it runs. on_end: called as runs end, in
     any order. Returns ends in the order of runs. A failure's reason is kept beside the run's folder
     (`Run.failure`) until the run comes to its end.
     """
     ends: dict[tuple[str, int], RunEnd] = {}
-    for end in runner(_Training(run) for run in runs):
+    trainings = [_Training(run) for run in runs]
+    # One task ahead: no run waits behind another while a process is idle.
+    for end in run_tasks(trainings, jobs=jobs, scheduler=scheduler, ahead=1):
         ends[end.name, end.seed] = end
         if on_end is not None:
             on_end(end)

@@ -41,10 +41,15 @@ def test_options_then_more_seeds_and_the_file(squares, tmp_path, rwloss_command)
 def test_what_is_not_given_is_as_the_study_has_it(squares, tmp_path, rwloss_command):
     out = tmp_path / "study"
     maps = ("--map", "rw=rectified", "--map", "dice", "--reference", "dice")
-    options = (*maps, *SHORT, "--seeds", "1,2", "--learning-rate", 0.001, "--out", out)
+    shared = ("--learning-rate", 0.001, "--balanced", "--patch-size", "16,16", "--flip", 0.5)
+    options = (*maps, *SHORT, *shared, "--seeds", "1,2", "--out", out)
     code, _, told = rwloss_command("compare", squares, *options)
     assert code == 0, told
     before = plan.read(out / "study.toml")
+    assert before.training == {
+        "learning_rate": 0.001, "balanced": True, "patch_size": [16, 16], "flip": 0.5,
+        "batch_size": 2, "accelerator": "cpu",
+    }  # fmt: skip
     metrics = (out / "runs" / "rw" / "seed_1" / "metrics.jsonl").read_bytes()
 
     more = ("--map", "focal", "--jobs", 0, "--out", out)
@@ -94,7 +99,7 @@ def test_where_nothing_can_train_the_study_stays_as_it_is(
 ):
     if "--scheduler" in wrong:
         pytest.importorskip("distributed", reason="a scheduler needs Dask")
-        monkeypatch.setattr("rwloss.work.executors._PATIENCE", 1)
+        monkeypatch.setattr("rwloss.work.dask._TIMEOUT_S", 1)
     else:
         monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
         monkeypatch.setattr("torch.backends.mps.is_available", lambda: False)

@@ -265,7 +265,7 @@ def test_in_processes(rwloss_command):
         ([LABELS, LABELS, "-o", "scores.txt"], "ends with .csv or .json"),
         ([LABELS, LABELS, "--penalty", "edge"], "--penalty as a number of mm, or diagonal"),
         ([LABELS, LABELS, "--penalty", "-1"], "expected a penalty of 0 mm or more"),
-        ([LABELS, LABELS, "--spacing", "a"], "expected --spacing"),
+        ([LABELS, LABELS, "--spacing", "a"], "'--spacing': expected numbers"),
         ([LABELS, LABELS, "--part", "all"], "'train', 'test'"),
         ([LABELS, data.sample_dir("hippocampus")], "no case is in both"),
     ],

@@ -80,7 +80,7 @@ def test_a_truncated_case_is_named_and_the_others_are_done(rwloss_command, sourc
         (["--map", "rectifed"], "did you mean 'rectified'"),
         (["--map", "rectified(scop='image')"], "did you mean 'scope'"),
         (["--map", "rectified(scope='galaxy')"], "scope='galaxy'"),
-        (["--map", "rectified", "--spacing", "1,x"], "expected --spacing"),
+        (["--map", "rectified", "--spacing", "1,x"], "'--spacing': expected numbers"),
         (["--map", "rectified", "--jobs", "-1"], "--jobs"),
         (["--map", "rectified", "--max-voxels", "0"], "--max-voxels"),
         (["--map", "rectified", "--format", "png"], "--format"),

@@ -7,6 +7,8 @@ import pytest
 import typer
 
 from rwloss.cli.app import app
+from rwloss.cli.options import SECTIONS
+from rwloss.study import plan
 from rwloss.training import RunFolder, RunSettings, result
 from rwloss.training import settings as settings_file
 
@@ -87,9 +89,15 @@ def test_a_file_of_settings_with_changes(squares, tmp_path, rwloss_command):
     [
         (("--out", "run"), "which map? Give --map"),
         (("--map", "rectified"), "out is missing"),
-        (("--map", "rectified", "--out", "run", "--dims", "4"), "dims"),
-        (("--map", "rectified", "--out", "run", "--patch-size", "8,a"), "--patch-size as whole"),
-        (("--map", "rectified", "--out", "run", "--preset", "huge"), "preset"),
+        (("--map", "rectified", "--out", "run", "--dims", "4"), "'--dims': must be 2 or 3, got 4"),
+        (
+            ("--map", "rectified", "--out", "run", "--patch-size", "8,a"),
+            "'--patch-size': expected whole numbers",
+        ),
+        (
+            ("--map", "rectified", "--out", "run", "--preset", "huge"),
+            "'--preset': must be 'tiny', 'small' or 'large'",
+        ),
         (("--map", "rectified", "--out", "run", "--config", "no.toml"), "cannot read 'no.toml'"),
         (("--map", "nothing", "--out", "run"), "nothing"),
     ],
@@ -110,17 +118,26 @@ def test_without_what_training_needs_it_says_so_before_any_work(
     assert "pip install 'rwloss[train]'" in told
 
 
-def test_every_setting_is_an_option_with_the_same_default():
-    command = typer.main.get_command(app).commands["train"]
-    options = {
-        option.opts[0].removeprefix("--").replace("-", "_"): option.default
-        for option in command.params
-        if option.opts[0].startswith("--")
-    }
-    for name in ("config", "json", "help"):
-        options.pop(name, None)
-    fields = {name: field for name, field in RunSettings.model_fields.items() if name != "data"}
-    assert options.keys() == fields.keys()
-    for name, default in options.items():
-        if not fields[name].is_required():
-            assert default == fields[name].default, name
+def options_of(command):
+    """Options of a command with their help texts."""
+    group = typer.main.get_command(app)
+    parameters = group.get_command(typer.Context(group), command).params
+    return {each.name: each.help for each in parameters if each.param_type_name == "option"}
+
+
+@pytest.mark.parametrize("command", ["train", "compare"])
+def test_every_setting_is_an_option_with_its_description_and_default(command):
+    options = options_of(command)
+    fields = dict(RunSettings.model_fields)
+    for name in ["data"] if command == "train" else plan.OF_RUNS - {"steps"}:
+        del fields[name]
+    for name, field in fields.items():
+        help_text = options.pop(name)
+        description, _, default = help_text.partition("  [default: ")
+        assert description.lower() == f"{field.description}.".lower()
+        assert (default.removesuffix("]") or str(field.default)) == str(field.default)
+    assert options.keys() & RunSettings.model_fields.keys() <= {"out"}
+
+
+def test_sections_of_help_begin_with_settings():
+    assert SECTIONS.keys() <= RunSettings.model_fields.keys()

@@ -260,7 +260,7 @@ def test_itk_vectors(tmp_path: Path) -> None:
     sitk = pytest.importorskip("SimpleITK")
     image = sitk.GetImageFromArray(np.zeros((3, 4, 2), np.uint8), isVector=True)
     sitk.WriteImage(image, str(tmp_path / "case.nrrd"))
-    with pytest.raises(RWLossError, match="expected one number a voxel, got 2"):
+    with pytest.raises(RWLossError, match="expected one number per voxel, got 2"):
         read_labels(tmp_path / "case.nrrd")
 
 

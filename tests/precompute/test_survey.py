@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from functools import partial
 
 import numpy as np
 import pytest
@@ -12,7 +11,6 @@ from PIL import Image
 
 from rwloss import RWLossError, data
 from rwloss.precompute.survey import Count, label_counts
-from rwloss.work import executors
 
 LIMIT = 10**6
 
@@ -37,10 +35,9 @@ def test_counts_of_all_cases_together(tmp_path, jobs):
     cases["c3"][0, 0] = -1
     cases["c4"][0, :2] = 999
     dataset = dataset_of(tmp_path, **cases)
-    run = partial(executors.in_processes, jobs=jobs) if jobs else executors.here
     seen = []
     wanted = Counter(label for labels in cases.values() for label in labels.ravel().tolist())
-    assert label_counts(dataset, LIMIT, run, seen.append) == wanted
+    assert label_counts(dataset, LIMIT, seen.append, jobs=jobs) == wanted
     assert seen == [5] * 5
     assert wanted[-1] == 1
     assert wanted[999] == 2
@@ -48,33 +45,33 @@ def test_counts_of_all_cases_together(tmp_path, jobs):
 
 def test_a_case_that_can_not_be_read_is_left_out(tmp_path):
     dataset = dataset_of(tmp_path, a=[[0, 1]], b=[[0.5, 1]], c=np.ones((9, 9), int))
-    assert label_counts(dataset, 20, executors.here, leave_out=True) == {0: 1, 1: 1}
+    assert label_counts(dataset, 20, jobs=0, leave_out=True) == {0: 1, 1: 1}
 
 
 def test_counts_of_some_cases_are_no_counts_of_all(tmp_path):
     dataset = dataset_of(tmp_path, a=[[0, 1]], b=[[0.5, 1]], c=np.ones((9, 9), int))
     message = r"every case, and 2 of 3 can't be read: .*b\.npy.*; mend them or take them out"
     with pytest.raises(RWLossError, match=message):
-        label_counts(dataset, 20, executors.here)
+        label_counts(dataset, 20, jobs=0)
 
 
 def test_not_one_case_that_can_be_read(tmp_path):
     Image.fromarray(np.zeros((2, 3, 3), np.uint8)).save(tmp_path / "colour.png")
     (tmp_path / "torn.npy").write_bytes(b"torn")
     with pytest.raises(RWLossError, match=r"torn\.npy|colour\.png"):
-        label_counts(data.find(tmp_path), LIMIT, executors.here, leave_out=True)
+        label_counts(data.find(tmp_path), LIMIT, jobs=0, leave_out=True)
 
 
-def test_a_process_that_died_leaves_its_case_out(tmp_path):
+def test_a_process_that_died_leaves_its_case_out(tmp_path, monkeypatch):
     dataset = dataset_of(tmp_path, a=[[0, 1]], b=[[2, 2]])
 
-    def dying(tasks):
+    def dying(tasks, **_):
         first, *others = tasks
         yield first.died()
         yield from (task() for task in others)
 
-    assert label_counts(dataset, LIMIT, dying, leave_out=True) == {2: 2}
-    with pytest.raises(
-        RWLossError, match=r"2 of 2.* a worker process died while it read '.*a\.npy'"
-    ):
-        label_counts(dataset, LIMIT, lambda tasks: (task.died() for task in tasks))
+    monkeypatch.setattr("rwloss.precompute.survey.run_tasks", dying)
+    assert label_counts(dataset, LIMIT, leave_out=True) == {2: 2}
+    message = r"1 of 2.* a worker process died while it read '.*a\.npy'"
+    with pytest.raises(RWLossError, match=message):
+        label_counts(dataset, LIMIT)

@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from functools import partial
 
 import pytest
 import torch
@@ -17,14 +16,13 @@ from rwloss.study.outcomes import read
 from rwloss.study.plan import runs, write
 from rwloss.study.results import as_csv, collect
 from rwloss.training import result
-from rwloss.work.executors import here, in_processes, on_dask
 
 
 def test_runs_end_and_are_kept(study_of, tmp_path):
     threads = torch.get_num_threads()
     todo = list(runs(study_of({"rw": "rectified", "dice": "dice"}), tmp_path))
     seen = []
-    ends = carry_out(todo, here, on_end=seen.append)
+    ends = carry_out(todo, jobs=0, on_end=seen.append)
     assert seen == ends
     assert ends == [RunEnd("rw", 0), RunEnd("dice", 0)]
     assert torch.get_num_threads() == threads
@@ -32,12 +30,12 @@ def test_runs_end_and_are_kept(study_of, tmp_path):
     for run in todo:  # a run that is done is not even looked at closely
         run.folder.joinpath("splits.json").unlink()
     again = [*todo, *runs(study_of({"rw": "rectified"}, seeds=[3]), tmp_path)]
-    assert all(end.reason is None for end in carry_out(again, here))
+    assert all(end.reason is None for end in carry_out(again, jobs=0))
     for run in todo:
         assert_same(before[run], left_by(run.folder))
     assert result(again[-1].folder).settings.seed == 3
     [longer] = runs(study_of({"rw": "rectified"}, steps=6), tmp_path)
-    assert carry_out([longer], here)[0].reason is None
+    assert carry_out([longer], jobs=0)[0].reason is None
     assert len(result(longer.folder).losses) == 6
 
 
@@ -46,20 +44,24 @@ def test_a_failure_is_kept_and_stops_no_other(study_of, tmp_path):
     strange = bad.folder / "notes.txt"
     strange.parent.mkdir(parents=True)
     strange.touch()
-    failed, ended = carry_out(todo, here)
+    failed, ended = carry_out(todo, jobs=0)
     assert ended.reason is None
     assert (good.folder / "test.json").exists()
     assert not good.failure.exists()
     assert "neither empty nor a run" in failed.reason
     assert bad.failure.read_text() == failed.reason + "\n"
     strange.unlink()
-    assert [end.reason for end in carry_out(todo, here)] == [None, None]
+    assert [end.reason for end in carry_out(todo, jobs=0)] == [None, None]
     assert not bad.failure.exists()
 
 
-def test_a_dead_process_is_a_failure_too(study_of, tmp_path):
+def test_a_dead_process_is_a_failure_too(study_of, tmp_path, monkeypatch):
+    def dying(tasks, **_):
+        return [task.died() for task in tasks]
+
+    monkeypatch.setattr("rwloss.study.execution.run_tasks", dying)
     [run] = runs(study_of({"rw": "rectified"}), tmp_path)
-    [end] = carry_out([run], lambda tasks: (task.died() for task in tasks))
+    [end] = carry_out([run], jobs=1)
     assert "the process died over it" in end.reason
     assert run.failure.exists()
 
@@ -69,7 +71,7 @@ def test_divergence_is_a_failure_with_its_step(study_of, tmp_path):
         "learning_rate": 1e30, "accelerator": "cpu", "batch_size": 2,
     })  # fmt: skip
     [run] = runs(plan, tmp_path)
-    [end] = carry_out([run], here)
+    [end] = carry_out([run], jobs=0)
     assert "try a learning rate below" in end.reason
     step = read(run.folder).diverged_step
     assert step in {1, 2, 3}
@@ -81,15 +83,13 @@ def test_divergence_is_a_failure_with_its_step(study_of, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("where", ["processes", "dask"])
 def test_other_processes_give_the_same_bits_and_the_same_table(where, study_of, tmp_path):
-    runner = partial(in_processes, jobs=1)
     if where == "dask":
         pytest.importorskip("distributed", reason="a scheduler needs Dask")
-        runner = partial(on_dask, scheduler="local", jobs=1)
     plan = study_of({"rw": "rectified", "dice": "dice"})
     one, other = (list(runs(plan, tmp_path / name)) for name in ("here", "there"))
-    carry_out(one, here)
-    carry_out(other[:1], here)  # a study that goes on elsewhere
-    ends = carry_out(other, runner)
+    carry_out(one, jobs=0)
+    carry_out(other[:1], jobs=0)  # a study that goes on elsewhere
+    ends = carry_out(other, jobs=1, scheduler="local" if where == "dask" else None)
     assert [end.reason for end in ends] == [None, None]
     for first, second in zip(one, other, strict=True):
         assert_same(left_by(first.folder), left_by(second.folder))
@@ -106,7 +106,7 @@ def test_a_study_killed_in_a_run_and_resumed_on_dask_gives_the_same_table(study_
         {"rw": "rectified", "dice": "dice"}, seeds=[0, 1], steps=40,
         training={"batch_size": 2, "accelerator": "cpu", "checkpoint_every": 5, "dims": 2},
     )  # fmt: skip
-    carry_out(list(runs(plan, tmp_path / "undisturbed")), here)
+    carry_out(list(runs(plan, tmp_path / "undisturbed")), jobs=0)
     undisturbed = as_csv(collect(plan, tmp_path / "undisturbed"))
     study = tmp_path / "killed"
     write(plan, study / "study.toml")

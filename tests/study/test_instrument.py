@@ -7,7 +7,6 @@ from rwloss.study.indicators import indicators
 from rwloss.study.plan import runs
 from rwloss.study.results import collect
 from rwloss.study.wording import sentences
-from rwloss.work.executors import here
 
 CORRUPT = '''
 from dataclasses import dataclass
@@ -39,7 +38,7 @@ def study_results(study_of, tmp_path):
     path.write_text(CORRUPT)
     maps = {"boundary": "boundary", "rw": "rectified", "bad": f"file('{path}:Corrupt')"}
     study = study_of(maps, steps=12)
-    ends = carry_out(list(runs(study, tmp_path / "study")), here)
+    ends = carry_out(list(runs(study, tmp_path / "study")), jobs=0)
     assert [end.reason for end in ends] == [None, None, None]
     return collect(study, tmp_path / "study", indicators(study, tmp_path / "study"))
 

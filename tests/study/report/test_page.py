@@ -22,7 +22,6 @@ from rwloss.study.report.page import map_pictures, page, render
 from rwloss.study.report.pictures import picture
 from rwloss.study.report.tables import comparisons_table
 from rwloss.study.report.wording import lead, question, without_paths
-from rwloss.work.executors import here
 
 
 class Elements(HTMLParser):
@@ -64,7 +63,7 @@ def trained(tmp_path_factory, squares):
         training=short,
     )  # fmt: skip
     plan.write(study, folder / "study.toml")
-    carry_out(list(plan.runs(study, folder)), here)
+    carry_out(list(plan.runs(study, folder)), jobs=0)
     return folder, study
 
 

@@ -1,0 +1,132 @@
+"""Work on a Dask cluster."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Generator, Iterable, Iterator
+from concurrent.futures import CancelledError, Executor, Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from itertools import islice
+from queue import SimpleQueue
+from typing import Any, TypeVar
+
+from rwloss.errors import RWLossError
+from rwloss.work.processes import DIE_AT_START, no_interrupts
+from rwloss.work.tasks import Task
+
+T = TypeVar("T")
+
+# Tasks that the scheduler is given in advance: enough for several hundred workers, because more
+# workers may join at any time.
+_AHEAD = 1000
+# How long a scheduler may take to answer, in seconds.
+_TIMEOUT_S = 30.0
+
+
+def on_dask(tasks: Iterable[Task[T]], scheduler: str, jobs: int) -> Iterator[T]:
+    """Results as they become ready, from the scheduler at an address.
+
+    scheduler: "local" starts one on this machine with `jobs` worker processes. Dask gives the tasks
+    of a dead worker to others, and gives up a task after several workers died, whether it killed
+    them or only waited there. Such a task runs once more at the end, alone; if that fails too, the
+    result is `task.died()`.
+    """
+    expect_scheduler(scheduler)
+    from distributed import Client, LocalCluster
+
+    with ExitStack() as opened:
+        where: Any = scheduler
+        if scheduler == "local":
+            try:
+                with no_interrupts():
+                    # Any free port: another cluster may run on this machine.
+                    where = LocalCluster(
+                        n_workers=jobs, threads_per_worker=1, dashboard_address="127.0.0.1:0"
+                    )
+            except RuntimeError as error:
+                raise RWLossError(f"{DIE_AT_START} ({error})") from error
+            opened.enter_context(where)
+        client = opened.enter_context(Client(where, timeout=_TIMEOUT_S))
+        # Not pure: a result that another client holds says nothing about the files on disk.
+        pool = client.get_executor(pure=False)
+        opened.callback(pool.shutdown, wait=False)
+        lost = yield from _run(pool, iter(tasks), _AHEAD)
+        lost_again = yield from _run(pool, iter(lost), 1)
+        for task in lost_again:
+            yield task.died()
+
+
+def expect_scheduler(address: str) -> None:
+    """Raise RWLossError where Dask is not installed or no scheduler answers. "local" is fine.
+
+    A Client would say so too. But it waits for ever where something else answers, such as the
+    dashboard; and one that failed closes itself when it is garbage-collected, and may then wait for
+    a lock that its own thread holds.
+    """
+    try:
+        from distributed import Security
+        from distributed.comm import connect
+    except ImportError as error:
+        raise RWLossError(
+            "a scheduler needs Dask: pip install 'rwloss[dask]', or leave it out"
+        ) from error
+    if address == "local":
+        return
+
+    async def greet() -> None:
+        security = Security().get_connection_args("client")
+        comm = await asyncio.wait_for(connect(address, timeout=_TIMEOUT_S, **security), _TIMEOUT_S)
+        await comm.close()
+
+    # In a thread, because a notebook already runs a loop in this one.
+    with ThreadPoolExecutor(1) as thread:
+        try:
+            thread.submit(asyncio.run, greet()).result()
+        except Exception as error:  # an answer that is not Dask's can look like anything
+            reason = str(error) or f"nothing in {_TIMEOUT_S:g} s"
+            raise RWLossError(
+                f"no Dask scheduler answers at {address!r} ({reason}): expected tcp://HOST:PORT, "
+                "or local"
+            ) from error
+
+
+def _run(pool: Executor, todo: Iterator[Task[T]], ahead: int) -> Generator[T, None, list[Task[T]]]:
+    """Yield the results of the tasks; return the tasks that Dask gave up."""
+    from distributed import KilledWorker
+
+    lost: list[Task[T]] = []
+    running: dict[Future[T], Task[T]] = {}
+    finished: SimpleQueue[Future[T]] = SimpleQueue()
+
+    def submit(count: int) -> None:
+        for task in islice(todo, count):
+            future = pool.submit(_call, task)
+            running[future] = task
+            future.add_done_callback(finished.put)
+
+    submit(ahead)
+    while running:
+        future = finished.get()
+        task = running.pop(future)
+        submit(1)
+        try:
+            result = future.result()
+        except KilledWorker:
+            lost.append(task)
+            continue
+        except CancelledError as error:
+            raise RWLossError(
+                "the Dask scheduler is gone, or cancelled this run: finished cases are kept; run "
+                "the same command again"
+            ) from error
+        except Exception as error:
+            raise RWLossError(
+                f"a Dask worker can't do this work: {type(error).__name__}: {error}; workers need "
+                "the same packages as this process, and the same versions"
+            ) from error
+        yield result
+    return lost
+
+
+def _call(task: Task[T]) -> T:
+    return task()

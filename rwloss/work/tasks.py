@@ -1,0 +1,56 @@
+"""Carry out tasks here, in worker processes, or on a Dask cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from typing import Protocol, TypeVar
+
+from rwloss.errors import RWLossError
+from rwloss.work.cores import available_cores
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+
+class Task(Protocol[T_co]):
+    """A call without arguments that also knows its result if a worker process dies over it."""
+
+    def __call__(self) -> T_co:
+        """Do the work."""
+
+    def died(self) -> T_co:
+        """The result where worker processes died during this task."""
+
+
+def run_tasks(
+    tasks: Collection[Task[T]],
+    *,
+    jobs: int | None = None,
+    scheduler: str | None = None,
+    ahead: int = 2,
+) -> Iterator[T]:
+    """The results of all tasks, in the order in which they become ready.
+
+    jobs: worker processes, by default one per core; 0 works in this process, in order.
+    scheduler: address of a Dask scheduler to use instead, or "local" for one on this machine with
+    that many workers. ahead: tasks that each worker process is given in advance, so that it never
+    waits for the next one; 1 for tasks of minutes, so that none waits behind another.
+
+    An exception of a task is raised here and ends the others. A task whose process dies runs once
+    more at the end, alone; if its process dies again, the result is `task.died()`.
+
+    Raises RWLossError for a negative number of jobs, for tasks that can't be pickled, where worker
+    processes die as soon as they start, and where no scheduler answers.
+    """
+    if jobs is not None and jobs < 0:
+        raise RWLossError(f"expected 0 jobs or more, got {jobs}")
+    jobs = available_cores() if jobs is None else jobs
+    if scheduler is not None:
+        from rwloss.work.dask import on_dask
+
+        return on_dask(tasks, scheduler, max(jobs, 1))
+    if not (jobs := min(jobs, len(tasks))):
+        return (task() for task in tasks)
+    from rwloss.work.processes import in_processes
+
+    return in_processes(tasks, jobs, ahead)

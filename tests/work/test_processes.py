@@ -1,0 +1,84 @@
+import os
+import time
+
+import pytest
+from chores import Chore, Deadly, Long, numbers, run_script
+
+from rwloss.work import processes
+from rwloss.work.processes import in_processes
+
+
+def alive(pid):
+    """Whether a process runs; one that only waits to be collected does not."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8") as stat:
+            return stat.read().rpartition(")")[2].split()[0] not in "ZX"
+    except FileNotFoundError:
+        return False
+
+
+def wait_for(condition):
+    """Until a condition holds; the test's own time limit ends it otherwise."""
+    while not condition():
+        time.sleep(0.01)
+
+
+class Pulled:
+    """An endless supply of tasks that knows how many were taken."""
+
+    def __init__(self):
+        self.count = 0
+
+    def __iter__(self):
+        while True:
+            self.count += 1
+            yield Chore(self.count)
+
+
+@pytest.mark.parametrize(("ahead", "in_memory"), [(2, 5), (1, 3)])
+def test_tasks_are_taken_as_they_are_done(ahead, in_memory):
+    """Of a dataset of any size, a handful is in memory."""
+    supply, most = Pulled(), 0
+    results = in_processes(supply, 2, ahead)
+    for done in range(30):
+        next(results)
+        most = max(most, supply.count - done)
+    results.close()
+    assert most <= in_memory
+
+
+def test_a_deadly_task_is_given_up_after_one_retry_and_no_other(tmp_path, monkeypatch):
+    # Only a process that never began says that none will.
+    monkeypatch.setattr(processes, "_MAX_FAILED_STARTS", 1)
+    tasks = [Deadly(i, log=tmp_path / "deaths") if i == 2 else Chore(i) for i in range(12)]
+    results = list(in_processes(tasks, 2))
+    assert numbers(results) == list(range(12))
+    assert [number for number, pid, _ in results if pid is None] == [2]
+    assert (tmp_path / "deaths").read_text() == "2\n2\n"
+
+
+def test_a_death_costs_one_process_alone(tmp_path):
+    """The neighbour of a process that dies keeps its tasks."""
+    (tmp_path / "once").touch()
+    tasks = [Deadly(0, tmp_path / "once"), *map(Chore, range(1, 40))]
+    results = list(in_processes(tasks, 2))
+    assert numbers(results) == list(range(40))
+    pids = {pid for _, pid, _ in results}
+    assert None not in pids
+    # Two, one in place of the dead one, and one at the end for the task that it died over.
+    assert len(pids) <= 4
+    assert results[-1][0] == 0
+
+
+def test_a_script_without_its_guard_is_told_so(tmp_path):
+    assert 'call this under `if __name__ == "__main__":`' in run_script(tmp_path, "jobs=2")
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="finds processes by /proc")
+def test_the_processes_end_when_the_results_are_not_wanted_any_more(tmp_path):
+    results = in_processes([Chore(0), *(Long(i, tmp_path) for i in range(1, 9))], 2)
+    next(results)
+    wait_for(lambda: len(os.listdir(tmp_path)) == 2)
+    results.close()
+    assert "done" not in os.listdir(tmp_path)
+    assert not any(map(alive, os.listdir(tmp_path)))
