@@ -116,7 +116,7 @@ def carry_out_and_tell(
     """
     from rwloss.files.lock import hold
     from rwloss.study import indicators, plan
-    from rwloss.training.run import fabric_of
+    from rwloss.training.environment import fabric_of
     from rwloss.work.dask import expect_scheduler
 
     study = plan.placed(study, folder)

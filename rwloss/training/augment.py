@@ -133,7 +133,9 @@ def zoomed(images: Tensor, labels: Tensor, zooms: Sequence[float]) -> tuple[Tens
     return images, labels
 
 
-def shaded(images: Tensor, changes: Sequence[PatchTransform], noises: Sequence[torch.Generator]) -> Tensor:
+def shaded(
+    images: Tensor, changes: Sequence[PatchTransform], noises: Sequence[torch.Generator]
+) -> Tensor:
     """Apply gamma, gain and offset, and noise. images (b c *s) -> (b c *s).
 
     noises: one generator per example, on the device of the images.

@@ -114,9 +114,7 @@ def load_checkpoint(
             f"{str(path)!r} is not a checkpoint, or it is damaged ({reason}): {_FIX}"
         ) from error
     if not isinstance(content, Mapping) or content.get("layout") != 1:
-        raise RWLossError(
-            f"{str(path)!r} is not a checkpoint of this version of rwloss: {_FIX}"
-        )
+        raise RWLossError(f"{str(path)!r} is not a checkpoint of this version of rwloss: {_FIX}")
     if different := settings_file.make(**content["settings"]).difference(settings):
         raise RWLossError(
             f"the checkpoint {str(path)!r} was written with settings other than those in run.toml: "

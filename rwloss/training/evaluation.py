@@ -113,7 +113,9 @@ def evaluate(
     }
     pairs = [(case, predicted[case.name]) for case in truth.cases if case.name in predicted]
     if not pairs:
-        names, predicted_names = (some([case.name for case in each.cases]) for each in (truth, found))
+        names, predicted_names = (
+            some([case.name for case in each.cases]) for each in (truth, found)
+        )
         raise RWLossError(
             f"no case is in both: {str(labels)!r} has {names}, {str(predictions)!r} has "
             f"{predicted_names}; the files of a case must have the same name"
@@ -300,6 +302,6 @@ def _check_geometry(found: data.LabelVolume, truth: data.LabelVolume) -> None:
     # Headers hold float32, which is less precise far from the origin.
     if apart_mm > _APART * smallest_mm + 1e-6 * float(np.abs(places_mm[1]).max()):
         raise RWLossError(
-            f"the affines of prediction and labels place the image's corners up to {apart_mm:.3g} mm "
+            f"the affines of prediction and labels put the image's corners up to {apart_mm:.3g} mm "
             "apart: both must lie in the same place; fix the wrong header"
         )

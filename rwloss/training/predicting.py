@@ -383,13 +383,13 @@ def _slice_axis(
 
     Raises RWLossError for an image with fewer axes than the network needs.
     """
-    dims, axis = trained.settings.dims, trained.settings.slice_axis
+    dims, chosen = trained.settings.dims, trained.settings.slice_axis
     if image.ndim - 1 < dims:
         raise RWLossError(
             f"expected an image of {dims} axes, as in training, got {image.shape[1:]}"
         )
-    if axis is not None:
-        return axis, ""
+    if chosen is not None:
+        return chosen, ""
     axis = 0 if suffix in _PAGES else AXIAL
     if image.ndim - 1 == dims:
         return axis, ""

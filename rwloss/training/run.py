@@ -162,7 +162,8 @@ class _Start:
 
     def _train(self, sources: Sequence[PatchSource]) -> None:
         fabric, settings = self.fabric, self.settings
-        assert settings.patch_size is not None  # filled in by prepare
+        assert settings.map is not None  # as patch_size, filled in by prepare
+        assert settings.patch_size is not None
         batches = PatchSampler(
             sources,
             self.task.num_classes,

@@ -22,7 +22,7 @@ class NetworkPreset:
 
     @property
     def multiple_of(self) -> int:
-        """Spatial lengths of the input must be multiples of this, because each level halves them."""
+        """Every spatial length of the input is a multiple of this, as each level halves it."""
         return int(2 ** (len(self.channels) - 1))
 
 
