@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,15 +13,14 @@ import typer
 
 from rwloss.cli.listing import print_table, printable
 from rwloss.cli.options import OF_SETTINGS, AsJson, Jobs, Scheduler, without
-from rwloss.cli.progress import stoppable
+from rwloss.cli.progress import interruptible, watched
 from rwloss.cli.report import write_if_possible
-from rwloss.cli.watch import watched
 from rwloss.errors import RWLossError
 from rwloss.words import count_of
 
 if TYPE_CHECKING:
-    from rwloss.study.indicators import Indicators
-    from rwloss.study.plan import Study
+    from rwloss.study.execution import RunEnd
+    from rwloss.study.plan import Run, Study
     from rwloss.study.results import Results
     from rwloss.study.statistics import Interval
 
@@ -78,13 +79,12 @@ def compare(
     as_json: AsJson = False,
     **training: Any,
 ) -> None:
-    """Train every map with every seed, and say what the differences prove.
+    """Train every map with every seed, and compare the results.
 
-    All runs share data, splits and settings; runs of one seed begin with the same weights and meet
-    the same batches. Stopped at any moment, the same command goes on. Maps and seeds may be added
-    later; what is not given is then as the study has it. A run that fails is named, and the others
-    go on. All other settings of `rwloss train` stand under [training] in STUDY.toml;
-    docs/compare.md explains the results.
+    All runs share data, split and settings. Runs with the same seed start from the same weights and
+    see the same batches. To resume an interrupted study, give the same command again. Maps and
+    seeds can be added later; what is not given is taken from the study. A failed run is named, and
+    the other runs continue. docs/compare.md explains the results.
     """
     from rwloss.study import plan
     from rwloss.training import require_training
@@ -97,11 +97,11 @@ def compare(
         "reference": reference,
         "training": training,
     }
-    folder, study = _study(source, out, given)
-    carry_out_and_tell(study, folder, jobs=jobs, scheduler=scheduler, as_json=as_json)
+    study, folder = plan.assembled(source, out, given)
+    run_and_print(study, folder, jobs=jobs, scheduler=scheduler, as_json=as_json)
 
 
-def carry_out_and_tell(
+def run_and_print(
     study: Study,
     folder: Path,
     *,
@@ -109,121 +109,51 @@ def carry_out_and_tell(
     scheduler: str | None = None,
     as_json: bool = False,
 ) -> None:
-    """Run a study in its folder, or what is left of it; write and print what came of it.
+    """Run a study, or what is left of it, and print its results; exit code 1 if runs failed."""
+    from rwloss.study import results
+    from rwloss.study.conduct import conduct
 
-    Ends with exit code 1 where runs have failed. Raises RWLossError for wrong use, and where
-    another process is at work in the folder: it would take each run of the other for a failed one.
-    """
-    from rwloss.files.lock import hold
-    from rwloss.study import indicators, plan
-    from rwloss.training.environment import fabric_of
-    from rwloss.work.dask import expect_scheduler
-
-    study = plan.placed(study, folder)
-    _tell_of_more_steps(study, folder)
-    if scheduler is not None:
-        expect_scheduler(scheduler)
-    if scheduler in {None, "local"}:  # the workers of others may have what this machine lacks
-        fabric_of(next(plan.runs(study, folder)).settings)
-    typer.echo(f"reading {count_of(_cases(study, folder), 'case')} ...", err=True)
-    found = indicators.indicators(study, folder)  # reads all files: what is wrong is said now
-    folder.mkdir(parents=True, exist_ok=True)
-    with hold(folder):
-        if plan.placed(study, folder) != study:
-            raise RWLossError(f"the study in {str(folder)!r} has just been changed: start again")
-        plan.write(study, folder / "study.toml")
-        _carry_out(study, folder, found, jobs=jobs, scheduler=scheduler, as_json=as_json)
-
-
-def _cases(study: Study, folder: Path) -> int:
-    """How many cases will be read: those to train on, and those of a test folder if it is used."""
-    from rwloss import data
-    from rwloss.study import plan
-    from rwloss.training.preparation import test_cases
-
-    settings = next(plan.runs(study, folder)).settings
-    return len(data.find(study.data).cases) + len(test_cases(settings) or ())
-
-
-def _tell_of_more_steps(study: Study, folder: Path) -> None:
-    """Every run takes longer, those too that were done: nobody should learn that afterwards."""
-    from rwloss.study import plan
-
-    file = folder / "study.toml"
-    before = plan.read(file).steps if file.exists() else study.steps
-    if before != study.steps:
-        typer.echo(
-            f"steps grow from {before:,} to {study.steps:,}, in every run of the study", err=True
-        )
-
-
-def _carry_out(
-    study: Study,
-    folder: Path,
-    found: Mapping[str, Indicators],
-    *,
-    jobs: int | None,
-    scheduler: str | None,
-    as_json: bool,
-) -> None:
-    from rwloss.study import plan, results
-    from rwloss.study.execution import carry_out
-
-    todo = list(plan.runs(study, folder))
-    with (
-        stoppable(lambda: "the same command goes on from there"),
-        watched(todo, study.steps) as on_end,
-    ):
-        carry_out(todo, jobs=jobs, scheduler=scheduler, on_end=on_end)
-    collected = results.collect(study, folder, found)
-    results.write(collected, folder)
+    note = partial(typer.echo, err=True)
+    collected = conduct(study, folder, _watched, jobs=jobs, scheduler=scheduler, note=note)
     if as_json:
         typer.echo(json.dumps(results.as_fields(collected), allow_nan=False))
     else:
-        _tell(collected)
+        _print(collected)
     page = write_if_possible(collected, folder)
     if not as_json:
         report = "" if page is None else f"; the report: {page}"
         typer.echo(f"{folder}: study.toml, results.json, runs.csv, runs/{report}")
     failed = sum(row.status != "done" for row in collected.runs)
     if failed:
-        typer.echo(f"{failed} of {count_of(len(todo), 'run')} failed", err=True)
+        typer.echo(f"{failed} of {count_of(len(collected.runs), 'run')} failed", err=True)
         raise typer.Exit(1)
 
 
-def _study(source: str, out: Path | None, given: dict[str, Any]) -> tuple[Path, Study]:
-    """The folder, and the study: of its study.toml, with what a file says, with what was given.
+@contextmanager
+def _watched(runs: Sequence[Run]) -> Iterator[Callable[[RunEnd], None]]:
+    """Progress of the runs of a study; gives what to call as they end."""
+    from rwloss.study.execution import steps_done
 
-    What is not said is as the folder has it: defaults would change a study that has begun.
-    """
-    from rwloss.study import plan
+    ended: set[tuple[str, int]] = set()
+    steps = runs[0].settings.steps
 
-    path = Path(source)
-    if path.suffix.lower() == ".toml":
-        said, folder = plan.read(path).model_dump(exclude_unset=True), out or path.parent
-        if not (folder / "study.toml").exists() and out is None:
-            raise RWLossError(
-                f"{str(path)!r} lies in no study: rename it to study.toml, so that its folder is "
-                "the study's, or give --out STUDY"
-            )
-    elif out is None:
-        raise RWLossError("where to? Give --out STUDY, the folder of the study")
-    else:
-        said, folder = {"data": source}, out
-    file = folder / "study.toml"
-    layers = [plan.read(file).model_dump()] if file.exists() else []
-    content: dict[str, Any] = {"maps": {}, "training": {}}
-    for layer in (*layers, said, given):
-        for name, value in layer.items():
-            if isinstance(value, dict):
-                content[name] = content[name] | value
-            elif value is not None:
-                content[name] = value
-    if not content["maps"]:
-        raise RWLossError(
-            "which maps? Give --map or --baseline, such as --map rectified --baseline dice_ce"
+    def look() -> int:
+        """Steps done of all runs. Nothing is left to do of a failed one."""
+        return sum(
+            steps if (run.name, run.seed) in ended else min(steps_done(run), steps) for run in runs
         )
-    return folder, plan.make(**content)
+
+    with (
+        interruptible(lambda: "the same command resumes the study"),
+        watched(count_of(len(runs), "run"), len(runs) * steps, look) as shown,
+    ):
+
+        def on_end(end: RunEnd) -> None:
+            ended.add((end.name, end.seed))
+            outcome = "done" if end.reason is None else f"failed: {printable(end.reason)}"
+            shown.line(f"{len(ended)} of {len(runs)}: {end.name}, seed {end.seed}: {outcome}")
+
+        yield on_end
 
 
 def _seeds(text: str) -> tuple[int, ...]:
@@ -245,7 +175,7 @@ def _seeds(text: str) -> tuple[int, ...]:
     return found
 
 
-def _tell(collected: Results) -> None:
+def _print(collected: Results) -> None:
     from rwloss.study.wording import mass, sentences
 
     rows: list[tuple[str, ...]] = [

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from rwloss.cli.compare import carry_out_and_tell
+from rwloss.cli.compare import run_and_print
 from rwloss.cli.options import Jobs
 from rwloss.errors import RWLossError
 
@@ -71,7 +71,7 @@ def demo(
         },
     )
     typer.echo(f"Training {len(MAPS) * seeds} U-Nets, {steps} steps each ...")
-    carry_out_and_tell(study, out / "study", jobs=jobs)
+    run_and_print(study, out / "study", jobs=jobs)
 
 
 def _make_folder(out: Path) -> None:

@@ -18,7 +18,7 @@ from rwloss.cli.options import (
     NumClasses,
     Spacing,
 )
-from rwloss.cli.progress import progress, stoppable
+from rwloss.cli.progress import interruptible, progress
 from rwloss.cli.score_table import print_scores
 from rwloss.errors import RWLossError
 from rwloss.words import count_of
@@ -131,7 +131,7 @@ def evaluate(
         num_classes = known.num_classes if num_classes is None else num_classes
         spacing_mm = known.spacing_mm if spacing_mm is None else spacing_mm
         ignore_label = known.ignore_label if ignore_label is None else ignore_label
-    with stoppable(lambda: "nothing was written"), progress() as shown:
+    with interruptible(lambda: "nothing was written"), progress() as shown:
         result = measure(
             predictions,
             labels,

@@ -19,7 +19,7 @@ from rwloss.cli.options import (
     Scheduler,
     Spacing,
 )
-from rwloss.cli.progress import progress, stoppable
+from rwloss.cli.progress import interruptible, progress
 from rwloss.words import count_of
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def precompute(
 
     limit = {} if max_voxels is None else {"max_voxels": max_voxels}
     tally = _Tally()
-    with stoppable(tally.told), progress() as shown:
+    with interruptible(tally.told), progress() as shown:
         phase = "cases" if dry_run else "maps"
 
         def through(outcome: Outcome, total: int) -> None:

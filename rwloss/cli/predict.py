@@ -11,7 +11,7 @@ import typer
 from rwloss.cli.evaluate import PartName, SplitName
 from rwloss.cli.listing import print_table, printable
 from rwloss.cli.options import AsJson, MaxVoxels
-from rwloss.cli.progress import progress, stoppable
+from rwloss.cli.progress import interruptible, progress
 from rwloss.words import count_of
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def predict(
         again = "the same command without --overwrite" if overwrite else "the same command"
         return f"{count_of(done, 'label map')} done; {again} goes on from there"
 
-    with stoppable(told), progress() as shown:
+    with interruptible(told), progress() as shown:
 
         def through(outcome: PredictedCase, total: int) -> None:
             nonlocal done

@@ -1,138 +1,174 @@
-"""How far a run over many cases is: a bar on a terminal, plain lines elsewhere."""
+"""How far work has come: bars on a terminal, plain lines elsewhere; on standard error."""
 
 from __future__ import annotations
 
+import signal
 import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
-from typing import Any, Protocol
+from typing import Any
 
 import typer
 
 from rwloss.words import count_of
 
-
-class Progress(Protocol):
-    """Told of each case that is through, in one phase of a run after the other."""
-
-    def step(self, phase: str, total: int, *, failed: bool = False) -> None:
-        """One more case of `total` in this phase."""
+SECONDS_BETWEEN_LOOKS = {True: 2.0, False: 30.0}
+"""How often `watched` looks, on a terminal and elsewhere."""
 
 
 class Pace:
-    """What is done of one phase, and how fast it goes.
+    """How much of a task is done, and how fast it goes.
 
-    bad: the word for cases that failed. clock: seconds that only grow. began: when the first case
-    was begun, by that clock; now by default.
+    unit: what is counted. bad: the word for what failed. began: when work on it began, in seconds.
     """
 
-    def __init__(
-        self,
-        total: int,
-        bad: str,
-        clock: Callable[[], float] = time.monotonic,
-        began: float | None = None,
-    ) -> None:
-        """Begin with nothing done."""
-        self.total, self.bad, self.clock = total, bad, clock
-        self.done = self.failed = 0
-        # Cases that are kept go faster than those that are made: only the newest tenth counts.
-        self._times = deque([clock() if began is None else began], maxlen=1 + max(20, total // 10))
+    def __init__(self, total: int, unit: str, bad: str, began: float, done: int = 0) -> None:
+        """Begin with `done` of `total`."""
+        self.total, self.unit, self.bad, self.done, self.failed = total, unit, bad, done, 0
+        # Kept cases go faster than new ones, and validation is slow: the newest tenth counts.
+        self._reports = deque([(began, done)], maxlen=1 + max(20, total // 10))
 
-    def step(self, *, failed: bool) -> None:
-        """Count one case."""
-        self.done += 1
-        self.failed += failed
-        self._times.append(self.clock())
+    def update(self, done: int, now: float) -> None:
+        """So much is done by now."""
+        self.done = done
+        self._reports.append((now, done))
 
     @property
     def facts(self) -> str:
         """Rate, remaining time and failures, as far as there are any."""
-        seconds = self._times[-1] - self._times[0]
+        (began, before), (now, done) = self._reports[0], self._reports[-1]
         facts = []
-        if seconds > 0:
-            rate = (len(self._times) - 1) / seconds
-            facts.append(f"{rate:.3g} cases/s" if rate < 100 else f"{rate:.0f} cases/s")
-            if left := self.total - self.done:
+        if now > began and done > before:
+            rate = (done - before) / (now - began)
+            figure = f"{rate:.3g}" if rate < 100 else f"{rate:.0f}"
+            facts.append(f"{figure} {self.unit}s/s")
+            if left := self.total - done:
                 facts.append(f"{timedelta(seconds=round(left / rate))} left")
         if self.failed:
             facts.append(f"{self.failed:,} {self.bad}")
         return ", ".join(facts)
 
 
+class Progress:
+    """Tasks and how far each is.
+
+    A bar per task on a terminal. Elsewhere a line per tenth of a task and at its end, at most one
+    per second; and one per minute where a tenth takes longer.
+    """
+
+    def __init__(
+        self, bars: Any = None, bad: str = "failed", clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """bars: rich's, None for plain lines. bad: the word for cases that failed."""
+        self.bars, self.bad, self.clock = bars, bad, clock
+        self.began = self.printed = clock()  # of the case under way, and of the last line
+        self.paces: dict[str, Pace] = {}
+        self.tasks: dict[str, Any] = {}
+
+    def line(self, text: str) -> None:
+        """Print a line, above the bars."""
+        if self.bars is None:
+            typer.echo(text, err=True)
+        else:
+            self.bars.console.print(text, markup=False, highlight=False)
+
+    def step(self, task: str, total: int, *, failed: bool = False) -> None:
+        """One more case of a task is through."""
+        if task not in self.paces:
+            self.paces[task] = Pace(total, "case", self.bad, self.began)
+        pace = self.paces[task]
+        pace.failed += failed
+        self._show(task, pace.done + 1)
+        self.began = self.clock()
+
+    def update(self, task: str, done: int, total: int, note: str = "") -> None:
+        """So many training steps of a task are done. The first call begins with a line."""
+        if task not in self.paces:
+            self.paces[task] = Pace(total, "step", self.bad, self.clock(), done)
+            self._print(task)
+        elif done > self.paces[task].done:
+            self._show(task, done, note)
+
+    def _show(self, task: str, done: int, note: str = "") -> None:
+        pace, now = self.paces[task], self.clock()
+        is_tenth = done * 10 // pace.total > pace.done * 10 // pace.total
+        pace.update(done, now)
+        is_due = now - self.printed >= (1 if is_tenth else 60)
+        if self.bars is not None or done == pace.total or is_due:
+            self._print(task, note)
+
+    def _print(self, task: str, note: str = "") -> None:
+        pace = self.paces[task]
+        facts = ", ".join(filter(None, [note, pace.facts]))
+        if self.bars is None:
+            self.printed = self.clock()
+            done = f"{task}: {pace.done:,} of {count_of(pace.total, pace.unit)}"
+            typer.echo(", ".join(filter(None, [done, facts])), err=True)
+            return
+        if task not in self.tasks:
+            self.tasks[task] = self.bars.add_task(task, total=pace.total, facts="")
+        self.bars.update(self.tasks[task], completed=pace.done, facts=facts)
+
+
 @contextmanager
 def progress(bad: str = "failed") -> Iterator[Progress]:
-    """A bar for each phase on a terminal, a line for each tenth of it elsewhere; on stderr.
-
-    bad: the word for cases that failed.
-    """
+    """What to tell how far the work is. bad: the word for cases that failed."""
     if not sys.stderr.isatty():
-        yield Lines(bad)
+        yield Progress(bad=bad)
         return
+    from rich import progress as rich
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
-    from rich.progress import Progress as Bars
     from rich.table import Column
 
     columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[facts]}", table_column=Column(no_wrap=True)),
+        rich.TextColumn("{task.description}"),
+        rich.BarColumn(),
+        rich.MofNCompleteColumn(),
+        rich.TimeElapsedColumn(),
+        rich.TextColumn("{task.fields[facts]}", table_column=Column(no_wrap=True)),
     )
-    with Bars(*columns, console=Console(stderr=True)) as bars:
-        yield _Bars(bars, bad)
+    with rich.Progress(*columns, console=Console(stderr=True), redirect_stdout=False) as bars:
+        yield Progress(bars, bad)
 
 
 @contextmanager
-def stoppable(told: Callable[[], str]) -> Iterator[None]:
-    """Ctrl-C ends the program with one line, what `told` says, and exit code 130."""
+def watched(
+    task: str, total: int, look: Callable[[], int], seconds: float | None = None
+) -> Iterator[Progress]:
+    """The progress of work in other processes: `look` tells the steps done, every few seconds.
+
+    It is called in a thread. An exception in it stops no work.
+    """
+    stop = threading.Event()
+
+    def again() -> None:
+        if hasattr(signal, "pthread_sigmask"):  # Ctrl-C is the main thread's, which may put it off
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        while not stop.wait(seconds or SECONDS_BETWEEN_LOOKS[shown.bars is not None]):
+            with suppress(Exception):
+                shown.update(task, look(), total)
+
+    with progress() as shown:
+        with suppress(Exception):
+            shown.update(task, look(), total)
+        thread = threading.Thread(target=again, daemon=True)
+        thread.start()
+        try:
+            yield shown
+        finally:
+            stop.set()
+            thread.join(5)  # a file system that hangs must not hold up the end
+
+
+@contextmanager
+def interruptible(what_is_left: Callable[[], str]) -> Iterator[None]:
+    """Ctrl-C ends the program with one line and exit code 130."""
     try:
         yield
     except KeyboardInterrupt:
-        typer.echo(f"stopped: {told()}", err=True)
+        typer.echo(f"interrupted: {what_is_left()}", err=True)
         raise typer.Exit(130) from None
-
-
-class Lines:
-    """A line for each tenth and at the end, but not more than one a second."""
-
-    def __init__(self, bad: str, clock: Callable[[], float] = time.monotonic) -> None:
-        """Begin now, with no phase."""
-        self.bad, self.clock, self.told = bad, clock, clock()
-        self.began = self.told  # of the case that is under way
-        self.paces: dict[str, Pace] = {}
-
-    def step(self, phase: str, total: int, *, failed: bool = False) -> None:
-        """Count one case of a phase, and say so now and then."""
-        if phase not in self.paces:
-            self.paces[phase] = Pace(total, self.bad, self.clock, self.began)
-        pace = self.paces[phase]
-        pace.step(failed=failed)
-        self.began = self.clock()
-        is_tenth = pace.done * 10 // total > (pace.done - 1) * 10 // total
-        if pace.done == total or (is_tenth and self.clock() - self.told >= 1):
-            self.told = self.clock()
-            line = f"{phase}: {pace.done} of {count_of(total, 'case')}"
-            typer.echo(", ".join(filter(None, [line, pace.facts])), err=True)
-
-
-class _Bars:
-    def __init__(self, bars: Any, bad: str) -> None:
-        self.bars, self.bad = bars, bad
-        self.began = time.monotonic()  # of the case that is under way
-        self.paces: dict[str, tuple[Pace, Any]] = {}
-
-    def step(self, phase: str, total: int, *, failed: bool = False) -> None:
-        if phase not in self.paces:
-            self.paces[phase] = (
-                Pace(total, self.bad, began=self.began),
-                self.bars.add_task(phase, total=total, facts=""),
-            )
-        pace, task = self.paces[phase]
-        pace.step(failed=failed)
-        self.began = time.monotonic()
-        self.bars.update(task, completed=pace.done, facts=pace.facts)

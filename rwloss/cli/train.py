@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import json
-from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from rwloss.cli.options import AsJson
-from rwloss.cli.progress import stoppable
+from rwloss.cli.progress import Progress, interruptible, progress
 from rwloss.cli.score_table import print_scores
-from rwloss.cli.steps import bars
 from rwloss.words import count_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from rwloss.training import RunResult, RunSettings
+    from rwloss.training import RunResult, TrainingProgress
 
 
 def train(
@@ -59,8 +57,8 @@ def train(
     chosen = (
         settings_file.make(**settings) if config is None else settings_file.read(config, **settings)
     )
-    with stoppable(lambda: "the same command resumes the run"), ExitStack() as stack:
-        result = run(chosen, _shown(stack, chosen))
+    with interruptible(lambda: "the same command resumes the run"), progress() as shown:
+        result = run(chosen, _told_by(shown, Path(chosen.out).name))
     if not is_first_process():
         return
     if as_json:
@@ -95,29 +93,27 @@ def as_fields(result: RunResult) -> dict[str, Any]:
     }
 
 
-def _shown(stack: ExitStack, settings: RunSettings) -> Any:
-    """Progress on standard error; the bar ends with the stack."""
-    from rwloss.training import Progress
+def _told_by(shown: Progress, name: str) -> TrainingProgress:
+    """What a run called `name` tells, on standard error."""
+    from rwloss.training import TrainingProgress
 
-    class Shown(Progress):
+    class Shown(TrainingProgress):
         def note(self, text: str) -> None:
-            typer.echo(text, err=True)
+            shown.line(text)
 
         def begin(self, done: int, steps: int) -> None:
-            if done:
-                self.note(f"going on after step {done} of {steps}")
-            shown = bars([Path(settings.out).name], steps, done=done, parts=10)
-            self.on_step, self.line = stack.enter_context(shown)
+            self.steps = steps
+            shown.update(name, done, steps)
 
         def step(self, step: int, loss: float) -> None:
-            self.on_step(0, step, loss)
+            shown.update(name, step, self.steps, f"loss {loss:.3f}")
 
         def validated(self, step: int, dice: Mapping[str, float | None], *, is_best: bool) -> None:
             values = ", ".join(f"{name} {_number(value)}" for name, value in dice.items())
-            self.line(f"validation at step {step}: Dice {values}{' (best)' if is_best else ''}")
+            shown.line(f"validation at step {step}: Dice {values}{' (best)' if is_best else ''}")
 
         def testing(self, cases: int) -> None:
-            self.line(f"testing {count_of(cases, 'case')}")
+            shown.line(f"testing {count_of(cases, 'case')}")
 
     return Shown()
 

@@ -10,7 +10,7 @@ import typer
 from rwloss.cli.listing import print_table, printable
 from rwloss.cli.options import AsJson, Jobs, MaxVoxels
 from rwloss.cli.precompute import as_fields, print_failures
-from rwloss.cli.progress import progress, stoppable
+from rwloss.cli.progress import interruptible, progress
 from rwloss.words import count_of
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def verify(
     def told() -> str:
         return f"after {count_of(done, 'case')}; run the same command again"
 
-    with stoppable(told), progress("with problems") as shown:
+    with interruptible(told), progress("with problems") as shown:
 
         def counted(phase: str, total: int, *, failed: bool) -> None:
             nonlocal done

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -40,14 +39,3 @@ def write(path: Path, values: Mapping[str, Any]) -> None:
     """Write a TOML file, whole or not at all; values that are None are left out."""
     with whole_file(path) as part:
         part.write_text(dumps(values), encoding="utf-8")
-
-
-def as_text(value: Any) -> str:
-    """Text, a number, true or false, or a row of these, as TOML.
-
-    >>> as_text((1.5, "a"))
-    '[1.5, "a"]'
-    """
-    # JSON writes these as TOML does, but for DEL, which TOML wants escaped. (ensure_ascii would
-    # make halves of characters.)
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

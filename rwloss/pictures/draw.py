@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rwloss import words
 from rwloss.errors import RWLossError
-from rwloss.pictures.layout import render
 from rwloss.pictures.output import check_output, write
-from rwloss.pictures.picture import Picture, Row
+from rwloss.pictures.picture import MapRow, Picture
+from rwloss.pictures.sheet import render
 from rwloss.pictures.view import View, choose_view
 from rwloss.rwmap import RWMap
+
+_MEANING = (
+    "Value of the map at each voxel: what it costs to put probability on the class (blue: below 0, "
+    "white: 0, red: above 0). Lines: borders of the classes."
+)
 
 
 def draw(
@@ -34,44 +41,87 @@ def draw(
     """Write one picture of a case: image, labels, and a row of channels for each map.
 
     labels: (*s), 2-D or 3-D; values outside 0..K-1 are ignored voxels, drawn grey.
-    rwmaps: by the text above their row; NumPy arrays, labels (1 *s), all of one K.
-    path: .png, .pdf or .svg; an existing file is replaced whole, and kept if anything fails.
+    rwmaps: by the text above their row; NumPy arrays, labels (1 *s), all of the same K.
+    path: .png, .pdf or .svg; an existing file is replaced at the end, and kept if anything fails.
     image: (*s), shown from its 1st to its 99th percentile.
-    class_names: of classes 0, 1, ...; a class without one gets its number alone.
-    spacing_mm: millimetres for each axis, 1 by default: the panels get their true proportions.
+    class_names: of classes 0, 1, ...; a class without one is shown by its number.
+    spacing_mm: millimetres per axis, 1 by default: the panels get their true proportions.
     affine: (4, 4) to RAS millimetres, as nibabel's: right, anterior and superior are then drawn
     to the right and up. Without it rows run down and columns to the right, as stored.
-    axis, slice_index: which slice of a volume. By default that with the most classes, then the
+    axis, slice_index: which slice of a volume. By default the one with the most classes, then the
     most foreground, across the axis of the largest spacing (the last of equals).
     units: of the values, by the text of their map.
 
     Of more than MAX_CLASSES classes, the picture shows those with the most voxels in the slice and
-    says so. Raises RWLossError for shapes that do not fit, a slice that is not there, a path that
+    says so. Raises RWLossError for shapes that do not fit, a slice that does not exist, a path that
     cannot be written, and without matplotlib.
     """
-    path = Path(path)
-    file_format = check_output(path)
-    labels = np.asarray(labels)
-    num_classes = check_arrays(labels, rwmaps, image)
-    spacing = checked_spacing(spacing_mm, labels.ndim)
-    known = known_labels(labels, num_classes)
-    view = choose_view(known, spacing, affine, axis, slice_index)
-    picture = Picture(
-        labels=view.cut(known),
-        image=None if image is None else view.cut(np.asarray(image)),
-        rows=tuple(
-            Row(text, _channels(rwmap, view), (units or {}).get(text, ""))
-            for text, rwmap in rwmaps.items()
-        ),
-        names=captions(class_names, num_classes),
-        step_mm=view.step_mm,
-        title=title or "",
-        slice_text=view.text,
-    )
-    write(path, render(picture, file_format))
+    case = DrawnCase.checked(path, labels, rwmaps, image, spacing_mm)
+    view = choose_view(case.labels, case.spacing_mm, affine, axis, slice_index)
+    rows = [
+        MapRow(text, channels_of(rwmap, view), (units or {}).get(text, ""))
+        for text, rwmap in rwmaps.items()
+    ]
+    case.write(view, rows, class_names, title, _MEANING)
 
 
-def check_arrays(
+@dataclass(frozen=True)
+class DrawnCase:
+    """A case that can be drawn. labels: (*s), -1 where ignored."""
+
+    path: Path
+    file_format: str
+    labels: NDArray[np.int32]
+    num_classes: int
+    image: NDArray[Any] | None
+    spacing_mm: tuple[float, ...]
+
+    @classmethod
+    def checked(
+        cls,
+        path: str | Path,
+        labels: NDArray[np.integer[Any]],
+        rwmaps: Mapping[str, RWMap],
+        image: NDArray[Any] | None,
+        spacing_mm: Sequence[float] | None,
+    ) -> DrawnCase:
+        """The case, if its parts fit each other and the file can be written."""
+        path, labels = Path(path), np.asarray(labels)
+        file_format = check_output(path)
+        num_classes = _check_arrays(labels, rwmaps, image)
+        spacing = (1.0,) * labels.ndim if spacing_mm is None else tuple(map(float, spacing_mm))
+        if len(spacing) != labels.ndim or not all(0 < mm < np.inf for mm in spacing):
+            raise RWLossError(
+                f"expected {labels.ndim} spacings above 0 mm, one per axis, got {spacing_mm!r}"
+            )
+        known = known_labels(labels, num_classes)
+        image = None if image is None else np.asarray(image)
+        return cls(path, file_format, known, num_classes, image, spacing)
+
+    def write(
+        self,
+        view: View,
+        rows: Sequence[MapRow],
+        class_names: Sequence[str],
+        title: str | None,
+        meaning: str,
+    ) -> None:
+        """Draw one slice."""
+        numbered = [f"{k} {name}" for k, name in enumerate(class_names)]
+        picture = Picture(
+            labels=view.cut(self.labels),
+            image=None if self.image is None else view.cut(self.image),
+            rows=tuple(rows),
+            names=words.class_names(self.num_classes, numbered),
+            step_mm=view.step_mm,
+            title=title or "",
+            meaning=meaning,
+            slice_text=view.text,
+        )
+        write(self.path, render(picture, self.file_format))
+
+
+def _check_arrays(
     labels: NDArray[Any], rwmaps: Mapping[str, RWMap], image: NDArray[Any] | None
 ) -> int:
     """The number of classes that all maps share."""
@@ -90,7 +140,7 @@ def check_arrays(
             )
     if len(numbers := {rwmap.num_classes for rwmap in rwmaps.values()}) > 1:
         raise RWLossError(
-            f"maps of {sorted(numbers)} classes cannot share columns: draw each alone"
+            f"maps of {sorted(numbers)} classes cannot share columns: draw one picture for each"
         )
     if image is not None and np.shape(image) != labels.shape:
         raise RWLossError(f"the image has shape {np.shape(image)}, its labels {labels.shape}")
@@ -103,23 +153,7 @@ def known_labels(labels: NDArray[Any], num_classes: int) -> NDArray[np.int32]:
     return known.astype(np.int32, copy=False)
 
 
-def captions(class_names: Sequence[str], num_classes: int) -> tuple[str, ...]:
-    """What stands above the channel of each class: its number, and its name if it has one."""
-    return tuple(
-        f"{k} {class_names[k]}" if k < len(class_names) else f"class {k}"
-        for k in range(num_classes)
-    )
-
-
-def checked_spacing(spacing_mm: Sequence[float] | None, axes: int) -> tuple[float, ...]:
-    """Voxel spacing in mm, 1 by default."""
-    spacing = (1.0,) * axes if spacing_mm is None else tuple(float(mm) for mm in spacing_mm)
-    if len(spacing) != axes or not all(0 < mm < np.inf for mm in spacing):
-        raise RWLossError(f"expected {axes} spacings above 0 mm, one an axis, got {spacing_mm!r}")
-    return spacing
-
-
-def _channels(rwmap: RWMap, view: View) -> NDArray[np.float64]:
+def channels_of(rwmap: RWMap, view: View) -> NDArray[np.float64]:
     """Values (k rows columns) in the slice, which is cut first: a dense volume is large."""
     cut = rwmap.with_arrays(lambda array: view.cut(np.asarray(array)))
     return np.asarray(cut.dense()[0], dtype=np.float64)

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rwloss.pictures.picture import Picture, Row
-from rwloss.pictures.sheet import DPI, INK, SMALL
+from rwloss.pictures.colours import CLASS_COLOURS, EMPTY, IGNORED, grey
+from rwloss.pictures.lettering import DPI, INK, SMALL
+from rwloss.pictures.picture import MapRow, Picture
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -17,10 +18,6 @@ if TYPE_CHECKING:
 
 _PANEL, _SMALLEST_PANEL = 1.75, 0.7  # inches: the longer side of a panel, the least of either
 _MAX_LEGEND = 12
-
-_EMPTY, _IGNORED = "#ececec", "#a8a8a8"
-# Okabe & Ito's colours, told apart with every common form of colour blindness.
-_CLASS_COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#D55E00", "#0072B2", "#CC79A7", "#F0E442")
 
 
 def panel_size(picture: Picture) -> tuple[float, float]:
@@ -42,7 +39,7 @@ def draw_labels(axes: Axes, picture: Picture) -> None:
 
     pixels = _ground(picture)
     opacity = 1.0 if picture.image is None else 0.55
-    table = to_rgba_array([_IGNORED, _EMPTY, *_colours(len(picture.names))])[:, :3]
+    table = to_rgba_array([IGNORED, EMPTY, *_colours(len(picture.names))])[:, :3]
     covered = picture.labels != 0
     tint = table[picture.labels[covered] + 1]
     pixels[covered] = (1 - opacity) * pixels[covered] + opacity * tint
@@ -50,7 +47,7 @@ def draw_labels(axes: Axes, picture: Picture) -> None:
     _draw_borders(axes, picture.labels, 0.5)
 
 
-def draw_channels(panels: Sequence[Axes], bar: Axes, picture: Picture, row: Row) -> None:
+def draw_channels(panels: Sequence[Axes], bar: Axes, picture: Picture, row: MapRow) -> None:
     """The channels of a map, a panel for each class, and the bar of the scale that they share."""
     channels = row.channels[picture.classes]
     covered = (picture.labels >= 0) & np.isfinite(channels)
@@ -81,7 +78,7 @@ def legend(picture: Picture) -> list[tuple[str, str]]:
     if len(present) > _MAX_LEGEND:
         lines.append(("none", f"and {len(present) - _MAX_LEGEND} more"))
     if (picture.labels < 0).any():
-        lines.append((_IGNORED, "ignored"))
+        lines.append((IGNORED, "ignored"))
     return lines
 
 
@@ -95,7 +92,7 @@ def _show(axes: Axes, picture: Picture, pixels: NDArray[Any], **scale: Any) -> A
         **scale,
     )
     axes.set(anchor="NW", xticks=[], yticks=[])
-    axes.spines[:].set(linewidth=0.5, edgecolor=_IGNORED)
+    axes.spines[:].set(linewidth=0.5, edgecolor=IGNORED)
     return shown
 
 
@@ -104,19 +101,8 @@ def _ground(picture: Picture) -> NDArray[np.float64]:
     from matplotlib.colors import to_rgb
 
     if picture.image is None:
-        return np.full((*picture.labels.shape, 3), to_rgb(_EMPTY))
-    return np.repeat(_grey(picture.image)[..., None], 3, axis=-1)
-
-
-def _grey(image: NDArray[Any]) -> NDArray[np.float64]:
-    """The image from its 1st to its 99th percentile as 0..1; black where it is not finite."""
-    values = np.asarray(image, dtype=np.float64)
-    finite = np.isfinite(values)
-    if not finite.any():
-        return np.zeros(values.shape)
-    low, high = np.percentile(values[finite], (1, 99))
-    scaled = (np.where(finite, values, low) - low) / (high - low if high > low else 1.0)
-    return np.asarray(np.clip(scaled, 0.0, 1.0))
+        return np.full((*picture.labels.shape, 3), to_rgb(EMPTY))
+    return np.repeat(grey(picture.image)[..., None], 3, axis=-1)
 
 
 def _colours(num_classes: int) -> list[str]:
@@ -124,8 +110,8 @@ def _colours(num_classes: int) -> list[str]:
     from matplotlib import colormaps
     from matplotlib.colors import to_hex
 
-    if num_classes - 1 <= len(_CLASS_COLOURS):
-        return list(_CLASS_COLOURS[: num_classes - 1])
+    if num_classes - 1 <= len(CLASS_COLOURS):
+        return list(CLASS_COLOURS[: num_classes - 1])
     # As many as wanted, ordered in brightness: told apart without colour vision too.
     return [to_hex(colour) for colour in colormaps["viridis"](np.linspace(0, 1, num_classes - 1))]
 
@@ -136,7 +122,7 @@ def _diverging() -> Colormap:
     from matplotlib.colors import ListedColormap
 
     steps = colormaps["RdBu_r"](np.linspace(0.1, 0.9, 255))
-    return ListedColormap(steps).with_extremes(bad=_IGNORED)
+    return ListedColormap(steps).with_extremes(bad=IGNORED)
 
 
 def _draw_borders(axes: Axes, classes: NDArray[Any], width: float) -> None:

@@ -9,28 +9,33 @@ import numpy as np
 from numpy.typing import NDArray
 
 MAX_CLASSES = 6
-"""Channels of a map in one row; more would need a wider screen than most have."""
+"""Channels of a map in one row; more would need a wider screen than most people have."""
 
 
 @dataclass(frozen=True)
-class Row:
-    """One map: its text, its channels (k rows columns) in the slice, its unit or ""."""
+class MapRow:
+    """One map: its text, its channels (k rows columns) in the slice, and its unit or ""."""
 
     text: str
     channels: NDArray[np.float64]
-    unit: str
+    unit: str = ""
 
 
 @dataclass(frozen=True)
 class Picture:
-    """All that the sheet shows; labels (rows columns), -1 where ignored. names: of every class."""
+    """Everything on the sheet.
+
+    labels: (rows columns), -1 where ignored. names: of every class. step_mm: between rows and
+    between columns. meaning: what the colours of the channels say.
+    """
 
     labels: NDArray[np.int32]
     image: NDArray[Any] | None
-    rows: tuple[Row, ...]
+    rows: tuple[MapRow, ...]
     names: tuple[str, ...]
     step_mm: tuple[float, float]
     title: str
+    meaning: str
     slice_text: str
 
     @property
@@ -42,13 +47,8 @@ class Picture:
 
     @property
     def note(self) -> str:
-        """What a reader who sees such a picture for the first time has to know."""
-        parts = [
-            "Value of the map at each voxel: what it costs to put probability on the class "
-            "(blue: below 0, white: 0, red: above 0). Lines: borders of the classes."
-        ]
+        """What readers need to know when they see such a picture for the first time."""
+        shown = ""
         if len(self.names) > MAX_CLASSES:
-            parts.append(
-                f"{MAX_CLASSES} of {len(self.names)} classes: those with the most voxels here."
-            )
-        return " ".join([*parts, self.slice_text]).strip()
+            shown = f"{MAX_CLASSES} of {len(self.names)} classes: those with the most voxels here."
+        return " ".join(filter(None, [self.meaning, shown, self.slice_text]))

@@ -1,121 +1,118 @@
-"""A sheet of paper: text and axes on a figure, in inches from its top left corner."""
+"""The sheet of a picture: image and labels on the left, a row of channels per map on the right."""
 
 from __future__ import annotations
 
 import io
-import textwrap
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from rwloss.pictures.lettering import DPI, FAINT, SMALL, Lettering
+from rwloss.pictures.panels import draw_channels, draw_image, draw_labels, legend, panel_size
+from rwloss.pictures.picture import Picture
+
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
-DPI = 150
-TITLE, HEADER, SMALL = 11.0, 9.0, 7.5  # points
-LINE = 1.35 / 72  # inches of one line of text, for each point of its size
-INK, FAINT = "#1a1a1a", "#5a5a5a"
-
-
-def text_height(text: str, size: float) -> float:
-    """Inches of the lines of a text, size in points."""
-    return (text.count("\n") + 1) * LINE * size
+_TITLE, _HEADER = 11.0, 9.0  # points
+_LINE = 1.35 / 72  # inches of one line of text, per point of its size
+_MARGIN, _GAP, _BAR, _BAR_TEXT = 0.12, 0.1, 0.1, 0.5  # inches
+_NARROWEST = 4.0  # inches, for title and note
 
 
-class Sheet:
-    """A figure on which text is measured first and everything is placed by hand.
+def render(picture: Picture, file_format: str) -> bytes:
+    """The file of a picture, without its date: the same input gives the same bytes."""
+    import matplotlib.style
 
-    matplotlib's own layouts change the size of panels with the text around them.
+    undated: dict[str, Any] = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}
+    stream = io.BytesIO()
+    # A user's matplotlibrc (LaTeX text, dark background) must not change the picture.
+    with matplotlib.style.context(["default", {"svg.hashsalt": "rwloss"}]):
+        figure = _compose(picture)
+        figure.savefig(stream, format=file_format, metadata=undated.get(file_format))
+    return stream.getvalue()
+
+
+def _compose(picture: Picture) -> Figure:
+    """Two grids with cells of known size, side by side between title and note.
+
+    With one map, image and labels stand beside each other, level with its channels; with several
+    they stand below each other, as large as the rows leave room for.
     """
+    from matplotlib.figure import Figure
 
-    def __init__(self, texts: Iterable[str]) -> None:
-        """Texts: all that may have letters of any script, to choose fonts that have them."""
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
+    # Not constrained layout: it would change the size of panels with the text around them.
+    figure = Figure(dpi=DPI)
+    rows, lines = picture.rows, legend(picture)
+    texts = [text for row in rows for text in (row.text, row.unit)]
+    lettering = Lettering(figure, [picture.title, *texts, *picture.names])
+    wide, high = panel_size(picture)
 
-        self.figure = Figure(dpi=DPI)
-        self._renderer = FigureCanvasAgg(self.figure).get_renderer()  # type: ignore[no-untyped-call]
-        self._families, self._missing = _fonts("".join(texts))
+    columns = [*[wide, _GAP] * len(picture.classes), _BAR, _BAR_TEXT]
+    names = [lettering.fit(picture.names[k], wide, _HEADER, 2) for k in picture.classes]
+    headings = [lettering.fit(row.text, sum(columns), _HEADER, 3, "bold") for row in rows]
+    heights = [each for text in headings for each in (_height(text, _HEADER), high, _GAP)]
+    heights[0] += max(_height(name, _HEADER) for name in names)
 
-    def fit(self, text: str, width: float, size: float, lines: int, **style: Any) -> str:
-        """The text in at most so many lines of this width, with … where it had to be cut."""
-        text = " ".join(text.split())
-        length = max(1, len(text))
-        while True:
-            wrapped = textwrap.wrap(text, length, max_lines=lines, placeholder="…") or [""]
-            widest = max(self._width(line, size, **style) for line in wrapped)
-            if length == 1 or widest <= width:
-                return "\n".join(wrapped)
-            length = max(1, min(length - 1, int(length * width / widest) + 2))
+    left = [draw_labels] if picture.image is None else [draw_image, draw_labels]
+    legend_high = len(lines) * _LINE * SMALL + _GAP
+    if len(rows) == 1:
+        left_columns, left_heights = [wide, _GAP] * len(left), [heights[0], high, legend_high]
+    else:
+        room = (sum(heights) - legend_high) / len(left) - _LINE * _HEADER - _GAP
+        scale = min(max(room / high, 1.0), 2.0)
+        left_columns = [scale * wide, _GAP]
+        left_heights = [*[_LINE * _HEADER, scale * high, _GAP] * len(left), legend_high]
 
-    def resize(self, width: float, height: float) -> None:
-        """Give the sheet its size, before anything is placed on it."""
-        self.figure.set_size_inches(width, height)
+    width = max(sum(left_columns) + _GAP + sum(columns), _NARROWEST)
+    title = lettering.fit(picture.title, width, _TITLE, 2)
+    note = lettering.fit(picture.note, width, SMALL, 6)
+    body = max(sum(heights), sum(left_heights))
+    above = _MARGIN + (_height(title, _TITLE) + _GAP if title else 0.0)
+    height = above + body + _height(note, SMALL) + _MARGIN
+    figure.set_size_inches(width + 2 * _MARGIN, height)
 
-    def text(self, left: float, top: float, text: str, size: float, **style: Any) -> None:
-        """Lines of text with their top left corner there."""
-        for number, line in enumerate(text.split("\n")):
-            # By their baselines: tops would put words with and without tall letters askew.
-            x, y = self._at(left, top + (number + 0.75) * LINE * size)
-            self._put(x, y, line, size, **style)
-
-    def axes(self, left: float, top: float, width: float, height: float) -> Axes:
-        """Axes with their top left corner there."""
-        x, y = self._at(left, top + height)
-        size = self.figure.get_size_inches()
-        return self.figure.add_axes((x, y, width / size[0], height / size[1]))
-
-    def save(self, file_format: str) -> bytes:
-        """The file, without its date: the same input gives the same bytes."""
-        undated: dict[str, dict[str, Any]] = {
-            "pdf": {"CreationDate": None},
-            "svg": {"Date": None},
-        }
-        stream = io.BytesIO()
-        self.figure.savefig(stream, format=file_format, metadata=undated.get(file_format))
-        return stream.getvalue()
-
-    def _at(self, left: float, top: float) -> tuple[float, float]:
-        width, height = self.figure.get_size_inches()
-        return left / width, 1 - top / height
-
-    def _width(self, line: str, size: float, **style: Any) -> float:
-        text = self._put(0, 0, line, size, **style)
-        width = text.get_window_extent(self._renderer).width / DPI
-        text.remove()
-        return float(width)
-
-    def _put(self, x: float, y: float, line: str, size: float, **style: Any) -> Any:
-        # A second family is there for its letters, and seldom has them in bold too.
-        if len(self._families) > 1:
-            style["weight"] = "normal"
-        return self.figure.text(
-            x,
-            y,
-            line.translate(self._missing),
-            size=size,
-            family=self._families,
-            parse_math=False,  # a $ in a name is a letter, never the start of a formula
-            **{"color": INK, **style},
+    def grid(from_left: float, heights: list[float], columns: list[float]) -> Any:
+        sheet_wide, sheet_high = figure.get_size_inches()
+        return figure.add_gridspec(
+            nrows=len(heights),
+            ncols=len(columns),
+            left=from_left / sheet_wide,
+            right=(from_left + sum(columns)) / sheet_wide,
+            top=1 - above / sheet_high,
+            bottom=1 - (above + sum(heights)) / sheet_high,
+            wspace=0,
+            hspace=0,
+            width_ratios=columns,
+            height_ratios=heights,
         )
 
+    lettering.write(title, _MARGIN, _MARGIN, _TITLE)
+    lettering.write(note, _MARGIN, above + body, SMALL, color=FAINT)
+    left_grid = grid(_MARGIN, left_heights, left_columns)
+    for number, draw in enumerate(left):
+        place = (1, 2 * number) if len(rows) == 1 else (3 * number + 1, 0)
+        axes = figure.add_subplot(left_grid[place])
+        draw(axes, picture)
+        lettering.head(axes, draw.__name__.removeprefix("draw_"), _HEADER, color=FAINT)
+    fitted = [(colour, lettering.fit(text, 2 * wide, SMALL, 1)) for colour, text in lines]
+    lettering.legend(axes, fitted)
 
-def _fonts(text: str) -> tuple[list[str], dict[int, str]]:
-    """Font families that can draw the text, and a box for each character that none can."""
-    from matplotlib.font_manager import FontProperties, findfont, fontManager, get_font
+    right = _MARGIN + sum(left_columns) + _GAP
+    right_grid = grid(right, heights, columns)
+    for number, (row, heading) in enumerate(zip(rows, headings, strict=True)):
+        lettering.write(heading, right, above + sum(heights[: 3 * number]), _HEADER, weight="bold")
+        panels = [
+            figure.add_subplot(right_grid[3 * number + 1, 2 * column])
+            for column in range(len(names))
+        ]
+        bar = figure.add_subplot(right_grid[3 * number + 1, -2])
+        draw_channels(panels, bar, picture, row)
+        unit = lettering.fit(row.unit, _BAR + _BAR_TEXT + _MARGIN, SMALL, 1)
+        lettering.head(bar, unit, SMALL, pad=7)
+        for panel, name in zip(panels, names, strict=True) if number == 0 else ():
+            lettering.head(panel, name, _HEADER, color=FAINT)
+    return figure
 
-    def characters(file: str) -> set[int]:
-        return set(get_font(file).get_charmap())
 
-    families = ["DejaVu Sans"]  # comes with matplotlib
-    regular, bold = (
-        characters(findfont(FontProperties(family=families, weight=weight)))
-        for weight in ("normal", "bold")
-    )
-    missing = {ord(c) for c in text if not c.isspace()} - (regular & bold)
-    for font in fontManager.ttflist if missing else ():
-        if font.weight not in {400, "normal"} or font.style != "normal":
-            continue
-        if not font.name.startswith("Last Resort") and (found := missing & characters(font.fname)):
-            families.append(font.name)
-            missing -= found
-    return families, dict.fromkeys(missing, "□")
+def _height(text: str, size: float) -> float:
+    """Inches of the lines of a text, size in points."""
+    return (text.count("\n") + 1) * _LINE * size

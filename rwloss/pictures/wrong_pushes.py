@@ -3,44 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rwloss.pictures.draw import captions, check_arrays, checked_spacing, known_labels
-from rwloss.pictures.layout import render
-from rwloss.pictures.output import check_output, write
-from rwloss.pictures.picture import MAX_CLASSES, Picture, Row
+from rwloss.pictures.draw import DrawnCase
+from rwloss.pictures.picture import MapRow
 from rwloss.pictures.view import View, choose_view
 from rwloss.rwmap import RWMap
 from rwloss.stability.pushes import by_class, pushes
 from rwloss.words import percent
 
-
-@dataclass(frozen=True)
-class PushPicture(Picture):
-    """The same sheet, with pushes in place of map values. probs: what they are called."""
-
-    probs: str = ""
-
-    @property
-    def note(self) -> str:
-        """What the colours mean."""
-        parts = [
-            f"What a step of gradient descent would do wrong at {self.probs} probabilities. Red: "
-            "the logit of this class is pushed up where the class is wrong; blue: it is pushed "
-            "down where the class is true; white: no push, or the right way. Scale: the largest "
-            "push of the map in this slice, of whatever direction, is 1. Lines: borders of the "
-            "classes."
-        ]
-        if len(self.names) > MAX_CLASSES:
-            parts.append(
-                f"{MAX_CLASSES} of {len(self.names)} classes: those with the most voxels here."
-            )
-        return " ".join([*parts, self.slice_text]).strip()
+_MEANING = (
+    "What a step of gradient descent would do wrong at {} probabilities. Red: the logit of this "
+    "class is pushed up where the class is wrong; blue: it is pushed down where the class is true; "
+    "white: no push, or the right way. Scale: the largest push of the map in this slice, in either "
+    "direction, is 1. Lines: borders of the classes."
+)
 
 
 def draw_wrong_pushes(
@@ -58,23 +39,15 @@ def draw_wrong_pushes(
 ) -> None:
     """Write one picture of a case: image, labels, and a row of wrong-way pushes for each map.
 
-    labels: (*s), 2-D or 3-D; values outside 0..K-1 are ignored voxels, drawn grey.
-    rwmaps: by the text above their row; NumPy arrays, labels (1 *s), all of one K.
-    path: .png, .pdf or .svg; an existing file is replaced whole, and kept if anything fails.
     given: probabilities (1 k *s) at which the gradient is taken, None for uniform ones; probs:
-    what they are called. The others are those of `draw`.
+    what they are called. The other arguments are those of `draw`.
 
     Of a volume it shows the slice across the axis of the largest spacing in which the largest
     share of the maps' pushes goes the wrong way; where none does, the slice with the most classes.
     Raises RWLossError as `draw` does.
     """
-    path = Path(path)
-    file_format = check_output(path)
-    labels = np.asarray(labels)
-    num_classes = check_arrays(labels, rwmaps, image)
-    spacing = checked_spacing(spacing_mm, labels.ndim)
-    known = known_labels(labels, num_classes)
-    view = choose_view(known, spacing, affine, None, None)
+    case = DrawnCase.checked(path, labels, rwmaps, image, spacing_mm)
+    view = choose_view(case.labels, case.spacing_mm, affine, None, None)
     shares = {text: _shares(rwmap, given, view.axis) for text, rwmap in rwmaps.items()}
     if view.axis is not None:
         by_slice = np.sum(
@@ -82,27 +55,18 @@ def draw_wrong_pushes(
         )
         worst = int(np.argmax(by_slice))
         if by_slice[worst] > 0:
-            view = choose_view(known, spacing, affine, view.axis, worst)
-    picture = PushPicture(
-        labels=view.cut(known),
-        image=None if image is None else view.cut(np.asarray(image)),
-        rows=tuple(
-            Row(_heading(text, *shares[text], view.index), _wrong(rwmap, given, view), "")
-            for text, rwmap in rwmaps.items()
-        ),
-        names=captions(class_names, num_classes),
-        step_mm=view.step_mm,
-        title=title or "",
-        slice_text=view.text,
-        probs=probs,
-    )
-    write(path, render(picture, file_format))
+            view = choose_view(case.labels, case.spacing_mm, affine, view.axis, worst)
+    rows = [
+        MapRow(_heading(text, *shares[text], view.index), _wrong(rwmap, given, view))
+        for text, rwmap in rwmaps.items()
+    ]
+    case.write(view, rows, class_names, title, _MEANING.format(probs))
 
 
 def _shares(
     rwmap: RWMap, given: NDArray[Any] | None, axis: int | None
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Σ|g| of wrong-way pushes and of all pushes, for each slice across the axis. (n) each."""
+    """Σ|g| of wrong-way pushes and of all pushes, per slice across the axis. (n) each."""
     wrong = push = np.zeros(1)
     others = tuple(i for i in range(rwmap.labels.ndim) if axis is None or i != axis + 1)
     for one in pushes(rwmap, by_class(given, rwmap.num_classes)):

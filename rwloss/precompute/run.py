@@ -302,7 +302,7 @@ def _finish(writer: Writer, known: dict[str, Entry], summary: Summary) -> None:
 def _terms(static: maps.Expression) -> Iterator[Term]:
     """The generators inside, with all their parameters, defaults too."""
     if isinstance(static, maps.MapGenerator):
-        fields = dataclasses.fields(static)  # type: ignore[arg-type]
+        fields = dataclasses.fields(static)
         values = {field.name: getattr(static, field.name) for field in fields}
         yield Term(
             name=static.name,

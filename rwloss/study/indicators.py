@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 
 from rwloss import Regions, maps, stability
-from rwloss.maps.link import is_stable
 from rwloss.regions import IGNORED
 from rwloss.study.plan import Study, runs
 
@@ -81,7 +80,7 @@ def promises_stable(expression: maps.Expression) -> bool:
     [True, False]
     """
     leaves = expression.leaves(0, 2)
-    return all(leaf.weight >= 0 and is_stable(leaf.term) for leaf in leaves)
+    return all(leaf.weight >= 0 and leaf.term.is_stable for leaf in leaves)
 
 
 def _indicators(

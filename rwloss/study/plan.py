@@ -14,7 +14,6 @@ from rwloss import maps as generators
 from rwloss.data.splits import Seed
 from rwloss.errors import RWLossError
 from rwloss.files import toml
-from rwloss.files.atomic import whole_file
 from rwloss.files.lock import LOCK_FILE
 from rwloss.training import settings as run_settings
 from rwloss.training.settings import RunSettings
@@ -106,8 +105,7 @@ def write(study: Study, path: Path) -> None:
     """A study as a TOML file, whole or not at all."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with whole_file(path) as part:
-            part.write_text(as_toml(study), encoding="utf-8")
+        toml.write(path, _values(study))
     except OSError as error:
         raise RWLossError(f"cannot write {str(path)!r}: {error.strerror or error}") from error
 
@@ -115,25 +113,65 @@ def write(study: Study, path: Path) -> None:
 def as_toml(study: Study) -> str:
     """A study as text that `read` takes.
 
-    >>> print(as_toml(Study(data="DATA", maps={"rw": "rectified"}, seeds=[0, 1])))
+    >>> print(as_toml(Study(data="DATA", maps={"rw": "rectified"}, seeds=[0, 1])), end="")
     data = "DATA"
-    seeds = [0, 1]
+    seeds = [
+        0,
+        1,
+    ]
     steps = 1500
     <BLANKLINE>
     [maps]
-    "rw" = "rectified"
-    <BLANKLINE>
+    rw = "rectified"
     """
-    values = study.model_dump(exclude_none=True)
-    tables = {name: values.pop(name) for name in ("maps", "training")}
-    lines = [f"{name} = {toml.as_text(value)}" for name, value in values.items()]
-    for name, table in tables.items():
-        if table:
-            lines += ["", f"[{name}]"]
-            lines += [
-                f"{toml.as_text(key)} = {toml.as_text(value)}" for key, value in table.items()
-            ]
-    return "\n".join(lines) + "\n"
+    return toml.dumps(_values(study))
+
+
+def _values(study: Study) -> dict[str, Any]:
+    return {**study.model_dump(), "training": study.training or None}
+
+
+def assembled(source: str, out: Path | None, given: Mapping[str, Any]) -> tuple[Study, Path]:
+    """The study that options ask for, and its folder.
+
+    source: a study's file, or the data. given: what else was given; None or empty where nothing
+    was. What neither says is taken from the study in the folder, because defaults would change a
+    study that has begun.
+
+    Raises RWLossError where a folder or the maps are missing, and for what is wrong with them.
+    """
+    path = Path(source)
+    if path.suffix.lower() == ".toml":
+        said, folder = read(path).model_dump(exclude_unset=True), out or path.parent
+        if not (folder / "study.toml").exists() and out is None:
+            raise RWLossError(
+                f"{str(path)!r} is not in the folder of a study: rename it to study.toml, so that "
+                "its folder becomes the study's, or give --out STUDY"
+            )
+    elif out is None:
+        raise RWLossError("where to? Give --out STUDY, the folder of the study")
+    else:
+        said, folder = {"data": source}, out
+    file = folder / "study.toml"
+    layers = [read(file).model_dump()] if file.exists() else []
+    content: dict[str, Any] = {"maps": {}, "training": {}}
+    for layer in (*layers, said, given):
+        for name, value in layer.items():
+            if isinstance(value, dict):
+                content[name] = content[name] | value
+            elif value is not None:
+                content[name] = value
+    if not content["maps"]:
+        raise RWLossError(
+            "which maps? Give --map or --baseline, such as --map rectified --baseline dice_ce"
+        )
+    return make(**content), folder
+
+
+def steps_before(study: Study, folder: Path) -> int:
+    """Steps of the study that the folder holds; those of this one where it holds none."""
+    file = folder / "study.toml"
+    return read(file).steps if file.exists() else study.steps
 
 
 def joined(before: Study, now: Study, *, begun: bool) -> Study:

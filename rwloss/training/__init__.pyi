@@ -16,7 +16,7 @@ from .predicting import Predictions as Predictions
 from .predicting import predict_images as predict_images
 from .preparation import PreparedRun as PreparedRun
 from .preparation import prepare as prepare
-from .progress import Progress as Progress
+from .progress import TrainingProgress as TrainingProgress
 from .run import is_first_process as is_first_process
 from .run import train as train
 from .run_folder import RunFolder as RunFolder
@@ -43,7 +43,6 @@ __all__ = [
     "PatchSource",
     "Predictions",
     "PreparedRun",
-    "Progress",
     "RunFolder",
     "RunResult",
     "RunSettings",
@@ -51,6 +50,7 @@ __all__ = [
     "SegmentationTask",
     "TrainedNetwork",
     "TrainingBatch",
+    "TrainingProgress",
     "evaluate",
     "is_first_process",
     "load_network",

@@ -25,7 +25,7 @@ from rwloss.training.evaluation import Evaluation
 from rwloss.training.loop import Diverged, TrainingState, train_steps
 from rwloss.training.patches import PatchSampler, PatchSource, patch_sources
 from rwloss.training.preparation import PreparedRun, prepare
-from rwloss.training.progress import Progress
+from rwloss.training.progress import TrainingProgress
 from rwloss.training.run_folder import RunFolder, RunResult
 from rwloss.training.score_file import as_fields
 from rwloss.training.settings import RunSettings
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 
-def train(settings: RunSettings, progress: Progress | None = None) -> RunResult:
+def train(settings: RunSettings, progress: TrainingProgress | None = None) -> RunResult:
     """Train a U-Net in the folder settings.out, or resume the run that is there.
 
     Everything is checked before the first step. The final weights depend on settings and data
@@ -62,7 +62,7 @@ def train(settings: RunSettings, progress: Progress | None = None) -> RunResult:
     folder.check(settings, prepared.split, checkpoint_bytes=checkpoint_bytes)
     fabric.launch()
     if progress is None or not fabric.is_global_zero:
-        progress = Progress()
+        progress = TrainingProgress()
     for note in notes:
         progress.note(note)
     with _deterministic(fabric.device):
@@ -90,7 +90,7 @@ class _Start:
         prepared: PreparedRun,
         folder: RunFolder,
         network: nn.Module,
-        progress: Progress,
+        progress: TrainingProgress,
         notes: Sequence[str],
     ) -> None:
         self.fabric, self.prepared, self.folder, self.notes = fabric, prepared, folder, notes

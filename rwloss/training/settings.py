@@ -10,7 +10,6 @@ from pydantic import Field, FiniteFloat, PositiveInt, ValidationError
 from rwloss.data.splits import Seed, SplitSettings
 from rwloss.errors import RWLossError
 from rwloss.files import toml
-from rwloss.files.atomic import whole_file
 from rwloss.words import settings_error
 
 PresetName = Literal["tiny", "small", "large"]
@@ -147,15 +146,4 @@ def read(path: Path, **changes: Any) -> RunSettings:
 
 def write(settings: RunSettings, path: Path) -> None:
     """Settings as a TOML file, whole or not at all; what is None is left out."""
-    with whole_file(path) as part:
-        part.write_text(as_toml(settings), encoding="utf-8")
-
-
-def as_toml(settings: RunSettings) -> str:
-    """One line for each setting that is not None.
-
-    >>> print(as_toml(RunSettings(data="in", map="rectified", out="run"))[:18])
-    test_part = "auto"
-    """
-    values = settings.model_dump(exclude_none=True).items()
-    return "".join(f"{name} = {toml.as_text(value)}\n" for name, value in values)
+    toml.write(path, settings.model_dump())

@@ -15,7 +15,7 @@ def test_options_then_more_seeds_and_the_file(squares, tmp_path, rwloss_command)
     options = ("compare", squares, "--map", "rw=rectified", "--baseline", "dice_ce", *SHORT)
     code, printed, told = rwloss_command(*options, "--seeds", 1, "--out", out)
     assert code == 0, told
-    assert told.startswith("reading 8 cases ...\n0 of 4 steps done in 2 runs\n")
+    assert told.startswith("reading 8 cases ...\n2 runs: 0 of 4 steps\n")
     assert "2 of 2: dice_ce, seed 0: done" in told
     lines = printed.splitlines()
     assert lines[0].split()[:3] == ["map", "runs", "failed"]

@@ -405,7 +405,7 @@ def test_a_stopped_run_says_how_far_it_is_and_goes_on(
         code, out, err = rwloss_command(*precompute(source, tmp_path / "o"))
     assert (code, out) == (130, "")
     [line] = err.splitlines()
-    assert line == "stopped: 2 of 3 cases are done; the same command goes on from there"
+    assert line == "interrupted: 2 of 3 cases are done; the same command goes on from there"
     assert list(rwloss.store.open(tmp_path / "o")) == calls[:2]
     _, out, _ = rwloss_command(*precompute(source, tmp_path / "o"))
     assert "1 map of rectified made, 2 kept" in out
@@ -418,7 +418,7 @@ def test_stopped_before_the_first_map(rwloss_command, source, tmp_path, monkeypa
     monkeypatch.setattr(data, "find", stopped)
     code, _, err = rwloss_command(*precompute(source, tmp_path / "o"))
     assert code == 130
-    assert err == "stopped: before any map was made; the same command begins again\n"
+    assert err == "interrupted: before any map was made; the same command begins again\n"
 
 
 SLOW = """
@@ -462,9 +462,9 @@ def test_ctrl_c_with_worker_processes(tmp_path, rwloss_command):
     assert "Traceback" not in err
     end = " of 200 cases are done; the same command goes on from there"
     last = err.splitlines()[-1]
-    assert last.startswith("stopped: ")
+    assert last.startswith("interrupted: ")
     assert last.endswith(end)
     done = len(rwloss.store.open(tmp_path / "o"))
     assert 3 < done < 200
-    told = int(last.removeprefix("stopped: ").removesuffix(end))
+    told = int(last.removeprefix("interrupted: ").removesuffix(end))
     assert done - 1 <= told <= done  # the signal may come between record and count

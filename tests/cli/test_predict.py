@@ -110,7 +110,7 @@ def test_a_stop_says_how_it_goes_on(
         patch.setattr(predicting, "write_labels", stopped)
         code, _, err = rwloss_command(*arguments, *options)
     assert code == 130
-    assert f"stopped: 1 label map done; {again} goes on from there" in err
+    assert f"interrupted: 1 label map done; {again} goes on from there" in err
     code, out, _ = rwloss_command(*arguments)
     assert code == 0
     assert "1 label map by the best weights" in out

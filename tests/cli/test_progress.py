@@ -7,7 +7,7 @@ import time
 import pytest
 import typer
 
-from rwloss.cli.progress import Lines, Pace, progress, stoppable
+from rwloss.cli.progress import Pace, Progress, interruptible, progress, watched
 
 
 class Clock:
@@ -24,53 +24,62 @@ class Terminal(io.StringIO):
         return True
 
 
+def terminal(monkeypatch):
+    """Make standard error a terminal. Not in a fixture: pytest captures anew for the test."""
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    monkeypatch.setenv("COLUMNS", "100")
+    return sys.stderr
+
+
 def test_rate_remaining_time_and_failures():
-    clock = Clock()
-    pace = Pace(10, "failed", clock)
+    pace = Pace(10, "case", "failed", began=0.0)
     assert pace.facts == ""
-    clock.now = 2.0
-    pace.step(failed=False)
+    pace.update(1, 2.0)
     assert pace.facts == "0.5 cases/s, 0:00:18 left"
-    clock.now = 4.0
-    pace.step(failed=True)
+    pace.failed = 1
+    pace.update(2, 4.0)
     assert pace.facts == "0.5 cases/s, 0:00:16 left, 1 failed"
-    for _ in range(8):
-        clock.now += 0.5
-        pace.step(failed=False)
+    pace.update(10, 8.0)
     assert pace.facts == "1.25 cases/s, 1 failed"
 
 
 def test_cases_that_no_time_went_into_have_no_rate():
-    pace = Pace(3, "failed", Clock())
-    pace.step(failed=True)
+    pace = Pace(3, "case", "failed", began=0.0)
+    pace.failed = 1
+    pace.update(1, 0.0)
     assert pace.facts == "1 failed"
 
 
 def test_the_rate_is_that_of_the_newest_tenth():
     """A thousand cases that an earlier run has made must not promise a quick end."""
-    clock = Clock()
-    pace = Pace(2000, "failed", clock)
-    for _ in range(1000):
-        clock.now += 0.001
-        pace.step(failed=False)
-    for _ in range(200):
-        clock.now += 1.0
-        pace.step(failed=False)
+    pace = Pace(2000, "case", "failed", began=0.0)
+    for i in range(1, 1201):
+        pace.update(i, 0.001 * min(i, 1000) + max(i - 1000, 0))
     assert pace.facts == "1 cases/s, 0:13:20 left"
 
 
 def test_lines_at_each_tenth_but_not_more_than_one_a_second(capsys):
     clock = Clock()
-    lines = Lines("failed", clock)
+    shown = Progress(clock=clock)
     for i in range(100):
         clock.now += 1 / 16
-        lines.step("maps", 100, failed=i == 30)
+        shown.step("maps", 100, failed=i == 30)
     found = capsys.readouterr().err.splitlines()
     assert [line.split(" of ")[0] for line in found] == [
         f"maps: {n}" for n in (20, 40, 60, 80, 100)
     ]
     assert found[1] == "maps: 40 of 100 cases, 16 cases/s, 0:00:04 left, 1 failed"
     assert found[-1] == "maps: 100 of 100 cases, 16 cases/s, 1 failed"
+
+
+def test_a_line_per_minute_where_a_tenth_takes_longer(capsys):
+    clock = Clock()
+    shown = Progress(clock=clock)
+    for _ in range(9):
+        clock.now += 25
+        shown.step("maps", 100)
+    found = capsys.readouterr().err.splitlines()
+    assert [line.split(" of ")[0] for line in found] == [f"maps: {n}" for n in (3, 6, 9)]
 
 
 def test_each_phase_ends_with_a_line(capsys):
@@ -84,29 +93,87 @@ def test_each_phase_ends_with_a_line(capsys):
     assert found[1].startswith("maps: 3 of 3 cases")
 
 
+def test_steps_of_a_resumed_run(capsys):
+    """They begin with what is done, and that took no time; a step that comes again is not told."""
+    clock = Clock()
+    shown = Progress(clock=clock)
+    shown.update("run", 25, 40)
+    for step in range(26, 41):
+        clock.now += 1
+        shown.update("run", step, 40, "loss 0.250")
+        shown.update("run", 26, 40)
+    shown.line("done")
+    assert capsys.readouterr().err.splitlines() == [
+        "run: 25 of 40 steps",
+        "run: 28 of 40 steps, loss 0.250, 1 steps/s, 0:00:12 left",
+        "run: 32 of 40 steps, loss 0.250, 1 steps/s, 0:00:08 left",
+        "run: 36 of 40 steps, loss 0.250, 1 steps/s, 0:00:04 left",
+        "run: 40 of 40 steps, loss 0.250, 1 steps/s",
+        "done",
+    ]
+
+
 def test_bars_on_a_terminal(monkeypatch):
-    monkeypatch.setattr(sys, "stderr", Terminal())
-    monkeypatch.setenv("COLUMNS", "100")
+    shown_on = terminal(monkeypatch)
     with progress("with problems") as shown:
         for i in range(30):
             time.sleep(0.001)
             shown.step("checked", 30, failed=i == 3)
-    *_, last, _ = sys.stderr.getvalue().splitlines()  # then the cursor is shown again
-    assert "checked" in last
-    assert "30/30" in last
-    assert "cases/s" in last
-    assert "1 with problems" in last
+        shown.update("run", 3, 4)
+        shown.update("run", 4, 4, "loss 0.5")
+        shown.line("[a line]")
+    *_, first, second, _ = shown_on.getvalue().splitlines()  # then the cursor is shown again
+    for text in ("checked", "30/30", "cases/s", "1 with problems"):
+        assert text in first
+    assert "4/4" in second
+    assert "loss 0.5" in second
+    assert "[a line]" in shown_on.getvalue()
 
 
-def test_stoppable_says_what_it_is_told_then(capsys):
+def until(condition):
+    begun = time.monotonic()
+    while not condition():
+        assert time.monotonic() - begun < 60
+        time.sleep(0.01)
+
+
+def test_watching_the_work_of_others(capsys):
+    """What goes wrong in a look stops nothing, and is looked at again."""
+    looks = iter([0, "wrong", 10, 10])
+    done = []
+
+    def look():
+        done.append(next(looks, 20))
+        return 1 // 0 if done[-1] == "wrong" else done[-1]
+
+    with watched("2 runs", 20, look, seconds=0.01) as shown:
+        until(lambda: 20 in done and len(done) > 6)
+        shown.line("ended")
+    printed, told = capsys.readouterr()
+    assert printed == ""
+    first, last, ended = told.splitlines()
+    assert (first, ended) == ("2 runs: 0 of 20 steps", "ended")
+    assert last.startswith("2 runs: 20 of 20 steps")
+
+
+def test_watching_on_a_terminal(monkeypatch):
+    shown_on = terminal(monkeypatch)
+    with watched("2 runs", 20, lambda: 20, seconds=0.01) as shown:
+        shown.line("1 of 2: done")
+    assert "2 runs" in shown_on.getvalue()
+    assert "20/20" in shown_on.getvalue()
+    assert "1 of 2: done" in shown_on.getvalue()
+
+
+def test_an_interrupt_says_what_is_left(capsys):
     done = []
 
     def stopped():
-        with stoppable(lambda: f"after {len(done)}"):
+        with interruptible(lambda: f"after {len(done)}"):
             done.extend("abc")
             raise KeyboardInterrupt
 
     with pytest.raises(typer.Exit) as ended:
         stopped()
     assert ended.value.exit_code == 130
-    assert capsys.readouterr() == ("", "stopped: after 3\n")
+    assert capsys.readouterr() == ("", "interrupted: after 3\n")

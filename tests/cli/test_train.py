@@ -33,7 +33,7 @@ def test_trains_and_prints_where_everything_is(squares, tmp_path, rwloss_command
     assert hd95.split()[:2] == ["HD95", "voxels"]
     assert hd95.split()[5] == str(first.both)
     assert str(out) in lines[-1]
-    assert "run: step 4 of 4, loss" in told
+    assert "run: 4 of 4 steps, loss" in told
     assert "validation at step 2: Dice class 1" in told
     assert "no turns: patches of (8, 16) voxels" in told
     settings = settings_file.read(out / "run.toml")
@@ -81,7 +81,7 @@ def test_a_file_of_settings_with_changes(squares, tmp_path, rwloss_command):
     assert "other settings: seed 7 (now 0)" in told
     code, _, told = rwloss_command("train", *config, "--steps", 6)
     assert code == 0
-    assert "going on after step 4 of 6" in told
+    assert "one: 4 of 6 steps" in told
 
 
 @pytest.mark.parametrize(

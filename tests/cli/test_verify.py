@@ -193,7 +193,7 @@ def test_stopped(rwloss_command, made, monkeypatch):
     monkeypatch.setattr(Check, "__call__", stopped)
     code, out, err = rwloss_command("verify", made, "-j0")
     assert (code, out) == (130, "")
-    assert err == "stopped: after 0 cases; run the same command again\n"
+    assert err == "interrupted: after 0 cases; run the same command again\n"
 
 
 def test_max_voxels_is_for_labels_that_grew(rwloss_command, made, source, cases):

@@ -11,7 +11,8 @@ import pytest
 import torch
 from training_runs import assert_same, left_by
 
-from rwloss.study.execution import RunEnd, carry_out
+from rwloss.study import plan
+from rwloss.study.execution import RunEnd, carry_out, steps_done
 from rwloss.study.outcomes import read
 from rwloss.study.plan import runs, write
 from rwloss.study.results import as_csv, collect
@@ -132,3 +133,20 @@ def test_a_study_killed_in_a_run_and_resumed_on_dask_gives_the_same_table(study_
     assert 0 < ended() < 4
     assert start("--scheduler", "local", "--jobs", "1").wait() == 0
     assert (study / "runs.csv").read_text() == undisturbed
+
+
+def test_steps_done_are_those_of_the_last_whole_line(tmp_path):
+    study = plan.make(data="D", maps={"rw": "rectified"}, seeds=[0], steps=40)
+    [run] = plan.runs(study, tmp_path)
+    assert steps_done(run) == 0
+    run.folder.mkdir(parents=True)
+    log = run.folder / "metrics.jsonl"
+    one, two = '{"kind": "record", "step": 1}\n', '{"kind": "record", "step": 20}\n'
+    for text, steps in (
+        (one, 1),
+        (one + two, 20),
+        (one + two + '{"kind": "record", "st', 20),  # half written
+        *((text, 0) for text in ("3\n", "{\n", "\n", '{"step": null}\n', "[]\n")),
+    ):
+        log.write_text(text)
+        assert steps_done(run) == steps

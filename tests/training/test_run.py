@@ -14,7 +14,7 @@ from training_runs import assert_same, left_by
 import rwloss
 from rwloss import RWLossError, distance
 from rwloss.precompute import precompute
-from rwloss.training import Diverged, Progress, RunFolder, load_network, train
+from rwloss.training import Diverged, RunFolder, TrainingProgress, load_network, train
 from rwloss.training import run as runs
 from rwloss.training.validation import selection_score
 
@@ -22,7 +22,7 @@ BUSY = {"flip": 0.5, "zoom": 0.3, "intensity": 0.5, "balanced": True}
 """Settings with everything random switched on."""
 
 
-class Notes(Progress):
+class Notes(TrainingProgress):
     """Notes what it is told; stops the run after a step, if asked to, as a kill would."""
 
     def __init__(self, stop_after=None):

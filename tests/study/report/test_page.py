@@ -121,7 +121,7 @@ def test_no_path_of_the_machine_is_told(strange_page, strange):
     text = Elements(strange_page).text
     for told in ("/srv", "someone", str(strange[1])):
         assert told not in text
-    assert '"groups_table" = "groups.csv"' in text
+    assert 'groups_table = "groups.csv"' in text
     assert f'data = "{HOSTILE}"' in text
 
 
