@@ -24,7 +24,7 @@ from rwloss.words import count_of
 
 if TYPE_CHECKING:
     from rwloss.maps import Expression
-    from rwloss.precompute import Outcome, Summary
+    from rwloss.precompute import CaseOutcome, Summary
 
 
 class FileFormat(StrEnum):
@@ -102,7 +102,7 @@ def precompute(
     with interruptible(tally.told), progress() as shown:
         phase = "cases" if dry_run else "maps"
 
-        def through(outcome: Outcome, total: int) -> None:
+        def through(outcome: CaseOutcome, total: int) -> None:
             failed = outcome.state == "failed"
             tally.total, tally.done = total, tally.done + (not failed)
             shown.step(phase, total, failed=failed)

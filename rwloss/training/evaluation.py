@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rwloss import data
-from rwloss.data.cases import MAX_CLASSES, Part
+from rwloss.data.cases import Part
+from rwloss.data.dataset_json import MAX_CLASSES
 from rwloss.data.formats import MAX_VOXELS
 from rwloss.errors import RWLossError
 from rwloss.precompute import survey
@@ -224,7 +225,7 @@ class _LabelsIn:
 
     def __call__(self) -> tuple[set[int], bool]:
         """Read the file."""
-        counts = survey.Count(data.Case(self.path.name, self.path), self.max_voxels)()
+        counts = survey.LabelCount(data.Case(self.path.name, self.path), self.max_voxels)()
         return set() if isinstance(counts, RWLossError) else set(counts), self.of_truth
 
     def died(self) -> tuple[set[int], bool]:

@@ -26,7 +26,7 @@ from rwloss.data.splits import SplitPart
 from rwloss.data.writing import write_labels
 from rwloss.errors import RWLossError
 from rwloss.files.atomic import TEMPORARY_PREFIX, whole_file
-from rwloss.store.manifest import json_line
+from rwloss.files.journal import append_line, json_line
 from rwloss.training.run_folder import RunFolder
 from rwloss.training.slices import AXIAL
 from rwloss.training.volumes import normalized
@@ -258,7 +258,9 @@ def _begin(
                 f"{path.name!r}, {origin}; now it would be {record.origin}: name another folder, or"
                 " --overwrite them"
             )
-        _add(folder, b"")  # where nothing can be written, nothing is removed
+        append_line(
+            folder / RECORD, b"", sync=True
+        )  # where nothing can be written, nothing is removed
         for path in others:
             path.unlink()
         for left in folder.glob(f"{TEMPORARY_PREFIX}*"):
@@ -309,18 +311,6 @@ def _entries_in(folder: Path) -> dict[tuple[str, str], Entry]:
             entry = Entry.model_validate(json.loads(line))
             entries[entry.label_map, entry.label_map_sha256] = entry
     return entries
-
-
-def _add(folder: Path, line: bytes) -> None:
-    """Add a line to the record; it is on the disk when this returns."""
-    with (folder / RECORD).open("a+b") as file:
-        if file.tell():
-            file.seek(-1, os.SEEK_END)
-            if file.read(1) != b"\n":  # half a line, by a start that was killed
-                line = b"\n" + line
-        file.write(line)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _digest(path: Path) -> str:
@@ -386,7 +376,7 @@ def _predicted(
                 images=images,
             )
             # Before the label map has its name: one without a line would be taken for another's.
-            _add(path.parent, json_line(entry.model_dump()))
+            append_line(path.parent / RECORD, json_line(entry.model_dump()), sync=True)
     except RWLossError as error:
         return Predicted(case.name, "failed", reason=str(error))
     except OSError as error:

@@ -276,7 +276,7 @@ def test_folds_fill_one_folder(tmp_path, images):
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
-@pytest.mark.parametrize("after", ["write_labels", "_add"])
+@pytest.mark.parametrize("after", ["write_labels", "append_line"])
 def test_a_kill_before_a_label_map_has_its_name(
     tmp_path, run, images, monkeypatch, after, overwrite
 ):
@@ -382,7 +382,7 @@ def test_one_bad_case_does_not_stop_the_others(tmp_path, run, images):
     assert states(made) == {"a": "failed", "b": "failed", "c": "made", "flat": "failed"}
     reasons = {outcome.case: outcome.reason for outcome in made.failed}
     assert "a_0000.nii.gz" in reasons["a"]
-    assert "expected 1 images, one a channel, found 2" in reasons["b"]
+    assert "expected 1 images, one per channel, found 2" in reasons["b"]
     assert "expected an image of 3 axes, as in training, got (20, 20)" in reasons["flat"]
     assert [(outcome.case, total) for outcome, total in told] == [
         (name, 4) for name in ("a", "b", "c", "flat")
