@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import signal
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -40,6 +43,50 @@ def squares(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     folder = tmp_path_factory.mktemp("squares")
     return make_raw(folder, [f"case{i}" for i in range(8)])
+
+
+@pytest.fixture(scope="session")
+def original_stores(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Path]:
+    """Gives a folder with labels of four cases, and a store of their maps, not to be changed."""
+    from stored import FOUR_CASES, write_nifti
+
+    from rwloss.precompute import precompute
+
+    top = tmp_path_factory.mktemp("originals")
+    (top / "labels").mkdir()
+    for seed, case in enumerate(FOUR_CASES):
+        write_nifti(top / "labels" / f"{case}.nii.gz", seed)
+
+    @cache
+    def made(kind: str, expression: str) -> Path:
+        out = top / f"{kind} {expression}"
+        precompute(top / "labels", out, expression, format=kind, num_classes=3, jobs=0)
+        return out
+
+    return made
+
+
+@pytest.fixture
+def four_cases(original_stores: Callable[[str, str], Path], tmp_path: Path) -> Path:
+    """A folder of labels of four cases, to change."""
+    labels = original_stores("nifti", "rectified").parent / "labels"
+    return Path(shutil.copytree(labels, tmp_path / "labels"))
+
+
+@pytest.fixture
+def store_of_four(
+    original_stores: Callable[[str, str], Path], four_cases: Path
+) -> Callable[..., Path]:
+    """Gives a store of the four cases, to change."""
+
+    def made(kind: str = "nifti", expression: str = "rectified") -> Path:
+        original = original_stores(kind, expression)
+        out = Path(shutil.copytree(original, four_cases.with_name("maps")))
+        log, labels = out / "log.jsonl", json.dumps(str(original.parent / "labels"))
+        log.write_text(log.read_text().replace(labels, json.dumps(str(four_cases))))
+        return out
+
+    return made
 
 
 @pytest.fixture

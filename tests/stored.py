@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 
+import nibabel
 import numpy as np
 
 import rwloss
 from rwloss import RWMap
 from rwloss.store import MapInfo, Writer, labels_digest
 from rwloss.store.place import place
+from rwloss.store.verify import verify
 
 LABELS = np.random.default_rng(3).integers(0, 3, (6, 7, 5)).astype(np.uint8)
 SPACING_MM = (1.0, 1.0, 2.0)
@@ -112,4 +114,49 @@ def damages(whole):
         "cut": whole[:middle],
         "emptied": b"",
         "missing": None,
+    }
+
+
+# --- Stores of four cases, to tamper with
+
+
+FOUR_CASES = ("a", "b", "c", "d")
+
+
+def write_nifti(path, seed=0, spacing_mm=SPACING_MM):
+    """Labels (5 6 4) of three classes, drawn by seed."""
+    labels = np.random.default_rng(seed).integers(0, 3, (5, 6, 4)).astype(np.uint8)
+    nibabel.save(nibabel.Nifti1Image(labels, np.diag([*spacing_mm, 1.0])), path)
+
+
+def problems_of(out, source=None):
+    """Kind and name of each problem that `verify` finds."""
+    report = verify(out, source, jobs=0)
+    assert sum(report.counts.values()) == len(report.problems)
+    return [(problem.kind, problem.name) for problem in report.problems]
+
+
+def a_file_of(out, kind, case="b", part="true"):
+    """The file with the values of a part."""
+    if kind == "nifti":
+        return out / f"{case}_{part}.nii.gz"
+    [file] = [file for file in (out / f"{case}.zarr" / part / "c").rglob("*") if file.is_file()]
+    return file
+
+
+def flip_a_bit(file):
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+def snapshot(folder):
+    """Every file below with all that a write would change."""
+    return {
+        path.relative_to(folder).as_posix(): (
+            path.stat().st_ino,
+            path.stat().st_mtime_ns,
+            path.read_bytes() if path.is_file() else None,
+        )
+        for path in sorted(folder.rglob("*"))
     }

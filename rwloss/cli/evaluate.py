@@ -112,12 +112,12 @@ def evaluate(
     figure.
     """
     from rwloss.training import score_file
-    from rwloss.training.evaluation import Failure
+    from rwloss.training.evaluation import FailedPair
     from rwloss.training.evaluation import evaluate as measure
     from rwloss.training.scores import check_penalty
 
     if out is not None:
-        score_file.check_output(out)
+        score_file.check_score_file(out)
     distance = _parse_penalty(penalty)
     check_penalty(distance)
     limit = {} if max_voxels is None else {"max_voxels": max_voxels}
@@ -142,7 +142,7 @@ def evaluate(
             ignore_label=ignore_label,
             jobs=jobs,
             progress=lambda outcome, total: shown.step(
-                "evaluated", total, failed=isinstance(outcome, Failure)
+                "evaluated", total, failed=isinstance(outcome, FailedPair)
             ),
             counting=lambda total: shown.step("label maps read", total),
             **limit,
@@ -150,7 +150,7 @@ def evaluate(
     unwritten = None
     if out is not None:
         try:
-            score_file.write(result, out, distance)
+            score_file.write_scores(result, out, distance)
         except RWLossError as error:
             unwritten = error  # raised at the end: what was measured is shown first
     if as_json:

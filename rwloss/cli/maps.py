@@ -42,7 +42,7 @@ def _show_one(name: str) -> None:
     generator = load(name)
     typer.echo(f"{generator.name}\n\n{_dedented(generator)}\n\nParameters:")
     kinds = parameters(generator)
-    for field in dataclasses.fields(generator):  # type: ignore[arg-type]
+    for field in dataclasses.fields(generator):
         typer.echo(f"  {field.name}: {_kind(kinds[field.name])}{_default(field)}")
     if not kinds:
         typer.echo("  none")

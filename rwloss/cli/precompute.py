@@ -27,7 +27,7 @@ from rwloss.words import count_of
 
 if TYPE_CHECKING:
     from rwloss.maps import Expression
-    from rwloss.precompute import Outcome, Summary
+    from rwloss.precompute import CaseOutcome, Summary
 
 
 class FileFormat(StrEnum):
@@ -106,7 +106,7 @@ def precompute(
     with interruptible(what_is_left), progress() as shown:
         phase = "cases" if dry_run else "maps"
 
-        def on_case(outcome: Outcome, total: int) -> None:
+        def on_case(outcome: CaseOutcome, total: int) -> None:
             nonlocal done, cases
             failed = outcome.state == "failed"
             cases, done = total, done + (not failed)

@@ -15,7 +15,7 @@ from rwloss.cli.progress import interruptible, progress
 from rwloss.words import count_of
 
 if TYPE_CHECKING:
-    from rwloss.training.label_maps import Predicted, Predictions
+    from rwloss.training.predicting import PredictedCase, Predictions
 
 
 class CheckpointName(StrEnum):
@@ -99,7 +99,7 @@ def predict(
     image. To resume an interrupted run, give the same command again: it keeps label maps of the
     same weights and images. A failed case is named, and the other cases are done.
     """
-    from rwloss.training.label_maps import predict_images
+    from rwloss.training.predicting import predict_images
 
     limit = {} if max_voxels is None else {"max_voxels": max_voxels}
     done = 0
@@ -111,7 +111,7 @@ def predict(
 
     with interruptible(what_is_left), progress() as shown:
 
-        def on_case(outcome: Predicted, total: int) -> None:
+        def on_case(outcome: PredictedCase, total: int) -> None:
             nonlocal done
             done += outcome.state != "failed"
             shown.step("label maps", total, failed=outcome.state == "failed")

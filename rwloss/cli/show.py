@@ -244,7 +244,7 @@ def _affine(case: Case) -> NDArray[Any] | None:
 def _unit(expression: str) -> str:
     """Unit of a stored map; unknown where its plug-in is not here, or would have to be run."""
     from rwloss import maps
-    from rwloss.precompute.verify import runs_a_file
+    from rwloss.precompute.repair import runs_a_file
 
     if runs_a_file(expression):
         return ""

@@ -15,7 +15,7 @@ from rwloss.words import count_of
 
 if TYPE_CHECKING:
     from rwloss.precompute import Summary
-    from rwloss.precompute.verify import Report
+    from rwloss.store.verify import Report
 
 
 def verify(
@@ -48,8 +48,8 @@ def verify(
     file belongs to no case) or damaged (bytes, shapes or values have changed); exit code 1 if there
     are any. Writes nothing without --repair.
     """
-    from rwloss.precompute.verify import repair
-    from rwloss.precompute.verify import verify as run
+    from rwloss.precompute.repair import repair
+    from rwloss.store.verify import verify as run
 
     limit = {} if max_voxels is None else {"max_voxels": max_voxels}
     done = 0

@@ -18,9 +18,8 @@ from rwloss.losses.map_cost import (
     voxel_costs,
 )
 from rwloss.losses.static_maps import made_maps
-from rwloss.maps.expression import Leaf
+from rwloss.maps.expression import Leaf, Stabilized
 from rwloss.maps.loss_term import LossTerm
-from rwloss.maps.stabilized import Stabilized
 from rwloss.regions import IGNORED, Regions
 
 

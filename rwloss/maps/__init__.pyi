@@ -7,14 +7,16 @@ from .dynamic.hausdorff_dt import HausdorffDT as HausdorffDT
 from .dynamic.tversky import FocalTversky as FocalTversky
 from .dynamic.tversky import Tversky as Tversky
 from .expression import Expression as Expression
+from .expression import Linked as Linked
+from .expression import Stabilized as Stabilized
+from .function import from_loss as from_loss
 from .function import register as register
 from .generator import MapGenerator as MapGenerator
 from .generator import MapTags as MapTags
 from .generator import parameters as parameters
-from .link import Linked as Linked
 from .loss_term import LossTerm as LossTerm
 from .loss_term import Prediction as Prediction
-from .loss_term import from_loss as from_loss
+from .parser import blend as blend
 from .parser import parse as parse
 from .registry import get as get
 from .registry import load as load
@@ -22,8 +24,6 @@ from .registry import names as names
 from .registry import origin as origin
 from .registry import revision as revision
 from .schedule import Blend as Blend
-from .schedule import blend as blend
-from .stabilized import Stabilized as Stabilized
 from .static.active_contour import ActiveContour as ActiveContour
 from .static.boundary import Boundary as Boundary
 from .static.class_weighted import ClassWeighted as ClassWeighted

@@ -1,4 +1,4 @@
-"""Expressions: weighted sums of terms, and what of them can be made from the labels alone."""
+"""Expressions: weighted sums of maps, stabilized and linked maps, and what of them is static."""
 
 from __future__ import annotations
 
@@ -6,25 +6,23 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 from numbers import Real
-from typing import TYPE_CHECKING, Any
+from operator import add
+from typing import Any
 
-from rwloss.arrays import Array
+from rwloss.arrays import Array, from_numpy, is_torch, namespace, to_numpy
 from rwloss.errors import RWLossError
 from rwloss.regions import Regions
 from rwloss.rwmap import RWMap
 
-if TYPE_CHECKING:
-    from rwloss.maps.link import Linked
-    from rwloss.maps.stabilized import Stabilized
-
 
 @dataclass(frozen=True)
 class Leaf:
-    """A term that is no sum, with all that stands before it at one epoch.
+    """A term that is not a sum, with its weights at one epoch.
 
     weight: the fixed number in the expression. factor: what schedules make of it at this epoch.
-    schedule: the schedules above it, outermost first; terms of equal `schedule` and `link` always
+    schedule: the schedules around it, outermost first. Terms of equal `schedule` and `link` always
     keep their proportions, so their static maps can be added once and stored as one.
     """
 
@@ -37,7 +35,7 @@ class Leaf:
 
 @dataclass(frozen=True)
 class StaticGroup:
-    """Static terms that one stored map can stand for: factor times the loss of `expression`."""
+    """Static terms that one stored map can replace: factor times the loss of `expression`."""
 
     expression: Expression
     factor: float
@@ -51,26 +49,41 @@ class Expression(ABC):
     `maps.parse` reads back to an equal expression. Values and gradients add.
     """
 
+    def __call__(self, regions: Regions, probs: Array | None = None) -> RWMap:
+        """The map of these regions, which records this expression and the spacing.
+
+        labels (b *s); probs (b k *s) where a term is dynamic. Raises RWLossError that names the
+        term at fault.
+        """
+        rwmap = self.make(regions, probs)
+        return replace(rwmap, expression=str(self), spacing_mm=regions.spacings_mm)
+
+    @abstractmethod
+    def make(self, regions: Regions, probs: Array | None) -> RWMap:
+        """The map, without a record of what it is a map of. Arguments as for a call."""
+
     @property
     @abstractmethod
     def is_static(self) -> bool:
-        """Whether the map follows from the labels alone, at every epoch."""
+        """Whether the map depends on the labels alone, at every epoch."""
 
-    @abstractmethod
-    def __call__(self, regions: Regions, probs: Array | None = None) -> RWMap:
-        """The map of these regions. labels (b *s), probs (b k *s) where a term is dynamic."""
+    @property
+    def is_stable(self) -> bool:
+        """Whether this is one term whose map is stable at every voxel, whatever the labels."""
+        return False
 
-    def _named(self, rwmap: RWMap, regions: Regions) -> RWMap:
-        """The map, which now knows that it is this expression's, and at which spacing."""
-        return replace(rwmap, expression=str(self), spacing_mm=regions.spacings_mm)
+    @property
+    def inside(self) -> tuple[Expression, ...]:
+        """The expressions that this one is made of; none for a generator."""
+        return ()
 
     @property
     def needs_class_counts(self) -> bool:
-        """Whether a parameter depends on the classes of a whole data set; see `resolved`."""
-        return False
+        """Whether a parameter depends on the classes of a whole dataset; see `resolved`."""
+        return any(part.needs_class_counts for part in self.inside)
 
     def resolved(self, class_counts: Sequence[int]) -> Expression:
-        """The same with numbers in place of what depends on the data set.
+        """The same expression with numbers for what depends on the dataset.
 
         class_counts: voxels of each class in all cases together.
         """
@@ -78,14 +91,14 @@ class Expression(ABC):
         return self
 
     def leaves(self, epoch: int = 0, total: int | None = None) -> tuple[Leaf, ...]:
-        """Terms that are no sums, with their weights at an epoch."""
+        """Terms that are not sums, with their weights at an epoch."""
         del epoch, total
         return (Leaf(self),)
 
     @property
     def needs_total(self) -> bool:
-        """Whether a schedule inside spreads over the run, so that it needs `total` epochs."""
-        return False
+        """Whether a schedule inside is spread over the run, so that it needs `total` epochs."""
+        return any(part.needs_total for part in self.inside)
 
     @property
     def unit(self) -> str:
@@ -98,13 +111,13 @@ class Expression(ABC):
         """What one stored map can hold: the static terms, without link or schedule; None if none.
 
         Raises RWLossError where static terms have different links or schedules: no single map can
-        stand for them.
+        replace them.
         """
         groups = self.static_groups()
         if len(groups) > 1:
             raise RWLossError(
                 f"{self}: its static terms have different links or schedules, so one stored map "
-                f"can't stand for {' and '.join(str(group.expression) for group in groups)}: "
+                f"can't replace {' and '.join(str(group.expression) for group in groups)}: "
                 "precompute one of them alone, or make the maps on the fly"
             )
         return groups[0].expression if groups else None
@@ -128,14 +141,10 @@ class Expression(ABC):
 
     def stabilized(self) -> Stabilized:
         """The nearest map that obeys the stability principle, voxel by voxel."""
-        from rwloss.maps.stabilized import Stabilized
-
         return Stabilized(self)
 
     def with_link(self, q: float) -> Linked:
-        """The loss w (1 - p_t^q) / q of each voxel's weight w = other - true; see `Linked`."""
-        from rwloss.maps.link import Linked
-
+        """The loss w (1 - p_t^q) / q with each voxel's weight w = other - true; see `Linked`."""
         return Linked(self, q)
 
     def __add__(self, other: object) -> Expression:
@@ -165,36 +174,23 @@ class Expression(ABC):
 
 @dataclass(frozen=True)
 class Sum(Expression):
-    """A weighted sum. Made by +, - and *, which keep it flat and equal terms together."""
+    """A weighted sum. Made by +, - and *, which keep it flat and merge equal terms."""
 
     terms: tuple[tuple[float, Expression], ...]
 
     @property
+    def inside(self) -> tuple[Expression, ...]:
+        """The terms without their weights."""
+        return tuple(term for _, term in self.terms)
+
+    @property
     def is_static(self) -> bool:
         """Whether every term is."""
-        return all(term.is_static for _, term in self.terms)
-
-    @property
-    def needs_total(self) -> bool:
-        """Whether a term does."""
-        return any(term.needs_total for _, term in self.terms)
-
-    @property
-    def needs_class_counts(self) -> bool:
-        """Whether a term does."""
-        return any(term.needs_class_counts for _, term in self.terms)
+        return all(term.is_static for term in self.inside)
 
     def resolved(self, class_counts: Sequence[int]) -> Expression:
         """The sum of the resolved terms."""
         return weighted_sum((weight, term.resolved(class_counts)) for weight, term in self.terms)
-
-    def __call__(self, regions: Regions, probs: Array | None = None) -> RWMap:
-        """The weighted sum of the terms' maps."""
-        (weight, term), *more = self.terms
-        total = _scaled(term(regions, probs), weight)
-        for weight, term in more:
-            total = total + _scaled(term(regions, probs), weight)
-        return self._named(total, regions)
 
     def leaves(self, epoch: int = 0, total: int | None = None) -> tuple[Leaf, ...]:
         """The terms' leaves, weighted."""
@@ -204,6 +200,11 @@ class Sum(Expression):
             for leaf in term.leaves(epoch, total)
         )
 
+    def make(self, regions: Regions, probs: Array | None) -> RWMap:
+        """The weighted sum of the terms' maps."""
+        rwmaps = ((weight, term.make(regions, probs)) for weight, term in self.terms)
+        return reduce(add, (m if weight == 1.0 else m * weight for weight, m in rwmaps))
+
     def __str__(self) -> str:
         """Canonical text, such as "rectified + 0.01 * boundary"."""
         text = ""
@@ -212,6 +213,146 @@ class Sum(Expression):
             size = "" if abs(weight) == 1 else f"{number_text(abs(weight))} * "
             text += f"{sign}{size}{term}"
         return text
+
+
+@dataclass(frozen=True)
+class Stabilized(Expression):
+    """The nearest map in which wrong classes are equal and the true class is no higher.
+
+    Voxel by voxel, with m the mean of the wrong classes: wrong <- m where true <= m, else all
+    <- the mean of all K (a flat voxel: no gradient). A stable map comes back unchanged.
+    """
+
+    inner: Expression
+
+    def __post_init__(self) -> None:
+        """A projection is not linear, so weights can't change inside it."""
+        if any(leaf.schedule or leaf.link is not None for leaf in self.inner.leaves()):
+            raise RWLossError(
+                f"{self.inner} has a schedule or a link inside .stabilized(): "
+                "stabilize its terms one by one"
+            )
+
+    @property
+    def inside(self) -> tuple[Expression, ...]:
+        """The map that is stabilized."""
+        return (self.inner,)
+
+    @property
+    def is_static(self) -> bool:
+        """Whether the map inside is."""
+        return self.inner.is_static
+
+    @property
+    def is_stable(self) -> bool:
+        """True."""
+        return True
+
+    @property
+    def unit(self) -> str:
+        """That of the map inside."""
+        return self.inner.unit
+
+    def resolved(self, class_counts: Sequence[int]) -> Expression:
+        """The resolved map, stabilized."""
+        return Stabilized(self.inner.resolved(class_counts))
+
+    def make(self, regions: Regions, probs: Array | None) -> RWMap:
+        """The projected map, compact."""
+        return self.inner.make(regions, probs).stabilized()
+
+    def __str__(self) -> str:
+        """Canonical text, such as "boundary.stabilized()"."""
+        return f"{_in_brackets(self.inner)}.stabilized()"
+
+
+@dataclass(frozen=True)
+class Linked(Expression):
+    """w (1 - p_t^q) / q for each voxel, with w = other - true of a static stable map.
+
+    q = 1 has the gradient of the papers' linear loss; q -> 0 is cross-entropy weighted by w (q = 0
+    is that limit, -w log p_t). As a map: -w p_t^(q-1) at the true class, 0 at the others, still
+    stable. The loss is the mean over batch, classes and voxels, like every map's.
+
+    The push of any fixed map on a class carries the factor p, so a class whose probability has
+    collapsed gets none; with q < 1 the factor is p^q.
+
+    Source: Zhang & Sabuncu, Generalized Cross Entropy Loss, NeurIPS 2018, arXiv 1805.07836 (eq. 6).
+    """
+
+    inner: Expression
+    q: float
+
+    def __post_init__(self) -> None:
+        """Links are for sums of static stable terms with weights above 0."""
+        if isinstance(self.q, bool) or not (isinstance(self.q, Real) and 0 <= self.q <= 1):
+            raise RWLossError(f"with_link: expected 0 <= q <= 1, got {self.q!r}")
+        object.__setattr__(self, "q", float(self.q))
+        for leaf in self.inner.leaves():
+            if not leaf.term.is_static or leaf.schedule or leaf.link is not None:
+                raise RWLossError(
+                    f"{leaf.term} is not static (or has a link or schedule already): "
+                    "with_link is for maps made from the labels alone"
+                )
+            if leaf.weight < 0 or not leaf.term.is_stable:
+                raise RWLossError(
+                    f"{leaf.term} is not always stable, so w = other - true may not exist or be "
+                    "below 0: write .stabilized() before .with_link"
+                )
+
+    @property
+    def inside(self) -> tuple[Expression, ...]:
+        """The map that is linked."""
+        return (self.inner,)
+
+    @property
+    def is_static(self) -> bool:
+        """False: as a map it depends on the probabilities. Its inner map can be stored."""
+        return False
+
+    def resolved(self, class_counts: Sequence[int]) -> Expression:
+        """The resolved map, linked."""
+        return Linked(self.inner.resolved(class_counts), self.q)
+
+    def leaves(self, epoch: int = 0, total: int | None = None) -> tuple[Leaf, ...]:
+        """The inner leaves, which are static, with this link."""
+        return tuple(replace(leaf, link=self.q) for leaf in self.inner.leaves(epoch, total))
+
+    def make(self, regions: Regions, probs: Array | None) -> RWMap:
+        """-w p_t^(q-1) at the true class, 0 at the others."""
+        if probs is None:
+            raise RWLossError(f"{self} depends on the prediction: call it with probs (b k *s)")
+        rwmap = self.inner.make(regions, None)
+        true_prob = self._at_true(rwmap, probs)
+        xp = namespace(rwmap.labels)
+        dtype = xp.result_type(true_prob.dtype, rwmap.true.dtype, rwmap.other.dtype)
+        true, other = (xp.astype(part, dtype) for part in rwmap.parts)
+        # A probability of 0 would make an infinite map; 1e-30 is finite in float32 for q = 0 too.
+        true = (true - other) * xp.clip(true_prob, 1e-30, None) ** (self.q - 1.0)
+        return RWMap.compact(rwmap.labels, rwmap.num_classes, true=true, other=xp.zeros_like(true))
+
+    def _at_true(self, rwmap: RWMap, probs: Array) -> Array:
+        """Probability of the true class, as a constant in float32 at least. (b *s)."""
+        labels = rwmap.labels
+        expected = (labels.shape[0], rwmap.num_classes, *labels.shape[1:])
+        if tuple(probs.shape) != expected:
+            raise RWLossError(f"{self}: probs {tuple(probs.shape)}, expected {expected}")
+        xp = namespace(probs)
+        probs = probs.detach() if is_torch(probs) else probs
+        probs = xp.astype(probs, xp.result_type(probs.dtype, xp.float32), copy=False)
+        if is_torch(probs) and is_torch(labels):
+            probs = probs.to(labels.device)
+        else:
+            probs = from_numpy(to_numpy(probs), labels)
+        xp = namespace(labels)
+        found = xp.zeros_like(probs[:, 0])
+        for k in range(rwmap.num_classes):
+            found = xp.where(labels == k, probs[:, k], found)
+        return found
+
+    def __str__(self) -> str:
+        """Canonical text, such as "rectified.with_link(0.5)"."""
+        return f"{_in_brackets(self.inner)}.with_link({number_text(self.q)})"
 
 
 def weighted_sum(pairs: Iterable[tuple[float, Expression]]) -> Expression:
@@ -247,10 +388,6 @@ def number_text(value: float) -> str:
     return repr(int(value)) if value == int(value) and abs(value) < 1e15 else repr(value)
 
 
-def in_brackets(expression: Expression) -> str:
+def _in_brackets(expression: Expression) -> str:
     """Text of an expression as something that a method can be called on."""
     return f"({expression})" if isinstance(expression, Sum) else str(expression)
-
-
-def _scaled(rwmap: RWMap, weight: float) -> RWMap:
-    return rwmap if weight == 1.0 else rwmap * weight

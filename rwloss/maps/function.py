@@ -1,48 +1,85 @@
-"""Generators from plain functions: `@maps.register("name")` above a function of the regions."""
+"""Terms from plain functions: of the regions (static), or of probabilities and truth (dynamic)."""
 
 from __future__ import annotations
 
 import dataclasses
 import inspect
-import types
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Concatenate, ParamSpec, get_type_hints
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    ClassVar,
+    Concatenate,
+    ParamSpec,
+    Protocol,
+    overload,
+)
 
 from rwloss.errors import RWLossError
 from rwloss.maps import registry
-from rwloss.maps.generator import MapGenerator, MapTags
+from rwloss.maps.expression import Expression
+from rwloss.maps.generator import MapGenerator, MapTags, types_of
+from rwloss.maps.loss_term import LossTerm, Prediction
 from rwloss.regions import Regions
 from rwloss.rwmap import RWMap
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 P = ParamSpec("P")
 
 
+class _Decorator(Protocol):
+    @overload
+    def __call__(
+        self, function: Callable[Concatenate[Regions, P], RWMap]
+    ) -> Callable[P, MapGenerator]: ...
+    @overload
+    def __call__(
+        self, function: Callable[Concatenate[Tensor, Tensor, P], Tensor]
+    ) -> Callable[P, LossTerm]: ...
+
+
 @dataclass(frozen=True)
 class FunctionMap(MapGenerator):
-    """A map whose maths is a function; `maps.register` makes a subclass for each."""
+    """A map whose maths is a function of the regions; `register` makes a subclass for each."""
 
     function: ClassVar[Callable[..., RWMap]]
 
     def compute(self, regions: Regions) -> RWMap:
         """The function's map. labels (b *s) -> map of the same labels."""
-        given = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        return type(self).function(regions, **given)
+        return type(self).function(regions, **_values(self))
+
+
+@dataclass(frozen=True)
+class FunctionLoss(LossTerm):
+    """A loss whose maths is a function of probabilities and truth; see `FunctionMap`."""
+
+    function: ClassVar[Callable[..., Tensor]]
+
+    def loss(self, prediction: Prediction) -> Tensor:
+        """The function's value. () or (b c)."""
+        return type(self).function(prediction.probs, prediction.one_hot, **_values(self))
 
 
 def register(
-    name: str, *, tags: MapTags | None = None, citation: str = ""
-) -> Callable[[Callable[Concatenate[Regions, P], RWMap]], Callable[P, MapGenerator]]:
-    """Make a generator of a function of the regions, known as `name` in this process.
+    name: str, *, tags: MapTags | None = None, citation: str = "", minimum: float = 0.0
+) -> _Decorator:
+    """Make a term of a function, known as `name` in this process.
 
-    The function: labels (b *s) as `Regions` -> RWMap. Its further arguments are the parameters of
-    the map; each has a type, and may have a default. In its place comes a generator class (a
-    frozen dataclass): call it with parameters, and the map with regions.
+    Static, a map: labels (b *s) as `regions: Regions` -> RWMap. Dynamic, a loss: `probs: Tensor`
+    (b c *s) and the one-hot `truth: Tensor` (b c *s), 0 in both where a voxel is ignored -> tensor
+    of one number (), or of one per image and class (b c), whose mean is the loss. Further
+    arguments are the parameters of the term; each has a type, and may have a default. A class (a
+    frozen dataclass) replaces the function: call it with parameters, and the term with regions.
 
-    tags, citation: as on a class; without tags nothing is promised.
+    tags, citation: as on a class; without tags nothing is promised. minimum: the least value of a
+    loss.
 
-    Raises RWLossError for a signature that is no list of typed parameters, and for a name that
-    another map has (both are named).
+    Raises RWLossError for a signature that fits neither, and for a name that another map has (both
+    are named).
 
     Example::
 
@@ -52,34 +89,42 @@ def register(
             return RWMap.compact(regions.labels, regions.num_classes, true, other)
 
         flat(cost=3) == maps.parse("flat(cost=3)")
+
+
+        @maps.register("brier")
+        def brier(probs: Tensor, truth: Tensor, power: float = 2.0) -> Tensor:
+            return ((probs - truth).abs() ** power).flatten(2).mean(dim=2)
+
+        maps.parse("rectified + 0.5 * brier(power=1)")
     """
     if not isinstance(name, str):
         raise RWLossError('write @maps.register("name") with the name of the map in it')
 
-    def made(
-        function: Callable[Concatenate[Regions, P], RWMap],
-    ) -> Callable[P, MapGenerator]:
+    def made(function: Any) -> Any:
         if not inspect.isfunction(function):
             raise RWLossError(
                 f"maps.register({name!r}) is for functions, got {function!r}: a class needs no "
-                "decorator but @dataclass(frozen=True)"
+                "decorator"
             )
         where = f"{function.__module__}:{function.__qualname__}"
         registry.check_name(name, f"{where}, name")
+        base, inputs = _kind(function, where)
         namespace = {
             "__module__": function.__module__,
             "__qualname__": function.__qualname__,
-            "__doc__": inspect.getdoc(function) or f"The map that {where} makes.",
+            "__doc__": inspect.getdoc(function) or f"The term that {where} computes.",
             "name": name,
             "tags": tags or MapTags(),
             "citation": citation,
             "function": staticmethod(function),
         }
+        if issubclass(base, LossTerm):
+            namespace["minimum"] = minimum
         try:
             generator = dataclasses.make_dataclass(
                 function.__name__,
-                _fields(function, where),
-                bases=(FunctionMap,),
+                _fields(function, base, inputs, where),
+                bases=(base,),
                 namespace=namespace,
                 frozen=True,
             )
@@ -91,12 +136,86 @@ def register(
     return made
 
 
-def _fields(function: Callable[..., RWMap], where: str) -> list[Any]:
+@dataclass(frozen=True)
+class FromLoss(LossTerm):
+    """A term made by `from_loss`. Its text is its name: a function can't be parsed back."""
+
+    fn: Callable[[Tensor, Tensor], Tensor]
+    given_name: str
+    least: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Check the function; its parameters are its own."""
+        if not callable(self.fn) or isinstance(self.fn, Expression):
+            raise RWLossError(f"from_loss: expected a function of (probs, truth), got {self.fn!r}")
+
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        """The name that was given, or that of the function."""
+        return self.given_name
+
+    @property
+    def minimum(self) -> float:  # type: ignore[override]
+        """The least value that was given."""
+        return self.least
+
+    def loss(self, prediction: Prediction) -> Tensor:
+        """The function's value. () or (b c)."""
+        return self.fn(prediction.probs, prediction.one_hot)
+
+    def __str__(self) -> str:
+        """The name."""
+        return self.name
+
+
+def from_loss(
+    fn: Callable[[Tensor, Tensor], Tensor], *, name: str | None = None, minimum: float = 0.0
+) -> LossTerm:
+    """A term from any differentiable loss of probabilities, for use in Python.
+
+    Text can't name it: the command line, stores and workers need `register`.
+
+    fn: called with probs (b c *s) and the one-hot truth (b c *s), returns a tensor of one number
+    (), or of one per image and class (b c), whose mean is the loss. Where voxels are ignored or
+    masked out, both are 0 in every class. minimum: the least value of the loss.
+
+    >>> import torch
+    >>> brier = from_loss(lambda probs, truth: ((probs - truth) ** 2).mean(), name="brier")
+    >>> brier.name
+    'brier'
+    """
+    return FromLoss(fn, name or str(getattr(fn, "__name__", type(fn).__name__)), minimum)
+
+
+def _values(term: MapGenerator) -> dict[str, Any]:
+    return {field.name: getattr(term, field.name) for field in dataclasses.fields(term)}
+
+
+def _kind(function: Any, where: str) -> tuple[type[FunctionMap | FunctionLoss], int]:
+    """Which term this function is, and how many of its first arguments are its inputs."""
+    first = [p for p in inspect.signature(function).parameters.values() if p.kind in _BY_PLACE][:2]
+    texts = [_type_text(parameter) for parameter in first]
+    if first and (texts[0].endswith("Regions") or first[0].name == "regions"):
+        return FunctionMap, 1
+    if len(first) == 2 and all(not text or re.search(r"\bTensor\b", text) for text in texts):
+        return FunctionLoss, 2
+    raise RWLossError(
+        f"{where}: expected (regions: Regions, ...) as the first argument of a map, or "
+        "(probs: Tensor, truth: Tensor, ...) as the first two of a loss of probabilities"
+    )
+
+
+def _type_text(parameter: inspect.Parameter) -> str:
+    """An annotation as text, "" where there is none: its names may be there for checkers only."""
+    kind = parameter.annotation
+    if kind is parameter.empty:
+        return ""
+    return kind if isinstance(kind, str) else getattr(kind, "__name__", str(kind))
+
+
+def _fields(function: Any, base: type[MapGenerator], inputs: int, where: str) -> list[Any]:
     """The parameters as fields of a dataclass: name, type, and default if there is one."""
-    given = list(inspect.signature(function).parameters.values())
-    if not given or given[0].kind not in _BY_PLACE:
-        raise RWLossError(f"{where}: expected the regions as the first argument")
-    parameters = given[1:]
+    parameters = list(inspect.signature(function).parameters.values())[inputs:]
     for parameter in parameters:
         if parameter.kind not in _BY_NAME:
             raise RWLossError(
@@ -105,16 +224,16 @@ def _fields(function: Callable[..., RWMap], where: str) -> list[Any]:
             )
         if parameter.annotation is parameter.empty:
             raise RWLossError(
-                f"{where}: {parameter.name} has no type: write {parameter.name}: float, or what "
-                "it is"
+                f"{where}: {parameter.name} has no type: write {parameter.name}: float, or its type"
             )
-        if hasattr(MapGenerator, parameter.name) or parameter.name in {"name", "function"}:
+        if hasattr(base, parameter.name) or parameter.name in {"name", "function"}:
             raise RWLossError(
                 f"{where}: {parameter.name!r} means something else on every map: rename the "
                 "parameter"
             )
-    kinds = _kinds(function, [parameter.name for parameter in parameters], where)
-    return [(p.name, kinds[p.name], _field(p)) for p in parameters]
+    annotations = {parameter.name: parameter.annotation for parameter in parameters}
+    types = types_of(annotations, function.__globals__, where)
+    return [(p.name, types[p.name], _field(p)) for p in parameters]
 
 
 def _field(parameter: inspect.Parameter) -> Any:
@@ -122,19 +241,6 @@ def _field(parameter: inspect.Parameter) -> Any:
     default = dataclasses.MISSING if missing else parameter.default
     by_name_only = parameter.kind is parameter.KEYWORD_ONLY
     return dataclasses.field(default=default, kw_only=by_name_only)
-
-
-def _kinds(function: Any, names: list[str], where: str) -> dict[str, Any]:
-    """Types of these parameters alone: Regions and RWMap may be imported for type checkers only."""
-    alone = types.FunctionType(function.__code__, function.__globals__)
-    alone.__annotations__ = {name: function.__annotations__[name] for name in names}
-    try:
-        return get_type_hints(alone, include_extras=True)
-    except (NameError, SyntaxError) as error:
-        raise RWLossError(
-            f"{where}: the type of a parameter can't be read ({error}): import it where it is "
-            "there at run time"
-        ) from error
 
 
 _BY_PLACE = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)

@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
+import sys
 from abc import abstractmethod
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any, ClassVar, SupportsIndex, get_type_hints
+from types import SimpleNamespace
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    ClassVar,
+    Self,
+    SupportsIndex,
+    dataclass_transform,
+    get_type_hints,
+)
 
 from rwloss.arrays import Array, is_torch, namespace
 from rwloss.errors import RWLossError
 from rwloss.maps.expression import Expression
-from rwloss.maps.plugin_file import empty_instance, place_of
+from rwloss.maps.plugin_file import empty_instance, place_of, remember_source
 from rwloss.regions import Regions
 from rwloss.rwmap import RWMap
-from rwloss.words import nearest
+from rwloss.words import listed, nearest
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
@@ -22,12 +33,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class MapTags:
-    """What a generator promises; `rwloss.testing` holds it to that.
+    """What a generator promises; `rwloss.testing` checks it.
 
     stable: no violating voxel, whatever the labels. signed: may have values below 0. unit: of the
     values, for pictures and tables: "mm", "unitless", or another power such as "1/mm"; "" for
-    unknown. commutes_with: moves of the labels ("flip", "rot90", "crop", see `rwloss.moves`) after
-    which moving the map gives the same as making it anew.
+    unknown. commutes_with: moves of the labels ("flip", "rot90", "crop", see `rwloss.moves`) for
+    which the map of the moved labels is the moved map.
     """
 
     stable: bool = False
@@ -36,27 +47,53 @@ class MapTags:
     commutes_with: frozenset[str] = frozenset()
 
 
+@dataclass_transform(frozen_default=True)
+@dataclass(frozen=True)
 class MapGenerator(Expression):
     """A named map with typed parameters, tags and a citation; the simplest expression.
 
-    Subclass it as a frozen dataclass whose fields are the parameters, set `name`, and write
-    `compute`. The base checks parameters before and the map after, once for every generator.
+    A subclass sets `name` and writes `compute`. It is a frozen dataclass, with or without the
+    decorator, and its fields are the parameters. The base checks the parameters before and the map
+    after, once for every generator.
     """
 
     name: ClassVar[str]
     tags: ClassVar[MapTags] = MapTags()
     citation: ClassVar[str] = ""
 
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        """Refuse a name that would be a parameter."""
+        super().__init_subclass__(**keywords)
+        remember_source(cls.__module__)
+        for word, annotation in inspect.get_annotations(cls).items():
+            if word in _OF_THE_CLASS and "ClassVar" not in str(annotation):
+                raise RWLossError(
+                    f"{cls.__qualname__}: {word} belongs to the class, it is not a parameter: "
+                    f"write {word}: ClassVar[...] = ..., or {word} = ... without a type"
+                )
+
+    def __new__(cls, *values: Any, **keywords: Any) -> Self:
+        """An instance of a class that is a dataclass by now."""
+        del values, keywords
+        made = super().__new__(cls)  # refuses abstract classes
+        as_dataclass(cls)
+        return made
+
     def __post_init__(self) -> None:
         """Check each parameter against its annotation, and bring it to that type."""
-        for field in dataclasses.fields(self):  # type: ignore[arg-type]
+        for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             object.__setattr__(self, field.name, _checked(type(self), field.name, value))
 
     @property
     def is_static(self) -> bool:
-        """True: the map follows from the labels alone. `maps.LossTerm` is the dynamic kind."""
+        """True: the map depends on the labels alone. `maps.LossTerm` is the dynamic kind."""
         return True
+
+    @property
+    def is_stable(self) -> bool:
+        """As its tags promise."""
+        return self.tags.stable
 
     @property
     def unit(self) -> str:
@@ -67,12 +104,8 @@ class MapGenerator(Expression):
     def compute(self, regions: Regions) -> RWMap:
         """Map values for one batch. labels (b *s) -> map of the same labels."""
 
-    def __call__(self, regions: Regions, probs: Array | None = None) -> RWMap:
-        """The checked map: shape, type and finite values; 0 at ignored voxels.
-
-        probs (b k *s) matter to dynamic terms alone. Raises RWLossError that names the generator
-        and what it did wrong.
-        """
+    def make(self, regions: Regions, probs: Array | None) -> RWMap:
+        """The checked map: shape, type and finite values; 0 at ignored voxels."""
         return self._checked(self.compute(regions), regions)
 
     def _checked(self, result: object, regions: Regions) -> RWMap:
@@ -94,7 +127,7 @@ class MapGenerator(Expression):
             _finished(self.name, name, part, regions)
             for name, part in zip(result.part_names, result.parts, strict=True)
         )
-        return self._named(RWMap(regions.labels, regions.num_classes, parts), regions)
+        return RWMap(regions.labels, regions.num_classes, parts)
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> Any:
         """As pickle wants it. A class from a file is named by its place, for workers to load."""
@@ -111,7 +144,7 @@ class MapGenerator(Expression):
         """
         given = [
             f"{field.name}={getattr(self, field.name)!r}"
-            for field in dataclasses.fields(self)  # type: ignore[arg-type]
+            for field in dataclasses.fields(self)
             if getattr(self, field.name) != field.default
         ]
         place = place_of(type(self))
@@ -120,10 +153,31 @@ class MapGenerator(Expression):
         return f"{self.name}({', '.join(given)})" if given else self.name
 
 
+_OF_THE_CLASS = ("name", "tags", "citation", "minimum")
+
+
+def as_dataclass(generator: type[MapGenerator]) -> None:
+    """Make the class and those it comes from frozen dataclasses where they are not yet.
+
+    Raises RWLossError for a class without a name.
+    """
+    for base in reversed(generator.__mro__):
+        if issubclass(base, MapGenerator) and "__dataclass_params__" not in vars(base):
+            try:
+                dataclass(frozen=True)(base)
+            except (TypeError, ValueError) as error:  # a parameter that can't be one
+                raise RWLossError(f"{base.__qualname__}: {error}") from error
+    if not hasattr(generator, "name"):
+        raise RWLossError(
+            f"{generator.__qualname__} has no name for expressions: write "
+            f"name: ClassVar[str] = {generator.__qualname__.lower()!r}"
+        )
+
+
 def parameters(generator: type[MapGenerator]) -> dict[str, Any]:
     """Parameter names of a generator with their annotations, in order."""
-    hints = _hints(generator)
-    return {field.name: hints[field.name] for field in dataclasses.fields(generator)}  # type: ignore[arg-type]
+    as_dataclass(generator)
+    return dict(_types(generator))
 
 
 def build(generator: type[MapGenerator], given: dict[str, Any]) -> MapGenerator:
@@ -138,7 +192,7 @@ def build(generator: type[MapGenerator], given: dict[str, Any]) -> MapGenerator:
     missing = [name for name in required(generator) if name not in given]
     if missing:
         raise RWLossError(
-            f"{generator.name} needs {' and '.join(missing)}: "
+            f"{generator.name} needs {listed(missing)}: "
             f"{generator.name}({', '.join(f'{name}=...' for name in missing)})"
         )
     return generator(**given)
@@ -146,22 +200,40 @@ def build(generator: type[MapGenerator], given: dict[str, Any]) -> MapGenerator:
 
 def required(generator: type[MapGenerator]) -> list[str]:
     """Names of the parameters without a default, in order."""
+    missing = dataclasses.MISSING
     return [
         field.name
-        for field in dataclasses.fields(generator)  # type: ignore[arg-type]
-        if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        for field in dataclasses.fields(generator)
+        if field.default is missing and field.default_factory is missing
     ]
 
 
-@cache
-def _hints(generator: type[MapGenerator]) -> dict[str, Any]:
+def types_of(annotations: dict[str, Any], scope: dict[str, Any], where: str) -> dict[str, Any]:
+    """Annotations with text replaced by the types that it names in a module's `scope`.
+
+    Raises RWLossError that says `where` a type is unknown.
+    """
     try:
-        return get_type_hints(generator, include_extras=True)
-    except NameError as error:
+        alone = SimpleNamespace(__annotations__=annotations)
+        return get_type_hints(alone, globalns=scope, localns={}, include_extras=True)
+    except (NameError, SyntaxError) as error:
         raise RWLossError(
-            f"{generator.__qualname__}: the type of a parameter can't be read ({error}): import "
-            "it where it is there at run time"
+            f"{where}: the type of a parameter can't be read ({error}): import it outside of "
+            "`if TYPE_CHECKING`"
         ) from error
+
+
+@cache
+def _types(generator: type[MapGenerator]) -> dict[str, Any]:
+    """Types of the fields, and of no other annotation: those may be there for checkers only."""
+    names = [field.name for field in dataclasses.fields(generator)]
+    found: dict[str, Any] = {}
+    for base in reversed(generator.__mro__):
+        own = inspect.get_annotations(base)
+        scope = vars(sys.modules[base.__module__]) if base.__module__ in sys.modules else {}
+        of_fields = {name: own[name] for name in names if name in own}
+        found |= types_of(of_fields, scope, generator.__qualname__)
+    return {name: found[name] for name in names}
 
 
 def _checked(generator: type[MapGenerator], name: str, value: Any) -> Any:
@@ -180,7 +252,7 @@ def _checked(generator: type[MapGenerator], name: str, value: Any) -> Any:
 def _adapter(generator: type[MapGenerator], name: str) -> TypeAdapter[Any]:
     from pydantic import ConfigDict, PydanticSchemaGenerationError, TypeAdapter
 
-    kind = _hints(generator)[name]
+    kind = _types(generator)[name]
     try:
         # Text has no way to write infinity.
         return TypeAdapter(kind, config=ConfigDict(allow_inf_nan=False))

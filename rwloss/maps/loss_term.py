@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, cast
 from weakref import WeakSet
@@ -12,7 +11,6 @@ import numpy as np
 
 from rwloss.arrays import Array, from_numpy, is_torch, to_numpy
 from rwloss.errors import RWLossError
-from rwloss.maps.expression import Expression
 from rwloss.maps.generator import MapGenerator
 from rwloss.once import once
 from rwloss.regions import IGNORED, Regions
@@ -87,8 +85,9 @@ class Prediction:
         return cls(log_probs[:, first:], one_hot[:, first:], counted, spacings_mm)
 
 
+@dataclass(frozen=True)
 class LossTerm(MapGenerator):
-    """A loss of probabilities as a term. Subclass it as a frozen dataclass and write `loss`.
+    """A loss of probabilities as a term. A subclass sets `name` and writes `loss`.
 
     Its map is the derivative of the loss by the probabilities, detached and scaled so that the
     mean over batch, classes and voxels of p·z has the loss's gradient.
@@ -153,8 +152,8 @@ class LossTerm(MapGenerator):
                 )
         return loss
 
-    def __call__(self, regions: Regions, probs: Array | None = None) -> RWMap:
-        """The checked map at a prediction. labels (b *s), probs (b k *s)."""
+    def make(self, regions: Regions, probs: Array | None) -> RWMap:
+        """The checked map at a prediction."""
         return self._checked(self.compute(regions, probs), regions)
 
     def compute(self, regions: Regions, probs: Array | None = None) -> RWMap:
@@ -204,42 +203,3 @@ def _as_tensor(values: Array) -> Tensor:
     whole = numbers.dtype.kind in "biu"
     dtype = np.dtype(np.int64) if whole else numbers.dtype.newbyteorder("=")
     return torch.from_numpy(np.array(numbers, dtype=dtype, order="C"))
-
-
-def from_loss(
-    fn: Callable[[Tensor, Tensor], Tensor], *, name: str | None = None, minimum: float = 0.0
-) -> LossTerm:
-    """A term from any differentiable loss of probabilities.
-
-    fn: called with probs (b k *s) and the one-hot truth (b k *s), returns a tensor: one
-    number (), or one per image and class (b k), whose mean is the loss. At voxels that
-    are ignored or masked out both are 0 in every class. minimum: the loss at its best.
-
-    >>> import torch
-    >>> brier = from_loss(lambda probs, truth: ((probs - truth) ** 2).mean(), name="brier")
-    >>> brier.name
-    'brier'
-    """
-    return FromLoss(fn, name or str(getattr(fn, "__name__", type(fn).__name__)), minimum)
-
-
-@dataclass(frozen=True)
-class FromLoss(LossTerm):
-    """A term made by `from_loss`. Its text is its name: a function can't be parsed back."""
-
-    fn: Callable[[Tensor, Tensor], Tensor]
-    name: str  # type: ignore[misc]  # a name for each function, not for the class
-    minimum: float = 0.0  # type: ignore[misc]
-
-    def __post_init__(self) -> None:
-        """Check the function; its parameters are its own."""
-        if not callable(self.fn) or isinstance(self.fn, Expression):
-            raise RWLossError(f"from_loss: expected a function of (probs, truth), got {self.fn!r}")
-
-    def loss(self, prediction: Prediction) -> Tensor:
-        """The function's value. () or (b c)."""
-        return self.fn(prediction.probs, prediction.one_hot)
-
-    def __str__(self) -> str:
-        """The name."""
-        return self.name

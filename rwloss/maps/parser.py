@@ -20,8 +20,8 @@ from rwloss.errors import RWLossError
 from rwloss.maps.expression import Expression
 from rwloss.maps.generator import parameters
 from rwloss.maps.plugin_file import PLACE, is_place
-from rwloss.maps.registry import get, load, names
-from rwloss.maps.schedule import blend
+from rwloss.maps.registry import get, load, names, unknown
+from rwloss.maps.schedule import Blend, ScheduleName
 from rwloss.words import nearest
 
 _METHODS = ("stabilized", "with_link")
@@ -72,6 +72,22 @@ def parse(text: str) -> Expression:
     if not isinstance(value, Expression):
         raise _error(text, 0, f"{value:g} is a number, not a map")
     return value
+
+
+def blend(
+    region: Expression | str,
+    boundary: Expression | str,
+    schedule: ScheduleName = "rebalance",
+    alpha: float = 0.01,
+    step: float | None = 0.01,
+) -> Blend:
+    """A region loss and a boundary map, weighted by the epoch; see `Blend` for the formulas.
+
+    >>> str(blend("generalized_dice", "boundary"))
+    "blend(generalized_dice, boundary, schedule='rebalance')"
+    """
+    left, right = (parse(side) if isinstance(side, str) else side for side in (region, boundary))
+    return Blend(left, right, schedule, alpha, step)
 
 
 class _Reader:
@@ -162,11 +178,7 @@ class _Reader:
         if name == "file":
             raise self._wrong(node, "file loads a map: file('path/to/file.py:Name')")
         if name not in names():
-            known = [*names(), "blend"]
-            raise self._wrong(
-                node,
-                f"unknown map {name!r}{nearest(name, known)}; there are: {', '.join(known)}",
-            )
+            raise self._wrong(node, str(unknown(name, [*names(), "blend"])))
 
     def _method(self, call: ast.Call, inner: ast.expr, method: str) -> Expression:
         expression = self._map(inner)

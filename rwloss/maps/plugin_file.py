@@ -1,7 +1,8 @@
-"""Generators in a file of one's own, named `path/to/file.py:Name`.
+"""Generators in a file of your own, named `path/to/file.py:Name`.
 
-Such a file is a module by itself: it is read when it is named, its folder is not on the import
-path, and it leaves nothing behind. A worker process reads it again, from the same place.
+Such a file is a module by itself: it is read when it is named, and its folder is not added to the
+import path. A worker process reads it again, from the same place. Where the same file is imported
+too, before or after, both are one module.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ def shown(path: Path) -> str:
 
 
 def load_module(path: Path) -> ModuleType:
-    """The module of a file, run once for each content.
+    """The module of a file, run once for each content; the imported module where there is one.
 
     Raises RWLossError that names the file, for one that is not there or does not run.
     """
@@ -76,7 +77,7 @@ def load_module(path: Path) -> ModuleType:
         ) from error
     digest = hashlib.sha256(source).hexdigest()
     name = _module_name(path, digest)
-    known = sys.modules.get(name)
+    known = sys.modules.get(name) or _imported(path, digest)
     if known is not None:
         return known
     spec = importlib.util.spec_from_file_location(name, path)
@@ -92,7 +93,42 @@ def load_module(path: Path) -> ModuleType:
         raise RWLossError(
             f"{shown(path)} failed to load: {type(error).__name__}: {error}"
         ) from error
+    _let_it_be_imported(path, module)
     return module
+
+
+def remember_source(module_name: str) -> None:
+    """Note the file of a module that defines a generator, and its bytes at this moment."""
+    file = getattr(sys.modules.get(module_name), "__file__", None)
+    if module_name.startswith("rwloss.") or file is None or not os.path.isfile(file):
+        return
+    path = Path(os.path.abspath(file))
+    source = path, hashlib.sha256(path.read_bytes()).hexdigest()
+    _IMPORTED[module_name] = source
+    if _LOADED.get(module_name, source) != source:  # imported again, from what is there now
+        del _LOADED[module_name]
+
+
+def _imported(path: Path, digest: str) -> ModuleType | None:
+    """The module that Python imported from this file while it had this content."""
+    for name, source in _IMPORTED.items():
+        if source == (path, digest) and name in sys.modules:
+            _LOADED[name] = source  # its generators are named by their place from now on
+            return sys.modules[name]
+    return None
+
+
+def _let_it_be_imported(path: Path, module: ModuleType) -> None:
+    """Let a later `import` of the file find this module, if its folder is on the import path."""
+    name = path.stem
+    known = sys.modules.get(name)
+    if known is not None:
+        same = known.__name__ in _LOADED and _LOADED[known.__name__][0] == path
+    else:
+        spec = importlib.util.find_spec(name) if name.isidentifier() else None
+        same = spec is not None and os.path.abspath(spec.origin or "") == str(path)
+    if same:
+        sys.modules[name] = module
 
 
 def place_of(generator: type[Any]) -> Place | None:
@@ -113,7 +149,8 @@ def empty_instance(place: Place) -> object:
         found = getattr(found, name, None)
     if not isinstance(found, type) or place_of(found) != place:
         raise RWLossError(f"{place} changed while it was in use: start again")
-    return object.__new__(found)
+    new: Any = found.__new__
+    return new(found)
 
 
 def _module_name(path: Path, sha256: str) -> str:
@@ -121,4 +158,7 @@ def _module_name(path: Path, sha256: str) -> str:
 
 
 _LOADED: dict[str, tuple[Path, str]] = {}
-"""Path and SHA-256 of each file that was loaded, by the name of its module."""
+"""Path and SHA-256 of each file that was loaded by its path, by the name of its module."""
+
+_IMPORTED: dict[str, tuple[Path, str]] = {}
+"""The same of each imported module that defines generators."""

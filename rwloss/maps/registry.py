@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from rwloss.errors import RWLossError
-from rwloss.maps.generator import MapGenerator, build
+from rwloss.maps.generator import MapGenerator, as_dataclass, build
 from rwloss.maps.plugin_file import is_place, load_module, place_of, shown, split_place
 from rwloss.words import nearest
 
@@ -49,9 +49,7 @@ def load(name: str) -> type[MapGenerator]:
         return _registered[name]
     entries = _entries()
     if name not in entries:
-        raise RWLossError(
-            f"unknown map {name!r}{nearest(name, names())}; there are: {', '.join(names())}"
-        )
+        raise unknown(name, names())
     entry, *others = entries[name]
     if others:
         raise _two_of(name, *map(_whose, entries[name]))
@@ -96,6 +94,13 @@ def add(generator: type[MapGenerator]) -> None:
     if known is not None and _home(known) != _home(generator):
         raise _two_of(name, _where(known), _where(generator))
     _registered[name] = generator
+
+
+def unknown(name: str, known: list[str]) -> RWLossError:
+    """The error for a name that no map has: it tells the nearest, or how to make one."""
+    near = nearest(name, known)
+    own = "" if near else f"; for a function of your own write @maps.register({name!r}) above it"
+    return RWLossError(f"unknown map {name!r}{near}; there are: {', '.join(known)}{own}")
 
 
 def check_name(name: object, where: str) -> None:
@@ -188,15 +193,18 @@ def _generator(found: Any, where: str) -> type[MapGenerator]:
         raise RWLossError(
             f"{where} is a plain function: put @maps.register({found.__name__!r}) above it"
         )
+    if isinstance(found, MapGenerator):
+        raise RWLossError(
+            f"{where} is an instance of {type(found).__name__}, and text names classes: put "
+            '@maps.register("name") above the function of a loss, or name the class'
+        )
     if not (isinstance(found, type) and issubclass(found, MapGenerator)):
         raise RWLossError(f"{where} is not a subclass of maps.MapGenerator")
     if inspect.isabstract(found):
         missing = ", ".join(sorted(found.__abstractmethods__))
         raise RWLossError(f"{where} is abstract: it lacks {missing}")
-    settings = vars(found).get("__dataclass_params__")
-    if settings is None or not settings.frozen:
-        raise RWLossError(f"{where}: put @dataclass(frozen=True) above the class")
     check_name(getattr(found, "name", None), f"{where}, name")
+    as_dataclass(found)
     return found
 
 

@@ -30,8 +30,8 @@ class Blend(Expression):
     - "increase": R + alpha_e B with alpha_e = min(1, a + s e);
     - "steal": max(0.1, 1 - s e) R + (a + s e) B.
 
-    step: change in an epoch, 0.01 in the papers; None spreads the whole way over the `total` of
-    `loss.set_epoch(epoch, total)`. alpha: first weight of B, 0.01 in the papers.
+    step: change per epoch, 0.01 in the papers; None spreads the whole change over the `total` of
+    `loss.set_epoch(epoch, total)`. alpha: initial weight of B, 0.01 in the papers.
 
     Source: Kervadec et al., MIDL 2019 and Medical Image Analysis 2021, arXiv 1812.07032, and the
     strategies of their published code.
@@ -44,7 +44,7 @@ class Blend(Expression):
     step: float | None = 0.01
 
     def __post_init__(self) -> None:
-        """Check the sides, the strategy's name and numbers."""
+        """Check the sides, the schedule's name and the numbers."""
         for side in ("region", "boundary"):
             if not isinstance(getattr(self, side), Expression):
                 raise RWLossError(f"blend: expected a map as {side}, got {getattr(self, side)!r}")
@@ -83,27 +83,24 @@ class Blend(Expression):
         return False
 
     @property
-    def needs_total(self) -> bool:
-        """Whether this schedule spreads over the run, or one inside does."""
-        sides = (self.region, self.boundary)
-        spreads = self.step is None and self.schedule != "constant"
-        return spreads or any(side.needs_total for side in sides)
+    def inside(self) -> tuple[Expression, ...]:
+        """Both sides."""
+        return (self.region, self.boundary)
 
     @property
-    def needs_class_counts(self) -> bool:
-        """Whether a side does."""
-        return self.region.needs_class_counts or self.boundary.needs_class_counts
+    def needs_total(self) -> bool:
+        """Whether this schedule is spread over the run, or one inside is."""
+        return (self.step is None and self.schedule != "constant") or super().needs_total
 
     def resolved(self, class_counts: Sequence[int]) -> Expression:
         """The blend of the resolved sides."""
-        region, boundary = (side.resolved(class_counts) for side in (self.region, self.boundary))
+        region, boundary = (side.resolved(class_counts) for side in self.inside)
         return replace(self, region=region, boundary=boundary)
 
-    def __call__(self, regions: Regions, probs: Array | None = None) -> RWMap:
+    def make(self, regions: Regions, probs: Array | None) -> RWMap:
         """The map at the first epoch; a loss follows `set_epoch`."""
-        region, boundary = self.weights(0)
-        mixed = weighted_sum([(region, self.region), (boundary, self.boundary)])
-        return self._named(mixed(regions, probs), regions)
+        weights = self.weights(0)
+        return weighted_sum(zip(weights, self.inside, strict=True)).make(regions, probs)
 
     def leaves(self, epoch: int = 0, total: int | None = None) -> tuple[Leaf, ...]:
         """Both sides' leaves, with the factors of this epoch."""
@@ -135,21 +132,3 @@ class Blend(Expression):
 
 
 _NAMES = get_args(ScheduleName)
-
-
-def blend(
-    region: Expression | str,
-    boundary: Expression | str,
-    schedule: ScheduleName = "rebalance",
-    alpha: float = 0.01,
-    step: float | None = 0.01,
-) -> Blend:
-    """A region loss and a boundary map, weighted by the epoch; see `Blend` for the formulas.
-
-    >>> str(blend("generalized_dice", "boundary"))
-    "blend(generalized_dice, boundary, schedule='rebalance')"
-    """
-    from rwloss.maps.parser import parse
-
-    sides = [parse(side) if isinstance(side, str) else side for side in (region, boundary)]
-    return Blend(sides[0], sides[1], schedule, alpha, step)

@@ -1,6 +1,6 @@
-"""Maps for a whole data set: cases, an expression and an executor."""
+"""Maps for a whole dataset: cases, an expression and workers."""
 
-from rwloss.precompute.outcome import Outcome, Summary
-from rwloss.precompute.run import Settings, plan, precompute
+from rwloss.precompute.outcome import CaseOutcome, Summary
+from rwloss.precompute.run import PrecomputeSettings, plan, precompute
 
-__all__ = ["Outcome", "Settings", "Summary", "plan", "precompute"]
+__all__ = ["CaseOutcome", "PrecomputeSettings", "Summary", "plan", "precompute"]

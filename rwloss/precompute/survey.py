@@ -1,7 +1,8 @@
-"""What classes occur in a whole data set, in one pass over all labels."""
+"""How often each class occurs in a whole dataset, in one pass over all labels."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -15,14 +16,14 @@ from rwloss.work.tasks import run_tasks
 
 
 @dataclass(frozen=True)
-class Count:
-    """Voxels of each label of one case; or why it can't be read."""
+class LabelCount:
+    """Counts the voxels of each label of one case."""
 
     case: data.Case
     max_voxels: int
 
     def __call__(self) -> dict[int, int] | RWLossError:
-        """Voxels by label."""
+        """Voxels by label, or why the case can't be read."""
         try:
             return _counts(data.read_labels(self.case.labels, max_voxels=self.max_voxels).labels)
         except RWLossError as error:
@@ -42,33 +43,32 @@ def label_counts(
     scheduler: str | None = None,
     leave_out: bool = False,
 ) -> dict[int, int]:
-    """Voxels of each label in all cases together, negative and ignored ones too.
+    """Voxels of each label in all cases together, including negative and ignored labels.
 
-    counting: called after each case with the number of cases.
-    leave_out: a case that can't be read is left out, for callers that want to know which labels
-    there are: who uses the case will be told, and the others can be done.
-    Raises RWLossError where a case can't be read, or with leave_out where none can.
+    counting: called after each case with the number of cases. jobs, scheduler: as for `run_tasks`.
+    leave_out: leave out a case that can't be read. This is for callers that want to know which
+    labels exist: such a case will fail later, and the others can be done.
+    Raises RWLossError where a case can't be read; with leave_out, where none can.
     """
-    total: dict[int, int] = {}
+    total: Counter[int] = Counter()
     unread: list[RWLossError] = []
-    tasks = [Count(case, max_voxels) for case in dataset.cases]
+    tasks = [LabelCount(case, max_voxels) for case in dataset.cases]
     for counts in run_tasks(tasks, jobs=jobs, scheduler=scheduler):
         if counting is not None:
             counting(len(dataset.cases))
         if isinstance(counts, RWLossError):
             unread.append(counts)
             continue
-        for label, count in counts.items():
-            total[label] = total.get(label, 0) + count
+        total.update(counts)
     if unread and leave_out and not total:
         raise unread[-1]
     if unread and not leave_out:
         raise RWLossError(
-            f"weights of the whole data set need the voxels of every case, and {len(unread)} of "
-            f"{len(dataset.cases)} can't be read: {unread[0]}; mend them or take them out, or "
+            f"weights of the whole dataset need the voxels of every case, and {len(unread)} of "
+            f"{len(dataset.cases)} can't be read: {unread[0]}; fix them, remove them, or "
             "write the weights as numbers"
         )
-    return total
+    return dict(total)
 
 
 def _counts(labels: NDArray[Any]) -> dict[int, int]:

@@ -1,7 +1,7 @@
 from .digest import labels_digest as labels_digest
 from .manifest import DType as DType
-from .manifest import Entry as Entry
 from .manifest import Format as Format
+from .manifest import ManifestEntry as ManifestEntry
 from .manifest import MapInfo as MapInfo
 from .manifest import StoredPart as StoredPart
 from .manifest import Term as Term
@@ -15,8 +15,8 @@ from .writing import Writer as Writer
 __all__ = [
     "AddMap",
     "DType",
-    "Entry",
     "Format",
+    "ManifestEntry",
     "MapInfo",
     "Store",
     "StoredPart",

@@ -1,4 +1,4 @@
-"""Digests: what a case and a file are known by."""
+"""Digests that identify the labels of a case and the files of a map."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def labels_digest(
     spacing_mm: tuple[float, ...],
     affine: NDArray[np.float64] | None = None,
 ) -> str:
-    """SHA-256 of label values, shape, spacing and affine; the same whatever dtype or memory order.
+    """SHA-256 of label values, shape, spacing and affine; whatever their dtype or memory order.
 
     >>> labels_digest(np.zeros((2, 3), np.uint8), (1.0, 1.0)) == labels_digest(
     ...     np.zeros((2, 3), np.int64, order="F"), (1.0, 1.0))
@@ -25,8 +25,8 @@ def labels_digest(
     if affine is not None:
         geometry.append(tuple(np.asarray(affine, dtype=np.float64).ravel().tolist()))
     digest = hashlib.sha256(repr(tuple(geometry)).encode())
-    # As narrow as the values allow, and first axis fastest, which is how volumes come out of their
-    # files: hashing is a large part of a case that is done already.
+    # As narrow as the values allow, and first axis fastest, as volumes come out of their files:
+    # hashing is a large part of the time for a case that is already done.
     low, high = (int(labels.min()), int(labels.max())) if labels.size else (0, 0)
     narrow = low >= 0 and high < 2**8
     dtype = "<u1" if narrow else "<i8"

@@ -1,4 +1,4 @@
-"""What a store says of itself: map.json (the map) and manifest.jsonl (a line a case)."""
+"""The description of a store: map.json (the map) and manifest.jsonl (one line per case)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from pydantic import (
 )
 
 from rwloss.errors import RWLossError
-from rwloss.store.place import TREE_MARK, Place
+from rwloss.files.journal import json_line
+from rwloss.store.place import TREE_MARK, StorePlace
 
 MAP_FILE = "map.json"
 MANIFEST_FILE = "manifest.jsonl"
@@ -31,9 +32,10 @@ TREE_SUFFIX = ".zarr"
 
 
 class Term(BaseModel):
-    """A generator of the expression with all its parameters, defaults too.
+    """A generator of the expression with all its parameters, including defaults.
 
-    revision: of a plug-in, its package's version or its file's digest: another one is another map.
+    revision: of a plug-in, the version of its package or the digest of its file. Another revision
+    is another map.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -44,11 +46,11 @@ class Term(BaseModel):
 
 
 class MapInfo(BaseModel):
-    """map.json: everything that decides the values of the maps, besides the labels.
+    """map.json: everything but the labels that decides the values of the maps.
 
-    dtype: of the stored values; "auto" is 16 bits where that is within 3e-4 of each value, else
-    float32. spacing_mm: as given for files that carry none. versions: of the run that began the
-    store; log.jsonl has those of each run.
+    dtype: type of the stored values; "auto" is 16 bits where that is within 3e-4 of each value,
+    else float32. spacing_mm: as given for files that carry none. versions: those of the run that
+    began the store; log.jsonl has the versions of each run.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -66,19 +68,19 @@ class MapInfo(BaseModel):
     versions: dict[str, str]
 
     def difference(self, wanted: MapInfo) -> list[str]:
-        """What of this map is not as wanted, in words. Versions are no difference."""
+        """What differs from the wanted map, in words. Versions may differ."""
         names = [
             name
             for name in MapInfo.model_fields
             if name != "versions" and getattr(self, name) != getattr(wanted, name)
         ]
         if "expression" in names and "terms" in names:
-            names.remove("terms")  # the expression says it in fewer words
+            names.remove("terms")  # the expression says it more briefly
         return [f"{name} {getattr(self, name)!r} (now {getattr(wanted, name)!r})" for name in names]
 
 
 def _inside(name: str) -> str:
-    """A name that never leads out of the store: a file, or an array in a tree."""
+    """The name, if it leads to a file in the store or to an array in a tree."""
     parts = name.split("/")
     strange = any(part in {"", ".", ".."} for part in parts) or "\\" in name or "\0" in name
     if len(parts) > 2 or strange:
@@ -87,7 +89,7 @@ def _inside(name: str) -> str:
 
 
 class StoredPart(BaseModel):
-    """One array of a map: a file (a tree in zarr), or one value at every voxel not ignored."""
+    """One array of a map: a file (in zarr a tree), or one value for all voxels not ignored."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -105,8 +107,8 @@ class StoredPart(BaseModel):
         return self
 
 
-class Entry(BaseModel):
-    """A line of manifest.jsonl: one case, known by its content."""
+class ManifestEntry(BaseModel):
+    """A line of manifest.jsonl: one case, identified by its content."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -118,9 +120,9 @@ class Entry(BaseModel):
     parts: dict[PartName, StoredPart]
 
     @model_validator(mode="after")
-    def _whole_map(self) -> Entry:
+    def _complete_map(self) -> ManifestEntry:
         if len(self.spacing_mm) != len(self.shape):
-            raise ValueError("expected a spacing for each axis")
+            raise ValueError("expected one spacing per axis")
         if self.parts.keys() not in ({"labels", "true", "other"}, {"labels", "values"}):
             raise ValueError("expected the parts labels, true and other, or labels and values")
         if self.parts["labels"].file is None:
@@ -129,22 +131,17 @@ class Entry(BaseModel):
 
     @property
     def line(self) -> bytes:
-        """The entry as it stands in the manifest."""
+        """The entry as written in the manifest."""
         return json_line(self.model_dump(exclude_defaults=True))
 
 
-def json_line(fields: dict[str, Any]) -> bytes:
-    """A line of JSON. File names that are no Unicode come back by `json.loads` as they were."""
-    return json.dumps(fields, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
-
-
-def read_info(place: Place) -> MapInfo:
-    """map.json of a store. Raises RWLossError where there is none, or it is damaged."""
+def read_info(place: StorePlace) -> MapInfo:
+    """Read map.json. Raises RWLossError where there is none, or it is damaged."""
     try:
         return MapInfo.model_validate_json(place.read(MAP_FILE))
     except (FileNotFoundError, NotADirectoryError) as error:
         raise RWLossError(
-            f"{place} is no store of maps: it has no {MAP_FILE}; `rwloss precompute` makes one"
+            f"{place} is not a store of maps: it has no {MAP_FILE}; `rwloss precompute` makes one"
         ) from error
     except (OSError, ValidationError) as error:
         raise RWLossError(
@@ -153,16 +150,16 @@ def read_info(place: Place) -> MapInfo:
         ) from error
 
 
-def write_info(place: Place, info: MapInfo) -> None:
-    """Write map.json, whole or not at all."""
+def write_info(place: StorePlace, info: MapInfo) -> None:
+    """Write map.json."""
     place.write(MAP_FILE, (info.model_dump_json(indent=2) + "\n").encode())
 
 
-def read_entries(place: Place) -> dict[str, Entry]:
+def read_entries(place: StorePlace) -> dict[str, ManifestEntry]:
     """The manifest by case name; the last line of a case counts.
 
-    A last line without its end is what a killed run leaves: that case counts as missing. Any other
-    line that can't be read is damage, and an error.
+    A killed run may leave an incomplete last line: that case counts as missing. Raises RWLossError
+    for any other line that can't be read.
     """
     entries, wrong = readable_entries(place)
     for number, reason in wrong.items():
@@ -173,8 +170,8 @@ def read_entries(place: Place) -> dict[str, Entry]:
     return entries
 
 
-def readable_entries(place: Place) -> tuple[dict[str, Entry], dict[int, str]]:
-    """The manifest as far as it can be read, and what is wrong with the other lines, by number."""
+def readable_entries(place: StorePlace) -> tuple[dict[str, ManifestEntry], dict[int, str]]:
+    """The lines that can be read, by case name, and what is wrong with the others, by number."""
     try:
         lines = place.read(MANIFEST_FILE).split(b"\n")
     except FileNotFoundError:
@@ -184,7 +181,7 @@ def readable_entries(place: Place) -> tuple[dict[str, Entry], dict[int, str]]:
     entries, wrong = {}, {}
     for number, line in enumerate(lines[:-1], start=1):
         try:
-            entry = Entry.model_validate(json.loads(line))
+            entry = ManifestEntry.model_validate(json.loads(line))
         except ValueError as error:  # pydantic's is one too
             wrong[number] = _in_words(error)
         else:
@@ -193,7 +190,7 @@ def readable_entries(place: Place) -> tuple[dict[str, Entry], dict[int, str]]:
 
 
 def _in_words(error: Exception) -> str:
-    """What is wrong first, without pydantic's frame around it."""
+    """The first problem, without the text that pydantic puts around it."""
     if not isinstance(error, ValidationError):
         return str(error)
     problem = error.errors()[0]
@@ -201,17 +198,17 @@ def _in_words(error: Exception) -> str:
     return f"{where}: {problem['msg']}" if where else problem["msg"]
 
 
-def marked_entry(place: Place, tree: str) -> Entry | None:
-    """The line that a tree carries in its own metadata; None where it is no whole case of ours."""
+def marked_entry(place: StorePlace, tree: str) -> ManifestEntry | None:
+    """The manifest line in a tree's own metadata; None where it is not a complete case."""
     try:
         mark = json.loads(place.read(f"{tree}/{TREE_MARK}"))
-        return Entry.model_validate(mark["attributes"]["rwloss"])
+        return ManifestEntry.model_validate(mark["attributes"]["rwloss"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
-def find_unlisted(place: Place, entries: dict[str, Entry]) -> dict[str, Entry]:
-    """Cases that lie here whole, but that no manifest lists yet: each tree carries its line."""
+def find_unlisted(place: StorePlace, entries: dict[str, ManifestEntry]) -> dict[str, ManifestEntry]:
+    """Complete trees that the manifest does not list yet, each by the line it carries."""
     found = {}
     for name in place.names():
         case = name.removesuffix(TREE_SUFFIX)
@@ -223,7 +220,7 @@ def find_unlisted(place: Place, entries: dict[str, Entry]) -> dict[str, Entry]:
     return found
 
 
-def write_entries(place: Place, entries: Iterable[Entry]) -> None:
-    """Write the manifest anew, sorted by case, whole or not at all."""
+def write_entries(place: StorePlace, entries: Iterable[ManifestEntry]) -> None:
+    """Write the whole manifest, sorted by case."""
     lines = (entry.line for entry in sorted(entries, key=lambda entry: entry.case))
     place.write(MANIFEST_FILE, b"".join(lines))

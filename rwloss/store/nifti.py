@@ -1,4 +1,4 @@
-"""Arrays of a map as NIfTI: scaled int16 where that is exact enough, else float32."""
+"""Arrays of a map as NIfTI: scaled int16 where that is precise enough, else float32."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from rwloss.store.precision import MAX_ERROR, as_float32
 SUFFIX = ".nii.gz"
 DTYPES: tuple[DType, ...] = ("auto", "int16", "float32")
 _INT16_MAX = 32767
-# The header, and four bytes that say that no extension follows.
+# The header, and four bytes for: no extension follows.
 _DATA_OFFSET = 352
-# Of the largest value, rounded up to a power of two and taken as 1 at most: coarse enough to
+# Relative to the largest value, rounded up to a power of two and at most 1: coarse enough to
 # compress well, and powers of two are exact.
 _STEP = 2.0**-11
-# Voxels packed at a time: what fits in a core's own cache.
+# Voxels packed at a time: what fits in the cache of a core.
 _SLAB = 2**16
 
 
@@ -32,12 +32,12 @@ def encode(
     spacing_mm: tuple[float, ...],
     dtype: DType,
 ) -> tuple[bytes, float]:
-    """A file of one array (*s), or (k *s) with the classes as the fourth axis; the largest error.
+    """The file of one array (*s), or (k *s) with the classes as the fourth axis, and its error.
 
     Whole numbers are kept as they are. Floating values become int16 times one factor where that is
     within 3e-4 of each value (or dtype asks for it; 0 stays 0, signs stay or become 0), else
     float32. affine: of the label file (4 4), or None for a format without one: then the spacing.
-    Raises RWLossError for an axis that NIfTI has no room for.
+    Raises RWLossError for an axis that is too long for NIfTI.
     """
     import nibabel
 
@@ -63,34 +63,30 @@ def encode(
     return _compressed(header.binaryblock + bytes(4) + values.tobytes("F")), error
 
 
-def decode_labels(name: str, content: bytes) -> NDArray[Any]:
-    """Labels (*s) that `encode` was given, as whole numbers."""
-    values, _ = _stored(name, content)
-    return values
+def decode(
+    where: str, content: bytes, shape: tuple[int, ...], *, has_classes: bool
+) -> NDArray[Any]:
+    """An array (*s), or (k *s) if it has classes, that `encode` was given.
 
-
-def decode_values(name: str, content: bytes, *, ndim: int, classes: bool) -> NDArray[np.float32]:
-    """Floating values that `encode` was given: (*s) of ndim axes, or (k *s) with `classes`."""
-    stored, slope = _stored(name, content)
-    values = stored.astype(np.float32)
-    if slope != 1.0:
-        values *= np.float32(slope)
-    if classes:
-        values = np.moveaxis(values, -1, 0)
-        values = values.reshape(values.shape[: ndim + 1])
-    return values
-
-
-def _stored(name: str, content: bytes) -> tuple[NDArray[Any], float]:
-    """The numbers in the file and their factor."""
+    where: for messages. shape: as the manifest says. Values that were stored in 16 bits are
+    float32. Raises RWLossError.
+    """
     import nibabel
 
     try:
-        # Inflated as a whole: gzip checks sum and length only at the end.
-        stored = nibabel.Nifti1Image.from_bytes(_inflated(content)).dataobj
-        return np.asarray(stored.get_unscaled()), float(stored.slope)
+        # Decompressed as a whole, because gzip checks sum and length only at the end.
+        stored = nibabel.Nifti1Image.from_bytes(_decompressed(content)).dataobj
+        array, slope = np.asarray(stored.get_unscaled()), float(stored.slope)
+        if has_classes:
+            array = np.moveaxis(array, -1, 0)
+            array = array.reshape(array.shape[: len(shape)])
     except Exception as error:  # nibabel and gzip raise many kinds for a damaged file
-        raise RWLossError(f"{name} can't be read: {error}; precompute it again") from error
+        raise RWLossError(f"{where} can't be read: {error}; precompute it again") from error
+    if array.shape != shape:
+        raise RWLossError(
+            f"{where} has shape {array.shape}, the manifest says {shape}: precompute it again"
+        )
+    return array if slope == 1.0 else array.astype(np.float32) * np.float32(slope)
 
 
 def _packed(array: NDArray[Any], dtype: DType) -> tuple[NDArray[Any], float | None, float]:
@@ -166,7 +162,7 @@ def _compressed(content: bytes) -> bytes:
     return compressed
 
 
-def _inflated(content: bytes) -> bytes:
+def _decompressed(content: bytes) -> bytes:
     fast = _gzip()
-    inflated: bytes = (gzip if fast is None else fast).decompress(content)
-    return inflated
+    decompressed: bytes = (gzip if fast is None else fast).decompress(content)
+    return decompressed

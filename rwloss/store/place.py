@@ -1,27 +1,26 @@
-"""Where a store lies: a local folder, or the address of an object store."""
+"""Where a store lies: a local folder, or an address in an object store."""
 
 from __future__ import annotations
 
-import errno
 import os
 import shutil
-from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TypeAlias
 
 from rwloss.errors import RWLossError
 from rwloss.files.atomic import TEMPORARY_PREFIX, temporary, whole_file
+from rwloss.files.journal import append_line
 from rwloss.files.lock import hold
 
-# Written last, read first: a tree without it is not there.
+# Written last and read first: a tree without it does not count.
 TREE_MARK = "zarr.json"
 
 
-def place(where: str | Path) -> Place:
+def place(where: str | Path) -> StorePlace:
     """The place of a store: a folder, or an fsspec address such as s3://bucket/maps."""
     if isinstance(where, str) and where.startswith(("file://", "local://")):
         return Folder(Path(where.partition("://")[2]))
@@ -30,57 +29,12 @@ def place(where: str | Path) -> Place:
     return Folder(Path(where))
 
 
-class Place(ABC):
-    """Files by name, each there whole or not at all. Names of trees lead to files by "/"."""
-
-    @abstractmethod
-    def read(self, name: str) -> bytes:
-        """A file's bytes. Raises FileNotFoundError."""
-
-    @abstractmethod
-    def write(self, name: str, content: bytes) -> None:
-        """Write or replace a file, whole or not at all."""
-
-    @abstractmethod
-    def read_tree(self, name: str) -> dict[str, bytes]:
-        """All files below a name, by path from there; a single file by "". Empty if not there."""
-
-    @abstractmethod
-    def size(self, name: str) -> int:
-        """Bytes of a file, or of all files below a name; none of them is read."""
-
-    @abstractmethod
-    def write_tree(self, name: str, files: Mapping[str, bytes]) -> None:
-        """Write or replace a tree of files, whole or not at all; one of them is TREE_MARK."""
-
-    @abstractmethod
-    def names(self) -> list[str]:
-        """What lies here, sorted; temporary files of ours left out."""
-
-    @abstractmethod
-    def append(self, name: str, line: bytes) -> None:
-        """Add a line to a file, whole or not at all; where that can't be done, do nothing."""
-
-    @abstractmethod
-    def start(self) -> None:
-        """Make the place ready for writing. Raises OSError where it can't be written."""
-
-    @abstractmethod
-    def lock(self) -> Any:
-        """A context in which no other process writes here. Raises RWLossError if one does."""
-
-    @abstractmethod
-    def remove(self, name: str) -> None:
-        """Remove a file, if it is there."""
-
-    @abstractmethod
-    def tree_store(self, name: str) -> Any:
-        """The tree as a read-only store of zarr."""
-
-
 @dataclass(frozen=True)
-class Folder(Place):
-    """A local folder."""
+class Folder:
+    """A local folder: files by name, and trees of files. Each appears complete or not at all.
+
+    Names in a tree are separated by "/".
+    """
 
     path: Path
 
@@ -89,7 +43,7 @@ class Folder(Place):
         return str(self.path)
 
     def read(self, name: str) -> bytes:
-        """A file's bytes."""
+        """The bytes of a file. Raises FileNotFoundError."""
         return (self.path / name).read_bytes()
 
     def write(self, name: str, content: bytes) -> None:
@@ -98,15 +52,14 @@ class Folder(Place):
             part.write_bytes(content)
 
     def read_tree(self, name: str) -> dict[str, bytes]:
-        """All files below a name."""
+        """All files below a name, by path from there; a single file is "". Empty if none."""
         return {inner: file.read_bytes() for inner, file in self._files_below(name)}
 
     def size(self, name: str) -> int:
-        """Bytes of all files below a name."""
+        """Bytes of a file, or of all files below a name, without reading them."""
         return sum(file.stat().st_size for _, file in self._files_below(name))
 
     def _files_below(self, name: str) -> Iterator[tuple[str, Path]]:
-        """Files below a name with their paths from there; a single file with ""."""
         top = self.path / name
         if top.is_file():
             yield "", top
@@ -116,7 +69,7 @@ class Folder(Place):
                 yield file.relative_to(top).as_posix(), file
 
     def write_tree(self, name: str, files: Mapping[str, bytes]) -> None:
-        """Write a tree beside the old one, then take its place."""
+        """Write or replace a tree of files. One of them is TREE_MARK."""
         part, old = temporary(self.path), self.path / name
         new, aside = part / "new", part / "old"
         try:
@@ -128,7 +81,7 @@ class Folder(Place):
                     out.write(content)
                     out.flush()
                     os.fsync(out.fileno())
-            if old.exists():  # a folder can't take the place of a full one in one step
+            if old.exists():  # a folder can't replace one that has files in one step
                 old.replace(aside)
             new.replace(old)
         finally:
@@ -137,48 +90,41 @@ class Folder(Place):
             shutil.rmtree(part, ignore_errors=True)
 
     def names(self) -> list[str]:
-        """What lies in the folder."""
+        """Files and trees in the folder, sorted, without temporary ones."""
         try:
             found = os.listdir(self.path)
         except FileNotFoundError:
             return []
         return sorted(name for name in found if not name.startswith(TEMPORARY_PREFIX))
 
+    def leftovers(self) -> list[str]:
+        """Temporary files of a run that was killed or is still running, sorted."""
+        return sorted(file.name for file in self.path.glob(f"{TEMPORARY_PREFIX}*"))
+
     def append(self, name: str, line: bytes) -> None:
-        """Add a line in one write; a part of one is taken back."""
-        with (self.path / name).open("a+b", buffering=0) as file:
-            size = file.seek(0, os.SEEK_END)
-            if size:
-                file.seek(-1, os.SEEK_END)
-                if file.read(1) != b"\n":  # a killed run left a part of a line
-                    line = b"\n" + line
-            try:
-                if file.write(line) != len(line):
-                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path / name))
-            except BaseException:
-                file.truncate(size)
-                raise
+        """Add a line to a file."""
+        append_line(self.path / name, line)
 
     def start(self) -> None:
-        """Make the folder, and see that it can be written."""
+        """Make the folder. Raises OSError where it can't be written."""
         self.path.mkdir(parents=True, exist_ok=True)
         if not os.access(self.path, os.W_OK | os.X_OK):
             raise PermissionError(f"no permission to write in {self.path}")
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold the folder's lock.
+        """Let no other process write here. Raises RWLossError if one does.
 
-        What is half written goes: by a run that was killed before, or by this one in the end.
+        Temporary files are removed: those of a run that was killed, and at the end those of this.
         """
         with hold(self.path):
-            self._remove_parts()
+            self._remove_leftovers()
             try:
                 yield
             finally:
-                self._remove_parts()
+                self._remove_leftovers()
 
-    def _remove_parts(self) -> None:
+    def _remove_leftovers(self) -> None:
         for left in self.path.glob(f"{TEMPORARY_PREFIX}*"):
             if left.is_dir():
                 shutil.rmtree(left, ignore_errors=True)
@@ -186,23 +132,26 @@ class Folder(Place):
                 left.unlink(missing_ok=True)
 
     def remove(self, name: str) -> None:
-        """Remove a file, if it is there."""
+        """Remove a file if it exists."""
         (self.path / name).unlink(missing_ok=True)
 
     def tree_store(self, name: str) -> Any:
-        """The tree as a read-only store of zarr."""
+        """A tree as a read-only store of zarr."""
         from zarr.storage import LocalStore
 
         return LocalStore(self.path / name, read_only=True)
 
     def __getstate__(self) -> dict[str, Any]:
-        """The whole path: another process may work in another folder."""
+        """The absolute path, because another process may work in another folder."""
         return {"path": self.path.absolute()}
 
 
 @dataclass(frozen=True)
-class Bucket(Place):
-    """An address that fsspec knows. Objects are put whole; there are no locks and no appending."""
+class Bucket:
+    """An address that fsspec knows, with the methods of Folder.
+
+    Objects appear complete. There are no locks, and nothing can be appended.
+    """
 
     url: str
 
@@ -211,18 +160,18 @@ class Bucket(Place):
         return self.url
 
     def read(self, name: str) -> bytes:
-        """An object's bytes."""
+        """The bytes of an object. Raises FileNotFoundError."""
         content: bytes = self._files.cat_file(self._path(name))
         return content
 
     def write(self, name: str, content: bytes) -> None:
-        """Put an object."""
+        """Write or replace an object."""
         path = self._path(name)
         self._files.makedirs(str(PurePosixPath(path).parent), exist_ok=True)
         self._files.pipe_file(path, content)
 
     def read_tree(self, name: str) -> dict[str, bytes]:
-        """All objects below a name."""
+        """All objects below a name, by path from there; a single object is ""."""
         top = self._path(name)
         if self._files.isfile(top):
             return {"": self._files.cat_file(top)}
@@ -237,7 +186,7 @@ class Bucket(Place):
         return size
 
     def write_tree(self, name: str, files: Mapping[str, bytes]) -> None:
-        """Put all objects, the mark last; that of an older tree goes first."""
+        """Write all objects of a tree, the mark last; that of an older tree goes first."""
         top = self._path(name)
         if self._files.exists(f"{top}/{TREE_MARK}"):
             self._files.rm_file(f"{top}/{TREE_MARK}")
@@ -247,7 +196,7 @@ class Bucket(Place):
             self.write(f"{name}/{inner}", files[inner])
 
     def names(self) -> list[str]:
-        """What lies directly below the address."""
+        """Objects and trees directly below the address, sorted."""
         self._files.invalidate_cache()
         try:
             found = self._files.ls(self._path(""), detail=False)
@@ -255,28 +204,32 @@ class Bucket(Place):
             return []
         return sorted(PurePosixPath(path).name for path in found)
 
+    def leftovers(self) -> list[str]:
+        """None: nothing is temporary here."""
+        return []
+
     def append(self, name: str, line: bytes) -> None:
-        """Nothing: objects don't grow."""
+        """Do nothing: objects don't grow."""
 
     def start(self) -> None:
-        """See that the address can be used."""
+        """Check that the address can be used."""
         self._files.makedirs(self._path("").rstrip("/"), exist_ok=True)
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Nothing: two runs of the same command put the same bytes."""
+        """Do nothing: two runs of the same command write the same bytes."""
         yield
 
     def remove(self, name: str) -> None:
-        """Remove an object, if it is there."""
+        """Remove an object if it exists."""
         with suppress(FileNotFoundError):
             self._files.rm_file(self._path(name))
 
     def tree_store(self, name: str) -> Any:
-        """The tree as a read-only store of zarr."""
+        """A tree as a read-only store of zarr."""
         from zarr.storage import FsspecStore
 
-        # Not by address: fsspec takes "::" in a name for a chain of them.
+        # Not by address: fsspec takes "::" in a name for a chain of addresses.
         return FsspecStore.from_mapper(self._files.get_mapper(self._path(name)), read_only=True)
 
     def _path(self, name: str) -> str:
@@ -297,5 +250,8 @@ class Bucket(Place):
         return files
 
     def __getstate__(self) -> dict[str, Any]:
-        """The address alone: a worker process makes a connection of its own."""
+        """The address alone: a worker process opens its own connection."""
         return {"url": self.url}
+
+
+StorePlace: TypeAlias = Folder | Bucket

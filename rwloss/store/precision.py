@@ -1,4 +1,4 @@
-"""How exact a stored map is."""
+"""How precise a stored map is."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ MAX_ERROR = 3e-4
 
 
 def allowed_error(largest: float) -> float:
-    """How far stored values may be from the exact ones, where the largest of these is that large.
+    """The largest error of stored values in a map whose largest exact value is given.
 
-    MAX_ERROR, and below 1 less in proportion: a map of a small weight keeps its shape.
+    MAX_ERROR, and less in proportion below 1, so that a map of a small weight keeps its shape.
     """
     return MAX_ERROR * min(1.0, 2.0 ** math.ceil(math.log2(largest))) if largest > 0 else 0.0
 
@@ -36,6 +36,6 @@ def as_float32(array: NDArray[Any]) -> tuple[NDArray[np.float32], float]:
 
 
 def largest_error(stored: NDArray[Any], exact: NDArray[Any]) -> float:
-    """Largest distance of a stored value from the exact one. Infinite where one overflowed."""
+    """Largest difference between stored and exact values. Infinite where one overflowed."""
     difference = np.subtract(stored, exact, dtype=np.result_type(exact.dtype, np.float32))
     return max(float(difference.max(initial=0.0)), -float(difference.min(initial=0.0)))

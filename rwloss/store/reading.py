@@ -15,19 +15,19 @@ from rwloss.regions import IGNORED
 from rwloss.rwmap import RWMap
 from rwloss.store import nifti, zarr_tree
 from rwloss.store.manifest import (
-    Entry,
+    ManifestEntry,
     MapInfo,
     PartName,
     find_unlisted,
     read_entries,
     read_info,
 )
-from rwloss.store.place import Bucket, Place, place
-from rwloss.words import nearest
+from rwloss.store.place import Bucket, StorePlace, place
+from rwloss.words import count_of, nearest
 
 
 def open(path: str | Path) -> Store:
-    """A store for reading: a folder, or an fsspec address. Raises RWLossError where it is none."""
+    """Open a folder or an fsspec address for reading. Raises RWLossError if it is not a store."""
     return Store(place(path))
 
 
@@ -35,12 +35,17 @@ class Store(Mapping[str, RWMap]):
     """The maps of a store by case name: `store["case_003"]` is an RWMap of labels (1 *s).
 
     `store.read("case_003", (slice(10, 74), ...))` is a part of it; from zarr, the rest is not read.
+    Each map has the expression of the store and the recorded spacing of its case.
     """
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: StorePlace) -> None:
         """Read map.json; the manifest is read on first use."""
         self.place = place
         self.info: MapInfo = read_info(place)
+
+    def __repr__(self) -> str:
+        """Where the store is, what it holds, and of how many cases."""
+        return f"Store({str(self.place)!r}: {self.expression}, {count_of(len(self), 'case')})"
 
     @property
     def expression(self) -> str:
@@ -48,10 +53,10 @@ class Store(Mapping[str, RWMap]):
         return self.info.expression
 
     @cached_property
-    def entries(self) -> dict[str, Entry]:
+    def entries(self) -> dict[str, ManifestEntry]:
         """Manifest lines by case name, sorted."""
         entries = read_entries(self.place)
-        if isinstance(self.place, Bucket):  # no manifest grows there: a run may be under way
+        if isinstance(self.place, Bucket):  # nothing can be appended there: a run may be under way
             entries |= find_unlisted(self.place, entries)
         return dict(sorted(entries.items()))
 
@@ -60,18 +65,43 @@ class Store(Mapping[str, RWMap]):
         return self.read(case)
 
     def read(self, case: str, region: Sequence[slice] | None = None) -> RWMap:
-        """The map of one case, or the part that `region` cuts out: a slice for each axis of *s.
+        """The map of one case, or the part that `region` cuts out: one slice per axis of *s.
 
-        The part of a map of the whole image, not the map of a part. Raises KeyError for an unknown
-        case and RWLossError for a region that does not fit, or a file that can't be read.
+        A part of the map of the whole image, which is not the map of a part. Raises KeyError for an
+        unknown case, and RWLossError for a region that does not fit or a file that can't be read.
         """
-        entry = self._entry(case)
-        cut = None if region is None else _checked(region, entry)
-        labels = self._read(entry, "labels", None, cut)
-        if "values" in entry.parts:
-            return RWMap.from_dense(labels[None], self._read(entry, "values", labels, cut)[None])
-        true, other = (self._read(entry, name, labels, cut)[None] for name in ("true", "other"))
-        return RWMap.compact(labels[None], entry.num_classes, true=true, other=other)
+        if case not in self.entries:
+            raise KeyError(f"no case {case!r} in {self.place}{nearest(case, self.entries)}")
+        return self.read_entry(self.entries[case], region)
+
+    def read_entry(self, entry: ManifestEntry, region: Sequence[slice] | None = None) -> RWMap:
+        """The map that a manifest line describes, or a part of it. As `read`."""
+        cut = () if region is None else _checked(region, entry)
+        labels = self._array(entry, "labels", cut)
+        names: tuple[PartName, ...] = ("values",) if "values" in entry.parts else ("true", "other")
+        parts = []
+        for name in names:
+            constant = entry.parts[name].constant
+            if constant is None:
+                parts.append(self._array(entry, name, cut).astype(np.float32, copy=False))
+            else:
+                parts.append(np.where(labels == IGNORED, np.float32(0), np.float32(constant)))
+        return RWMap(labels, entry.num_classes, tuple(parts), self.expression, (entry.spacing_mm,))
+
+    def _array(self, entry: ManifestEntry, name: PartName, cut: tuple[slice, ...]) -> NDArray[Any]:
+        """A part that has a file, (1 *s) or (1 k *s), or what `cut` leaves of it."""
+        file = entry.parts[name].file or ""
+        where, has_classes = f"{self.place}/{file}", name == "values"
+        shape = (entry.num_classes, *entry.shape) if has_classes else entry.shape
+        if self.info.format == "zarr":
+            tree, _, inner = file.partition("/")
+            return zarr_tree.decode(self.place.tree_store(tree), where, inner, shape, cut)[None]
+        try:
+            content = self.place.read(file)
+        except OSError as error:
+            raise RWLossError(f"{where} can't be read: {error}; precompute it again") from error
+        array = nifti.decode(where, content, shape, has_classes=has_classes)
+        return np.array(array[(None, ..., *cut)], order="C")
 
     def __iter__(self) -> Iterator[str]:
         """Case names, sorted."""
@@ -85,51 +115,12 @@ class Store(Mapping[str, RWMap]):
         """Whether the manifest has the case; reads no map."""
         return case in self.entries
 
-    def _entry(self, case: str) -> Entry:
-        if case not in self.entries:
-            raise KeyError(f"no case {case!r} in {self.place}{nearest(case, self.entries)}")
-        return self.entries[case]
 
-    def _read(
-        self,
-        entry: Entry,
-        name: PartName,
-        labels: NDArray[Any] | None,
-        cut: tuple[slice, ...] | None,
-    ) -> NDArray[Any]:
-        part = entry.parts[name]
-        if part.file is None:
-            assert labels is not None
-            values = np.full(labels.shape, part.constant, dtype=np.float32)
-            values[labels == IGNORED] = 0.0
-            return values
-        where, axes = f"{self.place}/{part.file}", len(entry.shape)
-        shape = (entry.num_classes, *entry.shape) if name == "values" else entry.shape
-        if self.info.format == "zarr":
-            tree, _, inner = part.file.partition("/")
-            array = zarr_tree.decode(self.place.tree_store(tree), where, inner, shape, cut)
-            return array if name == "labels" else array.astype(np.float32, copy=False)
-        try:
-            content = self.place.read(part.file)
-        except OSError as error:
-            raise RWLossError(f"{where} can't be read: {error}; precompute it again") from error
-        if name == "labels":
-            array = nifti.decode_labels(where, content)
-        else:
-            array = nifti.decode_values(where, content, ndim=axes, classes=name == "values")
-        if array.shape != shape:
-            raise RWLossError(
-                f"{where} has shape {array.shape}, the manifest says {shape}: precompute it again"
-            )
-        inside: Any = (..., *(cut or ()))
-        return np.ascontiguousarray(array[inside])
-
-
-def _checked(region: Sequence[slice], entry: Entry) -> tuple[slice, ...]:
+def _checked(region: Sequence[slice], entry: ManifestEntry) -> tuple[slice, ...]:
     """Slices with start and stop inside the image."""
     wrong = RWLossError(
-        f"{entry.case} has shape {entry.shape}: expected for each axis a slice of step 1 with "
-        f"voxels inside, got {region!r}"
+        f"{entry.case} has shape {entry.shape}: expected one slice of step 1 per axis, with voxels "
+        f"inside, got {region!r}"
     )
     inside = []
     try:
@@ -138,6 +129,6 @@ def _checked(region: Sequence[slice], entry: Entry) -> tuple[slice, ...]:
             if step != 1 or stop <= start:
                 raise wrong
             inside.append(slice(start, stop))
-    except (TypeError, ValueError, AttributeError) as error:  # no sequence, or not of slices
+    except (TypeError, ValueError, AttributeError) as error:  # not a sequence, or not of slices
         raise wrong from error
     return tuple(inside)

@@ -19,10 +19,10 @@ from rwloss.store.reading import Store
 class AddMap:
     """A transform: a sample `{"case": name, ...}` gets its map as `sample["map"]`.
 
-    case: the key of the case's name. region: the key of what was cut out of the image, a slice for
-    each axis of *s, where it was; then the map is cut in the same way, and zarr reads no more.
-    dense: the map as a tensor (k *s), for transforms that move tensors only; else an RWMap of one
-    image (1 *s), tensors inside, which `rwloss.moves` moves and `collate_maps` batches.
+    case: the key of the case's name. region: the key of the slices, one per axis of *s, that were
+    cut out of the image; the map is then cut in the same way, and zarr reads no more than that.
+    dense: the map as a tensor (k *s), for transforms that move tensors only. By default it is an
+    RWMap of one image, tensors (1 *s), which `rwloss.moves` moves and `collate_maps` batches.
 
     >>> from rwloss.data import sample_dir
     >>> from rwloss.precompute import precompute
@@ -41,7 +41,7 @@ class AddMap:
     dense: bool = False
 
     def __call__(self, sample: Mapping[str, Any]) -> dict[str, Any]:
-        """The sample with its map. Raises RWLossError for a sample without the case's name."""
+        """The sample with its map. Raises RWLossError for a sample without the name of its case."""
         for wanted in (self.case, self.region):
             if wanted is not None and wanted not in sample:
                 raise RWLossError(
@@ -56,8 +56,8 @@ class AddMap:
 class WithMaps(Dataset[Any]):
     """A Dataset whose samples come with their stored maps.
 
-    dataset: of samples that are mappings, which get the key "map", or sequences, which get the map
-    as one more element. cases: the case name of each index; without it a mapping's "case" counts.
+    dataset: its samples are mappings, which get the key "map", or tuples or lists, which get the
+    map as one more element. cases: the case name of each index; by default a mapping's "case".
     dense: as for `AddMap`. Batch RWMaps with `DataLoader(collate_fn=rwloss.store.collate_maps)`.
     """
 
@@ -69,7 +69,7 @@ class WithMaps(Dataset[Any]):
         *,
         dense: bool = False,
     ) -> None:
-        """Raises RWLossError where the cases do not fit the data set, or the store lacks one."""
+        """Raises RWLossError where the cases do not fit the dataset, or the store lacks one."""
         self.dataset = dataset
         self.cases = cases
         self.add_map = AddMap(store, dense=dense)
@@ -87,7 +87,7 @@ class WithMaps(Dataset[Any]):
         return len(self.dataset)  # type: ignore[arg-type]
 
     def __getitem__(self, index: int) -> Any:
-        """The sample of the data set, with its map."""
+        """The sample of the dataset, with its map."""
         sample = self.dataset[index]
         named = {} if self.cases is None else {self.add_map.case: self.cases[index]}
         if isinstance(sample, Mapping):
@@ -101,14 +101,15 @@ class WithMaps(Dataset[Any]):
 
 
 def collate_maps(samples: Sequence[Any]) -> Any:
-    """torch's default collate, for samples that hold RWMaps of one image each, or slices, too.
+    """torch's default collate, which also takes RWMaps of one image each, and slices.
 
-    Maps of labels (1 *s) become one of labels (b *s); slices become a list.
+    Maps of labels (1 *s) become one of labels (b *s), with one spacing per image and with their
+    expression if it is the same. Slices become a list.
     """
     if not samples:
         return default_collate(list(samples))
     return collate(
-        samples, collate_fn_map={**default_collate_fn_map, RWMap: _one_map, slice: _as_they_are}
+        samples, collate_fn_map={**default_collate_fn_map, RWMap: _one_map, slice: _list_of}
     )
 
 
@@ -116,19 +117,22 @@ def _one_map(maps: Sequence[RWMap], *, collate_fn_map: Any = None) -> RWMap:
     del collate_fn_map
     if len({(rwmap.num_classes, rwmap.is_compact) for rwmap in maps}) > 1:
         raise RWLossError("maps of different kinds or numbers of classes can't be one batch")
-    if len({tuple(rwmap.labels.shape[1:]) for rwmap in maps}) > 1:
-        shapes = sorted({tuple(rwmap.labels.shape[1:]) for rwmap in maps})
+    if len(shapes := sorted({tuple(rwmap.labels.shape[1:]) for rwmap in maps})) > 1:
         raise RWLossError(
             f"maps of the shapes {shapes} can't be one batch: cut all to one size first"
         )
-    whole = [rwmap.to(rwmap.labels.device) for rwmap in maps]
+    tensors = [rwmap.to(rwmap.labels.device) for rwmap in maps]
+    expressions = {rwmap.expression for rwmap in maps}
+    spacings = [rwmap.spacing_mm for rwmap in maps]
     return RWMap(
-        torch.cat([rwmap.labels for rwmap in whole]),
-        whole[0].num_classes,
-        tuple(map(torch.cat, zip(*(rwmap.parts for rwmap in whole), strict=True))),
+        torch.cat([rwmap.labels for rwmap in tensors]),
+        tensors[0].num_classes,
+        tuple(map(torch.cat, zip(*(rwmap.parts for rwmap in tensors), strict=True))),
+        expressions.pop() if len(expressions) == 1 else None,
+        None if None in spacings else tuple(row for rows in spacings for row in rows or ()),
     )
 
 
-def _as_they_are(regions: Sequence[slice], *, collate_fn_map: Any = None) -> list[slice]:
+def _list_of(regions: Sequence[slice], *, collate_fn_map: Any = None) -> list[slice]:
     del collate_fn_map
     return list(regions)

@@ -1,4 +1,4 @@
-"""Writing a store: a place for one map, cases added one by one."""
+"""Writing a store: the map of one case after another."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,8 +24,8 @@ from rwloss.store.manifest import (
     MAP_FILE,
     TREE_SUFFIX,
     DType,
-    Entry,
     Format,
+    ManifestEntry,
     MapInfo,
     PartName,
     StoredPart,
@@ -36,31 +36,29 @@ from rwloss.store.manifest import (
     write_entries,
     write_info,
 )
-from rwloss.store.place import TREE_MARK, Bucket, Place
+from rwloss.store.place import TREE_MARK, Bucket, StorePlace
 from rwloss.store.precision import as_float32
 
-# Names of a store's own files; everything else in it belongs to a case.
+# Files of the store itself; all others belong to a case.
 OWN_FILES = frozenset({MAP_FILE, MANIFEST_FILE, LOG_FILE, FAILURES_FILE, LOCK_FILE})
 _DTYPES = {"nifti": nifti.DTYPES, "zarr": zarr_tree.DTYPES}
 
 
-def check_format(place: Place, kind: Format, dtype: str) -> None:
-    """Raises RWLossError for a format that this place, or these values, can't have."""
+def check_format(place: StorePlace, kind: Format, dtype: str) -> None:
+    """Raise RWLossError where the format does not fit the place or the type of values."""
     if kind not in _DTYPES:
         raise RWLossError(f"expected the format {' or '.join(_DTYPES)}, got {kind!r}")
     if dtype not in _DTYPES[kind]:
-        raise RWLossError(
-            f"{kind} stores values as {', '.join(_DTYPES[kind])}: {dtype!r} is none of them"
-        )
+        raise RWLossError(f"{kind} stores values as {', '.join(_DTYPES[kind])}, not as {dtype!r}")
     if isinstance(place, Bucket) and kind != "zarr":
-        raise RWLossError(f"{place} is no local folder: it holds maps in the format zarr alone")
+        raise RWLossError(f"{place} is not a local folder: it holds maps in the format zarr only")
 
 
 @dataclass(frozen=True)
 class EncodedCase:
-    """A case as it goes to the store: its manifest line, and its files by name."""
+    """A case as it is stored: its manifest line, and its files by name."""
 
-    entry: Entry
+    entry: ManifestEntry
     files: dict[str, bytes]
 
     @property
@@ -71,18 +69,15 @@ class EncodedCase:
 
 @dataclass(frozen=True)
 class Writer:
-    """A store that is being written. Any process may write cases; one process keeps the manifest.
+    """A store that is being written. Any process may write cases; one keeps the manifest."""
 
-    place: where the store is. info: the map that it holds.
-    """
-
-    place: Place
+    place: StorePlace
     info: MapInfo
 
     @classmethod
     @contextmanager
-    def open(cls, place: Place, info: MapInfo) -> Iterator[Writer]:
-        """Make a store, or take up one of the same map; no one else writes to it meanwhile.
+    def open(cls, place: StorePlace, info: MapInfo) -> Iterator[Writer]:
+        """Begin a store, or resume one of the same map. No other process writes meanwhile.
 
         Raises RWLossError where the place holds other things, can't be written, or is in use.
         """
@@ -90,41 +85,18 @@ class Writer:
         try:
             place.start()
             with place.lock():
-                yield cls(place, cls._begin(place, info))
+                found = _info_in(place, info)
+                if found is None:
+                    write_info(place, info)
+                yield cls(place, found or info)
         except OSError as error:
             raise RWLossError(f"{place} can't be written: {error}") from error
 
     @classmethod
-    def look(cls, place: Place, info: MapInfo) -> Writer:
-        """A store as it would be taken up, for reading what is done. Raises as `open` does."""
+    def look(cls, place: StorePlace, info: MapInfo) -> Writer:
+        """The store that `open` would begin or resume, without writing. Raises as `open` does."""
         check_format(place, info.format, info.dtype)
-        return cls(place, cls._found(place, info) or info)
-
-    @classmethod
-    def _begin(cls, place: Place, info: MapInfo) -> MapInfo:
-        """map.json of the store, of an earlier run or written now."""
-        found = cls._found(place, info)
-        if found is None:
-            write_info(place, info)
-        return found or info
-
-    @classmethod
-    def _found(cls, place: Place, info: MapInfo) -> MapInfo | None:
-        """map.json of an earlier run; None for an empty place."""
-        there = [name for name in place.names() if name != LOCK_FILE]
-        if MAP_FILE not in there:
-            if there:
-                raise RWLossError(
-                    f"{place} holds other files ({there[0]!r}): "
-                    "name a new or an empty folder for the maps"
-                )
-            return None
-        found = read_info(place)
-        if differing := found.difference(info):
-            raise RWLossError(
-                f"{place} holds another map, with {'; '.join(differing)}: name another folder"
-            )
-        return found
+        return cls(place, _info_in(place, info) or info)
 
     def encode(
         self,
@@ -135,13 +107,11 @@ class Writer:
         spacing_mm: tuple[float, ...],
         affine: NDArray[np.float64] | None,
     ) -> EncodedCase:
-        """The files of one case, not written yet. rwmap: of one image, (1 *s)."""
+        """The files of one case, not written yet. rwmap: of one image, labels (1 *s)."""
         labels = to_numpy(rwmap.labels)[0]
         arrays: dict[PartName, NDArray[Any]] = {"labels": _small(labels)}
-        if rwmap.is_compact:
-            arrays |= {"true": to_numpy(rwmap.true)[0], "other": to_numpy(rwmap.other)[0]}
-        else:
-            arrays["values"] = to_numpy(rwmap.values)[0]
+        for name, part in zip(rwmap.part_names, rwmap.parts, strict=True):
+            arrays[cast(PartName, name)] = to_numpy(part)[0]
         parts: dict[PartName, StoredPart] = {}
         if "other" in arrays and (constant := _constant(arrays["other"], labels)) is not None:
             single, error = as_float32(np.array([constant]))
@@ -151,7 +121,7 @@ class Writer:
             files, stored = _as_tree(case, arrays, labels.ndim, self.info.dtype)
         else:
             files, stored = _as_nifti(case, arrays, affine, spacing_mm, self.info.dtype)
-        entry = Entry(
+        entry = ManifestEntry(
             case=case,
             labels_sha256=labels_sha256,
             shape=labels.shape,
@@ -164,19 +134,19 @@ class Writer:
         return EncodedCase(entry, files)
 
     def put(self, made: EncodedCase) -> None:
-        """Write the files of a case. Its line is for `record`, in the one process that keeps it."""
+        """Write the files of a case; `record` then adds its line to the manifest."""
         if self.info.format == "zarr":
             self.place.write_tree(f"{made.entry.case}{TREE_SUFFIX}", made.files)
         else:
             for name, content in made.files.items():
                 self.place.write(name, content)
 
-    def size(self, entry: Entry) -> int:
+    def size(self, entry: ManifestEntry) -> int:
         """Bytes of the files of a case."""
         return sum(self.place.size(name) for name in files_of(entry))
 
-    def is_done(self, entry: Entry | None, labels_sha256: str) -> bool:
-        """Whether this manifest line is of these labels, and its files are there and whole."""
+    def is_done(self, entry: ManifestEntry | None, labels_sha256: str) -> bool:
+        """Whether this manifest line is of these labels, and its files are intact."""
         return (
             entry is not None
             and entry.labels_sha256 == labels_sha256
@@ -184,24 +154,42 @@ class Writer:
             and not damaged_files(self.place, entry)
         )
 
-    def entries(self) -> dict[str, Entry]:
-        """Cases so far: those of the manifest, and whole ones that a killed run did not list."""
+    def entries(self) -> dict[str, ManifestEntry]:
+        """Cases so far: those of the manifest, and trees that a killed run did not list."""
         entries = read_entries(self.place)
         entries |= find_unlisted(self.place, entries)
-        write_entries(self.place, entries.values())  # whole lines, before any is appended
+        write_entries(self.place, entries.values())  # complete lines, before any is appended
         return entries
 
-    def record(self, entry: Entry) -> None:
+    def record(self, entry: ManifestEntry) -> None:
         """Add a case to the manifest."""
         self.place.append(MANIFEST_FILE, entry.line)
 
-    def finish(self, entries: Iterable[Entry]) -> None:
+    def finish(self, entries: Iterable[ManifestEntry]) -> None:
         """Write the manifest in its final form: each case once, sorted."""
         write_entries(self.place, entries)
 
 
-def damaged_files(place: Place, entry: Entry) -> dict[str, str]:
-    """Files of a case that are not as the manifest says, and what is wrong with each."""
+def _info_in(place: StorePlace, wanted: MapInfo) -> MapInfo | None:
+    """map.json of an earlier run, which must be of the same map; None for an empty place."""
+    names = [name for name in place.names() if name != LOCK_FILE]
+    if MAP_FILE not in names:
+        if names:
+            raise RWLossError(
+                f"{place} holds other files ({names[0]!r}): "
+                "name a new or an empty folder for the maps"
+            )
+        return None
+    found = read_info(place)
+    if differing := found.difference(wanted):
+        raise RWLossError(
+            f"{place} holds another map, with {'; '.join(differing)}: name another folder"
+        )
+    return found
+
+
+def damaged_files(place: StorePlace, entry: ManifestEntry) -> dict[str, str]:
+    """Files of a case that differ from the manifest, and what is wrong with each."""
     wrong = {}
     for part in entry.parts.values():
         if part.file is None:
@@ -217,8 +205,8 @@ def damaged_files(place: Place, entry: Entry) -> dict[str, str]:
     return wrong
 
 
-def files_of(entry: Entry) -> set[str]:
-    """Names at the top of a store that belong to this case."""
+def files_of(entry: ManifestEntry) -> set[str]:
+    """Names of the files and trees of a case."""
     return {part.file.partition("/")[0] for part in entry.parts.values() if part.file}
 
 
@@ -229,7 +217,7 @@ def _as_nifti(
     spacing_mm: tuple[float, ...],
     dtype: DType,
 ) -> tuple[dict[str, bytes], dict[PartName, StoredPart]]:
-    """A file for each array."""
+    """One file per array."""
     files: dict[str, bytes] = {}
     parts: dict[PartName, StoredPart] = {}
     for part, array in arrays.items():
@@ -243,7 +231,7 @@ def _as_nifti(
 def _as_tree(
     case: str, arrays: dict[PartName, NDArray[Any]], ndim: int, dtype: DType
 ) -> tuple[dict[str, bytes], dict[PartName, StoredPart]]:
-    """A tree with an array for each."""
+    """One tree with all arrays."""
     packed = {part: zarr_tree.packed(array, dtype) for part, array in arrays.items()}
     files = zarr_tree.encode({part: array for part, (array, _) in packed.items()}, ndim)
     parts: dict[PartName, StoredPart] = {}
@@ -259,8 +247,8 @@ def _as_tree(
     return files, parts
 
 
-def _described(mark: bytes, entry: Entry, affine: NDArray[np.float64] | None) -> bytes:
-    """The tree's own metadata with what the manifest says of it, so that it can be found alone."""
+def _described(mark: bytes, entry: ManifestEntry, affine: NDArray[np.float64] | None) -> bytes:
+    """A tree's own metadata with its manifest line, so that it can be found without a manifest."""
     content = json.loads(mark)
     content["attributes"] = {"rwloss": json.loads(entry.line)}
     if affine is not None:
@@ -269,7 +257,7 @@ def _described(mark: bytes, entry: Entry, affine: NDArray[np.float64] | None) ->
 
 
 def _constant(array: NDArray[Any], labels: NDArray[Any]) -> float | None:
-    """The one value at all voxels that belong to a class, or None."""
+    """The value that all voxels with a class share, or None."""
     if all(stride == 0 for stride in array.strides) and array.size:
         return float(array.flat[0])
     values = array[labels != IGNORED]
@@ -280,7 +268,7 @@ def _constant(array: NDArray[Any], labels: NDArray[Any]) -> float | None:
 
 
 def _small(labels: NDArray[Any]) -> NDArray[Any]:
-    """Labels in the smallest type that viewers and NIfTI know."""
+    """Labels in the smallest type that viewers and NIfTI support."""
     if labels.dtype == np.uint8:
         return labels
     low, high = (int(labels.min()), int(labels.max())) if labels.size else (0, 0)

@@ -1,4 +1,4 @@
-"""Arrays of a map as a tree of zarr version 3: chunks for patch reads, one shard an array."""
+"""Arrays of a map as a tree of zarr version 3: chunks to read patches from, one shard per array."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rwloss.store.manifest import DType
 from rwloss.store.precision import allowed_error, as_float32, largest_error
 
 DTYPES: tuple[DType, ...] = ("auto", "float16", "float32")
-# Voxels of a chunk along each spatial axis, by number of axes: patches of training are about that.
+# Voxels of a chunk along each spatial axis, by number of axes: about a patch of training.
 _CHUNK = {2: 256, 3: 64}
 _BLOCK = 16
 
@@ -24,7 +24,7 @@ def packed(array: NDArray[Any], dtype: DType) -> tuple[NDArray[Any], float]:
     """Values as they are stored, and the largest error.
 
     Whole numbers are kept as they are. Floating values become float16 where that is within 3e-4 of
-    each value (of a map below 1: in proportion), or dtype asks for it; else float32.
+    each value (in proportion for a map below 1), or dtype asks for it; else float32.
     """
     if array.dtype.kind in "iu":
         return array, 0.0
@@ -64,7 +64,7 @@ def encode(arrays: Mapping[str, NDArray[Any]], ndim: int) -> dict[str, bytes]:
             fill_value=0,
             dimension_names=[*["class"] * len(outer), *(f"axis_{i}" for i in range(ndim))],
             zarr_format=3,
-            # Every shard is there, so that a lost one is no shard of zeros.
+            # Every shard is written, so that a lost one is not read as zeros.
             config={"write_empty_chunks": True},
         )
         out[...] = _in_rows(array)
@@ -88,20 +88,20 @@ def _in_rows(array: NDArray[Any]) -> NDArray[Any]:
 
 
 def decode(
-    store: Any, where: str, name: str, shape: tuple[int, ...], region: tuple[slice, ...] | None
+    store: Any, where: str, name: str, shape: tuple[int, ...], cut: tuple[slice, ...] = ()
 ) -> NDArray[Any]:
-    """One array of a tree, (*s) or (k *s), or what `region` cuts out of it: a slice an axis of *s.
+    """One array of a tree, (*s) or (k *s), or the part that `cut` leaves: one slice per axis of *s.
 
-    where: for messages. shape: of the whole, as the manifest says. Raises RWLossError.
+    where: for messages. shape: of the whole array, as the manifest says. Raises RWLossError.
     """
     import zarr
 
-    cut: Any = (..., *(region or ()))
+    inside: Any = (..., *cut)
     try:
         array = zarr.open_array(_complete()(store), path=name, mode="r", zarr_format=3)
         if array.shape != shape:
             raise ValueError(f"its shape is {array.shape}, the manifest says {shape}")
-        values: NDArray[Any] = np.asarray(array[cut])
+        values: NDArray[Any] = np.asarray(array[inside])
     except Exception as error:  # zarr and its codecs raise many kinds for a damaged tree
         raise RWLossError(f"{where} can't be read: {error}; precompute it again") from error
     return values
@@ -109,7 +109,7 @@ def decode(
 
 @cache
 def _complete() -> Any:
-    """A zarr store in which a lost or emptied file is an error; for zarr it is the fill value."""
+    """A zarr store in which a missing or empty file is an error, and not the fill value."""
     from zarr.storage import WrapperStore
 
     class Complete(WrapperStore[Any]):

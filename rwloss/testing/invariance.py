@@ -98,10 +98,10 @@ def check_spacing_scale(generator: MapGenerator, num_classes: int = 4) -> None:
     assert power is not None, f"{generator}: its unit {generator.unit!r} is no power of mm"
     lengths = {
         field.name: _doubled(getattr(generator, field.name))
-        for field in dataclasses.fields(generator)  # type: ignore[arg-type]
+        for field in dataclasses.fields(generator)
         if field.name.endswith("_mm") and getattr(generator, field.name) is not None
     }
-    doubled: MapGenerator = dataclasses.replace(generator, **lengths)  # type: ignore[type-var]
+    doubled: MapGenerator = dataclasses.replace(generator, **lengths)
     for of in ordinary(num_classes):
         larger = dataclasses.replace(of, spacing_mm=tuple(map(_doubled, of.spacing_mm)))
         assert_same(

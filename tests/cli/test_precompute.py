@@ -12,7 +12,7 @@ import pytest
 
 import rwloss
 from rwloss import data, maps
-from rwloss.precompute.task import Task
+from rwloss.precompute.task import MapTask
 
 SAMPLE = data.sample_dir("hippocampus")
 RUN = "import sys; from rwloss.cli import main; sys.exit(main())"
@@ -265,7 +265,7 @@ def test_an_address(rwloss_command, source):
     assert len(rwloss.store.open(where)) == 3
     code, _, err = rwloss_command(*precompute(source, where))
     assert code == 2
-    assert "format zarr alone" in err
+    assert "format zarr only" in err
 
 
 # --- Dry runs
@@ -392,7 +392,7 @@ def test_no_name_garbles_the_output(rwloss_command, tmp_path, name, shown, good)
 def test_a_stopped_run_says_how_far_it_is_and_goes_on(
     rwloss_command, source, tmp_path, monkeypatch
 ):
-    make, calls = Task.__call__, []
+    make, calls = MapTask.__call__, []
 
     def stopped_at_the_third(task):
         calls.append(task.case.name)
@@ -401,7 +401,7 @@ def test_a_stopped_run_says_how_far_it_is_and_goes_on(
         return make(task)
 
     with monkeypatch.context() as patched:
-        patched.setattr(Task, "__call__", stopped_at_the_third)
+        patched.setattr(MapTask, "__call__", stopped_at_the_third)
         code, out, err = rwloss_command(*precompute(source, tmp_path / "o"))
     assert (code, out) == (130, "")
     [line] = err.splitlines()

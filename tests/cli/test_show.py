@@ -251,7 +251,7 @@ def test_stores_that_can_not_be_drawn(rwloss_command, stores, labels_file, tmp_p
     code, _, err = rwloss_command(*show)
     assert (code, "has no map.json" in err) == (2, True)
     code, _, err = rwloss_command("show", f"memory://none-{tmp_path.name}", "-o", out)
-    assert (code, "is no store of maps" in err) == (2, True)
+    assert (code, "is not a store of maps" in err) == (2, True)
     store = shutil.copytree(stores(), tmp_path / "maps")
     (store / "manifest.jsonl").write_bytes(b"")
     code, _, err = rwloss_command("show", store, "-o", out)

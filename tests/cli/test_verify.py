@@ -8,7 +8,7 @@ import pytest
 
 from rwloss import data, store
 from rwloss.precompute import precompute
-from rwloss.precompute.verify import Check
+from rwloss.store.verify import MapCheck
 
 SAMPLE = data.sample_dir("hippocampus")
 
@@ -164,7 +164,7 @@ def test_a_damaged_map_json(rwloss_command, made):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["none"], "is no store of maps"),
+        (["none"], "is not a store of maps"),
         (["maps", "--data", "none"], "no file or folder 'none'"),
         (["maps", "--jobs", "-1"], "--jobs"),
         (["maps", "--max-voxels", "0"], "--max-voxels"),
@@ -190,7 +190,7 @@ def test_stopped(rwloss_command, made, monkeypatch):
     def stopped(_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Check, "__call__", stopped)
+    monkeypatch.setattr(MapCheck, "__call__", stopped)
     code, out, err = rwloss_command("verify", made, "-j0")
     assert (code, out) == (130, "")
     assert err == "interrupted: after 0 cases; run the same command again\n"

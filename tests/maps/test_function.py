@@ -8,12 +8,16 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
 import pytest
+import torch
 from annotated_types import Gt
 
+import rwloss
 from rwloss import RWLossError, RWMap, maps, testing
 from rwloss.maps import registry
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from rwloss import Regions as OnlyForTypeCheckers
 
 
@@ -118,6 +122,63 @@ def test_the_map_is_checked_like_any_other():
     assert failed
 
 
+# --- Losses of probabilities
+
+
+@maps.register(
+    "log_cosh_dice_for_tests",
+    tags=maps.MapTags(unit="unitless", commutes_with=frozenset({"flip", "rot90"})),
+)
+def log_cosh_dice(probs: Tensor, truth: Tensor, smooth: Annotated[float, Gt(0)] = 1e-5) -> Tensor:
+    """log cosh (1 - Dice). (b c)."""
+    both, size = (probs * truth).flatten(2).sum(2), (probs + truth).flatten(2).sum(2)
+    return (1 - (2 * both + smooth) / (size + smooth)).cosh().log()
+
+
+del registry._registered["log_cosh_dice_for_tests"]
+
+
+def test_a_loss_is_a_term_like_any_other():
+    registry.add(log_cosh_dice)
+    assert issubclass(log_cosh_dice, maps.LossTerm)
+    term = maps.parse("log_cosh_dice_for_tests(smooth=1)")
+    assert term == log_cosh_dice(1) == pickle.loads(pickle.dumps(term))
+    assert str(0.5 * term + maps.Dice()) == "0.5 * log_cosh_dice_for_tests(smooth=1.0) + dice"
+    assert not term.is_static
+    with pytest.raises(RWLossError, match=r"smooth=0\): Input should be greater than 0"):
+        maps.get("log_cosh_dice_for_tests", smooth=0)
+    logits, target = torch.randn(2, 3, 5, 6), torch.randint(3, (2, 5, 6))
+    dice = (
+        1
+        - maps.from_loss(lambda p, y: log_cosh_dice.function(p, y, 1.0))(
+            rwloss.Regions(target, 3), logits.softmax(1)
+        ).dense()
+    )
+    found = 1 - term(rwloss.Regions(target, 3), logits.softmax(1)).dense()
+    assert torch.equal(found, dice)
+    value = rwloss.RegionWiseLoss("rectified + log_cosh_dice_for_tests(smooth=1)")(logits, target)
+    rest = rwloss.RegionWiseLoss("rectified")(logits, target)
+    prediction = maps.Prediction.of(logits.log_softmax(1), target, ((1.0, 1.0),) * 2)
+    torch.testing.assert_close(value - rest, term.value(prediction), rtol=1e-5, atol=1e-6)
+
+
+def test_minimum_and_one_number():
+    @maps.register("gain_for_tests", minimum=-1.0)
+    def gain(probs, truth, scale: float = 1.0):
+        return -scale * (probs * truth).sum() / truth.sum().clamp_min(1)
+
+    assert gain.minimum == -1.0
+    states = {
+        r.name: r.state for r in testing.run_map_checks(gain(), {"check_batch_is_single": "?"})
+    }
+    assert states["check_minimum"] == "passed"
+
+
+@testing.parametrize_with_map_checks([log_cosh_dice(), log_cosh_dice(smooth=1.0)])
+def test_a_loss_passes_the_kit(generator, check):
+    check(generator)
+
+
 # --- Signatures that are refused
 
 
@@ -161,13 +222,37 @@ def with_a_list(regions, depths: list[float] = []):  # noqa: B006
     pass
 
 
+def of_arrays(image: np.ndarray, labels: np.ndarray):
+    pass
+
+
+def of_one_tensor(probs: Tensor, alpha: float = 1.0):
+    pass
+
+
+def loss_without_type(probs: Tensor, truth: Tensor, alpha=1.0):
+    pass
+
+
+def loss_with_a_word(probs: Tensor, truth: Tensor, minimum: float = 1.0):
+    pass
+
+
+NEITHER = (
+    r"expected \(regions: Regions, ...\) as the first argument of a map, or "
+    r"\(probs: Tensor, truth: Tensor, ...\) as the first two of a loss"
+)
 REFUSED = [
+    (loss_without_type, "alpha has no type"),
+    (loss_with_a_word, "'minimum' means something else on every map"),
     (by_many, r"\*depths: .*float.* can't be a parameter of a map: each has a name and a type"),
     (by_any, r"\*\*depths: .*float.* can't be a parameter"),
     (by_place, "depth: .*float.* can't be a parameter"),
-    (without_regions, "expected the regions as the first argument"),
-    (regions_by_name, "expected the regions as the first argument"),
-    (without_type, "depth has no type: write depth: float, or what it is"),
+    (without_regions, NEITHER),
+    (regions_by_name, NEITHER),
+    (of_arrays, NEITHER),
+    (of_one_tensor, NEITHER),
+    (without_type, "depth has no type: write depth: float, or its type"),
     (of_unknown_type, "can't be read .name 'flaot' is not defined.: import it"),
     (with_a_word_of_maps, "'unit' means something else on every map: rename the parameter"),
     (with_another, "'name' means something else on every map"),

@@ -1,6 +1,8 @@
 """The checks around a generator's maths."""
 
+import copy
 import dataclasses
+import pickle
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
@@ -169,6 +171,67 @@ def test_limits_in_annotations_are_kept():
     with pytest.raises(RWLossError, match=r"limited\(tau_mm=0\): Input should be greater than 0"):
         Limited(tau_mm=0, steps=1)
     assert maps.parameters(Limited)["tau_mm"] == Annotated[float, Gt(0)]
+
+
+class Plain(maps.MapGenerator):
+    """A subclass without the decorator."""
+
+    name = "plain"
+    size_mm: float = 1.0
+    unit_of_nothing: "ClassVar[NoSuchType]" = 3  # noqa: F821
+
+    def compute(self, regions):
+        return RWMap.compact(
+            regions.labels, regions.num_classes, regions.full(-self.size_mm), regions.full(0.0)
+        )
+
+
+class Plainer(Plain):
+    """A subclass of such a subclass."""
+
+    name = "plainer"
+    steps: int = 2
+
+
+class Misordered(Plain):
+    """A parameter without a default after one with a default."""
+
+    name = "misordered"
+    steps: int
+
+
+def test_a_subclass_is_a_frozen_dataclass_without_the_decorator():
+    assert maps.parameters(Plainer) == {"size_mm": float, "steps": int}
+    assert repr(Plain(2)) == "Plain(size_mm=2.0)"
+    assert Plain(2) == Plain(2.0) != Plain()
+    assert str(Plain(2)) == "plain(size_mm=2.0)"
+    assert pickle.loads(pickle.dumps(Plain(2))) == copy.copy(Plain(2)) == Plain(2)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Plain().size_mm = 3.0
+    with pytest.raises(RWLossError, match=r"size_mm='wide'\): Input should be a valid number"):
+        Plain("wide")
+    with pytest.raises(RWLossError, match="Misordered: non-default argument 'steps' follows"):
+        Misordered(steps=1)
+
+
+@pytest.mark.parametrize(
+    ("base", "word"),
+    [(maps.MapGenerator, "name"), (maps.LossTerm, "minimum"), (maps.MapGenerator, "tags")],
+)
+def test_what_belongs_to_the_class_is_no_parameter(base, word):
+    with pytest.raises(
+        RWLossError, match=rf"Mine: {word} belongs to the class, .* ClassVar\[...\]"
+    ):
+        type("Mine", (base,), {"__annotations__": {word: str}, word: "mine"})
+
+
+def test_a_generator_needs_a_name():
+    class Nameless(maps.MapGenerator):
+        def compute(self, regions):
+            raise NotImplementedError
+
+    with pytest.raises(RWLossError, match=r"Nameless has no name .* name: ClassVar\[str\] = '"):
+        Nameless()
 
 
 def test_type_that_is_not_there():

@@ -2,6 +2,7 @@
 
 import copy
 import hashlib
+import importlib
 import os
 import pickle
 import subprocess
@@ -132,6 +133,43 @@ def test_the_name_is_known_once_the_file_is_loaded():
     mine = maps.get("lib/my_maps.py:mine_too")
     assert maps.get("mine_too") == mine
     assert str(maps.parse("mine_too")) == "file('lib/my_maps.py:mine_too')"
+
+
+# --- The same file imported as a module
+
+
+@pytest.fixture
+def importable(folder, monkeypatch):
+    """`import my_maps` finds the file, and is forgotten after the test."""
+    monkeypatch.syspath_prepend(folder / "lib")
+    monkeypatch.setitem(sys.modules, "my_maps", None)
+    del sys.modules["my_maps"]
+
+
+@pytest.mark.usefixtures("importable")
+@pytest.mark.parametrize("name", ["Mine", "mine_too"])
+@pytest.mark.parametrize("first", ["import", "path"])
+def test_one_class_imported_and_loaded_by_path(first, name):
+    if first == "import":
+        module = importlib.import_module("my_maps")
+    found = maps.load(f"lib/my_maps.py:{name}")
+    if first == "path":
+        module = importlib.import_module("my_maps")
+    imported = getattr(module, name)
+    assert found is imported
+    assert maps.load(found.name) is imported
+    assert maps.parse(f"lib/my_maps.py:{name}(factor=3)") == imported(3)
+    assert str(imported(3)) == f"file('lib/my_maps.py:{name}', factor=3.0)"
+    assert pickle.loads(pickle.dumps(imported(3))) == imported(3)
+
+
+@pytest.mark.usefixtures("importable")
+def test_a_file_that_changed_since_its_import_is_read(folder):
+    module = importlib.import_module("my_maps")
+    (folder / "lib" / "my_maps.py").write_text(FILE.replace("-factor", "+factor"))
+    found = maps.get("lib/my_maps.py:mine_too")
+    assert found != module.mine_too()
+    assert found(REGIONS).true.tolist() == [[[1, 1, 2]]]
 
 
 # --- What is wrong with it

@@ -57,7 +57,8 @@ def test_unknown_name_names_the_nearest_and_all(given, meant):
 
 
 def test_unknown_name_that_resembles_none():
-    with pytest.raises(RWLossError, match="unknown map 'xyzzy'; there are: "):
+    message = "unknown map 'xyzzy'; there are: .* write @maps.register.'xyzzy'. above it"
+    with pytest.raises(RWLossError, match=message):
         maps.get("xyzzy")
 
 
@@ -134,7 +135,6 @@ def test_a_broken_package_is_named_and_stops_no_other(installed, target, module,
         maps.parse("mine + broken")
 
 
-FROZEN = r"put @dataclass\(frozen=True\) above the class"
 NAME = "name: expected a name of letters, digits and _ that means nothing else in expressions, got "
 NO_GENERATORS = {
     "a function": (
@@ -145,8 +145,26 @@ NO_GENERATORS = {
     "another class": ("json:JSONDecoder", "", "is not a subclass of maps.MapGenerator"),
     "a number": ("wrong:Mine", "Mine = 3", "is not a subclass of maps.MapGenerator"),
     "abstract": ("wrong:Mine", ("def compute", "def computed"), "is abstract: it lacks compute"),
-    "no dataclass": ("wrong:Mine", ("@dataclass(frozen=True)", ""), FROZEN),
-    "not frozen": ("wrong:Mine", ("(frozen=True)", "(eq=True)"), FROZEN),
+    "not frozen": (
+        "wrong:Mine",
+        ("(frozen=True)", "(eq=True)"),
+        "failed to import: TypeError: cannot inherit non-frozen dataclass from a frozen one",
+    ),
+    "a name as a parameter": (
+        "wrong:Mine",
+        ("name: ClassVar[str]", "name: str"),
+        r"Mine: name belongs to the class, it is not a parameter: write name: ClassVar\[...\]",
+    ),
+    "an instance": (
+        "wrong:mine",
+        "from rwloss import maps\nmine = maps.Dice()",
+        "instance of Dice",
+    ),
+    "a loss without a name": (
+        "wrong:mine",
+        "from rwloss import maps\nmine = maps.from_loss(lambda p, y: (p * y).sum())",
+        r"instance of FromLoss, .*: put @maps.register\(\"name\"\) above the function of a loss",
+    ),
     "no name": ("wrong:Mine", ("name: ClassVar", "title: ClassVar"), NAME + "None"),
     "a word of expressions": ("wrong:Mine", ('"mine"', '"blend"'), NAME + "'blend'"),
     "a word of Python": ("wrong:Mine", ('"mine"', '"lambda"'), NAME + "'lambda'"),

@@ -1,13 +1,13 @@
 """What a run says of itself."""
 
-from rwloss.precompute import Outcome, Summary
+from rwloss.precompute import CaseOutcome, Summary
 
 OUTCOMES = (
-    Outcome("a", "made", voxels=10, stored_bytes=7),
-    Outcome("b", "kept", voxels=20, stored_bytes=9),
-    Outcome("c", "failed", reason="it is empty"),
-    Outcome("d", "made", voxels=30, stored_bytes=1),
-    Outcome("e", "missing", voxels=5, stored_bytes=2),
+    CaseOutcome("a", "made", voxels=10, stored_bytes=7),
+    CaseOutcome("b", "kept", voxels=20, stored_bytes=9),
+    CaseOutcome("c", "failed", reason="it is empty"),
+    CaseOutcome("d", "made", voxels=30, stored_bytes=1),
+    CaseOutcome("e", "missing", voxels=5, stored_bytes=2),
 )
 
 

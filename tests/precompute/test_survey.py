@@ -10,7 +10,7 @@ from anatomy import anatomy
 from PIL import Image
 
 from rwloss import RWLossError, data
-from rwloss.precompute.survey import Count, label_counts
+from rwloss.precompute.survey import LabelCount, label_counts
 
 LIMIT = 10**6
 
@@ -26,7 +26,7 @@ def dataset_of(folder, **cases):
 def test_counts_of_every_type(tmp_path, dtype, order):
     labels = anatomy(1, (9, 8, 7), 2 if dtype == "bool" else 4).astype(dtype)
     (case,) = dataset_of(tmp_path, a=np.asarray(labels, order=order)).cases
-    assert Count(case, LIMIT)() == Counter(labels.astype(int).ravel().tolist())
+    assert LabelCount(case, LIMIT)() == Counter(labels.astype(int).ravel().tolist())
 
 
 @pytest.mark.parametrize("jobs", [0, 2])
@@ -50,7 +50,7 @@ def test_a_case_that_can_not_be_read_is_left_out(tmp_path):
 
 def test_counts_of_some_cases_are_no_counts_of_all(tmp_path):
     dataset = dataset_of(tmp_path, a=[[0, 1]], b=[[0.5, 1]], c=np.ones((9, 9), int))
-    message = r"every case, and 2 of 3 can't be read: .*b\.npy.*; mend them or take them out"
+    message = r"every case, and 2 of 3 can't be read: .*b\.npy.*; fix them, remove them, or write"
     with pytest.raises(RWLossError, match=message):
         label_counts(dataset, 20, jobs=0)
 

@@ -12,7 +12,7 @@ import pytest
 from stored import FORMATS, content, info
 
 from rwloss import RWLossError, RWMap, data, maps
-from rwloss.precompute.task import Task
+from rwloss.precompute.task import MapTask
 from rwloss.store import Writer
 from rwloss.store.place import place
 
@@ -30,7 +30,7 @@ def task_of(writer, folder, labels=LABELS, **changes):
     file = folder / "case.npy"
     np.save(file, labels)
     case = data.Case("case", file)
-    return Task(
+    return MapTask(
         **{
             "writer": writer,
             "case": case,

@@ -8,7 +8,7 @@ from stored import FORMATS, damages, info, made
 
 import rwloss
 from rwloss import RWLossError
-from rwloss.store import Entry, MapInfo, StoredPart, Term, Writer
+from rwloss.store import ManifestEntry, MapInfo, StoredPart, Term, Writer
 from rwloss.store.manifest import (
     find_unlisted,
     read_entries,
@@ -33,7 +33,7 @@ def entry(case="case", **changes):
             "other": StoredPart(constant=1.0),
         },
     }
-    return Entry(**fields | changes)
+    return ManifestEntry(**fields | changes)
 
 
 # --- map.json
@@ -107,7 +107,7 @@ def test_what_is_no_description(tmp_path, text):
 def test_a_missing_description(tmp_path):
     stored.store_of(tmp_path, {"case": made()})
     (tmp_path / "map.json").unlink()
-    with pytest.raises(RWLossError, match=r"is no store of maps: it has no map\.json"):
+    with pytest.raises(RWLossError, match=r"is not a store of maps: it has no map\.json"):
         rwloss.store.open(tmp_path)
     with pytest.raises(RWLossError, match="holds other files"):
         Writer.look(place(tmp_path), info())

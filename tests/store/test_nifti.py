@@ -20,10 +20,14 @@ def stored(array, ndim, dtype="auto", affine=None, spacing_mm=None):
     """The file as plain nibabel reads it, what we read, and the error that we state."""
     content, error = nifti.encode(array, affine, spacing_mm or (1.0,) * ndim, dtype)
     image = nibabel.Nifti1Image.from_bytes(gzip.decompress(content))
-    if array.dtype.kind in "iu":
-        return image, nifti.decode_labels("f", content), error
-    back = nifti.decode_values("f", content, ndim=ndim, classes=array.ndim > ndim)
+    back = nifti.decode("f", content, array.shape, has_classes=array.ndim > ndim)
+    if array.dtype.kind == "f":
+        back = back.astype(np.float32, copy=False)  # zeros have no factor
     return image, back, error
+
+
+def decoded(content, shape=(4, 5, 6)):
+    return nifti.decode("f", content, shape, has_classes=False)
 
 
 @pytest.mark.parametrize("shape", [(5, 6), (4, 5, 6)])
@@ -185,14 +189,14 @@ def test_same_values_same_bytes():
 def test_either_gzip_reads_what_the_other_wrote(monkeypatch):
     values = RNG.uniform(-1, 1, (4, 5, 6)).astype(np.float32)
     written = nifti.encode(values, None, (1.0,) * 3, "auto")[0]
-    read = nifti.decode_values("f", written, ndim=3, classes=False)
+    read = decoded(written)
     monkeypatch.setattr(nifti, "_gzip", lambda: None)
     assert nifti.gzip_name() == "zlib"
-    np.testing.assert_array_equal(nifti.decode_values("f", written, ndim=3, classes=False), read)
+    np.testing.assert_array_equal(decoded(written), read)
     plain = nifti.encode(values, None, (1.0,) * 3, "auto")[0]
     assert gzip.decompress(plain) == gzip.decompress(written)
     monkeypatch.undo()
-    np.testing.assert_array_equal(nifti.decode_values("f", plain, ndim=3, classes=False), read)
+    np.testing.assert_array_equal(decoded(plain), read)
 
 
 # --- Damage
@@ -204,12 +208,12 @@ def test_no_flipped_byte_gives_other_values(plain, monkeypatch):
         monkeypatch.setattr(nifti, "_gzip", lambda: None)
     values = RNG.uniform(-1, 1, (5, 4, 3)).astype(np.float32)
     content, _ = nifti.encode(values, None, (1.0,) * 3, "auto")
-    whole = nifti.decode_values("f", content, ndim=3, classes=False)
+    whole = decoded(content, (5, 4, 3))
     refused = 0
     for at in range(len(content)):
         damaged = content[:at] + bytes([content[at] ^ 4]) + content[at + 1 :]
         try:
-            found = nifti.decode_values("f", damaged, ndim=3, classes=False)
+            found = decoded(damaged, (5, 4, 3))
         except RWLossError:
             refused += 1
         else:  # the header of gzip has bytes that mean nothing
@@ -221,15 +225,19 @@ def test_no_flipped_byte_gives_other_values(plain, monkeypatch):
 def test_a_cut_file_is_named(share):
     content, _ = nifti.encode(RNG.uniform(-1, 1, (9, 9, 9)), None, (1.0,) * 3, "auto")
     cut = content[: int(share * len(content))]
-    with pytest.raises(RWLossError, match=r"v\.nii\.gz can't be read: .*precompute it again"):
-        nifti.decode_values("v.nii.gz", cut, ndim=3, classes=False)
-    with pytest.raises(RWLossError, match=r"l\.nii\.gz can't be read: .*precompute it again"):
-        nifti.decode_labels("l.nii.gz", cut)
+    with pytest.raises(RWLossError, match=r"f can't be read: .*precompute it again"):
+        decoded(cut, (9, 9, 9))
 
 
 def test_what_is_no_nifti_is_named():
-    with pytest.raises(RWLossError, match=r"v\.nii\.gz can't be read: .*precompute it again"):
-        nifti.decode_labels("v.nii.gz", gzip.compress(b"a thesis"))
+    with pytest.raises(RWLossError, match=r"f can't be read: .*precompute it again"):
+        decoded(gzip.compress(b"a thesis"))
+
+
+def test_another_shape_is_named():
+    content, _ = nifti.encode(np.zeros((4, 5, 6)), None, (1.0,) * 3, "auto")
+    with pytest.raises(RWLossError, match=r"f has shape \(4, 5, 6\), the manifest says \(4, 5, 7"):
+        decoded(content, (4, 5, 7))
 
 
 @pytest.mark.parametrize("dtype", ["auto", "int16", "float32"])

@@ -108,7 +108,7 @@ def test_regions_that_do_not_fit(store):
         with pytest.raises(RWLossError) as caught:
             store.read("case_1", region)
         message = str(caught.value)
-        assert "case_1 has shape (6, 7, 5): expected for each axis a slice of step 1" in message
+        assert "case_1 has shape (6, 7, 5): expected one slice of step 1 per axis" in message
         assert message.endswith(f"got {region!r}")
 
 

@@ -1,5 +1,7 @@
 """Stored maps in an input pipeline."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -69,6 +71,8 @@ def test_patches_come_in_batches(store):
     add_map = rwloss.store.AddMap(store, region="region")
     batch = rwloss.store.collate_maps([add_map(dataset[i]) for i in range(3)])
     assert batch["map"].labels.shape == (3, 16, 16)
+    assert batch["map"].expression == "rectified"
+    assert batch["map"].spacing_mm == sum((store[name].spacing_mm for name in names()[:3]), ())
     assert batch["region"] == [[slice(0, 16)] * 3, [slice(8, 24)] * 3]
 
 
@@ -121,3 +125,12 @@ def test_what_does_not_fit_is_said(store):
     dense = rwloss.RWMap.from_dense(first.labels, first.dense())
     with pytest.raises(RWLossError, match="different kinds"):
         rwloss.store.collate_maps([first, dense])
+
+
+def test_a_batch_of_different_maps_has_no_one_expression(store):
+    first, second = (store[name] for name in names()[:2])
+    other = replace(second, expression="boundary", spacing_mm=((1.0, 2.0),))
+    batch = rwloss.store.collate_maps([first, other])
+    assert (batch.expression, batch.spacing_mm) == (None, (*first.spacing_mm, (1.0, 2.0)))
+    by_hand = replace(second, expression=None, spacing_mm=None)
+    assert rwloss.store.collate_maps([first, by_hand]).spacing_mm is None

@@ -238,6 +238,9 @@ def test_zarr_alone_reads_a_case(tmp_path, expression):
 def test_the_store_says_what_it_holds(tmp_path, kind):
     store = stored.store_of(tmp_path, {"b": made(), "a": made()}, format=kind)
     assert store.info == info(format=kind)
+    assert repr(store) == f"Store({str(tmp_path)!r}: rectified, 2 cases)"
+    for rwmap in (store["a"], store.read("a", np.s_[1:3, 2:4, 0:5])):
+        assert (rwmap.expression, rwmap.spacing_mm) == ("rectified", (stored.SPACING_MM,))
     assert list(store) == ["a", "b"]
     assert len(store) == 2
     entry = store.entries["a"]
@@ -380,7 +383,7 @@ def test_a_name_in_a_bucket_is_no_pattern(addresses, name):
 def test_a_bucket_has_no_nifti(addresses):
     with (
         pytest.raises(
-            RWLossError, match=r"memory://.* is no local folder: .* the format zarr alone"
+            RWLossError, match=r"memory://.* is not a local folder: .* the format zarr only"
         ),
         Writer.open(place(addresses["memory"]), info()),
     ):

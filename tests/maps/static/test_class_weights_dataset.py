@@ -171,7 +171,7 @@ def test_an_expression_of_ones_own_needs_nothing():
     class Own(Expression):
         is_static = True
 
-        def __call__(self, regions, probs=None):
+        def make(self, regions, probs):
             raise NotImplementedError
 
     own = Own()

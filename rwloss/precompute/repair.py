@@ -1,0 +1,88 @@
+"""Make the maps again that `verify` found missing, stale or damaged."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from pathlib import Path
+
+from rwloss import data
+from rwloss.data.formats import MAX_VOXELS
+from rwloss.errors import RWLossError
+from rwloss.precompute.outcome import CaseOutcome, Summary
+from rwloss.precompute.run import precompute
+from rwloss.store.manifest import TREE_SUFFIX, read_info, readable_entries, write_entries
+from rwloss.store.place import TREE_MARK, StorePlace, place
+from rwloss.store.verify import Report
+
+
+def repair(
+    store_path: str | Path,
+    report: Report,
+    source: str | Path | data.Dataset | None = None,
+    *,
+    jobs: int | None = None,
+    max_voxels: int = MAX_VOXELS,
+    progress: Callable[[CaseOutcome, int], None] | None = None,
+) -> Summary:
+    """Make the maps again that `verify` found missing, stale or damaged; keep the others.
+
+    report: the result of `verify`. source: as for `verify`. Foreign files are left alone, because
+    they may be anyone's. Raises RWLossError where map.json is damaged, where no dataset is known,
+    or for a map from a Python file: a store must not choose which code is run.
+    """
+    where = place(store_path)
+    info = read_info(where)
+    if runs_a_file(info.expression):
+        raise RWLossError(
+            f"the map of {where} comes from a Python file ({info.expression}): if you trust that "
+            "file, run `rwloss precompute` with this map again; it makes what is missing or damaged"
+        )
+    source = report.source if source is None else source
+    if source is None:
+        raise RWLossError(
+            f"{report.note or 'no dataset is known'}: name the dataset that the maps of {where} "
+            "were made of (--data)"
+        )
+    dataset = source if isinstance(source, data.Dataset) else data.find(source)
+    damaged = {problem.name for problem in report.problems if problem.kind == "damaged"}
+    try:
+        _remove_lines(where, damaged & {case.name for case in dataset.cases})
+    except OSError as error:
+        raise RWLossError(f"{where} can't be written: {error}") from error
+    return precompute(
+        source,
+        store_path,
+        info.expression,
+        num_classes=info.num_classes,
+        spacing_mm=info.spacing_mm,
+        ignore_label=info.ignore_label,
+        format=info.format,
+        dtype=info.dtype,
+        max_voxels=max_voxels,
+        jobs=jobs,
+        progress=progress,
+    )
+
+
+def runs_a_file(expression: str) -> bool:
+    """Whether parsing this text may run a Python file. A store's text may come from anyone.
+
+    >>> runs_a_file("rectified + dice"), runs_a_file("rectified + file('mine.py:Mine')")
+    (False, True)
+    """
+    # However it is written: Python reads identifiers in the form NFKC.
+    return re.search(r"\.py:|\bfile\b", unicodedata.normalize("NFKC", expression)) is not None
+
+
+def _remove_lines(where: StorePlace, cases: Iterable[str]) -> None:
+    """Remove cases from the manifest, and lines that can't be read, so that they are made again."""
+    with where.lock():
+        entries, _ = readable_entries(where)
+        for case in cases:
+            entries.pop(case, None)
+            with suppress(OSError):  # a tree without its mark does not count as a map
+                where.remove(f"{case}{TREE_SUFFIX}/{TREE_MARK}")
+        write_entries(where, entries.values())

@@ -1,0 +1,250 @@
+"""Is a store as it was written, and made of the labels as they are now?"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, TypeAlias, get_args
+
+import numpy as np
+
+from rwloss import data
+from rwloss.data.formats import MAX_VOXELS
+from rwloss.errors import RWLossError
+from rwloss.regions import IGNORED
+from rwloss.store import ManifestEntry, Store, labels_digest, nifti
+from rwloss.store.journal import last_start, read_failures
+from rwloss.store.manifest import (
+    MANIFEST_FILE,
+    MAP_FILE,
+    TREE_SUFFIX,
+    PartName,
+    find_unlisted,
+    readable_entries,
+)
+from rwloss.store.place import Bucket, place
+from rwloss.store.writing import OWN_FILES, damaged_files, files_of
+from rwloss.work.tasks import run_tasks
+
+ProblemKind: TypeAlias = Literal["missing", "stale", "foreign", "damaged"]
+KINDS: tuple[ProblemKind, ...] = get_args(ProblemKind)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is wrong with a case or a file, by its name.
+
+    missing: a case of the dataset or of the manifest has no map, or not all of it. stale: the
+    labels differ from those that the map was made of. foreign: the file belongs to no case of the
+    dataset. damaged: bytes, shapes or values are not those that were written.
+    """
+
+    kind: ProblemKind
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was found in a store.
+
+    source: the dataset that the labels were compared with; where they were not compared it is None,
+    and `note` says why. expression: "" where map.json is damaged. cases: number of cases in the
+    store or in the dataset. leftovers: temporary files of a run that was stopped or is still
+    running; they are harmless.
+    """
+
+    store: str
+    expression: str
+    source: str | None
+    cases: int
+    problems: tuple[Problem, ...] = field(repr=False)
+    leftovers: tuple[str, ...] = ()
+    note: str = ""
+    seconds: float = 0.0
+
+    @property
+    def repairable(self) -> bool:
+        """Whether there are maps that `repair` can make again."""
+        return bool(self.expression) and any(problem.kind != "foreign" for problem in self.problems)
+
+    @cached_property
+    def counts(self) -> dict[ProblemKind, int]:
+        """Number of problems of each kind."""
+        kinds = [problem.kind for problem in self.problems]
+        return {kind: kinds.count(kind) for kind in KINDS}
+
+
+def verify(
+    store_path: str | Path,
+    source: str | Path | data.Dataset | None = None,
+    *,
+    jobs: int | None = None,
+    max_voxels: int = MAX_VOXELS,
+    progress: Callable[[bool, int], None] | None = None,
+) -> Report:
+    """Read every map of a store again; compare digests, shapes, values and labels. Writes nothing.
+
+    store_path: a folder, or an fsspec address. source: the dataset that the maps were made of, as
+    for `precompute`; by default that of the newest run. jobs: worker processes, by default one per
+    core; 0 works in this process. progress: called after each case with whether it is fine, and the
+    number of cases.
+
+    Raises RWLossError where there is no store, or `source` is not a dataset.
+
+    >>> from rwloss.precompute import precompute
+    >>> summary = precompute(data.sample_dir("lung_patches"), "maps", "rectified", jobs=0)
+    >>> verify("maps", jobs=0).counts
+    {'missing': 0, 'stale': 0, 'foreign': 0, 'damaged': 0}
+    """
+    started = time.monotonic()
+    where = place(store_path)
+    try:
+        store = Store(where)
+    except RWLossError as error:
+        if not {MAP_FILE, MANIFEST_FILE} & set(where.names()):
+            raise
+        problem = Problem("damaged", MAP_FILE, f"{error}: make the maps in another folder")
+        return Report(str(where), "", None, 0, (problem,))
+    dataset, found_at, note = _dataset(last_start(where).get("source"), source)
+    cases = {} if dataset is None else {case.name: case for case in dataset.cases}
+    entries, unreadable = readable_entries(where)
+    unlisted = find_unlisted(where, entries)
+    if isinstance(where, Bucket):  # nothing is appended there: complete trees count
+        entries, unlisted = entries | unlisted, {}
+    problems = [Problem("damaged", MANIFEST_FILE, reason) for reason in _damage(store, unreadable)]
+    problems += _missing(store, cases, entries, unlisted)
+    if dataset is not None:
+        for name in entries.keys() - cases.keys():
+            problems.append(Problem("foreign", name, "the dataset has no such case"))
+    owned = OWN_FILES.union(*map(files_of, (entries | unlisted).values()))
+    owned = owned.union(*map(_possible_files, cases.keys() - entries.keys()))
+    for name in set(where.names()) - owned:
+        problems.append(Problem("foreign", name, "no case owns it"))
+    checks = [
+        MapCheck(store, entry, cases.get(case), max_voxels)
+        for case, entry in sorted(entries.items())
+    ]
+    for found in run_tasks(checks, jobs=jobs):
+        problems += found
+        if progress is not None:
+            progress(not found, len(checks))
+    return Report(
+        store=str(where),
+        expression=store.expression,
+        source=found_at,
+        cases=len(entries.keys() | cases.keys()),
+        problems=tuple(sorted(problems, key=lambda found: (KINDS.index(found.kind), found.name))),
+        leftovers=tuple(where.leftovers()),
+        note=note,
+        seconds=time.monotonic() - started,
+    )
+
+
+@dataclass(frozen=True)
+class MapCheck:
+    """Reads one map again. case: of the dataset; None where labels are not compared."""
+
+    store: Store
+    entry: ManifestEntry
+    case: data.Case | None
+    max_voxels: int
+
+    def __call__(self) -> tuple[Problem, ...]:
+        """What is wrong with it."""
+        return tuple(self._problems())
+
+    def died(self) -> tuple[Problem, ...]:
+        """The result where worker processes died over it."""
+        return (self._problem("damaged", "a worker process died while it read this case"),)
+
+    def _problem(self, kind: ProblemKind, reason: str) -> Problem:
+        return Problem(kind, self.entry.case, reason)
+
+    def _problems(self) -> Iterator[Problem]:
+        try:
+            yield from self._damage()
+        except Exception as error:  # several libraries raise many kinds for a file they can't read
+            yield self._problem("damaged", str(error) or type(error).__name__)
+        if self.case is None:
+            return
+        try:
+            volume = data.read_labels(
+                self.case.labels, spacing_mm=self.store.info.spacing_mm, max_voxels=self.max_voxels
+            )
+        except RWLossError as error:
+            yield self._problem("stale", f"its labels can't be compared: {error}")
+            return
+        spacing_mm = volume.spacing_mm or (1.0,) * volume.labels.ndim
+        if labels_digest(volume.labels, spacing_mm, volume.affine) != self.entry.labels_sha256:
+            yield self._problem("stale", "its labels, or their spacing, changed after it was made")
+
+    def _damage(self) -> Iterator[Problem]:
+        wrong = damaged_files(self.store.place, self.entry)
+        if wrong:
+            kind: ProblemKind = "missing" if "is missing" in wrong.values() else "damaged"
+            yield self._problem(kind, "; ".join(f"{name} {what}" for name, what in wrong.items()))
+        else:
+            yield from (self._problem("damaged", reason) for reason in self._wrong_values())
+
+    def _wrong_values(self) -> Iterator[str]:
+        """What is wrong with a map whose bytes are those that were written."""
+        expected = self.store.info.num_classes
+        if self.entry.num_classes != expected:
+            yield f"the manifest says {self.entry.num_classes} classes, {MAP_FILE} {expected}"
+        rwmap = self.store.read_entry(self.entry)
+        if not np.all((rwmap.labels >= IGNORED) & (rwmap.labels < rwmap.num_classes)):
+            yield f"its labels are not classes of 0..{rwmap.num_classes - 1}"
+        for name, part in zip(rwmap.part_names, rwmap.parts, strict=True):
+            if not np.isfinite(part).all():
+                yield f"{name} has values that are not finite"
+
+
+def _damage(store: Store, unreadable: Mapping[int, str]) -> Iterator[str]:
+    """What is wrong with the manifest itself."""
+    if MANIFEST_FILE not in store.place.names():
+        yield "is missing"
+    for number, reason in unreadable.items():
+        yield f"line {number} can't be read: {reason}"
+
+
+def _missing(
+    store: Store,
+    cases: Mapping[str, data.Case],
+    entries: Mapping[str, ManifestEntry],
+    unlisted: Mapping[str, ManifestEntry],
+) -> Iterator[Problem]:
+    failures = read_failures(store.place)
+    for case in unlisted:
+        yield Problem("missing", case, "its map is complete, but the manifest does not list it")
+    for case in cases.keys() - entries.keys() - unlisted.keys():
+        why = f"; the last run failed: {failures[case]}" if case in failures else ""
+        yield Problem("missing", case, f"it has no map{why}")
+
+
+def _possible_files(case: str) -> set[str]:
+    """Names that files of a case may have, which an interrupted run may have left."""
+    return {f"{case}_{part}{nifti.SUFFIX}" for part in get_args(PartName)} | {
+        f"{case}{TREE_SUFFIX}"
+    }
+
+
+def _dataset(logged: Any, asked: Any) -> tuple[data.Dataset | None, str | None, str]:
+    """The dataset to compare with and where it is; or None and why there is none.
+
+    logged: what the newest run names. asked: what the caller names; it must exist.
+    """
+    if isinstance(asked, data.Dataset):
+        return asked, str(asked.root), ""
+    if asked is not None:
+        return data.find(asked), os.path.abspath(asked), ""
+    if not isinstance(logged, str):
+        return None, None, "the log names no dataset"
+    try:
+        return data.find(logged), os.path.abspath(logged), ""
+    except RWLossError as error:
+        return None, None, str(error)
