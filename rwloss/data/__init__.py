@@ -1,4 +1,4 @@
-"""Cases of a data set, their label and image files, and the sample that ships.
+"""Cases of a dataset, their label and image files, and the sample that ships.
 
 nibabel, Pillow and SimpleITK load when a file of theirs is read.
 """

@@ -1,29 +1,23 @@
-"""Finding the cases of a data set: an nnU-Net folder, a folder or glob of label files, one file."""
+"""Finding the cases of a dataset: an nnU-Net folder, a folder or glob of label files, one file."""
 
 from __future__ import annotations
 
 import glob
 import os
-import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 
-from rwloss.data.formats import SUFFIXES, case_name, read_labels, suffix_of
+from rwloss.data.dataset_json import MAX_CLASSES, CaseFiles, read_dataset_json
+from rwloss.data.formats import case_name, read_labels
+from rwloss.data.listing import by_case, channel_of, files_in, is_data, matches, nothing_in
 from rwloss.errors import RWLossError
-
-if TYPE_CHECKING:
-    from rwloss.data.dataset_json import DatasetJson
 
 Part = Literal["train", "test"]
 
-MAX_CLASSES = 2**16
-"""More are object numbers or grey values by mistake; num_classes given by the caller may be."""
-
-_CHANNEL = re.compile(r"(?s)(.+)_(\d{4})")
 _FOLDER_ENDS = {"train": "Tr", "test": "Ts"}
 
 
@@ -38,10 +32,10 @@ class Case:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Cases sorted by name, and what a dataset.json says of their classes.
+    """Cases sorted by name, and what dataset.json says about their classes.
 
     num_classes: None without dataset.json; see `count_classes`.
-    class_names: one for each class, or none without dataset.json.
+    class_names: one per class, or none without dataset.json.
     """
 
     root: Path
@@ -54,13 +48,13 @@ class Dataset:
 def find(source: str | Path, *, part: Part = "train") -> Dataset:
     """The cases of an nnU-Net raw folder, a folder of label files, a glob pattern or one file.
 
-    A folder with a dataset.json is read in nnU-Net's way: labelsTr/CASE.ext and, if they are
-    there, imagesTr/CASE_0000.ext, CASE_0001.ext, ... (the Decathlon's imagesTr/CASE.ext too);
-    without labelsTr, its own label files count, as in a folder of predictions.
+    A folder with a dataset.json is read as nnU-Net does: labelsTr/CASE.ext and, if there are
+    any, imagesTr/CASE_0000.ext, CASE_0001.ext, ... (the Decathlon's imagesTr/CASE.ext too);
+    without labelsTr, label files of the folder itself count, as in a folder of predictions.
     part: "test" takes labelsTs and imagesTs of an nnU-Net folder.
 
     Raises RWLossError for a path that does not exist, no label files, two files of one case name,
-    missing channels, or a dataset.json that is not valid or that names files outside its folder.
+    missing channels, or a dataset.json that is not valid or names files outside its folder.
 
     >>> from rwloss.data import sample_dir
     >>> dataset = find(sample_dir("hippocampus"))
@@ -78,19 +72,19 @@ def find(source: str | Path, *, part: Part = "train") -> Dataset:
 def _find(source: str | Path, part: Part) -> Dataset:
     path = Path(source)
     if path.is_dir():
-        # A link that leads nowhere is not the same as none.
+        # A broken link is not the same as no file.
         if os.path.lexists(path / "dataset.json"):
             return _find_nnunet(path, part)
         if part == "test":
             raise RWLossError(f"part 'test' needs a dataset.json, and {str(path)!r} has none")
-        return _from_files(path, _files_in(path))
+        return _from_files(path, files_in(path))
     if path.exists():
         return Dataset(path.parent, (Case(case_name(path), path),))
     if glob.has_magic(str(source)):
         root = Path(*path.parts[: _first_magic(path)])
-        return _from_files(root, filter(_is_candidate, set(_matches(path))), str(source))
+        return _from_files(root, filter(is_data, set(matches(path))), str(source))
     if path.is_symlink():
-        raise RWLossError(f"{str(source)!r} is a link that leads to no file or folder")
+        raise RWLossError(f"{str(source)!r} is a broken link")
     raise RWLossError(f"there is no file or folder {str(source)!r}")
 
 
@@ -103,10 +97,10 @@ def count_classes(
 ) -> int:
     """The number of classes: as given, else as in dataset.json, else the largest label + 1.
 
-    The largest label is that of all cases together (every file that can be read is), so that a
-    case in which the last class is absent gets as many channels as the others.
-    ignore_label: a label that is no class; by default the data set's own. labels: all that occur
-    in the cases, where that is known already; else every case is read.
+    Every file is read for this, so that a case in which the last class is absent gets as many
+    channels as the others.
+    ignore_label: a label that is not a class; by default the dataset's own. labels: all that occur
+    in the cases, if they are known already; else every case is read.
 
     Raises RWLossError for fewer than two classes, for a negative label, and where a lone 255 or
     65535 looks like a mask or an ignore label rather than like a class.
@@ -137,7 +131,7 @@ def _labels_of(cases: Iterable[Case]) -> set[int]:
     for case in cases:
         try:
             seen |= set(np.unique(read_labels(case.labels).labels).tolist())
-        except RWLossError as exc:  # who uses the case will be told; the others can still be done
+        except RWLossError as exc:  # reading the case again reports it; the others still count
             unread = exc
     if unread is not None and not seen:
         raise unread
@@ -173,26 +167,20 @@ def _in_words(labels: set[int]) -> str:
 
 
 def _find_nnunet(root: Path, part: Part) -> Dataset:
-    from rwloss.data import dataset_json
-
-    content = dataset_json.read(root / "dataset.json")
-    ending = content.file_ending
-    if ending is not None and ending.lower() not in SUFFIXES:
-        raise RWLossError(
-            f"{str(root / 'dataset.json')!r} has file_ending {ending!r}: expected one of "
-            f"{' '.join(SUFFIXES)}"
-        )
+    content = read_dataset_json(root / "dataset.json")
     if part == "train" and content.dataset is not None:
-        cases = _explicit_cases(root, content)
+        cases = _explicit_cases(root, content.dataset)
     else:
         labels, images = (root / (kind + _FOLDER_ENDS[part]) for kind in ("labels", "images"))
         if part == "train" and not os.path.lexists(labels):
             labels = root
-        files = _by_name(_with_ending(_files_in(labels), ending))
-        _require_files(files, str(labels), ending)
-        pictures = _files_in(images) if os.path.lexists(images) else []
-        channels = _channels(_with_ending(pictures, ending))
-        cases = [Case(name, path, _in_order(name, channels)) for name, path in files.items()]
+        files = by_case(files_in(labels, content.ending))
+        if not files:
+            raise nothing_in(str(labels), "label files", content.ending)
+        found = _images(files_in(images, content.ending) if os.path.lexists(images) else [])
+        cases = [
+            Case(name, file, _in_order(name, found.get(name, {}))) for name, file in files.items()
+        ]
     for case in cases:
         expected = len(content.channel_names or case.images)
         if case.images and len(case.images) != expected:
@@ -200,41 +188,18 @@ def _find_nnunet(root: Path, part: Part) -> Dataset:
                 f"dataset.json names {expected} channels, and case {case.name!r} has "
                 f"{len(case.images)} images in {str(root)!r}"
             )
-    classes = _classes(root, content)
-    return Dataset(root, tuple(sorted(cases, key=lambda case: case.name)), *classes)
-
-
-def _classes(root: Path, content: DatasetJson) -> tuple[int, tuple[str, ...], int | None]:
-    """Number of classes, their names and the ignore label."""
     try:
-        values = content.values()
-        ignored = values.pop("ignore", None)
-        if ignored is not None and len(ignored) != 1:
-            raise RWLossError(f'expected one number for "ignore", got {list(ignored)}')
-        used = {label for labels in values.values() for label in labels}
-        if not used:
-            raise RWLossError('"labels" names no class')
-        if max(used) >= MAX_CLASSES:
-            raise RWLossError(f"expected labels below {MAX_CLASSES}, got {max(used)}")
-        if ignored is not None and ignored[0] in used:
-            raise RWLossError(f'"ignore" is {ignored[0]}, which is the label of a class too')
-        named: dict[int, str] = {}
-        for name, labels in values.items():
-            # Regions such as "whole tumour": [1, 2, 3] name no label of their own.
-            if len(labels) == 1 and named.setdefault(labels[0], name) != name:
-                raise RWLossError(
-                    f"label {labels[0]} has two names: {named[labels[0]]!r}, {name!r}"
-                )
-        names = [named.get(label, f"label {label}") for label in range(max(used) + 1)]
+        names, ignore_label = content.classes()
     except RWLossError as exc:
         raise RWLossError(f"{str(root / 'dataset.json')!r}: {exc}") from exc
-    return len(names), tuple(names), None if ignored is None else ignored[0]
+    ordered = tuple(sorted(cases, key=lambda case: case.name))
+    return Dataset(root, ordered, len(names), names, ignore_label)
 
 
-def _explicit_cases(root: Path, content: DatasetJson) -> list[Case]:
+def _explicit_cases(root: Path, listed: Mapping[str, CaseFiles]) -> list[Case]:
     """The cases of dataset.json's own list of files."""
     cases = []
-    for name, files in (content.dataset or {}).items():
+    for name, files in listed.items():
         # Results are named after the case: a name must not become a path.
         if name in {"", ".", ".."} or any(char in name for char in "/\\\0") or not _encodable(name):
             raise RWLossError(f"dataset.json names a case {name!r}: expected a plain file name")
@@ -246,11 +211,11 @@ def _explicit_cases(root: Path, content: DatasetJson) -> list[Case]:
 
 
 def _inside(root: Path, written: str) -> Path:
-    """A path that dataset.json writes, if it stays in the data set's folder, links resolved.
+    """A path that dataset.json names, if it stays in the dataset's folder, links resolved.
 
-    Links that lie in labelsTr and imagesTr may lead anywhere, because the user made them on this
-    machine. A dataset.json comes with the data, and its author must not choose which files of
-    this machine are read.
+    Links in labelsTr and imagesTr may lead anywhere, because the user made them on this machine.
+    A dataset.json comes with the data, and its author must not choose which files of this machine
+    are read.
     """
     path = root / written
     if not _encodable(written) or "\0" in written or not _leads_into(root, path):
@@ -266,12 +231,12 @@ def _inside(root: Path, written: str) -> Path:
 def _leads_into(root: Path, path: Path) -> bool:
     try:
         return path.resolve().is_relative_to(root.resolve())
-    except RuntimeError:  # links in a circle lead nowhere, and so to no file
+    except RuntimeError:  # a circle of links leads to no file
         return True
 
 
 def _encodable(name: str) -> bool:
-    """Whether a file can have the name: JSON can write halves of characters."""
+    """Whether a file can have the name: JSON can hold halves of characters."""
     try:
         os.fsencode(name)
     except UnicodeEncodeError:
@@ -280,97 +245,37 @@ def _encodable(name: str) -> bool:
 
 
 def _from_files(root: Path, files: Iterable[Path], source: str | None = None) -> Dataset:
-    cases = _by_name(files)
+    cases = by_case(files)
     if not cases and (root / "labelsTr").is_dir():
         raise RWLossError(
             f"{str(root)!r} has labelsTr but no dataset.json: add it, or name {'labelsTr'!r} itself"
         )
-    _require_files(cases, source or str(root), None)
+    if not cases:
+        raise nothing_in(source or str(root), "label files")
     return Dataset(root, tuple(Case(name, cases[name]) for name in sorted(cases)))
 
 
-def _require_files(files: dict[str, Path], where: str, ending: str | None) -> None:
-    if not files:
-        raise RWLossError(
-            f"no label files in {where!r}: looked for names that end with "
-            f"{ending or ' '.join(SUFFIXES)}"
-        )
+def _images(files: Iterable[Path]) -> dict[str, dict[int | None, Path]]:
+    """Image files by case and channel; channel None is the file with the name of the case."""
+    found: dict[str, dict[int | None, Path]] = {}
+    for name, file in by_case(files).items():
+        found.setdefault(name, {})[None] = file
+        case, channel = channel_of(file)
+        found.setdefault(case, {})[channel] = file
+    return found
 
 
-def _files_in(folder: Path) -> list[Path]:
-    """Readable kinds of files in a folder. A broken link is kept, so that reading names it."""
-    try:
-        return [file for file in folder.iterdir() if _is_candidate(file)]
-    except OSError as exc:
-        raise RWLossError(f"cannot list {str(folder)!r}: {exc.strerror}") from exc
-
-
-def _is_candidate(file: Path) -> bool:
-    # Hidden files are not data: macOS leaves a ._NAME beside each NAME on foreign disks.
-    return not file.name.startswith(".") and bool(suffix_of(file)) and not file.is_dir()
-
-
-def _with_ending(files: Iterable[Path], ending: str | None) -> list[Path]:
-    return [file for file in files if ending is None or suffix_of(file) == ending.lower()]
-
-
-def _by_name(files: Iterable[Path]) -> dict[str, Path]:
-    """Files by case name. Raises RWLossError for two files of one name."""
-    named: dict[str, Path] = {}
-    for file in sorted(files):
-        other = named.setdefault(case_name(file), file)
-        if other != file:
-            raise RWLossError(
-                f"two files of one case name {case_name(file)!r}: {str(other)!r} and "
-                f"{str(file)!r}: rename one, or name the files by a narrower pattern"
-            )
-    return named
-
-
-def _channels(files: Iterable[Path]) -> dict[str, dict[int, Path]]:
-    """Image files by case and channel; channel -1 is the file that is named like the case."""
-    channels: dict[str, dict[int, Path]] = {}
-    for name, file in _by_name(files).items():
-        channels.setdefault(name, {})[-1] = file
-        if match := _CHANNEL.fullmatch(name):
-            channels.setdefault(match[1], {})[int(match[2])] = file
-    return channels
-
-
-def _in_order(case: str, channels: dict[str, dict[int, Path]]) -> tuple[Path, ...]:
+def _in_order(case: str, channels: dict[int | None, Path]) -> tuple[Path, ...]:
     """Image files of one case in channel order. Raises RWLossError for a gap."""
-    found = dict(channels.get(case, {}))
-    alone = found.pop(-1, None)
+    found = {channel: file for channel, file in channels.items() if channel is not None}
     if not found:
-        return () if alone is None else (alone,)
+        return tuple(channels.values())
     if sorted(found) != list(range(len(found))):
         raise RWLossError(
-            f"case {case!r} has the channels {sorted(found)}: expected {len(found)} from "
+            f"case {case!r} has the channels {sorted(found)}: expected {len(found)} channels from "
             f"{case}_0000 on, without a gap"
         )
     return tuple(found[channel] for channel in sorted(found))
-
-
-def _matches(pattern: Path) -> Iterator[Path]:
-    """Paths that match a glob pattern. `**` follows links, but enters no folder twice.
-
-    (glob's own `recursive` runs in circles where links do, and with two of them for ever.)
-    """
-    if "**" not in pattern.parts:
-        yield from map(Path, glob.glob(str(pattern)))
-        return
-    at = pattern.parts.index("**")
-    tail = pattern.parts[at + 1 :] or ("*",)
-    entered: set[tuple[int, int]] = set()
-    for base in _matches(Path(*pattern.parts[:at])):
-        for folder, below, _ in os.walk(base, followlinks=True):
-            place = os.stat(folder)
-            if (place.st_dev, place.st_ino) in entered:
-                below.clear()
-                continue
-            entered.add((place.st_dev, place.st_ino))
-            below[:] = sorted(name for name in below if not name.startswith("."))
-            yield from _matches(Path(glob.escape(folder), *tail))
 
 
 def _first_magic(path: Path) -> int:

@@ -8,11 +8,15 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr, ValidationError
 
+from rwloss.data.formats import SUFFIXES
 from rwloss.errors import RWLossError
 
+MAX_CLASSES = 2**16
+"""More are grey values or numbers of objects by mistake; num_classes given by the caller may be."""
 
-class Files(BaseModel):
-    """Where the files of one case are, relative to the data set's folder."""
+
+class CaseFiles(BaseModel):
+    """Where the files of one case are, relative to the folder of dataset.json."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
@@ -23,7 +27,7 @@ class Files(BaseModel):
 class DatasetJson(BaseModel):
     """dataset.json of nnU-Net version 2, or of the Decathlon ({"0": "background", ...}).
 
-    Keys not named here are other programs' business.
+    Other keys are left to other programs.
     """
 
     model_config = ConfigDict(extra="ignore", frozen=True)
@@ -31,7 +35,35 @@ class DatasetJson(BaseModel):
     labels: dict[str, StrictInt | StrictStr | tuple[StrictInt, ...]] = Field(min_length=1)
     file_ending: StrictStr | None = None
     channel_names: dict[str, object] | None = None
-    dataset: dict[str, Files] | None = None
+    dataset: dict[str, CaseFiles] | None = None
+
+    @property
+    def ending(self) -> str | None:
+        """The suffix of all its files, in small letters, if it names one."""
+        return None if self.file_ending is None else self.file_ending.lower()
+
+    def classes(self) -> tuple[tuple[str, ...], int | None]:
+        """The name of each class, and the label to ignore. Raises RWLossError."""
+        values = self.values()
+        ignored = values.pop("ignore", None)
+        if ignored is not None and len(ignored) != 1:
+            raise RWLossError(f'expected one number for "ignore", got {list(ignored)}')
+        used = {label for labels in values.values() for label in labels}
+        if not used:
+            raise RWLossError('"labels" names no class')
+        if max(used) >= MAX_CLASSES:
+            raise RWLossError(f"expected labels below {MAX_CLASSES}, got {max(used)}")
+        if ignored is not None and ignored[0] in used:
+            raise RWLossError(f'"ignore" is {ignored[0]}, which is the label of a class too')
+        named: dict[int, str] = {}
+        for name, labels in values.items():
+            # Regions such as "whole tumour": [1, 2, 3] name no label of their own.
+            if len(labels) == 1 and named.setdefault(labels[0], name) != name:
+                raise RWLossError(
+                    f"label {labels[0]} has two names: {named[labels[0]]!r}, {name!r}"
+                )
+        names = tuple(named.get(label, f"label {label}") for label in range(max(used) + 1))
+        return names, None if ignored is None else ignored[0]
 
     def values(self) -> dict[str, tuple[int, ...]]:
         """The labels of each name, whichever way round they are written. May include "ignore".
@@ -65,7 +97,7 @@ def _is_number(text: str) -> bool:
     return text.isdecimal() and len(text) < 10
 
 
-def read(path: Path) -> DatasetJson:
+def read_dataset_json(path: Path) -> DatasetJson:
     """The model of one file. Raises RWLossError, naming the file, if it is not such JSON."""
     try:
         # Never open what is not a file: a named pipe would block for ever.
@@ -81,10 +113,16 @@ def read(path: Path) -> DatasetJson:
             f'{str(path)!r} has no "labels": expected {{"labels": {{"background": 0, ...}}, ...}}'
         )
     try:
-        return DatasetJson.model_validate(content)
+        model = DatasetJson.model_validate(content)
     except ValidationError as exc:
         problem = exc.errors()[0]
         where = ".".join(str(part) for part in problem["loc"][:2])
         raise RWLossError(
             f"{str(path)!r}: {where}: {problem['msg']}, got {str(problem['input'])[:80]!r}"
         ) from exc
+    if model.ending not in {None, *SUFFIXES}:
+        raise RWLossError(
+            f"{str(path)!r} has file_ending {model.file_ending!r}: expected one of "
+            f"{' '.join(SUFFIXES)}"
+        )
+    return model

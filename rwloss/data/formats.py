@@ -19,13 +19,13 @@ from rwloss.data.readers.decoded import Decoded
 from rwloss.errors import RWLossError
 
 _READERS: dict[str, Callable[[Path, int], Decoded]] = {
-    ".nii.gz": nifti.read,
-    ".nii": nifti.read,
-    ".png": picture.read,
-    ".tif": picture.read,
-    ".tiff": picture.read,
-    ".npy": array_file.read,
-    ".npz": array_file.read,
+    ".nii.gz": nifti.read_nifti,
+    ".nii": nifti.read_nifti,
+    ".png": picture.read_picture,
+    ".tif": picture.read_picture,
+    ".tiff": picture.read_picture,
+    ".npy": array_file.read_array,
+    ".npz": array_file.read_array,
     ".mha": itk.read_itk,
     ".nrrd": itk.read_itk,
 }
@@ -34,7 +34,7 @@ SUFFIXES: tuple[str, ...] = tuple(_READERS)
 """File endings that can be read, in small letters; capitals are read too."""
 
 MAX_VOXELS = 2**31
-"""Files whose headers announce more voxels are refused before any memory is taken."""
+"""Files whose headers announce more voxels are refused before any memory is allocated."""
 
 # A length beyond these is damage; its square must fit in float32.
 _POSSIBLE_MM = (1e-9, 1e9)
@@ -49,8 +49,7 @@ class LabelVolume:
     labels: any integer type in native byte order, in the axis order of the file's library: (x, y,
     z) for NIfTI, MHA and NRRD, (rows, columns) or (pages, rows, columns) for PNG and TIFF, as
     stored for NumPy. Not necessarily C-contiguous.
-    spacing_mm: one length for each axis, in the same order; None where neither file nor caller
-    gave one.
+    spacing_mm: one length per axis, in the same order; None if neither file nor caller gave one.
     affine: float64 (4 4), voxel indices to RAS millimetres; None where the format carries none.
     """
 
@@ -74,8 +73,8 @@ def read_labels(
 
     Whole numbers stored as float become the smallest integer type that holds them, and bool
     becomes uint8. Scaled NIfTI files may miss a whole number by half of their own step.
-    spacing_mm: for formats that carry none (PNG, TIFF, NumPy), one length an axis. Where the file
-    carries another one, neither is preferred: it is an error.
+    spacing_mm: for formats that carry none (PNG, TIFF, NumPy), one length per axis. A file that
+    carries another spacing is an error.
 
     Raises RWLossError, naming the file, for everything that is not one 2-D or 3-D label map: a
     missing, empty, cut or damaged file, an unknown suffix, colour, NaN, fractions, another number
@@ -113,7 +112,7 @@ def read_image(path: str | Path, *, max_voxels: int = MAX_VOXELS) -> NDArray[np.
 
 
 def read_placed_image(path: str | Path, *, max_voxels: int = MAX_VOXELS) -> ImageVolume:
-    """`read_image` with the place that the file gives it."""
+    """`read_image`, with the affine of the file."""
     path = Path(path)
     decoded = _decode(path, max_voxels)
     try:
@@ -157,7 +156,7 @@ def case_name(path: str | Path) -> str:
 
 
 def _decode(path: Path, max_voxels: int) -> Decoded:
-    """What the suffix's reader finds; whatever goes wrong there becomes one sentence."""
+    """What the reader of this suffix finds; all that goes wrong there becomes one sentence."""
     case_name(path)
     try:
         # Never open what is not a file: a named pipe would block for ever.
@@ -174,11 +173,11 @@ def _decode(path: Path, max_voxels: int) -> Decoded:
 def _why_no_file(path: Path) -> str:
     if path.exists():
         return "it is not a file"
-    return "it is a link that leads to no file" if path.is_symlink() else "there is no such file"
+    return "it is a broken link" if path.is_symlink() else "there is no such file"
 
 
 def _cause(exc: Exception, suffix: str) -> str:
-    """Plain words for what a reader raised."""
+    """What a reader raised, in plain words."""
     if isinstance(exc, RWLossError):
         return str(exc)
     if isinstance(exc, MemoryError):
@@ -188,7 +187,7 @@ def _cause(exc: Exception, suffix: str) -> str:
         return exc.strerror or detail
     if isinstance(exc, (EOFError, zlib.error, gzip.BadGzipFile, zipfile.BadZipFile)):
         return f"it is cut short or damaged ({detail})"
-    return f"it is damaged, or not a {suffix} file of a kind that can be read ({detail})"
+    return f"it is damaged, or a kind of {suffix} file that cannot be read ({detail})"
 
 
 def _check_axes(values: NDArray[Any]) -> None:
@@ -246,13 +245,13 @@ def _whole(values: NDArray[Any], step: float) -> NDArray[np.integer[Any]]:
 def _spacing(
     given: Sequence[float] | None, carried: tuple[float, ...] | None, ndim: int
 ) -> tuple[float, ...] | None:
-    """The one spacing that file and caller agree on."""
+    """The spacing that file and caller agree on."""
     for spacing, whose in ((carried, "the file's"), (given, "the given")):
         if spacing is None:
             continue
         if len(spacing) != ndim:
             raise RWLossError(
-                f"expected {ndim} lengths in {whose} spacing_mm, one an axis, got {len(spacing)}: "
+                f"expected {ndim} lengths in {whose} spacing_mm, one per axis, got {len(spacing)}: "
                 f"{tuple(spacing)}"
             )
         low, high = _POSSIBLE_MM

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import re
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from rwloss.data import dataset_json
 from rwloss.data.cases import Part, find
-from rwloss.data.formats import SUFFIXES, case_name, suffix_of
+from rwloss.data.dataset_json import read_dataset_json
+from rwloss.data.formats import case_name
+from rwloss.data.listing import channel_of, files_in, nothing_in
 from rwloss.errors import RWLossError
-
-_CHANNEL = re.compile(r"(?s)(.+)_(\d{4})")
 
 
 @dataclass(frozen=True)
@@ -32,13 +31,13 @@ def find_images(
 ) -> tuple[ImageCase, ...]:
     """The images of a folder, of an nnU-Net raw folder, or one file; sorted by case name.
 
-    A folder holds CASE_0000.ext, CASE_0001.ext, ..., a file a channel, or CASE.ext. Names that end
-    with a number are channels of a case only if one ends with 0000, so that with one channel
+    A folder holds CASE_0000.ext, CASE_0001.ext, ..., one file per channel, or CASE.ext. Names that
+    end with a number are channels of a case only if one ends with 0000, so that with one channel
     scan_0001.png and scan_0002.png are two cases.
-    part: imagesTs ("test") or imagesTr ("train") of an nnU-Net folder; by default imagesTs where
-    it is there.
+    part: imagesTs ("test") or imagesTr ("train") of an nnU-Net folder; by default imagesTs if it
+    exists.
 
-    A case with other channels than 0 to num_channels - 1 has a `problem`: it does not stop others.
+    A case with channels other than 0 to num_channels - 1 has a `problem`: it does not stop others.
     Raises RWLossError for a path that does not exist or that holds no images.
 
     >>> from rwloss.data import sample_dir
@@ -56,54 +55,37 @@ def find_images(
     if (root / "dataset.json").is_file():
         if part is None:
             part = "test" if (root / "imagesTs").is_dir() else "train"
-        content = dataset_json.read(root / "dataset.json")
-        ending = content.file_ending
+        content = read_dataset_json(root / "dataset.json")
+        ending = content.ending
         if part == "train" and content.dataset is not None:
-            listed = find(root).cases
             return tuple(
-                _checked(case.name, case.images, num_channels) for case in listed if case.images
+                _checked(case.name, case.images, num_channels)
+                for case in find(root).cases
+                if case.images
             )
         root /= "imagesTs" if part == "test" else "imagesTr"
     elif part is not None:
         raise RWLossError(f"part {part!r} needs a dataset.json, and {str(source)!r} has none")
-    cases = _cases(_files_in(root, ending), num_channels)
+    cases = _cases(files_in(root, ending), num_channels)
     if not cases:
-        raise RWLossError(
-            f"no images in {str(root)!r}: looked for names that end with "
-            f"{ending or ' '.join(SUFFIXES)}"
-        )
+        raise nothing_in(str(root), "images", ending)
     return cases
-
-
-def _files_in(folder: Path, ending: str | None) -> list[Path]:
-    try:
-        files = sorted(folder.iterdir())
-    except OSError as exc:
-        raise RWLossError(f"cannot list {str(folder)!r}: {exc.strerror}") from exc
-    return [
-        file
-        for file in files
-        # Hidden files are not data: macOS leaves a ._NAME beside each NAME on foreign disks.
-        if not file.name.startswith(".") and suffix_of(file) and not file.is_dir()
-        if ending is None or suffix_of(file) == ending.lower()
-    ]
 
 
 def _cases(files: Iterable[Path], num_channels: int) -> tuple[ImageCase, ...]:
     """Files by case and channel."""
-    named: dict[str, list[tuple[int | None, Path]]] = {}
-    parts = [(file, _CHANNEL.fullmatch(case_name(file))) for file in files]
-    with_first = {match[1] for _, match in parts if match and int(match[2]) == 0}
-    for file, match in parts:
-        if match and (num_channels > 1 or match[1] in with_first):
-            named.setdefault(match[1], []).append((int(match[2]), file))
+    numbered = [(file, *channel_of(file)) for file in files]
+    with_first = {name for _, name, channel in numbered if channel == 0}
+    named: dict[str, list[tuple[int, Path]]] = defaultdict(list)
+    for file, name, channel in numbered:
+        if channel is not None and (num_channels > 1 or name in with_first):
+            named[name].append((channel, file))
         else:
-            named.setdefault(case_name(file), []).append((None, file))
+            named[case_name(file)].append((0, file))
     cases = []
     for name, found in sorted(named.items()):
-        ordered = sorted(found, key=lambda pair: (pair[0] or 0, pair[1]))
-        channels = [channel or 0 for channel, _ in ordered]
-        images = tuple(file for _, file in ordered)
+        channels = [channel for channel, _ in sorted(found)]
+        images = tuple(file for _, file in sorted(found))
         if channels != list(range(len(channels))):
             problem = f"expected the channels 0 to {num_channels - 1}, found files of {channels}"
             cases.append(ImageCase(name, images, problem))
@@ -116,6 +98,5 @@ def _checked(name: str, images: tuple[Path, ...], num_channels: int) -> ImageCas
     if len(images) == num_channels:
         return ImageCase(name, images)
     found = ", ".join(image.name for image in images) or "none"
-    return ImageCase(
-        name, images, f"expected {num_channels} images, one a channel, found {len(images)}: {found}"
-    )
+    problem = f"expected {num_channels} images, one per channel, found {len(images)}: {found}"
+    return ImageCase(name, images, problem)

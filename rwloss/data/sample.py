@@ -13,7 +13,7 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 
 
 def names() -> tuple[str, ...]:
-    """The data sets that ship.
+    """The datasets that ship with rwloss.
 
     >>> names()
     ('hippocampus', 'lung_patches')
@@ -31,7 +31,7 @@ def sample_dir(name: SampleName) -> Path:
     """
     if name not in names():
         raise RWLossError(f"expected a sample of {', '.join(names())}, got {name!r}")
-    # The package's own folder first: beside an installed package, `samples` is someone else's.
+    # The package's own folder first: a `samples` next to an installed package is another one.
     places = (_PACKAGE / "samples" / name, _PACKAGE.parent / "samples" / name)
     for place in places:
         if (place / "dataset.json").is_file():

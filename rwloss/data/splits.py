@@ -109,7 +109,7 @@ def split(
     folds, fold f validates on every folds-th of the shuffled groups, and each group validates once.
 
     Raises RWLossError where there are too few groups, a case is in two groups or in none, and for
-    one name in both parts of the data set.
+    one name in both parts of the dataset.
     """
     rng = random.Random(settings.split_seed)
     if settings.fold is not None and settings.folds is None:
@@ -181,7 +181,7 @@ def _by_pattern(names: Sequence[str], pattern: str) -> dict[str, str]:
         regex = re.compile(pattern)
     except re.error as error:
         raise RWLossError(
-            f"--group-pattern {pattern!r} is no regular expression: {error}"
+            f"--group-pattern {pattern!r} is not a regular expression: {error}"
         ) from error
     if regex.groups != 1:
         raise RWLossError(
@@ -218,7 +218,7 @@ def _by_table(names: Sequence[str], path: Path) -> dict[str, str]:
                 f"{str(path)!r}: case {case!r} is in two groups, {group_of[case]!r} and {group!r}"
             )
     if unknown := sorted(group_of.keys() - set(names)):
-        raise RWLossError(f"{str(path)!r}: there is no case {some(unknown)} in the data set")
+        raise RWLossError(f"{str(path)!r}: there is no case {some(unknown)} in the dataset")
     if missing := sorted(set(names) - group_of.keys()):
         raise RWLossError(f"{str(path)!r}: no group for case {some(missing)}")
     return group_of

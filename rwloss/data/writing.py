@@ -1,4 +1,4 @@
-"""Writing a label map in the format of an image, and in its place."""
+"""Writing a label map in the format and with the geometry of an image."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from rwloss.errors import RWLossError
 
 
 def write_labels(path: str | Path, labels: NDArray[Any], like: str | Path) -> None:
-    """Labels (*s) as a file of the format that its name ends with, in the place of an image.
+    """Labels (*s) as a file of the format that its name ends with, with the geometry of an image.
 
-    like: an image file of the same suffix with the same voxels, as `read_image` read it. NIfTI
+    like: an image file of the same suffix with the same voxels. NIfTI
     files get its header: version, byte order, sform, qform, spacing and unit; MHA and NRRD its
     spacing, origin and directions. PNG, TIFF and NumPy files carry no geometry.
     Labels are stored as uint8 where they fit, else as uint16.
@@ -27,8 +27,8 @@ def write_labels(path: str | Path, labels: NDArray[Any], like: str | Path) -> No
     Not atomic: write to a temporary file of the same suffix, and rename it.
 
     Raises RWLossError for labels that are not whole numbers of 0..65535 on 2 or 3 axes, a suffix
-    that is unknown or another than that of `like`, an image of another shape, a PNG of three axes,
-    and MHA and NRRD without SimpleITK; OSError where the file can't be written.
+    that is unknown or not that of `like`, an image of another shape, a PNG of three axes,
+    and MHA and NRRD without SimpleITK; OSError if the file cannot be written.
 
     >>> from rwloss.data import read_labels, sample_dir
     >>> image = sample_dir("lung_patches") / "imagesTr/lung001_0_0000.png"
@@ -68,9 +68,9 @@ def _write_nifti(path: Path, labels: NDArray[Any], like: Path) -> None:
     shape = tuple(image.shape)
     _check_shape(labels, shape[:3] if shape[3:] == (1,) else shape, like)
     header = image.header.copy()
-    header.extensions.clear()  # they tell of the image's making
+    header.extensions.clear()  # they say how the image was made
     header.set_data_dtype(labels.dtype)
-    # The scale and the window of display are the image's, and would hide labels.
+    # Scale and display window belong to the image, and would hide labels.
     header.set_slope_inter(1, 0)
     header["cal_min"] = header["cal_max"] = 0
     header.set_intent("none")
@@ -91,7 +91,7 @@ def _write_itk(path: Path, labels: NDArray[Any], like: Path) -> None:
     try:
         sitk.WriteImage(image, str(path), useCompression=True)
     except RuntimeError as exc:
-        raise OSError(f"ITK can't write it: {' '.join(str(exc).split())}") from exc
+        raise OSError(f"ITK cannot write it: {' '.join(str(exc).split())}") from exc
 
 
 def _write_png(path: Path, labels: NDArray[Any], like: Path) -> None:

@@ -14,8 +14,8 @@ from rwloss.study import indicators, plan, results
 from rwloss.study.execution import RunEnd, carry_out
 from rwloss.study.plan import Run, Study
 from rwloss.study.results import Results
+from rwloss.training.environment import fabric_of
 from rwloss.training.preparation import test_cases
-from rwloss.training.run import fabric_of
 from rwloss.words import count_of
 
 Watch: TypeAlias = Callable[[Sequence[Run]], AbstractContextManager[Callable[[RunEnd], None]]]

@@ -43,7 +43,7 @@ def indicators(study: Study, folder: Path) -> dict[str, Indicators]:
     folder: of the study; nothing is written. Schedules stand at their first epoch.
     Raises RWLossError for what a training would, and for a map that can't be made.
     """
-    from rwloss.training import items_of, prepare
+    from rwloss.training import patch_sources, prepare
 
     prepared = prepare(next(runs(study, folder)).settings)
     settings, task = prepared.settings, prepared.task
@@ -59,11 +59,11 @@ def indicators(study: Study, folder: Path) -> dict[str, Indicators]:
     reports: dict[str, stability.StabilityReport] = {}
     places = np.linspace(0, len(prepared.train) - 1, min(MAX_CASES, len(prepared.train)))
     for place in sorted({int(place) for place in places}):
-        items = list(
-            items_of(prepared.train[place], dims=settings.dims, slice_axis=settings.slice_axis)
+        sources = patch_sources(
+            [prepared.train[place]], dims=settings.dims, slice_axis=settings.slice_axis
         )
-        labels = np.stack([item.labels.numpy() for item in items])
-        regions = Regions(labels, task.num_classes, items[0].spacing_mm, IGNORED)
+        labels = np.stack([source.labels.numpy() for source in sources])
+        regions = Regions(labels, task.num_classes, sources[0].spacing_mm, IGNORED)
         for name, expression in expressions.items():
             report = stability.check_expression(expression, regions)
             reports[name] = reports[name] + report if name in reports else report

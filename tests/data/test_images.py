@@ -47,8 +47,8 @@ def test_numbers_are_channels_only_from_0000(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("names", "num_channels", "problem"),
     [
-        (["a_0000.png", "a_0001.png"], 1, "expected 1 images, one a channel, found 2"),
-        (["a_0000.png"], 2, "expected 2 images, one a channel, found 1: a_0000.png"),
+        (["a_0000.png", "a_0001.png"], 1, "expected 1 images, one per channel, found 2"),
+        (["a_0000.png"], 2, "expected 2 images, one per channel, found 1: a_0000.png"),
         (["a_0001.png", "a_0002.png"], 2, r"expected the channels 0 to 1, found files of \[1, 2\]"),
         (["a_0000.png", "a_0000.tif"], 1, r"files of \[0, 0\]"),
         (["a_0000.png", "a.png"], 1, r"files of \[0, 0\]"),

@@ -100,7 +100,7 @@ def test_a_table_groups_as_a_pattern_does(tmp_path):
     ("text", "message"),
     [
         ("a,1\nb,1\na,2\n", "case 'a' is in two groups, '1' and '2'"),
-        ("a,1\nb,1\nc,2\n", "no case 'c' in the data set"),
+        ("a,1\nb,1\nc,2\n", "no case 'c' in the dataset"),
         ("a,1\n", "no group for case 'b'"),
         ("a;1\nb;1\n", "expected lines of case,group, got 'a;1'"),
     ],
@@ -124,7 +124,7 @@ def test_wrong_tables(text, message, tmp_path):
         (["a_1", "a_2"], {"group_pattern": "(a)_.*"}, "2 cases in 1 groups leave none"),
         (["a", "b"], {"group_pattern": "(a)"}, r"does not match the case 'b'"),
         (["a", "b"], {"group_pattern": "a|b"}, "with one group in brackets"),
-        (["a", "b"], {"group_pattern": "("}, "is no regular expression"),
+        (["a", "b"], {"group_pattern": "("}, "is not a regular expression"),
         (["a", "b"], {"group_pattern": "(.)", "groups_table": "t"}, "got both"),
         (["a", "b", "c"], {"folds": 3, "fold": 0}, "3 folds need as many groups, and there are 2"),
         (["a", "b", "c"], {"folds": 2}, "--fold of 0 to 1 for 2 folds, got None"),

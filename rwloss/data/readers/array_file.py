@@ -13,7 +13,7 @@ from rwloss.data.readers.decoded import DEFLATE_RATIO, Decoded, check_bytes, che
 from rwloss.errors import RWLossError
 
 
-def read(path: Path, max_voxels: int) -> Decoded:
+def read_array(path: Path, max_voxels: int) -> Decoded:
     """Values (*s) of the one array in the file; no spacing. Never unpickles.
 
     Raises RWLossError for an archive with no or several arrays, for object arrays and for a file

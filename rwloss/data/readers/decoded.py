@@ -1,4 +1,4 @@
-"""What every reader gives back, and the two questions asked before memory is taken."""
+"""What every reader returns, and two checks before memory is allocated."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ DEFLATE_RATIO = 1032
 class Decoded:
     """The values (*s) of one file as it stores them, any numeric dtype and byte order.
 
-    step: distance of neighbouring values where the file stores scaled integers, else 0.
+    step: distance between neighbouring values if the file stores scaled integers, else 0.
     is_palette: the values are indices of a colour table, not grey values.
     """
 
@@ -31,7 +31,7 @@ class Decoded:
 
 
 def check_shape(shape: Sequence[int], max_voxels: int) -> None:
-    """Refuse a shape that no header can mean, or that has more than max_voxels voxels.
+    """Refuse an impossible shape, or one of more than max_voxels voxels.
 
     Raises RWLossError.
     """

@@ -15,15 +15,15 @@ from numpy.typing import NDArray
 from rwloss.data.readers.decoded import DEFLATE_RATIO, Decoded, check_bytes, check_shape
 from rwloss.errors import RWLossError
 
-# Millimetres of the header's unit codes: unknown (taken as mm by everyone), metre, mm, micron.
+# Millimetres per unit code of the header: unknown (which everyone takes as mm), metre, mm, micron.
 _MM = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}
-# Small enough to reuse the same pages of memory: fresh ones cost more than inflating into them.
+# Small enough to reuse the same memory pages: new pages cost more than inflating into them.
 _BLOCK = 1 << 19
-# Some programs fill up the last block of a file.
+# Some programs pad the last block of a file.
 _PADDING = 1 << 16
 
 
-def read(path: Path, max_voxels: int) -> Decoded:
+def read_nifti(path: Path, max_voxels: int) -> Decoded:
     """Values (*s) in nibabel's axis order, scaled as the header says; spacing and affine in mm.
 
     The spacing is the header's pixdim, as ITK and nnU-Net take it. A fourth axis of length one is
@@ -40,11 +40,11 @@ def read(path: Path, max_voxels: int) -> Decoded:
         shape = _shape(header)
         check_shape(shape, max_voxels)
         lengths_mm, factor = _lengths_mm(header, len(shape))
-        # nibabel mends zero and negative spacings here, and only logs it: they are refused by now.
+        # nibabel fixes zero and negative spacings here, and only logs it: they were refused above.
         header.check_fix()
         dtype = header.get_data_dtype()
         if dtype.kind not in "iuf":
-            raise RWLossError(f"expected one number a voxel, got the NIfTI data type {dtype}")
+            raise RWLossError(f"expected one number per voxel, got the NIfTI data type {dtype}")
         start, needed = _start(header), dtype.itemsize * math.prod(shape)
         check_bytes(start + needed, path.stat().st_size, ratio=DEFLATE_RATIO if deflated else 1)
         values = _bytes(stream, start, needed).view(dtype).reshape(shape, order="F")
@@ -113,7 +113,7 @@ def _lengths_mm(header: Any, ndim: int) -> tuple[tuple[float, ...], float]:
             f"its header gives the spacing {pixdim.tolist()}: every axis needs a spacing above "
             "zero; correct pixdim"
         )
-    # By way of the shortest decimal: a stored float32 0.8 means 0.8, not 0.800000012.
+    # Through the shortest decimal: a stored float32 0.8 means 0.8, not 0.800000012.
     return tuple(float(str(length)) * _MM[unit] for length in pixdim), _MM[unit]
 
 
@@ -129,7 +129,7 @@ def _start(header: Any) -> int:
 
 
 def _bytes(stream: BufferedIOBase, start: int, needed: int) -> NDArray[np.uint8]:
-    """So many bytes from `start` on."""
+    """This many bytes, from `start` on."""
     content = np.empty(needed, dtype=np.uint8)
     view = content.data
     stream.seek(start)

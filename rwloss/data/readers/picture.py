@@ -22,26 +22,26 @@ _STRETCHED = {"L;2": 85, "L;4": 17}
 _BITS, _COMPRESSION, _PHOTOMETRIC, _DESCRIPTION = 258, 259, 262, 270
 _STRIP_BYTES, _TILE_BYTES, _SAMPLE_FORMAT = 279, 325, 339
 
-# The most that TIFF's compressions can shrink a picture: none, LZW, Deflate (twice), PackBits.
+# The most that each TIFF compression can shrink: none, LZW, Deflate (two codes), PackBits.
 _RATIOS = {1: 1, 5: 4096, 8: DEFLATE_RATIO, 32946: DEFLATE_RATIO, 32773: 64}
 _OTHER_RATIO = 1 << 16
-# Pillow looks for circles among the pages in quadratic time.
+# Pillow takes quadratic time to look for circles among the pages.
 _MAX_PAGES = 1 << 14
 
 
-def read(path: Path, max_voxels: int) -> Decoded:
+def read_picture(path: Path, max_voxels: int) -> Decoded:
     """Values (rows, columns), or (pages, rows, columns) of a TIFF stack; no spacing.
 
     Values are the numbers stored in the file: indices of a palette, grey values unstretched.
-    (Resolution tags speak of print, not of the specimen, so they are not taken as a spacing.)
+    (Resolution tags are about printing, not about the specimen, so they give no spacing.)
     Raises RWLossError for colour, for white-is-zero TIFF and for pages that differ; and whatever
     Pillow raises.
     """
     is_png = path.suffix.lower() == ".png"
     with warnings.catch_warnings():
-        # Pillow wonders about size, which max_voxels decides here, and about odd tags of no use.
+        # Pillow warns of large pictures, which max_voxels limits here, and of odd tags.
         warnings.filterwarnings("ignore", module=r"PIL\.")
-        # But it also only warns where a file ends too early.
+        # But a warning is all that it gives for a file that ends too early.
         warnings.filterwarnings("error", message="Corrupt|Truncated")
         return _read_png(path, max_voxels) if is_png else _read_tiff(path, max_voxels)
 
@@ -129,7 +129,7 @@ def _pixels(image: ImageFile) -> NDArray[Any]:
 
 
 def _check_imagej(description: str, pages: int) -> None:
-    """ImageJ keeps the meaning of its pages in a text: refuse what is not a plain stack."""
+    """ImageJ describes its pages in a text: refuse what is not a plain stack."""
     if not description.startswith("ImageJ="):
         return
     fields = dict(line.split("=", 1) for line in description.splitlines() if "=" in line)

@@ -113,14 +113,14 @@ def _mean_dice(case: dict[str, Any]) -> float | None:
 
 def _slice(run: Run, choice: Choice) -> Slice:
     from rwloss import data
-    from rwloss.training import volumes
+    from rwloss.training import read_volume
     from rwloss.training.checkpoint import load_network
     from rwloss.training.validation import label_map
 
     trained = load_network(run.folder)
     settings = trained.settings
     case, ignored = _case(choice.case, settings.data, settings.test_part)
-    volume = volumes.read(
+    volume = read_volume(
         case,
         ignore_label=ignored if settings.ignore_label is None else settings.ignore_label,
         spacing_mm=settings.spacing,
