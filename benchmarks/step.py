@@ -18,10 +18,9 @@ from rwloss import Regions, maps
 from rwloss.data import sample_dir
 from rwloss.losses import RegionWiseLoss
 from rwloss.regions import IGNORED
-from rwloss.training.batches import Batches
-from rwloss.training.items import items_of
+from rwloss.training.loop import step_figures
+from rwloss.training.patches import PatchSampler, patch_sources
 from rwloss.training.preparation import prepare
-from rwloss.training.record import Recorder
 from rwloss.training.settings import RunSettings
 from rwloss.training.unet import unet
 
@@ -102,20 +101,16 @@ def _trainer(device: str) -> list[Row]:
     return [*rows, *_beside_monai(make, device, what)]
 
 
-def _batches(device: str) -> Batches:
+def _batches(device: str) -> PatchSampler:
     """The sample's slices, as the trainer makes batches of them."""
     prepared = prepare(RunSettings(data=str(sample_dir("hippocampus")), map="rectified", out="-"))
     settings = prepared.settings
-    items = [
-        item
-        for volume in prepared.train
-        for item in items_of(volume, None, dims=2, slice_axis=settings.slice_axis, device=device)
-    ]
+    sources = patch_sources(prepared.train, dims=2, slice_axis=settings.slice_axis, device=device)
     assert settings.patch_size is not None
-    return Batches(items, 3, settings.patch_size, settings.batch_size, device=device)
+    return PatchSampler(sources, 3, settings.patch_size, settings.batch_size, device=device)
 
 
-def _parts(texts: Sequence[str], make: Batches, device: str) -> dict[str, dict[str, float]]:
+def _parts(texts: Sequence[str], make: PatchSampler, device: str) -> dict[str, dict[str, float]]:
     """Median seconds of each part of a step with each loss, in turns."""
     times: dict[str, dict[str, list[float]]] = {text: {} for text in texts}
     networks = {text: unet(2, 1, 3, seed=0).to(device) for text in texts}
@@ -123,7 +118,6 @@ def _parts(texts: Sequence[str], make: Batches, device: str) -> dict[str, dict[s
         text: torch.optim.Adam(network.parameters(), lr=4e-3) for text, network in networks.items()
     }
     losses = {text: RegionWiseLoss(text, ignore_index=IGNORED) for text in texts}
-    recorders = {text: Recorder(loss) for text, loss in losses.items()}
 
     def timed(text: str, name: str, call: Callable[[], Any]) -> Any:
         synchronize()
@@ -144,7 +138,7 @@ def _parts(texts: Sequence[str], make: Batches, device: str) -> dict[str, dict[s
             cost = partial(losses[text], spacing_mm=batch.spacings_mm)
             value = timed(text, "map and loss", partial(cost, logits, batch.labels))
             timed(text, "backward", value.backward)
-            record = partial(recorders[text].figures, networks[text], logits, batch)
+            record = partial(step_figures, losses[text], networks[text], logits, batch)
             timed(text, "record", record)
             timed(text, "optimizer", optimizers[text].step)
     return {
@@ -153,7 +147,7 @@ def _parts(texts: Sequence[str], make: Batches, device: str) -> dict[str, dict[s
     }
 
 
-def _beside_monai(make: Batches, device: str, what: str) -> list[Row]:
+def _beside_monai(make: PatchSampler, device: str, what: str) -> list[Row]:
     """MONAI's SupervisedTrainer with its BoundaryLoss, and that loss against ours."""
     import warnings
 

@@ -112,12 +112,12 @@ def evaluate(
     named, and the others count. docs/evaluate.md explains every figure.
     """
     from rwloss.training import score_file
-    from rwloss.training.evaluation import Failure
+    from rwloss.training.evaluation import FailedPair
     from rwloss.training.evaluation import evaluate as measure
     from rwloss.training.scores import check_penalty
 
     if output is not None:
-        score_file.check_output(output)
+        score_file.check_score_file(output)
     distance = _parse_penalty(penalty)
     check_penalty(distance)
     limit = {} if max_voxels is None else {"max_voxels": max_voxels}
@@ -142,7 +142,7 @@ def evaluate(
             ignore_label=ignore_label,
             jobs=jobs,
             progress=lambda outcome, total: shown.step(
-                "measured", total, failed=isinstance(outcome, Failure)
+                "measured", total, failed=isinstance(outcome, FailedPair)
             ),
             counting=lambda total: shown.step("label maps read", total),
             **limit,
@@ -150,7 +150,7 @@ def evaluate(
     unwritten = None
     if output is not None:
         try:
-            score_file.write(result, output, distance)
+            score_file.write_scores(result, output, distance)
         except RWLossError as error:
             unwritten = error  # raised at the end: what was measured is shown first
     if as_json:

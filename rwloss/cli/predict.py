@@ -15,7 +15,7 @@ from rwloss.cli.progress import interruptible, progress
 from rwloss.words import count_of
 
 if TYPE_CHECKING:
-    from rwloss.training.label_maps import Predicted, Predictions
+    from rwloss.training.predicting import PredictedCase, Predictions
 
 
 class CheckpointName(StrEnum):
@@ -96,7 +96,7 @@ def predict(
     weights and the same images, are kept: run the same command again to go on. A case that fails
     is named, and the others are done.
     """
-    from rwloss.training.label_maps import predict_images
+    from rwloss.training.predicting import predict_images
 
     limit = {} if max_voxels is None else {"max_voxels": max_voxels}
     done = 0
@@ -108,7 +108,7 @@ def predict(
 
     with interruptible(told), progress() as shown:
 
-        def through(outcome: Predicted, total: int) -> None:
+        def through(outcome: PredictedCase, total: int) -> None:
             nonlocal done
             done += outcome.state != "failed"
             shown.step("label maps", total, failed=outcome.state == "failed")

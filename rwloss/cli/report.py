@@ -36,8 +36,9 @@ def report(
     One HTML file that holds all it needs, and opens without a network. A few test cases are
     predicted for their pictures; where checkpoints or data are gone, the page says so.
     """
-    from rwloss.study import plan, results
-    from rwloss.study.report import indicators_of, require_report, write
+    from rwloss.study import plan, results, results_file
+    from rwloss.study.indicators import indicators_of
+    from rwloss.study.report import require_report, write
 
     require_report()
     content = plan.read(study / "study.toml")
@@ -46,7 +47,7 @@ def report(
         typer.echo(f"without the diagnostics of the maps: {printable(reason)}", err=True)
     collected = results.collect(content, study, found)
     if out is None:
-        results.write(collected, study)
+        results_file.write(collected, study)
     typer.echo(f"wrote {write(collected, study, out)}")
 
 

@@ -16,8 +16,7 @@ from rwloss.words import count_of
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from rwloss.training import Progress as TrainingProgress
-    from rwloss.training import RunResult
+    from rwloss.training import RunResult, TrainingProgress
 
 
 def train(
@@ -96,7 +95,7 @@ def as_fields(result: RunResult) -> dict[str, Any]:
 
 def _told_by(shown: Progress, name: str) -> TrainingProgress:
     """What a run called `name` tells, on standard error."""
-    from rwloss.training import Progress as TrainingProgress
+    from rwloss.training import TrainingProgress
 
     class Shown(TrainingProgress):
         def note(self, text: str) -> None:

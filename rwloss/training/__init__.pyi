@@ -1,68 +1,66 @@
 from .augment import Augmentation as Augmentation
-from .batches import Batch as Batch
-from .batches import Batches as Batches
-from .batches import Item as Item
-from .checkpoint import Task as Task
-from .checkpoint import Trained as Trained
+from .checkpoint import SegmentationTask as SegmentationTask
+from .checkpoint import TrainedNetwork as TrainedNetwork
 from .checkpoint import load_network as load_network
-from .divergence import Diverged as Diverged
+from .environment import require_monai as require_monai
+from .environment import require_training as require_training
 from .evaluation import Evaluation as Evaluation
 from .evaluation import evaluate as evaluate
-from .extras import require_monai as require_monai
-from .extras import require_training as require_training
-from .items import items_of as items_of
-from .label_maps import Predictions as Predictions
-from .label_maps import predict_images as predict_images
+from .loop import Diverged as Diverged
 from .metrics import score as score
-from .preparation import Prepared as Prepared
+from .patches import PatchSampler as PatchSampler
+from .patches import PatchSource as PatchSource
+from .patches import TrainingBatch as TrainingBatch
+from .patches import patch_sources as patch_sources
+from .predicting import Predictions as Predictions
+from .predicting import predict_images as predict_images
+from .preparation import PreparedRun as PreparedRun
 from .preparation import prepare as prepare
-from .progress import Progress as Progress
-from .run import RunResult as RunResult
+from .progress import TrainingProgress as TrainingProgress
 from .run import is_first_process as is_first_process
-from .run import result as result
 from .run import train as train
 from .run_folder import RunFolder as RunFolder
+from .run_folder import RunResult as RunResult
 from .scores import CaseScore as CaseScore
 from .scores import ClassScore as ClassScore
 from .scores import Scores as Scores
 from .settings import RunSettings as RunSettings
 from .unet import PRESETS as PRESETS
 from .unet import unet as unet
-from .volumes import Volume as Volume
-from .volumes import read as read
-from .windows import predict as predict
+from .volumes import ImageVolume as ImageVolume
+from .volumes import read_volume as read_volume
+from .windows import predict_labels as predict_labels
 
 __all__ = [
     "PRESETS",
     "Augmentation",
-    "Batch",
-    "Batches",
     "CaseScore",
     "ClassScore",
     "Diverged",
     "Evaluation",
-    "Item",
+    "ImageVolume",
+    "PatchSampler",
+    "PatchSource",
     "Predictions",
-    "Prepared",
-    "Progress",
+    "PreparedRun",
     "RunFolder",
     "RunResult",
     "RunSettings",
     "Scores",
-    "Task",
-    "Trained",
-    "Volume",
+    "SegmentationTask",
+    "TrainedNetwork",
+    "TrainingBatch",
+    "TrainingProgress",
     "evaluate",
     "is_first_process",
-    "items_of",
     "load_network",
-    "predict",
+    "patch_sources",
     "predict_images",
+    "predict_labels",
     "prepare",
-    "read",
+    "read_volume",
     "require_monai",
     "require_training",
-    "result",
     "score",
     "train",
     "unet",

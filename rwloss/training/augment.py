@@ -5,6 +5,7 @@ Every example of a batch has its own, drawn from a generator that nothing else d
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,22 +16,38 @@ from torch.nn import functional
 from rwloss.regions import IGNORED
 
 ZOOM = (0.8, 1.25)
-"""Least and largest factor; above 1 the image grows."""
+"""Smallest and largest factor; above 1 the image grows."""
 GAIN = (0.8, 1.25)
 OFFSET = (-0.2, 0.2)
-"""In standard deviations of the image, as is the noise: images are normalised before."""
+"""In standard deviations of the image, like the noise: images are normalized before."""
 GAMMA = (0.7, 1.5)
 NOISE = (0.0, 0.15)
 
 
+def generator(
+    seed: int, purpose: str, number: int, device: torch.device | str = "cpu"
+) -> torch.Generator:
+    """A generator that depends on seed, purpose and number alone.
+
+    So a resumed run needs no random state, runs with different maps see the same batches and
+    augmentations, and several processes agree without communication.
+
+    >>> first = torch.rand(1, generator=generator(0, "order", 7))
+    >>> bool(first == torch.rand(1, generator=generator(0, "order", 7)))
+    True
+    """
+    digest = hashlib.sha256(f"{seed} {purpose} {number}".encode()).digest()
+    return torch.Generator(device).manual_seed(int.from_bytes(digest[:8]) >> 1)
+
+
 @dataclass(frozen=True)
 class Augmentation:
-    """What may be done to an example of a given size, and how probable each kind is.
+    """The augmentations of patches of one size, each with its probability.
 
-    flip: of each of flip_axes by itself. turn: by 90°, 180° or 270° between two axes of `planes`.
-    zoom: by one factor for all axes, evenly in its logarithm. intensity: of gain and offset, of
-    gamma, and of noise, each by itself. Axes are those of *s, from the end, so that they are the
-    same with and without channels.
+    flip: for each of flip_axes by itself. turn: by 90°, 180° or 270° in one of `planes`. zoom: by
+    one factor for all axes, log-uniform. intensity: for gain and offset, for gamma, and for noise,
+    each by itself. Axes are those of *s, counted from the end, so that they are the same with and
+    without channels.
     """
 
     flip: float = 0.0
@@ -40,36 +57,31 @@ class Augmentation:
     zoom: float = 0.0
     intensity: float = 0.0
 
-    def draw(self, generator: torch.Generator) -> Change:
-        """What is done to one example. Always the same number of draws, whatever is switched on."""
+    def draw(self, generator: torch.Generator) -> PatchTransform:
+        """Draw the transform of one example. The number of draws never depends on the settings."""
         u = iter(torch.rand(16, generator=generator).tolist())
-        flips = tuple(
-            axis for axis, x in zip((-3, -2, -1), u, strict=False) if self._flips(axis, x)
-        )
+        drawn = [axis for axis in (-3, -2, -1) if next(u) < self.flip]
         turns, which, quarters = next(u) < self.turn and bool(self.planes), next(u), next(u)
         zooms, zoom = next(u) < self.zoom, _between(ZOOM, next(u), by_ratio=True)
         shifts, gain = next(u) < self.intensity, _between(GAIN, next(u), by_ratio=True)
         offset = _between(OFFSET, next(u))
-        bends, gamma = next(u) < self.intensity, _between(GAMMA, next(u), by_ratio=True)
-        hisses, noise = next(u) < self.intensity, _between(NOISE, next(u))
-        return Change(
-            flips=flips,
+        curves, gamma = next(u) < self.intensity, _between(GAMMA, next(u), by_ratio=True)
+        noises, noise = next(u) < self.intensity, _between(NOISE, next(u))
+        return PatchTransform(
+            flips=tuple(axis for axis in drawn if axis in self.flip_axes),
             plane=self.planes[int(which * len(self.planes))] if turns else None,
             quarters=1 + int(quarters * 3) if turns else 0,
             zoom=zoom if zooms else 1.0,
             gain=gain if shifts else 1.0,
             offset=offset if shifts else 0.0,
-            gamma=gamma if bends else 1.0,
-            noise=noise if hisses else 0.0,
+            gamma=gamma if curves else 1.0,
+            noise=noise if noises else 0.0,
         )
-
-    def _flips(self, axis: int, u: float) -> bool:
-        return axis in self.flip_axes and u < self.flip
 
 
 @dataclass(frozen=True)
-class Change:
-    """What is done to one example, in this order. flips, plane: axes of *s from the end."""
+class PatchTransform:
+    """What is done to one example, in the order of the fields. Axes of *s count from the end."""
 
     flips: tuple[int, ...] = ()
     plane: tuple[int, int] | None = None
@@ -81,7 +93,7 @@ class Change:
     noise: float = 0.0
 
     def moved(self, values: Tensor) -> Tensor:
-        """Flipped and turned, exactly, as `rwloss.moves` does it. (... *s) -> (... *s)."""
+        """Flip and turn exactly, as `rwloss.moves` does. (... *s) -> (... *s)."""
         if self.flips:
             values = values.flip(self.flips)
         if self.plane is not None:
@@ -89,7 +101,7 @@ class Change:
         return values
 
     def spacing(self, spacing_mm: Sequence[float]) -> tuple[float, ...]:
-        """Spacing in mm of a voxel after moves and zoom: what grows has smaller voxels."""
+        """Spacing in mm after the transform: an image that grows has smaller voxels."""
         row = [length / self.zoom for length in spacing_mm]
         if self.plane is not None and self.quarters % 2:
             first, second = self.plane
@@ -98,10 +110,10 @@ class Change:
 
 
 def zoomed(images: Tensor, labels: Tensor, zooms: Sequence[float]) -> tuple[Tensor, Tensor]:
-    """Images between voxels (linear), labels of the nearest ones, about the centre.
+    """Zoom about the centre: images by linear interpolation, labels by nearest neighbour.
 
-    images (b c *s), labels (b *s), a factor each -> the same shapes. Outside the image is 0, and
-    ignored. Examples of factor 1 stay as they are, to the bit.
+    images (b c *s), labels (b *s), one factor per example -> the same shapes. Voxels from outside
+    the image are 0, with ignored labels. Examples of factor 1 stay the same to the bit.
     """
     chosen = [index for index, zoom in enumerate(zooms) if zoom != 1.0]
     if not chosen:
@@ -110,21 +122,23 @@ def zoomed(images: Tensor, labels: Tensor, zooms: Sequence[float]) -> tuple[Tens
     theta = torch.zeros(len(chosen), axes, axes + 1, device=images.device)
     for row, index in zip(theta, chosen, strict=True):
         row[:, :axes] = torch.eye(axes, device=images.device) / zooms[index]
-    some = torch.tensor(chosen, device=images.device)
+    rows = torch.tensor(chosen, device=images.device)
     grid = functional.affine_grid(theta, [len(chosen), 1, *labels.shape[1:]], align_corners=False)
     images, labels = images.clone(), labels.clone()
-    images[some] = functional.grid_sample(images[some], grid, align_corners=False)
+    images[rows] = functional.grid_sample(images[rows], grid, align_corners=False)
     # Shifted, so that the 0 outside becomes IGNORED.
-    shifted = (labels[some, None] - IGNORED).float()
+    shifted = (labels[rows, None] - IGNORED).float()
     nearest = functional.grid_sample(shifted, grid, mode="nearest", align_corners=False)
-    labels[some] = nearest[:, 0].round().to(labels.dtype) + IGNORED
+    labels[rows] = nearest[:, 0].round().to(labels.dtype) + IGNORED
     return images, labels
 
 
-def shaded(images: Tensor, changes: Sequence[Change], noises: Sequence[torch.Generator]) -> Tensor:
-    """Gamma, gain and offset, and noise. images (b c *s) -> (b c *s).
+def shaded(
+    images: Tensor, changes: Sequence[PatchTransform], noises: Sequence[torch.Generator]
+) -> Tensor:
+    """Apply gamma, gain and offset, and noise. images (b c *s) -> (b c *s).
 
-    noises: a generator on the images' device for each example.
+    noises: one generator per example, on the device of the images.
     """
     shape = (-1, *[1] * (images.ndim - 1))
 
@@ -132,10 +146,8 @@ def shaded(images: Tensor, changes: Sequence[Change], noises: Sequence[torch.Gen
         return torch.tensor(values, dtype=images.dtype, device=images.device).reshape(shape)
 
     if any(change.gamma != 1.0 for change in changes):
-        low, high = (
-            each.reshape(*images.shape[:2], *shape[2:])
-            for each in torch.aminmax(images.flatten(2), dim=2)
-        )
+        space = tuple(range(2, images.ndim))
+        low, high = images.amin(space, keepdim=True), images.amax(space, keepdim=True)
         width = (high - low).clamp_min(1e-6)
         gamma = column([change.gamma for change in changes])
         images = torch.where(gamma == 1.0, images, ((images - low) / width) ** gamma * width + low)
@@ -153,6 +165,6 @@ def shaded(images: Tensor, changes: Sequence[Change], noises: Sequence[torch.Gen
 
 
 def _between(ends: tuple[float, float], u: float, *, by_ratio: bool = False) -> float:
-    """The number at u (0..1) of the way from one end to the other."""
+    """The number at u (0..1) between two ends, linear or log-linear."""
     low, high = ends
     return float(low * (high / low) ** u) if by_ratio else low + (high - low) * u

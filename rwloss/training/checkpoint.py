@@ -1,11 +1,11 @@
-"""Checkpoints: tensors and plain values in a file that appears whole or not at all."""
+"""Checkpoints: files of tensors and plain values, replaced in one step."""
 
 from __future__ import annotations
 
 import io
 import pickle
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,18 +15,19 @@ from torch import nn
 from rwloss.errors import RWLossError
 from rwloss.files.atomic import whole_file
 from rwloss.training import settings as settings_file
-from rwloss.training.divergence import Diverged
+from rwloss.training.loop import Diverged
+from rwloss.training.run_folder import RunFolder
 from rwloss.training.settings import RunSettings
 from rwloss.training.unet import unet
 
-Which = Literal["best", "last"]
+CheckpointName = Literal["best", "last"]
 
-_INSTEAD = "put the run's own file back, or train in another folder"
+_FIX = "put the run's own file back, or train in another folder"
 
 
 @dataclass(frozen=True)
-class Task:
-    """What a network is for. class_names: one for each class, the background's first."""
+class SegmentationTask:
+    """What a network is for. class_names: one per class, the background first."""
 
     in_channels: int
     num_classes: int
@@ -34,17 +35,17 @@ class Task:
 
 
 @dataclass(frozen=True, eq=False)
-class Trained:
-    """A network with its weights of some step, in eval mode, and all that made it."""
+class TrainedNetwork:
+    """A network in eval mode with the weights of a step, and how it was trained."""
 
     network: nn.Module
     settings: RunSettings
-    task: Task
+    task: SegmentationTask
     step: int
 
 
-def build(settings: RunSettings, task: Task) -> nn.Module:
-    """The network of a run before its first step."""
+def build_network(settings: RunSettings, task: SegmentationTask) -> nn.Module:
+    """The network of a run with its initial weights."""
     return unet(
         settings.dims,
         task.in_channels,
@@ -54,13 +55,18 @@ def build(settings: RunSettings, task: Task) -> nn.Module:
     )
 
 
-def save(
-    path: Path, network: nn.Module, settings: RunSettings, task: Task, step: int, **more: Any
+def save_checkpoint(
+    path: Path,
+    network: nn.Module,
+    settings: RunSettings,
+    task: SegmentationTask,
+    step: int,
+    **more: Any,
 ) -> None:
     """Write a checkpoint. more: other tensors and plain values, such as the optimizer's state.
 
-    Raises Diverged where weights are not finite, and RWLossError where the disk is full; the file
-    of before is left as it was.
+    Raises Diverged if a weight is not finite, and RWLossError if the disk is full; the previous
+    file is then kept.
     """
     weights = network.state_dict()
     for name, weight in weights.items():
@@ -71,11 +77,7 @@ def save(
     content = {
         "layout": 1,
         "settings": settings.model_dump(mode="json", exclude_none=True),
-        "task": {
-            "in_channels": task.in_channels,
-            "num_classes": task.num_classes,
-            "class_names": list(task.class_names),
-        },
+        "task": {**asdict(task), "class_names": list(task.class_names)},
         "step": step,
         "weights": weights,
         **more,
@@ -87,68 +89,65 @@ def save(
             part.write_bytes(buffer.getbuffer())
     except OSError as error:
         raise RWLossError(
-            f"cannot write {str(path)!r} ({error.strerror or error}): the one before it is "
-            "kept, if any; make room and start again"
+            f"cannot write {str(path)!r} ({error.strerror or error}): the previous checkpoint is "
+            "kept, if there is one; free some space and rerun"
         ) from error
 
 
-def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """What `save` wrote. Raises RWLossError for a file that is missing or damaged."""
+def load_checkpoint(
+    path: Path, settings: RunSettings, device: torch.device | str = "cpu"
+) -> dict[str, Any]:
+    """The content that `save_checkpoint` wrote, on a device.
+
+    Raises RWLossError for a file that is missing or damaged, and for one that was written with
+    settings other than these.
+    """
     try:
         content = torch.load(path, map_location=device, weights_only=True)
     except FileNotFoundError as error:
         raise RWLossError(
-            f"there is no checkpoint {str(path)!r}: the run has not got so far"
+            f"there is no checkpoint {str(path)!r}: the run has not come this far"
         ) from error
     except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
         [reason, *_] = [*str(error).split(". ")[0].splitlines(), type(error).__name__]
         raise RWLossError(
-            f"{str(path)!r} is no checkpoint, or damaged ({reason}): {_INSTEAD}"
+            f"{str(path)!r} is not a checkpoint, or it is damaged ({reason}): {_FIX}"
         ) from error
     if not isinstance(content, Mapping) or content.get("layout") != 1:
-        raise RWLossError(f"{str(path)!r} is no checkpoint of this version of rwloss: {_INSTEAD}")
+        raise RWLossError(f"{str(path)!r} is not a checkpoint of this version of rwloss: {_FIX}")
+    if different := settings_file.make(**content["settings"]).difference(settings):
+        raise RWLossError(
+            f"the checkpoint {str(path)!r} was written with settings other than those in run.toml: "
+            f"{'; '.join(different)}; {_FIX}"
+        )
     return dict(content)
 
 
-def restore(network: nn.Module, weights: Mapping[str, torch.Tensor], path: Path) -> None:
-    """Put weights in place. Raises RWLossError where they are of another network."""
+def restore_weights(network: nn.Module, content: Mapping[str, Any], path: Path) -> None:
+    """Load the weights of a checkpoint. Raises RWLossError if they are of another network."""
     try:
-        network.load_state_dict(weights)
+        network.load_state_dict(content["weights"])
     except RuntimeError as error:
         raise RWLossError(
-            f"the checkpoint {str(path)!r} is of another network than run.toml says: "
-            f"{str(error).splitlines()[-1].strip()}; {_INSTEAD}"
+            f"the checkpoint {str(path)!r} is of another network than the one in run.toml: "
+            f"{str(error).splitlines()[-1].strip()}; {_FIX}"
         ) from error
 
 
-def load_network(run: str | Path, which: Which = "best", device: str = "cpu") -> Trained:
+def load_network(
+    run: str | Path, which: CheckpointName = "best", device: str = "cpu"
+) -> TrainedNetwork:
     """The network of a run, to predict with.
 
-    which: "best" on validation, or "last". Raises RWLossError where there is no such run or
-    checkpoint, and where it was made with other settings than run.toml holds.
+    which: "best" on the validation cases, or "last". Raises RWLossError if there is no such run or
+    checkpoint, or if the checkpoint was written with settings other than those in run.toml.
     """
-    folder = Path(run)
-    if not (folder / "run.toml").is_file():
-        raise RWLossError(
-            f"{str(run)!r} is no run: expected a folder with run.toml and checkpoints, as rwloss "
-            "train leaves it"
-        )
-    settings = settings_file.read(folder / "run.toml")
-    path = folder / "checkpoints" / f"{which}.pt"
-    content = load(path, device)
-    check_settings(content, settings, path)
-    task = Task(**{**content["task"], "class_names": tuple(content["task"]["class_names"])})
-    network = build(settings, task).to(device)
-    restore(network, content["weights"], path)
+    folder = RunFolder(run)
+    settings, path = folder.read_settings(), folder.checkpoint(which)
+    content = load_checkpoint(path, settings, device)
+    fields = content["task"]
+    task = SegmentationTask(**{**fields, "class_names": tuple(fields["class_names"])})
+    network = build_network(settings, task).to(device)
+    restore_weights(network, content, path)
     network.eval()
-    return Trained(network, settings, task, int(content["step"]))
-
-
-def check_settings(content: Mapping[str, Any], settings: RunSettings, path: Path) -> None:
-    """Raise RWLossError where a checkpoint was made with other settings than these."""
-    made_with = settings_file.make(**content["settings"])
-    if different := made_with.difference(settings):
-        raise RWLossError(
-            f"the checkpoint {str(path)!r} was made with other settings than run.toml holds: "
-            f"{'; '.join(different)}; {_INSTEAD}"
-        )
+    return TrainedNetwork(network, settings, task, int(content["step"]))

@@ -1,4 +1,4 @@
-"""Two folders of label maps against each other: pairs by case name, a score for each."""
+"""Comparison of two folders of label maps: pairs by case name, one score per pair."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from rwloss.data.formats import MAX_VOXELS
 from rwloss.errors import RWLossError
 from rwloss.precompute import survey
 from rwloss.regions import IGNORED
-from rwloss.training.extras import require_monai
+from rwloss.training.environment import require_monai
 from rwloss.training.scores import CaseScore, Scores
-from rwloss.words import some
+from rwloss.training.volumes import corners_mm
+from rwloss.words import class_names, some
 from rwloss.work.tasks import run_tasks
 
-Progress = Callable[["CaseScore | Failure", int], None]
-# How far the two affines of a pair may put a corner of the image apart, in smallest spacings:
+# How far apart the two affines of a pair may place a corner of the image, in smallest spacings:
 # formats and programs round them differently.
 _APART = 0.01
 
 
 @dataclass(frozen=True)
-class Failure:
+class FailedPair:
     """A pair that could not be measured, and why."""
 
     name: str
@@ -39,23 +39,23 @@ class Failure:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What came of comparing predictions with labels. Tuples are sorted by case name.
+    """The result of comparing predictions with labels. Tuples are sorted by case name.
 
-    failed: pairs that could not be measured. unpredicted: cases of the labels without prediction;
-    unlabelled: predictions without labels. None of these has a part in `scores`.
+    failed: pairs that could not be measured. unpredicted: cases with labels, without prediction;
+    unlabelled: predictions without labels. None of these counts in `scores`.
     """
 
     predictions: str
     labels: str
     scores: Scores
-    failed: tuple[Failure, ...]
-    unpredicted: tuple[str, ...]
-    unlabelled: tuple[str, ...]
     ignore_label: int | None
+    failed: tuple[FailedPair, ...] = ()
+    unpredicted: tuple[str, ...] = ()
+    unlabelled: tuple[str, ...] = ()
 
     @property
     def num_cases(self) -> int:
-        """Cases that have labels."""
+        """Number of cases with labels."""
         return len(self.scores.cases) + len(self.failed) + len(self.unpredicted)
 
     @property
@@ -65,7 +65,7 @@ class Evaluation:
 
     @property
     def in_voxels(self) -> tuple[str, ...]:
-        """Cases without a spacing: their distances are in voxels."""
+        """Cases without a spacing, whose distances are in voxels."""
         return tuple(case.name for case in self.scores.cases if case.spacing_mm is None)
 
 
@@ -80,27 +80,27 @@ def evaluate(
     ignore_label: int | None = None,
     jobs: int | None = None,
     max_voxels: int = MAX_VOXELS,
-    progress: Progress | None = None,
+    progress: Callable[[CaseScore | FailedPair, int], None] | None = None,
     counting: Callable[[int], None] | None = None,
 ) -> Evaluation:
-    """Dice, HD95 and average symmetric surface distance by class and case.
+    """Dice, HD95 and average symmetric surface distance per class and case.
 
-    predictions: a folder (or glob, or file) of label maps. labels: the truth: the same, or an
-    nnU-Net raw folder, of which `part` says which labels; by default labelsTs where it is there.
-    cases: only these, by name, from both parts of an nnU-Net raw folder; those of a run's split are
-    `RunFolder(run).cases("test")`. By default all that have labels.
+    predictions: a folder (or glob, or file) of label maps. labels: the truth, given in the same
+    way, or an nnU-Net raw folder, of which `part` names the labels; by default labelsTs if it
+    exists. cases: only these, by name, from both parts of an nnU-Net raw folder; those of a run's
+    split are `RunFolder(run).cases("test")`. By default all that have labels.
     num_classes: by default that of the dataset.json of labels or predictions, else the largest
-    label of all pairs + 1, never of one case. What a prediction holds that can be no class (labels
-    below 0 or from 65536 on, a lone 255) is left out of it: such a pair fails.
-    spacing_mm: for formats that carry none; a pair has that of its labels, or of its prediction
-    where the labels carry none.
-    ignore_label: label of voxels in the truth that count nowhere; by default that of dataset.json.
-    jobs: worker processes, by default one a core; 0 works in this process.
-    progress: called after each pair with what came of it and the number of pairs. counting: the
-    same for the pass over all labels that finds the number of classes, where one is needed.
+    label of all pairs + 1. Labels of a prediction that can't be a class (below 0, from 65536 on, or
+    255 alone) do not count; such a pair fails.
+    spacing_mm: for formats that carry none. A pair has the spacing of its labels, or of its
+    prediction if the labels carry none.
+    ignore_label: label of voxels in the truth to ignore; by default that of dataset.json.
+    jobs: worker processes, by default one per core; 0 works in this process.
+    progress: called after each pair with its result and the number of pairs. counting: called
+    after each file with their number, if all labels have to be read to count the classes.
 
-    A pair that can't be measured does not stop the others. Same scores whatever the number of
-    jobs. Raises RWLossError for wrong use, and where no case is in both.
+    A pair that can't be measured does not stop the others. The scores do not depend on the number
+    of jobs. Raises RWLossError for wrong use, and if no case is in both.
 
     >>> sample = data.sample_dir("hippocampus")
     >>> [_, posterior] = evaluate(sample / "labelsTs", sample, jobs=0).scores.summary()
@@ -114,9 +114,12 @@ def evaluate(
     }
     pairs = [(case, predicted[case.name]) for case in truth.cases if case.name in predicted]
     if not pairs:
+        names, predicted_names = (
+            some([case.name for case in each.cases]) for each in (truth, found)
+        )
         raise RWLossError(
-            f"no case is in both: {str(labels)!r} has {_some(truth)}, "
-            f"{str(predictions)!r} has {_some(found)}; files of a case must have one name"
+            f"no case is in both: {str(labels)!r} has {names}, {str(predictions)!r} has "
+            f"{predicted_names}; the files of a case must have the same name"
         )
     ignored = truth.ignore_label if ignore_label is None else ignore_label
     k = _num_classes(truth, found, pairs, num_classes, ignored, jobs, max_voxels, counting)
@@ -124,7 +127,7 @@ def evaluate(
         _Pair(case.name, prediction, case.labels, k, spacing_mm, ignored, max_voxels)
         for case, prediction in pairs
     ]
-    outcomes: list[CaseScore | Failure] = []
+    outcomes: list[CaseScore | FailedPair] = []
     for outcome in run_tasks(tasks, jobs=jobs):
         outcomes.append(outcome)
         if progress is not None:
@@ -135,17 +138,17 @@ def evaluate(
         labels=str(labels),
         scores=Scores(
             tuple(outcome for outcome in outcomes if isinstance(outcome, CaseScore)),
-            _names(truth, found, k),
+            class_names(k, truth.class_names or found.class_names or ("background",)),
         ),
-        failed=tuple(outcome for outcome in outcomes if isinstance(outcome, Failure)),
+        ignore_label=ignored,
+        failed=tuple(outcome for outcome in outcomes if isinstance(outcome, FailedPair)),
         unpredicted=tuple(case.name for case in truth.cases if case.name not in predicted),
         unlabelled=tuple(sorted(predicted.keys() - {case.name for case in truth.cases})),
-        ignore_label=ignored,
     )
 
 
 def _truth(labels: str | Path, part: Part | None, names: Sequence[str] | None) -> data.Dataset:
-    """The cases that are to be measured."""
+    """The cases to measure."""
     root, parts = Path(labels), [part or "train"]
     if part is None and (root / "dataset.json").is_file() and (root / "labelsTs").is_dir():
         parts = ["test"]
@@ -157,8 +160,8 @@ def _truth(labels: str | Path, part: Part | None, names: Sequence[str] | None) -
     known = {case.name: case for dataset in (truth, *others) for case in dataset.cases}
     if missing := [name for name in names if name not in known]:
         raise RWLossError(
-            f"{str(labels)!r} has no labels of {some(missing)}: give the labels of all cases that "
-            "are to be measured"
+            f"{str(labels)!r} has no labels of {some(missing)}: give the labels of all cases to "
+            "measure"
         )
     return replace(truth, cases=tuple(known[name] for name in sorted(set(names))))
 
@@ -189,35 +192,22 @@ def _num_classes(
         if counting is not None:
             counting(len(files))
     in_both = in_truth | _possible_classes(in_predictions, in_truth)
-    # Two folders of empty masks are one class, and nothing to measure: a mask has two.
+    # Two folders of empty masks have one class, and nothing to measure; a mask has two.
     if in_both <= {0}:
         return 2
     return data.count_classes(truth, ignore_label=ignored, labels=in_both)
 
 
 def _possible_classes(in_predictions: set[int], in_truth: set[int]) -> set[int]:
-    """Labels that may be classes. A prediction with any other fails, and stops nothing else."""
+    """Labels that may be classes. A prediction with another label fails alone."""
     possible = {label for label in in_predictions if 0 <= label < MAX_CLASSES}
     # Without the class before it, 255 or 65535 is a mask or an ignore label.
     return possible - {top for top in (255, 65535) if top - 1 not in possible | in_truth}
 
 
-def _names(truth: data.Dataset, found: data.Dataset, num_classes: int) -> tuple[str, ...]:
-    """A name for each class, its number where dataset.json has none."""
-    named = truth.class_names or found.class_names
-    return tuple(
-        named[k] if k < len(named) else f"class {k}" if k else "background"
-        for k in range(num_classes)
-    )
-
-
-def _some(dataset: data.Dataset) -> str:
-    return some([case.name for case in dataset.cases])
-
-
 @dataclass(frozen=True)
 class _LabelsIn:
-    """What labels a file holds, and whose; none where it can't be read: its pair will say why."""
+    """The labels in a file, and whose they are; none if it can't be read, as its pair then says."""
 
     path: Path
     of_truth: bool
@@ -229,7 +219,7 @@ class _LabelsIn:
         return set() if isinstance(counts, RWLossError) else set(counts), self.of_truth
 
     def died(self) -> tuple[set[int], bool]:
-        """As for a file that can't be read."""
+        """No labels, as for a file that can't be read."""
         return set(), self.of_truth
 
 
@@ -245,22 +235,22 @@ class _Pair:
     ignore_label: int | None
     max_voxels: int
 
-    def __call__(self) -> CaseScore | Failure:
-        """Measure the pair; a failure is an outcome, not an end."""
+    def __call__(self) -> CaseScore | FailedPair:
+        """Measure the pair; a failure is a result too."""
         if multiprocessing.parent_process() is not None:
             import torch
 
-            torch.set_num_threads(1)  # as many processes as cores: threads would only wait
+            torch.set_num_threads(1)  # as many processes as cores: more threads would only wait
         try:
             return self._score()
         except RWLossError as error:
-            return Failure(self.name, str(error))
-        except Exception as error:  # memory, or the libraries on what nobody foresaw
-            return Failure(self.name, f"{type(error).__name__}: {error}")
+            return FailedPair(self.name, str(error))
+        except Exception as error:  # memory, or anything unforeseen in a library
+            return FailedPair(self.name, f"{type(error).__name__}: {error}")
 
-    def died(self) -> Failure:
-        """The failure where a worker process ended over this pair, alone as well."""
-        return Failure(self.name, "the worker process died over it: it may need more memory")
+    def died(self) -> FailedPair:
+        """The failure if a worker process died over this pair, also when it ran alone."""
+        return FailedPair(self.name, "the worker process died: the pair may need more memory")
 
     def _score(self) -> CaseScore:
         from rwloss.training.metrics import score
@@ -277,12 +267,12 @@ class _Pair:
 
 
 def _without(labels: NDArray[Any], ignored: int | None, whose: str) -> NDArray[Any]:
-    """Labels (*s) with -1 in place of the ignored one, in a type that has room for it."""
+    """Labels (*s) with -1 for the ignored one, in a dtype that can hold it."""
     where = labels == ignored
     if (lowest := int(labels.min(initial=0, where=~where))) < 0:
         raise RWLossError(
-            f"{whose} has the label {lowest}: expected 0 or more; if these voxels are to be "
-            f"ignored, pass ignore_label={lowest} (--ignore-label {lowest})"
+            f"{whose} has the label {lowest}: expected 0 or more; to ignore these voxels, pass "
+            f"ignore_label={lowest} (--ignore-label {lowest})"
         )
     if not where.any():
         return labels
@@ -292,7 +282,7 @@ def _without(labels: NDArray[Any], ignored: int | None, whose: str) -> NDArray[A
 
 
 def _check_geometry(found: data.LabelVolume, truth: data.LabelVolume) -> None:
-    """Whether both lie on the same voxels. Raises RWLossError."""
+    """Raise RWLossError unless both lie on the same voxels, in the same place."""
     shape = truth.labels.shape
     if found.labels.shape != shape:
         raise RWLossError(
@@ -302,19 +292,17 @@ def _check_geometry(found: data.LabelVolume, truth: data.LabelVolume) -> None:
     spacings = found.spacing_mm, truth.spacing_mm
     if None not in spacings and not np.allclose(*spacings, rtol=1e-3, atol=0):  # type: ignore[arg-type]
         raise RWLossError(
-            f"the prediction has the spacing {spacings[0]} mm, its labels {spacings[1]}: correct "
-            "the header that is wrong"
+            f"the prediction has the spacing {spacings[0]} mm, its labels {spacings[1]}: fix the "
+            "wrong header"
         )
     if found.affine is None or truth.affine is None:
         return
-    ends = [*shape, *[1] * (3 - len(shape))]
-    corners = np.array([(*index, 1) for index in np.ndindex(2, 2, 2)]) * [*np.subtract(ends, 1), 1]
-    places_mm = [corners @ affine[:3].T for affine in (found.affine, truth.affine)]
+    places_mm = [corners_mm(affine, shape) for affine in (found.affine, truth.affine)]
     apart_mm = float(np.linalg.norm(places_mm[0] - places_mm[1], axis=1).max())
     smallest_mm = float(np.linalg.norm(truth.affine[:3, :3], axis=0).min())
-    # Headers hold float32: places far from the origin are known less well.
+    # Headers hold float32, which is less precise far from the origin.
     if apart_mm > _APART * smallest_mm + 1e-6 * float(np.abs(places_mm[1]).max()):
         raise RWLossError(
             f"the affines of prediction and labels put the image's corners up to {apart_mm:.3g} mm "
-            "apart: both must lie in the same place; correct the header that is wrong"
+            "apart: both must lie in the same place; fix the wrong header"
         )

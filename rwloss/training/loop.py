@@ -1,4 +1,4 @@
-"""The training loop."""
+"""The training loop, and the record of what the loss does to the network."""
 
 from __future__ import annotations
 
@@ -11,22 +11,33 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor, nn
 
+from rwloss.errors import RWLossError
 from rwloss.losses import RegionWiseLoss
-from rwloss.training.batches import Batch
-from rwloss.training.divergence import Diverged
-from rwloss.training.record import Recorder
+from rwloss.stability import Monitor
+from rwloss.training.patches import TrainingBatch
 from rwloss.training.settings import RunSettings
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
+_OF_MAP = ("stable", "violating", "pushed_up", "pushed_down", "wrong_way_mass")
+
+
+class Diverged(RWLossError):
+    """The loss or a weight is not finite. step: the failed step, counted from 1."""
+
+    def __init__(self, step: int, message: str) -> None:
+        """Which step failed, and how."""
+        super().__init__(message)
+        self.step = step
+
 
 @dataclass
-class State:
-    """How far a training is. With weights and optimizer, all that a start needs to go on.
+class TrainingState:
+    """How far a run has come. With the weights and the optimizer, enough to resume it.
 
-    step: steps done. losses: since the last record. best_step and best_score: of the checkpoint
-    chosen so far. seconds: of training, over all starts.
+    step: steps done. losses: those since the last record. best_step and best_score: of the best
+    checkpoint so far. seconds: training time, summed over all starts.
     """
 
     step: int = 0
@@ -36,30 +47,28 @@ class State:
     seconds: float = 0.0
 
 
-def train(
+def train_steps(
     fabric: Fabric,
     network: nn.Module,
     loss: RegionWiseLoss,
-    batches: Callable[[int], Batch],
+    batches: Callable[[int], TrainingBatch],
     optimizer: torch.optim.Optimizer,
     settings: RunSettings,
-    state: State,
+    state: TrainingState,
     *,
     record: Callable[[int, dict[str, Any]], None],
     after_step: Callable[[int, float], None],
 ) -> None:
     """Train from state.step to settings.steps. Weights, optimizer and state change in place.
 
-    Step n is a function of the weights and the optimizer before it, and of n: nothing else is
-    carried over. record: given a row of figures every settings.record_every steps, at the first and
-    at the last. after_step: called after each step with its number and its loss, for validation and
-    checkpoints.
+    Step n depends only on n and on the weights and the optimizer before it. record: called with
+    the figures of every settings.record_every-th step, the first and the last. after_step: called
+    after each step with its number and its loss, for validation and checkpoints.
 
-    Raises Diverged at the first loss that is not finite, before it spoils the weights.
+    Raises Diverged at the first loss that is not finite, before the weights are updated with it.
     """
-    whole: Any = torch.compile(network) if settings.compile else network
-    model, optimizer = fabric.setup(whole, optimizer)
-    recorder = Recorder(loss)
+    compiled: Any = torch.compile(network) if settings.compile else network
+    model, optimizer = fabric.setup(compiled, optimizer)
     while state.step < settings.steps:
         step, started = state.step + 1, time.monotonic()
         is_recorded = step % settings.record_every == 0 or step in {1, settings.steps}
@@ -82,7 +91,7 @@ def train(
                 "folder",
             )
         fabric.backward(value)
-        figures = recorder.figures(network, logits, batch) if is_recorded else {}
+        figures = step_figures(loss, network, logits, batch) if is_recorded else {}
         if settings.gradient_clip is not None:
             fabric.clip_gradients(model, optimizer, max_norm=settings.gradient_clip)
         optimizer.step()
@@ -96,7 +105,7 @@ def train(
 
 
 def learning_rate(settings: RunSettings, step: int) -> float:
-    """The learning rate of a step, from 1: constant, or falling to nearly 0 at the last."""
+    """The learning rate of a step, counted from 1: constant, or falling towards 0."""
     done = (step - 1) / settings.steps
     match settings.learning_rate_schedule:
         case "constant":
@@ -106,3 +115,45 @@ def learning_rate(settings: RunSettings, step: int) -> float:
         case "cosine":
             factor = (1 + math.cos(math.pi * done)) / 2
     return settings.learning_rate * factor
+
+
+def step_figures(
+    loss: RegionWiseLoss, network: nn.Module, logits: Tensor, batch: TrainingBatch
+) -> dict[str, Any]:
+    """The record of one step, after backward and before the optimizer. logits (b k *s) with grad.
+
+    excess: how far the loss is above its minimum for these maps. gradient_norm: L2 norm of the
+    gradient of all weights, before clipping. gradient_share: per class c, the fraction of
+    Σ|dL/dlogit| over voxels and channels that lies at voxels of true class c; sums to 1.
+    predicted_volume and true_volume: fraction of the counted voxels per class, by the most
+    probable class and by the truth. stable, violating, pushed_up, pushed_down, wrong_way_mass and
+    pull: see `rwloss.stability.StabilityReport`, at these probabilities.
+
+    With several processes, the first records its own part of the batch.
+    """
+    head = logits.detach().float()
+    monitor = Monitor(every=1, by_distance=False)
+    monitor(loss, head, batch.labels, batch.rwmap, spacing_mm=batch.spacings_mm)
+    [stability] = monitor.history
+    excess = loss.excess(head, batch.labels, batch.rwmap, spacing_mm=batch.spacings_mm)
+    push = torch.zeros_like(head[:, 0]) if logits.grad is None else logits.grad.abs().sum(dim=1)
+    gradients = [weight.grad for weight in network.parameters() if weight.grad is not None]
+    predicted = head.argmax(dim=1).where(batch.labels >= 0, -1)
+    return {
+        "excess": float(excess),
+        "gradient_norm": float(nn.utils.get_total_norm(gradients)),
+        "gradient_share": _shares(batch.labels, head.shape[1], push),
+        "predicted_volume": _shares(predicted, head.shape[1]),
+        "true_volume": _shares(batch.labels, head.shape[1]),
+        **{name: stability[name] for name in _OF_MAP},
+        "pull": [each["pull"] for each in stability["by_class"].values()],
+    }
+
+
+def _shares(labels: Tensor, num_classes: int, values: Tensor | None = None) -> list[float]:
+    """Fraction of the sum of `values` (by default 1 per voxel) in each class. (b *s) -> k."""
+    counted = labels >= 0
+    weights = None if values is None else values[counted].double()
+    sums = torch.bincount(labels[counted], weights, minlength=num_classes).double()
+    total = sums.sum()
+    return (sums / total.where(total > 0, 1)).tolist()

@@ -1,4 +1,4 @@
-"""Dice and surface distances of label maps, by MONAI; empty and missed classes are counted."""
+"""Dice and surface distances of label maps, by MONAI."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rwloss.errors import RWLossError
-from rwloss.training.extras import require_monai
+from rwloss.training.environment import require_monai
 from rwloss.training.scores import CaseScore, ClassScore
 
 
@@ -26,16 +26,16 @@ def score(
     """Dice, HD95 and average symmetric surface distance of each class but 0. (*s), (*s) -> scores.
 
     labels: the truth; voxels below 0 are ignored: they belong to no class in either, and end a
-    region. predicted: voxels below 0 are of no class. *s 2-D or 3-D.
-    spacing_mm: one length for each axis; without it distances are in voxels.
-    distances: False leaves the surface distances out, which take most of the time.
+    region. predicted: voxels below 0 belong to no class. *s 2-D or 3-D.
+    spacing_mm: one length per axis; without it, distances are in voxels.
+    distances: False leaves out the surface distances, which take most of the time.
 
-    A surface is made of the voxels of a class with a face neighbour outside it, or at the image's
-    border, as MONAI has it; distances are between the centres of such voxels, exact to float32.
-    `ClassScore` says what stands where one of the two lacks the class.
+    As in MONAI, a surface consists of the voxels of a class with a face neighbour outside it or at
+    the border of the image. Distances are between the centres of these voxels, exact to float32.
+    `ClassScore` documents the values if truth or prediction lacks the class.
 
-    Raises RWLossError for shapes that differ, labels that are no class, a spacing that does not
-    fit, and where MONAI is not installed.
+    Raises RWLossError for shapes that differ, labels that are not classes, a spacing that does not
+    fit, and if MONAI is not installed.
 
     >>> truth = np.zeros((6, 6), int)
     >>> truth[1:5, 1:5] = 1
@@ -43,17 +43,17 @@ def score(
     >>> square.dice, square.hd95_mm
     (0.75, 2.5)
     """
+    from scipy.ndimage import find_objects
+
     _check(predicted, labels, num_classes, spacing_mm)
     spacing = (1.0,) * labels.ndim if spacing_mm is None else tuple(map(float, spacing_mm))
     ignored = labels < 0
     truth, found = _numbered(labels, ignored), _numbered(predicted, ignored | (predicted < 0))
-    boxes = zip(*(_boxes(values, num_classes) for values in (truth, found)), strict=True)
+    boxes = [find_objects(values, max_label=num_classes) for values in (truth, found)]
     classes = []
-    for label, (of_truth, of_found) in enumerate(boxes):
-        if label == 0:
-            continue
-        # Outside the box around both there is no voxel of either: nothing changes by the crop.
-        box = _union(of_truth, of_found)
+    for label in range(1, num_classes):
+        # No voxel of either lies outside the box around both, so that the crop changes nothing.
+        box = _union(*(of_classes[label] for of_classes in boxes))
         masks = (found[box] == label + 1, truth[box] == label + 1) if box else None
         classes.append(_class_score(label, masks, spacing, distances))
     lengths_mm = (count * length for count, length in zip(labels.shape, spacing, strict=True))
@@ -79,7 +79,7 @@ def _check(
         if int(values.max()) >= num_classes:
             raise RWLossError(
                 f"{whose} has the class {int(values.max())}, and there are {num_classes} classes "
-                f"(0..{num_classes - 1}): pass num_classes, or ignore_label if it is none"
+                f"(0..{num_classes - 1}): pass num_classes, or ignore_label if it is not a class"
             )
     if spacing_mm is not None and (
         len(spacing_mm) != labels.ndim
@@ -91,24 +91,17 @@ def _check(
 
 
 def _numbered(labels: NDArray[Any], nothing: NDArray[np.bool_]) -> NDArray[Any]:
-    """The class + 1 at each voxel (*s), and 0 where there is nothing: what `_boxes` takes."""
+    """The class + 1 at each voxel (*s), 0 where there is nothing: as `find_objects` needs it."""
     numbers = labels.astype(np.int32)
     numbers += 1
     numbers[nothing] = 0
     return numbers
 
 
-def _boxes(values: NDArray[Any], num_classes: int) -> list[tuple[slice, ...] | None]:
-    """The box around each class, of values that are the class + 1."""
-    from scipy.ndimage import find_objects
-
-    return [*find_objects(values, max_label=num_classes)]
-
-
 def _union(
     first: tuple[slice, ...] | None, second: tuple[slice, ...] | None
 ) -> tuple[slice, ...] | None:
-    """The box around both."""
+    """The box around two boxes."""
     if first is None or second is None:
         return first or second
     return tuple(
@@ -123,7 +116,7 @@ def _class_score(
     spacing_mm: tuple[float, ...],
     distances: bool,
 ) -> ClassScore:
-    """The score of one class. masks: of prediction and truth (*s); None where both are empty."""
+    """The score of one class. masks: prediction and truth (*s); None if both are empty."""
     if masks is None:
         return ClassScore(label, truth_voxels=0, predicted_voxels=0)
     predicted, truth = (int(np.count_nonzero(mask)) for mask in masks)
@@ -140,8 +133,7 @@ def _dice(found: NDArray[np.bool_], truth: NDArray[np.bool_]) -> float:
     from monai.metrics.meandice import compute_dice
 
     first, second = (torch.from_numpy(mask)[None, None] for mask in (found, truth))
-    # With ignore_empty MONAI says NaN whenever the truth is empty, even where the prediction is
-    # wrong.
+    # With ignore_empty, MONAI gives NaN if the truth is empty, even if the prediction is wrong.
     return float(compute_dice(first, second, ignore_empty=False))
 
 
@@ -150,8 +142,8 @@ def _surface_distances(
 ) -> tuple[float, float]:
     """HD95 and average symmetric surface distance of two masks (*s) with voxels, in mm.
 
-    What MONAI's compute_hausdorff_distance and compute_average_surface_distance give, which search
-    the same distances once each, and warn of each other's options.
+    The values of MONAI's compute_hausdorff_distance and compute_average_surface_distance, which
+    would search the same distances twice.
     """
     require_monai()
     from monai.metrics.utils import get_mask_edges, get_surface_distance

@@ -1,8 +1,8 @@
-"""From settings and files to what the loop needs; whatever is wrong with them is said here."""
+"""From settings and files to what training needs; every problem is found before the first step."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,47 +11,48 @@ import numpy as np
 from rwloss import data, maps, store
 from rwloss.data.splits import Split, split
 from rwloss.errors import RWLossError
-from rwloss.training import items
 from rwloss.training.augment import Augmentation
-from rwloss.training.checkpoint import Task
+from rwloss.training.checkpoint import SegmentationTask
 from rwloss.training.settings import RunSettings
 from rwloss.training.unet import PRESETS
-from rwloss.training.volumes import Volume, read
-from rwloss.words import some
+from rwloss.training.volumes import ImageVolume, read_volume, slice_axis_of
+from rwloss.words import class_names, some
 
 LARGEST_PATCH = {2: 256, 3: 64}
-"""Voxels an axis of the default patch, at most, by dimensions."""
+"""Largest length of the default patch in voxels, by number of dimensions."""
+
+Note = Callable[[str], None]
 
 
 @dataclass(frozen=True, eq=False)
-class Prepared:
-    """Data in memory and settings without gaps: what follows from the data is filled in.
+class PreparedRun:
+    """Data in memory, and settings completed with what follows from the data.
 
-    maps: the store that the maps come from, if any. test: cases that were read once, to see that
-    they can be; they are read again for the test.
+    maps: the store of precomputed maps, if any. test: the test cases; they have been read once, to
+    check them, and are read again for the test.
     """
 
     settings: RunSettings
     split: Split
-    task: Task
-    train: tuple[Volume, ...]
-    validation: tuple[Volume, ...]
+    task: SegmentationTask
+    train: tuple[ImageVolume, ...]
+    validation: tuple[ImageVolume, ...]
     test: tuple[data.Case, ...]
     ignore_label: int | None
     maps: store.Store | None
     augmentation: Augmentation
 
-    def read(self, case: data.Case) -> Volume:
-        """A case of the data set."""
-        return read(case, ignore_label=self.ignore_label, spacing_mm=self.settings.spacing)
+    def read(self, case: data.Case) -> ImageVolume:
+        """A case of the dataset."""
+        return read_volume(case, ignore_label=self.ignore_label, spacing_mm=self.settings.spacing)
 
 
-def prepare(settings: RunSettings, note: Callable[[str], None] = lambda text: None) -> Prepared:
+def prepare(settings: RunSettings, note: Note = lambda text: None) -> PreparedRun:
     """Read all cases and check them against the settings.
 
-    note: told in words what is done otherwise than asked.
+    note: called with a sentence for each setting that can't be followed as given.
 
-    Raises RWLossError for everything that would stop the training later: files that are missing or
+    Raises RWLossError for everything that would stop the run later: files that are missing or
     can't be read, cases that differ in channels or axes, labels beyond the classes, classes that no
     training case has, maps of other labels, and settings that don't fit the data.
     """
@@ -67,71 +68,56 @@ def prepare(settings: RunSettings, note: Callable[[str], None] = lambda text: No
     cases = {case.name: case for case in (*dataset.cases, *(tests or ()))}
     _check_images(settings.data, list(cases.values()))
     ignored = dataset.ignore_label if settings.ignore_label is None else settings.ignore_label
-    volumes = {
-        name: read(cases[name], ignore_label=ignored, spacing_mm=settings.spacing)
-        for name in (*parts.train, *parts.validation)
-    }
-    largest = {name: int(volume.labels.max()) for name, volume in volumes.items()}
-    digests = {name: volume.digest for name, volume in volumes.items()}
-    misplaced = [volume for volume in volumes.values() if _is_misplaced(volume)]
-    like = volumes[parts.train[0]]
-    for volume in volumes.values():
-        _check_alike(volume, like)
-    for name in parts.test:  # read and dropped: an error now is better than after the training
-        volume = read(cases[name], ignore_label=ignored, spacing_mm=settings.spacing)
-        _check_alike(volume, like)
-        largest[name], digests[name] = int(volume.labels.max()), volume.digest
-        if _is_misplaced(volume):
-            misplaced.append(volume)
-    if misplaced:
-        largest_mm = max(volume.misplaced_mm for volume in misplaced)
+    volumes: dict[str, ImageVolume] = {}
+    digests: dict[str, str] = {}
+    largest: dict[str, int] = {}
+    misplaced_mm: dict[str, float] = {}
+    for name in (*parts.train, *parts.validation, *parts.test):
+        volume = read_volume(cases[name], ignore_label=ignored, spacing_mm=settings.spacing)
+        _check_alike(volume, volumes.get(parts.train[0], volume))
+        digests[name], largest[name] = volume.digest, int(volume.labels.max())
+        # Programs round the headers of one image differently, by less than a tenth of a voxel.
+        if volume.misplaced_mm > 0.1 * min(volume.spacing_mm or (np.inf,)):
+            misplaced_mm[name] = volume.misplaced_mm
+        if name not in parts.test:  # these are only checked: better an error now than at the end
+            volumes[name] = volume
+    if misplaced_mm:
         note(
-            f"the files of image and labels place the same voxel up to {largest_mm:.3g} mm apart "
-            f"in {len(misplaced)} of {len(largest)} cases "
-            f"({some(sorted(volume.name for volume in misplaced))}): voxels are matched as they "
-            "lie in the files; if they should not be, mend the headers or resample"
+            "the files of image and labels place the same voxel up to "
+            f"{max(misplaced_mm.values()):.3g} mm apart in {len(misplaced_mm)} of {len(digests)} "
+            f"cases ({some(sorted(misplaced_mm))}): voxels are matched by their index in the "
+            "files; if that is wrong, fix the headers or resample"
         )
     num_classes = data.count_classes(
         dataset, settings.num_classes, ignore_label=ignored, labels=largest.values()
     )
-    for name, label in largest.items():
-        if label >= num_classes:
-            raise RWLossError(
-                f"case {name!r} holds the label {label}, and there are {num_classes} classes: "
-                f"store them as 0 to {num_classes - 1} (the 255 of a mask as 1), pass "
-                f"--num-classes, or --ignore-label {label} if it is none"
-            )
+    _check_labels(largest, num_classes)
     train = [volumes[name] for name in parts.train]
-    names = tuple(
-        dataset.class_names[k] if k < len(dataset.class_names) else f"class {k}"
-        for k in range(num_classes)
-    )
+    names = class_names(num_classes, dataset.class_names)
     counts = _class_counts(train, names)
     if expression.needs_class_counts:
         expression = expression.resolved(counts)
     _check_store(settings, maps_of, expression)
-    settings = _filled(settings, train, num_classes, expression, note)
-    return Prepared(
+    settings = _completed(settings, train, num_classes, expression, note)
+    return PreparedRun(
         settings=settings,
         split=replace(parts, digests=digests),
-        task=Task(len(like.image), num_classes, names),
+        task=SegmentationTask(len(train[0].image), num_classes, names),
         train=tuple(train),
         validation=tuple(volumes[name] for name in parts.validation),
         test=tuple(cases[name] for name in parts.test),
         ignore_label=ignored,
         maps=maps_of,
-        augmentation=augmentation(settings, train, note),
+        augmentation=augmentation_of(settings, train, note),
     )
 
 
-def augmentation(
-    settings: RunSettings,
-    volumes: Sequence[Volume],
-    note: Callable[[str], None] = lambda text: None,
+def augmentation_of(
+    settings: RunSettings, volumes: Sequence[ImageVolume], note: Note
 ) -> Augmentation:
-    """What can be done to patches of these volumes.
+    """The augmentations that patches of these volumes allow.
 
-    Turns are between axes of one spacing (within 1 %) and of one length of the patch alone.
+    Turns are only between axes with the same spacing (within 1 %) and the same patch length.
     """
     assert settings.patch_size is not None
     axes = volumes[0].labels.ndim
@@ -147,8 +133,8 @@ def augmentation(
     ]
     if settings.turn and not planes:
         note(
-            f"no turns: patches of {settings.patch_size} voxels have no two axes of one length and "
-            "one spacing"
+            f"no turns: patches of {settings.patch_size} voxels have no two axes with the same "
+            "length and spacing"
         )
     flip_axes = kept if settings.flip_axes is None else settings.flip_axes
     if settings.flip and (without := [axis for axis in flip_axes if axis not in place]):
@@ -164,66 +150,16 @@ def augmentation(
 
 
 def test_cases(settings: RunSettings) -> tuple[data.Case, ...] | None:
-    """The cases of imagesTs and labelsTs; None where the test part is drawn from the others."""
-    there = all((Path(settings.data) / name).is_dir() for name in ("imagesTs", "labelsTs"))
-    if settings.test_part == "split" or (settings.test_part == "auto" and not there):
+    """The cases of imagesTs and labelsTs; None if the test cases are drawn from the others."""
+    exists = all((Path(settings.data) / name).is_dir() for name in ("imagesTs", "labelsTs"))
+    if settings.test_part == "split" or (settings.test_part == "auto" and not exists):
         return None
-    if not there:
+    if not exists:
         raise RWLossError(
-            f"--test-part folder takes imagesTs and labelsTs, and {settings.data!r} has not both: "
-            "add them, or draw the test cases from the others with --test-part split"
+            f"--test-part folder needs imagesTs and labelsTs, and {settings.data!r} does not have "
+            "both: add them, or draw the test cases from the others with --test-part split"
         )
     return data.find(settings.data, part="test").cases
-
-
-def _check_images(where: str, cases: Sequence[data.Case]) -> None:
-    """Before any file is read. Raises RWLossError where images are missing, all in one."""
-    without = [case.name for case in cases if not case.images]
-    if not without:
-        return
-    if len(without) == len(cases):
-        raise RWLossError(
-            f"{where!r} has {len(cases)} label files and no images: training needs an nnU-Net raw "
-            "folder, with dataset.json, imagesTr/CASE_0000.ext and labelsTr/CASE.ext"
-        )
-    raise RWLossError(
-        f"no image for {len(without)} of {len(cases)} cases: {some(without)}; add "
-        f"{without[0]}_0000 to the images, a file for each channel, or remove the labels"
-    )
-
-
-def _is_misplaced(volume: Volume) -> bool:
-    """Beyond what headers of one image differ by in their rounding: a tenth of a voxel."""
-    return volume.misplaced_mm > 0.1 * min(volume.spacing_mm or (np.inf,))
-
-
-def _check_alike(volume: Volume, like: Volume) -> None:
-    if len(volume.image) != len(like.image):
-        raise RWLossError(
-            f"case {volume.name!r} has {len(volume.image)} channels, {like.name!r} has "
-            f"{len(like.image)}: a network needs the same ones in every case; name them in "
-            "dataset.json (channel_names), and add or remove files"
-        )
-    if volume.labels.ndim != like.labels.ndim:
-        raise RWLossError(
-            f"case {volume.name!r} has {volume.labels.ndim} axes, {like.name!r} has "
-            f"{like.labels.ndim}: train on one kind at a time"
-        )
-
-
-def _class_counts(volumes: Sequence[Volume], names: Sequence[str]) -> list[int]:
-    """Voxels of each class in the training cases. Raises RWLossError where a class has none."""
-    counts = np.zeros(len(names), dtype=np.int64)
-    for volume in volumes:
-        found = np.bincount(volume.labels[volume.labels >= 0], minlength=len(names))
-        counts += found
-    if absent := [f"{k} ({names[k]})" for k, count in enumerate(counts) if count == 0]:
-        raise RWLossError(
-            f"class {', '.join(absent)} is in no training case: a network can't learn it. Choose "
-            "another split (--split-seed) if other cases have it; if none has, take it out of the "
-            "data set, or out of the end of it with --num-classes"
-        )
-    return [int(count) for count in counts]
 
 
 def _expression(settings: RunSettings, maps_of: store.Store | None) -> maps.Expression:
@@ -235,10 +171,66 @@ def _expression(settings: RunSettings, maps_of: store.Store | None) -> maps.Expr
     return maps.parse(settings.map or (maps_of.expression if maps_of else ""))
 
 
+def _check_images(where: str, cases: Sequence[data.Case]) -> None:
+    """Raise RWLossError that lists all missing images, before any file is read."""
+    without = [case.name for case in cases if not case.images]
+    if not without:
+        return
+    if len(without) == len(cases):
+        raise RWLossError(
+            f"{where!r} has {len(cases)} label files and no images: training needs an nnU-Net raw "
+            "folder, with dataset.json, imagesTr/CASE_0000.ext and labelsTr/CASE.ext"
+        )
+    raise RWLossError(
+        f"no image for {len(without)} of {len(cases)} cases: {some(without)}; add "
+        f"{without[0]}_0000 to the images, one file per channel, or remove the labels"
+    )
+
+
+def _check_alike(volume: ImageVolume, first: ImageVolume) -> None:
+    if len(volume.image) != len(first.image):
+        raise RWLossError(
+            f"case {volume.name!r} has {len(volume.image)} channels, {first.name!r} has "
+            f"{len(first.image)}: a network needs the same channels in every case; name them in "
+            "dataset.json (channel_names), and add or remove files"
+        )
+    if volume.labels.ndim != first.labels.ndim:
+        raise RWLossError(
+            f"case {volume.name!r} has {volume.labels.ndim} axes, {first.name!r} has "
+            f"{first.labels.ndim}: train on 2-D or on 3-D images, not on both"
+        )
+
+
+def _check_labels(largest: Mapping[str, int], num_classes: int) -> None:
+    """Raise RWLossError for a case whose largest label is not a class."""
+    for name, label in largest.items():
+        if label >= num_classes:
+            raise RWLossError(
+                f"case {name!r} holds the label {label}, and there are {num_classes} classes: "
+                f"store them as 0 to {num_classes - 1} (the 255 of a mask as 1), pass "
+                f"--num-classes, or --ignore-label {label} if it is not a class"
+            )
+
+
+def _class_counts(volumes: Sequence[ImageVolume], names: Sequence[str]) -> list[int]:
+    """Voxels of each class in the training cases. Raises RWLossError if a class has none."""
+    counts = sum(
+        np.bincount(volume.labels[volume.labels >= 0], minlength=len(names)) for volume in volumes
+    )
+    found: list[int] = np.asarray(counts).tolist()
+    if absent := [f"{k} ({names[k]})" for k, count in enumerate(found) if count == 0]:
+        raise RWLossError(
+            f"class {', '.join(absent)} is in no training case, so a network can't learn it. "
+            "Choose another split (--split-seed) if other cases have it; otherwise remove it from "
+            "the dataset, or, if it is the last class, with --num-classes"
+        )
+    return found
+
+
 def _check_store(
     settings: RunSettings, maps_of: store.Store | None, expression: maps.Expression
 ) -> None:
-    """Raise RWLossError where a store holds other maps than the static part of the expression."""
+    """Raise RWLossError if a store holds other maps than the static part of the expression."""
     if maps_of is None:
         return
     part = expression.static_part
@@ -249,34 +241,53 @@ def _check_store(
         )
 
 
-def _filled(
+def _completed(
     settings: RunSettings,
-    train: Sequence[Volume],
+    train: Sequence[ImageVolume],
     num_classes: int,
     expression: maps.Expression,
-    note: Callable[[str], None],
+    note: Note,
 ) -> RunSettings:
-    """Settings with what follows from the data."""
+    """Settings with the values that follow from the data."""
     axes = train[0].labels.ndim
     if settings.dims == 3 and axes == 2:
         raise RWLossError("the images have 2 axes: train on them with --dims 2")
     slice_axis = None
     if settings.dims == 2 and axes == 3:
-        slice_axis = (
-            items.slice_axis_of(train) if settings.slice_axis is None else settings.slice_axis
-        )
-    lengths = [
-        max(volume.labels.shape[axis] for volume in train)
-        for axis in range(axes)
-        if axis != slice_axis
-    ]
+        slice_axis = slice_axis_of(train) if settings.slice_axis is None else settings.slice_axis
+    if axes == 2 and settings.slice_axis is not None:
+        note("no slice axis: the images have 2 axes")
+    zoom = settings.zoom
+    if zoom and settings.maps is not None:
+        note("no zoom: stored maps can follow flips, turns and crops, but no zoom")
+        zoom = 0.0
+    changes = {
+        "map": str(expression),
+        "num_classes": num_classes,
+        "slice_axis": slice_axis,
+        "patch_size": _patch_size(settings, train, slice_axis),
+        "zoom": zoom,
+    }
+    return settings.model_copy(update=changes)
+
+
+def _patch_size(
+    settings: RunSettings, train: Sequence[ImageVolume], slice_axis: int | None
+) -> tuple[int, ...]:
+    """The patch size as given, or large enough for every training image, up to LARGEST_PATCH.
+
+    One length is two voxels at the coarsest level of the network, because instance normalization
+    needs two values at least.
+    """
     multiple_of = PRESETS[settings.preset].multiple_of
-    size = settings.patch_size or tuple(
-        _rounded_up(min(length, LARGEST_PATCH[settings.dims]), multiple_of) for length in lengths
-    )
-    # Normalising over the voxels of an image takes two of them, at the coarsest level too.
-    if settings.patch_size is None and max(size) == multiple_of:
-        size = (2 * multiple_of,) * settings.dims
+    size = settings.patch_size
+    if size is None:
+        shapes = np.array([volume.labels.shape for volume in train]).max(axis=0)
+        lengths = [int(length) for axis, length in enumerate(shapes) if axis != slice_axis]
+        largest = LARGEST_PATCH[settings.dims]
+        size = tuple(-(-min(length, largest) // multiple_of) * multiple_of for length in lengths)
+        if max(size) == multiple_of:
+            size = (2 * multiple_of,) * settings.dims
     if (
         len(size) != settings.dims
         or any(length % multiple_of for length in size)
@@ -284,25 +295,7 @@ def _filled(
     ):
         raise RWLossError(
             f"expected --patch-size as {settings.dims} multiples of {multiple_of} (the network "
-            f"{settings.preset!r} halves them again and again), one of them {2 * multiple_of} or "
+            f"{settings.preset!r} halves them at each level), one of them {2 * multiple_of} or "
             f"more, got {','.join(map(str, size))}"
         )
-    if axes == 2 and settings.slice_axis is not None:
-        note("no slice axis: the images have 2 axes")
-    zoom = settings.zoom
-    if zoom and settings.maps is not None:
-        note("no zoom: stored maps follow flips, turns and crops alone")
-        zoom = 0.0
-    return settings.model_copy(
-        update={
-            "map": str(expression),
-            "num_classes": num_classes,
-            "slice_axis": slice_axis,
-            "patch_size": tuple(size),
-            "zoom": zoom,
-        }
-    )
-
-
-def _rounded_up(length: int, multiple_of: int) -> int:
-    return -(-length // multiple_of) * multiple_of
+    return size

@@ -1,15 +1,15 @@
-"""What a training tells while it runs."""
+"""What a training run reports while it runs."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 
-class Progress:
-    """Told of each step; does nothing. Make a subclass with the methods you need."""
+class TrainingProgress:
+    """Called at each step; does nothing. Override the methods you need in a subclass."""
 
     def note(self, text: str) -> None:
-        """Something worth knowing, once, before the first step."""
+        """A sentence worth knowing, before the first step."""
 
     def begin(self, done: int, steps: int) -> None:
         """Training starts after step `done` of `steps`."""
@@ -18,7 +18,7 @@ class Progress:
         """A step is done. loss: of its batch, before the step."""
 
     def validated(self, step: int, dice: Mapping[str, float | None], *, is_best: bool) -> None:
-        """Mean Dice of each foreground class over the validation cases."""
+        """Mean Dice per foreground class over the validation cases."""
 
     def testing(self, cases: int) -> None:
         """Training has ended; the test cases follow."""

@@ -1,11 +1,10 @@
-"""One training from its settings to its scores on the test cases."""
+"""One training run, from its settings to its scores on the test cases."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,124 +14,63 @@ from torch import nn
 from rwloss.errors import RWLossError
 from rwloss.losses import RegionWiseLoss
 from rwloss.regions import IGNORED
-from rwloss.training import checkpoint, loop, surroundings
-from rwloss.training.batches import Batches, Item
-from rwloss.training.checkpoint import build
-from rwloss.training.divergence import Diverged
+from rwloss.training.checkpoint import (
+    build_network,
+    load_checkpoint,
+    restore_weights,
+    save_checkpoint,
+)
+from rwloss.training.environment import description, fabric_of
 from rwloss.training.evaluation import Evaluation
-from rwloss.training.extras import require_training
-from rwloss.training.items import items_of, num_bytes, stored_maps
-from rwloss.training.loop import State
-from rwloss.training.metrics import score
-from rwloss.training.preparation import Prepared, prepare
-from rwloss.training.progress import Progress
-from rwloss.training.run_folder import RunFolder
+from rwloss.training.loop import Diverged, TrainingState, train_steps
+from rwloss.training.patches import PatchSampler, PatchSource, patch_sources
+from rwloss.training.preparation import PreparedRun, prepare
+from rwloss.training.progress import TrainingProgress
+from rwloss.training.run_folder import RunFolder, RunResult
 from rwloss.training.score_file import as_fields
-from rwloss.training.scores import CaseScore, ClassScore, Scores
 from rwloss.training.settings import RunSettings
-from rwloss.training.validation import label_map, mean_dice, selection_score
+from rwloss.training.validation import mean_dice, score_volumes, selection_score
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 
-@dataclass(frozen=True)
-class RunResult:
-    """What came of a training; read from its folder, so that it is the same at each start.
+def train(settings: RunSettings, progress: TrainingProgress | None = None) -> RunResult:
+    """Train a U-Net in the folder settings.out, or resume the run that is there.
 
-    settings: with what followed from the data. scores: of the test cases, with the weights of
-    best_step. losses: of the batch of each step. num_items: slices or volumes that were trained on.
-    seconds: wall-clock time of the training steps.
-    """
+    Everything is checked before the first step. The final weights depend on settings and data
+    alone: on the CPU, with the same number of threads, bit for bit, however often the run was
+    killed and resumed. Runs that differ only in their map start from the same weights and see the
+    same batches and augmentations.
 
-    settings: RunSettings
-    scores: Scores
-    losses: tuple[float, ...]
-    best_step: int
-    num_items: int
-    parameters: int
-    seconds: float
+    The tested checkpoint is the one with the highest mean foreground Dice on the validation cases
+    (`selection_score`); without validation cases, the last one.
 
-
-def train(settings: RunSettings, progress: Progress | None = None) -> RunResult:
-    """Train a U-Net in the folder settings.out, or go on where an earlier start was stopped.
-
-    Everything is checked before the first step. Weights at the end depend on settings and data
-    alone: on the CPU, with the same number of threads, bit for bit, however often the training was
-    killed and started again. Runs that differ in their map alone begin with the same weights and
-    meet the same batches and augmentations.
-
-    The checkpoint that is tested is that with the highest mean foreground Dice on the validation
-    cases (`selection_score`); without validation cases, the last.
-
-    With several devices every process calls this, as Lightning Fabric starts them: by the same
+    With several devices, every process calls this, as Lightning Fabric starts them: by the same
     command again, or by torchrun or SLURM.
 
-    Raises RWLossError where data, maps, settings or folder do not fit together, and `Diverged`
-    where the loss is not finite; the last checkpoint is kept then.
+    Raises RWLossError if data, maps, settings or folder do not fit together, and `Diverged` if the
+    loss is not finite; the last checkpoint is then kept.
     """
     fabric = fabric_of(settings)
     notes: list[str] = []
     prepared = prepare(settings, notes.append)
     settings = prepared.settings
-    folder = RunFolder(Path(settings.out))
-    network = build(settings, prepared.task)
-    parameters = sum(weight.numel() for weight in network.parameters())
-    folder.check(settings, prepared.split, checkpoint_bytes=3 * 4 * parameters)
+    folder = RunFolder(settings.out)
+    network = build_network(settings, prepared.task)
+    checkpoint_bytes = 3 * 4 * _num_parameters(network)
+    folder.check(settings, prepared.split, checkpoint_bytes=checkpoint_bytes)
     fabric.launch()
     if progress is None or not fabric.is_global_zero:
-        progress = Progress()
+        progress = TrainingProgress()
     for note in notes:
         progress.note(note)
     with _deterministic(fabric.device):
         done = folder.is_done(settings)
         fabric.barrier()  # all have looked, before the first begins and removes an older test.json
         if not done:
-            _Training(fabric, prepared, folder, network, progress, notes)()
-    return result(settings.out)
-
-
-def fabric_of(settings: RunSettings) -> Fabric:
-    """The devices to train on. Raises RWLossError where this machine has none like these."""
-    require_training()
-    from lightning_fabric import Fabric
-    from lightning_fabric.utilities.exceptions import MisconfigurationException
-
-    try:
-        return Fabric(
-            accelerator=settings.accelerator,
-            devices=settings.devices,
-            precision=settings.precision,
-            strategy="ddp" if settings.devices > 1 else "auto",
-        )
-    except (RuntimeError, ValueError, MisconfigurationException) as error:
-        raise RWLossError(
-            f"this machine has no --accelerator {settings.accelerator} with --devices "
-            f"{settings.devices} and --precision {settings.precision} ({error}): try "
-            "--accelerator cpu, or fewer --devices"
-        ) from error
-
-
-def result(run: str | Path) -> RunResult:
-    """The result of a finished run. Raises RWLossError where it has none yet."""
-    from rwloss.training import settings as settings_file
-
-    folder = RunFolder(Path(run))
-    content = folder.read_test()
-    return RunResult(
-        settings=settings_file.read(folder.settings),
-        scores=Scores(
-            cases=tuple(_case_score(case) for case in content["cases"]),
-            class_names=tuple(content["class_names"]),
-        ),
-        losses=tuple(
-            loss for line in folder.lines() if line["kind"] == "record" for loss in line["losses"]
-        ),
-        best_step=content["step"],
-        num_items=content["num_items"],
-        parameters=content["parameters"],
-        seconds=content["seconds"],
-    )
+            _Start(fabric, prepared, folder, network, progress, notes)()
+    return folder.read_result()
 
 
 def is_first_process() -> bool:
@@ -143,16 +81,16 @@ def is_first_process() -> bool:
     )
 
 
-class _Training:
+class _Start:
     """One start of a run, in one of its processes."""
 
     def __init__(
         self,
         fabric: Fabric,
-        prepared: Prepared,
+        prepared: PreparedRun,
         folder: RunFolder,
         network: nn.Module,
-        progress: Progress,
+        progress: TrainingProgress,
         notes: Sequence[str],
     ) -> None:
         self.fabric, self.prepared, self.folder, self.notes = fabric, prepared, folder, notes
@@ -164,20 +102,30 @@ class _Training:
             lr=self.settings.learning_rate,
             weight_decay=self.settings.weight_decay,
         )
-        self.state = State()
+        self.state = TrainingState()
 
     def __call__(self) -> None:
         """Train to the end, and test."""
-        items = self._items()
+        settings = self.settings
+        sources = patch_sources(
+            self.prepared.train,
+            self.prepared.maps,
+            dims=settings.dims,
+            slice_axis=settings.slice_axis,
+            device=self.fabric.device,
+            max_device_bytes=settings.data_on_device_gib * 2**30,
+        )
         with ExitStack() as opened:
             self._by_the_first(lambda: opened.enter_context(self.folder.held()))
-            self._restore()
-            # Not before: maps or a checkpoint that don't fit must not cost the test of fewer steps.
+            self._resume()
+            # Only now, because begin removes test.json: maps or a checkpoint that do not fit must
+            # not cost the test after fewer steps.
             self._by_the_first(self._begin)
-            self._train_and_test(items)
+            self._train(sources)
+            self._by_the_first(lambda: self._test(len(sources)))
 
     def _by_the_first(self, work: Callable[[], object]) -> None:
-        """What the first process does alone. Where it fails, all do: none waits for it forever."""
+        """Do it in the first process alone. If that fails, all fail, and none waits forever."""
         problem = None
         if self.fabric.is_global_zero:
             try:
@@ -188,24 +136,36 @@ class _Training:
         if words is not None:
             raise problem or RWLossError(words)
 
-    def _begin(self) -> None:
-        self.folder.begin(self.settings, self.prepared.split)
-        self.folder.rewind(self.state.step)
-        self.folder.log(
-            "start",
-            self.state.step,
-            hardware=surroundings.hardware(self.fabric.device, self.fabric.world_size),
-            distance_engine=surroundings.engine(self.fabric.device),
-            versions=surroundings.versions(),
-            notes=list(self.notes),
-        )
+    def _resume(self) -> None:
+        """Load last.pt, if there is one."""
+        path, best = self.folder.last, self.folder.best
+        if not path.exists():
+            return
+        content = self._load(path)
+        if not {"optimizer", "state"} <= content.keys():
+            raise RWLossError(
+                f"{str(path)!r} holds weights alone, as best.pt does: put the run's own file "
+                "back, or train in another folder"
+            )
+        self.optimizer.load_state_dict(content["optimizer"])
+        self.state = TrainingState(**content["state"])
+        if self.state.best_step and not best.exists():
+            raise RWLossError(
+                f"{str(best)!r}, the best weights so far (step {self.state.best_step}), is "
+                "missing: put the file back, or train in another folder"
+            )
 
-    def _train_and_test(self, items: list[Item]) -> None:
+    def _begin(self) -> None:
+        step, device = self.state.step, description(self.fabric.device, self.fabric.world_size)
+        self.folder.begin(self.settings, self.prepared.split, step)
+        self.folder.log("start", step, **device, notes=list(self.notes))
+
+    def _train(self, sources: Sequence[PatchSource]) -> None:
         fabric, settings = self.fabric, self.settings
-        assert settings.map is not None
+        assert settings.map is not None  # as patch_size, filled in by prepare
         assert settings.patch_size is not None
-        batches = Batches(
-            items,
+        batches = PatchSampler(
+            sources,
             self.task.num_classes,
             settings.patch_size,
             settings.batch_size,
@@ -217,7 +177,7 @@ class _Training:
         )
         self.progress.begin(self.state.step, settings.steps)
         try:
-            loop.train(
+            train_steps(
                 fabric,
                 self.network,
                 RegionWiseLoss(settings.map, ignore_index=IGNORED),
@@ -232,74 +192,31 @@ class _Training:
             if fabric.is_global_zero:
                 self.folder.log("diverged", error.step, reason=str(error))
             raise
-        self._by_the_first(lambda: self._test(len(items)))
-
-    def _restore(self) -> None:
-        """Go on from last.pt, if there is one."""
-        path = self.folder.last
-        if path.exists():
-            content = checkpoint.load(path, self.fabric.device)
-            checkpoint.check_settings(content, self.settings, path)
-            checkpoint.restore(self.network, content["weights"], path)
-            if not {"optimizer", "state"} <= content.keys():
-                raise RWLossError(
-                    f"{str(path)!r} holds weights alone, as best.pt does: put the run's own file "
-                    "back, or train in another folder"
-                )
-            self.optimizer.load_state_dict(content["optimizer"])
-            self.state = State(**content["state"])
-            if self.state.best_step and not self.folder.best.exists():
-                raise RWLossError(
-                    f"{str(self.folder.best)!r} is gone, the weights of step "
-                    f"{self.state.best_step}, which were the best: put the file back, or train in "
-                    "another folder"
-                )
-
-    def _items(self) -> list[Item]:
-        """What patches are cut from: on the device, if all of it fits there."""
-        volumes, settings = self.prepared.train, self.settings
-        stored = list(stored_maps(volumes, self.prepared.maps))
-        is_dense = any(rwmap is not None and not rwmap.is_compact for rwmap in stored)
-        map_values = 0 if stored[0] is None else self.task.num_classes if is_dense else 2
-        fits = num_bytes(volumes, map_values=map_values) <= settings.data_on_device_gib * 2**30
-        return [
-            item
-            for volume, rwmap in zip(volumes, stored, strict=True)
-            for item in items_of(
-                volume,
-                rwmap,
-                dims=settings.dims,
-                slice_axis=settings.slice_axis,
-                device=self.fabric.device if fits else "cpu",
-            )
-        ]
 
     def _record(self, step: int, figures: dict[str, Any]) -> None:
         if self.fabric.is_global_zero:
-            seconds = round(self.state.seconds, 3)
-            self.folder.log("record", step, seconds=seconds, **figures)
+            self.folder.log("record", step, seconds=round(self.state.seconds, 3), **figures)
 
     def _after_step(self, step: int, loss: float) -> None:
-        """Validation and checkpoints. The others wait for the first process, which does both."""
-        settings = self.settings
+        """Validation and checkpoints, in the first process while the others wait."""
         self.progress.step(step, loss)
-        is_last = step == settings.steps
-        validates = is_last or step % settings.validate_every == 0
-        if validates or step % settings.checkpoint_every == 0:
+        validates = step == self.settings.steps or step % self.settings.validate_every == 0
+        if validates or step % self.settings.checkpoint_every == 0:
             self._by_the_first(lambda: self._keep(step, validates=validates))
 
     def _keep(self, step: int, *, validates: bool) -> None:
         if validates:
             self._validate(step)
-        self._save(self.folder.last)
+        state = {"optimizer": self.optimizer.state_dict(), "state": asdict(self.state)}
+        self._save(self.folder.last, **state)
 
     def _validate(self, step: int) -> None:
-        """Score the validation cases; keep the weights if none were better."""
+        """Score the validation cases; keep the weights if they are the best so far."""
         volumes, state = self.prepared.validation, self.state
         with self.fabric.autocast():
             dice = mean_dice(self.network, volumes, self.settings, self.task.class_names)
         score_now = selection_score(dice)
-        # Without validation cases there is nothing to choose by: the last.
+        # Without validation cases there is nothing to choose by: the last is the best.
         is_best = score_now > state.best_score or not volumes
         if is_best:
             state.best_step, state.best_score = step, score_now
@@ -307,42 +224,24 @@ class _Training:
         self.folder.log("validation", step, dice=dice, mean_dice=score_now, is_best=is_best)
         self.progress.validated(step, dice, is_best=is_best)
 
-    def _save(self, path: Path) -> None:
-        more = (
-            {"optimizer": self.optimizer.state_dict(), "state": dataclasses.asdict(self.state)}
-            if path == self.folder.last
-            else {}
-        )
-        checkpoint.save(path, self.network, self.settings, self.task, self.state.step, **more)
+    def _save(self, path: Path, **more: Any) -> None:
+        save_checkpoint(path, self.network, self.settings, self.task, self.state.step, **more)
+
+    def _load(self, path: Path) -> dict[str, Any]:
+        """Put the weights of a checkpoint into the network. Returns its content."""
+        content = load_checkpoint(path, self.settings, self.fabric.device)
+        restore_weights(self.network, content, path)
+        return content
 
     def _test(self, num_items: int) -> None:
-        """Score the test cases with the chosen checkpoint: test.json."""
-        content = checkpoint.load(self.folder.best, self.fabric.device)
-        checkpoint.check_settings(content, self.settings, self.folder.best)
-        checkpoint.restore(self.network, content["weights"], self.folder.best)
+        """Score the test cases with the best checkpoint, and write test.json."""
+        content = self._load(self.folder.best)
         self.progress.testing(len(self.prepared.test))
-        cases = []
-        for case in self.prepared.test:
-            volume = self.prepared.read(case)
-            with self.fabric.autocast():
-                found = label_map(self.network, volume, self.settings)
-            cases.append(
-                score(
-                    found,
-                    volume.labels,
-                    self.task.num_classes,
-                    volume.spacing_mm,
-                    name=volume.name,
-                )
-            )
+        volumes = map(self.prepared.read, self.prepared.test)
+        with self.fabric.autocast():
+            scores = score_volumes(self.network, volumes, self.settings, self.task.class_names)
         evaluation = Evaluation(
-            predictions=str(self.folder.best),
-            labels=self.settings.data,
-            scores=Scores(tuple(cases), self.task.class_names),
-            failed=(),
-            unpredicted=(),
-            unlabelled=(),
-            ignore_label=self.prepared.ignore_label,
+            str(self.folder.best), self.settings.data, scores, self.prepared.ignore_label
         )
         self.folder.write_test(
             {
@@ -350,30 +249,20 @@ class _Training:
                 "steps": self.settings.steps,
                 "class_names": list(self.task.class_names),
                 "num_items": num_items,
-                "parameters": sum(weight.numel() for weight in self.network.parameters()),
+                "parameters": _num_parameters(self.network),
                 "seconds": round(self.state.seconds, 1),
                 **as_fields(evaluation),
             }
         )
 
 
-def _case_score(fields: dict[str, Any]) -> CaseScore:
-    """A case of test.json."""
-    spacing_mm = fields["spacing_mm"]
-    return CaseScore(
-        name=fields["name"],
-        spacing_mm=None if spacing_mm is None else tuple(spacing_mm),
-        diagonal_mm=fields["diagonal_mm"],
-        classes=tuple(
-            ClassScore(**{name: value for name, value in each.items() if name != "state"})
-            for each in fields["classes"]
-        ),
-    )
+def _num_parameters(network: nn.Module) -> int:
+    return sum(weight.numel() for weight in network.parameters())
 
 
 @contextmanager
 def _deterministic(device: torch.device) -> Iterator[None]:
-    """On the CPU, the same bits each time. GPUs keep their faster algorithms."""
+    """Use deterministic algorithms on the CPU. GPUs keep their faster ones."""
     before = torch.are_deterministic_algorithms_enabled()
     torch.use_deterministic_algorithms(before or device.type == "cpu")
     try:

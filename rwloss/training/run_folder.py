@@ -1,4 +1,4 @@
-"""The folder of a run: what lies where, and how it begins, goes on and is read."""
+"""The folder of a run: its files, what may be resumed in it, and its result."""
 
 from __future__ import annotations
 
@@ -16,107 +16,119 @@ from rwloss.errors import RWLossError
 from rwloss.files.atomic import TEMPORARY_PREFIX, whole_file
 from rwloss.files.lock import LOCK_FILE, hold
 from rwloss.training import settings as settings_file
+from rwloss.training.scores import CaseScore, ClassScore, Scores
 from rwloss.training.settings import RunSettings
 from rwloss.words import some
 
 
 @dataclass(frozen=True)
+class RunResult:
+    """The result of a training run, as its folder holds it.
+
+    settings: with the values that followed from the data. scores: of the test cases, with the
+    weights of best_step. losses: of the batch of each step. num_items: slices or volumes trained
+    on. seconds: wall-clock time of the training steps.
+    """
+
+    settings: RunSettings
+    scores: Scores
+    losses: tuple[float, ...]
+    best_step: int
+    num_items: int
+    parameters: int
+    seconds: float
+
+
 class RunFolder:
     """Paths and log of a run.
 
-    run.toml: the settings. splits.json: the cases of each part. metrics.jsonl: a line for each
-    start, record and validation. checkpoints/last.pt and best.pt. test.json: the end.
+    settings: run.toml. splits: splits.json, the cases of each part. metrics: metrics.jsonl, one
+    line per start, record and validation. last, best: the checkpoints. test: test.json, written at
+    the end.
     """
 
-    path: Path
+    def __init__(self, path: str | Path) -> None:
+        """The folder; it need not exist yet."""
+        self.path = Path(path)
+        self.settings = self.path / "run.toml"
+        self.splits = self.path / "splits.json"
+        self.metrics = self.path / "metrics.jsonl"
+        self.last, self.best = self.checkpoint("last"), self.checkpoint("best")
+        self.test = self.path / "test.json"
 
-    @property
-    def settings(self) -> Path:
-        """run.toml."""
-        return self.path / "run.toml"
+    def checkpoint(self, name: str) -> Path:
+        """The file of a checkpoint by name."""
+        return self.path / "checkpoints" / f"{name}.pt"
 
-    @property
-    def splits(self) -> Path:
-        """splits.json."""
-        return self.path / "splits.json"
-
-    @property
-    def metrics(self) -> Path:
-        """metrics.jsonl."""
-        return self.path / "metrics.jsonl"
-
-    @property
-    def last(self) -> Path:
-        """checkpoints/last.pt."""
-        return self.path / "checkpoints" / "last.pt"
-
-    @property
-    def best(self) -> Path:
-        """checkpoints/best.pt."""
-        return self.path / "checkpoints" / "best.pt"
-
-    @property
-    def test(self) -> Path:
-        """test.json."""
-        return self.path / "test.json"
+    def read_settings(self) -> RunSettings:
+        """The settings of the run. Raises RWLossError if the folder holds none."""
+        if not self.settings.is_file():
+            raise RWLossError(
+                f"{str(self.path)!r} is not a run folder: expected run.toml, splits.json and "
+                "checkpoints in it, as rwloss train leaves them"
+            )
+        return settings_file.read(self.settings)
 
     def check(self, settings: RunSettings, split: Split, *, checkpoint_bytes: int) -> None:
-        """Raise RWLossError where the folder holds another run, can't be written, or is too small.
+        """Raise RWLossError if the folder holds another run, is not writable, or is too small.
 
-        checkpoint_bytes: size of one checkpoint, of which three may lie there for a moment. Those
-        that are there already take no more room, and a run that is done none at all.
+        checkpoint_bytes: size of one checkpoint. Up to three exist at the same time; those already
+        there need no more space, and a finished run needs none.
         """
         if self.settings.exists():
-            before = settings_file.read(self.settings)
-            if different := before.difference(settings):
-                raise RWLossError(
-                    f"{str(self.path)!r} holds a run with other settings: {'; '.join(different)}; "
-                    "name another folder with --out, or give the same settings to go on"
-                )
-            if before.steps > settings.steps:
-                raise RWLossError(
-                    f"{str(self.path)!r} holds a run of {before.steps} steps, asked for are "
-                    f"{settings.steps}: steps may grow, not shrink"
-                )
-            if self.splits.exists():
-                self._check_cases(Split.read(self.splits), split, settings.data)
+            self._check_resumable(settings, split)
             if self.is_done(settings):
                 return
-        elif self.path.is_dir() and any(map(_is_strange, self.path.iterdir())):
+        elif self.path.is_dir() and any(map(_is_foreign, self.path.iterdir())):
             raise RWLossError(
-                f"{str(self.path)!r} is neither empty nor a run (it has no run.toml): name another "
-                "folder with --out"
+                f"{str(self.path)!r} is neither empty nor a run folder (it has no run.toml): name "
+                "another folder with --out"
             )
         try:
             self.last.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=self.last.parent):
                 pass
             free = shutil.disk_usage(self.path).free
-            there = sum(path.stat().st_size for path in (self.last, self.best) if path.exists())
+            used = sum(path.stat().st_size for path in (self.last, self.best) if path.exists())
         except OSError as error:
             raise RWLossError(
                 f"cannot write to {str(self.path)!r} ({error.strerror or error}): name another "
                 "folder with --out"
             ) from error
-        needed = 3 * checkpoint_bytes - there
+        needed = 3 * checkpoint_bytes - used
         if free < needed:
             raise RWLossError(
                 f"{str(self.path)!r} has {free / 2**20:.0f} MiB left on its disk, and its "
-                f"checkpoints may take {needed / 2**20:.0f} more: free some, or name another "
+                f"checkpoints may take {needed / 2**20:.0f} more: free some space, or name another "
                 "folder with --out"
             )
 
-    def _check_cases(self, before: Split, now: Split, where: str) -> None:
-        if changed := before.changed(now):
+    def _check_resumable(self, settings: RunSettings, split: Split) -> None:
+        """Raise RWLossError unless these settings and cases resume the run that is here."""
+        before = settings_file.read(self.settings)
+        if different := before.difference(settings):
             raise RWLossError(
-                f"images or labels in {where!r} are not those that the run {str(self.path)!r} "
-                f"began with: case {some(changed)}; put them back, or name another folder with "
-                "--out"
+                f"{str(self.path)!r} holds a run with other settings: {'; '.join(different)}; "
+                "name another folder with --out, or give the same settings to resume it"
             )
-        if before != now:
+        if before.steps > settings.steps:
             raise RWLossError(
-                f"{str(self.path)!r} holds a run on other cases than there are now in {where!r}: "
-                "name another folder with --out"
+                f"{str(self.path)!r} holds a run of {before.steps} steps, asked for are "
+                f"{settings.steps}: steps may grow, not shrink"
+            )
+        if not self.splits.exists():
+            return
+        cases = Split.read(self.splits)
+        if changed := cases.changed(split):
+            raise RWLossError(
+                f"images or labels in {settings.data!r} have changed since the run "
+                f"{str(self.path)!r} began: case {some(changed)}; restore them, or name another "
+                "folder with --out"
+            )
+        if cases != split:
+            raise RWLossError(
+                f"{str(self.path)!r} holds a run on other cases than those now in "
+                f"{settings.data!r}: name another folder with --out"
             )
 
     def is_done(self, settings: RunSettings) -> bool:
@@ -124,7 +136,7 @@ class RunFolder:
         return self.test.exists() and self.read_test()["steps"] == settings.steps
 
     def cases(self, part: SplitPart) -> tuple[str, ...]:
-        """Names of the cases of one part of the split. Raises RWLossError where it has none."""
+        """Names of the cases of one part of the split. Raises RWLossError if it has none."""
         split = Split.read(self.splits)
         names: tuple[str, ...] = getattr(split, part)
         if not names:
@@ -136,27 +148,32 @@ class RunFolder:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """One writer at a time. Raises RWLossError that names the other where there is one."""
+        """Lock the folder. Raises RWLossError that names the other writer if there is one."""
         with hold(self.path):
             yield
 
-    def begin(self, settings: RunSettings, split: Split) -> None:
-        """Write what the run is. Again at each start: the number of steps may have grown."""
-        with _saying(self.path):
-            self.test.unlink(missing_ok=True)  # of fewer steps
+    def begin(self, settings: RunSettings, split: Split, step: int) -> None:
+        """Write what the run is, and drop log lines after `step`, where this start begins.
+
+        Called at each start, because the number of steps may have grown.
+        """
+        with _naming(self.path):
+            self.test.unlink(missing_ok=True)  # after fewer steps
             settings_file.write(settings, self.settings)
             split.write(self.splits)
+        kept = [json.dumps(line) + "\n" for line in self.lines() if line["step"] <= step]
+        self._write(self.metrics, "".join(kept))
 
     def log(self, kind: str, step: int, **fields: Any) -> None:
-        """Append a line to metrics.jsonl. It is on the disk's side when this returns."""
+        """Append a line to metrics.jsonl. The system has it when this returns."""
         line = json.dumps({"kind": kind, "step": step, **fields})
-        with _saying(self.metrics), self.metrics.open("a", encoding="utf-8") as file:
+        with _naming(self.metrics), self.metrics.open("a", encoding="utf-8") as file:
             file.write(line + "\n")
 
     def lines(self) -> Iterator[dict[str, Any]]:
-        """The lines of metrics.jsonl. A last one that a killed run left half written is no line.
+        """The lines of metrics.jsonl, without an incomplete last line, which a kill may leave.
 
-        Raises RWLossError that names a damaged one.
+        Raises RWLossError that names a damaged line.
         """
         if not self.metrics.exists():
             return
@@ -167,22 +184,15 @@ class RunFolder:
             except ValueError as error:
                 raise RWLossError(
                     f"line {number} of {str(self.metrics)!r} is damaged ({error}): delete "
-                    f"{str(self.path)!r}, and start the run again"
+                    f"{str(self.path)!r}, and rerun"
                 ) from error
 
-    def rewind(self, step: int) -> None:
-        """Forget lines of steps that will come again, after a start from this step's checkpoint."""
-        kept = [json.dumps(line) + "\n" for line in self.lines() if line["step"] <= step]
-        with _saying(self.metrics), whole_file(self.metrics) as part:
-            part.write_text("".join(kept), encoding="utf-8")
-
     def write_test(self, content: dict[str, Any]) -> None:
-        """Write test.json, whole."""
-        with _saying(self.test), whole_file(self.test) as part:
-            part.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        """Write test.json."""
+        self._write(self.test, json.dumps(content, indent=1) + "\n")
 
     def read_test(self) -> dict[str, Any]:
-        """What test.json holds."""
+        """The content of test.json. Raises RWLossError if it is missing or damaged."""
         try:
             content: dict[str, Any] = json.loads(self.test.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
@@ -192,26 +202,63 @@ class RunFolder:
             ) from error
         if not (isinstance(content, dict) and isinstance(content.get("steps"), int)):
             raise RWLossError(
-                f"{str(self.test)!r} is no test of a run (it has no number of steps): delete it, "
-                "and the same command tests again"
+                f"{str(self.test)!r} is not the test of a run (it has no number of steps): delete "
+                "it and rerun the command, which then tests again"
             )
         return content
 
+    def read_result(self) -> RunResult:
+        """The result of a finished run. Raises RWLossError if it has none yet."""
+        content, lines = self.read_test(), self.lines()
+        return RunResult(
+            settings=self.read_settings(),
+            scores=Scores(
+                cases=tuple(_case_score(case) for case in content["cases"]),
+                class_names=tuple(content["class_names"]),
+            ),
+            losses=tuple(
+                loss for line in lines if line["kind"] == "record" for loss in line["losses"]
+            ),
+            best_step=content["step"],
+            num_items=content["num_items"],
+            parameters=content["parameters"],
+            seconds=content["seconds"],
+        )
+
+    @staticmethod
+    def _write(path: Path, text: str) -> None:
+        with _naming(path), whole_file(path) as part:
+            part.write_text(text, encoding="utf-8")
+
+
+def _case_score(fields: dict[str, Any]) -> CaseScore:
+    """A case of test.json."""
+    spacing_mm = fields["spacing_mm"]
+    return CaseScore(
+        name=fields["name"],
+        spacing_mm=None if spacing_mm is None else tuple(spacing_mm),
+        diagonal_mm=fields["diagonal_mm"],
+        classes=tuple(
+            ClassScore(**{name: value for name, value in each.items() if name != "state"})
+            for each in fields["classes"]
+        ),
+    )
+
 
 @contextmanager
-def _saying(path: Path) -> Iterator[None]:
-    """What the system says of a file becomes an RWLossError that names it."""
+def _naming(path: Path) -> Iterator[None]:
+    """Turn an OSError into an RWLossError that names the file."""
     try:
         yield
     except OSError as error:
         raise RWLossError(
             f"cannot write {str(path)!r} ({error.strerror or error}): the last checkpoint is kept; "
-            "make room and start again"
+            "free some space and rerun"
         ) from error
 
 
-def _is_strange(path: Path) -> bool:
-    """Whether a file can't come from a start that was killed before run.toml was there."""
+def _is_foreign(path: Path) -> bool:
+    """Whether a file was not left by a start that was killed before it wrote run.toml."""
     return path.name not in {"checkpoints", LOCK_FILE} and not path.name.startswith(
         TEMPORARY_PREFIX
     )

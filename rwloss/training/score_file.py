@@ -1,4 +1,4 @@
-"""Scores of an evaluation as JSON, and as CSV with a row for each case and class."""
+"""Scores of an evaluation as JSON, and as CSV with one row per case and class."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rwloss._version import __version__
 from rwloss.errors import RWLossError
 from rwloss.files.atomic import whole_file
 from rwloss.training.evaluation import Evaluation
-from rwloss.training.scores import CaseScore, ClassScore, Penalty, State
+from rwloss.training.scores import CaseScore, ClassScore, Penalty
 
 COLUMNS = (
     "case", "label", "class", "state", "dice", "hd95_mm", "assd_mm", "truth_voxels",
@@ -23,8 +23,8 @@ COLUMNS = (
 FORMATS = (".csv", ".json")
 
 
-def check_output(path: Path) -> None:
-    """Raise RWLossError for a file that `write` could not write, before anything is measured."""
+def check_score_file(path: Path) -> None:
+    """Raise RWLossError for a file that `write_scores` can't write, before anything is measured."""
     if path.suffix.lower() not in FORMATS:
         raise RWLossError(f"expected a file that ends with .csv or .json, got {str(path)!r}")
     try:
@@ -38,23 +38,23 @@ def check_output(path: Path) -> None:
         raise _unwritten(path, error) from error
 
 
-def write(evaluation: Evaluation, path: Path, penalty: Penalty = None) -> None:
-    """All scores as a .csv or .json file, whole or not at all; an existing one is replaced."""
-    check_output(path)
+def write_scores(evaluation: Evaluation, path: Path, penalty: Penalty = None) -> None:
+    """Write all scores as a .csv or .json file, in one step; replace an existing one."""
+    check_score_file(path)
     if path.suffix.lower() == ".csv":
         text = as_csv(evaluation)
     else:
         text = json.dumps(as_fields(evaluation, penalty), indent=1, allow_nan=False) + "\n"
     try:
         with whole_file(path) as part:
-            # Names of files that are not UTF-8 become escapes, as JSON has them.
+            # File names that are not UTF-8 are escaped, as in JSON.
             part.write_text(text, encoding="utf-8", errors="backslashreplace", newline="")
     except OSError as error:
         raise _unwritten(path, error) from error
 
 
 def as_fields(evaluation: Evaluation, penalty: Penalty = None) -> dict[str, Any]:
-    """Summary, cases and failures as plain values; None where there is nothing to measure."""
+    """Summary, cases and failures as plain values; None if there is nothing to measure."""
     scores = evaluation.scores
     return {
         "rwloss": __version__,
@@ -80,7 +80,7 @@ def as_fields(evaluation: Evaluation, penalty: Penalty = None) -> dict[str, Any]
 
 
 def as_csv(evaluation: Evaluation) -> str:
-    """A row for each case and class; and one for each case that could not be measured."""
+    """One row per case and class, and one per case that could not be measured."""
     text = io.StringIO()
     table = csv.DictWriter(text, COLUMNS, restval="", lineterminator="\n")
     table.writeheader()
@@ -113,5 +113,4 @@ def _case_fields(case: CaseScore) -> dict[str, Any]:
 
 
 def _score_fields(score: ClassScore) -> dict[str, Any]:
-    state: State = score.state
-    return {**dataclasses.asdict(score), "state": state}
+    return {**dataclasses.asdict(score), "state": score.state}

@@ -1,4 +1,4 @@
-"""Scores by class and case, and their means, in which nothing is dropped without being counted."""
+"""Scores per class and case, and their means; whatever is left out of a mean is counted."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Literal, TypeAlias
 
 from rwloss.errors import RWLossError
 
-State = Literal["both", "missed", "false alarm", "empty"]
+ClassState = Literal["both", "missed", "false alarm", "empty"]
 Penalty: TypeAlias = float | Literal["diagonal"] | None
 
 
@@ -19,10 +19,10 @@ Penalty: TypeAlias = float | Literal["diagonal"] | None
 class ClassScore:
     """One class of one case. dice is in 0..1, distances are in mm, or in voxels without a spacing.
 
-    dice: 0 where only one of truth and prediction has the class; None where neither has it.
-    hd95_mm: the larger one of the 95th percentiles of the distances from one surface to the other
-    and back. assd_mm: the mean of all these distances, the average symmetric surface distance.
-    Both are None unless truth and prediction have the class: there is no surface to measure to.
+    dice: 0 if only one of truth and prediction has the class; None if neither has it.
+    hd95_mm: the 95th percentile of the distances from one surface to the other, the larger of both
+    directions. assd_mm: the mean of all these distances, the average symmetric surface distance.
+    Both are None unless truth and prediction have the class.
     """
 
     label: int
@@ -33,7 +33,7 @@ class ClassScore:
     assd_mm: float | None = None
 
     @property
-    def state(self) -> State:
+    def state(self) -> ClassState:
         """Which of truth and prediction have the class.
 
         >>> ClassScore(label=1, truth_voxels=8, predicted_voxels=0, dice=0.0).state
@@ -46,10 +46,10 @@ class ClassScore:
 
 @dataclass(frozen=True)
 class CaseScore:
-    """All classes of one case but the background, in the order of their labels.
+    """All classes of one case except the background, in the order of their labels.
 
-    spacing_mm: None where nobody gave one: distances are in voxels then. diagonal_mm: of the whole
-    image, in the same unit.
+    spacing_mm: None if unknown; distances are then in voxels. diagonal_mm: of the whole image, in
+    the same unit.
     """
 
     name: str
@@ -60,7 +60,7 @@ class CaseScore:
 
 @dataclass(frozen=True)
 class Statistic:
-    """Of n values. Mean and median are None for none; std (n - 1 in its divisor) for fewer than 2.
+    """Of n values. Mean and median need one value, std (divisor n - 1) needs two; else None.
 
     >>> Statistic.of([0.5, 1.0])
     Statistic(n=2, mean=0.75, median=0.75, std=0.3535533905932738)
@@ -87,11 +87,11 @@ class Statistic:
 
 @dataclass(frozen=True)
 class ClassSummary:
-    """One class over cases: how many there are of each state, and the means, each with its n.
+    """One class over cases: the number of cases of each state, and the means, each with its n.
 
-    cases = both + missed + false_alarms + empty. Dice is of all cases but the empty ones; missed
-    ones and false alarms are 0 in it. Distances are of the cases where both have the class, and of
-    the missed ones and false alarms too where these have a penalty.
+    cases = both + missed + false_alarms + empty. Dice is over all cases except the empty ones, and
+    0 for missed ones and false alarms. Distances are over the cases where both have the class, and
+    with a penalty over the missed ones and false alarms too.
     """
 
     label: int
@@ -108,7 +108,7 @@ class ClassSummary:
 
 @dataclass(frozen=True)
 class Scores:
-    """Scores of cases. class_names: one for each class, the background's (which has none) first.
+    """Scores of cases. class_names: one per class, the background (which has no scores) first.
 
     >>> found = ClassScore(1, truth_voxels=9, predicted_voxels=8, dice=0.94, hd95_mm=1, assd_mm=0.1)
     >>> missed = ClassScore(1, truth_voxels=4, predicted_voxels=0, dice=0.0)
@@ -123,11 +123,11 @@ class Scores:
     class_names: tuple[str, ...]
 
     def summary(self, penalty: Penalty = None) -> tuple[ClassSummary, ...]:
-        """Each class but the background over all cases.
+        """Each class except the background over all cases.
 
-        penalty: the distance in mm that missed classes and false alarms have in the means of the
-        distances, or "diagonal" for the diagonal of their image; None leaves them out, counted.
-        Raises RWLossError for a penalty that is no length.
+        penalty: the distance in mm that missed classes and false alarms count with in the mean
+        distances, or "diagonal" for the diagonal of their image; None leaves them out.
+        Raises RWLossError for a penalty that is not a length.
         """
         check_penalty(penalty)
         return tuple(self._of(label, penalty) for label in range(1, len(self.class_names)))
@@ -161,11 +161,11 @@ class Scores:
 
 
 def check_penalty(penalty: Penalty) -> None:
-    """Raise RWLossError for what is neither a length in mm, nor "diagonal", nor None."""
+    """Raise RWLossError unless the penalty is a length in mm, "diagonal" or None."""
     if penalty in {None, "diagonal"}:
         return
     if isinstance(penalty, str) or not 0 <= float(penalty or 0) < math.inf:
         raise RWLossError(
-            f"expected a penalty of 0 mm or more, or 'diagonal' for that of the image, "
-            f"got {penalty!r}"
+            f"expected a penalty of 0 mm or more, or 'diagonal' for that of the image, got "
+            f"{penalty!r}"
         )

@@ -1,4 +1,4 @@
-"""MONAI's U-Net, in 2-D and 3-D, in sizes with names."""
+"""MONAI's U-Net in 2-D and 3-D, in named sizes."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ import torch
 from torch import nn
 
 from rwloss.errors import RWLossError
-from rwloss.training.extras import require_monai
+from rwloss.training.environment import require_monai
 from rwloss.training.settings import PresetName
 
 
 @dataclass(frozen=True)
-class Preset:
-    """Channels of each level, from fine to coarse, and residual units a level."""
+class NetworkPreset:
+    """Channels of each level, from fine to coarse, and residual units per level."""
 
     channels: tuple[int, ...]
     residual_units: int
 
     @property
     def multiple_of(self) -> int:
-        """What every spatial length of the input must be a multiple of: each level halves it."""
+        """Every spatial length of the input is a multiple of this, as each level halves it."""
         return int(2 ** (len(self.channels) - 1))
 
 
-PRESETS: dict[PresetName, Preset] = {
-    "tiny": Preset((16, 32, 64, 128), residual_units=2),
-    "small": Preset((32, 64, 128, 256), residual_units=2),
-    "large": Preset((32, 64, 128, 256, 320), residual_units=2),
+PRESETS: dict[PresetName, NetworkPreset] = {
+    "tiny": NetworkPreset((16, 32, 64, 128), residual_units=2),
+    "small": NetworkPreset((32, 64, 128, 256), residual_units=2),
+    "large": NetworkPreset((32, 64, 128, 256, 320), residual_units=2),
 }
 """Networks by name: millions of parameters in 2-D and 3-D.
 

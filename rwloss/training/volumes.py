@@ -1,11 +1,10 @@
-"""One case in memory: channels of one scale, labels of known meaning."""
+"""One case in memory: normalized channels, checked labels, and slices of both."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import product
 from typing import Any
 
 import numpy as np
@@ -15,14 +14,17 @@ from rwloss import data
 from rwloss.errors import RWLossError
 from rwloss.regions import IGNORED
 
+AXIAL = 2
+"""The axis that axial slices are stacked along, in the (right, anterior, superior) of NIfTI."""
+
 
 @dataclass(frozen=True, eq=False)
-class Volume:
-    """image (c *s), float32, normalised; labels (*s), int64, ignored voxels -1; *s 2-D or 3-D.
+class ImageVolume:
+    """image (c *s), float32, normalized; labels (*s), int64, ignored voxels -1; *s 2-D or 3-D.
 
-    spacing_mm: one length for each axis; None where neither the file nor the caller knows.
-    misplaced_mm: how far apart the files of image and labels place the same voxel, at most.
-    digest: of grey values, labels and spacing as they were read.
+    spacing_mm: one length per axis; None if neither the file nor the caller knows.
+    misplaced_mm: the largest distance between the places that the files of image and labels give
+    the same voxel. digest: of grey values, labels and spacing as they were read.
     """
 
     name: str
@@ -33,71 +35,70 @@ class Volume:
     digest: str = ""
 
 
-def read(
+def read_volume(
     case: data.Case,
     *,
     ignore_label: int | None = None,
     spacing_mm: Sequence[float] | None = None,
-) -> Volume:
-    """One case with all its channels, each normalised by itself.
+) -> ImageVolume:
+    """One case with all its channels, each normalized by itself.
 
     spacing_mm: for formats that carry none.
 
-    Raises RWLossError for a case without images, files that can't be read, and channels whose
-    shape is not that of the labels.
+    Raises RWLossError for a case without images, files that can't be read, negative labels, and
+    channels whose shape differs from that of the labels.
     """
     if not case.images:
         raise RWLossError(
             f"case {case.name!r} has no image: expected imagesTr/{case.name}_0000.ext beside its "
-            "labels, a file for each channel"
+            "labels, one file per channel"
         )
-    volume = data.read_labels(case.labels, spacing_mm=spacing_mm)
-    labels = volume.labels.astype(np.int64)
+    found = data.read_labels(case.labels, spacing_mm=spacing_mm)
+    labels = found.labels.astype(np.int64)
     ignored = np.zeros(labels.shape, dtype=bool) if ignore_label is None else labels == ignore_label
     if (negative := labels[~ignored].min(initial=0)) < 0:
         raise RWLossError(
-            f"case {case.name!r} holds the label {negative}: labels are 0 or more; if these voxels "
-            f"are to be ignored, pass --ignore-label {negative} (ignore_label={negative})"
+            f"case {case.name!r} holds the label {negative}: labels are 0 or more; to ignore these "
+            f"voxels, pass --ignore-label {negative} (ignore_label={negative})"
         )
     labels[ignored] = IGNORED
     channels, misplaced_mm = [], 0.0
-    digest = hashlib.sha256(repr((labels.shape, volume.spacing_mm)).encode())
+    digest = hashlib.sha256(repr((labels.shape, found.spacing_mm)).encode())
     digest.update(np.ascontiguousarray(labels).data)
     for path in case.images:
         placed = data.read_placed_image(path)
-        channel = placed.values
-        if channel.shape != labels.shape:
+        if placed.values.shape != labels.shape:
             raise RWLossError(
-                f"image {str(path)!r} has shape {channel.shape}, its labels {labels.shape}: "
+                f"image {str(path)!r} has shape {placed.values.shape}, its labels {labels.shape}: "
                 "they must lie on the same voxels; resample one of them, or leave the case out"
             )
-        digest.update(np.ascontiguousarray(channel).data)
-        channels.append(normalized(channel))
-        misplaced_mm = max(misplaced_mm, _apart_mm(placed.affine, volume.affine, labels.shape))
-    return Volume(
-        case.name, np.stack(channels), labels, volume.spacing_mm, misplaced_mm, digest.hexdigest()
+        digest.update(np.ascontiguousarray(placed.values).data)
+        channels.append(normalized(placed.values))
+        if placed.affine is not None and found.affine is not None:
+            shifts = corners_mm(placed.affine - found.affine, labels.shape)
+            misplaced_mm = max(misplaced_mm, float(np.linalg.norm(shifts, axis=1).max()))
+    return ImageVolume(
+        case.name, np.stack(channels), labels, found.spacing_mm, misplaced_mm, digest.hexdigest()
     )
 
 
-def _apart_mm(
-    affine: NDArray[np.float64] | None,
-    other: NDArray[np.float64] | None,
-    shape: tuple[int, ...],
-) -> float:
-    """Largest distance between where two affines place a corner; 0 where one is not known."""
-    if affine is None or other is None:
-        return 0.0
-    ends = [(0, length - 1) for length in (*shape, 1, 1)[:3]]
-    corners = np.array([(*corner, 1) for corner in product(*ends)]).T
-    return float(np.linalg.norm(((affine - other) @ corners)[:3], axis=0).max())
+def corners_mm(affine: NDArray[np.float64], shape: Sequence[int]) -> NDArray[np.float64]:
+    """Places in mm of the corner voxels of an image of this shape, 2-D or 3-D. (8 3).
+
+    For the difference of two affines, these are the shifts between their corners.
+    """
+    last = np.subtract([*shape, 1, 1][:3], 1)
+    places: NDArray[np.float64] = np.array(list(np.ndindex(2, 2, 2))) * last @ affine[:3, :3].T
+    return places + affine[:3, 3]
 
 
 def normalized(channel: NDArray[Any]) -> NDArray[np.float32]:
     """Grey values with mean 0 and standard deviation 1, extremes clipped. (*s) -> (*s), float32.
 
-    Scanners write any scale, so each case has its own; and a few bright vessels must not set it,
-    so values beyond the percentiles 0.5 and 99.5 are clipped before; where these are one value,
-    all that is to be seen lies beyond, and nothing is clipped. A constant image is 0.
+    Each image is normalized by itself, because scanners use different scales. Values beyond the
+    percentiles 0.5 and 99.5 are clipped first, so that a few bright vessels do not set the scale;
+    if the two percentiles are equal, everything visible lies beyond them, and nothing is clipped.
+    A constant image is 0.
     """
     values = channel.astype(np.float64)
     low, high = np.percentile(values, (0.5, 99.5))
@@ -107,3 +108,30 @@ def normalized(channel: NDArray[Any]) -> NDArray[np.float32]:
     if spread == 0:
         return np.zeros(channel.shape, dtype=np.float32)
     return np.asarray((values - values.mean()) / spread, dtype=np.float32)
+
+
+def slice_axis_of(volumes: Sequence[ImageVolume]) -> int:
+    """The axis of the largest spacing (median over volumes); the last one if several are equal.
+
+    Slices across it have the finest pixels.
+    """
+    known = [v.spacing_mm for v in volumes if v.spacing_mm is not None and v.labels.ndim == 3]
+    if not known:
+        return AXIAL
+    spacing = np.median(known, axis=0)
+    return int(np.flatnonzero(spacing >= 0.99 * spacing.max())[-1])
+
+
+def stacked(values: NDArray[Any], spatial_axes: int, axis: int = AXIAL) -> NDArray[Any]:
+    """Slices along the first axis. (... *s) -> (n ... h w); a 2-D image is one slice."""
+    if spatial_axes == 2:
+        return values[None]
+    return np.moveaxis(values, values.ndim - spatial_axes + axis, 0)
+
+
+def unstacked(slices: NDArray[Any], spatial_axes: int, axis: int = AXIAL) -> NDArray[Any]:
+    """The inverse of `stacked`. (n ... h w) -> (... *s)."""
+    if spatial_axes == 2:
+        volume: NDArray[Any] = slices[0]
+        return volume
+    return np.moveaxis(slices, 0, slices.ndim - spatial_axes + axis)

@@ -1,4 +1,4 @@
-"""Labels of whole images from a network of slices or patches, by windows that overlap."""
+"""Labels of whole images from a network of slices or patches, by overlapping windows."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from rwloss.errors import RWLossError
-from rwloss.training.extras import require_monai
-from rwloss.training.slices import AXIAL, stacked, unstacked
+from rwloss.training.environment import require_monai
+from rwloss.training.volumes import AXIAL, stacked, unstacked
 
 OVERLAP = 0.5
 
@@ -21,7 +21,7 @@ _VOXELS_AT_A_TIME = 2**20
 
 
 @torch.no_grad()
-def predict(
+def predict_labels(
     network: nn.Module,
     image: NDArray[Any],
     size: Sequence[int],
@@ -31,20 +31,20 @@ def predict(
     overlap: float = OVERLAP,
     device: torch.device | str = "cpu",
 ) -> NDArray[np.int64]:
-    """The most probable class of each voxel. image (c *s), normalised -> labels (*s).
+    """The most probable class of each voxel. image (c *s), normalized -> labels (*s).
 
     size: the window that the network was trained on: (h w) for a network of slices, which sees
-    those across `axis` of a volume one by one, or three lengths for one of volumes. An image that
-    fits is padded with 0 around its middle, as in training, and predicted at once. A larger one is
-    covered by windows that overlap by this fraction of their length or more; their probabilities
-    are averaged with Gaussian weights (of a standard deviation of an eighth of the window, and
-    0.001 at least), so that the middle of a window counts more than its border.
-    batch_size: windows at a time, by default about a million voxels. device: of the network;
-    probabilities of the whole image (or of batch_size slices), 4 bytes a voxel and class, are held
-    in main memory.
+    those across `axis` of a volume one by one, or three lengths for a network of volumes. An image
+    that fits is padded with 0 on all sides, as in training, and predicted at once. A larger one is
+    covered by windows that overlap by this fraction of their length or more. Their probabilities
+    are averaged with Gaussian weights (standard deviation an eighth of the window, minimum 0.001),
+    so that the middle of a window counts more than its border.
+    batch_size: windows at a time, by default about a million voxels. device: that of the network.
+    The probabilities of the whole image (or of batch_size slices), 4 bytes per voxel and class,
+    are held in main memory.
 
     Leaves the network in eval mode. Raises RWLossError for an image that does not fit the network's
-    axes, an overlap outside 0..1, and where MONAI is not installed.
+    axes, an overlap outside 0..1, and if MONAI is not installed.
     """
     spatial, axes = image.ndim - 1, len(size)
     if spatial not in {2, 3} or axes not in {2, 3} or spatial < axes:
@@ -83,6 +83,6 @@ def predict(
 
 
 def check_overlap(overlap: float) -> None:
-    """Raise RWLossError for an overlap that windows can't have."""
+    """Raise RWLossError unless the overlap is from 0 to below 1."""
     if not 0 <= overlap < 1:
         raise RWLossError(f"expected an overlap from 0 to below 1, got {overlap}")

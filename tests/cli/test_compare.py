@@ -21,7 +21,7 @@ def test_options_then_more_seeds_and_the_file(squares, tmp_path, rwloss_command)
     assert lines[0].split()[:3] == ["map", "runs", "failed"]
     assert lines[1].split()[:3] == ["rw", "1", "0"]
     assert "2 of 2 runs are done." in printed
-    assert "6 seeds would be needed" in printed
+    assert "6 seeds are needed" in printed
     assert lines[-1].endswith(str(out / "report.html"))
     assert json.loads((out / "results.json").read_text())["reference"] == "dice_ce"
     before = (out / "runs" / "rw" / "seed_0" / "metrics.jsonl").read_bytes()

@@ -7,8 +7,8 @@ import pytest
 
 from rwloss import data
 from rwloss.data.splits import Split
-from rwloss.training import label_maps, settings, train
-from rwloss.training.checkpoint import Task, build, save
+from rwloss.training import predicting, settings, train
+from rwloss.training.checkpoint import SegmentationTask, build_network, save_checkpoint
 
 
 @pytest.fixture
@@ -18,11 +18,13 @@ def run(tmp_path):
     chosen = settings.make(
         data="data", map="rectified", out=str(folder), patch_size=(16, 16), slice_axis=2
     )
-    task = Task(1, 2, ("background", "lesion"))
+    task = SegmentationTask(1, 2, ("background", "lesion"))
     (folder / "checkpoints").mkdir(parents=True)
     settings.write(chosen, folder / "run.toml")
     for step, which in enumerate(("best", "last"), start=1):
-        save(folder / "checkpoints" / f"{which}.pt", build(chosen, task), chosen, task, step)
+        save_checkpoint(
+            folder / "checkpoints" / f"{which}.pt", build_network(chosen, task), chosen, task, step
+        )
     return folder
 
 
@@ -76,8 +78,8 @@ def test_volumes_for_a_run_on_pictures_are_noted_once(rwloss_command, run, image
     settings_file = run / "run.toml"
     chosen = settings.read(settings_file, slice_axis=None)
     settings.write(chosen, settings_file)
-    task = Task(1, 2, ("background", "lesion"))
-    save(run / "checkpoints" / "best.pt", build(chosen, task), chosen, task, 1)
+    task = SegmentationTask(1, 2, ("background", "lesion"))
+    save_checkpoint(run / "checkpoints" / "best.pt", build_network(chosen, task), chosen, task, 1)
     for name in "ab":
         np.save(images / f"{name}_0000.npy", np.random.default_rng(0).normal(size=(3, 12, 14)))
     code, _, err = rwloss_command("predict", run, images, tmp_path / "out", "--device", "cpu")
@@ -97,7 +99,7 @@ def test_a_stop_says_how_it_goes_on(
     (tmp_path / "out" / "b.npy").unlink()
     if not options:
         (tmp_path / "out" / "a.npy").unlink()
-    write = label_maps.write_labels
+    write = predicting.write_labels
 
     def stopped(path, labels, like):
         if like.name == "b_0000.npy":
@@ -105,7 +107,7 @@ def test_a_stop_says_how_it_goes_on(
         write(path, labels, like)
 
     with monkeypatch.context() as patch:
-        patch.setattr(label_maps, "write_labels", stopped)
+        patch.setattr(predicting, "write_labels", stopped)
         code, _, err = rwloss_command(*arguments, *options)
     assert code == 130
     assert f"interrupted: 1 label map done; {again} goes on from there" in err

@@ -9,7 +9,7 @@ import typer
 from rwloss.cli.app import app
 from rwloss.cli.options import SECTIONS
 from rwloss.study import plan
-from rwloss.training import RunFolder, RunSettings, result
+from rwloss.training import RunFolder, RunSettings
 from rwloss.training import settings as settings_file
 
 SHORT = ("--map", "rectified + dice", "--steps", 4, "--batch-size", 2, "--accelerator", "cpu")
@@ -27,7 +27,7 @@ def test_trains_and_prints_where_everything_is(squares, tmp_path, rwloss_command
     # Means stand beside the number of cases in them, as `rwloss evaluate` shows them.
     head, dice, hd95, *_ = lines[1:]
     assert head.split()[:6] == ["class", "score", "mean", "std", "median", "n"]
-    [first, _] = result(out).scores.summary()
+    [first, _] = RunFolder(out).read_result().scores.summary()
     assert dice.split()[:4] == ["class", "1", "Dice", f"{first.dice.mean:.3f}"]
     assert dice.split()[6:] == ["2", str(first.missed), str(first.false_alarms), str(first.empty)]
     assert hd95.split()[:2] == ["HD95", "voxels"]

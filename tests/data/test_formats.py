@@ -10,7 +10,10 @@ from contextlib import contextmanager
 import nibabel as nib
 import numpy as np
 import pytest
-from label_files import (
+from nibabel.nifti1 import Nifti1Image
+from nibabel.nifti2 import Nifti2Image
+from PIL import Image
+from written_files import (
     NIFTI_DIM,
     NIFTI_OFFSET,
     NIFTI_QFORM,
@@ -25,9 +28,6 @@ from label_files import (
     tiff_bytes,
     write,
 )
-from nibabel.nifti1 import Nifti1Image
-from nibabel.nifti2 import Nifti2Image
-from PIL import Image
 
 from rwloss.data import case_name, read_image, read_labels
 from rwloss.errors import RWLossError

@@ -12,7 +12,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from label_files import (
+from nibabel.nifti1 import Nifti1Image
+from PIL import Image
+from written_files import (
     NIFTI_MAGIC,
     NIFTI_OFFSET,
     NIFTI_PIXDIM,
@@ -26,8 +28,6 @@ from label_files import (
     tiff_bytes,
     write,
 )
-from nibabel.nifti1 import Nifti1Image
-from PIL import Image
 
 from rwloss.data import SUFFIXES, case_name, read_image, read_labels
 from rwloss.errors import RWLossError

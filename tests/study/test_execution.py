@@ -13,10 +13,11 @@ from training_runs import assert_same, left_by
 
 from rwloss.study import plan
 from rwloss.study.execution import RunEnd, carry_out, steps_done
-from rwloss.study.outcomes import read
+from rwloss.study.outcomes import read_outcome
 from rwloss.study.plan import runs, write
-from rwloss.study.results import as_csv, collect
-from rwloss.training import result
+from rwloss.study.results import collect
+from rwloss.study.results_file import as_csv
+from rwloss.training import RunFolder
 
 
 def test_runs_end_and_are_kept(study_of, tmp_path):
@@ -34,10 +35,10 @@ def test_runs_end_and_are_kept(study_of, tmp_path):
     assert all(end.reason is None for end in carry_out(again, jobs=0))
     for run in todo:
         assert_same(before[run], left_by(run.folder))
-    assert result(again[-1].folder).settings.seed == 3
+    assert RunFolder(again[-1].folder).read_result().settings.seed == 3
     [longer] = runs(study_of({"rw": "rectified"}, steps=6), tmp_path)
     assert carry_out([longer], jobs=0)[0].reason is None
-    assert len(result(longer.folder).losses) == 6
+    assert len(RunFolder(longer.folder).read_result().losses) == 6
 
 
 def test_a_failure_is_kept_and_stops_no_other(study_of, tmp_path):
@@ -74,7 +75,7 @@ def test_divergence_is_a_failure_with_its_step(study_of, tmp_path):
     [run] = runs(plan, tmp_path)
     [end] = carry_out([run], jobs=0)
     assert "try a learning rate below" in end.reason
-    step = read(run.folder).diverged_step
+    step = read_outcome(run.folder).diverged_step
     assert step in {1, 2, 3}
     assert re.search(rf"\bstep {step}\b", end.reason)
     [row] = collect(plan, tmp_path).runs

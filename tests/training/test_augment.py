@@ -7,8 +7,7 @@ import torch
 
 from rwloss import Regions, maps, moves
 from rwloss.training import Augmentation
-from rwloss.training.augment import Change, shaded, zoomed
-from rwloss.training.randomness import generator
+from rwloss.training.augment import PatchTransform, generator, shaded, zoomed
 
 ALL = Augmentation(
     flip=0.5, flip_axes=(-2, -1), turn=0.5, planes=((-2, -1),), zoom=0.5, intensity=0.5
@@ -20,7 +19,7 @@ ALL = Augmentation(
 def test_a_map_moves_as_rwloss_moves_moves_it(flips, quarters):
     """Compact and dense, and it stays the map of the moved labels."""
     labels = torch.randint(0, 3, (1, 6, 6), generator=torch.Generator().manual_seed(0))
-    change = Change(flips=flips, plane=(-2, -1) if quarters else None, quarters=quarters)
+    change = PatchTransform(flips=flips, plane=(-2, -1) if quarters else None, quarters=quarters)
     for text in ("rectified", "boundary"):
         regions = Regions(labels, 3, (1.0, 2.5))
         rwmap = maps.get(text)(regions)
@@ -37,7 +36,7 @@ def test_a_map_moves_as_rwloss_moves_moves_it(flips, quarters):
 
 def test_moves_of_volumes():
     values = torch.arange(2 * 3 * 4 * 4.0).reshape(2, 3, 4, 4)
-    change = Change(flips=(-3, -1), plane=(-2, -1), quarters=1)
+    change = PatchTransform(flips=(-3, -1), plane=(-2, -1), quarters=1)
     assert torch.equal(change.moved(values), values.flip(1, 3).rot90(1, (2, 3)))
     assert change.spacing((1.0, 2.0, 3.0)) == (1.0, 3.0, 2.0)
 
@@ -63,8 +62,8 @@ def test_what_is_switched_off_changes_nothing_else():
     for number in range(50):
         with_zoom = ALL.draw(generator(0, "example", number))
         without = Augmentation(**{**vars(ALL), "zoom": 0.0}).draw(generator(0, "example", number))
-        assert without == Change(**{**vars(with_zoom), "zoom": 1.0})
-    assert Augmentation().draw(generator(0, "example", 1)) == Change()
+        assert without == PatchTransform(**{**vars(with_zoom), "zoom": 1.0})
+    assert Augmentation().draw(generator(0, "example", 1)) == PatchTransform()
 
 
 @pytest.mark.parametrize("shape", [(8, 6), (5, 6, 4)])
@@ -93,12 +92,12 @@ def test_zoom_keeps_labels_whole_and_ignored_voxels_ignored():
     assert set(new_labels[1].unique().tolist()) <= set(labels[1].unique().tolist())
     assert new_labels.dtype == labels.dtype
     assert not torch.equal(new_labels[1], labels[1])
-    assert Change(zoom=2.0).spacing((1.0, 3.0)) == (0.5, 1.5)
+    assert PatchTransform(zoom=2.0).spacing((1.0, 3.0)) == (0.5, 1.5)
 
 
 def test_grey_values_by_formula():
     images = torch.tensor([0.0, 1.0, 4.0]).reshape(1, 1, 1, 3).repeat(3, 1, 1, 1)
-    changes = [Change(gain=2.0, offset=0.5), Change(gamma=0.5), Change()]
+    changes = [PatchTransform(gain=2.0, offset=0.5), PatchTransform(gamma=0.5), PatchTransform()]
     noises = [generator(0, "noise", number) for number in range(3)]
     found = shaded(images, changes, noises).flatten(1)
     assert found[0].tolist() == [0.5, 2.5, 8.5]
@@ -108,7 +107,7 @@ def test_grey_values_by_formula():
 
 def test_noise_is_of_the_example_and_of_its_strength():
     images = torch.zeros(2, 2, 50, 50)
-    changes = [Change(noise=0.1), Change()]
+    changes = [PatchTransform(noise=0.1), PatchTransform()]
 
     def noisy():
         return shaded(images, changes, [generator(0, "noise", number) for number in range(2)])

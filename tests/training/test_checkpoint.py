@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from rwloss import RWLossError
-from rwloss.training import Task, load_network, unet
+from rwloss.training import SegmentationTask, load_network, unet
 from rwloss.training import checkpoint as checkpoints
 from rwloss.training import settings as settings_file
 
-TASK = Task(2, 3, ("background", "a", "b"))
+TASK = SegmentationTask(2, 3, ("background", "a", "b"))
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def saved(tmp_path, settings_of):
     path.parent.mkdir(parents=True)
     settings_file.write(settings, Path(settings.out) / "run.toml")
     network = unet(2, 2, 3, seed=5)
-    checkpoints.save(path, network, settings, TASK, 7)
+    checkpoints.save_checkpoint(path, network, settings, TASK, 7)
     return path, network, settings
 
 
@@ -41,7 +41,7 @@ def test_a_network_comes_back_ready_to_predict(saved):
 
 
 def test_a_folder_that_is_no_run(tmp_path):
-    with pytest.raises(RWLossError, match=r"is no run: expected a folder with run\.toml"):
+    with pytest.raises(RWLossError, match=r"is not a run folder: expected run\.toml"):
         load_network(tmp_path)
 
 
@@ -70,14 +70,16 @@ def test_checkpoint_of_another_configuration(saved):
     _, _, settings = saved
     other = settings.model_copy(update={"map": "dice"})
     settings_file.write(other, Path(settings.out) / "run.toml")
-    with pytest.raises(RWLossError, match=r"other settings.*: map 'rectified' \(now 'dice'\); put"):
+    with pytest.raises(
+        RWLossError, match=r"settings other than .*: map 'rectified' \(now 'dice'\); put"
+    ):
         load_network(settings.out)
 
 
 def test_weights_of_another_network(saved):
     path, _, settings = saved
     wider = unet(2, 2, 3, preset="small")
-    checkpoints.save(path, wider, settings, TASK, 7)
+    checkpoints.save_checkpoint(path, wider, settings, TASK, 7)
     with pytest.raises(RWLossError, match="is of another network than"):
         load_network(settings.out)
 
@@ -86,7 +88,7 @@ def test_weights_of_another_network(saved):
 def test_damaged_files(saved, keep):
     path, _, settings = saved
     path.write_bytes(path.read_bytes()[:keep])
-    with pytest.raises(RWLossError, match="is no checkpoint, or damaged"):
+    with pytest.raises(RWLossError, match="is not a checkpoint, or it is damaged"):
         load_network(settings.out)
 
 
@@ -101,7 +103,7 @@ def test_code_in_a_file_does_not_run(saved, tmp_path):
     buffer = io.BytesIO()
     torch.save({"layout": 1, "trap": Trap()}, buffer)
     path.write_bytes(buffer.getvalue())
-    with pytest.raises(RWLossError, match="is no checkpoint"):
+    with pytest.raises(RWLossError, match="is not a checkpoint"):
         load_network(settings.out)
     assert not (tmp_path / "trapped").exists()
 
@@ -109,7 +111,7 @@ def test_code_in_a_file_does_not_run(saved, tmp_path):
 def test_other_things_of_torch(saved):
     path, _, settings = saved
     torch.save(torch.zeros(3), path)
-    with pytest.raises(RWLossError, match="no checkpoint of this version"):
+    with pytest.raises(RWLossError, match="not a checkpoint of this version"):
         load_network(settings.out)
 
 
@@ -119,7 +121,7 @@ def test_weights_that_are_not_finite_are_not_saved(saved):
     with torch.no_grad():
         next(network.parameters()).view(-1)[0] = float("nan")
     with pytest.raises(RWLossError, match="not finite after step 8: training has diverged"):
-        checkpoints.save(path, network, settings, TASK, 8)
+        checkpoints.save_checkpoint(path, network, settings, TASK, 8)
     assert path.read_bytes() == before
 
 
@@ -132,6 +134,6 @@ def test_a_full_disk_leaves_the_checkpoint_of_before(saved, monkeypatch):
 
     monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(RWLossError, match=r"cannot write .*No space left"):
-        checkpoints.save(path, network, settings, TASK, 8)
+        checkpoints.save_checkpoint(path, network, settings, TASK, 8)
     assert path.read_bytes() == before
     assert os.listdir(path.parent) == ["best.pt"]

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from rwloss import RWLossError, data
-from rwloss.training.evaluation import Failure, evaluate
+from rwloss.training.evaluation import FailedPair, evaluate
 from rwloss.training.metrics import score
 
 SAMPLE = data.sample_dir("hippocampus")
@@ -213,7 +213,7 @@ def test_one_bad_pair_does_not_stop_the_others(two):
     result = evaluate(predictions, truth, num_classes=3, jobs=0)
     assert [case.name for case in result.scores.cases] == ["c"]
     shape, label = result.failed
-    assert shape == Failure(
+    assert shape == FailedPair(
         "a",
         "the prediction has the shape (6, 6), its labels (6, 7): both must lie on the same voxels",
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from training_runs import assert_same, left_by, work
 
-from rwloss.training import RunFolder, result
+from rwloss.training import RunFolder
 
 PLAN = {
     "map": "rectified + dice",
@@ -46,7 +46,7 @@ def undisturbed(squares, tmp_path_factory):
     """What a run leaves that nobody stops, and how long its steps took."""
     out = tmp_path_factory.mktemp("undisturbed") / "run"
     work({"data": str(squares), "out": str(out), **PLAN})
-    return left_by(out), result(out).seconds
+    return left_by(out), RunFolder(out).read_result().seconds
 
 
 def killed_often(squares, out, kills, seed, seconds):

@@ -83,7 +83,7 @@ def test_the_coarsest_level_has_two_voxels(settings_of, tmp_path):
 def test_what_needs_no_data_is_said_before_they_are_read(
     changes, message, squares, settings_of, monkeypatch
 ):
-    monkeypatch.setattr(preparation, "read", lambda *_, **__: pytest.fail("read a case"))
+    monkeypatch.setattr(preparation, "read_volume", lambda *_, **__: pytest.fail("read a case"))
     with pytest.raises(RWLossError, match=message):
         prepare(settings_of(squares, **changes))
 
@@ -215,7 +215,7 @@ def test_channels_that_differ(tmp_path, settings_of):
 def test_axes_that_differ(spoilt, settings_of):
     for path in ("labelsTr/case2.npy", "imagesTr/case2_0000.npy"):
         np.save(spoilt / path, np.load(spoilt / path)[..., None].repeat(4, axis=2))
-    with pytest.raises(RWLossError, match="train on one kind at a time"):
+    with pytest.raises(RWLossError, match="train on 2-D or on 3-D images, not on both"):
         prepare(settings_of(spoilt))
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from rwloss import data
-from rwloss.training import Batches, items_of, prepare, train
+from rwloss.training import PatchSampler, patch_sources, prepare, train
 
 
 @pytest.mark.slow
@@ -38,13 +38,9 @@ def test_data_on_host_and_on_device_make_the_same_batches(boxes, settings_of):
     found = prepare(settings_of(boxes, flip=0.5))
     batches = []
     for place in ("cpu", "cuda"):
-        items = [
-            item
-            for volume in found.train
-            for item in items_of(volume, dims=2, slice_axis=2, device=place)
-        ]
+        sources = patch_sources(found.train, dims=2, slice_axis=2, device=place)
         batches.append(
-            Batches(items, 3, (16, 16), 4, augmentation=found.augmentation, device="cuda")
+            PatchSampler(sources, 3, (16, 16), 4, augmentation=found.augmentation, device="cuda")
         )
     for step in (1, 2, 3):
         one, other = (each(step) for each in batches)

@@ -14,7 +14,7 @@ from training_runs import assert_same, left_by
 import rwloss
 from rwloss import RWLossError, distance
 from rwloss.precompute import precompute
-from rwloss.training import Diverged, Progress, RunFolder, load_network, result, train
+from rwloss.training import Diverged, RunFolder, TrainingProgress, load_network, train
 from rwloss.training import run as runs
 from rwloss.training.validation import selection_score
 
@@ -22,7 +22,7 @@ BUSY = {"flip": 0.5, "zoom": 0.3, "intensity": 0.5, "balanced": True}
 """Settings with everything random switched on."""
 
 
-class Notes(Progress):
+class Notes(TrainingProgress):
     """Notes what it is told; stops the run after a step, if asked to, as a kill would."""
 
     def __init__(self, stop_after=None):
@@ -70,7 +70,7 @@ def test_a_run_leaves_what_is_needed_to_repeat_it(dims, boxes, settings_of):
     splits = json.loads((run / "splits.json").read_text())
     assert [case.name for case in found.scores.cases] == splits["test"]
     assert all(math.isfinite(case.diagonal_mm) for case in found.scores.cases)
-    assert found == result(run)
+    assert found == RunFolder(run).read_result()
     start = next(RunFolder(run).lines())
     assert (start["kind"], start["step"]) == ("start", 0)
     assert start["hardware"].startswith("CPU: 1 thread, ")
@@ -93,7 +93,7 @@ def test_same_seed_same_bits_other_seed_others(squares, settings_of, tmp_path):
     torch.manual_seed(99)
     train(second)
     assert_same(left_by(first.out), left_by(second.out))
-    assert train(other).losses != result(first.out).losses
+    assert train(other).losses != RunFolder(first.out).read_result().losses
     assert json.loads(Path(first.out, "splits.json").read_text()) == json.loads(
         Path(other.out, "splits.json").read_text()
     )
@@ -104,14 +104,14 @@ def test_runs_that_differ_in_the_map_begin_alike_and_meet_the_same(
 ):
     seen = {}
 
-    class Spied(runs.Batches):
+    class Spied(runs.PatchSampler):
         def __call__(self, step):
             batch = super().__call__(step)
             seen.setdefault(text, []).append((batch.images, batch.labels))
             return batch
 
-    monkeypatch.setattr(runs, "Batches", Spied)
-    built, build = {}, runs.build
+    monkeypatch.setattr(runs, "PatchSampler", Spied)
+    built, build = {}, runs.build_network
 
     def spied(*args):
         built[text] = build(*args)
@@ -119,7 +119,7 @@ def test_runs_that_differ_in_the_map_begin_alike_and_meet_the_same(
         return built[text]
 
     start = {}
-    monkeypatch.setattr(runs, "build", spied)
+    monkeypatch.setattr(runs, "build_network", spied)
     for text in ("boundary", "rectified + dice"):
         train(settings_of(squares, map=text, out=str(tmp_path / text[:4]), **BUSY))
     one, other = seen.values()
@@ -176,9 +176,7 @@ def test_data_that_changed_or_moved(squares, settings_of, tmp_path):
     labels = moved / "labelsTr" / "case3.npy"
     np.save(labels, np.load(labels).T)
     for steps in (4, 6):
-        with pytest.raises(
-            RWLossError, match=r"not those that the run .* began with: case 'case3'"
-        ):
+        with pytest.raises(RWLossError, match=r"have changed since the run .* began: case 'case3'"):
             train(settings_of(moved, steps=steps))
 
 
@@ -192,13 +190,15 @@ def test_checkpoints_that_are_not_those_of_the_run(squares, settings_of, tmp_pat
         train(longer)
     place.last.write_bytes(last)
     place.best.unlink()
-    with pytest.raises(RWLossError, match=r"best\.pt' is gone, the weights of step 4"):
+    with pytest.raises(
+        RWLossError, match=r"best\.pt', the best weights so far \(step 4\), is missing"
+    ):
         train(longer)
     other = settings_of(squares, steps=4, seed=7, out=str(tmp_path / "other"))
     train(other)
     place.best.write_bytes(RunFolder(Path(other.out)).best.read_bytes())
     place.test.unlink()
-    with pytest.raises(RWLossError, match=r"best\.pt' was made with other settings.*seed 7"):
+    with pytest.raises(RWLossError, match=r"best\.pt' was written with settings other.*seed 7"):
         train(settings)
     place.best.write_bytes(best)
     assert train(settings).best_step == 4
@@ -240,14 +240,14 @@ def test_without_test_cases_there_is_nothing_to_report(squares, settings_of):
 def test_divergence_leaves_a_line_and_the_last_checkpoint(squares, settings_of, monkeypatch):
     """From step 4 on the images are infinite."""
 
-    class Spoilt(runs.Batches):
+    class Spoilt(runs.PatchSampler):
         def __call__(self, step):
             batch = super().__call__(step)
             if step >= 4:
                 batch.images.fill_(math.inf)
             return batch
 
-    monkeypatch.setattr(runs, "Batches", Spoilt)
+    monkeypatch.setattr(runs, "PatchSampler", Spoilt)
     settings = settings_of(squares, steps=9, checkpoint_every=2)
     with pytest.raises(Diverged, match="the loss is nan at step 4"):
         train(settings)
@@ -265,10 +265,12 @@ def test_a_weight_that_is_not_finite_leaves_a_line_too(squares, settings_of):
             if step == 4:
                 next(networks[0].parameters()).data.fill_(math.inf)
 
-    build = runs.build
+    build = runs.build_network
     with pytest.MonkeyPatch.context() as patch:
         networks = []
-        patch.setattr(runs, "build", lambda *args: networks.append(build(*args)) or networks[0])
+        patch.setattr(
+            runs, "build_network", lambda *args: networks.append(build(*args)) or networks[0]
+        )
         settings = settings_of(squares, steps=9, checkpoint_every=2)
         with pytest.raises(Diverged, match="not finite after step 4"):
             train(settings, Spoiling())

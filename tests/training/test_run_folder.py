@@ -11,7 +11,7 @@ import pytest
 
 from rwloss import RWLossError
 from rwloss.data.splits import Split
-from rwloss.training import RunFolder, result
+from rwloss.training import RunFolder
 
 SPLIT = Split(("a", "b"), ("c",), ("d",), "by hand")
 
@@ -21,7 +21,7 @@ def begun(settings_of):
     settings = settings_of("in")
     folder = RunFolder(Path(settings.out))
     folder.check(settings, SPLIT, checkpoint_bytes=1)
-    folder.begin(settings, SPLIT)
+    folder.begin(settings, SPLIT, 0)
     return folder, settings
 
 
@@ -47,7 +47,7 @@ def test_another_run_is_refused(begun, change, message):
 def test_other_cases_are_refused(begun):
     folder, settings = begun
     other = Split(("a", "b", "new"), ("c",), ("d",), "by hand")
-    with pytest.raises(RWLossError, match="holds a run on other cases than there are now in 'in'"):
+    with pytest.raises(RWLossError, match="holds a run on other cases than those now in 'in'"):
         folder.check(settings, other, checkpoint_bytes=1)
 
 
@@ -56,20 +56,22 @@ def test_changed_cases_are_refused_and_named(settings_of, tmp_path):
     settings, folder = settings_of("in"), RunFolder(tmp_path / "run")
     first = replace(SPLIT, digests={"a": "1", "b": "2", "c": "3", "d": "4"})
     folder.path.mkdir()
-    folder.begin(settings, first)
+    folder.begin(settings, first, 0)
     moved = settings.model_copy(update={"data": "elsewhere/in"})
     folder.check(moved, first, checkpoint_bytes=1)
     changed = replace(first, digests={**first.digests, "b": "5", "d": "6"})
-    with pytest.raises(RWLossError, match=r"in 'elsewhere/in' are not .*case 'b', 'd'; put them"):
+    with pytest.raises(
+        RWLossError, match=r"in 'elsewhere/in' have changed .*case 'b', 'd'; restore them"
+    ):
         folder.check(moved, changed, checkpoint_bytes=1)
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{}", r"test\.json' is no test of a run .*: delete it, and the same command tests again"),
-        ("[]", r"test\.json' is no test of a run"),
-        ('{"steps": null}', r"test\.json' is no test of a run"),
+        ("{}", r"test\.json' is not the test of a run .*: delete it and rerun the command"),
+        ("[]", r"test\.json' is not the test of a run"),
+        ('{"steps": null}', r"test\.json' is not the test of a run"),
         ("x", r"cannot read '.*test\.json'"),
     ],
 )
@@ -85,7 +87,7 @@ def test_a_folder_with_something_else_is_refused(settings_of):
     folder = RunFolder(Path(settings.out))
     folder.path.mkdir()
     (folder.path / "thesis.tex").write_text("")
-    with pytest.raises(RWLossError, match=r"neither empty nor a run \(it has no run.toml\)"):
+    with pytest.raises(RWLossError, match=r"neither empty nor a run folder \(it has no run.toml\)"):
         folder.check(settings, SPLIT, checkpoint_bytes=1)
 
 
@@ -128,7 +130,7 @@ def test_cases_of_each_part(begun):
     assert [folder.cases(part) for part in ("train", "validation", "test")] == [
         ("a", "b"), ("c",), ("d",),
     ]  # fmt: skip
-    folder.begin(settings, Split(("a",), (), ("d",), "by hand"))
+    folder.begin(settings, Split(("a",), (), ("d",), "by hand"), 0)
     with pytest.raises(RWLossError, match=r"has no validation cases \(by hand\)"):
         folder.cases("validation")
 
@@ -141,26 +143,26 @@ def test_a_folder_that_cannot_be_made(settings_of, tmp_path):
 
 
 def test_the_log_is_rewound_to_a_step(begun):
-    folder, _ = begun
+    folder, settings = begun
     assert list(folder.lines()) == []
     for step in (1, 2, 3, 4):
         folder.log("record", step, loss=step / 8)
     folder.log("validation", 3, dice={"a": None})
     before = folder.metrics.read_text().splitlines()
-    folder.rewind(3)
+    folder.begin(settings, SPLIT, 3)
     assert folder.metrics.read_text().splitlines() == [*before[:3], before[4]]
     assert [line["step"] for line in folder.lines()] == [1, 2, 3, 3]
 
 
 @pytest.mark.parametrize("torn", range(1, 40, 3))
 def test_a_torn_last_line_is_no_line(begun, torn):
-    folder, _ = begun
+    folder, settings = begun
     folder.log("record", 1, loss=0.5)
     whole = folder.metrics.read_text()
     line = json.dumps({"kind": "record", "step": 2, "loss": 0.25})
     folder.metrics.write_text(whole + line[:torn])
     assert [each["step"] for each in folder.lines()] == [1]
-    folder.rewind(2)
+    folder.begin(settings, SPLIT, 2)
     assert folder.metrics.read_text() == whole
 
 
@@ -177,4 +179,4 @@ def test_a_full_disk_is_said_in_words(begun, monkeypatch):
 
 def test_a_run_that_has_not_ended_has_no_result(begun):
     with pytest.raises(RWLossError, match="the run has not ended yet"):
-        result(begun[0].path)
+        RunFolder(begun[0].path).read_result()

@@ -8,7 +8,7 @@ import pytest
 
 from rwloss import RWLossError
 from rwloss.training import score_file
-from rwloss.training.evaluation import Evaluation, Failure
+from rwloss.training.evaluation import Evaluation, FailedPair
 from rwloss.training.scores import CaseScore, ClassScore, Scores
 
 SCORES = Scores(
@@ -18,11 +18,11 @@ SCORES = Scores(
     ),
     ("background", "left, upper", "right"),
 )
-RESULT = Evaluation("pred", "truth", SCORES, (Failure("c", 'cut "short"'),), ("d",), ("e",), 9)
+RESULT = Evaluation("pred", "truth", SCORES, 9, (FailedPair("c", 'cut "short"'),), ("d",), ("e",))
 
 
 def test_csv_has_a_row_for_each_case_and_class(tmp_path):
-    score_file.write(RESULT, tmp_path / "scores.csv")
+    score_file.write_scores(RESULT, tmp_path / "scores.csv")
     with (tmp_path / "scores.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert tuple(rows[0]) == score_file.COLUMNS
@@ -39,7 +39,7 @@ def test_csv_has_a_row_for_each_case_and_class(tmp_path):
 
 
 def test_json_has_summary_and_cases(tmp_path):
-    score_file.write(RESULT, tmp_path / "scores.json", "diagonal")
+    score_file.write_scores(RESULT, tmp_path / "scores.json", "diagonal")
     content = json.loads((tmp_path / "scores.json").read_text(encoding="utf-8"))
     assert content["counts"] == {
         "cases": 4,
@@ -60,15 +60,15 @@ def test_json_has_summary_and_cases(tmp_path):
 
 def test_an_existing_file_is_replaced_and_nothing_else_is_left(tmp_path):
     (tmp_path / "scores.csv").write_text("old")
-    score_file.write(RESULT, tmp_path / "scores.csv")
+    score_file.write_scores(RESULT, tmp_path / "scores.csv")
     assert [file.name for file in tmp_path.iterdir()] == ["scores.csv"]
     assert (tmp_path / "scores.csv").read_text().startswith("case,")
 
 
 @pytest.mark.parametrize("name", ["scores.csv", "scores.json"])
 def test_a_name_that_is_not_utf_8_is_escaped(tmp_path, name):
-    failed = Evaluation("pred", "truth", SCORES, (Failure("sur\udcff", "cut"),), (), (), None)
-    score_file.write(failed, tmp_path / name)
+    failed = Evaluation("pred", "truth", SCORES, None, (FailedPair("sur\udcff", "cut"),))
+    score_file.write_scores(failed, tmp_path / name)
     text = (tmp_path / name).read_text(encoding="utf-8")
     assert r"sur\udcff" in text
 
@@ -79,18 +79,18 @@ def test_a_folder_that_takes_no_file_is_refused_before(tmp_path, monkeypatch):
 
     monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
     with pytest.raises(RWLossError, match=r"cannot write .*a.csv' \(Read-only file system\): name"):
-        score_file.check_output(tmp_path / "a.csv")
+        score_file.check_score_file(tmp_path / "a.csv")
     assert not any(tmp_path.iterdir())
 
 
 def test_a_check_leaves_nothing(tmp_path):
-    score_file.check_output(tmp_path / "a.csv")
+    score_file.check_score_file(tmp_path / "a.csv")
     assert not any(tmp_path.iterdir())
 
 
 def test_too_long_a_name(tmp_path):
     with pytest.raises(RWLossError, match="cannot write"):
-        score_file.write(RESULT, tmp_path / f"{'a' * 300}.csv")
+        score_file.write_scores(RESULT, tmp_path / f"{'a' * 300}.csv")
 
 
 @pytest.mark.parametrize(
@@ -100,4 +100,4 @@ def test_too_long_a_name(tmp_path):
 def test_files_that_cannot_be_written(tmp_path, name, message):
     (tmp_path / "d.csv").mkdir()
     with pytest.raises(RWLossError, match=message):
-        score_file.check_output(tmp_path / name)
+        score_file.check_score_file(tmp_path / name)

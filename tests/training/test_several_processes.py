@@ -8,7 +8,7 @@ import pytest
 import torch
 from raw_folders import make_raw
 
-from rwloss.training import result, train
+from rwloss.training import RunFolder, train
 
 pytestmark = [
     pytest.mark.slow,
@@ -53,6 +53,6 @@ def test_two_processes_have_the_losses_of_one(tmp_path, settings_of):
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("checkpoint of step") == 1  # one process reports
-    two = result(tmp_path / "two")
+    two = RunFolder(tmp_path / "two").read_result()
     assert two.losses == pytest.approx(one.losses, rel=1e-5)
     assert len(two.losses) == plan["steps"]

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from rwloss import RWLossError, data
-from rwloss.training import read
-from rwloss.training.volumes import normalized
+from rwloss.training import read_volume
+from rwloss.training.volumes import ImageVolume, normalized, slice_axis_of, stacked, unstacked
 
 
 @pytest.fixture
@@ -22,14 +22,14 @@ def case(tmp_path):
 
 def test_reads_a_real_case():
     dataset = data.find(data.sample_dir("hippocampus"))
-    volume = read(dataset.cases[0])
+    volume = read_volume(dataset.cases[0])
     assert volume.image.shape == (1, *volume.labels.shape)
     assert volume.image.dtype == np.float32
     assert set(np.unique(volume.labels)) == {0, 1, 2}
 
 
 def test_each_channel_is_normalised_and_ignored_voxels_are_minus_one(case):
-    volume = read(case, ignore_label=255)
+    volume = read_volume(case, ignore_label=255)
     assert volume.image.mean(axis=(1, 2)) == pytest.approx([0, 0], abs=1e-6)
     assert volume.image.std(axis=(1, 2)) == pytest.approx([1, 1], abs=1e-6)
     assert volume.labels[0, 0] == -1
@@ -41,28 +41,28 @@ def test_negative_labels_are_no_class_and_not_ignored_unasked(case):
     labels[1, 1] = -1
     np.save(case.labels, labels)
     with pytest.raises(RWLossError, match=r"holds the label -1: .* pass --ignore-label -1"):
-        read(case, ignore_label=255)
+        read_volume(case, ignore_label=255)
     labels[labels == 255] = 0
     np.save(case.labels, labels)
-    assert (read(case, ignore_label=-1).labels == -1).sum() == 1
+    assert (read_volume(case, ignore_label=-1).labels == -1).sum() == 1
 
 
 def test_the_spacing_is_that_of_the_file_or_given(case):
-    assert read(case, ignore_label=255).spacing_mm is None
-    assert read(case, ignore_label=255, spacing_mm=(1.0, 2.0)).spacing_mm == (1.0, 2.0)
+    assert read_volume(case, ignore_label=255).spacing_mm is None
+    assert read_volume(case, ignore_label=255, spacing_mm=(1.0, 2.0)).spacing_mm == (1.0, 2.0)
     real = data.find(data.sample_dir("hippocampus")).cases[0]
-    assert read(real).spacing_mm == (1.0, 1.0, 1.0)
+    assert read_volume(real).spacing_mm == (1.0, 1.0, 1.0)
 
 
 def test_case_without_images(case):
     with pytest.raises(RWLossError, match="case 'case' has no image"):
-        read(data.Case("case", case.labels))
+        read_volume(data.Case("case", case.labels))
 
 
 def test_image_of_another_shape(case):
     np.save(case.images[1], np.zeros((7, 6), np.float32))
     with pytest.raises(RWLossError, match=r"case_0001.*shape \(7, 6\), its labels \(6, 7\)"):
-        read(case)
+        read_volume(case)
 
 
 @pytest.mark.parametrize(("factor", "offset"), [(1e-3, 0), (1, -500), (1.7e4, 1e4)])
@@ -91,7 +91,7 @@ def test_a_few_bright_voxels_in_the_dark_are_not_clipped_away():
 
 def test_the_digest_is_of_values_labels_and_spacing(case):
     def digest(**options):
-        return read(case, ignore_label=255, **options).digest
+        return read_volume(case, ignore_label=255, **options).digest
 
     first = digest()
     assert digest() == first
@@ -108,3 +108,28 @@ def test_the_digest_is_of_values_labels_and_spacing(case):
 
 def test_constant_image_is_zero():
     assert not normalized(np.full((3, 4), 7.0)).any()
+
+
+@pytest.mark.parametrize(
+    ("spacings", "axis"),
+    [
+        ([None], 2),
+        ([(1.0, 1.0, 1.0)], 2),
+        ([(1.0, 3.0, 1.0)], 1),
+        ([(3.0, 1.0, 2.999)], 2),
+        ([(5.0, 1.0, 1.0), (1.0, 4.0, 1.0), (1.0, 4.0, 1.0)], 1),
+    ],
+)
+def test_slices_lie_across_the_largest_spacing(spacings, axis):
+    empty = np.zeros((2, 2, 2))
+    assert slice_axis_of([ImageVolume("", empty[None], empty, each) for each in spacings]) == axis
+
+
+@pytest.mark.parametrize("shape", [(5, 9, 3), (7, 6, 2), (8, 4)], ids=str)
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_stacked_slices_make_the_volume_again(shape, axis):
+    values = np.arange(2 * np.prod(shape)).reshape(2, *shape)
+    slices = stacked(values, len(shape), axis)
+    assert slices.shape[0] == (shape[axis] if len(shape) == 3 else 1)
+    assert slices.shape[1] == 2
+    assert np.array_equal(unstacked(slices, len(shape), axis), values)

@@ -5,7 +5,7 @@ from torch import nn
 
 from rwloss import RWLossError
 from rwloss.training.unet import PRESETS, unet
-from rwloss.training.windows import predict
+from rwloss.training.windows import predict_labels
 
 
 class Reader(nn.Module):
@@ -40,7 +40,7 @@ def test_every_voxel_gets_its_class(shape, size):
     labels = np.random.default_rng(0).integers(0, 3, shape)
     image = np.stack([labels, np.ones(shape)]).astype(np.float32)
     network = Reader()
-    found = predict(network, image, size, batch_size=2)
+    found = predict_labels(network, image, size, batch_size=2)
     assert np.array_equal(found, labels)
     assert found.dtype == np.int64
     assert network.sizes == {size}
@@ -50,14 +50,14 @@ def test_every_voxel_gets_its_class(shape, size):
 @pytest.mark.parametrize("axis", [0, 1, 2])
 def test_slices_along_each_axis(axis):
     labels = np.random.default_rng(0).integers(0, 3, (4, 5, 6))
-    found = predict(Reader(), labels[None].astype(np.float32), (8, 8), axis=axis)
+    found = predict_labels(Reader(), labels[None].astype(np.float32), (8, 8), axis=axis)
     assert np.array_equal(found, labels)
 
 
 def test_views_in_any_order_of_memory():
     labels = np.random.default_rng(0).integers(0, 3, (4, 5, 6))
     image = np.asfortranarray(labels[None].astype(np.float32))[:, ::-1]
-    assert np.array_equal(predict(Reader(), image, (8, 8, 8)), labels[::-1])
+    assert np.array_equal(predict_labels(Reader(), image, (8, 8, 8)), labels[::-1])
 
 
 @pytest.mark.parametrize(("dims", "shape"), [(2, (21, 30)), (2, (21, 30, 3)), (3, (12, 9, 15))])
@@ -66,7 +66,7 @@ def test_an_image_that_fits_is_predicted_at_once_around_its_middle(dims, shape):
     network = unet(dims, 2, 3, seed=1).eval()
     image = np.random.default_rng(0).normal(size=(2, *shape)).astype(np.float32)
     size = (32, 32, 16)[:dims]
-    found = predict(network, image, size)
+    found = predict_labels(network, image, size)
     slices = [image] if dims == len(shape) else np.moveaxis(image, 3, 0)
     expected = []
     for one in slices:
@@ -104,7 +104,7 @@ def test_windows_are_the_naive_gaussian_average(shape, size):
     """Every window by hand: its probabilities times the weights, over the sum of the weights."""
     network = Local(len(shape))
     image = np.random.default_rng(0).normal(size=(1, *shape)).astype(np.float32)
-    found = predict(network, image, size, overlap=0.5)
+    found = predict_labels(network, image, size, overlap=0.5)
     lines = [np.exp(-(((np.arange(n) - (n - 1) / 2) / (n / 8)) ** 2) / 2) for n in size]
     weights = np.maximum(np.prod(np.meshgrid(*lines, indexing="ij"), axis=0), 1e-3)
     total, over = np.zeros((3, *shape)), np.zeros(shape)
@@ -128,7 +128,7 @@ def test_windows_are_the_naive_gaussian_average(shape, size):
 def test_without_overlap_windows_stand_side_by_side():
     network = Local(2)
     image = np.random.default_rng(0).normal(size=(1, 16, 24)).astype(np.float32)
-    found = predict(network, image, (8, 8), overlap=0)
+    found = predict_labels(network, image, (8, 8), overlap=0)
     tiles = torch.from_numpy(image).unfold(1, 8, 8).unfold(2, 8, 8)
     with torch.no_grad():
         labels = network(tiles.reshape(6, 1, 8, 8)).argmax(dim=1)
@@ -142,7 +142,7 @@ def test_a_network_in_half_precision():
             return super().forward(images).bfloat16()
 
     labels = np.random.default_rng(0).integers(0, 3, (9, 9))
-    assert np.array_equal(predict(Half(), labels[None].astype(np.float32), (8, 8)), labels)
+    assert np.array_equal(predict_labels(Half(), labels[None].astype(np.float32), (8, 8)), labels)
 
 
 @pytest.mark.gpu
@@ -152,8 +152,8 @@ def test_on_a_gpu(dims, shape):
     network = unet(dims, 1, 3, seed=1)
     size = (PRESETS["tiny"].multiple_of * 4,) * dims
     image = np.random.default_rng(0).normal(size=(1, *shape)).astype(np.float32)
-    expected = predict(network, image, size)
-    found = predict(network.cuda(), image, size, device="cuda")
+    expected = predict_labels(network, image, size)
+    found = predict_labels(network.cuda(), image, size, device="cuda")
     assert (found == expected).mean() > 0.999
 
 
@@ -169,4 +169,4 @@ def test_on_a_gpu(dims, shape):
 )
 def test_wrong_use(shape, size, overlap, message):
     with pytest.raises(RWLossError, match=message):
-        predict(Reader(), np.zeros(shape, np.float32), size, overlap=overlap)
+        predict_labels(Reader(), np.zeros(shape, np.float32), size, overlap=overlap)

@@ -1,10 +1,9 @@
-"""Label maps of a folder of images, by the network of a run."""
+"""Label maps for a folder of images, by the network of a run."""
 
 from __future__ import annotations
 
 import errno
 import hashlib
-import json
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -26,33 +25,33 @@ from rwloss.data.splits import SplitPart
 from rwloss.data.writing import write_labels
 from rwloss.errors import RWLossError
 from rwloss.files.atomic import TEMPORARY_PREFIX, whole_file
-from rwloss.files.journal import append_line, json_line
+from rwloss.files.journal import append_line, json_line, parsed_lines
 from rwloss.training.run_folder import RunFolder
-from rwloss.training.slices import AXIAL
-from rwloss.training.volumes import normalized
-from rwloss.training.windows import OVERLAP, check_overlap, predict
+from rwloss.training.volumes import AXIAL, normalized
+from rwloss.training.windows import OVERLAP, check_overlap, predict_labels
 from rwloss.words import some
 
 if TYPE_CHECKING:
-    from rwloss.training.checkpoint import Trained, Which
+    from rwloss.training.checkpoint import CheckpointName, TrainedNetwork
 
-State: TypeAlias = Literal["made", "kept", "failed"]
+PredictionState: TypeAlias = Literal["made", "kept", "failed"]
 
-RECORD = "predictions.jsonl"
-"""The file beside the label maps that says what made each of them, a line a label map."""
+RECORD_FILE = "predictions.jsonl"
+"""The file beside the label maps with one line per label map, which says how it was made."""
 
-# What the next case would meet too: no space, no quota, a file system that became read-only.
+# Errors that the next case would meet too: no space, no quota, a read-only file system.
 _FATAL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
-# A label map is written in one go.
+# Temporary files older than this were left by a killed process.
 _LEFT_AFTER_S = 3600
-# Stacks of pages come with the pages first.
+# Formats whose first axis is the pages.
 _PAGES = {".tif", ".tiff"}
 
 
-class Record(BaseModel):
-    """What decides the label maps of a start, but for the images.
+class PredictionRecord(BaseModel):
+    """What decides the label maps of a start, except the images.
 
-    weights_sha256: of the checkpoint file. device is not part of it: it decides rounding alone.
+    weights_sha256: of the checkpoint file. The device is not part of it, as it changes only
+    rounding.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -65,22 +64,24 @@ class Record(BaseModel):
     overlap: float
     class_names: tuple[str, ...]
 
-    def makes_the_same_as(self, other: Record) -> bool:
-        """Whether the same images become the same label maps."""
+    def makes_the_same_as(self, other: PredictionRecord) -> bool:
+        """Whether the same images give the same label maps."""
         return (self.weights_sha256, self.overlap) == (other.weights_sha256, other.overlap)
 
     @property
     def origin(self) -> str:
-        """What made them, in words."""
-        run = f"the {self.checkpoint} weights of {self.run!r} (step {self.step})"
-        return f"{run} with overlap {self.overlap:g}"
+        """What makes these label maps, in words."""
+        return (
+            f"the {self.checkpoint} weights of {self.run!r} (step {self.step}) with overlap "
+            f"{self.overlap:g}"
+        )
 
 
-class Entry(Record):
-    """A line of the record: what made one label map, and from which images.
+class PredictionEntry(PredictionRecord):
+    """A line of the record: how one label map was made, and from which images.
 
-    images: path and SHA-256 of each channel, in their order. label_map_sha256: a file with other
-    bytes is not what this line speaks of.
+    images: path and SHA-256 of each channel, in order. label_map_sha256: the line does not apply to
+    a file with other bytes.
     """
 
     label_map: str
@@ -88,20 +89,20 @@ class Entry(Record):
     images: dict[str, str]
 
     def images_are(self, images: Mapping[str, str]) -> bool:
-        """Whether images have the same content, wherever they lie now."""
+        """Whether images have the same content, wherever they are now."""
         now = [*images.values()]
         return "" not in now and now == [*self.images.values()]
 
 
 @dataclass(frozen=True)
-class Predicted:
-    """What became of one case: made now, kept from an earlier start, or failed with a reason.
+class PredictedCase:
+    """The outcome for one case: made now, kept from an earlier start, or failed with a reason.
 
-    note: what was done that the run does not say, or "".
+    note: a choice that the run does not determine, or "".
     """
 
     case: str
-    state: State
+    state: PredictionState
     path: Path | None = None
     reason: str = ""
     note: str = ""
@@ -112,8 +113,8 @@ class Predictions:
     """Label maps of a folder. outcomes are sorted by case name; seconds are wall-clock time."""
 
     out: str
-    record: Record
-    outcomes: tuple[Predicted, ...] = field(repr=False)
+    record: PredictionRecord
+    outcomes: tuple[PredictedCase, ...] = field(repr=False)
     seconds: float = 0.0
 
     @property
@@ -123,12 +124,12 @@ class Predictions:
 
     @property
     def kept(self) -> int:
-        """Number of label maps that an earlier start had made."""
+        """Number of label maps kept from an earlier start."""
         return sum(outcome.state == "kept" for outcome in self.outcomes)
 
     @property
-    def failed(self) -> tuple[Predicted, ...]:
-        """The cases that have no label map of their images as they are, each with the reason."""
+    def failed(self) -> tuple[PredictedCase, ...]:
+        """The cases without a label map of their current images."""
         return tuple(outcome for outcome in self.outcomes if outcome.state == "failed")
 
 
@@ -137,7 +138,7 @@ def predict_images(
     images: str | Path,
     out: str | Path,
     *,
-    checkpoint: Which = "best",
+    checkpoint: CheckpointName = "best",
     part: Part | None = None,
     split: SplitPart | None = None,
     overlap: float = OVERLAP,
@@ -145,23 +146,23 @@ def predict_images(
     device: str | None = None,
     overwrite: bool = False,
     max_voxels: int = MAX_VOXELS,
-    progress: Callable[[Predicted, int], None] | None = None,
+    progress: Callable[[PredictedCase, int], None] | None = None,
 ) -> Predictions:
-    """Write a label map for every image of a folder, in the image's format and place.
+    """Write a label map for every image of a folder, in the format and place of the image.
 
-    run: folder of a run of `rwloss train`. images: a folder (CASE_0000.ext, CASE_0001.ext, ..., a
-    file a channel, or CASE.ext), an nnU-Net raw folder (`part`: by default imagesTs where it is
-    there), or one file. out: the folder of CASE.ext, made where it is missing.
+    run: folder of a run of `rwloss train`. images: a folder (CASE_0000.ext, CASE_0001.ext, ..., one
+    file per channel, or CASE.ext), an nnU-Net raw folder (`part`: by default imagesTs if it
+    exists), or one file. out: the folder of CASE.ext; it is created if needed.
     split: only the cases of this part of the run's own split, by name, from both parts of an
     nnU-Net raw folder.
-    checkpoint: "best" on validation, or "last". overlap, batch_size: see `predict`. device: "cpu",
-    "cuda", ...; by default a GPU where there is one.
-    overwrite: make label maps again that are there. Without it those of an earlier start with the
-    same weights, overlap and images are kept (each is whole: files appear with a rename), those of
-    images that have changed in their place are made again, and any other is an error.
-    progress: called after each case with what became of it and the number of cases.
+    checkpoint: "best" on the validation cases, or "last". overlap, batch_size: see
+    `predict_labels`. device: "cpu", "cuda", ...; by default a GPU if there is one.
+    overwrite: replace existing label maps. Without it, those of an earlier start with the same
+    weights, overlap and images are kept, those whose images have changed are made again, and any
+    other is an error.
+    progress: called after each case with its outcome and the number of cases.
 
-    Images are normalised as in training. A case that fails does not stop the others. The folder may
+    Images are normalized as in training. A case that fails does not stop the others. The folder may
     hold label maps of other runs for other cases.
     Raises RWLossError for wrong use, before any label map is made, and for a full disk.
     """
@@ -171,13 +172,13 @@ def predict_images(
     check_overlap(overlap)
     used = _device(device)
     trained = load_network(run, which=checkpoint, device=used)
-    weights = Path(run) / "checkpoints" / f"{checkpoint}.pt"
-    record = Record(
+    source = RunFolder(run)
+    record = PredictionRecord(
         rwloss=__version__,
         run=str(run),
         checkpoint=checkpoint,
         step=trained.step,
-        weights_sha256=hashlib.sha256(weights.read_bytes()).hexdigest(),
+        weights_sha256=_digest(source.checkpoint(checkpoint)),
         overlap=overlap,
         class_names=trained.task.class_names,
     )
@@ -185,14 +186,14 @@ def predict_images(
     if split is None:
         cases = find_images(images, channels, part=part)
     else:
-        cases = _named(RunFolder(Path(run)).cases(split), images, channels, part)
+        cases = _named(source.cases(split), images, channels, part)
     folder = Path(out)
     paths = [folder / f"{case.name}{suffix_of(case.images[0])}" for case in cases]
     kept = _begin(folder, record, cases, paths, overwrite=overwrite)
-    outcomes: list[Predicted] = []
+    outcomes: list[PredictedCase] = []
     for case, path in zip(cases, paths, strict=True):
         if path in kept:
-            outcomes.append(Predicted(case.name, "kept", path))
+            outcomes.append(PredictedCase(case.name, "kept", path))
         else:
             outcomes.append(_predicted(case, path, trained, record, batch_size, used, max_voxels))
         if progress is not None:
@@ -235,16 +236,16 @@ def _device(given: str | None) -> str:
 
 def _begin(
     folder: Path,
-    record: Record,
+    record: PredictionRecord,
     cases: Sequence[ImageCase],
     paths: Sequence[Path],
     *,
     overwrite: bool,
 ) -> set[Path]:
-    """Make the folder and its record, and say which label maps are there already.
+    """Create the folder and its record; return the label maps to keep.
 
-    Refuses a folder that holds others under their names; with overwrite it removes those, so that
-    none is left where a case fails, or where this start is stopped and the next goes on.
+    Raises RWLossError if the folder holds other label maps of these cases. With overwrite, removes
+    them, so that none is left if a case fails, or if this start is interrupted and resumed.
     """
     if folder.resolve() in {image.parent.resolve() for case in cases for image in case.images}:
         raise RWLossError(f"{str(folder)!r} is the folder of the images: name another as OUT")
@@ -255,16 +256,14 @@ def _begin(
             path, origin = next(iter(others.items()))
             raise RWLossError(
                 f"{str(folder)!r} holds {len(others)} label maps of these cases already, such as "
-                f"{path.name!r}, {origin}; now it would be {record.origin}: name another folder, or"
-                " --overwrite them"
+                f"{path.name!r}, {origin}; this start would make them by {record.origin}: name "
+                "another folder, or --overwrite them"
             )
-        append_line(
-            folder / RECORD, b"", sync=True
-        )  # where nothing can be written, nothing is removed
+        append_line(folder / RECORD_FILE, b"")  # if nothing can be written, nothing is removed
         for path in others:
             path.unlink()
         for left in folder.glob(f"{TEMPORARY_PREFIX}*"):
-            # By a start that was killed, and not by one that writes beside this one.
+            # By a start that was killed, not by one that is running.
             if time.time() - left.stat().st_mtime > _LEFT_AFTER_S:
                 left.unlink(missing_ok=True)
     except OSError as error:
@@ -273,11 +272,11 @@ def _begin(
 
 
 def _compared(
-    folder: Path, record: Record, cases: Sequence[ImageCase], paths: Sequence[Path]
+    folder: Path, record: PredictionRecord, cases: Sequence[ImageCase], paths: Sequence[Path]
 ) -> tuple[set[Path], dict[Path, str]]:
-    """The label maps that are as this start would make them, and those of others with their origin.
+    """The label maps that this start would make in the same way, and the others with their origin.
 
-    In neither are those that aren't there, and those whose images have changed in their place.
+    In neither are label maps that do not exist, and those whose images have changed.
     """
     entries = _entries_in(folder)
     kept: set[Path] = set()
@@ -299,24 +298,21 @@ def _compared(
     return kept, others
 
 
-def _entries_in(folder: Path) -> dict[tuple[str, str], Entry]:
-    """The record by name and digest of the label map; of equal ones the newest."""
-    try:
-        lines = (folder / RECORD).read_bytes().split(b"\n")
-    except FileNotFoundError:
-        return {}
+def _entries_in(folder: Path) -> dict[tuple[str, str], PredictionEntry]:
+    """The record by name and digest of the label map; the newest of several."""
     entries = {}
-    for line in lines:
-        with suppress(ValueError):  # half a line of a killed start, or an empty one after it
-            entry = Entry.model_validate(json.loads(line))
-            entries[entry.label_map, entry.label_map_sha256] = entry
+    with suppress(FileNotFoundError):
+        for fields in parsed_lines((folder / RECORD_FILE).read_bytes()):
+            with suppress(ValueError):
+                entry = PredictionEntry.model_validate(fields)
+                entries[entry.label_map, entry.label_map_sha256] = entry
     return entries
 
 
 def _digest(path: Path) -> str:
-    """SHA-256 of a file as it lies there; "" where it can't be read."""
+    """SHA-256 of a file; "" if it can't be read."""
     try:
-        if not path.is_file():  # a pipe would block for ever
+        if not path.is_file():  # reading a pipe would block
             return ""
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -331,34 +327,22 @@ def _digests(images: Sequence[Path]) -> dict[str, str]:
 def _predicted(
     case: ImageCase,
     path: Path,
-    trained: Trained,
-    record: Record,
+    trained: TrainedNetwork,
+    record: PredictionRecord,
     batch_size: int | None,
     device: str,
     max_voxels: int,
-) -> Predicted:
-    """Predict one case and write it; a failure is an outcome, not an end."""
+) -> PredictedCase:
+    """Predict one case and write it; a failure is an outcome too."""
     if case.problem:
-        return Predicted(case.name, "failed", reason=case.problem)
-    settings, note = trained.settings, ""
-    axis: int | None = settings.slice_axis
-    assert settings.patch_size is not None  # run.toml holds what it became
-    images = _digests(case.images)  # before they are read: a change after it is found next time
+        return PredictedCase(case.name, "failed", reason=case.problem)
+    settings = trained.settings
+    assert settings.patch_size is not None  # run.toml holds the value it took
+    images = _digests(case.images)  # before they are read: a later change is found next time
     try:
         image = np.stack(_channels(case, max_voxels))
-        if image.ndim - 1 < settings.dims:
-            raise RWLossError(
-                f"expected an image of {settings.dims} axes, as in training, got {image.shape[1:]}"
-            )
-        if axis is None:
-            suffix = suffix_of(case.images[0])
-            axis = 0 if suffix in _PAGES else AXIAL
-            if image.ndim - 1 > settings.dims:
-                note = (
-                    f"the run was trained on 2-D images: volumes ({suffix}) are predicted slice by "
-                    f"slice, across axis {axis}"
-                )
-        labels = predict(
+        axis, note = _slice_axis(trained, image, suffix_of(case.images[0]))
+        labels = predict_labels(
             trained.network,
             image,
             settings.patch_size,
@@ -369,31 +353,54 @@ def _predicted(
         )
         with whole_file(path) as temporary:
             write_labels(temporary, labels, like=case.images[0])
-            entry = Entry(
+            entry = PredictionEntry(
                 **record.model_dump(),
                 label_map=path.name,
                 label_map_sha256=_digest(temporary),
                 images=images,
             )
-            # Before the label map has its name: one without a line would be taken for another's.
-            append_line(path.parent / RECORD, json_line(entry.model_dump()), sync=True)
+            # Before the label map gets its name: without a line, its origin would be unknown.
+            append_line(path.parent / RECORD_FILE, json_line(entry.model_dump()), sync=True)
     except RWLossError as error:
-        return Predicted(case.name, "failed", reason=str(error))
+        return PredictedCase(case.name, "failed", reason=str(error))
     except OSError as error:
         if error.errno in _FATAL:
             raise RWLossError(
-                f"cannot write {str(path)!r} ({error.strerror}): what is done is kept; make room "
-                "and run the same command again"
+                f"cannot write {str(path)!r} ({error.strerror}): finished label maps are kept; "
+                "free some space and rerun the same command"
             ) from error
-        return Predicted(case.name, "failed", reason=f"can't be written: {error}")
+        return PredictedCase(case.name, "failed", reason=f"can't be written: {error}")
     except (RuntimeError, MemoryError) as error:  # torch, most often out of memory
         reason = str(error).splitlines()[0] if str(error) else "out of memory"
-        return Predicted(case.name, "failed", reason=f"{type(error).__name__}: {reason}")
-    return Predicted(case.name, "made", path, note=note)
+        return PredictedCase(case.name, "failed", reason=f"{type(error).__name__}: {reason}")
+    return PredictedCase(case.name, "made", path, note=note)
+
+
+def _slice_axis(
+    trained: TrainedNetwork, image: NDArray[np.float32], suffix: str
+) -> tuple[int, str]:
+    """The axis that slices of an image (c *s) lie across, and a note if the run did not choose it.
+
+    Raises RWLossError for an image with fewer axes than the network needs.
+    """
+    dims, chosen = trained.settings.dims, trained.settings.slice_axis
+    if image.ndim - 1 < dims:
+        raise RWLossError(
+            f"expected an image of {dims} axes, as in training, got {image.shape[1:]}"
+        )
+    if chosen is not None:
+        return chosen, ""
+    axis = 0 if suffix in _PAGES else AXIAL
+    if image.ndim - 1 == dims:
+        return axis, ""
+    return axis, (
+        f"the run was trained on 2-D images: volumes ({suffix}) are predicted slice by slice, "
+        f"across axis {axis}"
+    )
 
 
 def _channels(case: ImageCase, max_voxels: int) -> list[NDArray[np.float32]]:
-    """The channels of one case, each normalised by itself."""
+    """The channels of one case, each normalized by itself."""
     channels: list[NDArray[np.float32]] = []
     for path in case.images:
         channel = data.read_image(path, max_voxels=max_voxels)

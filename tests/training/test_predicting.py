@@ -12,11 +12,11 @@ from PIL import Image
 
 from rwloss import RWLossError, data
 from rwloss.data.splits import Split
-from rwloss.training import label_maps, settings
-from rwloss.training.checkpoint import Task, build, save
-from rwloss.training.label_maps import RECORD, predict_images
+from rwloss.training import predicting, settings
+from rwloss.training.checkpoint import SegmentationTask, build_network, save_checkpoint
+from rwloss.training.predicting import RECORD_FILE, predict_images
 from rwloss.training.volumes import normalized
-from rwloss.training.windows import predict
+from rwloss.training.windows import predict_labels
 
 SAMPLE = data.sample_dir("hippocampus")
 AFFINE = np.array([[0, -0.8, 0, 10], [0.8, 0, 0.1, -20], [0, -0.1, 2.5, 30], [0, 0, 0, 1]], float)
@@ -33,12 +33,12 @@ def make_run(folder, *, dims=3, channels=1, seed=0, length=16, slice_axis=2):
         slice_axis=slice_axis if dims == 2 else None,
         seed=seed,
     )
-    task = Task(channels, 3, ("background", "first", "second"))
+    task = SegmentationTask(channels, 3, ("background", "first", "second"))
     (folder / "checkpoints").mkdir(parents=True)
     settings.write(chosen, folder / "run.toml")
     for step, which in enumerate(("best", "last"), start=1):
-        network = build(chosen.model_copy(update={"seed": seed + step}), task)
-        save(folder / "checkpoints" / f"{which}.pt", network, chosen, task, step)
+        network = build_network(chosen.model_copy(update={"seed": seed + step}), task)
+        save_checkpoint(folder / "checkpoints" / f"{which}.pt", network, chosen, task, step)
     return folder
 
 
@@ -74,7 +74,7 @@ def contents(folder):
 
 
 def lines(out):
-    return [json.loads(line) for line in (out / RECORD).read_text().splitlines()]
+    return [json.loads(line) for line in (out / RECORD_FILE).read_text().splitlines()]
 
 
 def states(made):
@@ -88,12 +88,12 @@ def expected(run, *channels, which="best", axis=None):
     image = np.stack([normalized(np.asarray(each, np.float32)) for each in channels])
     if axis is None:
         axis = trained.settings.slice_axis or 0
-    return predict(trained.network, image, trained.settings.patch_size, axis=axis)
+    return predict_labels(trained.network, image, trained.settings.patch_size, axis=axis)
 
 
 @pytest.mark.parametrize("dims", [2, 3])
 @pytest.mark.parametrize("which", ["best", "last"])
-def test_label_maps_are_the_network_s_in_the_image_s_place(tmp_path, images, dims, which):
+def test_predicting_are_the_network_s_in_the_image_s_place(tmp_path, images, dims, which):
     run = make_run(tmp_path / "run", dims=dims)
     made = predict_images(run, images, tmp_path / "out", checkpoint=which, device="cpu")
     assert states(made) == dict.fromkeys("abc", "made")
@@ -107,7 +107,7 @@ def test_label_maps_are_the_network_s_in_the_image_s_place(tmp_path, images, dim
         "a.nii.gz",
         "b.nii.gz",
         "c.nii.gz",
-        RECORD,
+        RECORD_FILE,
     }
     assert (made.record.checkpoint, made.record.class_names[1]) == (which, "first")
 
@@ -175,7 +175,7 @@ def test_a_second_start_keeps_what_is_there(tmp_path, run, images):
     predict_images(run, images, out, device="cpu")
     before = {path.name: path.stat().st_mtime_ns for path in out.iterdir()}
     (out / "b.nii.gz").unlink()
-    left, young = (out / f"{label_maps.TEMPORARY_PREFIX}{name}.nii.gz" for name in "01")
+    left, young = (out / f"{predicting.TEMPORARY_PREFIX}{name}.nii.gz" for name in "01")
     left.write_bytes(b"half, by a start that was killed")
     os.utime(left, (0, 0))
     young.write_bytes(b"half, by another start that is at work")
@@ -185,7 +185,7 @@ def test_a_second_start_keeps_what_is_there(tmp_path, run, images):
     after = {path.name: path.stat().st_mtime_ns for path in out.iterdir()}
     assert after.keys() == {*before, young.name}
     changed = {name for name in before if after[name] != before[name]}
-    assert changed == {"b.nii.gz", RECORD}
+    assert changed == {"b.nii.gz", RECORD_FILE}
 
 
 def test_an_image_that_has_changed_in_its_place_is_predicted_again(tmp_path, run, images):
@@ -212,7 +212,7 @@ def test_an_image_that_became_unreadable_leaves_its_label_map(tmp_path, run, ima
     assert contents(out) == before
 
 
-def test_label_maps_of_other_images_are_refused(tmp_path, run, images):
+def test_predicting_of_other_images_are_refused(tmp_path, run, images):
     """Images of the same case names, all of them older."""
     out, others = tmp_path / "out", copy_with_other_values(images, tmp_path / "others")
     predict_images(run, images, out, device="cpu")
@@ -234,7 +234,7 @@ def test_images_that_moved_are_still_the_same(tmp_path, run, images):
     assert predict_images(run, tmp_path / "moved", tmp_path / "out", device="cpu").kept == 3
 
 
-def test_label_maps_of_two_runs_in_one_folder(tmp_path, run, images):
+def test_predicting_of_two_runs_in_one_folder(tmp_path, run, images):
     """Each is known by what made it, whatever was done in the folder since."""
     other, out, more = make_run(tmp_path / "other", seed=5), tmp_path / "out", tmp_path / "more"
     more.mkdir()
@@ -284,7 +284,7 @@ def test_a_kill_before_a_label_map_has_its_name(
     other, out = make_run(tmp_path / "other", seed=5), tmp_path / "out"
     if overwrite:
         predict_images(other, images, out, device="cpu")
-    write = getattr(label_maps, after)
+    write = getattr(predicting, after)
 
     def killed(path, content, *more, **options):
         write(path, content, *more, **options)
@@ -292,7 +292,7 @@ def test_a_kill_before_a_label_map_has_its_name(
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(label_maps, after, killed)
+        patch.setattr(predicting, after, killed)
         with pytest.raises(KeyboardInterrupt):
             predict_images(run, images, out, device="cpu", overwrite=overwrite)
     assert predict_images(run, images, out, device="cpu").made == 3
@@ -304,7 +304,7 @@ def test_half_a_line_in_the_record(tmp_path, run, images):
     """Of a start that was killed: its label map is not there, and later lines count."""
     out = tmp_path / "out"
     predict_images(run, images / "a_0000.nii.gz", out, device="cpu")
-    with (out / RECORD).open("a") as file:
+    with (out / RECORD_FILE).open("a") as file:
         file.write('{"rwloss": "0.')
     assert states(predict_images(run, images, out, device="cpu")) == {
         "a": "kept",
@@ -403,7 +403,7 @@ def test_a_case_that_needs_too_much_memory_is_named(tmp_path, run, images, monke
     def full(*args, **options):
         raise torch.OutOfMemoryError("out of memory\nand a long table")
 
-    monkeypatch.setattr(label_maps, "predict", full)
+    monkeypatch.setattr(predicting, "predict_labels", full)
     made = predict_images(run, images, tmp_path / "out", device="cpu")
     assert made.failed[0].reason == "OutOfMemoryError: out of memory"
     assert len(made.failed) == 3
@@ -415,10 +415,10 @@ def test_a_full_disk_ends_the_run(tmp_path, run, images, monkeypatch):
             raise OSError(errno.ENOSPC, "No space left on device")
         data.writing.write_labels(path, *args, **options)
 
-    monkeypatch.setattr(label_maps, "write_labels", full)
-    with pytest.raises(RWLossError, match=r"No space left on device.*what is done is kept"):
+    monkeypatch.setattr(predicting, "write_labels", full)
+    with pytest.raises(RWLossError, match=r"No space left on device.*finished label maps are kept"):
         predict_images(run, images, tmp_path / "out", device="cpu")
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"a.nii.gz", RECORD}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"a.nii.gz", RECORD_FILE}
 
 
 @pytest.mark.parametrize(

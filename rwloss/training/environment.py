@@ -1,0 +1,94 @@
+"""What a training run needs to be installed, and what it runs on."""
+
+from __future__ import annotations
+
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+from rwloss import distance
+from rwloss._version import __version__
+from rwloss.errors import RWLossError
+from rwloss.words import count_of
+from rwloss.work.cores import available_cores
+
+if TYPE_CHECKING:
+    import torch
+    from lightning_fabric import Fabric
+
+    from rwloss.training.settings import RunSettings
+
+_PACKAGES = ("torch", "monai", "lightning-fabric", "numpy", "scipy", "edt")
+
+
+def require_monai() -> None:
+    """Raise RWLossError with the fix if MONAI is not installed. Imports nothing."""
+    _require("monai", "MONAI")
+
+
+def require_training() -> None:
+    """Raise RWLossError with the fix if MONAI or Fabric is missing. Imports neither."""
+    require_monai()
+    _require("lightning_fabric", "Lightning Fabric")
+
+
+def fabric_of(settings: RunSettings) -> Fabric:
+    """The devices to train on. Raises RWLossError if this machine does not have them."""
+    require_training()
+    from lightning_fabric import Fabric
+    from lightning_fabric.utilities.exceptions import MisconfigurationException
+
+    try:
+        return Fabric(
+            accelerator=settings.accelerator,
+            devices=settings.devices,
+            precision=settings.precision,
+            strategy="ddp" if settings.devices > 1 else "auto",
+        )
+    except (RuntimeError, ValueError, MisconfigurationException) as error:
+        raise RWLossError(
+            f"this machine has no --accelerator {settings.accelerator} with --devices "
+            f"{settings.devices} and --precision {settings.precision} ({error}): try "
+            "--accelerator cpu, or fewer --devices"
+        ) from error
+
+
+def description(device: torch.device, processes: int = 1) -> dict[str, Any]:
+    """Hardware, distance engine and versions, for the log of a run.
+
+    The engine is that of maps made on the fly for labels on this device. The hardware is described
+    in general words, without the name of the machine.
+
+    >>> import torch
+    >>> description(torch.device("cpu"), processes=2)["hardware"][:20]
+    '2 processes, each CP'
+    """
+    import torch
+
+    hardware = device.type
+    if device.type == "cuda":
+        hardware = torch.cuda.get_device_name(device)
+    elif device.type == "cpu":
+        hardware = (
+            f"CPU: {count_of(torch.get_num_threads(), 'thread')}, {available_cores()} cores "
+            f"({platform.system()}, {platform.machine()})"
+        )
+    versions = {"Python": platform.python_version(), "rwloss": __version__}
+    for name in _PACKAGES:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return {
+        "hardware": hardware if processes == 1 else f"{processes} processes, each {hardware}",
+        "distance_engine": distance.engine_name(like=torch.empty(0, device=device)),
+        "versions": versions,
+    }
+
+
+def _require(module: str, name: str) -> None:
+    if find_spec(module) is None:
+        raise RWLossError(
+            f"training needs {name}, which is not installed: pip install 'rwloss[train]'"
+        )

@@ -1,0 +1,265 @@
+"""Patches: sources, which examples come, where they are cut, all parts voxel on voxel."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+
+from rwloss import Regions, RegionWiseLoss, RWLossError, RWMap, maps
+from rwloss.training import Augmentation, ImageVolume, PatchSampler, PatchSource, patch_sources
+from rwloss.training.patches import cut_patch, num_bytes, patch_starts
+
+
+def volume_of(shape, first=1, spacing_mm=None):
+    """A volume whose every voxel has a number of its own, in the image and in the labels."""
+    number = np.arange(first, first + np.prod(shape)).reshape(shape)
+    return ImageVolume(f"case{first}", number[None].astype(np.float32), number % 3, spacing_mm)
+
+
+def map_of(volume, *, dense=False):
+    """A map of the same numbers: at the true class, or in each channel k 10000 k more."""
+    labels, number = volume.labels[None].astype(np.uint8), volume.image
+    if dense:
+        channels = [number + 10000 * k for k in range(3)]
+        return RWMap.from_dense(labels, np.stack(channels, axis=1))
+    return RWMap.compact(labels, 3, true=number, other=number + 0.5)
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+@pytest.mark.parametrize("dense", [False, True], ids=["compact", "dense"])
+@pytest.mark.parametrize("shape", [(5, 9, 3), (8, 4)], ids=str)
+def test_slices_of_image_labels_and_map_are_of_the_same_voxels(shape, dense, axis, device):
+    spacing_mm = (1.0, 2.0, 3.0)[: len(shape)]
+    volume = volume_of(shape, spacing_mm=spacing_mm)
+    rwmaps = {"case1": map_of(volume, dense=dense)}
+    sources = patch_sources([volume], rwmaps, dims=2, slice_axis=axis, device=device)
+    if len(shape) == 2:
+        wanted, plane = [volume.labels], spacing_mm
+    else:
+        wanted = list(np.moveaxis(volume.labels, axis, 0))
+        plane = tuple(np.delete(spacing_mm, axis))
+    assert len(sources) == len(wanted)
+    for source, labels in zip(sources, wanted, strict=True):
+        number = source.image[0]
+        assert number.device.type == device
+        assert source.spacing_mm == plane
+        assert np.array_equal(source.labels.cpu().numpy(), labels)
+        assert torch.equal(number.long() % 3, source.labels.long())
+        if dense:
+            more = torch.arange(3, device=device).reshape(3, 1, 1) * 10000
+            assert torch.equal(source.map_parts[0], number + more)
+        else:
+            true, other = source.map_parts
+            assert torch.equal(true, number)
+            assert torch.equal(other, number + 0.5)
+
+
+def test_a_volume_is_one_source_in_3d():
+    volume = volume_of((5, 9, 3), spacing_mm=(1.0, 1.0, 3.0))
+    [source] = patch_sources([volume], {"case1": map_of(volume)}, dims=3)
+    assert np.array_equal(source.image.numpy(), volume.image)
+    assert source.spacing_mm == (1.0, 1.0, 3.0)
+    assert len(source.map_parts) == 2
+    [bare] = patch_sources([volume_of((8, 4))], dims=2)
+    assert bare.map_parts == ()
+    assert bare.spacing_mm == (1.0, 1.0)
+
+
+def test_missing_and_foreign_maps_are_named():
+    volumes = [volume_of((5, 9, 3)), volume_of((5, 9, 3), 1002)]
+    with pytest.raises(RWLossError, match="no map of case 'case1002'"):
+        patch_sources(volumes, {"case1": map_of(volumes[0])}, dims=2)
+    for foreign in (volume_of((3, 3, 3)), volume_of((5, 9, 3), 2)):
+        with pytest.raises(RWLossError, match="map of case 'case1' was made from other labels"):
+            patch_sources(volumes[:1], {"case1": map_of(foreign)}, dims=2)
+
+
+@pytest.mark.parametrize("dense", [None, False, True])
+def test_memory_is_what_the_sources_take(dense):
+    volume = volume_of((5, 9, 3))
+    rwmap = None if dense is None else map_of(volume, dense=dense)
+    [source] = patch_sources([volume], rwmap and {"case1": rwmap}, dims=3)
+    tensors = [source.image, source.labels, *source.map_parts]
+    assert num_bytes([volume], [rwmap.parts if rwmap else []]) == sum(t.nbytes for t in tensors)
+    [elsewhere] = patch_sources([volume], dims=3, device="meta", max_device_bytes=4)
+    assert elsewhere.image.device.type == "cpu"
+
+
+def marked(shape, first=1, *, dense=False, device="cpu"):
+    """A source whose every voxel has a number of its own, in image, labels and map alike."""
+    number = torch.arange(first, first + torch.Size(shape).numel(), device=device).reshape(shape)
+    parts = (number + 0.25, number + 0.5)
+    if dense:
+        parts = (torch.stack([*parts, number + 0.75]),)
+    return PatchSource(number[None].float(), number % 3, (1.0,) * len(shape), parts)
+
+
+def numbers_of(batches, steps):
+    """The first voxel of each example, step by step."""
+    return [batches(step).images.flatten(1)[:, 0].tolist() for step in range(1, steps + 1)]
+
+
+SOURCES = [marked((2, 2), first) for first in range(100, 1100, 100)]
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 10, 25])
+def test_every_item_comes_once_before_any_comes_again(batch_size):
+    found = numbers_of(PatchSampler(SOURCES, 3, (2, 2), batch_size), 20)
+    assert [len(batch) for batch in found] == [batch_size] * 20
+    stream = [int(number) // 100 for batch in found for number in batch]
+    rounds = [stream[i : i + 10] for i in range(0, len(stream) - 9, 10)]
+    assert all(sorted(each) == list(range(1, 11)) for each in rounds)
+    assert len({tuple(each) for each in rounds}) == len(rounds)
+
+
+def test_a_batch_follows_from_seed_and_step():
+    """In any order of asking, and whatever torch itself has drawn."""
+    augmentation = Augmentation(flip=0.5, flip_axes=(-1, -2), zoom=0.5, intensity=0.5)
+    batches = [
+        PatchSampler(SOURCES, 3, (2, 2), 3, seed=seed, augmentation=augmentation)
+        for seed in (4, 4, 5)
+    ]
+    torch.manual_seed(0)
+    first = [batches[0](step) for step in (1, 2, 7)]
+    torch.manual_seed(1)
+    for step, one in reversed(list(zip((1, 2, 7), first, strict=True))):
+        again = batches[1](step)
+        assert torch.equal(one.images, again.images)
+        assert torch.equal(one.labels, again.labels)
+        assert one.spacings_mm == again.spacings_mm
+    assert numbers_of(batches[0], 5) != numbers_of(batches[2], 5)
+
+
+@pytest.mark.parametrize("balanced", [False, True])
+def test_maps_change_no_batch(balanced):
+    settings = {"seed": 1, "balanced": balanced, "augmentation": Augmentation(0.5, (-1,))}
+    sources = [marked((6, 5), first) for first in (1, 101, 201)]
+    bare = [PatchSource(source.image, source.labels, source.spacing_mm) for source in sources]
+    for step in range(1, 9):
+        stored = PatchSampler(sources, 3, (4, 4), 2, **settings)(step)
+        fresh = PatchSampler(bare, 3, (4, 4), 2, **settings)(step)
+        assert torch.equal(stored.images, fresh.images)
+        assert torch.equal(stored.labels, fresh.labels)
+        assert fresh.rwmap is None
+        assert torch.equal(stored.rwmap.labels, fresh.labels)
+
+
+@pytest.mark.parametrize("balanced", [False, True])
+@pytest.mark.parametrize("processes", [2, 3])
+def test_processes_share_the_batch_of_one(processes, balanced):
+    augmentation = Augmentation(0.5, (-1,), zoom=0.3, intensity=0.5)
+    settings = {"augmentation": augmentation, "balanced": balanced}
+    whole = PatchSampler(SOURCES, 3, (2, 2), 2 * processes, **settings)
+    parts = [
+        PatchSampler(SOURCES, 3, (2, 2), 2, process=(rank, processes), **settings)
+        for rank in range(processes)
+    ]
+    for step in (1, 2, 9):
+        found = [part(step) for part in parts]
+        assert torch.equal(torch.cat([batch.images for batch in found]), whole(step).images)
+        assert torch.equal(torch.cat([batch.labels for batch in found]), whole(step).labels)
+        assert sum((batch.spacings_mm for batch in found), ()) == whole(step).spacings_mm
+
+
+@pytest.mark.parametrize("dense", [False, True], ids=["compact", "dense"])
+@pytest.mark.parametrize(("shape", "size"), [((7, 5), (4, 8)), ((5, 9, 3), (4, 4, 4))])
+def test_all_parts_of_an_example_are_cut_and_moved_together(shape, size, dense, device):
+    square = size[-1] == size[-2]
+    augmentation = Augmentation(
+        0.5, tuple(range(-len(size), 0)), turn=0.5, planes=((-2, -1),) if square else ()
+    )
+    sources = [marked(shape, first, dense=dense, device=device) for first in (1, 1001)]
+    batches = PatchSampler(sources, 3, size, 2, augmentation=augmentation, device=device)
+    for step in range(1, 12):
+        batch = batches(step)
+        number, inside = batch.images[:, 0], batch.labels >= 0
+        assert batch.images.shape[2:] == size
+        assert torch.equal(batch.labels[inside], number[inside].long() % 3)
+        assert not number[~inside].any()
+        shown = torch.Size(map(min, shape, size)).numel()
+        assert inside.flatten(1).sum(1).tolist() == [shown] * 2
+        parts = batch.rwmap.values.unbind(1) if dense else batch.rwmap.parts
+        for part, more in zip(parts, (0.25, 0.5, 0.75), strict=False):
+            assert torch.equal(part[inside], number[inside] + more)
+            assert not part[~inside].any()
+
+
+def naive_window(values, starts, size, fill):
+    window = torch.full(size, fill, dtype=values.dtype)
+    for place in itertools.product(*map(range, size)):
+        source = tuple(a + b for a, b in zip(place, starts, strict=True))
+        if all(0 <= s < n for s, n in zip(source, values.shape, strict=True)):
+            window[place] = values[source]
+    return window
+
+
+@pytest.mark.parametrize("length", range(1, 6))
+@pytest.mark.parametrize("size", range(1, 6))
+def test_windows_against_a_naive_loop(length, size):
+    """Larger or smaller than the image; what does not fit is centred, what does is inside."""
+    values = torch.arange(1, 1 + length * 3).reshape(length, 3)
+    for u in (0.0, 0.49, 0.999):
+        starts = patch_starts((length, 3), (size, 2), None, (u, 1 - u - 1e-9))
+        found = cut_patch(values, starts, (size, 2), -7)
+        assert torch.equal(found, naive_window(values, starts, (size, 2), -7))
+        assert (found != -7).sum() == min(length, size) * 2
+        if size >= length:
+            assert starts[0] == -((size - length) // 2)
+
+
+@pytest.mark.parametrize("voxel", range(9))
+def test_a_window_around_a_voxel_holds_it_and_stays_inside(voxel):
+    starts = {patch_starts((9,), (4,), (voxel,), (u / 50,))[0] for u in range(50)}
+    wanted = {start for start in range(6) if start <= voxel < start + 4}
+    assert starts == wanted
+
+
+def test_balanced_batches_hold_a_rare_class_in_every_second_example():
+    """Class 2 is one pixel in one of twenty images; by turns alone it would hardly be seen."""
+    sources = []
+    for number in range(20):
+        labels = torch.zeros(32, 32, dtype=torch.int64)
+        labels[:8, :8] = number % 2
+        if number == 3:
+            labels[30, 17] = 2
+        sources.append(PatchSource(labels[None].float(), labels, (1.0, 1.0)))
+    batches = PatchSampler(sources, 3, (8, 8), 10, balanced=True)
+    labels = torch.cat([batches(step).labels for step in range(1, 41)])
+    for k in (1, 2):
+        held = (labels == k).flatten(1).any(1).float().mean()
+        assert held >= 0.2
+    drawn = labels[1::2]
+    assert (drawn > 0).flatten(1).any(1).all()
+    assert (drawn == 2).flatten(1).any(1).float().mean() == pytest.approx(0.5, abs=0.1)
+
+
+def test_nothing_to_draw():
+    with pytest.raises(
+        RWLossError,
+        match="expected slices or volumes to draw from and batches of 1 or more, got 0 and 1",
+    ):
+        PatchSampler([], 2, (2, 2), 1)
+    empty = PatchSource(torch.zeros(1, 2, 2), torch.zeros(2, 2, dtype=torch.int64), (1.0, 1.0))
+    with pytest.raises(RWLossError, match="needs a foreground class"):
+        PatchSampler([empty], 2, (2, 2), 1, balanced=True)
+
+
+@pytest.mark.parametrize("text", ["boundary", "rectified", None])
+def test_padding_has_no_part_in_the_loss(text):
+    """With stored maps, and with maps made on the fly (text None)."""
+    labels = torch.randint(0, 3, (9, 11), generator=torch.Generator().manual_seed(3))
+    parts = () if text is None else maps.get(text)(Regions(labels[None], 3)).parts
+    source = PatchSource(
+        torch.zeros(1, 9, 11), labels, (1.0, 1.0), tuple(part[0] for part in parts)
+    )
+    batch = PatchSampler([source], 3, (16, 16), 2)(1)
+    logits = torch.randn(2, 3, 16, 16, requires_grad=True)
+    loss = RegionWiseLoss(text or "rectified", ignore_index=-1, reduction="sum")
+    value = loss(logits, batch.labels, batch.rwmap)
+    value.backward()
+    padding = (batch.labels == -1)[:, None].expand_as(logits)
+    assert not logits.grad[padding].any()
+    assert logits.grad[~padding].any()
+    changed = torch.where(padding, logits.detach() + 5.0, logits.detach())
+    assert loss(changed, batch.labels, batch.rwmap) == value
