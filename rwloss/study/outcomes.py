@@ -121,15 +121,15 @@ def read_outcome(run: str | Path) -> RunOutcome:
         _dice_of_test(test)
     except lacking as error:
         raise RWLossError(
-            f"{str(folder.test)!r} is not the test of a run ({type(error).__name__}: {error}): delete "
-            "it, and rerun the study to test the run again"
+            f"{str(folder.test)!r} is not the test of a run ({type(error).__name__}: {error}): "
+            "delete it, and rerun the study to test the run again"
         ) from error
     try:
         return outcome_of(lines, test)
     except lacking as error:
         raise RWLossError(
-            f"{str(folder.metrics)!r} is not the log of a run ({type(error).__name__}: {error}): delete "
-            f"{str(folder.path)!r}, and rerun the study to train the run again"
+            f"{str(folder.metrics)!r} is not the log of a run ({type(error).__name__}: {error}): "
+            f"delete {str(folder.path)!r}, and rerun the study to train the run again"
         ) from error
 
 
