@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -24,7 +24,6 @@ from rwloss.errors import RWLossError
 from rwloss.words import count_of
 
 if TYPE_CHECKING:
-    from rwloss.training import RunFolder
     from rwloss.training.evaluation import Evaluation
     from rwloss.training.scores import Penalty
 
@@ -111,7 +110,7 @@ def evaluate(
     cannot be evaluated is named, and the other cases are counted. docs/evaluate.md explains every
     figure.
     """
-    from rwloss.training import score_file
+    from rwloss.training import RunFolder, score_file
     from rwloss.training.evaluation import FailedPair
     from rwloss.training.evaluation import evaluate as measure
     from rwloss.training.scores import check_penalty
@@ -125,12 +124,14 @@ def evaluate(
         raise RWLossError(f"--split {split.value} of which run? Give --run too")
     spacing_mm, cases = spacing, None
     if run is not None:
-        folder = _run_folder(run)
+        folder = RunFolder(run)
+        own = folder.read_settings()
         cases = folder.cases((split or SplitName.TEST).value)
-        known = _known_to(folder)
-        num_classes = known.num_classes if num_classes is None else num_classes
-        spacing_mm = known.spacing_mm if spacing_mm is None else spacing_mm
-        ignore_label = known.ignore_label if ignore_label is None else ignore_label
+        num_classes = own.num_classes if num_classes is None else num_classes
+        spacing_mm = own.spacing if spacing_mm is None else spacing_mm
+        ignore_label = own.ignore_label if ignore_label is None else ignore_label
+        if ignore_label is None and folder.test.exists():  # dataset.json's is in test.json alone
+            ignore_label = folder.read_test().get("ignore_label")
     with interruptible(lambda: "nothing was written"), progress() as shown:
         result = measure(
             predictions,
@@ -164,36 +165,6 @@ def evaluate(
         raise unwritten
     if not result.is_complete:
         raise typer.Exit(1)
-
-
-class _Known(NamedTuple):
-    """What a run knows of its data."""
-
-    num_classes: int | None
-    spacing_mm: tuple[float, ...] | None
-    ignore_label: int | None
-
-
-def _run_folder(run: Path) -> RunFolder:
-    from rwloss.training import RunFolder
-
-    folder = RunFolder(run)
-    if not (folder.settings.is_file() and folder.splits.is_file()):
-        raise RWLossError(
-            f"{str(run)!r} is no run folder: expected run.toml and splits.json in it, as "
-            "`rwloss train` leaves them"
-        )
-    return folder
-
-
-def _known_to(folder: RunFolder) -> _Known:
-    from rwloss.training import settings as settings_file
-
-    own = settings_file.read(folder.settings)
-    ignored = own.ignore_label
-    if ignored is None and folder.test.exists():  # that of dataset.json is in test.json alone
-        ignored = folder.read_test().get("ignore_label")
-    return _Known(own.num_classes, own.spacing, ignored)
 
 
 def _parse_penalty(text: str | None) -> Penalty:
