@@ -66,11 +66,7 @@ class RunFolder:
 
     def read_settings(self) -> RunSettings:
         """The settings of the run. Raises RWLossError if the folder holds none."""
-        if not self.settings.is_file():
-            raise RWLossError(
-                f"{str(self.path)!r} is not a run folder: expected run.toml, splits.json and "
-                "checkpoints in it, as rwloss train leaves them"
-            )
+        self._expect(self.settings)
         return settings_file.read(self.settings)
 
     def check(self, settings: RunSettings, split: Split, *, checkpoint_bytes: int) -> None:
@@ -141,6 +137,7 @@ class RunFolder:
 
     def cases(self, part: SplitPart) -> tuple[str, ...]:
         """Names of the cases of one part of the split. Raises RWLossError if it has none."""
+        self._expect(self.splits)
         split = Split.read(self.splits)
         names: tuple[str, ...] = getattr(split, part)
         if not names:
@@ -231,6 +228,13 @@ class RunFolder:
             parameters=content["parameters"],
             seconds=content["seconds"],
         )
+
+    def _expect(self, path: Path) -> None:
+        if not path.is_file():
+            raise RWLossError(
+                f"{str(self.path)!r} is not a run folder: expected run.toml, splits.json and "
+                "checkpoints in it, as rwloss train leaves them"
+            )
 
     @staticmethod
     def _write(path: Path, text: str) -> None:
