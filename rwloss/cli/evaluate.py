@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rwloss.cli.listing import print_table, printable
+from rwloss.cli.listing import print_failures, printable
 from rwloss.cli.options import (
+    MAX_VOXELS,
     AsJson,
     IgnoreLabel,
     Jobs,
@@ -100,7 +101,7 @@ def evaluate(
     spacing: Spacing = None,
     ignore_label: IgnoreLabel = None,
     jobs: Jobs = None,
-    max_voxels: MaxVoxels = None,
+    max_voxels: MaxVoxels = MAX_VOXELS,
     as_json: AsJson = False,
 ) -> None:
     """Score label maps: Dice, HD95 and mean surface distance in mm.
@@ -110,7 +111,7 @@ def evaluate(
     cannot be evaluated is named, and the other cases are counted. docs/evaluate.md explains every
     figure.
     """
-    from rwloss.training import RunFolder, score_file
+    from rwloss.training import score_file
     from rwloss.training.evaluation import FailedPair
     from rwloss.training.evaluation import evaluate as measure
     from rwloss.training.scores import check_penalty
@@ -119,19 +120,18 @@ def evaluate(
         score_file.check_score_file(out)
     distance = _parse_penalty(penalty)
     check_penalty(distance)
-    limit = {} if max_voxels is None else {"max_voxels": max_voxels}
     if run is None and split is not None:
         raise RWLossError(f"--split {split.value} of which run? Give --run too")
     spacing_mm, cases = spacing, None
     if run is not None:
+        from rwloss.training import RunFolder
+
         folder = RunFolder(run)
-        own = folder.read_settings()
+        known = folder.data_settings()
         cases = folder.cases((split or SplitName.TEST).value)
-        num_classes = own.num_classes if num_classes is None else num_classes
-        spacing_mm = own.spacing if spacing_mm is None else spacing_mm
-        ignore_label = own.ignore_label if ignore_label is None else ignore_label
-        if ignore_label is None and folder.test.exists():  # dataset.json's is in test.json alone
-            ignore_label = folder.read_test().get("ignore_label")
+        num_classes = known.num_classes if num_classes is None else num_classes
+        spacing_mm = known.spacing if spacing_mm is None else spacing_mm
+        ignore_label = known.ignore_label if ignore_label is None else ignore_label
     with interruptible(lambda: "nothing was written"), progress() as shown:
         result = measure(
             predictions,
@@ -146,7 +146,7 @@ def evaluate(
                 "evaluated", total, failed=isinstance(outcome, FailedPair)
             ),
             counting=lambda total: shown.step("label maps read", total),
-            **limit,
+            max_voxels=max_voxels,
         )
     unwritten = None
     if out is not None:
@@ -211,10 +211,7 @@ def _tell(result: Evaluation, penalty: Penalty) -> None:
 
 def _tell_problems(result: Evaluation) -> None:
     """What has no part in the means, on standard error."""
-    if result.failed:
-        failed = f"{len(result.failed):,} of {count_of(result.num_cases, 'case')} failed"
-        typer.echo(f"{failed}:", err=True)
-        print_table([(failure.name, failure.reason) for failure in result.failed], err=True)
+    print_failures([(each.name, each.reason) for each in result.failed], result.num_cases)
     for names, what in (
         (result.unpredicted, "without a prediction"),
         (result.unlabelled, "predicted, without labels"),

@@ -69,6 +69,13 @@ class RunFolder:
         self._expect(self.settings)
         return settings_file.read(self.settings)
 
+    def data_settings(self) -> RunSettings:
+        """The settings, with the ignore label from dataset.json, which test.json alone holds."""
+        settings = self.read_settings()
+        if settings.ignore_label is not None or not self.test.exists():
+            return settings
+        return settings.model_copy(update={"ignore_label": self.read_test().get("ignore_label")})
+
     def check(self, settings: RunSettings, split: Split, *, checkpoint_bytes: int) -> None:
         """Raise RWLossError if the folder holds another run, is not writable, or is too small.
 
