@@ -1,4 +1,4 @@
-"""`rwloss compare`: maps by seeds, trained alike, tested, and what the difference proves."""
+"""`rwloss compare`: maps by seeds, trained and tested alike, and their differences."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def compare(
         str,
         typer.Argument(
             metavar="STUDY.toml|DATA",
-            help="A study's file, or an nnU-Net raw folder with images.",
+            help="File of a study, or nnU-Net raw folder with images.",
         ),
     ],
     map_texts: Annotated[
@@ -39,7 +39,7 @@ def compare(
         typer.Option(
             "--map",
             metavar="[NAME=]EXPR",
-            help="A column: an expression, with a name for its folder. Repeat it.",
+            help="Map to train with, and a name for its folder. Repeat it for more maps.",
             show_default=False,
         ),
     ] = None,
@@ -48,8 +48,8 @@ def compare(
         typer.Option(
             "--baseline",
             metavar="NAME",
-            help="A usual column by its name, such as dice_ce or boundary_gdl_rebalance; a wrong "
-            "name lists them all. Repeat it.",
+            help="Usual map by its name, such as dice_ce or boundary_gdl_rebalance; a wrong name "
+            "lists all. Repeat it for more maps.",
             show_default=False,
         ),
     ] = None,
@@ -57,8 +57,8 @@ def compare(
         str | None,
         typer.Option(
             metavar="N|N,N,...",
-            help="How many seeds, from 0, or which ones with commas; by default those of the "
-            "study, or 3.",
+            help="Number of seeds, or the seeds separated by commas (3 means 0,1,2); by default "
+            "those of the study, or 3.",
             show_default=False,
         ),
     ] = None,
@@ -69,8 +69,8 @@ def compare(
             "--out",
             "-o",
             metavar="STUDY",
-            help="Folder of the study; by default that of STUDY.toml. One that holds this study "
-            "goes on, with what is new.",
+            help="Folder of the study; by default that of STUDY.toml. A study in it is resumed and "
+            "extended.",
             show_default=False,
         ),
     ] = None,
@@ -169,8 +169,8 @@ def _seeds(text: str) -> tuple[int, ...]:
     found = listed if "," in text else tuple(range(listed[0] if listed else 0))
     if not found or min(found) < 0:
         raise RWLossError(
-            "expected --seeds as a number of 1 or more, or seeds of 0 or more with commas such as "
-            f"0,1,5, got {text!r}"
+            "expected --seeds as a number of 1 or more, or seeds of 0 or more separated by commas "
+            f"such as 0,1,5, got {text!r}"
         )
     return found
 

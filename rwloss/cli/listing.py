@@ -1,4 +1,4 @@
-"""Cases and files in the output: counted, listed with reasons, and unable to garble a terminal."""
+"""Tables and sizes in the output; names of files cannot garble the terminal."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def printable(text: str) -> str:
 
 
 def print_table(rows: Sequence[Sequence[str]], *, err: bool = False) -> None:
-    """Rows in aligned columns, the last one wrapped on a terminal; a row a line elsewhere.
+    """Print rows in aligned columns; on a terminal the last column is wrapped.
 
     err: on standard error.
     """

@@ -28,19 +28,19 @@ def show(
         str,
         typer.Argument(
             metavar="CASE|STORE",
-            help="Label file of a case: NIfTI, PNG, TIFF or NumPy; in labelsTr or labelsTs of an "
-            "nnU-Net folder its image and the names of the classes are found beside it. Or a store "
-            "of maps (folder or address), of which --case is drawn.",
+            help="Label file of a case: NIfTI, PNG, TIFF or NumPy. In labelsTr or labelsTs of an "
+            "nnU-Net raw folder, its image and the class names are found. Or a store of maps "
+            "(folder or address).",
             show_default=False,
         ),
     ],
-    output: Annotated[
+    out: Annotated[
         Path,
         typer.Option(
-            "--output",
+            "--out",
             "-o",
             metavar="FILE",
-            help="Picture to write: .png, .pdf or .svg. An existing file is replaced.",
+            help="Picture to write: .png, .pdf or .svg. Overwrites the file.",
             show_default=False,
         ),
     ],
@@ -50,15 +50,15 @@ def show(
             "--map",
             metavar="EXPR",
             help="Map to draw: a name such as rectified, or with parameters such as "
-            "\"boundary(convention='valverde')\". Repeat it for a row each. "
-            "`rwloss maps` lists them. Of a store, it is the map that was stored.",
+            "\"boundary(convention='valverde')\". Repeat it for more rows. `rwloss maps` lists "
+            "the names. Not for a store, which has its own map.",
             show_default=False,
         ),
     ] = None,
     case: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME", help="Case of a store; by default the first.", show_default=False
+            metavar="NAME", help="Case of a store; by default its first.", show_default=False
         ),
     ] = None,
     image: Annotated[
@@ -66,8 +66,8 @@ def show(
         typer.Option(
             "--image",
             metavar="FILE",
-            help="Image of the case, of the same shape as its labels; by default the first channel "
-            "beside them; for a store, in the data set of its newest run.",
+            help="Image of the case, with the same shape as its labels; by default its first "
+            "channel; for a store, from the dataset of its newest run.",
             show_default=False,
         ),
     ] = None,
@@ -77,8 +77,8 @@ def show(
             "--axis",
             min=0,
             max=2,
-            help="Axis across which a volume is cut. By default that of the largest spacing, the "
-            "last of equals.",
+            help="Axis to slice a volume across; by default the one with the largest spacing, the "
+            "last if several are equal.",
             show_default=False,
         ),
     ] = None,
@@ -88,8 +88,8 @@ def show(
             "--slice",
             min=0,
             metavar="N",
-            help="Slice of a volume along that axis, from 0. By default that with the most "
-            "classes, then the most foreground.",
+            help="Slice along that axis, counted from 0; by default the one with the most classes, "
+            "then the most foreground.",
             show_default=False,
         ),
     ] = None,
@@ -97,20 +97,20 @@ def show(
     spacing: Spacing = None,
     ignore_label: IgnoreLabel = None,
 ) -> None:
-    """Draw one case: image, labels, and what each map costs for each class.
+    """Draw a case: image, labels, and the map of each class.
 
-    Maps are made of the whole case, then cut. NIfTI slices are turned so that the patient's right,
-    front and top are to the right and up; other formats are drawn as stored.
+    Maps are computed for the whole case, then sliced. NIfTI slices are rotated so that the
+    patient's right, front and top point to the right or up; other formats are drawn as stored.
     """
     from rwloss import pictures
     from rwloss.data import read_image
 
-    pictures.check_output(output)
+    pictures.check_output(out)
     if _is_store(source):
         if map_texts or any(given is not None for given in (num_classes, spacing, ignore_label)):
             raise RWLossError(
-                f"{source!r} is a store, whose map, classes and spacing are those that were "
-                "stored: leave out --map, --num-classes, --spacing and --ignore-label"
+                f"{source!r} is a store, which has its own map, classes and spacing: leave out "
+                " --map, --num-classes, --spacing and --ignore-label"
             )
         drawing = _of_store(source, case)
     elif case is not None:
@@ -123,7 +123,7 @@ def show(
     pictures.draw(
         drawing.labels,
         drawing.rwmaps,
-        output,
+        out,
         image=None if image_file is None else read_image(image_file),
         class_names=drawing.class_names,
         spacing_mm=drawing.spacing_mm,
@@ -133,7 +133,7 @@ def show(
         title=drawing.title,
         units=drawing.units,
     )
-    typer.echo(f"wrote {output}")
+    typer.echo(f"wrote {out}")
 
 
 @dataclass(frozen=True, eq=False)

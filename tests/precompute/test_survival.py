@@ -7,6 +7,7 @@ is as it would have been.
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import random
 import shutil
@@ -416,15 +417,19 @@ def test_a_case_that_kills_its_worker_fails_alone(command, tmp_path):
     assert no_temporary_files(run.out)
 
 
-@needs_proc
 def test_a_worker_killed_from_outside_costs_nothing(command, tmp_path):
-    run = command(10)
+    run = command()
     undisturbed = run.undisturbed()
     (tmp_path / "slow").touch()
-    process = run.start()
-    process.wait_for(lambda: made(run.out))
-    os.kill(process.workers()[0], signal.SIGKILL)
-    assert process.finish()["made"] == 10
+    killed = []
+
+    def kill_once(outcome, total):
+        if not killed:
+            killed.append(multiprocessing.active_children()[0])
+            killed[0].kill()
+
+    assert run(jobs=2, progress=kill_once).made == 6
+    assert killed[0].exitcode == -signal.SIGKILL
     assert files_of(run.out) == undisturbed
     assert no_temporary_files(run.out)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 import pickle
 from dataclasses import dataclass
 
@@ -101,7 +100,7 @@ class Raises(maps.Expression):
 
     is_static = True
 
-    def __call__(self, regions, probs=None):
+    def make(self, regions, probs):
         raise self.error
 
 
@@ -144,18 +143,6 @@ def test_ctrl_c_is_no_failure_of_a_case(tmp_path):
             task()
 
 
-def test_a_full_disk_while_writing(tmp_path, monkeypatch):
-    with Writer.open(place(tmp_path / "out"), info()) as writer:
-
-        def full(self, name, content):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-        monkeypatch.setattr(type(writer.place), "write", full)
-        outcome = task_of(writer, tmp_path)()
-        assert outcome.fatal
-        assert "No space left" in outcome.reason
-
-
 @pytest.mark.parametrize(
     ("labels", "words"),
     [
@@ -179,24 +166,6 @@ def test_labels_that_dataset_json_does_not_know(tmp_path):
     with Writer.open(place(tmp_path / "out"), described) as writer:
         outcome = task_of(writer, tmp_path, labels=[[0, 3]])()
         assert outcome.reason.startswith("its labels disagree with dataset.json: label 3 found")
-
-
-def test_a_file_that_changes_while_it_is_read(tmp_path, monkeypatch):
-    """Its digest would be that of labels that are no more, or never were."""
-    read = data.read_labels
-
-    def slow(path, **limits):
-        volume = read(path, **limits)
-        np.save(path, LABELS[::-1])
-        os.utime(path, ns=(1, 1))
-        return volume
-
-    monkeypatch.setattr(data, "read_labels", slow)
-    with Writer.open(place(tmp_path / "out"), info()) as writer:
-        outcome = task_of(writer, tmp_path)()
-        assert outcome.state == "failed"
-        assert "case.npy' changed while it was read: run the same command again" in outcome.reason
-        assert files(writer) == {}
 
 
 def test_a_missing_file_says_so(tmp_path):
@@ -225,7 +194,7 @@ class Endless(maps.Expression):
 
     is_static = True
 
-    def __call__(self, regions, probs=None):
+    def make(self, regions, probs):
         true = np.full(regions.labels.shape, 1e300)
         true[..., 0] = 0.0
         return RWMap.compact(regions.labels, regions.num_classes, true, np.zeros_like(true))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 import shutil
 
 import nibabel
@@ -34,53 +35,52 @@ def test_a_whole_store_is_whole_and_left_as_it_is(store_of_four, four_cases, kin
 
 @pytest.mark.parametrize("kind", FORMATS)
 @pytest.mark.parametrize("part", ["labels", "true"])
-def test_a_flipped_bit_is_damage(store_of_four, kind, part):
+def test_a_flipped_bit_is_damage_and_a_deleted_file_is_missing(store_of_four, kind, part):
     out = store_of_four(kind)
     flip_a_bit(a_file_of(out, kind, "b", part))
-    assert problems_of(out) == [("damaged", "b")]
-
-
-@pytest.mark.parametrize("kind", FORMATS)
-def test_a_deleted_file_is_missing(store_of_four, kind):
-    out = store_of_four(kind)
     if kind == "nifti":
-        a_file_of(out, kind).unlink()
+        a_file_of(out, kind, "c", part).unlink()
     else:
-        shutil.rmtree(out / "b.zarr")
-    assert problems_of(out) == [("missing", "b")]
+        shutil.rmtree(out / "c.zarr")
+    assert problems_of(out) == [("missing", "c"), ("damaged", "b")]
 
 
-def test_a_case_without_a_line_is_missing(store_of_four):
-    out = store_of_four()
+def expect(out, wanted, source=None):
+    """Problems by kind and name, each with a pattern of its reason."""
+    found = {
+        f"{each.kind} {each.name}": each.reason for each in verify(out, source, jobs=0).problems
+    }
+    assert list(found) == list(wanted)
+    for name, reason in wanted.items():
+        assert re.search(reason, found[name])
+
+
+@pytest.mark.parametrize(
+    ("kind", "change", "wanted"),
+    [
+        ("nifti", lambda a, b, c, d: [a, c, d], {"missing b": "it has no map"}),
+        ("nifti", lambda a, b, c, d: [a, b, c, d[:-30]], {"missing d": "it has no map"}),
+        (
+            "nifti",
+            lambda a, b, c, d: [a, b[:40] + "\n", c, d],
+            {"missing b": "it has no map", "damaged manifest.jsonl": "line 2 can't be read"},
+        ),
+        ("zarr", lambda a, b, c, d: [a, b, c], {"missing d": "the manifest does not list it"}),
+    ],
+    ids=["no line", "cut last line", "damaged line", "unlisted tree"],
+)
+def test_lines_of_the_manifest(store_of_four, kind, change, wanted):
+    out = store_of_four(kind)
     lines = (out / "manifest.jsonl").read_text().splitlines(keepends=True)
-    (out / "manifest.jsonl").write_text("".join(lines[:1] + lines[2:]))
-    assert problems_of(out) == [("missing", "b")]
-
-
-def test_a_last_line_cut_short_is_no_damage_but_its_case_is_missing(store_of_four):
-    out = store_of_four()
-    content = (out / "manifest.jsonl").read_bytes()
-    (out / "manifest.jsonl").write_bytes(content[:-30])
-    assert problems_of(out) == [("missing", "d")]
-
-
-def test_a_damaged_line_is_found_and_its_case_is_missing(store_of_four):
-    out = store_of_four()
-    lines = (out / "manifest.jsonl").read_text().splitlines(keepends=True)
-    (out / "manifest.jsonl").write_text("".join([lines[0], lines[1][:40] + "\n", *lines[2:]]))
-    report = verify(out, jobs=0)
-    kinds = [(problem.kind, problem.name) for problem in report.problems]
-    assert kinds == [("missing", "b"), ("damaged", "manifest.jsonl")]
-    assert "line 2" in report.problems[1].reason
+    (out / "manifest.jsonl").write_text("".join(change(*lines)))
+    expect(out, wanted)
 
 
 def test_a_lost_manifest_is_damage(store_of_four):
     out = store_of_four()
     (out / "manifest.jsonl").unlink()
-    assert problems_of(out) == [
-        *(("missing", case) for case in FOUR_CASES),
-        ("damaged", "manifest.jsonl"),
-    ]
+    missing = {f"missing {case}": "it has no map" for case in FOUR_CASES}
+    expect(out, {**missing, "damaged manifest.jsonl": "is missing"})
 
 
 @pytest.mark.parametrize("content", [None, b"", b"{", b'{"layout": 2}'])
@@ -90,84 +90,51 @@ def test_a_damaged_map_json_is_all_that_is_said(store_of_four, content):
         (out / "map.json").unlink()
     else:
         (out / "map.json").write_bytes(content)
-    report = verify(out, jobs=0)
-    [problem] = report.problems
-    assert (problem.kind, problem.name) == ("damaged", "map.json")
-    assert not report.repairable
+    expect(out, {"damaged map.json": "make the maps in another folder"})
+    assert not verify(out, jobs=0).repairable
 
 
-def test_a_whole_tree_that_no_line_names_is_missing_from_the_manifest(store_of_four):
-    out = store_of_four("zarr")
-    lines = (out / "manifest.jsonl").read_text().splitlines(keepends=True)
-    (out / "manifest.jsonl").write_text("".join(lines[:-1]))
-    report = verify(out, jobs=0)
-    [problem] = report.problems
-    assert (problem.kind, problem.name) == ("missing", "d")
-    assert "the manifest does not list it" in problem.reason
-
-
-def test_changed_labels_are_stale(store_of_four, four_cases):
-    out = store_of_four()
-    write_nifti(four_cases / "c.nii.gz", seed=99)
-    assert problems_of(out) == [("stale", "c")]
-
-
-def test_a_changed_spacing_is_stale(store_of_four, four_cases):
-    out = store_of_four()
-    write_nifti(four_cases / "c.nii.gz", seed=2, spacing_mm=(1.0, 1.0, 2.5))
-    assert problems_of(out) == [("stale", "c")]
-
-
-def test_labels_that_are_only_stored_otherwise_are_not_stale(store_of_four, four_cases):
-    out = store_of_four()
-    image = nibabel.load(four_cases / "c.nii.gz")
+def stored_as_int32(file):
+    image = nibabel.load(file)
     labels = np.asarray(image.dataobj).astype(np.int32)
-    nibabel.save(nibabel.Nifti1Image(labels, image.affine), four_cases / "c.nii.gz")
-    assert problems_of(out) == []
+    nibabel.save(nibabel.Nifti1Image(labels, image.affine), file)
 
 
-def test_labels_that_can_no_longer_be_read_are_stale(store_of_four, four_cases):
+@pytest.mark.parametrize(
+    ("change", "wanted"),
+    [
+        (lambda file: write_nifti(file, 99), {"stale c": "labels, or their spacing, changed"}),
+        (lambda file: write_nifti(file, 2, (1.0, 1.0, 2.5)), {"stale c": "spacing, changed"}),
+        (stored_as_int32, {}),
+        (lambda file: file.write_bytes(b"torn"), {"stale c": r"can't be compared: .*c\.nii\.gz"}),
+        (
+            lambda file: file.rename(file.with_name("e.nii.gz")),
+            {"missing e": "it has no map", "foreign c": "the dataset has no such case"},
+        ),
+    ],
+    ids=["values", "spacing", "type", "torn", "name"],
+)
+def test_labels_that_change(store_of_four, four_cases, change, wanted):
     out = store_of_four()
-    (four_cases / "c.nii.gz").write_bytes(b"torn")
-    report = verify(out, jobs=0)
-    [problem] = report.problems
-    assert (problem.kind, problem.name) == ("stale", "c")
-    assert "can't be compared" in problem.reason
-    assert "c.nii.gz" in problem.reason
-
-
-def test_a_new_case_is_missing_and_a_gone_one_foreign(store_of_four, four_cases):
-    out = store_of_four()
-    write_nifti(four_cases / "e.nii.gz", seed=5)
-    (four_cases / "a.nii.gz").unlink()
-    assert problems_of(out) == [("missing", "e"), ("foreign", "a")]
+    change(four_cases / "c.nii.gz")
+    expect(out, wanted)
 
 
 def test_why_a_case_is_missing(four_cases, tmp_path):
     (four_cases / "b.nii.gz").write_bytes(b"torn")
     precompute(four_cases, tmp_path / "maps", "rectified", num_classes=3, jobs=0)
-    [problem] = verify(tmp_path / "maps", jobs=0).problems
-    assert (problem.kind, problem.name) == ("missing", "b")
-    assert "the last run failed: cannot read" in problem.reason
+    expect(tmp_path / "maps", {"missing b": "the last run failed: cannot read"})
 
 
-@pytest.mark.parametrize("name", ["notes.txt", "e_true.nii.gz", ".hidden", "b_other.nii.gz", "sub"])
 @pytest.mark.parametrize("kind", FORMATS)
-def test_files_that_no_case_owns_are_foreign(store_of_four, kind, name):
+def test_files_that_no_case_owns_are_foreign_but_temporary_ones_are_no_problem(store_of_four, kind):
     out = store_of_four(kind)
-    if name == "sub":
-        (out / name / "deeper").mkdir(parents=True)
-    else:
+    names = [".hidden", "b_other.nii.gz", "e_true.nii.gz", "notes.txt"]
+    for name in (*names, ".rwloss-part-123.nii.gz"):
         (out / name).write_text("x")
-    assert problems_of(out) == [("foreign", name)]
-
-
-def test_temporary_files_are_named_but_no_problem(store_of_four):
-    out = store_of_four()
-    (out / ".rwloss-part-123.nii.gz").write_text("x")
-    report = verify(out, jobs=0)
-    assert report.problems == ()
-    assert report.leftovers == (".rwloss-part-123.nii.gz",)
+    (out / "sub" / "deeper").mkdir(parents=True)
+    expect(out, {f"foreign {name}": "no case owns it" for name in (*names, "sub")})
+    assert verify(out, jobs=0).leftovers == (".rwloss-part-123.nii.gz",)
 
 
 def forge(out, case, part, array, **entry):

@@ -64,7 +64,7 @@ def test_a_dead_process_is_a_failure_too(study_of, tmp_path, monkeypatch):
     monkeypatch.setattr("rwloss.study.execution.run_tasks", dying)
     [run] = runs(study_of({"rw": "rectified"}), tmp_path)
     [end] = carry_out([run], jobs=1)
-    assert "the process died over it" in end.reason
+    assert "the process died in this run" in end.reason
     assert run.failure.exists()
 
 

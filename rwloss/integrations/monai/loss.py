@@ -18,10 +18,11 @@ from rwloss.integrations.monai.map_tensor import (
     unpack,
 )
 from rwloss.losses import RegionWiseLoss, as_labels
-from rwloss.losses.target import as_masks, check_logits, check_tensor, whole_labels
+from rwloss.losses.batch import as_masks, check_logits, check_tensor, whole_labels
 from rwloss.maps.dynamic.cross_entropy import CrossEntropy
 from rwloss.maps.dynamic.focal import Focal
 from rwloss.maps.expression import Expression
+from rwloss.maps.parser import parse
 from rwloss.regions import IGNORED, Regions, SpacingMM, checked_labels
 from rwloss.rwmap import RWMap
 
@@ -76,6 +77,7 @@ class RWLoss(_Loss):
         super().__init__(reduction=reduction)
         if sigmoid and softmax:
             raise RWLossError("sigmoid=True and softmax=True: choose one of them")
+        expression = parse(expression) if isinstance(expression, str) else expression
         self.region_wise = RegionWiseLoss(
             expression,
             activation="sigmoid" if sigmoid else "softmax" if softmax else "none",
@@ -87,9 +89,9 @@ class RWLoss(_Loss):
             low_memory=low_memory,
         )
         if sigmoid:
-            _check_masks_alone(self.region_wise.expression)
+            _check_masks_alone(expression)
         # What a map must be of; weights of a dataset are words here, and numbers in its store.
-        groups = self.region_wise.expression.static_groups()
+        groups = expression.static_groups()
         known = len(groups) == 1 and not groups[0].expression.needs_class_counts
         self._static = str(groups[0].expression) if known else None
         self.include_background = include_background
