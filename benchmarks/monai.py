@@ -35,6 +35,7 @@ def _rows(workload: Workload, device: str) -> list[Row]:
 
 def _steps(workload: Workload, device: str) -> dict[str, Callable[[], object]]:
     """Each loss on the same logits and labels; equal to the peer's before anything is timed."""
+    from monai.data import list_data_collate
     from monai.losses import BoundaryLoss
 
     from rwloss.integrations.monai import RWLoss, RWMapd
@@ -52,7 +53,7 @@ def _steps(workload: Workload, device: str) -> dict[str, Callable[[], object]]:
 
     def stored(text: str) -> torch.Tensor:
         make = RWMapd("label", text, k)
-        return torch.stack([make({"label": label})["map"] for label in labels])
+        return list_data_collate([make({"label": label}) for label in labels])["map"]
 
     values: dict[str, Callable[[], torch.Tensor]] = {
         PEER: partial(peer, logits, labels),

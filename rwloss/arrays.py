@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+import sys
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, TypeAlias, TypeVar
 
 import array_api_compat
 import array_api_compat.numpy as _numpy
@@ -13,6 +16,7 @@ from rwloss.errors import RWLossError
 
 # A NumPy array or a torch tensor. The array API standard has no static type for it yet.
 Array: TypeAlias = Any
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def namespace(array: Array) -> Any:
@@ -98,3 +102,29 @@ def zero_where(values: Array, here: Array) -> None:
         values.masked_fill_(here, 0.0)
     else:
         np.copyto(values, 0.0, where=here)
+
+
+def eager(function: Function) -> Function:
+    """The function, run outside of compiled graphs, as `torch.compiler.disable` does.
+
+    That decorator loads the compiler (dynamo, inductor, sympy) at once, which takes longer than
+    torch itself. Here it is applied at the first call after something else has loaded it.
+
+    >>> eager(len)([1, 2])
+    2
+    """
+    disabled: list[Callable[..., Any]] = []
+
+    @wraps(function)
+    def outside(*args: Any, **kwargs: Any) -> Any:
+        if "torch._dynamo" not in sys.modules:
+            return function(*args, **kwargs)
+        if not disabled:
+            import torch
+
+            disabled.append(torch.compiler.disable(function))  # type: ignore[no-untyped-call]
+        return disabled[0](*args, **kwargs)
+
+    # The compiler looks for this mark before it traces a call.
+    outside._torchdynamo_disable = True  # type: ignore[attr-defined]
+    return outside  # type: ignore[return-value]

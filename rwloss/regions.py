@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -10,27 +9,29 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from rwloss import distance, per_class
-from rwloss.arrays import Array, from_numpy, is_torch, namespace, on_device, to_numpy
+from rwloss import distance
+from rwloss.arrays import Array, from_numpy, namespace, on_device, to_numpy
 from rwloss.errors import RWLossError
 
-# One number for each axis, or such a row for each image of the batch.
+# One number per axis, or one such row per image of the batch.
 SpacingMM: TypeAlias = Sequence[float] | Sequence[Sequence[float]]
+SpacingRows: TypeAlias = tuple[tuple[float, ...], ...]
+"""Millimetres per axis, one row per image."""
 
 IGNORED = -1
 """The label of ignored voxels inside `Regions` and `RWMap`: they belong to no class."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Regions:
     """Labels (b *s) with number of classes and voxel spacing; geometry on demand, computed once.
 
     labels: whole numbers 0..num_classes-1, NumPy array or torch tensor on any device, *s 2-D or
     3-D. Every result is of the same kind and on the same device.
-    spacing_mm: millimetres for each axis of *s, in array order, for all images or a row for each;
-    1 by default.
+    spacing_mm: millimetres per axis of *s, in array order, for all images or one row per image; 1
+    by default.
     ignore_label: voxels with this label belong to no class. They end a region, have depth 0, and
-    every map is 0 there. In `labels` they stand as -1.
+    every map is 0 there. In `labels` they are -1.
 
     Raises RWLossError for labels that are not whole, are negative or too large, and for a spacing
     that does not fit.
@@ -46,7 +47,7 @@ class Regions:
     ignore_label: int | None = None
 
     def __post_init__(self) -> None:
-        """Check, and bring to one form: whole labels, ignored ones -1, a spacing an image."""
+        """Check, and bring to one form: whole labels, ignored ones -1, one spacing per image."""
         namespace(self.labels)  # refuses lists and the like, which have no axes to count
         if self.labels.ndim not in {3, 4}:
             raise RWLossError(
@@ -64,6 +65,24 @@ class Regions:
         object.__setattr__(self, "labels", labels)
         object.__setattr__(self, "num_classes", int(self.num_classes))
         object.__setattr__(self, "spacing_mm", spacing_rows(self.spacing_mm, labels.shape))
+
+    @classmethod
+    def of_checked(
+        cls,
+        labels: Array,
+        num_classes: int,
+        spacings_mm: SpacingRows,
+        ignore_label: int | None = None,
+    ) -> Regions:
+        """Regions of what `checked_labels` and `spacing_rows` gave, without another check."""
+        regions = object.__new__(cls)
+        regions.__dict__.update(
+            labels=labels,
+            num_classes=num_classes,
+            spacing_mm=spacings_mm,
+            ignore_label=ignore_label,
+        )
+        return regions
 
     @classmethod
     def single(
@@ -104,14 +123,21 @@ class Regions:
             xp.reshape(masks, (batch * k, *size)), 2, [row for row in rows for _ in range(k)]
         )
 
-    @property
+    def __repr__(self) -> str:
+        """One line: shape, classes and spacing."""
+        rows = sorted(set(self.spacings_mm))
+        shown = " or ".join(" x ".join(f"{mm:g}" for mm in row) for row in rows)
+        facts = f"labels {tuple(self.labels.shape)}, {self.num_classes} classes"
+        return f"Regions({facts}, spacing {shown} mm)" if shown else f"Regions({facts})"
+
+    @cached_property
     def xp(self) -> Any:
         """Array API namespace of the labels."""
         return namespace(self.labels)
 
     @property
-    def spacings_mm(self) -> tuple[tuple[float, ...], ...]:
-        """Millimetres for each axis, a row for each image of the batch."""
+    def spacings_mm(self) -> SpacingRows:
+        """Millimetres per axis, one row per image of the batch."""
         return self.spacing_mm  # type: ignore[return-value]  # __post_init__ brought it to rows
 
     @cached_property
@@ -134,7 +160,7 @@ class Regions:
     @cached_property
     def counts(self) -> Array:
         """Voxels of each class in each image. (b k), int64."""
-        return per_class.counts(self.labels, self.num_classes)
+        return _counts(self.labels, self.num_classes)
 
     @cached_property
     def depth_mm(self) -> Array:
@@ -153,7 +179,7 @@ class Regions:
     @cached_property
     def peak_depth_mm(self) -> Array:
         """Largest depth in mm of each class in each image; 0 where absent. (b k), float32."""
-        return per_class.maxima(self.depth_mm, self.labels, self.num_classes)
+        return _maxima(self.depth_mm, self.labels, self.num_classes)
 
     @cached_property
     def components(self) -> Array:
@@ -176,7 +202,7 @@ class Regions:
 
     def per_voxel(self, values: Array) -> Array:
         """Each voxel gets the value of its class. values (b k) -> (b *s); 0 where ignored."""
-        return per_class.look_up(values, self.labels)
+        return _look_up(values, self.labels)
 
     def full(self, value: float) -> Array:
         """The same value at every voxel, read-only and without memory. (b *s), float32."""
@@ -210,22 +236,22 @@ def checked_labels(labels: Array, num_classes: int, ignore_label: int | None = N
     Raises RWLossError that names the offending value.
     """
     xp = namespace(labels)
-    labels = _whole(xp, labels)
+    labels = _whole(xp, labels, _kind(labels))
     if ignore_label is not None:
         labels = _without_ignored(xp, labels, int(ignore_label))
     _check_range(xp, labels, num_classes, ignoring=ignore_label is not None)
     return labels
 
 
-def spacing_rows(spacing_mm: Any, shape: Sequence[int]) -> tuple[tuple[float, ...], ...]:
-    """A spacing for each image of labels of this shape (b *s), checked.
+def spacing_rows(spacing_mm: Any, shape: Sequence[int]) -> SpacingRows:
+    """One spacing per image of labels of this shape (b *s), checked.
 
-    spacing_mm: a number for each axis, such a row an image, or None for 1.
+    spacing_mm: one number per axis, one such row per image, or None for 1.
     """
     batch, axes = shape[0], len(shape) - 1
     if spacing_mm is None:
         return ((1.0,) * axes,) * batch
-    if _is_plain(spacing_mm):  # checked once: a training gives the same at every step
+    if _is_plain(spacing_mm):  # checked once: training gives the same at every step
         return _checked_rows(spacing_mm, batch, axes)
     return _checked_rows.__wrapped__(spacing_mm, batch, axes)
 
@@ -238,15 +264,15 @@ def _is_plain(spacing_mm: Any) -> bool:
 
 
 @lru_cache(maxsize=64)
-def _checked_rows(spacing_mm: Any, batch: int, axes: int) -> tuple[tuple[float, ...], ...]:
+def _checked_rows(spacing_mm: Any, batch: int, axes: int) -> SpacingRows:
     try:
         values = np.asarray(to_numpy(spacing_mm), dtype=np.float64)
     except (TypeError, ValueError):
         values = np.empty(0)  # no numbers, or rows of different lengths: no spacing
     if values.shape not in {(axes,), (batch, axes)}:
         raise RWLossError(
-            f"expected a spacing for each of {axes} axes (or such a row for each of {batch} "
-            f"images), got {spacing_mm!r}"
+            f"expected a spacing in mm for each of {axes} axes, or one such row for each of "
+            f"{batch} images, got {spacing_mm!r}"
         )
     if not np.all(np.isfinite(values) & (values > 0)):
         raise RWLossError(f"expected a spacing above 0 mm on every axis, got {spacing_mm!r}")
@@ -254,11 +280,11 @@ def _checked_rows(spacing_mm: Any, batch: int, axes: int) -> tuple[tuple[float, 
     return tuple(tuple(float(v) for v in row) for row in rows)
 
 
-def _whole(xp: Any, labels: Array) -> Array:
+def _whole(xp: Any, labels: Array, kind: str) -> Array:
     """Labels in a signed or small unsigned integer type of native byte order."""
-    if xp.isdtype(labels.dtype, "bool"):
+    if kind == "b":
         return xp.astype(labels, xp.uint8)
-    if xp.isdtype(labels.dtype, "real floating"):
+    if kind == "f":
         with np.errstate(invalid="ignore"):  # NaN and infinity come back as something else
             whole = xp.astype(labels, xp.int64)
         wrong = xp.astype(whole, labels.dtype) != labels
@@ -268,18 +294,25 @@ def _whole(xp: Any, labels: Array) -> Array:
                 f"expected whole labels, got {value:g}: labels are classes, not probabilities"
             )
         return whole
-    if not xp.isdtype(labels.dtype, "integral"):
+    if kind not in {"i", "u"}:
         raise RWLossError(f"expected whole labels, got dtype {labels.dtype}")
-    if not is_torch(labels) and not labels.dtype.isnative:
-        return labels.astype(labels.dtype.newbyteorder("="))
-    if is_torch(labels) and str(labels.dtype) in {"torch.uint16", "torch.uint32", "torch.uint64"}:
-        return xp.astype(labels, xp.int64)  # torch compares and indexes few unsigned types
-    return labels
+    if isinstance(labels, np.ndarray):
+        return labels.astype(labels.dtype.newbyteorder("="), copy=False)
+    # torch compares and indexes few unsigned types.
+    return labels if kind == "i" or labels.dtype == xp.uint8 else xp.astype(labels, xp.int64)
+
+
+def _kind(labels: Array) -> str:
+    """Letter for the type of the labels, as NumPy has it: b, i, u, f, or another."""
+    if isinstance(labels, np.ndarray):
+        return str(labels.dtype.kind)
+    name = str(labels.dtype)[len("torch.") :]
+    return {"b": "f" if name == "bfloat16" else "b"}.get(name[0], name[0])
 
 
 def _without_ignored(xp: Any, labels: Array, ignore_label: int) -> Array:
     """Labels in a signed type with ignored ones -1; a label -1 that is not ignored stays wrong."""
-    signed = labels if xp.isdtype(labels.dtype, "signed integer") else xp.astype(labels, xp.int64)
+    signed = labels if _kind(labels) == "i" else xp.astype(labels, xp.int64)
     if ignore_label == IGNORED:
         return signed
     # Compared wide: torch would wrap an ignore label that a narrow type can't hold (300 is 44).
@@ -290,16 +323,81 @@ def _without_ignored(xp: Any, labels: Array, ignore_label: int) -> Array:
 
 
 def _check_range(xp: Any, labels: Array, num_classes: int, *, ignoring: bool) -> None:
-    if math.prod(labels.shape) == 0:
+    if 0 in labels.shape:
         return
-    if is_torch(labels):
-        low, high = xp.stack(labels.aminmax()).tolist()  # one pass, and one wait for a GPU
+    if isinstance(labels, np.ndarray):
+        low, high = int(labels.min()), int(labels.max())
     else:
-        low, high = int(xp.min(labels)), int(xp.max(labels))
+        low, high = xp.stack(labels.aminmax()).tolist()  # one pass, and one wait for a GPU
     wrong = low if low < (IGNORED if ignoring else 0) else high if high >= num_classes else None
     if wrong is not None:
         more = f"num_classes={wrong + 1} or " if wrong > 0 else ""
         raise RWLossError(
             f"label {wrong} found, but num_classes={num_classes} allows 0..{num_classes - 1}: "
-            f"pass {more}ignore_label={wrong} (ignore_index={wrong} for a loss), or mend the labels"
+            f"pass {more}ignore_label={wrong} (ignore_index={wrong} for a loss), or fix the labels"
         )
+
+
+# --- By class
+
+# Classes up to which one masked maximum each is faster than one pass that looks every voxel up.
+_FEW = 12
+_SLAB = 2**18  # voxels looked up at a time
+
+
+def _counts(labels: Array, num_classes: int) -> Array:
+    """Voxels of each class in each image; labels below 0 do not count. (b *s) -> (b k), int64."""
+    if not isinstance(labels, np.ndarray):
+        index = _index(labels)
+        found = index.new_zeros((len(index), num_classes + 1))
+        return found.scatter_add_(1, index, index.new_ones((1, 1)).expand_as(index))[:, 1:]
+    found = np.zeros((len(labels), num_classes), dtype=np.int64)
+    for image, row in zip(labels, found, strict=True):
+        row[:] = np.bincount(_index(image).reshape(-1), minlength=num_classes + 1)[1:]
+    return found
+
+
+def _maxima(values: Array, labels: Array, num_classes: int) -> Array:
+    """Largest value of each class in each image, 0 where absent or below. (b *s) -> (b k)."""
+    if not isinstance(values, np.ndarray):
+        found = values.new_zeros((len(values), num_classes + 1))
+        return found.scatter_reduce_(1, _index(labels), values.flatten(1), "amax")[:, 1:]
+    peaks = np.zeros((len(values), num_classes), dtype=values.dtype)
+    for image, there, row in zip(values, labels, peaks, strict=True):
+        if num_classes <= _FEW:
+            here = np.empty_like(there, dtype=np.bool_)
+            for k in range(num_classes):
+                row[k] = np.max(image, where=np.equal(there, k, out=here), initial=0)
+        else:
+            padded = np.zeros(num_classes + 1, dtype=values.dtype)
+            np.maximum.at(padded, there.reshape(-1), image.reshape(-1))  # -1 is the last
+            row[:] = padded[:-1]
+    return peaks
+
+
+def _look_up(table: Array, labels: Array) -> Array:
+    """Each voxel gets the value of its class, 0 below class 0. (b k), (b *s) -> (b *s)."""
+    if not isinstance(table, np.ndarray):
+        padded = table.new_zeros((len(table), table.shape[1] + 1))
+        padded[:, 1:] = table
+        return padded.gather(1, _index(labels)).reshape(labels.shape)
+    # A 0 at the end, which is where -1 points.
+    padded = np.concatenate([table, np.zeros_like(table[:, :1])], axis=1)
+    found = np.empty_like(labels, dtype=table.dtype)
+    for row, whole, target in zip(padded, labels, found, strict=True):
+        # Volumes come out of their files with the first axis fastest: as they lie in memory.
+        turned = whole.flags.f_contiguous and target.flags.f_contiguous
+        image, out = (whole.T, target.T) if turned else (whole, target)
+        # In slabs: take makes an index of eight bytes per voxel, and fresh memory costs more than
+        # the look-up itself.
+        slab = max(1, _SLAB * len(image) // max(image.size, 1))
+        for first in range(0, len(image), slab):
+            np.take(row, image[first : first + slab], out=out[first : first + slab], mode="wrap")
+    return found
+
+
+def _index(labels: Array) -> Array:
+    """Labels + 1 as an index, so that 0 is what belongs to no class; for torch (b i)."""
+    if not isinstance(labels, np.ndarray):
+        return labels.flatten(1).long() + 1
+    return np.add(labels, 1, dtype=np.intp)

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 
 from rwloss.arrays import Array, as_tensor, is_torch, namespace, on_device
 from rwloss.errors import RWLossError
-
-SpacingRows: TypeAlias = tuple[tuple[float, ...], ...]
-"""Millimetres per axis, one row per image."""
+from rwloss.regions import SpacingRows
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -52,9 +50,9 @@ class RWMap:
                     f"map `{name}` has shape {tuple(part.shape)}, but labels {shape} with {k} "
                     f"classes need {wanted}"
                 )
-            if is_torch(part) != is_torch(self.labels):
+            if isinstance(part, np.ndarray) != isinstance(self.labels, np.ndarray):
                 raise RWLossError(f"map `{name}` and its labels are of different array kinds")
-            if not namespace(part).isdtype(part.dtype, "real floating"):
+            if not _is_floating(part):
                 raise RWLossError(f"expected a floating `{name}`, got dtype {part.dtype}")
 
     @classmethod
@@ -259,3 +257,8 @@ class RWMap:
             )
         if not namespace(self.labels).all(self.labels == other.labels):
             raise RWLossError("maps of different labels can't be added: make both from the same")
+
+
+def _is_floating(values: Array) -> bool:
+    dtype = values.dtype
+    return bool(dtype.kind == "f" if isinstance(values, np.ndarray) else dtype.is_floating_point)

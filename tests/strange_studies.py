@@ -2,9 +2,9 @@
 
 import json
 
-from rwloss.study import results as study_results
 from rwloss.study.indicators import Indicators
 from rwloss.study.plan import make, runs
+from rwloss.study.results import collect
 
 HOSTILE = "<img src=x onerror=alert(1)>"
 CLOSING = "</script><script>alert(2)</script>"
@@ -78,4 +78,4 @@ def strange_study(folder):
         write_run(
             run, dice_of(run.name, run.seed), {"boundary": 0.02, "rw": 0.001}.get(run.name, 0)
         )
-    return study_results.collect(study, folder, FOUND)
+    return collect(study, folder, FOUND)

@@ -148,13 +148,13 @@ def test_changelog_leads_to_this_version() -> None:
 
 # --- Who may import whom
 
-FOUNDATION = {"_version", "arrays", "errors", "once", "words"}
+FOUNDATION = {"_version", "arrays", "errors", "words"}
 """Rooms under all others: they know none but each other."""
 
 FLOORS = [
     {"files"},
     {"work"},
-    {"distance", "per_class"},
+    {"distance"},
     {"regions"},
     {"rwmap"},
     {"moves"},

@@ -230,7 +230,7 @@ def test_each_image_has_its_spacing(kind):
     ids=str,
 )
 def test_spacing_of_the_wrong_shape(spacing):
-    wanted = "expected a spacing for each of 2 axes (or such a row for each of 2 images), got "
+    wanted = "spacing in mm for each of 2 axes, or one such row for each of 2 images, got "
     with pytest.raises(RWLossError, match=re.escape(wanted + repr(spacing))):
         Regions(batch(7, (4, 5), size=2), 4, spacing)
 

@@ -1,4 +1,4 @@
-"""`rwloss compare`: maps by seeds, trained alike, tested, and what the difference proves."""
+"""`rwloss compare`: maps by seeds, trained and tested alike, and their differences."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def compare(
         str,
         typer.Argument(
             metavar="STUDY.toml|DATA",
-            help="A study's file, or an nnU-Net raw folder with images.",
+            help="File of a study, or nnU-Net raw folder with images.",
         ),
     ],
     map_texts: Annotated[
@@ -39,7 +39,7 @@ def compare(
         typer.Option(
             "--map",
             metavar="[NAME=]EXPR",
-            help="A column: an expression, with a name for its folder. Repeat it.",
+            help="Map to train with, and a name for its folder. Repeat it for more maps.",
             show_default=False,
         ),
     ] = None,
@@ -48,8 +48,8 @@ def compare(
         typer.Option(
             "--baseline",
             metavar="NAME",
-            help="A usual column by its name, such as dice_ce or boundary_gdl_rebalance; a wrong "
-            "name lists them all. Repeat it.",
+            help="Usual map by its name, such as dice_ce or boundary_gdl_rebalance; a wrong name "
+            "lists all. Repeat it for more maps.",
             show_default=False,
         ),
     ] = None,
@@ -57,8 +57,8 @@ def compare(
         str | None,
         typer.Option(
             metavar="N|N,N,...",
-            help="How many seeds, from 0, or which ones with commas; by default those of the "
-            "study, or 3.",
+            help="Number of seeds, or the seeds separated by commas (3 means 0,1,2); by default "
+            "those of the study, or 3.",
             show_default=False,
         ),
     ] = None,
@@ -69,8 +69,8 @@ def compare(
             "--out",
             "-o",
             metavar="STUDY",
-            help="Folder of the study; by default that of STUDY.toml. One that holds this study "
-            "goes on, with what is new.",
+            help="Folder of the study; by default that of STUDY.toml. A study in it is resumed and "
+            "extended.",
             show_default=False,
         ),
     ] = None,
@@ -110,13 +110,13 @@ def run_and_print(
     as_json: bool = False,
 ) -> None:
     """Run a study, or what is left of it, and print its results; exit code 1 if runs failed."""
-    from rwloss.study import results
+    from rwloss.study import results_file
     from rwloss.study.conduct import conduct
 
     note = partial(typer.echo, err=True)
     collected = conduct(study, folder, _watched, jobs=jobs, scheduler=scheduler, note=note)
     if as_json:
-        typer.echo(json.dumps(results.as_fields(collected), allow_nan=False))
+        typer.echo(json.dumps(results_file.as_fields(collected), allow_nan=False))
     else:
         _print(collected)
     page = write_if_possible(collected, folder)
@@ -169,14 +169,15 @@ def _seeds(text: str) -> tuple[int, ...]:
     found = listed if "," in text else tuple(range(listed[0] if listed else 0))
     if not found or min(found) < 0:
         raise RWLossError(
-            "expected --seeds as a number of 1 or more, or seeds of 0 or more with commas such as "
-            f"0,1,5, got {text!r}"
+            "expected --seeds as a number of 1 or more, or seeds of 0 or more separated by commas "
+            f"such as 0,1,5, got {text!r}"
         )
     return found
 
 
 def _print(collected: Results) -> None:
-    from rwloss.study.wording import mass, sentences
+    from rwloss.study.figures import MINUS, mass
+    from rwloss.study.wording import sentences
 
     rows: list[tuple[str, ...]] = [
         ("map", "runs", "failed", "lost a class", "test Dice", "end Dice", "wrong way", "violating")
@@ -196,7 +197,7 @@ def _print(collected: Results) -> None:
         )
     print_table(rows)
     for text in sentences(collected):
-        typer.echo(printable(text))
+        typer.echo(printable(text.replace(MINUS, "-")))
 
 
 def _mean(found: Interval | None) -> str:

@@ -22,18 +22,20 @@ DRAWN = ("boundary", "rectified")
 
 def demo(
     out: Annotated[
-        Path, typer.Option("--out", "-o", help="Folder of the maps, the picture and the study.")
+        Path, typer.Option("--out", "-o", help="Folder for the maps, the picture and the study.")
     ] = Path("rwloss-demo"),
-    steps: Annotated[int, typer.Option(min=1, help="Training steps of each network.")] = 600,
-    seeds: Annotated[int, typer.Option(min=1, help="Trainings of each map.")] = 2,
+    steps: Annotated[int, typer.Option(min=1, help="Training steps of each run.")] = 600,
+    seeds: Annotated[
+        int, typer.Option(min=1, help="Seeds; each map is trained once per seed.")
+    ] = 2,
     jobs: Jobs = None,
 ) -> None:
-    """Show what a map does to training: U-Nets that differ in nothing else, and their report.
+    """Try everything on sample data: maps, a small study, its report.
 
-    On the hippocampus volumes that ship with rwloss: makes the boundary and the rectified map and
-    draws both; then trains small 2-D U-Nets with four maps from the same weights on the same
-    batches, and writes a report to open in a browser. Stopped at any moment, the same command goes
-    on.
+    Uses the hippocampus volumes that come with rwloss. Computes and draws the boundary and the
+    rectified map; then trains small 2-D U-Nets with four maps, from the same weights and on the
+    same batches, and writes a report to open in a browser. To resume an interrupted demo, give the
+    same command again.
     """
     from rwloss import data
     from rwloss.pictures import check_output

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rwloss.cli.listing import print_table, printable
+from rwloss.cli.listing import print_failures, printable
 from rwloss.cli.options import (
+    MAX_VOXELS,
     AsJson,
     IgnoreLabel,
     Jobs,
@@ -24,7 +25,6 @@ from rwloss.errors import RWLossError
 from rwloss.words import count_of
 
 if TYPE_CHECKING:
-    from rwloss.training import RunFolder
     from rwloss.training.evaluation import Evaluation
     from rwloss.training.scores import Penalty
 
@@ -47,20 +47,20 @@ class SplitName(StrEnum):
 def evaluate(
     predictions: Annotated[
         str,
-        typer.Argument(metavar="PRED", help="A folder or glob of label maps, named CASE.ext."),
+        typer.Argument(metavar="PRED", help="Folder or glob of label maps, named CASE.ext."),
     ],
     labels: Annotated[
         str,
         typer.Argument(
             metavar="LABELS",
-            help="The truth: a folder or glob of label maps with the same names, or an nnU-Net "
-            "raw folder.",
+            help="True labels: folder or glob of label maps with the same names, or an nnU-Net raw "
+            "folder.",
         ),
     ],
     part: Annotated[
         PartName | None,
         typer.Option(
-            help="Labels of an nnU-Net raw folder; by default labelsTs where it is there.",
+            help="Labels of an nnU-Net raw folder; by default test if it has labelsTs.",
             show_default=False,
         ),
     ] = None,
@@ -68,23 +68,22 @@ def evaluate(
         Path | None,
         typer.Option(
             metavar="RUN",
-            help="Measure only the cases that this run of `rwloss train` was tested on, with its "
-            "number of classes, spacing and ignore label where none are given here; --split names "
-            "another part.",
+            help="Evaluate only the test cases of this run of `rwloss train`, with its number of "
+            "classes, spacing and ignore label by default.",
             show_default=False,
         ),
     ] = None,
     split: Annotated[
         SplitName | None,
-        typer.Option(help="Part of the split of --run; test by default.", show_default=False),
+        typer.Option(help="Part of the split of --run; by default test.", show_default=False),
     ] = None,
-    output: Annotated[
+    out: Annotated[
         Path | None,
         typer.Option(
-            "--output",
+            "--out",
             "-o",
             metavar="FILE",
-            help="All scores, by case and class: .csv or .json. An existing file is replaced.",
+            help="File for the scores of each case and class: .csv or .json. Overwrites the file.",
             show_default=False,
         ),
     ] = None,
@@ -92,9 +91,9 @@ def evaluate(
         str | None,
         typer.Option(
             metavar="MM|diagonal",
-            help="Distance that missed classes and false alarms have in the means of HD95 and "
-            "ASSD: millimetres, or the diagonal of their image. By default they are in no mean "
-            "of distances, and counted beside it.",
+            help="Distance of missed classes and false alarms in the means of HD95 and ASSD, in "
+            "mm, or the diagonal of the image. By default the means leave them out, and their "
+            "numbers are shown.",
             show_default=False,
         ),
     ] = None,
@@ -102,34 +101,36 @@ def evaluate(
     spacing: Spacing = None,
     ignore_label: IgnoreLabel = None,
     jobs: Jobs = None,
-    max_voxels: MaxVoxels = None,
+    max_voxels: MaxVoxels = MAX_VOXELS,
     as_json: AsJson = False,
 ) -> None:
-    """Compare label maps with the truth: Dice, HD95 and average surface distance, in mm.
+    """Score label maps: Dice, HD95 and mean surface distance in mm.
 
-    For each class but the background. Every mean stands with the number of cases in it, and with
-    those in which the class was missed, invented or in neither. A case that cannot be measured is
-    named, and the others count. docs/evaluate.md explains every figure.
+    For each class except the background. Each mean is shown with its number of cases, and with the
+    numbers of cases in which the class was missed, was a false alarm or was in neither. A case that
+    cannot be evaluated is named, and the other cases are counted. docs/evaluate.md explains every
+    figure.
     """
     from rwloss.training import score_file
     from rwloss.training.evaluation import FailedPair
     from rwloss.training.evaluation import evaluate as measure
     from rwloss.training.scores import check_penalty
 
-    if output is not None:
-        score_file.check_score_file(output)
+    if out is not None:
+        score_file.check_score_file(out)
     distance = _parse_penalty(penalty)
     check_penalty(distance)
-    limit = {} if max_voxels is None else {"max_voxels": max_voxels}
     if run is None and split is not None:
         raise RWLossError(f"--split {split.value} of which run? Give --run too")
     spacing_mm, cases = spacing, None
     if run is not None:
-        folder = _run_folder(run)
+        from rwloss.training import RunFolder
+
+        folder = RunFolder(run)
+        known = folder.data_settings()
         cases = folder.cases((split or SplitName.TEST).value)
-        known = _known_to(folder)
         num_classes = known.num_classes if num_classes is None else num_classes
-        spacing_mm = known.spacing_mm if spacing_mm is None else spacing_mm
+        spacing_mm = known.spacing if spacing_mm is None else spacing_mm
         ignore_label = known.ignore_label if ignore_label is None else ignore_label
     with interruptible(lambda: "nothing was written"), progress() as shown:
         result = measure(
@@ -142,58 +143,28 @@ def evaluate(
             ignore_label=ignore_label,
             jobs=jobs,
             progress=lambda outcome, total: shown.step(
-                "measured", total, failed=isinstance(outcome, FailedPair)
+                "evaluated", total, failed=isinstance(outcome, FailedPair)
             ),
             counting=lambda total: shown.step("label maps read", total),
-            **limit,
+            max_voxels=max_voxels,
         )
     unwritten = None
-    if output is not None:
+    if out is not None:
         try:
-            score_file.write_scores(result, output, distance)
+            score_file.write_scores(result, out, distance)
         except RWLossError as error:
             unwritten = error  # raised at the end: what was measured is shown first
     if as_json:
         typer.echo(json.dumps(score_file.as_fields(result, distance), allow_nan=False))
     elif result.scores.cases:
         _tell(result, distance)
-    if output is not None and unwritten is None:
-        typer.echo(f"wrote {printable(str(output))}", err=as_json)
+    if out is not None and unwritten is None:
+        typer.echo(f"wrote {printable(str(out))}", err=as_json)
     _tell_problems(result)
     if unwritten is not None:
         raise unwritten
     if not result.is_complete:
         raise typer.Exit(1)
-
-
-class _Known(NamedTuple):
-    """What a run knows of its data."""
-
-    num_classes: int | None
-    spacing_mm: tuple[float, ...] | None
-    ignore_label: int | None
-
-
-def _run_folder(run: Path) -> RunFolder:
-    from rwloss.training import RunFolder
-
-    folder = RunFolder(run)
-    if not (folder.settings.is_file() and folder.splits.is_file()):
-        raise RWLossError(
-            f"{str(run)!r} is no run folder: expected run.toml and splits.json in it, as "
-            "`rwloss train` leaves them"
-        )
-    return folder
-
-
-def _known_to(folder: RunFolder) -> _Known:
-    from rwloss.training import settings as settings_file
-
-    own = settings_file.read(folder.settings)
-    ignored = own.ignore_label
-    if ignored is None and folder.test.exists():  # that of dataset.json is in test.json alone
-        ignored = folder.read_test().get("ignore_label")
-    return _Known(own.num_classes, own.spacing, ignored)
 
 
 def _parse_penalty(text: str | None) -> Penalty:
@@ -240,10 +211,7 @@ def _tell(result: Evaluation, penalty: Penalty) -> None:
 
 def _tell_problems(result: Evaluation) -> None:
     """What has no part in the means, on standard error."""
-    if result.failed:
-        failed = f"{len(result.failed):,} of {count_of(result.num_cases, 'case')} failed"
-        typer.echo(f"{failed}:", err=True)
-        print_table([(failure.name, failure.reason) for failure in result.failed], err=True)
+    print_failures([(each.name, each.reason) for each in result.failed], result.num_cases)
     for names, what in (
         (result.unpredicted, "without a prediction"),
         (result.unlabelled, "predicted, without labels"),

@@ -1,4 +1,4 @@
-"""Cases and files in the output: counted, listed with reasons, and unable to garble a terminal."""
+"""Tables and sizes in the output; names of files cannot garble the terminal."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import sys
 from collections.abc import Sequence
 
 import typer
+
+from rwloss.words import count_of
 
 
 def size_of(number: int) -> str:
@@ -31,7 +33,7 @@ def printable(text: str) -> str:
 
 
 def print_table(rows: Sequence[Sequence[str]], *, err: bool = False) -> None:
-    """Rows in aligned columns, the last one wrapped on a terminal; a row a line elsewhere.
+    """Print rows in aligned columns; on a terminal the last column is wrapped.
 
     err: on standard error.
     """
@@ -51,3 +53,10 @@ def print_table(rows: Sequence[Sequence[str]], *, err: bool = False) -> None:
     for row in safe:
         cells = [f"{cell:<{width}}" for cell, width in zip(row[:-1], widths, strict=False)]
         typer.echo("  ".join([*cells, row[-1]]), err=err)
+
+
+def print_failures(failed: Sequence[tuple[str, str]], cases: int) -> None:
+    """Print the cases that failed, each with its reason, on standard error. cases: of all."""
+    if failed:
+        typer.echo(f"{len(failed):,} of {count_of(cases, 'case')} failed:", err=True)
+        print_table(failed, err=True)

@@ -12,12 +12,13 @@ def maps(
     name: Annotated[
         str | None,
         typer.Argument(
-            help="One generator, with its parameters, tags and source: a name, or "
-            "path/to/file.py:Name."
+            metavar="NAME",
+            help="Show this one with its parameters, tags and source: a name, or "
+            "path/to/file.py:Name.",
         ),
     ] = None,
 ) -> None:
-    """List the map generators, or show one with its parameters, tags and source."""
+    """List the maps, or show one with its parameters."""
     if name is None:
         _list()
     else:
@@ -25,7 +26,7 @@ def maps(
 
 
 def _list() -> None:
-    """A line each. Plug-ins are not imported for it: nobody has named them yet."""
+    """One line per map. Plug-ins are not imported: only what the user names is."""
     from rwloss.maps import load, names, origin
     from rwloss.maps.registry import is_built_in
 

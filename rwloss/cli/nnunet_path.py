@@ -6,7 +6,10 @@ import typer
 
 
 def nnunet_path() -> None:
-    """Print the folder with trainers for nnU-Net v2: export nnUNet_extTrainer=$(...)."""
+    """Print the folder of the nnU-Net trainers.
+
+    nnU-Net v2 finds them after: export nnUNet_extTrainer=$(rwloss nnunet-path)
+    """
     from importlib.util import find_spec
 
     from rwloss.integrations.nnunet import trainers_folder

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_
 
 import typer
 
+from rwloss.errors import RWLossError
+
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
 
@@ -20,6 +22,19 @@ NumClasses = Annotated[int | None, OF_SETTINGS]
 Spacing = Annotated[tuple[float, ...] | None, OF_SETTINGS]
 IgnoreLabel = Annotated[int | None, OF_SETTINGS]
 
+Labels = Annotated[
+    str,
+    typer.Argument(
+        metavar="DATA",
+        help="nnU-Net raw folder, or folder or glob of label files (NIfTI, PNG, TIFF, NumPy; MHA "
+        "and NRRD with SimpleITK).",
+        show_default=False,
+    ),
+]
+OutOption = Annotated[
+    str | None,
+    typer.Option("--out", "-o", metavar="OUT", help="The same as OUT.", show_default=False),
+]
 MapText = Annotated[
     str,
     typer.Option(
@@ -51,8 +66,11 @@ Scheduler = Annotated[
         show_default=False,
     ),
 ]
+MAX_VOXELS = 2**31
+"""That of `rwloss.data.formats`, which would load NumPy for every --help."""
+
 MaxVoxels = Annotated[
-    int | None,
+    int,
     typer.Option(
         "--max-voxels",
         min=1,
@@ -84,6 +102,15 @@ _METAVARS = {
     "spacing": "MM,MM[,MM]",
     "reference": "NAME",
 }
+
+
+def place_of(argument: str | None, option: str | None) -> str:
+    """The place of the results, which is given as OUT or as --out. Raises RWLossError if not."""
+    if argument is not None and option is not None:
+        raise RWLossError(f"OUT and --out name two places, {argument!r} and {option!r}: give one")
+    if (place := argument or option) is None:
+        raise RWLossError("where to? Give OUT, the place of the results")
+    return place
 
 
 def without(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:

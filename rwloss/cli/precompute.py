@@ -8,16 +8,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rwloss.cli.listing import print_table, printable, size_of
+from rwloss.cli.listing import print_failures, printable, size_of
 from rwloss.cli.options import (
+    MAX_VOXELS,
     AsJson,
     IgnoreLabel,
     Jobs,
+    Labels,
     MapText,
     MaxVoxels,
     NumClasses,
+    OutOption,
     Scheduler,
     Spacing,
+    place_of,
 )
 from rwloss.cli.progress import interruptible, progress
 from rwloss.words import count_of
@@ -44,22 +48,18 @@ class ValueType(StrEnum):
 
 
 def precompute(
-    source: Annotated[
-        str,
-        typer.Argument(
-            metavar="DATA",
-            help="An nnU-Net raw folder, or a folder or glob of label files (NIfTI, PNG, TIFF, "
-            "NumPy; MHA and NRRD with SimpleITK).",
-        ),
-    ],
+    source: Labels,
     out: Annotated[
-        str,
+        str | None,
         typer.Argument(
             metavar="OUT",
-            help="Folder of the maps, or the address of one in an object store, such as "
-            "s3://bucket/maps, for --format zarr.",
+            help="Folder of the maps; with --format zarr also an address in an object store, such "
+            "as s3://bucket/maps.",
+            show_default=False,
         ),
-    ],
+    ] = None,
+    out_option: OutOption = None,
+    *,
     map_text: MapText,
     num_classes: NumClasses = None,
     spacing: Spacing = None,
@@ -68,48 +68,53 @@ def precompute(
         FileFormat,
         typer.Option(
             "--format",
-            help="nifti: files that any viewer opens; zarr: chunks, so that patches are read "
-            "without the rest.",
+            help="nifti: files for any viewer; zarr: chunks, so that a patch can be read alone.",
         ),
     ] = FileFormat.NIFTI,
     dtype: Annotated[
         ValueType,
         typer.Option(
-            help="Type of the stored values. auto: 16 bits where that is within 3e-4 of each "
-            "value, else float32. int16 is for nifti, float16 for zarr.",
+            help="Type of the stored values. auto: 16 bits if that is within 3e-4 of each value, "
+            "else float32. int16 is for nifti, float16 for zarr.",
         ),
     ] = ValueType.AUTO,
     jobs: Jobs = None,
     scheduler: Scheduler = None,
-    max_voxels: MaxVoxels = None,
+    max_voxels: MaxVoxels = MAX_VOXELS,
     dry_run: Annotated[
         bool,
-        typer.Option("--dry-run", help="Say what would be done and how large it would be."),
+        typer.Option("--dry-run", help="Print what would be done and how large it would be."),
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Make the maps of a data set once; train with them as often as you like.
+    """Compute the maps of a dataset and store them for training.
 
-    Maps that are there already, of the same labels and whole, are kept: run the same command again
-    to go on. A case that fails is named, and the others are done.
+    To resume an interrupted run, give the same command again: it keeps the maps that are complete
+    and belong to the same labels. A failed case is named, and the other cases are done.
     """
     from rwloss import maps
     from rwloss.precompute import plan
     from rwloss.precompute import precompute as run
 
-    limit = {} if max_voxels is None else {"max_voxels": max_voxels}
-    tally = _Tally()
-    with interruptible(tally.told), progress() as shown:
+    done = cases = 0
+
+    def what_is_left() -> str:
+        if not cases:
+            return "no map was made; the same command starts again"
+        return f"{done:,} of {count_of(cases, 'case')} are done; the same command resumes the run"
+
+    with interruptible(what_is_left), progress() as shown:
         phase = "cases" if dry_run else "maps"
 
-        def through(outcome: CaseOutcome, total: int) -> None:
+        def on_case(outcome: CaseOutcome, total: int) -> None:
+            nonlocal done, cases
             failed = outcome.state == "failed"
-            tally.total, tally.done = total, tally.done + (not failed)
+            cases, done = total, done + (not failed)
             shown.step(phase, total, failed=failed)
 
         summary = (plan if dry_run else run)(
             source,
-            out,
+            place_of(out, out_option),
             map_text,
             num_classes=num_classes,
             spacing_mm=spacing,
@@ -118,15 +123,15 @@ def precompute(
             dtype=dtype.value,
             jobs=jobs,
             scheduler=scheduler,
-            progress=through,
+            progress=on_case,
             counting=lambda total: shown.step("labels read", total),
-            **limit,
+            max_voxels=max_voxels,
         )
     if as_json:
         typer.echo(json.dumps(as_fields(summary, planned=dry_run)))
     else:
-        _tell(summary, maps.parse(map_text), planned=dry_run)
-    print_failures(summary)
+        _print(summary, maps.parse(map_text), planned=dry_run)
+    print_failures([(each.case, each.reason) for each in summary.failed], len(summary.outcomes))
     if summary.failed:
         raise typer.Exit(1)
 
@@ -151,29 +156,7 @@ def as_fields(summary: Summary, *, planned: bool = False) -> dict[str, Any]:
     }
 
 
-def print_failures(summary: Summary) -> None:
-    """The cases that failed, with reasons, on standard error."""
-    if not summary.failed:
-        return
-    failed = f"{len(summary.failed):,} of {count_of(len(summary.outcomes), 'case')} failed"
-    typer.echo(f"{failed}:", err=True)
-    print_table([(outcome.case, outcome.reason) for outcome in summary.failed], err=True)
-
-
-class _Tally:
-    """How many cases are done, for whoever stops the run."""
-
-    done = total = 0
-
-    def told(self) -> str:
-        """What Ctrl-C leaves behind."""
-        if not self.total:
-            return "before any map was made; the same command begins again"
-        done = f"{self.done:,} of {count_of(self.total, 'case')}"
-        return f"{done} are done; the same command goes on from there"
-
-
-def _tell(summary: Summary, asked: Expression, *, planned: bool) -> None:
+def _print(summary: Summary, asked: Expression, *, planned: bool) -> None:
     counts, of = summary.counts, f"of {printable(summary.expression)}"
     seconds, store = f"{summary.seconds:.1f} s", printable(summary.store)
     if planned:
@@ -192,11 +175,11 @@ def _tell(summary: Summary, asked: Expression, *, planned: bool) -> None:
     static = asked.static_part
     if str(static) != str(asked):
         typer.echo(
-            f"These are the static part of {printable(summary.asked)}: links, schedules and terms "
-            "that depend on the prediction are computed in training"
+            f"This is the static part of {printable(summary.asked)}: links, schedules and terms "
+            "that depend on the prediction are computed during training"
         )
     if static is not None and static.needs_class_counts:
-        typer.echo("Class weights are those of the whole data set, written out as numbers")
+        typer.echo("The class weights are numbers now, from the whole dataset")
 
 
 def _ratio(summary: Summary) -> float | None:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rwloss.cli.evaluate import PartName, SplitName
-from rwloss.cli.listing import print_table, printable
-from rwloss.cli.options import AsJson, MaxVoxels
+from rwloss.cli.listing import print_failures, printable
+from rwloss.cli.options import MAX_VOXELS, AsJson, MaxVoxels, OutOption, place_of
 from rwloss.cli.progress import interruptible, progress
 from rwloss.words import count_of
 
@@ -26,35 +26,38 @@ class CheckpointName(StrEnum):
 
 
 def predict(
-    run: Annotated[
-        str, typer.Argument(metavar="RUN", help="Folder of a run, as `rwloss train` writes it.")
-    ],
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Folder of a run of `rwloss train`.")],
     images: Annotated[
         str,
         typer.Argument(
             metavar="IMAGES",
-            help="A folder of images: CASE_0000.ext, CASE_0001.ext, ..., a file a channel, or "
-            "CASE.ext; or an nnU-Net raw folder, or one file.",
+            help="Folder of images, named CASE_0000.ext, CASE_0001.ext, ... with one file per "
+            "channel, or CASE.ext; or an nnU-Net raw folder, or one file.",
         ),
     ],
     out: Annotated[
-        str, typer.Argument(metavar="OUT", help="Folder of the label maps, named CASE.ext.")
-    ],
+        str | None,
+        typer.Argument(
+            metavar="OUT", help="Folder of the label maps, named CASE.ext.", show_default=False
+        ),
+    ] = None,
+    out_option: OutOption = None,
+    *,
     checkpoint: Annotated[
         CheckpointName,
-        typer.Option(help="Weights of the step that did best on validation, or of the last one."),
+        typer.Option(help="Weights of the best step on the validation cases, or of the last step."),
     ] = CheckpointName.BEST,
     part: Annotated[
         PartName | None,
         typer.Option(
-            help="Images of an nnU-Net raw folder; by default imagesTs where it is there.",
+            help="Images of an nnU-Net raw folder; by default test if it has imagesTs.",
             show_default=False,
         ),
     ] = None,
     split: Annotated[
         SplitName | None,
         typer.Option(
-            help="Only the cases of this part of the run's own split; by default all images.",
+            help="Predict only this part of the run's split; by default all images.",
             show_default=False,
         ),
     ] = None,
@@ -63,8 +66,8 @@ def predict(
         typer.Option(
             min=0,
             max=0.99,
-            help="By how much of their length windows overlap where an image is larger than the "
-            "patches of the training.",
+            help="Overlap of neighbouring windows, as a fraction of their length, for images that "
+            "are larger than the patches of the run.",
         ),
     ] = 0.5,
     batch_size: Annotated[
@@ -72,7 +75,7 @@ def predict(
         typer.Option(
             min=1,
             metavar="N",
-            help="Windows or slices at a time: less needs less memory. By default about a million "
+            help="Windows or slices per batch; fewer need less memory. By default about a million "
             "voxels.",
             show_default=False,
         ),
@@ -80,46 +83,45 @@ def predict(
     device: Annotated[
         str | None,
         typer.Option(
-            help="cpu, cuda, cuda:1, ...; by default a GPU where there is one.",
+            help="cpu, cuda, cuda:1, ...; by default a GPU if there is one.",
             show_default=False,
         ),
     ] = None,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Make label maps again that are there already.")
+        bool, typer.Option("--overwrite", help="Overwrite existing label maps.")
     ] = False,
-    max_voxels: MaxVoxels = None,
+    max_voxels: MaxVoxels = MAX_VOXELS,
     as_json: AsJson = False,
 ) -> None:
-    """Label images with the network of a run, each in its own format and place.
+    """Predict label maps of images with a trained run.
 
-    Images are normalised and cut as in training. Label maps that are there already, of the same
-    weights and the same images, are kept: run the same command again to go on. A case that fails
-    is named, and the others are done.
+    Images are normalised and cut as in training; each label map has the format and geometry of its
+    image. To resume an interrupted run, give the same command again: it keeps label maps of the
+    same weights and images. A failed case is named, and the other cases are done.
     """
     from rwloss.training.predicting import predict_images
 
-    limit = {} if max_voxels is None else {"max_voxels": max_voxels}
     done = 0
     notes: set[str] = set()
 
-    def told() -> str:
+    def what_is_left() -> str:
         again = "the same command without --overwrite" if overwrite else "the same command"
-        return f"{count_of(done, 'label map')} done; {again} goes on from there"
+        return f"{count_of(done, 'label map')} done; {again} resumes"
 
-    with interruptible(told), progress() as shown:
+    with interruptible(what_is_left), progress() as shown:
 
-        def through(outcome: PredictedCase, total: int) -> None:
+        def on_case(outcome: PredictedCase, total: int) -> None:
             nonlocal done
             done += outcome.state != "failed"
             shown.step("label maps", total, failed=outcome.state == "failed")
             if outcome.note not in {"", *notes}:
                 notes.add(outcome.note)
-                typer.echo(outcome.note, err=True)
+                shown.line(outcome.note)
 
         made = predict_images(
             run,
             images,
-            out,
+            place_of(out, out_option),
             checkpoint=checkpoint.value,
             part=None if part is None else part.value,
             split=None if split is None else split.value,
@@ -127,21 +129,19 @@ def predict(
             batch_size=batch_size,
             device=device,
             overwrite=overwrite,
-            progress=through,
-            **limit,
+            progress=on_case,
+            max_voxels=max_voxels,
         )
     if as_json:
         typer.echo(json.dumps(_as_fields(made)))
     else:
-        kept = f", {made.kept:,} kept from an earlier start" if made.kept else ""
+        kept = f", {made.kept:,} kept from an earlier run" if made.kept else ""
         typer.echo(
             f"{count_of(made.made, 'label map')} by {printable(made.record.origin)} made{kept} in "
             f"{made.seconds:.1f} s: {printable(made.out)}"
         )
+    print_failures([(each.case, each.reason) for each in made.failed], len(made.outcomes))
     if made.failed:
-        failed = f"{len(made.failed):,} of {count_of(len(made.outcomes), 'case')} failed"
-        typer.echo(f"{failed}:", err=True)
-        print_table([(outcome.case, outcome.reason) for outcome in made.failed], err=True)
         raise typer.Exit(1)
 
 

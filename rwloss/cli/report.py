@@ -1,4 +1,4 @@
-"""`rwloss report`: the page of a study again, from its folder."""
+"""`rwloss report`: the page of a study, from its folder."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def report(
     study: Annotated[
         Path,
-        typer.Argument(metavar="STUDY", help="Folder of a study, of `rwloss compare`."),
+        typer.Argument(metavar="STUDY", help="Folder of a study of `rwloss compare`."),
     ],
     out: Annotated[
         Path | None,
@@ -25,19 +25,20 @@ def report(
             "--out",
             "-o",
             metavar="FILE",
-            help="The page; by default report.html in the folder, where results.json and runs.csv "
-            "are made again as well.",
+            help="Page to write; by default report.html in the folder of the study, where "
+            "results.json and runs.csv are rewritten too.",
             show_default=False,
         ),
     ] = None,
 ) -> None:
-    """Make the report of a study again, as far as its runs have come. Nothing is trained.
+    """Write the report of a study from the runs it has so far.
 
-    One HTML file that holds all it needs, and opens without a network. A few test cases are
-    predicted for their pictures; where checkpoints or data are gone, the page says so.
+    Trains nothing. The report is one HTML file that opens without a network. A few test cases are
+    predicted for its pictures; if checkpoints or data are missing, the page says so.
     """
-    from rwloss.study import plan, results
-    from rwloss.study.report import indicators_of, require_report, write
+    from rwloss.study import plan, results, results_file
+    from rwloss.study.indicators import indicators_of
+    from rwloss.study.report import require_report, write
 
     require_report()
     content = plan.read(study / "study.toml")
@@ -46,12 +47,12 @@ def report(
         typer.echo(f"without the diagnostics of the maps: {printable(reason)}", err=True)
     collected = results.collect(content, study, found)
     if out is None:
-        results.write(collected, study)
+        results_file.write(collected, study)
     typer.echo(f"wrote {write(collected, study, out)}")
 
 
 def write_if_possible(collected: Results, folder: Path) -> Path | None:
-    """The report of a study that has been carried out; where there can be none, a line says why."""
+    """Write the report of a study; if that fails, print why."""
     from rwloss.study.report import write
 
     try:

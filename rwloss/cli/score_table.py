@@ -1,4 +1,4 @@
-"""Scores as a table: every mean beside the number of cases in it, and the cases that are not."""
+"""Scores as a table: each mean with its number of cases, and the cases that are not in it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _HEAD = ("class", "score", "mean", "std", "median", "n", "missed", "false alarms
 
 
 def print_scores(summary: Iterable[ClassSummary], unit: str) -> None:
-    """Three rows for each class. unit: of the distances, "mm" or "voxels"."""
+    """Print three rows per class. unit: of the distances, "mm" or "voxels"."""
     print_table([_HEAD, *(row for each in summary for row in _rows(each, unit))])
 
 

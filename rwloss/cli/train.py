@@ -64,7 +64,7 @@ def train(
     if as_json:
         typer.echo(json.dumps(as_fields(result)))
     else:
-        _tell(result)
+        _print(result)
 
 
 def as_fields(result: RunResult) -> dict[str, Any]:
@@ -94,7 +94,7 @@ def as_fields(result: RunResult) -> dict[str, Any]:
 
 
 def _told_by(shown: Progress, name: str) -> TrainingProgress:
-    """What a run called `name` tells, on standard error."""
+    """Progress of a run called `name`."""
     from rwloss.training import TrainingProgress
 
     class Shown(TrainingProgress):
@@ -118,7 +118,7 @@ def _told_by(shown: Progress, name: str) -> TrainingProgress:
     return Shown()
 
 
-def _tell(result: RunResult) -> None:
+def _print(result: RunResult) -> None:
     settings, cases = result.settings, result.scores.cases
     validates = settings.folds is not None or settings.validation_fraction > 0
     chosen = "by validation" if validates else "(the last: there are no validation cases)"

@@ -1,4 +1,4 @@
-"""`rwloss verify`: is a store still what it was, and of the labels as they are now?"""
+"""`rwloss verify`: whether a store is complete and belongs to the labels as they are now."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rwloss.cli.listing import print_table, printable
-from rwloss.cli.options import AsJson, Jobs, MaxVoxels
-from rwloss.cli.precompute import as_fields, print_failures
+from rwloss.cli.listing import print_failures, print_table, printable
+from rwloss.cli.options import MAX_VOXELS, AsJson, Jobs, MaxVoxels
+from rwloss.cli.precompute import as_fields
 from rwloss.cli.progress import interruptible, progress
 from rwloss.words import count_of
 
@@ -27,40 +27,38 @@ def verify(
         typer.Option(
             "--data",
             metavar="DATA",
-            help="The data set that the maps were made of; by default that of the newest run.",
+            help="Dataset of the maps; by default that of the newest run.",
             show_default=False,
         ),
     ] = None,
-    mend: Annotated[
+    with_repair: Annotated[
         bool,
         typer.Option(
             "--repair",
-            help="Make missing, stale and damaged maps again. Foreign files are named, never "
-            "removed.",
+            help="Recompute missing, stale and damaged maps. Foreign files are only named.",
         ),
     ] = False,
     jobs: Jobs = None,
-    max_voxels: MaxVoxels = None,
+    max_voxels: MaxVoxels = MAX_VOXELS,
     as_json: AsJson = False,
 ) -> None:
-    """Read every map of a store again, and compare it with its manifest and with the labels.
+    """Check a store of maps against its manifest and the labels.
 
-    Names maps that are missing, stale (the labels changed), foreign (no case owns the file) or
-    damaged (other bytes, shapes or values than were written); exit code 1 if there are any. Writes
-    nothing without --repair.
+    Reads every map. Names those that are missing, stale (the labels have changed), foreign (the
+    file belongs to no case) or damaged (bytes, shapes or values have changed); exit code 1 if there
+    are any. Writes nothing without --repair.
     """
     from rwloss.precompute.repair import repair
     from rwloss.store.verify import verify as run
 
-    limit = {} if max_voxels is None else {"max_voxels": max_voxels}
     done = 0
 
-    def told() -> str:
-        return f"after {count_of(done, 'case')}; run the same command again"
+    with (
+        interruptible(lambda: f"after {count_of(done, 'case')}; run the same command again"),
+        progress("with problems") as shown,
+    ):
 
-    with interruptible(told), progress("with problems") as shown:
-
-        def counted(phase: str, total: int, *, failed: bool) -> None:
+        def on_case(phase: str, total: int, *, failed: bool) -> None:
             nonlocal done
             done += 1
             shown.step(phase, total, failed=failed)
@@ -70,28 +68,28 @@ def verify(
                 store,
                 source,
                 jobs=jobs,
-                progress=lambda good, total: counted(phase, total, failed=not good),
-                **limit,
+                progress=lambda good, total: on_case(phase, total, failed=not good),
+                max_voxels=max_voxels,
             )
 
         first = report = checked("checked")
         summary = None
-        if mend and first.repairable:
+        if with_repair and first.repairable:
             summary = repair(
                 store,
                 first,
                 source,
                 jobs=jobs,
-                progress=lambda outcome, total: counted(
+                progress=lambda outcome, total: on_case(
                     "repaired", total, failed=outcome.state == "failed"
                 ),
-                **limit,
+                max_voxels=max_voxels,
             )
             report = checked("checked again")
     if as_json:
         typer.echo(json.dumps(_as_fields(first, report, summary)))
     else:
-        _tell(first, report, summary)
+        _print(first, report, summary)
     if report.problems:
         raise typer.Exit(1)
 
@@ -119,15 +117,16 @@ def _listed(report: Report) -> list[dict[str, str]]:
     ]
 
 
-def _tell(first: Report, report: Report, summary: Summary | None) -> None:
+def _print(first: Report, report: Report, summary: Summary | None) -> None:
     if summary is not None:
-        _tell_problems(first)
+        _print_problems(first)
         again, kept = count_of(summary.made, "map"), f"{summary.kept:,}"
-        typer.echo(f"{again} made again, {kept} left as they are, in {summary.seconds:.1f} s.")
-        print_failures(summary)
-    _tell_problems(report)
+        typer.echo(f"{again} recomputed, {kept} kept, in {summary.seconds:.1f} s.")
+        failed = [(each.case, each.reason) for each in summary.failed]
+        print_failures(failed, len(summary.outcomes))
+    _print_problems(report)
     for name in report.leftovers:
-        typer.echo(f"{printable(name)} was left by a run that was stopped: the next one removes it")
+        typer.echo(f"{printable(name)} was left by an interrupted run: the next run removes it")
     where, seconds = printable(report.store), f"({report.seconds:.1f} s)"
     maps = f"{count_of(report.cases, 'map')} of {printable(report.expression)} in {where}"
     if report.problems:
@@ -135,16 +134,16 @@ def _tell(first: Report, report: Report, summary: Summary | None) -> None:
         problems = f"{count_of(len(report.problems), 'problem')}, {', '.join(found)}"
         typer.echo(f"{maps if report.expression else where}: {problems} {seconds}")
     elif report.note:
-        typer.echo(f"{maps}: each is whole {seconds}")
+        typer.echo(f"{maps}: all complete {seconds}")
     else:
-        typer.echo(f"{maps}: each is whole, and of the labels as they are now {seconds}")
+        typer.echo(f"{maps}: all complete and up to date with the labels {seconds}")
     if report.note:
         typer.echo(
-            f"Labels were not compared ({printable(report.note)}): name their data set with --data"
+            f"Labels were not compared ({printable(report.note)}): name their dataset with --data"
         )
     if report.repairable and summary is None:
-        typer.echo("`rwloss verify --repair` makes what is missing, stale or damaged again")
+        typer.echo("`rwloss verify --repair` recomputes missing, stale and damaged maps")
 
 
-def _tell_problems(report: Report) -> None:
+def _print_problems(report: Report) -> None:
     print_table([(problem.kind, problem.name, problem.reason) for problem in report.problems])

@@ -2,82 +2,114 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from rwloss.errors import RWLossError
-from rwloss.losses.activation import Activation, Probabilities, probabilities
-from rwloss.losses.target import as_labels, as_masks, as_voxel_mask, whole_labels
 from rwloss.maps.loss_term import Prediction
-from rwloss.once import once
-from rwloss.regions import IGNORED, SpacingMM, spacing_rows
+from rwloss.regions import IGNORED, SpacingMM, SpacingRows, checked_labels, spacing_rows
+
+Activation = Literal["softmax", "sigmoid", "none"]
+
+_ROUNDING = 1e-2  # of bfloat16
 
 
-@dataclass(frozen=True, eq=False)
-class Batch:
+@dataclass(eq=False)
+class LossBatch:
     """What all terms of a loss share, at one resolution.
 
-    labels (b *s): classes, -1 where ignored. counts (b *s): 1 where a voxel counts, else 0; None
-    where all do. masks: how many overlapping masks an image has with "sigmoid", else 0; b counts
-    images times masks then, and there are two classes.
-    spacing_mm: as given, for the images.
+    output (b k *s): logits, or with `normalized` probabilities; float32 or float64, because sums
+    over 512² voxels overflow float16. labels (b *s): classes, -1 where ignored. counts (b *s): 1
+    where a voxel counts, else 0; None where all do. num_values: how many values the mean runs over,
+    which is classes times voxels that count. spacings_mm: one row for each of b. masks: number of
+    overlapping masks per image with "sigmoid", else 0; b then counts images times masks, and there
+    are two classes.
     """
 
-    probs: Probabilities
+    output: Tensor
+    normalized: bool
     labels: Tensor
     counts: Tensor | None
-    spacing_mm: SpacingMM | None
+    num_values: Tensor | int
+    spacings_mm: SpacingRows
     include_background: bool
     masks: int
+    _log_probs: Tensor | None = None
+    _prediction: Prediction | None = None
 
     @property
-    def num_classes(self) -> int:
-        """K."""
-        return int(self.probs.output.shape[1])
+    def log_probs(self) -> Tensor:
+        """Natural logarithms of the probabilities, computed on first use. (b k *s)."""
+        if self._log_probs is None:
+            if self.normalized:
+                # A probability of exactly 0 has no finite logarithm, and gets no gradient from it.
+                self._log_probs = self.output.clamp_min(torch.finfo(self.output.dtype).tiny).log()
+            else:
+                self._log_probs = functional.log_softmax(self.output, dim=1)
+        return self._log_probs
 
     @property
-    def num_values(self) -> Tensor | int:
-        """How many values the mean runs over: classes times voxels that count."""
-        channels = self.num_classes - (0 if self.include_background else 1)
-        return channels * (self.labels.numel() if self.counts is None else self.counts.sum())
+    def probs(self) -> Tensor:
+        """Probabilities. (b k *s)."""
+        if self.normalized:
+            return self.output
+        if self._log_probs is not None:  # one exponential is less work than another softmax
+            return self._log_probs.exp()
+        return functional.softmax(self.output, dim=1)
 
-    @once
-    def spacings_mm(self) -> tuple[tuple[float, ...], ...]:
-        """Millimetres for each axis, a row for each of b. Not before use: only some terms ask."""
-        b, axes = self.labels.shape[0], self.labels.ndim - 1
-        masks = self.masks
-        rows = batch_spacings(self.spacing_mm, b // masks if masks else b, axes)
-        return tuple(row for row in rows for _ in range(masks)) if masks else rows
+    @property
+    def classes(self) -> Tensor:
+        """Labels as an index, 0 where no class counts (every cost is 0 there). (b *s), int64."""
+        labels = self.labels.long()
+        return labels if self.counts is None else labels.clamp_min(0)
 
-    @once
+    @property
     def counted_labels(self) -> Tensor:
         """Labels, -1 where a voxel does not count. (b *s)."""
         if self.counts is None:
             return self.labels
         return self.labels.long().where(self.counts > 0, IGNORED)
 
-    @once
+    @property
     def prediction(self) -> Prediction:
-        """What dynamic terms see."""
-        return Prediction.of(
-            self.probs.log,
-            self.counted_labels,
-            self.spacings_mm,
-            include_background=self.include_background,
-        )
+        """What dynamic terms see, made on first use."""
+        if self._prediction is None:
+            self._prediction = Prediction.of(
+                self.log_probs,
+                self.counted_labels,
+                self.spacings_mm,
+                include_background=self.include_background,
+                all_count=self.counts is None,
+            )
+        return self._prediction
+
+    def detached(self) -> LossBatch:
+        """The same batch without gradient."""
+        return replace(self, output=self.output.detach(), _log_probs=None, _prediction=None)
 
     def mean(self, costs: Tensor) -> Tensor:
         """Mean over classes and voxels that count, of costs summed over classes. (b *s) -> ().
 
         0 where no voxel counts.
         """
-        values = self.num_values
-        if self.counts is None or isinstance(values, int):
-            return costs.sum() / values
-        return (costs * self.counts).sum() / values.clamp_min(1)
+        if self.counts is None or isinstance(self.num_values, int):
+            return costs.sum() / self.num_values
+        return (costs * self.counts).sum() / self.num_values.clamp_min(1)
+
+    def by_image_and_class(self, costs: Tensor) -> Tensor:
+        """Parts of that mean, whose own mean it is. (b k *s) -> (b c)."""
+        if not self.include_background:
+            costs = costs[:, 1:]
+        if self.counts is None or isinstance(self.num_values, int):
+            sums, values = costs.flatten(2).sum(dim=2), self.num_values
+        else:
+            sums = (costs * self.counts[:, None]).flatten(2).sum(dim=2)
+            values = self.num_values.clamp_min(1)
+        return sums * (sums.numel() / values)
 
 
 def make_batch(
@@ -89,33 +121,40 @@ def make_batch(
     mask: Tensor | None,
     spacing_mm: SpacingMM | None,
     include_background: bool,
-) -> Batch:
+) -> LossBatch:
     """Check logits, target, mask and spacing against each other, and bring them to one form."""
     if activation == "sigmoid":
         labels = as_masks(logits, target, ignore_index).flatten(0, 1)
+        masks, num_classes = logits.shape[1], 2
     else:
         labels = as_labels(logits, target)
-        _check_classes(logits, activation)
-    masks = logits.shape[1] if activation == "sigmoid" else 0
+        masks, num_classes = 0, logits.shape[1]
+        _check_classes(num_classes, activation)
     keep = None if mask is None else as_voxel_mask(logits, mask)
     if keep is not None and masks:
         keep = keep.repeat_interleave(masks, dim=0)
-    probs = probabilities(logits, activation)
-    labels = whole_labels(labels, probs.output.shape[1], ignore_index)
+    output = _output(logits, activation)
+    labels = whole_labels(labels, num_classes, ignore_index)
     if ignore_index is not None:
         belongs = labels != IGNORED
         keep = belongs if keep is None else keep & belongs
-    counts = None if keep is None else keep.to(probs.output.dtype)
-    batch = Batch(probs, labels, counts, spacing_mm, include_background, masks)
-    if not torch.compiler.is_compiling():
-        batch.spacings_mm  # noqa: B018 - raises where the spacing does not fit
-    return batch
+    counts = None if keep is None else keep.to(output.dtype)
+    rows = batch_spacings(spacing_mm, logits.shape[0], logits.ndim - 2)
+    return LossBatch(
+        output,
+        normalized=activation == "none",
+        labels=labels,
+        counts=counts,
+        num_values=(num_classes - (0 if include_background else 1))
+        * (labels.numel() if counts is None else counts.sum()),
+        spacings_mm=tuple(row for row in rows for _ in range(masks)) if masks else rows,
+        include_background=include_background,
+        masks=masks,
+    )
 
 
-def batch_spacings(
-    spacing_mm: SpacingMM | None, batch: int, axes: int
-) -> tuple[tuple[float, ...], ...]:
-    """A spacing for each image, checked by `spacing_rows`; unchecked in a compiled graph."""
+def batch_spacings(spacing_mm: SpacingMM | None, batch: int, axes: int) -> SpacingRows:
+    """One spacing per image, checked by `spacing_rows`; unchecked in a compiled graph."""
     if not torch.compiler.is_compiling():
         return spacing_rows(spacing_mm, (batch, *(0,) * axes))
     spacing: Any = (1.0,) * axes if spacing_mm is None else spacing_mm
@@ -124,8 +163,31 @@ def batch_spacings(
     return tuple(tuple(spacing) for _ in range(batch))
 
 
-def _check_classes(logits: Tensor, activation: Activation) -> None:
-    if logits.shape[1] >= 2:
+def _output(logits: Tensor, activation: Activation) -> Tensor:
+    """Logits or probabilities in float32 at least. (b k *s).
+
+    With "sigmoid" each channel becomes a two-class problem of its own, (b k *s) -> (b·k 2 *s):
+    softmax([0, x]) is [1 - sigmoid(x), sigmoid(x)], so that overlapping masks need no other code.
+    """
+    wide = logits
+    if wide.dtype not in {torch.float32, torch.float64}:
+        wide = wide.to(torch.promote_types(wide.dtype, torch.float32))
+    if activation == "sigmoid":
+        wide = wide.flatten(0, 1)
+        return torch.stack([torch.zeros_like(wide), wide], dim=1)
+    if activation == "none" and not torch.compiler.is_compiling():
+        outside = (wide < -_ROUNDING) | (wide > 1 + _ROUNDING)
+        if bool(outside.any()):
+            raise RWLossError(
+                f"expected probabilities of 0 to 1, got {float(wide[outside][0].detach()):g}: "
+                'with activation="none" the network must give probabilities; for logits use '
+                'activation="softmax" or activation="sigmoid"'
+            )
+    return wide
+
+
+def _check_classes(num_classes: int, activation: Activation) -> None:
+    if num_classes >= 2:
         return
     if activation == "none":
         raise RWLossError(
@@ -136,3 +198,118 @@ def _check_classes(logits: Tensor, activation: Activation) -> None:
         "expected logits with 2 classes or more for the softmax, got 1: softmax of one channel is "
         'always 1; give the network an output for the background too, or use activation="sigmoid"'
     )
+
+
+# --- What a target may look like
+
+
+def as_labels(logits: Tensor, target: Tensor) -> Tensor:
+    """Labels (b *s) from a target (b *s), (b 1 *s) or one-hot (b k *s) for logits (b k *s).
+
+    Raises RWLossError that names both shapes when they do not fit, and for a (b k *s) target that
+    is not one-hot.
+    """
+    check_logits(logits)
+    check_tensor("target", target, logits)
+    batch, k, *spatial = logits.shape
+    shape = list(target.shape)
+    if shape == [batch, *spatial]:
+        return target
+    if shape == [batch, 1, *spatial]:
+        return target[:, 0]
+    if shape == [batch, k, *spatial]:
+        if target.dtype == torch.bool:
+            target = target.to(torch.uint8)  # torch has no argmax of booleans
+        labels = target.argmax(dim=1)
+        if not torch.compiler.is_compiling():
+            one_hot = torch.zeros_like(target).scatter_(1, labels[:, None], 1)
+            if not torch.equal(one_hot, target):
+                raise RWLossError(
+                    f"target {tuple(target.shape)} has as many channels as the logits but is not "
+                    "one-hot: expected a single 1 per voxel and 0 elsewhere; pass labels (b *s), "
+                    'or activation="sigmoid" for masks that overlap'
+                )
+        return labels
+    raise RWLossError(
+        f"target {tuple(shape)} does not fit logits {tuple(logits.shape)}: expected labels "
+        f"{(batch, *spatial)}, {(batch, 1, *spatial)}, or one-hot {(batch, k, *spatial)}"
+    )
+
+
+def as_masks(logits: Tensor, target: Tensor, ignore_index: int | None = None) -> Tensor:
+    """Masks (b k *s) of 0 and 1, one for each channel; they may overlap.
+
+    ignore_index: a third value that is allowed. Raises RWLossError for another shape than that of
+    the logits, or for other values.
+    """
+    check_logits(logits)
+    check_tensor("target", target, logits)
+    if target.shape != logits.shape:
+        if logits.shape[1] == 1 and list(target.shape) == [len(logits), *logits.shape[2:]]:
+            target = target[:, None]
+        else:
+            raise RWLossError(
+                f"target {tuple(target.shape)} does not fit logits {tuple(logits.shape)}: with "
+                'activation="sigmoid" expected a mask of 0 and 1 for each channel'
+            )
+    if not torch.compiler.is_compiling():
+        wrong = target[(target != 0) & (target != 1)]
+        if ignore_index is not None:  # compared wide: torch wraps what a narrow type can't hold
+            wrong = wrong[wrong.double() != ignore_index]
+        if wrong.numel():
+            raise RWLossError(
+                f"expected masks of 0 and 1, got {float(wrong[0]):g}: with "
+                'activation="sigmoid" every channel is a mask; for class labels use '
+                'activation="softmax"'
+            )
+    return target
+
+
+def whole_labels(labels: Tensor, num_classes: int, ignore_index: int | None) -> Tensor:
+    """Labels as whole numbers of 0..num_classes-1, and -1 where ignored. (b *s).
+
+    Raises RWLossError that names the offending value. A compiled graph can't read values, so
+    nothing is checked there.
+    """
+    if not torch.compiler.is_compiling():
+        checked: Tensor = checked_labels(labels, num_classes, ignore_index)
+        return checked
+    labels = labels.long()
+    return labels if ignore_index is None else labels.where(labels != ignore_index, IGNORED)
+
+
+def as_voxel_mask(logits: Tensor, mask: Tensor) -> Tensor:
+    """Which voxels count, (b *s) boolean, from (b *s) or (b 1 *s)."""
+    check_tensor("mask", mask, logits)
+    batch, _, *spatial = logits.shape
+    if list(mask.shape) == [batch, 1, *spatial]:
+        mask = mask[:, 0]
+    if list(mask.shape) != [batch, *spatial]:
+        raise RWLossError(
+            f"mask {tuple(mask.shape)} does not fit logits {tuple(logits.shape)}: expected "
+            f"{(batch, *spatial)} or {(batch, 1, *spatial)}"
+        )
+    return mask != 0
+
+
+def check_logits(logits: Tensor) -> None:
+    """Logits must be (b k *s) with *s 2-D or 3-D."""
+    check_tensor("logits", logits, logits)
+    if logits.ndim not in {4, 5}:
+        raise RWLossError(
+            f"expected logits (b k *s) with *s 2-D or 3-D, got shape {tuple(logits.shape)}"
+        )
+
+
+def check_tensor(what: str, given: object, logits: Tensor) -> None:
+    """Raises RWLossError for what is not a tensor, or not on the device of the logits."""
+    if not isinstance(given, Tensor):
+        raise RWLossError(
+            f"expected {what} as a tensor, got {type(given).__name__}: a list is for deep "
+            "supervision, where the logits are one too; for arrays use torch.as_tensor"
+        )
+    if given.device != logits.device:
+        raise RWLossError(
+            f"{what} is on {given.device}, logits are on {logits.device}: move it with "
+            f"{what}.to(logits.device)"
+        )

@@ -5,27 +5,30 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Sequence
-from typing import Any, Literal, get_args
+from functools import reduce
+from operator import add
+from typing import Any, Literal, TypeAlias, get_args
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 
 from rwloss.arrays import to_numpy
 from rwloss.errors import RWLossError
-from rwloss.losses.activation import Activation
-from rwloss.losses.batch import Batch, make_batch
-from rwloss.losses.deep_supervision import Given, at_head, head_weights
-from rwloss.losses.map_cost import MapTensors
-from rwloss.losses.static_maps import made_maps, stored_map
-from rwloss.losses.target import check_logits
-from rwloss.losses.terms import check_dynamic, dynamic_value, static_value, unreduced
-from rwloss.maps.expression import Expression, Leaf, StaticGroup
+from rwloss.losses.batch import Activation, LossBatch, check_logits, make_batch
+from rwloss.losses.costs import class_costs, dynamic_cost, made_maps, mean_cost
+from rwloss.losses.stored import stored_map
+from rwloss.losses.supervision import LossInputs, at_head, head_weights
+from rwloss.maps.expression import Expression, Leaf, Stabilized, StaticGroup
+from rwloss.maps.loss_term import LossTerm
 from rwloss.maps.parser import parse
 from rwloss.regions import SpacingMM
 from rwloss.rwmap import RWMap
-from rwloss.words import nearest
+from rwloss.words import listed, nearest
 
 Reduction = Literal["mean", "sum", "none"]
+# Factor, map and link.
+WeightedMap: TypeAlias = tuple[float, RWMap, float | None]
 
 
 class RegionWiseLoss(nn.Module):
@@ -33,9 +36,10 @@ class RegionWiseLoss(nn.Module):
 
     expression: an expression or its text: "rectified", "rectified + dice",
     "blend(generalized_dice, boundary, schedule='rebalance')". Static terms are maps made from the
-    target (or stored ones given at the call), dynamic terms add their loss's own value.
-    spacing_mm: voxel spacing in mm for maps made on the fly, a number for each axis or such a row
-    an image, unless the call gives one; 1 by default.
+    target, or stored ones given at the call. Dynamic terms add their loss's own value. Without an
+    expression each call must give a map, as in the official formula.
+    spacing_mm: voxel spacing in mm for maps made on the fly, one number per axis or one such row
+    per image, unless the call gives one; 1 by default.
     activation: "softmax"; "sigmoid" for masks that may overlap, each channel a two-class problem of
     its own (its complement is class 0, the mask class 1); "none" where the network gives
     probabilities.
@@ -44,20 +48,24 @@ class RegionWiseLoss(nn.Module):
     the complement of each mask. Dynamic terms then see the other channels alone: cross-entropy
     costs nothing at background voxels.
     reduction: "mean" is the official torch.mean(softmax * map), over (b, k, *s); "sum" is that
-    mean times the number of values; "none" gives (b k *s), for static terms and one output only.
-    With "sigmoid" the two classes of a mask count as two: "none" gives (b k 2 *s), and (b k *s)
-    without background.
+    mean times the number of values; "none" gives values that are not reduced. For static terms
+    alone they are the costs (b k *s), 0 at ignored voxels, for one output. With a dynamic term they
+    are (b k), by image and class, and their mean is the loss: each static term is its part of the
+    mean over voxels. Their mean over images, `.mean(dim=0)`, is a value per class to log.
+    With "sigmoid" the two classes of a mask count as two: (b k 2 *s) or (b k 2), and (b k *s) or
+    (b k) without background.
     ignore_index: voxels with this label belong to no class: they end a region, cost nothing, and
     do not count in the mean.
-    class_weights: a number for each class (two with "sigmoid"); static maps are multiplied at each
+    class_weights: one number per class (two with "sigmoid"); static maps are multiplied at each
     voxel by the weight of its true class. Dynamic terms are not.
-    deep_supervision_weights: one for each output when `logits` is a list, high to low resolution;
+    deep_supervision_weights: one per output when `logits` is a list, high to low resolution;
     1/2^i scaled to a sum of 1 by default. A weight of 0 skips its output.
-    low_memory: keep the logits for the way back, not the probabilities: less memory, about as much
-    time with many classes and more with few; and second derivatives of static terms, which need it.
+    low_memory: keep the logits for the backward pass, not the probabilities: less memory, about as
+    much time with many classes and more with few; and second derivatives of static terms, which
+    need it.
 
     Maps are constants: no gradient flows through them, and none is needed. The value may be below
-    0; that is no error, and `excess` tells how far it is from its minimum.
+    0; that is no error, and `excess` says how far it is above its minimum.
 
     Source: Valverde & Tohka, Pattern Recognition 2023, arXiv 2108.01405; with `boundary`, Kervadec
     et al., MIDL 2019, arXiv 1812.07032 (eq. 5, averaged over classes too).
@@ -69,7 +77,7 @@ class RegionWiseLoss(nn.Module):
 
     def __init__(
         self,
-        expression: Expression | str,
+        expression: Expression | str | None = None,
         *,
         spacing_mm: SpacingMM | None = None,
         activation: Activation = "softmax",
@@ -85,7 +93,7 @@ class RegionWiseLoss(nn.Module):
         _check_choice("reduction", reduction, get_args(Reduction))
         _check_choice("activation", activation, get_args(Activation))
         self.expression = parse(expression) if isinstance(expression, str) else expression
-        if not isinstance(self.expression, Expression):
+        if not isinstance(self.expression, Expression | None):
             raise RWLossError(
                 f"expected an expression or its text, got {type(expression).__name__}: such as "
                 "'rectified' or maps.Rectified()"
@@ -105,7 +113,7 @@ class RegionWiseLoss(nn.Module):
         self._follow_epoch()
 
     def set_epoch(self, epoch: int, total: int | None = None) -> None:
-        """Tell schedules the epoch, 0 for the first, and how many there will be."""
+        """Set the epoch for schedules, 0 for the first, and the number of epochs."""
         if epoch < 0:
             raise RWLossError(f"expected an epoch of 0 or more, got {epoch}")
         self.epoch, self.total_epochs = int(epoch), None if total is None else int(total)
@@ -129,7 +137,7 @@ class RegionWiseLoss(nn.Module):
         rwmap: a stored map in place of the static terms, an RWMap or dense values (b k *s).
         mask: (b *s) or (b 1 *s), 0 where a voxel costs nothing and does not count. Unlike
         ignore_index it does not end a region.
-        spacing_mm: a number for each axis, or such a row an image.
+        spacing_mm: one number per axis, or one such row per image.
 
         Raises RWLossError that says what was expected where labels, shapes or maps do not fit.
         """
@@ -154,11 +162,11 @@ class RegionWiseLoss(nn.Module):
         return self._evaluate(logits, target, rwmap, mask, spacing_mm, excess=True)
 
     def get_extra_state(self) -> dict[str, int | None]:
-        """The epoch that schedules stand at, for `state_dict`."""
+        """The epoch of schedules, for `state_dict`."""
         return {"epoch": self.epoch, "total": self.total_epochs}
 
     def set_extra_state(self, state: dict[str, int | None]) -> None:
-        """Take up the epoch of a `state_dict`."""
+        """Restore the epoch of a `state_dict`."""
         self.set_epoch(state["epoch"] or 0, state["total"])
 
     def extra_repr(self) -> str:
@@ -169,90 +177,124 @@ class RegionWiseLoss(nn.Module):
             for name, parameter in defaults.items()
             if parameter.kind is parameter.KEYWORD_ONLY and getattr(self, name) != parameter.default
         ]
-        return ", ".join([repr(str(self.expression)), *settings])
+        shown = [] if self.expression is None else [repr(str(self.expression))]
+        return ", ".join([*shown, *settings])
 
     def _follow_epoch(self) -> None:
         """What is active at this epoch; None where a schedule must know the total first."""
         self._static: tuple[StaticGroup, ...] | None = None
         self._dynamic: tuple[Leaf, ...] = ()
+        if self.expression is None:
+            return
         if self.expression.needs_total and self.total_epochs is None:
             return
         at = (self.epoch, self.total_epochs)
         self._static = self.expression.static_groups(*at)
         self._dynamic = self.expression.dynamic_leaves(*at)
         for leaf in self._dynamic:
-            check_dynamic(
-                leaf, reduction=self.reduction, include_background=self.include_background
-            )
+            if not isinstance(leaf.term, (LossTerm, Stabilized)):
+                raise RWLossError(
+                    f"{leaf.term} is neither static nor a maps.LossTerm: it has no value"
+                )
+            if isinstance(leaf.term, Stabilized) and not self.include_background:
+                raise RWLossError(
+                    f"{leaf.term} with include_background=False: a map without its channel 0 is "
+                    "not stable; stabilize it and keep the background, or drop .stabilized()"
+                )
 
     def _evaluate(
         self, logits: Any, target: Any, rwmap: Any, mask: Any, spacing_mm: Any, *, excess: bool
     ) -> Tensor:
-        given = Given(target, rwmap, mask, self.spacing_mm if spacing_mm is None else spacing_mm)
+        spacing_mm = self.spacing_mm if spacing_mm is None else spacing_mm
+        given = LossInputs(target, rwmap, mask, spacing_mm)
         if not isinstance(logits, (list, tuple)):
             return self._one_output(logits, given, excess=excess)
-        if self.reduction == "none":
+        if self.reduction == "none" and not self._dynamic:
             raise RWLossError(
-                f'reduction "none" is for one output, got {len(logits)}: they differ in shape'
+                f'reduction "none" of static terms is for one output, got {len(logits)}: they '
+                "differ in shape"
             )
         weights = head_weights(self.deep_supervision_weights, len(logits))
-        if not any(weights):
-            raise RWLossError(
-                "no output to train: "
-                + ("every deep-supervision weight is 0" if weights else "the list is empty")
+        costs = [
+            weight
+            * self._one_output(
+                logits[head], at_head(logits, given, head), excess=excess, resample=True
             )
-        return torch.stack(
-            [
-                weight
-                * self._one_output(
-                    logits[head], at_head(logits, given, head), excess=excess, resample=True
-                )
-                for head, weight in enumerate(weights)
-                if weight != 0
-            ]
-        ).sum()
+            for head, weight in enumerate(weights)
+            if weight != 0
+        ]
+        return reduce(add, costs)
 
     def _one_output(
-        self, logits: Tensor, given: Given, *, excess: bool, resample: bool = False
+        self, logits: Tensor, given: LossInputs, *, excess: bool, resample: bool = False
     ) -> Tensor:
-        """The loss at one resolution; resample: the map may be of another."""
+        """The loss at one resolution, in float32 at least; resample: the map may be of another."""
         check_logits(logits)
-        low_memory = self.low_memory
-        with torch.autocast(logits.device.type, enabled=False):
-            batch = make_batch(
-                logits,
-                given.target,
-                activation=self.activation,
-                ignore_index=self.ignore_index,
-                mask=given.mask,
-                spacing_mm=given.spacing_mm,
-                include_background=self.include_background,
-            )
-            static = self._static_maps(batch, logits, given.rwmap, resample=resample)
-            if self.reduction == "none":
-                costs = unreduced(batch, static)
-                if not batch.masks:
-                    return costs
-                costs = costs.reshape(*logits.shape[:2], costs.shape[1], *logits.shape[2:])
-                return costs if self.include_background else costs[:, :, 0]
-            terms = [
-                factor * static_value(batch, tensors, link, excess=excess, low_memory=low_memory)
-                for factor, tensors, link in static
-            ]
-            terms += [
-                leaf.factor * dynamic_value(batch, leaf, excess=excess)
-                for leaf in self._dynamic
-                if leaf.weight * leaf.factor != 0 and logits.numel()
-            ]
-            if not terms:  # an empty sum that hangs on the logits: it has a gradient too
-                terms = [batch.probs.output.flatten()[:0].sum()]
-            total = torch.stack(terms).sum() if len(terms) > 1 else terms[0]
-            return total * batch.num_values if self.reduction == "sum" else total
+        if torch.is_autocast_enabled(logits.device.type):
+            with torch.autocast(logits.device.type, enabled=False):
+                return self._one_output(logits, given, excess=excess, resample=resample)
+        batch = make_batch(
+            logits,
+            given.target,
+            activation=self.activation,
+            ignore_index=self.ignore_index,
+            mask=given.mask,
+            spacing_mm=given.spacing_mm,
+            include_background=self.include_background,
+        )
+        static = self._static_maps(batch, logits, given.rwmap, resample=resample)
+        if self.reduction == "none":
+            return self._unreduced(batch, static, logits.shape[1])
+        costs = [
+            _times(factor, mean_cost(batch, m, q, excess=excess, low_memory=self.low_memory))
+            for factor, m, q in static
+        ]
+        costs += [
+            _times(leaf.factor, dynamic_cost(batch, leaf, excess=excess))
+            for leaf in self._active(batch)
+        ]
+        if not costs:  # an empty sum that hangs on the logits: it has a gradient too
+            costs = [batch.output.flatten()[:0].sum()]
+        total = reduce(add, costs)
+        return total * batch.num_values if self.reduction == "sum" else total
+
+    def _unreduced(self, batch: LossBatch, static: list[WeightedMap], channels: int) -> Tensor:
+        """Costs by class and voxel, or by image and class where a term has no voxels."""
+        first = 0 if self.include_background else 1
+        total = torch.zeros_like(batch.output)
+        for factor, rwmap, q in static:
+            total = total + factor * class_costs(batch, rwmap, q)
+        if self._dynamic:
+            total = batch.by_image_and_class(total)
+            for leaf in self._active(batch):
+                total = total + leaf.factor * dynamic_cost(batch, leaf, by_class=True)
+        else:
+            if batch.counts is not None:
+                total = total * batch.counts[:, None]
+            total = total[:, first:]
+        if not batch.masks:
+            return total
+        total = rearrange(total, "(b m) k ... -> b m k ...", m=channels)
+        return total if self.include_background else total[:, :, 0]
+
+    def _active(self, batch: LossBatch) -> list[Leaf]:
+        """Dynamic terms that weigh something at this epoch."""
+        leaves = self._dynamic if batch.output.numel() else ()
+        return [leaf for leaf in leaves if leaf.weight * leaf.factor != 0]
 
     def _static_maps(
-        self, batch: Batch, logits: Tensor, rwmap: Any, *, resample: bool
-    ) -> list[tuple[float, MapTensors, float | None]]:
+        self, batch: LossBatch, logits: Tensor, rwmap: Any, *, resample: bool
+    ) -> list[WeightedMap]:
         """Factor, map and link of each static group: the stored map, or made from the labels."""
+        if self.expression is None:
+            if rwmap is None:
+                raise RWLossError(
+                    "RegionWiseLoss() has no expression, so each call needs a map: "
+                    "loss(logits, target, rwmap); RegionWiseLoss('rectified') makes it from the "
+                    "target"
+                )
+            given = stored_map(batch, logits, rwmap, resample=resample)
+            return [(1.0, self._weighted(batch, given), None)] if logits.numel() else []
         if self._static is None:
             raise RWLossError(
                 f"{self.expression} spreads a schedule over the run: call "
@@ -268,8 +310,8 @@ class RegionWiseLoss(nn.Module):
         else:
             found = made_maps(batch, [group.expression for group in active])
         return [
-            (group.factor, self._weighted(batch, tensors), group.link)
-            for group, tensors in zip(active, found, strict=True)
+            (group.factor, self._weighted(batch, rwmap), group.link)
+            for group, rwmap in zip(active, found, strict=True)
         ]
 
     def _check_one_stored(self, groups: Sequence[StaticGroup]) -> None:
@@ -282,21 +324,28 @@ class RegionWiseLoss(nn.Module):
         if len(groups) > 1:
             raise RWLossError(
                 f"{self.expression}: its static terms have different links or schedules, so one "
-                f"stored map can't stand for {' and '.join(str(g.expression) for g in groups)}: "
+                f"stored map can't stand for {listed([str(g.expression) for g in groups])}: "
                 "leave the map out, and they are made from the target"
             )
 
-    def _weighted(self, batch: Batch, tensors: MapTensors) -> MapTensors:
+    def _weighted(self, batch: LossBatch, rwmap: RWMap) -> RWMap:
         """The map times the weight of each voxel's true class."""
         if self.class_weights is None:
-            return tensors
-        if len(self.class_weights) != batch.num_classes:
+            return rwmap
+        num_classes = batch.output.shape[1]
+        if len(self.class_weights) != num_classes:
             raise RWLossError(
-                f"{len(self.class_weights)} class_weights for {batch.num_classes} classes: give "
+                f"{len(self.class_weights)} class_weights for {num_classes} classes: give "
                 "one for each" + (" (outside and inside a mask)" if batch.masks else "")
             )
-        weights = batch.probs.output.new_tensor(self.class_weights)
-        return tensors.times(weights[tensors.labels])
+        weights = batch.output.new_tensor(self.class_weights)[batch.classes]
+        if not rwmap.is_compact:
+            weights = weights[:, None]
+        return RWMap(rwmap.labels, num_classes, tuple(part * weights for part in rwmap.parts))
+
+
+def _times(factor: float, cost: Tensor) -> Tensor:
+    return cost if factor == 1.0 else factor * cost
 
 
 def _weights(name: str, given: Sequence[float] | None) -> tuple[float, ...] | None:

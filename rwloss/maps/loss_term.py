@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, cast
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, cast
 from weakref import WeakSet
 
 import numpy as np
@@ -12,12 +12,19 @@ import numpy as np
 from rwloss.arrays import Array, from_numpy, is_torch, to_numpy
 from rwloss.errors import RWLossError
 from rwloss.maps.generator import MapGenerator
-from rwloss.once import once
-from rwloss.regions import IGNORED, Regions
+from rwloss.regions import IGNORED, Regions, SpacingRows
 from rwloss.rwmap import RWMap
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+class Overlap(NamedTuple):
+    """Σ p y, Σ p and Σ y over the voxels of each image and class. (b c) each."""
+
+    both: Tensor
+    predicted: Tensor
+    true: Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,32 +33,47 @@ class Prediction:
 
     log_probs (b c *s): natural logarithms of the probabilities, float32 or float64. one_hot
     (b c *s): 1 at the true class; all 0 where no class counts. counted (b 1 *s): 1 where the voxel
-    counts, else 0. spacings_mm: a row for each image. The channels c are the classes, or the
-    classes without the background.
+    counts, else 0. all_count: whether every voxel does. spacings_mm: one row per image. The
+    channels c are the classes, or the classes without the background.
     """
 
     log_probs: Tensor
     one_hot: Tensor
     counted: Tensor
-    spacings_mm: tuple[tuple[float, ...], ...]
+    spacings_mm: SpacingRows
+    all_count: bool = False
+    _kept: dict[str, Tensor] = field(default_factory=dict, init=False, repr=False)
 
-    @once
+    @property
     def probs(self) -> Tensor:
-        """Probabilities, 0 at voxels that do not count. (b c *s)."""
-        return self.log_probs.exp() * self.counted
+        """Probabilities, 0 at voxels that do not count; computed on first use. (b c *s)."""
+        if "probs" not in self._kept:
+            probs = self.log_probs.exp()
+            self._kept["probs"] = probs if self.all_count else probs * self.counted
+        return self._kept["probs"]
 
-    @once
+    @property
     def num_counted(self) -> Tensor:
-        """Number of voxels that count in the whole batch, at least 1. ()."""
-        return self.counted.sum().clamp_min(1.0)
+        """Number of voxels that count in the whole batch, at least 1; computed on first use. ()."""
+        if "num_counted" not in self._kept:
+            self._kept["num_counted"] = self.counted.sum().clamp_min(1.0)
+        return self._kept["num_counted"]
 
     def at_true(self, values: Tensor) -> Tensor:
         """Values at the true class, 0 elsewhere (even where a value is infinite). (b c *s)."""
-        return values.where(self.one_hot > 0, values.new_zeros(()))
+        return values.masked_fill(self.one_hot == 0, 0.0)
 
     def sum_space(self, values: Tensor) -> Tensor:
         """Sum over the voxels of each image and class. (b c *s) -> (b c)."""
         return values.flatten(2).sum(dim=2)
+
+    def overlap(self) -> Overlap:
+        """What Dice and the other overlap losses are made of."""
+        return Overlap(
+            self.sum_space(self.probs * self.one_hot),
+            self.sum_space(self.probs),
+            self.sum_space(self.one_hot),
+        )
 
     def mean_space(self, values: Tensor) -> Tensor:
         """Each image's and class's part of the mean over voxels that count. (b c *s) -> (b c).
@@ -59,30 +81,46 @@ class Prediction:
         values: 0 where no voxel counts. The mean of the result is Σ values / (c · voxels that
         count in the batch): an image in which few voxels count has a small part.
         """
-        return self.sum_space(values) * (len(values) / self.num_counted)
+        return self.sum_space(values) * self._share(len(values))
 
     def mean_true(self, values: Tensor) -> Tensor:
         """As `mean_space`, for values at the true class alone: Σ values / voxels that count."""
-        return self.mean_space(values) * values.shape[1]
+        return self.sum_space(values) * self._share(len(values) * values.shape[1])
+
+    def _share(self, number: int) -> Tensor | float:
+        """A number per voxel that counts."""
+        if self.all_count:  # a plain number: no operation on a tensor, and no wait for a GPU
+            return number / max(self.counted.numel(), 1)
+        return number / self.num_counted
 
     @classmethod
     def of(
         cls,
         log_probs: Tensor,
         labels: Tensor,
-        spacings_mm: tuple[tuple[float, ...], ...],
+        spacings_mm: SpacingRows,
         *,
         include_background: bool = True,
+        all_count: bool = False,
     ) -> Prediction:
-        """log_probs (b k *s) beside labels (b *s), in which -1 marks voxels that don't count."""
+        """log_probs (b k *s) beside labels (b *s), in which -1 marks voxels that don't count.
+
+        all_count: no label is -1.
+        """
         import torch
 
-        classes = torch.arange(log_probs.shape[1], device=labels.device)
-        shape = (1, -1, *[1] * (labels.ndim - 1))
-        one_hot = (labels[:, None] == classes.reshape(shape)).to(log_probs.dtype)
-        counted = (labels != IGNORED)[:, None].to(log_probs.dtype)
-        first = 0 if include_background else 1
-        return cls(log_probs[:, first:], one_hot[:, first:], counted, spacings_mm)
+        dtype, index = log_probs.dtype, labels[:, None]
+        if all_count:
+            one_hot = torch.zeros_like(log_probs).scatter_(1, index.long(), 1.0)
+            counted = log_probs.new_ones(()).expand(index.shape)
+        else:
+            classes = torch.arange(log_probs.shape[1], device=labels.device)
+            shape = (1, -1, *[1] * (labels.ndim - 1))
+            one_hot = (index == classes.reshape(shape)).to(dtype)
+            counted = (index != IGNORED).to(dtype)
+        if not include_background:
+            log_probs, one_hot = log_probs[:, 1:], one_hot[:, 1:]
+        return cls(log_probs, one_hot, counted, spacings_mm, all_count)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import TypeAlias
 from rwloss import data
 from rwloss.errors import RWLossError
 from rwloss.files.lock import hold
-from rwloss.study import indicators, plan, results
+from rwloss.study import indicators, plan, results, results_file
 from rwloss.study.execution import RunEnd, carry_out
 from rwloss.study.plan import Run, Study
 from rwloss.study.results import Results
@@ -63,5 +63,5 @@ def conduct(
         with watch(runs) as on_end:
             carry_out(runs, jobs=jobs, scheduler=scheduler, on_end=on_end)
         collected = results.collect(study, folder, found)
-        results.write(collected, folder)
+        results_file.write(collected, folder)
     return collected

@@ -1,7 +1,9 @@
-"""What could have been known before training: static diagnostics on the labels trained on."""
+"""What could be known before training: static diagnostics of the maps on the training labels."""
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,11 +11,12 @@ from pathlib import Path
 import numpy as np
 
 from rwloss import Regions, maps, stability
+from rwloss.errors import RWLossError
 from rwloss.regions import IGNORED
 from rwloss.study.plan import Study, runs
 
 MAX_CASES = 32
-"""Training cases that are looked at, at most: evenly spaced among all."""
+"""Most training cases that are looked at; they are spaced evenly among all."""
 
 
 @dataclass(frozen=True)
@@ -33,32 +36,63 @@ class Indicators:
 
     @property
     def least_pull(self) -> float | None:
-        """Of all classes."""
+        """The smallest pull ratio of a class."""
         return min((value for value in self.pull.values() if value is not None), default=None)
+
+
+def indicators_of(study: Study, folder: Path) -> tuple[dict[str, Indicators], str]:
+    """The indicators of a study in its folder, and why some are missing, or an empty text.
+
+    Those in results.json where it has the same maps on the same data. Otherwise they are computed
+    from the data; where the data are gone, those in results.json of unchanged maps are kept.
+    """
+    kept = _kept(study, folder)
+    if kept.keys() == study.maps.keys():
+        return kept, ""
+    try:
+        return indicators(study, folder), ""
+    except RWLossError as error:
+        return kept, str(error)
+
+
+def _kept(study: Study, folder: Path) -> dict[str, Indicators]:
+    """Those of unchanged maps; none where results.json is damaged or of other data."""
+    now = study.model_dump(mode="json")
+    names = [field.name for field in dataclasses.fields(Indicators)]
+    kept = {}
+    try:
+        content = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+        before = content["study"]
+        if any(before[name] != now[name] for name in ("data", "training")):
+            return {}
+        for name, each in content["indicators"].items():
+            if name in study.maps and before["maps"][name] == study.maps[name]:
+                # JSON holds an infinite ratio as text.
+                pull = {k: None if v is None else float(v) for k, v in each["pull"].items()}
+                kept[name] = Indicators(**{field: each[field] for field in names} | {"pull": pull})
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return {}
+    return kept
 
 
 def indicators(study: Study, folder: Path) -> dict[str, Indicators]:
     """The indicators of each map, on up to MAX_CASES training cases as the runs cut them.
 
-    folder: of the study; nothing is written. Schedules stand at their first epoch.
-    Raises RWLossError for what a training would, and for a map that can't be made.
+    folder: of the study; nothing is written. Schedules are at their first epoch.
+    Raises RWLossError where a run would, and for a map that can't be made.
     """
     from rwloss.training import patch_sources, prepare
 
     prepared = prepare(next(runs(study, folder)).settings)
     settings, task = prepared.settings, prepared.task
-    counts = np.zeros(task.num_classes, dtype=np.int64)
-    for volume in prepared.train:
-        counts += np.bincount(volume.labels[volume.labels >= 0], minlength=task.num_classes)
-    expressions = {}
-    for name, text in study.maps.items():
-        expression = maps.parse(text)
-        if expression.needs_class_counts:
-            expression = expression.resolved([int(count) for count in counts])
-        expressions[name] = expression
+    labels_of = [volume.labels[volume.labels >= 0] for volume in prepared.train]
+    counts = np.sum([np.bincount(each, minlength=task.num_classes) for each in labels_of], axis=0)
+    expressions = {
+        name: maps.parse(text).resolved(counts.tolist()) for name, text in study.maps.items()
+    }
     reports: dict[str, stability.StabilityReport] = {}
     places = np.linspace(0, len(prepared.train) - 1, min(MAX_CASES, len(prepared.train)))
-    for place in sorted({int(place) for place in places}):
+    for place in places.astype(int):
         sources = patch_sources(
             [prepared.train[place]], dims=settings.dims, slice_axis=settings.slice_axis
         )

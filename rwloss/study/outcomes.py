@@ -1,4 +1,4 @@
-"""What became of one training, from its log: births, deaths, collapse, divergence, wrong pushes."""
+"""The outcome of one run, from its log: births, deaths, collapse, divergence, wrong-way mass."""
 
 from __future__ import annotations
 
@@ -20,16 +20,14 @@ DEAD_BELOW = 0.02
 COLLAPSED_BELOW = 0.05
 """Final validation Dice below which a class is lost, whether it was ever born or not."""
 
-_LACKING = (LookupError, TypeError, AttributeError)
-
 
 @dataclass(frozen=True)
 class Residual:
-    """What still pushes where a class is empty: predicted nowhere in a batch that has it.
+    """The gradient that is left in records where a class of the batch is predicted nowhere.
 
-    records: of how many records. push_share: mean part of Σ|dL/dlogit| at voxels that truly are of
-    the class. gradient_norm: mean L2 norm of the gradient by all weights, over that of the first
-    record of the run, so that losses of any scale compare; None where that was 0.
+    records: number of such records. push_share: mean share of Σ|dL/dlogit| at voxels of the class.
+    gradient_norm: mean L2 norm of the gradient with respect to all weights, divided by that of the
+    first record of the run, so that losses of any scale compare; None where that was 0.
     """
 
     records: int
@@ -39,14 +37,12 @@ class Residual:
 
 @dataclass(frozen=True)
 class ClassOutcome:
-    """What became of one foreground class. Dice is of whole validation cases, in 0..1.
+    """The outcome of one foreground class. Dice is of whole validation cases, in 0..1.
 
-    end_dice: of the last validation; best_dice: of the best one for this class; None where no
-    validation case has the class. birth_step: of the first validation above BORN_ABOVE; None for
-    never. died: was born, and ended below DEAD_BELOW. collapsed: ended below COLLAPSED_BELOW; both
-    None where no end is known.
-    residual: None where the class was never empty in a record. test_dice: mean over test cases,
-    with the weights of the best checkpoint.
+    end_dice: at the last validation. best_dice: at the best validation for this class. Both are
+    None where no validation case has the class. birth_step: step of the first validation above
+    BORN_ABOVE; None for never. residual: None where the class was predicted in every record.
+    test_dice: mean over test cases, with the weights of the best checkpoint.
     """
 
     name: str
@@ -58,24 +54,25 @@ class ClassOutcome:
 
     @property
     def died(self) -> bool | None:
-        """Was born, and ended with next to nothing."""
+        """Whether it was born and ended below DEAD_BELOW; None where no end is known."""
         if self.end_dice is None:
             return None
         return self.birth_step is not None and self.end_dice < DEAD_BELOW
 
     @property
     def collapsed(self) -> bool | None:
-        """Ended lost."""
+        """Whether it ended below COLLAPSED_BELOW; None where no end is known."""
         return None if self.end_dice is None else self.end_dice < COLLAPSED_BELOW
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What became of one training, as far as it has come.
+class RunOutcome:
+    """The outcome of one run, as far as it has come.
 
-    step: of the last line of its log. finished: it was tested. diverged_step: where the loss was
-    not finite. wrong_way_mass: mean over the records of Σ|g| of pushes that raise a wrong class or
-    lower the true one, by Σ|g|; largest_wrong_way_mass: of one record; None without records.
+    step: of the last line of its log. finished: whether it was tested. diverged_step: where the
+    loss was not finite. wrong_way_mass: Σ|g| of pushes that raise a wrong class or lower the true
+    one, divided by Σ|g| of all pushes; mean over the records. largest_wrong_way_mass: the largest
+    of a record. Both are None without records.
     """
 
     step: int
@@ -92,49 +89,51 @@ class Outcome:
 
     @property
     def unknown(self) -> tuple[str, ...]:
-        """Classes of which no end is known, because no validation case has them."""
+        """Classes without a known end, because no validation case has them."""
         return tuple(each.name for each in self.classes if each.end_dice is None)
 
     @property
     def knows_losses(self) -> bool:
-        """Whether the end of any class is known: without validation cases, of none."""
+        """Whether the end of any class is known; without validation cases none is."""
         return len(self.unknown) < len(self.classes)
 
     @property
     def end_dice(self) -> float | None:
         """Mean over classes of their final validation Dice."""
-        return _mean(each.end_dice for each in self.classes)
+        return mean_of(each.end_dice for each in self.classes)
 
     @property
     def test_dice(self) -> float | None:
         """Mean over classes of their test Dice."""
-        return _mean(each.test_dice for each in self.classes)
+        return mean_of(each.test_dice for each in self.classes)
 
 
-def read(run: str | Path) -> Outcome:
+def read_outcome(run: str | Path) -> RunOutcome:
     """The outcome of a run folder, finished or not.
 
     Raises RWLossError for a metrics.jsonl or test.json that is damaged or lacks its keys.
     """
     folder = RunFolder(Path(run))
     test = folder.read_test() if folder.test.exists() else None
+    lines = list(folder.lines())
+    lacking = (LookupError, TypeError, AttributeError)
     try:
         _dice_of_test(test)
-    except _LACKING as error:
+    except lacking as error:
         raise RWLossError(
-            f"{str(folder.test)!r} is no test of a run ({type(error).__name__}: {error}): delete "
-            "it, and the run is tested again when it is started again"
+            f"{str(folder.test)!r} is not the test of a run ({type(error).__name__}: {error}): "
+            "delete it, and rerun the study to test the run again"
         ) from error
     try:
-        return outcome_of(list(folder.lines()), test)
-    except _LACKING as error:
+        return outcome_of(lines, test)
+    except lacking as error:
         raise RWLossError(
-            f"{str(folder.metrics)!r} is no log of a run ({type(error).__name__}: {error}): delete "
-            f"{str(folder.path)!r}, and the run is trained again when the study is started again"
+            f"{str(folder.metrics)!r} is not the log of a run ({type(error).__name__}: {error}): "
+            f"delete {str(folder.path)!r}, and rerun the study to train the run again"
         ) from error
 
 
-def outcome_of(lines: Sequence[dict[str, Any]], test: dict[str, Any] | None = None) -> Outcome:
+def outcome_of(lines: Sequence[dict[str, Any]], test: dict[str, Any] | None = None) -> RunOutcome:
     """The outcome of the lines of a metrics.jsonl and the content of a test.json.
 
     >>> outcome = outcome_of([
@@ -151,7 +150,7 @@ def outcome_of(lines: Sequence[dict[str, Any]], test: dict[str, Any] | None = No
     masses = [line["wrong_way_mass"] for line in records]
     tested = _dice_of_test(test)
     names = list(validations[0]["dice"]) if validations else list(tested)
-    return Outcome(
+    return RunOutcome(
         step=max((line["step"] for line in lines), default=0),
         finished=test is not None,
         classes=tuple(
@@ -159,7 +158,7 @@ def outcome_of(lines: Sequence[dict[str, Any]], test: dict[str, Any] | None = No
             for label, name in enumerate(names, 1)
         ),
         diverged_step=diverged[-1] if diverged else None,
-        wrong_way_mass=_mean(masses),
+        wrong_way_mass=mean_of(masses),
         largest_wrong_way_mass=max(masses, default=None),
     )
 
@@ -179,7 +178,7 @@ def _class_outcome(
 ) -> ClassOutcome:
     known = [(line["step"], line["dice"][name]) for line in validations]
     if any(dice is None for _, dice in known):
-        known = []  # no validation case has the class: the rest are false alarms
+        known = []  # no validation case has the class: other values count false positives
     return ClassOutcome(
         name=name,
         end_dice=known[-1][1] if known else None,
@@ -207,7 +206,12 @@ def _residual(label: int, records: Sequence[dict[str, Any]]) -> Residual | None:
     )
 
 
-def _mean(values: Iterable[float | None]) -> float | None:
-    """Mean of what is known."""
-    known = [value for value in values if value is not None]
+def known_of(values: Iterable[float | None]) -> list[float]:
+    """The values that are not None."""
+    return [value for value in values if value is not None]
+
+
+def mean_of(values: Iterable[float | None]) -> float | None:
+    """Mean of the known values; None where there are none."""
+    known = known_of(values)
     return statistics.fmean(known) if known else None

@@ -1,22 +1,16 @@
-"""The results of a study as far as it has come: runs, maps, comparisons, indicators."""
+"""The results of a study as far as it has come: runs, maps, comparisons, correlations."""
 
 from __future__ import annotations
 
-import csv
-import dataclasses
-import io
-import json
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
-from rwloss._version import __version__
 from rwloss.errors import RWLossError
-from rwloss.files.atomic import whole_file
 from rwloss.study.indicators import Indicators
-from rwloss.study.outcomes import Outcome, read
+from rwloss.study.outcomes import ClassOutcome, RunOutcome, known_of, mean_of, read_outcome
 from rwloss.study.plan import Run, Study, reference_of, runs
 from rwloss.study.statistics import (
     Comparison,
@@ -33,33 +27,30 @@ WRONG_WAY_ALARM = 1e-4
 """Wrong-way mass in training above which a map breaks a promise to be stable. Rounding in float32
 stays below 1e-5; boundary maps have 0.005 and more."""
 
-COLUMNS = (
-    "map", "expression", "seed", "status", "reference_failed", "step", "diverged_step",
-    "end_dice_mean", "test_dice_mean", "wrong_way_mass", "largest_wrong_way_mass", "class",
-    "end_dice", "best_dice", "test_dice", "birth_step", "died", "collapsed",
-    "residual_push_share", "residual_gradient_norm", "reason",
-)  # fmt: skip
-
 
 @dataclass(frozen=True)
 class RunRow:
-    """One run. reason: why it failed, else empty. Only what is done counts in means and tests.
+    """One run. reason: why it failed, else empty. Only runs that are done count in means and tests.
 
-    A failed one whose outcome has a diverged_step has diverged; others lacked disk, memory, ...
-    damaged: its folder can't be read, so nothing of its outcome is known.
+    A failed run whose outcome has a diverged_step has diverged; others lacked disk, memory, ...
+    damaged: its folder can't be read, so nothing is known of its outcome.
     """
 
     map: str
     seed: int
     status: Status
-    outcome: Outcome
+    outcome: RunOutcome
     reason: str = ""
     damaged: bool = False
 
 
 @dataclass(frozen=True)
 class ClassTally:
-    """One class of one map over its runs that are done. birth_steps: of those where it was born."""
+    """One class of one map: in how many of its runs that are done each end was seen.
+
+    known: runs in which a validation case has the class; the other numbers are of these.
+    birth_steps: one for each run in which the class was born.
+    """
 
     name: str
     known: int
@@ -71,14 +62,14 @@ class ClassTally:
 
 @dataclass(frozen=True)
 class MapSummary:
-    """One map over seeds. done, failed: numbers of runs; all figures are of those that are done.
+    """One map over seeds. done, failed: numbers of runs; all figures are of runs that are done.
 
-    diverged_steps: of the failed runs, those whose loss was not finite, and at which step.
+    diverged_steps: the step at which the loss was not finite, for each failed run that diverged.
     test_dice, end_dice: mean over foreground classes, on test cases with the best checkpoint and on
-    validation cases at the end. lost: runs that ended with a collapsed class, of lost_known runs in
-    which a validation case has any class. wrong_way_mass: mean over runs; largest_wrong_way_mass:
-    of a record of any run. breaks_promise: the map calls itself stable, and this is above
-    WRONG_WAY_ALARM.
+    validation cases at the end. lost: runs that ended with a collapsed class, of the lost_known
+    runs in which a validation case has any class. wrong_way_mass: mean over runs;
+    largest_wrong_way_mass: of a record of any run. breaks_promise: the map promises to be stable,
+    and this is above WRONG_WAY_ALARM.
     """
 
     map: str
@@ -102,40 +93,52 @@ class MapSummary:
 
     @property
     def unknown(self) -> tuple[str, ...]:
-        """Classes that no validation case of some run has, so that nobody knows if it lost them."""
+        """Classes that no validation case of some run has: they may have been lost there."""
         return tuple(tally.name for tally in self.classes if tally.known < self.done)
 
 
 @dataclass(frozen=True)
-class Part:
-    """Summaries of all maps, and comparisons of their test Dice with the reference's."""
+class StudyPart:
+    """Summaries of all maps, and comparisons of their test Dice with that of the reference."""
 
     maps: tuple[MapSummary, ...]
     comparisons: tuple[Comparison, ...]
 
     @property
     def untested(self) -> bool:
-        """Whether runs are done, and none of them has a test score: no test case has a class."""
+        """Whether runs are done and none has a test score: no test case has a foreground class."""
         done = [each for each in self.maps if each.done]
         return bool(done) and all(each.test_dice is None for each in done)
 
 
 @dataclass(frozen=True)
+class Pair:
+    """One point of a correlation: a map, or a class of a map (class_name None for all classes)."""
+
+    map: str
+    class_name: str | None
+    indicator: float
+    outcome: float
+
+
+@dataclass(frozen=True)
 class Tie:
-    """How an indicator and an outcome rank together. over: what the pairs are."""
+    """How an indicator and an outcome rank together, over maps or over classes of maps."""
 
     indicator: str
     outcome: str
     over: Literal["maps", "classes of maps"]
     correlation: Correlation
+    pairs: tuple[Pair, ...]
 
 
 @dataclass(frozen=True)
 class Results:
     """All of a study. reference_failures: seeds on which the reference failed or lost a class.
 
-    reference_unknown: seeds on which it is done, and no validation case tells if it lost a class.
-    whole: over all seeds. without_failures: over the others; None where there are none of these.
+    reference_unknown: seeds on which it is done, and no validation case shows if it lost a class.
+    whole: over all seeds. without_failures: over the seeds on which the reference did not fail;
+    None where it failed on none.
     """
 
     study: Study
@@ -143,69 +146,78 @@ class Results:
     reference_failures: tuple[int, ...]
     reference_unknown: tuple[int, ...]
     runs: tuple[RunRow, ...]
-    whole: Part
-    without_failures: Part | None
+    whole: StudyPart
+    without_failures: StudyPart | None
     indicators: Mapping[str, Indicators]
     ties: tuple[Tie, ...]
 
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Foreground classes, as the runs name them."""
+        return tuple(dict.fromkeys(each.name for row in self.runs for each in row.outcome.classes))
+
+    def done(self, map_name: str) -> list[RunRow]:
+        """The runs of a map that are done."""
+        return [row for row in self.runs if row.map == map_name and row.status == "done"]
+
 
 def collect(study: Study, folder: Path, found: Mapping[str, Indicators] | None = None) -> Results:
-    """The results in a study folder. found: of `indicators`; without them nothing is said of these.
+    """The results in a study folder. found: indicators of the maps, as far as they are known.
 
-    A run whose folder can't be read has failed; the others count.
+    A run whose folder can't be read counts as failed; the others are kept.
     """
+    found = found or {}
     rows = tuple(_row(run, study.steps) for run in runs(study, folder))
     reference = reference_of(study)
+    of_reference = [row for row in rows if row.map == reference]
     failures = tuple(
         row.seed
-        for row in rows
-        if row.map == reference
-        and (row.status == "failed" or (row.status == "done" and row.outcome.lost))
+        for row in of_reference
+        if row.status == "failed" or (row.status == "done" and row.outcome.lost)
     )
-    unknown = tuple(
-        row.seed
-        for row in rows
-        if row.map == reference and row.status == "done" and not row.outcome.knows_losses
-    )
-    given = found or {}
-    whole = _part(study, rows, reference, given)
-    kept = tuple(row for row in rows if row.seed not in failures)
+    whole = _part(study, rows, reference, found)
+    kept = [row for row in rows if row.seed not in failures]
     return Results(
         study=study,
         reference=reference,
         reference_failures=failures,
-        reference_unknown=unknown,
+        reference_unknown=tuple(
+            row.seed
+            for row in of_reference
+            if row.status == "done" and not row.outcome.knows_losses
+        ),
         runs=rows,
         whole=whole,
-        without_failures=_part(study, kept, reference, given) if failures else None,
-        indicators=given,
-        ties=tuple(_ties(whole, given)),
+        without_failures=_part(study, kept, reference, found) if failures else None,
+        indicators=found,
+        ties=tuple(_ties(whole, found)),
     )
 
 
 def _row(run: Run, steps: int) -> RunRow:
     try:
-        outcome = read(run.folder)
+        outcome = read_outcome(run.folder)
     except (RWLossError, OSError) as error:
-        nothing = Outcome(step=0, finished=False, classes=())
+        nothing = RunOutcome(step=0, finished=False, classes=())
         return RunRow(run.name, run.seed, "failed", nothing, str(error), damaged=True)
+    status: Status = "unfinished" if outcome.step else "not begun"
+    reason = ""
     if outcome.finished and outcome.step >= steps:
-        return RunRow(run.name, run.seed, "done", outcome)
-    if run.failure.exists():
+        status = "done"
+    elif run.failure.exists():
+        status = "failed"
         reason = run.failure.read_text(encoding="utf-8", errors="replace").strip()
-        return RunRow(run.name, run.seed, "failed", outcome, reason)
-    if outcome.diverged_step is not None:  # trained by itself, or the reason could not be written
-        reason = f"the loss was not finite at step {outcome.diverged_step}"
-        return RunRow(run.name, run.seed, "failed", outcome, reason)
-    return RunRow(run.name, run.seed, "unfinished" if outcome.step else "not begun", outcome)
+    elif outcome.diverged_step is not None:  # trained alone, or the reason could not be written
+        status, reason = "failed", f"the loss was not finite at step {outcome.diverged_step}"
+    return RunRow(run.name, run.seed, status, outcome, reason)
 
 
 def _part(
     study: Study,
-    rows: Iterable[RunRow],
+    rows: Sequence[RunRow],
     reference: str | None,
     found: Mapping[str, Indicators],
-) -> Part:
+) -> StudyPart:
     by_map = {name: [row for row in rows if row.map == name] for name in study.maps}
     scores = {
         name: {
@@ -215,7 +227,7 @@ def _part(
         }
         for name, of_map in by_map.items()
     }
-    return Part(
+    return StudyPart(
         maps=tuple(
             _summary(name, study.maps[name], of_map, found.get(name))
             for name, of_map in by_map.items()
@@ -225,190 +237,84 @@ def _part(
 
 
 def _summary(
-    name: str, expression: str, rows: Iterable[RunRow], indicators: Indicators | None
+    name: str, expression: str, rows: Sequence[RunRow], indicators: Indicators | None
 ) -> MapSummary:
-    rows = list(rows)
     done = [row.outcome for row in rows if row.status == "done"]
-    largest = max(
-        (
-            outcome.largest_wrong_way_mass
-            for outcome in done
-            if outcome.largest_wrong_way_mass is not None
-        ),
-        default=None,
-    )
-    masses = [o.wrong_way_mass for o in done if o.wrong_way_mass is not None]
+    failed = [row.outcome for row in rows if row.status == "failed"]
+    largest = max(known_of(outcome.largest_wrong_way_mass for outcome in done), default=None)
     promised = indicators is not None and indicators.promises_stable
+    classes = [each for outcome in done for each in outcome.classes]
     return MapSummary(
         map=name,
         expression=expression,
         done=len(done),
-        failed=sum(row.status == "failed" for row in rows),
-        diverged_steps=tuple(
-            row.outcome.diverged_step
-            for row in rows
-            if row.status == "failed" and row.outcome.diverged_step is not None
-        ),
+        failed=len(failed),
+        diverged_steps=tuple(o.diverged_step for o in failed if o.diverged_step is not None),
         lost=sum(bool(outcome.lost) for outcome in done),
         lost_known=sum(outcome.knows_losses for outcome in done),
         test_dice=_interval(outcome.test_dice for outcome in done),
         end_dice=_interval(outcome.end_dice for outcome in done),
-        classes=tuple(_tallies(done)),
-        wrong_way_mass=math.fsum(masses) / len(masses) if masses else None,
+        classes=tuple(
+            _tally(name, [each for each in classes if each.name == name])
+            for name in dict.fromkeys(each.name for each in classes)
+        ),
+        wrong_way_mass=mean_of(outcome.wrong_way_mass for outcome in done),
         largest_wrong_way_mass=largest,
         breaks_promise=promised and largest is not None and largest > WRONG_WAY_ALARM,
     )
 
 
-def _tallies(done: list[Outcome]) -> Iterable[ClassTally]:
-    names = dict.fromkeys(each.name for outcome in done for each in outcome.classes)
-    for name in names:
-        found = [
-            each
-            for outcome in done
-            for each in outcome.classes
-            if each.name == name and each.end_dice is not None
-        ]
-        births = [each.birth_step for each in found if each.birth_step is not None]
-        yield ClassTally(
-            name=name,
-            known=len(found),
-            born=len(births),
-            died=sum(bool(each.died) for each in found),
-            collapsed=sum(bool(each.collapsed) for each in found),
-            birth_steps=tuple(births),
-        )
+def _tally(name: str, outcomes: Sequence[ClassOutcome]) -> ClassTally:
+    found = [each for each in outcomes if each.end_dice is not None]
+    births = tuple(each.birth_step for each in found if each.birth_step is not None)
+    return ClassTally(
+        name=name,
+        known=len(found),
+        born=len(births),
+        died=sum(bool(each.died) for each in found),
+        collapsed=sum(bool(each.collapsed) for each in found),
+        birth_steps=births,
+    )
 
 
 def _interval(values: Iterable[float | None]) -> Interval | None:
-    known = [value for value in values if value is not None]
+    known = known_of(values)
     return interval(known) if known else None
 
 
-def _ties(whole: Part, found: Mapping[str, Indicators]) -> Iterable[Tie]:
+_OF_MAPS: Mapping[str, Callable[[MapSummary], float | None]] = {
+    "runs that lost a class": lambda each: each.lost / each.lost_known if each.lost_known else None,
+    "test Dice": lambda each: None if each.test_dice is None else each.test_dice.mean,
+}
+_OF_CLASSES: Mapping[str, Callable[[ClassTally], float]] = {
+    "collapsed": lambda tally: tally.collapsed / tally.known,
+    # Never is later than every step.
+    "birth step": lambda tally: (
+        sum(tally.birth_steps) / tally.known if tally.born == tally.known else math.inf
+    ),
+}
+
+
+def _ties(whole: StudyPart, found: Mapping[str, Indicators]) -> Iterator[Tie]:
     """Each indicator against each outcome: of maps, and for the pull of classes of maps."""
     summaries = [each for each in whole.maps if each.done and each.map in found]
-    by_map: dict[str, Callable[[MapSummary], float | None]] = {
-        "runs that lost a class": lambda each: (
-            each.lost / each.lost_known if each.lost_known else None
-        ),
-        "test Dice": lambda each: None if each.test_dice is None else each.test_dice.mean,
-    }
     for indicator in ("violating", "pushed_up", "wrong_way_mass"):
-        for outcome, figure in by_map.items():
+        for outcome, of_map in _OF_MAPS.items():
             pairs = [
-                (float(getattr(found[each.map], indicator)), value)
+                Pair(each.map, None, float(getattr(found[each.map], indicator)), value)
                 for each in summaries
-                if (value := figure(each)) is not None
+                if (value := of_map(each)) is not None
             ]
-            yield _tie(indicator, outcome, "maps", pairs)
-    by_class: dict[str, Callable[[ClassTally], float]] = {
-        "collapsed": lambda tally: tally.collapsed / tally.known,
-        # Never is later than every step.
-        "birth step": lambda tally: (
-            sum(tally.birth_steps) / tally.known if tally.born == tally.known else math.inf
-        ),
-    }
-    for outcome, of_class in by_class.items():
+            yield Tie(indicator, outcome, "maps", _correlation(pairs), tuple(pairs))
+    for outcome, of_class in _OF_CLASSES.items():
         pairs = [
-            (pull, of_class(tally))
+            Pair(each.map, tally.name, pull, of_class(tally))
             for each in summaries
             for tally in each.classes
             if (pull := found[each.map].pull.get(tally.name)) is not None and tally.known
         ]
-        yield _tie("pull", outcome, "classes of maps", pairs)
+        yield Tie("pull", outcome, "classes of maps", _correlation(pairs), tuple(pairs))
 
 
-def _tie(
-    indicator: str,
-    outcome: str,
-    over: Literal["maps", "classes of maps"],
-    pairs: list[tuple[float, float]],
-) -> Tie:
-    first, second = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
-    return Tie(indicator, outcome, over, rank_correlation(first, second))
-
-
-def as_fields(results: Results) -> dict[str, Any]:
-    """All of it as JSON can hold it: None for unknown, "inf" as text."""
-    fields = {
-        field.name: _plain(getattr(results, field.name))
-        for field in dataclasses.fields(results)
-        if field.name != "study"
-    }
-    return {"rwloss": __version__, "study": results.study.model_dump(mode="json"), **fields}
-
-
-def _plain(value: Any) -> Any:
-    """A value with its dataclasses as dictionaries, and what these compute."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        names = [field.name for field in dataclasses.fields(value)]
-        names += [name for name, of in vars(type(value)).items() if isinstance(of, property)]
-        return {name: _plain(getattr(value, name)) for name in names}
-    if isinstance(value, Mapping):
-        return {name: _plain(each) for name, each in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(each) for each in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None if math.isnan(value) else str(value)
-    return value
-
-
-def as_csv(results: Results) -> str:
-    """A row for each run and foreground class; one for a run of which no class is known."""
-    text = io.StringIO()
-    table = csv.DictWriter(text, COLUMNS, restval="", lineterminator="\n")
-    table.writeheader()
-    for row in results.runs:
-        outcome = row.outcome
-        of_run = {
-            "map": row.map,
-            "expression": results.study.maps[row.map],
-            "seed": row.seed,
-            "status": row.status,
-            "reference_failed": None
-            if row.seed in results.reference_unknown
-            else row.seed in results.reference_failures,
-            "step": outcome.step,
-            "diverged_step": outcome.diverged_step,
-            "end_dice_mean": outcome.end_dice,
-            "test_dice_mean": outcome.test_dice,
-            "wrong_way_mass": outcome.wrong_way_mass,
-            "largest_wrong_way_mass": outcome.largest_wrong_way_mass,
-            "reason": row.reason,
-        }
-        for each in outcome.classes:
-            residual = each.residual
-            table.writerow(
-                {
-                    **of_run,
-                    "class": each.name,
-                    "end_dice": each.end_dice,
-                    "best_dice": each.best_dice,
-                    "test_dice": each.test_dice,
-                    "birth_step": each.birth_step,
-                    "died": each.died,
-                    "collapsed": each.collapsed,
-                    "residual_push_share": residual and residual.push_share,
-                    "residual_gradient_norm": residual and residual.gradient_norm,
-                }
-            )
-        if not outcome.classes:
-            table.writerow(of_run)
-    return text.getvalue()
-
-
-def write(results: Results, folder: Path) -> None:
-    """results.json and runs.csv in the study folder, each whole or not at all."""
-    content = {
-        "results.json": json.dumps(as_fields(results), indent=1, allow_nan=False) + "\n",
-        "runs.csv": as_csv(results),
-    }
-    for name, text in content.items():
-        try:
-            with whole_file(folder / name) as part:
-                part.write_text(text, encoding="utf-8", newline="")
-        except OSError as error:
-            raise RWLossError(
-                f"cannot write {str(folder / name)!r}: {error.strerror or error}"
-            ) from error
+def _correlation(pairs: Sequence[Pair]) -> Correlation:
+    return rank_correlation([pair.indicator for pair in pairs], [pair.outcome for pair in pairs])

@@ -1,220 +1,27 @@
-"""What the results say, in sentences that say no more than the numbers."""
+"""The results of a study in sentences that say no more than the numbers."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
-from rwloss.study.results import MapSummary, Part, Results, Tie
+from rwloss.study.figures import MINUS, bounds, decimal, mass, significant
+from rwloss.study.results import MapSummary, Results, StudyPart, Tie
 from rwloss.study.statistics import Comparison, Interval
-from rwloss.words import listed, percent
+from rwloss.words import count_of, listed, percent
 
 FEW = 6
-"""Seeds below which a bootstrap interval is not called one of 95 %: that of 3 values is their
+"""Seeds below which a bootstrap interval is not called a 95 % interval. That of 3 values is their
 range, which holds the middle of a symmetric distribution 3 times in 4."""
 
-NO_CASE = "no validation case has one"
+PAIRS = 5
+"""Fewest pairs for which a rank correlation is reported: with 4, no order has a p below 0.05."""
+
+NO_CASE = "no validation case has a foreground class"
 """Why it is not known whether a class was lost."""
 
 NO_SCORES = "There are no test scores: the study has no test case with a foreground class."
 """Why nothing is compared where runs are done."""
-
-_ROUNDING = 1e-7
-
-PAIRS = 5
-"""Pairs from which a rank correlation is told: of 4, no order at all has a p below 0.05."""
-
-
-def mass(wrong_way_mass: float) -> str:
-    """A wrong-way mass in percent. What single precision rounds away is none.
-
-    >>> mass(0.04), mass(1e-49)
-    ('4.0 %', '0 %')
-    """
-    return percent(wrong_way_mass if wrong_way_mass > _ROUNDING else 0.0)
-
-
-def sentences(results: Results) -> list[str]:
-    """The results in plain words, what matters most first."""
-    return [
-        *_progress(results),
-        *_alarms(results.whole),
-        *_reference(results),
-        *_divergences(results.whole),
-        *_losses(results.whole, "", results.reference),
-        *_comparisons(results.whole, ""),
-        *_without(results),
-        *_pushes(results.whole),
-        *_ties(results),
-    ]
-
-
-def _progress(results: Results) -> Iterator[str]:
-    counts = Counter(row.status for row in results.runs)
-    total = len(results.runs)
-    left = [f"{counts[name]} {name}" for name in ("failed", "unfinished", "not begun")]
-    rest = listed([text for text in left if not text.startswith("0 ")])
-    yield f"{counts['done']} of {total} runs are done" + (f", {rest}." if rest else ".")
-    if counts["failed"]:
-        names = listed(
-            [f"{row.map} (seed {row.seed})" for row in results.runs if row.status == "failed"]
-        )
-        yield f"Failed runs have no part in any mean or test: {names}."
-
-
-def _alarms(part: Part) -> Iterator[str]:
-    for each in part.maps:
-        if each.breaks_promise:
-            yield (
-                f"ALARM: {each.map} calls itself stable, and up to "
-                f"{percent(each.largest_wrong_way_mass or 0)} of its push went the wrong way in "
-                "training: its map is not what it says."
-            )
-
-
-def _reference(results: Results) -> Iterator[str]:
-    name = results.reference
-    if name is None:
-        yield (
-            "No map of the study is Dice + CE or named as the reference, so a lost class may be "
-            "the fault of a training that is too short, and no map is tested against another."
-        )
-        return
-    summary = next(each for each in results.whole.maps if each.map == name)
-    seen = summary.done + summary.failed
-    if results.reference_failures:
-        seeds = listed([str(seed) for seed in results.reference_failures])
-        yield (
-            f"The reference {name} itself failed or lost a class in "
-            f"{len(results.reference_failures)} of {seen} runs (seed {seeds}): there the training "
-            "may be at fault, not the map."
-        )
-    elif summary.lost_known:
-        yield f"The reference {name} {kept(summary)}."
-    elif seen:
-        yield f"Whether the reference {name} lost a class is not known: {NO_CASE}."
-
-
-def diverged(each: MapSummary) -> str:
-    """In how many runs a map diverged, of all that came to an end.
-
-    Of an unfinished one nobody knows.
-    """
-    first = min(each.diverged_steps)
-    of = each.done + each.failed
-    return f"diverged in {each.diverged} of {of} runs (first at step {first:,})"
-
-
-def _divergences(part: Part) -> Iterator[str]:
-    for each in part.maps:
-        if each.diverged:
-            yield f"{each.map} {diverged(each)}: its loss was not finite there."
-
-
-def kept(each: MapSummary, where: str = "") -> str:
-    """That a map lost no class, as far as that is known."""
-    runs = "runs that are done" if each.failed else "runs"
-    text = f"lost no class in {each.lost_known} of {each.done} {runs}{where}"
-    return f"{text}{_aside(each)}"
-
-
-def _aside(each: MapSummary) -> str:
-    if not each.unknown:
-        return ""
-    cases = "no validation case has it" if len(each.unknown) == 1 else "no validation case has them"
-    return f"; of {listed(each.unknown)} it is not known, for {cases}"
-
-
-def _losses(part: Part, where: str, told: str | None = None) -> Iterator[str]:
-    """told: the map of which it was said already whether it lost anything, unless it did."""
-    for each in part.maps:
-        if not each.done or (each.map == told and not each.lost):
-            continue
-        if not each.lost_known:
-            yield f"Whether {each.map} lost a class is not known{where}: {NO_CASE}."
-            continue
-        if not each.lost:
-            yield f"{each.map} {kept(each, where)}."
-            continue
-        details = []
-        for tally in each.classes:
-            if tally.collapsed:
-                never = tally.known - tally.born
-                how = [f"never born in {never}"] if never else []
-                how += [f"died in {tally.died}"] if tally.died else []
-                more = f" ({listed(how)})" if how else ""
-                details.append(f"{tally.name} in {tally.collapsed} of {tally.known}{more}")
-        runs = "runs that are done" if each.failed else "runs"
-        lost = f"{each.map} lost a class in {each.lost} of {each.lost_known} {runs}{where}"
-        yield f"{lost}: {listed(details)}{_aside(each)}."
-
-
-def _comparisons(part: Part, where: str) -> Iterator[str]:
-    if part.untested:
-        yield from () if where else (NO_SCORES,)
-        return
-    for each in part.comparisons:
-        yield _comparison(each, len(part.comparisons), where)
-
-
-def _comparison(each: Comparison, comparisons: int, where: str) -> str:
-    if each.difference is None:
-        return f"{each.map} and {each.reference} have no seed in common{where}: not compared."
-    count = len(each.seeds)
-    seeds = "1 seed" if count == 1 else f"{count} seeds"
-    text = (
-        f"Test Dice of {each.map} less that of {each.reference}{where}: "
-        f"{_signed(each.difference)}, {seeds}"
-    )
-    tests = "1 comparison" if comparisons == 1 else f"{comparisons} comparisons"
-    if not each.can_claim:
-        return (
-            f"{text}; nothing is claimed, for the smallest corrected p that {seeds} and {tests} "
-            f"can give is {each.least_corrected_p:.2g}: {each.seeds_needed} seeds would be needed."
-        )
-    verdict = "a significant difference" if each.significant else "no significant difference"
-    return f"{text}; {verdict} (corrected p = {each.corrected_p:.2g}, {tests})."
-
-
-def _signed(difference: Interval) -> str:
-    if difference.n == 1:
-        return f"{difference.mean:+.3f}"
-    bounds = f"{difference.low:+.3f} to {difference.high:+.3f}"
-    if difference.n < FEW:
-        return f"{difference.mean:+.3f} (bootstrap {bounds}, too narrow for so few seeds)"
-    return f"{difference.mean:+.3f} (95 % interval {bounds})"
-
-
-def _without(results: Results) -> Iterator[str]:
-    if results.without_failures is not None:
-        where = " on the seeds where the reference did not fail"
-        others = [each for each in results.without_failures.maps if each.map != results.reference]
-        yield from _losses(dataclasses.replace(results.without_failures, maps=tuple(others)), where)
-        yield from _comparisons(results.without_failures, where)
-
-
-def _pushes(part: Part) -> Iterator[str]:
-    known: list[MapSummary] = [each for each in part.maps if each.wrong_way_mass is not None]
-    if known:
-        shown = [f"{mass(each.wrong_way_mass or 0)} with {each.map}" for each in known]
-        yield f"Of the push in training, this part went the wrong way: {listed(shown)}."
-
-
-def _ties(results: Results) -> Iterator[str]:
-    known = [
-        tie
-        for tie in results.ties
-        if tie.correlation.rho is not None and tie.correlation.n >= PAIRS
-    ]
-    if not known:
-        return
-    shown = [_tie(tie) for tie in known]
-    yield (
-        "Known before training against what came of it, rank correlation and its p, not corrected "
-        f"for their number: {'; '.join(shown)}."
-    )
-
 
 INDICATORS = {
     "violating": "violating voxels",
@@ -225,17 +32,283 @@ INDICATORS = {
 """What could be known before training, in words."""
 
 OUTCOMES = {
-    "runs that lost a class": "runs losing a class, share",
+    "runs that lost a class": "share of runs losing a class",
     "test Dice": "mean test Dice",
-    "collapsed": "runs losing the class, share",
+    "collapsed": "share of runs losing the class",
     "birth step": "mean birth step",
 }
-"""What came of it, in words: a share or a mean over the runs of a map."""
+"""Outcomes in words: a share of the runs of a map, or a mean over them."""
 
 
-def _tie(tie: Tie) -> str:
-    found = tie.correlation
+def question(results: Results, data_name: str) -> str:
+    """The question that the study answers."""
+    if len(results.study.maps) == 1:
+        return f"Does the map {next(iter(results.study.maps))} train on {data_name}?"
+    return f"Which of {len(results.study.maps)} maps train on {data_name}, and which lose a class?"
+
+
+def lead(results: Results) -> list[str]:
+    """The answer in a few sentences: divergence, lost classes, claims, and a caution."""
+    told = [f"{each.map} {_diverged(each)}" for each in results.whole.maps if each.diverged]
+    divergences = [f"{listed(told)}."] if told else []
+    return [*divergences, *_losses_in_short(results), *_claims(results), *_caution(results)]
+
+
+def sentences(results: Results) -> list[str]:
+    """All results in plain words, the most important first."""
+    return [
+        *_progress(results),
+        *_alarms(results.whole),
+        *_reference(results),
+        *_divergences(results.whole),
+        # Whether the reference kept its classes has been said.
+        *_losses(each for each in results.whole.maps if each.map != results.reference or each.lost),
+        *_comparisons(results.whole),
+        *_without(results),
+        *_pushes(results.whole),
+        *_ties(results),
+    ]
+
+
+# --- In short
+
+
+def _losses_in_short(results: Results) -> Iterator[str]:
+    done = [each for each in results.whole.maps if each.done]
+    if not done:
+        other = "other " if any(each.diverged for each in results.whole.maps) else ""
+        yield f"No run is done yet, so there is no {other}answer."
+        return
+    known = [each for each in done if each.lost_known]
+    unknown = [each.map for each in done if not each.lost_known]
+    all_done = all(row.status == "done" for row in results.runs)
+    losing = [each for each in known if each.lost]
+    keeping = [each.map for each in known if not each.lost and not each.diverged]
+    if losing:
+        first, *more = losing
+        runs = "runs" if all_done else "runs that are done"
+        told = [f"{first.map} lost a class in {first.lost} of {first.lost_known} {runs}"]
+        told += [f"{each.map} in {each.lost} of {each.lost_known}" for each in more]
+        yield f"{listed(told)}."
+    if keeping:
+        yield f"{listed(keeping)} lost no class in any run{'' if all_done else ' that is done'}."
+    for each in known:
+        if each.diverged and not each.lost:
+            runs = "the run that is" if each.done == 1 else f"the {each.done} runs that are"
+            yield f"{each.map} lost no class in {runs} done."
+    if unknown:
+        maps = f" with {listed(unknown)}" if known else ""
+        yield f"It is not known whether a class was lost{maps}: {NO_CASE}."
+    if classes := list(dict.fromkeys(name for each in known for name in each.unknown)):
+        yield f"It is not known for {listed(classes)}: no validation case has {_it(classes)}."
+
+
+def _claims(results: Results) -> Iterator[str]:
+    if results.whole.untested:
+        yield NO_SCORES
+        return
+    compared = [each for each in results.whole.comparisons if each.difference is not None]
+    if not compared:
+        return
+    reference = compared[0].reference
+    if claimed := [_claim(each) for each in compared if each.significant]:
+        yield f"Significant differences in test Dice: {listed(claimed)}."
+    elif any(each.can_claim for each in compared):
+        yield f"No difference in test Dice from {reference} is significant."
+    else:
+        yield (
+            f"No difference in test Dice from {reference} is claimed: so few seeds cannot show "
+            f"one, however large it is. {compared[0].seeds_needed} seeds are needed."
+        )
+
+
+def _claim(each: Comparison) -> str:
+    mean = each.difference.mean if each.difference else 0.0
+    way = "above" if mean > 0 else "below"
     return (
-        f"{INDICATORS[tie.indicator]} against {OUTCOMES[tie.outcome]}: {found.rho:+.2f} "
-        f"(p = {found.p:.2g}, {found.n} {tie.over})"
+        f"{each.map} is {abs(mean):.3f} {way} {each.reference} (corrected p = "
+        f"{significant(each.corrected_p)})"
     )
+
+
+def _caution(results: Results) -> Iterator[str]:
+    """What else than a map may be the reason for a lost class."""
+    name, failures = results.reference, results.reference_failures
+    if name is None:
+        yield (
+            "No map of the study is Dice + CE or named as the reference. So the training may be "
+            "the reason for a lost class, not the map, and no map is tested against another."
+        )
+    elif failures:
+        runs = sum(row.map == name and row.status in {"done", "failed"} for row in results.runs)
+        yield (
+            f"The reference {name} itself failed or lost a class in {len(failures)} of "
+            f"{count_of(runs, 'run')} (seed {listed([*map(str, failures)])}): there the training "
+            "may be the reason for a lost class, not the map."
+        )
+
+
+# --- In full
+
+
+def _progress(results: Results) -> Iterator[str]:
+    counts = Counter(row.status for row in results.runs)
+    left = [f"{counts[name]} {name}" for name in ("failed", "unfinished", "not begun")]
+    rest = listed([text for text in left if not text.startswith("0 ")])
+    done = f"{counts['done']} of {len(results.runs)} runs are done"
+    yield f"{done}, {rest}." if rest else f"{done}."
+    if counts["failed"]:
+        names = [f"{row.map} (seed {row.seed})" for row in results.runs if row.status == "failed"]
+        yield f"Failed runs count in no mean and no test: {listed(names)}."
+
+
+def _alarms(part: StudyPart) -> Iterator[str]:
+    for each in part.maps:
+        if each.breaks_promise:
+            yield (
+                f"ALARM: {each.map} promises to be stable, but up to "
+                f"{percent(each.largest_wrong_way_mass or 0)} of its push went the wrong way in "
+                "training."
+            )
+
+
+def _reference(results: Results) -> Iterator[str]:
+    yield from _caution(results)
+    if not results.reference_failures:
+        for each in results.whole.maps:
+            if each.map != results.reference:
+                continue
+            if each.lost_known:
+                yield f"The reference {each.map} {_kept(each)}."
+            elif each.done or each.failed:
+                yield f"It is not known whether the reference {each.map} lost a class: {NO_CASE}."
+
+
+def _diverged(each: MapSummary) -> str:
+    """In how many of the runs that ended a map diverged: nothing is known of unfinished ones."""
+    runs = count_of(each.done + each.failed, "run")
+    return f"diverged in {each.diverged} of {runs} (first at step {min(each.diverged_steps):,})"
+
+
+def _divergences(part: StudyPart) -> Iterator[str]:
+    for each in part.maps:
+        if each.diverged:
+            yield f"{each.map} {_diverged(each)}: its loss was not finite."
+
+
+def _losses(summaries: Iterable[MapSummary], where: str = "") -> Iterator[str]:
+    for each in summaries:
+        if not each.done:
+            continue
+        if not each.lost_known:
+            yield f"It is not known whether {each.map} lost a class{where}: {NO_CASE}."
+        elif not each.lost:
+            yield f"{each.map} {_kept(each, where)}."
+        else:
+            lost = f"lost a class in {each.lost} of {_runs(each.lost_known, each)}{where}"
+            yield f"{each.map} {lost}: {listed([*_collapses(each)])}{_aside(each)}."
+
+
+def _kept(each: MapSummary, where: str = "") -> str:
+    """That a map lost no class, as far as that is known."""
+    runs = _runs(each.done, each)
+    return f"lost no class in {each.lost_known} of {runs}{where}{_aside(each)}"
+
+
+def _runs(count: int, each: MapSummary) -> str:
+    return count_of(count, "run") + (
+        (" that is done" if count == 1 else " that are done") if each.failed else ""
+    )
+
+
+def _collapses(each: MapSummary) -> Iterator[str]:
+    for tally in each.classes:
+        if tally.collapsed:
+            never = tally.known - tally.born
+            how = [f"never born in {never}"] if never else []
+            how += [f"died in {tally.died}"] if tally.died else []
+            more = f" ({listed(how)})" if how else ""
+            yield f"{tally.name} in {tally.collapsed} of {tally.known}{more}"
+
+
+def _aside(each: MapSummary) -> str:
+    if not each.unknown:
+        return ""
+    it = _it(each.unknown)
+    return f"; not known for {listed(each.unknown)}, because no validation case has {it}"
+
+
+def _it(names: Iterable[str]) -> str:
+    return "it" if len([*names]) == 1 else "them"
+
+
+def _comparisons(part: StudyPart, where: str = "") -> Iterator[str]:
+    if part.untested:
+        yield from () if where else (NO_SCORES,)
+        return
+    tests = count_of(len(part.comparisons), "comparison")
+    for each in part.comparisons:
+        seeds = count_of(len(each.seeds), "seed")
+        if each.difference is None:
+            yield f"{each.map} and {each.reference} have no seed in common{where}: not compared."
+            continue
+        text = (
+            f"Test Dice, {each.map} {MINUS} {each.reference}{where}: {_signed(each.difference)}, "
+            f"{seeds}"
+        )
+        if each.can_claim:
+            kind = "a significant difference" if each.significant else "no significant difference"
+            p = significant(each.corrected_p)
+            yield f"{text}: {kind} (corrected p = {p}, {tests})."
+        else:
+            yield (
+                f"{text}. Nothing is claimed: the smallest corrected p that {seeds} and {tests} "
+                f"can give is {significant(each.least_corrected_p)}. {each.seeds_needed} seeds are "
+                "needed."
+            )
+
+
+def _signed(difference: Interval) -> str:
+    mean = decimal(difference.mean, signed=True)
+    ends = bounds(difference, signed=True)
+    if difference.n == 1:
+        return mean
+    if difference.n < FEW:
+        return f"{mean} (bootstrap interval {ends}, too narrow with so few seeds)"
+    return f"{mean} (95 % interval {ends})"
+
+
+def _without(results: Results) -> Iterator[str]:
+    if (part := results.without_failures) is not None:
+        where = " on the seeds where the reference did not fail"
+        yield from _losses((each for each in part.maps if each.map != results.reference), where)
+        yield from _comparisons(part, where)
+
+
+def _pushes(part: StudyPart) -> Iterator[str]:
+    shown = [
+        f"{mass(each.wrong_way_mass)} with {each.map}"
+        for each in part.maps
+        if each.wrong_way_mass is not None
+    ]
+    if shown:
+        yield f"Share of the push in training that went the wrong way: {listed(shown)}."
+
+
+def _ties(results: Results) -> Iterator[str]:
+    shown = [
+        f"{tie_title(tie)}: {decimal(found.rho, 2, signed=True)} (p = {significant(found.p)}, "
+        f"{found.n} {tie.over})"
+        for tie in results.ties
+        if (found := tie.correlation).rho is not None and found.n >= PAIRS
+    ]
+    if shown:
+        yield (
+            "Rank correlations of indicators known before training with outcomes (p is not "
+            f"corrected for their number): {'; '.join(shown)}."
+        )
+
+
+def tie_title(tie: Tie) -> str:
+    """What a correlation is of."""
+    return f"{INDICATORS[tie.indicator]} and {OUTCOMES[tie.outcome]}"

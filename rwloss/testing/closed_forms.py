@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rwloss.regions import Regions
-from rwloss.testing.trial import Trial, prediction_by_class, trial
+from rwloss.testing.inputs import CheckInput, check_input, prediction_by_class
 
 Shape: TypeAlias = Literal["half-space", "slab", "ball", "single voxel"]
 
@@ -26,7 +26,7 @@ class ClosedForm:
     """
 
     shape: Shape
-    trial: Trial
+    input: CheckInput
     depth_mm: NDArray[np.float64]
     within_mm: float = 0.0
     across: int | None = None
@@ -34,11 +34,11 @@ class ClosedForm:
     @property
     def regions(self) -> Regions:
         """Labels, number of classes and spacing."""
-        return self.trial.regions()
+        return self.input.regions()
 
     def __str__(self) -> str:
         """Shape and size, such as "half-space 6x7 across axis 0"."""
-        return self.trial.what
+        return self.input.what
 
 
 def closed_forms(num_classes: int = 2) -> tuple[ClosedForm, ...]:
@@ -129,5 +129,5 @@ def _form(
     size = "x".join(map(str, inside.shape))
     what = f"{shape} {size}" + ("" if across is None else f" across axis {across}")
     probs = prediction_by_class(labels, num_classes)
-    of = trial(what, labels, num_classes, spacing_mm, probs)
-    return ClosedForm(shape, of, depth_mm[None], within_mm, across)
+    case = check_input(what, labels, num_classes, spacing_mm, probs)
+    return ClosedForm(shape, case, depth_mm[None], within_mm, across)

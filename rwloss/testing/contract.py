@@ -1,4 +1,4 @@
-"""Checks of what every map owes to its callers, whatever its formula."""
+"""Checks of what every map must do whatever its formula, and of what its tags promise."""
 
 from __future__ import annotations
 
@@ -10,13 +10,16 @@ import numpy as np
 
 from rwloss.arrays import is_torch, to_numpy
 from rwloss.errors import RWLossError
-from rwloss.maps.generator import MapGenerator
+from rwloss.maps.generator import MapGenerator, MapTags
+from rwloss.maps.loss_term import LossTerm, Prediction
 from rwloss.maps.parser import parse
+from rwloss.maps.registry import check_name
 from rwloss.regions import Regions
 from rwloss.rwmap import RWMap
-from rwloss.testing.trial import Trial, edge_cases, ordinary, trial
-from rwloss.testing.verdict import assert_same, dense, made, map_of
+from rwloss.testing.assertions import TOLERANCE, assert_same, dense, expect, fail, made, map_of
+from rwloss.testing.inputs import CheckInput, check_input, edge_cases, ordinary
 
+MOVES = frozenset({"flip", "rot90", "crop"})
 GEOMETRY = ("labels", "counts", "depth_mm", "peak_depth_mm", "components")
 
 
@@ -25,55 +28,52 @@ def check_edge_cases(generator: MapGenerator, num_classes: int = 4) -> None:
 
     With another number of classes the map may be an RWLossError instead.
     """
-    for of in edge_cases(num_classes):
-        _assert_whole(made(generator, of), generator, of)
+    for case in edge_cases(num_classes):
+        _assert_complete(made(generator, case), generator, case)
     for other in sorted({2, 3, 17} - {num_classes}):
         labels = np.arange(30).reshape(1, 5, 6) % other
-        of = trial(f"{other} classes", labels, other)
+        case = check_input(f"{other} classes", labels, other)
         try:
-            rwmap = generator(of.regions(), of.probs.copy())
-        except RWLossError:
-            continue
-        except Exception as error:
-            raise AssertionError(
-                f"{generator} raised {type(error).__name__}: {error}\n  expected a map, or an "
-                f"RWLossError if it is for {num_classes} classes only\n  input: {of}"
-            ) from error
-        _assert_whole(rwmap, generator, of)
+            _assert_complete(made(generator, case), generator, case)
+        except AssertionError as error:
+            if not isinstance(error.__cause__, RWLossError):  # it may be for `num_classes` only
+                raise
 
 
 def check_finite(generator: MapGenerator, num_classes: int = 4) -> None:
     """Very fine and very coarse spacing, and predictions of 0 and 1, give finite values."""
-    for of in ordinary(num_classes):
+    for case in ordinary(num_classes):
         for factor in (1e-4, 1e4):
-            spacing_mm = tuple(tuple(factor * side for side in row) for row in of.spacing_mm)
-            _assert_whole(made(generator, replace(of, spacing_mm=spacing_mm)), generator, of)
+            spacing_mm = tuple(tuple(factor * side for side in row) for row in case.spacing_mm)
+            _assert_complete(made(generator, replace(case, spacing_mm=spacing_mm)), generator, case)
         if generator.is_static:
             continue
         for shift in (0, 1):  # right everywhere, wrong everywhere
-            sure = np.zeros_like(of.probs)
-            np.put_along_axis(sure, ((of.labels + shift) % num_classes)[:, None], 1.0, axis=1)
-            certain = replace(of, what=f"{of.what}, probabilities of 0 and 1", probs=sure)
-            _assert_whole(made(generator, certain), generator, certain)
+            sure = np.zeros_like(case.probs)
+            np.put_along_axis(sure, ((case.labels + shift) % num_classes)[:, None], 1.0, axis=1)
+            certain = replace(case, what=f"{case.what}, probabilities of 0 and 1", probs=sure)
+            _assert_complete(made(generator, certain), generator, certain)
 
 
 def check_label_types(generator: MapGenerator, num_classes: int = 4) -> None:
     """The same labels in another integer type or memory order give the same map."""
-    for of in islice(ordinary(num_classes), 3):
-        wanted = dense(made(generator, of))
+    for case in islice(ordinary(num_classes), 3):
+        wanted = dense(made(generator, case))
         for kind in (np.uint8, np.int16, np.int32):
-            _assert_same_labels(generator, of, of.labels.astype(kind), wanted, kind.__name__)
-        _assert_same_labels(generator, of, np.asfortranarray(of.labels), wanted, "Fortran order")
-        strided = np.repeat(of.labels, 2, axis=-1)[..., ::2]
-        _assert_same_labels(generator, of, strided, wanted, "strided")
+            _assert_same_labels(generator, case, case.labels.astype(kind), wanted, kind.__name__)
+        _assert_same_labels(
+            generator, case, np.asfortranarray(case.labels), wanted, "Fortran order"
+        )
+        strided = np.repeat(case.labels, 2, axis=-1)[..., ::2]
+        _assert_same_labels(generator, case, strided, wanted, "strided")
 
 
 def check_determinism(generator: MapGenerator, num_classes: int = 4) -> None:
     """The same input gives the same bytes, now and after other inputs."""
-    first = [dense(made(generator, of)) for of in ordinary(num_classes)]
-    for of, wanted in zip(ordinary(num_classes), first, strict=True):
-        found = dense(made(generator, of))
-        assert_same(found, wanted, f"{generator}: a second time it must be the same", of, 0.0)
+    first = [dense(made(generator, case)) for case in ordinary(num_classes)]
+    for case, wanted in zip(ordinary(num_classes), first, strict=True):
+        found = dense(made(generator, case))
+        assert_same(found, wanted, f"{generator}: a second time it must be the same", case, 0.0)
 
 
 def check_input_untouched(generator: MapGenerator, num_classes: int = 4) -> None:
@@ -81,17 +81,15 @@ def check_input_untouched(generator: MapGenerator, num_classes: int = 4) -> None
 
     Other maps read the same `depth_mm`: to change it in place changes theirs.
     """
-    for of in ordinary(num_classes):
-        regions, probs = of.regions(), of.probs.copy()
+    for case in ordinary(num_classes):
+        regions, probs = case.regions(), case.probs.copy()
         before = {name: to_numpy(getattr(regions, name)).copy() for name in GEOMETRY}
-        map_of(generator, regions, probs, of)
+        map_of(generator, regions, probs, case)
         for name, wanted in before.items():
-            assert np.array_equal(to_numpy(getattr(regions, name)), wanted), (
-                f"{generator} changed regions.{name} in place: work on a copy\n  input: {of}"
-            )
-        assert np.array_equal(probs, of.probs), (
-            f"{generator} changed the probabilities in place: work on a copy\n  input: {of}"
-        )
+            same = np.array_equal(to_numpy(getattr(regions, name)), wanted)
+            expect(same, f"{generator} changed regions.{name} in place: work on a copy", case)
+        same = np.array_equal(probs, case.probs)
+        expect(same, f"{generator} changed the probabilities in place: work on a copy", case)
 
 
 def check_batch_is_single(generator: MapGenerator, num_classes: int = 4) -> None:
@@ -99,48 +97,48 @@ def check_batch_is_single(generator: MapGenerator, num_classes: int = 4) -> None
 
     Dynamic terms are a mean over voxels that count, so for them no voxel is ignored here.
     """
-    for of in ordinary(num_classes):
-        if of.ignore_label is not None and not generator.is_static:
+    for case in ordinary(num_classes):
+        if case.ignore_label is not None and not generator.is_static:
             continue
-        together = dense(made(generator, of))
-        for i in range(len(of.labels)):
+        together = dense(made(generator, case))
+        for i in range(len(case.labels)):
             claim = f"{generator}: image {i} of a batch must have the map that it has alone"
-            alone = dense(made(generator, of.image(i)))
-            assert_same(together[i : i + 1], alone, claim, of)
+            alone = dense(made(generator, case.image(i)))
+            assert_same(together[i : i + 1], alone, claim, case)
 
 
 def check_numpy_is_torch(generator: MapGenerator, num_classes: int = 4) -> None:
     """Torch labels give a torch map with the values that NumPy labels give."""
     import torch
 
-    for of in ordinary(num_classes):
-        wanted = made(generator, of)
+    for case in ordinary(num_classes):
+        wanted = made(generator, case)
         regions = Regions(
-            torch.as_tensor(of.labels.copy()), num_classes, of.spacing_mm, of.ignore_label
+            torch.as_tensor(case.labels.copy()), num_classes, case.spacing_mm, case.ignore_label
         )
-        found = map_of(generator, regions, torch.as_tensor(of.probs.copy()), of)
+        found = map_of(generator, regions, torch.as_tensor(case.probs.copy()), case)
         kinds = [is_torch(part) for part in found.parts]
-        assert all(kinds), f"{generator}: torch labels must give torch values\n  input: {of}"
+        expect(all(kinds), f"{generator}: torch labels must give torch values", case)
         claim = f"{generator}: torch labels must give the values that NumPy labels give"
-        assert_same(dense(found), dense(wanted), claim, of)
+        assert_same(dense(found), dense(wanted), claim, case)
         types = [str(rwmap.dense().dtype).removeprefix("torch.") for rwmap in (wanted, found)]
         assert types[0] == types[1], f"{generator}: {types[0]} with NumPy, {types[1]} with torch"
 
 
 def check_ignored_voxels(generator: MapGenerator, num_classes: int = 4) -> None:
     """Ignored voxels have the value 0, and what is predicted there changes nothing."""
-    for of in ordinary(num_classes):
-        if of.ignore_label is None:
+    for case in ordinary(num_classes):
+        if case.ignore_label is None:
             continue
-        ignored = np.broadcast_to((of.labels == of.ignore_label)[:, None], of.probs.shape)
-        wanted = dense(made(generator, of))
+        ignored = np.broadcast_to((case.labels == case.ignore_label)[:, None], case.probs.shape)
+        wanted = dense(made(generator, case))
         claim = f"{generator}: expected 0 where voxels are ignored"
-        assert_same(np.where(ignored, wanted, 0.0), np.zeros_like(wanted), claim, of)
+        assert_same(np.where(ignored, wanted, 0.0), np.zeros_like(wanted), claim, case)
         if generator.is_static:
             continue
-        probs = np.where(ignored, np.roll(of.probs, 1, axis=1), of.probs)
+        probs = np.where(ignored, np.roll(case.probs, 1, axis=1), case.probs)
         claim = f"{generator}: what is predicted at ignored voxels must change nothing"
-        assert_same(dense(made(generator, replace(of, probs=probs))), wanted, claim, of)
+        assert_same(dense(made(generator, replace(case, probs=probs))), wanted, claim, case)
 
 
 def check_pickle(generator: MapGenerator, num_classes: int = 4) -> None:
@@ -167,20 +165,81 @@ def check_text(generator: MapGenerator, num_classes: int = 4) -> None:
     assert back == generator, f"{text!r} reads back as {back}: expected an equal generator"
 
 
-def _assert_whole(rwmap: RWMap, generator: MapGenerator, of: Trial) -> None:
+def check_tags(generator: MapGenerator, num_classes: int = 4) -> None:
+    """The tags are `MapTags` with known moves, and the name fits into an expression."""
+    del num_classes
+    assert isinstance(generator.tags, MapTags), f"{generator}: tags are {generator.tags!r}"
+    unknown = sorted(generator.tags.commutes_with - MOVES)
+    assert not unknown, f"{generator} commutes with {unknown}: known are {sorted(MOVES)}"
+    check_name(generator.name, str(generator))
+
+
+def check_stable(generator: MapGenerator, num_classes: int = 4) -> None:
+    """At every voxel all wrong classes share one value, and the true class has no higher one."""
+    for case in (*ordinary(num_classes), *edge_cases(num_classes)):
+        values = dense(made(generator, case))
+        slack = TOLERANCE * np.abs(values).max(initial=0)
+        for k in range(num_classes):
+            wrong = np.delete(values, k, axis=1)
+            lowest, highest = wrong.min(axis=1), wrong.max(axis=1)
+            here = case.labels == k
+            uneven = here & (highest - lowest > slack)
+            pushed = here & (values[:, k] > lowest + slack)
+            for bad, reason in (
+                (uneven, "wrong classes have different values"),
+                (pushed, "the true class is higher than a wrong one"),
+            ):
+                for image, *voxel in np.argwhere(bad)[:1].tolist():
+                    found = values[(image, slice(None), *voxel)].tolist()
+                    claim = (
+                        f"{generator} promises stable=True, but {reason}\n  {found} at image "
+                        f"{image}, voxel {tuple(voxel)} of class {k}; {int(bad.sum())} voxels"
+                    )
+                    expect(False, claim, case)
+
+
+def check_never_below_zero(generator: MapGenerator, num_classes: int = 4) -> None:
+    """A map that is tagged signed=False has no value below 0."""
+    for case in (*ordinary(num_classes), *edge_cases(num_classes)):
+        values = dense(made(generator, case))
+        if (values < 0).any():
+            place = np.unravel_index(int(values.argmin()), values.shape)
+            claim = f"{generator} promises signed=False"
+            fail(claim, place, "0 or more", values[place], int((values < 0).sum()), case)
+
+
+def check_minimum(generator: MapGenerator, num_classes: int = 4) -> None:
+    """A loss is nowhere below its `minimum`: not at any prediction, nor at the right one."""
+    import torch
+
+    assert isinstance(generator, LossTerm)
+    for case in ordinary(num_classes):
+        regions = case.regions()
+        labels = torch.as_tensor(regions.labels)
+        right = case.labels[:, None] == np.arange(num_classes).reshape(-1, *[1] * (labels.ndim - 1))
+        for name, probs in (("any", case.probs), ("the right", np.where(right, 1.0, 1e-30))):
+            log_probs = torch.as_tensor(probs).log()
+            prediction = Prediction.of(log_probs, labels, regions.spacings_mm)
+            value = float(generator.value(prediction))
+            claim = (
+                f"{generator}: expected a loss of {generator.minimum} or more at {name} "
+                f"prediction, got {value}"
+            )
+            expect(value >= generator.minimum - TOLERANCE, claim, case)
+
+
+def _assert_complete(rwmap: RWMap, generator: MapGenerator, case: CheckInput) -> None:
     values = dense(rwmap)
-    assert values.shape == of.probs.shape, (
-        f"{generator}: expected values {of.probs.shape}, got {values.shape}\n  input: {of}"
-    )
-    assert np.isfinite(values).all(), (
-        f"{generator}: expected finite values, got {values[~np.isfinite(values)][0]}\n  input: {of}"
-    )
+    wanted = case.probs.shape
+    expect(values.shape == wanted, f"{generator}: expected {wanted}, got {values.shape}", case)
+    bad = values[~np.isfinite(values)]
+    expect(not bad.size, f"{generator}: expected finite values, got {bad[:1]}", case)
 
 
 def _assert_same_labels(
-    generator: MapGenerator, of: Trial, labels: object, wanted: object, what: str
+    generator: MapGenerator, case: CheckInput, labels: object, wanted: object, what: str
 ) -> None:
-    regions = Regions(labels, of.num_classes, of.spacing_mm, of.ignore_label)
-    found = dense(map_of(generator, regions, of.probs.copy(), of))
+    regions = Regions(labels, case.num_classes, case.spacing_mm, case.ignore_label)
+    found = dense(map_of(generator, regions, case.probs.copy(), case))
     claim = f"{generator}: the same labels ({what}) must give the same map"
-    assert_same(found, np.asarray(wanted), claim, of)
+    assert_same(found, np.asarray(wanted), claim, case)

@@ -21,7 +21,7 @@ def test_options_then_more_seeds_and_the_file(squares, tmp_path, rwloss_command)
     assert lines[0].split()[:3] == ["map", "runs", "failed"]
     assert lines[1].split()[:3] == ["rw", "1", "0"]
     assert "2 of 2 runs are done." in printed
-    assert "6 seeds would be needed" in printed
+    assert "6 seeds are needed" in printed
     assert lines[-1].endswith(str(out / "report.html"))
     assert json.loads((out / "results.json").read_text())["reference"] == "dice_ce"
     before = (out / "runs" / "rw" / "seed_0" / "metrics.jsonl").read_bytes()
@@ -162,8 +162,8 @@ def test_one_at_a_time_in_a_study(squares, tmp_path, rwloss_command):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--map", "rectified"), "where to? Give --out"),
-        (("--out", "study"), "which maps?"),
+        (("--map", "rectified"), "no folder for the study: give --out"),
+        (("--out", "study"), "no maps: give --map"),
         (("--map", "rectifed", "--out", "study"), "did you mean 'rectified'"),
         (("--map", "dice", "--map", "dice", "--out", "study"), "two maps are called 'dice'"),
         (("--baseline", "dice", "--out", "study"), "dice_ce, gdl, focal"),
@@ -173,7 +173,7 @@ def test_one_at_a_time_in_a_study(squares, tmp_path, rwloss_command):
             for seeds in ("", "0", "-2", ",", "1,-3", "1.5")
         ),
         (("--map", "dice", "--dims", "3", "--out", "study"), "train on them with --dims 2"),
-        (("--map", "dice", "--reference", "rw", "--out", "study"), "reference 'rw' is no map"),
+        (("--map", "dice", "--reference", "rw", "--out", "study"), "reference 'rw' is not a map"),
     ],
 )
 def test_wrong_use(options, message, squares, assert_refused):

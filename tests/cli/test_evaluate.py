@@ -39,7 +39,7 @@ def test_table(rwloss_command, folders):
     assert assd[:2] == ["ASSD", "mm"]
     assert "4 cases" in out.splitlines()[0]
     assert "HD95 and ASSD leave both out (2 here)" in out
-    assert "measured: 4 of 4 cases" in err
+    assert "evaluated: 4 of 4 cases" in err
 
 
 def test_penalty(rwloss_command, folders):
@@ -109,7 +109,7 @@ def test_a_case_whose_name_is_not_utf_8(rwloss_command, folders, tmp_path):
         assert [row["case"] for row in csv.DictReader(file)] == ["b", "c", "d", r"sur\udcff"]
 
 
-def test_a_folder_that_takes_no_file_is_told_before_anything_is_measured(
+def test_a_folder_that_takes_no_file_is_told_before_anything_is_evaluated(
     rwloss_command, folders, tmp_path, monkeypatch
 ):
     def refuse(*_, **__):
@@ -119,7 +119,7 @@ def test_a_folder_that_takes_no_file_is_told_before_anything_is_measured(
     code, out, err = rwloss_command("evaluate", *folders, "-j0", "-o", tmp_path / "o.csv")
     assert (code, out) == (2, "")
     assert "(Read-only file system)" in err
-    assert "measured" not in err
+    assert "evaluated" not in err
 
 
 @pytest.mark.parametrize("as_json", [False, True])

@@ -33,7 +33,7 @@ def source(tmp_path):
 
 def test_makes_a_store(rwloss_command, source, tmp_path):
     code, out, err = rwloss_command(
-        "precompute", source, tmp_path / "o", "--map", "rectified", "-j0"
+        "precompute", source, "-o", tmp_path / "o", "--map", "rectified", "-j0"
     )
     assert code == 0, err
     assert "3 maps of rectified made in" in out
@@ -148,7 +148,7 @@ def test_a_mixed_expression_stores_its_static_part_and_says_so(rwloss_command, s
     code, out, err = rwloss_command("precompute", source, tmp_path / "o", "--map", text, "-j0")
     assert code == 0, err
     assert "3 maps of 2 * rectified made" in out
-    assert f"These are the static part of {text}: " in out
+    assert f"This is the static part of {text}: " in out
     assert rwloss.store.open(tmp_path / "o").info.expression == "2 * rectified"
 
 
@@ -179,7 +179,7 @@ def test_weights_of_the_whole_data_set_are_numbers(rwloss_command, source, tmp_p
     code, out, err = rwloss_command("precompute", source, tmp_path / "o", "--map", text, "-j0")
     assert code == 0, err
     assert "labels read: 3 of 3 cases" in err
-    assert "Class weights are those of the whole data set" in out
+    assert "class weights are numbers now" in out
     assert "static part" not in out
     counts = sum(
         np.bincount(data.read_labels(file).labels.ravel(), minlength=3) for file in source.iterdir()
@@ -405,7 +405,7 @@ def test_a_stopped_run_says_how_far_it_is_and_goes_on(
         code, out, err = rwloss_command(*precompute(source, tmp_path / "o"))
     assert (code, out) == (130, "")
     [line] = err.splitlines()
-    assert line == "interrupted: 2 of 3 cases are done; the same command goes on from there"
+    assert line == "interrupted: 2 of 3 cases are done; the same command resumes the run"
     assert list(rwloss.store.open(tmp_path / "o")) == calls[:2]
     _, out, _ = rwloss_command(*precompute(source, tmp_path / "o"))
     assert "1 map of rectified made, 2 kept" in out
@@ -418,7 +418,7 @@ def test_stopped_before_the_first_map(rwloss_command, source, tmp_path, monkeypa
     monkeypatch.setattr(data, "find", stopped)
     code, _, err = rwloss_command(*precompute(source, tmp_path / "o"))
     assert code == 130
-    assert err == "interrupted: before any map was made; the same command begins again\n"
+    assert err == "interrupted: no map was made; the same command starts again\n"
 
 
 SLOW = """
@@ -460,7 +460,7 @@ def test_ctrl_c_with_worker_processes(tmp_path, rwloss_command):
     out, err = run.communicate(timeout=60)
     assert (run.returncode, out) == (130, ""), err
     assert "Traceback" not in err
-    end = " of 200 cases are done; the same command goes on from there"
+    end = " of 200 cases are done; the same command resumes the run"
     last = err.splitlines()[-1]
     assert last.startswith("interrupted: ")
     assert last.endswith(end)

@@ -47,7 +47,7 @@ def test_makes_label_maps(rwloss_command, run, images, tmp_path):
     code, out, _ = rwloss_command("predict", run, images, tmp_path / "out", "--device", "cpu")
     assert code == 0
     assert "0 label maps" in out
-    assert "2 kept from an earlier start" in out
+    assert "2 kept from an earlier run" in out
 
 
 def test_other_weights_need_another_folder_or_overwrite(rwloss_command, run, images, tmp_path):
@@ -110,11 +110,11 @@ def test_a_stop_says_how_it_goes_on(
         patch.setattr(predicting, "write_labels", stopped)
         code, _, err = rwloss_command(*arguments, *options)
     assert code == 130
-    assert f"interrupted: 1 label map done; {again} goes on from there" in err
+    assert f"interrupted: 1 label map done; {again} resumes" in err
     code, out, _ = rwloss_command(*arguments)
     assert code == 0
     assert "1 label map by the best weights" in out
-    assert "1 kept from an earlier start" in out
+    assert "1 kept from an earlier run" in out
 
 
 def test_a_bad_case_is_named(rwloss_command, run, images, tmp_path):

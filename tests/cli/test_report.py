@@ -61,7 +61,7 @@ def test_without_results_or_data_it_says_what_is_missing(data, study, rwloss_com
     assert code == 0
     assert told.startswith("without the diagnostics of the maps: ")
     page = (out / "report.html").read_text(encoding="utf-8")
-    assert "The diagnostics of the maps are not at hand" in page
+    assert "The diagnostics of the maps are missing" in page
     assert "No picture: " in page
     assert json.loads((out / "results.json").read_text())["indicators"] == {}
 

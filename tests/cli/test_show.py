@@ -305,11 +305,3 @@ def test_a_case_that_is_no_label_file_ends_with_2(rwloss_command, labels_file, t
     assert code == 2
     assert err.startswith("rwloss: ")
     assert not out.exists()
-
-
-def test_help_names_every_option(rwloss_command):
-    code, printed, _ = rwloss_command("show", "--help")
-    assert code == 0
-    options = ["--map", "--case", "--output", "-o", "--image", "--slice", "--axis"]
-    for option in [*options, "--num-classes", "--spacing", "--ignore-label"]:
-        assert re.search(rf"(?<!\S){option}\b", printed), option

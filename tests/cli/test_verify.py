@@ -43,7 +43,7 @@ def flip_a_bit(file):
 def test_a_whole_store(rwloss_command, made):
     code, out, err = rwloss_command("verify", made, "-j0")
     assert code == 0
-    assert f"3 maps of rectified in {made}: each is whole, and of the labels as they are now" in out
+    assert f"3 maps of rectified in {made}: all complete and up to date with the labels" in out
     assert len(out.splitlines()) == 1
     assert err.startswith("checked: 3 of 3 cases")
 
@@ -77,8 +77,8 @@ def test_repair(rwloss_command, made, cases):
     code, out, err = rwloss_command("verify", made, "-j0", "--repair")
     assert code == 0, err
     assert "damaged  manifest.jsonl   line 3 can't be read" in out
-    assert "2 maps made again, 1 left as they are, in " in out
-    assert "each is whole, and of the labels as they are now" in out.splitlines()[-1]
+    assert "2 maps recomputed, 1 kept, in " in out
+    assert "all complete and up to date with the labels" in out.splitlines()[-1]
     after = untouched.stat()
     assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
     # Without its line, nothing of the third can be checked.
@@ -140,7 +140,7 @@ def test_without_its_data_set(rwloss_command, made, source, cases):
     code, out, _ = rwloss_command("verify", made, "-j0")
     assert code == 0
     first, second = out.splitlines()
-    assert "each is whole (" in first
+    assert "all complete (" in first
     assert second.startswith("Labels were not compared (there is no file or folder")
     assert rwloss_command("verify", made, "-j0", "--data", moved)[1].count("\n") == 1
     (made / f"{cases[0]}_true.nii.gz").unlink()

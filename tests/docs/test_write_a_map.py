@@ -80,12 +80,13 @@ def test_a_store_was_made(printed):
     assert len(store) == 24
 
 
-def test_training_prints_what_the_page_shows(printed):
-    index = BLOCKS.index(("bash", "python train.py\n"))
+@pytest.mark.parametrize("command", ["python train.py", "python use_my_loss.py"])
+def test_it_prints_what_the_page_shows(printed, command):
+    index = BLOCKS.index(("bash", f"{command}\n"))
     language, shown = BLOCKS[index + 1]
     assert language == "text"
-    assert output(printed, "python train.py") == shown
+    assert output(printed, command) == shown
 
 
 def test_the_kit_passes(printed):
-    assert re.search(r"\d\d passed in", output(printed, "python -m pytest"))
+    assert re.search(r"\d\d passed", output(printed, "python -m pytest"))

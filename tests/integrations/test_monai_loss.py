@@ -399,7 +399,7 @@ def test_one_hot_targets_are_no_maps(num_classes, scale):
         target = scale * one_hot(labels, num_classes).to(dtype)
         with pytest.raises(RWLossError, match="pass to_onehot_y=False for one-hot"):
             loss(logits, target)
-        with pytest.raises(RWLossError, match="has not the channels that RWMapd gives"):
+        with pytest.raises(RWLossError, match="has no record of what it is"):
             loss(logits, labels[:, None], target)
 
 
@@ -417,7 +417,7 @@ def test_two_activations_are_refused():
             {"to_onehot_y": True},
             4,
             torch.zeros(3, 1, 16, 12),
-            "without softmax=True or sigmoid=True the network must give probabilities; for logits "
+            "without softmax or sigmoid the network must give probabilities; for logits "
             "use softmax=True or sigmoid=True",
         ),
         ({"softmax": True}, 4, torch.ones(3, 4, 16, 12), "or sigmoid=True for masks that overlap"),

@@ -15,7 +15,7 @@ from monai import transforms as mt
 from monai.data import list_data_collate
 
 from rwloss.integrations.monai import LoadRWMapd, RWLoss, RWMapd
-from rwloss.integrations.monai.packed import unpack
+from rwloss.integrations.monai.map_tensor import unpack
 
 SETS = {
     "hippocampus": (3, 3, {}),
@@ -99,7 +99,7 @@ def test_moved_as_numpy_moves_the_dense_map(data, text, tmp_path):
         return np.rot90(np.flip(values[(..., *region)], axis=1), 1, (1, 2)).copy()
 
     whole = store[file.name.split(".")[0]]
-    found = unpack(moved["map"].as_tensor()[None], num_classes)
+    found = unpack(moved["map"][None])
     rwmap = found.rwmap(found.labels.long(), num_classes)
     np.testing.assert_array_equal(rwmap.dense()[0], by_hand(whole.dense()[0]))
     np.testing.assert_array_equal(moved["label"].as_tensor(), by_hand(whole.labels))

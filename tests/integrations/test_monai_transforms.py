@@ -21,7 +21,7 @@ from monai import transforms as mt
 from monai.data import MetaTensor, list_data_collate
 
 from rwloss.integrations.monai import LoadRWMapd, RWLoss, RWMapd
-from rwloss.integrations.monai.packed import kept_its_grid, unpack
+from rwloss.integrations.monai.map_tensor import unpack
 
 KEYS = ["image", "label", "map", "reference"]
 SPACING_MM = {2: (0.8, 2.5), 3: (1.0, 0.7, 2.5)}
@@ -43,10 +43,10 @@ def sample(axes=3, text="rectified", num_classes=4):
     return {**made, "reference": MetaTensor(dense, affine=label.affine)}
 
 
-def dense_of(packed, num_classes=4):
-    """Values (k *s) of a packed map, without a look at how it moved."""
-    found = unpack(packed.as_tensor()[None], num_classes)
-    return found.rwmap(found.labels.long(), num_classes).dense()[0]
+def dense_of(packed):
+    """Values (k *s) of a map that was moved."""
+    found = unpack(packed[None])
+    return found.rwmap(found.labels.long(), found.records[0].num_classes).dense()[0]
 
 
 def seeded(transform, seed):
@@ -151,7 +151,7 @@ def test_map_follows_exactly(make, axes):
     for seed, text in enumerate(("rectified", "boundary")):
         moved = seeded(make(), seed)(sample(axes, text))
         for one in moved if isinstance(moved, list) else [moved]:
-            assert torch.equal(one["map"].as_tensor()[1:2], one["label"].as_tensor())
+            assert torch.equal(one["map"].as_tensor()[:1], one["label"].as_tensor())
             assert torch.equal(dense_of(one["map"]), one["reference"].as_tensor())
             # The same transform again keeps it, and the loss takes it.
             again = RWMapd("label", text, 4)(one)
@@ -174,7 +174,11 @@ def test_other_moves_are_refused_and_repaired(make, with_map, axes):
     warped = seeded(make(keys, axes), 3)(sample(axes))
     loss = RWLoss("rectified", softmax=True, to_onehot_y=True)
     logits = torch.randn(1, 4, *warped["label"].shape[1:])
-    message = "resampled, padded" if with_map else "other labels|other resolution|is of labels"
+    message = (
+        "resampled, padded|went through"
+        if with_map
+        else "other labels|other resolution|is of labels"
+    )
     with pytest.raises(RWLossError, match=message):
         loss(logits, warped["label"][None], warped["map"][None])
     if with_map:
@@ -190,7 +194,8 @@ def test_elastic_deformation_by_the_nearest_voxel_leaves_no_trace_and_is_refused
     moved = mt.Rand3DElasticd(["map"], (1, 2), (30, 50), prob=1.0, mode="nearest")
     warped = moved.set_random_state(0)(sample(3))
     assert not warped["map"].applied_operations  # MONAI itself could not tell
-    assert not kept_its_grid(warped["map"].as_tensor()[None])
+    with pytest.raises(RWLossError, match="changed in value"):
+        unpack(warped["map"][None])
 
 
 @pytest.mark.parametrize(
@@ -203,7 +208,8 @@ def test_elastic_deformation_by_the_nearest_voxel_leaves_no_trace_and_is_refused
     ids=lambda change: type(change).__name__,
 )
 def test_intensity_transforms_on_the_map_are_refused(change):
-    assert not kept_its_grid(change(sample(3))["map"].as_tensor()[None])
+    with pytest.raises(RWLossError, match="changed in value"):
+        unpack(change(sample(3))["map"][None])
 
 
 @pytest.mark.parametrize("dtype", [torch.int32, torch.float16, torch.bfloat16])
@@ -264,8 +270,8 @@ def test_within_a_lazy_pipeline():
 
     lazily, eagerly = moved(True), moved(False)
     assert torch.equal(lazily["again"].as_tensor(), eagerly["again"].as_tensor())
-    assert torch.equal(lazily["again"][1:2].as_tensor(), lazily["label"].as_tensor())
-    assert kept_its_grid(lazily["again"].as_tensor()[None])  # not made again at the end
+    assert torch.equal(lazily["again"][:1].as_tensor(), lazily["label"].as_tensor())
+    assert lazily["again"].applied_operations  # not made again at the end
 
 
 def test_labels_between_classes_are_refused_with_the_way_out():
@@ -281,7 +287,9 @@ def test_labels_between_classes_are_refused_with_the_way_out():
 @pytest.mark.parametrize("thinning", [mt.Resized, mt.Zoomd], ids=lambda t: t.__name__)
 @pytest.mark.parametrize("affine", [True, False], ids=["affine", "no affine"])
 def test_thinned_by_a_transform_or_by_deep_supervision(thinning, affine):
-    """Both leave every second voxel. The one is refused, the other is what it is made for."""
+    """Both leave every second voxel. Only the second is meant."""
+    from monai.losses import DeepSupervisionLoss
+
     one = sample(2)
     label = one["label"] if affine else one["label"].as_tensor()
     one = RWMapd("label", "rectified", 4)({"label": label})
@@ -289,15 +297,20 @@ def test_thinned_by_a_transform_or_by_deep_supervision(thinning, affine):
     if thinning is mt.Zoomd:
         settings["keep_size"] = False
     thinned = thinning("map", **settings, mode="nearest")(one)["map"]
-    assert thinned.shape == (5, 7, 6)
+    assert thinned.shape == (3, 7, 6)
     loss = RWLoss("rectified", softmax=True, to_onehot_y=True)
     logits = torch.randn(2, 4, 7, 6)
     for batched in (thinned[None], list_data_collate([{"map": thinned}] * 2)["map"]):
-        with pytest.raises(RWLossError, match="resampled"):
+        with pytest.raises(RWLossError, match="went through"):
             loss(logits[: len(batched)], batched)
     whole = list_data_collate([one] * 2)["map"]
-    deep = torch.nn.functional.interpolate(whole, (7, 6), mode="nearest-exact")
-    assert torch.isfinite(loss(logits, deep))
+    lower = torch.nn.functional.interpolate(whole, (7, 6), mode="nearest-exact")
+    with pytest.raises(RWLossError, match="resampled"):
+        loss(logits, lower)  # nobody has seen the map at full resolution
+    heads = [torch.randn(2, 4, 14, 12), logits]
+    assert torch.isfinite(DeepSupervisionLoss(loss)(heads, whole))
+    with pytest.raises(RWLossError, match="resampled"):
+        loss(logits, whole[..., :6].repeat_interleave(2, dim=-1))  # as large as the whole
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
@@ -310,7 +323,7 @@ def test_slices_of_a_volume(axis):
     )
     two_d = cut.set_random_state(1)(sample(3))
     shape = tuple(n for other, n in enumerate((14, 12, 10)) if other != axis)
-    assert two_d["map"].shape == (5, *shape)
+    assert two_d["map"].shape == (3, *shape)
     assert torch.equal(dense_of(two_d["map"]), two_d["reference"].as_tensor())
     assert RWMapd("label", "rectified", 4)(two_d)["map"] is two_d["map"]
     # Its spacing is two of the three, which is no sign of resampling.
@@ -348,9 +361,8 @@ def test_the_map_is_that_of_the_label_with_its_spacing(text):
 def test_labels_without_an_affine(kind, spacing_mm):
     label = batch(51, (14, 12), 4, 1)
     made = RWMapd("label", "boundary", 4, spacing_mm=spacing_mm)({"label": kind(label)})["map"]
-    found = unpack(torch.as_tensor(made)[None], 4)
     wanted = maps.get("boundary")(Regions(label, 4, spacing_mm)).dense()[0]
-    np.testing.assert_array_equal(found.values[0].numpy(), wanted)
+    np.testing.assert_array_equal(dense_of(made).numpy(), wanted)
 
 
 def test_ignored_voxels():
@@ -397,8 +409,7 @@ def test_ignored_voxels_of_masks_without_the_first(ignored):
     counts[:, 0] = False
     assert torch.equal(found[1] != 0, counts & (found[1] != 0))
     assert (found[1] != 0)[:, 1:].any()
-    values = torch.stack([unpack(made[None], 2, 3).true, unpack(made[None], 2, 3).other])
-    z = torch.where(masks[None] == 1, values[0], values[1])
+    z = unpack(made[None]).parts[0][:, :, 1]  # at the masks themselves
     wanted = (z * logits.sigmoid())[counts].sum() / counts.sum()
     torch.testing.assert_close(found[0], wanted.detach())
 
@@ -505,7 +516,7 @@ def test_stored_maps_are_those_of_the_label(store):
     one = hippocampus(LoadRWMapd("label", store), RWMapd("label", "boundary", 3, map_keys="made"))
     # The store rounds to float16.
     torch.testing.assert_close(one["map"], one["made"], rtol=1e-3, atol=1e-3)
-    assert torch.equal(one["map"][:2], one["made"][:2])
+    assert torch.equal(one["map"][:1], one["made"][:1])
     assert torch.equal(one["map"].affine, one["label"].affine)
     kept = RWMapd("label", "boundary", 3)(one)
     assert kept["map"] is one["map"]
@@ -524,7 +535,7 @@ def test_stored_map_by_the_name_of_the_case(store):
 
 def test_stored_map_of_a_label_that_was_moved_before(store):
     flipped = hippocampus(mt.Flipd("label", 0))
-    with pytest.raises(RWLossError, match=r"of other labels.*right behind LoadImaged"):
+    with pytest.raises(RWLossError, match=r"of other labels.*right after LoadImaged"):
         LoadRWMapd("label", store)(flipped)
 
 
@@ -540,7 +551,7 @@ def test_pictures_have_their_axes_in_the_order_of_the_array(store):
         add(load()(label))
     one = add(load(reader="PILReader", reverse_indexing=False)(label))
     wanted = torch.as_tensor(store[case].dense())[0]
-    assert torch.equal(dense_of(one["map"], 3), wanted)
+    assert torch.equal(dense_of(one["map"]), wanted)
 
 
 def test_another_expression_is_refused(store):
@@ -603,54 +614,52 @@ def test_two_labels():
 # --- MONAI's cache on disk
 
 
-def persistent(place, more, text="boundary", **settings):
-    """What two accesses give: a label and its map, from the cache and made behind it."""
+KEPT = {"track_meta": True, "weights_only": False}
+
+
+def from_cache(place, settings, text="boundary"):
+    """A label and its map, for the first time and from the cache."""
     from monai.data import PersistentDataset
 
     label = nib.Nifti1Image(batch(51, (14, 12, 10), 4, 1)[0], np.diag([*SPACING_MM[3], 1.0]))
     nib.save(label, place / "label.nii.gz")
     pipeline = mt.Compose(
-        [
-            mt.LoadImaged("label"),
-            mt.EnsureChannelFirstd("label"),
-            RWMapd("label", text, 4),
-            mt.RandLambdad("label", torch.clone),  # what is random is not in the cache
-            RWMapd("label", text, 4, map_keys="again", **settings),
-        ]
+        [mt.LoadImaged("label"), mt.EnsureChannelFirstd("label"), RWMapd("label", text, 4)]
     )
     files = [{"label": str(place / "label.nii.gz")}]
-    cached = PersistentDataset(files, pipeline, cache_dir=place, **more)
+    cached = PersistentDataset(files, pipeline, cache_dir=place, **settings)
     return cached[0], cached[0]
 
 
-@pytest.mark.parametrize(
-    ("more", "settings", "equal"),
-    [
-        ({"track_meta": True, "weights_only": False}, {}, True),
-        ({}, {"spacing_mm": SPACING_MM[3]}, True),
-        ({}, {}, False),
-    ],
-    ids=["metadata kept", "spacing given", "defaults"],
-)
-def test_a_cache_on_disk(more, settings, equal, tmp_path):
-    """By its defaults it loses the spacing from the second access on; the page says what to do."""
-    first, second = persistent(tmp_path, more, **settings)
-    assert torch.equal(torch.as_tensor(first["map"]), torch.as_tensor(second["map"]))
-    anew = [torch.as_tensor(one["again"]).as_subclass(torch.Tensor) for one in (first, second)]
-    assert torch.equal(anew[0], anew[1]) is equal
-    loss = RWLoss("boundary", softmax=True, to_onehot_y=True, **settings)
+def test_a_cache_on_disk_that_keeps_metadata(tmp_path):
+    loss = RWLoss("boundary", softmax=True, to_onehot_y=True)
     logits = torch.randn(1, 4, 14, 12, 10)
-    stored = [loss(logits, one["map"][None]) for one in (first, second)]
-    on_the_fly = [loss(logits, one["label"][None]) for one in (first, second)]
-    torch.testing.assert_close(stored[0], on_the_fly[0])
-    assert bool(torch.isclose(stored[1], on_the_fly[1])) is equal
+    for one in from_cache(tmp_path, KEPT):
+        assert RWMapd("label", "boundary", 4)(one)["map"] is one["map"]
+        stored, on_the_fly = (loss(logits, one[key][None]) for key in ("map", "label"))
+        torch.testing.assert_close(stored, on_the_fly)
 
 
-def test_a_cache_on_disk_that_holds_maps_of_before(tmp_path):
+def test_a_cache_on_disk_that_loses_metadata_is_refused(tmp_path):
+    """By its defaults: the spacing is lost too, so that no map can be made again."""
+    _, second = from_cache(tmp_path, {})
+    assert type(second["map"]) is torch.Tensor
+    message = r"track_meta=True, weights_only=False"
+    loss = RWLoss("boundary", softmax=True, to_onehot_y=True)
+    logits = torch.randn(1, 4, 14, 12, 10)
+    with pytest.raises(RWLossError, match=message):
+        RWMapd("label", "boundary", 4)(second)
+    with pytest.raises(RWLossError, match=message):
+        loss(logits, second["map"][None])
+    with pytest.raises(RWLossError, match=message):
+        loss(logits, second["label"][None], second["map"][None])
+
+
+def test_a_cache_on_disk_that_holds_old_maps(tmp_path):
     """It is keyed by the item: another expression in the transform gives the old map."""
-    persistent(tmp_path, {})
-    stale, _ = persistent(tmp_path, {}, "rectified")
-    with pytest.raises(RWLossError, match=r"another expression, .* is rectified: .*empty it"):
+    from_cache(tmp_path, KEPT)
+    stale, _ = from_cache(tmp_path, KEPT, "rectified")
+    with pytest.raises(RWLossError, match=r"of boundary, .* is rectified: .*empty it"):
         RWLoss("rectified", softmax=True, to_onehot_y=True)(
             torch.randn(1, 4, 14, 12, 10), stale["map"][None]
         )

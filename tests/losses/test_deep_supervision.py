@@ -11,7 +11,7 @@ from loss_batches import assert_close, assert_same, given_masks, value_and_gradi
 from torch.nn import functional
 
 from rwloss import Regions, RegionWiseLoss, RWLossError, RWMap, maps
-from rwloss.losses.deep_supervision import resampled
+from rwloss.losses.supervision import resampled
 
 # Halves, odd sizes and unequal strides; high to low resolution.
 SIZES = {
@@ -377,7 +377,7 @@ def test_empty_list():
 
 def test_unreduced_list():
     outputs, labels = outputs_and_labels(SIZES[2])
-    with pytest.raises(RWLossError, match='"none" is for one output, got 3'):
+    with pytest.raises(RWLossError, match='"none" of static terms is for one output, got 3'):
         RegionWiseLoss("rectified", reduction="none")(outputs, labels)
 
 

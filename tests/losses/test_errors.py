@@ -198,7 +198,7 @@ def test_map_that_is_no_map():
 # --- Settings
 
 
-@pytest.mark.parametrize("expression", [None, maps.Rectified, 1.0, RWMap], ids=str)
+@pytest.mark.parametrize("expression", [0, maps.Rectified, 1.0, RWMap], ids=str)
 def test_expression_that_is_none(expression):
     refused("expected an expression or its text, got", RegionWiseLoss, expression)
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from rwloss.losses.fused import dense_sum, linked_sum
+from rwloss.losses.costs import dense_sum, linked_sum
 
 QS = [0.0, 0.3, 1.0]
 

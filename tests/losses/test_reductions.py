@@ -2,7 +2,14 @@
 
 import pytest
 import torch
-from loss_batches import assert_close, assert_same, given, one_hot, value_and_gradient
+from loss_batches import (
+    assert_close,
+    assert_same,
+    given,
+    given_masks,
+    one_hot,
+    value_and_gradient,
+)
 from torch.nn import functional
 
 from rwloss import Regions, RegionWiseLoss, RWLossError, maps
@@ -62,10 +69,78 @@ def test_gradient_of_unreduced_costs(text):
     assert_same(found, value_and_gradient(wanted, logits))
 
 
-def test_none_is_for_static_terms():
-    for text in ("dice", "rectified + 0.5 * dice", "(dice + boundary).stabilized()"):
-        with pytest.raises(RWLossError, match=r'"none" is for static terms: .* is a loss of the'):
-            RegionWiseLoss(text, reduction="none")
+# --- By image and class
+
+MIXED = [
+    "dice",
+    "cross_entropy",
+    "generalized_dice + hausdorff_dt",
+    "rectified + 0.5 * dice",
+    "2 * rectified.with_link(0.5) - 0.1 * boundary + dice + focal",
+    "blend(dice, boundary, schedule='steal')",
+    "(dice + boundary).stabilized()",
+    "rectified + (cross_entropy + 0.1 * boundary).stabilized()",
+]
+
+
+SETTINGS = {
+    "plain": ({}, (3, 4)),
+    "without background": ({"include_background": False}, (3, 3)),
+    "probabilities": ({"activation": "none"}, (3, 4)),
+    "ignored voxels and a mask": ({"ignore_index": 255}, (3, 4)),
+    "deep supervision": ({}, (3, 4)),
+    "sigmoid": ({"activation": "sigmoid"}, (2, 3, 2)),
+    "masks alone": ({"activation": "sigmoid", "include_background": False}, (2, 3)),
+}
+"""Settings of a loss, with the shape of its values by image and class."""
+
+
+def call_of(name, loss, logits, target):
+    """The loss of a batch of this kind."""
+    if name == "ignored voxels and a mask":
+        target = target.clone()
+        target[0, :4] = 255
+        mask = torch.rand(3, 9, 7, generator=torch.Generator().manual_seed(1)) > 0.4
+        return loss(logits, target, mask=mask)
+    if name == "deep supervision":
+        return loss([logits, logits[:, :, ::3, ::2]], target)
+    return loss(torch.softmax(logits, dim=1) if name == "probabilities" else logits, target)
+
+
+@pytest.mark.parametrize("text", MIXED)
+@pytest.mark.parametrize("name", SETTINGS)
+def test_values_by_image_and_class_have_the_loss_as_their_mean(text, name):
+    settings, shape = SETTINGS[name]
+    if settings.get("include_background") is False and "stabilized" in text:
+        pytest.skip("refused: a map without its channel 0")
+    overlapping = settings.get("activation") == "sigmoid"
+    logits, target = (given_masks if overlapping else given)((9, 7))
+    unreduced = RegionWiseLoss(text, reduction="none", **settings)
+    reduced = RegionWiseLoss(text, **settings)
+    for loss in (unreduced, reduced):
+        loss.set_epoch(7)
+    assert call_of(name, unreduced, logits, target).shape == shape
+    found = value_and_gradient(lambda x: call_of(name, unreduced, x, target).mean(), logits)
+    wanted = value_and_gradient(lambda x: call_of(name, reduced, x, target), logits)
+    assert_same(found, wanted, 1e-6)
+
+
+def test_values_by_image_and_class_by_their_formulas():
+    logits, labels = given((9, 7))
+    probs, truth = torch.softmax(logits, dim=1), one_hot(labels, 4)
+    both, sizes = (probs * truth).sum(dim=(2, 3)), (probs + truth).sum(dim=(2, 3))
+    dice = 1 - (2 * both + 1e-5) / (sizes + 1e-5)
+    static = (probs * maps.Rectified()(Regions(labels, 4)).dense()).mean(dim=(2, 3))
+    found = RegionWiseLoss("rectified + 2 * dice", reduction="none")(logits, labels)
+    assert_close(found, static + 2 * dice)
+
+
+def test_a_loss_of_the_whole_batch_is_the_same_for_each_class():
+    logits, labels = given((9, 7))
+    term = maps.from_loss(lambda p, y: ((p - y) ** 2).mean(), name="brier")
+    values = RegionWiseLoss(term, reduction="none")(logits, labels)
+    assert values.shape == (3, 4)
+    assert_close(values, RegionWiseLoss(term)(logits, labels).expand(3, 4), 1e-12)
 
 
 # --- Background

@@ -51,6 +51,32 @@ def test_stored_map_takes_the_place_of_the_expression():
     assert found == RegionWiseLoss("rectified")(logits, labels)
 
 
+@each_expression
+@pytest.mark.parametrize("form", ["RWMap", "tensor", "array"])
+def test_without_an_expression_each_call_gives_its_map(text, form):
+    logits, labels = given((11, 9))
+    made = maps.parse(text)(Regions(labels, 4))
+    stored = {"RWMap": made, "tensor": made.dense(), "array": made.dense().numpy()}[form]
+    loss = RegionWiseLoss()
+    assert_close(loss(logits, labels, stored), official(logits, made.dense()))
+    wanted = RegionWiseLoss(text).excess(logits, labels)
+    assert_close(loss.excess(logits, labels, stored), wanted, 1e-5)
+    summed = RegionWiseLoss(reduction="none", include_background=False)
+    costs = (torch.softmax(logits, dim=1) * made.dense())[:, 1:]
+    assert_close(summed(logits, labels, stored), costs)
+
+
+def test_without_an_expression_and_without_a_map():
+    loss = RegionWiseLoss(ignore_index=255)
+    assert (repr(loss), loss.expression) == ("RegionWiseLoss(ignore_index=255)", None)
+    for logits in (torch.zeros(1, 2, 3, 3), torch.zeros(0, 2, 3, 3)):
+        with pytest.raises(RWLossError, match="no expression, so each call needs a map: loss"):
+            loss(logits, torch.zeros(len(logits), 3, 3))
+    loss.set_epoch(3)
+    loss.load_state_dict(loss.state_dict())
+    assert loss.epoch == 3
+
+
 @pytest.mark.parametrize("text", ["rectified", "boundary"])
 def test_stored_numpy_map_that_was_turned_with_its_image(text):
     """Views with negative strides, as numpy.flip and numpy.rot90 give them."""

@@ -69,7 +69,7 @@ def test_one_voxel_that_is_not_one_hot():
     logits, labels = given((6, 7))
     target = one_hot(labels)
     target[1, :, 2, 3] = torch.tensor([1, 0, 1, 0])
-    with pytest.raises(RWLossError, match="is not one-hot: expected a single 1 a voxel"):
+    with pytest.raises(RWLossError, match="is not one-hot: expected a single 1 per voxel"):
         as_labels(logits, target)
 
 

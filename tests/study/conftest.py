@@ -1,15 +1,8 @@
-"""A small data set, and studies of tiny networks on it."""
+"""Studies of tiny networks."""
 
 import pytest
-from raw_folders import make_raw
 
 from rwloss.study import plan
-
-
-@pytest.fixture(scope="session")
-def squares(tmp_path_factory):
-    """Eight 2-D cases of 16 x 16 with three classes."""
-    return make_raw(tmp_path_factory.mktemp("squares"), [f"case{i}" for i in range(8)])
 
 
 @pytest.fixture

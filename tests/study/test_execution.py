@@ -13,9 +13,10 @@ from training_runs import assert_same, left_by
 
 from rwloss.study import plan
 from rwloss.study.execution import RunEnd, carry_out, steps_done
-from rwloss.study.outcomes import read
+from rwloss.study.outcomes import read_outcome
 from rwloss.study.plan import runs, write
-from rwloss.study.results import as_csv, collect
+from rwloss.study.results import collect
+from rwloss.study.results_file import as_csv
 from rwloss.training import RunFolder
 
 
@@ -63,7 +64,7 @@ def test_a_dead_process_is_a_failure_too(study_of, tmp_path, monkeypatch):
     monkeypatch.setattr("rwloss.study.execution.run_tasks", dying)
     [run] = runs(study_of({"rw": "rectified"}), tmp_path)
     [end] = carry_out([run], jobs=1)
-    assert "the process died over it" in end.reason
+    assert "the process died in this run" in end.reason
     assert run.failure.exists()
 
 
@@ -74,7 +75,7 @@ def test_divergence_is_a_failure_with_its_step(study_of, tmp_path):
     [run] = runs(plan, tmp_path)
     [end] = carry_out([run], jobs=0)
     assert "try a learning rate below" in end.reason
-    step = read(run.folder).diverged_step
+    step = read_outcome(run.folder).diverged_step
     assert step in {1, 2, 3}
     assert re.search(rf"\bstep {step}\b", end.reason)
     [row] = collect(plan, tmp_path).runs

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from rwloss.errors import RWLossError
-from rwloss.study.outcomes import outcome_of, read
+from rwloss.study.outcomes import outcome_of, read_outcome
 
 
 def validation(step, **dice):
@@ -97,11 +97,11 @@ def test_wrong_way_mass_and_divergence():
 
 
 def test_an_empty_folder_and_a_finished_one(tmp_path):
-    assert read(tmp_path) == outcome_of([])
+    assert read_outcome(tmp_path) == outcome_of([])
     (tmp_path / "metrics.jsonl").write_text(json.dumps(validation(3, a=0.5, b=0.5)) + "\n")
     means = [{"name": "a", "dice": {"mean": 0.7}}, {"name": "b", "dice": {"mean": 0.3}}]
     (tmp_path / "test.json").write_text(json.dumps({"summary": means, "steps": 3}))
-    outcome = read(tmp_path)
+    outcome = read_outcome(tmp_path)
     assert outcome.finished
     assert [each.test_dice for each in outcome.classes] == [0.7, 0.3]
     assert outcome.test_dice == pytest.approx(0.5)
@@ -110,15 +110,15 @@ def test_an_empty_folder_and_a_finished_one(tmp_path):
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("metrics.jsonl", '{"kind": "val\n', r"line 1 of '.*metrics\.jsonl' is damaged.*start the"),
-        ("metrics.jsonl", '{"step": 3}\n', r"metrics\.jsonl' is no log of a run.*: delete"),
-        ("metrics.jsonl", "3\n", r"metrics\.jsonl' is no log of a run.*: delete"),
-        ("test.json", '{"steps": 20}', r"test\.json' is no test of a run.*: delete it"),
-        ("test.json", "[]", r"test\.json' is no test of a run.*: delete it"),
+        ("metrics.jsonl", '{"kind": "val\n', r"line 1 of '.*metrics\.jsonl' is damaged.*rerun"),
+        ("metrics.jsonl", '{"step": 3}\n', r"metrics\.jsonl' is not the log of a run.*: delete"),
+        ("metrics.jsonl", "3\n", r"metrics\.jsonl' is not the log of a run.*: delete"),
+        ("test.json", '{"steps": 20}', r"test\.json' is not the test of a run.*: delete it"),
+        ("test.json", "[]", r"test\.json' is not the test of a run.*: delete it"),
         ("test.json", "{", r"cannot read '.*test\.json'"),
     ],
 )
 def test_damaged_files_are_named_with_the_remedy(name, text, message, tmp_path):
     (tmp_path / name).write_text(text)
     with pytest.raises(RWLossError, match=message):
-        read(tmp_path)
+        read_outcome(tmp_path)

@@ -6,12 +6,13 @@ import json
 
 import pytest
 
-from rwloss.study import results as study_results
+from rwloss.study import results_file
 from rwloss.study.indicators import Indicators
 from rwloss.study.plan import make, runs
-from rwloss.study.report import logs
-from rwloss.study.results import as_csv, as_fields, collect
-from rwloss.study.wording import sentences
+from rwloss.study.report.logs import read_logs
+from rwloss.study.results import collect
+from rwloss.study.results_file import as_csv, as_fields
+from rwloss.study.wording import lead, sentences
 
 MAPS = {"boundary": "boundary", "rw": "rectified", "dice_ce": "dice + cross_entropy"}
 
@@ -100,12 +101,12 @@ def test_sentences_say_the_numbers(tmp_path):
     assert "rw lost no class in 3 of 3 runs." in text
     assert "rw lost no class in 2 of 2 runs on the seeds where the reference did not fail." in text
     assert (
-        "the smallest corrected p that 3 seeds and 2 comparisons can give is 0.5: 7 seeds" in text
+        "the smallest corrected p that 3 seeds and 2 comparisons can give is 0.5. 7 seeds" in text
     )
-    assert "2 % with boundary, 0 % with rw" in text.replace("2.0 %", "2 %")
+    assert "wrong way: 2.0 % with boundary, 0 % with rw" in text
     assert "significant" not in text
     assert "ALARM" not in text
-    assert "rank correlation" not in text  # of three maps
+    assert "Rank correlation" not in text  # of three maps
     assert "95 %" not in text  # of three seeds
 
 
@@ -123,9 +124,9 @@ def test_enough_seeds_for_a_claim(tmp_path):
     assert not rw.significant
     assert rw.can_claim
     text = "\n".join(sentences(results))
-    assert "7 seeds; a significant difference (corrected p = 0.031, 2 comparisons)" in text
-    assert "7 seeds; no significant difference (corrected p = 1, 2 comparisons)" in text
-    assert "Known before training" not in text
+    assert "7 seeds: a significant difference (corrected p = 0.031, 2 comparisons)" in text
+    assert "7 seeds: no significant difference (corrected p = 1, 2 comparisons)" in text
+    assert "Rank correlations" not in text
 
 
 def test_runs_that_failed_or_are_to_come(tmp_path):
@@ -142,7 +143,7 @@ def test_runs_that_failed_or_are_to_come(tmp_path):
     assert results.reference_failures == (1,)
     text = "\n".join(sentences(results))
     assert "3 of 6 runs are done, 1 failed, 1 unfinished and 1 not begun." in text
-    assert "no part in any mean or test: dice_ce (seed 1)" in text
+    assert "Failed runs count in no mean and no test: dice_ce (seed 1)" in text
     rows = list(csv.DictReader(io.StringIO(as_csv(results))))
     [failed] = [row for row in rows if row["status"] == "failed"]
     assert failed["reason"] == "out of memory"
@@ -164,8 +165,6 @@ def diverge(run, step, reason="the loss is nan"):
 
 def test_divergence_is_told_and_is_no_other_failure(tmp_path):
     """rw diverges on two of three seeds, boundary has a full disk on one."""
-    from rwloss.study.report.wording import lead
-
     lacking = {("rw", 1), ("rw", 2), ("boundary", 2)}
     study = write_study(
         tmp_path, [0, 1, 2],
@@ -182,8 +181,8 @@ def test_divergence_is_told_and_is_no_other_failure(tmp_path):
     assert (rw.diverged_steps, rw.failed, boundary.failed) == ((61, 7), 2, 1)
     assert results.runs[7].reason == "the loss was not finite at step 7"
     told = sentences(results)
-    assert "rw diverged in 2 of 3 runs (first at step 7): its loss was not finite there." in told
-    assert "rw lost no class in 1 of 1 runs that are done." in told
+    assert "rw diverged in 2 of 3 runs (first at step 7): its loss was not finite." in told
+    assert "rw lost no class in 1 of 1 run that is done." in told
     assert "boundary lost no class in 2 of 2 runs that are done." in told
     assert "".join(told).count("diverged") == 1
     assert lead(results)[:3] == [
@@ -196,14 +195,12 @@ def test_divergence_is_told_and_is_no_other_failure(tmp_path):
 
 
 def test_where_all_diverge_that_is_the_answer(tmp_path):
-    from rwloss.study.report.wording import lead
-
     study = write_study(tmp_path, [0], lambda name, seed: None)
     for run in runs(study, tmp_path):
         diverge(run, 1200)
     assert lead(collect(study, tmp_path))[:2] == [
-        "boundary diverged in 1 of 1 runs (first at step 1,200), rw diverged in 1 of 1 runs (first "
-        "at step 1,200) and dice_ce diverged in 1 of 1 runs (first at step 1,200).",
+        "boundary diverged in 1 of 1 run (first at step 1,200), rw diverged in 1 of 1 run (first "
+        "at step 1,200) and dice_ce diverged in 1 of 1 run (first at step 1,200).",
         "No run is done yet, so there is no other answer.",
     ]
 
@@ -222,7 +219,7 @@ def test_a_damaged_run_has_failed_and_the_others_count(name, text, tmp_path):
     assert [each.done for each in results.whole.maps] == [2, 2, 1]
     assert "5 of 6 runs are done, 1 failed." in sentences(results)
     assert as_csv(results)
-    assert [log.dice == {} for log in logs.read(results, tmp_path)] == [False] * 5 + [True]
+    assert [log.dice == {} for log in read_logs(results, tmp_path)] == [False] * 5 + [True]
 
 
 def test_a_broken_promise_raises_the_alarm(tmp_path):
@@ -231,7 +228,7 @@ def test_a_broken_promise_raises_the_alarm(tmp_path):
     results = collect(study, tmp_path, found)
     assert [each.breaks_promise for each in results.whole.maps] == [True, False, False]
     assert any(
-        text.startswith("ALARM: boundary calls itself stable") for text in sentences(results)
+        text.startswith("ALARM: boundary promises to be stable") for text in sentences(results)
     )
 
 
@@ -250,7 +247,7 @@ def test_five_maps_make_a_rank_correlation(tmp_path):
     assert tie.correlation.rho == pytest.approx(0.8660254)
     assert tie.correlation.p == pytest.approx(2 * (2 * 6) / 120)  # 2! 3! of 5! orders
     text = sentences(results)[-1]
-    assert "violating voxels against runs losing a class, share: +0.87 (p = 0.2, 5 maps)" in text
+    assert "violating voxels and share of runs losing a class: +0.87 (p = 0.2, 5 maps)" in text
     assert "pull" not in text  # all the same
 
 
@@ -280,7 +277,7 @@ def test_without_a_reference_nothing_is_compared(tmp_path):
 def test_files(tmp_path):
     study = write_study(tmp_path, [0, 1, 2], usual)
     results = collect(study, tmp_path, FOUND)
-    study_results.write(results, tmp_path)
+    results_file.write(results, tmp_path)
     content = json.loads((tmp_path / "results.json").read_text())
     assert content == json.loads(json.dumps(as_fields(results)))
     assert content["whole"]["comparisons"][0]["can_claim"] is False
@@ -297,23 +294,23 @@ def test_files(tmp_path):
 
 def test_nothing_is_called_kept_that_no_validation_case_tells(tmp_path):
     """Without validation cases; with one class in none; and without test cases."""
-    from rwloss.study.report.wording import lead
-
     for name, ends, tested, wanted in (
         ("none", (None, None), (0.5, 0.4), [
-            "Whether the reference dice_ce lost a class is not known: no validation case has one.",
-            "Whether boundary lost a class is not known: no validation case has one.",
-            "Whether a class was lost is not known: no validation case has one.",
+            "It is not known whether the reference dice_ce lost a class: no validation case has a "
+            "foreground class.",
+            "It is not known whether boundary lost a class: no validation case has a foreground "
+            "class.",
+            "It is not known whether a class was lost: no validation case has a foreground class.",
         ]),
         ("one", (0.5, None), (0.5, 0.4), [
-            "The reference dice_ce lost no class in 1 of 1 runs; of b it is not known, for no "
+            "The reference dice_ce lost no class in 1 of 1 run; not known for b, because no "
             "validation case has it.",
             "boundary, rw and dice_ce lost no class in any run.",
-            "Of b it is not known: no validation case has it.",
+            "It is not known for b: no validation case has it.",
         ]),
         ("lost", (0.0, None), (0.5, 0.4), [
-            "rw lost a class in 1 of 1 runs: a in 1 of 1 (died in 1); of b it is not known, "
-            "for no validation case has it.",
+            "rw lost a class in 1 of 1 run: a in 1 of 1 (died in 1); not known for b, because no "
+            "validation case has it.",
         ]),
         ("untested", (0.5, 0.5), (None, None), [
             "There are no test scores: the study has no test case with a foreground class.",

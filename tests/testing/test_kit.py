@@ -68,14 +68,45 @@ def test_text_is_checked_where_there_is_a_way_to_read_it():
 
 
 def test_results_without_pytest():
-    results = {result.name: result for result in testing.run_map_checks(SaysCrop())}
+    results = {
+        result.name: result for result in testing.run_map_checks(SaysCrop(), raise_on_failure=False)
+    }
     assert results.keys() == chosen(SaysCrop())
     failed = [result for result in results.values() if result.state != "passed"]
     assert [(result.name, result.state) for result in failed] == [("check_crops", "failed")]
 
 
+class Raises(maps.LossTerm):
+    """Raises, and has wrong tags."""
+
+    name = "raises"
+    tags = "stable"
+
+    def loss(self, prediction):
+        raise ZeroDivisionError("in the loss")
+
+
+def test_an_exception_is_a_failure_and_the_other_checks_run():
+    results = {r.name: r for r in testing.run_map_checks(Raises(), raise_on_failure=False)}
+    assert results["check_tags"].message.startswith("raises: tags are 'stable'")
+    assert results["check_pickle"].state == "passed"
+    wanted = "raises raised ZeroDivisionError: in the loss\n  input: few voxels, Regions(np.array("
+    assert results["check_edge_cases"].message.startswith("raises raised ZeroDivisionError")
+    assert results["check_determinism"].message.startswith(wanted)
+    assert results["check_minimum"].message == "raised ZeroDivisionError: in the loss"
+
+
+def test_failures_raise_unless_told_otherwise():
+    with pytest.raises(AssertionError, match=r"^negative fails 1 of .* checks:") as caught:
+        testing.run_map_checks(Negative())
+    assert "check_never_below_zero: negative promises signed=False" in str(caught.value)
+    assert "input: few voxels" in str(caught.value)
+
+
 def test_a_message_has_claim_place_and_an_input_to_try():
-    [failed] = [r for r in testing.run_map_checks(Negative()) if r.state == "failed"]
+    [failed] = [
+        r for r in testing.run_map_checks(Negative(), raise_on_failure=False) if r.state == "failed"
+    ]
     claim, place, given = failed.message.split("\n")
     assert claim == "negative promises signed=False"
     assert place.startswith("  expected 0 or more, got -2.5 at image 0, class ")
@@ -87,14 +118,20 @@ def test_a_message_has_claim_place_and_an_input_to_try():
 
 def test_known_failures_have_to_fail():
     known = {"check_crops": CROPPED}
-    states = {r.name: r.state for r in testing.run_map_checks(SaysCrop(), known)}
+    states = {
+        r.name: r.state for r in testing.run_map_checks(SaysCrop(), known, raise_on_failure=False)
+    }
     assert states["check_crops"] == "known"
     assert set(states.values()) == {"passed", "known"}
-    by_generator = testing.run_map_checks(SaysCrop(), lambda generator: known)
+    by_generator = testing.run_map_checks(
+        SaysCrop(), lambda generator: known, raise_on_failure=False
+    )
     assert {r.name: r.state for r in by_generator} == states
 
     [gone] = [
-        r for r in testing.run_map_checks(Negative(), {"check_pickle": "why"}) if "why" in r.message
+        r
+        for r in testing.run_map_checks(Negative(), {"check_pickle": "why"}, raise_on_failure=False)
+        if "why" in r.message
     ]
     assert gone.state == "failed"
     assert gone.message == "known to fail (why), but it passes: take it out of the list"
@@ -109,7 +146,7 @@ def test_known_failures_have_to_fail():
 )
 def test_wrong_known_failures(known, message):
     with pytest.raises(RWLossError, match=message):
-        testing.run_map_checks(SaysCrop(), known)
+        testing.run_map_checks(SaysCrop(), known, raise_on_failure=False)
     with pytest.raises(RWLossError, match=message):
         testing.parametrize_with_map_checks([SaysCrop()], known)
 
@@ -127,7 +164,7 @@ def test_parametrized_tests_have_readable_names_and_strict_marks():
     marked = [param for param in params if param.marks]
     assert [param.id for param in marked] == ["says_crop-check_crops"]
     [xfail] = marked[0].marks
-    assert xfail.kwargs == {"reason": CROPPED, "strict": True, "raises": AssertionError}
+    assert xfail.kwargs == {"reason": CROPPED, "strict": True, "raises": Exception}
     generator, check = marked[0].values
     with pytest.raises(AssertionError, match="promises 'crop'"):
         check(generator)
@@ -141,23 +178,27 @@ def test_as_it_is_used(generator, check):
 
 
 def test_generator_for_another_number_of_classes():
-    failed = [r for r in testing.run_map_checks(OfThree()) if r.state == "failed"]
+    failed = [
+        r for r in testing.run_map_checks(OfThree(), raise_on_failure=False) if r.state == "failed"
+    ]
     assert all("raised RWLossError: of_three is for 3 classes" in r.message for r in failed)
-    assert {r.state for r in testing.run_map_checks(OfThree(), num_classes=3)} == {"passed"}
+    assert {
+        r.state for r in testing.run_map_checks(OfThree(), num_classes=3, raise_on_failure=False)
+    } == {"passed"}
 
 
 @pytest.mark.parametrize("num_classes", [3, 5, 9])
 @pytest.mark.parametrize("generator", [maps.Rectified(), maps.Dice()], ids=str)
 def test_other_numbers_of_classes(generator, num_classes):
-    results = testing.run_map_checks(generator, num_classes=num_classes)
+    results = testing.run_map_checks(generator, num_classes=num_classes, raise_on_failure=False)
     assert {r.state for r in results} == {"passed"}, results
 
 
 def test_wrong_use():
     with pytest.raises(RWLossError, match="num_classes of 3 or more, got 2"):
-        testing.run_map_checks(maps.Rectified(), num_classes=2)
+        testing.run_map_checks(maps.Rectified(), num_classes=2, raise_on_failure=False)
     with pytest.raises(RWLossError, match=r"expected a generator such as MyMap\(\)"):
-        testing.run_map_checks(maps.Rectified)
+        testing.run_map_checks(maps.Rectified, raise_on_failure=False)
 
 
 def test_it_needs_neither_pytest_nor_torch():

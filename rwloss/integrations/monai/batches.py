@@ -6,9 +6,11 @@ from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from rwloss.errors import RWLossError
+from rwloss.words import listed
 
 
 @dataclass(frozen=True)
@@ -17,10 +19,10 @@ class PrepareBatchRWMap:
 
     image (b c *s), label (b c *s), map (b m *s) -> image, map, on the trainer's device.
 
-    image_key, label_key, map_key: of the batch. A batch without a label is not compared.
+    image_key, label_key, map_key: of the batch. In a batch without a label nothing is compared.
 
-    Raises RWLossError where the map is of other labels than those of the batch: a transform moved
-    the label, and the map was not among its keys.
+    Raises RWLossError if the map is of other labels than those of the batch: a transform moved the
+    label, and the map was not among its keys.
     """
 
     image_key: Hashable = "image"
@@ -38,26 +40,21 @@ class PrepareBatchRWMap:
         for key in (self.image_key, self.map_key):
             if key not in batchdata:
                 raise RWLossError(
-                    f"the batch has no {key!r}, only {', '.join(map(repr, batchdata))}: "
+                    f"the batch has no {key!r}, only {listed([*map(repr, batchdata)])}: "
                     "RWMapd or LoadRWMapd makes the map"
                 )
         image, rwmap = batchdata[self.image_key], batchdata[self.map_key]
         if self.label_key in batchdata:
-            self._check_same(batchdata[self.label_key], rwmap)
+            label = batchdata[self.label_key].as_subclass(Tensor)
+            held = rwmap.as_subclass(Tensor)[:, : label.shape[1]]
+            if not torch.equal(held, label.to(held)):
+                raise RWLossError(
+                    f"{self.map_key!r} {tuple(rwmap.shape)} is of other labels than "
+                    f"{self.label_key!r} {tuple(label.shape)}: add {self.map_key!r} to the keys of "
+                    "every flip, turn and crop after RWMapd, put the same RWMapd once more after "
+                    "all other spatial transforms, and keep the label as it is (no one-hot)"
+                )
         return (
             image.to(device=device, non_blocking=non_blocking, **to_settings),
             rwmap.to(device=device, non_blocking=non_blocking, **to_settings),
-        )
-
-    def _check_same(self, label: Tensor, rwmap: Tensor) -> None:
-        """Raise RWLossError unless the map's channels behind the first are the label's."""
-        plain = label.as_subclass(Tensor)
-        held = rwmap.as_subclass(Tensor)[:, 1 : 1 + plain.shape[1]]
-        if held.shape == plain.shape and bool((held == plain).all()):
-            return
-        raise RWLossError(
-            f"{self.map_key!r} {tuple(rwmap.shape)} is of other labels than {self.label_key!r} "
-            f"{tuple(plain.shape)}: name {self.map_key!r} among the keys of every flip, turn and "
-            "crop behind RWMapd, put the same RWMapd once more behind all other spatial "
-            "transforms, and leave the label whole (no one-hot)"
         )

@@ -10,15 +10,19 @@ from torch import Tensor
 from torch.nn.modules.loss import _Loss
 
 from rwloss.errors import RWLossError
-from rwloss.integrations.monai.packed import Packed, refuse_if_warped, unpack
-from rwloss.integrations.monai.spacing import spacing_of
-from rwloss.integrations.monai.stamp import EXPRESSION, Stamp, digest, is_stamped, stamps_of
+from rwloss.integrations.monai.map_tensor import (
+    KEEP_METADATA,
+    UnpackedMaps,
+    is_map,
+    spacing_of,
+    unpack,
+)
 from rwloss.losses import RegionWiseLoss, as_labels
-from rwloss.losses.activation import Activation
-from rwloss.losses.target import as_masks, check_logits, check_tensor, whole_labels
+from rwloss.losses.batch import as_masks, check_logits, check_tensor, whole_labels
 from rwloss.maps.dynamic.cross_entropy import CrossEntropy
 from rwloss.maps.dynamic.focal import Focal
 from rwloss.maps.expression import Expression
+from rwloss.maps.parser import parse
 from rwloss.regions import IGNORED, Regions, SpacingMM, checked_labels
 from rwloss.rwmap import RWMap
 
@@ -28,23 +32,23 @@ class RWLoss(_Loss):
 
     expression: an expression or its text, as for `rwloss.RegionWiseLoss`.
     include_background: False drops channel 0, after the softmax.
-    to_onehot_y: True where the target is a label map (b 1 *s) or (b *s); else it has a channel for
-    each of the input's.
-    sigmoid, softmax: what to do with the input first; neither where it is probabilities already.
+    to_onehot_y: True for a label map (b 1 *s) or (b *s) as target; else the target has one channel
+    per channel of the input.
+    sigmoid, softmax: what to do with the input first; neither if it is probabilities already.
     With `sigmoid` each channel is a mask of its own, and masks may overlap.
     reduction: "mean" over batch, classes and voxels; "sum" adds the means of images and classes;
     "none" gives them, (b k), for static terms.
     ignore_index: a label whose voxels belong to no class: they end a region, cost nothing and do
-    not count in the mean ("none" divides by all voxels). In one-hot targets its channel, or where
-    it is no channel, voxels that are 0 in all; in masks a third value, or the channel.
+    not count in the mean ("none" divides by all voxels). In one-hot targets it is a channel, or
+    else the voxels that are 0 in all channels; in masks a third value, or a channel.
     batch: means of the classes over the batch, for "sum" and "none".
-    spacing_mm: voxel spacing for maps made on the fly; by default that of the target's affine where
+    spacing_mm: voxel spacing for maps made on the fly; by default that of the target's affine if
     it is a MetaTensor, else 1.
 
-    `loss(input, target)` makes the map from the target. Or the target is what `RWMapd` or
-    `LoadRWMapd` made, labels and map in one (with to_onehot_y=True, or sigmoid=True for masks): for
-    `SupervisedTrainer` and `DeepSupervisionLoss`, which give a loss two arguments. Or it is the
-    third argument, and must be of the target's labels.
+    `loss(input, target)` makes the map from the target. The target can also be what `RWMapd` or
+    `LoadRWMapd` made, labels and map in one, for `SupervisedTrainer` and `DeepSupervisionLoss`,
+    which give a loss two arguments. Or the map is the third argument, and must be of the target's
+    labels.
 
     Equal to MONAI's `BoundaryLoss` in value and gradient, with "boundary" and a spacing of 1.
 
@@ -73,22 +77,23 @@ class RWLoss(_Loss):
         super().__init__(reduction=reduction)
         if sigmoid and softmax:
             raise RWLossError("sigmoid=True and softmax=True: choose one of them")
-        activation: Activation = "sigmoid" if sigmoid else "softmax" if softmax else "none"
+        expression = parse(expression) if isinstance(expression, str) else expression
         self.region_wise = RegionWiseLoss(
             expression,
-            activation=activation,
+            activation="sigmoid" if sigmoid else "softmax" if softmax else "none",
             # MONAI's masks have no complements that could count.
             include_background=include_background and not sigmoid,
             reduction="mean" if reduction == "sum" else reduction,  # type: ignore[arg-type]
-            ignore_index=None if ignore_index is None else IGNORED,
+            ignore_index=IGNORED if sigmoid and ignore_index is not None else ignore_index,
             spacing_mm=spacing_mm,
             low_memory=low_memory,
         )
         if sigmoid:
-            _check_masks_alone(self.region_wise.expression)
-        groups = self.region_wise.expression.static_groups()
-        # What a map must be of; several of them no single map can stand for, which is said later.
-        self._static = groups[0].expression if len(groups) == 1 else None
+            _check_masks_alone(expression)
+        # What a map must be of; weights of a dataset are words here, and numbers in its store.
+        groups = expression.static_groups()
+        known = len(groups) == 1 and not groups[0].expression.needs_class_counts
+        self._static = str(groups[0].expression) if known else None
         self.include_background = include_background
         self.to_onehot_y = to_onehot_y
         self.sigmoid = sigmoid
@@ -121,7 +126,8 @@ class RWLoss(_Loss):
         try:
             return self._value(input, target, rwmap, mask, spacing_mm)
         except RWLossError as error:
-            error.args = (_in_own_words(str(error)),)
+            message = str(error).replace('with activation="none"', "without softmax or sigmoid")
+            error.args = (re.sub(r'activation="(softmax|sigmoid)"', r"\1=True", message),)
             raise
 
     def _value(
@@ -133,7 +139,8 @@ class RWLoss(_Loss):
         spacing_mm: SpacingMM | None,
     ) -> Tensor:
         one = isinstance(input, Tensor)
-        outputs = [_plain(input)] if isinstance(input, Tensor) else [_plain(x) for x in input]
+        given = [input] if isinstance(input, Tensor) else list(input)
+        outputs = [output.as_subclass(Tensor) for output in given]
         if not outputs:
             raise RWLossError("no output to train: the list is empty")
         logits = outputs[0]
@@ -141,165 +148,95 @@ class RWLoss(_Loss):
         check_tensor("target", target, logits)
         if spacing_mm is None and self.region_wise.spacing_mm is None:
             spacing_mm = spacing_of(target, logits.ndim - 2)
-        labels, packed = self._taken_apart(logits, target, may_be_thinned=one)
-        of_map = labels
+        maps = None
         if isinstance(rwmap, Tensor):
-            packed = self._unpacked(logits, rwmap)
-            if packed is None:
-                raise RWLossError(
-                    f"map {tuple(rwmap.shape)} has not the channels that RWMapd gives: give the "
-                    "loss its result, or an RWMap"
-                )
-            of_map = self._known(packed.labels, logits.shape[1])
-        if self._drops_first_mask(logits):
+            maps = self._unpacked(rwmap, logits)
+        elif is_map(target):
+            maps = self._unpacked(target, logits, may_be_thinned=one)
+            target = maps.labels
+        labels = self._labels(logits, target.as_subclass(Tensor), of_map=maps is not None)
+        of_map = labels if maps is None or rwmap is None else self._masks(maps.labels)
+        if self.sigmoid and not self.include_background and logits.shape[1] > 1:
             outputs = [output[:, 1:] for output in outputs]
             labels, of_map = labels[:, 1:], of_map[:, 1:]
-            packed = None if packed is None else packed.without_first_mask()
-        if packed is not None:
-            rwmap = packed.rwmap(of_map, 2 if self.sigmoid else logits.shape[1])
+        if maps is not None:
+            classes = 2 if self.sigmoid else logits.shape[1]
+            checked = whole_labels(of_map, classes, self.region_wise.ignore_index)
+            rwmap = maps.rwmap(checked, classes)
         value = self.region_wise(
             outputs[0] if one else outputs,
             labels,
             rwmap,
-            mask=None if mask is None else _plain(mask),
+            mask=None if mask is None else mask.as_subclass(Tensor),
             spacing_mm=spacing_mm,
         )
         return self._reduced(value, outputs[0])
 
-    def _taken_apart(
-        self, logits: Tensor, target: Tensor, *, may_be_thinned: bool
-    ) -> tuple[Tensor, Packed | None]:
-        """Labels (b 1 *s), or masks (b k *s), -1 where ignored; and the map that came with them."""
+    def _unpacked(
+        self, packed: Tensor, logits: Tensor, *, may_be_thinned: bool = False
+    ) -> UnpackedMaps:
+        """Maps (b m *s) with the classes or masks of the input, and of the loss's expression."""
         k = logits.shape[1]
-        packed = None
-        if self.to_onehot_y or self.sigmoid:
-            packed = self._unpacked(logits, target, may_be_thinned=may_be_thinned)
-        target = _plain(target)
-        if packed is not None:
-            return self._known(packed.labels, k), packed
+        maps: UnpackedMaps = unpack(packed, may_be_thinned=may_be_thinned)
+        for image, record in enumerate(maps.records):
+            if k != record.channels(sigmoid=self.sigmoid):
+                kind = f"masks=True, {k} masks" if self.sigmoid else f"num_classes={k}"
+                made = f"{record.masks} masks" if record.masks else f"{record.num_classes} classes"
+                raise RWLossError(
+                    f"the map of image {image} of the batch has {made}, the input has {k} channels "
+                    f"with {'sigmoid' if self.sigmoid else 'softmax'}: make the map with {kind}"
+                )
+            if self._static not in {None, record.expression}:
+                raise RWLossError(
+                    f"the map of image {image} of the batch is of {record.expression}, the static "
+                    f"part of the loss is {self._static}: use the same expression in RWLoss and in "
+                    "RWMapd or rwloss precompute; if a cache holds old maps, empty it"
+                )
+        return maps
+
+    def _labels(self, logits: Tensor, target: Tensor, *, of_map: bool) -> Tensor:
+        """A target as `RegionWiseLoss` takes it: labels (b 1 *s), or masks (b k *s)."""
+        k, index = logits.shape[1], self.ignore_index
+        if of_map:
+            return self._masks(target) if self.sigmoid else target
         if not self.to_onehot_y or k == 1:
             if target.shape[1:2] != (k,) or target.ndim != logits.ndim:
                 raise RWLossError(
                     f"target {tuple(target.shape)} does not fit input {tuple(logits.shape)}: with "
-                    "to_onehot_y=False it needs a channel for each of the input's; pass "
+                    "to_onehot_y=False it needs one channel per channel of the input; pass "
                     "to_onehot_y=True for a label map"
                 )
-            given = self._masks(target) if self.sigmoid else self._from_one_hot(logits, target)
-            return given, None
+            if self.sigmoid:
+                return self._masks(target)
+            if index is None or 0 <= index < k:
+                return target
+            empty = (target == 0).all(dim=1, keepdim=True)
+            whole = torch.cat([target[:, :1] + empty.to(target.dtype), target[:, 1:]], dim=1)
+            labels: Tensor = as_labels(logits, whole)[:, None].where(~empty, index)
+            return labels
         if target.ndim == logits.ndim and target.shape[1] != 1:
             raise RWLossError(
                 f"target {tuple(target.shape)} does not fit to_onehot_y=True: expected a label map "
-                "(b 1 *s) or (b *s), or what RWMapd made, unchanged; pass to_onehot_y=False for "
-                "one-hot"
+                "(b 1 *s) or (b *s), or what RWMapd made, with its record; pass to_onehot_y=False "
+                f"for one-hot. {KEEP_METADATA}"
             )
-        if target.ndim == logits.ndim - 1:
-            target = target[:, None]
-        labels = self._without_ignored(target, k)
-        return self._one_hot(labels, k) if self.sigmoid else labels, None
-
-    def _unpacked(
-        self, logits: Tensor, packed: Tensor, *, may_be_thinned: bool = False
-    ) -> Packed | None:
-        if packed.ndim != logits.ndim:
-            return None
-        k = logits.shape[1]
-        if not torch.compiler.is_compiling():  # no graph can read values
-            if not is_stamped(_plain(packed)):
-                return None
-            refuse_if_warped(packed, may_be_thinned=may_be_thinned)
-            self._check_made_for_this(packed, k)
-        return unpack(_plain(packed), k, k if self.sigmoid else 0)
-
-    def _check_made_for_this(self, packed: Tensor, k: int) -> None:
-        """Raise RWLossError for maps (b m *s) of other classes or of another expression."""
-        static = self._static
-        # Weights of a data set are numbers in its store, and words here.
-        wanted = None if static is None or static.needs_class_counts else str(static)
-        for image, stamp in enumerate(stamps_of(_plain(packed))):
-            self._check_classes(stamp, packed.shape[1], k)
-            if wanted is not None and stamp.digest != digest(wanted):
-                made_of = getattr(packed, "meta", {}).get(EXPRESSION)
-                if isinstance(made_of, list):  # of a batch
-                    made_of = made_of[image] if image < len(made_of) else None
-                if made_of is None or stamp.digest != digest(made_of):
-                    made_of = "another expression"
-                raise RWLossError(
-                    f"the map of image {image} of the batch is of {made_of}, the static part of "
-                    f"the loss is {wanted}: give RWMapd, or rwloss precompute, and RWLoss the "
-                    "same expression; a cache may hold maps of before, empty it"
-                )
-
-    def _check_classes(self, stamp: Stamp, channels: int, k: int) -> None:
-        """Raise RWLossError unless a map has the classes or masks of an input with k channels."""
+        target = target[:, None] if target.ndim == logits.ndim - 1 else target
         if not self.sigmoid:
-            if stamp.num_classes == 0:  # of one mask it would be 2
-                raise RWLossError(
-                    "the map was made with masks=True, and this loss is of classes: make it with "
-                    f"num_classes={k}, or pass sigmoid=True"
-                )
-            if stamp.num_classes != Stamp.of(k, "").num_classes:
-                raise RWLossError(
-                    f"map has {stamp.num_classes} classes, input has {k}: make it with "
-                    f"num_classes={k}, or precompute again with it"
-                )
-            return
-        if stamp.num_classes == 2 and k == 1:
-            return
-        if stamp.num_classes != 0:
-            raise RWLossError(
-                f"the map was made with num_classes={stamp.num_classes}: with sigmoid=True make "
-                "it with masks=True of one-hot masks"
-            )
-        masks = (channels - 2) // 3
-        if masks != k:
-            raise RWLossError(
-                f"map has {masks} masks, input has {k} channels: give the network an output for "
-                "each mask"
-            )
-
-    def _known(self, labels: Tensor, num_classes: int) -> Tensor:
-        """Labels (b 1 *s) or masks (b k *s) of a packed map, whole, -1 where they are ignored."""
-        found = self._masks(labels) if self.sigmoid else self._without_ignored(labels, num_classes)
-        ignore_index = None if self.ignore_index is None else IGNORED
-        # Once for target and map; whoever looks at them again has no float to check.
-        return whole_labels(found, 2 if self.sigmoid else num_classes, ignore_index)
-
-    def _without_ignored(self, labels: Tensor, num_classes: int) -> Tensor:
-        """The same labels with -1 where they are ignored."""
-        if self.ignore_index is None:
-            return labels
-        found: Tensor = checked_labels(labels, num_classes, self.ignore_index)
-        return found
-
-    def _from_one_hot(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Labels (b 1 *s) of one-hot targets, in which voxels without a class may be ignored."""
-        index, k = self.ignore_index, logits.shape[1]
-        if index is None or 0 <= index < k:
-            return self._without_ignored(as_labels(logits, target)[:, None], k)
-        empty = (target == 0).all(dim=1, keepdim=True)
-        whole = torch.cat([target[:, :1] + empty.to(target.dtype), target[:, 1:]], dim=1)
-        return as_labels(logits, whole)[:, None].where(~empty, IGNORED)
+            return target
+        labels = checked_labels(target, k, index)
+        classes = torch.arange(k, device=labels.device).reshape(-1, *[1] * (labels.ndim - 2))
+        return (labels == classes).to(torch.int8).masked_fill(labels == IGNORED, IGNORED)
 
     def _masks(self, target: Tensor) -> Tensor:
-        """Masks (b k *s) with -1 where they are ignored."""
+        """Masks (b k *s) with -1 where they are ignored; labels of a map as they are."""
         index = self.ignore_index
-        if index is None:
+        if index is None or not self.sigmoid:
             return target
-        if 0 <= index < target.shape[1] and target.shape[1] > 1:
-            whole = as_masks(target, target).to(torch.int8)
-            return whole.where(target[:, index : index + 1] == 0, IGNORED)
-        return self._without_ignored(target, 2)
-
-    def _one_hot(self, labels: Tensor, num_classes: int) -> Tensor:
-        """Masks (b k *s) of labels (b 1 *s), -1 where those are."""
-        if self.ignore_index is None:
-            labels = checked_labels(labels, num_classes)
-        classes = torch.arange(num_classes, device=labels.device)
-        masks = (labels == classes.reshape(-1, *[1] * (labels.ndim - 2))).to(torch.int8)
-        return masks if self.ignore_index is None else masks.where(labels != IGNORED, IGNORED)
-
-    def _drops_first_mask(self, logits: Tensor) -> bool:
-        return self.sigmoid and not self.include_background and logits.shape[1] > 1
+        if 0 <= index < target.shape[1] > 1:
+            ignored = target[:, index : index + 1] != 0
+            return as_masks(target, target).to(torch.int8).masked_fill(ignored, IGNORED)
+        masks: Tensor = checked_labels(target, 2, index)
+        return masks
 
     def _reduced(self, value: Tensor, logits: Tensor) -> Tensor:
         """A mean, or costs (b k *s), in MONAI's reduction. -> () or (b k) or (k)."""
@@ -312,19 +249,8 @@ class RWLoss(_Loss):
         return value * (classes * (1 if self.batch else logits.shape[0]))
 
 
-def _plain(tensor: Tensor) -> Tensor:
-    """Without metadata, which would be carried through every operation."""
-    return tensor.as_subclass(Tensor) if type(tensor) is not Tensor else tensor
-
-
-def _in_own_words(message: str) -> str:
-    """What `RegionWiseLoss` says, with the arguments of `RWLoss`."""
-    message = message.replace('with activation="none"', "without softmax=True or sigmoid=True")
-    return re.sub(r'activation="(softmax|sigmoid)"', r"\1=True", message)
-
-
 def _check_masks_alone(expression: Expression) -> None:
-    """Raise RWLossError for terms that say something of a mask's outside through its complement.
+    """Raise RWLossError for terms that act outside a mask through its complement.
 
     A mask that stands alone costs p·z: z must be below 0 somewhere inside, above 0 outside.
     """
@@ -340,11 +266,9 @@ def _check_masks_alone(expression: Expression) -> None:
         return
     labels = torch.zeros(1, 9, 9, dtype=torch.uint8)
     labels[:, 2:7, 2:7] = 1
-    inside = labels[0] == 1
-    regions = Regions(labels, num_classes=2)
-    groups = expression.static_groups()
-    total = torch.stack([group.expression(regions).dense()[0, 1] for group in groups]).sum(dim=0)
-    if not (bool((total[inside] < 0).any()) and bool((total[~inside] > 0).any())):
+    groups, regions = expression.static_groups(), Regions(labels, num_classes=2)
+    total = sum(group.expression(regions).dense()[0, 1] for group in groups)
+    if not ((total[labels[0] == 1] < 0).any() and (total[labels[0] == 0] > 0).any()):
         raise RWLossError(
             f"{expression} pushes a mask in one direction only: {way_out}; or add a term such as "
             "dice"

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from rwloss.errors import RWLossError
 from rwloss.losses import RegionWiseLoss
 from rwloss.maps.expression import Expression
+from rwloss.maps.parser import parse
 from rwloss.regions import IGNORED
 
 
@@ -41,19 +42,15 @@ class PlanLoss(nn.Module):
     ) -> None:
         """Raises RWLossError for an expression that can't be read; the class documents the rest."""
         super().__init__()
+        self.expression = parse(expression) if isinstance(expression, str) else expression
         self.region_wise = RegionWiseLoss(
-            expression,
+            self.expression,
             spacing_mm=tuple(float(mm) for mm in spacing_mm),
             activation="sigmoid" if regions else "softmax",
             ignore_index=IGNORED if regions and ignore_label is not None else ignore_label,
             deep_supervision_weights=head_weights,
         )
         self.has_ignore_mask = regions and ignore_label is not None
-
-    @property
-    def expression(self) -> Expression:
-        """What the loss is made of."""
-        return self.region_wise.expression
 
     def set_epoch(self, epoch: int, total: int | None = None) -> None:
         """Tell schedules the epoch, 0 for the first, and how many there will be."""

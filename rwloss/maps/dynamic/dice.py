@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from rwloss.errors import RWLossError
-from rwloss.maps.dynamic.overlap import overlap
 from rwloss.maps.generator import MapTags
 from rwloss.maps.loss_term import LossTerm, Prediction
 
@@ -39,5 +38,5 @@ class Dice(LossTerm):
 
     def loss(self, prediction: Prediction) -> Tensor:
         """1 minus the soft Dice. (b c)."""
-        both, predicted, true = overlap(prediction)
+        both, predicted, true = prediction.overlap()
         return 1 - (2 * both + self.smooth) / (predicted + true + self.smooth)

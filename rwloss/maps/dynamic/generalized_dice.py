@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from rwloss.maps.dynamic.overlap import overlap
 from rwloss.maps.generator import MapTags
 from rwloss.maps.loss_term import LossTerm, Prediction
 
@@ -32,7 +31,7 @@ class GeneralizedDice(LossTerm):
 
     def loss(self, prediction: Prediction) -> Tensor:
         """1 minus the generalised Dice of each image, the same for each of its classes. (b c)."""
-        both, predicted, true = overlap(prediction)
+        both, predicted, true = prediction.overlap()
         # Only ratios of weights count: relative to the largest class, squares stay in range.
         size = true / true.amax(dim=1, keepdim=True).clamp_min(1.0)
         weight = (size > 0) / size.clamp_min(1e-12) ** 2

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from rwloss.errors import RWLossError
-from rwloss.maps.dynamic.overlap import overlap
 from rwloss.maps.generator import MapTags
 from rwloss.maps.loss_term import LossTerm, Prediction
 
@@ -43,7 +42,7 @@ class Tversky(LossTerm):
 
     def loss(self, prediction: Prediction) -> Tensor:
         """1 minus the Tversky index. (b c)."""
-        both, predicted, true = overlap(prediction)
+        both, predicted, true = prediction.overlap()
         price = self.alpha * (predicted - both) + self.beta * (true - both)
         return 1 - (both + self.smooth) / (both + price + self.smooth)
 

@@ -1,6 +1,5 @@
 """The report of a study: one HTML file that opens anywhere, without a network."""
 
-from rwloss.study.report.known import indicators_of
 from rwloss.study.report.page import require_report, write
 
-__all__ = ["indicators_of", "require_report", "write"]
+__all__ = ["require_report", "write"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,11 +14,12 @@ from numpy.typing import NDArray
 from rwloss import Regions, maps
 from rwloss.errors import RWLossError
 from rwloss.maps.expression import weighted_sum
-from rwloss.pictures.draw import known_labels
+from rwloss.pictures.draw import channels_of, known_labels
 from rwloss.pictures.view import View, choose_view
 from rwloss.regions import IGNORED
+from rwloss.study.outcomes import mean_of
 from rwloss.study.plan import Run, runs
-from rwloss.study.report.logs import Log
+from rwloss.study.report.logs import RunLog
 from rwloss.study.results import Results
 
 
@@ -48,11 +48,11 @@ class Slice:
     text: str
 
 
-def choices(logs: Sequence[Log], name: str) -> list[Choice]:
+def choices(logs: Sequence[RunLog], name: str) -> list[Choice]:
     """The worst, median and best of all test cases of all runs of a map that have been tested.
 
-    By the mean Dice over foreground classes; cases without any class are left out. One choice
-    where all are alike.
+    They are ranked by the mean Dice over foreground classes; cases without any class are left out.
+    One choice where all have the same Dice.
     """
     found = sorted(
         (
@@ -60,7 +60,7 @@ def choices(logs: Sequence[Log], name: str) -> list[Choice]:
             for log in logs
             if log.map == name and log.test is not None
             for case in log.test.get("cases", ())
-            if (dice := _mean_dice(case)) is not None
+            if (dice := mean_of(each["dice"] for each in case["classes"])) is not None
         ),
         key=lambda each: each.dice,
     )
@@ -72,10 +72,10 @@ def choices(logs: Sequence[Log], name: str) -> list[Choice]:
     return [replace(choice, rank=rank) for rank, choice in chosen.items()]
 
 
-def slices(results: Results, folder: Path, logs: Sequence[Log], name: str) -> Iterator[Slice]:
-    """The slices to show of a map, predicted now with the best checkpoint of their run.
+def slices(results: Results, folder: Path, logs: Sequence[RunLog], name: str) -> Iterator[Slice]:
+    """The slices to show of a map, predicted now with the best checkpoints of the runs.
 
-    Raises RWLossError where a checkpoint or the data are not there (any more).
+    Raises RWLossError where a checkpoint or the data are missing.
     """
     places = {(run.name, run.seed): run for run in runs(results.study, folder)}
     for choice in choices(logs, name):
@@ -92,7 +92,7 @@ def has_schedule(expression: maps.Expression) -> bool:
 
 
 def at_the_end(expression: maps.Expression, num_epochs: int) -> maps.Expression:
-    """The map as the last of so many epochs has it; itself without a schedule.
+    """The map at the last of this many epochs; unchanged without a schedule.
 
     >>> str(at_the_end(maps.parse("blend(dice, boundary, alpha=0.5)"), 51))
     '0.5 * dice + 0.5 * boundary'
@@ -104,11 +104,6 @@ def at_the_end(expression: maps.Expression, num_epochs: int) -> maps.Expression:
         term = leaf.term if leaf.link is None else leaf.term.with_link(leaf.link)
         pairs.append((leaf.weight * leaf.factor, term))
     return weighted_sum(pairs)
-
-
-def _mean_dice(case: dict[str, Any]) -> float | None:
-    known = [each["dice"] for each in case["classes"] if each["dice"] is not None]
-    return statistics.fmean(known) if known else None
 
 
 def _slice(run: Run, choice: Choice) -> Slice:
@@ -152,7 +147,7 @@ def _slice(run: Run, choice: Choice) -> Slice:
 
 
 def _case(name: str, source: str, test_part: str) -> tuple[Any, int | None]:
-    """A test case, wherever its run took it from, and the data set's ignored label."""
+    """A test case, of the split or of the test folder, and the ignored label of the dataset."""
     from rwloss import data
 
     dataset = data.find(source)
@@ -161,7 +156,7 @@ def _case(name: str, source: str, test_part: str) -> tuple[Any, int | None]:
     if there and test_part != "split":
         cases |= {case.name: case for case in data.find(source, part="test").cases}
     if name not in cases:
-        raise RWLossError(f"the data set has no case {name!r} any more")
+        raise RWLossError(f"the dataset no longer has a case {name!r}")
     return cases[name], dataset.ignore_label
 
 
@@ -173,19 +168,14 @@ def _channels(
     view: View,
     across: int | None,
 ) -> NDArray[np.float64]:
-    """Values of the map as it was trained with: of the slice, or of the volume. (k rows columns).
+    """Values of the map as in training: of the slice, or of the volume. (k rows columns).
 
-    Where it depends on the prediction, at uniform probabilities: what a training meets first.
+    A map that depends on the prediction is taken at uniform probabilities.
     """
     if across is not None:
         labels = np.take(labels, view.index, axis=across)
         spacing_mm = [mm for axis, mm in enumerate(spacing_mm) if axis != across]
         view = replace(view, axis=None)
     regions = Regions.single(labels, num_classes, tuple(spacing_mm), IGNORED)
-    if expression.is_static:
-        rwmap = expression(regions)
-    else:
-        probs = np.full((1, num_classes, *labels.shape), 1 / num_classes, dtype=np.float32)
-        rwmap = expression(regions, probs)
-    cut = rwmap.with_arrays(lambda array: view.cut(np.asarray(array)))
-    return np.asarray(cut.dense()[0], dtype=np.float64)
+    probs = np.full((1, num_classes, *labels.shape), 1 / num_classes, dtype=np.float32)
+    return channels_of(expression(regions, None if expression.is_static else probs), view)

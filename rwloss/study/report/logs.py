@@ -1,83 +1,62 @@
-"""What a chart needs of the log of each run."""
+"""What the report needs of the log of each run."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from rwloss.study.plan import runs
 from rwloss.study.results import Results
 from rwloss.training.run_folder import RunFolder
 
-MOST_POINTS = 150
-"""Of a line: more than a chart of this width can show."""
+Curve: TypeAlias = Sequence[tuple[int, float | None]]
+"""Values over training steps; None where a value is not known."""
 
 
 @dataclass(frozen=True)
-class Log:
-    """Curves of one run over its steps, thinned alike in all runs.
+class RunLog:
+    """The log of one run. done: whether the run is done.
 
-    dice: of each foreground class (step, validation Dice; None where no case has it).
-    wrong_way_mass: (step, part of the push that went the wrong way). starts: what each start ran
-    on. test: test.json of a run that is done: that of another may be of fewer steps.
+    dice: validation Dice of each foreground class; None where no case has it. wrong_way_mass:
+    share of the push that went the wrong way. starts: hardware and versions of each start. test:
+    test.json of a run that is done; that of another run may be of fewer steps.
     """
 
     map: str
     seed: int
-    dice: Mapping[str, tuple[tuple[int, float | None], ...]]
-    wrong_way_mass: tuple[tuple[int, float], ...]
+    done: bool
+    dice: Mapping[str, Curve]
+    wrong_way_mass: Curve
     starts: tuple[Mapping[str, Any], ...]
     test: Mapping[str, Any] | None
 
 
-def read(results: Results, folder: Path) -> list[Log]:
-    """The logs of all runs; of a damaged one, nothing.
+def read_logs(results: Results, folder: Path) -> list[RunLog]:
+    """The logs of all runs; an empty one for a damaged run.
 
     Raises RWLossError for a run folder that can't be read any more.
     """
-    damaged = {(row.map, row.seed) for row in results.runs if row.damaged}
-    done = {(row.map, row.seed) for row in results.runs if row.status == "done"}
-    raw = []
-    for run in runs(results.study, folder):
+    found = []
+    for row, run in zip(results.runs, runs(results.study, folder), strict=True):
         place = RunFolder(run.folder)
-        lines = [] if (run.name, run.seed) in damaged else list(place.lines())
-        raw.append(
-            (
-                run,
-                [line for line in lines if line["kind"] == "validation"],
-                [line for line in lines if line["kind"] == "record"],
-                tuple(line for line in lines if line["kind"] == "start"),
-                place.read_test() if (run.name, run.seed) in done else None,
+        lines: dict[str, list[dict[str, Any]]] = {"validation": [], "record": [], "start": []}
+        for line in () if row.damaged else place.lines():
+            lines.setdefault(line["kind"], []).append(line)
+        dice = [(line["step"], line["dice"]) for line in lines["validation"]]
+        found.append(
+            RunLog(
+                map=run.name,
+                seed=run.seed,
+                done=row.status == "done",
+                dice={
+                    name: [(step, of[name]) for step, of in dice]
+                    for name in (dice[0][1] if dice else ())
+                },
+                wrong_way_mass=[(line["step"], line["wrong_way_mass"]) for line in lines["record"]],
+                starts=tuple(lines["start"]),
+                test=place.read_test() if row.status == "done" else None,
             )
         )
-    few = _stride(max((len(validations) for _, validations, *_ in raw), default=0))
-    some = _stride(max((len(records) for _, _, records, *_ in raw), default=0))
-    return [
-        Log(
-            map=run.name,
-            seed=run.seed,
-            dice={
-                name: tuple(
-                    (line["step"], line["dice"][name]) for line in _thinned(validations, few)
-                )
-                for name in (validations[0]["dice"] if validations else ())
-            },
-            wrong_way_mass=tuple(
-                (line["step"], line["wrong_way_mass"]) for line in _thinned(records, some)
-            ),
-            starts=starts,
-            test=test,
-        )
-        for run, validations, records, starts, test in raw
-    ]
-
-
-def _stride(count: int) -> int:
-    return max(1, -(-count // MOST_POINTS))
-
-
-def _thinned(lines: Sequence[dict[str, Any]], stride: int) -> list[dict[str, Any]]:
-    """Every so many lines, and the last: what came of it is never left out."""
-    return [line for i, line in enumerate(lines) if i % stride == 0 or i == len(lines) - 1]
+    return found

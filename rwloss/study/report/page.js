@@ -38,111 +38,122 @@
     drawAll();
   }
 
-  // ---- Charts
+  // ---- Charts: Python gives lines and points of runs; means, bands and colours are made here.
 
   const mean = (values) => values.reduce((sum, value) => sum + value, 0) / values.length;
 
-  // Values of all counted lines of a map, at the steps that each of them has.
-  function steps(lines) {
+  // Steps that all lines have, with the values of the lines.
+  function shared(lines) {
     const found = new Map();
-    for (const { plot } of lines) {
-      plot.x.forEach((x, i) => {
-        if (plot.y[i] !== null) found.set(x, [...(found.get(x) || []), plot.y[i]]);
+    for (const line of lines) {
+      line.x.forEach((x, i) => {
+        if (line.y[i] !== null) found.set(x, [...(found.get(x) || []), line.y[i]]);
       });
     }
     return [...found].filter(([, values]) => values.length === lines.length).sort(([a], [b]) => a - b);
   }
 
-  function traces(chart, keeps, rows, ground) {
-    const { series } = chart;
-    const row = (map) => rows.indexOf(map);
-    const ofMap = (role, map) => series.filter((one) => one.role === role && one.keys[0]?.[0] === map);
-    const lines = (map) => ofMap("line", map).filter((one) => one.counts[0] && keeps(one.keys[0]));
-    const drawn = {
-      line: (one) => one.plot,
-      mean: (one) => {
-        const of = lines(one.keys[0][0]);
-        const found = steps(of);
-        const text = found.map(([x, values]) =>
-          `${one.plot.name}, step ${x}: mean ${mean(values).toPrecision(3)} of ${values.length}`);
-        return { ...one.plot, x: found.map(([x]) => x), y: found.map(([, values]) => mean(values)), text };
-      },
-      band: (one) => {
-        const found = steps(lines(one.keys[0][0]));
-        if (found.length && found[0][1].length < 2) return { ...one.plot, x: [], y: [] };
-        const x = found.map(([step]) => step);
-        const low = found.map(([, values]) => Math.min(...values));
-        const high = found.map(([, values]) => Math.max(...values));
-        return { ...one.plot, x: [...x, ...[...x].reverse()], y: [...high, ...low.reverse()] };
-      },
-      points: (one) => {
-        const kept = one.keys.map((key, i) => i).filter((i) => keeps(one.keys[i]));
-        const pick = (values) => kept.map((i) => values[i]);
-        const { marker } = one.plot;
-        const each = (values) => (Array.isArray(values) ? pick(values) : values);
-        const style = { ...marker, symbol: each(marker.symbol), line: { ...marker.line, width: each(marker.line.width) } };
-        const y = chart.in_rows
-          ? kept.map((i) => row(one.keys[i][0]) + one.shifts[i])
-          : pick(one.plot.y);
-        return { ...one.plot, x: pick(one.plot.x), y, text: pick(one.plot.text), marker: style };
-      },
-      centre: (one) => {
-        const map = one.keys[0][0];
-        const values = ofMap("points", map).flatMap((points) =>
-          points.plot.x.filter((x, i) => points.counts[i] && keeps(points.keys[i])));
-        if (!values.length) return { ...one.plot, x: [], y: [] };
-        const text = [`${one.plot.name}: mean ${mean(values).toFixed(3)} of ${values.length}`];
-        return { ...one.plot, x: [mean(values)], y: [row(map)], text };
-      },
+  function curves(chart, keeps) {
+    const [bands, runs, means] = [[], [], []];
+    data.maps.forEach(({ title, colour, dash, round }, number) => {
+      const lines = chart.lines.filter((one) =>
+        one.map === number && keeps([one.map, chart.class_number, one.seed]));
+      const drawn = (x, y, line, more) => ({ mode: "lines", x, y, line: { color: colour, dash, ...line }, ...more });
+      for (const { x, y, done } of lines) {
+        runs.push(drawn(x, y, done ? { width: 1 } : { width: 1, dash: "dot" }, { opacity: 0.4, hoverinfo: "skip" }));
+      }
+      const done = lines.filter((one) => one.done);
+      const steps = shared(done);
+      const x = steps.map(([step]) => step);
+      const y = (of) => steps.map(([, values]) => of(values));
+      if (!x.length) return;
+      if (done.length > 1) {
+        const [high, low] = [y((values) => Math.max(...values)), y((values) => Math.min(...values))];
+        const edge = { width: round ? 0.8 : 0 };  // tells bands of one colour apart
+        bands.push(drawn([...x, ...[...x].reverse()], [...high, ...low.reverse()], edge,
+          { fill: "toself", fillcolor: colour, opacity: 0.14, hoverinfo: "skip" }));
+      }
+      const text = steps.map(([step, values]) =>
+        `${title}, step ${step}: mean ${mean(values).toPrecision(3)} of ${values.length}`);
+      means.push(drawn(x, y(mean), { width: 2.5 }, { text, hoverinfo: "text" }));
+    });
+    return [...bands, ...runs, ...means];
+  }
+
+  const markers = (points, marker) => ({
+    mode: "markers", x: points.map(({ x }) => x), y: points.map(({ y }) => y),
+    text: points.map(({ text }) => text), hoverinfo: "text", marker,
+  });
+
+  function points(chart, shown, rows) {
+    const placed = shown.map((one) => (chart.in_rows ? { ...one, y: rows.indexOf(one.map) + one.y } : one));
+    const found = [markers(placed, {
+      symbol: placed.map(({ symbol }) => symbol), size: placed.map(({ size }) => size),
+      color: placed.map(({ map }) => data.maps[map].colour),
+      line: { width: placed.map(({ symbol }) => (/open|dot/.test(symbol) ? 2 : 1)) },
+    })];
+    if (chart.has_means) {
+      const means = rows.map((map, y) => {
+        const values = shown.filter((one) => one.map === map && one.counts).map(({ x }) => x);
+        const text = `${data.maps[map].title}: mean ${mean(values).toFixed(3)} of ${values.length}`;
+        return { map, x: mean(values), y, text };
+      }).filter(({ x }) => !Number.isNaN(x));
+      const color = means.map(({ map }) => data.maps[map].colour);
+      found.push(markers(means, { symbol: "line-ns-open", size: 20, color, line: { width: 3, color } }));
+    }
+    return found;
+  }
+
+  // What all charts share, in the colours of the theme.
+  function template(place) {
+    const { color: soft, borderTopColor: line, backgroundColor: ground } = getComputedStyle(place);
+    const { color: ink, fontFamily: family } = getComputedStyle(document.body);
+    const axis = {
+      gridcolor: line, linecolor: line, showline: true, zeroline: false, fixedrange: true, automargin: true,
+      tickfont: { color: soft }, title: { font: { color: soft, size: 13 }, standoff: 8 },
     };
-    return series
-      .filter((one) => one.role === "points" || keeps(one.keys[0]))
-      .map((one) => drawn[one.role](one))
-      .filter((plot) => plot.x && plot.x.length)
-      .map((plot) => plot.marker && plot.marker.line && !plot.marker.line.color
-        ? { ...plot, marker: { ...plot.marker, line: { ...plot.marker.line, color: ground } } } : plot)
-      .map((plot) => ({ showlegend: false, cliponaxis: false, ...plot }));
+    return {
+      layout: {
+        paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: { family, size: 12, color: soft },
+        dragmode: false, hovermode: "closest", xaxis: axis, yaxis: axis,
+        hoverlabel: { bgcolor: ground, bordercolor: line, font: { color: ink }, align: "left" },
+      },
+      data: { scatter: [{ showlegend: false, cliponaxis: false, marker: { opacity: 1, line: { color: ground } } }] },
+    };
   }
 
   function layout(chart, rows, place, empty) {
-    const { color: soft, borderTopColor: line, backgroundColor: ground } = getComputedStyle(place);
-    const ink = getComputedStyle(document.body).color;
-    const axis = (own) => ({
-      gridcolor: line, zerolinecolor: line, linecolor: line, tickfont: { color: soft }, automargin: true,
-      zeroline: false, fixedrange: true, ...own,
-      title: own.title ? { text: own.title, font: { color: soft, size: 13 }, standoff: 8 } : undefined,
-    });
+    const titled = ({ title, ...axis }) => (title ? { ...axis, title: { text: title } } : axis);
     const inRows = {
-      tickvals: rows.map((_, i) => i), ticktext: rows.map((map) => data.maps[map]),
-      range: [rows.length - 0.45, -0.55], showgrid: false, tickfont: { color: ink },
+      tickvals: rows.map((_, i) => i), ticktext: rows.map((map) => data.maps[map].label),
+      range: [rows.length - 0.45, -0.55], showgrid: false,
+      tickfont: { color: getComputedStyle(document.body).color },
     };
-    const made = {
-      paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
-      font: { family: getComputedStyle(document.body).fontFamily, size: 12, color: soft },
+    const size = printing
+      ? { width: place.closest(".charts").classList.contains("single") ? 640 : 312, autosize: false }
+      : { autosize: true };
+    return {
+      template: template(place),
       margin: { l: chart.in_rows ? 8 : 54, r: 14, t: 10, b: 48 },
       height: chart.in_rows ? 74 + 40 * Math.max(1, rows.length) : chart.height,
-      dragmode: false, hovermode: "closest",
-      hoverlabel: { bgcolor: ground, bordercolor: line, font: { color: ink }, align: "left" },
-      xaxis: axis(chart.xaxis),
-      yaxis: chart.in_rows ? { ...axis({}), ...inRows } : axis(chart.yaxis),
+      xaxis: titled(chart.xaxis),
+      yaxis: chart.in_rows ? inRows : titled(chart.yaxis),
       annotations: empty ? [{ text: "nothing to show for this choice", showarrow: false, xref: "paper",
-        yref: "paper", x: 0.5, y: 0.5, font: { color: soft } }] : [],
+        yref: "paper", x: 0.5, y: 0.5 }] : [],
+      ...size,
     };
-    if (printing) {
-      const single = place.closest(".charts").classList.contains("single");
-      return { ...made, width: single ? 640 : 312, autosize: false };
-    }
-    return { ...made, autosize: true };
   }
 
   function draw(chart) {
     const place = document.getElementById(chart.id);
     if (place.closest("figure").hidden) return;
     const keeps = choice();
-    const has = (map) => chart.series.some((one) => one.keys.some((key) => key[0] === map && keeps(key)));
-    const rows = data.maps.map((_, i) => i).filter(has);
-    const found = traces(chart, keeps, rows, getComputedStyle(place).backgroundColor);
-    Plotly.react(place, found, layout(chart, rows, place, !found.length),
+    const shown = chart.points.filter((one) => keeps([one.map, one.class_number, one.seed]));
+    const rows = data.maps.map((_, map) => map).filter((map) =>
+      chart.has_means ? keeps([map, null, null]) : shown.some((one) => one.map === map));
+    const traces = [...curves(chart, keeps), ...points(chart, shown, rows)]
+      .filter(({ x }) => x.length).map((trace) => ({ type: "scatter", ...trace }));
+    Plotly.react(place, traces, layout(chart, rows, place, !traces.length),
       { displayModeBar: false, responsive: true });
   }
 

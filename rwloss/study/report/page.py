@@ -17,28 +17,24 @@ from rwloss._version import __version__
 from rwloss.errors import RWLossError
 from rwloss.files.atomic import whole_file
 from rwloss.study import plan
+from rwloss.study.figures import decimal
 from rwloss.study.outcomes import BORN_ABOVE, COLLAPSED_BELOW, DEAD_BELOW
-from rwloss.study.report import logs as run_logs
-from rwloss.study.report import tables
+from rwloss.study.report import charts, tables, tie_charts
 from rwloss.study.report.cases import has_schedule, slices
-from rwloss.study.report.charts import CLASS_SIGNS, Chart, Charts, class_names, plain
-from rwloss.study.report.logs import Log
+from rwloss.study.report.logs import RunLog, read_logs
 from rwloss.study.report.palette import SIGNS, looks
+from rwloss.study.report.paths import without_paths
 from rwloss.study.report.pictures import CasePicture, class_colour, picture
-from rwloss.study.report.wording import decimal, lead, question, without_paths
 from rwloss.study.results import WRONG_WAY_ALARM, Results
-from rwloss.study.wording import NO_SCORES, sentences
+from rwloss.study.wording import NO_SCORES, lead, question, sentences
 
 FILE = "report.html"
 """Name of the report in its study's folder."""
 
-_DASHES = {"solid": "", "dash": "9 9", "dashdot": "9 3 3 3", "longdashdot": "15 6 3 6"}
-"""Plotly's dashes in the legend, in pixels."""
-
 
 @dataclass(frozen=True)
 class MapPictures:
-    """Cases of one map; reason: why there are none, or no more."""
+    """Cases of one map. reason: why there are none, or no more."""
 
     map: str
     number: int
@@ -59,10 +55,10 @@ def require_report() -> None:
 
 
 def write(results: Results, folder: Path, path: Path | None = None) -> Path:
-    """The report of a study folder, whole or not at all. Returns where it lies.
+    """Write the report of a study folder, whole or not at all. Returns its path.
 
-    path: by default report.html in the folder. Predicts a few test cases with the best
-    checkpoints, for their pictures; where these or the data are gone, the page says so.
+    path: by default report.html in the folder. A few test cases are predicted with the best
+    checkpoints, for their pictures; where checkpoints or data are missing, the page says so.
     Raises RWLossError without plotly or jinja2, for a run folder that can't be read, and where the
     file can't be written.
     """
@@ -79,20 +75,16 @@ def write(results: Results, folder: Path, path: Path | None = None) -> Path:
 
 def render(results: Results, folder: Path) -> str:
     """The page as text."""
-    reasons = (without_paths(row.reason, folder, results.study.data) for row in results.runs)
-    rows = zip(results.runs, reasons, strict=True)
-    told = dataclasses.replace(
-        results, runs=tuple(dataclasses.replace(row, reason=reason) for row, reason in rows)
+    rows = tuple(
+        dataclasses.replace(row, reason=without_paths(row.reason, folder, results.study.data))
+        for row in results.runs
     )
-    found = run_logs.read(told, folder)
-    return page(told, found, tuple(map_pictures(told, folder, found)))
+    told = dataclasses.replace(results, runs=rows)
+    logs = read_logs(told, folder)
+    return page(told, logs, tuple(map_pictures(told, folder, logs)))
 
 
-def page(
-    results: Results,
-    found: Sequence[Log],
-    pictures: Sequence[MapPictures],
-) -> str:
+def page(results: Results, logs: Sequence[RunLog], pictures: Sequence[MapPictures]) -> str:
     """The page from all that stands in it."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
@@ -105,89 +97,84 @@ def page(
         lstrip_blocks=True,
     )
     environment.filters["decimal"] = decimal
-    # Names hold whatever a data set holds: JSON for a script is escaped, and never holds NaN.
+    # Names hold whatever a dataset holds: JSON for a script is escaped, and never holds NaN.
     environment.policies["json.dumps_kwargs"] = {"allow_nan": False}
     scripts = {"plotly": _plotly(), "script": _resource("page.js")}
     return environment.get_template("page.html.j2").render(
-        **_context(results, found, pictures),
+        **_context(results, logs),
         **{name: Markup(text) for name, text in scripts.items()},
+        pictures=pictures,
         style=Markup(_resource("page.css")),
         script_hashes=" ".join(_hash(text) for text in scripts.values()),
     )
 
 
-def map_pictures(results: Results, folder: Path, found: Sequence[Log]) -> Iterator[MapPictures]:
-    """Worst, median and best test case of each map, or the reason why not."""
+def map_pictures(results: Results, folder: Path, logs: Sequence[RunLog]) -> Iterator[MapPictures]:
+    """Worst, median and best test case of each map, or the reason why there is no picture."""
     for number, summary in enumerate(results.whole.maps):
-        name = summary.map
-        none = NO_SCORES if summary.done else "No run of this map has been tested yet."
         cases: list[CasePicture] = []
+        reason = NO_SCORES if summary.done else "No run of this map has been tested yet."
         try:
-            cases += (picture(each) for each in slices(results, folder, found, name))
-            reason = "" if cases else none
+            cases += (picture(each) for each in slices(results, folder, logs, summary.map))
+            reason = "" if cases else reason
         except RWLossError as error:
             reason = f"No picture: {without_paths(str(error), folder, results.study.data)}"
-        yield MapPictures(name, number, tuple(cases), reason)
+        yield MapPictures(summary.map, number, tuple(cases), reason)
 
 
-def _context(
-    results: Results, found: Sequence[Log], pictures: Sequence[MapPictures]
-) -> dict[str, Any]:
-    study, charts, names = results.study, Charts(results, found), class_names(results)
+def _context(results: Results, logs: Sequence[RunLog]) -> dict[str, Any]:
+    study, names = results.study, results.class_names
     data_name = Path(study.data).name or "this data"
+    drawn = [
+        {
+            "name": name,
+            "label": charts.plain(name, 22),
+            "title": charts.plain(name),
+            "number": number,
+            "colour": look.colour,
+            "dash": look.dash,
+            "round": look.round % len(SIGNS),
+        }
+        for number, (name, look) in enumerate(looks(study.maps, results.reference).items())
+    ]
     groups = {
-        "scores": charts.scores(),
-        "learning": charts.learning(),
-        "births": charts.births(),
-        "residuals": charts.residuals(),
-        "wrong_way": charts.wrong_way(),
-        "ties": charts.ties() if results.indicators else [],
+        "scores": charts.scores(results),
+        "learning": charts.learning(results, logs),
+        "births": charts.births(results),
+        "residuals": charts.residuals(results),
+        "wrong_way": charts.wrong_way(results, logs),
+        "ties": tie_charts.ties(results) if results.indicators else [],
     }
-    told = sentences(results)
+    answer = lead(results)
+    told = [text for text in sentences(results) if text not in answer]
+    is_compared = results.reference is not None and len(study.maps) > 1
     return {
         "question": question(results, data_name),
-        "lead": lead(results),
+        "lead": answer,
         "alarms": [text for text in told if text.startswith("ALARM")],
         "sentences": [text for text in told if not text.startswith("ALARM")],
         "study": study,
         "data_name": data_name,
         "results": results,
-        "maps": [
-            {
-                "name": name,
-                "number": number,
-                "colour": look.colour,
-                "round": look.round % len(SIGNS),
-                "dash": _DASHES[look.dash],
-                "reference": name == results.reference,
-            }
-            for number, (name, look) in enumerate(looks(study.maps, results.reference).items())
-        ],
-        "classes": list(names),
+        "maps": drawn,
         "class_colours": [class_colour(number) for number in range(1, len(names) + 1)],
-        "class_signs": CLASS_SIGNS,
+        "class_signs": tie_charts.CLASS_SIGNS,
         "unknown": any(each.unknown for each in results.whole.maps),
         "scheduled": any(has_schedule(maps.parse(text)) for text in study.maps.values()),
-        "maps_tables": list(tables.all_tables(results, tables.maps_table)),
-        "comparison_tables": list(tables.all_tables(results, tables.comparisons_table))
-        if results.reference is not None and len(study.maps) > 1
+        "maps_tables": [*tables.of_parts(results, tables.maps_table)],
+        "comparison_tables": [*tables.of_parts(results, tables.comparisons_table)]
+        if is_compared
         else [],
         "classes_table": tables.classes_table(results),
-        "runs_table": tables.runs_table(results, found),
+        "runs_table": tables.runs_table(results, logs),
         "charts": groups,
         "chart_data": {
-            "maps": [plain(name, 22) for name in study.maps],
+            "maps": drawn,
             "charts": [_fields(chart) for group in groups.values() for chart in group],
         },
-        "verdicts": [
-            {"map": name, "number": list(study.maps).index(name), "text": each.verdict}
-            for name, each in results.indicators.items()
-            if name in study.maps
-        ],
-        "pictures": pictures,
-        "settings": _settings(results, found),
+        "settings": _settings(results, logs),
         "study_toml": plan.as_toml(_portable(study, data_name)),
-        "trained_with": _trained_with(found),
+        "trained_with": _trained_with(logs),
         "rwloss": __version__,
         "thresholds": {
             "born": BORN_ABOVE,
@@ -199,7 +186,8 @@ def _context(
 
 
 def _portable(study: plan.Study, data_name: str) -> plan.Study:
-    """The same without folders of this machine: in paths alone, for a pattern may look like one."""
+    """The same study without folders of this machine. A pattern may look like a path, so only
+    settings that are paths are shortened."""
     table = study.training.get("groups_table")
     tables = {} if table is None else {"groups_table": Path(table).name}
     return study.model_copy(
@@ -211,34 +199,31 @@ def _portable(study: plan.Study, data_name: str) -> plan.Study:
     )
 
 
-def _fields(chart: Chart) -> dict[str, Any]:
+def _fields(chart: charts.Chart) -> dict[str, Any]:
     """What the page's script needs of a chart; headings are HTML."""
     left_out = {"heading", "note", "label"}
     return {k: v for k, v in dataclasses.asdict(chart).items() if k not in left_out}
 
 
-def _settings(results: Results, found: Sequence[Log]) -> list[tuple[str, str]]:
+def _settings(results: Results, logs: Sequence[RunLog]) -> list[tuple[str, str]]:
     """What all runs share, in words."""
     study = results.study
-    tested = [log.test for log in found if log.test is not None]
+    tested = [log.test for log in logs if log.test is not None]
     first = tested[0] if tested else {}
-    training = _portable(study, "").training
+    training = {"accelerator": "auto", **_portable(study, "").training}
+    seconds = [each["seconds"] for each in tested if "seconds" in each]
+    minutes = f"{sum(seconds) / 60:.1f} min in {len(seconds)} runs" if seconds else ""
     rows = [
         ("data", Path(study.data).name),
         ("classes", ", ".join(first.get("class_names", ()))),
         ("seeds", ", ".join(map(str, study.seeds))),
-        ("steps of each run", f"{study.steps:,}"),
+        ("steps per run", f"{study.steps:,}"),
         ("trained on", _some(first.get("num_items"), "slices or volumes")),
         ("test cases", _some(len(first.get("cases", ())) or None, "")),
         ("network", _some(first.get("parameters"), "parameters")),
         ("reference", results.reference or "none"),
-        ("training time", _time(tested)),
-        ("accelerator", str(training.get("accelerator", "auto"))),
-    ]
-    rows += [
-        (name.replace("_", " "), str(value))
-        for name, value in training.items()
-        if name != "accelerator"
+        ("training time", minutes),
+        *((name.replace("_", " "), str(value)) for name, value in training.items()),
     ]
     return [(name, value) for name, value in rows if value]
 
@@ -247,22 +232,15 @@ def _some(count: Any, noun: str) -> str:
     return f"{count:,} {noun}".strip() if isinstance(count, int) else ""
 
 
-def _time(tested: Sequence[Any]) -> str:
-    seconds = [each["seconds"] for each in tested if "seconds" in each]
-    if not seconds:
-        return ""
-    return f"{sum(seconds) / 60:.1f} min over {len(seconds)} runs"
-
-
-def _trained_with(found: Sequence[Log]) -> list[tuple[str, str]]:
-    """What the runs ran on and with which versions; several, where starts differ."""
-    starts = [start for log in found for start in log.starts]
-    rows: dict[str, list[str]] = {}
-    for start in starts:
-        ran_on = {"hardware": start["hardware"], "distances by": start["distance_engine"]}
-        for name, value in {**ran_on, **start["versions"]}.items():
-            rows.setdefault(name, []).append(str(value))
-    return [(name, "; ".join(dict.fromkeys(values))) for name, values in rows.items()]
+def _trained_with(logs: Sequence[RunLog]) -> list[tuple[str, str]]:
+    """Hardware and versions of the runs; several where starts differ."""
+    rows: dict[str, dict[str, None]] = {}
+    for log in logs:
+        for start in log.starts:
+            ran_on = {"hardware": start["hardware"], "distances by": start["distance_engine"]}
+            for name, value in {**ran_on, **start["versions"]}.items():
+                rows.setdefault(name, {})[str(value)] = None
+    return [(name, "; ".join(values)) for name, values in rows.items()]
 
 
 @cache

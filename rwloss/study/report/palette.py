@@ -1,4 +1,4 @@
-"""A colour for each map, the same wherever the map is shown."""
+"""The look of each map, the same wherever the map is shown."""
 
 from __future__ import annotations
 
@@ -6,19 +6,17 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 REFERENCE = "#7d7d7d"
-"""Grey: what the others are measured against."""
+"""Grey, for the map that the others are compared with."""
 
 # Okabe & Ito's colours, told apart with every common form of colour blindness, the palest last.
 # Each has a contrast of 3 or more on one of the page's two backgrounds, and of 2 on the other.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-DASHES = ("solid", "dash", "dashdot", "longdashdot")
-"""Of lines: the next one when all colours have been used. Dotted is a run that is not done."""
+DASHES = ("solid", "9px,9px", "9px,3px,3px,3px", "15px,6px,3px,6px")
+"""Of lines, as Plotly and SVG read them: the next one when all colours have been used. Dotted lines
+are runs that are not done."""
 
 SIGNS = ("", "-open", "-dot", "-open-dot")
-"""The same of points: what follows the name of Plotly's symbol."""
-
-CLASS_COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#D55E00", "#0072B2", "#CC79A7", "#F0E442")
-"""Of classes in pictures, those of `rwloss show`."""
+"""The same for points: endings of the names of Plotly's symbols."""
 
 
 @dataclass(frozen=True)
@@ -40,18 +38,13 @@ class Look:
 
 
 def looks(names: Iterable[str], reference: str | None) -> dict[str, Look]:
-    """The look of each map, another for each of up to 24 beside the reference.
+    """The look of each map; up to 24 maps beside the reference all look different.
 
     >>> looks(["boundary", "dice_ce"], "dice_ce")
     {'boundary': Look(colour='#0072B2', round=0), 'dice_ce': Look(colour='#7d7d7d', round=0)}
     """
     found: dict[str, Look] = {}
-    place = 0
     for name in names:
-        if name == reference:
-            found[name] = Look(REFERENCE)
-        else:
-            round_, index = divmod(place, len(COLOURS))
-            found[name] = Look(COLOURS[index], round_)
-            place += 1
+        round_, index = divmod(len(found.keys() - {reference}), len(COLOURS))
+        found[name] = Look(REFERENCE) if name == reference else Look(COLOURS[index], round_)
     return found

@@ -14,14 +14,17 @@ from strange_studies import CLOSING, FOUND, HOSTILE, indicator, strange_study, w
 
 from rwloss import maps
 from rwloss.errors import RWLossError
-from rwloss.study import plan, results
+from rwloss.study import plan, results, results_file
 from rwloss.study.execution import carry_out
-from rwloss.study.report import indicators_of, logs, require_report, write
+from rwloss.study.indicators import indicators_of
+from rwloss.study.report import require_report, write
 from rwloss.study.report.cases import at_the_end, choices, slices
+from rwloss.study.report.logs import read_logs
 from rwloss.study.report.page import map_pictures, page, render
+from rwloss.study.report.paths import without_paths
 from rwloss.study.report.pictures import picture
 from rwloss.study.report.tables import comparisons_table
-from rwloss.study.report.wording import lead, question, without_paths
+from rwloss.study.wording import lead, question
 
 
 class Elements(HTMLParser):
@@ -80,7 +83,7 @@ def test_names_of_a_data_set_are_text_alone(strange_page):
 def test_chart_data_can_be_read_back(strange_page):
     [data] = re.findall(r'<script type="application/json" id="data">(.*?)</script>', strange_page)
     content = json.loads(data)
-    assert content["maps"] == ["boundary", "rw", "dice_ce"]
+    assert [each["name"] for each in content["maps"]] == ["boundary", "rw", "dice_ce"]
     places = {chart["id"] for chart in content["charts"]}
     assert places <= set(Elements(strange_page).ids)
 
@@ -113,7 +116,7 @@ def test_a_page_that_is_taken_elsewhere_claims_nothing_of_what_lies_there(strang
     elsewhere = Elements(write(found, folder, tmp_path / "p.html").read_text(encoding="utf-8")).text
     at_home = Elements(write(found, folder).read_text(encoding="utf-8")).text
     assert at_home == elsewhere
-    assert "runs.csv and results.json, which rwloss compare and" in at_home
+    assert "The files runs.csv and results.json hold the same numbers" in at_home
     assert "beside this page" not in at_home
 
 
@@ -146,10 +149,10 @@ def test_lead_says_no_more_than_the_numbers(strange):
     assert lead(found) == [
         "boundary lost a class in 3 of 3 runs that are done and dice_ce in 1 of 3.",
         "rw lost no class in any run that is done.",
-        "No difference in test Dice from dice_ce is claimed: so few seeds can't show one, however "
-        "large it is; 7 would be needed.",
-        "The reference dice_ce itself failed or lost a class on seed 1: what is lost there may be "
-        "the training's fault.",
+        "No difference in test Dice from dice_ce is claimed: so few seeds cannot show one, however "
+        "large it is. 7 seeds are needed.",
+        "The reference dice_ce itself failed or lost a class in 1 of 3 runs (seed 1): there the "
+        "training may be the reason for a lost class, not the map.",
     ]
     assert question(found, "D") == "Which of 3 maps train on D, and which lose a class?"
 
@@ -172,7 +175,7 @@ def test_hardware_and_versions_of_all_starts(trained, tmp_path):
     other = {"hardware": f"one {HOSTILE}", "versions": start["versions"] | {"torch": "1.0"}}
     path.write_text("\n".join([json.dumps(start | other), first, rest]))
     found = results.collect(study, copied)
-    text = Elements(page(found, logs.read(found, copied), [])).text
+    text = Elements(page(found, read_logs(found, copied), [])).text
     assert f"one {HOSTILE}; CPU: 1 thread, " in text
     assert f"torch1.0; {start['versions']['torch']}\n" in text
     assert f"rwloss{start['versions']['rwloss']}\n" in text
@@ -181,7 +184,7 @@ def test_hardware_and_versions_of_all_starts(trained, tmp_path):
 def test_pictures_of_real_runs(trained):
     folder, study = trained
     found = results.collect(study, folder)
-    read = logs.read(found, folder)
+    read = read_logs(found, folder)
     pictures = list(map_pictures(found, folder, read))
     assert [each.reason for each in pictures] == ["", ""]
     for each in pictures:
@@ -199,7 +202,7 @@ def test_pictures_of_real_runs(trained):
 def test_gone_data_and_checkpoints_are_said(trained, tmp_path):
     folder, study = trained
     found = results.collect(study, folder)
-    read = logs.read(found, folder)
+    read = read_logs(found, folder)
     gone = tmp_path / "moved"
     folder.rename(gone)
     try:
@@ -214,7 +217,7 @@ def test_indicators_are_kept_or_made_again(trained):
     folder, study = trained
     made, reason = indicators_of(study, folder)
     assert reason == ""
-    results.write(results.collect(study, folder, made), folder)
+    results_file.write(results.collect(study, folder, made), folder)
     kept, _ = indicators_of(study.model_copy(update={"steps": 9}), folder)
     assert kept == made
     nowhere = study.model_copy(update={"data": "nowhere"})
@@ -237,21 +240,21 @@ def test_a_pull_without_a_place_on_the_axis_is_told_and_kept(tmp_path, pull):
     before = strange_study(tmp_path / "study")
     endless = FOUND | {"rw": indicator(True, 0.0, pull)}
     found = results.collect(before.study, tmp_path / "study", endless)
-    results.write(found, tmp_path / "study")
+    results_file.write(found, tmp_path / "study")
     assert indicators_of(found.study, tmp_path / "study") == (endless, "")
     # Without the data, those of maps that are unchanged are kept.
     more = {**found.study.maps, "rw": "2 * rectified", "dice": "dice"}
     kept, reason = indicators_of(found.study.model_copy(update={"maps": more}), tmp_path / "study")
     assert kept == {name: endless[name] for name in ("boundary", "dice_ce")}
     assert reason
-    text = Elements(page(found, logs.read(found, tmp_path / "study"), [])).text
+    text = Elements(page(found, read_logs(found, tmp_path / "study"), [])).text
     assert text.count("Not drawn: 2 at 0, below, or infinite.") == 2
 
 
 def test_more_classes_than_panels_are_said(trained):
     folder, study = trained
     found = results.collect(study, folder)
-    [one, *_] = slices(found, folder, logs.read(found, folder), "rw")
+    [one, *_] = slices(found, folder, read_logs(found, folder), "rw")
     names = tuple(f"class{i}" for i in range(8))
     channels = np.zeros((8, *one.labels.shape))
     more = picture(replace(one, class_names=names, channels=channels))
@@ -264,12 +267,12 @@ def test_runs_that_are_to_go_on_give_no_picture_and_no_time(strange):
     before, folder = strange
     study = before.study.model_copy(update={"steps": 40})
     found = results.collect(study, folder)
-    read = logs.read(found, folder)
+    read = read_logs(found, folder)
     assert [log.test for log in read] == [None] * 9
     pictures = list(map_pictures(found, folder, read))
     assert {each.reason for each in pictures} == {"No run of this map has been tested yet."}
     assert "training time</dt>" not in page(found, read, pictures)
-    assert "training time</dt>" in page(before, logs.read(before, folder), [])
+    assert "training time</dt>" in page(before, read_logs(before, folder), [])
 
 
 def test_without_test_cases_there_are_no_scores(tmp_path):
@@ -284,7 +287,7 @@ def test_without_test_cases_there_are_no_scores(tmp_path):
         (run.folder / "test.json").write_text(json.dumps(content))
     found = results.collect(study, tmp_path)
     text = Elements(render(found, tmp_path)).text
-    assert text.count("There are no test scores") == 4  # answer, numbers, a map each
+    assert text.count("There are no test scores") == 3  # the answer, and a map each
     assert "no test scores" in comparisons_table(found, found.whole, "whole").rows[0].cells[-1].text
     assert "seed in common" not in text
     assert "tested yet" not in text
@@ -315,8 +318,8 @@ def test_a_page_says_where_schedules_stand(tmp_path):
         study = plan.make(data="D", maps={"m": text}, seeds=[0], steps=5)
         found = results.collect(study, tmp_path, {"m": indicator(False, 0.0, None)})
         told = page(found, [], [])
-        assert told.count("schedules stand at their first epoch") == said
-        assert told.count("a schedule at its last epoch") == said
+        assert told.count("with schedules at their first epoch") == said
+        assert told.count("with schedules at their last epoch") == said
 
 
 def test_no_folder_with_a_blank_is_told(tmp_path):

@@ -1,4 +1,4 @@
-"""Inputs of the checks: labels, spacings and a prediction, small enough to be read in a message."""
+"""Inputs of the checks: labels, spacings and a prediction, small enough to read in a message."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _READABLE = 64  # voxels that a message may spell out
 
 
 @dataclass(frozen=True, eq=False)
-class Trial:
+class CheckInput:
     """One batch with a prediction. labels (b *s), int64; probs (b k *s), float64.
 
     what: the input in words. spacing_mm: a row for each image. Labels of 255 are ignored.
@@ -30,14 +30,14 @@ class Trial:
 
     @property
     def ignore_label(self) -> int | None:
-        """255 where some voxel has it."""
+        """255 if some voxel has it, else None."""
         return IGNORE_LABEL if (self.labels == IGNORE_LABEL).any() else None
 
     def regions(self) -> Regions:
-        """New regions, which share no memory with other ones of the same labels."""
+        """New regions, which share no memory with others of the same labels."""
         return Regions(self.labels.copy(), self.num_classes, self.spacing_mm, self.ignore_label)
 
-    def image(self, number: int) -> Trial:
+    def image(self, number: int) -> CheckInput:
         """One image of the batch, as a batch of one."""
         one = slice(number, number + 1)
         return replace(
@@ -58,23 +58,23 @@ class Trial:
         return f"{self.what}, Regions(np.array({self.labels.tolist()}), {rest})"
 
 
-def trial(
+def check_input(
     what: str,
     labels: NDArray[np.int64],
     num_classes: int,
     spacing_mm: Sequence[Sequence[float]] | Sequence[float] | None = None,
     probs: NDArray[np.float64] | None = None,
-) -> Trial:
-    """A trial with what is left out: a spacing that differs on each axis, and any prediction."""
+) -> CheckInput:
+    """An input with defaults: a spacing that differs per axis, and any prediction."""
     rows = np.asarray(spacing_mm or _SPACING_MM[labels.ndim - 1], dtype=np.float64)
     rows = np.broadcast_to(rows, (len(labels), labels.ndim - 1))
     if probs is None:
         probs = any_prediction(labels.shape, num_classes)
-    return Trial(what, labels, num_classes, tuple(map(tuple, rows.tolist())), probs)
+    return CheckInput(what, labels, num_classes, tuple(map(tuple, rows.tolist())), probs)
 
 
 def any_prediction(shape: tuple[int, ...], num_classes: int) -> NDArray[np.float64]:
-    """Probabilities without order, none near 0 and no two nearly equal. (b k *s)."""
+    """Random probabilities, none near 0 and no two nearly equal. (b k *s)."""
     parts = max(16, 4 * num_classes)
     rng = np.random.default_rng(1)
     drawn = rng.multinomial(parts - num_classes, rng.dirichlet(np.ones(num_classes), shape))
@@ -87,51 +87,53 @@ def prediction_by_class(labels: NDArray[np.int64], num_classes: int) -> NDArray[
     return np.ascontiguousarray(np.moveaxis(rows[labels], -1, 1))
 
 
-def ordinary(num_classes: int) -> Iterator[Trial]:
+def ordinary(num_classes: int) -> Iterator[CheckInput]:
     """Batches in which every class has voxels and none fills an image, from small to larger.
 
     The small ones come first, because the first that fails is shown.
     """
     side = max(4, math.isqrt(2 * num_classes) + 1)
-    yield trial("few voxels", _scattered((1, side, side + 1), num_classes), num_classes)
-    yield trial("few voxels in 3-D", _scattered((1, 2, side, side + 1), num_classes), num_classes)
+    yield check_input("few voxels", _scattered((1, side, side + 1), num_classes), num_classes)
+    yield check_input(
+        "few voxels in 3-D", _scattered((1, 2, side, side + 1), num_classes), num_classes
+    )
     flat = _blobs((3, 2 * side + 1, 3 * side), num_classes)
-    yield trial("blobs", flat, num_classes, [(0.8, 2.5), (1.0, 1.0), (2.0, 0.3)])
+    yield check_input("blobs", flat, num_classes, [(0.8, 2.5), (1.0, 1.0), (2.0, 0.3)])
     partly = flat[:1].copy()
     partly[:, 2:5, 1:6] = IGNORE_LABEL
-    yield trial("blobs, some of them ignored", partly, num_classes)
+    yield check_input("blobs, some of them ignored", partly, num_classes)
     solid = _blobs((2, side, 2 * side - 1, 2 * side), num_classes)
-    yield trial("blobs in 3-D", solid, num_classes, [(0.8, 1.0, 2.5), (3.0, 0.5, 1.2)])
+    yield check_input("blobs in 3-D", solid, num_classes, [(0.8, 1.0, 2.5), (3.0, 0.5, 1.2)])
 
 
-def edge_cases(num_classes: int) -> Iterator[Trial]:
-    """What implementations get wrong somewhere, one image each."""
+def edge_cases(num_classes: int) -> Iterator[CheckInput]:
+    """Inputs that implementations often get wrong, one image each."""
     for k in sorted({0, 1, num_classes - 1}):
-        yield trial(f"class {k} fills the image", _full((1, 4, 5), k), num_classes)
-    yield trial("class 1 fills the image in 3-D", _full((1, 2, 3, 4), 1), num_classes)
+        yield check_input(f"class {k} fills the image", _full((1, 4, 5), k), num_classes)
+    yield check_input("class 1 fills the image in 3-D", _full((1, 2, 3, 4), 1), num_classes)
     lone = _full((1, 4, 5), 0)
     lone[0, 2, 3] = 1
-    yield trial("a class of one voxel", lone, num_classes)
+    yield check_input("a class of one voxel", lone, num_classes)
     corner = _full((1, 4, 5), 0)
     corner[0, 0, 0] = num_classes - 1
-    yield trial("a class of one voxel, in the corner", corner, num_classes)
-    yield trial("an image of one voxel", _full((1, 1, 1), 1), num_classes)
-    yield trial("an image of one voxel in 3-D", _full((1, 1, 1, 1), 0), num_classes)
+    yield check_input("a class of one voxel, in the corner", corner, num_classes)
+    yield check_input("an image of one voxel", _full((1, 1, 1), 1), num_classes)
+    yield check_input("an image of one voxel in 3-D", _full((1, 1, 1, 1), 0), num_classes)
     for shape in ((1, 1, 7), (1, 7, 1), (1, 1, 1, 7), (1, 3, 1, 4)):
-        yield trial(
+        yield check_input(
             "a thin image",
             np.arange(7)[: max(shape)].repeat(math.prod(shape) // max(shape)).reshape(shape) % 2,
             num_classes,
         )
     checkers = np.indices((4, 5)).sum(axis=0)[None] % 2
-    yield trial("a chequerboard", checkers, num_classes)
+    yield check_input("a chequerboard", checkers, num_classes)
     ignored = _scattered((1, 5, 6), min(num_classes, 4))
     ignored[0, :, 3:] = IGNORE_LABEL
-    yield trial("half of the voxels ignored", ignored, num_classes)
-    yield trial("all voxels ignored", _full((1, 3, 4), IGNORE_LABEL), num_classes)
+    yield check_input("half of the voxels ignored", ignored, num_classes)
+    yield check_input("all voxels ignored", _full((1, 3, 4), IGNORE_LABEL), num_classes)
     between = _full((1, 3, 5), 1)
     between[0, :, 2] = IGNORE_LABEL
-    yield trial("a class that fills all but the ignored voxels", between, num_classes)
+    yield check_input("a class that fills all but the ignored voxels", between, num_classes)
 
 
 def _full(shape: tuple[int, ...], label: int) -> NDArray[np.int64]:
@@ -139,7 +141,7 @@ def _full(shape: tuple[int, ...], label: int) -> NDArray[np.int64]:
 
 
 def _scattered(shape: tuple[int, ...], num_classes: int) -> NDArray[np.int64]:
-    """Voxels without order, each class at least twice. (b *s)."""
+    """Random voxels, each class at least twice. (b *s)."""
     rng = np.random.default_rng(3)
     voxels = math.prod(shape)
     each = np.concatenate([np.arange(num_classes)] * 2)[:voxels]

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from rwloss.errors import RWLossError
-from rwloss.losses.batch import batch_spacings
-from rwloss.losses.target import check_logits, check_tensor
+from rwloss.losses.batch import batch_spacings, check_logits, check_tensor
 from rwloss.regions import SpacingMM
 
 
-@dataclass(frozen=True, eq=False)
-class Given:
-    """What a call gives beside the logits; lists where deep supervision has one for each output."""
+class LossInputs(NamedTuple):
+    """What a call gives besides the logits; lists where each of several outputs has its own."""
 
     target: Any
     rwmap: Any
@@ -26,22 +23,30 @@ class Given:
 
 
 def head_weights(given: Sequence[float] | None, heads: int) -> list[float]:
-    """A weight for each output, from high to low resolution; 1/2^i scaled to a sum of 1."""
+    """A weight for each output, from high to low resolution; 1/2^i scaled to a sum of 1.
+
+    Raises RWLossError for another number of weights, and where all are 0.
+    """
     if given is None:
         total = sum(0.5**i for i in range(heads))
-        return [0.5**i / total for i in range(heads)]
+        given = [0.5**i / total for i in range(heads)]
     if len(given) != heads:
         raise RWLossError(
             f"{len(given)} deep_supervision_weights for {heads} outputs: give one for each"
         )
+    if not any(given):
+        raise RWLossError(
+            "no output to train: "
+            + ("every deep-supervision weight is 0" if heads else "the list is empty")
+        )
     return list(given)
 
 
-def at_head(outputs: Sequence[Tensor], given: Given, head: int) -> Given:
-    """Target, mask and spacing at the resolution of one output; a map of its own, or the shared.
+def at_head(outputs: Sequence[Tensor], given: LossInputs, head: int) -> LossInputs:
+    """Target, mask and spacing at the resolution of one output, and its own or the shared map.
 
-    One map for all outputs is resampled by the loss, and then so is the first target of a list:
-    another way of resampling would give labels that the map is not of.
+    The loss resamples a map that all outputs share. The first target of a list is then resampled
+    the same way: another way would give labels that the map is not of.
     """
     heads, output = len(outputs), outputs[head]
     check_logits(output)
@@ -64,7 +69,7 @@ def at_head(outputs: Sequence[Tensor], given: Given, head: int) -> Given:
     rows = batch_spacings(given.spacing_mm, output.shape[0], len(size))
     scale = [whole / part for whole, part in zip(full.shape[axes:], size, strict=True)]
     scaled = [[mm * s for mm, s in zip(row, scale, strict=True)] for row in rows]
-    return Given(
+    return LossInputs(
         resampled(target, size, target.ndim - len(size)),
         _own(given.rwmap, head, heads, "map"),
         mask,

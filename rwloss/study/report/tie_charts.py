@@ -1,0 +1,168 @@
+"""The charts of a report that show what was known before training against the outcomes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from rwloss.study.figures import decimal, significant
+from rwloss.study.report.charts import Chart, Point, decades, plain
+from rwloss.study.report.palette import looks
+from rwloss.study.results import Pair, Results, Tie
+from rwloss.study.wording import INDICATORS, OUTCOMES, tie_title
+from rwloss.words import percent
+
+CLASS_SYMBOLS = ("circle", "diamond", "square", "triangle-up", "cross", "star")
+CLASS_SIGNS = "●◆■▲✚★"
+"""The same symbols in text."""
+
+_NARROW = 190  # pixels across the narrowest chart, and down any
+_MARKER = 11  # pixels across a point
+
+
+def ties(results: Results) -> list[Chart]:
+    """A chart for each indicator and outcome; each point is a map, or a class of a map."""
+    return [_tie(results, *each) for each in enumerate(results.ties)]
+
+
+def _tie(results: Results, number: int, tie: Tie) -> Chart:
+    # A logarithmic axis has no place for 0, what is below it, and infinity.
+    is_log = tie.indicator == "pull"
+    pairs = [pair for pair in tie.pairs if not is_log or 0 < pair.indicator < math.inf]
+    largest = max((pair.indicator for pair in pairs), default=0.0) or 1.0
+    xaxis = {"title": INDICATORS[tie.indicator]} | (
+        decades([pair.indicator for pair in pairs])
+        if is_log
+        else {"range": [-0.08 * largest, 1.08 * largest], "nticks": 5}
+    )
+    known = [pair.outcome for pair in pairs if math.isfinite(pair.outcome)]
+    highest = max(known, default=float(results.study.steps))
+    never = 1.25 * highest
+    yaxis: dict[str, Any] = {"title": OUTCOMES[tie.outcome]}
+    if tie.outcome == "birth step":
+        ticks = _round_ticks(highest) if known else [0]
+        yaxis["range"] = [-0.08 * highest, 1.45 * highest]
+        yaxis["tickvals"] = [*ticks, never]
+        yaxis["ticktext"] = [*(f"{tick:.10g}" for tick in ticks), "not in<br>every run"]
+    else:
+        yaxis |= {"range": [-0.08, 1.08], "dtick": 0.5, "tick0": 0}
+    heights = [pair.outcome if math.isfinite(pair.outcome) else never for pair in pairs]
+    groups = _close(
+        [
+            (_place(pair.indicator, xaxis), _place(y, yaxis))
+            for pair, y in zip(pairs, heights, strict=True)
+        ]
+    )
+    notes = [_correlation(tie)]
+    if len(pairs) < len(tie.pairs):
+        notes.append(f"Not drawn: {len(tie.pairs) - len(pairs)} at 0, below, or infinite.")
+    if any(len(group) > 1 for group in groups):
+        notes.append("Close points are drawn inside each other, each at its place.")
+    return Chart(
+        f"tie-{number}",
+        heading=tie_title(tie),
+        label=f"{INDICATORS[tie.indicator]} against {OUTCOMES[tie.outcome]}, {tie.over}.",
+        points=_nested(results, tie.outcome, pairs, heights, groups),
+        xaxis=xaxis,
+        yaxis=yaxis,
+        note=" ".join(notes),
+        height=260,
+    )
+
+
+def _nested(
+    results: Results,
+    outcome: str,
+    pairs: Sequence[Pair],
+    heights: Sequence[float],
+    groups: Sequence[list[int]],
+) -> list[Point]:
+    """Points in rings, the small ones last, on top. Each tells of all that are close to it."""
+    maps, look = list(results.study.maps), looks(results.study.maps, results.reference)
+    texts = [plain(_pair_text(pair, outcome), 120) for pair in pairs]
+    points = []
+    for i, (pair, group) in enumerate(zip(pairs, groups, strict=True)):
+        label = None if pair.class_name is None else results.class_names.index(pair.class_name)
+        symbol = CLASS_SYMBOLS[(label or 0) % len(CLASS_SYMBOLS)] + look[pair.map].sign
+        points.append(
+            Point(
+                maps.index(pair.map),
+                label,
+                None,
+                x=pair.indicator,
+                y=heights[i],
+                text="<br>".join(texts[j] for j in group),
+                symbol=symbol,
+                size=_sizes(len(group))[group.index(i)],
+            )
+        )
+    return sorted(points, key=lambda point: -point.size)
+
+
+def _pair_text(pair: Pair, outcome: str) -> str:
+    of = pair.map if pair.class_name is None else f"{pair.map}, {pair.class_name}"
+    if outcome == "birth step":
+        step = f"born at step {pair.outcome:.0f}"
+        what = "not born in every run" if math.isinf(pair.outcome) else step
+    elif outcome == "test Dice":
+        what = f"Dice {decimal(pair.outcome)}"
+    else:
+        what = f"lost in {percent(pair.outcome)} of runs"
+    return f"{of}: {significant(pair.indicator)}, {what}"
+
+
+def _correlation(tie: Tie) -> str:
+    found = tie.correlation
+    if found.rho is None:
+        return f"No rank correlation: {found.n} {tie.over}, or all alike."
+    rho, p = decimal(found.rho, 2, signed=True), significant(found.p)
+    return f"Rank correlation {rho}, p = {p}, {found.n} {tie.over}."
+
+
+def _place(value: float, axis: Mapping[str, Any]) -> float:
+    """Where a value stands on an axis, in pixels."""
+    low, high = map(float, axis["range"])
+    known = math.log10(value) if axis.get("type") == "log" else value
+    return _NARROW * (known - low) / (high - low)
+
+
+def _close(places: Sequence[tuple[float, float]]) -> list[list[int]]:
+    """For each point all that hide each other with it, itself among them, in their order.
+
+    These are less than a marker apart, or are connected by points that are.
+
+    >>> _close([(0, 0), (50, 0), (0, 9), (0, 18)])
+    [[0, 2, 3], [1], [0, 2, 3], [0, 2, 3]]
+    """
+    from scipy.sparse.csgraph import connected_components
+    from scipy.spatial.distance import cdist
+
+    if not places:
+        return []
+    _, group = connected_components(cdist(places, places) < _MARKER)
+    return [np.flatnonzero(group == own).tolist() for own in group]
+
+
+def _sizes(count: int) -> list[float]:
+    """Sizes of points that lie inside each other, so that a ring of each is seen.
+
+    >>> _sizes(1), _sizes(3)
+    ([11], [20, 14, 8])
+    """
+    ring = min(6, 30 / max(1, count - 1))
+    return [_MARKER] if count == 1 else [8 + ring * i for i in reversed(range(count))]
+
+
+def _round_ticks(highest: float) -> list[float]:
+    """Round numbers from 0 to the highest value at most, two to four of them.
+
+    >>> _round_ticks(233.3), _round_ticks(1200)
+    ([0, 100, 200], [0.0, 500.0, 1000.0])
+    """
+    decade = 10 ** math.floor(math.log10(highest))
+    steps = [factor * decade for factor in (0.2, 0.5, 1, 2, 5)]
+    step = next(each for each in steps if highest < 4 * each)
+    return [i * step for i in range(math.floor(highest / step) + 1)]
