@@ -146,6 +146,21 @@ class RunFolder:
             )
         return names
 
+    def data_settings(self) -> RunSettings:
+        """The settings, with the ignore label that followed from dataset.json.
+
+        Raises RWLossError where this is not the folder of a run.
+        """
+        if not (self.settings.is_file() and self.splits.is_file()):
+            raise RWLossError(
+                f"{str(self.path)!r} is no run folder: expected run.toml and splits.json in it, as "
+                "`rwloss train` leaves them"
+            )
+        own = settings_file.read(self.settings)
+        if own.ignore_label is None and self.test.exists():  # run.toml has only what was given
+            return own.model_copy(update={"ignore_label": self.read_test().get("ignore_label")})
+        return own
+
     @contextmanager
     def held(self) -> Iterator[None]:
         """Lock the folder. Raises RWLossError that names the other writer if there is one."""
