@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from rwloss.errors import RWLossError
+
 # A folder may hold files that a killed run left half written: this prefix tells them apart.
 TEMPORARY_PREFIX = ".rwloss-part-"
 
@@ -34,3 +36,12 @@ def whole_file(path: Path) -> Iterator[Path]:
     except BaseException:
         part.unlink(missing_ok=True)
         raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file in UTF-8, whole or not at all. Raises RWLossError that says why not."""
+    try:
+        with whole_file(path) as part:
+            part.write_text(text, encoding="utf-8", newline="")
+    except OSError as error:
+        raise RWLossError(f"cannot write {str(path)!r}: {error.strerror or error}") from error
