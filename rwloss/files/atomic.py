@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Files that appear complete or not at all."""
 
 from __future__ import annotations
 
@@ -38,10 +38,19 @@ def whole_file(path: Path) -> Iterator[Path]:
         raise
 
 
+@contextmanager
+def naming_write_errors(path: Path, fix: str) -> Iterator[None]:
+    """Turn an OSError of the block into an RWLossError with the path, the reason and the fix."""
+    try:
+        yield
+    except OSError as error:
+        raise RWLossError(
+            f"cannot write {str(path)!r} ({error.strerror or error}): {fix}"
+        ) from error
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text file in UTF-8, whole or not at all. Raises RWLossError that says why not."""
-    try:
-        with whole_file(path) as part:
-            part.write_text(text, encoding="utf-8", newline="")
-    except OSError as error:
-        raise RWLossError(f"cannot write {str(path)!r}: {error.strerror or error}") from error
+    fix = "free some space, or use another folder"
+    with naming_write_errors(path, fix), whole_file(path) as part:
+        part.write_text(text, encoding="utf-8", newline="")

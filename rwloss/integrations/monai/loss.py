@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -96,8 +97,7 @@ class RWLoss(_Loss):
         self._static = str(groups[0].expression) if known else None
         self.include_background = include_background
         self.to_onehot_y = to_onehot_y
-        self.sigmoid = sigmoid
-        self.softmax = softmax
+        self.sigmoid, self.softmax = sigmoid, softmax
         self.ignore_index = ignore_index
         self.batch = batch
 
@@ -130,17 +130,9 @@ class RWLoss(_Loss):
             error.args = (re.sub(r'activation="(softmax|sigmoid)"', r"\1=True", message),)
             raise
 
-    def _value(
-        self,
-        input: Tensor | Sequence[Tensor],
-        target: Tensor,
-        rwmap: RWMap | Tensor | None,
-        mask: Tensor | None,
-        spacing_mm: SpacingMM | None,
-    ) -> Tensor:
+    def _value(self, input: Any, target: Tensor, rwmap: Any, mask: Any, spacing_mm: Any) -> Tensor:
         one = isinstance(input, Tensor)
-        given = [input] if isinstance(input, Tensor) else list(input)
-        outputs = [output.as_subclass(Tensor) for output in given]
+        outputs = [output.as_subclass(Tensor) for output in ([input] if one else input)]
         if not outputs:
             raise RWLossError("no output to train: the list is empty")
         logits = outputs[0]
@@ -148,18 +140,20 @@ class RWLoss(_Loss):
         check_tensor("target", target, logits)
         if spacing_mm is None and self.region_wise.spacing_mm is None:
             spacing_mm = spacing_of(target, logits.ndim - 2)
-        maps = None
-        if isinstance(rwmap, Tensor):
-            maps = self._unpacked(rwmap, logits)
-        elif is_map(target):
-            maps = self._unpacked(target, logits, may_be_thinned=one)
+        maps, has_map = None, is_map(target)
+        if has_map:
+            maps = self._unpacked(target, logits.shape[1], may_be_thinned=one)
             target = maps.labels
-        labels = self._labels(logits, target.as_subclass(Tensor), of_map=maps is not None)
-        of_map = labels if maps is None or rwmap is None else self._masks(maps.labels)
+        target = target.as_subclass(Tensor)
+        labels = self._masks(target) if has_map else self._labels(logits, target)
+        of_map = labels
+        if isinstance(rwmap, Tensor):
+            maps = self._unpacked(rwmap, logits.shape[1])
+            of_map = self._masks(maps.labels)
         if self.sigmoid and not self.include_background and logits.shape[1] > 1:
             outputs = [output[:, 1:] for output in outputs]
             labels, of_map = labels[:, 1:], of_map[:, 1:]
-        if maps is not None:
+        if maps is not None and not isinstance(rwmap, RWMap):
             classes = 2 if self.sigmoid else logits.shape[1]
             checked = whole_labels(of_map, classes, self.region_wise.ignore_index)
             rwmap = maps.rwmap(checked, classes)
@@ -172,11 +166,8 @@ class RWLoss(_Loss):
         )
         return self._reduced(value, outputs[0])
 
-    def _unpacked(
-        self, packed: Tensor, logits: Tensor, *, may_be_thinned: bool = False
-    ) -> UnpackedMaps:
+    def _unpacked(self, packed: Tensor, k: int, *, may_be_thinned: bool = False) -> UnpackedMaps:
         """Maps (b m *s) with the classes or masks of the input, and of the loss's expression."""
-        k = logits.shape[1]
         maps: UnpackedMaps = unpack(packed, may_be_thinned=may_be_thinned)
         for image, record in enumerate(maps.records):
             if k != record.channels(sigmoid=self.sigmoid):
@@ -194,11 +185,9 @@ class RWLoss(_Loss):
                 )
         return maps
 
-    def _labels(self, logits: Tensor, target: Tensor, *, of_map: bool) -> Tensor:
+    def _labels(self, logits: Tensor, target: Tensor) -> Tensor:
         """A target as `RegionWiseLoss` takes it: labels (b 1 *s), or masks (b k *s)."""
         k, index = logits.shape[1], self.ignore_index
-        if of_map:
-            return self._masks(target) if self.sigmoid else target
         if not self.to_onehot_y or k == 1:
             if target.shape[1:2] != (k,) or target.ndim != logits.ndim:
                 raise RWLossError(
@@ -241,7 +230,7 @@ class RWLoss(_Loss):
     def _reduced(self, value: Tensor, logits: Tensor) -> Tensor:
         """A mean, or costs (b k *s), in MONAI's reduction. -> () or (b k) or (k)."""
         if self.reduction == "none":
-            means = value.flatten(2).mean(dim=2)
+            means = value.flatten(2).mean(dim=2) if value.ndim > 2 else value
             return means.mean(dim=0) if self.batch else means
         if self.reduction == "mean":
             return value
