@@ -4,10 +4,15 @@ PYTHON ?= python3
 PYTEST_ARGS ?=
 DEMO_ARGS ?=
 
+comma := ,
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 NNUNET := build/nnunet
 NNUNET_INSTALLED := $(NNUNET)/.installed
+LOWEST := build/lowest
+LOWEST_INSTALLED := $(LOWEST)/.installed
+LOWEST_TESTS := $(addprefix tests/,distance files store data/test_formats.py cli/test_precompute.py cli/test_maps.py \
+  pictures losses/test_inputs.py study/test_statistics.py training/test_settings.py integrations/test_monai_loss.py)
 EXTRAS := fast,zarr,dask,train,monai,report,skeleton,itk,dev
 # pyproject's [build-system], and what hatchling asks for when the install is editable.
 BUILD_TOOLS := hatchling editables
@@ -18,9 +23,9 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxpro
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo chromium test test-slow test-nnunet example lint format types wheel constraints clean .venv
+.PHONY: help demo chromium test test-slow test-nnunet test-lowest example lint format types wheel constraints clean .venv
 
-# A new environment in the folder $(1), or the reason why not. A half-made one is taken away.
+# A new environment in the folder $(1), or the reason why not. A half-made one is removed.
 define new_environment
 @$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11))" 2>/dev/null || { \
   echo "rwloss needs Python >= 3.11, and '$(PYTHON)' is older or not there: make PYTHON=python3.11 $(MAKECMDGOALS)" >&2; exit 2; }
@@ -32,7 +37,7 @@ help: ## this list
 
 .venv: $(INSTALLED) ## the environment: rwloss editable, all extras, versions of constraints.txt
 
-# No package of Python brings a browser, and playwright's own download would be another one again.
+# No Python package brings a browser, and playwright's own download would be a second one.
 chromium: ## Chromium for the browser tests, where root and apt-get can install it
 	@for name in chromium chromium-browser google-chrome google-chrome-stable; do \
 	  if command -v $$name; then exit 0; fi; \
@@ -58,6 +63,12 @@ test-slow: $(INSTALLED) ## the tests marked slow (RWLOSS_REDUCED=1: their reduce
 test-nnunet: $(NNUNET_INSTALLED) ## the tests of the nnU-Net integration (RWLOSS_REDUCED=1: the slow one reduced)
 	OMP_NUM_THREADS=1 $(NNUNET)/bin/python -m pytest tests/integrations/nnunet tests/docs/test_pages.py -k nnunet $(PYTEST_ARGS)
 
+# What pyproject.toml allows at the least, for every direct dependency but torch: other versions of
+# torch have no CPU build on the default index. Old versions warn of what they will drop.
+test-lowest: $(LOWEST_INSTALLED) ## a part of the tests with the lowest versions that pyproject.toml allows
+	OMP_NUM_THREADS=1 PYTHONPATH=$(CURDIR) $(LOWEST)/bin/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile \
+	  -p no:cacheprovider -o filterwarnings=default -m "not slow" $(LOWEST_TESTS) $(PYTEST_ARGS)
+
 example: $(INSTALLED) ## the worked plug-in: installed beside the environment, and its tests
 	rm -rf build/example
 	$(BIN)/python $(PIP_INSTALL) constraints.txt --no-deps --no-build-isolation --target build/example ./examples/rwloss-exponential-depth
@@ -67,7 +78,7 @@ lint: $(INSTALLED) ## ruff: rules and format
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-format: $(INSTALLED) ## let ruff mend what it can
+format: $(INSTALLED) ## let ruff fix what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
@@ -102,6 +113,20 @@ $(NNUNET_INSTALLED): $(INSTALLED)
 	$(BIN)/python -c "import sysconfig; print('import site; site.addsitedir(%r)' % sysconfig.get_path('purelib'))" \
 	  > "$$($(NNUNET)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/below.pth"
 	$(NNUNET)/bin/python $(PIP_INSTALL) constraints.txt nnunetv2
+	@touch $@
+
+$(LOWEST_INSTALLED): $(INSTALLED)
+	@echo "Installing the lowest versions that pyproject.toml allows into $(LOWEST)."
+	rm -rf $(LOWEST)
+	$(call new_environment,$(LOWEST))
+	grep '^torch==' constraints.txt > $(LOWEST)/torch.txt
+	$(BIN)/uv pip compile --quiet pyproject.toml $(addprefix --extra ,$(subst $(comma), ,$(EXTRAS))) \
+	  --resolution lowest-direct --constraint $(LOWEST)/torch.txt --no-annotate --no-header \
+	  | grep -vE '^(cuda-|nvidia-|triton==)' > $(LOWEST)/constraints.txt
+	$(LOWEST)/bin/python -m pip --disable-pip-version-check install --quiet --constraint $(LOWEST)/constraints.txt \
+	  $(BUILD_TOOLS)
+	$(LOWEST)/bin/python -m pip --disable-pip-version-check install --quiet --constraint $(LOWEST)/constraints.txt \
+	  --no-build-isolation --editable ".[$(subst $(comma)dev,,$(EXTRAS))]" pytest pytest-timeout pytest-xdist hypothesis
 	@touch $@
 
 constraints: ## renew constraints.txt: the newest of everything beside the torch it names

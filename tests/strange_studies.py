@@ -12,12 +12,13 @@ MAPS = {"boundary": "boundary", "rw": "rectified", "dice_ce": "dice + cross_entr
 STEPS = (10, 20)
 
 
-def indicator(promises, value, pull):
+def indicator(promises, value, pull, names=(HOSTILE, "b")):
     verdict = f"Says {HOSTILE}."
-    return Indicators(promises, value, value / 4, value / 10, {HOSTILE: pull, "b": pull}, verdict)
+    pulls = dict.fromkeys(names, pull)
+    return Indicators(promises, value, value / 4, value / 10, pulls, verdict)
 
 
-def write_run(run, dice, mass, end=None):
+def write_run(run, dice, mass, end=None, *, names=(HOSTILE, "b"), tested=True):
     """A run whose classes have these Dice at each of STEPS; the test Dice are end, or the last."""
     run.folder.mkdir(parents=True)
     lines = [
@@ -29,25 +30,23 @@ def write_run(run, dice, mass, end=None):
         for step in (1, *STEPS)
     ]  # fmt: skip
     lines += [
-        {"kind": "validation", "step": step, "dice": dict(zip((HOSTILE, "b"), values, strict=True))}
+        {"kind": "validation", "step": step, "dice": dict(zip(names, values, strict=True))}
         for step, values in zip(STEPS, dice, strict=True)
     ]
     (run.folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    end = dict(zip((HOSTILE, "b"), end or dice[-1], strict=True))
+    end = dict(zip(names, end or dice[-1], strict=True))
     cases = [
-        {"name": f"{CLOSING}{i}", "classes": [{"label": k, "dice": d * (1 - i / 10)}
+        {"name": f"{CLOSING}{i}", "classes": [{"label": k, "dice": d and d * (1 - i / 10)}
                                               for k, d in enumerate(end.values(), 1)]}
         for i in range(3)
     ]  # fmt: skip
-    (run.folder / "test.json").write_text(
-        json.dumps(
-            {
-                "steps": 20, "step": 20, "rwloss": "0", "seconds": 60.0, "num_items": 5,
-                "parameters": 1000, "class_names": ["background", *end], "cases": cases,
-                "summary": [{"name": name, "dice": {"mean": mean}} for name, mean in end.items()],
-            }
-        )
-    )  # fmt: skip
+    content = {
+        "steps": 20, "step": 20, "rwloss": "0", "seconds": 60.0, "num_items": 5,
+        "parameters": 1000, "class_names": ["background", *end], "cases": cases,
+        "summary": [{"name": name, "dice": {"mean": mean}} for name, mean in end.items()],
+    }  # fmt: skip
+    if tested:
+        (run.folder / "test.json").write_text(json.dumps(content))
 
 
 def dice_of(name, seed):

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rwloss.cli.listing import print_table, printable
+from rwloss.cli.listing import print_failures, printable
 from rwloss.cli.options import (
+    MAX_VOXELS,
     AsJson,
     IgnoreLabel,
     Jobs,
@@ -24,7 +25,6 @@ from rwloss.errors import RWLossError
 from rwloss.words import count_of
 
 if TYPE_CHECKING:
-    from rwloss.training import RunFolder
     from rwloss.training.evaluation import Evaluation
     from rwloss.training.scores import Penalty
 
@@ -101,7 +101,7 @@ def evaluate(
     spacing: Spacing = None,
     ignore_label: IgnoreLabel = None,
     jobs: Jobs = None,
-    max_voxels: MaxVoxels = None,
+    max_voxels: MaxVoxels = MAX_VOXELS,
     as_json: AsJson = False,
 ) -> None:
     """Score label maps: Dice, HD95 and mean surface distance in mm.
@@ -120,16 +120,17 @@ def evaluate(
         score_file.check_score_file(out)
     distance = _parse_penalty(penalty)
     check_penalty(distance)
-    limit = {} if max_voxels is None else {"max_voxels": max_voxels}
     if run is None and split is not None:
         raise RWLossError(f"--split {split.value} of which run? Give --run too")
     spacing_mm, cases = spacing, None
     if run is not None:
-        folder = _run_folder(run)
+        from rwloss.training import RunFolder
+
+        folder = RunFolder(run)
+        known = folder.data_settings()
         cases = folder.cases((split or SplitName.TEST).value)
-        known = _known_to(folder)
         num_classes = known.num_classes if num_classes is None else num_classes
-        spacing_mm = known.spacing_mm if spacing_mm is None else spacing_mm
+        spacing_mm = known.spacing if spacing_mm is None else spacing_mm
         ignore_label = known.ignore_label if ignore_label is None else ignore_label
     with interruptible(lambda: "nothing was written"), progress() as shown:
         result = measure(
@@ -145,7 +146,7 @@ def evaluate(
                 "evaluated", total, failed=isinstance(outcome, FailedPair)
             ),
             counting=lambda total: shown.step("label maps read", total),
-            **limit,
+            max_voxels=max_voxels,
         )
     unwritten = None
     if out is not None:
@@ -164,36 +165,6 @@ def evaluate(
         raise unwritten
     if not result.is_complete:
         raise typer.Exit(1)
-
-
-class _Known(NamedTuple):
-    """What a run knows of its data."""
-
-    num_classes: int | None
-    spacing_mm: tuple[float, ...] | None
-    ignore_label: int | None
-
-
-def _run_folder(run: Path) -> RunFolder:
-    from rwloss.training import RunFolder
-
-    folder = RunFolder(run)
-    if not (folder.settings.is_file() and folder.splits.is_file()):
-        raise RWLossError(
-            f"{str(run)!r} is no run folder: expected run.toml and splits.json in it, as "
-            "`rwloss train` leaves them"
-        )
-    return folder
-
-
-def _known_to(folder: RunFolder) -> _Known:
-    from rwloss.training import settings as settings_file
-
-    own = settings_file.read(folder.settings)
-    ignored = own.ignore_label
-    if ignored is None and folder.test.exists():  # that of dataset.json is in test.json alone
-        ignored = folder.read_test().get("ignore_label")
-    return _Known(own.num_classes, own.spacing, ignored)
 
 
 def _parse_penalty(text: str | None) -> Penalty:
@@ -240,10 +211,7 @@ def _tell(result: Evaluation, penalty: Penalty) -> None:
 
 def _tell_problems(result: Evaluation) -> None:
     """What has no part in the means, on standard error."""
-    if result.failed:
-        failed = f"{len(result.failed):,} of {count_of(result.num_cases, 'case')} failed"
-        typer.echo(f"{failed}:", err=True)
-        print_table([(failure.name, failure.reason) for failure in result.failed], err=True)
+    print_failures([(each.name, each.reason) for each in result.failed], result.num_cases)
     for names, what in (
         (result.unpredicted, "without a prediction"),
         (result.unlabelled, "predicted, without labels"),

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 import typer
 
+from rwloss.words import count_of
+
 
 def size_of(number: int) -> str:
     """Bytes in MiB, with two digits or more.
@@ -51,3 +53,10 @@ def print_table(rows: Sequence[Sequence[str]], *, err: bool = False) -> None:
     for row in safe:
         cells = [f"{cell:<{width}}" for cell, width in zip(row[:-1], widths, strict=False)]
         typer.echo("  ".join([*cells, row[-1]]), err=err)
+
+
+def print_failures(failed: Sequence[tuple[str, str]], cases: int) -> None:
+    """Print the cases that failed, each with its reason, on standard error. cases: of all."""
+    if failed:
+        typer.echo(f"{len(failed):,} of {count_of(cases, 'case')} failed:", err=True)
+        print_table(failed, err=True)

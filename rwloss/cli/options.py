@@ -66,8 +66,11 @@ Scheduler = Annotated[
         show_default=False,
     ),
 ]
+MAX_VOXELS = 2**31
+"""That of `rwloss.data.formats`, which would load NumPy for every --help."""
+
 MaxVoxels = Annotated[
-    int | None,
+    int,
     typer.Option(
         "--max-voxels",
         min=1,

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rwloss.cli.listing import print_table, printable, size_of
+from rwloss.cli.listing import print_failures, printable, size_of
 from rwloss.cli.options import (
+    MAX_VOXELS,
     AsJson,
     IgnoreLabel,
     Jobs,
@@ -79,7 +80,7 @@ def precompute(
     ] = ValueType.AUTO,
     jobs: Jobs = None,
     scheduler: Scheduler = None,
-    max_voxels: MaxVoxels = None,
+    max_voxels: MaxVoxels = MAX_VOXELS,
     dry_run: Annotated[
         bool,
         typer.Option("--dry-run", help="Print what would be done and how large it would be."),
@@ -95,7 +96,6 @@ def precompute(
     from rwloss.precompute import plan
     from rwloss.precompute import precompute as run
 
-    limit = {} if max_voxels is None else {"max_voxels": max_voxels}
     done = cases = 0
 
     def what_is_left() -> str:
@@ -125,13 +125,13 @@ def precompute(
             scheduler=scheduler,
             progress=on_case,
             counting=lambda total: shown.step("labels read", total),
-            **limit,
+            max_voxels=max_voxels,
         )
     if as_json:
         typer.echo(json.dumps(as_fields(summary, planned=dry_run)))
     else:
         _print(summary, maps.parse(map_text), planned=dry_run)
-    print_failures(summary)
+    print_failures([(each.case, each.reason) for each in summary.failed], len(summary.outcomes))
     if summary.failed:
         raise typer.Exit(1)
 
@@ -154,15 +154,6 @@ def as_fields(summary: Summary, *, planned: bool = False) -> dict[str, Any]:
             {"case": outcome.case, "reason": outcome.reason} for outcome in summary.failed
         ],
     }
-
-
-def print_failures(summary: Summary) -> None:
-    """The cases that failed, with reasons, on standard error."""
-    if not summary.failed:
-        return
-    failed = f"{len(summary.failed):,} of {count_of(len(summary.outcomes), 'case')} failed"
-    typer.echo(f"{failed}:", err=True)
-    print_table([(outcome.case, outcome.reason) for outcome in summary.failed], err=True)
 
 
 def _print(summary: Summary, asked: Expression, *, planned: bool) -> None:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rwloss.cli.evaluate import PartName, SplitName
-from rwloss.cli.listing import print_table, printable
-from rwloss.cli.options import AsJson, MaxVoxels, OutOption, place_of
+from rwloss.cli.listing import print_failures, printable
+from rwloss.cli.options import MAX_VOXELS, AsJson, MaxVoxels, OutOption, place_of
 from rwloss.cli.progress import interruptible, progress
 from rwloss.words import count_of
 
@@ -90,7 +90,7 @@ def predict(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Overwrite existing label maps.")
     ] = False,
-    max_voxels: MaxVoxels = None,
+    max_voxels: MaxVoxels = MAX_VOXELS,
     as_json: AsJson = False,
 ) -> None:
     """Predict label maps of images with a trained run.
@@ -101,7 +101,6 @@ def predict(
     """
     from rwloss.training.predicting import predict_images
 
-    limit = {} if max_voxels is None else {"max_voxels": max_voxels}
     done = 0
     notes: set[str] = set()
 
@@ -131,7 +130,7 @@ def predict(
             device=device,
             overwrite=overwrite,
             progress=on_case,
-            **limit,
+            max_voxels=max_voxels,
         )
     if as_json:
         typer.echo(json.dumps(_as_fields(made)))
@@ -141,10 +140,8 @@ def predict(
             f"{count_of(made.made, 'label map')} by {printable(made.record.origin)} made{kept} in "
             f"{made.seconds:.1f} s: {printable(made.out)}"
         )
+    print_failures([(each.case, each.reason) for each in made.failed], len(made.outcomes))
     if made.failed:
-        failed = f"{len(made.failed):,} of {count_of(len(made.outcomes), 'case')} failed"
-        typer.echo(f"{failed}:", err=True)
-        print_table([(outcome.case, outcome.reason) for outcome in made.failed], err=True)
         raise typer.Exit(1)
 
 

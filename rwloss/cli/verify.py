@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rwloss.cli.listing import print_table, printable
-from rwloss.cli.options import AsJson, Jobs, MaxVoxels
-from rwloss.cli.precompute import as_fields, print_failures
+from rwloss.cli.listing import print_failures, print_table, printable
+from rwloss.cli.options import MAX_VOXELS, AsJson, Jobs, MaxVoxels
+from rwloss.cli.precompute import as_fields
 from rwloss.cli.progress import interruptible, progress
 from rwloss.words import count_of
 
@@ -39,7 +39,7 @@ def verify(
         ),
     ] = False,
     jobs: Jobs = None,
-    max_voxels: MaxVoxels = None,
+    max_voxels: MaxVoxels = MAX_VOXELS,
     as_json: AsJson = False,
 ) -> None:
     """Check a store of maps against its manifest and the labels.
@@ -51,7 +51,6 @@ def verify(
     from rwloss.precompute.repair import repair
     from rwloss.store.verify import verify as run
 
-    limit = {} if max_voxels is None else {"max_voxels": max_voxels}
     done = 0
 
     with (
@@ -70,7 +69,7 @@ def verify(
                 source,
                 jobs=jobs,
                 progress=lambda good, total: on_case(phase, total, failed=not good),
-                **limit,
+                max_voxels=max_voxels,
             )
 
         first = report = checked("checked")
@@ -84,7 +83,7 @@ def verify(
                 progress=lambda outcome, total: on_case(
                     "repaired", total, failed=outcome.state == "failed"
                 ),
-                **limit,
+                max_voxels=max_voxels,
             )
             report = checked("checked again")
     if as_json:
@@ -123,7 +122,8 @@ def _print(first: Report, report: Report, summary: Summary | None) -> None:
         _print_problems(first)
         again, kept = count_of(summary.made, "map"), f"{summary.kept:,}"
         typer.echo(f"{again} recomputed, {kept} kept, in {summary.seconds:.1f} s.")
-        print_failures(summary)
+        failed = [(each.case, each.reason) for each in summary.failed]
+        print_failures(failed, len(summary.outcomes))
     _print_problems(report)
     for name in report.leftovers:
         typer.echo(f"{printable(name)} was left by an interrupted run: the next run removes it")

@@ -16,7 +16,7 @@ from rwloss.data.formats import case_name, read_labels
 from rwloss.data.listing import by_case, channel_of, files_in, is_data, matches, nothing_in
 from rwloss.errors import RWLossError
 
-Part = Literal["train", "test"]
+DatasetPart = Literal["train", "test"]
 
 _FOLDER_ENDS = {"train": "Tr", "test": "Ts"}
 
@@ -45,7 +45,7 @@ class Dataset:
     ignore_label: int | None = None
 
 
-def find(source: str | Path, *, part: Part = "train") -> Dataset:
+def find(source: str | Path, *, part: DatasetPart = "train") -> Dataset:
     """The cases of an nnU-Net raw folder, a folder of label files, a glob pattern or one file.
 
     A folder with a dataset.json is read as nnU-Net does: labelsTr/CASE.ext and, if there are
@@ -69,7 +69,7 @@ def find(source: str | Path, *, part: Part = "train") -> Dataset:
         raise RWLossError(f"cannot look into {str(source)!r}: {exc.strerror}") from exc
 
 
-def _find(source: str | Path, part: Part) -> Dataset:
+def _find(source: str | Path, part: DatasetPart) -> Dataset:
     path = Path(source)
     if path.is_dir():
         # A broken link is not the same as no file.
@@ -166,7 +166,7 @@ def _in_words(labels: set[int]) -> str:
     return ", ".join(map(str, some))
 
 
-def _find_nnunet(root: Path, part: Part) -> Dataset:
+def _find_nnunet(root: Path, part: DatasetPart) -> Dataset:
     content = read_dataset_json(root / "dataset.json")
     if part == "train" and content.dataset is not None:
         cases = _explicit_cases(root, content.dataset)

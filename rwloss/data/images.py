@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from rwloss.data.cases import Part, find
+from rwloss.data.cases import DatasetPart, find
 from rwloss.data.dataset_json import read_dataset_json
 from rwloss.data.formats import case_name
 from rwloss.data.listing import channel_of, files_in, nothing_in
@@ -27,7 +27,7 @@ class ImageCase:
 
 
 def find_images(
-    source: str | Path, num_channels: int, *, part: Part | None = None
+    source: str | Path, num_channels: int, *, part: DatasetPart | None = None
 ) -> tuple[ImageCase, ...]:
     """The images of a folder, of an nnU-Net raw folder, or one file; sorted by case name.
 

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from rwloss.errors import RWLossError
 from rwloss.files.atomic import whole_file
-from rwloss.words import some
+from rwloss.words import count_of, some
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
@@ -105,7 +105,7 @@ def split(
     """The split of cases by name. It depends on the names and on settings of splits alone.
 
     test_names: cases that are the test part by themselves (imagesTs, labelsTs); the others are then
-    for training and validation. A fraction is one of groups, rounded, of one group at least; with
+    for training and validation. A fraction is one of groups, rounded, of at least one group; with
     folds, fold f validates on every folds-th of the shuffled groups, and each group validates once.
 
     Raises RWLossError where there are too few groups, a case is in two groups or in none, and for
@@ -114,7 +114,8 @@ def split(
     rng = random.Random(settings.split_seed)
     if settings.fold is not None and settings.folds is None:
         raise RWLossError(f"--fold {settings.fold} of how many? Give --folds too")
-    _check_apart(names, test_names or ())
+    if both := sorted(set(names) & set(test_names or ())):
+        raise RWLossError(f"case {some(both)} is in labelsTr and in labelsTs: rename or remove one")
     groups = groups_of([*names, *(test_names or ())], settings)
     if test_names is None:
         order = sorted(groups)
@@ -133,19 +134,23 @@ def split(
         validation_groups = order[:count]
         made_by += f", {count} of the other {len(order)} groups for validation"
     else:
-        if settings.folds > len(order):
+        fold, folds = settings.fold, settings.folds
+        if folds > len(order):
             raise RWLossError(
-                f"{settings.folds} folds need as many groups, and there are {len(order)} beside "
-                "the test part: fewer --folds, or another grouping"
+                f"{folds} folds need as many groups, and there are {len(order)} besides the test "
+                "part: use fewer --folds, or another grouping"
             )
-        validation_groups = order[_fold(settings) :: settings.folds]
-        made_by += f", fold {settings.fold} of {settings.folds} for validation"
+        if fold is None or fold >= folds:
+            raise RWLossError(f"expected --fold of 0 to {folds - 1} for {folds} folds, got {fold}")
+        validation_groups = order[fold::folds]
+        made_by += f", fold {fold} of {folds} for validation"
     train_groups = [group for group in order if group not in set(validation_groups)]
     if not train_groups:
         raise RWLossError(
-            f"{len(names)} cases in {len(groups)} groups leave none for training: a fraction above "
-            "0 takes one group at least, so give more cases, another grouping, or "
-            "--validation-fraction 0 (the last checkpoint is tested then) or --test-fraction 0"
+            f"{count_of(len(names), 'case')} in {count_of(len(groups), 'group')} leave none for "
+            "training: a fraction above 0 takes at least one group, so use more cases, another "
+            "grouping, --validation-fraction 0 (then the last checkpoint is tested) or "
+            "--test-fraction 0"
         )
     return Split(
         train=_cases(groups, train_groups),
@@ -185,8 +190,8 @@ def _by_pattern(names: Sequence[str], pattern: str) -> dict[str, str]:
         ) from error
     if regex.groups != 1:
         raise RWLossError(
-            f"expected --group-pattern with one group in brackets, such as '(lung[0-9]+)_.*', got "
-            f"{pattern!r} with {regex.groups}"
+            "expected --group-pattern with one group in parentheses, such as '(lung[0-9]+)_.*', "
+            f"got {pattern!r} with {regex.groups}"
         )
     group_of = {}
     for name in names:
@@ -224,11 +229,6 @@ def _by_table(names: Sequence[str], path: Path) -> dict[str, str]:
     return group_of
 
 
-def _check_apart(names: Sequence[str], test_names: Sequence[str]) -> None:
-    if both := sorted(set(names) & set(test_names)):
-        raise RWLossError(f"case {some(both)} is in labelsTr and in labelsTs: rename or remove one")
-
-
 def _without_test(groups: Mapping[str, Sequence[str]], test: Sequence[str]) -> list[str]:
     """Groups of the training folder. No patient of the test folder may be among them."""
     tested = {group for group, cases in groups.items() if set(cases) & set(test)}
@@ -241,16 +241,8 @@ def _without_test(groups: Mapping[str, Sequence[str]], test: Sequence[str]) -> l
 
 
 def _share(fraction: float, count: int) -> int:
-    """How many of `count` groups a fraction is: one at least, unless it is 0."""
+    """How many of `count` groups a fraction is: at least one, unless it is 0."""
     return 0 if fraction == 0 else max(1, round(fraction * count))
-
-
-def _fold(settings: SplitSettings) -> int:
-    fold, folds = settings.fold, settings.folds
-    assert folds is not None
-    if fold is None or fold >= folds:
-        raise RWLossError(f"expected --fold of 0 to {folds - 1} for {folds} folds, got {fold}")
-    return fold
 
 
 def _cases(groups: Mapping[str, Sequence[str]], chosen: Sequence[str]) -> tuple[str, ...]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import importlib
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +43,16 @@ def write_labels(path: str | Path, labels: NDArray[Any], like: str | Path) -> No
             f"expected an image that ends with {suffix} for {path.name!r}, got {like.name!r}"
         )
     try:
-        _WRITERS[suffix](path, _packed(labels), like)
+        packed = _packed(labels)
+        match suffix:
+            case ".nii" | ".nii.gz":
+                _write_nifti(path, packed, like)
+            case ".mha" | ".nrrd":
+                _write_itk(path, packed, like)
+            case ".npy" | ".npz":
+                _write_array(path, packed)
+            case _:
+                _write_picture(path, packed)
     except RWLossError as error:
         raise RWLossError(f"cannot write {str(path)!r}: {error}") from error
 
@@ -94,49 +102,28 @@ def _write_itk(path: Path, labels: NDArray[Any], like: Path) -> None:
         raise OSError(f"ITK cannot write it: {' '.join(str(exc).split())}") from exc
 
 
-def _write_png(path: Path, labels: NDArray[Any], like: Path) -> None:
+def _write_picture(path: Path, labels: NDArray[Any]) -> None:
     from PIL import Image
 
-    del like
-    if labels.ndim != 2:
+    is_png = path.suffix.lower() == ".png"
+    if is_png and labels.ndim != 2:
         raise RWLossError(f"a PNG holds two axes, and the labels have the shape {labels.shape}")
-    Image.fromarray(labels).save(path, format="PNG")
-
-
-def _write_tiff(path: Path, labels: NDArray[Any], like: Path) -> None:
-    from PIL import Image
-
-    del like
     first, *more = map(Image.fromarray, labels[None] if labels.ndim == 2 else labels)
+    if is_png:
+        first.save(path, format="PNG")
+        return
     options = {"save_all": True, "append_images": more} if more else {}
     first.save(path, format="TIFF", compression="tiff_deflate", **options)
 
 
-def _write_npy(path: Path, labels: NDArray[Any], like: Path) -> None:
-    del like
-    with path.open("wb") as stream:  # by its name, np.save would add a suffix to A.NPY
-        np.save(stream, labels, allow_pickle=False)
-
-
-def _write_npz(path: Path, labels: NDArray[Any], like: Path) -> None:
-    del like
-    with path.open("wb") as stream:
-        np.savez_compressed(stream, labels=labels)
+def _write_array(path: Path, labels: NDArray[Any]) -> None:
+    with path.open("wb") as stream:  # given the name, np.save would add a suffix to A.NPY
+        if path.suffix.lower() == ".npy":
+            np.save(stream, labels, allow_pickle=False)
+        else:
+            np.savez_compressed(stream, labels=labels)
 
 
 def _check_shape(labels: NDArray[Any], shape: tuple[int, ...], like: Path) -> None:
     if labels.shape != shape:
         raise RWLossError(f"the labels have the shape {labels.shape}, {str(like)!r} {shape}")
-
-
-_WRITERS: dict[str, Callable[[Path, NDArray[Any], Path], None]] = {
-    ".nii.gz": _write_nifti,
-    ".nii": _write_nifti,
-    ".png": _write_png,
-    ".tif": _write_tiff,
-    ".tiff": _write_tiff,
-    ".npy": _write_npy,
-    ".npz": _write_npz,
-    ".mha": _write_itk,
-    ".nrrd": _write_itk,
-}

@@ -1,1 +1,1 @@
-"""Files that appear whole or not at all: locks, journals, TOML."""
+"""Files that appear complete or not at all; locks, journals and TOML."""

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Files that appear complete or not at all."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from rwloss.errors import RWLossError
 
 # A folder may hold files that a killed run left half written: this prefix tells them apart.
 TEMPORARY_PREFIX = ".rwloss-part-"
@@ -34,3 +36,14 @@ def whole_file(path: Path) -> Iterator[Path]:
     except BaseException:
         part.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def naming_write_errors(path: Path, fix: str) -> Iterator[None]:
+    """Turn an OSError of the block into an RWLossError with the path, the reason and the fix."""
+    try:
+        yield
+    except OSError as error:
+        raise RWLossError(
+            f"cannot write {str(path)!r} ({error.strerror or error}): {fix}"
+        ) from error

@@ -19,8 +19,8 @@ LOCK_FILE = ".rwloss-lock"
 def hold(folder: Path) -> Iterator[None]:
     """Hold the lock of a folder. Raises RWLossError that names the holder if there is one.
 
-    The lock is the system's (flock), so it ends with its process, however that ends: a file that
-    stays behind locks nothing.
+    The lock belongs to the system (flock), so it ends with its process, however that ends. A lock
+    file that is left behind locks nothing.
     """
     from filelock import FileLock, Timeout
 
@@ -42,7 +42,7 @@ def hold(folder: Path) -> Iterator[None]:
     try:
         now = datetime.now(UTC).isoformat(timespec="seconds")
         holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": now}
-        with suppress(OSError):  # a full disk: the lock holds all the same
+        with suppress(OSError):  # on a full disk the lock still holds
             # Not replaced but overwritten: the lock is on this very file.
             path.write_text(json.dumps(holder), encoding="utf-8")
         yield
@@ -57,4 +57,4 @@ def _holder(path: Path) -> str:
         found = json.loads(path.read_text(encoding="utf-8"))
         return f"process {found['pid']} on {found['host']}, since {found['since']}"
     except (OSError, ValueError, KeyError, TypeError):
-        return "it has not said who it is"
+        return "process unknown"

@@ -22,14 +22,28 @@ class LossInputs(NamedTuple):
     spacing_mm: SpacingMM | None
 
 
+def halving_weights(heads: int, *, last: float | None = None) -> list[float]:
+    """Weights of 1/2^i from high to low resolution, scaled to a sum of 1.
+
+    last: in place of the weight of the last of several outputs, before scaling; nnU-Net has 0.
+
+    >>> halving_weights(3, last=0.0)
+    [0.6666666666666666, 0.3333333333333333, 0.0]
+    """
+    weights = [0.5**i for i in range(heads)]
+    if last is not None and heads > 1:
+        weights[-1] = last
+    total = sum(weights)
+    return [weight / total for weight in weights]
+
+
 def head_weights(given: Sequence[float] | None, heads: int) -> list[float]:
-    """A weight for each output, from high to low resolution; 1/2^i scaled to a sum of 1.
+    """One weight per output, from high to low resolution; by default `halving_weights`.
 
     Raises RWLossError for another number of weights, and where all are 0.
     """
     if given is None:
-        total = sum(0.5**i for i in range(heads))
-        given = [0.5**i / total for i in range(heads)]
+        given = halving_weights(heads)
     if len(given) != heads:
         raise RWLossError(
             f"{len(given)} deep_supervision_weights for {heads} outputs: give one for each"

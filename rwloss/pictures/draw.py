@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,8 @@ from numpy.typing import NDArray
 
 from rwloss import words
 from rwloss.errors import RWLossError
-from rwloss.pictures.output import check_output, write
+from rwloss.files.atomic import whole_file
+from rwloss.pictures.output import check_output
 from rwloss.pictures.picture import MapRow, Picture
 from rwloss.pictures.sheet import render
 from rwloss.pictures.view import View, choose_view
@@ -56,69 +56,57 @@ def draw(
     says so. Raises RWLossError for shapes that do not fit, a slice that does not exist, a path that
     cannot be written, and without matplotlib.
     """
-    case = DrawnCase.checked(path, labels, rwmaps, image, spacing_mm)
-    view = choose_view(case.labels, case.spacing_mm, affine, axis, slice_index)
-    rows = [
-        MapRow(text, channels_of(rwmap, view), (units or {}).get(text, ""))
-        for text, rwmap in rwmaps.items()
-    ]
-    case.write(view, rows, class_names, title, _MEANING)
+
+    def choose(
+        known: NDArray[np.int32], spacing_mm: tuple[float, ...]
+    ) -> tuple[View, list[MapRow]]:
+        view = choose_view(known, spacing_mm, affine, axis, slice_index)
+        return view, [
+            MapRow(text, channels_of(rwmap, view), (units or {}).get(text, ""))
+            for text, rwmap in rwmaps.items()
+        ]
+
+    write_picture(labels, rwmaps, path, choose, _MEANING, image, class_names, spacing_mm, title)
 
 
-@dataclass(frozen=True)
-class DrawnCase:
-    """A case that can be drawn. labels: (*s), -1 where ignored."""
-
-    path: Path
-    file_format: str
-    labels: NDArray[np.int32]
-    num_classes: int
-    image: NDArray[Any] | None
-    spacing_mm: tuple[float, ...]
-
-    @classmethod
-    def checked(
-        cls,
-        path: str | Path,
-        labels: NDArray[np.integer[Any]],
-        rwmaps: Mapping[str, RWMap],
-        image: NDArray[Any] | None,
-        spacing_mm: Sequence[float] | None,
-    ) -> DrawnCase:
-        """The case, if its parts fit each other and the file can be written."""
-        path, labels = Path(path), np.asarray(labels)
-        file_format = check_output(path)
-        num_classes = _check_arrays(labels, rwmaps, image)
-        spacing = (1.0,) * labels.ndim if spacing_mm is None else tuple(map(float, spacing_mm))
-        if len(spacing) != labels.ndim or not all(0 < mm < np.inf for mm in spacing):
-            raise RWLossError(
-                f"expected {labels.ndim} spacings above 0 mm, one per axis, got {spacing_mm!r}"
-            )
-        known = known_labels(labels, num_classes)
-        image = None if image is None else np.asarray(image)
-        return cls(path, file_format, known, num_classes, image, spacing)
-
-    def write(
-        self,
-        view: View,
-        rows: Sequence[MapRow],
-        class_names: Sequence[str],
-        title: str | None,
-        meaning: str,
-    ) -> None:
-        """Draw one slice."""
-        numbered = [f"{k} {name}" for k, name in enumerate(class_names)]
-        picture = Picture(
-            labels=view.cut(self.labels),
-            image=None if self.image is None else view.cut(self.image),
-            rows=tuple(rows),
-            names=words.class_names(self.num_classes, numbered),
-            step_mm=view.step_mm,
-            title=title or "",
-            meaning=meaning,
-            slice_text=view.text,
+def write_picture(
+    labels: NDArray[np.integer[Any]],
+    rwmaps: Mapping[str, RWMap],
+    path: str | Path,
+    choose: Callable[[NDArray[np.int32], tuple[float, ...]], tuple[View, list[MapRow]]],
+    meaning: str,
+    image: NDArray[Any] | None,
+    class_names: Sequence[str],
+    spacing_mm: Sequence[float] | None,
+    title: str | None,
+) -> None:
+    """Check all that is given, then draw the slice and the rows that `choose` picks for labels."""
+    path, labels = Path(path), np.asarray(labels)
+    file_format = check_output(path)
+    num_classes = _check_arrays(labels, rwmaps, image)
+    spacing = (1.0,) * labels.ndim if spacing_mm is None else tuple(map(float, spacing_mm))
+    if len(spacing) != labels.ndim or not all(0 < mm < np.inf for mm in spacing):
+        raise RWLossError(
+            f"expected {labels.ndim} spacings above 0 mm, one per axis, got {spacing_mm!r}"
         )
-        write(self.path, render(picture, self.file_format))
+    known = known_labels(labels, num_classes)
+    view, rows = choose(known, spacing)
+    picture = Picture(
+        labels=view.cut(known),
+        image=None if image is None else view.cut(np.asarray(image)),
+        rows=rows,
+        names=words.class_names(num_classes, [f"{k} {name}" for k, name in enumerate(class_names)]),
+        step_mm=view.step_mm,
+        title=title or "",
+        meaning=meaning,
+        slice_text=view.text,
+    )
+    content = render(picture, file_format)
+    try:
+        with whole_file(path) as part:
+            part.write_bytes(content)
+    except OSError as error:
+        raise RWLossError(f"cannot write {str(path)!r}: {error.strerror or error}") from error
 
 
 def _check_arrays(

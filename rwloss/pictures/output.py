@@ -1,20 +1,19 @@
-"""The file of a picture: where one can be written, checked first, and writing it whole."""
+"""Where a picture can be written, checked before any work is done for it."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from rwloss.errors import RWLossError
-from rwloss.files.atomic import whole_file
 
 FORMATS = ("png", "pdf", "svg")
 
 
 def check_output(path: Path) -> str:
-    """The format of a picture to be written there, before any work is done for it.
+    """The format of a picture to be written there.
 
-    Raises RWLossError for another suffix than .png, .pdf and .svg, for a folder that is not there,
-    for a path that is a folder, and without matplotlib.
+    Raises RWLossError for suffixes other than .png, .pdf and .svg, for a missing folder, for a path
+    that is a folder, and without matplotlib.
     """
     file_format = path.suffix.lower().removeprefix(".")
     if file_format not in FORMATS:
@@ -34,12 +33,3 @@ def check_output(path: Path) -> str:
             "pictures need matplotlib, which is not installed: pip install 'rwloss[report]'"
         ) from error
     return file_format
-
-
-def write(path: Path, content: bytes) -> None:
-    """Replace the file whole: a reader sees the old picture or the new one."""
-    try:
-        with whole_file(path) as part:
-            part.write_bytes(content)
-    except OSError as error:
-        raise RWLossError(f"cannot write {str(path)!r}: {error.strerror or error}") from error

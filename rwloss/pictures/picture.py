@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,7 +32,7 @@ class Picture:
 
     labels: NDArray[np.int32]
     image: NDArray[Any] | None
-    rows: tuple[MapRow, ...]
+    rows: Sequence[MapRow]
     names: tuple[str, ...]
     step_mm: tuple[float, float]
     title: str

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rwloss.pictures.draw import DrawnCase
+from rwloss.pictures.draw import write_picture
 from rwloss.pictures.picture import MapRow
 from rwloss.pictures.view import View, choose_view
 from rwloss.rwmap import RWMap
@@ -46,21 +46,25 @@ def draw_wrong_pushes(
     share of the maps' pushes goes the wrong way; where none does, the slice with the most classes.
     Raises RWLossError as `draw` does.
     """
-    case = DrawnCase.checked(path, labels, rwmaps, image, spacing_mm)
-    view = choose_view(case.labels, case.spacing_mm, affine, None, None)
-    shares = {text: _shares(rwmap, given, view.axis) for text, rwmap in rwmaps.items()}
-    if view.axis is not None:
-        by_slice = np.sum(
-            [wrong / max(float(push.sum()), 1e-30) for wrong, push in shares.values()], axis=0
-        )
-        worst = int(np.argmax(by_slice))
-        if by_slice[worst] > 0:
-            view = choose_view(case.labels, case.spacing_mm, affine, view.axis, worst)
-    rows = [
-        MapRow(_heading(text, *shares[text], view.index), _wrong(rwmap, given, view))
-        for text, rwmap in rwmaps.items()
-    ]
-    case.write(view, rows, class_names, title, _MEANING.format(probs))
+
+    def choose(
+        known: NDArray[np.int32], spacing_mm: tuple[float, ...]
+    ) -> tuple[View, list[MapRow]]:
+        view = choose_view(known, spacing_mm, affine, None, None)
+        shares = {text: _shares(rwmap, given, view.axis) for text, rwmap in rwmaps.items()}
+        if view.axis is not None:
+            each = [wrong / max(float(push.sum()), 1e-30) for wrong, push in shares.values()]
+            by_slice = np.sum(each, axis=0)
+            worst = int(np.argmax(by_slice))
+            if by_slice[worst] > 0:
+                view = choose_view(known, spacing_mm, affine, view.axis, worst)
+        return view, [
+            MapRow(_heading(text, *shares[text], view.index), _wrong(rwmap, given, view))
+            for text, rwmap in rwmaps.items()
+        ]
+
+    meaning = _MEANING.format(probs)
+    write_picture(labels, rwmaps, path, choose, meaning, image, class_names, spacing_mm, title)
 
 
 def _shares(

@@ -1,4 +1,4 @@
-"""Carrying a plan out: each run on its own, none stopped by another's failure."""
+"""Running a study: each run on its own, none stopped by the failure of another."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rwloss.work.tasks import run_tasks
 
 @dataclass(frozen=True)
 class RunEnd:
-    """How a start of a run ended. reason: why it failed; None where it came to its end."""
+    """How a run ended. reason: why it failed; None where it reached its end."""
 
     name: str
     seed: int
@@ -31,17 +31,17 @@ def carry_out(
     scheduler: str | None = None,
     on_end: Callable[[RunEnd], None] | None = None,
 ) -> list[RunEnd]:
-    """Train all runs; what is done is kept, what was stopped goes on, what failed is tried again.
+    """Train all runs: skip those that are done, resume interrupted ones, retry failed ones.
 
-    jobs, scheduler: as for `rwloss.work.tasks.run_tasks`. Every training has one thread on the
-    CPU, so that results are the same bit for bit wherever it runs. on_end: called as runs end, in
-    any order. Returns ends in the order of runs. A failure's reason is kept beside the run's folder
-    (`Run.failure`) until the run comes to its end.
+    jobs, scheduler: as for `rwloss.work.tasks.run_tasks`. Each run uses one thread on the CPU, so
+    its results are the same bit for bit wherever it runs. on_end: called as runs end, in any order.
+    Returns the ends in the order of runs. The reason of a failure is kept beside the folder of the
+    run (`Run.failure`) until the run reaches its end.
     """
     ends: dict[tuple[str, int], RunEnd] = {}
-    trainings = [_Training(run) for run in runs]
+    tasks = [_TrainRun(run) for run in runs]
     # One task ahead: no run waits behind another while a process is idle.
-    for end in run_tasks(trainings, jobs=jobs, scheduler=scheduler, ahead=1):
+    for end in run_tasks(tasks, jobs=jobs, scheduler=scheduler, ahead=1):
         ends[end.name, end.seed] = end
         if on_end is not None:
             on_end(end)
@@ -49,9 +49,9 @@ def carry_out(
 
 
 def steps_done(run: Run) -> int:
-    """How far a run has come, by the last line of its log; 0 where that can't be told.
+    """Steps that a run has done, by the last line of its log; 0 where that can't be read.
 
-    Never raises: the run may be at work in another process, or on another machine.
+    Never raises, because another process or machine may be writing to the log.
     """
     try:
         lines = RunFolder(run.folder).metrics.read_bytes().split(b"\n")[:-1]
@@ -61,13 +61,13 @@ def steps_done(run: Run) -> int:
 
 
 @dataclass(frozen=True)
-class _Training:
-    """The work of one run, in whatever process."""
+class _TrainRun:
+    """The task of one run, in any process."""
 
     run: Run
 
     def __call__(self) -> RunEnd:
-        """Train, or go on; a failure is an outcome, not an end of the study."""
+        """Train or resume. A failure is returned, so that the study goes on."""
         from rwloss.training import train
 
         run = self.run
@@ -77,18 +77,18 @@ class _Training:
                     train(run.settings)
         except RWLossError as error:
             return self._failed(str(error))
-        except Exception as error:  # memory, or the libraries on what nobody foresaw
+        except Exception as error:  # out of memory, or an unforeseen error of a library
             return self._failed(f"{type(error).__name__}: {error}")
         run.failure.unlink(missing_ok=True)
         return RunEnd(run.name, run.seed)
 
     def died(self) -> RunEnd:
-        """The failure where a worker process ended over this run, alone as well."""
-        return self._failed("the process died over it: it may need more memory")
+        """The failure where a worker process died in this run, with a retry alone too."""
+        return self._failed("the process died in this run: it may need more memory")
 
     def _failed(self, reason: str) -> RunEnd:
         failure = self.run.failure
-        with suppress(OSError):  # a full disk is said by the reason itself
+        with suppress(OSError):  # a full disk is the reason itself
             failure.parent.mkdir(parents=True, exist_ok=True)
             with whole_file(failure) as part:
                 part.write_text(reason + "\n", encoding="utf-8")
@@ -96,7 +96,7 @@ class _Training:
 
 
 def _is_done(run: Run) -> bool:
-    """Whether the folder holds this run to its end; without reading the data, as a start would."""
+    """Whether the folder holds this run, done. Unlike a start, this does not read the data."""
     folder, now = RunFolder(run.folder), run.settings
     if not folder.is_done(now):
         return False
@@ -107,7 +107,7 @@ def _is_done(run: Run) -> bool:
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Sums of one thread, in one order, whatever this process does otherwise."""
+    """Sums in one thread, in one order."""
     import torch
 
     before = torch.get_num_threads()

@@ -20,8 +20,6 @@ DEAD_BELOW = 0.02
 COLLAPSED_BELOW = 0.05
 """Final validation Dice below which a class is lost, whether it was ever born or not."""
 
-_LACKING = (LookupError, TypeError, AttributeError)
-
 
 @dataclass(frozen=True)
 class Residual:
@@ -117,19 +115,21 @@ def read_outcome(run: str | Path) -> RunOutcome:
     """
     folder = RunFolder(Path(run))
     test = folder.read_test() if folder.test.exists() else None
+    lines = list(folder.lines())
+    lacking = (LookupError, TypeError, AttributeError)
     try:
         _dice_of_test(test)
-    except _LACKING as error:
+    except lacking as error:
         raise RWLossError(
-            f"{str(folder.test)!r} is no test of a run ({type(error).__name__}: {error}): delete "
-            "it, and rerun the study to test the run again"
+            f"{str(folder.test)!r} is not the test of a run ({type(error).__name__}: {error}): "
+            "delete it, and rerun the study to test the run again"
         ) from error
     try:
-        return outcome_of(list(folder.lines()), test)
-    except _LACKING as error:
+        return outcome_of(lines, test)
+    except lacking as error:
         raise RWLossError(
-            f"{str(folder.metrics)!r} is no log of a run ({type(error).__name__}: {error}): delete "
-            f"{str(folder.path)!r}, and rerun the study to train the run again"
+            f"{str(folder.metrics)!r} is not the log of a run ({type(error).__name__}: {error}): "
+            f"delete {str(folder.path)!r}, and rerun the study to train the run again"
         ) from error
 
 

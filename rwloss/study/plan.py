@@ -33,10 +33,10 @@ BASELINES = {
         for q in ("0.1", "0.3", "0.5", "0.7")
     },
 }
-"""Usual columns by name: region losses, both papers' strategies of a boundary map, links q."""
+"""Usual maps by name: region losses, both papers' strategies of a boundary map, links q."""
 
 REFERENCE = BASELINES["dice_ce"]
-"""What tells a training that is too short or too hard from a map that fails."""
+"""Where it fails as well, the training is too short or too hard; else the map is the reason."""
 
 OF_RUNS = frozenset({"data", "map", "maps", "out", "seed", "steps"})
 """Settings of a run that are not in [training]: they belong to the study or differ between runs."""
@@ -71,7 +71,7 @@ class Study(BaseModel):
 
 @dataclass(frozen=True)
 class Run:
-    """One training of a study."""
+    """One run of a study."""
 
     name: str
     seed: int
@@ -79,12 +79,12 @@ class Run:
 
     @property
     def folder(self) -> Path:
-        """Where it lies."""
+        """The folder of the run."""
         return Path(self.settings.out)
 
     @property
     def failure(self) -> Path:
-        """Where the reason lies if it failed: beside its folder, which is the training's own."""
+        """The file with the reason if it failed, beside its folder."""
         return self.folder.with_name(f"{self.folder.name}.failed.txt")
 
 
@@ -149,7 +149,7 @@ def assembled(source: str, out: Path | None, given: Mapping[str, Any]) -> tuple[
                 "its folder becomes the study's, or give --out STUDY"
             )
     elif out is None:
-        raise RWLossError("where to? Give --out STUDY, the folder of the study")
+        raise RWLossError("no folder for the study: give --out STUDY")
     else:
         said, folder = {"data": source}, out
     file = folder / "study.toml"
@@ -163,7 +163,7 @@ def assembled(source: str, out: Path | None, given: Mapping[str, Any]) -> tuple[
                 content[name] = value
     if not content["maps"]:
         raise RWLossError(
-            "which maps? Give --map or --baseline, such as --map rectified --baseline dice_ce"
+            "no maps: give --map or --baseline, such as --map rectified --baseline dice_ce"
         )
     return make(**content), folder
 
@@ -177,8 +177,8 @@ def steps_before(study: Study, folder: Path) -> int:
 def joined(before: Study, now: Study, *, begun: bool) -> Study:
     """The study of both: maps and seeds may come later; see `_check_steps` for steps.
 
-    begun: there are runs already. Raises RWLossError where anything else differs, for the runs
-    would not compare.
+    begun: whether there are runs already. Raises RWLossError where anything else differs, because
+    the runs could not be compared.
     """
     one, other = (_settings(study, REFERENCE, "out", 0) for study in (before, now))
     different = one.difference(other)
@@ -207,17 +207,17 @@ def joined(before: Study, now: Study, *, begun: bool) -> Study:
 
 
 def _check_steps(before: Study, now: Study, learning_rate_schedule: str) -> None:
-    """Raise RWLossError where runs with more steps are not what they would be from their start.
+    """Raise RWLossError where a resumed run with more steps differs from a new one.
 
-    What is spread over all steps has come to its end in a run that is done: it would go on with
-    another learning rate or map than runs that begin now.
+    A schedule over all steps has ended in a run that is done: resumed, it has had another learning
+    rate or map than a run that starts now.
     """
     if before.steps == now.steps:
         return
-    asked = f"the folder holds a study of {before.steps} steps, asked for are {now.steps}"
+    asked = f"the folder holds a study of {before.steps} steps, not {now.steps}"
     fix = f"leave --steps out to keep {before.steps}, or name another folder with --out"
     if now.steps < before.steps:
-        raise RWLossError(f"{asked}, and its runs have begun: steps don't shrink then; {fix}")
+        raise RWLossError(f"{asked}, and its runs have begun, so steps cannot shrink; {fix}")
     spread = [
         f"the map {name}"
         for name, text in before.maps.items()
@@ -228,13 +228,13 @@ def _check_steps(before: Study, now: Study, learning_rate_schedule: str) -> None
     if spread:
         raise RWLossError(
             f"{asked}, and its runs have begun: {listed(spread)} would follow another schedule in "
-            f"them than in runs from the start; {fix}. Steps can grow where the "
-            "learning_rate_schedule is constant and no map changes over the run"
+            f"resumed runs than in new ones; {fix}. Steps can grow if learning_rate_schedule is "
+            "constant and no map changes over the run"
         )
 
 
 def placed(study: Study, folder: Path) -> Study:
-    """The study that a folder will hold: with what it holds already, if that fits.
+    """The study that a folder will hold: joined with the one that it holds already.
 
     Raises RWLossError where the folder holds another study or something else. Writes nothing.
     """
@@ -251,7 +251,7 @@ def placed(study: Study, folder: Path) -> Study:
 
 
 def runs(study: Study, folder: Path) -> Iterator[Run]:
-    """All runs, a seed of every map before the next seed: a study cut short compares all maps."""
+    """All runs, seed by seed, so that an interrupted study compares all maps."""
     for seed in study.seeds:
         for name, text in study.maps.items():
             out = folder / "runs" / name / f"seed_{seed}"
@@ -333,13 +333,13 @@ def _checked(values: Mapping[str, Any], where: str) -> Study:
     for name, text in study.maps.items():
         if not _NAME.fullmatch(name) or lower.count(name.lower()) > 1:
             raise RWLossError(
-                f"{where}: {name!r} can't name a map: expected a name of letters, digits and _.+- "
-                "that no other map has, whatever the case, for it becomes a folder"
+                f"{where}: {name!r} can't name a map: expected letters, digits and _.+-, and a "
+                "name that no other map has, ignoring case, because it becomes a folder"
             )
         generators.parse(text)
     if study.reference is not None and study.reference not in study.maps:
         raise RWLossError(
-            f"{where}: the reference {study.reference!r} is no map of the study"
+            f"{where}: the reference {study.reference!r} is not a map of the study"
             f"{nearest(study.reference, study.maps)}"
         )
     _settings(study, REFERENCE, "out", 0, where=f"{where}: [training]")

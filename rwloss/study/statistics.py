@@ -1,9 +1,9 @@
-"""What differences between maps prove: paired by seed, permutation tests, Holm, intervals."""
+"""What differences between maps prove: permutation tests paired by seed, Holm, intervals."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +11,7 @@ import numpy as np
 from rwloss.errors import RWLossError
 
 ALPHA = 0.05
-"""Level of all tests; intervals hold with probability 1 - ALPHA."""
+"""Significance level of all tests; intervals are at 1 - ALPHA."""
 
 _EXACT_UP_TO = 13  # seeds: all 8,192 flips; beyond, as many are drawn
 _RESAMPLES = 9999
@@ -30,13 +30,13 @@ class Interval:
 
 @dataclass(frozen=True)
 class Comparison:
-    """One map against the reference, paired by seed: `map` less reference.
+    """One map against the reference, paired by seed.
 
-    seeds: those that both have. difference: mean over seeds; None without a common seed. p: of a
-    two-sided sign-flip test of the mean; corrected_p: by Holm's step-down over all comparisons.
-    least_corrected_p: the smallest that data of so many seeds could give: above ALPHA nothing can
-    be claimed whatever the difference. seeds_needed: fewest with which something could, if every
-    comparison had as many.
+    seeds: those that both have. difference: map - reference, mean over seeds; None without a common
+    seed. p: of a two-sided sign-flip test of the mean. corrected_p: by Holm's step-down over all
+    comparisons. least_corrected_p: the smallest that this number of seeds can give; above ALPHA
+    nothing can be claimed, whatever the difference. seeds_needed: the smallest number with which
+    something could be claimed, if every comparison had as many.
     """
 
     map: str
@@ -50,12 +50,12 @@ class Comparison:
 
     @property
     def can_claim(self) -> bool:
-        """Whether data of so many seeds could show anything at all."""
+        """Whether this number of seeds can show anything at all."""
         return self.least_corrected_p <= ALPHA
 
     @property
     def significant(self) -> bool:
-        """Whether the difference is: never where nothing can be claimed."""
+        """Whether the difference is significant; never where nothing can be claimed."""
         return self.can_claim and self.corrected_p <= ALPHA
 
 
@@ -97,9 +97,9 @@ def interval(values: Sequence[float], *, seed: int = 0) -> Interval:
 
 
 def sign_flip_p(differences: Sequence[float], *, seed: int = 0) -> float:
-    """Two-sided p of the mean of paired differences, if each were as likely of either sign.
+    """Two-sided p of the mean of paired differences, under random signs.
 
-    Exact up to 13 differences; beyond from 9,999 random flips. 1 for none.
+    Exact up to 13 differences; with more, from 9,999 random flips. 1 for none.
 
     >>> [sign_flip_p([1.0] * n) for n in (4, 5, 6)]
     [0.125, 0.0625, 0.03125]
@@ -150,7 +150,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def seeds_needed(comparisons: int) -> int:
-    """Fewest seeds with which so many comparisons could be significant after Holm's correction.
+    """Smallest number of seeds with which comparisons can be significant after Holm's correction.
 
     >>> seeds_needed(1), seeds_needed(4)
     (6, 8)
@@ -166,12 +166,10 @@ def compare(
     values: Mapping[str, Mapping[int, float]],
     reference: str,
     *,
-    without: Collection[int] = (),
     seed: int = 0,
 ) -> list[Comparison]:
-    """Every map but the reference against it. values: a number for each map and seed.
+    """Every other map against the reference. values: a number for each map and seed.
 
-    without: seeds to leave out, such as those on which the reference itself failed.
     Raises RWLossError where the reference has no values.
     """
     if reference not in values:
@@ -180,7 +178,7 @@ def compare(
     if not others:
         return []
     base = values[reference]
-    seeds = {name: sorted((values[name].keys() & base.keys()) - {*without}) for name in others}
+    seeds = {name: sorted(values[name].keys() & base.keys()) for name in others}
     differences = {name: [values[name][s] - base[s] for s in seeds[name]] for name in others}
     p_values = [sign_flip_p(differences[name], seed=seed) for name in others]
     least = holm([smallest_p(len(seeds[name])) for name in others])

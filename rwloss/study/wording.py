@@ -132,16 +132,19 @@ def _claim(each: Comparison) -> str:
 
 
 def _caution(results: Results) -> Iterator[str]:
-    if results.reference is None:
+    """What else than a map may be the reason for a lost class."""
+    name, failures = results.reference, results.reference_failures
+    if name is None:
         yield (
-            "Without a reference such as Dice + CE, the training may be the reason for a lost "
-            "class, not the map."
+            "No map of the study is Dice + CE or named as the reference. So the training may be "
+            "the reason for a lost class, not the map, and no map is tested against another."
         )
-    elif failures := results.reference_failures:
+    elif failures:
+        runs = sum(row.map == name and row.status in {"done", "failed"} for row in results.runs)
         yield (
-            f"The reference {results.reference} itself failed or lost a class on "
-            f"{'seed' if len(failures) == 1 else 'seeds'} {listed([*map(str, failures)])}: there "
-            "the training may be the reason for a lost class, not the map."
+            f"The reference {name} itself failed or lost a class in {len(failures)} of "
+            f"{count_of(runs, 'run')} (seed {listed([*map(str, failures)])}): there the training "
+            "may be the reason for a lost class, not the map."
         )
 
 
@@ -170,25 +173,15 @@ def _alarms(part: StudyPart) -> Iterator[str]:
 
 
 def _reference(results: Results) -> Iterator[str]:
-    name = results.reference
-    if name is None:
-        yield (
-            "No map of the study is Dice + CE or named as the reference. A lost class may then be "
-            "due to a training that is too short, and no map is tested against another."
-        )
-        return
-    summary = next(each for each in results.whole.maps if each.map == name)
-    seen = summary.done + summary.failed
-    if failures := results.reference_failures:
-        yield (
-            f"The reference {name} itself failed or lost a class in {len(failures)} of "
-            f"{count_of(seen, 'run')} (seed {listed([*map(str, failures)])}): there the training "
-            "may be the reason for a lost class, not the map."
-        )
-    elif summary.lost_known:
-        yield f"The reference {name} {_kept(summary)}."
-    elif seen:
-        yield f"It is not known whether the reference {name} lost a class: {NO_CASE}."
+    yield from _caution(results)
+    if not results.reference_failures:
+        for each in results.whole.maps:
+            if each.map != results.reference:
+                continue
+            if each.lost_known:
+                yield f"The reference {each.map} {_kept(each)}."
+            elif each.done or each.failed:
+                yield f"It is not known whether the reference {each.map} lost a class: {NO_CASE}."
 
 
 def _diverged(each: MapSummary) -> str:

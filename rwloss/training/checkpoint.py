@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from rwloss.errors import RWLossError
-from rwloss.files.atomic import whole_file
+from rwloss.files.atomic import naming_write_errors, whole_file
 from rwloss.training import settings as settings_file
 from rwloss.training.loop import Diverged
 from rwloss.training.run_folder import RunFolder
@@ -84,14 +84,9 @@ def save_checkpoint(
     }
     buffer = io.BytesIO()
     torch.save(content, buffer)
-    try:
-        with whole_file(path) as part:
-            part.write_bytes(buffer.getbuffer())
-    except OSError as error:
-        raise RWLossError(
-            f"cannot write {str(path)!r} ({error.strerror or error}): the previous checkpoint is "
-            "kept, if there is one; free some space and rerun"
-        ) from error
+    fix = "the previous checkpoint is kept, if there is one; free some space and rerun"
+    with naming_write_errors(path, fix), whole_file(path) as part:
+        part.write_bytes(buffer.getbuffer())
 
 
 def load_checkpoint(

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rwloss import data
-from rwloss.data.cases import Part
+from rwloss.data.cases import DatasetPart
 from rwloss.data.dataset_json import MAX_CLASSES
 from rwloss.data.formats import MAX_VOXELS
 from rwloss.errors import RWLossError
@@ -73,7 +73,7 @@ def evaluate(
     predictions: str | Path,
     labels: str | Path,
     *,
-    part: Part | None = None,
+    part: DatasetPart | None = None,
     cases: Sequence[str] | None = None,
     num_classes: int | None = None,
     spacing_mm: Sequence[float] | None = None,
@@ -147,7 +147,9 @@ def evaluate(
     )
 
 
-def _truth(labels: str | Path, part: Part | None, names: Sequence[str] | None) -> data.Dataset:
+def _truth(
+    labels: str | Path, part: DatasetPart | None, names: Sequence[str] | None
+) -> data.Dataset:
     """The cases to measure."""
     root, parts = Path(labels), [part or "train"]
     if part is None and (root / "dataset.json").is_file() and (root / "labelsTs").is_dir():

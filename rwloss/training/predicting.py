@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict
 
 from rwloss import data
 from rwloss._version import __version__
-from rwloss.data.cases import Part
+from rwloss.data.cases import DatasetPart
 from rwloss.data.formats import MAX_VOXELS, suffix_of
 from rwloss.data.images import ImageCase, find_images
 from rwloss.data.splits import SplitPart
@@ -139,7 +139,7 @@ def predict_images(
     out: str | Path,
     *,
     checkpoint: CheckpointName = "best",
-    part: Part | None = None,
+    part: DatasetPart | None = None,
     split: SplitPart | None = None,
     overlap: float = OVERLAP,
     batch_size: int | None = None,
@@ -202,7 +202,7 @@ def predict_images(
 
 
 def _named(
-    names: Sequence[str], images: str | Path, num_channels: int, part: Part | None
+    names: Sequence[str], images: str | Path, num_channels: int, part: DatasetPart | None
 ) -> tuple[ImageCase, ...]:
     """Cases of these names, from the training and the test images of an nnU-Net raw folder."""
     root, parts = Path(images), [part]

@@ -11,14 +11,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from rwloss.data.splits import Split, SplitPart
 from rwloss.errors import RWLossError
-from rwloss.files.atomic import TEMPORARY_PREFIX, whole_file
+from rwloss.files.atomic import TEMPORARY_PREFIX, naming_write_errors, whole_file
 from rwloss.files.lock import LOCK_FILE, hold
 from rwloss.training import settings as settings_file
-from rwloss.training.scores import CaseScore, ClassScore, Scores
+from rwloss.training.scores import CaseScore, Scores
 from rwloss.training.settings import RunSettings
 from rwloss.words import some
+
+_FIX = "the last checkpoint is kept; free some space and rerun"
 
 
 @dataclass(frozen=True)
@@ -62,12 +66,15 @@ class RunFolder:
 
     def read_settings(self) -> RunSettings:
         """The settings of the run. Raises RWLossError if the folder holds none."""
-        if not self.settings.is_file():
-            raise RWLossError(
-                f"{str(self.path)!r} is not a run folder: expected run.toml, splits.json and "
-                "checkpoints in it, as rwloss train leaves them"
-            )
+        self._expect(self.settings)
         return settings_file.read(self.settings)
+
+    def data_settings(self) -> RunSettings:
+        """The settings, with the ignore label from dataset.json, which test.json alone holds."""
+        settings = self.read_settings()
+        if settings.ignore_label is not None or not self.test.exists():
+            return settings
+        return settings.model_copy(update={"ignore_label": self.read_test().get("ignore_label")})
 
     def check(self, settings: RunSettings, split: Split, *, checkpoint_bytes: int) -> None:
         """Raise RWLossError if the folder holds another run, is not writable, or is too small.
@@ -137,6 +144,7 @@ class RunFolder:
 
     def cases(self, part: SplitPart) -> tuple[str, ...]:
         """Names of the cases of one part of the split. Raises RWLossError if it has none."""
+        self._expect(self.splits)
         split = Split.read(self.splits)
         names: tuple[str, ...] = getattr(split, part)
         if not names:
@@ -157,7 +165,7 @@ class RunFolder:
 
         Called at each start, because the number of steps may have grown.
         """
-        with _naming(self.path):
+        with naming_write_errors(self.path, _FIX):
             self.test.unlink(missing_ok=True)  # after fewer steps
             settings_file.write(settings, self.settings)
             split.write(self.splits)
@@ -167,7 +175,10 @@ class RunFolder:
     def log(self, kind: str, step: int, **fields: Any) -> None:
         """Append a line to metrics.jsonl. The system has it when this returns."""
         line = json.dumps({"kind": kind, "step": step, **fields})
-        with _naming(self.metrics), self.metrics.open("a", encoding="utf-8") as file:
+        with (
+            naming_write_errors(self.metrics, _FIX),
+            self.metrics.open("a", encoding="utf-8") as file,
+        ):
             file.write(line + "\n")
 
     def lines(self) -> Iterator[dict[str, Any]]:
@@ -213,7 +224,7 @@ class RunFolder:
         return RunResult(
             settings=self.read_settings(),
             scores=Scores(
-                cases=tuple(_case_score(case) for case in content["cases"]),
+                cases=TypeAdapter(tuple[CaseScore, ...]).validate_python(content["cases"]),
                 class_names=tuple(content["class_names"]),
             ),
             losses=tuple(
@@ -225,36 +236,17 @@ class RunFolder:
             seconds=content["seconds"],
         )
 
+    def _expect(self, path: Path) -> None:
+        if not path.is_file():
+            raise RWLossError(
+                f"{str(self.path)!r} is not a run folder: expected run.toml, splits.json and "
+                "checkpoints in it, as rwloss train leaves them"
+            )
+
     @staticmethod
     def _write(path: Path, text: str) -> None:
-        with _naming(path), whole_file(path) as part:
+        with naming_write_errors(path, _FIX), whole_file(path) as part:
             part.write_text(text, encoding="utf-8")
-
-
-def _case_score(fields: dict[str, Any]) -> CaseScore:
-    """A case of test.json."""
-    spacing_mm = fields["spacing_mm"]
-    return CaseScore(
-        name=fields["name"],
-        spacing_mm=None if spacing_mm is None else tuple(spacing_mm),
-        diagonal_mm=fields["diagonal_mm"],
-        classes=tuple(
-            ClassScore(**{name: value for name, value in each.items() if name != "state"})
-            for each in fields["classes"]
-        ),
-    )
-
-
-@contextmanager
-def _naming(path: Path) -> Iterator[None]:
-    """Turn an OSError into an RWLossError that names the file."""
-    try:
-        yield
-    except OSError as error:
-        raise RWLossError(
-            f"cannot write {str(path)!r} ({error.strerror or error}): the last checkpoint is kept; "
-            "free some space and rerun"
-        ) from error
 
 
 def _is_foreign(path: Path) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 
 from rwloss._version import __version__
 from rwloss.errors import RWLossError
-from rwloss.files.atomic import whole_file
+from rwloss.files.atomic import naming_write_errors, whole_file
 from rwloss.training.evaluation import Evaluation
 from rwloss.training.scores import CaseScore, ClassScore, Penalty
 
@@ -21,21 +21,20 @@ COLUMNS = (
     "predicted_voxels", "spacing_mm", "diagonal_mm", "reason",
 )  # fmt: skip
 FORMATS = (".csv", ".json")
+_FIX = "name a file elsewhere"
 
 
 def check_score_file(path: Path) -> None:
     """Raise RWLossError for a file that `write_scores` can't write, before anything is measured."""
     if path.suffix.lower() not in FORMATS:
         raise RWLossError(f"expected a file that ends with .csv or .json, got {str(path)!r}")
-    try:
+    with naming_write_errors(path, _FIX):
         if not path.parent.is_dir():
             raise RWLossError(f"there is no folder {str(path.parent)!r} to write {path.name!r} to")
         if path.is_dir():
             raise RWLossError(f"{str(path)!r} is a folder: expected the name of a file")
         with tempfile.TemporaryFile(dir=path.parent):
             pass
-    except OSError as error:
-        raise _unwritten(path, error) from error
 
 
 def write_scores(evaluation: Evaluation, path: Path, penalty: Penalty = None) -> None:
@@ -45,12 +44,9 @@ def write_scores(evaluation: Evaluation, path: Path, penalty: Penalty = None) ->
         text = as_csv(evaluation)
     else:
         text = json.dumps(as_fields(evaluation, penalty), indent=1, allow_nan=False) + "\n"
-    try:
-        with whole_file(path) as part:
-            # File names that are not UTF-8 are escaped, as in JSON.
-            part.write_text(text, encoding="utf-8", errors="backslashreplace", newline="")
-    except OSError as error:
-        raise _unwritten(path, error) from error
+    with naming_write_errors(path, _FIX), whole_file(path) as part:
+        # File names that are not UTF-8 are escaped, as in JSON.
+        part.write_text(text, encoding="utf-8", errors="backslashreplace", newline="")
 
 
 def as_fields(evaluation: Evaluation, penalty: Penalty = None) -> dict[str, Any]:
@@ -97,19 +93,8 @@ def as_csv(evaluation: Evaluation) -> str:
     return text.getvalue()
 
 
-def _unwritten(path: Path, error: OSError) -> RWLossError:
-    return RWLossError(
-        f"cannot write {str(path)!r} ({error.strerror or error}): name a file elsewhere"
-    )
-
-
 def _case_fields(case: CaseScore) -> dict[str, Any]:
-    return {
-        "name": case.name,
-        "spacing_mm": case.spacing_mm,
-        "diagonal_mm": case.diagonal_mm,
-        "classes": [_score_fields(score) for score in case.classes],
-    }
+    return dataclasses.asdict(case) | {"classes": [_score_fields(each) for each in case.classes]}
 
 
 def _score_fields(score: ClassScore) -> dict[str, Any]:

@@ -1,1 +1,1 @@
-"""How work is carried out: here, in worker processes, or by Dask."""
+"""Tasks here, in worker processes or on Dask, and calls in a process of their own."""

@@ -59,7 +59,7 @@ def on_dask(tasks: Iterable[Task[T]], scheduler: str, jobs: int) -> Iterator[T]:
 def expect_scheduler(address: str) -> None:
     """Raise RWLossError where Dask is not installed or no scheduler answers. "local" is fine.
 
-    A Client would say so too. But it waits for ever where something else answers, such as the
+    A Client would say so too. But it waits forever where something else answers, such as the
     dashboard; and one that failed closes itself when it is garbage-collected, and may then wait for
     a lock that its own thread holds.
     """

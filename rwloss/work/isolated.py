@@ -23,7 +23,7 @@ class ProcessDied(RWLossError):
 
 
 def run_isolated(function: Callable[..., R], *args: Any, timeout_s: float | None = None) -> R:
-    """The result of `function(*args)`, called in another process. What it raises is raised here.
+    """The result of `function(*args)`, called in another process. Its exceptions are raised here.
 
     function: of a module that can be imported. Arguments, result and exceptions are pickled.
     timeout_s: seconds after which the process is stopped; by default it may take as long as it
@@ -54,6 +54,8 @@ class _IsolatedProcess:
         """Send a call and wait for its answer."""
         request = pickle.dumps((function, args))
         with self._lock:
+            if self._process is not None and self._process.poll() is not None:
+                self.stop()  # it died between two calls
             process = self._process = self._process or _start()
             timed_out = threading.Event()
 
@@ -129,7 +131,7 @@ def _end_of(process: subprocess.Popen[bytes]) -> str:
 def serve() -> None:
     """Carry out calls from standard input, until it ends."""
     answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what a library prints is no answer
+    os.dup2(2, 1)  # what a library prints is not an answer
     requests: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     threading.Thread(target=_receive, args=(requests,), daemon=True).start()
     while True:

@@ -3,7 +3,9 @@
 import pytest
 import typer
 
+from rwloss.cli import options
 from rwloss.cli.app import COMMANDS, app
+from rwloss.data import formats
 
 
 def command(name):
@@ -54,3 +56,7 @@ def test_a_place_is_given_once(options, assert_refused):
 
 def test_an_unknown_command_names_the_nearest(assert_refused):
     assert_refused("Did you mean 'train'", "trian")
+
+
+def test_the_largest_file_is_that_of_the_readers():
+    assert options.MAX_VOXELS == formats.MAX_VOXELS

@@ -162,8 +162,8 @@ def test_one_at_a_time_in_a_study(squares, tmp_path, rwloss_command):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--map", "rectified"), "where to? Give --out"),
-        (("--out", "study"), "which maps?"),
+        (("--map", "rectified"), "no folder for the study: give --out"),
+        (("--out", "study"), "no maps: give --map"),
         (("--map", "rectifed", "--out", "study"), "did you mean 'rectified'"),
         (("--map", "dice", "--map", "dice", "--out", "study"), "two maps are called 'dice'"),
         (("--baseline", "dice", "--out", "study"), "dice_ce, gdl, focal"),
@@ -173,7 +173,7 @@ def test_one_at_a_time_in_a_study(squares, tmp_path, rwloss_command):
             for seeds in ("", "0", "-2", ",", "1,-3", "1.5")
         ),
         (("--map", "dice", "--dims", "3", "--out", "study"), "train on them with --dims 2"),
-        (("--map", "dice", "--reference", "rw", "--out", "study"), "reference 'rw' is no map"),
+        (("--map", "dice", "--reference", "rw", "--out", "study"), "reference 'rw' is not a map"),
     ],
 )
 def test_wrong_use(options, message, squares, assert_refused):

@@ -203,7 +203,10 @@ def test_what_is_no_run(rwloss_command, folders, run, gone):
     (run / gone).rename(run.parent / "elsewhere")
     code, out, err = rwloss_command("evaluate", *folders, "-j0", "--run", run)
     assert (code, out) == (2, "")
-    assert f"{str(run)!r} is no run folder: expected run.toml and splits.json in it" in err
+    assert (
+        f"{str(run)!r} is not a run folder: expected run.toml, splits.json and checkpoints in it"
+        in err
+    )
 
 
 @pytest.mark.slow  # a training

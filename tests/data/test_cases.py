@@ -1,13 +1,12 @@
 from __future__ import annotations
 
 import glob
+import itertools
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -20,15 +19,13 @@ from rwloss.errors import RWLossError
 LABELS = {"background": 0, "liver": 1, "tumour": 2}
 
 
-def touch(*paths: Path) -> None:
+def touch(*paths):
     for path in paths:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
 
 
-def nnunet(
-    root: Path, names: tuple[str, ...] = ("b", "a"), channels: int = 1, **json_: Any
-) -> Path:
+def nnunet(root, names=("b", "a"), channels=1, **json_):
     """An nnU-Net raw folder with empty files."""
     content = {
         "labels": LABELS,
@@ -47,7 +44,7 @@ def nnunet(
     return root
 
 
-def save(path: Path, values: Any, dtype: Any = np.uint8) -> Path:
+def save(path, values, dtype=np.uint8):
     array = np.asarray(values, dtype)
     path.parent.mkdir(parents=True, exist_ok=True)
     np.save(path, array) if path.suffix == ".npy" else Image.fromarray(array).save(path)
@@ -57,7 +54,7 @@ def save(path: Path, values: Any, dtype: Any = np.uint8) -> Path:
 # nnU-Net folders
 
 
-def test_nnunet(tmp_path: Path) -> None:
+def test_nnunet(tmp_path):
     dataset = find(nnunet(tmp_path, channels=2))
     assert dataset == Dataset(
         root=tmp_path,
@@ -76,39 +73,39 @@ def test_nnunet(tmp_path: Path) -> None:
     assert find(str(tmp_path)) == dataset
 
 
-def test_channels_are_ordered_by_number(tmp_path: Path) -> None:
+def test_channels_are_ordered_by_number(tmp_path):
     nnunet(tmp_path, ("a",), channels=12)
     (case,) = find(tmp_path).cases
     assert [path.name[2:6] for path in case.images] == [f"{i:04}" for i in range(12)]
 
 
-def test_images_may_be_missing_altogether(tmp_path: Path) -> None:
+def test_images_may_be_missing_altogether(tmp_path):
     nnunet(tmp_path, ("a", "b"))
     (tmp_path / "imagesTr/b_0000.nii.gz").unlink()
     first, second = find(tmp_path).cases
     assert (len(first.images), second.images) == (1, ())
 
 
-def test_a_gap_in_the_channels(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("missing", "words"),
+    [
+        (1, r"case 'a' has the channels \[0, 2\].*a_0000"),
+        (2, "names 3 channels, and case 'a' has 2 images"),
+    ],
+)
+def test_a_missing_channel(tmp_path, missing, words):
     nnunet(tmp_path, ("a",), channels=3)
-    (tmp_path / "imagesTr/a_0001.nii.gz").unlink()
-    with pytest.raises(RWLossError, match=r"case 'a' has the channels \[0, 2\].*a_0000"):
+    (tmp_path / f"imagesTr/a_000{missing}.nii.gz").unlink()
+    with pytest.raises(RWLossError, match=words):
         find(tmp_path)
 
 
-def test_a_missing_last_channel(tmp_path: Path) -> None:
-    nnunet(tmp_path, ("a",), channels=3)
-    (tmp_path / "imagesTr/a_0002.nii.gz").unlink()
-    with pytest.raises(RWLossError, match="names 3 channels, and case 'a' has 2 images"):
-        find(tmp_path)
-
-
-def test_names_that_look_like_channels(tmp_path: Path) -> None:
+def test_names_that_look_like_channels(tmp_path):
     nnunet(tmp_path, ("la_0003", "la_0007"))
     assert [len(case.images) for case in find(tmp_path).cases] == [1, 1]
 
 
-def test_decathlon(tmp_path: Path) -> None:
+def test_decathlon(tmp_path):
     labels = {"0": "background", "1": "liver", "2": "tumour"}
     nnunet(tmp_path, (), labels=labels, file_ending=None, channel_names=None)
     for name in ("la_003", "la_0007"):
@@ -130,7 +127,7 @@ def test_decathlon(tmp_path: Path) -> None:
         ({"0": "background", "1": "liver", "2": "ignore"}, ("background", "liver"), 2),
     ],
 )
-def test_classes(tmp_path: Path, labels: Any, names: tuple[str, ...], ignored: int | None) -> None:
+def test_classes(tmp_path, labels, names, ignored):
     dataset = find(nnunet(tmp_path, labels=labels))
     assert dataset.class_names == names
     assert dataset.num_classes == len(names)
@@ -163,7 +160,7 @@ def test_classes(tmp_path: Path, labels: Any, names: tuple[str, ...], ignored: i
         ([0, 1], "labels: "),
     ],
 )
-def test_classes_that_cannot_be(tmp_path: Path, labels: Any, words: str) -> None:
+def test_classes_that_cannot_be(tmp_path, labels, words):
     with pytest.raises(RWLossError, match=words) as caught:
         find(nnunet(tmp_path, labels=labels))
     assert "dataset.json" in str(caught.value)
@@ -191,7 +188,7 @@ def test_classes_that_cannot_be(tmp_path: Path, labels: Any, words: str) -> None
         (b'{"labels": {"a": 0}, "a": ' + b'{"a":' * 100_000, "not valid JSON"),
     ],
 )
-def test_bad_dataset_json(tmp_path: Path, text: bytes, words: str) -> None:
+def test_bad_dataset_json(tmp_path, text, words):
     nnunet(tmp_path)
     (tmp_path / "dataset.json").write_bytes(text)
     with pytest.raises(RWLossError, match=words) as caught:
@@ -199,14 +196,16 @@ def test_bad_dataset_json(tmp_path: Path, text: bytes, words: str) -> None:
     assert "dataset.json" in str(caught.value)
 
 
-def test_byte_order_mark_is_no_error(tmp_path: Path) -> None:
-    nnunet(tmp_path)
-    file = tmp_path / "dataset.json"
+def test_byte_order_mark_and_a_folder_that_is_a_link(tmp_path):
+    file = nnunet(tmp_path / "set") / "dataset.json"
     file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
-    assert find(tmp_path).num_classes == 3
+    (tmp_path / "link").symlink_to(tmp_path / "set")
+    dataset = find(tmp_path / "link")
+    assert (dataset.num_classes, len(dataset.cases)) == (3, 2)
+    assert count_classes(dataset, 4) == 4
 
 
-def test_file_ending_decides(tmp_path: Path) -> None:
+def test_file_ending_decides(tmp_path):
     nnunet(tmp_path, ("a",))
     touch(tmp_path / "labelsTr/a.png", tmp_path / "labelsTr/other.npy")
     assert [case.name for case in find(tmp_path).cases] == ["a"]
@@ -215,14 +214,14 @@ def test_file_ending_decides(tmp_path: Path) -> None:
         find(tmp_path)
 
 
-def test_predictions_with_dataset_json(tmp_path: Path) -> None:
+def test_predictions_with_dataset_json(tmp_path):
     nnunet(tmp_path, ())
     (tmp_path / "labelsTr").rmdir()
     touch(tmp_path / "a.nii.gz")
     assert find(tmp_path).cases == (Case("a", tmp_path / "a.nii.gz"),)
 
 
-def test_part(tmp_path: Path) -> None:
+def test_part(tmp_path):
     nnunet(tmp_path, ("a",))
     touch(tmp_path / "labelsTs/z.nii.gz", tmp_path / "imagesTs/z_0000.nii.gz")
     dataset = find(tmp_path, part="test")
@@ -235,17 +234,17 @@ def test_part(tmp_path: Path) -> None:
     with pytest.raises(RWLossError, match=r"cannot list '.*labelsTs'"):
         find(nnunet(tmp_path / "other"), part="test")
     with pytest.raises(RWLossError, match="expected part 'train' or 'test', got 'validation'"):
-        find(tmp_path, part="validation")  # type: ignore[arg-type]
+        find(tmp_path, part="validation")
 
 
 # Paths that dataset.json writes
 
 
-def explicit(root: Path, label: str, *images: str, name: str = "a") -> Path:
+def explicit(root, label, *images, name="a"):
     return nnunet(root, (), dataset={name: {"label": label, "images": images}})
 
 
-def test_explicit_files(tmp_path: Path) -> None:
+def test_explicit_files(tmp_path):
     touch(tmp_path / "set/x/seg.nii.gz", tmp_path / "set/x/t1.nii.gz")
     dataset = find(explicit(tmp_path / "set", "x/seg.nii.gz", "./x/../x/t1.nii.gz"))
     (case,) = dataset.cases
@@ -259,7 +258,7 @@ KINDS = ["absolute", "parent", "file link", "folder link", "zero byte", "half a 
 
 @pytest.mark.parametrize("where", ["label", "image"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_explicit_files_stay_inside(tmp_path: Path, where: str, kind: str) -> None:
+def test_explicit_files_stay_inside(tmp_path, where, kind):
     secret = tmp_path / "elsewhere/secret.nii.gz"
     root = tmp_path / "set"
     touch(secret, root / "ok.nii.gz")
@@ -278,15 +277,10 @@ def test_explicit_files_stay_inside(tmp_path: Path, where: str, kind: str) -> No
         find(explicit(root, *paths))
 
 
-def test_a_set_that_is_a_link_itself(tmp_path: Path) -> None:
-    touch(tmp_path / "set/seg.nii.gz")
-    explicit(tmp_path / "set", "seg.nii.gz")
-    (tmp_path / "link").symlink_to(tmp_path / "set")
-    assert len(find(tmp_path / "link").cases) == 1
-
-
-@pytest.mark.parametrize("written", ["loop.nii.gz", "to_loop.nii.gz", "loops/a.nii.gz", "pipe.npy"])
-def test_explicit_file_in_a_circle_of_links(tmp_path: Path, written: str) -> None:
+@pytest.mark.parametrize(
+    "written", ["x.nii.gz", "loop.nii.gz", "to_loop.nii.gz", "loops/a.nii.gz", "pipe.npy"]
+)
+def test_explicit_file_that_is_none(tmp_path, written):
     (tmp_path / "loop.nii.gz").symlink_to("loop.nii.gz")
     (tmp_path / "to_loop.nii.gz").symlink_to("loop.nii.gz")
     (tmp_path / "loops").symlink_to("loops")
@@ -295,24 +289,14 @@ def test_explicit_file_in_a_circle_of_links(tmp_path: Path, written: str) -> Non
         find(explicit(tmp_path, written))
 
 
-def test_explicit_name_of_thousands_of_letters(tmp_path: Path) -> None:
-    with pytest.raises(RWLossError, match="File name too long"):
-        find(explicit(tmp_path, "x" * 5000 + ".nii.gz"))
-
-
-def test_explicit_file_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(RWLossError, match=r"names 'x\.nii\.gz', and .* has no such file"):
-        find(explicit(tmp_path, "x.nii.gz"))
-
-
 @pytest.mark.parametrize("name", ["../a", "a/b", "..", ".", "", "a\\b", "/a", "a\0", "\udfff"])
-def test_case_names_are_no_paths(tmp_path: Path, name: str) -> None:
+def test_case_names_are_no_paths(tmp_path, name):
     touch(tmp_path / "seg.nii.gz")
     with pytest.raises(RWLossError, match="expected a plain file name"):
         find(explicit(tmp_path, "seg.nii.gz", name=name))
 
 
-def test_links_that_the_user_made(tmp_path: Path) -> None:
+def test_links_that_the_user_made(tmp_path):
     touch(tmp_path / "archive/a.nii.gz")
     nnunet(tmp_path / "set", ())
     (tmp_path / "set/labelsTr/a.nii.gz").symlink_to(tmp_path / "archive/a.nii.gz")
@@ -324,7 +308,7 @@ def test_links_that_the_user_made(tmp_path: Path) -> None:
 # Links in circles, pipes, odd names
 
 
-def test_label_files_in_a_circle_are_cases_whose_reading_names_them(tmp_path: Path) -> None:
+def test_label_files_in_a_circle_are_cases_whose_reading_names_them(tmp_path):
     nnunet(tmp_path, ("a",))
     for name, target in (("b", "b"), ("c", "d"), ("d", "c")):
         (tmp_path / f"labelsTr/{name}.nii.gz").symlink_to(f"{target}.nii.gz")
@@ -337,7 +321,7 @@ def test_label_files_in_a_circle_are_cases_whose_reading_names_them(tmp_path: Pa
 
 @pytest.mark.parametrize("target", ["gone", "itself"])
 @pytest.mark.parametrize("name", ["labelsTr", "imagesTr", "dataset.json"])
-def test_parts_of_a_set_that_lead_nowhere(tmp_path: Path, name: str, target: str) -> None:
+def test_parts_of_a_set_that_lead_nowhere(tmp_path, name, target):
     nnunet(tmp_path, ("a",)).joinpath(name).rename(tmp_path / "away")
     (tmp_path / name).symlink_to(name if target == "itself" else "gone")
     # As label files of the folder itself, they would be taken for the data set.
@@ -346,24 +330,7 @@ def test_parts_of_a_set_that_lead_nowhere(tmp_path: Path, name: str, target: str
         find(tmp_path)
 
 
-def test_dataset_json_that_is_no_file(tmp_path: Path) -> None:
-    (tmp_path / "folder/dataset.json").mkdir(parents=True)
-    (tmp_path / "pipe").mkdir()
-    os.mkfifo(tmp_path / "pipe/dataset.json")
-    for name in ("folder", "pipe"):
-        with pytest.raises(RWLossError, match=rf"{name}/dataset\.json' is not a file"):
-            find(tmp_path / name)
-
-
-def test_a_set_that_leads_nowhere(tmp_path: Path) -> None:
-    (tmp_path / "loop").symlink_to("loop")
-    (tmp_path / "broken").symlink_to("gone")
-    for name in ("loop", "broken"):
-        with pytest.raises(RWLossError, match=rf"{name}' is a broken link"):
-            find(tmp_path / name)
-
-
-def test_a_pattern_over_links_in_circles(tmp_path: Path) -> None:
+def test_a_pattern_over_links_in_circles(tmp_path):
     touch(tmp_path / "x/a.png", tmp_path / "x/y/b.png", tmp_path / "x/.hidden/c.png")
     touch(tmp_path / "elsewhere/d.png", tmp_path / "elsewhere/y/e.png")
     for link, target in (("x/up", ".."), ("x/y/again", "../../x"), ("x/self", "self")):
@@ -379,7 +346,7 @@ def test_a_pattern_over_links_in_circles(tmp_path: Path) -> None:
         find(f"{tmp_path}/x/**/*.tif")
 
 
-def test_a_pattern_without_circles_finds_what_glob_finds(tmp_path: Path) -> None:
+def test_a_pattern_without_circles_finds_what_glob_finds(tmp_path):
     touch(*(tmp_path / f"{a}/{b}/{a}{b}{c}.png" for a in "xyz" for b in "xyz" for c in "xyz"))
     touch(*(tmp_path / f"{a}/{a}.png" for a in "xyz"), tmp_path / "[x]/new.png")
     for pattern in ("**/*.png", "x/**/*.png", "*/**/y*.png", "**/x/*", "x/**", "**/y/**/*.*"):
@@ -401,7 +368,7 @@ NAMES = [
 ]
 
 
-def test_odd_names_with_their_images(tmp_path: Path) -> None:
+def test_odd_names_with_their_images(tmp_path):
     nnunet(tmp_path, (), channels=2, file_ending=".npy")
     for name in NAMES:
         save(tmp_path / f"labelsTr/{name}.npy", [[0, 1]])
@@ -415,24 +382,10 @@ def test_odd_names_with_their_images(tmp_path: Path) -> None:
         assert find(case.labels).cases[0].name == case.name
 
 
-@pytest.mark.parametrize(
-    ("source", "words"),
-    [
-        ("x" * 5000, "cannot look into .*File name too long"),
-        ("a\0b", "there is no file or folder"),
-        ("*\0", "no label files|there is no file"),
-        ("\ud800", "there is no file or folder"),
-    ],
-)
-def test_sources_that_cannot_be(source: str, words: str) -> None:
-    with pytest.raises(RWLossError, match=words):
-        find(source)
-
-
 # Folders, patterns, files
 
 
-def test_folder_of_label_files(tmp_path: Path) -> None:
+def test_folder_of_label_files(tmp_path):
     names = ["b.png", "a.nii.gz", "c.npy", "d.v2.TIF", "two words.mha", "海馬.nrrd", "é\n.npz"]
     touch(*(tmp_path / name for name in names))
     touch(tmp_path / "._b.png", tmp_path / ".hidden.png", tmp_path / "notes.txt")
@@ -443,27 +396,14 @@ def test_folder_of_label_files(tmp_path: Path) -> None:
     assert (dataset.root, dataset.num_classes, dataset.class_names) == (tmp_path, None, ())
 
 
-def test_empty_folder(tmp_path: Path) -> None:
-    touch(tmp_path / "notes.txt")
-    with pytest.raises(RWLossError, match=r"no label files in .*end with \.nii\.gz \.nii \.png"):
-        find(tmp_path)
-
-
-def test_nnunet_folder_without_json(tmp_path: Path) -> None:
-    touch(tmp_path / "labelsTr/a.png")
-    with pytest.raises(RWLossError, match=r"has labelsTr but no dataset\.json"):
-        find(tmp_path)
-    assert len(find(tmp_path / "labelsTr").cases) == 1
-
-
-def test_two_files_of_one_name(tmp_path: Path) -> None:
+def test_two_files_of_one_name(tmp_path):
     touch(tmp_path / "a.nii.gz", tmp_path / "a.png")
     with pytest.raises(RWLossError, match=r"one case name 'a'.*a\.nii\.gz' and .*a\.png'"):
         find(tmp_path)
     assert len(find(tmp_path / "*.png").cases) == 1
 
 
-def test_glob(tmp_path: Path) -> None:
+def test_glob(tmp_path):
     touch(
         tmp_path / "x/a.png", tmp_path / "x/y/b.png", tmp_path / "x/y/c.npy", tmp_path / "x/n.txt"
     )
@@ -479,104 +419,131 @@ def test_glob(tmp_path: Path) -> None:
         find(tmp_path / "x/**/*.png")
 
 
-def test_relative_glob(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    touch(tmp_path / "a.png")
-    monkeypatch.chdir(tmp_path)
-    assert find("*.png") == Dataset(Path(), (Case("a", Path("a.png")),))
-
-
-def test_a_name_with_brackets_is_a_name_first(tmp_path: Path) -> None:
+def test_a_name_with_brackets_is_a_name_first(tmp_path):
     touch(tmp_path / "set [1]/a.png", tmp_path / "set [1]/b[0].png")
     assert [case.name for case in find(tmp_path / "set [1]").cases] == ["a", "b[0]"]
     assert [case.name for case in find(tmp_path / "set [1]/b[0].png").cases] == ["b[0]"]
 
 
-def test_single_file(tmp_path: Path) -> None:
-    touch(tmp_path / "a.nii.gz", tmp_path / "b.nii.gz", tmp_path / "notes.txt")
-    assert find(tmp_path / "a.nii.gz").cases == (Case("a", tmp_path / "a.nii.gz"),)
-    with pytest.raises(RWLossError, match="ends with one of"):
-        find(tmp_path / "notes.txt")
-    with pytest.raises(RWLossError, match=r"there is no file or folder '.*nowhere'"):
-        find(tmp_path / "nowhere")
-
-
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may list everything")
-def test_folder_that_may_not_be_listed(tmp_path: Path) -> None:
+def test_folder_that_may_not_be_listed(tmp_path):
     (tmp_path / "locked").mkdir(mode=0)
     with pytest.raises(RWLossError, match="cannot list"):
         find(tmp_path / "locked")
 
 
+# What cannot be found
+
+
+def folder(path):
+    path.mkdir(parents=True)
+
+
+@pytest.mark.parametrize(
+    ("source", "make", "words"),
+    [
+        ("x" * 5000, None, "cannot look into .*File name too long"),
+        ("a\0b", None, "there is no file or folder"),
+        ("*\0", None, "no label files|there is no file"),
+        ("\ud800", None, "there is no file or folder"),
+        ("nowhere", None, "there is no file or folder '.*nowhere'"),
+        ("loop", lambda root: (root / "loop").symlink_to("loop"), "loop' is a broken link"),
+        ("broken", lambda root: (root / "broken").symlink_to("gone"), "broken' is a broken link"),
+        ("notes.txt", lambda root: touch(root / "notes.txt"), "ends with one of"),
+        (
+            "empty",
+            lambda root: touch(root / "empty/notes.txt"),
+            r"no label files in .*end with \.nii\.gz \.nii \.png",
+        ),
+        (
+            "bare",
+            lambda root: touch(root / "bare/labelsTr/a.png"),
+            r"has labelsTr but no dataset\.json",
+        ),
+        (
+            "odd",
+            lambda root: folder(root / "odd/dataset.json"),
+            r"odd/dataset\.json' is not a file",
+        ),
+        (
+            "pipe",
+            lambda root: (folder(root / "pipe"), os.mkfifo(root / "pipe/dataset.json")),
+            r"pipe/dataset\.json' is not a file",
+        ),
+        (
+            "long",
+            lambda root: explicit(root / "long", "x" * 5000 + ".nii.gz"),
+            "File name too long",
+        ),
+    ],
+    ids=lambda value: value[:12] if isinstance(value, str) else "",
+)
+def test_sources_that_cannot_be(tmp_path, source, make, words):
+    if make:
+        make(tmp_path)
+    with pytest.raises(RWLossError, match=words):
+        find(f"{tmp_path}/{source}")
+
+
+def test_one_file_and_a_relative_pattern(tmp_path, monkeypatch):
+    touch(tmp_path / "a.png", tmp_path / "b.nii.gz", tmp_path / "notes.txt")
+    assert find(tmp_path / "b.nii.gz").cases == (Case("b", tmp_path / "b.nii.gz"),)
+    monkeypatch.chdir(tmp_path)
+    assert find("*.png") == Dataset(Path(), (Case("a", Path("a.png")),))
+
+
 # Counting
 
 
-def test_classes_are_counted_over_all_cases(tmp_path: Path) -> None:
-    save(tmp_path / "a.npy", [[0, 0]])
-    save(tmp_path / "b.png", [[0, 4]])
-    save(tmp_path / "c.npy", [[0, 1]])
+@pytest.mark.parametrize("known", [False, True], ids=["read", "known"])
+@pytest.mark.parametrize(
+    ("labels", "ignore_label", "expected"),
+    [
+        ([[0, 0], [0, 4], [0, 1]], None, 5),
+        ([[0, 1, 255]], 255, 2),
+        ([[0, 2, -1]], -1, 3),
+        ([range(255), [0, 255]], None, 256),
+        ([[0, 2, -1]], None, r"holds the label -1: .*ignore_label=-1 \(--ignore-label -1\)"),
+        ([[0, -1, -7]], None, "holds the label -7"),
+        (
+            [[0, 1, 255]],
+            None,
+            r"are 0, 1, 255.*ignore_label=255 \(--ignore-label 255\).*as 1",
+        ),
+        ([[0, 1, 65535]], None, r"are 0, 1, 65535.*ignore_label=65535"),
+        ([[0, 1, 70_000]], None, r"reach 70000.*below 65536.*\(--num-classes\)"),
+        ([[0, 0]], None, r"two classes or more, got 1 .*\(--num-classes\)"),
+    ],
+)
+def test_classes_are_counted_over_all_cases(tmp_path, labels, ignore_label, expected, known):
+    """From the files, or from the labels where those are known: then no file is read."""
+    for number, values in enumerate(labels):
+        path = save(tmp_path / f"{number}.npy", [values], np.int32)
+        if known:
+            path.write_bytes(b"torn")
+    options = {"labels": itertools.chain(*labels)} if known else {}
     dataset = find(tmp_path)
-    assert count_classes(dataset) == 5
-    assert count_classes(dataset, 7) == 7
+    if isinstance(expected, int):
+        assert count_classes(dataset, ignore_label=ignore_label, **options) == expected
+        return
+    with pytest.raises(RWLossError, match=expected):
+        count_classes(dataset, ignore_label=ignore_label, **options)
+    assert count_classes(dataset, 70_001, ignore_label=ignore_label, **options) == 70_001
 
 
-def test_given_number_goes_before_dataset_json_and_reads_nothing(tmp_path: Path) -> None:
-    dataset = find(nnunet(tmp_path))
-    assert count_classes(dataset) == 3
-    assert count_classes(dataset, 4) == 4
-
-
-def test_ignored_labels_do_not_count(tmp_path: Path) -> None:
-    save(tmp_path / "a.npy", [[0, 1, 255]])
-    assert count_classes(find(tmp_path), ignore_label=255) == 2
-    save(tmp_path / "b.npy", [[0, 2, -1]], np.int8)
+def test_an_unreadable_case_does_not_stop_the_count(tmp_path):
+    save(tmp_path / "a.npy", [[0, 2]])
+    touch(tmp_path / "b.png")
+    assert count_classes(find(tmp_path)) == 3
+    assert count_classes(find(tmp_path), labels={4: 1, 0: 2}) == 5
+    with pytest.raises(RWLossError, match="two classes or more, got 1"):
+        count_classes(find(tmp_path), labels=[])
     (tmp_path / "a.npy").unlink()
-    assert count_classes(find(tmp_path), ignore_label=-1) == 3
-
-
-def test_negative_labels(tmp_path: Path) -> None:
-    save(tmp_path / "a.npy", [[0, 2, -1]], np.int8)
-    words = rf"{tmp_path.name}' holds the label -1: .*pass ignore_label=-1 \(--ignore-label -1\)"
-    with pytest.raises(RWLossError, match=words):
-        count_classes(find(tmp_path))
-    with pytest.raises(RWLossError, match=words):
-        count_classes(find(tmp_path), labels=[0, 2, -1])
-    # Of several, the lowest; an ignored one is none.
-    with pytest.raises(RWLossError, match="holds the label -7"):
-        count_classes(find(tmp_path), labels=[0, -1, -7])
-    assert count_classes(find(tmp_path), ignore_label=-1, labels=[0, 2, -1]) == 3
-
-
-def test_labels_that_are_known_are_not_read_again(tmp_path: Path) -> None:
-    (tmp_path / "a.npy").write_bytes(b"torn")
-    dataset = find(tmp_path)
-    assert count_classes(dataset, labels=[0, 4]) == 5
-    assert count_classes(dataset, labels={4: 1, 0: 2}) == 5
-    assert count_classes(dataset, labels=iter([0, 1, 255]), ignore_label=255) == 2
-    assert count_classes(dataset, 7, labels=[0, 4]) == 7
-    with pytest.raises(RWLossError, match=r"labels are 0, 1, 255.*ignore_label=255"):
-        count_classes(dataset, labels=[0, 1, 255])
-    with pytest.raises(RWLossError, match="two classes or more, got 1"):
-        count_classes(dataset, labels=[0])
-    with pytest.raises(RWLossError, match="two classes or more, got 1"):
-        count_classes(dataset, labels=[])
-
-
-@pytest.mark.parametrize(("dtype", "top"), [(np.uint8, 255), (np.uint16, 65535)])
-def test_masks_are_not_256_classes(tmp_path: Path, dtype: Any, top: int) -> None:
-    save(tmp_path / "a.npy", [[0, 1, top]], dtype)
-    words = rf"labels are 0, 1, {top}.*ignore_label={top} \(--ignore-label {top}\).*as 1"
-    with pytest.raises(RWLossError, match=words):
+    with pytest.raises(RWLossError, match=r"b\.png': it is empty"):
         count_classes(find(tmp_path))
 
 
-def test_grey_values_are_not_classes(tmp_path: Path) -> None:
-    save(tmp_path / "a.npy", [[0, 1, 70_000]], np.int64)
-    with pytest.raises(RWLossError, match=r"reach 70000.*below 65536.*\(--num-classes\)"):
-        count_classes(find(tmp_path))
-    assert count_classes(find(tmp_path), 70_001) == 70_001
-
-
-def test_labels_that_dataset_json_does_not_know(tmp_path: Path) -> None:
+def test_labels_that_dataset_json_does_not_know(tmp_path):
     """Nothing is read to find the cases; who uses one learns which label is wrong."""
     nnunet(tmp_path, (), file_ending=".npy")
     save(tmp_path / "labelsTr/a.npy", [[0, 1, 7]])
@@ -586,29 +553,10 @@ def test_labels_that_dataset_json_does_not_know(tmp_path: Path) -> None:
         Regions.single(volume.labels, count_classes(dataset))
 
 
-def test_256_true_classes(tmp_path: Path) -> None:
-    save(tmp_path / "a.npy", [range(255)])
-    save(tmp_path / "b.npy", [[0, 255]])
-    assert count_classes(find(tmp_path)) == 256
-
-
-def test_nothing_but_background(tmp_path: Path) -> None:
-    save(tmp_path / "a.npy", [[0, 0]])
-    with pytest.raises(RWLossError, match=r"two classes or more, got 1 .*\(--num-classes\)"):
-        count_classes(find(tmp_path))
-    assert count_classes(find(tmp_path), 2) == 2
-
-
-def test_unreadable_case_is_named(tmp_path: Path) -> None:
-    touch(tmp_path / "a.png")
-    with pytest.raises(RWLossError, match=r"a\.png': it is empty"):
-        count_classes(find(tmp_path))
-
-
 # The room
 
 
-def test_import_is_light() -> None:
+def test_import_is_light():
     code = (
         "import sys, rwloss.data; "
         "print(*{'nibabel', 'PIL', 'SimpleITK', 'torch', 'monai'} & set(sys.modules))"
@@ -620,9 +568,7 @@ def test_import_is_light() -> None:
 @pytest.mark.parametrize(
     ("name", "cases", "classes"), [("hippocampus", 182, 3), ("lung_patches", 177, 2)]
 )
-def test_shared_sets(
-    shared_data: Callable[[str], Path], name: str, cases: int, classes: int
-) -> None:
+def test_shared_sets(shared_data, name, cases, classes):
     dataset = find(shared_data(name))
     assert len(dataset.cases) == cases
     assert all(len(case.images) == 1 for case in dataset.cases)
@@ -630,14 +576,5 @@ def test_shared_sets(
     assert count_classes(find(shared_data(name) / "labelsTr")) == classes
 
 
-def test_shared_set_of_three_channels(shared_data: Callable[[str], Path]) -> None:
+def test_shared_set_of_three_channels(shared_data):
     assert [len(case.images) for case in find(shared_data("ms_lesions")).cases] == [3, 3]
-
-
-def test_an_unreadable_case_does_not_stop_the_count(tmp_path):
-    np.save(tmp_path / "a.npy", np.array([[0, 2]]))
-    (tmp_path / "b.npy").write_bytes(b"torn")
-    assert count_classes(find(tmp_path)) == 3
-    (tmp_path / "a.npy").unlink()
-    with pytest.raises(RWLossError, match=r"b\.npy"):
-        count_classes(find(tmp_path))

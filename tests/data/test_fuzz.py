@@ -46,18 +46,18 @@ SECONDS_A_FILE = 10
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_damaged_files(tmp_path: Path, family: str) -> None:
+def test_damaged_files(tmp_path, family):
     fuzz(tmp_path, family, seed=1, files=FAST[family])
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
-def test_many_damaged_files(tmp_path: Path, family: str) -> None:
+def test_many_damaged_files(tmp_path, family):
     fuzz(tmp_path, family, seed=2, files=300 if os.environ.get("RWLOSS_REDUCED") else MANY[family])
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_the_undamaged_files_are_read(tmp_path: Path, family: str) -> None:
+def test_the_undamaged_files_are_read(tmp_path, family):
     """Else the others would test the first check of each reader, and nothing behind it."""
     skip_without_itk(family)
     assert {seed.suffix for seed in seeds(family)} == FAMILIES[family]
@@ -71,12 +71,12 @@ def test_the_undamaged_files_are_read(tmp_path: Path, family: str) -> None:
             np.testing.assert_array_equal(np.unique(read_labels(path).labels), [0, 1])
 
 
-def skip_without_itk(family: str) -> None:
+def skip_without_itk(family):
     if family == "mha-and-nrrd":
         pytest.importorskip("SimpleITK")
 
 
-def fuzz(folder: Path, family: str, *, seed: int, files: int) -> None:
+def fuzz(folder, family, *, seed, files):
     pytest.importorskip("resource")
     skip_without_itk(family)
     command = [sys.executable, "-W", "error", __file__, str(folder), family, str(seed), str(files)]
@@ -102,7 +102,7 @@ class Seed(NamedTuple):
 
 
 @cache
-def seeds(family: str) -> list[Seed]:
+def seeds(family):
     """Small files of each kind, all of labels 0 and 1."""
     flat = np.random.default_rng(3).integers(0, 2, (7, 9)).astype(np.uint8)
     deep = np.random.default_rng(4).integers(0, 2, (4, 5, 6)).astype(np.uint8)
@@ -112,7 +112,7 @@ def seeds(family: str) -> list[Seed]:
     return [seed for seed in found if seed.suffix in FAMILIES[family]]
 
 
-def nifti_seeds(flat: np.ndarray, deep: np.ndarray) -> list[Seed]:
+def nifti_seeds(flat, deep):
     from nibabel.nifti1 import Nifti1Image
     from nibabel.nifti2 import Nifti2Image
 
@@ -136,7 +136,7 @@ def nifti_seeds(flat: np.ndarray, deep: np.ndarray) -> list[Seed]:
     return found
 
 
-def picture_seeds(flat: np.ndarray) -> list[Seed]:
+def picture_seeds(flat):
     from PIL import Image
 
     grey = Image.fromarray(flat)
@@ -165,7 +165,7 @@ def picture_seeds(flat: np.ndarray) -> list[Seed]:
     return found
 
 
-def array_seeds(flat: np.ndarray, deep: np.ndarray) -> list[Seed]:
+def array_seeds(flat, deep):
     found = []
     for array in (flat, deep.astype(">i2"), np.asfortranarray(deep.astype("f4")), flat == 1):
         stream = io.BytesIO()
@@ -178,7 +178,7 @@ def array_seeds(flat: np.ndarray, deep: np.ndarray) -> list[Seed]:
     return found
 
 
-def itk_seeds(flat: np.ndarray, deep: np.ndarray) -> list[Seed]:
+def itk_seeds(flat, deep):
     sitk: Any = importlib.import_module("SimpleITK")
     found = []
     with tempfile.TemporaryDirectory() as folder:
@@ -196,7 +196,7 @@ def itk_seeds(flat: np.ndarray, deep: np.ndarray) -> list[Seed]:
 # Damage
 
 
-def mutation(family: str, seed: int, number: int) -> tuple[str, bytes]:
+def mutation(family, seed, number):
     """The suffix and the bytes of one damaged file, the same on every machine."""
     rng = random.Random(f"{family} {seed} {number}")
     suffix, content, _ = rng.choice(seeds(family))
@@ -213,7 +213,7 @@ def mutation(family: str, seed: int, number: int) -> tuple[str, bytes]:
     return suffix, damaged
 
 
-def damage(content: bytes, rng: random.Random, strangers: list[bytes]) -> bytes:
+def damage(content, rng, strangers):
     """Bytes after one accident."""
     if not content:
         return rng.randbytes(8)
@@ -248,7 +248,7 @@ EXTREMES: list[tuple[str, list[float]]] = [
 ]
 
 
-def extreme_field(content: bytes, rng: random.Random) -> bytes:
+def extreme_field(content, rng):
     """A number of the header becomes one that nobody expects."""
     code, values = rng.choice(EXTREMES)
     field = struct.pack(rng.choice("<>") + code, rng.choice(values))
@@ -259,14 +259,14 @@ def extreme_field(content: bytes, rng: random.Random) -> bytes:
 Accident = Callable[[bytes], bytes]
 
 
-def in_gzip(content: bytes, accident: Accident, rng: random.Random) -> bytes:
+def in_gzip(content, accident, rng):
     try:
         return gzip.compress(accident(gzip.decompress(content)), mtime=0)
     except (OSError, EOFError, zlib.error):
         return accident(content)
 
 
-def in_png_chunk(content: bytes, accident: Accident, rng: random.Random) -> bytes:
+def in_png_chunk(content, accident, rng):
     """Damage to one chunk, or to the pixels that it compresses, with a fitting checksum."""
     chunks, at = [], 8
     while at + 12 <= len(content):
@@ -294,7 +294,7 @@ def in_png_chunk(content: bytes, accident: Accident, rng: random.Random) -> byte
     return rebuilt
 
 
-def in_archive(content: bytes, accident: Accident, rng: random.Random) -> bytes:
+def in_archive(content, accident, rng):
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             names = archive.namelist()
@@ -314,7 +314,7 @@ WORDS = ["-1", "0", "1", "4", "99", "2147483648", "9999999999999", "nan", "inf",
 WORDS += ["", "LOCAL", "none", "gzip", "MET_UCHAR", "(1,0,0)", "A" * 150, "A" * 300, "A" * 5000]
 
 
-def in_text(content: bytes, accident: Accident, rng: random.Random) -> bytes:
+def in_text(content, accident, rng):
     """Damage to a word or a line of a header in plain text."""
     end = max(content.find(b"LOCAL"), content.find(b"\n\n"), 1)
     lines = content[:end].split(b"\n")
@@ -344,7 +344,7 @@ INSIDE = {
 # The process that reads them
 
 
-def main(folder: Path, family: str, seed: int, files: int) -> int:
+def main(folder, family, seed, files):
     """Read every file; those at fault stay in the folder. Its exit code is 1 if there are any."""
     faults = 0
     load_everything(family)
@@ -366,7 +366,7 @@ def main(folder: Path, family: str, seed: int, files: int) -> int:
     return int(faults > 0)
 
 
-def load_everything(family: str) -> None:
+def load_everything(family):
     """What the first reads would load, so that it counts as memory before the first file."""
     with contextlib.suppress(ImportError):
         importlib.import_module("isal.igzip")
@@ -377,7 +377,7 @@ def load_everything(family: str) -> None:
             read_labels(path)
 
 
-def limit_memory() -> None:
+def limit_memory():
     import resource
 
     try:
@@ -388,7 +388,7 @@ def limit_memory() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (most, most))
 
 
-def check_reads(path: Path) -> None:
+def check_reads(path):
     for read, check in ((read_labels, check_labels), (read_image, check_image)):
         found = outcome(read, path)
         if not isinstance(found, str):
@@ -401,7 +401,7 @@ def check_reads(path: Path) -> None:
             assert isinstance(plain, str) == isinstance(found, str), (found, plain)
 
 
-def outcome(read: Callable[..., Any], path: Path) -> Any:
+def outcome(read, path):
     """What a reader gives, or what its error says."""
     try:
         return read(path, max_voxels=MAX_VOXELS)
@@ -412,7 +412,7 @@ def outcome(read: Callable[..., Any], path: Path) -> Any:
     return said
 
 
-def check_labels(volume: Any) -> None:
+def check_labels(volume):
     labels = volume.labels
     assert labels.ndim in {2, 3}
     assert 0 < labels.size <= MAX_VOXELS
@@ -428,7 +428,7 @@ def check_labels(volume: Any) -> None:
         assert np.isfinite(np.linalg.inv(volume.affine)).all()
 
 
-def check_image(image: np.ndarray) -> None:
+def check_image(image):
     assert image.ndim in {2, 3}
     assert 0 < image.size <= MAX_VOXELS
     assert image.dtype == np.float32

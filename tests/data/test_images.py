@@ -1,6 +1,5 @@
 import json
 import re
-from pathlib import Path
 
 import pytest
 
@@ -9,20 +8,20 @@ from rwloss.data import sample_dir
 from rwloss.data.images import find_images
 
 
-def touch(folder: Path, *names: str) -> Path:
+def touch(folder, *names):
     folder.mkdir(parents=True, exist_ok=True)
     for name in names:
         (folder / name).write_bytes(b"x")
     return folder
 
 
-def found(source: Path, num_channels: int, **options: str) -> dict[str, list[str]]:
-    cases = find_images(source, num_channels, **options)  # type: ignore[arg-type]
+def found(source, num_channels, **options):
+    cases = find_images(source, num_channels, **options)
     assert not any(case.problem for case in cases)
     return {case.name: [image.name for image in case.images] for case in cases}
 
 
-def test_channels_of_a_case(tmp_path: Path) -> None:
+def test_channels_of_a_case(tmp_path):
     touch(tmp_path, "b_0001.nii.gz", "b_0000.nii.gz", "a_0000.nii.gz", "a_0001.nii.gz")
     touch(tmp_path, ".hidden_0000.nii.gz", "notes.txt")
     assert found(tmp_path, 2) == {
@@ -31,11 +30,11 @@ def test_channels_of_a_case(tmp_path: Path) -> None:
     }
 
 
-def test_names_without_a_channel(tmp_path: Path) -> None:
+def test_names_without_a_channel(tmp_path):
     assert found(touch(tmp_path, "b.png", "a.nii.gz"), 1) == {"a": ["a.nii.gz"], "b": ["b.png"]}
 
 
-def test_numbers_are_channels_only_from_0000(tmp_path: Path) -> None:
+def test_numbers_are_channels_only_from_0000(tmp_path):
     touch(tmp_path, "scan_0001.png", "scan_0002.png", "other_0000.png")
     assert found(tmp_path, 1) == {
         "other": ["other_0000.png"],
@@ -54,16 +53,14 @@ def test_numbers_are_channels_only_from_0000(tmp_path: Path) -> None:
         (["a_0000.png", "a.png"], 1, r"files of \[0, 0\]"),
     ],
 )
-def test_a_case_of_other_channels_has_a_problem(
-    tmp_path: Path, names: list[str], num_channels: int, problem: str
-) -> None:
+def test_a_case_of_other_channels_has_a_problem(tmp_path, names, num_channels, problem):
     touch(tmp_path, *names)
     [case] = find_images(tmp_path, num_channels)
     assert case.name == "a"
     assert re.search(problem, case.problem)
 
 
-def test_nnunet_raw_folder(tmp_path: Path) -> None:
+def test_nnunet_raw_folder(tmp_path):
     content = {"labels": {"background": 0, "a": 1}, "file_ending": ".png"}
     touch(tmp_path / "imagesTr", "a_0000.png", "a_0000.nii.gz")
     (tmp_path / "dataset.json").write_text(json.dumps(content))
@@ -73,7 +70,7 @@ def test_nnunet_raw_folder(tmp_path: Path) -> None:
     assert found(tmp_path, 1, part="train") == {"a": ["a_0000.png"]}
 
 
-def test_explicit_list_of_files(tmp_path: Path) -> None:
+def test_explicit_list_of_files(tmp_path):
     touch(tmp_path, "one.png", "mask.png")
     content = {
         "labels": {"background": 0, "a": 1},
@@ -84,13 +81,13 @@ def test_explicit_list_of_files(tmp_path: Path) -> None:
     assert found(tmp_path, 1) == {"case": ["one.png"]}
 
 
-def test_one_file(tmp_path: Path) -> None:
+def test_one_file(tmp_path):
     touch(tmp_path, "a_0000.png", "b.png")
     assert found(tmp_path / "a_0000.png", 1) == {"a": ["a_0000.png"]}
     assert found(tmp_path / "b.png", 1) == {"b": ["b.png"]}
 
 
-def test_sample() -> None:
+def test_sample():
     images = find_images(sample_dir("hippocampus"), 1, part="train")
     assert len(images) == 24
     assert images[0].name == "hippocampus_003"
@@ -105,8 +102,8 @@ def test_sample() -> None:
         ("notes.txt", {}, "expected a file that ends with"),
     ],
 )
-def test_wrong_use(tmp_path: Path, source: str, options: dict[str, str], message: str) -> None:
+def test_wrong_use(tmp_path, source, options, message):
     (tmp_path / "empty").mkdir()
     touch(tmp_path, "notes.txt")
     with pytest.raises(RWLossError, match=message):
-        find_images(tmp_path / source, 1, **options)  # type: ignore[arg-type]
+        find_images(tmp_path / source, 1, **options)

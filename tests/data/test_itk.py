@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import pytest
 
@@ -18,7 +14,7 @@ LABELS = np.random.default_rng(5).integers(0, 3, (4, 5, 6)).astype(np.uint8)
 both_formats = pytest.mark.parametrize("suffix", [".mha", ".nrrd"])
 
 
-def written(folder: Path, suffix: str, *, dtype: Any = "u1", compressed: bool = False) -> Path:
+def written(folder, suffix, *, dtype="u1", compressed=False):
     image = sitk.GetImageFromArray(LABELS.astype(dtype).T)
     image.SetSpacing((0.5, 1.0, 2.5))
     path = folder / f"case{suffix}"
@@ -26,7 +22,7 @@ def written(folder: Path, suffix: str, *, dtype: Any = "u1", compressed: bool = 
     return path
 
 
-def edited(path: Path, old: str, new: str) -> Path:
+def edited(path, old, new):
     content = path.read_bytes()
     assert content.count(old.encode()) >= 1
     path.write_bytes(content.replace(old.encode(), new.encode(), 1))
@@ -36,14 +32,14 @@ def edited(path: Path, old: str, new: str) -> Path:
 @both_formats
 @pytest.mark.parametrize("compressed", [False, True])
 @pytest.mark.parametrize("dtype", ["i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8", "f4", "f8"])
-def test_what_itk_writes(tmp_path: Path, suffix: str, compressed: bool, dtype: str) -> None:
+def test_what_itk_writes(tmp_path, suffix, compressed, dtype):
     volume = read_labels(written(tmp_path, suffix, dtype=dtype, compressed=compressed))
     np.testing.assert_array_equal(volume.labels, LABELS)
     assert volume.spacing_mm == (0.5, 1.0, 2.5)
 
 
 @both_formats
-def test_notes_and_turned_axes(tmp_path: Path, suffix: str) -> None:
+def test_notes_and_turned_axes(tmp_path, suffix):
     image = sitk.GetImageFromArray(LABELS.T)
     image.SetDirection((0, 1, 0, -1, 0, 0, 0, 0, 1))
     for key, value in {"0008|0020": "20200101", "a key": "a = b: c", "long": "x" * 150}.items():
@@ -71,13 +67,13 @@ def test_notes_and_turned_axes(tmp_path: Path, suffix: str) -> None:
         (".nrrd", "NRRD0004", "NRRD0005"),
     ],
 )
-def test_what_others_write(tmp_path: Path, suffix: str, old: str, new: str) -> None:
+def test_what_others_write(tmp_path, suffix, old, new):
     path = edited(written(tmp_path, suffix), old, new)
     np.testing.assert_array_equal(read_labels(path).labels, LABELS)
 
 
 @pytest.mark.parametrize("dtype", [">i2", ">f4"])
-def test_big_endian_mha(tmp_path: Path, dtype: str) -> None:
+def test_big_endian_mha(tmp_path, dtype):
     path = written(tmp_path, ".mha", dtype=dtype[1:])
     content = path.read_bytes().replace(b"OrderMSB = False", b"OrderMSB = True")
     header = content[: -LABELS.size * int(dtype[2])]
@@ -121,7 +117,7 @@ def test_big_endian_mha(tmp_path: Path, dtype: str) -> None:
         ("Offset", f"Name = {'x' * 300}\nOffset", "damaged"),
     ],
 )
-def test_damaged_and_hostile_mha(tmp_path: Path, old: str, new: str, words: str) -> None:
+def test_damaged_and_hostile_mha(tmp_path, old, new, words):
     with pytest.raises(RWLossError, match=rf"case\.mha'.* {words}"):
         read_labels(edited(written(tmp_path, ".mha"), old, new))
 
@@ -151,12 +147,12 @@ def test_damaged_and_hostile_mha(tmp_path: Path, old: str, new: str, words: str)
         ("NRRD0004", "", "damaged"),
     ],
 )
-def test_damaged_and_hostile_nrrd(tmp_path: Path, old: str, new: str, words: str) -> None:
+def test_damaged_and_hostile_nrrd(tmp_path, old, new, words):
     with pytest.raises(RWLossError, match=rf"(?s)case\.nrrd'.* \W?{words}"):
         read_labels(edited(written(tmp_path, ".nrrd"), old, new))
 
 
-def test_a_file_that_crashes_itk_costs_no_other_file(tmp_path: Path) -> None:
+def test_a_file_that_crashes_itk_costs_no_other_file(tmp_path):
     for _ in range(2):
         with pytest.raises(RWLossError, match=r"case\.mha': it is damaged: the process"):
             read_labels(edited(written(tmp_path, ".mha"), "NDims = 3", "NDims = -1"))
@@ -166,7 +162,7 @@ def test_a_file_that_crashes_itk_costs_no_other_file(tmp_path: Path) -> None:
 @both_formats
 @pytest.mark.parametrize("old", ["0.5", "2.5"])
 @pytest.mark.parametrize("new", ["0", "-1", "1e-300", "nan", "inf", "1e300"])
-def test_impossible_geometry(tmp_path: Path, old: str, new: str, suffix: str) -> None:
+def test_impossible_geometry(tmp_path, old, new, suffix):
     path = edited(written(tmp_path, suffix), old, new)
     if new == "-1":  # ITK turns the axis round instead
         assert read_labels(path).spacing_mm in {(1.0, 1.0, 2.5), (0.5, 1.0, 1.0)}
@@ -175,13 +171,13 @@ def test_impossible_geometry(tmp_path: Path, old: str, new: str, suffix: str) ->
         read_labels(path)
 
 
-def flip(content: bytes) -> bytes:
+def flip(content):
     return content[:-20] + bytes([content[-20] ^ 16]) + content[-19:]
 
 
 @both_formats
 @pytest.mark.parametrize("harm", [flip, lambda content: content[:-1], lambda content: content[:-9]])
-def test_damaged_streams(tmp_path: Path, suffix: str, harm: Callable[[bytes], bytes]) -> None:
+def test_damaged_streams(tmp_path, suffix, harm):
     path = written(tmp_path, suffix, compressed=True)
     path.write_bytes(harm(path.read_bytes()))
     with pytest.raises(RWLossError, match=rf"case\{suffix}': it is"):
@@ -190,13 +186,13 @@ def test_damaged_streams(tmp_path: Path, suffix: str, harm: Callable[[bytes], by
 
 @both_formats
 @pytest.mark.parametrize("sizes", ["4 5 5", "4 5 7"])
-def test_streams_of_another_length(tmp_path: Path, suffix: str, sizes: str) -> None:
+def test_streams_of_another_length(tmp_path, suffix, sizes):
     path = edited(written(tmp_path, suffix, compressed=True), "4 5 6", sizes)
     with pytest.raises(RWLossError, match=rf"case\{suffix}': it is .*damaged"):
         read_labels(path)
 
 
-def test_mha_that_says_its_stream_is_shorter(tmp_path: Path) -> None:
+def test_mha_that_says_its_stream_is_shorter(tmp_path):
     path = written(tmp_path, ".mha", compressed=True)
     size = path.read_text("latin-1").split("CompressedDataSize = ")[1].split("\n")[0]
     with pytest.raises(RWLossError, match="damaged"):

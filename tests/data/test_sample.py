@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
@@ -16,12 +15,12 @@ Name = Literal["hippocampus", "lung_patches"]
 NAMES: tuple[Name, ...] = ("hippocampus", "lung_patches")
 
 
-def test_names() -> None:
+def test_names():
     assert names() == NAMES
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_case_is_readable(name: Name) -> None:
+def test_every_case_is_readable(name):
     parts = ("train", "test") if name == "hippocampus" else ("train",)
     for part in parts:
         dataset = find(sample_dir(name), part=part)
@@ -37,7 +36,7 @@ def test_every_case_is_readable(name: Name) -> None:
                 assert set(np.unique(volume.labels)) == {0, 1, 2}
 
 
-def test_numbers_of_cases() -> None:
+def test_numbers_of_cases():
     hippocampus = sample_dir("hippocampus")
     train, test = find(hippocampus), find(hippocampus, part="test")
     assert (len(train.cases), len(test.cases)) == (24, 8)
@@ -52,7 +51,7 @@ def test_numbers_of_cases() -> None:
         assert (dataset.root / "LICENSE-CC-BY-SA-4.0.md").is_file()
 
 
-def test_checksums() -> None:
+def test_checksums():
     root = sample_dir("hippocampus").parent
     lines = (root / "SHA256SUMS").read_text().splitlines()
     listed = {name: digest for digest, name in (line.split("  ", 1) for line in lines)}
@@ -66,12 +65,12 @@ def test_checksums() -> None:
         assert hashlib.sha256((root / name).read_bytes()).hexdigest() == digest, name
 
 
-def test_small_enough_to_ship() -> None:
+def test_small_enough_to_ship():
     root = sample_dir("hippocampus").parent
     assert sum(path.stat().st_size for path in root.rglob("*") if path.is_file()) < 3_000_000
 
 
-def test_bytes_and_choice_are_those_of_the_readme(shared_data: Callable[[str], Path]) -> None:
+def test_bytes_and_choice_are_those_of_the_readme(shared_data):
     source, root = shared_data("hippocampus"), sample_dir("hippocampus")
     cases = [path.name for path in sorted((source / "labelsTr").iterdir())]
     chosen = [cases[i * (len(cases) - 1) // 31] for i in range(32)]
@@ -101,14 +100,14 @@ def test_bytes_and_choice_are_those_of_the_readme(shared_data: Callable[[str], P
         ).read_bytes()
 
 
-def test_unknown_name() -> None:
+def test_unknown_name():
     with pytest.raises(
         RWLossError, match="expected a sample of hippocampus, lung_patches, got 'x'"
     ):
-        sample_dir("x")  # type: ignore[arg-type]
+        sample_dir("x")
 
 
-def test_installed_samples_go_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_installed_samples_go_first(tmp_path, monkeypatch):
     monkeypatch.setattr(sample, "_PACKAGE", tmp_path / "site-packages/rwloss")
     with pytest.raises(RWLossError, match="install rwloss again"):
         sample_dir("hippocampus")

@@ -115,15 +115,15 @@ def test_wrong_tables(text, message, tmp_path):
 @pytest.mark.parametrize(
     ("names", "changes", "message"),
     [
-        (["a"], {}, "1 cases in 1 groups leave none for training"),
+        (["a"], {}, "1 case in 1 group leave none for training"),
         (
             ["a", "b"],
             {"test_fraction": 0.01},
-            "0 takes one group at least.*--validation-fraction 0",
+            "0 takes at least one group.*--validation-fraction 0",
         ),
-        (["a_1", "a_2"], {"group_pattern": "(a)_.*"}, "2 cases in 1 groups leave none"),
+        (["a_1", "a_2"], {"group_pattern": "(a)_.*"}, "2 cases in 1 group leave none"),
         (["a", "b"], {"group_pattern": "(a)"}, r"does not match the case 'b'"),
-        (["a", "b"], {"group_pattern": "a|b"}, "with one group in brackets"),
+        (["a", "b"], {"group_pattern": "a|b"}, "with one group in parentheses"),
         (["a", "b"], {"group_pattern": "("}, "is not a regular expression"),
         (["a", "b"], {"group_pattern": "(.)", "groups_table": "t"}, "got both"),
         (["a", "b", "c"], {"folds": 3, "fold": 0}, "3 folds need as many groups, and there are 2"),

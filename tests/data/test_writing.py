@@ -1,6 +1,3 @@
-from pathlib import Path
-from typing import Any
-
 import nibabel
 import numpy as np
 import pytest
@@ -12,13 +9,13 @@ from rwloss.data.writing import write_labels
 AFFINE = np.array([[0, -0.8, 0, 10], [0.8, 0, 0.1, -20], [0, -0.1, 2.5, 30], [0, 0, 0, 1]], float)
 
 
-def some_labels(shape: tuple[int, ...], most: int = 3) -> Any:
+def some_labels(shape, most=3):
     labels = np.random.default_rng(0).integers(0, most + 1, shape)
     labels.flat[0] = most
     return labels
 
 
-def save_image(path: Path, shape: tuple[int, ...]) -> Path:
+def save_image(path, shape):
     """An image of any format, with numbers that are no labels."""
     values = np.random.default_rng(1).integers(0, 255, shape).astype(np.uint8)
     match "".join(path.suffixes).lower():
@@ -48,9 +45,7 @@ def save_image(path: Path, shape: tuple[int, ...]) -> Path:
 @pytest.mark.parametrize("suffix", SUFFIXES)
 @pytest.mark.parametrize("shape", [(7, 5), (4, 6, 3)])
 @pytest.mark.parametrize(("most", "dtype"), [(3, "uint8"), (300, "uint16")])
-def test_each_format_keeps_labels_and_place(
-    tmp_path: Path, suffix: str, shape: tuple[int, ...], most: int, dtype: str
-) -> None:
+def test_each_format_keeps_labels_and_place(tmp_path, suffix, shape, most, dtype):
     if suffix == ".png" and len(shape) == 3:
         pytest.skip("a PNG has two axes")
     image = save_image(tmp_path / f"image{suffix}", shape)
@@ -68,7 +63,7 @@ def test_each_format_keeps_labels_and_place(
 
 @pytest.mark.parametrize("kind", [nibabel.Nifti1Image, nibabel.Nifti2Image])
 @pytest.mark.parametrize("order", ["<", ">"])
-def test_nifti_keeps_its_header(tmp_path: Path, kind: Any, order: str) -> None:
+def test_nifti_keeps_its_header(tmp_path, kind, order):
     """Two affines that differ, odd codes and units, and what is the image's alone is dropped."""
     header = kind.header_class(endianness=order)
     image = kind(np.zeros((4, 5, 6), order + "i2"), None, header)
@@ -101,7 +96,7 @@ def test_nifti_keeps_its_header(tmp_path: Path, kind: Any, order: str) -> None:
     assert written.header.get_data_dtype() == np.uint8
 
 
-def test_a_fourth_axis_of_one_is_dropped_as_in_reading(tmp_path: Path) -> None:
+def test_a_fourth_axis_of_one_is_dropped_as_in_reading(tmp_path):
     image = tmp_path / "image.nii"
     nibabel.Nifti1Image(np.zeros((4, 5, 6, 1), np.int16), AFFINE).to_filename(image)
     labels = some_labels(read_image(image).shape)
@@ -110,7 +105,7 @@ def test_a_fourth_axis_of_one_is_dropped_as_in_reading(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".nii", ".nii.gz", ".npy", ".npz", ".png"])
-def test_suffixes_in_capitals(tmp_path: Path, suffix: str) -> None:
+def test_suffixes_in_capitals(tmp_path, suffix):
     image = save_image(tmp_path / f"image{suffix}", (4, 5))
     image = image.rename(tmp_path / f"IMAGE{suffix.upper()}")
     labels = some_labels((4, 5))
@@ -118,7 +113,7 @@ def test_suffixes_in_capitals(tmp_path: Path, suffix: str) -> None:
     assert np.array_equal(read_labels(tmp_path / f"OUT{suffix.upper()}").labels, labels)
 
 
-def test_same_labels_same_bytes(tmp_path: Path) -> None:
+def test_same_labels_same_bytes(tmp_path):
     image = save_image(tmp_path / "image.nii.gz", (4, 5, 6))
     for name in ("a.nii.gz", "b.nii.gz"):
         write_labels(tmp_path / name, some_labels((4, 5, 6)), like=image)
@@ -137,20 +132,20 @@ def test_same_labels_same_bytes(tmp_path: Path) -> None:
         (np.zeros((4, 5, 6), int), "out.txt", "cannot read|expected a file that ends"),
     ],
 )
-def test_what_cannot_be_written(tmp_path: Path, labels: Any, name: str, message: str) -> None:
+def test_what_cannot_be_written(tmp_path, labels, name, message):
     image = save_image(tmp_path / "image.nii.gz", (4, 5, 6))
     with pytest.raises(RWLossError, match=message):
         write_labels(tmp_path / name, labels, like=image)
     assert not (tmp_path / name).exists()
 
 
-def test_a_png_has_two_axes(tmp_path: Path) -> None:
+def test_a_png_has_two_axes(tmp_path):
     image = save_image(tmp_path / "image.png", (4, 5))
     with pytest.raises(RWLossError, match="a PNG holds two axes"):
         write_labels(tmp_path / "out.png", np.zeros((2, 4, 5), int), like=image)
 
 
-def test_mha_of_another_shape(tmp_path: Path) -> None:
+def test_mha_of_another_shape(tmp_path):
     image = save_image(tmp_path / "image.mha", (4, 5, 6))
     with pytest.raises(RWLossError, match="shape"):
         write_labels(tmp_path / "out.mha", np.zeros((4, 5), int), like=image)

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from rwloss.files.atomic import TEMPORARY_PREFIX, temporary, whole_file
+from rwloss import RWLossError
+from rwloss.files.atomic import TEMPORARY_PREFIX, naming_write_errors, temporary, whole_file
 
 
 def test_the_file_appears_when_the_block_ends(tmp_path):
@@ -82,3 +83,12 @@ def test_files_are_as_readable_as_the_umask_says(tmp_path):
     finally:
         os.umask(before)
     assert stat.S_IMODE((tmp_path / "a.json").stat().st_mode) == 0o640
+
+
+def test_a_write_error_names_the_path_and_the_fix():
+    path = Path("folder/file")
+    with (
+        pytest.raises(RWLossError, match=r"cannot write 'folder/file' \(No space left\): move it"),
+        naming_write_errors(path, "move it"),
+    ):
+        raise OSError(28, "No space left")

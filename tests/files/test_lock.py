@@ -87,7 +87,7 @@ def test_a_dead_holder_holds_nothing(tmp_path, holder):
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"pid": 3}', "\0\0"])
 def test_a_holder_that_has_not_said_who_it_is(tmp_path, holder, content):
     (tmp_path / LOCK_FILE).write_text(content)
-    assert "(it has not said who it is): wait" in refusal(tmp_path)
+    assert "(process unknown): wait" in refusal(tmp_path)
 
 
 def test_a_file_system_without_locks(tmp_path, monkeypatch):
@@ -112,4 +112,4 @@ def test_a_full_disk_does_not_unlock(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Path, "write_text", full)
     with hold(tmp_path):
-        assert "it has not said who it is" in refusal(tmp_path)
+        assert "process unknown" in refusal(tmp_path)

@@ -392,6 +392,21 @@ def test_overlapping_masks(include_background):
     torch.testing.assert_close(loss(logits, label, one["map"][None]), loss(logits, label))
 
 
+@pytest.mark.parametrize("flags", [{"sigmoid": True}, {"softmax": True}], ids=str)
+@pytest.mark.parametrize("to_onehot_y", [False, True])
+def test_the_target_beside_a_map_is_read_as_without_one(flags, to_onehot_y):
+    label = torch.as_tensor(batch(51, (14, 12), 3, 1)).long()
+    one_hot = torch.nn.functional.one_hot(label[0], 3).movedim(-1, 0)
+    how = {"masks": True} if "sigmoid" in flags else {"num_classes": 3}
+    made = RWMapd("label", "boundary", **how)({"label": one_hot if "masks" in how else label})
+    loss = RWLoss("boundary + dice", to_onehot_y=to_onehot_y, **flags)
+    target = (label if to_onehot_y else one_hot)[None]
+    logits = torch.randn(1, 3, 14, 12)
+    torch.testing.assert_close(loss(logits, target, made["map"][None]), loss(logits, target))
+    with pytest.raises(RWLossError, match="does not fit"):
+        loss(logits, (one_hot if to_onehot_y else label)[None], made["map"][None])
+
+
 @pytest.mark.parametrize("ignored", [0, 1, 2, 7])
 def test_ignored_voxels_of_masks_without_the_first(ignored):
     """The number of a mask is that of all masks, also where the first is dropped."""

@@ -7,7 +7,6 @@ is as it would have been.
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import random
 import shutil
@@ -17,208 +16,31 @@ import sys
 import time
 import uuid
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from commands import (
+    FORMATS,
+    REDUCED,
+    SETTINGS,
+    Process,
+    events,
+    files_of,
+    labels_of,
+    made,
+    needs_proc,
+    no_temporary_files,
+)
 
-import rwloss
-from rwloss import data
 from rwloss.errors import RWLossError
-from rwloss.files.atomic import TEMPORARY_PREFIX
-from rwloss.precompute import precompute, task
-
-REDUCED = os.environ.get("RWLOSS_REDUCED") == "1"
-FORMATS = pytest.mark.parametrize("format", ["nifti", "zarr"])
-SETTINGS = {"num_classes": 3, "spacing_mm": (1.0, 1.0, 2.0)}
-needs_proc = pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="finds processes by /proc")
-
-# rectified, but for the trouble that a folder asks for.
-MAP = f"{Path(__file__).parents[1] / 'troubled_map.py'}:Troubled"
-
-SCRIPT = f"""
-import json, sys
-sys.path.insert(0, {str(Path(__file__).parents[1])!r})
-import disk_bucket
-from rwloss.precompute import precompute
-
-def main():
-    source, out, expression, settings = sys.argv[1:]
-    try:
-        summary = precompute(source, out, expression, **json.loads(settings))
-    except KeyboardInterrupt:
-        sys.exit("interrupted")
-    print(json.dumps(summary.counts))
-
-if __name__ == "__main__":
-    main()
-"""
-
-
-# --- What is run
-
-
-def labels_of(number):
-    """Labels (14+number 12 10) of three classes, drawn by number."""
-    rng = np.random.default_rng(number)
-    labels = np.zeros((14 + number, 12, 10), np.uint8)
-    for label in (1, 2):
-        z, y, x = (int(rng.integers(1, 5)) for _ in range(3))
-        labels[z : z + 6, y : y + 5, x : x + 4] = label
-    return labels
-
-
-def make_cases(folder, count):
-    folder.mkdir()
-    for number in range(count):
-        np.save(folder / f"case_{number:02}.npy", labels_of(number))
-    return folder
-
-
-def size_of(number):
-    """What `Troubled` knows a case by."""
-    return 14 + number
-
-
-@dataclass(frozen=True)
-class Command:
-    """A precompute command, as a process of its own or in this one."""
-
-    source: Path
-    out: Path
-    expression: str
-    settings: dict = field(default_factory=dict)
-
-    def __call__(self, **changed):
-        """Here; a case at a time unless told otherwise."""
-        settings = {**SETTINGS, **self.settings, "jobs": 0, **changed}
-        return precompute(self.source, self.out, self.expression, **settings)
-
-    def start(self):
-        """In a process group of its own, which nothing but its mark in the environment outlives."""
-        script = self.source.parent / "script.py"
-        script.write_text(SCRIPT)
-        mark = uuid.uuid4().hex
-        settings = json.dumps({**SETTINGS, **self.settings})
-        process = subprocess.Popen(
-            [sys.executable, script, self.source, self.out, self.expression, settings],
-            env={**os.environ, "RWLOSS_TEST_MARK": mark},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-        return Process(process, mark)
-
-    def undisturbed(self):
-        """The files that it makes where nothing comes in between."""
-        calm = replace(self, out=self.out.with_name(f"{self.out.name}_undisturbed"))
-        assert not calm().failed
-        return files_of(calm.out)
-
-
-@dataclass(frozen=True)
-class Process:
-    """A command under way."""
-
-    process: subprocess.Popen
-    mark: str
-
-    def family(self):
-        """Processes of this command that run, by id, with their command lines; orphans too."""
-        found = {}
-        for entry in filter(str.isdecimal, os.listdir("/proc")):
-            folder = Path("/proc", entry)
-            try:
-                if f"RWLOSS_TEST_MARK={self.mark}".encode() not in folder.joinpath(
-                    "environ"
-                ).read_bytes().split(b"\0"):
-                    continue
-                found[int(entry)] = folder.joinpath("cmdline").read_bytes().decode()
-            except OSError:
-                continue  # it has just ended, or is not ours
-        return found
-
-    def workers(self):
-        return [pid for pid, line in self.family().items() if "spawn_main" in line]
-
-    def wait_for(self, condition):
-        """Until a condition holds, or the command ends by itself."""
-        while not condition() and self.process.poll() is None:
-            time.sleep(0.005)
-
-    def kill(self):
-        """End it as the system does, and see that nothing of it goes on."""
-        self.process.kill()
-        output = self.process.communicate()
-        while self.family():  # the test's own time limit ends it otherwise
-            time.sleep(0.01)
-        return output
-
-    def finish(self):
-        """Wait for its end; gives the counts that it reports."""
-        output, errors = self.process.communicate()
-        assert self.process.returncode == 0, errors
-        return json.loads(output)
-
-
-def files_of(out):
-    """Bytes of all files but log.jsonl, by path."""
-    return {
-        file.relative_to(out).as_posix(): file.read_bytes()
-        for file in out.rglob("*")
-        if file.is_file() and file.name != "log.jsonl"
-    }
-
-
-def events(out):
-    """Lines of log.jsonl; half a line is what a killed run may leave."""
-    found = []
-    try:
-        lines = (out / "log.jsonl").read_text().splitlines()
-    except FileNotFoundError:
-        return []
-    for line in lines:
-        try:
-            found.append(json.loads(line))
-        except ValueError:
-            continue
-    return found
-
-
-def made(out):
-    return [event["case"] for event in events(out) if event["event"] == "made"]
-
-
-def no_temporary_files(out):
-    return not [name for name in os.listdir(out) if name.startswith((TEMPORARY_PREFIX, ".rwloss"))]
-
-
-def readable_cases(out):
-    """Cases of a store as it is, each map read."""
-    store = rwloss.store.open(out)
-    return {case: store[case] for case in store}
-
-
-@pytest.fixture
-def command(tmp_path, monkeypatch):
-    """A command for so many cases, in a format; its map makes trouble when it is asked to."""
-    monkeypatch.setenv("RWLOSS_TEST_TROUBLE", str(tmp_path))
-
-    def made(count=6, format="nifti", jobs=2, **settings):
-        source, settings = tmp_path / "labels", {"format": format, "jobs": jobs, **settings}
-        return Command(make_cases(source, count), tmp_path / "out", MAP, settings)
-
-    return made
-
 
 # --- kill -9
 
 
 @needs_proc
 def test_a_killed_run_is_finished_by_the_same_command(command, tmp_path):
-    run = command()
+    run = command(jobs=1)
     undisturbed = run.undisturbed()
     (tmp_path / "slow").touch()
     killed = run.start()
@@ -395,192 +217,6 @@ def test_lines_that_a_killed_run_left_half_written(command, format):
         assert run().failed == ()
         assert files_of(run.out) == undisturbed
         assert [event["event"] for event in events(run.out)[ends:]][::4] == ["start", "end"]
-
-
-# --- A worker that dies
-
-
-def test_a_case_that_kills_its_worker_fails_alone(command, tmp_path):
-    run = command()
-    undisturbed = run.undisturbed()
-    (tmp_path / f"kill_{size_of(1)}").touch()
-    (tmp_path / f"kill_once_{size_of(4)}").touch()
-    summary = run(jobs=2)
-    assert (summary.made, [outcome.case for outcome in summary.failed]) == (5, ["case_01"])
-    assert "worker process died" in summary.failed[0].reason
-    [failure] = map(json.loads, (run.out / "failures.jsonl").read_text().splitlines())
-    assert failure == {"case": "case_01", "reason": summary.failed[0].reason}
-    (tmp_path / f"kill_{size_of(1)}").unlink()
-    summary = run()
-    assert (summary.made, summary.kept, summary.failed) == (1, 5, ())
-    assert files_of(run.out) == undisturbed
-    assert no_temporary_files(run.out)
-
-
-def test_a_worker_killed_from_outside_costs_nothing(command, tmp_path):
-    run = command()
-    undisturbed = run.undisturbed()
-    (tmp_path / "slow").touch()
-    killed = []
-
-    def kill_once(outcome, total):
-        if not killed:
-            killed.append(multiprocessing.active_children()[0])
-            killed[0].kill()
-
-    assert run(jobs=2, progress=kill_once).made == 6
-    assert killed[0].exitcode == -signal.SIGKILL
-    assert files_of(run.out) == undisturbed
-    assert no_temporary_files(run.out)
-
-
-@pytest.mark.parametrize("jobs", [0, 2])
-def test_a_map_that_raises_anything_fails_its_case_alone(command, tmp_path, jobs):
-    run = command(5)
-    for number, kind in enumerate(("error", "exit", "memory")):
-        (tmp_path / f"{kind}_{size_of(number)}").touch()
-    summary = run(jobs=jobs)
-    assert summary.made == 2
-    assert [(outcome.case, outcome.reason) for outcome in summary.failed] == [
-        ("case_00", "ZeroDivisionError: trouble"),
-        ("case_01", "SystemExit: trouble"),
-        ("case_02", "MemoryError: "),
-    ]
-
-
-# --- A full disk
-
-
-@contextmanager
-def small_disk(folder, size):
-    """A file system of so many bytes."""
-    folder.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if mounted.returncode:
-        pytest.skip(f"may not mount a small file system: {mounted.stderr.strip()}")
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", folder], check=True)
-
-
-def resize(folder, size):
-    subprocess.run(["mount", "-o", f"remount,size={size}", folder], check=True)
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="needs tmpfs")
-@FORMATS
-def test_a_full_disk(command, tmp_path, format):
-    """Of each size from nothing to enough, a page at a time: every write fails once."""
-    run = replace(command(2, format), expression="rectified")
-    undisturbed = run.undisturbed()
-    page, pages, reached = 4096, 0, set()
-    with small_disk(tmp_path / "disk", page):
-        run = replace(run, out=tmp_path / "disk" / "out")
-        while True:
-            pages += 1
-            resize(tmp_path / "disk", pages * page)
-            try:
-                summary = run()
-            except RWLossError as error:
-                assert "No space left on device" in str(error)  # noqa: PT017
-                done = readable_cases(run.out) if (run.out / "map.json").exists() else {}
-                reached.add(f"stopped after {len(done)}")
-            else:
-                reasons = [outcome.reason for outcome in summary.failed]
-                if not reasons:
-                    break
-                assert all("No space left on device" in reason for reason in reasons)
-                done = readable_cases(run.out)
-                kept = {outcome.case for outcome in summary.outcomes if outcome.state == "made"}
-                assert kept == done.keys()
-                reached.add(f"failed after {len(done)}")
-            resize(tmp_path / "disk", 1000 * page)
-            assert run().kept >= len(done)
-            assert files_of(run.out) == undisturbed
-            assert no_temporary_files(run.out)
-            shutil.rmtree(run.out)
-        assert files_of(run.out) == undisturbed
-    # The first write of all; maps and their lines; and the manifest in the end.
-    assert reached == {"stopped after 0", "failed after 0", "failed after 1", "stopped after 2"}
-
-
-# --- Labels that can't be read, or change
-
-
-def test_labels_that_cannot_be_read(command, tmp_path):
-    run = command(6)
-    undisturbed = run.undisturbed()
-    files = sorted(run.source.iterdir())
-    kept = {file: file.read_bytes() for file in files[:4]}
-    files[0].write_bytes(kept[files[0]][:-50])
-    files[1].write_bytes(b"")
-    files[2].unlink()
-    files[2].symlink_to(tmp_path / "nowhere.npy")
-    files[3].unlink()
-    files[3].mkdir()
-    summary = run()
-    assert summary.made == 2
-    # A folder is no label file, whatever its name.
-    assert [outcome.case for outcome in summary.failed] == ["case_00", "case_01", "case_02"]
-    lines = (run.out / "failures.jsonl").read_text().splitlines()
-    assert [json.loads(line) for line in lines] == [
-        {"case": outcome.case, "reason": outcome.reason} for outcome in summary.failed
-    ]
-    for outcome, file in zip(summary.failed, files, strict=False):
-        assert str(file) in outcome.reason
-    files[2].unlink()
-    files[3].rmdir()
-    for file, content in kept.items():
-        file.write_bytes(content)
-    summary = run()
-    assert (summary.made, summary.kept, summary.failed) == (4, 2, ())
-    assert not (run.out / "failures.jsonl").exists()
-    assert files_of(run.out) == undisturbed
-
-
-@FORMATS
-def test_labels_that_change_after_their_map_was_made(command, format):
-    run = command(4, format)
-    run()
-    for number in (1, 2):
-        np.save(run.source / f"case_{number:02}.npy", labels_of(number)[:, ::-1])
-    summary = run()
-    assert [outcome.case for outcome in summary.outcomes if outcome.state == "made"] == [
-        "case_01",
-        "case_02",
-    ]
-    assert summary.kept == 2
-    assert files_of(run.out) == run.undisturbed()
-
-
-@pytest.mark.parametrize("change", ["rewritten", "replaced"])
-def test_labels_that_change_while_they_are_read(command, tmp_path, monkeypatch, change):
-    """A map of half the old and half the new labels is the one thing that must not come out."""
-    run = command(3)
-    read = data.read_labels
-
-    def read_slowly(path, **options):
-        volume = read(path, **options)
-        if path.name == "case_01.npy" and not made(run.out)[1:]:
-            other = path if change == "rewritten" else tmp_path / "other.npy"
-            np.save(other, labels_of(1)[::-1])
-            other.replace(path)
-        return volume
-
-    with monkeypatch.context() as patched:
-        patched.setattr(task.data, "read_labels", read_slowly)
-        summary = run()
-    assert summary.made == 2
-    assert [outcome.case for outcome in summary.failed] == ["case_01"]
-    assert "changed while it was read: run the same command again" in summary.failed[0].reason
-    assert run().made == 1
-    assert files_of(run.out) == run.undisturbed()
 
 
 # --- Ctrl-C

@@ -110,11 +110,11 @@ def test_an_empty_folder_and_a_finished_one(tmp_path):
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("metrics.jsonl", '{"kind": "val\n', r"line 1 of '.*metrics\.jsonl' is damaged.*start the"),
-        ("metrics.jsonl", '{"step": 3}\n', r"metrics\.jsonl' is no log of a run.*: delete"),
-        ("metrics.jsonl", "3\n", r"metrics\.jsonl' is no log of a run.*: delete"),
-        ("test.json", '{"steps": 20}', r"test\.json' is no test of a run.*: delete it"),
-        ("test.json", "[]", r"test\.json' is no test of a run.*: delete it"),
+        ("metrics.jsonl", '{"kind": "val\n', r"line 1 of '.*metrics\.jsonl' is damaged.*rerun"),
+        ("metrics.jsonl", '{"step": 3}\n', r"metrics\.jsonl' is not the log of a run.*: delete"),
+        ("metrics.jsonl", "3\n", r"metrics\.jsonl' is not the log of a run.*: delete"),
+        ("test.json", '{"steps": 20}', r"test\.json' is not the test of a run.*: delete it"),
+        ("test.json", "[]", r"test\.json' is not the test of a run.*: delete it"),
         ("test.json", "{", r"cannot read '.*test\.json'"),
     ],
 )

@@ -93,12 +93,12 @@ def test_steps_grow_where_nothing_is_spread_over_them(schedule, blend, spread):
     before, now = study(**given), study(steps=30, **given)
     assert joined(before, now, begun=False).steps == 30
     assert joined(now, before, begun=False).steps == 20
-    with pytest.raises(RWLossError, match="steps don't shrink"):
+    with pytest.raises(RWLossError, match="steps cannot shrink"):
         joined(now, before, begun=True)
     if not spread:
         assert joined(before, now, begun=True).steps == 30
         return
-    message = f"of 20 steps, asked for are 30.*: {spread} would follow .* another folder with --out"
+    message = f"of 20 steps, not 30.*: {spread} would follow .* another folder with --out"
     with pytest.raises(RWLossError, match=message):
         joined(before, now, begun=True)
 
@@ -138,7 +138,7 @@ def test_what_may_not_change(changes, message):
         ({"maps": {}}, "maps"),
         ({"maps": {"rw": "rectifed"}}, "did you mean 'rectified'"),
         ({"maps": {"../up": "rectified"}}, "can't name a map"),
-        ({"maps": {"a": "dice", "A": "focal"}}, "whatever the case"),
+        ({"maps": {"a": "dice", "A": "focal"}}, "ignoring case"),
         ({"seeds": []}, r"seeds must be a list .* \[0, 1, 2\], got \[\]"),
         ({"seeds": 3}, r"seeds must be a list .*, got 3"),
         ({"seeds": [1, 1]}, "each seed once"),

@@ -3,24 +3,20 @@
 import csv
 import io
 import json
+from functools import partial
 
 import pytest
+import strange_studies
+from strange_studies import MAPS
 
 from rwloss.study import results_file
-from rwloss.study.indicators import Indicators
 from rwloss.study.plan import make, runs
 from rwloss.study.report.logs import read_logs
 from rwloss.study.results import collect
 from rwloss.study.results_file import as_csv, as_fields
 from rwloss.study.wording import lead, sentences
 
-MAPS = {"boundary": "boundary", "rw": "rectified", "dice_ce": "dice + cross_entropy"}
-
-
-def indicator(promises, value, pull):
-    return Indicators(promises, value, value / 4, value / 10, {"a": pull, "b": pull}, "")
-
-
+indicator = partial(strange_studies.indicator, names="ab")
 FOUND = {
     "boundary": indicator(False, 1.0, 0.002),
     "rw": indicator(True, 0.0, 0.02),
@@ -30,27 +26,8 @@ FOUND = {
 
 def write_run(run, a, b, mass=0.0, end=True, tested=None):
     """A run of 20 steps whose classes end with these Dice; at step 10 all that end have 0.3."""
-    run.folder.mkdir(parents=True)
-    figures = {
-        "gradient_norm": 1.0, "gradient_share": [0.5, 0.3, 0.2], "predicted_volume": [1, 0, 0],
-        "true_volume": [0.5, 0.3, 0.2], "wrong_way_mass": mass, "losses": [],
-    }  # fmt: skip
-    lines = [
-        {"kind": "record", "step": 1, **figures},
-        {
-            "kind": "validation",
-            "step": 10,
-            "dice": {n: d if d is None else 0.3 for n, d in (("a", a), ("b", b))},
-        },
-        {"kind": "validation", "step": 20, "dice": {"a": a, "b": b}},
-    ]
-    (run.folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    if end:
-        means = [
-            {"name": n, "dice": {"mean": d}}
-            for n, d in zip("ab", (a, b) if tested is None else tested, strict=True)
-        ]
-        (run.folder / "test.json").write_text(json.dumps({"summary": means, "steps": 20}))
+    dice = [None if each is None else 0.3 for each in (a, b)], (a, b)
+    strange_studies.write_run(run, dice, mass, tested, names="ab", tested=end)
 
 
 def write_study(folder, seeds, dice, **changes):
@@ -289,7 +266,7 @@ def test_files(tmp_path):
     assert (first["map"], first["class"], first["died"], first["birth_step"]) == (
         "boundary", "b", "True", "10",
     )  # fmt: skip
-    assert float(first["residual_push_share"]) == 0.2
+    assert float(first["residual_push_share"]) == pytest.approx(0.2)
 
 
 def test_nothing_is_called_kept_that_no_validation_case_tells(tmp_path):

@@ -7,7 +7,7 @@ from raw_folders import make_raw
 from rwloss.training import RunSettings
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="module")
 def one_thread():
     """Networks this small only wait for each other's threads when tests run side by side."""
     before = torch.get_num_threads()
@@ -23,18 +23,18 @@ def boxes(tmp_path_factory):
     return make_raw(folder, names, (12, 10, 4), spacing=(1.0, 1.0, 3.0))
 
 
-@pytest.fixture
-def settings_of(tmp_path):
-    """Settings of a short run, in a folder of its own unless given."""
+@pytest.fixture(scope="session")
+def short_settings():
+    """Settings of a short run on the CPU."""
 
-    def settings(data, **changes):
-        short = {
-            "map": "rectified",
-            "out": str(tmp_path / "run"),
-            "steps": 4,
-            "batch_size": 2,
-            "accelerator": "cpu",
-        }
-        return RunSettings(data=str(data), **{**short, **changes})
+    def settings(data, out, **changes):
+        short = {"map": "rectified", "steps": 4, "batch_size": 2, "accelerator": "cpu"}
+        return RunSettings(**{**short, "data": str(data), "out": str(out), **changes})
 
     return settings
+
+
+@pytest.fixture
+def settings_of(tmp_path, short_settings):
+    """Settings of a short run, in a folder of its own unless given."""
+    return lambda data, **changes: short_settings(data, **{"out": tmp_path / "run", **changes})

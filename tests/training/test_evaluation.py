@@ -6,6 +6,7 @@ import nibabel
 import numpy as np
 import pytest
 from PIL import Image
+from raw_folders import make_raw
 
 from rwloss import RWLossError, data
 from rwloss.training.evaluation import FailedPair, evaluate
@@ -67,13 +68,12 @@ def test_labels_against_themselves():
 
 
 def test_the_parts_of_an_nnunet_folder(tmp_path):
-    train = evaluate(SAMPLE / "labelsTr", SAMPLE, part="train", jobs=0)
-    assert len(train.scores.cases) == 24
+    raw = make_raw(tmp_path / "raw", ["a", "b"], tests=["x"])
+    assert len(evaluate(raw / "labelsTr", raw, part="train", jobs=0).scores.cases) == 2
     with pytest.raises(RWLossError, match="no case is in both"):
-        evaluate(SAMPLE / "labelsTr", SAMPLE, jobs=0)  # labelsTs, because it is there
-    shutil.copytree(SAMPLE / "labelsTr", tmp_path / "labelsTr")
-    shutil.copy(SAMPLE / "dataset.json", tmp_path)
-    assert len(evaluate(SAMPLE / "labelsTr", tmp_path, jobs=0).scores.cases) == 24
+        evaluate(raw / "labelsTr", raw, jobs=0)  # labelsTs, because it is there
+    shutil.rmtree(raw / "labelsTs")
+    assert len(evaluate(raw / "labelsTr", raw, jobs=0).scores.cases) == 2
 
 
 def test_some_cases_of_both_parts_of_an_nnunet_folder(tmp_path):

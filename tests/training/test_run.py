@@ -14,7 +14,13 @@ from training_runs import assert_same, left_by
 import rwloss
 from rwloss import RWLossError, distance
 from rwloss.precompute import precompute
-from rwloss.training import Diverged, RunFolder, TrainingProgress, load_network, train
+from rwloss.training import (
+    Diverged,
+    RunFolder,
+    TrainingProgress,
+    load_network,
+    train,
+)
 from rwloss.training import run as runs
 from rwloss.training.validation import selection_score
 
@@ -43,7 +49,7 @@ class Notes(TrainingProgress):
 def test_two_at_once_on_one_folder(boxes, settings_of):
     """The second is refused, and neither leaves a trace in the other's run."""
     settings = settings_of(boxes, dims=2, steps=2)
-    run = RunFolder(Path(settings.out))
+    run = RunFolder(settings.out)
     run.path.mkdir()
     with run.held(), pytest.raises(RWLossError, match=r"another run is writing to .*process"):
         train(settings)
@@ -131,24 +137,49 @@ def test_runs_that_differ_in_the_map_begin_alike_and_meet_the_same(
         assert torch.equal(weight, same)
 
 
-@pytest.mark.parametrize("stop_after", [1, 2, 3, 5, 8])
-def test_a_stopped_run_ends_as_an_undisturbed_one(stop_after, squares, settings_of, tmp_path):
+PLAN = {"steps": 8, "checkpoint_every": 3, "validate_every": 4, "record_every": 2, **BUSY}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(squares, short_settings, tmp_path_factory):
+    """What a run of PLAN leaves that nobody stops."""
+    out = tmp_path_factory.mktemp("undisturbed") / "run"
+    train(short_settings(squares, out, **PLAN))
+    return left_by(out)
+
+
+@pytest.mark.parametrize(("stop_after", "kept"), [(2, 0), (3, 0), (5, 4), (8, 6)])
+def test_a_stopped_run_ends_as_an_undisturbed_one(
+    stop_after, kept, squares, settings_of, undisturbed
+):
     """Wherever it stops: before the first checkpoint, at one, between two."""
-    plan = {"steps": 8, "checkpoint_every": 3, "validate_every": 4, "record_every": 2, **BUSY}
-    stopped = settings_of(squares, out=str(tmp_path / "stopped"), **plan)
+    settings = settings_of(squares, **PLAN)
     with pytest.raises(KeyboardInterrupt):
-        train(stopped, Notes(stop_after))
-    with (Path(stopped.out) / "metrics.jsonl").open("a") as file:
+        train(settings, Notes(stop_after))
+    folder, notes = RunFolder(settings.out), Notes()
+    with folder.metrics.open("a") as file:
         file.write('{"kind": "reco')  # what a kill may leave
-    notes = Notes()
-    train(stopped, notes)
-    kept = {1: 0, 2: 0, 3: 0, 5: 4, 8: 6}[stop_after]
+    train(settings, notes)
     assert notes.begun == (kept, 8)
-    starts = [line for line in RunFolder(Path(stopped.out)).lines() if line["kind"] == "start"]
+    starts = [line for line in folder.lines() if line["kind"] == "start"]
     assert [start["step"] for start in starts] == [0, kept]
-    undisturbed = settings_of(squares, out=str(tmp_path / "undisturbed"), **plan)
-    train(undisturbed)
-    assert_same(left_by(stopped.out), left_by(undisturbed.out))
+    assert_same(left_by(settings.out), undisturbed)
+
+
+@pytest.fixture(scope="module")
+def trained_once(squares, short_settings, tmp_path_factory):
+    """The folder of a run of four steps on the squares."""
+    out = tmp_path_factory.mktemp("trained") / "run"
+    train(short_settings(squares, out))
+    return out
+
+
+@pytest.fixture
+def finished(trained_once, squares, settings_of):
+    """A copy of that run, to spoil: its settings."""
+    settings = settings_of(squares)
+    shutil.copytree(trained_once, settings.out)
+    return settings
 
 
 def test_a_finished_run_is_not_trained_again_but_may_grow(squares, settings_of, tmp_path):
@@ -168,11 +199,9 @@ def test_a_finished_run_is_not_trained_again_but_may_grow(squares, settings_of, 
         train(short)
 
 
-def test_data_that_changed_or_moved(squares, settings_of, tmp_path):
-    folder = Path(shutil.copytree(squares, tmp_path / "data"))
-    train(settings_of(folder, steps=4))
-    moved = folder.rename(tmp_path / "moved")
-    assert train(settings_of(moved, steps=4)).best_step
+def test_data_that_changed_or_moved(finished, squares, settings_of, tmp_path):
+    moved = Path(shutil.copytree(squares, tmp_path / "moved"))
+    assert train(settings_of(moved)).best_step
     labels = moved / "labelsTr" / "case3.npy"
     np.save(labels, np.load(labels).T)
     for steps in (4, 6):
@@ -180,28 +209,35 @@ def test_data_that_changed_or_moved(squares, settings_of, tmp_path):
             train(settings_of(moved, steps=steps))
 
 
-def test_checkpoints_that_are_not_those_of_the_run(squares, settings_of, tmp_path):
-    settings = settings_of(squares, steps=4)
-    train(settings)
-    place, longer = RunFolder(Path(settings.out)), settings.model_copy(update={"steps": 6})
-    last, best = place.last.read_bytes(), place.best.read_bytes()
-    place.last.write_bytes(best)
-    with pytest.raises(RWLossError, match=r"last\.pt' holds weights alone, as best\.pt does"):
-        train(longer)
-    place.last.write_bytes(last)
-    place.best.unlink()
-    with pytest.raises(
-        RWLossError, match=r"best\.pt', the best weights so far \(step 4\), is missing"
+def test_checkpoints_that_are_not_those_of_the_run(finished, squares, settings_of, tmp_path):
+    folder, longer = RunFolder(finished.out), finished.model_copy(update={"steps": 6})
+    last, best = folder.last.read_bytes(), folder.best.read_bytes()
+    other = RunFolder(tmp_path / "other")
+    train(settings_of(squares, seed=7, out=other.path))
+
+    def refused(settings, message):
+        """Nothing that is there is lost."""
+        before = {path: path.read_bytes() for path in folder.path.rglob("*.*")}
+        with pytest.raises(RWLossError, match=message):
+            train(settings)
+        assert {path: path.read_bytes() for path in folder.path.rglob("*.*")} == before
+
+    for spoilt, message in (
+        (best, r"last\.pt' holds weights alone, as best\.pt does"),
+        (last[:999], r"last\.pt' is not a checkpoint, or it is damaged .*: put the run's own file"),
+        (other.last.read_bytes(), r"last\.pt' was written with settings other.*seed 7.*; put"),
     ):
-        train(longer)
-    other = settings_of(squares, steps=4, seed=7, out=str(tmp_path / "other"))
-    train(other)
-    place.best.write_bytes(RunFolder(Path(other.out)).best.read_bytes())
-    place.test.unlink()
+        folder.last.write_bytes(spoilt)
+        refused(longer, message)
+    folder.last.write_bytes(last)
+    folder.best.unlink()
+    refused(longer, r"best\.pt', the best weights so far \(step 4\), is missing")
+    folder.best.write_bytes(other.best.read_bytes())
+    folder.test.unlink()
     with pytest.raises(RWLossError, match=r"best\.pt' was written with settings other.*seed 7"):
-        train(settings)
-    place.best.write_bytes(best)
-    assert train(settings).best_step == 4
+        train(finished)
+    folder.best.write_bytes(best)
+    assert train(finished).best_step == 4
 
 
 def test_the_best_on_validation_is_tested_and_of_equals_the_earlier(
@@ -215,7 +251,7 @@ def test_the_best_on_validation_is_tested_and_of_equals_the_earlier(
     assert [is_best for _, is_best in notes.dice.values()] == [True, True, False, False]
     best, last = (load_network(found.settings.out, which=which) for which in ("best", "last"))
     assert (best.step, last.step) == (2, 4)
-    lines = RunFolder(Path(found.settings.out)).lines()
+    lines = RunFolder(found.settings.out).lines()
     chosen = [line for line in lines if line["kind"] == "validation"]
     assert [line["mean_dice"] for line in chosen] == [0.2, 0.6, 0.6, 0.4]
 
@@ -225,20 +261,26 @@ def test_the_rule_counts_missed_classes_as_0_and_leaves_absent_ones_out():
     assert selection_score({"a": None}) == 0.0
 
 
-def test_without_validation_the_last_is_tested(squares, settings_of):
+def test_without_validation_the_last_is_tested(squares, settings_of, tmp_path):
     found = train(settings_of(squares, validation_fraction=0.0, validate_every=1))
     assert found.best_step == 4
     assert len(found.scores.cases) == 2
+    bare = train(settings_of(squares, test_fraction=0.0, steps=1, out=tmp_path / "bare"))
+    assert bare.scores.cases == ()
+    assert [each.dice.mean for each in bare.scores.summary()] == [None, None]
 
 
-def test_without_test_cases_there_is_nothing_to_report(squares, settings_of):
-    found = train(settings_of(squares, test_fraction=0.0))
-    assert found.scores.cases == ()
-    assert [each.dice.mean for each in found.scores.summary()] == [None, None]
+@pytest.mark.parametrize("spoilt", ["image", "weight"])
+def test_divergence_leaves_a_line_and_the_last_checkpoint(
+    spoilt, squares, settings_of, monkeypatch
+):
+    """Infinite images make the loss nan; a weight is seen when the checkpoint is written."""
+    networks, build = [], runs.build_network
 
-
-def test_divergence_leaves_a_line_and_the_last_checkpoint(squares, settings_of, monkeypatch):
-    """From step 4 on the images are infinite."""
+    class Spoiling(Notes):
+        def step(self, step, loss):
+            if step == 4:
+                next(networks[0].parameters()).data.fill_(math.inf)
 
     class Spoilt(runs.PatchSampler):
         def __call__(self, step):
@@ -247,34 +289,18 @@ def test_divergence_leaves_a_line_and_the_last_checkpoint(squares, settings_of, 
                 batch.images.fill_(math.inf)
             return batch
 
-    monkeypatch.setattr(runs, "PatchSampler", Spoilt)
+    if spoilt == "image":
+        monkeypatch.setattr(runs, "PatchSampler", Spoilt)
+    monkeypatch.setattr(
+        runs, "build_network", lambda *args: networks.append(build(*args)) or networks[0]
+    )
     settings = settings_of(squares, steps=9, checkpoint_every=2)
-    with pytest.raises(Diverged, match="the loss is nan at step 4"):
-        train(settings)
-    lines = list(RunFolder(Path(settings.out)).lines())
-    assert (lines[-1]["kind"], lines[-1]["step"]) == ("diverged", 4)
-    assert "nan at step 4" in lines[-1]["reason"]
-    assert load_network(settings.out, which="last").step == 2
-
-
-def test_a_weight_that_is_not_finite_leaves_a_line_too(squares, settings_of):
-    """A gradient of infinity after a finite loss: seen when the checkpoint is written."""
-
-    class Spoiling(Notes):
-        def step(self, step, loss):
-            if step == 4:
-                next(networks[0].parameters()).data.fill_(math.inf)
-
-    build = runs.build_network
-    with pytest.MonkeyPatch.context() as patch:
-        networks = []
-        patch.setattr(
-            runs, "build_network", lambda *args: networks.append(build(*args)) or networks[0]
-        )
-        settings = settings_of(squares, steps=9, checkpoint_every=2)
-        with pytest.raises(Diverged, match="not finite after step 4"):
-            train(settings, Spoiling())
-    assert list(RunFolder(Path(settings.out)).lines())[-1]["kind"] == "diverged"
+    message = {"image": "the loss is nan at step 4", "weight": "not finite after step 4"}[spoilt]
+    with pytest.raises(Diverged, match=message):
+        train(settings, Spoiling() if spoilt == "weight" else None)
+    line = list(RunFolder(settings.out).lines())[-1]
+    assert (line["kind"], line["step"]) == ("diverged", 4)
+    assert message in line["reason"]
     assert load_network(settings.out, which="last").step == 2
 
 
@@ -317,27 +343,6 @@ def test_precision_and_compiled_networks_are_settings(squares, settings_of):
     assert all(map(math.isfinite, found.losses))
     weights = load_network(found.settings.out).network.state_dict()
     assert all(weight.dtype == torch.float32 for weight in weights.values())
-
-
-@pytest.mark.parametrize("spoil", ["torn", "of another run"])
-def test_a_checkpoint_that_cannot_be_used_costs_nothing_that_is_there(
-    spoil, squares, settings_of, tmp_path
-):
-    settings = settings_of(squares)
-    train(settings)
-    last = RunFolder(Path(settings.out)).last
-    if spoil == "torn":
-        last.write_bytes(last.read_bytes()[:999])
-    else:
-        other = settings.model_copy(update={"seed": 1, "out": str(tmp_path / "other")})
-        train(other)
-        last.write_bytes(RunFolder(Path(other.out)).last.read_bytes())
-    before = {path: path.read_bytes() for path in Path(settings.out).rglob("*.*")}
-    assert len(before) == 6
-    longer = settings.model_copy(update={"steps": 6})
-    with pytest.raises(RWLossError, match=r"last\.pt'.*; put|last\.pt'.*: put the run's own file"):
-        train(longer)
-    assert {path: path.read_bytes() for path in Path(settings.out).rglob("*.*")} == before
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="has a CUDA device")

@@ -1,6 +1,7 @@
 import ctypes
 import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -35,6 +36,14 @@ def test_a_crash_is_an_error_and_the_next_call_works(function, argument, why):
     with pytest.raises(ProcessDied, match=f"process that ran {function.__name__} .*{why}"):
         run_isolated(function, *argument)
     assert run_isolated(divmod, 7, 2) == (3, 1)
+
+
+@pytest.mark.skipif(not hasattr(os, "waitid"), reason="needs waitid")
+def test_a_process_that_died_between_calls_costs_nothing():
+    first = run_isolated(isolated_calls.process_id)
+    os.kill(first, signal.SIGKILL)
+    os.waitid(os.P_PID, first, os.WEXITED | os.WNOWAIT)
+    assert run_isolated(isolated_calls.process_id) != first
 
 
 def test_a_call_that_takes_too_long_is_stopped():

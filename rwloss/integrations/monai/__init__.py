@@ -1,6 +1,6 @@
-"""rwloss in MONAI: a loss with MONAI's arguments, and maps that ride through its transforms.
+"""rwloss in MONAI: a loss with MONAI's arguments, and maps that move with its transforms.
 
-Loss and batches need torch alone; MONAI is imported when a transform is first named.
+The loss and `PrepareBatchRWMap` need only torch; the transforms import MONAI.
 """
 
 import lazy_loader

@@ -148,18 +148,19 @@ class RWLoss(_Loss):
         check_tensor("target", target, logits)
         if spacing_mm is None and self.region_wise.spacing_mm is None:
             spacing_mm = spacing_of(target, logits.ndim - 2)
-        maps = None
-        if isinstance(rwmap, Tensor):
-            maps = self._unpacked(rwmap, logits)
-        elif is_map(target):
+        maps, has_map = None, is_map(target)
+        if has_map:
             maps = self._unpacked(target, logits, may_be_thinned=one)
             target = maps.labels
-        labels = self._labels(logits, target.as_subclass(Tensor), of_map=maps is not None)
-        of_map = labels if maps is None or rwmap is None else self._masks(maps.labels)
+        labels = self._labels(logits, target.as_subclass(Tensor), of_map=has_map)
+        of_map = labels
+        if isinstance(rwmap, Tensor):
+            maps = self._unpacked(rwmap, logits)
+            of_map = self._masks(maps.labels)
         if self.sigmoid and not self.include_background and logits.shape[1] > 1:
             outputs = [output[:, 1:] for output in outputs]
             labels, of_map = labels[:, 1:], of_map[:, 1:]
-        if maps is not None:
+        if maps is not None and not isinstance(rwmap, RWMap):
             classes = 2 if self.sigmoid else logits.shape[1]
             checked = whole_labels(of_map, classes, self.region_wise.ignore_index)
             rwmap = maps.rwmap(checked, classes)
@@ -241,7 +242,7 @@ class RWLoss(_Loss):
     def _reduced(self, value: Tensor, logits: Tensor) -> Tensor:
         """A mean, or costs (b k *s), in MONAI's reduction. -> () or (b k) or (k)."""
         if self.reduction == "none":
-            means = value.flatten(2).mean(dim=2)
+            means = value.flatten(2).mean(dim=2) if value.ndim > 2 else value
             return means.mean(dim=0) if self.batch else means
         if self.reduction == "mean":
             return value

@@ -1,6 +1,6 @@
 """rwloss in nnU-Net v2: trainers that nnU-Net finds by name, and the loss that they build.
 
-nnunetv2 is imported when a trainer is first named; the loss needs torch alone.
+nnunetv2 is imported when a trainer is first used; the loss needs only torch.
 """
 
 import lazy_loader

@@ -6,9 +6,9 @@ from pathlib import Path
 
 
 def trainers_folder() -> Path:
-    """What the environment variable `nnUNet_extTrainer` must name: `rwloss nnunet-path` prints it.
+    """The folder for the environment variable `nnUNet_extTrainer`; `rwloss nnunet-path` prints it.
 
-    nnU-Net imports every module in there, so that it holds one, which names the trainers.
+    nnU-Net imports every module of the folder, so it holds one module, which imports the trainers.
 
     >>> trainers_folder().name
     'trainers'

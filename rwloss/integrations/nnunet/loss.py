@@ -1,4 +1,4 @@
-"""The loss of an nnU-Net plan: what its network and its data loader give, in our terms."""
+"""RegionWiseLoss for the outputs of nnU-Net's network and the targets of its data loader."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from rwloss.errors import RWLossError
 from rwloss.losses import RegionWiseLoss
 from rwloss.maps.expression import Expression
 from rwloss.maps.parser import parse
@@ -15,15 +14,15 @@ from rwloss.regions import IGNORED
 
 
 class PlanLoss(nn.Module):
-    """`rwloss.RegionWiseLoss` behind the two arguments that nnU-Net gives a loss.
+    """`rwloss.RegionWiseLoss` with the two arguments that nnU-Net passes to a loss.
 
     expression: an expression or its text.
-    spacing_mm: the plan's, a number for each axis of a patch, in the plan's order of axes.
-    regions: whether the network predicts regions, which may overlap: the target then has a mask
-    for each of its channels, and behind them, with an ignore label, one of what to ignore.
+    spacing_mm: the plan's, one number per axis of a patch, in the plan's order of axes.
+    regions: whether the network predicts regions, which may overlap. The target then has one mask
+    per channel of the output and, with an ignore label, a last mask of the voxels to ignore.
     ignore_label: the label of voxels that belong to no class: they end a region, cost nothing and
     do not count in the mean.
-    head_weights: one for each output, high to low resolution; see `head_weights`.
+    head_weights: one per output, from high to low resolution; None without deep supervision.
 
     >>> loss = PlanLoss("rectified", spacing_mm=(1.0, 0.5))
     >>> labels = torch.tensor([[[[0, 0, 1], [0, 1, 1]]]], dtype=torch.int16)
@@ -40,7 +39,7 @@ class PlanLoss(nn.Module):
         ignore_label: int | None = None,
         head_weights: Sequence[float] | None = None,
     ) -> None:
-        """Raises RWLossError for an expression that can't be read; the class documents the rest."""
+        """Raises RWLossError for an expression that can't be parsed; see the class."""
         super().__init__()
         self.expression = parse(expression) if isinstance(expression, str) else expression
         self.region_wise = RegionWiseLoss(
@@ -61,8 +60,8 @@ class PlanLoss(nn.Module):
     ) -> Tensor:
         """The loss of a batch. net_output (b k *s), target (b 1 *s) or masks (b k *s) -> ().
 
-        Lists of both, high to low resolution, with deep supervision. Computed in float32, under
-        autocast too. Raises RWLossError where shapes or labels do not fit.
+        Lists of both, from high to low resolution, with deep supervision. Computed in float32, also
+        under autocast. Raises RWLossError if shapes or labels do not fit.
         """
         if self.has_ignore_mask:
             target = (
@@ -74,24 +73,7 @@ class PlanLoss(nn.Module):
         return value
 
 
-def head_weights(heads: int, least: float = 0.0) -> list[float]:
-    """Weights of deep supervision as nnU-Net has them, high to low resolution, with a sum of 1.
-
-    1/2^i, and `least` for the last output, of which nnU-Net makes no use.
-
-    >>> head_weights(3)
-    [0.6666666666666666, 0.3333333333333333, 0.0]
-    """
-    if heads < 1:
-        raise RWLossError(f"expected 1 output or more, got {heads}")
-    weights = [0.5**i for i in range(heads)]
-    if heads > 1:  # a single output is the first one too
-        weights[-1] = least
-    total = sum(weights)
-    return [weight / total for weight in weights]
-
-
 def _without_ignored(masks: Tensor) -> Tensor:
-    """Masks (b k+1 *s), the last of what to ignore -> (b k *s), -1 where ignored."""
+    """Masks (b k+1 *s), the last one of the voxels to ignore -> (b k *s), -1 where ignored."""
     ignored = masks[:, -1:] != 0
     return masks[:, :-1].to(torch.int8).masked_fill(ignored, IGNORED)

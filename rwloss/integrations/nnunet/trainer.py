@@ -10,7 +10,8 @@ import os
 from typing import ClassVar
 
 from rwloss.errors import RWLossError
-from rwloss.integrations.nnunet.loss import PlanLoss, head_weights
+from rwloss.integrations.nnunet.loss import PlanLoss
+from rwloss.losses.supervision import halving_weights
 from rwloss.maps.expression import Expression
 from rwloss.maps.parser import parse
 
@@ -31,8 +32,8 @@ VARIABLE = "RWLOSS_MAP"
 class nnUNetTrainerRW(nnUNetTrainer):  # type: ignore[misc]  # nnU-Net has no types
     """Any expression: a subclass's `rwloss_map`, else the environment variable RWLOSS_MAP.
 
-    Deep supervision, regions, ignore label, spacing and number of epochs are those of the plan,
-    the data set and nnU-Net's trainer. What runs on several GPUs, compiled or not, does so here.
+    Deep supervision, regions, ignore label, spacing and number of epochs are those of the plan, the
+    dataset and nnU-Net's trainer. Several GPUs and `torch.compile` work as in nnU-Net.
     """
 
     rwloss_map: ClassVar[str | None] = None
@@ -40,7 +41,7 @@ class nnUNetTrainerRW(nnUNetTrainer):  # type: ignore[misc]  # nnU-Net has no ty
     def rwloss_expression(self) -> Expression:
         """The expression to train with.
 
-        Raises RWLossError where the environment variable is missing or does not parse.
+        Raises RWLossError if the environment variable is missing or does not parse.
         """
         if self.rwloss_map is not None:
             return parse(self.rwloss_map)
@@ -48,9 +49,9 @@ class nnUNetTrainerRW(nnUNetTrainer):  # type: ignore[misc]  # nnU-Net has no ty
         if not text:
             raise RWLossError(
                 f"{type(self).__name__} takes its map from the environment variable {VARIABLE}, "
-                f"which is not set: export {VARIABLE}='rectified + dice', or what else "
-                "`rwloss maps` lists; or train with -tr nnUNetTrainerRectifiedDice or "
-                "nnUNetTrainerBoundaryDice, which need none"
+                f"which is not set: export {VARIABLE}='rectified + dice' (`rwloss maps` lists "
+                "other terms), or train with -tr nnUNetTrainerRectifiedDice or "
+                "nnUNetTrainerBoundaryDice, which do not need it"
             )
         try:
             return parse(text)
@@ -58,7 +59,7 @@ class nnUNetTrainerRW(nnUNetTrainer):  # type: ignore[misc]  # nnU-Net has no ty
             raise RWLossError(f"environment variable {VARIABLE}: {error}") from error
 
     def _build_loss(self) -> PlanLoss:
-        """The loss of this plan, in the place of nnU-Net's. Its `initialize` calls this once."""
+        """The loss of this plan, in place of nnU-Net's. Its `initialize` calls this once."""
         plan = self.configuration_manager
         spacing_mm = list(plan.spacing[-len(plan.patch_size) :])
         loss = PlanLoss(
@@ -76,12 +77,12 @@ class nnUNetTrainerRW(nnUNetTrainer):  # type: ignore[misc]  # nnU-Net has no ty
         """Weights of deep supervision, None without it."""
         if not self.enable_deep_supervision:
             return None
-        # DDP stops at parameters without a gradient, and the last output would leave some.
+        # DDP fails on parameters without a gradient: the last output must count a little.
         least = 1e-6 if self.is_ddp and not self._do_i_compile() else 0.0
-        return head_weights(len(self._get_deep_supervision_scales()), least)
+        return halving_weights(len(self._get_deep_supervision_scales()), last=least)
 
     def on_train_epoch_start(self) -> None:
-        """Tell schedules the epoch, which holds for the validation that follows too."""
+        """Tell schedules the epoch; it also holds for the validation after it."""
         super().on_train_epoch_start()
         self.loss.set_epoch(self.current_epoch, self.num_epochs)
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+from pydantic import PositiveFloat
+
 from rwloss import distance
 from rwloss.arrays import eager, from_numpy, to_numpy
-from rwloss.errors import RWLossError
 from rwloss.maps.generator import MapTags
 from rwloss.maps.loss_term import LossTerm, Prediction
 
@@ -24,7 +25,7 @@ class HausdorffDT(LossTerm):
     is empty or full. alpha: 2 is the paper's choice.
     """
 
-    alpha: float = 2.0
+    alpha: PositiveFloat = 2.0
 
     name: ClassVar[str] = "hausdorff_dt"
     tags: ClassVar[MapTags] = MapTags(
@@ -33,12 +34,6 @@ class HausdorffDT(LossTerm):
     citation: ClassVar[str] = (
         "Karimi & Salcudean, IEEE TMI 2020, arXiv 1904.10030 (eq. 8, two-sided)"
     )
-
-    def __post_init__(self) -> None:
-        """Check alpha."""
-        super().__post_init__()
-        if not self.alpha > 0:
-            raise RWLossError(f"hausdorff_dt: expected alpha above 0, got {self.alpha}")
 
     @property
     def unit(self) -> str:

@@ -145,11 +145,12 @@ def _context(results: Results, logs: Sequence[RunLog]) -> dict[str, Any]:
         "wrong_way": charts.wrong_way(results, logs),
         "ties": tie_charts.ties(results) if results.indicators else [],
     }
-    told = sentences(results)
+    answer = lead(results)
+    told = [text for text in sentences(results) if text not in answer]
     is_compared = results.reference is not None and len(study.maps) > 1
     return {
         "question": question(results, data_name),
-        "lead": lead(results),
+        "lead": answer,
         "alarms": [text for text in told if text.startswith("ALARM")],
         "sentences": [text for text in told if not text.startswith("ALARM")],
         "study": study,

@@ -11,7 +11,8 @@ from scipy.ndimage import distance_transform_edt
 
 import rwloss
 from rwloss import RegionWiseLoss, RWLossError
-from rwloss.integrations.nnunet.loss import PlanLoss, head_weights
+from rwloss.integrations.nnunet.loss import PlanLoss
+from rwloss.losses.supervision import halving_weights
 
 SPACING = {2: (0.5, 2.0), 3: (3.0, 0.5, 1.0)}
 SIZE = {2: (12, 8), 3: (6, 8, 10)}
@@ -94,7 +95,7 @@ def test_deep_supervision_is_the_weighted_sum_of_its_outputs(axes, least):
         small = torch.nn.functional.interpolate(first.float(), size, mode="nearest-exact")
         targets.append(small.to(first.dtype))
     outputs = [logits_like(target, 3, seed) for seed, target in enumerate(targets)]
-    weights = head_weights(3, least)
+    weights = halving_weights(3, last=least)
     loss = PlanLoss("boundary + dice", spacing_mm=SPACING[axes], head_weights=weights)
     naive = 0
     for output, target, stride, weight in zip(outputs, targets, strides, weights, strict=True):
@@ -113,12 +114,10 @@ def test_deep_supervision_is_the_weighted_sum_of_its_outputs(axes, least):
 
 
 def test_weights_of_outputs():
-    assert head_weights(1) == [1.0]
-    assert head_weights(2) == [1.0, 0.0]
-    assert head_weights(4) == pytest.approx([4 / 7, 2 / 7, 1 / 7, 0.0])
-    assert head_weights(4, 1e-6)[-1] == pytest.approx(1e-6 / 1.750001)
-    with pytest.raises(RWLossError, match="1 output or more"):
-        head_weights(0)
+    assert halving_weights(1, last=0.0) == [1.0]
+    assert halving_weights(2, last=0.0) == [1.0, 0.0]
+    assert halving_weights(4, last=0.0) == pytest.approx([4 / 7, 2 / 7, 1 / 7, 0.0])
+    assert halving_weights(4, last=1e-6)[-1] == pytest.approx(1e-6 / 1.750001)
 
 
 @pytest.mark.parametrize("axes", [2, 3])
@@ -194,7 +193,7 @@ def test_regions_with_an_ignore_mask_behind_them(axes, dtype):
         spacing_mm=SPACING[axes],
         regions=True,
         ignore_label=3,
-        head_weights=head_weights(2),
+        head_weights=[1.0, 0.0],
     )
     both = deep([logits, logits[:, :, ::2]], [given.to(dtype), given[:, :, ::2].to(dtype)])
     torch.testing.assert_close(both.detach(), value)

@@ -142,10 +142,6 @@ def test_filters_act_on_charts_tables_and_pictures(open_page):
     page.get_by_role("button", name="Show all").click()
     until(page, "document.getElementById('score-mean').data[0].x.length === 9")
     assert len(shown(page, "#runs-table tbody tr")) == 9
-
-
-def test_nothing_chosen_is_said(open_page):
-    page = open_page()
     for number in range(3):
         box(page, "map", number).uncheck()
     assert "nothing to show" in page.text_content("#score-mean")
@@ -186,16 +182,15 @@ def test_tables_are_sorted_by_keyboard(open_page):
     assert page.evaluate("document.activeElement.getAttribute('href')") == "#term-test-dice"
 
 
-def test_the_first_stop_of_the_keyboard_skips_to_the_report(open_page):
+def test_the_keyboard_skips_to_the_report_and_headings_leave_out_no_level(
+    open_page,
+):
     page = open_page()
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.textContent") == "Skip to the report"
     page.keyboard.press("Enter")
     assert page.evaluate("document.activeElement.id") == "main"
-
-
-def test_headings_leave_out_no_level(open_page):
-    levels = open_page().evaluate(
+    levels = page.evaluate(
         "[...document.querySelectorAll('h1,h2,h3,h4,h5')].map(e => Number(e.tagName[1]))"
     )
     assert levels[0] == 1

@@ -1,4 +1,4 @@
-"""rwloss's trainers, where nnU-Net looks for them: it imports every module of this folder."""
+"""The trainers of rwloss in the folder that nnU-Net searches: it imports every module of it."""
 
 from rwloss.integrations.nnunet.trainer import (
     nnUNetTrainerBoundaryDice,

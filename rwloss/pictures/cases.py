@@ -1,0 +1,166 @@
+"""What to draw of a case: of a label file with maps made now, or of a store with its map."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from rwloss import data, maps, store
+from rwloss.data import Case, Dataset
+from rwloss.errors import RWLossError
+from rwloss.pictures.draw import draw
+from rwloss.precompute.repair import runs_a_file
+from rwloss.regions import Regions
+from rwloss.rwmap import RWMap
+from rwloss.store import Store
+from rwloss.store.journal import last_start
+from rwloss.store.manifest import MAP_FILE
+from rwloss.words import nearest
+
+_LABEL_FOLDERS = {"labelsTr": "train", "labelsTs": "test"}
+
+
+@dataclass(frozen=True, eq=False)
+class CaseDrawing:
+    """What is drawn, before it is sliced. labels (*s); rwmaps and units by the text of their row.
+
+    image: the file of the first channel, if it was found.
+    """
+
+    title: str
+    labels: NDArray[Any]
+    rwmaps: dict[str, RWMap]
+    units: dict[str, str]
+    class_names: tuple[str, ...]
+    spacing_mm: tuple[float, ...] | None
+    affine: NDArray[Any] | None
+    image: Path | None
+
+    def draw(
+        self, out: Path, *, image: Path | None, axis: int | None, slice_index: int | None
+    ) -> None:
+        """Draw it. image: in place of the image that was found. See `rwloss.pictures.draw`."""
+        image = image or self.image
+        draw(
+            self.labels,
+            self.rwmaps,
+            out,
+            image=None if image is None else data.read_image(image),
+            class_names=self.class_names,
+            spacing_mm=self.spacing_mm,
+            affine=self.affine,
+            axis=axis,
+            slice_index=slice_index,
+            title=self.title,
+            units=self.units,
+        )
+
+
+def of_labels(
+    label_file: Path,
+    map_texts: Sequence[str],
+    *,
+    num_classes: int | None = None,
+    spacing_mm: tuple[float, ...] | None = None,
+    ignore_label: int | None = None,
+) -> CaseDrawing:
+    """A label file, with maps that are made now. Raises RWLossError for what is wrong with them."""
+    generators = {text: maps.parse(text) for text in map_texts}
+    dataset = _dataset_of(label_file)
+    [case] = dataset.cases
+    volume = data.read_labels(case.labels, spacing_mm=spacing_mm)
+    regions = Regions.single(
+        volume.labels,
+        data.count_classes(dataset, num_classes, ignore_label=ignore_label),
+        volume.spacing_mm,
+        dataset.ignore_label if ignore_label is None else ignore_label,
+    )
+    return CaseDrawing(
+        title=case.name,
+        labels=regions.labels[0],
+        rwmaps={text: generator(regions) for text, generator in generators.items()},
+        units={text: generator.unit for text, generator in generators.items()},
+        class_names=dataset.class_names,
+        spacing_mm=volume.spacing_mm,
+        affine=volume.affine,
+        image=next(iter(case.images), None),
+    )
+
+
+def is_store(source: str) -> bool:
+    """Whether this is the address or folder of a store, rather than a label file."""
+    return "://" in source or (Path(source) / MAP_FILE).is_file()
+
+
+def of_store(stored: Store, name: str) -> CaseDrawing:
+    """A case of a store, with the map that was stored. Raises RWLossError where it has none."""
+    if name not in stored:
+        raise RWLossError(f"{str(stored.place)!r} has no case {name!r}{nearest(name, stored)}")
+    text, rwmap = stored.expression, stored[name]
+    case = _case_of_store(stored, name)
+    return CaseDrawing(
+        title=f"{name}, as stored",
+        labels=rwmap.labels[0],
+        rwmaps={text: rwmap},
+        units={text: _unit(text)},
+        class_names=stored.info.class_names,
+        spacing_mm=stored.entries[name].spacing_mm,
+        affine=None if case is None else _affine(case),
+        image=None if case is None else next(iter(case.images), None),
+    )
+
+
+def first_of_store(where: str) -> tuple[Store, str]:
+    """A store and the name of its first case. Raises RWLossError for an empty one."""
+    stored = store.open(where)
+    if not stored:
+        raise RWLossError(f"{where!r} holds no map yet: `rwloss precompute` makes them")
+    return stored, next(iter(stored))
+
+
+def _case_of_store(stored: Store, name: str) -> Case | None:
+    """The case in the dataset of the store's newest run, if that is where it was."""
+    try:
+        cases = data.find(str(last_start(stored.place).get("source"))).cases
+    except RWLossError:
+        return None
+    return next((case for case in cases if case.name == name), None)
+
+
+def _affine(case: Case) -> NDArray[Any] | None:
+    """How its label file lies in the patient; None where that can't be read (any more)."""
+    try:
+        return data.read_labels(case.labels).affine
+    except RWLossError:
+        return None
+
+
+def _unit(expression: str) -> str:
+    """Unit of a stored map; unknown where its plug-in is not here, or would have to be run."""
+    if runs_a_file(expression):
+        return ""
+    try:
+        return maps.parse(expression).unit
+    except RWLossError:
+        return ""
+
+
+def _dataset_of(label_file: Path) -> Dataset:
+    """The case of this label file alone, with what the dataset.json around it says."""
+    if not label_file.is_file():
+        found = "is a folder" if label_file.is_dir() else "is not there"
+        raise RWLossError(
+            f"{str(label_file)!r} {found}: expected one label file, such as a file of labelsTr, or "
+            "a store of maps"
+        )
+    root, part = label_file.parent.parent, _LABEL_FOLDERS.get(label_file.parent.name)
+    if part is not None and (root / "dataset.json").is_file():
+        dataset = data.find(root, part="test" if part == "test" else "train")
+        for case in dataset.cases:
+            if case.labels.resolve() == label_file.resolve():
+                return replace(dataset, cases=(case,))
+    return data.find(label_file)
