@@ -129,6 +129,7 @@ class _Reader:
                 self._check_name(function)
                 if node.args:
                     name = self._name(function)
+                    self._checked(function, lambda: self._load(name))
                     raise self._wrong(
                         node.args[0], f"give {name}'s parameters by keyword: {name}(parameter=...)"
                     )
