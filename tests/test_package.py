@@ -72,7 +72,16 @@ def test_import_is_light() -> None:
     assert heavy_after("import rwloss; rwloss.__version__") == set()
 
 
-@pytest.mark.parametrize("argv", [["--help"], ["maps"], ["maps", "rectified"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["--help"],
+        ["maps"],
+        ["maps", "rectified"],
+        *([command, "--help"] for command in ("predict", "evaluate", "train", "compare")),
+    ],
+    ids=" ".join,
+)
 def test_command_is_light(argv: list[str]) -> None:
     assert heavy_after(RUN_MAIN, *argv) == set()
 
@@ -82,6 +91,12 @@ def test_precompute_is_light(tmp_path: Path) -> None:
     argv = ["precompute", str(labels), str(out), "--map", "rectified", "--num-classes", "3"]
     assert heavy_after(RUN_MAIN, *argv, "--jobs", "1") == set()
     assert len(list(rwloss.store.open(out))) == 2
+
+
+def test_check_of_static_maps_is_light(tmp_path: Path) -> None:
+    labels, picture = two_sample_cases(tmp_path), str(tmp_path / "a.png")
+    argv = ["check", str(labels), "--map", "boundary", "--probs", "random", "-o", picture]
+    assert loaded_after(RUN_MAIN, *argv) == set()
 
 
 def test_workers_of_precompute_are_light(tmp_path: Path) -> None:
