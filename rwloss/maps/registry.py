@@ -43,12 +43,12 @@ def load(name: str) -> type[MapGenerator]:
     name that two packages have, and for what fails to import or is no generator; each names the
     package or the file.
     """
-    if is_place(name):
-        return _load_place(name)
     if name in _registered:
         return _registered[name]
     entries = _entries()
     if name not in entries:
+        if is_place(name):
+            return _load_place(name)
         raise unknown(name, names())
     entry, *others = entries[name]
     if others:
