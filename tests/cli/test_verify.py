@@ -28,12 +28,15 @@ def flip_a_bit(file):
     file.write_bytes(content)
 
 
-def test_a_whole_store(rwloss_command, made):
-    code, out, err = rwloss_command("verify", made, "-j0")
+@pytest.mark.parametrize("repair", [(), ("--repair",)])
+def test_a_complete_store(rwloss_command, made, repair):
+    log = (made / "log.jsonl").read_bytes()
+    code, out, err = rwloss_command("verify", made, "-j0", *repair)
     assert code == 0
     assert f"3 maps of rectified in {made}: all complete and up to date with the labels" in out
     assert len(out.splitlines()) == 1
     assert err.startswith("checked: 3 of 3 cases")
+    assert (made / "log.jsonl").read_bytes() == log
 
 
 def test_problems_in_a_table(rwloss_command, made, source, cases):
@@ -73,14 +76,6 @@ def test_repair(rwloss_command, made, cases):
     for line in ("checked: 2 of 2 cases", "repaired: 3 of 3", "checked again: 3 of 3"):
         assert line in err
     assert rwloss_command("verify", made, "-j0")[0] == 0
-
-
-def test_repair_of_a_whole_store_does_nothing(rwloss_command, made):
-    log = (made / "log.jsonl").read_bytes()
-    code, out, _ = rwloss_command("verify", made, "-j0", "--repair")
-    assert code == 0
-    assert len(out.splitlines()) == 1
-    assert (made / "log.jsonl").read_bytes() == log
 
 
 def test_what_repair_can_not_make_good(rwloss_command, made, source, cases):

@@ -20,7 +20,7 @@ class Dice(LossTerm):
 
     smooth: s, added above and below; an absent class that is not predicted has loss 0 with it.
     Its map gives the wrong classes different values: with three classes or more it violates the
-    stability principle, which is no fault in training.
+    stability principle, which does not harm training.
     """
 
     smooth: PositiveFloat = 1e-5

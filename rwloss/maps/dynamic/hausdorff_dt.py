@@ -8,13 +8,11 @@ from typing import TYPE_CHECKING, ClassVar
 from pydantic import PositiveFloat
 
 from rwloss import distance
-from rwloss.arrays import from_numpy, to_numpy
+from rwloss.arrays import eager, from_numpy, to_numpy
 from rwloss.maps.generator import MapTags
 from rwloss.maps.loss_term import LossTerm, Prediction
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from torch import Tensor
 
 
@@ -44,16 +42,13 @@ class HausdorffDT(LossTerm):
 
     def loss(self, prediction: Prediction) -> Tensor:
         """(p - y)² (d_p^alpha + d_y^alpha), its mean over voxels that count. (b c)."""
-        import torch
-
         probs, truth = prediction.probs, prediction.one_hot
         spacings = prediction.spacings_mm
-        # No graph holds a distance transform.
-        power: Callable[..., Tensor] = torch.compiler.disable(self._power)  # type: ignore[no-untyped-call]
         # The larger of the two terms is (far)^alpha: float32 holds it for any image.
-        far = power(truth > 0.5, spacings) + power(probs.detach() > 0.5, spacings)
+        far = self._power(truth > 0.5, spacings) + self._power(probs.detach() > 0.5, spacings)
         return prediction.mean_space((probs - truth) ** 2 * far)
 
+    @eager  # no compiled graph can hold a distance transform
     def _power(self, masks: Tensor, spacings: tuple[tuple[float, ...], ...]) -> Tensor:
         """Distance to each mask's boundary, to the power of alpha. masks (b c *s) -> (b c *s)."""
         import torch

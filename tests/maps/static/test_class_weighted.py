@@ -71,7 +71,7 @@ def test_given_weights_are_used_as_given(kind):
 
 @pytest.mark.parametrize("rule", RULES)
 def test_every_label_map_of_three_classes(rule):
-    labels = plain.every_label_map((3, 3), 3)
+    labels = plain.every_label_map((2, 3), 3)
     found = weighted(labels, 3, weights=rule).dense()
     np.testing.assert_allclose(found, plain.class_weighted(labels, 3, RULES[rule]), rtol=1e-6)
 
