@@ -34,7 +34,7 @@ KEEP_METADATA = (
     "PersistentDataset(..., track_meta=True, weights_only=False)"
 )
 _MOST_FINGERPRINTS = 1 << 14
-_MOST_CHECKED = 1 << 16  # voxels of one map that are looked at, per axis
+_MOST_CHECKED = 1 << 14  # voxels of one map that are looked at, per axis
 
 
 @dataclass(frozen=True)
