@@ -1,7 +1,9 @@
-"""Losses: forward and backward, as a multiple of eager cross-entropy; memory too."""
+"""Losses: time and memory as a multiple of eager cross-entropy, calls, and the first use."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -10,11 +12,14 @@ from typing import Any
 import torch
 from torch.nn import functional
 
+import rwloss
+from benchmarks.calls import calls_between_files
 from benchmarks.measure import Row, peak_mib, report, seconds
 from rwloss import RWMap
 from rwloss.losses import RegionWiseLoss
 
 SHAPE = (16, 256, 256)  # (b *s), workload a
+_CALLS = 20  # of a small loss in one measurement
 GOALS = {
     ("compact", 4): "≤ 0.75",
     ("compact", 16): "≤ 0.75",
@@ -31,7 +36,7 @@ def main() -> None:
     for k in (4, 16):
         rows += _times(k)
         rows += _memory(k)
-    report("loss", rows)
+    report("loss", [*rows, *_call_paths(), *_overhead(), *_first_use()])
 
 
 @dataclass(frozen=True)
@@ -158,3 +163,79 @@ def _one_step(k: int, name: str) -> Callable[[], None]:
 def _words(k: int) -> str:
     batch, *size = SHAPE
     return f"logits {batch} x {k} x {' x '.join(map(str, size))}"
+
+
+def _call_paths() -> list[Row]:
+    """How far one call walks through the files of its package."""
+    import monai
+    from monai.losses import DiceCELoss
+
+    logits, labels = torch.zeros(2, 3, 8, 8), torch.zeros(2, 8, 8, dtype=torch.long)
+    loss, peer = RegionWiseLoss("rectified + dice"), DiceCELoss(softmax=True, to_onehot_y=True)
+    paths = {
+        ("construction of rectified + dice", "≤ 20"): calls_between_files(
+            lambda: RegionWiseLoss("rectified + dice"), rwloss
+        ),
+        ("forward of rectified + dice, map made inside", "≤ 50 in 12 files"): calls_between_files(
+            lambda: loss(logits, labels), rwloss
+        ),
+        ("forward of MONAI DiceCELoss", ""): calls_between_files(
+            lambda: peer(logits, labels[:, None]), monai
+        ),
+    }
+    return [
+        Row("calls between files", f"{what}: {path.files} files", path.moves, "calls", goal=goal)
+        for (what, goal), path in paths.items()
+    ]
+
+
+def _overhead() -> list[Row]:
+    """dice + cross_entropy on small images against MONAI's, in turns; the ratio is ours to its."""
+    from monai.losses import DiceCELoss
+
+    rows = []
+    for size in (8, 64):
+        logits = torch.randn(2, 4, size, size, requires_grad=True)
+        labels = torch.randint(0, 4, (2, size, size))
+        ours = partial(RegionWiseLoss("dice + cross_entropy"), logits, labels)
+        peer = partial(DiceCELoss(softmax=True, to_onehot_y=True), logits, labels[:, None])
+
+        def many(value: Callable[[], torch.Tensor]) -> None:
+            for _ in range(_CALLS):
+                value()
+
+        def steps(value: Callable[[], torch.Tensor], of: torch.Tensor = logits) -> None:
+            for _ in range(_CALLS):
+                torch.autograd.grad(value(), of)
+
+        for what, run in {"forward": many, "forward and backward": steps}.items():
+            took = seconds({"ours": partial(run, ours), "peer": partial(run, peer)}, repeats=31)
+            rows.append(
+                Row(
+                    f"logits 2 x 4 x {size} x {size}",
+                    f"dice + cross_entropy over MONAI DiceCELoss, {what}",
+                    took["ours"] / _CALLS,
+                    "s",
+                    took["ours"] / took["peer"],
+                    "≤ 1.25",
+                )
+            )
+    return rows
+
+
+def _first_use() -> list[Row]:
+    """The first loss of a process: fresh interpreters, in turns; the ratio is to torch alone."""
+    code = {
+        "import torch": "import torch",
+        "import rwloss and make a RegionWiseLoss": (
+            "import rwloss; rwloss.RegionWiseLoss('rectified + dice')"
+        ),
+    }
+    took = seconds(
+        {what: partial(subprocess.run, [sys.executable, "-c", c]) for what, c in code.items()}
+    )
+    alone = took["import torch"]
+    return [
+        Row("a fresh process", what, value, "s", value / alone, "" if value == alone else "≤ 1.25")
+        for what, value in took.items()
+    ]

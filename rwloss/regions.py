@@ -130,6 +130,10 @@ class Regions:
         facts = f"labels {tuple(self.labels.shape)}, {self.num_classes} classes"
         return f"Regions({facts}, spacing {shown} mm)" if shown else f"Regions({facts})"
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What pickle takes: all but the namespace, which is a module."""
+        return {name: value for name, value in vars(self).items() if name != "xp"}
+
     @cached_property
     def xp(self) -> Any:
         """Array API namespace of the labels."""

@@ -135,7 +135,7 @@ class Process:
             time.sleep(0.005)
 
     def kill(self):
-        """End it as the system does, and see that nothing of it goes on."""
+        """End it as the system does, and see that nothing of it runs on."""
         self.process.kill()
         output = self.process.communicate()
         while self.family():  # the test's own time limit ends it otherwise

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
@@ -38,49 +38,33 @@ class _Sections(TyperCommand):
     """A command whose help lists its options in sections."""
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
-        sections: dict[str, list[tuple[str, str]]] = {}
+        sections: dict[str, list[tuple[str, str]]] = {"Arguments": [], "Options": []}
         for parameter in self.get_params(ctx):
+            is_argument = parameter.param_type_name == "argument"
+            section = getattr(parameter, "rich_help_panel", None) or "Options"
             if record := parameter.get_help_record(ctx):
-                sections.setdefault(_section_of(parameter), []).append(record)
-        for title in sorted(sections, key=lambda title: title not in {"Arguments", "Options"}):
-            with formatter.section(title):
-                formatter.write_dl(sections[title])
-
-
-def _section_of(parameter: Any) -> str:
-    if parameter.param_type_name == "argument":
-        return "Arguments"
-    return getattr(parameter, "rich_help_panel", None) or "Options"
-
-
-class _OnDemand(Mapping[str, Any]):
-    """Commands by name. A command is built when it is looked up: the others cost no time."""
-
-    def __init__(self) -> None:
-        self.built: dict[str, Any] = {}
-
-    def __getitem__(self, name: str) -> Any:
-        if name not in COMMANDS:
-            raise KeyError(name)
-        if name not in self.built:
-            from rwloss.cli.options import with_settings
-
-            alone = typer.Typer(add_completion=False, rich_markup_mode=None)
-            alone.command(name, cls=_Sections)(with_settings(_function(name)))
-            self.built[name] = typer.main.get_command(alone)
-        return self.built[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(COMMANDS)
-
-    def __len__(self) -> int:
-        return len(COMMANDS)
+                sections.setdefault("Arguments" if is_argument else section, []).append(record)
+        for title, records in sections.items():
+            if records:
+                with formatter.section(title):
+                    formatter.write_dl(records)
 
 
 class _Group(TyperGroup):
+    """Commands that are built when they are used: the others cost no time."""
+
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        self.commands = _OnDemand()  # type: ignore[assignment]
+        self.commands: dict[str, Any] = dict.fromkeys(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name in COMMANDS and self.commands[cmd_name] is None:
+            from rwloss.cli.options import with_settings
+
+            alone = typer.Typer(add_completion=False, rich_markup_mode=None)
+            alone.command(cmd_name, cls=_Sections)(with_settings(_function(cmd_name)))
+            self.commands[cmd_name] = typer.main.get_command(alone)
+        return self.commands.get(cmd_name)
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         """List the commands, without building them."""

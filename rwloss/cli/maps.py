@@ -32,8 +32,8 @@ def _list() -> None:
 
     width = max(map(len, names()))
     for known in names():
-        told = _first_line(load(known)) if is_built_in(known) else f"plug-in: {origin(known)}"
-        typer.echo(f"{known:<{width}}  {told}")
+        text = _first_line(load(known)) if is_built_in(known) else f"plug-in: {origin(known)}"
+        typer.echo(f"{known:<{width}}  {text}")
 
 
 def _show_one(name: str) -> None:
@@ -79,6 +79,8 @@ def _kind(annotation: Any) -> str:
 
     >>> _kind(Literal["image", "component"] | float | None)
     "'image' | 'component' | float | None"
+    >>> _kind(tuple[float, ...])
+    'tuple[float, ...]'
     """
     if get_origin(annotation) is Annotated:
         kind, *limits = get_args(annotation)

@@ -1,4 +1,4 @@
-"""`rwloss precompute`: maps for a data set."""
+"""`rwloss precompute`: maps of a dataset."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`rwloss predict`: label maps of whole images from a trained run."""
+"""`rwloss predict`: label maps of images from a trained run."""
 
 from __future__ import annotations
 

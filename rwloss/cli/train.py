@@ -58,7 +58,7 @@ def train(
         settings_file.make(**settings) if config is None else settings_file.read(config, **settings)
     )
     with interruptible(lambda: "the same command resumes the run"), progress() as shown:
-        result = run(chosen, _told_by(shown, Path(chosen.out).name))
+        result = run(chosen, _shown_on(shown, Path(chosen.out).name))
     if not is_first_process():
         return
     if as_json:
@@ -93,7 +93,7 @@ def as_fields(result: RunResult) -> dict[str, Any]:
     }
 
 
-def _told_by(shown: Progress, name: str) -> TrainingProgress:
+def _shown_on(shown: Progress, name: str) -> TrainingProgress:
     """Progress of a run called `name`."""
     from rwloss.training import TrainingProgress
 

@@ -47,3 +47,10 @@ def naming_write_errors(path: Path, fix: str) -> Iterator[None]:
         raise RWLossError(
             f"cannot write {str(path)!r} ({error.strerror or error}): {fix}"
         ) from error
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file in UTF-8, whole or not at all. Raises RWLossError that says why not."""
+    fix = "free some space, or use another folder"
+    with naming_write_errors(path, fix), whole_file(path) as part:
+        part.write_text(text, encoding="utf-8", newline="")

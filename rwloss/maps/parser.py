@@ -18,9 +18,9 @@ from typing import Any, TypeAlias, TypeVar
 
 from rwloss.errors import RWLossError
 from rwloss.maps.expression import Expression
-from rwloss.maps.generator import parameters
+from rwloss.maps.generator import MapGenerator, build, parameters
 from rwloss.maps.plugin_file import PLACE, is_place
-from rwloss.maps.registry import get, load, names, unknown
+from rwloss.maps.registry import load, names, unknown
 from rwloss.maps.schedule import Blend, ScheduleName
 from rwloss.words import nearest
 
@@ -129,6 +129,7 @@ class _Reader:
                 self._check_name(function)
                 if node.args:
                     name = self._name(function)
+                    self._checked(function, lambda: self._load(name))
                     raise self._wrong(
                         node.args[0], f"give {name}'s parameters by keyword: {name}(parameter=...)"
                     )
@@ -150,9 +151,18 @@ class _Reader:
     def _made(self, node: ast.expr, name: str, keywords: list[ast.keyword]) -> Expression:
         """The generator of a name or a place, with parameters."""
         given = self._keywords(keywords)
-        known = self._checked(node, lambda: parameters(load(name)))
-        unknown = (keyword for keyword in keywords if keyword.arg not in known)
-        return self._checked(next(unknown, node), lambda: get(name, **given))
+        generator = self._checked(node, lambda: self._load(name))
+        known = self._checked(node, lambda: parameters(generator)) if keywords else {}
+        strange = (keyword for keyword in keywords if keyword.arg not in known)
+        return self._checked(next(strange, node), lambda: build(generator, given))
+
+    def _load(self, name: str) -> type[MapGenerator]:
+        try:
+            return load(name)
+        except RWLossError:
+            if is_place(name) or name in names():
+                raise
+            raise unknown(name, [*names(), "blend"]) from None
 
     def _file(self, call: ast.Call) -> Expression:
         match call.args:
@@ -169,16 +179,12 @@ class _Reader:
 
     def _check_name(self, node: ast.Name) -> None:
         name = self._name(node)
-        if is_place(name):
-            return
         if name in _METHODS:
             raise self._wrong(node, f"{name} comes after a map: rectified.{name}(...)")
         if name == "blend":
             raise self._wrong(node, "blend mixes two maps: blend(region, boundary, schedule=...)")
         if name == "file":
             raise self._wrong(node, "file loads a map: file('path/to/file.py:Name')")
-        if name not in names():
-            raise self._wrong(node, str(unknown(name, [*names(), "blend"])))
 
     def _method(self, call: ast.Call, inner: ast.expr, method: str) -> Expression:
         expression = self._map(inner)

@@ -43,12 +43,12 @@ def load(name: str) -> type[MapGenerator]:
     name that two packages have, and for what fails to import or is no generator; each names the
     package or the file.
     """
-    if is_place(name):
-        return _load_place(name)
     if name in _registered:
         return _registered[name]
     entries = _entries()
     if name not in entries:
+        if is_place(name):
+            return _load_place(name)
         raise unknown(name, names())
     entry, *others = entries[name]
     if others:
@@ -99,7 +99,8 @@ def add(generator: type[MapGenerator]) -> None:
 def unknown(name: str, known: list[str]) -> RWLossError:
     """The error for a name that no map has: it tells the nearest, or how to make one."""
     near = nearest(name, known)
-    own = "" if near else f"; for a function of your own write @maps.register({name!r}) above it"
+    own = f"; for a function of your own write @maps.register({name!r}) above it"
+    own = own if name.isidentifier() and not near else ""
     return RWLossError(f"unknown map {name!r}{near}; there are: {', '.join(known)}{own}")
 
 

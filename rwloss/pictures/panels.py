@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rwloss.pictures.colours import CLASS_COLOURS, EMPTY, IGNORED, grey
+from rwloss.pictures.colours import CLASS_COLOURS, EMPTY, IGNORED, diverging, grey
 from rwloss.pictures.lettering import DPI, INK, SMALL
 from rwloss.pictures.picture import MapRow, Picture
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.colors import Colormap
 
 _PANEL, _SMALLEST_PANEL = 1.75, 0.7  # inches: the longer side of a panel, the least of either
 _MAX_LEGEND = 12
@@ -49,12 +48,14 @@ def draw_labels(axes: Axes, picture: Picture) -> None:
 
 def draw_channels(panels: Sequence[Axes], bar: Axes, picture: Picture, row: MapRow) -> None:
     """The channels of a map, a panel for each class, and the bar of the scale that they share."""
+    from matplotlib.colors import ListedColormap
+
     channels = row.channels[picture.classes]
     covered = (picture.labels >= 0) & np.isfinite(channels)
     values = np.where(covered, channels, 0.0)
     low, peak = float(values.min()), float(values.max())
     limit = max(-low, peak) or 1.0
-    colours = _diverging()
+    colours = ListedColormap(diverging(np.linspace(-1, 1, 255))).with_extremes(bad=IGNORED)
     for number, (k, axes) in enumerate(zip(picture.classes, panels, strict=True)):
         pixels = np.ma.masked_array(values[number], ~covered[number])
         shown = _show(axes, picture, pixels, cmap=colours, vmin=-limit, vmax=limit)
@@ -114,15 +115,6 @@ def _colours(num_classes: int) -> list[str]:
         return list(CLASS_COLOURS[: num_classes - 1])
     # As many as wanted, ordered in brightness: told apart without colour vision too.
     return [to_hex(colour) for colour in colormaps["viridis"](np.linspace(0, 1, num_classes - 1))]
-
-
-def _diverging() -> Colormap:
-    """Blue, white, red; grey for no value. Without the dark ends, on which no line can be seen."""
-    from matplotlib import colormaps
-    from matplotlib.colors import ListedColormap
-
-    steps = colormaps["RdBu_r"](np.linspace(0.1, 0.9, 255))
-    return ListedColormap(steps).with_extremes(bad=IGNORED)
 
 
 def _draw_borders(axes: Axes, classes: NDArray[Any], width: float) -> None:

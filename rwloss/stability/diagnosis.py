@@ -11,7 +11,7 @@ from rwloss.regions import Regions
 from rwloss.rwmap import RWMap
 from rwloss.stability.principle import Voxels, channel_of, voxels
 from rwloss.stability.pushes import Probs, by_class, full_probabilities, probabilities, pushes
-from rwloss.stability.report import DISTANCES, Figures, StabilityReport, ratio
+from rwloss.stability.report import DISTANCES, FloatArray, StabilityReport, ratio
 
 NOTICEABLE = 1e-4
 """Pushes below this share of the mean |gradient| are not counted (their mass is)."""
@@ -33,7 +33,7 @@ def check(
     uniformly from the simplex at each voxel (Dirichlet(1, ..., 1), from the seed), or an array
     (b k *s), such as the softmax of a network's output. Fractions of stable, flat and violating
     voxels, value range and pull ratios do not depend on it.
-    first_image: number of the first image in its data set, for the same random probabilities
+    first_image: number of the first image in its dataset, for the same random probabilities
     whatever the batches. regions: of the same labels, for the split by distance to the edge.
 
     A push counts if its gradient is more than 1e-4 of the mean |gradient|, and differs from 0 by
@@ -102,7 +102,7 @@ def _report(rwmap: RWMap, given: Array | None, regions: Regions | None) -> Stabi
     """Sums over one batch. given: probabilities (b k *s), None for uniform ones."""
     labels, num_classes = rwmap.labels, rwmap.num_classes
     xp, found, probs = namespace(labels), voxels(rwmap), by_class(given, num_classes)
-    cells = _Cells(rwmap, found, regions)
+    cells = _VoxelGroups(rwmap, found, regions)
     every = tuple(range(1, labels.ndim))
 
     push = sum(xp.abs(one.gradient) for one in pushes(rwmap, probs, found))
@@ -154,8 +154,8 @@ def _report(rwmap: RWMap, given: Array | None, regions: Regions | None) -> Stabi
     )
 
 
-class _Cells:
-    """The cell of each voxel: its image, its true class and its distance to the edge."""
+class _VoxelGroups:
+    """The group of each voxel: its image, true class and distance to the edge."""
 
     def __init__(self, rwmap: RWMap, found: Voxels, regions: Regions | None) -> None:
         xp, labels = namespace(rwmap.labels), rwmap.labels
@@ -171,7 +171,7 @@ class _Cells:
         cell = xp.where(found.counted, cell, xp.full_like(cell, nowhere))
         self.cell = xp.reshape(cell, (-1,))
 
-    def sums(self, values: Array) -> Figures:
+    def sums(self, values: Array) -> FloatArray:
         """Sums of values (b *s) in each cell. -> (b k d), float64."""
         size = int(np.prod(self.shape)) + 1
         flat = namespace(values).reshape(values, (-1,))

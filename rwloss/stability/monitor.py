@@ -1,4 +1,4 @@
-"""The diagnostics of a training that runs, from its real probabilities."""
+"""The diagnostics of a live training run, from its real probabilities."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
 
 class Monitor:
-    """The diagnostics of every 50th step of a training, beside its loss.
+    """The diagnostics of every 50th step of a training run, beside its loss.
 
     `monitor(loss, logits, target, ...)` takes what the loss takes, and with it the loss is
-    evaluated once more, on a detached copy of the logits: the training does not notice. The
+    evaluated once more, on a detached copy of the logits: this does not affect the run. The
     gradient g of the loss says what its map is at this prediction, whatever the loss is made of
-    (stored maps, dynamic terms, schedules, links, class weights): g_k / p_k is z_k less the
-    expected cost Σ_j p_j z_j, and a constant changes no gradient. So the figures are those of
+    (stored maps, dynamic terms, schedules, links, class weights): g_k / p_k is z_k minus
+    the expected cost Σ_j p_j z_j, and a constant changes no gradient. So the figures are those of
     `check` with the real probabilities. Value range and positive to negative mass are of that map.
 
     every: steps between samples; the first step is one. by_distance: also split by distance to the

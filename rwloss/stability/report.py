@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from rwloss.errors import RWLossError
 from rwloss.words import class_names as names_for
 
-Figures: TypeAlias = NDArray[np.float64]
+FloatArray: TypeAlias = NDArray[np.float64]
 
 DISTANCES = ("edge", "to 2", "to 5", "deeper")
 """Bins of the distance to the edge: depth up to 1, 2 and 5 times the smallest voxel spacing of the
@@ -23,8 +23,8 @@ face. An image of one class has no edge, and counts as deeper."""
 
 
 @dataclass(frozen=True)
-class Part:
-    """Figures of some voxels: of all, of one true class, or of one distance to the edge.
+class StabilityShares:
+    """FloatArray of some voxels: of all, of one true class, or of one distance to the edge.
 
     voxels: how many count. stable, flat, violating: fractions of them. pushed_up: fraction of the
     pairs of such a voxel and a wrong class whose logit is pushed up. pushed_down: fraction of the
@@ -62,22 +62,22 @@ class StabilityReport:
     voxels and classes of each image. not_finite: voxels with a value that is NaN or infinite.
     """
 
-    voxels: Figures
-    stable_voxels: Figures
-    flat_voxels: Figures
-    raised_pairs: Figures
-    lowered_voxels: Figures
-    push: Figures
-    wrong_push: Figures
-    lowest: Figures
-    highest: Figures
-    positive: Figures
-    negative: Figures
-    pull_up: Figures
-    pull_down: Figures
-    least_pull: Figures
-    images_with: Figures
-    squares: Figures
+    voxels: FloatArray
+    stable_voxels: FloatArray
+    flat_voxels: FloatArray
+    raised_pairs: FloatArray
+    lowered_voxels: FloatArray
+    push: FloatArray
+    wrong_push: FloatArray
+    lowest: FloatArray
+    highest: FloatArray
+    positive: FloatArray
+    negative: FloatArray
+    pull_up: FloatArray
+    pull_down: FloatArray
+    least_pull: FloatArray
+    images_with: FloatArray
+    squares: FloatArray
     not_finite: int = 0
 
     @property
@@ -87,21 +87,21 @@ class StabilityReport:
 
     @property
     def num_images(self) -> int:
-        """How many images the report is of."""
+        """Number of images in the report."""
         return len(self.squares)
 
     @property
-    def total(self) -> Part:
+    def total(self) -> StabilityShares:
         """All voxels together."""
         return self._part(slice(None), slice(None))
 
     @property
-    def by_class(self) -> tuple[Part, ...]:
+    def by_class(self) -> tuple[StabilityShares, ...]:
         """The voxels of each true class. Where a class is absent, a part of 0 voxels."""
         return tuple(self._part(k, slice(None)) for k in range(self.num_classes))
 
     @property
-    def by_distance(self) -> dict[str, Part]:
+    def by_distance(self) -> dict[str, StabilityShares]:
         """The voxels of each distance to the edge, as in DISTANCES; empty without regions."""
         if self.voxels.shape[1] != len(DISTANCES):
             return {}
@@ -148,7 +148,7 @@ class StabilityReport:
         return (low, high) if low <= high else (math.nan, math.nan)
 
     @property
-    def positive_to_negative(self) -> Figures:
+    def positive_to_negative(self) -> FloatArray:
         """Σ_i max(0, z_k) / Σ_i max(0, -z_k) over all voxels, for each class's channel. (k).
 
         Infinite where nothing is below 0, NaN where everything is 0. A constant added to a voxel
@@ -157,8 +157,8 @@ class StabilityReport:
         return ratio(self.positive, self.negative)
 
     @property
-    def pull(self) -> Figures:
-        """Pull ratio Q of each class: whether it can come back once it has died. (k).
+    def pull(self) -> FloatArray:
+        """Pull ratio Q of each class: whether it can recover once it has collapsed. (k).
 
         Q_c = Σ_{i in c} (z_bg - z_c) / Σ_{i not in c} max(0, z_c - z_t). Where class c has the same
         small probability p at every voxel, its own voxels are predicted as background and all
@@ -176,7 +176,7 @@ class StabilityReport:
         return pull
 
     @property
-    def gradient_norms(self) -> Figures:
+    def gradient_norms(self) -> FloatArray:
         """Root mean square of g over the voxels and classes of each image. (n)."""
         return np.asarray(np.sqrt(self.squares))
 
@@ -251,7 +251,7 @@ class StabilityReport:
         )
 
     def __repr__(self) -> str:
-        """The figures that one looks at first."""
+        """The most important figures."""
         part = self.total
         shares = ", ".join(
             f"{name}={getattr(part, name):.4g}"
@@ -260,13 +260,13 @@ class StabilityReport:
         pull = ", ".join(f"{value:.4g}" for value in self.pull)
         return f"StabilityReport({shares}, pull=[{pull}])"
 
-    def _part(self, k: Any, d: Any) -> Part:
-        def total(sums: Figures) -> float:
+    def _part(self, k: Any, d: Any) -> StabilityShares:
+        def total(sums: FloatArray) -> float:
             return float(sums[k, d].sum())
 
         voxels, push = total(self.voxels), total(self.push)
         stable, flat = total(self.stable_voxels), total(self.flat_voxels)
-        return Part(
+        return StabilityShares(
             voxels=int(voxels),
             stable=_share(stable, voxels),
             flat=_share(flat, voxels),
@@ -295,7 +295,7 @@ def number(value: float) -> float | str | None:
     return value if math.isfinite(value) else str(value)
 
 
-def _plain(part: Part) -> dict[str, float]:
+def _plain(part: StabilityShares) -> dict[str, float]:
     return {field.name: getattr(part, field.name) for field in fields(part)}
 
 
@@ -303,7 +303,7 @@ def _share(some: float, all_of_it: float) -> float:
     return some / all_of_it if all_of_it else 0.0
 
 
-def ratio(above: Figures, below: Figures) -> Figures:
+def ratio(above: FloatArray, below: FloatArray) -> FloatArray:
     """Quotients; infinite for a number by 0, NaN for 0 by 0."""
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.asarray(above / below)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from rwloss.stability.report import Part, StabilityReport
+from rwloss.stability.report import StabilityReport, StabilityShares
 from rwloss.words import class_names as names_for
 from rwloss.words import percent
 
@@ -87,7 +87,7 @@ def _gradient_norm(report: StabilityReport) -> str:
     return _short(float(norms.mean())) + ("" if math.isnan(spread) else f" ±{percent(spread)}")
 
 
-def _cell(part: Part, share: str) -> str:
+def _cell(part: StabilityShares, share: str) -> str:
     return percent(getattr(part, share)) if part.voxels else "-"
 
 

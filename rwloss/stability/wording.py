@@ -6,16 +6,16 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from rwloss.stability.report import Part, StabilityReport
+from rwloss.stability.report import StabilityReport, StabilityShares
 from rwloss.words import class_names as names_for
 from rwloss.words import listed, percent
 
 VANISHES_BELOW = 0.01
 """Pull ratio below which `verdict` says that a class can vanish.
 
-A rule of thumb from few trainings (hippocampus slices and a phantom of four classes, 2 or 3 seeds
-each): classes with a ratio of 0.003 or less were lost or born late, those of 0.02 and more were
-kept, apart from one seed on which cross-entropy lost the same class.
+A rule of thumb from a few training runs (hippocampus slices and a phantom of four classes, 2 or 3
+seeds each): classes with a ratio of 0.003 or less were lost or born late, those of 0.02 and more
+were kept, except for one seed on which cross-entropy lost the same class.
 """
 
 CAUTION = (
@@ -80,7 +80,7 @@ def _where(report: StabilityReport, names: Sequence[str]) -> str:
     """The class and the distance at which the largest share goes the wrong way."""
     share = "wrong_way_mass" if report.wrong_way_mass else "violating"
 
-    def worst(parts: Iterable[tuple[str, Part]]) -> tuple[str, str]:
+    def worst(parts: Iterable[tuple[str, StabilityShares]]) -> tuple[str, str]:
         name, part = max(parts, key=lambda each: getattr(each[1], share))
         return name, percent(getattr(part, share))
 

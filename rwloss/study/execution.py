@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from rwloss.errors import RWLossError
-from rwloss.files.atomic import whole_file
+from rwloss.files.atomic import write_text
 from rwloss.study.plan import Run
 from rwloss.training import settings as run_settings
 from rwloss.training.run_folder import RunFolder
@@ -88,10 +88,9 @@ class _TrainRun:
 
     def _failed(self, reason: str) -> RunEnd:
         failure = self.run.failure
-        with suppress(OSError):  # a full disk is the reason itself
+        with suppress(OSError, RWLossError):  # a full disk is the reason itself
             failure.parent.mkdir(parents=True, exist_ok=True)
-            with whole_file(failure) as part:
-                part.write_text(reason + "\n", encoding="utf-8")
+            write_text(failure, f"{reason}\n")
         return RunEnd(self.run.name, self.run.seed, reason)
 
 

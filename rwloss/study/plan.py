@@ -14,6 +14,7 @@ from rwloss import maps as generators
 from rwloss.data.splits import Seed
 from rwloss.errors import RWLossError
 from rwloss.files import toml
+from rwloss.files.atomic import naming_write_errors
 from rwloss.files.lock import LOCK_FILE
 from rwloss.training import settings as run_settings
 from rwloss.training.settings import RunSettings
@@ -103,11 +104,9 @@ def read(path: Path) -> Study:
 
 def write(study: Study, path: Path) -> None:
     """A study as a TOML file, whole or not at all."""
-    try:
+    with naming_write_errors(path, "name another folder with --out"):
         path.parent.mkdir(parents=True, exist_ok=True)
         toml.write(path, _values(study))
-    except OSError as error:
-        raise RWLossError(f"cannot write {str(path)!r}: {error.strerror or error}") from error
 
 
 def as_toml(study: Study) -> str:

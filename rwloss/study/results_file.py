@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from rwloss._version import __version__
-from rwloss.errors import RWLossError
-from rwloss.files.atomic import whole_file
+from rwloss.files.atomic import write_text
 from rwloss.study.results import Results
 
 _CLASS_COLUMNS = ("end_dice", "best_dice", "test_dice", "birth_step", "died", "collapsed")
@@ -30,18 +29,9 @@ _NOT_IN_JSON = {"study", "class_names", "pairs"}  # study stands first; the othe
 
 def write(results: Results, folder: Path) -> None:
     """Write results.json and runs.csv in the study folder, each whole or not at all."""
-    content = {
-        "results.json": json.dumps(as_fields(results), indent=1, allow_nan=False) + "\n",
-        "runs.csv": as_csv(results),
-    }
-    for name, text in content.items():
-        try:
-            with whole_file(folder / name) as part:
-                part.write_text(text, encoding="utf-8", newline="")
-        except OSError as error:
-            raise RWLossError(
-                f"cannot write {str(folder / name)!r}: {error.strerror or error}"
-            ) from error
+    fields = json.dumps(as_fields(results), indent=1, allow_nan=False)
+    write_text(folder / "results.json", f"{fields}\n")
+    write_text(folder / "runs.csv", as_csv(results))
 
 
 def as_fields(results: Results) -> dict[str, Any]:

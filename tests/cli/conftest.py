@@ -1,10 +1,22 @@
 """Running the command line inside the test process: its real entry point, without start-up cost."""
 
+import shutil
 import sys
 
 import pytest
 
 from rwloss.cli import main
+from rwloss.data import sample_dir
+
+
+@pytest.fixture
+def source(tmp_path):
+    """A folder with three label files of the sample."""
+    folder = tmp_path / "labels"
+    folder.mkdir()
+    for file in sorted((sample_dir("hippocampus") / "labelsTr").iterdir())[:3]:
+        shutil.copy(file, folder)
+    return folder
 
 
 @pytest.fixture

@@ -54,8 +54,8 @@ def test_a_place_is_given_once(options, assert_refused):
     assert_refused("OUT and --out name two places, 'b' and 'a'", *options, "b", "-o", "a")
 
 
-def test_an_unknown_command_names_the_nearest(assert_refused):
-    assert_refused("Did you mean 'train'", "trian")
+def test_an_unknown_command_is_wrong_use(assert_refused):
+    assert_refused("No such command 'trian'", "trian")
 
 
 def test_the_largest_file_is_that_of_the_readers():

@@ -2,9 +2,6 @@
 
 import json
 import re
-import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -187,26 +184,3 @@ def test_no_data_ends_with_2(rwloss_command, tmp_path):
     code, _, err = rwloss_command("check", tmp_path / "none", "--map", "rectified")
     assert code == 2
     assert err.startswith("rwloss: ")
-
-
-def test_static_maps_need_no_torch(tmp_path):
-    (tmp_path / "labels").mkdir()
-    for file in sorted((HIPPOCAMPUS / "labelsTr").iterdir())[:1]:
-        shutil.copy(file, tmp_path / "labels")
-    code = """
-import sys
-from rwloss.cli import main
-try:
-    main()
-except SystemExit as end:
-    assert not end.code, end.code
-assert "torch" not in sys.modules
-"""
-    arguments = ["check", str(tmp_path / "labels"), "--map", "boundary", "--probs", "random"]
-    done = subprocess.run(
-        [sys.executable, "-c", code, *arguments, "-o", str(tmp_path / "a.png")],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr

@@ -10,6 +10,13 @@ from rwloss.study import plan
 SHORT = ("--steps", 2, "--batch-size", 2, "--accelerator", "cpu", "--jobs", 0)
 
 
+def write_study(folder, data, **maps):
+    """The study.toml of a study of one seed and two steps."""
+    training = {"batch_size": 2, "accelerator": "cpu"}
+    study = plan.make(data=str(data), maps=maps, seeds=[0], steps=2, training=training)
+    plan.write(study, folder / "study.toml")
+
+
 def test_options_then_more_seeds_and_the_file(squares, tmp_path, rwloss_command):
     out = tmp_path / "study"
     options = ("compare", squares, "--map", "rw=rectified", "--baseline", "dice_ce", *SHORT)
@@ -77,11 +84,7 @@ def test_what_is_not_given_is_as_the_study_has_it(squares, tmp_path, rwloss_comm
 
 def test_more_steps_are_told_of(squares, tmp_path, rwloss_command):
     out = tmp_path / "study"
-    plan.write(
-        plan.make(data=str(squares), maps={"rw": "rectified"}, seeds=[0], steps=2,
-                  training={"batch_size": 2, "accelerator": "cpu"}),
-        out / "study.toml",
-    )  # fmt: skip
+    write_study(out, squares, rw="rectified")
     code, _, told = rwloss_command("compare", out / "study.toml", "--steps", 3, "--jobs", 0)
     assert code == 0, told
     assert "steps grow from 2 to 3, in every run" in told
@@ -130,11 +133,7 @@ def test_a_file_of_another_name_needs_a_folder(squares, tmp_path, rwloss_command
 
 def test_a_failed_run_is_named_and_the_others_go_on(squares, tmp_path, rwloss_command):
     strange = tmp_path / "study" / "runs" / "rw" / "seed_0"
-    plan.write(
-        plan.make(data=str(squares), maps={"rw": "rectified", "dice": "dice"}, seeds=[0], steps=2,
-                  training={"batch_size": 2, "accelerator": "cpu"}),
-        tmp_path / "study" / "study.toml",
-    )  # fmt: skip
+    write_study(tmp_path / "study", squares, rw="rectified", dice="dice")
     strange.mkdir(parents=True)
     (strange / "notes.txt").touch()
     code, printed, told = rwloss_command("compare", tmp_path / "study/study.toml", "--jobs", 0)

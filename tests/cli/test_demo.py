@@ -67,19 +67,14 @@ def test_again_over_the_same_folder_keeps_what_is_there(done):
     assert again.stdout[again.stdout.index("map ") :] == first.stdout[from_study:]
 
 
-def test_without_monai_it_says_so_before_any_work(monkeypatch, tmp_path, rwloss_command):
-    monkeypatch.setitem(sys.modules, "monai", None)
+@pytest.mark.parametrize(("name", "extra"), [("monai", "train"), ("plotly", "report")])
+def test_what_is_not_installed_is_said_before_any_work(
+    name, extra, monkeypatch, tmp_path, rwloss_command
+):
+    monkeypatch.setitem(sys.modules, name, None)
     code, _, err = rwloss_command("demo", "--out", tmp_path / "out")
     assert code == 2
-    assert "pip install 'rwloss[train]'" in err
-    assert not (tmp_path / "out").exists()
-
-
-def test_without_plotly_it_says_so_before_any_work(monkeypatch, tmp_path, rwloss_command):
-    monkeypatch.setitem(sys.modules, "plotly", None)
-    code, _, err = rwloss_command("demo", "--out", tmp_path / "out")
-    assert code == 2
-    assert "pip install 'rwloss[report]'" in err
+    assert f"pip install 'rwloss[{extra}]'" in err
     assert not (tmp_path / "out").exists()
 
 

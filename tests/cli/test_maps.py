@@ -1,11 +1,7 @@
-from typing import Annotated, Literal
-
 import plug_ins
 import pytest
-from annotated_types import Gt
 
 from rwloss import maps
-from rwloss.cli.maps import _kind
 from rwloss.maps import registry
 
 FUNCTION = '''
@@ -108,18 +104,3 @@ def test_an_unknown_one_names_the_nearest(rwloss_command):
     code, _, err = rwloss_command("maps", "bondary")
     assert code == 2
     assert "did you mean 'boundary'" in err
-
-
-@pytest.mark.parametrize(
-    ("annotation", "words"),
-    [
-        (float, "float"),
-        (float | None, "float | None"),
-        (tuple[float, ...], "tuple[float, ...]"),
-        (Literal["a", "b"] | int, "'a' | 'b' | int"),
-        (Annotated[int, Gt(0)], "int (Gt(gt=0))"),
-    ],
-    ids=str,
-)
-def test_types_in_words(annotation, words):
-    assert _kind(annotation) == words

@@ -22,15 +22,6 @@ def precompute(source, out):
     return "precompute", source, out, "--map", "rectified", "--num-classes", 3, "--jobs", 0
 
 
-@pytest.fixture
-def source(tmp_path):
-    folder = tmp_path / "labels"
-    folder.mkdir()
-    for file in sorted((SAMPLE / "labelsTr").iterdir())[:3]:
-        shutil.copy(file, folder)
-    return folder
-
-
 def test_makes_a_store(rwloss_command, source, tmp_path):
     code, out, err = rwloss_command(
         "precompute", source, "-o", tmp_path / "o", "--map", "rectified", "-j0"
@@ -49,10 +40,6 @@ def test_the_summary_says_how_much_was_made_and_how_large_it_is(rwloss_command, 
     stored = sum(file.stat().st_size for file in maps)
     assert f"{voxels:,} voxels, 3 classes: {stored / 2**20:.2f} MiB, " in out
     assert f", {12 * voxels / stored:.3g} times smaller than dense float32" in out
-
-
-def test_a_second_run_keeps_them(rwloss_command, source, tmp_path):
-    rwloss_command(*precompute(source, tmp_path / "o"))
     _, out, _ = rwloss_command(*precompute(source, tmp_path / "o"))
     assert "0 maps of rectified made, 3 kept from an earlier run" in out
 
@@ -72,6 +59,9 @@ def test_a_truncated_case_is_named_and_the_others_are_done(rwloss_command, sourc
     assert "1 failed" in err
     [line] = (tmp_path / "o" / "failures.jsonl").read_text().splitlines()
     assert table[1].endswith(json.loads(line)["reason"])
+    code, _, err = rwloss_command(*precompute(source, tmp_path / "dry"), "--dry-run")
+    assert code == 1
+    assert f"1 of 3 cases failed:\n{data.case_name(bad)}  cannot read" in err
 
 
 @pytest.mark.parametrize(
@@ -86,6 +76,10 @@ def test_a_truncated_case_is_named_and_the_others_are_done(rwloss_command, sourc
         (["--map", "rectified", "--format", "png"], "--format"),
         (["--map", "rectified", "--dtype", "float16", "-j0"], "nifti stores values as"),
         (["--map", "rectified", "--scheduler", "nowhere", "-j0"], "expected tcp://HOST:PORT"),
+        *(
+            (["--map", text, "-j0"], "depends on the prediction, so there is no map to precompute")
+            for text in ("dice", "cross_entropy + dice", "(dice + rectified).stabilized()")
+        ),
         ([], "--map"),
     ],
 )
@@ -94,6 +88,21 @@ def test_wrong_use(rwloss_command, source, tmp_path, arguments, message):
     assert code == 2
     assert message in err
     assert "Traceback" not in err
+    assert not (tmp_path / "o").exists()
+
+
+def test_folders_that_will_not_do(rwloss_command, source, tmp_path):
+    (tmp_path / "empty").mkdir()
+    code, _, err = rwloss_command(*precompute(tmp_path / "empty", tmp_path / "o"))
+    assert (code, "no label files" in err) == (2, True)
+    places = [tmp_path / "file" / "o"]
+    places[0].parent.write_text("")
+    if os.geteuid():  # root may write anywhere
+        places.append(tmp_path / "locked")
+        places[1].mkdir(mode=0o500)
+    for place in places:
+        code, _, err = rwloss_command(*precompute(source, place))
+        assert (code, "can't be written" in err) == (2, True)
 
 
 @pytest.mark.parametrize(
@@ -118,57 +127,19 @@ def test_labels_that_are_no_classes_fail_their_case_alone(rwloss_command, tmp_pa
     assert list(rwloss.store.open(tmp_path / "o")) == ["good"]
 
 
-def test_no_labels(rwloss_command, tmp_path):
-    (tmp_path / "empty").mkdir()
-    code, _, err = rwloss_command(
-        "precompute", tmp_path / "empty", tmp_path / "o", "--map", "rectified"
-    )
-    assert code == 2
-    assert "no label files" in err
-
-
-def test_an_output_folder_that_is_not_writable(rwloss_command, source, tmp_path):
-    (tmp_path / "file").write_text("")
-    code, _, err = rwloss_command(*precompute(source, tmp_path / "file" / "o"))
-    assert code == 2
-    assert "can't be written" in err
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_a_folder_without_permission(rwloss_command, source, tmp_path):
-    locked = tmp_path / "locked"
-    locked.mkdir(mode=0o500)
-    code, _, err = rwloss_command(*precompute(source, locked))
-    assert code == 2
-    assert "can't be written" in err
-
-
-def test_a_mixed_expression_stores_its_static_part_and_says_so(rwloss_command, source, tmp_path):
-    text = "2 * rectified.with_link(0.5) + dice"
-    code, out, err = rwloss_command("precompute", source, tmp_path / "o", "--map", text, "-j0")
-    assert code == 0, err
-    assert "3 maps of 2 * rectified made" in out
-    assert f"This is the static part of {text}: " in out
-    assert rwloss.store.open(tmp_path / "o").info.expression == "2 * rectified"
-
-
-def test_a_static_expression_needs_no_saying(rwloss_command, source, tmp_path):
-    text = "rectified + 0.010*boundary()"
-    code, out, err = rwloss_command("precompute", source, tmp_path / "o", "--map", text, "-j0")
-    assert code == 0, err
-    assert "3 maps of rectified + 0.01 * boundary made" in out
-    assert "static part" not in out
-
-
 @pytest.mark.parametrize(
-    "text", ["dice", "cross_entropy + dice", "(dice + rectified).stabilized()"]
+    ("text", "static"),
+    [
+        ("2 * rectified.with_link(0.5) + dice", "2 * rectified"),
+        ("rectified + 0.010*boundary()", "rectified + 0.01 * boundary"),
+    ],
 )
-def test_a_dynamic_expression_is_wrong_use(rwloss_command, source, tmp_path, text):
-    code, _, err = rwloss_command("precompute", source, tmp_path / "o", "--map", text, "-j0")
-    assert code == 2
-    assert "depends on the prediction, so there is no map to precompute" in err
-    assert "Traceback" not in err
-    assert not (tmp_path / "o").exists()
+def test_what_is_stored_is_the_static_part(rwloss_command, source, tmp_path, text, static):
+    code, out, err = rwloss_command("precompute", source, tmp_path / "o", "--map", text, "-j0")
+    assert code == 0, err
+    assert f"3 maps of {static} made" in out
+    assert (f"This is the static part of {text}: " in out) == ("dice" in text)
+    assert rwloss.store.open(tmp_path / "o").info.expression == static
 
 
 # --- Settings
@@ -307,14 +278,6 @@ def test_a_dry_run_estimates_the_rest_of_a_store_that_is_done_in_part(
     made = json.loads(rwloss_command(*arguments)[1])
     assert planned["counts"]["missing"] == made["counts"]["made"] == 3
     assert planned["stored_bytes"] == pytest.approx(made["stored_bytes"], rel=0.02)
-
-
-def test_a_dry_run_names_cases_that_can_not_be_read(rwloss_command, source, tmp_path):
-    bad = sorted(source.iterdir())[1]
-    bad.write_bytes(bad.read_bytes()[:250])
-    code, _, err = rwloss_command(*precompute(source, tmp_path / "o"), "--dry-run")
-    assert code == 1
-    assert f"1 of 3 cases failed:\n{data.case_name(bad)}  cannot read" in err
 
 
 # --- For programs

@@ -48,12 +48,8 @@ def test_draws_a_case_of_a_data_set(rwloss_command, tmp_path):
     assert list(tmp_path.iterdir()) == [out]
 
 
-@pytest.mark.parametrize(
-    "case", ["labelsTs/hippocampus_040.nii.gz", "labelsTr/hippocampus_003.nii.gz"]
-)
-def test_finds_the_image_of_train_and_test_cases(rwloss_command, tmp_path, case):
-    out = tmp_path / "a.svg"
-    path = sample_dir("hippocampus") / case
+def test_finds_the_image_of_a_test_case(rwloss_command, tmp_path):
+    out, path = tmp_path / "a.svg", sample_dir("hippocampus") / "labelsTs/hippocampus_040.nii.gz"
     assert rwloss_command("show", path, "--map", "rectified", "-o", out)[0] == 0
     assert {"image", "1 anterior"} <= set(words(out))
 
@@ -106,7 +102,7 @@ def test_an_image_can_be_named(rwloss_command, labels_file, tmp_path):
     assert "the image has shape (20, 31), its labels (20, 30)" in err
 
 
-@pytest.mark.parametrize("name", ["海马体_003", "нога $x$ $5", "sp ace [1] {2}"])
+@pytest.mark.parametrize("name", ["海马体 $x$ $5", "sp ace [1] {2}"])
 def test_any_file_name_will_do(rwloss_command, tmp_path, name):
     path = tmp_path / f"{name}.nii.gz"
     shutil.copy(HIPPOCAMPUS, path)
@@ -273,27 +269,18 @@ def test_stores_that_can_not_be_drawn(rwloss_command, stores, labels_file, tmp_p
         (["--map", "rectified", "--image", "none.png"], "no such file"),
         (["--map", "rectified", "--axis", "0"], "no slices"),
         ([], "--map"),
+        *((["--map", "rectified", "-o", out], "rwloss: ")
+          for out in ("none/a.png", "a.jpg", ".", "case.npy/a.png")),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
-)
+)  # fmt: skip
 def test_wrong_use_ends_with_2_and_writes_nothing(
-    rwloss_command, labels_file, tmp_path, options, message
+    rwloss_command, labels_file, tmp_path, monkeypatch, options, message
 ):
-    out = tmp_path / "a.png"
-    code, _, err = rwloss_command("show", labels_file, *options, "-o", out)
+    monkeypatch.chdir(tmp_path)
+    code, _, err = rwloss_command("show", labels_file, "-o", "a.png", *options)
     assert code == 2
     assert message in " ".join(err.split())
-    assert sorted(tmp_path.iterdir()) == [labels_file]
-
-
-@pytest.mark.parametrize("output", ["none/a.png", "a.jpg", ".", "case.npy/a.png"])
-def test_an_output_that_cannot_be_written_ends_with_2(
-    rwloss_command, labels_file, tmp_path, output
-):
-    where = tmp_path / output
-    code, _, err = rwloss_command("show", labels_file, "--map", "rectified", "-o", where)
-    assert code == 2
-    assert "rwloss: " in err
     assert sorted(tmp_path.iterdir()) == [labels_file]
 
 
@@ -302,6 +289,4 @@ def test_a_case_that_is_no_label_file_ends_with_2(rwloss_command, labels_file, t
     (tmp_path / "broken.nii.gz").write_bytes(HIPPOCAMPUS.read_bytes()[:500])
     out = tmp_path / "a.png"
     code, _, err = rwloss_command("show", tmp_path / case, "--map", "rectified", "-o", out)
-    assert code == 2
-    assert err.startswith("rwloss: ")
-    assert not out.exists()
+    assert (code, err[:8], out.exists()) == (2, "rwloss: ", False)

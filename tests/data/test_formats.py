@@ -48,9 +48,11 @@ def inflater(request, monkeypatch):
 def at_most(memory):
     """The block takes no more memory at any time, in bytes."""
     tracemalloc.start()
-    yield
-    _, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
+    try:
+        yield
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
     assert peak < memory
 
 

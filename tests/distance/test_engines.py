@@ -84,13 +84,6 @@ def test_every_mask(engine, shape):
     np.testing.assert_array_equal(found, plain.squared_to_other_label(masks, (1, 1)))
 
 
-def test_every_mask_of_4x4_once_for_both_sides(engine):
-    """Half of them: a mask and its complement part the image alike."""
-    masks = plain.every_partition((4, 4), 2)
-    found = squared(masks, (1, 1), engine)
-    np.testing.assert_array_equal(found, plain.squared_to_other_label(masks, (1, 1)))
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("spacing", [(1, 1), (3, 2)], ids=str)
 def test_every_mask_of_4x4(engine, spacing):
@@ -269,11 +262,11 @@ def test_signed_distance_of_anatomy(engine, shape, spacing):
 @pytest.mark.parametrize("spacing", [(1.0, 1.0), (0.8, 2.5)], ids=str)
 def test_signed_distances_of_every_label_map(engine, spacing, kind):
     """Two classes and one that is ignored: where any two share the image, one edge serves both."""
-    labels = plain.every_label_map((3, 3), 3).astype(np.int8) - 1
+    labels = plain.every_label_map((2, 3), 3).astype(np.int8) - 1
     spacings = [spacing] * len(labels)
     found = distance.signed_distances_mm(kind(labels), 2, spacings, engine=engine)
     assert found.dtype == kind(np.float32(0)).dtype
-    assert tuple(found.shape) == (len(labels), 2, 3, 3)
+    assert tuple(found.shape) == (len(labels), 2, 2, 3)
     for k in range(2):
         alone = distance.signed_distance_mm(kind(labels == k), spacings, engine=engine)
         np.testing.assert_array_equal(found[:, k], alone)

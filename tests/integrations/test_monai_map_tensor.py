@@ -332,6 +332,7 @@ def test_a_second_transform_leaves_later_crops_to_be_checked():
         RWLoss("rectified", **FLAGS)(torch.randn(1, 2, 8, 8), warped[None])
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Dynamo detected a call:UserWarning")
 def test_a_compiled_loss_takes_maps_and_refuses_others():
     loss = RWLoss("rectified", **FLAGS)

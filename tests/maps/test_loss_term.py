@@ -555,14 +555,14 @@ def test_probabilities_of_another_shape(term, shape):
 @pytest.mark.parametrize(
     ("generator", "parameters", "message"),
     [
-        (maps.Dice, {"smooth": 0.0}, "expected smooth above 0"),
-        (maps.Focal, {"gamma": -0.1}, "expected gamma of 0 or more"),
-        (maps.Tversky, {"alpha": -1.0}, "expected alpha and beta of 0 or more"),
-        (maps.Tversky, {"beta": -1.0}, "expected alpha and beta of 0 or more"),
-        (maps.Tversky, {"smooth": 0.0}, "smooth above 0"),
-        (maps.FocalTversky, {"gamma": 0.0}, "expected gamma above 0"),
-        (maps.FocalTversky, {"alpha": -1.0}, "focal_tversky: expected alpha"),
-        (maps.HausdorffDT, {"alpha": 0.0}, "expected alpha above 0"),
+        (maps.Dice, {"smooth": 0.0}, "should be greater than 0"),
+        (maps.Focal, {"gamma": -0.1}, "should be greater than or equal to 0"),
+        (maps.Tversky, {"alpha": -1.0}, "should be greater than or equal to 0"),
+        (maps.Tversky, {"beta": -1.0}, "should be greater than or equal to 0"),
+        (maps.Tversky, {"smooth": 0.0}, "should be greater than 0"),
+        (maps.FocalTversky, {"gamma": 0.0}, "should be greater than 0"),
+        (maps.FocalTversky, {"alpha": -1.0}, "focal_tversky.alpha=-1.0"),
+        (maps.HausdorffDT, {"alpha": 0.0}, "should be greater than 0"),
         *[
             (generator, {name: bad}, "Input should be a finite number")
             for generator, name in [

@@ -414,7 +414,7 @@ POINTED = [
     ("dice + rectified(scop='image')", "scop=", "no parameter 'scop'", "did you mean 'scope'"),
     ("boundary(normalize='max', convetion='a')", "convetion", "did you mean 'convention'"),
     ("dice + rectified(scope='galaxy')", "rectified", "scope='galaxy'", "'component'"),
-    ("dice + focal(gamma=-1)", "focal", "expected gamma of 0 or more, got -1.0"),
+    ("dice + focal(gamma=-1)", "focal", "(gamma=-1): Input should be greater than or"),
     ("dice + boundary('valverde')", "'valverde'", "give boundary's parameters by keyword"),
     ("dice + boundary(**{})", "{}", "** is not allowed"),
     ("dice + boundary(convention=valverde)", "valverde", "expected a constant"),

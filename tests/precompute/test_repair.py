@@ -113,7 +113,7 @@ def test_a_case_that_can_not_be_made_again_is_in_the_summary(store_of_four, four
     assert problems_of(out) == [("stale", "b")]
 
 
-def test_repair_needs_a_data_set(store_of_four, four_cases):
+def test_repair_needs_a_dataset(store_of_four, four_cases):
     out = store_of_four()
     four_cases.rename(four_cases.with_name("moved"))
     a_file_of(out, "nifti").unlink()
@@ -159,7 +159,7 @@ def test_repair_of_a_store_in_use_says_so(store_of_four):
 
 
 @pytest.mark.parametrize("content", [None, b"", b"{}"])
-def test_a_tree_without_its_mark_is_damaged_and_mended(store_of_four, content):
+def test_a_tree_without_its_mark_is_damaged_and_made_again(store_of_four, content):
     out = store_of_four("zarr")
     mark = out / "b.zarr" / "zarr.json"
     if content is None:

@@ -117,7 +117,7 @@ def test_a_float64_map_states_its_error(tmp_path, kind):
     np.testing.assert_allclose(found.other, exact.other, rtol=0, atol=1e-7)
 
 
-# --- Weights of the whole data set
+# --- Weights of the whole dataset
 
 
 def naive_inverse(images, num_classes, ignored=()):
@@ -132,7 +132,7 @@ def naive_inverse(images, num_classes, ignored=()):
     return tuple(float(f"{w * scale:.6g}") if w else 1.0 for w in raw)
 
 
-def test_weights_of_the_data_set_become_numbers(tmp_path):
+def test_weights_of_the_dataset_become_numbers(tmp_path):
     source, out = small(tmp_path / "labels"), tmp_path / "out"
     weights = naive_inverse([np.load(file) for file in source.iterdir()], 3)
     asked = "class_weighted(weights='dataset_inverse') + dice"
@@ -143,7 +143,7 @@ def test_weights_of_the_data_set_become_numbers(tmp_path):
     store = rwloss.store.open(out)
     assert maps.parse(store.expression) == wanted
     assert store.info.terms[0].parameters["weights"] == list(weights)
-    # The same as with the numbers, byte for byte; and the same store goes on either way.
+    # The same as with the numbers, byte for byte; and the same store resumes either way.
     precompute(source, tmp_path / "explicit", str(wanted), jobs=0)
     assert content(out) == content(tmp_path / "explicit")
     assert precompute(source, out, wanted, jobs=0).kept == 4

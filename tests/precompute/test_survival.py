@@ -60,7 +60,7 @@ def test_a_killed_run_is_finished_by_the_same_command(command, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize(("format", "address"), [("nifti", ""), ("zarr", "file://")])
 def test_runs_killed_at_random(command, tmp_path, format, address):
-    """Again and again at any moment, from start-up to the last byte; each goes on from there."""
+    """Again and again at any moment, from start-up to the last byte; each resumes from there."""
     drawn = random.Random(format)
     run, kills = command(16, format), 3 if REDUCED else 25
     undisturbed = run.undisturbed()
@@ -236,7 +236,7 @@ def interrupted_after(process, seconds):
     "moments", [1, pytest.param(2 if REDUCED else 10, marks=pytest.mark.slow)], ids=str
 )
 def test_ctrl_c(command, tmp_path, moments):
-    """One line says so, of one process; nothing runs on; the same command goes on."""
+    """One line says so, of one process; nothing runs on; the same command resumes."""
     drawn = random.Random(moments)
     run = command(8)
     undisturbed = run.undisturbed()

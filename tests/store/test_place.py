@@ -1,4 +1,3 @@
-import errno
 import os
 import pickle
 import shutil
@@ -95,51 +94,6 @@ def test_a_folder_travels_with_its_whole_path(tmp_path, monkeypatch):
     """Another process may work in another folder."""
     monkeypatch.chdir(tmp_path)
     assert pickle.loads(pickle.dumps(place("maps"))) == Folder(tmp_path / "maps")
-
-
-# --- Lines
-
-
-def test_lines_are_added(folder):
-    folder.append("log.jsonl", b"one\n")
-    folder.append("log.jsonl", b"two\n")
-    assert folder.read("log.jsonl") == b"one\ntwo\n"
-
-
-def test_half_a_line_of_a_killed_run_spoils_no_other(folder):
-    folder.write("log.jsonl", b'one\n{"ha')
-    folder.append("log.jsonl", b"two\n")
-    assert folder.read("log.jsonl") == b'one\n{"ha\ntwo\n'
-
-
-@pytest.mark.parametrize("written", [0, 3])
-def test_half_a_line_is_taken_back(folder, monkeypatch, written):
-    """As on a disk that is full within the line."""
-    folder.append("manifest.jsonl", b"one\n")
-    opened = Path.open
-
-    class Full:
-        def __init__(self, file):
-            self.file = file
-
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *_):
-            self.file.close()
-
-        def __getattr__(self, name):
-            return getattr(self.file, name)
-
-        def write(self, line):
-            return self.file.write(line[:written])
-
-    with monkeypatch.context() as patched:
-        patched.setattr(Path, "open", lambda *args, **kwargs: Full(opened(*args, **kwargs)))
-        with pytest.raises(OSError, match="No space left") as full:
-            folder.append("manifest.jsonl", b"two\n")
-    assert full.value.errno == errno.ENOSPC
-    assert folder.read("manifest.jsonl") == b"one\n"
 
 
 # --- Trees that fail or are killed half way

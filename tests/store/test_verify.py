@@ -204,10 +204,10 @@ def test_a_worker_that_dies_is_damage(store_of_four):
     assert (problem.kind, problem.name) == ("damaged", "b")
 
 
-# --- The data set
+# --- The dataset
 
 
-def test_without_its_data_set_labels_are_not_compared(store_of_four, four_cases):
+def test_without_its_dataset_labels_are_not_compared(store_of_four, four_cases):
     out = store_of_four()
     four_cases.rename(four_cases.with_name("moved"))
     report = verify(out, jobs=0)
@@ -223,7 +223,7 @@ def test_a_store_of_a_dataset_object_names_none(four_cases, tmp_path):
     assert verify(tmp_path / "maps", dataset, jobs=0).note == ""
 
 
-def test_another_data_set_can_be_named(store_of_four, four_cases):
+def test_another_dataset_can_be_named(store_of_four, four_cases):
     out = store_of_four()
     moved = four_cases.rename(four_cases.with_name("moved"))
     write_nifti(moved / "c.nii.gz", seed=99)

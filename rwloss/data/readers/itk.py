@@ -57,7 +57,7 @@ def read_itk(path: Path, max_voxels: int) -> Decoded:
     voxel, for voxels in another file, and for a file that does not hold all of its voxels.
     """
     itk_geometry(path, max_voxels)
-    values, geometry = _isolated(_voxels, path)
+    values, geometry = _isolated(read_itk_voxels, path)
     return Decoded(values=values, spacing_mm=geometry.spacing_mm, affine=geometry.affine)
 
 
@@ -67,24 +67,24 @@ def itk_geometry(path: Path, max_voxels: int) -> ItkGeometry:
         raise RWLossError(
             "MHA and NRRD files need SimpleITK: pip install rwloss[itk], or save it as NIfTI"
         )
-    return _isolated(_header, path, max_voxels, timeout_s=_HEADER_S)
+    return _isolated(read_itk_header, path, max_voxels, timeout_s=_HEADER_S)
 
 
 def _isolated(function: Callable[..., R], *args: Any, timeout_s: float | None = None) -> R:
     try:
         return run_isolated(function, *args, timeout_s=timeout_s)
     except ProcessDied as error:
-        raise RWLossError(f"it is damaged: {error}") from error
+        raise RWLossError(f"it is damaged, and ITK failed on it: {error}") from error
     except RuntimeError as error:  # many lines, with the innermost reason last
-        *_, reason = (line for line in str(error).splitlines() if not line.startswith("Reason:"))
-        reason = re.sub(r".*\(0x\w+\): ", "", reason)
+        lines = [line for line in str(error).splitlines() if not line.startswith("Reason:")]
+        reason = re.sub(r".*\(0x\w+\): ", "", lines[-1] if lines else "no reason given")
         raise RWLossError(f"it is damaged, or not of a kind that ITK reads ({reason})") from error
 
 
 # What follows runs in the other process.
 
 
-def _header(path: Path, max_voxels: int) -> ItkGeometry:
+def read_itk_header(path: Path, max_voxels: int) -> ItkGeometry:
     """What the header says, if the file can hold as many voxels."""
     sitk: Any = importlib.import_module("SimpleITK")
     stored = _after_header(path)
@@ -104,7 +104,7 @@ def _header(path: Path, max_voxels: int) -> ItkGeometry:
     return _geometry(reader)
 
 
-def _voxels(path: Path) -> tuple[NDArray[Any], ItkGeometry]:
+def read_itk_voxels(path: Path) -> tuple[NDArray[Any], ItkGeometry]:
     """The voxels (x, y[, z]), if they are those that the file holds, and their place."""
     image = _reader(path).Execute()
     values: NDArray[Any] = importlib.import_module("SimpleITK").GetArrayFromImage(image)

@@ -44,17 +44,15 @@ class PrepareBatchRWMap:
                     "RWMapd or LoadRWMapd makes the map"
                 )
         image, rwmap = batchdata[self.image_key], batchdata[self.map_key]
-        if self.label_key in batchdata:
-            label = batchdata[self.label_key].as_subclass(Tensor)
+        label = batchdata.get(self.label_key)
+        if label is not None:
             held = rwmap.as_subclass(Tensor)[:, : label.shape[1]]
-            if not torch.equal(held, label.to(held)):
+            if not torch.equal(held, label.as_subclass(Tensor).to(held)):
                 raise RWLossError(
                     f"{self.map_key!r} {tuple(rwmap.shape)} is of other labels than "
                     f"{self.label_key!r} {tuple(label.shape)}: add {self.map_key!r} to the keys of "
                     "every flip, turn and crop after RWMapd, put the same RWMapd once more after "
                     "all other spatial transforms, and keep the label as it is (no one-hot)"
                 )
-        return (
-            image.to(device=device, non_blocking=non_blocking, **to_settings),
-            rwmap.to(device=device, non_blocking=non_blocking, **to_settings),
-        )
+        to = {"device": device, "non_blocking": non_blocking, **to_settings}
+        return image.to(**to), rwmap.to(**to)

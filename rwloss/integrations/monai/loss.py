@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -96,8 +97,7 @@ class RWLoss(_Loss):
         self._static = str(groups[0].expression) if known else None
         self.include_background = include_background
         self.to_onehot_y = to_onehot_y
-        self.sigmoid = sigmoid
-        self.softmax = softmax
+        self.sigmoid, self.softmax = sigmoid, softmax
         self.ignore_index = ignore_index
         self.batch = batch
 
@@ -130,17 +130,9 @@ class RWLoss(_Loss):
             error.args = (re.sub(r'activation="(softmax|sigmoid)"', r"\1=True", message),)
             raise
 
-    def _value(
-        self,
-        input: Tensor | Sequence[Tensor],
-        target: Tensor,
-        rwmap: RWMap | Tensor | None,
-        mask: Tensor | None,
-        spacing_mm: SpacingMM | None,
-    ) -> Tensor:
+    def _value(self, input: Any, target: Tensor, rwmap: Any, mask: Any, spacing_mm: Any) -> Tensor:
         one = isinstance(input, Tensor)
-        given = [input] if isinstance(input, Tensor) else list(input)
-        outputs = [output.as_subclass(Tensor) for output in given]
+        outputs = [output.as_subclass(Tensor) for output in ([input] if one else input)]
         if not outputs:
             raise RWLossError("no output to train: the list is empty")
         logits = outputs[0]
@@ -150,12 +142,13 @@ class RWLoss(_Loss):
             spacing_mm = spacing_of(target, logits.ndim - 2)
         maps, has_map = None, is_map(target)
         if has_map:
-            maps = self._unpacked(target, logits, may_be_thinned=one)
+            maps = self._unpacked(target, logits.shape[1], may_be_thinned=one)
             target = maps.labels
-        labels = self._labels(logits, target.as_subclass(Tensor), of_map=has_map)
+        target = target.as_subclass(Tensor)
+        labels = self._masks(target) if has_map else self._labels(logits, target)
         of_map = labels
         if isinstance(rwmap, Tensor):
-            maps = self._unpacked(rwmap, logits)
+            maps = self._unpacked(rwmap, logits.shape[1])
             of_map = self._masks(maps.labels)
         if self.sigmoid and not self.include_background and logits.shape[1] > 1:
             outputs = [output[:, 1:] for output in outputs]
@@ -173,11 +166,8 @@ class RWLoss(_Loss):
         )
         return self._reduced(value, outputs[0])
 
-    def _unpacked(
-        self, packed: Tensor, logits: Tensor, *, may_be_thinned: bool = False
-    ) -> UnpackedMaps:
+    def _unpacked(self, packed: Tensor, k: int, *, may_be_thinned: bool = False) -> UnpackedMaps:
         """Maps (b m *s) with the classes or masks of the input, and of the loss's expression."""
-        k = logits.shape[1]
         maps: UnpackedMaps = unpack(packed, may_be_thinned=may_be_thinned)
         for image, record in enumerate(maps.records):
             if k != record.channels(sigmoid=self.sigmoid):
@@ -195,11 +185,9 @@ class RWLoss(_Loss):
                 )
         return maps
 
-    def _labels(self, logits: Tensor, target: Tensor, *, of_map: bool) -> Tensor:
+    def _labels(self, logits: Tensor, target: Tensor) -> Tensor:
         """A target as `RegionWiseLoss` takes it: labels (b 1 *s), or masks (b k *s)."""
         k, index = logits.shape[1], self.ignore_index
-        if of_map:
-            return self._masks(target) if self.sigmoid else target
         if not self.to_onehot_y or k == 1:
             if target.shape[1:2] != (k,) or target.ndim != logits.ndim:
                 raise RWLossError(

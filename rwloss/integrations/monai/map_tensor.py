@@ -23,6 +23,7 @@ from einops import rearrange
 from numpy.typing import NDArray
 from torch import Tensor
 
+from rwloss.arrays import eager
 from rwloss.errors import RWLossError
 from rwloss.rwmap import RWMap
 
@@ -33,7 +34,7 @@ KEEP_METADATA = (
     "PersistentDataset(..., track_meta=True, weights_only=False)"
 )
 _MOST_FINGERPRINTS = 1 << 14
-_MOST_CHECKED = 1 << 18  # voxels of one map that are looked at, per axis
+_MOST_CHECKED = 1 << 16  # voxels of one map that are looked at, per axis
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ def spacing_of(tensor: Tensor, axes: int) -> Any:
 
 
 # No graph can read values: a compiled loss comes back to Python for it.
-@torch.compiler.disable  # type: ignore[untyped-decorator]
+@eager
 def unpack(packed: Any, *, may_be_thinned: bool = False) -> UnpackedMaps:
     """A batch of maps (b m *s), taken apart.
 

@@ -63,8 +63,8 @@ class RWMapd(_LabelToMap):
     spacing_mm: one number per axis; by default that of the label's affine, else 1.
     ignore_index: a label whose voxels belong to no class.
 
-    The map goes through flips, turns by 90° and crops like an image, lazily too: name its key in
-    them. After any other spatial transform put the same RWMapd once more: it keeps a map that was
+    The map goes through flips, turns by 90° and crops like an image, lazily too: add its key to
+    theirs. After any other spatial transform put the same RWMapd once more: it keeps a map that was
     moved with its label by whole voxels, and makes it again where it was not. `RWLoss` refuses
     other maps. Spacings are not compared: a map of the same label that was made with another
     `spacing_mm` is kept.
@@ -119,7 +119,9 @@ class RWMapd(_LabelToMap):
 
     def _made(self, label: Tensor) -> RWMap:
         """The map of a label (c *s)."""
-        spacing_mm = self.spacing_mm or spacing_of(label, label.ndim - 1)
+        spacing_mm = self.spacing_mm
+        if spacing_mm is None:
+            spacing_mm = spacing_of(label, label.ndim - 1)
         plain = label.as_subclass(Tensor)
         # Each mask is an image with two classes; a label map is one with all.
         rows = None if spacing_mm is None else [spacing_mm] * len(plain)
@@ -165,7 +167,7 @@ class LoadRWMapd(_LabelToMap):
     of the result. store: opened, or its folder. case_key: of the case's name in the sample; by
     default the name of the label's file. ignore_index: as the store was made.
 
-    Raises RWLossError where the label is not that of the stored map.
+    Raises RWLossError if the label is not that of the stored map.
     """
 
     def __init__(

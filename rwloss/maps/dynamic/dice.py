@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from rwloss.errors import RWLossError
+from pydantic import PositiveFloat
+
 from rwloss.maps.generator import MapTags
 from rwloss.maps.loss_term import LossTerm, Prediction
 
@@ -19,22 +20,16 @@ class Dice(LossTerm):
 
     smooth: s, added above and below; an absent class that is not predicted has loss 0 with it.
     Its map gives the wrong classes different values: with three classes or more it violates the
-    stability principle, which is no fault in training.
+    stability principle, which does not harm training.
     """
 
-    smooth: float = 1e-5
+    smooth: PositiveFloat = 1e-5
 
     name: ClassVar[str] = "dice"
     tags: ClassVar[MapTags] = MapTags(
         stable=False, signed=True, unit="unitless", commutes_with=frozenset({"flip", "rot90"})
     )
     citation: ClassVar[str] = "Milletari et al., V-Net, 3DV 2016, arXiv 1606.04797 (Σ p, not Σ p²)"
-
-    def __post_init__(self) -> None:
-        """Check smooth."""
-        super().__post_init__()
-        if not self.smooth > 0:
-            raise RWLossError(f"dice: expected smooth above 0, got {self.smooth}")
 
     def loss(self, prediction: Prediction) -> Tensor:
         """1 minus the soft Dice. (b c)."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from rwloss.errors import RWLossError
+from pydantic import NonNegativeFloat
+
 from rwloss.maps.generator import MapTags
 from rwloss.maps.loss_term import LossTerm, Prediction
 
@@ -21,7 +22,7 @@ class Focal(LossTerm):
     0 at the wrong classes and at most 0 at the true one: no violating voxel.
     """
 
-    gamma: float = 2.0
+    gamma: NonNegativeFloat = 2.0
 
     name: ClassVar[str] = "focal"
     tags: ClassVar[MapTags] = MapTags(
@@ -33,12 +34,6 @@ class Focal(LossTerm):
     citation: ClassVar[str] = (
         "Lin et al., Focal Loss for Dense Object Detection, ICCV 2017, arXiv 1708.02002 (eq. 4)"
     )
-
-    def __post_init__(self) -> None:
-        """Check gamma."""
-        super().__post_init__()
-        if not self.gamma >= 0:
-            raise RWLossError(f"focal: expected gamma of 0 or more, got {self.gamma}")
 
     def loss(self, prediction: Prediction) -> Tensor:
         """-(1 - p_t)^gamma log p_t, its mean over voxels that count. (b c)."""

@@ -5,15 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+from pydantic import PositiveFloat
+
 from rwloss import distance
-from rwloss.arrays import from_numpy, to_numpy
-from rwloss.errors import RWLossError
+from rwloss.arrays import eager, from_numpy, to_numpy
 from rwloss.maps.generator import MapTags
 from rwloss.maps.loss_term import LossTerm, Prediction
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from torch import Tensor
 
 
@@ -26,7 +25,7 @@ class HausdorffDT(LossTerm):
     is empty or full. alpha: 2 is the paper's choice.
     """
 
-    alpha: float = 2.0
+    alpha: PositiveFloat = 2.0
 
     name: ClassVar[str] = "hausdorff_dt"
     tags: ClassVar[MapTags] = MapTags(
@@ -36,12 +35,6 @@ class HausdorffDT(LossTerm):
         "Karimi & Salcudean, IEEE TMI 2020, arXiv 1904.10030 (eq. 8, two-sided)"
     )
 
-    def __post_init__(self) -> None:
-        """Check alpha."""
-        super().__post_init__()
-        if not self.alpha > 0:
-            raise RWLossError(f"hausdorff_dt: expected alpha above 0, got {self.alpha}")
-
     @property
     def unit(self) -> str:
         """mm to the power of alpha."""
@@ -49,16 +42,13 @@ class HausdorffDT(LossTerm):
 
     def loss(self, prediction: Prediction) -> Tensor:
         """(p - y)² (d_p^alpha + d_y^alpha), its mean over voxels that count. (b c)."""
-        import torch
-
         probs, truth = prediction.probs, prediction.one_hot
         spacings = prediction.spacings_mm
-        # No graph holds a distance transform.
-        power: Callable[..., Tensor] = torch.compiler.disable(self._power)  # type: ignore[no-untyped-call]
         # The larger of the two terms is (far)^alpha: float32 holds it for any image.
-        far = power(truth > 0.5, spacings) + power(probs.detach() > 0.5, spacings)
+        far = self._power(truth > 0.5, spacings) + self._power(probs.detach() > 0.5, spacings)
         return prediction.mean_space((probs - truth) ** 2 * far)
 
+    @eager  # no compiled graph can hold a distance transform
     def _power(self, masks: Tensor, spacings: tuple[tuple[float, ...], ...]) -> Tensor:
         """Distance to each mask's boundary, to the power of alpha. masks (b c *s) -> (b c *s)."""
         import torch

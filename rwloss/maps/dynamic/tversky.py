@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from rwloss.errors import RWLossError
+from pydantic import NonNegativeFloat, PositiveFloat
+
 from rwloss.maps.generator import MapTags
 from rwloss.maps.loss_term import LossTerm, Prediction
 
@@ -21,24 +22,15 @@ class Tversky(LossTerm):
     false negatives; 0.3 and 0.7 favour recall, 0.5 and 0.5 are Dice. smooth: s.
     """
 
-    alpha: float = 0.3
-    beta: float = 0.7
-    smooth: float = 1e-5
+    alpha: NonNegativeFloat = 0.3
+    beta: NonNegativeFloat = 0.7
+    smooth: PositiveFloat = 1e-5
 
     name: ClassVar[str] = "tversky"
     tags: ClassVar[MapTags] = MapTags(
         stable=False, signed=True, unit="unitless", commutes_with=frozenset({"flip", "rot90"})
     )
     citation: ClassVar[str] = "Salehi et al., MLMI 2017, arXiv 1706.05721 (eq. 3)"
-
-    def __post_init__(self) -> None:
-        """Check the prices."""
-        super().__post_init__()
-        if not (self.alpha >= 0 and self.beta >= 0 and self.smooth > 0):
-            raise RWLossError(
-                f"{self.name}: expected alpha and beta of 0 or more and smooth above 0, got "
-                f"{self.alpha}, {self.beta}, {self.smooth}"
-            )
 
     def loss(self, prediction: Prediction) -> Tensor:
         """1 minus the Tversky index. (b c)."""
@@ -56,16 +48,10 @@ class FocalTversky(Tversky):
     alpha, beta, smooth: as in `tversky`; the paper names the two prices the other way round.
     """
 
-    gamma: float = 4 / 3
+    gamma: PositiveFloat = 4 / 3
 
     name: ClassVar[str] = "focal_tversky"
     citation: ClassVar[str] = "Abraham & Khan, ISBI 2019, arXiv 1810.07842 (eq. 4)"
-
-    def __post_init__(self) -> None:
-        """Check gamma too."""
-        super().__post_init__()
-        if not self.gamma > 0:
-            raise RWLossError(f"focal_tversky: expected gamma above 0, got {self.gamma}")
 
     def loss(self, prediction: Prediction) -> Tensor:
         """(1 - Tversky index)^(1 / gamma). (b c)."""

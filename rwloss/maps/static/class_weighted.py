@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from rwloss.maps.generator import MapGenerator, MapTags
 from rwloss.maps.static import class_weights
-from rwloss.maps.static.class_weights import ClassWeights
+from rwloss.maps.static.class_weights import Beta, ClassWeights
 from rwloss.regions import Regions
 from rwloss.rwmap import RWMap
 
@@ -26,7 +26,7 @@ class ClassWeighted(class_weights.Weighted, MapGenerator):
     """
 
     weights: ClassWeights = "inverse"
-    beta: float = 0.9999
+    beta: Beta = 0.9999
 
     name: ClassVar[str] = "class_weighted"
     tags: ClassVar[MapTags] = MapTags(
@@ -36,11 +36,6 @@ class ClassWeighted(class_weights.Weighted, MapGenerator):
         "Valverde & Tohka, Pattern Recognition 2023, arXiv 2108.01405 (class-weighted map); "
         "effective number: Cui et al., Class-Balanced Loss, CVPR 2019, arXiv 1901.05555"
     )
-
-    def __post_init__(self) -> None:
-        """Check what types cannot say: weights and beta in their range."""
-        super().__post_init__()
-        class_weights.check(self.name, self.weights, self.beta)
 
     def compute(self, regions: Regions) -> RWMap:
         """Map values for one batch. labels (b *s) -> compact map (b *s), unitless."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field, PositiveFloat
 
 from rwloss.arrays import Array, from_numpy, to_numpy
 from rwloss.errors import RWLossError
@@ -27,20 +28,23 @@ WeightRule: TypeAlias = Literal[
 # A number above 0 for each class, used as given; or a rule on the voxel counts n_k of the image,
 # scaled so that the mean weight over its voxels is 1 (absent classes weigh 0). With "dataset_"
 # before it the counts are those of all cases: `rwloss precompute` puts numbers in its place.
-ClassWeights: TypeAlias = WeightRule | tuple[float, ...]
+ClassWeights: TypeAlias = WeightRule | tuple[PositiveFloat, ...]
+
+Beta: TypeAlias = Annotated[float, Field(ge=0, lt=1)]
+"""Of "effective_number"."""
 
 _OF_DATASET = "dataset_"
 
 
 class Weighted:
-    """For generators with the parameters `weights` and `beta`: rules on a whole data set."""
+    """For generators with the parameters `weights` and `beta`: rules on a whole dataset."""
 
     weights: ClassWeights | None
     beta: float
 
     @property
     def needs_class_counts(self) -> bool:
-        """Whether the weights follow from all cases together."""
+        """Whether the weights depend on all cases together."""
         return isinstance(self.weights, str) and self.weights.startswith(_OF_DATASET)
 
     def resolved(self, class_counts: Sequence[int]) -> Expression:
@@ -58,14 +62,6 @@ class Weighted:
         return replace(this, weights=rounded)  # type: ignore[no-any-return]
 
 
-def check(name: str, weights: ClassWeights, beta: float) -> None:
-    """Check what types cannot say: weights above 0, 0 <= beta < 1."""
-    if not isinstance(weights, str) and not all(np.isfinite(w) and w > 0 for w in weights):
-        raise RWLossError(f"{name}: expected weights above 0, got {weights}")
-    if not 0 <= beta < 1:
-        raise RWLossError(f"{name}: expected 0 <= beta < 1, got {beta}")
-
-
 def voxel_weights(name: str, weights: ClassWeights, beta: float, regions: Regions) -> Array:
     """Weight of the true class of each voxel. (b *s), float32.
 
@@ -75,7 +71,7 @@ def voxel_weights(name: str, weights: ClassWeights, beta: float, regions: Region
     counts = to_numpy(regions.counts).astype(np.float64)
     if isinstance(weights, str) and weights.startswith(_OF_DATASET):
         raise RWLossError(
-            f"{name}(weights={weights!r}) follows from all cases of a data set: precompute the "
+            f"{name}(weights={weights!r}) needs all cases of a dataset: precompute the "
             f"map, or give a number for each class ({name}.resolved(class_counts) makes them)"
         )
     if isinstance(weights, str):

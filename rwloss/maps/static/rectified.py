@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import numpy as np
+from pydantic import PositiveFloat
 
 from rwloss.arrays import Array, divide_into, from_numpy, to_numpy
-from rwloss.errors import RWLossError
 from rwloss.maps.generator import MapGenerator, MapTags
 from rwloss.maps.static import class_weights
-from rwloss.maps.static.class_weights import ClassWeights
+from rwloss.maps.static.class_weights import Beta, ClassWeights
 from rwloss.regions import Regions
 from rwloss.rwmap import RWMap
 
@@ -33,9 +33,9 @@ class Rectified(class_weights.Weighted, MapGenerator):
     """
 
     scope: Literal["image", "component"] = "image"
-    clip_mm: float | None = None
+    clip_mm: PositiveFloat | None = None
     weights: ClassWeights | None = None
-    beta: float = 0.9999
+    beta: Beta = 0.9999
 
     name: ClassVar[str] = "rectified"
     tags: ClassVar[MapTags] = MapTags(
@@ -45,14 +45,6 @@ class Rectified(class_weights.Weighted, MapGenerator):
         "Valverde & Tohka, Region-wise Loss for Biomedical Image Segmentation, Pattern "
         "Recognition 2023, arXiv 2108.01405 (RRW); scope and clip_mm ours"
     )
-
-    def __post_init__(self) -> None:
-        """Check what types cannot say."""
-        super().__post_init__()
-        if self.clip_mm is not None and not self.clip_mm > 0:
-            raise RWLossError(f"rectified: expected clip_mm above 0, got {self.clip_mm}")
-        if self.weights is not None:
-            class_weights.check(self.name, self.weights, self.beta)
 
     def compute(self, regions: Regions) -> RWMap:
         """Map values for one batch. labels (b *s) -> compact map (b *s), unitless."""

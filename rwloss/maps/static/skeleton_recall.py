@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import NonNegativeInt
 
 from rwloss.arrays import from_numpy, to_numpy
 from rwloss.errors import RWLossError
@@ -28,7 +29,7 @@ class SkeletonRecall(MapGenerator):
     compact; stable. Needs scikit-image: pip install 'rwloss[skeleton]'.
     """
 
-    radius: int = 2
+    radius: NonNegativeInt = 2
 
     name: ClassVar[str] = "skeleton_recall"
     # A thinned line may lie a voxel to either side, so it follows no flip or turn exactly.
@@ -39,12 +40,6 @@ class SkeletonRecall(MapGenerator):
         commutes_with=frozenset(),
     )
     citation: ClassVar[str] = "Kirchhoff et al., Skeleton Recall Loss, ECCV 2024, arXiv 2404.03010"
-
-    def __post_init__(self) -> None:
-        """Check the radius."""
-        super().__post_init__()
-        if self.radius < 0:
-            raise RWLossError(f"skeleton_recall: expected radius of 0 or more, got {self.radius}")
 
     def compute(self, regions: Regions) -> RWMap:
         """Map values for one batch. labels (b *s) -> compact map (b *s), unitless."""

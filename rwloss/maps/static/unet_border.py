@@ -8,13 +8,13 @@ from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import NonNegativeFloat, PositiveFloat
 
 from rwloss import distance
 from rwloss.arrays import from_numpy, to_numpy
-from rwloss.errors import RWLossError
 from rwloss.maps.generator import MapGenerator, MapTags
 from rwloss.maps.static import class_weights
-from rwloss.maps.static.class_weights import ClassWeights
+from rwloss.maps.static.class_weights import Beta, ClassWeights
 from rwloss.regions import Regions
 from rwloss.rwmap import RWMap
 
@@ -37,10 +37,10 @@ class UNetBorder(class_weights.Weighted, MapGenerator):
     for "effective_number". Unitless; compact; stable.
     """
 
-    w0: float = 10.0
-    sigma_mm: float = 5.0
+    w0: NonNegativeFloat = 10.0
+    sigma_mm: PositiveFloat = 5.0
     weights: ClassWeights | None = "inverse"
-    beta: float = 0.9999
+    beta: Beta = 0.9999
 
     name: ClassVar[str] = "unet_border"
     tags: ClassVar[MapTags] = MapTags(
@@ -49,17 +49,6 @@ class UNetBorder(class_weights.Weighted, MapGenerator):
     citation: ClassVar[str] = (
         "Ronneberger et al., U-Net, MICCAI 2015, arXiv 1505.04597 (eq. 2); linear surrogate ours"
     )
-
-    def __post_init__(self) -> None:
-        """Check the numbers."""
-        super().__post_init__()
-        if not (self.w0 >= 0 and self.sigma_mm > 0):
-            raise RWLossError(
-                f"unet_border: expected w0 of 0 or more and sigma_mm above 0, got {self.w0} and "
-                f"{self.sigma_mm}"
-            )
-        if self.weights is not None:
-            class_weights.check(self.name, self.weights, self.beta)
 
     def compute(self, regions: Regions) -> RWMap:
         """Map values for one batch. labels (b *s) -> compact map (b *s), unitless."""

@@ -15,7 +15,7 @@ from typing import Any
 from rwloss import maps
 from rwloss._version import __version__
 from rwloss.errors import RWLossError
-from rwloss.files.atomic import whole_file
+from rwloss.files.atomic import write_text
 from rwloss.study import plan
 from rwloss.study.figures import decimal
 from rwloss.study.outcomes import BORN_ABOVE, COLLAPSED_BELOW, DEAD_BELOW
@@ -64,12 +64,7 @@ def write(results: Results, folder: Path, path: Path | None = None) -> Path:
     """
     require_report()
     path = folder / FILE if path is None else path
-    text = render(results, folder)
-    try:
-        with whole_file(path) as part:
-            part.write_text(text, encoding="utf-8", newline="")
-    except OSError as error:
-        raise RWLossError(f"cannot write {str(path)!r}: {error.strerror or error}") from error
+    write_text(path, render(results, folder))
     return path
 
 

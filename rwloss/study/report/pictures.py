@@ -11,11 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from rwloss.pictures.colours import CLASS_COLOURS, IGNORED, grey
+from rwloss.pictures.colours import CLASS_COLOURS, IGNORED, diverging, grey, rgb
 from rwloss.pictures.picture import MAX_CLASSES
 from rwloss.study.report.cases import Choice, Slice
 
-_BLUE, _WHITE, _RED = (44, 110, 180), (250, 250, 250), (190, 40, 50)
 _OPACITY = 0.6
 
 
@@ -108,22 +107,16 @@ def _tinted(ground: NDArray[np.float64], labels: NDArray[np.int32]) -> NDArray[n
     pixels = ground.copy()
     for k in range(1, int(labels.max(initial=0)) + 1):
         here = labels == k
-        pixels[here] = (1 - _OPACITY) * pixels[here] + _OPACITY * _rgb(class_colour(k))
-    pixels[labels < 0] = _rgb(IGNORED)
+        pixels[here] = (1 - _OPACITY) * pixels[here] + _OPACITY * rgb(class_colour(k))
+    pixels[labels < 0] = rgb(IGNORED)
     return pixels
 
 
 def _diverging(values: NDArray[np.float64], counted: NDArray[np.bool_]) -> NDArray[np.float64]:
     """Blue at -1, white at 0, red at 1. (rows columns) -> (rows columns 3)."""
-    colours = np.array([_BLUE, _WHITE, _RED], dtype=np.float64)
-    pixels = np.stack([np.interp(values, (-1, 0, 1), colours[:, i]) for i in range(3)], axis=-1)
-    pixels[~counted | ~np.isfinite(values)] = _rgb(IGNORED)
+    pixels = 255 * diverging(values)
+    pixels[~counted | ~np.isfinite(values)] = rgb(IGNORED)
     return pixels
-
-
-def _rgb(colour: str) -> NDArray[np.uint8]:
-    """Of a colour such as "#E69F00"."""
-    return np.frombuffer(bytes.fromhex(colour[1:]), np.uint8)
 
 
 def _png(pixels: NDArray[np.float64]) -> str:

@@ -71,7 +71,7 @@ def test_given_weights_are_used_as_given(kind):
 
 @pytest.mark.parametrize("rule", RULES)
 def test_every_label_map_of_three_classes(rule):
-    labels = plain.every_label_map((3, 3), 3)
+    labels = plain.every_label_map((2, 3), 3)
     found = weighted(labels, 3, weights=rule).dense()
     np.testing.assert_allclose(found, plain.class_weighted(labels, 3, RULES[rule]), rtol=1e-6)
 
@@ -105,7 +105,7 @@ def test_ignored_voxels_are_not_counted(rule):
 
 @pytest.mark.parametrize("weights", [(1.0, 0.0), (1, -1), (1, np.nan), (np.inf, 1)], ids=str)
 def test_weights_that_are_not_above_zero(weights):
-    with pytest.raises(RWLossError, match=r"expected weights above 0|should be a finite number"):
+    with pytest.raises(RWLossError, match=r"should be (greater than 0|a finite number)"):
         maps.ClassWeighted(weights=weights)
 
 
@@ -117,7 +117,7 @@ def test_weights_of_the_wrong_type(weights):
 
 @pytest.mark.parametrize("beta", [-0.1, 1.0, 2, np.nan])
 def test_beta_out_of_range(beta):
-    with pytest.raises(RWLossError, match=r"expected 0 <= beta < 1|should be a finite number"):
+    with pytest.raises(RWLossError, match=r"should be (less than 1|greater than|a finite)"):
         maps.ClassWeighted(beta=beta)
 
 

@@ -187,9 +187,7 @@ def test_an_expression_of_ones_own_needs_nothing():
 @pytest.mark.parametrize("rule", RULES)
 def test_a_map_without_the_numbers_says_what_to_do(generator, rule):
     asked = generator(weights=f"dataset_{rule}")
-    words = (
-        rf"{asked.name}\(weights='dataset_{rule}'\) follows from all cases.*precompute.*resolved"
-    )
+    words = rf"{asked.name}\(weights='dataset_{rule}'\) needs all cases.*precompute.*resolved"
     with pytest.raises(RWLossError, match=words):
         asked(Regions(np.array([[[0, 1]]]), 2))
 
@@ -198,9 +196,7 @@ def test_a_loss_without_the_numbers_says_what_to_do():
     import torch
 
     loss = RegionWiseLoss("dice + class_weighted(weights='dataset_inverse')")
-    with pytest.raises(
-        RWLossError, match="follows from all cases of a data set: precompute the map"
-    ):
+    with pytest.raises(RWLossError, match="needs all cases of a dataset: precompute the map"):
         loss(torch.zeros(1, 2, 2, 2), torch.tensor([[[0, 1], [1, 1]]]))
 
 

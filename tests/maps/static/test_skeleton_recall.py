@@ -132,7 +132,7 @@ def test_spacing_does_not_matter():
 
 
 def test_radius_below_zero():
-    with pytest.raises(RWLossError, match="skeleton_recall: expected radius of 0 or more, got -1"):
+    with pytest.raises(RWLossError, match=r"radius=-1.*greater than or equal to 0"):
         maps.SkeletonRecall(radius=-1)
 
 

@@ -177,7 +177,7 @@ def test_no_voxels(shape):
     ids=str,
 )
 def test_parameters_out_of_range(wrong):
-    with pytest.raises(RWLossError, match=r"unet_border: expected"):
+    with pytest.raises(RWLossError, match=r"unet_border.*should be"):
         maps.UNetBorder(**wrong)
 
 

@@ -1,0 +1,55 @@
+import errno
+from pathlib import Path
+
+import pytest
+
+from rwloss.files.journal import append_line, json_line, parsed_lines
+
+
+@pytest.mark.parametrize("sync", [False, True])
+def test_lines_are_added(tmp_path, sync):
+    file = tmp_path / "log.jsonl"
+    fields = [{"case": "海馬\n", "n": 1}, {"case": "caf\udce9"}]
+    for each in fields:
+        append_line(file, json_line(each), sync=sync)
+    assert len(file.read_bytes().splitlines()) == 2
+    assert list(parsed_lines(file.read_bytes())) == fields
+
+
+def test_half_a_line_of_a_killed_process_spoils_no_other(tmp_path):
+    file = tmp_path / "log.jsonl"
+    file.write_bytes(b'{"a": 1}\n{"ha')
+    append_line(file, b'{"b": 2}\n')
+    assert file.read_bytes() == b'{"a": 1}\n{"ha\n{"b": 2}\n'
+    assert list(parsed_lines(file.read_bytes())) == [{"a": 1}, {"b": 2}]
+
+
+@pytest.mark.parametrize("written", [0, 3])
+def test_half_a_line_is_taken_back(tmp_path, monkeypatch, written):
+    """As on a disk that is full within the line."""
+    file = tmp_path / "manifest.jsonl"
+    append_line(file, b"one\n")
+    opened = Path.open
+
+    class Full:
+        def __init__(self, file):
+            self.file = file
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            self.file.close()
+
+        def __getattr__(self, name):
+            return getattr(self.file, name)
+
+        def write(self, line):
+            return self.file.write(line[:written])
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "open", lambda *args, **kwargs: Full(opened(*args, **kwargs)))
+        with pytest.raises(OSError, match="No space left") as full:
+            append_line(file, b"two\n")
+    assert full.value.errno == errno.ENOSPC
+    assert file.read_bytes() == b"one\n"
