@@ -96,7 +96,7 @@ def test_precompute_is_light(tmp_path: Path) -> None:
 def test_check_of_static_maps_is_light(tmp_path: Path) -> None:
     labels, picture = two_sample_cases(tmp_path), str(tmp_path / "a.png")
     argv = ["check", str(labels), "--map", "boundary", "--probs", "random", "-o", picture]
-    assert loaded_after(RUN_MAIN, *argv) == set()
+    assert heavy_after(RUN_MAIN, *argv) == set()
 
 
 def test_workers_of_precompute_are_light(tmp_path: Path) -> None:
