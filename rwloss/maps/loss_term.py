@@ -63,9 +63,20 @@ class Prediction:
         """Values at the true class, 0 elsewhere (even where a value is infinite). (b c *s)."""
         return values.masked_fill(self.one_hot == 0, 0.0)
 
+    @property
+    def true_log_probs(self) -> Tensor:
+        """Logarithm of the true class's probability, 0 where no class counts. (b *s)."""
+        if "true_class" not in self._kept:
+            found, true_class = self.one_hot.max(dim=1, keepdim=True)
+            self._kept.update(true_class=true_class, no_class=(found == 0)[:, 0])
+        at_true = self.log_probs.gather(1, self._kept["true_class"])[:, 0]
+        if "no_class" not in self._kept:
+            return at_true
+        return at_true.masked_fill(self._kept["no_class"], 0.0)
+
     def sum_space(self, values: Tensor) -> Tensor:
         """Sum over the voxels of each image and class. (b c *s) -> (b c)."""
-        return values.flatten(2).sum(dim=2)
+        return values.sum(dim=tuple(range(2, values.ndim)))
 
     def overlap(self) -> Overlap:
         """What Dice and the other overlap losses are made of."""
@@ -86,6 +97,10 @@ class Prediction:
     def mean_true(self, values: Tensor) -> Tensor:
         """As `mean_space`, for values at the true class alone: Σ values / voxels that count."""
         return self.sum_space(values) * self._share(len(values) * values.shape[1])
+
+    def mean_by_true_class(self, values: Tensor) -> Tensor:
+        """As `mean_true`, for one value per voxel, which belongs to its true class. (b *s)."""
+        return self.mean_true(self.one_hot * values[:, None])
 
     def _share(self, number: int) -> Tensor | float:
         """A number per voxel that counts."""
@@ -120,7 +135,10 @@ class Prediction:
             counted = (index != IGNORED).to(dtype)
         if not include_background:
             log_probs, one_hot = log_probs[:, 1:], one_hot[:, 1:]
-        return cls(log_probs, one_hot, counted, spacings_mm, all_count)
+        prediction = cls(log_probs, one_hot, counted, spacings_mm, all_count)
+        if all_count and include_background:
+            prediction._kept["true_class"] = index.long()
+        return prediction
 
 
 @dataclass(frozen=True)

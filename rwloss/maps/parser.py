@@ -29,7 +29,7 @@ _BLEND = ("region", "boundary", "schedule", "alpha", "step")
 _LONGEST = 10_000  # characters; far more than anyone writes, and Python's own parser has limits
 
 _Value: TypeAlias = Expression | float
-_Place: TypeAlias = ast.expr | ast.keyword
+_Node: TypeAlias = ast.expr | ast.keyword
 _Made = TypeVar("_Made")
 
 
@@ -276,7 +276,7 @@ class _Reader:
                 node, "expected a constant: a number, a text in quotes, None or a tuple of them"
             ) from None
 
-    def _checked(self, node: _Place, make: Callable[[], _Made]) -> _Made:
+    def _checked(self, node: _Node, make: Callable[[], _Made]) -> _Made:
         """What `make` gives; its complaint, pointed at the place in the text."""
         try:
             return make()
@@ -285,7 +285,7 @@ class _Reader:
         except (RWLossError, TypeError) as error:
             raise self._wrong(node, str(error)) from error
 
-    def _wrong(self, node: _Place, message: str) -> RWLossError:
+    def _wrong(self, node: _Node, message: str) -> RWLossError:
         return _error(self.text, _column(self.code, node), message)
 
 
@@ -312,6 +312,6 @@ def _window(line: str, column: int) -> tuple[str, int]:
     return line[start : start + 100], column - start
 
 
-def _column(text: str, node: _Place) -> int:
+def _column(text: str, node: _Node) -> int:
     """Column in characters; ast counts bytes."""
     return len(text.encode()[: node.col_offset].decode(errors="ignore"))

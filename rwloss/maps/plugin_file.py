@@ -26,7 +26,7 @@ _QUOTED_PLACE = re.compile(r"(?P<path>.+\.py):(?P<name>[^\W\d]\w*)", re.DOTALL)
 
 
 @dataclass(frozen=True)
-class Place:
+class ClassInFile:
     """Where a generator class stands: an absolute path, the name in the file, and its bytes."""
 
     path: Path
@@ -36,7 +36,7 @@ class Place:
     def __str__(self) -> str:
         """As `maps.get` and `file(...)` read it: relative to the current folder if it lies there.
 
-        What is written down is then the same for everyone who works in a copy of that folder.
+        Recorded expressions are then the same in every copy of that folder.
         """
         return f"{shown(self.path)}:{self.name}"
 
@@ -131,15 +131,15 @@ def _let_it_be_imported(path: Path, module: ModuleType) -> None:
         sys.modules[name] = module
 
 
-def place_of(generator: type[Any]) -> Place | None:
+def place_of(generator: type[Any]) -> ClassInFile | None:
     """Where a class stands, if it was loaded from a file by its path; else None."""
     if generator.__module__ not in _LOADED:
         return None
     path, digest = _LOADED[generator.__module__]
-    return Place(path, generator.__qualname__, digest)
+    return ClassInFile(path, generator.__qualname__, digest)
 
 
-def empty_instance(place: Place) -> object:
+def empty_instance(place: ClassInFile) -> object:
     """An instance without its fields, for pickle to fill. A worker process loads the file for it.
 
     Raises RWLossError where the file is no longer what it was.

@@ -83,8 +83,8 @@ def get(name: str, /, **parameters: Any) -> MapGenerator:
 def add(generator: type[MapGenerator]) -> None:
     """Make a generator known by its name in this process.
 
-    The same one again (a module that is loaded anew) takes the place of the old. Raises RWLossError
-    that names both where another generator has the name.
+    The same one again (from a module that is reloaded) replaces the old. Raises RWLossError that
+    names both where another generator has the name.
     """
     name = generator.name
     for entry in _entries().get(name, ()):
@@ -97,7 +97,7 @@ def add(generator: type[MapGenerator]) -> None:
 
 
 def unknown(name: str, known: list[str]) -> RWLossError:
-    """The error for a name that no map has: it tells the nearest, or how to make one."""
+    """The error for a name that no map has: it names the nearest, or says how to make one."""
     near = nearest(name, known)
     own = f"; for a function of your own write @maps.register({name!r}) above it"
     own = own if name.isidentifier() and not near else ""
@@ -133,7 +133,7 @@ def origin(name: str) -> str:
 
 
 def revision(generator: type[MapGenerator]) -> str:
-    """What tells one version of a plug-in's maths from another; "" for what rwloss itself brings.
+    """What distinguishes one version of a plug-in from another; "" for the built-ins.
 
     Package and version, or the SHA-256 of the file that holds it.
 
