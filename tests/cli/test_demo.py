@@ -13,13 +13,13 @@ from rwloss.cli.demo import DRAWN, MAPS
 
 
 def run_demo(folder, *options):
-    options = ("--steps", "4", "--seeds", "1", "--jobs", "0", *options)
+    options = ("--steps", "2", "--seeds", "1", "--jobs", "0", *options)
     return CliRunner().invoke(app, ["demo", "--out", str(folder), *options])
 
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory):
-    """One demo of four steps: its folder and what it printed."""
+    """One demo of two steps: its folder and what it printed."""
     folder = tmp_path_factory.mktemp("demo") / "made" / "by demo"
     result = run_demo(folder)
     assert result.exit_code == 0, result.output
