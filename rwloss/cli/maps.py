@@ -85,10 +85,8 @@ def _kind(annotation: Any) -> str:
         return " | ".join(repr(choice) for choice in get_args(annotation))
     if get_origin(annotation) is tuple:
         return f"tuple[{', '.join(map(_kind, get_args(annotation)))}]"
-    if annotation is Ellipsis:
-        return "..."
-    if annotation is type(None):
-        return "None"
+    if annotation in {Ellipsis, type(None)}:
+        return "..." if annotation is Ellipsis else "None"
     if isinstance(annotation, type):
         return annotation.__name__
     return " | ".join(_kind(choice) for choice in get_args(annotation)) or str(annotation)
