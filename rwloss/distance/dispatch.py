@@ -7,10 +7,10 @@ device.
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Sequence
-from functools import cache
+from collections.abc import Callable, Sequence
+from functools import cache, wraps
 from importlib import import_module
-from typing import Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, TypeVar, cast, get_args
 
 import numpy as np
 
@@ -20,6 +20,24 @@ from rwloss.errors import RWLossError
 EngineName: TypeAlias = Literal["edt", "scipy", "torch"]
 ENGINES: tuple[EngineName, ...] = get_args(EngineName)
 Spacings: TypeAlias = Sequence[tuple[float, ...]]
+
+
+Distances = TypeVar("Distances", bound=Callable[..., Array])
+
+
+def _on_numpy(measure: Distances) -> Distances:
+    """Let NumPy do a tensor's work on the CPU: on small images torch's calls cost more than that.
+
+    Only the engine "torch" gets tensors.
+    """
+
+    @wraps(measure)
+    def measured(array: Array, *given: Any, engine: str | None = None) -> Array:
+        if isinstance(array, np.ndarray) or engine_name(engine, array) == "torch":
+            return measure(array, *given, engine=engine)
+        return from_numpy(measure(to_numpy(array), *given, engine=engine), array)
+
+    return cast("Distances", measured)
 
 
 @cache
@@ -49,7 +67,7 @@ def squared_to_other_label_mm2(
 ) -> Array:
     """Squared distance in mm² to the nearest voxel of another label, without edge rules.
 
-    labels (b *s), whole numbers of 0 or more, and a spacing for each image -> (b *s) float32.
+    labels (b *s), whole numbers of 0 or more, and one spacing per image -> (b *s) float32.
     Exact where all squared distances fit in float32, as for whole spacings; infinite in an image
     that holds one label only.
     """
@@ -68,27 +86,25 @@ def squared_to_other_label_mm2(
     return from_numpy(module.squared_to_other_label_mm2(images, spacings_mm), labels)
 
 
+@_on_numpy
 def depth_mm(labels: Array, spacings_mm: Spacings, *, engine: str | None = None) -> Array:
     """Distance in mm to the nearest voxel of another label.
 
     labels (b *s), whole numbers of 0 or more -> (b *s) float32, above 0 and finite everywhere.
     An image that holds one label only: its smallest spacing at every voxel.
     """
-    if _shares_memory(labels, engine):
-        return from_numpy(depth_mm(to_numpy(labels), spacings_mm, engine=engine), labels)
     squared = squared_to_other_label_mm2(labels, spacings_mm, engine=engine)
     single = _single_label(squared)
     return _filled(_root(squared), single, [min(spacing_mm) for spacing_mm in spacings_mm])
 
 
+@_on_numpy
 def signed_distance_mm(mask: Array, spacings_mm: Spacings, *, engine: str | None = None) -> Array:
     """Signed distance in mm to the other side: below 0 inside the mask, above 0 outside.
 
     mask (b *s), boolean -> (b *s) float32. 0 everywhere in an image where the mask is empty or
     full.
     """
-    if _shares_memory(mask, engine):
-        return from_numpy(signed_distance_mm(to_numpy(mask), spacings_mm, engine=engine), mask)
     # Both sides in one pass: with the mask as labels, each side's other label is the other side.
     xp = namespace(mask)
     labels = xp.astype(mask, xp.uint8) if is_torch(mask) else mask.view(np.uint8)
@@ -102,6 +118,7 @@ def signed_distance_mm(mask: Array, spacings_mm: Spacings, *, engine: str | None
     return _filled(distance, single, [0.0] * len(spacings_mm))
 
 
+@_on_numpy
 def signed_distances_mm(
     labels: Array, num_classes: int, spacings_mm: Spacings, *, engine: str | None = None
 ) -> Array:
@@ -109,9 +126,6 @@ def signed_distances_mm(
 
     Labels that are no class (ignored ones) are outside every class.
     """
-    if _shares_memory(labels, engine):
-        values = signed_distances_mm(to_numpy(labels), num_classes, spacings_mm, engine=engine)
-        return from_numpy(values, labels)
     xp, (batch, *size) = namespace(labels), labels.shape
     signed = xp.empty((batch, num_classes, *size), dtype=xp.float32, **on_device(labels))
     if is_torch(labels):
@@ -139,13 +153,6 @@ def distance_to_mm(mask: Array, spacings_mm: Spacings, *, engine: str | None = N
     0 on the mask, and everywhere in an image where the mask is empty.
     """
     return namespace(mask).clip(signed_distance_mm(mask, spacings_mm, engine=engine), 0.0, None)
-
-
-def _shares_memory(array: Array, engine: str | None) -> bool:
-    """Whether NumPy can do a tensor's work: on small images torch's calls cost more than that."""
-    if not is_torch(array) or array.device.type != "cpu":
-        return False
-    return engine_name(engine, array) != "torch"
 
 
 def _root(squared: Array) -> Array:

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
 
 from rwloss import data
 from rwloss._version import __version__
@@ -25,7 +22,15 @@ from rwloss.data.splits import SplitPart
 from rwloss.data.writing import write_labels
 from rwloss.errors import RWLossError
 from rwloss.files.atomic import TEMPORARY_PREFIX, whole_file
-from rwloss.files.journal import append_line, json_line, parsed_lines
+from rwloss.files.journal import append_line, json_line
+from rwloss.training.prediction_record import (
+    RECORD_FILE,
+    PredictionEntry,
+    PredictionRecord,
+    entries_in,
+    file_digest,
+    image_digests,
+)
 from rwloss.training.run_folder import RunFolder
 from rwloss.training.volumes import AXIAL, normalized
 from rwloss.training.windows import OVERLAP, check_overlap, predict_labels
@@ -36,62 +41,12 @@ if TYPE_CHECKING:
 
 PredictionState: TypeAlias = Literal["made", "kept", "failed"]
 
-RECORD_FILE = "predictions.jsonl"
-"""The file beside the label maps with one line per label map, which says how it was made."""
-
 # Errors that the next case would meet too: no space, no quota, a read-only file system.
 _FATAL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 # Temporary files older than this were left by a killed process.
 _LEFT_AFTER_S = 3600
 # Formats whose first axis is the pages.
 _PAGES = {".tif", ".tiff"}
-
-
-class PredictionRecord(BaseModel):
-    """What decides the label maps of a start, except the images.
-
-    weights_sha256: of the checkpoint file. The device is not part of it, as it changes only
-    rounding.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    rwloss: str
-    run: str
-    checkpoint: str
-    step: int
-    weights_sha256: str
-    overlap: float
-    class_names: tuple[str, ...]
-
-    def makes_the_same_as(self, other: PredictionRecord) -> bool:
-        """Whether the same images give the same label maps."""
-        return (self.weights_sha256, self.overlap) == (other.weights_sha256, other.overlap)
-
-    @property
-    def origin(self) -> str:
-        """What makes these label maps, in words."""
-        return (
-            f"the {self.checkpoint} weights of {self.run!r} (step {self.step}) with overlap "
-            f"{self.overlap:g}"
-        )
-
-
-class PredictionEntry(PredictionRecord):
-    """A line of the record: how one label map was made, and from which images.
-
-    images: path and SHA-256 of each channel, in order. label_map_sha256: the line does not apply to
-    a file with other bytes.
-    """
-
-    label_map: str
-    label_map_sha256: str
-    images: dict[str, str]
-
-    def images_are(self, images: Mapping[str, str]) -> bool:
-        """Whether images have the same content, wherever they are now."""
-        now = [*images.values()]
-        return "" not in now and now == [*self.images.values()]
 
 
 @dataclass(frozen=True)
@@ -178,7 +133,7 @@ def predict_images(
         run=str(run),
         checkpoint=checkpoint,
         step=trained.step,
-        weights_sha256=_digest(source.checkpoint(checkpoint)),
+        weights_sha256=file_digest(source.checkpoint(checkpoint)),
         overlap=overlap,
         class_names=trained.task.class_names,
     )
@@ -278,50 +233,24 @@ def _compared(
 
     In neither are label maps that do not exist, and those whose images have changed.
     """
-    entries = _entries_in(folder)
+    entries = entries_in(folder)
     kept: set[Path] = set()
     others: dict[Path, str] = {}
     for case, path in zip(cases, paths, strict=True):
         if not os.path.lexists(path):
             continue
-        before = entries.get((path.name, _digest(path)))
+        before = entries.get((path.name, file_digest(path)))
         if before is None:
             others[path] = "of another origin, or changed since it was made"
         elif not before.makes_the_same_as(record):
             others[path] = f"made by {before.origin}"
         else:
-            images = _digests(case.images)
+            images = image_digests(case.images)
             if before.images_are(images):
                 kept.add(path)
             elif before.images.keys() != images.keys() and not case.problem:
                 others[path] = f"made from other images ({', '.join(before.images)})"
     return kept, others
-
-
-def _entries_in(folder: Path) -> dict[tuple[str, str], PredictionEntry]:
-    """The record by name and digest of the label map; the newest of several."""
-    entries = {}
-    with suppress(FileNotFoundError):
-        for fields in parsed_lines((folder / RECORD_FILE).read_bytes()):
-            with suppress(ValueError):
-                entry = PredictionEntry.model_validate(fields)
-                entries[entry.label_map, entry.label_map_sha256] = entry
-    return entries
-
-
-def _digest(path: Path) -> str:
-    """SHA-256 of a file; "" if it can't be read."""
-    try:
-        if not path.is_file():  # reading a pipe would block
-            return ""
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError:
-        return ""
-
-
-def _digests(images: Sequence[Path]) -> dict[str, str]:
-    return {os.path.realpath(image): _digest(image) for image in images}
 
 
 def _predicted(
@@ -338,7 +267,7 @@ def _predicted(
         return PredictedCase(case.name, "failed", reason=case.problem)
     settings = trained.settings
     assert settings.patch_size is not None  # run.toml holds the value it took
-    images = _digests(case.images)  # before they are read: a later change is found next time
+    images = image_digests(case.images)  # before they are read: a later change is found next time
     try:
         image = np.stack(_channels(case, max_voxels))
         axis, note = _slice_axis(trained, image, suffix_of(case.images[0]))
@@ -356,7 +285,7 @@ def _predicted(
             entry = PredictionEntry(
                 **record.model_dump(),
                 label_map=path.name,
-                label_map_sha256=_digest(temporary),
+                label_map_sha256=file_digest(temporary),
                 images=images,
             )
             # Before the label map gets its name: without a line, its origin would be unknown.

@@ -10,6 +10,12 @@ from rwloss.study import plan
 SHORT = ("--steps", 2, "--batch-size", 2, "--accelerator", "cpu", "--jobs", 0)
 
 
+@pytest.fixture
+def no_page(monkeypatch):
+    """Leave the page of the study out, which takes seconds: the first test looks at it."""
+    monkeypatch.setattr("rwloss.cli.compare.write_if_possible", lambda *_: None)
+
+
 def write_study(folder, data, **maps):
     """The study.toml of a study of one seed and two steps."""
     training = {"batch_size": 2, "accelerator": "cpu"}
@@ -45,7 +51,7 @@ def test_options_then_more_seeds_and_the_file(squares, tmp_path, rwloss_command)
     assert (out / "runs" / "rw" / "seed_0" / "metrics.jsonl").read_bytes() == before
 
 
-def test_what_is_not_given_is_as_the_study_has_it(squares, tmp_path, rwloss_command):
+def test_what_is_not_given_is_as_the_study_has_it(squares, tmp_path, rwloss_command, no_page):
     out = tmp_path / "study"
     maps = ("--map", "rw=rectified", "--map", "dice", "--reference", "dice")
     shared = ("--learning-rate", 0.001, "--balanced", "--patch-size", "16,16", "--flip", 0.5)
@@ -82,7 +88,7 @@ def test_what_is_not_given_is_as_the_study_has_it(squares, tmp_path, rwloss_comm
     assert "learning_rate 0.001 (now 1.0)" in told
 
 
-def test_more_steps_are_told_of(squares, tmp_path, rwloss_command):
+def test_more_steps_are_told_of(squares, tmp_path, rwloss_command, no_page):
     out = tmp_path / "study"
     write_study(out, squares, rw="rectified")
     code, _, told = rwloss_command("compare", out / "study.toml", "--steps", 3, "--jobs", 0)
@@ -143,7 +149,7 @@ def test_a_failed_run_is_named_and_the_others_go_on(squares, tmp_path, rwloss_co
     assert "1 of 2 runs are done, 1 failed." in printed
 
 
-def test_one_at_a_time_in_a_study(squares, tmp_path, rwloss_command):
+def test_one_at_a_time_in_a_study(squares, tmp_path, rwloss_command, no_page):
     out = tmp_path / "study"
     options = ("compare", squares, "--map", "rw=rectified", *SHORT, "--seeds", 1, "--out", out)
     out.mkdir()

@@ -1,6 +1,7 @@
 """`rwloss demo`, end to end with a few steps."""
 
 import json
+import shutil
 import sys
 
 import pytest
@@ -13,13 +14,13 @@ from rwloss.cli.demo import DRAWN, MAPS
 
 
 def run_demo(folder, *options):
-    options = ("--steps", "4", "--seeds", "1", "--jobs", "0", *options)
+    options = ("--steps", "2", "--seeds", "1", "--jobs", "0", *options)
     return CliRunner().invoke(app, ["demo", "--out", str(folder), *options])
 
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory):
-    """One demo of four steps: its folder and what it printed."""
+    """One demo of two steps: its folder and what it printed."""
     folder = tmp_path_factory.mktemp("demo") / "made" / "by demo"
     result = run_demo(folder)
     assert result.exit_code == 0, result.output
@@ -28,7 +29,7 @@ def done(tmp_path_factory):
 
 def test_prints_the_study_and_names_the_report_last(done):
     folder, result = done
-    assert "24 hippocampus volumes to train on, 8 to test on" in result.stdout
+    assert "5 hippocampus volumes to train on, 2 to test on" in result.stdout
     assert "4 of 4 runs are done." in result.stdout
     assert result.stdout.splitlines()[-1].endswith(str(folder / "study" / "report.html"))
     for name in MAPS:
@@ -62,7 +63,7 @@ def test_again_over_the_same_folder_keeps_what_is_there(done):
     folder, first = done
     again = run_demo(folder)
     assert again.exit_code == 0, again.output
-    assert again.stdout.count("0 made, 24 kept") == 2
+    assert again.stdout.count("0 made, 5 kept") == 2
     from_study = first.stdout.index("map ")
     assert again.stdout[again.stdout.index("map ") :] == first.stdout[from_study:]
 

@@ -154,7 +154,7 @@ def test_what_is_no_move_by_whole_voxels_is_recognised(shape, text):
     wrong["hole"][0, :, 3:5, 3:5] = 0
     wrong["swapped"] = packed[None].clone()
     wrong["swapped"][0, :, [2, 9], 2] = packed[:, [9, 2], 2]
-    if len(shape) == 2 and len(packed.meta["rwmap_fingerprints"]) == 4 << 14:
+    if shape == (300, 200):
         del wrong["nan"], wrong["swapped"]  # of a large map, not every voxel is looked at
     assert [name for name, other in wrong.items() if is_kept(other[0])] == []
 

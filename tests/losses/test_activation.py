@@ -253,8 +253,3 @@ def test_one_channel_of_probabilities():
     _, labels = given((9, 7))
     with pytest.raises(RWLossError, match=r"probabilities of 2 classes or more, got 1: stack"):
         RegionWiseLoss("rectified", activation="none")(torch.zeros(3, 1, 9, 7), labels)
-
-
-def test_unknown_activation_names_the_nearest():
-    with pytest.raises(RWLossError, match="unknown activation 'sigmoidal': did you mean 'sigmoid'"):
-        RegionWiseLoss("rectified", activation="sigmoidal")

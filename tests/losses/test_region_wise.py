@@ -1,9 +1,10 @@
 """The loss against torch.mean(softmax * map), its gradient against the closed form."""
 
+import loss_batches
 import plain_formulas as plain
 import pytest
 import torch
-from anatomy import batch
+from loss_batches import assert_close
 
 from rwloss import Regions, RegionWiseLoss, maps
 
@@ -34,12 +35,10 @@ each_expression = pytest.mark.parametrize("text", OFFICIAL)
 each_shape = pytest.mark.parametrize("shape", [(11, 9), (6, 7, 5)], ids=str)
 
 
-def given(shape, seed=91, num_classes=4, dtype=torch.float64):
-    """Logits (b k *s) and labels (b *s)."""
-    labels = batch(seed, shape, num_classes)
-    generator = torch.Generator().manual_seed(seed)
-    logits = torch.randn(3, num_classes, *shape, generator=generator, dtype=torch.float64)
-    return (2 * logits).to(dtype).requires_grad_(), torch.as_tensor(labels)
+def given(shape):
+    """Logits (b k *s) with gradient, and labels (b *s)."""
+    logits, labels = loss_batches.given(shape)
+    return logits.requires_grad_(), labels
 
 
 def official_map(text, labels, spacing):
@@ -48,15 +47,6 @@ def official_map(text, labels, spacing):
 
 def official(logits, values):
     return torch.mean(torch.softmax(logits, dim=1) * values)
-
-
-def assert_close(found, wanted, relative=2e-6):
-    torch.testing.assert_close(
-        found.detach().double(),
-        wanted.detach().double(),
-        rtol=relative,
-        atol=relative * wanted.detach().abs().max().item(),
-    )
 
 
 # --- Value

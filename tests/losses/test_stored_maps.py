@@ -137,21 +137,6 @@ def test_labels_are_compared_without_wrapping():
         RegionWiseLoss("rectified")(logits, labels, stored)
 
 
-def test_stored_map_of_other_classes_is_refused():
-    logits, labels = given((11, 9))
-    stored = maps.Rectified()(Regions(labels, 5))
-    with pytest.raises(RWLossError, match=r"map has 5 classes, logits have 4: pass num_classes=4"):
-        RegionWiseLoss("rectified")(logits, labels, stored)
-
-
-def test_stored_map_of_another_shape_is_refused():
-    logits, labels = given((11, 9))
-    stored = maps.Rectified()(Regions(labels[:, 1:], 4))
-    message = "map is of labels (3, 10, 9), the target has (3, 11, 9): crop or turn the map"
-    with pytest.raises(RWLossError, match=re.escape(message)):
-        RegionWiseLoss("rectified")(logits, labels, stored)
-
-
 @pytest.mark.parametrize(
     "shape", [(3, 4, 11, 8), (3, 3, 11, 9), (1, 4, 11, 9), (3, 11, 9), (4, 11, 9)], ids=str
 )

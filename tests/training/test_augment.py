@@ -16,9 +16,9 @@ ALL = Augmentation(
 
 @pytest.mark.parametrize("flips", [(), (-1,), (-2,), (-2, -1)])
 @pytest.mark.parametrize("quarters", range(4))
-def test_a_map_moves_as_rwloss_moves_moves_it(flips, quarters):
+def test_a_map_moves_as_rwloss_moves_moves_it(flips, quarters, device):
     """Compact and dense, and it stays the map of the moved labels."""
-    labels = torch.randint(0, 3, (1, 6, 6), generator=torch.Generator().manual_seed(0))
+    labels = torch.randint(0, 3, (1, 6, 6), generator=torch.Generator().manual_seed(0)).to(device)
     change = PatchTransform(flips=flips, plane=(-2, -1) if quarters else None, quarters=quarters)
     for text in ("rectified", "boundary"):
         regions = Regions(labels, 3, (1.0, 2.5))
@@ -83,9 +83,10 @@ def test_zoom_against_a_naive_loop(shape, zoom):
             assert images[0, 0][place] == pytest.approx(source[-1], abs=1e-4)
 
 
-def test_zoom_keeps_labels_whole_and_ignored_voxels_ignored():
+def test_zoom_keeps_labels_whole_and_ignored_voxels_ignored(device):
     labels = torch.randint(-1, 200, (2, 16, 16), generator=torch.Generator().manual_seed(1))
     images = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(2))
+    images, labels = images.to(device), labels.to(device)
     new_images, new_labels = zoomed(images, labels, [1.0, 1.2])
     assert torch.equal(new_images[0], images[0])
     assert torch.equal(new_labels[0], labels[0])
@@ -95,25 +96,27 @@ def test_zoom_keeps_labels_whole_and_ignored_voxels_ignored():
     assert PatchTransform(zoom=2.0).spacing((1.0, 3.0)) == (0.5, 1.5)
 
 
-def test_grey_values_by_formula():
-    images = torch.tensor([0.0, 1.0, 4.0]).reshape(1, 1, 1, 3).repeat(3, 1, 1, 1)
+def test_grey_values_by_formula(device):
+    images = torch.tensor([0.0, 1.0, 4.0], device=device).reshape(1, 1, 1, 3).repeat(3, 1, 1, 1)
     changes = [PatchTransform(gain=2.0, offset=0.5), PatchTransform(gamma=0.5), PatchTransform()]
-    noises = [generator(0, "noise", number) for number in range(3)]
+    noises = [generator(0, "noise", number, device) for number in range(3)]
     found = shaded(images, changes, noises).flatten(1)
     assert found[0].tolist() == [0.5, 2.5, 8.5]
     assert found[1].tolist() == [0.0, 2.0, 4.0]
     assert found[2].tolist() == [0.0, 1.0, 4.0]
 
 
-def test_noise_is_of_the_example_and_of_its_strength():
-    images = torch.zeros(2, 2, 50, 50)
+def test_noise_is_of_the_example_and_of_its_strength(device):
+    images = torch.zeros(2, 2, 50, 50, device=device)
     changes = [PatchTransform(noise=0.1), PatchTransform()]
 
     def noisy():
-        return shaded(images, changes, [generator(0, "noise", number) for number in range(2)])
+        return shaded(
+            images, changes, [generator(0, "noise", number, device) for number in range(2)]
+        )
 
     assert torch.equal(noisy(), noisy())
-    assert noisy()[0].std() == pytest.approx(0.1, rel=0.05)
+    assert float(noisy()[0].std()) == pytest.approx(0.1, rel=0.05)
     assert not noisy()[1].any()
     assert not images.any()
 

@@ -152,16 +152,12 @@ def test_axes_that_flip_and_turn(boxes, settings_of):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"map": "rectifed"}, "rectifed"),
-        ({"map": None}, "which map"),
         ({"patch_size": (12, 16)}, "2 multiples of 8 .* got 12,16"),
         ({"patch_size": (16,)}, "2 multiples of 8"),
         ({"dims": 3}, "2 axes: train on them with --dims 2"),
         ({"num_classes": 2}, "holds the label 2, and there are 2 classes"),
         ({"num_classes": 4}, r"class 3 \(class 3\) is in no training case"),
-        ({"test_part": "folder"}, "labelsTs"),
         ({"data": "nowhere"}, "no file or folder 'nowhere'"),
-        ({"maps": "nowhere"}, "nowhere"),
         ({"spacing": (1.0,)}, "spacing"),
     ],
 )

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from einops import rearrange
 from torch import nn
 
 from rwloss import RWLossError
@@ -19,7 +20,7 @@ class Reader(nn.Module):
         self.sizes.add(tuple(images.shape[2:]))
         self.most = max(self.most, len(images))
         assert not self.training
-        classes = torch.arange(3.0).reshape(1, 3, *[1] * (images.ndim - 2))
+        classes = torch.arange(3.0, device=images.device).reshape(1, 3, *[1] * (images.ndim - 2))
         return -(images[:, :1] - classes).abs()
 
 
@@ -36,11 +37,11 @@ class Reader(nn.Module):
         ((17, 20, 11), (8, 12, 4)),
     ],
 )
-def test_every_voxel_gets_its_class(shape, size):
+def test_every_voxel_gets_its_class(shape, size, device):
     labels = np.random.default_rng(0).integers(0, 3, shape)
     image = np.stack([labels, np.ones(shape)]).astype(np.float32)
     network = Reader()
-    found = predict_labels(network, image, size, batch_size=2)
+    found = predict_labels(network, image, size, batch_size=2, device=device)
     assert np.array_equal(found, labels)
     assert found.dtype == np.int64
     assert network.sizes == {size}
@@ -129,10 +130,10 @@ def test_without_overlap_windows_stand_side_by_side():
     network = Local(2)
     image = np.random.default_rng(0).normal(size=(1, 16, 24)).astype(np.float32)
     found = predict_labels(network, image, (8, 8), overlap=0)
-    tiles = torch.from_numpy(image).unfold(1, 8, 8).unfold(2, 8, 8)
+    tiles = rearrange(torch.from_numpy(image), "c (i h) (j w) -> (i j) c h w", h=8, w=8)
     with torch.no_grad():
-        labels = network(tiles.reshape(6, 1, 8, 8)).argmax(dim=1)
-    expected = labels.reshape(2, 3, 8, 8).transpose(1, 2).reshape(16, 24)
+        labels = network(tiles).argmax(dim=1)
+    expected = rearrange(labels, "(i j) h w -> (i h) (j w)", i=2)
     assert np.array_equal(found, expected.numpy())
 
 

@@ -34,7 +34,7 @@ KEEP_METADATA = (
     "PersistentDataset(..., track_meta=True, weights_only=False)"
 )
 _MOST_FINGERPRINTS = 1 << 14
-_MOST_CHECKED = 1 << 16  # voxels of one map that are looked at, per axis
+_MOST_CHECKED = 1 << 14  # voxels of one map that are looked at, per axis
 
 
 @dataclass(frozen=True)
@@ -113,8 +113,8 @@ def unpack(packed: Any, *, may_be_thinned: bool = False) -> UnpackedMaps:
     if packed.dtype not in {torch.float32, torch.float64}:
         raise RWLossError(f"expected a map in float32, got {packed.dtype}: keep the map in float32")
     meta, plain, size = packed.meta, packed.as_subclass(Tensor), list(packed.shape[2:])
-    rows = meta[RECORD], meta[FINGERPRINTS], packed.applied_operations
-    texts, known, notes = rows if isinstance(meta[RECORD], list) else ([row] for row in rows)
+    kept = meta[RECORD], meta[FINGERPRINTS], packed.applied_operations
+    texts, known, notes = kept if isinstance(meta[RECORD], list) else ([one] for one in kept)
     if len(texts) != len(plain):
         raise RWLossError(
             f"{len(plain)} maps with the records of {len(texts)}: make batches of maps with "
@@ -124,7 +124,8 @@ def unpack(packed: Any, *, may_be_thinned: bool = False) -> UnpackedMaps:
     thinned = may_be_thinned and size != whole and all(map(int.__le__, size, whole))
     for image, found in enumerate(plain):
         fault = _noted_fault([] if notes[image] == "none" else notes[image])
-        if not fault and not thinned and _has_new_rows(found, np.frombuffer(known[image], "i4")):
+        rows = torch.from_numpy(np.frombuffer(known[image], np.int32).copy()).to(plain.device)
+        if not fault and not thinned and _has_new_rows(found, rows):
             fault = "was resampled, padded or changed in value"
         if fault:
             raise RWLossError(
@@ -180,16 +181,17 @@ def _fingerprints_of(packed: Tensor) -> NDArray[np.int32]:
     return known
 
 
-def _has_new_rows(packed: Tensor, known: NDArray[np.int32]) -> bool:
-    """Whether a map (m *s) has rows that the whole map does not have.
+def _has_new_rows(packed: Tensor, known: Tensor) -> bool:
+    """Whether a map (m *s) has rows that the whole map does not have. known: sorted fingerprints.
 
     Of a large map it looks at every second line of voxels, or at fewer.
     """
     step = math.ceil((packed[0].numel() / _MOST_CHECKED) ** (1 / (packed.ndim - 2)))
-    return len(known) > 0 and any(
-        not np.isin(rows[rows <= int(known[-1])].cpu().numpy(), known).all()
-        for rows in _rows_of_three(packed, step)
-    )
+    for rows in _rows_of_three(packed, step) if len(known) else ():
+        found = rows[rows <= known[-1]]
+        if not torch.equal(known[torch.searchsorted(known, found)], found):
+            return True
+    return False
 
 
 def _rows_of_three(packed: Tensor, step: int = 1) -> Iterator[Tensor]:

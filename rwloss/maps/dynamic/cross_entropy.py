@@ -31,4 +31,4 @@ class CrossEntropy(LossTerm):
 
     def loss(self, prediction: Prediction) -> Tensor:
         """-log p_t, its mean over voxels that count. (b c)."""
-        return -prediction.mean_true(prediction.at_true(prediction.log_probs))
+        return prediction.mean_by_true_class(-prediction.true_log_probs)

@@ -37,8 +37,8 @@ class Focal(LossTerm):
 
     def loss(self, prediction: Prediction) -> Tensor:
         """-(1 - p_t)^gamma log p_t, its mean over voxels that count. (b c)."""
-        log_p = prediction.at_true(prediction.log_probs)
+        log_p = prediction.true_log_probs
         # 1 - p from the logarithm: exact for p near 1. Its power has an infinite derivative at 0
         # for gamma < 1, so the smallest 1 - p is a little more than 0.
         wrong = (-log_p.expm1()).clamp_min(1e-12)
-        return -prediction.mean_true(wrong**self.gamma * log_p)
+        return prediction.mean_by_true_class(-(wrong**self.gamma) * log_p)
