@@ -18,6 +18,21 @@ def run_demo(folder, *options):
     return CliRunner().invoke(app, ["demo", "--out", str(folder), *options])
 
 
+@pytest.fixture(scope="module", autouse=True)
+def few_cases(tmp_path_factory):
+    """A sample of five volumes to train on and two to test on, in the place of the whole one."""
+    sample, whole = tmp_path_factory.mktemp("sample"), data.sample_dir("hippocampus")
+    shutil.copy(whole / "dataset.json", sample)
+    for part, count in (("Tr", 5), ("Ts", 2)):
+        for kind in ("images", "labels"):
+            (sample / f"{kind}{part}").mkdir()
+            for path in sorted((whole / f"{kind}{part}").glob("*.nii.gz"))[:count]:
+                shutil.copy(path, sample / f"{kind}{part}")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(data, "sample_dir", lambda name: sample)
+        yield
+
+
 @pytest.fixture(scope="module")
 def done(tmp_path_factory):
     """One demo of two steps: its folder and what it printed."""

@@ -46,7 +46,8 @@ def assert_distances_equal(squared_found, squared_wanted):
 # --- Every small input
 
 
-@pytest.mark.parametrize("shape", plain.shapes_up_to((3, 3)), ids=str)
+# All but (3, 3), of which the partitions below leave out names of classes alone.
+@pytest.mark.parametrize("shape", plain.shapes_up_to((3, 3))[:-1], ids=str)
 def test_every_label_map_of_three_classes(engine, shape):
     labels = plain.every_label_map(shape, 3)
     found = squared(labels, (1, 1), engine)
@@ -171,18 +172,18 @@ LAYOUTS = {
     [((13, 29), (2.5, 0.8)), ((9, 12, 11), (0.8, 1.3, 2.5)), ((9, 12, 11), (1.0, 3.0, 2.0))],
     ids=str,
 )
-@pytest.mark.parametrize("count", [1, 2])
-def test_memory_layout_changes_nothing(engine, layout, shape, spacing, count):
+def test_memory_layout_changes_nothing(engine, layout, shape, spacing):
     """No byte, but for edt's last bit: it works on volumes as they lie in memory."""
-    labels = batch(2, shape)[:count]
-    view = LAYOUTS[layout](labels)
-    np.testing.assert_array_equal(view, labels)
-    assert not view[0].flags.c_contiguous
-    found, expected = squared(view, spacing, engine), squared(labels, spacing, engine)
-    if engine == "edt" and not all(float(length).is_integer() for length in spacing):
-        np.testing.assert_allclose(found, expected, rtol=3e-7)
-    else:
-        np.testing.assert_array_equal(found, expected)
+    for count in (1, 2):
+        labels = batch(2, shape)[:count]
+        view = LAYOUTS[layout](labels)
+        np.testing.assert_array_equal(view, labels)
+        assert not view[0].flags.c_contiguous
+        found, expected = squared(view, spacing, engine), squared(labels, spacing, engine)
+        if engine == "edt" and not all(float(length).is_integer() for length in spacing):
+            np.testing.assert_allclose(found, expected, rtol=3e-7)
+        else:
+            np.testing.assert_array_equal(found, expected)
 
 
 @pytest.mark.parametrize("dtype", ["u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8"])
@@ -258,8 +259,11 @@ def test_signed_distance_of_anatomy(engine, shape, spacing):
     np.testing.assert_allclose(found, plain.signed_distance(mask, spacing), rtol=RELATIVE, atol=0)
 
 
-@pytest.mark.parametrize("kind", [np.asarray, torch.as_tensor], ids=["numpy", "torch"])
-@pytest.mark.parametrize("spacing", [(1.0, 1.0), (0.8, 2.5)], ids=str)
+@pytest.mark.parametrize(
+    ("kind", "spacing"),
+    [(np.asarray, (1.0, 1.0)), (torch.as_tensor, (0.8, 2.5))],
+    ids=["numpy", "torch"],
+)
 def test_signed_distances_of_every_label_map(engine, spacing, kind):
     """Two classes and one that is ignored: where any two share the image, one edge serves both."""
     labels = plain.every_label_map((2, 3), 3).astype(np.int8) - 1

@@ -1,6 +1,6 @@
 """What the built-ins promise of themselves holds on real-looking labels."""
 
-from functools import partial
+from functools import cache, partial
 from itertools import combinations
 
 import numpy as np
@@ -35,6 +35,7 @@ def probabilities(given, seed=62):
     return np.ascontiguousarray(np.moveaxis(drawn, -1, 1))
 
 
+@cache
 def regions(shape, spacing):
     labels = batch(61, shape, 4, size=4)
     labels[2] = 1  # fills the image
