@@ -1,4 +1,4 @@
-"""Dynamic terms: losses of probabilities, and the maps that they are at a prediction."""
+"""Dynamic terms: losses of probabilities, and their maps at a prediction."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ class Overlap(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """Probabilities beside the truth: what a loss of probabilities sees.
+    """Probabilities and truth: the input of a loss of probabilities.
 
     log_probs (b c *s): natural logarithms of the probabilities, float32 or float64. one_hot
     (b c *s): 1 at the true class; all 0 where no class counts. counted (b 1 *s): 1 where the voxel
-    counts, else 0. all_count: whether every voxel does. spacings_mm: one row per image. The
+    counts, else 0. all_count: whether every voxel counts. spacings_mm: one row per image. The
     channels c are the classes, or the classes without the background.
     """
 
@@ -79,7 +79,7 @@ class Prediction:
         return values.sum(dim=tuple(range(2, values.ndim)))
 
     def overlap(self) -> Overlap:
-        """What Dice and the other overlap losses are made of."""
+        """The three sums of Dice and the other overlap losses."""
         return Overlap(
             self.sum_space(self.probs * self.one_hot),
             self.sum_space(self.probs),
@@ -103,8 +103,8 @@ class Prediction:
         return self.mean_true(self.one_hot * values[:, None])
 
     def _share(self, number: int) -> Tensor | float:
-        """A number per voxel that counts."""
-        if self.all_count:  # a plain number: no operation on a tensor, and no wait for a GPU
+        """`number` by the number of voxels that count."""
+        if self.all_count:  # a plain number: no operation on a tensor, no wait for a GPU
             return number / max(self.counted.numel(), 1)
         return number / self.num_counted
 
@@ -118,7 +118,7 @@ class Prediction:
         include_background: bool = True,
         all_count: bool = False,
     ) -> Prediction:
-        """log_probs (b k *s) beside labels (b *s), in which -1 marks voxels that don't count.
+        """From log_probs (b k *s) and labels (b *s), in which -1 marks voxels that don't count.
 
         all_count: no label is -1.
         """
@@ -143,13 +143,13 @@ class Prediction:
 
 @dataclass(frozen=True)
 class LossTerm(MapGenerator):
-    """A loss of probabilities as a term. A subclass sets `name` and writes `loss`.
+    """A loss of probabilities as a term. A subclass sets `name` and defines `loss`.
 
     Its map is the derivative of the loss by the probabilities, detached and scaled so that the
     mean over batch, classes and voxels of p·z has the loss's gradient.
     """
 
-    # What the loss is at its best: `RegionWiseLoss.excess` counts from there.
+    # The least value of the loss: `RegionWiseLoss.excess` is the loss minus its minimum.
     minimum: ClassVar[float] = 0.0
 
     @property
@@ -185,7 +185,7 @@ class LossTerm(MapGenerator):
         if not isinstance(loss, torch.Tensor) or loss.shape not in ((), shape):
             got = f"shape {tuple(loss.shape)}" if isinstance(loss, torch.Tensor) else repr(loss)
             raise RWLossError(
-                f"{self.name}: expected from its loss a tensor with one value per image and class "
+                f"{self.name}: its loss must be a tensor with one value per image and class "
                 f"{tuple(shape)}, or one number (), got {got}"
             )
         if (
@@ -197,13 +197,13 @@ class LossTerm(MapGenerator):
                 f"{self.name}: its loss does not depend on the probabilities, or was computed "
                 "without gradient (detached, or through NumPy)"
             )
-        # Once per term: each look at a value on a GPU waits for it.
+        # Only once per term: reading a value on a GPU waits for it.
         if not torch.compiler.is_compiling() and self not in _SEEN_FINITE:
             if bool(loss.isfinite().all()):
                 _SEEN_FINITE.add(self)
             elif bool(prediction.log_probs.isfinite().all()):
                 raise RWLossError(
-                    f"{self.name}: its loss is not finite (NaN or infinity), though every "
+                    f"{self.name}: its loss is not finite (NaN or infinity), but every "
                     "probability is"
                 )
         return loss
@@ -246,11 +246,11 @@ class LossTerm(MapGenerator):
 
 
 _SEEN_FINITE: WeakSet[LossTerm] = WeakSet()
-"""Terms that had a finite loss once."""
+"""Terms that have returned a finite loss before."""
 
 
 def _as_tensor(values: Array) -> Tensor:
-    """An array as a tensor; NumPy's are copied: torch refuses negative strides and few types."""
+    """An array as a tensor. NumPy arrays are copied: torch refuses negative strides."""
     import torch
 
     if is_torch(values):
