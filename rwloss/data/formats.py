@@ -36,6 +36,13 @@ SUFFIXES: tuple[str, ...] = tuple(_READERS)
 MAX_VOXELS = 2**31
 """Files whose headers announce more voxels are refused before any memory is allocated."""
 
+
+def check_max_voxels(max_voxels: int) -> None:
+    """Raise RWLossError for a limit that would refuse every file."""
+    if max_voxels < 1:
+        raise RWLossError(f"expected max_voxels of 1 or more, got {max_voxels}")
+
+
 # A length beyond these is damage; its square must fit in float32.
 _POSSIBLE_MM = (1e-9, 1e9)
 # The volume of three unit axes; 1 if they stand at right angles.

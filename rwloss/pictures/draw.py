@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from rwloss import words
 from rwloss.errors import RWLossError
-from rwloss.files.atomic import whole_file
+from rwloss.files.atomic import naming_write_errors, whole_file
 from rwloss.pictures.output import check_output
 from rwloss.pictures.picture import MapRow, Picture
 from rwloss.pictures.sheet import render
@@ -102,11 +102,9 @@ def write_picture(
         slice_text=view.text,
     )
     content = render(picture, file_format)
-    try:
-        with whole_file(path) as part:
-            part.write_bytes(content)
-    except OSError as error:
-        raise RWLossError(f"cannot write {str(path)!r}: {error.strerror or error}") from error
+    fix = "free some space, or use another folder"
+    with naming_write_errors(path, fix), whole_file(path) as part:
+        part.write_bytes(content)
 
 
 def _check_arrays(

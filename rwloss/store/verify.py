@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -116,11 +116,20 @@ def verify(
     unlisted = find_unlisted(where, entries)
     if isinstance(where, Bucket):  # nothing is appended there: complete trees count
         entries, unlisted = entries | unlisted, {}
-    problems = [Problem("damaged", MANIFEST_FILE, reason) for reason in _damage(store, unreadable)]
-    problems += _missing(store, cases, entries, unlisted)
-    if dataset is not None:
-        for name in entries.keys() - cases.keys():
-            problems.append(Problem("foreign", name, "the dataset has no such case"))
+    problems = []
+    if MANIFEST_FILE not in where.names():
+        problems.append(Problem("damaged", MANIFEST_FILE, "is missing"))
+    for number, why in unreadable.items():
+        problems.append(Problem("damaged", MANIFEST_FILE, f"line {number} can't be read: {why}"))
+    for name in unlisted:
+        why = "its map is complete, but the manifest does not list it"
+        problems.append(Problem("missing", name, why))
+    failures = read_failures(where)
+    for name in cases.keys() - entries.keys() - unlisted.keys():
+        why = f"; the last run failed: {failures[name]}" if name in failures else ""
+        problems.append(Problem("missing", name, f"it has no map{why}"))
+    for name in entries.keys() - cases.keys() if dataset is not None else ():
+        problems.append(Problem("foreign", name, "the dataset has no such case"))
     owned = OWN_FILES.union(*map(files_of, (entries | unlisted).values()))
     owned = owned.union(*map(_possible_files, cases.keys() - entries.keys()))
     for name in set(where.names()) - owned:
@@ -202,28 +211,6 @@ class MapCheck:
         for name, part in zip(rwmap.part_names, rwmap.parts, strict=True):
             if not np.isfinite(part).all():
                 yield f"{name} has values that are not finite"
-
-
-def _damage(store: Store, unreadable: Mapping[int, str]) -> Iterator[str]:
-    """What is wrong with the manifest itself."""
-    if MANIFEST_FILE not in store.place.names():
-        yield "is missing"
-    for number, reason in unreadable.items():
-        yield f"line {number} can't be read: {reason}"
-
-
-def _missing(
-    store: Store,
-    cases: Mapping[str, data.Case],
-    entries: Mapping[str, ManifestEntry],
-    unlisted: Mapping[str, ManifestEntry],
-) -> Iterator[Problem]:
-    failures = read_failures(store.place)
-    for case in unlisted:
-        yield Problem("missing", case, "its map is complete, but the manifest does not list it")
-    for case in cases.keys() - entries.keys() - unlisted.keys():
-        why = f"; the last run failed: {failures[case]}" if case in failures else ""
-        yield Problem("missing", case, f"it has no map{why}")
 
 
 def _possible_files(case: str) -> set[str]:

@@ -130,7 +130,12 @@ class Writer:
             parts=dict(sorted((parts | stored).items())),
         )
         if self.info.format == "zarr":
-            files[TREE_MARK] = _described(files[TREE_MARK], entry, affine)
+            # With the manifest line, so that a tree can be found without a manifest.
+            mark = json.loads(files[TREE_MARK])
+            mark["attributes"] = {"rwloss": json.loads(entry.line)}
+            if affine is not None:
+                mark["attributes"]["affine"] = affine.tolist()
+            files[TREE_MARK] = json.dumps(mark, indent=2).encode()
         return EncodedCase(entry, files)
 
     def put(self, made: EncodedCase) -> None:
@@ -245,15 +250,6 @@ def _as_tree(
             file=f"{case}{TREE_SUFFIX}/{part}", sha256=files_digest(of_part), max_error=error
         )
     return files, parts
-
-
-def _described(mark: bytes, entry: ManifestEntry, affine: NDArray[np.float64] | None) -> bytes:
-    """A tree's own metadata with its manifest line, so that it can be found without a manifest."""
-    content = json.loads(mark)
-    content["attributes"] = {"rwloss": json.loads(entry.line)}
-    if affine is not None:
-        content["attributes"]["affine"] = affine.tolist()
-    return json.dumps(content, indent=2).encode()
 
 
 def _constant(array: NDArray[Any], labels: NDArray[Any]) -> float | None:
