@@ -332,7 +332,8 @@ def _check_range(xp: Any, labels: Array, num_classes: int, *, ignoring: bool) ->
     if isinstance(labels, np.ndarray):
         low, high = int(labels.min()), int(labels.max())
     else:
-        low, high = xp.stack(labels.aminmax()).tolist()  # one pass, and one wait for a GPU
+        ends = labels.aminmax()
+        low, high = map(int, ends) if labels.is_cpu else xp.stack(ends).tolist()  # wait only once
     wrong = low if low < (IGNORED if ignoring else 0) else high if high >= num_classes else None
     if wrong is not None:
         more = f"num_classes={wrong + 1} or " if wrong > 0 else ""

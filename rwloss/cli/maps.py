@@ -75,22 +75,26 @@ def _default(field: dataclasses.Field[Any]) -> str:
 
 
 def _kind(annotation: Any) -> str:
-    """An annotation in words: its choices, or its type.
-
-    >>> _kind(Literal["image", "component"] | float | None)
-    "'image' | 'component' | float | None"
-    >>> _kind(tuple[float, ...])
-    'tuple[float, ...]'
-    """
+    """An annotation in words: its choices, or its type with its limits, such as "float > 0"."""
     if get_origin(annotation) is Annotated:
-        kind, *limits = get_args(annotation)
-        return f"{_kind(kind)} ({', '.join(map(str, limits))})"
+        kind, *notes = get_args(annotation)
+        # pydantic's Field(...) holds its limits in a list.
+        limits = [limit for note in notes for limit in getattr(note, "metadata", [note])]
+        return " ".join([_kind(kind), ", ".join(map(_limit, limits))])
     if get_origin(annotation) is Literal:
         return " | ".join(repr(choice) for choice in get_args(annotation))
     if get_origin(annotation) is tuple:
-        return str(annotation)
-    if annotation is type(None):
-        return "None"
+        return f"tuple[{', '.join(map(_kind, get_args(annotation)))}]"
+    if annotation in {Ellipsis, type(None)}:
+        return "..." if annotation is Ellipsis else "None"
     if isinstance(annotation, type):
         return annotation.__name__
     return " | ".join(_kind(choice) for choice in get_args(annotation)) or str(annotation)
+
+
+def _limit(limit: Any) -> str:
+    """A limit of pydantic or annotated-types in words."""
+    for name, sign in (("gt", ">"), ("ge", ">="), ("lt", "<"), ("le", "<=")):
+        if hasattr(limit, name):
+            return f"{sign} {getattr(limit, name):g}"
+    return str(limit)

@@ -28,7 +28,7 @@ from rwloss.arrays import eager
 from rwloss.errors import RWLossError
 from rwloss.losses.batch import LossBatch
 from rwloss.maps.expression import Expression, Leaf, Stabilized
-from rwloss.maps.loss_term import LossTerm
+from rwloss.maps.loss_term import LossTerm, reduced
 from rwloss.regions import IGNORED, Regions
 from rwloss.rwmap import RWMap
 
@@ -84,6 +84,18 @@ def dynamic_cost(
     else:
         cost = _projected_cost(batch, term, excess=excess, by_class=by_class)
     return cost if leaf.weight == 1.0 else leaf.weight * cost
+
+
+def dynamic_mean(batch: LossBatch, leaves: Sequence[Leaf]) -> Tensor:
+    """Weighted sum of dynamic terms, reduced once. ()."""
+    costs = []
+    for leaf in leaves:
+        if isinstance(leaf.term, LossTerm):
+            cost, weight = leaf.term.checked_loss(batch.prediction), leaf.weight * leaf.factor
+        else:
+            cost, weight = dynamic_cost(batch, leaf), leaf.factor
+        costs.append(cost if weight == 1.0 else weight * cost)
+    return reduced(costs)
 
 
 # The projection works on arrays of any kind, which no graph can hold.

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from rwloss.arrays import to_numpy
 from rwloss.errors import RWLossError
 from rwloss.losses.batch import Activation, LossBatch, check_logits, make_batch
-from rwloss.losses.costs import class_costs, dynamic_cost, made_maps, mean_cost
+from rwloss.losses.costs import class_costs, dynamic_cost, dynamic_mean, made_maps, mean_cost
 from rwloss.losses.stored import stored_map
 from rwloss.losses.supervision import LossInputs, at_head, head_weights
 from rwloss.maps.expression import Expression, Leaf, Stabilized, StaticGroup
@@ -249,10 +249,11 @@ class RegionWiseLoss(nn.Module):
             _times(factor, mean_cost(batch, m, q, excess=excess, low_memory=self.low_memory))
             for factor, m, q in static
         ]
-        costs += [
-            _times(leaf.factor, dynamic_cost(batch, leaf, excess=excess))
-            for leaf in self._active(batch)
-        ]
+        leaves = self._active(batch)
+        if excess:
+            costs += [leaf.factor * dynamic_cost(batch, leaf, excess=True) for leaf in leaves]
+        elif leaves:
+            costs.append(dynamic_mean(batch, leaves))
         if not costs:  # an empty sum that hangs on the logits: it has a gradient too
             costs = [batch.output.flatten()[:0].sum()]
         total = reduce(add, costs)

@@ -1,4 +1,4 @@
-"""Terms from plain functions: of the regions (static), or of probabilities and truth (dynamic)."""
+"""Terms from plain functions of the regions (static) or of probabilities and truth (dynamic)."""
 
 from __future__ import annotations
 
@@ -7,15 +7,7 @@ import inspect
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import (
-    TYPE_CHECKING,
-    Any,
-    ClassVar,
-    Concatenate,
-    ParamSpec,
-    Protocol,
-    overload,
-)
+from typing import TYPE_CHECKING, Any, ClassVar, Concatenate, ParamSpec, Protocol, overload
 
 from rwloss.errors import RWLossError
 from rwloss.maps import registry
@@ -44,7 +36,7 @@ class _Decorator(Protocol):
 
 @dataclass(frozen=True)
 class FunctionMap(MapGenerator):
-    """A map whose maths is a function of the regions; `register` makes a subclass for each."""
+    """A map that a function of the regions computes; `register` makes a subclass for each."""
 
     function: ClassVar[Callable[..., RWMap]]
 
@@ -55,7 +47,7 @@ class FunctionMap(MapGenerator):
 
 @dataclass(frozen=True)
 class FunctionLoss(LossTerm):
-    """A loss whose maths is a function of probabilities and truth; see `FunctionMap`."""
+    """A loss that a function of probabilities and truth computes; see `FunctionMap`."""
 
     function: ClassVar[Callable[..., Tensor]]
 
@@ -67,19 +59,20 @@ class FunctionLoss(LossTerm):
 def register(
     name: str, *, tags: MapTags | None = None, citation: str = "", minimum: float = 0.0
 ) -> _Decorator:
-    """Make a term of a function, known as `name` in this process.
+    """Turn a function into a term with this name, for this process.
 
-    Static, a map: labels (b *s) as `regions: Regions` -> RWMap. Dynamic, a loss: `probs: Tensor`
-    (b c *s) and the one-hot `truth: Tensor` (b c *s), 0 in both where a voxel is ignored -> tensor
-    of one number (), or of one per image and class (b c), whose mean is the loss. Further
-    arguments are the parameters of the term; each has a type, and may have a default. A class (a
-    frozen dataclass) replaces the function: call it with parameters, and the term with regions.
+    A static term is a map: it takes `regions: Regions` with labels (b *s) and returns an RWMap. A
+    dynamic term is a loss: it takes `probs: Tensor` (b c *s) and the one-hot `truth: Tensor`
+    (b c *s), both 0 at ignored voxels, and returns one number () or one per image and class (b c),
+    whose mean is the loss. All further arguments are parameters of the term: each has a type, and
+    may have a default. The decorator replaces the function with a class (a frozen dataclass): call
+    the class with parameters, and the term with regions.
 
     tags, citation: as on a class; without tags nothing is promised. minimum: the least value of a
     loss.
 
-    Raises RWLossError for a signature that fits neither, and for a name that another map has (both
-    are named).
+    Raises RWLossError for any other signature, and for a name that another map has (the message
+    names both).
 
     Example::
 
@@ -98,7 +91,7 @@ def register(
         maps.parse("rectified + 0.5 * brier(power=1)")
     """
     if not isinstance(name, str):
-        raise RWLossError('write @maps.register("name") with the name of the map in it')
+        raise RWLossError('write @maps.register("name") with the name of the map')
 
     def made(function: Any) -> Any:
         if not inspect.isfunction(function):
@@ -138,14 +131,14 @@ def register(
 
 @dataclass(frozen=True)
 class FromLoss(LossTerm):
-    """A term made by `from_loss`. Its text is its name: a function can't be parsed back."""
+    """A term from `from_loss`. Its text is only a name, which `maps.parse` can't read back."""
 
     fn: Callable[[Tensor, Tensor], Tensor]
     given_name: str
     least: float = 0.0
 
     def __post_init__(self) -> None:
-        """Check the function; its parameters are its own."""
+        """Check that `fn` is a function."""
         if not callable(self.fn) or isinstance(self.fn, Expression):
             raise RWLossError(f"from_loss: expected a function of (probs, truth), got {self.fn!r}")
 
@@ -173,11 +166,11 @@ def from_loss(
 ) -> LossTerm:
     """A term from any differentiable loss of probabilities, for use in Python.
 
-    Text can't name it: the command line, stores and workers need `register`.
+    Text can't name it. On the command line, in stores and in workers, use `register` instead.
 
-    fn: called with probs (b c *s) and the one-hot truth (b c *s), returns a tensor of one number
-    (), or of one per image and class (b c), whose mean is the loss. Where voxels are ignored or
-    masked out, both are 0 in every class. minimum: the least value of the loss.
+    fn: takes probs (b c *s) and the one-hot truth (b c *s), and returns one number () or one per
+    image and class (b c), whose mean is the loss. Both are 0 in every class where voxels are
+    ignored or masked out. minimum: the least value of the loss.
 
     >>> import torch
     >>> brier = from_loss(lambda probs, truth: ((probs - truth) ** 2).mean(), name="brier")
@@ -192,8 +185,12 @@ def _values(term: MapGenerator) -> dict[str, Any]:
 
 
 def _kind(function: Any, where: str) -> tuple[type[FunctionMap | FunctionLoss], int]:
-    """Which term this function is, and how many of its first arguments are its inputs."""
-    first = [p for p in inspect.signature(function).parameters.values() if p.kind in _BY_PLACE][:2]
+    """Which kind of term this function is, and how many of its arguments are inputs."""
+    first = [
+        parameter
+        for parameter in inspect.signature(function).parameters.values()
+        if parameter.kind in {parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD}
+    ][:2]
     texts = [_type_text(parameter) for parameter in first]
     if first and (texts[0].endswith("Regions") or first[0].name == "regions"):
         return FunctionMap, 1
@@ -206,7 +203,7 @@ def _kind(function: Any, where: str) -> tuple[type[FunctionMap | FunctionLoss], 
 
 
 def _type_text(parameter: inspect.Parameter) -> str:
-    """An annotation as text, "" where there is none: its names may be there for checkers only."""
+    """An annotation as text, "" if none: its names may exist for type checkers only."""
     kind = parameter.annotation
     if kind is parameter.empty:
         return ""
@@ -214,34 +211,28 @@ def _type_text(parameter: inspect.Parameter) -> str:
 
 
 def _fields(function: Any, base: type[MapGenerator], inputs: int, where: str) -> list[Any]:
-    """The parameters as fields of a dataclass: name, type, and default if there is one."""
+    """The parameters as fields of a dataclass: name, type and default."""
     parameters = list(inspect.signature(function).parameters.values())[inputs:]
     for parameter in parameters:
-        if parameter.kind not in _BY_NAME:
+        if parameter.kind not in {parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY}:
             raise RWLossError(
-                f"{where}: {parameter} can't be a parameter of a map: each has a name and a type, "
-                "such as alpha: float = 1.0"
+                f"{where}: {parameter} can't be a parameter of a map: a parameter needs a name and "
+                "a type, such as alpha: float = 1.0"
             )
         if parameter.annotation is parameter.empty:
             raise RWLossError(
-                f"{where}: {parameter.name} has no type: write {parameter.name}: float, or its type"
+                f"{where}: {parameter.name} has no type: write, for example, "
+                f"{parameter.name}: float"
             )
         if hasattr(base, parameter.name) or parameter.name in {"name", "function"}:
             raise RWLossError(
-                f"{where}: {parameter.name!r} means something else on every map: rename the "
-                "parameter"
+                f"{where}: {parameter.name!r} means something else in maps: rename the parameter"
             )
     annotations = {parameter.name: parameter.annotation for parameter in parameters}
     types = types_of(annotations, function.__globals__, where)
-    return [(p.name, types[p.name], _field(p)) for p in parameters]
-
-
-def _field(parameter: inspect.Parameter) -> Any:
-    missing = parameter.default is parameter.empty
-    default = dataclasses.MISSING if missing else parameter.default
-    by_name_only = parameter.kind is parameter.KEYWORD_ONLY
-    return dataclasses.field(default=default, kw_only=by_name_only)
-
-
-_BY_PLACE = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-_BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    fields = []
+    for p in parameters:
+        default: Any = dataclasses.MISSING if p.default is p.empty else p.default
+        field = dataclasses.field(default=default, kw_only=p.kind is p.KEYWORD_ONLY)
+        fields.append((p.name, types[p.name], field))
+    return fields

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import reduce
+from operator import add
 from typing import TYPE_CHECKING, ClassVar, NamedTuple, cast
-from weakref import WeakSet
 
 import numpy as np
 
@@ -33,16 +35,27 @@ class Prediction:
 
     log_probs (b c *s): natural logarithms of the probabilities, float32 or float64. one_hot
     (b c *s): 1 at the true class; all 0 where no class counts. counted (b 1 *s): 1 where the voxel
-    counts, else 0. all_count: whether every voxel does. spacings_mm: one row per image. The
+    counts, else 0. spacings_mm: one row per image. The
     channels c are the classes, or the classes without the background.
     """
 
     log_probs: Tensor
     one_hot: Tensor
-    counted: Tensor
+    _counted: Tensor | None
     spacings_mm: SpacingRows
-    all_count: bool = False
     _kept: dict[str, Tensor] = field(default_factory=dict, init=False, repr=False)
+
+    @property
+    def all_count(self) -> bool:
+        """Whether every voxel counts."""
+        return self._counted is None
+
+    @property
+    def counted(self) -> Tensor:
+        """1 where the voxel counts, else 0. (b 1 *s)."""
+        if self._counted is None:
+            return self.log_probs.new_ones(()).expand_as(self.log_probs[:, :1])
+        return self._counted
 
     @property
     def probs(self) -> Tensor:
@@ -105,7 +118,7 @@ class Prediction:
     def _share(self, number: int) -> Tensor | float:
         """A number per voxel that counts."""
         if self.all_count:  # a plain number: no operation on a tensor, and no wait for a GPU
-            return number / max(self.counted.numel(), 1)
+            return number * self.log_probs.shape[1] / max(self.log_probs.numel(), 1)
         return number / self.num_counted
 
     @classmethod
@@ -127,7 +140,7 @@ class Prediction:
         dtype, index = log_probs.dtype, labels[:, None]
         if all_count:
             one_hot = torch.zeros_like(log_probs).scatter_(1, index.long(), 1.0)
-            counted = log_probs.new_ones(()).expand(index.shape)
+            counted = None
         else:
             classes = torch.arange(log_probs.shape[1], device=labels.device)
             shape = (1, -1, *[1] * (labels.ndim - 1))
@@ -135,7 +148,7 @@ class Prediction:
             counted = (index != IGNORED).to(dtype)
         if not include_background:
             log_probs, one_hot = log_probs[:, 1:], one_hot[:, 1:]
-        prediction = cls(log_probs, one_hot, counted, spacings_mm, all_count)
+        prediction = cls(log_probs, one_hot, counted, spacings_mm)
         if all_count and include_background:
             prediction._kept["true_class"] = index.long()
         return prediction
@@ -151,6 +164,7 @@ class LossTerm(MapGenerator):
 
     # What the loss is at its best: `RegionWiseLoss.excess` counts from there.
     minimum: ClassVar[float] = 0.0
+    _was_finite: ClassVar[bool] = False  # an instance remembers that its loss was finite once
 
     @property
     def is_static(self) -> bool:
@@ -166,18 +180,18 @@ class LossTerm(MapGenerator):
         """
 
     def by_image_and_class(self, prediction: Prediction) -> Tensor:
-        """The checked loss by image and class. (b c); one number for all where `loss` gives one.
+        """The checked loss by image and class. (b c); one number for all where `loss` gives one."""
+        return self.checked_loss(prediction).expand(prediction.log_probs.shape[:2])
+
+    def value(self, prediction: Prediction) -> Tensor:
+        """The loss as one number. ()."""
+        return reduced([self.checked_loss(prediction)])
+
+    def checked_loss(self, prediction: Prediction) -> Tensor:
+        """What `loss` returns, (b c) or ().
 
         Raises RWLossError that names the term and what is wrong with its `loss`.
         """
-        return self._checked_loss(prediction).expand(prediction.log_probs.shape[:2])
-
-    def value(self, prediction: Prediction) -> Tensor:
-        """The loss as one number: the only place that reduces it. ()."""
-        loss = self._checked_loss(prediction)
-        return loss.mean() if loss.ndim else loss
-
-    def _checked_loss(self, prediction: Prediction) -> Tensor:
         import torch
 
         loss = self.loss(prediction)
@@ -198,9 +212,9 @@ class LossTerm(MapGenerator):
                 "without gradient (detached, or through NumPy)"
             )
         # Once per term: each look at a value on a GPU waits for it.
-        if not torch.compiler.is_compiling() and self not in _SEEN_FINITE:
+        if not self._was_finite and not torch.compiler.is_compiling():
             if bool(loss.isfinite().all()):
-                _SEEN_FINITE.add(self)
+                object.__setattr__(self, "_was_finite", True)
             elif bool(prediction.log_probs.isfinite().all()):
                 raise RWLossError(
                     f"{self.name}: its loss is not finite (NaN or infinity), though every "
@@ -245,8 +259,13 @@ class LossTerm(MapGenerator):
         return RWMap.from_dense(regions.labels, from_numpy(to_numpy(values), regions.labels))
 
 
-_SEEN_FINITE: WeakSet[LossTerm] = WeakSet()
-"""Terms that had a finite loss once."""
+def reduced(losses: Sequence[Tensor]) -> Tensor:
+    """The sum of losses, each of them the mean of (b c) or one number (). -> ()."""
+    whole = [loss for loss in losses if loss.ndim == 0]
+    by_class = [loss for loss in losses if loss.ndim > 0]
+    if by_class:
+        whole.append(reduce(add, by_class).mean())
+    return reduce(add, whole)
 
 
 def _as_tensor(values: Array) -> Tensor:

@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import ast
 import math
+import operator
 import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
 from rwloss.errors import RWLossError
-from rwloss.maps.expression import Expression
+from rwloss.maps.expression import Expression, as_float
 from rwloss.maps.generator import MapGenerator, build, parameters
 from rwloss.maps.plugin_file import PLACE, is_place
 from rwloss.maps.registry import load, names, unknown
@@ -26,6 +27,17 @@ from rwloss.words import nearest
 
 _METHODS = ("stabilized", "with_link")
 _BLEND = ("region", "boundary", "schedule", "alpha", "step")
+_USES = {
+    "stabilized": "stabilized comes after a map: rectified.stabilized(...)",
+    "with_link": "with_link comes after a map: rectified.with_link(...)",
+    "blend": "blend mixes two maps: blend(region, boundary, schedule=...)",
+    "file": "file loads a map: file('path/to/file.py:Name')",
+}
+_OPERATORS: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+}
 _LONGEST = 10_000  # characters; far more than anyone writes, and Python's own parser has limits
 
 _Value: TypeAlias = Expression | float
@@ -36,24 +48,24 @@ _Made = TypeVar("_Made")
 def parse(text: str) -> Expression:
     """The expression that the text describes.
 
-    Names are generators (`rwloss maps` lists them), calls give parameters by keyword; +, - and *
-    with numbers; `.stabilized()`, `.with_link(q)` and `blend(region, boundary, schedule=...)`. A
-    generator in a file is `file('path/to/file.py:Name', parameter=...)`; at the very beginning
-    `path/to/file.py:Name(parameter=...)` means the same. Relative paths count from the current
-    folder. That file is run, so name only files that you trust; no other text runs anything.
+    A text holds names of generators (`rwloss maps` lists them), parameters by keyword, numbers, +,
+    - and *, `.stabilized()`, `.with_link(q)` and `blend(region, boundary, schedule=...)`. A
+    generator in a file is `file('path/to/file.py:Name', parameter=...)`; at the start of the text
+    `path/to/file.py:Name(parameter=...)` means the same. Relative paths start at the current
+    folder. The file is executed, so name only files that you trust. No other text is executed.
 
-    Raises RWLossError that points at the column and names the nearest word.
+    Raises RWLossError that points at the column and suggests the nearest known name.
 
     >>> str(parse("rectified + 0.50 * (boundary - rectified)"))
     '0.5 * rectified + 0.5 * boundary'
     """
     if len(text) > _LONGEST:
         raise RWLossError(f"map of {len(text)} characters: expected {_LONGEST} at most")
-    text = re.sub(r"\s", " ", text).strip()  # one line, so that a column is a place
+    text = re.sub(r"\s", " ", text).strip()  # one line, so that a column is enough
     place = PLACE.match(text)
     if place is not None:
         _check_place(text, place)
-    # A stand-in of the same length for a place at the beginning: columns stay what they are.
+    # Underscores stand in for a file at the start, as many as it has letters: columns stay right.
     code = text if place is None else "_" * place.end() + text[place.end() :]
     try:
         tree = ast.parse(code, mode="eval")
@@ -63,9 +75,11 @@ def parse(text: str) -> Expression:
         raise _error(text, column, str(error.msg)) from error
     except (ValueError, MemoryError, RecursionError) as error:
         raise RWLossError(f"map {text[:80]!r} does not parse: {error}") from error
+    reader = _Reader(text, code, place[0] if place else None)
     try:
-        reader = _Reader(text, code, place[0] if place else None)
-        reader.check_numbers(tree)
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Constant) and isinstance(node.value, int | float):
+                reader.check_size(node)
         value = reader.read(tree.body)
     except RecursionError as error:
         raise RWLossError(f"map {text[:80]!r} is nested too deep") from error
@@ -81,7 +95,7 @@ def blend(
     alpha: float = 0.01,
     step: float | None = 0.01,
 ) -> Blend:
-    """A region loss and a boundary map, weighted by the epoch; see `Blend` for the formulas.
+    """A region loss and a boundary map with weights that follow the epoch; see `Blend`.
 
     >>> str(blend("generalized_dice", "boundary"))
     "blend(generalized_dice, boundary, schedule='rebalance')"
@@ -93,47 +107,36 @@ def blend(
 class _Reader:
     """Turns the syntax tree of one text into an expression.
 
-    code: the text as Python reads it, in which underscores stand for the place of a file.
+    code: the text as Python reads it, with underscores in place of a file at the start.
     """
 
     def __init__(self, text: str, code: str, place: str | None) -> None:
         self.text, self.code, self.place = text, code, place
 
-    def check_numbers(self, tree: ast.Expression) -> None:
-        """Refuse numbers that no float can hold, before anything is done with them."""
-        for node in ast.walk(tree):
-            match node:
-                case ast.Constant(value=int() as number) if number.bit_length() > 1023:
-                    raise self._wrong(node, "this number is too large")
-                case ast.Constant(value=float() as number) if math.isinf(number):
-                    raise self._wrong(node, "this number is too large")
+    def check_size(self, node: ast.Constant) -> None:
+        """Refuse a number that no float can hold, before it is used."""
+        if math.isinf(as_float(node.value)):
+            raise self._wrong(node, "this number is too large")
 
     def read(self, node: ast.expr) -> _Value:
         """Any part of an expression."""
         value: _Value
         match node:
             case ast.Name():
-                value = self._generator(node, [])
+                value = self._generator(node, [], [])
             case ast.Constant(value=int() | float() as number) if not isinstance(number, bool):
                 value = float(number)
             case ast.UnaryOp(op=ast.USub() | ast.UAdd() as sign, operand=operand):
                 value = self.read(operand)
                 value = -value if isinstance(sign, ast.USub) else value
-            case ast.BinOp(left=left, op=operator, right=right):
-                value = self._arithmetic(node, self.read(left), operator, self.read(right))
+            case ast.BinOp(left=left, op=sign, right=right):
+                value = self._arithmetic(node, self.read(left), type(sign), self.read(right))
             case ast.Call(func=ast.Name(id="blend")):
                 value = self._blend(node)
             case ast.Call(func=ast.Name(id="file")):
                 value = self._file(node)
-            case ast.Call(func=ast.Name() as function):
-                self._check_name(function)
-                if node.args:
-                    name = self._name(function)
-                    self._checked(function, lambda: self._load(name))
-                    raise self._wrong(
-                        node.args[0], f"give {name}'s parameters by keyword: {name}(parameter=...)"
-                    )
-                value = self._generator(function, node.keywords)
+            case ast.Call(func=ast.Name() as function, args=args, keywords=keywords):
+                value = self._generator(function, args, keywords)
             case ast.Call(func=ast.Attribute(value=inner, attr=method)):
                 value = self._method(node, inner, method)
             case _:
@@ -144,12 +147,23 @@ class _Reader:
                 )
         return value
 
-    def _generator(self, function: ast.Name, keywords: list[ast.keyword]) -> Expression:
-        self._check_name(function)
-        return self._made(function, self._name(function), keywords)
+    def _generator(
+        self, node: ast.Name, args: list[ast.expr], keywords: list[ast.keyword]
+    ) -> Expression:
+        name = node.id
+        if self.place is not None and name == "_" * len(self.place):
+            name = self.place
+        if name in _USES:
+            raise self._wrong(node, _USES[name])
+        if args:
+            self._checked(node, lambda: self._load(name))
+            raise self._wrong(
+                args[0], f"give {name}'s parameters by keyword: {name}(parameter=...)"
+            )
+        return self._made(node, name, keywords)
 
     def _made(self, node: ast.expr, name: str, keywords: list[ast.keyword]) -> Expression:
-        """The generator of a name or a place, with parameters."""
+        """The generator of this name, or in this file, with parameters."""
         given = self._keywords(keywords)
         generator = self._checked(node, lambda: self._load(name))
         known = self._checked(node, lambda: parameters(generator)) if keywords else {}
@@ -170,21 +184,6 @@ class _Reader:
                 return self._made(node, place, call.keywords)
         wrong = call.args[0] if call.args else call
         raise self._wrong(wrong, "expected file('path/to/file.py:Name', parameter=...)")
-
-    def _name(self, node: ast.Name) -> str:
-        """What a name in the code stands for."""
-        if self.place is not None and node.id == "_" * len(self.place):
-            return self.place
-        return node.id
-
-    def _check_name(self, node: ast.Name) -> None:
-        name = self._name(node)
-        if name in _METHODS:
-            raise self._wrong(node, f"{name} comes after a map: rectified.{name}(...)")
-        if name == "blend":
-            raise self._wrong(node, "blend mixes two maps: blend(region, boundary, schedule=...)")
-        if name == "file":
-            raise self._wrong(node, "file loads a map: file('path/to/file.py:Name')")
 
     def _method(self, call: ast.Call, inner: ast.expr, method: str) -> Expression:
         expression = self._map(inner)
@@ -209,12 +208,7 @@ class _Reader:
                     f"blend has no parameter {keyword.arg!r}{nearest(keyword.arg, _BLEND)}; "
                     f"it has: {', '.join(_BLEND)}",
                 )
-        keywords: dict[str, Any] = {
-            keyword.arg: self._side(keyword.value)
-            for keyword in call.keywords
-            if keyword.arg in {"region", "boundary"}
-        }
-        keywords |= self._keywords(call.keywords, leave_out=("region", "boundary"))
+        keywords = self._keywords(call.keywords, sides=("region", "boundary"))
         return self._checked(call, lambda: blend(*given, **keywords))
 
     def _side(self, node: ast.expr) -> Expression:
@@ -231,41 +225,30 @@ class _Reader:
         return value
 
     def _arithmetic(
-        self, node: ast.BinOp, left: _Value, operator: ast.operator, right: _Value
+        self, node: ast.BinOp, left: _Value, sign: type[ast.operator], right: _Value
     ) -> _Value:
-        match operator:
-            case ast.Mult() if not (isinstance(left, Expression) and isinstance(right, Expression)):
-                if isinstance(left, Expression):
-                    left, right = right, left
-                if isinstance(right, Expression):
-                    scaled: Expression = right
-                    return self._checked(node, lambda: scaled * left)
-                return left * right
-            case ast.Mult():
-                raise self._wrong(node, "a map times a map is no map: one side must be a number")
-            case ast.Add() | ast.Sub() if isinstance(left, Expression) != isinstance(
-                right, Expression
-            ):
-                raise self._wrong(
-                    node, "a map and a number can't be added: did you mean to multiply with *?"
-                )
-            case ast.Add():
-                return self._checked(node, lambda: left + right)  # type: ignore[operator]
-            case ast.Sub():
-                return self._checked(node, lambda: left - right)  # type: ignore[operator]
-        raise self._wrong(node, "expected +, - or *")
+        maps = isinstance(left, Expression) + isinstance(right, Expression)
+        if sign not in _OPERATORS:
+            raise self._wrong(node, "expected +, - or *")
+        if sign is ast.Mult and maps == 2:
+            raise self._wrong(node, "two maps can't be multiplied: one side must be a number")
+        if sign is not ast.Mult and maps == 1:
+            raise self._wrong(
+                node, "a map and a number can't be added: did you mean to multiply with *?"
+            )
+        result: _Value = self._checked(node, lambda: _OPERATORS[sign](left, right))
+        return result
 
-    def _keywords(
-        self, keywords: list[ast.keyword], leave_out: tuple[str, ...] = ()
-    ) -> dict[str, Any]:
+    def _keywords(self, keywords: list[ast.keyword], sides: tuple[str, ...] = ()) -> dict[str, Any]:
+        """Values by name: constants, or maps for the names in `sides`."""
         values: dict[str, Any] = {}
         for keyword in keywords:
             if keyword.arg is None:
                 raise self._wrong(keyword.value, "** is not allowed: write the parameters out")
             if keyword.arg in values:
                 raise self._wrong(keyword.value, f"{keyword.arg} is given twice")
-            if keyword.arg not in leave_out:
-                values[keyword.arg] = self._constant(keyword.value)
+            read = self._side if keyword.arg in sides else self._constant
+            values[keyword.arg] = read(keyword.value)
         return values
 
     def _constant(self, node: ast.expr) -> Any:
@@ -273,11 +256,11 @@ class _Reader:
             return ast.literal_eval(node)
         except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
             raise self._wrong(
-                node, "expected a constant: a number, a text in quotes, None or a tuple of them"
+                node, "expected a constant: a number, a text in quotes, None or a tuple of these"
             ) from None
 
     def _checked(self, node: _Node, make: Callable[[], _Made]) -> _Made:
-        """What `make` gives; its complaint, pointed at the place in the text."""
+        """What `make` returns; its error points at this part of the text."""
         try:
             return make()
         except _PointedError:
@@ -286,15 +269,17 @@ class _Reader:
             raise self._wrong(node, str(error)) from error
 
     def _wrong(self, node: _Node, message: str) -> RWLossError:
-        return _error(self.text, _column(self.code, node), message)
+        # ast counts columns in bytes.
+        before = self.code.encode()[: node.col_offset]
+        return _error(self.text, len(before.decode(errors="ignore")), message)
 
 
 def _check_place(text: str, place: re.Match[str]) -> None:
-    """Refuse `2 * file.py:Name`: only at the beginning can a place do without quotes."""
+    """Refuse `2 * file.py:Name`: a file needs no quotes only at the start of the text."""
     before = re.search(r"[-+*] *(?=[^-+* ]+$)", place["path"])
     if before is not None and not Path(place["path"]).is_file():
         shown = place[0][before.end() :]
-        raise _error(text, before.end(), f"here a file stands in quotes: file({shown!r})")
+        raise _error(text, before.end(), f"a file needs quotes here: file({shown!r})")
 
 
 class _PointedError(RWLossError):
@@ -303,15 +288,8 @@ class _PointedError(RWLossError):
 
 def _error(text: str, column: int, message: str) -> RWLossError:
     """An error with the text and a mark under the column, counted from 0."""
-    shown, mark = (text, column) if len(text) <= 100 else _window(text, column)
-    return _PointedError(f"map, column {column + 1}: {message}\n  {shown}\n  {' ' * mark}^")
-
-
-def _window(line: str, column: int) -> tuple[str, int]:
-    start = max(0, column - 40)
-    return line[start : start + 100], column - start
-
-
-def _column(text: str, node: _Node) -> int:
-    """Column in characters; ast counts bytes."""
-    return len(text.encode()[: node.col_offset].decode(errors="ignore"))
+    start = 0 if len(text) <= 100 else max(0, column - 40)
+    mark = " " * (column - start) + "^"
+    return _PointedError(
+        f"map, column {column + 1}: {message}\n  {text[start : start + 100]}\n  {mark}"
+    )

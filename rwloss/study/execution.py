@@ -67,7 +67,7 @@ class _TrainRun:
     run: Run
 
     def __call__(self) -> RunEnd:
-        """Train or resume. A failure is returned, so that the study goes on."""
+        """Train or resume. A failure is returned, so that the study continues."""
         from rwloss.training import train
 
         run = self.run

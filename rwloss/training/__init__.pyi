@@ -27,7 +27,7 @@ from .scores import Scores as Scores
 from .settings import RunSettings as RunSettings
 from .unet import PRESETS as PRESETS
 from .unet import unet as unet
-from .volumes import ImageVolume as ImageVolume
+from .volumes import TrainingVolume as TrainingVolume
 from .volumes import read_volume as read_volume
 from .windows import predict_labels as predict_labels
 
@@ -38,7 +38,6 @@ __all__ = [
     "ClassScore",
     "Diverged",
     "Evaluation",
-    "ImageVolume",
     "PatchSampler",
     "PatchSource",
     "Predictions",
@@ -51,6 +50,7 @@ __all__ = [
     "TrainedNetwork",
     "TrainingBatch",
     "TrainingProgress",
+    "TrainingVolume",
     "evaluate",
     "is_first_process",
     "load_network",

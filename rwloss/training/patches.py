@@ -20,7 +20,7 @@ from rwloss.errors import RWLossError
 from rwloss.regions import IGNORED
 from rwloss.rwmap import RWMap
 from rwloss.training.augment import Augmentation, PatchTransform, generator, shaded, zoomed
-from rwloss.training.volumes import AXIAL, ImageVolume, stacked
+from rwloss.training.volumes import AXIAL, TrainingVolume, stacked
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +52,7 @@ class TrainingBatch:
 
 
 def patch_sources(
-    volumes: Sequence[ImageVolume],
+    volumes: Sequence[TrainingVolume],
     rwmaps: Mapping[str, RWMap] | None = None,
     *,
     dims: Literal[2, 3],
@@ -79,7 +79,7 @@ def patch_sources(
 
 
 def num_bytes(
-    volumes: Sequence[ImageVolume], map_parts: Sequence[Sequence[NDArray[np.float32]]]
+    volumes: Sequence[TrainingVolume], map_parts: Sequence[Sequence[NDArray[np.float32]]]
 ) -> int:
     """Memory of the sources of these volumes and maps; each value takes 4 bytes."""
     values = sum(volume.image.size + volume.labels.size for volume in volumes)
@@ -87,7 +87,7 @@ def num_bytes(
 
 
 def _map_parts(
-    volume: ImageVolume, rwmaps: Mapping[str, RWMap] | None
+    volume: TrainingVolume, rwmaps: Mapping[str, RWMap] | None
 ) -> list[NDArray[np.float32]]:
     """The arrays of the stored map of a volume, without the batch axis; none without a store."""
     if rwmaps is None:
@@ -106,7 +106,7 @@ def _map_parts(
 
 
 def _sources_in(
-    volume: ImageVolume,
+    volume: TrainingVolume,
     map_parts: Sequence[NDArray[np.float32]],
     dims: Literal[2, 3],
     slice_axis: int | None,

@@ -15,7 +15,7 @@ from rwloss.training.augment import Augmentation
 from rwloss.training.checkpoint import SegmentationTask
 from rwloss.training.settings import RunSettings
 from rwloss.training.unet import PRESETS
-from rwloss.training.volumes import ImageVolume, read_volume, slice_axis_of
+from rwloss.training.volumes import TrainingVolume, read_volume, slice_axis_of
 from rwloss.words import class_names, some
 
 LARGEST_PATCH = {2: 256, 3: 64}
@@ -35,14 +35,14 @@ class PreparedRun:
     settings: RunSettings
     split: Split
     task: SegmentationTask
-    train: tuple[ImageVolume, ...]
-    validation: tuple[ImageVolume, ...]
+    train: tuple[TrainingVolume, ...]
+    validation: tuple[TrainingVolume, ...]
     test: tuple[data.Case, ...]
     ignore_label: int | None
     maps: store.Store | None
     augmentation: Augmentation
 
-    def read(self, case: data.Case) -> ImageVolume:
+    def read(self, case: data.Case) -> TrainingVolume:
         """A case of the dataset."""
         return read_volume(case, ignore_label=self.ignore_label, spacing_mm=self.settings.spacing)
 
@@ -68,7 +68,7 @@ def prepare(settings: RunSettings, note: Note = lambda text: None) -> PreparedRu
     cases = {case.name: case for case in (*dataset.cases, *(tests or ()))}
     _check_images(settings.data, list(cases.values()))
     ignored = dataset.ignore_label if settings.ignore_label is None else settings.ignore_label
-    volumes: dict[str, ImageVolume] = {}
+    volumes: dict[str, TrainingVolume] = {}
     digests: dict[str, str] = {}
     largest: dict[str, int] = {}
     misplaced_mm: dict[str, float] = {}
@@ -113,7 +113,7 @@ def prepare(settings: RunSettings, note: Note = lambda text: None) -> PreparedRu
 
 
 def augmentation_of(
-    settings: RunSettings, volumes: Sequence[ImageVolume], note: Note
+    settings: RunSettings, volumes: Sequence[TrainingVolume], note: Note
 ) -> Augmentation:
     """The augmentations that patches of these volumes allow.
 
@@ -187,7 +187,7 @@ def _check_images(where: str, cases: Sequence[data.Case]) -> None:
     )
 
 
-def _check_alike(volume: ImageVolume, first: ImageVolume) -> None:
+def _check_alike(volume: TrainingVolume, first: TrainingVolume) -> None:
     if len(volume.image) != len(first.image):
         raise RWLossError(
             f"case {volume.name!r} has {len(volume.image)} channels, {first.name!r} has "
@@ -212,7 +212,7 @@ def _check_labels(largest: Mapping[str, int], num_classes: int) -> None:
             )
 
 
-def _class_counts(volumes: Sequence[ImageVolume], names: Sequence[str]) -> list[int]:
+def _class_counts(volumes: Sequence[TrainingVolume], names: Sequence[str]) -> list[int]:
     """Voxels of each class in the training cases. Raises RWLossError if a class has none."""
     counts = sum(
         np.bincount(volume.labels[volume.labels >= 0], minlength=len(names)) for volume in volumes
@@ -243,7 +243,7 @@ def _check_store(
 
 def _completed(
     settings: RunSettings,
-    train: Sequence[ImageVolume],
+    train: Sequence[TrainingVolume],
     num_classes: int,
     expression: maps.Expression,
     note: Note,
@@ -272,7 +272,7 @@ def _completed(
 
 
 def _patch_size(
-    settings: RunSettings, train: Sequence[ImageVolume], slice_axis: int | None
+    settings: RunSettings, train: Sequence[TrainingVolume], slice_axis: int | None
 ) -> tuple[int, ...]:
     """The patch size as given, or large enough for every training image, up to LARGEST_PATCH.
 

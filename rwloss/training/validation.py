@@ -11,13 +11,13 @@ from torch import nn
 from rwloss.training.metrics import score
 from rwloss.training.scores import Scores
 from rwloss.training.settings import RunSettings
-from rwloss.training.volumes import ImageVolume
+from rwloss.training.volumes import TrainingVolume
 from rwloss.training.windows import predict_labels
 
 
 def score_volumes(
     network: nn.Module,
-    volumes: Iterable[ImageVolume],
+    volumes: Iterable[TrainingVolume],
     settings: RunSettings,
     class_names: Sequence[str],
     *,
@@ -40,7 +40,7 @@ def score_volumes(
 
 def mean_dice(
     network: nn.Module,
-    volumes: Sequence[ImageVolume],
+    volumes: Sequence[TrainingVolume],
     settings: RunSettings,
     class_names: Sequence[str],
 ) -> dict[str, float | None]:
@@ -65,7 +65,9 @@ def selection_score(dice: Mapping[str, float | None]) -> float:
     return sum(known) / len(known) if known else 0.0
 
 
-def label_map(network: nn.Module, volume: ImageVolume, settings: RunSettings) -> NDArray[np.int64]:
+def label_map(
+    network: nn.Module, volume: TrainingVolume, settings: RunSettings
+) -> NDArray[np.int64]:
     """The most probable class at each voxel of a case. -> labels (*s)."""
     assert settings.patch_size is not None  # run.toml holds the value it took
     return predict_labels(

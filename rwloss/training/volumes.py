@@ -19,7 +19,7 @@ AXIAL = 2
 
 
 @dataclass(frozen=True, eq=False)
-class ImageVolume:
+class TrainingVolume:
     """image (c *s), float32, normalized; labels (*s), int64, ignored voxels -1; *s 2-D or 3-D.
 
     spacing_mm: one length per axis; None if neither the file nor the caller knows.
@@ -40,7 +40,7 @@ def read_volume(
     *,
     ignore_label: int | None = None,
     spacing_mm: Sequence[float] | None = None,
-) -> ImageVolume:
+) -> TrainingVolume:
     """One case with all its channels, each normalized by itself.
 
     spacing_mm: for formats that carry none.
@@ -77,7 +77,7 @@ def read_volume(
         if placed.affine is not None and found.affine is not None:
             shifts = corners_mm(placed.affine - found.affine, labels.shape)
             misplaced_mm = max(misplaced_mm, float(np.linalg.norm(shifts, axis=1).max()))
-    return ImageVolume(
+    return TrainingVolume(
         case.name, np.stack(channels), labels, found.spacing_mm, misplaced_mm, digest.hexdigest()
     )
 
@@ -110,7 +110,7 @@ def normalized(channel: NDArray[Any]) -> NDArray[np.float32]:
     return np.asarray((values - values.mean()) / spread, dtype=np.float32)
 
 
-def slice_axis_of(volumes: Sequence[ImageVolume]) -> int:
+def slice_axis_of(volumes: Sequence[TrainingVolume]) -> int:
     """The axis of the largest spacing (median over volumes); the last one if several are equal.
 
     Slices across it have the finest pixels.

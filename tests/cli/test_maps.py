@@ -65,6 +65,22 @@ def test_shows_one_with_parameters_tags_and_source(rwloss_command):
     assert "From: rwloss.maps.static.boundary:Boundary of rwloss " in out
 
 
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("dice", "smooth: float > 0 = 1e-05"),
+        ("focal", "gamma: float >= 0 = 2.0"),
+        ("class_weighted", "beta: float >= 0, < 1 = 0.9999"),
+        ("class_weighted", "| tuple[float > 0, ...] = 'inverse'"),
+        ("rectified", "clip_mm: float > 0 | None = None"),
+    ],
+)
+def test_shows_the_limits_of_parameters(rwloss_command, name, line):
+    code, out, _ = rwloss_command("maps", name)
+    assert code == 0
+    assert line in out
+
+
 def test_shows_a_generator_of_a_package(rwloss_command, tmp_path, monkeypatch):
     plug_ins.install(
         tmp_path, "mine-maps", {"mine": "mine_maps:Mine"}, {"mine_maps": plug_ins.MINE}
@@ -87,7 +103,7 @@ def test_shows_a_function_of_a_file(rwloss_command, tmp_path, monkeypatch):
     head, _, digest = out.partition("(sha256 ")
     assert head == (
         "mine\n\n0 and 1.\n\nMore words.\n\nParameters:\n  form: 'low' | 'high', required\n"
-        "  tau_mm: float (Gt(gt=0)) | None = 2.0\n\n"
+        "  tau_mm: float > 0 | None = 2.0\n\n"
         "Tags: stable, never below 0, commutes with: nothing\n\n"
         "Source: Nobody 2026\nFrom: my_map.py:mine "
     )

@@ -21,12 +21,6 @@ if TYPE_CHECKING:
     from rwloss import Regions as OnlyForTypeCheckers
 
 
-@pytest.fixture(autouse=True)
-def forgotten(monkeypatch):
-    """What a test registers is gone after it."""
-    monkeypatch.setattr(registry, "_registered", dict(registry._registered))
-
-
 def flat_map(regions, true, other=1.0):
     return RWMap.compact(
         regions.labels, regions.num_classes, regions.full(true), regions.full(other)
@@ -251,18 +245,21 @@ NEITHER = (
 )
 REFUSED = [
     (loss_without_type, "alpha has no type"),
-    (loss_with_a_word, "'minimum' means something else on every map"),
-    (by_many, r"\*depths: .*float.* can't be a parameter of a map: each has a name and a type"),
+    (loss_with_a_word, "'minimum' means something else in maps"),
+    (
+        by_many,
+        r"\*depths: .*float.* can't be a parameter of a map: a parameter needs a name and a type",
+    ),
     (by_any, r"\*\*depths: .*float.* can't be a parameter"),
     (by_place, "depth: .*float.* can't be a parameter"),
     (without_regions, NEITHER),
     (regions_by_name, NEITHER),
     (of_arrays, NEITHER),
     (of_one_tensor, NEITHER),
-    (without_type, "depth has no type: write depth: float, or its type"),
+    (without_type, "depth has no type: write, for example, depth: float"),
     (of_unknown_type, "can't be read .name 'flaot' is not defined.: import it"),
-    (with_a_word_of_maps, "'unit' means something else on every map: rename the parameter"),
-    (with_another, "'name' means something else on every map"),
+    (with_a_word_of_maps, "'unit' means something else in maps: rename the parameter"),
+    (with_another, "'name' means something else in maps"),
     (with_a_list, "mutable default <class 'list'> for field depths"),
 ]
 

@@ -428,7 +428,7 @@ POINTED = [
     ("blend(dice, boundary + 1)", "boundary + 1", "did you mean to multiply"),
     ("blend(dice, 3)", "3", "expected a map, got the number 3"),
     ("dice + 1", "dice + 1", "a map and a number can't be added"),
-    ("2 * (dice * dice)", "dice * dice", "a map times a map is no map"),
+    ("2 * (dice * dice)", "dice * dice", "two maps can't be multiplied"),
     ("dice + rectified / 2", "rectified / 2", "expected +, - or *"),
     ("dice + boundary.with_link(0.5)", "boundary", "not always stable", ".stabilized()"),
     ("dice + rectified.with_link(2)", "rectified", "expected 0 <= q <= 1, got 2"),

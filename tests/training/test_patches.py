@@ -7,14 +7,14 @@ import pytest
 import torch
 
 from rwloss import Regions, RegionWiseLoss, RWLossError, RWMap, maps
-from rwloss.training import Augmentation, ImageVolume, PatchSampler, PatchSource, patch_sources
+from rwloss.training import Augmentation, PatchSampler, PatchSource, TrainingVolume, patch_sources
 from rwloss.training.patches import cut_patch, num_bytes, patch_starts
 
 
 def volume_of(shape, first=1, spacing_mm=None):
     """A volume whose every voxel has a number of its own, in the image and in the labels."""
     number = np.arange(first, first + np.prod(shape)).reshape(shape)
-    return ImageVolume(f"case{first}", number[None].astype(np.float32), number % 3, spacing_mm)
+    return TrainingVolume(f"case{first}", number[None].astype(np.float32), number % 3, spacing_mm)
 
 
 def map_of(volume, *, dense=False):

@@ -3,7 +3,7 @@ import pytest
 
 from rwloss import RWLossError, data
 from rwloss.training import read_volume
-from rwloss.training.volumes import ImageVolume, normalized, slice_axis_of, stacked, unstacked
+from rwloss.training.volumes import TrainingVolume, normalized, slice_axis_of, stacked, unstacked
 
 
 @pytest.fixture
@@ -122,7 +122,9 @@ def test_constant_image_is_zero():
 )
 def test_slices_lie_across_the_largest_spacing(spacings, axis):
     empty = np.zeros((2, 2, 2))
-    assert slice_axis_of([ImageVolume("", empty[None], empty, each) for each in spacings]) == axis
+    assert (
+        slice_axis_of([TrainingVolume("", empty[None], empty, each) for each in spacings]) == axis
+    )
 
 
 @pytest.mark.parametrize("shape", [(5, 9, 3), (7, 6, 2), (8, 4)], ids=str)

@@ -38,7 +38,7 @@ class RWLoss(_Loss):
     sigmoid, softmax: what to do with the input first; neither if it is probabilities already.
     With `sigmoid` each channel is a mask of its own, and masks may overlap.
     reduction: "mean" over batch, classes and voxels; "sum" adds the means of images and classes;
-    "none" gives them, (b k), for static terms.
+    "none" gives them, (b k).
     ignore_index: a label whose voxels belong to no class: they end a region, cost nothing and do
     not count in the mean ("none" divides by all voxels). In one-hot targets it is a channel, or
     else the voxels that are 0 in all channels; in masks a third value, or a channel.

@@ -34,4 +34,5 @@ class Dice(LossTerm):
     def loss(self, prediction: Prediction) -> Tensor:
         """1 minus the soft Dice. (b c)."""
         both, predicted, true = prediction.overlap()
-        return 1 - (2 * both + self.smooth) / (predicted + true + self.smooth)
+        total = predicted + true
+        return total.sub(both, alpha=2) / (total + self.smooth)
