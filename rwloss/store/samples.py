@@ -108,7 +108,7 @@ def collate_maps(samples: Sequence[Any]) -> Any:
     """
     if not samples:
         return default_collate(list(samples))
-    ours = {RWMap: _one_map, slice: lambda regions, **_: list(regions)}
+    ours: dict[Any, Any] = {RWMap: _one_map, slice: lambda regions, **_: list(regions)}
     return collate(samples, collate_fn_map={**default_collate_fn_map, **ours})
 
 

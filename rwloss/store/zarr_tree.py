@@ -100,7 +100,8 @@ def decode(
         array = zarr.open_array(_complete()(store), path=name, mode="r", zarr_format=3)
         if array.shape != shape:
             raise ValueError(f"its shape is {array.shape}, the manifest says {shape}")
-        return np.asarray(array[(..., *cut)])
+        inside: Any = (..., *cut)
+        return np.asarray(array[inside])
     except Exception as error:  # zarr and its codecs raise many kinds for a damaged tree
         raise RWLossError(f"{where} can't be read: {error}; precompute it again") from error
 
