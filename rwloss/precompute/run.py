@@ -7,6 +7,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
@@ -321,8 +322,6 @@ def _versions() -> dict[str, str]:
     """Versions of everything that decides the bytes of a map."""
     found = {"rwloss": __version__, "gzip": gzip_name()}
     for package in ("numpy", "scipy", "edt", "zarr"):
-        try:
+        with suppress(PackageNotFoundError):
             found[package] = version(package)
-        except PackageNotFoundError:
-            continue
     return found
