@@ -56,8 +56,8 @@ def read_itk(path: Path, max_voxels: int) -> Decoded:
     Raises RWLossError without SimpleITK, where ITK fails, crashes or hangs, for several numbers per
     voxel, for voxels in another file, and for a file that does not hold all of its voxels.
     """
-    geometry = itk_geometry(path, max_voxels)
-    values = _isolated(read_itk_voxels, path)
+    itk_geometry(path, max_voxels)
+    values, geometry = _isolated(read_itk_voxels, path)
     return Decoded(values=values, spacing_mm=geometry.spacing_mm, affine=geometry.affine)
 
 
@@ -101,13 +101,13 @@ def read_itk_header(path: Path, max_voxels: int) -> ItkGeometry:
     one_voxel = sitk.Image([1] * len(shape), reader.GetPixelIDValue())
     needed = one_voxel.GetSizeOfPixelComponent() * math.prod(shape)
     check_bytes(needed, len(stored), ratio=DEFLATE_RATIO)
-    return ItkGeometry(shape, reader.GetSpacing(), reader.GetOrigin(), reader.GetDirection())
+    return _geometry(reader)
 
 
-def read_itk_voxels(path: Path) -> NDArray[Any]:
-    """The voxels (x, y[, z]), if they are those that the file holds."""
-    sitk: Any = importlib.import_module("SimpleITK")
-    values: NDArray[Any] = sitk.GetArrayFromImage(_reader(path).Execute())
+def read_itk_voxels(path: Path) -> tuple[NDArray[Any], ItkGeometry]:
+    """The voxels (x, y[, z]), if they are those that the file holds, and their place."""
+    image = _reader(path).Execute()
+    values: NDArray[Any] = importlib.import_module("SimpleITK").GetArrayFromImage(image)
     stored = _after_header(path)
     in_either_byte_order = values.tobytes(), values.byteswap().tobytes()
     if (
@@ -115,7 +115,7 @@ def read_itk_voxels(path: Path) -> NDArray[Any]:
         and _inflated(stored, values.nbytes) not in in_either_byte_order
     ):
         raise RWLossError("it is damaged, or stored in a way that is not read here: save it again")
-    return values.T
+    return values.T, _geometry(image)
 
 
 def _reader(path: Path) -> Any:
@@ -127,6 +127,16 @@ def _reader(path: Path) -> Any:
     reader.SetImageIO("MetaImageIO" if path.suffix.lower() == ".mha" else "NrrdImageIO")
     reader.SetFileName(str(path))
     return reader
+
+
+def _geometry(source: Any) -> ItkGeometry:
+    """What a reader or an image of ITK says."""
+    return ItkGeometry(
+        shape=tuple(map(int, source.GetSize())),
+        spacing_mm=tuple(source.GetSpacing()),
+        origin=tuple(source.GetOrigin()),
+        directions=tuple(source.GetDirection()),
+    )
 
 
 def _after_header(path: Path) -> bytes:
