@@ -8,6 +8,7 @@ from functools import cached_property, lru_cache
 from typing import Any, TypeAlias
 
 import numpy as np
+from einops import rearrange
 
 from rwloss import distance
 from rwloss.arrays import Array, from_numpy, namespace, on_device, to_numpy
@@ -112,16 +113,15 @@ class Regions:
         >>> Regions.from_masks(masks).labels.shape
         (6, 4, 4)
         """
-        xp = namespace(masks)
+        namespace(masks)  # refuses lists and the like, which have no axes to count
         if masks.ndim not in {4, 5}:
             raise RWLossError(
                 f"expected masks (b k *s) with *s 2-D or 3-D, got shape {tuple(masks.shape)}"
             )
         batch, k, *size = masks.shape
         rows = spacing_rows(spacing_mm, (batch, *size))
-        return cls(
-            xp.reshape(masks, (batch * k, *size)), 2, [row for row in rows for _ in range(k)]
-        )
+        labels = rearrange(masks, "b k ... -> (b k) ...")
+        return cls(labels, 2, [row for row in rows for _ in range(k)])
 
     def __repr__(self) -> str:
         """One line: shape, classes and spacing."""

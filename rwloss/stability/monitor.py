@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from einops import rearrange, repeat
+
 from rwloss.errors import RWLossError
 from rwloss.regions import IGNORED, Regions, spacing_rows
 from rwloss.rwmap import RWMap
@@ -118,7 +120,7 @@ def _as_map(
     labels = _labels(loss, head, target, given, masks=activation == "sigmoid")
     if activation == "sigmoid":
         # Each channel is two classes, [0, x]; the complement is pushed the other way.
-        head, gradient = head.flatten(0, 1), gradient.flatten(0, 1)
+        head, gradient = (rearrange(part, "b m ... -> (b m) ...") for part in (head, gradient))
         head = torch.stack([torch.zeros_like(head), head], dim=1)
         gradient = torch.stack([-gradient, gradient], dim=1)
     counted = int((labels != IGNORED).sum())
@@ -137,7 +139,7 @@ def _labels(loss: Any, head: Tensor, target: Any, given: dict[str, Any], *, mask
     """
     target = _first(target)
     if masks:
-        labels = target.reshape(head.shape).flatten(0, 1)
+        labels = rearrange(target.reshape(head.shape), "b m ... -> (b m) ...")
     elif target.ndim == head.ndim and target.shape[1] == 1:
         labels = target[:, 0]
     elif target.ndim == head.ndim:
@@ -151,7 +153,7 @@ def _labels(loss: Any, head: Tensor, target: Any, given: dict[str, Any], *, mask
     mask = _first(given.get("mask"))
     if mask is not None:
         keep = (mask if mask.ndim < head.ndim else mask[:, 0]) != 0
-        keep = keep.repeat_interleave(head.shape[1], dim=0) if masks else keep
+        keep = repeat(keep, "b ... -> (b m) ...", m=head.shape[1]) if masks else keep
         labels = labels.where(keep, IGNORED)
     return labels
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+from einops import rearrange
 from numpy.typing import NDArray
 
 from rwloss.regions import Regions
@@ -78,13 +79,13 @@ def any_prediction(shape: tuple[int, ...], num_classes: int) -> NDArray[np.float
     parts = max(16, 4 * num_classes)
     rng = np.random.default_rng(1)
     drawn = rng.multinomial(parts - num_classes, rng.dirichlet(np.ones(num_classes), shape))
-    return np.ascontiguousarray(np.moveaxis((1 + drawn) / parts, -1, 1))
+    return np.ascontiguousarray(rearrange((1 + drawn) / parts, "b ... k -> b k ..."))
 
 
 def prediction_by_class(labels: NDArray[np.int64], num_classes: int) -> NDArray[np.float64]:
     """Probabilities that depend on the label of the voxel alone. (b k *s)."""
     rows = np.random.default_rng(2).dirichlet(np.ones(num_classes), num_classes)
-    return np.ascontiguousarray(np.moveaxis(rows[labels], -1, 1))
+    return np.ascontiguousarray(rearrange(rows[labels], "b ... k -> b k ..."))
 
 
 def ordinary(num_classes: int) -> Iterator[CheckInput]:
