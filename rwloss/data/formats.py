@@ -92,10 +92,8 @@ def read_labels(
     >>> volume.labels.shape, volume.labels.dtype.name, volume.spacing_mm
     ((34, 52, 35), 'uint8', (1.0, 1.0, 1.0))
     """
-    path = Path(path)
-    decoded = _decode(path, max_voxels)
+    decoded = _decode(Path(path), max_voxels)
     try:
-        _check_axes(decoded.values)
         labels = _whole(decoded.values, decoded.step)
         spacing = _spacing(spacing_mm, decoded.spacing_mm, labels.ndim)
         _check_affine(decoded.affine)
@@ -120,10 +118,8 @@ def read_image(path: str | Path, *, max_voxels: int = MAX_VOXELS) -> NDArray[np.
 
 def read_placed_image(path: str | Path, *, max_voxels: int = MAX_VOXELS) -> ImageVolume:
     """`read_image`, with the affine of the file."""
-    path = Path(path)
-    decoded = _decode(path, max_voxels)
+    decoded = _decode(Path(path), max_voxels)
     try:
-        _check_axes(decoded.values)
         if decoded.is_palette:
             raise RWLossError("its values are indices of a palette: save it as grey values")
         _check_finite(decoded.values)
@@ -171,7 +167,14 @@ def _decode(path: Path, max_voxels: int) -> Decoded:
             raise RWLossError(_why_no_file(path))
         if path.stat().st_size == 0:
             raise RWLossError("it is empty (0 bytes)")
-        return _READERS[suffix_of(path)](path, max_voxels)
+        decoded = _READERS[suffix_of(path)](path, max_voxels)
+        shape = decoded.values.shape
+        if len(shape) in {2, 3}:
+            return decoded
+        raise RWLossError(
+            f"expected 2 or 3 axes, got {len(shape)} (shape {shape}): save each case and channel "
+            "as a file of its own"
+        )
     # Four libraries parse foreign bytes here, and damaged ones make them raise nearly anything.
     except Exception as exc:
         raise RWLossError(f"cannot read {str(path)!r}: {_cause(exc, suffix_of(path))}") from exc
@@ -195,14 +198,6 @@ def _cause(exc: Exception, suffix: str) -> str:
     if isinstance(exc, (EOFError, zlib.error, gzip.BadGzipFile, zipfile.BadZipFile)):
         return f"it is cut short or damaged ({detail})"
     return f"it is damaged, or a kind of {suffix} file that cannot be read ({detail})"
-
-
-def _check_axes(values: NDArray[Any]) -> None:
-    if values.ndim not in {2, 3}:
-        raise RWLossError(
-            f"expected 2 or 3 axes, got {values.ndim} (shape {values.shape}): "
-            "save each case and channel as a file of its own"
-        )
 
 
 def _check_finite(values: NDArray[Any]) -> None:

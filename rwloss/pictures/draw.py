@@ -161,8 +161,7 @@ def _check_arrays(
 
 def known_labels(labels: NDArray[Any], num_classes: int) -> NDArray[np.int32]:
     """The labels that are classes; -1, which is drawn grey, for all others. (*s)."""
-    known = np.where((labels >= 0) & (labels < num_classes), labels.astype(np.int32), -1)
-    return known.astype(np.int32, copy=False)
+    return np.where((labels >= 0) & (labels < num_classes), labels.astype(np.int32), np.int32(-1))
 
 
 def channels_of(rwmap: RWMap, view: View) -> NDArray[np.float64]:

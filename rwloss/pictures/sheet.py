@@ -73,11 +73,9 @@ def _compose(picture: Picture) -> Figure:
     sheet_wide, sheet_high = width + 2 * _MARGIN, above + body + _height(note, SMALL) + _MARGIN
     figure.set_size_inches(sheet_wide, sheet_high)
 
-    def panel(from_left: float, top: float, wide: float, high: float) -> Axes:
+    def panel(at: float, top: float, wide: float, high: float) -> Axes:
         bottom = 1 - (top + high) / sheet_high
-        return figure.add_axes(
-            (from_left / sheet_wide, bottom, wide / sheet_wide, high / sheet_high)
-        )
+        return figure.add_axes((at / sheet_wide, bottom, wide / sheet_wide, high / sheet_high))
 
     lettering.write(title, _MARGIN, _MARGIN, _TITLE)
     lettering.write(note, _MARGIN, above + body, SMALL, color=FAINT)
