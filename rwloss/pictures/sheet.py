@@ -59,8 +59,7 @@ def _compose(picture: Picture) -> Figure:
     if len(rows) == 1:
         across, head, scale = len(left), heads[0], 1.0
     else:
-        across, head = 1, _LINE * _HEADER
-        legend_high += _GAP
+        across, head, legend_high = 1, _LINE * _HEADER, legend_high + _GAP
         room = (right_high - legend_high) / len(left) - head - _GAP
         scale = min(max(room / high, 1.0), 2.0)
     cell_wide, cell_high = scale * wide + _GAP, head + scale * high + _GAP
