@@ -97,7 +97,7 @@ def test_values_that_are_not_finite_are_named():
 
 def test_nothing_to_say():
     report = report_of([(0, 1)], [-1])
-    assert stability.verdict(report) == "Nothing to say: no voxel belongs to a class."
+    assert stability.verdict(report) == "Nothing to check: no voxel belongs to a class."
     assert table({"rectified": report})
 
 
