@@ -134,14 +134,14 @@ def test_known_failures_have_to_fail():
         if "why" in r.message
     ]
     assert gone.state == "failed"
-    assert gone.message == "known to fail (why), but it passes: take it out of the list"
+    assert gone.message == "known to fail (why), but it passes: remove it from the list"
 
 
 @pytest.mark.parametrize(
     ("known", "message"),
     [
         ({"check_crop": "why"}, "there is no 'check_crop': did you mean 'check_crops'"),
-        ({"check_crops": ""}, "check_crops needs its reason"),
+        ({"check_crops": ""}, "check_crops needs a reason"),
     ],
 )
 def test_wrong_known_failures(known, message):
