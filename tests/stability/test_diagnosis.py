@@ -12,23 +12,12 @@ import torch
 from anatomy import batch
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import KINDS, dtypes, few, kinds, random_map, some_labels
+from strategies import dtypes, few, kinds, one_row, random_map, some_labels
 
 from rwloss import Regions, RWLossError, RWMap, data, maps, stability
 from rwloss.stability.pushes import by_class, pushes
 
 STABLE = ("rectified", "active_contour", "class_weighted", "boundary.stabilized()")
-
-
-@pytest.fixture(params=KINDS)
-def kind(request):
-    return KINDS[request.param]
-
-
-def one_row(kind, values, labels, dtype=np.float64):
-    """A dense map of one row of voxels; values: K numbers for each."""
-    dense = np.array(values, dtype=dtype).T[None, :, None, :]
-    return RWMap.from_dense(kind(np.array([[labels]])), kind(dense))
 
 
 # --- By hand: one voxel of class 0 with z = (0, 1, 3) and p = 1/3 has an expected cost of 4/3, so

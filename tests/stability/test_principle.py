@@ -5,24 +5,13 @@ import pytest
 import torch
 from anatomy import batch
 from hypothesis import given
-from strategies import KINDS, dtypes, few, kinds, random_map, some_labels
+from strategies import dtypes, few, kinds, one_row, random_map, some_labels
 
 from rwloss import Regions, RWMap, maps, stability
 
 
-@pytest.fixture(params=KINDS)
-def kind(request):
-    return KINDS[request.param]
-
-
 def fractions(report):
     return report.stable, report.flat, report.violating
-
-
-def one_row(kind, values, labels):
-    """A dense map of one row of voxels; values: K numbers for each."""
-    dense = np.array(values, dtype=np.float32).T[None, :, None, :]
-    return RWMap.from_dense(kind(np.array([[labels]])), kind(dense))
 
 
 # --- By hand
