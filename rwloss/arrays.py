@@ -8,7 +8,6 @@ from functools import wraps
 from typing import Any, TypeAlias, TypeVar
 
 import array_api_compat
-import array_api_compat.numpy as _numpy
 import numpy as np
 from numpy.typing import NDArray
 
@@ -23,10 +22,10 @@ def namespace(array: Array) -> Any:
     """Array API namespace of a NumPy array or a torch tensor.
 
     >>> namespace(np.zeros(3)).__name__
-    'array_api_compat.numpy'
+    'numpy'
     """
     if isinstance(array, np.ndarray):
-        return _numpy
+        return np  # array_api_compat's own wrapper would load numpy.f2py and numpy.testing
     if is_torch(array):
         # Not array_namespace, which tries every library: a training step asks a dozen times.
         import array_api_compat.torch as of_torch
