@@ -1,4 +1,7 @@
-"""What tests of losses share: batches from a seed, and values beside gradients."""
+"""What tests of losses share: batches from a seed, and values beside gradients.
+
+Batches lie on `device`, which tests/losses/conftest.py sets for each test.
+"""
 
 from __future__ import annotations
 
@@ -18,36 +21,54 @@ DYNAMIC = [
 """Every dynamic term that ships."""
 
 
+device = "cpu"
+
+
+def here(values):
+    """A tensor or NumPy array as a tensor on the device of the test."""
+    return torch.as_tensor(values).to(device)
+
+
+def as_kind(tensor, kind):
+    """The tensor itself, or its values in NumPy memory."""
+    return tensor.cpu().numpy() if kind == "numpy" else tensor
+
+
+def normal(*shape, seed=0, dtype=torch.float32):
+    """Random numbers on the device: the same on every device."""
+    return here(torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype))
+
+
+def uniform(*shape, seed=0, dtype=torch.float32):
+    """Random numbers in 0..1 on the device: the same on every device."""
+    return here(torch.rand(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype))
+
+
 def given(shape, num_classes=4, dtype=torch.float64, seed=91, size=3):
     """Logits (b k *s) without gradient, and labels (b *s) uint8."""
-    labels = torch.as_tensor(batch(seed, shape, num_classes, size))
-    generator = torch.Generator().manual_seed(seed)
-    logits = torch.randn(size, num_classes, *shape, generator=generator, dtype=torch.float64)
-    return (2 * logits).to(dtype), labels
+    logits = 2 * normal(size, num_classes, *shape, seed=seed, dtype=torch.float64)
+    return logits.to(dtype), here(batch(seed, shape, num_classes, size))
 
 
 def given_masks(shape, masks=3, dtype=torch.float64, seed=92, size=2):
     """Logits (b k *s) without gradient, and masks (b k *s) uint8 that overlap."""
-    target = torch.stack(
-        [torch.as_tensor(batch((seed, k), shape, 2, size)) for k in range(masks)], dim=1
-    )
-    generator = torch.Generator().manual_seed(seed)
-    logits = torch.randn(size, masks, *shape, generator=generator, dtype=torch.float64)
-    return (2 * logits).to(dtype), target
+    target = torch.stack([here(batch((seed, k), shape, 2, size)) for k in range(masks)], dim=1)
+    logits = 2 * normal(size, masks, *shape, seed=seed, dtype=torch.float64)
+    return logits.to(dtype), target
 
 
 def value_and_gradient(loss, logits, *args, **kwargs):
-    """Value () and gradient (b k *s), or a list of gradients for a list of logits."""
+    """Value () on the CPU and gradient (b k *s), or a list of gradients for a list of logits."""
     many = isinstance(logits, (list, tuple))
     leaves = [x.detach().clone().requires_grad_() for x in (logits if many else [logits])]
     value = loss(leaves if many else leaves[0], *args, **kwargs)
     gradients = torch.autograd.grad(value, leaves)
-    return value.detach(), list(gradients) if many else gradients[0]
+    return value.detach().cpu(), list(gradients) if many else gradients[0]
 
 
 def assert_close(found, wanted, relative=2e-6):
     """Close relative to the largest value wanted."""
-    found, wanted = found.detach().double(), wanted.detach().double()
+    found, wanted = found.detach().cpu().double(), wanted.detach().cpu().double()
     assert found.shape == wanted.shape
     largest = wanted.abs().max().item() if wanted.numel() else 0.0
     torch.testing.assert_close(found, wanted, rtol=relative, atol=relative * largest)
@@ -64,5 +85,7 @@ def assert_same(found, wanted, relative=2e-6):
 
 def one_hot(labels, num_classes):
     """(b *s) -> (b k *s), 0 in every class where no class is meant."""
-    classes = torch.arange(num_classes).reshape(1, -1, *[1] * (labels.ndim - 1))
+    classes = torch.arange(num_classes, device=labels.device).reshape(
+        1, -1, *[1] * (labels.ndim - 1)
+    )
     return (labels[:, None].long() == classes).double()

@@ -13,6 +13,14 @@ few = settings(max_examples=30, deadline=None, derandomize=True, database=None)
 many = settings(max_examples=150, deadline=None, derandomize=True, database=None)
 
 KINDS = {"numpy": np.asarray, "torch": torch.as_tensor}
+
+
+def one_row(kind, values, labels, dtype=np.float64):
+    """A dense map of one row of voxels; values: K numbers for each."""
+    dense = np.array(values, dtype=dtype).T[None, :, None, :]
+    return RWMap.from_dense(kind(np.array([[labels]])), kind(dense))
+
+
 seeds = st.integers(0, 2**32 - 1).map(np.random.default_rng)
 shapes = st.one_of(st.tuples(*[st.integers(1, 5)] * 2), st.tuples(*[st.integers(1, 4)] * 3))
 dtypes = st.sampled_from([np.float32, np.float64])

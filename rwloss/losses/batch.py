@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+import einops
 import torch
+from einops import rearrange, repeat
 from torch import Tensor
 from torch.nn import functional
 
@@ -105,9 +107,10 @@ class LossBatch:
         if not self.include_background:
             costs = costs[:, 1:]
         if self.counts is None or isinstance(self.num_values, int):
-            sums, values = costs.flatten(2).sum(dim=2), self.num_values
+            sums, values = einops.reduce(costs, "b k ... -> b k", "sum"), self.num_values
         else:
-            sums = (costs * self.counts[:, None]).flatten(2).sum(dim=2)
+            counted = costs * self.counts[:, None]
+            sums = einops.reduce(counted, "b k ... -> b k", "sum")
             values = self.num_values.clamp_min(1)
         return sums * (sums.numel() / values)
 
@@ -124,7 +127,7 @@ def make_batch(
 ) -> LossBatch:
     """Check logits, target, mask and spacing against each other, and bring them to one form."""
     if activation == "sigmoid":
-        labels = as_masks(logits, target, ignore_index).flatten(0, 1)
+        labels = rearrange(as_masks(logits, target, ignore_index), "b m ... -> (b m) ...")
         masks, num_classes = logits.shape[1], 2
     else:
         labels = as_labels(logits, target)
@@ -132,7 +135,7 @@ def make_batch(
         _check_classes(num_classes, activation)
     keep = None if mask is None else as_voxel_mask(logits, mask)
     if keep is not None and masks:
-        keep = keep.repeat_interleave(masks, dim=0)
+        keep = repeat(keep, "b ... -> (b m) ...", m=masks)
     output = _output(logits, activation)
     labels = whole_labels(labels, num_classes, ignore_index)
     if ignore_index is not None:
@@ -173,7 +176,7 @@ def _output(logits: Tensor, activation: Activation) -> Tensor:
     if wide.dtype not in {torch.float32, torch.float64}:
         wide = wide.to(torch.promote_types(wide.dtype, torch.float32))
     if activation == "sigmoid":
-        wide = wide.flatten(0, 1)
+        wide = rearrange(wide, "b m ... -> (b m) ...")
         return torch.stack([torch.zeros_like(wide), wide], dim=1)
     if activation == "none" and not torch.compiler.is_compiling():
         outside = (wide < -_ROUNDING) | (wide > 1 + _ROUNDING)

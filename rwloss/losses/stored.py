@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from rwloss.arrays import as_tensor
@@ -38,7 +39,7 @@ def stored_map(batch: LossBatch, logits: Tensor, rwmap: Any, *, resample: bool) 
             "value for each class and voxel"
         )
     if batch.masks:  # values of the masks themselves; their complements cost 0
-        values = values.flatten(0, 1)
+        values = rearrange(values, "b m ... -> (b m) ...")
         values = torch.stack([torch.zeros_like(values), values], dim=1)
     return RWMap.from_dense(batch.labels, values.to(batch.output.dtype))
 

@@ -1,4 +1,4 @@
-"""Expressions: weighted sums of maps, stabilized and linked maps, and what of them is static."""
+"""Expressions: weighted sums of maps, stabilized and linked maps, and their static parts."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from rwloss.rwmap import RWMap
 class Leaf:
     """A term that is not a sum, with its weights at one epoch.
 
-    weight: the fixed number in the expression. factor: what schedules make of it at this epoch.
+    weight: the fixed number in the expression. factor: of the schedules at this epoch.
     schedule: the schedules around it, outermost first. Terms of equal `schedule` and `link` always
     keep their proportions, so their static maps can be added once and stored as one.
     """
@@ -53,7 +53,7 @@ class Expression(ABC):
         """The map of these regions, which records this expression and the spacing.
 
         labels (b *s); probs (b k *s) where a term is dynamic. Raises RWLossError that names the
-        term at fault.
+        wrong term.
         """
         rwmap = self.make(regions, probs)
         return replace(rwmap, expression=str(self), spacing_mm=regions.spacings_mm)
@@ -108,7 +108,7 @@ class Expression(ABC):
 
     @property
     def static_part(self) -> Expression | None:
-        """What one stored map can hold: the static terms, without link or schedule; None if none.
+        """The static terms without link or schedule, which one stored map can hold; else None.
 
         Raises RWLossError where static terms have different links or schedules: no single map can
         replace them.
@@ -216,17 +216,36 @@ class Sum(Expression):
 
 
 @dataclass(frozen=True)
-class Stabilized(Expression):
+class _Wrapped(Expression):
+    """One expression with a change to its map."""
+
+    inner: Expression
+
+    @property
+    def inside(self) -> tuple[Expression, ...]:
+        """The expression that is changed."""
+        return (self.inner,)
+
+    @property
+    def unit(self) -> str:
+        """That of the inner map."""
+        return self.inner.unit
+
+    def resolved(self, class_counts: Sequence[int]) -> Expression:
+        """The same change to the resolved expression."""
+        return replace(self, inner=self.inner.resolved(class_counts))
+
+
+@dataclass(frozen=True)
+class Stabilized(_Wrapped):
     """The nearest map in which wrong classes are equal and the true class is no higher.
 
     Voxel by voxel, with m the mean of the wrong classes: wrong <- m where true <= m, else all
     <- the mean of all K (a flat voxel: no gradient). A stable map comes back unchanged.
     """
 
-    inner: Expression
-
     def __post_init__(self) -> None:
-        """A projection is not linear, so weights can't change inside it."""
+        """Refuse schedules and links inside: a projection is not linear."""
         if any(leaf.schedule or leaf.link is not None for leaf in self.inner.leaves()):
             raise RWLossError(
                 f"{self.inner} has a schedule or a link inside .stabilized(): "
@@ -234,28 +253,14 @@ class Stabilized(Expression):
             )
 
     @property
-    def inside(self) -> tuple[Expression, ...]:
-        """The map that is stabilized."""
-        return (self.inner,)
-
-    @property
     def is_static(self) -> bool:
-        """Whether the map inside is."""
+        """Whether the inner map is."""
         return self.inner.is_static
 
     @property
     def is_stable(self) -> bool:
         """True."""
         return True
-
-    @property
-    def unit(self) -> str:
-        """That of the map inside."""
-        return self.inner.unit
-
-    def resolved(self, class_counts: Sequence[int]) -> Expression:
-        """The resolved map, stabilized."""
-        return Stabilized(self.inner.resolved(class_counts))
 
     def make(self, regions: Regions, probs: Array | None) -> RWMap:
         """The projected map, compact."""
@@ -267,31 +272,30 @@ class Stabilized(Expression):
 
 
 @dataclass(frozen=True)
-class Linked(Expression):
+class Linked(_Wrapped):
     """w (1 - p_t^q) / q for each voxel, with w = other - true of a static stable map.
 
     q = 1 has the gradient of the papers' linear loss; q -> 0 is cross-entropy weighted by w (q = 0
     is that limit, -w log p_t). As a map: -w p_t^(q-1) at the true class, 0 at the others, still
     stable. The loss is the mean over batch, classes and voxels, like every map's.
 
-    The push of any fixed map on a class carries the factor p, so a class whose probability has
+    The push of any fixed map on a class has the factor p, so a class whose probability has
     collapsed gets none; with q < 1 the factor is p^q.
 
     Source: Zhang & Sabuncu, Generalized Cross Entropy Loss, NeurIPS 2018, arXiv 1805.07836 (eq. 6).
     """
 
-    inner: Expression
     q: float
 
     def __post_init__(self) -> None:
-        """Links are for sums of static stable terms with weights above 0."""
+        """Refuse anything but a sum of static stable terms with weights above 0."""
         if isinstance(self.q, bool) or not (isinstance(self.q, Real) and 0 <= self.q <= 1):
             raise RWLossError(f"with_link: expected 0 <= q <= 1, got {self.q!r}")
         object.__setattr__(self, "q", float(self.q))
         for leaf in self.inner.leaves():
             if not leaf.term.is_static or leaf.schedule or leaf.link is not None:
                 raise RWLossError(
-                    f"{leaf.term} is not static (or has a link or schedule already): "
+                    f"{leaf.term} is not static (or already has a link or schedule): "
                     "with_link is for maps made from the labels alone"
                 )
             if leaf.weight < 0 or not leaf.term.is_stable:
@@ -301,18 +305,9 @@ class Linked(Expression):
                 )
 
     @property
-    def inside(self) -> tuple[Expression, ...]:
-        """The map that is linked."""
-        return (self.inner,)
-
-    @property
     def is_static(self) -> bool:
         """False: as a map it depends on the probabilities. Its inner map can be stored."""
         return False
-
-    def resolved(self, class_counts: Sequence[int]) -> Expression:
-        """The resolved map, linked."""
-        return Linked(self.inner.resolved(class_counts), self.q)
 
     def leaves(self, epoch: int = 0, total: int | None = None) -> tuple[Leaf, ...]:
         """The inner leaves, which are static, with this link."""
@@ -384,10 +379,10 @@ def as_float(number: Any) -> float:
 
 
 def number_text(value: float) -> str:
-    """A number as short as it can be read back exactly."""
+    """The shortest text of a number that reads back exactly."""
     return repr(int(value)) if value == int(value) and abs(value) < 1e15 else repr(value)
 
 
 def _in_brackets(expression: Expression) -> str:
-    """Text of an expression as something that a method can be called on."""
+    """Text of an expression, on which a method can be called."""
     return f"({expression})" if isinstance(expression, Sum) else str(expression)

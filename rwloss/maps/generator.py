@@ -1,4 +1,4 @@
-"""The door for maps: what a generator is, and the checks around its maths."""
+"""What a generator is: its parameters, its tags, and the checks around `compute`."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 class MapTags:
     """What a generator promises; `rwloss.testing` checks it.
 
-    stable: no violating voxel, whatever the labels. signed: may have values below 0. unit: of the
-    values, for pictures and tables: "mm", "unitless", or another power such as "1/mm"; "" for
+    stable: no violating voxel, whatever the labels. signed: values can be below 0. unit: of the
+    values, for pictures and tables: "mm", "unitless", or another power such as "1/mm"; "" if
     unknown. commutes_with: moves of the labels ("flip", "rot90", "crop", see `rwloss.moves`) for
     which the map of the moved labels is the moved map.
     """
@@ -52,9 +52,9 @@ class MapTags:
 class MapGenerator(Expression):
     """A named map with typed parameters, tags and a citation; the simplest expression.
 
-    A subclass sets `name` and writes `compute`. It is a frozen dataclass, with or without the
-    decorator, and its fields are the parameters. The base checks the parameters before and the map
-    after, once for every generator.
+    A subclass sets `name` and defines `compute`. It is a frozen dataclass, with or without the
+    decorator, and its fields are the parameters. The base class checks the parameters when an
+    instance is made, and the map after `compute`.
     """
 
     name: ClassVar[str]
@@ -62,7 +62,7 @@ class MapGenerator(Expression):
     citation: ClassVar[str] = ""
 
     def __init_subclass__(cls, **keywords: Any) -> None:
-        """Refuse a name that would be a parameter."""
+        """Refuse `name: str = ...` and the like, which would be parameters."""
         super().__init_subclass__(**keywords)
         remember_source(cls.__module__)
         for word, annotation in inspect.get_annotations(cls).items():
@@ -73,14 +73,14 @@ class MapGenerator(Expression):
                 )
 
     def __new__(cls, *values: Any, **keywords: Any) -> Self:
-        """An instance of a class that is a dataclass by now."""
+        """An instance, after the class has become a dataclass."""
         del values, keywords
         made = super().__new__(cls)  # refuses abstract classes
         as_dataclass(cls)
         return made
 
     def __post_init__(self) -> None:
-        """Check each parameter against its annotation, and bring it to that type."""
+        """Check each parameter against its annotation, and convert it to that type."""
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             object.__setattr__(self, field.name, _checked(type(self), field.name, value))
@@ -92,7 +92,7 @@ class MapGenerator(Expression):
 
     @property
     def is_stable(self) -> bool:
-        """As its tags promise."""
+        """What its tags promise."""
         return self.tags.stable
 
     @property
@@ -130,7 +130,7 @@ class MapGenerator(Expression):
         return RWMap(regions.labels, regions.num_classes, parts)
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> Any:
-        """As pickle wants it. A class from a file is named by its place, for workers to load."""
+        """For pickle: a class from a file is recorded by its path, so that workers can load it."""
         reduced = super().__reduce_ex__(protocol)
         place = place_of(type(self))
         if place is None or not isinstance(reduced, tuple):
@@ -157,7 +157,7 @@ _OF_THE_CLASS = ("name", "tags", "citation", "minimum")
 
 
 def as_dataclass(generator: type[MapGenerator]) -> None:
-    """Make the class and those it comes from frozen dataclasses where they are not yet.
+    """Make the class and its bases frozen dataclasses if they are not.
 
     Raises RWLossError for a class without a name.
     """
@@ -165,7 +165,7 @@ def as_dataclass(generator: type[MapGenerator]) -> None:
         if issubclass(base, MapGenerator) and "__dataclass_params__" not in vars(base):
             try:
                 dataclass(frozen=True)(base)
-            except (TypeError, ValueError) as error:  # a parameter that can't be one
+            except (TypeError, ValueError) as error:  # such as a list as a default
                 raise RWLossError(f"{base.__qualname__}: {error}") from error
     if not hasattr(generator, "name"):
         raise RWLossError(
@@ -181,7 +181,7 @@ def parameters(generator: type[MapGenerator]) -> dict[str, Any]:
 
 
 def build(generator: type[MapGenerator], given: dict[str, Any]) -> MapGenerator:
-    """A generator with these parameters; an unknown or a missing one is an error that names it."""
+    """A generator with these parameters. Raises RWLossError for an unknown or a missing one."""
     known = parameters(generator)
     for name in given:
         if name not in known:
@@ -209,9 +209,9 @@ def required(generator: type[MapGenerator]) -> list[str]:
 
 
 def types_of(annotations: dict[str, Any], scope: dict[str, Any], where: str) -> dict[str, Any]:
-    """Annotations with text replaced by the types that it names in a module's `scope`.
+    """Annotations with their text resolved to types. scope: the names of the module.
 
-    Raises RWLossError that says `where` a type is unknown.
+    where: for the RWLossError about an unknown type.
     """
     try:
         alone = SimpleNamespace(__annotations__=annotations)
@@ -225,7 +225,7 @@ def types_of(annotations: dict[str, Any], scope: dict[str, Any], where: str) -> 
 
 @cache
 def _types(generator: type[MapGenerator]) -> dict[str, Any]:
-    """Types of the fields, and of no other annotation: those may be there for checkers only."""
+    """Types of the fields alone: other annotations may exist for type checkers only."""
     names = [field.name for field in dataclasses.fields(generator)]
     found: dict[str, Any] = {}
     for base in reversed(generator.__mro__):
@@ -239,7 +239,7 @@ def _types(generator: type[MapGenerator]) -> dict[str, Any]:
 def _checked(generator: type[MapGenerator], name: str, value: Any) -> Any:
     from pydantic import ValidationError
 
-    if isinstance(value, list):  # what people write for a tuple; a set would lose the order
+    if isinstance(value, list):  # people write lists for tuples; a set would lose the order
         value = tuple(value)
     try:
         return _adapter(generator, name).validate_python(value, strict=True)
@@ -276,13 +276,13 @@ def _finished(name: str, part: str, values: Any, regions: Regions) -> Any:
 
 
 def _finite(xp: Any, values: Array) -> bool:
-    """Whether all values are: both ends carry a NaN, and no array of flags is made."""
+    """Whether all values are finite: min and max carry a NaN, and need no array of flags."""
     if 0 in values.shape:
         return True
     return bool(xp.isfinite(xp.min(values)) & xp.isfinite(xp.max(values)))
 
 
 def _each_once(values: Array) -> Array:
-    """The values without the axes along which a constant was broadcast."""
+    """The values with broadcast axes cut to one element."""
     strides = values.stride() if is_torch(values) else values.strides
     return values[tuple(slice(0, 1) if stride == 0 else slice(None) for stride in strides)]

@@ -1,4 +1,4 @@
-"""Dynamic terms: losses of probabilities, and the maps that they are at a prediction."""
+"""Dynamic terms: losses of probabilities, and their maps at a prediction."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Overlap(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """Probabilities beside the truth: what a loss of probabilities sees.
+    """Probabilities and truth: the input of a loss of probabilities.
 
     log_probs (b c *s): natural logarithms of the probabilities, float32 or float64. one_hot
     (b c *s): 1 at the true class; all 0 where no class counts. counted (b 1 *s): 1 where the voxel
@@ -92,7 +92,7 @@ class Prediction:
         return values.sum(dim=tuple(range(2, values.ndim)))
 
     def overlap(self) -> Overlap:
-        """What Dice and the other overlap losses are made of."""
+        """The three sums of Dice and the other overlap losses."""
         return Overlap(
             self.sum_space(self.probs * self.one_hot),
             self.sum_space(self.probs),
@@ -116,8 +116,8 @@ class Prediction:
         return self.mean_true(self.one_hot * values[:, None])
 
     def _share(self, number: int) -> Tensor | float:
-        """A number per voxel that counts."""
-        if self.all_count:  # a plain number: no operation on a tensor, and no wait for a GPU
+        """`number` by the number of voxels that count."""
+        if self.all_count:  # a plain number: no operation on a tensor, no wait for a GPU
             return number * self.log_probs.shape[1] / max(self.log_probs.numel(), 1)
         return number / self.num_counted
 
@@ -131,7 +131,7 @@ class Prediction:
         include_background: bool = True,
         all_count: bool = False,
     ) -> Prediction:
-        """log_probs (b k *s) beside labels (b *s), in which -1 marks voxels that don't count.
+        """From log_probs (b k *s) and labels (b *s), in which -1 marks voxels that don't count.
 
         all_count: no label is -1.
         """
@@ -156,13 +156,13 @@ class Prediction:
 
 @dataclass(frozen=True)
 class LossTerm(MapGenerator):
-    """A loss of probabilities as a term. A subclass sets `name` and writes `loss`.
+    """A loss of probabilities as a term. A subclass sets `name` and defines `loss`.
 
     Its map is the derivative of the loss by the probabilities, detached and scaled so that the
     mean over batch, classes and voxels of p·z has the loss's gradient.
     """
 
-    # What the loss is at its best: `RegionWiseLoss.excess` counts from there.
+    # The least value of the loss: `RegionWiseLoss.excess` is the loss minus its minimum.
     minimum: ClassVar[float] = 0.0
     _was_finite: ClassVar[bool] = False  # an instance remembers that its loss was finite once
 
@@ -199,7 +199,7 @@ class LossTerm(MapGenerator):
         if not isinstance(loss, torch.Tensor) or loss.shape not in ((), shape):
             got = f"shape {tuple(loss.shape)}" if isinstance(loss, torch.Tensor) else repr(loss)
             raise RWLossError(
-                f"{self.name}: expected from its loss a tensor with one value per image and class "
+                f"{self.name}: its loss must be a tensor with one value per image and class "
                 f"{tuple(shape)}, or one number (), got {got}"
             )
         if (
@@ -211,13 +211,13 @@ class LossTerm(MapGenerator):
                 f"{self.name}: its loss does not depend on the probabilities, or was computed "
                 "without gradient (detached, or through NumPy)"
             )
-        # Once per term: each look at a value on a GPU waits for it.
+        # Only once per term: reading a value on a GPU waits for it.
         if not self._was_finite and not torch.compiler.is_compiling():
             if bool(loss.isfinite().all()):
                 object.__setattr__(self, "_was_finite", True)
             elif bool(prediction.log_probs.isfinite().all()):
                 raise RWLossError(
-                    f"{self.name}: its loss is not finite (NaN or infinity), though every "
+                    f"{self.name}: its loss is not finite (NaN or infinity), but every "
                     "probability is"
                 )
         return loss
@@ -269,7 +269,7 @@ def reduced(losses: Sequence[Tensor]) -> Tensor:
 
 
 def _as_tensor(values: Array) -> Tensor:
-    """An array as a tensor; NumPy's are copied: torch refuses negative strides and few types."""
+    """An array as a tensor. NumPy arrays are copied: torch refuses negative strides."""
     import torch
 
     if is_torch(values):

@@ -1,8 +1,8 @@
 """Generators in a file of your own, named `path/to/file.py:Name`.
 
-Such a file is a module by itself: it is read when it is named, and its folder is not added to the
-import path. A worker process reads it again, from the same place. Where the same file is imported
-too, before or after, both are one module.
+The file is loaded as a module when it is named; its folder is not added to the import path. Worker
+processes load it again from the same path. If the file is also imported, before or after, both
+are the same module.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from typing import Any
 from rwloss.errors import RWLossError
 
 PLACE = re.compile(r"(?P<path>[^'\"()]+?\.py):(?P<name>[^\W\d]\w*)")
-"""A place as people write it; paths with quotes or brackets have to be written in quotes."""
+"""A file and a name without quotes; a path that holds quotes or brackets needs quotes."""
 
 _QUOTED_PLACE = re.compile(r"(?P<path>.+\.py):(?P<name>[^\W\d]\w*)", re.DOTALL)
 
 
 @dataclass(frozen=True)
 class ClassInFile:
-    """Where a generator class stands: an absolute path, the name in the file, and its bytes."""
+    """The place of a generator class: absolute path, name in the file, SHA-256 of the file."""
 
     path: Path
     name: str
     sha256: str
 
     def __str__(self) -> str:
-        """As `maps.get` and `file(...)` read it: relative to the current folder if it lies there.
+        """As `maps.get` and `file(...)` read it, relative to the current folder if it is inside.
 
         Recorded expressions are then the same in every copy of that folder.
         """
@@ -42,7 +42,7 @@ class ClassInFile:
 
 
 def is_place(text: str) -> bool:
-    """Whether this is no name but a place in a file.
+    """Whether this text names a file, such as "path/to/file.py:Name".
 
     >>> is_place("maps/mine.py:Mine"), is_place("rectified")
     (True, False)
@@ -51,23 +51,23 @@ def is_place(text: str) -> bool:
 
 
 def split_place(text: str) -> tuple[Path, str]:
-    """Absolute path and name. A relative path counts from the current folder."""
+    """Absolute path and name. A relative path starts at the current folder."""
     found = _QUOTED_PLACE.fullmatch(text)
     if found is None:
-        raise RWLossError(f"expected a place such as 'path/to/file.py:Name', got {text!r}")
+        raise RWLossError(f"expected 'path/to/file.py:Name', got {text!r}")
     return Path(os.path.abspath(found["path"])), found["name"]
 
 
 def shown(path: Path) -> str:
-    """A path as text: relative to the current folder if it lies there, else absolute."""
+    """A path as text: relative to the current folder if it is inside, else absolute."""
     here = Path.cwd()
     return (path.relative_to(here) if path.is_relative_to(here) else path).as_posix()
 
 
 def load_module(path: Path) -> ModuleType:
-    """The module of a file, run once for each content; the imported module where there is one.
+    """The module of a file, executed once per content; the imported module if there is one.
 
-    Raises RWLossError that names the file, for one that is not there or does not run.
+    Raises RWLossError that names the file if it is missing or fails.
     """
     try:
         source = path.read_bytes()
@@ -85,8 +85,8 @@ def load_module(path: Path) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules[name], _LOADED[name] = module, (path, digest)
     try:
-        # Not through the loader: its cache of byte code takes a file that was changed within a
-        # second for the old one, and would be written into a folder that is not ours.
+        # Not through the loader: its byte-code cache misses a change within one second, and
+        # would write into a folder that is not ours.
         exec(compile(source, str(path), "exec", dont_inherit=True), vars(module))
     except (Exception, SystemExit) as error:
         del sys.modules[name], _LOADED[name]
@@ -98,7 +98,7 @@ def load_module(path: Path) -> ModuleType:
 
 
 def remember_source(module_name: str) -> None:
-    """Note the file of a module that defines a generator, and its bytes at this moment."""
+    """Record the file of a module that defines a generator, and its current SHA-256."""
     file = getattr(sys.modules.get(module_name), "__file__", None)
     if module_name.startswith("rwloss.") or file is None or not os.path.isfile(file):
         return
@@ -110,7 +110,7 @@ def remember_source(module_name: str) -> None:
 
 
 def _imported(path: Path, digest: str) -> ModuleType | None:
-    """The module that Python imported from this file while it had this content."""
+    """The module that Python imported from this file when it had this content."""
     for name, source in _IMPORTED.items():
         if source == (path, digest) and name in sys.modules:
             _LOADED[name] = source  # its generators are named by their place from now on
@@ -132,7 +132,7 @@ def _let_it_be_imported(path: Path, module: ModuleType) -> None:
 
 
 def place_of(generator: type[Any]) -> ClassInFile | None:
-    """Where a class stands, if it was loaded from a file by its path; else None."""
+    """The place of a class that was loaded from a file by its path; else None."""
     if generator.__module__ not in _LOADED:
         return None
     path, digest = _LOADED[generator.__module__]
@@ -140,9 +140,9 @@ def place_of(generator: type[Any]) -> ClassInFile | None:
 
 
 def empty_instance(place: ClassInFile) -> object:
-    """An instance without its fields, for pickle to fill. A worker process loads the file for it.
+    """An instance without its fields, for pickle to fill; a worker process first loads the file.
 
-    Raises RWLossError where the file is no longer what it was.
+    Raises RWLossError if the file has changed.
     """
     found: Any = sys.modules.get(_module_name(place.path, place.sha256)) or load_module(place.path)
     for name in place.name.split("."):
@@ -161,4 +161,4 @@ _LOADED: dict[str, tuple[Path, str]] = {}
 """Path and SHA-256 of each file that was loaded by its path, by the name of its module."""
 
 _IMPORTED: dict[str, tuple[Path, str]] = {}
-"""The same of each imported module that defines generators."""
+"""The same for each imported module that defines generators."""

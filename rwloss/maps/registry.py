@@ -1,6 +1,6 @@
 """Generators by name: the entry-point group `rwloss.maps`, for built-ins and plug-ins alike.
 
-Beside it stand the names that `maps.register` gives in this process, and `path/to/file.py:Name`.
+`maps.register` adds names in this process; `path/to/file.py:Name` loads a file.
 """
 
 from __future__ import annotations
@@ -22,13 +22,10 @@ from rwloss.words import nearest
 
 GROUP = "rwloss.maps"
 RESERVED = frozenset({"blend", "file", "stabilized", "with_link"})
-"""Words of expressions that no map may have as its name."""
+"""Words of expressions that can't name a map."""
 
 _registered: dict[str, type[MapGenerator]] = {}
-
-
-# Entry points that were checked once: a package's name and version are read from a file.
-_accepted: set[tuple[str, type]] = set()
+_accepted: set[tuple[str, type]] = set()  # checked before: it takes reading a package's metadata
 
 
 def names() -> list[str]:
@@ -37,11 +34,11 @@ def names() -> list[str]:
 
 
 def load(name: str) -> type[MapGenerator]:
-    """The generator class of a name, or of a place such as "path/to/file.py:Name".
+    """The generator class of a name, or of a text such as "path/to/file.py:Name".
 
-    Imports only that one. Raises RWLossError for an unknown name (with the nearest ones), for a
-    name that two packages have, and for what fails to import or is no generator; each names the
-    package or the file.
+    Imports no other. Raises RWLossError for an unknown name (with the nearest ones), for a name
+    that two packages have, and for anything that fails to import or is not a generator. The
+    message names the package or the file.
     """
     if name in _registered:
         return _registered[name]
@@ -65,7 +62,7 @@ def load(name: str) -> type[MapGenerator]:
     if generator.name != name:
         raise RWLossError(
             f"map {name!r} ({_whose(entry)}) calls itself {generator.name!r}: give the entry point "
-            "and the generator one name"
+            "and the generator the same name"
         )
     _accepted.add((name, generator))
     return generator
@@ -83,8 +80,8 @@ def get(name: str, /, **parameters: Any) -> MapGenerator:
 def add(generator: type[MapGenerator]) -> None:
     """Make a generator known by its name in this process.
 
-    The same one again (from a module that is reloaded) replaces the old. Raises RWLossError that
-    names both where another generator has the name.
+    A reloaded generator replaces its older self. Raises RWLossError that names both if another
+    generator has the name.
     """
     name = generator.name
     for entry in _entries().get(name, ()):
@@ -97,19 +94,19 @@ def add(generator: type[MapGenerator]) -> None:
 
 
 def unknown(name: str, known: list[str]) -> RWLossError:
-    """The error for a name that no map has: it names the nearest, or says how to make one."""
-    near = nearest(name, known)
-    own = f"; for a function of your own write @maps.register({name!r}) above it"
-    own = own if name.isidentifier() and not near else ""
+    """The error for a name that no map has: it suggests the nearest, or says how to register it."""
+    near, own = nearest(name, known), ""
+    if name.isidentifier() and not near:
+        own = f"; to name a function of your own, write @maps.register({name!r}) above it"
     return RWLossError(f"unknown map {name!r}{near}; there are: {', '.join(known)}{own}")
 
 
 def check_name(name: object, where: str) -> None:
-    """Raise RWLossError for a name that an expression could not hold."""
+    """Raise RWLossError for a name that can't stand in an expression."""
     fits = isinstance(name, str) and name.isidentifier() and not keyword.iskeyword(name)
     if not fits or name in RESERVED:
         raise RWLossError(
-            f"{where}: expected a name of letters, digits and _ that means nothing else in "
+            f"{where}: expected a name of letters, digits and _ that has no other meaning in "
             f"expressions, got {name!r}"
         )
 
@@ -120,7 +117,7 @@ def is_built_in(name: str) -> bool:
 
 
 def origin(name: str) -> str:
-    """Where a generator comes from: its package and class, or its file. Imports nothing new.
+    """Where a generator comes from: its package and class, or its file. Imports no package.
 
     >>> origin("boundary").split()[0]
     'rwloss.maps.static.boundary:Boundary'
@@ -133,9 +130,9 @@ def origin(name: str) -> str:
 
 
 def revision(generator: type[MapGenerator]) -> str:
-    """What distinguishes one version of a plug-in from another; "" for the built-ins.
+    """The version of a plug-in: its package and version, or the SHA-256 of its file.
 
-    Package and version, or the SHA-256 of the file that holds it.
+    The empty text for built-ins: they have the version of rwloss.
 
     >>> from rwloss import maps
     >>> revision(maps.Boundary)
@@ -157,7 +154,7 @@ def revision(generator: type[MapGenerator]) -> str:
 
 @cache
 def _entries() -> dict[str, tuple[EntryPoint, ...]]:
-    """Entry points by name: several where packages want the same name for different things."""
+    """Entry points by name: several if packages use one name for different things."""
     found: dict[str, tuple[EntryPoint, ...]] = {}
     for entry in entry_points(group=GROUP):
         known = found.get(entry.name, ())
@@ -171,12 +168,11 @@ def _load_place(text: str) -> type[MapGenerator]:
     module = load_module(path)
     where = f"{shown(path)}:{name}"
     if not hasattr(module, name):
+        classes = [value for value in vars(module).values() if isinstance(value, type)]
         there = [
-            known
-            for known, value in vars(module).items()
-            if isinstance(value, type)
-            and issubclass(value, MapGenerator)
-            and value.__module__ == module.__name__
+            value.__name__
+            for value in classes
+            if issubclass(value, MapGenerator) and value.__module__ == module.__name__
         ]
         raise RWLossError(
             f"{shown(path)} has no {name!r}{nearest(name, there)}; its maps are: "
@@ -189,21 +185,21 @@ def _load_place(text: str) -> type[MapGenerator]:
 
 
 def _generator(found: Any, where: str) -> type[MapGenerator]:
-    """What came through the door, if it is a generator that can be made and named."""
+    """The class behind a name, checked: a generator that is complete and has a valid name."""
     if inspect.isfunction(found):
         raise RWLossError(
             f"{where} is a plain function: put @maps.register({found.__name__!r}) above it"
         )
     if isinstance(found, MapGenerator):
         raise RWLossError(
-            f"{where} is an instance of {type(found).__name__}, and text names classes: put "
+            f"{where} is an instance of {type(found).__name__}, expected a class: put "
             '@maps.register("name") above the function of a loss, or name the class'
         )
     if not (isinstance(found, type) and issubclass(found, MapGenerator)):
         raise RWLossError(f"{where} is not a subclass of maps.MapGenerator")
     if inspect.isabstract(found):
         missing = ", ".join(sorted(found.__abstractmethods__))
-        raise RWLossError(f"{where} is abstract: it lacks {missing}")
+        raise RWLossError(f"{where} is abstract: it does not define {missing}")
     check_name(getattr(found, "name", None), f"{where}, name")
     as_dataclass(found)
     return found
@@ -239,7 +235,7 @@ def _target(generator: type[MapGenerator]) -> str:
 
 
 def _home(generator: type[MapGenerator]) -> tuple[str, str]:
-    """File (module where there is none) and name: the same for a module that is loaded again."""
+    """File (module if there is none) and name: a reloaded module has the same."""
     module = sys.modules.get(generator.__module__)
     file = getattr(module, "__file__", None)
     place = place_of(generator)

@@ -1,8 +1,8 @@
-"""The stability principle, and what a map will do to training, known before a single step.
+"""The stability principle: what a map will do in training, before the first step.
 
-`check` looks at one map, `check_expression` at an expression on real labels, `Monitor` at a
-live training run. Reports add up over cases; `verdict` puts one into a sentence. torch loads only
-for dynamic terms and for a live training run.
+`check` examines one map, `check_expression` an expression on real labels, `Monitor` a training run
+while it runs. Reports add up over cases; `verdict` puts a report into a sentence. torch is
+imported only for dynamic terms and by `Monitor`.
 """
 
 from rwloss.stability.diagnosis import check, check_expression

@@ -1,4 +1,4 @@
-"""Diagnostics of one map, from one pass over its voxels for each class."""
+"""Diagnostics of one map, from one pass over its voxels per class."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rwloss.stability.pushes import Probs, by_class, full_probabilities, probabi
 from rwloss.stability.report import DISTANCES, FloatArray, StabilityReport, ratio
 
 NOTICEABLE = 1e-4
-"""Pushes below this share of the mean |gradient| are not counted (their mass is)."""
+"""Pushes below this share of the mean |gradient| count in masses only."""
 
 _DEPTHS = (1, 2, 5)  # the ends of DISTANCES, in smallest spacings
 
@@ -29,17 +29,17 @@ def check(
 ) -> StabilityReport:
     """Diagnostics of a map: labels (b *s) -> a report; see `StabilityReport` for the figures.
 
-    probs: where the gradient is looked at: "uniform" is 1 / K for every class, "random" is drawn
-    uniformly from the simplex at each voxel (Dirichlet(1, ..., 1), from the seed), or an array
-    (b k *s), such as the softmax of a network's output. Fractions of stable, flat and violating
-    voxels, value range and pull ratios do not depend on it.
-    first_image: number of the first image in its dataset, for the same random probabilities
-    whatever the batches. regions: of the same labels, for the split by distance to the edge.
+    probs: the probabilities at which the gradient is computed: "uniform" is 1 / K for every class,
+    "random" is drawn uniformly from the simplex at each voxel (Dirichlet(1, ..., 1), from the
+    seed), or an array (b k *s), such as the softmax of a network's output. Fractions of stable,
+    flat and violating voxels, value range and pull ratios do not depend on it.
+    first_image: number of the first image in its dataset, so that random probabilities do not
+    depend on the batches. regions: of the same labels, for the split by distance to the edge.
 
-    A push counts if its gradient is more than 1e-4 of the mean |gradient|, and differs from 0 by
-    more than rounding of the map. Voxels with label -1 count nowhere. Works on NumPy arrays and
-    torch tensors on any device; the report is NumPy. Raises RWLossError where probs or regions do
-    not fit the map.
+    A push counts if its gradient is more than 1e-4 of the mean |gradient|, and more than rounding
+    of the map. Voxels with label -1 never count. Works on NumPy arrays and torch tensors on any
+    device; the report holds NumPy arrays. Raises RWLossError if probs or regions do not fit the
+    map.
 
     Source: the principle of Valverde & Tohka, Pattern Recognition 2023, arXiv 2108.01405.
 
@@ -48,7 +48,7 @@ def check(
     >>> report = check(RWMap.compact(labels, 3, true, other))
     >>> report.stable, report.flat, report.violating
     (0.5, 0.25, 0.25)
-    >>> report.pushed_up  # both wrong classes of the last voxel, of 8 pairs
+    >>> report.pushed_up  # both wrong classes of the last voxel: 2 of 8 pairs
     0.25
     """
     _check_regions(rwmap, regions)
@@ -68,8 +68,8 @@ def check_expression(
 ) -> StabilityReport:
     """Diagnostics of an expression on real labels. labels (b *s) -> a report.
 
-    Dynamic terms (Dice, links) get the same probabilities as the diagnostics, and load torch.
-    Schedules stand at their first epoch. The other arguments are those of `check`.
+    Dynamic terms (Dice, links) get the same probabilities as the diagnostics, and import torch.
+    Schedules are at their first epoch. The other arguments are those of `check`.
 
     >>> from rwloss import maps
     >>> regions = Regions(np.array([[[0, 0, 0, 1, 1, 2]]]), num_classes=3)
@@ -167,7 +167,7 @@ class _VoxelGroups:
         cell = image * k + xp.astype(labels, xp.int64)
         if regions is not None:
             cell = cell * len(DISTANCES) + _distances(regions)
-        nowhere = b * k * self.shape[2]  # one more cell, which is thrown away
+        nowhere = b * k * self.shape[2]  # one more cell, which is dropped
         cell = xp.where(found.counted, cell, xp.full_like(cell, nowhere))
         self.cell = xp.reshape(cell, (-1,))
 
@@ -186,7 +186,7 @@ class _VoxelGroups:
 def _distances(regions: Regions) -> Array:
     """Number of each voxel's bin of DISTANCES. (b *s), int64."""
     xp, labels = regions.xp, regions.labels
-    # Depths are roots in float32: 1 spacing may be a little more.
+    # Depths are float32 roots: a depth of 1 spacing may be a little larger.
     steps = regions.depth_mm / (regions.smallest_spacing_mm * (1 + 1e-4))
     found = sum(xp.astype(steps > depth, xp.int64) for depth in _DEPTHS)
     flat = xp.reshape(labels, (labels.shape[0], -1))
@@ -196,19 +196,15 @@ def _distances(regions: Regions) -> Array:
 
 
 def _channel(values: Array, usable: Array) -> Array:
-    """Least and largest value where usable, and the sums above and below 0. (b *s) -> (4).
+    """Least and largest usable value, and the sums above and below 0. (b *s) -> (4).
 
-    Without any voxel the least is infinite and the largest minus infinite.
+    Without any voxel the least value is inf and the largest -inf.
     """
     xp = namespace(values)
     sums = [xp.sum(xp.clip(sign * values, 0.0, None), dtype=xp.float64) for sign in (1, -1)]
-    if 0 in values.shape:
-        infinity = xp.asarray(xp.inf, **on_device(values))
-        ends = [infinity, -infinity]
-    else:
-        nowhere = xp.full_like(values, xp.inf)
-        ends = [
-            xp.min(xp.where(usable, values, nowhere)),
-            xp.max(xp.where(usable, values, -nowhere)),
-        ]
+    infinity = xp.asarray(xp.inf, dtype=values.dtype, **on_device(values))
+    ends = [infinity, -infinity]
+    if 0 not in values.shape:
+        found = (xp.where(usable, values, end) for end in ends)
+        ends = [end(each) for end, each in zip((xp.min, xp.max), found, strict=True)]
     return xp.stack([xp.astype(each, xp.float64) for each in [*ends, *sums]])

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from einops import rearrange, repeat
+
 from rwloss.errors import RWLossError
 from rwloss.regions import IGNORED, Regions, spacing_rows
 from rwloss.rwmap import RWMap
@@ -19,21 +21,21 @@ if TYPE_CHECKING:
 class Monitor:
     """The diagnostics of every 50th step of a training run, beside its loss.
 
-    `monitor(loss, logits, target, ...)` takes what the loss takes, and with it the loss is
-    evaluated once more, on a detached copy of the logits: this does not affect the run. The
-    gradient g of the loss says what its map is at this prediction, whatever the loss is made of
-    (stored maps, dynamic terms, schedules, links, class weights): g_k / p_k is z_k minus
-    the expected cost Σ_j p_j z_j, and a constant changes no gradient. So the figures are those of
-    `check` with the real probabilities. Value range and positive to negative mass are of that map.
+    `monitor(loss, logits, target, ...)` takes the arguments of the loss, and evaluates the loss
+    once more on a detached copy of the logits: this does not affect the run. The gradient g of the
+    loss gives its map at this prediction, whatever the loss consists of (stored maps, dynamic
+    terms, schedules, links, class weights): g_k / p_k is z_k minus the expected cost Σ_j p_j z_j,
+    and a constant changes no gradient. So the figures are those of `check` with the real
+    probabilities. Value range and positive to negative mass are those of this map.
 
-    every: steps between samples; the first step is one. by_distance: also split by distance to the
-    edge, at the cost of a distance transform for each sample.
-    history: a row for each sample, with the step, the loss and all figures of
-    `StabilityReport.figures`; `write` makes JSON lines of it.
+    every: steps between samples, from the first step on. by_distance: also split by distance to
+    the edge, which costs a distance transform per sample.
+    history: a row per sample, with the step, the loss and all figures of
+    `StabilityReport.figures`; `write` saves it as JSON lines.
 
-    Any loss of (logits, target) will do. Its attributes ignore_index, activation and spacing_mm
-    count where it has them, as `RegionWiseLoss` does. Of several outputs (deep supervision) the
-    first is looked at.
+    Any loss of (logits, target) works. If it has the attributes ignore_index, activation and
+    spacing_mm of `RegionWiseLoss`, they are used. With several outputs (deep supervision), the
+    first one is examined.
 
     >>> import torch
     >>> from rwloss import maps
@@ -59,8 +61,8 @@ class Monitor:
     ) -> StabilityReport | None:
         """The report of this step, or None between samples.
 
-        logits (b k *s) and target as for the loss; what else the loss is called with follows.
-        step: number of the step, 0 for the first; calls are counted without it.
+        logits (b k *s), target and all further arguments as for the loss.
+        step: number of the step, 0 for the first; by default the number of earlier calls.
         """
         step = self._calls if step is None else int(step)
         self._calls += 1
@@ -74,7 +76,7 @@ class Monitor:
         return report
 
     def write(self, path: str | Path) -> None:
-        """Write the history as JSON lines, a row each."""
+        """Write the history as JSON lines, one per row."""
         text = "".join(json.dumps(row) + "\n" for row in self.history)
         Path(path).write_text(text, encoding="utf-8")
 
@@ -117,8 +119,8 @@ def _as_map(
     activation = getattr(loss, "activation", "softmax")
     labels = _labels(loss, head, target, given, masks=activation == "sigmoid")
     if activation == "sigmoid":
-        # Each channel is two classes, [0, x]; the complement is pushed the other way.
-        head, gradient = head.flatten(0, 1), gradient.flatten(0, 1)
+        # Each channel is two classes, [0, x]; the other class is pushed the other way.
+        head, gradient = (rearrange(part, "b m ... -> (b m) ...") for part in (head, gradient))
         head = torch.stack([torch.zeros_like(head), head], dim=1)
         gradient = torch.stack([-gradient, gradient], dim=1)
     counted = int((labels != IGNORED).sum())
@@ -137,7 +139,7 @@ def _labels(loss: Any, head: Tensor, target: Any, given: dict[str, Any], *, mask
     """
     target = _first(target)
     if masks:
-        labels = target.reshape(head.shape).flatten(0, 1)
+        labels = rearrange(target.reshape(head.shape), "b m ... -> (b m) ...")
     elif target.ndim == head.ndim and target.shape[1] == 1:
         labels = target[:, 0]
     elif target.ndim == head.ndim:
@@ -151,7 +153,7 @@ def _labels(loss: Any, head: Tensor, target: Any, given: dict[str, Any], *, mask
     mask = _first(given.get("mask"))
     if mask is not None:
         keep = (mask if mask.ndim < head.ndim else mask[:, 0]) != 0
-        keep = keep.repeat_interleave(head.shape[1], dim=0) if masks else keep
+        keep = repeat(keep, "b ... -> (b m) ...", m=head.shape[1]) if masks else keep
         labels = labels.where(keep, IGNORED)
     return labels
 

@@ -21,9 +21,9 @@ class Voxels:
 
     counted: belongs to a class. usable: counted, and every value is finite. stable: all wrong
     classes share one value and the true class is lower. flat: all K values are equal. Any other
-    counted voxel is violating. true: value at the true class, 0 where not usable. slack: what is
-    rounding at a voxel, TOLERANCE times its scale; the scale is its own largest |z|, or the median
-    of that over the map where that is more (a voxel may be nothing but rounding).
+    counted voxel is violating. true: value at the true class, 0 where not usable. slack: the
+    rounding at a voxel, TOLERANCE times its scale. The scale is its own largest |z|, or the median
+    of that over the map if larger (a voxel may be nothing but rounding).
     """
 
     counted: Array
@@ -45,7 +45,7 @@ def voxels(rwmap: RWMap) -> Voxels:
     parts = _true_and_range_of_wrong(rwmap)
     counted = rwmap.labels != IGNORED
     usable = counted & xp.isfinite(parts[0]) & xp.isfinite(parts[1]) & xp.isfinite(parts[2])
-    # Whatever is not finite is violating, and no measure for the rest.
+    # A voxel with a value that is not finite is violating, and has no part in the scale.
     true, lowest, highest = (xp.where(usable, part, xp.zeros_like(part)) for part in parts)
     # Never the largest or the mean of the whole map: class weights of 0.0003 and 5000, or the
     # 1 / p of cross-entropy, would make most voxels flat.
@@ -88,7 +88,7 @@ def _true_and_range_of_wrong(rwmap: RWMap) -> tuple[Array, Array, Array]:
 
 
 def _median(values: Array) -> float:
-    """The median, the lower of two; 0 of nothing. The array API has none. (n)."""
+    """The median (the lower of two), 0 without values. The array API has none. (n)."""
     if values.shape[0] == 0:
         return 0.0
     if is_torch(values):

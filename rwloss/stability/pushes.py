@@ -1,4 +1,4 @@
-"""Where a step of gradient descent moves each logit, and which of these pushes go the wrong way."""
+"""How gradient descent pushes each logit, and which of these pushes go the wrong way."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rwloss.errors import RWLossError
 from rwloss.rwmap import RWMap
 from rwloss.stability.principle import Voxels, channel_of, voxels
 
-# Where the diagnostics take their probabilities from: a rule, or an array (b k *s).
+# The probabilities of the diagnostics: a rule, or an array (b k *s).
 Probs: TypeAlias = Literal["uniform", "random"] | Array
 
 
@@ -23,8 +23,8 @@ class Push:
 
     values: z_k. gradient: p_k (z_k - sum_j p_j z_j), which is dL/dlogit_k times B·K·N; descent
     goes against it, so below 0 the logit is pushed up. wrong_way: boolean, where the class is
-    wrong and pushed up, or true and pushed down. noticeable: where the gradient is more than what
-    rounding of the map makes of it. Everything is 0 at voxels that don't count.
+    wrong and pushed up, or true and pushed down. noticeable: where the gradient is more than the
+    rounding of the map can explain. All are 0 at voxels that don't count.
     """
 
     k: int
@@ -39,8 +39,8 @@ def pushes(
 ) -> Iterator[Push]:
     """The push on each class in turn. labels (b *s), probs(k) a number or (b *s).
 
-    Voxels that are stable or flat have no wrong way by the principle, so none is looked for there:
-    what rounding pushes is no alarm.
+    By the principle, nothing is pushed the wrong way at stable and flat voxels, so pushes that
+    come from rounding are ignored there.
     """
     found = voxels(rwmap) if found is None else found
     xp, labels, violating = namespace(rwmap.labels), rwmap.labels, found.violating
@@ -62,8 +62,7 @@ def probabilities(
     """Probabilities (b k *s) of a rule, or those given, checked; None for "uniform".
 
     "random" are uniform over the simplex, Dirichlet(1, ..., 1), independent at each voxel; they
-    follow from the seed and the number of the image, so that the same images have the same ones
-    in whatever batches.
+    depend only on the seed and the number of the image, not on the batches.
     """
     if isinstance(probs, str):
         if probs == "uniform":
@@ -75,7 +74,7 @@ def probabilities(
 
 
 def full_probabilities(given: Array | None, labels: Array, num_classes: int) -> Array:
-    """The same with the uniform ones written out: dynamic terms want an array. (b k *s)."""
+    """The same with uniform ones as an array, which dynamic terms need. (b k *s)."""
     if given is not None:
         return given
     xp = namespace(labels)
@@ -84,7 +83,7 @@ def full_probabilities(given: Array | None, labels: Array, num_classes: int) -> 
 
 
 def by_class(given: Array | None, num_classes: int) -> Callable[[int], Any]:
-    """A function that gives the probability of class k: a number where all are alike."""
+    """A function that gives the probability of class k: a number if all are equal."""
     if given is None:
         return lambda k: 1.0 / num_classes
     return lambda k: given[:, k]
@@ -94,7 +93,7 @@ def _random(labels: Array, num_classes: int, seed: int, first_image: int) -> Arr
     shape = (num_classes, *labels.shape[1:])
     drawn = np.empty((labels.shape[0], *shape), dtype=np.float32)
     for number, image in enumerate(drawn, first_image):
-        # In float64: float32 draws a 0 now and then, and dynamic maps divide by probabilities.
+        # In float64: float32 sometimes draws a 0, and dynamic maps divide by probabilities.
         weights = np.random.default_rng([seed, number]).standard_exponential(shape)
         np.divide(weights, weights.sum(axis=0), out=image, casting="same_kind")
     return from_numpy(drawn, labels)

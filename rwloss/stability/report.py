@@ -1,4 +1,4 @@
-"""The report on a map: sums that add up over cases, and the figures that follow from them."""
+"""The report on a map: sums that add up over cases, and figures computed from them."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ FloatArray: TypeAlias = NDArray[np.float64]
 
 DISTANCES = ("edge", "to 2", "to 5", "deeper")
 """Bins of the distance to the edge: depth up to 1, 2 and 5 times the smallest voxel spacing of the
-image, and beyond. With cubic voxels these are voxels: the first is what touches another class by a
-face. An image of one class has no edge, and counts as deeper."""
+image, and beyond. With cubic voxels the first bin holds the voxels that share a face with another
+class. An image of one class has no edge, and counts as deeper."""
 
 
 @dataclass(frozen=True)
 class StabilityShares:
-    """FloatArray of some voxels: of all, of one true class, or of one distance to the edge.
+    """Shares for some voxels: all, those of one true class, or those at one distance to the edge.
 
     voxels: how many count. stable, flat, violating: fractions of them. pushed_up: fraction of the
-    pairs of such a voxel and a wrong class whose logit is pushed up. pushed_down: fraction of the
-    voxels whose true class is pushed down. wrong_way_mass: Σ|g| over these two kinds of pushes, by
-    Σ|g| over all pushes. push: share of Σ|g| of the whole map that falls to this part.
-    All fractions are 0 where there is nothing to count.
+    pairs (such a voxel, wrong class) whose logit is pushed up. pushed_down: fraction of the voxels
+    whose true class is pushed down. wrong_way_mass: Σ|g| over these two kinds of pushes, divided
+    by Σ|g| over all pushes. push: the share of these voxels in Σ|g| of the whole map.
+    All fractions are 0 if there is nothing to count.
     """
 
     voxels: int
@@ -45,18 +45,18 @@ class StabilityShares:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class StabilityReport:
-    """What a map does at some probabilities. Reports of one K add: `a + b` is of both's images.
+    """What a map does at some probabilities. `a + b` is the report of the images of both.
 
     The fields are sums over images; the figures are properties. With t the true class of a voxel i,
     p the probabilities and z the map, the gradient is g_k = p_k (z_k - Σ_j p_j z_j).
 
     voxels, stable_voxels, flat_voxels (k d): voxels that count, by true class and distance to the
-    edge (d is 1 where no regions were given). raised_pairs (k d): pairs of a voxel and a wrong
-    class that is pushed up. lowered_voxels (k d): voxels whose true class is pushed down.
+    edge (d is 1 without regions). raised_pairs (k d): pairs of a voxel and a wrong class that is
+    pushed up. lowered_voxels (k d): voxels whose true class is pushed down.
     push, wrong_push (k d): Σ|g| over all pushes, and over these two kinds.
     lowest, highest (k): least and largest value of each class's channel, over all voxels.
     positive, negative (k): Σ max(0, z_k) and Σ max(0, -z_k), over all voxels.
-    pull_up, pull_down (k): above and below the line of the pull ratio; see `pull`.
+    pull_up, pull_down (k): numerator and denominator of the pull ratio; see `pull`.
     least_pull (k): smallest pull ratio of a single image in which the class is present.
     images_with (k): images in which the class is present. squares (n): mean of g² over the
     voxels and classes of each image. not_finite: voxels with a value that is NaN or infinite.
@@ -97,7 +97,7 @@ class StabilityReport:
 
     @property
     def by_class(self) -> tuple[StabilityShares, ...]:
-        """The voxels of each true class. Where a class is absent, a part of 0 voxels."""
+        """The voxels of each true class; 0 voxels if the class is absent."""
         return tuple(self._part(k, slice(None)) for k in range(self.num_classes))
 
     @property
@@ -109,20 +109,20 @@ class StabilityReport:
 
     @property
     def stable(self) -> float:
-        """Fraction of voxels where all wrong classes share one value and the true one is lower."""
+        """Fraction of voxels whose wrong classes share one value, the true class a lower one."""
         return self.total.stable
 
     @property
     def flat(self) -> float:
-        """Fraction of voxels where all K values are equal, so that there is no gradient."""
+        """Fraction of voxels whose K values are all equal: they have no gradient."""
         return self.total.flat
 
     @property
     def violating(self) -> float:
         """Fraction of all other voxels.
 
-        Some prediction exists at which a wrong class is pushed up or the true one down there (or a
-        value is NaN or infinite).
+        For each there is a prediction at which a wrong class is pushed up or the true class down
+        (or it has a value that is NaN or infinite).
         """
         return self.total.violating
 
@@ -138,21 +138,21 @@ class StabilityReport:
 
     @property
     def wrong_way_mass(self) -> float:
-        """Σ|g| over pushes that raise a wrong class or lower the true one, by Σ|g|."""
+        """The share of Σ|g| that raises a wrong class or lowers the true one."""
         return self.total.wrong_way_mass
 
     @property
     def value_range(self) -> tuple[float, float]:
-        """Least and largest value of the map; NaN where nothing counts."""
+        """Least and largest value of the map; NaN if no voxel counts."""
         low, high = float(self.lowest.min()), float(self.highest.max())
         return (low, high) if low <= high else (math.nan, math.nan)
 
     @property
     def positive_to_negative(self) -> FloatArray:
-        """Σ_i max(0, z_k) / Σ_i max(0, -z_k) over all voxels, for each class's channel. (k).
+        """Σ_i max(0, z_k) / Σ_i max(0, -z_k) over all voxels, per channel. (k).
 
-        Infinite where nothing is below 0, NaN where everything is 0. A constant added to a voxel
-        changes it and no gradient, so compare it only between maps of one kind.
+        Infinite if no value is below 0, NaN if all are 0. A constant added to a voxel changes this
+        ratio but no gradient, so compare it only between maps of the same kind.
         """
         return ratio(self.positive, self.negative)
 
@@ -160,15 +160,15 @@ class StabilityReport:
     def pull(self) -> FloatArray:
         """Pull ratio Q of each class: whether it can recover once it has collapsed. (k).
 
-        Q_c = Σ_{i in c} (z_bg - z_c) / Σ_{i not in c} max(0, z_c - z_t). Where class c has the same
-        small probability p at every voxel, its own voxels are predicted as background and all
-        others are right, descent pushes its logit up by p times what is above the line, and down
-        by p times what is below it. A network raises and lowers such a class as a whole at first,
-        so Q far below 1 means that it stays down.
+        Q_c = Σ_{i in c} (z_bg - z_c) / Σ_{i not in c} max(0, z_c - z_t). Suppose that class c has
+        the same small probability p at every voxel, that its own voxels are predicted as
+        background, and that all others are right. Then descent pushes its logit up by p times the
+        numerator, and down by p times the denominator. At first a network raises and lowers such a
+        class as a whole, so Q far below 1 means that it stays down.
 
-        NaN for the background, which is what the others are measured against, and for a class that
-        is in no image. Infinite where nothing pushes the class down. Below 0 where it is pushed
-        down at its own voxels.
+        NaN for the background, against which the others are measured, and for a class that is in
+        no image. Infinite if nothing pushes the class down. Below 0 if it is pushed down at its
+        own voxels.
         """
         pull = ratio(self.pull_up, self.pull_down)
         pull[0] = math.nan
@@ -182,9 +182,9 @@ class StabilityReport:
 
     @property
     def gradient_spread(self) -> float:
-        """Standard deviation of the gradient norms over images, by their mean; NaN where it is 0.
+        """Standard deviation of the gradient norms over images by their mean; NaN if that is 0.
 
-        Near 0 each case moves the network as much as any other. It is 0 for one image.
+        Near 0, all cases move the network equally. It is 0 for one image.
         """
         norms = self.gradient_norms
         mean = float(norms.mean()) if len(norms) else 0.0
@@ -231,7 +231,7 @@ class StabilityReport:
     def __add__(self, other: object) -> StabilityReport:
         """The report of the images of both.
 
-        Raises RWLossError for different numbers of classes, or distances in one alone.
+        Raises RWLossError for different numbers of classes, or if only one has distances.
         """
         if not isinstance(other, StabilityReport):
             return NotImplemented

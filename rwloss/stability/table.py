@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from rwloss.stability.report import StabilityReport, StabilityShares
 from rwloss.words import class_names as names_for
 from rwloss.words import percent
 
-_WIDEST = 28  # letters of a map's text above its column; longer ones stand above the table
+_WIDEST = 28  # letters of a map's text above its column; longer texts go above the table
 
 _SHARES = {
     "violating": "violating voxels",
@@ -20,16 +20,15 @@ _SHARES = {
 
 
 def table(reports: Mapping[str, StabilityReport], class_names: Sequence[str] = ()) -> str:
-    """Reports of the same cases by the text of their maps -> lines of text, a column for each.
+    """Reports of the same cases, by the text of their maps -> lines of text, one column per map.
 
     Shares that are 0 in every map are not split by class and distance.
     """
-    legend = [
-        f"map {number}: {text}" for number, text in enumerate(reports, 1) if len(text) > _WIDEST
-    ]
-    heads = [
-        text if len(text) <= _WIDEST else f"map {number}" for number, text in enumerate(reports, 1)
-    ]
+    legend, heads = [], []
+    for number, text in enumerate(reports, 1):
+        heads.append(text if len(text) <= _WIDEST else f"map {number}")
+        if len(text) > _WIDEST:
+            legend.append(f"map {number}: {text}")
     rows = [("", heads), *_rows(list(reports.values()), class_names)]
     first = max(len(label) for label, cells in rows if cells)
     widths = [max(len(cells[i]) for _, cells in rows if cells) for i in range(len(heads))]
@@ -45,38 +44,32 @@ def table(reports: Mapping[str, StabilityReport], class_names: Sequence[str] = (
 def _rows(
     reports: Sequence[StabilityReport], class_names: Sequence[str]
 ) -> Iterator[tuple[str, list[str]]]:
-    names = names_for(reports[0].num_classes, class_names)
-
-    def cells(figure: Callable[[StabilityReport], str]) -> list[str]:
-        return [figure(report) for report in reports]
-
-    yield "stable voxels", cells(lambda report: percent(report.stable))
-    yield "flat voxels", cells(lambda report: percent(report.flat))
+    names, first = names_for(reports[0].num_classes, class_names), reports[0]
+    yield "stable voxels", [percent(report.stable) for report in reports]
+    yield "flat voxels", [percent(report.flat) for report in reports]
     for share, label in _SHARES.items():
-        yield label, cells(lambda report, share=share: percent(getattr(report, share)))  # type: ignore[misc]
-    yield "value range", cells(lambda report: " .. ".join(_short(v) for v in report.value_range))
-    yield "gradient norm", cells(_gradient_norm)
+        yield label, [percent(getattr(report, share)) for report in reports]
+    yield "value range", [" .. ".join(map(_short, report.value_range)) for report in reports]
+    yield "gradient norm", [_gradient_norm(report) for report in reports]
     for share, label in _SHARES.items():
         if not any(getattr(report, share) for report in reports):
             continue
         yield f"{label}, by true class", []
         for k, name in enumerate(names):
-            yield f"  {name}", cells(lambda r, k=k, share=share: _cell(r.by_class[k], share))  # type: ignore[misc]
-        if reports[0].by_distance:
+            yield f"  {name}", [_cell(report.by_class[k], share) for report in reports]
+        if first.by_distance:
             yield f"{label}, by distance to the edge", []
-        for name in reports[0].by_distance:
-            yield f"  {name}", cells(lambda r, d=name, share=share: _cell(r.by_distance[d], share))  # type: ignore[misc]
+        for name in first.by_distance:
+            yield f"  {name}", [_cell(report.by_distance[name], share) for report in reports]
     yield "pull ratio (least of a case)", []
     for k, name in list(enumerate(names))[1:]:
-        missing = reports[0].num_images - int(reports[0].images_with[k])
-        absent = f" (absent from {missing} of {reports[0].num_images})" if missing else ""
-        yield (
-            f"  {name}{absent}",
-            cells(lambda r, k=k: f"{_short(r.pull[k], 2)} ({_short(r.least_pull[k], 2)})"),  # type: ignore[misc]
-        )
+        missing = first.num_images - int(first.images_with[k])
+        absent = f" (absent from {missing} of {first.num_images})" if missing else ""
+        pulls = [(_short(report.pull[k], 2), _short(report.least_pull[k], 2)) for report in reports]
+        yield f"  {name}{absent}", [f"{pull} ({least})" for pull, least in pulls]
     yield "positive to negative mass, by channel", []
     for k, name in enumerate(names):
-        yield f"  {name}", cells(lambda r, k=k: _short(r.positive_to_negative[k], 2))  # type: ignore[misc]
+        yield f"  {name}", [_short(report.positive_to_negative[k], 2) for report in reports]
 
 
 def _gradient_norm(report: StabilityReport) -> str:

@@ -1,4 +1,4 @@
-"""What a report says in plain words."""
+"""A report in plain words."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ def verdict(
     probs: str = "uniform",
     is_static: bool = True,
 ) -> str:
-    """One sentence: stable, or violating, where and how much; and whether a class can vanish.
+    """One sentence: stable or violating (where and how much), and whether a class can vanish.
 
-    class_names: of classes 0, 1, ...; a class without one is called "class k". probs: what the
-    probabilities of the report are called. is_static: False for an expression with dynamic terms,
-    whose map is another one at every prediction.
+    class_names: of classes 0, 1, ...; a class without one is called "class k". probs: the name
+    of the report's probabilities. is_static: False for an expression with dynamic terms, whose map
+    changes with the prediction.
     """
     if report.total.voxels == 0:
-        return "Nothing to say: no voxel belongs to a class."
+        return "Nothing to check: no voxel belongs to a class."
     names = names_for(report.num_classes, class_names)
     parts = [_principle(report, names, probs, is_static=is_static)]
     if report.not_finite:

@@ -1,4 +1,4 @@
-"""The conformance kit: what must be true of any map, for the built-ins and for your own.
+"""The conformance kit: checks that every map must pass, built-in or your own.
 
     from rwloss.testing import parametrize_with_map_checks
 
@@ -6,8 +6,8 @@
     def test_my_map(generator, check):
         check(generator)
 
-Each check is a function of a generator that raises AssertionError; its message holds what was
-expected, what came, and a small input that shows it. Nothing here needs pytest but that decorator.
+Each check is a function of a generator. If it fails it raises AssertionError with what was
+expected, what was found, and a small input that shows it. Only the decorator needs pytest.
 """
 
 from rwloss.testing.closed_forms import ClosedForm as ClosedForm

@@ -13,17 +13,17 @@ from rwloss.regions import Regions
 from rwloss.rwmap import RWMap
 from rwloss.testing.inputs import CheckInput
 
-# Sums in another order: differences below this share of the map's largest value are rounding.
+# Differences below this share of the map's largest value are rounding: sums in another order.
 TOLERANCE = 1e-5
 
 
 def made(generator: Expression, case: CheckInput) -> RWMap:
-    """The map of an input. An exception of the generator is a failure that names the input."""
+    """The map of an input. An exception in the generator is a failure that names the input."""
     return map_of(generator, case.regions(), case.probs.copy(), case)
 
 
 def map_of(generator: Expression, regions: Regions, probs: Array, case: CheckInput) -> RWMap:
-    """The map of these regions, which were made from an input."""
+    """The map of these regions, which come from an input."""
     try:
         return generator(regions, probs)
     except Exception as error:
@@ -50,7 +50,7 @@ def assert_same(
     case: CheckInput,
     tolerance: float = TOLERANCE,
 ) -> None:
-    """Fail with the claim, the largest difference and its place, and the input. (b k *s) both."""
+    """Fail with the claim, the largest difference, its place and the input. (b k *s) both."""
     shapes = f"expected shape {wanted.shape}, got {found.shape}"
     expect(found.shape == wanted.shape, f"{claim}\n  {shapes}", case)
     if not found.size:
@@ -66,7 +66,7 @@ def assert_same(
 def fail(
     claim: str, place: Any, wanted: object, found: object, count: int, case: CheckInput
 ) -> NoReturn:
-    """Raise the AssertionError for a claim that is wrong at a place (image, class, voxel)."""
+    """Raise AssertionError for a claim that is wrong at a place (image, class, voxel)."""
     image, k, *voxel = (int(part) for part in place)
     raise AssertionError(
         f"{claim}\n"

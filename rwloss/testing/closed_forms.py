@@ -1,4 +1,4 @@
-"""Labels whose depth can be written down: for the formula of a map, and for its symmetry."""
+"""Labels whose depth has a formula, to test values and symmetries of maps."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class ClosedForm:
     """One image of classes 0 and 1 with its depth by formula. labels (1 *s), depth_mm (1 *s).
 
     depth_mm: distance in mm from each voxel to the nearest voxel of the other class, float64.
-    within_mm: how far the depth on the grid may be from it; 0 where the formula is exact.
+    within_mm: largest difference from the depth on the grid; 0 where the formula is exact.
     across: the axis along which a half-space or a slab ends; nothing changes along the others.
     """
 
@@ -85,7 +85,7 @@ def _layers(
 def _single_voxel(
     size: tuple[int, ...], spacing_mm: tuple[float, ...], num_classes: int
 ) -> ClosedForm:
-    """Class 1 at the middle of an odd image: the one form that every move can be seen on."""
+    """Class 1 at the middle of an image with odd sides: every flip and turn maps it to itself."""
     size = tuple(2 * (side // 2) + 1 for side in size)
     from_middle = _from_middle(size, spacing_mm)
     inside = from_middle == 0
@@ -94,10 +94,10 @@ def _single_voxel(
 
 
 def _ball(sides: int, num_classes: int) -> ClosedForm:
-    """Class 1 within 3.2 voxels of the middle. A centre lies half a voxel's diagonal off, or less.
+    """Class 1 within 3.2 voxels of the middle.
 
-    The nearest centre beyond the surface is at least as far as the surface, and at most a diagonal
-    farther: in between, within half a diagonal.
+    The nearest voxel centre beyond the surface is at least as far as the surface, and at most one
+    voxel diagonal farther. The formula takes the middle of that range.
     """
     spacing_mm, radius_mm = (1.3,) * sides, 3.2 * 1.3
     from_middle = _from_middle((9,) * sides, spacing_mm)

@@ -1,4 +1,4 @@
-"""Checks of what every map must do whatever its formula, and of what its tags promise."""
+"""Checks of what every map must do, whatever its formula, and of what its tags promise."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ GEOMETRY = ("labels", "counts", "depth_mm", "peak_depth_mm", "components")
 def check_edge_cases(generator: MapGenerator, num_classes: int = 4) -> None:
     """Full, absent and tiny classes, thin images, ignored voxels: finite, of the right shape.
 
-    With another number of classes the map may be an RWLossError instead.
+    For other numbers of classes the generator may raise RWLossError.
     """
     for case in edge_cases(num_classes):
         _assert_complete(made(generator, case), generator, case)
@@ -36,7 +36,7 @@ def check_edge_cases(generator: MapGenerator, num_classes: int = 4) -> None:
         try:
             _assert_complete(made(generator, case), generator, case)
         except AssertionError as error:
-            if not isinstance(error.__cause__, RWLossError):  # it may be for `num_classes` only
+            if not isinstance(error.__cause__, RWLossError):
                 raise
 
 
@@ -59,13 +59,17 @@ def check_label_types(generator: MapGenerator, num_classes: int = 4) -> None:
     """The same labels in another integer type or memory order give the same map."""
     for case in islice(ordinary(num_classes), 3):
         wanted = dense(made(generator, case))
-        for kind in (np.uint8, np.int16, np.int32):
-            _assert_same_labels(generator, case, case.labels.astype(kind), wanted, kind.__name__)
-        _assert_same_labels(
-            generator, case, np.asfortranarray(case.labels), wanted, "Fortran order"
-        )
-        strided = np.repeat(case.labels, 2, axis=-1)[..., ::2]
-        _assert_same_labels(generator, case, strided, wanted, "strided")
+        kinds: dict[str, object] = {
+            kind.__name__: case.labels.astype(kind) for kind in (np.uint8, np.int16, np.int32)
+        }
+        kinds["Fortran order"] = np.asfortranarray(case.labels)
+        kinds["strided"] = np.repeat(case.labels, 2, axis=-1)[..., ::2]
+        for kind, labels in kinds.items():
+            regions = Regions(labels, num_classes, case.spacing_mm, case.ignore_label)
+            claim = f"{generator}: the same labels ({kind}) must give the same map"
+            assert_same(
+                dense(map_of(generator, regions, case.probs.copy(), case)), wanted, claim, case
+            )
 
 
 def check_determinism(generator: MapGenerator, num_classes: int = 4) -> None:
@@ -73,13 +77,13 @@ def check_determinism(generator: MapGenerator, num_classes: int = 4) -> None:
     first = [dense(made(generator, case)) for case in ordinary(num_classes)]
     for case, wanted in zip(ordinary(num_classes), first, strict=True):
         found = dense(made(generator, case))
-        assert_same(found, wanted, f"{generator}: a second time it must be the same", case, 0.0)
+        assert_same(found, wanted, f"{generator}: a second call must give the same", case, 0.0)
 
 
 def check_input_untouched(generator: MapGenerator, num_classes: int = 4) -> None:
-    """Labels, probabilities and the geometry of the regions are as they were.
+    """Labels, probabilities and the geometry of the regions stay unchanged.
 
-    Other maps read the same `depth_mm`: to change it in place changes theirs.
+    Other maps read the same `depth_mm`: a change in place would change them too.
     """
     for case in ordinary(num_classes):
         regions, probs = case.regions(), case.probs.copy()
@@ -93,16 +97,16 @@ def check_input_untouched(generator: MapGenerator, num_classes: int = 4) -> None
 
 
 def check_batch_is_single(generator: MapGenerator, num_classes: int = 4) -> None:
-    """Each image of a batch gets the map that it gets alone: no statistics of the batch.
+    """Each image of a batch gets the same map as alone: no statistics of the batch.
 
-    Dynamic terms are a mean over voxels that count, so for them no voxel is ignored here.
+    Dynamic terms take the mean over voxels that count, so they are checked without ignored voxels.
     """
     for case in ordinary(num_classes):
         if case.ignore_label is not None and not generator.is_static:
             continue
         together = dense(made(generator, case))
         for i in range(len(case.labels)):
-            claim = f"{generator}: image {i} of a batch must have the map that it has alone"
+            claim = f"{generator}: image {i} of a batch must have the same map as alone"
             alone = dense(made(generator, case.image(i)))
             assert_same(together[i : i + 1], alone, claim, case)
 
@@ -126,7 +130,7 @@ def check_numpy_is_torch(generator: MapGenerator, num_classes: int = 4) -> None:
 
 
 def check_ignored_voxels(generator: MapGenerator, num_classes: int = 4) -> None:
-    """Ignored voxels have the value 0, and what is predicted there changes nothing."""
+    """Ignored voxels have the value 0, and the prediction there changes nothing."""
     for case in ordinary(num_classes):
         if case.ignore_label is None:
             continue
@@ -137,19 +141,19 @@ def check_ignored_voxels(generator: MapGenerator, num_classes: int = 4) -> None:
         if generator.is_static:
             continue
         probs = np.where(ignored, np.roll(case.probs, 1, axis=1), case.probs)
-        claim = f"{generator}: what is predicted at ignored voxels must change nothing"
+        claim = f"{generator}: the prediction at ignored voxels must change nothing"
         assert_same(dense(made(generator, replace(case, probs=probs))), wanted, claim, case)
 
 
 def check_pickle(generator: MapGenerator, num_classes: int = 4) -> None:
-    """It travels to worker processes, and is the same there."""
+    """It can be pickled for worker processes, and is equal there."""
     del num_classes
     try:
         back = pickle.loads(pickle.dumps(generator))
     except Exception as error:
         raise AssertionError(
-            f"{generator} can't be pickled, and worker processes of precompute need that: define "
-            f"it at the top level of its file ({error})"
+            f"{generator} can't be pickled for the worker processes of precompute: define it at "
+            f"the top level of its file ({error})"
         ) from error
     assert back == generator, f"{generator} comes back from pickle as {back}"
 
@@ -166,7 +170,7 @@ def check_text(generator: MapGenerator, num_classes: int = 4) -> None:
 
 
 def check_tags(generator: MapGenerator, num_classes: int = 4) -> None:
-    """The tags are `MapTags` with known moves, and the name fits into an expression."""
+    """The tags are `MapTags` with known moves, and expressions can hold the name."""
     del num_classes
     assert isinstance(generator.tags, MapTags), f"{generator}: tags are {generator.tags!r}"
     unknown = sorted(generator.tags.commutes_with - MOVES)
@@ -175,7 +179,7 @@ def check_tags(generator: MapGenerator, num_classes: int = 4) -> None:
 
 
 def check_stable(generator: MapGenerator, num_classes: int = 4) -> None:
-    """At every voxel all wrong classes share one value, and the true class has no higher one."""
+    """At every voxel all wrong classes share one value, and the true class is not higher."""
     for case in (*ordinary(num_classes), *edge_cases(num_classes)):
         values = dense(made(generator, case))
         slack = TOLERANCE * np.abs(values).max(initial=0)
@@ -209,7 +213,7 @@ def check_never_below_zero(generator: MapGenerator, num_classes: int = 4) -> Non
 
 
 def check_minimum(generator: MapGenerator, num_classes: int = 4) -> None:
-    """A loss is nowhere below its `minimum`: not at any prediction, nor at the right one."""
+    """A loss is never below its `minimum`, at a random prediction or at the right one."""
     import torch
 
     assert isinstance(generator, LossTerm)
@@ -234,12 +238,3 @@ def _assert_complete(rwmap: RWMap, generator: MapGenerator, case: CheckInput) ->
     expect(values.shape == wanted, f"{generator}: expected {wanted}, got {values.shape}", case)
     bad = values[~np.isfinite(values)]
     expect(not bad.size, f"{generator}: expected finite values, got {bad[:1]}", case)
-
-
-def _assert_same_labels(
-    generator: MapGenerator, case: CheckInput, labels: object, wanted: object, what: str
-) -> None:
-    regions = Regions(labels, case.num_classes, case.spacing_mm, case.ignore_label)
-    found = dense(map_of(generator, regions, case.probs.copy(), case))
-    claim = f"{generator}: the same labels ({what}) must give the same map"
-    assert_same(found, np.asarray(wanted), claim, case)

@@ -1,4 +1,4 @@
-"""Inputs of the checks: labels, spacings and a prediction, small enough to read in a message."""
+"""Inputs of the checks: labels, spacings and a prediction, small enough for a message."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+from einops import rearrange
 from numpy.typing import NDArray
 
 from rwloss.regions import Regions
@@ -19,7 +20,7 @@ _READABLE = 64  # voxels that a message may spell out
 class CheckInput:
     """One batch with a prediction. labels (b *s), int64; probs (b k *s), float64.
 
-    what: the input in words. spacing_mm: a row for each image. Labels of 255 are ignored.
+    what: the input in words. spacing_mm: one row per image. Labels of 255 are ignored.
     """
 
     what: str
@@ -34,7 +35,7 @@ class CheckInput:
         return IGNORE_LABEL if (self.labels == IGNORE_LABEL).any() else None
 
     def regions(self) -> Regions:
-        """New regions, which share no memory with others of the same labels."""
+        """New regions, which share no memory with earlier ones."""
         return Regions(self.labels.copy(), self.num_classes, self.spacing_mm, self.ignore_label)
 
     def image(self, number: int) -> CheckInput:
@@ -49,7 +50,7 @@ class CheckInput:
         )
 
     def __str__(self) -> str:
-        """The input as Python, if it is small; else in words."""
+        """The input as Python code if it is small, else in words."""
         spacing = self.spacing_mm[0] if len(set(self.spacing_mm)) == 1 else self.spacing_mm
         ignoring = f", ignore_label={self.ignore_label}" if self.ignore_label is not None else ""
         rest = f"num_classes={self.num_classes}, spacing_mm={spacing}{ignoring}"
@@ -78,19 +79,19 @@ def any_prediction(shape: tuple[int, ...], num_classes: int) -> NDArray[np.float
     parts = max(16, 4 * num_classes)
     rng = np.random.default_rng(1)
     drawn = rng.multinomial(parts - num_classes, rng.dirichlet(np.ones(num_classes), shape))
-    return np.ascontiguousarray(np.moveaxis((1 + drawn) / parts, -1, 1))
+    return np.ascontiguousarray(rearrange((1 + drawn) / parts, "b ... k -> b k ..."))
 
 
 def prediction_by_class(labels: NDArray[np.int64], num_classes: int) -> NDArray[np.float64]:
     """Probabilities that depend on the label of the voxel alone. (b k *s)."""
     rows = np.random.default_rng(2).dirichlet(np.ones(num_classes), num_classes)
-    return np.ascontiguousarray(np.moveaxis(rows[labels], -1, 1))
+    return np.ascontiguousarray(rearrange(rows[labels], "b ... k -> b k ..."))
 
 
 def ordinary(num_classes: int) -> Iterator[CheckInput]:
     """Batches in which every class has voxels and none fills an image, from small to larger.
 
-    The small ones come first, because the first that fails is shown.
+    The small ones come first, because messages show the first that fails.
     """
     side = max(4, math.isqrt(2 * num_classes) + 1)
     yield check_input("few voxels", _scattered((1, side, side + 1), num_classes), num_classes)

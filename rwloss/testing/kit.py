@@ -1,4 +1,4 @@
-"""Which checks a generator has to pass, and running them, with pytest or without."""
+"""The list of checks, which of them apply to a generator, and how to run them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 Check: TypeAlias = Callable[..., None]
 KnownFailures: TypeAlias = Mapping[str, str] | Callable[[MapGenerator], Mapping[str, str]]
-"""Reasons by name of the check, for all generators or for each."""
+"""Reasons by name of the check; a function gives them per generator."""
 
 CHECKS: dict[str, Check] = {
     check.__name__: check
@@ -51,7 +51,7 @@ CHECKS: dict[str, Check] = {
         contract.check_minimum,
     )
 }
-"""Every check by its name: a function of a generator and, if you like, a number of classes."""
+"""Every check by its name: a function of a generator and a number of classes (optional)."""
 
 
 def _promises(*all_of: str) -> Callable[[MapGenerator], bool]:
@@ -73,12 +73,12 @@ _ONLY_FOR: dict[str, Callable[[MapGenerator], bool]] = {
     "check_never_below_zero": lambda generator: not generator.tags.signed,
     "check_minimum": lambda generator: isinstance(generator, LossTerm),
 }
-"""Checks that not every generator has to pass, with those that have to."""
+"""Checks that only some generators must pass, with the condition."""
 
 
 @dataclass(frozen=True)
 class CheckResult:
-    """Result of one check. "known": it failed as expected. message: why it failed."""
+    """Result of one check. "known": it failed, as expected. message: why it failed."""
 
     name: str
     state: Literal["passed", "failed", "known"]
@@ -86,9 +86,9 @@ class CheckResult:
 
 
 def map_checks(generator: MapGenerator, *, num_classes: int = 4) -> Iterator[tuple[str, Check]]:
-    """Names and checks that this generator has to pass, by its tags and its kind.
+    """Names and checks that this generator must pass, by its tags and its kind.
 
-    num_classes: of the inputs, 3 or more; for a generator that takes one number only, that number.
+    num_classes: of the inputs, 3 or more. Set it for a generator that accepts only one number.
 
     >>> from rwloss import maps
     >>> "check_crops" in dict(map_checks(maps.Rectified()))
@@ -106,7 +106,7 @@ def map_checks(generator: MapGenerator, *, num_classes: int = 4) -> Iterator[tup
 def _applies(condition: Callable[[MapGenerator], bool], generator: MapGenerator) -> bool:
     try:
         return condition(generator)
-    except Exception:  # of tags that are none: check_tags says so
+    except Exception:  # because of wrong tags: check_tags reports them
         return False
 
 
@@ -117,10 +117,10 @@ def run_map_checks(
     num_classes: int = 4,
     raise_on_failure: bool = True,
 ) -> list[CheckResult]:
-    """Run all checks of a generator, also after one that fails or raises.
+    """Run all checks of a generator, even if one fails or raises.
 
-    known_failures: reasons by name of the check. Such a check has to fail: a reason that is no
-    longer true is a failure too.
+    known_failures: reasons by name of the check. Such a check must fail; if it passes, that is a
+    failure too.
 
     Raises AssertionError with all failures; with raise_on_failure=False they are in the results.
 
@@ -143,7 +143,7 @@ def run_map_checks(
 
 
 def _run(name: str, check: Check, generator: MapGenerator, known: str | None) -> CheckResult:
-    """One check. known: why it has to fail, if it does."""
+    """Run one check. known: the reason if it is known to fail."""
     try:
         check(generator)
     except Exception as error:
@@ -151,7 +151,7 @@ def _run(name: str, check: Check, generator: MapGenerator, known: str | None) ->
         return CheckResult(name, "failed" if known is None else "known", f"{raised}{error}")
     if known is None:
         return CheckResult(name, "passed")
-    message = f"known to fail ({known}), but it passes: take it out of the list"
+    message = f"known to fail ({known}), but it passes: remove it from the list"
     return CheckResult(name, "failed", message)
 
 
@@ -161,10 +161,10 @@ def parametrize_with_map_checks(
     *,
     num_classes: int = 4,
 ) -> pytest.MarkDecorator:
-    """For a test function of (generator, check): a test for each generator and each of its checks.
+    """Parametrise a test function of (generator, check) with generators and their checks.
 
-    known_failures: reasons by name of the check, or a function that gives them for a generator;
-    such a check has to fail (a strict xfail).
+    known_failures: reasons by name of the check, or a function that gives them for a generator.
+    Such a check must fail (a strict xfail).
     """
     import pytest
 
@@ -192,5 +192,5 @@ def _known(known_failures: KnownFailures | None, generator: MapGenerator) -> Map
         if name not in CHECKS:
             raise RWLossError(f"known_failures: there is no {name!r}{nearest(name, CHECKS)}")
         if not reason:
-            raise RWLossError(f"known_failures: {name} needs its reason")
+            raise RWLossError(f"known_failures: {name} needs a reason")
     return known

@@ -1,4 +1,4 @@
-"""Checks that the map follows when the input is moved, renumbered, scaled or symmetric."""
+"""Checks that maps follow their input when it is moved, renumbered, scaled or symmetric."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ _Move: TypeAlias = Callable[[Any], Any]
 
 
 def check_half_space(generator: MapGenerator, num_classes: int = 4) -> None:
-    """Class 1 beyond a plane: nothing changes along the plane, so the map doesn't either."""
+    """Class 1 beyond a plane: the map must not change along the plane."""
     _assert_layered(generator, "half-space", num_classes)
 
 
 def check_slab(generator: MapGenerator, num_classes: int = 4) -> None:
-    """Class 1 between two planes: nothing changes along them, so the map doesn't either."""
+    """Class 1 between two planes: the map must not change along the planes."""
     _assert_layered(generator, "slab", num_classes)
 
 
 def check_ball(generator: MapGenerator, num_classes: int = 4) -> None:
-    """A ball is its own mirror image and turns into itself; so does a map that promises it."""
+    """A ball is symmetric under flips and turns; so is the map, if it promises that."""
     for form in _of_shape("ball", num_classes):
         _assert_mirrored(generator, form)
         if "rot90" in generator.tags.commutes_with:
@@ -43,7 +43,7 @@ def check_ball(generator: MapGenerator, num_classes: int = 4) -> None:
 
 
 def check_single_voxel(generator: MapGenerator, num_classes: int = 4) -> None:
-    """A voxel in the middle is its own mirror image; so is a map that promises it."""
+    """A voxel in the middle is its own mirror image; so is the map, if it promises that."""
     for form in _of_shape("single voxel", num_classes):
         _assert_mirrored(generator, form)
 
@@ -56,7 +56,7 @@ def check_flips(generator: MapGenerator, num_classes: int = 4) -> None:
 
 
 def check_quarter_turns(generator: MapGenerator, num_classes: int = 4) -> None:
-    """Labels turned by 90°, their spacing along with them, give the turned map."""
+    """Labels turned by 90° together with their spacing give the turned map."""
     for case in ordinary(num_classes):
         for pair in combinations(range(case.labels.ndim - 1), 2):
             turn = partial(moves.rot90, axes=pair)
@@ -66,7 +66,7 @@ def check_quarter_turns(generator: MapGenerator, num_classes: int = 4) -> None:
 
 
 def check_axis_order(generator: MapGenerator, num_classes: int = 4) -> None:
-    """Labels with their axes in another order, and the spacing in that order, give that map."""
+    """Labels and spacing with their axes in another order give the map in that order."""
     for case in ordinary(num_classes):
         count = case.labels.ndim - 1
         values = dense(made(generator, case))
@@ -98,7 +98,7 @@ def check_crops(generator: MapGenerator, num_classes: int = 4) -> None:
 def check_relabelling(generator: MapGenerator, num_classes: int = 4) -> None:
     """Foreground classes with other numbers give the same map at those numbers.
 
-    The background keeps its number: some maps treat it apart.
+    The background keeps its number, because some maps treat it differently.
     """
     number = np.arange(IGNORE_LABEL + 1)
     number[1:num_classes] = np.roll(number[1:num_classes], 1)
@@ -117,12 +117,12 @@ def check_relabelling(generator: MapGenerator, num_classes: int = 4) -> None:
 
 
 def check_spacing_scale(generator: MapGenerator, num_classes: int = 4) -> None:
-    """Twice the spacing: twice the map in mm, four times that in mm^2, the same without unit.
+    """Twice the spacing gives twice a map in mm, four times one in mm^2, the same one unitless.
 
-    Parameters in mm, whose names end in _mm, are doubled too.
+    Parameters in mm (their names end in _mm) are doubled too.
     """
     power = power_of_mm(generator.unit)
-    assert power is not None, f"{generator}: its unit {generator.unit!r} is no power of mm"
+    assert power is not None, f"{generator}: its unit {generator.unit!r} is not a power of mm"
     lengths = {
         field.name: _doubled(getattr(generator, field.name))
         for field in dataclasses.fields(generator)
@@ -137,12 +137,12 @@ def check_spacing_scale(generator: MapGenerator, num_classes: int = 4) -> None:
             f"{generator} is in {generator.unit or 'mm^0'}: twice the spacing (and every "
             f"parameter in mm) must give {2.0**power:g} times the map",
             case,
-            tolerance=1e-4,  # a loss may hold a small constant against divisions by 0
+            tolerance=1e-4,  # a loss may add a small constant against division by 0
         )
 
 
 def power_of_mm(unit: str) -> float | None:
-    """The power of mm that a unit is: 1 for mm, 0 for unitless; None for anything else.
+    """The exponent of mm in a unit: 1 for mm, 0 for unitless; None for other units.
 
     >>> power_of_mm("mm^2"), power_of_mm("1/mm"), power_of_mm("unitless"), power_of_mm("HU")
     (2.0, -1.0, 0.0, None)

@@ -1,7 +1,22 @@
+import loss_batches
 import pytest
 import torch
 
 from rwloss import distance
+
+
+@pytest.fixture(
+    params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)][: 1 + torch.cuda.is_available()]
+)
+def device(request):
+    """As for all tests, but without a line per test that is skipped: here that is every test."""
+    return request.param
+
+
+@pytest.fixture(autouse=True)
+def batches_on_the_device(device, monkeypatch):
+    """Every loss test runs on each device; one that needs the CPU says `device = "cpu"`."""
+    monkeypatch.setattr(loss_batches, "device", device)
 
 
 @pytest.fixture(autouse=True)

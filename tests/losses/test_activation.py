@@ -4,7 +4,15 @@ import re
 
 import pytest
 import torch
-from loss_batches import assert_close, assert_same, given, given_masks, value_and_gradient
+from loss_batches import (
+    assert_close,
+    assert_same,
+    given,
+    given_masks,
+    here,
+    uniform,
+    value_and_gradient,
+)
 from torch.nn import functional
 
 from rwloss import Regions, RegionWiseLoss, RWLossError, RWMap, maps
@@ -122,7 +130,7 @@ def test_stored_maps_of_masks(shape):
 def test_stored_values_are_of_the_masks_themselves(shape):
     """(b k *s) as for logits; the complements cost nothing."""
     logits, masks = given_masks(shape)
-    z = torch.rand(logits.shape, generator=torch.Generator().manual_seed(3))
+    z = uniform(*logits.shape, seed=3)
     loss = RegionWiseLoss("rectified", activation="sigmoid")
     wanted = value_and_gradient(lambda x: (torch.sigmoid(x) * z).mean() / 2, logits)
     assert_same(value_and_gradient(loss, logits, masks, z), wanted, 1e-12)
@@ -162,12 +170,12 @@ def test_ignored_value_that_the_type_of_masks_cannot_hold():
 @pytest.mark.parametrize("text", ["rectified", "cross_entropy"])
 def test_a_voxel_mask_is_of_all_masks_of_its_image(text, shape):
     logits, masks = given_masks(shape)
-    keep = torch.rand(2, *shape, generator=torch.Generator().manual_seed(6)) > 0.4
-    keep[0] |= torch.rand(shape, generator=torch.Generator().manual_seed(7)) > 0.5
+    keep = uniform(2, *shape, seed=6) > 0.4
+    keep[0] |= uniform(*shape, seed=7) > 0.5
     loss = RegionWiseLoss(text, activation="sigmoid")
     _, gradient = value_and_gradient(loss, logits, masks, mask=keep)
     assert torch.equal(gradient != 0, keep[:, None].expand_as(gradient))
-    ones = torch.ones(2, *shape)
+    ones = here(torch.ones(2, *shape))
     wanted = value_and_gradient(loss, logits, masks, mask=ones)[1] * ones.sum() / keep.sum()
     assert_close(gradient, wanted * keep[:, None], 1e-9)
 
@@ -252,4 +260,4 @@ def test_logits_instead_of_probabilities():
 def test_one_channel_of_probabilities():
     _, labels = given((9, 7))
     with pytest.raises(RWLossError, match=r"probabilities of 2 classes or more, got 1: stack"):
-        RegionWiseLoss("rectified", activation="none")(torch.zeros(3, 1, 9, 7), labels)
+        RegionWiseLoss("rectified", activation="none")(here(torch.zeros(3, 1, 9, 7)), labels)

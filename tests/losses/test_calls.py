@@ -9,6 +9,7 @@ import torch
 import rwloss
 from rwloss import RegionWiseLoss
 
+device = pytest.fixture(lambda: "cpu")
 FILE = Path(__file__).parents[2] / "benchmarks" / "calls.py"
 
 

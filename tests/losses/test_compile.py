@@ -5,7 +5,7 @@ import os
 import loss_batches
 import pytest
 import torch
-from loss_batches import assert_same, given, given_masks, value_and_gradient
+from loss_batches import assert_same, given, given_masks, normal, uniform, value_and_gradient
 
 from rwloss import Regions, RegionWiseLoss, RWMap, maps
 
@@ -104,8 +104,7 @@ def test_activations(activation):
 @pytest.mark.parametrize("target_form", ["labels", "one-hot", "list"])
 def test_deep_supervision(form, target_form):
     _, labels = given((8, 6))
-    generator = torch.Generator().manual_seed(1)
-    outputs = [torch.randn(3, 4, *size, generator=generator) for size in ((8, 6), (4, 3))]
+    outputs = [normal(3, 4, *size) for size in ((8, 6), (4, 3))]
     target = {
         "labels": labels,
         "one-hot": torch.nn.functional.one_hot(labels.long(), 4).movedim(-1, 1),
@@ -122,13 +121,13 @@ def test_deep_supervision(form, target_form):
 @slow
 def test_mask_spacing_and_half_precision():
     logits, labels = given((8, 6), dtype=torch.bfloat16)
-    mask = torch.rand(3, 8, 6, generator=torch.Generator().manual_seed(1)) > 0.4
+    mask = uniform(3, 8, 6) > 0.4
     loss = RegionWiseLoss("rectified + active_contour_length", spacing_mm=(0.8, 2.5))
     compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
     stored = maps.Rectified()(Regions(labels, 4))
     for spacing in (None, [(1.0, 1.0), (0.5, 2.0), (3.0, 1.0)]):
         kwargs = {"mask": mask, "spacing_mm": spacing}
-        with torch.autocast("cpu", dtype=torch.bfloat16):
+        with torch.autocast(logits.device.type, dtype=torch.bfloat16):
             found = value_and_gradient(compiled, logits, labels, stored, **kwargs)
         wanted = value_and_gradient(loss, logits, labels, stored, **kwargs)
         assert found[0].dtype == torch.float32
@@ -187,11 +186,11 @@ def test_maps_made_on_the_fly_break_the_graph_and_work(text, ignore_index):
 
 @slow
 def test_network_and_loss_in_one_graph():
-    network = torch.nn.Conv2d(1, 4, 3, padding=1)
+    network = torch.nn.Conv2d(1, 4, 3, padding=1).to(loss_batches.device)
     loss = RegionWiseLoss("rectified + dice")
     _, labels = given((8, 6))
     stored = maps.Rectified()(Regions(labels, 4))
-    images = torch.randn(3, 1, 8, 6, generator=torch.Generator().manual_seed(1))
+    images = normal(3, 1, 8, 6)
 
     def step(images, labels, stored):
         return loss(network(images), labels, stored)
@@ -207,7 +206,7 @@ def test_network_and_loss_in_one_graph():
 def test_stored_map_in_numpy_memory():
     """A store gives NumPy arrays: no graph holds them, and the loss still works."""
     logits, labels = given((8, 6), dtype=torch.float32)
-    made = maps.Rectified()(Regions(labels.numpy(), 4))
+    made = maps.Rectified()(Regions(labels.cpu().numpy(), 4))
     stored = RWMap.compact(made.labels, 4, made.true, made.other)
     loss = RegionWiseLoss("rectified")
     compiled = torch.compile(loss, backend="aot_eager")

@@ -7,7 +7,16 @@ import torch
 from anatomy import batch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from loss_batches import assert_close, assert_same, given_masks, value_and_gradient
+from loss_batches import (
+    as_kind,
+    assert_close,
+    assert_same,
+    given_masks,
+    here,
+    normal,
+    uniform,
+    value_and_gradient,
+)
 from torch.nn import functional
 
 from rwloss import Regions, RegionWiseLoss, RWLossError, RWMap, maps
@@ -26,12 +35,11 @@ each_expression = pytest.mark.parametrize("text", EXPRESSIONS)
 
 
 def outputs_and_labels(sizes, num_classes=3):
-    generator = torch.Generator().manual_seed(11)
     outputs = [
-        torch.randn(2, num_classes, *size, generator=generator, dtype=torch.float64)
-        for size in sizes
+        normal(2, num_classes, *size, seed=11 + i, dtype=torch.float64)
+        for i, size in enumerate(sizes)
     ]
-    return outputs, torch.as_tensor(batch(12, sizes[0], num_classes, size=2))
+    return outputs, here(batch(12, sizes[0], num_classes, size=2))
 
 
 def nearest(values, size):
@@ -52,7 +60,7 @@ def nearest(values, size):
             )
             for i in range(new)
         ]
-        values = values.index_select(axis, torch.tensor(chosen))
+        values = values.index_select(axis, torch.tensor(chosen, device=values.device))
     return values
 
 
@@ -60,20 +68,26 @@ def scaled(spacing, full, size):
     return [mm * a / b for mm, a, b in zip(spacing, full, size, strict=True)]
 
 
-def by_hand(outputs, labels, text, spacing, weights, **kwargs):
-    """Each output with the loss for one, on labels and spacing made for it."""
-    full = labels.shape[-len(outputs[0].shape[2:]) :]
-    total = 0
-    for output, weight in zip(outputs, weights, strict=True):
-        size = output.shape[2:]
-        loss = RegionWiseLoss(text, spacing_mm=scaled(spacing, full, size), **kwargs)
-        total = total + weight * loss(output, nearest(labels, size))
-    return total
-
-
 def halves(heads):
     total = sum(0.5**i for i in range(heads))
     return [0.5**i / total for i in range(heads)]
+
+
+def by_hand(outputs, labels, text, spacing=(1, 1, 1), weights=None, mask=None, **settings):
+    """Each output with the loss for one output, on labels, mask and spacing made for it.
+
+    labels: those of the first output, or a list with those of each.
+    """
+    full, total = outputs[0].shape[2:], 0
+    weights = weights or halves(len(outputs))
+    for i, (output, weight) in enumerate(zip(outputs, weights, strict=True)):
+        size = output.shape[2:]
+        target = labels[i] if isinstance(labels, list) else nearest(labels, size)
+        counted = None if mask is None else nearest(mask, size)
+        spacing_mm = scaled(spacing[: len(size)], full, size)
+        loss = RegionWiseLoss(text, spacing_mm=spacing_mm, **settings)
+        total = total + weight * loss(output, target, mask=counted)
+    return total
 
 
 @settings(deadline=None, max_examples=100, derandomize=True, database=None)
@@ -96,7 +110,7 @@ def test_maps_are_made_at_each_resolution(sizes, text):
     outputs, labels = outputs_and_labels(sizes)
     spacing = (0.8, 2.5, 1.2)[: len(sizes[0])]
     loss = RegionWiseLoss(text, spacing_mm=spacing)
-    wanted = value_and_gradient(by_hand, outputs, labels, text, spacing, halves(len(sizes)))
+    wanted = value_and_gradient(by_hand, outputs, labels, text, spacing)
     for target in (labels, labels[:, None], functional.one_hot(labels.long(), 3).movedim(-1, 1)):
         assert_same(value_and_gradient(loss, outputs, target), wanted, 1e-12)
     unset = RegionWiseLoss(text)
@@ -108,7 +122,7 @@ def test_spacing_of_each_image():
     outputs, labels = outputs_and_labels(SIZES[2])
     spacings = [(1.0, 3.0), (0.5, 0.5)]
     alone = [
-        by_hand([x[i : i + 1] for x in outputs], labels[i : i + 1], "boundary", mm, halves(3))
+        by_hand([x[i : i + 1] for x in outputs], labels[i : i + 1], "boundary", mm)
         for i, mm in enumerate(spacings)
     ]
     found = RegionWiseLoss("boundary")(outputs, labels, spacing_mm=spacings)
@@ -131,8 +145,8 @@ def test_one_output_in_a_list(text):
 def test_given_weights_are_taken_as_they_are(weights):
     outputs, labels = outputs_and_labels(SIZES[2])
     loss = RegionWiseLoss("rectified", deep_supervision_weights=weights)
-    wanted = value_and_gradient(by_hand, outputs, labels, "rectified", (1, 1), weights)
-    assert_close(loss(outputs, labels), wanted[0], 1e-12)
+    wanted = by_hand(outputs, labels, "rectified", weights=weights)
+    assert_close(loss(outputs, labels), wanted, 1e-12)
 
 
 def test_an_output_of_weight_0_is_not_looked_at():
@@ -170,7 +184,7 @@ def test_weights_that_do_not_fit(weights, message):
 def test_one_stored_map_is_resampled_as_the_labels_are(sizes, text, kind, form):
     outputs, labels = outputs_and_labels(sizes)
     static = maps.parse(text).static_part
-    stored = static(Regions(labels.numpy() if kind == "numpy" else labels, 3))
+    stored = static(Regions(as_kind(labels, kind), 3))
     if form == "tensor" and "link" not in text:  # a link needs a compact map
         stored = stored.dense()
 
@@ -178,14 +192,13 @@ def test_one_stored_map_is_resampled_as_the_labels_are(sizes, text, kind, form):
         total = 0
         for output, weight in zip(outputs, halves(len(sizes)), strict=True):
             size = output.shape[2:]
-            whole = torch.as_tensor(static(Regions(labels, 3)).dense())
             if "link" in text:
                 gap = static(Regions(labels, 3)).weight()
                 own = RWMap.compact(
-                    nearest(labels, size), 3, -nearest(gap, size), torch.zeros(2, *size)
+                    nearest(labels, size), 3, -nearest(gap, size), here(torch.zeros(2, *size))
                 )
             else:
-                own = nearest(whole, size)
+                own = nearest(static(Regions(labels, 3)).dense(), size)
             total = total + weight * RegionWiseLoss(text)(output, nearest(labels, size), own)
         return total
 
@@ -234,23 +247,12 @@ def test_stored_map_of_other_labels_is_refused_at_each_resolution():
 @pytest.mark.parametrize("channel", [True, False])
 def test_a_target_for_each_output(sizes, text, channel):
     outputs, labels = outputs_and_labels(sizes)
-    generator = torch.Generator().manual_seed(13)
-    targets = [
-        torch.randint(0, 3, (2, *size), generator=generator, dtype=torch.int16) for size in sizes
-    ]
-    targets[0] = labels.to(torch.int16)
+    others = [(3 * uniform(2, *size, seed=13 + i)).short() for i, size in enumerate(sizes)]
+    targets = [labels.short(), *others[1:]]
     spacing = (0.8, 2.5, 1.2)[: len(sizes[0])]
-
-    def one_by_one(outputs):
-        total = 0
-        for output, target, weight in zip(outputs, targets, halves(len(sizes)), strict=True):
-            loss = RegionWiseLoss(text, spacing_mm=scaled(spacing, sizes[0], target.shape[1:]))
-            total = total + weight * loss(output, target)
-        return total
-
     loss = RegionWiseLoss(text, spacing_mm=spacing)
     given_targets = [y[:, None] for y in targets] if channel else targets
-    wanted = value_and_gradient(one_by_one, outputs)
+    wanted = value_and_gradient(by_hand, outputs, targets, text, spacing)
     assert_same(value_and_gradient(loss, outputs, given_targets), wanted, 1e-12)
 
 
@@ -263,20 +265,9 @@ def test_mask_and_ignored_label(sizes, text):
     outputs, labels = outputs_and_labels(sizes)
     labels = labels.int()
     labels[0, : sizes[0][0] // 3] = 255
-    mask = torch.rand(labels.shape, generator=torch.Generator().manual_seed(1)) > 0.3
+    mask = uniform(*labels.shape, seed=1) > 0.3
     loss = RegionWiseLoss(text, ignore_index=255)
-
-    def one_by_one(outputs):
-        total = 0
-        for output, weight in zip(outputs, halves(len(sizes)), strict=True):
-            size = output.shape[2:]
-            one = RegionWiseLoss(
-                text, ignore_index=255, spacing_mm=scaled((1, 1, 1)[: len(size)], sizes[0], size)
-            )
-            total = total + weight * one(output, nearest(labels, size), mask=nearest(mask, size))
-        return total
-
-    wanted = value_and_gradient(one_by_one, outputs)
+    wanted = value_and_gradient(by_hand, outputs, labels, text, mask=mask, ignore_index=255)
     masks = [nearest(mask, x.shape[2:]) for x in outputs]
     for given_mask in (mask, mask[:, None], masks):
         found = value_and_gradient(loss, outputs, labels, mask=given_mask)
@@ -286,29 +277,11 @@ def test_mask_and_ignored_label(sizes, text):
 @pytest.mark.parametrize("sizes", [SIZES[2], SIZES["odd"]], ids=str)
 def test_masks_that_overlap(sizes):
     _, masks = given_masks(sizes[0])
-    generator = torch.Generator().manual_seed(4)
-    outputs = [torch.randn(2, 3, *size, generator=generator) for size in sizes]
+    outputs, _ = outputs_and_labels(sizes)
     loss = RegionWiseLoss("rectified + dice", activation="sigmoid")
-
-    def one_by_one(outputs):
-        total = 0
-        for output, weight in zip(outputs, halves(len(sizes)), strict=True):
-            size = output.shape[2:]
-            one = RegionWiseLoss(
-                "rectified + dice",
-                activation="sigmoid",
-                spacing_mm=scaled((1, 1), sizes[0], size),
-            )
-            total = total + weight * one(output, nearest(masks, size))
-        return total
-
-    wanted = value_and_gradient(one_by_one, outputs)
-    assert_same(value_and_gradient(loss, outputs, masks), wanted, 1e-6)
-    assert_same(
-        value_and_gradient(loss, outputs, [nearest(masks, x.shape[2:]) for x in outputs]),
-        wanted,
-        1e-6,
-    )
+    wanted = value_and_gradient(by_hand, outputs, masks, "rectified + dice", activation="sigmoid")
+    for target in (masks, [nearest(masks, x.shape[2:]) for x in outputs]):
+        assert_same(value_and_gradient(loss, outputs, target), wanted, 1e-12)
     stored = maps.Rectified()(Regions(masks.flatten(0, 1), 2))
     assert loss(outputs, masks, stored).isfinite()
 
@@ -336,37 +309,31 @@ def test_sum_of_a_list():
 # --- Wrong use
 
 
-@pytest.mark.parametrize("what", ["target", "map", "mask"])
-def test_lists_of_another_length(what):
+def test_lists_of_another_length():
     outputs, labels = outputs_and_labels(SIZES[2])
-    stored = maps.Rectified()(Regions(labels, 3))
-    mask = torch.ones(labels.shape)
-    call = {
-        "target": lambda loss: loss(outputs, [labels, labels]),
-        "map": lambda loss: loss(outputs, labels, [stored, stored]),
-        "mask": lambda loss: loss(outputs, labels, mask=[mask, mask]),
-    }[what]
-    with pytest.raises(RWLossError, match=f"2 {what}s for 3 outputs: give one, or one for each"):
-        call(RegionWiseLoss("rectified"))
-
-
-def test_list_of_targets_of_another_length_beside_one_map():
-    outputs, labels = outputs_and_labels(SIZES[2])
-    stored = maps.Rectified()(Regions(labels, 3))
-    with pytest.raises(RWLossError, match="2 targets for 3 outputs"):
-        RegionWiseLoss("rectified")(outputs, [labels, labels], stored)
+    stored, mask = maps.Rectified()(Regions(labels, 3)), here(torch.ones(labels.shape))
+    loss = RegionWiseLoss("rectified")
+    for what, given_target, more in [
+        ("target", [labels] * 2, {}),
+        ("target", [labels] * 2, {"rwmap": stored}),
+        ("map", labels, {"rwmap": [stored] * 2}),
+        ("mask", labels, {"mask": [mask] * 2}),
+    ]:
+        message = f"2 {what}s for 3 outputs: give one, or one for each"
+        with pytest.raises(RWLossError, match=message):
+            loss(outputs, given_target, **more)
 
 
 def test_lists_beside_one_output():
     outputs, labels = outputs_and_labels(SIZES[2])
-    stored = maps.Rectified()(Regions(labels, 3))
+    stored, mask = maps.Rectified()(Regions(labels, 3)), here(torch.ones(labels.shape))
     loss = RegionWiseLoss("rectified")
     with pytest.raises(RWLossError, match="expected target as a tensor, got list: a list is for"):
         loss(outputs[0], [labels])
     with pytest.raises(RWLossError, match=r"its values .*, got list: a list is for deep"):
         loss(outputs[0], labels, [stored])
     with pytest.raises(RWLossError, match="expected mask as a tensor, got list"):
-        loss(outputs[0], labels, mask=[torch.ones(labels.shape)])
+        loss(outputs[0], labels, mask=[mask])
 
 
 def test_empty_list():
@@ -381,14 +348,8 @@ def test_unreduced_list():
         RegionWiseLoss("rectified", reduction="none")(outputs, labels)
 
 
-@pytest.mark.parametrize("shape", [(12, 8), (2, 3, 2, 12, 8), (12,)], ids=str)
+@pytest.mark.parametrize("shape", [(12, 8), (2, 3, 2, 12, 8), (12,), (1, 12, 8)], ids=str)
 def test_target_without_a_fitting_shape(shape):
     outputs, _ = outputs_and_labels(SIZES[2])
     with pytest.raises(RWLossError, match=r"target \(.*\) does not fit logits \(2, 3, 12, 8\)"):
-        RegionWiseLoss("rectified")(outputs, torch.zeros(shape, dtype=torch.uint8))
-
-
-def test_target_of_another_batch_size():
-    outputs, labels = outputs_and_labels(SIZES[2])
-    with pytest.raises(RWLossError, match=r"target \(1, 12, 8\) does not fit logits"):
-        RegionWiseLoss("rectified")(outputs, labels[:1])
+        RegionWiseLoss("rectified")(outputs, here(torch.zeros(shape, dtype=torch.uint8)))

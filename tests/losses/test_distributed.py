@@ -5,6 +5,7 @@ import torch
 from ddp_worker import CASES, gradients, images_and_labels, network, work
 from loss_batches import assert_close
 
+device = pytest.fixture(lambda: "cpu")
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(not torch.distributed.is_available(), reason="torch without distributed"),

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given as drawn
 from hypothesis import settings
 from hypothesis import strategies as st
-from loss_batches import DYNAMIC, assert_close, given, given_masks, one_hot
+from loss_batches import DYNAMIC, assert_close, given, given_masks, here, normal, one_hot, uniform
 
 from rwloss import Regions, RegionWiseLoss, RWLossError, maps
 
@@ -32,11 +32,11 @@ def at_labels(labels, margin, num_classes=4):
 @drawn(seed=st.integers(0, 1000), scale=st.sampled_from([0.0, 0.1, 3.0, 100.0]))
 def test_never_below_0(text, seed, scale):
     _, labels = given((7, 5))
-    logits = scale * torch.randn(3, 4, 7, 5, generator=torch.Generator().manual_seed(seed))
+    logits = scale * normal(3, 4, 7, 5, seed=seed)
     loss = RegionWiseLoss(text)
     for x in (logits, at_labels(labels, scale).float(), -at_labels(labels, scale).float()):
         assert loss.excess(x, labels) >= 0
-        assert loss.excess(x, labels, mask=torch.rand(3, 7, 5)) >= 0
+        assert loss.excess(x, labels, mask=uniform(3, 7, 5, seed=seed)) >= 0
         loss.set_epoch(40, total=100)
 
 
@@ -47,7 +47,7 @@ def test_0_at_the_optimum(text, reduction, dtype):
     _, labels = given((7, 5))
     loss = RegionWiseLoss(text, reduction=reduction)
     best = loss.excess(at_labels(labels, 200).to(dtype), labels)
-    assert best == pytest.approx(0, abs=1e-4)
+    assert best.item() == pytest.approx(0, abs=1e-4)
     assert loss.excess(at_labels(labels, 1).to(dtype), labels) > best
 
 
@@ -83,7 +83,7 @@ def test_minimum_of_a_loss_of_ones_own():
     below = maps.from_loss(lambda p, y: -(p * y).sum() / y.sum(), name="hit", minimum=-1.0)
     loss = RegionWiseLoss(below)
     assert_close(loss.excess(logits, labels), loss(logits, labels) + 1)
-    assert loss.excess(at_labels(labels, 200), labels) == pytest.approx(0, abs=1e-9)
+    assert loss.excess(at_labels(labels, 200), labels).item() == pytest.approx(0, abs=1e-9)
 
 
 @pytest.mark.parametrize("epoch", [0, 30, 99])
@@ -107,7 +107,7 @@ def test_stabilized_dynamic_terms_count_from_the_minima_inside():
 def test_stored_map_mask_and_ignored_voxels():
     logits, labels = given((7, 5))
     labels[:, :2] = 255
-    mask = torch.rand(3, 7, 5, generator=torch.Generator().manual_seed(3)) > 0.5
+    mask = uniform(3, 7, 5, seed=3) > 0.5
     counted = mask & (labels != 255)
     stored = maps.Boundary()(Regions(labels, 4, ignore_label=255))
     loss = RegionWiseLoss("boundary", ignore_index=255)
@@ -122,7 +122,7 @@ def test_class_weights():
     logits, labels = given((7, 5))
     weights = (1.0, 2.0, 3.0, 4.0)
     loss = RegionWiseLoss("rectified", class_weights=weights)
-    table = torch.tensor(weights)[labels.long()]
+    table = here(torch.tensor(weights))[labels.long()]
     least = (maps.Rectified()(Regions(labels, 4)).true * table).mean() / 4
     assert_close(loss.excess(logits, labels), loss(logits, labels) - least)
 

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from loss_batches import here
 
 from rwloss.losses.costs import dense_sum, linked_sum
 
@@ -10,12 +11,12 @@ QS = [0.0, 0.3, 1.0]
 
 def inputs(dtype=torch.float64, shape=(4, 3), k=3):
     seed = torch.Generator().manual_seed(7)
-    logits = (3 * torch.randn(2, k, *shape, generator=seed)).to(dtype).requires_grad_()
+    logits = (3 * torch.randn(2, k, *shape, generator=seed)).to(dtype)
     labels = torch.randint(0, k, (2, *shape), generator=seed)
     weight = torch.rand(2, *shape, generator=seed).to(dtype)
     weight[0, 0] = 0.0
     values = torch.randn(2, k, *shape, generator=seed).to(dtype)
-    return logits, labels, weight, values
+    return here(logits).requires_grad_(), here(labels), here(weight), here(values)
 
 
 def plain_linked(logits, labels, weight, q):
@@ -47,7 +48,7 @@ def test_linked_sum(q, low_memory, shape):
 @pytest.mark.parametrize("one_number", [False, True])
 def test_dense_sum(low_memory, one_number):
     logits, _, scale, values = inputs()
-    scale = torch.tensor(0.25, dtype=torch.float64) if one_number else scale
+    scale = here(torch.tensor(0.25, dtype=torch.float64)) if one_number else scale
 
     def ours(logits):
         return dense_sum(logits, values, scale, low_memory=low_memory)
@@ -84,16 +85,16 @@ def test_weights_below_zero():
 @pytest.mark.parametrize("q", QS)
 def test_margins_of_200(q):
     """p_t underflows in float32: the link's loss and gradient do not."""
-    logits = torch.tensor([[[[200.0, 0.0]], [[0.0, 200.0]]]], requires_grad=True)
-    labels = torch.tensor([[[1, 1]]])
-    value = linked_sum(logits, labels, torch.ones(1, 1, 2), q)
+    logits = here(torch.tensor([[[[200.0, 0.0]], [[0.0, 200.0]]]])).requires_grad_()
+    labels = here(torch.tensor([[[1, 1]]]))
+    value = linked_sum(logits, labels, here(torch.ones(1, 1, 2)), q)
     [gradient] = torch.autograd.grad(value, logits)
     assert value.isfinite()
     assert gradient.isfinite().all()
     wanted = {0.0: 200.0, 0.3: 1 / 0.3, 1.0: 1.0}[q]
     assert float(value.detach()) == pytest.approx(wanted)
     if q == 0.0:
-        torch.testing.assert_close(gradient[0, :, 0, 0], torch.tensor([1.0, -1.0]))
+        torch.testing.assert_close(gradient[0, :, 0, 0], here(torch.tensor([1.0, -1.0])))
 
 
 def test_less_is_kept_with_low_memory():

@@ -4,7 +4,16 @@ import numpy as np
 import plain_formulas as plain
 import pytest
 import torch
-from loss_batches import assert_close, assert_same, given, given_masks, value_and_gradient
+from loss_batches import (
+    as_kind,
+    assert_close,
+    assert_same,
+    given,
+    given_masks,
+    here,
+    one_hot,
+    value_and_gradient,
+)
 
 from rwloss import Regions, RegionWiseLoss, RWLossError, RWMap, maps
 
@@ -31,14 +40,19 @@ each_shape = pytest.mark.parametrize("shape", [(9, 7), (5, 4, 3)], ids=str)
 # --- Empty batches
 
 
+def no_images(shape, activation):
+    """Logits and target of an empty batch."""
+    logits = here(torch.zeros(0, 4, *shape))
+    return logits, logits if activation == "sigmoid" else logits[:, 0]
+
+
 @each_expression
 @each_shape
 @pytest.mark.parametrize("activation", ["softmax", "sigmoid", "none"])
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
 def test_empty_batch(text, shape, activation, reduction):
     """What is left when a sampler drops every image: 0, with a gradient of no voxels."""
-    logits = torch.zeros(0, 4, *shape)
-    target = torch.zeros((0, 4, *shape) if activation == "sigmoid" else (0, *shape))
+    logits, target = no_images(shape, activation)
     loss = RegionWiseLoss(text, activation=activation, reduction=reduction)
     for more in ({}, {"spacing_mm": (1.0, 2.0, 3.0)[: len(shape)]}):
         value, gradient = value_and_gradient(loss, logits, target, **more)
@@ -47,24 +61,22 @@ def test_empty_batch(text, shape, activation, reduction):
         assert loss.excess(logits, target, **more) == 0
     assert loss([logits, logits], target) == 0
     masked = RegionWiseLoss(text, activation=activation, ignore_index=255)
-    assert masked(logits, target, mask=torch.zeros(0, *shape)) == 0
+    assert masked(logits, target, mask=logits[:, 0]) == 0
 
 
 @pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
 def test_empty_batch_unreduced(activation):
-    logits = torch.zeros(0, 4, 9, 7)
-    target = torch.zeros((0, 4, 9, 7) if activation == "sigmoid" else (0, 9, 7))
+    logits, target = no_images((9, 7), activation)
     loss = RegionWiseLoss("rectified", activation=activation, reduction="none")
     shape = (0, 4, 2, 9, 7) if activation == "sigmoid" else (0, 4, 9, 7)
     assert loss(logits, target).shape == shape
 
 
 def test_empty_batch_with_a_stored_map():
-    labels = np.zeros((0, 9, 7), dtype=np.uint8)
-    stored = RWMap.compact(labels, 4, *[np.zeros((0, 9, 7), dtype=np.float32)] * 2)
-    assert (
-        RegionWiseLoss("rectified")(torch.zeros(0, 4, 9, 7), torch.as_tensor(labels), stored) == 0
-    )
+    logits, labels = no_images((9, 7), "softmax")
+    values = np.zeros((0, 9, 7), dtype=np.float32)
+    stored = RWMap.compact(values.astype(np.uint8), 4, values, values)
+    assert RegionWiseLoss("rectified")(logits, labels, stored) == 0
 
 
 # --- Layouts
@@ -79,7 +91,7 @@ def test_layout_in_memory_changes_nothing(text, shape):
     channels_last = torch.channels_last if axes == 2 else torch.channels_last_3d
 
     def spread(values):  # every second of a larger tensor
-        large = torch.zeros(*values.shape[:-1], 2 * values.shape[-1], dtype=values.dtype)
+        large = values.new_zeros(*values.shape[:-1], 2 * values.shape[-1])
         large[..., ::2] = values
         return large[..., ::2]
 
@@ -115,7 +127,7 @@ def test_layout_of_stored_maps(text):
     wanted = value_and_gradient(loss, logits, labels, made)
     stored = made.with_arrays(lambda array: array.flip(-1).contiguous().flip(-1))
     assert_same(value_and_gradient(loss, logits, labels, stored), wanted, 1e-12)
-    one = torch.ones(()).expand(labels.shape)  # without memory of its own
+    one = here(torch.ones(())).expand(labels.shape)  # without memory of its own
     constant = RWMap.compact(labels, 4, -one, one)
     assert loss(logits, labels, constant).isfinite()
 
@@ -129,7 +141,7 @@ def test_spacing_of_each_image(kind, shape):
     logits, labels = given(shape)
     rows = [(1.0, 1.0, 1.0), (0.8, 2.5, 1.5), (3.0, 0.5, 1.0)]
     spacings = [row[: len(shape)] for row in rows]
-    z = torch.as_tensor(plain.boundary(labels.numpy(), 4, spacings))
+    z = here(plain.boundary(as_kind(labels, "numpy"), 4, spacings))
     wanted = value_and_gradient(lambda x: (torch.softmax(x, dim=1) * z).mean(), logits)
     found = value_and_gradient(
         RegionWiseLoss("boundary"), logits, labels, spacing_mm=kind(spacings)
@@ -181,13 +193,17 @@ TYPES = [torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.f
 
 
 @pytest.mark.parametrize("text", ["rectified", "boundary", "dice", "cross_entropy"])
-@pytest.mark.parametrize("dtype", [*TYPES, torch.uint16, torch.float16], ids=str)
-def test_types_of_labels(text, dtype):
-    logits, labels = given((9, 7))
+@pytest.mark.parametrize("dtype", [*TYPES, torch.uint16, torch.float16, torch.bool], ids=str)
+@each_shape
+def test_target_of_every_type_in_every_form(text, shape, dtype):
+    """Booleans are one-hot; torch finds no largest of uint16."""
+    logits, labels = given(shape)
     loss = RegionWiseLoss(text)
     wanted = value_and_gradient(loss, logits, labels)
-    assert_same(value_and_gradient(loss, logits, labels.to(dtype)), wanted, 0)
-    assert_same(value_and_gradient(loss, logits, labels.to(dtype)[:, None]), wanted, 0)
+    forms = [] if dtype == torch.uint16 else [one_hot(labels, 4)]
+    forms += [] if dtype == torch.bool else [labels, labels[:, None]]
+    for target in forms:
+        assert_same(value_and_gradient(loss, logits, target.to(dtype)), wanted, 0)
 
 
 @pytest.mark.parametrize("text", ["rectified", "dice"])
@@ -200,7 +216,7 @@ def test_labels_of_two_classes_as_booleans(text):
 def test_nothing_that_is_given_is_changed():
     logits, labels = given((9, 7))
     labels[:, :2] = 255
-    mask = torch.ones(3, 9, 7)
+    mask = here(torch.ones(3, 9, 7))
     stored = maps.Boundary()(Regions(labels, 4, ignore_label=255)).dense()
     before = [x.clone() for x in (logits, labels, mask, stored)]
     loss = RegionWiseLoss("boundary + dice", ignore_index=255, class_weights=(1, 2, 3, 4))

@@ -2,7 +2,15 @@
 
 import pytest
 import torch
-from loss_batches import assert_close, assert_same, given, one_hot, value_and_gradient
+from loss_batches import (
+    as_kind,
+    assert_close,
+    assert_same,
+    given,
+    here,
+    one_hot,
+    value_and_gradient,
+)
 from torch.nn import functional
 
 from rwloss import Regions, RegionWiseLoss, RWLossError, RWMap, maps
@@ -65,7 +73,7 @@ def test_one_has_the_gradient_of_the_linear_loss(text, shape):
 @pytest.mark.parametrize("q", [0.0, 0.5, 1.0])
 def test_stored_compact_map(kind, q):
     logits, labels = given((9, 7))
-    stored = maps.Rectified()(Regions(labels.numpy() if kind == "numpy" else labels, 4))
+    stored = maps.Rectified()(Regions(as_kind(labels, kind), 4))
     loss = RegionWiseLoss(maps.Rectified().with_link(q))
     wanted = value_and_gradient(loss, logits, labels)
     assert_same(value_and_gradient(loss, logits, labels, stored), wanted, 1e-12)
@@ -83,7 +91,7 @@ def test_stored_dense_map_is_refused(form):
 
 def test_stored_map_that_is_not_stable_is_refused():
     logits, labels = given((9, 7))
-    true, other = torch.zeros(labels.shape), torch.ones(labels.shape)
+    true, other = here(torch.zeros(labels.shape)), here(torch.ones(labels.shape))
     other[1, 2, 3] = -0.5
     stored = RWMap.compact(labels, 4, true, other)
     with pytest.raises(RWLossError, match=r"a link needs a stable map: other - true is -0\.5"):
@@ -122,9 +130,9 @@ def test_unreduced_costs_are_at_the_true_class():
 @pytest.mark.parametrize("margin", [5.0, 20.0, 60.0])
 def test_the_push_on_a_dead_class_is_p_to_the_q(margin, q):
     """A fixed map's push carries the factor p, and so vanishes; a link's carries p^q."""
-    logits = torch.zeros(1, 3, 4, 4, dtype=torch.float64)
+    logits = here(torch.zeros(1, 3, 4, 4, dtype=torch.float64))
     logits[:, 0] = margin
-    labels = torch.zeros(1, 4, 4, dtype=torch.long)
+    labels = here(torch.zeros(1, 4, 4, dtype=torch.long))
     labels[:, 1:3, 1:3] = 2
     p = true_probs(logits, labels)
     loss = RegionWiseLoss(maps.ActiveContour().with_link(q))
@@ -136,8 +144,8 @@ def test_the_push_on_a_dead_class_is_p_to_the_q(margin, q):
 
 
 def test_a_sure_and_right_voxel_has_no_cost():
-    logits = torch.tensor([0.0, 200.0]).reshape(1, 2, 1, 1).expand(1, 2, 3, 3)
-    labels = torch.ones(1, 3, 3, dtype=torch.long)
+    logits = here(torch.tensor([0.0, 200.0])).reshape(1, 2, 1, 1).expand(1, 2, 3, 3)
+    labels = here(torch.ones(1, 3, 3, dtype=torch.long))
     for q in (0.0, 0.5, 1.0):
         loss = RegionWiseLoss(maps.ActiveContour().with_link(q))
         value, gradient = value_and_gradient(loss, logits, labels)

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from loss_batches import assert_close, given, given_masks, value_and_gradient
+from loss_batches import assert_close, given, given_masks, here, one_hot, value_and_gradient
 
 from rwloss import Regions, RegionWiseLoss, maps
 
@@ -50,7 +50,7 @@ def test_half_precision_is_accumulated_in_float32(text, dtype):
 def test_autocast_is_off_inside(text, dtype, logits_dtype):
     logits, labels = given((9, 7), dtype=logits_dtype)
     wanted = value_and_gradient(RegionWiseLoss(text), logits, labels)
-    with torch.autocast("cpu", dtype=dtype):
+    with torch.autocast(logits.device.type, dtype=dtype):
         found = value_and_gradient(RegionWiseLoss(text), logits, labels)
     assert found[0].dtype == torch.float32
     assert found[0] == wanted[0]
@@ -62,7 +62,7 @@ def test_autocast_is_off_in_a_loss_of_ones_own():
     logits, labels = given((9, 7), dtype=torch.float32)
     loss = RegionWiseLoss(maps.from_loss(lambda p, y: p.flatten() @ y.flatten() / y.sum()))
     wanted = loss(logits, labels)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+    with torch.autocast(logits.device.type, dtype=torch.bfloat16):
         found = loss(logits, labels)
     assert found.dtype == torch.float32
     assert found == wanted
@@ -97,9 +97,7 @@ def test_logits_far_apart(text, activation, dtype, right):
         logits = 200 * (sure if right else -sure)
     else:
         _, target = given((9, 7))
-        classes = torch.arange(4).reshape(1, 4, 1, 1)
-        sure = ((target[:, None].long() + (0 if right else 1)) % 4) == classes
-        logits = 200.0 * sure
+        logits = 200 * one_hot((target.long() + (0 if right else 1)) % 4, 4)
     loss = RegionWiseLoss(text, activation=activation)
     value, gradient = value_and_gradient(loss, logits.to(dtype), target)
     assert value.isfinite()
@@ -114,20 +112,20 @@ def test_logits_far_apart(text, activation, dtype, right):
 @pytest.mark.parametrize("text", ["cross_entropy", "focal", "active_contour.with_link(0)"])
 def test_losses_of_logarithms_pull_at_a_margin_of_200(text, dtype):
     """Not only without NaN: the value is the margin, and the push as strong as ever."""
-    logits = torch.tensor([200.0, 0.0]).reshape(1, 2, 1, 1).expand(1, 2, 4, 4).to(dtype)
-    labels = torch.ones(1, 4, 4, dtype=torch.long)
+    logits = here(torch.tensor([200.0, 0.0])).reshape(1, 2, 1, 1).expand(1, 2, 4, 4).to(dtype)
+    labels = here(torch.ones(1, 4, 4, dtype=torch.long))
     value, gradient = value_and_gradient(RegionWiseLoss(text), logits, labels)
     classes = 2 if "link" in text else 1  # a map's loss is the mean over classes too
     assert value * classes == pytest.approx(200)
-    push = torch.tensor([1.0, -1.0]).reshape(1, 2, 1, 1).expand_as(gradient) / (16 * classes)
+    push = here(torch.tensor([1.0, -1.0])).reshape(1, 2, 1, 1).expand_as(gradient) / (16 * classes)
     assert_close(gradient, push, 1e-2)
 
 
 @pytest.mark.parametrize("dtype", HALF, ids=str)
 def test_sums_that_overflow_half_precision(dtype):
     """512² voxels at 1 are more than float16 can count."""
-    logits = torch.zeros(1, 2, 512, 512, dtype=dtype)
-    labels = torch.zeros(1, 512, 512, dtype=torch.uint8)
+    logits = here(torch.zeros(1, 2, 512, 512, dtype=dtype))
+    labels = here(torch.zeros(1, 512, 512, dtype=torch.uint8))
     labels[:, 100:200, 50:90] = 1
     for text in ("active_contour", "cross_entropy", "dice"):
         assert_close(

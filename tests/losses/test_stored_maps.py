@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 import torch
-from loss_batches import assert_close, given
+from loss_batches import as_kind, assert_close, given, here
 
 from rwloss import Regions, RegionWiseLoss, RWLossError, RWMap, maps
 
@@ -35,11 +35,11 @@ def official(logits, values):
 def test_stored_map(text, shape, kind, form):
     logits, labels = given(shape)
     spacing = SPACING[len(shape)]
-    stored = maps.parse(text)(Regions(labels.numpy() if kind == "numpy" else labels, 4, spacing))
+    stored = maps.parse(text)(Regions(as_kind(labels, kind), 4, spacing))
     if form == "dense":
         stored = RWMap.from_dense(stored.labels, stored.dense())
     elif form == "tensor":
-        stored = torch.as_tensor(stored.dense())
+        stored = here(stored.dense())
     loss = RegionWiseLoss(text, spacing_mm=spacing)
     assert_close(loss(logits, labels, stored), loss(logits, labels), 1e-7)
 
@@ -52,11 +52,11 @@ def test_stored_map_takes_the_place_of_the_expression():
 
 
 @each_expression
-@pytest.mark.parametrize("form", ["RWMap", "tensor", "array"])
+@pytest.mark.parametrize("form", ["RWMap", "tensor", "numpy"])
 def test_without_an_expression_each_call_gives_its_map(text, form):
     logits, labels = given((11, 9))
     made = maps.parse(text)(Regions(labels, 4))
-    stored = {"RWMap": made, "tensor": made.dense(), "array": made.dense().numpy()}[form]
+    stored = made if form == "RWMap" else as_kind(made.dense(), form)
     loss = RegionWiseLoss()
     assert_close(loss(logits, labels, stored), official(logits, made.dense()))
     wanted = RegionWiseLoss(text).excess(logits, labels)
@@ -69,9 +69,9 @@ def test_without_an_expression_each_call_gives_its_map(text, form):
 def test_without_an_expression_and_without_a_map():
     loss = RegionWiseLoss(ignore_index=255)
     assert (repr(loss), loss.expression) == ("RegionWiseLoss(ignore_index=255)", None)
-    for logits in (torch.zeros(1, 2, 3, 3), torch.zeros(0, 2, 3, 3)):
+    for logits in (here(torch.zeros(1, 2, 3, 3)), here(torch.zeros(0, 2, 3, 3))):
         with pytest.raises(RWLossError, match="no expression, so each call needs a map: loss"):
-            loss(logits, torch.zeros(len(logits), 3, 3))
+            loss(logits, here(torch.zeros(len(logits), 3, 3)))
     loss.set_epoch(3)
     loss.load_state_dict(loss.state_dict())
     assert loss.epoch == 3
@@ -81,14 +81,14 @@ def test_without_an_expression_and_without_a_map():
 def test_stored_numpy_map_that_was_turned_with_its_image(text):
     """Views with negative strides, as numpy.flip and numpy.rot90 give them."""
     logits, labels = given((9, 9))
-    stored = maps.parse(text)(Regions(labels.numpy(), 4))
+    stored = maps.parse(text)(Regions(as_kind(labels, "numpy"), 4))
 
     def turn(values, first):
         return np.rot90(np.flip(values, first), axes=(first, first + 1))
 
     turned = stored.with_arrays(lambda array: turn(array, array.ndim - 2))
-    target = torch.as_tensor(turned.labels.copy())
-    wanted = official(logits, torch.as_tensor(turn(stored.dense(), 2).copy()))
+    target = here(turned.labels.copy())
+    wanted = official(logits, here(turn(stored.dense(), 2).copy()))
     loss = RegionWiseLoss(text)
     assert_close(loss(logits, target, turned), wanted)
     assert_close(loss(logits, target, turn(stored.dense(), 2)), wanted)
@@ -99,7 +99,7 @@ def test_stored_numpy_map_that_was_turned_with_its_image(text):
 @pytest.mark.parametrize("change", ["read-only", "big-endian", "float64", "float16"])
 def test_stored_numpy_map_in_other_memory(change):
     logits, labels = given((11, 9))
-    stored = maps.ActiveContour()(Regions(labels.numpy(), 4)).dense()
+    stored = maps.ActiveContour()(Regions(as_kind(labels, "numpy"), 4)).dense()
     values = {
         "read-only": stored,
         "big-endian": stored.astype(">f4"),
@@ -114,7 +114,7 @@ def test_stored_numpy_map_in_other_memory(change):
 @pytest.mark.parametrize("dtype", ["uint8", "int16", "uint16", "int32", "int64", ">i2"])
 def test_stored_map_with_labels_of_another_type(dtype):
     logits, labels = given((11, 9))
-    stored = maps.Rectified()(Regions(labels.numpy(), 4))
+    stored = maps.Rectified()(Regions(as_kind(labels, "numpy"), 4))
     retyped = RWMap.compact(stored.labels.astype(dtype), 4, stored.true, stored.other)
     loss = RegionWiseLoss("rectified")
     assert_close(loss(logits, labels, retyped), loss(logits, labels))
@@ -131,7 +131,7 @@ def test_stored_map_of_other_labels_is_refused():
 
 def test_labels_are_compared_without_wrapping():
     """In uint8, 256 + 1 is 1."""
-    logits, labels = torch.zeros(1, 300, 2, 2), torch.ones((1, 2, 2), dtype=torch.uint8)
+    logits, labels = here(torch.zeros(1, 300, 2, 2)), here(torch.ones((1, 2, 2), dtype=torch.uint8))
     stored = maps.Rectified()(Regions(labels.long() + 256, 300))
     with pytest.raises(RWLossError, match="made from other labels"):
         RegionWiseLoss("rectified")(logits, labels, stored)
@@ -145,4 +145,4 @@ def test_tensor_of_another_shape_is_refused(shape):
     logits, labels = given((11, 9))
     message = f"map {shape} does not fit logits (3, 4, 11, 9)"
     with pytest.raises(RWLossError, match=re.escape(message)):
-        RegionWiseLoss("rectified")(logits, labels, torch.zeros(shape))
+        RegionWiseLoss("rectified")(logits, labels, here(torch.zeros(shape)))

@@ -2,24 +2,31 @@
 
 import re
 
+import loss_batches
 import pytest
 import torch
-from anatomy import batch
 
-from rwloss import RWLossError
+from rwloss import RegionWiseLoss, RWLossError
 from rwloss.losses import as_labels
 
 SHAPES = [(6, 7), (4, 5, 3)]
 TYPES = [torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.float32]
 
 
-def given(shape, num_classes=4):
-    labels = torch.as_tensor(batch(81, shape, num_classes)).long()
-    return torch.zeros(3, num_classes, *shape), labels
+def given(shape):
+    logits, labels = loss_batches.given(shape)
+    return logits, labels.long()
 
 
-def one_hot(labels, num_classes=4):
-    return torch.nn.functional.one_hot(labels, num_classes).movedim(-1, 1)
+def one_hot(labels):
+    return loss_batches.one_hot(labels, 4).long()
+
+
+def refused(message, logits, target):
+    """By each kind of loss too."""
+    for loss in (as_labels, RegionWiseLoss("rectified"), RegionWiseLoss("dice")):
+        with pytest.raises(RWLossError, match=re.escape(message)):
+            loss(logits, target)
 
 
 @pytest.mark.parametrize("dtype", TYPES, ids=str)
@@ -39,8 +46,7 @@ def test_one_hot(shape, dtype):
 
 def test_sizes_that_could_be_taken_for_each_other():
     """As many classes as rows, columns and images."""
-    labels = torch.as_tensor(batch(82, (4, 4), 4, size=4)).long()
-    logits = torch.zeros(4, 4, 4, 4)
+    logits, labels = loss_batches.given((4, 4), size=4)
     for target in (labels, labels[:, None], one_hot(labels)):
         assert torch.equal(as_labels(logits, target), labels)
 
@@ -61,16 +67,14 @@ def test_sizes_that_could_be_taken_for_each_other():
 def test_channels_that_are_not_one_hot(spoil):
     logits, labels = given((6, 7))
     message = "target (3, 4, 6, 7) has as many channels as the logits but is not one-hot"
-    with pytest.raises(RWLossError, match=re.escape(message)):
-        as_labels(logits, spoil(one_hot(labels).float()))
+    refused(message, logits, spoil(one_hot(labels).float()))
 
 
 def test_one_voxel_that_is_not_one_hot():
     logits, labels = given((6, 7))
     target = one_hot(labels)
-    target[1, :, 2, 3] = torch.tensor([1, 0, 1, 0])
-    with pytest.raises(RWLossError, match="is not one-hot: expected a single 1 per voxel"):
-        as_labels(logits, target)
+    target[1, ::2, 2, 3], target[1, 1::2, 2, 3] = 1, 0
+    refused("is not one-hot: expected a single 1 per voxel", logits, target)
 
 
 @pytest.mark.parametrize(
@@ -84,11 +88,4 @@ def test_shape_that_does_not_fit_names_both(shape):
         f"target {shape} does not fit logits (3, 4, 6, 7): expected labels (3, 6, 7), "
         "(3, 1, 6, 7), or one-hot (3, 4, 6, 7)"
     )
-    with pytest.raises(RWLossError, match=re.escape(message)):
-        as_labels(logits, torch.zeros(shape))
-
-
-@pytest.mark.parametrize("shape", [(4,), (3, 4), (3, 4, 6), (3, 4, 6, 7, 8, 9)], ids=str)
-def test_logits_without_classes_or_space(shape):
-    with pytest.raises(RWLossError, match=r"expected logits \(b k \*s\) with \*s 2-D or 3-D, got"):
-        as_labels(torch.zeros(shape), torch.zeros(3, 6, 7))
+    refused(message, logits, loss_batches.here(torch.zeros(shape)))

@@ -72,11 +72,14 @@ def assert_same_gradient(found, wanted, rtol=1e-10):
     torch.testing.assert_close(found / scale, wanted / scale, rtol=0, atol=rtol)
 
 
-def assert_map_has_the_gradient_of_the_loss(term, labels, num_classes, spacing=None, seed=0):
+def assert_map_has_the_gradient_of_the_loss(
+    term, labels, num_classes, spacing=None, seed=0, device="cpu"
+):
     """Mean over batch, classes and voxels that count of p·z, with z a constant."""
     ignore = -1 if (labels == -1).any() else None
-    regions = Regions(torch.as_tensor(labels.astype(np.int64)), num_classes, spacing, ignore)
-    logits = drawn_logits(seed, labels, num_classes).requires_grad_()
+    target = torch.as_tensor(labels.astype(np.int64), device=device)
+    regions = Regions(target, num_classes, spacing, ignore)
+    logits = drawn_logits(seed, labels, num_classes).to(device).requires_grad_()
     probs = softmax(logits, dim=1)
     z = term(regions, probs).dense()
     assert z.dtype == torch.float64
@@ -97,20 +100,20 @@ def assert_map_has_the_gradient_of_the_loss(term, labels, num_classes, spacing=N
 
 @each_term
 @pytest.mark.parametrize(("shape", "spacing"), SHAPES, ids=str)
-def test_logit_gradient_of_the_map(term, shape, spacing):
+def test_logit_gradient_of_the_map(term, shape, spacing, device):
     labels = batch(101, shape)
-    found = assert_map_has_the_gradient_of_the_loss(term, labels, 4, spacing)
+    found = assert_map_has_the_gradient_of_the_loss(term, labels, 4, spacing, device=device)
     assert found.abs().max() > 0
 
 
 @each_term
-def test_logit_gradient_with_absent_full_and_ignored(term):
+def test_logit_gradient_with_absent_full_and_ignored(term, device):
     """Class 3 is nowhere; image 0 is all class 1; a part of image 1, all of image 2 is ignored."""
     labels = batch(102, (7, 6), 3).astype(np.int64)
     labels[0] = 1
     labels[1, 2:5] = -1
     labels[2] = -1
-    found = assert_map_has_the_gradient_of_the_loss(term, labels, 4, (0.8, 2.5))
+    found = assert_map_has_the_gradient_of_the_loss(term, labels, 4, (0.8, 2.5), device=device)
     assert not found[2].any()
     assert not found[1, :, 2:5].any()
 
@@ -141,9 +144,9 @@ def test_gradcheck(term):
 
 
 @each_term
-def test_map_of_a_stabilized_term_drives_the_loss(term):
-    labels = torch.as_tensor(batch(104, (7, 6)).astype(np.int64))
-    logits = drawn_logits(4, labels, 4).requires_grad_()
+def test_map_of_a_stabilized_term_drives_the_loss(term, device):
+    labels = torch.as_tensor(batch(104, (7, 6)).astype(np.int64), device=device)
+    logits = drawn_logits(4, labels, 4).to(device).requires_grad_()
     probs = softmax(logits, dim=1)
     z = term.stabilized()(Regions(labels, 4), probs.detach())
     assert z.is_compact
@@ -156,13 +159,14 @@ def test_map_of_a_stabilized_term_drives_the_loss(term):
 # --- Value and gradient of the losses, against others and against loops
 
 
-def assert_same_loss(term, reference, labels, num_classes, spacing=None, rtol=1e-10, seed=0):
-    """reference: of logits; labels (b *s)."""
+def assert_same_loss(term, reference, labels, device="cpu", spacing=None, rtol=1e-10):
+    """reference: a function of logits on the CPU; labels (b *s) of four classes."""
     labels = torch.as_tensor(np.asarray(labels).astype(np.int64))
     ignore = -1 if (labels == -1).any() else None
-    logits = drawn_logits(seed, labels, num_classes).requires_grad_()
+    logits = drawn_logits(0, labels, 4).requires_grad_()
     wanted = reference(logits)
-    found = RegionWiseLoss(term, spacing_mm=spacing, ignore_index=ignore)(logits, labels)
+    loss = RegionWiseLoss(term, spacing_mm=spacing, ignore_index=ignore)
+    found = loss(logits.to(device), labels.to(device))
     assert found.item() == pytest.approx(wanted.item(), rel=rtol)
     assert_same_gradient(gradient(found, logits), gradient(wanted, logits), rtol)
 
@@ -176,14 +180,14 @@ def target_of(labels):
 
 
 @each_labels
-def test_cross_entropy_is_that_of_torch(labels):
+def test_cross_entropy_is_that_of_torch(labels, device):
     target = target_of(labels)
     reference = lambda logits: functional.cross_entropy(logits, target)  # noqa: E731
-    assert_same_loss(maps.CrossEntropy(), reference, labels, 4)
+    assert_same_loss(maps.CrossEntropy(), reference, labels, device)
     some = target.clone()
     some[:, 2:5] = -1
     ignoring = lambda logits: functional.cross_entropy(logits, some, ignore_index=-1)  # noqa: E731
-    assert_same_loss(maps.CrossEntropy(), ignoring, some, 4)
+    assert_same_loss(maps.CrossEntropy(), ignoring, some, device)
 
 
 def test_map_of_cross_entropy_by_hand():
@@ -194,15 +198,44 @@ def test_map_of_cross_entropy_by_hand():
     np.testing.assert_allclose(found[0, :, 0].T, [[-6, 0, 0], [0, -6, 0]], rtol=1e-12)
 
 
+SOFTMAX = {"softmax": True, "smooth_nr": 1e-5, "smooth_dr": 1e-5}
+OF_MONAI = [
+    *[(maps.Focal(g), "FocalLoss", {"gamma": g, "use_softmax": True}) for g in (0.5, 1, 2, 3.5)],
+    (maps.Dice(), "DiceLoss", SOFTMAX),
+    (maps.Dice(1.0), "DiceLoss", {"softmax": True, "smooth_nr": 1.0, "smooth_dr": 1.0}),
+    *[
+        (maps.Tversky(alpha, beta), "TverskyLoss", {"alpha": alpha, "beta": beta, **SOFTMAX})
+        for alpha, beta in [(0.3, 0.7), (0.5, 0.5), (1.0, 0.0)]
+    ],
+    (
+        maps.GeneralizedDice(),
+        "GeneralizedDiceLoss",
+        {"softmax": True, "smooth_nr": 0.0, "smooth_dr": 0.0},
+    ),
+    *[
+        (maps.HausdorffDT(alpha), "HausdorffDTLoss", {"alpha": alpha, "softmax": True})
+        for alpha in (1.0, 2.0)
+    ],
+]
+
+
 @each_labels
-@pytest.mark.parametrize("gamma", [0.5, 1.0, 2.0, 3.5])
-def test_focal_is_that_of_monai_times_the_classes(labels, gamma):
-    """MONAI's mean runs over the classes too, all but the true one at 0; it is in float32."""
+@pytest.mark.parametrize(("term", "name", "given"), OF_MONAI, ids=[str(row[0]) for row in OF_MONAI])
+def test_losses_are_those_of_monai(labels, term, name, given, device):
+    """MONAI computes some in float32.
+
+    Its focal loss is the mean over the classes too, where all but the true one are 0. Its
+    generalised Dice gives an absent class the largest weight of the others; ours is 0. Its
+    Hausdorff distance to a mask that is full is garbage, and its spacing 1.
+    """
     monai = pytest.importorskip("monai.losses", reason="the extra `train` brings MONAI")
-    focal = monai.FocalLoss(gamma=gamma, use_softmax=True, to_onehot_y=True)
-    target = target_of(labels)[:, None]
-    reference = lambda logits: 4 * focal(logits, target)  # noqa: E731
-    assert_same_loss(maps.Focal(gamma), reference, labels, 4, rtol=2e-6)
+    loss = getattr(monai, name)(to_onehot_y=True, include_background=True, **given)
+    if name == "GeneralizedDiceLoss":
+        labels = np.stack([image for image in labels if len(np.unique(image)) == 4])
+    factor = 4 if name == "FocalLoss" else 1
+    exact = name in {"DiceLoss", "TverskyLoss"}
+    reference = lambda logits: factor * loss(logits, target_of(labels)[:, None])  # noqa: E731
+    assert_same_loss(term, reference, labels, device, rtol=1e-10 if exact else 2e-6)
 
 
 def test_focal_by_hand():
@@ -218,60 +251,15 @@ def test_focal_by_hand():
 def test_focal_with_gamma_zero_is_cross_entropy():
     labels = LABELS["2-D"]
     wanted = lambda logits: functional.cross_entropy(logits, target_of(labels))  # noqa: E731
-    assert_same_loss(maps.Focal(gamma=0.0), wanted, labels, 4)
-
-
-@each_labels
-@pytest.mark.parametrize("smooth", [1e-5, 1.0])
-def test_dice_is_that_of_monai(labels, smooth):
-    monai = pytest.importorskip("monai.losses", reason="the extra `train` brings MONAI")
-    dice = monai.DiceLoss(softmax=True, to_onehot_y=True, smooth_nr=smooth, smooth_dr=smooth)
-    reference = lambda logits: dice(logits, target_of(labels)[:, None])  # noqa: E731
-    assert_same_loss(maps.Dice(smooth), reference, labels, 4)
-
-
-@each_labels
-@pytest.mark.parametrize(("alpha", "beta"), [(0.3, 0.7), (0.5, 0.5), (1.0, 0.0)])
-def test_tversky_is_that_of_monai(labels, alpha, beta):
-    monai = pytest.importorskip("monai.losses", reason="the extra `train` brings MONAI")
-    more = {"softmax": True, "to_onehot_y": True, "smooth_nr": 1e-5, "smooth_dr": 1e-5}
-    tversky = monai.TverskyLoss(alpha=alpha, beta=beta, **more)
-    reference = lambda logits: tversky(logits, target_of(labels)[:, None])  # noqa: E731
-    assert_same_loss(maps.Tversky(alpha, beta), reference, labels, 4)
+    assert_same_loss(maps.Focal(gamma=0.0), wanted, labels)
 
 
 def test_tversky_of_two_halves_is_dice():
     """With smooth once more above and below, as in 2 Σ p y + s."""
     labels = LABELS["2-D"]
     dice = RegionWiseLoss(maps.Dice(smooth=2.0))
-    assert_same_loss(
-        maps.Tversky(0.5, 0.5, smooth=1.0),
-        lambda logits: dice(logits, target_of(labels)),
-        labels,
-        4,
-    )
-
-
-@each_labels
-def test_generalized_dice_is_that_of_monai_where_all_classes_are_present(labels):
-    """MONAI gives an absent class the largest weight of the others; ours is 0. Its are float32."""
-    monai = pytest.importorskip("monai.losses", reason="the extra `train` brings MONAI")
-    labels = np.stack([image for image in labels if len(np.unique(image)) == 4])
-    more = {"softmax": True, "to_onehot_y": True, "smooth_nr": 0.0, "smooth_dr": 0.0}
-    dice = monai.GeneralizedDiceLoss(**more)
-    reference = lambda logits: dice(logits, target_of(labels)[:, None])  # noqa: E731
-    assert_same_loss(maps.GeneralizedDice(), reference, labels, 4, rtol=1e-6)
-
-
-@pytest.mark.parametrize("alpha", [1.0, 2.0])
-@each_labels
-def test_hausdorff_is_that_of_monai_at_unit_spacing(labels, alpha):
-    """Where no mask is full: MONAI's distance to nowhere is garbage. Distances are float32."""
-    monai = pytest.importorskip("monai.losses", reason="the extra `train` brings MONAI")
-    loss = monai.HausdorffDTLoss(alpha=alpha, softmax=True, include_background=True)
-    truth = one_hot_of(labels, 4)
-    reference = lambda logits: loss(logits, truth)  # noqa: E731
-    assert_same_loss(maps.HausdorffDT(alpha), reference, labels, 4, rtol=2e-6)
+    reference = lambda logits: dice(logits, target_of(labels))  # noqa: E731
+    assert_same_loss(maps.Tversky(0.5, 0.5, smooth=1.0), reference, labels)
 
 
 def naive_images(labels, num_classes, probs):
@@ -349,12 +337,12 @@ def hard_cases():
 
 
 @pytest.mark.parametrize("case", list(hard_cases()), ids=["2-D", "2-D spacing", "3-D"])
-def test_losses_are_those_of_plain_loops(case):
+def test_losses_are_those_of_plain_loops(case, device):
     labels, spacing = case
 
     def check(term, reference, rtol=1e-10):
         by_probs = lambda logits: reference(softmax(logits, dim=1))  # noqa: E731
-        assert_same_loss(term, by_probs, labels, 4, spacing, rtol)
+        assert_same_loss(term, by_probs, labels, device, spacing, rtol)
 
     at_true = one_hot_of(labels, 4)
     counted = (labels >= 0).sum()
@@ -434,18 +422,17 @@ def test_generalized_dice_does_not_see_a_class_that_is_absent():
 @each_term
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("side", ["right", "wrong"])
-def test_logit_margins_of_200(term, dtype, side):
-    labels = torch.as_tensor(batch(108, (7, 6)).astype(np.int64))
+def test_logit_margins_of_200(term, dtype, side, device):
+    labels = torch.as_tensor(batch(108, (7, 6)).astype(np.int64), device=device)
     labels[2] = 1
     towards = labels if side == "right" else (labels + 1) % 4
-    hot = one_hot_of(towards, 4)
-    logits = (200 * hot).to(dtype).requires_grad_()
+    logits = (200 * one_hot_of(towards.cpu(), 4)).to(device, dtype).requires_grad_()
     loss = RegionWiseLoss(term)(logits, labels)
     assert loss.isfinite()
     assert loss.dtype == torch.float32
     assert gradient(loss, logits).isfinite().all()
     probs = softmax(logits.detach().float(), dim=1).to(dtype)
-    assert side == "right" or (probs * one_hot_of(labels, 4)).max() < 1e-30
+    assert side == "right" or (probs.cpu() * one_hot_of(labels.cpu(), 4)).max() < 1e-30
     z = term(Regions(labels, 4), probs).dense()
     assert z.dtype == torch.float32
     assert z.isfinite().all()
@@ -461,11 +448,11 @@ def test_cross_entropy_still_pushes_at_a_margin_of_200(dtype):
 
 
 @each_term
-def test_autocast_changes_nothing(term):
-    regions = Regions(torch.as_tensor(batch(109, (7, 6)).astype(np.int64)), 4)
-    probs = softmax(drawn_logits(0, regions.labels, 4).float(), dim=1)
+def test_autocast_changes_nothing(term, device):
+    regions = Regions(torch.as_tensor(batch(109, (7, 6)).astype(np.int64), device=device), 4)
+    probs = softmax(drawn_logits(0, regions.labels, 4).float(), dim=1).to(device)
     wanted = term(regions, probs).dense()
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+    with torch.autocast(device, dtype=torch.bfloat16):
         found = term(regions, probs).dense()
     torch.testing.assert_close(found, wanted, rtol=0, atol=0)
 
@@ -589,7 +576,7 @@ def test_any_loss_of_probabilities(shape, spacing):
     labels = batch(112, shape)
     truth = one_hot_of(labels, 4)
     reference = lambda logits: brier(softmax(logits, dim=1), truth)  # noqa: E731
-    assert_same_loss(from_loss(brier), reference, labels, 4, spacing)
+    assert_same_loss(from_loss(brier), reference, labels, spacing=spacing)
 
 
 def test_map_of_a_loss_by_hand():
@@ -607,7 +594,7 @@ def test_a_loss_of_monai():
     term = from_loss(monai.DiceLoss(smooth_nr=1e-5, smooth_dr=1e-5))
     assert str(term) == "DiceLoss"
     dice = RegionWiseLoss("dice")
-    assert_same_loss(term, lambda logits: dice(logits, target_of(labels)), labels, 4)
+    assert_same_loss(term, lambda logits: dice(logits, target_of(labels)), labels)
 
 
 # --- By image and class
@@ -661,7 +648,7 @@ def test_a_compound_is_the_sum():
     parts = [RegionWiseLoss(from_loss(brier)), RegionWiseLoss("dice")]
     target = target_of(labels)
     reference = lambda z: 0.5 * parts[0](z, target) + 2 * parts[1](z, target)  # noqa: E731
-    assert_same_loss(both, reference, labels, 4)
+    assert_same_loss(both, reference, labels)
 
 
 def test_names_of_losses():
@@ -717,10 +704,10 @@ def test_losses_that_are_none(fn, message):
 
 @pytest.mark.parametrize("name", maps.names())
 @pytest.mark.parametrize("shape", [(0, 6, 7), (2, 0, 7), (0, 3, 4, 5)], ids=str)
-def test_no_voxels(name, shape):
+def test_no_voxels(name, shape, device):
     """An empty batch costs nothing, and makes an empty map."""
-    labels = torch.zeros(shape, dtype=torch.long)
-    logits = torch.zeros(shape[0], 4, *shape[1:], requires_grad=True)
+    labels = torch.zeros(shape, dtype=torch.long, device=device)
+    logits = torch.zeros(shape[0], 4, *shape[1:], device=device, requires_grad=True)
     assert maps.get(name)(Regions(labels, 4), softmax(logits, dim=1)).dense().shape == logits.shape
     loss = RegionWiseLoss(name)(logits, labels)
     assert loss.item() == 0

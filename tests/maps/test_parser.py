@@ -331,51 +331,13 @@ def assert_expression_or_error(text):
     assert parse(str(expression)) == expression
 
 
-WORDS = [
-    "rectified",
-    "dice",
-    "blend",
-    "stabilized",
-    "with_link",
-    "schedule",
-    "q",
-    "(",
-    ")",
-    "(",
-    ")",
-    "[",
-    "]",
-    ",",
-    ".",
-    "=",
-    "+",
-    "-",
-    "*",
-    "/",
-    "1",
-    "0.5",
-    "1e999",
-    "'",
-    '"',
-    "lambda",
-    "for",
-    "in",
-    "if",
-    ":",
-    ":=",
-    "{",
-    "}",
-    "**",
-    "@",
-    "#",
-    "\\",
-    "é",
-    "'steal'",
-    "None",
-    "True",
-    "_",
-    "__class__",
-]
+WORDS = re.findall(
+    r"\S+",
+    r"""
+    rectified dice blend stabilized with_link schedule q ( ) ( ) [ ] , . = + - * / 1 0.5 1e999
+    ' " lambda for in if : := { } ** @ # \ é 'steal' None True _ __class__
+    """,
+)
 
 
 @few

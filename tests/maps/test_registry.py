@@ -135,7 +135,9 @@ def test_a_broken_package_is_named_and_stops_no_other(installed, target, module,
         maps.parse("mine + broken")
 
 
-NAME = "name: expected a name of letters, digits and _ that means nothing else in expressions, got "
+NAME = (
+    "name: expected a name of letters, digits and _ that has no other meaning in expressions, got "
+)
 NO_GENERATORS = {
     "a function": (
         "json:loads",
@@ -144,7 +146,11 @@ NO_GENERATORS = {
     ),
     "another class": ("json:JSONDecoder", "", "is not a subclass of maps.MapGenerator"),
     "a number": ("wrong:Mine", "Mine = 3", "is not a subclass of maps.MapGenerator"),
-    "abstract": ("wrong:Mine", ("def compute", "def computed"), "is abstract: it lacks compute"),
+    "abstract": (
+        "wrong:Mine",
+        ("def compute", "def computed"),
+        "is abstract: it does not define compute",
+    ),
     "not frozen": (
         "wrong:Mine",
         ("(frozen=True)", "(eq=True)"),
@@ -172,7 +178,7 @@ NO_GENERATORS = {
     "two names": (
         "wrong:Mine",
         ('"mine"', '"yours"'),
-        "calls itself 'yours': give the entry point and the generator one name",
+        "calls itself 'yours': give the entry point and the generator the same name",
     ),
 }
 

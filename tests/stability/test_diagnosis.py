@@ -12,23 +12,12 @@ import torch
 from anatomy import batch
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import KINDS, dtypes, few, kinds, random_map, some_labels
+from strategies import dtypes, few, kinds, one_row, random_map, some_labels
 
 from rwloss import Regions, RWLossError, RWMap, data, maps, stability
 from rwloss.stability.pushes import by_class, pushes
 
 STABLE = ("rectified", "active_contour", "class_weighted", "boundary.stabilized()")
-
-
-@pytest.fixture(params=KINDS)
-def kind(request):
-    return KINDS[request.param]
-
-
-def one_row(kind, values, labels, dtype=np.float64):
-    """A dense map of one row of voxels; values: K numbers for each."""
-    dense = np.array(values, dtype=dtype).T[None, :, None, :]
-    return RWMap.from_dense(kind(np.array([[labels]])), kind(dense))
 
 
 # --- By hand: one voxel of class 0 with z = (0, 1, 3) and p = 1/3 has an expected cost of 4/3, so
@@ -58,24 +47,22 @@ def test_the_true_class_pushed_down(kind):
     assert (report.pushed_up, report.pushed_down, report.wrong_way_mass) == (0.5, 1, 1)
 
 
-def test_pull_ratio_by_hand(kind):
-    """Q_1 = ((4 - 1) + (2 - 0)) / (max(0, 5 - 1) + max(0, 2 - 3)): own voxels over the others."""
-    values = [(1, 5), (3, 2), (4, 1), (2, 0)]
-    report = stability.check(one_row(kind, values, [0, 0, 1, 1]))
-    assert math.isnan(report.pull[0])  # the background is what the others are measured against
-    assert report.pull[1] == 5 / 4
-
-
-def test_pull_ratio_where_nothing_pushes_down_or_up(kind):
-    values = [(0, 0, 0, 1), (2, 1, 0, 2), (0, 0, 0, 0)]
-    report = stability.check(one_row(kind, values, [0, 1, 2]))
-    assert report.pull[1:].tolist() == pytest.approx([math.inf, math.nan, math.nan], nan_ok=True)
-    assert report.absent == (3,)
-
-
-def test_pull_ratio_below_zero_where_a_class_is_pushed_off_its_own_voxels(kind):
-    report = stability.check(one_row(kind, [(0, 1), (0, 3)], [0, 1]))
-    assert report.pull[1] == -3
+@pytest.mark.parametrize(
+    ("values", "labels", "wanted"),
+    [
+        # ((4 - 1) + (2 - 0)) / (max(0, 5 - 1) + max(0, 2 - 3)): its own voxels over the others
+        ([(1, 5), (3, 2), (4, 1), (2, 0)], [0, 0, 1, 1], [5 / 4]),
+        # nothing pushes class 1 down, or class 2 anywhere; class 3 is absent
+        ([(0, 0, 0, 1), (2, 1, 0, 2), (0, 0, 0, 0)], [0, 1, 2], [math.inf, math.nan, math.nan]),
+        # class 1 is pushed down at its own voxel
+        ([(0, 1), (0, 3)], [0, 1], [-3]),
+    ],
+    ids=["by hand", "without pushes", "below 0"],
+)
+def test_pull_ratio(kind, values, labels, wanted):
+    report = stability.check(one_row(kind, values, labels))
+    assert report.pull.tolist() == pytest.approx([math.nan, *wanted], nan_ok=True)
+    assert report.absent == tuple(k for k in range(len(values[0])) if k not in labels)
 
 
 def test_positive_to_negative_mass_is_of_channels(kind):
@@ -410,7 +397,9 @@ def test_regions_of_other_labels():
 def test_a_corrupted_map_raises_the_alarm(kind, text, change):
     """One wrong class of one voxel in 216: seen, at its class and distance, and in the sentence."""
     regions = Regions(kind(batch(5, (9, 8))), 4)
-    values = np.asarray(maps.parse(text)(regions).dense()).copy()
+    rwmap = maps.parse(text)(regions)
+    assert stability.check(rwmap).violating == 0
+    values = np.asarray(rwmap.dense()).copy()
     label = int(regions.labels[1, 3, 4])
     at = values[1, :, 3, 4]
     at[(label + 1) % 4] = at[(label + 1) % 4] + 0.01 if change == "a little" else at[label] - 1

@@ -1,4 +1,4 @@
-"""The monitor of a training: the map it reads off the gradient is the loss's own."""
+"""The monitor of a training run: it computes the map of the loss from the gradient."""
 
 import json
 import math
@@ -26,7 +26,7 @@ def assert_same(report, wanted, rel=1e-4):
     assert report.gradient_norms.sum() == pytest.approx(wanted.gradient_norms.sum(), rel=rel)
 
 
-# --- The map is the loss's own
+# --- The map is that of the loss
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
@@ -41,8 +41,8 @@ def assert_same(report, wanted, rel=1e-4):
         *DYNAMIC,
     ],
 )
-def test_figures_are_those_of_the_map_at_the_real_probabilities(text, dtype):
-    logits, labels = given((9, 8), dtype=dtype)
+def test_figures_are_those_of_the_map_at_the_real_probabilities(text, dtype, device):
+    logits, labels = (tensor.to(device) for tensor in given((9, 8), dtype=dtype))
     report = Monitor()(RegionWiseLoss(text), logits, labels)
     probs = logits.softmax(dim=1)
     assert_same(report, stability.check_expression(maps.parse(text), Regions(labels, 4), probs))
@@ -164,7 +164,7 @@ def test_distances_of_overlapping_masks():
     assert sum(part.voxels for part in report.by_distance.values()) == 6 * 9 * 8
 
 
-# --- Beside a training
+# --- In a training run
 
 
 def train(monitor, steps=6):
@@ -184,7 +184,7 @@ def train(monitor, steps=6):
     return [parameter.detach().clone() for parameter in network.parameters()]
 
 
-def test_the_training_does_not_notice():
+def test_the_training_run_is_not_affected():
     for seen, unseen in zip(train(Monitor(every=2)), train(None), strict=True):
         assert torch.equal(seen, unseen)
 

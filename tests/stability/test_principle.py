@@ -5,24 +5,13 @@ import pytest
 import torch
 from anatomy import batch
 from hypothesis import given
-from strategies import KINDS, dtypes, few, kinds, random_map, some_labels
+from strategies import dtypes, few, kinds, one_row, random_map, some_labels
 
 from rwloss import Regions, RWMap, maps, stability
 
 
-@pytest.fixture(params=KINDS)
-def kind(request):
-    return KINDS[request.param]
-
-
 def fractions(report):
     return report.stable, report.flat, report.violating
-
-
-def one_row(kind, values, labels):
-    """A dense map of one row of voxels; values: K numbers for each."""
-    dense = np.array(values, dtype=np.float32).T[None, :, None, :]
-    return RWMap.from_dense(kind(np.array([[labels]])), kind(dense))
 
 
 # --- By hand
@@ -122,19 +111,7 @@ def test_against_a_plain_loop(case, dtype):
     assert fractions(report) == tuple(count / total for count in found.values())
 
 
-# --- Alarms
-
-
-@pytest.mark.parametrize("text", ["rectified", "active_contour", "class_weighted", "unet_border"])
-def test_one_corrupted_voxel_is_seen(kind, text):
-    regions = Regions(kind(batch(5, (9, 8))), 4)
-    whole = maps.get(text)(regions)
-    assert stability.check(whole).violating == 0
-    values = np.asarray(whole.dense()).copy()
-    wrong = (int(regions.labels[1, 3, 4]) + 1) % 4
-    values[1, wrong, 3, 4] += 0.5
-    report = stability.check(RWMap.from_dense(regions.labels, kind(values)))
-    assert report.violating == 1 / (3 * 9 * 8)
+# --- Broken maps
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
@@ -165,7 +142,7 @@ def test_boundary_violates_almost_everywhere_but_not_for_two_classes():
     assert fractions(two) == (1, 0, 0)
 
 
-def test_a_torch_map_on_the_way_to_training():
-    labels = torch.as_tensor(batch(5, (6, 7)))
+def test_a_torch_map_on_each_device(device):
+    labels = torch.as_tensor(batch(5, (6, 7)), device=device)
     report = stability.check(maps.Rectified()(Regions(labels, 4)))
     assert fractions(report) == (1, 0, 0)

@@ -5,6 +5,7 @@ import re
 import numpy as np
 import pytest
 from anatomy import batch
+from strategies import one_row
 
 from rwloss import Regions, RWMap, maps, stability
 from rwloss.stability.table import table
@@ -14,8 +15,7 @@ NAMES = ("background", "kidney", "tumour")
 
 def report_of(values, labels, **options):
     """The report of a dense map of one row of voxels; values: K numbers for each."""
-    dense = np.array(values, dtype=float).T[None, :, None, :]
-    return stability.check(RWMap.from_dense(np.array([[labels]]), dense), **options)
+    return stability.check(one_row(np.asarray, values, labels), **options)
 
 
 def test_stable_and_no_class_vanishes():
@@ -97,7 +97,7 @@ def test_values_that_are_not_finite_are_named():
 
 def test_nothing_to_say():
     report = report_of([(0, 1)], [-1])
-    assert stability.verdict(report) == "Nothing to say: no voxel belongs to a class."
+    assert stability.verdict(report) == "Nothing to check: no voxel belongs to a class."
     assert table({"rectified": report})
 
 

@@ -2,8 +2,7 @@
 
 import subprocess
 import sys
-from dataclasses import dataclass
-from typing import ClassVar
+from functools import partial
 
 import numpy as np
 import pytest
@@ -11,21 +10,20 @@ import pytest
 from rwloss import RWLossError, RWMap, maps, testing
 
 CROPPED = "relative to the deepest voxel"
+run = partial(testing.run_map_checks, raise_on_failure=False)
 
 
-@dataclass(frozen=True)
 class SaysCrop(maps.Rectified):
     """A promise that it breaks."""
 
-    name: ClassVar[str] = "says_crop"
-    tags: ClassVar[maps.MapTags] = maps.MapTags(commutes_with=frozenset({"crop"}))
+    name = "says_crop"
+    tags = maps.MapTags(commutes_with=frozenset({"crop"}))
 
 
-@dataclass(frozen=True)
 class OfThree(maps.MapGenerator):
     """For three classes only."""
 
-    name: ClassVar[str] = "of_three"
+    name = "of_three"
 
     def compute(self, regions):
         if regions.num_classes != 3:
@@ -33,12 +31,11 @@ class OfThree(maps.MapGenerator):
         return RWMap.compact(regions.labels, 3, regions.full(0.0), regions.full(1.0))
 
 
-@dataclass(frozen=True)
 class Negative(maps.MapGenerator):
     """Breaks its promise at every voxel."""
 
-    name: ClassVar[str] = "negative"
-    tags: ClassVar[maps.MapTags] = maps.MapTags(signed=False)
+    name = "negative"
+    tags = maps.MapTags(signed=False)
 
     def compute(self, regions):
         return RWMap.compact(
@@ -68,9 +65,7 @@ def test_text_is_checked_where_there_is_a_way_to_read_it():
 
 
 def test_results_without_pytest():
-    results = {
-        result.name: result for result in testing.run_map_checks(SaysCrop(), raise_on_failure=False)
-    }
+    results = {result.name: result for result in run(SaysCrop())}
     assert results.keys() == chosen(SaysCrop())
     failed = [result for result in results.values() if result.state != "passed"]
     assert [(result.name, result.state) for result in failed] == [("check_crops", "failed")]
@@ -87,7 +82,7 @@ class Raises(maps.LossTerm):
 
 
 def test_an_exception_is_a_failure_and_the_other_checks_run():
-    results = {r.name: r for r in testing.run_map_checks(Raises(), raise_on_failure=False)}
+    results = {r.name: r for r in run(Raises())}
     assert results["check_tags"].message.startswith("raises: tags are 'stable'")
     assert results["check_pickle"].state == "passed"
     wanted = "raises raised ZeroDivisionError: in the loss\n  input: few voxels, Regions(np.array("
@@ -104,9 +99,7 @@ def test_failures_raise_unless_told_otherwise():
 
 
 def test_a_message_has_claim_place_and_an_input_to_try():
-    [failed] = [
-        r for r in testing.run_map_checks(Negative(), raise_on_failure=False) if r.state == "failed"
-    ]
+    [failed] = [r for r in run(Negative()) if r.state == "failed"]
     claim, place, given = failed.message.split("\n")
     assert claim == "negative promises signed=False"
     assert place.startswith("  expected 0 or more, got -2.5 at image 0, class ")
@@ -118,35 +111,27 @@ def test_a_message_has_claim_place_and_an_input_to_try():
 
 def test_known_failures_have_to_fail():
     known = {"check_crops": CROPPED}
-    states = {
-        r.name: r.state for r in testing.run_map_checks(SaysCrop(), known, raise_on_failure=False)
-    }
+    states = {r.name: r.state for r in run(SaysCrop(), known)}
     assert states["check_crops"] == "known"
     assert set(states.values()) == {"passed", "known"}
-    by_generator = testing.run_map_checks(
-        SaysCrop(), lambda generator: known, raise_on_failure=False
-    )
+    by_generator = run(SaysCrop(), lambda generator: known)
     assert {r.name: r.state for r in by_generator} == states
 
-    [gone] = [
-        r
-        for r in testing.run_map_checks(Negative(), {"check_pickle": "why"}, raise_on_failure=False)
-        if "why" in r.message
-    ]
+    [gone] = [r for r in run(Negative(), {"check_pickle": "why"}) if "why" in r.message]
     assert gone.state == "failed"
-    assert gone.message == "known to fail (why), but it passes: take it out of the list"
+    assert gone.message == "known to fail (why), but it passes: remove it from the list"
 
 
 @pytest.mark.parametrize(
     ("known", "message"),
     [
         ({"check_crop": "why"}, "there is no 'check_crop': did you mean 'check_crops'"),
-        ({"check_crops": ""}, "check_crops needs its reason"),
+        ({"check_crops": ""}, "check_crops needs a reason"),
     ],
 )
 def test_wrong_known_failures(known, message):
     with pytest.raises(RWLossError, match=message):
-        testing.run_map_checks(SaysCrop(), known, raise_on_failure=False)
+        run(SaysCrop(), known)
     with pytest.raises(RWLossError, match=message):
         testing.parametrize_with_map_checks([SaysCrop()], known)
 
@@ -178,27 +163,23 @@ def test_as_it_is_used(generator, check):
 
 
 def test_generator_for_another_number_of_classes():
-    failed = [
-        r for r in testing.run_map_checks(OfThree(), raise_on_failure=False) if r.state == "failed"
-    ]
+    failed = [r for r in run(OfThree()) if r.state == "failed"]
     assert all("raised RWLossError: of_three is for 3 classes" in r.message for r in failed)
-    assert {
-        r.state for r in testing.run_map_checks(OfThree(), num_classes=3, raise_on_failure=False)
-    } == {"passed"}
+    assert {r.state for r in run(OfThree(), num_classes=3)} == {"passed"}
 
 
 @pytest.mark.parametrize("num_classes", [3, 5, 9])
 @pytest.mark.parametrize("generator", [maps.Rectified(), maps.Dice()], ids=str)
 def test_other_numbers_of_classes(generator, num_classes):
-    results = testing.run_map_checks(generator, num_classes=num_classes, raise_on_failure=False)
+    results = run(generator, num_classes=num_classes)
     assert {r.state for r in results} == {"passed"}, results
 
 
 def test_wrong_use():
     with pytest.raises(RWLossError, match="num_classes of 3 or more, got 2"):
-        testing.run_map_checks(maps.Rectified(), num_classes=2, raise_on_failure=False)
+        run(maps.Rectified(), num_classes=2)
     with pytest.raises(RWLossError, match=r"expected a generator such as MyMap\(\)"):
-        testing.run_map_checks(maps.Rectified, raise_on_failure=False)
+        run(maps.Rectified)
 
 
 def test_it_needs_neither_pytest_nor_torch():

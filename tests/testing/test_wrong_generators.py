@@ -1,8 +1,6 @@
 """Generators with one fault each: they fail the checks that are about that fault, and no other."""
 
 import itertools
-from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -26,58 +24,52 @@ def starts(regions, labels):
     return xp.asarray(found)
 
 
-@dataclass(frozen=True)
 class SaysStable(maps.Boundary):
     """Wrong classes have different values."""
 
-    name: ClassVar[str] = "says_stable"
-    tags: ClassVar[MapTags] = MapTags(stable=True, commutes_with=MOVES)
+    name = "says_stable"
+    tags = MapTags(stable=True, commutes_with=MOVES)
 
 
-@dataclass(frozen=True)
 class SaysCrop(maps.Rectified):
     """Relative to the deepest voxel of the image."""
 
-    name: ClassVar[str] = "says_crop"
-    tags: ClassVar[MapTags] = MapTags(unit="unitless", commutes_with=MOVES | {"crop"})
+    name = "says_crop"
+    tags = MapTags(unit="unitless", commutes_with=MOVES | {"crop"})
 
 
-@dataclass(frozen=True)
 class SaysNeverBelowZero(MapGenerator):
     """-d."""
 
-    name: ClassVar[str] = "says_never_below_zero"
-    tags: ClassVar[MapTags] = MapTags(signed=False, unit="mm", commutes_with=MOVES)
+    name = "says_never_below_zero"
+    tags = MapTags(signed=False, unit="mm", commutes_with=MOVES)
 
     def compute(self, regions):
         return compact(regions, -regions.depth_mm, regions.full(0.0))
 
 
-@dataclass(frozen=True)
 class SaysShear(maps.ActiveContour):
     """A move that nobody knows."""
 
-    name: ClassVar[str] = "says_shear"
-    tags: ClassVar[MapTags] = MapTags(commutes_with=frozenset({"shear"}))
+    name = "says_shear"
+    tags = MapTags(commutes_with=frozenset({"shear"}))
 
 
-@dataclass(frozen=True)
 class SaysFlip(MapGenerator):
     """Looks to one side only."""
 
-    name: ClassVar[str] = "says_flip"
-    tags: ClassVar[MapTags] = MapTags(unit="unitless", commutes_with=FLIP)
+    name = "says_flip"
+    tags = MapTags(unit="unitless", commutes_with=FLIP)
 
     def compute(self, regions):
         return compact(regions, starts(regions, np.asarray(regions.labels)))
 
 
-@dataclass(frozen=True)
 class SaysRot90(MapGenerator):
     """Looks along one axis only."""
 
-    name: ClassVar[str] = "says_rot90"
-    tags: ClassVar[MapTags] = MapTags(unit="unitless", commutes_with=MOVES)
+    name = "says_rot90"
+    tags = MapTags(unit="unitless", commutes_with=MOVES)
 
     def compute(self, regions):
         labels = np.asarray(regions.labels)
@@ -86,11 +78,10 @@ class SaysRot90(MapGenerator):
         return compact(regions, regions.xp.asarray(before + after))
 
 
-@dataclass(frozen=True)
 class MeasuresPlace(MapGenerator):
     """Costs more further down."""
 
-    name: ClassVar[str] = "measures_place"
+    name = "measures_place"
 
     def compute(self, regions):
         xp, size = regions.xp, regions.labels.shape
@@ -98,24 +89,22 @@ class MeasuresPlace(MapGenerator):
         return compact(regions, regions.full(0.0), regions.full(1.0) + down)
 
 
-@dataclass(frozen=True)
 class OfTheBatch(MapGenerator):
     """Divides by the deepest voxel of all images."""
 
-    name: ClassVar[str] = "of_the_batch"
-    tags: ClassVar[MapTags] = MapTags(stable=True, unit="unitless", commutes_with=MOVES)
+    name = "of_the_batch"
+    tags = MapTags(stable=True, unit="unitless", commutes_with=MOVES)
 
     def compute(self, regions):
         deepest = max(float(regions.xp.max(regions.depth_mm)), 1e-6)
         return compact(regions, -regions.depth_mm / deepest)
 
 
-@dataclass(frozen=True)
 class InPlace(MapGenerator):
     """Turns the sign of the regions' own depth."""
 
-    name: ClassVar[str] = "in_place"
-    tags: ClassVar[MapTags] = MapTags(unit="mm", commutes_with=MOVES)
+    name = "in_place"
+    tags = MapTags(unit="mm", commutes_with=MOVES)
 
     def compute(self, regions):
         depth_mm = regions.depth_mm
@@ -123,12 +112,11 @@ class InPlace(MapGenerator):
         return compact(regions, depth_mm, regions.full(0.0))
 
 
-@dataclass(frozen=True)
 class InVoxels(MapGenerator):
     """Says mm and knows no spacing."""
 
-    name: ClassVar[str] = "in_voxels"
-    tags: ClassVar[MapTags] = MapTags(unit="mm", commutes_with=MOVES)
+    name = "in_voxels"
+    tags = MapTags(unit="mm", commutes_with=MOVES)
 
     def compute(self, regions):
         ignore = None if regions.ignored is None else -1
@@ -136,11 +124,10 @@ class InVoxels(MapGenerator):
         return compact(regions, -voxels, regions.full(0.0))
 
 
-@dataclass(frozen=True)
 class DividesByRest(MapGenerator):
     """Infinite where a class fills the image."""
 
-    name: ClassVar[str] = "divides_by_rest"
+    name = "divides_by_rest"
 
     def compute(self, regions):
         xp = regions.xp
@@ -150,44 +137,40 @@ class DividesByRest(MapGenerator):
             return compact(regions, -regions.per_voxel(1.0 / rest))
 
 
-@dataclass(frozen=True)
 class Overflows(MapGenerator):
     """exp(d), beyond any float for coarse spacing."""
 
-    name: ClassVar[str] = "overflows"
+    name = "overflows"
 
     def compute(self, regions):
         with np.errstate(over="ignore"):
             return compact(regions, -regions.xp.exp(regions.depth_mm))
 
 
-@dataclass(frozen=True)
 class NumpyOnly(MapGenerator):
     """Gives NumPy values for torch labels."""
 
-    name: ClassVar[str] = "numpy_only"
+    name = "numpy_only"
 
     def compute(self, regions):
         values = np.zeros(regions.labels.shape, dtype=np.float32)
         return compact(regions, values, values + 1)
 
 
-@dataclass(frozen=True)
 class Wraps(MapGenerator):
     """Computes in the type of the labels: 2 times 128 is 0 in uint8."""
 
-    name: ClassVar[str] = "wraps"
+    name = "wraps"
 
     def compute(self, regions):
         labels = np.asarray(regions.labels)
         return compact(regions, starts(regions, labels * np.array(128, dtype=labels.dtype)))
 
 
-@dataclass(frozen=True)
 class DislikesClassOne(MapGenerator):
     """Class 1 is another class than 2 or 3."""
 
-    name: ClassVar[str] = "dislikes_class_one"
+    name = "dislikes_class_one"
 
     def compute(self, regions):
         xp = regions.xp
@@ -197,60 +180,54 @@ class DislikesClassOne(MapGenerator):
 CALLS = itertools.count()
 
 
-@dataclass(frozen=True)
 class Drifts(MapGenerator):
     """A little more at each call."""
 
-    name: ClassVar[str] = "drifts"
+    name = "drifts"
 
     def compute(self, regions):
         return compact(regions, regions.full(0.0), regions.full(1 + 2e-7 * next(CALLS)))
 
 
-@dataclass(frozen=True)
 class NamedLikeAnother(maps.ActiveContour):
     """Its text is that of another map."""
 
-    name: ClassVar[str] = "rectified"
+    name = "rectified"
 
 
 def in_a_function():
-    @dataclass(frozen=True)
     class OutOfReach(maps.ActiveContour):
         """A worker process can't import it."""
 
-        name: ClassVar[str] = "out_of_reach"
+        name = "out_of_reach"
 
     return OutOfReach()
 
 
-@dataclass(frozen=True)
 class BatchDice(LossTerm):
     """Dice over all voxels of all images."""
 
-    name: ClassVar[str] = "batch_dice"
-    tags: ClassVar[MapTags] = MapTags(unit="unitless", commutes_with=MOVES)
+    name = "batch_dice"
+    tags = MapTags(unit="unitless", commutes_with=MOVES)
 
     def loss(self, prediction):
         both = (prediction.probs * prediction.one_hot).sum()
         return 1 - 2 * both / (prediction.probs.sum() + prediction.one_hot.sum() + 1e-5)
 
 
-@dataclass(frozen=True)
 class BelowItsMinimum(LossTerm):
     """Goes down to -1, and does not say so."""
 
-    name: ClassVar[str] = "below_its_minimum"
+    name = "below_its_minimum"
 
     def loss(self, prediction):
         return -(prediction.probs * prediction.one_hot).sum() / prediction.num_counted
 
 
-@dataclass(frozen=True)
 class CountsIgnored(LossTerm):
     """Squares the mean of all probabilities, ignored or not."""
 
-    name: ClassVar[str] = "counts_ignored"
+    name = "counts_ignored"
 
     def loss(self, prediction):
         return (prediction.log_probs.exp().flatten(2).mean(dim=2) ** 2).mean()

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from einops import reduce
 from torch import Tensor
 from torch.nn.modules.loss import _Loss
 
@@ -230,7 +231,7 @@ class RWLoss(_Loss):
     def _reduced(self, value: Tensor, logits: Tensor) -> Tensor:
         """A mean, or costs (b k *s), in MONAI's reduction. -> () or (b k) or (k)."""
         if self.reduction == "none":
-            means = value.flatten(2).mean(dim=2) if value.ndim > 2 else value
+            means = reduce(value, "b k ... -> b k", "mean") if value.ndim > 2 else value
             return means.mean(dim=0) if self.batch else means
         if self.reduction == "mean":
             return value

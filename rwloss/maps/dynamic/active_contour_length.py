@@ -22,12 +22,7 @@ class ActiveContourLength(LossTerm):
     """
 
     name: ClassVar[str] = "active_contour_length"
-    tags: ClassVar[MapTags] = MapTags(
-        stable=False,
-        signed=True,
-        unit="1/mm",
-        commutes_with=frozenset(),
-    )
+    tags: ClassVar[MapTags] = MapTags(unit="1/mm")
     citation: ClassVar[str] = (
         "Length term of Chen et al., Learning Active Contour Models for Medical Image "
         "Segmentation, CVPR 2019 (eq. 7)"

@@ -22,10 +22,7 @@ class CrossEntropy(LossTerm):
 
     name: ClassVar[str] = "cross_entropy"
     tags: ClassVar[MapTags] = MapTags(
-        stable=True,
-        signed=True,
-        unit="unitless",
-        commutes_with=frozenset({"flip", "rot90", "crop"}),
+        stable=True, unit="unitless", commutes_with=frozenset({"flip", "rot90", "crop"})
     )
     citation: ClassVar[str] = "Negative log-likelihood; as torch.nn.functional.cross_entropy"
 

@@ -26,9 +26,7 @@ class Dice(LossTerm):
     smooth: PositiveFloat = 1e-5
 
     name: ClassVar[str] = "dice"
-    tags: ClassVar[MapTags] = MapTags(
-        stable=False, signed=True, unit="unitless", commutes_with=frozenset({"flip", "rot90"})
-    )
+    tags: ClassVar[MapTags] = MapTags(unit="unitless", commutes_with=frozenset({"flip", "rot90"}))
     citation: ClassVar[str] = "Milletari et al., V-Net, 3DV 2016, arXiv 1606.04797 (Σ p, not Σ p²)"
 
     def loss(self, prediction: Prediction) -> Tensor:

@@ -26,10 +26,7 @@ class Focal(LossTerm):
 
     name: ClassVar[str] = "focal"
     tags: ClassVar[MapTags] = MapTags(
-        stable=True,
-        signed=True,
-        unit="unitless",
-        commutes_with=frozenset({"flip", "rot90", "crop"}),
+        stable=True, unit="unitless", commutes_with=frozenset({"flip", "rot90", "crop"})
     )
     citation: ClassVar[str] = (
         "Lin et al., Focal Loss for Dense Object Detection, ICCV 2017, arXiv 1708.02002 (eq. 4)"

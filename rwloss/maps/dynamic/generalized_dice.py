@@ -21,9 +21,7 @@ class GeneralizedDice(LossTerm):
     """
 
     name: ClassVar[str] = "generalized_dice"
-    tags: ClassVar[MapTags] = MapTags(
-        stable=False, signed=True, unit="unitless", commutes_with=frozenset({"flip", "rot90"})
-    )
+    tags: ClassVar[MapTags] = MapTags(unit="unitless", commutes_with=frozenset({"flip", "rot90"}))
     citation: ClassVar[str] = (
         "Sudre et al., DLMIA 2017, arXiv 1707.03237; as in Kervadec et al., MIDL 2019, "
         "arXiv 1812.07032 (eq. 1)"

@@ -28,9 +28,7 @@ class HausdorffDT(LossTerm):
     alpha: PositiveFloat = 2.0
 
     name: ClassVar[str] = "hausdorff_dt"
-    tags: ClassVar[MapTags] = MapTags(
-        stable=False, signed=True, commutes_with=frozenset({"flip", "rot90"})
-    )
+    tags: ClassVar[MapTags] = MapTags(commutes_with=frozenset({"flip", "rot90"}))
     citation: ClassVar[str] = (
         "Karimi & Salcudean, IEEE TMI 2020, arXiv 1904.10030 (eq. 8, two-sided)"
     )

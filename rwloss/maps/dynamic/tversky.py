@@ -27,9 +27,7 @@ class Tversky(LossTerm):
     smooth: PositiveFloat = 1e-5
 
     name: ClassVar[str] = "tversky"
-    tags: ClassVar[MapTags] = MapTags(
-        stable=False, signed=True, unit="unitless", commutes_with=frozenset({"flip", "rot90"})
-    )
+    tags: ClassVar[MapTags] = MapTags(unit="unitless", commutes_with=frozenset({"flip", "rot90"}))
     citation: ClassVar[str] = "Salehi et al., MLMI 2017, arXiv 1706.05721 (eq. 3)"
 
     def loss(self, prediction: Prediction) -> Tensor:

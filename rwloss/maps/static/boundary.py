@@ -31,9 +31,7 @@ class Boundary(MapGenerator):
     normalize: Literal["none", "max"] = "none"
 
     name: ClassVar[str] = "boundary"
-    tags: ClassVar[MapTags] = MapTags(
-        stable=False, signed=True, commutes_with=frozenset({"flip", "rot90"})
-    )
+    tags: ClassVar[MapTags] = MapTags(commutes_with=frozenset({"flip", "rot90"}))
     citation: ClassVar[str] = (
         "Kervadec et al., Boundary Loss for Highly Unbalanced Segmentation, MIDL 2019, "
         "arXiv 1812.07032 (eq. 5)"

@@ -6,14 +6,13 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from rwloss.maps.generator import MapGenerator, MapTags
-from rwloss.maps.static import class_weights
-from rwloss.maps.static.class_weights import Beta, ClassWeights
+from rwloss.maps.static.class_weights import Beta, ClassWeights, Weighted
 from rwloss.regions import Regions
 from rwloss.rwmap import RWMap
 
 
 @dataclass(frozen=True)
-class ClassWeighted(class_weights.Weighted, MapGenerator):
+class ClassWeighted(Weighted, MapGenerator):
     """-w_t at the true class t, 0 at every other: the voxel weighs as much as its true class.
 
     weights: a number above 0 for each class, used as given; or a rule on the voxel counts n_k of
@@ -30,7 +29,7 @@ class ClassWeighted(class_weights.Weighted, MapGenerator):
 
     name: ClassVar[str] = "class_weighted"
     tags: ClassVar[MapTags] = MapTags(
-        stable=True, signed=True, unit="unitless", commutes_with=frozenset({"flip", "rot90"})
+        stable=True, unit="unitless", commutes_with=frozenset({"flip", "rot90"})
     )
     citation: ClassVar[str] = (
         "Valverde & Tohka, Pattern Recognition 2023, arXiv 2108.01405 (class-weighted map); "
@@ -39,7 +38,7 @@ class ClassWeighted(class_weights.Weighted, MapGenerator):
 
     def compute(self, regions: Regions) -> RWMap:
         """Map values for one batch. labels (b *s) -> compact map (b *s), unitless."""
-        weight = class_weights.voxel_weights(self.name, self.weights, self.beta, regions)
+        weight = self.voxel_weights(regions)
         return RWMap.compact(
             regions.labels, regions.num_classes, true=-weight, other=regions.full(0.0)
         )

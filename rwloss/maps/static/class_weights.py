@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,14 +37,15 @@ _OF_DATASET = "dataset_"
 
 
 class Weighted:
-    """For generators with the parameters `weights` and `beta`: rules on a whole dataset."""
+    """For generators with the parameters `weights` and `beta`: what the weights are."""
 
+    name: ClassVar[str]
     weights: ClassWeights | None
     beta: float
 
     @property
     def needs_class_counts(self) -> bool:
-        """Whether the weights depend on all cases together."""
+        """Whether the weights depend on all cases of a dataset."""
         return isinstance(self.weights, str) and self.weights.startswith(_OF_DATASET)
 
     def resolved(self, class_counts: Sequence[int]) -> Expression:
@@ -55,35 +56,40 @@ class Weighted:
         rule: Any = str(self.weights).removeprefix(_OF_DATASET)
         counts = np.asarray(class_counts, dtype=np.float64)
         [weights] = _by_rule(rule, self.beta, counts[None])
-        # No voxel has an absent class, and a weight must be above 0. Six digits are plenty.
+        # An absent class has no voxel to weigh, but a weight must be above 0. Six digits are
+        # enough.
         rounded = tuple(
             float(f"{w:.6g}") if n > 0 else 1.0 for w, n in zip(weights, counts, strict=True)
         )
         return replace(this, weights=rounded)  # type: ignore[no-any-return]
 
+    def voxel_weights(self, regions: Regions) -> Array:
+        """Weight of the true class of each voxel; 1 without weights. (b *s), float32.
 
-def voxel_weights(name: str, weights: ClassWeights, beta: float, regions: Regions) -> Array:
-    """Weight of the true class of each voxel. (b *s), float32.
+        "inverse": w_k ~ 1 / n_k; "inverse_square": w_k ~ 1 / n_k² (generalised Dice's, Kervadec's
+        eq. 1); "effective_number": w_k ~ (1 - beta) / (1 - beta^n_k) (Cui et al. 2019, eq. 2).
 
-    "inverse": w_k ~ 1 / n_k; "inverse_square": w_k ~ 1 / n_k² (generalised Dice's, Kervadec's
-    eq. 1); "effective_number": w_k ~ (1 - beta) / (1 - beta^n_k) (Cui et al. 2019, eq. 2).
-    """
-    counts = to_numpy(regions.counts).astype(np.float64)
-    if isinstance(weights, str) and weights.startswith(_OF_DATASET):
-        raise RWLossError(
-            f"{name}(weights={weights!r}) needs all cases of a dataset: precompute the "
-            f"map, or give a number for each class ({name}.resolved(class_counts) makes them)"
-        )
-    if isinstance(weights, str):
-        table = _by_rule(weights, beta, counts)
-    elif len(weights) == regions.num_classes:
-        table = np.broadcast_to(np.array(weights), counts.shape)
-    else:
-        raise RWLossError(
-            f"{name}: {len(weights)} weights given for {regions.num_classes} classes: "
-            "give one for each"
-        )
-    return regions.per_voxel(from_numpy(table.astype(np.float32), regions.labels))
+        Raises RWLossError for a rule on a dataset, and for another number of weights than classes.
+        """
+        if self.weights is None:
+            return regions.full(1.0)
+        if self.needs_class_counts:
+            raise RWLossError(
+                f"{self.name}(weights={self.weights!r}) needs all cases of a dataset: precompute "
+                f"the map, or give one number per class ({self.name}.resolved(class_counts) "
+                "computes them)"
+            )
+        counts = to_numpy(regions.counts).astype(np.float64)
+        if isinstance(self.weights, str):
+            table = _by_rule(self.weights, self.beta, counts)
+        elif len(self.weights) == regions.num_classes:
+            table = np.broadcast_to(np.array(self.weights), counts.shape)
+        else:
+            raise RWLossError(
+                f"{self.name}: {len(self.weights)} weights given for {regions.num_classes} "
+                "classes: give one for each"
+            )
+        return regions.per_voxel(from_numpy(table.astype(np.float32), regions.labels))
 
 
 def _by_rule(rule: WeightRule, beta: float, counts: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -10,14 +10,13 @@ from pydantic import PositiveFloat
 
 from rwloss.arrays import Array, divide_into, from_numpy, to_numpy
 from rwloss.maps.generator import MapGenerator, MapTags
-from rwloss.maps.static import class_weights
-from rwloss.maps.static.class_weights import Beta, ClassWeights
+from rwloss.maps.static.class_weights import Beta, ClassWeights, Weighted
 from rwloss.regions import Regions
 from rwloss.rwmap import RWMap
 
 
 @dataclass(frozen=True)
-class Rectified(class_weights.Weighted, MapGenerator):
+class Rectified(Weighted, MapGenerator):
     """-d / max d of the class at the true class, +1 at every other class.
 
     d is the distance in mm from the voxel to the nearest voxel outside its class. Unitless, in
@@ -39,7 +38,7 @@ class Rectified(class_weights.Weighted, MapGenerator):
 
     name: ClassVar[str] = "rectified"
     tags: ClassVar[MapTags] = MapTags(
-        stable=True, signed=True, unit="unitless", commutes_with=frozenset({"flip", "rot90"})
+        stable=True, unit="unitless", commutes_with=frozenset({"flip", "rot90"})
     )
     citation: ClassVar[str] = (
         "Valverde & Tohka, Region-wise Loss for Biomedical Image Segmentation, Pattern "
@@ -56,7 +55,7 @@ class Rectified(class_weights.Weighted, MapGenerator):
             minus_peak = xp.where(regions.ignored, regions.full(1.0), minus_peak)  # not 0 / 0
         true, other = divide_into(depth, minus_peak), regions.full(1.0)
         if self.weights is not None:
-            weight = class_weights.voxel_weights(self.name, self.weights, self.beta, regions)
+            weight = self.voxel_weights(regions)
             true, other = true * weight, weight
         return RWMap.compact(regions.labels, regions.num_classes, true=true, other=other)
 

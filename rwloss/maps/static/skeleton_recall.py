@@ -33,12 +33,7 @@ class SkeletonRecall(MapGenerator):
 
     name: ClassVar[str] = "skeleton_recall"
     # A thinned line may lie a voxel to either side, so it follows no flip or turn exactly.
-    tags: ClassVar[MapTags] = MapTags(
-        stable=True,
-        signed=True,
-        unit="unitless",
-        commutes_with=frozenset(),
-    )
+    tags: ClassVar[MapTags] = MapTags(stable=True, unit="unitless")
     citation: ClassVar[str] = "Kirchhoff et al., Skeleton Recall Loss, ECCV 2024, arXiv 2404.03010"
 
     def compute(self, regions: Regions) -> RWMap:

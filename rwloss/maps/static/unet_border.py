@@ -13,8 +13,7 @@ from pydantic import NonNegativeFloat, PositiveFloat
 from rwloss import distance
 from rwloss.arrays import from_numpy, to_numpy
 from rwloss.maps.generator import MapGenerator, MapTags
-from rwloss.maps.static import class_weights
-from rwloss.maps.static.class_weights import Beta, ClassWeights
+from rwloss.maps.static.class_weights import Beta, ClassWeights, Weighted
 from rwloss.regions import Regions
 from rwloss.rwmap import RWMap
 
@@ -24,7 +23,7 @@ _REACH = 14.6
 
 
 @dataclass(frozen=True)
-class UNetBorder(class_weights.Weighted, MapGenerator):
+class UNetBorder(Weighted, MapGenerator):
     """0 at the true class, w(x) = w_c + w0 exp(-(d1 + d2)² / (2 sigma²)) at every other.
 
     d1 and d2 are the distances in mm to the nearest and the second nearest object; objects are the
@@ -63,13 +62,7 @@ class UNetBorder(class_weights.Weighted, MapGenerator):
         for labels, components, spacing_mm, out in images:
             if out.size:
                 out[...] = self._border(labels, components, spacing_mm)
-        weight = from_numpy(border, regions.labels)
-        if self.weights is None:
-            weight = weight + regions.full(1.0)
-        else:
-            weight = weight + class_weights.voxel_weights(
-                self.name, self.weights, self.beta, regions
-            )
+        weight = from_numpy(border, regions.labels) + self.voxel_weights(regions)
         return RWMap.compact(
             regions.labels, regions.num_classes, true=regions.full(0.0), other=weight
         )
