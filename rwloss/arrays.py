@@ -8,7 +8,6 @@ from functools import wraps
 from typing import Any, TypeAlias, TypeVar
 
 import array_api_compat
-import array_api_compat.numpy as _numpy
 import numpy as np
 from numpy.typing import NDArray
 
@@ -23,12 +22,12 @@ def namespace(array: Array) -> Any:
     """Array API namespace of a NumPy array or a torch tensor.
 
     >>> namespace(np.zeros(3)).__name__
-    'array_api_compat.numpy'
+    'numpy'
     """
     if isinstance(array, np.ndarray):
-        return _numpy
+        return np  # array_api_compat's own wrapper would load numpy.f2py and numpy.testing
     if is_torch(array):
-        # Not array_namespace, which looks at every library: a training step asks a dozen times.
+        # Not array_namespace, which tries every library: a training step asks a dozen times.
         import array_api_compat.torch as of_torch
 
         return of_torch
@@ -71,14 +70,14 @@ def as_tensor(array: Array) -> Any:
         return array
     import torch
 
-    # torch refuses negative strides (a flipped map) and foreign byte order, and warns when it wraps
+    # torch refuses negative strides (a flipped map) and foreign byte order, and warns about
     # read-only memory (a broadcast constant).
     plain = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))
     return torch.from_numpy(plain if plain.flags.writeable else plain.copy())
 
 
-# Fresh memory costs more than a sum or a quotient of its size, so large arrays that are ours are
-# changed in place. The array API has no words for that; these have.
+# Allocating memory costs more than a sum or a quotient of its size, so maps change arrays of their
+# own in place. The array API has no functions for that.
 
 
 def divide_into(numerator: Array, denominator: Array) -> Array:

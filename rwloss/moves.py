@@ -1,4 +1,4 @@
-"""Maps that follow augmentation: flips, quarter turns and crops move a map exactly."""
+"""Move maps along with augmentation: flips, quarter turns and crops are exact."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ Moved = TypeVar("Moved", RWMap, Regions)
 
 
 def flip(x: Moved, axes: int | Iterable[int]) -> Moved:
-    """Mirrored along spatial axes. labels (b *s) -> labels (b *s), values to the bit.
+    """Mirror along spatial axes. labels (b *s) -> labels (b *s), bit for bit.
 
-    axes: one or more of *s, from 0; negative ones count from the end, and so are the same for an
-    image (b c *s). None at all, (), leaves `x` as it is.
+    axes: axes of *s, counted from 0. Negative ones count from the end, so they also fit an image
+    (b c *s). With no axes, (), the result is `x` itself.
 
-    Raises RWLossError for an axis that is not there or comes twice.
+    Raises RWLossError for an axis that does not exist or is repeated.
 
     >>> labels, true = np.array([[[0, 1]]]), np.array([[[3.0, 4.0]]])
     >>> m = RWMap.compact(labels, 2, true=true, other=np.ones((1, 1, 2)))
@@ -36,13 +36,13 @@ def flip(x: Moved, axes: int | Iterable[int]) -> Moved:
 
 
 def rot90(x: Moved, times: int = 1, axes: Sequence[int] = (0, 1)) -> Moved:
-    """Turned by 90° that many times, from the first of two spatial axes to the second.
+    """Rotate by 90° `times` times, from the first of two spatial axes towards the second.
 
-    labels (b *s) -> labels (b *s) with the lengths of the two axes swapped for odd `times`, values
-    to the bit. The sense is that of `numpy.rot90` and `torch.rot90`. The spacing (mm) is swapped
-    along, for each image its own.
+    labels (b *s) -> labels (b *s), bit for bit. For odd `times` the two axes swap their lengths,
+    and the spacing (mm) of each image is swapped with them. The direction is that of
+    `numpy.rot90` and `torch.rot90`.
 
-    Raises RWLossError for axes that are not two different ones of *s.
+    Raises RWLossError unless `axes` are two different axes of *s.
 
     >>> regions = Regions(np.array([[[0, 1, 1]]]), num_classes=2, spacing_mm=(1.0, 2.5))
     >>> turned = rot90(regions)
@@ -66,13 +66,13 @@ def rot90(x: Moved, times: int = 1, axes: Sequence[int] = (0, 1)) -> Moved:
 
 
 def crop(x: Moved, region: Sequence[slice]) -> Moved:
-    """A box of voxels, as a view. labels (b *s) -> labels (b *t), values to the bit.
+    """Cut out a box of voxels, as a view. labels (b *s) -> labels (b *t), bit for bit.
 
-    region: a slice for each axis of *s, of step 1, as NumPy reads it: what lies outside the image
-    is left out. Crop the map of the whole image: the map of cropped regions is another one for
-    every generator without "crop" in its tags.
+    region: one slice of step 1 per axis of *s. As in NumPy, parts outside the image are dropped.
+    Crop the map of the whole image: the map of cropped regions differs for every generator
+    without "crop" in its tags.
 
-    Raises RWLossError for another number of slices, for steps, and for an empty box.
+    Raises RWLossError for a wrong number of slices, a step other than 1, and an empty box.
 
     >>> labels, true = np.array([[[0, 1]]]), np.array([[[3.0, 4.0]]])
     >>> m = RWMap.compact(labels, 2, true=true, other=np.ones((1, 1, 2)))
@@ -96,32 +96,32 @@ def crop(x: Moved, region: Sequence[slice]) -> Moved:
 
 
 def pad(x: RWMap | Regions, *args: object, **settings: object) -> NoReturn:
-    """Refused, with an RWLossError: pad image and labels, and make the map on the fly."""
-    raise _refusal("pad", "it has no values for voxels that it has never seen")
+    """Always raises RWLossError: pad image and labels, and compute the map on the fly."""
+    raise _refusal("pad", "it has no values for the added voxels")
 
 
 def zoom(x: RWMap | Regions, *args: object, **settings: object) -> NoReturn:
-    """Refused, with an RWLossError: zoom image and labels, and make the map on the fly."""
-    raise _refusal("zoom", "distances change, and values between voxels are not in it")
+    """Always raises RWLossError: zoom image and labels, and compute the map on the fly."""
+    raise _refusal("zoom", "distances change, and it has no values between voxels")
 
 
 def warp(x: RWMap | Regions, *args: object, **settings: object) -> NoReturn:
-    """Refused, with an RWLossError: warp image and labels, and make the map on the fly.
+    """Always raises RWLossError: warp image and labels, and compute the map on the fly.
 
-    A warp is any other transform of the grid: elastic, affine, by an angle of no quarter turns.
+    A warp is any other transform of the grid: elastic, affine, or a rotation by another angle.
     """
-    raise _refusal("warp", "distances change, each in its own way")
+    raise _refusal("warp", "distances change by different factors")
 
 
 def _refusal(move: str, reason: str) -> RWLossError:
     return RWLossError(
-        f"a map can't follow a {move}: {reason}. Apply the {move} to image and labels, and make "
-        "the map on the fly: RegionWiseLoss(expression)(logits, target)"
+        f"a map can't follow a {move}: {reason}. Apply the {move} to image and labels, and "
+        "compute the map on the fly: RegionWiseLoss(expression)(logits, target)"
     )
 
 
 def _labels(x: RWMap | Regions) -> Array:
-    """Labels (b *s) of what can be moved."""
+    """Labels (b *s) of a map or regions; RWLossError for anything else."""
     if not isinstance(x, RWMap | Regions):
         raise RWLossError(
             f"expected an RWMap or Regions, got {type(x).__name__}: move arrays with the functions "
@@ -135,7 +135,7 @@ def _moved(
     move: Callable[[Array], Array],
     move_row: Callable[[tuple[float, ...]], tuple[float, ...]] = tuple,
 ) -> Moved:
-    """The same with every array moved, and the spacing of regions too, row by row."""
+    """The same map or regions with every array moved, and each row of the spacing."""
     if isinstance(x, RWMap):
         spacing = x.spacing_mm and tuple(move_row(row) for row in x.spacing_mm)
         parts = tuple(move(part) for part in x.parts)
@@ -144,13 +144,13 @@ def _moved(
     return dataclasses.replace(
         x,
         labels=move(x.labels),
-        spacing_mm=rows or None,  # of an empty batch
-        ignore_label=None if x.ignore_label is None else IGNORED,  # as it stands in `labels`
+        spacing_mm=rows or None,  # None for an empty batch
+        ignore_label=None if x.ignore_label is None else IGNORED,  # as in `labels`
     )
 
 
 def _mirrored(array: Array, axes: tuple[int, ...]) -> Array:
-    """A mirrored copy. One value broadcast along all the axes stays one: it is its own mirror."""
+    """A mirrored copy. A value that is broadcast along all the axes needs no memory of its own."""
     strides = array.stride() if is_torch(array) else array.strides
     varying = tuple(axis for axis in axes if strides[axis] != 0)
     if not varying:
@@ -167,9 +167,9 @@ def _swapped(row: tuple[float, ...], first: int, second: int) -> tuple[float, ..
 
 
 def _from_the_end(x: RWMap | Regions, axes: object) -> tuple[int, ...]:
-    """Axes of *s as numbers below 0: the same in arrays (b *s) and (b k *s)."""
+    """Axes of *s as negative numbers, which fit arrays (b *s) and (b k *s) alike."""
     count = _labels(x).ndim - 1
-    # An array without axes can be iterated by its type, and then can't.
+    # An array without axes has the type of an iterable, but is none.
     alone = not isinstance(axes, Iterable) or getattr(axes, "ndim", 1) == 0
     given: Any = (axes,) if alone else axes
     numbers = [_whole(axis, "axis") for axis in given]
@@ -193,15 +193,14 @@ def _whole(number: object, role: str) -> int:
 
 
 def _side(side: slice, length: int) -> slice:
-    """A slice of an axis with its start and stop in numbers."""
+    """The slice of an axis with start and stop as numbers within its length."""
     try:
         start, stop, step = side.indices(length)
     except (TypeError, ValueError) as error:  # no whole numbers; a step of 0
         raise RWLossError(f"expected whole numbers in a slice of step 1, got {side}") from error
     if step != 1:
         raise RWLossError(
-            f"expected slices of step 1, got {side}: a crop leaves no voxel out between others, "
-            "and flip mirrors"
+            f"expected slices of step 1, got {side}: a crop skips no voxels; to mirror, use flip"
         )
     if stop <= start:
         raise RWLossError(f"{side} of an axis of {length} voxels is empty: a crop needs voxels")

@@ -1,4 +1,4 @@
-"""Labels with their geometry: what a map generator may ask of the ground truth."""
+"""Labels with their geometry: what a map generator can ask about the ground truth."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class Regions:
         spacings_mm: SpacingRows,
         ignore_label: int | None = None,
     ) -> Regions:
-        """Regions of what `checked_labels` and `spacing_rows` gave, without another check."""
+        """Regions of results of `checked_labels` and `spacing_rows`, not checked again."""
         regions = object.__new__(cls)
         regions.__dict__.update(
             labels=labels,
@@ -104,7 +104,7 @@ class Regions:
 
     @classmethod
     def from_masks(cls, masks: Array, spacing_mm: SpacingMM | None = None) -> Regions:
-        """Overlapping masks, each a two-class problem of its own. masks (b k *s) of 0 and 1.
+        """Overlapping masks, each as its own two-class problem. masks (b k *s) of 0 and 1.
 
         Gives labels (b·k *s): 1 inside a mask, 0 outside; the masks of an image follow each other.
         `RegionWiseLoss(activation="sigmoid")` takes maps of such regions.
@@ -131,7 +131,7 @@ class Regions:
         return f"Regions({facts}, spacing {shown} mm)" if shown else f"Regions({facts})"
 
     def __getstate__(self) -> dict[str, Any]:
-        """What pickle takes: all but the namespace, which is a module."""
+        """What is pickled: everything but the namespace, which is a module."""
         return {name: value for name, value in vars(self).items() if name != "xp"}
 
     @cached_property
@@ -146,7 +146,7 @@ class Regions:
 
     @cached_property
     def smallest_spacing_mm(self) -> Array:
-        """Smallest spacing of each image in mm, shaped (b 1 ...) to meet (b *s). float32."""
+        """Smallest spacing of each image in mm, to broadcast with (b *s). (b 1 ...), float32."""
         values = np.array([min(row) for row in self.spacings_mm], dtype=np.float32)
         return from_numpy(values.reshape(-1, *[1] * (self.labels.ndim - 1)), self.labels)
 
@@ -209,7 +209,7 @@ class Regions:
         return _look_up(values, self.labels)
 
     def full(self, value: float) -> Array:
-        """The same value at every voxel, read-only and without memory. (b *s), float32."""
+        """One value for every voxel: read-only, takes no memory. (b *s), float32."""
         xp = self.xp
         scalar = xp.asarray(value, dtype=xp.float32, **on_device(self.labels))
         return xp.broadcast_to(scalar, self.labels.shape)
@@ -255,13 +255,13 @@ def spacing_rows(spacing_mm: Any, shape: Sequence[int]) -> SpacingRows:
     batch, axes = shape[0], len(shape) - 1
     if spacing_mm is None:
         return ((1.0,) * axes,) * batch
-    if _is_plain(spacing_mm):  # checked once: training gives the same at every step
+    if _is_plain(spacing_mm):  # checked once: training passes the same at each step
         return _checked_rows(spacing_mm, batch, axes)
     return _checked_rows.__wrapped__(spacing_mm, batch, axes)
 
 
 def _is_plain(spacing_mm: Any) -> bool:
-    """Whether it is a tuple of numbers, or of such tuples, all the way down: it can't change."""
+    """Whether it is a nested tuple of numbers, which can't change."""
     return type(spacing_mm) is tuple and all(
         type(each) in {int, float} or _is_plain(each) for each in spacing_mm
     )
@@ -272,7 +272,7 @@ def _checked_rows(spacing_mm: Any, batch: int, axes: int) -> SpacingRows:
     try:
         values = np.asarray(to_numpy(spacing_mm), dtype=np.float64)
     except (TypeError, ValueError):
-        values = np.empty(0)  # no numbers, or rows of different lengths: no spacing
+        values = np.empty(0)  # no numbers, or rows of different lengths
     if values.shape not in {(axes,), (batch, axes)}:
         raise RWLossError(
             f"expected a spacing in mm for each of {axes} axes, or one such row for each of "
@@ -289,7 +289,7 @@ def _whole(xp: Any, labels: Array, kind: str) -> Array:
     if kind == "b":
         return xp.astype(labels, xp.uint8)
     if kind == "f":
-        with np.errstate(invalid="ignore"):  # NaN and infinity come back as something else
+        with np.errstate(invalid="ignore"):  # NaN and infinity change, and are found below
             whole = xp.astype(labels, xp.int64)
         wrong = xp.astype(whole, labels.dtype) != labels
         if xp.any(wrong):
@@ -302,12 +302,12 @@ def _whole(xp: Any, labels: Array, kind: str) -> Array:
         raise RWLossError(f"expected whole labels, got dtype {labels.dtype}")
     if isinstance(labels, np.ndarray):
         return labels.astype(labels.dtype.newbyteorder("="), copy=False)
-    # torch compares and indexes few unsigned types.
+    # torch compares and indexes only a few unsigned types.
     return labels if kind == "i" or labels.dtype == xp.uint8 else xp.astype(labels, xp.int64)
 
 
 def _kind(labels: Array) -> str:
-    """Letter for the type of the labels, as NumPy has it: b, i, u, f, or another."""
+    """NumPy's letter for the kind of dtype: b, i, u, f, or another."""
     if isinstance(labels, np.ndarray):
         return str(labels.dtype.kind)
     name = str(labels.dtype)[len("torch.") :]
@@ -315,11 +315,11 @@ def _kind(labels: Array) -> str:
 
 
 def _without_ignored(xp: Any, labels: Array, ignore_label: int) -> Array:
-    """Labels in a signed type with ignored ones -1; a label -1 that is not ignored stays wrong."""
+    """Labels in a signed type, -1 where ignored. Raises for a -1 that is not the ignored label."""
     signed = labels if _kind(labels) == "i" else xp.astype(labels, xp.int64)
     if ignore_label == IGNORED:
         return signed
-    # Compared wide: torch would wrap an ignore label that a narrow type can't hold (300 is 44).
+    # In int64: torch would wrap an ignore label that a narrow type can't hold (300 becomes 44).
     ignored = xp.astype(signed, xp.int64, copy=False) == ignore_label
     if xp.any(signed == IGNORED):
         raise RWLossError("label -1 found: labels are 0 or more; pass ignore_label=-1 to ignore it")
@@ -345,7 +345,7 @@ def _check_range(xp: Any, labels: Array, num_classes: int, *, ignoring: bool) ->
 
 # --- By class
 
-# Classes up to which one masked maximum each is faster than one pass that looks every voxel up.
+# Up to this many classes, one masked maximum per class is faster than one look-up per voxel.
 _FEW = 12
 _SLAB = 2**18  # voxels looked up at a time
 
@@ -386,15 +386,15 @@ def _look_up(table: Array, labels: Array) -> Array:
         padded = table.new_zeros((len(table), table.shape[1] + 1))
         padded[:, 1:] = table
         return padded.gather(1, _index(labels)).reshape(labels.shape)
-    # A 0 at the end, which is where -1 points.
+    # A 0 at the end, where -1 points.
     padded = np.concatenate([table, np.zeros_like(table[:, :1])], axis=1)
     found = np.empty_like(labels, dtype=table.dtype)
     for row, whole, target in zip(padded, labels, found, strict=True):
-        # Volumes come out of their files with the first axis fastest: as they lie in memory.
+        # NIfTI volumes have the first axis fastest: walk them in the order of their memory.
         turned = whole.flags.f_contiguous and target.flags.f_contiguous
         image, out = (whole.T, target.T) if turned else (whole, target)
-        # In slabs: take makes an index of eight bytes per voxel, and fresh memory costs more than
-        # the look-up itself.
+        # In slabs: `take` makes an index of eight bytes per voxel, and allocating that for a whole
+        # volume costs more than the look-up.
         slab = max(1, _SLAB * len(image) // max(image.size, 1))
         for first in range(0, len(image), slab):
             np.take(row, image[first : first + slab], out=out[first : first + slab], mode="wrap")
@@ -402,7 +402,7 @@ def _look_up(table: Array, labels: Array) -> Array:
 
 
 def _index(labels: Array) -> Array:
-    """Labels + 1 as an index, so that 0 is what belongs to no class; for torch (b i)."""
+    """Labels + 1 as an index, so that ignored voxels are 0; flattened to (b i) for torch."""
     if not isinstance(labels, np.ndarray):
         return labels.flatten(1).long() + 1
     return np.add(labels, 1, dtype=np.intp)

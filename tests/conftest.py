@@ -7,7 +7,7 @@ import os
 import shutil
 import signal
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import pytest
@@ -28,12 +28,29 @@ def no_new_maps(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 def device(request: pytest.FixtureRequest) -> str:
     """Each device that maps and losses must work on: the CPU, and a GPU where there is one."""
-    if request.param == "cuda":
+    return _available(request.param)
+
+
+@pytest.fixture(params=["numpy", "cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def kind(request: pytest.FixtureRequest) -> Callable[[object], object]:
+    """Gives NumPy values as each kind of array: NumPy's own, and torch's on each device."""
+    if request.param == "numpy":
+        import numpy as np
+
+        return np.asarray
+    import torch
+
+    return partial(torch.as_tensor, device=_available(request.param))
+
+
+def _available(device: str) -> str:
+    """The device, or the test is skipped."""
+    if device == "cuda":
         import torch
 
         if not torch.cuda.is_available():
             pytest.skip("no CUDA device")
-    return str(request.param)
+    return device
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,7 @@ import glob
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Literal
 
@@ -63,28 +64,24 @@ def find(source: str | Path, *, part: DatasetPart = "train") -> Dataset:
     """
     if part not in _FOLDER_ENDS:
         raise RWLossError(f"expected part 'train' or 'test', got {part!r}")
+    path = Path(source)
     try:
-        return _find(source, part)
+        if path.is_dir():
+            # A broken link is not the same as no file.
+            if os.path.lexists(path / "dataset.json"):
+                return _find_nnunet(path, part)
+            if part == "test":
+                raise RWLossError(f"part 'test' needs a dataset.json, and {str(path)!r} has none")
+            return _from_files(path, files_in(path))
+        if path.exists():
+            return Dataset(path.parent, (Case(case_name(path), path),))
+        if glob.has_magic(str(source)):
+            root = Path(*takewhile(lambda name: not glob.has_magic(name), path.parts))
+            return _from_files(root, filter(is_data, set(matches(path))), str(source))
+        if path.is_symlink():
+            raise RWLossError(f"{str(source)!r} is a broken link")
     except OSError as exc:  # no permission, too long a name
         raise RWLossError(f"cannot look into {str(source)!r}: {exc.strerror}") from exc
-
-
-def _find(source: str | Path, part: DatasetPart) -> Dataset:
-    path = Path(source)
-    if path.is_dir():
-        # A broken link is not the same as no file.
-        if os.path.lexists(path / "dataset.json"):
-            return _find_nnunet(path, part)
-        if part == "test":
-            raise RWLossError(f"part 'test' needs a dataset.json, and {str(path)!r} has none")
-        return _from_files(path, files_in(path))
-    if path.exists():
-        return Dataset(path.parent, (Case(case_name(path), path),))
-    if glob.has_magic(str(source)):
-        root = Path(*path.parts[: _first_magic(path)])
-        return _from_files(root, filter(is_data, set(matches(path))), str(source))
-    if path.is_symlink():
-        raise RWLossError(f"{str(source)!r} is a broken link")
     raise RWLossError(f"there is no file or folder {str(source)!r}")
 
 
@@ -267,17 +264,10 @@ def _images(files: Iterable[Path]) -> dict[str, dict[int | None, Path]]:
 
 def _in_order(case: str, channels: dict[int | None, Path]) -> tuple[Path, ...]:
     """Image files of one case in channel order. Raises RWLossError for a gap."""
-    found = {channel: file for channel, file in channels.items() if channel is not None}
-    if not found:
-        return tuple(channels.values())
-    if sorted(found) != list(range(len(found))):
+    numbers = sorted(channel for channel in channels if channel is not None)
+    if numbers != list(range(len(numbers))):
         raise RWLossError(
-            f"case {case!r} has the channels {sorted(found)}: expected {len(found)} channels from "
+            f"case {case!r} has the channels {numbers}: expected {len(numbers)} channels from "
             f"{case}_0000 on, without a gap"
         )
-    return tuple(found[channel] for channel in sorted(found))
-
-
-def _first_magic(path: Path) -> int:
-    """Index of the first part of a pattern that is not a plain name."""
-    return next(i for i, name in enumerate(path.parts) if glob.has_magic(name))
+    return tuple(channels[channel] for channel in numbers or channels)

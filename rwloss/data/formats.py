@@ -36,6 +36,13 @@ SUFFIXES: tuple[str, ...] = tuple(_READERS)
 MAX_VOXELS = 2**31
 """Files whose headers announce more voxels are refused before any memory is allocated."""
 
+
+def check_max_voxels(max_voxels: int) -> None:
+    """Raise RWLossError for a limit that would refuse every file."""
+    if max_voxels < 1:
+        raise RWLossError(f"expected max_voxels of 1 or more, got {max_voxels}")
+
+
 # A length beyond these is damage; its square must fit in float32.
 _POSSIBLE_MM = (1e-9, 1e9)
 # The volume of three unit axes; 1 if they stand at right angles.
@@ -85,10 +92,8 @@ def read_labels(
     >>> volume.labels.shape, volume.labels.dtype.name, volume.spacing_mm
     ((34, 52, 35), 'uint8', (1.0, 1.0, 1.0))
     """
-    path = Path(path)
-    decoded = _decode(path, max_voxels)
+    decoded = _decode(Path(path), max_voxels)
     try:
-        _check_axes(decoded.values)
         labels = _whole(decoded.values, decoded.step)
         spacing = _spacing(spacing_mm, decoded.spacing_mm, labels.ndim)
         _check_affine(decoded.affine)
@@ -113,10 +118,8 @@ def read_image(path: str | Path, *, max_voxels: int = MAX_VOXELS) -> NDArray[np.
 
 def read_placed_image(path: str | Path, *, max_voxels: int = MAX_VOXELS) -> ImageVolume:
     """`read_image`, with the affine of the file."""
-    path = Path(path)
-    decoded = _decode(path, max_voxels)
+    decoded = _decode(Path(path), max_voxels)
     try:
-        _check_axes(decoded.values)
         if decoded.is_palette:
             raise RWLossError("its values are indices of a palette: save it as grey values")
         _check_finite(decoded.values)
@@ -164,7 +167,14 @@ def _decode(path: Path, max_voxels: int) -> Decoded:
             raise RWLossError(_why_no_file(path))
         if path.stat().st_size == 0:
             raise RWLossError("it is empty (0 bytes)")
-        return _READERS[suffix_of(path)](path, max_voxels)
+        decoded = _READERS[suffix_of(path)](path, max_voxels)
+        shape = decoded.values.shape
+        if len(shape) in {2, 3}:
+            return decoded
+        raise RWLossError(
+            f"expected 2 or 3 axes, got {len(shape)} (shape {shape}): save each case and channel "
+            "as a file of its own"
+        )
     # Four libraries parse foreign bytes here, and damaged ones make them raise nearly anything.
     except Exception as exc:
         raise RWLossError(f"cannot read {str(path)!r}: {_cause(exc, suffix_of(path))}") from exc
@@ -188,14 +198,6 @@ def _cause(exc: Exception, suffix: str) -> str:
     if isinstance(exc, (EOFError, zlib.error, gzip.BadGzipFile, zipfile.BadZipFile)):
         return f"it is cut short or damaged ({detail})"
     return f"it is damaged, or a kind of {suffix} file that cannot be read ({detail})"
-
-
-def _check_axes(values: NDArray[Any]) -> None:
-    if values.ndim not in {2, 3}:
-        raise RWLossError(
-            f"expected 2 or 3 axes, got {values.ndim} (shape {values.shape}): "
-            "save each case and channel as a file of its own"
-        )
 
 
 def _check_finite(values: NDArray[Any]) -> None:

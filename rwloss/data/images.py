@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rwloss.data.cases import DatasetPart, find
@@ -85,12 +85,11 @@ def _cases(files: Iterable[Path], num_channels: int) -> tuple[ImageCase, ...]:
     cases = []
     for name, found in sorted(named.items()):
         channels = [channel for channel, _ in sorted(found)]
-        images = tuple(file for _, file in sorted(found))
+        case = _checked(name, tuple(file for _, file in sorted(found)), num_channels)
         if channels != list(range(len(channels))):
             problem = f"expected the channels 0 to {num_channels - 1}, found files of {channels}"
-            cases.append(ImageCase(name, images, problem))
-        else:
-            cases.append(_checked(name, images, num_channels))
+            case = replace(case, problem=problem)
+        cases.append(case)
     return tuple(cases)
 
 

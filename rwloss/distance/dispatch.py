@@ -1,4 +1,4 @@
-"""Which engine computes, and what a distance means where there is nothing to measure to.
+"""Choose the engine, and define distances where there is nothing to measure to.
 
 Labels and masks may be NumPy arrays or torch tensors; results are of the same kind, on the same
 device.
@@ -26,7 +26,7 @@ Distances = TypeVar("Distances", bound=Callable[..., Array])
 
 
 def _on_numpy(measure: Distances) -> Distances:
-    """Let NumPy do a tensor's work on the CPU: on small images torch's calls cost more than that.
+    """Compute CPU tensors in NumPy, because torch's calls cost more than the work on small images.
 
     Only the engine "torch" gets tensors.
     """
@@ -46,7 +46,7 @@ def _edt_installed() -> bool:
 
 
 def engine_name(engine: str | None = None, like: Array | None = None) -> EngineName:
-    """The engine that will compute: the one asked for, else the best for this array.
+    """The engine that will compute: the given one, else the best for this array.
 
     "torch" for tensors that are not on the CPU, else "edt" where installed, else "scipy".
     Raises RWLossError for an unknown engine, or one that is not installed.
@@ -138,7 +138,7 @@ def signed_distances_mm(
             mask = image == k
             count = int(np.count_nonzero(mask))
             if (other := by_count.get(image.size - count)) is not None:
-                # The two share the image out, so they share their edge as well.
+                # The two classes fill the image, so they share one edge.
                 np.negative(of_class[other], out=of_class[k])
                 continue
             of_class[k] = signed_distance_mm(mask[None], [spacing_mm], engine=engine)[0]
@@ -156,16 +156,16 @@ def distance_to_mm(mask: Array, spacings_mm: Spacings, *, engine: str | None = N
 
 
 def _root(squared: Array) -> Array:
-    """Square root, in place: the squares are ours."""
+    """Square root, in place."""
     if is_torch(squared) and squared.device.type != "cpu":
         return squared.sqrt_()
-    values = to_numpy(squared)  # the same memory; torch on the CPU does not round exactly
+    values = to_numpy(squared)  # the same memory; torch's root on the CPU is not correctly rounded
     np.sqrt(values, out=values)
     return squared
 
 
 def _single_label(squared: Array) -> Array:
-    """Which images hold one label only: one infinite voxel means all are. (b *s) -> (b)."""
+    """Which images hold one label only: all their voxels are infinite, so one shows it. (b)."""
     xp = namespace(squared)
     if 0 in squared.shape:
         return xp.zeros(squared.shape[0], dtype=xp.bool, **on_device(squared))
@@ -173,12 +173,12 @@ def _single_label(squared: Array) -> Array:
 
 
 def _filled(distance: Array, single: Array, values: Sequence[float]) -> Array:
-    """Distances with a value for each image in place of infinity."""
+    """Distances with one value per image in place of infinity."""
     if not is_torch(distance):
         for image in np.flatnonzero(single):
             distance[image] = values[int(image)]
         return distance
-    # Without a look at the values, which would make the CPU wait for the GPU.
+    # Without reading the values, which would make the CPU wait for the GPU.
     xp, shape = namespace(distance), (-1, *[1] * (distance.ndim - 1))
     given = xp.asarray(list(values), dtype=distance.dtype, device=distance.device)
     return xp.where(xp.reshape(single, shape), xp.reshape(given, shape), distance)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from rwloss.distance.threads import num_threads
 
-# Voxels from which a second thread gains more than it costs to start.
+# From this many voxels, a second thread gains more than it costs to start.
 _WORTH_THREADS = 2**16
 
 
@@ -21,8 +21,8 @@ def squared_to_other_label_mm2(
 
     labels (b *s), whole numbers of 0 or more, with a spacing for each image -> (b *s) float32;
     infinite in an image that holds one label only.
-    Images lie in memory as those of the labels do. Spacings that are no whole numbers are rounded
-    to float32 in another order then, so the last bit may follow the memory order.
+    The result has the memory order of the labels. With fractional spacings the last bit may depend
+    on that order, because edt rounds to float32 in another sequence.
     """
     flags = labels[0].flags
     if flags.f_contiguous and not flags.c_contiguous:  # as NIfTI volumes are read
@@ -47,7 +47,7 @@ def squared_to_other_label_mm2(
 
 
 def _is_single(image: NDArray[Any]) -> bool:
-    """Whether it holds one label only: edt would take as long to find out as to compute."""
+    """Whether it holds one label only: edt would need a full transform to find out."""
     first = image.flat[0]
     return bool(image.flat[-1] == first and image.min() == image.max())
 

@@ -1,4 +1,4 @@
-"""Squared distances with SciPy: always there, exact, each label cropped to its bounding box."""
+"""Squared distances with SciPy: always installed, exact; each label is cropped to its box."""
 
 from __future__ import annotations
 
@@ -26,11 +26,10 @@ def squared_to_other_label_mm2(
 def _fill(
     squared: NDArray[np.float32], labels: NDArray[Any], spacing_mm: tuple[float, ...]
 ) -> None:
-    """Set what is finite, label by label.
+    """Set the finite distances, label by label.
 
-    A voxel of a label lies inside the label's bounding box, and every voxel just outside the box
-    has another label, so a nearest one is never further out than the box plus one voxel: each
-    label needs that crop only.
+    Voxels just outside a label's bounding box have other labels, so the nearest other label is
+    never further out than that: each label needs only its box and one voxel around it.
     """
     from scipy.ndimage import find_objects
 

@@ -13,7 +13,7 @@ _chosen: int | None = None
 
 
 def set_num_threads(count: int | None) -> None:
-    """Threads of one distance transform from now on; None goes back to the default."""
+    """Set the number of threads of one distance transform; None restores the default."""
     global _chosen  # noqa: PLW0603 - one setting for the process, like torch.set_num_threads
     if count is not None and (isinstance(count, bool) or count != int(count) or count < 1):
         raise RWLossError(f"expected a number of threads of 1 or more, got {count!r}")

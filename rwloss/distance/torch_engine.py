@@ -17,7 +17,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-# Numbers that one step of the minimum over all pairs may hold; bounds the memory on a GPU.
+# Most numbers that one step of the minimum over all pairs may hold; bounds memory on a GPU.
 _MOST = 2**27
 
 
@@ -28,8 +28,8 @@ def squared_to_other_label_mm2(
 
     labels (b *s), any integer type, with a spacing for each image -> (b *s) float32 on the same
     device; infinite in an image that holds one label only.
-    all_pairs: whether the minimum is taken over all pairs of a line at once (best on a GPU), or
-    offset by offset until no nearer one can come (best on the CPU); by the device if None.
+    all_pairs: take the minimum over all pairs of a line at once (best on a GPU), or offset by
+    offset until nothing nearer is possible (best on the CPU). None chooses by the device.
     """
     if labels.numel() == 0:
         return torch.empty(labels.shape, dtype=torch.float32, device=labels.device)
@@ -38,7 +38,7 @@ def squared_to_other_label_mm2(
     squared: Tensor | None = None
     for axis in range(1, labels.ndim):
         squares = _per_image([row[axis - 1] ** 2 for row in spacings_mm], labels)
-        # The axis goes first: its lines are then whole blocks of memory apart.
+        # The axis goes first, so that neighbours along it are whole blocks of memory apart.
         lines = labels.movedim(axis, 0)
         on_line = _steps_to_other_label(lines.contiguous()).square_().mul_(squares)
         if squared is None:
@@ -53,7 +53,7 @@ def squared_to_other_label_mm2(
 
 
 def _per_image(values: Sequence[float], labels: Tensor) -> Tensor:
-    """A number for each image, shaped to meet lines (n b ...) whose axis went first."""
+    """One number per image, to broadcast with lines (n b ...)."""
     tensor = torch.tensor(values, dtype=torch.float32, device=labels.device)
     return tensor.reshape(1, -1, *[1] * (labels.ndim - 2))
 
@@ -65,7 +65,7 @@ def _steps_to_other_label(lines: Tensor) -> Tensor:
     index = index.reshape(-1, *[1] * (lines.ndim - 1))
     changed = lines[1:] != lines[:-1]
     none = index.new_full((), torch.inf)
-    # Where a run begins (but at the edge of the image), and the last such place so far.
+    # Where a run begins (except at the edge of the image), and the last such place so far.
     begins = torch.where(changed, index[1:], -none)
     before = torch.cat([(-none).expand(1, *lines.shape[1:]), begins.cummax(dim=0).values])
     ends = torch.where(changed, index[:-1], none)
@@ -77,7 +77,7 @@ def _minimum_by_offsets(before: Tensor, on_line: Tensor, squares: Tensor) -> Ten
     """min(on_line, min over j of before(j) + squares (i - j)²) along the first axis. (n ...)."""
     n = len(before)
     nearest = torch.minimum(before, on_line)
-    # A line without any finite number stays so: it must not keep the search from ending.
+    # A line without any finite number stays infinite: it must not keep the search going.
     live = torch.isfinite(nearest).any(dim=0)
     if not live.any():
         return nearest

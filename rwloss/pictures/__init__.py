@@ -3,8 +3,7 @@
 matplotlib loads when a picture is drawn.
 """
 
-from rwloss.pictures.draw import draw
-from rwloss.pictures.output import FORMATS, check_output
+from rwloss.pictures.draw import FORMATS, check_output, draw
 from rwloss.pictures.picture import MAX_CLASSES
 
 __all__ = ["FORMATS", "MAX_CLASSES", "check_output", "draw"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from rwloss import data, maps, store
-from rwloss.data import Case, Dataset
+from rwloss.data import Dataset
 from rwloss.errors import RWLossError
 from rwloss.pictures.draw import draw
 from rwloss.precompute.repair import runs_a_file
@@ -45,19 +46,8 @@ class CaseDrawing:
     ) -> None:
         """Draw it. image: in place of the image that was found. See `rwloss.pictures.draw`."""
         image = image or self.image
-        draw(
-            self.labels,
-            self.rwmaps,
-            out,
-            image=None if image is None else data.read_image(image),
-            class_names=self.class_names,
-            spacing_mm=self.spacing_mm,
-            affine=self.affine,
-            axis=axis,
-            slice_index=slice_index,
-            title=self.title,
-            units=self.units,
-        )
+        given = vars(self) | {"image": None if image is None else data.read_image(image)}
+        draw(path=out, axis=axis, slice_index=slice_index, **given)
 
 
 def of_labels(
@@ -101,7 +91,7 @@ def of_store(stored: Store, name: str) -> CaseDrawing:
     if name not in stored:
         raise RWLossError(f"{str(stored.place)!r} has no case {name!r}{nearest(name, stored)}")
     text, rwmap = stored.expression, stored[name]
-    case = _case_of_store(stored, name)
+    image, affine = _found_in_dataset(stored, name)
     return CaseDrawing(
         title=f"{name}, as stored",
         labels=rwmap.labels[0],
@@ -109,8 +99,8 @@ def of_store(stored: Store, name: str) -> CaseDrawing:
         units={text: _unit(text)},
         class_names=stored.info.class_names,
         spacing_mm=stored.entries[name].spacing_mm,
-        affine=None if case is None else _affine(case),
-        image=None if case is None else next(iter(case.images), None),
+        affine=affine,
+        image=image,
     )
 
 
@@ -122,31 +112,22 @@ def first_of_store(where: str) -> tuple[Store, str]:
     return stored, next(iter(stored))
 
 
-def _case_of_store(stored: Store, name: str) -> Case | None:
-    """The case in the dataset of the store's newest run, if that is where it was."""
-    try:
-        cases = data.find(str(last_start(stored.place).get("source"))).cases
-    except RWLossError:
-        return None
-    return next((case for case in cases if case.name == name), None)
-
-
-def _affine(case: Case) -> NDArray[Any] | None:
-    """How its label file lies in the patient; None where that can't be read (any more)."""
-    try:
-        return data.read_labels(case.labels).affine
-    except RWLossError:
-        return None
+def _found_in_dataset(stored: Store, name: str) -> tuple[Path | None, NDArray[Any] | None]:
+    """Image file and affine of a case in the dataset of the newest run, if they are still there."""
+    image = affine = None
+    with suppress(RWLossError):
+        for case in data.find(str(last_start(stored.place).get("source"))).cases:
+            if case.name == name:
+                image = next(iter(case.images), None)
+                affine = data.read_labels(case.labels).affine
+    return image, affine
 
 
 def _unit(expression: str) -> str:
     """Unit of a stored map; unknown where its plug-in is not here, or would have to be run."""
-    if runs_a_file(expression):
-        return ""
-    try:
-        return maps.parse(expression).unit
-    except RWLossError:
-        return ""
+    with suppress(RWLossError):
+        return "" if runs_a_file(expression) else maps.parse(expression).unit
+    return ""
 
 
 def _dataset_of(label_file: Path) -> Dataset:

@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 
 from rwloss import words
 from rwloss.errors import RWLossError
-from rwloss.files.atomic import whole_file
-from rwloss.pictures.output import check_output
+from rwloss.files.atomic import naming_write_errors, whole_file
 from rwloss.pictures.picture import MapRow, Picture
 from rwloss.pictures.sheet import render
 from rwloss.pictures.view import View, choose_view
 from rwloss.rwmap import RWMap
 
+FORMATS = ("png", "pdf", "svg")
 _MEANING = (
     "Value of the map at each voxel: what it costs to put probability on the class (blue: below 0, "
     "white: 0, red: above 0). Lines: borders of the classes."
@@ -102,11 +102,35 @@ def write_picture(
         slice_text=view.text,
     )
     content = render(picture, file_format)
+    fix = "free some space, or use another folder"
+    with naming_write_errors(path, fix), whole_file(path) as part:
+        part.write_bytes(content)
+
+
+def check_output(path: Path) -> str:
+    """The format of a picture to be written there.
+
+    Raises RWLossError for suffixes other than .png, .pdf and .svg, for a missing folder, for a path
+    that is a folder, and without matplotlib.
+    """
+    file_format = path.suffix.lower().removeprefix(".")
+    if file_format not in FORMATS:
+        raise RWLossError(
+            f"expected a picture that ends with .{', .'.join(FORMATS)}, got {str(path)!r}"
+        )
+    if path.is_dir():
+        raise RWLossError(f"cannot write {str(path)!r}: it is a folder")
+    if not path.parent.is_dir():
+        raise RWLossError(
+            f"cannot write {str(path)!r}: there is no folder {str(path.parent)!r}; make it first"
+        )
     try:
-        with whole_file(path) as part:
-            part.write_bytes(content)
-    except OSError as error:
-        raise RWLossError(f"cannot write {str(path)!r}: {error.strerror or error}") from error
+        import matplotlib.figure  # noqa: F401
+    except ImportError as error:
+        raise RWLossError(
+            "pictures need matplotlib, which is not installed: pip install 'rwloss[report]'"
+        ) from error
+    return file_format
 
 
 def _check_arrays(
@@ -137,8 +161,7 @@ def _check_arrays(
 
 def known_labels(labels: NDArray[Any], num_classes: int) -> NDArray[np.int32]:
     """The labels that are classes; -1, which is drawn grey, for all others. (*s)."""
-    known = np.where((labels >= 0) & (labels < num_classes), labels.astype(np.int32), -1)
-    return known.astype(np.int32, copy=False)
+    return np.where((labels >= 0) & (labels < num_classes), labels.astype(np.int32), np.int32(-1))
 
 
 def channels_of(rwmap: RWMap, view: View) -> NDArray[np.float64]:

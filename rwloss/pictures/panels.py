@@ -131,7 +131,5 @@ def _draw_borders(axes: Axes, classes: NDArray[Any], width: float) -> None:
     lines = [broken[i : i + 500].reshape(-1, 2) for i in range(0, len(broken), 500)]
     # Never as wide as a voxel: it would hide the small ones.
     width = min(width, 0.7 * 72 * _PANEL / max(classes.shape))
-    axes.add_collection(
-        LineCollection(lines, colors=INK, linewidths=width, capstyle="projecting"),
-        autolim=False,
-    )
+    drawn = LineCollection(lines, colors=INK, linewidths=width, capstyle="projecting")
+    axes.add_collection(drawn, autolim=False)

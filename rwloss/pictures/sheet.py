@@ -10,6 +10,7 @@ from rwloss.pictures.panels import draw_channels, draw_image, draw_labels, legen
 from rwloss.pictures.picture import Picture
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 _TITLE, _HEADER = 11.0, 9.0  # points
@@ -32,7 +33,7 @@ def render(picture: Picture, file_format: str) -> bytes:
 
 
 def _compose(picture: Picture) -> Figure:
-    """Two grids with cells of known size, side by side between title and note.
+    """Panels of known size between title and note: image and labels left, channels right.
 
     With one map, image and labels stand beside each other, level with its channels; with several
     they stand below each other, as large as the rows leave room for.
@@ -46,70 +47,61 @@ def _compose(picture: Picture) -> Figure:
     lettering = Lettering(figure, [picture.title, *texts, *picture.names])
     wide, high = panel_size(picture)
 
-    columns = [*[wide, _GAP] * len(picture.classes), _BAR, _BAR_TEXT]
+    right_wide = len(picture.classes) * (wide + _GAP) + _BAR + _BAR_TEXT
     names = [lettering.fit(picture.names[k], wide, _HEADER, 2) for k in picture.classes]
-    headings = [lettering.fit(row.text, sum(columns), _HEADER, 3, "bold") for row in rows]
-    heights = [each for text in headings for each in (_height(text, _HEADER), high, _GAP)]
-    heights[0] += max(_height(name, _HEADER) for name in names)
+    headings = [lettering.fit(row.text, right_wide, _HEADER, 3, "bold") for row in rows]
+    heads = [_height(text, _HEADER) for text in headings]
+    heads[0] += max(_height(name, _HEADER) for name in names)
+    right_high = sum(heads) + len(rows) * (high + _GAP)
 
     left = [draw_labels] if picture.image is None else [draw_image, draw_labels]
-    legend_high = len(lines) * _LINE * SMALL + _GAP
+    legend_high = len(lines) * _LINE * SMALL
     if len(rows) == 1:
-        left_columns, left_heights = [wide, _GAP] * len(left), [heights[0], high, legend_high]
+        across, head, scale = len(left), heads[0], 1.0
     else:
-        room = (sum(heights) - legend_high) / len(left) - _LINE * _HEADER - _GAP
+        across, head, legend_high = 1, _LINE * _HEADER, legend_high + _GAP
+        room = (right_high - legend_high) / len(left) - head - _GAP
         scale = min(max(room / high, 1.0), 2.0)
-        left_columns = [scale * wide, _GAP]
-        left_heights = [*[_LINE * _HEADER, scale * high, _GAP] * len(left), legend_high]
+    cell_wide, cell_high = scale * wide + _GAP, head + scale * high + _GAP
+    left_wide, left_high = across * cell_wide, len(left) // across * cell_high + legend_high
 
-    width = max(sum(left_columns) + _GAP + sum(columns), _NARROWEST)
+    width = max(left_wide + _GAP + right_wide, _NARROWEST)
     title = lettering.fit(picture.title, width, _TITLE, 2)
     note = lettering.fit(picture.note, width, SMALL, 6)
-    body = max(sum(heights), sum(left_heights))
+    body = max(right_high, left_high)
     above = _MARGIN + (_height(title, _TITLE) + _GAP if title else 0.0)
-    height = above + body + _height(note, SMALL) + _MARGIN
-    figure.set_size_inches(width + 2 * _MARGIN, height)
+    sheet_wide, sheet_high = width + 2 * _MARGIN, above + body + _height(note, SMALL) + _MARGIN
+    figure.set_size_inches(sheet_wide, sheet_high)
 
-    def grid(from_left: float, heights: list[float], columns: list[float]) -> Any:
-        sheet_wide, sheet_high = figure.get_size_inches()
-        return figure.add_gridspec(
-            nrows=len(heights),
-            ncols=len(columns),
-            left=from_left / sheet_wide,
-            right=(from_left + sum(columns)) / sheet_wide,
-            top=1 - above / sheet_high,
-            bottom=1 - (above + sum(heights)) / sheet_high,
-            wspace=0,
-            hspace=0,
-            width_ratios=columns,
-            height_ratios=heights,
-        )
+    def panel(at: float, top: float, wide: float, high: float) -> Axes:
+        bottom = 1 - (top + high) / sheet_high
+        return figure.add_axes((at / sheet_wide, bottom, wide / sheet_wide, high / sheet_high))
 
     lettering.write(title, _MARGIN, _MARGIN, _TITLE)
     lettering.write(note, _MARGIN, above + body, SMALL, color=FAINT)
-    left_grid = grid(_MARGIN, left_heights, left_columns)
     for number, draw in enumerate(left):
-        place = (1, 2 * number) if len(rows) == 1 else (3 * number + 1, 0)
-        axes = figure.add_subplot(left_grid[place])
+        row_number, column = divmod(number, across)
+        top = above + row_number * cell_high + head
+        axes = panel(_MARGIN + column * cell_wide, top, scale * wide, scale * high)
         draw(axes, picture)
         lettering.head(axes, draw.__name__.removeprefix("draw_"), _HEADER, color=FAINT)
     fitted = [(colour, lettering.fit(text, 2 * wide, SMALL, 1)) for colour, text in lines]
     lettering.legend(axes, fitted)
 
-    right = _MARGIN + sum(left_columns) + _GAP
-    right_grid = grid(right, heights, columns)
-    for number, (row, heading) in enumerate(zip(rows, headings, strict=True)):
-        lettering.write(heading, right, above + sum(heights[: 3 * number]), _HEADER, weight="bold")
-        panels = [
-            figure.add_subplot(right_grid[3 * number + 1, 2 * column])
-            for column in range(len(names))
-        ]
-        bar = figure.add_subplot(right_grid[3 * number + 1, -2])
+    right, top = _MARGIN + left_wide + _GAP, above
+    for row, heading, head in zip(rows, headings, heads, strict=True):
+        lettering.write(heading, right, top, _HEADER, weight="bold")
+        top += head
+        *panels, bar = (
+            panel(right + column * (wide + _GAP), top, wide if column < len(names) else _BAR, high)
+            for column in range(len(names) + 1)
+        )
         draw_channels(panels, bar, picture, row)
         unit = lettering.fit(row.unit, _BAR + _BAR_TEXT + _MARGIN, SMALL, 1)
         lettering.head(bar, unit, SMALL, pad=7)
-        for panel, name in zip(panels, names, strict=True) if number == 0 else ():
-            lettering.head(panel, name, _HEADER, color=FAINT)
+        for axes, name in zip(panels, names, strict=True) if row is rows[0] else ():
+            lettering.head(axes, name, _HEADER, color=FAINT)
+        top += high + _GAP
     return figure
 
 

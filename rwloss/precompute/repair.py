@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from rwloss.errors import RWLossError
 from rwloss.precompute.outcome import CaseOutcome, Summary
 from rwloss.precompute.run import precompute
 from rwloss.store.manifest import TREE_SUFFIX, read_info, readable_entries, write_entries
-from rwloss.store.place import TREE_MARK, StorePlace, place
+from rwloss.store.place import TREE_MARK, place
 from rwloss.store.verify import Report
 
 
@@ -49,7 +49,13 @@ def repair(
     dataset = source if isinstance(source, data.Dataset) else data.find(source)
     damaged = {problem.name for problem in report.problems if problem.kind == "damaged"}
     try:
-        _remove_lines(where, damaged & {case.name for case in dataset.cases})
+        with where.lock():  # lines that can't be read are removed as well
+            entries, _ = readable_entries(where)
+            for case in damaged & {case.name for case in dataset.cases}:
+                entries.pop(case, None)
+                with suppress(OSError):  # a tree without its mark does not count as a map
+                    where.remove(f"{case}{TREE_SUFFIX}/{TREE_MARK}")
+            write_entries(where, entries.values())
     except OSError as error:
         raise RWLossError(f"{where} can't be written: {error}") from error
     return precompute(
@@ -75,14 +81,3 @@ def runs_a_file(expression: str) -> bool:
     """
     # However it is written: Python reads identifiers in the form NFKC.
     return re.search(r"\.py:|\bfile\b", unicodedata.normalize("NFKC", expression)) is not None
-
-
-def _remove_lines(where: StorePlace, cases: Iterable[str]) -> None:
-    """Remove cases from the manifest, and lines that can't be read, so that they are made again."""
-    with where.lock():
-        entries, _ = readable_entries(where)
-        for case in cases:
-            entries.pop(case, None)
-            with suppress(OSError):  # a tree without its mark does not count as a map
-                where.remove(f"{case}{TREE_SUFFIX}/{TREE_MARK}")
-        write_entries(where, entries.values())

@@ -7,6 +7,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
@@ -15,7 +16,7 @@ from typing import Any
 
 from rwloss import data, distance, maps
 from rwloss._version import __version__
-from rwloss.data.formats import MAX_VOXELS
+from rwloss.data.formats import MAX_VOXELS, check_max_voxels
 from rwloss.errors import RWLossError
 from rwloss.precompute import survey
 from rwloss.precompute.outcome import CaseOutcome, Summary
@@ -59,8 +60,7 @@ class PrecomputeSettings:
         """Check what types cannot say."""
         if self.jobs is not None and self.jobs < 0:
             raise RWLossError(f"expected 0 jobs or more, got {self.jobs}")
-        if self.max_voxels < 1:
-            raise RWLossError(f"expected max_voxels of 1 or more, got {self.max_voxels}")
+        check_max_voxels(self.max_voxels)
 
 
 def precompute(
@@ -322,8 +322,6 @@ def _versions() -> dict[str, str]:
     """Versions of everything that decides the bytes of a map."""
     found = {"rwloss": __version__, "gzip": gzip_name()}
     for package in ("numpy", "scipy", "edt", "zarr"):
-        try:
+        with suppress(PackageNotFoundError):
             found[package] = version(package)
-        except PackageNotFoundError:
-            continue
     return found

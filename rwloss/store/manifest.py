@@ -212,9 +212,7 @@ def find_unlisted(place: StorePlace, entries: dict[str, ManifestEntry]) -> dict[
     found = {}
     for name in place.names():
         case = name.removesuffix(TREE_SUFFIX)
-        if case == name or case in entries:
-            continue
-        entry = marked_entry(place, name)
+        entry = None if case == name or case in entries else marked_entry(place, name)
         if entry is not None and entry.case == case:
             found[case] = entry
     return found

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from rwloss.errors import RWLossError
 from rwloss.store.manifest import DType
-from rwloss.store.precision import MAX_ERROR, as_float32
+from rwloss.store.precision import MAX_ERROR, as_float32, largest_of
 
 SUFFIX = ".nii.gz"
 DTYPES: tuple[DType, ...] = ("auto", "int16", "float32")
@@ -45,7 +45,6 @@ def encode(
         raise RWLossError(
             f"NIfTI holds axes of up to {_INT16_MAX} voxels, got {array.shape}: use the format zarr"
         )
-
     if affine is None:
         affine = np.diag([*spacing_mm, *[1.0] * (4 - len(spacing_mm))])
     values, slope, error = _packed(array, dtype)
@@ -60,7 +59,8 @@ def encode(
     header.set_data_offset(_DATA_OFFSET)
     # What nibabel's own `to_bytes` writes, without its copies in between.
     values = values.astype(values.dtype.newbyteorder("<"), copy=False)
-    return _compressed(header.binaryblock + bytes(4) + values.tobytes("F")), error
+    content = header.binaryblock + bytes(4) + values.tobytes("F")
+    return _gzip().compress(content, 1 if _gzip() is gzip else 2, mtime=0), error
 
 
 def decode(
@@ -75,7 +75,7 @@ def decode(
 
     try:
         # Decompressed as a whole, because gzip checks sum and length only at the end.
-        stored = nibabel.Nifti1Image.from_bytes(_decompressed(content)).dataobj
+        stored = nibabel.Nifti1Image.from_bytes(_gzip().decompress(content)).dataobj
         array, slope = np.asarray(stored.get_unscaled()), float(stored.slope)
         if has_classes:
             array = np.moveaxis(array, -1, 0)
@@ -93,13 +93,12 @@ def _packed(array: NDArray[Any], dtype: DType) -> tuple[NDArray[Any], float | No
     """Values as they go to the file, their factor, and the largest error."""
     if array.dtype.kind in "iu":
         return array, None, 0.0
-    if dtype != "float32":
-        largest = max(float(array.max(initial=0.0)), -float(array.min(initial=0.0)))
-        if largest <= float(np.finfo(np.float32).max):
-            step = _step(largest)
-            whole, error = _rounded(array, step, math.inf if dtype == "int16" else MAX_ERROR)
-            if whole is not None:
-                return whole, float(step), error
+    largest = largest_of(array)
+    if dtype != "float32" and largest <= float(np.finfo(np.float32).max):
+        step = _step(largest)
+        whole, error = _rounded(array, step, math.inf if dtype == "int16" else MAX_ERROR)
+        if whole is not None:
+            return whole, float(step), error
     single, error = as_float32(array)
     return single, None, error
 
@@ -145,24 +144,10 @@ def _gzip() -> Any:
     try:
         from isal import igzip
     except ImportError:
-        return None
+        return gzip
     return igzip
 
 
 def gzip_name() -> str:
     """Which library compresses here: the same maps, but other bytes in the files."""
-    return "zlib" if _gzip() is None else "isal"
-
-
-def _compressed(content: bytes) -> bytes:
-    fast = _gzip()
-    if fast is None:
-        return gzip.compress(content, 1, mtime=0)
-    compressed: bytes = fast.compress(content, 2, mtime=0)
-    return compressed
-
-
-def _decompressed(content: bytes) -> bytes:
-    fast = _gzip()
-    decompressed: bytes = (gzip if fast is None else fast).decompress(content)
-    return decompressed
+    return "zlib" if _gzip() is gzip else "isal"

@@ -161,8 +161,7 @@ class Bucket:
 
     def read(self, name: str) -> bytes:
         """The bytes of an object. Raises FileNotFoundError."""
-        content: bytes = self._files.cat_file(self._path(name))
-        return content
+        return bytes(self._files.cat_file(self._path(name)))
 
     def write(self, name: str, content: bytes) -> None:
         """Write or replace an object."""
@@ -182,8 +181,7 @@ class Bucket:
 
     def size(self, name: str) -> int:
         """Bytes of all objects below a name."""
-        size: int = self._files.du(self._path(name))
-        return size
+        return int(self._files.du(self._path(name)))
 
     def write_tree(self, name: str, files: Mapping[str, bytes]) -> None:
         """Write all objects of a tree, the mark last; that of an older tree goes first."""
@@ -233,8 +231,7 @@ class Bucket:
         return FsspecStore.from_mapper(self._files.get_mapper(self._path(name)), read_only=True)
 
     def _path(self, name: str) -> str:
-        path: str = self._files._strip_protocol(f"{self.url}/{name}")
-        return path
+        return str(self._files._strip_protocol(f"{self.url}/{name}"))
 
     @cached_property
     def _files(self) -> Any:

@@ -37,5 +37,9 @@ def as_float32(array: NDArray[Any]) -> tuple[NDArray[np.float32], float]:
 
 def largest_error(stored: NDArray[Any], exact: NDArray[Any]) -> float:
     """Largest difference between stored and exact values. Infinite where one overflowed."""
-    difference = np.subtract(stored, exact, dtype=np.result_type(exact.dtype, np.float32))
-    return max(float(difference.max(initial=0.0)), -float(difference.min(initial=0.0)))
+    return largest_of(np.subtract(stored, exact, dtype=np.result_type(exact.dtype, np.float32)))
+
+
+def largest_of(array: NDArray[Any]) -> float:
+    """The largest absolute value; 0 for no values."""
+    return max(float(array.max(initial=0.0)), -float(array.min(initial=0.0)))

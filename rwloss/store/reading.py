@@ -13,15 +13,8 @@ from numpy.typing import NDArray
 from rwloss.errors import RWLossError
 from rwloss.regions import IGNORED
 from rwloss.rwmap import RWMap
-from rwloss.store import nifti, zarr_tree
-from rwloss.store.manifest import (
-    ManifestEntry,
-    MapInfo,
-    PartName,
-    find_unlisted,
-    read_entries,
-    read_info,
-)
+from rwloss.store import manifest, nifti, zarr_tree
+from rwloss.store.manifest import ManifestEntry, MapInfo, PartName
 from rwloss.store.place import Bucket, StorePlace, place
 from rwloss.words import count_of, nearest
 
@@ -41,7 +34,7 @@ class Store(Mapping[str, RWMap]):
     def __init__(self, place: StorePlace) -> None:
         """Read map.json; the manifest is read on first use."""
         self.place = place
-        self.info: MapInfo = read_info(place)
+        self.info: MapInfo = manifest.read_info(place)
 
     def __repr__(self) -> str:
         """Where the store is, what it holds, and of how many cases."""
@@ -55,9 +48,9 @@ class Store(Mapping[str, RWMap]):
     @cached_property
     def entries(self) -> dict[str, ManifestEntry]:
         """Manifest lines by case name, sorted."""
-        entries = read_entries(self.place)
+        entries = manifest.read_entries(self.place)
         if isinstance(self.place, Bucket):  # nothing can be appended there: a run may be under way
-            entries |= find_unlisted(self.place, entries)
+            entries |= manifest.find_unlisted(self.place, entries)
         return dict(sorted(entries.items()))
 
     def __getitem__(self, case: str) -> RWMap:

@@ -108,13 +108,11 @@ def collate_maps(samples: Sequence[Any]) -> Any:
     """
     if not samples:
         return default_collate(list(samples))
-    return collate(
-        samples, collate_fn_map={**default_collate_fn_map, RWMap: _one_map, slice: _list_of}
-    )
+    ours: dict[Any, Any] = {RWMap: _one_map, slice: lambda regions, **_: list(regions)}
+    return collate(samples, collate_fn_map={**default_collate_fn_map, **ours})
 
 
-def _one_map(maps: Sequence[RWMap], *, collate_fn_map: Any = None) -> RWMap:
-    del collate_fn_map
+def _one_map(maps: Sequence[RWMap], **_: Any) -> RWMap:
     if len({(rwmap.num_classes, rwmap.is_compact) for rwmap in maps}) > 1:
         raise RWLossError("maps of different kinds or numbers of classes can't be one batch")
     if len(shapes := sorted({tuple(rwmap.labels.shape[1:]) for rwmap in maps})) > 1:
@@ -131,8 +129,3 @@ def _one_map(maps: Sequence[RWMap], *, collate_fn_map: Any = None) -> RWMap:
         expressions.pop() if len(expressions) == 1 else None,
         None if None in spacings else tuple(row for rows in spacings for row in rows or ()),
     )
-
-
-def _list_of(regions: Sequence[slice], *, collate_fn_map: Any = None) -> list[slice]:
-    del collate_fn_map
-    return list(regions)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -16,16 +16,9 @@ from rwloss import data
 from rwloss.data.formats import MAX_VOXELS
 from rwloss.errors import RWLossError
 from rwloss.regions import IGNORED
-from rwloss.store import ManifestEntry, Store, labels_digest, nifti
+from rwloss.store import ManifestEntry, Store, labels_digest, manifest, nifti
 from rwloss.store.journal import last_start, read_failures
-from rwloss.store.manifest import (
-    MANIFEST_FILE,
-    MAP_FILE,
-    TREE_SUFFIX,
-    PartName,
-    find_unlisted,
-    readable_entries,
-)
+from rwloss.store.manifest import MANIFEST_FILE, MAP_FILE, PartName
 from rwloss.store.place import Bucket, place
 from rwloss.store.writing import OWN_FILES, damaged_files, files_of
 from rwloss.work.tasks import run_tasks
@@ -112,17 +105,28 @@ def verify(
         return Report(str(where), "", None, 0, (problem,))
     dataset, found_at, note = _dataset(last_start(where).get("source"), source)
     cases = {} if dataset is None else {case.name: case for case in dataset.cases}
-    entries, unreadable = readable_entries(where)
-    unlisted = find_unlisted(where, entries)
+    entries, unreadable = manifest.readable_entries(where)
+    unlisted = manifest.find_unlisted(where, entries)
     if isinstance(where, Bucket):  # nothing is appended there: complete trees count
         entries, unlisted = entries | unlisted, {}
-    problems = [Problem("damaged", MANIFEST_FILE, reason) for reason in _damage(store, unreadable)]
-    problems += _missing(store, cases, entries, unlisted)
-    if dataset is not None:
-        for name in entries.keys() - cases.keys():
-            problems.append(Problem("foreign", name, "the dataset has no such case"))
+    problems = []
+    if MANIFEST_FILE not in where.names():
+        problems.append(Problem("damaged", MANIFEST_FILE, "is missing"))
+    for number, why in unreadable.items():
+        problems.append(Problem("damaged", MANIFEST_FILE, f"line {number} can't be read: {why}"))
+    for name in unlisted:
+        why = "its map is complete, but the manifest does not list it"
+        problems.append(Problem("missing", name, why))
+    failures = read_failures(where)
+    for name in cases.keys() - entries.keys() - unlisted.keys():
+        why = f"; the last run failed: {failures[name]}" if name in failures else ""
+        problems.append(Problem("missing", name, f"it has no map{why}"))
+    for name in entries.keys() - cases.keys() if dataset is not None else ():
+        problems.append(Problem("foreign", name, "the dataset has no such case"))
     owned = OWN_FILES.union(*map(files_of, (entries | unlisted).values()))
-    owned = owned.union(*map(_possible_files, cases.keys() - entries.keys()))
+    for name in cases.keys() - entries.keys():  # what an interrupted run may have left
+        parts = (f"{name}_{part}{nifti.SUFFIX}" for part in get_args(PartName))
+        owned = owned.union(parts, [f"{name}{manifest.TREE_SUFFIX}"])
     for name in set(where.names()) - owned:
         problems.append(Problem("foreign", name, "no case owns it"))
     checks = [
@@ -184,53 +188,20 @@ class MapCheck:
             yield self._problem("stale", "its labels, or their spacing, changed after it was made")
 
     def _damage(self) -> Iterator[Problem]:
-        wrong = damaged_files(self.store.place, self.entry)
-        if wrong:
+        """What is wrong with its bytes; or else with its values."""
+        if wrong := damaged_files(self.store.place, self.entry):
             kind: ProblemKind = "missing" if "is missing" in wrong.values() else "damaged"
             yield self._problem(kind, "; ".join(f"{name} {what}" for name, what in wrong.items()))
-        else:
-            yield from (self._problem("damaged", reason) for reason in self._wrong_values())
-
-    def _wrong_values(self) -> Iterator[str]:
-        """What is wrong with a map whose bytes are those that were written."""
-        expected = self.store.info.num_classes
-        if self.entry.num_classes != expected:
-            yield f"the manifest says {self.entry.num_classes} classes, {MAP_FILE} {expected}"
+            return
+        k, expected = self.entry.num_classes, self.store.info.num_classes
+        if k != expected:
+            yield self._problem("damaged", f"the manifest says {k} classes, {MAP_FILE} {expected}")
         rwmap = self.store.read_entry(self.entry)
-        if not np.all((rwmap.labels >= IGNORED) & (rwmap.labels < rwmap.num_classes)):
-            yield f"its labels are not classes of 0..{rwmap.num_classes - 1}"
+        if not np.all((rwmap.labels >= IGNORED) & (rwmap.labels < k)):
+            yield self._problem("damaged", f"its labels are not classes of 0..{k - 1}")
         for name, part in zip(rwmap.part_names, rwmap.parts, strict=True):
             if not np.isfinite(part).all():
-                yield f"{name} has values that are not finite"
-
-
-def _damage(store: Store, unreadable: Mapping[int, str]) -> Iterator[str]:
-    """What is wrong with the manifest itself."""
-    if MANIFEST_FILE not in store.place.names():
-        yield "is missing"
-    for number, reason in unreadable.items():
-        yield f"line {number} can't be read: {reason}"
-
-
-def _missing(
-    store: Store,
-    cases: Mapping[str, data.Case],
-    entries: Mapping[str, ManifestEntry],
-    unlisted: Mapping[str, ManifestEntry],
-) -> Iterator[Problem]:
-    failures = read_failures(store.place)
-    for case in unlisted:
-        yield Problem("missing", case, "its map is complete, but the manifest does not list it")
-    for case in cases.keys() - entries.keys() - unlisted.keys():
-        why = f"; the last run failed: {failures[case]}" if case in failures else ""
-        yield Problem("missing", case, f"it has no map{why}")
-
-
-def _possible_files(case: str) -> set[str]:
-    """Names that files of a case may have, which an interrupted run may have left."""
-    return {f"{case}_{part}{nifti.SUFFIX}" for part in get_args(PartName)} | {
-        f"{case}{TREE_SUFFIX}"
-    }
+                yield self._problem("damaged", f"{name} has values that are not finite")
 
 
 def _dataset(logged: Any, asked: Any) -> tuple[data.Dataset | None, str | None, str]:

@@ -16,31 +16,17 @@ from rwloss.errors import RWLossError
 from rwloss.files.lock import LOCK_FILE
 from rwloss.regions import IGNORED
 from rwloss.rwmap import RWMap
-from rwloss.store import nifti, zarr_tree
+from rwloss.store import manifest, nifti, zarr_tree
 from rwloss.store.digest import files_digest
 from rwloss.store.journal import FAILURES_FILE, LOG_FILE
-from rwloss.store.manifest import (
-    MANIFEST_FILE,
-    MAP_FILE,
-    TREE_SUFFIX,
-    DType,
-    Format,
-    ManifestEntry,
-    MapInfo,
-    PartName,
-    StoredPart,
-    find_unlisted,
-    marked_entry,
-    read_entries,
-    read_info,
-    write_entries,
-    write_info,
-)
+from rwloss.store.manifest import Format, ManifestEntry, MapInfo, PartName, StoredPart
 from rwloss.store.place import TREE_MARK, Bucket, StorePlace
 from rwloss.store.precision import as_float32
 
 # Files of the store itself; all others belong to a case.
-OWN_FILES = frozenset({MAP_FILE, MANIFEST_FILE, LOG_FILE, FAILURES_FILE, LOCK_FILE})
+OWN_FILES = frozenset(
+    {manifest.MAP_FILE, manifest.MANIFEST_FILE, LOG_FILE, FAILURES_FILE, LOCK_FILE}
+)
 _DTYPES = {"nifti": nifti.DTYPES, "zarr": zarr_tree.DTYPES}
 
 
@@ -87,7 +73,7 @@ class Writer:
             with place.lock():
                 found = _info_in(place, info)
                 if found is None:
-                    write_info(place, info)
+                    manifest.write_info(place, info)
                 yield cls(place, found or info)
         except OSError as error:
             raise RWLossError(f"{place} can't be written: {error}") from error
@@ -110,33 +96,51 @@ class Writer:
         """The files of one case, not written yet. rwmap: of one image, labels (1 *s)."""
         labels = to_numpy(rwmap.labels)[0]
         arrays: dict[PartName, NDArray[Any]] = {"labels": _small(labels)}
-        for name, part in zip(rwmap.part_names, rwmap.parts, strict=True):
-            arrays[cast(PartName, name)] = to_numpy(part)[0]
+        for name, values in zip(rwmap.part_names, rwmap.parts, strict=True):
+            arrays[cast(PartName, name)] = to_numpy(values)[0]
         parts: dict[PartName, StoredPart] = {}
         if "other" in arrays and (constant := _constant(arrays["other"], labels)) is not None:
             single, error = as_float32(np.array([constant]))
             parts["other"] = StoredPart(constant=float(single[0]), max_error=error)
             del arrays["other"]
         if self.info.format == "zarr":
-            files, stored = _as_tree(case, arrays, labels.ndim, self.info.dtype)
+            packed = {part: zarr_tree.packed(arrays[part], self.info.dtype) for part in arrays}
+            files = zarr_tree.encode({part: packed[part][0] for part in arrays}, labels.ndim)
+            for part, (_, error) in packed.items():
+                inside = {
+                    name.removeprefix(f"{part}/"): content
+                    for name, content in files.items()
+                    if name.startswith(f"{part}/")
+                }
+                tree = f"{case}{manifest.TREE_SUFFIX}"
+                parts[part] = _stored(f"{tree}/{part}", inside, error)
         else:
-            files, stored = _as_nifti(case, arrays, affine, spacing_mm, self.info.dtype)
+            files = {}
+            for part, array in arrays.items():
+                file = f"{case}_{part}{nifti.SUFFIX}"
+                files[file], error = nifti.encode(array, affine, spacing_mm, self.info.dtype)
+                parts[part] = _stored(file, {"": files[file]}, error)
         entry = ManifestEntry(
             case=case,
             labels_sha256=labels_sha256,
             shape=labels.shape,
             spacing_mm=spacing_mm,
             num_classes=rwmap.num_classes,
-            parts=dict(sorted((parts | stored).items())),
+            parts=dict(sorted(parts.items())),
         )
         if self.info.format == "zarr":
-            files[TREE_MARK] = _described(files[TREE_MARK], entry, affine)
+            # With the manifest line, so that a tree can be found without a manifest.
+            mark = json.loads(files[TREE_MARK])
+            mark["attributes"] = {"rwloss": json.loads(entry.line)}
+            if affine is not None:
+                mark["attributes"]["affine"] = affine.tolist()
+            files[TREE_MARK] = json.dumps(mark, indent=2).encode()
         return EncodedCase(entry, files)
 
     def put(self, made: EncodedCase) -> None:
         """Write the files of a case; `record` then adds its line to the manifest."""
         if self.info.format == "zarr":
-            self.place.write_tree(f"{made.entry.case}{TREE_SUFFIX}", made.files)
+            self.place.write_tree(f"{made.entry.case}{manifest.TREE_SUFFIX}", made.files)
         else:
             for name, content in made.files.items():
                 self.place.write(name, content)
@@ -156,31 +160,32 @@ class Writer:
 
     def entries(self) -> dict[str, ManifestEntry]:
         """Cases so far: those of the manifest, and trees that a killed run did not list."""
-        entries = read_entries(self.place)
-        entries |= find_unlisted(self.place, entries)
-        write_entries(self.place, entries.values())  # complete lines, before any is appended
+        entries = manifest.read_entries(self.place)
+        entries |= manifest.find_unlisted(self.place, entries)
+        # Complete lines, before any is appended.
+        manifest.write_entries(self.place, entries.values())
         return entries
 
     def record(self, entry: ManifestEntry) -> None:
         """Add a case to the manifest."""
-        self.place.append(MANIFEST_FILE, entry.line)
+        self.place.append(manifest.MANIFEST_FILE, entry.line)
 
     def finish(self, entries: Iterable[ManifestEntry]) -> None:
         """Write the manifest in its final form: each case once, sorted."""
-        write_entries(self.place, entries)
+        manifest.write_entries(self.place, entries)
 
 
 def _info_in(place: StorePlace, wanted: MapInfo) -> MapInfo | None:
     """map.json of an earlier run, which must be of the same map; None for an empty place."""
     names = [name for name in place.names() if name != LOCK_FILE]
-    if MAP_FILE not in names:
+    if manifest.MAP_FILE not in names:
         if names:
             raise RWLossError(
                 f"{place} holds other files ({names[0]!r}): "
                 "name a new or an empty folder for the maps"
             )
         return None
-    found = read_info(place)
+    found = manifest.read_info(place)
     if differing := found.difference(wanted):
         raise RWLossError(
             f"{place} holds another map, with {'; '.join(differing)}: name another folder"
@@ -200,7 +205,7 @@ def damaged_files(place: StorePlace, entry: ManifestEntry) -> dict[str, str]:
         elif files_digest(content) != part.sha256:
             wrong[part.file] = "is damaged: its bytes are not those that were written"
     for tree in files_of(entry):
-        if tree.endswith(TREE_SUFFIX) and marked_entry(place, tree) != entry:
+        if tree.endswith(manifest.TREE_SUFFIX) and manifest.marked_entry(place, tree) != entry:
             wrong[f"{tree}/{TREE_MARK}"] = "is missing, damaged or of another map"
     return wrong
 
@@ -210,50 +215,8 @@ def files_of(entry: ManifestEntry) -> set[str]:
     return {part.file.partition("/")[0] for part in entry.parts.values() if part.file}
 
 
-def _as_nifti(
-    case: str,
-    arrays: dict[PartName, NDArray[Any]],
-    affine: NDArray[np.float64] | None,
-    spacing_mm: tuple[float, ...],
-    dtype: DType,
-) -> tuple[dict[str, bytes], dict[PartName, StoredPart]]:
-    """One file per array."""
-    files: dict[str, bytes] = {}
-    parts: dict[PartName, StoredPart] = {}
-    for part, array in arrays.items():
-        name = f"{case}_{part}{nifti.SUFFIX}"
-        files[name], error = nifti.encode(array, affine, spacing_mm, dtype)
-        digest = files_digest({"": files[name]})
-        parts[part] = StoredPart(file=name, sha256=digest, max_error=error)
-    return files, parts
-
-
-def _as_tree(
-    case: str, arrays: dict[PartName, NDArray[Any]], ndim: int, dtype: DType
-) -> tuple[dict[str, bytes], dict[PartName, StoredPart]]:
-    """One tree with all arrays."""
-    packed = {part: zarr_tree.packed(array, dtype) for part, array in arrays.items()}
-    files = zarr_tree.encode({part: array for part, (array, _) in packed.items()}, ndim)
-    parts: dict[PartName, StoredPart] = {}
-    for part, (_, error) in packed.items():
-        of_part = {
-            name.removeprefix(f"{part}/"): content
-            for name, content in files.items()
-            if name.startswith(f"{part}/")
-        }
-        parts[part] = StoredPart(
-            file=f"{case}{TREE_SUFFIX}/{part}", sha256=files_digest(of_part), max_error=error
-        )
-    return files, parts
-
-
-def _described(mark: bytes, entry: ManifestEntry, affine: NDArray[np.float64] | None) -> bytes:
-    """A tree's own metadata with its manifest line, so that it can be found without a manifest."""
-    content = json.loads(mark)
-    content["attributes"] = {"rwloss": json.loads(entry.line)}
-    if affine is not None:
-        content["attributes"]["affine"] = affine.tolist()
-    return json.dumps(content, indent=2).encode()
+def _stored(file: str, content: dict[str, bytes], error: float) -> StoredPart:
+    return StoredPart(file=file, sha256=files_digest(content), max_error=error)
 
 
 def _constant(array: NDArray[Any], labels: NDArray[Any]) -> float | None:

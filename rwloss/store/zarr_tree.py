@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from rwloss.errors import RWLossError
 from rwloss.store.manifest import DType
-from rwloss.store.precision import allowed_error, as_float32, largest_error
+from rwloss.store.precision import allowed_error, as_float32, largest_error, largest_of
 
 DTYPES: tuple[DType, ...] = ("auto", "float16", "float32")
 # Voxels of a chunk along each spatial axis, by number of axes: about a patch of training.
@@ -32,8 +32,8 @@ def packed(array: NDArray[Any], dtype: DType) -> tuple[NDArray[Any], float]:
         with np.errstate(over="ignore"):
             half = array.astype(np.float16)
         error = largest_error(half.astype(np.float32), array)
-        largest = max(float(array.max(initial=0.0)), -float(array.min(initial=0.0)))
-        if error <= allowed_error(largest) or (dtype == "float16" and math.isfinite(error)):
+        allowed = allowed_error(largest_of(array))
+        if error <= allowed or (dtype == "float16" and math.isfinite(error)):
             return half, error
     return as_float32(array)
 
@@ -96,15 +96,14 @@ def decode(
     """
     import zarr
 
-    inside: Any = (..., *cut)
     try:
         array = zarr.open_array(_complete()(store), path=name, mode="r", zarr_format=3)
         if array.shape != shape:
             raise ValueError(f"its shape is {array.shape}, the manifest says {shape}")
-        values: NDArray[Any] = np.asarray(array[inside])
+        inside: Any = (..., *cut)
+        return np.asarray(array[inside])
     except Exception as error:  # zarr and its codecs raise many kinds for a damaged tree
         raise RWLossError(f"{where} can't be read: {error}; precompute it again") from error
-    return values
 
 
 @cache

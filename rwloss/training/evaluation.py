@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from rwloss import data
 from rwloss.data.cases import DatasetPart
 from rwloss.data.dataset_json import MAX_CLASSES
-from rwloss.data.formats import MAX_VOXELS
+from rwloss.data.formats import MAX_VOXELS, check_max_voxels
 from rwloss.errors import RWLossError
 from rwloss.precompute import survey
 from rwloss.regions import IGNORED
@@ -108,6 +108,7 @@ def evaluate(
     ('posterior', 1.0, 0.0, 0)
     """
     require_monai()
+    check_max_voxels(max_voxels)
     truth, found = _truth(labels, part, cases), data.find(predictions)
     predicted = {
         case.name: case.labels for case in found.cases if cases is None or case.name in cases

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import operator
 from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import CancelledError, Executor, Future, ThreadPoolExecutor
 from contextlib import ExitStack
@@ -100,7 +101,7 @@ def _run(pool: Executor, todo: Iterator[Task[T]], ahead: int) -> Generator[T, No
 
     def submit(count: int) -> None:
         for task in islice(todo, count):
-            future = pool.submit(_call, task)
+            future = pool.submit(operator.call, task)
             running[future] = task
             future.add_done_callback(finished.put)
 
@@ -126,7 +127,3 @@ def _run(pool: Executor, todo: Iterator[Task[T]], ahead: int) -> Generator[T, No
             ) from error
         yield result
     return lost
-
-
-def _call(task: Task[T]) -> T:
-    return task()

@@ -1,5 +1,7 @@
 """Both engines against all pairs of voxels, and against plain SciPy."""
 
+from importlib import import_module
+
 import numpy as np
 import plain_formulas as plain
 import pytest
@@ -15,10 +17,13 @@ FRACTIONS = [(0.8, 2.5), (0.3, 0.3), (1.7, 0.123)]
 RELATIVE = 1e-6
 
 
-@pytest.fixture(params=distance.ENGINES)
+@pytest.fixture(params=[*distance.ENGINES, pytest.param("cuda", marks=pytest.mark.gpu)])
 def engine(request):
+    """Each engine, and torch's on a GPU as "cuda"."""
     if request.param == "edt":
         pytest.importorskip("edt")
+    if request.param == "cuda" and not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
     return request.param
 
 
@@ -30,10 +35,20 @@ def threads():
     distance.set_num_threads(None)
 
 
+def measured(measure, labels, *args, engine):
+    """By this engine. NumPy in and out, or torch on the CPU."""
+    if engine != "cuda":
+        return measure(labels, *args, engine=engine)
+    if isinstance(labels, torch.Tensor):
+        return measure(labels.cuda(), *args).cpu()
+    wide = labels.dtype.str[1:] in {"u2", "u4", "u8"}  # torch compares few unsigned types there
+    given = np.array(labels, dtype=np.int64 if wide else None, order="C")
+    return measure(torch.as_tensor(given, device="cuda"), *args).cpu().numpy()
+
+
 def squared(labels, spacing, engine):
-    return distance.squared_to_other_label_mm2(
-        labels, [tuple(spacing)] * len(labels), engine=engine
-    )
+    spacings = [tuple(spacing)] * len(labels)
+    return measured(distance.squared_to_other_label_mm2, labels, spacings, engine=engine)
 
 
 def assert_distances_equal(squared_found, squared_wanted):
@@ -46,25 +61,19 @@ def assert_distances_equal(squared_found, squared_wanted):
 # --- Every small input
 
 
-@pytest.mark.parametrize("shape", plain.shapes_up_to((3, 3)), ids=str)
+@pytest.mark.parametrize("shape", [*plain.shapes_up_to((3, 2)), (2, 3), (1, 3)], ids=str)
 def test_every_label_map_of_three_classes(engine, shape):
     labels = plain.every_label_map(shape, 3)
     found = squared(labels, (1, 1), engine)
     np.testing.assert_array_equal(found, plain.squared_to_other_label(labels, (1, 1)))
 
 
-@pytest.mark.parametrize("spacing", WHOLE, ids=str)
-def test_every_partition_at_whole_spacing(engine, spacing):
+@pytest.mark.parametrize("spacing", [*WHOLE, *FRACTIONS], ids=str)
+def test_every_partition(engine, spacing):
+    """Exact at whole spacings."""
     labels = plain.every_partition((3, 3), 3)
-    found = squared(labels, spacing, engine)
-    np.testing.assert_array_equal(found, plain.squared_to_other_label(labels, spacing))
-
-
-@pytest.mark.parametrize("spacing", FRACTIONS, ids=str)
-def test_every_partition_at_fractional_spacing(engine, spacing):
-    labels = plain.every_partition((3, 3), 3)
-    found = squared(labels, spacing, engine)
-    assert_distances_equal(found, plain.squared_to_other_label(labels, spacing))
+    equal = np.testing.assert_array_equal if spacing in WHOLE else assert_distances_equal
+    equal(squared(labels, spacing, engine), plain.squared_to_other_label(labels, spacing))
 
 
 @pytest.mark.parametrize("shape", plain.shapes_up_to((2, 2, 2)), ids=str)
@@ -132,6 +141,18 @@ def test_long_rows_do_not_add_rounding_up(engine, shape, spacing):
     labels.flat[:2] = 1
     found = squared(labels, spacing, engine)[0]
     assert_distances_equal(found, plain.depth(labels[0], spacing) ** 2)
+
+
+@pytest.mark.parametrize(("shape", "spacing"), ANATOMY, ids=str)
+def test_both_minima_of_torch_are_the_same(shape, spacing):
+    """A GPU takes the one over all pairs."""
+    engine = import_module("rwloss.distance.torch_engine")
+    labels, spacings = torch.as_tensor(batch(1, shape)), [spacing] * 3
+    pairs, offsets = (
+        engine.squared_to_other_label_mm2(labels, spacings, all_pairs=all_pairs)
+        for all_pairs in (True, False)
+    )
+    torch.testing.assert_close(pairs, offsets, rtol=1e-6, atol=0)
 
 
 def test_half_space(engine):
@@ -227,7 +248,9 @@ def test_input_stays_as_it_is(engine):
 
 def test_each_image_has_its_spacing(engine):
     labels = batch(6, (13, 29), size=2)
-    found = distance.squared_to_other_label_mm2(labels, [(1.0, 1.0), (2.0, 3.0)], engine=engine)
+    found = measured(
+        distance.squared_to_other_label_mm2, labels, [(1.0, 1.0), (2.0, 3.0)], engine=engine
+    )
     np.testing.assert_array_equal(found[:1], squared(labels[:1], (1, 1), engine))
     np.testing.assert_array_equal(found[1:], squared(labels[1:], (2, 3), engine))
 
@@ -244,9 +267,9 @@ def test_signed_distance_of_every_mask(engine, spacing):
     masks = plain.every_label_map((3, 3), 2).astype(bool)
     spacings = [spacing] * len(masks)
     signed = np.stack([plain.signed_distance(mask, spacing) for mask in masks])
-    found = distance.signed_distance_mm(masks, spacings, engine=engine)
+    found = measured(distance.signed_distance_mm, masks, spacings, engine=engine)
     np.testing.assert_allclose(found, signed, rtol=RELATIVE, atol=0)
-    found = distance.distance_to_mm(masks, spacings, engine=engine)
+    found = measured(distance.distance_to_mm, masks, spacings, engine=engine)
     np.testing.assert_allclose(found, np.maximum(signed, 0), rtol=RELATIVE, atol=0)
     assert not np.signbit(found).any()
 
@@ -254,21 +277,20 @@ def test_signed_distance_of_every_mask(engine, spacing):
 @pytest.mark.parametrize(("shape", "spacing"), LARGE, ids=str)
 def test_signed_distance_of_anatomy(engine, shape, spacing):
     mask = anatomy(7, shape, 2).astype(bool)
-    found = distance.signed_distance_mm(mask[None], [spacing], engine=engine)[0]
+    found = measured(distance.signed_distance_mm, mask[None], [spacing], engine=engine)[0]
     np.testing.assert_allclose(found, plain.signed_distance(mask, spacing), rtol=RELATIVE, atol=0)
 
 
 @pytest.mark.parametrize("kind", [np.asarray, torch.as_tensor], ids=["numpy", "torch"])
-@pytest.mark.parametrize("spacing", [(1.0, 1.0), (0.8, 2.5)], ids=str)
-def test_signed_distances_of_every_label_map(engine, spacing, kind):
+def test_signed_distances_of_every_label_map(engine, kind):
     """Two classes and one that is ignored: where any two share the image, one edge serves both."""
     labels = plain.every_label_map((2, 3), 3).astype(np.int8) - 1
-    spacings = [spacing] * len(labels)
-    found = distance.signed_distances_mm(kind(labels), 2, spacings, engine=engine)
+    spacings = [(0.8, 2.5)] * len(labels)
+    found = measured(distance.signed_distances_mm, kind(labels), 2, spacings, engine=engine)
     assert found.dtype == kind(np.float32(0)).dtype
     assert tuple(found.shape) == (len(labels), 2, 2, 3)
     for k in range(2):
-        alone = distance.signed_distance_mm(kind(labels == k), spacings, engine=engine)
+        alone = measured(distance.signed_distance_mm, kind(labels == k), spacings, engine=engine)
         np.testing.assert_array_equal(found[:, k], alone)
     assert not np.signbit(np.asarray(found)[np.asarray(found) == 0]).any()
 
@@ -277,7 +299,7 @@ def test_signed_distances_of_anatomy(engine):
     """Among four classes: images with all of them, with two, and with one."""
     labels = np.stack([anatomy(8, (40, 31), 4), anatomy(9, (40, 31), 2) * 3, np.full((40, 31), 2)])
     spacings = [(1.0, 1.0), (0.8, 2.5), (2.0, 1.0)]
-    found = distance.signed_distances_mm(labels, 4, spacings, engine=engine)
+    found = measured(distance.signed_distances_mm, labels, 4, spacings, engine=engine)
     for one, spacing, of_class in zip(labels, spacings, found, strict=True):
         wanted = np.stack([plain.signed_distance(one == k, spacing) for k in range(4)])
         np.testing.assert_allclose(of_class, wanted, rtol=RELATIVE, atol=0)

@@ -190,7 +190,7 @@ def test_either_gzip_reads_what_the_other_wrote(monkeypatch):
     values = RNG.uniform(-1, 1, (4, 5, 6)).astype(np.float32)
     written = nifti.encode(values, None, (1.0,) * 3, "auto")[0]
     read = decoded(written)
-    monkeypatch.setattr(nifti, "_gzip", lambda: None)
+    monkeypatch.setattr(nifti, "_gzip", lambda: gzip)
     assert nifti.gzip_name() == "zlib"
     np.testing.assert_array_equal(decoded(written), read)
     plain = nifti.encode(values, None, (1.0,) * 3, "auto")[0]
@@ -205,7 +205,7 @@ def test_either_gzip_reads_what_the_other_wrote(monkeypatch):
 @pytest.mark.parametrize("plain", [False, True])
 def test_no_flipped_byte_gives_other_values(plain, monkeypatch):
     if plain:
-        monkeypatch.setattr(nifti, "_gzip", lambda: None)
+        monkeypatch.setattr(nifti, "_gzip", lambda: gzip)
     values = RNG.uniform(-1, 1, (5, 4, 3)).astype(np.float32)
     content, _ = nifti.encode(values, None, (1.0,) * 3, "auto")
     whole = decoded(content, (5, 4, 3))

@@ -67,6 +67,11 @@ def test_labels_against_themselves():
         assert each.both == each.cases == len(list(labels.iterdir()))
 
 
+def test_a_limit_that_refuses_every_file_is_refused_first(two):
+    with pytest.raises(RWLossError, match="expected max_voxels of 1 or more, got 0"):
+        evaluate(*two, max_voxels=0, jobs=0)
+
+
 def test_the_parts_of_an_nnunet_folder(tmp_path):
     raw = make_raw(tmp_path / "raw", ["a", "b"], tests=["x"])
     assert len(evaluate(raw / "labelsTr", raw, part="train", jobs=0).scores.cases) == 2
