@@ -1,4 +1,4 @@
-"""The documented formulas, written down plainly and slowly: brute force, and SciPy class by class.
+"""The documented formulas, computed plainly and slowly: brute force, and SciPy class by class.
 
 Nothing here knows how the package computes. float64 throughout; labels (b *s), maps (b k *s).
 """
@@ -59,7 +59,7 @@ def squared_to_other_label(labels, spacing):
 
 def to_false(mask, spacing):
     """SciPy's distance of each True voxel to the nearest False one. mask (*s), not all True."""
-    if mask.size <= 16:  # there are few small masks, and they come again and again
+    if mask.size <= 16:  # there are few small masks, and they are repeated often
         return _to_false_small(mask.tobytes(), mask.shape, tuple(spacing))
     return distance_transform_edt(mask, sampling=spacing)
 
@@ -109,7 +109,7 @@ def flood(mask):
         yield found
 
 
-# --- Maps, dense. `ignored` marks voxels (b *s) that belong to no class: they hold label -1.
+# --- Maps, dense. Ignored voxels have the label -1, and the value 0.
 
 
 def boundary(labels, num_classes, spacings, convention="kervadec", normalize="none"):
@@ -130,15 +130,15 @@ def boundary(labels, num_classes, spacings, convention="kervadec", normalize="no
     return values
 
 
-def rectified(labels, num_classes, spacings):
-    """-d / max d of the class at the true class, +1 at every other."""
+def rectified(labels, num_classes, spacings, scope="image", clip_mm=np.inf):
+    """-d / max d of the class, or of its component, at the true class; +1 at every other."""
     values = np.ones((len(labels), num_classes, *labels.shape[1:]))
     for image, spacing, out in zip(labels, spacings, values, strict=True):
-        depths = depth(image, spacing)
+        depths = np.minimum(depth(image, spacing), clip_mm)
         for k in range(num_classes):
             mask = image == k
-            if mask.any():
-                out[k][mask] = -depths[mask] / depths[mask].max()
+            for one in flood(mask) if scope == "component" else [mask] * bool(mask.any()):
+                out[k][one] = -depths[one] / depths[one].max()
         out[:, image == -1] = 0
     return values
 
@@ -152,8 +152,16 @@ def active_contour(labels, num_classes):
     return values
 
 
+WEIGHT_RULES = {
+    "inverse": lambda n, beta=0.9999: 1 / n,
+    "inverse_square": lambda n, beta=0.9999: 1 / n**2,
+    "effective_number": lambda n, beta=0.9999: (1 - beta) / (1 - beta**n),
+}
+"""Weight of a class with n voxels, by the name of its rule."""
+
+
 def class_weighted(labels, num_classes, rule):
-    """-w_t at the true class, 0 at every other. rule: of a voxel count, or a weight a class.
+    """-w_t at the true class, 0 at every other. rule: of a voxel count, or one weight per class.
 
     A rule's weights are scaled so that their mean over the voxels of the image is 1.
     """

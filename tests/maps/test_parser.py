@@ -1,4 +1,4 @@
-"""Expressions as text: what it says, that it reads back, and everything that is refused."""
+"""Expressions as text: what they mean, that they read back, and what is refused."""
 
 import re
 
@@ -18,27 +18,6 @@ from rwloss.maps import (
     blend,
     parse,
 )
-
-
-@pytest.mark.parametrize(
-    ("text", "generator"),
-    [
-        ("rectified", Rectified()),
-        ("rectified()", Rectified()),
-        ("  rectified\n", Rectified()),
-        ("(rectified)", Rectified()),
-        ('boundary(convention="valverde")', Boundary(convention="valverde")),
-        ("boundary( normalize = 'max', convention='valverde', )", Boundary("valverde", "max")),
-        ("class_weighted(weights=(1, 2.5))", ClassWeighted(weights=(1.0, 2.5))),
-        ("class_weighted(weights=[1, 2.5])", ClassWeighted(weights=(1.0, 2.5))),
-        (
-            "class_weighted(weights='effective_number', beta=.9)",
-            ClassWeighted("effective_number", 0.9),
-        ),
-    ],
-)
-def test_equivalent_spellings(text, generator):
-    assert parse(text) == generator
 
 
 @pytest.mark.parametrize(
@@ -67,6 +46,18 @@ def test_text_round_trips(generator):
 @pytest.mark.parametrize(
     ("text", "expression"),
     [
+        ("rectified", Rectified()),
+        ("rectified()", Rectified()),
+        ("  rectified\n", Rectified()),
+        ("(rectified)", Rectified()),
+        ('boundary(convention="valverde")', Boundary(convention="valverde")),
+        ("boundary( normalize = 'max', convention='valverde', )", Boundary("valverde", "max")),
+        ("class_weighted(weights=(1, 2.5))", ClassWeighted(weights=(1.0, 2.5))),
+        ("class_weighted(weights=[1, 2.5])", ClassWeighted(weights=(1.0, 2.5))),
+        (
+            "class_weighted(weights='effective_number', beta=.9)",
+            ClassWeighted("effective_number", 0.9),
+        ),
         ("rectified + 0.01 * boundary", Rectified() + 0.01 * Boundary()),
         ("rectified+.01*boundary()", Rectified() + 0.01 * Boundary()),
         ("boundary * 1e-2 + rectified", 0.01 * Boundary() + Rectified()),
@@ -143,7 +134,7 @@ def test_any_expression_reads_back(expression):
 
 @many
 @given(st.one_of(linked, generators), numbers, st.sampled_from([" ", "\n", "\t ", " \r\n"]))
-def test_spaces_and_line_ends_mean_nothing(term, weight, space):
+def test_spaces_and_line_ends_change_nothing(term, weight, space):
     text = str(weight * term + term.stabilized() if term.is_static else weight * term)
     assert parse(space + text.replace(" ", space) + space) == parse(text)
 
@@ -349,7 +340,7 @@ def test_shuffled_words_are_an_expression_or_an_error_of_ours(texts):
         assert_expression_or_error(text)
 
 
-# --- Where, and what instead
+# --- Errors point at the column and suggest a fix
 
 
 def assert_points_at(text, wrong, *messages):

@@ -13,9 +13,11 @@ from multiprocessing import get_context
 import numpy as np
 import plug_ins
 import pytest
+import torch
 
-from rwloss import Regions, RWLossError, maps, testing
+from rwloss import Regions, RegionWiseLoss, RWLossError, maps, stability, testing
 from rwloss.maps import registry
+from rwloss.precompute import precompute
 
 FILE = (
     plug_ins.MINE
@@ -26,6 +28,12 @@ def mine_too(regions, factor: float = 1.0):
     """Minus the depth at the true class, 0 elsewhere."""
     true = -factor * regions.depth_mm
     return RWMap.compact(regions.labels, regions.num_classes, true, regions.full(0.0))
+
+
+@maps.register("absolute_error")
+def absolute_error(probs: "Tensor", truth: "Tensor", power: float = 1.0) -> "Tensor":
+    """|p - y|^power. (b c)."""
+    return ((probs - truth).abs() ** power).flatten(2).mean(dim=2)
 
 
 Rectified, number = maps.Rectified, 3
@@ -180,7 +188,7 @@ WRONG = {
         "lib/my_maps.py:Min",
         "lib/my_maps.py has no 'Min': did you mean 'Mine'.*; its maps",
     ),
-    "its maps": ("lib/my_maps.py:X", "its maps are: Mine, mine_too\n"),
+    "its maps": ("lib/my_maps.py:X", "its maps are: Mine, mine_too, absolute_error\n"),
     "a number": ("lib/my_maps.py:number", "lib/my_maps.py:number is not a subclass of maps.MapG"),
     "a function": ("lib/my_maps.py:plain", r"plain function: put @maps.register\('plain'\)"),
     "not quoted": ("dice + lib/my_maps.py:Mine", "column 8: a file needs quotes here: file"),
@@ -222,8 +230,10 @@ def test_a_file_that_does_not_run_is_named(folder, text, message):
         maps.load("broken.py:Mine")
     assert caught.value.__cause__ is not None
     assert maps.get("lib/my_maps.py:Mine").name == "mine"
-    (folder / "broken.py").write_text(FILE.replace('"mine', '"mended'))
-    assert maps.get("broken.py:Mine").name == "mended"
+    (folder / "broken.py").write_text(
+        FILE.replace('"mine', '"fixed').replace("absolute_error", "fixed_error")
+    )
+    assert maps.get("broken.py:Mine").name == "fixed"
 
 
 def test_two_files_with_one_name_are_both_named(folder):
@@ -279,6 +289,23 @@ def test_it_travels(name):
     assert copy.deepcopy(expression) == expression
     for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
         assert pickle.loads(pickle.dumps(expression, protocol)) == expression
+
+
+def test_a_loss_in_a_file(folder):
+    """It is checked, and trained with; a store can't hold it."""
+    term = maps.parse("lib/my_maps.py:absolute_error(power=2)")
+    assert pickle.loads(pickle.dumps(term)) == term
+    assert stability.check_expression(term, REGIONS).total.voxels == 3
+    logits = torch.zeros(1, 2, 1, 3, requires_grad=True)
+    target = torch.as_tensor(REGIONS.labels)
+    loss = RegionWiseLoss(f"rectified + 4 * {term}")(logits, target)
+    assert loss.item() == pytest.approx(RegionWiseLoss("rectified")(logits, target).item() + 1)
+    loss.backward()
+    assert logits.grad.any()
+    (folder / "labels").mkdir()
+    np.save(folder / "labels" / "case.npy", np.eye(5, dtype=np.uint8))
+    with pytest.raises(RWLossError, match="depends on the prediction, so there is no map to prec"):
+        precompute(folder / "labels", folder / "out", term, num_classes=2, jobs=0)
 
 
 def test_spawned_workers_load_the_file_again():

@@ -8,11 +8,7 @@ from anatomy import batch
 
 from rwloss import Regions, RWLossError, maps
 
-RULES = {
-    "inverse": lambda n: 1 / n,
-    "inverse_square": lambda n: 1 / n**2,
-    "effective_number": lambda n: (1 - 0.9999) / (1 - 0.9999**n),
-}
+RULES = plain.WEIGHT_RULES
 
 
 def weighted(labels, num_classes, **parameters):

@@ -1,25 +1,22 @@
-"""Weights that follow from a whole data set become numbers, in every kind of expression."""
+"""Weights of a whole dataset become numbers, in every kind of expression."""
 
 from __future__ import annotations
 
 import numpy as np
+import plain_formulas as plain
 import pytest
 from anatomy import batch
 
 from rwloss import Regions, RegionWiseLoss, RWLossError, maps
 from rwloss.maps.expression import Expression
 
-RULES = {
-    "inverse": lambda n, beta: 1 / n,
-    "inverse_square": lambda n, beta: 1 / n**2,
-    "effective_number": lambda n, beta: (1 - beta) / (1 - beta**n),
-}
+RULES = plain.WEIGHT_RULES
 WEIGHTED = [maps.ClassWeighted, maps.Rectified, maps.UNetBorder]
 
 
-def naive(rule, counts, beta=0.9999):
+def naive(rule, counts):
     """Weights with a mean over all voxels of 1; 1 for a class that no voxel has."""
-    raw = [RULES[rule](n, beta) if n else 0.0 for n in counts]
+    raw = [RULES[rule](n) if n else 0.0 for n in counts]
     mean = sum(w * n for w, n in zip(raw, counts, strict=True)) / sum(counts)
     return [w / mean if n else 1.0 for w, n in zip(raw, counts, strict=True)]
 
@@ -85,7 +82,7 @@ def test_the_other_parameters_stay():
 
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("generator", [maps.ClassWeighted, maps.Rectified])
-def test_of_one_image_the_data_set_is_the_image(generator, rule):
+def test_a_dataset_of_one_image(generator, rule):
     labels = batch(61, (21, 17), size=1)
     regions = Regions(labels, 4)
     asked = generator(weights=f"dataset_{rule}")

@@ -96,17 +96,6 @@ def component(labels, num_classes, spacing=None, **parameters):
     return maps.Rectified(scope="component", **parameters)(regions)
 
 
-def naive_component(labels, num_classes, spacing):
-    """-d / max d of the component at the true class, 1 elsewhere. labels (*s) -> (k *s)."""
-    values = np.ones((num_classes, *labels.shape))
-    depths = plain.depth(labels, spacing)
-    for k in range(num_classes):
-        for one in plain.flood(labels == k):
-            values[k][one] = -depths[one] / depths[one].max()
-    values[:, labels == -1] = 0
-    return values
-
-
 def test_small_component_beside_a_large_one_has_its_own_maximum():
     labels = np.zeros((1, 30, 30), dtype=np.uint8)
     labels[0, 2:21, 2:21] = 1  # 10 deep
@@ -128,7 +117,7 @@ def test_components_that_touch_at_a_corner_are_one():
 @pytest.mark.parametrize("shape", plain.shapes_up_to((3, 2)), ids=str)
 def test_components_of_every_label_map_of_three_classes(shape):
     labels = plain.every_label_map(shape, 3)
-    wanted = [naive_component(image, 3, (1, 2)) for image in labels]
+    wanted = plain.rectified(labels, 3, [(1, 2)] * len(labels), "component")
     assert_close(component(labels, 3, (1, 2)).dense(), wanted)
 
 
@@ -140,7 +129,7 @@ def test_components_of_anatomy(kind, shape, spacing):
     labels[2, 3:6] = -1
     found = component(kind(labels), 4, spacing)
     assert found.is_compact
-    wanted = [naive_component(image, 4, spacing) for image in labels]
+    wanted = plain.rectified(labels, 4, [spacing] * 3, "component")
     assert_close(np.asarray(found.dense()), wanted)
 
 
@@ -176,17 +165,8 @@ def test_clipped_anatomy(scope, clip_mm, shape, spacing):
     labels[1] = 2  # fills the image
     labels[2, 3:6] = -1
     regions = Regions(labels, 4, spacing, ignore_label=-1)
-    found = maps.Rectified(scope=scope, clip_mm=clip_mm)(regions)
-    wanted = np.zeros(labels.shape)
-    for image, out in zip(labels, wanted, strict=True):
-        depths = np.minimum(plain.depth(image, spacing), clip_mm)
-        for k in range(4):
-            mask = image == k
-            parts = plain.flood(mask) if scope == "component" else [mask] * bool(mask.any())
-            for one in parts:
-                out[one] = -depths[one] / depths[one].max()
-    assert_close(found.true, wanted)
-    np.testing.assert_array_equal(found.other, labels != -1)
+    found = maps.Rectified(scope=scope, clip_mm=clip_mm)(regions).dense()
+    assert_close(found, plain.rectified(labels, 4, [spacing] * 3, scope, clip_mm))
 
 
 def test_clip_beyond_every_depth_changes_nothing():
@@ -202,12 +182,7 @@ def test_clip_below_every_depth_leaves_no_depth():
 
 # --- Weighted by the true class
 
-RULES = {
-    "inverse": lambda n: 1 / n,
-    "inverse_square": lambda n: 1 / n**2,
-    "effective_number": lambda n: (1 - 0.9999) / (1 - 0.9999**n),
-    (0.25, 1.0, 8.0, 3.0): (0.25, 1.0, 8.0, 3.0),
-}
+RULES = {**plain.WEIGHT_RULES, (0.25, 1.0, 8.0, 3.0): (0.25, 1.0, 8.0, 3.0)}
 
 
 @pytest.mark.parametrize("scope", ["image", "component"])
