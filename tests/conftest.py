@@ -108,7 +108,7 @@ def store_of_four(
 
 @pytest.fixture
 def shared_data() -> Callable[[str], Path]:
-    """Gives the folder of a shared data set by name, or skips the test with the reason."""
+    """Gives the folder of a shared dataset by name, or skips the test with the reason."""
 
     def folder(name: str) -> Path:
         root = os.environ.get("RWLOSS_TEST_DATA")

@@ -19,9 +19,6 @@ forms = st.sampled_from(["compact", "dense"])
 LABELS = np.array([[[0, 1, 2], [0, 0, -1]]], dtype=np.int8)
 
 
-numbers = to_numpy
-
-
 def parts(x):
     named = zip(x.part_names, x.parts, strict=True) if isinstance(x, RWMap) else ()
     return {"labels": x.labels, **dict(named)}
@@ -38,7 +35,7 @@ def assert_same(found, wanted):
         assert getattr(part, "device", None) == getattr(other, "device", None)
         assert part.dtype == other.dtype
         assert part.shape == other.shape
-        assert numbers(part).tobytes() == numbers(other).tobytes()
+        assert to_numpy(part).tobytes() == to_numpy(other).tobytes()
     assert found.spacing_mm == wanted.spacing_mm
     if isinstance(found, Regions):
         assert (found.ignored is None) == (wanted.ignored is None)
@@ -101,7 +98,7 @@ def test_moves_of_regions_by_hand(name, kind):
         rows = [(2.5, 1.0), (4.0, 0.5)]
     wanted = np.array([labels, labels], dtype=np.int8)
     assert_same(found, Regions(kind(wanted), 3, rows, ignore_label=-1))
-    np.testing.assert_array_equal(numbers(found.ignored), wanted == -1)
+    np.testing.assert_array_equal(to_numpy(found.ignored), wanted == -1)
 
 
 def test_a_turn_takes_the_first_axis_to_the_second():
@@ -153,8 +150,8 @@ def test_a_map_moves_as_numpy_moves_its_dense_values(case, form, dtype, kind, da
     found = move(rwmap)
     assert found.is_compact == rwmap.is_compact
     for name, part in parts(rwmap).items():
-        np.testing.assert_array_equal(parts(found)[name], by_numpy(numbers(part)))
-    np.testing.assert_array_equal(found.dense(), by_numpy(numbers(rwmap.dense())))
+        np.testing.assert_array_equal(parts(found)[name], by_numpy(to_numpy(part)))
+    np.testing.assert_array_equal(found.dense(), by_numpy(to_numpy(rwmap.dense())))
     assert found.dense().dtype == rwmap.dense().dtype
     assert_same(rwmap, before)
 
@@ -181,7 +178,7 @@ def test_regions_move_as_numpy_moves_their_labels(case, kind, data):
 def test_values_keep_every_bit(kind, dtype):
     odd = np.array([-0.0, 0.0, np.nan, -np.inf, np.finfo(dtype).smallest_subnormal, 1 / 3], dtype)
     rwmap = RWMap.compact(kind(LABELS), 3, kind(odd.reshape(1, 2, 3)), kind(odd.reshape(1, 2, 3)))
-    turned = numbers(moves.rot90(rwmap).true)
+    turned = to_numpy(moves.rot90(rwmap).true)
     assert turned.tobytes() == np.rot90(odd.reshape(2, 3)).tobytes()
     assert_same(moves.rot90(moves.rot90(rwmap), -1), rwmap)
 
@@ -293,7 +290,7 @@ def test_values_broadcast_along_one_axis(kind, axes):
     broadcast = namespace(one).broadcast_to(one, (1, 4, 6))
     labels = kind(np.zeros((1, 4, 6), np.uint8))
     found = moves.flip(RWMap.compact(labels, 2, broadcast, broadcast), [a - 1 for a in axes])
-    np.testing.assert_array_equal(numbers(found.true), np.flip(ramp, axes))
+    np.testing.assert_array_equal(to_numpy(found.true), np.flip(ramp, axes))
 
 
 def test_nothing_to_do_gives_the_same_object():
@@ -323,12 +320,12 @@ def test_geometry_in_mm_turns_along_with_its_spacing(kind, shape, spacing):
     for first, second in itertools.combinations(range(len(shape)), 2):
         turned = moves.rot90(regions, axes=(first, second))
         on = (first + 1, second + 1)
-        depth = np.rot90(numbers(regions.depth_mm), axes=on)
-        np.testing.assert_allclose(numbers(turned.depth_mm), depth, rtol=1e-6)
-        peaks = numbers(regions.peak_depth_mm)
-        np.testing.assert_allclose(numbers(turned.peak_depth_mm), peaks, rtol=1e-6)
+        depth = np.rot90(to_numpy(regions.depth_mm), axes=on)
+        np.testing.assert_allclose(to_numpy(turned.depth_mm), depth, rtol=1e-6)
+        peaks = to_numpy(regions.peak_depth_mm)
+        np.testing.assert_allclose(to_numpy(turned.peak_depth_mm), peaks, rtol=1e-6)
         old = Regions(turned.labels, 4, spacing).depth_mm
-        assert np.abs(numbers(old) - depth).max() > 0.1
+        assert np.abs(to_numpy(old) - depth).max() > 0.1
 
 
 def test_masks_that_overlap_move_as_labels_of_their_own(kind):

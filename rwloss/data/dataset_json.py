@@ -72,7 +72,9 @@ class DatasetJson(BaseModel):
         """
         if all(isinstance(value, str) for value in self.labels.values()):
             swapped = {str(value): key for key, value in self.labels.items()}
-            if not all(map(_is_number, self.labels)) or len(swapped) < len(self.labels):
+            # int() refuses thousands of digits, with an error of its own.
+            are_numbers = all(key.isdecimal() and len(key) < 10 for key in self.labels)
+            if not are_numbers or len(swapped) < len(self.labels):
                 raise RWLossError(
                     f"expected labels as {{name: number}}, got {reprlib.repr(self.labels)}"
                 )
@@ -90,11 +92,6 @@ class DatasetJson(BaseModel):
             if not values[name] or min(values[name]) < 0:
                 raise RWLossError(f"expected labels of 0 or more for {name!r}, got {value}")
         return values
-
-
-def _is_number(text: str) -> bool:
-    # int() refuses thousands of digits, with an error of its own.
-    return text.isdecimal() and len(text) < 10
 
 
 def read_dataset_json(path: Path) -> DatasetJson:

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from rwloss import data
 from rwloss.errors import RWLossError
@@ -25,9 +23,14 @@ class LabelCount:
     def __call__(self) -> dict[int, int] | RWLossError:
         """Voxels by label, or why the case can't be read."""
         try:
-            return _counts(data.read_labels(self.case.labels, max_voxels=self.max_voxels).labels)
+            labels = data.read_labels(self.case.labels, max_voxels=self.max_voxels).labels
         except RWLossError as error:
             return error
+        if labels.dtype == np.uint8:  # a tenth of the time of a sort
+            counts = np.bincount(labels.ravel("K"))
+            return {int(k): int(counts[k]) for k in np.flatnonzero(counts)}
+        values, numbers = np.unique(labels, return_counts=True)
+        return dict(zip(values.tolist(), numbers.tolist(), strict=True))
 
     def died(self) -> RWLossError:
         """The error where a worker process died over this case."""
@@ -69,11 +72,3 @@ def label_counts(
             "write the weights as numbers"
         )
     return dict(total)
-
-
-def _counts(labels: NDArray[Any]) -> dict[int, int]:
-    if labels.dtype.kind == "u" and labels.dtype.itemsize == 1:  # a tenth of the time of a sort
-        counts = np.bincount(labels.ravel("K"))
-        return {int(k): int(counts[k]) for k in np.flatnonzero(counts)}
-    values, numbers = np.unique(labels, return_counts=True)
-    return dict(zip(values.tolist(), numbers.tolist(), strict=True))

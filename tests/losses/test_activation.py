@@ -1,7 +1,5 @@
 """Sigmoid for masks that overlap, and probabilities as they come."""
 
-import re
-
 import pytest
 import torch
 from loss_batches import (
@@ -206,13 +204,6 @@ def test_masks_hold_0_and_1_alone(value, shown):
         RegionWiseLoss("rectified", activation="sigmoid")(logits, masks)
 
 
-def test_labels_instead_of_masks():
-    logits, labels = given((9, 7))
-    message = 'target (3, 9, 7) does not fit logits (3, 4, 9, 7): with activation="sigmoid"'
-    with pytest.raises(RWLossError, match=re.escape(message)):
-        RegionWiseLoss("rectified", activation="sigmoid")(logits, labels)
-
-
 # --- Probabilities as they come
 
 
@@ -250,14 +241,16 @@ def test_probabilities_of_exactly_0_and_1(text, dtype):
         assert gradient.dtype == dtype
 
 
-def test_logits_instead_of_probabilities():
+@pytest.mark.parametrize(
+    ("activation", "channels", "message"),
+    [
+        ("sigmoid", 4, r"target \(3, 9, 7\) does not fit logits \(3, 4, 9, 7\): with activation="),
+        ("none", 4, 'expected probabilities of 0 to 1, got .*: with activation="none" the network'),
+        ("none", 1, "probabilities of 2 classes or more, got 1: stack"),
+    ],
+    ids=["labels instead of masks", "logits instead of probabilities", "one channel"],
+)
+def test_wrong_inputs_for_the_activation(activation, channels, message):
     logits, labels = given((9, 7))
-    message = r"expected probabilities of 0 to 1, got .*: with activation=\"none\" the network"
     with pytest.raises(RWLossError, match=message):
-        RegionWiseLoss("rectified", activation="none")(logits, labels)
-
-
-def test_one_channel_of_probabilities():
-    _, labels = given((9, 7))
-    with pytest.raises(RWLossError, match=r"probabilities of 2 classes or more, got 1: stack"):
-        RegionWiseLoss("rectified", activation="none")(here(torch.zeros(3, 1, 9, 7)), labels)
+        RegionWiseLoss("rectified", activation=activation)(logits[:, :channels], labels)

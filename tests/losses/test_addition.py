@@ -101,7 +101,7 @@ def test_static_terms_are_the_official_mean_of_their_summed_map(pairs, batch):
     found = RegionWiseLoss(expression_of(pairs))(logits, labels)
     cost = torch.softmax(logits.double(), dim=1) * z
     # Stored and made on the fly are the same map.
-    assert RegionWiseLoss(expression_of(pairs))(logits, labels, z) == pytest.approx(
+    assert RegionWiseLoss(expression_of(pairs))(logits, labels, z).item() == pytest.approx(
         float(found), rel=1e-5, abs=1e-6 * float(cost.abs().mean())
     )
     assert abs(found.double() - cost.mean()) <= 2e-6 * cost.abs().mean()

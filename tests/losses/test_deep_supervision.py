@@ -336,14 +336,10 @@ def test_lists_beside_one_output():
         loss(outputs[0], labels, mask=[mask])
 
 
-def test_empty_list():
-    _, labels = outputs_and_labels(SIZES[2])
+def test_empty_and_unreduced_lists():
+    outputs, labels = outputs_and_labels(SIZES[2])
     with pytest.raises(RWLossError, match="no output to train: the list is empty"):
         RegionWiseLoss("rectified")([], labels)
-
-
-def test_unreduced_list():
-    outputs, labels = outputs_and_labels(SIZES[2])
     with pytest.raises(RWLossError, match='"none" of static terms is for one output, got 3'):
         RegionWiseLoss("rectified", reduction="none")(outputs, labels)
 

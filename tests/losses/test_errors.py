@@ -105,23 +105,12 @@ def test_labels_that_are_not_whole(value, shown, text):
 def test_stored_map_of_other_classes():
     logits, labels = given((4, 5))
     stored = maps.Rectified()(Regions(labels, 6))
-    refused(
-        "map has 6 classes, logits have 4: pass num_classes=4, or precompute again",
-        RegionWiseLoss("rectified"),
-        logits,
-        labels,
-        stored,
-    )
-
-
-def test_stored_map_of_classes_instead_of_masks():
-    logits, labels = given((4, 5))
-    stored = maps.Rectified()(Regions(labels, 4))
+    message = "map has 6 classes, logits have 4: pass num_classes=4, or precompute again"
+    refused(message, RegionWiseLoss("rectified"), logits, labels, stored)
     masks = here(torch.zeros(3, 4, 4, 5))
     loss = RegionWiseLoss("rectified", activation="sigmoid")
-    refused(
-        'map has 4 classes, with activation="sigmoid" every mask is', loss, logits, masks, stored
-    )
+    message = 'map has 6 classes, with activation="sigmoid" every mask is'
+    refused(message, loss, logits, masks, stored)
 
 
 @pytest.mark.parametrize("text", ["rectified", "rectified.with_link(0.5)", "rectified + dice"])

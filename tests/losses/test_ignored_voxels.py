@@ -48,22 +48,25 @@ def a_mask(shape):
 
 @each_static
 @each_shape
-@pytest.mark.parametrize("ignore_index", [255, -1, -100])
+@pytest.mark.parametrize("ignore_index", [255, -1, -100, None])
 def test_mean_of_the_official_costs_over_voxels_that_count(text, shape, ignore_index):
-    """The map is that of labels in which an ignored voxel belongs to no class."""
-    logits, labels, counted = some_ignored(shape, ignore_index)
-    no_class = as_kind(torch.where(counted, labels, -1), "numpy")
-    values = here(STATIC[text](no_class))
+    """An ignored voxel belongs to no class, and ends a region; a mask ends none."""
+    if ignore_index is None:
+        (logits, labels), counted = given(shape), a_mask(shape)
+        classes, more = labels, {"mask": counted}
+    else:
+        logits, labels, counted = some_ignored(shape, ignore_index)
+        classes, more = torch.where(counted, labels, -1), {}
+    values = here(STATIC[text](as_kind(classes, "numpy")))
 
     def official(x):
         return (torch.softmax(x, dim=1) * values).sum(dim=1)[counted].mean() / 4
 
     wanted = value_and_gradient(official, logits)
     loss = RegionWiseLoss(text, ignore_index=ignore_index)
-    assert_same(value_and_gradient(loss, logits, labels), wanted)
-    for kind in (labels, as_kind(labels, "numpy")):
-        stored = maps.parse(text)(Regions(kind, 4, ignore_label=ignore_index))
-        assert_same(value_and_gradient(loss, logits, labels, stored), wanted)
+    both = (Regions(y, 4, ignore_label=ignore_index) for y in (labels, as_kind(labels, "numpy")))
+    for stored in (None, values, *(maps.parse(text)(regions) for regions in both)):
+        assert_same(value_and_gradient(loss, logits, labels, stored, **more), wanted)
 
 
 def test_an_ignored_region_ends_a_region():
@@ -167,24 +170,6 @@ def test_ignored_label_without_saying_so():
 
 
 # --- A mask
-
-
-@each_static
-@each_shape
-def test_mean_over_voxels_inside_the_mask(text, shape):
-    """A mask ends no region: the map is that of all labels."""
-    logits, labels = given(shape)
-    mask = a_mask(shape)
-    values = here(STATIC[text](as_kind(labels, "numpy")))
-
-    def official(x):
-        return (torch.softmax(x, dim=1) * values).sum(dim=1)[mask].mean() / 4
-
-    wanted = value_and_gradient(official, logits)
-    loss = RegionWiseLoss(text)
-    assert_same(value_and_gradient(loss, logits, labels, mask=mask), wanted)
-    for stored in (maps.parse(text)(Regions(labels, 4)), values):
-        assert_same(value_and_gradient(loss, logits, labels, stored, mask=mask), wanted)
 
 
 @each_term

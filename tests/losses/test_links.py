@@ -110,20 +110,17 @@ def test_each_link_of_an_expression_is_its_own():
         loss(logits, labels, maps.Rectified()(Regions(labels, 4)))
 
 
-def test_background_that_does_not_count():
-    """All of a linked cost is at the true class: that of class 0 goes."""
+@pytest.mark.parametrize("include_background", [True, False])
+def test_costs_are_at_the_true_class(include_background):
+    """Without the background, voxels of class 0 cost nothing."""
     logits, labels = given((9, 7))
     w, p = weights("rectified", labels), true_probs(logits, labels)
-    cost = w * 2 * (1 - p**0.5) * (labels > 0)
-    loss = RegionWiseLoss("rectified.with_link(0.5)", include_background=False)
-    assert_close(loss(logits, labels), cost.sum() / (3 * labels.numel()))
-
-
-def test_unreduced_costs_are_at_the_true_class():
-    logits, labels = given((9, 7))
-    w, p = weights("rectified", labels), true_probs(logits, labels)
-    cost = RegionWiseLoss("rectified.with_link(0.5)", reduction="none")(logits, labels)
-    assert_close(cost, one_hot(labels, 4) * (w * 2 * (1 - p**0.5))[:, None])
+    cost = one_hot(labels, 4) * (w * 2 * (1 - p**0.5))[:, None]
+    cost = cost if include_background else cost[:, 1:]
+    settings = {"include_background": include_background}
+    for reduction, wanted in {"none": cost, "mean": cost.mean()}.items():
+        loss = RegionWiseLoss("rectified.with_link(0.5)", reduction=reduction, **settings)
+        assert_close(loss(logits, labels), wanted)
 
 
 @pytest.mark.parametrize("q", [0.0, 0.3, 0.5, 1.0])

@@ -234,13 +234,14 @@ def test_class_weights_outside_and_inside_a_mask():
         wrong(logits, masks)
 
 
-def test_class_weights_of_another_number():
-    logits, labels = given((9, 7))
-    with pytest.raises(RWLossError, match="3 class_weights for 4 classes: give one for each"):
-        RegionWiseLoss("rectified", class_weights=(1, 2, 3))(logits, labels)
-
-
-@pytest.mark.parametrize("weights", [(1, -1, 1, 1), (1, float("nan"), 1, 1)], ids=str)
-def test_class_weights_below_0(weights):
-    with pytest.raises(RWLossError, match="expected class_weights of 0 or more, got"):
-        RegionWiseLoss("rectified", class_weights=weights)
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        ((1, 2, 3), "3 class_weights for 4 classes: give one for each"),
+        ((1, -1, 1, 1), "expected class_weights of 0 or more, got"),
+        ((1, float("nan"), 1, 1), "expected class_weights of 0 or more, got"),
+    ],
+)
+def test_class_weights_that_do_not_fit(weights, message):
+    with pytest.raises(RWLossError, match=message):
+        RegionWiseLoss("rectified", class_weights=weights)(*given((9, 7)))

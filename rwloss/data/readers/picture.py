@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,6 @@ from rwloss.errors import RWLossError
 
 if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile
-    from PIL.TiffImagePlugin import TiffImageFile
 
 # Pillow stretches 2- and 4-bit grey values to 0..255; the factors that undo it.
 _STRETCHED = {"L;2": 85, "L;4": 17}
@@ -73,27 +73,22 @@ def _read_tiff(path: Path, max_voxels: int) -> Decoded:
         width, height = image.size
         description = str(image.tag_v2.get(_DESCRIPTION, ""))
         palette = image.mode == "P"
-        while _has_page(image, len(pages)):
-            if len(pages) == _MAX_PAGES:
+        for page in count(1):  # counting them first would read every header twice
+            try:
+                image.seek(page - 1)
+            except EOFError:
+                break
+            if page > _MAX_PAGES:
                 raise RWLossError(f"it has more than {_MAX_PAGES} pages: save it as NIfTI")
-            check_shape((len(pages) + 1, height, width), max_voxels)
+            check_shape((page, height, width), max_voxels)
             if image.size != (width, height):
                 raise RWLossError(
-                    f"expected pages of one size, got {width} x {height} and, on page "
-                    f"{len(pages) + 1}, {image.size[0]} x {image.size[1]}: save one resolution only"
+                    f"expected pages of one size, got {width} x {height} and, on page {page}, "
+                    f"{image.size[0]} x {image.size[1]}: save one resolution only"
                 )
             pages.append(_tiff_page(image, path.stat().st_size))
     _check_imagej(description, len(pages))
     return Decoded(values=pages[0] if len(pages) == 1 else np.stack(pages), is_palette=palette)
-
-
-def _has_page(image: TiffImageFile, page: int) -> bool:
-    """Turn to a page, if there is one. (Counting them first would read every header twice.)"""
-    try:
-        image.seek(page)
-    except EOFError:
-        return False
-    return True
 
 
 def _tiff_page(image: Any, file_bytes: int) -> NDArray[Any]:
