@@ -26,11 +26,11 @@ HEAVY = ("torch", "monai")
 # --- What is loaded
 
 
-def loaded_after(code: str, *argv: str) -> set[str]:
-    """The modules that a fresh interpreter has loaded once `code` has run."""
-    script = f"import json, sys\n{code}\nprint(json.dumps(list(sys.modules)))"
+def fresh(code: str, *argv: str, **env: str) -> str:
+    """The last line that a fresh interpreter prints."""
     done = subprocess.run(
-        [sys.executable, "-c", script, *argv],
+        [sys.executable, "-c", code, *argv],
+        env={**os.environ, **env},
         capture_output=True,
         text=True,
         stdin=subprocess.DEVNULL,
@@ -38,103 +38,83 @@ def loaded_after(code: str, *argv: str) -> set[str]:
         timeout=120,
     )
     assert done.returncode == 0, done.stderr
-    return set(json.loads(done.stdout.splitlines()[-1]))
+    return done.stdout.splitlines()[-1]
 
 
-def heavy_after(code: str, *argv: str) -> set[str]:
-    """Which of the heavy packages those are."""
-    return loaded_after(code, *argv) & set(HEAVY)
-
-
-RUN_MAIN = """
-from rwloss.cli import main
-try:
-    code = main()
-except SystemExit as end:
-    code = end.code
-if code:
-    sys.exit(f"rwloss ended with {code}")
-"""
-
-
-def two_sample_cases(folder: Path) -> Path:
+@pytest.fixture
+def two_cases(tmp_path: Path) -> Path:
     from rwloss.data import sample_dir
 
-    labels = folder / "labels"
+    labels = tmp_path / "labels"
     labels.mkdir()
     for source in sorted((Path(sample_dir("hippocampus")) / "labelsTr").glob("*.nii.gz"))[:2]:
         shutil.copy(source, labels)
-    assert len(list(labels.iterdir())) == 2
     return labels
 
 
-def test_import_is_light() -> None:
-    assert heavy_after("import rwloss; rwloss.__version__") == set()
+LIGHT = f"""
+import json, sys
+import rwloss
+heavy = {{"import rwloss": sorted({set(HEAVY)} & set(sys.modules))}}
+from rwloss.cli import main
+for argv in json.loads(sys.argv[1]):
+    sys.argv = ["rwloss", *argv]
+    try:
+        code = main()
+    except SystemExit as end:
+        code = end.code
+    heavy[" ".join(argv)] = code or sorted({set(HEAVY)} & set(sys.modules))
+print(json.dumps(heavy))
+"""
 
 
-@pytest.mark.parametrize(
-    "argv",
-    [
+def test_import_and_commands_are_light(two_cases: Path, tmp_path: Path) -> None:
+    labels, out, picture = str(two_cases), tmp_path / "maps", str(tmp_path / "a.png")
+    precompute = ["precompute", labels, str(out), "--map", "rectified", "--num-classes", "3"]
+    commands = [
         ["--help"],
         ["maps"],
         ["maps", "rectified"],
         *([command, "--help"] for command in ("predict", "evaluate", "train", "compare")),
-    ],
-    ids=" ".join,
-)
-def test_command_is_light(argv: list[str]) -> None:
-    assert heavy_after(RUN_MAIN, *argv) == set()
-
-
-def test_precompute_is_light(tmp_path: Path) -> None:
-    labels, out = two_sample_cases(tmp_path), tmp_path / "maps"
-    argv = ["precompute", str(labels), str(out), "--map", "rectified", "--num-classes", "3"]
-    assert heavy_after(RUN_MAIN, *argv, "--jobs", "1") == set()
+        [*precompute, "--jobs", "1"],
+        ["check", labels, "--map", "boundary", "--probs", "random", "-o", picture],
+    ]
+    heavy = json.loads(fresh(LIGHT, json.dumps(commands)))
+    assert len(heavy) == 1 + len(commands)
+    assert not {done: found for done, found in heavy.items() if found}
     assert len(list(rwloss.store.open(out))) == 2
+    assert Path(picture).exists()
 
 
-def test_check_of_static_maps_is_light(tmp_path: Path) -> None:
-    labels, picture = two_sample_cases(tmp_path), str(tmp_path / "a.png")
-    argv = ["check", str(labels), "--map", "boundary", "--probs", "random", "-o", picture]
-    assert heavy_after(RUN_MAIN, *argv) == set()
-
-
-def test_workers_of_precompute_are_light(tmp_path: Path) -> None:
+def test_workers_of_precompute_are_light(two_cases: Path, tmp_path: Path) -> None:
     """Worker processes too: a torch and a MONAI that can't be imported stand first on the path."""
     traps = tmp_path / "traps"
     for name in HEAVY:
         (traps / name).mkdir(parents=True)
         (traps / name / "__init__.py").write_text(f"raise RuntimeError('{name} was imported')\n")
-    labels, out = two_sample_cases(tmp_path), tmp_path / "maps"
-    code = "import sys; from rwloss.cli import main; sys.exit(main())"
-    argv = ["precompute", str(labels), str(out), "--map", "rectified", "--num-classes", "3"]
-    done = subprocess.run(
-        [sys.executable, "-c", code, *argv, "--jobs", "2"],
-        env={**os.environ, "PYTHONPATH": str(traps)},
-        capture_output=True,
-        text=True,
-        stdin=subprocess.DEVNULL,
-        check=False,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stderr
+    out, code = tmp_path / "maps", "import sys; from rwloss.cli import main; sys.exit(main())"
+    argv = ["precompute", str(two_cases), str(out), "--map", "rectified", "--num-classes", "3"]
+    path = os.pathsep.join([str(traps), str(ROOT)])
+    fresh(code, *argv, "--jobs", "2", PYTHONPATH=path)
     assert len(list(rwloss.store.open(out))) == 2
 
 
 FIRST_LOSS = """
-import rwloss, torch
+import json, sys, torch
+before = set(sys.modules)
+import rwloss
 loss = rwloss.RegionWiseLoss("rectified + dice")
 logits = torch.zeros(1, 2, 8, 8, requires_grad=True)
 loss(logits, torch.zeros(1, 8, 8, dtype=torch.long)).backward()
+print(json.dumps(list(set(sys.modules) - before)))
 """
 
 
 def test_first_loss_is_light() -> None:
     """It costs little more than torch: no compiler, and nothing that this loss has no use for."""
-    more = loaded_after(FIRST_LOSS) - loaded_after("import torch")
     unused = ("torch._dynamo", "torch._inductor", "sympy", "monai", "scipy", "nibabel", "PIL")
     unused += ("lightning", "matplotlib", "pandas", "typer", "rich", "rwloss.data", "rwloss.files")
-    assert not {name for name in more if name.startswith(unused)}
+    assert not {name for name in json.loads(fresh(FIRST_LOSS)) if name.startswith(unused)}
 
 
 # --- What is named

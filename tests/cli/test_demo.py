@@ -1,6 +1,7 @@
 """`rwloss demo`, end to end with a few steps."""
 
 import json
+import shutil
 import sys
 
 import pytest
@@ -17,6 +18,21 @@ def run_demo(folder, *options):
     return CliRunner().invoke(app, ["demo", "--out", str(folder), *options])
 
 
+@pytest.fixture(scope="module", autouse=True)
+def few_cases(tmp_path_factory):
+    """A sample of five volumes to train on and two to test on, in the place of the whole one."""
+    sample, whole = tmp_path_factory.mktemp("sample"), data.sample_dir("hippocampus")
+    shutil.copy(whole / "dataset.json", sample)
+    for part, count in (("Tr", 5), ("Ts", 2)):
+        for kind in ("images", "labels"):
+            (sample / f"{kind}{part}").mkdir()
+            for path in sorted((whole / f"{kind}{part}").glob("*.nii.gz"))[:count]:
+                shutil.copy(path, sample / f"{kind}{part}")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(data, "sample_dir", lambda name: sample)
+        yield
+
+
 @pytest.fixture(scope="module")
 def done(tmp_path_factory):
     """One demo of two steps: its folder and what it printed."""
@@ -28,7 +44,7 @@ def done(tmp_path_factory):
 
 def test_prints_the_study_and_names_the_report_last(done):
     folder, result = done
-    assert "24 hippocampus volumes to train on, 8 to test on" in result.stdout
+    assert "5 hippocampus volumes to train on, 2 to test on" in result.stdout
     assert "4 of 4 runs are done." in result.stdout
     assert result.stdout.splitlines()[-1].endswith(str(folder / "study" / "report.html"))
     for name in MAPS:
@@ -62,7 +78,7 @@ def test_again_over_the_same_folder_keeps_what_is_there(done):
     folder, first = done
     again = run_demo(folder)
     assert again.exit_code == 0, again.output
-    assert again.stdout.count("0 made, 24 kept") == 2
+    assert again.stdout.count("0 made, 5 kept") == 2
     from_study = first.stdout.index("map ")
     assert again.stdout[again.stdout.index("map ") :] == first.stdout[from_study:]
 

@@ -4,6 +4,7 @@ A block marked `py` begins with the name of its file. Each line of a block marke
 command; a block marked `text` right after it is what it prints.
 """
 
+import json
 import os
 import re
 import shlex
@@ -17,11 +18,31 @@ import rwloss
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "write-a-map.md").read_text(encoding="utf-8")
+# One interpreter for all commands, because each would import torch. Their outputs end with a zero.
+RUN = """
+import json, runpy, sys
+from rwloss.cli import main
+
+if __name__ == "__main__":
+    sys.path.insert(0, ".")
+    for program, *arguments in json.loads(sys.argv[1]):
+        sys.argv = arguments = [program, *arguments]
+        try:
+            if program == "rwloss":
+                code = main()
+            elif arguments[1] == "-m":
+                sys.argv = arguments[2:]
+                code = runpy.run_module(arguments[2], run_name="__main__", alter_sys=True) and 0
+            else:
+                sys.argv = arguments[1:]
+                code = runpy.run_path(arguments[1], run_name="__main__") and 0
+        except SystemExit as end:
+            code = end.code
+        if code:
+            sys.exit(f"{' '.join(arguments)} ended with {code}")
+        print(end="\\0", flush=True)
+"""
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", PAGE, flags=re.DOTALL | re.MULTILINE)
-PROGRAMS = {
-    "python": [sys.executable],
-    "rwloss": [sys.executable, "-c", "import sys; from rwloss.cli import main; sys.exit(main())"],
-}
 
 
 @pytest.fixture(scope="module")
@@ -29,22 +50,12 @@ def printed(tmp_path_factory):
     """The folder that someone who follows the page ends up with, and what each command printed."""
     folder = tmp_path_factory.mktemp("page")
     (folder / "samples").symlink_to(ROOT / "samples", target_is_directory=True)
-    found = {}
-    for language, content in BLOCKS:
-        if language == "py":
-            name = content.splitlines()[0].removeprefix("# ")
-            assert name.endswith(".py")
-            (folder / name).write_text(content)
-        elif language == "bash":
-            for line in content.splitlines():
-                found[line] = run(folder, line)
-    return folder, found
-
-
-def run(folder, line):
-    program, *arguments = shlex.split(line)
+    for name in re.findall(r"^# (\w+\.py)$", PAGE, flags=re.MULTILINE):
+        [content] = [text for _, text in BLOCKS if text.startswith(f"# {name}\n")]
+        (folder / name).write_text(content)
+    commands = [line for kind, text in BLOCKS if kind == "bash" for line in text.splitlines()]
     done = subprocess.run(
-        [*PROGRAMS[program], *arguments],
+        [sys.executable, "-c", RUN, json.dumps([shlex.split(line) for line in commands])],
         cwd=folder,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
@@ -52,8 +63,8 @@ def run(folder, line):
         check=False,
         timeout=240,
     )
-    assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
-    return done.stdout
+    assert done.returncode == 0, f"{done.stdout}{done.stderr}"
+    return folder, dict(zip(commands, done.stdout.split("\0"), strict=False))
 
 
 def output(printed, beginning):

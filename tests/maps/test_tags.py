@@ -1,6 +1,6 @@
 """The tags of the built-ins, on realistic labels."""
 
-from functools import partial
+from functools import cache, partial
 from itertools import combinations
 
 import numpy as np
@@ -31,6 +31,7 @@ def probabilities(given, seed=62):
     return np.ascontiguousarray(np.moveaxis(drawn, -1, 1))
 
 
+@cache
 def regions(shape, spacing):
     labels = batch(61, shape, 4, size=4)
     labels[2] = 1  # fills the image

@@ -56,8 +56,8 @@ def test_every_label_map_of_three_classes(shape):
 ANATOMY = [
     ((31, 23), (1.0, 1.0)),
     ((31, 23), (0.7, 2.5)),
-    ((17, 15, 12), (0.8, 0.8, 2.5)),
-    ((17, 15, 12), (3.0, 1.0, 1.0)),
+    ((13, 11, 8), (0.8, 0.8, 2.5)),
+    ((13, 11, 8), (3.0, 1.0, 1.0)),
 ]
 
 
@@ -156,8 +156,9 @@ def test_clipped_by_hand():
     np.testing.assert_array_equal(found.other, 1)
 
 
-@pytest.mark.parametrize("scope", ["image", "component"])
-@pytest.mark.parametrize("clip_mm", [0.5, 1.7, 3.0, 1e6])
+@pytest.mark.parametrize(
+    ("scope", "clip_mm"), [("component", 0.5), ("image", 1.7), ("component", 3.0)]
+)
 @pytest.mark.parametrize(("shape", "spacing"), ANATOMY, ids=str)
 def test_clipped_anatomy(scope, clip_mm, shape, spacing):
     labels = batch(35, shape).astype(np.int64)
