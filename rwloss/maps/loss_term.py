@@ -171,6 +171,10 @@ class LossTerm(MapGenerator):
         """False: the map depends on the probabilities."""
         return False
 
+    def __getstate__(self) -> dict[str, object]:
+        """The parameters, without what use has left."""
+        return {name: value for name, value in vars(self).items() if name != "_was_finite"}
+
     @abstractmethod
     def loss(self, prediction: Prediction) -> Tensor:
         """The loss by image and class, differentiable in `prediction.log_probs`. (b c).

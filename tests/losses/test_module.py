@@ -39,12 +39,12 @@ def test_copies_are_the_same_loss(how):
 
 
 def test_copy_after_use():
-    """Nothing of a batch stays in the module; a flag may, that its numbers were finite."""
+    """Nothing of a batch stays in the module."""
     logits, labels = given((9, 7))
     loss = RegionWiseLoss("rectified + dice")
-    before = len(pickle.dumps(loss))
+    before = pickle.dumps(loss)
     loss(logits.requires_grad_(), labels).backward()
-    assert len(pickle.dumps(loss)) < before + 100
+    assert pickle.dumps(loss) == before
 
 
 def test_has_nothing_to_train_and_nothing_to_move():
