@@ -1,4 +1,4 @@
-"""Packages with plug-ins as pip leaves them: modules, and a folder of metadata beside them."""
+"""Packages with plug-ins as pip installs them: modules, and a folder of metadata."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def install(folder, package, names, modules, version="1.0"):
 
 
 def use(monkeypatch, *folders):
-    """Make these folders importable for one test, and forget afterwards what they brought."""
+    """Make these folders importable for one test, and forget their modules afterwards."""
     monkeypatch.setattr(registry, "_registered", {})
     for folder in folders:
         monkeypatch.syspath_prepend(folder)

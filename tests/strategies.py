@@ -95,7 +95,7 @@ generators = static_generators | dynamic_generators
 
 
 def weighted_sums(terms, weights=numbers):
-    """Sums of one to three terms, in Python's own words."""
+    """Sums of one to three terms, made with Python's operators."""
     pairs = st.lists(st.tuples(weights, terms), min_size=1, max_size=3)
     return pairs.map(lambda given: sum_of([weight * term for weight, term in given]))
 

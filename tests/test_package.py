@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -232,8 +233,10 @@ def import_nodes(tree: ast.AST) -> Iterator[tuple[ast.Import | ast.ImportFrom, b
         remaining.extend((child, at_load) for child in ast.iter_child_nodes(node))
 
 
-def imports_of(module: str) -> Iterator[tuple[str, bool]]:
+@cache
+def imports_of(module: str) -> list[tuple[str, bool]]:
     """Modules of rwloss that `module` imports at any depth, each with whether on loading."""
+    found = []
     path = MODULES[module]
     package = module if path.name == "__init__.py" else module.rpartition(".")[0]
     for node, at_load in import_nodes(ast.parse(path.read_text(encoding="utf-8"))):
@@ -245,7 +248,8 @@ def imports_of(module: str) -> Iterator[tuple[str, bool]]:
             targets = [f"{base}.{alias.name}" for alias in node.names]
         for target in targets:
             if target.split(".")[0] == "rwloss":
-                yield nearest_module(target), at_load
+                found.append((nearest_module(target), at_load))
+    return found
 
 
 def nearest_module(dotted: str) -> str:

@@ -64,7 +64,7 @@ class Blend(Expression):
 
     def weights(self, epoch: int, total: int | None = None) -> tuple[float, float]:
         """Weights of region and boundary at an epoch (0 is the first)."""
-        # At the first epoch nothing has moved, whatever the number of epochs.
+        # At the first epoch the weights have not moved yet, whatever the number of epochs.
         moved = self._step(total) * epoch if epoch and self.schedule != "constant" else 0.0
         match self.schedule:
             case "rebalance":

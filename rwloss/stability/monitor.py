@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Monitor:
-    """The diagnostics of every 50th step of a training run, beside its loss.
+    """The diagnostics of a training run, at every 50th step.
 
     `monitor(loss, logits, target, ...)` takes the arguments of the loss, and evaluates the loss
     once more on a detached copy of the logits: this does not affect the run. The gradient g of the

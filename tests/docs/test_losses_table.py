@@ -63,6 +63,7 @@ def probs_of(num_classes):
     return odds / odds.sum(axis=1, keepdims=True)
 
 
+@cache
 def made(name, num_classes):
     regions = Regions(labels_of(num_classes), num_classes, SPACING)
     return maps.parse(name)(regions, probs_of(num_classes))
@@ -95,8 +96,10 @@ def test_rows_are_sorted():
 
 
 @pytest.mark.parametrize("name", ROWS)
-def test_kind(name):
-    assert ROWS[name]["kind"] == ("static" if maps.parse(name).is_static else "dynamic")
+def test_kind_and_unit(name):
+    term = maps.parse(name)
+    assert ROWS[name]["kind"] == ("static" if term.is_static else "dynamic")
+    assert ROWS[name]["unit"].replace("—", "") == term.unit
 
 
 def test_kind_agrees_with_the_table_it_is_in():
@@ -139,11 +142,6 @@ def test_stable_agrees_with_the_tag(name):
 
 
 @pytest.mark.parametrize("name", ROWS)
-def test_unit(name):
-    assert ROWS[name]["unit"].replace("—", "") == maps.parse(name).unit
-
-
-@pytest.mark.parametrize("name", ROWS)
 def test_source(name):
     """Each part of the cell stands in the citation of a map in the row, or in the form's words."""
     cell = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", ROWS[name]["source"])
@@ -151,10 +149,7 @@ def test_source(name):
     words.append(type(maps.parse(name)).__doc__)
     for part in re.split("[,;] ", cell):
         assert part in " ".join(" ".join(words).split())
-
-
-@pytest.mark.parametrize("name", ROWS)
-def test_links_are_of_the_paper_that_they_name(name):
+    # A link leads to the paper that it names.
     for shown, address in re.findall(r"\[arXiv ([\d.]+)\]\(([^)]*)\)", ROWS[name]["source"]):
         assert address == f"https://arxiv.org/abs/{shown}"
 

@@ -72,9 +72,11 @@ def test_map_is_minus_w_times_a_power(case, generator, q):
 
 
 @pytest.mark.parametrize("q", QS)
-def test_map_is_the_derivative_of_the_loss(q):
-    regions = Regions(torch.as_tensor(batch(82, (6, 7)).astype(int)), 4)
-    probs = softmax(torch.randn(3, 4, 6, 7, dtype=torch.float64), dim=1).requires_grad_()
+def test_map_is_the_derivative_of_the_loss(q, device):
+    regions = Regions(torch.as_tensor(batch(82, (6, 7)).astype(int), device=device), 4)
+    probs = softmax(
+        torch.randn(3, 4, 6, 7, dtype=torch.float64, device=device), dim=1
+    ).requires_grad_()
     inner = 0.5 * Rectified() + ClassWeighted()
     weight = weight_of(inner, regions)
     p = probs.gather(1, regions.labels[:, None])[:, 0]
@@ -88,11 +90,11 @@ def test_map_is_the_derivative_of_the_loss(q):
 
 @pytest.mark.parametrize("shape", [(6, 7), (4, 5, 3)], ids=str)
 @pytest.mark.parametrize("q", QS)
-def test_logit_gradient_of_the_map_is_that_of_the_loss(shape, q):
+def test_logit_gradient_of_the_map_is_that_of_the_loss(shape, q, device):
     """Of the mean over batch, classes and voxels, as for every map."""
-    labels = torch.as_tensor(batch(83, shape).astype(int))
+    labels = torch.as_tensor(batch(83, shape).astype(int), device=device)
     regions = Regions(labels, 4, (0.8, 2.5, 1.0)[: len(shape)])
-    logits = torch.randn(3, 4, *shape, dtype=torch.float64, requires_grad=True)
+    logits = torch.randn(3, 4, *shape, dtype=torch.float64, device=device, requires_grad=True)
     probs = softmax(logits, dim=1)
     rwmap = Rectified().with_link(q)(regions, probs.detach())
     (found,) = torch.autograd.grad((probs * rwmap.dense()).mean(), logits)
@@ -111,10 +113,10 @@ def test_logit_gradient_of_the_map_is_that_of_the_loss(shape, q):
     torch.testing.assert_close(gradient / scale, wanted / scale, rtol=0, atol=1e-10)
 
 
-def test_q_of_one_has_the_gradient_of_the_linear_loss():
-    labels = torch.as_tensor(batch(84, (6, 7)).astype(int))
+def test_q_of_one_has_the_gradient_of_the_linear_loss(device):
+    labels = torch.as_tensor(batch(84, (6, 7)).astype(int), device=device)
     regions = Regions(labels, 4)
-    logits = torch.randn(3, 4, 6, 7, dtype=torch.float64, requires_grad=True)
+    logits = torch.randn(3, 4, 6, 7, dtype=torch.float64, device=device, requires_grad=True)
     gradients = []
     for expression in (Rectified(), Rectified().with_link(1)):
         probs = softmax(logits, dim=1)
@@ -123,21 +125,21 @@ def test_q_of_one_has_the_gradient_of_the_linear_loss():
     torch.testing.assert_close(*gradients, rtol=1e-10, atol=1e-17)
 
 
-def test_q_of_zero_is_weighted_cross_entropy():
-    labels = torch.as_tensor(batch(85, (6, 7)).astype(int))
-    logits = torch.randn(3, 4, 6, 7, dtype=torch.float64)
+def test_q_of_zero_is_weighted_cross_entropy(device):
+    labels = torch.as_tensor(batch(85, (6, 7)).astype(int), device=device)
+    logits = torch.randn(3, 4, 6, 7, dtype=torch.float64, device=device)
     expression = ClassWeighted(weights=(1.0, 2.0, 4.0, 0.5)).with_link(0)
-    weights = torch.tensor([1.0, 2.0, 4.0, 0.5], dtype=torch.float64)
+    weights = torch.tensor([1.0, 2.0, 4.0, 0.5], dtype=torch.float64, device=device)
     wanted = cross_entropy(logits, labels, weights, reduction="none").mean() / 4
     assert float(RegionWiseLoss(expression)(logits, labels)) == pytest.approx(float(wanted))
     small = ClassWeighted(weights=(1.0, 2.0, 4.0, 0.5)).with_link(1e-9)
     assert float(RegionWiseLoss(small)(logits, labels)) == pytest.approx(float(wanted))
 
 
-def test_unet_border_with_link_zero_is_the_published_loss():
+def test_unet_border_with_link_zero_is_the_published_loss(device):
     """w(x) times cross-entropy, the mean over voxels (and classes)."""
-    labels = torch.as_tensor(batch(86, (16, 12)).astype(int))
-    logits = torch.randn(3, 4, 16, 12, dtype=torch.float64)
+    labels = torch.as_tensor(batch(86, (16, 12)).astype(int), device=device)
+    logits = torch.randn(3, 4, 16, 12, dtype=torch.float64, device=device)
     generator = maps.UNetBorder(sigma_mm=2.0)
     weight = generator(Regions(labels, 4)).other.double()
     wanted = (weight * cross_entropy(logits, labels, reduction="none")).mean() / 4

@@ -95,13 +95,13 @@ def test_values_that_are_not_finite_are_named():
     assert "1 voxel holds NaN or infinity" in stability.verdict(report, NAMES)
 
 
-def test_nothing_to_say():
+def test_nothing_to_check():
     report = report_of([(0, 1)], [-1])
     assert stability.verdict(report) == "Nothing to check: no voxel belongs to a class."
     assert table({"rectified": report})
 
 
-def test_repr_shows_what_one_looks_at_first():
+def test_repr_shows_the_main_figures():
     report = report_of([(0, 1, 1), (1, 0, 1), (1, 1, 0)], [0, 1, 2])
     assert repr(report) == (
         "StabilityReport(stable=1, flat=0, violating=0, pushed_up=0, wrong_way_mass=0, "

@@ -1,4 +1,4 @@
-"""Length term of the active-contour loss: how long the soft boundaries are."""
+"""Length term of the active-contour loss: the length of the soft boundaries."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class ActiveContourLength(LossTerm):
     """|∇p| in 1/mm, the mean over voxels that count, images and classes.
 
     ∇p by forward differences over the spacing, 0 past the last voxel of an axis and towards voxels
-    that don't count; the square root is of |∇p|² + 1e-8, less its value at 0, so that a flat
-    prediction has loss 0 and a gradient. It knows nothing of the truth: use it beside another term.
+    that don't count. |∇p| is computed as sqrt(|∇p|² + 1e-8) - 1e-4, so that a flat prediction has
+    loss 0 and a gradient. The loss ignores the truth: use it together with another term.
     """
 
     name: ClassVar[str] = "active_contour_length"

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 class CrossEntropy(LossTerm):
     """-log p_t, the mean over voxels that count.
 
-    Its map is -K / p_t at the true class and 0 at the others: stable at every voxel. Computed from
-    log-softmax, so that it stays finite where p_t underflows.
+    Its map is -K / p_t at the true class and 0 at the others: stable at every voxel. It is computed
+    from the log-softmax, so it stays finite where p_t underflows.
     """
 
     name: ClassVar[str] = "cross_entropy"

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 class Dice(LossTerm):
     """1 - (2 Σ p y + s) / (Σ p + Σ y + s), the mean over images and classes.
 
-    smooth: s, added above and below; an absent class that is not predicted has loss 0 with it.
-    Its map gives the wrong classes different values: with three classes or more it violates the
-    stability principle, which does not harm training.
+    smooth: s, added to numerator and denominator, so that an absent class that is not predicted
+    has loss 0. The map gives the wrong classes different values: with three classes or more it
+    violates the stability principle, which does not harm training.
     """
 
     smooth: PositiveFloat = 1e-5

@@ -1,4 +1,4 @@
-"""Focal loss: cross-entropy that looks away from voxels that are right already."""
+"""Focal loss: cross-entropy with less weight on voxels that are already right."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 class Focal(LossTerm):
     """-(1 - p_t)^gamma log p_t, the mean over voxels that count.
 
-    gamma: 0 is cross-entropy, 2 the paper's choice. Class weights belong to static terms. As a map
-    0 at the wrong classes and at most 0 at the true one: no violating voxel.
+    gamma: 0 is cross-entropy, 2 the paper's choice. Class weights belong to static terms. The map
+    is 0 at the wrong classes and at most 0 at the true one: no violating voxel.
     """
 
     gamma: NonNegativeFloat = 2.0

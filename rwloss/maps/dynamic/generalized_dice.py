@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 class GeneralizedDice(LossTerm):
     """1 - 2 Σ_k w_k Σ p y / Σ_k w_k Σ (p + y) with w_k = 1 / (Σ y_k)², the mean over images.
 
-    An absent class has weight 0 (its inverse square is infinite), so false positives of a class
-    that is absent cost nothing by this term alone.
+    An absent class has weight 0 (its inverse square is infinite), so this term alone does not
+    punish false positives of an absent class.
     """
 
     name: ClassVar[str] = "generalized_dice"
@@ -35,7 +35,7 @@ class GeneralizedDice(LossTerm):
         weight = (size > 0) / size.clamp_min(1e-12) ** 2
         above = (weight * both).sum(dim=1)
         below = (weight * (predicted + true)).sum(dim=1)
-        # An image in which no voxel counts has nothing below: it costs nothing.
+        # An image in which no voxel counts has a denominator of 0: its loss is 0.
         some = below > 0
         ratio = above / below.where(some, below.new_ones(()))
         return ((1 - 2 * ratio) * some)[:, None].expand_as(both)

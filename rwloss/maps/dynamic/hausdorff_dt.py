@@ -1,4 +1,4 @@
-"""Hausdorff distance loss by distance transforms, of the truth and of the prediction."""
+"""Hausdorff distance loss by distance transforms of the truth and of the prediction."""
 
 from __future__ import annotations
 

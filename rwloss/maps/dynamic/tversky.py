@@ -1,4 +1,4 @@
-"""Tversky loss and its focal form: Dice with a price each for false positives and negatives."""
+"""Tversky loss and its focal form: Dice with two weights for false positives and negatives."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class Tversky(LossTerm):
     """1 - (TP + s) / (TP + alpha FP + beta FN + s), the mean over images and classes.
 
-    TP = Σ p y, FP = Σ p (1 - y), FN = Σ (1 - p) y. alpha: price of false positives; beta: of
+    TP = Σ p y, FP = Σ p (1 - y), FN = Σ (1 - p) y. alpha: weight of false positives; beta: of
     false negatives; 0.3 and 0.7 favour recall, 0.5 and 0.5 are Dice. smooth: s.
     """
 
@@ -41,9 +41,9 @@ class Tversky(LossTerm):
 class FocalTversky(Tversky):
     """(1 - Tversky index)^(1 / gamma), the mean over images and classes.
 
-    gamma: 4/3 is the paper's choice. Above 1 the push grows as a class becomes right, without limit
-    in the formula (here 1 - index counts as 1e-7 at least, with no push below); below 1 it fades.
-    alpha, beta, smooth: as in `tversky`; the paper names the two prices the other way round.
+    gamma: 4/3 is the paper's choice. Above 1 the gradient grows as a class becomes right, without
+    limit in the formula (here 1 - index is at least 1e-7, with no gradient below); below 1 it
+    fades. alpha, beta, smooth: as in `tversky`; the paper swaps the names of the two weights.
     """
 
     gamma: PositiveFloat = 4 / 3
@@ -53,5 +53,5 @@ class FocalTversky(Tversky):
 
     def loss(self, prediction: Prediction) -> Tensor:
         """(1 - Tversky index)^(1 / gamma). (b c)."""
-        # The derivative of a root is infinite at 0, where the loss is at its best.
+        # The derivative of a root is infinite at 0, the least loss.
         return super().loss(prediction).clamp_min(1e-7) ** (1 / self.gamma)

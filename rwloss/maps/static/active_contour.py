@@ -1,4 +1,4 @@
-"""Active contour map: the region term of the active-contour loss, one cost for every mistake."""
+"""Active contour map, the region term of the active-contour loss: all mistakes cost the same."""
 
 from __future__ import annotations
 

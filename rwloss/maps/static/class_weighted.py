@@ -1,4 +1,4 @@
-"""Class-weighted map: the true class is worth its weight."""
+"""Class-weighted map: each voxel has the weight of its true class."""
 
 from __future__ import annotations
 

@@ -23,10 +23,10 @@ class Rectified(Weighted, MapGenerator):
     [-1, 1]; compact; stable at every voxel. A class of one voxel, and a class that fills the image,
     has -1 everywhere.
 
-    scope: what the maximum is taken over. "image": the class in the image that is given, so a crop
-    of a full map differs from the map of the crop, and a small lesion beside a large one gets
-    almost 0; "component": each connected component of the class.
-    clip_mm: depth beyond this counts as this much; None for no limit.
+    scope: what the maximum is taken over. "image": the class in the given image, so a crop of a
+    full map differs from the map of the crop, and a small lesion beside a large one gets almost 0;
+    "component": each connected component of the class.
+    clip_mm: upper limit of the depth; None for no limit.
     weights: w_t, the weight of the true class by a rule or as numbers (see `class_weighted`); the
     map is then -w_t d / max d and +w_t. None for 1. beta: for "effective_number".
     """

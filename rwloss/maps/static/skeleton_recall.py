@@ -1,4 +1,4 @@
-"""Skeleton recall map: what counts is to cover the centre lines."""
+"""Skeleton recall map: it rewards covering the centre lines."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class SkeletonRecall(MapGenerator):
     The skeleton is that of the foreground as a whole, thickened to a tube and cut to the true
     class k of each voxel; |S_k| its voxels, N those of the image. The mean over voxels of p·z is
     then minus the soft recall of the skeleton, and the loss minus its mean over the K classes.
-    Elsewhere the map is flat: use it beside another term.
+    Elsewhere the map is flat: use it together with another term.
 
     radius: of the tube in voxels, 2 in the paper (a diamond); 0 is the bare skeleton. Unitless;
     compact; stable. Needs scikit-image: pip install 'rwloss[skeleton]'.
@@ -32,7 +32,7 @@ class SkeletonRecall(MapGenerator):
     radius: NonNegativeInt = 2
 
     name: ClassVar[str] = "skeleton_recall"
-    # A thinned line may lie a voxel to either side, so it follows no flip or turn exactly.
+    # A thinned line may lie one voxel to either side, so no flip or turn commutes exactly.
     tags: ClassVar[MapTags] = MapTags(stable=True, unit="unitless")
     citation: ClassVar[str] = "Kirchhoff et al., Skeleton Recall Loss, ECCV 2024, arXiv 2404.03010"
 

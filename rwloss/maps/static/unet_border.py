@@ -17,8 +17,7 @@ from rwloss.maps.static.class_weights import Beta, ClassWeights, Weighted
 from rwloss.regions import Regions
 from rwloss.rwmap import RWMap
 
-# Beyond this many sigma, exp(-d² / (2 sigma²)) is 0 in float32: leaving an object out there
-# changes nothing.
+# Beyond this many sigma, exp(-d² / (2 sigma²)) is 0 in float32: farther objects change nothing.
 _REACH = 14.6
 
 
@@ -29,7 +28,7 @@ class UNetBorder(Weighted, MapGenerator):
     d1 and d2 are the distances in mm to the nearest and the second nearest object; objects are the
     connected components of each class but the background, and a voxel in one has d1 = 0. With
     fewer than two objects the second term is 0. The published weights multiply cross-entropy; this
-    is their linear surrogate w(x) (1 - p_t), and `.with_link(0)` gives the cross-entropy back.
+    is their linear surrogate w(x) (1 - p_t), and `.with_link(0)` restores the cross-entropy.
 
     w0: largest weight between objects. sigma_mm: how far it reaches, in mm. weights: w_c, the
     weight of the true class, by a rule or as numbers (see `class_weighted`), or None for 1. beta:
