@@ -23,6 +23,14 @@ def anatomy(seed, shape, num_classes=4, dtype=np.uint8):
     return labels
 
 
+def ball(spacing, radius=9.0):
+    """Labels (1 27 27 27) of a ball, and the distance of each voxel from its centre (27 27 27)."""
+    place = np.indices((27, 27, 27)) * np.reshape(spacing, (3, 1, 1, 1))
+    centre = np.reshape(np.array(spacing) * 13, (3, 1, 1, 1))
+    from_centre = np.sqrt(((place - centre) ** 2).sum(axis=0))
+    return (from_centre <= radius).astype(np.uint8)[None], from_centre
+
+
 def batch(seed, shape, num_classes=4, size=3, dtype=np.uint8):
     """Labels (b *s) of that many different images."""
     return np.stack([anatomy((seed, i), shape, num_classes, dtype) for i in range(size)])

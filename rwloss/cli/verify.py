@@ -1,4 +1,4 @@
-"""`rwloss verify`: whether a store is complete and belongs to the labels as they are now."""
+"""`rwloss verify`: whether a store is complete and matches the current labels."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def verify(
 
 
 def _as_fields(first: Report, report: Report, summary: Summary | None) -> dict[str, Any]:
-    """What --json prints: problems as they are now; those before a repair beside it."""
+    """What --json prints: the remaining problems, and beside them those before a repair."""
     return {
         "store": report.store,
         "expression": report.expression,

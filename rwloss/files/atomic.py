@@ -49,8 +49,10 @@ def naming_write_errors(path: Path, fix: str) -> Iterator[None]:
         ) from error
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a text file in UTF-8, whole or not at all. Raises RWLossError that says why not."""
-    fix = "free some space, or use another folder"
+def write_text(path: Path, text: str, fix: str = "free some space, or use another folder") -> None:
+    """Write a text file in UTF-8, whole or not at all.
+
+    Raises RWLossError that says why it can't be written, and how to fix it.
+    """
     with naming_write_errors(path, fix), whole_file(path) as part:
         part.write_text(text, encoding="utf-8", newline="")

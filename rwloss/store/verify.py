@@ -1,4 +1,4 @@
-"""Is a store as it was written, and made of the labels as they are now?"""
+"""Whether a store is unchanged since it was written, and matches the current labels."""
 
 from __future__ import annotations
 

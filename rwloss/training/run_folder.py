@@ -15,7 +15,7 @@ from pydantic import TypeAdapter
 
 from rwloss.data.splits import Split, SplitPart
 from rwloss.errors import RWLossError
-from rwloss.files.atomic import TEMPORARY_PREFIX, naming_write_errors, whole_file
+from rwloss.files.atomic import TEMPORARY_PREFIX, naming_write_errors, write_text
 from rwloss.files.lock import LOCK_FILE, hold
 from rwloss.training import settings as settings_file
 from rwloss.training.scores import CaseScore, Scores
@@ -245,8 +245,7 @@ class RunFolder:
 
     @staticmethod
     def _write(path: Path, text: str) -> None:
-        with naming_write_errors(path, _FIX), whole_file(path) as part:
-            part.write_text(text, encoding="utf-8")
+        write_text(path, text, _FIX)
 
 
 def _is_foreign(path: Path) -> bool:

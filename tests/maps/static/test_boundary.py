@@ -4,7 +4,7 @@ import numpy as np
 import plain_formulas as plain
 import pytest
 import torch
-from anatomy import batch
+from anatomy import ball, batch
 
 from rwloss import Regions, RWLossError, maps
 
@@ -29,10 +29,7 @@ def assert_close(found, wanted):
 def test_ball(spacing):
     """Within a voxel's diagonal of the signed distance to the sphere."""
     radius = 9.0
-    place = np.indices((27, 27, 27)) * np.reshape(spacing, (3, 1, 1, 1))
-    centre = np.reshape(np.array(spacing) * 13, (3, 1, 1, 1))
-    from_centre = np.sqrt(((place - centre) ** 2).sum(axis=0))
-    labels = (from_centre <= radius).astype(np.uint8)[None]
+    labels, from_centre = ball(spacing, radius)
     found = dense(labels, 2, spacing, convention="valverde")[0, 1]
     assert np.abs(found - (from_centre - radius)).max() <= np.linalg.norm(spacing)
     assert (found[labels[0] == 1] < 0).all()

@@ -4,7 +4,7 @@ import numpy as np
 import plain_formulas as plain
 import pytest
 import torch
-from anatomy import batch
+from anatomy import ball, batch
 
 from rwloss import Regions, RWLossError, maps
 
@@ -24,10 +24,7 @@ def assert_close(found, wanted):
 def test_ball(spacing):
     """-1 at the centre, and towards 0 with the distance from it."""
     radius = 9.0
-    place = np.indices((27, 27, 27)) * np.reshape(spacing, (3, 1, 1, 1))
-    centre = np.reshape(np.array(spacing) * 13, (3, 1, 1, 1))
-    from_centre = np.sqrt(((place - centre) ** 2).sum(axis=0))
-    labels = (from_centre <= radius).astype(np.uint8)[None]
+    labels, from_centre = ball(spacing, radius)
     true = rectified(labels, 2, spacing).true[0]
     inside = labels[0] == 1
     assert true[13, 13, 13] == -1
