@@ -15,9 +15,8 @@ from numpy.typing import NDArray
 
 from rwloss import data
 from rwloss._version import __version__
-from rwloss.data.cases import DatasetPart
+from rwloss.data.cases import DatasetPart, ImageCase, find_images
 from rwloss.data.formats import MAX_VOXELS, suffix_of
-from rwloss.data.images import ImageCase, find_images
 from rwloss.data.splits import SplitPart
 from rwloss.data.writing import write_labels
 from rwloss.errors import RWLossError
@@ -269,7 +268,8 @@ def _predicted(
     assert settings.patch_size is not None  # run.toml holds the value it took
     images = image_digests(case.images)  # before they are read: a later change is found next time
     try:
-        image = np.stack(_channels(case, max_voxels))
+        channels = data.read_channels(case.images, trained.task.in_channels, max_voxels=max_voxels)
+        image = np.stack([normalized(channel.values) for channel in channels])
         axis, note = _slice_axis(trained, image, suffix_of(case.images[0]))
         labels = predict_labels(
             trained.network,
@@ -326,17 +326,3 @@ def _slice_axis(
         f"the run was trained on 2-D images: volumes ({suffix}) are predicted slice by slice, "
         f"across axis {axis}"
     )
-
-
-def _channels(case: ImageCase, max_voxels: int) -> list[NDArray[np.float32]]:
-    """The channels of one case, each normalized by itself."""
-    channels: list[NDArray[np.float32]] = []
-    for path in case.images:
-        channel = data.read_image(path, max_voxels=max_voxels)
-        if channels and channel.shape != channels[0].shape:
-            raise RWLossError(
-                f"image {str(path)!r} has shape {channel.shape}, {case.images[0].name!r} "
-                f"{channels[0].shape}: channels must lie on the same voxels"
-            )
-        channels.append(normalized(channel))
-    return channels
