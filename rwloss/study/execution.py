@@ -16,10 +16,10 @@ from rwloss.files.lock import hold
 from rwloss.study import indicators, plan, results
 from rwloss.study.plan import Run, Study
 from rwloss.study.results import Results
-from rwloss.training import settings as run_settings
 from rwloss.training.environment import fabric_of
 from rwloss.training.preparation import test_cases
 from rwloss.training.run_folder import RunFolder
+from rwloss.training.settings import RunSettings
 from rwloss.words import count_of
 from rwloss.work.tasks import run_tasks
 
@@ -157,7 +157,7 @@ def _is_done(run: Run) -> bool:
     folder, now = RunFolder(run.folder), run.settings
     if not folder.is_done(now):
         return False
-    before = run_settings.read(folder.settings)
+    before = RunSettings.read(folder.settings)
     given = now.model_fields_set - {"out"}
     return not [name for name in given if getattr(before, name) != getattr(now, name)]
 

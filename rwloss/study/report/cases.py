@@ -132,8 +132,8 @@ def _predicted(run: Run, choice: Choice) -> CasePicture:
     A map that depends on the prediction is taken at uniform probabilities.
     """
     from rwloss.training import read_volume
-    from rwloss.training.checkpoint import load_network
-    from rwloss.training.validation import label_map
+    from rwloss.training.inference import label_map
+    from rwloss.training.network import load_network
 
     trained = load_network(run.folder)
     settings, num_classes = trained.settings, trained.task.num_classes
