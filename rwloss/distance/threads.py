@@ -6,7 +6,7 @@ import multiprocessing
 import os
 
 from rwloss.errors import RWLossError
-from rwloss.work.cores import available_cores
+from rwloss.work.tasks import available_cores
 
 _VARIABLE = "RWLOSS_NUM_THREADS"
 _chosen: int | None = None

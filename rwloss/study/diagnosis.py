@@ -11,7 +11,7 @@ from rwloss._version import __version__
 from rwloss.data import Case, Dataset, LabelVolume, count_classes, read_channels, read_labels
 from rwloss.data.formats import MAX_VOXELS
 from rwloss.errors import RWLossError
-from rwloss.precompute.survey import label_counts
+from rwloss.precompute.cases import label_counts
 from rwloss.regions import Regions
 from rwloss.stability import StabilityReport
 from rwloss.stability.pushes import full_probabilities, probabilities
@@ -119,7 +119,7 @@ class Diagnosis:
 
     def draw(self, output: Path) -> None:
         """A picture of the case in which the largest share of the push goes the wrong way."""
-        from rwloss.pictures.wrong_pushes import draw_wrong_pushes
+        from rwloss.pictures.draw import draw_wrong_pushes
 
         assert self._worst is not None
         _, number, case = self._worst
