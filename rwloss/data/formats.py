@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from rwloss.data.readers import array_file, itk, nifti, picture
 from rwloss.data.readers.decoded import Decoded
+from rwloss.data.spacing import agreed_spacing, spacing_from_affine
 from rwloss.errors import RWLossError
 
 _READERS: dict[str, Callable[[Path, int], Decoded]] = {
@@ -41,12 +42,6 @@ def check_max_voxels(max_voxels: int) -> None:
     """Raise RWLossError for a limit that would refuse every file."""
     if max_voxels < 1:
         raise RWLossError(f"expected max_voxels of 1 or more, got {max_voxels}")
-
-
-# A length beyond these is damage; its square must fit in float32.
-_POSSIBLE_MM = (1e-9, 1e9)
-# The volume of three unit axes; 1 if they stand at right angles.
-_FLAT = 1e-6
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,8 +90,9 @@ def read_labels(
     decoded = _decode(Path(path), max_voxels)
     try:
         labels = _whole(decoded.values, decoded.step)
-        spacing = _spacing(spacing_mm, decoded.spacing_mm, labels.ndim)
-        _check_affine(decoded.affine)
+        spacing = agreed_spacing(spacing_mm, decoded.spacing_mm, labels.ndim)
+        if decoded.affine is not None:
+            spacing_from_affine(decoded.affine, shape=labels.shape)
     except RWLossError as exc:
         raise RWLossError(f"cannot use {str(path)!r} as labels: {exc}") from exc
     return LabelVolume(np.require(labels, requirements="W"), spacing, decoded.affine)
@@ -242,50 +238,6 @@ def _whole(values: NDArray[Any], step: float) -> NDArray[np.integer[Any]]:
             f"({np.count_nonzero(fractional)} such voxels): resample labels with nearest neighbour"
         )
     return labels
-
-
-def _spacing(
-    given: Sequence[float] | None, carried: tuple[float, ...] | None, ndim: int
-) -> tuple[float, ...] | None:
-    """The spacing that file and caller agree on."""
-    for spacing, whose in ((carried, "the file's"), (given, "the given")):
-        if spacing is None:
-            continue
-        if len(spacing) != ndim:
-            raise RWLossError(
-                f"expected {ndim} lengths in {whose} spacing_mm, one per axis, got {len(spacing)}: "
-                f"{tuple(spacing)}"
-            )
-        low, high = _POSSIBLE_MM
-        if not all(low <= length <= high for length in spacing):
-            raise RWLossError(
-                f"expected lengths above zero (from {low:g} to {high:g} mm) in {whose} spacing_mm, "
-                f"got {tuple(spacing)}"
-            )
-    if given is None or carried is None:
-        return carried if given is None else tuple(float(length) for length in given)
-    if not all(math.isclose(a, b, rel_tol=1e-5) for a, b in zip(given, carried, strict=True)):
-        raise RWLossError(
-            f"the file carries the spacing {carried} mm, and spacing_mm={tuple(given)} was given: "
-            "leave spacing_mm out, or correct the file"
-        )
-    return carried
-
-
-def _check_affine(affine: NDArray[np.float64] | None) -> None:
-    """Stores keep the affine, and no viewer can place a volume without an invertible one."""
-    if affine is None:
-        return
-    with np.errstate(all="ignore"):
-        lengths_mm = np.linalg.norm(affine[:3, :3], axis=0)
-        volume = abs(np.linalg.det(affine[:3, :3] / lengths_mm))
-    low, high = _POSSIBLE_MM
-    possible = np.isfinite(affine).all() and low <= lengths_mm.min() <= lengths_mm.max() <= high
-    if not (possible and volume > _FLAT):
-        raise RWLossError(
-            "expected an affine of finite numbers and three independent axes, got "
-            f"{affine[:3].tolist()}: correct its sform or qform (in MHA and NRRD, its directions)"
-        )
 
 
 def _first(mask: NDArray[np.bool_]) -> tuple[int, ...]:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rwloss.errors import RWLossError
-from rwloss.work.cores import available_cores
+from rwloss.work.tasks import available_cores
 
 _chosen: int | None = None
 

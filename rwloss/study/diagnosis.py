@@ -11,7 +11,7 @@ from rwloss._version import __version__
 from rwloss.data import Case, Dataset, LabelVolume, count_classes, read_image, read_labels
 from rwloss.data.formats import MAX_VOXELS
 from rwloss.errors import RWLossError
-from rwloss.precompute.survey import label_counts
+from rwloss.precompute.cases import label_counts
 from rwloss.regions import Regions
 from rwloss.stability import StabilityReport
 from rwloss.stability.pushes import full_probabilities, probabilities

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from rwloss.errors import RWLossError
 from rwloss.files.atomic import write_text
 from rwloss.study.plan import Run
-from rwloss.training import settings as run_settings
 from rwloss.training.run_folder import RunFolder
+from rwloss.training.settings import RunSettings
 from rwloss.work.tasks import run_tasks
 
 
@@ -99,7 +99,7 @@ def _is_done(run: Run) -> bool:
     folder, now = RunFolder(run.folder), run.settings
     if not folder.is_done(now):
         return False
-    before = run_settings.read(folder.settings)
+    before = RunSettings.read(folder.settings)
     given = now.model_fields_set - {"out"}
     return not [name for name in given if getattr(before, name) != getattr(now, name)]
 

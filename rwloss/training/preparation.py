@@ -12,9 +12,8 @@ from rwloss import data, maps, store
 from rwloss.data.splits import Split, split
 from rwloss.errors import RWLossError
 from rwloss.training.augment import Augmentation
-from rwloss.training.checkpoint import SegmentationTask
+from rwloss.training.network import PRESETS, SegmentationTask
 from rwloss.training.settings import RunSettings
-from rwloss.training.unet import PRESETS
 from rwloss.training.volumes import TrainingVolume, read_volume, slice_axis_of
 from rwloss.words import class_names, some
 

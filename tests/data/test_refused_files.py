@@ -98,7 +98,7 @@ def false_size(size):
 
 
 REFUSED: dict[str, tuple[str, Make, str]] = {
-    "unit": (".nii", nifti(NIFTI_UNITS, "<B", 7), "unit code 7"),
+    "unit": (".nii", nifti(NIFTI_UNITS, "<B", 7), "unknown unit of length 'of code 7'"),
     "scale": (".nii", nifti(NIFTI_SLOPE, "<2f", 0.5, 0.0), r"expected whole numbers, got 0\.5"),
     "shear": (
         ".nii",

@@ -109,8 +109,8 @@ def at_the_end(expression: maps.Expression, num_epochs: int) -> maps.Expression:
 def _slice(run: Run, choice: Choice) -> Slice:
     from rwloss import data
     from rwloss.training import read_volume
-    from rwloss.training.checkpoint import load_network
-    from rwloss.training.validation import label_map
+    from rwloss.training.inference import label_map
+    from rwloss.training.network import load_network
 
     trained = load_network(run.folder)
     settings = trained.settings
