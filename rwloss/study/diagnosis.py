@@ -119,7 +119,7 @@ class Diagnosis:
 
     def draw(self, output: Path) -> None:
         """A picture of the case in which the largest share of the push goes the wrong way."""
-        from rwloss.pictures.wrong_pushes import draw_wrong_pushes
+        from rwloss.pictures.draw import draw_wrong_pushes
 
         assert self._worst is not None
         _, number, case = self._worst
