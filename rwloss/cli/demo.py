@@ -21,13 +21,9 @@ DRAWN = ("boundary", "rectified")
 
 
 def demo(
-    out: Annotated[
-        Path, typer.Option("--out", "-o", help="Folder for the maps, the picture and the study.")
-    ] = Path("rwloss-demo"),
-    steps: Annotated[int, typer.Option(min=1, help="Training steps of each run.")] = 600,
-    seeds: Annotated[
-        int, typer.Option(min=1, help="Seeds; each map is trained once per seed.")
-    ] = 2,
+    out: Annotated[Path, typer.Option("--out", "-o")] = Path("rwloss-demo"),
+    steps: Annotated[int, typer.Option(min=1)] = 600,
+    seeds: Annotated[int, typer.Option(min=1)] = 2,
     jobs: Jobs = None,
 ) -> None:
     """Try everything on sample data: maps, a small study, its report.
@@ -36,6 +32,10 @@ def demo(
     rectified map; then trains small 2-D U-Nets with four maps, from the same weights and on the
     same batches, and writes a report to open in a browser. To resume an interrupted demo, give the
     same command again.
+
+    out: Folder for the maps, the picture and the study.
+    steps: Training steps of each run.
+    seeds: Seeds; each map is trained once per seed.
     """
     from rwloss import data
     from rwloss.pictures import check_output
