@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rwloss.cli.listing import print_table, printable
-from rwloss.cli.options import OF_SETTINGS, AsJson, Jobs, Scheduler, without
+from rwloss.cli.options import OF_SETTINGS, AsJson, Jobs, Scheduler
 from rwloss.cli.progress import interruptible, watched
 from rwloss.cli.report import write_if_possible
 from rwloss.errors import RWLossError
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from rwloss.study.statistics import Interval
 
 
-@without("data", "map", "maps", "out", "seed")
 def compare(
     source: Annotated[str, typer.Argument(metavar="STUDY.toml|DATA")],
     map_texts: Annotated[list[str] | None, typer.Option("--map", metavar="[NAME=]EXPR")] = None,
@@ -36,7 +35,7 @@ def compare(
     jobs: Jobs = None,
     scheduler: Scheduler = None,
     as_json: AsJson = False,
-    **training: Any,
+    **training: Annotated[Any, "data", "map", "maps", "out", "seed"],
 ) -> None:
     """Train every map with every seed, and compare the results.
 

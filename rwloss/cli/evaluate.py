@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rwloss.cli.listing import print_failures, printable
+from rwloss.cli.listing import print_failures, print_scores, printable
 from rwloss.cli.options import (
     MAX_VOXELS,
     AsJson,
@@ -22,7 +22,6 @@ from rwloss.cli.options import (
     SplitPart,
 )
 from rwloss.cli.progress import interruptible, progress
-from rwloss.cli.score_table import print_scores
 from rwloss.errors import RWLossError
 from rwloss.words import count_of
 

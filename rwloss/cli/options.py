@@ -104,16 +104,6 @@ def place_of(argument: str | None, option: str | None) -> str:
     return place
 
 
-def without(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Leave these settings out of the options of a command with **settings."""
-
-    def mark(command: Callable[..., None]) -> Callable[..., None]:
-        command.left_out = frozenset(names)  # type: ignore[attr-defined]
-        return command
-
-    return mark
-
-
 def summary_of(command: Callable[..., None]) -> str:
     """The first line of a command's docstring."""
     return (inspect.getdoc(command) or "").split("\n")[0].rstrip(".")
@@ -124,8 +114,8 @@ def with_options(command: Callable[..., None]) -> tuple[Callable[..., None], str
 
     The help of a parameter stands in the docstring, after its name. A parameter with OF_SETTINGS
     is made from the setting of its name. A command with **settings has an option for each other
-    field of RunSettings too, and receives those that the user gave. Imports the settings where it
-    needs them, so it is called for the command that runs.
+    field of RunSettings too, but for those that Annotated names, and receives those that the user
+    gave. Imports the settings where it needs them, so it is called for the command that runs.
     """
     signature = inspect.signature(command, eval_str=True).parameters
     names = "|".join(signature)
@@ -141,7 +131,8 @@ def with_options(command: Callable[..., None]) -> tuple[Callable[..., None], str
     ]
     added = []
     if len(own) < len(signature):
-        left_out = getattr(command, "left_out", frozenset()) | signature.keys()
+        *_, others = signature.values()
+        left_out = {*get_args(others.annotation), *signature}
         added = [
             inspect.Parameter(
                 name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=_of_setting(name)

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from rwloss.cli.listing import print_scores
 from rwloss.cli.options import AsJson
 from rwloss.cli.progress import Progress, interruptible, progress
-from rwloss.cli.score_table import print_scores
 from rwloss.words import count_of
 
 if TYPE_CHECKING:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -99,10 +100,7 @@ def _as_fields(first: Report, report: Report, summary: Summary | None) -> dict[s
 
 
 def _listed(report: Report) -> list[dict[str, str]]:
-    return [
-        {"kind": problem.kind, "name": problem.name, "reason": problem.reason}
-        for problem in report.problems
-    ]
+    return [asdict(problem) for problem in report.problems]
 
 
 def _print(first: Report, report: Report, summary: Summary | None) -> None:
