@@ -111,13 +111,11 @@ def evaluate(
     cannot be evaluated is named, and the other cases are counted. docs/evaluate.md explains every
     figure.
     """
-    from rwloss.training import score_file
-    from rwloss.training.evaluation import FailedPair
-    from rwloss.training.evaluation import evaluate as measure
+    from rwloss.training import evaluation
     from rwloss.training.scores import check_penalty
 
     if out is not None:
-        score_file.check_score_file(out)
+        evaluation.check_score_file(out)
     distance = _parse_penalty(penalty)
     check_penalty(distance)
     if run is None and split is not None:
@@ -133,7 +131,7 @@ def evaluate(
         spacing_mm = known.spacing if spacing_mm is None else spacing_mm
         ignore_label = known.ignore_label if ignore_label is None else ignore_label
     with interruptible(lambda: "nothing was written"), progress() as shown:
-        result = measure(
+        result = evaluation.evaluate(
             predictions,
             labels,
             part=None if part is None else part.value,
@@ -143,7 +141,7 @@ def evaluate(
             ignore_label=ignore_label,
             jobs=jobs,
             progress=lambda outcome, total: shown.step(
-                "evaluated", total, failed=isinstance(outcome, FailedPair)
+                "evaluated", total, failed=isinstance(outcome, evaluation.FailedPair)
             ),
             counting=lambda total: shown.step("label maps read", total),
             max_voxels=max_voxels,
@@ -151,11 +149,11 @@ def evaluate(
     unwritten = None
     if out is not None:
         try:
-            score_file.write_scores(result, out, distance)
+            evaluation.write_scores(result, out, distance)
         except RWLossError as error:
             unwritten = error  # raised at the end: what was measured is shown first
     if as_json:
-        typer.echo(json.dumps(score_file.as_fields(result, distance), allow_nan=False))
+        typer.echo(json.dumps(evaluation.as_fields(result, distance), allow_nan=False))
     elif result.scores.cases:
         _tell(result, distance)
     if out is not None and unwritten is None:

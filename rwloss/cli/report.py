@@ -36,7 +36,7 @@ def report(
     Trains nothing. The report is one HTML file that opens without a network. A few test cases are
     predicted for its pictures; if checkpoints or data are missing, the page says so.
     """
-    from rwloss.study import plan, results, results_file
+    from rwloss.study import plan, results
     from rwloss.study.indicators import indicators_of
     from rwloss.study.report import require_report, write
 
@@ -47,7 +47,7 @@ def report(
         typer.echo(f"without the diagnostics of the maps: {printable(reason)}", err=True)
     collected = results.collect(content, study, found)
     if out is None:
-        results_file.write(collected, study)
+        results.write(collected, study)
     typer.echo(f"wrote {write(collected, study, out)}")
 
 
