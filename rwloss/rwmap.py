@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -155,16 +155,36 @@ class RWMap:
             lambda array: as_tensor(array).to(device, non_blocking=non_blocking)
         )
 
+    def check_made_for(self, expression: str | None, spacing_mm: SpacingRows | None = None) -> None:
+        """Raise RWLossError where this is known to be a map of something else, or in other mm.
+
+        expression: canonical text, `str(expression.static_part)`. spacing_mm: one row per image,
+        equal within 0.1 %; axes of one voxel do not count. What is None here or in the map is not
+        compared.
+        """
+        if None not in (expression, self.expression) and expression != self.expression:
+            raise RWLossError(
+                f"the map is of {self.expression}, but a map of {expression} is needed: make it "
+                f"again with {expression!r}, or use it with {self.expression!r}"
+            )
+        sizes = self.labels.shape[1:]
+        for given, wanted in zip(self.spacing_mm or (), spacing_mm or (), strict=False):
+            for mm, needed, size in zip(given, wanted, sizes, strict=True):
+                if size > 1 and abs(mm - needed) > 1e-3 * needed:
+                    raise RWLossError(
+                        f"the map was made at a spacing of {_spacing_text([given])}, but the "
+                        f"image has {_spacing_text([wanted])}: make the map again at that "
+                        "spacing, or correct the spacing that is given"
+                    )
+
     def __repr__(self) -> str:
         """One line: what it is a map of, its form, shape, classes and spacing."""
-        spacing = sorted(set(self.spacing_mm or ()))
-        shown = " or ".join(" x ".join(f"{mm:g}" for mm in row) for row in spacing)
         facts = [
             self.expression or "",
             "compact" if self.is_compact else "dense",
             f"labels {tuple(self.labels.shape)}",
             f"{self.num_classes} classes",
-            f"spacing {shown} mm" if shown else "",
+            f"spacing {_spacing_text(self.spacing_mm)}" if self.spacing_mm else "",
         ]
         return f"RWMap({', '.join(filter(None, facts))})"
 
@@ -257,6 +277,11 @@ class RWMap:
             )
         if not namespace(self.labels).all(self.labels == other.labels):
             raise RWLossError("maps of different labels can't be added: make both from the same")
+
+
+def _spacing_text(rows: Iterable[Iterable[float]]) -> str:
+    """Such as "1 x 2.5 mm", with each different row once."""
+    return " or ".join(sorted({" x ".join(f"{mm:g}" for mm in row) for row in rows})) + " mm"
 
 
 def _is_floating(values: Array) -> bool:

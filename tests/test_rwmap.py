@@ -185,3 +185,23 @@ def test_to_a_gpu_and_back():
     moved = RWMap.compact(labels, 4, true=true, other=other).to("cuda")
     assert moved.true.is_cuda
     np.testing.assert_array_equal(moved.to("cpu").true, true)
+
+
+def test_a_map_refuses_another_purpose(kind):
+    labels = kind(parts((1, 6, 7))[0])
+    rows = [(3.0, 0.5, 0.5), (3.0, 0.5, 1.0), (2.0, 0.5, 0.5)]
+    made = maps.Rectified()(Regions(labels, 4, rows))
+    turned = moves.rot90(made, axes=(1, 2))
+    # The first axis is one voxel long: its spacing does not matter.
+    near = [(99.0, 0.50004, 0.5), (3.0, 0.5, 1.0), (1.0, 0.5, 0.5)]
+    by_hand = RWMap.from_dense(made.labels, made.dense())
+    for rwmap in (made, made.with_arrays(np.asarray), 1 * made, by_hand):
+        rwmap.check_made_for("rectified", near)
+        rwmap.check_made_for(None)
+    turned.check_made_for("rectified", [(3, 0.5, 0.5), (3, 1, 0.5), (2, 0.5, 0.5)])
+    with pytest.raises(RWLossError, match=r"of rectified, but a map of 0\.5 \* rectified is need"):
+        made.check_made_for("0.5 * rectified")
+    for rwmap, given in ((made, "3 x 0.5 x 1"), (turned, "3 x 1 x 0.5")):
+        message = f"made at a spacing of {given} mm, but the image has 3 x 0.5 x 0.5 mm: make the"
+        with pytest.raises(RWLossError, match=message):
+            rwmap.check_made_for("rectified", ((3.0, 0.5, 0.5),) * 3)

@@ -81,7 +81,7 @@ def check(
 def _print(diagnosis: Diagnosis) -> None:
     """Table and verdicts."""
     from rwloss.stability import CAUTION
-    from rwloss.stability.table import table
+    from rwloss.stability.wording import table
 
     some = next(iter(diagnosis.reports.values()))
     typer.echo(

@@ -76,13 +76,13 @@ def run_and_print(
     as_json: bool = False,
 ) -> None:
     """Run a study, or what is left of it, and print its results; exit code 1 if runs failed."""
-    from rwloss.study import results_file
-    from rwloss.study.conduct import conduct
+    from rwloss.study import results
+    from rwloss.study.execution import conduct
 
     note = partial(typer.echo, err=True)
     collected = conduct(study, folder, _watched, jobs=jobs, scheduler=scheduler, note=note)
     if as_json:
-        typer.echo(json.dumps(results_file.as_fields(collected), allow_nan=False))
+        typer.echo(json.dumps(results.as_fields(collected), allow_nan=False))
     else:
         _print(collected)
     page = write_if_possible(collected, folder)
@@ -142,8 +142,7 @@ def _seeds(text: str) -> tuple[int, ...]:
 
 
 def _print(collected: Results) -> None:
-    from rwloss.study.figures import MINUS, mass
-    from rwloss.study.wording import sentences
+    from rwloss.study.wording import MINUS, mass, sentences
 
     rows: list[tuple[str, ...]] = [
         ("map", "runs", "failed", "lost a class", "test Dice", "end Dice", "wrong way", "violating")

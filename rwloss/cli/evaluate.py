@@ -62,13 +62,11 @@ def evaluate(
     penalty: Distance of missed classes and false alarms in the means of HD95 and ASSD, in mm, or
     the diagonal of the image. By default the means leave them out, and their numbers are shown.
     """
-    from rwloss.training import score_file
-    from rwloss.training.evaluation import FailedPair
-    from rwloss.training.evaluation import evaluate as measure
+    from rwloss.training import evaluation
     from rwloss.training.scores import check_penalty
 
     if out is not None:
-        score_file.check_score_file(out)
+        evaluation.check_score_file(out)
     distance = _parse_penalty(penalty)
     check_penalty(distance)
     if run is None and split is not None:
@@ -84,7 +82,7 @@ def evaluate(
         spacing_mm = known.spacing if spacing_mm is None else spacing_mm
         ignore_label = known.ignore_label if ignore_label is None else ignore_label
     with interruptible(lambda: "nothing was written"), progress() as shown:
-        result = measure(
+        result = evaluation.evaluate(
             predictions,
             labels,
             part=part,
@@ -94,7 +92,7 @@ def evaluate(
             ignore_label=ignore_label,
             jobs=jobs,
             progress=lambda outcome, total: shown.step(
-                "evaluated", total, failed=isinstance(outcome, FailedPair)
+                "evaluated", total, failed=isinstance(outcome, evaluation.FailedPair)
             ),
             counting=lambda total: shown.step("label maps read", total),
             max_voxels=max_voxels,
@@ -102,11 +100,11 @@ def evaluate(
     unwritten = None
     if out is not None:
         try:
-            score_file.write_scores(result, out, distance)
+            evaluation.write_scores(result, out, distance)
         except RWLossError as error:
             unwritten = error  # raised at the end: what was measured is shown first
     if as_json:
-        typer.echo(json.dumps(score_file.as_fields(result, distance), allow_nan=False))
+        typer.echo(json.dumps(evaluation.as_fields(result, distance), allow_nan=False))
     elif result.scores.cases:
         _tell(result, distance)
     if out is not None and unwritten is None:

@@ -28,7 +28,7 @@ def report(
     out: Page to write; by default report.html in the folder of the study, where results.json and
     runs.csv are rewritten too.
     """
-    from rwloss.study import plan, results, results_file
+    from rwloss.study import plan, results
     from rwloss.study.indicators import indicators_of
     from rwloss.study.report import require_report, write
 
@@ -39,7 +39,7 @@ def report(
         typer.echo(f"without the diagnostics of the maps: {printable(reason)}", err=True)
     collected = results.collect(content, study, found)
     if out is None:
-        results_file.write(collected, study)
+        results.write(collected, study)
     typer.echo(f"wrote {write(collected, study, out)}")
 
 

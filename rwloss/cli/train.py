@@ -37,15 +37,15 @@ def train(
     from rwloss.training import require_training
 
     require_training()
-    from rwloss.training import is_first_process
-    from rwloss.training import settings as settings_file
+    from rwloss.training import RunSettings, is_first_process
     from rwloss.training import train as run
 
     if data is not None:
         settings["data"] = data
-    chosen = (
-        settings_file.make(**settings) if config is None else settings_file.read(config, **settings)
-    )
+    if config is None:
+        chosen = RunSettings.of("settings", settings)
+    else:
+        chosen = RunSettings.read(config, **settings)
     with interruptible(lambda: "the same command resumes the run"), progress() as shown:
         result = run(chosen, _shown_on(shown, Path(chosen.out).name))
     if not is_first_process():

@@ -12,24 +12,23 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from rwloss.errors import RWLossError
 from rwloss.files.atomic import whole_file
+from rwloss.files.toml import TomlSettings
 from rwloss.words import count_of, some
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
 
-class SplitSettings(BaseModel):
+class SplitSettings(TomlSettings):
     """How cases are split into training, validation and test cases.
 
     A fraction is one of groups of cases. With `folds`, one of that many parts of equal size is for
     validation, in place of `validation_fraction`.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     test_part: Literal["auto", "folder", "split"] = Field(
         "auto",

@@ -18,9 +18,7 @@ from rwloss import data, distance, maps
 from rwloss._version import __version__
 from rwloss.data.formats import MAX_VOXELS, check_max_voxels
 from rwloss.errors import RWLossError
-from rwloss.precompute import survey
-from rwloss.precompute.outcome import CaseOutcome, Summary
-from rwloss.precompute.task import MapTask
+from rwloss.precompute.cases import CaseOutcome, MapTask, Summary, label_counts
 from rwloss.store import DType, Format, ManifestEntry, MapInfo, Term, Writer
 from rwloss.store.encoding import gzip_name
 from rwloss.store.manifest import (
@@ -213,7 +211,7 @@ class _Run:
             num_classes = settings.num_classes
         if num_classes is None or static.needs_class_counts:
             # From all labels before any map is made: never K or weights of a single case.
-            seen = survey.label_counts(
+            seen = label_counts(
                 dataset,
                 settings.max_voxels,
                 counting,

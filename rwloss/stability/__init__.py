@@ -7,7 +7,7 @@ imported only for dynamic terms and by `Monitor`.
 
 from rwloss.stability.diagnosis import check, check_expression
 from rwloss.stability.monitor import Monitor
-from rwloss.stability.principle import TOLERANCE
+from rwloss.stability.pushes import TOLERANCE
 from rwloss.stability.report import DISTANCES, StabilityReport, StabilityShares
 from rwloss.stability.wording import CAUTION, VANISHES_BELOW, verdict
 

@@ -98,7 +98,7 @@ def false_size(size):
 
 
 REFUSED: dict[str, tuple[str, Make, str]] = {
-    "unit": (".nii", nifti(NIFTI_UNITS, "<B", 7), "unit code 7"),
+    "unit": (".nii", nifti(NIFTI_UNITS, "<B", 7), "unknown unit of length 'of code 7'"),
     "scale": (".nii", nifti(NIFTI_SLOPE, "<2f", 0.5, 0.0), r"expected whole numbers, got 0\.5"),
     "shear": (
         ".nii",
@@ -241,8 +241,8 @@ def test_colour_pictures(tmp_path, mode):
     for read in (read_labels, read_image):
         with pytest.raises(
             RWLossError,
-            match=f"expected one channel, got a picture of mode {mode} .*: save it as grey values; "
-            "labels may be a palette too",
+            match=f"expected one channel, got a picture of mode {mode} .*: save it as grey values, "
+            "each channel in a file; labels may be a palette too",
         ):
             read(tmp_path / f"case{suffix}")
 

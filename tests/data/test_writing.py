@@ -6,7 +6,7 @@ from rwloss import RWLossError
 from rwloss.data import SUFFIXES, read_image, read_labels
 from rwloss.data.writing import write_labels
 
-AFFINE = np.array([[0, -0.8, 0, 10], [0.8, 0, 0.1, -20], [0, -0.1, 2.5, 30], [0, 0, 0, 1]], float)
+AFFINE = np.array([[0, -0.8, 0, 10], [0.8, 0, 0, -20], [0, 0, 2.5, 30], [0, 0, 0, 1]], float)
 
 
 def some_labels(shape, most=3):

@@ -12,11 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rwloss.data.readers.decoded import DEFLATE_RATIO, Decoded, check_bytes, check_shape
+from rwloss.data.readers import DEFLATE_RATIO, Decoded, check_bytes, check_shape
+from rwloss.data.spacing import mm_per_unit
 from rwloss.errors import RWLossError
 
-# Millimetres per unit code of the header: unknown (which everyone takes as mm), metre, mm, micron.
-_MM = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}
 # Small enough to reuse the same memory pages: new pages cost more than inflating into them.
 _BLOCK = 1 << 19
 # Some programs pad the last block of a file.
@@ -103,9 +102,7 @@ def _shape(header: Any) -> tuple[int, ...]:
 
 def _lengths_mm(header: Any, ndim: int) -> tuple[tuple[float, ...], float]:
     """Spacing of each axis in mm, and the millimetres of the header's unit."""
-    unit = int(header["xyzt_units"]) & 7
-    if unit not in _MM:
-        raise RWLossError(f"its header gives the unknown unit code {unit}: correct xyzt_units")
+    factor = mm_per_unit(int(header["xyzt_units"]))
     with np.errstate(over="ignore"):
         pixdim = header["pixdim"][1 : 1 + ndim].astype(np.float32)
     if not all(0 < length < math.inf for length in pixdim[:3]):
@@ -114,7 +111,7 @@ def _lengths_mm(header: Any, ndim: int) -> tuple[tuple[float, ...], float]:
             "zero; correct pixdim"
         )
     # Through the shortest decimal: a stored float32 0.8 means 0.8, not 0.800000012.
-    return tuple(float(str(length)) * _MM[unit] for length in pixdim), _MM[unit]
+    return tuple(float(str(length)) * factor for length in pixdim), factor
 
 
 def _start(header: Any) -> int:
