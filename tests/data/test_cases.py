@@ -4,6 +4,7 @@ import glob
 import itertools
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from PIL import Image
 from rwloss import Regions
 from rwloss.data import Case, Dataset, count_classes, find, read_labels
 from rwloss.errors import RWLossError
+from rwloss.training.volumes import read_volume
 
 LABELS = {"background": 0, "liver": 1, "tumour": 2}
 
@@ -69,6 +71,7 @@ def test_nnunet(tmp_path):
         num_classes=3,
         class_names=("background", "liver", "tumour"),
         ignore_label=None,
+        num_channels=2,
     )
     assert find(str(tmp_path)) == dataset
 
@@ -89,15 +92,17 @@ def test_images_may_be_missing_altogether(tmp_path):
 @pytest.mark.parametrize(
     ("missing", "words"),
     [
-        (1, r"case 'a' has the channels \[0, 2\].*a_0000"),
-        (2, "names 3 channels, and case 'a' has 2 images"),
+        (1, r"expected the channels 0 to 2, found files of \[0, 2\]"),
+        (2, r"expected 3 images, one per channel, found 2: a_0000\.nii\.gz, a_0001\.nii\.gz"),
     ],
 )
 def test_a_missing_channel(tmp_path, missing, words):
     nnunet(tmp_path, ("a",), channels=3)
     (tmp_path / f"imagesTr/a_000{missing}.nii.gz").unlink()
-    with pytest.raises(RWLossError, match=words):
-        find(tmp_path)
+    (case,) = find(tmp_path).cases
+    assert re.search(words, case.problem)
+    with pytest.raises(RWLossError, match=rf"case 'a': {words}"):
+        read_volume(case)
 
 
 def test_names_that_look_like_channels(tmp_path):

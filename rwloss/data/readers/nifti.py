@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rwloss.data.readers.decoded import DEFLATE_RATIO, Decoded, check_bytes, check_shape
+from rwloss.data.readers import DEFLATE_RATIO, Decoded, check_bytes, check_shape
 from rwloss.data.spacing import mm_per_unit
 from rwloss.errors import RWLossError
 
