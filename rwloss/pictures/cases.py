@@ -19,8 +19,7 @@ from rwloss.precompute.repair import runs_a_file
 from rwloss.regions import Regions
 from rwloss.rwmap import RWMap
 from rwloss.store import Store
-from rwloss.store.journal import last_start
-from rwloss.store.manifest import MAP_FILE
+from rwloss.store.manifest import MAP_FILE, last_start
 from rwloss.words import nearest
 
 _LABEL_FOLDERS = {"labelsTr": "train", "labelsTs": "test"}
