@@ -15,7 +15,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from rwloss.work.cores import available_cores
+from rwloss.work.tasks import available_cores
 
 RESULTS = Path(__file__).parent / "results"
 PACKAGES = ("rwloss", "torch", "numpy", "scipy", "edt", "monai", "SimpleITK", "cupy-cuda13x")

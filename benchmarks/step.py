@@ -19,10 +19,10 @@ from rwloss.data import sample_dir
 from rwloss.losses import RegionWiseLoss
 from rwloss.regions import IGNORED
 from rwloss.training.loop import step_figures
+from rwloss.training.network import unet
 from rwloss.training.patches import PatchSampler, patch_sources
 from rwloss.training.preparation import prepare
 from rwloss.training.settings import RunSettings
-from rwloss.training.unet import unet
 
 SMALL = Workload("hippocampus slices", (8, 40, 64), 3, (1.0, 1.0), 0.1)
 LARGE_3D = Workload("3-D", (2, 128, 128, 128), 4, (1.0, 1.0, 1.0), 0.2)

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rwloss.data.readers import array_file, itk, nifti, picture
-from rwloss.data.readers.decoded import Decoded
+from rwloss.data.readers import Decoded, array_file, itk, nifti, picture
+from rwloss.data.spacing import agreed_spacing, spacing_from_affine
 from rwloss.errors import RWLossError
 
 _READERS: dict[str, Callable[[Path, int], Decoded]] = {
@@ -33,6 +33,8 @@ _READERS: dict[str, Callable[[Path, int], Decoded]] = {
 SUFFIXES: tuple[str, ...] = tuple(_READERS)
 """File endings that can be read, in small letters; capitals are read too."""
 
+PICTURES = frozenset({".png", ".tif", ".tiff"})
+
 MAX_VOXELS = 2**31
 """Files whose headers announce more voxels are refused before any memory is allocated."""
 
@@ -41,12 +43,6 @@ def check_max_voxels(max_voxels: int) -> None:
     """Raise RWLossError for a limit that would refuse every file."""
     if max_voxels < 1:
         raise RWLossError(f"expected max_voxels of 1 or more, got {max_voxels}")
-
-
-# A length beyond these is damage; its square must fit in float32.
-_POSSIBLE_MM = (1e-9, 1e9)
-# The volume of three unit axes; 1 if they stand at right angles.
-_FLAT = 1e-6
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,8 +91,9 @@ def read_labels(
     decoded = _decode(Path(path), max_voxels)
     try:
         labels = _whole(decoded.values, decoded.step)
-        spacing = _spacing(spacing_mm, decoded.spacing_mm, labels.ndim)
-        _check_affine(decoded.affine)
+        spacing = agreed_spacing(spacing_mm, decoded.spacing_mm, labels.ndim)
+        if decoded.affine is not None:
+            spacing_from_affine(decoded.affine, shape=labels.shape)
     except RWLossError as exc:
         raise RWLossError(f"cannot use {str(path)!r} as labels: {exc}") from exc
     return LabelVolume(np.require(labels, requirements="W"), spacing, decoded.affine)
@@ -113,23 +110,39 @@ def read_image(path: str | Path, *, max_voxels: int = MAX_VOXELS) -> NDArray[np.
     >>> image.shape, image.dtype.name
     ((48, 48), 'float32')
     """
-    return read_placed_image(path, max_voxels=max_voxels).values
+    return _image(Path(path), _decode(Path(path), max_voxels)).values
 
 
-def read_placed_image(path: str | Path, *, max_voxels: int = MAX_VOXELS) -> ImageVolume:
-    """`read_image`, with the affine of the file."""
-    decoded = _decode(Path(path), max_voxels)
-    try:
-        if decoded.is_palette:
-            raise RWLossError("its values are indices of a palette: save it as grey values")
-        _check_finite(decoded.values)
-        with np.errstate(over="ignore"):
-            image = decoded.values.astype(np.float32)
-        if not np.isfinite(image).all():
-            raise RWLossError(f"values reach {np.abs(decoded.values).max():g}, beyond float32")
-    except RWLossError as exc:
-        raise RWLossError(f"cannot use {str(path)!r} as an image: {exc}") from exc
-    return ImageVolume(image, decoded.affine)
+def read_channels(
+    paths: Sequence[str | Path], num_channels: int | None = None, *, max_voxels: int = MAX_VOXELS
+) -> tuple[ImageVolume, ...]:
+    """The channels of one image: a file per channel, or pictures in colour with several each.
+
+    Raises RWLossError as `read_image`, for files of different shapes, and for other than
+    num_channels channels, where they are given.
+
+    >>> from rwloss.data import sample_dir
+    >>> len(read_channels([sample_dir("lung_patches") / "imagesTr/lung001_0_0000.png"]))
+    1
+    """
+    channels: list[ImageVolume] = []
+    for path in map(Path, paths):
+        decoded = _decode(path, max_voxels, colours=True)
+        image = _image(path, decoded)
+        values = image.values if decoded.colours else image.values[None]
+        if channels and values.shape[1:] != channels[0].values.shape:
+            raise RWLossError(
+                f"image {str(path)!r} has shape {values.shape[1:]}, {Path(paths[0]).name!r} "
+                f"{channels[0].values.shape}: channels must lie on the same voxels"
+            )
+        channels += [ImageVolume(channel, image.affine) for channel in values]
+    if num_channels not in {None, len(channels)}:
+        names = ", ".join(Path(path).name for path in paths)
+        raise RWLossError(
+            f"expected {num_channels} channels, found {len(channels)} in {names}: one file per "
+            "channel, or a picture in colour"
+        )
+    return tuple(channels)
 
 
 def suffix_of(path: str | Path) -> str:
@@ -158,7 +171,21 @@ def case_name(path: str | Path) -> str:
     return Path(path).name[: -len(suffix)]
 
 
-def _decode(path: Path, max_voxels: int) -> Decoded:
+def _image(path: Path, decoded: Decoded) -> ImageVolume:
+    try:
+        if decoded.is_palette:
+            raise RWLossError("its values are indices of a palette: save it as grey values")
+        _check_finite(decoded.values)
+        with np.errstate(over="ignore"):
+            image = decoded.values.astype(np.float32)
+        if not np.isfinite(image).all():
+            raise RWLossError(f"values reach {np.abs(decoded.values).max():g}, beyond float32")
+    except RWLossError as exc:
+        raise RWLossError(f"cannot use {str(path)!r} as an image: {exc}") from exc
+    return ImageVolume(image, decoded.affine)
+
+
+def _decode(path: Path, max_voxels: int, *, colours: bool = False) -> Decoded:
     """What the reader of this suffix finds; all that goes wrong there becomes one sentence."""
     case_name(path)
     try:
@@ -168,7 +195,12 @@ def _decode(path: Path, max_voxels: int) -> Decoded:
         if path.stat().st_size == 0:
             raise RWLossError("it is empty (0 bytes)")
         decoded = _READERS[suffix_of(path)](path, max_voxels)
-        shape = decoded.values.shape
+        if decoded.colours and not colours:
+            raise RWLossError(
+                f"expected one channel, got a picture of mode {decoded.colours} "
+                f"({', '.join(decoded.colours)}): {picture.SAVE_GREY}"
+            )
+        shape = decoded.values.shape[bool(decoded.colours) :]
         if len(shape) in {2, 3}:
             return decoded
         raise RWLossError(
@@ -242,50 +274,6 @@ def _whole(values: NDArray[Any], step: float) -> NDArray[np.integer[Any]]:
             f"({np.count_nonzero(fractional)} such voxels): resample labels with nearest neighbour"
         )
     return labels
-
-
-def _spacing(
-    given: Sequence[float] | None, carried: tuple[float, ...] | None, ndim: int
-) -> tuple[float, ...] | None:
-    """The spacing that file and caller agree on."""
-    for spacing, whose in ((carried, "the file's"), (given, "the given")):
-        if spacing is None:
-            continue
-        if len(spacing) != ndim:
-            raise RWLossError(
-                f"expected {ndim} lengths in {whose} spacing_mm, one per axis, got {len(spacing)}: "
-                f"{tuple(spacing)}"
-            )
-        low, high = _POSSIBLE_MM
-        if not all(low <= length <= high for length in spacing):
-            raise RWLossError(
-                f"expected lengths above zero (from {low:g} to {high:g} mm) in {whose} spacing_mm, "
-                f"got {tuple(spacing)}"
-            )
-    if given is None or carried is None:
-        return carried if given is None else tuple(float(length) for length in given)
-    if not all(math.isclose(a, b, rel_tol=1e-5) for a, b in zip(given, carried, strict=True)):
-        raise RWLossError(
-            f"the file carries the spacing {carried} mm, and spacing_mm={tuple(given)} was given: "
-            "leave spacing_mm out, or correct the file"
-        )
-    return carried
-
-
-def _check_affine(affine: NDArray[np.float64] | None) -> None:
-    """Stores keep the affine, and no viewer can place a volume without an invertible one."""
-    if affine is None:
-        return
-    with np.errstate(all="ignore"):
-        lengths_mm = np.linalg.norm(affine[:3, :3], axis=0)
-        volume = abs(np.linalg.det(affine[:3, :3] / lengths_mm))
-    low, high = _POSSIBLE_MM
-    possible = np.isfinite(affine).all() and low <= lengths_mm.min() <= lengths_mm.max() <= high
-    if not (possible and volume > _FLAT):
-        raise RWLossError(
-            "expected an affine of finite numbers and three independent axes, got "
-            f"{affine[:3].tolist()}: correct its sform or qform (in MHA and NRRD, its directions)"
-        )
 
 
 def _first(mask: NDArray[np.bool_]) -> tuple[int, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 from collections.abc import Iterator
@@ -10,6 +11,8 @@ from pathlib import Path
 
 from rwloss.errors import RWLossError
 
+# The next file would fail too: no space, no quota, or a file system that became read-only.
+DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
 # A folder may hold files that a killed run left half written: this prefix tells them apart.
 TEMPORARY_PREFIX = ".rwloss-part-"
 

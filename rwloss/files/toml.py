@@ -1,14 +1,17 @@
-"""TOML as the files of runs and studies hold it: read with a clear error, values written."""
+"""TOML as runs and studies hold it: read with a clear error, written whole, checked by a model."""
 
 from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from rwloss.errors import RWLossError
 from rwloss.files.atomic import whole_file
+from rwloss.words import settings_error
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -39,3 +42,26 @@ def write(path: Path, values: Mapping[str, Any]) -> None:
     """Write a TOML file, whole or not at all; values that are None are left out."""
     with whole_file(path) as part:
         part.write_text(dumps(values), encoding="utf-8")
+
+
+class TomlSettings(BaseModel):
+    """Settings that options and a TOML file hold. Unknown names are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @classmethod
+    def of(cls, where: str, values: Mapping[str, Any]) -> Self:
+        """Settings from values. Raises RWLossError that names the wrong one, after `where`."""
+        try:
+            return cls(**values)
+        except ValidationError as error:
+            raise RWLossError(settings_error(where, error, cls.model_fields)) from error
+
+    @classmethod
+    def read(cls, path: Path, **changes: Any) -> Self:
+        """The settings of a TOML file, with changes. Raises RWLossError, naming the file."""
+        return cls.of(repr(str(path)), {**read(path), **changes})
+
+    def write(self, path: Path) -> None:
+        """Write a TOML file, whole or not at all; values that are None are left out."""
+        write(path, self.model_dump())

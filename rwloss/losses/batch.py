@@ -95,6 +95,7 @@ class LossBatch:
                 self.spacings_mm,
                 include_background=self.include_background,
                 all_count=self.counts is None,
+                masks=max(self.masks, 1),
             )
         return self._prediction
 

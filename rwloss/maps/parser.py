@@ -13,19 +13,20 @@ import ast
 import math
 import operator
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar
+from typing import Any
 
 from rwloss.errors import RWLossError
 from rwloss.maps.expression import Expression, as_float
-from rwloss.maps.generator import MapGenerator, build, parameters
+from rwloss.maps.generator import build, parameters
 from rwloss.maps.plugin_file import PLACE, is_place
 from rwloss.maps.registry import load, names, unknown
 from rwloss.maps.schedule import Blend, ScheduleName
 from rwloss.words import nearest
 
-_METHODS = ("stabilized", "with_link")
+_METHODS = {"stabilized": 0, "with_link": 1}  # with their number of arguments
 _BLEND = ("region", "boundary", "schedule", "alpha", "step")
 _USES = {
     "stabilized": "stabilized comes after a map: rectified.stabilized(...)",
@@ -40,12 +41,8 @@ _OPERATORS: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
 }
 _LONGEST = 10_000  # characters; far more than anyone writes, and Python's own parser has limits
 
-_Value: TypeAlias = Expression | float
-_Node: TypeAlias = ast.expr | ast.keyword
-_Made = TypeVar("_Made")
 
-
-def parse(text: str) -> Expression:
+def parse(text: str, *, files: bool = True) -> Expression:
     """The expression that the text describes.
 
     A text holds names of generators (`rwloss maps` lists them), parameters by keyword, numbers, +,
@@ -53,6 +50,10 @@ def parse(text: str) -> Expression:
     generator in a file is `file('path/to/file.py:Name', parameter=...)`; at the start of the text
     `path/to/file.py:Name(parameter=...)` means the same. Relative paths start at the current
     folder. The file is executed, so name only files that you trust. No other text is executed.
+
+    files: False refuses to execute a file. Use it for a text that the user did not type, such as
+    that of a store. A file that this process has loaded before, with the same content, is no
+    danger, and stays allowed.
 
     Raises RWLossError that points at the column and suggests the nearest known name.
 
@@ -75,11 +76,15 @@ def parse(text: str) -> Expression:
         raise _error(text, column, str(error.msg)) from error
     except (ValueError, MemoryError, RecursionError) as error:
         raise RWLossError(f"map {text[:80]!r} does not parse: {error}") from error
-    reader = _Reader(text, code, place[0] if place else None)
+    reader = _Reader(text, code, place[0] if place else None, files)
     try:
         for node in ast.walk(tree):
-            if isinstance(node, ast.Constant) and isinstance(node.value, int | float):
-                reader.check_size(node)
+            if (
+                isinstance(node, ast.Constant)
+                and isinstance(node.value, int | float)
+                and math.isinf(as_float(node.value))
+            ):
+                raise reader.wrong(node, "this number is too large")
         value = reader.read(tree.body)
     except RecursionError as error:
         raise RWLossError(f"map {text[:80]!r} is nested too deep") from error
@@ -110,143 +115,134 @@ class _Reader:
     code: the text as Python reads it, with underscores in place of a file at the start.
     """
 
-    def __init__(self, text: str, code: str, place: str | None) -> None:
-        self.text, self.code, self.place = text, code, place
+    def __init__(self, text: str, code: str, place: str | None, files: bool) -> None:
+        self.text, self.code, self.place, self.files = text, code, place, files
 
-    def check_size(self, node: ast.Constant) -> None:
-        """Refuse a number that no float can hold, before it is used."""
-        if math.isinf(as_float(node.value)):
-            raise self._wrong(node, "this number is too large")
-
-    def read(self, node: ast.expr) -> _Value:
-        """Any part of an expression."""
-        value: _Value
+    def read(self, node: ast.expr) -> Expression | float:
+        value: Expression | float
         match node:
-            case ast.Name():
-                value = self._generator(node, [], [])
+            case ast.Name(id=name):
+                value = self._term(node, name)
             case ast.Constant(value=int() | float() as number) if not isinstance(number, bool):
                 value = float(number)
             case ast.UnaryOp(op=ast.USub() | ast.UAdd() as sign, operand=operand):
                 value = self.read(operand)
                 value = -value if isinstance(sign, ast.USub) else value
-            case ast.BinOp(left=left, op=sign, right=right):
-                value = self._arithmetic(node, self.read(left), type(sign), self.read(right))
+            case ast.BinOp(left=left, right=right):
+                value = self._arithmetic(node, self.read(left), self.read(right))
             case ast.Call(func=ast.Name(id="blend")):
                 value = self._blend(node)
             case ast.Call(func=ast.Name(id="file")):
                 value = self._file(node)
-            case ast.Call(func=ast.Name() as function, args=args, keywords=keywords):
-                value = self._generator(function, args, keywords)
+            case ast.Call(func=ast.Name(id=name) as function, args=args, keywords=keywords):
+                value = self._term(function, name, args, keywords)
             case ast.Call(func=ast.Attribute(value=inner, attr=method)):
                 value = self._method(node, inner, method)
             case _:
-                raise self._wrong(
+                raise self.wrong(
                     node,
                     "expected names of maps, parameters by keyword, numbers, +, -, *, "
                     ".stabilized(), .with_link(q), blend(...) or file('path/to/file.py:Name')",
                 )
         return value
 
-    def _generator(
-        self, node: ast.Name, args: list[ast.expr], keywords: list[ast.keyword]
+    def _term(
+        self,
+        node: ast.expr,
+        name: str,
+        args: Sequence[ast.expr] = (),
+        keywords: Sequence[ast.keyword] = (),
     ) -> Expression:
-        name = node.id
+        """The generator of this name, or in this file, with parameters."""
         if self.place is not None and name == "_" * len(self.place):
             name = self.place
         if name in _USES:
-            raise self._wrong(node, _USES[name])
-        if args:
-            self._checked(node, lambda: self._load(name))
-            raise self._wrong(
-                args[0], f"give {name}'s parameters by keyword: {name}(parameter=...)"
-            )
-        return self._made(node, name, keywords)
-
-    def _made(self, node: ast.expr, name: str, keywords: list[ast.keyword]) -> Expression:
-        """The generator of this name, or in this file, with parameters."""
+            raise self.wrong(node, _USES[name])
         given = self._keywords(keywords)
-        generator = self._checked(node, lambda: self._load(name))
-        known = self._checked(node, lambda: parameters(generator)) if keywords else {}
+        with self._at(node):
+            if not is_place(name) and name not in names():
+                raise unknown(name, [*names(), "blend"])
+            generator = load(name, files=self.files)
+            known = parameters(generator) if keywords else {}
+        if args:
+            raise self.wrong(args[0], f"give {name}'s parameters by keyword: {name}(parameter=...)")
         strange = (keyword for keyword in keywords if keyword.arg not in known)
-        return self._checked(next(strange, node), lambda: build(generator, given))
-
-    def _load(self, name: str) -> type[MapGenerator]:
-        try:
-            return load(name)
-        except RWLossError:
-            if is_place(name) or name in names():
-                raise
-            raise unknown(name, [*names(), "blend"]) from None
+        with self._at(next(strange, node)):
+            return build(generator, given)
 
     def _file(self, call: ast.Call) -> Expression:
         match call.args:
             case [ast.Constant(value=str() as place) as node] if is_place(place):
-                return self._made(node, place, call.keywords)
+                return self._term(node, place, keywords=call.keywords)
         wrong = call.args[0] if call.args else call
-        raise self._wrong(wrong, "expected file('path/to/file.py:Name', parameter=...)")
+        raise self.wrong(wrong, "expected file('path/to/file.py:Name', parameter=...)")
 
     def _method(self, call: ast.Call, inner: ast.expr, method: str) -> Expression:
         expression = self._map(inner)
-        numbers = [self._constant(argument) for argument in call.args]
-        keywords = self._keywords(call.keywords)
-        if method == "stabilized" and not numbers and not keywords:
-            return self._checked(call, expression.stabilized)
-        if method == "with_link" and len(numbers) + len(keywords) == 1 and set(keywords) <= {"q"}:
-            q = numbers[0] if numbers else keywords["q"]
-            return self._checked(call, lambda: expression.with_link(q))
-        if method in _METHODS:
-            raise self._wrong(call, "expected .stabilized() or .with_link(q)")
-        raise self._wrong(call, f"unknown method .{method}{nearest(method, _METHODS)}")
+        if method not in _METHODS:
+            raise self.wrong(call, f"unknown method .{method}{nearest(method, _METHODS)}")
+        args, keywords = map(self._constant, call.args), self._keywords(call.keywords)
+        given = [*args, *keywords.values()]
+        if len(given) != _METHODS[method] or not set(keywords) <= {"q"}:
+            raise self.wrong(call, "expected .stabilized() or .with_link(q)")
+        with self._at(call):
+            made: Expression = getattr(expression, method)(*given)
+            return made
 
     def _blend(self, call: ast.Call) -> Expression:
         given: list[Any] = [self._side(argument) for argument in call.args[:2]]
         given += [self._constant(argument) for argument in call.args[2:]]
         for keyword in call.keywords:
             if keyword.arg is not None and keyword.arg not in _BLEND:
-                raise self._wrong(
+                raise self.wrong(
                     keyword,
                     f"blend has no parameter {keyword.arg!r}{nearest(keyword.arg, _BLEND)}; "
                     f"it has: {', '.join(_BLEND)}",
                 )
         keywords = self._keywords(call.keywords, sides=("region", "boundary"))
-        return self._checked(call, lambda: blend(*given, **keywords))
+        with self._at(call):
+            return blend(*given, **keywords)
 
     def _side(self, node: ast.expr) -> Expression:
         """One side of a blend: a map, or its text in quotes as in Python."""
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
-            text = node.value
-            return self._checked(node, lambda: parse(text))
+            with self._at(node):
+                return parse(node.value, files=self.files)
         return self._map(node)
 
     def _map(self, node: ast.expr) -> Expression:
         value = self.read(node)
         if not isinstance(value, Expression):
-            raise self._wrong(node, f"expected a map, got the number {value:g}")
+            raise self.wrong(node, f"expected a map, got the number {value:g}")
         return value
 
     def _arithmetic(
-        self, node: ast.BinOp, left: _Value, sign: type[ast.operator], right: _Value
-    ) -> _Value:
+        self, node: ast.BinOp, left: Expression | float, right: Expression | float
+    ) -> Expression | float:
+        sign = type(node.op)
         maps = isinstance(left, Expression) + isinstance(right, Expression)
         if sign not in _OPERATORS:
-            raise self._wrong(node, "expected +, - or *")
+            raise self.wrong(node, "expected +, - or *")
         if sign is ast.Mult and maps == 2:
-            raise self._wrong(node, "two maps can't be multiplied: one side must be a number")
+            raise self.wrong(node, "two maps can't be multiplied: one side must be a number")
         if sign is not ast.Mult and maps == 1:
-            raise self._wrong(
+            raise self.wrong(
                 node, "a map and a number can't be added: did you mean to multiply with *?"
             )
-        result: _Value = self._checked(node, lambda: _OPERATORS[sign](left, right))
-        return result
+        with self._at(node):
+            result: Expression | float = _OPERATORS[sign](left, right)
+            return result
 
-    def _keywords(self, keywords: list[ast.keyword], sides: tuple[str, ...] = ()) -> dict[str, Any]:
+    def _keywords(
+        self, keywords: Sequence[ast.keyword], sides: tuple[str, ...] = ()
+    ) -> dict[str, Any]:
         """Values by name: constants, or maps for the names in `sides`."""
         values: dict[str, Any] = {}
         for keyword in keywords:
             if keyword.arg is None:
-                raise self._wrong(keyword.value, "** is not allowed: write the parameters out")
+                raise self.wrong(keyword.value, "** is not allowed: write the parameters out")
             if keyword.arg in values:
-                raise self._wrong(keyword.value, f"{keyword.arg} is given twice")
+                raise self.wrong(keyword.value, f"{keyword.arg} is given twice")
             read = self._side if keyword.arg in sides else self._constant
             values[keyword.arg] = read(keyword.value)
         return values
@@ -255,20 +251,21 @@ class _Reader:
         try:
             return ast.literal_eval(node)
         except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
-            raise self._wrong(
+            raise self.wrong(
                 node, "expected a constant: a number, a text in quotes, None or a tuple of these"
             ) from None
 
-    def _checked(self, node: _Node, make: Callable[[], _Made]) -> _Made:
-        """What `make` returns; its error points at this part of the text."""
+    @contextmanager
+    def _at(self, node: ast.expr | ast.keyword) -> Iterator[None]:
+        """Errors from here point at this part of the text."""
         try:
-            return make()
+            yield
         except _PointedError:
             raise
         except (RWLossError, TypeError) as error:
-            raise self._wrong(node, str(error)) from error
+            raise self.wrong(node, str(error)) from error
 
-    def _wrong(self, node: _Node, message: str) -> RWLossError:
+    def wrong(self, node: ast.expr | ast.keyword, message: str) -> RWLossError:
         # ast counts columns in bytes.
         before = self.code.encode()[: node.col_offset]
         return _error(self.text, len(before.decode(errors="ignore")), message)

@@ -22,8 +22,6 @@ from rwloss.errors import RWLossError
 PLACE = re.compile(r"(?P<path>[^'\"()]+?\.py):(?P<name>[^\W\d]\w*)")
 """A file and a name without quotes; a path that holds quotes or brackets needs quotes."""
 
-_QUOTED_PLACE = re.compile(r"(?P<path>.+\.py):(?P<name>[^\W\d]\w*)", re.DOTALL)
-
 
 @dataclass(frozen=True)
 class ClassInFile:
@@ -47,15 +45,7 @@ def is_place(text: str) -> bool:
     >>> is_place("maps/mine.py:Mine"), is_place("rectified")
     (True, False)
     """
-    return _QUOTED_PLACE.fullmatch(text) is not None
-
-
-def split_place(text: str) -> tuple[Path, str]:
-    """Absolute path and name. A relative path starts at the current folder."""
-    found = _QUOTED_PLACE.fullmatch(text)
-    if found is None:
-        raise RWLossError(f"expected 'path/to/file.py:Name', got {text!r}")
-    return Path(os.path.abspath(found["path"])), found["name"]
+    return re.fullmatch(r".+\.py:[^\W\d]\w*", text, re.DOTALL) is not None
 
 
 def shown(path: Path) -> str:
@@ -64,11 +54,20 @@ def shown(path: Path) -> str:
     return (path.relative_to(here) if path.is_relative_to(here) else path).as_posix()
 
 
-def load_module(path: Path) -> ModuleType:
+def load_module(path: Path, *, execute: bool = True) -> ModuleType:
     """The module of a file, executed once per content; the imported module if there is one.
 
-    Raises RWLossError that names the file if it is missing or fails.
+    execute: False finds only a module that this process has loaded before.
+
+    Raises RWLossError that names the file if it is missing, fails, or would be executed.
     """
+    refusal = RWLossError(
+        f"{shown(path)} is Python code, and a text from a file must not choose which code runs: "
+        f"if you trust it, name it yourself first, for example --map {f'{shown(path)}:Name'!r}"
+    )
+    # Not even read: it may be any file, or a pipe.
+    if not execute and all(path != known for known, _ in (*_LOADED.values(), *_IMPORTED.values())):
+        raise refusal
     try:
         source = path.read_bytes()
     except OSError as error:
@@ -80,6 +79,8 @@ def load_module(path: Path) -> ModuleType:
     known = sys.modules.get(name) or _imported(path, digest)
     if known is not None:
         return known
+    if not execute:
+        raise refusal
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     module = importlib.util.module_from_spec(spec)

@@ -17,7 +17,7 @@ from typing import Any
 
 from rwloss.errors import RWLossError
 from rwloss.maps.generator import MapGenerator, as_dataclass, build
-from rwloss.maps.plugin_file import is_place, load_module, place_of, shown, split_place
+from rwloss.maps.plugin_file import is_place, load_module, place_of, shown
 from rwloss.words import nearest
 
 GROUP = "rwloss.maps"
@@ -33,19 +33,21 @@ def names() -> list[str]:
     return sorted({*_entries(), *_registered})
 
 
-def load(name: str) -> type[MapGenerator]:
+def load(name: str, *, files: bool = True) -> type[MapGenerator]:
     """The generator class of a name, or of a text such as "path/to/file.py:Name".
 
-    Imports no other. Raises RWLossError for an unknown name (with the nearest ones), for a name
-    that two packages have, and for anything that fails to import or is not a generator. The
-    message names the package or the file.
+    Imports no other. files: False refuses to execute a file; see `maps.parse`.
+
+    Raises RWLossError for an unknown name (with the nearest ones), for a name that two packages
+    have, and for anything that fails to import or is not a generator. The message names the
+    package or the file.
     """
     if name in _registered:
         return _registered[name]
     entries = _entries()
     if name not in entries:
         if is_place(name):
-            return _load_place(name)
+            return _load_place(name, files)
         raise unknown(name, names())
     entry, *others = entries[name]
     if others:
@@ -163,9 +165,10 @@ def _entries() -> dict[str, tuple[EntryPoint, ...]]:
     return found
 
 
-def _load_place(text: str) -> type[MapGenerator]:
-    path, name = split_place(text)
-    module = load_module(path)
+def _load_place(text: str, execute: bool) -> type[MapGenerator]:
+    place, _, name = text.rpartition(":")
+    path = Path(os.path.abspath(place))
+    module = load_module(path, execute=execute)
     where = f"{shown(path)}:{name}"
     if not hasattr(module, name):
         classes = [value for value in vars(module).values() if isinstance(value, type)]

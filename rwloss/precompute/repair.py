@@ -11,7 +11,7 @@ from pathlib import Path
 from rwloss import data
 from rwloss.data.formats import MAX_VOXELS
 from rwloss.errors import RWLossError
-from rwloss.precompute.outcome import CaseOutcome, Summary
+from rwloss.precompute.cases import CaseOutcome, Summary
 from rwloss.precompute.run import precompute
 from rwloss.store.manifest import TREE_SUFFIX, read_info, readable_entries, write_entries
 from rwloss.store.place import TREE_MARK, place

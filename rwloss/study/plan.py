@@ -16,7 +16,6 @@ from rwloss.errors import RWLossError
 from rwloss.files import toml
 from rwloss.files.atomic import naming_write_errors
 from rwloss.files.lock import LOCK_FILE
-from rwloss.training import settings as run_settings
 from rwloss.training.settings import RunSettings
 from rwloss.words import listed, nearest, settings_error
 
@@ -313,7 +312,7 @@ def _canonical(text: str) -> str:
 
 def _settings(study: Study, text: str, out: str, seed: int, where: str = "settings") -> RunSettings:
     own = {"data": study.data, "map": text, "out": out, "seed": seed, "steps": study.steps}
-    return run_settings.make(where, **own, **study.training)
+    return RunSettings.of(where, {**own, **study.training})
 
 
 def _checked(values: Mapping[str, Any], where: str) -> Study:

@@ -1,13 +1,15 @@
 from .augment import Augmentation as Augmentation
-from .checkpoint import SegmentationTask as SegmentationTask
-from .checkpoint import TrainedNetwork as TrainedNetwork
-from .checkpoint import load_network as load_network
 from .environment import require_monai as require_monai
 from .environment import require_training as require_training
 from .evaluation import Evaluation as Evaluation
 from .evaluation import evaluate as evaluate
+from .inference import predict_labels as predict_labels
 from .loop import Diverged as Diverged
-from .metrics import score as score
+from .network import PRESETS as PRESETS
+from .network import SegmentationTask as SegmentationTask
+from .network import TrainedNetwork as TrainedNetwork
+from .network import load_network as load_network
+from .network import unet as unet
 from .patches import PatchSampler as PatchSampler
 from .patches import PatchSource as PatchSource
 from .patches import TrainingBatch as TrainingBatch
@@ -16,7 +18,7 @@ from .predicting import Predictions as Predictions
 from .predicting import predict_images as predict_images
 from .preparation import PreparedRun as PreparedRun
 from .preparation import prepare as prepare
-from .progress import TrainingProgress as TrainingProgress
+from .run import TrainingProgress as TrainingProgress
 from .run import is_first_process as is_first_process
 from .run import train as train
 from .run_folder import RunFolder as RunFolder
@@ -24,12 +26,10 @@ from .run_folder import RunResult as RunResult
 from .scores import CaseScore as CaseScore
 from .scores import ClassScore as ClassScore
 from .scores import Scores as Scores
+from .scores import score as score
 from .settings import RunSettings as RunSettings
-from .unet import PRESETS as PRESETS
-from .unet import unet as unet
 from .volumes import TrainingVolume as TrainingVolume
 from .volumes import read_volume as read_volume
-from .windows import predict_labels as predict_labels
 
 __all__ = [
     "PRESETS",

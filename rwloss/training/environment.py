@@ -11,7 +11,7 @@ from rwloss import distance
 from rwloss._version import __version__
 from rwloss.errors import RWLossError
 from rwloss.words import count_of
-from rwloss.work.cores import available_cores
+from rwloss.work.tasks import available_cores
 
 if TYPE_CHECKING:
     import torch

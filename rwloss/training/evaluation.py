@@ -1,10 +1,14 @@
-"""Comparison of two folders of label maps: pairs by case name, one score per pair."""
+"""Comparison of two folders of label maps, one score per pair of files, and the file of scores."""
 
 from __future__ import annotations
 
+import csv
+import io
+import json
 import multiprocessing
+import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,21 +16,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rwloss import data
+from rwloss._version import __version__
 from rwloss.data.cases import DatasetPart
 from rwloss.data.dataset_json import MAX_CLASSES
 from rwloss.data.formats import MAX_VOXELS, check_max_voxels
 from rwloss.errors import RWLossError
-from rwloss.precompute import survey
+from rwloss.files.atomic import naming_write_errors, whole_file
+from rwloss.precompute.cases import LabelCount
 from rwloss.regions import IGNORED
 from rwloss.training.environment import require_monai
-from rwloss.training.scores import CaseScore, Scores
+from rwloss.training.scores import CaseScore, ClassScore, Penalty, Scores, score
 from rwloss.training.volumes import corners_mm
 from rwloss.words import class_names, some
 from rwloss.work.tasks import run_tasks
 
-# How far apart the two affines of a pair may place a corner of the image, in smallest spacings:
-# formats and programs round them differently.
-_APART = 0.01
+COLUMNS = (
+    "case", "label", "class", "state", "dice", "hd95_mm", "assd_mm", "truth_voxels",
+    "predicted_voxels", "spacing_mm", "diagonal_mm", "reason",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -184,46 +191,27 @@ def _num_classes(
         if known is not None:
             return data.count_classes(truth, known)
     files = [
-        _LabelsIn(path, of_truth, max_voxels)
+        LabelCount(path, max_voxels)
         for case, prediction in pairs
-        for path, of_truth in ((case.labels, True), (prediction, False))
+        for path in (case.labels, prediction)
     ]
+    of_truth = {case.labels for case, _ in pairs}
     in_truth: set[int] = set()
     in_predictions: set[int] = set()
-    for labels, of_truth in run_tasks(files, jobs=jobs):
-        (in_truth if of_truth else in_predictions).update(labels - {ignored})
+    for path, counts in run_tasks(files, jobs=jobs):
+        if not isinstance(counts, RWLossError):  # else the pair fails and says so
+            (in_truth if path in of_truth else in_predictions).update(counts.keys() - {ignored})
         if counting is not None:
             counting(len(files))
-    in_both = in_truth | _possible_classes(in_predictions, in_truth)
+    # A prediction with another label than a class fails alone. Without the class before it, 255 or
+    # 65535 is a mask or an ignore label.
+    possible = {label for label in in_predictions if 0 <= label < MAX_CLASSES}
+    possible -= {top for top in (255, 65535) if top - 1 not in possible | in_truth}
+    in_both = in_truth | possible
     # Two folders of empty masks have one class, and nothing to measure; a mask has two.
     if in_both <= {0}:
         return 2
     return data.count_classes(truth, ignore_label=ignored, labels=in_both)
-
-
-def _possible_classes(in_predictions: set[int], in_truth: set[int]) -> set[int]:
-    """Labels that may be classes. A prediction with another label fails alone."""
-    possible = {label for label in in_predictions if 0 <= label < MAX_CLASSES}
-    # Without the class before it, 255 or 65535 is a mask or an ignore label.
-    return possible - {top for top in (255, 65535) if top - 1 not in possible | in_truth}
-
-
-@dataclass(frozen=True)
-class _LabelsIn:
-    """The labels in a file, and whose they are; none if it can't be read, as its pair then says."""
-
-    path: Path
-    of_truth: bool
-    max_voxels: int
-
-    def __call__(self) -> tuple[set[int], bool]:
-        """Read the file."""
-        counts = survey.LabelCount(data.Case(self.path.name, self.path), self.max_voxels)()
-        return set() if isinstance(counts, RWLossError) else set(counts), self.of_truth
-
-    def died(self) -> tuple[set[int], bool]:
-        """No labels, as for a file that can't be read."""
-        return set(), self.of_truth
 
 
 @dataclass(frozen=True)
@@ -256,8 +244,6 @@ class _Pair:
         return FailedPair(self.name, "the worker process died: the pair may need more memory")
 
     def _score(self) -> CaseScore:
-        from rwloss.training.metrics import score
-
         truth, found = (
             data.read_labels(path, spacing_mm=self.spacing_mm, max_voxels=self.max_voxels)
             for path in (self.labels, self.prediction)
@@ -303,9 +289,85 @@ def _check_geometry(found: data.LabelVolume, truth: data.LabelVolume) -> None:
     places_mm = [corners_mm(affine, shape) for affine in (found.affine, truth.affine)]
     apart_mm = float(np.linalg.norm(places_mm[0] - places_mm[1], axis=1).max())
     smallest_mm = float(np.linalg.norm(truth.affine[:3, :3], axis=0).min())
-    # Headers hold float32, which is less precise far from the origin.
-    if apart_mm > _APART * smallest_mm + 1e-6 * float(np.abs(places_mm[1]).max()):
+    # Programs round affines differently, and float32 is less precise far from the origin.
+    if apart_mm > 0.01 * smallest_mm + 1e-6 * float(np.abs(places_mm[1]).max()):
         raise RWLossError(
             f"the affines of prediction and labels put the image's corners up to {apart_mm:.3g} mm "
             "apart: both must lie in the same place; fix the wrong header"
         )
+
+
+def check_score_file(path: Path) -> None:
+    """Raise RWLossError for a file that `write_scores` can't write, before anything is measured."""
+    if path.suffix.lower() not in {".csv", ".json"}:
+        raise RWLossError(f"expected a file that ends with .csv or .json, got {str(path)!r}")
+    with naming_write_errors(path, "name a file elsewhere"):
+        if not path.parent.is_dir():
+            raise RWLossError(f"there is no folder {str(path.parent)!r} to write {path.name!r} to")
+        if path.is_dir():
+            raise RWLossError(f"{str(path)!r} is a folder: expected the name of a file")
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+
+
+def write_scores(evaluation: Evaluation, path: Path, penalty: Penalty = None) -> None:
+    """Write all scores as a .csv or .json file, in one step; replace an existing one."""
+    check_score_file(path)
+    if path.suffix.lower() == ".csv":
+        text = as_csv(evaluation)
+    else:
+        text = json.dumps(as_fields(evaluation, penalty), indent=1, allow_nan=False) + "\n"
+    with naming_write_errors(path, "name a file elsewhere"), whole_file(path) as part:
+        # File names that are not UTF-8 are escaped, as in JSON.
+        part.write_text(text, encoding="utf-8", errors="backslashreplace", newline="")
+
+
+def as_fields(evaluation: Evaluation, penalty: Penalty = None) -> dict[str, Any]:
+    """Summary, cases and failures as plain values; None if there is nothing to measure."""
+    scores = evaluation.scores
+    return {
+        "rwloss": __version__,
+        "predictions": evaluation.predictions,
+        "labels": evaluation.labels,
+        "num_classes": len(scores.class_names),
+        "ignore_label": evaluation.ignore_label,
+        "penalty_mm": penalty,
+        "counts": {
+            "cases": evaluation.num_cases,
+            "measured": len(scores.cases),
+            "failed": len(evaluation.failed),
+            "unpredicted": len(evaluation.unpredicted),
+            "unlabelled": len(evaluation.unlabelled),
+            "in_voxels": len(evaluation.in_voxels),
+        },
+        "summary": [asdict(each) for each in scores.summary(penalty)],
+        "failed": [asdict(failure) for failure in evaluation.failed],
+        "unpredicted": list(evaluation.unpredicted),
+        "unlabelled": list(evaluation.unlabelled),
+        "cases": [
+            asdict(case) | {"classes": list(map(_score_fields, case.classes))}
+            for case in scores.cases
+        ],
+    }
+
+
+def as_csv(evaluation: Evaluation) -> str:
+    """One row per case and class, and one per case that could not be measured."""
+    text = io.StringIO()
+    table = csv.DictWriter(text, COLUMNS, restval="", lineterminator="\n")
+    table.writeheader()
+    names = evaluation.scores.class_names
+    for case in evaluation.scores.cases:
+        spacing = "" if case.spacing_mm is None else " ".join(map(str, case.spacing_mm))
+        of_case = {"case": case.name, "spacing_mm": spacing, "diagonal_mm": case.diagonal_mm}
+        for each in case.classes:
+            table.writerow({**of_case, "class": names[each.label], **_score_fields(each)})
+    for failure in evaluation.failed:
+        table.writerow({"case": failure.name, "state": "failed", "reason": failure.reason})
+    for name in evaluation.unpredicted:
+        table.writerow({"case": name, "state": "unpredicted", "reason": "there is no prediction"})
+    return text.getvalue()
+
+
+def _score_fields(score: ClassScore) -> dict[str, Any]:
+    return {**asdict(score), "state": score.state}

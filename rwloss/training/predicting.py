@@ -1,52 +1,79 @@
-"""Label maps for a folder of images, by the network of a run."""
+"""Label maps for a folder of images by the network of a run, and the record of their origin."""
 
 from __future__ import annotations
 
-import errno
+import hashlib
 import os
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
 
 from rwloss import data
 from rwloss._version import __version__
-from rwloss.data.cases import DatasetPart
+from rwloss.data.cases import DatasetPart, ImageCase, find_images
 from rwloss.data.formats import MAX_VOXELS, suffix_of
-from rwloss.data.images import ImageCase, find_images
 from rwloss.data.splits import SplitPart
 from rwloss.data.writing import write_labels
 from rwloss.errors import RWLossError
-from rwloss.files.atomic import TEMPORARY_PREFIX, whole_file
-from rwloss.files.journal import append_line, json_line
-from rwloss.training.prediction_record import (
-    RECORD_FILE,
-    PredictionEntry,
-    PredictionRecord,
-    entries_in,
-    file_digest,
-    image_digests,
-)
+from rwloss.files.atomic import DISK_ERRORS, TEMPORARY_PREFIX, whole_file
+from rwloss.files.journal import append_line, json_line, parsed_lines
+from rwloss.training.inference import OVERLAP, check_overlap, predict_labels
 from rwloss.training.run_folder import RunFolder
 from rwloss.training.volumes import AXIAL, normalized
-from rwloss.training.windows import OVERLAP, check_overlap, predict_labels
 from rwloss.words import some
 
 if TYPE_CHECKING:
-    from rwloss.training.checkpoint import CheckpointName, TrainedNetwork
+    from rwloss.training.network import CheckpointName, TrainedNetwork
+
+RECORD_FILE = "predictions.jsonl"
+"""The file beside the label maps with one line per label map, which says how it was made."""
 
 PredictionState: TypeAlias = Literal["made", "kept", "failed"]
 
-# Errors that the next case would meet too: no space, no quota, a read-only file system.
-_FATAL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
-# Temporary files older than this were left by a killed process.
-_LEFT_AFTER_S = 3600
-# Formats whose first axis is the pages.
-_PAGES = {".tif", ".tiff"}
+
+class PredictionRecord(BaseModel):
+    """What decides the label maps of a start, except the images.
+
+    weights_sha256: of the checkpoint file. The device is not part of it, as it changes only
+    rounding.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    rwloss: str
+    run: str
+    checkpoint: str
+    step: int
+    weights_sha256: str
+    overlap: float
+    class_names: tuple[str, ...]
+
+    @property
+    def origin(self) -> str:
+        """What makes these label maps, in words."""
+        return (
+            f"the {self.checkpoint} weights of {self.run!r} (step {self.step}) with overlap "
+            f"{self.overlap:g}"
+        )
+
+
+class PredictionEntry(PredictionRecord):
+    """A line of the record: how one label map was made, and from which images.
+
+    images: path and SHA-256 of each channel, in order. label_map_sha256: the line does not apply to
+    a file with other bytes.
+    """
+
+    label_map: str
+    label_map_sha256: str
+    images: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -121,7 +148,7 @@ def predict_images(
     hold label maps of other runs for other cases.
     Raises RWLossError for wrong use, before any label map is made, and for a full disk.
     """
-    from rwloss.training.checkpoint import load_network
+    from rwloss.training.network import load_network
 
     started = time.monotonic()
     check_overlap(overlap)
@@ -218,8 +245,8 @@ def _begin(
         for path in others:
             path.unlink()
         for left in folder.glob(f"{TEMPORARY_PREFIX}*"):
-            # By a start that was killed, not by one that is running.
-            if time.time() - left.stat().st_mtime > _LEFT_AFTER_S:
+            # Left by a start that was killed an hour ago or more, not by one that is running.
+            if time.time() - left.stat().st_mtime > 3600:
                 left.unlink(missing_ok=True)
     except OSError as error:
         raise RWLossError(f"cannot write to {str(folder)!r}: {error.strerror or error}") from error
@@ -242,11 +269,12 @@ def _compared(
         before = entries.get((path.name, file_digest(path)))
         if before is None:
             others[path] = "of another origin, or changed since it was made"
-        elif not before.makes_the_same_as(record):
+        elif (before.weights_sha256, before.overlap) != (record.weights_sha256, record.overlap):
             others[path] = f"made by {before.origin}"
         else:
             images = image_digests(case.images)
-            if before.images_are(images):
+            digests = [*images.values()]  # the same images may lie elsewhere now
+            if "" not in digests and digests == [*before.images.values()]:
                 kept.add(path)
             elif before.images.keys() != images.keys() and not case.problem:
                 others[path] = f"made from other images ({', '.join(before.images)})"
@@ -269,7 +297,8 @@ def _predicted(
     assert settings.patch_size is not None  # run.toml holds the value it took
     images = image_digests(case.images)  # before they are read: a later change is found next time
     try:
-        image = np.stack(_channels(case, max_voxels))
+        channels = data.read_channels(case.images, trained.task.in_channels, max_voxels=max_voxels)
+        image = np.stack([normalized(channel.values) for channel in channels])
         axis, note = _slice_axis(trained, image, suffix_of(case.images[0]))
         labels = predict_labels(
             trained.network,
@@ -293,7 +322,7 @@ def _predicted(
     except RWLossError as error:
         return PredictedCase(case.name, "failed", reason=str(error))
     except OSError as error:
-        if error.errno in _FATAL:
+        if error.errno in DISK_ERRORS:
             raise RWLossError(
                 f"cannot write {str(path)!r} ({error.strerror}): finished label maps are kept; "
                 "free some space and rerun the same command"
@@ -319,7 +348,7 @@ def _slice_axis(
         )
     if chosen is not None:
         return chosen, ""
-    axis = 0 if suffix in _PAGES else AXIAL
+    axis = 0 if suffix in {".tif", ".tiff"} else AXIAL  # pages come first
     if image.ndim - 1 == dims:
         return axis, ""
     return axis, (
@@ -328,15 +357,26 @@ def _slice_axis(
     )
 
 
-def _channels(case: ImageCase, max_voxels: int) -> list[NDArray[np.float32]]:
-    """The channels of one case, each normalized by itself."""
-    channels: list[NDArray[np.float32]] = []
-    for path in case.images:
-        channel = data.read_image(path, max_voxels=max_voxels)
-        if channels and channel.shape != channels[0].shape:
-            raise RWLossError(
-                f"image {str(path)!r} has shape {channel.shape}, {case.images[0].name!r} "
-                f"{channels[0].shape}: channels must lie on the same voxels"
-            )
-        channels.append(normalized(channel))
-    return channels
+def entries_in(folder: Path) -> dict[tuple[str, str], PredictionEntry]:
+    """The record by name and digest of the label map; the newest of several."""
+    entries = {}
+    with suppress(FileNotFoundError):
+        for fields in parsed_lines((folder / RECORD_FILE).read_bytes()):
+            with suppress(ValueError):
+                entry = PredictionEntry.model_validate(fields)
+                entries[entry.label_map, entry.label_map_sha256] = entry
+    return entries
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file; "" if it can't be read."""
+    with suppress(OSError):
+        if path.is_file():  # reading a pipe would block
+            with path.open("rb") as file:
+                return hashlib.file_digest(file, "sha256").hexdigest()
+    return ""
+
+
+def image_digests(images: Sequence[Path]) -> dict[str, str]:
+    """Path and SHA-256 of each channel, in order."""
+    return {os.path.realpath(image): file_digest(image) for image in images}

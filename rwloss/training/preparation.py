@@ -12,9 +12,8 @@ from rwloss import data, maps, store
 from rwloss.data.splits import Split, split
 from rwloss.errors import RWLossError
 from rwloss.training.augment import Augmentation
-from rwloss.training.checkpoint import SegmentationTask
+from rwloss.training.network import PRESETS, SegmentationTask
 from rwloss.training.settings import RunSettings
-from rwloss.training.unet import PRESETS
 from rwloss.training.volumes import TrainingVolume, read_volume, slice_axis_of
 from rwloss.words import class_names, some
 
@@ -73,7 +72,12 @@ def prepare(settings: RunSettings, note: Note = lambda text: None) -> PreparedRu
     largest: dict[str, int] = {}
     misplaced_mm: dict[str, float] = {}
     for name in (*parts.train, *parts.validation, *parts.test):
-        volume = read_volume(cases[name], ignore_label=ignored, spacing_mm=settings.spacing)
+        volume = read_volume(
+            cases[name],
+            num_channels=dataset.num_channels,
+            ignore_label=ignored,
+            spacing_mm=settings.spacing,
+        )
         _check_alike(volume, volumes.get(parts.train[0], volume))
         digests[name], largest[name] = volume.digest, int(volume.labels.max())
         # Programs round the headers of one image differently, by less than a tenth of a voxel.
@@ -172,7 +176,12 @@ def _expression(settings: RunSettings, maps_of: store.Store | None) -> maps.Expr
 
 
 def _check_images(where: str, cases: Sequence[data.Case]) -> None:
-    """Raise RWLossError that lists all missing images, before any file is read."""
+    """Raise RWLossError for missing images and channels, before any file is read."""
+    if broken := [case for case in cases if case.problem]:
+        raise RWLossError(
+            f"the images of {len(broken)} of {len(cases)} cases do not fit; case "
+            f"{broken[0].name!r}: {broken[0].problem}"
+        )
     without = [case.name for case in cases if not case.images]
     if not without:
         return

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -14,25 +14,42 @@ from torch import nn
 from rwloss.errors import RWLossError
 from rwloss.losses import RegionWiseLoss
 from rwloss.regions import IGNORED
-from rwloss.training.checkpoint import (
+from rwloss.training.environment import description, fabric_of
+from rwloss.training.evaluation import Evaluation, as_fields
+from rwloss.training.inference import mean_dice, score_volumes, selection_score
+from rwloss.training.loop import Diverged, TrainingState, train_steps
+from rwloss.training.network import (
     build_network,
     load_checkpoint,
     restore_weights,
     save_checkpoint,
 )
-from rwloss.training.environment import description, fabric_of
-from rwloss.training.evaluation import Evaluation
-from rwloss.training.loop import Diverged, TrainingState, train_steps
 from rwloss.training.patches import PatchSampler, PatchSource, patch_sources
 from rwloss.training.preparation import PreparedRun, prepare
-from rwloss.training.progress import TrainingProgress
 from rwloss.training.run_folder import RunFolder, RunResult
-from rwloss.training.score_file import as_fields
 from rwloss.training.settings import RunSettings
-from rwloss.training.validation import mean_dice, score_volumes, selection_score
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
+
+
+class TrainingProgress:
+    """Called at each step; does nothing. Override the methods you need in a subclass."""
+
+    def note(self, text: str) -> None:
+        """A sentence worth knowing, before the first step."""
+
+    def begin(self, done: int, steps: int) -> None:
+        """Training starts after step `done` of `steps`."""
+
+    def step(self, step: int, loss: float) -> None:
+        """A step is done. loss: of its batch, before the step."""
+
+    def validated(self, step: int, dice: Mapping[str, float | None], *, is_best: bool) -> None:
+        """Mean Dice per foreground class over the validation cases."""
+
+    def testing(self, cases: int) -> None:
+        """Training has ended; the test cases follow."""
 
 
 def train(settings: RunSettings, progress: TrainingProgress | None = None) -> RunResult:

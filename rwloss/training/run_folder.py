@@ -17,7 +17,6 @@ from rwloss.data.splits import Split, SplitPart
 from rwloss.errors import RWLossError
 from rwloss.files.atomic import TEMPORARY_PREFIX, naming_write_errors, write_text
 from rwloss.files.lock import LOCK_FILE, hold
-from rwloss.training import settings as settings_file
 from rwloss.training.scores import CaseScore, Scores
 from rwloss.training.settings import RunSettings
 from rwloss.words import some
@@ -67,7 +66,7 @@ class RunFolder:
     def read_settings(self) -> RunSettings:
         """The settings of the run. Raises RWLossError if the folder holds none."""
         self._expect(self.settings)
-        return settings_file.read(self.settings)
+        return RunSettings.read(self.settings)
 
     def data_settings(self) -> RunSettings:
         """The settings, with the ignore label from dataset.json, which test.json alone holds."""
@@ -112,7 +111,7 @@ class RunFolder:
 
     def _check_resumable(self, settings: RunSettings, split: Split) -> None:
         """Raise RWLossError unless these settings and cases resume the run that is here."""
-        before = settings_file.read(self.settings)
+        before = RunSettings.read(self.settings)
         if different := before.difference(settings):
             raise RWLossError(
                 f"{str(self.path)!r} holds a run with other settings: {'; '.join(different)}; "
@@ -167,7 +166,7 @@ class RunFolder:
         """
         with naming_write_errors(self.path, _FIX):
             self.test.unlink(missing_ok=True)  # after fewer steps
-            settings_file.write(settings, self.settings)
+            settings.write(self.settings)
             split.write(self.splits)
         kept = [json.dumps(line) + "\n" for line in self.lines() if line["step"] <= step]
         self._write(self.metrics, "".join(kept))

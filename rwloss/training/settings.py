@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, FiniteFloat, PositiveInt, ValidationError
+from pydantic import Field, FiniteFloat, PositiveInt
 
 from rwloss.data.splits import Seed, SplitSettings
-from rwloss.errors import RWLossError
-from rwloss.files import toml
-from rwloss.words import settings_error
 
 PresetName = Literal["tiny", "small", "large"]
 Probability = Annotated[float, Field(ge=0, le=1)]
@@ -129,21 +125,3 @@ class RunSettings(SplitSettings):
             for name in RunSettings.model_fields
             if name not in MAY_DIFFER and getattr(self, name) != getattr(other, name)
         ]
-
-
-def make(where: str = "settings", /, **values: Any) -> RunSettings:
-    """Settings from values. Raises RWLossError that names the wrong one, after `where`."""
-    try:
-        return RunSettings(**values)
-    except ValidationError as error:
-        raise RWLossError(settings_error(where, error, RunSettings.model_fields)) from error
-
-
-def read(path: Path, **changes: Any) -> RunSettings:
-    """The settings of a TOML file, with changes. Raises RWLossError, naming the file."""
-    return make(repr(str(path)), **{**toml.read(path), **changes})
-
-
-def write(settings: RunSettings, path: Path) -> None:
-    """Settings as a TOML file, whole or not at all; what is None is left out."""
-    toml.write(path, settings.model_dump())

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Iterator
 from typing import Protocol, TypeVar
 
 from rwloss.errors import RWLossError
-from rwloss.work.cores import available_cores
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
+
+
+def available_cores() -> int:
+    """Cores that the system lets this process use: fewer than the machine has in a container."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 class Task(Protocol[T_co]):

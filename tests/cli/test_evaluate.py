@@ -10,7 +10,7 @@ import pytest
 
 from rwloss import data
 from rwloss.data.splits import Split
-from rwloss.training import RunFolder, settings, train
+from rwloss.training import RunFolder, RunSettings, train
 
 LABELS = data.sample_dir("lung_patches") / "labelsTr"
 
@@ -158,8 +158,8 @@ def run(tmp_path):
     """A run on case a alone, of four classes, a spacing, and the ignore label of dataset.json."""
     folder = RunFolder(tmp_path / "run")
     folder.path.mkdir()
-    own = settings.make(data="data", out="run", num_classes=4, spacing=(1, 2.5))
-    settings.write(own, folder.settings)
+    own = RunSettings(data="data", out="run", num_classes=4, spacing=(1, 2.5))
+    own.write(folder.settings)
     Split((), ("b",), ("a",), "by hand").write(folder.splits)
     folder.write_test({"steps": 1500, "ignore_label": 255})
     return folder.path
@@ -179,8 +179,8 @@ def test_a_run_s_classes_spacing_and_ignore_label(rwloss_command, folders, run):
     assert case["spacing_mm"] == [1, 2.5]
     assert case["classes"][0]["hd95_mm"] == 2.5
     # run.toml goes before test.json, and the command before both.
-    own = settings.read(run / "run.toml", ignore_label=9)
-    settings.write(own, run / "run.toml")
+    own = RunSettings.read(run / "run.toml", ignore_label=9)
+    own.write(run / "run.toml")
     given = ("--ignore-label", 255, "--spacing", "2,2", "--num-classes", 2)
     _, out, err = rwloss_command(*arguments, *given)
     content = json.loads(out)
@@ -232,7 +232,7 @@ def test_the_scores_of_a_run_s_test_json(rwloss_command, tmp_path, known):
     (source / "dataset.json").write_text(json.dumps(content))
     run, maps = tmp_path / "run", tmp_path / "out"
     train(
-        settings.make(
+        RunSettings(
             data=str(source),
             map="dice",
             out=str(run),

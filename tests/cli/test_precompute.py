@@ -12,7 +12,7 @@ import pytest
 
 import rwloss
 from rwloss import data, maps
-from rwloss.precompute.task import MapTask
+from rwloss.precompute.cases import MapTask
 
 SAMPLE = data.sample_dir("hippocampus")
 RUN = "import sys; from rwloss.cli import main; sys.exit(main())"

@@ -5,20 +5,20 @@ import pytest
 
 from rwloss import data
 from rwloss.data.splits import Split
-from rwloss.training import predicting, settings, train
-from rwloss.training.checkpoint import SegmentationTask, build_network, save_checkpoint
+from rwloss.training import RunSettings, predicting, train
+from rwloss.training.network import SegmentationTask, build_network, save_checkpoint
 
 
 @pytest.fixture
 def run(tmp_path):
     """A run of no steps, in 2-D."""
     folder = tmp_path / "run"
-    chosen = settings.make(
+    chosen = RunSettings(
         data="data", map="rectified", out=str(folder), patch_size=(16, 16), slice_axis=2
     )
     task = SegmentationTask(1, 2, ("background", "lesion"))
     (folder / "checkpoints").mkdir(parents=True)
-    settings.write(chosen, folder / "run.toml")
+    chosen.write(folder / "run.toml")
     for step, which in enumerate(("best", "last"), start=1):
         save_checkpoint(
             folder / "checkpoints" / f"{which}.pt", build_network(chosen, task), chosen, task, step
@@ -74,8 +74,8 @@ def test_label_maps_of_another_run_are_never_kept(rwloss_command, run, images, t
 
 def test_volumes_for_a_run_on_pictures_are_noted_once(rwloss_command, run, images, tmp_path):
     settings_file = run / "run.toml"
-    chosen = settings.read(settings_file, slice_axis=None)
-    settings.write(chosen, settings_file)
+    chosen = RunSettings.read(settings_file, slice_axis=None)
+    chosen.write(settings_file)
     task = SegmentationTask(1, 2, ("background", "lesion"))
     save_checkpoint(run / "checkpoints" / "best.pt", build_network(chosen, task), chosen, task, 1)
     for name in "ab":
@@ -196,7 +196,7 @@ def test_a_run_s_own_test_is_predict_and_evaluate(rwloss_command, tmp_path, dims
     source = data.sample_dir("hippocampus")
     patch = (24, 24, 24)[:dims]  # smaller than the images: windows overlap
     train(
-        settings.make(
+        RunSettings(
             data=str(source),
             map="rectified + dice",
             out=str(tmp_path / "run"),

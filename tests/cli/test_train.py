@@ -10,7 +10,6 @@ from rwloss.cli.app import app
 from rwloss.cli.options import SECTIONS
 from rwloss.study import plan
 from rwloss.training import RunFolder, RunSettings
-from rwloss.training import settings as settings_file
 
 SHORT = ("--map", "rectified + dice", "--steps", 4, "--batch-size", 2, "--accelerator", "cpu")
 
@@ -36,7 +35,7 @@ def test_trains_and_prints_where_everything_is(squares, tmp_path, rwloss_command
     assert "run: 4 of 4 steps, loss" in told
     assert "validation at step 2: Dice class 1" in told
     assert "no turns: patches of (8, 16) voxels" in told
-    settings = settings_file.read(out / "run.toml")
+    settings = RunSettings.read(out / "run.toml")
     assert settings.flip_axes == (0, 1)
     assert settings.balanced
     assert settings.gradient_clip == 1.0
@@ -73,7 +72,7 @@ def test_a_file_of_settings_with_changes(squares, tmp_path, rwloss_command):
     config = ("--config", tmp_path / "one" / "run.toml")
     code, _, told = rwloss_command("train", *config, "--out", tmp_path / "two", "--seed", 7)
     assert code == 0, told
-    one, two = (settings_file.read(tmp_path / name / "run.toml") for name in ("one", "two"))
+    one, two = (RunSettings.read(tmp_path / name / "run.toml") for name in ("one", "two"))
     assert two.difference(one) == ["seed 7 (now 0)"]
     # An option with its default's value counts as given too.
     code, _, told = rwloss_command("train", *config, "--out", tmp_path / "two")

@@ -347,3 +347,36 @@ def test_a_generator_of_a_file_passes_the_kit():
     results = testing.run_map_checks(maps.get("lib/my_maps.py:Mine"))
     assert {result.state for result in results} == {"passed"}, results
     assert "check_text" in {result.name for result in results}
+
+
+# --- Texts that the user did not type
+
+HIDDEN = [
+    "file('lib/my_maps.py:Mine')",
+    "lib/my_maps.py:Mine(factor=2)",
+    "rectified + 0.1 * file('lib/my_maps.py:mine_too')",
+    "blend(dice, 'lib/my_maps.py:Mine')",
+    r"blend(dice, '\x66ile(\'lib/my_maps.p\x79:Mine\')')",
+    "blend(dice, boundary='blend(dice, \"lib/my_maps.py:Mine\")')",
+    "ｆｉｌｅ('lib/my_maps.py:Mine')",
+    "file('lib/my_maps.py:Mine').stabilized().with_link(0.5)",
+]
+
+
+def test_a_text_from_elsewhere_runs_no_file(folder):
+    (folder / "lib" / "my_maps.py").write_text("raise AssertionError('it ran')")
+    os.mkfifo(folder / "lib" / "pipe.py")  # reading it would never end
+    for text in [*HIDDEN, "file('lib/pipe.py:Mine')"]:
+        with pytest.raises(RWLossError, match=r"name it yourself first, for example --map 'lib/"):
+            maps.parse(text, files=False)
+    assert maps.parse("rectified + blend('dice', boundary)", files=False)
+
+
+def test_a_file_that_was_named_before_is_no_danger(folder):
+    """What the message tells to do helps, until the file changes."""
+    maps.parse("lib/my_maps.py:Mine")
+    for text in HIDDEN:
+        assert maps.parse(text, files=False) == maps.parse(text)
+    (folder / "lib" / "my_maps.py").write_text(FILE + "\n")
+    with pytest.raises(RWLossError, match="must not choose which code runs"):
+        maps.parse(HIDDEN[0], files=False)

@@ -25,7 +25,6 @@ from commands import (
 
 from rwloss import data
 from rwloss.errors import RWLossError
-from rwloss.precompute import task
 
 # --- A worker that dies
 
@@ -203,7 +202,7 @@ def test_labels_that_change_while_they_are_read(command, tmp_path, monkeypatch, 
         return volume
 
     with monkeypatch.context() as patched:
-        patched.setattr(task.data, "read_labels", read_slowly)
+        patched.setattr(data, "read_labels", read_slowly)
         summary = run()
     assert summary.made == 2
     assert [outcome.case for outcome in summary.failed] == ["case_01"]

@@ -10,7 +10,7 @@ from anatomy import anatomy
 from PIL import Image
 
 from rwloss import RWLossError, data
-from rwloss.precompute.survey import LabelCount, label_counts
+from rwloss.precompute.cases import LabelCount, label_counts
 
 LIMIT = 10**6
 
@@ -26,7 +26,8 @@ def dataset_of(folder, **cases):
 def test_counts_of_every_type(tmp_path, dtype, order):
     labels = anatomy(1, (9, 8, 7), 2 if dtype == "bool" else 4).astype(dtype)
     (case,) = dataset_of(tmp_path, a=np.asarray(labels, order=order)).cases
-    assert LabelCount(case, LIMIT)() == Counter(labels.astype(int).ravel().tolist())
+    wanted = Counter(labels.astype(int).ravel().tolist())
+    assert LabelCount(case.labels, LIMIT)() == (case.labels, wanted)
 
 
 @pytest.mark.parametrize("jobs", [0, 1])
@@ -70,7 +71,7 @@ def test_a_process_that_died_leaves_its_case_out(tmp_path, monkeypatch):
         yield first.died()
         yield from (task() for task in others)
 
-    monkeypatch.setattr("rwloss.precompute.survey.run_tasks", dying)
+    monkeypatch.setattr("rwloss.precompute.cases.run_tasks", dying)
     assert label_counts(dataset, LIMIT, leave_out=True) == {2: 2}
     message = r"1 of 2.* a worker process died while it read '.*a\.npy'"
     with pytest.raises(RWLossError, match=message):

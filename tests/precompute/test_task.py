@@ -11,7 +11,7 @@ import pytest
 from stored import FORMATS, content, info
 
 from rwloss import RWLossError, RWMap, data, maps
-from rwloss.precompute.task import MapTask
+from rwloss.precompute.cases import MapTask
 from rwloss.store import Writer
 from rwloss.store.place import place
 

@@ -10,8 +10,7 @@ import torch
 
 from rwloss import RWLossError
 from rwloss.training import SegmentationTask, load_network, unet
-from rwloss.training import checkpoint as checkpoints
-from rwloss.training import settings as settings_file
+from rwloss.training import network as checkpoints
 
 TASK = SegmentationTask(2, 3, ("background", "a", "b"))
 
@@ -22,7 +21,7 @@ def saved(tmp_path, settings_of):
     settings = settings_of("in")
     path = Path(settings.out) / "checkpoints" / "best.pt"
     path.parent.mkdir(parents=True)
-    settings_file.write(settings, Path(settings.out) / "run.toml")
+    settings.write(Path(settings.out) / "run.toml")
     network = unet(2, 2, 3, seed=5)
     checkpoints.save_checkpoint(path, network, settings, TASK, 7)
     return path, network, settings
@@ -62,14 +61,14 @@ def test_nothing_but_tensors_and_plain_values(saved):
 def test_length_and_place_of_a_run_may_change(saved):
     _, _, settings = saved
     longer = settings.model_copy(update={"steps": 99, "out": "elsewhere"})
-    settings_file.write(longer, Path(settings.out) / "run.toml")
+    longer.write(Path(settings.out) / "run.toml")
     assert load_network(settings.out).settings.steps == 99
 
 
 def test_checkpoint_of_another_configuration(saved):
     _, _, settings = saved
     other = settings.model_copy(update={"map": "dice"})
-    settings_file.write(other, Path(settings.out) / "run.toml")
+    other.write(Path(settings.out) / "run.toml")
     with pytest.raises(
         RWLossError, match=r"settings other than .*: map 'rectified' \(now 'dice'\); put"
     ):

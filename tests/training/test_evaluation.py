@@ -10,7 +10,7 @@ from raw_folders import make_raw
 
 from rwloss import RWLossError, data
 from rwloss.training.evaluation import FailedPair, evaluate
-from rwloss.training.metrics import score
+from rwloss.training.scores import score
 
 SAMPLE = data.sample_dir("hippocampus")
 

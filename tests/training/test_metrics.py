@@ -6,7 +6,7 @@ import pytest
 from scipy import ndimage
 
 from rwloss import RWLossError
-from rwloss.training.metrics import score
+from rwloss.training.scores import score
 
 
 def naive_dice(predicted, labels, k):

@@ -13,17 +13,17 @@ from raw_folders import make_raw
 
 from rwloss import RWLossError, data
 from rwloss.data.splits import Split
-from rwloss.training import load_network, predict_labels, predicting, settings
-from rwloss.training.checkpoint import SegmentationTask, build_network, save_checkpoint
+from rwloss.training import RunSettings, load_network, predict_labels, predicting
+from rwloss.training.network import SegmentationTask, build_network, save_checkpoint
 from rwloss.training.predicting import RECORD_FILE, predict_images
 from rwloss.training.volumes import normalized
 
-AFFINE = np.array([[0, -0.8, 0, 10], [0.8, 0, 0.1, -20], [0, -0.1, 2.5, 30], [0, 0, 0, 1]], float)
+AFFINE = np.array([[0, -0.8, 0, 10], [0.8, 0, 0, -20], [0, 0, 2.5, 30], [0, 0, 0, 1]], float)
 
 
 def make_run(folder, *, dims=2, channels=1, seed=0, slice_axis=2):
     """A run of no steps: settings and checkpoints with the initial weights."""
-    chosen = settings.make(
+    chosen = RunSettings(
         data="data",
         map="rectified",
         out=str(folder),
@@ -34,7 +34,7 @@ def make_run(folder, *, dims=2, channels=1, seed=0, slice_axis=2):
     )
     task = SegmentationTask(channels, 3, ("background", "first", "second"))
     (folder / "checkpoints").mkdir(parents=True)
-    settings.write(chosen, folder / "run.toml")
+    chosen.write(folder / "run.toml")
     for step, which in enumerate(("best", "last"), start=1):
         network = build_network(chosen.model_copy(update={"seed": seed + step}), task)
         save_checkpoint(folder / "checkpoints" / f"{which}.pt", network, chosen, task, step)

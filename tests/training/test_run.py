@@ -22,7 +22,7 @@ from rwloss.training import (
     train,
 )
 from rwloss.training import run as runs
-from rwloss.training.validation import selection_score
+from rwloss.training.inference import selection_score
 
 BUSY = {"flip": 0.5, "zoom": 0.3, "intensity": 0.5, "balanced": True}
 """Settings with everything random switched on."""

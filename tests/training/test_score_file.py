@@ -7,7 +7,7 @@ import tempfile
 import pytest
 
 from rwloss import RWLossError
-from rwloss.training import score_file
+from rwloss.training import evaluation as score_file
 from rwloss.training.evaluation import Evaluation, FailedPair
 from rwloss.training.scores import CaseScore, ClassScore, Scores
 

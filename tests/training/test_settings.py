@@ -7,7 +7,6 @@ import pytest
 
 from rwloss import RWLossError
 from rwloss.training import RunSettings
-from rwloss.training import settings as settings_file
 
 FULL = {
     "data": 'C:\\data\\"set"\t\x7f é 𝄞',
@@ -29,8 +28,8 @@ def test_every_setting_comes_back_from_its_file(tmp_path):
     """Whatever is in the text: quotes, control characters, letters beyond two bytes."""
     settings = RunSettings(**FULL)
     path = tmp_path / "run.toml"
-    settings_file.write(settings, path)
-    assert settings_file.read(path) == settings
+    settings.write(path)
+    assert RunSettings.read(path) == settings
     written = tomllib.loads(path.read_text(encoding="utf-8"))
     assert written["data"] == FULL["data"]
     assert "groups_table" not in written
@@ -39,8 +38,8 @@ def test_every_setting_comes_back_from_its_file(tmp_path):
 
 def test_options_come_before_the_file(tmp_path):
     path = tmp_path / "run.toml"
-    settings_file.write(RunSettings(**FULL), path)
-    assert settings_file.read(path, steps=7, out="other").steps == 7
+    RunSettings(**FULL).write(path)
+    assert RunSettings.read(path, steps=7, out="other").steps == 7
 
 
 @pytest.mark.parametrize(
@@ -56,23 +55,23 @@ def test_options_come_before_the_file(tmp_path):
 )
 def test_wrong_settings_are_named(change, message, tmp_path):
     with pytest.raises(RWLossError, match=message):
-        settings_file.make(**{**FULL, **change})
+        RunSettings.of("settings", {**FULL, **change})
     path = tmp_path / "run.toml"
-    settings_file.write(RunSettings(**FULL), path)
+    RunSettings(**FULL).write(path)
     with pytest.raises(RWLossError, match=message):
-        settings_file.read(path, **change)
+        RunSettings.read(path, **change)
 
 
 def test_files_that_are_no_settings(tmp_path):
     path = tmp_path / "run.toml"
     with pytest.raises(RWLossError, match="cannot read"):
-        settings_file.read(path)
+        RunSettings.read(path)
     path.write_text("steps = = 1")
     with pytest.raises(RWLossError, match="not valid TOML"):
-        settings_file.read(path)
+        RunSettings.read(path)
     path.write_text("steps = 1")
     with pytest.raises(RWLossError, match=r"data is missing \(nnU-Net raw folder"):
-        settings_file.read(path)
+        RunSettings.read(path)
 
 
 def test_difference_names_settings_but_not_folder_and_length():

@@ -5,8 +5,7 @@ from einops import rearrange
 from torch import nn
 
 from rwloss import RWLossError
-from rwloss.training.unet import PRESETS, unet
-from rwloss.training.windows import predict_labels
+from rwloss.training import PRESETS, predict_labels, unet
 
 
 class Reader(nn.Module):

@@ -1,9 +1,9 @@
-"""Labels of whole images from a network of slices or patches, by overlapping windows."""
+"""Labels of whole cases from a network of slices or patches, their scores, and the best of them."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,9 @@ from torch import nn
 
 from rwloss.errors import RWLossError
 from rwloss.training.environment import require_monai
-from rwloss.training.volumes import AXIAL, stacked, unstacked
+from rwloss.training.scores import Scores, score
+from rwloss.training.settings import RunSettings
+from rwloss.training.volumes import AXIAL, TrainingVolume, stacked, unstacked
 
 OVERLAP = 0.5
 
@@ -86,3 +88,63 @@ def check_overlap(overlap: float) -> None:
     """Raise RWLossError unless the overlap is from 0 to below 1."""
     if not 0 <= overlap < 1:
         raise RWLossError(f"expected an overlap from 0 to below 1, got {overlap}")
+
+
+def label_map(
+    network: nn.Module, volume: TrainingVolume, settings: RunSettings
+) -> NDArray[np.int64]:
+    """The most probable class at each voxel of a case. -> labels (*s)."""
+    assert settings.patch_size is not None  # run.toml holds the value it took
+    device = next(network.parameters()).device
+    axis = settings.slice_axis or 0
+    return predict_labels(network, volume.image, settings.patch_size, axis=axis, device=device)
+
+
+def score_volumes(
+    network: nn.Module,
+    volumes: Iterable[TrainingVolume],
+    settings: RunSettings,
+    class_names: Sequence[str],
+    *,
+    distances: bool = True,
+) -> Scores:
+    """Scores of the label maps that a network predicts. distances: see `scores.score`."""
+    cases = [
+        score(
+            label_map(network, volume, settings),
+            volume.labels,
+            len(class_names),
+            volume.spacing_mm,
+            name=volume.name,
+            distances=distances,
+        )
+        for volume in volumes
+    ]
+    return Scores(tuple(cases), tuple(class_names))
+
+
+def mean_dice(
+    network: nn.Module,
+    volumes: Sequence[TrainingVolume],
+    settings: RunSettings,
+    class_names: Sequence[str],
+) -> dict[str, float | None]:
+    """Mean Dice per foreground class over whole cases.
+
+    Missed classes and false alarms count as 0; None if no case has the class in either.
+    """
+    scores = score_volumes(network, volumes, settings, class_names, distances=False)
+    return {each.name: each.dice.mean for each in scores.summary()}
+
+
+def selection_score(dice: Mapping[str, float | None]) -> float:
+    """The score that picks the checkpoint: the mean over foreground classes of their mean Dice.
+
+    Classes that no validation case has, in truth or prediction, are left out. The highest score
+    wins; if several are equal, the earliest.
+
+    >>> round(selection_score({"anterior": 0.8, "posterior": 0.0, "absent": None}), 3)
+    0.4
+    """
+    known = [value for value in dice.values() if value is not None]
+    return sum(known) / len(known) if known else 0.0
