@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rwloss.cli.listing import printable
+from rwloss.cli.options import Out
 from rwloss.errors import RWLossError
 
 if TYPE_CHECKING:
@@ -15,28 +16,19 @@ if TYPE_CHECKING:
 
 
 def report(
-    study: Annotated[
-        Path,
-        typer.Argument(metavar="STUDY", help="Folder of a study of `rwloss compare`."),
-    ],
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            "--out",
-            "-o",
-            metavar="FILE",
-            help="Page to write; by default report.html in the folder of the study, where "
-            "results.json and runs.csv are rewritten too.",
-            show_default=False,
-        ),
-    ] = None,
+    study: Annotated[Path, typer.Argument(metavar="STUDY")],
+    out: Annotated[Path | None, Out] = None,
 ) -> None:
     """Write the report of a study from the runs it has so far.
 
     Trains nothing. The report is one HTML file that opens without a network. A few test cases are
     predicted for its pictures; if checkpoints or data are missing, the page says so.
+
+    study: Folder of a study of `rwloss compare`.
+    out: Page to write; by default report.html in the folder of the study, where results.json and
+    runs.csv are rewritten too.
     """
-    from rwloss.study import plan, results, results_file
+    from rwloss.study import plan, results
     from rwloss.study.indicators import indicators_of
     from rwloss.study.report import require_report, write
 
@@ -47,7 +39,7 @@ def report(
         typer.echo(f"without the diagnostics of the maps: {printable(reason)}", err=True)
     collected = results.collect(content, study, found)
     if out is None:
-        results_file.write(collected, study)
+        results.write(collected, study)
     typer.echo(f"wrote {write(collected, study, out)}")
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from rwloss import data, maps, store
@@ -18,8 +19,7 @@ from rwloss.precompute.repair import runs_a_file
 from rwloss.regions import Regions
 from rwloss.rwmap import RWMap
 from rwloss.store import Store
-from rwloss.store.journal import last_start
-from rwloss.store.manifest import MAP_FILE
+from rwloss.store.manifest import MAP_FILE, last_start
 from rwloss.words import nearest
 
 _LABEL_FOLDERS = {"labelsTr": "train", "labelsTs": "test"}
@@ -46,7 +46,9 @@ class CaseDrawing:
     ) -> None:
         """Draw it. image: in place of the image that was found. See `rwloss.pictures.draw`."""
         image = image or self.image
-        given = vars(self) | {"image": None if image is None else data.read_image(image)}
+        channels = [] if image is None else data.read_channels([image])
+        grey = np.mean([channel.values for channel in channels], axis=0) if channels else None
+        given = vars(self) | {"image": grey}
         draw(path=out, axis=axis, slice_index=slice_index, **given)
 
 
@@ -91,12 +93,20 @@ def of_store(stored: Store, name: str) -> CaseDrawing:
     if name not in stored:
         raise RWLossError(f"{str(stored.place)!r} has no case {name!r}{nearest(name, stored)}")
     text, rwmap = stored.expression, stored[name]
-    image, affine = _found_in_dataset(stored, name)
+    image = affine = None
+    with suppress(RWLossError):  # the dataset of the newest run, if it is still there
+        for each in data.find(str(last_start(stored.place).get("source"))).cases:
+            if each.name == name:
+                image = next(iter(each.images), None)
+                affine = data.read_labels(each.labels).affine
+    unit = ""  # unknown where the plug-in is not here, or would have to be run
+    with suppress(RWLossError):
+        unit = "" if runs_a_file(text) else maps.parse(text).unit
     return CaseDrawing(
         title=f"{name}, as stored",
         labels=rwmap.labels[0],
         rwmaps={text: rwmap},
-        units={text: _unit(text)},
+        units={text: unit},
         class_names=stored.info.class_names,
         spacing_mm=stored.entries[name].spacing_mm,
         affine=affine,
@@ -110,24 +120,6 @@ def first_of_store(where: str) -> tuple[Store, str]:
     if not stored:
         raise RWLossError(f"{where!r} holds no map yet: `rwloss precompute` makes them")
     return stored, next(iter(stored))
-
-
-def _found_in_dataset(stored: Store, name: str) -> tuple[Path | None, NDArray[Any] | None]:
-    """Image file and affine of a case in the dataset of the newest run, if they are still there."""
-    image = affine = None
-    with suppress(RWLossError):
-        for case in data.find(str(last_start(stored.place).get("source"))).cases:
-            if case.name == name:
-                image = next(iter(case.images), None)
-                affine = data.read_labels(case.labels).affine
-    return image, affine
-
-
-def _unit(expression: str) -> str:
-    """Unit of a stored map; unknown where its plug-in is not here, or would have to be run."""
-    with suppress(RWLossError):
-        return "" if runs_a_file(expression) else maps.parse(expression).unit
-    return ""
 
 
 def _dataset_of(label_file: Path) -> Dataset:

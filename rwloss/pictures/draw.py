@@ -1,10 +1,10 @@
-"""From labels and maps to a picture in a file: the checks, and the one slice that is drawn."""
+"""From labels and maps to a picture in a file: of what maps cost, or of what they push wrongly."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,15 +12,24 @@ from numpy.typing import NDArray
 from rwloss import words
 from rwloss.errors import RWLossError
 from rwloss.files.atomic import naming_write_errors, whole_file
-from rwloss.pictures.picture import MapRow, Picture
+from rwloss.pictures.panels import MAX_CLASSES, MapRow, Picture
 from rwloss.pictures.sheet import render
-from rwloss.pictures.view import View, choose_view
+from rwloss.pictures.view import View, channels_of, choose_view, known_labels
 from rwloss.rwmap import RWMap
+from rwloss.stability.pushes import pushes
+from rwloss.words import percent
 
 FORMATS = ("png", "pdf", "svg")
+_Chosen: TypeAlias = tuple[View, list[MapRow]]
 _MEANING = (
     "Value of the map at each voxel: what it costs to put probability on the class (blue: below 0, "
     "white: 0, red: above 0). Lines: borders of the classes."
+)
+_WRONG_MEANING = (
+    "What a step of gradient descent would do wrong at {} probabilities. Red: the logit of this "
+    "class is pushed up where the class is wrong; blue: it is pushed down where the class is true; "
+    "white: no push, or the right way. Scale: the largest push of the map in this slice, in either "
+    "direction, is 1. Lines: borders of the classes."
 )
 
 
@@ -57,23 +66,62 @@ def draw(
     cannot be written, and without matplotlib.
     """
 
-    def choose(
-        known: NDArray[np.int32], spacing_mm: tuple[float, ...]
-    ) -> tuple[View, list[MapRow]]:
+    def choose(known: NDArray[np.int32], spacing_mm: tuple[float, ...]) -> _Chosen:
         view = choose_view(known, spacing_mm, affine, axis, slice_index)
         return view, [
             MapRow(text, channels_of(rwmap, view), (units or {}).get(text, ""))
             for text, rwmap in rwmaps.items()
         ]
 
-    write_picture(labels, rwmaps, path, choose, _MEANING, image, class_names, spacing_mm, title)
+    _write(labels, rwmaps, path, choose, _MEANING, image, class_names, spacing_mm, title)
 
 
-def write_picture(
+def draw_wrong_pushes(
     labels: NDArray[np.integer[Any]],
     rwmaps: Mapping[str, RWMap],
     path: str | Path,
-    choose: Callable[[NDArray[np.int32], tuple[float, ...]], tuple[View, list[MapRow]]],
+    *,
+    given: NDArray[np.floating[Any]] | None = None,
+    probs: str = "uniform",
+    image: NDArray[Any] | None = None,
+    class_names: Sequence[str] = (),
+    spacing_mm: Sequence[float] | None = None,
+    affine: NDArray[Any] | None = None,
+    title: str | None = None,
+) -> None:
+    """Write one picture of a case: image, labels, and a row of wrong-way pushes for each map.
+
+    given: probabilities (1 k *s) at which the gradient is taken, None for uniform ones; probs:
+    what they are called. The other arguments are those of `draw`.
+
+    Of a volume it shows the slice across the axis of the largest spacing in which the largest
+    share of the maps' pushes goes the wrong way; where none does, the slice with the most classes.
+    Raises RWLossError as `draw` does.
+    """
+
+    def choose(known: NDArray[np.int32], spacing_mm: tuple[float, ...]) -> _Chosen:
+        view = choose_view(known, spacing_mm, affine, None, None)
+        shares = {text: _shares(rwmap, given, view.axis) for text, rwmap in rwmaps.items()}
+        if view.axis is not None:
+            each = [wrong / max(float(push.sum()), 1e-30) for wrong, push in shares.values()]
+            by_slice = np.sum(each, axis=0)
+            worst = int(np.argmax(by_slice))
+            if by_slice[worst] > 0:
+                view = choose_view(known, spacing_mm, affine, view.axis, worst)
+        return view, [
+            MapRow(_heading(text, *shares[text], view.index), _wrong(rwmap, given, view))
+            for text, rwmap in rwmaps.items()
+        ]
+
+    meaning = _WRONG_MEANING.format(probs)
+    _write(labels, rwmaps, path, choose, meaning, image, class_names, spacing_mm, title)
+
+
+def _write(
+    labels: NDArray[np.integer[Any]],
+    rwmaps: Mapping[str, RWMap],
+    path: str | Path,
+    choose: Callable[[NDArray[np.int32], tuple[float, ...]], _Chosen],
     meaning: str,
     image: NDArray[Any] | None,
     class_names: Sequence[str],
@@ -91,6 +139,7 @@ def write_picture(
         )
     known = known_labels(labels, num_classes)
     view, rows = choose(known, spacing)
+    shown = f"{MAX_CLASSES} of {num_classes} classes: those with the most voxels here."
     picture = Picture(
         labels=view.cut(known),
         image=None if image is None else view.cut(np.asarray(image)),
@@ -98,8 +147,7 @@ def write_picture(
         names=words.class_names(num_classes, [f"{k} {name}" for k, name in enumerate(class_names)]),
         step_mm=view.step_mm,
         title=title or "",
-        meaning=meaning,
-        slice_text=view.text,
+        note=" ".join([meaning, *[shown] * (num_classes > MAX_CLASSES), view.text]).strip(),
     )
     content = render(picture, file_format)
     fix = "free some space, or use another folder"
@@ -118,12 +166,10 @@ def check_output(path: Path) -> str:
         raise RWLossError(
             f"expected a picture that ends with .{', .'.join(FORMATS)}, got {str(path)!r}"
         )
-    if path.is_dir():
-        raise RWLossError(f"cannot write {str(path)!r}: it is a folder")
-    if not path.parent.is_dir():
-        raise RWLossError(
-            f"cannot write {str(path)!r}: there is no folder {str(path.parent)!r}; make it first"
-        )
+    if path.is_dir() or not path.parent.is_dir():
+        missing = f"there is no folder {str(path.parent)!r}; make it first"
+        why = "it is a folder" if path.is_dir() else missing
+        raise RWLossError(f"cannot write {str(path)!r}: {why}")
     try:
         import matplotlib.figure  # noqa: F401
     except ImportError as error:
@@ -159,12 +205,34 @@ def _check_arrays(
     return numbers.pop()
 
 
-def known_labels(labels: NDArray[Any], num_classes: int) -> NDArray[np.int32]:
-    """The labels that are classes; -1, which is drawn grey, for all others. (*s)."""
-    return np.where((labels >= 0) & (labels < num_classes), labels.astype(np.int32), np.int32(-1))
+def _shares(
+    rwmap: RWMap, given: NDArray[Any] | None, axis: int | None
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Σ|g| of wrong-way pushes and of all pushes, per slice across the axis. (n) each."""
+    wrong = push = np.zeros(1)
+    others = tuple(i for i in range(rwmap.labels.ndim) if axis is None or i != axis + 1)
+    for one in pushes(rwmap, given):
+        size = np.abs(one.gradient)
+        push = push + size.sum(axis=others, dtype=np.float64)
+        wrong = wrong + size.sum(axis=others, dtype=np.float64, where=one.wrong_way)
+    return np.atleast_1d(wrong), np.atleast_1d(push)
 
 
-def channels_of(rwmap: RWMap, view: View) -> NDArray[np.float64]:
-    """Values (k rows columns) in the slice, which is cut first: a dense volume is large."""
-    cut = rwmap.with_arrays(lambda array: view.cut(np.asarray(array)))
-    return np.asarray(cut.dense()[0], dtype=np.float64)
+def _heading(text: str, wrong: NDArray[np.float64], push: NDArray[np.float64], index: int) -> str:
+    if not wrong.any():
+        return f"{text}: no push goes the wrong way"
+    case = percent(float(wrong.sum() / push.sum()))
+    if len(wrong) == 1:
+        return f"{text}: {case} of the push goes the wrong way"
+    here = percent(float(wrong[index] / max(push[index], 1e-30)))
+    return f"{text}: {here} of the push in this slice goes the wrong way, {case} in the volume"
+
+
+def _wrong(rwmap: RWMap, given: NDArray[Any] | None, view: View) -> NDArray[np.float64]:
+    """Wrong-way pushes in the slice, above 0 where up, of the largest push there. (k rows cols)."""
+    channels, largest = [], 0.0
+    for one in pushes(rwmap, given):
+        gradient = view.cut(one.gradient[0]).astype(np.float64)
+        largest = max(largest, float(np.abs(gradient).max(initial=0)))
+        channels.append(np.where(view.cut(one.wrong_way[0]), -gradient, 0.0))
+    return np.stack(channels) / (largest or 1.0)

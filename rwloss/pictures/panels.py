@@ -1,22 +1,92 @@
-"""What is in the axes: the image, the labels and their colours, the channels of a map."""
+"""What a picture shows of one slice, and how its panels are drawn."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-
-from rwloss.pictures.colours import CLASS_COLOURS, EMPTY, IGNORED, diverging, grey
-from rwloss.pictures.lettering import DPI, INK, SMALL
-from rwloss.pictures.picture import MapRow, Picture
+from PIL import ImageColor
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+MAX_CLASSES = 6
+"""Channels of a map in one row; more would need a wider screen than most people have."""
+
+# Okabe & Ito's colours, told apart with every common form of colour blindness.
+CLASS_COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#D55E00", "#0072B2", "#CC79A7", "#F0E442")
+"""Of foreground classes, from class 1 on."""
+
+EMPTY, IGNORED, INK = "#ececec", "#a8a8a8", "#1a1a1a"
+DPI = 150
+SMALL = 7.5  # points
+
+# ColorBrewer's RdBu without its dark ends, on which no line can be seen.
+_BLUE_TO_RED = (
+    *("#2166ac", "#4393c3", "#92c5de", "#d1e5f0", "#f7f7f7"),
+    *("#fddbc7", "#f4a582", "#d6604d", "#b2182b"),
+)
 _PANEL, _SMALLEST_PANEL = 1.75, 0.7  # inches: the longer side of a panel, the least of either
 _MAX_LEGEND = 12
+
+
+@dataclass(frozen=True)
+class MapRow:
+    """One map: its text, its channels (k rows columns) in the slice, and its unit or ""."""
+
+    text: str
+    channels: NDArray[np.float64]
+    unit: str = ""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """Everything on the sheet.
+
+    labels: (rows columns), -1 where ignored. names: of every class. step_mm: between rows and
+    between columns. note: what readers need to know when they see such a picture for the first
+    time.
+    """
+
+    labels: NDArray[np.int32]
+    image: NDArray[Any] | None
+    rows: Sequence[MapRow]
+    names: tuple[str, ...]
+    step_mm: tuple[float, float]
+    title: str
+    note: str
+
+    @property
+    def classes(self) -> list[int]:
+        """The classes that get a column."""
+        return largest_classes(self.labels, len(self.names))
+
+
+def largest_classes(labels: NDArray[np.int32], num_classes: int) -> list[int]:
+    """All classes in order, or the MAX_CLASSES with the most voxels here."""
+    counts = np.bincount(labels[labels >= 0], minlength=num_classes)
+    return sorted(np.argsort(-counts, kind="stable")[:MAX_CLASSES].tolist())
+
+
+def diverging(values: NDArray[Any]) -> NDArray[np.float64]:
+    """Blue at -1, white at 0, red at 1. (*s) -> (*s 3), of 0..1."""
+    steps = np.linspace(-1, 1, len(_BLUE_TO_RED))
+    colours = np.array([ImageColor.getrgb(colour) for colour in _BLUE_TO_RED]) / 255
+    return np.stack([np.interp(values, steps, colours[:, i]) for i in range(3)], axis=-1)
+
+
+def grey(image: NDArray[Any]) -> NDArray[np.float64]:
+    """The image from its 1st to its 99th percentile as 0..1; black where it is not finite."""
+    values = np.asarray(image, dtype=np.float64)
+    finite = np.isfinite(values)
+    if not finite.any():
+        return np.zeros(values.shape)
+    low, high = np.percentile(values[finite], (1, 99))
+    scaled = (np.where(finite, values, low) - low) / (high - low if high > low else 1.0)
+    return np.asarray(np.clip(scaled, 0.0, 1.0))
 
 
 def panel_size(picture: Picture) -> tuple[float, float]:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rwloss.errors import RWLossError
+from rwloss.rwmap import RWMap
 
 
 @dataclass(frozen=True)
@@ -97,3 +98,14 @@ def _turned(view: View, directions: NDArray[np.float64]) -> View:
         flip_rows=up[1],
         flip_columns=not up[0],
     )
+
+
+def known_labels(labels: NDArray[Any], num_classes: int) -> NDArray[np.int32]:
+    """The labels that are classes; -1, which is drawn grey, for all others. (*s)."""
+    return np.where((labels >= 0) & (labels < num_classes), labels.astype(np.int32), np.int32(-1))
+
+
+def channels_of(rwmap: RWMap, view: View) -> NDArray[np.float64]:
+    """Values (k rows columns) in the slice, which is cut first: a dense volume is large."""
+    cut = rwmap.with_arrays(lambda array: view.cut(np.asarray(array)))
+    return np.asarray(cut.dense()[0], dtype=np.float64)

@@ -8,7 +8,7 @@ from typing import Any
 
 from rwloss import maps, stability
 from rwloss._version import __version__
-from rwloss.data import Case, Dataset, LabelVolume, count_classes, read_image, read_labels
+from rwloss.data import Case, Dataset, LabelVolume, count_classes, read_channels, read_labels
 from rwloss.data.formats import MAX_VOXELS
 from rwloss.errors import RWLossError
 from rwloss.precompute.cases import label_counts
@@ -119,7 +119,7 @@ class Diagnosis:
 
     def draw(self, output: Path) -> None:
         """A picture of the case in which the largest share of the push goes the wrong way."""
-        from rwloss.pictures.wrong_pushes import draw_wrong_pushes
+        from rwloss.pictures.draw import draw_wrong_pushes
 
         assert self._worst is not None
         _, number, case = self._worst
@@ -138,7 +138,7 @@ class Diagnosis:
             output,
             given=given,
             probs=self.probs,
-            image=read_image(case.images[0]) if case.images else None,
+            image=read_channels(case.images[:1])[0].values if case.images else None,
             class_names=self.dataset.class_names,
             spacing_mm=volume.spacing_mm,
             affine=volume.affine,

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from rwloss.errors import RWLossError
 from rwloss.training.run_folder import RunFolder
@@ -19,6 +19,9 @@ DEAD_BELOW = 0.02
 
 COLLAPSED_BELOW = 0.05
 """Final validation Dice below which a class is lost, whether it was ever born or not."""
+
+Curve: TypeAlias = Sequence[tuple[int, float | None]]
+"""Values over training steps; None where a value is not known."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,20 @@ class ClassOutcome:
 
 
 @dataclass(frozen=True)
+class RunLog:
+    """What the report needs of a run's files.
+
+    dice: validation Dice of each foreground class over the steps. wrong_way_mass: of the records.
+    starts: hardware and versions of each start. test: test.json; None before the run is tested.
+    """
+
+    dice: Mapping[str, Curve] = field(default_factory=dict)
+    wrong_way_mass: Curve = ()
+    starts: Sequence[Mapping[str, Any]] = ()
+    test: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
 class RunOutcome:
     """The outcome of one run, as far as it has come.
 
@@ -81,6 +98,7 @@ class RunOutcome:
     diverged_step: int | None = None
     wrong_way_mass: float | None = None
     largest_wrong_way_mass: float | None = None
+    log: RunLog = RunLog()
 
     @property
     def lost(self) -> tuple[str, ...]:
@@ -147,19 +165,29 @@ def outcome_of(lines: Sequence[dict[str, Any]], test: dict[str, Any] | None = No
     records = [line for line in lines if line["kind"] == "record"]
     validations = [line for line in lines if line["kind"] == "validation"]
     diverged = [line["step"] for line in lines if line["kind"] == "diverged"]
-    masses = [line["wrong_way_mass"] for line in records]
     tested = _dice_of_test(test)
     names = list(validations[0]["dice"]) if validations else list(tested)
+    log = RunLog(
+        dice={
+            name: [(line["step"], line["dice"][name]) for line in validations]
+            for name in (names if validations else ())
+        },
+        wrong_way_mass=[(line["step"], line["wrong_way_mass"]) for line in records],
+        starts=[line for line in lines if line["kind"] == "start"],
+        test=test,
+    )
+    masses = [mass for _, mass in log.wrong_way_mass if mass is not None]
     return RunOutcome(
         step=max((line["step"] for line in lines), default=0),
         finished=test is not None,
         classes=tuple(
-            _class_outcome(name, label, validations, records, tested.get(name))
+            _class_outcome(name, label, log.dice.get(name, ()), records, tested.get(name))
             for label, name in enumerate(names, 1)
         ),
         diverged_step=diverged[-1] if diverged else None,
         wrong_way_mass=mean_of(masses),
         largest_wrong_way_mass=max(masses, default=None),
+        log=log,
     )
 
 
@@ -172,12 +200,12 @@ def _dice_of_test(test: dict[str, Any] | None) -> dict[str, float | None]:
 def _class_outcome(
     name: str,
     label: int,
-    validations: Sequence[dict[str, Any]],
+    curve: Curve,
     records: Sequence[dict[str, Any]],
     test_dice: float | None,
 ) -> ClassOutcome:
-    known = [(line["step"], line["dice"][name]) for line in validations]
-    if any(dice is None for _, dice in known):
+    known = [(step, dice) for step, dice in curve if dice is not None]
+    if len(known) < len(curve):
         known = []  # no validation case has the class: other values count false positives
     return ClassOutcome(
         name=name,

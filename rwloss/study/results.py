@@ -1,14 +1,20 @@
-"""The results of a study as far as it has come: runs, maps, comparisons, correlations."""
+"""The results of a study as far as it has come, and the files that hold them."""
 
 from __future__ import annotations
 
+import csv
+import dataclasses
+import io
+import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
+from rwloss._version import __version__
 from rwloss.errors import RWLossError
+from rwloss.files.atomic import write_text
 from rwloss.study.indicators import Indicators
 from rwloss.study.outcomes import ClassOutcome, RunOutcome, known_of, mean_of, read_outcome
 from rwloss.study.plan import Run, Study, reference_of, runs
@@ -42,6 +48,11 @@ class RunRow:
     outcome: RunOutcome
     reason: str = ""
     damaged: bool = False
+
+    @property
+    def tested(self) -> Mapping[str, Any] | None:
+        """test.json of a run that is done; that of another run may be of fewer steps."""
+        return self.outcome.log.test if self.status == "done" else None
 
 
 @dataclass(frozen=True)
@@ -244,6 +255,7 @@ def _summary(
     largest = max(known_of(outcome.largest_wrong_way_mass for outcome in done), default=None)
     promised = indicators is not None and indicators.promises_stable
     classes = [each for outcome in done for each in outcome.classes]
+    tested, ended = (known_of(getattr(o, name) for o in done) for name in ("test_dice", "end_dice"))
     return MapSummary(
         map=name,
         expression=expression,
@@ -252,8 +264,8 @@ def _summary(
         diverged_steps=tuple(o.diverged_step for o in failed if o.diverged_step is not None),
         lost=sum(bool(outcome.lost) for outcome in done),
         lost_known=sum(outcome.knows_losses for outcome in done),
-        test_dice=_interval(outcome.test_dice for outcome in done),
-        end_dice=_interval(outcome.end_dice for outcome in done),
+        test_dice=interval(tested) if tested else None,
+        end_dice=interval(ended) if ended else None,
         classes=tuple(
             _tally(name, [each for each in classes if each.name == name])
             for name in dict.fromkeys(each.name for each in classes)
@@ -275,11 +287,6 @@ def _tally(name: str, outcomes: Sequence[ClassOutcome]) -> ClassTally:
         collapsed=sum(bool(each.collapsed) for each in found),
         birth_steps=births,
     )
-
-
-def _interval(values: Iterable[float | None]) -> Interval | None:
-    known = known_of(values)
-    return interval(known) if known else None
 
 
 _OF_MAPS: Mapping[str, Callable[[MapSummary], float | None]] = {
@@ -305,7 +312,7 @@ def _ties(whole: StudyPart, found: Mapping[str, Indicators]) -> Iterator[Tie]:
                 for each in summaries
                 if (value := of_map(each)) is not None
             ]
-            yield Tie(indicator, outcome, "maps", _correlation(pairs), tuple(pairs))
+            yield _tie(indicator, outcome, "maps", pairs)
     for outcome, of_class in _OF_CLASSES.items():
         pairs = [
             Pair(each.map, tally.name, pull, of_class(tally))
@@ -313,8 +320,81 @@ def _ties(whole: StudyPart, found: Mapping[str, Indicators]) -> Iterator[Tie]:
             for tally in each.classes
             if (pull := found[each.map].pull.get(tally.name)) is not None and tally.known
         ]
-        yield Tie("pull", outcome, "classes of maps", _correlation(pairs), tuple(pairs))
+        yield _tie("pull", outcome, "classes of maps", pairs)
 
 
-def _correlation(pairs: Sequence[Pair]) -> Correlation:
-    return rank_correlation([pair.indicator for pair in pairs], [pair.outcome for pair in pairs])
+def _tie(
+    indicator: str, outcome: str, over: Literal["maps", "classes of maps"], pairs: Sequence[Pair]
+) -> Tie:
+    sides = [pair.indicator for pair in pairs], [pair.outcome for pair in pairs]
+    return Tie(indicator, outcome, over, rank_correlation(*sides), tuple(pairs))
+
+
+# --- Files
+
+_RUN_COLUMNS = ("step", "diverged_step", "wrong_way_mass", "largest_wrong_way_mass")
+_CLASS_COLUMNS = ("end_dice", "best_dice", "test_dice", "birth_step", "died", "collapsed")
+
+COLUMNS = (
+    "map", "expression", "seed", "status", "reference_failed", "step", "diverged_step",
+    "end_dice_mean", "test_dice_mean", "wrong_way_mass", "largest_wrong_way_mass", "class",
+    *_CLASS_COLUMNS, "residual_push_share", "residual_gradient_norm", "reason",
+)  # fmt: skip
+"""Columns of runs.csv."""
+
+# study stands first; the others follow from the runs.
+_NOT_IN_JSON = {"study", "class_names", "pairs", "log", "tested"}
+
+
+def write(results: Results, folder: Path) -> None:
+    """Write results.json and runs.csv in the study folder, each whole or not at all."""
+    fields = json.dumps(as_fields(results), indent=1, allow_nan=False)
+    write_text(folder / "results.json", f"{fields}\n")
+    write_text(folder / "runs.csv", as_csv(results))
+
+
+def as_fields(results: Results) -> dict[str, Any]:
+    """The results as JSON can hold them: None for unknown, "inf" as text."""
+    study = results.study.model_dump(mode="json")
+    return {"rwloss": __version__, "study": study, **_plain(results)}
+
+
+def _plain(value: Any) -> Any:
+    """A value with its dataclasses as dictionaries of their fields and properties."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        names = [field.name for field in dataclasses.fields(value)]
+        names += [name for name, of in vars(type(value)).items() if isinstance(of, property)]
+        return {name: _plain(getattr(value, name)) for name in names if name not in _NOT_IN_JSON}
+    if isinstance(value, Mapping):
+        return {name: _plain(each) for name, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(each) for each in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else str(value)
+    return value
+
+
+def as_csv(results: Results) -> str:
+    """One row per run and foreground class; one row for a run without known classes."""
+    text = io.StringIO()
+    table = csv.DictWriter(text, COLUMNS, restval="", lineterminator="\n")
+    table.writeheader()
+    for row in results.runs:
+        outcome, failed = row.outcome, row.seed in results.reference_failures
+        of_run = {
+            **{name: getattr(row, name) for name in ("map", "seed", "status", "reason")},
+            **{name: getattr(outcome, name) for name in _RUN_COLUMNS},
+            "expression": results.study.maps[row.map],
+            "reference_failed": None if row.seed in results.reference_unknown else failed,
+            "end_dice_mean": outcome.end_dice,
+            "test_dice_mean": outcome.test_dice,
+        }
+        if not outcome.classes:
+            table.writerow(of_run)
+        for each in outcome.classes:
+            of_class = {name: getattr(each, name) for name in _CLASS_COLUMNS}
+            if each.residual is not None:
+                of_class["residual_push_share"] = each.residual.push_share
+                of_class["residual_gradient_norm"] = each.residual.gradient_norm
+            table.writerow(of_run | {"class": each.name} | of_class)
+    return text.getvalue()

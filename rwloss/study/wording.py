@@ -1,14 +1,20 @@
-"""The results of a study in sentences that say no more than the numbers."""
+"""The results of a study in words: its figures, and sentences that say no more than they do."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
-from rwloss.study.figures import MINUS, bounds, decimal, mass, significant
 from rwloss.study.results import MapSummary, Results, StudyPart, Tie
 from rwloss.study.statistics import Comparison, Interval
 from rwloss.words import count_of, listed, percent
+
+NOTHING = "\N{EN DASH}"
+"""Shown where there is no number."""
+
+MINUS = "\N{MINUS SIGN}"
+
+_ROUNDING = 1e-7
 
 FEW = 6
 """Seeds below which a bootstrap interval is not called a 95 % interval. That of 3 values is their
@@ -38,6 +44,46 @@ OUTCOMES = {
     "birth step": "mean birth step",
 }
 """Outcomes in words: a share of the runs of a map, or a mean over them."""
+
+
+def decimal(value: float | None, digits: int = 3, *, signed: bool = False) -> str:
+    """A number with this many digits after the point.
+
+    >>> decimal(0.12345), decimal(0.5, signed=True), decimal(None) == NOTHING
+    ('0.123', '+0.500', True)
+    """
+    if value is None:
+        return NOTHING
+    return f"{value:{'+' if signed else ''}.{digits}f}".replace("-", MINUS)
+
+
+def bounds(found: Interval, *, signed: bool = False) -> str:
+    """The ends of an interval.
+
+    >>> bounds(Interval(mean=0.5, low=0.25, high=0.75, n=3))
+    '0.250 to 0.750'
+    """
+    return f"{decimal(found.low, signed=signed)} to {decimal(found.high, signed=signed)}"
+
+
+def significant(value: float | None) -> str:
+    """A number with two significant digits; never 0 for what is not 0.
+
+    >>> [significant(value) for value in (0.0312, 1e-8, 0)]
+    ['0.031', '1e-08', '0']
+    """
+    return NOTHING if value is None else f"{value:.2g}"
+
+
+def mass(wrong_way_mass: float | None) -> str:
+    """A wrong-way mass in percent. Rounding in single precision counts as 0.
+
+    >>> mass(0.04), mass(1e-49)
+    ('4.0 %', '0 %')
+    """
+    if wrong_way_mass is None:
+        return NOTHING
+    return percent(wrong_way_mass if wrong_way_mass > _ROUNDING else 0.0)
 
 
 def question(results: Results, data_name: str) -> str:

@@ -6,7 +6,7 @@ from anatomy import anatomy
 from drawn import pixels, words
 
 from rwloss import Regions, RWLossError, RWMap
-from rwloss.pictures.wrong_pushes import draw_wrong_pushes
+from rwloss.pictures.draw import draw_wrong_pushes
 
 
 def uniform_map(labels, num_classes, changes):

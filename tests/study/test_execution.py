@@ -15,8 +15,7 @@ from rwloss.study import plan
 from rwloss.study.execution import RunEnd, carry_out, steps_done
 from rwloss.study.outcomes import read_outcome
 from rwloss.study.plan import runs, write
-from rwloss.study.results import collect
-from rwloss.study.results_file import as_csv
+from rwloss.study.results import as_csv, collect
 from rwloss.training import RunFolder
 
 

@@ -9,11 +9,8 @@ import pytest
 import strange_studies
 from strange_studies import MAPS
 
-from rwloss.study import results_file
 from rwloss.study.plan import make, runs
-from rwloss.study.report.logs import read_logs
-from rwloss.study.results import collect
-from rwloss.study.results_file import as_csv, as_fields
+from rwloss.study.results import as_csv, as_fields, collect, write
 from rwloss.study.wording import lead, sentences
 
 indicator = partial(strange_studies.indicator, names="ab")
@@ -196,7 +193,7 @@ def test_a_damaged_run_has_failed_and_the_others_count(name, text, tmp_path):
     assert [each.done for each in results.whole.maps] == [2, 2, 1]
     assert "5 of 6 runs are done, 1 failed." in sentences(results)
     assert as_csv(results)
-    assert [log.dice == {} for log in read_logs(results, tmp_path)] == [False] * 5 + [True]
+    assert [row.outcome.log.dice == {} for row in results.runs] == [False] * 5 + [True]
 
 
 def test_a_broken_promise_raises_the_alarm(tmp_path):
@@ -254,7 +251,7 @@ def test_without_a_reference_nothing_is_compared(tmp_path):
 def test_files(tmp_path):
     study = write_study(tmp_path, [0, 1, 2], usual)
     results = collect(study, tmp_path, FOUND)
-    results_file.write(results, tmp_path)
+    write(results, tmp_path)
     content = json.loads((tmp_path / "results.json").read_text())
     assert content == json.loads(json.dumps(as_fields(results)))
     assert content["whole"]["comparisons"][0]["can_claim"] is False

@@ -53,7 +53,7 @@ def test_images_that_do_not_fit(case):
     with pytest.raises(RWLossError, match="case 'case' has no image"):
         read_volume(data.Case("case", case.labels))
     np.save(case.images[1], np.zeros((7, 6), np.float32))
-    with pytest.raises(RWLossError, match=r"case_0001.*shape \(7, 6\), its labels \(6, 7\)"):
+    with pytest.raises(RWLossError, match=r"case_0001.*shape \(7, 6\), .case_0000.npy. \(6, 7\)"):
         read_volume(case)
 
 

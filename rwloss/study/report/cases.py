@@ -1,26 +1,37 @@
-"""Which test cases a report shows, and what it needs of each: image, labels, prediction, map."""
+"""The test cases that a report shows: which, and their pictures with one pixel per voxel."""
 
 from __future__ import annotations
 
+import base64
+import io
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image, ImageColor
 
-from rwloss import Regions, maps
+from rwloss import Regions, data, maps
 from rwloss.errors import RWLossError
 from rwloss.maps.expression import weighted_sum
-from rwloss.pictures.draw import channels_of, known_labels
-from rwloss.pictures.view import View, choose_view
-from rwloss.regions import IGNORED
+from rwloss.pictures.panels import (
+    CLASS_COLOURS,
+    IGNORED,
+    MAX_CLASSES,
+    diverging,
+    grey,
+    largest_classes,
+)
+from rwloss.pictures.view import View, channels_of, choose_view, known_labels
+from rwloss.regions import IGNORED as NO_CLASS
 from rwloss.study.outcomes import mean_of
 from rwloss.study.plan import Run, runs
-from rwloss.study.report.logs import RunLog
 from rwloss.study.results import Results
+
+_OPACITY = 0.6
 
 
 @dataclass(frozen=True)
@@ -34,32 +45,41 @@ class Choice:
     dice: float
 
 
-@dataclass(frozen=True, eq=False)
-class Slice:
-    """One slice of a case, all (rows columns) or (k rows columns); labels -1 where ignored."""
+@dataclass(frozen=True)
+class Panel:
+    """One picture with its title. source: a data URI, which browsers enlarge without blur.
+
+    class_number: of a channel of the map, where the background is 0.
+    """
+
+    title: str
+    alt: str
+    source: str
+    class_number: int | None = None
+
+
+@dataclass(frozen=True)
+class CasePicture:
+    """One case. proportion: width of its panels divided by their height. limit: of the map."""
 
     choice: Choice
-    class_names: tuple[str, ...]
-    image: NDArray[Any]
-    labels: NDArray[np.int32]
-    prediction: NDArray[np.int32]
-    channels: NDArray[np.float64]
-    step_mm: tuple[float, float]
+    panels: tuple[Panel, ...]
+    proportion: float
+    limit: float
     text: str
 
 
-def choices(logs: Sequence[RunLog], name: str) -> list[Choice]:
-    """The worst, median and best of all test cases of all runs of a map that have been tested.
+def choices(results: Results, name: str) -> list[Choice]:
+    """The worst, median and best of all test cases of all runs of a map that are done.
 
     They are ranked by the mean Dice over foreground classes; cases without any class are left out.
     One choice where all have the same Dice.
     """
     found = sorted(
         (
-            Choice("", case["name"], name, log.seed, dice)
-            for log in logs
-            if log.map == name and log.test is not None
-            for case in log.test.get("cases", ())
+            Choice("", case["name"], name, row.seed, dice)
+            for row in results.done(name)
+            for case in (row.tested or {}).get("cases", ())
             if (dice := mean_of(each["dice"] for each in case["classes"])) is not None
         ),
         key=lambda each: each.dice,
@@ -72,14 +92,14 @@ def choices(logs: Sequence[RunLog], name: str) -> list[Choice]:
     return [replace(choice, rank=rank) for rank, choice in chosen.items()]
 
 
-def slices(results: Results, folder: Path, logs: Sequence[RunLog], name: str) -> Iterator[Slice]:
-    """The slices to show of a map, predicted now with the best checkpoints of the runs.
+def case_pictures(results: Results, folder: Path, name: str) -> Iterator[CasePicture]:
+    """The cases to show of a map, predicted now with the best checkpoints of the runs.
 
     Raises RWLossError where a checkpoint or the data are missing.
     """
     places = {(run.name, run.seed): run for run in runs(results.study, folder)}
-    for choice in choices(logs, name):
-        yield _slice(places[choice.map, choice.seed], choice)
+    for choice in choices(results, name):
+        yield _predicted(places[choice.map, choice.seed], choice)
 
 
 def has_schedule(expression: maps.Expression) -> bool:
@@ -106,50 +126,53 @@ def at_the_end(expression: maps.Expression, num_epochs: int) -> maps.Expression:
     return weighted_sum(pairs)
 
 
-def _slice(run: Run, choice: Choice) -> Slice:
-    from rwloss import data
+def _predicted(run: Run, choice: Choice) -> CasePicture:
+    """The picture of a case, with the map as in training: of the slice, or of the volume.
+
+    A map that depends on the prediction is taken at uniform probabilities.
+    """
     from rwloss.training import read_volume
     from rwloss.training.inference import label_map
     from rwloss.training.network import load_network
 
     trained = load_network(run.folder)
-    settings = trained.settings
+    settings, num_classes = trained.settings, trained.task.num_classes
     case, ignored = _case(choice.case, settings.data, settings.test_part)
     volume = read_volume(
         case,
         ignore_label=ignored if settings.ignore_label is None else settings.ignore_label,
         spacing_mm=settings.spacing,
     )
-    num_classes = trained.task.num_classes
     labels = known_labels(volume.labels, num_classes)
     across = settings.slice_axis if labels.ndim == 3 and settings.dims == 2 else None
     spacing_mm = volume.spacing_mm or (1.0,) * labels.ndim
     affine = data.read_labels(case.labels, spacing_mm=settings.spacing).affine
     view = choose_view(labels, spacing_mm, affine, across, None)
+    prediction = label_map(trained.network, volume, settings).astype(np.int32)
+
     assert settings.map is not None
-    return Slice(
-        choice=choice,
-        class_names=trained.task.class_names,
-        image=view.cut(volume.image[0]),
-        labels=view.cut(labels),
-        prediction=view.cut(label_map(trained.network, volume, settings).astype(np.int32)),
-        channels=_channels(
-            at_the_end(maps.parse(settings.map), settings.num_epochs),
-            labels,
-            num_classes,
-            spacing_mm,
-            view,
-            across,
-        ),
-        step_mm=view.step_mm,
-        text=view.text,
+    expression = at_the_end(maps.parse(settings.map), settings.num_epochs)
+    mapped, within = labels, view
+    if across is not None:
+        mapped = np.take(labels, view.index, axis=across)
+        spacing_mm = tuple(mm for axis, mm in enumerate(spacing_mm) if axis != across)
+        within = replace(view, axis=None)
+    regions = Regions.single(mapped, num_classes, spacing_mm, NO_CLASS)
+    probs = np.full((1, num_classes, *mapped.shape), 1 / num_classes, dtype=np.float32)
+    channels = channels_of(expression(regions, None if expression.is_static else probs), within)
+    return picture(
+        choice,
+        trained.task.class_names,
+        view.cut(volume.image[0]),
+        view.cut(labels),
+        view.cut(prediction),
+        channels,
+        view,
     )
 
 
-def _case(name: str, source: str, test_part: str) -> tuple[Any, int | None]:
+def _case(name: str, source: str, test_part: str) -> tuple[data.Case, int | None]:
     """A test case, of the split or of the test folder, and the ignored label of the dataset."""
-    from rwloss import data
-
     dataset = data.find(source)
     cases = {case.name: case for case in dataset.cases}
     there = all((Path(source) / part).is_dir() for part in ("imagesTs", "labelsTs"))
@@ -160,22 +183,69 @@ def _case(name: str, source: str, test_part: str) -> tuple[Any, int | None]:
     return cases[name], dataset.ignore_label
 
 
-def _channels(
-    expression: maps.Expression,
+def picture(
+    choice: Choice,
+    names: tuple[str, ...],
+    image: NDArray[Any],
     labels: NDArray[np.int32],
-    num_classes: int,
-    spacing_mm: Sequence[float],
+    prediction: NDArray[np.int32],
+    channels: NDArray[np.float64],
     view: View,
-    across: int | None,
-) -> NDArray[np.float64]:
-    """Values of the map as in training: of the slice, or of the volume. (k rows columns).
+) -> CasePicture:
+    """Image, labels, prediction and the map's channels of a slice.
 
-    A map that depends on the prediction is taken at uniform probabilities.
+    All (rows columns), channels (k rows columns); labels are -1 where ignored.
     """
-    if across is not None:
-        labels = np.take(labels, view.index, axis=across)
-        spacing_mm = [mm for axis, mm in enumerate(spacing_mm) if axis != across]
-        view = replace(view, axis=None)
-    regions = Regions.single(labels, num_classes, tuple(spacing_mm), IGNORED)
-    probs = np.full((1, num_classes, *labels.shape), 1 / num_classes, dtype=np.float32)
-    return channels_of(expression(regions, None if expression.is_static else probs), view)
+    rows, columns = labels.shape
+    counted = labels >= 0
+    ground = np.repeat(255 * grey(image)[..., None], 3, axis=-1)
+    limit = float(np.nanmax(np.abs(np.where(counted, channels, 0.0)))) or 1.0
+    panels = [Panel("image", f"Image of {choice.case}", _png(ground))]
+    for title, what, classes in (
+        ("labels", "Labels of", labels),
+        ("prediction", "Prediction for", prediction),
+    ):
+        counts = np.bincount(classes[classes >= 0], minlength=len(names))
+        amounts = ", ".join(f"{name} {counts[k]} pixels" for k, name in enumerate(names) if k)
+        text = f"{what} {choice.case}: {amounts}"
+        panels.append(Panel(title, text, _png(_tinted(ground, classes))))
+    for k in largest_classes(labels, len(names)):
+        inside = channels[k][counted]
+        low, high = (float(inside.min()), float(inside.max())) if inside.size else (0.0, 0.0)
+        pixels = 255 * diverging(channels[k] / limit)
+        pixels[~counted | ~np.isfinite(channels[k])] = ImageColor.getrgb(IGNORED)
+        title = f"map at {names[k]}"
+        panels.append(Panel(title, f"M{title[1:]}, from {low:.3g} to {high:.3g}", _png(pixels), k))
+    left_out = f"Map at {MAX_CLASSES} of {len(names)} classes: those with the most voxels here."
+    return CasePicture(
+        choice=choice,
+        panels=tuple(panels),
+        proportion=columns * view.step_mm[1] / (rows * view.step_mm[0]),
+        limit=limit,
+        text=" ".join([view.text, *[left_out] * (len(names) > MAX_CLASSES)]).strip(),
+    )
+
+
+def class_colour(number: int) -> str:
+    """Colour of a foreground class, from 1 on.
+
+    >>> class_colour(1)
+    '#E69F00'
+    """
+    return CLASS_COLOURS[(number - 1) % len(CLASS_COLOURS)]
+
+
+def _tinted(ground: NDArray[np.float64], labels: NDArray[np.int32]) -> NDArray[np.float64]:
+    """Classes in their colours over the image; ignored voxels grey."""
+    pixels = ground.copy()
+    for k in range(1, int(labels.max(initial=0)) + 1):
+        here, colour = labels == k, np.array(ImageColor.getrgb(class_colour(k)))
+        pixels[here] = (1 - _OPACITY) * pixels[here] + _OPACITY * colour
+    pixels[labels < 0] = ImageColor.getrgb(IGNORED)
+    return pixels
+
+
+def _png(pixels: NDArray[np.float64]) -> str:
+    stream = io.BytesIO()
+    Image.fromarray(np.round(pixels).astype(np.uint8)).save(stream, format="png", optimize=True)
+    return f"data:image/png;base64,{base64.b64encode(stream.getvalue()).decode('ascii')}"

@@ -7,18 +7,62 @@ dataset stand in HTML or are made harmless by `plain`.
 
 from __future__ import annotations
 
+import html
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-from rwloss.study.figures import decimal, significant
-from rwloss.study.outcomes import ClassOutcome
-from rwloss.study.report.logs import Curve, RunLog
+from rwloss.study.outcomes import ClassOutcome, Curve, known_of
 from rwloss.study.results import Results, RunRow
+from rwloss.study.wording import decimal, significant
 
 MOST_POINTS = 150
 """Most points of a line: more than a chart of this width can show."""
+
+REFERENCE = "#7d7d7d"
+"""Grey, for the map that the others are compared with."""
+
+# Okabe & Ito's colours, told apart with every common form of colour blindness, the palest last.
+# Each has a contrast of 3 or more on one of the page's two backgrounds, and of 2 on the other.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+DASHES = ("solid", "9px,9px", "9px,3px,3px,3px", "15px,6px,3px,6px")
+"""Of lines, as Plotly and SVG read them: the next one when all colours have been used. Dotted lines
+are runs that are not done."""
+
+SIGNS = ("", "-open", "-dot", "-open-dot")
+"""The same for points: endings of the names of Plotly's symbols."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """How a map is drawn. round: how often all colours have been used before."""
+
+    colour: str
+    round: int = 0
+
+    @property
+    def dash(self) -> str:
+        """Of its lines."""
+        return DASHES[self.round % len(DASHES)]
+
+    @property
+    def sign(self) -> str:
+        """Of its points."""
+        return SIGNS[self.round % len(SIGNS)]
+
+
+def looks(names: Iterable[str], reference: str | None) -> dict[str, Look]:
+    """The look of each map; up to 24 maps beside the reference all look different.
+
+    >>> looks(["boundary", "dice_ce"], "dice_ce")
+    {'boundary': Look(colour='#0072B2', round=0), 'dice_ce': Look(colour='#7d7d7d', round=0)}
+    """
+    found: dict[str, Look] = {}
+    for name in names:
+        round_, index = divmod(len(found.keys() - {reference}), len(COLOURS))
+        found[name] = Look(REFERENCE) if name == reference else Look(COLOURS[index], round_)
+    return found
 
 
 @dataclass(frozen=True)
@@ -80,62 +124,66 @@ def plain(text: str, longest: int = 48) -> str:
     '&lt;b&gt;a&lt;/b&gt; &amp; b'
     """
     short = " ".join(text.split())
-    if len(short) > longest:
-        short = short[: longest - 1] + "…"
-    return short.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return html.escape(short if len(short) <= longest else short[: longest - 1] + "…", quote=False)
+
+
+def charts_of_runs(results: Results) -> dict[str, list[Chart]]:
+    """All charts of runs by their section; one for each class, and what else there is to show."""
+    classes = [*enumerate(results.class_names)]
+    residuals = [_residuals(results, *each) for each in classes]
+    return {
+        "scores": [_scores(results, *each) for each in ((None, "Mean over classes"), *classes)],
+        "learning": [_learning(results, *each) for each in classes],
+        "births": [_births(results, *each) for each in classes],
+        "residuals": [chart for chart in residuals if chart.points],
+        "wrong_way": [chart for chart in (_wrong_way(results),) if chart.lines],
+    }
 
 
 # --- Curves over training steps
 
-
-def learning(results: Results, logs: Sequence[RunLog]) -> list[Chart]:
-    """Validation Dice over steps, a chart for each class."""
-    return [
-        Chart(
-            f"learning-{number}",
-            heading=name,
-            label=f"Validation Dice of {name} over training steps, a line for each run and the "
-            "mean of each map.",
-            lines=_lines(results, logs, [log.dice.get(name, ()) for log in logs]),
-            xaxis=_STEPS,
-            yaxis={"title": "validation Dice", "range": [-0.02, 1.02]},
-            class_number=number,
-        )
-        for number, name in enumerate(results.class_names)
-    ]
-
-
-def wrong_way(results: Results, logs: Sequence[RunLog]) -> list[Chart]:
-    """Wrong-way mass over steps, in one chart, or none without records."""
-    curves = [
-        [(step, None if mass is None else 100 * mass) for step, mass in log.wrong_way_mass]
-        for log in logs
-    ]
-    chart = Chart(
-        "wrong-way",
-        heading="Wrong-way mass in training",
-        label="Share of the push that goes the wrong way, over training steps.",
-        lines=_lines(results, logs, curves),
-        xaxis=_STEPS,
-        yaxis={"title": "wrong-way mass, % of the push", "rangemode": "tozero"},
-    )
-    return [chart] if chart.lines else []
-
-
 _STEPS = {"title": "training step", "rangemode": "tozero"}
 
 
-def _lines(results: Results, logs: Sequence[RunLog], curves: Sequence[Curve]) -> list[Line]:
-    """The curve of each log. All are thinned alike, because means are of steps that all have."""
+def _learning(results: Results, number: int, name: str) -> Chart:
+    return Chart(
+        f"learning-{number}",
+        heading=name,
+        label=f"Validation Dice of {name} over training steps, a line for each run and the mean of "
+        "each map.",
+        lines=_lines(results, [row.outcome.log.dice.get(name, ()) for row in results.runs]),
+        xaxis=_STEPS,
+        yaxis={"title": "validation Dice", "range": [-0.02, 1.02]},
+        class_number=number,
+    )
+
+
+def _wrong_way(results: Results) -> Chart:
+    curves = [
+        [(step, mass and 100 * mass) for step, mass in row.outcome.log.wrong_way_mass]
+        for row in results.runs
+    ]
+    return Chart(
+        "wrong-way",
+        heading="Wrong-way mass in training",
+        label="Share of the push that goes the wrong way, over training steps.",
+        lines=_lines(results, curves),
+        xaxis=_STEPS,
+        yaxis={"title": "wrong-way mass, % of the push", "rangemode": "tozero"},
+    )
+
+
+def _lines(results: Results, curves: Sequence[Curve]) -> list[Line]:
+    """The curve of each run. All are thinned alike, because means are of steps that all have."""
     numbers = list(results.study.maps)
     stride = max(1, -(-max(map(len, curves), default=0) // MOST_POINTS))
     lines = []
-    for log, curve in zip(logs, curves, strict=True):
+    for row, curve in zip(results.runs, curves, strict=True):
         last = len(curve) - 1  # always kept: it is the end of the run
         kept = [point for i, point in enumerate(curve) if i % stride == 0 or i == last]
         x, y = [step for step, _ in kept], [None if v is None else round(v, 5) for _, v in kept]
         if kept:
-            lines.append(Line(numbers.index(log.map), log.seed, log.done, x, y))
+            lines.append(Line(numbers.index(row.map), row.seed, row.status == "done", x, y))
     return lines
 
 
@@ -145,18 +193,13 @@ _Mark: TypeAlias = tuple[float, str, str]
 """Where a run stands in its row, its symbol, and what is said of it."""
 
 
-def scores(results: Results) -> list[Chart]:
-    """Test Dice: a chart of the mean over classes, and one for each class."""
-    return [_scores(results, number) for number in (None, *range(len(results.class_names)))]
-
-
-def _scores(results: Results, class_number: int | None) -> Chart:
-    name = None if class_number is None else results.class_names[class_number]
+def _scores(results: Results, number: int | None, name: str) -> Chart:
+    """Test Dice of a class, or its mean over classes."""
 
     def mark(row: RunRow) -> _Mark | None:
         if row.status == "failed":
             return -0.06, "triangle-left-open", "failed, no score"
-        if name is not None:
+        if number is not None:
             found = _class(row, name)
             dice, lost = (found.test_dice, found.collapsed) if found else (None, None)
         else:
@@ -167,45 +210,38 @@ def _scores(results: Results, class_number: int | None) -> Chart:
         ending = "-open" if row.seed in results.reference_failures else ""
         return dice, _symbol(lost) + ending, f"Dice {decimal(dice)}"
 
-    heading = "Mean over classes" if name is None else name
-    failed = any(row.status == "failed" for row in results.runs)
+    left = -0.1 if any(row.status == "failed" for row in results.runs) else -0.03
     return Chart(
-        f"score-{'mean' if class_number is None else class_number}",
-        heading=heading,
-        label=f"Test Dice of every run by map: {heading}.",
-        points=_points(results, class_number, mark),
-        xaxis={"title": "test Dice", "range": [-0.1 if failed else -0.03, 1.03], "dtick": 0.2,
-               "tick0": 0},
+        f"score-{'mean' if number is None else number}",
+        heading=name,
+        label=f"Test Dice of every run by map: {name}.",
+        points=_points(results, number, mark),
+        xaxis={"title": "test Dice", "range": [left, 1.03], "dtick": 0.2, "tick0": 0},
         in_rows=True,
         has_means=True,
-        class_number=class_number,
-    )  # fmt: skip
+        class_number=number,
+    )
 
 
-def births(results: Results) -> list[Chart]:
-    """The step at which each class was born, a chart for each class."""
-    return [_births(results, *each) for each in enumerate(results.class_names)]
-
-
-def _births(results: Results, class_number: int, class_name: str) -> Chart:
+def _births(results: Results, number: int, name: str) -> Chart:
+    """The step at which a class was born."""
     steps = results.study.steps
     never = 1.5 * steps  # so far off that its tick does not meet the last step's
 
     def mark(row: RunRow) -> _Mark | None:
-        found = _class(row, class_name)
+        found = _class(row, name)
         if found is None or found.end_dice is None:
             return None
         if found.birth_step is None:
             return never, "square-open", "never born"
         end = (", died" if found.died else ", lost at the end") if found.collapsed else ""
-        symbol = _symbol(found.collapsed)
-        return found.birth_step, symbol, f"born at step {found.birth_step}{end}"
+        return found.birth_step, _symbol(found.collapsed), f"born at step {found.birth_step}{end}"
 
     return Chart(
-        f"birth-{class_number}",
-        heading=class_name,
-        label=f"Step at which {class_name} was born in each run, by map.",
-        points=_points(results, class_number, mark),
+        f"birth-{number}",
+        heading=name,
+        label=f"Step at which {name} was born in each run, by map.",
+        points=_points(results, number, mark),
         xaxis={
             "title": "birth step",
             "range": [-0.05 * steps, 1.65 * steps],
@@ -214,48 +250,42 @@ def _births(results: Results, class_number: int, class_name: str) -> Chart:
             "ticktext": ["0", f"{steps // 2}", f"{steps}", "never"],
         },
         in_rows=True,
-        class_number=class_number,
+        class_number=number,
     )
 
 
-def residuals(results: Results) -> list[Chart]:
-    """The gradient that is left where a class is predicted nowhere, a chart for each class."""
-    found = (_residuals(results, *each) for each in enumerate(results.class_names))
-    return [chart for chart in found if chart.points]
-
-
-def _residuals(results: Results, class_number: int, class_name: str) -> Chart:
-    found = [_class(row, class_name) for row in results.runs]
-    left = [each.residual.gradient_norm for each in found if each and each.residual]
-    norms = [norm for norm in left if norm is not None]
+def _residuals(results: Results, number: int, name: str) -> Chart:
+    """The gradient that is left where a class is predicted nowhere."""
+    left = [each.residual for row in results.runs if (each := _class(row, name)) and each.residual]
+    norms = known_of(each.gradient_norm for each in left)
     # A logarithmic axis has no 0: it stands a decade below all others.
     least = min((norm for norm in norms if norm > 0), default=1.0)
     edge = 10.0 ** (math.floor(math.log10(least)) - 1)
 
     def mark(row: RunRow) -> _Mark | None:
-        found = _class(row, class_name)
+        found = _class(row, name)
         if found is None or found.residual is None or found.residual.gradient_norm is None:
             return None
         norm, share = found.residual.gradient_norm, found.residual.push_share
         what = f"gradient {significant(norm)} of the first; {100 * share:.2g} % of the push"
         return norm or edge, _symbol(found.collapsed), f"{what} at the class"
 
-    points = _points(results, class_number, mark)
+    points = _points(results, number, mark)
     return Chart(
-        f"residual-{class_number}",
-        heading=class_name,
-        label=f"Gradient that is left where {class_name} is predicted nowhere, by map.",
+        f"residual-{number}",
+        heading=name,
+        label=f"Gradient that is left where {name} is predicted nowhere, by map.",
         points=points,
         # A phone has no room for a longer title.
         xaxis={"title": "gradient left, first = 1", **decades([point.x for point in points])},
         in_rows=True,
-        class_number=class_number,
+        class_number=number,
         note="0 is drawn at the left edge." if 0 in norms else "",
     )
 
 
 def _points(
-    results: Results, class_number: int | None, mark: Callable[[RunRow], _Mark | None]
+    results: Results, number: int | None, mark: Callable[[RunRow], _Mark | None]
 ) -> list[Point]:
     """A point for each run that has a mark; seeds are spread over the height of a row."""
     maps, seeds = list(results.study.maps), results.study.seeds
@@ -264,14 +294,13 @@ def _points(
     for row in results.runs:
         if (found := mark(row)) is not None:
             x, symbol, what = found
-            shift = 0.5 * (seeds.index(row.seed) - middle) / max(1, middle * 2)
             points.append(
                 Point(
                     maps.index(row.map),
-                    class_number,
+                    number,
                     row.seed,
                     x=float(f"{x:.12g}"),
-                    y=round(shift, 4),
+                    y=round(0.5 * (seeds.index(row.seed) - middle) / max(1, middle * 2), 4),
                     text=plain(f"{row.map}, seed {row.seed}: {what}", 120),
                     symbol=symbol,
                     counts=row.status == "done",

@@ -17,16 +17,12 @@ from rwloss._version import __version__
 from rwloss.errors import RWLossError
 from rwloss.files.atomic import write_text
 from rwloss.study import plan
-from rwloss.study.figures import decimal
 from rwloss.study.outcomes import BORN_ABOVE, COLLAPSED_BELOW, DEAD_BELOW
 from rwloss.study.report import charts, tables, tie_charts
-from rwloss.study.report.cases import has_schedule, slices
-from rwloss.study.report.logs import RunLog, read_logs
-from rwloss.study.report.palette import SIGNS, looks
-from rwloss.study.report.paths import without_paths
-from rwloss.study.report.pictures import CasePicture, class_colour, picture
+from rwloss.study.report.cases import CasePicture, case_pictures, class_colour, has_schedule
+from rwloss.study.report.tables import without_paths
 from rwloss.study.results import WRONG_WAY_ALARM, Results
-from rwloss.study.wording import NO_SCORES, lead, question, sentences
+from rwloss.study.wording import NO_SCORES, decimal, lead, question, sentences
 
 FILE = "report.html"
 """Name of the report in its study's folder."""
@@ -75,11 +71,10 @@ def render(results: Results, folder: Path) -> str:
         for row in results.runs
     )
     told = dataclasses.replace(results, runs=rows)
-    logs = read_logs(told, folder)
-    return page(told, logs, tuple(map_pictures(told, folder, logs)))
+    return page(told, tuple(map_pictures(told, folder)))
 
 
-def page(results: Results, logs: Sequence[RunLog], pictures: Sequence[MapPictures]) -> str:
+def page(results: Results, pictures: Sequence[MapPictures]) -> str:
     """The page from all that stands in it."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
@@ -96,7 +91,7 @@ def page(results: Results, logs: Sequence[RunLog], pictures: Sequence[MapPicture
     environment.policies["json.dumps_kwargs"] = {"allow_nan": False}
     scripts = {"plotly": _plotly(), "script": _resource("page.js")}
     return environment.get_template("page.html.j2").render(
-        **_context(results, logs),
+        **_context(results),
         **{name: Markup(text) for name, text in scripts.items()},
         pictures=pictures,
         style=Markup(_resource("page.css")),
@@ -104,20 +99,20 @@ def page(results: Results, logs: Sequence[RunLog], pictures: Sequence[MapPicture
     )
 
 
-def map_pictures(results: Results, folder: Path, logs: Sequence[RunLog]) -> Iterator[MapPictures]:
+def map_pictures(results: Results, folder: Path) -> Iterator[MapPictures]:
     """Worst, median and best test case of each map, or the reason why there is no picture."""
     for number, summary in enumerate(results.whole.maps):
         cases: list[CasePicture] = []
         reason = NO_SCORES if summary.done else "No run of this map has been tested yet."
         try:
-            cases += (picture(each) for each in slices(results, folder, logs, summary.map))
+            cases += case_pictures(results, folder, summary.map)
             reason = "" if cases else reason
         except RWLossError as error:
             reason = f"No picture: {without_paths(str(error), folder, results.study.data)}"
         yield MapPictures(summary.map, number, tuple(cases), reason)
 
 
-def _context(results: Results, logs: Sequence[RunLog]) -> dict[str, Any]:
+def _context(results: Results) -> dict[str, Any]:
     study, names = results.study, results.class_names
     data_name = Path(study.data).name or "this data"
     drawn = [
@@ -128,18 +123,12 @@ def _context(results: Results, logs: Sequence[RunLog]) -> dict[str, Any]:
             "number": number,
             "colour": look.colour,
             "dash": look.dash,
-            "round": look.round % len(SIGNS),
+            "round": look.round % len(charts.SIGNS),
         }
-        for number, (name, look) in enumerate(looks(study.maps, results.reference).items())
+        for number, (name, look) in enumerate(charts.looks(study.maps, results.reference).items())
     ]
-    groups = {
-        "scores": charts.scores(results),
-        "learning": charts.learning(results, logs),
-        "births": charts.births(results),
-        "residuals": charts.residuals(results),
-        "wrong_way": charts.wrong_way(results, logs),
-        "ties": tie_charts.ties(results) if results.indicators else [],
-    }
+    groups = charts.charts_of_runs(results)
+    groups["ties"] = tie_charts.ties(results) if results.indicators else []
     answer = lead(results)
     told = [text for text in sentences(results) if text not in answer]
     is_compared = results.reference is not None and len(study.maps) > 1
@@ -161,15 +150,15 @@ def _context(results: Results, logs: Sequence[RunLog]) -> dict[str, Any]:
         if is_compared
         else [],
         "classes_table": tables.classes_table(results),
-        "runs_table": tables.runs_table(results, logs),
+        "runs_table": tables.runs_table(results),
         "charts": groups,
         "chart_data": {
             "maps": drawn,
             "charts": [_fields(chart) for group in groups.values() for chart in group],
         },
-        "settings": _settings(results, logs),
+        "settings": _settings(results),
         "study_toml": plan.as_toml(_portable(study, data_name)),
-        "trained_with": _trained_with(logs),
+        "trained_with": _trained_with(results),
         "rwloss": __version__,
         "thresholds": {
             "born": BORN_ABOVE,
@@ -200,10 +189,10 @@ def _fields(chart: charts.Chart) -> dict[str, Any]:
     return {k: v for k, v in dataclasses.asdict(chart).items() if k not in left_out}
 
 
-def _settings(results: Results, logs: Sequence[RunLog]) -> list[tuple[str, str]]:
+def _settings(results: Results) -> list[tuple[str, str]]:
     """What all runs share, in words."""
     study = results.study
-    tested = [log.test for log in logs if log.test is not None]
+    tested = [row.tested for row in results.runs if row.tested is not None]
     first = tested[0] if tested else {}
     training = {"accelerator": "auto", **_portable(study, "").training}
     seconds = [each["seconds"] for each in tested if "seconds" in each]
@@ -227,11 +216,11 @@ def _some(count: Any, noun: str) -> str:
     return f"{count:,} {noun}".strip() if isinstance(count, int) else ""
 
 
-def _trained_with(logs: Sequence[RunLog]) -> list[tuple[str, str]]:
+def _trained_with(results: Results) -> list[tuple[str, str]]:
     """Hardware and versions of the runs; several where starts differ."""
     rows: dict[str, dict[str, None]] = {}
-    for log in logs:
-        for start in log.starts:
+    for row in results.runs:
+        for start in row.outcome.log.starts:
             ran_on = {"hardware": start["hardware"], "distances by": start["distance_engine"]}
             for name, value in {**ran_on, **start["versions"]}.items():
                 rows.setdefault(name, {})[str(value)] = None

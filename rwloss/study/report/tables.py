@@ -1,22 +1,28 @@
-"""The tables of a report: cells with what is shown, and what they sort by."""
+"""The tables of a report: what cells show and sort by, without folders of this machine."""
 
 from __future__ import annotations
 
 import math
+import re
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-from rwloss.study.figures import NOTHING, bounds, decimal, mass, significant
 from rwloss.study.outcomes import RunOutcome, mean_of
-from rwloss.study.report.logs import RunLog
-from rwloss.study.report.paths import without_paths
 from rwloss.study.results import ClassTally, Results, StudyPart
 from rwloss.study.statistics import Comparison, Interval
+from rwloss.study.wording import NOTHING, bounds, decimal, mass, significant
 from rwloss.words import count_of, listed, percent
 
 _TEXT = {"map", "class", "status", "lost classes", "verdict"}
 """Columns that hold no numbers."""
+
+# The last part of an absolute path says which file; the rest says whose machine it was.
+_QUOTED = re.compile(r"""(["'])(?:[A-Za-z]:)?[/\\](?:[^"'\n]*[/\\])?([^"'/\\\n]*)[/\\]*\1""")
+_BARE = re.compile(
+    r"(?<![\w.:/\\'\"<~-])(?:/|[A-Za-z]:[/\\])(?:[^\s/\\'\":;,]+[/\\])*([^\s/\\'\":;,]+)"
+)
 
 
 @dataclass(frozen=True)
@@ -165,13 +171,12 @@ def classes_table(results: Results) -> Table:
     )  # fmt: skip
 
 
-def runs_table(results: Results, logs: Sequence[RunLog]) -> Table:
+def runs_table(results: Results) -> Table:
     """Every run, failed ones with their reason."""
     names = list(results.study.maps)
-    seconds = {(log.map, log.seed): log.test.get("seconds") for log in logs if log.test}
     rows = []
     for row in results.runs:
-        outcome, time = row.outcome, seconds.get((row.map, row.seed))
+        outcome, time = row.outcome, (row.tested or {}).get("seconds")
         detail = without_paths(row.reason)
         if row.status == "unfinished":
             detail = f"{outcome.step} of {results.study.steps} steps"
@@ -252,3 +257,25 @@ def _lost(outcome: RunOutcome) -> Cell:
 
 def _not_known(names: Sequence[str]) -> str:
     return f"not known for {listed(names)}" if names else ""
+
+
+def without_paths(text: str, *known: str | Path) -> str:
+    """A text with only the last part of every absolute path.
+
+    known: files and folders that are shortened wherever they stand. Other paths are found between
+    quotation marks, or up to the next space. The home folder becomes ~.
+
+    >>> without_paths("cannot read '/srv/ann/data/a b.nii' or /tmp/x/y.txt; 1/2 of it")
+    "cannot read 'a b.nii' or y.txt; 1/2 of it"
+    """
+    names: dict[str, str] = {}
+    for path in map(Path, known):
+        names |= {str(each): each.name for each in (path, path.absolute(), path.resolve())}
+    names |= {str(Path.home()): "~"}
+    # What lies inside another is shortened first. A single part, such as DATA, tells nothing.
+    for whole, name in sorted(names.items(), key=lambda pair: -len(pair[0])):
+        if name and whole != name:
+            for written in {whole, repr(whole)[1:-1]}:  # as errors write it
+                pattern = rf"(?<![\w.~-]){re.escape(written)}(?![\w-]|\.\w)"
+                text = f"/{name}".join(re.split(pattern, text))
+    return _BARE.sub(r"\1", _QUOTED.sub(r"\1\2\1", text))

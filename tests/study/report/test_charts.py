@@ -7,20 +7,14 @@ from dataclasses import asdict, replace
 import pytest
 from strange_studies import STEPS, dice_of, indicator, write_run
 
-from rwloss.study.figures import NOTHING
 from rwloss.study.outcomes import Residual
 from rwloss.study.plan import make, runs
 from rwloss.study.report import charts
-from rwloss.study.report.logs import read_logs
-from rwloss.study.report.palette import COLOURS, REFERENCE, Look, looks
+from rwloss.study.report.charts import COLOURS, REFERENCE, Look, charts_of_runs, looks
 from rwloss.study.report.tables import classes_table, comparisons_table, maps_table, runs_table
 from rwloss.study.report.tie_charts import ties
 from rwloss.study.results import collect
-
-
-@pytest.fixture(scope="module")
-def logs(strange):
-    return read_logs(*strange)
+from rwloss.study.wording import NOTHING
 
 
 def texts(value):
@@ -32,12 +26,10 @@ def texts(value):
     return [value] if isinstance(value, str) else []
 
 
-def test_ids_are_unique_and_charts_are_json_without_tags(strange, logs):
+def test_ids_are_unique_and_charts_are_json_without_tags(strange):
     results, _ = strange
-    found = [
-        *charts.learning(results, logs), *charts.scores(results), *charts.births(results),
-        *charts.residuals(results), *charts.wrong_way(results, logs), *ties(results),
-    ]  # fmt: skip
+    found = [*(chart for group in charts_of_runs(results).values() for chart in group)]
+    found += ties(results)
     assert len({chart.id for chart in found}) == len(found) == 2 + 3 + 2 + 2 + 1 + 8
     shown = []
     for chart in found:
@@ -48,23 +40,23 @@ def test_ids_are_unique_and_charts_are_json_without_tags(strange, logs):
     assert not [text for text in shown if "<" in text]
 
 
-def test_a_line_for_each_run_with_its_dice(strange, logs):
-    first = charts.learning(strange[0], logs)[0]
+def test_a_line_for_each_run_with_its_dice(strange):
+    first = charts_of_runs(strange[0])["learning"][0]
     lines = {(line.map, line.seed): line for line in first.lines}
     assert set(lines) == {(m, s) for m in range(3) for s in range(3)} - {(1, 2)}
     assert lines[0, 2].x == list(STEPS)
     assert lines[0, 2].y == [values[0] for values in dice_of("boundary", 2)]
 
 
-def test_long_lines_are_thinned_alike_and_keep_their_end(monkeypatch, strange, logs):
+def test_long_lines_are_thinned_alike_and_keep_their_end(monkeypatch, strange):
     monkeypatch.setattr(charts, "MOST_POINTS", 2)
-    [chart] = charts.wrong_way(strange[0], logs)
+    [chart] = charts_of_runs(strange[0])["wrong_way"]
     assert [line.x for line in chart.lines] == [[1, 20]] * 8
-    assert charts.learning(strange[0], logs)[0].lines[0].x == list(STEPS)
+    assert charts_of_runs(strange[0])["learning"][0].lines[0].x == list(STEPS)
 
 
 def test_a_point_for_each_run_in_its_symbol(strange):
-    mean, _, of_b = charts.scores(strange[0])
+    mean, _, of_b = charts_of_runs(strange[0])["scores"]
     points = {(point.map, point.seed): (point.x, point.symbol) for point in mean.points}
     assert points == {
         (0, 0): (pytest.approx(0.3), "x"), (0, 1): (pytest.approx(0.305), "x-open"),
@@ -79,13 +71,13 @@ def test_a_point_for_each_run_in_its_symbol(strange):
 
 
 def test_births_stand_at_their_step_or_at_never(strange):
-    _, of_b = charts.births(strange[0])
+    _, of_b = charts_of_runs(strange[0])["births"]
     found = [(point.x, point.symbol) for point in of_b.points if point.map == 0]
     assert found == [(10, "x")] * 3
 
 
 def test_residuals_are_of_the_maps_whose_class_was_empty(strange):
-    for chart in charts.residuals(strange[0]):
+    for chart in charts_of_runs(strange[0])["residuals"]:
         assert {point.map for point in chart.points} == {0}
         # Mean of 1, 1/10 and 1/20, over the first.
         left = (1 + 0.1 + 0.05) / 3
@@ -113,7 +105,7 @@ def test_a_gradient_of_0_stands_at_the_left_edge_and_is_told(strange, least):
         )
         for row in results.runs
     )
-    of_a, of_b = charts.residuals(replace(results, runs=rows))
+    of_a, of_b = charts_of_runs(replace(results, runs=rows))["residuals"]
     assert (of_a.note, of_b.note) == ("", "0 is drawn at the left edge.")
     edge, *others = [point.x for point in of_b.points]
     assert others == [least, 0.5]
@@ -172,7 +164,7 @@ def test_a_class_that_some_run_never_bore_is_not_called_never(tmp_path):
 
 
 def test_tables_hold_what_the_results_hold(strange):
-    results, folder = strange
+    results, _ = strange
     whole = maps_table(results, results.whole, "whole")
     boundary, rw, _ = whole.rows
     assert boundary.cells[2].text == "3 of 3"
@@ -186,7 +178,7 @@ def test_tables_hold_what_the_results_hold(strange):
     classes = classes_table(results)
     assert [row.class_number for row in classes.rows] == [0, 1] * 3
     assert classes.rows[1].cells[4].text == "3 of 3"  # died
-    runs = runs_table(results, read_logs(results, folder))
+    runs = runs_table(results)
     [failed] = [row for row in runs.rows if row.cells[2].text == "failed"]
     assert failed.cells[2].detail.startswith("cannot read 'x y.nii'")
     assert (failed.map_number, failed.seed) == (1, 2)
@@ -221,15 +213,17 @@ def test_what_no_validation_case_tells_is_no_kept_class(tmp_path):
     for run in runs(study, tmp_path):
         write_run(run, ((0.3, None), (0.5, None)), 0, end=(0.5, 0.4))
     results = collect(study, tmp_path)
-    symbols = [[point.symbol for point in chart.points] for chart in charts.scores(results)]
+    symbols = [
+        [point.symbol for point in chart.points] for chart in charts_of_runs(results)["scores"]
+    ]
     assert symbols == [["circle"] * 2, ["circle"] * 2, ["diamond"] * 2]
-    assert charts.births(results)[1].points == []
+    assert charts_of_runs(results)["births"][1].points == []
     whole = maps_table(results, results.whole, "whole")
     assert (whole.rows[0].cells[2].text, whole.rows[0].cells[2].detail) == (
         "0 of 1", "not known for b",
     )  # fmt: skip
     assert [row.cells[5].text for row in classes_table(results).rows] == ["0 of 1", NOTHING] * 2
-    [first, _] = runs_table(results, []).rows
+    [first, _] = runs_table(results).rows
     assert (first.cells[5].text, first.cells[5].detail) == ("none", "not known for b")
 
 

@@ -4,7 +4,6 @@ import json
 import re
 import shutil
 import sys
-from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -14,16 +13,14 @@ from strange_studies import CLOSING, FOUND, HOSTILE, indicator, strange_study, w
 
 from rwloss import maps
 from rwloss.errors import RWLossError
-from rwloss.study import plan, results, results_file
+from rwloss.pictures.view import View
+from rwloss.study import plan, results
 from rwloss.study.execution import carry_out
 from rwloss.study.indicators import indicators_of
 from rwloss.study.report import require_report, write
-from rwloss.study.report.cases import at_the_end, choices, slices
-from rwloss.study.report.logs import read_logs
+from rwloss.study.report.cases import at_the_end, choices, picture
 from rwloss.study.report.page import map_pictures, page, render
-from rwloss.study.report.paths import without_paths
-from rwloss.study.report.pictures import picture
-from rwloss.study.report.tables import comparisons_table
+from rwloss.study.report.tables import comparisons_table, without_paths
 from rwloss.study.wording import lead, question
 
 
@@ -175,7 +172,7 @@ def test_hardware_and_versions_of_all_starts(trained, tmp_path):
     other = {"hardware": f"one {HOSTILE}", "versions": start["versions"] | {"torch": "1.0"}}
     path.write_text("\n".join([json.dumps(start | other), first, rest]))
     found = results.collect(study, copied)
-    text = Elements(page(found, read_logs(found, copied), [])).text
+    text = Elements(page(found, [])).text
     assert f"one {HOSTILE}; CPU: 1 thread, " in text
     assert f"torch1.0; {start['versions']['torch']}\n" in text
     assert f"rwloss{start['versions']['rwloss']}\n" in text
@@ -184,11 +181,10 @@ def test_hardware_and_versions_of_all_starts(trained, tmp_path):
 def test_pictures_of_real_runs(trained):
     folder, study = trained
     found = results.collect(study, folder)
-    read = read_logs(found, folder)
-    pictures = list(map_pictures(found, folder, read))
+    pictures = list(map_pictures(found, folder))
     assert [each.reason for each in pictures] == ["", ""]
     for each in pictures:
-        assert [case.choice for case in each.cases] == choices(read, each.map)
+        assert [case.choice for case in each.cases] == choices(found, each.map)
         for case in each.cases:
             titles = [panel.title for panel in case.panels]
             assert titles[:3] == ["image", "labels", "prediction"]
@@ -196,17 +192,16 @@ def test_pictures_of_real_runs(trained):
             assert all(panel.source.startswith("data:image/png;base64,") for panel in case.panels)
             assert case.proportion == 1
     assert pictures[0].cases[0].limit == pytest.approx(1)  # rectified
-    assert "map at class 2" in page(found, read, pictures)
+    assert "map at class 2" in page(found, pictures)
 
 
 def test_gone_data_and_checkpoints_are_said(trained, tmp_path):
     folder, study = trained
     found = results.collect(study, folder)
-    read = read_logs(found, folder)
     gone = tmp_path / "moved"
     folder.rename(gone)
     try:
-        for each in map_pictures(found, folder, read):
+        for each in map_pictures(found, folder):
             assert each.cases == ()
             assert each.reason.startswith("No picture: ")
     finally:
@@ -217,7 +212,7 @@ def test_indicators_are_kept_or_made_again(trained):
     folder, study = trained
     made, reason = indicators_of(study, folder)
     assert reason == ""
-    results_file.write(results.collect(study, folder, made), folder)
+    results.write(results.collect(study, folder, made), folder)
     kept, _ = indicators_of(study.model_copy(update={"steps": 9}), folder)
     assert kept == made
     nowhere = study.model_copy(update={"data": "nowhere"})
@@ -231,7 +226,7 @@ def test_a_pattern_that_looks_like_a_path_can_be_copied(tmp_path):
     study = plan.make(
         data="D", maps={"rw": "rectified"}, seeds=[0], steps=5, training={"group_pattern": pattern}
     )
-    text = Elements(page(results.collect(study, tmp_path), [], [])).text
+    text = Elements(page(results.collect(study, tmp_path), [])).text
     assert plan.as_toml(study) in text
 
 
@@ -240,39 +235,39 @@ def test_a_pull_without_a_place_on_the_axis_is_told_and_kept(tmp_path, pull):
     before = strange_study(tmp_path / "study")
     endless = FOUND | {"rw": indicator(True, 0.0, pull)}
     found = results.collect(before.study, tmp_path / "study", endless)
-    results_file.write(found, tmp_path / "study")
+    results.write(found, tmp_path / "study")
     assert indicators_of(found.study, tmp_path / "study") == (endless, "")
     # Without the data, those of maps that are unchanged are kept.
     more = {**found.study.maps, "rw": "2 * rectified", "dice": "dice"}
     kept, reason = indicators_of(found.study.model_copy(update={"maps": more}), tmp_path / "study")
     assert kept == {name: endless[name] for name in ("boundary", "dice_ce")}
     assert reason
-    text = Elements(page(found, read_logs(found, tmp_path / "study"), [])).text
+    text = Elements(page(found, [])).text
     assert text.count("Not drawn: 2 at 0, below, or infinite.") == 2
 
 
-def test_more_classes_than_panels_are_said(trained):
-    folder, study = trained
-    found = results.collect(study, folder)
-    [one, *_] = slices(found, folder, read_logs(found, folder), "rw")
-    names = tuple(f"class{i}" for i in range(8))
-    channels = np.zeros((8, *one.labels.shape))
-    more = picture(replace(one, class_names=names, channels=channels))
-    assert more.text.endswith("Map at 6 of 8 classes: those with the most voxels here.")
-    assert len(more.panels) == 3 + 6
-    assert "6 of" not in picture(one).text
+def test_more_classes_than_panels_are_said(strange):
+    [choice, *_] = choices(strange[0], "rw")
+    labels, view = np.zeros((9, 9), np.int32), View((1.0, 1.0), text="Slice 0.")
+
+    def of(k):
+        names = tuple(f"class{i}" for i in range(k))
+        return picture(choice, names, labels, labels, labels, np.zeros((k, 9, 9)), view)
+
+    assert of(8).text == "Slice 0. Map at 6 of 8 classes: those with the most voxels here."
+    assert len(of(8).panels) == 3 + 6
+    assert of(3).text == "Slice 0."
 
 
 def test_runs_that_are_to_go_on_give_no_picture_and_no_time(strange):
     before, folder = strange
     study = before.study.model_copy(update={"steps": 40})
     found = results.collect(study, folder)
-    read = read_logs(found, folder)
-    assert [log.test for log in read] == [None] * 9
-    pictures = list(map_pictures(found, folder, read))
+    assert [row.tested for row in found.runs] == [None] * 9
+    pictures = list(map_pictures(found, folder))
     assert {each.reason for each in pictures} == {"No run of this map has been tested yet."}
-    assert "training time</dt>" not in page(found, read, pictures)
-    assert "training time</dt>" in page(before, read_logs(before, folder), [])
+    assert "training time</dt>" not in page(found, pictures)
+    assert "training time</dt>" in page(before, [])
 
 
 def test_without_test_cases_there_are_no_scores(tmp_path):
@@ -317,7 +312,7 @@ def test_a_page_says_where_schedules_stand(tmp_path):
     for text, said in (("blend(dice, boundary)", 1), ("dice", 0)):
         study = plan.make(data="D", maps={"m": text}, seeds=[0], steps=5)
         found = results.collect(study, tmp_path, {"m": indicator(False, 0.0, None)})
-        told = page(found, [], [])
+        told = page(found, [])
         assert told.count("with schedules at their first epoch") == said
         assert told.count("with schedules at their last epoch") == said
 
