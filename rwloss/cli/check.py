@@ -14,7 +14,7 @@ from rwloss.cli.options import AsJson, IgnoreLabel, Labels, NumClasses, Spacing
 from rwloss.cli.progress import progress
 
 if TYPE_CHECKING:
-    from rwloss.study.diagnosis import Diagnosis
+    from rwloss.study.indicators import Diagnosis
 
 
 class Rule(StrEnum):
@@ -73,7 +73,7 @@ def check(
     named, and the other cases are counted. docs/stability.md explains every figure.
     """
     from rwloss import data, pictures
-    from rwloss.study.diagnosis import Diagnosis
+    from rwloss.study.indicators import Diagnosis
 
     if out is not None:
         pictures.check_output(out)

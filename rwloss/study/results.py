@@ -279,14 +279,8 @@ def _summary(
 def _tally(name: str, outcomes: Sequence[ClassOutcome]) -> ClassTally:
     found = [each for each in outcomes if each.end_dice is not None]
     births = tuple(each.birth_step for each in found if each.birth_step is not None)
-    return ClassTally(
-        name=name,
-        known=len(found),
-        born=len(births),
-        died=sum(bool(each.died) for each in found),
-        collapsed=sum(bool(each.collapsed) for each in found),
-        birth_steps=births,
-    )
+    died, collapsed = (sum(bool(getattr(e, end)) for e in found) for end in ("died", "collapsed"))
+    return ClassTally(name, len(found), len(births), died, collapsed, births)
 
 
 _OF_MAPS: Mapping[str, Callable[[MapSummary], float | None]] = {

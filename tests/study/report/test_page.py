@@ -62,7 +62,7 @@ def trained(tmp_path_factory, squares):
         data=str(squares), maps={"rw": "rectified", "both": "boundary + dice"}, seeds=[0], steps=2,
         training=short,
     )  # fmt: skip
-    plan.write(study, folder / "study.toml")
+    study.write(folder / "study.toml")
     carry_out(list(plan.runs(study, folder)), jobs=0)
     return folder, study
 
@@ -227,7 +227,7 @@ def test_a_pattern_that_looks_like_a_path_can_be_copied(tmp_path):
         data="D", maps={"rw": "rectified"}, seeds=[0], steps=5, training={"group_pattern": pattern}
     )
     text = Elements(page(results.collect(study, tmp_path), [])).text
-    assert plan.as_toml(study) in text
+    assert study.as_toml() in text
 
 
 @pytest.mark.parametrize("pull", [0.0, float("inf")])
