@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from multiprocessing import get_context
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 
@@ -14,7 +16,6 @@ from benchmarks import official
 from benchmarks.measure import Row, report, seconds
 from benchmarks.workloads import ALL, A, B, Workload
 from rwloss import Regions, distance, maps
-from rwloss.distance import dispatch
 
 # Speed-ups to reach: (one thread, two).
 GOALS = {
@@ -57,14 +58,10 @@ def _maps(workload: Workload) -> list[Row]:
 
     def ours(name: str, threads: int, *, dense: bool = False, engine: str | None = None) -> None:
         distance.set_num_threads(threads)
-        installed = dispatch._edt_installed
-        if engine == "scipy":
-            dispatch._edt_installed = lambda: False  # type: ignore[assignment]
-        try:
+        without_edt = {"edt": None} if engine == "scipy" else {}
+        with patch.dict(sys.modules, without_edt):  # type: ignore[arg-type]
             rwmap = maps.get(name)(Regions(labels, k, spacing))
-        finally:
-            dispatch._edt_installed = installed
-            distance.set_num_threads(None)
+        distance.set_num_threads(None)
         if dense:
             rwmap.dense()
 

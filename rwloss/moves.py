@@ -56,13 +56,11 @@ def rot90(x: Moved, times: int = 1, axes: Sequence[int] = (0, 1)) -> Moved:
         return x
     first, second = turned
     if quarters == 2:
-        return flip(x, (first, second))
+        return flip(x, turned)
     mirrored = (second,) if quarters == 1 else (first,)
-    return _moved(
-        x,
-        lambda array: _mirrored(array, mirrored).swapaxes(first, second),
-        lambda row: _swapped(row, first, second),
-    )
+    order = list(range(-(x.labels.ndim - 1), 0))
+    order[first], order[second] = second, first
+    return _moved(x, lambda array: _mirrored(array, mirrored).swapaxes(first, second), order)
 
 
 def crop(x: Moved, region: Sequence[slice]) -> Moved:
@@ -80,41 +78,33 @@ def crop(x: Moved, region: Sequence[slice]) -> Moved:
     [[[4.0]]]
     """
     lengths = _labels(x).shape[1:]
-    if (
-        not isinstance(region, Sequence)
-        or len(region) != len(lengths)
-        or not all(isinstance(side, slice) for side in region)
-    ):
+    sides = list(region) if isinstance(region, Sequence) else []
+    if len(sides) != len(lengths) or not all(isinstance(side, slice) for side in sides):
         raise RWLossError(
             f"expected a slice for each of {len(lengths)} spatial axes, got {region!r}: leave out "
             "batch and classes"
         )
-    box: tuple[slice, ...] = tuple(
-        _side(side, length) for side, length in zip(region, lengths, strict=True)
-    )
+    box: list[slice] = [_side(side, length) for side, length in zip(sides, lengths, strict=True)]
     return _moved(x, lambda array: array[(..., *box)])
 
 
 def pad(x: RWMap | Regions, *args: object, **settings: object) -> NoReturn:
     """Always raises RWLossError: pad image and labels, and compute the map on the fly."""
-    raise _refusal("pad", "it has no values for the added voxels")
+    _refuse("pad", "it has no values for the added voxels")
 
 
 def zoom(x: RWMap | Regions, *args: object, **settings: object) -> NoReturn:
     """Always raises RWLossError: zoom image and labels, and compute the map on the fly."""
-    raise _refusal("zoom", "distances change, and it has no values between voxels")
+    _refuse("zoom", "distances change, and it has no values between voxels")
 
 
 def warp(x: RWMap | Regions, *args: object, **settings: object) -> NoReturn:
-    """Always raises RWLossError: warp image and labels, and compute the map on the fly.
-
-    A warp is any other transform of the grid: elastic, affine, or a rotation by another angle.
-    """
-    raise _refusal("warp", "distances change by different factors")
+    """Always raises RWLossError: warp (elastic, affine, ...) image and labels likewise."""
+    _refuse("warp", "distances change by different factors")
 
 
-def _refusal(move: str, reason: str) -> RWLossError:
-    return RWLossError(
+def _refuse(move: str, reason: str) -> NoReturn:
+    raise RWLossError(
         f"a map can't follow a {move}: {reason}. Apply the {move} to image and labels, and "
         "compute the map on the fly: RegionWiseLoss(expression)(logits, target)"
     )
@@ -130,17 +120,14 @@ def _labels(x: RWMap | Regions) -> Array:
     return x.labels
 
 
-def _moved(
-    x: Moved,
-    move: Callable[[Array], Array],
-    move_row: Callable[[tuple[float, ...]], tuple[float, ...]] = tuple,
-) -> Moved:
-    """The same map or regions with every array moved, and each row of the spacing."""
+def _moved(x: Moved, move: Callable[[Array], Array], order: Sequence[int] | None = None) -> Moved:
+    """The same map or regions with every array moved. order: of the axes, for the spacing."""
+    rows = x.spacing_mm if isinstance(x, RWMap) else x.spacings_mm
+    if order is not None and rows is not None:
+        rows = tuple(tuple(row[axis] for axis in order) for row in rows)
     if isinstance(x, RWMap):
-        spacing = x.spacing_mm and tuple(move_row(row) for row in x.spacing_mm)
-        parts = tuple(move(part) for part in x.parts)
-        return dataclasses.replace(x, labels=move(x.labels), parts=parts, spacing_mm=spacing)
-    rows = tuple(move_row(row) for row in x.spacings_mm)
+        parts = tuple(map(move, x.parts))
+        return dataclasses.replace(x, labels=move(x.labels), parts=parts, spacing_mm=rows)
     return dataclasses.replace(
         x,
         labels=move(x.labels),
@@ -158,12 +145,6 @@ def _mirrored(array: Array, axes: tuple[int, ...]) -> Array:
     flipped = namespace(array).flip(array, axis=varying)
     # NumPy gives a view of negative strides, which torch.from_numpy refuses.
     return flipped if is_torch(flipped) else flipped.copy()
-
-
-def _swapped(row: tuple[float, ...], first: int, second: int) -> tuple[float, ...]:
-    values = list(row)
-    values[first], values[second] = row[second], row[first]
-    return tuple(values)
 
 
 def _from_the_end(x: RWMap | Regions, axes: object) -> tuple[int, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any, TypeAlias
@@ -35,7 +35,7 @@ class Regions:
     every map is 0 there. In `labels` they are -1.
 
     Raises RWLossError for labels that are not whole, are negative or too large, and for a spacing
-    that does not fit.
+    that does not fit, or is not between 1e-9 and 1e9 mm.
 
     >>> regions = Regions(np.array([[[0, 1, 1], [0, 1, 1]]]), num_classes=2, spacing_mm=(1, 2))
     >>> regions.depth_mm.tolist()
@@ -62,10 +62,9 @@ class Regions:
             raise RWLossError(
                 f"expected num_classes of 2 or more, got {k}: the background is a class too"
             )
-        labels = checked_labels(self.labels, int(self.num_classes), self.ignore_label)
-        object.__setattr__(self, "labels", labels)
-        object.__setattr__(self, "num_classes", int(self.num_classes))
-        object.__setattr__(self, "spacing_mm", spacing_rows(self.spacing_mm, labels.shape))
+        labels = checked_labels(self.labels, int(k), self.ignore_label)
+        rows = spacing_rows(self.spacing_mm, labels.shape)
+        self.__dict__.update(labels=labels, num_classes=int(k), spacing_mm=rows)
 
     @classmethod
     def of_checked(
@@ -77,12 +76,8 @@ class Regions:
     ) -> Regions:
         """Regions of results of `checked_labels` and `spacing_rows`, not checked again."""
         regions = object.__new__(cls)
-        regions.__dict__.update(
-            labels=labels,
-            num_classes=num_classes,
-            spacing_mm=spacings_mm,
-            ignore_label=ignore_label,
-        )
+        given = (labels, num_classes, spacings_mm, ignore_label)
+        regions.__dict__.update(zip(cls.__match_args__, given, strict=True))
         return regions
 
     @classmethod
@@ -125,10 +120,8 @@ class Regions:
 
     def __repr__(self) -> str:
         """One line: shape, classes and spacing."""
-        rows = sorted(set(self.spacings_mm))
-        shown = " or ".join(" x ".join(f"{mm:g}" for mm in row) for row in rows)
-        facts = f"labels {tuple(self.labels.shape)}, {self.num_classes} classes"
-        return f"Regions({facts}, spacing {shown} mm)" if shown else f"Regions({facts})"
+        spacing = f", spacing {spacing_text(self.spacings_mm)}" if self.spacings_mm else ""
+        return f"Regions(labels {tuple(self.labels.shape)}, {self.num_classes} classes{spacing})"
 
     def __getstate__(self) -> dict[str, Any]:
         """What is pickled: everything but the namespace, which is a module."""
@@ -146,9 +139,14 @@ class Regions:
 
     @cached_property
     def smallest_spacing_mm(self) -> Array:
-        """Smallest spacing of each image in mm, to broadcast with (b *s). (b 1 ...), float32."""
-        values = np.array([min(row) for row in self.spacings_mm], dtype=np.float32)
-        return from_numpy(values.reshape(-1, *[1] * (self.labels.ndim - 1)), self.labels)
+        """Smallest spacing of each image in mm, to broadcast with (b *s). (b 1 ...), float32.
+
+        An axis of length 1 does not count: no distance runs along it.
+        """
+        size = self.labels.shape[1:]
+        smallest = [distance.smallest_mm(row, size) for row in self.spacings_mm]
+        values = np.array(smallest, dtype=np.float32)
+        return from_numpy(values.reshape(-1, *[1] * len(size)), self.labels)
 
     @cached_property
     def ignored(self) -> Array | None:
@@ -260,6 +258,11 @@ def spacing_rows(spacing_mm: Any, shape: Sequence[int]) -> SpacingRows:
     return _checked_rows.__wrapped__(spacing_mm, batch, axes)
 
 
+def spacing_text(rows: Iterable[Iterable[float]]) -> str:
+    """Such as "1 x 2.5 mm", with each different row once."""
+    return " or ".join(sorted({" x ".join(f"{mm:g}" for mm in row) for row in rows})) + " mm"
+
+
 def _is_plain(spacing_mm: Any) -> bool:
     """Whether it is a nested tuple of numbers, which can't change."""
     return type(spacing_mm) is tuple and all(
@@ -278,10 +281,9 @@ def _checked_rows(spacing_mm: Any, batch: int, axes: int) -> SpacingRows:
             f"expected a spacing in mm for each of {axes} axes, or one such row for each of "
             f"{batch} images, got {spacing_mm!r}"
         )
-    if not np.all(np.isfinite(values) & (values > 0)):
-        raise RWLossError(f"expected a spacing above 0 mm on every axis, got {spacing_mm!r}")
-    rows = np.broadcast_to(values, (batch, axes))
-    return tuple(tuple(float(v) for v in row) for row in rows)
+    if not np.all((values >= 1e-9) & (values <= 1e9)):
+        raise RWLossError(f"expected a spacing of 1e-9 to 1e9 mm on every axis, got {spacing_mm!r}")
+    return tuple(tuple(row) for row in np.broadcast_to(values, (batch, axes)).tolist())
 
 
 def _whole(xp: Any, labels: Array, kind: str) -> Array:
@@ -345,8 +347,6 @@ def _check_range(xp: Any, labels: Array, num_classes: int, *, ignoring: bool) ->
 
 # --- By class
 
-# Up to this many classes, one masked maximum per class is faster than one look-up per voxel.
-_FEW = 12
 _SLAB = 2**18  # voxels looked up at a time
 
 
@@ -367,17 +367,11 @@ def _maxima(values: Array, labels: Array, num_classes: int) -> Array:
     if not isinstance(values, np.ndarray):
         found = values.new_zeros((len(values), num_classes + 1))
         return found.scatter_reduce_(1, _index(labels), values.flatten(1), "amax")[:, 1:]
-    peaks = np.zeros((len(values), num_classes), dtype=values.dtype)
+    peaks = np.zeros((len(values), num_classes + 1), dtype=values.dtype)
     for image, there, row in zip(values, labels, peaks, strict=True):
-        if num_classes <= _FEW:
-            here = np.empty_like(there, dtype=np.bool_)
-            for k in range(num_classes):
-                row[k] = np.max(image, where=np.equal(there, k, out=here), initial=0)
-        else:
-            padded = np.zeros(num_classes + 1, dtype=values.dtype)
-            np.maximum.at(padded, there.reshape(-1), image.reshape(-1))  # -1 is the last
-            row[:] = padded[:-1]
-    return peaks
+        order: Any = "F" if there.flags.f_contiguous else "C"  # without a copy
+        np.maximum.at(row, there.reshape(-1, order=order), image.reshape(-1, order=order))
+    return peaks[:, :-1]  # -1 is the last
 
 
 def _look_up(table: Array, labels: Array) -> Array:

@@ -3,6 +3,8 @@
 Everything is finite, and has the documented value.
 """
 
+import sys
+
 import numpy as np
 import plain_formulas as plain
 import pytest
@@ -11,7 +13,6 @@ from anatomy import anatomy
 
 import rwloss
 from rwloss import Regions, RegionWiseLoss, distance, maps
-from rwloss.distance import dispatch
 
 SPACINGS = [(1.0, 1.0), (0.8, 2.5), (0.65, 0.65), (1 / 3, 4.0)]
 BOUNDARIES = [
@@ -34,7 +35,8 @@ STATIC = [
 def engine(request, monkeypatch):
     if request.param == "edt":
         pytest.importorskip("edt")
-    monkeypatch.setattr(dispatch, "_edt_installed", lambda: request.param == "edt")
+    else:
+        monkeypatch.setitem(sys.modules, "edt", None)
     assert distance.engine_name() == request.param
 
 

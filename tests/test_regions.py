@@ -1,6 +1,7 @@
 """Regions against naive formulas, and what they accept and refuse."""
 
 import re
+import sys
 
 import numpy as np
 import plain_formulas as plain
@@ -11,7 +12,6 @@ from anatomy import anatomy, batch
 import rwloss
 from rwloss import Regions, RWLossError
 from rwloss.arrays import to_numpy
-from rwloss.distance import dispatch
 
 SHAPES = [((13, 17), (0.8, 2.5)), ((9, 12, 11), (0.8, 0.8, 2.5))]
 BUILT_IN = ["active_contour", "boundary", "class_weighted", "rectified"]
@@ -22,7 +22,8 @@ def engine(request, monkeypatch):
     """The engine that Regions will use."""
     if request.param == "edt":
         pytest.importorskip("edt")
-    monkeypatch.setattr(dispatch, "_edt_installed", lambda: request.param == "edt")
+    else:
+        monkeypatch.setitem(sys.modules, "edt", None)
     return request.param
 
 
@@ -220,9 +221,9 @@ def test_spacing_of_the_wrong_shape(spacing):
         Regions(batch(7, (4, 5), size=2), 4, spacing)
 
 
-@pytest.mark.parametrize("bad", [0, -1, np.nan, np.inf, None])
+@pytest.mark.parametrize("bad", [0, -1, np.nan, np.inf, None, 1e-10, 1e10])
 def test_spacing_that_is_no_length(bad):
-    with pytest.raises(RWLossError, match="expected a spacing above 0 mm on every axis"):
+    with pytest.raises(RWLossError, match="expected a spacing of 1e-9 to 1e9 mm on every axis"):
         Regions(batch(7, (4, 5)), 4, (1, bad))
 
 

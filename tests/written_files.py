@@ -40,7 +40,8 @@ def write(path, labels):
         sitk = pytest.importorskip("SimpleITK")
         sitk.WriteImage(sitk.GetImageFromArray(labels), str(path), True)
     else:
-        Image.fromarray(labels).save(path)
+        first, *others = map(Image.fromarray, labels if labels.ndim == 3 else [labels])
+        first.save(path, **({"save_all": True, "append_images": others} if others else {}))
     return path
 
 
@@ -51,8 +52,8 @@ def patch(path, at, code, *values):
     return path
 
 
-def png_bytes(values, bits):
-    """A grey PNG of fewer than 8 bits a pixel, which Pillow cannot write."""
+def png_bytes(values, bits, *, colours=1):
+    """A PNG of so many bits per pixel, for all its colours (1 or 3), that Pillow cannot write."""
 
     def chunk(kind, data):
         crc = zlib.crc32(kind + data)
@@ -64,7 +65,7 @@ def png_bytes(values, bits):
         text += "0" * (-len(text) % 8)
         rows += b"\0" + bytes(int(text[i : i + 8], 2) for i in range(0, len(text), 8))
     height, width = values.shape
-    head = struct.pack(">IIBBBBB", width, height, bits, 0, 0, 0, 0)
+    head = struct.pack(">IIBBBBB", width, height, bits // colours, colours - 1, 0, 0, 0)
     body = chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
     return b"\x89PNG\r\n\x1a\n" + body
 

@@ -3,64 +3,26 @@
 from __future__ import annotations
 
 import json
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from rwloss.cli.listing import print_table
-from rwloss.cli.options import AsJson, IgnoreLabel, Labels, NumClasses, Spacing
+from rwloss.cli.options import AsJson, IgnoreLabel, Labels, MapText, NumClasses, Out, Spacing
 from rwloss.cli.progress import progress
 
 if TYPE_CHECKING:
     from rwloss.study.indicators import Diagnosis
 
 
-class Rule(StrEnum):
-    """Where the gradient is looked at."""
-
-    UNIFORM = "uniform"
-    RANDOM = "random"
-
-
 def check(
     source: Labels,
-    map_texts: Annotated[
-        list[str],
-        typer.Option(
-            "--map",
-            metavar="EXPR",
-            help="Map to check: a name such as rectified, or an expression such as "
-            "\"boundary(convention='valverde') + dice\". Repeat it for more columns. "
-            "`rwloss maps` lists the names.",
-            show_default=False,
-        ),
-    ],
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            "--out",
-            "-o",
-            metavar="FILE",
-            help="Picture of where the maps push the wrong way, in the case and slice where they "
-            "do so most: .png, .pdf or .svg. Overwrites the file.",
-            show_default=False,
-        ),
-    ] = None,
-    probs: Annotated[
-        Rule,
-        typer.Option(
-            "--probs",
-            help="Probabilities at which to look at the gradient: the same for every class, or "
-            "random at each voxel.",
-        ),
-    ] = Rule.UNIFORM,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the random probabilities.")] = 0,
-    limit: Annotated[
-        int | None,
-        typer.Option(min=1, metavar="N", help="Check only the first N cases.", show_default=False),
-    ] = None,
+    map_texts: Annotated[list[str], MapText],
+    out: Annotated[Path | None, Out] = None,
+    probs: Annotated[Literal["uniform", "random"], typer.Option()] = "uniform",
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    limit: Annotated[int | None, typer.Option(min=1, metavar="N")] = None,
     num_classes: NumClasses = None,
     spacing: Spacing = None,
     ignore_label: IgnoreLabel = None,
@@ -71,6 +33,16 @@ def check(
     Prints how many voxels obey the stability principle, how much is pushed the wrong way and where,
     and whether a rare class can recover after it has collapsed. A case that cannot be read is
     named, and the other cases are counted. docs/stability.md explains every figure.
+
+    map_texts: Map to check: a name such as rectified, or an expression such as
+    "boundary(convention='valverde') + dice". Repeat it for more columns. `rwloss maps` lists the
+    names.
+    out: Picture of where the maps push the wrong way, in the case and slice where they do so most:
+    .png, .pdf or .svg. Overwrites the file.
+    probs: Probabilities at which to look at the gradient: the same for every class, or random at
+    each voxel.
+    seed: Seed of the random probabilities.
+    limit: Check only the first N cases.
     """
     from rwloss import data, pictures
     from rwloss.study.indicators import Diagnosis
@@ -84,7 +56,7 @@ def check(
         num_classes=num_classes,
         spacing_mm=spacing,
         ignore_label=ignore_label,
-        probs=probs.value,
+        probs=probs,
         seed=seed,
     )
     cases = dataset.cases[:limit]
@@ -109,7 +81,7 @@ def check(
 def _print(diagnosis: Diagnosis) -> None:
     """Table and verdicts."""
     from rwloss.stability import CAUTION
-    from rwloss.stability.table import table
+    from rwloss.stability.wording import table
 
     some = next(iter(diagnosis.reports.values()))
     typer.echo(

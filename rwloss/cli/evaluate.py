@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rwloss.cli.listing import print_failures, printable
+from rwloss.cli.listing import print_failures, print_scores, printable
 from rwloss.cli.options import (
     MAX_VOXELS,
     AsJson,
@@ -17,10 +16,12 @@ from rwloss.cli.options import (
     Jobs,
     MaxVoxels,
     NumClasses,
+    Out,
+    Part,
     Spacing,
+    SplitPart,
 )
 from rwloss.cli.progress import interruptible, progress
-from rwloss.cli.score_table import print_scores
 from rwloss.errors import RWLossError
 from rwloss.words import count_of
 
@@ -29,74 +30,14 @@ if TYPE_CHECKING:
     from rwloss.training.scores import Penalty
 
 
-class PartName(StrEnum):
-    """Which cases of an nnU-Net raw folder."""
-
-    TRAIN = "train"
-    TEST = "test"
-
-
-class SplitName(StrEnum):
-    """Which part of a run's split."""
-
-    TRAIN = "train"
-    VALIDATION = "validation"
-    TEST = "test"
-
-
 def evaluate(
-    predictions: Annotated[
-        str,
-        typer.Argument(metavar="PRED", help="Folder or glob of label maps, named CASE.ext."),
-    ],
-    labels: Annotated[
-        str,
-        typer.Argument(
-            metavar="LABELS",
-            help="True labels: folder or glob of label maps with the same names, or an nnU-Net raw "
-            "folder.",
-        ),
-    ],
-    part: Annotated[
-        PartName | None,
-        typer.Option(
-            help="Labels of an nnU-Net raw folder; by default test if it has labelsTs.",
-            show_default=False,
-        ),
-    ] = None,
-    run: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="RUN",
-            help="Evaluate only the test cases of this run of `rwloss train`, with its number of "
-            "classes, spacing and ignore label by default.",
-            show_default=False,
-        ),
-    ] = None,
-    split: Annotated[
-        SplitName | None,
-        typer.Option(help="Part of the split of --run; by default test.", show_default=False),
-    ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            "--out",
-            "-o",
-            metavar="FILE",
-            help="File for the scores of each case and class: .csv or .json. Overwrites the file.",
-            show_default=False,
-        ),
-    ] = None,
-    penalty: Annotated[
-        str | None,
-        typer.Option(
-            metavar="MM|diagonal",
-            help="Distance of missed classes and false alarms in the means of HD95 and ASSD, in "
-            "mm, or the diagonal of the image. By default the means leave them out, and their "
-            "numbers are shown.",
-            show_default=False,
-        ),
-    ] = None,
+    predictions: Annotated[str, typer.Argument(metavar="PRED")],
+    labels: Annotated[str, typer.Argument(metavar="LABELS")],
+    part: Part = None,
+    run: Annotated[Path | None, typer.Option(metavar="RUN")] = None,
+    split: SplitPart = None,
+    out: Annotated[Path | None, Out] = None,
+    penalty: Annotated[str | None, typer.Option(metavar="MM|diagonal")] = None,
     num_classes: NumClasses = None,
     spacing: Spacing = None,
     ignore_label: IgnoreLabel = None,
@@ -110,6 +51,16 @@ def evaluate(
     numbers of cases in which the class was missed, was a false alarm or was in neither. A case that
     cannot be evaluated is named, and the other cases are counted. docs/evaluate.md explains every
     figure.
+
+    predictions: Folder or glob of label maps, named CASE.ext.
+    labels: True labels: folder or glob of label maps with the same names, or an nnU-Net raw folder.
+    part: Labels of an nnU-Net raw folder; by default test if it has labelsTs.
+    run: Evaluate only the test cases of this run of `rwloss train`, with its number of classes,
+    spacing and ignore label by default.
+    split: Part of the split of --run; by default test.
+    out: File for the scores of each case and class: .csv or .json. Overwrites the file.
+    penalty: Distance of missed classes and false alarms in the means of HD95 and ASSD, in mm, or
+    the diagonal of the image. By default the means leave them out, and their numbers are shown.
     """
     from rwloss.training import evaluation
     from rwloss.training.scores import check_penalty
@@ -119,14 +70,14 @@ def evaluate(
     distance = _parse_penalty(penalty)
     check_penalty(distance)
     if run is None and split is not None:
-        raise RWLossError(f"--split {split.value} of which run? Give --run too")
+        raise RWLossError(f"--split {split} of which run? Give --run too")
     spacing_mm, cases = spacing, None
     if run is not None:
         from rwloss.training import RunFolder
 
         folder = RunFolder(run)
         known = folder.data_settings()
-        cases = folder.cases((split or SplitName.TEST).value)
+        cases = folder.cases(split or "test")
         num_classes = known.num_classes if num_classes is None else num_classes
         spacing_mm = known.spacing if spacing_mm is None else spacing_mm
         ignore_label = known.ignore_label if ignore_label is None else ignore_label
@@ -134,7 +85,7 @@ def evaluate(
         result = evaluation.evaluate(
             predictions,
             labels,
-            part=None if part is None else part.value,
+            part=part,
             cases=cases,
             num_classes=num_classes,
             spacing_mm=spacing_mm,

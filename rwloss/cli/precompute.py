@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -31,66 +30,36 @@ if TYPE_CHECKING:
     from rwloss.precompute import CaseOutcome, Summary
 
 
-class FileFormat(StrEnum):
-    """How a case is stored."""
-
-    NIFTI = "nifti"
-    ZARR = "zarr"
-
-
-class ValueType(StrEnum):
-    """Type of the stored values."""
-
-    AUTO = "auto"
-    INT16 = "int16"
-    FLOAT16 = "float16"
-    FLOAT32 = "float32"
-
-
 def precompute(
     source: Labels,
-    out: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="OUT",
-            help="Folder of the maps; with --format zarr also an address in an object store, such "
-            "as s3://bucket/maps.",
-            show_default=False,
-        ),
-    ] = None,
+    out: Annotated[str | None, typer.Argument(metavar="OUT")] = None,
     out_option: OutOption = None,
     *,
-    map_text: MapText,
+    map_text: Annotated[str, MapText],
     num_classes: NumClasses = None,
     spacing: Spacing = None,
     ignore_label: IgnoreLabel = None,
-    file_format: Annotated[
-        FileFormat,
-        typer.Option(
-            "--format",
-            help="nifti: files for any viewer; zarr: chunks, so that a patch can be read alone.",
-        ),
-    ] = FileFormat.NIFTI,
-    dtype: Annotated[
-        ValueType,
-        typer.Option(
-            help="Type of the stored values. auto: 16 bits if that is within 3e-4 of each value, "
-            "else float32. int16 is for nifti, float16 for zarr.",
-        ),
-    ] = ValueType.AUTO,
+    file_format: Annotated[Literal["nifti", "zarr"], typer.Option("--format")] = "nifti",
+    dtype: Annotated[Literal["auto", "int16", "float16", "float32"], typer.Option()] = "auto",
     jobs: Jobs = None,
     scheduler: Scheduler = None,
     max_voxels: MaxVoxels = MAX_VOXELS,
-    dry_run: Annotated[
-        bool,
-        typer.Option("--dry-run", help="Print what would be done and how large it would be."),
-    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Compute the maps of a dataset and store them for training.
 
     To resume an interrupted run, give the same command again: it keeps the maps that are complete
     and belong to the same labels. A failed case is named, and the other cases are done.
+
+    out: Folder of the maps; with --format zarr also an address in an object store, such as
+    s3://bucket/maps.
+    map_text: Map to make: a name such as rectified, or with parameters such as
+    "boundary(convention='valverde')". `rwloss maps` lists the names.
+    file_format: nifti: files for any viewer; zarr: chunks, so that a patch can be read alone.
+    dtype: Type of the stored values. auto: 16 bits if that is within 3e-4 of each value, else
+    float32. int16 is for nifti, float16 for zarr.
+    dry_run: Print what would be done and how large it would be.
     """
     from rwloss import maps
     from rwloss.precompute import plan
@@ -119,8 +88,8 @@ def precompute(
             num_classes=num_classes,
             spacing_mm=spacing,
             ignore_label=ignore_label,
-            format=file_format.value,
-            dtype=dtype.value,
+            format=file_format,
+            dtype=dtype,
             jobs=jobs,
             scheduler=scheduler,
             progress=on_case,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rwloss.cli.listing import printable
+from rwloss.cli.options import Out
 from rwloss.errors import RWLossError
 
 if TYPE_CHECKING:
@@ -15,26 +16,17 @@ if TYPE_CHECKING:
 
 
 def report(
-    study: Annotated[
-        Path,
-        typer.Argument(metavar="STUDY", help="Folder of a study of `rwloss compare`."),
-    ],
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            "--out",
-            "-o",
-            metavar="FILE",
-            help="Page to write; by default report.html in the folder of the study, where "
-            "results.json and runs.csv are rewritten too.",
-            show_default=False,
-        ),
-    ] = None,
+    study: Annotated[Path, typer.Argument(metavar="STUDY")],
+    out: Annotated[Path | None, Out] = None,
 ) -> None:
     """Write the report of a study from the runs it has so far.
 
     Trains nothing. The report is one HTML file that opens without a network. A few test cases are
     predicted for its pictures; if checkpoints or data are missing, the page says so.
+
+    study: Folder of a study of `rwloss compare`.
+    out: Page to write; by default report.html in the folder of the study, where results.json and
+    runs.csv are rewritten too.
     """
     from rwloss.study import plan, results
     from rwloss.study.indicators import indicators_of

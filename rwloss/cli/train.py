@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from rwloss.cli.listing import print_scores
 from rwloss.cli.options import AsJson
 from rwloss.cli.progress import Progress, interruptible, progress
-from rwloss.cli.score_table import print_scores
 from rwloss.words import count_of
 
 if TYPE_CHECKING:
@@ -20,22 +20,8 @@ if TYPE_CHECKING:
 
 
 def train(
-    data: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="DATA",
-            help="nnU-Net raw folder with images; may be in --config instead.",
-            show_default=False,
-        ),
-    ] = None,
-    config: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="TOML file of settings, such as the run.toml of another run; options override it.",
-            show_default=False,
-        ),
-    ] = None,
+    data: Annotated[str | None, typer.Argument(metavar="DATA")] = None,
+    config: Annotated[Path | None, typer.Option(metavar="FILE")] = None,
     as_json: AsJson = False,
     **settings: Any,
 ) -> None:
@@ -44,6 +30,9 @@ def train(
     To resume an interrupted run, give the same command again: it continues from the last
     checkpoint. The checkpoint with the highest mean foreground Dice on the validation cases is the
     one that is tested.
+
+    data: nnU-Net raw folder with images; may be in --config instead.
+    config: TOML file of settings, such as the run.toml of another run; options override it.
     """
     from rwloss.training import require_training
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -19,25 +20,9 @@ if TYPE_CHECKING:
 
 
 def verify(
-    store: Annotated[
-        str, typer.Argument(metavar="STORE", help="Folder or address of a store of maps.")
-    ],
-    source: Annotated[
-        str | None,
-        typer.Option(
-            "--data",
-            metavar="DATA",
-            help="Dataset of the maps; by default that of the newest run.",
-            show_default=False,
-        ),
-    ] = None,
-    with_repair: Annotated[
-        bool,
-        typer.Option(
-            "--repair",
-            help="Recompute missing, stale and damaged maps. Foreign files are only named.",
-        ),
-    ] = False,
+    store: Annotated[str, typer.Argument(metavar="STORE")],
+    source: Annotated[str | None, typer.Option("--data", metavar="DATA")] = None,
+    with_repair: Annotated[bool, typer.Option("--repair")] = False,
     jobs: Jobs = None,
     max_voxels: MaxVoxels = MAX_VOXELS,
     as_json: AsJson = False,
@@ -47,6 +32,10 @@ def verify(
     Reads every map. Names those that are missing, stale (the labels have changed), foreign (the
     file belongs to no case) or damaged (bytes, shapes or values have changed); exit code 1 if there
     are any. Writes nothing without --repair.
+
+    store: Folder or address of a store of maps.
+    source: Dataset of the maps; by default that of the newest run.
+    with_repair: Recompute missing, stale and damaged maps. Foreign files are only named.
     """
     from rwloss.precompute.repair import repair
     from rwloss.store.verify import verify as run
@@ -111,10 +100,7 @@ def _as_fields(first: Report, report: Report, summary: Summary | None) -> dict[s
 
 
 def _listed(report: Report) -> list[dict[str, str]]:
-    return [
-        {"kind": problem.kind, "name": problem.name, "reason": problem.reason}
-        for problem in report.problems
-    ]
+    return [asdict(problem) for problem in report.problems]
 
 
 def _print(first: Report, report: Report, summary: Summary | None) -> None:

@@ -3,15 +3,16 @@
 nibabel, Pillow and SimpleITK load when a file of theirs is read.
 """
 
-from rwloss.data.cases import Case, Dataset, count_classes, find
+from rwloss.data.cases import Case, Dataset, find
+from rwloss.data.classes import count_classes
 from rwloss.data.formats import (
     SUFFIXES,
     ImageVolume,
     LabelVolume,
     case_name,
+    read_channels,
     read_image,
     read_labels,
-    read_placed_image,
 )
 from rwloss.data.sample import names, sample_dir
 
@@ -25,8 +26,8 @@ __all__ = [
     "count_classes",
     "find",
     "names",
+    "read_channels",
     "read_image",
     "read_labels",
-    "read_placed_image",
     "sample_dir",
 ]

@@ -1,20 +1,18 @@
-"""Finding the cases of a dataset: an nnU-Net folder, a folder or glob of label files, one file."""
+"""Finding cases and images: an nnU-Net folder, a folder or glob of label files, one file."""
 
 from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Iterable, Mapping
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import takewhile
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-
-from rwloss.data.dataset_json import MAX_CLASSES, CaseFiles, read_dataset_json
-from rwloss.data.formats import case_name, read_labels
-from rwloss.data.listing import by_case, channel_of, files_in, is_data, matches, nothing_in
+from rwloss.data.dataset_json import listed_cases, read_dataset_json
+from rwloss.data.formats import PICTURES, SUFFIXES, case_name, suffix_of
 from rwloss.errors import RWLossError
 
 DatasetPart = Literal["train", "test"]
@@ -24,11 +22,24 @@ _FOLDER_ENDS = {"train": "Tr", "test": "Ts"}
 
 @dataclass(frozen=True)
 class Case:
-    """One case: its name, its label file, and its image files in channel order (maybe none)."""
+    """One case: its name, its label file, and its image files in channel order (maybe none).
+
+    problem: why the image files are not the channels of one image, or "".
+    """
 
     name: str
     labels: Path
     images: tuple[Path, ...] = ()
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class ImageCase:
+    """One case without labels: its name, its image files in channel order, `problem` as in Case."""
+
+    name: str
+    images: tuple[Path, ...]
+    problem: str = ""
 
 
 @dataclass(frozen=True)
@@ -37,6 +48,8 @@ class Dataset:
 
     num_classes: None without dataset.json; see `count_classes`.
     class_names: one per class, or none without dataset.json.
+    num_channels: of each image, where dataset.json names channels.
+    unlabelled: names of the images without a label file.
     """
 
     root: Path
@@ -44,6 +57,8 @@ class Dataset:
     num_classes: int | None = None
     class_names: tuple[str, ...] = ()
     ignore_label: int | None = None
+    num_channels: int | None = None
+    unlabelled: tuple[str, ...] = ()
 
 
 def find(source: str | Path, *, part: DatasetPart = "train") -> Dataset:
@@ -55,7 +70,8 @@ def find(source: str | Path, *, part: DatasetPart = "train") -> Dataset:
     part: "test" takes labelsTs and imagesTs of an nnU-Net folder.
 
     Raises RWLossError for a path that does not exist, no label files, two files of one case name,
-    missing channels, or a dataset.json that is not valid or names files outside its folder.
+    or a dataset.json that is not valid or names files outside its folder. Missing channels are the
+    `problem` of their case: its labels can be used without them.
 
     >>> from rwloss.data import sample_dir
     >>> dataset = find(sample_dir("hippocampus"))
@@ -72,12 +88,17 @@ def find(source: str | Path, *, part: DatasetPart = "train") -> Dataset:
                 return _find_nnunet(path, part)
             if part == "test":
                 raise RWLossError(f"part 'test' needs a dataset.json, and {str(path)!r} has none")
-            return _from_files(path, files_in(path))
+            return _from_files(path, _files_in(path))
         if path.exists():
             return Dataset(path.parent, (Case(case_name(path), path),))
         if glob.has_magic(str(source)):
-            root = Path(*takewhile(lambda name: not glob.has_magic(name), path.parts))
-            return _from_files(root, filter(is_data, set(matches(path))), str(source))
+            root = path.parent
+            while not root.is_dir():  # the names of folders may hold brackets too
+                root = root.parent
+            tail = path.parts[len(root.parts) :]
+            files = set(_matches(Path(glob.escape(str(root)), *tail)))
+            why = "; [...] stands for one character: write [[] for [" if "[" in str(tail) else ""
+            return _from_files(root, filter(_is_data, files), str(source), why)
         if path.is_symlink():
             raise RWLossError(f"{str(source)!r} is a broken link")
     except OSError as exc:  # no permission, too long a name
@@ -85,189 +106,208 @@ def find(source: str | Path, *, part: DatasetPart = "train") -> Dataset:
     raise RWLossError(f"there is no file or folder {str(source)!r}")
 
 
-def count_classes(
-    dataset: Dataset,
-    num_classes: int | None = None,
-    *,
-    ignore_label: int | None = None,
-    labels: Iterable[int] | None = None,
-) -> int:
-    """The number of classes: as given, else as in dataset.json, else the largest label + 1.
+def find_images(
+    source: str | Path, num_channels: int, *, part: DatasetPart | None = None
+) -> tuple[ImageCase, ...]:
+    """The images of a folder, of an nnU-Net raw folder, or one file; sorted by case name.
 
-    Every file is read for this, so that a case in which the last class is absent gets as many
-    channels as the others.
-    ignore_label: a label that is not a class; by default the dataset's own. labels: all that occur
-    in the cases, if they are known already; else every case is read.
+    A folder holds CASE_0000.ext, CASE_0001.ext, ..., one file per channel, or CASE.ext. Names that
+    end with a number are channels of a case only if one ends with 0000, so that with one channel
+    scan_0001.png and scan_0002.png are two cases.
+    part: imagesTs ("test") or imagesTr ("train") of an nnU-Net folder; by default imagesTs if it
+    exists.
 
-    Raises RWLossError for fewer than two classes, for a negative label, and where a lone 255 or
-    65535 looks like a mask or an ignore label rather than like a class.
+    A case with channels other than 0 to num_channels - 1 has a `problem`: it does not stop others.
+    Raises RWLossError for a path that does not exist or that holds no images.
 
     >>> from rwloss.data import sample_dir
-    >>> count_classes(find(sample_dir("lung_patches") / "labelsTr"))
-    2
+    >>> images = find_images(sample_dir("hippocampus"), 1)
+    >>> len(images), images[0].name
+    (8, 'hippocampus_040')
     """
-    if num_classes is None:
-        num_classes = dataset.num_classes
-    if num_classes is None:
-        ignored = dataset.ignore_label if ignore_label is None else ignore_label
-        if labels is None:
-            labels = _labels_of(dataset.cases)
-        num_classes = _largest_label(dataset, set(labels) - {ignored}) + 1
-    if num_classes < 2:
-        raise RWLossError(
-            f"expected two classes or more, got {num_classes} in {str(dataset.root)!r}: "
-            "if every label is background, pass num_classes (--num-classes)"
-        )
-    return num_classes
-
-
-def _labels_of(cases: Iterable[Case]) -> set[int]:
-    """Every label that occurs. A case that can't be read is left out, unless none can."""
-    seen: set[int] = set()
-    unread: RWLossError | None = None
-    for case in cases:
-        try:
-            seen |= set(np.unique(read_labels(case.labels).labels).tolist())
-        except RWLossError as exc:  # reading the case again reports it; the others still count
-            unread = exc
-    if unread is not None and not seen:
-        raise unread
-    return seen
-
-
-def _largest_label(dataset: Dataset, seen: set[int]) -> int:
-    if seen and min(seen) < 0:
-        raise RWLossError(
-            f"{str(dataset.root)!r} holds the label {min(seen)}: labels are 0 or more; if these "
-            f"voxels are to be ignored, pass ignore_label={min(seen)} (--ignore-label {min(seen)})"
-        )
-    largest = max(seen, default=0)
-    if largest >= MAX_CLASSES:
-        raise RWLossError(
-            f"the labels reach {largest}: expected classes below {MAX_CLASSES}, not grey values or "
-            "the numbers of objects; if these are classes, pass num_classes (--num-classes)"
-        )
-    if largest in {255, 65535} and largest - 1 not in seen:
-        raise RWLossError(
-            f"the labels are {_in_words(seen)}: if {largest} means 'ignore', pass "
-            f"ignore_label={largest} (--ignore-label {largest}); if it is the foreground of a "
-            f"mask, store it as 1; if there really are {largest + 1} classes, pass "
-            f"num_classes={largest + 1} (--num-classes {largest + 1})"
-        )
-    return largest
-
-
-def _in_words(labels: set[int]) -> str:
-    first = sorted(labels)
-    some = [*first[:4], "...", first[-1]] if len(first) > 6 else first
-    return ", ".join(map(str, some))
+    root = Path(source)
+    if root.is_file():
+        case_name(root)  # names an unknown suffix
+        return _image_cases([root], num_channels)
+    if not root.is_dir():
+        raise RWLossError(f"there is no file or folder {str(source)!r}")
+    ending = None
+    if (root / "dataset.json").is_file():
+        if part is None:
+            part = "test" if (root / "imagesTs").is_dir() else "train"
+        content = read_dataset_json(root / "dataset.json")
+        ending = content.ending
+        if part == "train" and content.dataset is not None:
+            listed = listed_cases(root, content.dataset)
+            return tuple(
+                ImageCase(name, images, _problem(enumerate(images), num_channels))
+                for name, (_, images) in sorted(listed.items())
+                if images
+            )
+        root /= "images" + _FOLDER_ENDS[part]
+    elif part is not None:
+        raise RWLossError(f"part {part!r} needs a dataset.json, and {str(source)!r} has none")
+    cases = _image_cases(_files_in(root, ending), num_channels)
+    if not cases:
+        raise _nothing_in(str(root), "images", ending)
+    return cases
 
 
 def _find_nnunet(root: Path, part: DatasetPart) -> Dataset:
     content = read_dataset_json(root / "dataset.json")
+    num_channels = len(content.channel_names or ()) or None
     if part == "train" and content.dataset is not None:
-        cases = _explicit_cases(root, content.dataset)
+        unlabelled: set[str] = set()
+        cases = [
+            Case(name, labels, images, _problem(enumerate(images), num_channels))
+            for name, (labels, images) in listed_cases(root, content.dataset).items()
+        ]
     else:
         labels, images = (root / (kind + _FOLDER_ENDS[part]) for kind in ("labels", "images"))
         if part == "train" and not os.path.lexists(labels):
             labels = root
-        files = by_case(files_in(labels, content.ending))
+        files = _by_case(_files_in(labels, content.ending))
         if not files:
-            raise nothing_in(str(labels), "label files", content.ending)
-        found = _images(files_in(images, content.ending) if os.path.lexists(images) else [])
+            raise _nothing_in(str(labels), "label files", content.ending)
+        found: dict[str, list[tuple[int | None, Path]]] = defaultdict(list)
+        for image in _files_in(images, content.ending) if os.path.lexists(images) else []:
+            name, channel = (case_name(image), None)
+            if name not in files:
+                name, channel = _channel_of(image)
+            found[name].append((channel, image))
+        unlabelled = found.keys() - files.keys()
         cases = [
-            Case(name, file, _in_order(name, found.get(name, {}))) for name, file in files.items()
+            _case(name, file, found.get(name, []), num_channels) for name, file in files.items()
         ]
-    for case in cases:
-        expected = len(content.channel_names or case.images)
-        if case.images and len(case.images) != expected:
-            raise RWLossError(
-                f"dataset.json names {expected} channels, and case {case.name!r} has "
-                f"{len(case.images)} images in {str(root)!r}"
-            )
     try:
         names, ignore_label = content.classes()
     except RWLossError as exc:
         raise RWLossError(f"{str(root / 'dataset.json')!r}: {exc}") from exc
-    ordered = tuple(sorted(cases, key=lambda case: case.name))
-    return Dataset(root, ordered, len(names), names, ignore_label)
+    return Dataset(
+        root,
+        tuple(sorted(cases, key=lambda case: case.name)),
+        len(names),
+        names,
+        ignore_label,
+        num_channels,
+        tuple(sorted(unlabelled)),
+    )
 
 
-def _explicit_cases(root: Path, listed: Mapping[str, CaseFiles]) -> list[Case]:
-    """The cases of dataset.json's own list of files."""
-    cases = []
-    for name, files in listed.items():
-        # Results are named after the case: a name must not become a path.
-        if name in {"", ".", ".."} or any(char in name for char in "/\\\0") or not _encodable(name):
-            raise RWLossError(f"dataset.json names a case {name!r}: expected a plain file name")
-        images = tuple(_inside(root, image) for image in files.images)
-        cases.append(Case(name, _inside(root, files.label), images))
-    if not cases:
-        raise RWLossError(f'"dataset" in {str(root / "dataset.json")!r} names no case')
-    return cases
+def _case(
+    name: str, labels: Path, found: list[tuple[int | None, Path]], num_channels: int | None
+) -> Case:
+    """A case with its images: those with a channel number, else the one with the case's name."""
+    numbered = sorted((channel, file) for channel, file in found if channel is not None)
+    channels = numbered or [(0, file) for _, file in found]
+    images = tuple(file for _, file in channels)
+    return Case(name, labels, images, _problem(channels, num_channels))
 
 
-def _inside(root: Path, written: str) -> Path:
-    """A path that dataset.json names, if it stays in the dataset's folder, links resolved.
-
-    Links in labelsTr and imagesTr may lead anywhere, because the user made them on this machine.
-    A dataset.json comes with the data, and its author must not choose which files of this machine
-    are read.
-    """
-    path = root / written
-    if not _encodable(written) or "\0" in written or not _leads_into(root, path):
-        raise RWLossError(
-            f"dataset.json names {written!r}, outside its folder {str(root)!r}: move the file into "
-            "the folder, or leave out its list and link it in labelsTr or imagesTr"
-        )
-    if not path.is_file():
-        raise RWLossError(f"dataset.json names {written!r}, and {str(root)!r} has no such file")
-    return path
-
-
-def _leads_into(root: Path, path: Path) -> bool:
-    try:
-        return path.resolve().is_relative_to(root.resolve())
-    except RuntimeError:  # a circle of links leads to no file
-        return True
+def _image_cases(files: Iterable[Path], num_channels: int) -> tuple[ImageCase, ...]:
+    """Files by case and channel."""
+    numbered = [(file, *_channel_of(file)) for file in files]
+    with_first = {name for _, name, channel in numbered if channel == 0}
+    named: dict[str, list[tuple[int, Path]]] = defaultdict(list)
+    for file, name, channel in numbered:
+        # A picture may hold all channels in colour: without a first file, they are cases.
+        is_numbered = num_channels > 1 and suffix_of(file) not in PICTURES
+        if channel is not None and (is_numbered or name in with_first):
+            named[name].append((channel, file))
+        else:
+            named[case_name(file)].append((0, file))
+    return tuple(
+        ImageCase(name, tuple(file for _, file in sorted(found)), _problem(found, num_channels))
+        for name, found in sorted(named.items())
+    )
 
 
-def _encodable(name: str) -> bool:
-    """Whether a file can have the name: JSON can hold halves of characters."""
-    try:
-        os.fsencode(name)
-    except UnicodeEncodeError:
-        return False
-    return True
+def _problem(found: Iterable[tuple[int, Path]], num_channels: int | None) -> str:
+    """Why files with their channel numbers are not the channels of one image, or ""."""
+    pairs = sorted(found)
+    channels, files = [channel for channel, _ in pairs], [file for _, file in pairs]
+    expected = num_channels or len(files)
+    # A picture in colour holds several channels: who reads it counts them.
+    may_hold_more = len(files) < expected and all(suffix_of(file) in PICTURES for file in files)
+    if channels != list(range(len(channels))):
+        return f"expected the channels 0 to {expected - 1}, found files of {channels}"
+    if len(files) != expected and not may_hold_more:
+        names = ", ".join(file.name for file in files)
+        return f"expected {expected} images, one per channel, found {len(files)}: {names}"
+    return ""
 
 
-def _from_files(root: Path, files: Iterable[Path], source: str | None = None) -> Dataset:
-    cases = by_case(files)
-    if not cases and (root / "labelsTr").is_dir():
+def _from_files(root: Path, files: Iterable[Path], source: str = "", why: str = "") -> Dataset:
+    cases = _by_case(files)
+    if not cases and (root / "labelsTr").is_dir() and not source:
         raise RWLossError(
             f"{str(root)!r} has labelsTr but no dataset.json: add it, or name {'labelsTr'!r} itself"
         )
     if not cases:
-        raise nothing_in(source or str(root), "label files")
+        raise _nothing_in(source or str(root), "label files", why=why)
     return Dataset(root, tuple(Case(name, cases[name]) for name in sorted(cases)))
 
 
-def _images(files: Iterable[Path]) -> dict[str, dict[int | None, Path]]:
-    """Image files by case and channel; channel None is the file with the name of the case."""
-    found: dict[str, dict[int | None, Path]] = {}
-    for name, file in by_case(files).items():
-        found.setdefault(name, {})[None] = file
-        case, channel = channel_of(file)
-        found.setdefault(case, {})[channel] = file
-    return found
+def _files_in(folder: Path, ending: str | None = None) -> list[Path]:
+    """Sorted files of a folder that can be read, or those with one ending.
+
+    A broken link is kept, so that reading it names it. Raises RWLossError if the folder cannot be
+    listed.
+    """
+    try:
+        files = sorted(folder.iterdir())
+    except OSError as exc:
+        raise RWLossError(f"cannot list {str(folder)!r}: {exc.strerror}") from exc
+    return [file for file in files if _is_data(file) and ending in {None, suffix_of(file)}]
 
 
-def _in_order(case: str, channels: dict[int | None, Path]) -> tuple[Path, ...]:
-    """Image files of one case in channel order. Raises RWLossError for a gap."""
-    numbers = sorted(channel for channel in channels if channel is not None)
-    if numbers != list(range(len(numbers))):
-        raise RWLossError(
-            f"case {case!r} has the channels {numbers}: expected {len(numbers)} channels from "
-            f"{case}_0000 on, without a gap"
-        )
-    return tuple(channels[channel] for channel in numbers or channels)
+def _is_data(file: Path) -> bool:
+    # Hidden files are not data: macOS leaves a ._NAME beside each NAME on foreign disks.
+    return not file.name.startswith(".") and bool(suffix_of(file)) and not file.is_dir()
+
+
+def _nothing_in(where: str, what: str, ending: str | None = None, why: str = "") -> RWLossError:
+    looked_for = ending or " ".join(SUFFIXES)
+    return RWLossError(f"no {what} in {where!r}: looked for names that end with {looked_for}{why}")
+
+
+def _by_case(files: Iterable[Path]) -> dict[str, Path]:
+    """Files by case name. Raises RWLossError for two files of one name."""
+    named: dict[str, Path] = {}
+    for file in sorted(files):
+        other = named.setdefault(case_name(file), file)
+        if other != file:
+            raise RWLossError(
+                f"two files of one case name {case_name(file)!r}: {str(other)!r} and "
+                f"{str(file)!r}: rename one, or use a pattern that matches only one"
+            )
+    return named
+
+
+def _channel_of(file: Path) -> tuple[str, int | None]:
+    """Case name and channel of an image file named CASE_0000.ext; no channel for other names."""
+    name = case_name(file)
+    match = re.fullmatch(r"(?s)(.+)_(\d{4})", name)
+    return (match[1], int(match[2])) if match else (name, None)
+
+
+def _matches(pattern: Path) -> Iterator[Path]:
+    """Paths that match a glob pattern. `**` follows links, but enters no folder twice.
+
+    (glob's own `recursive` follows circles of links, and never ends with two of them.)
+    """
+    if "**" not in pattern.parts:
+        yield from map(Path, glob.glob(str(pattern)))
+        return
+    at = pattern.parts.index("**")
+    tail = pattern.parts[at + 1 :] or ("*",)
+    entered: set[tuple[int, int]] = set()
+    for base in _matches(Path(*pattern.parts[:at])):
+        for folder, below, _ in os.walk(base, followlinks=True):
+            status = os.stat(folder)
+            if (status.st_dev, status.st_ino) in entered:
+                below.clear()
+                continue
+            entered.add((status.st_dev, status.st_ino))
+            below[:] = sorted(name for name in below if not name.startswith("."))
+            yield from _matches(Path(glob.escape(folder), *tail))

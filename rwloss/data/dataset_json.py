@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import reprlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr, ValidationError
 
@@ -12,7 +16,7 @@ from rwloss.data.formats import SUFFIXES
 from rwloss.errors import RWLossError
 
 MAX_CLASSES = 2**16
-"""More are grey values or numbers of objects by mistake; num_classes given by the caller may be."""
+"""More classes than this are grey values or numbers of objects, by mistake."""
 
 
 class CaseFiles(BaseModel):
@@ -63,6 +67,12 @@ class DatasetJson(BaseModel):
                     f"label {labels[0]} has two names: {named[labels[0]]!r}, {name!r}"
                 )
         names = tuple(named.get(label, f"label {label}") for label in range(max(used) + 1))
+        if len(set(names)) < len(names):
+            twice = next(name for name, times in Counter(names).items() if times > 1)
+            raise RWLossError(
+                f"the labels {[k for k, name in enumerate(names) if name == twice]} are both named "
+                f"{twice!r}, which is also the name of a label that has none: rename one"
+            )
         return names, None if ignored is None else ignored[0]
 
     def values(self) -> dict[str, tuple[int, ...]]:
@@ -94,13 +104,22 @@ class DatasetJson(BaseModel):
         return values
 
 
+def _unique(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON. Which of two values for one key counts cannot be known."""
+    if len(found := dict(pairs)) < len(pairs):
+        twice = next(key for key, times in Counter(key for key, _ in pairs).items() if times > 1)
+        raise ValueError(f"the key {twice[:80]!r} occurs twice in one object")
+    return found
+
+
 def read_dataset_json(path: Path) -> DatasetJson:
     """The model of one file. Raises RWLossError, naming the file, if it is not such JSON."""
     try:
         # Never open what is not a file: a named pipe would block for ever.
         if not path.is_file() and path.exists():
             raise RWLossError(f"{str(path)!r} is not a file")
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
+        text = path.read_text(encoding="utf-8-sig")
+        content = json.loads(text, object_pairs_hook=_unique)
     except OSError as exc:
         raise RWLossError(f"cannot read {str(path)!r}: {exc.strerror}") from exc
     except (ValueError, RecursionError) as exc:
@@ -123,3 +142,48 @@ def read_dataset_json(path: Path) -> DatasetJson:
             f"{' '.join(SUFFIXES)}"
         )
     return model
+
+
+def listed_cases(
+    root: Path, listed: Mapping[str, CaseFiles]
+) -> dict[str, tuple[Path, tuple[Path, ...]]]:
+    """Label file and image files by case, of dataset.json's own list. Raises RWLossError."""
+    for name in listed:
+        # Results are named after the case: a name must not become a path.
+        if name in {"", ".", ".."} or set(name) & set("/\\") or not _is_possible(name):
+            raise RWLossError(f"dataset.json names a case {name!r}: expected a plain file name")
+    if not listed:
+        raise RWLossError(f'"dataset" in {str(root / "dataset.json")!r} names no case')
+    return {
+        name: (_inside(root, files.label), tuple(_inside(root, image) for image in files.images))
+        for name, files in listed.items()
+    }
+
+
+def _inside(root: Path, written: str) -> Path:
+    """A path that dataset.json names, if it stays in the dataset's folder, links resolved.
+
+    Links in labelsTr and imagesTr may lead anywhere, because the user made them on this machine.
+    A dataset.json comes with the data, and its author must not choose which files of this machine
+    are read.
+    """
+    path = root / written
+    is_inside = _is_possible(written) and Path(os.path.realpath(path)).is_relative_to(
+        os.path.realpath(root)
+    )
+    if not is_inside:
+        raise RWLossError(
+            f"dataset.json names {written!r}, outside its folder {str(root)!r}: move the file into "
+            "the folder, or leave out its list and link it in labelsTr or imagesTr"
+        )
+    if not path.is_file():
+        raise RWLossError(f"dataset.json names {written!r}, and {str(root)!r} has no such file")
+    return path
+
+
+def _is_possible(name: str) -> bool:
+    """Whether a file can have the name: JSON can hold zero bytes and halves of characters."""
+    try:
+        return b"\0" not in os.fsencode(name)
+    except UnicodeEncodeError:
+        return False

@@ -14,8 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rwloss.data.readers import array_file, itk, nifti, picture
-from rwloss.data.readers.decoded import Decoded
+from rwloss.data.readers import Decoded, array_file, itk, nifti, picture
 from rwloss.data.spacing import agreed_spacing, spacing_from_affine
 from rwloss.errors import RWLossError
 
@@ -33,6 +32,8 @@ _READERS: dict[str, Callable[[Path, int], Decoded]] = {
 
 SUFFIXES: tuple[str, ...] = tuple(_READERS)
 """File endings that can be read, in small letters; capitals are read too."""
+
+PICTURES = frozenset({".png", ".tif", ".tiff"})
 
 MAX_VOXELS = 2**31
 """Files whose headers announce more voxels are refused before any memory is allocated."""
@@ -109,23 +110,39 @@ def read_image(path: str | Path, *, max_voxels: int = MAX_VOXELS) -> NDArray[np.
     >>> image.shape, image.dtype.name
     ((48, 48), 'float32')
     """
-    return read_placed_image(path, max_voxels=max_voxels).values
+    return _image(Path(path), _decode(Path(path), max_voxels)).values
 
 
-def read_placed_image(path: str | Path, *, max_voxels: int = MAX_VOXELS) -> ImageVolume:
-    """`read_image`, with the affine of the file."""
-    decoded = _decode(Path(path), max_voxels)
-    try:
-        if decoded.is_palette:
-            raise RWLossError("its values are indices of a palette: save it as grey values")
-        _check_finite(decoded.values)
-        with np.errstate(over="ignore"):
-            image = decoded.values.astype(np.float32)
-        if not np.isfinite(image).all():
-            raise RWLossError(f"values reach {np.abs(decoded.values).max():g}, beyond float32")
-    except RWLossError as exc:
-        raise RWLossError(f"cannot use {str(path)!r} as an image: {exc}") from exc
-    return ImageVolume(image, decoded.affine)
+def read_channels(
+    paths: Sequence[str | Path], num_channels: int | None = None, *, max_voxels: int = MAX_VOXELS
+) -> tuple[ImageVolume, ...]:
+    """The channels of one image: a file per channel, or pictures in colour with several each.
+
+    Raises RWLossError as `read_image`, for files of different shapes, and for other than
+    num_channels channels, where they are given.
+
+    >>> from rwloss.data import sample_dir
+    >>> len(read_channels([sample_dir("lung_patches") / "imagesTr/lung001_0_0000.png"]))
+    1
+    """
+    channels: list[ImageVolume] = []
+    for path in map(Path, paths):
+        decoded = _decode(path, max_voxels, colours=True)
+        image = _image(path, decoded)
+        values = image.values if decoded.colours else image.values[None]
+        if channels and values.shape[1:] != channels[0].values.shape:
+            raise RWLossError(
+                f"image {str(path)!r} has shape {values.shape[1:]}, {Path(paths[0]).name!r} "
+                f"{channels[0].values.shape}: channels must lie on the same voxels"
+            )
+        channels += [ImageVolume(channel, image.affine) for channel in values]
+    if num_channels not in {None, len(channels)}:
+        names = ", ".join(Path(path).name for path in paths)
+        raise RWLossError(
+            f"expected {num_channels} channels, found {len(channels)} in {names}: one file per "
+            "channel, or a picture in colour"
+        )
+    return tuple(channels)
 
 
 def suffix_of(path: str | Path) -> str:
@@ -154,7 +171,21 @@ def case_name(path: str | Path) -> str:
     return Path(path).name[: -len(suffix)]
 
 
-def _decode(path: Path, max_voxels: int) -> Decoded:
+def _image(path: Path, decoded: Decoded) -> ImageVolume:
+    try:
+        if decoded.is_palette:
+            raise RWLossError("its values are indices of a palette: save it as grey values")
+        _check_finite(decoded.values)
+        with np.errstate(over="ignore"):
+            image = decoded.values.astype(np.float32)
+        if not np.isfinite(image).all():
+            raise RWLossError(f"values reach {np.abs(decoded.values).max():g}, beyond float32")
+    except RWLossError as exc:
+        raise RWLossError(f"cannot use {str(path)!r} as an image: {exc}") from exc
+    return ImageVolume(image, decoded.affine)
+
+
+def _decode(path: Path, max_voxels: int, *, colours: bool = False) -> Decoded:
     """What the reader of this suffix finds; all that goes wrong there becomes one sentence."""
     case_name(path)
     try:
@@ -164,7 +195,12 @@ def _decode(path: Path, max_voxels: int) -> Decoded:
         if path.stat().st_size == 0:
             raise RWLossError("it is empty (0 bytes)")
         decoded = _READERS[suffix_of(path)](path, max_voxels)
-        shape = decoded.values.shape
+        if decoded.colours and not colours:
+            raise RWLossError(
+                f"expected one channel, got a picture of mode {decoded.colours} "
+                f"({', '.join(decoded.colours)}): {picture.SAVE_GREY}"
+            )
+        shape = decoded.values.shape[bool(decoded.colours) :]
         if len(shape) in {2, 3}:
             return decoded
         raise RWLossError(

@@ -9,29 +9,174 @@ what that means, once for all engines:
   every voxel: the least depth that exists, finite, and the same everywhere;
 - a class that is absent, or that fills the image, has no boundary: its signed distance is 0, and
   so is the distance to an absent class.
+
+Labels and masks may be NumPy arrays or torch tensors; results are of the same kind, on the same
+device.
 """
 
-from rwloss.distance.dispatch import (
-    ENGINES,
-    EngineName,
-    depth_mm,
-    distance_to_mm,
-    engine_name,
-    signed_distance_mm,
-    signed_distances_mm,
-    squared_to_other_label_mm2,
-)
-from rwloss.distance.threads import num_threads, set_num_threads
+from __future__ import annotations
 
-__all__ = [
-    "ENGINES",
-    "EngineName",
-    "depth_mm",
-    "distance_to_mm",
-    "engine_name",
-    "num_threads",
-    "set_num_threads",
-    "signed_distance_mm",
-    "signed_distances_mm",
-    "squared_to_other_label_mm2",
-]
+import importlib.util
+from collections.abc import Callable, Sequence
+from functools import wraps
+from importlib import import_module
+from typing import Any, Literal, TypeAlias, TypeVar, cast, get_args
+
+import numpy as np
+
+from rwloss.arrays import Array, from_numpy, is_torch, namespace, on_device, to_numpy
+from rwloss.distance.edt_engine import num_threads as num_threads
+from rwloss.distance.edt_engine import set_num_threads as set_num_threads
+from rwloss.errors import RWLossError
+
+EngineName: TypeAlias = Literal["edt", "scipy", "torch"]
+ENGINES: tuple[EngineName, ...] = get_args(EngineName)
+Spacings: TypeAlias = Sequence[tuple[float, ...]]
+Measure = TypeVar("Measure", bound=Callable[..., Array])
+
+
+def engine_name(engine: str | None = None, like: Array | None = None) -> EngineName:
+    """The engine that will compute: the given one, else the best for this array.
+
+    "torch" for tensors that are not on the CPU, else "edt" where installed, else "scipy".
+    Raises RWLossError for an unknown engine, or one that is not installed.
+    """
+    if engine not in {None, *ENGINES}:
+        raise RWLossError(f"unknown distance engine {engine!r}: expected one of {list(ENGINES)}")
+    if engine is None and is_torch(like) and like.device.type != "cpu":  # type: ignore[union-attr]
+        return "torch"
+    if engine in {"scipy", "torch"}:
+        return cast("EngineName", engine)
+    if importlib.util.find_spec("edt") is not None:
+        return "edt"
+    if engine == "edt":
+        raise RWLossError("the distance engine 'edt' is not installed: pip install 'rwloss[fast]'")
+    return "scipy"
+
+
+def _as_the_engine_needs(measure: Measure) -> Measure:
+    """Compute with tensors for the engine "torch", else with NumPy, and return the given kind.
+
+    NumPy for CPU tensors too, because torch's calls cost more than the work on small images.
+    """
+
+    @wraps(measure)
+    def measured(array: Array, *given: Any, engine: str | None = None) -> Array:
+        name = engine_name(engine, array)
+        if name != "torch":
+            return from_numpy(measure(to_numpy(array), *given, engine=name), array)
+        if is_torch(array):
+            return measure(array, *given, engine=name)
+        import torch
+
+        tensor = torch.from_numpy(np.array(array, order="C"))  # torch has no negative strides
+        return measure(tensor, *given, engine=name).numpy()
+
+    return cast("Measure", measured)
+
+
+@_as_the_engine_needs
+def squared_to_other_label_mm2(
+    labels: Array, spacings_mm: Spacings, *, engine: str | None = None
+) -> Array:
+    """Squared distance in mm² to the nearest voxel of another label, without edge rules.
+
+    labels (b *s), whole numbers of 0 or more, and one spacing per image -> (b *s) float32.
+    Exact where all squared distances fit in float32, as for whole spacings; infinite in an image
+    that holds one label only.
+    """
+    if 0 in labels.shape:
+        xp = namespace(labels)
+        return xp.empty(labels.shape, dtype=xp.float32, **on_device(labels))
+    module = import_module(f"rwloss.distance.{engine}_engine")
+    return module.squared_to_other_label_mm2(labels, spacings_mm)
+
+
+@_as_the_engine_needs
+def depth_mm(labels: Array, spacings_mm: Spacings, *, engine: str | None = None) -> Array:
+    """Distance in mm to the nearest voxel of another label.
+
+    labels (b *s), whole numbers of 0 or more -> (b *s) float32, above 0 and finite everywhere.
+    An image that holds one label only: its smallest spacing at every voxel.
+    """
+    squared = squared_to_other_label_mm2(labels, spacings_mm, engine=engine)
+    return _finite(_root(squared), [smallest_mm(row, labels.shape[1:]) for row in spacings_mm])
+
+
+def smallest_mm(spacing_mm: Sequence[float], size: Sequence[int]) -> float:
+    """Smallest spacing of an image of this size (*s). An axis of length 1 does not count."""
+    long = [mm for mm, length in zip(spacing_mm, size, strict=True) if length > 1]
+    return min(long or spacing_mm)
+
+
+@_as_the_engine_needs
+def signed_distance_mm(mask: Array, spacings_mm: Spacings, *, engine: str | None = None) -> Array:
+    """Signed distance in mm to the other side: below 0 inside the mask, above 0 outside.
+
+    mask (b *s), boolean -> (b *s) float32. 0 everywhere in an image where the mask is empty or
+    full.
+    """
+    # Both sides in one pass: with the mask as labels, each side's other label is the other side.
+    distance = _root(squared_to_other_label_mm2(mask, spacings_mm, engine=engine))
+    if is_torch(mask):
+        distance = distance.where(~mask, -distance)
+    else:
+        np.negative(distance, out=distance, where=mask)
+    return _finite(distance, [0.0] * len(spacings_mm))
+
+
+@_as_the_engine_needs
+def signed_distances_mm(
+    labels: Array, num_classes: int, spacings_mm: Spacings, *, engine: str | None = None
+) -> Array:
+    """`signed_distance_mm` of every class. labels (b *s) -> (b k *s) float32.
+
+    Labels that are no class (ignored ones) are outside every class.
+    """
+    xp, (batch, *size) = namespace(labels), labels.shape
+    signed = xp.empty((batch, num_classes, *size), dtype=xp.float32, **on_device(labels))
+    if is_torch(labels):
+        for k in range(num_classes):
+            signed[:, k] = signed_distance_mm(labels == k, spacings_mm, engine=engine)
+        return signed
+    for image, spacing_mm, of_class in zip(labels, spacings_mm, signed, strict=True):
+        by_count: dict[int, int] = {}
+        for k in range(num_classes):
+            mask = image == k
+            count = int(np.count_nonzero(mask))
+            if (other := by_count.get(image.size - count)) is not None:
+                # The two classes fill the image, so they share one edge.
+                np.negative(of_class[other], out=of_class[k])
+                continue
+            of_class[k] = signed_distance_mm(mask[None], [spacing_mm], engine=engine)[0]
+            if 0 < count < image.size:
+                by_count[count] = k
+    return signed
+
+
+def distance_to_mm(mask: Array, spacings_mm: Spacings, *, engine: str | None = None) -> Array:
+    """Distance in mm to the nearest voxel of the mask. mask (b *s) -> (b *s) float32.
+
+    0 on the mask, and everywhere in an image where the mask is empty.
+    """
+    return namespace(mask).clip(signed_distance_mm(mask, spacings_mm, engine=engine), 0.0, None)
+
+
+def _root(squared: Array) -> Array:
+    """Square root, in place."""
+    if is_torch(squared) and squared.device.type != "cpu":
+        return squared.sqrt_()
+    values = to_numpy(squared)  # the same memory; torch's root on the CPU is not correctly rounded
+    np.sqrt(values, out=values)
+    return squared
+
+
+def _finite(distance: Array, values: Sequence[float]) -> Array:
+    """Distances with one value per image in place of infinity: it fills an image or none of it."""
+    xp, axes = namespace(distance), distance.ndim - 1
+    single = xp.isinf(distance[(slice(None), *[slice(1)] * axes)])
+    # Tensors without asking, which would make the CPU wait for the GPU.
+    if not is_torch(distance) and not single.any():
+        return distance
+    given = xp.asarray(list(values), dtype=distance.dtype, **on_device(distance))
+    return xp.where(single, xp.reshape(given, (-1, *[1] * axes)), distance)

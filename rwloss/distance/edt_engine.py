@@ -2,16 +2,47 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rwloss.distance.threads import num_threads
+from rwloss.errors import RWLossError
+from rwloss.work.tasks import available_cores
+
+_chosen: int | None = None
 
 # From this many voxels, a second thread gains more than it costs to start.
 _WORTH_THREADS = 2**16
+
+
+def set_num_threads(count: int | None) -> None:
+    """Set the number of threads of one distance transform; None restores the default."""
+    global _chosen  # noqa: PLW0603 - one setting for the process, like torch.set_num_threads
+    if count is not None and (isinstance(count, bool) or count != int(count) or count < 1):
+        raise RWLossError(f"expected a number of threads of 1 or more, got {count!r}")
+    _chosen = None if count is None else int(count)
+
+
+def num_threads() -> int:
+    """Threads of one distance transform.
+
+    What `set_num_threads` chose, else the environment variable RWLOSS_NUM_THREADS, else 1 inside a
+    worker process (the pool already uses the cores), else all cores that this process may use.
+    """
+    if _chosen is not None:
+        return _chosen
+    text = os.environ.get("RWLOSS_NUM_THREADS")
+    if text and not (text.strip().isdecimal() and int(text) > 0):
+        raise RWLossError(
+            f"expected RWLOSS_NUM_THREADS to be a whole number of 1 or more, got {text!r}"
+        )
+    if text:
+        return int(text)
+    return 1 if multiprocessing.parent_process() else available_cores()
 
 
 def squared_to_other_label_mm2(

@@ -17,8 +17,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-# Most numbers that one step of the minimum over all pairs may hold; bounds memory on a GPU.
-_MOST = 2**27
+# Most numbers in one table of pairs, of which two are alive at a time: 128 MiB.
+_MOST = 2**24
 
 
 def squared_to_other_label_mm2(
@@ -31,13 +31,13 @@ def squared_to_other_label_mm2(
     all_pairs: take the minimum over all pairs of a line at once (best on a GPU), or offset by
     offset until nothing nearer is possible (best on the CPU). None chooses by the device.
     """
-    if labels.numel() == 0:
-        return torch.empty(labels.shape, dtype=torch.float32, device=labels.device)
     if all_pairs is None:
         all_pairs = labels.device.type != "cpu"
     squared: Tensor | None = None
     for axis in range(1, labels.ndim):
-        squares = _per_image([row[axis - 1] ** 2 for row in spacings_mm], labels)
+        values = [row[axis - 1] ** 2 for row in spacings_mm]
+        squares = torch.tensor(values, dtype=torch.float32, device=labels.device)
+        squares = squares.reshape(1, -1, *[1] * (labels.ndim - 2))  # with lines (n b ...)
         # The axis goes first, so that neighbours along it are whole blocks of memory apart.
         lines = labels.movedim(axis, 0)
         on_line = _steps_to_other_label(lines.contiguous()).square_().mul_(squares)
@@ -50,12 +50,6 @@ def squared_to_other_label_mm2(
         squared = nearest.movedim(0, axis)
     assert squared is not None
     return squared.contiguous()
-
-
-def _per_image(values: Sequence[float], labels: Tensor) -> Tensor:
-    """One number per image, to broadcast with lines (n b ...)."""
-    tensor = torch.tensor(values, dtype=torch.float32, device=labels.device)
-    return tensor.reshape(1, -1, *[1] * (labels.ndim - 2))
 
 
 def _steps_to_other_label(lines: Tensor) -> Tensor:
@@ -98,16 +92,19 @@ def _minimum_by_offsets(before: Tensor, on_line: Tensor, squares: Tensor) -> Ten
 
 
 def _minimum_of_all_pairs(before: Tensor, on_line: Tensor, squares: Tensor) -> Tensor:
-    """The same by one reduction over (i, j), in parts that keep memory bounded. (n ...)."""
+    """The same by reductions over pairs (i, j), in parts that keep memory bounded. (n ...)."""
     n = len(before)
     index = torch.arange(n, dtype=torch.float32, device=before.device)
-    steps = (index[:, None] - index).square_()  # (i j)
     lines = before.reshape(n, -1).T  # (l j)
     scale = squares.expand(1, *before.shape[1:]).reshape(-1)
     reached = torch.empty_like(lines)
-    at_once = max(1, _MOST // (n * n))
-    for first in range(0, len(lines), at_once):
-        part = slice(first, first + at_once)
-        sums = scale[part, None, None] * steps + lines[part, None, :]
-        torch.amin(sums, dim=2, out=reached[part])
+    rows = max(1, _MOST // n)
+    for top in range(0, n, rows):
+        steps = (index[top : top + rows, None] - index).square_()  # (i j)
+        at_once = max(1, _MOST // steps.numel())
+        for first in range(0, len(lines), at_once):
+            part = slice(first, first + at_once)
+            sums = scale[part, None, None] * steps
+            sums += lines[part, None, :]
+            reached[part, top : top + rows] = sums.amin(dim=2)
     return torch.minimum(reached.T.reshape(before.shape), on_line)

@@ -6,8 +6,8 @@ import dataclasses
 import inspect
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Concatenate, ParamSpec, Protocol, overload
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, overload
 
 from rwloss.errors import RWLossError
 from rwloss.maps import registry
@@ -32,28 +32,6 @@ class _Decorator(Protocol):
     def __call__(
         self, function: Callable[Concatenate[Tensor, Tensor, P], Tensor]
     ) -> Callable[P, LossTerm]: ...
-
-
-@dataclass(frozen=True)
-class FunctionMap(MapGenerator):
-    """A map that a function of the regions computes; `register` makes a subclass for each."""
-
-    function: ClassVar[Callable[..., RWMap]]
-
-    def compute(self, regions: Regions) -> RWMap:
-        """The function's map. labels (b *s) -> map of the same labels."""
-        return type(self).function(regions, **_values(self))
-
-
-@dataclass(frozen=True)
-class FunctionLoss(LossTerm):
-    """A loss that a function of probabilities and truth computes; see `FunctionMap`."""
-
-    function: ClassVar[Callable[..., Tensor]]
-
-    def loss(self, prediction: Prediction) -> Tensor:
-        """The function's value. () or (b c)."""
-        return type(self).function(prediction.probs, prediction.one_hot, **_values(self))
 
 
 def register(
@@ -102,6 +80,19 @@ def register(
         where = f"{function.__module__}:{function.__qualname__}"
         registry.check_name(name, f"{where}, name")
         base, inputs = _kind(function, where)
+        fields = _fields(function, base, inputs, where)
+
+        def values(term: MapGenerator) -> dict[str, Any]:
+            return {parameter: getattr(term, parameter) for parameter, *_ in fields}
+
+        def compute(term: MapGenerator, regions: Regions) -> RWMap:
+            made: RWMap = function(regions, **values(term))
+            return made
+
+        def loss(term: LossTerm, prediction: Prediction) -> Tensor:
+            made: Tensor = function(prediction.probs, prediction.one_hot, **values(term))
+            return made
+
         namespace = {
             "__module__": function.__module__,
             "__qualname__": function.__qualname__,
@@ -109,17 +100,11 @@ def register(
             "name": name,
             "tags": tags or MapTags(),
             "citation": citation,
-            "function": staticmethod(function),
         }
-        if issubclass(base, LossTerm):
-            namespace["minimum"] = minimum
+        namespace |= {"compute": compute} if inputs == 1 else {"loss": loss, "minimum": minimum}
         try:
             generator = dataclasses.make_dataclass(
-                function.__name__,
-                _fields(function, base, inputs, where),
-                bases=(base,),
-                namespace=namespace,
-                frozen=True,
+                function.__name__, fields, bases=(base,), namespace=namespace, frozen=True
             )
         except (TypeError, ValueError) as error:  # a default that can be changed, such as a list
             raise RWLossError(f"{where}: {error}") from error
@@ -135,22 +120,15 @@ class FromLoss(LossTerm):
 
     fn: Callable[[Tensor, Tensor], Tensor]
     given_name: str
-    least: float = 0.0
+    least: float
+
+    name = "from_loss"
 
     def __post_init__(self) -> None:
-        """Check that `fn` is a function."""
+        """Check that `fn` is a function. Name and minimum are those of this instance."""
         if not callable(self.fn) or isinstance(self.fn, Expression):
             raise RWLossError(f"from_loss: expected a function of (probs, truth), got {self.fn!r}")
-
-    @property
-    def name(self) -> str:  # type: ignore[override]
-        """The name that was given, or that of the function."""
-        return self.given_name
-
-    @property
-    def minimum(self) -> float:  # type: ignore[override]
-        """The least value that was given."""
-        return self.least
+        vars(self).update(name=self.given_name, minimum=self.least)
 
     def loss(self, prediction: Prediction) -> Tensor:
         """The function's value. () or (b c)."""
@@ -162,7 +140,11 @@ class FromLoss(LossTerm):
 
 
 def from_loss(
-    fn: Callable[[Tensor, Tensor], Tensor], *, name: str | None = None, minimum: float = 0.0
+    fn: Callable[[Tensor, Tensor], Tensor],
+    *,
+    name: str | None = None,
+    minimum: float = 0.0,
+    include_background: bool = True,
 ) -> LossTerm:
     """A term from any differentiable loss of probabilities, for use in Python.
 
@@ -170,69 +152,56 @@ def from_loss(
 
     fn: takes probs (b c *s) and the one-hot truth (b c *s), and returns one number () or one per
     image and class (b c), whose mean is the loss. Both are 0 in every class where voxels are
-    ignored or masked out. minimum: the least value of the loss.
+    ignored or masked out. minimum: the least value of the loss. include_background: False gives
+    `fn` the classes without class 0.
 
     >>> import torch
     >>> brier = from_loss(lambda probs, truth: ((probs - truth) ** 2).mean(), name="brier")
     >>> brier.name
     'brier'
     """
-    return FromLoss(fn, name or str(getattr(fn, "__name__", type(fn).__name__)), minimum)
+    name = name or str(getattr(fn, "__name__", type(fn).__name__))
+    return FromLoss(fn, name, minimum, include_background=include_background)
 
 
-def _values(term: MapGenerator) -> dict[str, Any]:
-    return {field.name: getattr(term, field.name) for field in dataclasses.fields(term)}
-
-
-def _kind(function: Any, where: str) -> tuple[type[FunctionMap | FunctionLoss], int]:
+def _kind(function: Any, where: str) -> tuple[type[MapGenerator], int]:
     """Which kind of term this function is, and how many of its arguments are inputs."""
     first = [
         parameter
         for parameter in inspect.signature(function).parameters.values()
         if parameter.kind in {parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD}
     ][:2]
-    texts = [_type_text(parameter) for parameter in first]
-    if first and (texts[0].endswith("Regions") or first[0].name == "regions"):
-        return FunctionMap, 1
-    if len(first) == 2 and all(not text or re.search(r"\bTensor\b", text) for text in texts):
-        return FunctionLoss, 2
+    # As text: its names may exist for type checkers only.
+    types = ["" if p.annotation is p.empty else str(p.annotation) for p in first]
+    if first and (first[0].name == "regions" or re.search(r"\bRegions\b", types[0])):
+        return MapGenerator, 1
+    if len(first) == 2 and all(not text or re.search(r"\bTensor\b", text) for text in types):
+        return LossTerm, 2
     raise RWLossError(
         f"{where}: expected (regions: Regions, ...) as the first argument of a map, or "
         "(probs: Tensor, truth: Tensor, ...) as the first two of a loss of probabilities"
     )
 
 
-def _type_text(parameter: inspect.Parameter) -> str:
-    """An annotation as text, "" if none: its names may exist for type checkers only."""
-    kind = parameter.annotation
-    if kind is parameter.empty:
-        return ""
-    return kind if isinstance(kind, str) else getattr(kind, "__name__", str(kind))
-
-
 def _fields(function: Any, base: type[MapGenerator], inputs: int, where: str) -> list[Any]:
     """The parameters as fields of a dataclass: name, type and default."""
     parameters = list(inspect.signature(function).parameters.values())[inputs:]
-    for parameter in parameters:
-        if parameter.kind not in {parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY}:
-            raise RWLossError(
-                f"{where}: {parameter} can't be a parameter of a map: a parameter needs a name and "
-                "a type, such as alpha: float = 1.0"
-            )
-        if parameter.annotation is parameter.empty:
-            raise RWLossError(
-                f"{where}: {parameter.name} has no type: write, for example, "
-                f"{parameter.name}: float"
-            )
-        if hasattr(base, parameter.name) or parameter.name in {"name", "function"}:
-            raise RWLossError(
-                f"{where}: {parameter.name!r} means something else in maps: rename the parameter"
-            )
-    annotations = {parameter.name: parameter.annotation for parameter in parameters}
-    types = types_of(annotations, function.__globals__, where)
-    fields = []
     for p in parameters:
-        default: Any = dataclasses.MISSING if p.default is p.empty else p.default
-        field = dataclasses.field(default=default, kw_only=p.kind is p.KEYWORD_ONLY)
-        fields.append((p.name, types[p.name], field))
-    return fields
+        wrong = ""
+        if p.kind not in {p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY}:
+            wrong = (
+                f"{p} can't be a parameter of a map: a parameter needs a name and a type, such as "
+                "alpha: float = 1.0"
+            )
+        elif p.annotation is p.empty:
+            wrong = f"{p.name} has no type: write, for example, {p.name}: float"
+        elif hasattr(base, p.name) or p.name == "name":
+            wrong = f"{p.name!r} means something else in maps: rename the parameter"
+        if wrong:
+            raise RWLossError(f"{where}: {wrong}")
+    types = types_of({p.name: p.annotation for p in parameters}, function.__globals__, where)
+    defaults = [dataclasses.MISSING if p.default is p.empty else p.default for p in parameters]
+    return [
+        (p.name, types[p.name], field(default=default, kw_only=p.kind is p.KEYWORD_ONLY))
+        for p, default in zip(parameters, defaults, strict=True)
+    ]

@@ -47,7 +47,7 @@ class MapTags:
     commutes_with: frozenset[str] = frozenset()
 
 
-@dataclass_transform(frozen_default=True)
+@dataclass_transform(frozen_default=True, field_specifiers=(dataclasses.field,))
 @dataclass(frozen=True)
 class MapGenerator(Expression):
     """A named map with typed parameters, tags and a citation; the simplest expression.
@@ -109,20 +109,15 @@ class MapGenerator(Expression):
         return self._checked(self.compute(regions), regions)
 
     def _checked(self, result: object, regions: Regions) -> RWMap:
+        returned = f"{self.name}.compute returned"
         if not isinstance(result, RWMap):
-            raise RWLossError(
-                f"{self.name}.compute returned {type(result).__name__}: expected an RWMap"
-            )
-        if result.num_classes != regions.num_classes:
-            raise RWLossError(
-                f"{self.name}.compute returned {result.num_classes} classes, "
-                f"the regions have {regions.num_classes}"
-            )
-        if tuple(result.labels.shape) != tuple(regions.labels.shape):
-            raise RWLossError(
-                f"{self.name}.compute returned labels {tuple(result.labels.shape)}, "
-                f"the regions have {tuple(regions.labels.shape)}"
-            )
+            raise RWLossError(f"{returned} {type(result).__name__}: expected an RWMap")
+        for what, of_map, wanted in (
+            ("classes", result.num_classes, regions.num_classes),
+            ("labels", tuple(result.labels.shape), tuple(regions.labels.shape)),
+        ):
+            if of_map != wanted:
+                raise RWLossError(f"{returned} {of_map} {what}, the regions have {wanted}")
         parts = tuple(
             _finished(self.name, name, part, regions)
             for name, part in zip(result.part_names, result.parts, strict=True)
@@ -189,23 +184,18 @@ def build(generator: type[MapGenerator], given: dict[str, Any]) -> MapGenerator:
                 f"{generator.name} has no parameter {name!r}{nearest(name, known)}; "
                 f"it has: {', '.join(known) or 'none'}"
             )
-    missing = [name for name in required(generator) if name not in given]
+    optional = {
+        field.name
+        for field in dataclasses.fields(generator)
+        if (field.default, field.default_factory) != (dataclasses.MISSING, dataclasses.MISSING)
+    }
+    missing = [name for name in known if name not in {*given, *optional}]
     if missing:
         raise RWLossError(
             f"{generator.name} needs {listed(missing)}: "
             f"{generator.name}({', '.join(f'{name}=...' for name in missing)})"
         )
     return generator(**given)
-
-
-def required(generator: type[MapGenerator]) -> list[str]:
-    """Names of the parameters without a default, in order."""
-    missing = dataclasses.MISSING
-    return [
-        field.name
-        for field in dataclasses.fields(generator)
-        if field.default is missing and field.default_factory is missing
-    ]
 
 
 def types_of(annotations: dict[str, Any], scope: dict[str, Any], where: str) -> dict[str, Any]:
@@ -267,22 +257,12 @@ def _finished(name: str, part: str, values: Any, regions: Regions) -> Any:
     xp = namespace(values)
     if values.dtype not in (xp.float32, xp.float64):
         raise RWLossError(f"{name}: `{part}` is {values.dtype}: expected float32 or float64")
-    if not _finite(xp, _each_once(values)):
+    # Broadcast axes once; min and max carry a NaN, and need no array of flags.
+    strides = values.stride() if is_torch(values) else values.strides
+    once = values[tuple(slice(1 if stride == 0 else None) for stride in strides)]
+    if 0 not in once.shape and not bool(xp.isfinite(xp.min(once)) & xp.isfinite(xp.max(once))):
         raise RWLossError(f"{name}: `{part}` has values that are not finite (NaN or infinity)")
     if regions.ignored is None:
         return values
     ignored = regions.ignored if values.ndim == regions.ignored.ndim else regions.ignored[:, None]
     return xp.where(ignored, xp.asarray(0.0, dtype=values.dtype), values)
-
-
-def _finite(xp: Any, values: Array) -> bool:
-    """Whether all values are finite: min and max carry a NaN, and need no array of flags."""
-    if 0 in values.shape:
-        return True
-    return bool(xp.isfinite(xp.min(values)) & xp.isfinite(xp.max(values)))
-
-
-def _each_once(values: Array) -> Array:
-    """The values with broadcast axes cut to one element."""
-    strides = values.stride() if is_torch(values) else values.strides
-    return values[tuple(slice(0, 1) if stride == 0 else slice(None) for stride in strides)]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field, replace
 from functools import reduce
 from operator import add
-from typing import TYPE_CHECKING, ClassVar, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, cast
 
+import einops
 import numpy as np
 
 from rwloss.arrays import Array, from_numpy, is_torch, to_numpy
@@ -34,16 +35,23 @@ class Prediction:
     """Probabilities and truth: the input of a loss of probabilities.
 
     log_probs (b c *s): natural logarithms of the probabilities, float32 or float64. one_hot
-    (b c *s): 1 at the true class; all 0 where no class counts. counted (b 1 *s): 1 where the voxel
-    counts, else 0. spacings_mm: one row per image. The
+    (b c *s): 1 at the true class; all 0 where no class counts. spacings_mm: one row per image. The
     channels c are the classes, or the classes without the background.
+
+    masks: overlapping masks per image; b then counts images times masks. batch: overlaps are those
+    of the whole batch.
     """
 
     log_probs: Tensor
     one_hot: Tensor
     _counted: Tensor | None
     spacings_mm: SpacingRows
-    _kept: dict[str, Tensor] = field(default_factory=dict, init=False, repr=False)
+    _: KW_ONLY
+    has_background: bool = True
+    masks: int = 1
+    batch: bool = False
+    # `functools.cached_property` has a lock, which no compiled graph can hold.
+    _kept: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
 
     @property
     def all_count(self) -> bool:
@@ -59,18 +67,29 @@ class Prediction:
 
     @property
     def probs(self) -> Tensor:
-        """Probabilities, 0 at voxels that do not count; computed on first use. (b c *s)."""
+        """Probabilities, 0 at voxels that do not count; computed once. (b c *s)."""
         if "probs" not in self._kept:
             probs = self.log_probs.exp()
             self._kept["probs"] = probs if self.all_count else probs * self.counted
-        return self._kept["probs"]
+        return cast("Tensor", self._kept["probs"])
 
     @property
     def num_counted(self) -> Tensor:
-        """Number of voxels that count in the whole batch, at least 1; computed on first use. ()."""
+        """Number of voxels that count in the whole batch, at least 1; computed once. ()."""
         if "num_counted" not in self._kept:
             self._kept["num_counted"] = self.counted.sum().clamp_min(1.0)
-        return self._kept["num_counted"]
+        return cast("Tensor", self._kept["num_counted"])
+
+    @property
+    def without_background(self) -> Prediction:
+        """The same without channel 0, if that is the background; made once."""
+        if not self.has_background:
+            return self
+        if "others" not in self._kept:
+            log_probs, one_hot = self.log_probs[:, 1:], self.one_hot[:, 1:]
+            others = replace(self, log_probs=log_probs, one_hot=one_hot, has_background=False)
+            self._kept["others"] = others
+        return cast("Prediction", self._kept["others"])
 
     def at_true(self, values: Tensor) -> Tensor:
         """Values at the true class, 0 elsewhere (even where a value is infinite). (b c *s)."""
@@ -80,24 +99,26 @@ class Prediction:
     def true_log_probs(self) -> Tensor:
         """Logarithm of the true class's probability, 0 where no class counts. (b *s)."""
         if "true_class" not in self._kept:
-            found, true_class = self.one_hot.max(dim=1, keepdim=True)
-            self._kept.update(true_class=true_class, no_class=(found == 0)[:, 0])
+            self._kept["found"], self._kept["true_class"] = self.one_hot.max(dim=1, keepdim=True)
         at_true = self.log_probs.gather(1, self._kept["true_class"])[:, 0]
-        if "no_class" not in self._kept:
+        if self.all_count and self.has_background:
             return at_true
-        return at_true.masked_fill(self._kept["no_class"], 0.0)
+        return at_true.masked_fill(self._kept["found"][:, 0] == 0, 0.0)
 
     def sum_space(self, values: Tensor) -> Tensor:
         """Sum over the voxels of each image and class. (b c *s) -> (b c)."""
         return values.sum(dim=tuple(range(2, values.ndim)))
 
     def overlap(self) -> Overlap:
-        """The three sums of Dice and the other overlap losses."""
-        return Overlap(
-            self.sum_space(self.probs * self.one_hot),
-            self.sum_space(self.probs),
-            self.sum_space(self.one_hot),
-        )
+        """The three sums of Dice and the other overlap losses; with `batch` over all images."""
+        arrays = (self.probs * self.one_hot, self.probs, self.one_hot)
+        return Overlap(*(self._whole_batch(self.sum_space(values)) for values in arrays))
+
+    def _whole_batch(self, sums: Tensor) -> Tensor:
+        if not self.batch:
+            return sums
+        whole = einops.reduce(sums, "(b m) c -> m c", "sum", m=self.masks)
+        return einops.repeat(whole, "m c -> (b m) c", b=len(sums) // self.masks)
 
     def mean_space(self, values: Tensor) -> Tensor:
         """Each image's and class's part of the mean over voxels that count. (b c *s) -> (b c).
@@ -130,6 +151,8 @@ class Prediction:
         *,
         include_background: bool = True,
         all_count: bool = False,
+        masks: int = 1,
+        batch: bool = False,
     ) -> Prediction:
         """From log_probs (b k *s) and labels (b *s), in which -1 marks voxels that don't count.
 
@@ -146,12 +169,10 @@ class Prediction:
             shape = (1, -1, *[1] * (labels.ndim - 1))
             one_hot = (index == classes.reshape(shape)).to(dtype)
             counted = (index != IGNORED).to(dtype)
-        if not include_background:
-            log_probs, one_hot = log_probs[:, 1:], one_hot[:, 1:]
-        prediction = cls(log_probs, one_hot, counted, spacings_mm)
-        if all_count and include_background:
-            prediction._kept["true_class"] = index.long()
-        return prediction
+        made = cls(log_probs, one_hot, counted, spacings_mm, masks=masks, batch=batch)
+        if all_count:
+            made._kept["true_class"] = index.long()
+        return made if include_background else made.without_background
 
 
 @dataclass(frozen=True)
@@ -160,7 +181,11 @@ class LossTerm(MapGenerator):
 
     Its map is the derivative of the loss by the probabilities, detached and scaled so that the
     mean over batch, classes and voxels of p·z has the loss's gradient.
+
+    include_background: False leaves class 0 out of this term: its mean is over the K - 1 others.
     """
+
+    include_background: bool = field(default=True, kw_only=True)
 
     # The least value of the loss: `RegionWiseLoss.excess` is the loss minus its minimum.
     minimum: ClassVar[float] = 0.0
@@ -192,25 +217,21 @@ class LossTerm(MapGenerator):
         return reduced([self.checked_loss(prediction)])
 
     def checked_loss(self, prediction: Prediction) -> Tensor:
-        """What `loss` returns, (b c) or ().
+        """The loss by image and class, (b c), or as one number ().
 
         Raises RWLossError that names the term and what is wrong with its `loss`.
         """
         import torch
 
-        loss = self.loss(prediction)
-        shape = prediction.log_probs.shape[:2]
+        seen = prediction if self.include_background else prediction.without_background
+        loss, shape = self.loss(seen), seen.log_probs.shape[:2]
         if not isinstance(loss, torch.Tensor) or loss.shape not in ((), shape):
             got = f"shape {tuple(loss.shape)}" if isinstance(loss, torch.Tensor) else repr(loss)
             raise RWLossError(
                 f"{self.name}: its loss must be a tensor with one value per image and class "
                 f"{tuple(shape)}, or one number (), got {got}"
             )
-        if (
-            prediction.log_probs.requires_grad
-            and torch.is_grad_enabled()
-            and not loss.requires_grad
-        ):
+        if seen.log_probs.requires_grad and torch.is_grad_enabled() and not loss.requires_grad:
             raise RWLossError(
                 f"{self.name}: its loss does not depend on the probabilities, or was computed "
                 "without gradient (detached, or through NumPy)"
@@ -219,12 +240,16 @@ class LossTerm(MapGenerator):
         if not self._was_finite and not torch.compiler.is_compiling():
             if bool(loss.isfinite().all()):
                 object.__setattr__(self, "_was_finite", True)
-            elif bool(prediction.log_probs.isfinite().all()):
+            elif bool(seen.log_probs.isfinite().all()):
                 raise RWLossError(
                     f"{self.name}: its loss is not finite (NaN or infinity), but every "
                     "probability is"
                 )
-        return loss
+        if seen is prediction or not loss.ndim:
+            return loss
+        # 0 for the background, and the others so much larger that the mean over all is theirs.
+        num_others = loss.shape[1]
+        return torch.nn.functional.pad(loss, (1, 0)) * ((num_others + 1) / num_others)
 
     def make(self, regions: Regions, probs: Array | None) -> RWMap:
         """The checked map at a prediction."""

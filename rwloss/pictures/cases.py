@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from rwloss import data, maps
@@ -18,8 +19,7 @@ from rwloss.precompute.repair import runs_a_file
 from rwloss.regions import Regions
 from rwloss.rwmap import RWMap
 from rwloss.store import Store
-from rwloss.store.journal import last_start
-from rwloss.store.manifest import MAP_FILE
+from rwloss.store.manifest import MAP_FILE, last_start
 from rwloss.words import nearest
 
 _LABEL_FOLDERS = {"labelsTr": "train", "labelsTs": "test"}
@@ -46,7 +46,9 @@ class CaseDrawing:
     ) -> None:
         """Draw it. image: in place of the image that was found. See `rwloss.pictures.draw`."""
         image = image or self.image
-        given = vars(self) | {"image": None if image is None else data.read_image(image)}
+        channels = [] if image is None else data.read_channels([image])
+        grey = np.mean([channel.values for channel in channels], axis=0) if channels else None
+        given = vars(self) | {"image": grey}
         draw(path=out, axis=axis, slice_index=slice_index, **given)
 
 

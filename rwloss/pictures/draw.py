@@ -16,7 +16,7 @@ from rwloss.pictures.panels import MAX_CLASSES, MapRow, Picture
 from rwloss.pictures.sheet import render
 from rwloss.pictures.view import View, channels_of, choose_view, known_labels
 from rwloss.rwmap import RWMap
-from rwloss.stability.pushes import by_class, pushes
+from rwloss.stability.pushes import pushes
 from rwloss.words import percent
 
 FORMATS = ("png", "pdf", "svg")
@@ -211,7 +211,7 @@ def _shares(
     """Σ|g| of wrong-way pushes and of all pushes, per slice across the axis. (n) each."""
     wrong = push = np.zeros(1)
     others = tuple(i for i in range(rwmap.labels.ndim) if axis is None or i != axis + 1)
-    for one in pushes(rwmap, by_class(given, rwmap.num_classes)):
+    for one in pushes(rwmap, given):
         size = np.abs(one.gradient)
         push = push + size.sum(axis=others, dtype=np.float64)
         wrong = wrong + size.sum(axis=others, dtype=np.float64, where=one.wrong_way)
@@ -231,7 +231,7 @@ def _heading(text: str, wrong: NDArray[np.float64], push: NDArray[np.float64], i
 def _wrong(rwmap: RWMap, given: NDArray[Any] | None, view: View) -> NDArray[np.float64]:
     """Wrong-way pushes in the slice, above 0 where up, of the largest push there. (k rows cols)."""
     channels, largest = [], 0.0
-    for one in pushes(rwmap, by_class(given, rwmap.num_classes)):
+    for one in pushes(rwmap, given):
         gradient = view.cut(one.gradient[0]).astype(np.float64)
         largest = max(largest, float(np.abs(gradient).max(initial=0)))
         channels.append(np.where(view.cut(one.wrong_way[0]), -gradient, 0.0))

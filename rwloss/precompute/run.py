@@ -20,11 +20,17 @@ from rwloss.data.formats import MAX_VOXELS, check_max_voxels
 from rwloss.errors import RWLossError
 from rwloss.precompute.cases import CaseOutcome, MapTask, Summary, label_counts
 from rwloss.store import DType, Format, ManifestEntry, MapInfo, Term, Writer
-from rwloss.store.journal import log, log_start, write_failures
-from rwloss.store.manifest import find_unlisted, read_entries
-from rwloss.store.nifti import gzip_name
+from rwloss.store.encoding import gzip_name
+from rwloss.store.manifest import (
+    find_unlisted,
+    log,
+    log_start,
+    read_entries,
+    write_entries,
+    write_failures,
+)
 from rwloss.store.place import StorePlace, place
-from rwloss.store.writing import check_format, files_of
+from rwloss.store.writing import check_format
 from rwloss.work.tasks import run_tasks
 
 # Maps that a plan makes to estimate the size of all of them.
@@ -271,7 +277,7 @@ def _recorded(writer: Writer, known: dict[str, ManifestEntry], outcome: CaseOutc
             if (old := known.get(outcome.case)) is not None:
                 # Parts that the new map does not have. Before its line is written, so that a run
                 # that is killed in between leaves an incomplete case.
-                for name in files_of(old) - files_of(outcome.entry):
+                for name in old.files - outcome.entry.files:
                     writer.place.remove(name)
             writer.record(outcome.entry)
             known[outcome.case] = outcome.entry
@@ -287,7 +293,7 @@ def _finish(writer: Writer, known: dict[str, ManifestEntry], summary: Summary) -
     """Write the store's own files in their final form; on a full disk they stay as they are."""
     failures = [(outcome.case, outcome.reason) for outcome in summary.failed]
     for step in (
-        partial(writer.finish, known.values()),
+        partial(write_entries, writer.place, known.values()),
         partial(write_failures, writer.place, failures),
         partial(log, writer.place, "end", seconds=round(summary.seconds, 4), **summary.counts),
     ):

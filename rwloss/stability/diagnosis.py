@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from rwloss.arrays import Array, is_torch, namespace, on_device, to_numpy
@@ -9,8 +11,14 @@ from rwloss.errors import RWLossError
 from rwloss.maps.expression import Expression
 from rwloss.regions import Regions
 from rwloss.rwmap import RWMap
-from rwloss.stability.principle import Voxels, channel_of, voxels
-from rwloss.stability.pushes import Probs, by_class, full_probabilities, probabilities, pushes
+from rwloss.stability.pushes import (
+    Probs,
+    channel,
+    full_probabilities,
+    probabilities,
+    pushes,
+    voxels,
+)
 from rwloss.stability.report import DISTANCES, FloatArray, StabilityReport, ratio
 
 NOTICEABLE = 1e-4
@@ -51,10 +59,17 @@ def check(
     >>> report.pushed_up  # both wrong classes of the last voxel: 2 of 8 pairs
     0.25
     """
-    _check_regions(rwmap, regions)
-    given = probabilities(
-        probs, rwmap.labels, rwmap.num_classes, seed=seed, first_image=first_image
-    )
+    labels, k = rwmap.labels, rwmap.num_classes
+    if not (
+        regions is None
+        or regions.labels is labels
+        or np.array_equal(to_numpy(regions.labels), to_numpy(labels))
+    ):
+        raise RWLossError(
+            f"regions of labels {tuple(regions.labels.shape)} are not those of the map "
+            f"{tuple(labels.shape)}: give the regions that the map was made from"
+        )
+    given = probabilities(probs, labels, k, seed=seed, first_image=first_image)
     return _report(rwmap, given, regions)
 
 
@@ -80,30 +95,28 @@ def check_expression(
     """
     labels, k = regions.labels, regions.num_classes
     given = probabilities(probs, labels, k, seed=seed, first_image=first_image)
-    if expression.is_static:
-        rwmap = expression(regions)
-    else:
-        rwmap = expression(regions, full_probabilities(given, labels, k))
-    return _report(rwmap, given, regions)
+    probs = None if expression.is_static else full_probabilities(given, labels, k)
+    return _report(expression(regions, probs), given, regions)
 
 
-def _check_regions(rwmap: RWMap, regions: Regions | None) -> None:
-    if regions is None or regions.labels is rwmap.labels:
-        return
-    same = tuple(regions.labels.shape) == tuple(rwmap.labels.shape)
-    if not same or not np.array_equal(to_numpy(regions.labels), to_numpy(rwmap.labels)):
-        raise RWLossError(
-            f"regions of labels {tuple(regions.labels.shape)} are not those of the map "
-            f"{tuple(rwmap.labels.shape)}: give the regions that the map was made from"
-        )
-
-
-def _report(rwmap: RWMap, given: Array | None, regions: Regions | None) -> StabilityReport:
-    """Sums over one batch. given: probabilities (b k *s), None for uniform ones."""
+def _report(rwmap: RWMap, probs: Array | None, regions: Regions | None) -> StabilityReport:
+    """Sums over one batch. probs (b k *s), None for uniform ones."""
     labels, num_classes = rwmap.labels, rwmap.num_classes
-    xp, found, probs = namespace(labels), voxels(rwmap), by_class(given, num_classes)
-    cells = _VoxelGroups(rwmap, found, regions)
+    xp, found = namespace(labels), voxels(rwmap)
+    shape = (labels.shape[0], num_classes, 1 if regions is None else len(DISTANCES))
+    groups = _groups(shape, labels, found.counted, regions)
     every = tuple(range(1, labels.ndim))
+
+    def sums(values: Array) -> FloatArray:
+        """Sums over the voxels of each group. (b *s) -> (b k d), float64."""
+        flat = xp.reshape(values, (-1,))
+        size = math.prod(shape) + 1
+        if is_torch(flat):
+            wide = flat.double()
+            found = to_numpy(wide.new_zeros(size).scatter_add_(0, groups, wide))
+        else:
+            found = np.bincount(groups, flat, minlength=size)
+        return np.asarray(found[:-1].reshape(shape), dtype=np.float64)
 
     push = sum(xp.abs(one.gradient) for one in pushes(rwmap, probs, found))
     pairs = max(1, int(xp.count_nonzero(found.counted)) * num_classes)
@@ -111,7 +124,7 @@ def _report(rwmap: RWMap, given: Array | None, regions: Regions | None) -> Stabi
 
     wrong_push = xp.zeros_like(push)
     raised, lowered = xp.zeros_like(push), xp.zeros_like(push)
-    squares, down, channels = [], [], []
+    squares, down, ranges = [], [], []
     for one in pushes(rwmap, probs, found):
         size, values = xp.abs(one.gradient), one.values
         wrong_push = wrong_push + xp.where(one.wrong_way, size, xp.zeros_like(size))
@@ -122,25 +135,23 @@ def _report(rwmap: RWMap, given: Array | None, regions: Regions | None) -> Stabi
         squares.append(xp.sum(size * size, axis=every, dtype=xp.float64))
         above = xp.where(own, xp.zeros_like(values), xp.clip(values - found.true, 0.0, None))
         down.append(xp.sum(above, axis=every, dtype=xp.float64))
-        channels.append(_channel(values, found.usable))
-    background = channel_of(rwmap, found.usable)(0)
+        ranges.append(_ranges(values, found.usable))
 
-    voxels_of = cells.sums(found.counted)  # (b k d)
-    pull_up = cells.sums(background - found.true).sum(axis=2)  # (b k)
+    voxels_of = sums(found.counted)  # (b k d)
+    pull_up = sums(channel(rwmap, found.usable, 0) - found.true).sum(axis=2)  # (b k)
     pull_down = to_numpy(xp.stack(down)).T  # (b k)
     present = voxels_of.sum(axis=2) > 0
     pull = np.where(present, ratio(pull_up, pull_down), np.nan)
     pull[:, 0] = np.nan
-    lowest, highest, positive, negative = to_numpy(xp.stack(channels)).astype(np.float64).T
-    values_of = np.maximum(1, voxels_of.sum(axis=(1, 2)) * num_classes)
+    lowest, highest, positive, negative = to_numpy(xp.stack(ranges)).astype(np.float64).T
     return StabilityReport(
         voxels=voxels_of.sum(axis=0),
-        stable_voxels=cells.sums(found.stable).sum(axis=0),
-        flat_voxels=cells.sums(found.flat).sum(axis=0),
-        raised_pairs=cells.sums(raised).sum(axis=0),
-        lowered_voxels=cells.sums(lowered).sum(axis=0),
-        push=cells.sums(push).sum(axis=0),
-        wrong_push=cells.sums(wrong_push).sum(axis=0),
+        stable_voxels=sums(found.stable).sum(axis=0),
+        flat_voxels=sums(found.flat).sum(axis=0),
+        raised_pairs=sums(raised).sum(axis=0),
+        lowered_voxels=sums(lowered).sum(axis=0),
+        push=sums(push).sum(axis=0),
+        wrong_push=sums(wrong_push).sum(axis=0),
         lowest=lowest,
         highest=highest,
         positive=positive,
@@ -149,38 +160,25 @@ def _report(rwmap: RWMap, given: Array | None, regions: Regions | None) -> Stabi
         pull_down=pull_down.sum(axis=0),
         least_pull=np.fmin.reduce(pull, axis=0, initial=np.nan),
         images_with=present.sum(axis=0).astype(np.float64),
-        squares=to_numpy(sum(squares)) / values_of,
+        squares=to_numpy(sum(squares)) / np.maximum(1, voxels_of.sum(axis=(1, 2)) * num_classes),
         not_finite=int(xp.count_nonzero(found.counted & ~found.usable)),
     )
 
 
-class _VoxelGroups:
-    """The group of each voxel: its image, true class and distance to the edge."""
+def _groups(
+    shape: tuple[int, int, int], labels: Array, counted: Array, regions: Regions | None
+) -> Array:
+    """Number of each voxel's group: its image, true class and distance to the edge. (b·i), int64.
 
-    def __init__(self, rwmap: RWMap, found: Voxels, regions: Regions | None) -> None:
-        xp, labels = namespace(rwmap.labels), rwmap.labels
-        b, k = labels.shape[0], rwmap.num_classes
-        self.shape = (b, k, 1 if regions is None else len(DISTANCES))
-        image = xp.reshape(xp.arange(b), (-1, *[1] * (labels.ndim - 1)))
-        if is_torch(labels):
-            image = image.to(labels.device)
-        cell = image * k + xp.astype(labels, xp.int64)
-        if regions is not None:
-            cell = cell * len(DISTANCES) + _distances(regions)
-        nowhere = b * k * self.shape[2]  # one more cell, which is dropped
-        cell = xp.where(found.counted, cell, xp.full_like(cell, nowhere))
-        self.cell = xp.reshape(cell, (-1,))
-
-    def sums(self, values: Array) -> FloatArray:
-        """Sums of values (b *s) in each cell. -> (b k d), float64."""
-        size = int(np.prod(self.shape)) + 1
-        flat = namespace(values).reshape(values, (-1,))
-        if is_torch(flat):
-            wide = flat.double()
-            sums = to_numpy(wide.new_zeros(size).scatter_add_(0, self.cell, wide))
-        else:
-            sums = np.bincount(self.cell, flat, minlength=size)
-        return np.asarray(sums[:-1].reshape(self.shape), dtype=np.float64)
+    Voxels that don't count are in one group more, the last.
+    """
+    xp = namespace(labels)
+    image = xp.arange(shape[0], **on_device(labels))
+    group = xp.reshape(image, (-1, *[1] * (labels.ndim - 1))) * shape[1]
+    group = group + xp.astype(labels, xp.int64)
+    if regions is not None:
+        group = group * shape[2] + _distances(regions)
+    return xp.reshape(xp.where(counted, group, xp.full_like(group, math.prod(shape))), (-1,))
 
 
 def _distances(regions: Regions) -> Array:
@@ -195,7 +193,7 @@ def _distances(regions: Regions) -> Array:
     return xp.where(whole, xp.full_like(found, len(_DEPTHS)), found)
 
 
-def _channel(values: Array, usable: Array) -> Array:
+def _ranges(values: Array, usable: Array) -> Array:
     """Least and largest usable value, and the sums above and below 0. (b *s) -> (4).
 
     Without any voxel the least value is inf and the largest -inf.

@@ -17,6 +17,8 @@ from rwloss.stability.report import StabilityReport, number
 if TYPE_CHECKING:
     from torch import Tensor
 
+_TINY = 1e-30
+
 
 class Monitor:
     """The diagnostics of a training run, at every 50th step.
@@ -137,20 +139,19 @@ def _labels(loss: Any, head: Tensor, target: Any, given: dict[str, Any], *, mask
 
     The loss was called with this target, so it fits.
     """
-    target = _first(target)
+    target, mask = _first(target), _first(given.get("mask"))
     if masks:
         labels = rearrange(target.reshape(head.shape), "b m ... -> (b m) ...")
-    elif target.ndim == head.ndim and target.shape[1] == 1:
-        labels = target[:, 0]
-    elif target.ndim == head.ndim:
-        labels = target.float().argmax(dim=1)
-    else:
+    elif target.ndim < head.ndim:
         labels = target
+    elif target.shape[1] == 1:
+        labels = target[:, 0]
+    else:
+        labels = target.float().argmax(dim=1)
     labels = cast("Tensor", labels).long()
     ignored = getattr(loss, "ignore_index", None)
     if ignored is not None:
         labels = labels.where(labels != ignored, IGNORED)
-    mask = _first(given.get("mask"))
     if mask is not None:
         keep = (mask if mask.ndim < head.ndim else mask[:, 0]) != 0
         keep = repeat(keep, "b ... -> (b m) ...", m=head.shape[1]) if masks else keep
@@ -160,6 +161,3 @@ def _labels(loss: Any, head: Tensor, target: Any, given: dict[str, Any], *, mask
 
 def _first(given: Any) -> Any:
     return given[0] if isinstance(given, (list, tuple)) else given
-
-
-_TINY = 1e-30

@@ -1,8 +1,8 @@
-"""How gradient descent pushes each logit, and which of these pushes go the wrong way."""
+"""The stability principle voxel by voxel, and how gradient descent pushes each logit."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
@@ -10,11 +10,35 @@ import numpy as np
 
 from rwloss.arrays import Array, from_numpy, is_torch, namespace, on_device, to_numpy
 from rwloss.errors import RWLossError
+from rwloss.regions import IGNORED
 from rwloss.rwmap import RWMap
-from rwloss.stability.principle import Voxels, channel_of, voxels
 
 # The probabilities of the diagnostics: a rule, or an array (b k *s).
 Probs: TypeAlias = Literal["uniform", "random"] | Array
+
+TOLERANCE = 1e-5
+"""Differences below this share of a voxel's scale are rounding."""
+
+_ROUNDING = 1e-2  # of probabilities in bfloat16
+
+
+@dataclass(frozen=True, eq=False)
+class Voxels:
+    """The kind of each voxel of a map. (b *s) each; true and slack are numbers, the others boolean.
+
+    counted: belongs to a class. usable: counted, and every value is finite. stable: all wrong
+    classes share one value and the true class is lower. flat: all K values are equal. Any other
+    counted voxel is violating. true: value at the true class, 0 where not usable. slack: the
+    rounding at a voxel, TOLERANCE times its scale. The scale is its own largest |z|, or the median
+    of that over the map if larger (a voxel may be nothing but rounding).
+    """
+
+    counted: Array
+    usable: Array
+    stable: Array
+    flat: Array
+    true: Array
+    slack: Array
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,24 +58,54 @@ class Push:
     noticeable: Array
 
 
-def pushes(
-    rwmap: RWMap, probs: Callable[[int], Any], found: Voxels | None = None
-) -> Iterator[Push]:
-    """The push on each class in turn. labels (b *s), probs(k) a number or (b *s).
+def voxels(rwmap: RWMap) -> Voxels:
+    """What each voxel of a map is. labels (b *s) -> (b *s)."""
+    xp = namespace(rwmap.labels)
+    parts = _true_and_range_of_wrong(rwmap)
+    counted = rwmap.labels != IGNORED
+    usable = counted & xp.isfinite(parts[0]) & xp.isfinite(parts[1]) & xp.isfinite(parts[2])
+    # A voxel with a value that is not finite is violating, and has no part in the scale.
+    true, lowest, highest = (xp.where(usable, part, xp.zeros_like(part)) for part in parts)
+    # Never the largest or the mean of the whole map: class weights of 0.0003 and 5000, or the
+    # 1 / p of cross-entropy, would make most voxels flat.
+    largest = xp.maximum(xp.abs(true), xp.maximum(xp.abs(lowest), xp.abs(highest)))
+    slack = TOLERANCE * xp.clip(largest, _median(largest[usable]), None)
+    one_value = usable & (highest - lowest <= slack)
+    stable = one_value & (true < lowest - slack)
+    flat = one_value & (xp.abs(true - lowest) <= slack)
+    return Voxels(counted, usable, stable, flat, true, slack)
+
+
+def channel(rwmap: RWMap, usable: Array, k: int) -> Array:
+    """Value of class k at each voxel, 0 where not usable. (b *s)."""
+    xp = namespace(rwmap.labels)
+    if rwmap.is_compact:
+        found = xp.where(rwmap.labels == k, _wide(rwmap.true), _wide(rwmap.other))
+    else:
+        found = _wide(rwmap.values[:, k])
+    return xp.where(usable, found, xp.zeros_like(found))
+
+
+def pushes(rwmap: RWMap, probs: Array | None, found: Voxels | None = None) -> Iterator[Push]:
+    """The push on each class in turn. labels (b *s), probs (b k *s) or None for 1 / K.
 
     By the principle, nothing is pushed the wrong way at stable and flat voxels, so pushes that
     come from rounding are ignored there.
     """
     found = voxels(rwmap) if found is None else found
-    xp, labels, violating = namespace(rwmap.labels), rwmap.labels, found.violating
-    channel = channel_of(rwmap, found.usable)
+    xp, labels, num_classes = namespace(rwmap.labels), rwmap.labels, rwmap.num_classes
+    violating = found.counted & ~found.stable & ~found.flat
+
+    def prob(k: int) -> Any:
+        return 1.0 / num_classes if probs is None else probs[:, k]
+
     expected: Any = 0.0
-    for k in range(rwmap.num_classes):
-        expected = expected + probs(k) * channel(k)
-    for k in range(rwmap.num_classes):
-        values, prob = channel(k), probs(k)
+    for k in range(num_classes):
+        expected = expected + prob(k) * channel(rwmap, found.usable, k)
+    for k in range(num_classes):
+        values = channel(rwmap, found.usable, k)
         above = values - expected
-        gradient = prob * above
+        gradient = prob(k) * above
         wrong_way = violating & xp.where(labels == k, gradient > 0, gradient < 0)
         yield Push(k, values, gradient, wrong_way, xp.abs(above) > found.slack)
 
@@ -64,13 +118,19 @@ def probabilities(
     "random" are uniform over the simplex, Dirichlet(1, ..., 1), independent at each voxel; they
     depend only on the seed and the number of the image, not on the batches.
     """
-    if isinstance(probs, str):
-        if probs == "uniform":
-            return None
-        if probs == "random":
-            return _random(labels, num_classes, seed, first_image)
+    shape = (labels.shape[0], num_classes, *labels.shape[1:])
+    if not isinstance(probs, str):
+        return _checked(probs, labels, shape)
+    if probs == "uniform":
+        return None
+    if probs != "random":
         raise RWLossError(f'expected probs "uniform", "random" or (b k *s), got {probs!r}')
-    return _given(probs, labels, num_classes)
+    drawn = np.empty(shape, dtype=np.float32)
+    for number, image in enumerate(drawn, first_image):
+        # In float64: float32 sometimes draws a 0, and dynamic maps divide by probabilities.
+        weights = np.random.default_rng([seed, number]).standard_exponential(shape[1:])
+        np.divide(weights, weights.sum(axis=0), out=image, casting="same_kind")
+    return from_numpy(drawn, labels)
 
 
 def full_probabilities(given: Array | None, labels: Array, num_classes: int) -> Array:
@@ -82,30 +142,11 @@ def full_probabilities(given: Array | None, labels: Array, num_classes: int) -> 
     return xp.full(shape, 1.0 / num_classes, dtype=xp.float32, **on_device(labels))
 
 
-def by_class(given: Array | None, num_classes: int) -> Callable[[int], Any]:
-    """A function that gives the probability of class k: a number if all are equal."""
-    if given is None:
-        return lambda k: 1.0 / num_classes
-    return lambda k: given[:, k]
-
-
-def _random(labels: Array, num_classes: int, seed: int, first_image: int) -> Array:
-    shape = (num_classes, *labels.shape[1:])
-    drawn = np.empty((labels.shape[0], *shape), dtype=np.float32)
-    for number, image in enumerate(drawn, first_image):
-        # In float64: float32 sometimes draws a 0, and dynamic maps divide by probabilities.
-        weights = np.random.default_rng([seed, number]).standard_exponential(shape)
-        np.divide(weights, weights.sum(axis=0), out=image, casting="same_kind")
-    return from_numpy(drawn, labels)
-
-
-def _given(probs: Array, labels: Array, num_classes: int) -> Array:
+def _checked(probs: Array, labels: Array, shape: tuple[int, ...]) -> Array:
+    """Given probabilities as an array of the kind of the labels, float32 at least. (b k *s)."""
     namespace(probs)  # refuses lists and the like
-    expected = (labels.shape[0], num_classes, *labels.shape[1:])
-    if tuple(probs.shape) != tuple(expected):
-        raise RWLossError(
-            f"expected probs {tuple(expected)} like the map, got {tuple(probs.shape)}"
-        )
+    if tuple(probs.shape) != shape:
+        raise RWLossError(f"expected probs {shape} like the map, got {tuple(probs.shape)}")
     if is_torch(probs) and is_torch(labels):
         probs = probs.detach().to(labels.device)
     else:
@@ -113,15 +154,41 @@ def _given(probs: Array, labels: Array, num_classes: int) -> Array:
     xp = namespace(probs)
     if not xp.isdtype(probs.dtype, "real floating"):
         raise RWLossError(f"expected floating probs, got dtype {probs.dtype}")
-    probs = xp.astype(probs, xp.result_type(probs.dtype, xp.float32), copy=False)
-    if 0 not in probs.shape and not (
-        xp.min(probs) >= -_ROUNDING and xp.max(probs) <= 1 + _ROUNDING
-    ):
-        raise RWLossError(
-            f"expected probs of 0 to 1, got {float(xp.min(probs)):g} to {float(xp.max(probs)):g}: "
-            "take the softmax of the logits over their class axis first"
-        )
-    return probs
+    probs = _wide(probs)
+    if 0 in shape or (xp.min(probs) >= -_ROUNDING and xp.max(probs) <= 1 + _ROUNDING):
+        return probs
+    raise RWLossError(
+        f"expected probs of 0 to 1, got {float(xp.min(probs)):g} to {float(xp.max(probs)):g}: "
+        "take the softmax of the logits over their class axis first"
+    )
 
 
-_ROUNDING = 1e-2  # of bfloat16
+def _true_and_range_of_wrong(rwmap: RWMap) -> tuple[Array, Array, Array]:
+    """Value at the true class, lowest and highest at the others. (b *s) each."""
+    if rwmap.is_compact:
+        true, other = _wide(rwmap.true), _wide(rwmap.other)
+        return true, other, other
+    xp, values = namespace(rwmap.labels), rwmap.values
+    true = xp.zeros_like(_wide(values[:, 0]))
+    lowest, highest = xp.full_like(true, xp.inf), xp.full_like(true, -xp.inf)
+    for k in range(rwmap.num_classes):
+        here, value = rwmap.labels == k, _wide(values[:, k])
+        true = xp.where(here, value, true)
+        lowest = xp.where(here, lowest, xp.minimum(lowest, value))
+        highest = xp.where(here, highest, xp.maximum(highest, value))
+    return true, lowest, highest
+
+
+def _median(values: Array) -> float:
+    """The median (the lower of two), 0 without values. The array API has none. (n)."""
+    if values.shape[0] == 0:
+        return 0.0
+    if is_torch(values):
+        return float(values.median())
+    return float(np.quantile(values, 0.5, method="lower"))
+
+
+def _wide(values: Array) -> Array:
+    """Values in float32 at least: sums and squares of float16 overflow."""
+    xp = namespace(values)
+    return xp.astype(values, xp.result_type(values.dtype, xp.float32), copy=False)

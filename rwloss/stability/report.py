@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -82,7 +82,7 @@ class StabilityReport:
 
     @property
     def num_classes(self) -> int:
-        """K."""
+        """Number of classes, K."""
         return len(self.voxels)
 
     @property
@@ -119,11 +119,7 @@ class StabilityReport:
 
     @property
     def violating(self) -> float:
-        """Fraction of all other voxels.
-
-        For each there is a prediction at which a wrong class is pushed up or the true class down
-        (or it has a value that is NaN or infinite).
-        """
+        """Fraction of all others: at some prediction they push a wrong way, or are not finite."""
         return self.total.violating
 
     @property
@@ -200,21 +196,21 @@ class StabilityReport:
 
         class_names: of classes 0, 1, ...; a class without one is called "class k".
         """
-        names = names_for(self.num_classes, class_names)
-        norms = self.gradient_norms
-        by_class = {}
-        for k, (name, part) in enumerate(zip(names, self.by_class, strict=True)):
-            by_class[name] = {
-                **_plain(part),
+        names, norms = names_for(self.num_classes, class_names), self.gradient_norms
+        by_class = {
+            name: {
+                **asdict(part),
                 "value_range": [number(self.lowest[k]), number(self.highest[k])],
                 "positive_to_negative": number(self.positive_to_negative[k]),
                 "pull": number(self.pull[k]),
                 "least_pull": number(self.least_pull[k]),
                 "absent_images": self.num_images - int(self.images_with[k]),
             }
+            for k, (name, part) in enumerate(zip(names, self.by_class, strict=True))
+        }
         return {
             "images": self.num_images,
-            **_plain(self.total),
+            **asdict(self.total),
             "not_finite": self.not_finite,
             "value_range": [number(value) for value in self.value_range],
             "gradient_norm": {
@@ -225,7 +221,7 @@ class StabilityReport:
             },
             "absent_classes": [names[k] for k in self.absent],
             "by_class": by_class,
-            "by_distance": {name: _plain(part) for name, part in self.by_distance.items()},
+            "by_distance": {name: asdict(part) for name, part in self.by_distance.items()},
         }
 
     def __add__(self, other: object) -> StabilityReport:
@@ -241,22 +237,15 @@ class StabilityReport:
                 f"{len(self.by_distance)} and {len(other.by_distance)} distances can't be added: "
                 "make both with the same num_classes, and both with regions or both without"
             )
+        both = {name: (sums, vars(other)[name]) for name, sums in vars(self).items()}
         return StabilityReport(
-            **{
-                field.name: _MERGED.get(field.name, np.add)(
-                    getattr(self, field.name), getattr(other, field.name)
-                )
-                for field in fields(self)
-            }
+            **{name: _MERGED.get(name, np.add)(*pair) for name, pair in both.items()}
         )
 
     def __repr__(self) -> str:
         """The most important figures."""
-        part = self.total
-        shares = ", ".join(
-            f"{name}={getattr(part, name):.4g}"
-            for name in ("stable", "flat", "violating", "pushed_up", "wrong_way_mass")
-        )
+        names = ("stable", "flat", "violating", "pushed_up", "wrong_way_mass")
+        shares = ", ".join(f"{name}={getattr(self.total, name):.4g}" for name in names)
         pull = ", ".join(f"{value:.4g}" for value in self.pull)
         return f"StabilityReport({shares}, pull=[{pull}])"
 
@@ -264,17 +253,20 @@ class StabilityReport:
         def total(sums: FloatArray) -> float:
             return float(sums[k, d].sum())
 
+        def share(some: float, of_all: float) -> float:
+            return some / of_all if of_all else 0.0
+
         voxels, push = total(self.voxels), total(self.push)
         stable, flat = total(self.stable_voxels), total(self.flat_voxels)
         return StabilityShares(
             voxels=int(voxels),
-            stable=_share(stable, voxels),
-            flat=_share(flat, voxels),
-            violating=_share(voxels - stable - flat, voxels),
-            pushed_up=_share(total(self.raised_pairs), voxels * (self.num_classes - 1)),
-            pushed_down=_share(total(self.lowered_voxels), voxels),
-            wrong_way_mass=_share(total(self.wrong_push), push),
-            push=_share(push, float(self.push.sum())),
+            stable=share(stable, voxels),
+            flat=share(flat, voxels),
+            violating=share(voxels - stable - flat, voxels),
+            pushed_up=share(total(self.raised_pairs), voxels * (self.num_classes - 1)),
+            pushed_down=share(total(self.lowered_voxels), voxels),
+            wrong_way_mass=share(total(self.wrong_push), push),
+            push=share(push, float(self.push.sum())),
         )
 
 
@@ -293,14 +285,6 @@ def number(value: float) -> float | str | None:
     if math.isnan(value):
         return None
     return value if math.isfinite(value) else str(value)
-
-
-def _plain(part: StabilityShares) -> dict[str, float]:
-    return {field.name: getattr(part, field.name) for field in fields(part)}
-
-
-def _share(some: float, all_of_it: float) -> float:
-    return some / all_of_it if all_of_it else 0.0
 
 
 def ratio(above: FloatArray, below: FloatArray) -> FloatArray:

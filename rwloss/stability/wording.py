@@ -1,8 +1,9 @@
-"""A report in plain words."""
+"""Reports in plain words: a sentence about one map, and a table of several."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -24,6 +25,20 @@ CAUTION = (
     "class carries the probability of that class, so a stable map does not bring back a class "
     "whose probability has gone to 0."
 )
+
+_DISTANCE_TEXTS = {
+    "edge": "at the edge",
+    "to 2": "within 2 voxels of the edge",
+    "to 5": "2 to 5 voxels from the edge",
+    "deeper": "more than 5 voxels from the edge",
+}
+_SHARES = {
+    "violating": "violating voxels",
+    "pushed_up": "wrong classes pushed up",
+    "pushed_down": "true classes pushed down",
+    "wrong_way_mass": "wrong-way mass",
+}
+_WIDEST = 28  # letters of a map's text above its column; longer texts go above the table
 
 
 def verdict(
@@ -57,23 +72,23 @@ def _principle(
     report: StabilityReport, names: Sequence[str], probs: str, *, is_static: bool
 ) -> str:
     whole, at = report.total, f"{probs} probabilities"
-    if report.violating == 0:
-        if report.flat == 1:
+    if whole.violating == 0:
+        if whole.flat == 1:
             return "flat: all classes cost the same at every voxel, so there is no gradient"
         when = "whatever the prediction" if is_static else f"at {at}"
-        flat = f" ({percent(report.flat)} of the voxels have no push at all)" if report.flat else ""
+        flat = f" ({percent(whole.flat)} of the voxels have no push at all)" if whole.flat else ""
         return f"stable: no push goes the wrong way, {when}{flat}"
-    pushed = [
+    text = f"violating at {percent(whole.violating)} of the voxels"
+    if not whole.wrong_way_mass:
+        where = "" if whole.violating == 1 else f", {_where(report, names)}"
+        return f"{text}{where}, but no push goes the wrong way at {at}"
+    shares = (
         (whole.pushed_up, "of the wrong classes are pushed up"),
         (whole.pushed_down, "of the true classes are pushed down"),
-    ]
-    text = f"violating at {percent(report.violating)} of the voxels"
-    if not whole.wrong_way_mass:
-        where = "" if report.violating == 1 else f", {_where(report, names)}"
-        return f"{text}{where}, but no push goes the wrong way at {at}"
-    shown = [f"{percent(share)} {what}" for share, what in pushed if share]
-    mass = f"{percent(whole.wrong_way_mass)} of the push goes the wrong way"
-    return f"{text}; at {at} {listed([*shown, mass])}, {_where(report, names)}"
+        (whole.wrong_way_mass, "of the push goes the wrong way"),
+    )
+    shown = listed([f"{percent(share)} {what}" for share, what in shares if share])
+    return f"{text}; at {at} {shown}, {_where(report, names)}"
 
 
 def _where(report: StabilityReport, names: Sequence[str]) -> str:
@@ -92,14 +107,6 @@ def _where(report: StabilityReport, names: Sequence[str]) -> str:
     return text
 
 
-_DISTANCE_TEXTS = {
-    "edge": "at the edge",
-    "to 2": "within 2 voxels of the edge",
-    "to 5": "2 to 5 voxels from the edge",
-    "deeper": "more than 5 voxels from the edge",
-}
-
-
 def _vanishing(report: StabilityReport, names: Sequence[str], *, is_static: bool) -> str:
     if not is_static:
         return (
@@ -108,15 +115,80 @@ def _vanishing(report: StabilityReport, names: Sequence[str], *, is_static: bool
         )
     pull = report.pull
     known = [int(k) for k in np.argsort(pull) if not np.isnan(pull[k])]
+    weak = [k for k in known if pull[k] < VANISHES_BELOW]
+    if weak:
+        return (
+            f"{listed([names[k] for k in weak])} can vanish (pull ratio "
+            f"{listed([f'{pull[k]:.2g}' for k in weak])}, below {VANISHES_BELOW:g})"
+        )
     if not known:
         return ""
-    weak = [k for k in known if pull[k] < VANISHES_BELOW]
-    if not weak:
-        least = known[0]
-        return (
-            f"no class looks likely to vanish (least pull ratio {pull[least]:.2g}, {names[least]})"
-        )
-    return (
-        f"{listed([names[k] for k in weak])} can vanish (pull ratio "
-        f"{listed([f'{pull[k]:.2g}' for k in weak])}, below {VANISHES_BELOW:g})"
-    )
+    least = f"{pull[known[0]]:.2g}, {names[known[0]]}"
+    return f"no class looks likely to vanish (least pull ratio {least})"
+
+
+def table(reports: Mapping[str, StabilityReport], class_names: Sequence[str] = ()) -> str:
+    """Reports of the same cases, by the text of their maps -> lines of text, one column per map.
+
+    Shares that are 0 in every map are not split by class and distance.
+    """
+    long = {text: f"map {i}" for i, text in enumerate(reports, 1) if len(text) > _WIDEST}
+    heads = [long.get(text, text) for text in reports]
+    rows = [("", heads), *_rows(list(reports.values()), class_names)]
+    first = max(len(label) for label, cells in rows if cells)
+    widths = [max(len(cells[i]) for _, cells in rows if cells) for i in range(len(heads))]
+    lines = [f"{head}: {text}" for text, head in long.items()]
+    lines += [""] if long else []
+    for label, cells in rows:
+        right = (cell.rjust(width) for cell, width in zip(cells, widths, strict=False))
+        lines.append("  ".join([label.ljust(first), *right]).rstrip())
+    return "\n".join(lines)
+
+
+def _rows(
+    reports: Sequence[StabilityReport], class_names: Sequence[str]
+) -> Iterator[tuple[str, list[str]]]:
+    """Label and cells of each row of the table; a heading has no cells."""
+    names, first = names_for(reports[0].num_classes, class_names), reports[0]
+    yield "stable voxels", [percent(report.stable) for report in reports]
+    yield "flat voxels", [percent(report.flat) for report in reports]
+    for share, label in _SHARES.items():
+        yield label, [percent(getattr(report, share)) for report in reports]
+    yield "value range", [" .. ".join(map(_short, report.value_range)) for report in reports]
+    yield "gradient norm", [_gradient_norm(report) for report in reports]
+    for share, label in _SHARES.items():
+        if not any(getattr(report, share) for report in reports):
+            continue
+        yield f"{label}, by true class", []
+        for k, name in enumerate(names):
+            yield f"  {name}", [_cell(report.by_class[k], share) for report in reports]
+        if first.by_distance:
+            yield f"{label}, by distance to the edge", []
+        for name in first.by_distance:
+            yield f"  {name}", [_cell(report.by_distance[name], share) for report in reports]
+    yield "pull ratio (least of a case)", []
+    for k, name in list(enumerate(names))[1:]:
+        missing = first.num_images - int(first.images_with[k])
+        absent = f" (absent from {missing} of {first.num_images})" if missing else ""
+        pulls = [(_short(report.pull[k], 2), _short(report.least_pull[k], 2)) for report in reports]
+        yield f"  {name}{absent}", [f"{pull} ({least})" for pull, least in pulls]
+    yield "positive to negative mass, by channel", []
+    for k, name in enumerate(names):
+        yield f"  {name}", [_short(report.positive_to_negative[k], 2) for report in reports]
+
+
+def _gradient_norm(report: StabilityReport) -> str:
+    if not report.num_images:
+        return "-"
+    spread = report.gradient_spread
+    shown = "" if math.isnan(spread) else f" ±{percent(spread)}"
+    return _short(float(report.gradient_norms.mean())) + shown
+
+
+def _cell(part: StabilityShares, share: str) -> str:
+    return percent(getattr(part, share)) if part.voxels else "-"
+
+
+def _short(value: float, digits: int = 3) -> str:
+    """A number in a few digits, "-" for NaN."""
+    return "-" if math.isnan(value) else f"{value:.{digits}g}"

@@ -13,7 +13,7 @@ from pydantic import TypeAdapter
 
 from rwloss import Regions, maps, stability
 from rwloss._version import __version__
-from rwloss.data import Case, Dataset, LabelVolume, count_classes, read_image, read_labels
+from rwloss.data import Case, Dataset, LabelVolume, count_classes, read_channels, read_labels
 from rwloss.data.formats import MAX_VOXELS
 from rwloss.errors import RWLossError
 from rwloss.precompute.cases import label_counts
@@ -241,7 +241,7 @@ class Diagnosis:
             output,
             given=given,
             probs=self.probs,
-            image=read_image(case.images[0]) if case.images else None,
+            image=read_channels(case.images[:1])[0].values if case.images else None,
             class_names=self.dataset.class_names,
             spacing_mm=volume.spacing_mm,
             affine=volume.affine,

@@ -17,9 +17,8 @@ from pydantic import BaseModel, ConfigDict
 
 from rwloss import data
 from rwloss._version import __version__
-from rwloss.data.cases import DatasetPart
+from rwloss.data.cases import DatasetPart, ImageCase, find_images
 from rwloss.data.formats import MAX_VOXELS, suffix_of
-from rwloss.data.images import ImageCase, find_images
 from rwloss.data.splits import SplitPart
 from rwloss.data.writing import write_labels
 from rwloss.errors import RWLossError
@@ -298,7 +297,8 @@ def _predicted(
     assert settings.patch_size is not None  # run.toml holds the value it took
     images = image_digests(case.images)  # before they are read: a later change is found next time
     try:
-        image = _channels(case, max_voxels)
+        channels = data.read_channels(case.images, trained.task.in_channels, max_voxels=max_voxels)
+        image = np.stack([normalized(channel.values) for channel in channels])
         axis, note = _slice_axis(trained, image, suffix_of(case.images[0]))
         labels = predict_labels(
             trained.network,
@@ -355,18 +355,6 @@ def _slice_axis(
         f"the run was trained on 2-D images: volumes ({suffix}) are predicted slice by slice, "
         f"across axis {axis}"
     )
-
-
-def _channels(case: ImageCase, max_voxels: int) -> NDArray[np.float32]:
-    """The channels of one case (c *s), each normalized by itself."""
-    channels = [data.read_image(path, max_voxels=max_voxels) for path in case.images]
-    for path, channel in zip(case.images, channels, strict=True):
-        if channel.shape != channels[0].shape:
-            raise RWLossError(
-                f"image {str(path)!r} has shape {channel.shape}, {case.images[0].name!r} "
-                f"{channels[0].shape}: channels must lie on the same voxels"
-            )
-    return np.stack(list(map(normalized, channels)))
 
 
 def entries_in(folder: Path) -> dict[tuple[str, str], PredictionEntry]:

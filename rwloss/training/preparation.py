@@ -72,7 +72,12 @@ def prepare(settings: RunSettings, note: Note = lambda text: None) -> PreparedRu
     largest: dict[str, int] = {}
     misplaced_mm: dict[str, float] = {}
     for name in (*parts.train, *parts.validation, *parts.test):
-        volume = read_volume(cases[name], ignore_label=ignored, spacing_mm=settings.spacing)
+        volume = read_volume(
+            cases[name],
+            num_channels=dataset.num_channels,
+            ignore_label=ignored,
+            spacing_mm=settings.spacing,
+        )
         _check_alike(volume, volumes.get(parts.train[0], volume))
         digests[name], largest[name] = volume.digest, int(volume.labels.max())
         # Programs round the headers of one image differently, by less than a tenth of a voxel.
@@ -171,7 +176,12 @@ def _expression(settings: RunSettings, maps_of: store.Store | None) -> maps.Expr
 
 
 def _check_images(where: str, cases: Sequence[data.Case]) -> None:
-    """Raise RWLossError that lists all missing images, before any file is read."""
+    """Raise RWLossError for missing images and channels, before any file is read."""
+    if broken := [case for case in cases if case.problem]:
+        raise RWLossError(
+            f"the images of {len(broken)} of {len(cases)} cases do not fit; case "
+            f"{broken[0].name!r}: {broken[0].problem}"
+        )
     without = [case.name for case in cases if not case.images]
     if not without:
         return

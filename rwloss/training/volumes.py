@@ -38,11 +38,13 @@ class TrainingVolume:
 def read_volume(
     case: data.Case,
     *,
+    num_channels: int | None = None,
     ignore_label: int | None = None,
     spacing_mm: Sequence[float] | None = None,
 ) -> TrainingVolume:
     """One case with all its channels, each normalized by itself.
 
+    num_channels: how many channels the case must have, if that is known.
     spacing_mm: for formats that carry none.
 
     Raises RWLossError for a case without images, files that can't be read, negative labels, and
@@ -53,6 +55,8 @@ def read_volume(
             f"case {case.name!r} has no image: expected imagesTr/{case.name}_0000.ext beside its "
             "labels, one file per channel"
         )
+    if case.problem:
+        raise RWLossError(f"case {case.name!r}: {case.problem}")
     found = data.read_labels(case.labels, spacing_mm=spacing_mm)
     labels = found.labels.astype(np.int64)
     ignored = np.zeros(labels.shape, dtype=bool) if ignore_label is None else labels == ignore_label
@@ -65,12 +69,12 @@ def read_volume(
     channels, misplaced_mm = [], 0.0
     digest = hashlib.sha256(repr((labels.shape, found.spacing_mm)).encode())
     digest.update(np.ascontiguousarray(labels).data)
-    for path in case.images:
-        placed = data.read_placed_image(path)
+    for placed in data.read_channels(case.images, num_channels):
         if placed.values.shape != labels.shape:
             raise RWLossError(
-                f"image {str(path)!r} has shape {placed.values.shape}, its labels {labels.shape}: "
-                "they must lie on the same voxels; resample one of them, or leave the case out"
+                f"image {str(case.images[0])!r} has shape {placed.values.shape}, its labels "
+                f"{labels.shape}: they must lie on the same voxels; resample one of them, or leave "
+                "the case out"
             )
         digest.update(np.ascontiguousarray(placed.values).data)
         channels.append(normalized(placed.values))

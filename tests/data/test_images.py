@@ -1,11 +1,15 @@
 import json
 import re
 
+import numpy as np
 import pytest
+from PIL import Image
+from written_files import png_bytes
 
 from rwloss import RWLossError
-from rwloss.data import sample_dir
-from rwloss.data.images import find_images
+from rwloss.data import find, read_channels, sample_dir
+from rwloss.data.cases import find_images
+from rwloss.training.volumes import read_volume
 
 
 def touch(folder, *names):
@@ -47,8 +51,8 @@ def test_numbers_are_channels_only_from_0000(tmp_path):
     ("names", "num_channels", "problem"),
     [
         (["a_0000.png", "a_0001.png"], 1, "expected 1 images, one per channel, found 2"),
-        (["a_0000.png"], 2, "expected 2 images, one per channel, found 1: a_0000.png"),
-        (["a_0001.png", "a_0002.png"], 2, r"expected the channels 0 to 1, found files of \[1, 2\]"),
+        (["a_0000.npy"], 2, "expected 2 images, one per channel, found 1: a_0000.npy"),
+        (["a_0001.npy", "a_0002.npy"], 2, r"expected the channels 0 to 1, found files of \[1, 2\]"),
         (["a_0000.png", "a_0000.tif"], 1, r"files of \[0, 0\]"),
         (["a_0000.png", "a.png"], 1, r"files of \[0, 0\]"),
     ],
@@ -85,6 +89,54 @@ def test_one_file(tmp_path):
     touch(tmp_path, "a_0000.png", "b.png")
     assert found(tmp_path / "a_0000.png", 1) == {"a": ["a_0000.png"]}
     assert found(tmp_path / "b.png", 1) == {"b": ["b.png"]}
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_a_picture_in_colour_holds_the_channels(tmp_path, suffix):
+    """Three channel names and one RGB file per case, as nnU-Net takes natural images."""
+    content = {"labels": {"background": 0, "a": 1}, "file_ending": suffix}
+    content["channel_names"] = {"0": "R", "1": "G", "2": "B"}
+    colours = np.random.default_rng(0).integers(0, 255, (8, 9, 3)).astype(np.uint8)
+    for folder in ("imagesTr", "labelsTr"):
+        (tmp_path / folder).mkdir()
+    for name in ("a", "b"):
+        Image.fromarray(colours).save(tmp_path / f"imagesTr/{name}_0000{suffix}")
+        Image.fromarray(colours[..., 0] // 128).save(tmp_path / f"labelsTr/{name}{suffix}")
+    (tmp_path / "dataset.json").write_text(json.dumps(content))
+    dataset = find(tmp_path)
+    assert dataset.num_channels == 3
+    for case in (*dataset.cases, *find_images(tmp_path, 3)):
+        channels = [channel.values for channel in read_channels(case.images, 3)]
+        np.testing.assert_array_equal(np.stack(channels, -1), colours)
+        assert not case.problem
+    assert read_volume(dataset.cases[0], num_channels=3).image.shape == (3, 8, 9)
+    grey = tmp_path / f"labelsTr/a{suffix}"
+    with pytest.raises(RWLossError, match=r"expected 3 channels, found 4 in a_0000.*, a\."):
+        read_channels([dataset.cases[0].images[0], grey], 3)
+    with pytest.raises(RWLossError, match="expected 3 channels, found 1 in a"):
+        read_channels([grey], 3)
+    Image.new("RGB", (4, 4)).save(tmp_path / f"small{suffix}")
+    with pytest.raises(RWLossError, match=r"has shape \(4, 4\).*\(8, 9\): channels must lie"):
+        read_channels([grey, tmp_path / f"small{suffix}"])
+
+
+def test_colours_that_would_lose_their_values(tmp_path):
+    """Pillow takes colours of 16 bits to 8."""
+    (tmp_path / "deep.png").write_bytes(png_bytes(np.full((3, 4), 2**40), 48, colours=3))
+    with pytest.raises(RWLossError, match="mode RGB with 16 bits per colour"):
+        read_channels([tmp_path / "deep.png"])
+    page = Image.new("RGB", (4, 3))
+    page.save(tmp_path / "pages.tif", save_all=True, append_images=[page])
+    with pytest.raises(RWLossError, match="one picture in colour, got several pages"):
+        read_channels([tmp_path / "pages.tif"])
+
+
+def test_images_without_a_label_file_are_listed(tmp_path):
+    content = {"labels": {"background": 0, "a": 1}, "file_ending": ".png"}
+    touch(tmp_path / "imagesTr", "a_0000.png", "b_0000.png", "b_0001.png", "c.png")
+    touch(tmp_path / "labelsTr", "a.png")
+    (tmp_path / "dataset.json").write_text(json.dumps(content))
+    assert find(tmp_path).unlabelled == ("b", "c")
 
 
 def test_sample():

@@ -1,5 +1,9 @@
-"""Both engines against all pairs of voxels, and against plain SciPy."""
+"""Every engine against all pairs of voxels and plain SciPy; which engine and how many threads."""
 
+import multiprocessing
+import os
+import sys
+from functools import cache
 from importlib import import_module
 
 import numpy as np
@@ -7,13 +11,11 @@ import plain_formulas as plain
 import pytest
 import torch
 from anatomy import anatomy, batch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from rwloss import distance
 from rwloss.data import read_labels, sample_dir
-from rwloss.distance import dispatch
 
-WHOLE = [(1, 1), (2, 3), (5, 1)]
-FRACTIONS = [(0.8, 2.5), (0.3, 0.3), (1.7, 0.123)]
 RELATIVE = 1e-6
 
 
@@ -28,10 +30,10 @@ def engine(request):
 
 
 @pytest.fixture(autouse=True)
-def threads():
-    """One thread: starting more costs longer than a small image takes."""
+def one_thread():
+    """Starting more costs longer than a small image takes."""
     distance.set_num_threads(1)
-    yield distance.set_num_threads
+    yield
     distance.set_num_threads(None)
 
 
@@ -51,54 +53,56 @@ def squared(labels, spacing, engine):
     return measured(distance.squared_to_other_label_mm2, labels, spacings, engine=engine)
 
 
-def assert_distances_equal(squared_found, squared_wanted):
-    """1e-6 relative, on distances; infinite in the same places."""
-    np.testing.assert_allclose(
-        np.sqrt(squared_found.astype(np.float64)), np.sqrt(squared_wanted), rtol=RELATIVE, atol=0
-    )
+def assert_squared(labels, spacing, engine, wanted=None):
+    """Exact at whole spacings; else 1e-6 relative, on distances. By default against all pairs."""
+    found = squared(labels, spacing, engine)
+    wanted = plain.squared_to_other_label(labels, spacing) if wanted is None else wanted
+    said = f"{labels.shape} at {spacing}"
+    if all(float(mm).is_integer() for mm in spacing):
+        np.testing.assert_array_equal(found, np.rint(wanted), err_msg=said)
+    else:
+        roots = np.sqrt(found.astype(np.float64)), np.sqrt(wanted)
+        np.testing.assert_allclose(*roots, rtol=RELATIVE, atol=0, err_msg=said)
 
 
 # --- Every small input
 
 
-@pytest.mark.parametrize("shape", [*plain.shapes_up_to((3, 2)), (2, 3), (1, 3)], ids=str)
-def test_every_label_map_of_three_classes(engine, shape):
-    labels = plain.every_label_map(shape, 3)
-    found = squared(labels, (1, 1), engine)
-    np.testing.assert_array_equal(found, plain.squared_to_other_label(labels, (1, 1)))
+def test_every_label_map_of_three_classes(engine):
+    for shape in [*plain.shapes_up_to((3, 2)), (2, 3), (1, 3)]:
+        assert_squared(plain.every_label_map(shape, 3), (1, 1), engine)
 
 
-@pytest.mark.parametrize("spacing", [*WHOLE, *FRACTIONS], ids=str)
-def test_every_partition(engine, spacing):
-    """Exact at whole spacings."""
-    labels = plain.every_partition((3, 3), 3)
-    equal = np.testing.assert_array_equal if spacing in WHOLE else assert_distances_equal
-    equal(squared(labels, spacing, engine), plain.squared_to_other_label(labels, spacing))
+@cache
+def every_partition():
+    return plain.every_partition((3, 3), 3)
 
 
-@pytest.mark.parametrize("shape", plain.shapes_up_to((2, 2, 2)), ids=str)
-def test_every_small_volume(engine, shape):
-    labels = plain.every_partition(shape, 3)
-    for spacing in [(1, 1, 1), (2, 1, 3)]:
-        found = squared(labels, spacing, engine)
-        np.testing.assert_array_equal(found, plain.squared_to_other_label(labels, spacing))
-    found = squared(labels, (0.8, 0.8, 2.5), engine)
-    assert_distances_equal(found, plain.squared_to_other_label(labels, (0.8, 0.8, 2.5)))
+@cache
+def of_every_partition(spacing):
+    return plain.squared_to_other_label(every_partition(), spacing)
 
 
-@pytest.mark.parametrize("shape", [*plain.shapes_up_to((4, 3)), (3, 4), (2, 4), (1, 4)], ids=str)
-def test_every_mask(engine, shape):
-    masks = plain.every_label_map(shape, 2)
-    found = squared(masks, (1, 1), engine)
-    np.testing.assert_array_equal(found, plain.squared_to_other_label(masks, (1, 1)))
+def test_every_partition(engine):
+    for spacing in [(1, 1), (2, 3), (0.8, 2.5), (1.7, 0.123)]:
+        assert_squared(every_partition(), spacing, engine, of_every_partition(spacing))
+
+
+def test_every_small_volume(engine):
+    for shape in plain.shapes_up_to((2, 2, 2)):
+        for spacing in [(1, 1, 1), (2, 1, 3), (0.8, 0.8, 2.5)]:
+            assert_squared(plain.every_partition(shape, 3), spacing, engine)
+
+
+def test_every_mask(engine):
+    for shape in [*plain.shapes_up_to((4, 3)), (3, 4), (2, 4), (1, 4)]:
+        assert_squared(plain.every_label_map(shape, 2), (1, 1), engine)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("spacing", [(1, 1), (3, 2)], ids=str)
 def test_every_mask_of_4x4(engine, spacing):
-    masks = plain.every_label_map((4, 4), 2)
-    found = squared(masks, spacing, engine)
-    np.testing.assert_array_equal(found, plain.squared_to_other_label(masks, spacing))
+    assert_squared(plain.every_label_map((4, 4), 2), spacing, engine)
 
 
 # --- Anatomy
@@ -108,51 +112,70 @@ SPACINGS = {
     2: [(1, 1), (3, 2), (0.5, 0.5), (0.7, 0.7), (0.8, 2.5), (2.5, 0.8)],
     3: [(1, 1, 1), (1, 4, 2), (0.7, 0.7, 0.7), (0.8, 0.8, 2.5), (2.5, 0.8, 0.8), (0.3, 1.1, 0.9)],
 }
-ANATOMY = [(shape, spacing) for shape in SIZES for spacing in SPACINGS[len(shape)]]
-
-
-@pytest.mark.parametrize(("shape", "spacing"), ANATOMY, ids=str)
-def test_anatomy_against_all_pairs(engine, shape, spacing):
-    labels = batch(1, shape)
-    found = squared(labels, spacing, engine)
-    wanted = np.concatenate([plain.squared_to_other_label(one[None], spacing) for one in labels])
-    if all(float(s).is_integer() for s in spacing):
-        np.testing.assert_array_equal(found, wanted)
-    else:
-        assert_distances_equal(found, wanted)
-
-
 LARGE = [((120, 97), (1, 1)), ((120, 97), (0.8, 2.5)), ((40, 51, 36), (0.8, 0.8, 2.5))]
 
 
-@pytest.mark.parametrize(("shape", "spacing"), LARGE, ids=str)
-@pytest.mark.parametrize("seed", range(3))
-def test_anatomy_against_scipy(engine, shape, spacing, seed):
-    labels = anatomy(seed, shape, 5)
-    found = squared(labels[None], spacing, engine)[0]
-    assert_distances_equal(found, plain.depth(labels, spacing) ** 2)
+@pytest.mark.parametrize("shape", SIZES, ids=str)
+def test_anatomy_against_all_pairs(engine, shape):
+    labels = batch(1, shape)
+    for spacing in SPACINGS[len(shape)]:
+        wanted = [plain.squared_to_other_label(one[None], spacing) for one in labels]
+        assert_squared(labels, spacing, engine, np.concatenate(wanted))
 
 
-@pytest.mark.parametrize("spacing", [(0.3, 0.3), (1.0, 0.3), (0.3, 1.0), (0.7, 0.35)], ids=str)
-@pytest.mark.parametrize("shape", [(3, 1500), (1500, 3)], ids=str)
-def test_long_rows_do_not_add_rounding_up(engine, shape, spacing):
+def test_anatomy_against_scipy(engine):
+    for seed, (shape, spacing) in enumerate(LARGE):
+        labels = anatomy(seed, shape, 5)
+        assert_squared(labels[None], spacing, engine, plain.depth(labels, spacing)[None] ** 2)
+
+
+def test_long_rows_do_not_add_rounding_up(engine):
     """An engine that adds the spacing up voxel by voxel in float32 is off by 1e-5 here."""
-    labels = np.zeros((1, *shape), dtype=np.uint8)
-    labels.flat[:2] = 1
-    found = squared(labels, spacing, engine)[0]
-    assert_distances_equal(found, plain.depth(labels[0], spacing) ** 2)
+    for shape in [(3, 1500), (1500, 3)]:
+        labels = np.zeros((1, *shape), dtype=np.uint8)
+        labels.flat[:2] = 1
+        for spacing in [(0.3, 0.3), (1.0, 0.3), (0.3, 1.0), (0.7, 0.35)]:
+            assert_squared(labels, spacing, engine, plain.depth(labels[0], spacing)[None] ** 2)
 
 
-@pytest.mark.parametrize(("shape", "spacing"), ANATOMY, ids=str)
-def test_both_minima_of_torch_are_the_same(shape, spacing):
-    """A GPU takes the one over all pairs."""
+def of_pairs(labels, spacing, *, all_pairs=True):
     engine = import_module("rwloss.distance.torch_engine")
-    labels, spacings = torch.as_tensor(batch(1, shape)), [spacing] * 3
-    pairs, offsets = (
-        engine.squared_to_other_label_mm2(labels, spacings, all_pairs=all_pairs)
-        for all_pairs in (True, False)
-    )
-    torch.testing.assert_close(pairs, offsets, rtol=1e-6, atol=0)
+    spacings = [spacing] * len(labels)
+    return engine.squared_to_other_label_mm2(torch.as_tensor(labels), spacings, all_pairs=all_pairs)
+
+
+def test_both_minima_of_torch_are_the_same():
+    """A GPU takes the one over all pairs."""
+    for shape in SIZES:
+        for spacing in SPACINGS[len(shape)][::2]:
+            labels = batch(1, shape)
+            pairs, offsets = (of_pairs(labels, spacing, all_pairs=each) for each in (True, False))
+            torch.testing.assert_close(pairs, offsets, rtol=1e-6, atol=0)
+
+
+class Largest(TorchDispatchMode):
+    """Notes how many numbers the largest tensor of any operation holds."""
+
+    numel = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        made = function(*args, **(kwargs or {}))
+        if isinstance(made, torch.Tensor):
+            self.numel = max(self.numel, made.numel())
+        return made
+
+
+def test_tables_of_pairs_are_bounded():
+    """4 x 16384 took 4.4 GB for tables of 16384 x 16384; along a shorter axis all lines count."""
+    labels = np.zeros((1, 2, 4200), dtype=np.uint8)
+    labels[0, :, 5:] = 1
+    with Largest() as largest:
+        found = of_pairs(labels, (3.0, 1.0))
+    assert largest.numel <= 2**24
+    assert found[0, 1, -1] == (4199 - 4) ** 2
+    with Largest() as largest:
+        of_pairs(np.indices((2, 220, 220)).sum(axis=0)[None] % 7, (1.0, 1.0, 1.0))
+    assert largest.numel <= 2**24
 
 
 def test_half_space(engine):
@@ -160,8 +183,7 @@ def test_half_space(engine):
     labels = np.zeros((1, 2000, 3), dtype=np.uint8)
     labels[:, 1000:] = 1
     away = np.concatenate([np.arange(1000, 0, -1), np.arange(1, 1001)])
-    found = squared(labels, (4, 1), engine)
-    np.testing.assert_array_equal(found[0], (16.0 * away**2)[:, None] * np.ones(3))
+    assert_squared(labels, (4, 1), engine, (16.0 * away**2)[None, :, None] * np.ones(3))
 
 
 def test_single_voxel_sees_all_others(engine):
@@ -171,7 +193,22 @@ def test_single_voxel_sees_all_others(engine):
     x, y, z = np.indices((9, 7, 5))
     wanted = (2 * (x - 4)) ** 2 + (3 * (y - 3)) ** 2 + (5 * (z - 2)) ** 2
     wanted[4, 3, 2] = 4
-    np.testing.assert_array_equal(squared(labels, (2, 3, 5), engine)[0], wanted)
+    assert_squared(labels, (2, 3, 5), engine, wanted[None])
+
+
+def test_an_axis_of_length_one_does_not_count(engine):
+    """Whatever its spacing: no distance runs along it, and a class that fills the image ..."""
+    labels = anatomy(3, (13, 29))[None]
+    wanted = squared(labels, (1.5, 2.5), engine)
+    for axis in (1, 2, 3):
+        for thin in (1e-9, 0.3, 1.0, 40.0):
+            spacing = [1.5, 2.5]
+            spacing.insert(axis - 1, thin)
+            found = squared(np.expand_dims(labels, axis), spacing, engine)
+            np.testing.assert_allclose(found.squeeze(axis), wanted, rtol=1e-6)
+            full = np.expand_dims(np.ones_like(labels), axis)
+            depth = measured(distance.depth_mm, full, [tuple(spacing)], engine=engine)
+            assert (depth == 1.5).all()  # ... has the smallest spacing of the other axes
 
 
 # --- Layout, type, threads
@@ -187,55 +224,45 @@ LAYOUTS = {
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize(
-    ("shape", "spacing"),
-    [((13, 29), (2.5, 0.8)), ((9, 12, 11), (0.8, 1.3, 2.5)), ((9, 12, 11), (1.0, 3.0, 2.0))],
-    ids=str,
-)
-@pytest.mark.parametrize("count", [1, 2])
-def test_memory_layout_changes_nothing(engine, layout, shape, spacing, count):
+def test_memory_layout_changes_nothing(engine, layout):
     """No byte, but for edt's last bit: it works on volumes as they lie in memory."""
-    labels = batch(2, shape)[:count]
-    view = LAYOUTS[layout](labels)
-    np.testing.assert_array_equal(view, labels)
-    assert not view[0].flags.c_contiguous
-    found, expected = squared(view, spacing, engine), squared(labels, spacing, engine)
-    if engine == "edt" and not all(float(length).is_integer() for length in spacing):
-        np.testing.assert_allclose(found, expected, rtol=3e-7)
-    else:
-        np.testing.assert_array_equal(found, expected)
+    for spacing in [(2.5, 0.8), (0.8, 1.3, 2.5), (1.0, 3.0, 2.0)]:
+        for count in (1, 2):
+            labels = batch(2, {2: (13, 29), 3: (9, 12, 11)}[len(spacing)])[:count]
+            view = LAYOUTS[layout](labels)
+            np.testing.assert_array_equal(view, labels)
+            assert not view[0].flags.c_contiguous
+            found, expected = squared(view, spacing, engine), squared(labels, spacing, engine)
+            exact = engine != "edt" or all(float(length).is_integer() for length in spacing)
+            np.testing.assert_allclose(found, expected, rtol=0 if exact else 3e-7)
 
 
-@pytest.mark.parametrize("dtype", ["u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8"])
-def test_type_of_labels_changes_no_byte(engine, dtype):
+def test_type_of_labels_changes_no_byte(engine):
     labels = batch(3, (13, 29))
-    found = squared(labels.astype(dtype), (0.8, 2.5), engine)
-    assert found.dtype == np.float32
-    assert found.tobytes() == squared(labels, (0.8, 2.5), engine).tobytes()
+    wanted = squared(labels, (0.8, 2.5), engine)
+    for dtype in ["u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8"]:
+        found = squared(labels.astype(dtype), (0.8, 2.5), engine)
+        assert found.dtype == np.float32
+        assert found.tobytes() == wanted.tobytes(), dtype
 
 
-@pytest.mark.parametrize(
-    ("dtype", "top"), [("u1", 255), ("i1", 127), ("u2", 65535), ("i2", 32767), ("i4", 70000)]
-)
-def test_largest_label_does_not_wrap_around(engine, dtype, top):
-    labels = np.zeros((1, 4, 5), dtype=dtype)
-    labels[0, 1:3, 2:] = top
-    labels[0, 3, 0] = top - 1
-    found = squared(labels, (1, 1), engine)
-    np.testing.assert_array_equal(found, plain.squared_to_other_label(labels, (1, 1)))
+def test_largest_label_does_not_wrap_around(engine):
+    for dtype, top in [("u1", 255), ("i1", 127), ("u2", 65535), ("i2", 32767), ("i4", 70000)]:
+        labels = np.zeros((1, 4, 5), dtype=dtype)
+        labels[0, 1:3, 2:] = top
+        labels[0, 3, 0] = top - 1
+        assert_squared(labels, (1, 1), engine)
+    assert np.isposinf(squared(np.full((1, 3, 3), 255, dtype=np.uint8), (1, 1), engine)).all()
 
 
-def test_image_filled_by_the_largest_label(engine):
-    labels = np.full((1, 3, 3), 255, dtype=np.uint8)
-    assert np.isposinf(squared(labels, (1, 1), engine)).all()
-
-
-@pytest.mark.parametrize("spacing", [(1, 1, 1), (0.8, 0.8, 2.5)], ids=str)
-def test_threads_change_no_byte(engine, spacing, threads):
+def test_threads_change_no_byte(engine):
     labels = anatomy(4, (40, 51, 36))[None]
-    alone = squared(labels, spacing, engine)
-    threads(2)
-    assert squared(labels, spacing, engine).tobytes() == alone.tobytes()
+    for spacing in [(1, 1, 1), (0.8, 0.8, 2.5)]:
+        found = set()
+        for threads in (1, 2):
+            distance.set_num_threads(threads)
+            found.add(squared(labels, spacing, engine).tobytes())
+        assert len(found) == 1
 
 
 def test_input_stays_as_it_is(engine):
@@ -248,47 +275,50 @@ def test_input_stays_as_it_is(engine):
 
 def test_each_image_has_its_spacing(engine):
     labels = batch(6, (13, 29), size=2)
-    found = measured(
-        distance.squared_to_other_label_mm2, labels, [(1.0, 1.0), (2.0, 3.0)], engine=engine
-    )
-    np.testing.assert_array_equal(found[:1], squared(labels[:1], (1, 1), engine))
-    np.testing.assert_array_equal(found[1:], squared(labels[1:], (2, 3), engine))
+    spacings = [(1.0, 1.0), (2.0, 3.0)]
+    found = measured(distance.squared_to_other_label_mm2, labels, spacings, engine=engine)
+    for i, spacing in enumerate(spacings):
+        np.testing.assert_array_equal(found[i], squared(labels[i : i + 1], spacing, engine)[0])
 
 
 def test_no_image(engine):
-    assert squared(np.zeros((0, 4, 5), dtype=np.uint8), (1, 1), engine).shape == (0, 4, 5)
+    for measure in (distance.squared_to_other_label_mm2, distance.depth_mm):
+        for shape, spacings in [((0, 4, 5), []), ((2, 0, 5), [(1.0, 1.0)] * 2)]:
+            empty = np.zeros(shape, dtype=np.uint8)
+            assert measured(measure, empty, spacings, engine=engine).shape == shape
 
 
 # --- Signed distances and distances to a mask
 
 
-@pytest.mark.parametrize("spacing", [(1, 1), (0.8, 2.5)], ids=str)
-def test_signed_distance_of_every_mask(engine, spacing):
+def test_signed_distance_of_every_mask(engine):
     masks = plain.every_label_map((3, 3), 2).astype(bool)
-    spacings = [spacing] * len(masks)
-    signed = np.stack([plain.signed_distance(mask, spacing) for mask in masks])
-    found = measured(distance.signed_distance_mm, masks, spacings, engine=engine)
-    np.testing.assert_allclose(found, signed, rtol=RELATIVE, atol=0)
-    found = measured(distance.distance_to_mm, masks, spacings, engine=engine)
-    np.testing.assert_allclose(found, np.maximum(signed, 0), rtol=RELATIVE, atol=0)
-    assert not np.signbit(found).any()
+    for spacing in [(1, 1), (0.8, 2.5)]:
+        spacings = [spacing] * len(masks)
+        signed = np.stack([plain.signed_distance(mask, spacing) for mask in masks])
+        found = measured(distance.signed_distance_mm, masks, spacings, engine=engine)
+        np.testing.assert_allclose(found, signed, rtol=RELATIVE, atol=0)
+        found = measured(distance.distance_to_mm, masks, spacings, engine=engine)
+        np.testing.assert_allclose(found, np.maximum(signed, 0), rtol=RELATIVE, atol=0)
+        assert not np.signbit(found).any()
 
 
-@pytest.mark.parametrize(("shape", "spacing"), LARGE, ids=str)
-def test_signed_distance_of_anatomy(engine, shape, spacing):
-    mask = anatomy(7, shape, 2).astype(bool)
-    found = measured(distance.signed_distance_mm, mask[None], [spacing], engine=engine)[0]
-    np.testing.assert_allclose(found, plain.signed_distance(mask, spacing), rtol=RELATIVE, atol=0)
+def test_signed_distance_of_anatomy(engine):
+    for shape, spacing in LARGE:
+        mask = anatomy(7, shape, 2).astype(bool)
+        found = measured(distance.signed_distance_mm, mask[None], [spacing], engine=engine)[0]
+        wanted = plain.signed_distance(mask, spacing)
+        np.testing.assert_allclose(found, wanted, rtol=RELATIVE, atol=0)
 
 
 @pytest.mark.parametrize("kind", [np.asarray, torch.as_tensor], ids=["numpy", "torch"])
 def test_signed_distances_of_every_label_map(engine, kind):
     """Two classes and one that is ignored: where any two share the image, one edge serves both."""
-    labels = plain.every_label_map((2, 3), 3).astype(np.int8) - 1
+    labels = plain.every_label_map((2, 2), 3).astype(np.int8) - 1
     spacings = [(0.8, 2.5)] * len(labels)
     found = measured(distance.signed_distances_mm, kind(labels), 2, spacings, engine=engine)
     assert found.dtype == kind(np.float32(0)).dtype
-    assert tuple(found.shape) == (len(labels), 2, 2, 3)
+    assert tuple(found.shape) == (len(labels), 2, 2, 2)
     for k in range(2):
         alone = measured(distance.signed_distance_mm, kind(labels == k), spacings, engine=engine)
         np.testing.assert_array_equal(found[:, k], alone)
@@ -307,12 +337,9 @@ def test_signed_distances_of_anatomy(engine):
 
 def test_what_is_known_is_not_computed_again(monkeypatch):
     """An absent class, one that fills the image, and the second of two that share it out."""
-    edt_engine = pytest.importorskip("rwloss.distance.edt_engine")
-    seen = []
-    one_image = edt_engine._of_image
-    monkeypatch.setattr(
-        edt_engine, "_of_image", lambda *given: seen.append(given) or one_image(*given)
-    )
+    edt, seen = pytest.importorskip("edt"), []
+    transform = edt.edtsq
+    monkeypatch.setattr(edt, "edtsq", lambda *a, **b: seen.append(1) or transform(*a, **b))
     labels = np.zeros((3, 8, 9), dtype=np.uint8)
     labels[1, 2:5, 3:6] = 1
     labels[2, 2:5, 3:6], labels[2, 6:, :2] = 1, 2
@@ -322,27 +349,6 @@ def test_what_is_known_is_not_computed_again(monkeypatch):
 
 # --- Real labels
 
-SAMPLES = [
-    path
-    for name in ("hippocampus", "lung_patches")
-    for folder in ("labelsTr", "labelsTs")
-    for path in sorted((sample_dir(name) / folder).glob("*"))
-]
-
-
-@pytest.mark.parametrize("path", SAMPLES, ids=lambda path: path.name.split(".")[0])
-def test_sample(engine, path):
-    labels = read_labels(path).labels
-    for spacing in [(1, 1, 1)[: labels.ndim], (2.5, 0.8, 0.8)[: labels.ndim]]:
-        found = squared(labels[None], spacing, engine)[0]
-        if labels.min() == labels.max():
-            assert np.isposinf(found).all()
-        elif spacing[0] == 1:
-            np.testing.assert_array_equal(found, np.rint(plain.depth(labels, spacing) ** 2))
-        else:
-            assert_distances_equal(found, plain.depth(labels, spacing) ** 2)
-
-
 SHARED = [
     ("hippocampus", "labelsTr/*", 3, (0.8, 0.8, 2.5)),
     ("lung_patches", "labelsTr/*", 20, (2, 2)),
@@ -351,31 +357,48 @@ SHARED = [
 ]
 
 
+def assert_squared_of_file(path, spacings, engine):
+    labels = read_labels(path).labels
+    for spacing in spacings:
+        if labels.min() == labels.max():
+            assert np.isposinf(squared(labels[None], spacing, engine)).all()
+        else:
+            assert_squared(labels[None], spacing, engine, plain.depth(labels, spacing)[None] ** 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "spacings"),
+    [
+        ("hippocampus", [(1, 1, 1), (2.5, 0.8, 0.8)]),
+        ("lung_patches", [(1, 1), (2.5, 0.8)]),
+    ],
+)
+def test_sample(engine, name, spacings):
+    paths = sorted((sample_dir(name) / "labelsTr").glob("*"))[::6]
+    assert len(paths) >= 2
+    for path in paths:
+        assert_squared_of_file(path, spacings, engine)
+
+
 @pytest.mark.parametrize(("name", "pattern", "cases", "spacing"), SHARED)
 def test_shared_data(engine, shared_data, name, pattern, cases, spacing):
     paths = sorted(path for path in shared_data(name).glob(pattern) if path.is_file())
     assert len(paths) >= cases
     for path in paths[:: len(paths) // cases][:cases]:
-        labels = read_labels(path).labels
-        found = squared(labels[None], spacing, engine)[0]
-        if labels.min() == labels.max():
-            assert np.isposinf(found).all()
-        else:
-            assert_distances_equal(found, plain.depth(labels, spacing) ** 2)
+        assert_squared_of_file(path, [spacing], engine)
 
 
 # --- Which engine
 
 
 def test_edt_where_installed_else_scipy(monkeypatch):
-    monkeypatch.setattr(dispatch, "_edt_installed", lambda: True)
+    pytest.importorskip("edt")
     assert distance.engine_name() == "edt"
-    monkeypatch.setattr(dispatch, "_edt_installed", lambda: False)
-    assert distance.engine_name() == "scipy"
-
-
-def test_engine_that_is_asked_for():
     assert distance.engine_name("scipy") == "scipy"
+    monkeypatch.setitem(sys.modules, "edt", None)
+    assert distance.engine_name() == "scipy"
+    with pytest.raises(ValueError, match=r"'edt' is not installed: pip install 'rwloss\[fast\]'"):
+        distance.engine_name("edt")
 
 
 def test_unknown_engine():
@@ -383,7 +406,46 @@ def test_unknown_engine():
         distance.engine_name("cuda")
 
 
-def test_engine_that_is_not_installed(monkeypatch):
-    monkeypatch.setattr(dispatch, "_edt_installed", lambda: False)
-    with pytest.raises(ValueError, match=r"'edt' is not installed: pip install 'rwloss\[fast\]'"):
-        distance.engine_name("edt")
+# --- How many threads
+
+
+@pytest.fixture
+def no_setting(monkeypatch):
+    monkeypatch.delenv("RWLOSS_NUM_THREADS", raising=False)
+    distance.set_num_threads(None)
+
+
+@pytest.mark.usefixtures("no_setting")
+def test_number_of_threads(monkeypatch):
+    """All cores of this process, else what the environment says, else what was set."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    assert distance.num_threads() == cores
+    monkeypatch.setenv("RWLOSS_NUM_THREADS", "")
+    assert distance.num_threads() == cores
+    monkeypatch.setenv("RWLOSS_NUM_THREADS", " 3 ")
+    assert distance.num_threads() == 3
+    distance.set_num_threads(5)
+    assert distance.num_threads() == 5
+    distance.set_num_threads(None)
+    assert distance.num_threads() == 3
+
+
+@pytest.mark.usefixtures("no_setting")
+def test_wrong_number_of_threads(monkeypatch):
+    for text in ["0", "-1", "two", "1.5", "²"]:
+        monkeypatch.setenv("RWLOSS_NUM_THREADS", text)
+        with pytest.raises(ValueError, match="NUM_THREADS to be a whole number of 1 or more"):
+            distance.num_threads()
+    for count in [0, -2, 1.5, True]:
+        with pytest.raises(ValueError, match="expected a number of threads of 1 or more"):
+            distance.set_num_threads(count)
+
+
+@pytest.mark.usefixtures("no_setting")
+def test_threads_inside_a_worker_process(monkeypatch):
+    """One, because the pool already uses the cores, unless the environment says otherwise."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        assert pool.apply(distance.num_threads) == 1
+    monkeypatch.setenv("RWLOSS_NUM_THREADS", "2")
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        assert pool.apply(distance.num_threads) == 2

@@ -146,14 +146,6 @@ def test_a_loss_is_a_term_like_any_other():
     with pytest.raises(RWLossError, match=r"smooth=0\): Input should be greater than 0"):
         maps.get("log_cosh_dice_for_tests", smooth=0)
     logits, target = torch.randn(2, 3, 5, 6), torch.randint(3, (2, 5, 6))
-    dice = (
-        1
-        - maps.from_loss(lambda p, y: log_cosh_dice.function(p, y, 1.0))(
-            rwloss.Regions(target, 3), logits.softmax(1)
-        ).dense()
-    )
-    found = 1 - term(rwloss.Regions(target, 3), logits.softmax(1)).dense()
-    assert torch.equal(found, dice)
     value = rwloss.RegionWiseLoss("rectified + log_cosh_dice_for_tests(smooth=1)")(logits, target)
     rest = rwloss.RegionWiseLoss("rectified")(logits, target)
     prediction = maps.Prediction.of(logits.log_softmax(1), target, ((1.0, 1.0),) * 2)

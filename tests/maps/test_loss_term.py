@@ -1,6 +1,7 @@
 """Dynamic terms: value and logit gradient against PyTorch, MONAI and plain loops."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import plain_formulas as plain
@@ -712,3 +713,40 @@ def test_no_voxels(name, shape, device):
     loss = RegionWiseLoss(name)(logits, labels)
     assert loss.item() == 0
     assert gradient(loss, logits).shape == logits.shape
+
+
+# --- Without the background
+
+
+@each_term
+def test_a_term_without_the_background(term, device):
+    """Its mean is over the other classes alone, as with `include_background` of the whole loss."""
+    others = replace(term, include_background=False)
+    labels = batch(118, (7, 6)).astype(np.int64)
+    labels[1, 2:5] = -1
+    assert_map_has_the_gradient_of_the_loss(others, labels, 4, (0.8, 2.5), device=device)
+    given = {"spacing_mm": (0.8, 2.5), "ignore_index": -1}
+    whole = RegionWiseLoss(term, include_background=False, **given)
+    target = torch.as_tensor(labels)
+    assert_same_loss(others, lambda logits: whole(logits, target), labels, device, (0.8, 2.5))
+    again = RegionWiseLoss(others, include_background=False, **given)
+    logits = drawn_logits(0, labels, 4)
+    assert again(logits, target).item() == whole(logits, target).item()
+    regions = Regions(target, 4, ignore_label=-1)
+    assert not others(regions, softmax(logits, dim=1)).dense()[:, 0].any()
+
+
+def test_each_term_of_a_sum_has_its_own_background(device):
+    """As in MONAI, where it leaves the background out of Dice and keeps it in cross-entropy."""
+    monai = pytest.importorskip("monai.losses", reason="the extra `train` brings MONAI")
+    options = {"softmax": True, "to_onehot_y": True, "smooth_nr": 1e-5, "smooth_dr": 1e-5}
+    both = monai.DiceCELoss(include_background=False, **options)
+    term = maps.parse("dice(include_background=False) + cross_entropy")
+    assert str(term) == "dice(include_background=False) + cross_entropy"
+    labels = LABELS["3-D"]
+    target = target_of(labels)
+    assert_same_loss(term, lambda logits: both(logits, target[:, None]), labels, device)
+    unreduced = RegionWiseLoss(term, reduction="none")(drawn_logits(0, target, 4), target)
+    assert unreduced.mean().item() == pytest.approx(
+        RegionWiseLoss(term)(drawn_logits(0, target, 4), target).item(), rel=1e-12
+    )

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from strategies import dtypes, few, kinds, one_row, random_map, some_labels
 
 from rwloss import Regions, RWLossError, RWMap, data, maps, stability
-from rwloss.stability.pushes import by_class, pushes
+from rwloss.stability.pushes import pushes
 
 STABLE = ("rectified", "active_contour", "class_weighted", "boundary.stabilized()")
 
@@ -133,7 +133,7 @@ def test_gradient_is_that_of_softmax_times_map(case, seed):
     logits = torch.as_tensor(np.random.default_rng(seed).normal(0, 2, size)).requires_grad_()
     probs = logits.softmax(dim=1)
     torch.mean(probs * rwmap.values).backward()
-    found = torch.stack([one.gradient for one in pushes(rwmap, by_class(probs.detach(), k))], 1)
+    found = torch.stack([one.gradient for one in pushes(rwmap, probs.detach())], 1)
     torch.testing.assert_close(found / logits.numel(), logits.grad, rtol=1e-9, atol=1e-14)
 
 

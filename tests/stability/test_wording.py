@@ -8,7 +8,7 @@ from anatomy import batch
 from strategies import one_row
 
 from rwloss import Regions, RWMap, maps, stability
-from rwloss.stability.table import table
+from rwloss.stability.wording import table
 
 NAMES = ("background", "kidney", "tumour")
 

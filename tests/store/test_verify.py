@@ -15,7 +15,7 @@ from stored import FORMATS, FOUR_CASES, a_file_of, flip_a_bit, problems_of, snap
 from rwloss import data, store
 from rwloss.errors import RWLossError
 from rwloss.precompute import precompute
-from rwloss.store.digest import files_digest
+from rwloss.store.manifest import files_digest
 from rwloss.store.verify import MapCheck, verify
 
 # --- What is found

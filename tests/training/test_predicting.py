@@ -18,7 +18,7 @@ from rwloss.training.network import SegmentationTask, build_network, save_checkp
 from rwloss.training.predicting import RECORD_FILE, predict_images
 from rwloss.training.volumes import normalized
 
-AFFINE = np.array([[0, -0.8, 0, 10], [0.8, 0, 0.1, -20], [0, -0.1, 2.5, 30], [0, 0, 0, 1]], float)
+AFFINE = np.array([[0, -0.8, 0, 10], [0.8, 0, 0, -20], [0, 0, 2.5, 30], [0, 0, 0, 1]], float)
 
 
 def make_run(folder, *, dims=2, channels=1, seed=0, slice_axis=2):

@@ -61,7 +61,7 @@ def test_case_without_images(case):
 
 def test_image_of_another_shape(case):
     np.save(case.images[1], np.zeros((7, 6), np.float32))
-    with pytest.raises(RWLossError, match=r"case_0001.*shape \(7, 6\), its labels \(6, 7\)"):
+    with pytest.raises(RWLossError, match=r"case_0001.*shape \(7, 6\), .case_0000.npy. \(6, 7\)"):
         read_volume(case)
 
 

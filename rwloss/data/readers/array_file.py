@@ -9,7 +9,7 @@ from typing import IO
 
 import numpy as np
 
-from rwloss.data.readers.decoded import DEFLATE_RATIO, Decoded, check_bytes, check_shape
+from rwloss.data.readers import DEFLATE_RATIO, Decoded, check_bytes, check_shape
 from rwloss.errors import RWLossError
 
 

@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from rwloss.data.readers.decoded import DEFLATE_RATIO, Decoded, check_bytes, check_shape
+from rwloss.data.readers import DEFLATE_RATIO, Decoded, check_bytes, check_shape
 from rwloss.errors import RWLossError
 from rwloss.work.isolated import ProcessDied, run_isolated
 

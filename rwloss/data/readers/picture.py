@@ -10,11 +10,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rwloss.data.readers.decoded import DEFLATE_RATIO, Decoded, check_bytes, check_shape
+from rwloss.data.readers import DEFLATE_RATIO, Decoded, check_bytes, check_shape
 from rwloss.errors import RWLossError
 
 if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile
+
+SAVE_GREY = "save it as grey values, each channel in a file; labels may be a palette too"
+
+_COLOURS = ("RGB", "RGBA")
 
 # Pillow stretches 2- and 4-bit grey values to 0..255; the factors that undo it.
 _STRETCHED = {"L;2": 85, "L;4": 17}
@@ -34,8 +38,9 @@ def read_picture(path: Path, max_voxels: int) -> Decoded:
 
     Values are the numbers stored in the file: indices of a palette, grey values unstretched.
     (Resolution tags are about printing, not about the specimen, so they give no spacing.)
-    Raises RWLossError for colour, for white-is-zero TIFF and for pages that differ; and whatever
-    Pillow raises.
+    A picture in colour, of 8 bits per channel, has its channels as the first axis.
+    Raises RWLossError for other colours, for white-is-zero TIFF and for pages that differ; and
+    whatever Pillow raises.
     """
     is_png = path.suffix.lower() == ".png"
     with warnings.catch_warnings():
@@ -61,8 +66,7 @@ def _read_png(path: Path, max_voxels: int) -> Decoded:
     with PngImageFile(path) as image:
         if getattr(image, "n_frames", 1) > 1:
             raise RWLossError(f"expected one picture, got an animation of {image.n_frames}")
-        values = _pixels(image)
-        return Decoded(values=values, is_palette=image.mode == "P")
+        return _decoded(_pixels(image), image)
 
 
 def _read_tiff(path: Path, max_voxels: int) -> Decoded:
@@ -72,7 +76,6 @@ def _read_tiff(path: Path, max_voxels: int) -> Decoded:
     with TiffImageFile(path) as image:
         width, height = image.size
         description = str(image.tag_v2.get(_DESCRIPTION, ""))
-        palette = image.mode == "P"
         for page in count(1):  # counting them first would read every header twice
             try:
                 image.seek(page - 1)
@@ -87,8 +90,10 @@ def _read_tiff(path: Path, max_voxels: int) -> Decoded:
                     f"{image.size[0]} x {image.size[1]}: save one resolution only"
                 )
             pages.append(_tiff_page(image, path.stat().st_size))
-    _check_imagej(description, len(pages))
-    return Decoded(values=pages[0] if len(pages) == 1 else np.stack(pages), is_palette=palette)
+        _check_imagej(description, len(pages))
+        if image.mode in _COLOURS and len(pages) > 1:
+            raise RWLossError("expected one picture in colour, got several pages: save one channel")
+        return _decoded(pages[0] if len(pages) == 1 else np.stack(pages), image)
 
 
 def _tiff_page(image: Any, file_bytes: int) -> NDArray[Any]:
@@ -111,16 +116,25 @@ def _tiff_page(image: Any, file_bytes: int) -> NDArray[Any]:
 
 
 def _pixels(image: ImageFile) -> NDArray[Any]:
-    """The decoded pixels (rows, columns) of one channel."""
-    if image.mode not in {"1", "L", "P", "I", "F"} and not image.mode.startswith("I;16"):
-        raise RWLossError(
-            f"expected one channel, got a picture of mode {image.mode} "
-            f"({', '.join(image.getbands())}): save it as grey values; labels may be a palette too"
-        )
+    """The decoded pixels (rows, columns), or (c, rows, columns) in colour."""
     args = image.tile[0].args if image.tile else ""
-    raw_mode = args[0] if isinstance(args, tuple) else args
+    raw_mode = str(args[0] if isinstance(args, tuple) else args)
+    is_grey = image.mode in {"1", "L", "P", "I", "F"} or image.mode.startswith("I;16")
+    if not is_grey and (image.mode not in _COLOURS or ";16" in raw_mode):
+        depth = " with 16 bits per colour" if ";16" in raw_mode else ""
+        raise RWLossError(
+            f"expected one channel, got a picture of mode {image.mode}{depth} "
+            f"({', '.join(image.getbands())}): {SAVE_GREY}"
+        )
     values = np.asarray(image)
+    if not is_grey:
+        return np.moveaxis(values, -1, 0)
     return values // _STRETCHED[raw_mode] if raw_mode in _STRETCHED else values
+
+
+def _decoded(values: NDArray[Any], image: ImageFile) -> Decoded:
+    colours = image.mode if image.mode in _COLOURS else ""
+    return Decoded(values=values, is_palette=image.mode == "P", colours=colours)
 
 
 def _check_imagej(description: str, pages: int) -> None:
