@@ -1,4 +1,4 @@
-"""What a call may give: targets, empty batches, layouts in memory, spacings; and what is refused."""
+"""What a call may give: targets, empty batches, layouts, spacings; and what is refused."""
 
 import re
 
