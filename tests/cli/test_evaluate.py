@@ -71,9 +71,8 @@ def test_missing_predictions_and_bad_pairs_end_with_1(rwloss_command, folders):
 
 
 def test_extra_predictions_are_named_and_no_failure(rwloss_command, folders):
-    predictions, truth = folders
-    (truth / "d.npy").unlink()
-    code, _, err = rwloss_command("evaluate", predictions, truth, "-j0")
+    (folders[1] / "d.npy").unlink()
+    code, _, err = rwloss_command("evaluate", *folders, "-j0")
     assert code == 0
     assert "1 case predicted, without labels: d" in err
 
@@ -199,14 +198,10 @@ def test_a_run_that_has_not_ended(rwloss_command, folders, run):
 
 
 @pytest.mark.parametrize("gone", [".", "run.toml", "splits.json"])
-def test_what_is_no_run(rwloss_command, folders, run, gone):
+def test_what_is_no_run(assert_refused, folders, run, gone):
     (run / gone).rename(run.parent / "elsewhere")
-    code, out, err = rwloss_command("evaluate", *folders, "-j0", "--run", run)
-    assert (code, out) == (2, "")
-    assert (
-        f"{str(run)!r} is not a run folder: expected run.toml, splits.json and checkpoints in it"
-        in err
-    )
+    wanted = "is not a run folder: expected run.toml, splits.json and checkpoints in it"
+    assert_refused(f"{str(run)!r} {wanted}", "evaluate", *folders, "-j0", "--run", run)
 
 
 @pytest.mark.slow  # a training
@@ -261,9 +256,8 @@ def test_in_processes(rwloss_command):
     assert "1.000" in out
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
+def test_wrong_use(assert_refused):
+    for arguments, message in [
         (["none", "none"], "there is no file or folder 'none'"),
         ([LABELS, LABELS, "-o", "scores.txt"], "ends with .csv or .json"),
         ([LABELS, LABELS, "--penalty", "edge"], "--penalty as a number of mm, or diagonal"),
@@ -271,9 +265,5 @@ def test_in_processes(rwloss_command):
         ([LABELS, LABELS, "--spacing", "a"], "'--spacing': expected numbers"),
         ([LABELS, LABELS, "--part", "all"], "'train', 'test'"),
         ([LABELS, data.sample_dir("hippocampus")], "no case is in both"),
-    ],
-)
-def test_wrong_use(rwloss_command, arguments, message):
-    code, out, err = rwloss_command("evaluate", *arguments, "-j0")
-    assert (code, out) == (2, "")
-    assert message in " ".join(err.replace("│", " ").split())
+    ]:
+        assert_refused(message, "evaluate", *arguments, "-j0")

@@ -133,25 +133,15 @@ def test_json(rwloss_command, run, images, tmp_path):
     assert content["failures"] == []
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
+def test_wrong_use(assert_refused, run, images):
+    for options, message in [
         (["--checkpoint", "first"], "'best', 'last'"),
         (["--overlap", "1"], "--overlap"),
         (["--part", "test"], "part 'test' needs a dataset.json"),
         (["--device", "teapot"], "there is no device 'teapot' here"),
-    ],
-)
-def test_wrong_use(rwloss_command, run, images, tmp_path, options, message):
-    code, out, err = rwloss_command("predict", run, images, tmp_path / "out", *options)
-    assert (code, out) == (2, "")
-    assert message in err
-
-
-def test_what_is_no_run(rwloss_command, images, tmp_path):
-    code, _, err = rwloss_command("predict", tmp_path, images, tmp_path / "out")
-    assert code == 2
-    assert "run.toml" in err
+    ]:
+        assert_refused(message, "predict", run, images, "out", *options)
+    assert_refused("run.toml", "predict", ".", images, "out")
 
 
 def test_the_test_cases_of_a_run_alone(rwloss_command, run, images, tmp_path):
@@ -177,14 +167,6 @@ def test_the_test_cases_of_a_run_alone(rwloss_command, run, images, tmp_path):
     code, _, err = rwloss_command("evaluate", out, truth, "--split", "test")
     assert code == 2
     assert "Give --run too" in err
-
-
-def test_predictions_can_be_evaluated(rwloss_command, run, images, tmp_path):
-    """What `predict` writes, `evaluate` reads: here against itself."""
-    rwloss_command("predict", run, images, tmp_path / "out", "--device", "cpu")
-    code, out, err = rwloss_command("evaluate", tmp_path / "out", tmp_path / "out", "--jobs", 0)
-    assert code == 0, err
-    assert "2 cases" in out.splitlines()[0]
 
 
 @pytest.mark.slow  # a training
