@@ -10,7 +10,7 @@ import pytest
 
 from rwloss import data
 from rwloss.data.splits import Split
-from rwloss.training import RunFolder, RunSettings, train
+from rwloss.training import RunFolder, RunSettings
 
 LABELS = data.sample_dir("lung_patches") / "labelsTr"
 
@@ -202,51 +202,6 @@ def test_what_is_no_run(assert_refused, folders, run, gone):
     (run / gone).rename(run.parent / "elsewhere")
     wanted = "is not a run folder: expected run.toml, splits.json and checkpoints in it"
     assert_refused(f"{str(run)!r} {wanted}", "evaluate", *folders, "-j0", "--run", run)
-
-
-@pytest.mark.slow  # a training
-@pytest.mark.parametrize("known", ["in the options", "in dataset.json"])
-def test_the_scores_of_a_run_s_test_json(rwloss_command, tmp_path, known):
-    """With an ignore label and a spacing that the files carry, or that the run was told."""
-    pytest.importorskip("lightning_fabric", reason="rwloss train needs Lightning Fabric")
-    source = tmp_path / "data"
-    chance = np.random.default_rng(0)
-    for name in ("labelsTr", "imagesTr"):
-        (source / name).mkdir(parents=True)
-    for case in "abcdef":
-        labels = np.zeros((16, 16), np.uint8)
-        labels[3:12, 4:11] = 1
-        labels[:, 13:] = 255
-        np.save(source / "labelsTr" / f"{case}.npy", labels)
-        image = chance.normal(size=labels.shape) + 2 * (labels == 1)
-        np.save(source / "imagesTr" / f"{case}_0000.npy", image)
-    classes, told = {"background": 0, "square": 1}, {"ignore_label": 255}
-    if known == "in dataset.json":
-        classes, told = {**classes, "ignore": 255}, {}
-    content = {"labels": classes, "file_ending": ".npy", "channel_names": {"0": "x"}}
-    (source / "dataset.json").write_text(json.dumps(content))
-    run, maps = tmp_path / "run", tmp_path / "out"
-    train(
-        RunSettings(
-            data=str(source),
-            map="dice",
-            out=str(run),
-            steps=3,
-            batch_size=2,
-            spacing=(2, 2.5),
-            accelerator="cpu",
-            **told,
-        )
-    )
-    rwloss_command("predict", run, source, maps, "--split", "test", "--device", "cpu")
-    for truth in (source, source / "labelsTr"):  # the second has no dataset.json
-        code, out, err = rwloss_command("evaluate", maps, truth, "--run", run, "--json", "-j0")
-        assert code == 0, err
-        found, own = json.loads(out), json.loads((run / "test.json").read_text())
-        for name in ("cases", "num_classes", "ignore_label"):
-            assert found[name] == own[name]
-    assert own["ignore_label"] == 255
-    assert own["cases"][0]["spacing_mm"] == [2, 2.5]
 
 
 @pytest.mark.slow  # a process that loads MONAI
