@@ -13,7 +13,7 @@ from rwloss.cli.listing import print_table
 from rwloss.cli.progress import progress
 
 if TYPE_CHECKING:
-    from rwloss.study.diagnosis import Diagnosis
+    from rwloss.study.indicators import Diagnosis
 
 
 def check(
@@ -45,7 +45,7 @@ def check(
     limit: Check only the first N cases.
     """
     from rwloss import data, pictures
-    from rwloss.study.diagnosis import Diagnosis
+    from rwloss.study.indicators import Diagnosis
 
     if out is not None:
         pictures.check_output(out)

@@ -33,7 +33,7 @@ def report(
     from rwloss.study.report import require_report, write
 
     require_report()
-    content = plan.read(study / "study.toml")
+    content = plan.Study.read(study / "study.toml")
     found, reason = indicators_of(content, study)
     if reason:
         typer.echo(f"without the diagnostics of the maps: {printable(reason)}", err=True)

@@ -43,7 +43,7 @@ def show(
     slice_index: Slice along that axis, counted from 0; by default the one with the most classes,
     then the most foreground.
     """
-    from rwloss import pictures
+    from rwloss import pictures, store
     from rwloss.pictures import cases
 
     pictures.check_output(out)
@@ -53,11 +53,11 @@ def show(
                 f"{source!r} is a store, which has its own map, classes and spacing: leave out "
                 "--map, --num-classes, --spacing and --ignore-label"
             )
-        stored, first = cases.first_of_store(source)
-        if case is None:
+        stored = store.open(source)
+        if case is None and stored:
             others = count_of(len(stored), "case")
             typer.echo(f"the first of {others}: --case names another", err=True)
-        drawing = cases.of_store(stored, case or first)
+        drawing = cases.of_store(stored, case)
     elif case is not None:
         raise RWLossError(f"--case is for a store, and {source!r} has no map.json")
     elif not map_texts:

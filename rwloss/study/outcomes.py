@@ -134,20 +134,16 @@ def read_outcome(run: str | Path) -> RunOutcome:
     folder = RunFolder(Path(run))
     test = folder.read_test() if folder.test.exists() else None
     lines = list(folder.lines())
-    lacking = (LookupError, TypeError, AttributeError)
+    file, what, fix = folder.test, "test", "delete it, and rerun the study to test"
     try:
         _dice_of_test(test)
-    except lacking as error:
-        raise RWLossError(
-            f"{str(folder.test)!r} is not the test of a run ({type(error).__name__}: {error}): "
-            "delete it, and rerun the study to test the run again"
-        ) from error
-    try:
+        file, what = folder.metrics, "log"
+        fix = f"delete {str(folder.path)!r}, and rerun the study to train"
         return outcome_of(lines, test)
-    except lacking as error:
+    except (LookupError, TypeError, AttributeError) as error:
         raise RWLossError(
-            f"{str(folder.metrics)!r} is not the log of a run ({type(error).__name__}: {error}): "
-            f"delete {str(folder.path)!r}, and rerun the study to train the run again"
+            f"{str(file)!r} is not the {what} of a run ({type(error).__name__}: {error}): {fix} "
+            "the run again"
         ) from error
 
 
@@ -218,11 +214,8 @@ def _class_outcome(
 
 
 def _residual(label: int, records: Sequence[dict[str, Any]]) -> Residual | None:
-    empty = [
-        line
-        for line in records
-        if line["predicted_volume"][label] == 0 and line["true_volume"][label] > 0
-    ]
+    of_class = [line for line in records if line["true_volume"][label] > 0]
+    empty = [line for line in of_class if line["predicted_volume"][label] == 0]
     if not empty:
         return None
     first = records[0]["gradient_norm"]

@@ -141,12 +141,11 @@ def holm(p_values: Sequence[float]) -> list[float]:
     >>> holm([0.01, 0.04, 0.03])
     [0.03, 0.06, 0.06]
     """
-    corrected = [0.0] * len(p_values)
-    largest = 0.0
-    for rank, index in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
-        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
-        corrected[index] = largest
-    return corrected
+    order, m = np.argsort(p_values, kind="stable"), len(p_values)
+    corrected = np.zeros(m)
+    scaled = np.arange(m, 0, -1) * np.asarray(p_values)[order]
+    corrected[order] = np.maximum.accumulate(np.minimum(1.0, scaled))
+    return corrected.tolist()
 
 
 def seeds_needed(comparisons: int) -> int:

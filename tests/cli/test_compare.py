@@ -21,7 +21,7 @@ def write_study(folder, data, **maps):
     """The study.toml of a study of one seed and two steps."""
     training = {"batch_size": 2, "accelerator": "cpu"}
     study = plan.make(data=str(data), maps=maps, seeds=[0], steps=2, training=training)
-    plan.write(study, folder / "study.toml")
+    study.write(folder / "study.toml")
 
 
 def test_options_then_more_seeds_and_the_file(squares, tmp_path, rwloss_command):
@@ -47,8 +47,8 @@ def test_options_then_more_seeds_and_the_file(squares, tmp_path, rwloss_command)
     assert code == 0, told
     content = json.loads(printed)
     assert [row["seed"] for row in content["runs"]] == [0, 0, 0, 4, 4, 4]
-    assert plan.read(out / "study.toml").seeds == (0, 4)
-    assert list(plan.read(out / "study.toml").maps) == ["rw", "dice_ce", "dice"]
+    assert plan.Study.read(out / "study.toml").seeds == (0, 4)
+    assert list(plan.Study.read(out / "study.toml").maps) == ["rw", "dice_ce", "dice"]
     assert (out / "runs" / "rw" / "seed_0" / "metrics.jsonl").read_bytes() == before
 
 
@@ -59,7 +59,7 @@ def test_what_is_not_given_is_as_the_study_has_it(squares, tmp_path, rwloss_comm
     options = (*maps, *SHORT, *shared, "--seeds", "1,2", "--out", out)
     code, _, told = rwloss_command("compare", squares, *options)
     assert code == 0, told
-    before = plan.read(out / "study.toml")
+    before = plan.Study.read(out / "study.toml")
     assert before.training == {
         "learning_rate": 0.001, "balanced": True, "patch_size": [16, 16], "flip": 0.5,
         "batch_size": 2, "accelerator": "cpu",
@@ -69,7 +69,7 @@ def test_what_is_not_given_is_as_the_study_has_it(squares, tmp_path, rwloss_comm
     more = ("--map", "focal", "--jobs", 0, "--out", out)
     code, _, told = rwloss_command("compare", squares, *more)
     assert code == 0, told
-    now = plan.read(out / "study.toml")
+    now = plan.Study.read(out / "study.toml")
     assert list(now.maps) == ["rw", "dice", "focal"]
     assert now.model_copy(update={"maps": before.maps}) == before
     assert (out / "runs" / "rw" / "seed_1" / "metrics.jsonl").read_bytes() == metrics
@@ -80,8 +80,8 @@ def test_what_is_not_given_is_as_the_study_has_it(squares, tmp_path, rwloss_comm
     other.write_text(f'data = "{squares}"\n[maps]\n"again" = "rectified"\n')
     code, _, told = rwloss_command("compare", other, "--jobs", 0, "--out", out)
     assert code == 0, told
-    assert plan.read(out / "study.toml").steps == 2
-    assert plan.read(out / "study.toml").seeds == (1, 2)
+    assert plan.Study.read(out / "study.toml").steps == 2
+    assert plan.Study.read(out / "study.toml").seeds == (1, 2)
     # And without a map: the same study again.
     assert rwloss_command("compare", squares, "--jobs", 0, "--out", out)[0] == 0
     code, _, told = rwloss_command("compare", squares, "--learning-rate", 1, "--out", out)
@@ -111,14 +111,14 @@ def test_where_nothing_can_train_the_study_stays_as_it_is(
         assert_refused(message, "compare", squares, "--map", "dice", *options, "--out", "new")
         file = tmp_path / options[0] / "study.toml"
         training = {"accelerator": "gpu" if options[1] == "gpu" else "auto"}
-        plan.write(plan.make(**given, training=training), file)
+        plan.make(**given, training=training).write(file)
         before = file.read_bytes()
         assert_refused(message, "compare", file, "--reference", "dice", *options)
         assert file.read_bytes() == before
 
 
 def test_a_file_of_another_name_needs_a_folder(squares, tmp_path, assert_refused):
-    plan.write(plan.make(data=str(squares), maps={"rw": "rectified"}), tmp_path / "my.toml")
+    plan.make(data=str(squares), maps={"rw": "rectified"}).write(tmp_path / "my.toml")
     advice = "rename it to study.toml, so that its folder becomes the study's, or give --out STUDY"
     assert_refused(advice, "compare", "my.toml")
 
@@ -146,7 +146,7 @@ def test_one_at_a_time_in_a_study(squares, tmp_path, rwloss_command, no_page):
         assert [path.name for path in out.iterdir()] == [LOCK_FILE]
     (out / LOCK_FILE).touch()  # what a kill leaves
     assert rwloss_command(*options)[0] == 0
-    assert plan.read(out / "study.toml").seeds == (0,)
+    assert plan.Study.read(out / "study.toml").seeds == (0,)
     assert not (out / LOCK_FILE).exists()
 
 

@@ -14,7 +14,7 @@ from training_runs import assert_same, left_by
 from rwloss.study import plan
 from rwloss.study.execution import RunEnd, carry_out, steps_done
 from rwloss.study.outcomes import read_outcome
-from rwloss.study.plan import runs, write
+from rwloss.study.plan import runs
 from rwloss.study.results import as_csv, collect
 from rwloss.training import RunFolder
 
@@ -95,7 +95,7 @@ def test_a_study_killed_in_a_process_and_resumed_on_dask_gives_the_same_bits(stu
     carry_out(todo, jobs=0)
     undisturbed = as_csv(collect(plan, tmp_path / "undisturbed"))
     study = tmp_path / "killed"
-    write(plan, study / "study.toml")
+    plan.write(study / "study.toml")
 
     def start(*options):
         return subprocess.Popen(

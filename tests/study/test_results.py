@@ -179,17 +179,16 @@ def test_where_all_diverge_that_is_the_answer(tmp_path):
     ]
 
 
-@pytest.mark.parametrize(
-    ("name", "text"),
-    [("metrics.jsonl", '{"kind": "val\n'), ("metrics.jsonl", "3\n"), ("test.json", "{")],
-)
-def test_a_damaged_run_has_failed_and_the_others_count(name, text, tmp_path):
+def test_a_damaged_run_has_failed_and_the_others_count(tmp_path):
     study = write_study(tmp_path, [0, 1], usual)
     last = list(runs(study, tmp_path))[-1]
-    (last.folder / name).write_text(text)
-    results = collect(study, tmp_path, FOUND)
-    assert [row.status for row in results.runs] == ["done"] * 5 + ["failed"]
-    assert name in results.runs[-1].reason
+    for name, text in (
+        ("metrics.jsonl", '{"kind": "val\n'), ("metrics.jsonl", "3\n"), ("test.json", "{"),
+    ):  # fmt: skip
+        (last.folder / name).write_text(text)
+        results = collect(study, tmp_path, FOUND)
+        assert [row.status for row in results.runs] == ["done"] * 5 + ["failed"]
+        assert name in results.runs[-1].reason
     assert [each.done for each in results.whole.maps] == [2, 2, 1]
     assert "5 of 6 runs are done, 1 failed." in sentences(results)
     assert as_csv(results)

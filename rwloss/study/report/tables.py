@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rwloss.study.outcomes import RunOutcome, mean_of
+from rwloss.study.outcomes import mean_of
 from rwloss.study.results import ClassTally, Results, StudyPart
-from rwloss.study.statistics import Comparison, Interval
+from rwloss.study.statistics import Interval
 from rwloss.study.wording import NOTHING, bounds, decimal, mass, significant
 from rwloss.words import count_of, listed, percent
 
@@ -110,7 +110,14 @@ def comparisons_table(results: Results, part: StudyPart, which: str) -> Table:
     names = list(results.study.maps)
     rows = []
     for each in part.comparisons:
-        verdict = "no test scores" if part.untested else _verdict(each)
+        if part.untested:
+            verdict = "no test scores"
+        elif each.difference is None:
+            verdict = "no common seed"
+        elif not each.can_claim:
+            verdict = "too few seeds to claim anything"
+        else:
+            verdict = "significant" if each.significant else "not significant"
         cells = (
             Cell(each.map, each.map),
             _interval(each.difference, signed=True),
@@ -181,13 +188,17 @@ def runs_table(results: Results) -> Table:
         if row.status == "unfinished":
             detail = f"{outcome.step} of {results.study.steps} steps"
         failed = "reference failed" if row.seed in results.reference_failures else ""
+        lost = Cell(NOTHING)  # as far as validation shows
+        if outcome.knows_losses:
+            names_lost, unknown = listed(outcome.lost) or "none", _not_known(outcome.unknown)
+            lost = Cell(names_lost, len(outcome.lost), unknown, is_bad=bool(outcome.lost))
         cells = (
             Cell(row.map, row.map),
             Cell(str(row.seed), row.seed, failed),
             Cell(row.status, row.status, detail, is_bad=row.status != "done"),
             Cell(decimal(outcome.test_dice), outcome.test_dice),
             Cell(decimal(outcome.end_dice), outcome.end_dice),
-            _lost(outcome),
+            lost,
             Cell(mass(outcome.wrong_way_mass), outcome.wrong_way_mass),
             Cell(NOTHING if time is None else f"{time:.0f} s", time),
         )
@@ -209,14 +220,6 @@ def _seeds(results: Results, which: str) -> str:
         left = [str(seed) for seed in seeds if seed not in results.reference_failures]
         return f"the seeds where the reference did not fail ({listed(left) or 'none'})"
     return "1 seed" if len(seeds) == 1 else f"all {count_of(len(seeds), 'seed')}"
-
-
-def _verdict(each: Comparison) -> str:
-    if each.difference is None:
-        return "no common seed"
-    if not each.can_claim:
-        return "too few seeds to claim anything"
-    return "significant" if each.significant else "not significant"
 
 
 def _interval(found: Interval | None, *, signed: bool = False) -> Cell:
@@ -245,14 +248,6 @@ def _median_birth(tally: ClassTally) -> Cell:
 
 def _count(count: int, of: int, *, is_bad: bool = False, detail: str = "") -> Cell:
     return Cell(f"{count} of {of}", count / of, detail, is_bad=is_bad) if of else Cell(NOTHING)
-
-
-def _lost(outcome: RunOutcome) -> Cell:
-    """Classes that a run lost, as far as validation shows."""
-    if not outcome.knows_losses:
-        return Cell(NOTHING)
-    names, number = listed(outcome.lost) or "none", len(outcome.lost)
-    return Cell(names, number, _not_known(outcome.unknown), is_bad=number > 0)
 
 
 def _not_known(names: Sequence[str]) -> str:
