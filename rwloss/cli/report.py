@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from rwloss.cli import options as opt
 from rwloss.cli.listing import printable
-from rwloss.cli.options import Out
 from rwloss.errors import RWLossError
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def report(
     study: Annotated[Path, typer.Argument(metavar="STUDY")],
-    out: Annotated[Path | None, Out] = None,
+    out: Annotated[Path | None, opt.Out] = None,
 ) -> None:
     """Write the report of a study from the runs it has so far.
 

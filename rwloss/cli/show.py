@@ -7,22 +7,22 @@ from typing import Annotated
 
 import typer
 
-from rwloss.cli.options import IgnoreLabel, MapText, NumClasses, Out, Spacing
+from rwloss.cli import options as opt
 from rwloss.errors import RWLossError
 from rwloss.words import count_of
 
 
 def show(
     source: Annotated[str, typer.Argument(metavar="CASE|STORE")],
-    out: Annotated[Path, Out],
-    map_texts: Annotated[list[str] | None, MapText] = None,
+    out: Annotated[Path, opt.Out],
+    map_texts: Annotated[list[str] | None, opt.MapText] = None,
     case: Annotated[str | None, typer.Option(metavar="NAME")] = None,
     image: Annotated[Path | None, typer.Option(metavar="FILE")] = None,
     axis: Annotated[int | None, typer.Option(min=0, max=2)] = None,
     slice_index: Annotated[int | None, typer.Option("--slice", min=0, metavar="N")] = None,
-    num_classes: NumClasses = None,
-    spacing: Spacing = None,
-    ignore_label: IgnoreLabel = None,
+    num_classes: opt.NumClasses = None,
+    spacing: opt.Spacing = None,
+    ignore_label: opt.IgnoreLabel = None,
 ) -> None:
     """Draw a case: image, labels, and the map of each class.
 

@@ -49,11 +49,9 @@ def conduct(
     """Run a study in its folder, or what is left of it, and write its results there.
 
     jobs, scheduler: as for `rwloss.work.tasks.run_tasks`. note: told what is worth knowing before
-    the training. Everything that can be wrong with settings, data and devices is found before the
-    first run, and leaves the folder as it was.
-
-    Raises RWLossError for what is wrong, and where another process works in the folder, whose runs
-    would look like failed ones.
+    the training. What is wrong with settings, data and devices is found before the first run, and
+    leaves the folder as it was. Raises RWLossError for it, and where another process works in the
+    folder, whose runs would look like failed ones.
     """
     study = plan.placed(study, folder)
     first = next(plan.runs(study, folder)).settings

@@ -26,11 +26,11 @@ Curve: TypeAlias = Sequence[tuple[int, float | None]]
 
 @dataclass(frozen=True)
 class Residual:
-    """The gradient that is left in records where a class of the batch is predicted nowhere.
+    """The gradient that is left in those records where a class of the batch is predicted nowhere.
 
-    records: number of such records. push_share: mean share of Σ|dL/dlogit| at voxels of the class.
-    gradient_norm: mean L2 norm of the gradient with respect to all weights, divided by that of the
-    first record of the run, so that losses of any scale compare; None where that was 0.
+    push_share: mean share of Σ|dL/dlogit| at voxels of the class. gradient_norm: mean L2 norm of
+    the gradient with respect to all weights, divided by that of the first record of the run, so
+    that losses of any scale compare; None where that was 0.
     """
 
     records: int
@@ -42,10 +42,10 @@ class Residual:
 class ClassOutcome:
     """The outcome of one foreground class. Dice is of whole validation cases, in 0..1.
 
-    end_dice: at the last validation. best_dice: at the best validation for this class. Both are
-    None where no validation case has the class. birth_step: step of the first validation above
-    BORN_ABOVE; None for never. residual: None where the class was predicted in every record.
-    test_dice: mean over test cases, with the weights of the best checkpoint.
+    end_dice, best_dice: at the last, and at the best validation for this class; None where no
+    validation case has it. birth_step: of the first validation above BORN_ABOVE; None for never.
+    residual: None where the class was predicted in every record. test_dice: mean over test cases,
+    with the weights of the best checkpoint.
     """
 
     name: str
@@ -88,8 +88,7 @@ class RunOutcome:
 
     step: of the last line of its log. finished: whether it was tested. diverged_step: where the
     loss was not finite. wrong_way_mass: Σ|g| of pushes that raise a wrong class or lower the true
-    one, divided by Σ|g| of all pushes; mean over the records. largest_wrong_way_mass: the largest
-    of a record. Both are None without records.
+    one, divided by Σ|g| of all pushes; mean over the records, and the largest of a record.
     """
 
     step: int

@@ -30,13 +30,12 @@ class Interval:
 
 @dataclass(frozen=True)
 class Comparison:
-    """One map against the reference, paired by seed.
+    """One map against the reference, paired by the seeds that both have.
 
-    seeds: those that both have. difference: map - reference, mean over seeds; None without a common
-    seed. p: of a two-sided sign-flip test of the mean. corrected_p: by Holm's step-down over all
-    comparisons. least_corrected_p: the smallest that this number of seeds can give; above ALPHA
-    nothing can be claimed, whatever the difference. seeds_needed: the smallest number with which
-    something could be claimed, if every comparison had as many.
+    difference: map - reference, mean over seeds; None without a common seed. p: of a two-sided
+    sign-flip test of the mean. corrected_p: by Holm's step-down over all comparisons.
+    least_corrected_p: the smallest that this number of seeds can give; above ALPHA nothing can be
+    claimed. seeds_needed: the smallest number with which something could be claimed.
     """
 
     map: str
@@ -162,10 +161,7 @@ def seeds_needed(comparisons: int) -> int:
 
 
 def compare(
-    values: Mapping[str, Mapping[int, float]],
-    reference: str,
-    *,
-    seed: int = 0,
+    values: Mapping[str, Mapping[int, float]], reference: str, *, seed: int = 0
 ) -> list[Comparison]:
     """Every other map against the reference. values: a number for each map and seed.
 
@@ -179,23 +175,20 @@ def compare(
     base = values[reference]
     seeds = {name: sorted(values[name].keys() & base.keys()) for name in others}
     differences = {name: [values[name][s] - base[s] for s in seeds[name]] for name in others}
-    p_values = [sign_flip_p(differences[name], seed=seed) for name in others]
-    least = holm([smallest_p(len(seeds[name])) for name in others])
-    needed = seeds_needed(len(others))
+    p = [sign_flip_p(differences[name], seed=seed) for name in others]
+    corrected, least = holm(p), holm([smallest_p(len(seeds[name])) for name in others])
     return [
         Comparison(
             map=name,
             reference=reference,
             seeds=tuple(seeds[name]),
             difference=interval(differences[name], seed=seed) if differences[name] else None,
-            p=p,
-            corrected_p=corrected,
-            least_corrected_p=smallest,
-            seeds_needed=needed,
+            p=p[i],
+            corrected_p=corrected[i],
+            least_corrected_p=least[i],
+            seeds_needed=seeds_needed(len(others)),
         )
-        for name, p, corrected, smallest in zip(
-            others, p_values, holm(p_values), least, strict=True
-        )
+        for i, name in enumerate(others)
     ]
 
 

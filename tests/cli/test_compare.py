@@ -1,6 +1,7 @@
 """`rwloss compare`: from options or a file to a table and sentences."""
 
 import json
+from importlib.util import find_spec
 
 import pytest
 
@@ -96,44 +97,30 @@ def test_more_steps_are_told_of(squares, tmp_path, rwloss_command, no_page):
     assert "steps grow from 2 to 3, in every run" in told
 
 
-@pytest.mark.parametrize(
-    ("wrong", "message"),
-    [
-        (("--scheduler", "tcp://127.0.0.1:1"), "no Dask scheduler answers"),
-        (("--accelerator", "gpu"), "this machine has no --accelerator gpu"),
-    ],
-)
 def test_where_nothing_can_train_the_study_stays_as_it_is(
-    wrong, message, squares, tmp_path, rwloss_command, monkeypatch
+    squares, tmp_path, assert_refused, monkeypatch
 ):
-    if "--scheduler" in wrong:
-        pytest.importorskip("distributed", reason="a scheduler needs Dask")
-        monkeypatch.setattr("rwloss.work.dask._TIMEOUT_S", 1)
-    else:
-        monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
-        monkeypatch.setattr("torch.backends.mps.is_available", lambda: False)
-    new = tmp_path / "new"
-    code, _, told = rwloss_command("compare", squares, "--map", "dice", *wrong, "--out", new)
-    assert (code, new.exists()) == (2, False)
-    assert message in told
-
-    file = tmp_path / "study" / "study.toml"
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    monkeypatch.setattr("torch.backends.mps.is_available", lambda: False)
+    wrong = [(("--accelerator", "gpu"), "this machine has no --accelerator gpu")]
+    if find_spec("distributed"):
+        monkeypatch.setattr("rwloss.work.dask._TIMEOUT_S", 0.1)
+        wrong.append((("--scheduler", "tcp://127.0.0.1:1"), "no Dask scheduler answers"))
     given = {"data": str(squares), "maps": {"rw": "rectified", "dice": "dice"}}
-    training = {} if "--scheduler" in wrong else {"accelerator": "gpu"}
-    plan.make(**given, training=training).write(file)
-    before = file.read_bytes()
-    code, _, told = rwloss_command("compare", file, "--reference", "dice", *wrong)
-    assert (code, file.read_bytes()) == (2, before)
-    assert message in told
+    for options, message in wrong:
+        assert_refused(message, "compare", squares, "--map", "dice", *options, "--out", "new")
+        file = tmp_path / options[0] / "study.toml"
+        training = {"accelerator": "gpu" if options[1] == "gpu" else "auto"}
+        plan.make(**given, training=training).write(file)
+        before = file.read_bytes()
+        assert_refused(message, "compare", file, "--reference", "dice", *options)
+        assert file.read_bytes() == before
 
 
-def test_a_file_of_another_name_needs_a_folder(squares, tmp_path, rwloss_command):
-    file = tmp_path / "two" / "my.toml"
-    plan.make(data=str(squares), maps={"rw": "rectified"}).write(file)
-    code, _, told = rwloss_command("compare", file)
-    assert code == 2
-    assert "rename it to study.toml" in told
-    assert "or give --out STUDY" in told
+def test_a_file_of_another_name_needs_a_folder(squares, tmp_path, assert_refused):
+    plan.make(data=str(squares), maps={"rw": "rectified"}).write(tmp_path / "my.toml")
+    advice = "rename it to study.toml, so that its folder becomes the study's, or give --out STUDY"
+    assert_refused(advice, "compare", "my.toml")
 
 
 def test_a_failed_run_is_named_and_the_others_go_on(squares, tmp_path, rwloss_command):
@@ -163,9 +150,8 @@ def test_one_at_a_time_in_a_study(squares, tmp_path, rwloss_command, no_page):
     assert not (out / LOCK_FILE).exists()
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
+def test_wrong_use(squares, assert_refused):
+    for options, message in [
         (("--map", "rectified"), "no folder for the study: give --out"),
         (("--out", "study"), "no maps: give --map"),
         (("--map", "rectifed", "--out", "study"), "did you mean 'rectified'"),
@@ -178,7 +164,5 @@ def test_one_at_a_time_in_a_study(squares, tmp_path, rwloss_command, no_page):
         ),
         (("--map", "dice", "--dims", "3", "--out", "study"), "train on them with --dims 2"),
         (("--map", "dice", "--reference", "rw", "--out", "study"), "reference 'rw' is not a map"),
-    ],
-)
-def test_wrong_use(options, message, squares, assert_refused):
-    assert_refused(message, "compare", squares, *options)
+    ]:
+        assert_refused(message, "compare", squares, *options)

@@ -196,7 +196,7 @@ def _settings(results: Results) -> list[tuple[str, str]]:
     tested = [row.tested for row in results.runs if row.tested is not None]
     first = tested[0] if tested else {}
     training = {"accelerator": "auto", **_portable(study, "").training}
-    seconds = [each["seconds"] for each in tested if "seconds" in each]
+    seconds = [each["seconds"] for each in tested]
     minutes = f"{sum(seconds) / 60:.1f} min in {len(seconds)} runs" if seconds else ""
     rows = [
         ("data", Path(study.data).name),

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rwloss.study.outcomes import mean_of
-from rwloss.study.results import ClassTally, Results, StudyPart
+from rwloss.study.results import Results, StudyPart
 from rwloss.study.statistics import Interval
 from rwloss.study.wording import NOTHING, bounds, decimal, mass, significant
 from rwloss.words import count_of, listed, percent
@@ -148,17 +148,18 @@ def classes_table(results: Results) -> Table:
         done = results.done(each.map)
         for tally in each.classes:
             known = tally.known
-            residuals = [
-                found.residual
-                for row in done
-                for found in row.outcome.classes
-                if found.name == tally.name and found.residual is not None
-            ]
+            found = [one for row in done for one in row.outcome.classes if one.name == tally.name]
+            residuals = [one.residual for one in found if one.residual is not None]
+            # Over all runs of which it is known; never is later than every step.
+            births = [*tally.birth_steps, *[math.inf] * (known - tally.born)]
+            median = statistics.median(births) if births else None
             cells = (
                 Cell(each.map, each.map),
                 Cell(tally.name, tally.name),
                 _count(tally.born, known, is_bad=tally.born < known),
-                _median_birth(tally),
+                Cell("never", "Infinity")
+                if median == math.inf
+                else Cell(f"{median:g}" if births else NOTHING, median),
                 _count(tally.died, known, is_bad=tally.died > 0),
                 _count(tally.collapsed, known, is_bad=tally.collapsed > 0),
                 _count(len(residuals), len(done)),
@@ -236,14 +237,6 @@ def _share(value: float | None) -> Cell:
 def _number(value: float | None) -> Cell:
     # As JavaScript reads it.
     return Cell(significant(value), "Infinity" if value == math.inf else value)
-
-
-def _median_birth(tally: ClassTally) -> Cell:
-    """Over all runs of which it is known; never is later than every step."""
-    if not tally.known:
-        return Cell(NOTHING)
-    median = statistics.median([*tally.birth_steps, *[math.inf] * (tally.known - tally.born)])
-    return Cell("never", "Infinity") if median == math.inf else Cell(f"{median:g}", median)
 
 
 def _count(count: int, of: int, *, is_bad: bool = False, detail: str = "") -> Cell:
