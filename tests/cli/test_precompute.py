@@ -171,7 +171,7 @@ def test_formats_and_types(rwloss_command, source, tmp_path):
 def test_the_classes_are_those_of_all_cases_together(rwloss_command, tmp_path):
     (tmp_path / "labels").mkdir()
     np.save(tmp_path / "labels" / "few.npy", np.array([[0, 1], [1, 1]], np.uint8))
-    np.save(tmp_path / "labels" / "many.npy", np.array([[0, 4], [2, 2]], np.uint8))
+    np.save(tmp_path / "labels" / "many.npy", np.array([[0, 4], [2, 3]], np.uint8))
     code, out, err = rwloss_command(
         "precompute", tmp_path / "labels", tmp_path / "o", "--map", "boundary", "-j0"
     )

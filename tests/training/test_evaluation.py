@@ -138,13 +138,15 @@ def test_what_is_no_class_in_the_truth_is_wrong_use_and_its_folder_is_named(tmp_
         evaluate(predictions, truth, jobs=0)
 
 
-def test_the_256th_class_of_a_prediction_alone(tmp_path):
-    """255 where 254 is a class is one too."""
-    truth = save(tmp_path / "truth", a=[range(255)])
-    predictions = save(tmp_path / "pred", a=[[*range(254), 255]])
+def test_classes_of_a_prediction_alone(tmp_path):
+    """They count where they follow those of the labels; another label fails its own pair."""
+    truth = save(tmp_path / "truth", a=[range(3)], b=[range(3)])
+    predictions = save(tmp_path / "pred", a=[[3, 0, 1]], b=[[0, 1, 255]])
     result = evaluate(predictions, truth, jobs=0)
-    assert len(result.scores.class_names) == 256
-    assert result.is_complete
+    assert len(result.scores.class_names) == 4
+    [failed] = result.failed
+    assert failed.name == "b"
+    assert "has the class 255, and there are 4 classes" in failed.reason
 
 
 def test_no_file_that_can_be_read(two):
@@ -172,7 +174,7 @@ def test_fewer_than_two_classes(two, num_classes):
 
 def test_a_mask_of_255_is_no_class_256(tmp_path):
     folder = save(tmp_path / "masks", a=[[0, 255]])
-    with pytest.raises(RWLossError, match="if 255 means 'ignore', pass ignore_label=255"):
+    with pytest.raises(RWLossError, match="a mask: store its foreground as 1"):
         evaluate(folder, folder, jobs=0)
 
 
