@@ -8,25 +8,25 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from rwloss.cli import options as opt
 from rwloss.cli.listing import print_table
-from rwloss.cli.options import AsJson, IgnoreLabel, Labels, MapText, NumClasses, Out, Spacing
 from rwloss.cli.progress import progress
 
 if TYPE_CHECKING:
-    from rwloss.study.diagnosis import Diagnosis
+    from rwloss.study.indicators import Diagnosis
 
 
 def check(
-    source: Labels,
-    map_texts: Annotated[list[str], MapText],
-    out: Annotated[Path | None, Out] = None,
+    source: opt.Labels,
+    map_texts: Annotated[list[str], opt.MapText],
+    out: Annotated[Path | None, opt.Out] = None,
     probs: Annotated[Literal["uniform", "random"], typer.Option()] = "uniform",
     seed: Annotated[int, typer.Option(min=0)] = 0,
     limit: Annotated[int | None, typer.Option(min=1, metavar="N")] = None,
-    num_classes: NumClasses = None,
-    spacing: Spacing = None,
-    ignore_label: IgnoreLabel = None,
-    as_json: AsJson = False,
+    num_classes: opt.NumClasses = None,
+    spacing: opt.Spacing = None,
+    ignore_label: opt.IgnoreLabel = None,
+    as_json: opt.AsJson = False,
 ) -> None:
     """Predict from the labels alone what maps do to training.
 
@@ -45,7 +45,7 @@ def check(
     limit: Check only the first N cases.
     """
     from rwloss import data, pictures
-    from rwloss.study.diagnosis import Diagnosis
+    from rwloss.study.indicators import Diagnosis
 
     if out is not None:
         pictures.check_output(out)
@@ -60,7 +60,7 @@ def check(
         seed=seed,
     )
     cases = dataset.cases[:limit]
-    with progress() as shown:
+    with progress(lambda _: "nothing was written") as shown:
         for case in cases:
             shown.step("checked", len(cases), failed=not diagnosis.add(case))
     if diagnosis.reports:

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from rwloss.cli import options as opt
 from rwloss.cli.listing import print_table, printable
-from rwloss.cli.options import OF_SETTINGS, AsJson, Jobs, Scheduler
-from rwloss.cli.progress import interruptible, watched
+from rwloss.cli.progress import watched
 from rwloss.cli.report import write_if_possible
 from rwloss.errors import RWLossError
 from rwloss.words import count_of
@@ -30,11 +30,11 @@ def compare(
     map_texts: Annotated[list[str] | None, typer.Option("--map", metavar="[NAME=]EXPR")] = None,
     baselines: Annotated[list[str] | None, typer.Option("--baseline", metavar="NAME")] = None,
     seeds: Annotated[str | None, typer.Option(metavar="N|N,N,...")] = None,
-    reference: Annotated[str | None, OF_SETTINGS] = None,
+    reference: Annotated[str | None, opt.OF_SETTINGS] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", metavar="STUDY")] = None,
-    jobs: Jobs = None,
-    scheduler: Scheduler = None,
-    as_json: AsJson = False,
+    jobs: opt.Jobs = None,
+    scheduler: opt.Scheduler = None,
+    as_json: opt.AsJson = False,
     **training: Annotated[Any, "data", "map", "maps", "out", "seed"],
 ) -> None:
     """Train every map with every seed, and compare the results.
@@ -109,10 +109,8 @@ def _watched(runs: Sequence[Run]) -> Iterator[Callable[[RunEnd], None]]:
             steps if (run.name, run.seed) in ended else min(steps_done(run), steps) for run in runs
         )
 
-    with (
-        interruptible(lambda: "the same command resumes the study"),
-        watched(count_of(len(runs), "run"), len(runs) * steps, look) as shown,
-    ):
+    left = "the same command resumes the study"
+    with watched(count_of(len(runs), "run"), len(runs) * steps, look, left) as shown:
 
         def on_end(end: RunEnd) -> None:
             ended.add((end.name, end.seed))

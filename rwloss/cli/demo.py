@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+from rwloss.cli import options as opt
 from rwloss.cli.compare import run_and_print
-from rwloss.cli.options import Jobs
 from rwloss.errors import RWLossError
 from rwloss.files.atomic import naming_write_errors
 
@@ -25,7 +25,7 @@ def demo(
     out: Annotated[Path, typer.Option("--out", "-o")] = Path("rwloss-demo"),
     steps: Annotated[int, typer.Option(min=1)] = 600,
     seeds: Annotated[int, typer.Option(min=1)] = 2,
-    jobs: Jobs = None,
+    jobs: opt.Jobs = None,
 ) -> None:
     """Try everything on sample data: maps, a small study, its report.
 

@@ -8,20 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from rwloss.cli import options as opt
 from rwloss.cli.listing import print_failures, print_scores, printable
-from rwloss.cli.options import (
-    MAX_VOXELS,
-    AsJson,
-    IgnoreLabel,
-    Jobs,
-    MaxVoxels,
-    NumClasses,
-    Out,
-    Part,
-    Spacing,
-    SplitPart,
-)
-from rwloss.cli.progress import interruptible, progress
+from rwloss.cli.progress import progress
 from rwloss.errors import RWLossError
 from rwloss.words import count_of
 
@@ -33,17 +22,17 @@ if TYPE_CHECKING:
 def evaluate(
     predictions: Annotated[str, typer.Argument(metavar="PRED")],
     labels: Annotated[str, typer.Argument(metavar="LABELS")],
-    part: Part = None,
+    part: opt.Part = None,
     run: Annotated[Path | None, typer.Option(metavar="RUN")] = None,
-    split: SplitPart = None,
-    out: Annotated[Path | None, Out] = None,
+    split: opt.SplitPart = None,
+    out: Annotated[Path | None, opt.Out] = None,
     penalty: Annotated[str | None, typer.Option(metavar="MM|diagonal")] = None,
-    num_classes: NumClasses = None,
-    spacing: Spacing = None,
-    ignore_label: IgnoreLabel = None,
-    jobs: Jobs = None,
-    max_voxels: MaxVoxels = MAX_VOXELS,
-    as_json: AsJson = False,
+    num_classes: opt.NumClasses = None,
+    spacing: opt.Spacing = None,
+    ignore_label: opt.IgnoreLabel = None,
+    jobs: opt.Jobs = None,
+    max_voxels: opt.MaxVoxels = opt.MAX_VOXELS,
+    as_json: opt.AsJson = False,
 ) -> None:
     """Score label maps: Dice, HD95 and mean surface distance in mm.
 
@@ -81,7 +70,7 @@ def evaluate(
         num_classes = known.num_classes if num_classes is None else num_classes
         spacing_mm = known.spacing if spacing_mm is None else spacing_mm
         ignore_label = known.ignore_label if ignore_label is None else ignore_label
-    with interruptible(lambda: "nothing was written"), progress() as shown:
+    with progress(lambda _: "nothing was written") as shown:
         result = evaluation.evaluate(
             predictions,
             labels,

@@ -7,17 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from rwloss.cli import options as opt
 from rwloss.cli.listing import print_failures, printable
-from rwloss.cli.options import (
-    MAX_VOXELS,
-    AsJson,
-    MaxVoxels,
-    OutOption,
-    Part,
-    SplitPart,
-    place_of,
-)
-from rwloss.cli.progress import interruptible, progress
+from rwloss.cli.progress import progress
 from rwloss.words import count_of
 
 if TYPE_CHECKING:
@@ -28,17 +20,17 @@ def predict(
     run: Annotated[str, typer.Argument(metavar="RUN")],
     images: Annotated[str, typer.Argument(metavar="IMAGES")],
     out: Annotated[str | None, typer.Argument(metavar="OUT")] = None,
-    out_option: OutOption = None,
+    out_option: opt.OutOption = None,
     *,
     checkpoint: Annotated[Literal["best", "last"], typer.Option()] = "best",
-    part: Part = None,
-    split: SplitPart = None,
+    part: opt.Part = None,
+    split: opt.SplitPart = None,
     overlap: Annotated[float, typer.Option(min=0, max=0.99)] = 0.5,
     batch_size: Annotated[int | None, typer.Option(min=1, metavar="N")] = None,
     device: Annotated[str | None, typer.Option()] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite")] = False,
-    max_voxels: MaxVoxels = MAX_VOXELS,
-    as_json: AsJson = False,
+    max_voxels: opt.MaxVoxels = opt.MAX_VOXELS,
+    as_json: opt.AsJson = False,
 ) -> None:
     """Predict label maps of images with a trained run.
 
@@ -62,19 +54,15 @@ def predict(
     """
     from rwloss.training.predicting import predict_images
 
-    done = 0
     notes: set[str] = set()
-
-    def what_is_left() -> str:
-        again = "the same command without --overwrite" if overwrite else "the same command"
-        return f"{count_of(done, 'label map')} done; {again} resumes"
-
-    with interruptible(what_is_left), progress() as shown:
+    again = "the same command without --overwrite" if overwrite else "the same command"
+    maps = "label maps"
+    with progress(
+        lambda shown: f"{count_of(shown.done(maps), 'label map')} done; {again} resumes"
+    ) as shown:
 
         def on_case(outcome: PredictedCase, total: int) -> None:
-            nonlocal done
-            done += outcome.state != "failed"
-            shown.step("label maps", total, failed=outcome.state == "failed")
+            shown.step(maps, total, failed=outcome.state == "failed")
             if outcome.note not in {"", *notes}:
                 notes.add(outcome.note)
                 shown.line(outcome.note)
@@ -82,7 +70,7 @@ def predict(
         made = predict_images(
             run,
             images,
-            place_of(out, out_option),
+            opt.place_of(out, out_option),
             checkpoint=checkpoint,
             part=part,
             split=split,

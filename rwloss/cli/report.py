@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from rwloss.cli import options as opt
 from rwloss.cli.listing import printable
-from rwloss.cli.options import Out
 from rwloss.errors import RWLossError
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def report(
     study: Annotated[Path, typer.Argument(metavar="STUDY")],
-    out: Annotated[Path | None, Out] = None,
+    out: Annotated[Path | None, opt.Out] = None,
 ) -> None:
     """Write the report of a study from the runs it has so far.
 
@@ -33,7 +33,7 @@ def report(
     from rwloss.study.report import require_report, write
 
     require_report()
-    content = plan.read(study / "study.toml")
+    content = plan.Study.read(study / "study.toml")
     found, reason = indicators_of(content, study)
     if reason:
         typer.echo(f"without the diagnostics of the maps: {printable(reason)}", err=True)

@@ -7,22 +7,22 @@ from typing import Annotated
 
 import typer
 
-from rwloss.cli.options import IgnoreLabel, MapText, NumClasses, Out, Spacing
+from rwloss.cli import options as opt
 from rwloss.errors import RWLossError
 from rwloss.words import count_of
 
 
 def show(
     source: Annotated[str, typer.Argument(metavar="CASE|STORE")],
-    out: Annotated[Path, Out],
-    map_texts: Annotated[list[str] | None, MapText] = None,
+    out: Annotated[Path, opt.Out],
+    map_texts: Annotated[list[str] | None, opt.MapText] = None,
     case: Annotated[str | None, typer.Option(metavar="NAME")] = None,
     image: Annotated[Path | None, typer.Option(metavar="FILE")] = None,
     axis: Annotated[int | None, typer.Option(min=0, max=2)] = None,
     slice_index: Annotated[int | None, typer.Option("--slice", min=0, metavar="N")] = None,
-    num_classes: NumClasses = None,
-    spacing: Spacing = None,
-    ignore_label: IgnoreLabel = None,
+    num_classes: opt.NumClasses = None,
+    spacing: opt.Spacing = None,
+    ignore_label: opt.IgnoreLabel = None,
 ) -> None:
     """Draw a case: image, labels, and the map of each class.
 
@@ -43,7 +43,7 @@ def show(
     slice_index: Slice along that axis, counted from 0; by default the one with the most classes,
     then the most foreground.
     """
-    from rwloss import pictures
+    from rwloss import pictures, store
     from rwloss.pictures import cases
 
     pictures.check_output(out)
@@ -53,11 +53,11 @@ def show(
                 f"{source!r} is a store, which has its own map, classes and spacing: leave out "
                 "--map, --num-classes, --spacing and --ignore-label"
             )
-        stored, first = cases.first_of_store(source)
-        if case is None:
+        stored = store.open(source)
+        if case is None and stored:
             others = count_of(len(stored), "case")
             typer.echo(f"the first of {others}: --case names another", err=True)
-        drawing = cases.of_store(stored, case or first)
+        drawing = cases.of_store(stored, case)
     elif case is not None:
         raise RWLossError(f"--case is for a store, and {source!r} has no map.json")
     elif not map_texts:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from rwloss.cli import options as opt
 from rwloss.cli.listing import print_scores
-from rwloss.cli.options import AsJson
-from rwloss.cli.progress import Progress, interruptible, progress
+from rwloss.cli.progress import Progress, progress
 from rwloss.words import count_of
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def train(
     data: Annotated[str | None, typer.Argument(metavar="DATA")] = None,
     config: Annotated[Path | None, typer.Option(metavar="FILE")] = None,
-    as_json: AsJson = False,
+    as_json: opt.AsJson = False,
     **settings: Any,
 ) -> None:
     """Train a U-Net with a map and test it.
@@ -46,7 +46,7 @@ def train(
         chosen = RunSettings.of("settings", settings)
     else:
         chosen = RunSettings.read(config, **settings)
-    with interruptible(lambda: "the same command resumes the run"), progress() as shown:
+    with progress(lambda _: "the same command resumes the run") as shown:
         result = run(chosen, _shown_on(shown, Path(chosen.out).name))
     if not is_first_process():
         return

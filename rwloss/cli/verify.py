@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from rwloss.cli import options as opt
 from rwloss.cli.listing import print_failures, print_table, printable
-from rwloss.cli.options import MAX_VOXELS, AsJson, Jobs, MaxVoxels
 from rwloss.cli.precompute import as_fields
-from rwloss.cli.progress import interruptible, progress
+from rwloss.cli.progress import Progress, progress
 from rwloss.words import count_of
 
 if TYPE_CHECKING:
@@ -23,9 +23,9 @@ def verify(
     store: Annotated[str, typer.Argument(metavar="STORE")],
     source: Annotated[str | None, typer.Option("--data", metavar="DATA")] = None,
     with_repair: Annotated[bool, typer.Option("--repair")] = False,
-    jobs: Jobs = None,
-    max_voxels: MaxVoxels = MAX_VOXELS,
-    as_json: AsJson = False,
+    jobs: opt.Jobs = None,
+    max_voxels: opt.MaxVoxels = opt.MAX_VOXELS,
+    as_json: opt.AsJson = False,
 ) -> None:
     """Check a store of maps against its manifest and the labels.
 
@@ -40,24 +40,18 @@ def verify(
     from rwloss.precompute.repair import repair
     from rwloss.store.verify import verify as run
 
-    done = 0
+    def what_is_left(shown: Progress) -> str:
+        done = sum(pace.done for pace in shown.paces.values())
+        return f"after {count_of(done, 'case')}; run the same command again"
 
-    with (
-        interruptible(lambda: f"after {count_of(done, 'case')}; run the same command again"),
-        progress("with problems") as shown,
-    ):
-
-        def on_case(phase: str, total: int, *, failed: bool) -> None:
-            nonlocal done
-            done += 1
-            shown.step(phase, total, failed=failed)
+    with progress(what_is_left, "with problems") as shown:
 
         def checked(phase: str) -> Report:
             return run(
                 store,
                 source,
                 jobs=jobs,
-                progress=lambda good, total: on_case(phase, total, failed=not good),
+                progress=lambda good, total: shown.step(phase, total, failed=not good),
                 max_voxels=max_voxels,
             )
 
@@ -69,7 +63,7 @@ def verify(
                 first,
                 source,
                 jobs=jobs,
-                progress=lambda outcome, total: on_case(
+                progress=lambda outcome, total: shown.step(
                     "repaired", total, failed=outcome.state == "failed"
                 ),
                 max_voxels=max_voxels,

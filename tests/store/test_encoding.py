@@ -2,7 +2,6 @@
 
 import gzip
 import itertools
-from collections import Counter
 
 import nibabel
 import numpy as np
@@ -23,7 +22,7 @@ from rwloss.store.encoding import (
 
 zarr = pytest.importorskip("zarr")
 
-from zarr.storage import LocalStore, MemoryStore, WrapperStore  # noqa: E402
+from zarr.storage import MemoryStore  # noqa: E402
 
 RNG = np.random.default_rng(7)
 # A turn about the third axis, a shear-free tilt and an offset: exact in the file's float32.
@@ -314,57 +313,12 @@ def test_a_tree_is_a_group_of_its_arrays_and_repeats():
     assert set(group.array_keys()) == {"labels", "true"}
 
 
-class Counting(WrapperStore):
-    """Counts the bytes that are read of each file."""
-
-    def __init__(self, store):
-        super().__init__(store)
-        self.read = Counter()
-
-    async def get(self, key, prototype, byte_range=None):
-        found = await super().get(key, prototype, byte_range)
-        self.read[key] += 0 if found is None else len(found)
-        return found
-
-
-@pytest.fixture(scope="module")
-def volume():
-    """Noise, so that every chunk has its full size, with its files."""
-    values = RNG.uniform(-1, 1, (130, 129, 140)).astype(np.float16)
-    return values, encode_zarr({"true": values}, 3, "float16")[0]
-
-
-def test_a_patch_is_what_slicing_the_whole_gives(volume):
-    values, files = volume
-    for cut in (
-        np.s_[0:8, 0:8, 0:8],
-        np.s_[60:70, 60:70, 60:70],
-        np.s_[128:130, 128:129, 128:140],
-        np.s_[0:130, 64:65, 0:1],
-        np.s_[0:130, 0:129, 0:140],
-    ):
-        found = decode_zarr(in_memory(files), "here", "true", values.shape, cut)
-        np.testing.assert_array_equal(found, values[cut])
-
-
-def test_a_patch_reads_its_chunks_alone(volume):
-    values, files = volume
-    store = Counting(in_memory(files))
-    decode_zarr(store, "here", "true", values.shape, np.s_[3:30, 5:60, 0:64])
-    one_chunk = 64**3 * 2
-    read = store.read["true/c/0/0/0"]
-    assert 0.5 * one_chunk < read < 1.05 * one_chunk < 0.14 * len(files["true/c/0/0/0"])
-
-
-def test_a_patch_of_a_damaged_tree_needs_its_own_chunks_alone(volume, tmp_path):
-    values, files = volume
+def test_a_patch_of_a_damaged_tree_needs_its_own_chunks_alone():
+    values = RNG.uniform(-1, 1, (70, 66, 80)).astype(np.float16)
+    files, _ = encode_zarr({"true": values}, 3, "float16")
     shard = files["true/c/0/0/0"]
-    broken = files | {"true/c/0/0/0": b"\xff" * 100 + shard[100:]}  # of the first chunk
-    for name, content in broken.items():
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_bytes(content)
-    store = LocalStore(tmp_path, read_only=True)
-    there = np.s_[100:110, 100:110, 100:110]
+    store = in_memory(files | {"true/c/0/0/0": b"\xff" * 100 + shard[100:]})  # of the first chunk
+    there = np.s_[60:70, 64:66, 70:80]
     found = decode_zarr(store, "here", "true", values.shape, there)
     np.testing.assert_array_equal(found, values[there])
     for cut in (np.s_[0:2, 0:2, 0:2], ()):
