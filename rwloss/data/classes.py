@@ -35,7 +35,7 @@ def count_classes(
     Raises RWLossError for fewer than two classes or more than 65,536, for a negative label, and for
     labels that look like a mask, a gap in the numbers, grey values or numbers of objects.
 
-    >>> from rwloss.data import sample_dir
+    >>> from rwloss.data import find, sample_dir
     >>> count_classes(find(sample_dir("lung_patches") / "labelsTr"))
     2
     """
