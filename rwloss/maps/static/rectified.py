@@ -10,7 +10,7 @@ from pydantic import PositiveFloat
 
 from rwloss.arrays import Array, divide_into, from_numpy, to_numpy
 from rwloss.maps.generator import MapGenerator, MapTags
-from rwloss.maps.static.class_weights import Beta, ClassWeights, Weighted
+from rwloss.maps.static.class_weighted import Beta, ClassWeights, Weighted
 from rwloss.regions import Regions
 from rwloss.rwmap import RWMap
 

@@ -13,7 +13,7 @@ from pydantic import NonNegativeFloat, PositiveFloat
 from rwloss import distance
 from rwloss.arrays import from_numpy, to_numpy
 from rwloss.maps.generator import MapGenerator, MapTags
-from rwloss.maps.static.class_weights import Beta, ClassWeights, Weighted
+from rwloss.maps.static.class_weighted import Beta, ClassWeights, Weighted
 from rwloss.regions import Regions
 from rwloss.rwmap import RWMap
 
