@@ -88,7 +88,7 @@ def add(generator: type[MapGenerator]) -> None:
     """
     name = generator.name
     for entry in _entries().get(name, ()):
-        if entry.value != _target(generator):
+        if entry is not _entry_of(generator):
             raise _two_of(name, _whose(entry), _where(generator))
     known = _registered.get(name)
     if known is not None and _home(known) != _home(generator):
@@ -146,9 +146,9 @@ def revision(generator: type[MapGenerator]) -> str:
     place = place_of(generator)
     if place is not None:
         return f"sha256:{place.sha256}"
-    for entry in _entries().get(generator.name, ()):
-        if entry.value == _target(generator) and entry.dist is not None:
-            return f"{entry.dist.name} {entry.dist.version}"
+    entry = _entry_of(generator)
+    if entry is not None and entry.dist is not None:
+        return f"{entry.dist.name} {entry.dist.version}"
     file = Path(_home(generator)[0])
     return f"sha256:{sha256(file.read_bytes()).hexdigest()}" if file.is_file() else "unknown"
 
@@ -226,15 +226,16 @@ def _where(generator: type[MapGenerator]) -> str:
     place = place_of(generator)
     if place is not None:
         return f"{place} (sha256 {place.sha256[:12]})"
-    for entry in _entries().get(generator.name, ()):
-        if entry.value == _target(generator):
-            return _whose(entry)
+    entry = _entry_of(generator)
+    if entry is not None:
+        return _whose(entry)
     home, name = _home(generator)
     return f"{home if home == generator.__module__ else shown(Path(home))}:{name}"
 
 
-def _target(generator: type[MapGenerator]) -> str:
-    return f"{generator.__module__}:{generator.__qualname__}"
+def _entry_of(generator: type[MapGenerator]) -> EntryPoint | None:
+    target = f"{generator.__module__}:{generator.__qualname__}"
+    return next((e for e in _entries().get(generator.name, ()) if e.value == target), None)
 
 
 def _home(generator: type[MapGenerator]) -> tuple[str, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
 import numpy as np
@@ -99,7 +99,6 @@ def _by_rule(rule: str, beta: float, counts: NDArray[np.float64]) -> NDArray[np.
     return raw * scale
 
 
-@dataclass(frozen=True)
 class ClassWeighted(Weighted, MapGenerator):
     """-w_t at the true class t, 0 at every other: the voxel weighs as much as its true class.
 
@@ -115,11 +114,9 @@ class ClassWeighted(Weighted, MapGenerator):
     weights: ClassWeights = "inverse"
     beta: Beta = 0.9999
 
-    name: ClassVar[str] = "class_weighted"
-    tags: ClassVar[MapTags] = MapTags(
-        stable=True, unit="unitless", commutes_with=frozenset({"flip", "rot90"})
-    )
-    citation: ClassVar[str] = (
+    name = "class_weighted"
+    tags = MapTags(stable=True, unit="unitless", commutes_with=frozenset({"flip", "rot90"}))
+    citation = (
         "Valverde & Tohka, Pattern Recognition 2023, arXiv 2108.01405 (class-weighted map); "
         "effective number: Cui et al., Class-Balanced Loss, CVPR 2019, arXiv 1901.05555"
     )
