@@ -98,7 +98,7 @@ CASES = [
 def test_anatomy(shape, spacing):
     """Small sigma leave far objects out of the box that is looked at."""
     for labels in batch(121, shape):
-        for sigma in [0.05, 0.3, 1.0, 5.0, 100.0]:
+        for sigma in [0.05, 1.0, 100.0]:
             found = border(labels, 4, spacing, w0=7.0, sigma_mm=sigma)
             wanted = 1 + naive_border(labels, 4, spacing, 7.0, sigma)
             np.testing.assert_allclose(found, wanted, rtol=2e-6)
