@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any, TypeAlias
@@ -120,10 +120,8 @@ class Regions:
 
     def __repr__(self) -> str:
         """One line: shape, classes and spacing."""
-        rows = sorted(set(self.spacings_mm))
-        shown = " or ".join(" x ".join(f"{mm:g}" for mm in row) for row in rows)
-        facts = f"labels {tuple(self.labels.shape)}, {self.num_classes} classes"
-        return f"Regions({facts}, spacing {shown} mm)" if shown else f"Regions({facts})"
+        spacing = f", spacing {spacing_text(self.spacings_mm)}" if self.spacings_mm else ""
+        return f"Regions(labels {tuple(self.labels.shape)}, {self.num_classes} classes{spacing})"
 
     def __getstate__(self) -> dict[str, Any]:
         """What is pickled: everything but the namespace, which is a module."""
@@ -258,6 +256,11 @@ def spacing_rows(spacing_mm: Any, shape: Sequence[int]) -> SpacingRows:
     if _is_plain(spacing_mm):  # checked once: training passes the same at each step
         return _checked_rows(spacing_mm, batch, axes)
     return _checked_rows.__wrapped__(spacing_mm, batch, axes)
+
+
+def spacing_text(rows: Iterable[Iterable[float]]) -> str:
+    """Such as "1 x 2.5 mm", with each different row once."""
+    return " or ".join(sorted({" x ".join(f"{mm:g}" for mm in row) for row in rows})) + " mm"
 
 
 def _is_plain(spacing_mm: Any) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from rwloss.arrays import Array, as_tensor, is_torch, namespace, on_device
 from rwloss.errors import RWLossError
-from rwloss.regions import SpacingRows
+from rwloss.regions import SpacingRows, spacing_text
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -172,8 +172,8 @@ class RWMap:
             for mm, needed, size in zip(given, wanted, sizes, strict=True):
                 if size > 1 and abs(mm - needed) > 1e-3 * needed:
                     raise RWLossError(
-                        f"the map was made at a spacing of {_spacing_text([given])}, but the "
-                        f"image has {_spacing_text([wanted])}: make the map again at that "
+                        f"the map was made at a spacing of {spacing_text([given])}, but the "
+                        f"image has {spacing_text([wanted])}: make the map again at that "
                         "spacing, or correct the spacing that is given"
                     )
 
@@ -184,7 +184,7 @@ class RWMap:
             "compact" if self.is_compact else "dense",
             f"labels {tuple(self.labels.shape)}",
             f"{self.num_classes} classes",
-            f"spacing {_spacing_text(self.spacing_mm)}" if self.spacing_mm else "",
+            f"spacing {spacing_text(self.spacing_mm)}" if self.spacing_mm else "",
         ]
         return f"RWMap({', '.join(filter(None, facts))})"
 
@@ -217,8 +217,7 @@ class RWMap:
         if self.is_compact == other.is_compact:
             sums = tuple(one + two for one, two in zip(self.parts, other.parts, strict=True))
             return RWMap(self.labels, self.num_classes, sums)
-        dense, compact = (other, self) if self.is_compact else (self, other)
-        return RWMap.from_dense(self.labels, dense._with_compact_added(compact))
+        return RWMap.from_dense(self.labels, self.dense() + other.dense())
 
     def __sub__(self, other: object) -> RWMap:
         """Difference of two maps of the same labels."""
@@ -251,16 +250,6 @@ class RWMap:
             rest = rest + xp.where(here, zero, values[:, k] - base)
         return true, base + rest / (self.num_classes - 1)
 
-    def _with_compact_added(self, compact: RWMap) -> Array:
-        """Dense values plus a compact map's. (b k *s)."""
-        xp, values = namespace(self.labels), self.values
-        true, other = compact.parts
-        dtype = xp.result_type(values.dtype, true.dtype, other.dtype)
-        sums = xp.empty(values.shape, dtype=dtype, **on_device(self.labels))
-        for k in range(self.num_classes):
-            sums[:, k] = values[:, k] + xp.where(self.labels == k, true, other)
-        return sums
-
     def _check_same_labels(self, other: RWMap) -> None:
         if self.num_classes != other.num_classes:
             raise RWLossError(
@@ -277,11 +266,6 @@ class RWMap:
             )
         if not namespace(self.labels).all(self.labels == other.labels):
             raise RWLossError("maps of different labels can't be added: make both from the same")
-
-
-def _spacing_text(rows: Iterable[Iterable[float]]) -> str:
-    """Such as "1 x 2.5 mm", with each different row once."""
-    return " or ".join(sorted({" x ".join(f"{mm:g}" for mm in row) for row in rows})) + " mm"
 
 
 def _is_floating(values: Array) -> bool:

@@ -5,6 +5,10 @@ Batches lie on `device`, which tests/losses/conftest.py sets for each test.
 
 from __future__ import annotations
 
+from functools import wraps
+from inspect import signature
+from itertools import product
+
 import torch
 from anatomy import batch
 
@@ -22,6 +26,31 @@ DYNAMIC = [
 
 
 device = "cpu"
+
+
+def every(**choices):
+    """As `pytest.mark.parametrize` over each of these, but as one test, which takes less time.
+
+    A failure has a note that says which case it was.
+    """
+
+    def decorate(test):
+        @wraps(test)
+        def run(**fixtures):
+            for values in product(*choices.values()):
+                case = dict(zip(choices, values, strict=True))
+                try:
+                    test(**case, **fixtures)
+                except Exception as error:
+                    error.add_note(f"The case was {case}.")
+                    raise
+
+        given = signature(test)
+        left = [each for name, each in given.parameters.items() if name not in choices]
+        run.__signature__ = given.replace(parameters=left)
+        return run
+
+    return decorate
 
 
 def here(values):

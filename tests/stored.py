@@ -10,6 +10,7 @@ import numpy as np
 import rwloss
 from rwloss import RWMap
 from rwloss.store import MapInfo, Writer, labels_digest
+from rwloss.store.manifest import write_entries
 from rwloss.store.place import place
 from rwloss.store.verify import verify
 
@@ -53,7 +54,7 @@ def store_of(where, rwmaps, **changes):
     k = {rwmap.num_classes for rwmap in rwmaps.values()}
     with Writer.open(place(where), info(num_classes=k.pop(), **changes)) as writer:
         entries = [add(writer, case, rwmap) for case, rwmap in rwmaps.items()]
-        writer.finish(entries)
+        write_entries(writer.place, entries)
     return rwloss.store.open(where)
 
 

@@ -40,7 +40,8 @@ def write(path, labels):
         sitk = pytest.importorskip("SimpleITK")
         sitk.WriteImage(sitk.GetImageFromArray(labels), str(path), True)
     else:
-        Image.fromarray(labels).save(path)
+        first, *others = map(Image.fromarray, labels if labels.ndim == 3 else [labels])
+        first.save(path, **({"save_all": True, "append_images": others} if others else {}))
     return path
 
 

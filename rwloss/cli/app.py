@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import inspect
 import sys
 from collections.abc import Callable
 from typing import Annotated, Any
@@ -12,6 +11,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from rwloss._version import __version__
+from rwloss.cli.options import summary_of, with_options
 from rwloss.errors import RWLossError
 
 COMMANDS = (
@@ -59,27 +59,22 @@ class _Group(TyperGroup):
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         if cmd_name in COMMANDS and self.commands[cmd_name] is None:
-            from rwloss.cli.options import with_settings
-
+            function, text = with_options(_function(cmd_name))
             alone = typer.Typer(add_completion=False, rich_markup_mode=None)
-            alone.command(cmd_name, cls=_Sections)(with_settings(_function(cmd_name)))
+            alone.command(cmd_name, cls=_Sections, help=text)(function)
             self.commands[cmd_name] = typer.main.get_command(alone)
         return self.commands.get(cmd_name)
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         """List the commands, without building them."""
         with formatter.section("Commands"):
-            formatter.write_dl([(name, _summary(_function(name))) for name in COMMANDS])
+            formatter.write_dl([(name, summary_of(_function(name))) for name in COMMANDS])
 
 
 def _function(name: str) -> Callable[..., None]:
     name = name.replace("-", "_")
     function: Callable[..., None] = getattr(importlib.import_module(f"rwloss.cli.{name}"), name)
     return function
-
-
-def _summary(function: Callable[..., None]) -> str:
-    return (inspect.getdoc(function) or "").split("\n")[0].rstrip(".")
 
 
 app = typer.Typer(

@@ -3,77 +3,49 @@
 from __future__ import annotations
 
 import json
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from rwloss.cli import options as opt
 from rwloss.cli.listing import print_table
-from rwloss.cli.options import AsJson, IgnoreLabel, Labels, NumClasses, Spacing
 from rwloss.cli.progress import progress
 
 if TYPE_CHECKING:
-    from rwloss.study.diagnosis import Diagnosis
-
-
-class Rule(StrEnum):
-    """Where the gradient is looked at."""
-
-    UNIFORM = "uniform"
-    RANDOM = "random"
+    from rwloss.study.indicators import Diagnosis
 
 
 def check(
-    source: Labels,
-    map_texts: Annotated[
-        list[str],
-        typer.Option(
-            "--map",
-            metavar="EXPR",
-            help="Map to check: a name such as rectified, or an expression such as "
-            "\"boundary(convention='valverde') + dice\". Repeat it for more columns. "
-            "`rwloss maps` lists the names.",
-            show_default=False,
-        ),
-    ],
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            "--out",
-            "-o",
-            metavar="FILE",
-            help="Picture of where the maps push the wrong way, in the case and slice where they "
-            "do so most: .png, .pdf or .svg. Overwrites the file.",
-            show_default=False,
-        ),
-    ] = None,
-    probs: Annotated[
-        Rule,
-        typer.Option(
-            "--probs",
-            help="Probabilities at which to look at the gradient: the same for every class, or "
-            "random at each voxel.",
-        ),
-    ] = Rule.UNIFORM,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the random probabilities.")] = 0,
-    limit: Annotated[
-        int | None,
-        typer.Option(min=1, metavar="N", help="Check only the first N cases.", show_default=False),
-    ] = None,
-    num_classes: NumClasses = None,
-    spacing: Spacing = None,
-    ignore_label: IgnoreLabel = None,
-    as_json: AsJson = False,
+    source: opt.Labels,
+    map_texts: Annotated[list[str], opt.MapText],
+    out: Annotated[Path | None, opt.Out] = None,
+    probs: Annotated[Literal["uniform", "random"], typer.Option()] = "uniform",
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    limit: Annotated[int | None, typer.Option(min=1, metavar="N")] = None,
+    num_classes: opt.NumClasses = None,
+    spacing: opt.Spacing = None,
+    ignore_label: opt.IgnoreLabel = None,
+    as_json: opt.AsJson = False,
 ) -> None:
     """Predict from the labels alone what maps do to training.
 
     Prints how many voxels obey the stability principle, how much is pushed the wrong way and where,
     and whether a rare class can recover after it has collapsed. A case that cannot be read is
     named, and the other cases are counted. docs/stability.md explains every figure.
+
+    map_texts: Map to check: a name such as rectified, or an expression such as
+    "boundary(convention='valverde') + dice". Repeat it for more columns. `rwloss maps` lists the
+    names.
+    out: Picture of where the maps push the wrong way, in the case and slice where they do so most:
+    .png, .pdf or .svg. Overwrites the file.
+    probs: Probabilities at which to look at the gradient: the same for every class, or random at
+    each voxel.
+    seed: Seed of the random probabilities.
+    limit: Check only the first N cases.
     """
     from rwloss import data, pictures
-    from rwloss.study.diagnosis import Diagnosis
+    from rwloss.study.indicators import Diagnosis
 
     if out is not None:
         pictures.check_output(out)
@@ -84,11 +56,11 @@ def check(
         num_classes=num_classes,
         spacing_mm=spacing,
         ignore_label=ignore_label,
-        probs=probs.value,
+        probs=probs,
         seed=seed,
     )
     cases = dataset.cases[:limit]
-    with progress() as shown:
+    with progress(lambda _: "nothing was written") as shown:
         for case in cases:
             shown.step("checked", len(cases), failed=not diagnosis.add(case))
     if diagnosis.reports:

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from rwloss.cli import options as opt
 from rwloss.cli.listing import print_table, printable
-from rwloss.cli.options import OF_SETTINGS, AsJson, Jobs, Scheduler, without
-from rwloss.cli.progress import interruptible, watched
+from rwloss.cli.progress import watched
 from rwloss.cli.report import write_if_possible
 from rwloss.errors import RWLossError
 from rwloss.words import count_of
@@ -25,59 +25,17 @@ if TYPE_CHECKING:
     from rwloss.study.statistics import Interval
 
 
-@without("data", "map", "maps", "out", "seed")
 def compare(
-    source: Annotated[
-        str,
-        typer.Argument(
-            metavar="STUDY.toml|DATA",
-            help="File of a study, or nnU-Net raw folder with images.",
-        ),
-    ],
-    map_texts: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--map",
-            metavar="[NAME=]EXPR",
-            help="Map to train with, and a name for its folder. Repeat it for more maps.",
-            show_default=False,
-        ),
-    ] = None,
-    baselines: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--baseline",
-            metavar="NAME",
-            help="Usual map by its name, such as dice_ce or boundary_gdl_rebalance; a wrong name "
-            "lists all. Repeat it for more maps.",
-            show_default=False,
-        ),
-    ] = None,
-    seeds: Annotated[
-        str | None,
-        typer.Option(
-            metavar="N|N,N,...",
-            help="Number of seeds, or the seeds separated by commas (3 means 0,1,2); by default "
-            "those of the study, or 3.",
-            show_default=False,
-        ),
-    ] = None,
-    reference: Annotated[str | None, OF_SETTINGS] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            "--out",
-            "-o",
-            metavar="STUDY",
-            help="Folder of the study; by default that of STUDY.toml. A study in it is resumed and "
-            "extended.",
-            show_default=False,
-        ),
-    ] = None,
-    jobs: Jobs = None,
-    scheduler: Scheduler = None,
-    as_json: AsJson = False,
-    **training: Any,
+    source: Annotated[str, typer.Argument(metavar="STUDY.toml|DATA")],
+    map_texts: Annotated[list[str] | None, typer.Option("--map", metavar="[NAME=]EXPR")] = None,
+    baselines: Annotated[list[str] | None, typer.Option("--baseline", metavar="NAME")] = None,
+    seeds: Annotated[str | None, typer.Option(metavar="N|N,N,...")] = None,
+    reference: Annotated[str | None, opt.OF_SETTINGS] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", metavar="STUDY")] = None,
+    jobs: opt.Jobs = None,
+    scheduler: opt.Scheduler = None,
+    as_json: opt.AsJson = False,
+    **training: Annotated[Any, "data", "map", "maps", "out", "seed"],
 ) -> None:
     """Train every map with every seed, and compare the results.
 
@@ -85,6 +43,14 @@ def compare(
     see the same batches. To resume an interrupted study, give the same command again. Maps and
     seeds can be added later; what is not given is taken from the study. A failed run is named, and
     the other runs continue. docs/compare.md explains the results.
+
+    source: File of a study, or nnU-Net raw folder with images.
+    map_texts: Map to train with, and a name for its folder. Repeat it for more maps.
+    baselines: Usual map by its name, such as dice_ce or boundary_gdl_rebalance; a wrong name lists
+    all. Repeat it for more maps.
+    seeds: Number of seeds, or the seeds separated by commas (3 means 0,1,2); by default those of
+    the study, or 3.
+    out: Folder of the study; by default that of STUDY.toml. A study in it is resumed and extended.
     """
     from rwloss.study import plan
     from rwloss.training import require_training
@@ -143,10 +109,8 @@ def _watched(runs: Sequence[Run]) -> Iterator[Callable[[RunEnd], None]]:
             steps if (run.name, run.seed) in ended else min(steps_done(run), steps) for run in runs
         )
 
-    with (
-        interruptible(lambda: "the same command resumes the study"),
-        watched(count_of(len(runs), "run"), len(runs) * steps, look) as shown,
-    ):
+    left = "the same command resumes the study"
+    with watched(count_of(len(runs), "run"), len(runs) * steps, look, left) as shown:
 
         def on_end(end: RunEnd) -> None:
             ended.add((end.name, end.seed))

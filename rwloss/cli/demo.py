@@ -7,9 +7,10 @@ from typing import Annotated, Any
 
 import typer
 
+from rwloss.cli import options as opt
 from rwloss.cli.compare import run_and_print
-from rwloss.cli.options import Jobs
 from rwloss.errors import RWLossError
+from rwloss.files.atomic import naming_write_errors
 
 MAPS = {
     "boundary": "boundary",
@@ -21,14 +22,10 @@ DRAWN = ("boundary", "rectified")
 
 
 def demo(
-    out: Annotated[
-        Path, typer.Option("--out", "-o", help="Folder for the maps, the picture and the study.")
-    ] = Path("rwloss-demo"),
-    steps: Annotated[int, typer.Option(min=1, help="Training steps of each run.")] = 600,
-    seeds: Annotated[
-        int, typer.Option(min=1, help="Seeds; each map is trained once per seed.")
-    ] = 2,
-    jobs: Jobs = None,
+    out: Annotated[Path, typer.Option("--out", "-o")] = Path("rwloss-demo"),
+    steps: Annotated[int, typer.Option(min=1)] = 600,
+    seeds: Annotated[int, typer.Option(min=1)] = 2,
+    jobs: opt.Jobs = None,
 ) -> None:
     """Try everything on sample data: maps, a small study, its report.
 
@@ -36,6 +33,10 @@ def demo(
     rectified map; then trains small 2-D U-Nets with four maps, from the same weights and on the
     same batches, and writes a report to open in a browser. To resume an interrupted demo, give the
     same command again.
+
+    out: Folder for the maps, the picture and the study.
+    steps: Training steps of each run.
+    seeds: Seeds; each map is trained once per seed.
     """
     from rwloss import data
     from rwloss.pictures import check_output
@@ -48,7 +49,8 @@ def demo(
     source = data.sample_dir("hippocampus")
     dataset, tests = data.find(source), data.find(source, part="test")
     picture = out / "maps.png"
-    _make_folder(out)
+    with naming_write_errors(out, "name another folder with --out"):
+        out.mkdir(parents=True, exist_ok=True)
     check_output(picture)
     classes = " and ".join(dataset.class_names[1:])
     typer.echo(
@@ -74,15 +76,6 @@ def demo(
     )
     typer.echo(f"Training {len(MAPS) * seeds} U-Nets, {steps} steps each ...")
     run_and_print(study, out / "study", jobs=jobs)
-
-
-def _make_folder(out: Path) -> None:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RWLossError(
-            f"cannot make the folder {str(out)!r} ({error.strerror}): name another with --out"
-        ) from error
 
 
 def _make_maps(dataset: Any, folder: Path, expression: str, jobs: int | None) -> None:

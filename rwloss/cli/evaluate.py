@@ -3,24 +3,14 @@
 from __future__ import annotations
 
 import json
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rwloss.cli.listing import print_failures, printable
-from rwloss.cli.options import (
-    MAX_VOXELS,
-    AsJson,
-    IgnoreLabel,
-    Jobs,
-    MaxVoxels,
-    NumClasses,
-    Spacing,
-)
-from rwloss.cli.progress import interruptible, progress
-from rwloss.cli.score_table import print_scores
+from rwloss.cli import options as opt
+from rwloss.cli.listing import print_failures, print_scores, printable
+from rwloss.cli.progress import progress
 from rwloss.errors import RWLossError
 from rwloss.words import count_of
 
@@ -29,80 +19,20 @@ if TYPE_CHECKING:
     from rwloss.training.scores import Penalty
 
 
-class PartName(StrEnum):
-    """Which cases of an nnU-Net raw folder."""
-
-    TRAIN = "train"
-    TEST = "test"
-
-
-class SplitName(StrEnum):
-    """Which part of a run's split."""
-
-    TRAIN = "train"
-    VALIDATION = "validation"
-    TEST = "test"
-
-
 def evaluate(
-    predictions: Annotated[
-        str,
-        typer.Argument(metavar="PRED", help="Folder or glob of label maps, named CASE.ext."),
-    ],
-    labels: Annotated[
-        str,
-        typer.Argument(
-            metavar="LABELS",
-            help="True labels: folder or glob of label maps with the same names, or an nnU-Net raw "
-            "folder.",
-        ),
-    ],
-    part: Annotated[
-        PartName | None,
-        typer.Option(
-            help="Labels of an nnU-Net raw folder; by default test if it has labelsTs.",
-            show_default=False,
-        ),
-    ] = None,
-    run: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="RUN",
-            help="Evaluate only the test cases of this run of `rwloss train`, with its number of "
-            "classes, spacing and ignore label by default.",
-            show_default=False,
-        ),
-    ] = None,
-    split: Annotated[
-        SplitName | None,
-        typer.Option(help="Part of the split of --run; by default test.", show_default=False),
-    ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            "--out",
-            "-o",
-            metavar="FILE",
-            help="File for the scores of each case and class: .csv or .json. Overwrites the file.",
-            show_default=False,
-        ),
-    ] = None,
-    penalty: Annotated[
-        str | None,
-        typer.Option(
-            metavar="MM|diagonal",
-            help="Distance of missed classes and false alarms in the means of HD95 and ASSD, in "
-            "mm, or the diagonal of the image. By default the means leave them out, and their "
-            "numbers are shown.",
-            show_default=False,
-        ),
-    ] = None,
-    num_classes: NumClasses = None,
-    spacing: Spacing = None,
-    ignore_label: IgnoreLabel = None,
-    jobs: Jobs = None,
-    max_voxels: MaxVoxels = MAX_VOXELS,
-    as_json: AsJson = False,
+    predictions: Annotated[str, typer.Argument(metavar="PRED")],
+    labels: Annotated[str, typer.Argument(metavar="LABELS")],
+    part: opt.Part = None,
+    run: Annotated[Path | None, typer.Option(metavar="RUN")] = None,
+    split: opt.SplitPart = None,
+    out: Annotated[Path | None, opt.Out] = None,
+    penalty: Annotated[str | None, typer.Option(metavar="MM|diagonal")] = None,
+    num_classes: opt.NumClasses = None,
+    spacing: opt.Spacing = None,
+    ignore_label: opt.IgnoreLabel = None,
+    jobs: opt.Jobs = None,
+    max_voxels: opt.MaxVoxels = opt.MAX_VOXELS,
+    as_json: opt.AsJson = False,
 ) -> None:
     """Score label maps: Dice, HD95 and mean surface distance in mm.
 
@@ -110,6 +40,16 @@ def evaluate(
     numbers of cases in which the class was missed, was a false alarm or was in neither. A case that
     cannot be evaluated is named, and the other cases are counted. docs/evaluate.md explains every
     figure.
+
+    predictions: Folder or glob of label maps, named CASE.ext.
+    labels: True labels: folder or glob of label maps with the same names, or an nnU-Net raw folder.
+    part: Labels of an nnU-Net raw folder; by default test if it has labelsTs.
+    run: Evaluate only the test cases of this run of `rwloss train`, with its number of classes,
+    spacing and ignore label by default.
+    split: Part of the split of --run; by default test.
+    out: File for the scores of each case and class: .csv or .json. Overwrites the file.
+    penalty: Distance of missed classes and false alarms in the means of HD95 and ASSD, in mm, or
+    the diagonal of the image. By default the means leave them out, and their numbers are shown.
     """
     from rwloss.training import evaluation
     from rwloss.training.scores import check_penalty
@@ -119,22 +59,22 @@ def evaluate(
     distance = _parse_penalty(penalty)
     check_penalty(distance)
     if run is None and split is not None:
-        raise RWLossError(f"--split {split.value} of which run? Give --run too")
+        raise RWLossError(f"--split {split} of which run? Give --run too")
     spacing_mm, cases = spacing, None
     if run is not None:
         from rwloss.training import RunFolder
 
         folder = RunFolder(run)
         known = folder.data_settings()
-        cases = folder.cases((split or SplitName.TEST).value)
+        cases = folder.cases(split or "test")
         num_classes = known.num_classes if num_classes is None else num_classes
         spacing_mm = known.spacing if spacing_mm is None else spacing_mm
         ignore_label = known.ignore_label if ignore_label is None else ignore_label
-    with interruptible(lambda: "nothing was written"), progress() as shown:
+    with progress(lambda _: "nothing was written") as shown:
         result = evaluation.evaluate(
             predictions,
             labels,
-            part=None if part is None else part.value,
+            part=part,
             cases=cases,
             num_classes=num_classes,
             spacing_mm=spacing_mm,

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 import typer
 
 from rwloss.words import count_of
+
+if TYPE_CHECKING:
+    from rwloss.training.scores import ClassSummary, Statistic
+
+_HEAD = ("class", "score", "mean", "std", "median", "n", "missed", "false alarms", "in neither")
 
 
 def size_of(number: int) -> str:
@@ -60,3 +66,24 @@ def print_failures(failed: Sequence[tuple[str, str]], cases: int) -> None:
     if failed:
         typer.echo(f"{len(failed):,} of {count_of(cases, 'case')} failed:", err=True)
         print_table(failed, err=True)
+
+
+def print_scores(summary: Iterable[ClassSummary], unit: str) -> None:
+    """Print three rows per class. unit: of the distances, "mm" or "voxels"."""
+    print_table([_HEAD, *(row for each in summary for row in _rows(each, unit))])
+
+
+def _rows(summary: ClassSummary, unit: str) -> list[list[str]]:
+    counts = [f"{n:,}" for n in (summary.missed, summary.false_alarms, summary.empty)]
+    return [
+        [summary.name, "Dice", *_cells(summary.dice, 3), *counts],
+        ["", f"HD95 {unit}", *_cells(summary.hd95_mm, 2), *counts],
+        ["", f"ASSD {unit}", *_cells(summary.assd_mm, 2), *counts],
+    ]
+
+
+def _cells(values: Statistic, digits: int) -> list[str]:
+    """Mean, standard deviation, median and n."""
+    figures = (values.mean, values.std, values.median)
+    shown = ["-" if figure is None else f"{figure:.{digits}f}" for figure in figures]
+    return [*shown, f"{values.n:,}"]

@@ -8,17 +8,11 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 import typer
 
 
-def maps(
-    name: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="NAME",
-            help="Show this one with its parameters, tags and source: a name, or "
-            "path/to/file.py:Name.",
-        ),
-    ] = None,
-) -> None:
-    """List the maps, or show one with its parameters."""
+def maps(name: Annotated[str | None, typer.Argument(metavar="NAME")] = None) -> None:
+    """List the maps, or show one with its parameters.
+
+    name: Show this one with its parameters, tags and source: a name, or path/to/file.py:Name.
+    """
     if name is None:
         _list()
     else:

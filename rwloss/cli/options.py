@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
+import re
 from collections.abc import Callable
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
@@ -28,23 +30,15 @@ Labels = Annotated[
         metavar="DATA",
         help="nnU-Net raw folder, or folder or glob of label files (NIfTI, PNG, TIFF, NumPy; MHA "
         "and NRRD with SimpleITK).",
-        show_default=False,
     ),
 ]
+Out = typer.Option("--out", "-o", metavar="FILE")
 OutOption = Annotated[
-    str | None,
-    typer.Option("--out", "-o", metavar="OUT", help="The same as OUT.", show_default=False),
+    str | None, typer.Option("--out", "-o", metavar="OUT", help="The same as OUT.")
 ]
-MapText = Annotated[
-    str,
-    typer.Option(
-        "--map",
-        metavar="EXPR",
-        help="Map to make: a name such as rectified, or with parameters such as "
-        "\"boundary(convention='valverde')\". `rwloss maps` lists the names.",
-        show_default=False,
-    ),
-]
+MapText = typer.Option("--map", metavar="EXPR")
+Part = Annotated[Literal["train", "test"] | None, typer.Option()]
+SplitPart = Annotated[Literal["train", "validation", "test"] | None, typer.Option("--split")]
 Jobs = Annotated[
     int | None,
     typer.Option(
@@ -53,17 +47,14 @@ Jobs = Annotated[
         min=0,
         metavar="N",
         help="Worker processes; by default one per core, 0 for none: this process does the work.",
-        show_default=False,
     ),
 ]
 Scheduler = Annotated[
     str | None,
     typer.Option(
-        "--scheduler",
         metavar="ADDRESS",
         help="Dask scheduler whose workers do the work: tcp://HOST:PORT, or local to start one on "
         "this machine.",
-        show_default=False,
     ),
 ]
 MAX_VOXELS = 2**31
@@ -113,41 +104,42 @@ def place_of(argument: str | None, option: str | None) -> str:
     return place
 
 
-def without(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Leave these settings out of the options of a command with **settings."""
-
-    def mark(command: Callable[..., None]) -> Callable[..., None]:
-        command.left_out = frozenset(names)  # type: ignore[attr-defined]
-        return command
-
-    return mark
+def summary_of(command: Callable[..., None]) -> str:
+    """The first line of a command's docstring."""
+    return (inspect.getdoc(command) or "").split("\n")[0].rstrip(".")
 
 
-def with_settings(command: Callable[..., None]) -> Callable[..., None]:
-    """The command with an option for each setting that it takes.
+def with_options(command: Callable[..., None]) -> tuple[Callable[..., None], str]:
+    """The command as typer takes it, and its help text without that of its options.
 
-    Those are the parameters with OF_SETTINGS and, where it has **settings, all others of
-    RunSettings; it receives the ones that the user gave. The rest is as the file of settings says,
-    or the default. Imports the settings, so it is called for the command that runs.
+    The help of a parameter stands in the docstring, after its name. A parameter with OF_SETTINGS
+    is made from the setting of its name. A command with **settings has an option for each other
+    field of RunSettings too, but for those that Annotated names, and receives those that the user
+    gave. Imports the settings where it needs them, so it is called for the command that runs.
     """
-    parameters = inspect.signature(command, eval_str=True).parameters.values()
-    takes_all = any(each.kind is each.VAR_KEYWORD for each in parameters)
+    signature = inspect.signature(command, eval_str=True).parameters
+    names = "|".join(signature)
+    text, *described = re.split(rf"^({names}): ", f"{inspect.getdoc(command)}\n", flags=re.M)
+    helps = {
+        name: " ".join(words.split())
+        for name, words in zip(described[::2], described[1::2], strict=True)
+    }
     own = [
-        each.replace(annotation=_option(each.name)) if _is_marked(each.annotation) else each
-        for each in parameters
+        each.replace(annotation=_annotation(each.name, each.annotation, helps.get(each.name)))
+        for each in signature.values()
         if each.kind is not each.VAR_KEYWORD
     ]
-    if not takes_all:
-        command.__signature__ = inspect.Signature(own)  # type: ignore[attr-defined]
-        return command
-    left_out = getattr(command, "left_out", frozenset()) | {each.name for each in own}
-    added = [
-        inspect.Parameter(
-            name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=_option(name)
-        )
-        for name in _titles()
-        if name not in left_out
-    ]
+    added = []
+    if len(own) < len(signature):
+        *_, others = signature.values()
+        left_out = {*get_args(others.annotation), *signature}
+        added = [
+            inspect.Parameter(
+                name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=_of_setting(name)
+            )
+            for name in _titles()
+            if name not in left_out
+        ]
 
     @functools.wraps(command)
     def run(**options: Any) -> None:
@@ -157,48 +149,45 @@ def with_settings(command: Callable[..., None]) -> Callable[..., None]:
         command(**options)
 
     run.__signature__ = inspect.Signature([*own, *added])  # type: ignore[attr-defined]
-    return run
+    return run, text
 
 
-def option_name(setting: str) -> str:
-    """The option of a setting.
-
-    >>> option_name("group_pattern")
-    '--group-pattern'
-    """
-    return f"--{setting.replace('_', '-')}"
-
-
-def _is_marked(annotation: Any) -> bool:
-    return get_origin(annotation) is Annotated and OF_SETTINGS in get_args(annotation)
+def _annotation(name: str, annotation: Any, help_text: str | None) -> Any:
+    """The annotation of a parameter as typer takes it."""
+    kind, info = get_args(annotation)
+    if info is OF_SETTINGS:
+        return _of_setting(name)
+    if help_text is None:
+        return annotation
+    info = copy.copy(info)
+    info.help = help_text
+    return Annotated[kind, info]
 
 
 @functools.cache
 def _titles() -> dict[str, str]:
     """Each setting of a run with the title of its section, in the order of SECTIONS."""
+    from rwloss.training.settings import RunSettings
+
     title, titles = "", {}
-    for name in _fields():
+    for name in RunSettings.model_fields:
         title = SECTIONS.get(name, title)
         titles[name] = title
     order = list(SECTIONS.values())
     return dict(sorted(titles.items(), key=lambda item: order.index(item[1])))
 
 
-def _fields() -> dict[str, FieldInfo]:
+def _field(name: str) -> FieldInfo:
     from rwloss.training.settings import RunSettings
 
-    return RunSettings.model_fields
-
-
-def _field(name: str) -> FieldInfo:
-    if name in _fields():
-        return _fields()[name]
+    if name in RunSettings.model_fields:
+        return RunSettings.model_fields[name]
     from rwloss.study.plan import Study
 
     return Study.model_fields[name]
 
 
-def _option(name: str) -> Any:
+def _of_setting(name: str) -> Any:
     """The annotation from which typer makes the option of a setting."""
     field = _field(name)
     kind, choices, several = _kind(field.annotation)
@@ -209,17 +198,12 @@ def _option(name: str) -> Any:
     help_text = f"{description[:1].upper()}{description[1:]}."
     if not (field.is_required() or field.default is None or field.default is False):
         help_text += f"  [default: {field.default}]"
-
-    def check(value: Any) -> Any:
-        return None if value is None else _checked(field, kind, several, value)
-
     option = typer.Option(
-        option_name(name),
+        f"--{name.replace('_', '-')}",
         *(["-o"] if name == "out" else []),
         metavar=None if kind is bool else _METAVARS.get(name, metavar),
         help=help_text,
-        show_default=False,
-        callback=check,
+        callback=lambda value: None if value is None else _checked(field, kind, several, value),
         rich_help_panel=_titles().get(name),
     )
     return Annotated[str | None if several else kind | None, option]

@@ -3,127 +3,71 @@
 from __future__ import annotations
 
 import json
-from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from rwloss.cli import options as opt
 from rwloss.cli.listing import print_failures, printable, size_of
-from rwloss.cli.options import (
-    MAX_VOXELS,
-    AsJson,
-    IgnoreLabel,
-    Jobs,
-    Labels,
-    MapText,
-    MaxVoxels,
-    NumClasses,
-    OutOption,
-    Scheduler,
-    Spacing,
-    place_of,
-)
-from rwloss.cli.progress import interruptible, progress
+from rwloss.cli.progress import Progress, progress
 from rwloss.words import count_of
 
 if TYPE_CHECKING:
     from rwloss.maps import Expression
-    from rwloss.precompute import CaseOutcome, Summary
-
-
-class FileFormat(StrEnum):
-    """How a case is stored."""
-
-    NIFTI = "nifti"
-    ZARR = "zarr"
-
-
-class ValueType(StrEnum):
-    """Type of the stored values."""
-
-    AUTO = "auto"
-    INT16 = "int16"
-    FLOAT16 = "float16"
-    FLOAT32 = "float32"
+    from rwloss.precompute import Summary
 
 
 def precompute(
-    source: Labels,
-    out: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="OUT",
-            help="Folder of the maps; with --format zarr also an address in an object store, such "
-            "as s3://bucket/maps.",
-            show_default=False,
-        ),
-    ] = None,
-    out_option: OutOption = None,
+    source: opt.Labels,
+    out: Annotated[str | None, typer.Argument(metavar="OUT")] = None,
+    out_option: opt.OutOption = None,
     *,
-    map_text: MapText,
-    num_classes: NumClasses = None,
-    spacing: Spacing = None,
-    ignore_label: IgnoreLabel = None,
-    file_format: Annotated[
-        FileFormat,
-        typer.Option(
-            "--format",
-            help="nifti: files for any viewer; zarr: chunks, so that a patch can be read alone.",
-        ),
-    ] = FileFormat.NIFTI,
-    dtype: Annotated[
-        ValueType,
-        typer.Option(
-            help="Type of the stored values. auto: 16 bits if that is within 3e-4 of each value, "
-            "else float32. int16 is for nifti, float16 for zarr.",
-        ),
-    ] = ValueType.AUTO,
-    jobs: Jobs = None,
-    scheduler: Scheduler = None,
-    max_voxels: MaxVoxels = MAX_VOXELS,
-    dry_run: Annotated[
-        bool,
-        typer.Option("--dry-run", help="Print what would be done and how large it would be."),
-    ] = False,
-    as_json: AsJson = False,
+    map_text: Annotated[str, opt.MapText],
+    num_classes: opt.NumClasses = None,
+    spacing: opt.Spacing = None,
+    ignore_label: opt.IgnoreLabel = None,
+    file_format: Annotated[Literal["nifti", "zarr"], typer.Option("--format")] = "nifti",
+    dtype: Annotated[Literal["auto", "int16", "float16", "float32"], typer.Option()] = "auto",
+    jobs: opt.Jobs = None,
+    scheduler: opt.Scheduler = None,
+    max_voxels: opt.MaxVoxels = opt.MAX_VOXELS,
+    dry_run: Annotated[bool, typer.Option("--dry-run")] = False,
+    as_json: opt.AsJson = False,
 ) -> None:
     """Compute the maps of a dataset and store them for training.
 
     To resume an interrupted run, give the same command again: it keeps the maps that are complete
     and belong to the same labels. A failed case is named, and the other cases are done.
+
+    out: Folder of the maps; with --format zarr also an address in an object store, such as
+    s3://bucket/maps.
+    map_text: Map to make: a name such as rectified, or with parameters such as
+    "boundary(convention='valverde')". `rwloss maps` lists the names.
+    file_format: nifti: files for any viewer; zarr: chunks, so that a patch can be read alone.
+    dtype: Type of the stored values. auto: 16 bits if that is within 3e-4 of each value, else
+    float32. int16 is for nifti, float16 for zarr.
+    dry_run: Print what would be done and how large it would be.
     """
     from rwloss import maps
     from rwloss.precompute import plan
     from rwloss.precompute import precompute as run
 
-    done = cases = 0
-
-    def what_is_left() -> str:
-        if not cases:
-            return "no map was made; the same command starts again"
-        return f"{done:,} of {count_of(cases, 'case')} are done; the same command resumes the run"
-
-    with interruptible(what_is_left), progress() as shown:
-        phase = "cases" if dry_run else "maps"
-
-        def on_case(outcome: CaseOutcome, total: int) -> None:
-            nonlocal done, cases
-            failed = outcome.state == "failed"
-            cases, done = total, done + (not failed)
-            shown.step(phase, total, failed=failed)
-
+    phase = "cases" if dry_run else "maps"
+    with progress(_what_is_left) as shown:
         summary = (plan if dry_run else run)(
             source,
-            place_of(out, out_option),
+            opt.place_of(out, out_option),
             map_text,
             num_classes=num_classes,
             spacing_mm=spacing,
             ignore_label=ignore_label,
-            format=file_format.value,
-            dtype=dtype.value,
+            format=file_format,
+            dtype=dtype,
             jobs=jobs,
             scheduler=scheduler,
-            progress=on_case,
+            progress=lambda outcome, total: shown.step(
+                phase, total, failed=outcome.state == "failed"
+            ),
             counting=lambda total: shown.step("labels read", total),
             max_voxels=max_voxels,
         )
@@ -134,6 +78,13 @@ def precompute(
     print_failures([(each.case, each.reason) for each in summary.failed], len(summary.outcomes))
     if summary.failed:
         raise typer.Exit(1)
+
+
+def _what_is_left(shown: Progress) -> str:
+    if "maps" not in shown.paces:
+        return "no map was made; the same command starts again"
+    cases = count_of(shown.paces["maps"].total, "case")
+    return f"{shown.done('maps'):,} of {cases} are done; the same command resumes the run"
 
 
 def as_fields(summary: Summary, *, planned: bool = False) -> dict[str, Any]:

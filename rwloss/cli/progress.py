@@ -8,7 +8,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import timedelta
 from typing import Any
 
@@ -69,6 +69,10 @@ class Progress:
         self.paces: dict[str, Pace] = {}
         self.tasks: dict[str, Any] = {}
 
+    def done(self, task: str) -> int:
+        """Cases of a task that are through and did not fail."""
+        return self.paces[task].done - self.paces[task].failed if task in self.paces else 0
+
     def line(self, text: str) -> None:
         """Print a line, above the bars."""
         if self.bars is None:
@@ -115,33 +119,44 @@ class Progress:
 
 
 @contextmanager
-def progress(bad: str = "failed") -> Iterator[Progress]:
-    """What to tell how far the work is. bad: the word for cases that failed."""
-    if not sys.stderr.isatty():
-        yield Progress(bad=bad)
-        return
-    from rich import progress as rich
-    from rich.console import Console
-    from rich.table import Column
+def progress(left: Callable[[Progress], str], bad: str = "failed") -> Iterator[Progress]:
+    """What to tell how far the work is. bad: the word for cases that failed.
 
-    columns = (
-        rich.TextColumn("{task.description}"),
-        rich.BarColumn(),
-        rich.MofNCompleteColumn(),
-        rich.TimeElapsedColumn(),
-        rich.TextColumn("{task.fields[facts]}", table_column=Column(no_wrap=True)),
-    )
-    with rich.Progress(*columns, console=Console(stderr=True), redirect_stdout=False) as bars:
-        yield Progress(bars, bad)
+    Ctrl-C ends the program with one line, which says what is `left`, and exit code 130.
+    """
+    with ExitStack() as stack:
+        bars = None
+        if sys.stderr.isatty():
+            from rich import progress as rich
+            from rich.console import Console
+            from rich.table import Column
+
+            columns = (
+                rich.TextColumn("{task.description}"),
+                rich.BarColumn(),
+                rich.MofNCompleteColumn(),
+                rich.TimeElapsedColumn(),
+                rich.TextColumn("{task.fields[facts]}", table_column=Column(no_wrap=True)),
+            )
+            console = Console(stderr=True)
+            bars = rich.Progress(*columns, console=console, redirect_stdout=False)
+            stack.enter_context(bars)
+        shown = Progress(bars, bad)
+        try:
+            yield shown
+        except KeyboardInterrupt:
+            stack.close()
+            typer.echo(f"interrupted: {left(shown)}", err=True)
+            raise typer.Exit(130) from None
 
 
 @contextmanager
 def watched(
-    task: str, total: int, look: Callable[[], int], seconds: float | None = None
+    task: str, total: int, look: Callable[[], int], left: str, seconds: float | None = None
 ) -> Iterator[Progress]:
     """The progress of work in other processes: `look` tells the steps done, every few seconds.
 
-    It is called in a thread. An exception in it stops no work.
+    It is called in a thread. An exception in it stops no work. left: what Ctrl-C says.
     """
     stop = threading.Event()
 
@@ -152,7 +167,7 @@ def watched(
             with suppress(Exception):
                 shown.update(task, look(), total)
 
-    with progress() as shown:
+    with progress(lambda _: left) as shown:
         with suppress(Exception):
             shown.update(task, look(), total)
         thread = threading.Thread(target=again, daemon=True)
@@ -162,13 +177,3 @@ def watched(
         finally:
             stop.set()
             thread.join(5)  # a file system that hangs must not hold up the end
-
-
-@contextmanager
-def interruptible(what_is_left: Callable[[], str]) -> Iterator[None]:
-    """Ctrl-C ends the program with one line and exit code 130."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        typer.echo(f"interrupted: {what_is_left()}", err=True)
-        raise typer.Exit(130) from None

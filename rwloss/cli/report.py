@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from rwloss.cli import options as opt
 from rwloss.cli.listing import printable
 from rwloss.errors import RWLossError
 
@@ -15,33 +16,24 @@ if TYPE_CHECKING:
 
 
 def report(
-    study: Annotated[
-        Path,
-        typer.Argument(metavar="STUDY", help="Folder of a study of `rwloss compare`."),
-    ],
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            "--out",
-            "-o",
-            metavar="FILE",
-            help="Page to write; by default report.html in the folder of the study, where "
-            "results.json and runs.csv are rewritten too.",
-            show_default=False,
-        ),
-    ] = None,
+    study: Annotated[Path, typer.Argument(metavar="STUDY")],
+    out: Annotated[Path | None, opt.Out] = None,
 ) -> None:
     """Write the report of a study from the runs it has so far.
 
     Trains nothing. The report is one HTML file that opens without a network. A few test cases are
     predicted for its pictures; if checkpoints or data are missing, the page says so.
+
+    study: Folder of a study of `rwloss compare`.
+    out: Page to write; by default report.html in the folder of the study, where results.json and
+    runs.csv are rewritten too.
     """
     from rwloss.study import plan, results
     from rwloss.study.indicators import indicators_of
     from rwloss.study.report import require_report, write
 
     require_report()
-    content = plan.read(study / "study.toml")
+    content = plan.Study.read(study / "study.toml")
     found, reason = indicators_of(content, study)
     if reason:
         typer.echo(f"without the diagnostics of the maps: {printable(reason)}", err=True)

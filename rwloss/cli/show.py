@@ -7,91 +7,43 @@ from typing import Annotated
 
 import typer
 
-from rwloss.cli.options import IgnoreLabel, NumClasses, Spacing
+from rwloss.cli import options as opt
 from rwloss.errors import RWLossError
 from rwloss.words import count_of
 
 
 def show(
-    source: Annotated[
-        str,
-        typer.Argument(
-            metavar="CASE|STORE",
-            help="Label file of a case: NIfTI, PNG, TIFF or NumPy. In labelsTr or labelsTs of an "
-            "nnU-Net raw folder, its image and the class names are found. Or a store of maps "
-            "(folder or address).",
-            show_default=False,
-        ),
-    ],
-    out: Annotated[
-        Path,
-        typer.Option(
-            "--out",
-            "-o",
-            metavar="FILE",
-            help="Picture to write: .png, .pdf or .svg. Overwrites the file.",
-            show_default=False,
-        ),
-    ],
-    map_texts: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--map",
-            metavar="EXPR",
-            help="Map to draw: a name such as rectified, or with parameters such as "
-            "\"boundary(convention='valverde')\". Repeat it for more rows. `rwloss maps` lists "
-            "the names. Not for a store, which has its own map.",
-            show_default=False,
-        ),
-    ] = None,
-    case: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME", help="Case of a store; by default its first.", show_default=False
-        ),
-    ] = None,
-    image: Annotated[
-        Path | None,
-        typer.Option(
-            "--image",
-            metavar="FILE",
-            help="Image of the case, with the same shape as its labels; by default its first "
-            "channel; for a store, from the dataset of its newest run.",
-            show_default=False,
-        ),
-    ] = None,
-    axis: Annotated[
-        int | None,
-        typer.Option(
-            "--axis",
-            min=0,
-            max=2,
-            help="Axis to slice a volume across; by default the one with the largest spacing, the "
-            "last if several are equal.",
-            show_default=False,
-        ),
-    ] = None,
-    slice_index: Annotated[
-        int | None,
-        typer.Option(
-            "--slice",
-            min=0,
-            metavar="N",
-            help="Slice along that axis, counted from 0; by default the one with the most classes, "
-            "then the most foreground.",
-            show_default=False,
-        ),
-    ] = None,
-    num_classes: NumClasses = None,
-    spacing: Spacing = None,
-    ignore_label: IgnoreLabel = None,
+    source: Annotated[str, typer.Argument(metavar="CASE|STORE")],
+    out: Annotated[Path, opt.Out],
+    map_texts: Annotated[list[str] | None, opt.MapText] = None,
+    case: Annotated[str | None, typer.Option(metavar="NAME")] = None,
+    image: Annotated[Path | None, typer.Option(metavar="FILE")] = None,
+    axis: Annotated[int | None, typer.Option(min=0, max=2)] = None,
+    slice_index: Annotated[int | None, typer.Option("--slice", min=0, metavar="N")] = None,
+    num_classes: opt.NumClasses = None,
+    spacing: opt.Spacing = None,
+    ignore_label: opt.IgnoreLabel = None,
 ) -> None:
     """Draw a case: image, labels, and the map of each class.
 
     Maps are computed for the whole case, then sliced. NIfTI slices are rotated so that the
     patient's right, front and top point to the right or up; other formats are drawn as stored.
+
+    source: Label file of a case: NIfTI, PNG, TIFF or NumPy. In labelsTr or labelsTs of an nnU-Net
+    raw folder, its image and the class names are found. Or a store of maps (folder or address).
+    out: Picture to write: .png, .pdf or .svg. Overwrites the file.
+    map_texts: Map to draw: a name such as rectified, or with parameters such as
+    "boundary(convention='valverde')". Repeat it for more rows. `rwloss maps` lists the names. Not
+    for a store, which has its own map.
+    case: Case of a store; by default its first.
+    image: Image of the case, with the same shape as its labels; by default its first channel; for a
+    store, from the dataset of its newest run.
+    axis: Axis to slice a volume across; by default the one with the largest spacing, the last if
+    several are equal.
+    slice_index: Slice along that axis, counted from 0; by default the one with the most classes,
+    then the most foreground.
     """
-    from rwloss import pictures
+    from rwloss import pictures, store
     from rwloss.pictures import cases
 
     pictures.check_output(out)
@@ -101,11 +53,11 @@ def show(
                 f"{source!r} is a store, which has its own map, classes and spacing: leave out "
                 "--map, --num-classes, --spacing and --ignore-label"
             )
-        stored, first = cases.first_of_store(source)
-        if case is None:
+        stored = store.open(source)
+        if case is None and stored:
             others = count_of(len(stored), "case")
             typer.echo(f"the first of {others}: --case names another", err=True)
-        drawing = cases.of_store(stored, case or first)
+        drawing = cases.of_store(stored, case)
     elif case is not None:
         raise RWLossError(f"--case is for a store, and {source!r} has no map.json")
     elif not map_texts:

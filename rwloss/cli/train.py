@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rwloss.cli.options import AsJson
-from rwloss.cli.progress import Progress, interruptible, progress
-from rwloss.cli.score_table import print_scores
+from rwloss.cli import options as opt
+from rwloss.cli.listing import print_scores
+from rwloss.cli.progress import Progress, progress
 from rwloss.words import count_of
 
 if TYPE_CHECKING:
@@ -20,23 +20,9 @@ if TYPE_CHECKING:
 
 
 def train(
-    data: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="DATA",
-            help="nnU-Net raw folder with images; may be in --config instead.",
-            show_default=False,
-        ),
-    ] = None,
-    config: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="TOML file of settings, such as the run.toml of another run; options override it.",
-            show_default=False,
-        ),
-    ] = None,
-    as_json: AsJson = False,
+    data: Annotated[str | None, typer.Argument(metavar="DATA")] = None,
+    config: Annotated[Path | None, typer.Option(metavar="FILE")] = None,
+    as_json: opt.AsJson = False,
     **settings: Any,
 ) -> None:
     """Train a U-Net with a map and test it.
@@ -44,6 +30,9 @@ def train(
     To resume an interrupted run, give the same command again: it continues from the last
     checkpoint. The checkpoint with the highest mean foreground Dice on the validation cases is the
     one that is tested.
+
+    data: nnU-Net raw folder with images; may be in --config instead.
+    config: TOML file of settings, such as the run.toml of another run; options override it.
     """
     from rwloss.training import require_training
 
@@ -57,7 +46,7 @@ def train(
         chosen = RunSettings.of("settings", settings)
     else:
         chosen = RunSettings.read(config, **settings)
-    with interruptible(lambda: "the same command resumes the run"), progress() as shown:
+    with progress(lambda _: "the same command resumes the run") as shown:
         result = run(chosen, _shown_on(shown, Path(chosen.out).name))
     if not is_first_process():
         return

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from rwloss.cli import options as opt
 from rwloss.cli.listing import print_failures, print_table, printable
-from rwloss.cli.options import MAX_VOXELS, AsJson, Jobs, MaxVoxels
 from rwloss.cli.precompute import as_fields
-from rwloss.cli.progress import interruptible, progress
+from rwloss.cli.progress import Progress, progress
 from rwloss.words import count_of
 
 if TYPE_CHECKING:
@@ -19,56 +20,38 @@ if TYPE_CHECKING:
 
 
 def verify(
-    store: Annotated[
-        str, typer.Argument(metavar="STORE", help="Folder or address of a store of maps.")
-    ],
-    source: Annotated[
-        str | None,
-        typer.Option(
-            "--data",
-            metavar="DATA",
-            help="Dataset of the maps; by default that of the newest run.",
-            show_default=False,
-        ),
-    ] = None,
-    with_repair: Annotated[
-        bool,
-        typer.Option(
-            "--repair",
-            help="Recompute missing, stale and damaged maps. Foreign files are only named.",
-        ),
-    ] = False,
-    jobs: Jobs = None,
-    max_voxels: MaxVoxels = MAX_VOXELS,
-    as_json: AsJson = False,
+    store: Annotated[str, typer.Argument(metavar="STORE")],
+    source: Annotated[str | None, typer.Option("--data", metavar="DATA")] = None,
+    with_repair: Annotated[bool, typer.Option("--repair")] = False,
+    jobs: opt.Jobs = None,
+    max_voxels: opt.MaxVoxels = opt.MAX_VOXELS,
+    as_json: opt.AsJson = False,
 ) -> None:
     """Check a store of maps against its manifest and the labels.
 
     Reads every map. Names those that are missing, stale (the labels have changed), foreign (the
     file belongs to no case) or damaged (bytes, shapes or values have changed); exit code 1 if there
     are any. Writes nothing without --repair.
+
+    store: Folder or address of a store of maps.
+    source: Dataset of the maps; by default that of the newest run.
+    with_repair: Recompute missing, stale and damaged maps. Foreign files are only named.
     """
     from rwloss.precompute.repair import repair
     from rwloss.store.verify import verify as run
 
-    done = 0
+    def what_is_left(shown: Progress) -> str:
+        done = sum(pace.done for pace in shown.paces.values())
+        return f"after {count_of(done, 'case')}; run the same command again"
 
-    with (
-        interruptible(lambda: f"after {count_of(done, 'case')}; run the same command again"),
-        progress("with problems") as shown,
-    ):
-
-        def on_case(phase: str, total: int, *, failed: bool) -> None:
-            nonlocal done
-            done += 1
-            shown.step(phase, total, failed=failed)
+    with progress(what_is_left, "with problems") as shown:
 
         def checked(phase: str) -> Report:
             return run(
                 store,
                 source,
                 jobs=jobs,
-                progress=lambda good, total: on_case(phase, total, failed=not good),
+                progress=lambda good, total: shown.step(phase, total, failed=not good),
                 max_voxels=max_voxels,
             )
 
@@ -80,7 +63,7 @@ def verify(
                 first,
                 source,
                 jobs=jobs,
-                progress=lambda outcome, total: on_case(
+                progress=lambda outcome, total: shown.step(
                     "repaired", total, failed=outcome.state == "failed"
                 ),
                 max_voxels=max_voxels,
@@ -111,10 +94,7 @@ def _as_fields(first: Report, report: Report, summary: Summary | None) -> dict[s
 
 
 def _listed(report: Report) -> list[dict[str, str]]:
-    return [
-        {"kind": problem.kind, "name": problem.name, "reason": problem.reason}
-        for problem in report.problems
-    ]
+    return [asdict(problem) for problem in report.problems]
 
 
 def _print(first: Report, report: Report, summary: Summary | None) -> None:

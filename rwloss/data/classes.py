@@ -29,7 +29,7 @@ def count_classes(
     Raises RWLossError for fewer than two classes, for a negative label, and where a lone 255 or
     65535 looks like a mask or an ignore label rather than like a class.
 
-    >>> from rwloss.data import sample_dir
+    >>> from rwloss.data import find, sample_dir
     >>> count_classes(find(sample_dir("lung_patches") / "labelsTr"))
     2
     """

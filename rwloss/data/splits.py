@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import csv
-import json
 import random
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, TypeAdapter
 
 from rwloss.errors import RWLossError
 from rwloss.files.atomic import whole_file
@@ -75,16 +74,14 @@ class Split:
     def write(self, path: Path) -> None:
         """The split as JSON, whole or not at all."""
         with whole_file(path) as part:
-            part.write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
+            part.write_bytes(TypeAdapter(Split).dump_json(self, indent=1) + b"\n")
 
     @classmethod
     def read(cls, path: Path) -> Split:
         """The split of a run. Raises RWLossError for a file that can't be read."""
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-            parts = {name: tuple(map(str, content[name])) for name in _PARTS}
-            return cls(**parts, made_by=str(content["made_by"]), digests=dict(content["digests"]))
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            return TypeAdapter(cls).validate_json(path.read_bytes())
+        except (OSError, ValueError) as error:
             raise RWLossError(f"cannot read the split {str(path)!r}: {error}") from error
 
     def changed(self, now: Split) -> list[str]:
@@ -95,7 +92,6 @@ class Split:
 
 
 SplitPart = Literal["train", "validation", "test"]
-_PARTS = ("train", "validation", "test")
 
 
 def split(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
 
 import einops
 import torch
@@ -18,6 +18,15 @@ from rwloss.regions import IGNORED, SpacingMM, SpacingRows, checked_labels, spac
 Activation = Literal["softmax", "sigmoid", "none"]
 
 _ROUNDING = 1e-2  # of bfloat16
+
+
+class LossInputs(NamedTuple):
+    """What a call gives besides the logits; lists where each of several outputs has its own."""
+
+    target: Any
+    rwmap: Any
+    mask: Any
+    spacing_mm: SpacingMM | None
 
 
 @dataclass(eq=False)
@@ -90,10 +99,6 @@ class LossBatch:
             )
         return self._prediction
 
-    def detached(self) -> LossBatch:
-        """The same batch without gradient."""
-        return replace(self, output=self.output.detach(), _log_probs=None, _prediction=None)
-
     def mean(self, costs: Tensor) -> Tensor:
         """Mean over classes and voxels that count, of costs summed over classes. (b *s) -> ().
 
@@ -105,36 +110,40 @@ class LossBatch:
 
     def by_image_and_class(self, costs: Tensor) -> Tensor:
         """Parts of that mean, whose own mean it is. (b k *s) -> (b c)."""
+        values = self.num_values
         if not self.include_background:
             costs = costs[:, 1:]
-        if self.counts is None or isinstance(self.num_values, int):
-            sums, values = einops.reduce(costs, "b k ... -> b k", "sum"), self.num_values
-        else:
-            counted = costs * self.counts[:, None]
-            sums = einops.reduce(counted, "b k ... -> b k", "sum")
-            values = self.num_values.clamp_min(1)
+        if self.counts is not None and isinstance(values, Tensor):
+            costs, values = costs * self.counts[:, None], values.clamp_min(1)
+        sums = einops.reduce(costs, "b k ... -> b k", "sum")
         return sums * (sums.numel() / values)
 
 
 def make_batch(
     logits: Tensor,
-    target: Tensor,
+    given: LossInputs,
     *,
     activation: Activation,
     ignore_index: int | None,
-    mask: Tensor | None,
-    spacing_mm: SpacingMM | None,
     include_background: bool,
 ) -> LossBatch:
     """Check logits, target, mask and spacing against each other, and bring them to one form."""
-    if activation == "sigmoid":
-        labels = rearrange(as_masks(logits, target, ignore_index), "b m ... -> (b m) ...")
-        masks, num_classes = logits.shape[1], 2
+    masks, num_classes = (logits.shape[1], 2) if activation == "sigmoid" else (0, logits.shape[1])
+    if masks:
+        target = as_masks(logits, given.target, ignore_index)
+        labels = rearrange(target, "b m ... -> (b m) ...")
     else:
-        labels = as_labels(logits, target)
-        masks, num_classes = 0, logits.shape[1]
-        _check_classes(num_classes, activation)
-    keep = None if mask is None else as_voxel_mask(logits, mask)
+        labels = as_labels(logits, given.target)
+    if num_classes < 2:
+        raise RWLossError(
+            "expected probabilities of 2 classes or more, got 1: stack [1 - p, p], or give logits "
+            'and activation="sigmoid"'
+            if activation == "none"
+            else "expected logits with 2 classes or more for the softmax, got 1: its softmax is "
+            "always 1; give the network an output for the background too, or use "
+            'activation="sigmoid"'
+        )
+    keep = None if given.mask is None else as_voxel_mask(logits, given.mask)
     if keep is not None and masks:
         keep = repeat(keep, "b ... -> (b m) ...", m=masks)
     output = _output(logits, activation)
@@ -143,7 +152,7 @@ def make_batch(
         belongs = labels != IGNORED
         keep = belongs if keep is None else keep & belongs
     counts = None if keep is None else keep.to(output.dtype)
-    rows = batch_spacings(spacing_mm, logits.shape[0], logits.ndim - 2)
+    rows = batch_spacings(given.spacing_mm, logits.shape[0], logits.ndim - 2)
     return LossBatch(
         output,
         normalized=activation == "none",
@@ -155,16 +164,6 @@ def make_batch(
         include_background=include_background,
         masks=masks,
     )
-
-
-def batch_spacings(spacing_mm: SpacingMM | None, batch: int, axes: int) -> SpacingRows:
-    """One spacing per image, checked by `spacing_rows`; unchecked in a compiled graph."""
-    if not torch.compiler.is_compiling():
-        return spacing_rows(spacing_mm, (batch, *(0,) * axes))
-    spacing: Any = (1.0,) * axes if spacing_mm is None else spacing_mm
-    if isinstance(spacing[0], (tuple, list)):
-        return tuple(tuple(row) for row in spacing)
-    return tuple(tuple(spacing) for _ in range(batch))
 
 
 def _output(logits: Tensor, activation: Activation) -> Tensor:
@@ -190,21 +189,30 @@ def _output(logits: Tensor, activation: Activation) -> Tensor:
     return wide
 
 
-def _check_classes(num_classes: int, activation: Activation) -> None:
-    if num_classes >= 2:
-        return
-    if activation == "none":
-        raise RWLossError(
-            "expected probabilities of 2 classes or more, got 1: stack [1 - p, p], or give logits "
-            'and activation="sigmoid"'
-        )
-    raise RWLossError(
-        "expected logits with 2 classes or more for the softmax, got 1: softmax of one channel is "
-        'always 1; give the network an output for the background too, or use activation="sigmoid"'
-    )
-
-
 # --- What a target may look like
+
+
+def check_logits(logits: Tensor) -> None:
+    """Logits must be (b k *s) with *s 2-D or 3-D."""
+    check_tensor("logits", logits, logits)
+    if logits.ndim not in {4, 5}:
+        raise RWLossError(
+            f"expected logits (b k *s) with *s 2-D or 3-D, got shape {tuple(logits.shape)}"
+        )
+
+
+def check_tensor(what: str, given: object, logits: Tensor) -> None:
+    """Raises RWLossError for what is not a tensor, or not on the device of the logits."""
+    if not isinstance(given, Tensor):
+        raise RWLossError(
+            f"expected {what} as a tensor, got {type(given).__name__}: a list is for deep "
+            "supervision, where the logits are one too; for arrays use torch.as_tensor"
+        )
+    if given.device != logits.device:
+        raise RWLossError(
+            f"{what} is on {given.device}, logits are on {logits.device}: move it with "
+            f"{what}.to(logits.device)"
+        )
 
 
 def as_labels(logits: Tensor, target: Tensor) -> Tensor:
@@ -216,28 +224,27 @@ def as_labels(logits: Tensor, target: Tensor) -> Tensor:
     check_logits(logits)
     check_tensor("target", target, logits)
     batch, k, *spatial = logits.shape
-    shape = list(target.shape)
-    if shape == [batch, *spatial]:
+    if list(target.shape) == [batch, *spatial]:
         return target
-    if shape == [batch, 1, *spatial]:
+    if list(target.shape) == [batch, 1, *spatial]:
         return target[:, 0]
-    if shape == [batch, k, *spatial]:
-        if target.dtype == torch.bool:
-            target = target.to(torch.uint8)  # torch has no argmax of booleans
-        labels = target.argmax(dim=1)
-        if not torch.compiler.is_compiling():
-            one_hot = torch.zeros_like(target).scatter_(1, labels[:, None], 1)
-            if not torch.equal(one_hot, target):
-                raise RWLossError(
-                    f"target {tuple(target.shape)} has as many channels as the logits but is not "
-                    "one-hot: expected a single 1 per voxel and 0 elsewhere; pass labels (b *s), "
-                    'or activation="sigmoid" for masks that overlap'
-                )
-        return labels
-    raise RWLossError(
-        f"target {tuple(shape)} does not fit logits {tuple(logits.shape)}: expected labels "
-        f"{(batch, *spatial)}, {(batch, 1, *spatial)}, or one-hot {(batch, k, *spatial)}"
-    )
+    if target.shape != logits.shape:
+        raise RWLossError(
+            f"target {tuple(target.shape)} does not fit logits {tuple(logits.shape)}: expected "
+            f"labels {(batch, *spatial)}, {(batch, 1, *spatial)}, or one-hot {(batch, k, *spatial)}"
+        )
+    if target.dtype == torch.bool:
+        target = target.to(torch.uint8)  # torch has no argmax of booleans
+    labels = target.argmax(dim=1)
+    if not torch.compiler.is_compiling():
+        one_hot = torch.zeros_like(target).scatter_(1, labels[:, None], 1)
+        if not torch.equal(one_hot, target):
+            raise RWLossError(
+                f"target {tuple(target.shape)} has as many channels as the logits but is not "
+                "one-hot: expected a single 1 per voxel and 0 elsewhere; pass labels (b *s), or "
+                'activation="sigmoid" for masks that overlap'
+            )
+    return labels
 
 
 def as_masks(logits: Tensor, target: Tensor, ignore_index: int | None = None) -> Tensor:
@@ -248,23 +255,21 @@ def as_masks(logits: Tensor, target: Tensor, ignore_index: int | None = None) ->
     """
     check_logits(logits)
     check_tensor("target", target, logits)
+    if logits.shape[1] == 1 and target.shape == logits[:, 0].shape:
+        target = target[:, None]
     if target.shape != logits.shape:
-        if logits.shape[1] == 1 and list(target.shape) == [len(logits), *logits.shape[2:]]:
-            target = target[:, None]
-        else:
-            raise RWLossError(
-                f"target {tuple(target.shape)} does not fit logits {tuple(logits.shape)}: with "
-                'activation="sigmoid" expected a mask of 0 and 1 for each channel'
-            )
+        raise RWLossError(
+            f"target {tuple(target.shape)} does not fit logits {tuple(logits.shape)}: with "
+            'activation="sigmoid" expected a mask of 0 and 1 for each channel'
+        )
     if not torch.compiler.is_compiling():
         wrong = target[(target != 0) & (target != 1)]
         if ignore_index is not None:  # compared wide: torch wraps what a narrow type can't hold
             wrong = wrong[wrong.double() != ignore_index]
         if wrong.numel():
             raise RWLossError(
-                f"expected masks of 0 and 1, got {float(wrong[0]):g}: with "
-                'activation="sigmoid" every channel is a mask; for class labels use '
-                'activation="softmax"'
+                f"expected masks of 0 and 1, got {float(wrong[0]):g}: with activation="
+                '"sigmoid" every channel is a mask; for class labels use activation="softmax"'
             )
     return target
 
@@ -296,24 +301,10 @@ def as_voxel_mask(logits: Tensor, mask: Tensor) -> Tensor:
     return mask != 0
 
 
-def check_logits(logits: Tensor) -> None:
-    """Logits must be (b k *s) with *s 2-D or 3-D."""
-    check_tensor("logits", logits, logits)
-    if logits.ndim not in {4, 5}:
-        raise RWLossError(
-            f"expected logits (b k *s) with *s 2-D or 3-D, got shape {tuple(logits.shape)}"
-        )
-
-
-def check_tensor(what: str, given: object, logits: Tensor) -> None:
-    """Raises RWLossError for what is not a tensor, or not on the device of the logits."""
-    if not isinstance(given, Tensor):
-        raise RWLossError(
-            f"expected {what} as a tensor, got {type(given).__name__}: a list is for deep "
-            "supervision, where the logits are one too; for arrays use torch.as_tensor"
-        )
-    if given.device != logits.device:
-        raise RWLossError(
-            f"{what} is on {given.device}, logits are on {logits.device}: move it with "
-            f"{what}.to(logits.device)"
-        )
+def batch_spacings(spacing_mm: SpacingMM | None, batch: int, axes: int) -> SpacingRows:
+    """One spacing per image, checked by `spacing_rows`; unchecked in a compiled graph."""
+    if not torch.compiler.is_compiling():
+        return spacing_rows(spacing_mm, (batch, *(0,) * axes))
+    spacing: Any = (1.0,) * axes if spacing_mm is None else spacing_mm
+    rows = spacing if isinstance(spacing[0], (tuple, list)) else [spacing] * batch
+    return tuple(map(tuple, rows))

@@ -15,9 +15,11 @@ probabilities, and compute these again in the backward pass. Only then are there
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from functools import reduce
+from operator import add
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -28,7 +30,7 @@ from rwloss.arrays import eager
 from rwloss.errors import RWLossError
 from rwloss.losses.batch import LossBatch
 from rwloss.maps.expression import Expression, Leaf, Stabilized
-from rwloss.maps.loss_term import LossTerm, reduced
+from rwloss.maps.loss_term import LossTerm
 from rwloss.regions import IGNORED, Regions
 from rwloss.rwmap import RWMap
 
@@ -38,153 +40,142 @@ from rwloss.rwmap import RWMap
 @torch.no_grad()
 def made_maps(batch: LossBatch, expressions: Sequence[Expression]) -> list[RWMap]:
     """Maps of static expressions, made from the labels of the batch; tensors in its dtype."""
-    ignore_label = None if batch.counts is None else IGNORED
-    regions = Regions.of_checked(
-        batch.labels, batch.output.shape[1], batch.spacings_mm, ignore_label
-    )
-    # The regions compute their geometry once for all.
-    return [_in_dtype(expression.make(regions, None), batch) for expression in expressions]
+    made: list[RWMap] = []
+
+    def make(labels: Tensor) -> None:
+        ignore_label = None if batch.counts is None else IGNORED
+        # The regions compute their geometry once for all.
+        regions = Regions.of_checked(labels, batch.output.shape[1], batch.spacings_mm, ignore_label)
+        made.extend(_in_dtype(each.make(regions, None), batch) for each in expressions)
+
+    _Plain.apply(batch.labels, make)  # type: ignore[no-untyped-call]
+    return made
 
 
-def mean_cost(
-    batch: LossBatch,
-    rwmap: RWMap,
-    q: float | None,
-    *,
-    excess: bool = False,
-    low_memory: bool = False,
-) -> Tensor:
-    """Mean cost of a map over voxels that count; with `excess`, above the least it can be. ()."""
-    plain = excess or not batch.include_background or batch.normalized
-    # A compiler makes the same of plain operations, and knows nothing of ours.
-    if not plain and not torch.compiler.is_compiling():
-        return _fused_mean(batch, rwmap, q, low_memory=low_memory)
-    if batch.include_background:
-        costs = _voxel_costs(batch, rwmap, q)
-    else:
-        costs = class_costs(batch, rwmap, q)[:, 1:].sum(dim=1)
-    if excess:
-        least = _least_costs(batch, rwmap, q)
-        costs = (costs - least).clamp_min(0.0)  # below 0 by rounding alone
-    return batch.mean(costs)
+class _Plain(Function):
+    """Calls a function below the transforms of torch.func: NumPy can't read their tensors."""
+
+    @staticmethod
+    def forward(labels: Tensor, call: Callable[[Tensor], None]) -> Tensor:
+        call(labels)
+        return labels.new_empty(0)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        """Nothing is kept: no gradient flows through a map."""
 
 
-def dynamic_cost(
-    batch: LossBatch, leaf: Leaf, *, excess: bool = False, by_class: bool = False
-) -> Tensor:
-    """Weighted loss of a dynamic term; with `excess`, above its minimum. (), or (b c) by class."""
-    term = leaf.term
-    if excess and leaf.weight < 0:
-        raise RWLossError(f"excess: {term} has a weight below 0, so no least value is known")
-    if isinstance(term, LossTerm):
-        prediction = batch.prediction
-        cost = term.by_image_and_class(prediction) if by_class else term.value(prediction)
-        if excess:
-            cost = (cost - term.minimum).clamp_min(0.0)
-    else:
-        cost = _projected_cost(batch, term, excess=excess, by_class=by_class)
-    return cost if leaf.weight == 1.0 else leaf.weight * cost
-
-
-def dynamic_mean(batch: LossBatch, leaves: Sequence[Leaf]) -> Tensor:
-    """Weighted sum of dynamic terms, reduced once. ()."""
-    costs = []
-    for leaf in leaves:
-        if isinstance(leaf.term, LossTerm):
-            cost, weight = leaf.term.checked_loss(batch.prediction), leaf.weight * leaf.factor
-        else:
-            cost, weight = dynamic_cost(batch, leaf), leaf.factor
-        costs.append(cost if weight == 1.0 else weight * cost)
-    return reduced(costs)
-
-
-# The projection works on arrays of any kind, which no graph can hold.
-@eager
-def _projected_cost(batch: LossBatch, term: Expression, *, excess: bool, by_class: bool) -> Tensor:
-    """A stabilized dynamic term: the value of what is inside, the gradient of its map."""
-    assert isinstance(term, Stabilized)
-    # Values that are kept from here would be without gradient for the other terms: another batch.
-    still = batch.detached()
-    with torch.no_grad():
-        cost = still.output.new_zeros(())
-        for leaf in term.inner.leaves():
-            if not leaf.term.is_static:
-                cost = cost + dynamic_cost(still, leaf, excess=excess, by_class=by_class)
-                continue
-            [rwmap] = made_maps(still, [leaf.weight * leaf.term])
-            if by_class:
-                cost = cost + still.by_image_and_class(class_costs(still, rwmap, None))
-            else:
-                cost = cost + mean_cost(still, rwmap, None, excess=excess)
-        regions = Regions.of_checked(
-            still.counted_labels, still.output.shape[1], still.spacings_mm, IGNORED
-        )
-        projected = _in_dtype(term.make(regions, still.probs), batch)
-    if by_class:
-        push = batch.by_image_and_class(class_costs(batch, projected, None))
-    else:
-        push = batch.mean(_voxel_costs(batch, projected, None))
-    return cost + (push - push.detach())
-
-
-def class_costs(batch: LossBatch, rwmap: RWMap, q: float | None) -> Tensor:
-    """Cost of each class at each voxel: p_k z_k; with a link all at the true class. -> (b k *s)."""
-    probs = batch.probs
-    if q is None:
-        return probs * _dense(batch, rwmap)
-    costs = _linked_costs(batch, rwmap, q)[:, None]
-    return torch.zeros_like(probs).scatter(1, batch.classes[:, None], costs)
-
-
-def _fused_mean(batch: LossBatch, rwmap: RWMap, q: float | None, *, low_memory: bool) -> Tensor:
-    """The mean cost by functions that keep less for the way back. ()."""
+def mean_cost(batch: LossBatch, rwmap: RWMap, q: float | None, *, low_memory: bool) -> Tensor:
+    """Mean cost of a map over classes and voxels that count. ()."""
+    # A compiler makes the same of plain operations, and knows nothing of our functions.
+    if not batch.include_background or batch.normalized or torch.compiler.is_compiling():
+        return batch.mean(_voxel_costs(batch, rwmap, q))
     logits, counts, values = batch.output, batch.counts, batch.num_values
     # Voxels that don't count weigh 0; the mean divides one number, not every voxel.
     size = float(values) if isinstance(values, int) else values.clamp_min(1)
     if q is None and not rwmap.is_compact:
         scale = logits.new_ones(()) if counts is None else counts
         return dense_sum(logits, rwmap.parts[0], scale, low_memory=low_memory) / size
+    weight = _gap(rwmap) if q is None else _link_weight(rwmap)
+    weight = weight if counts is None else weight * counts
+    wrong = linked_sum(
+        logits, batch.classes, weight, 1.0 if q is None else q, low_memory=low_memory
+    )
     if q is not None:
-        weight = _link_weight(rwmap)
-        weight = weight if counts is None else weight * counts
-        return linked_sum(logits, batch.classes, weight, q, low_memory=low_memory) / size
+        return wrong / size
     # other - (other - true) p_t is true + (other - true) (1 - p_t).
-    true, other = _parts(rwmap)
-    weight = other - true
-    if counts is not None:
-        true, weight = true * counts, weight * counts
-    wrong = linked_sum(logits, batch.classes, weight, low_memory=low_memory)
-    return (wrong + true.sum()) / size
+    true: Tensor = rwmap.parts[0]
+    return (wrong + (true if counts is None else true * counts).sum()) / size
 
 
-def _parts(rwmap: RWMap) -> tuple[Tensor, ...]:
-    return rwmap.parts
+def mean_excess(batch: LossBatch, rwmap: RWMap, q: float | None) -> Tensor:
+    """Mean cost of a map above the least that it can be, whatever the probabilities. ()."""
+    costs = _voxel_costs(batch, rwmap, q)
+    if q is None and not batch.include_background:  # all probability at class 0 costs nothing
+        costs = costs - _dense(batch, rwmap)[:, 1:].amin(dim=1).clamp_max(0.0)
+    elif q is None:
+        first, *second = rwmap.parts
+        costs = costs - (torch.minimum(first, *second) if second else first.amin(dim=1))
+    return batch.mean(costs.clamp_min(0.0))  # below 0 by rounding alone
 
 
-def _in_dtype(rwmap: RWMap, batch: LossBatch) -> RWMap:
-    """The map in the precision of the batch: the same one if it has that already."""
-    dtype = batch.output.dtype
-    if all(part.dtype == dtype for part in rwmap.parts):
-        return rwmap
-    return replace(rwmap, parts=tuple(part.to(dtype) for part in rwmap.parts))
+def dynamic_losses(batch: LossBatch, leaves: Sequence[Leaf]) -> list[Tensor]:
+    """Weighted losses of dynamic terms, by image and class (b c) or as one number ()."""
+    losses = []
+    for leaf in leaves:
+        if isinstance(leaf.term, LossTerm):
+            loss = leaf.term.checked_loss(batch.prediction)
+        else:
+            loss = _projected_loss(batch, leaf.term)
+        weight = leaf.weight * leaf.factor
+        losses.append(loss if weight == 1.0 else weight * loss)
+    return losses
+
+
+def dynamic_excess(batch: LossBatch, leaf: Leaf) -> Tensor:
+    """Weighted loss of a dynamic term above its minimum, without its gradient. ()."""
+    term, weight = leaf.term, leaf.weight * leaf.factor
+    if term.is_static:  # inside a stabilized term
+        [rwmap] = made_maps(batch, [leaf.weight * term])
+        return mean_excess(batch, rwmap, None)
+    if weight < 0:
+        raise RWLossError(f"excess: {term} has a weight below 0, so no least value is known")
+    if isinstance(term, LossTerm):
+        above = (term.value(batch.prediction) - term.minimum).clamp_min(0.0)
+    else:
+        above = reduce(add, [dynamic_excess(batch, inside) for inside in _inside(term)])
+    return weight * above
+
+
+def _inside(term: Expression) -> tuple[Leaf, ...]:
+    assert isinstance(term, Stabilized)
+    return term.inner.leaves()
+
+
+# The projection works on arrays of any kind, which no graph can hold.
+@eager
+def _projected_loss(batch: LossBatch, term: Expression) -> Tensor:
+    """A stabilized dynamic term: the value of what is inside, the gradient of its map. (b c)."""
+    # Values that are kept from here would be without gradient for the other terms: another batch.
+    still = replace(batch, output=batch.output.detach(), _log_probs=None, _prediction=None)
+    with torch.no_grad():
+        static = [leaf for leaf in _inside(term) if leaf.term.is_static]
+        dynamic = [leaf for leaf in _inside(term) if not leaf.term.is_static]
+        costs = still.output.new_zeros(())
+        for rwmap in made_maps(still, [leaf.weight * leaf.term for leaf in static]):
+            costs = costs + still.by_image_and_class(class_costs(still, rwmap, None))
+        costs = sum(dynamic_losses(still, dynamic), costs)
+        regions = Regions.of_checked(
+            still.counted_labels, still.output.shape[1], still.spacings_mm, IGNORED
+        )
+        projected = _in_dtype(term.make(regions, still.probs), batch)
+    push = batch.by_image_and_class(class_costs(batch, projected, None))
+    return costs + (push - push.detach())
+
+
+def class_costs(batch: LossBatch, rwmap: RWMap, q: float | None) -> Tensor:
+    """Cost of each class at each voxel: p_k z_k; with a link all at the true class. -> (b k *s)."""
+    if q is None:
+        return batch.probs * _dense(batch, rwmap)
+    costs = _linked_costs(batch, rwmap, q)[:, None]
+    return torch.zeros_like(batch.output).scatter(1, batch.classes[:, None], costs)
 
 
 def _voxel_costs(batch: LossBatch, rwmap: RWMap, q: float | None) -> Tensor:
-    """Cost of each voxel, summed over its classes. -> (b *s).
-
-    Without a link Σ_k p_k z_k; compact maps need p_t alone: other - (other - true) p_t. With one,
-    w (1 - p_t^q) / q.
-    """
+    """Cost of each voxel, summed over the classes that count. -> (b *s)."""
+    if not batch.include_background:
+        return class_costs(batch, rwmap, q)[:, 1:].sum(dim=1)
     if q is not None:
         return _linked_costs(batch, rwmap, q)
     if not rwmap.is_compact:
-        return (batch.probs * _parts(rwmap)[0]).sum(dim=1)
-    true, other = _parts(rwmap)
+        return class_costs(batch, rwmap, q).sum(dim=1)
+    other: Tensor = rwmap.parts[1]
+    # Compact maps need p_t alone, by the logarithm: a compiler makes one pass of what follows.
     if batch.normalized:
         true_prob = _at_true(batch.probs, batch)
-    else:  # by the logarithm: a compiler makes one pass of what follows, as for cross-entropy
+    else:
         true_prob = _at_true(batch.log_probs, batch).exp()
-    return other - (other - true) * true_prob
+    return other - _gap(rwmap) * true_prob
 
 
 def _linked_costs(batch: LossBatch, rwmap: RWMap, q: float) -> Tensor:
@@ -192,37 +183,22 @@ def _linked_costs(batch: LossBatch, rwmap: RWMap, q: float) -> Tensor:
     weight = _link_weight(rwmap)
     log_true = _with_weight(_at_true(batch.log_probs, batch), weight)
     if q == 0:
-        loss = -log_true
-    else:
-        # The value of expm1, exact for p near 1; the gradient of exp, exact for p near 0, where
-        # that of expm1 (itself + 1) would be rounded away.
-        power = torch.exp(q * log_true)
-        loss = -(torch.expm1(q * log_true).detach() + power - power.detach()) / q
-    return weight * loss
-
-
-def _least_costs(batch: LossBatch, rwmap: RWMap, q: float | None) -> Tensor:
-    """The least that each voxel can cost, whatever the probabilities. -> (b *s) or ()."""
-    if q is not None:
-        return batch.output.new_zeros(())
-    if not batch.include_background:  # all probability at class 0 costs nothing
-        return _dense(batch, rwmap)[:, 1:].amin(dim=1).clamp_max(0.0)
-    first, *second = _parts(rwmap)
-    return torch.minimum(first, *second) if second else first.amin(dim=1)
+        return weight * -log_true
+    # The value of expm1, exact for p near 1; the gradient of exp, exact for p near 0, where that
+    # of expm1 (itself + 1) would be rounded away.
+    power = torch.exp(q * log_true)
+    loss = torch.expm1(q * log_true).detach() + power - power.detach()
+    return weight * (-loss / q)
 
 
 def _link_weight(rwmap: RWMap) -> Tensor:
-    """w = other - true of a map for a link. -> (b *s).
-
-    Raises RWLossError for a dense map, and where w is below 0.
-    """
+    """w = other - true. (b *s). Raises RWLossError for a dense map, and where w is below 0."""
     if not rwmap.is_compact:
         raise RWLossError(
             "a link needs a compact map, with one weight per voxel: this one is dense; "
             "stabilize it and precompute it again"
         )
-    true, other = _parts(rwmap)
-    weight = other - true
+    weight = _gap(rwmap)
     if not torch.compiler.is_compiling() and bool((weight < 0).any()):
         raise RWLossError(
             f"a link needs a stable map: other - true is {float(weight.min()):g} at some voxel; "
@@ -231,13 +207,28 @@ def _link_weight(rwmap: RWMap) -> Tensor:
     return weight
 
 
+def _gap(rwmap: RWMap) -> Tensor:
+    """Other - true of a compact map. (b *s)."""
+    true, other = rwmap.parts
+    gap: Tensor = other - true
+    return gap
+
+
 def _dense(batch: LossBatch, rwmap: RWMap) -> Tensor:
     """Values for every class; unlike `rwmap.dense`, a compiled graph can hold this. (b k *s)."""
+    first: Tensor = rwmap.parts[0]
     if not rwmap.is_compact:
-        return _parts(rwmap)[0]
-    true, other = _parts(rwmap)
-    wide = other[:, None].expand_as(batch.output)
-    return wide.scatter(1, batch.classes[:, None], true[:, None])
+        return first
+    wide: Tensor = rwmap.parts[1][:, None].expand_as(batch.output)
+    return wide.scatter(1, batch.classes[:, None], first[:, None])
+
+
+def _in_dtype(rwmap: RWMap, batch: LossBatch) -> RWMap:
+    """The map in the precision of the batch: the same one if it has that already."""
+    dtype = batch.output.dtype
+    if all(part.dtype == dtype for part in rwmap.parts):
+        return rwmap
+    return replace(rwmap, parts=tuple(part.to(dtype) for part in rwmap.parts))
 
 
 def _at_true(values: Tensor, batch: LossBatch) -> Tensor:
@@ -260,10 +251,18 @@ def linked_sum(
 
     logits (b k *s) and weight (b *s) of one floating type, labels (b *s) int64 in 0..K-1.
     """
-    # Logarithms for q < 1: p_t may underflow where its power does not.
-    apply = _LinkedSumOfLogits.apply if low_memory or q != 1.0 else _LinearSum.apply
-    value: Tensor = apply(logits, labels, weight, q)  # type: ignore[no-untyped-call]
-    return value
+    form: type[_KnownSum]
+    with torch.no_grad():
+        if q == 1.0 and not low_memory:
+            probs = functional.softmax(logits, dim=1)
+            push = weight * probs.gather(1, labels[:, None])[:, 0]
+            form, total, kept = _LinearSum, (weight - push).sum(), [probs, push]
+        else:  # logarithms: p_t may underflow where its power does not
+            log_sum = logits.logsumexp(dim=1)
+            log_true = _with_weight(logits.gather(1, labels[:, None])[:, 0] - log_sum, weight)
+            loss = -log_true if q == 0.0 else -torch.expm1(q * log_true) / q
+            form, total, kept = _LinkedSum, (weight * loss).sum(), [logits, weight, log_sum]
+    return form.of(total, logits, q, labels, *kept)
 
 
 def dense_sum(logits: Tensor, values: Tensor, scale: Tensor, *, low_memory: bool = False) -> Tensor:
@@ -271,47 +270,59 @@ def dense_sum(logits: Tensor, values: Tensor, scale: Tensor, *, low_memory: bool
 
     logits, values (b k *s), scale (b *s) or (); all of one floating type.
     """
-    apply = _DenseSumOfLogits.apply if low_memory else _DenseSum.apply
-    value: Tensor = apply(logits, values, scale)  # type: ignore[no-untyped-call]
-    return value
+    with torch.no_grad():
+        probs = functional.softmax(logits, dim=1)
+        # Class by class: the product of probabilities and map would be one more such array.
+        costs = probs[:, 0] * values[:, 0]
+        for k in range(1, probs.shape[1]):
+            costs.addcmul_(probs[:, k], values[:, k])
+        total = (costs * scale).sum()
+    kept = [logits] if low_memory else [probs, costs]
+    return _DenseSum.of(total, logits, 1.0, values, scale, *kept)
 
 
-class _LinearSum(Function):
+class _KnownSum(Function):
+    """A sum that is known already. Subclasses write out its gradient by the logits, (b k *s)."""
+
+    @classmethod
+    def of(cls, total: Tensor, logits: Tensor, q: float, *kept: Tensor) -> Tensor:
+        value: Tensor = cls.apply(total, logits, q, *kept)  # type: ignore[no-untyped-call]
+        return value
+
+    @staticmethod
+    def forward(total: Tensor, logits: Tensor, q: float, *kept: Tensor) -> Tensor:
+        del logits, q, kept
+        return total.clone()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.q = inputs[2]
+        ctx.save_for_backward(*inputs[3:], output)
+
+
+def _gradients(ctx: Any, by_logits: Tensor) -> tuple[Tensor | None, ...]:
+    """One for each input of a `_KnownSum`."""
+    return (None, by_logits, *[None] * len(ctx.saved_tensors))
+
+
+class _LinearSum(_KnownSum):
     """q = 1: w - w p_t. Keeps the probabilities."""
 
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, labels: Tensor, weight: Tensor, q: float) -> Tensor:
-        del q
-        probs = functional.softmax(logits, dim=1)
-        push = weight * probs.gather(1, labels[:, None])[:, 0]
-        ctx.save_for_backward(probs, labels, push)
-        return (weight - push).sum()
-
-    @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        _refuse_second_derivative()
-        probs, labels, push = ctx.saved_tensors
+        labels, probs, push, total = ctx.saved_tensors
         push = push * gradient
         result = probs * push[:, None]
         result.scatter_add_(1, labels[:, None], push.neg_()[:, None])
-        return result, None, None, None
+        return _gradients(ctx, _first_derivative(result, total))
 
 
-class _LinkedSumOfLogits(Function):
+class _LinkedSum(_KnownSum):
     """Any q. Keeps the logits."""
 
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, labels: Tensor, weight: Tensor, q: float) -> Tensor:
-        log_sum = logits.logsumexp(dim=1)
-        log_true = _with_weight(logits.gather(1, labels[:, None])[:, 0] - log_sum, weight)
-        ctx.q = q
-        ctx.save_for_backward(logits, labels, weight, log_sum)
-        loss = -log_true if q == 0.0 else -torch.expm1(q * log_true) / q
-        return (weight * loss).sum()
-
-    @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        logits, labels, weight, log_sum = ctx.saved_tensors
+        labels, logits, weight, log_sum, _ = ctx.saved_tensors
         graph = torch.is_grad_enabled()
         if graph:  # for a second derivative the sum must hang on the logits too
             log_sum = logits.logsumexp(dim=1)
@@ -324,60 +335,46 @@ class _LinkedSumOfLogits(Function):
         else:
             result = log_probs.exp_().mul_(push[:, None])
             result.scatter_add_(1, labels[:, None], push.neg_()[:, None])
-        return result, None, None, None
+        return _gradients(ctx, result)
 
 
-class _DenseSum(Function):
-    """Keeps the probabilities."""
-
-    @staticmethod
-    def forward(ctx: Any, logits: Tensor, values: Tensor, scale: Tensor) -> Tensor:
-        probs = functional.softmax(logits, dim=1)
-        costs = _costs(probs, values)
-        ctx.save_for_backward(probs, values, costs, scale)
-        return (costs * scale).sum()
+class _DenseSum(_KnownSum):
+    """Keeps the probabilities, or the logits."""
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        _refuse_second_derivative()
-        probs, values, costs, scale = ctx.saved_tensors
-        result = values - costs[:, None]
-        result.mul_(probs)
-        factor = scale * gradient
-        result.mul_(factor[:, None] if factor.ndim else factor)
-        return result, None, None
-
-
-class _DenseSumOfLogits(Function):
-    """Keeps the logits."""
-
-    @staticmethod
-    def forward(ctx: Any, logits: Tensor, values: Tensor, scale: Tensor) -> Tensor:
-        ctx.save_for_backward(logits, values, scale)
-        return (_costs(functional.softmax(logits, dim=1), values) * scale).sum()
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        logits, values, scale = ctx.saved_tensors
-        probs = functional.softmax(logits, dim=1)
+        values, scale, *kept, total = ctx.saved_tensors
         factor = scale * gradient
         factor = factor[:, None] if factor.ndim else factor
-        costs = (probs * values).sum(dim=1)
-        return probs * (values - costs[:, None]) * factor, None, None
+        if len(kept) == 1:
+            probs = functional.softmax(kept[0], dim=1)
+            costs = (probs * values).sum(dim=1)
+            return _gradients(ctx, probs * (values - costs[:, None]) * factor)
+        probs, costs = kept
+        result = (values - costs[:, None]).mul_(probs).mul_(factor)
+        return _gradients(ctx, _first_derivative(result, total))
 
 
-def _costs(probs: Tensor, values: Tensor) -> Tensor:
-    """Σ_k p_k z_k. (b k *s) twice -> (b *s)."""
-    # Class by class: the product of probabilities and map would be one more such array.
-    costs = probs[:, 0] * values[:, 0]
-    for k in range(1, probs.shape[1]):
-        costs.addcmul_(probs[:, k], values[:, k])
-    return costs
+def _first_derivative(gradient: Tensor, total: Tensor) -> Tensor:
+    """The gradient of `total`, which refuses another derivative."""
+    if not torch.is_grad_enabled():
+        return gradient
+    found: Tensor = _OnlyFirst.apply(gradient, total)  # type: ignore[no-untyped-call]
+    return found
 
 
-def _refuse_second_derivative() -> None:
-    # Autograd is on in the way back only when the caller asks for a graph of it.
-    if torch.is_grad_enabled():
+class _OnlyFirst(Function):
+    @staticmethod
+    def forward(gradient: Tensor, total: Tensor) -> Tensor:
+        del total  # it hangs on the logits, and so does the result
+        return gradient.clone()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        """Nothing is needed."""
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> NoReturn:
         raise RWLossError(
             "this loss keeps too little for a second derivative (create_graph=True): make it with "
             "RegionWiseLoss(..., low_memory=True)"

@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from functools import reduce
 from operator import add
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, cast, get_args
 
 import torch
 from einops import rearrange
@@ -15,20 +15,28 @@ from torch import Tensor, nn
 
 from rwloss.arrays import to_numpy
 from rwloss.errors import RWLossError
-from rwloss.losses.batch import Activation, LossBatch, check_logits, make_batch
-from rwloss.losses.costs import class_costs, dynamic_cost, dynamic_mean, made_maps, mean_cost
-from rwloss.losses.stored import stored_map
-from rwloss.losses.supervision import LossInputs, at_head, head_weights
+from rwloss.losses.batch import Activation, LossBatch, LossInputs, check_logits, make_batch
+from rwloss.losses.costs import (
+    class_costs,
+    dynamic_excess,
+    dynamic_losses,
+    made_maps,
+    mean_cost,
+    mean_excess,
+)
+from rwloss.losses.resolution import at_head, head_weights, stored_map
 from rwloss.maps.expression import Expression, Leaf, Stabilized, StaticGroup
-from rwloss.maps.loss_term import LossTerm
+from rwloss.maps.loss_term import LossTerm, reduced
 from rwloss.maps.parser import parse
 from rwloss.regions import SpacingMM
 from rwloss.rwmap import RWMap
-from rwloss.words import listed, nearest
+from rwloss.words import nearest
 
 Reduction = Literal["mean", "sum", "none"]
 # Factor, map and link.
 WeightedMap: TypeAlias = tuple[float, RWMap, float | None]
+# The map of each call, where there is no expression.
+_GIVEN = StaticGroup(cast("Expression", None), factor=1.0, link=None)
 
 
 class RegionWiseLoss(nn.Module):
@@ -90,8 +98,15 @@ class RegionWiseLoss(nn.Module):
     ) -> None:
         """Check the parameters; the class documents them."""
         super().__init__()
-        _check_choice("reduction", reduction, get_args(Reduction))
-        _check_choice("activation", activation, get_args(Activation))
+        for name, value, choices in (
+            ("reduction", reduction, get_args(Reduction)),
+            ("activation", activation, get_args(Activation)),
+        ):
+            if value not in choices:
+                raise RWLossError(
+                    f"unknown {name} {value!r}{nearest(str(value), choices)}; "
+                    f"expected one of {', '.join(choices)}"
+                )
         self.expression = parse(expression) if isinstance(expression, str) else expression
         if not isinstance(self.expression, Expression | None):
             raise RWLossError(
@@ -184,13 +199,14 @@ class RegionWiseLoss(nn.Module):
         """What is active at this epoch; None where a schedule must know the total first."""
         self._static: tuple[StaticGroup, ...] | None = None
         self._dynamic: tuple[Leaf, ...] = ()
-        if self.expression is None:
+        expression, at = self.expression, (self.epoch, self.total_epochs)
+        if expression is None:
+            self._static = (_GIVEN,)
             return
-        if self.expression.needs_total and self.total_epochs is None:
+        if expression.needs_total and self.total_epochs is None:
             return
-        at = (self.epoch, self.total_epochs)
-        self._static = self.expression.static_groups(*at)
-        self._dynamic = self.expression.dynamic_leaves(*at)
+        self._static = expression.static_groups(*at)
+        self._dynamic = expression.dynamic_leaves(*at)
         for leaf in self._dynamic:
             if not isinstance(leaf.term, (LossTerm, Stabilized)):
                 raise RWLossError(
@@ -214,16 +230,14 @@ class RegionWiseLoss(nn.Module):
                 f'reduction "none" of static terms is for one output, got {len(logits)}: they '
                 "differ in shape"
             )
-        weights = head_weights(self.deep_supervision_weights, len(logits))
-        costs = [
-            weight
-            * self._one_output(
-                logits[head], at_head(logits, given, head), excess=excess, resample=True
-            )
-            for head, weight in enumerate(weights)
-            if weight != 0
-        ]
-        return reduce(add, costs)
+        total: Any = 0.0
+        for head, weight in enumerate(head_weights(self.deep_supervision_weights, len(logits))):
+            if weight != 0:
+                own = at_head(logits, given, head)
+                total = total + weight * self._one_output(
+                    logits[head], own, excess=excess, resample=True
+                )
+        return cast("Tensor", total)
 
     def _one_output(
         self, logits: Tensor, given: LossInputs, *, excess: bool, resample: bool = False
@@ -235,99 +249,81 @@ class RegionWiseLoss(nn.Module):
                 return self._one_output(logits, given, excess=excess, resample=resample)
         batch = make_batch(
             logits,
-            given.target,
+            given,
             activation=self.activation,
             ignore_index=self.ignore_index,
-            mask=given.mask,
-            spacing_mm=given.spacing_mm,
             include_background=self.include_background,
         )
         static = self._static_maps(batch, logits, given.rwmap, resample=resample)
+        active = self._dynamic if logits.numel() else ()
+        dynamic = [leaf for leaf in active if leaf.weight * leaf.factor != 0]
         if self.reduction == "none":
-            return self._unreduced(batch, static, logits.shape[1])
-        costs = [
-            _times(factor, mean_cost(batch, m, q, excess=excess, low_memory=self.low_memory))
-            for factor, m, q in static
-        ]
-        leaves = self._active(batch)
+            return self._unreduced(batch, static, dynamic, logits.shape[1])
         if excess:
-            costs += [leaf.factor * dynamic_cost(batch, leaf, excess=True) for leaf in leaves]
-        elif leaves:
-            costs.append(dynamic_mean(batch, leaves))
-        if not costs:  # an empty sum that hangs on the logits: it has a gradient too
-            costs = [batch.output.flatten()[:0].sum()]
-        total = reduce(add, costs)
+            means = [(factor, mean_excess(batch, rwmap, q)) for factor, rwmap, q in static]
+            means += [(1.0, dynamic_excess(batch, leaf)) for leaf in dynamic]
+        else:
+            means = [
+                (factor, mean_cost(batch, rwmap, q, low_memory=self.low_memory))
+                for factor, rwmap, q in static
+            ]
+            if dynamic:
+                means.append((1.0, reduced(dynamic_losses(batch, dynamic))))
+        if not means:  # an empty sum that hangs on the logits: it has a gradient too
+            return batch.output.flatten()[:0].sum()
+        total = reduce(add, [mean if factor == 1.0 else factor * mean for factor, mean in means])
         return total * batch.num_values if self.reduction == "sum" else total
 
-    def _unreduced(self, batch: LossBatch, static: list[WeightedMap], channels: int) -> Tensor:
+    def _unreduced(
+        self, batch: LossBatch, static: list[WeightedMap], dynamic: list[Leaf], channels: int
+    ) -> Tensor:
         """Costs by class and voxel, or by image and class where a term has no voxels."""
-        first = 0 if self.include_background else 1
         total = torch.zeros_like(batch.output)
         for factor, rwmap, q in static:
             total = total + factor * class_costs(batch, rwmap, q)
         if self._dynamic:
-            total = batch.by_image_and_class(total)
-            for leaf in self._active(batch):
-                total = total + leaf.factor * dynamic_cost(batch, leaf, by_class=True)
+            total = reduce(add, dynamic_losses(batch, dynamic), batch.by_image_and_class(total))
         else:
             if batch.counts is not None:
                 total = total * batch.counts[:, None]
-            total = total[:, first:]
+            total = total if self.include_background else total[:, 1:]
         if not batch.masks:
             return total
         total = rearrange(total, "(b m) k ... -> b m k ...", m=channels)
         return total if self.include_background else total[:, :, 0]
 
-    def _active(self, batch: LossBatch) -> list[Leaf]:
-        """Dynamic terms that weigh something at this epoch."""
-        leaves = self._dynamic if batch.output.numel() else ()
-        return [leaf for leaf in leaves if leaf.weight * leaf.factor != 0]
-
     def _static_maps(
         self, batch: LossBatch, logits: Tensor, rwmap: Any, *, resample: bool
     ) -> list[WeightedMap]:
         """Factor, map and link of each static group: the stored map, or made from the labels."""
-        if self.expression is None:
-            if rwmap is None:
-                raise RWLossError(
-                    "RegionWiseLoss() has no expression, so each call needs a map: "
-                    "loss(logits, target, rwmap); RegionWiseLoss('rectified') makes it from the "
-                    "target"
-                )
-            given = stored_map(batch, logits, rwmap, resample=resample)
-            return [(1.0, self._weighted(batch, given), None)] if logits.numel() else []
         if self._static is None:
             raise RWLossError(
                 f"{self.expression} spreads a schedule over the run: call "
                 "loss.set_epoch(epoch, total=...) before the first batch"
             )
-        if rwmap is not None:
-            self._check_one_stored(self._static)
+        if rwmap is None and self.expression is None:
+            raise RWLossError(
+                "RegionWiseLoss() has no expression, so each call needs a map: loss(logits, "
+                "target, rwmap); RegionWiseLoss('rectified') makes it from the target"
+            )
+        # A stored map stands for all static terms: `static_part` raises where they are several.
+        several = rwmap is not None and len(self._static) != 1
+        if several and self.expression and self.expression.static_part is None:
+            raise RWLossError(
+                "a stored map takes the place of the static part of the expression, and "
+                f"{self.expression} has none: leave the map out"
+            )
         active = [group for group in self._static if group.factor != 0] if logits.numel() else []
         if not active:
             return []
-        if rwmap is not None:
-            found = [stored_map(batch, logits, rwmap, resample=resample)]
-        else:
+        if rwmap is None:
             found = made_maps(batch, [group.expression for group in active])
+        else:
+            found = [stored_map(batch, logits, rwmap, resample=resample)]
         return [
             (group.factor, self._weighted(batch, rwmap), group.link)
             for group, rwmap in zip(active, found, strict=True)
         ]
-
-    def _check_one_stored(self, groups: Sequence[StaticGroup]) -> None:
-        """A stored map stands for all static terms, so they must be one map."""
-        if not groups:
-            raise RWLossError(
-                f"a stored map takes the place of the static part of the expression, and "
-                f"{self.expression} has none: leave the map out"
-            )
-        if len(groups) > 1:
-            raise RWLossError(
-                f"{self.expression}: its static terms have different links or schedules, so one "
-                f"stored map can't stand for {listed([str(g.expression) for g in groups])}: "
-                "leave the map out, and they are made from the target"
-            )
 
     def _weighted(self, batch: LossBatch, rwmap: RWMap) -> RWMap:
         """The map times the weight of each voxel's true class."""
@@ -345,10 +341,6 @@ class RegionWiseLoss(nn.Module):
         return RWMap(rwmap.labels, num_classes, tuple(part * weights for part in rwmap.parts))
 
 
-def _times(factor: float, cost: Tensor) -> Tensor:
-    return cost if factor == 1.0 else factor * cost
-
-
 def _weights(name: str, given: Sequence[float] | None) -> tuple[float, ...] | None:
     if given is None:
         return None
@@ -361,11 +353,3 @@ def _weights(name: str, given: Sequence[float] | None) -> tuple[float, ...] | No
 def _as_tuples(values: Any) -> Any:
     """Nested lists as tuples: a setting is a constant."""
     return tuple(map(_as_tuples, values)) if isinstance(values, list) else values
-
-
-def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise RWLossError(
-            f"unknown {name} {value!r}{nearest(str(value), choices)}; "
-            f"expected one of {', '.join(choices)}"
-        )

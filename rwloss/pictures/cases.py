@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rwloss import data, maps, store
+from rwloss import data, maps
 from rwloss.data import Dataset
 from rwloss.errors import RWLossError
 from rwloss.pictures.draw import draw
@@ -19,8 +19,7 @@ from rwloss.precompute.repair import runs_a_file
 from rwloss.regions import Regions
 from rwloss.rwmap import RWMap
 from rwloss.store import Store
-from rwloss.store.journal import last_start
-from rwloss.store.manifest import MAP_FILE
+from rwloss.store.manifest import MAP_FILE, last_start
 from rwloss.words import nearest
 
 _LABEL_FOLDERS = {"labelsTr": "train", "labelsTs": "test"}
@@ -89,8 +88,14 @@ def is_store(source: str) -> bool:
     return "://" in source or (Path(source) / MAP_FILE).is_file()
 
 
-def of_store(stored: Store, name: str) -> CaseDrawing:
-    """A case of a store, with the map that was stored. Raises RWLossError where it has none."""
+def of_store(stored: Store, name: str | None = None) -> CaseDrawing:
+    """A case of a store, by default its first, with the map that was stored.
+
+    Raises RWLossError where it has none.
+    """
+    if not stored:
+        raise RWLossError(f"{str(stored.place)!r} holds no map yet: `rwloss precompute` makes them")
+    name = next(iter(stored)) if name is None else name
     if name not in stored:
         raise RWLossError(f"{str(stored.place)!r} has no case {name!r}{nearest(name, stored)}")
     text, rwmap = stored.expression, stored[name]
@@ -113,14 +118,6 @@ def of_store(stored: Store, name: str) -> CaseDrawing:
         affine=affine,
         image=image,
     )
-
-
-def first_of_store(where: str) -> tuple[Store, str]:
-    """A store and the name of its first case. Raises RWLossError for an empty one."""
-    stored = store.open(where)
-    if not stored:
-        raise RWLossError(f"{where!r} holds no map yet: `rwloss precompute` makes them")
-    return stored, next(iter(stored))
 
 
 def _dataset_of(label_file: Path) -> Dataset:

@@ -20,15 +20,18 @@ from rwloss.data.formats import MAX_VOXELS, check_max_voxels
 from rwloss.errors import RWLossError
 from rwloss.precompute.cases import CaseOutcome, MapTask, Summary, label_counts
 from rwloss.store import DType, Format, ManifestEntry, MapInfo, Term, Writer
-from rwloss.store.journal import log, log_start, write_failures
-from rwloss.store.manifest import find_unlisted, read_entries
-from rwloss.store.nifti import gzip_name
+from rwloss.store.encoding import gzip_name
+from rwloss.store.manifest import (
+    find_unlisted,
+    log,
+    log_start,
+    read_entries,
+    write_entries,
+    write_failures,
+)
 from rwloss.store.place import StorePlace, place
-from rwloss.store.writing import check_format, files_of
+from rwloss.store.writing import check_format
 from rwloss.work.tasks import run_tasks
-
-# Maps that a plan makes to estimate the size of all of them.
-_MEASURED = 3
 
 
 @dataclass(frozen=True)
@@ -99,8 +102,7 @@ def precompute(
             jobs=run.settings.jobs,
         )
         known = writer.entries()
-        tasks = run.tasks(writer, known)
-        reason = ""
+        tasks, reason = run.tasks(writer, known), ""
         for result in run.results(tasks):
             outcome = _recorded(writer, known, result)
             outcomes[outcome.case] = outcome
@@ -139,7 +141,7 @@ def plan(
         raise RWLossError(f"{run.place} can't be read: {error}") from error
     tasks = run.tasks(writer, known)
     new = [task for task in tasks if task.known is None] or tasks
-    measured = {task.case.name for task in new[:: max(1, len(new) // _MEASURED)]}
+    measured = {task.case.name for task in new[:: max(1, len(new) // 3)]}
     tasks = [replace(task, measure=task.case.name in measured) for task in tasks]
     outcomes = []
     for outcome in run.results(tasks):
@@ -197,12 +199,9 @@ class _Run:
             found_at = os.path.abspath(source)
             # Workers of Dask may work in another folder.
             dataset = data.find(found_at if settings.scheduler else source)
-        ignore_label = dataset.ignore_label
-        if settings.ignore_label is not None:
-            ignore_label = settings.ignore_label
-        num_classes = dataset.num_classes
-        if settings.num_classes is not None:
-            num_classes = settings.num_classes
+        ignore_label, num_classes = settings.ignore_label, settings.num_classes
+        ignore_label = dataset.ignore_label if ignore_label is None else ignore_label
+        num_classes = dataset.num_classes if num_classes is None else num_classes
         if num_classes is None or static.needs_class_counts:
             # From all labels before any map is made: never K or weights of a single case.
             seen = label_counts(
@@ -271,7 +270,7 @@ def _recorded(writer: Writer, known: dict[str, ManifestEntry], outcome: CaseOutc
             if (old := known.get(outcome.case)) is not None:
                 # Parts that the new map does not have. Before its line is written, so that a run
                 # that is killed in between leaves an incomplete case.
-                for name in files_of(old) - files_of(outcome.entry):
+                for name in old.files - outcome.entry.files:
                     writer.place.remove(name)
             writer.record(outcome.entry)
             known[outcome.case] = outcome.entry
@@ -287,7 +286,7 @@ def _finish(writer: Writer, known: dict[str, ManifestEntry], summary: Summary) -
     """Write the store's own files in their final form; on a full disk they stay as they are."""
     failures = [(outcome.case, outcome.reason) for outcome in summary.failed]
     for step in (
-        partial(writer.finish, known.values()),
+        partial(write_entries, writer.place, known.values()),
         partial(write_failures, writer.place, failures),
         partial(log, writer.place, "end", seconds=round(summary.seconds, 4), **summary.counts),
     ):

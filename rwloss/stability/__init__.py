@@ -5,21 +5,13 @@ while it runs. Reports add up over cases; `verdict` puts a report into a sentenc
 imported only for dynamic terms and by `Monitor`.
 """
 
-from rwloss.stability.diagnosis import check, check_expression
-from rwloss.stability.monitor import Monitor
-from rwloss.stability.pushes import TOLERANCE
-from rwloss.stability.report import DISTANCES, StabilityReport, StabilityShares
-from rwloss.stability.wording import CAUTION, VANISHES_BELOW, verdict
-
-__all__ = [
-    "CAUTION",
-    "DISTANCES",
-    "TOLERANCE",
-    "VANISHES_BELOW",
-    "Monitor",
-    "StabilityReport",
-    "StabilityShares",
-    "check",
-    "check_expression",
-    "verdict",
-]
+from rwloss.stability.diagnosis import check as check
+from rwloss.stability.diagnosis import check_expression as check_expression
+from rwloss.stability.monitor import Monitor as Monitor
+from rwloss.stability.pushes import TOLERANCE as TOLERANCE
+from rwloss.stability.report import DISTANCES as DISTANCES
+from rwloss.stability.report import StabilityReport as StabilityReport
+from rwloss.stability.report import StabilityShares as StabilityShares
+from rwloss.stability.wording import CAUTION as CAUTION
+from rwloss.stability.wording import VANISHES_BELOW as VANISHES_BELOW
+from rwloss.stability.wording import verdict as verdict

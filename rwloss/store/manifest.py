@@ -1,11 +1,17 @@
-"""The description of a store: map.json (the map) and manifest.jsonl (one line per case)."""
+"""What a store says of itself: map.json, manifest.jsonl, log.jsonl, failures.jsonl; digests."""
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Iterable
+import os
+import socket
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, TypeAlias
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -18,17 +24,23 @@ from pydantic import (
 )
 
 from rwloss.errors import RWLossError
-from rwloss.files.journal import json_line
+from rwloss.files.journal import json_line, parsed_lines
+from rwloss.files.lock import LOCK_FILE
 from rwloss.store.place import TREE_MARK, StorePlace
 
 MAP_FILE = "map.json"
 MANIFEST_FILE = "manifest.jsonl"
+LOG_FILE = "log.jsonl"
+FAILURES_FILE = "failures.jsonl"
+# All other files belong to a case.
+OWN_FILES = frozenset({MAP_FILE, MANIFEST_FILE, LOG_FILE, FAILURES_FILE, LOCK_FILE})
 
 Format: TypeAlias = Literal["nifti", "zarr"]
 DType: TypeAlias = Literal["auto", "int16", "float16", "float32"]
 PartName: TypeAlias = Literal["labels", "true", "other", "values"]
 
 TREE_SUFFIX = ".zarr"
+_STRICT = ConfigDict(extra="forbid", frozen=True)
 
 
 class Term(BaseModel):
@@ -38,7 +50,7 @@ class Term(BaseModel):
     is another map.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = _STRICT
 
     name: str
     revision: str = ""
@@ -53,7 +65,7 @@ class MapInfo(BaseModel):
     began the store; log.jsonl has the versions of each run.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = _STRICT
 
     layout: Literal[1] = 1
     format: Format = "nifti"
@@ -91,7 +103,7 @@ def _inside(name: str) -> str:
 class StoredPart(BaseModel):
     """One array of a map: a file (in zarr a tree), or one value for all voxels not ignored."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = _STRICT
 
     file: Annotated[str, AfterValidator(_inside)] | None = None
     sha256: str | None = None
@@ -110,7 +122,7 @@ class StoredPart(BaseModel):
 class ManifestEntry(BaseModel):
     """A line of manifest.jsonl: one case, identified by its content."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = _STRICT
 
     case: str
     labels_sha256: str
@@ -134,6 +146,52 @@ class ManifestEntry(BaseModel):
         """The entry as written in the manifest."""
         return json_line(self.model_dump(exclude_defaults=True))
 
+    @property
+    def files(self) -> set[str]:
+        """Names of the files and trees of the case."""
+        return {part.file.partition("/")[0] for part in self.parts.values() if part.file}
+
+
+# --- Digests
+
+
+def labels_digest(
+    labels: NDArray[Any],
+    spacing_mm: tuple[float, ...],
+    affine: NDArray[np.float64] | None = None,
+) -> str:
+    """SHA-256 of label values, shape, spacing and affine; whatever their dtype or memory order.
+
+    >>> labels_digest(np.zeros((2, 3), np.uint8), (1.0, 1.0)) == labels_digest(
+    ...     np.zeros((2, 3), np.int64, order="F"), (1.0, 1.0))
+    True
+    """
+    geometry = [labels.shape, tuple(map(float, spacing_mm))]
+    if affine is not None:
+        geometry.append(tuple(np.asarray(affine, dtype=np.float64).ravel().tolist()))
+    digest = hashlib.sha256(repr(tuple(geometry)).encode())
+    # As narrow as the values allow, and first axis fastest, as volumes come out of their files:
+    # hashing is a large part of the time for a case that is already done.
+    low, high = (int(labels.min()), int(labels.max())) if labels.size else (0, 0)
+    dtype = "<u1" if low >= 0 and high < 2**8 else "<i8"
+    digest.update(dtype.encode())
+    digest.update(np.ascontiguousarray(labels.T, dtype=dtype).data)
+    return digest.hexdigest()
+
+
+def files_digest(files: Mapping[str, bytes]) -> str:
+    """SHA-256 of files by name; of a single file without a name, that of its bytes alone."""
+    if files.keys() == {""}:
+        return hashlib.sha256(files[""]).hexdigest()
+    digest = hashlib.sha256()
+    for name in sorted(files):
+        digest.update(f"{name}\0{len(files[name])}\0".encode())
+        digest.update(files[name])
+    return digest.hexdigest()
+
+
+# --- map.json
+
 
 def read_info(place: StorePlace) -> MapInfo:
     """Read map.json. Raises RWLossError where there is none, or it is damaged."""
@@ -153,6 +211,9 @@ def read_info(place: StorePlace) -> MapInfo:
 def write_info(place: StorePlace, info: MapInfo) -> None:
     """Write map.json."""
     place.write(MAP_FILE, (info.model_dump_json(indent=2) + "\n").encode())
+
+
+# --- manifest.jsonl
 
 
 def read_entries(place: StorePlace) -> dict[str, ManifestEntry]:
@@ -222,3 +283,47 @@ def write_entries(place: StorePlace, entries: Iterable[ManifestEntry]) -> None:
     """Write the whole manifest, sorted by case."""
     lines = (entry.line for entry in sorted(entries, key=lambda entry: entry.case))
     place.write(MANIFEST_FILE, b"".join(lines))
+
+
+# --- log.jsonl and failures.jsonl
+
+
+def log(place: StorePlace, event: str, **fields: Any) -> None:
+    """Add an event to log.jsonl, with the time in UTC."""
+    now = datetime.now(UTC).isoformat(timespec="milliseconds")
+    place.append(LOG_FILE, json_line({"time": now, "event": event, **fields}))
+
+
+def log_start(place: StorePlace, **fields: Any) -> None:
+    """Log the start of a run, with its process and machine."""
+    log(place, "start", pid=os.getpid(), host=socket.gethostname(), **fields)
+
+
+def last_start(place: StorePlace) -> dict[str, Any]:
+    """The newest start in log.jsonl; empty where none can be read."""
+    starts = [fields for fields in _lines(place, LOG_FILE) if fields.get("event") == "start"]
+    return starts[-1] if starts else {}
+
+
+def write_failures(place: StorePlace, failures: Iterable[tuple[str, str]]) -> None:
+    """Write failures.jsonl: a case and a reason per line. Without failures, remove it."""
+    lines = [json_line({"case": case, "reason": reason}) for case, reason in failures]
+    if lines:
+        place.write(FAILURES_FILE, b"".join(lines))
+    else:
+        place.remove(FAILURES_FILE)
+
+
+def read_failures(place: StorePlace) -> dict[str, str]:
+    """Why the last run failed on a case, by case name."""
+    failures = _lines(place, FAILURES_FILE)
+    return {
+        str(each["case"]): str(each["reason"]) for each in failures if {"case", "reason"} <= {*each}
+    }
+
+
+def _lines(place: StorePlace, name: str) -> list[dict[str, Any]]:
+    try:
+        return list(parsed_lines(place.read(name)))
+    except OSError:
+        return []

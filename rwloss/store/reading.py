@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from rwloss.errors import RWLossError
 from rwloss.regions import IGNORED
 from rwloss.rwmap import RWMap
-from rwloss.store import manifest, nifti, zarr_tree
+from rwloss.store import manifest
+from rwloss.store.encoding import decode_nifti, decode_zarr
 from rwloss.store.manifest import ManifestEntry, MapInfo, PartName
 from rwloss.store.place import Bucket, StorePlace, place
 from rwloss.words import count_of, nearest
@@ -88,12 +89,12 @@ class Store(Mapping[str, RWMap]):
         shape = (entry.num_classes, *entry.shape) if has_classes else entry.shape
         if self.info.format == "zarr":
             tree, _, inner = file.partition("/")
-            return zarr_tree.decode(self.place.tree_store(tree), where, inner, shape, cut)[None]
+            return decode_zarr(self.place.tree_store(tree), where, inner, shape, cut)[None]
         try:
             content = self.place.read(file)
         except OSError as error:
             raise RWLossError(f"{where} can't be read: {error}; precompute it again") from error
-        array = nifti.decode(where, content, shape, has_classes=has_classes)
+        array = decode_nifti(where, content, shape, has_classes=has_classes)
         return np.array(array[(None, ..., *cut)], order="C")
 
     def __iter__(self) -> Iterator[str]:

@@ -16,11 +16,11 @@ from rwloss import data
 from rwloss.data.formats import MAX_VOXELS
 from rwloss.errors import RWLossError
 from rwloss.regions import IGNORED
-from rwloss.store import ManifestEntry, Store, labels_digest, manifest, nifti
-from rwloss.store.journal import last_start, read_failures
+from rwloss.store import ManifestEntry, Store, labels_digest, manifest
+from rwloss.store.encoding import NIFTI_SUFFIX
 from rwloss.store.manifest import MANIFEST_FILE, MAP_FILE, PartName
 from rwloss.store.place import Bucket, place
-from rwloss.store.writing import OWN_FILES, damaged_files, files_of
+from rwloss.store.writing import damaged_files
 from rwloss.work.tasks import run_tasks
 
 ProblemKind: TypeAlias = Literal["missing", "stale", "foreign", "damaged"]
@@ -103,7 +103,7 @@ def verify(
             raise
         problem = Problem("damaged", MAP_FILE, f"{error}: make the maps in another folder")
         return Report(str(where), "", None, 0, (problem,))
-    dataset, found_at, note = _dataset(last_start(where).get("source"), source)
+    dataset, found_at, note = _dataset(manifest.last_start(where).get("source"), source)
     cases = {} if dataset is None else {case.name: case for case in dataset.cases}
     entries, unreadable = manifest.readable_entries(where)
     unlisted = manifest.find_unlisted(where, entries)
@@ -117,15 +117,15 @@ def verify(
     for name in unlisted:
         why = "its map is complete, but the manifest does not list it"
         problems.append(Problem("missing", name, why))
-    failures = read_failures(where)
+    failures = manifest.read_failures(where)
     for name in cases.keys() - entries.keys() - unlisted.keys():
         why = f"; the last run failed: {failures[name]}" if name in failures else ""
         problems.append(Problem("missing", name, f"it has no map{why}"))
     for name in entries.keys() - cases.keys() if dataset is not None else ():
         problems.append(Problem("foreign", name, "the dataset has no such case"))
-    owned = OWN_FILES.union(*map(files_of, (entries | unlisted).values()))
+    owned = manifest.OWN_FILES.union(*(entry.files for entry in (entries | unlisted).values()))
     for name in cases.keys() - entries.keys():  # what an interrupted run may have left
-        parts = (f"{name}_{part}{nifti.SUFFIX}" for part in get_args(PartName))
+        parts = (f"{name}_{part}{NIFTI_SUFFIX}" for part in get_args(PartName))
         owned = owned.union(parts, [f"{name}{manifest.TREE_SUFFIX}"])
     for name in set(where.names()) - owned:
         problems.append(Problem("foreign", name, "no case owns it"))

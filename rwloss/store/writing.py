@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
@@ -16,26 +16,26 @@ from rwloss.errors import RWLossError
 from rwloss.files.lock import LOCK_FILE
 from rwloss.regions import IGNORED
 from rwloss.rwmap import RWMap
-from rwloss.store import manifest, nifti, zarr_tree
-from rwloss.store.digest import files_digest
-from rwloss.store.journal import FAILURES_FILE, LOG_FILE
-from rwloss.store.manifest import Format, ManifestEntry, MapInfo, PartName, StoredPart
-from rwloss.store.place import TREE_MARK, Bucket, StorePlace
-from rwloss.store.precision import as_float32
-
-# Files of the store itself; all others belong to a case.
-OWN_FILES = frozenset(
-    {manifest.MAP_FILE, manifest.MANIFEST_FILE, LOG_FILE, FAILURES_FILE, LOCK_FILE}
+from rwloss.store import manifest
+from rwloss.store.encoding import DTYPES, NIFTI_SUFFIX, as_float32, encode_nifti, encode_zarr
+from rwloss.store.manifest import (
+    TREE_SUFFIX,
+    Format,
+    ManifestEntry,
+    MapInfo,
+    PartName,
+    StoredPart,
+    files_digest,
 )
-_DTYPES = {"nifti": nifti.DTYPES, "zarr": zarr_tree.DTYPES}
+from rwloss.store.place import TREE_MARK, Bucket, StorePlace
 
 
 def check_format(place: StorePlace, kind: Format, dtype: str) -> None:
     """Raise RWLossError where the format does not fit the place or the type of values."""
-    if kind not in _DTYPES:
-        raise RWLossError(f"expected the format {' or '.join(_DTYPES)}, got {kind!r}")
-    if dtype not in _DTYPES[kind]:
-        raise RWLossError(f"{kind} stores values as {', '.join(_DTYPES[kind])}, not as {dtype!r}")
+    if kind not in DTYPES:
+        raise RWLossError(f"expected the format {' or '.join(DTYPES)}, got {kind!r}")
+    if dtype not in DTYPES[kind]:
+        raise RWLossError(f"{kind} stores values as {', '.join(DTYPES[kind])}, not as {dtype!r}")
     if isinstance(place, Bucket) and kind != "zarr":
         raise RWLossError(f"{place} is not a local folder: it holds maps in the format zarr only")
 
@@ -103,22 +103,22 @@ class Writer:
             single, error = as_float32(np.array([constant]))
             parts["other"] = StoredPart(constant=float(single[0]), max_error=error)
             del arrays["other"]
+        dtype, tree = self.info.dtype, f"{case}{TREE_SUFFIX}"
+        files: dict[str, bytes] = {}
         if self.info.format == "zarr":
-            packed = {part: zarr_tree.packed(arrays[part], self.info.dtype) for part in arrays}
-            files = zarr_tree.encode({part: packed[part][0] for part in arrays}, labels.ndim)
-            for part, (_, error) in packed.items():
+            files, errors = encode_zarr(arrays, labels.ndim, dtype)
+            for part in arrays:
+                start = f"{part}/"
                 inside = {
-                    name.removeprefix(f"{part}/"): content
+                    name.removeprefix(start): content
                     for name, content in files.items()
-                    if name.startswith(f"{part}/")
+                    if name.startswith(start)
                 }
-                tree = f"{case}{manifest.TREE_SUFFIX}"
-                parts[part] = _stored(f"{tree}/{part}", inside, error)
+                parts[part] = _stored(f"{tree}/{part}", inside, errors[part])
         else:
-            files = {}
             for part, array in arrays.items():
-                file = f"{case}_{part}{nifti.SUFFIX}"
-                files[file], error = nifti.encode(array, affine, spacing_mm, self.info.dtype)
+                file = f"{case}_{part}{NIFTI_SUFFIX}"
+                files[file], error = encode_nifti(array, affine, spacing_mm, dtype)
                 parts[part] = _stored(file, {"": files[file]}, error)
         entry = ManifestEntry(
             case=case,
@@ -140,14 +140,14 @@ class Writer:
     def put(self, made: EncodedCase) -> None:
         """Write the files of a case; `record` then adds its line to the manifest."""
         if self.info.format == "zarr":
-            self.place.write_tree(f"{made.entry.case}{manifest.TREE_SUFFIX}", made.files)
+            self.place.write_tree(f"{made.entry.case}{TREE_SUFFIX}", made.files)
         else:
             for name, content in made.files.items():
                 self.place.write(name, content)
 
     def size(self, entry: ManifestEntry) -> int:
         """Bytes of the files of a case."""
-        return sum(self.place.size(name) for name in files_of(entry))
+        return sum(self.place.size(name) for name in entry.files)
 
     def is_done(self, entry: ManifestEntry | None, labels_sha256: str) -> bool:
         """Whether this manifest line is of these labels, and its files are intact."""
@@ -169,10 +169,6 @@ class Writer:
     def record(self, entry: ManifestEntry) -> None:
         """Add a case to the manifest."""
         self.place.append(manifest.MANIFEST_FILE, entry.line)
-
-    def finish(self, entries: Iterable[ManifestEntry]) -> None:
-        """Write the manifest in its final form: each case once, sorted."""
-        manifest.write_entries(self.place, entries)
 
 
 def _info_in(place: StorePlace, wanted: MapInfo) -> MapInfo | None:
@@ -204,15 +200,10 @@ def damaged_files(place: StorePlace, entry: ManifestEntry) -> dict[str, str]:
             wrong[part.file] = "is missing"
         elif files_digest(content) != part.sha256:
             wrong[part.file] = "is damaged: its bytes are not those that were written"
-    for tree in files_of(entry):
-        if tree.endswith(manifest.TREE_SUFFIX) and manifest.marked_entry(place, tree) != entry:
+    for tree in entry.files:
+        if tree.endswith(TREE_SUFFIX) and manifest.marked_entry(place, tree) != entry:
             wrong[f"{tree}/{TREE_MARK}"] = "is missing, damaged or of another map"
     return wrong
-
-
-def files_of(entry: ManifestEntry) -> set[str]:
-    """Names of the files and trees of a case."""
-    return {part.file.partition("/")[0] for part in entry.parts.values() if part.file}
 
 
 def _stored(file: str, content: dict[str, bytes], error: float) -> StoredPart:
@@ -235,7 +226,6 @@ def _small(labels: NDArray[Any]) -> NDArray[Any]:
     if labels.dtype == np.uint8:
         return labels
     low, high = (int(labels.min()), int(labels.max())) if labels.size else (0, 0)
-    for dtype in (np.uint8, np.int16):
-        if np.iinfo(dtype).min <= low and high <= np.iinfo(dtype).max:
-            return labels.astype(dtype)
-    return labels.astype(np.int32)
+    small = np.uint8 if low >= 0 and high < 2**8 else np.int16
+    fits = np.iinfo(small).min <= low and high <= np.iinfo(small).max
+    return labels.astype(small if fits else np.int32)

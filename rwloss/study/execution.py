@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
@@ -49,16 +49,15 @@ def conduct(
     """Run a study in its folder, or what is left of it, and write its results there.
 
     jobs, scheduler: as for `rwloss.work.tasks.run_tasks`. note: told what is worth knowing before
-    the training. Everything that can be wrong with settings, data and devices is found before the
-    first run, and leaves the folder as it was.
-
-    Raises RWLossError for what is wrong, and where another process works in the folder, whose runs
-    would look like failed ones.
+    the training. What is wrong with settings, data and devices is found before the first run, and
+    leaves the folder as it was. Raises RWLossError for it, and where another process works in the
+    folder, whose runs would look like failed ones.
     """
     study = plan.placed(study, folder)
     first = next(plan.runs(study, folder)).settings
-    before = plan.steps_before(study, folder)
-    if before != study.steps:  # every run takes longer, the finished ones too
+    file = folder / "study.toml"
+    if file.exists() and (before := Study.read(file).steps) != study.steps:
+        # Every run takes longer, the finished ones too.
         note(f"steps grow from {before:,} to {study.steps:,}, in every run of the study")
     if scheduler is not None:
         from rwloss.work.dask import expect_scheduler
@@ -73,7 +72,7 @@ def conduct(
     with hold(folder):
         if plan.placed(study, folder) != study:
             raise RWLossError(f"the study in {str(folder)!r} has just been changed: start again")
-        plan.write(study, folder / "study.toml")
+        study.write(file)
         runs = list(plan.runs(study, folder))
         with watch(runs) as on_end:
             carry_out(runs, jobs=jobs, scheduler=scheduler, on_end=on_end)
@@ -126,17 +125,21 @@ class _TrainRun:
 
     def __call__(self) -> RunEnd:
         """Train or resume. A failure is returned, so that the study continues."""
+        import torch
+
         from rwloss.training import train
 
-        run = self.run
+        run, threads = self.run, torch.get_num_threads()
+        torch.set_num_threads(1)  # sums in one order
         try:
             if not _is_done(run):
-                with _one_thread():
-                    train(run.settings)
+                train(run.settings)
         except RWLossError as error:
             return self._failed(str(error))
         except Exception as error:  # out of memory, or an unforeseen error of a library
             return self._failed(f"{type(error).__name__}: {error}")
+        finally:
+            torch.set_num_threads(threads)
         run.failure.unlink(missing_ok=True)
         return RunEnd(run.name, run.seed)
 
@@ -160,16 +163,3 @@ def _is_done(run: Run) -> bool:
     before = RunSettings.read(folder.settings)
     given = now.model_fields_set - {"out"}
     return not [name for name in given if getattr(before, name) != getattr(now, name)]
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Sums in one thread, in one order."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

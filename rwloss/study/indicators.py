@@ -1,18 +1,24 @@
-"""What could be known before training: static diagnostics of the maps on the training labels."""
+"""What can be known before training: static diagnostics of maps on the labels of a dataset."""
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from pydantic import TypeAdapter
 
 from rwloss import Regions, maps, stability
+from rwloss._version import __version__
+from rwloss.data import Case, Dataset, LabelVolume, count_classes, read_channels, read_labels
+from rwloss.data.formats import MAX_VOXELS
 from rwloss.errors import RWLossError
+from rwloss.precompute.cases import label_counts
 from rwloss.regions import IGNORED
+from rwloss.stability.pushes import full_probabilities, probabilities
 from rwloss.study.plan import Study, runs
 
 MAX_CASES = 32
@@ -58,21 +64,15 @@ def indicators_of(study: Study, folder: Path) -> tuple[dict[str, Indicators], st
 def _kept(study: Study, folder: Path) -> dict[str, Indicators]:
     """Those of unchanged maps; none where results.json is damaged or of other data."""
     now = study.model_dump(mode="json")
-    names = [field.name for field in dataclasses.fields(Indicators)]
-    kept = {}
     try:
         content = json.loads((folder / "results.json").read_text(encoding="utf-8"))
         before = content["study"]
         if any(before[name] != now[name] for name in ("data", "training")):
             return {}
-        for name, each in content["indicators"].items():
-            if name in study.maps and before["maps"][name] == study.maps[name]:
-                # JSON holds an infinite ratio as text.
-                pull = {k: None if v is None else float(v) for k, v in each["pull"].items()}
-                kept[name] = Indicators(**{field: each[field] for field in names} | {"pull": pull})
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        found = TypeAdapter(dict[str, Indicators]).validate_python(content["indicators"])
+        return {name: found[name] for name in found if before["maps"][name] == study.maps.get(name)}
+    except (OSError, ValueError, LookupError, TypeError):
         return {}
-    return kept
 
 
 def indicators(study: Study, folder: Path) -> dict[str, Indicators]:
@@ -101,10 +101,19 @@ def indicators(study: Study, folder: Path) -> dict[str, Indicators]:
         for name, expression in expressions.items():
             report = stability.check_expression(expression, regions)
             reports[name] = reports[name] + report if name in reports else report
-    return {
-        name: _indicators(expressions[name], report, task.class_names)
-        for name, report in reports.items()
-    }
+    found, names = {}, task.class_names
+    for name, report in reports.items():
+        known = expressions[name].is_static
+        pull = [float(value) if known and not np.isnan(value) else None for value in report.pull]
+        found[name] = Indicators(
+            promises_stable=promises_stable(expressions[name]),
+            violating=report.violating,
+            pushed_up=report.pushed_up,
+            wrong_way_mass=report.wrong_way_mass,
+            pull=dict(zip(names[1:], pull[1:], strict=True)),
+            verdict=stability.verdict(report, names, is_static=known),
+        )
+    return found
 
 
 def promises_stable(expression: maps.Expression) -> bool:
@@ -117,19 +126,129 @@ def promises_stable(expression: maps.Expression) -> bool:
     return all(leaf.weight >= 0 and leaf.term.is_stable for leaf in leaves)
 
 
-def _indicators(
-    expression: maps.Expression, report: stability.StabilityReport, names: tuple[str, ...]
-) -> Indicators:
-    pull = [float(value) for value in report.pull]
-    known = expression.is_static
-    return Indicators(
-        promises_stable=promises_stable(expression),
-        violating=report.violating,
-        pushed_up=report.pushed_up,
-        wrong_way_mass=report.wrong_way_mass,
-        pull={
-            names[k]: pull[k] if known and not np.isnan(pull[k]) else None
-            for k in range(1, len(names))
-        },
-        verdict=stability.verdict(report, names, is_static=known),
-    )
+class Diagnosis:
+    """The stability reports of maps over the cases that were added. No case stays in memory.
+
+    reports: by the text of the map. failed: the reason by the name of the case.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        map_texts: list[str],
+        *,
+        num_classes: int | None = None,
+        spacing_mm: tuple[float, ...] | None = None,
+        ignore_label: int | None = None,
+        probs: str = "uniform",
+        seed: int = 0,
+    ) -> None:
+        """Parse the maps, and give them the class weights of the dataset where they need them.
+
+        num_classes, ignore_label: by default those of the dataset. probs, seed: probabilities at
+        which the gradient is looked at; see `rwloss.stability.check_expression`.
+        """
+        self.expressions = {text: maps.parse(text) for text in map_texts}
+        self.dataset, self.spacing_mm, self.probs, self.seed = dataset, spacing_mm, probs, seed
+        self.num_classes = count_classes(dataset, num_classes, ignore_label=ignore_label)
+        self.ignore_label = dataset.ignore_label if ignore_label is None else ignore_label
+        if any(each.needs_class_counts for each in self.expressions.values()):
+            seen = label_counts(dataset, MAX_VOXELS, jobs=0)
+            counts = [
+                0 if k == self.ignore_label else seen.get(k, 0) for k in range(self.num_classes)
+            ]
+            self.expressions = {t: each.resolved(counts) for t, each in self.expressions.items()}
+        self.reports: dict[str, stability.StabilityReport] = {}
+        self.failed: dict[str, str] = {}
+        self._number = 0  # of the cases added, for their random probabilities
+        self._worst: tuple[float, int, Case] | None = None
+
+    def add(self, case: Case) -> bool:
+        """Count one case in every report, or in none where it fails. Returns whether it counts."""
+        number, self._number = self._number, self._number + 1
+        try:
+            _, regions = self._read(case)
+            found = {
+                text: stability.check_expression(
+                    expression, regions, self.probs, seed=self.seed, first_image=number
+                )
+                for text, expression in self.expressions.items()
+            }
+        except Exception as error:  # a plug-in may raise anything; the other cases continue
+            known = isinstance(error, RWLossError)
+            self.failed[case.name] = str(error) if known else f"{type(error).__name__}: {error}"
+            return False
+        self.reports = {
+            text: self.reports[text] + report if self.reports else report
+            for text, report in found.items()
+        }
+        wrong = sum(report.wrong_way_mass for report in found.values())
+        if self._worst is None or wrong > self._worst[0]:
+            self._worst = wrong, number, case
+        return True
+
+    def verdicts(self) -> dict[str, str]:
+        """A sentence per map."""
+        return {
+            text: stability.verdict(
+                report,
+                self.dataset.class_names,
+                probs=self.probs,
+                is_static=self.expressions[text].is_static,
+            )
+            for text, report in self.reports.items()
+        }
+
+    def as_fields(self, source: str) -> dict[str, Any]:
+        """All figures, as `rwloss check --json` prints them. source: where the dataset is."""
+        verdicts = self.verdicts()
+        return {
+            "rwloss": __version__,
+            "data": source,
+            "probabilities": self.probs,
+            "seed": self.seed,
+            "num_classes": self.num_classes,
+            "failed": self.failed,
+            "maps": {
+                text: {
+                    "is_static": self.expressions[text].is_static,
+                    **report.figures(self.dataset.class_names),
+                    "verdict": verdicts[text],
+                }
+                for text, report in self.reports.items()
+            },
+            "caution": stability.CAUTION,
+        }
+
+    def draw(self, output: Path) -> None:
+        """A picture of the case in which the largest share of the push goes the wrong way."""
+        from rwloss.pictures.draw import draw_wrong_pushes
+
+        assert self._worst is not None
+        _, number, case = self._worst
+        volume, regions = self._read(case)
+        labels, k = regions.labels, regions.num_classes
+        given = probabilities(self.probs, labels, k, seed=self.seed, first_image=number)
+        draw_wrong_pushes(
+            labels[0],
+            {
+                text: expression(
+                    regions,
+                    None if expression.is_static else full_probabilities(given, labels, k),
+                )
+                for text, expression in self.expressions.items()
+            },
+            output,
+            given=given,
+            probs=self.probs,
+            image=read_channels(case.images[:1])[0].values if case.images else None,
+            class_names=self.dataset.class_names,
+            spacing_mm=volume.spacing_mm,
+            affine=volume.affine,
+            title=case.name,
+        )
+
+    def _read(self, case: Case) -> tuple[LabelVolume, Regions]:
+        volume = read_labels(case.labels, spacing_mm=self.spacing_mm)
+        spacing = volume.spacing_mm
+        return volume, Regions.single(volume.labels, self.num_classes, spacing, self.ignore_label)

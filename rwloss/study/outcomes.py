@@ -26,11 +26,11 @@ Curve: TypeAlias = Sequence[tuple[int, float | None]]
 
 @dataclass(frozen=True)
 class Residual:
-    """The gradient that is left in records where a class of the batch is predicted nowhere.
+    """The gradient that is left in those records where a class of the batch is predicted nowhere.
 
-    records: number of such records. push_share: mean share of Σ|dL/dlogit| at voxels of the class.
-    gradient_norm: mean L2 norm of the gradient with respect to all weights, divided by that of the
-    first record of the run, so that losses of any scale compare; None where that was 0.
+    push_share: mean share of Σ|dL/dlogit| at voxels of the class. gradient_norm: mean L2 norm of
+    the gradient with respect to all weights, divided by that of the first record of the run, so
+    that losses of any scale compare; None where that was 0.
     """
 
     records: int
@@ -42,10 +42,10 @@ class Residual:
 class ClassOutcome:
     """The outcome of one foreground class. Dice is of whole validation cases, in 0..1.
 
-    end_dice: at the last validation. best_dice: at the best validation for this class. Both are
-    None where no validation case has the class. birth_step: step of the first validation above
-    BORN_ABOVE; None for never. residual: None where the class was predicted in every record.
-    test_dice: mean over test cases, with the weights of the best checkpoint.
+    end_dice, best_dice: at the last, and at the best validation for this class; None where no
+    validation case has it. birth_step: of the first validation above BORN_ABOVE; None for never.
+    residual: None where the class was predicted in every record. test_dice: mean over test cases,
+    with the weights of the best checkpoint.
     """
 
     name: str
@@ -88,8 +88,7 @@ class RunOutcome:
 
     step: of the last line of its log. finished: whether it was tested. diverged_step: where the
     loss was not finite. wrong_way_mass: Σ|g| of pushes that raise a wrong class or lower the true
-    one, divided by Σ|g| of all pushes; mean over the records. largest_wrong_way_mass: the largest
-    of a record. Both are None without records.
+    one, divided by Σ|g| of all pushes; mean over the records, and the largest of a record.
     """
 
     step: int
@@ -134,20 +133,16 @@ def read_outcome(run: str | Path) -> RunOutcome:
     folder = RunFolder(Path(run))
     test = folder.read_test() if folder.test.exists() else None
     lines = list(folder.lines())
-    lacking = (LookupError, TypeError, AttributeError)
+    file, what, fix = folder.test, "test", "delete it, and rerun the study to test"
     try:
         _dice_of_test(test)
-    except lacking as error:
-        raise RWLossError(
-            f"{str(folder.test)!r} is not the test of a run ({type(error).__name__}: {error}): "
-            "delete it, and rerun the study to test the run again"
-        ) from error
-    try:
+        file, what = folder.metrics, "log"
+        fix = f"delete {str(folder.path)!r}, and rerun the study to train"
         return outcome_of(lines, test)
-    except lacking as error:
+    except (LookupError, TypeError, AttributeError) as error:
         raise RWLossError(
-            f"{str(folder.metrics)!r} is not the log of a run ({type(error).__name__}: {error}): "
-            f"delete {str(folder.path)!r}, and rerun the study to train the run again"
+            f"{str(file)!r} is not the {what} of a run ({type(error).__name__}: {error}): {fix} "
+            "the run again"
         ) from error
 
 
@@ -218,11 +213,8 @@ def _class_outcome(
 
 
 def _residual(label: int, records: Sequence[dict[str, Any]]) -> Residual | None:
-    empty = [
-        line
-        for line in records
-        if line["predicted_volume"][label] == 0 and line["true_volume"][label] > 0
-    ]
+    of_class = [line for line in records if line["true_volume"][label] > 0]
+    empty = [line for line in of_class if line["predicted_volume"][label] == 0]
     if not empty:
         return None
     first = records[0]["gradient_norm"]

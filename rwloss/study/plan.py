@@ -6,15 +6,15 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
+from pydantic import Field, PositiveInt, ValidationError
 
 from rwloss import maps as generators
 from rwloss.data.splits import Seed
 from rwloss.errors import RWLossError
 from rwloss.files import toml
-from rwloss.files.atomic import naming_write_errors
+from rwloss.files.atomic import naming_write_errors, write_text
 from rwloss.files.lock import LOCK_FILE
 from rwloss.training.settings import RunSettings
 from rwloss.words import listed, nearest, settings_error
@@ -44,10 +44,8 @@ OF_RUNS = frozenset({"data", "map", "maps", "out", "seed", "steps"})
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,79}")
 
 
-class Study(BaseModel):
+class Study(toml.TomlSettings):
     """Maps by seeds. `steps` and [training] hold settings of `rwloss train` that all runs share."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     data: str = Field(description="nnU-Net raw folder with images")
     maps: dict[str, str] = Field(
@@ -67,6 +65,69 @@ class Study(BaseModel):
     training: dict[str, Any] = Field(
         default_factory=dict, description="settings of `rwloss train` that all runs share"
     )
+
+    @classmethod
+    def of(cls, where: str, values: Mapping[str, Any]) -> Self:
+        """A study checked as a whole: expressions, names, seeds, shared settings.
+
+        Raises RWLossError that names what is wrong, after `where`.
+        """
+        try:
+            study = cls(**values)
+        except ValidationError as error:
+            problem = error.errors()[0]
+            name = ".".join(map(str, problem["loc"]))
+            message = settings_error(where, error, cls.model_fields)
+            if problem["type"] == "extra_forbidden" and name in RunSettings.model_fields:
+                message = f"{where}: there is no setting {name!r}: it belongs under [training]"
+            elif name == "seeds":
+                given = str(problem["input"])[:80]
+                message = f"{where}: seeds must be a list such as [0, 1, 2], got {given}"
+            raise RWLossError(message) from error
+        if wrong := sorted(OF_RUNS & study.training.keys()):
+            raise RWLossError(
+                f"{where}: [training] cannot hold {wrong[0]}: it belongs to the study, or differs "
+                "between runs"
+            )
+        if len({*study.seeds}) < len(study.seeds):
+            raise RWLossError(f"{where}: expected each seed once, got {list(study.seeds)}")
+        lower = [name.lower() for name in study.maps]
+        for name, text in study.maps.items():
+            if not _NAME.fullmatch(name) or lower.count(name.lower()) > 1:
+                raise RWLossError(
+                    f"{where}: {name!r} can't name a map: expected letters, digits and _.+-, and a "
+                    "name that no other map has, ignoring case, because it becomes a folder"
+                )
+            generators.parse(text)
+        if study.reference is not None and study.reference not in study.maps:
+            raise RWLossError(
+                f"{where}: the reference {study.reference!r} is not a map of the study"
+                f"{nearest(study.reference, study.maps)}"
+            )
+        _settings(study, where=f"{where}: [training]")
+        return study
+
+    def as_toml(self) -> str:
+        """The study as text that `read` takes.
+
+        >>> print(Study(data="DATA", maps={"rw": "rectified"}, seeds=[0, 1]).as_toml(), end="")
+        data = "DATA"
+        seeds = [
+            0,
+            1,
+        ]
+        steps = 1500
+        <BLANKLINE>
+        [maps]
+        rw = "rectified"
+        """
+        return toml.dumps({**self.model_dump(), "training": self.training or None})
+
+    def write(self, path: Path) -> None:
+        """Write a TOML file, whole or not at all, in a folder that is made."""
+        with naming_write_errors(path, "name another folder with --out"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(path, self.as_toml(), "name another folder with --out")
 
 
 @dataclass(frozen=True)
@@ -89,44 +150,8 @@ class Run:
 
 
 def make(**values: Any) -> Study:
-    """A study from options, checked as a whole: expressions, names, seeds, shared settings.
-
-    Raises RWLossError that names what is wrong.
-    """
-    return _checked(values, "study")
-
-
-def read(path: Path) -> Study:
-    """The study of a TOML file. Raises RWLossError, naming the file."""
-    return _checked(toml.read(path), repr(str(path)))
-
-
-def write(study: Study, path: Path) -> None:
-    """A study as a TOML file, whole or not at all."""
-    with naming_write_errors(path, "name another folder with --out"):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        toml.write(path, _values(study))
-
-
-def as_toml(study: Study) -> str:
-    """A study as text that `read` takes.
-
-    >>> print(as_toml(Study(data="DATA", maps={"rw": "rectified"}, seeds=[0, 1])), end="")
-    data = "DATA"
-    seeds = [
-        0,
-        1,
-    ]
-    steps = 1500
-    <BLANKLINE>
-    [maps]
-    rw = "rectified"
-    """
-    return toml.dumps(_values(study))
-
-
-def _values(study: Study) -> dict[str, Any]:
-    return {**study.model_dump(), "training": study.training or None}
+    """A study from options. Raises RWLossError that names what is wrong."""
+    return Study.of("study", values)
 
 
 def assembled(source: str, out: Path | None, given: Mapping[str, Any]) -> tuple[Study, Path]:
@@ -140,7 +165,7 @@ def assembled(source: str, out: Path | None, given: Mapping[str, Any]) -> tuple[
     """
     path = Path(source)
     if path.suffix.lower() == ".toml":
-        said, folder = read(path).model_dump(exclude_unset=True), out or path.parent
+        said, folder = Study.read(path).model_dump(exclude_unset=True), out or path.parent
         if not (folder / "study.toml").exists() and out is None:
             raise RWLossError(
                 f"{str(path)!r} is not in the folder of a study: rename it to study.toml, so that "
@@ -151,7 +176,7 @@ def assembled(source: str, out: Path | None, given: Mapping[str, Any]) -> tuple[
     else:
         said, folder = {"data": source}, out
     file = folder / "study.toml"
-    layers = [read(file).model_dump()] if file.exists() else []
+    layers = [Study.read(file).model_dump()] if file.exists() else []
     content: dict[str, Any] = {"maps": {}, "training": {}}
     for layer in (*layers, said, given):
         for name, value in layer.items():
@@ -166,19 +191,13 @@ def assembled(source: str, out: Path | None, given: Mapping[str, Any]) -> tuple[
     return make(**content), folder
 
 
-def steps_before(study: Study, folder: Path) -> int:
-    """Steps of the study that the folder holds; those of this one where it holds none."""
-    file = folder / "study.toml"
-    return read(file).steps if file.exists() else study.steps
-
-
 def joined(before: Study, now: Study, *, begun: bool) -> Study:
     """The study of both: maps and seeds may come later; see `_check_steps` for steps.
 
     begun: whether there are runs already. Raises RWLossError where anything else differs, because
     the runs could not be compared.
     """
-    one, other = (_settings(study, REFERENCE, "out", 0) for study in (before, now))
+    one, other = _settings(before), _settings(now)
     different = one.difference(other)
     if before.data != now.data:
         different.insert(0, f"data {before.data!r} (now {now.data!r})")
@@ -194,33 +213,24 @@ def joined(before: Study, now: Study, *, begun: bool) -> Study:
         )
     if begun:
         _check_steps(before, now, one.learning_rate_schedule)
-    return make(
-        **now.model_dump()
-        | {
-            "maps": before.maps | now.maps,
-            "seeds": sorted({*before.seeds, *now.seeds}),
-            "reference": now.reference or before.reference,
-        }
-    )
+    both = {
+        "maps": before.maps | now.maps,
+        "seeds": sorted({*before.seeds, *now.seeds}),
+        "reference": now.reference or before.reference,
+    }
+    return make(**now.model_dump() | both)
 
 
 def _check_steps(before: Study, now: Study, learning_rate_schedule: str) -> None:
-    """Raise RWLossError where a resumed run with more steps differs from a new one.
-
-    A schedule over all steps has ended in a run that is done: resumed, it has had another learning
-    rate or map than a run that starts now.
-    """
+    """Raise RWLossError where a resumed run had another learning rate or map than a new one."""
     if before.steps == now.steps:
         return
     asked = f"the folder holds a study of {before.steps} steps, not {now.steps}"
     fix = f"leave --steps out to keep {before.steps}, or name another folder with --out"
     if now.steps < before.steps:
         raise RWLossError(f"{asked}, and its runs have begun, so steps cannot shrink; {fix}")
-    spread = [
-        f"the map {name}"
-        for name, text in before.maps.items()
-        if generators.parse(text).needs_total
-    ]
+    parsed = {name: generators.parse(text) for name, text in before.maps.items()}
+    spread = [f"the map {name}" for name in parsed if parsed[name].needs_total]
     if learning_rate_schedule != "constant":
         spread.insert(0, f"the learning rate ({learning_rate_schedule})")
     if spread:
@@ -239,7 +249,7 @@ def placed(study: Study, folder: Path) -> Study:
     path = folder / "study.toml"
     if path.exists():
         begun = any(folder.glob("runs/*/*/run.toml"))
-        return joined(read(path), study, begun=begun)
+        return joined(Study.read(path), study, begun=begun)
     if folder.is_dir() and any(file.name != LOCK_FILE for file in folder.iterdir()):
         raise RWLossError(
             f"{str(folder)!r} is neither empty nor a study (it has no study.toml): name another "
@@ -273,85 +283,37 @@ def columns(texts: Sequence[str] = (), baselines: Sequence[str] = ()) -> dict[st
     {'rectified_dice': 'rectified + dice', 'mine': 'rectified.with_link(0.3)', 'dice_ce': 'dice + \
 cross_entropy'}
     """
-    found: dict[str, str] = {}
+    pairs = []
     for given in texts:
         # The first = of an expression, if any, stands in brackets.
         named = re.fullmatch(r"\s*([\w.+-]+)\s*=(.*)", given, re.DOTALL)
-        name, text = named.groups() if named else (_name_of(given), given)
-        _add(found, name, text.strip())
+        folder = re.sub(r"[^A-Za-z0-9]+", "_", given).strip("_")[:80]
+        pairs.append((named[1], named[2].strip()) if named else (folder, given.strip()))
     for name in baselines:
         if name not in BASELINES:
             raise RWLossError(
                 f"there is no baseline {name!r}{nearest(name, BASELINES)}; there are "
                 f"{', '.join(BASELINES)}"
             )
-        _add(found, name, BASELINES[name])
+        pairs.append((name, BASELINES[name]))
+    found: dict[str, str] = {}
+    for name, text in pairs:
+        if name in found:
+            raise RWLossError(
+                f"two maps are called {name!r}: {found[name]!r} and {text!r}; name one with "
+                "NAME=EXPR"
+            )
+        found[name] = text
     return found
-
-
-def _add(found: dict[str, str], name: str, text: str) -> None:
-    if name in found:
-        raise RWLossError(
-            f"two maps are called {name!r}: {found[name]!r} and {text!r}; name one with NAME=EXPR"
-        )
-    found[name] = text
-
-
-def _name_of(text: str) -> str:
-    """A folder's name for an expression.
-
-    >>> _name_of("blend(generalized_dice, boundary, schedule='steal')")
-    'blend_generalized_dice_boundary_schedule_steal'
-    """
-    return re.sub(r"[^A-Za-z0-9]+", "_", text).strip("_")[:80]
 
 
 def _canonical(text: str) -> str:
     return str(generators.parse(text))
 
 
-def _settings(study: Study, text: str, out: str, seed: int, where: str = "settings") -> RunSettings:
+def _settings(
+    study: Study, text: str = REFERENCE, out: str = "out", seed: int = 0, where: str = "settings"
+) -> RunSettings:
+    """The settings of a run; by default those that all runs share, with any map and seed."""
     own = {"data": study.data, "map": text, "out": out, "seed": seed, "steps": study.steps}
     return RunSettings.of(where, {**own, **study.training})
-
-
-def _checked(values: Mapping[str, Any], where: str) -> Study:
-    try:
-        study = Study(**values)
-    except ValidationError as error:
-        raise _in_words(where, error) from error
-    if wrong := sorted(OF_RUNS & study.training.keys()):
-        raise RWLossError(
-            f"{where}: [training] cannot hold {wrong[0]}: it belongs to the study, or differs "
-            "between runs"
-        )
-    if len({*study.seeds}) < len(study.seeds):
-        raise RWLossError(f"{where}: expected each seed once, got {list(study.seeds)}")
-    lower = [name.lower() for name in study.maps]
-    for name, text in study.maps.items():
-        if not _NAME.fullmatch(name) or lower.count(name.lower()) > 1:
-            raise RWLossError(
-                f"{where}: {name!r} can't name a map: expected letters, digits and _.+-, and a "
-                "name that no other map has, ignoring case, because it becomes a folder"
-            )
-        generators.parse(text)
-    if study.reference is not None and study.reference not in study.maps:
-        raise RWLossError(
-            f"{where}: the reference {study.reference!r} is not a map of the study"
-            f"{nearest(study.reference, study.maps)}"
-        )
-    _settings(study, REFERENCE, "out", 0, where=f"{where}: [training]")
-    return study
-
-
-def _in_words(where: str, error: ValidationError) -> RWLossError:
-    problem = error.errors()[0]
-    name = ".".join(map(str, problem["loc"]))
-    if problem["type"] == "extra_forbidden" and name in RunSettings.model_fields:
-        return RWLossError(f"{where}: there is no setting {name!r}: it belongs under [training]")
-    if problem["loc"] == ("seeds",):
-        return RWLossError(
-            f"{where}: seeds must be a list of one or more, such as [0, 1, 2], got "
-            f"{str(problem['input'])[:80]}"
-        )
-    return RWLossError(settings_error(where, error, Study.model_fields))

@@ -38,7 +38,6 @@ stays below 1e-5; boundary maps have 0.005 and more."""
 class RunRow:
     """One run. reason: why it failed, else empty. Only runs that are done count in means and tests.
 
-    A failed run whose outcome has a diverged_step has diverged; others lacked disk, memory, ...
     damaged: its folder can't be read, so nothing is known of its outcome.
     """
 
@@ -57,10 +56,9 @@ class RunRow:
 
 @dataclass(frozen=True)
 class ClassTally:
-    """One class of one map: in how many of its runs that are done each end was seen.
+    """One class of one map. known: runs that are done in which a validation case has the class.
 
-    known: runs in which a validation case has the class; the other numbers are of these.
-    birth_steps: one for each run in which the class was born.
+    born, died, collapsed: numbers of these runs. birth_steps: of those in which it was born.
     """
 
     name: str
@@ -78,9 +76,9 @@ class MapSummary:
     diverged_steps: the step at which the loss was not finite, for each failed run that diverged.
     test_dice, end_dice: mean over foreground classes, on test cases with the best checkpoint and on
     validation cases at the end. lost: runs that ended with a collapsed class, of the lost_known
-    runs in which a validation case has any class. wrong_way_mass: mean over runs;
-    largest_wrong_way_mass: of a record of any run. breaks_promise: the map promises to be stable,
-    and this is above WRONG_WAY_ALARM.
+    runs in which a validation case has any class. wrong_way_mass: mean over runs.
+    breaks_promise: the map promises to be stable, and largest_wrong_way_mass, of a record of any
+    run, is above WRONG_WAY_ALARM.
     """
 
     map: str
@@ -99,7 +97,7 @@ class MapSummary:
 
     @property
     def diverged(self) -> int:
-        """Number of runs that diverged."""
+        """Number of diverged runs."""
         return len(self.diverged_steps)
 
     @property
@@ -180,23 +178,20 @@ def collect(study: Study, folder: Path, found: Mapping[str, Indicators] | None =
     found = found or {}
     rows = tuple(_row(run, study.steps) for run in runs(study, folder))
     reference = reference_of(study)
-    of_reference = [row for row in rows if row.map == reference]
-    failures = tuple(
-        row.seed
-        for row in of_reference
-        if row.status == "failed" or (row.status == "done" and row.outcome.lost)
-    )
+    failures, unknown = [], []
+    for row in rows:
+        is_done = row.map == reference and row.status == "done"
+        if (is_done and row.outcome.lost) or (row.map == reference and row.status == "failed"):
+            failures.append(row.seed)
+        if is_done and not row.outcome.knows_losses:
+            unknown.append(row.seed)
     whole = _part(study, rows, reference, found)
     kept = [row for row in rows if row.seed not in failures]
     return Results(
         study=study,
         reference=reference,
-        reference_failures=failures,
-        reference_unknown=tuple(
-            row.seed
-            for row in of_reference
-            if row.status == "done" and not row.outcome.knows_losses
-        ),
+        reference_failures=tuple(failures),
+        reference_unknown=tuple(unknown),
         runs=rows,
         whole=whole,
         without_failures=_part(study, kept, reference, found) if failures else None,
@@ -229,22 +224,14 @@ def _part(
     reference: str | None,
     found: Mapping[str, Indicators],
 ) -> StudyPart:
-    by_map = {name: [row for row in rows if row.map == name] for name in study.maps}
-    scores = {
-        name: {
-            row.seed: row.outcome.test_dice
-            for row in of_map
-            if row.status == "done" and row.outcome.test_dice is not None
-        }
-        for name, of_map in by_map.items()
-    }
-    return StudyPart(
-        maps=tuple(
-            _summary(name, study.maps[name], of_map, found.get(name))
-            for name, of_map in by_map.items()
-        ),
-        comparisons=tuple(compare(scores, reference)) if reference is not None else (),
-    )
+    summaries, scores = [], {}
+    for name, text in study.maps.items():
+        of_map = [row for row in rows if row.map == name]
+        dice = {row.seed: row.outcome.test_dice for row in of_map if row.status == "done"}
+        scores[name] = {seed: value for seed, value in dice.items() if value is not None}
+        summaries.append(_summary(name, text, of_map, found.get(name)))
+    comparisons = compare(scores, reference) if reference is not None else []
+    return StudyPart(tuple(summaries), tuple(comparisons))
 
 
 def _summary(
@@ -279,14 +266,8 @@ def _summary(
 def _tally(name: str, outcomes: Sequence[ClassOutcome]) -> ClassTally:
     found = [each for each in outcomes if each.end_dice is not None]
     births = tuple(each.birth_step for each in found if each.birth_step is not None)
-    return ClassTally(
-        name=name,
-        known=len(found),
-        born=len(births),
-        died=sum(bool(each.died) for each in found),
-        collapsed=sum(bool(each.collapsed) for each in found),
-        birth_steps=births,
-    )
+    died, collapsed = (sum(bool(getattr(e, end)) for e in found) for end in ("died", "collapsed"))
+    return ClassTally(name, len(found), len(births), died, collapsed, births)
 
 
 _OF_MAPS: Mapping[str, Callable[[MapSummary], float | None]] = {

@@ -30,13 +30,12 @@ class Interval:
 
 @dataclass(frozen=True)
 class Comparison:
-    """One map against the reference, paired by seed.
+    """One map against the reference, paired by the seeds that both have.
 
-    seeds: those that both have. difference: map - reference, mean over seeds; None without a common
-    seed. p: of a two-sided sign-flip test of the mean. corrected_p: by Holm's step-down over all
-    comparisons. least_corrected_p: the smallest that this number of seeds can give; above ALPHA
-    nothing can be claimed, whatever the difference. seeds_needed: the smallest number with which
-    something could be claimed, if every comparison had as many.
+    difference: map - reference, mean over seeds; None without a common seed. p: of a two-sided
+    sign-flip test of the mean. corrected_p: by Holm's step-down over all comparisons.
+    least_corrected_p: the smallest that this number of seeds can give; above ALPHA nothing can be
+    claimed. seeds_needed: the smallest number with which something could be claimed.
     """
 
     map: str
@@ -141,12 +140,11 @@ def holm(p_values: Sequence[float]) -> list[float]:
     >>> holm([0.01, 0.04, 0.03])
     [0.03, 0.06, 0.06]
     """
-    corrected = [0.0] * len(p_values)
-    largest = 0.0
-    for rank, index in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
-        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
-        corrected[index] = largest
-    return corrected
+    order, m = np.argsort(p_values, kind="stable"), len(p_values)
+    corrected = np.zeros(m)
+    scaled = np.arange(m, 0, -1) * np.asarray(p_values)[order]
+    corrected[order] = np.maximum.accumulate(np.minimum(1.0, scaled))
+    return corrected.tolist()
 
 
 def seeds_needed(comparisons: int) -> int:
@@ -163,10 +161,7 @@ def seeds_needed(comparisons: int) -> int:
 
 
 def compare(
-    values: Mapping[str, Mapping[int, float]],
-    reference: str,
-    *,
-    seed: int = 0,
+    values: Mapping[str, Mapping[int, float]], reference: str, *, seed: int = 0
 ) -> list[Comparison]:
     """Every other map against the reference. values: a number for each map and seed.
 
@@ -180,23 +175,20 @@ def compare(
     base = values[reference]
     seeds = {name: sorted(values[name].keys() & base.keys()) for name in others}
     differences = {name: [values[name][s] - base[s] for s in seeds[name]] for name in others}
-    p_values = [sign_flip_p(differences[name], seed=seed) for name in others]
-    least = holm([smallest_p(len(seeds[name])) for name in others])
-    needed = seeds_needed(len(others))
+    p = [sign_flip_p(differences[name], seed=seed) for name in others]
+    corrected, least = holm(p), holm([smallest_p(len(seeds[name])) for name in others])
     return [
         Comparison(
             map=name,
             reference=reference,
             seeds=tuple(seeds[name]),
             difference=interval(differences[name], seed=seed) if differences[name] else None,
-            p=p,
-            corrected_p=corrected,
-            least_corrected_p=smallest,
-            seeds_needed=needed,
+            p=p[i],
+            corrected_p=corrected[i],
+            least_corrected_p=least[i],
+            seeds_needed=seeds_needed(len(others)),
         )
-        for name, p, corrected, smallest in zip(
-            others, p_values, holm(p_values), least, strict=True
-        )
+        for i, name in enumerate(others)
     ]
 
 

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 
 from rwloss.study.results import MapSummary, Results, StudyPart, Tie
-from rwloss.study.statistics import Comparison, Interval
+from rwloss.study.statistics import Interval
 from rwloss.words import count_of, listed, percent
 
 NOTHING = "\N{EN DASH}"
@@ -102,18 +102,35 @@ def lead(results: Results) -> list[str]:
 
 def sentences(results: Results) -> list[str]:
     """All results in plain words, the most important first."""
-    return [
-        *_progress(results),
-        *_alarms(results.whole),
-        *_reference(results),
-        *_divergences(results.whole),
-        # Whether the reference kept its classes has been said.
-        *_losses(each for each in results.whole.maps if each.map != results.reference or each.lost),
-        *_comparisons(results.whole),
-        *_without(results),
-        *_pushes(results.whole),
-        *_ties(results),
-    ]
+    return [*_sentences(results)]
+
+
+def _sentences(results: Results) -> Iterator[str]:
+    whole = results.whole
+    yield from _progress(results)
+    for each in whole.maps:
+        if each.breaks_promise:
+            most = percent(each.largest_wrong_way_mass or 0)
+            yield (
+                f"ALARM: {each.map} promises to be stable, but up to {most} of its push went the "
+                "wrong way in training."
+            )
+    yield from _reference(results)
+    for each in whole.maps:
+        if each.diverged:
+            yield f"{each.map} {_diverged(each)}: its loss was not finite."
+    # Whether the reference kept its classes has been said.
+    yield from _losses(each for each in whole.maps if each.map != results.reference or each.lost)
+    yield from _comparisons(whole)
+    if (part := results.without_failures) is not None:
+        where = " on the seeds where the reference did not fail"
+        yield from _losses((each for each in part.maps if each.map != results.reference), where)
+        yield from _comparisons(part, where)
+    masses = [(each.wrong_way_mass, each.map) for each in whole.maps]
+    shown = [f"{mass(found)} with {name}" for found, name in masses if found is not None]
+    if shown:
+        yield f"Share of the push in training that went the wrong way: {listed(shown)}."
+    yield from _ties(results)
 
 
 # --- In short
@@ -146,7 +163,8 @@ def _losses_in_short(results: Results) -> Iterator[str]:
         maps = f" with {listed(unknown)}" if known else ""
         yield f"It is not known whether a class was lost{maps}: {NO_CASE}."
     if classes := list(dict.fromkeys(name for each in known for name in each.unknown)):
-        yield f"It is not known for {listed(classes)}: no validation case has {_it(classes)}."
+        it = "it" if len(classes) == 1 else "them"
+        yield f"It is not known for {listed(classes)}: no validation case has {it}."
 
 
 def _claims(results: Results) -> Iterator[str]:
@@ -157,7 +175,13 @@ def _claims(results: Results) -> Iterator[str]:
     if not compared:
         return
     reference = compared[0].reference
-    if claimed := [_claim(each) for each in compared if each.significant]:
+    claimed = [
+        f"{each.map} is {abs(mean):.3f} {'above' if mean > 0 else 'below'} {each.reference} "
+        f"(corrected p = {significant(each.corrected_p)})"
+        for each in compared
+        if each.significant and each.difference and (mean := each.difference.mean)
+    ]
+    if claimed:
         yield f"Significant differences in test Dice: {listed(claimed)}."
     elif any(each.can_claim for each in compared):
         yield f"No difference in test Dice from {reference} is significant."
@@ -166,15 +190,6 @@ def _claims(results: Results) -> Iterator[str]:
             f"No difference in test Dice from {reference} is claimed: so few seeds cannot show "
             f"one, however large it is. {compared[0].seeds_needed} seeds are needed."
         )
-
-
-def _claim(each: Comparison) -> str:
-    mean = each.difference.mean if each.difference else 0.0
-    way = "above" if mean > 0 else "below"
-    return (
-        f"{each.map} is {abs(mean):.3f} {way} {each.reference} (corrected p = "
-        f"{significant(each.corrected_p)})"
-    )
 
 
 def _caution(results: Results) -> Iterator[str]:
@@ -208,16 +223,6 @@ def _progress(results: Results) -> Iterator[str]:
         yield f"Failed runs count in no mean and no test: {listed(names)}."
 
 
-def _alarms(part: StudyPart) -> Iterator[str]:
-    for each in part.maps:
-        if each.breaks_promise:
-            yield (
-                f"ALARM: {each.map} promises to be stable, but up to "
-                f"{percent(each.largest_wrong_way_mass or 0)} of its push went the wrong way in "
-                "training."
-            )
-
-
 def _reference(results: Results) -> Iterator[str]:
     yield from _caution(results)
     if not results.reference_failures:
@@ -236,12 +241,6 @@ def _diverged(each: MapSummary) -> str:
     return f"diverged in {each.diverged} of {runs} (first at step {min(each.diverged_steps):,})"
 
 
-def _divergences(part: StudyPart) -> Iterator[str]:
-    for each in part.maps:
-        if each.diverged:
-            yield f"{each.map} {_diverged(each)}: its loss was not finite."
-
-
 def _losses(summaries: Iterable[MapSummary], where: str = "") -> Iterator[str]:
     for each in summaries:
         if not each.done:
@@ -252,7 +251,15 @@ def _losses(summaries: Iterable[MapSummary], where: str = "") -> Iterator[str]:
             yield f"{each.map} {_kept(each, where)}."
         else:
             lost = f"lost a class in {each.lost} of {_runs(each.lost_known, each)}{where}"
-            yield f"{each.map} {lost}: {listed([*_collapses(each)])}{_aside(each)}."
+            which = []
+            for tally in each.classes:
+                if tally.collapsed:
+                    never = tally.known - tally.born
+                    how = [f"never born in {never}"] * bool(never)
+                    how += [f"died in {tally.died}"] * bool(tally.died)
+                    more = f" ({listed(how)})" if how else ""
+                    which.append(f"{tally.name} in {tally.collapsed} of {tally.known}{more}")
+            yield f"{each.map} {lost}: {listed(which)}{_aside(each)}."
 
 
 def _kept(each: MapSummary, where: str = "") -> str:
@@ -267,25 +274,11 @@ def _runs(count: int, each: MapSummary) -> str:
     )
 
 
-def _collapses(each: MapSummary) -> Iterator[str]:
-    for tally in each.classes:
-        if tally.collapsed:
-            never = tally.known - tally.born
-            how = [f"never born in {never}"] if never else []
-            how += [f"died in {tally.died}"] if tally.died else []
-            more = f" ({listed(how)})" if how else ""
-            yield f"{tally.name} in {tally.collapsed} of {tally.known}{more}"
-
-
 def _aside(each: MapSummary) -> str:
     if not each.unknown:
         return ""
-    it = _it(each.unknown)
+    it = "it" if len(each.unknown) == 1 else "them"
     return f"; not known for {listed(each.unknown)}, because no validation case has {it}"
-
-
-def _it(names: Iterable[str]) -> str:
-    return "it" if len([*names]) == 1 else "them"
 
 
 def _comparisons(part: StudyPart, where: str = "") -> Iterator[str]:
@@ -322,23 +315,6 @@ def _signed(difference: Interval) -> str:
     if difference.n < FEW:
         return f"{mean} (bootstrap interval {ends}, too narrow with so few seeds)"
     return f"{mean} (95 % interval {ends})"
-
-
-def _without(results: Results) -> Iterator[str]:
-    if (part := results.without_failures) is not None:
-        where = " on the seeds where the reference did not fail"
-        yield from _losses((each for each in part.maps if each.map != results.reference), where)
-        yield from _comparisons(part, where)
-
-
-def _pushes(part: StudyPart) -> Iterator[str]:
-    shown = [
-        f"{mass(each.wrong_way_mass)} with {each.map}"
-        for each in part.maps
-        if each.wrong_way_mass is not None
-    ]
-    if shown:
-        yield f"Share of the push in training that went the wrong way: {listed(shown)}."
 
 
 def _ties(results: Results) -> Iterator[str]:

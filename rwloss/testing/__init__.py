@@ -10,20 +10,10 @@ Each check is a function of a generator. If it fails it raises AssertionError wi
 expected, what was found, and a small input that shows it. Only the decorator needs pytest.
 """
 
-from rwloss.testing.closed_forms import ClosedForm as ClosedForm
-from rwloss.testing.closed_forms import closed_forms as closed_forms
+from rwloss.testing.inputs import ClosedForm as ClosedForm
+from rwloss.testing.inputs import closed_forms as closed_forms
 from rwloss.testing.kit import CHECKS as CHECKS
 from rwloss.testing.kit import CheckResult as CheckResult
 from rwloss.testing.kit import map_checks as map_checks
 from rwloss.testing.kit import parametrize_with_map_checks as parametrize_with_map_checks
 from rwloss.testing.kit import run_map_checks as run_map_checks
-
-__all__ = [
-    "CHECKS",
-    "CheckResult",
-    "ClosedForm",
-    "closed_forms",
-    "map_checks",
-    "parametrize_with_map_checks",
-    "run_map_checks",
-]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Iterator
 from dataclasses import replace
-from itertools import islice
+from itertools import chain, islice
 
 import numpy as np
 
@@ -15,9 +16,7 @@ from rwloss.maps.loss_term import LossTerm, Prediction
 from rwloss.maps.parser import parse
 from rwloss.maps.registry import check_name
 from rwloss.regions import Regions
-from rwloss.rwmap import RWMap
-from rwloss.testing.assertions import TOLERANCE, assert_same, dense, expect, fail, made, map_of
-from rwloss.testing.inputs import CheckInput, check_input, edge_cases, ordinary
+from rwloss.testing.inputs import TOLERANCE, CheckInput, check_input, dense, edge_cases, ordinary
 
 MOVES = frozenset({"flip", "rot90", "crop"})
 GEOMETRY = ("labels", "counts", "depth_mm", "peak_depth_mm", "components")
@@ -29,12 +28,11 @@ def check_edge_cases(generator: MapGenerator, num_classes: int = 4) -> None:
     For other numbers of classes the generator may raise RWLossError.
     """
     for case in edge_cases(num_classes):
-        _assert_complete(made(generator, case), generator, case)
+        _check_complete(generator, case)
     for other in sorted({2, 3, 17} - {num_classes}):
         labels = np.arange(30).reshape(1, 5, 6) % other
-        case = check_input(f"{other} classes", labels, other)
         try:
-            _assert_complete(made(generator, case), generator, case)
+            _check_complete(generator, check_input(f"{other} classes", labels, other))
         except AssertionError as error:
             if not isinstance(error.__cause__, RWLossError):
                 raise
@@ -45,39 +43,37 @@ def check_finite(generator: MapGenerator, num_classes: int = 4) -> None:
     for case in ordinary(num_classes):
         for factor in (1e-4, 1e4):
             spacing_mm = tuple(tuple(factor * side for side in row) for row in case.spacing_mm)
-            _assert_complete(made(generator, replace(case, spacing_mm=spacing_mm)), generator, case)
-        if generator.is_static:
-            continue
-        for shift in (0, 1):  # right everywhere, wrong everywhere
+            _check_complete(generator, replace(case, spacing_mm=spacing_mm))
+        for shift in () if generator.is_static else (0, 1):  # right everywhere, wrong everywhere
             sure = np.zeros_like(case.probs)
             np.put_along_axis(sure, ((case.labels + shift) % num_classes)[:, None], 1.0, axis=1)
-            certain = replace(case, what=f"{case.what}, probabilities of 0 and 1", probs=sure)
-            _assert_complete(made(generator, certain), generator, certain)
+            what = f"{case.what}, probabilities of 0 and 1"
+            _check_complete(generator, replace(case, what=what, probs=sure))
 
 
 def check_label_types(generator: MapGenerator, num_classes: int = 4) -> None:
     """The same labels in another integer type or memory order give the same map."""
     for case in islice(ordinary(num_classes), 3):
-        wanted = dense(made(generator, case))
+        wanted = case.dense(generator)
         kinds: dict[str, object] = {
-            kind.__name__: case.labels.astype(kind) for kind in (np.uint8, np.int16, np.int32)
+            "uint8": case.labels.astype(np.uint8),
+            "int16": case.labels.astype(np.int16),
+            "int32": case.labels.astype(np.int32),
+            "Fortran order": np.asfortranarray(case.labels),
+            "strided": np.repeat(case.labels, 2, axis=-1)[..., ::2],
         }
-        kinds["Fortran order"] = np.asfortranarray(case.labels)
-        kinds["strided"] = np.repeat(case.labels, 2, axis=-1)[..., ::2]
         for kind, labels in kinds.items():
             regions = Regions(labels, num_classes, case.spacing_mm, case.ignore_label)
             claim = f"{generator}: the same labels ({kind}) must give the same map"
-            assert_same(
-                dense(map_of(generator, regions, case.probs.copy(), case)), wanted, claim, case
-            )
+            case.expect_same(case.dense(generator, regions), wanted, claim)
 
 
 def check_determinism(generator: MapGenerator, num_classes: int = 4) -> None:
     """The same input gives the same bytes, now and after other inputs."""
-    first = [dense(made(generator, case)) for case in ordinary(num_classes)]
+    first = [case.dense(generator) for case in ordinary(num_classes)]
     for case, wanted in zip(ordinary(num_classes), first, strict=True):
-        found = dense(made(generator, case))
-        assert_same(found, wanted, f"{generator}: a second call must give the same", case, 0.0)
+        claim = f"{generator}: a second call must give the same"
+        case.expect_same(case.dense(generator), wanted, claim, tolerance=0.0)
 
 
 def check_input_untouched(generator: MapGenerator, num_classes: int = 4) -> None:
@@ -88,12 +84,12 @@ def check_input_untouched(generator: MapGenerator, num_classes: int = 4) -> None
     for case in ordinary(num_classes):
         regions, probs = case.regions(), case.probs.copy()
         before = {name: to_numpy(getattr(regions, name)).copy() for name in GEOMETRY}
-        map_of(generator, regions, probs, case)
+        case.map_of(generator, regions, probs)
         for name, wanted in before.items():
             same = np.array_equal(to_numpy(getattr(regions, name)), wanted)
-            expect(same, f"{generator} changed regions.{name} in place: work on a copy", case)
+            case.expect(same, f"{generator} changed regions.{name} in place: work on a copy")
         same = np.array_equal(probs, case.probs)
-        expect(same, f"{generator} changed the probabilities in place: work on a copy", case)
+        case.expect(same, f"{generator} changed the probabilities in place: work on a copy")
 
 
 def check_batch_is_single(generator: MapGenerator, num_classes: int = 4) -> None:
@@ -104,11 +100,10 @@ def check_batch_is_single(generator: MapGenerator, num_classes: int = 4) -> None
     for case in ordinary(num_classes):
         if case.ignore_label is not None and not generator.is_static:
             continue
-        together = dense(made(generator, case))
+        together = case.dense(generator)
         for i in range(len(case.labels)):
             claim = f"{generator}: image {i} of a batch must have the same map as alone"
-            alone = dense(made(generator, case.image(i)))
-            assert_same(together[i : i + 1], alone, claim, case)
+            case.expect_same(together[i : i + 1], case.image(i).dense(generator), claim)
 
 
 def check_numpy_is_torch(generator: MapGenerator, num_classes: int = 4) -> None:
@@ -116,15 +111,14 @@ def check_numpy_is_torch(generator: MapGenerator, num_classes: int = 4) -> None:
     import torch
 
     for case in ordinary(num_classes):
-        wanted = made(generator, case)
-        regions = Regions(
-            torch.as_tensor(case.labels.copy()), num_classes, case.spacing_mm, case.ignore_label
-        )
-        found = map_of(generator, regions, torch.as_tensor(case.probs.copy()), case)
-        kinds = [is_torch(part) for part in found.parts]
-        expect(all(kinds), f"{generator}: torch labels must give torch values", case)
+        wanted = case.map_of(generator)
+        labels = torch.as_tensor(case.labels.copy())
+        regions = Regions(labels, num_classes, case.spacing_mm, case.ignore_label)
+        found = case.map_of(generator, regions, torch.as_tensor(case.probs.copy()))
+        kinds = all(is_torch(part) for part in found.parts)
+        case.expect(kinds, f"{generator}: torch labels must give torch values")
         claim = f"{generator}: torch labels must give the values that NumPy labels give"
-        assert_same(dense(found), dense(wanted), claim, case)
+        case.expect_same(dense(found), dense(wanted), claim)
         types = [str(rwmap.dense().dtype).removeprefix("torch.") for rwmap in (wanted, found)]
         assert types[0] == types[1], f"{generator}: {types[0]} with NumPy, {types[1]} with torch"
 
@@ -135,14 +129,12 @@ def check_ignored_voxels(generator: MapGenerator, num_classes: int = 4) -> None:
         if case.ignore_label is None:
             continue
         ignored = np.broadcast_to((case.labels == case.ignore_label)[:, None], case.probs.shape)
-        wanted = dense(made(generator, case))
+        wanted = case.dense(generator)
         claim = f"{generator}: expected 0 where voxels are ignored"
-        assert_same(np.where(ignored, wanted, 0.0), np.zeros_like(wanted), claim, case)
-        if generator.is_static:
-            continue
+        case.expect_same(np.where(ignored, wanted, 0.0), np.zeros_like(wanted), claim)
         probs = np.where(ignored, np.roll(case.probs, 1, axis=1), case.probs)
         claim = f"{generator}: the prediction at ignored voxels must change nothing"
-        assert_same(dense(made(generator, replace(case, probs=probs))), wanted, claim, case)
+        case.expect_same(replace(case, probs=probs).dense(generator), wanted, claim)
 
 
 def check_pickle(generator: MapGenerator, num_classes: int = 4) -> None:
@@ -180,36 +172,34 @@ def check_tags(generator: MapGenerator, num_classes: int = 4) -> None:
 
 def check_stable(generator: MapGenerator, num_classes: int = 4) -> None:
     """At every voxel all wrong classes share one value, and the true class is not higher."""
-    for case in (*ordinary(num_classes), *edge_cases(num_classes)):
-        values = dense(made(generator, case))
+    for case in _all_cases(num_classes):
+        values = case.dense(generator)
         slack = TOLERANCE * np.abs(values).max(initial=0)
         for k in range(num_classes):
             wrong = np.delete(values, k, axis=1)
             lowest, highest = wrong.min(axis=1), wrong.max(axis=1)
             here = case.labels == k
-            uneven = here & (highest - lowest > slack)
-            pushed = here & (values[:, k] > lowest + slack)
-            for bad, reason in (
-                (uneven, "wrong classes have different values"),
-                (pushed, "the true class is higher than a wrong one"),
-            ):
+            for reason, bad in {
+                "wrong classes have different values": here & (highest - lowest > slack),
+                "the true class is higher than a wrong one": here & (values[:, k] > lowest + slack),
+            }.items():
                 for image, *voxel in np.argwhere(bad)[:1].tolist():
                     found = values[(image, slice(None), *voxel)].tolist()
-                    claim = (
+                    case.expect(
+                        False,
                         f"{generator} promises stable=True, but {reason}\n  {found} at image "
-                        f"{image}, voxel {tuple(voxel)} of class {k}; {int(bad.sum())} voxels"
+                        f"{image}, voxel {tuple(voxel)} of class {k}; {int(bad.sum())} voxels",
                     )
-                    expect(False, claim, case)
 
 
 def check_never_below_zero(generator: MapGenerator, num_classes: int = 4) -> None:
     """A map that is tagged signed=False has no value below 0."""
-    for case in (*ordinary(num_classes), *edge_cases(num_classes)):
-        values = dense(made(generator, case))
+    for case in _all_cases(num_classes):
+        values = case.dense(generator)
         if (values < 0).any():
             place = np.unravel_index(int(values.argmin()), values.shape)
-            claim = f"{generator} promises signed=False"
-            fail(claim, place, "0 or more", values[place], int((values < 0).sum()), case)
+            claim, count = f"{generator} promises signed=False", int((values < 0).sum())
+            case.fail(claim, place, "0 or more", f"{values[place]:.9g}", count)
 
 
 def check_minimum(generator: MapGenerator, num_classes: int = 4) -> None:
@@ -229,12 +219,15 @@ def check_minimum(generator: MapGenerator, num_classes: int = 4) -> None:
                 f"{generator}: expected a loss of {generator.minimum} or more at {name} "
                 f"prediction, got {value}"
             )
-            expect(value >= generator.minimum - TOLERANCE, claim, case)
+            case.expect(value >= generator.minimum - TOLERANCE, claim)
 
 
-def _assert_complete(rwmap: RWMap, generator: MapGenerator, case: CheckInput) -> None:
-    values = dense(rwmap)
-    wanted = case.probs.shape
-    expect(values.shape == wanted, f"{generator}: expected {wanted}, got {values.shape}", case)
+def _all_cases(num_classes: int) -> Iterator[CheckInput]:
+    return chain(ordinary(num_classes), edge_cases(num_classes))
+
+
+def _check_complete(generator: MapGenerator, case: CheckInput) -> None:
+    values, wanted = case.dense(generator), case.probs.shape
+    case.expect(values.shape == wanted, f"{generator}: expected {wanted}, got {values.shape}")
     bad = values[~np.isfinite(values)]
-    expect(not bad.size, f"{generator}: expected finite values, got {bad[:1]}", case)
+    case.expect(not bad.size, f"{generator}: expected finite values, got {bad[:1]}")

@@ -1,19 +1,27 @@
-"""Inputs of the checks: labels, spacings and a prediction, small enough for a message."""
+"""Inputs of the checks, small enough for a message: their maps, and how a check fails."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any, Literal, NoReturn, TypeAlias
 
 import numpy as np
 from einops import rearrange
 from numpy.typing import NDArray
 
+from rwloss.arrays import to_numpy
+from rwloss.maps.expression import Expression
 from rwloss.regions import Regions
+from rwloss.rwmap import RWMap
 
 IGNORE_LABEL = 255
+# Differences below this share of the map's largest value are rounding: sums in another order.
+TOLERANCE = 1e-5
 _READABLE = 64  # voxels that a message may spell out
+_SPACING_MM = {2: (0.8, 2.5), 3: (0.8, 1.1, 2.5)}
+Shape: TypeAlias = Literal["half-space", "slab", "ball", "single voxel"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +57,53 @@ class CheckInput:
             probs=self.probs[one],
         )
 
+    def map_of(
+        self, generator: Expression, regions: Regions | None = None, probs: Any = None
+    ) -> RWMap:
+        """The map of this input, or of regions that come from it.
+
+        An exception in the generator is a failure that names the input.
+        """
+        regions = self.regions() if regions is None else regions
+        try:
+            return generator(regions, self.probs.copy() if probs is None else probs)
+        except Exception as error:
+            raise AssertionError(
+                f"{generator} raised {type(error).__name__}: {error}\n  input: {self}"
+            ) from error
+
+    def dense(self, generator: Expression, regions: Regions | None = None) -> NDArray[np.float64]:
+        """Values of that map for every class. (b k *s), float64."""
+        return dense(self.map_of(generator, regions))
+
+    def expect(self, condition: object, claim: str) -> None:
+        """Fail with the claim and the input unless the condition holds."""
+        if not condition:
+            raise AssertionError(f"{claim}\n  input: {self}")
+
+    def expect_same(
+        self, found: NDArray[Any], wanted: NDArray[Any], claim: str, tolerance: float = TOLERANCE
+    ) -> None:
+        """Fail with the claim, the largest difference, its place and the input. (b k *s) both."""
+        shapes = f"expected shape {wanted.shape}, got {found.shape}"
+        self.expect(found.shape == wanted.shape, f"{claim}\n  {shapes}")
+        difference = np.abs(found.astype(np.float64) - wanted)
+        wrong = ~(difference <= tolerance * float(np.abs(wanted).max(initial=0)))
+        if wrong.any():
+            worst = int(np.nan_to_num(difference, nan=np.inf).argmax())
+            place = np.unravel_index(worst, found.shape)
+            self.fail(claim, place, f"{wanted[place]:.9g}", f"{found[place]:.9g}", wrong.sum())
+
+    def fail(self, claim: str, place: Any, wanted: str, found: str, count: int) -> NoReturn:
+        """Raise AssertionError for a claim that is wrong at a place (image, class, voxel)."""
+        image, k, *voxel = (int(part) for part in place)
+        raise AssertionError(
+            f"{claim}\n"
+            f"  expected {wanted}, got {found} at image {image}, class {k}, voxel {tuple(voxel)}; "
+            f"{count} values differ\n"
+            f"  input: {self}"
+        )
+
     def __str__(self) -> str:
         """The input as Python code if it is small, else in words."""
         spacing = self.spacing_mm[0] if len(set(self.spacing_mm)) == 1 else self.spacing_mm
@@ -57,6 +112,36 @@ class CheckInput:
         if self.labels.size > _READABLE:
             return f"{self.what}, labels {self.labels.shape}, {rest}"
         return f"{self.what}, Regions(np.array({self.labels.tolist()}), {rest})"
+
+
+def dense(rwmap: RWMap) -> NDArray[np.float64]:
+    """Values of a map for every class. (b k *s), float64."""
+    return np.asarray(to_numpy(rwmap.dense()), dtype=np.float64)
+
+
+@dataclass(frozen=True, eq=False)
+class ClosedForm:
+    """One image of classes 0 and 1 with its depth by formula. labels (1 *s), depth_mm (1 *s).
+
+    depth_mm: distance in mm from each voxel to the nearest voxel of the other class, float64.
+    within_mm: largest difference from the depth on the grid; 0 where the formula is exact.
+    across: the axis along which a half-space or a slab ends; nothing changes along the others.
+    """
+
+    shape: Shape
+    input: CheckInput
+    depth_mm: NDArray[np.float64]
+    within_mm: float = 0.0
+    across: int | None = None
+
+    @property
+    def regions(self) -> Regions:
+        """Labels, number of classes and spacing."""
+        return self.input.regions()
+
+    def __str__(self) -> str:
+        """Shape and size, such as "half-space 6x7 across axis 0"."""
+        return self.input.what
 
 
 def check_input(
@@ -165,4 +250,67 @@ def _blobs(shape: tuple[int, ...], num_classes: int) -> NDArray[np.int64]:
     return labels
 
 
-_SPACING_MM = {2: (0.8, 2.5), 3: (0.8, 1.1, 2.5)}
+def closed_forms(num_classes: int = 2) -> tuple[ClosedForm, ...]:
+    """A half-space and a slab across each axis, a ball and a single voxel; in 2-D and in 3-D.
+
+    num_classes: at least 2; classes above 1 are absent.
+
+    >>> form = closed_forms()[0]
+    >>> str(form), form.depth_mm[0, :, 0].round(3).tolist()
+    ('half-space 6x7 across axis 0', [2.4, 1.6, 0.8, 0.8, 1.6, 2.4])
+    """
+    return tuple(_forms(num_classes))
+
+
+def _forms(num_classes: int) -> Iterator[ClosedForm]:
+    spacing_mm: tuple[float, ...]
+    for size in ((6, 7), (5, 6, 4)):
+        spacing_mm = _SPACING_MM[len(size)]
+        for axis in range(len(size)):
+            # Class 1 from the middle on, or in two layers there.
+            at, middle = np.indices(size)[axis], size[axis] // 2
+            beyond, two = at >= middle, (at >= middle - 1) & (at <= middle)
+            layers = np.where(beyond, at - middle + 1, middle - at)
+            depth_mm = layers * spacing_mm[axis]
+            yield _form("half-space", beyond, depth_mm, spacing_mm, num_classes, across=axis)
+            layers = np.where(two, 1, np.where(at < middle, middle - 1 - at, at - middle))
+            depth_mm = layers * spacing_mm[axis]
+            yield _form("slab", two, depth_mm, spacing_mm, num_classes, across=axis)
+        # At the middle of an image with odd sides: every flip and turn maps it to itself.
+        from_middle = _from_middle(tuple(2 * (side // 2) + 1 for side in size), spacing_mm)
+        inside = from_middle == 0
+        depth_mm = np.where(inside, min(spacing_mm), from_middle)
+        yield _form("single voxel", inside, depth_mm, spacing_mm, num_classes)
+    for axes in (2, 3):
+        # Class 1 within 3.2 voxels of the middle. The nearest voxel centre beyond the surface is at
+        # least as far as the surface, and at most one voxel diagonal farther: the formula takes the
+        # middle of that range.
+        spacing_mm, radius_mm, half = (1.3,) * axes, 3.2 * 1.3, 1.3 * math.sqrt(axes) / 2
+        from_middle = _from_middle((9,) * axes, spacing_mm)
+        depth_mm, inside = np.abs(radius_mm - from_middle) + half, from_middle <= radius_mm
+        yield _form("ball", inside, depth_mm, spacing_mm, num_classes, within_mm=half)
+
+
+def _from_middle(size: tuple[int, ...], spacing_mm: tuple[float, ...]) -> NDArray[np.float64]:
+    squares = np.zeros(size)
+    for at, side, spacing in zip(np.indices(size), size, spacing_mm, strict=True):
+        squares += ((at - side // 2) * spacing) ** 2
+    return np.sqrt(squares)
+
+
+def _form(
+    shape: Shape,
+    inside: NDArray[np.bool_],
+    depth_mm: NDArray[np.float64],
+    spacing_mm: tuple[float, ...],
+    num_classes: int,
+    *,
+    within_mm: float = 0.0,
+    across: int | None = None,
+) -> ClosedForm:
+    labels = inside[None].astype(np.int64)
+    size = "x".join(map(str, inside.shape))
+    what = f"{shape} {size}" + ("" if across is None else f" across axis {across}")
+    probs = prediction_by_class(labels, num_classes)
+    case = check_input(what, labels, num_classes, spacing_mm, probs)
+    return ClosedForm(shape, case, depth_mm[None], within_mm, across)

@@ -14,9 +14,15 @@ import numpy as np
 from rwloss import moves
 from rwloss.maps.generator import MapGenerator
 from rwloss.rwmap import RWMap
-from rwloss.testing.assertions import assert_same, dense, made, map_of
-from rwloss.testing.closed_forms import ClosedForm, Shape, closed_forms
-from rwloss.testing.inputs import IGNORE_LABEL, CheckInput, ordinary
+from rwloss.testing.inputs import (
+    IGNORE_LABEL,
+    CheckInput,
+    ClosedForm,
+    Shape,
+    closed_forms,
+    dense,
+    ordinary,
+)
 
 _Move: TypeAlias = Callable[[Any], Any]
 
@@ -36,10 +42,10 @@ def check_ball(generator: MapGenerator, num_classes: int = 4) -> None:
     for form in _of_shape("ball", num_classes):
         _assert_mirrored(generator, form)
         if "rot90" in generator.tags.commutes_with:
-            values = dense(made(generator, form.input))
+            values = form.input.dense(generator)
             for pair in combinations(range(2, values.ndim), 2):
                 claim = f"{generator} promises 'rot90', but its map of a ball is not round"
-                assert_same(values, np.rot90(values, axes=pair), claim, form.input)
+                form.input.expect_same(values, np.rot90(values, axes=pair), claim)
 
 
 def check_single_voxel(generator: MapGenerator, num_classes: int = 4) -> None:
@@ -59,32 +65,29 @@ def check_quarter_turns(generator: MapGenerator, num_classes: int = 4) -> None:
     """Labels turned by 90° together with their spacing give the turned map."""
     for case in ordinary(num_classes):
         for pair in combinations(range(case.labels.ndim - 1), 2):
-            turn = partial(moves.rot90, axes=pair)
-            _assert_follows(
-                generator, case, turn, "rot90", f"a turn from axis {pair[0]} to {pair[1]}"
-            )
+            turn, how = partial(moves.rot90, axes=pair), "a turn from axis {} to {}".format(*pair)
+            _assert_follows(generator, case, turn, "rot90", how)
 
 
 def check_axis_order(generator: MapGenerator, num_classes: int = 4) -> None:
     """Labels and spacing with their axes in another order give the map in that order."""
     for case in ordinary(num_classes):
         count = case.labels.ndim - 1
-        values = dense(made(generator, case))
+        values = case.dense(generator)
         for order in list(permutations(range(count)))[1:]:
+            of_dense = (0, 1, *(axis + 2 for axis in order))
             swapped = dataclasses.replace(
                 case,
                 what=f"{case.what}, axes {order}",
                 labels=case.labels.transpose(0, *(axis + 1 for axis in order)),
                 spacing_mm=tuple(tuple(row[axis] for axis in order) for row in case.spacing_mm),
-                probs=case.probs.transpose(0, 1, *(axis + 2 for axis in order)),
+                probs=case.probs.transpose(of_dense),
             )
-            assert_same(
-                dense(made(generator, swapped)),
-                values.transpose(0, 1, *(axis + 2 for axis in order)),
+            claim = (
                 f"{generator} promises 'flip' and 'rot90', so axes in the order {order} with their "
-                "spacing must give the map in that order",
-                case,
+                "spacing must give the map in that order"
             )
+            case.expect_same(swapped.dense(generator), values.transpose(of_dense), claim)
 
 
 def check_crops(generator: MapGenerator, num_classes: int = 4) -> None:
@@ -104,16 +107,14 @@ def check_relabelling(generator: MapGenerator, num_classes: int = 4) -> None:
     number[1:num_classes] = np.roll(number[1:num_classes], 1)
     new = number[:num_classes]
     for case in ordinary(num_classes):
-        probs, wanted = np.empty_like(case.probs), dense(made(generator, case))
+        probs, wanted = np.empty_like(case.probs), case.dense(generator)
         probs[:, new] = case.probs
         renumbered = dataclasses.replace(case, labels=number[case.labels], probs=probs)
-        assert_same(
-            dense(made(generator, renumbered))[:, new],
-            wanted,
+        claim = (
             f"{generator}: classes 1 to {num_classes - 1} with the numbers {new[1:].tolist()} must "
-            "give the same map at those numbers",
-            case,
+            "give the same map at those numbers"
         )
+        case.expect_same(renumbered.dense(generator)[:, new], wanted, claim)
 
 
 def check_spacing_scale(generator: MapGenerator, num_classes: int = 4) -> None:
@@ -130,15 +131,14 @@ def check_spacing_scale(generator: MapGenerator, num_classes: int = 4) -> None:
     }
     doubled: MapGenerator = dataclasses.replace(generator, **lengths)
     for case in ordinary(num_classes):
-        larger = dataclasses.replace(case, spacing_mm=tuple(map(_doubled, case.spacing_mm)))
-        assert_same(
-            dense(made(doubled, larger)),
-            dense(made(generator, case)) * 2.0**power,
+        larger = dataclasses.replace(case, spacing_mm=_doubled(case.spacing_mm))
+        claim = (
             f"{generator} is in {generator.unit or 'mm^0'}: twice the spacing (and every "
-            f"parameter in mm) must give {2.0**power:g} times the map",
-            case,
-            tolerance=1e-4,  # a loss may add a small constant against division by 0
+            f"parameter in mm) must give {2.0**power:g} times the map"
         )
+        wanted = case.dense(generator) * 2.0**power
+        # A loss may add a small constant against division by 0.
+        case.expect_same(larger.dense(doubled), wanted, claim, tolerance=1e-4)
 
 
 def power_of_mm(unit: str) -> float | None:
@@ -162,14 +162,12 @@ def _assert_follows(
 ) -> None:
     regions = case.regions()
     probs = RWMap.from_dense(regions.labels, case.probs.copy())
-    wanted = move(made(generator, case))
-    found = map_of(generator, move(regions), move(probs).values, case)
-    assert_same(
+    found = case.map_of(generator, move(regions), move(probs).values)
+    case.expect_same(
         dense(found),
-        dense(wanted),
+        dense(move(case.map_of(generator))),
         f"{generator} promises '{promise}', but the map of moved labels is not the moved map "
         f"({how})",
-        case,
     )
 
 
@@ -179,24 +177,20 @@ def _of_shape(shape: Shape, num_classes: int) -> Iterator[ClosedForm]:
 
 def _assert_layered(generator: MapGenerator, shape: Shape, num_classes: int) -> None:
     for form in _of_shape(shape, num_classes):
-        values = dense(made(generator, form.input))
+        values = form.input.dense(generator)
         for axis in set(range(values.ndim - 2)) - {form.across}:
-            first = values.take([0], axis=axis + 2)
-            assert_same(
-                values,
-                np.broadcast_to(first, values.shape),
-                f"{generator}: nothing changes along axis {axis} of a {shape}, but the map does",
-                form.input,
-            )
+            first = np.broadcast_to(values.take([0], axis=axis + 2), values.shape)
+            claim = f"{generator}: nothing changes along axis {axis} of a {shape}, but the map does"
+            form.input.expect_same(values, first, claim)
 
 
 def _assert_mirrored(generator: MapGenerator, form: ClosedForm) -> None:
     if "flip" not in generator.tags.commutes_with:
         return
-    values = dense(made(generator, form.input))
+    values = form.input.dense(generator)
     for axis in range(2, values.ndim):
         claim = (
             f"{generator} promises 'flip', but its map of a {form.shape} in the middle is not its "
             f"own mirror image along axis {axis - 2}"
         )
-        assert_same(values, np.flip(values, axis), claim, form.input)
+        form.input.expect_same(values, np.flip(values, axis), claim)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -154,30 +154,27 @@ def predict_images(
     check_overlap(overlap)
     used = _device(device)
     trained = load_network(run, which=checkpoint, device=used)
-    source = RunFolder(run)
+    source, folder, channels = RunFolder(run), Path(out), trained.task.in_channels
     record = PredictionRecord(
         rwloss=__version__,
         run=str(run),
         checkpoint=checkpoint,
         step=trained.step,
-        weights_sha256=file_digest(source.checkpoint(checkpoint)),
+        weights_sha256=_file_digest(source.checkpoint(checkpoint)),
         overlap=overlap,
         class_names=trained.task.class_names,
     )
-    channels = trained.task.in_channels
     if split is None:
         cases = find_images(images, channels, part=part)
     else:
         cases = _named(source.cases(split), images, channels, part)
-    folder = Path(out)
-    paths = [folder / f"{case.name}{suffix_of(case.images[0])}" for case in cases]
-    kept = _begin(folder, record, cases, paths, overwrite=overwrite)
+    paths = {folder / f"{case.name}{suffix_of(case.images[0])}": case for case in cases}
+    start = _Start(folder, trained, record, batch_size, used, max_voxels)
+    kept = start.begin(paths, overwrite=overwrite)
     outcomes: list[PredictedCase] = []
-    for case, path in zip(cases, paths, strict=True):
-        if path in kept:
-            outcomes.append(PredictedCase(case.name, "kept", path))
-        else:
-            outcomes.append(_predicted(case, path, trained, record, batch_size, used, max_voxels))
+    for path, case in paths.items():
+        done = PredictedCase(case.name, "kept", path) if path in kept else None
+        outcomes.append(done or start.predicted(path, case))
         if progress is not None:
             progress(outcomes[-1], len(cases))
     return Predictions(str(out), record, tuple(outcomes), time.monotonic() - started)
@@ -216,148 +213,147 @@ def _device(given: str | None) -> str:
     return given
 
 
-def _begin(
-    folder: Path,
-    record: PredictionRecord,
-    cases: Sequence[ImageCase],
-    paths: Sequence[Path],
-    *,
-    overwrite: bool,
-) -> set[Path]:
-    """Create the folder and its record; return the label maps to keep.
+@dataclass(frozen=True)
+class _Start:
+    """What all cases of one start share."""
 
-    Raises RWLossError if the folder holds other label maps of these cases. With overwrite, removes
-    them, so that none is left if a case fails, or if this start is interrupted and resumed.
-    """
-    if folder.resolve() in {image.parent.resolve() for case in cases for image in case.images}:
-        raise RWLossError(f"{str(folder)!r} is the folder of the images: name another as OUT")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        kept, others = _compared(folder, record, cases, paths)
-        if others and not overwrite:
-            path, origin = next(iter(others.items()))
+    folder: Path
+    trained: TrainedNetwork
+    record: PredictionRecord
+    batch_size: int | None
+    device: str
+    max_voxels: int
+
+    def begin(self, paths: Mapping[Path, ImageCase], *, overwrite: bool) -> set[Path]:
+        """Create the folder and its record; return the label maps to keep.
+
+        Raises RWLossError if the folder holds other label maps of these cases. With overwrite,
+        removes them, so that none is left if a case fails, or if this start is interrupted.
+        """
+        folder, here = self.folder, self.folder.resolve()
+        if any(image.parent.resolve() == here for case in paths.values() for image in case.images):
+            raise RWLossError(f"{str(folder)!r} is the folder of the images: name another as OUT")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            kept, others = self._compared(paths)
+            if others and not overwrite:
+                path, origin = next(iter(others.items()))
+                raise RWLossError(
+                    f"{str(folder)!r} holds {len(others)} label maps of these cases already, such "
+                    f"as {path.name!r}, {origin}; this start would make them by "
+                    f"{self.record.origin}: name another folder, or --overwrite them"
+                )
+            append_line(folder / RECORD_FILE, b"")  # if nothing can be written, nothing is removed
+            for path in others:
+                path.unlink()
+            for left in folder.glob(f"{TEMPORARY_PREFIX}*"):
+                # Left by a start that was killed an hour ago or more, not by one that is running.
+                if time.time() - left.stat().st_mtime > 3600:
+                    left.unlink(missing_ok=True)
+        except OSError as error:
             raise RWLossError(
-                f"{str(folder)!r} holds {len(others)} label maps of these cases already, such as "
-                f"{path.name!r}, {origin}; this start would make them by {record.origin}: name "
-                "another folder, or --overwrite them"
-            )
-        append_line(folder / RECORD_FILE, b"")  # if nothing can be written, nothing is removed
-        for path in others:
-            path.unlink()
-        for left in folder.glob(f"{TEMPORARY_PREFIX}*"):
-            # Left by a start that was killed an hour ago or more, not by one that is running.
-            if time.time() - left.stat().st_mtime > 3600:
-                left.unlink(missing_ok=True)
-    except OSError as error:
-        raise RWLossError(f"cannot write to {str(folder)!r}: {error.strerror or error}") from error
-    return set() if overwrite else kept
+                f"cannot write to {str(folder)!r}: {error.strerror or error}"
+            ) from error
+        return set() if overwrite else kept
 
+    def _compared(self, paths: Mapping[Path, ImageCase]) -> tuple[set[Path], dict[Path, str]]:
+        """The label maps that this start would make in the same way, and the origin of others.
 
-def _compared(
-    folder: Path, record: PredictionRecord, cases: Sequence[ImageCase], paths: Sequence[Path]
-) -> tuple[set[Path], dict[Path, str]]:
-    """The label maps that this start would make in the same way, and the others with their origin.
+        In neither are label maps that do not exist, and those whose images have changed.
+        """
+        entries = _entries_in(self.folder)
+        own = self.record.weights_sha256, self.record.overlap
+        kept: set[Path] = set()
+        others: dict[Path, str] = {}
+        for path, case in paths.items():
+            if not os.path.lexists(path):
+                continue
+            before = entries.get((path.name, _file_digest(path)))
+            if before is None:
+                others[path] = "of another origin, or changed since it was made"
+            elif (before.weights_sha256, before.overlap) != own:
+                others[path] = f"made by {before.origin}"
+            else:
+                images = _image_digests(case.images)
+                digests = [*images.values()]  # the same images may lie elsewhere now
+                if "" not in digests and digests == [*before.images.values()]:
+                    kept.add(path)
+                elif before.images.keys() != images.keys() and not case.problem:
+                    others[path] = f"made from other images ({', '.join(before.images)})"
+        return kept, others
 
-    In neither are label maps that do not exist, and those whose images have changed.
-    """
-    entries = entries_in(folder)
-    kept: set[Path] = set()
-    others: dict[Path, str] = {}
-    for case, path in zip(cases, paths, strict=True):
-        if not os.path.lexists(path):
-            continue
-        before = entries.get((path.name, file_digest(path)))
-        if before is None:
-            others[path] = "of another origin, or changed since it was made"
-        elif (before.weights_sha256, before.overlap) != (record.weights_sha256, record.overlap):
-            others[path] = f"made by {before.origin}"
-        else:
-            images = image_digests(case.images)
-            digests = [*images.values()]  # the same images may lie elsewhere now
-            if "" not in digests and digests == [*before.images.values()]:
-                kept.add(path)
-            elif before.images.keys() != images.keys() and not case.problem:
-                others[path] = f"made from other images ({', '.join(before.images)})"
-    return kept, others
+    def predicted(self, path: Path, case: ImageCase) -> PredictedCase:
+        """Predict one case and write it; a failure is an outcome too."""
+        try:
+            return PredictedCase(case.name, "made", path, note=self._make(path, case))
+        except RWLossError as error:
+            reason = str(error)
+        except OSError as error:
+            if error.errno in DISK_ERRORS:
+                raise RWLossError(
+                    f"cannot write {str(path)!r} ({error.strerror}): finished label maps are kept; "
+                    "free some space and rerun the same command"
+                ) from error
+            reason = f"can't be written: {error}"
+        except (RuntimeError, MemoryError) as error:  # torch, most often out of memory
+            [first, *_] = [*str(error).splitlines(), "out of memory"]
+            reason = f"{type(error).__name__}: {first}"
+        return PredictedCase(case.name, "failed", reason=reason)
 
-
-def _predicted(
-    case: ImageCase,
-    path: Path,
-    trained: TrainedNetwork,
-    record: PredictionRecord,
-    batch_size: int | None,
-    device: str,
-    max_voxels: int,
-) -> PredictedCase:
-    """Predict one case and write it; a failure is an outcome too."""
-    if case.problem:
-        return PredictedCase(case.name, "failed", reason=case.problem)
-    settings = trained.settings
-    assert settings.patch_size is not None  # run.toml holds the value it took
-    images = image_digests(case.images)  # before they are read: a later change is found next time
-    try:
-        channels = data.read_channels(case.images, trained.task.in_channels, max_voxels=max_voxels)
-        image = np.stack([normalized(channel.values) for channel in channels])
-        axis, note = _slice_axis(trained, image, suffix_of(case.images[0]))
+    def _make(self, path: Path, case: ImageCase) -> str:
+        """Write the label map of a case and its line of the record. Returns a note, or ""."""
+        if case.problem:
+            raise RWLossError(case.problem)
+        size = self.trained.settings.patch_size
+        assert size is not None  # run.toml holds the value it took
+        images = _image_digests(case.images)  # before they are read: a later change is found then
+        channels = self.trained.task.in_channels
+        placed = data.read_channels(case.images, channels, max_voxels=self.max_voxels)
+        image = np.stack([normalized(channel.values) for channel in placed])
+        axis, note = self._slice_axis(image, suffix_of(case.images[0]))
         labels = predict_labels(
-            trained.network,
+            self.trained.network,
             image,
-            settings.patch_size,
+            size,
             axis=axis,
-            batch_size=batch_size,
-            overlap=record.overlap,
-            device=device,
+            batch_size=self.batch_size,
+            overlap=self.record.overlap,
+            device=self.device,
         )
         with whole_file(path) as temporary:
             write_labels(temporary, labels, like=case.images[0])
             entry = PredictionEntry(
-                **record.model_dump(),
+                **self.record.model_dump(),
                 label_map=path.name,
-                label_map_sha256=file_digest(temporary),
+                label_map_sha256=_file_digest(temporary),
                 images=images,
             )
             # Before the label map gets its name: without a line, its origin would be unknown.
-            append_line(path.parent / RECORD_FILE, json_line(entry.model_dump()), sync=True)
-    except RWLossError as error:
-        return PredictedCase(case.name, "failed", reason=str(error))
-    except OSError as error:
-        if error.errno in DISK_ERRORS:
+            append_line(self.folder / RECORD_FILE, json_line(entry.model_dump()), sync=True)
+        return note
+
+    def _slice_axis(self, image: NDArray[np.float32], suffix: str) -> tuple[int, str]:
+        """The axis that slices of an image (c *s) lie across; a note if the run did not choose it.
+
+        Raises RWLossError for an image with fewer axes than the network needs.
+        """
+        dims, chosen = self.trained.settings.dims, self.trained.settings.slice_axis
+        if image.ndim - 1 < dims:
             raise RWLossError(
-                f"cannot write {str(path)!r} ({error.strerror}): finished label maps are kept; "
-                "free some space and rerun the same command"
-            ) from error
-        return PredictedCase(case.name, "failed", reason=f"can't be written: {error}")
-    except (RuntimeError, MemoryError) as error:  # torch, most often out of memory
-        reason = str(error).splitlines()[0] if str(error) else "out of memory"
-        return PredictedCase(case.name, "failed", reason=f"{type(error).__name__}: {reason}")
-    return PredictedCase(case.name, "made", path, note=note)
-
-
-def _slice_axis(
-    trained: TrainedNetwork, image: NDArray[np.float32], suffix: str
-) -> tuple[int, str]:
-    """The axis that slices of an image (c *s) lie across, and a note if the run did not choose it.
-
-    Raises RWLossError for an image with fewer axes than the network needs.
-    """
-    dims, chosen = trained.settings.dims, trained.settings.slice_axis
-    if image.ndim - 1 < dims:
-        raise RWLossError(
-            f"expected an image of {dims} axes, as in training, got {image.shape[1:]}"
+                f"expected an image of {dims} axes, as in training, got {image.shape[1:]}"
+            )
+        if chosen is not None:
+            return chosen, ""
+        axis = 0 if suffix in {".tif", ".tiff"} else AXIAL  # pages come first
+        if image.ndim - 1 == dims:
+            return axis, ""
+        return axis, (
+            f"the run was trained on 2-D images: volumes ({suffix}) are predicted slice by slice, "
+            f"across axis {axis}"
         )
-    if chosen is not None:
-        return chosen, ""
-    axis = 0 if suffix in {".tif", ".tiff"} else AXIAL  # pages come first
-    if image.ndim - 1 == dims:
-        return axis, ""
-    return axis, (
-        f"the run was trained on 2-D images: volumes ({suffix}) are predicted slice by slice, "
-        f"across axis {axis}"
-    )
 
 
-def entries_in(folder: Path) -> dict[tuple[str, str], PredictionEntry]:
+def _entries_in(folder: Path) -> dict[tuple[str, str], PredictionEntry]:
     """The record by name and digest of the label map; the newest of several."""
     entries = {}
     with suppress(FileNotFoundError):
@@ -368,7 +364,7 @@ def entries_in(folder: Path) -> dict[tuple[str, str], PredictionEntry]:
     return entries
 
 
-def file_digest(path: Path) -> str:
+def _file_digest(path: Path) -> str:
     """SHA-256 of a file; "" if it can't be read."""
     with suppress(OSError):
         if path.is_file():  # reading a pipe would block
@@ -377,6 +373,6 @@ def file_digest(path: Path) -> str:
     return ""
 
 
-def image_digests(images: Sequence[Path]) -> dict[str, str]:
+def _image_digests(images: Sequence[Path]) -> dict[str, str]:
     """Path and SHA-256 of each channel, in order."""
-    return {os.path.realpath(image): file_digest(image) for image in images}
+    return {os.path.realpath(image): _file_digest(image) for image in images}

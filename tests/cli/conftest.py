@@ -39,10 +39,11 @@ def assert_refused(rwloss_command, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
     def run(message, *arguments):
+        before = {*tmp_path.rglob("*")}
         code, printed, told = rwloss_command(*arguments)
-        assert (code, printed) == (2, "")
-        assert message in told
+        assert (code, printed) == (2, ""), arguments
+        assert message in " ".join(told.split()), arguments
         assert "Traceback" not in told
-        assert not any(tmp_path.iterdir())
+        assert {*tmp_path.rglob("*")} == before, arguments
 
     return run

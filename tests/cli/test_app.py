@@ -1,6 +1,7 @@
 """The program as a whole: its list of commands, and options that mean the same in all of them."""
 
-import pytest
+import re
+
 import typer
 
 from rwloss.cli import options
@@ -22,21 +23,22 @@ def test_help_lists_commands_in_the_order_of_work_on_one_line_each(rwloss_comman
     assert not any("..." in line for line in listed)
 
 
-@pytest.mark.parametrize("name", COMMANDS)
-def test_every_option_has_a_help_text_that_fits(name, rwloss_command, monkeypatch):
+def test_every_option_has_a_help_text_that_fits(rwloss_command, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
-    code, printed, _ = rwloss_command(name, "--help")
-    assert code == 0
-    assert max(map(len, printed.splitlines())) <= 80
-    for option in command(name).params:
-        assert option.help, option.name
+    for name in COMMANDS:
+        code, printed, _ = rwloss_command(name, "--help")
+        assert code == 0
+        assert max(map(len, printed.splitlines())) <= 80, name
+        for option in command(name).params:
+            assert option.help, (name, option.name)
+            assert not re.search(rf"^ *{option.name}: ", printed, re.M)
 
 
-@pytest.mark.parametrize("name", sorted({*COMMANDS} - {"maps", "verify", "nnunet-path"}))
-def test_out_is_the_place_of_results_in_every_command(name):
-    spellings = {spelling for option in command(name).params for spelling in option.opts}
-    assert {"--out", "-o"} <= spellings
-    assert "--output" not in spellings
+def test_out_is_the_place_of_results_in_every_command():
+    for name in {*COMMANDS} - {"maps", "verify", "nnunet-path"}:
+        spellings = {spelling for option in command(name).params for spelling in option.opts}
+        assert {"--out", "-o"} <= spellings, name
+        assert "--output" not in spellings, name
 
 
 def test_an_older_spelling_of_out_still_works(tmp_path, rwloss_command):
@@ -46,12 +48,10 @@ def test_an_older_spelling_of_out_still_works(tmp_path, rwloss_command):
     assert ".png" in told  # the option was understood; its value is refused
 
 
-@pytest.mark.parametrize(
-    "options", [("precompute", "labels", "--map", "rectified"), ("predict", "run", "images")]
-)
-def test_a_place_is_given_once(options, assert_refused):
-    assert_refused("where to? Give OUT", *options)
-    assert_refused("OUT and --out name two places, 'b' and 'a'", *options, "b", "-o", "a")
+def test_a_place_is_given_once(assert_refused):
+    for given in (("precompute", "labels", "--map", "rectified"), ("predict", "run", "images")):
+        assert_refused("where to? Give OUT", *given)
+        assert_refused("OUT and --out name two places, 'b' and 'a'", *given, "b", "-o", "a")
 
 
 def test_an_unknown_command_is_wrong_use(assert_refused):

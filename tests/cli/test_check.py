@@ -160,9 +160,8 @@ def test_weights_of_a_whole_data_set(rwloss_command, labels_folder):
     assert f"{text}: Stable" in out
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
+def test_wrong_use(assert_refused, labels_folder):
+    for options, message in [
         (["--map", "rectifed"], "did you mean 'rectified'"),
         (["--map", "rectified", "--probs", "none"], "--probs"),
         (["--map", "rectified", "--limit", "0"], "--limit"),
@@ -170,17 +169,6 @@ def test_weights_of_a_whole_data_set(rwloss_command, labels_folder):
         (["--map", "rectified", "--spacing", "1;1"], "--spacing"),
         (["--map", "rectified", "-o", "a.jpg"], ".png"),
         ([], "--map"),
-    ],
-    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
-)
-def test_wrong_use_ends_with_2(rwloss_command, labels_folder, options, message):
-    code, out, err = rwloss_command("check", labels_folder, *options)
-    assert (code, out) == (2, "")
-    assert message in " ".join(err.split())
-    assert "Traceback" not in err
-
-
-def test_no_data_ends_with_2(rwloss_command, tmp_path):
-    code, _, err = rwloss_command("check", tmp_path / "none", "--map", "rectified")
-    assert code == 2
-    assert err.startswith("rwloss: ")
+    ]:
+        assert_refused(message, "check", labels_folder, *options)
+    assert_refused("rwloss: ", "check", "none", "--map", "rectified")

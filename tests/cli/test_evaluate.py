@@ -10,7 +10,7 @@ import pytest
 
 from rwloss import data
 from rwloss.data.splits import Split
-from rwloss.training import RunFolder, RunSettings, train
+from rwloss.training import RunFolder, RunSettings
 
 LABELS = data.sample_dir("lung_patches") / "labelsTr"
 
@@ -71,9 +71,8 @@ def test_missing_predictions_and_bad_pairs_end_with_1(rwloss_command, folders):
 
 
 def test_extra_predictions_are_named_and_no_failure(rwloss_command, folders):
-    predictions, truth = folders
-    (truth / "d.npy").unlink()
-    code, _, err = rwloss_command("evaluate", predictions, truth, "-j0")
+    (folders[1] / "d.npy").unlink()
+    code, _, err = rwloss_command("evaluate", *folders, "-j0")
     assert code == 0
     assert "1 case predicted, without labels: d" in err
 
@@ -199,59 +198,10 @@ def test_a_run_that_has_not_ended(rwloss_command, folders, run):
 
 
 @pytest.mark.parametrize("gone", [".", "run.toml", "splits.json"])
-def test_what_is_no_run(rwloss_command, folders, run, gone):
+def test_what_is_no_run(assert_refused, folders, run, gone):
     (run / gone).rename(run.parent / "elsewhere")
-    code, out, err = rwloss_command("evaluate", *folders, "-j0", "--run", run)
-    assert (code, out) == (2, "")
-    assert (
-        f"{str(run)!r} is not a run folder: expected run.toml, splits.json and checkpoints in it"
-        in err
-    )
-
-
-@pytest.mark.slow  # a training
-@pytest.mark.parametrize("known", ["in the options", "in dataset.json"])
-def test_the_scores_of_a_run_s_test_json(rwloss_command, tmp_path, known):
-    """With an ignore label and a spacing that the files carry, or that the run was told."""
-    pytest.importorskip("lightning_fabric", reason="rwloss train needs Lightning Fabric")
-    source = tmp_path / "data"
-    chance = np.random.default_rng(0)
-    for name in ("labelsTr", "imagesTr"):
-        (source / name).mkdir(parents=True)
-    for case in "abcdef":
-        labels = np.zeros((16, 16), np.uint8)
-        labels[3:12, 4:11] = 1
-        labels[:, 13:] = 255
-        np.save(source / "labelsTr" / f"{case}.npy", labels)
-        image = chance.normal(size=labels.shape) + 2 * (labels == 1)
-        np.save(source / "imagesTr" / f"{case}_0000.npy", image)
-    classes, told = {"background": 0, "square": 1}, {"ignore_label": 255}
-    if known == "in dataset.json":
-        classes, told = {**classes, "ignore": 255}, {}
-    content = {"labels": classes, "file_ending": ".npy", "channel_names": {"0": "x"}}
-    (source / "dataset.json").write_text(json.dumps(content))
-    run, maps = tmp_path / "run", tmp_path / "out"
-    train(
-        RunSettings(
-            data=str(source),
-            map="dice",
-            out=str(run),
-            steps=3,
-            batch_size=2,
-            spacing=(2, 2.5),
-            accelerator="cpu",
-            **told,
-        )
-    )
-    rwloss_command("predict", run, source, maps, "--split", "test", "--device", "cpu")
-    for truth in (source, source / "labelsTr"):  # the second has no dataset.json
-        code, out, err = rwloss_command("evaluate", maps, truth, "--run", run, "--json", "-j0")
-        assert code == 0, err
-        found, own = json.loads(out), json.loads((run / "test.json").read_text())
-        for name in ("cases", "num_classes", "ignore_label"):
-            assert found[name] == own[name]
-    assert own["ignore_label"] == 255
-    assert own["cases"][0]["spacing_mm"] == [2, 2.5]
+    wanted = "is not a run folder: expected run.toml, splits.json and checkpoints in it"
+    assert_refused(f"{str(run)!r} {wanted}", "evaluate", *folders, "-j0", "--run", run)
 
 
 @pytest.mark.slow  # a process that loads MONAI
@@ -261,9 +211,8 @@ def test_in_processes(rwloss_command):
     assert "1.000" in out
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
+def test_wrong_use(assert_refused):
+    for arguments, message in [
         (["none", "none"], "there is no file or folder 'none'"),
         ([LABELS, LABELS, "-o", "scores.txt"], "ends with .csv or .json"),
         ([LABELS, LABELS, "--penalty", "edge"], "--penalty as a number of mm, or diagonal"),
@@ -271,9 +220,5 @@ def test_in_processes(rwloss_command):
         ([LABELS, LABELS, "--spacing", "a"], "'--spacing': expected numbers"),
         ([LABELS, LABELS, "--part", "all"], "'train', 'test'"),
         ([LABELS, data.sample_dir("hippocampus")], "no case is in both"),
-    ],
-)
-def test_wrong_use(rwloss_command, arguments, message):
-    code, out, err = rwloss_command("evaluate", *arguments, "-j0")
-    assert (code, out) == (2, "")
-    assert message in " ".join(err.replace("│", " ").split())
+    ]:
+        assert_refused(message, "evaluate", *arguments, "-j0")

@@ -1,9 +1,8 @@
 import io
 import sys
 
-import pytest
-
-from rwloss.cli.listing import print_table, printable, size_of
+from rwloss.cli.listing import print_scores, print_table, printable, size_of
+from rwloss.training import CaseScore, ClassScore, Scores
 
 
 class Terminal(io.StringIO):
@@ -13,25 +12,19 @@ class Terminal(io.StringIO):
         return True
 
 
-@pytest.mark.parametrize(
-    ("number", "text"),
-    [(0, "0.00 MiB"), (2**20, "1.00 MiB"), (15 * 2**19, "7.50 MiB"), (2**34, "16,384 MiB")],
-)
-def test_size_of(number, text):
-    assert size_of(number) == text
+def test_size_of():
+    for number, text in (0, "0.00"), (2**20, "1.00"), (15 * 2**19, "7.50"), (2**34, "16,384"):
+        assert size_of(number) == f"{text} MiB"
 
 
-def test_printable_leaves_what_can_be_shown():
+def test_printable_escapes_only_what_acts_on_a_terminal():
     text = "a b [c] 海马体 é $%"
     assert printable(text) == text
-
-
-@pytest.mark.parametrize("code", [0, 7, 10, 13, 27, 127, 0x85, 0x200B, 0x2028, 0x202E, 0xDCE9])
-def test_printable_escapes_what_acts_on_a_terminal(code):
-    shown = printable(f"a{chr(code)}b")
-    assert shown.isascii()
-    assert shown.isprintable()
-    assert shown.startswith("a\\")
+    for code in (0, 7, 10, 13, 27, 127, 0x85, 0x200B, 0x2028, 0x202E, 0xDCE9):
+        shown = printable(f"a{chr(code)}b")
+        assert shown.isascii()
+        assert shown.isprintable()
+        assert shown.startswith("a\\"), code
 
 
 def test_a_table_in_plain_lines(capsys):
@@ -52,3 +45,18 @@ def test_a_table_on_a_terminal_is_wrapped_beside_the_name(monkeypatch):
     assert len(lines) >= 3
     assert all(len(line) <= 30 for line in lines)
     assert "\x1b" not in sys.stdout.getvalue()
+
+
+def test_every_mean_stands_beside_its_n(capsys):
+    found = ClassScore(1, truth_voxels=9, predicted_voxels=8, dice=0.94, hd95_mm=1.5, assd_mm=0.1)
+    missed = ClassScore(1, truth_voxels=4, predicted_voxels=0, dice=0.0)
+    nowhere = ClassScore(1, truth_voxels=0, predicted_voxels=0)
+    cases = [CaseScore("x", None, 9.0, (each,)) for each in (found, missed, nowhere)]
+    print_scores(Scores(tuple(cases), ("background", "le\x1bsion")).summary(), "voxels")
+    head, *rows = capsys.readouterr().out.splitlines()
+    assert " ".join(head.split()) == "class score mean std median n missed false alarms in neither"
+    assert [row.split() for row in rows] == [
+        ["le\\x1bsion", "Dice", "0.470", "0.665", "0.470", "2", "1", "0", "1"],
+        ["HD95", "voxels", "1.50", "-", "1.50", "1", "1", "0", "1"],
+        ["ASSD", "voxels", "0.10", "-", "0.10", "1", "1", "0", "1"],
+    ]

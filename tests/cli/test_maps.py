@@ -65,20 +65,17 @@ def test_shows_one_with_parameters_tags_and_source(rwloss_command):
     assert "From: rwloss.maps.static.boundary:Boundary of rwloss " in out
 
 
-@pytest.mark.parametrize(
-    ("name", "line"),
-    [
+def test_shows_the_limits_of_parameters(rwloss_command):
+    for name, line in [
         ("dice", "smooth: float > 0 = 1e-05"),
         ("focal", "gamma: float >= 0 = 2.0"),
         ("class_weighted", "beta: float >= 0, < 1 = 0.9999"),
         ("class_weighted", "| tuple[float > 0, ...] = 'inverse'"),
         ("rectified", "clip_mm: float > 0 | None = None"),
-    ],
-)
-def test_shows_the_limits_of_parameters(rwloss_command, name, line):
-    code, out, _ = rwloss_command("maps", name)
-    assert code == 0
-    assert line in out
+    ]:
+        code, out, _ = rwloss_command("maps", name)
+        assert code == 0
+        assert line in out
 
 
 def test_shows_a_generator_of_a_package(rwloss_command, tmp_path, monkeypatch):
@@ -110,13 +107,6 @@ def test_shows_a_function_of_a_file(rwloss_command, tmp_path, monkeypatch):
     assert len(digest) == len("0123456789ab)\n")
 
 
-def test_a_file_that_is_not_there(rwloss_command):
-    code, _, err = rwloss_command("maps", "nowhere.py:mine")
-    assert code == 2
-    assert "no file 'nowhere.py' to load a map from" in err
-
-
-def test_an_unknown_one_names_the_nearest(rwloss_command):
-    code, _, err = rwloss_command("maps", "bondary")
-    assert code == 2
-    assert "did you mean 'boundary'" in err
+def test_an_unknown_one(assert_refused):
+    assert_refused("no file 'nowhere.py' to load a map from", "maps", "nowhere.py:mine")
+    assert_refused("did you mean 'boundary'", "maps", "bondary")

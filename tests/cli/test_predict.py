@@ -133,25 +133,15 @@ def test_json(rwloss_command, run, images, tmp_path):
     assert content["failures"] == []
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
+def test_wrong_use(assert_refused, run, images):
+    for options, message in [
         (["--checkpoint", "first"], "'best', 'last'"),
         (["--overlap", "1"], "--overlap"),
         (["--part", "test"], "part 'test' needs a dataset.json"),
         (["--device", "teapot"], "there is no device 'teapot' here"),
-    ],
-)
-def test_wrong_use(rwloss_command, run, images, tmp_path, options, message):
-    code, out, err = rwloss_command("predict", run, images, tmp_path / "out", *options)
-    assert (code, out) == (2, "")
-    assert message in err
-
-
-def test_what_is_no_run(rwloss_command, images, tmp_path):
-    code, _, err = rwloss_command("predict", tmp_path, images, tmp_path / "out")
-    assert code == 2
-    assert "run.toml" in err
+    ]:
+        assert_refused(message, "predict", run, images, "out", *options)
+    assert_refused("run.toml", "predict", ".", images, "out")
 
 
 def test_the_test_cases_of_a_run_alone(rwloss_command, run, images, tmp_path):
@@ -179,40 +169,56 @@ def test_the_test_cases_of_a_run_alone(rwloss_command, run, images, tmp_path):
     assert "Give --run too" in err
 
 
-def test_predictions_can_be_evaluated(rwloss_command, run, images, tmp_path):
-    """What `predict` writes, `evaluate` reads: here against itself."""
-    rwloss_command("predict", run, images, tmp_path / "out", "--device", "cpu")
-    code, out, err = rwloss_command("evaluate", tmp_path / "out", tmp_path / "out", "--jobs", 0)
-    assert code == 0, err
-    assert "2 cases" in out.splitlines()[0]
+def squares_with_ignored(source, in_json):
+    """Six pictures with an ignore label, which dataset.json names or not."""
+    chance = np.random.default_rng(0)
+    for name in ("labelsTr", "imagesTr"):
+        (source / name).mkdir(parents=True)
+    for case in "abcdef":
+        labels = np.zeros((16, 16), np.uint8)
+        labels[3:12, 4:11], labels[:, 13:] = 1, 255
+        np.save(source / "labelsTr" / f"{case}.npy", labels)
+        image = chance.normal(size=labels.shape) + 2 * (labels == 1)
+        np.save(source / "imagesTr" / f"{case}_0000.npy", image)
+    classes = {"background": 0, "square": 1, **({"ignore": 255} if in_json else {})}
+    content = {"labels": classes, "file_ending": ".npy", "channel_names": {"0": "x"}}
+    (source / "dataset.json").write_text(json.dumps(content))
+    return source
 
 
 @pytest.mark.slow  # a training
-@pytest.mark.parametrize("dims", [2, 3])
-@pytest.mark.parametrize("test_part", ["folder", "split"])
-def test_a_run_s_own_test_is_predict_and_evaluate(rwloss_command, tmp_path, dims, test_part):
+@pytest.mark.parametrize(
+    ("of_sample", "special", "tested"),
+    [
+        # Patches are smaller than the images: windows overlap.
+        (True, {"dims": 2, "patch_size": (24, 24), "test_part": "folder"}, 8),
+        (True, {"dims": 3, "patch_size": (24, 24, 24), "test_part": "split"}, 5),
+        (False, {"spacing": (2, 2.5), "ignore_label": 255}, 1),
+        (False, {"spacing": (2, 2.5)}, 1),
+    ],
+)
+def test_a_run_s_own_test_is_predict_and_evaluate(
+    rwloss_command, tmp_path, of_sample, special, tested
+):
     """test.json, written after training, holds what the two commands say from the files."""
     pytest.importorskip("lightning_fabric", reason="rwloss train needs Lightning Fabric")
-    source = data.sample_dir("hippocampus")
-    patch = (24, 24, 24)[:dims]  # smaller than the images: windows overlap
-    train(
-        RunSettings(
-            data=str(source),
-            map="rectified + dice",
-            out=str(tmp_path / "run"),
-            dims=dims,
-            steps=6,
-            patch_size=patch,
-            test_part=test_part,
-            batch_size=2,
-            accelerator="cpu",
-        )
-    )
+    if of_sample:
+        source = data.sample_dir("hippocampus")
+    else:
+        source = squares_with_ignored(tmp_path / "data", "ignore_label" not in special)
     run, maps = tmp_path / "run", tmp_path / "out"
+    given = {"data": str(source), "map": "rectified + dice", "out": str(run)}
+    train(RunSettings(**given, steps=6, batch_size=2, accelerator="cpu", **special))
     rwloss_command("predict", run, source, maps, "--split", "test", "--device", "cpu")
-    code, out, err = rwloss_command("evaluate", maps, source, "--run", run, "--json", "--jobs", 0)
-    assert code == 0, err
-    found, own = json.loads(out), json.loads((run / "test.json").read_text())
-    assert found["summary"] == own["summary"]
-    assert found["cases"] == own["cases"]
-    assert found["counts"]["cases"] == (8 if test_part == "folder" else 5)
+    own = json.loads((run / "test.json").read_text())
+    # The second has no dataset.json.
+    for truth in (source,) if of_sample else (source, source / "labelsTr"):
+        code, out, err = rwloss_command("evaluate", maps, truth, "--run", run, "--json", "-j0")
+        assert code == 0, err
+        found = json.loads(out)
+        for name in ("cases", "num_classes", "ignore_label", *(["summary"] if of_sample else [])):
+            assert found[name] == own[name]
+    assert found["counts"]["cases"] == tested
+    if not of_sample:
+        assert own["ignore_label"] == 255
+        assert own["cases"][0]["spacing_mm"] == [2, 2.5]

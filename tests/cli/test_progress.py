@@ -7,7 +7,7 @@ import time
 import pytest
 import typer
 
-from rwloss.cli.progress import Pace, Progress, interruptible, progress, watched
+from rwloss.cli.progress import Pace, Progress, progress, watched
 
 
 class Clock:
@@ -83,7 +83,7 @@ def test_a_line_per_minute_where_a_tenth_takes_longer(capsys):
 
 
 def test_each_phase_ends_with_a_line(capsys):
-    with progress() as shown:
+    with progress(str) as shown:
         for phase, total in (("labels read", 2), ("maps", 3)):
             for _ in range(total):
                 shown.step(phase, total)
@@ -115,7 +115,7 @@ def test_steps_of_a_resumed_run(capsys):
 
 def test_bars_on_a_terminal(monkeypatch):
     shown_on = terminal(monkeypatch)
-    with progress("with problems") as shown:
+    with progress(str, "with problems") as shown:
         for i in range(30):
             time.sleep(0.001)
             shown.step("checked", 30, failed=i == 3)
@@ -146,7 +146,7 @@ def test_watching_the_work_of_others(capsys):
         done.append(next(looks, 20))
         return 1 // 0 if done[-1] == "wrong" else done[-1]
 
-    with watched("2 runs", 20, look, seconds=0.01) as shown:
+    with watched("2 runs", 20, look, "nothing", seconds=0.01) as shown:
         until(lambda: 20 in done and len(done) > 6)
         shown.line("ended")
     printed, told = capsys.readouterr()
@@ -158,7 +158,7 @@ def test_watching_the_work_of_others(capsys):
 
 def test_watching_on_a_terminal(monkeypatch):
     shown_on = terminal(monkeypatch)
-    with watched("2 runs", 20, lambda: 20, seconds=0.01) as shown:
+    with watched("2 runs", 20, lambda: 20, "nothing", seconds=0.01) as shown:
         shown.line("1 of 2: done")
     assert "2 runs" in shown_on.getvalue()
     assert "20/20" in shown_on.getvalue()
@@ -166,14 +166,13 @@ def test_watching_on_a_terminal(monkeypatch):
 
 
 def test_an_interrupt_says_what_is_left(capsys):
-    done = []
-
     def stopped():
-        with interruptible(lambda: f"after {len(done)}"):
-            done.extend("abc")
+        with progress(lambda shown: f"after {shown.done('maps')}, {shown.done('else')}") as shown:
+            for failed in (False, True, False):
+                shown.step("maps", 9, failed=failed)
             raise KeyboardInterrupt
 
     with pytest.raises(typer.Exit) as ended:
         stopped()
     assert ended.value.exit_code == 130
-    assert capsys.readouterr() == ("", "interrupted: after 3\n")
+    assert capsys.readouterr() == ("", "interrupted: after 2, 0\n")

@@ -83,26 +83,22 @@ def test_a_file_of_settings_with_changes(squares, tmp_path, rwloss_command):
     assert "one: 4 of 6 steps" in told
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
+def test_wrong_use(squares, assert_refused):
+    for options, message in [
         (("--out", "run"), "which map? Give --map"),
         (("--map", "rectified"), "out is missing"),
-        (("--map", "rectified", "--out", "run", "--dims", "4"), "'--dims': must be 2 or 3, got 4"),
-        (
-            ("--map", "rectified", "--out", "run", "--patch-size", "8,a"),
-            "'--patch-size': expected whole numbers",
-        ),
-        (
-            ("--map", "rectified", "--out", "run", "--preset", "huge"),
-            "'--preset': must be 'tiny', 'small' or 'large'",
-        ),
-        (("--map", "rectified", "--out", "run", "--config", "no.toml"), "cannot read 'no.toml'"),
         (("--map", "nothing", "--out", "run"), "nothing"),
-    ],
-)
-def test_wrong_use(options, message, squares, assert_refused):
-    assert_refused(message, "train", squares, *options)
+        *(
+            (("--map", "rectified", "--out", "run", *wrong), message)
+            for wrong, message in [
+                (("--dims", "4"), "'--dims': must be 2 or 3, got 4"),
+                (("--patch-size", "8,a"), "'--patch-size': expected whole numbers"),
+                (("--preset", "huge"), "'--preset': must be 'tiny', 'small' or 'large'"),
+                (("--config", "no.toml"), "cannot read 'no.toml'"),
+            ]
+        ),
+    ]:
+        assert_refused(message, "train", squares, *options)
 
 
 @pytest.mark.parametrize("name", ["monai", "lightning_fabric"])

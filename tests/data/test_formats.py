@@ -32,6 +32,8 @@ from written_files import (
 from rwloss.data import case_name, read_image, read_labels
 from rwloss.errors import RWLossError
 
+NAN, INF = float("nan"), float("inf")
+
 
 @pytest.fixture(params=["isal", "gzip"])
 def inflater(request, monkeypatch):
@@ -59,77 +61,62 @@ def at_most(memory):
 # Formats x dtypes x dimensions
 
 
-@pytest.mark.parametrize("suffix", [".nii", ".nii.gz", ".NII.GZ"])
 @pytest.mark.parametrize("kind", [Nifti1Image, Nifti2Image])
-@pytest.mark.parametrize("dtype", ["u1", "i1", "u2", "i2", "i4", "u4", "i8", "f4", "f8"])
 @pytest.mark.parametrize("shape", [(4, 5), (4, 5, 6)])
-def test_nifti(tmp_path, suffix, kind, dtype, shape):
-    labels = some_labels(shape, dtype)
-    volume = read_labels(save_nifti(tmp_path / f"case{suffix}", labels, kind=kind))
-    np.testing.assert_array_equal(volume.labels, labels)
-    assert volume.labels.dtype == ("u1" if dtype[0] == "f" else dtype)
-    assert volume.labels.flags.writeable
-    assert volume.spacing_mm == SPACING[: len(shape)]
-    assert volume.affine is not None
-    np.testing.assert_allclose(volume.affine, np.diag([*SPACING, 1.0]), rtol=1e-6)
-    image = read_image(tmp_path / f"case{suffix}")
-    assert image.dtype == np.float32
-    np.testing.assert_array_equal(image, labels)
+def test_nifti(tmp_path, kind, shape):
+    suffixes = itertools.cycle([".nii", ".nii.gz", ".NII.GZ"])
+    for dtype in ("u1", "i1", "u2", "i2", "i4", "u4", "i8", "f4", "f8") * 2:
+        labels, path = some_labels(shape, dtype), tmp_path / f"{dtype}{next(suffixes)}"
+        volume = read_labels(save_nifti(path, labels, kind=kind))
+        np.testing.assert_array_equal(volume.labels, labels, path.name)
+        assert volume.labels.dtype == ("u1" if dtype[0] == "f" else dtype)
+        assert volume.labels.flags.writeable
+        assert volume.spacing_mm == SPACING[: len(shape)]
+        assert volume.affine is not None
+        np.testing.assert_allclose(volume.affine, np.diag([*SPACING, 1.0]), rtol=1e-6)
+        image = read_image(path)
+        assert image.dtype == np.float32
+        np.testing.assert_array_equal(image, labels)
 
 
 @pytest.mark.parametrize("suffix", [".npy", ".npz"])
-@pytest.mark.parametrize("dtype", ["?", "u1", "i1", "<u2", ">u2", ">i4", "i8", "u8", "f2", ">f8"])
 @pytest.mark.parametrize("shape", [(4, 5), (4, 5, 6)])
-@pytest.mark.parametrize("order", ["C", "F"])
-def test_numpy(tmp_path, suffix, dtype, shape, order):
-    labels = np.asarray(some_labels(shape, dtype), order=order)
-    path = tmp_path / f"case{suffix}"
-    np.save(path, labels) if suffix == ".npy" else np.savez_compressed(path, labels)
-    volume = read_labels(path, spacing_mm=SPACING[: len(shape)])
-    np.testing.assert_array_equal(volume.labels, labels)
-    assert volume.labels.dtype.isnative
-    assert volume.labels.dtype.kind in "iu"
-    assert volume.spacing_mm == SPACING[: len(shape)]
-    assert volume.affine is None
+def test_numpy(tmp_path, suffix, shape):
+    path, spacing = tmp_path / f"case{suffix}", SPACING[: len(shape)]
+    dtypes = ("?", "u1", "i1", "<u2", ">u2", ">i4", "i8", "u8", "f2", ">f8")
+    for dtype, order in itertools.product(dtypes, "CF"):
+        labels = np.asarray(some_labels(shape, dtype), order=order)
+        np.save(path, labels) if suffix == ".npy" else np.savez_compressed(path, labels)
+        volume = read_labels(path, spacing_mm=spacing)
+        np.testing.assert_array_equal(volume.labels, labels, f"{dtype} {order}")
+        assert volume.labels.dtype.isnative
+        assert volume.labels.dtype.kind in "iu"
+        assert (volume.spacing_mm, volume.affine) == (spacing, None)
     assert read_labels(path).spacing_mm is None
 
 
-@pytest.mark.parametrize("suffix", [".png", ".tif", ".tiff"])
-@pytest.mark.parametrize("dtype", ["?", "u1", "u2"])
-def test_pictures(tmp_path, suffix, dtype):
-    labels = some_labels((7, 5), dtype)
-    if dtype == "u2":
-        labels[0, 0] = 40_000
-    path = tmp_path / f"case{suffix}"
-    Image.fromarray(labels).save(path)
-    volume = read_labels(path)
-    np.testing.assert_array_equal(volume.labels, labels)
-    assert volume.spacing_mm is None
-    np.testing.assert_array_equal(read_image(path), labels)
+def test_pictures(tmp_path):
+    for suffix, dtype in itertools.product([".png", ".tif", ".tiff"], ["?", "u1", "u2"]):
+        labels = some_labels((7, 5), dtype)
+        if dtype == "u2":
+            labels[0, 0] = 40_000
+        path = tmp_path / f"{dtype == '?'}{suffix}"
+        Image.fromarray(labels).save(path)
+        volume = read_labels(path)
+        np.testing.assert_array_equal(volume.labels, labels, f"{suffix} {dtype}")
+        assert volume.spacing_mm is None
+        np.testing.assert_array_equal(read_image(path), labels)
 
 
-@pytest.mark.parametrize(
-    ("dtype", "value"),
-    [
-        ("<u1", 250),
-        ("<i1", -1),
-        ("<u2", 60_000),
-        (">u2", 60_000),
-        ("<i2", -7),
-        (">i2", -7),
-        ("<i4", -7),
-        ("<u4", 3_000_000_000),
-        ("<f4", 9.0),
-        (">f4", 9.0),
-    ],
-)
-def test_tiff_gives_the_stored_numbers(tmp_path, dtype, value):
-    labels = np.array([[0, 1, 2], [3, 4, value]]).astype(dtype)
-    path = tmp_path / "case.tif"
-    path.write_bytes(tiff_bytes(labels))
-    found = read_labels(path).labels
-    np.testing.assert_array_equal(found, labels)
-    assert found.dtype.isnative
+def test_tiff_gives_the_stored_numbers(tmp_path):
+    numbers = {"<u1": 250, "<i1": -1, "<u2": 60_000, ">u2": 60_000, "<i2": -7, ">i2": -7}
+    numbers |= {"<i4": -7, "<u4": 3_000_000_000, "<f4": 9.0, ">f4": 9.0}
+    for dtype, value in numbers.items():
+        labels = np.array([[0, 1, 2], [3, 4, value]]).astype(dtype)
+        (tmp_path / "case.tif").write_bytes(tiff_bytes(labels))
+        found = read_labels(tmp_path / "case.tif").labels
+        np.testing.assert_array_equal(found, labels, dtype)
+        assert found.dtype.isnative
 
 
 @pytest.mark.parametrize("compression", [None, "tiff_lzw", "tiff_deflate", "packbits"])
@@ -209,21 +196,20 @@ def test_units_become_millimetres(tmp_path, unit, factor):
     image.to_filename(tmp_path / "case.nii")
     volume = read_labels(tmp_path / "case.nii")
     assert volume.spacing_mm == pytest.approx([length * factor for length in SPACING])
-    assert volume.affine is not None
-    np.testing.assert_allclose(np.diag(volume.affine)[:3], np.multiply(SPACING, factor), rtol=1e-6)
-    assert volume.affine[3, 3] == 1
+    expected = np.diag([*np.multiply(SPACING, factor), 1])
+    np.testing.assert_allclose(np.asarray(volume.affine), expected, rtol=1e-6)
 
 
-@pytest.mark.parametrize("dtype", [">i2", ">f4"])
-def test_big_endian_nifti(tmp_path, dtype):
-    labels = some_labels((4, 5, 6), dtype)
-    header = nib.Nifti1Header(endianness=">")
-    header.set_data_dtype(dtype)
-    Nifti1Image(labels, np.eye(4), header).to_filename(tmp_path / "case.nii.gz")
-    volume = read_labels(tmp_path / "case.nii.gz")
-    np.testing.assert_array_equal(volume.labels, labels)
-    assert volume.labels.dtype.isnative
-    assert volume.spacing_mm == (1.0, 1.0, 1.0)
+def test_big_endian_nifti(tmp_path):
+    for dtype in (">i2", ">f4"):
+        labels = some_labels((4, 5, 6), dtype)
+        header = nib.Nifti1Header(endianness=">")
+        header.set_data_dtype(dtype)
+        Nifti1Image(labels, np.eye(4), header).to_filename(tmp_path / "case.nii.gz")
+        volume = read_labels(tmp_path / "case.nii.gz")
+        np.testing.assert_array_equal(volume.labels, labels)
+        assert volume.labels.dtype.isnative
+        assert volume.spacing_mm == (1.0, 1.0, 1.0)
 
 
 def test_fourth_axis_of_one_is_dropped(tmp_path):
@@ -233,34 +219,31 @@ def test_fourth_axis_of_one_is_dropped(tmp_path):
     assert volume.spacing_mm == SPACING
 
 
-@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf"), 1e38])
-@pytest.mark.parametrize("row", range(3))
-@pytest.mark.parametrize("column", range(4))
-def test_sform_of_no_numbers(tmp_path, bad, row, column):
-    path = save_nifti(tmp_path / "case.nii", some_labels((4, 5, 6)))
-    patch(path, NIFTI_ROWS + 16 * row + 4 * column, "<f", bad)
-    if column == 3 and bad == 1e38:  # far away, but a place
-        assert read_labels(path).labels.shape == (4, 5, 6)
-        return
-    with pytest.raises(RWLossError, match=r"case\.nii.*affine of finite numbers.*sform or qform"):
-        read_labels(path)
-    assert read_image(path).shape == (4, 5, 6)
+def test_sform_of_no_numbers(tmp_path):
+    for bad, row, column in itertools.product([NAN, INF, -INF, 1e38], range(3), range(4)):
+        path = save_nifti(tmp_path / "case.nii", some_labels((4, 5, 6)))
+        patch(path, NIFTI_ROWS + 16 * row + 4 * column, "<f", bad)
+        if column == 3 and bad == 1e38:  # far away, but a place
+            assert read_labels(path).labels.shape == (4, 5, 6)
+            continue
+        with pytest.raises(RWLossError, match=r"case\.nii.*affine of finite numb.*sform or qform"):
+            read_labels(path)
+        assert read_image(path).shape == (4, 5, 6)
 
 
-@pytest.mark.parametrize("bad", [float("nan"), float("inf"), 2.0])
-@pytest.mark.parametrize("at", range(6))
-def test_qform_of_no_rotation(tmp_path, bad, at):
-    path = save_nifti(tmp_path / "case.nii", some_labels((4, 5, 6)))
-    patch(path, NIFTI_QFORM, "<2h", 1, 0)
-    assert read_labels(path).spacing_mm == SPACING
-    patch(path, NIFTI_QUATERNION + 4 * at, "<f", bad)
-    if at >= 3 and bad == 2:  # a shift, not a part of the rotation
-        affine = read_labels(path).affine
-        assert affine is not None
-        assert affine[at - 3, 3] == 2
-        return
-    with pytest.raises(RWLossError, match=r"case\.nii'"):
-        read_labels(path)
+def test_qform_of_no_rotation(tmp_path):
+    for bad, at in itertools.product([NAN, INF, 2.0], range(6)):
+        path = save_nifti(tmp_path / "case.nii", some_labels((4, 5, 6)))
+        patch(path, NIFTI_QFORM, "<2h", 1, 0)
+        assert read_labels(path).spacing_mm == SPACING
+        patch(path, NIFTI_QUATERNION + 4 * at, "<f", bad)
+        if at >= 3 and bad == 2:  # a shift, not a part of the rotation
+            affine = read_labels(path).affine
+            assert affine is not None
+            assert affine[at - 3, 3] == 2
+            continue
+        with pytest.raises(RWLossError, match=r"case\.nii'"):
+            read_labels(path)
 
 
 @pytest.mark.parametrize(
@@ -321,33 +304,16 @@ def test_length_and_axes_of_different_byte_orders(tmp_path, order):
         read_labels(tmp_path / "case.nii")
 
 
-# Spacing of the caller
-
-
-def test_given_spacing_equal_to_the_files(tmp_path):
-    path = save_nifti(tmp_path / "case.nii", some_labels((4, 5, 6)))
-    assert read_labels(path, spacing_mm=[0.8, 1, 2.5]).spacing_mm == SPACING
-
-
 # Values
 
 
-@pytest.mark.parametrize(
-    ("top", "bottom", "dtype"),
-    [
-        (2, 0, "u1"),
-        (255, 0, "u1"),
-        (256, 0, "u2"),
-        (2, -1, "i1"),
-        (200, -1, "i2"),
-        (2**40, 0, "u8"),
-    ],
-)
-def test_whole_floats_take_the_smallest_type(tmp_path, top, bottom, dtype):
-    np.save(tmp_path / "case.npy", np.array([[top, bottom]], np.float64))
-    labels = read_labels(tmp_path / "case.npy").labels
-    assert labels.dtype == dtype
-    assert labels.tolist() == [[top, bottom]]
+def test_whole_floats_take_the_smallest_type(tmp_path):
+    types = {(2, 0): "u1", (255, 0): "u1", (256, 0): "u2", (2, -1): "i1", (200, -1): "i2"}
+    for pair, dtype in (types | {(2**40, 0): "u8"}).items():
+        np.save(tmp_path / "case.npy", np.array([pair], np.float64))
+        labels = read_labels(tmp_path / "case.npy").labels
+        assert labels.dtype == dtype
+        assert labels.tolist() == [[*pair]]
 
 
 INTERESTING = [
@@ -486,36 +452,26 @@ def test_huge_header_in_a_tiny_file(tmp_path, suffix, lengths, words):
 def test_large_pictures_are_no_bombs(tmp_path, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     labels = some_labels((12, 12))
-    write(tmp_path / "case.png", labels)
-    np.testing.assert_array_equal(read_labels(tmp_path / "case.png").labels, labels)
-    write(tmp_path / "case.tif", labels)
-    np.testing.assert_array_equal(read_labels(tmp_path / "case.tif").labels, labels)
+    for name in ("case.png", "case.tif"):
+        found = read_labels(write(tmp_path / name, labels)).labels
+        np.testing.assert_array_equal(found, labels)
 
 
-NAMES = [
-    "two words",
-    "it's",
-    'say "a"',
-    "line\nbreak",
-    "海馬",
-    "a.b.nii.c",
-    "[1]*?",
-    "-rf",
-    "x" * 200,
-]
+NAMES = ["two words", "it's", 'say "a"', "line\nbreak", "海馬", "a.b.nii.c", "[1]*?", "-rf"]
 
 
-@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("suffix", [".nii.gz", ".png", ".tif", ".npy", ".npz", ".mha"])
-def test_odd_names(tmp_path, name, suffix):
+def test_odd_names(tmp_path, suffix):
     labels = some_labels((4, 5))
-    path = write(tmp_path / f"{name}{suffix}", labels)
-    assert case_name(path) == name
-    np.testing.assert_array_equal(np.sort(read_labels(path).labels, None), np.sort(labels, None))
-    path.write_bytes(b"")
-    with pytest.raises(RWLossError) as caught:
-        read_labels(path)
-    assert "\n" not in str(caught.value)
+    for name in (*NAMES, "x" * 200):
+        path = write(tmp_path / f"{name}{suffix}", labels)
+        assert case_name(path) == name
+        found = read_labels(path).labels
+        np.testing.assert_array_equal(np.sort(found, None), np.sort(labels, None))
+        path.write_bytes(b"")
+        with pytest.raises(RWLossError) as caught:
+            read_labels(path)
+        assert "\n" not in str(caught.value)
 
 
 def test_shared_sets_are_readable(shared_data):

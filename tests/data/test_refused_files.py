@@ -192,18 +192,15 @@ def test_image_beyond_float32(tmp_path):
         read_image(tmp_path / "case.npy")
 
 
-@pytest.mark.parametrize(
-    ("spacing_mm", "words"),
-    [
-        ((1.0,), "expected 3 lengths"),
-        ((1.0, 1.0, 1.0, 1.0), "expected 3 lengths"),
-        *(((1.0, 1.0, bad), "above zero") for bad in (0.0, -1.0, NAN, INF)),
-        ((1, 1, 1), r"carries the spacing \(0\.8, 1\.0, 2\.5\) mm.*\(1, 1"),
-    ],
-)
-def test_given_spacing_that_cannot_be(tmp_path, spacing_mm, words):
-    with pytest.raises(RWLossError, match=words):
-        read_labels(save_nifti(tmp_path / "case.nii", DEEP), spacing_mm=spacing_mm)
+def test_given_spacing_that_cannot_be(tmp_path):
+    path = save_nifti(tmp_path / "case.nii", DEEP)
+    assert read_labels(path, spacing_mm=[0.8, 1, 2.5]).spacing_mm == (0.8, 1.0, 2.5)
+    refused = dict.fromkeys([(1.0,), (1.0, 1.0, 1.0, 1.0)], "expected 3 lengths")
+    refused |= dict.fromkeys([(1.0, 1.0, bad) for bad in (0.0, -1.0, NAN, INF)], "above zero")
+    refused |= {(1, 1, 1): r"carries the spacing \(0\.8, 1\.0, 2\.5\) mm.*\(1, 1"}
+    for spacing_mm, words in refused.items():
+        with pytest.raises(RWLossError, match=words):
+            read_labels(path, spacing_mm=spacing_mm)
 
 
 @pytest.mark.parametrize("shape", [(4,), (4, 5, 6, 2), (4, 5, 6, 1, 1)])
@@ -217,21 +214,15 @@ def test_other_numbers_of_axes(tmp_path, shape):
         read_labels(tmp_path / "case.npy")
 
 
-@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("suffix", [".npy", ".nii.gz", ".tif"])
-def test_not_finite(tmp_path, bad, suffix):
-    values = np.zeros((3, 4), np.float32)
-    values[1, 2] = bad
-    path = tmp_path / f"case{suffix}"
-    if suffix == ".npy":
-        np.save(path, values)
-    elif suffix == ".tif":
-        Image.fromarray(values).save(path)
-    else:
-        save_nifti(path, values)
-    for read in (read_labels, read_image):
-        with pytest.raises(RWLossError, match=rf"got {bad} at voxel \(1, 2\) \(1 such"):
-            read(path)
+def test_not_finite(tmp_path, suffix):
+    for bad in (NAN, INF, -INF):
+        values = np.zeros((3, 4), np.float32)
+        values[1, 2] = bad
+        path = write(tmp_path / f"case{suffix}", values)
+        for read in (read_labels, read_image):
+            with pytest.raises(RWLossError, match=rf"got {bad} at voxel \(1, 2\) \(1 such"):
+                read(path)
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA", "CMYK"])
@@ -256,13 +247,12 @@ def test_empty_file(tmp_path, suffix):
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-@pytest.mark.parametrize("keep", [0.02, 0.3, 0.6, 0.9, 0.99])
-def test_truncated_file(tmp_path, suffix, keep):
-    path = write(tmp_path / f"case{suffix}", some_labels((40, 50)))
-    content = path.read_bytes()
-    path.write_bytes(content[: int(len(content) * keep)])
-    with pytest.raises(RWLossError, match=f"cannot read '.*case{suffix}': it is"):
-        read_labels(path)
+def test_truncated_file(tmp_path, suffix):
+    content = write(path := tmp_path / f"case{suffix}", some_labels((40, 50))).read_bytes()
+    for keep in (0.02, 0.3, 0.6, 0.9, 0.99):
+        path.write_bytes(content[: int(len(content) * keep)])
+        with pytest.raises(RWLossError, match=f"cannot read '.*case{suffix}': it is"):
+            read_labels(path)
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
@@ -275,42 +265,34 @@ def test_foreign_content(tmp_path, suffix):
             read_labels(tmp_path / f"case{suffix}")
 
 
-@pytest.mark.parametrize("suffix", SUFFIXES)
-def test_links_and_pipes(tmp_path, suffix):
-    path = tmp_path / f"case{suffix}"
-    path.symlink_to(path.name)
-    other = tmp_path / f"other{suffix}"
-    other.symlink_to(tmp_path / f"third{suffix}")
-    (tmp_path / f"third{suffix}").symlink_to(other)
-    broken = tmp_path / f"broken{suffix}"
-    broken.symlink_to(tmp_path / "gone")
-    for link in (path, other, broken):
-        for read in (read_labels, read_image):
+def test_links_and_pipes(tmp_path):
+    for suffix in SUFFIXES:
+        loop, circle, broken = (tmp_path / f"{name}{suffix}" for name in "lcb")
+        loop.symlink_to(loop.name)
+        circle.symlink_to(tmp_path / f"third{suffix}")
+        (tmp_path / f"third{suffix}").symlink_to(circle)
+        broken.symlink_to(tmp_path / "gone")
+        for link, read in itertools.product((loop, circle, broken), (read_labels, read_image)):
             with pytest.raises(RWLossError, match="it is a broken link"):
                 read(link)
-    os.mkfifo(tmp_path / f"pipe{suffix}")
-    with pytest.raises(RWLossError, match="it is not a file"):
-        read_labels(tmp_path / f"pipe{suffix}")
+        os.mkfifo(tmp_path / f"pipe{suffix}")
+        with pytest.raises(RWLossError, match="it is not a file"):
+            read_labels(tmp_path / f"pipe{suffix}")
 
 
-@pytest.mark.parametrize("name", ["x" * 5000 + ".png", "a\0.png", "\ud800.png"])
-def test_names_that_no_file_can_have(tmp_path, name):
-    with pytest.raises(RWLossError, match=r"cannot read '.*\.png'"):
-        read_labels(tmp_path / name)
+def test_names_that_no_file_can_have(tmp_path):
+    for name in ("x" * 5000 + ".png", "a\0.png", "\ud800.png"):
+        with pytest.raises(RWLossError, match=r"cannot read '.*\.png'"):
+            read_labels(tmp_path / name)
 
 
 def test_missing_folder_and_unknown_suffix(tmp_path):
-    with pytest.raises(RWLossError, match="there is no such file"):
-        read_labels(tmp_path / "nowhere.png")
     (tmp_path / "folder.png").mkdir()
-    with pytest.raises(RWLossError, match="it is not a file"):
-        read_labels(tmp_path / "folder.png")
     (tmp_path / "case.jpg").write_bytes(b"x")
-    with pytest.raises(RWLossError, match=r"ends with one of \.nii\.gz \.nii \.png"):
-        read_labels(tmp_path / "case.jpg")
-
-
-@pytest.mark.parametrize("name", ["notes.txt", "case", ".nii.gz", "case.gz", ""])
-def test_names_of_no_case(name):
-    with pytest.raises(RWLossError, match=r"ends with one of \.nii\.gz"):
-        case_name(name)
+    refused = {"nowhere.png": "there is no such file", "folder.png": "it is not a file"}
+    for name, words in (refused | {"case.jpg": r"ends with one of \.nii\.gz \.nii \.png"}).items():
+        with pytest.raises(RWLossError, match=words):
+            read_labels(tmp_path / name)
+    for name in ("notes.txt", "case", ".nii.gz", "case.gz", ""):
+        with pytest.raises(RWLossError, match=r"ends with one of \.nii\.gz"):
+            case_name(name)

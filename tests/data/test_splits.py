@@ -20,25 +20,20 @@ def patients(cases):
     return {name.split("_")[0] for name in cases}
 
 
-@pytest.mark.parametrize("split_seed", range(5))
 @pytest.mark.parametrize("fractions", [(0.2, 0.2), (0.5, 0.01), (0.0, 0.3), (0.3, 0.0)])
-def test_every_case_is_in_one_part_and_no_patient_in_two(split_seed, fractions):
+def test_every_case_is_in_one_part_and_no_patient_in_two(fractions):
     test_fraction, validation_fraction = fractions
-    chosen = settings(
-        group_pattern=PATTERN,
-        split_seed=split_seed,
-        test_fraction=test_fraction,
-        validation_fraction=validation_fraction,
-    )
-    found = split(NAMES, chosen)
-    parts = [found.train, found.validation, found.test]
-    assert sorted(itertools.chain(*parts)) == sorted(NAMES)
-    for one, other in itertools.combinations(parts, 2):
-        assert not patients(one) & patients(other)
-    num_test = max(1, round(10 * test_fraction)) if test_fraction else 0
-    assert len(patients(found.test)) == num_test
-    assert bool(found.validation) == bool(validation_fraction)
-    assert all(list(part) == sorted(part) for part in parts)
+    given = {"test_fraction": test_fraction, "validation_fraction": validation_fraction}
+    for split_seed in range(5):
+        found = split(NAMES, settings(group_pattern=PATTERN, split_seed=split_seed, **given))
+        parts = [found.train, found.validation, found.test]
+        assert sorted(itertools.chain(*parts)) == sorted(NAMES)
+        for one, other in itertools.combinations(parts, 2):
+            assert not patients(one) & patients(other)
+        num_test = max(1, round(10 * test_fraction)) if test_fraction else 0
+        assert len(patients(found.test)) == num_test
+        assert bool(found.validation) == bool(validation_fraction)
+        assert all(list(part) == sorted(part) for part in parts)
 
 
 def test_two_cases_are_enough_without_validation_and_one_without_a_test():
@@ -69,22 +64,14 @@ def test_each_case_validates_in_one_fold_and_the_test_part_stays(folds):
         assert not patients(each.train) & patients(each.validation)
 
 
-def test_a_test_folder_is_the_test_part():
+def test_a_test_folder_is_the_test_part_and_shares_no_group():
     found = split(NAMES[3:], settings(group_pattern=PATTERN), test_names=NAMES[:3])
     assert found.test == tuple(NAMES[:3])
     assert sorted((*found.train, *found.validation)) == sorted(NAMES[3:])
-
-
-@pytest.mark.parametrize(
-    ("train", "test", "message"),
-    [
-        (["a_1", "b_1"], ["a_1"], "case 'a_1' is in labelsTr and in labelsTs"),
-        (["a_1", "b_1"], ["a_2"], "group 'a' has cases in labelsTr and in labelsTs"),
-    ],
-)
-def test_the_test_folder_shares_nobody(train, test, message):
-    with pytest.raises(RWLossError, match=message):
-        split(train, settings(group_pattern="([ab])_.*"), test_names=test)
+    in_both = {"a_1": "case 'a_1' is in labelsTr and in labelsTs"}
+    for test, message in (in_both | {"a_2": "group 'a' has cases in labelsTr and in"}).items():
+        with pytest.raises(RWLossError, match=message):
+            split(["a_1", "b_1"], settings(group_pattern="([ab])_.*"), test_names=[test])
 
 
 def test_a_table_groups_as_a_pattern_does(tmp_path):
@@ -96,20 +83,17 @@ def test_a_table_groups_as_a_pattern_does(tmp_path):
         assert groups_of(NAMES, settings(groups_table=str(table))) == by_pattern
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("a,1\nb,1\na,2\n", "case 'a' is in two groups, '1' and '2'"),
-        ("a,1\nb,1\nc,2\n", "no case 'c' in the dataset"),
-        ("a,1\n", "no group for case 'b'"),
-        ("a;1\nb;1\n", "expected lines of case,group, got 'a;1'"),
-    ],
-)
-def test_wrong_tables(text, message, tmp_path):
+def test_wrong_tables(tmp_path):
     table = tmp_path / "groups.csv"
-    table.write_text(text)
-    with pytest.raises(RWLossError, match=message):
-        split(["a", "b"], settings(groups_table=str(table)))
+    for text, message in {
+        "a,1\nb,1\na,2\n": "case 'a' is in two groups, '1' and '2'",
+        "a,1\nb,1\nc,2\n": "no case 'c' in the dataset",
+        "a,1\n": "no group for case 'b'",
+        "a;1\nb;1\n": "expected lines of case,group, got 'a;1'",
+    }.items():
+        table.write_text(text)
+        with pytest.raises(RWLossError, match=message):
+            split(["a", "b"], settings(groups_table=str(table)))
 
 
 @pytest.mark.parametrize(

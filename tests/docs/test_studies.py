@@ -33,7 +33,7 @@ def told_of(folder):
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
 def test_the_table_is_that_of_the_runs(folder):
-    study = plan.read(folder / "study.toml")
+    study = plan.Study.read(folder / "study.toml")
     told = told_of(folder)
     assert list(told) == list(study.maps)
     for name, (lost, *dices, wrong_way) in told.items():
@@ -52,7 +52,7 @@ def test_the_table_is_that_of_the_runs(folder):
 @pytest.mark.parametrize("folder", REPORTED, ids=lambda folder: folder.name)
 def test_the_report_is_of_this_study_and_names_no_folder_of_the_machine(folder):
     page = (folder / "report.html").read_text(encoding="utf-8")
-    study = plan.read(folder / "study.toml")
+    study = plan.Study.read(folder / "study.toml")
     text = re.sub(r"<script.*?</script>", "", page, flags=re.DOTALL)
     for name, expression in study.maps.items():
         assert name in text

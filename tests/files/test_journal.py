@@ -6,12 +6,11 @@ import pytest
 from rwloss.files.journal import append_line, json_line, parsed_lines
 
 
-@pytest.mark.parametrize("sync", [False, True])
-def test_lines_are_added(tmp_path, sync):
+def test_lines_are_added(tmp_path):
     file = tmp_path / "log.jsonl"
     fields = [{"case": "海馬\n", "n": 1}, {"case": "caf\udce9"}]
-    for each in fields:
-        append_line(file, json_line(each), sync=sync)
+    for sync, each in enumerate(fields):
+        append_line(file, json_line(each), sync=bool(sync))
     assert len(file.read_bytes().splitlines()) == 2
     assert list(parsed_lines(file.read_bytes())) == fields
 

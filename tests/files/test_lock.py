@@ -45,37 +45,27 @@ def refusal(folder):
 
 
 def test_a_lock_is_held_in_its_block_and_leaves_nothing(tmp_path):
+    """Whether or not the block fails; in one process too."""
+    with pytest.raises(KeyboardInterrupt), hold(tmp_path):
+        raise KeyboardInterrupt
     for _ in range(2):
         with hold(tmp_path):
             assert json.loads((tmp_path / LOCK_FILE).read_text())["pid"] == os.getpid()
+            assert f"process {os.getpid()} on" in refusal(tmp_path)
+            assert f"process {os.getpid()} on" in refusal(tmp_path)
         assert os.listdir(tmp_path) == []
 
 
-def test_it_ends_with_an_error_too(tmp_path):
-    with pytest.raises(KeyboardInterrupt), hold(tmp_path):
-        raise KeyboardInterrupt
-    with hold(tmp_path):
-        pass
-
-
-def test_the_other_run_is_named_again_and_again(tmp_path, holder):
+def test_the_other_run_is_named_until_it_dies(tmp_path, holder):
     said = json.loads((tmp_path / LOCK_FILE).read_text())
     expected = (
         f"another run is writing to {tmp_path} (process {holder.pid} on {socket.gethostname()}, "
         f"since {said['since']}): wait for it to end, or name another folder"
     )
     assert [refusal(tmp_path) for _ in range(3)] == [expected] * 3
-
-
-def test_one_process_is_two_runs_too(tmp_path):
-    with hold(tmp_path):
-        assert f"process {os.getpid()} on" in refusal(tmp_path)
-        assert f"process {os.getpid()} on" in refusal(tmp_path)
-    with hold(tmp_path):
-        pass
-
-
-def test_a_dead_holder_holds_nothing(tmp_path, holder):
+    for content in ("", "{", "[]", '{"pid": 3}', "\0\0"):
+        (tmp_path / LOCK_FILE).write_text(content)
+        assert "(process unknown): wait" in refusal(tmp_path)
     os.kill(holder.pid, signal.SIGKILL)
     holder.wait()
     assert os.listdir(tmp_path) == [LOCK_FILE]  # it had no time to remove it
@@ -84,14 +74,10 @@ def test_a_dead_holder_holds_nothing(tmp_path, holder):
     assert os.listdir(tmp_path) == []
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"pid": 3}', "\0\0"])
-def test_a_holder_that_has_not_said_who_it_is(tmp_path, holder, content):
-    (tmp_path / LOCK_FILE).write_text(content)
-    assert "(process unknown): wait" in refusal(tmp_path)
-
-
-def test_a_file_system_without_locks(tmp_path, monkeypatch):
+def test_places_without_locks(tmp_path, monkeypatch):
     """No lock that would outlive a killed run in its place."""
+    (tmp_path / "file").write_text("")
+    assert "can't be locked" in refusal(tmp_path / "file")
 
     def missing(*_):
         raise OSError(errno.ENOSYS, "Function not implemented")
@@ -99,11 +85,6 @@ def test_a_file_system_without_locks(tmp_path, monkeypatch):
     monkeypatch.setattr(fcntl, "flock", missing)
     assert "can't be locked" in refusal(tmp_path)
     assert "file system with locks" in refusal(tmp_path)
-
-
-def test_a_folder_that_is_none(tmp_path):
-    (tmp_path / "file").write_text("")
-    assert "can't be locked" in refusal(tmp_path / "file")
 
 
 def test_a_full_disk_does_not_unlock(tmp_path, monkeypatch):

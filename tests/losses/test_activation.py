@@ -5,6 +5,7 @@ import torch
 from loss_batches import (
     assert_close,
     assert_same,
+    every,
     given,
     given_masks,
     here,
@@ -15,7 +16,7 @@ from torch.nn import functional
 
 from rwloss import Regions, RegionWiseLoss, RWLossError, RWMap, maps
 
-each_shape = pytest.mark.parametrize("shape", [(9, 7), (5, 4, 3)], ids=str)
+each_shape = every(shape=[(9, 7), (5, 4, 3)])
 EXPRESSIONS = [
     "rectified",
     "boundary",
@@ -26,7 +27,7 @@ EXPRESSIONS = [
     "generalized_dice + 0.1 * boundary",
     "(dice + boundary).stabilized()",
 ]
-each_expression = pytest.mark.parametrize("text", EXPRESSIONS)
+each_expression = every(text=EXPRESSIONS)
 
 
 # --- Sigmoid
@@ -34,7 +35,7 @@ each_expression = pytest.mark.parametrize("text", EXPRESSIONS)
 
 @each_expression
 @each_shape
-@pytest.mark.parametrize("include_background", [True, False])
+@every(include_background=[True, False])
 def test_sigmoid_is_the_two_class_softmax_of_each_channel(text, shape, include_background):
     """One channel at a time, through the softmax loss; their mean."""
     if not include_background:
@@ -55,7 +56,7 @@ def test_sigmoid_is_the_two_class_softmax_of_each_channel(text, shape, include_b
 
 
 @each_shape
-@pytest.mark.parametrize("text", ["rectified", "boundary", "active_contour"])
+@every(text=["rectified", "boundary", "active_contour"])
 def test_without_the_complement_it_is_the_mean_of_sigmoid_times_map(text, shape):
     logits, masks = given_masks(shape)
     z = torch.stack(
@@ -97,7 +98,7 @@ def test_sigmoid_cross_entropy_is_the_binary_one(shape):
 
 
 @each_shape
-@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.int16, torch.float32], ids=str)
+@every(dtype=[torch.bool, torch.uint8, torch.int16, torch.float32])
 def test_types_of_masks(shape, dtype):
     logits, masks = given_masks(shape)
     loss = RegionWiseLoss("rectified + dice", activation="sigmoid")
@@ -137,8 +138,8 @@ def test_stored_values_are_of_the_masks_themselves(shape):
     assert_same(value_and_gradient(without, logits, masks, z), wanted, 1e-12)
 
 
-@pytest.mark.parametrize("ignore_index", [255, 7, -1])
-@pytest.mark.parametrize("text", ["rectified", "boundary + dice + cross_entropy"])
+@every(ignore_index=[255, 7, -1])
+@every(text=["rectified", "boundary + dice + cross_entropy"])
 def test_each_mask_may_ignore_voxels_of_its_own(text, ignore_index):
     logits, masks = given_masks((9, 7))
     masks = masks.to(torch.int16)
@@ -165,7 +166,7 @@ def test_ignored_value_that_the_type_of_masks_cannot_hold():
 
 
 @each_shape
-@pytest.mark.parametrize("text", ["rectified", "cross_entropy"])
+@every(text=["rectified", "cross_entropy"])
 def test_a_voxel_mask_is_of_all_masks_of_its_image(text, shape):
     logits, masks = given_masks(shape)
     keep = uniform(2, *shape, seed=6) > 0.4
@@ -178,7 +179,7 @@ def test_a_voxel_mask_is_of_all_masks_of_its_image(text, shape):
     assert_close(gradient, wanted * keep[:, None], 1e-9)
 
 
-@pytest.mark.parametrize("include_background", [True, False])
+@every(include_background=[True, False])
 def test_unreduced_sigmoid(include_background):
     """Complement and mask beside each other, or the mask alone."""
     logits, masks = given_masks((9, 7))
@@ -228,7 +229,7 @@ def test_gradient_by_a_probability_is_the_map(shape):
 
 
 @each_expression
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32], ids=str)
+@every(dtype=[torch.float16, torch.bfloat16, torch.float32])
 def test_probabilities_of_exactly_0_and_1(text, dtype):
     """As they are where a softmax outside has underflowed."""
     _, labels = given((9, 7))

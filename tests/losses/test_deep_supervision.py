@@ -11,6 +11,7 @@ from loss_batches import (
     as_kind,
     assert_close,
     assert_same,
+    every,
     given_masks,
     here,
     normal,
@@ -20,7 +21,7 @@ from loss_batches import (
 from torch.nn import functional
 
 from rwloss import Regions, RegionWiseLoss, RWLossError, RWMap, maps
-from rwloss.losses.supervision import resampled
+from rwloss.losses.resolution import resampled
 
 # Halves, odd sizes and unequal strides; high to low resolution.
 SIZES = {
@@ -29,9 +30,9 @@ SIZES = {
     "odd": [(11, 7), (6, 4), (3, 2), (2, 1)],
     "up": [(6, 4), (12, 8)],
 }
-each_size = pytest.mark.parametrize("sizes", SIZES.values(), ids=map(str, SIZES))
+each_size = every(sizes=SIZES.values())
 EXPRESSIONS = ["rectified", "boundary", "rectified.with_link(0.5)", "rectified + dice", "dice"]
-each_expression = pytest.mark.parametrize("text", EXPRESSIONS)
+each_expression = every(text=EXPRESSIONS)
 
 
 def outputs_and_labels(sizes, num_classes=3):
@@ -141,7 +142,7 @@ def test_one_output_in_a_list(text):
 # --- Weights
 
 
-@pytest.mark.parametrize("weights", [(1, 0.5, 0.25), (0.2, 0, 3), [4, 0, 0]], ids=str)
+@every(weights=[(1, 0.5, 0.25), (0.2, 0, 3), [4, 0, 0]])
 def test_given_weights_are_taken_as_they_are(weights):
     outputs, labels = outputs_and_labels(SIZES[2])
     loss = RegionWiseLoss("rectified", deep_supervision_weights=weights)
@@ -178,9 +179,9 @@ def test_weights_that_do_not_fit(weights, message):
 
 
 @each_size
-@pytest.mark.parametrize("text", ["rectified", "boundary", "rectified.with_link(0.5)"])
-@pytest.mark.parametrize("kind", ["numpy", "torch"])
-@pytest.mark.parametrize("form", ["RWMap", "tensor"])
+@every(text=["rectified", "boundary", "rectified.with_link(0.5)"])
+@every(kind=["numpy", "torch"])
+@every(form=["RWMap", "tensor"])
 def test_one_stored_map_is_resampled_as_the_labels_are(sizes, text, kind, form):
     outputs, labels = outputs_and_labels(sizes)
     static = maps.parse(text).static_part
@@ -244,7 +245,7 @@ def test_stored_map_of_other_labels_is_refused_at_each_resolution():
 
 @each_size
 @each_expression
-@pytest.mark.parametrize("channel", [True, False])
+@every(channel=[True, False])
 def test_a_target_for_each_output(sizes, text, channel):
     outputs, labels = outputs_and_labels(sizes)
     others = [(3 * uniform(2, *size, seed=13 + i)).short() for i, size in enumerate(sizes)]
@@ -260,7 +261,7 @@ def test_a_target_for_each_output(sizes, text, channel):
 
 
 @each_size
-@pytest.mark.parametrize("text", ["rectified", "dice + boundary"])
+@every(text=["rectified", "dice + boundary"])
 def test_mask_and_ignored_label(sizes, text):
     outputs, labels = outputs_and_labels(sizes)
     labels = labels.int()
@@ -274,7 +275,7 @@ def test_mask_and_ignored_label(sizes, text):
         assert_same(found, wanted, 1e-12)
 
 
-@pytest.mark.parametrize("sizes", [SIZES[2], SIZES["odd"]], ids=str)
+@every(sizes=[SIZES[2], SIZES["odd"]])
 def test_masks_that_overlap(sizes):
     _, masks = given_masks(sizes[0])
     outputs, _ = outputs_and_labels(sizes)
@@ -344,7 +345,7 @@ def test_empty_and_unreduced_lists():
         RegionWiseLoss("rectified", reduction="none")(outputs, labels)
 
 
-@pytest.mark.parametrize("shape", [(12, 8), (2, 3, 2, 12, 8), (12,), (1, 12, 8)], ids=str)
+@every(shape=[(12, 8), (2, 3, 2, 12, 8), (12,), (1, 12, 8)])
 def test_target_without_a_fitting_shape(shape):
     outputs, _ = outputs_and_labels(SIZES[2])
     with pytest.raises(RWLossError, match=r"target \(.*\) does not fit logits \(2, 3, 12, 8\)"):

@@ -5,7 +5,17 @@ import torch
 from hypothesis import given as drawn
 from hypothesis import settings
 from hypothesis import strategies as st
-from loss_batches import DYNAMIC, assert_close, given, given_masks, here, normal, one_hot, uniform
+from loss_batches import (
+    DYNAMIC,
+    assert_close,
+    every,
+    given,
+    given_masks,
+    here,
+    normal,
+    one_hot,
+    uniform,
+)
 
 from rwloss import Regions, RegionWiseLoss, RWLossError, maps
 
@@ -40,9 +50,9 @@ def test_never_below_0(text, seed, scale):
         loss.set_epoch(40, total=100)
 
 
-@pytest.mark.parametrize("text", [*STABLE, *LINKED, "dice", "cross_entropy", "rectified + dice"])
-@pytest.mark.parametrize("reduction", ["mean", "sum"])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
+@every(text=[*STABLE, *LINKED, "dice", "cross_entropy", "rectified + dice"])
+@every(reduction=["mean", "sum"])
+@every(dtype=[torch.float32, torch.float64, torch.bfloat16])
 def test_0_at_the_optimum(text, reduction, dtype):
     _, labels = given((7, 5))
     loss = RegionWiseLoss(text, reduction=reduction)
@@ -51,8 +61,8 @@ def test_0_at_the_optimum(text, reduction, dtype):
     assert loss.excess(at_labels(labels, 1).to(dtype), labels) > best
 
 
-@pytest.mark.parametrize("text", [*STATIC, "boundary - 0.5 * rectified"])
-@pytest.mark.parametrize("include_background", [True, False])
+@every(text=[*STATIC, "boundary - 0.5 * rectified"])
+@every(include_background=[True, False])
 def test_loss_minus_its_minimum_for_the_map(text, include_background):
     """The least of a linear cost is at a corner: all probability at one class."""
     logits, labels = given((7, 5))
@@ -65,7 +75,7 @@ def test_loss_minus_its_minimum_for_the_map(text, include_background):
     assert_close(loss.excess(logits, labels), loss(logits, labels) - least)
 
 
-@pytest.mark.parametrize("text", [*LINKED, *DYNAMIC])
+@every(text=[*LINKED, *DYNAMIC])
 def test_losses_that_are_0_at_best_are_their_own_excess(text):
     logits, labels = given((7, 5))
     assert_close(RegionWiseLoss(text).excess(logits, labels), RegionWiseLoss(text)(logits, labels))
@@ -86,7 +96,7 @@ def test_minimum_of_a_loss_of_ones_own():
     assert loss.excess(at_labels(labels, 200), labels).item() == pytest.approx(0, abs=1e-9)
 
 
-@pytest.mark.parametrize("epoch", [0, 30, 99])
+@every(epoch=[0, 30, 99])
 def test_follows_the_schedule(epoch):
     logits, labels = given((7, 5))
     loss = RegionWiseLoss("blend(dice, boundary, schedule='rebalance')")

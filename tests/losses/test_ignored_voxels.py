@@ -9,6 +9,7 @@ from loss_batches import (
     as_kind,
     assert_close,
     assert_same,
+    every,
     given,
     here,
     uniform,
@@ -25,9 +26,9 @@ STATIC = {
     "class_weighted": lambda y: plain.class_weighted(y, 4, lambda n: 1 / n),
 }
 MIXED = ["rectified.with_link(0.5)", "rectified + dice", "(dice + boundary).stabilized()"]
-each_static = pytest.mark.parametrize("text", STATIC)
-each_term = pytest.mark.parametrize("text", [*STATIC, *DYNAMIC, *MIXED])
-each_shape = pytest.mark.parametrize("shape", [(11, 9), (6, 7, 5)], ids=str)
+each_static = every(text=STATIC)
+each_term = every(text=[*STATIC, *DYNAMIC, *MIXED])
+each_shape = every(shape=[(11, 9), (6, 7, 5)])
 
 
 def some_ignored(shape, ignore_index=255):
@@ -48,7 +49,7 @@ def a_mask(shape):
 
 @each_static
 @each_shape
-@pytest.mark.parametrize("ignore_index", [255, -1, -100, None])
+@every(ignore_index=[255, -1, -100, None])
 def test_mean_of_the_official_costs_over_voxels_that_count(text, shape, ignore_index):
     """An ignored voxel belongs to no class, and ends a region; a mask ends none."""
     if ignore_index is None:
@@ -79,7 +80,7 @@ def test_an_ignored_region_ends_a_region():
 
 
 @each_term
-@pytest.mark.parametrize("kind", ["ignore_index", "mask"])
+@every(kind=["ignore_index", "mask"])
 def test_no_gradient_where_voxels_do_not_count(text, kind):
     if kind == "mask":
         (logits, labels), counted = given((11, 9)), a_mask((11, 9))
@@ -95,7 +96,7 @@ def test_no_gradient_where_voxels_do_not_count(text, kind):
 
 
 @each_term
-@pytest.mark.parametrize("kind", ["ignore_index", "mask"])
+@every(kind=["ignore_index", "mask"])
 def test_nothing_counts(text, kind):
     logits, labels = given((11, 9))
     if kind == "mask":
@@ -121,7 +122,7 @@ def test_nothing_counts_in_one_image(text):
 
 
 @each_shape
-@pytest.mark.parametrize("ignore_index", [255, -100, 2])
+@every(ignore_index=[255, -100, 2])
 def test_cross_entropy_is_that_of_torch(shape, ignore_index):
     """A class may be ignored too."""
     logits, labels, _ = some_ignored(shape, ignore_index)
@@ -134,7 +135,7 @@ def test_cross_entropy_is_that_of_torch(shape, ignore_index):
     assert_same(found, wanted, 1e-12)
 
 
-@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int64, torch.float32], ids=str)
+@every(dtype=[torch.uint8, torch.int16, torch.int64, torch.float32])
 def test_types_of_labels(dtype):
     logits, labels, _ = some_ignored((11, 9))
     loss = RegionWiseLoss("rectified + dice", ignore_index=255)
@@ -181,7 +182,7 @@ def test_mask_of_ones_changes_nothing(text):
 
 
 @each_shape
-@pytest.mark.parametrize("text", ["cross_entropy", "focal"])
+@every(text=["cross_entropy", "focal"])
 def test_mask_and_ignored_label_together(text, shape):
     logits, labels, counted = some_ignored(shape)
     mask = a_mask(shape)
@@ -192,7 +193,7 @@ def test_mask_and_ignored_label_together(text, shape):
     assert (mask & counted).any()
 
 
-@pytest.mark.parametrize("text", ["dice", "generalized_dice", "tversky"])
+@every(text=["dice", "generalized_dice", "tversky"])
 def test_overlap_inside_the_mask(text):
     """As if the image were only what lies inside."""
     logits, labels = given((11, 9))
@@ -202,8 +203,8 @@ def test_overlap_inside_the_mask(text):
     assert_close(RegionWiseLoss(text)(logits, labels, mask=mask), wanted, 1e-12)
 
 
-@pytest.mark.parametrize("text", ["rectified", "dice"])
-@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.float32, torch.int64], ids=str)
+@every(text=["rectified", "dice"])
+@every(dtype=[torch.bool, torch.uint8, torch.float32, torch.int64])
 def test_forms_of_masks(text, dtype):
     logits, labels = given((11, 9))
     mask = a_mask((11, 9))
@@ -213,7 +214,7 @@ def test_forms_of_masks(text, dtype):
     assert loss(logits, labels, mask=mask.to(dtype)[:, None]) == wanted
 
 
-@pytest.mark.parametrize("reduction", ["sum", "none"])
+@every(reduction=["sum", "none"])
 def test_reductions_of_masked_costs(reduction):
     logits, labels = given((11, 9))
     mask = a_mask((11, 9))
@@ -223,7 +224,7 @@ def test_reductions_of_masked_costs(reduction):
     assert_close(found, costs.sum() if reduction == "sum" else costs)
 
 
-@pytest.mark.parametrize("shape", [(3, 9, 11), (3, 4, 11, 9), (11, 9), (1, 11, 9)], ids=str)
+@every(shape=[(3, 9, 11), (3, 4, 11, 9), (11, 9), (1, 11, 9)])
 def test_mask_of_another_shape(shape):
     logits, labels = given((11, 9))
     with pytest.raises(RWLossError, match=r"mask \(.*does not fit logits \(3, 4, 11, 9\): expec"):

@@ -6,6 +6,7 @@ from loss_batches import (
     as_kind,
     assert_close,
     assert_same,
+    every,
     given,
     here,
     one_hot,
@@ -15,10 +16,8 @@ from torch.nn import functional
 
 from rwloss import Regions, RegionWiseLoss, RWLossError, RWMap, maps
 
-each_shape = pytest.mark.parametrize("shape", [(9, 7), (5, 4, 3)], ids=str)
-each_stable = pytest.mark.parametrize(
-    "text", ["rectified", "active_contour", "class_weighted", "boundary.stabilized()"]
-)
+each_shape = every(shape=[(9, 7), (5, 4, 3)])
+each_stable = every(text=["rectified", "active_contour", "class_weighted", "boundary.stabilized()"])
 
 
 def weights(text, labels, num_classes=4):
@@ -31,7 +30,7 @@ def true_probs(logits, labels):
 
 @each_shape
 @each_stable
-@pytest.mark.parametrize("q", [1e-9, 0.01, 0.5, 0.7, 1.0])
+@every(q=[1e-9, 0.01, 0.5, 0.7, 1.0])
 def test_value_and_gradient_are_the_closed_form(text, shape, q):
     logits, labels = given(shape)
     w, p = weights(text, labels), true_probs(logits, labels)
@@ -69,8 +68,8 @@ def test_one_has_the_gradient_of_the_linear_loss(text, shape):
     assert_close(linked[0], linear[0] - least)  # the linear loss above its minimum
 
 
-@pytest.mark.parametrize("kind", ["numpy", "torch"])
-@pytest.mark.parametrize("q", [0.0, 0.5, 1.0])
+@every(kind=["numpy", "torch"])
+@every(q=[0.0, 0.5, 1.0])
 def test_stored_compact_map(kind, q):
     logits, labels = given((9, 7))
     stored = maps.Rectified()(Regions(as_kind(labels, kind), 4))
@@ -79,7 +78,7 @@ def test_stored_compact_map(kind, q):
     assert_same(value_and_gradient(loss, logits, labels, stored), wanted, 1e-12)
 
 
-@pytest.mark.parametrize("form", ["tensor", "RWMap"])
+@every(form=["tensor", "RWMap"])
 def test_stored_dense_map_is_refused(form):
     logits, labels = given((9, 7))
     stored = maps.Rectified()(Regions(labels, 4)).dense()
@@ -110,7 +109,7 @@ def test_each_link_of_an_expression_is_its_own():
         loss(logits, labels, maps.Rectified()(Regions(labels, 4)))
 
 
-@pytest.mark.parametrize("include_background", [True, False])
+@every(include_background=[True, False])
 def test_costs_are_at_the_true_class(include_background):
     """Without the background, voxels of class 0 cost nothing."""
     logits, labels = given((9, 7))
@@ -123,8 +122,8 @@ def test_costs_are_at_the_true_class(include_background):
         assert_close(loss(logits, labels), wanted)
 
 
-@pytest.mark.parametrize("q", [0.0, 0.3, 0.5, 1.0])
-@pytest.mark.parametrize("margin", [5.0, 20.0, 60.0])
+@every(q=[0.0, 0.3, 0.5, 1.0])
+@every(margin=[5.0, 20.0, 60.0])
 def test_the_push_on_a_dead_class_is_p_to_the_q(margin, q):
     """A fixed map's push carries the factor p, and so vanishes; a link's carries p^q."""
     logits = here(torch.zeros(1, 3, 4, 4, dtype=torch.float64))
@@ -150,7 +149,7 @@ def test_a_sure_and_right_voxel_has_no_cost():
         assert gradient.abs().max() == 0
 
 
-@pytest.mark.parametrize("q", [-0.1, 1.5, float("nan")])
+@every(q=[-0.1, 1.5, float("nan")])
 def test_other_links_are_refused(q):
     with pytest.raises(RWLossError, match="expected 0 <= q <= 1"):
         maps.Rectified().with_link(q)

@@ -7,7 +7,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from loss_batches import assert_close, given
+from loss_batches import assert_close, every, given
 
 from rwloss import Regions, RegionWiseLoss, RWLossError, maps
 
@@ -24,7 +24,7 @@ TEXT = "rectified.with_link(0.5) + blend(dice, boundary, schedule='steal')"
 # --- Copies
 
 
-@pytest.mark.parametrize("how", [copy.copy, copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))])
+@every(how=[copy.copy, copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))])
 def test_copies_are_the_same_loss(how):
     logits, labels = given((9, 7))
     loss = RegionWiseLoss(TEXT, **SETTINGS)
@@ -72,7 +72,7 @@ def test_printing_can_be_read_back():
     assert repr(again) == repr(loss)
 
 
-@pytest.mark.parametrize("kind", [list, np.array, torch.tensor])
+@every(kind=[list, np.array, torch.tensor])
 def test_numbers_of_any_kind(kind):
     logits, labels = given((9, 7))
     loss = RegionWiseLoss("boundary", spacing_mm=kind([0.5, 2.5]), class_weights=kind([1, 2, 3, 4]))
@@ -162,7 +162,7 @@ def test_state_inside_a_larger_module():
     assert other["loss"].total_epochs is None
 
 
-@pytest.mark.parametrize("epoch", [-1, -100])
+@every(epoch=[-1, -100])
 def test_epoch_before_the_first(epoch):
     with pytest.raises(RWLossError, match=f"expected an epoch of 0 or more, got {epoch}"):
         RegionWiseLoss("dice").set_epoch(epoch)

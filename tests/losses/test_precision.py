@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from loss_batches import assert_close, given, given_masks, here, one_hot, value_and_gradient
+from loss_batches import assert_close, every, given, given_masks, here, one_hot, value_and_gradient
 
 from rwloss import Regions, RegionWiseLoss, maps
 
@@ -25,12 +25,12 @@ TERMS = [
     "(dice + boundary).stabilized()",
     "(cross_entropy + boundary).stabilized()",
 ]
-each_term = pytest.mark.parametrize("text", TERMS)
+each_term = every(text=TERMS)
 HALF = [torch.float16, torch.bfloat16]
 
 
 @each_term
-@pytest.mark.parametrize("dtype", HALF, ids=str)
+@every(dtype=HALF)
 def test_half_precision_is_accumulated_in_float32(text, dtype):
     logits, labels = given((9, 7), dtype=dtype)
     value, gradient = value_and_gradient(RegionWiseLoss(text), logits, labels)
@@ -108,8 +108,8 @@ def test_logits_far_apart(text, activation, dtype, right):
     assert excess >= 0
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, *HALF], ids=str)
-@pytest.mark.parametrize("text", ["cross_entropy", "focal", "active_contour.with_link(0)"])
+@every(dtype=[torch.float32, *HALF])
+@every(text=["cross_entropy", "focal", "active_contour.with_link(0)"])
 def test_losses_of_logarithms_pull_at_a_margin_of_200(text, dtype):
     """Not only without NaN: the value is the margin, and the push as strong as ever."""
     logits = here(torch.tensor([200.0, 0.0])).reshape(1, 2, 1, 1).expand(1, 2, 4, 4).to(dtype)
@@ -121,7 +121,7 @@ def test_losses_of_logarithms_pull_at_a_margin_of_200(text, dtype):
     assert_close(gradient, push, 1e-2)
 
 
-@pytest.mark.parametrize("dtype", HALF, ids=str)
+@every(dtype=HALF)
 def test_sums_that_overflow_half_precision(dtype):
     """512² voxels at 1 are more than float16 can count."""
     logits = here(torch.zeros(1, 2, 512, 512, dtype=dtype))
@@ -137,7 +137,7 @@ def test_sums_that_overflow_half_precision(dtype):
     assert total == 512 * 512 / 2
 
 
-@pytest.mark.parametrize("ruled_out", [0, 3])
+@every(ruled_out=[0, 3])
 def test_infinite_logit_of_a_class_that_is_ruled_out(ruled_out):
     """-inf at a class that may not be: its probability is 0, and nothing turns to NaN."""
     logits, labels = given((9, 7))
@@ -151,7 +151,7 @@ def test_infinite_logit_of_a_class_that_is_ruled_out(ruled_out):
             assert gradient.isfinite().all()
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.float64], ids=str)
+@every(dtype=[torch.float16, torch.float64])
 def test_stored_values_of_another_precision(dtype):
     logits, labels = given((9, 7), dtype=torch.float32)
     stored = maps.ActiveContour()(Regions(labels, 4)).dense()

@@ -5,11 +5,10 @@ import re
 import numpy as np
 import pytest
 import torch
-from loss_batches import as_kind, assert_close, given, here
+from loss_batches import as_kind, assert_close, assert_same, every, given, here, value_and_gradient
 
 from rwloss import Regions, RegionWiseLoss, RWLossError, RWMap, maps
 
-SPACING = {2: (0.8, 2.5), 3: (0.8, 0.8, 2.5)}
 EXPRESSIONS = [
     "rectified",
     "active_contour",
@@ -20,41 +19,38 @@ EXPRESSIONS = [
     "boundary.stabilized()",
     "rectified + 0.01 * boundary",
 ]
-each_expression = pytest.mark.parametrize("text", EXPRESSIONS)
-each_shape = pytest.mark.parametrize("shape", [(11, 9), (6, 7, 5)], ids=str)
 
 
 def official(logits, values):
     return torch.mean(torch.softmax(logits, dim=1) * values)
 
 
-@each_expression
-@each_shape
-@pytest.mark.parametrize("kind", ["numpy", "torch"])
-@pytest.mark.parametrize("form", ["own", "dense", "tensor"])
-def test_stored_map(text, shape, kind, form):
-    logits, labels = given(shape)
-    spacing = SPACING[len(shape)]
-    stored = maps.parse(text)(Regions(as_kind(labels, kind), 4, spacing))
-    if form == "dense":
-        stored = RWMap.from_dense(stored.labels, stored.dense())
-    elif form == "tensor":
-        stored = here(stored.dense())
+def refused(message, loss, *args):
+    with pytest.raises(RWLossError, match=re.escape(message)):
+        loss(*args)
+
+
+@every(text=EXPRESSIONS, spacing=[(0.8, 2.5), (0.8, 0.8, 2.5)], kind=["numpy", "torch"])
+def test_stored_map(text, spacing, kind):
+    logits, labels = given((9, 7) if len(spacing) == 2 else (5, 4, 3))
     loss = RegionWiseLoss(text, spacing_mm=spacing)
-    assert_close(loss(logits, labels, stored), loss(logits, labels), 1e-7)
+    wanted = loss(logits, labels)
+    stored = maps.parse(text)(Regions(as_kind(labels, kind), 4, spacing))
+    dense = RWMap.from_dense(stored.labels, stored.dense())
+    for form in (stored, dense, here(stored.dense()), stored.dense()):
+        assert_close(loss(logits, labels, form), wanted, 1e-7)
 
 
 def test_stored_map_takes_the_place_of_the_expression():
-    logits, labels = given((11, 9))
+    logits, labels = given((9, 7))
     stored = maps.Rectified()(Regions(labels, 4))
     found = RegionWiseLoss("boundary")(logits, labels, stored)
     assert found == RegionWiseLoss("rectified")(logits, labels)
 
 
-@each_expression
-@pytest.mark.parametrize("form", ["RWMap", "tensor", "numpy"])
+@every(text=EXPRESSIONS, form=["RWMap", "tensor", "numpy"])
 def test_without_an_expression_each_call_gives_its_map(text, form):
-    logits, labels = given((11, 9))
+    logits, labels = given((9, 7))
     made = maps.parse(text)(Regions(labels, 4))
     stored = made if form == "RWMap" else as_kind(made.dense(), form)
     loss = RegionWiseLoss()
@@ -70,14 +66,14 @@ def test_without_an_expression_and_without_a_map():
     loss = RegionWiseLoss(ignore_index=255)
     assert (repr(loss), loss.expression) == ("RegionWiseLoss(ignore_index=255)", None)
     for logits in (here(torch.zeros(1, 2, 3, 3)), here(torch.zeros(0, 2, 3, 3))):
-        with pytest.raises(RWLossError, match="no expression, so each call needs a map: loss"):
-            loss(logits, here(torch.zeros(len(logits), 3, 3)))
+        message = "no expression, so each call needs a map: loss"
+        refused(message, loss, logits, here(torch.zeros(len(logits), 3, 3)))
     loss.set_epoch(3)
     loss.load_state_dict(loss.state_dict())
     assert loss.epoch == 3
 
 
-@pytest.mark.parametrize("text", ["rectified", "boundary"])
+@every(text=["rectified", "boundary"])
 def test_stored_numpy_map_that_was_turned_with_its_image(text):
     """Views with negative strides, as numpy.flip and numpy.rot90 give them."""
     logits, labels = given((9, 9))
@@ -92,52 +88,97 @@ def test_stored_numpy_map_that_was_turned_with_its_image(text):
     loss = RegionWiseLoss(text)
     assert_close(loss(logits, target, turned), wanted)
     assert_close(loss(logits, target, turn(stored.dense(), 2)), wanted)
-    with pytest.raises(RWLossError, match="made from other labels than the target"):
-        loss(logits, labels, turned)
+    refused("made from other labels than the target", loss, logits, labels, turned)
 
 
-@pytest.mark.parametrize("dtype", ["float32", ">f4", "float64", "float16"])
-def test_stored_numpy_map_in_read_only_memory_of_any_type(dtype):
-    logits, labels = given((11, 9))
-    stored = maps.ActiveContour()(Regions(as_kind(labels, "numpy"), 4)).dense()
-    values = stored.astype(dtype)
-    values.flags.writeable = False
-    wanted = RegionWiseLoss("active_contour")(logits, labels)
-    assert_close(RegionWiseLoss("active_contour")(logits, labels, values), wanted)
+@every(text=["rectified", "boundary"])
+def test_layout_of_stored_maps(text):
+    logits, labels = given((9, 7))
+    made = maps.parse(text)(Regions(labels, 4))
+    loss = RegionWiseLoss(text)
+    wanted = value_and_gradient(loss, logits, labels, made)
+    stored = made.with_arrays(lambda array: array.flip(-1).contiguous().flip(-1))
+    assert_same(value_and_gradient(loss, logits, labels, stored), wanted, 1e-12)
+    one = here(torch.ones(())).expand(labels.shape)  # without memory of its own
+    constant = RWMap.compact(labels, 4, -one, one)
+    assert loss(logits, labels, constant).isfinite()
 
 
-@pytest.mark.parametrize("dtype", ["uint8", "int16", "uint16", "int32", "int64", ">i2"])
-def test_stored_map_with_labels_of_another_type(dtype):
-    logits, labels = given((11, 9))
-    stored = maps.Rectified()(Regions(as_kind(labels, "numpy"), 4))
-    retyped = RWMap.compact(stored.labels.astype(dtype), 4, stored.true, stored.other)
+def test_stored_numpy_map_of_other_types():
+    """In read-only memory too."""
+    logits, labels = given((9, 7))
+    for dtype in ("float32", ">f4", "float64", "float16"):
+        stored = maps.ActiveContour()(Regions(as_kind(labels, "numpy"), 4)).dense()
+        values = stored.astype(dtype)
+        values.flags.writeable = False
+        wanted = RegionWiseLoss("active_contour")(logits, labels)
+        assert_close(RegionWiseLoss("active_contour")(logits, labels, values), wanted)
     loss = RegionWiseLoss("rectified")
-    assert_close(loss(logits, labels, retyped), loss(logits, labels))
+    for dtype in ("uint8", "int16", "uint16", "int32", "int64", ">i2"):
+        stored = maps.Rectified()(Regions(as_kind(labels, "numpy"), 4))
+        retyped = RWMap.compact(stored.labels.astype(dtype), 4, stored.true, stored.other)
+        assert_close(loss(logits, labels, retyped), loss(logits, labels))
 
 
-def test_stored_map_of_other_labels_is_refused():
-    logits, labels = given((11, 9))
+# --- Refused
+
+
+def test_stored_map_of_other_labels():
+    logits, labels = given((9, 7))
     stored = maps.Rectified()(Regions(labels, 4))
     other = labels.clone()
     other[1, 4, 5] = (other[1, 4, 5] + 1) % 4
-    with pytest.raises(RWLossError, match="the map was made from other labels than the target"):
-        RegionWiseLoss("rectified")(logits, other, stored)
-
-
-def test_labels_are_compared_without_wrapping():
-    """In uint8, 256 + 1 is 1."""
+    message = "the map was made from other labels than the target"
+    refused(message, RegionWiseLoss("rectified"), logits, other, stored)
+    # Compared without wrapping: in uint8, 256 + 1 is 1.
     logits, labels = here(torch.zeros(1, 300, 2, 2)), here(torch.ones((1, 2, 2), dtype=torch.uint8))
     stored = maps.Rectified()(Regions(labels.long() + 256, 300))
-    with pytest.raises(RWLossError, match="made from other labels"):
-        RegionWiseLoss("rectified")(logits, labels, stored)
+    refused(message, RegionWiseLoss("rectified"), logits, labels, stored)
 
 
-@pytest.mark.parametrize(
-    "shape", [(3, 4, 11, 8), (3, 3, 11, 9), (1, 4, 11, 9), (3, 11, 9), (4, 11, 9)], ids=str
-)
-def test_tensor_of_another_shape_is_refused(shape):
+def test_stored_map_of_other_classes():
+    logits, labels = given((4, 5))
+    stored = maps.Rectified()(Regions(labels, 6))
+    message = "map has 6 classes, logits have 4: pass num_classes=4, or precompute again"
+    refused(message, RegionWiseLoss("rectified"), logits, labels, stored)
+    loss = RegionWiseLoss("rectified", activation="sigmoid")
+    message = 'map has 6 classes, with activation="sigmoid" every mask is'
+    refused(message, loss, logits, here(torch.zeros(3, 4, 4, 5)), stored)
+
+
+@every(text=["rectified", "rectified.with_link(0.5)", "rectified + dice"])
+def test_stored_map_of_another_shape(text):
     """No silent broadcasting."""
-    logits, labels = given((11, 9))
-    message = f"map {shape} does not fit logits (3, 4, 11, 9)"
-    with pytest.raises(RWLossError, match=re.escape(message)):
-        RegionWiseLoss("rectified")(logits, labels, here(torch.zeros(shape)))
+    logits, labels = given((4, 5))
+    loss = RegionWiseLoss(text)
+    stored = maps.Rectified()(Regions(labels[:, :3], 4))
+    message = "map is of labels (3, 3, 5), the target has (3, 4, 5): crop or turn the map"
+    refused(message, loss, logits, labels, stored)
+    for shape in [(3, 4, 3, 5), (3, 4, 4, 4), (3, 3, 4, 5), (1, 4, 4, 5), (3, 4, 5), (4, 4, 5)]:
+        message = f"map {shape} does not fit logits (3, 4, 4, 5)"
+        refused(message, loss, logits, labels, here(torch.zeros(shape)))
+    message = "expected a map as an RWMap or its values (b k *s), got str"
+    refused(message, loss, logits, labels, "rectified")
+
+
+@every(text=["dice", "dice + cross_entropy", "blend(dice, cross_entropy)"])
+def test_stored_map_beside_nothing_static(text):
+    logits, labels = given((4, 5))
+    stored = maps.Rectified()(Regions(labels, 4))
+    message = f"and {maps.parse(text)} has none: leave the map out"
+    refused(message, RegionWiseLoss(text), logits, labels, stored)
+
+
+@every(
+    expression=[
+        "rectified + boundary.stabilized().with_link(0.5)",
+        maps.blend("rectified", "boundary", step=None),
+    ],
+)
+def test_stored_map_beside_several_static_parts(expression):
+    logits, labels = given((4, 5))
+    stored = maps.Rectified()(Regions(labels, 4))
+    loss = RegionWiseLoss(expression)
+    loss.set_epoch(3, total=10)
+    message = "so one stored map can't replace rectified and boundary"
+    refused(message, loss, logits, labels, stored)

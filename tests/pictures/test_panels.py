@@ -22,33 +22,26 @@ def test_ignored_voxels_are_grey_and_named(tmp_path):
     assert "ignored" not in words(drawn(tmp_path / "b.svg", labels % 3, 3, "boundary"))
 
 
-@pytest.mark.parametrize("spacing_mm", [(1, 1), (3, 1), (1, 2.5)])
-def test_proportions_follow_the_spacing(tmp_path, spacing_mm):
-    labels = np.zeros((40, 40), np.uint8)
+def test_proportions_follow_the_spacing(tmp_path):
+    path, labels = tmp_path / "a.png", np.zeros((40, 40), np.uint8)
     labels[5:35, 5:35] = 1
-    path = tmp_path / "a.png"
-    drawn(path, labels, 2, "active_contour", spacing_mm=spacing_mm)
-    height, width = largest_patch(path, ORANGE)
-    assert height / width == pytest.approx(spacing_mm[0] / spacing_mm[1], rel=0.04)
-
-
-def test_a_very_long_slice_keeps_its_proportions(tmp_path):
-    path = tmp_path / "a.png"
+    for spacing_mm in ((3, 1), (1, 2.5)):
+        drawn(path, labels, 2, "active_contour", spacing_mm=spacing_mm)
+        height, width = largest_patch(path, ORANGE)
+        assert height / width == pytest.approx(spacing_mm[0] / spacing_mm[1], rel=0.04)
+    # A very long slice keeps its proportions too.
     drawn(path, np.ones((2, 30), np.uint8), 2, "rectified", spacing_mm=(2, 1))
     height, width = largest_patch(path, ORANGE)
     assert width / height == pytest.approx(7.5, rel=0.12)
 
 
-@pytest.mark.parametrize("value", [0.0, 1.0, -1e-30, 1e30, 3e38, np.nan])
-def test_any_values_can_be_drawn(tmp_path, value):
-    labels = anatomy(7, (12, 12), 2)
-    values = np.full((1, 2, 12, 12), value, np.float32)
-    path = tmp_path / "a.png"
-    pictures.draw(labels, {"odd": RWMap.from_dense(labels[None], values)}, path)
-    assert len(np.unique(pixels(path))) > 5
-
-
-@pytest.mark.parametrize("value", [0.0, 7.0, np.nan, np.inf])
-def test_any_image_can_be_drawn(tmp_path, value):
-    labels = anatomy(7, (12, 12), 2)
-    drawn(tmp_path / "a.png", labels, 2, "rectified", image=np.full(labels.shape, value))
+def test_any_values_and_images_can_be_drawn(tmp_path):
+    labels, path = anatomy(7, (12, 12), 2), tmp_path / "a.png"
+    rwmaps = {
+        str(value): RWMap.from_dense(labels[None], np.full((1, 2, 12, 12), value, np.float32))
+        for value in (0.0, 1.0, -1e-30, 1e30, 3e38, np.nan)
+    }
+    for value in (0.0, 7.0, np.nan, np.inf):
+        pictures.draw(labels, rwmaps, path, image=np.full(labels.shape, value))
+        assert len(np.unique(pixels(path))) > 5
+        rwmaps = {"1.0": rwmaps["1.0"]}

@@ -1,4 +1,4 @@
-"""The whole sheet: its size, and that no setting of matplotlib changes it."""
+"""The whole sheet: its size, its words, and that no setting of matplotlib changes it."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import matplotlib
 import numpy as np
 import pytest
 from anatomy import anatomy
-from drawn import drawn, pixels
+from drawn import drawn, note, pixels, words
+
+from rwloss import pictures
 
 
-@pytest.mark.parametrize("num_classes", [2, 5])
-@pytest.mark.parametrize("with_image", [True, False], ids=["image", "no image"])
+@pytest.mark.parametrize(("num_classes", "with_image"), [(2, False), (5, True)])
 def test_a_picture_is_a_png_with_colours(tmp_path, num_classes, with_image):
     labels = anatomy(1, (30, 40), num_classes)
     image = labels + np.random.default_rng(0).normal(size=labels.shape) if with_image else None
@@ -24,14 +25,25 @@ def test_a_picture_is_a_png_with_colours(tmp_path, num_classes, with_image):
 
 
 def test_every_map_adds_a_row_and_every_class_a_column(tmp_path):
-    labels = anatomy(2, (30, 40), 3)
-    one, two = tmp_path / "one.png", tmp_path / "two.png"
-    drawn(one, labels, 3, "active_contour")
-    drawn(two, labels, 3, "active_contour", "rectified", "class_weighted")
-    wide = tmp_path / "wide.png"
-    drawn(wide, labels, 5, "active_contour")
-    assert pixels(two).shape[0] > 2 * pixels(one).shape[0]
-    assert pixels(wide).shape[1] > 1.4 * pixels(one).shape[1]
+    labels, path = anatomy(2, (12, 16), 3), tmp_path / "a.png"
+
+    def size(num_classes, *texts):
+        drawn(path, labels, num_classes, *texts)
+        return pixels(path).shape
+
+    one = size(3, "active_contour")
+    assert size(3, "active_contour", "rectified", "class_weighted")[0] > 2 * one[0]
+    assert size(5, "active_contour")[1] > 1.4 * one[1]
+
+
+def test_many_classes_are_limited_and_counted(tmp_path):
+    labels = np.repeat(np.arange(16), 5)[None].repeat(30, axis=0)
+    labels[:, :40] = 3
+    svg = drawn(tmp_path / "a.svg", labels, 16, "rectified")
+    assert f"{pictures.MAX_CLASSES} of 16 classes" in note(svg)
+    # Six columns, of the largest and the first of equals; the legend names the present ones.
+    found = [words(svg).count(f"class {k}") for k in (3, 8, 14, 1)]
+    assert found == [2, 2, 1, 0]
 
 
 def test_settings_of_matplotlib_neither_matter_nor_change(tmp_path):
@@ -41,3 +53,13 @@ def test_settings_of_matplotlib_neither_matter_nor_change(tmp_path):
         before = dict(matplotlib.rcParams)
         assert drawn(tmp_path / "b.png", labels, 2, "boundary") == plain
         assert dict(matplotlib.rcParams) == before
+
+
+def test_any_text_can_be_a_title_a_class_and_a_unit(tmp_path):
+    path, labels = tmp_path / "a.svg", anatomy(5, (9, 9), 2)
+    dollar = "$x^2$ cost $5 and \\alpha_{"
+    for title in (dollar, "a--b <&> 名前 случай \udcff\x1b[1m", "  ", "w" * 5000):
+        options = {"class_names": ("background", title), "units": {"rectified": title}}
+        svg = drawn(path, labels, 2, "rectified", title=title, **options)
+        assert float(svg.decode().split('width="')[1].split("pt")[0]) < 900
+        assert title != dollar or dollar in words(svg)  # a letter, never the start of a formula

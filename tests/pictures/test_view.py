@@ -1,42 +1,36 @@
-"""Which slice is drawn, and which way up."""
+"""Which slice is looked at, and which way up."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 from anatomy import anatomy
-from drawn import drawn, note
 
 from rwloss import RWLossError
+from rwloss.pictures.view import choose_view
 
 
-def test_takes_the_slice_with_most_classes_then_most_foreground(tmp_path):
-    labels = np.zeros((9, 20, 20), np.uint8)
+def chosen(labels, spacing_mm=None, affine=None, axis=None, index=None):
+    return choose_view(labels, spacing_mm or (1.0,) * labels.ndim, affine, axis, index)
+
+
+def test_takes_the_slice_with_most_classes_then_most_foreground():
+    labels = np.zeros((9, 20, 20), np.int32)
     labels[2, 2:18, 2:18] = 1  # the most foreground, of one class
     labels[5, 2:6, 2:6], labels[5, 8:12, 8:12] = 1, 2
     labels[7, 2:6, 2:6], labels[7, 8:14, 8:14] = 1, 2
-    options = {"axis": 0}
-    chosen = drawn(tmp_path / "a.svg", labels, 3, "rectified", **options)
-    assert "Slice 7 of 0..8 along axis 0." in note(chosen)
-    same = drawn(tmp_path / "b.svg", labels, 3, "rectified", slice_index=7, **options)
-    other = drawn(tmp_path / "c.svg", labels, 3, "rectified", slice_index=5, **options)
-    assert chosen == same != other
+    view = chosen(labels, axis=0)
+    assert (view.axis, view.index, view.text) == (0, 7, "Slice 7 of 0..8 along axis 0.")
+    np.testing.assert_array_equal(view.cut(labels), labels[7])
+    np.testing.assert_array_equal(chosen(labels, axis=0, index=5).cut(labels), labels[5])
+    labels[1] = -1  # ignored voxels do not attract the slice
+    assert chosen(labels, axis=0).index == 7
 
 
-@pytest.mark.parametrize(
-    ("spacing_mm", "axis"), [(None, 2), ((1, 1, 1), 2), ((4, 1, 1), 0), ((1, 2, 1), 1)]
-)
-def test_cuts_across_the_largest_spacing(tmp_path, spacing_mm, axis):
-    labels = anatomy(8, (8, 9, 10), 3)
-    svg = drawn(tmp_path / "a.svg", labels, 3, "boundary", spacing_mm=spacing_mm)
-    assert f"along axis {axis}." in note(svg)
-
-
-def test_ignored_voxels_do_not_attract_the_slice(tmp_path):
-    labels = np.zeros((4, 12, 12), np.uint8)
-    labels[1], labels[2, 3:6, 3:6] = 255, 1
-    svg = drawn(tmp_path / "a.svg", labels, 2, "boundary", axis=0, ignore_label=255)
-    assert "Slice 2 of" in note(svg)
+def test_cuts_across_the_largest_spacing():
+    labels = anatomy(8, (8, 9, 10), 3, np.int32)
+    for spacing_mm, axis in (((1, 1, 1), 2), ((4, 1, 1), 0), ((1, 2, 1), 1)):
+        assert chosen(labels, spacing_mm).axis == axis
 
 
 @pytest.mark.parametrize(
@@ -49,34 +43,27 @@ def test_ignored_voxels_do_not_attract_the_slice(tmp_path):
     ],
     ids=["RA", "LP", "AR", "IA"],
 )
-def test_the_affine_puts_right_anterior_superior_right_and_up(tmp_path, directions, as_seen):
-    labels = anatomy(9, (14, 17), 3)
+def test_the_affine_puts_right_anterior_superior_right_and_up(directions, as_seen):
+    labels = anatomy(9, (14, 17), 3, np.int32)
     affine = np.eye(4)
     affine[:3, :2] = directions
-    turned = drawn(tmp_path / "a.svg", labels, 3, "rectified", affine=affine)
-    assert turned == drawn(tmp_path / "b.svg", as_seen(labels), 3, "rectified")
+    np.testing.assert_array_equal(chosen(labels, affine=affine).cut(labels), as_seen(labels))
 
 
-def test_the_spacing_turns_with_the_slice(tmp_path):
-    labels = anatomy(9, (14, 17, 5), 3)
-    options = {"axis": 2, "slice_index": 2}
-    turned = drawn(
-        tmp_path / "a.svg", labels, 3, "boundary", spacing_mm=(1, 2, 3), affine=np.eye(4), **options
-    )
-    by_hand = labels.transpose(1, 0, 2)[::-1]
-    assert turned == drawn(
-        tmp_path / "b.svg", by_hand, 3, "boundary", spacing_mm=(2, 1, 3), **options
-    )
+def test_the_spacing_turns_with_the_slice():
+    labels = anatomy(9, (14, 17, 5), 3, np.int32)
+    view = chosen(labels, (1, 2, 3), np.eye(4), 2, 2)
+    assert view.step_mm == (2, 1)
+    np.testing.assert_array_equal(view.cut(labels), labels[..., 2].T[::-1])
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"axis": 3}, "axis of 0..2, got 3"),
-        ({"axis": 0, "slice_index": 4}, "slice of 0..3 along axis 0, got 4"),
-        ({"slice_index": -1}, "slice of 0..5 along axis 2, got -1"),
-    ],
-)
-def test_a_slice_that_is_not_there_is_an_error(tmp_path, options, message):
-    with pytest.raises(RWLossError, match=message):
-        drawn(tmp_path / "a.png", anatomy(10, (4, 5, 6), 2), 2, "boundary", **options)
+def test_a_slice_that_is_not_there_is_an_error():
+    for shape, options, message in (
+        ((4, 5, 6), {"axis": 3}, r"axis of 0\.\.2, got 3"),
+        ((4, 5, 6), {"axis": 0, "index": 4}, r"slice of 0\.\.3 along axis 0, got 4"),
+        ((4, 5, 6), {"index": -1}, r"slice of 0\.\.5 along axis 2, got -1"),
+        ((4, 5), {"axis": 0}, "have no slices"),
+        ((4, 5), {"index": 0}, "have no slices"),
+    ):
+        with pytest.raises(RWLossError, match=message):
+            chosen(anatomy(10, shape, 2, np.int32), **options)

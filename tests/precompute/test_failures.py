@@ -30,50 +30,44 @@ from rwloss.errors import RWLossError
 
 
 def test_a_case_that_kills_its_worker_fails_alone(command, tmp_path):
-    run = command()
+    run = command(4)
     undisturbed = run.undisturbed()
     (tmp_path / f"kill_{size_of(1)}").touch()
-    summary = run(jobs=2)
-    assert (summary.made, [outcome.case for outcome in summary.failed]) == (5, ["case_01"])
+    summary = run(jobs=1)
+    assert (summary.made, [outcome.case for outcome in summary.failed]) == (3, ["case_01"])
     assert "worker process died" in summary.failed[0].reason
     [failure] = map(json.loads, (run.out / "failures.jsonl").read_text().splitlines())
     assert failure == {"case": "case_01", "reason": summary.failed[0].reason}
     (tmp_path / f"kill_{size_of(1)}").unlink()
     summary = run()
-    assert (summary.made, summary.kept, summary.failed) == (1, 5, ())
+    assert (summary.made, summary.kept, summary.failed) == (1, 3, ())
     assert files_of(run.out) == undisturbed
     assert no_temporary_files(run.out)
 
 
-def test_a_worker_killed_from_outside_costs_nothing(command, tmp_path):
-    run = command()
-    undisturbed = run.undisturbed()
+def test_a_map_that_raises_anything_fails_its_case_alone(command, tmp_path):
+    """Here, and in a worker process, which is killed from outside once; that costs nothing."""
+    run, killed = command(5), []
     (tmp_path / "slow").touch()
-    killed = []
-
-    def kill_once(outcome, total):
-        if not killed:
-            killed.append(multiprocessing.active_children()[0])
-            killed[0].kill()
-
-    assert run(jobs=2, progress=kill_once).made == 6
-    assert killed[0].exitcode == -signal.SIGKILL
-    assert files_of(run.out) == undisturbed
-    assert no_temporary_files(run.out)
-
-
-@pytest.mark.parametrize("jobs", [0, 1])
-def test_a_map_that_raises_anything_fails_its_case_alone(command, tmp_path, jobs):
-    run = command(5)
     for number, kind in enumerate(("error", "exit", "memory")):
         (tmp_path / f"{kind}_{size_of(number)}").touch()
-    summary = run(jobs=jobs)
-    assert summary.made == 2
-    assert [(outcome.case, outcome.reason) for outcome in summary.failed] == [
-        ("case_00", "ZeroDivisionError: trouble"),
-        ("case_01", "SystemExit: trouble"),
-        ("case_02", "MemoryError: "),
-    ]
+
+    def kill_once(outcome, total):
+        if not killed and (workers := multiprocessing.active_children()):
+            killed.append(workers[0])
+            killed[0].kill()
+
+    for jobs in (0, 1):
+        summary = replace(run, out=tmp_path / f"out{jobs}")(jobs=jobs, progress=kill_once)
+        assert summary.made == 2
+        assert [(outcome.case, outcome.reason) for outcome in summary.failed] == [
+            ("case_00", "ZeroDivisionError: trouble"),
+            ("case_01", "SystemExit: trouble"),
+            ("case_02", "MemoryError: "),
+        ]
+    assert killed[0].exitcode == -signal.SIGKILL
+    assert files_of(tmp_path / "out0") == files_of(tmp_path / "out1")
+    assert no_temporary_files(tmp_path / "out1")
 
 
 # --- A full disk
@@ -179,11 +173,8 @@ def test_labels_that_change_after_their_map_was_made(command, format):
     for number in (1, 2):
         np.save(run.source / f"case_{number:02}.npy", labels_of(number)[:, ::-1])
     summary = run()
-    assert [outcome.case for outcome in summary.outcomes if outcome.state == "made"] == [
-        "case_01",
-        "case_02",
-    ]
-    assert summary.kept == 2
+    states = [outcome.state for outcome in summary.outcomes]
+    assert states == ["kept", "made", "made", "kept"]
     assert files_of(run.out) == run.undisturbed()
 
 

@@ -52,13 +52,17 @@ def test_repair_makes_just_what_is_wrong_and_the_store_is_what_it_was(
 
 
 def test_repair_makes_stale_maps_again(store_of_four, four_cases):
+    """A case that can't be made again is in the summary."""
     out = store_of_four()
     write_nifti(four_cases / "c.nii.gz", seed=99)
+    (four_cases / "b.nii.gz").write_bytes(b"torn")
+    a_file_of(out, "nifti", "d").unlink()
     summary = repair(out, verify(out, jobs=0), jobs=0)
-    assert (summary.made, summary.kept) == (1, 3)
+    assert (summary.made, summary.kept) == (2, 1)
+    assert [outcome.case for outcome in summary.failed] == ["b"]
     labels = data.read_labels(four_cases / "c.nii.gz").labels
     assert np.array_equal(store.open(out)["c"].labels[0], labels)
-    assert problems_of(out) == []
+    assert problems_of(out) == [("stale", "b")]
 
 
 @pytest.mark.parametrize("kind", FORMATS)
@@ -103,24 +107,16 @@ def test_repair_keeps_every_setting_of_the_store(four_cases, tmp_path):
         assert (out / name).read_bytes() == before[name][2]
 
 
-def test_a_case_that_can_not_be_made_again_is_in_the_summary(store_of_four, four_cases):
-    out = store_of_four()
-    (four_cases / "b.nii.gz").write_bytes(b"torn")
-    a_file_of(out, "nifti", "c").unlink()
-    summary = repair(out, verify(out, jobs=0), jobs=0)
-    assert [outcome.case for outcome in summary.failed] == ["b"]
-    assert summary.made == 1
-    assert problems_of(out) == [("stale", "b")]
-
-
-def test_repair_needs_a_dataset(store_of_four, four_cases):
-    out = store_of_four()
-    four_cases.rename(four_cases.with_name("moved"))
+def test_repair_needs_a_dataset_and_the_store_for_itself(store_of_four, four_cases):
+    out, moved = store_of_four(), four_cases.with_name("moved")
+    four_cases.rename(moved)
     a_file_of(out, "nifti").unlink()
     report = verify(out, jobs=0)
     with pytest.raises(RWLossError, match=r"no file or folder.*--data"):
         repair(out, report, jobs=0)
-    assert repair(out, report, four_cases.with_name("moved"), jobs=0).made == 1
+    with place(out).lock(), pytest.raises(RWLossError, match="another run is writing"):
+        repair(out, report, moved, jobs=0)
+    assert repair(out, report, moved, jobs=0).made == 1
 
 
 @pytest.mark.parametrize(
@@ -150,25 +146,17 @@ def test_names_that_only_look_like_files_run_none():
         assert not runs_a_file(text)
 
 
-def test_repair_of_a_store_in_use_says_so(store_of_four):
-    out = store_of_four()
-    a_file_of(out, "nifti").unlink()
-    report = verify(out, jobs=0)
-    with place(out).lock(), pytest.raises(RWLossError, match="another run is writing"):
-        repair(out, report, jobs=0)
-
-
-@pytest.mark.parametrize("content", [None, b"", b"{}"])
-def test_a_tree_without_its_mark_is_damaged_and_made_again(store_of_four, content):
+def test_a_tree_without_its_mark_is_damaged_and_made_again(store_of_four):
     out = store_of_four("zarr")
     mark = out / "b.zarr" / "zarr.json"
-    if content is None:
-        mark.unlink()
-    else:
-        mark.write_bytes(content)
-    assert problems_of(out) == [("damaged", "b")]
-    assert repair(out, verify(out, jobs=0), jobs=0).made == 1
-    assert problems_of(out) == []
+    for content in (None, b"", b"{}"):
+        if content is None:
+            mark.unlink()
+        else:
+            mark.write_bytes(content)
+        assert problems_of(out) == [("damaged", "b")]
+        assert repair(out, verify(out, jobs=0), jobs=0).made == 1
+        assert problems_of(out) == []
 
 
 def test_an_address(four_cases):

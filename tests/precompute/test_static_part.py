@@ -24,34 +24,30 @@ def kind(request):
 # --- Of an expression, its static part
 
 
-@pytest.mark.parametrize(
-    ("asked", "stored"),
-    [
-        ("dice + rectified", "rectified"),
-        ("2 * rectified - 0.5 * boundary + focal(gamma=1.0)", "2 * rectified - 0.5 * boundary"),
-        ("rectified.with_link(0.3) + cross_entropy", "rectified"),
-        ("blend(generalized_dice, boundary)", "boundary"),
-        ("blend(generalized_dice, boundary, step=None)", "boundary"),
-        ("(boundary - rectified).stabilized() + dice", "(boundary - rectified).stabilized()"),
-        ("boundary.stabilized() + rectified", "boundary.stabilized() + rectified"),
-        ("rectified + boundary", "rectified + boundary"),
-        ("1e-6 * boundary", "1e-06 * boundary"),
-    ],
-)
-def test_the_static_part_is_stored(tmp_path, asked, stored):
+def test_the_static_part_is_stored(tmp_path):
     source = small(tmp_path / "labels", 1)
-    summary = precompute(source, tmp_path / "out", asked, num_classes=3, jobs=0)
-    assert summary.made == 1
-    assert summary.asked == str(maps.parse(asked))
-    assert summary.expression == stored
-    store = rwloss.store.open(tmp_path / "out")
-    assert store.info.expression == stored
     [case] = data.find(source).cases
-    exact = made_directly(stored, case, 3)
-    found = store[case.name]
-    assert found.is_compact == exact.is_compact
-    size = min(1.0, float(np.abs(exact.dense()).max()))
-    assert np.abs(found.dense() - exact.dense()).max() <= 2 * 3e-4 * size
+    for number, (asked, stored) in enumerate(
+        (
+            ("dice + rectified", "rectified"),
+            ("2 * rectified - 0.5 * boundary + focal(gamma=1.0)", "2 * rectified - 0.5 * boundary"),
+            ("rectified.with_link(0.3) + cross_entropy", "rectified"),
+            ("blend(generalized_dice, boundary)", "boundary"),
+            ("blend(generalized_dice, boundary, step=None)", "boundary"),
+            ("(boundary - rectified).stabilized() + dice", "(boundary - rectified).stabilized()"),
+            ("boundary.stabilized() + rectified", "boundary.stabilized() + rectified"),
+            ("1e-6 * boundary", "1e-06 * boundary"),
+        )
+    ):
+        out = tmp_path / f"out{number}"
+        summary = precompute(source, out, asked, num_classes=3, jobs=0)
+        assert (summary.made, summary.asked) == (1, str(maps.parse(asked)))
+        store = rwloss.store.open(out)
+        assert summary.expression == store.info.expression == stored
+        exact, found = made_directly(stored, case, 3), store[case.name]
+        assert found.is_compact == exact.is_compact
+        size = min(1.0, float(np.abs(exact.dense()).max()))
+        assert np.abs(found.dense() - exact.dense()).max() <= 2 * 3e-4 * size, asked
 
 
 def test_a_stored_static_part_trains_like_the_whole_expression(tmp_path):
@@ -70,21 +66,18 @@ def test_a_stored_static_part_trains_like_the_whole_expression(tmp_path):
     assert from_store.item() == pytest.approx(on_the_fly.item(), abs=1e-3)
 
 
-@pytest.mark.parametrize(
-    "expression", ["dice", "dice + cross_entropy", "(rectified + dice).stabilized()"]
-)
-def test_nothing_to_store(tmp_path, expression):
+def test_nothing_to_store(tmp_path):
+    """No static part, or parts that no single map can stand for."""
     source = small(tmp_path / "labels", 1)
-    with pytest.raises(RWLossError, match="depends on the prediction, so there is no map"):
-        precompute(source, tmp_path / "out", expression, num_classes=3, jobs=0)
-    assert not (tmp_path / "out").exists()
-
-
-def test_parts_that_no_single_map_can_stand_for(tmp_path):
-    source = small(tmp_path / "labels", 1)
-    with pytest.raises(RWLossError, match="different links or schedules"):
-        precompute(source, tmp_path / "out", "blend(rectified, boundary)", num_classes=3, jobs=0)
-    assert not (tmp_path / "out").exists()
+    for expression, message in (
+        ("dice", "depends on the prediction, so there is no map"),
+        ("dice + cross_entropy", "depends on the prediction, so there is no map"),
+        ("(rectified + dice).stabilized()", "depends on the prediction, so there is no map"),
+        ("blend(rectified, boundary)", "different links or schedules"),
+    ):
+        with pytest.raises(RWLossError, match=message):
+            precompute(source, tmp_path / "out", expression, num_classes=3, jobs=0)
+        assert not (tmp_path / "out").exists()
 
 
 @dataclass(frozen=True)
@@ -133,13 +126,13 @@ def naive_inverse(images, num_classes, ignored=()):
 
 
 def test_weights_of_the_dataset_become_numbers(tmp_path):
-    source, out = small(tmp_path / "labels"), tmp_path / "out"
+    source, out, seen = small(tmp_path / "labels"), tmp_path / "out", []
     weights = naive_inverse([np.load(file) for file in source.iterdir()], 3)
     asked = "class_weighted(weights='dataset_inverse') + dice"
-    summary = precompute(source, out, asked, jobs=0)
+    summary = precompute(source, out, asked, jobs=0, counting=seen.append)
+    assert seen == [4] * 4  # one pass counts classes and voxels
     wanted = maps.ClassWeighted(weights=weights)
-    assert summary.asked == asked
-    assert summary.expression == str(wanted)
+    assert (summary.asked, summary.expression) == (asked, str(wanted))
     store = rwloss.store.open(out)
     assert maps.parse(store.expression) == wanted
     assert store.info.terms[0].parameters["weights"] == list(weights)
@@ -149,33 +142,26 @@ def test_weights_of_the_dataset_become_numbers(tmp_path):
     assert precompute(source, out, wanted, jobs=0).kept == 4
     assert precompute(source, out, asked, jobs=0).kept == 4
     assert plan(source, out, asked, jobs=0).kept == 4
+    # The number of classes is known, that of their voxels is not.
+    assert precompute(source, out, asked, num_classes=3, jobs=0, counting=seen.append).kept == 4
+    assert seen == [4] * 8
+    small(source, 5)
+    with pytest.raises(RWLossError, match=r"holds another map, with expression 'class_weighted"):
+        precompute(source, out, asked, num_classes=3, jobs=0)
 
 
-def test_one_pass_counts_classes_and_voxels(tmp_path):
-    source, seen = small(tmp_path / "labels"), []
-    asked = "rectified(weights='dataset_inverse_square') + boundary"
-    precompute(source, tmp_path / "out", asked, jobs=0, counting=seen.append)
-    assert seen == [4] * 4
-    seen.clear()
-    precompute(source, tmp_path / "new", asked, num_classes=3, jobs=0, counting=seen.append)
-    assert seen == [4] * 4  # the number of classes is known, that of their voxels is not
-    assert content(tmp_path / "out") == content(tmp_path / "new")
-
-
-@pytest.mark.parametrize("ignored", [9, 1])
-def test_ignored_voxels_have_no_weight(tmp_path, ignored):
+def test_ignored_voxels_have_no_weight(tmp_path):
     """Even where the label lies among the classes."""
-    images = {f"c{i}": anatomy(i, (9, 9), 3) for i in range(2)}
-    for labels in images.values():
-        labels[:4, :5] = ignored
-    source = saved(tmp_path / "labels", **images)
     asked = "class_weighted(weights='dataset_inverse')"
-    summary = precompute(
-        source, tmp_path / "out", asked, num_classes=3, ignore_label=ignored, jobs=0
-    )
-    weights = naive_inverse(images.values(), 3, ignored=(ignored,))
-    assert summary.expression == str(maps.ClassWeighted(weights=weights))
-    assert summary.made == 2
+    for ignored in (9, 1):
+        images = {f"c{i}": anatomy(i, (9, 9), 3) for i in range(2)}
+        for labels in images.values():
+            labels[:4, :5] = ignored
+        source, out = saved(tmp_path / "labels", **images), tmp_path / f"out{ignored}"
+        summary = precompute(source, out, asked, num_classes=3, ignore_label=ignored, jobs=0)
+        weights = naive_inverse(images.values(), 3, ignored=(ignored,))
+        assert summary.expression == str(maps.ClassWeighted(weights=weights))
+        assert summary.made == 2
 
 
 def test_weights_of_all_cases_are_none_without_one_of_them(tmp_path):
@@ -204,12 +190,3 @@ def test_weights_do_not_stop_at_a_case_of_other_labels(tmp_path):
     # 3 and 5 voxels; no voxel has the third class.
     weights = (float(f"{8 / 6:.6g}"), 0.8, 1.0)
     assert summary.expression == str(maps.ClassWeighted(weights=weights))
-
-
-def test_more_cases_are_other_weights(tmp_path):
-    source, out = small(tmp_path / "labels", 2), tmp_path / "out"
-    asked = "class_weighted(weights='dataset_inverse')"
-    precompute(source, out, asked, num_classes=3, jobs=0)
-    small(source, 3)
-    with pytest.raises(RWLossError, match=r"holds another map, with expression 'class_weighted"):
-        precompute(source, out, asked, num_classes=3, jobs=0)

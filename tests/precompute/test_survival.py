@@ -40,11 +40,14 @@ from rwloss.errors import RWLossError
 
 @needs_proc
 def test_a_killed_run_is_finished_by_the_same_command(command, tmp_path):
-    run = command(jobs=1)
+    """No other run writes to its store while it lives."""
+    run = command(jobs=0)
     undisturbed = run.undisturbed()
     (tmp_path / "slow").touch()
     killed = run.start()
     killed.wait_for(lambda: len(made(run.out)) >= 2)
+    with pytest.raises(RWLossError, match=f"process {killed.process.pid} on .*, since 20"):
+        run()
     killed.kill()
     done = made(run.out)
     assert 2 <= len(done) < 6
@@ -169,8 +172,7 @@ print(json.dumps({"total": total, "crashed": crashed}))
 @pytest.mark.parametrize(
     ("format", "stale", "points"),
     [
-        ("nifti", False, 5),
-        ("zarr", True, 5),
+        ("zarr", True, 4),
         *(
             pytest.param(format, stale, 6 if REDUCED else 100, marks=pytest.mark.slow)
             for format in ("nifti", "zarr")
@@ -276,21 +278,6 @@ def test_ctrl_c_with_dask(command, tmp_path):
     assert no_temporary_files(run.out)
 
 
-# --- Two at once
-
-
-def test_two_runs_on_one_store(command, tmp_path):
-    run = command(6, jobs=0)
-    undisturbed = run.undisturbed()
-    (tmp_path / "slow").touch()
-    first = run.start()
-    first.wait_for(lambda: events(run.out))
-    with pytest.raises(RWLossError, match=f"process {first.process.pid} on .*, since 20"):
-        run()
-    assert first.finish()["made"] == 6
-    assert files_of(run.out) == undisturbed
-
-
 # --- Object stores
 
 
@@ -300,9 +287,8 @@ def test_a_killed_run_to_a_bucket(command, tmp_path):
     """Objects are put whole, but there are no locks and no lines to add."""
     pytest.importorskip("fsspec")
     run = command(6, "zarr")
-    undisturbed = run.undisturbed()
+    undisturbed, on_disk = run.undisturbed(), run.out
     (tmp_path / "slow").touch()
-    on_disk = run.out
     run = replace(run, out=f"bucket://{on_disk}")
     killed = run.start()
     killed.wait_for(lambda: len(list(on_disk.glob("*/zarr.json"))) >= 2)
@@ -365,21 +351,17 @@ def on_dask(command, tmp_path):
 
 @needs_proc
 @pytest.mark.slow
-def test_dask_with_a_worker_killed(on_dask):
+@pytest.mark.parametrize("victim", ["worker", "scheduler"])
+def test_dask_with_a_process_killed(on_dask, victim):
     run, process, cluster, undisturbed = on_dask
-    os.kill(cluster.workers()[0], signal.SIGKILL)
-    assert process.finish() == {"made": 20, "kept": 0, "failed": 0, "missing": 0}
-    assert files_of(run.out) == undisturbed
-    assert no_temporary_files(run.out)
-
-
-@needs_proc
-@pytest.mark.slow
-def test_dask_with_its_scheduler_killed(on_dask):
-    run, process, cluster, undisturbed = on_dask
-    cluster.kill()
-    errors = process.process.communicate()[1]
-    assert process.process.returncode == 1
-    assert "run the same command again" in errors
-    assert 4 < run().kept < 20
+    if victim == "worker":
+        os.kill(cluster.workers()[0], signal.SIGKILL)
+        assert process.finish() == {"made": 20, "kept": 0, "failed": 0, "missing": 0}
+        assert no_temporary_files(run.out)
+    else:
+        cluster.kill()
+        errors = process.process.communicate()[1]
+        assert process.process.returncode == 1
+        assert "run the same command again" in errors
+        assert 4 < run().kept < 20
     assert files_of(run.out) == undisturbed

@@ -15,7 +15,7 @@ from stored import FORMATS, FOUR_CASES, a_file_of, flip_a_bit, problems_of, snap
 from rwloss import data, store
 from rwloss.errors import RWLossError
 from rwloss.precompute import precompute
-from rwloss.store.digest import files_digest
+from rwloss.store.manifest import files_digest
 from rwloss.store.verify import MapCheck, verify
 
 # --- What is found
@@ -55,9 +55,8 @@ def expect(out, wanted, source=None):
         assert re.search(reason, found[name])
 
 
-@pytest.mark.parametrize(
-    ("kind", "change", "wanted"),
-    [
+def test_lines_of_the_manifest(store_of_four):
+    for kind, change, wanted in [
         ("nifti", lambda a, b, c, d: [a, c, d], {"missing b": "it has no map"}),
         ("nifti", lambda a, b, c, d: [a, b, c, d[:-30]], {"missing d": "it has no map"}),
         (
@@ -66,14 +65,12 @@ def expect(out, wanted, source=None):
             {"missing b": "it has no map", "damaged manifest.jsonl": "line 2 can't be read"},
         ),
         ("zarr", lambda a, b, c, d: [a, b, c], {"missing d": "the manifest does not list it"}),
-    ],
-    ids=["no line", "cut last line", "damaged line", "unlisted tree"],
-)
-def test_lines_of_the_manifest(store_of_four, kind, change, wanted):
-    out = store_of_four(kind)
-    lines = (out / "manifest.jsonl").read_text().splitlines(keepends=True)
-    (out / "manifest.jsonl").write_text("".join(change(*lines)))
-    expect(out, wanted)
+    ]:
+        out = store_of_four(kind)
+        whole = (out / "manifest.jsonl").read_text()
+        (out / "manifest.jsonl").write_text("".join(change(*whole.splitlines(keepends=True))))
+        expect(out, wanted)
+        shutil.rmtree(out)
 
 
 def test_a_lost_manifest_is_damage(store_of_four):
@@ -83,15 +80,15 @@ def test_a_lost_manifest_is_damage(store_of_four):
     expect(out, {**missing, "damaged manifest.jsonl": "is missing"})
 
 
-@pytest.mark.parametrize("content", [None, b"", b"{", b'{"layout": 2}'])
-def test_a_damaged_map_json_is_all_that_is_said(store_of_four, content):
+def test_a_damaged_map_json_is_all_that_is_said(store_of_four):
     out = store_of_four()
-    if content is None:
-        (out / "map.json").unlink()
-    else:
-        (out / "map.json").write_bytes(content)
-    expect(out, {"damaged map.json": "make the maps in another folder"})
-    assert not verify(out, jobs=0).repairable
+    for content in (b"", b"{", b'{"layout": 2}', None):
+        if content is None:
+            (out / "map.json").unlink()
+        else:
+            (out / "map.json").write_bytes(content)
+        expect(out, {"damaged map.json": "make the maps in another folder"})
+        assert not verify(out, jobs=0).repairable
 
 
 def stored_as_int32(file):
@@ -151,40 +148,28 @@ def forge(out, case, part, array, **entry):
     (out / "manifest.jsonl").write_text("".join(json.dumps(field) + "\n" for field in fields))
 
 
-@pytest.mark.parametrize(
-    ("part", "array", "message"),
-    [
-        ("true", np.full((5, 6, 4), np.nan, np.float32), "not finite"),
-        ("true", np.full((5, 6, 4), -np.inf, np.float32), "not finite"),
-        ("true", np.zeros((5, 6, 3), np.float32), "shape (5, 6, 3)"),
-        ("labels", np.full((5, 6, 4), 3, np.uint8), "not classes of 0..2"),
-        ("labels", np.full((5, 6, 4), -2, np.int16), "not classes of 0..2"),
-    ],
-    ids=["nan", "infinite", "shape", "too large a label", "too small a label"],
-)
-def test_values_that_no_run_writes_are_damage_even_with_the_right_digest(
-    store_of_four, part, array, message
-):
-    out = store_of_four()
-    forge(out, "b", part, array)
-    [problem] = verify(out, jobs=0).problems
-    assert (problem.kind, problem.name) == ("damaged", "b")
-    assert message in problem.reason
-
-
-def test_another_number_of_classes_than_that_of_the_store_is_damage(store_of_four):
-    out = store_of_four()
-    forge(out, "b", "labels", np.zeros((5, 6, 4), np.uint8), num_classes=4)
-    [problem] = verify(out, jobs=0).problems
-    assert (problem.kind, problem.name) == ("damaged", "b")
-    assert "the manifest says 4 classes, map.json 3" in problem.reason
-
-
-def test_dense_maps_are_read_too(store_of_four):
-    out = store_of_four(expression="boundary")
-    assert problems_of(out) == []
-    forge(out, "b", "values", np.full((3, 5, 6, 4), np.nan, np.float32))
-    assert problems_of(out) == [("damaged", "b")]
+def test_values_that_no_run_writes_are_damage_even_with_the_right_digest(store_of_four):
+    shape = (5, 6, 4)
+    for part, array, message, fields in [
+        ("true", np.full(shape, np.nan, np.float32), "not finite", {}),
+        ("true", np.full(shape, -np.inf, np.float32), "not finite", {}),
+        ("true", np.zeros((5, 6, 3), np.float32), "shape (5, 6, 3)", {}),
+        ("labels", np.full(shape, 3, np.uint8), "not classes of 0..2", {}),
+        ("labels", np.full(shape, -2, np.int16), "not classes of 0..2", {}),
+        (
+            "labels",
+            np.zeros(shape, np.uint8),
+            "the manifest says 4 classes, map.json 3",
+            {"num_classes": 4},
+        ),
+        ("values", np.full((3, *shape), np.nan, np.float32), "not finite", {}),
+    ]:
+        out = store_of_four(expression="boundary" if part == "values" else "rectified")
+        forge(out, "b", part, array, **fields)
+        [problem] = verify(out, jobs=0).problems
+        assert (problem.kind, problem.name) == ("damaged", "b")
+        assert message in problem.reason
+        shutil.rmtree(out)
 
 
 def test_worker_processes_find_the_same(store_of_four, four_cases):

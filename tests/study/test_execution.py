@@ -14,7 +14,7 @@ from training_runs import assert_same, left_by
 from rwloss.study import plan
 from rwloss.study.execution import RunEnd, carry_out, steps_done
 from rwloss.study.outcomes import read_outcome
-from rwloss.study.plan import runs, write
+from rwloss.study.plan import runs
 from rwloss.study.results import as_csv, collect
 from rwloss.training import RunFolder
 
@@ -40,7 +40,7 @@ def test_runs_end_and_are_kept(study_of, tmp_path):
     assert len(RunFolder(longer.folder).read_result().losses) == 6
 
 
-def test_a_failure_is_kept_and_stops_no_other(study_of, tmp_path):
+def test_a_failure_is_kept_and_stops_no_other(study_of, tmp_path, monkeypatch):
     bad, good = todo = list(runs(study_of({"bad": "dice", "rw": "rectified"}), tmp_path))
     strange = bad.folder / "notes.txt"
     strange.parent.mkdir(parents=True)
@@ -54,17 +54,13 @@ def test_a_failure_is_kept_and_stops_no_other(study_of, tmp_path):
     strange.unlink()
     assert [end.reason for end in carry_out(todo, jobs=0)] == [None, None]
     assert not bad.failure.exists()
-
-
-def test_a_dead_process_is_a_failure_too(study_of, tmp_path, monkeypatch):
-    def dying(tasks, **_):
-        return [task.died() for task in tasks]
-
-    monkeypatch.setattr("rwloss.study.execution.run_tasks", dying)
-    [run] = runs(study_of({"rw": "rectified"}), tmp_path)
-    [end] = carry_out([run], jobs=1)
+    # A dead process is a failure too.
+    monkeypatch.setattr(
+        "rwloss.study.execution.run_tasks", lambda tasks, **_: [task.died() for task in tasks]
+    )
+    [end] = carry_out([bad], jobs=1)
     assert "the process died in this run" in end.reason
-    assert run.failure.exists()
+    assert bad.failure.exists()
 
 
 def test_divergence_is_a_failure_with_its_step(study_of, tmp_path):
@@ -95,7 +91,7 @@ def test_a_study_killed_in_a_process_and_resumed_on_dask_gives_the_same_bits(stu
     carry_out(todo, jobs=0)
     undisturbed = as_csv(collect(plan, tmp_path / "undisturbed"))
     study = tmp_path / "killed"
-    write(plan, study / "study.toml")
+    plan.write(study / "study.toml")
 
     def start(*options):
         return subprocess.Popen(

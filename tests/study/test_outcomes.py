@@ -31,9 +31,8 @@ def lesion(*dice):
     return found
 
 
-@pytest.mark.parametrize(
-    ("dice", "birth", "died", "collapsed"),
-    [
+def test_birth_death_and_collapse():
+    for dice, *expected in (
         ((0.0, 0.0), None, False, True),  # never born: no death
         ((0.1, 0.11), 20, False, False),  # above 0.1, not at it
         ((0.5, 0.0), 10, True, True),
@@ -42,13 +41,10 @@ def lesion(*dice):
         ((0.5, 0.05), 10, False, False),
         ((0.0, 0.5, 0.0, 0.6), 20, False, False),  # what happened between does not count
         ((0.09, 0.04), None, False, True),
-    ],
-)
-def test_birth_death_and_collapse(dice, birth, died, collapsed):
-    found = lesion(*dice)
-    assert (found.birth_step, found.died, found.collapsed) == (birth, died, collapsed)
-    assert found.end_dice == dice[-1]
-    assert found.best_dice == max(dice)
+    ):
+        found = lesion(*dice)
+        assert [found.birth_step, found.died, found.collapsed] == expected, dice
+        assert (found.end_dice, found.best_dice) == (dice[-1], max(dice))
 
 
 def test_a_class_that_no_validation_case_has_is_not_lost():
@@ -107,18 +103,15 @@ def test_an_empty_folder_and_a_finished_one(tmp_path):
     assert outcome.test_dice == pytest.approx(0.5)
 
 
-@pytest.mark.parametrize(
-    ("name", "text", "message"),
-    [
+def test_damaged_files_are_named_with_the_remedy(tmp_path):
+    for name, text, message in (
         ("metrics.jsonl", '{"kind": "val\n', r"line 1 of '.*metrics\.jsonl' is damaged.*rerun"),
         ("metrics.jsonl", '{"step": 3}\n', r"metrics\.jsonl' is not the log of a run.*: delete"),
         ("metrics.jsonl", "3\n", r"metrics\.jsonl' is not the log of a run.*: delete"),
         ("test.json", '{"steps": 20}', r"test\.json' is not the test of a run.*: delete it"),
         ("test.json", "[]", r"test\.json' is not the test of a run.*: delete it"),
         ("test.json", "{", r"cannot read '.*test\.json'"),
-    ],
-)
-def test_damaged_files_are_named_with_the_remedy(name, text, message, tmp_path):
-    (tmp_path / name).write_text(text)
-    with pytest.raises(RWLossError, match=message):
-        read_outcome(tmp_path)
+    ):
+        (tmp_path / name).write_text(text)
+        with pytest.raises(RWLossError, match=message):
+            read_outcome(tmp_path)

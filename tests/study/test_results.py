@@ -45,8 +45,15 @@ def usual(name, seed):
     return 0.8 + 0.01 * seed, 0.7
 
 
-def test_summaries_by_hand(tmp_path):
-    results = collect(write_study(tmp_path, [0, 1, 2], usual), tmp_path, FOUND)
+@pytest.fixture(scope="module")
+def usual_results(tmp_path_factory):
+    """Three maps by three seeds: boundary always loses a class, the reference on seed 1."""
+    folder = tmp_path_factory.mktemp("usual")
+    return collect(write_study(folder, [0, 1, 2], usual), folder, FOUND)
+
+
+def test_summaries_by_hand(usual_results):
+    results = usual_results
     boundary, rw, reference = results.whole.maps
     assert (boundary.done, boundary.failed, boundary.lost) == (3, 0, 3)
     assert (rw.lost, reference.lost) == (0, 1)
@@ -67,8 +74,8 @@ def test_summaries_by_hand(tmp_path):
     assert without.difference.mean == pytest.approx(0)
 
 
-def test_sentences_say_the_numbers(tmp_path):
-    text = "\n".join(sentences(collect(write_study(tmp_path, [0, 1, 2], usual), tmp_path, FOUND)))
+def test_sentences_say_the_numbers(usual_results):
+    text = "\n".join(sentences(usual_results))
     assert "9 of 9 runs are done." in text
     assert "The reference dice_ce itself failed or lost a class in 1 of 3 runs (seed 1)" in text
     assert "boundary lost a class in 3 of 3 runs: b in 3 of 3 (died in 3)." in text
@@ -179,17 +186,16 @@ def test_where_all_diverge_that_is_the_answer(tmp_path):
     ]
 
 
-@pytest.mark.parametrize(
-    ("name", "text"),
-    [("metrics.jsonl", '{"kind": "val\n'), ("metrics.jsonl", "3\n"), ("test.json", "{")],
-)
-def test_a_damaged_run_has_failed_and_the_others_count(name, text, tmp_path):
+def test_a_damaged_run_has_failed_and_the_others_count(tmp_path):
     study = write_study(tmp_path, [0, 1], usual)
     last = list(runs(study, tmp_path))[-1]
-    (last.folder / name).write_text(text)
-    results = collect(study, tmp_path, FOUND)
-    assert [row.status for row in results.runs] == ["done"] * 5 + ["failed"]
-    assert name in results.runs[-1].reason
+    for name, text in (
+        ("metrics.jsonl", '{"kind": "val\n'), ("metrics.jsonl", "3\n"), ("test.json", "{"),
+    ):  # fmt: skip
+        (last.folder / name).write_text(text)
+        results = collect(study, tmp_path, FOUND)
+        assert [row.status for row in results.runs] == ["done"] * 5 + ["failed"]
+        assert name in results.runs[-1].reason
     assert [each.done for each in results.whole.maps] == [2, 2, 1]
     assert "5 of 6 runs are done, 1 failed." in sentences(results)
     assert as_csv(results)
@@ -225,32 +231,23 @@ def test_five_maps_make_a_rank_correlation(tmp_path):
     assert "pull" not in text  # all the same
 
 
-def test_seeds_without_failures_of_the_reference_say_nothing_of_the_reference(tmp_path):
-    results = collect(write_study(tmp_path, [0, 1, 2], usual), tmp_path, FOUND)
+def test_the_reference_is_told_of_once_and_without_it_nothing_is_compared(usual_results, tmp_path):
     where = "on the seeds where the reference did not fail"
-    told = [text for text in sentences(results) if where in text and "a class in" in text]
-    told += [text for text in sentences(results) if where in text and "no class" in text]
+    told = [text for text in sentences(usual_results) if where in text and " class " in text]
     assert [text.split()[0] for text in told] == ["boundary", "rw"]
-
-
-def test_a_reference_that_lost_nothing_is_told_of_once(tmp_path):
     study = write_study(tmp_path, [0, 2], usual)
     told = [text for text in sentences(collect(study, tmp_path)) if "lost no class" in text]
     assert told == [
         "The reference dice_ce lost no class in 2 of 2 runs.",
         "rw lost no class in 2 of 2 runs.",
     ]
+    alone = collect(study.model_copy(update={"maps": {"rw": "rectified"}}), tmp_path, {})
+    assert alone.whole.comparisons == ()
+    assert any("no map is tested against another" in text for text in sentences(alone))
 
 
-def test_without_a_reference_nothing_is_compared(tmp_path):
-    results = collect(write_study(tmp_path, [0], usual, maps={"rw": "rectified"}), tmp_path, {})
-    assert results.whole.comparisons == ()
-    assert any("no map is tested against another" in text for text in sentences(results))
-
-
-def test_files(tmp_path):
-    study = write_study(tmp_path, [0, 1, 2], usual)
-    results = collect(study, tmp_path, FOUND)
+def test_files(usual_results, tmp_path):
+    results = usual_results
     write(results, tmp_path)
     content = json.loads((tmp_path / "results.json").read_text())
     assert content == json.loads(json.dumps(as_fields(results)))

@@ -1,6 +1,10 @@
+import csv
+import errno
 import json
+import os
 import re
 import shutil
+import tempfile
 
 import nibabel
 import numpy as np
@@ -9,10 +13,12 @@ from PIL import Image
 from raw_folders import make_raw
 
 from rwloss import RWLossError, data
-from rwloss.training.evaluation import FailedPair, evaluate
-from rwloss.training.scores import score
+from rwloss.training import evaluation
+from rwloss.training.evaluation import Evaluation, FailedPair, evaluate
+from rwloss.training.scores import CaseScore, ClassScore, Scores, score
 
 SAMPLE = data.sample_dir("hippocampus")
+ALONE = CaseScore("a", None, 1.0, ())
 
 
 def save(folder, **cases):
@@ -58,18 +64,18 @@ def test_processes_change_nothing(two):
     assert evaluate(*two, jobs=0) == evaluate(*two, jobs=2)
 
 
-def test_labels_against_themselves():
-    labels = SAMPLE / "labelsTs"
-    result = evaluate(labels, SAMPLE, jobs=0)
-    assert result.scores.class_names == ("background", "anterior", "posterior")
-    for each in result.scores.summary():
-        assert (each.dice.mean, each.hd95_mm.mean, each.assd_mm.mean) == (1.0, 0.0, 0.0)
-        assert each.both == each.cases == len(list(labels.iterdir()))
-
-
-def test_a_limit_that_refuses_every_file_is_refused_first(two):
+def test_wrong_use(two):
     with pytest.raises(RWLossError, match="expected max_voxels of 1 or more, got 0"):
         evaluate(*two, max_voxels=0, jobs=0)
+    for num_classes in (0, 1):
+        with pytest.raises(RWLossError, match="expected two classes or more"):
+            evaluate(*two, num_classes=num_classes, jobs=0)
+    for file in list(two[0].iterdir()):
+        file.rename(file.with_stem(f"{file.stem}_pred"))
+    with pytest.raises(
+        RWLossError, match=r"has 'a', 'b', 'c', .* has 'a_pred', 'b_pred', 'c_pred'"
+    ):
+        evaluate(*two, jobs=0)
 
 
 def test_the_parts_of_an_nnunet_folder(tmp_path):
@@ -117,17 +123,17 @@ def test_number_of_classes_is_that_of_both_folders_together(tmp_path):
     assert len(evaluate(predictions, truth, num_classes=6, jobs=0).scores.summary()) == 5
 
 
-@pytest.mark.parametrize("label", [-1, 255, 65535, 70_000])
-def test_a_prediction_with_what_is_no_class_fails_alone(tmp_path, label):
+def test_a_prediction_with_what_is_no_class_fails_alone(tmp_path):
     truth = save(tmp_path / "truth", a=[[0, 1, 1]], b=[[0, 0, 2]], c=[[0, 1, 2]])
     predictions = save(tmp_path / "pred", a=[[0, 1, 1]], c=[[0, 3, 2]])
-    np.save(predictions / "b.npy", np.array([[0, label, 2]]))
-    result = evaluate(predictions, truth, jobs=0)
-    assert [case.name for case in result.scores.cases] == ["a", "c"]
-    assert len(result.scores.class_names) == 4
-    [failure] = result.failed
-    assert failure.name == "b"
-    assert re.match(f"the prediction has the (label|class) {label}", failure.reason)
+    for label in (-1, 255, 65535, 70_000):
+        np.save(predictions / "b.npy", np.array([[0, label, 2]]))
+        result = evaluate(predictions, truth, jobs=0)
+        assert [case.name for case in result.scores.cases] == ["a", "c"]
+        assert len(result.scores.class_names) == 4
+        [failure] = result.failed
+        assert failure.name == "b"
+        assert re.match(f"the prediction has the (label|class) {label}", failure.reason)
 
 
 def test_what_is_no_class_in_the_truth_is_wrong_use_and_its_folder_is_named(tmp_path):
@@ -136,15 +142,19 @@ def test_what_is_no_class_in_the_truth_is_wrong_use_and_its_folder_is_named(tmp_
     words = re.escape(f"{str(truth)!r} holds the label -1: ")
     with pytest.raises(RWLossError, match=words):
         evaluate(predictions, truth, jobs=0)
+    save(truth, a=[[0, 255]])  # a mask
+    with pytest.raises(RWLossError, match="if 255 means 'ignore', pass ignore_label=255"):
+        evaluate(truth, truth, jobs=0)
 
 
-def test_the_256th_class_of_a_prediction_alone(tmp_path):
+def test_the_256th_class_of_a_prediction_alone(tmp_path, monkeypatch):
     """255 where 254 is a class is one too."""
     truth = save(tmp_path / "truth", a=[range(255)])
     predictions = save(tmp_path / "pred", a=[[*range(254), 255]])
-    result = evaluate(predictions, truth, jobs=0)
-    assert len(result.scores.class_names) == 256
-    assert result.is_complete
+    asked = []
+    monkeypatch.setattr(evaluation, "score", lambda *args, name: asked.append(args[2]) or ALONE)
+    evaluate(predictions, truth, jobs=0)
+    assert asked == [256]
 
 
 def test_no_file_that_can_be_read(two):
@@ -164,18 +174,6 @@ def test_two_folders_of_empty_masks(tmp_path):
     assert (mask.empty, mask.dice.n, mask.dice.mean) == (2, 0, None)
 
 
-@pytest.mark.parametrize("num_classes", [0, 1])
-def test_fewer_than_two_classes(two, num_classes):
-    with pytest.raises(RWLossError, match="expected two classes or more"):
-        evaluate(*two, num_classes=num_classes, jobs=0)
-
-
-def test_a_mask_of_255_is_no_class_256(tmp_path):
-    folder = save(tmp_path / "masks", a=[[0, 255]])
-    with pytest.raises(RWLossError, match="if 255 means 'ignore', pass ignore_label=255"):
-        evaluate(folder, folder, jobs=0)
-
-
 def test_classes_of_dataset_json_in_the_folder_of_predictions(tmp_path):
     truth, predictions = (save(tmp_path / name, a=[[0, 1]]) for name in ("truth", "pred"))
     content = {"labels": {"background": 0, "left": 1, "right": 2}, "file_ending": ".npy"}
@@ -185,37 +183,26 @@ def test_classes_of_dataset_json_in_the_folder_of_predictions(tmp_path):
 
 
 def test_cases_without_partner_are_named(two):
+    """Predictions without labels alone are no failure."""
     predictions, truth = two
     (predictions / "a.npy").rename(predictions / "other.npy")
     result = evaluate(predictions, truth, jobs=0)
     assert (result.unpredicted, result.unlabelled) == (("a",), ("other",))
     assert [case.name for case in result.scores.cases] == ["b", "c"]
-    assert not result.is_complete
-    assert result.num_cases == 3
-
-
-def test_extra_predictions_alone_are_no_failure(two):
-    predictions, truth = two
+    assert (result.is_complete, result.num_cases) == (False, 3)
     (truth / "a.npy").unlink()
     result = evaluate(predictions, truth, jobs=0)
-    assert result.unlabelled == ("a",)
-    assert result.is_complete
-
-
-def test_no_case_in_both(two):
-    predictions, truth = two
-    for file in list(predictions.iterdir()):
-        file.rename(file.with_stem(f"{file.stem}_pred"))
-    with pytest.raises(
-        RWLossError, match=r"has 'a', 'b', 'c', .* has 'a_pred', 'b_pred', 'c_pred'"
-    ):
-        evaluate(predictions, truth, jobs=0)
+    assert (result.unlabelled, result.is_complete) == (("other",), True)
 
 
 def test_one_bad_pair_does_not_stop_the_others(two):
     predictions, truth = two
     save(predictions, a=np.zeros((6, 6)), b=np.full((6, 7), 9))
-    result = evaluate(predictions, truth, num_classes=3, jobs=0)
+    told = []
+    result = evaluate(
+        *two, num_classes=3, jobs=0, progress=lambda one, total: told.append((one.name, total))
+    )
+    assert told == [("a", 3), ("b", 3), ("c", 3)]
     assert [case.name for case in result.scores.cases] == ["c"]
     shape, label = result.failed
     assert shape == FailedPair(
@@ -224,14 +211,10 @@ def test_one_bad_pair_does_not_stop_the_others(two):
     )
     assert label.name == "b"
     assert "the prediction has the class 9, and there are 3 classes" in label.reason
-
-
-def test_a_damaged_file_is_a_failure_of_its_case(two):
-    predictions, truth = two
     (predictions / "b.npy").write_bytes(b"")
-    [failure] = evaluate(predictions, truth, jobs=0).failed
-    assert "b.npy" in failure.reason
-    assert "0 bytes" in failure.reason
+    [_, damaged] = evaluate(predictions, truth, jobs=0).failed
+    assert "b.npy" in damaged.reason
+    assert "0 bytes" in damaged.reason
 
 
 def turned(degrees):
@@ -242,28 +225,25 @@ def turned(degrees):
     return affine
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda affine: affine @ np.diag([1, 1, 1.01, 1]), "the prediction has the spacing"),
-        (lambda affine: turned(5), "corners up to .* mm apart"),
-        (lambda affine: affine @ np.diag([-1, 1, 1, 1]), "corners up to"),
-        (lambda affine: affine + np.eye(4)[:, :1] @ [[0, 0, 0, 0.5]], "corners up to 0.5 mm"),
-        (lambda affine: affine + 1e-6, None),
-        (lambda affine: np.round(affine, 4), None),
-    ],
-)
-def test_geometry_of_a_pair(tmp_path, change, message):
+def test_geometry_of_a_pair(tmp_path):
     labels = np.random.default_rng(0).integers(0, 2, (20, 21, 9))
-    save_nifti(tmp_path / "truth" / "a.nii.gz", labels, turned(3))
-    save_nifti(tmp_path / "pred" / "a.nii.gz", labels, change(turned(3)))
-    result = evaluate(tmp_path / "pred", tmp_path / "truth", jobs=0)
-    if message is None:
-        assert result.is_complete
-    else:
-        [failure] = result.failed
-        assert failure.name == "a"
-        assert re.search(message, failure.reason)
+    affine, shift = turned(3), np.zeros((4, 4))
+    shift[0, 3] = 0.5
+    save_nifti(tmp_path / "truth" / "a.nii.gz", labels, affine)
+    for other, message in (
+        (affine @ np.diag([1, 1, 1.01, 1]), "the prediction has the spacing"),
+        (turned(5), "corners up to .* mm apart"),
+        (affine @ np.diag([-1, 1, 1, 1]), "corners up to"),
+        (affine + shift, "corners up to 0.5 mm"),
+        (affine + 1e-6, None),
+        (np.round(affine, 4), None),
+    ):
+        save_nifti(tmp_path / "pred" / "a.nii.gz", labels, other)
+        result = evaluate(tmp_path / "pred", tmp_path / "truth", jobs=0)
+        assert result.is_complete == (message is None), message
+        for failure in result.failed:
+            assert failure.name == "a"
+            assert re.search(message, failure.reason)
 
 
 def test_spacing_of_the_labels_or_else_of_the_prediction(tmp_path):
@@ -300,32 +280,24 @@ def test_ignored_voxels(tmp_path):
 
 
 def test_negative_labels_are_no_class_unless_ignored(tmp_path):
-    for name in ("truth", "pred"):
-        save(tmp_path / name)
-        np.save(tmp_path / name / "a.npy", np.array([[0, 1, -1]]))
-    [failure] = evaluate(tmp_path / "pred", tmp_path / "truth", num_classes=2, jobs=0).failed
-    assert "the truth has the label -1: expected 0 or more" in failure.reason
-    save(tmp_path / "truth", a=[[0, 1, 1]])
-    [failure] = evaluate(tmp_path / "pred", tmp_path / "truth", num_classes=2, jobs=0).failed
-    assert "the prediction has the label -1: expected 0 or more" in failure.reason
-    np.save(tmp_path / "truth" / "a.npy", np.array([[0, 1, -1]]))
-    result = evaluate(tmp_path / "pred", tmp_path / "truth", ignore_label=-1, jobs=0)
+    negative, plain = np.array([[0, 1, -1]]), np.array([[0, 1, 1]])
+    truth, predictions = save(tmp_path / "truth"), save(tmp_path / "pred")
+    np.save(predictions / "a.npy", negative)
+    for labels, whose in ((negative, "truth"), (plain, "prediction")):
+        np.save(truth / "a.npy", labels)
+        [failure] = evaluate(predictions, truth, num_classes=2, jobs=0).failed
+        assert f"the {whose} has the label -1: expected 0 or more" in failure.reason
+    np.save(truth / "a.npy", negative)
+    result = evaluate(predictions, truth, ignore_label=-1, jobs=0)
     assert result.scores.summary()[0].dice.mean == 1.0
 
 
 def test_formats_of_a_pair_may_differ(tmp_path):
     labels = np.random.default_rng(0).integers(0, 2, (5, 6)).astype(np.uint8)
-    truth, predictions = save(tmp_path / "truth", a=labels), tmp_path / "pred"
-    predictions.mkdir()
+    truth, predictions = save(tmp_path / "truth", a=labels), save(tmp_path / "pred")
     Image.fromarray(labels).save(predictions / "a.png")
     [mask] = evaluate(predictions, truth, jobs=0).scores.summary()
     assert mask.dice.mean == 1.0
-
-
-def test_progress(two):
-    told = []
-    evaluate(*two, num_classes=3, jobs=0, progress=lambda one, total: told.append((one, total)))
-    assert [(one.name, total) for one, total in told] == [("a", 3), ("b", 3), ("c", 3)]
 
 
 def test_eroded_hippocampus(shared_data):
@@ -341,3 +313,84 @@ def test_eroded_hippocampus(shared_data):
             assert 0.6 < each.dice < 0.85
             assert 1.0 <= each.hd95_mm <= 3**0.5
             assert 1.0 <= each.assd_mm < 1.2
+
+
+# --- The file of scores
+
+SCORES = Scores(
+    (
+        CaseScore("a", (1.0, 2.0), 9.5, (ClassScore(1, 4, 5, 0.5, 1.5, 0.25), ClassScore(2, 0, 0))),
+        CaseScore("b", None, 8.0, (ClassScore(1, 4, 0, 0.0), ClassScore(2, 0, 3, 0.0))),
+    ),
+    ("background", "left, upper", "right"),
+)
+RESULT = Evaluation("pred", "truth", SCORES, 9, (FailedPair("c", 'cut "short"'),), ("d",), ("e",))
+
+
+def test_csv_has_a_row_for_each_case_and_class(tmp_path):
+    evaluation.write_scores(RESULT, tmp_path / "scores.csv")
+    with (tmp_path / "scores.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert tuple(rows[0]) == evaluation.COLUMNS
+    assert [(row["case"], row["class"], row["state"], row["dice"]) for row in rows] == [
+        ("a", "left, upper", "both", "0.5"),
+        ("a", "right", "empty", ""),
+        ("b", "left, upper", "missed", "0.0"),
+        ("b", "right", "false alarm", "0.0"),
+        ("c", "", "failed", ""),
+        ("d", "", "unpredicted", ""),
+    ]
+    assert (rows[0]["hd95_mm"], rows[0]["spacing_mm"], rows[1]["hd95_mm"]) == ("1.5", "1.0 2.0", "")
+    assert rows[4]["reason"] == 'cut "short"'
+
+
+def test_json_has_summary_and_cases(tmp_path):
+    evaluation.write_scores(RESULT, tmp_path / "scores.json", "diagonal")
+    content = json.loads((tmp_path / "scores.json").read_text(encoding="utf-8"))
+    names = ("cases", "measured", "failed", "unpredicted", "unlabelled", "in_voxels")
+    assert content["counts"] == dict(zip(names, (4, 2, 1, 1, 1, 1), strict=True))
+    left, right = content["summary"]
+    assert (left["name"], left["missed"], left["dice"]["n"]) == ("left, upper", 1, 2)
+    assert left["hd95_mm"]["mean"] == (1.5 + 8.0) / 2
+    assert (right["empty"], right["false_alarms"], right["hd95_mm"]["mean"]) == (1, 1, 8.0)
+    missed = content["cases"][1]["classes"][0]
+    assert (missed["state"], missed["hd95_mm"]) == ("missed", None)
+    assert content["penalty_mm"] == "diagonal"
+
+
+def test_an_existing_file_is_replaced_and_nothing_else_is_left(tmp_path):
+    evaluation.check_score_file(tmp_path / "scores.csv")
+    assert not any(tmp_path.iterdir())
+    (tmp_path / "scores.csv").write_text("old")
+    evaluation.write_scores(RESULT, tmp_path / "scores.csv")
+    assert [file.name for file in tmp_path.iterdir()] == ["scores.csv"]
+    assert (tmp_path / "scores.csv").read_text().startswith("case,")
+
+
+def test_a_name_that_is_not_utf_8_is_escaped(tmp_path):
+    failed = Evaluation("pred", "truth", SCORES, None, (FailedPair("sur\udcff", "cut"),))
+    for name in ("scores.csv", "scores.json"):
+        evaluation.write_scores(failed, tmp_path / name)
+        assert r"sur\udcff" in (tmp_path / name).read_text(encoding="utf-8")
+
+
+def test_files_that_cannot_be_written(tmp_path, monkeypatch):
+    """Each is refused before anything is measured."""
+    (tmp_path / "d.csv").mkdir()
+    for name, message in (
+        ("a.txt", "ends with .csv or .json"),
+        ("none/a.csv", "no folder"),
+        ("d.csv", "is a folder"),
+    ):
+        with pytest.raises(RWLossError, match=message):
+            evaluation.check_score_file(tmp_path / name)
+    with pytest.raises(RWLossError, match="cannot write"):
+        evaluation.write_scores(RESULT, tmp_path / f"{'a' * 300}.csv")
+
+    def refuse(*_, **__):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
+    with pytest.raises(RWLossError, match=r"cannot write .*a.csv' \(Read-only file system\): name"):
+        evaluation.check_score_file(tmp_path / "a.csv")
+    assert [file.name for file in tmp_path.iterdir()] == ["d.csv"]

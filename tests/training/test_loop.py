@@ -38,16 +38,15 @@ def batches(*, stored=False, spoilt_from=None):
     return batch
 
 
-def trained(feed, *, text="rectified", **changes):
-    """Network, state, rows of the record, and steps that were told."""
+def trained(feed, *, text="rectified", network=None, optimizer=None, **changes):
+    """Network, state, rows of the record, steps that were told, and the error, if any."""
     settings = RunSettings(data="in", out="out", accelerator="cpu", **{"steps": 5, **changes})
-    fabric = Fabric(accelerator="cpu", devices=1)
-    network = unet(2, 1, 3, seed=settings.seed)
-    optimizer = torch.optim.Adam(network.parameters(), lr=1.0)
-    state, rows, told = loops.TrainingState(), [], []
+    network = network or unet(2, 1, 3, seed=settings.seed)
+    optimizer = (optimizer or torch.optim.Adam)(network.parameters(), lr=1.0)
+    state, rows, told, found = loops.TrainingState(), [], [], None
     try:
         loops.train_steps(
-            fabric,
+            Fabric(accelerator="cpu", devices=1),
             network,
             RegionWiseLoss(text, ignore_index=-1),
             feed,
@@ -58,8 +57,8 @@ def trained(feed, *, text="rectified", **changes):
             after_step=lambda step, loss: told.append((step, loss)),
         )
     except Diverged as error:
-        return network, state, rows, told, error
-    return network, state, rows, told, None
+        found = error
+    return network, state, rows, told, found
 
 
 def test_learns_a_trivial_problem():
@@ -74,24 +73,17 @@ def test_learns_a_trivial_problem():
 
 
 def test_reports_every_step_and_records_some():
-    _, state, rows, told, _ = trained(batches(), steps=8, record_every=3)
+    """Neither records nor given maps change a step."""
+    network, state, rows, told, _ = trained(batches(), steps=8, record_every=3)
     assert [step for step, _ in told] == list(range(1, 9))
     assert [step for step, _ in rows] == [1, 3, 6, 8]
     assert [loss for _, row in rows for loss in row["losses"]] == [loss for _, loss in told]
-    assert state.step == 8
-    assert state.losses == []
+    assert (state.step, state.losses) == (8, [])
     json.dumps(rows, allow_nan=False)
-
-
-def test_recording_changes_no_step():
-    often, seldom = (trained(batches(), record_every=every) for every in (1, 100))
-    assert often[3] == seldom[3]
-    for one, other in zip(often[0].parameters(), seldom[0].parameters(), strict=True):
+    seldom = trained(batches(stored=True), steps=8, record_every=100)
+    assert seldom[3] == told
+    for one, other in zip(network.parameters(), seldom[0].parameters(), strict=True):
         assert torch.equal(one, other)
-
-
-def test_given_maps_are_what_maps_on_the_fly_are():
-    assert trained(batches(stored=True))[3] == trained(batches())[3]
 
 
 def test_stops_at_a_loss_that_is_not_a_number():
@@ -118,42 +110,29 @@ def test_schedules_of_the_map_follow_the_epochs():
     assert factors == pytest.approx(wanted, rel=1e-4)
 
 
-@pytest.mark.parametrize(
-    ("name", "factors"),
-    [
+def test_learning_rates():
+    for name, factors in (
         ("constant", [1, 1, 1, 1]),
         ("poly", [1, 0.75**0.9, 0.5**0.9, 0.25**0.9]),
         ("cosine", [1, 0.85355339, 0.5, 0.14644661]),
-    ],
-)
-def test_learning_rates(name, factors):
-    settings = RunSettings(
-        data="in", out="out", steps=4, learning_rate=0.5, learning_rate_schedule=name
-    )
-    found = [loops.learning_rate(settings, step) for step in range(1, 5)]
-    assert found == pytest.approx([0.5 * factor for factor in factors])
+    ):
+        settings = RunSettings(
+            data="in", out="out", steps=4, learning_rate=0.5, learning_rate_schedule=name
+        )
+        found = [loops.learning_rate(settings, step) for step in range(1, 5)]
+        assert found == pytest.approx([0.5 * factor for factor in factors]), name
 
 
 def test_gradients_are_clipped():
     """The record has the norm before; a tiny one moves Adam's first step no less, but SGD's."""
-    settings = RunSettings(data="in", out="out", steps=1, gradient_clip=1e-3, record_every=1)
     network = unet(2, 1, 3)
     before = torch.cat([weight.detach().flatten() for weight in network.parameters()])
-    optimizer = torch.optim.SGD(network.parameters(), lr=1.0)
-    rows = []
-    loops.train_steps(
-        Fabric(accelerator="cpu", devices=1),
-        network,
-        RegionWiseLoss("rectified"),
-        batches(),
-        optimizer,
-        settings.model_copy(update={"learning_rate": 1.0}),
-        loops.TrainingState(),
-        record=lambda step, row: rows.append(row),
-        after_step=lambda step, loss: None,
+    changes = {"steps": 1, "gradient_clip": 1e-3, "learning_rate": 1.0}
+    _, _, [(_, row)], _, _ = trained(
+        batches(), network=network, optimizer=torch.optim.SGD, **changes
     )
     after = torch.cat([weight.detach().flatten() for weight in network.parameters()])
-    assert rows[0]["gradient_norm"] > 1e-2
+    assert row["gradient_norm"] > 1e-2
     assert (after - before).norm() == pytest.approx(1e-3, rel=1e-2)
 
 
@@ -208,15 +187,10 @@ def test_excess_and_wrong_way_mass(drawn):
     best = torch.nn.functional.one_hot(labels.clamp_min(0), 3).movedim(-1, 1) * 1000.0
     least = loss(best, labels)
     assert figures["excess"] == pytest.approx(float(value.detach() - least), rel=1e-4)
-    assert figures["wrong_way_mass"] == 0
-    assert figures["violating"] == 0
+    assert figures["wrong_way_mass"] == figures["violating"] == 0
     assert recorded("boundary", labels, logits)[0]["wrong_way_mass"] > 0
     assert len(figures["pull"]) == 3
     assert figures["pull"][0] is None
-
-
-def test_a_batch_without_counted_voxels_is_no_accident():
-    labels = torch.full((1, 4, 4), -1)
-    figures, _, _ = recorded("rectified", labels, torch.zeros(1, 3, 4, 4))
-    assert figures["gradient_share"] == [0.0, 0.0, 0.0]
-    assert figures["gradient_norm"] == 0
+    nothing, _, _ = recorded("rectified", torch.full((1, 4, 4), -1), torch.zeros(1, 3, 4, 4))
+    assert nothing["gradient_share"] == [0.0, 0.0, 0.0]  # no voxel counts
+    assert nothing["gradient_norm"] == 0

@@ -8,7 +8,7 @@ import torch
 
 from rwloss import Regions, RegionWiseLoss, RWLossError, RWMap, maps
 from rwloss.training import Augmentation, PatchSampler, PatchSource, TrainingVolume, patch_sources
-from rwloss.training.patches import cut_patch, num_bytes, patch_starts
+from rwloss.training.patches import cut_patch, patch_starts
 
 
 def volume_of(shape, first=1, spacing_mm=None):
@@ -26,33 +26,32 @@ def map_of(volume, *, dense=False):
     return RWMap.compact(labels, 3, true=number, other=number + 0.5)
 
 
-@pytest.mark.parametrize("axis", [0, 1, 2])
 @pytest.mark.parametrize("dense", [False, True], ids=["compact", "dense"])
-@pytest.mark.parametrize("shape", [(5, 9, 3), (8, 4)], ids=str)
-def test_slices_of_image_labels_and_map_are_of_the_same_voxels(shape, dense, axis, device):
-    spacing_mm = (1.0, 2.0, 3.0)[: len(shape)]
-    volume = volume_of(shape, spacing_mm=spacing_mm)
-    rwmaps = {"case1": map_of(volume, dense=dense)}
-    sources = patch_sources([volume], rwmaps, dims=2, slice_axis=axis, device=device)
-    if len(shape) == 2:
-        wanted, plane = [volume.labels], spacing_mm
-    else:
-        wanted = list(np.moveaxis(volume.labels, axis, 0))
-        plane = tuple(np.delete(spacing_mm, axis))
-    assert len(sources) == len(wanted)
-    for source, labels in zip(sources, wanted, strict=True):
-        number = source.image[0]
-        assert number.device.type == device
-        assert source.spacing_mm == plane
-        assert np.array_equal(source.labels.cpu().numpy(), labels)
-        assert torch.equal(number.long() % 3, source.labels.long())
-        if dense:
-            more = torch.arange(3, device=device).reshape(3, 1, 1) * 10000
-            assert torch.equal(source.map_parts[0], number + more)
+def test_slices_of_image_labels_and_map_are_of_the_same_voxels(dense, device):
+    for shape, axis in (((5, 9, 3), 0), ((5, 9, 3), 1), ((5, 9, 3), 2), ((8, 4), 1)):
+        spacing_mm = (1.0, 2.0, 3.0)[: len(shape)]
+        volume = volume_of(shape, spacing_mm=spacing_mm)
+        rwmaps = {"case1": map_of(volume, dense=dense)}
+        sources = patch_sources([volume], rwmaps, dims=2, slice_axis=axis, device=device)
+        if len(shape) == 2:
+            wanted, plane = [volume.labels], spacing_mm
         else:
-            true, other = source.map_parts
-            assert torch.equal(true, number)
-            assert torch.equal(other, number + 0.5)
+            wanted = list(np.moveaxis(volume.labels, axis, 0))
+            plane = tuple(np.delete(spacing_mm, axis))
+        assert len(sources) == len(wanted)
+        for source, labels in zip(sources, wanted, strict=True):
+            number = source.image[0]
+            assert number.device.type == device
+            assert source.spacing_mm == plane
+            assert np.array_equal(source.labels.cpu().numpy(), labels)
+            assert torch.equal(number.long() % 3, source.labels.long())
+            if dense:
+                more = torch.arange(3, device=device).reshape(3, 1, 1) * 10000
+                assert torch.equal(source.map_parts[0], number + more)
+            else:
+                true, other = source.map_parts
+                assert torch.equal(true, number)
+                assert torch.equal(other, number + 0.5)
 
 
 def test_a_volume_is_one_source_in_3d():
@@ -75,15 +74,20 @@ def test_missing_and_foreign_maps_are_named():
             patch_sources(volumes[:1], {"case1": map_of(foreign)}, dims=2)
 
 
-@pytest.mark.parametrize("dense", [None, False, True])
-def test_memory_is_what_the_sources_take(dense):
+def test_memory_is_what_the_sources_take():
     volume = volume_of((5, 9, 3))
-    rwmap = None if dense is None else map_of(volume, dense=dense)
-    [source] = patch_sources([volume], rwmap and {"case1": rwmap}, dims=3)
-    tensors = [source.image, source.labels, *source.map_parts]
-    assert num_bytes([volume], [rwmap.parts if rwmap else []]) == sum(t.nbytes for t in tensors)
-    [elsewhere] = patch_sources([volume], dims=3, device="meta", max_device_bytes=4)
-    assert elsewhere.image.device.type == "cpu"
+    for rwmap in (None, map_of(volume), map_of(volume, dense=True)):
+        [source] = patch_sources([volume], rwmap and {"case1": rwmap}, dims=3)
+        size = sum(t.nbytes for t in (source.image, source.labels, *source.map_parts))
+        for limit, device in ((size, "meta"), (size - 1, "cpu")):
+            [source] = patch_sources(
+                [volume],
+                rwmap and {"case1": rwmap},
+                dims=3,
+                device="meta",
+                max_device_bytes=limit,
+            )
+            assert source.image.device.type == device
 
 
 def marked(shape, first=1, *, dense=False, device="cpu"):
@@ -103,14 +107,14 @@ def numbers_of(batches, steps):
 SOURCES = [marked((2, 2), first) for first in range(100, 1100, 100)]
 
 
-@pytest.mark.parametrize("batch_size", [1, 3, 10, 25])
-def test_every_item_comes_once_before_any_comes_again(batch_size):
-    found = numbers_of(PatchSampler(SOURCES, 3, (2, 2), batch_size), 20)
-    assert [len(batch) for batch in found] == [batch_size] * 20
-    stream = [int(number) // 100 for batch in found for number in batch]
-    rounds = [stream[i : i + 10] for i in range(0, len(stream) - 9, 10)]
-    assert all(sorted(each) == list(range(1, 11)) for each in rounds)
-    assert len({tuple(each) for each in rounds}) == len(rounds)
+def test_every_item_comes_once_before_any_comes_again():
+    for batch_size in (1, 3, 10, 25):
+        found = numbers_of(PatchSampler(SOURCES, 3, (2, 2), batch_size), 20)
+        assert [len(batch) for batch in found] == [batch_size] * 20
+        stream = [int(number) // 100 for batch in found for number in batch]
+        rounds = [stream[i : i + 10] for i in range(0, len(stream) - 9, 10)]
+        assert all(sorted(each) == list(range(1, 11)) for each in rounds)
+        assert len({tuple(each) for each in rounds}) == len(rounds)
 
 
 def test_a_batch_follows_from_seed_and_step():
@@ -132,34 +136,24 @@ def test_a_batch_follows_from_seed_and_step():
 
 
 @pytest.mark.parametrize("balanced", [False, True])
-def test_maps_change_no_batch(balanced):
-    settings = {"seed": 1, "balanced": balanced, "augmentation": Augmentation(0.5, (-1,))}
+def test_neither_maps_nor_more_processes_change_a_batch(balanced):
+    augmentation = Augmentation(0.5, (-1,), intensity=0.5)
+    settings = {"seed": 1, "balanced": balanced, "augmentation": augmentation}
     sources = [marked((6, 5), first) for first in (1, 101, 201)]
     bare = [PatchSource(source.image, source.labels, source.spacing_mm) for source in sources]
-    for step in range(1, 9):
-        stored = PatchSampler(sources, 3, (4, 4), 2, **settings)(step)
-        fresh = PatchSampler(bare, 3, (4, 4), 2, **settings)(step)
-        assert torch.equal(stored.images, fresh.images)
-        assert torch.equal(stored.labels, fresh.labels)
-        assert fresh.rwmap is None
-        assert torch.equal(stored.rwmap.labels, fresh.labels)
-
-
-@pytest.mark.parametrize("balanced", [False, True])
-@pytest.mark.parametrize("processes", [2, 3])
-def test_processes_share_the_batch_of_one(processes, balanced):
-    augmentation = Augmentation(0.5, (-1,), zoom=0.3, intensity=0.5)
-    settings = {"augmentation": augmentation, "balanced": balanced}
-    whole = PatchSampler(SOURCES, 3, (2, 2), 2 * processes, **settings)
-    parts = [
-        PatchSampler(SOURCES, 3, (2, 2), 2, process=(rank, processes), **settings)
-        for rank in range(processes)
-    ]
-    for step in (1, 2, 9):
-        found = [part(step) for part in parts]
-        assert torch.equal(torch.cat([batch.images for batch in found]), whole(step).images)
-        assert torch.equal(torch.cat([batch.labels for batch in found]), whole(step).labels)
-        assert sum((batch.spacings_mm for batch in found), ()) == whole(step).spacings_mm
+    for processes in (1, 2, 3):
+        whole = PatchSampler(sources, 3, (4, 4), 2 * processes, **settings)
+        parts = [
+            PatchSampler(bare, 3, (4, 4), 2, process=(rank, processes), **settings)
+            for rank in range(processes)
+        ]
+        for step in (1, 2, 9):
+            stored, found = whole(step), [part(step) for part in parts]
+            assert torch.equal(torch.cat([batch.images for batch in found]), stored.images)
+            assert torch.equal(torch.cat([batch.labels for batch in found]), stored.labels)
+            assert sum((batch.spacings_mm for batch in found), ()) == stored.spacings_mm
+            assert {batch.rwmap for batch in found} == {None}
+            assert torch.equal(stored.rwmap.labels, stored.labels)
 
 
 @pytest.mark.parametrize("dense", [False, True], ids=["compact", "dense"])
@@ -194,25 +188,20 @@ def naive_window(values, starts, size, fill):
     return window
 
 
-@pytest.mark.parametrize("length", range(1, 6))
-@pytest.mark.parametrize("size", range(1, 6))
-def test_windows_against_a_naive_loop(length, size):
+def test_windows_against_a_naive_loop():
     """Larger or smaller than the image; what does not fit is centred, what does is inside."""
-    values = torch.arange(1, 1 + length * 3).reshape(length, 3)
-    for u in (0.0, 0.49, 0.999):
-        starts = patch_starts((length, 3), (size, 2), None, (u, 1 - u - 1e-9))
-        found = cut_patch(values, starts, (size, 2), -7)
-        assert torch.equal(found, naive_window(values, starts, (size, 2), -7))
-        assert (found != -7).sum() == min(length, size) * 2
-        if size >= length:
-            assert starts[0] == -((size - length) // 2)
-
-
-@pytest.mark.parametrize("voxel", range(9))
-def test_a_window_around_a_voxel_holds_it_and_stays_inside(voxel):
-    starts = {patch_starts((9,), (4,), (voxel,), (u / 50,))[0] for u in range(50)}
-    wanted = {start for start in range(6) if start <= voxel < start + 4}
-    assert starts == wanted
+    for length, size in itertools.product(range(1, 6), repeat=2):
+        values = torch.arange(1, 1 + length * 3).reshape(length, 3)
+        for u in (0.0, 0.49, 0.999):
+            starts = patch_starts((length, 3), (size, 2), None, (u, 1 - u - 1e-9))
+            found = cut_patch(values, starts, (size, 2), -7)
+            assert torch.equal(found, naive_window(values, starts, (size, 2), -7)), (length, size)
+            assert (found != -7).sum() == min(length, size) * 2
+            if size >= length:
+                assert starts[0] == -((size - length) // 2)
+    for voxel in range(9):  # a window around a voxel holds it and stays inside
+        found = {patch_starts((9,), (4,), (voxel,), (u / 50,))[0] for u in range(50)}
+        assert found == {start for start in range(6) if start <= voxel < start + 4}
 
 
 def test_balanced_batches_hold_a_rare_class_in_every_second_example():

@@ -56,13 +56,10 @@ def test_the_test_folder_is_used_unless_told_otherwise(tmp_path, settings_of):
     assert set(drawn.test) <= {"a", "b", "c"}
 
 
-def test_the_largest_default_patch(tmp_path, settings_of):
+def test_default_patches(settings_of, tmp_path):
+    """At most 256 long; the coarsest level has two voxels, else torch would stop at once."""
     flat = make_raw(tmp_path / "flat", ["a", "b", "c"], (300, 20))
     assert prepare(settings_of(flat)).settings.patch_size == (256, 24)
-
-
-def test_the_coarsest_level_has_two_voxels(settings_of, tmp_path):
-    """Fewer can't be normalised: torch would stop at the first step."""
     tiny = make_raw(tmp_path / "tiny", ["a", "b", "c"], (8, 8))
     assert prepare(settings_of(tiny)).settings.patch_size == (16, 16)
     assert train(settings_of(tiny, steps=1)).losses
@@ -71,21 +68,16 @@ def test_the_coarsest_level_has_two_voxels(settings_of, tmp_path):
         prepare(settings_of(tiny, patch_size=(8, 8)))
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
+def test_what_needs_no_data_is_said_before_they_are_read(squares, settings_of, monkeypatch):
+    monkeypatch.setattr(preparation, "read_volume", lambda *_, **__: pytest.fail("read a case"))
+    for changes, message in (
         ({"map": "rectifed"}, "did you mean 'rectified'"),
         ({"map": None}, "which map"),
         ({"maps": "nowhere"}, "nowhere"),
         ({"test_part": "folder"}, "imagesTs and labelsTs, .* --test-part split"),
-    ],
-)
-def test_what_needs_no_data_is_said_before_they_are_read(
-    changes, message, squares, settings_of, monkeypatch
-):
-    monkeypatch.setattr(preparation, "read_volume", lambda *_, **__: pytest.fail("read a case"))
-    with pytest.raises(RWLossError, match=message):
-        prepare(settings_of(squares, **changes))
+    ):
+        with pytest.raises(RWLossError, match=message):
+            prepare(settings_of(squares, **changes))
 
 
 def test_class_weights_of_the_data_set_become_numbers_of_the_training_cases(squares, settings_of):
@@ -149,9 +141,8 @@ def test_axes_that_flip_and_turn(boxes, settings_of):
     assert augmentation(slice_axis=0, flip_axes=(1, 2)).flip_axes == (-2, -1)
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
+def test_wrong_settings(squares, settings_of):
+    for changes, message in (
         ({"patch_size": (12, 16)}, "2 multiples of 8 .* got 12,16"),
         ({"patch_size": (16,)}, "2 multiples of 8"),
         ({"dims": 3}, "2 axes: train on them with --dims 2"),
@@ -159,43 +150,38 @@ def test_axes_that_flip_and_turn(boxes, settings_of):
         ({"num_classes": 4}, r"class 3 \(class 3\) is in no training case"),
         ({"data": "nowhere"}, "no file or folder 'nowhere'"),
         ({"spacing": (1.0,)}, "spacing"),
-    ],
-)
-def test_wrong_settings(changes, message, squares, settings_of):
-    with pytest.raises(RWLossError, match=message):
-        prepare(settings_of(**{"data": squares, **changes}))
+    ):
+        with pytest.raises(RWLossError, match=message):
+            prepare(settings_of(**{"data": squares, **changes}))
 
 
-def test_missing_image(spoilt, settings_of):
-    """All of them, before any file is read."""
+def test_missing_images(spoilt, settings_of):
+    """All of them are named before any file is read."""
     (spoilt / "labelsTr" / "case0.npy").write_bytes(b"torn")
     for name in ("case3", "case5"):
         (spoilt / "imagesTr" / f"{name}_0000.npy").unlink()
     with pytest.raises(RWLossError, match="no image for 2 of 8 cases: 'case3', 'case5'; add case3"):
         prepare(settings_of(spoilt))
-
-
-@pytest.mark.parametrize("source", [".", "labelsTr"])
-def test_labels_only(source, spoilt, settings_of):
     shutil.rmtree(spoilt / "imagesTr")
-    with pytest.raises(RWLossError, match="has 8 label files and no images: training needs an nnU"):
-        prepare(settings_of(spoilt / source))
+    for source in (spoilt, spoilt / "labelsTr"):
+        with pytest.raises(RWLossError, match="has 8 label files and no images: training needs an"):
+            prepare(settings_of(source))
 
 
-@pytest.mark.parametrize("case", range(8))
-@pytest.mark.parametrize("path", ["labelsTr/{}.npy", "imagesTr/{}_0000.npy"])
-def test_files_that_cannot_be_read_in_every_part(path, case, spoilt, settings_of):
-    name = path.format(f"case{case}")
-    (spoilt / name).write_bytes((spoilt / name).read_bytes()[:100])
-    with pytest.raises(RWLossError, match=f"{name.split('/')[1]}'"):
-        prepare(settings_of(spoilt))
-
-
-@pytest.mark.parametrize("case", range(8))
-def test_shapes_of_image_and_label_in_every_part(case, spoilt, settings_of):
-    relabel(spoilt, f"case{case}", lambda labels: labels[:-1])
-    with pytest.raises(RWLossError, match=rf"case{case}_0000.*shape \(16, 16\), its labels"):
-        prepare(settings_of(spoilt))
+def test_files_that_cannot_be_read_or_differ_in_shape_in_every_part(spoilt, settings_of):
+    split = prepare(settings_of(spoilt)).split
+    for case in (split.train[1], split.validation[0], split.test[0]):
+        for name in (f"labelsTr/{case}.npy", f"imagesTr/{case}_0000.npy"):
+            whole = (spoilt / name).read_bytes()
+            (spoilt / name).write_bytes(whole[:100])
+            with pytest.raises(RWLossError, match=f"{name.split('/')[1]}'"):
+                prepare(settings_of(spoilt))
+            (spoilt / name).write_bytes(whole)
+        labels = (spoilt / "labelsTr" / f"{case}.npy").read_bytes()
+        relabel(spoilt, case, lambda labels: labels[:-1])
+        with pytest.raises(RWLossError, match=rf"{case}_0000.*shape \(16, 16\), its labels"):
+            prepare(settings_of(spoilt))
+        (spoilt / "labelsTr" / f"{case}.npy").write_bytes(labels)
 
 
 def test_channels_that_differ(tmp_path, settings_of):

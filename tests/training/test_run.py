@@ -14,15 +14,8 @@ from training_runs import assert_same, left_by
 import rwloss
 from rwloss import RWLossError, distance
 from rwloss.precompute import precompute
-from rwloss.training import (
-    Diverged,
-    RunFolder,
-    TrainingProgress,
-    load_network,
-    train,
-)
+from rwloss.training import Diverged, RunFolder, TrainingProgress, load_network, train
 from rwloss.training import run as runs
-from rwloss.training.inference import selection_score
 
 BUSY = {"flip": 0.5, "zoom": 0.3, "intensity": 0.5, "balanced": True}
 """Settings with everything random switched on."""
@@ -62,6 +55,7 @@ def test_two_at_once_on_one_folder(boxes, settings_of):
 def test_a_run_leaves_what_is_needed_to_repeat_it(dims, boxes, settings_of):
     notes = Notes()
     settings = settings_of(boxes, dims=dims, steps=3, validate_every=2, **BUSY)
+    torch.manual_seed(0)
     found = train(settings, notes)
     run = Path(settings.out)
     assert sorted(path.name for path in run.iterdir()) == [
@@ -83,58 +77,40 @@ def test_a_run_leaves_what_is_needed_to_repeat_it(dims, boxes, settings_of):
     assert start["distance_engine"] == distance.engine_name()
     assert start["versions"]["torch"] == torch.__version__
     assert start["versions"]["rwloss"] == rwloss.__version__
-    # The file alone repeats the run.
+    # The file alone repeats the run, bit for bit, whatever was drawn before; another seed does not.
+    torch.manual_seed(99)
     again = found.settings.model_copy(update={"out": str(run.parent / "again")})
     assert train(again).losses == found.losses
     assert_same(left_by(again.out), left_by(run))
-
-
-def test_same_seed_same_bits_other_seed_others(squares, settings_of, tmp_path):
-    first, second, other = (
-        settings_of(squares, out=str(tmp_path / name), seed=seed, **BUSY)
-        for name, seed in (("one", 1), ("two", 1), ("three", 2))
-    )
-    torch.manual_seed(0)
-    train(first)
-    torch.manual_seed(99)
-    train(second)
-    assert_same(left_by(first.out), left_by(second.out))
-    assert train(other).losses != RunFolder(first.out).read_result().losses
-    assert json.loads(Path(first.out, "splits.json").read_text()) == json.loads(
-        Path(other.out, "splits.json").read_text()
-    )
+    if dims == 2:
+        other = again.model_copy(update={"out": str(run.parent / "other"), "seed": 2})
+        assert train(other).losses != found.losses
+        assert json.loads(Path(other.out, "splits.json").read_text()) == splits
 
 
 def test_runs_that_differ_in_the_map_begin_alike_and_meet_the_same(
     squares, settings_of, tmp_path, monkeypatch
 ):
-    seen = {}
+    seen, start, build = {}, {}, runs.build_network
 
     class Spied(runs.PatchSampler):
         def __call__(self, step):
             batch = super().__call__(step)
-            seen.setdefault(text, []).append((batch.images, batch.labels))
+            seen.setdefault(text, []).extend([batch.images, batch.labels])
             return batch
 
-    monkeypatch.setattr(runs, "PatchSampler", Spied)
-    built, build = {}, runs.build_network
-
     def spied(*args):
-        built[text] = build(*args)
-        start[text] = [weight.detach().clone() for weight in built[text].parameters()]
-        return built[text]
+        network = build(*args)
+        start[text] = [weight.detach().clone() for weight in network.parameters()]
+        return network
 
-    start = {}
+    monkeypatch.setattr(runs, "PatchSampler", Spied)
     monkeypatch.setattr(runs, "build_network", spied)
     for text in ("boundary", "rectified + dice"):
         train(settings_of(squares, map=text, out=str(tmp_path / text[:4]), **BUSY))
-    one, other = seen.values()
-    assert len(one) == 4
-    for (images, labels), (same_images, same_labels) in zip(one, other, strict=True):
-        assert torch.equal(images, same_images)
-        assert torch.equal(labels, same_labels)
-    for weight, same in zip(*start.values(), strict=True):
-        assert torch.equal(weight, same)
+    assert [len(batches) for batches in seen.values()] == [8, 8]
+    for tensors in (seen, start):
+        assert all(map(torch.equal, *tensors.values()))
 
 
 PLAN = {"steps": 8, "checkpoint_every": 3, "validate_every": 4, "record_every": 2, **BUSY}
@@ -148,7 +124,7 @@ def undisturbed(squares, short_settings, tmp_path_factory):
     return left_by(out)
 
 
-@pytest.mark.parametrize(("stop_after", "kept"), [(2, 0), (3, 0), (5, 4), (8, 6)])
+@pytest.mark.parametrize(("stop_after", "kept"), [(3, 0), (5, 4), (8, 6)])
 def test_a_stopped_run_ends_as_an_undisturbed_one(
     stop_after, kept, squares, settings_of, undisturbed
 ):
@@ -256,11 +232,6 @@ def test_the_best_on_validation_is_tested_and_of_equals_the_earlier(
     assert [line["mean_dice"] for line in chosen] == [0.2, 0.6, 0.6, 0.4]
 
 
-def test_the_rule_counts_missed_classes_as_0_and_leaves_absent_ones_out():
-    assert selection_score({"a": 0.8, "b": 0.0, "c": None}) == 0.4
-    assert selection_score({"a": None}) == 0.0
-
-
 def test_without_validation_the_last_is_tested(squares, settings_of, tmp_path):
     found = train(settings_of(squares, validation_fraction=0.0, validate_every=1))
     assert found.best_step == 4
@@ -279,25 +250,24 @@ def test_divergence_leaves_a_line_and_the_last_checkpoint(
 
     class Spoiling(Notes):
         def step(self, step, loss):
-            if step == 4:
+            if step == 4 and spoilt == "weight":
                 next(networks[0].parameters()).data.fill_(math.inf)
 
     class Spoilt(runs.PatchSampler):
         def __call__(self, step):
             batch = super().__call__(step)
-            if step >= 4:
+            if step >= 4 and spoilt == "image":
                 batch.images.fill_(math.inf)
             return batch
 
-    if spoilt == "image":
-        monkeypatch.setattr(runs, "PatchSampler", Spoilt)
+    monkeypatch.setattr(runs, "PatchSampler", Spoilt)
     monkeypatch.setattr(
         runs, "build_network", lambda *args: networks.append(build(*args)) or networks[0]
     )
     settings = settings_of(squares, steps=9, checkpoint_every=2)
     message = {"image": "the loss is nan at step 4", "weight": "not finite after step 4"}[spoilt]
     with pytest.raises(Diverged, match=message):
-        train(settings, Spoiling() if spoilt == "weight" else None)
+        train(settings, Spoiling())
     line = list(RunFolder(settings.out).lines())[-1]
     assert (line["kind"], line["step"]) == ("diverged", 4)
     assert message in line["reason"]
@@ -314,27 +284,24 @@ def test_stored_maps_train_as_maps_of_whole_images(squares, settings_of, tmp_pat
     assert train(stored).losses == pytest.approx(train(fresh).losses, rel=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("spoil", "message"),
-    [
-        (lambda raw: (raw / "labelsTr" / "new.npy").unlink(), "no map of case 'new'"),
-        (
-            lambda raw: np.save(raw / "labelsTr" / "new.npy", np.eye(16, dtype=np.uint8)),
-            "the map of case 'new' was made from other labels",
-        ),
-    ],
-)
-def test_stored_maps_that_do_not_fit_begin_no_run(spoil, message, tmp_path, settings_of):
-    raw, store = make_raw(tmp_path / "raw", ["a", "b", "new"]), tmp_path / "maps"
-    labels = np.load(raw / "labelsTr" / "new.npy")
-    spoil(raw)
-    precompute(raw, store, "rectified", jobs=0)
-    np.save(raw / "labelsTr" / "new.npy", labels)
+def test_stored_maps_that_do_not_fit_begin_no_run(tmp_path, settings_of):
+    raw = make_raw(tmp_path / "raw", ["a", "b", "new"])
+    file = raw / "labelsTr" / "new.npy"
+    labels = np.load(file)
     none = {"test_fraction": 0.0, "validation_fraction": 0.0}
-    settings = settings_of(raw, maps=str(store), **none)
-    with pytest.raises(RWLossError, match=message):
-        train(settings)
-    assert not (Path(settings.out) / "run.toml").exists()
+    file.unlink()
+    precompute(raw, tmp_path / "lacking", "rectified", jobs=0)
+    np.save(file, np.eye(16, dtype=np.uint8))
+    precompute(raw, tmp_path / "other", "rectified", jobs=0)
+    np.save(file, labels)
+    for store, message in (
+        ("lacking", "no map of case 'new'"),
+        ("other", "the map of case 'new' was made from other labels"),
+    ):
+        settings = settings_of(raw, maps=str(tmp_path / store), **none)
+        with pytest.raises(RWLossError, match=message):
+            train(settings)
+        assert not (Path(settings.out) / "run.toml").exists()
 
 
 def test_precision_and_compiled_networks_are_settings(squares, settings_of):
@@ -346,12 +313,12 @@ def test_precision_and_compiled_networks_are_settings(squares, settings_of):
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="has a CUDA device")
-@pytest.mark.parametrize("devices", [1, 2])
-def test_hardware_that_is_not_there(devices, squares, settings_of):
-    settings = settings_of(squares, accelerator="gpu", devices=devices)
-    with pytest.raises(RWLossError, match=r"no --accelerator gpu.*try --accelerator cpu"):
-        train(settings)
-    assert not Path(settings.out).exists()
+def test_hardware_that_is_not_there(squares, settings_of):
+    for devices in (1, 2):
+        settings = settings_of(squares, accelerator="gpu", devices=devices)
+        with pytest.raises(RWLossError, match=r"no --accelerator gpu.*try --accelerator cpu"):
+            train(settings)
+        assert not Path(settings.out).exists()
 
 
 def test_without_fabric_the_error_says_how_to_get_it(monkeypatch, squares, settings_of):

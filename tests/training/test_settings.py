@@ -1,7 +1,6 @@
 """Settings and their file."""
 
 import tomllib
-from pathlib import Path
 
 import pytest
 
@@ -26,52 +25,44 @@ FULL = {
 
 def test_every_setting_comes_back_from_its_file(tmp_path):
     """Whatever is in the text: quotes, control characters, letters beyond two bytes."""
-    settings = RunSettings(**FULL)
-    path = tmp_path / "run.toml"
+    settings, path = RunSettings(**FULL), tmp_path / "run.toml"
     settings.write(path)
     assert RunSettings.read(path) == settings
+    assert RunSettings.read(path, steps=7, out="other").steps == 7
     written = tomllib.loads(path.read_text(encoding="utf-8"))
     assert written["data"] == FULL["data"]
     assert "groups_table" not in written
     assert set(written) == {name for name, value in settings if value is not None}
 
 
-def test_options_come_before_the_file(tmp_path):
+def test_wrong_settings_are_named(tmp_path):
     path = tmp_path / "run.toml"
     RunSettings(**FULL).write(path)
-    assert RunSettings.read(path, steps=7, out="other").steps == 7
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
+    for change, message in (
         ({"learning_rte": 1}, "no setting 'learning_rte': did you mean 'learning_rate'"),
         ({"dims": 4}, "dims must be 2 or 3, got 4"),
         ({"steps": 0}, "steps must be greater than 0, got 0"),
         ({"learning_rate": float("nan")}, "learning_rate must be a finite number, got nan"),
         ({"flip": 1.5}, "flip must be less than or equal to 1, got 1.5"),
         ({"preset": "huge"}, "preset must be 'tiny', 'small' or 'large', got 'huge'"),
-    ],
-)
-def test_wrong_settings_are_named(change, message, tmp_path):
-    with pytest.raises(RWLossError, match=message):
-        RunSettings.of("settings", {**FULL, **change})
-    path = tmp_path / "run.toml"
-    RunSettings(**FULL).write(path)
-    with pytest.raises(RWLossError, match=message):
-        RunSettings.read(path, **change)
+    ):
+        with pytest.raises(RWLossError, match=message):
+            RunSettings.of("settings", {**FULL, **change})
+        with pytest.raises(RWLossError, match=message):
+            RunSettings.read(path, **change)
 
 
 def test_files_that_are_no_settings(tmp_path):
     path = tmp_path / "run.toml"
-    with pytest.raises(RWLossError, match="cannot read"):
-        RunSettings.read(path)
-    path.write_text("steps = = 1")
-    with pytest.raises(RWLossError, match="not valid TOML"):
-        RunSettings.read(path)
-    path.write_text("steps = 1")
-    with pytest.raises(RWLossError, match=r"data is missing \(nnU-Net raw folder"):
-        RunSettings.read(path)
+    for text, message in (
+        (None, "cannot read"),
+        ("steps = = 1", "not valid TOML"),
+        ("steps = 1", r"data is missing \(nnU-Net raw folder"),
+    ):
+        if text is not None:
+            path.write_text(text)
+        with pytest.raises(RWLossError, match=message):
+            RunSettings.read(path)
 
 
 def test_difference_names_settings_but_not_folder_and_length():
@@ -81,8 +72,8 @@ def test_difference_names_settings_but_not_folder_and_length():
     assert first.difference(other) == [f"map {FULL['map']!r} (now 'dice')", "seed 0 (now 3)"]
 
 
-@pytest.mark.parametrize(("steps", "epochs"), [(1, 1), (50, 1), (51, 2), (1500, 30)])
-def test_the_last_epoch_may_be_shorter(steps, epochs):
-    settings = RunSettings(data="in", out=str(Path("run")), steps=steps)
-    assert settings.num_epochs == epochs
-    assert (steps - 1) // settings.steps_per_epoch == epochs - 1
+def test_the_last_epoch_may_be_shorter():
+    for steps, epochs in ((1, 1), (50, 1), (51, 2), (1500, 30)):
+        settings = RunSettings(data="in", out="run", steps=steps)
+        assert settings.num_epochs == epochs
+        assert (steps - 1) // settings.steps_per_epoch == epochs - 1

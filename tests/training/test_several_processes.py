@@ -1,23 +1,27 @@
-"""Two CPU processes with batches of b follow one with 2 b."""
+"""`kill -9` at any moment, start again, and nothing is different at the end; and two processes.
 
+test_run.py interrupts runs within its own process, which takes less time.
+"""
+
+import multiprocessing
 import os
+import random
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 import torch
 from raw_folders import make_raw
+from training_runs import assert_same, left_by, work
 
 from rwloss.training import RunFolder, train
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(not torch.distributed.is_available(), reason="torch without distributed"),
-]
-
-PROGRAM = "from rwloss.cli import main\n\nmain()\n"
+pytestmark = pytest.mark.slow
 
 
+@pytest.mark.skipif(not torch.distributed.is_available(), reason="torch without distributed")
 def test_two_processes_have_the_losses_of_one(tmp_path, settings_of):
     """All patches are whole images without padding, so that each process counts as many voxels.
 
@@ -42,7 +46,7 @@ def test_two_processes_have_the_losses_of_one(tmp_path, settings_of):
     ]
     # Fabric starts the second process with the same command, so there must be one.
     program = tmp_path / "program.py"
-    program.write_text(PROGRAM)
+    program.write_text("from rwloss.cli import main\n\nmain()\n")
     done = subprocess.run(
         [sys.executable, str(program), "train", str(data), *options, "--out", tmp_path / "two"],
         capture_output=True,
@@ -56,3 +60,80 @@ def test_two_processes_have_the_losses_of_one(tmp_path, settings_of):
     two = RunFolder(tmp_path / "two").read_result()
     assert two.losses == pytest.approx(one.losses, rel=1e-5)
     assert len(two.losses) == plan["steps"]
+
+
+# --- kill -9
+
+KILLED = {
+    "map": "rectified + dice",
+    "steps": 24,
+    "batch_size": 2,
+    "checkpoint_every": 5,
+    "validate_every": 8,
+    "record_every": 3,
+    "flip": 0.5,
+    "zoom": 0.3,
+    "intensity": 0.5,
+    "accelerator": "cpu",
+}
+
+
+def copies_of_a_server():
+    """Processes that begin as copies of one that has imported what takes longer than a run."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(
+        [
+            "rwloss.training.run",
+            "lightning_fabric",
+            "monai.networks.nets.unet",
+            "monai.inferers.utils",
+        ]
+    )
+    return context
+
+
+@pytest.fixture(scope="module")
+def undisturbed(squares, tmp_path_factory):
+    """What a run leaves that nobody stops, and how long its steps took."""
+    out = tmp_path_factory.mktemp("undisturbed") / "run"
+    work({"data": str(squares), "out": str(out), **KILLED})
+    return left_by(out), RunFolder(out).read_result().seconds
+
+
+def killed_often(squares, out, kills, seed, seconds):
+    """Train in processes that are killed at random moments, but for the last.
+
+    seconds: of a whole run, so that the first kill falls anywhere into its beginning. The others
+    wait for a random step in the log: a busy machine is slower at one time than at another.
+    Gives how many fell before the end of the run.
+    """
+    context, chance, killed = copies_of_a_server(), random.Random(seed), 0
+    task, folder = {"data": str(squares), "out": str(out), **KILLED}, RunFolder(Path(out))
+
+    def logged():
+        return max((line["step"] for line in folder.lines()), default=0)
+
+    for kill in range(kills):
+        process = context.Process(target=work, args=(task,))
+        process.start()
+        if kill == 0:
+            process.join(chance.uniform(0, 0.3 * seconds))
+        aim = chance.randint(0, KILLED["steps"] - 8) if kill else 0
+        while process.is_alive() and logged() < aim:
+            time.sleep(0.002)
+        process.join(chance.uniform(0, 3 * seconds / KILLED["steps"]))
+        killed += process.is_alive()
+        process.kill()
+        process.join()
+    work(task)
+    return killed
+
+
+def test_runs_that_are_killed_again_and_again(squares, undisturbed, tmp_path):
+    wanted, seconds = undisturbed
+    for seed in range(1, 3 if os.environ.get("RWLOSS_REDUCED") else 13):
+        out = tmp_path / f"run{seed}"
+        assert killed_often(squares, out, 4, seed, seconds) > 0
+        assert_same(left_by(out), wanted)

@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 
@@ -21,11 +23,11 @@ def case(tmp_path):
 
 
 def test_reads_a_real_case():
-    dataset = data.find(data.sample_dir("hippocampus"))
-    volume = read_volume(dataset.cases[0])
+    volume = read_volume(data.find(data.sample_dir("hippocampus")).cases[0])
     assert volume.image.shape == (1, *volume.labels.shape)
     assert volume.image.dtype == np.float32
     assert set(np.unique(volume.labels)) == {0, 1, 2}
+    assert volume.spacing_mm == (1.0, 1.0, 1.0)
 
 
 def test_each_channel_is_normalised_and_ignored_voxels_are_minus_one(case):
@@ -47,28 +49,20 @@ def test_negative_labels_are_no_class_and_not_ignored_unasked(case):
     assert (read_volume(case, ignore_label=-1).labels == -1).sum() == 1
 
 
-def test_the_spacing_is_that_of_the_file_or_given(case):
-    assert read_volume(case, ignore_label=255).spacing_mm is None
-    assert read_volume(case, ignore_label=255, spacing_mm=(1.0, 2.0)).spacing_mm == (1.0, 2.0)
-    real = data.find(data.sample_dir("hippocampus")).cases[0]
-    assert read_volume(real).spacing_mm == (1.0, 1.0, 1.0)
-
-
-def test_case_without_images(case):
+def test_images_that_do_not_fit(case):
     with pytest.raises(RWLossError, match="case 'case' has no image"):
         read_volume(data.Case("case", case.labels))
-
-
-def test_image_of_another_shape(case):
     np.save(case.images[1], np.zeros((7, 6), np.float32))
     with pytest.raises(RWLossError, match=r"case_0001.*shape \(7, 6\), .case_0000.npy. \(6, 7\)"):
         read_volume(case)
 
 
-@pytest.mark.parametrize(("factor", "offset"), [(1e-3, 0), (1, -500), (1.7e4, 1e4)])
-def test_normalised_values_do_not_depend_on_the_scanner(factor, offset):
+def test_normalised_values_do_not_depend_on_the_scanner():
     image = np.random.default_rng(1).gamma(2, 50, (20, 20))
-    assert normalized(image * factor + offset) == pytest.approx(normalized(image), abs=1e-5)
+    for factor, offset in ((1e-3, 0), (1, -500), (1.7e4, 1e4)):
+        found = normalized(image * factor + offset)
+        assert found == pytest.approx(normalized(image), abs=1e-5)
+    assert not normalized(np.full((3, 4), 7.0)).any()  # a constant image
 
 
 def test_a_few_extremes_do_not_set_the_scale():
@@ -90,48 +84,38 @@ def test_a_few_bright_voxels_in_the_dark_are_not_clipped_away():
 
 
 def test_the_digest_is_of_values_labels_and_spacing(case):
-    def digest(**options):
-        return read_volume(case, ignore_label=255, **options).digest
+    def read(**options):
+        return read_volume(case, ignore_label=255, **options)
 
-    first = digest()
-    assert digest() == first
-    assert digest(spacing_mm=(1.0, 2.0)) != first
+    first, scaled = read(), read(spacing_mm=(1.0, 2.0))
+    assert (first.spacing_mm, scaled.spacing_mm) == (None, (1.0, 2.0))
+    assert read().digest == first.digest != scaled.digest
     image, labels = np.load(case.images[1]), np.load(case.labels)
     np.save(case.images[1], image + 1)
-    assert digest() != first
+    assert read().digest != first.digest
     np.save(case.images[1], image)
-    assert digest() == first
+    assert read().digest == first.digest
     labels[3, 3] = (labels[3, 3] + 1) % 3
     np.save(case.labels, labels)
-    assert digest() != first
+    assert read().digest != first.digest
 
 
-def test_constant_image_is_zero():
-    assert not normalized(np.full((3, 4), 7.0)).any()
-
-
-@pytest.mark.parametrize(
-    ("spacings", "axis"),
-    [
+def test_slices_lie_across_the_largest_spacing():
+    empty = np.zeros((2, 2, 2))
+    for spacings, axis in (
         ([None], 2),
         ([(1.0, 1.0, 1.0)], 2),
         ([(1.0, 3.0, 1.0)], 1),
         ([(3.0, 1.0, 2.999)], 2),
         ([(5.0, 1.0, 1.0), (1.0, 4.0, 1.0), (1.0, 4.0, 1.0)], 1),
-    ],
-)
-def test_slices_lie_across_the_largest_spacing(spacings, axis):
-    empty = np.zeros((2, 2, 2))
-    assert (
-        slice_axis_of([TrainingVolume("", empty[None], empty, each) for each in spacings]) == axis
-    )
+    ):
+        volumes = [TrainingVolume("", empty[None], empty, each) for each in spacings]
+        assert slice_axis_of(volumes) == axis, spacings
 
 
-@pytest.mark.parametrize("shape", [(5, 9, 3), (7, 6, 2), (8, 4)], ids=str)
-@pytest.mark.parametrize("axis", [0, 1, 2])
-def test_stacked_slices_make_the_volume_again(shape, axis):
-    values = np.arange(2 * np.prod(shape)).reshape(2, *shape)
-    slices = stacked(values, len(shape), axis)
-    assert slices.shape[0] == (shape[axis] if len(shape) == 3 else 1)
-    assert slices.shape[1] == 2
-    assert np.array_equal(unstacked(slices, len(shape), axis), values)
+def test_stacked_slices_make_the_volume_again():
+    for shape, axis in itertools.product([(5, 9, 3), (7, 6, 2), (8, 4)], range(3)):
+        values = np.arange(2 * np.prod(shape)).reshape(2, *shape)
+        slices = stacked(values, len(shape), axis)
+        assert slices.shape[:2] == (shape[axis] if len(shape) == 3 else 1, 2)
+        assert np.array_equal(unstacked(slices, len(shape), axis), values)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import importlib
 import math
+from contextlib import suppress
 from io import BufferedIOBase
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,12 @@ def read_nifti(path: Path, max_voxels: int) -> Decoded:
     deflated = path.name.lower().endswith(".gz")
     with _open(path, deflated) as stream:
         header = _header(stream)
-        shape = _shape(header)
+        # The shape as written, without nibabel's special cases for other programs' headers.
+        if not 1 <= (ndim := int(header["dim"][0])) <= 7:
+            raise RWLossError(
+                f"its header announces {ndim} axes: it is damaged, or not a NIfTI file"
+            )
+        shape = tuple(int(length) for length in header["dim"][1 : 1 + ndim])
         check_shape(shape, max_voxels)
         lengths_mm, factor = _lengths_mm(header, len(shape))
         # nibabel fixes zero and negative spacings here, and only logs it: they were refused above.
@@ -44,7 +50,12 @@ def read_nifti(path: Path, max_voxels: int) -> Decoded:
         dtype = header.get_data_dtype()
         if dtype.kind not in "iuf":
             raise RWLossError(f"expected one number per voxel, got the NIfTI data type {dtype}")
-        start, needed = _start(header), dtype.itemsize * math.prod(shape)
+        start, needed = header.get_data_offset(), dtype.itemsize * math.prod(shape)
+        if start < header.sizeof_hdr:
+            raise RWLossError(
+                f"its voxels begin at byte {start}, inside the header or in another file: correct "
+                f"vox_offset ({header.single_vox_offset} without extensions)"
+            )
         check_bytes(start + needed, path.stat().st_size, ratio=DEFLATE_RATIO if deflated else 1)
         values = _bytes(stream, start, needed).view(dtype).reshape(shape, order="F")
         _check_end(stream, needed)
@@ -67,10 +78,10 @@ def _open(path: Path, deflated: bool) -> BufferedIOBase:
     """The file's bytes, inflated where it is compressed. Checksums are compared at the end."""
     if not deflated:
         return path.open("rb")
-    try:
-        opened: BufferedIOBase = importlib.import_module("isal.igzip").open(path)
-    except ImportError:
-        return gzip.open(path)
+    library: Any = gzip
+    with suppress(ImportError):
+        library = importlib.import_module("isal.igzip")
+    opened: BufferedIOBase = library.open(path)
     return opened
 
 
@@ -92,14 +103,6 @@ def _header(stream: BufferedIOBase) -> Any:
     )
 
 
-def _shape(header: Any) -> tuple[int, ...]:
-    """The shape as written, without nibabel's special cases for other programs' headers."""
-    ndim = int(header["dim"][0])
-    if not 1 <= ndim <= 7:
-        raise RWLossError(f"its header announces {ndim} axes: it is damaged, or not a NIfTI file")
-    return tuple(int(length) for length in header["dim"][1 : 1 + ndim])
-
-
 def _lengths_mm(header: Any, ndim: int) -> tuple[tuple[float, ...], float]:
     """Spacing of each axis in mm, and the millimetres of the header's unit."""
     factor = mm_per_unit(int(header["xyzt_units"]))
@@ -114,25 +117,13 @@ def _lengths_mm(header: Any, ndim: int) -> tuple[tuple[float, ...], float]:
     return tuple(float(str(length)) * factor for length in pixdim), factor
 
 
-def _start(header: Any) -> int:
-    """Where the voxels begin."""
-    start: int = header.get_data_offset()
-    if start < header.sizeof_hdr:
-        raise RWLossError(
-            f"its voxels begin at byte {start}, inside the header or in another file: correct "
-            f"vox_offset ({header.single_vox_offset} without extensions)"
-        )
-    return start
-
-
 def _bytes(stream: BufferedIOBase, start: int, needed: int) -> NDArray[np.uint8]:
     """This many bytes, from `start` on."""
     content = np.empty(needed, dtype=np.uint8)
-    view = content.data
     stream.seek(start)
     at = 0
     while at < needed:
-        got = stream.readinto(view[at : at + _BLOCK])
+        got = stream.readinto(content.data[at : at + _BLOCK])
         if not got:
             raise RWLossError(f"it is cut short: {at} of {needed} bytes of voxels")
         at += got

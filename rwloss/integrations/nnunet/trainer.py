@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from rwloss.errors import RWLossError
 from rwloss.integrations.nnunet.loss import PlanLoss
-from rwloss.losses.supervision import halving_weights
+from rwloss.losses.resolution import halving_weights
 from rwloss.maps.expression import Expression
 from rwloss.maps.parser import parse
 

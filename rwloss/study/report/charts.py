@@ -36,7 +36,7 @@ SIGNS = ("", "-open", "-dot", "-open-dot")
 
 @dataclass(frozen=True)
 class Look:
-    """How a map is drawn. round: how often all colours have been used before."""
+    """How a map is drawn: its colour, which dash its lines have, and which sign its points."""
 
     colour: str
     round: int = 0
@@ -44,12 +44,7 @@ class Look:
     @property
     def dash(self) -> str:
         """Of its lines."""
-        return DASHES[self.round % len(DASHES)]
-
-    @property
-    def sign(self) -> str:
-        """Of its points."""
-        return SIGNS[self.round % len(SIGNS)]
+        return DASHES[self.round]
 
 
 def looks(names: Iterable[str], reference: str | None) -> dict[str, Look]:
@@ -61,7 +56,8 @@ def looks(names: Iterable[str], reference: str | None) -> dict[str, Look]:
     found: dict[str, Look] = {}
     for name in names:
         round_, index = divmod(len(found.keys() - {reference}), len(COLOURS))
-        found[name] = Look(REFERENCE) if name == reference else Look(COLOURS[index], round_)
+        other = Look(COLOURS[index], round_ % len(DASHES))
+        found[name] = Look(REFERENCE) if name == reference else other
     return found
 
 

@@ -6,11 +6,10 @@ import base64
 import dataclasses
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import cache
 from importlib import import_module, resources
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rwloss import maps
 from rwloss._version import __version__
@@ -28,19 +27,22 @@ FILE = "report.html"
 """Name of the report in its study's folder."""
 
 
-@dataclass(frozen=True)
-class MapPictures:
+_IN_HTML = {"heading", "note", "label"}
+"""What the template shows of a chart; the rest is for the script."""
+
+
+class MapPictures(NamedTuple):
     """Cases of one map. reason: why there are none, or no more."""
 
     map: str
     number: int
-    cases: tuple[CasePicture, ...] = ()
-    reason: str = ""
+    cases: Sequence[CasePicture]
+    reason: str
 
 
 def require_report() -> None:
     """Raise RWLossError where a package that the page is made with is missing."""
-    for name in ("jinja2", "plotly"):
+    for name in ("jinja2", "plotly", "matplotlib"):
         try:
             import_module(name)
         except ImportError as error:
@@ -89,12 +91,13 @@ def page(results: Results, pictures: Sequence[MapPictures]) -> str:
     environment.filters["decimal"] = decimal
     # Names hold whatever a dataset holds: JSON for a script is escaped, and never holds NaN.
     environment.policies["json.dumps_kwargs"] = {"allow_nan": False}
-    scripts = {"plotly": _plotly(), "script": _resource("page.js")}
+    files = resources.files("rwloss.study.report")
+    scripts = {"plotly": _plotly(), "script": files.joinpath("page.js").read_text("utf-8")}
     return environment.get_template("page.html.j2").render(
         **_context(results),
         **{name: Markup(text) for name, text in scripts.items()},
         pictures=pictures,
-        style=Markup(_resource("page.css")),
+        style=Markup(files.joinpath("page.css").read_text("utf-8")),
         script_hashes=" ".join(_hash(text) for text in scripts.values()),
     )
 
@@ -109,7 +112,7 @@ def map_pictures(results: Results, folder: Path) -> Iterator[MapPictures]:
             reason = "" if cases else reason
         except RWLossError as error:
             reason = f"No picture: {without_paths(str(error), folder, results.study.data)}"
-        yield MapPictures(summary.map, number, tuple(cases), reason)
+        yield MapPictures(summary.map, number, cases, reason)
 
 
 def _context(results: Results) -> dict[str, Any]:
@@ -123,7 +126,7 @@ def _context(results: Results) -> dict[str, Any]:
             "number": number,
             "colour": look.colour,
             "dash": look.dash,
-            "round": look.round % len(charts.SIGNS),
+            "round": look.round,
         }
         for number, (name, look) in enumerate(charts.looks(study.maps, results.reference).items())
     ]
@@ -154,10 +157,14 @@ def _context(results: Results) -> dict[str, Any]:
         "charts": groups,
         "chart_data": {
             "maps": drawn,
-            "charts": [_fields(chart) for group in groups.values() for chart in group],
+            "charts": [
+                {k: v for k, v in dataclasses.asdict(chart).items() if k not in _IN_HTML}
+                for group in groups.values()
+                for chart in group
+            ],
         },
         "settings": _settings(results),
-        "study_toml": plan.as_toml(_portable(study, data_name)),
+        "study_toml": _portable(study, data_name).as_toml(),
         "trained_with": _trained_with(results),
         "rwloss": __version__,
         "thresholds": {
@@ -183,37 +190,27 @@ def _portable(study: plan.Study, data_name: str) -> plan.Study:
     )
 
 
-def _fields(chart: charts.Chart) -> dict[str, Any]:
-    """What the page's script needs of a chart; headings are HTML."""
-    left_out = {"heading", "note", "label"}
-    return {k: v for k, v in dataclasses.asdict(chart).items() if k not in left_out}
-
-
 def _settings(results: Results) -> list[tuple[str, str]]:
     """What all runs share, in words."""
     study = results.study
     tested = [row.tested for row in results.runs if row.tested is not None]
     first = tested[0] if tested else {}
     training = {"accelerator": "auto", **_portable(study, "").training}
-    seconds = [each["seconds"] for each in tested if "seconds" in each]
+    seconds = [each["seconds"] for each in tested]
     minutes = f"{sum(seconds) / 60:.1f} min in {len(seconds)} runs" if seconds else ""
     rows = [
         ("data", Path(study.data).name),
         ("classes", ", ".join(first.get("class_names", ()))),
         ("seeds", ", ".join(map(str, study.seeds))),
         ("steps per run", f"{study.steps:,}"),
-        ("trained on", _some(first.get("num_items"), "slices or volumes")),
-        ("test cases", _some(len(first.get("cases", ())) or None, "")),
-        ("network", _some(first.get("parameters"), "parameters")),
+        ("trained on", f"{first['num_items']:,} slices or volumes" if first else ""),
+        ("test cases", f"{len(first['cases']):,}" if first.get("cases") else ""),
+        ("network", f"{first['parameters']:,} parameters" if first else ""),
         ("reference", results.reference or "none"),
         ("training time", minutes),
         *((name.replace("_", " "), str(value)) for name, value in training.items()),
     ]
     return [(name, value) for name, value in rows if value]
-
-
-def _some(count: Any, noun: str) -> str:
-    return f"{count:,} {noun}".strip() if isinstance(count, int) else ""
 
 
 def _trained_with(results: Results) -> list[tuple[str, str]]:
@@ -234,11 +231,6 @@ def _plotly() -> str:
 
     text: str = get_plotlyjs()
     return text.replace("</script", r"<\/script")
-
-
-@cache
-def _resource(name: str) -> str:
-    return resources.files("rwloss.study.report").joinpath(name).read_text(encoding="utf-8")
 
 
 def _hash(script: str) -> str:

@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rwloss.study.outcomes import RunOutcome, mean_of
-from rwloss.study.results import ClassTally, Results, StudyPart
-from rwloss.study.statistics import Comparison, Interval
+from rwloss.study.outcomes import mean_of
+from rwloss.study.results import Results, StudyPart
+from rwloss.study.statistics import Interval
 from rwloss.study.wording import NOTHING, bounds, decimal, mass, significant
 from rwloss.words import count_of, listed, percent
 
@@ -110,7 +110,14 @@ def comparisons_table(results: Results, part: StudyPart, which: str) -> Table:
     names = list(results.study.maps)
     rows = []
     for each in part.comparisons:
-        verdict = "no test scores" if part.untested else _verdict(each)
+        if part.untested:
+            verdict = "no test scores"
+        elif each.difference is None:
+            verdict = "no common seed"
+        elif not each.can_claim:
+            verdict = "too few seeds to claim anything"
+        else:
+            verdict = "significant" if each.significant else "not significant"
         cells = (
             Cell(each.map, each.map),
             _interval(each.difference, signed=True),
@@ -141,17 +148,18 @@ def classes_table(results: Results) -> Table:
         done = results.done(each.map)
         for tally in each.classes:
             known = tally.known
-            residuals = [
-                found.residual
-                for row in done
-                for found in row.outcome.classes
-                if found.name == tally.name and found.residual is not None
-            ]
+            found = [one for row in done for one in row.outcome.classes if one.name == tally.name]
+            residuals = [one.residual for one in found if one.residual is not None]
+            # Over all runs of which it is known; never is later than every step.
+            births = [*tally.birth_steps, *[math.inf] * (known - tally.born)]
+            median = statistics.median(births) if births else None
             cells = (
                 Cell(each.map, each.map),
                 Cell(tally.name, tally.name),
                 _count(tally.born, known, is_bad=tally.born < known),
-                _median_birth(tally),
+                Cell("never", "Infinity")
+                if median == math.inf
+                else Cell(f"{median:g}" if births else NOTHING, median),
                 _count(tally.died, known, is_bad=tally.died > 0),
                 _count(tally.collapsed, known, is_bad=tally.collapsed > 0),
                 _count(len(residuals), len(done)),
@@ -181,13 +189,17 @@ def runs_table(results: Results) -> Table:
         if row.status == "unfinished":
             detail = f"{outcome.step} of {results.study.steps} steps"
         failed = "reference failed" if row.seed in results.reference_failures else ""
+        lost = Cell(NOTHING)  # as far as validation shows
+        if outcome.knows_losses:
+            names_lost, unknown = listed(outcome.lost) or "none", _not_known(outcome.unknown)
+            lost = Cell(names_lost, len(outcome.lost), unknown, is_bad=bool(outcome.lost))
         cells = (
             Cell(row.map, row.map),
             Cell(str(row.seed), row.seed, failed),
             Cell(row.status, row.status, detail, is_bad=row.status != "done"),
             Cell(decimal(outcome.test_dice), outcome.test_dice),
             Cell(decimal(outcome.end_dice), outcome.end_dice),
-            _lost(outcome),
+            lost,
             Cell(mass(outcome.wrong_way_mass), outcome.wrong_way_mass),
             Cell(NOTHING if time is None else f"{time:.0f} s", time),
         )
@@ -211,14 +223,6 @@ def _seeds(results: Results, which: str) -> str:
     return "1 seed" if len(seeds) == 1 else f"all {count_of(len(seeds), 'seed')}"
 
 
-def _verdict(each: Comparison) -> str:
-    if each.difference is None:
-        return "no common seed"
-    if not each.can_claim:
-        return "too few seeds to claim anything"
-    return "significant" if each.significant else "not significant"
-
-
 def _interval(found: Interval | None, *, signed: bool = False) -> Cell:
     if found is None:
         return Cell(NOTHING)
@@ -235,24 +239,8 @@ def _number(value: float | None) -> Cell:
     return Cell(significant(value), "Infinity" if value == math.inf else value)
 
 
-def _median_birth(tally: ClassTally) -> Cell:
-    """Over all runs of which it is known; never is later than every step."""
-    if not tally.known:
-        return Cell(NOTHING)
-    median = statistics.median([*tally.birth_steps, *[math.inf] * (tally.known - tally.born)])
-    return Cell("never", "Infinity") if median == math.inf else Cell(f"{median:g}", median)
-
-
 def _count(count: int, of: int, *, is_bad: bool = False, detail: str = "") -> Cell:
     return Cell(f"{count} of {of}", count / of, detail, is_bad=is_bad) if of else Cell(NOTHING)
-
-
-def _lost(outcome: RunOutcome) -> Cell:
-    """Classes that a run lost, as far as validation shows."""
-    if not outcome.knows_losses:
-        return Cell(NOTHING)
-    names, number = listed(outcome.lost) or "none", len(outcome.lost)
-    return Cell(names, number, _not_known(outcome.unknown), is_bad=number > 0)
 
 
 def _not_known(names: Sequence[str]) -> str:

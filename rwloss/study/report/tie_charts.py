@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from rwloss.study.report.charts import Chart, Point, decades, looks, plain
+from rwloss.study.report.charts import SIGNS, Chart, Point, decades, looks, plain
 from rwloss.study.results import Pair, Results, Tie
 from rwloss.study.wording import INDICATORS, OUTCOMES, decimal, significant, tie_title
 from rwloss.words import percent
@@ -27,6 +27,8 @@ def ties(results: Results) -> list[Chart]:
 
 
 def _tie(results: Results, number: int, tie: Tie) -> Chart:
+    from matplotlib.ticker import MaxNLocator
+
     # A logarithmic axis has no place for 0, what is below it, and infinity.
     is_log = tie.indicator == "pull"
     pairs = [pair for pair in tie.pairs if not is_log or 0 < pair.indicator < math.inf]
@@ -41,7 +43,8 @@ def _tie(results: Results, number: int, tie: Tie) -> Chart:
     never = 1.25 * highest
     yaxis: dict[str, Any] = {"title": OUTCOMES[tie.outcome]}
     if tie.outcome == "birth step":
-        ticks = _round_ticks(highest) if known else [0]
+        ticks = MaxNLocator(3, steps=[1, 2, 5, 10]).tick_values(0, highest) if known else [0]
+        ticks = [tick for tick in ticks if tick <= highest]
         yaxis["range"] = [-0.08 * highest, 1.45 * highest]
         yaxis["tickvals"] = [*ticks, never]
         yaxis["ticktext"] = [*(f"{tick:.10g}" for tick in ticks), "not in<br>every run"]
@@ -49,10 +52,7 @@ def _tie(results: Results, number: int, tie: Tie) -> Chart:
         yaxis |= {"range": [-0.08, 1.08], "dtick": 0.5, "tick0": 0}
     heights = [pair.outcome if math.isfinite(pair.outcome) else never for pair in pairs]
     groups = _close(
-        [
-            (_place(pair.indicator, xaxis), _place(y, yaxis))
-            for pair, y in zip(pairs, heights, strict=True)
-        ]
+        [_place(pair.indicator, xaxis) for pair in pairs], [_place(y, yaxis) for y in heights]
     )
     notes = [_correlation(tie)]
     if len(pairs) < len(tie.pairs):
@@ -84,7 +84,7 @@ def _nested(
     points = []
     for i, (pair, group) in enumerate(zip(pairs, groups, strict=True)):
         label = None if pair.class_name is None else results.class_names.index(pair.class_name)
-        symbol = CLASS_SYMBOLS[(label or 0) % len(CLASS_SYMBOLS)] + look[pair.map].sign
+        symbol = CLASS_SYMBOLS[(label or 0) % len(CLASS_SYMBOLS)] + SIGNS[look[pair.map].round]
         points.append(
             Point(
                 maps.index(pair.map),
@@ -127,21 +127,17 @@ def _place(value: float, axis: Mapping[str, Any]) -> float:
     return _NARROW * (known - low) / (high - low)
 
 
-def _close(places: Sequence[tuple[float, float]]) -> list[list[int]]:
-    """For each point all that hide each other with it, itself among them, in their order.
+def _close(x: list[float], y: list[float]) -> list[list[int]]:
+    """For each point all that are less than a marker apart, or connected by points that are.
 
-    These are less than a marker apart, or are connected by points that are.
-
-    >>> _close([(0, 0), (50, 0), (0, 9), (0, 18)])
+    >>> _close([0, 50, 0, 0], [0, 0, 9, 18])
     [[0, 2, 3], [1], [0, 2, 3], [0, 2, 3]]
     """
     from scipy.sparse.csgraph import connected_components
-    from scipy.spatial.distance import cdist
 
-    if not places:
-        return []
-    _, group = connected_components(cdist(places, places) < _MARKER)
-    return [np.flatnonzero(group == own).tolist() for own in group]
+    near = np.hypot(np.subtract.outer(x, x), np.subtract.outer(y, y)) < _MARKER
+    group = connected_components(near)[1].tolist() if x else []
+    return [[i for i, other in enumerate(group) if other == own] for own in group]
 
 
 def _sizes(count: int) -> list[float]:
@@ -152,15 +148,3 @@ def _sizes(count: int) -> list[float]:
     """
     ring = min(6, 30 / max(1, count - 1))
     return [_MARKER] if count == 1 else [8 + ring * i for i in reversed(range(count))]
-
-
-def _round_ticks(highest: float) -> list[float]:
-    """Round numbers from 0 to the highest value at most, two to four of them.
-
-    >>> _round_ticks(233.3), _round_ticks(1200)
-    ([0, 100, 200], [0.0, 500.0, 1000.0])
-    """
-    decade = 10 ** math.floor(math.log10(highest))
-    steps = [factor * decade for factor in (0.2, 0.5, 1, 2, 5)]
-    step = next(each for each in steps if highest < 4 * each)
-    return [i * step for i in range(math.floor(highest / step) + 1)]

@@ -12,7 +12,7 @@ from scipy.ndimage import distance_transform_edt
 import rwloss
 from rwloss import RegionWiseLoss, RWLossError
 from rwloss.integrations.nnunet.loss import PlanLoss
-from rwloss.losses.supervision import halving_weights
+from rwloss.losses.resolution import halving_weights
 
 SPACING = {2: (0.5, 2.0), 3: (3.0, 0.5, 1.0)}
 SIZE = {2: (12, 8), 3: (6, 8, 10)}

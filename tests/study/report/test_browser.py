@@ -181,10 +181,7 @@ def test_tables_are_sorted_by_keyboard(open_page):
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.getAttribute('href')") == "#term-test-dice"
 
-
-def test_the_keyboard_skips_to_the_report_and_headings_leave_out_no_level(
-    open_page,
-):
+    # The keyboard skips to the report, and headings leave out no level.
     page = open_page()
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.textContent") == "Skip to the report"

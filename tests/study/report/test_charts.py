@@ -90,21 +90,17 @@ def test_residuals_are_of_the_maps_whose_class_was_empty(strange):
 def test_a_gradient_of_0_stands_at_the_left_edge_and_is_told(strange, least):
     results, _ = strange
     norms = iter([0.0, least, 0.5])
-    rows = tuple(
-        replace(
-            row,
-            outcome=replace(
-                row.outcome,
-                classes=tuple(
-                    replace(each, residual=Residual(1, 0.1, next(norms)))
-                    if (row.map, each.name) == ("boundary", "b")
-                    else each
-                    for each in row.outcome.classes
-                ),
-            ),
-        )
+
+    def changed(row, each):
+        if (row.map, each.name) != ("boundary", "b"):
+            return each
+        return replace(each, residual=Residual(1, 0.1, next(norms)))
+
+    outcomes = [
+        replace(row.outcome, classes=tuple(changed(row, each) for each in row.outcome.classes))
         for row in results.runs
-    )
+    ]
+    rows = tuple(replace(row, outcome=of) for row, of in zip(results.runs, outcomes, strict=True))
     of_a, of_b = charts_of_runs(replace(results, runs=rows))["residuals"]
     assert (of_a.note, of_b.note) == ("", "0 is drawn at the left edge.")
     edge, *others = [point.x for point in of_b.points]
@@ -190,8 +186,8 @@ def test_every_map_has_its_look_and_none_that_of_a_run_that_is_not_done():
     assert found["m0"] == Look(REFERENCE)
     assert [found[name].colour for name in names[1:7]] == list(COLOURS)
     assert found["m7"] == Look(COLOURS[0], 1)
-    for part in ("dash", "sign"):
-        assert len({(look.colour, getattr(look, part)) for look in found.values()}) == 25
+    assert len({(look.colour, look.dash) for look in found.values()}) == 25
+    assert len({*charts.DASHES}) == len({*charts.SIGNS}) == len(charts.SIGNS)
     assert "dot" not in {look.dash for look in found.values()}
 
 
@@ -227,27 +223,22 @@ def test_what_no_validation_case_tells_is_no_kept_class(tmp_path):
     assert (first.cells[5].text, first.cells[5].detail) == ("none", "not known for b")
 
 
-@pytest.mark.parametrize(
-    ("known", "steps", "text", "sort"),
-    [
+def test_a_run_in_which_a_class_is_never_born_counts_as_the_latest(strange):
+    results, _ = strange
+    first, *others = results.whole.maps
+    for known, steps, text, sort in (
         (3, (100, 300, 200), "200", 200),
         (3, (100, 300), "300", 300),  # later than those born, not their middle
         (3, (100,), "never", "Infinity"),
         (2, (100,), "never", "Infinity"),
         (2, (), "never", "Infinity"),
         (0, (), NOTHING, None),
-    ],
-)
-def test_a_run_in_which_a_class_is_never_born_counts_as_the_latest(
-    strange, known, steps, text, sort
-):
-    results, _ = strange
-    first, *others = results.whole.maps
-    tally = replace(first.classes[0], known=known, born=len(steps), birth_steps=steps)
-    changed = replace(first, classes=(tally,))
-    whole = replace(results.whole, maps=(changed, *others))
-    cell = classes_table(replace(results, whole=whole)).rows[0].cells[3]
-    assert (cell.text, cell.sort) == (text, sort)
+    ):
+        tally = replace(first.classes[0], known=known, born=len(steps), birth_steps=steps)
+        changed = replace(first, classes=(tally,))
+        whole = replace(results.whole, maps=(changed, *others))
+        cell = classes_table(replace(results, whole=whole)).rows[0].cells[3]
+        assert (cell.text, cell.sort) == (text, sort)
 
 
 def test_an_infinite_pull_sorts_as_the_largest(tmp_path, strange):

@@ -62,64 +62,47 @@ def trained(tmp_path_factory, squares):
         data=str(squares), maps={"rw": "rectified", "both": "boundary + dice"}, seeds=[0], steps=2,
         training=short,
     )  # fmt: skip
-    plan.write(study, folder / "study.toml")
+    study.write(folder / "study.toml")
     carry_out(list(plan.runs(study, folder)), jobs=0)
     return folder, study
 
 
-def test_names_of_a_data_set_are_text_alone(strange_page):
+def test_names_are_text_alone_and_the_page_loads_nothing(strange_page):
     elements = Elements(strange_page)
+    attributes = [attrs for _, attrs in elements.tags]
     assert not [attrs for tag, attrs in elements.tags if tag == "img" and attrs.get("src") == "x"]
-    assert not [attrs for _, attrs in elements.tags if any(name.startswith("on") for name in attrs)]
+    assert not [attrs for attrs in attributes if any(name.startswith("on") for name in attrs)]
     assert [tag for tag, _ in elements.tags].count("script") == 3
     assert HOSTILE in elements.text
     assert CLOSING in elements.text
     assert "alert(1)>" not in strange_page
-
-
-def test_chart_data_can_be_read_back(strange_page):
-    [data] = re.findall(r'<script type="application/json" id="data">(.*?)</script>', strange_page)
-    content = json.loads(data)
-    assert [each["name"] for each in content["maps"]] == ["boundary", "rw", "dice_ce"]
-    places = {chart["id"] for chart in content["charts"]}
-    assert places <= set(Elements(strange_page).ids)
-
-
-def test_it_loads_nothing(strange_page):
     before_scripts = strange_page.split('<script type="application/json"')[0]
     assert "http" not in before_scripts.replace("http-equiv", "")
-    elements = Elements(strange_page)
-    sources = [attrs.get("src") or attrs.get("href") for _, attrs in elements.tags]
+    sources = [attrs.get("src") or attrs.get("href") for attrs in attributes]
     assert all(source.startswith(("#", "data:")) for source in sources if source)
-    [policy] = [a["content"] for t, a in elements.tags if a.get("http-equiv")]
+    [policy] = [attrs["content"] for attrs in attributes if attrs.get("http-equiv")]
     assert policy.startswith("default-src 'none'; script-src 'sha256-")
 
 
-def test_ids_are_unique_and_links_lead_somewhere(strange_page):
+def test_ids_are_unique_links_lead_somewhere_and_chart_data_can_be_read_back(strange_page):
     elements = Elements(strange_page)
     assert len(set(elements.ids)) == len(elements.ids)
     links = {a["href"][1:] for t, a in elements.tags if t == "a" and a["href"].startswith("#")}
-    assert links <= set(elements.ids)
+    assert links | {"term-map", "term-reference", "term-seed"} <= set(elements.ids)
+    assert "here it is dice_ce." in elements.text
+    [data] = re.findall(r'<script type="application/json" id="data">(.*?)</script>', strange_page)
+    content = json.loads(data)
+    assert [each["name"] for each in content["maps"]] == ["boundary", "rw", "dice_ce"]
+    assert {chart["id"] for chart in content["charts"]} <= set(elements.ids)
 
 
-def test_the_words_of_the_headline_are_defined(strange_page):
-    ids = Elements(strange_page).ids
-    assert {"term-map", "term-reference", "term-seed"} <= set(ids)
-    assert "here it is dice_ce." in Elements(strange_page).text
-
-
-def test_a_page_that_is_taken_elsewhere_claims_nothing_of_what_lies_there(strange, tmp_path):
+def test_a_page_tells_no_path_and_claims_nothing_of_where_it_lies(strange_page, strange, tmp_path):
     found, folder = strange
     elsewhere = Elements(write(found, folder, tmp_path / "p.html").read_text(encoding="utf-8")).text
-    at_home = Elements(write(found, folder).read_text(encoding="utf-8")).text
-    assert at_home == elsewhere
-    assert "The files runs.csv and results.json hold the same numbers" in at_home
-    assert "beside this page" not in at_home
-
-
-def test_no_path_of_the_machine_is_told(strange_page, strange):
     text = Elements(strange_page).text
-    for told in ("/srv", "someone", str(strange[1])):
+    assert text == elsewhere
+    assert "The files runs.csv and results.json hold the same numbers" in text
+    for told in ("beside this page", "/srv", "someone", str(folder)):
         assert told not in text
     assert 'groups_table = "groups.csv"' in text
     assert f'data = "{HOSTILE}"' in text
@@ -127,18 +110,10 @@ def test_no_path_of_the_machine_is_told(strange_page, strange):
 
 def test_alarms_and_answers_come_first(strange_page):
     text = Elements(strange_page).text
-    order = [
-        "ALARM: rw",
-        "boundary lost a class in 3 of 3 runs that are",
-        "8 of 9 runs",
-        "Dice on the val",
-    ]
-    places = [text.index(each) for each in order]
+    order = ["ALARM: rw", "boundary lost a class in 3 of 3 runs that are", "8 of 9 runs"]
+    places = [text.index(each) for each in [*order, "Dice on the val"]]
     assert places == sorted(places)
-
-
-def test_without_checkpoints_it_says_so(strange_page):
-    assert Elements(strange_page).text.count("No picture: ") == 3
+    assert text.count("No picture: ") == 3  # without checkpoints
 
 
 def test_lead_says_no_more_than_the_numbers(strange):
@@ -202,7 +177,7 @@ def test_gone_data_and_checkpoints_are_said(trained, tmp_path):
     folder.rename(gone)
     try:
         for each in map_pictures(found, folder):
-            assert each.cases == ()
+            assert not each.cases
             assert each.reason.startswith("No picture: ")
     finally:
         gone.rename(folder)
@@ -227,23 +202,22 @@ def test_a_pattern_that_looks_like_a_path_can_be_copied(tmp_path):
         data="D", maps={"rw": "rectified"}, seeds=[0], steps=5, training={"group_pattern": pattern}
     )
     text = Elements(page(results.collect(study, tmp_path), [])).text
-    assert plan.as_toml(study) in text
+    assert study.as_toml() in text
 
 
-@pytest.mark.parametrize("pull", [0.0, float("inf")])
-def test_a_pull_without_a_place_on_the_axis_is_told_and_kept(tmp_path, pull):
-    before = strange_study(tmp_path / "study")
-    endless = FOUND | {"rw": indicator(True, 0.0, pull)}
-    found = results.collect(before.study, tmp_path / "study", endless)
-    results.write(found, tmp_path / "study")
-    assert indicators_of(found.study, tmp_path / "study") == (endless, "")
-    # Without the data, those of maps that are unchanged are kept.
-    more = {**found.study.maps, "rw": "2 * rectified", "dice": "dice"}
-    kept, reason = indicators_of(found.study.model_copy(update={"maps": more}), tmp_path / "study")
-    assert kept == {name: endless[name] for name in ("boundary", "dice_ce")}
-    assert reason
-    text = Elements(page(found, [])).text
-    assert text.count("Not drawn: 2 at 0, below, or infinite.") == 2
+def test_a_pull_without_a_place_on_the_axis_is_told_and_kept(tmp_path):
+    study, folder = strange_study(tmp_path / "study").study, tmp_path / "study"
+    for pull in (0.0, float("inf")):
+        endless = FOUND | {"rw": indicator(True, 0.0, pull)}
+        found = results.collect(study, folder, endless)
+        results.write(found, folder)
+        assert indicators_of(found.study, folder) == (endless, "")
+        # Without the data, those of maps that are unchanged are kept.
+        more = {**found.study.maps, "rw": "2 * rectified", "dice": "dice"}
+        kept, reason = indicators_of(found.study.model_copy(update={"maps": more}), folder)
+        assert kept == {name: endless[name] for name in ("boundary", "dice_ce")}
+        assert reason
+        assert Elements(page(found, [])).text.count("Not drawn: 2 at 0, below, or infinite.") == 2
 
 
 def test_more_classes_than_panels_are_said(strange):
@@ -288,24 +262,22 @@ def test_without_test_cases_there_are_no_scores(tmp_path):
     assert "tested yet" not in text
 
 
-@pytest.mark.parametrize(
-    ("text", "epochs", "wanted"),
-    [
+def test_maps_with_a_schedule_are_drawn_at_the_last_epoch():
+    steal = "boundary + blend(dice, rectified.with_link(0.5), schedule='steal')"
+    for text, epochs, wanted in (
         ("blend(generalized_dice, boundary)", 51, "0.5 * generalized_dice + 0.5 * boundary"),
         ("blend(dice, boundary, step=None)", 3, "0.01 * dice + 0.99 * boundary"),
         ("blend(dice, boundary)", 1, "dice"),
-        ("boundary + blend(dice, rectified.with_link(0.5), schedule='steal')", 11,
-         "boundary + 0.9 * dice + 0.11 * rectified.with_link(0.5)"),
+        (steal, 11, "boundary + 0.9 * dice + 0.11 * rectified.with_link(0.5)"),
         ("boundary + dice", 7, "boundary + dice"),
-    ],
-)  # fmt: skip
-def test_maps_with_a_schedule_are_drawn_at_the_last_epoch(text, epochs, wanted):
-    found = at_the_end(maps.parse(text), epochs)
-    leaves = {str(leaf.term): (leaf.weight, leaf.link) for leaf in found.leaves()}
-    expected = {str(leaf.term): (leaf.weight, leaf.link) for leaf in maps.parse(wanted).leaves()}
-    assert leaves.keys() == expected.keys()
-    for name, (weight, link) in expected.items():
-        assert leaves[name] == (pytest.approx(weight), link)
+    ):
+        found, expected = (
+            {str(leaf.term): (leaf.weight, leaf.link) for leaf in expression.leaves()}
+            for expression in (at_the_end(maps.parse(text), epochs), maps.parse(wanted))
+        )
+        assert found.keys() == expected.keys()
+        for name, (weight, link) in expected.items():
+            assert found[name] == (pytest.approx(weight), link)
 
 
 def test_a_page_says_where_schedules_stand(tmp_path):
@@ -330,40 +302,32 @@ def test_no_folder_with_a_blank_is_told(tmp_path):
     assert str(folder.parent) not in text
 
 
-@pytest.mark.parametrize("name", ["jinja2", "plotly"])
-def test_what_is_missing_is_named(name, monkeypatch):
-    monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(RWLossError, match=rf"needs {name}.*pip install 'rwloss\[report\]'"):
-        require_report()
+def test_what_is_missing_is_named():
+    for name in ("jinja2", "plotly", "matplotlib"):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setitem(sys.modules, name, None)
+            with pytest.raises(RWLossError, match=rf"needs {name}.*pip install 'rwloss\[report\]'"):
+                require_report()
 
 
-@pytest.mark.parametrize(
-    ("text", "wanted"),
-    [
+def test_paths_lose_their_folders():
+    for text, wanted in (
         ("'/a/b c/d.nii' is gone", "'d.nii' is gone"),
         ("at C:\\Users\\ann\\x.nii now", "at x.nii now"),
         ("see /tmp/x, or 1/2 and a/b", "see x, or 1/2 and a/b"),
         ("file('/tmp/x y/m.py:Map')", "file('m.py:Map')"),
         ("https://host/x stays", "https://host/x stays"),
-    ],
-)
-def test_paths_lose_their_folders(text, wanted):
-    assert without_paths(text) == wanted
-
-
-@pytest.mark.parametrize(
-    ("text", "wanted"),
-    [
+    ):
+        assert without_paths(text) == wanted
+    for text, wanted in (  # known paths, whatever their names
         ("cannot read /srv/ann smith/x.nii: bad", "cannot read x.nii: bad"),
         ("'/srv/ann smith/x.nii/runs/rw' and /srv/ann smith/x.nii.", "'rw' and x.nii."),
         ("in ../ben jones/d now", "in d now"),
         ("in /srv/ann smith/x.nii2 now", "in ann smith/x.nii2 now"),  # another file
         ("D in D/x, 1/2", "D in D/x, 1/2"),
         (f"at {Path.home()}, {Path.home()}/a/b.txt", "at ~, b.txt"),
-    ],
-)
-def test_known_paths_are_taken_out_whatever_their_names(text, wanted):
-    assert without_paths(text, "/srv/ann smith/x.nii", "../ben jones/d", "D") == wanted
+    ):
+        assert without_paths(text, "/srv/ann smith/x.nii", "../ben jones/d", "D") == wanted
 
 
 def test_a_damaged_run_does_not_cost_the_page(tmp_path):

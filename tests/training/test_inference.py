@@ -6,6 +6,7 @@ from torch import nn
 
 from rwloss import RWLossError
 from rwloss.training import PRESETS, predict_labels, unet
+from rwloss.training.inference import selection_score
 
 
 class Reader(nn.Module):
@@ -47,16 +48,12 @@ def test_every_voxel_gets_its_class(shape, size, device):
     assert network.most <= 2
 
 
-@pytest.mark.parametrize("axis", [0, 1, 2])
-def test_slices_along_each_axis(axis):
+def test_slices_along_each_axis():
     labels = np.random.default_rng(0).integers(0, 3, (4, 5, 6))
-    found = predict_labels(Reader(), labels[None].astype(np.float32), (8, 8), axis=axis)
-    assert np.array_equal(found, labels)
-
-
-def test_views_in_any_order_of_memory():
-    labels = np.random.default_rng(0).integers(0, 3, (4, 5, 6))
-    image = np.asfortranarray(labels[None].astype(np.float32))[:, ::-1]
+    for axis in range(3):
+        found = predict_labels(Reader(), labels[None].astype(np.float32), (8, 8), axis=axis)
+        assert np.array_equal(found, labels)
+    image = np.asfortranarray(labels[None].astype(np.float32))[:, ::-1]  # any order of memory
     assert np.array_equal(predict_labels(Reader(), image, (8, 8, 8)), labels[::-1])
 
 
@@ -67,20 +64,15 @@ def test_an_image_that_fits_is_predicted_at_once_around_its_middle(dims, shape):
     image = np.random.default_rng(0).normal(size=(2, *shape)).astype(np.float32)
     size = (32, 32, 16)[:dims]
     found = predict_labels(network, image, size)
-    slices = [image] if dims == len(shape) else np.moveaxis(image, 3, 0)
     expected = []
-    for one in slices:
-        room = [(to - of) // 2 for of, to in zip(one.shape[1:], size, strict=True)]
-        pads = [
-            (before, to - of - before)
-            for before, of, to in zip(room, one.shape[1:], size, strict=True)
-        ]
+    for one in [image] if dims == len(shape) else np.moveaxis(image, 3, 0):
+        before = [(to - of) // 2 for of, to in zip(one.shape[1:], size, strict=True)]
+        pads = [(b, t - o - b) for b, o, t in zip(before, one.shape[1:], size, strict=True)]
         whole = torch.from_numpy(np.pad(one, [(0, 0), *pads]))[None]
         with torch.no_grad():
             labels = network(whole).argmax(dim=1)[0].numpy()
-        expected.append(
-            labels[tuple(slice(p, labels.shape[i] - q) for i, (p, q) in enumerate(pads))]
-        )
+        inside = tuple(slice(b, b + o) for b, o in zip(before, one.shape[1:], strict=True))
+        expected.append(labels[inside])
     expected = expected[0] if dims == len(shape) else np.stack(expected, axis=-1)
     assert np.array_equal(found, expected)
     assert len(np.unique(found)) == 3
@@ -157,16 +149,18 @@ def test_on_a_gpu(dims, shape):
     assert (found == expected).mean() > 0.999
 
 
-@pytest.mark.parametrize(
-    ("shape", "size", "overlap", "message"),
-    [
+def test_wrong_use():
+    for shape, size, overlap, message in (
         ((1, 8, 8), (8, 8, 8), 0.5, "windows of 3 axes, got the shape"),
         ((1, 8), (8, 8), 0.5, "windows of 2 axes"),
         ((1, 8, 8), (8,), 0.5, "windows of 1 axes"),
         ((1, 8, 8), (8, 8), 1.0, "expected an overlap from 0 to below 1, got 1"),
         ((1, 8, 8), (8, 8), -0.1, "expected an overlap"),
-    ],
-)
-def test_wrong_use(shape, size, overlap, message):
-    with pytest.raises(RWLossError, match=message):
-        predict_labels(Reader(), np.zeros(shape, np.float32), size, overlap=overlap)
+    ):
+        with pytest.raises(RWLossError, match=message):
+            predict_labels(Reader(), np.zeros(shape, np.float32), size, overlap=overlap)
+
+
+def test_the_rule_counts_missed_classes_as_0_and_leaves_absent_ones_out():
+    assert selection_score({"a": 0.8, "b": 0.0, "c": None}) == 0.4
+    assert selection_score({"a": None}) == 0.0

@@ -1,0 +1,154 @@
+"""Networks and their checkpoints: plain values, whole files, and only those of the run."""
+
+import errno
+import io
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from rwloss import RWLossError
+from rwloss.training import PRESETS, SegmentationTask, load_network, require_monai, unet
+from rwloss.training.network import save_checkpoint
+
+TASK = SegmentationTask(2, 3, ("background", "a", "b"))
+
+
+def weights(network):
+    return torch.cat([w.detach().reshape(-1) for w in network.parameters()])
+
+
+def test_shapes_and_size():
+    for preset, dimensions, millions in (
+        ("tiny", 2, 0.4),
+        ("tiny", 3, 1.2),
+        ("small", 2, 1.6),
+        ("large", 2, 4.3),
+    ):
+        network = unet(dimensions, in_channels=2, num_classes=3, preset=preset)
+        multiple_of = PRESETS[preset].multiple_of
+        size = [2 * multiple_of, *[multiple_of] * (dimensions - 1)]
+        assert network(torch.zeros(2, 2, *size)).shape == (2, 3, *size)
+        assert len(weights(network)) / 1e6 == pytest.approx(millions, abs=0.05)
+
+
+def test_weights_depend_on_the_seed_alone():
+    torch.manual_seed(1)
+    first = weights(unet(2, 1, 3, seed=5))
+    torch.manual_seed(2)
+    before = torch.get_rng_state()
+    assert torch.equal(first, weights(unet(2, 1, 3, seed=5)))
+    assert not torch.equal(first, weights(unet(2, 1, 3, seed=6)))
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_networks_that_cannot_be_built(monkeypatch):
+    with pytest.raises(RWLossError, match="2 or 3 dimensions, got 4"):
+        unet(4, 1, 2)
+    with pytest.raises(RWLossError, match="preset of tiny, small, large, got 'huge'"):
+        unet(2, 1, 2, preset="huge")
+    monkeypatch.setitem(__import__("sys").modules, "monai", None)
+    with pytest.raises(RWLossError, match=r"pip install 'rwloss\[train\]'"):
+        require_monai()
+
+
+@pytest.fixture
+def saved(tmp_path, settings_of):
+    """A run folder with the best checkpoint of step 7, and its network."""
+    settings = settings_of("in")
+    path = Path(settings.out) / "checkpoints" / "best.pt"
+    path.parent.mkdir(parents=True)
+    settings.write(Path(settings.out) / "run.toml")
+    network = unet(2, 2, 3, seed=5)
+    save_checkpoint(path, network, settings, TASK, 7)
+    return path, network, settings
+
+
+def test_a_network_comes_back_ready_to_predict(saved, tmp_path):
+    _, network, settings = saved
+    found = load_network(settings.out)
+    assert (found.settings, found.task, found.step) == (settings, TASK, 7)
+    assert not found.network.training
+    images = torch.randn(1, 2, 16, 16)
+    network.eval()
+    assert torch.equal(found.network(images), network(images))
+    with pytest.raises(RWLossError, match=r"no checkpoint '.*last\.pt'"):
+        load_network(settings.out, which="last")
+    with pytest.raises(RWLossError, match=r"is not a run folder: expected run\.toml"):
+        load_network(tmp_path)
+
+
+def test_nothing_but_tensors_and_plain_values(saved):
+    """What torch loads with weights_only=True and no exceptions made."""
+
+    def kinds(value):
+        if isinstance(value, dict | list):
+            values = value.values() if isinstance(value, dict) else value
+            return set().union(*map(kinds, values))
+        return {type(value)}
+
+    assert kinds(torch.load(saved[0], weights_only=True)) <= {torch.Tensor, int, float, str, bool}
+
+
+def test_length_and_place_of_a_run_may_change_and_nothing_else(saved):
+    path, _, settings = saved
+    file = Path(settings.out) / "run.toml"
+    settings.model_copy(update={"steps": 99, "out": "elsewhere"}).write(file)
+    assert load_network(settings.out).settings.steps == 99
+    settings.model_copy(update={"map": "dice"}).write(file)
+    with pytest.raises(
+        RWLossError, match=r"settings other than .*: map 'rectified' \(now 'dice'\); put"
+    ):
+        load_network(settings.out)
+    settings.write(file)
+    save_checkpoint(path, unet(2, 2, 3, preset="small"), settings, TASK, 7)
+    with pytest.raises(RWLossError, match="is of another network than"):
+        load_network(settings.out)
+
+
+def test_damaged_files(saved):
+    path, _, settings = saved
+    whole = path.read_bytes()
+    for keep in (0, 10, 1000, -200):
+        path.write_bytes(whole[:keep])
+        with pytest.raises(RWLossError, match="is not a checkpoint, or it is damaged"):
+            load_network(settings.out)
+    torch.save(torch.zeros(3), path)
+    with pytest.raises(RWLossError, match="not a checkpoint of this version"):
+        load_network(settings.out)
+
+
+def test_code_in_a_file_does_not_run(saved, tmp_path):
+    """A pickle that would make a folder when it is read the usual way."""
+    path, _, settings = saved
+
+    class Trap:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "trapped"),)
+
+    buffer = io.BytesIO()
+    torch.save({"layout": 1, "trap": Trap()}, buffer)
+    path.write_bytes(buffer.getvalue())
+    with pytest.raises(RWLossError, match="is not a checkpoint"):
+        load_network(settings.out)
+    assert not (tmp_path / "trapped").exists()
+
+
+def test_a_checkpoint_that_can_not_be_written_leaves_the_one_of_before(saved, monkeypatch):
+    """The disk is full, or a weight is not finite."""
+    path, network, settings = saved
+    before = path.read_bytes()
+
+    def full(self, data):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(RWLossError, match=r"cannot write .*No space left"):
+        save_checkpoint(path, network, settings, TASK, 8)
+    assert os.listdir(path.parent) == ["best.pt"]
+    with torch.no_grad():
+        next(network.parameters()).view(-1)[0] = float("nan")
+    with pytest.raises(RWLossError, match="not finite after step 8: training has diverged"):
+        save_checkpoint(path, network, settings, TASK, 8)
+    assert path.read_bytes() == before
