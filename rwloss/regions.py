@@ -302,7 +302,8 @@ def _whole(xp: Any, labels: Array, kind: str) -> Array:
         if xp.any(wrong):
             value = float(labels[wrong][0])
             raise RWLossError(
-                f"expected whole labels, got {value:g}: labels are classes, not probabilities"
+                f"expected whole labels, got {value:g}: labels are classes, not probabilities; "
+                "resample them by nearest neighbour, mode='nearest'"
             )
         return whole
     if kind not in {"i", "u"}:

@@ -130,11 +130,7 @@ def evaluate(
             f"{predicted_names}; the files of a case must have the same name"
         )
     ignored = truth.ignore_label if ignore_label is None else ignore_label
-    known = [k for k in (num_classes, truth.num_classes, found.num_classes) if k is not None]
-    if known:
-        k = data.count_classes(truth, known[0])
-    else:
-        k = _num_classes(truth, pairs, ignored, jobs, max_voxels, counting)
+    k = _num_classes(truth, found, pairs, num_classes, ignored, jobs, max_voxels, counting)
     tasks = [
         _Pair(case.name, prediction, case.labels, k, spacing_mm, ignored, max_voxels)
         for case, prediction in pairs
@@ -182,18 +178,27 @@ def _truth(
 
 def _num_classes(
     truth: data.Dataset,
+    found: data.Dataset,
     pairs: Sequence[tuple[data.Case, Path]],
+    given: int | None,
     ignored: int | None,
     jobs: int | None,
     max_voxels: int,
     counting: Callable[[int], None] | None,
 ) -> int:
-    """The number of classes of all pairs together, from their labels."""
+    """The number of classes of all pairs together."""
+    for known in (given, truth.num_classes, found.num_classes):
+        if known is not None:
+            return data.count_classes(truth, known)
+    files = [
+        LabelCount(path, max_voxels)
+        for case, prediction in pairs
+        for path in (case.labels, prediction)
+    ]
     of_truth = {case.labels for case, _ in pairs}
-    files = [*of_truth, *(prediction for _, prediction in pairs)]
     in_truth: set[int] = set()
     in_predictions: set[int] = set()
-    for path, counts in run_tasks([LabelCount(file, max_voxels) for file in files], jobs=jobs):
+    for path, counts in run_tasks(files, jobs=jobs):
         if not isinstance(counts, RWLossError):  # else the pair fails and says so
             (in_truth if path in of_truth else in_predictions).update(counts.keys() - {ignored})
         if counting is not None:
@@ -228,15 +233,7 @@ class _Pair:
 
             torch.set_num_threads(1)  # as many processes as cores: more threads would only wait
         try:
-            truth, found = (
-                data.read_labels(path, spacing_mm=self.spacing_mm, max_voxels=self.max_voxels)
-                for path in (self.labels, self.prediction)
-            )
-            _check_geometry(found, truth)
-            labels = _without(truth.labels, self.ignore_label, "the truth")
-            predicted = _without(found.labels, self.ignore_label, "the prediction")
-            spacing_mm = truth.spacing_mm or found.spacing_mm
-            return score(predicted, labels, self.num_classes, spacing_mm, name=self.name)
+            return self._score()
         except RWLossError as error:
             return FailedPair(self.name, str(error))
         except Exception as error:  # memory, or anything unforeseen in a library
@@ -245,6 +242,17 @@ class _Pair:
     def died(self) -> FailedPair:
         """The failure if a worker process died over this pair, also when it ran alone."""
         return FailedPair(self.name, "the worker process died: the pair may need more memory")
+
+    def _score(self) -> CaseScore:
+        truth, found = (
+            data.read_labels(path, spacing_mm=self.spacing_mm, max_voxels=self.max_voxels)
+            for path in (self.labels, self.prediction)
+        )
+        _check_geometry(found, truth)
+        labels = _without(truth.labels, self.ignore_label, "the truth")
+        predicted = _without(found.labels, self.ignore_label, "the prediction")
+        spacing_mm = truth.spacing_mm or found.spacing_mm
+        return score(predicted, labels, self.num_classes, spacing_mm, name=self.name)
 
 
 def _without(labels: NDArray[Any], ignored: int | None, whose: str) -> NDArray[Any]:

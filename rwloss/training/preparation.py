@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -56,11 +56,7 @@ def prepare(settings: RunSettings, note: Note = lambda text: None) -> PreparedRu
     training case has, maps of other labels, and settings that don't fit the data.
     """
     maps_of = None if settings.maps is None else store.open(settings.maps)
-    if settings.map is None and maps_of is None:
-        raise RWLossError(
-            "which map? Give --map, such as --map 'rectified + dice', or --maps STORE"
-        )
-    expression = maps.parse(settings.map or (maps_of.expression if maps_of else ""))
+    expression = _expression(settings, maps_of)
     dataset = data.find(settings.data)
     tests = test_cases(settings)
     parts = split(
@@ -99,24 +95,13 @@ def prepare(settings: RunSettings, note: Note = lambda text: None) -> PreparedRu
     num_classes = data.count_classes(
         dataset, settings.num_classes, ignore_label=ignored, labels=largest.values()
     )
-    for name, label in largest.items():
-        if label >= num_classes:
-            raise RWLossError(
-                f"case {name!r} holds the label {label}, and there are {num_classes} classes: "
-                f"store them as 0 to {num_classes - 1} (the 255 of a mask as 1), pass "
-                f"--num-classes, or --ignore-label {label} if it is not a class"
-            )
+    _check_labels(largest, num_classes)
     train = [volumes[name] for name in parts.train]
     names = class_names(num_classes, dataset.class_names)
     counts = _class_counts(train, names)
     if expression.needs_class_counts:
         expression = expression.resolved(counts)
-    part = str(expression.static_part)
-    if maps_of is not None and part != str(maps.parse(maps_of.expression)):
-        raise RWLossError(
-            f"the store {settings.maps!r} holds the map {maps_of.expression!r}, and the static "
-            f"part of {str(expression)!r} is {part!r}: precompute that, or leave --maps out"
-        )
+    _check_store(settings, maps_of, expression)
     settings = _completed(settings, train, num_classes, expression, note)
     return PreparedRun(
         settings=settings,
@@ -181,6 +166,15 @@ def test_cases(settings: RunSettings) -> tuple[data.Case, ...] | None:
     return data.find(settings.data, part="test").cases
 
 
+def _expression(settings: RunSettings, maps_of: store.Store | None) -> maps.Expression:
+    """The map, before any case is read."""
+    if settings.map is None and maps_of is None:
+        raise RWLossError(
+            "which map? Give --map, such as --map 'rectified + dice', or --maps STORE"
+        )
+    return maps.parse(settings.map or (maps_of.expression if maps_of else ""))
+
+
 def _check_images(where: str, cases: Sequence[data.Case]) -> None:
     """Raise RWLossError for missing images and channels, before any file is read."""
     if broken := [case for case in cases if case.problem]:
@@ -216,6 +210,17 @@ def _check_alike(volume: TrainingVolume, first: TrainingVolume) -> None:
         )
 
 
+def _check_labels(largest: Mapping[str, int], num_classes: int) -> None:
+    """Raise RWLossError for a case whose largest label is not a class."""
+    for name, label in largest.items():
+        if label >= num_classes:
+            raise RWLossError(
+                f"case {name!r} holds the label {label}, and there are {num_classes} classes: "
+                f"store them as 0 to {num_classes - 1} (the 255 of a mask as 1), pass "
+                f"--num-classes, or --ignore-label {label} if it is not a class"
+            )
+
+
 def _class_counts(volumes: Sequence[TrainingVolume], names: Sequence[str]) -> list[int]:
     """Voxels of each class in the training cases. Raises RWLossError if a class has none."""
     counts = sum(
@@ -229,6 +234,20 @@ def _class_counts(volumes: Sequence[TrainingVolume], names: Sequence[str]) -> li
             "the dataset, or, if it is the last class, with --num-classes"
         )
     return found
+
+
+def _check_store(
+    settings: RunSettings, maps_of: store.Store | None, expression: maps.Expression
+) -> None:
+    """Raise RWLossError if a store holds other maps than the static part of the expression."""
+    if maps_of is None:
+        return
+    part = expression.static_part
+    if part is None or str(part) != str(maps.parse(maps_of.expression)):
+        raise RWLossError(
+            f"the store {settings.maps!r} holds the map {maps_of.expression!r}, and the static "
+            f"part of {str(expression)!r} is {str(part)!r}: precompute that, or leave --maps out"
+        )
 
 
 def _completed(

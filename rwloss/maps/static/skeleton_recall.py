@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar
-
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import NonNegativeInt
@@ -16,7 +13,6 @@ from rwloss.regions import Regions
 from rwloss.rwmap import RWMap
 
 
-@dataclass(frozen=True)
 class SkeletonRecall(MapGenerator):
     """-N / |S_k| at the true class on its tubed skeleton S_k, 0 elsewhere.
 
@@ -34,10 +30,10 @@ class SkeletonRecall(MapGenerator):
 
     radius: NonNegativeInt = 2
 
-    name: ClassVar[str] = "skeleton_recall"
+    name = "skeleton_recall"
     # A thinned line may lie one voxel to either side, so no flip or turn commutes exactly.
-    tags: ClassVar[MapTags] = MapTags(stable=True, unit="unitless")
-    citation: ClassVar[str] = "Kirchhoff et al., Skeleton Recall Loss, ECCV 2024, arXiv 2404.03010"
+    tags = MapTags(stable=True, unit="unitless")
+    citation = "Kirchhoff et al., Skeleton Recall Loss, ECCV 2024, arXiv 2404.03010"
 
     def compute(self, regions: Regions) -> RWMap:
         """Map values for one batch. labels (b *s) -> compact map (b *s), unitless."""
