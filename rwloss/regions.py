@@ -345,9 +345,16 @@ def _check_range(xp: Any, labels: Array, num_classes: int, *, ignoring: bool) ->
     wrong = low if low < (IGNORED if ignoring else 0) else high if high >= num_classes else None
     if wrong is not None:
         more = f"num_classes={wrong + 1} or " if wrong > 0 else ""
-        raise RWLossError(
-            f"label {wrong} found, but num_classes={num_classes} allows 0..{num_classes - 1}: "
+        fix = (
             f"pass {more}ignore_label={wrong} (ignore_index={wrong} for a loss), or fix the labels"
+        )
+        if num_classes == 2 and low == 0 and not xp.any((labels > 0) & (labels != high)):
+            fix = (
+                f"if {wrong} is the foreground of a mask, store it as 1 (to ignore it would leave "
+                "no foreground)"
+            )
+        raise RWLossError(
+            f"label {wrong} found, but num_classes={num_classes} allows 0..{num_classes - 1}: {fix}"
         )
 
 
