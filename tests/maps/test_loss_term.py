@@ -1,5 +1,6 @@
 """Dynamic terms: value and logit gradient against PyTorch, MONAI and plain loops."""
 
+import itertools
 import math
 from dataclasses import replace
 
@@ -100,11 +101,13 @@ def assert_map_has_the_gradient_of_the_loss(
 
 
 @each_term
-@pytest.mark.parametrize(("shape", "spacing"), SHAPES, ids=str)
-def test_logit_gradient_of_the_map(term, shape, spacing, device):
-    labels = batch(101, shape)
-    found = assert_map_has_the_gradient_of_the_loss(term, labels, 4, spacing, device=device)
-    assert found.abs().max() > 0
+def test_logit_gradient_of_the_map(term, device):
+    for shape, spacing in SHAPES:
+        labels = batch(101, shape)
+        found = assert_map_has_the_gradient_of_the_loss(term, labels, 4, spacing, device=device)
+        assert found.abs().max() > 0
+    for smallest in [(1, 1), (1, 5), (1, 1, 1)]:
+        assert_map_has_the_gradient_of_the_loss(term, np.ones((2, *smallest), dtype=np.int64), 2)
 
 
 @each_term
@@ -117,13 +120,6 @@ def test_logit_gradient_with_absent_full_and_ignored(term, device):
     found = assert_map_has_the_gradient_of_the_loss(term, labels, 4, (0.8, 2.5), device=device)
     assert not found[2].any()
     assert not found[1, :, 2:5].any()
-
-
-@each_term
-@pytest.mark.parametrize("size", [(1, 1), (1, 5), (1, 1, 1)], ids=str)
-def test_logit_gradient_of_the_smallest_images(term, size):
-    labels = np.ones((2, *size), dtype=np.int64)
-    assert_map_has_the_gradient_of_the_loss(term, labels, 2)
 
 
 @few
@@ -421,22 +417,21 @@ def test_generalized_dice_does_not_see_a_class_that_is_absent():
 
 
 @each_term
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("side", ["right", "wrong"])
-def test_logit_margins_of_200(term, dtype, side, device):
+def test_logit_margins_of_200(term, device):
     labels = torch.as_tensor(batch(108, (7, 6)).astype(np.int64), device=device)
     labels[2] = 1
-    towards = labels if side == "right" else (labels + 1) % 4
-    logits = (200 * one_hot_of(towards.cpu(), 4)).to(device, dtype).requires_grad_()
-    loss = RegionWiseLoss(term)(logits, labels)
-    assert loss.isfinite()
-    assert loss.dtype == torch.float32
-    assert gradient(loss, logits).isfinite().all()
-    probs = softmax(logits.detach().float(), dim=1).to(dtype)
-    assert side == "right" or (probs.cpu() * one_hot_of(labels.cpu(), 4)).max() < 1e-30
-    z = term(Regions(labels, 4), probs).dense()
-    assert z.dtype == torch.float32
-    assert z.isfinite().all()
+    dtypes = (torch.float32, torch.bfloat16, torch.float16)
+    for dtype, towards in itertools.product(dtypes, (labels, (labels + 1) % 4)):
+        logits = (200 * one_hot_of(towards.cpu(), 4)).to(device, dtype).requires_grad_()
+        loss = RegionWiseLoss(term)(logits, labels)
+        assert loss.isfinite()
+        assert loss.dtype == torch.float32
+        assert gradient(loss, logits).isfinite().all()
+        probs = softmax(logits.detach().float(), dim=1).to(dtype)
+        assert towards is labels or (probs.cpu() * one_hot_of(labels.cpu(), 4)).max() < 1e-30
+        z = term(Regions(labels, 4), probs).dense()
+        assert z.dtype == torch.float32
+        assert z.isfinite().all()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
@@ -449,42 +444,32 @@ def test_cross_entropy_still_pushes_at_a_margin_of_200(dtype):
 
 
 @each_term
-def test_autocast_changes_nothing(term, device):
+def test_autocast_and_no_grad_change_nothing(term, device):
     regions = Regions(torch.as_tensor(batch(109, (7, 6)).astype(np.int64), device=device), 4)
     probs = softmax(drawn_logits(0, regions.labels, 4).float(), dim=1).to(device)
     wanted = term(regions, probs).dense()
     with torch.autocast(device, dtype=torch.bfloat16):
-        found = term(regions, probs).dense()
-    torch.testing.assert_close(found, wanted, rtol=0, atol=0)
-
-
-@each_term
-@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
-def test_maps_without_gradient_mode(term, mode):
-    labels = torch.as_tensor(batch(109, (7, 6)).astype(np.int64))
-    probs = softmax(drawn_logits(0, labels, 4), dim=1)
-    wanted = term(Regions(labels, 4), probs).dense()
-    with mode():
-        inside = softmax(drawn_logits(0, labels, 4), dim=1)
-        found = term(Regions(labels.clone(), 4), inside).dense()
-        torch.testing.assert_close(found, wanted)
+        torch.testing.assert_close(term(regions, probs).dense(), wanted, rtol=0, atol=0)
+    for mode in (torch.no_grad, torch.inference_mode):
+        with mode():
+            found = term(Regions(regions.labels.clone(), 4), probs.clone()).dense()
+            torch.testing.assert_close(found, wanted, rtol=0, atol=0)
 
 
 # --- NumPy and torch
 
 
 @each_term
-@pytest.mark.parametrize("probs_kind", KINDS.values(), ids=KINDS)
-@pytest.mark.parametrize("labels_kind", KINDS.values(), ids=KINDS)
-def test_numpy_and_torch_give_the_same(term, labels_kind, probs_kind):
+def test_numpy_and_torch_give_the_same(term):
     labels = batch(110, (7, 6))
     probs = softmax(drawn_logits(0, labels, 4), dim=1).numpy()
     wanted = term(Regions(torch.as_tensor(labels.astype(int)), 4), torch.as_tensor(probs)).dense()
-    regions = Regions(labels_kind(labels), 4)
-    found = term(regions, probs_kind(probs))
-    assert found.labels is regions.labels
-    assert isinstance(found.values, type(regions.labels))
-    np.testing.assert_array_equal(found.dense(), wanted)
+    for kind, probs_kind in itertools.product(KINDS.values(), KINDS.values()):
+        regions = Regions(kind(labels), 4)
+        found = term(regions, probs_kind(probs))
+        assert found.labels is regions.labels
+        assert isinstance(found.values, type(regions.labels))
+        np.testing.assert_array_equal(found.dense(), wanted)
 
 
 @pytest.mark.parametrize("dtype", [bool, np.int8, np.uint16, np.uint32, ">i4", np.float32])
@@ -506,11 +491,11 @@ def test_arrays_in_any_memory_order():
     np.testing.assert_allclose(swapped, wanted, rtol=1e-12)
 
 
-@pytest.mark.parametrize(("given_type", "wanted"), [("f4", "f4"), ("f8", "f8"), ("f2", "f4")])
-def test_type_of_the_map_is_that_of_the_probabilities_at_least_float32(given_type, wanted):
-    labels = batch(110, (7, 6))
-    probs = np.full((3, 4, 7, 6), 0.25, dtype=given_type)
-    assert maps.Dice()(Regions(labels, 4), probs).dense().dtype == np.dtype(wanted)
+def test_type_of_the_map_is_that_of_the_probabilities_at_least_float32():
+    regions = Regions(batch(110, (7, 6)), 4)
+    for given_type, wanted in [("f4", "f4"), ("f8", "f8"), ("f2", "f4")]:
+        probs = np.full((3, 4, 7, 6), 0.25, dtype=given_type)
+        assert maps.Dice()(regions, probs).dense().dtype == np.dtype(wanted)
 
 
 def test_the_probabilities_are_left_alone():
@@ -525,48 +510,36 @@ def test_the_probabilities_are_left_alone():
 
 
 @each_term
-def test_probabilities_are_missing(term):
+def test_probabilities_are_missing_or_of_another_shape(term):
+    regions = Regions(batch(111, (7, 6)), 4)
     with pytest.raises(RWLossError, match=f"{term.name} is dynamic, .* call it with probs"):
-        term(Regions(batch(111, (7, 6)), 4))
-
-
-@each_term
-@pytest.mark.parametrize(
-    "shape", [(3, 3, 7, 6), (3, 4, 6, 7), (1, 4, 7, 6), (3, 7, 6), ()], ids=str
-)
-def test_probabilities_of_another_shape(term, shape):
-    message = rf"{term.name}: probs \(.*\), expected \(3, 4, 7, 6\)"
-    with pytest.raises(RWLossError, match=message):
-        term(Regions(batch(111, (7, 6)), 4), np.ones(shape))
+        term(regions)
+    for shape in [(3, 3, 7, 6), (3, 4, 6, 7), (1, 4, 7, 6), (3, 7, 6), ()]:
+        message = rf"{term.name}: probs \(.*\), expected \(3, 4, 7, 6\)"
+        with pytest.raises(RWLossError, match=message):
+            term(regions, np.ones(shape))
 
 
 @pytest.mark.parametrize(
-    ("generator", "parameters", "message"),
+    ("generator", "name", "lowest"),
     [
-        (maps.Dice, {"smooth": 0.0}, "should be greater than 0"),
-        (maps.Focal, {"gamma": -0.1}, "should be greater than or equal to 0"),
-        (maps.Tversky, {"alpha": -1.0}, "should be greater than or equal to 0"),
-        (maps.Tversky, {"beta": -1.0}, "should be greater than or equal to 0"),
-        (maps.Tversky, {"smooth": 0.0}, "should be greater than 0"),
-        (maps.FocalTversky, {"gamma": 0.0}, "should be greater than 0"),
-        (maps.FocalTversky, {"alpha": -1.0}, "focal_tversky.alpha=-1.0"),
-        (maps.HausdorffDT, {"alpha": 0.0}, "should be greater than 0"),
-        *[
-            (generator, {name: bad}, "Input should be a finite number")
-            for generator, name in [
-                (maps.Dice, "smooth"),
-                (maps.Focal, "gamma"),
-                (maps.Tversky, "alpha"),
-                (maps.FocalTversky, "gamma"),
-                (maps.HausdorffDT, "alpha"),
-            ]
-            for bad in (math.nan, math.inf)
-        ],
+        (maps.Dice, "smooth", "greater than 0"),
+        (maps.Focal, "gamma", "greater than or equal to 0"),
+        (maps.Tversky, "alpha", "greater than or equal to 0"),
+        (maps.Tversky, "beta", "greater than or equal to 0"),
+        (maps.Tversky, "smooth", "greater than 0"),
+        (maps.FocalTversky, "gamma", "greater than 0"),
+        (maps.FocalTversky, "alpha", "greater than or equal to 0"),
+        (maps.HausdorffDT, "alpha", "greater than 0"),
     ],
 )
-def test_parameters_out_of_range(generator, parameters, message):
-    with pytest.raises(RWLossError, match=message):
-        generator(**parameters)
+def test_parameters_out_of_range(generator, name, lowest):
+    for bad in (-0.1, *[0.0] * (lowest == "greater than 0")):
+        with pytest.raises(RWLossError, match=rf"\({name}={bad}\): .*should be {lowest}"):
+            generator(**{name: bad})
+    for bad in (math.nan, math.inf):
+        with pytest.raises(RWLossError, match="Input should be a finite number"):
+            generator(**{name: bad})
 
 
 # --- from_loss
@@ -704,15 +677,16 @@ def test_losses_that_are_none(fn, message):
 
 
 @pytest.mark.parametrize("name", maps.names())
-@pytest.mark.parametrize("shape", [(0, 6, 7), (2, 0, 7), (0, 3, 4, 5)], ids=str)
-def test_no_voxels(name, shape, device):
+def test_no_voxels(name, device):
     """An empty batch costs nothing, and makes an empty map."""
-    labels = torch.zeros(shape, dtype=torch.long, device=device)
-    logits = torch.zeros(shape[0], 4, *shape[1:], device=device, requires_grad=True)
-    assert maps.get(name)(Regions(labels, 4), softmax(logits, dim=1)).dense().shape == logits.shape
-    loss = RegionWiseLoss(name)(logits, labels)
-    assert loss.item() == 0
-    assert gradient(loss, logits).shape == logits.shape
+    for shape in [(0, 6, 7), (2, 0, 7), (0, 3, 4, 5)]:
+        labels = torch.zeros(shape, dtype=torch.long, device=device)
+        logits = torch.zeros(shape[0], 4, *shape[1:], device=device, requires_grad=True)
+        rwmap = maps.get(name)(Regions(labels, 4), softmax(logits, dim=1))
+        assert rwmap.dense().shape == logits.shape
+        loss = RegionWiseLoss(name)(logits, labels)
+        assert loss.item() == 0
+        assert gradient(loss, logits).shape == logits.shape
 
 
 # --- Without the background

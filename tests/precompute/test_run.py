@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import socket
 import sys
 from dataclasses import replace
 
@@ -361,6 +363,7 @@ def test_the_log_tells_the_story(tmp_path, monkeypatch):
     start, end = events[0], events[-1]
     assert start["source"] == str(source)
     assert (start["cases"], start["jobs"], start["scheduler"]) == (3, 0, None)
+    assert (start["pid"], start["host"]) == (os.getpid(), socket.gethostname())
     assert start["versions"].keys() >= {"rwloss", "numpy", "scipy", "gzip"}
     assert "label 7" in events[3]["reason"]
     assert all(event["seconds"] >= 0 for event in events if event["event"] != "start")

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from pydantic import NonNegativeFloat
 
@@ -14,7 +13,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-@dataclass(frozen=True)
 class Focal(LossTerm):
     """-(1 - p_t)^gamma log p_t, the mean over voxels that count.
 
@@ -24,11 +22,9 @@ class Focal(LossTerm):
 
     gamma: NonNegativeFloat = 2.0
 
-    name: ClassVar[str] = "focal"
-    tags: ClassVar[MapTags] = MapTags(
-        stable=True, unit="unitless", commutes_with=frozenset({"flip", "rot90", "crop"})
-    )
-    citation: ClassVar[str] = (
+    name = "focal"
+    tags = MapTags(stable=True, unit="unitless", commutes_with=frozenset({"flip", "rot90", "crop"}))
+    citation = (
         "Lin et al., Focal Loss for Dense Object Detection, ICCV 2017, arXiv 1708.02002 (eq. 4)"
     )
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from rwloss.maps.generator import MapTags
 from rwloss.maps.loss_term import LossTerm, Prediction
@@ -12,7 +11,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-@dataclass(frozen=True)
 class GeneralizedDice(LossTerm):
     """1 - 2 Σ_k w_k Σ p y / Σ_k w_k Σ (p + y) with w_k = 1 / (Σ y_k)², the mean over images.
 
@@ -20,9 +18,9 @@ class GeneralizedDice(LossTerm):
     punish false positives of an absent class.
     """
 
-    name: ClassVar[str] = "generalized_dice"
-    tags: ClassVar[MapTags] = MapTags(unit="unitless", commutes_with=frozenset({"flip", "rot90"}))
-    citation: ClassVar[str] = (
+    name = "generalized_dice"
+    tags = MapTags(unit="unitless", commutes_with=frozenset({"flip", "rot90"}))
+    citation = (
         "Sudre et al., DLMIA 2017, arXiv 1707.03237; as in Kervadec et al., MIDL 2019, "
         "arXiv 1812.07032 (eq. 1)"
     )
