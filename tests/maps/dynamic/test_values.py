@@ -7,7 +7,15 @@ import plain_formulas as plain
 import pytest
 import torch
 from anatomy import batch
-from dynamic_terms import TERMS, assert_same_loss, drawn_logits, gradient, one_hot_of, target_of
+from dynamic_terms import (
+    TERMS,
+    assert_same_gradient,
+    assert_same_loss,
+    drawn_logits,
+    gradient,
+    one_hot_of,
+    target_of,
+)
 from torch.nn import functional
 from torch.nn.functional import softmax
 
@@ -94,6 +102,74 @@ def test_each_term_of_a_sum_has_its_own_background(device):
     assert unreduced.mean().item() == pytest.approx(
         RegionWiseLoss(term)(drawn_logits(0, target, 4), target).item(), rel=1e-12
     )
+
+
+# What `RegionWiseLoss` takes for each loss of MONAI, with all of its defaults.
+SAME_AS_MONAI = [
+    ("dice(include_background=False)", "DiceLoss", {"include_background": False}),
+    ("focal(mean_over='classes')", "FocalLoss", {"use_softmax": True}),
+    ("focal(gamma=0.5, mean_over='classes')", "FocalLoss", {"use_softmax": True, "gamma": 0.5}),
+    ("generalized_dice(absent='largest', smooth=1e-5)", "GeneralizedDiceLoss", {}),
+    (
+        "generalized_dice(power=1, absent='largest', smooth=1e-5, include_background=False)",
+        "GeneralizedDiceLoss",
+        {"w_type": "simple", "include_background": False},
+    ),
+    (
+        "generalized_dice(power=0, absent='largest', smooth=1e-5)",
+        "GeneralizedDiceLoss",
+        {"w_type": "uniform"},
+    ),
+    ("hausdorff_dt(include_background=False)", "HausdorffDTLoss", {}),
+]
+SAME_AS_MONAI_OF_MASKS = [
+    ("dice(include_background=False)", "DiceLoss", {"sigmoid": True}),
+    ("focal", "FocalLoss", {}),
+    (
+        "generalized_dice(include_background=False, absent='largest', smooth=1e-5, "
+        "masks='together')",
+        "GeneralizedDiceLoss",
+        {"sigmoid": True},
+    ),
+    (
+        "hausdorff_dt(include_background=False)",
+        "HausdorffDTLoss",
+        {"sigmoid": True, "include_background": True},
+    ),
+    ("dice(include_background=False) + cross_entropy", "DiceCELoss", {"sigmoid": True}),
+    ("dice(include_background=False) + focal", "DiceFocalLoss", {"sigmoid": True}),
+]
+
+
+@pytest.mark.parametrize(("text", "name", "options"), SAME_AS_MONAI, ids=lambda v: str(v)[:30])
+def test_options_make_a_loss_that_of_monai(text, name, options, device):
+    """Also where a class is absent from an image."""
+    monai = pytest.importorskip("monai.losses", reason="the extra `train` brings MONAI")
+    activation = {} if name == "FocalLoss" else {"softmax": True}
+    loss = getattr(monai, name)(to_onehot_y=True, **activation, **options)
+    for labels in LABELS.values():
+        target = target_of(labels)
+        target[0][target[0] == 2] = 0
+        reference = lambda logits, y=target: loss(logits, y[:, None])  # noqa: E731
+        assert_same_loss(maps.parse(text), reference, target, device, rtol=2e-6)
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "options"), SAME_AS_MONAI_OF_MASKS, ids=lambda v: str(v)[:30]
+)
+def test_options_make_a_loss_of_masks_that_of_monai(text, name, options, device):
+    """Masks overlap, and one is empty."""
+    monai = pytest.importorskip("monai.losses", reason="the extra `train` brings MONAI")
+    masks = torch.rand(2, 3, 9, 8, generator=torch.Generator().manual_seed(3)) < 0.3
+    masks[1, 2] = False
+    if name == "DiceCELoss":  # of several channels it takes the cross-entropy of a softmax
+        masks = masks[:, :1]
+    logits = drawn_logits(0, masks[:, 0], masks.shape[1]).requires_grad_()
+    wanted = getattr(monai, name)(**options)(logits, masks.double())
+    loss = RegionWiseLoss(text, activation="sigmoid")
+    found = loss(logits.to(device), masks.double().to(device))
+    assert found.item() == pytest.approx(wanted.item(), rel=2e-6)
+    assert_same_gradient(gradient(found, logits), gradient(wanted, logits), 2e-6)
 
 
 def test_focal_by_hand():
@@ -270,3 +346,33 @@ def test_cross_entropy_still_pushes_at_a_margin_of_200():
         loss = RegionWiseLoss("cross_entropy")(logits, torch.ones(1, 1, 1).long())
         assert loss.item() == 200
         assert gradient(loss, logits).ravel().tolist() == [1, -1]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "cross_entropy",
+        "focal",
+        "focal(gamma=0.5)",
+        "focal(include_background=False)",
+        "rectified.with_link(0)",
+        "rectified.with_link(0.5)",
+        "cross_entropy + dice + tversky + generalized_dice + focal_tversky",
+    ],
+)
+def test_a_logit_of_minus_infinity(text, device):
+    """The gradient is that of a very small one, as for PyTorch's cross-entropy."""
+    labels = torch.as_tensor(batch(119, (4, 5)).astype(np.int64), device=device)
+    labels[0, 0] = torch.tensor([1, 2, 0, 3, 1])
+    for low_memory, wrong in [(False, 1), (True, 1), (False, 0)]:  # at a true class, or not
+        results = []
+        for lowest in (-math.inf, -1e5):
+            logits = drawn_logits(0, labels.cpu(), 4)
+            logits[0, wrong, 0, 0] = lowest
+            logits = logits.to(device).requires_grad_()
+            loss = RegionWiseLoss(text, low_memory=low_memory)(logits, labels)
+            results.append((loss.item(), gradient(loss, logits)))
+        (value, found), (of_small, wanted) = results
+        is_finite = not wrong or "link(0.5)" in text
+        assert value == (pytest.approx(of_small) if is_finite else math.inf)
+        torch.testing.assert_close(found, wanted, rtol=1e-10, atol=1e-14)
