@@ -142,7 +142,7 @@ def make_batch(
         labels = rearrange(as_masks(logits, given.target, ignore_index), "b m ... -> (b m) ...")
     else:
         masks, num_classes = 0, logits.shape[1]
-        labels = as_labels(logits, given.target)
+        labels = as_labels(logits, given.target, ignore_index)
     if num_classes < 2:
         raise RWLossError(
             "expected probabilities of 2 classes or more, got 1: stack [1 - p, p], or give logits "
@@ -249,11 +249,12 @@ def check_tensor(what: str, given: object, logits: Tensor) -> None:
         )
 
 
-def as_labels(logits: Tensor, target: Tensor) -> Tensor:
+def as_labels(logits: Tensor, target: Tensor, ignore_index: int | None = None) -> Tensor:
     """Labels (b *s) from a target (b *s), (b 1 *s) or one-hot (b k *s) for logits (b k *s).
 
-    Raises RWLossError that names both shapes when they do not fit, and for a (b k *s) target that
-    is not one-hot.
+    ignore_index: the label of voxels that are 0 in all channels of a one-hot target, unless it is
+    the number of a channel. Raises RWLossError that names both shapes when they do not fit, and for
+    a (b k *s) target that is not one-hot.
     """
     check_logits(logits)
     check_tensor("target", target, logits)
@@ -269,13 +270,18 @@ def as_labels(logits: Tensor, target: Tensor) -> Tensor:
         )
     if target.dtype == torch.bool:
         target = target.to(torch.uint8)  # torch has no argmax of booleans
-    return one_hot_labels(target.argmax(dim=1), target)
+    labels = target.argmax(dim=1)
+    if ignore_index is None or 0 <= ignore_index < k:
+        return one_hot_labels(labels, target, False)
+    return one_hot_labels(labels.where(target.any(dim=1), ignore_index), target, True)
 
 
-@in_graphs("(Tensor labels, Tensor target) -> Tensor")
-def one_hot_labels(labels: Tensor, target: Tensor) -> Tensor:
+@in_graphs("(Tensor labels, Tensor target, bool may_be_empty) -> Tensor")
+def one_hot_labels(labels: Tensor, target: Tensor, may_be_empty: bool) -> Tensor:
     """The labels (b *s), if the target (b k *s) has a single 1 there and 0 elsewhere."""
-    one_hot = torch.zeros_like(target).scatter_(1, labels[:, None], 1)
+    one_hot = torch.zeros_like(target).scatter_(1, target.argmax(dim=1, keepdim=True), 1)
+    if may_be_empty:
+        one_hot = one_hot * target.any(dim=1, keepdim=True)
     if not torch.equal(one_hot, target):
         raise RWLossError(
             f"target {tuple(target.shape)} has as many channels as the logits but is not one-hot: "

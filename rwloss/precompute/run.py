@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import socket
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -21,16 +22,9 @@ from rwloss.errors import RWLossError
 from rwloss.precompute.cases import CaseOutcome, MapTask, Summary, label_counts
 from rwloss.store import DType, Format, ManifestEntry, MapInfo, Term, Writer
 from rwloss.store.encoding import gzip_name
-from rwloss.store.manifest import (
-    find_unlisted,
-    log,
-    log_start,
-    read_entries,
-    write_entries,
-    write_failures,
-)
+from rwloss.store.manifest import all_entries, log, write_entries, write_failures
 from rwloss.store.place import StorePlace, place
-from rwloss.store.writing import check_format
+from rwloss.store.store import check_format
 from rwloss.work.tasks import run_tasks
 
 
@@ -93,8 +87,11 @@ def precompute(
     run = _Run.prepare(source, place(out), expression, PrecomputeSettings(**settings), counting)
     outcomes: dict[str, CaseOutcome] = {}
     with Writer.open(run.place, run.info) as writer:
-        log_start(
+        log(
             run.place,
+            "start",
+            pid=os.getpid(),
+            host=socket.gethostname(),
             source=run.source,
             cases=len(run.dataset.cases),
             versions=_versions(),
@@ -135,8 +132,7 @@ def plan(
     run = _Run.prepare(source, place(out), expression, PrecomputeSettings(**settings), counting)
     try:
         writer = Writer.look(run.place, run.info)
-        known = read_entries(run.place)
-        known |= find_unlisted(run.place, known)
+        known = all_entries(run.place)
     except OSError as error:
         raise RWLossError(f"{run.place} can't be read: {error}") from error
     tasks = run.tasks(writer, known)
@@ -260,6 +256,7 @@ class _Run:
             num_classes=self.info.num_classes,
             outcomes=tuple(sorted(outcomes, key=lambda outcome: outcome.case)),
             seconds=time.monotonic() - started,
+            left_out=self.dataset.left_out,
         )
 
 

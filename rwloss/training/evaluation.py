@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from rwloss import data
 from rwloss._version import __version__
 from rwloss.data.cases import DatasetPart
-from rwloss.data.dataset_json import MAX_CLASSES
 from rwloss.data.formats import MAX_VOXELS, check_max_voxels
 from rwloss.errors import RWLossError
 from rwloss.files.atomic import naming_write_errors, whole_file
@@ -198,11 +197,11 @@ def _num_classes(
             (in_truth if path in of_truth else in_predictions).update(counts.keys() - {ignored})
         if counting is not None:
             counting(len(files))
-    # A prediction with another label than a class fails alone. Without the class before it, 255 or
-    # 65535 is a mask or an ignore label.
-    possible = {label for label in in_predictions if 0 <= label < MAX_CLASSES}
-    possible -= {top for top in (255, 65535) if top - 1 not in possible | in_truth}
-    in_both = in_truth | possible
+    # A prediction fails alone if it has labels that do not follow those of the truth.
+    top = max(in_truth, default=0)
+    while top + 1 in in_predictions:
+        top += 1
+    in_both = in_truth | {label for label in in_predictions if 0 <= label <= top}
     # Two folders of empty masks have one class, and nothing to measure; a mask has two.
     if in_both <= {0}:
         return 2

@@ -9,8 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from rwloss import data, maps, store
+from rwloss.data.classes import labels_in
 from rwloss.data.splits import Split, split
 from rwloss.errors import RWLossError
+from rwloss.regions import IGNORED
 from rwloss.training.augment import Augmentation
 from rwloss.training.network import PRESETS, SegmentationTask
 from rwloss.training.settings import RunSettings
@@ -62,6 +64,8 @@ def prepare(settings: RunSettings, note: Note = lambda text: None) -> PreparedRu
         )
     expression = maps.parse(settings.map or (maps_of.expression if maps_of else ""))
     dataset = data.find(settings.data)
+    if dataset.left_out:
+        note(dataset.left_out)
     tests = test_cases(settings)
     parts = split(
         [case.name for case in dataset.cases],
@@ -73,7 +77,7 @@ def prepare(settings: RunSettings, note: Note = lambda text: None) -> PreparedRu
     ignored = dataset.ignore_label if settings.ignore_label is None else settings.ignore_label
     volumes: dict[str, TrainingVolume] = {}
     digests: dict[str, str] = {}
-    largest: dict[str, int] = {}
+    found: dict[str, set[int]] = {}
     misplaced_mm: dict[str, float] = {}
     for name in (*parts.train, *parts.validation, *parts.test):
         volume = read_volume(
@@ -83,7 +87,7 @@ def prepare(settings: RunSettings, note: Note = lambda text: None) -> PreparedRu
             spacing_mm=settings.spacing,
         )
         _check_alike(volume, volumes.get(parts.train[0], volume))
-        digests[name], largest[name] = volume.digest, int(volume.labels.max())
+        digests[name], found[name] = volume.digest, labels_in(volume.labels) - {IGNORED}
         # Programs round the headers of one image differently, by less than a tenth of a voxel.
         if volume.misplaced_mm > 0.1 * min(volume.spacing_mm or (np.inf,)):
             misplaced_mm[name] = volume.misplaced_mm
@@ -97,14 +101,16 @@ def prepare(settings: RunSettings, note: Note = lambda text: None) -> PreparedRu
             "files; if that is wrong, fix the headers or resample"
         )
     num_classes = data.count_classes(
-        dataset, settings.num_classes, ignore_label=ignored, labels=largest.values()
+        dataset, settings.num_classes, ignore_label=ignored, labels=set().union(*found.values())
     )
-    for name, label in largest.items():
-        if label >= num_classes:
+    for name, labels in found.items():
+        if (label := max(labels, default=0)) >= num_classes:
+            is_mask = labels <= {0, label}
+            ignore = "" if is_mask else f", or --ignore-label {label} if it is not a class"
             raise RWLossError(
                 f"case {name!r} holds the label {label}, and there are {num_classes} classes: "
-                f"store them as 0 to {num_classes - 1} (the 255 of a mask as 1), pass "
-                f"--num-classes, or --ignore-label {label} if it is not a class"
+                f"store them as 0 to {num_classes - 1} (the {label} of a mask as 1), pass "
+                f"--num-classes{ignore}"
             )
     train = [volumes[name] for name in parts.train]
     names = class_names(num_classes, dataset.class_names)

@@ -170,7 +170,7 @@ def test_stored_map_of_another_spacing():
     refused(message, RegionWiseLoss("boundary", spacing_mm=(2, 2)), logits, labels, stored)
     loss = RegionWiseLoss("boundary", spacing_mm=(2.0001, 1))
     assert_close(loss(logits, labels, stored), loss(logits, labels), 1e-3)
-    with pytest.raises(RWLossError, match="but the image has 1 x 1 mm"):
+    with pytest.raises(RWLossError, match="but the image has 1 x 1: make"):
         loss(logits, labels, stored, spacing_mm=[(2, 1), (1, 1), (2, 1)])
     # Deep supervision: one map in the spacing of the first output, or one for each.
     outputs = [logits, logits[..., ::2, ::2]]
@@ -186,7 +186,7 @@ def test_stored_map_of_another_spacing():
     made = maps.Boundary()(Regions.from_masks(masks, [(2, 1), (1, 1), (2, 1)]))
     loss(logits, masks, made)
     wrong = maps.Boundary()(Regions.from_masks(masks, (2, 1)))
-    refused("spacing of 2 x 1 mm, but the image has 1 x 1", loss, logits, masks, wrong)
+    refused("spacing of 2 x 1 mm, but the image has 1 x 1:", loss, logits, masks, wrong)
 
 
 def test_stored_map_of_other_classes():
