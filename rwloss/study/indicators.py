@@ -129,7 +129,8 @@ def promises_stable(expression: maps.Expression) -> bool:
 class Diagnosis:
     """The stability reports of maps over the cases that were added. No case stays in memory.
 
-    reports: by the text of the map. failed: the reason by the name of the case.
+    reports: by the text of the map. failed: the reason by the name of the case. in_voxels: number
+    of cases without a spacing, if a map has values in mm.
     """
 
     def __init__(
@@ -160,6 +161,7 @@ class Diagnosis:
             self.expressions = {t: each.resolved(counts) for t, each in self.expressions.items()}
         self.reports: dict[str, stability.StabilityReport] = {}
         self.failed: dict[str, str] = {}
+        self.in_voxels = 0
         self._number = 0  # of the cases added, for their random probabilities
         self._worst: tuple[float, int, Case] | None = None
 
@@ -167,7 +169,7 @@ class Diagnosis:
         """Count one case in every report, or in none where it fails. Returns whether it counts."""
         number, self._number = self._number, self._number + 1
         try:
-            _, regions = self._read(case)
+            volume, regions = self._read(case)
             found = {
                 text: stability.check_expression(
                     expression, regions, self.probs, seed=self.seed, first_image=number
@@ -182,6 +184,9 @@ class Diagnosis:
             text: self.reports[text] + report if self.reports else report
             for text, report in found.items()
         }
+        leaves = [leaf for each in self.expressions.values() for leaf in each.leaves()]
+        has_distances = any("mm" in getattr(leaf.term, "unit", "") for leaf in leaves)
+        self.in_voxels += has_distances and volume.spacing_mm is None
         wrong = sum(report.wrong_way_mass for report in found.values())
         if self._worst is None or wrong > self._worst[0]:
             self._worst = wrong, number, case
