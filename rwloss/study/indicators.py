@@ -83,13 +83,13 @@ def indicators(study: Study, folder: Path) -> dict[str, Indicators]:
     """
     from rwloss.training import patch_sources, prepare
 
+    # First, because a study must not choose which Python files run.
+    parsed = {name: maps.parse(text, files=False) for name, text in study.maps.items()}
     prepared = prepare(next(runs(study, folder)).settings)
     settings, task = prepared.settings, prepared.task
     labels_of = [volume.labels[volume.labels >= 0] for volume in prepared.train]
     counts = np.sum([np.bincount(each, minlength=task.num_classes) for each in labels_of], axis=0)
-    expressions = {
-        name: maps.parse(text).resolved(counts.tolist()) for name, text in study.maps.items()
-    }
+    expressions = {name: each.resolved(counts.tolist()) for name, each in parsed.items()}
     reports: dict[str, stability.StabilityReport] = {}
     places = np.linspace(0, len(prepared.train) - 1, min(MAX_CASES, len(prepared.train)))
     for place in places.astype(int):
