@@ -64,12 +64,26 @@ def percent(fraction: float) -> str:
 
 
 def class_names(num_classes: int, given: Sequence[str] = ()) -> tuple[str, ...]:
-    """A name for each class: the given one, else its number.
+    """A name for each class: the given one, else its number. No two are the same.
+
+    Raises RWLossError for two given names that are the same.
 
     >>> class_names(3, ["background", "vessel"])
     ('background', 'vessel', 'class 2')
+    >>> class_names(3, ["background", "class 2"])
+    ('background', 'class 2', 'class 2 (unnamed)')
     """
-    return tuple(given[k] if k < len(given) else f"class {k}" for k in range(num_classes))
+    names = list(given[:num_classes])
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise RWLossError(
+            f"two classes are called {twice[0]!r}, and their scores would be mixed: rename one"
+        )
+    for k in range(len(names), num_classes):
+        name = f"class {k}"
+        while name in given:
+            name += " (unnamed)"
+        names.append(name)
+    return tuple(names)
 
 
 def settings_error(
