@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import operator
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any, NoReturn, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
-from rwloss.arrays import Array, is_torch, namespace
+from rwloss.arrays import Array, is_torch, namespace, to_numpy
 from rwloss.errors import RWLossError
 from rwloss.regions import IGNORED, Regions
 from rwloss.rwmap import RWMap
 
 Moved = TypeVar("Moved", RWMap, Regions)
+_FINGERPRINTS = 1 << 14
 
 
 def flip(x: Moved, axes: int | Iterable[int]) -> Moved:
@@ -101,6 +104,54 @@ def zoom(x: RWMap | Regions, *args: object, **settings: object) -> NoReturn:
 def warp(x: RWMap | Regions, *args: object, **settings: object) -> NoReturn:
     """Always raises RWLossError: warp (elastic, affine, ...) image and labels likewise."""
     _refuse("warp", "distances change by different factors")
+
+
+def fingerprints(values: Array) -> bytes:
+    """What every flip, quarter turn and crop of an array keeps, for `is_moved`. values (c *s).
+
+    Hashes of each three voxels in a row, along every axis and the same in both directions; the
+    lowest 16,384 of them. Moves by whole voxels bring no new rows of three. Interpolation,
+    deformation, padding and changes of values do.
+    """
+    known = np.empty(0, dtype=np.int32)
+    for rows in _rows_of_three(values, step=1):
+        both = np.sort(np.concatenate([known, rows.ravel()]))  # np.unique takes 50 times as long
+        known = both[np.diff(both, append=both[-1:] - 1) != 0][:_FINGERPRINTS]
+    return known.tobytes()
+
+
+def is_moved(values: Array, known: bytes) -> bool:
+    """Whether values (c *s) may be a flip, turn or crop of those with these `fingerprints`.
+
+    Large arrays are checked along every second line of voxels, or along fewer.
+
+    >>> whole = np.arange(144.0).reshape(1, 12, 12) ** 2
+    >>> is_moved(whole[:, 3:9].swapaxes(1, 2), fingerprints(whole))
+    True
+    >>> is_moved(whole[:, ::2], fingerprints(whole))
+    False
+    """
+    hashes = np.frombuffer(known, np.int32)
+    step = math.ceil((math.prod(values.shape[1:]) / _FINGERPRINTS) ** (1 / (values.ndim - 2)))
+    return not len(hashes) or all(
+        bool(np.isin(rows[rows <= hashes[-1]], hashes).all())
+        for rows in _rows_of_three(values, step)
+    )
+
+
+def _rows_of_three(values: Array, step: int) -> Iterator[NDArray[np.int32]]:
+    """A hash of each three voxels in a row, axis by axis, along every step-th line. (c *s)."""
+    odd = 0x2545F4914F6CDD1D
+    for axis in range(1, values.ndim):
+        thin = [slice(None, None, step)] * values.ndim
+        thin[0] = thin[axis] = slice(None)
+        lines = np.moveaxis(to_numpy(values[tuple(thin)]), axis, 1)
+        bits = np.ascontiguousarray(lines, dtype=np.float32).view(np.int32)
+        voxels = np.zeros(bits.shape[1:], dtype=np.int64)
+        for channel in bits:
+            voxels = voxels * odd + channel
+        ends = (voxels[:-2] | 1) * (voxels[2:] | 1)
+        yield ((ends + voxels[1:-1]) * odd >> 32).astype(np.int32)
 
 
 def _refuse(move: str, reason: str) -> NoReturn:

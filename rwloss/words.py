@@ -64,24 +64,16 @@ def percent(fraction: float) -> str:
 
 
 def class_names(num_classes: int, given: Sequence[str] = ()) -> tuple[str, ...]:
-    """A name for each class: the given one, else its number. No two are the same.
+    """A name for each class: the given one, else its number. No two classes have the same name.
 
-    Raises RWLossError for two given names that are the same.
-
-    >>> class_names(3, ["background", "vessel"])
-    ('background', 'vessel', 'class 2')
-    >>> class_names(3, ["background", "class 2"])
-    ('background', 'class 2', 'class 2 (unnamed)')
+    >>> class_names(3, ["background", "vessel"]), class_names(3, ["background", "class 2"])
+    (('background', 'vessel', 'class 2'), ('background', 'class 2', 'class 2 (2)'))
     """
-    names = list(given[:num_classes])
-    if twice := [name for name in names if names.count(name) > 1]:
-        raise RWLossError(
-            f"two classes are called {twice[0]!r}, and their scores would be mixed: rename one"
-        )
-    for k in range(len(names), num_classes):
-        name = f"class {k}"
-        while name in given:
-            name += " (unnamed)"
+    names: list[str] = []
+    for k in range(num_classes):
+        name = given[k] if k < len(given) else f"class {k}"
+        while name in names:  # scores and figures are kept by name
+            name += f" ({k})"
         names.append(name)
     return tuple(names)
 

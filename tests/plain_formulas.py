@@ -120,7 +120,8 @@ def boundary(labels, num_classes, spacings, convention="kervadec", normalize="no
             mask = image == k
             if mask.all() or not mask.any():
                 continue
-            back = min(spacing) if convention == "kervadec" else 0.0
+            long = [mm for mm, size in zip(spacing, image.shape, strict=True) if size > 1]
+            back = min(long) if convention == "kervadec" else 0.0
             inside, outside = to_false(mask, spacing), to_false(~mask, spacing)
             level = np.where(mask, -(inside - back), outside)
             level[image == -1] = 0

@@ -13,12 +13,9 @@ def test_kinds():
     assert namespace(tensor).__name__ == "array_api_compat.torch"
     assert on_device(array) == {}
     assert on_device(tensor) == {"device": torch.device("cpu")}
-
-
-@pytest.mark.parametrize("thing", [[1, 2], (1,), 1.0, None, "labels"], ids=str)
-def test_what_is_no_array(thing):
-    with pytest.raises(RWLossError, match=f"got {type(thing).__name__}: convert it with numpy"):
-        namespace(thing)
+    for thing in ([1, 2], (1,), 1.0, None, "labels"):
+        with pytest.raises(RWLossError, match=f"got {type(thing).__name__}: convert it with numpy"):
+            namespace(thing)
 
 
 def test_there_and_back_shares_memory():
@@ -26,16 +23,8 @@ def test_there_and_back_shares_memory():
     array = to_numpy(tensor)
     assert array.tolist() == [0, 1, 2]
     back = from_numpy(array, tensor)
-    assert isinstance(back, torch.Tensor)
     back[0] = 7
     assert tensor[0] == 7
-
-
-def test_numpy_stays_what_it_is():
-    array = np.arange(3)
     assert to_numpy(array) is array
     assert from_numpy(array, np.zeros(1)) is array
-
-
-def test_tensor_with_gradient():
     assert to_numpy(torch.ones(2, requires_grad=True)).tolist() == [1, 1]

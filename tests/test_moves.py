@@ -11,6 +11,7 @@ from anatomy import batch
 from hypothesis import given
 from hypothesis import strategies as st
 from strategies import few, kinds, random_map, some_labels
+from torch.nn import functional
 
 from rwloss import Regions, RegionWiseLoss, RWLossError, RWMap, maps, moves
 from rwloss.arrays import is_torch, namespace, to_numpy
@@ -45,35 +46,22 @@ def assert_same(found, wanted):
 
 # LABELS are [[0, 1, 2], [0, 0, ignored]]; these are their moves and those of 1..6.
 BY_HAND = {
-    "flip 0": (partial(moves.flip, axes=0), [[0, 0, -1], [0, 1, 2]], [[4, 5, 6], [1, 2, 3]]),
-    "flip 1": (partial(moves.flip, axes=1), [[2, 1, 0], [-1, 0, 0]], [[3, 2, 1], [6, 5, 4]]),
-    "flip both": (
-        partial(moves.flip, axes=(0, 1)),
-        [[-1, 0, 0], [2, 1, 0]],
-        [[6, 5, 4], [3, 2, 1]],
-    ),
-    "flip none": (partial(moves.flip, axes=()), [[0, 1, 2], [0, 0, -1]], [[1, 2, 3], [4, 5, 6]]),
+    "flip": (partial(moves.flip, axes=1), [[2, 1, 0], [-1, 0, 0]], [[3, 2, 1], [6, 5, 4]]),
     "turn": (moves.rot90, [[2, -1], [1, 0], [0, 0]], [[3, 6], [2, 5], [1, 4]]),
-    "turn twice": (partial(moves.rot90, times=2), [[-1, 0, 0], [2, 1, 0]], [[6, 5, 4], [3, 2, 1]]),
-    "turn thrice": (
-        partial(moves.rot90, times=3),
-        [[0, 0], [0, 1], [-1, 2]],
-        [[4, 1], [5, 2], [6, 3]],
-    ),
     "turn back": (
         partial(moves.rot90, axes=(1, 0)),
         [[0, 0], [0, 1], [-1, 2]],
         [[4, 1], [5, 2], [6, 3]],
     ),
     "crop": (partial(moves.crop, region=np.s_[:, 1:3]), [[1, 2], [0, -1]], [[2, 3], [5, 6]]),
-    "crop one": (partial(moves.crop, region=np.s_[1:2, -2:-1]), [[0]], [[5]]),
+    "crop from the end": (partial(moves.crop, region=np.s_[1:2, -2:-1]), [[0]], [[5]]),
     "crop beyond": (partial(moves.crop, region=np.s_[-9:9, 2:9]), [[2], [-1]], [[3], [6]]),
 }
 
 
 @pytest.mark.parametrize("name", BY_HAND)
-def test_moves_of_maps_by_hand(name, kind):
-    """A compact map, and a dense one."""
+def test_moves_by_hand(name, kind):
+    """A compact map, a dense one, and regions with a spacing for each image; 7 is ignored."""
     move, labels, counting = BY_HAND[name]
     of_class = np.array([1.0, 100.0, -1.0]).reshape(1, 3, 1, 1)
 
@@ -86,15 +74,10 @@ def test_moves_of_maps_by_hand(name, kind):
     for rwmap, wanted in zip(before, both([labels], [counting]), strict=True):
         assert_same(move(rwmap), wanted)
 
-
-@pytest.mark.parametrize("name", BY_HAND)
-def test_moves_of_regions_by_hand(name, kind):
-    """A spacing for each image; 7 is ignored."""
-    move, labels, _ = BY_HAND[name]
     sevens, rows = np.concatenate([LABELS, LABELS]), [(1.0, 2.5), (0.5, 4.0)]
     sevens[sevens == -1] = 7
     found = move(Regions(kind(sevens), 3, rows, ignore_label=7))
-    if name in {"turn", "turn thrice", "turn back"}:
+    if name in {"turn", "turn back"}:
         rows = [(2.5, 1.0), (4.0, 0.5)]
     wanted = np.array([labels, labels], dtype=np.int8)
     assert_same(found, Regions(kind(wanted), 3, rows, ignore_label=-1))
@@ -142,45 +125,36 @@ def moved_by_numpy(draw, shape):
 @given(
     some_labels(), forms, st.sampled_from([np.float16, np.float32, np.float64]), kinds, st.data()
 )
-def test_a_map_moves_as_numpy_moves_its_dense_values(case, form, dtype, kind, data):
+def test_maps_and_regions_move_as_numpy_moves_their_arrays(case, form, dtype, kind, data):
     labels, num_classes, rng = case
     rwmap = random_map(labels, num_classes, form, rng, dtype, kind)
-    before = copy.deepcopy(rwmap)
+    rows = rng.uniform(0.1, 5, (len(labels), labels.ndim - 1))
+    regions = Regions(kind(labels), num_classes, rows, ignore_label=-1)
+    before = copy.deepcopy((rwmap, regions))
     move, by_numpy = data.draw(moved_by_numpy(labels.shape[1:]))
-    found = move(rwmap)
+    found, moved = move(rwmap), move(regions)
     assert found.is_compact == rwmap.is_compact
     for name, part in parts(rwmap).items():
         np.testing.assert_array_equal(parts(found)[name], by_numpy(to_numpy(part)))
     np.testing.assert_array_equal(found.dense(), by_numpy(to_numpy(rwmap.dense())))
     assert found.dense().dtype == rwmap.dense().dtype
-    assert_same(rwmap, before)
-
-
-@few
-@given(some_labels(), kinds, st.data())
-def test_regions_move_as_numpy_moves_their_labels(case, kind, data):
-    labels, num_classes, rng = case
-    rows = rng.uniform(0.1, 5, (len(labels), labels.ndim - 1))
-    regions = Regions(kind(labels), num_classes, rows, ignore_label=-1)
-    before = copy.deepcopy(regions)
-    move, by_numpy = data.draw(moved_by_numpy(labels.shape[1:]))
-    found = move(regions)
-    np.testing.assert_array_equal(found.labels, by_numpy(labels))
-    np.testing.assert_array_equal(found.ignored, by_numpy(labels == -1))
-    assert_same(regions, before)
-    for old, new in zip(regions.spacings_mm, found.spacings_mm, strict=True):
+    np.testing.assert_array_equal(moved.labels, by_numpy(labels))
+    np.testing.assert_array_equal(moved.ignored, by_numpy(labels == -1))
+    for old, new in zip(regions.spacings_mm, moved.spacings_mm, strict=True):
         assert sorted(old) == sorted(new)
         if move.func is not moves.rot90 or move.keywords["times"] % 2 == 0:
             assert old == new
+    assert_same(rwmap, before[0])
+    assert_same(regions, before[1])
 
 
-@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
-def test_values_keep_every_bit(kind, dtype):
-    odd = np.array([-0.0, 0.0, np.nan, -np.inf, np.finfo(dtype).smallest_subnormal, 1 / 3], dtype)
-    rwmap = RWMap.compact(kind(LABELS), 3, kind(odd.reshape(1, 2, 3)), kind(odd.reshape(1, 2, 3)))
-    turned = to_numpy(moves.rot90(rwmap).true)
-    assert turned.tobytes() == np.rot90(odd.reshape(2, 3)).tobytes()
-    assert_same(moves.rot90(moves.rot90(rwmap), -1), rwmap)
+def test_values_keep_every_bit(kind):
+    for dtype in (np.float16, np.float32, np.float64):
+        odd = [-0.0, 0.0, np.nan, -np.inf, np.finfo(dtype).smallest_subnormal, 1 / 3]
+        odd = np.array(odd, dtype).reshape(1, 2, 3)
+        rwmap = RWMap.compact(kind(LABELS), 3, kind(odd), kind(odd))
+        assert to_numpy(moves.rot90(rwmap).true).tobytes() == np.rot90(odd[0]).tobytes()
+        assert_same(moves.rot90(moves.rot90(rwmap), -1), rwmap)
 
 
 def test_a_tensor_type_that_numpy_lacks(device):
@@ -259,38 +233,29 @@ def test_numpy_results_go_into_torch():
                 np.testing.assert_array_equal(torch.from_numpy(part).numpy(), part)
 
 
-@pytest.mark.parametrize(
-    "move",
-    [
-        partial(moves.flip, axes=(0, 1)),
-        moves.rot90,
-        partial(moves.rot90, times=2),
-        partial(moves.rot90, times=3),
-        partial(moves.crop, region=np.s_[1:-1, :-4]),
-    ],
-    ids=["flip", "turn", "turn twice", "turn thrice", "crop"],
-)
-def test_what_is_one_value_stays_one_value(kind, move):
+def test_what_is_one_value_stays_one_value(kind):
     """Nobody has the memory to write these 4e10 voxels out."""
     shape = (1, 200_000, 200_000)
     labels, ones = kind(np.ones((), np.uint8)), kind(np.ones((), np.float32))
     labels, ones = (namespace(one).broadcast_to(one, shape) for one in (labels, ones))
-    found = move(RWMap.compact(labels, 2, true=ones, other=ones))
-    for part in parts(found).values():
-        strides = part.stride() if is_torch(part) else part.strides
-        assert set(strides) == {0}
-        assert part[0, 5, 7] == 1
+    rwmap = RWMap.compact(labels, 2, true=ones, other=ones)
+    found = [moves.flip(rwmap, (0, 1)), moves.crop(rwmap, np.s_[1:-1, :-4])]
+    for moved in [*found, *(moves.rot90(rwmap, times) for times in (1, 2, 3))]:
+        for part in parts(moved).values():
+            strides = part.stride() if is_torch(part) else part.strides
+            assert set(strides) == {0}
+            assert part[0, 5, 7] == 1
 
 
-@pytest.mark.parametrize("axes", [(1,), (2,), (1, 2)])
-def test_values_broadcast_along_one_axis(kind, axes):
+def test_values_broadcast_along_one_axis(kind):
     """Along the other they differ."""
     ramp = np.broadcast_to(np.arange(6, dtype=np.float32), (1, 4, 6))
     one = kind(np.arange(6, dtype=np.float32))
     broadcast = namespace(one).broadcast_to(one, (1, 4, 6))
-    labels = kind(np.zeros((1, 4, 6), np.uint8))
-    found = moves.flip(RWMap.compact(labels, 2, broadcast, broadcast), [a - 1 for a in axes])
-    np.testing.assert_array_equal(to_numpy(found.true), np.flip(ramp, axes))
+    rwmap = RWMap.compact(kind(np.zeros((1, 4, 6), np.uint8)), 2, broadcast, broadcast)
+    for axes in [(1,), (2,), (1, 2)]:
+        found = moves.flip(rwmap, [a - 1 for a in axes])
+        np.testing.assert_array_equal(to_numpy(found.true), np.flip(ramp, axes))
 
 
 def test_nothing_to_do_gives_the_same_object():
@@ -300,11 +265,11 @@ def test_nothing_to_do_gives_the_same_object():
     assert moves.rot90(regions, 8) is regions
 
 
-@pytest.mark.parametrize("shape", [(0, 4, 5), (2, 0, 5)], ids=str)
-def test_no_images_and_no_voxels(kind, shape):
-    regions = Regions(kind(np.zeros(shape, dtype=np.int64)), 2, (1.0, 2.0))
-    assert moves.flip(regions, 1).labels.shape == shape
-    assert moves.rot90(regions).labels.shape == (shape[0], shape[2], shape[1])
+def test_no_images_and_no_voxels(kind):
+    for shape in [(0, 4, 5), (2, 0, 5)]:
+        regions = Regions(kind(np.zeros(shape, dtype=np.int64)), 2, (1.0, 2.0))
+        assert moves.flip(regions, 1).labels.shape == shape
+        assert moves.rot90(regions).labels.shape == (shape[0], shape[2], shape[1])
 
 
 # --- What follows from it
@@ -405,40 +370,113 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize(("move", "message"), WRONG)
-def test_wrong_moves(kind, move, message):
-    labels = kind(LABELS)
-    ones = kind(np.ones(LABELS.shape))
-    for x in (Regions(labels, 3, ignore_label=-1), RWMap.compact(labels, 3, true=ones, other=ones)):
+def test_wrong_moves(kind):
+    labels, ones = kind(LABELS), kind(np.ones(LABELS.shape))
+    things = (Regions(labels, 3, ignore_label=-1), RWMap.compact(labels, 3, true=ones, other=ones))
+    for x, (move, message) in itertools.product(things, WRONG):
         with pytest.raises(RWLossError, match=message):
             move(x)
 
 
-@pytest.mark.parametrize(
-    "axis", [np.int64(1), np.array(1), torch.tensor(1), np.array([1])], ids=repr
-)
-def test_axes_may_be_of_arrays(axis, kind):
+def test_axes_may_be_of_arrays(kind):
     regions = Regions(kind(np.array([[[0, 1, 1]]])), 2)
-    assert moves.flip(regions, axis).labels.tolist() == [[[1, 1, 0]]]
+    for axis in (np.int64(1), np.array(1), torch.tensor(1), np.array([1])):
+        assert moves.flip(regions, axis).labels.tolist() == [[[1, 1, 0]]]
 
 
-@pytest.mark.parametrize(
-    "thing", [np.zeros((1, 2, 3)), torch.zeros(1, 2, 3), None, [[0]]], ids=type
-)
-def test_only_maps_and_regions_move(thing):
-    for move in (partial(moves.flip, axes=0), moves.rot90, partial(moves.crop, region=np.s_[:, :])):
-        with pytest.raises(RWLossError, match=r"expected an RWMap or Regions, got .*NumPy"):
-            move(thing)
+def test_only_maps_and_regions_move():
+    for thing in (np.zeros((1, 2, 3)), torch.zeros(1, 2, 3), None, [[0]]):
+        for move in (moves.rot90, partial(moves.flip, axes=0), partial(moves.crop, region=[])):
+            with pytest.raises(RWLossError, match=r"expected an RWMap or Regions, got .*NumPy"):
+                move(thing)
 
 
-@pytest.mark.parametrize("name", ["pad", "zoom", "warp"])
-def test_what_a_map_cannot_follow_is_refused(name):
-    """However it is called; the message has the way out, which works."""
+def test_what_a_map_cannot_follow_is_refused():
+    """However it is called."""
     regions = Regions(batch(3, (5, 6)), 4)
-    refused = getattr(moves, name)
-    for x in (regions, maps.Rectified()(regions)):
+    for name, x in itertools.product(("pad", "zoom", "warp"), (regions, maps.Rectified()(regions))):
         for arguments, settings in [((), {}), ((2,), {}), (((1, 1), 3), {"mode": "constant"})]:
             with pytest.raises(RWLossError) as caught:
-                refused(x, *arguments, **settings)
+                getattr(moves, name)(x, *arguments, **settings)
             assert str(caught.value).startswith(f"a map can't follow a {name}: ")
             assert "on the fly: RegionWiseLoss(expression)(logits, target)" in str(caught.value)
+
+
+# --- Fingerprints
+
+
+def labels_and_map(shape, text="rectified"):
+    """Labels (1 *s) and the parts of their map, as channels (c *s)."""
+    labels = torch.as_tensor(batch(91, shape, 4, 1))
+    parts = maps.get(text)(Regions(labels, 4)).parts
+    return torch.cat([labels.float(), *(part.reshape(-1, *shape).float() for part in parts)])
+
+
+@pytest.mark.parametrize("shape", [(7, 5), (300, 3), (6, 5, 4), (3, 2, 70), (1, 5), (1, 1, 1)])
+def test_every_flip_turn_and_crop_has_the_fingerprints(shape):
+    """All symmetries of the grid, and crops of any place."""
+    values = labels_and_map(shape)
+    known, axes = moves.fingerprints(values), range(1, 1 + len(shape))
+    for order in itertools.permutations(axes):
+        for mirrored in itertools.product([False, True], repeat=len(shape)):
+            turned = values.permute(0, *order).flip([a for a in axes if mirrored[a - 1]])
+            assert moves.is_moved(turned, known)
+            for axis in axes:
+                length = turned.shape[axis]
+                cut = turned.narrow(axis, length // 3, length - length // 3)
+                assert moves.is_moved(cut, known)
+                assert moves.is_moved(cut.numpy(), known)
+
+
+@pytest.mark.parametrize("shape", [(24, 20), (10, 9, 8), (300, 200)], ids=str)
+@pytest.mark.parametrize("text", ["rectified", "boundary"])
+def test_what_is_no_move_by_whole_voxels_has_other_fingerprints(shape, text):
+    values = labels_and_map(shape, text)
+    known = moves.fingerprints(values)
+    assert moves.is_moved(values, known)
+    assert moves.fingerprints(values.numpy()) == known
+    resized = {
+        (mode, scale): functional.interpolate(values[None], scale_factor=scale, mode=mode)[0]
+        for mode in ("nearest", ("bilinear", "trilinear")[len(shape) - 2])
+        for scale in (0.5, 0.7, 1.2, 2.0)
+    }
+    edges = (1, 0) * len(shape)
+    padded = {
+        mode: functional.pad(values[None], edges, mode=mode)[0]
+        for mode in ("constant", "replicate", "reflect")
+    }
+    hole, nan, swapped = values.clone(), values.clone(), values.clone()
+    hole[:, 3:5, 3:5], nan[0, 2, 2], swapped[:, [2, 9], 2] = 0, torch.nan, values[:, [9, 2], 2]
+    changed = {
+        "around": functional.pad(values[None], (3, 2) * len(shape), mode="circular")[0],
+        "rolled": values.roll(3, dims=1),
+        "scaled": values * 0.5,
+        "negated": -values,
+        "shifted": values + 0.25,
+        "noise": values + 1e-3 * torch.randn(values.shape),
+        "half precision": values.half().float(),
+        "hole": hole,
+    }
+    if shape != (300, 200):  # of a large array, not every voxel is looked at
+        changed |= {"nan": nan, "swapped": swapped}
+    wrong = resized | padded | changed
+    assert [name for name, other in wrong.items() if moves.is_moved(other, known)] == []
+
+
+def test_every_second_voxel_of_an_even_slope_has_other_fingerprints():
+    """The differences of its voxels are the same everywhere. And of large arrays."""
+    slope, large = torch.zeros(64, 64), torch.zeros(700, 600)
+    slope[40:], large[100:400, 50:500] = 1, 1
+    for labels in (slope, large):
+        regions = Regions(labels[None], 2)
+        values = maps.get("boundary")(regions).dense()[0]
+        known = moves.fingerprints(values)
+        assert len(known) <= 4 << 14
+        assert moves.is_moved(values[:, 7:, 3:].flip(1), known)
+        for wrong in (
+            values[:, ::2],
+            values.repeat_interleave(2, dim=1),
+            values + 0.25,
+            functional.pad(values, (1, 1)),
+        ):
+            assert not moves.is_moved(wrong, known)

@@ -13,7 +13,6 @@ import rwloss
 from rwloss import Regions, RWLossError
 from rwloss.arrays import to_numpy
 
-SHAPES = [((13, 17), (0.8, 2.5)), ((9, 12, 11), (0.8, 0.8, 2.5))]
 BUILT_IN = ["active_contour", "boundary", "class_weighted", "rectified"]
 
 
@@ -42,26 +41,21 @@ def assert_equal(found, wanted):
     np.testing.assert_array_equal(to_numpy(found), to_numpy(wanted))
 
 
-def peaks(labels, depths, num_classes):
-    """Largest depth of each class in each image; 0 where absent. (b k)."""
-    pairs = list(zip(labels, depths, strict=True))
-    return [[d[one == k].max(initial=0) for k in range(num_classes)] for one, d in pairs]
-
-
 # --- Geometry against naive formulas
 
 
-@pytest.mark.parametrize(("shape", "spacing"), SHAPES, ids=str)
-@pytest.mark.usefixtures("engine")
-def test_geometry_of_anatomy(kind, shape, spacing):
-    labels = batch(1, shape)
-    regions = Regions(kind(labels), 5, spacing)  # class 4 is absent
+def assert_geometry(regions, labels, spacing):
+    """labels (b *s) with -1 where ignored."""
     depths = np.stack([plain.depth(one, spacing) for one in labels])
-
+    depths[labels == -1] = 0
+    classes = range(regions.num_classes)
     assert_close(regions.depth_mm, depths)
-    assert_close(regions.peak_depth_mm, peaks(labels, depths, 5))
-    assert_equal(regions.counts, [[(one == k).sum() for k in range(5)] for one in labels])
-    for k in range(5):
+    pairs = zip(labels, depths, strict=True)
+    assert_close(
+        regions.peak_depth_mm, [[d[m == k].max(initial=0) for k in classes] for m, d in pairs]
+    )
+    assert_equal(regions.counts, [[(one == k).sum() for k in classes] for one in labels])
+    for k in classes:
         signed = np.stack([plain.signed_distance(one == k, spacing) for one in labels])
         assert_close(regions.signed_distance_mm(k), signed)
         assert_close(regions.distance_to_mm(k), np.maximum(signed, 0))
@@ -69,10 +63,12 @@ def test_geometry_of_anatomy(kind, shape, spacing):
 
 
 @pytest.mark.usefixtures("engine")
-def test_depth_of_every_small_partition():
-    labels = plain.every_partition((3, 3), 3)
-    depths = np.stack([plain.depth(one, (1.0, 1.0)) for one in labels])
-    assert_close(Regions(labels, 3).depth_mm, depths)
+def test_geometry_of_anatomy(kind):
+    for shape, spacing in [((13, 17), (0.8, 2.5)), ((9, 12, 11), (0.8, 0.8, 2.5))]:
+        labels = batch(1, shape)
+        assert_geometry(Regions(kind(labels), 5, spacing), labels, spacing)  # class 4 is absent
+        fortran = np.asfortranarray(labels[:1])
+        assert_geometry(Regions(kind(fortran), 20, spacing), fortran, spacing)
 
 
 # --- Components against a flood fill
@@ -92,38 +88,31 @@ def assert_components(found, labels):
         assert not numbers[image < 0].any()
 
 
-@pytest.mark.parametrize("shape", plain.shapes_up_to((3, 3)), ids=str)
-def test_components_of_every_label_map_of_two_classes(shape):
-    labels = plain.every_label_map(shape, 2)
-    assert_components(Regions(labels, 2).components, labels)
+def test_components_of_every_label_map_of_two_classes():
+    for shape in plain.shapes_up_to((3, 3)):
+        labels = plain.every_label_map(shape, 2)
+        assert_components(Regions(labels, 2).components, labels)
 
 
 @pytest.mark.parametrize("shape", [(13, 17), (7, 8, 6)], ids=str)
-@pytest.mark.parametrize("density", [0.05, 0.4, 0.9])
-def test_components_of_noise(kind, shape, density):
+def test_components_of_noise_and_anatomy(kind, shape):
     rng = np.random.default_rng(7)
-    labels = np.where(rng.random((3, *shape)) < density, rng.integers(1, 4, (3, *shape)), 0)
-    labels[1] = 2
-    labels[2][rng.random(shape) < 0.3] = -1
-    assert_components(Regions(kind(labels), 4, ignore_label=-1).components, labels)
-
-
-@pytest.mark.parametrize("shape", [(31, 23), (12, 11, 10)], ids=str)
-def test_components_of_anatomy(kind, shape):
+    for density in (0.05, 0.4, 0.9):
+        labels = np.where(rng.random((3, *shape)) < density, rng.integers(1, 4, (3, *shape)), 0)
+        labels[1] = 2
+        labels[2][rng.random(shape) < 0.3] = -1
+        assert_components(Regions(kind(labels), 4, ignore_label=-1).components, labels)
     labels = batch(8, shape)
     assert_components(Regions(kind(labels), 4).components, labels.astype(int))
 
 
-def test_corners_connect():
+def test_components_by_hand():
+    """Corners connect; of nothing there is none."""
     cube = np.zeros((1, 3, 3, 3), dtype=np.uint8)
     cube[0, 0, 0, 0] = cube[0, 1, 1, 1] = cube[0, 2, 2, 2] = 1
     assert Regions(cube, 2).components.max() == 2  # the background and the diagonal
-
-
-def test_components_of_nothing():
     assert Regions(np.zeros((0, 4, 5), dtype=int), 2).components.shape == (0, 4, 5)
-    ignored = Regions(np.full((1, 4, 5), -1), 2, ignore_label=-1)
-    assert not ignored.components.any()
+    assert not Regions(np.full((1, 4, 5), -1), 2, ignore_label=-1).components.any()
 
 
 @pytest.mark.parametrize("ignore_label", [None, 3])
@@ -150,41 +139,27 @@ def test_kind_and_type_of_results(kind, ignore_label):
         assert found.dtype == dtype, name
     for name in BUILT_IN:
         assert same_kind(rwloss.maps.get(name)(regions).dense(), labels), name
-
-
-def test_geometry_is_computed_once(kind):
-    regions = Regions(kind(batch(3, (6, 7))), 4)
-    for name in ("depth_mm", "peak_depth_mm", "counts"):
+    for name in ("depth_mm", "peak_depth_mm", "counts"):  # computed once
         assert getattr(regions, name) is getattr(regions, name)
+    for k in (-1, 4):
+        with pytest.raises(RWLossError, match=rf"expected a class of 0\.\.3, got {k}"):
+            regions.mask(k)
 
 
 def test_per_voxel_takes_the_value_of_the_class(kind):
     labels = batch(4, (6, 7))
     values = np.arange(12, dtype=np.float32).reshape(3, 4)
     found = Regions(kind(labels), 4).per_voxel(kind(values))
-    wanted = [[[values[b, k] for k in row] for row in image] for b, image in enumerate(labels)]
-    assert_equal(found, wanted)
-
-
-def test_mask_of_a_class_that_cannot_be():
-    regions = Regions(batch(4, (6, 7)), 4)
-    for k in (-1, 4):
-        with pytest.raises(RWLossError, match=rf"expected a class of 0\.\.3, got {k}"):
-            regions.mask(k)
+    assert_equal(found, np.stack([row[image] for row, image in zip(values, labels, strict=True)]))
 
 
 # --- Spacing
 
 
-def test_spacing_is_one_by_default():
+def test_spacing_for_all_images():
     assert Regions(batch(5, (4, 5, 6), size=2), 4).spacings_mm == ((1.0, 1.0, 1.0),) * 2
-
-
-@pytest.mark.parametrize(
-    "spacing", [(1, 2.5), [1.0, 2.5], np.array([1, 2.5]), torch.tensor([1, 2.5])]
-)
-def test_spacing_for_all_images(spacing):
-    assert Regions(batch(5, (4, 5), size=2), 4, spacing).spacings_mm == ((1.0, 2.5),) * 2
+    for spacing in [(1, 2.5), [1.0, 2.5], np.array([1, 2.5]), torch.tensor([1, 2.5])]:
+        assert Regions(batch(5, (4, 5), size=2), 4, spacing).spacings_mm == ((1.0, 2.5),) * 2
 
 
 @pytest.mark.usefixtures("engine")
@@ -201,65 +176,43 @@ def test_each_image_has_its_spacing(kind):
         )
 
 
-@pytest.mark.parametrize(
-    "spacing",
-    [
-        1.0,
-        (1.0,),
-        (1.0, 1.0, 1.0),
-        [(1, 1)],
-        [(1, 1)] * 3,
-        "mm",
-        ("a", "b"),
-        [(1, 2), (1,)],
-    ],
-    ids=str,
-)
-def test_spacing_of_the_wrong_shape(spacing):
+def test_wrong_spacing():
+    labels = batch(7, (4, 5), size=2)
     wanted = "spacing in mm for each of 2 axes, or one such row for each of 2 images, got "
-    with pytest.raises(RWLossError, match=re.escape(wanted + repr(spacing))):
-        Regions(batch(7, (4, 5), size=2), 4, spacing)
-
-
-@pytest.mark.parametrize("bad", [0, -1, np.nan, np.inf, None, 1e-10, 1e10])
-def test_spacing_that_is_no_length(bad):
-    with pytest.raises(RWLossError, match="expected a spacing of 1e-9 to 1e9 mm on every axis"):
-        Regions(batch(7, (4, 5)), 4, (1, bad))
+    wrong = [1.0, (1.0,), (1.0, 1.0, 1.0), [(1, 1)], [(1, 1)] * 3, "mm", "ab", [(1, 2), (1,)]]
+    for spacing in wrong:
+        with pytest.raises(RWLossError, match=re.escape(wanted + repr(spacing))):
+            Regions(labels, 4, spacing)
+    for bad in (0, -1, np.nan, np.inf, None, 1e-10, 1e10):
+        with pytest.raises(RWLossError, match="expected a spacing of 1e-9 to 1e9 mm on every axis"):
+            Regions(labels, 4, (1, bad))
+    assert Regions(labels, 4, (1e-9, 1e9)).spacings_mm == ((1e-9, 1e9),) * 2
 
 
 # --- Labels: what is accepted
 
 
-@pytest.mark.parametrize(
-    "dtype", ["u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8", "f2", "f4", "f8"]
-)
-@pytest.mark.parametrize("order", ["<", ">"])
-def test_numpy_types(dtype, order):
+NUMBERS = ["int8", "int16", "int32", "int64", "float16", "float32", "float64"]
+
+
+def test_types_of_labels():
     labels = batch(8, (6, 7))
-    regions = Regions(labels.astype(order + dtype), 4)
-    assert regions.labels.dtype.kind in "ui"
-    assert regions.labels.dtype.isnative
-    assert_equal(regions.labels, labels)
-    assert_equal(regions.depth_mm, Regions(labels, 4).depth_mm)
-    assert_equal(regions.counts, Regions(labels, 4).counts)
-    assert_equal(
-        rwloss.maps.get("boundary")(regions).dense(),
-        rwloss.maps.get("boundary")(Regions(labels, 4)).dense(),
-    )
-
-
-INTEGERS = ["uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64"]
-
-
-@pytest.mark.parametrize("dtype", [*INTEGERS, "bfloat16", "float16", "float32", "float64"])
-def test_torch_types(dtype):
-    labels = batch(8, (6, 7))
-    tensor = torch.as_tensor(labels.astype(np.int64)).to(getattr(torch, dtype))
-    regions = Regions(tensor, 4)
-    assert not regions.labels.is_floating_point()
-    assert_equal(regions.labels, labels)
-    assert_equal(regions.depth_mm, Regions(labels, 4).depth_mm)
-    assert rwloss.maps.get("rectified")(regions).dense().shape == (3, 4, 6, 7)
+    usual = Regions(labels, 4)
+    wanted = [getattr(usual, name) for name in ("labels", "depth_mm", "counts", "peak_depth_mm")]
+    boundary = rwloss.maps.get("boundary")
+    given = [labels.astype(np.dtype(f"{n}").newbyteorder(o)) for n in NUMBERS for o in "<>"]
+    given += [labels.astype(np.dtype(f"u{n}").newbyteorder(o)) for n in NUMBERS[:4] for o in "<>"]
+    whole = torch.as_tensor(labels.astype(np.int64))
+    given += [whole.to(getattr(torch, name)) for name in [*NUMBERS, "bfloat16"]]
+    given += [whole.to(getattr(torch, f"u{name}")) for name in NUMBERS[:4]]
+    for one in given:
+        regions = Regions(one, 4)
+        assert not str(regions.labels.dtype).removeprefix("torch.").startswith("f"), one.dtype
+        assert not isinstance(one, np.ndarray) or regions.labels.dtype.isnative
+        found = (regions.labels, regions.depth_mm, regions.counts, regions.peak_depth_mm)
+        for part, expected in zip(found, wanted, strict=True):
+            assert_equal(part, expected)
+        assert_equal(boundary(regions).dense(), boundary(usual).dense())
 
 
 def test_boolean_labels(kind):
@@ -297,11 +250,11 @@ def test_input_stays_as_it_is():
     assert_equal(labels, before)
 
 
-@pytest.mark.parametrize("num_classes", [4, np.int64(4), 4.0])
-def test_whole_number_of_classes(num_classes):
-    regions = Regions(batch(11, (6, 7)), num_classes)
-    assert regions.num_classes == 4
-    assert type(regions.num_classes) is int
+def test_whole_number_of_classes():
+    for num_classes in (4, np.int64(4), 4.0):
+        regions = Regions(batch(11, (6, 7)), num_classes)
+        assert regions.num_classes == 4
+        assert type(regions.num_classes) is int
 
 
 # --- Labels: what is refused, and how
@@ -312,58 +265,49 @@ def refused(message, labels, num_classes=3, **more):
         Regions(labels, num_classes, **more)
 
 
-@pytest.mark.parametrize(
-    ("label", "dtypes", "instead"),
-    [
+def test_label_that_is_no_class(kind):
+    for label, dtypes, instead in [
         (-3, ["i1", "i8", "f4"], "ignore_label=-3"),
         (3, ["u1", "i2", "f8"], "num_classes=4 or ignore_label=3"),
         (255, ["u1"], "num_classes=256 or ignore_label=255"),
-    ],
-)
-def test_label_that_is_no_class(kind, label, dtypes, instead):
-    message = f"label {label} found, but num_classes=3 allows 0..2: pass {instead} "
-    for dtype in dtypes:
-        refused(message, kind(np.array([[[0, 1], [label, 2]]], dtype=dtype)))
+    ]:
+        message = f"label {label} found, but num_classes=3 allows 0..2: pass {instead} "
+        for dtype in dtypes:
+            refused(message, kind(np.array([[[0, 1], [label, 2]]], dtype=dtype)))
 
 
-@pytest.mark.parametrize(
-    ("value", "shown"), [(0.25, "0.25"), (np.nan, ""), (np.inf, ""), (-np.inf, ""), (1e30, "")]
-)
-def test_label_that_is_not_whole(kind, value, shown):
-    refused(f"expected whole labels, got {shown}", kind(np.array([[[0, 1], [value, 2]]])))
+def test_a_mask_is_not_advised_to_ignore_its_foreground(kind):
+    mask = kind(np.array([[[0, 255], [255, 0]]], dtype=np.uint8))
+    with pytest.raises(RWLossError, match=r"label 255 found.*of a mask, store it as 1 \(to ignore"):
+        Regions(mask, 2)
+    with pytest.raises(RWLossError, match="pass num_classes=256 or ignore_label=255"):
+        Regions(kind(np.array([[[0, 255], [1, 0]]], dtype=np.uint8)), 2)
 
 
-@pytest.mark.parametrize("dtype", [complex, "U1", object, "M8[s]"])
-def test_labels_that_are_no_numbers(dtype):
-    refused("expected whole labels, got dtype", np.zeros((1, 2, 2), dtype=dtype))
+def test_label_that_is_not_whole(kind):
+    for value, shown in [(0.25, "0.25"), (np.nan, ""), (np.inf, ""), (-np.inf, ""), (1e30, "")]:
+        refused(f"expected whole labels, got {shown}", kind(np.array([[[0, 1], [value, 2]]])))
+    for dtype in (complex, "U1", object, "M8[s]"):
+        refused("expected whole labels, got dtype", np.zeros((1, 2, 2), dtype=dtype))
 
 
-@pytest.mark.parametrize("shape", [(2, 2), (1, 1, 2, 2, 2)], ids=str)
-def test_labels_without_or_with_too_many_axes(kind, shape):
-    message = f"expected labels (b *s) with *s 2-D or 3-D, got shape {shape}: for one image without"
-    refused(f"{message} the batch axis use Regions.single", kind(np.zeros(shape, int)))
-
-
-def test_single_with_a_batch():
+def test_labels_of_other_shapes(kind):
+    for shape in [(2, 2), (1, 1, 2, 2, 2)]:
+        message = f"expected labels (b *s) with *s 2-D or 3-D, got shape {shape}: for one image "
+        message += "without the batch axis use Regions.single"
+        refused(message, kind(np.zeros(shape, int)))
     with pytest.raises(RWLossError, match=r"got shape \(1, 2, 2, 2\): for a batch use Regions"):
-        Regions.single(np.zeros((1, 2, 2, 2), int), 2)
+        Regions.single(kind(np.zeros((1, 2, 2, 2), int)), 2)
+    for make in (Regions, Regions.single):
+        with pytest.raises(RWLossError, match="expected a NumPy array or a torch tensor, got list"):
+            make([[[0, 1], [1, 0]]], 2)
 
 
-@pytest.mark.parametrize("make", [Regions, Regions.single])
-def test_labels_that_are_no_array(make):
-    with pytest.raises(RWLossError, match="expected a NumPy array or a torch tensor, got list"):
-        make([[[0, 1], [1, 0]]], 2)
-
-
-@pytest.mark.parametrize(
-    ("num_classes", "wanted"),
-    [
-        *[(number, "num_classes of 2 or more") for number in (1, 0, -2)],
-        *[(number, "a whole num_classes") for number in (2.5, True)],
-    ],
-)
-def test_number_of_classes_that_cannot_be(num_classes, wanted):
-    refused(f"expected {wanted}", np.zeros((1, 2, 2), int), num_classes)
+def test_number_of_classes_that_cannot_be():
+    for number in (1, 0, -2):
+        refused("expected num_classes of 2 or more", np.zeros((1, 2, 2), int), number)
+    for number in (2.5, True):
+        refused("expected a whole num_classes", np.zeros((1, 2, 2), int), number)
 
 
 # --- Ignored voxels belong to no class
@@ -393,17 +337,9 @@ def test_ignored_voxels_end_a_region(kind, value, dtype):
     labels, ignored = with_ignored(batch(12, (13, 17)), value, dtype)
     regions = Regions(kind(labels), 4, (0.8, 2.5), ignore_label=value)
     plain_labels = np.where(ignored, -1, labels.astype(int))
-
     assert_equal(regions.labels, plain_labels)
     assert_equal(regions.ignored, ignored)
-    depths = np.stack([plain.depth(one, (0.8, 2.5)) for one in plain_labels])
-    depths[ignored] = 0
-    assert_close(regions.depth_mm, depths)
-    assert_close(regions.peak_depth_mm, peaks(plain_labels, depths, 4))
-    assert_equal(regions.counts, [[(one == k).sum() for k in range(4)] for one in plain_labels])
-    for k in range(4):
-        signed = [plain.signed_distance(one == k, (0.8, 2.5)) for one in plain_labels]
-        assert_close(regions.signed_distance_mm(k), np.stack(signed))
+    assert_geometry(regions, plain_labels, (0.8, 2.5))
     per_voxel = to_numpy(regions.per_voxel(kind(np.full((3, 4), 7.0, dtype=np.float32))))
     assert_equal(per_voxel, np.where(ignored, 0, 7))
 

@@ -9,13 +9,7 @@ import torch
 from anatomy import batch
 
 from rwloss import Regions, RWLossError, RWMap, maps, moves
-
-KINDS = {"numpy": np.asarray, "torch": torch.as_tensor}
-
-
-@pytest.fixture(params=KINDS)
-def kind(request):
-    return KINDS[request.param]
+from rwloss.arrays import to_numpy
 
 
 def parts(shape=(6, 7), num_classes=4, dtype=np.float32):
@@ -25,19 +19,17 @@ def parts(shape=(6, 7), num_classes=4, dtype=np.float32):
     return labels, true, other
 
 
-@pytest.mark.parametrize("shape", [(6, 7), (3, 4, 5)], ids=str)
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_compact_map_expands(kind, shape, dtype):
-    labels, true, other = parts(shape, dtype=dtype)
-    rwmap = RWMap.compact(kind(labels), 4, true=kind(true), other=kind(other))
-    assert rwmap.is_compact
-    dense = rwmap.dense()
-    assert isinstance(dense, type(rwmap.labels))
-    dense = np.asarray(dense)
-    assert dense.dtype == dtype
-    assert dense.shape == (3, 4, *shape)
-    for k in range(4):
-        np.testing.assert_array_equal(dense[:, k], np.where(labels == k, true, other))
+def test_compact_map_expands(kind):
+    for shape, dtype in [((6, 7), np.float32), ((3, 4, 5), np.float64)]:
+        labels, true, other = parts(shape, dtype=dtype)
+        rwmap = RWMap.compact(kind(labels), 4, true=kind(true), other=kind(other))
+        assert rwmap.is_compact
+        assert isinstance(rwmap.dense(), type(rwmap.labels))
+        dense = to_numpy(rwmap.dense())
+        assert dense.dtype == dtype
+        assert dense.shape == (3, 4, *shape)
+        for k in range(4):
+            np.testing.assert_array_equal(dense[:, k], np.where(labels == k, true, other))
 
 
 def test_dense_map_gives_its_own_values(kind):
@@ -56,15 +48,11 @@ def test_constant_parts_need_no_memory():
     np.testing.assert_array_equal(rwmap.dense().sum(axis=1), 3)
 
 
-def test_maps_are_frozen():
+def test_a_map_is_frozen_and_has_one_form():
     labels, true, other = parts()
     rwmap = RWMap.compact(labels, 4, true=true, other=other)
     with pytest.raises(dataclasses.FrozenInstanceError):
         rwmap.true = other
-
-
-def test_a_map_has_one_form():
-    labels, true, other = parts()
     values = np.zeros((3, 4, 6, 7), dtype=np.float32)
     for given in [(), (true, other, values)]:
         with pytest.raises(RWLossError, match="a map has one form"):
@@ -107,57 +95,50 @@ def test_a_map_knows_what_it_is_of(kind):
     for by_hand in (2 * made, made + made, -made, made.stabilized()):
         assert (by_hand.expression, by_hand.spacing_mm) == (None, None)
     assert repr(2 * made) == "RWMap(compact, labels (3, 6, 7), 4 classes)"
+    assert repr(regions) == "Regions(labels (3, 6, 7), 4 classes, spacing 1 x 2.5 mm)"
+    unknown = Regions(kind(labels), 4)  # a spacing of 1, which may not be mm
+    assert repr(unknown) == "Regions(labels (3, 6, 7), 4 classes, spacing 1 x 1)"
 
 
-@pytest.mark.parametrize("name", ["true", "other"])
-def test_part_of_another_shape(kind, name):
+def test_parts_of_another_shape(kind):
     labels, true, other = map(kind, parts())
-    given = {"true": true, "other": other, name: kind(np.zeros((3, 6, 8)))}
-    message = (
-        f"map `{name}` has shape (3, 6, 8), but labels (3, 6, 7) with 4 classes need (3, 6, 7)"
-    )
-    with pytest.raises(RWLossError, match=re.escape(message)):
-        RWMap.compact(labels, 4, **given)
-
-
-@pytest.mark.parametrize("shape", [(3, 4, 6, 8), (2, 4, 6, 7), (3, 4, 6, 7, 1), (3, 4)], ids=str)
-def test_dense_values_of_another_shape(kind, shape):
-    labels, *_ = parts()
-    message = f"map `values` has shape {shape}, but labels (3, 6, 7) with {shape[1]} classes need"
-    with pytest.raises(RWLossError, match=re.escape(message)):
-        RWMap.from_dense(kind(labels), kind(np.zeros(shape)))
+    for name in ("true", "other"):
+        given = {"true": true, "other": other, name: kind(np.zeros((3, 6, 8)))}
+        message = f"map `{name}` has shape (3, 6, 8), but labels (3, 6, 7) with 4 classes need"
+        with pytest.raises(RWLossError, match=re.escape(f"{message} (3, 6, 7)")):
+            RWMap.compact(labels, 4, **given)
+    for shape in [(3, 4, 6, 8), (2, 4, 6, 7), (3, 4, 6, 7, 1), (3, 4)]:
+        message = f"map `values` has shape {shape}, but labels (3, 6, 7) with {shape[1]} classes"
+        with pytest.raises(RWLossError, match=re.escape(message)):
+            RWMap.from_dense(labels, kind(np.zeros(shape)))
 
 
 def test_parts_of_another_kind():
     labels, true, other = parts()
     with pytest.raises(RWLossError, match="`other` and its labels are of different array kinds"):
         RWMap.compact(labels, 4, true=true, other=torch.as_tensor(other))
-
-
-def test_whole_numbers_are_no_map_values(kind):
-    labels, true, other = parts(dtype=np.int64)
     with pytest.raises(RWLossError, match="expected a floating `true`, got dtype"):
-        RWMap.compact(kind(labels), 4, true=kind(true), other=kind(other))
+        RWMap.compact(labels, 4, true=true.astype(int), other=other)
 
 
 # --- On a device
 
 
-@pytest.mark.parametrize("form", ["compact", "dense"])
-def test_to_a_device(kind, form):
-    labels, true, other = parts()
-    rwmap = RWMap.compact(kind(labels), 4, true=kind(true), other=kind(other))
-    rwmap = rwmap if form == "compact" else RWMap.from_dense(rwmap.labels, rwmap.dense())
-    moved = rwmap.to("cpu", non_blocking=True)
-    assert moved.num_classes == 4
-    assert moved.is_compact == rwmap.is_compact
-    pairs = zip((rwmap.labels, *rwmap.parts), (moved.labels, *moved.parts), strict=True)
-    for before, after in pairs:
-        assert torch.equal(after, torch.as_tensor(before))
-        assert after.dtype == torch.as_tensor(before).dtype
-        assert kind is not torch.as_tensor or after is before
-    elsewhere = rwmap.to(torch.device("meta"))
-    assert {t.device.type for t in (elsewhere.labels, *elsewhere.parts)} == {"meta"}
+def test_to_a_device(kind):
+    labels, true, other = map(kind, parts())
+    compact = RWMap.compact(labels, 4, true=true, other=other)
+    for rwmap in (compact, RWMap.from_dense(labels, compact.dense())):
+        moved = rwmap.to("cpu", non_blocking=True)
+        assert moved.num_classes == 4
+        assert moved.is_compact == rwmap.is_compact
+        pairs = zip((rwmap.labels, *rwmap.parts), (moved.labels, *moved.parts), strict=True)
+        for before, after in pairs:
+            assert torch.equal(after, torch.as_tensor(before).cpu())
+            assert after.dtype == torch.as_tensor(before).dtype
+            on_cpu = isinstance(before, torch.Tensor) and before.device.type == "cpu"
+            assert after is before or not on_cpu
+        elsewhere = rwmap.to(torch.device("meta"))
+        assert {t.device.type for t in (elsewhere.labels, *elsewhere.parts)} == {"meta"}
 
 
 def test_to_a_device_of_arrays_that_torch_refuses():

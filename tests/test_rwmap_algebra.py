@@ -1,5 +1,7 @@
 """Maps add, subtract, scale and are stabilized: against dense arithmetic and plain projections."""
 
+import operator
+
 import numpy as np
 import pytest
 import torch
@@ -10,26 +12,17 @@ from scipy.optimize import nnls
 from strategies import KINDS, dtypes, few, kinds, random_map, some_labels
 
 from rwloss import RWLossError, RWMap, stability
+from rwloss.arrays import to_numpy
 
 forms = st.sampled_from(["compact", "dense"])
 
 
-@pytest.fixture(params=KINDS)
-def kind(request):
-    return KINDS[request.param]
-
-
 def dense(rwmap):
-    return np.asarray(rwmap.dense())
+    return to_numpy(rwmap.dense())
 
 
 def contents(*rwmaps):
-    return [
-        np.asarray(part).copy()
-        for rwmap in rwmaps
-        for part in (rwmap.labels, *rwmap.parts)
-        if part is not None
-    ]
+    return [to_numpy(part).copy() for rwmap in rwmaps for part in (rwmap.labels, *rwmap.parts)]
 
 
 # --- Sums
@@ -129,28 +122,21 @@ def test_numpy_and_torch_do_not_mix():
         a + b
 
 
-@pytest.mark.parametrize("thing", [1, 1.5, None, "1", np.ones(3)], ids=str)
-def test_only_maps_add_to_maps(thing):
+def test_only_maps_add_to_maps_and_only_numbers_scale_them():
     a = random_map(batch(3, (4, 5)), 4, "compact", np.random.default_rng(0), np.float32)
-    with pytest.raises(TypeError):
-        a + thing
-    with pytest.raises(TypeError):
-        a - thing
-
-
-@pytest.mark.parametrize("thing", [True, None, "2", 1j], ids=str)
-def test_only_numbers_scale_maps(thing):
-    a = random_map(batch(3, (4, 5)), 4, "compact", np.random.default_rng(0), np.float32)
-    with pytest.raises(TypeError):
-        a * thing
-    with pytest.raises(TypeError):
-        a * a
+    for thing in (1, 1.5, None, "1", np.ones(3)):
+        for operation in (operator.add, operator.sub):
+            with pytest.raises(TypeError):
+                operation(a, thing)
+    for thing in (True, None, "2", 1j, a):
+        with pytest.raises(TypeError):
+            a * thing
 
 
 def test_weight_is_of_compact_maps(kind):
     rng = np.random.default_rng(0)
     a = random_map(batch(3, (4, 5)), 4, "compact", rng, np.float32, kind)
-    np.testing.assert_array_equal(a.weight(), np.asarray(a.other) - np.asarray(a.true))
+    np.testing.assert_array_equal(to_numpy(a.weight()), to_numpy(a.other) - to_numpy(a.true))
     b = random_map(batch(3, (4, 5)), 4, "dense", rng, np.float32, kind)
     with pytest.raises(RWLossError, match=r"no `other`, .*use .*\.stabilized\(\)"):
         b.weight()
@@ -161,7 +147,7 @@ def test_weight_is_of_compact_maps(kind):
 
 def by_voxel(rwmap):
     """Values (n k) and labels (n) of the voxels that belong to a class."""
-    values, labels = np.moveaxis(dense(rwmap), 1, -1), np.asarray(rwmap.labels)
+    values, labels = np.moveaxis(dense(rwmap), 1, -1), to_numpy(rwmap.labels)
     return values[labels >= 0], labels[labels >= 0]
 
 
@@ -190,7 +176,7 @@ def test_stabilized_is_the_euclidean_projection(case, form, dtype, kind):
     np.testing.assert_array_equal(dense(found)[ignored], 0)
 
 
-@pytest.mark.parametrize("num_classes", [2, 3, 5, 8])
+@pytest.mark.parametrize("num_classes", [2, 5])
 def test_stabilized_is_what_non_negative_least_squares_finds(num_classes):
     rng = np.random.default_rng(num_classes)
     labels = rng.integers(0, num_classes, (1, 3, 8))
@@ -234,23 +220,6 @@ def test_a_stable_map_keeps_every_bit(case, dtype, kind, scale):
     compact = RWMap.compact(kind(labels), num_classes, true=kind(true), other=kind(other))
     for rwmap in (compact, RWMap.from_dense(compact.labels, compact.dense())):
         assert dense(rwmap.stabilized()).tobytes() == dense(compact).tobytes()
-
-
-@few
-@given(some_labels(least_classes=2), dtypes)
-def test_two_classes_only_order_matters(case, dtype):
-    labels, _, rng = case
-    labels = np.minimum(labels, 1)
-    rwmap = random_map(labels, 2, "dense", rng, dtype)
-    found = rwmap.stabilized()
-    z, true = by_voxel(rwmap)
-    x, _ = by_voxel(found)
-    rows = np.arange(len(z))
-    fine = z[rows, true] <= z[rows, 1 - true]
-    np.testing.assert_array_equal(x[fine], z[fine])
-    np.testing.assert_allclose(
-        x[~fine], z[~fine].mean(axis=1, keepdims=True) * [1, 1], rtol=4 * np.finfo(dtype).eps
-    )
 
 
 def test_stabilized_leaves_its_input_alone(kind):

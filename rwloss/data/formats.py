@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rwloss.data.readers import Decoded, array_file, itk, nifti, picture
-from rwloss.data.spacing import agreed_spacing, spacing_from_affine
+from rwloss.data.spacing import agreed_spacing, check_affine
 from rwloss.errors import RWLossError
 
 _READERS: dict[str, Callable[[Path, int], Decoded]] = {
@@ -93,7 +93,7 @@ def read_labels(
         labels = _whole(decoded.values, decoded.step)
         spacing = agreed_spacing(spacing_mm, decoded.spacing_mm, labels.ndim)
         if decoded.affine is not None:
-            spacing_from_affine(decoded.affine, shape=labels.shape)
+            check_affine(decoded.affine, decoded.spacing_mm, labels.shape)
     except RWLossError as exc:
         raise RWLossError(f"cannot use {str(path)!r} as labels: {exc}") from exc
     return LabelVolume(np.require(labels, requirements="W"), spacing, decoded.affine)
@@ -262,9 +262,12 @@ def _whole(values: NDArray[Any], step: float) -> NDArray[np.integer[Any]]:
     labels: NDArray[np.integer[Any]] = rounded.astype(smallest)
     if step:
         # A file of scaled integers holds a whole number only to half a step, and its float32 step
-        # itself to 1e-7; a coarse step must not excuse a real fraction.
-        tolerance = min(step / 2, 0.01) + 1e-6 * np.abs(rounded)
-        fractional = np.abs(values - rounded) > tolerance
+        # itself to 1e-7.
+        misses = np.abs(values - rounded)
+        fractional = misses > (step / 2 if step < 1 else 0) + 1e-6 * (1 + np.abs(rounded))
+        # Half a coarse step must not excuse a real fraction: two values would share a label.
+        if misses.max() > 0.01 and np.unique(values).size > np.unique(labels).size:
+            fractional = misses > 0.01
     else:
         fractional = labels != values
     if fractional.any():

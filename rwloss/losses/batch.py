@@ -133,7 +133,7 @@ def make_batch(
         target = as_masks(logits, given.target, ignore_index)
         labels = rearrange(target, "b m ... -> (b m) ...")
     else:
-        labels = as_labels(logits, given.target)
+        labels = as_labels(logits, given.target, ignore_index)
     if num_classes < 2:
         raise RWLossError(
             "expected probabilities of 2 classes or more, got 1: stack [1 - p, p], or give logits "
@@ -215,11 +215,12 @@ def check_tensor(what: str, given: object, logits: Tensor) -> None:
         )
 
 
-def as_labels(logits: Tensor, target: Tensor) -> Tensor:
+def as_labels(logits: Tensor, target: Tensor, ignore_index: int | None = None) -> Tensor:
     """Labels (b *s) from a target (b *s), (b 1 *s) or one-hot (b k *s) for logits (b k *s).
 
-    Raises RWLossError that names both shapes when they do not fit, and for a (b k *s) target that
-    is not one-hot.
+    ignore_index: the label of voxels that are 0 in all channels of a one-hot target, unless it is
+    the number of a channel. Raises RWLossError that names both shapes when they do not fit, and for
+    a (b k *s) target that is not one-hot.
     """
     check_logits(logits)
     check_tensor("target", target, logits)
@@ -236,14 +237,16 @@ def as_labels(logits: Tensor, target: Tensor) -> Tensor:
     if target.dtype == torch.bool:
         target = target.to(torch.uint8)  # torch has no argmax of booleans
     labels = target.argmax(dim=1)
-    if not torch.compiler.is_compiling():
-        one_hot = torch.zeros_like(target).scatter_(1, labels[:, None], 1)
-        if not torch.equal(one_hot, target):
-            raise RWLossError(
-                f"target {tuple(target.shape)} has as many channels as the logits but is not "
-                "one-hot: expected a single 1 per voxel and 0 elsewhere; pass labels (b *s), or "
-                'activation="sigmoid" for masks that overlap'
-            )
+    one_hot = torch.zeros_like(target).scatter_(1, labels[:, None], 1)
+    if ignore_index is not None and not 0 <= ignore_index < k:
+        belongs = target.any(dim=1)
+        labels, one_hot = labels.where(belongs, ignore_index), one_hot * belongs[:, None]
+    if not torch.compiler.is_compiling() and not torch.equal(one_hot, target):
+        raise RWLossError(
+            f"target {tuple(target.shape)} has as many channels as the logits but is not one-hot: "
+            "expected a single 1 per voxel and 0 elsewhere; pass labels (b *s), or "
+            'activation="sigmoid" for masks that overlap'
+        )
     return labels
 
 

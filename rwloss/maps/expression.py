@@ -63,9 +63,9 @@ class Expression(ABC):
         """The map, without a record of what it is a map of. Arguments as for a call."""
 
     @property
-    @abstractmethod
     def is_static(self) -> bool:
         """Whether the map depends on the labels alone, at every epoch."""
+        return all(part.is_static for part in self.inside)
 
     @property
     def is_stable(self) -> bool:
@@ -75,7 +75,7 @@ class Expression(ABC):
     @property
     def inside(self) -> tuple[Expression, ...]:
         """The expressions that this one is made of; none for a generator."""
-        return ()
+        return tuple(part for part in vars(self).values() if isinstance(part, Expression))
 
     @property
     def needs_class_counts(self) -> bool:
@@ -87,8 +87,9 @@ class Expression(ABC):
 
         class_counts: voxels of each class in all cases together.
         """
-        del class_counts
-        return self
+        names = [name for name, part in vars(self).items() if isinstance(part, Expression)]
+        parts = {name: getattr(self, name).resolved(class_counts) for name in names}
+        return replace(self, **parts) if parts else self  # type: ignore[type-var]
 
     def leaves(self, epoch: int = 0, total: int | None = None) -> tuple[Leaf, ...]:
         """Terms that are not sums, with their weights at an epoch."""
@@ -183,11 +184,6 @@ class Sum(Expression):
         """The terms without their weights."""
         return tuple(term for _, term in self.terms)
 
-    @property
-    def is_static(self) -> bool:
-        """Whether every term is."""
-        return all(term.is_static for term in self.inside)
-
     def resolved(self, class_counts: Sequence[int]) -> Expression:
         """The sum of the resolved terms."""
         return weighted_sum((weight, term.resolved(class_counts)) for weight, term in self.terms)
@@ -216,33 +212,14 @@ class Sum(Expression):
 
 
 @dataclass(frozen=True)
-class _Wrapped(Expression):
-    """One expression with a change to its map."""
-
-    inner: Expression
-
-    @property
-    def inside(self) -> tuple[Expression, ...]:
-        """The expression that is changed."""
-        return (self.inner,)
-
-    @property
-    def unit(self) -> str:
-        """That of the inner map."""
-        return self.inner.unit
-
-    def resolved(self, class_counts: Sequence[int]) -> Expression:
-        """The same change to the resolved expression."""
-        return replace(self, inner=self.inner.resolved(class_counts))
-
-
-@dataclass(frozen=True)
-class Stabilized(_Wrapped):
+class Stabilized(Expression):
     """The nearest map in which wrong classes are equal and the true class is no higher.
 
     Voxel by voxel, with m the mean of the wrong classes: wrong <- m where true <= m, else all
     <- the mean of all K (a flat voxel: no gradient). A stable map comes back unchanged.
     """
+
+    inner: Expression
 
     def __post_init__(self) -> None:
         """Refuse schedules and links inside: a projection is not linear."""
@@ -253,14 +230,14 @@ class Stabilized(_Wrapped):
             )
 
     @property
-    def is_static(self) -> bool:
-        """Whether the inner map is."""
-        return self.inner.is_static
-
-    @property
     def is_stable(self) -> bool:
         """True."""
         return True
+
+    @property
+    def unit(self) -> str:
+        """That of the inner map."""
+        return self.inner.unit
 
     def make(self, regions: Regions, probs: Array | None) -> RWMap:
         """The projected map, compact."""
@@ -272,7 +249,7 @@ class Stabilized(_Wrapped):
 
 
 @dataclass(frozen=True)
-class Linked(_Wrapped):
+class Linked(Expression):
     """w (1 - p_t^q) / q for each voxel, with w = other - true of a static stable map.
 
     q = 1 has the gradient of the papers' linear loss; q -> 0 is cross-entropy weighted by w (q = 0
@@ -285,6 +262,7 @@ class Linked(_Wrapped):
     Source: Zhang & Sabuncu, Generalized Cross Entropy Loss, NeurIPS 2018, arXiv 1805.07836 (eq. 6).
     """
 
+    inner: Expression
     q: float
 
     def __post_init__(self) -> None:

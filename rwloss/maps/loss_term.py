@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
 from functools import reduce
 from operator import add
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import einops
 import numpy as np
@@ -20,14 +20,6 @@ from rwloss.rwmap import RWMap
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-
-class Overlap(NamedTuple):
-    """Σ p y, Σ p and Σ y over the voxels of each image and class. (b c) each."""
-
-    both: Tensor
-    predicted: Tensor
-    true: Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,11 +46,6 @@ class Prediction:
     _kept: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
 
     @property
-    def all_count(self) -> bool:
-        """Whether every voxel counts."""
-        return self._counted is None
-
-    @property
     def counted(self) -> Tensor:
         """1 where the voxel counts, else 0. (b 1 *s)."""
         if self._counted is None:
@@ -70,7 +57,7 @@ class Prediction:
         """Probabilities, 0 at voxels that do not count; computed once. (b c *s)."""
         if "probs" not in self._kept:
             probs = self.log_probs.exp()
-            self._kept["probs"] = probs if self.all_count else probs * self.counted
+            self._kept["probs"] = probs if self._counted is None else probs * self.counted
         return cast("Tensor", self._kept["probs"])
 
     @property
@@ -101,7 +88,7 @@ class Prediction:
         if "true_class" not in self._kept:
             self._kept["found"], self._kept["true_class"] = self.one_hot.max(dim=1, keepdim=True)
         at_true = self.log_probs.gather(1, self._kept["true_class"])[:, 0]
-        if self.all_count and self.has_background:
+        if self._counted is None and self.has_background:
             return at_true
         return at_true.masked_fill(self._kept["found"][:, 0] == 0, 0.0)
 
@@ -109,10 +96,14 @@ class Prediction:
         """Sum over the voxels of each image and class. (b c *s) -> (b c)."""
         return values.sum(dim=tuple(range(2, values.ndim)))
 
-    def overlap(self) -> Overlap:
-        """The three sums of Dice and the other overlap losses; with `batch` over all images."""
+    def overlap(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Σ p y, Σ p and Σ y over the voxels of each image and class. (b c) each.
+
+        With `batch` they are those of all images together, the same for each.
+        """
         arrays = (self.probs * self.one_hot, self.probs, self.one_hot)
-        return Overlap(*(self._whole_batch(self.sum_space(values)) for values in arrays))
+        both, predicted, true = (self._whole_batch(self.sum_space(values)) for values in arrays)
+        return both, predicted, true
 
     def _whole_batch(self, sums: Tensor) -> Tensor:
         if not self.batch:
@@ -134,11 +125,12 @@ class Prediction:
 
     def mean_by_true_class(self, values: Tensor) -> Tensor:
         """As `mean_true`, for one value per voxel, which belongs to its true class. (b *s)."""
-        return self.mean_true(self.one_hot * values[:, None])
+        # Not a product: a value may be infinite.
+        return self.mean_true(self.at_true(values[:, None].expand_as(self.one_hot)))
 
     def _share(self, number: int) -> Tensor | float:
         """`number` by the number of voxels that count."""
-        if self.all_count:  # a plain number: no operation on a tensor, no wait for a GPU
+        if self._counted is None:  # a plain number: no operation on a tensor, no wait for a GPU
             return number * self.log_probs.shape[1] / max(self.log_probs.numel(), 1)
         return number / self.num_counted
 

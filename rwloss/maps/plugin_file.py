@@ -66,31 +66,33 @@ def load_module(path: Path, *, execute: bool = True) -> ModuleType:
         f"if you trust it, name it yourself first, for example --map {f'{shown(path)}:Name'!r}"
     )
     # Not even read: it may be any file, or a pipe.
-    if not execute and all(path != known for known, _ in (*_LOADED.values(), *_IMPORTED.values())):
+    if not execute and all(path != known for known, _ in _SOURCES.values()):
         raise refusal
     try:
-        source = path.read_bytes()
+        content = path.read_bytes()
     except OSError as error:
         raise RWLossError(
             f"no file {shown(path)!r} to load a map from: {error.strerror}"
         ) from error
-    digest = hashlib.sha256(source).hexdigest()
-    name = _module_name(path, digest)
-    known = sys.modules.get(name) or _imported(path, digest)
-    if known is not None:
-        return known
+    source = path, hashlib.sha256(content).hexdigest()
+    for name, known in _SOURCES.items():
+        if known == source and name in sys.modules:
+            _BY_PATH.add(name)  # its generators are named by their place from now on
+            return sys.modules[name]
     if not execute:
         raise refusal
+    name = _module_name(*source)
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules[name], _LOADED[name] = module, (path, digest)
+    sys.modules[name], _SOURCES[name] = module, source
+    _BY_PATH.add(name)
     try:
         # Not through the loader: its byte-code cache misses a change within one second, and
         # would write into a folder that is not ours.
-        exec(compile(source, str(path), "exec", dont_inherit=True), vars(module))
+        exec(compile(content, str(path), "exec", dont_inherit=True), vars(module))
     except (Exception, SystemExit) as error:
-        del sys.modules[name], _LOADED[name]
+        del sys.modules[name], _SOURCES[name]
         raise RWLossError(
             f"{shown(path)} failed to load: {type(error).__name__}: {error}"
         ) from error
@@ -105,18 +107,9 @@ def remember_source(module_name: str) -> None:
         return
     path = Path(os.path.abspath(file))
     source = path, hashlib.sha256(path.read_bytes()).hexdigest()
-    _IMPORTED[module_name] = source
-    if _LOADED.get(module_name, source) != source:  # imported again, from what is there now
-        del _LOADED[module_name]
-
-
-def _imported(path: Path, digest: str) -> ModuleType | None:
-    """The module that Python imported from this file when it had this content."""
-    for name, source in _IMPORTED.items():
-        if source == (path, digest) and name in sys.modules:
-            _LOADED[name] = source  # its generators are named by their place from now on
-            return sys.modules[name]
-    return None
+    if _SOURCES.get(module_name, source) != source:  # imported again, from what is there now
+        _BY_PATH.discard(module_name)
+    _SOURCES[module_name] = source
 
 
 def _let_it_be_imported(path: Path, module: ModuleType) -> None:
@@ -124,7 +117,7 @@ def _let_it_be_imported(path: Path, module: ModuleType) -> None:
     name = path.stem
     known = sys.modules.get(name)
     if known is not None:
-        same = known.__name__ in _LOADED and _LOADED[known.__name__][0] == path
+        same = known.__name__ in _BY_PATH and _SOURCES[known.__name__][0] == path
     else:
         spec = importlib.util.find_spec(name) if name.isidentifier() else None
         same = spec is not None and os.path.abspath(spec.origin or "") == str(path)
@@ -134,9 +127,9 @@ def _let_it_be_imported(path: Path, module: ModuleType) -> None:
 
 def place_of(generator: type[Any]) -> ClassInFile | None:
     """The place of a class that was loaded from a file by its path; else None."""
-    if generator.__module__ not in _LOADED:
+    if generator.__module__ not in _BY_PATH:
         return None
-    path, digest = _LOADED[generator.__module__]
+    path, digest = _SOURCES[generator.__module__]
     return ClassInFile(path, generator.__qualname__, digest)
 
 
@@ -158,8 +151,8 @@ def _module_name(path: Path, sha256: str) -> str:
     return f"rwloss_file_{hashlib.sha256(f'{path}:{sha256}'.encode()).hexdigest()[:20]}"
 
 
-_LOADED: dict[str, tuple[Path, str]] = {}
-"""Path and SHA-256 of each file that was loaded by its path, by the name of its module."""
+_SOURCES: dict[str, tuple[Path, str]] = {}
+"""Path and SHA-256 of the file of each module that defines generators, by the module's name."""
 
-_IMPORTED: dict[str, tuple[Path, str]] = {}
-"""The same for each imported module that defines generators."""
+_BY_PATH: set[str] = set()
+"""Names of those modules that were loaded by their path."""

@@ -5,12 +5,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 import keyword
 import os
 import sys
 from functools import cache
+from hashlib import sha256
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
@@ -44,14 +44,14 @@ def load(name: str, *, files: bool = True) -> type[MapGenerator]:
     """
     if name in _registered:
         return _registered[name]
-    entries = _entries()
-    if name not in entries:
-        if is_place(name):
-            return _load_place(name, files)
+    entries = _entries().get(name, ())
+    if not entries and is_place(name):
+        return _load_place(name, files)
+    if not entries:
         raise unknown(name, names())
-    entry, *others = entries[name]
+    entry, *others = entries
     if others:
-        raise _two_of(name, *map(_whose, entries[name]))
+        raise _two_of(name, *map(_whose, entries))
     try:
         found = entry.load()
     except (Exception, SystemExit) as error:
@@ -60,11 +60,12 @@ def load(name: str, *, files: bool = True) -> type[MapGenerator]:
         ) from error
     if isinstance(found, type) and (name, found) in _accepted:
         return found
-    generator = _generator(found, f"map {name!r} ({_whose(entry)})")
+    where = f"map {name!r} ({_whose(entry)})"
+    generator = _generator(found, where)
     if generator.name != name:
         raise RWLossError(
-            f"map {name!r} ({_whose(entry)}) calls itself {generator.name!r}: give the entry point "
-            "and the generator the same name"
+            f"{where} calls itself {generator.name!r}: give the entry point and the generator the "
+            "same name"
         )
     _accepted.add((name, generator))
     return generator
@@ -87,7 +88,7 @@ def add(generator: type[MapGenerator]) -> None:
     """
     name = generator.name
     for entry in _entries().get(name, ()):
-        if entry.value != _target(generator):
+        if entry is not _entry_of(generator):
             raise _two_of(name, _whose(entry), _where(generator))
     known = _registered.get(name)
     if known is not None and _home(known) != _home(generator):
@@ -145,13 +146,11 @@ def revision(generator: type[MapGenerator]) -> str:
     place = place_of(generator)
     if place is not None:
         return f"sha256:{place.sha256}"
-    for entry in _entries().get(generator.name, ()):
-        if entry.value == _target(generator) and entry.dist is not None:
-            return f"{entry.dist.name} {entry.dist.version}"
+    entry = _entry_of(generator)
+    if entry is not None and entry.dist is not None:
+        return f"{entry.dist.name} {entry.dist.version}"
     file = Path(_home(generator)[0])
-    return (
-        f"sha256:{hashlib.sha256(file.read_bytes()).hexdigest()}" if file.is_file() else "unknown"
-    )
+    return f"sha256:{sha256(file.read_bytes()).hexdigest()}" if file.is_file() else "unknown"
 
 
 @cache
@@ -169,19 +168,19 @@ def _load_place(text: str, execute: bool) -> type[MapGenerator]:
     place, _, name = text.rpartition(":")
     path = Path(os.path.abspath(place))
     module = load_module(path, execute=execute)
-    where = f"{shown(path)}:{name}"
     if not hasattr(module, name):
-        classes = [value for value in vars(module).values() if isinstance(value, type)]
         there = [
             value.__name__
-            for value in classes
-            if issubclass(value, MapGenerator) and value.__module__ == module.__name__
+            for value in vars(module).values()
+            if isinstance(value, type)
+            and issubclass(value, MapGenerator)
+            and value.__module__ == module.__name__
         ]
         raise RWLossError(
             f"{shown(path)} has no {name!r}{nearest(name, there)}; its maps are: "
             f"{', '.join(there) or 'none'}"
         )
-    generator = _generator(getattr(module, name), where)
+    generator = _generator(getattr(module, name), f"{shown(path)}:{name}")
     if place_of(generator) is not None:  # not one that the file only imports
         add(generator)
     return generator
@@ -189,29 +188,30 @@ def _load_place(text: str, execute: bool) -> type[MapGenerator]:
 
 def _generator(found: Any, where: str) -> type[MapGenerator]:
     """The class behind a name, checked: a generator that is complete and has a valid name."""
+    wrong = ""
     if inspect.isfunction(found):
-        raise RWLossError(
-            f"{where} is a plain function: put @maps.register({found.__name__!r}) above it"
-        )
-    if isinstance(found, MapGenerator):
-        raise RWLossError(
-            f"{where} is an instance of {type(found).__name__}, expected a class: put "
+        wrong = f"a plain function: put @maps.register({found.__name__!r}) above it"
+    elif isinstance(found, MapGenerator):
+        wrong = (
+            f"an instance of {type(found).__name__}, expected a class: put "
             '@maps.register("name") above the function of a loss, or name the class'
         )
-    if not (isinstance(found, type) and issubclass(found, MapGenerator)):
-        raise RWLossError(f"{where} is not a subclass of maps.MapGenerator")
-    if inspect.isabstract(found):
-        missing = ", ".join(sorted(found.__abstractmethods__))
-        raise RWLossError(f"{where} is abstract: it does not define {missing}")
+    elif not (isinstance(found, type) and issubclass(found, MapGenerator)):
+        wrong = "not a subclass of maps.MapGenerator"
+    elif inspect.isabstract(found):
+        wrong = f"abstract: it does not define {', '.join(sorted(found.__abstractmethods__))}"
+    if wrong:
+        raise RWLossError(f"{where} is {wrong}")
     check_name(getattr(found, "name", None), f"{where}, name")
-    as_dataclass(found)
-    return found
+    generator: type[MapGenerator] = found
+    as_dataclass(generator)
+    return generator
 
 
-def _two_of(name: str, first: str, second: str, *more: str) -> RWLossError:
-    owners = " and ".join([first, second, *more])
+def _two_of(name: str, *owners: str) -> RWLossError:
     return RWLossError(
-        f"two maps are named {name!r}: {owners}: rename one, or uninstall one of the packages"
+        f"two maps are named {name!r}: {' and '.join(owners)}: rename one, or uninstall one of the "
+        "packages"
     )
 
 
@@ -226,22 +226,20 @@ def _where(generator: type[MapGenerator]) -> str:
     place = place_of(generator)
     if place is not None:
         return f"{place} (sha256 {place.sha256[:12]})"
-    for entry in _entries().get(generator.name, ()):
-        if entry.value == _target(generator):
-            return _whose(entry)
+    entry = _entry_of(generator)
+    if entry is not None:
+        return _whose(entry)
     home, name = _home(generator)
     return f"{home if home == generator.__module__ else shown(Path(home))}:{name}"
 
 
-def _target(generator: type[MapGenerator]) -> str:
-    return f"{generator.__module__}:{generator.__qualname__}"
+def _entry_of(generator: type[MapGenerator]) -> EntryPoint | None:
+    target = f"{generator.__module__}:{generator.__qualname__}"
+    return next((e for e in _entries().get(generator.name, ()) if e.value == target), None)
 
 
 def _home(generator: type[MapGenerator]) -> tuple[str, str]:
     """File (module if there is none) and name: a reloaded module has the same."""
-    module = sys.modules.get(generator.__module__)
-    file = getattr(module, "__file__", None)
     place = place_of(generator)
-    if place is not None:
-        file = str(place.path)
+    file = place.path if place else getattr(sys.modules.get(generator.__module__), "__file__", None)
     return os.path.abspath(file) if file else generator.__module__, generator.__qualname__

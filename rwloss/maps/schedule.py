@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from numbers import Real
 from typing import Literal, get_args
@@ -83,19 +82,9 @@ class Blend(Expression):
         return False
 
     @property
-    def inside(self) -> tuple[Expression, ...]:
-        """Both sides."""
-        return (self.region, self.boundary)
-
-    @property
     def needs_total(self) -> bool:
         """Whether this schedule is spread over the run, or one inside is."""
         return (self.step is None and self.schedule != "constant") or super().needs_total
-
-    def resolved(self, class_counts: Sequence[int]) -> Expression:
-        """The blend of the resolved sides."""
-        region, boundary = (side.resolved(class_counts) for side in self.inside)
-        return replace(self, region=region, boundary=boundary)
 
     def make(self, regions: Regions, probs: Array | None) -> RWMap:
         """The map at the first epoch; a loss follows `set_epoch`."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import socket
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -21,20 +22,10 @@ from rwloss.errors import RWLossError
 from rwloss.precompute.cases import CaseOutcome, MapTask, Summary, label_counts
 from rwloss.store import DType, Format, ManifestEntry, MapInfo, Term, Writer
 from rwloss.store.encoding import gzip_name
-from rwloss.store.manifest import (
-    find_unlisted,
-    log,
-    log_start,
-    read_entries,
-    write_entries,
-    write_failures,
-)
+from rwloss.store.manifest import all_entries, log, write_entries, write_failures
 from rwloss.store.place import StorePlace, place
-from rwloss.store.writing import check_format
+from rwloss.store.store import check_format
 from rwloss.work.tasks import run_tasks
-
-# Maps that a plan makes to estimate the size of all of them.
-_MEASURED = 3
 
 
 @dataclass(frozen=True)
@@ -96,8 +87,11 @@ def precompute(
     run = _Run.prepare(source, place(out), expression, PrecomputeSettings(**settings), counting)
     outcomes: dict[str, CaseOutcome] = {}
     with Writer.open(run.place, run.info) as writer:
-        log_start(
+        log(
             run.place,
+            "start",
+            pid=os.getpid(),
+            host=socket.gethostname(),
             source=run.source,
             cases=len(run.dataset.cases),
             versions=_versions(),
@@ -105,8 +99,7 @@ def precompute(
             jobs=run.settings.jobs,
         )
         known = writer.entries()
-        tasks = run.tasks(writer, known)
-        reason = ""
+        tasks, reason = run.tasks(writer, known), ""
         for result in run.results(tasks):
             outcome = _recorded(writer, known, result)
             outcomes[outcome.case] = outcome
@@ -139,13 +132,12 @@ def plan(
     run = _Run.prepare(source, place(out), expression, PrecomputeSettings(**settings), counting)
     try:
         writer = Writer.look(run.place, run.info)
-        known = read_entries(run.place)
-        known |= find_unlisted(run.place, known)
+        known = all_entries(run.place)
     except OSError as error:
         raise RWLossError(f"{run.place} can't be read: {error}") from error
     tasks = run.tasks(writer, known)
     new = [task for task in tasks if task.known is None] or tasks
-    measured = {task.case.name for task in new[:: max(1, len(new) // _MEASURED)]}
+    measured = {task.case.name for task in new[:: max(1, len(new) // 3)]}
     tasks = [replace(task, measure=task.case.name in measured) for task in tasks]
     outcomes = []
     for outcome in run.results(tasks):
@@ -203,12 +195,9 @@ class _Run:
             found_at = os.path.abspath(source)
             # Workers of Dask may work in another folder.
             dataset = data.find(found_at if settings.scheduler else source)
-        ignore_label = dataset.ignore_label
-        if settings.ignore_label is not None:
-            ignore_label = settings.ignore_label
-        num_classes = dataset.num_classes
-        if settings.num_classes is not None:
-            num_classes = settings.num_classes
+        ignore_label, num_classes = settings.ignore_label, settings.num_classes
+        ignore_label = dataset.ignore_label if ignore_label is None else ignore_label
+        num_classes = dataset.num_classes if num_classes is None else num_classes
         if num_classes is None or static.needs_class_counts:
             # From all labels before any map is made: never K or weights of a single case.
             seen = label_counts(
@@ -267,6 +256,7 @@ class _Run:
             num_classes=self.info.num_classes,
             outcomes=tuple(sorted(outcomes, key=lambda outcome: outcome.case)),
             seconds=time.monotonic() - started,
+            left_out=self.dataset.left_out,
         )
 
 

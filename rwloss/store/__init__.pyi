@@ -5,12 +5,12 @@ from .manifest import MapInfo as MapInfo
 from .manifest import StoredPart as StoredPart
 from .manifest import Term as Term
 from .manifest import labels_digest as labels_digest
-from .reading import Store as Store
-from .reading import open as open
 from .samples import AddMap as AddMap
 from .samples import WithMaps as WithMaps
 from .samples import collate_maps as collate_maps
-from .writing import Writer as Writer
+from .store import Store as Store
+from .store import Writer as Writer
+from .store import open as open
 
 __all__ = [
     "AddMap",

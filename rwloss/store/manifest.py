@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import socket
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, TypeAlias
@@ -208,11 +206,6 @@ def read_info(place: StorePlace) -> MapInfo:
         ) from error
 
 
-def write_info(place: StorePlace, info: MapInfo) -> None:
-    """Write map.json."""
-    place.write(MAP_FILE, (info.model_dump_json(indent=2) + "\n").encode())
-
-
 # --- manifest.jsonl
 
 
@@ -279,6 +272,12 @@ def find_unlisted(place: StorePlace, entries: dict[str, ManifestEntry]) -> dict[
     return found
 
 
+def all_entries(place: StorePlace) -> dict[str, ManifestEntry]:
+    """The manifest by case name, and complete trees that it does not list yet."""
+    entries = read_entries(place)
+    return entries | find_unlisted(place, entries)
+
+
 def write_entries(place: StorePlace, entries: Iterable[ManifestEntry]) -> None:
     """Write the whole manifest, sorted by case."""
     lines = (entry.line for entry in sorted(entries, key=lambda entry: entry.case))
@@ -292,11 +291,6 @@ def log(place: StorePlace, event: str, **fields: Any) -> None:
     """Add an event to log.jsonl, with the time in UTC."""
     now = datetime.now(UTC).isoformat(timespec="milliseconds")
     place.append(LOG_FILE, json_line({"time": now, "event": event, **fields}))
-
-
-def log_start(place: StorePlace, **fields: Any) -> None:
-    """Log the start of a run, with its process and machine."""
-    log(place, "start", pid=os.getpid(), host=socket.gethostname(), **fields)
 
 
 def last_start(place: StorePlace) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from torch.utils.data._utils.collate import collate, default_collate_fn_map
 
 from rwloss.errors import RWLossError
 from rwloss.rwmap import RWMap
-from rwloss.store.reading import Store
+from rwloss.store.store import Store
 
 
 @dataclass(frozen=True)

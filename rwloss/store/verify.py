@@ -20,7 +20,7 @@ from rwloss.store import ManifestEntry, Store, labels_digest, manifest
 from rwloss.store.encoding import NIFTI_SUFFIX
 from rwloss.store.manifest import MANIFEST_FILE, MAP_FILE, PartName
 from rwloss.store.place import Bucket, place
-from rwloss.store.writing import damaged_files
+from rwloss.store.store import damaged_files
 from rwloss.work.tasks import run_tasks
 
 ProblemKind: TypeAlias = Literal["missing", "stale", "foreign", "damaged"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,17 +75,20 @@ def _kept(study: Study, folder: Path) -> dict[str, Indicators]:
         return {}
 
 
-def indicators(study: Study, folder: Path) -> dict[str, Indicators]:
+def indicators(
+    study: Study, folder: Path, note: Callable[[str], None] = lambda text: None
+) -> dict[str, Indicators]:
     """The indicators of each map, on up to MAX_CASES training cases as the runs cut them.
 
-    folder: of the study; nothing is written. Schedules are at their first epoch.
+    folder: of the study; nothing is written. note: told what `prepare` notes, such as cases of one
+    patient in several parts. Schedules are at their first epoch.
     Raises RWLossError where a run would, and for a map that can't be made.
     """
     from rwloss.training import patch_sources, prepare
 
     # First, because a study must not choose which Python files run.
     parsed = {name: maps.parse(text, files=False) for name, text in study.maps.items()}
-    prepared = prepare(next(runs(study, folder)).settings)
+    prepared = prepare(next(runs(study, folder)).settings, note)
     settings, task = prepared.settings, prepared.task
     labels_of = [volume.labels[volume.labels >= 0] for volume in prepared.train]
     counts = np.sum([np.bincount(each, minlength=task.num_classes) for each in labels_of], axis=0)

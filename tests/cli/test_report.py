@@ -137,9 +137,9 @@ def test_a_study_runs_no_code_until_its_file_is_named(data, tmp_path, rwloss_com
         assert "name it yourself first" in told
 
     # As these messages advise.
+    (out / "study.toml").write_text(study)
     assert rwloss_command("report", out, "--map", name, "--out", page) == (0, f"wrote {page}\n", "")
     assert ran.exists()
     assert "is Python code" not in page.read_text(encoding="utf-8")
-    (out / "study.toml").write_text(study)
     code, _, told = rwloss_command("compare", out / "study.toml", "--map", f"mine={name}")
     assert code == 0, told

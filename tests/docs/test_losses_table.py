@@ -40,10 +40,7 @@ STATIC, DYNAMIC, FORMS = map(table, ("Static maps", "Dynamic terms", "Variants a
 ROWS = STATIC | DYNAMIC | FORMS
 
 
-@pytest.fixture(autouse=True)
-def _needs_scikit_image(request):
-    if "skeleton_recall" in request.node.name:
-        pytest.importorskip("skimage", reason="skeleton_recall needs scikit-image")
+pytest.importorskip("skimage", reason="skeleton_recall needs scikit-image")
 
 
 @cache
@@ -76,56 +73,36 @@ def built_in():
     return {name for name in maps.names() if maps.load(name).__module__.startswith("rwloss.")}
 
 
-def test_every_built_in_has_one_row_and_no_other_name_has():
+def test_which_rows_there_are():
     assert set(STATIC).isdisjoint(DYNAMIC)
     assert set(STATIC) | set(DYNAMIC) == built_in()
-
-
-def test_the_forms_are_other_expressions():
     assert set(FORMS).isdisjoint(built_in())
     for words in (".stabilized()", ".with_link(", "blend(", " + "):
         assert any(words in name for name in FORMS)
-
-
-def test_rows_are_sorted():
-    assert list(STATIC) == sorted(STATIC)
-    assert list(DYNAMIC) == sorted(DYNAMIC)
+    for rows, kinds in ((STATIC, {"static"}), (DYNAMIC, {"dynamic"})):
+        assert list(rows) == sorted(rows)
+        assert {row["kind"] for row in rows.values()} == kinds
 
 
 # --- The columns kind, form, stable, unit and source
 
 
 @pytest.mark.parametrize("name", ROWS)
-def test_kind_and_unit(name):
-    term = maps.parse(name)
-    assert ROWS[name]["kind"] == ("static" if term.is_static else "dynamic")
-    assert ROWS[name]["unit"].replace("—", "") == term.unit
-
-
-def test_kind_agrees_with_the_table_it_is_in():
-    assert {row["kind"] for row in STATIC.values()} == {"static"}
-    assert {row["kind"] for row in DYNAMIC.values()} == {"dynamic"}
-
-
-@pytest.mark.parametrize("name", ROWS)
-@pytest.mark.parametrize("num_classes", [2, 4])
-def test_form(name, num_classes):
-    assert ROWS[name]["form"] == ("compact" if made(name, num_classes).is_compact else "dense")
-
-
-@pytest.mark.parametrize("name", ROWS)
-def test_stable(name):
+def test_kind_unit_form_and_stable(name):
     """Violating and flat voxels with two classes and with four, as the cell says."""
+    term, row = maps.parse(name), ROWS[name]
+    assert row["kind"] == ("static" if term.is_static else "dynamic")
+    assert row["unit"].replace("—", "") == term.unit
+    for num_classes in (2, 4):
+        assert row["form"] == ("compact" if made(name, num_classes).is_compact else "dense")
+    assert name in FORMS or row["stable"].startswith("yes") == maps.load(name).tags.stable
     two, four = (stability.check(made(name, k)) for k in (2, 4))
-    match ROWS[name]["stable"]:
+    match row["stable"]:
         case "yes":
             assert two.stable == four.stable == 1
         case "yes, flat off the tube":
             assert two.violating == four.violating == 0
-            assert two.flat > 0
-            assert four.flat > 0
-            assert two.stable > 0
-            assert four.stable > 0
+            assert two.flat * four.flat * two.stable * four.stable > 0
         case "K = 2 only":
             assert two.stable == 1
             assert four.violating > 0.5
@@ -134,11 +111,6 @@ def test_stable(name):
             assert four.violating > 0.5
         case other:
             pytest.fail(f"{name}: no check for {other!r}")
-
-
-@pytest.mark.parametrize("name", [*STATIC, *DYNAMIC])
-def test_stable_agrees_with_the_tag(name):
-    assert ROWS[name]["stable"].startswith("yes") == maps.load(name).tags.stable
 
 
 @pytest.mark.parametrize("name", ROWS)
@@ -354,14 +326,12 @@ def expected(name, case):
 
 
 @pytest.mark.parametrize("name", ROWS)
-@pytest.mark.parametrize("num_classes", [2, 4])
-def test_formulas(name, num_classes):
-    found = made(name, num_classes).dense()
-    for image, probs, values in zip(
-        labels_of(num_classes), probs_of(num_classes), found, strict=True
-    ):
-        wanted = expected(name, Case(image, probs))
-        np.testing.assert_allclose(values, wanted, rtol=2e-4, atol=2e-5 * np.abs(wanted).max())
+def test_formulas(name):
+    for k in (2, 4):
+        found = made(name, k).dense()
+        for image, probs, values in zip(labels_of(k), probs_of(k), found, strict=True):
+            wanted = expected(name, Case(image, probs))
+            np.testing.assert_allclose(values, wanted, rtol=2e-4, atol=2e-5 * np.abs(wanted).max())
 
 
 def test_no_formula_is_left_over():

@@ -80,5 +80,5 @@ def test_other_keys():
     assert prepare(given)[1] is given["rw"]
     del given["mask"]
     assert prepare(given)[0] is given["flair"]
-    with pytest.raises(RWLossError, match="no 'map', only 'flair' and 'rw'"):
+    with pytest.raises(RWLossError, match="has 'flair' and 'rw', not 'flair' and 'map'"):
         PrepareBatchRWMap("flair")(given)

@@ -15,7 +15,7 @@ class Image:
         regions = form.regions
         self.labels, self.d = regions.labels[0], form.depth_mm[0]
         self.smallest = min(regions.spacings_mm[0])
-        self.num_parts = 2 if form.shape == "slab" else 1  # of the background
+        self.form = form
 
     def of_true(self, values):
         """values: of class 0 and class 1. (*s)."""
@@ -30,12 +30,13 @@ class Image:
     def deepest(self):
         return self.of_true([self.d[self.labels == k].max() for k in (0, 1)])
 
-    def deepest_of_part(self, across):
+    @property
+    def deepest_of_part(self):
         """The same, with both sides of a slab on their own."""
         found = self.deepest
-        if self.num_parts == 2:
-            at = np.indices(self.labels.shape)[across]
-            middle = self.labels.shape[across] // 2
+        if self.form.shape == "slab":
+            at = np.indices(self.labels.shape)[self.form.across]
+            middle = self.labels.shape[self.form.across] // 2
             for side in (at < middle - 1, at > middle):
                 found[side] = self.d[side].max()
         return found
@@ -46,9 +47,11 @@ FORMULAS = {
     "active_contour": lambda c: (0.0, 1.0),
     "boundary": lambda c: (-(c.d - c.smallest), c.d),
     "boundary(convention='valverde')": lambda c: (-c.d, c.d),
+    "boundary(normalize='max')": lambda c: (-(c.d - c.smallest), c.d),
     "class_weighted": lambda c: (-c.weight, 0.0),
     "class_weighted(weights=(3.0, 0.5))": lambda c: (-c.of_true([3.0, 0.5]), 0.0),
     "rectified": lambda c: (-c.d / c.deepest, 1.0),
+    "rectified(scope='component')": lambda c: (-c.d / c.deepest_of_part, 1.0),
     "rectified(clip_mm=1.5)": lambda c: (-np.minimum(c.d, 1.5) / np.minimum(c.deepest, 1.5), 1.0),
     "rectified(weights='inverse')": lambda c: (-c.weight * c.d / c.deepest, c.weight),
     "unet_border": lambda c: (0.0, c.weight),  # one object alone has no border
@@ -56,31 +59,14 @@ FORMULAS = {
 }
 
 
-def assert_values(generator, form, true, other):
-    values = generator(form.regions).dense()[0]
-    labels = form.regions.labels[0]
-    for k in (0, 1):
-        wanted = np.where(labels == k, true, other)
-        np.testing.assert_allclose(values[k], wanted, rtol=1e-6, atol=1e-6)
-
-
 @pytest.mark.parametrize("text", FORMULAS)
-@pytest.mark.parametrize("form", FORMS, ids=str)
-def test_formula(text, form):
-    assert_values(maps.parse(text), form, *FORMULAS[text](Image(form)))
-
-
-@pytest.mark.parametrize("form", FORMS, ids=str)
-def test_components_have_their_own_depth(form):
-    c = Image(form)
-    deepest = c.deepest_of_part(form.across)
-    assert_values(maps.Rectified(scope="component"), form, -c.d / deepest, 1.0)
-
-
-@pytest.mark.parametrize("form", FORMS, ids=str)
-def test_boundary_over_its_largest_value(form):
-    c = Image(form)
-    values = maps.Boundary(normalize="max")(form.regions).dense()[0]
-    for k in (0, 1):
-        wanted = np.where(c.labels == k, -(c.d - c.smallest), c.d)
-        np.testing.assert_allclose(values[k], wanted / np.abs(wanted).max(), rtol=1e-6, atol=1e-6)
+def test_formula(text):
+    for form in FORMS:
+        c = Image(form)
+        true, other = FORMULAS[text](c)
+        values = maps.parse(text)(form.regions).dense()[0]
+        for k in (0, 1):
+            wanted = np.where(c.labels == k, true, other)
+            if "normalize" in text:
+                wanted = wanted / np.abs(wanted).max()
+            np.testing.assert_allclose(values[k], wanted, rtol=1e-6, atol=1e-6, err_msg=str(form))

@@ -1,4 +1,6 @@
-"""Every built-in passes the kit that plug-ins pass."""
+"""Every built-in passes the kit that plug-ins pass; and its tags promise all that holds."""
+
+from itertools import combinations
 
 import numpy as np
 import pytest
@@ -6,7 +8,9 @@ import torch
 from anatomy import batch
 from built_ins import TEXTS
 
-from rwloss import Regions, RegionWiseLoss, maps, testing
+from rwloss import Regions, RegionWiseLoss, RWMap, maps, moves, testing
+
+each_text = pytest.mark.parametrize("text", TEXTS)
 
 
 def known_failures(generator):
@@ -18,7 +22,22 @@ def known_failures(generator):
     return {}
 
 
-@pytest.mark.parametrize("text", TEXTS)
+# Other parameters lead through the same code, or are compared with plain formulas.
+FIRST = {maps.parse(text).name: text for text in reversed(TEXTS)}.values()
+
+
+@pytest.mark.parametrize(
+    "text", [pytest.param(t, marks=[] if t in FIRST else pytest.mark.slow) for t in TEXTS]
+)
+def test_built_in(text):
+    testing.run_map_checks(maps.parse(text), known_failures)
+
+
+def test_every_built_in_is_here():
+    assert {maps.parse(text).name for text in TEXTS} == set(maps.names())
+
+
+@each_text
 def test_built_in_on_each_device(text, device):
     """The map that NumPy gives, and a loss that trains."""
     labels = batch(117, (9, 8)).astype(np.int64)
@@ -36,10 +55,45 @@ def test_built_in_on_each_device(text, device):
     assert logits.grad.any()
 
 
-def test_every_built_in_is_here():
-    assert {maps.parse(text).name for text in TEXTS} == set(maps.names())
+# --- What is not promised does not hold
+
+MOVES = {
+    "flip": [lambda x, a=axes: moves.flip(x, axes=a) for axes in (0, 1, (0, 1))],
+    "rot90": [
+        lambda x, t=times, a=axes: moves.rot90(x, times=t, axes=a)
+        for axes in combinations(range(2), 2)
+        for times in (1, 3)
+    ],
+    "crop": [lambda x: moves.crop(x, region=[slice(2, 10), slice(2, 14)])],
+}
+# With given weights a crop commutes; the tags are those of the default, which takes the weights
+# from the image.
+MORE_THAN_PROMISED = ("class_weighted(weights=(1.0, 2.0, 3.0, 4.0))", "crop")
 
 
-@testing.parametrize_with_map_checks(map(maps.parse, TEXTS), known_failures)
-def test_built_in(generator, check):
-    check(generator)
+@each_text
+def test_tags_promise_all_that_holds(text):
+    labels = batch(61, (13, 17), 4, size=4)
+    labels[2] = 1  # fills the image
+    labels[3][labels[3] == 2] = 0  # absent
+    labels[0, 3:6, 2:7] = 255  # ignored
+    regions = Regions(labels, 4, [(0.8, 2.5), (2.5, 0.8)] * 2, ignore_label=255)
+    drawn = np.random.default_rng(62).dirichlet(np.ones(4), labels.shape)
+    probs = RWMap.from_dense(regions.labels, np.ascontiguousarray(np.moveaxis(drawn, -1, 1)))
+    generator = maps.parse(text)
+    rwmap = generator(regions, probs.values)
+    values, is_true = rwmap.dense(), np.arange(4).reshape(1, 4, 1, 1) == regions.labels[:, None]
+    assert (values < 0).any() == generator.tags.signed
+    highest = np.where(is_true, -np.inf, values).max(axis=1)
+    lowest = np.where(is_true, np.inf, values).min(axis=1)
+    violating = (highest != lowest) | (np.where(is_true, values, 0).sum(axis=1) > lowest)
+    assert violating.any() != generator.tags.stable
+    for name, some in MOVES.items():
+        apart = 0.0
+        for move in some:
+            map_of_moved = generator(move(regions), move(probs).values).dense()
+            apart = max(apart, np.abs(map_of_moved - move(rwmap).dense()).max())
+        holds = apart <= 1e-6 * np.abs(values).max()
+        promised = name in generator.tags.commutes_with
+        assert holds == (promised or (text, name) == MORE_THAN_PROMISED), (name, apart)
+        assert holds or apart > 0.01

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import socket
 import sys
 from dataclasses import replace
 
@@ -274,7 +276,7 @@ def test_a_label_that_dataset_json_does_not_know(tmp_path):
 
 
 def test_classes_are_counted_over_all_cases(tmp_path):
-    source = saved(tmp_path / "labels", a=[[0, 1]], b=[[0, 3]], c=[[0, 0]])
+    source = saved(tmp_path / "labels", a=[[0, 1]], b=[[2, 3]], c=[[0, 0]])
     seen = []
     summary = precompute(source, tmp_path / "out", "rectified", jobs=0, counting=seen.append)
     assert summary.num_classes == 4
@@ -361,6 +363,7 @@ def test_the_log_tells_the_story(tmp_path, monkeypatch):
     start, end = events[0], events[-1]
     assert start["source"] == str(source)
     assert (start["cases"], start["jobs"], start["scheduler"]) == (3, 0, None)
+    assert (start["pid"], start["host"]) == (os.getpid(), socket.gethostname())
     assert start["versions"].keys() >= {"rwloss", "numpy", "scipy", "gzip"}
     assert "label 7" in events[3]["reason"]
     assert all(event["seconds"] >= 0 for event in events if event["event"] != "start")

@@ -4,7 +4,9 @@ import json
 import math
 import operator
 import os
-from functools import reduce
+import re
+from dataclasses import astuple
+from functools import partial, reduce
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from hypothesis import strategies as st
 from strategies import dtypes, few, kinds, one_row, random_map, some_labels
 
 from rwloss import Regions, RWLossError, RWMap, data, maps, stability
+from rwloss.arrays import to_numpy
 from rwloss.stability.pushes import pushes
 
 STABLE = ("rectified", "active_contour", "class_weighted", "boundary.stabilized()")
@@ -47,22 +50,18 @@ def test_the_true_class_pushed_down(kind):
     assert (report.pushed_up, report.pushed_down, report.wrong_way_mass) == (0.5, 1, 1)
 
 
-@pytest.mark.parametrize(
-    ("values", "labels", "wanted"),
-    [
+def test_pull_ratio(kind):
+    for values, labels, wanted in [
         # ((4 - 1) + (2 - 0)) / (max(0, 5 - 1) + max(0, 2 - 3)): its own voxels over the others
         ([(1, 5), (3, 2), (4, 1), (2, 0)], [0, 0, 1, 1], [5 / 4]),
         # nothing pushes class 1 down, or class 2 anywhere; class 3 is absent
         ([(0, 0, 0, 1), (2, 1, 0, 2), (0, 0, 0, 0)], [0, 1, 2], [math.inf, math.nan, math.nan]),
         # class 1 is pushed down at its own voxel
         ([(0, 1), (0, 3)], [0, 1], [-3]),
-    ],
-    ids=["by hand", "without pushes", "below 0"],
-)
-def test_pull_ratio(kind, values, labels, wanted):
-    report = stability.check(one_row(kind, values, labels))
-    assert report.pull.tolist() == pytest.approx([math.nan, *wanted], nan_ok=True)
-    assert report.absent == tuple(k for k in range(len(values[0])) if k not in labels)
+    ]:
+        report = stability.check(one_row(kind, values, labels))
+        assert report.pull.tolist() == pytest.approx([math.nan, *wanted], nan_ok=True)
+        assert report.absent == tuple(k for k in range(len(values[0])) if k not in labels)
 
 
 def test_positive_to_negative_mass_is_of_channels(kind):
@@ -113,12 +112,13 @@ def test_nothing_counts(kind):
     assert report.absent == (0, 1)
 
 
-@pytest.mark.parametrize("size", [(0, 3, 3), (2, 0, 3)])
-def test_no_image_and_no_voxel(kind, size):
-    labels, values = np.zeros(size, dtype=int), np.zeros((size[0], 3, *size[1:]))
-    report = stability.check(RWMap.from_dense(kind(labels), kind(values)), "random")
-    assert (report.num_images, report.total.voxels, report.pushed_up) == (size[0], 0, 0)
-    assert json.loads(json.dumps(report.figures(), allow_nan=False))["value_range"] == [None, None]
+def test_no_image_and_no_voxel(kind):
+    for size in [(0, 3, 3), (2, 0, 3)]:
+        labels, values = np.zeros(size, dtype=int), np.zeros((size[0], 3, *size[1:]))
+        report = stability.check(RWMap.from_dense(kind(labels), kind(values)), "random")
+        assert (report.num_images, report.total.voxels, report.pushed_up) == (size[0], 0, 0)
+        figures = json.loads(json.dumps(report.figures(), allow_nan=False))
+        assert figures["value_range"] == [None, None]
 
 
 # --- The formula
@@ -183,16 +183,9 @@ def plain_figures(labels, values, probs, depth_steps=None):
 
     def part(chosen):
         n, push = len(chosen), sum(row[6] for row in chosen)
-        sums = [sum(row[i] for row in chosen) for i in (2, 3, 4, 5, 7)]
-        return (
-            n,
-            sums[0] / max(1, n),
-            sums[1] / max(1, n),
-            (n - sums[0] - sums[1]) / max(1, n),
-            sums[2] / max(1, n * (k - 1)),
-            sums[3] / max(1, n),
-            sums[4] / push if push else 0,
-        )
+        stable, flat, up, down, wrong = (sum(row[i] for row in chosen) for i in (2, 3, 4, 5, 7))
+        shares = np.array([stable, flat, n - stable - flat, up / (k - 1), down]) / max(1, n)
+        return (n, *shares.tolist(), wrong / push if push else 0)
 
     pull = []
     for c in range(k):
@@ -208,31 +201,21 @@ def plain_figures(labels, values, probs, depth_steps=None):
         "by_class": [part([row for row in rows if row[0] == c]) for c in range(k)],
         "by_distance": [part([row for row in rows if row[1] == d]) for d in range(4)],
         "pull": pull,
-        "norms": [math.sqrt(sum(s) / max(1, len(s))) for s in squares],
-        "range": [
-            (
-                min((z(at, j) for at in where), default=math.inf),
-                max((z(at, j) for at in where), default=-math.inf),
-            )
-            for j in range(k)
-        ],
-        "masses": [
-            (sum(max(0, z(at, j)) for at in where), sum(max(0, -z(at, j)) for at in where))
-            for j in range(k)
-        ],
+        "gradient_norms": [math.sqrt(sum(s) / max(1, len(s))) for s in squares],
+        "lowest": [min((z(at, j) for at in where), default=math.inf) for j in range(k)],
+        "highest": [max((z(at, j) for at in where), default=-math.inf) for j in range(k)],
+        "positive": [sum(max(0, z(at, j)) for at in where) for j in range(k)],
+        "negative": [sum(max(0, -z(at, j)) for at in where) for j in range(k)],
     }
 
 
 def as_plain(part):
-    return (
-        part.voxels,
-        part.stable,
-        part.flat,
-        part.violating,
-        part.pushed_up,
-        part.pushed_down,
-        part.wrong_way_mass,
-    )
+    """All shares but the last, `push`."""
+    return astuple(part)[:-1]
+
+
+def all_parts(report):
+    return [report.total, *report.by_class, *report.by_distance.values()]
 
 
 def assert_plain(report, wanted, rel=1e-9):
@@ -246,17 +229,12 @@ def assert_plain(report, wanted, rel=1e-9):
         assert as_plain(part) == near(plain)
     finite = np.where(np.isfinite(report.pull), report.pull, np.nan)
     assert finite.tolist() == near(wanted["pull"])
-    assert report.gradient_norms.tolist() == near(wanted["norms"])
-    assert [*zip(report.lowest, report.highest, strict=True)] == [near(r) for r in wanted["range"]]
-    assert [*zip(report.positive, report.negative, strict=True)] == [
-        near(mass) for mass in wanted["masses"]
-    ]
+    for name in ("gradient_norms", "lowest", "highest", "positive", "negative"):
+        assert getattr(report, name).tolist() == near(wanted[name]), name
 
 
 def random_probs(rng, shape):
-    return rng.dirichlet(np.ones(shape[1]), (shape[0], *shape[2:])).transpose(
-        0, len(shape) - 1, *range(1, len(shape) - 1)
-    )
+    return np.moveaxis(rng.dirichlet(np.ones(shape[1]), (shape[0], *shape[2:])), -1, 1)
 
 
 @few
@@ -288,7 +266,7 @@ def test_numpy_and_torch_agree(case, dtype, form):
     rwmap = random_map(labels, k, form, rng, dtype)
     same = rwmap.with_arrays(torch.as_tensor)
     one, other = stability.check(rwmap, "random"), stability.check(same, "random")
-    for part, twin in zip([one.total, *one.by_class], [other.total, *other.by_class], strict=True):
+    for part, twin in zip(all_parts(one), all_parts(other), strict=True):
         assert as_plain(part) == pytest.approx(as_plain(twin), rel=1e-4, abs=1e-6)
     assert one.pull.tolist() == pytest.approx(other.pull.tolist(), rel=1e-4, nan_ok=True)
 
@@ -321,26 +299,17 @@ def test_a_constant_at_each_voxel_changes_no_push_and_no_pull():
 
 
 @pytest.mark.parametrize("probs", ["uniform", "random"])
-@pytest.mark.parametrize("text", ["boundary", "rectified", "cross_entropy"])
+@pytest.mark.parametrize("text", ["boundary", "cross_entropy"])
 def test_cases_one_by_one_give_the_report_of_their_batch(probs, text):
-    labels, expression = batch(11, (10, 12), size=4), maps.parse(text)
+    labels = batch(11, (10, 12), size=4)
     labels[2][labels[2] == 3] = 0  # one class is absent from one image
-    whole = stability.check_expression(expression, Regions(labels, 4), probs, seed=5)
-    one_by_one = reduce(
-        operator.add,
-        (
-            stability.check_expression(
-                expression, Regions(labels[i : i + 1], 4), probs, seed=5, first_image=i
-            )
-            for i in range(4)
-        ),
-    )
+    check = partial(stability.check_expression, maps.parse(text), probs=probs, seed=5)
+    whole = check(Regions(labels, 4))
+    alone = (check(Regions(labels[i : i + 1], 4), first_image=i) for i in range(4))
+    one_by_one = sum_of(alone)
     assert one_by_one.num_images == whole.num_images == 4
-    assert as_plain(one_by_one.total) == pytest.approx(as_plain(whole.total), rel=1e-6)
-    for one, other in zip(one_by_one.by_class, whole.by_class, strict=True):
+    for one, other in zip(all_parts(one_by_one), all_parts(whole), strict=True):
         assert as_plain(one) == pytest.approx(as_plain(other), rel=1e-6)
-    for name, part in whole.by_distance.items():
-        assert as_plain(one_by_one.by_distance[name]) == pytest.approx(as_plain(part), rel=1e-6)
     for name in ("pull", "least_pull", "gradient_norms", "lowest", "highest", "images_with"):
         one, other = getattr(one_by_one, name), getattr(whole, name)
         assert one.tolist() == pytest.approx(other.tolist(), rel=1e-6, nan_ok=True), name
@@ -366,53 +335,46 @@ def test_random_probabilities_follow_the_seed():
 # --- Wrong use
 
 
-@pytest.mark.parametrize(
-    ("probs", "message"),
-    [
+def test_wrong_probs_and_regions():
+    rwmap = maps.Rectified()(Regions(batch(1, (6, 6)), 4))
+    for probs, message in [
         ("unifrom", '"uniform", "random"'),
         (np.zeros((1, 2, 3, 3)), r"expected probs \(3, 4, 6, 6\)"),
         (np.full((3, 4, 6, 6), -3.0), "take the softmax"),
         (np.full((3, 4, 6, 6), np.nan), "take the softmax"),
         (np.zeros((3, 4, 6, 6), int), "floating probs"),
-    ],
-    ids=["name", "shape", "logits", "nan", "integers"],
-)
-def test_wrong_probs(probs, message):
-    rwmap = maps.Rectified()(Regions(batch(1, (6, 6)), 4))
-    with pytest.raises(RWLossError, match=message):
-        stability.check(rwmap, probs)
-
-
-def test_regions_of_other_labels():
-    one, other = (Regions(batch(seed, (6, 6)), 4) for seed in (1, 2))
-    with pytest.raises(RWLossError, match="not those of the map"):
-        stability.check(maps.Rectified()(one), regions=other)
+    ]:
+        with pytest.raises(RWLossError, match=message):
+            stability.check(rwmap, probs)
+    for labels in (batch(2, (6, 6)), batch(1, (6, 7))):
+        with pytest.raises(RWLossError, match="not those of the map"):
+            stability.check(rwmap, regions=Regions(labels, 4))
 
 
 # --- Alarms
 
 
 @pytest.mark.parametrize("text", [*STABLE, "unet_border"])
-@pytest.mark.parametrize("change", ["a little", "below the true class"])
-def test_a_corrupted_map_raises_the_alarm(kind, text, change):
+def test_a_corrupted_map_raises_the_alarm(kind, text):
     """One wrong class of one voxel in 216: seen, at its class and distance, and in the sentence."""
     regions = Regions(kind(batch(5, (9, 8))), 4)
     rwmap = maps.parse(text)(regions)
     assert stability.check(rwmap).violating == 0
-    values = np.asarray(rwmap.dense()).copy()
     label = int(regions.labels[1, 3, 4])
-    at = values[1, :, 3, 4]
-    at[(label + 1) % 4] = at[(label + 1) % 4] + 0.01 if change == "a little" else at[label] - 1
-    broken = RWMap.from_dense(regions.labels, kind(values))
-    report = stability.check(broken, regions=regions)
-    assert report.violating == pytest.approx(1 / 216)
-    assert report.by_class[label].violating > 0
-    assert sum(part.violating > 0 for part in report.by_class) == 1
-    assert sum(part.violating > 0 for part in report.by_distance.values()) == 1
-    assert stability.verdict(report).startswith("Violating at 0.5 % of the voxels")
-    if change == "below the true class":  # then it is pushed up at uniform probabilities
-        assert report.pushed_up > 0
-        assert report.wrong_way_mass > 0
+    for below in (False, True):
+        values = to_numpy(rwmap.dense()).copy()
+        at = values[1, :, 3, 4]
+        at[(label + 1) % 4] = at[label] - 1 if below else at[(label + 1) % 4] + 0.01
+        broken = RWMap.from_dense(regions.labels, kind(values))
+        report = stability.check(broken, regions=regions)
+        assert report.violating == pytest.approx(1 / 216)
+        assert report.by_class[label].violating > 0
+        assert sum(part.violating > 0 for part in report.by_class) == 1
+        assert sum(part.violating > 0 for part in report.by_distance.values()) == 1
+        assert stability.verdict(report).startswith("Violating at 0.5 % of the voxels")
+        if below:  # the true class: then it is pushed up at uniform probabilities
+            assert report.pushed_up > 0
+            assert report.wrong_way_mass > 0
 
 
 # --- Overlapping masks
@@ -430,22 +392,22 @@ def test_masks_are_problems_of_two_classes():
 # --- Real labels: what the issue asks for
 
 
-def hippocampus_reports(root, step=1, probs="uniform"):
+def sum_of(reports):
+    return reduce(operator.add, reports)
+
+
+def hippocampus_reports(root, step=1):
     """Reports of the whole volumes, and of their sagittal slices as 2-D images."""
-    texts = ["boundary", *STABLE, "dice"]
-    volumes, slices = {}, {}
+    volumes, slices = {text: [] for text in ("boundary", *STABLE, "dice")}, []
     for number, case in enumerate(data.find(root).cases[::step]):
         labels = np.asarray(data.read_labels(case.labels).labels, dtype=np.uint8)
         regions = Regions.single(labels, 3)
-        for text in texts:
-            report = stability.check_expression(
-                maps.parse(text), regions, probs, first_image=number
-            )
-            volumes[text] = volumes[text] + report if text in volumes else report
+        for text, reports in volumes.items():
+            expression = maps.parse(text)
+            reports.append(stability.check_expression(expression, regions, first_image=number))
         flat = Regions(np.ascontiguousarray(labels[(labels > 0).any(axis=(1, 2))]), 3)
-        report = stability.check_expression(maps.Boundary(), flat, probs)
-        slices["boundary"] = slices["boundary"] + report if slices else report
-    return volumes, slices
+        slices.append(stability.check_expression(maps.Boundary(), flat))
+    return {text: sum_of(reports) for text, reports in volumes.items()}, sum_of(slices)
 
 
 def assert_what_is_known_of_hippocampus(volumes, slices):
@@ -456,15 +418,14 @@ def assert_what_is_known_of_hippocampus(volumes, slices):
     boundary = volumes["boundary"]
     assert boundary.violating > 0.95
     assert 0.12 < boundary.pushed_up < 0.18
-    assert slices["boundary"].violating > 0.95
-    assert 0.15 < slices["boundary"].pushed_up < 0.30
+    assert slices.violating > 0.95
+    assert 0.15 < slices.pushed_up < 0.30
     assert (3 * boundary.pull[1:] <= volumes["rectified"].pull[1:]).all()
     assert (boundary.pull[1:] < stability.VANISHES_BELOW).all()
     assert (volumes["rectified"].pull[1:] > stability.VANISHES_BELOW).all()
     assert volumes["class_weighted"].pull[1:].tolist() == pytest.approx([0.5, 0.5], rel=1e-3)
-    assert "posterior can vanish" in stability.verdict(
-        boundary, ("background", "anterior", "posterior")
-    ).replace("anterior and ", "").replace("posterior and anterior", "posterior")
+    said = stability.verdict(boundary, ("background", "anterior", "posterior"))
+    assert re.search("(anterior and posterior|posterior and anterior) can vanish", said)
     assert volumes["dice"].violating > 0.95
     assert "neither necessary nor sufficient" in stability.CAUTION
     assert "Dice violates" in stability.CAUTION

@@ -6,7 +6,7 @@ from collections import Counter
 import numpy as np
 import pytest
 import stored
-from stored import FORMATS, LABELS, assert_same, changed, content, damages, info, made, random_map
+from stored import LABELS, assert_same, changed, content, damages, info, made, random_map
 
 import rwloss
 from rwloss import RWLossError
@@ -14,11 +14,6 @@ from rwloss.store import Writer
 from rwloss.store.place import Folder, place
 
 WHOLE = np.s_[0:6, 0:7, 0:5]
-
-
-@pytest.fixture(params=FORMATS)
-def kind(request):
-    return request.param
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import stored
 from anatomy import anatomy
-from stored import FORMATS, LABELS, assert_same, content, info, made, random_map
+from stored import LABELS, assert_same, content, info, made, random_map
 
 import rwloss
 from rwloss import RWLossError, maps
@@ -20,11 +20,6 @@ zarr = pytest.importorskip("zarr")
 
 SHAPES = [(6, 7), (6, 7, 5)]
 STATIC = [name for name in maps.names() if maps.get(name).is_static]
-
-
-@pytest.fixture(params=FORMATS)
-def kind(request):
-    return request.param
 
 
 # --- Values

@@ -10,7 +10,7 @@ import shutil
 import nibabel
 import numpy as np
 import pytest
-from stored import FORMATS, FOUR_CASES, a_file_of, flip_a_bit, problems_of, snapshot, write_nifti
+from stored import FOUR_CASES, a_file_of, flip_a_bit, problems_of, snapshot, write_nifti
 
 from rwloss import data, store
 from rwloss.errors import RWLossError
@@ -21,7 +21,6 @@ from rwloss.store.verify import MapCheck, verify
 # --- What is found
 
 
-@pytest.mark.parametrize("kind", FORMATS)
 def test_a_whole_store_is_whole_and_left_as_it_is(store_of_four, four_cases, kind):
     out = store_of_four(kind)
     before = snapshot(out)
@@ -33,7 +32,6 @@ def test_a_whole_store_is_whole_and_left_as_it_is(store_of_four, four_cases, kin
     assert snapshot(out) == before
 
 
-@pytest.mark.parametrize("kind", FORMATS)
 @pytest.mark.parametrize("part", ["labels", "true"])
 def test_a_flipped_bit_is_damage_and_a_deleted_file_is_missing(store_of_four, kind, part):
     out = store_of_four(kind)
@@ -123,7 +121,6 @@ def test_why_a_case_is_missing(four_cases, tmp_path):
     expect(tmp_path / "maps", {"missing b": "the last run failed: cannot read"})
 
 
-@pytest.mark.parametrize("kind", FORMATS)
 def test_files_that_no_case_owns_are_foreign_but_temporary_ones_are_no_problem(store_of_four, kind):
     out = store_of_four(kind)
     names = [".hidden", "b_other.nii.gz", "e_true.nii.gz", "notes.txt"]

@@ -3,19 +3,14 @@
 import numpy as np
 import pytest
 import stored
-from stored import FORMATS, LABELS, changed, content, damages, info, made
+from stored import LABELS, changed, content, damages, info, made
 
 import rwloss
 from rwloss import RWLossError
 from rwloss.store import Term, Writer
 from rwloss.store.manifest import write_entries
 from rwloss.store.place import place
-from rwloss.store.writing import damaged_files
-
-
-@pytest.fixture(params=FORMATS)
-def kind(request):
-    return request.param
+from rwloss.store.store import damaged_files
 
 
 def refused(where, wanted, match):

@@ -11,8 +11,8 @@ from rwloss.maps import LossTerm, MapGenerator, MapTags
 FLIP, MOVES = frozenset({"flip"}), frozenset({"flip", "rot90"})
 
 
-def compact(regions, true, other=None):
-    other = regions.full(1.0) if other is None else other
+def compact(regions, true, other=1.0):
+    other = regions.full(other) if isinstance(other, float) else other
     return RWMap.compact(regions.labels, regions.num_classes, true, other)
 
 
@@ -45,7 +45,7 @@ class SaysNeverBelowZero(MapGenerator):
     tags = MapTags(signed=False, unit="mm", commutes_with=MOVES)
 
     def compute(self, regions):
-        return compact(regions, -regions.depth_mm, regions.full(0.0))
+        return compact(regions, -regions.depth_mm, 0.0)
 
 
 class SaysShear(maps.ActiveContour):
@@ -109,7 +109,7 @@ class InPlace(MapGenerator):
     def compute(self, regions):
         depth_mm = regions.depth_mm
         depth_mm *= -1.0
-        return compact(regions, depth_mm, regions.full(0.0))
+        return compact(regions, depth_mm, 0.0)
 
 
 class InVoxels(MapGenerator):
@@ -121,7 +121,7 @@ class InVoxels(MapGenerator):
     def compute(self, regions):
         ignore = None if regions.ignored is None else -1
         voxels = Regions(regions.labels, regions.num_classes, None, ignore).depth_mm
-        return compact(regions, -voxels, regions.full(0.0))
+        return compact(regions, -voxels, 0.0)
 
 
 class DividesByRest(MapGenerator):

@@ -1,7 +1,4 @@
-"""rwloss in MONAI: a loss with MONAI's arguments, and maps that move with its transforms.
-
-The loss and `PrepareBatchRWMap` need only torch; the transforms import MONAI.
-"""
+"""rwloss in MONAI: a loss with MONAI's arguments (torch is enough), and maps that move along."""
 
 import lazy_loader
 

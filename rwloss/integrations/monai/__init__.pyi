@@ -1,4 +1,4 @@
-from .batches import PrepareBatchRWMap as PrepareBatchRWMap
+from .loss import PrepareBatchRWMap as PrepareBatchRWMap
 from .loss import RWLoss as RWLoss
 from .transforms import LoadRWMapd as LoadRWMapd
 from .transforms import RWMapd as RWMapd

@@ -3,54 +3,45 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from einops import reduce
 from torch import Tensor
-from torch.nn.modules.loss import _Loss
+from torch.nn import functional
 
 from rwloss.errors import RWLossError
-from rwloss.integrations.monai.map_tensor import (
-    KEEP_METADATA,
-    UnpackedMaps,
-    is_map,
-    spacing_of,
-    unpack,
-)
-from rwloss.losses import RegionWiseLoss, as_labels
-from rwloss.losses.batch import as_masks, check_logits, check_tensor, whole_labels
+from rwloss.integrations.monai.map_tensor import KEEP_METADATA, is_map, spacing_of, unpack
+from rwloss.losses import RegionWiseLoss
+from rwloss.losses.batch import as_masks, check_tensor, whole_labels
 from rwloss.maps.dynamic.cross_entropy import CrossEntropy
 from rwloss.maps.dynamic.focal import Focal
 from rwloss.maps.expression import Expression
-from rwloss.maps.parser import parse
 from rwloss.regions import IGNORED, Regions, SpacingMM, checked_labels
 from rwloss.rwmap import RWMap
+from rwloss.words import listed
 
 
-class RWLoss(_Loss):
+class RWLoss(RegionWiseLoss):
     """A region-wise loss for MONAI: its argument names, target conventions and reductions.
 
-    expression: an expression or its text, as for `rwloss.RegionWiseLoss`.
-    include_background: False drops channel 0, after the softmax.
-    to_onehot_y: True for a label map (b 1 *s) or (b *s) as target; else the target has one channel
-    per channel of the input.
-    sigmoid, softmax: what to do with the input first; neither if it is probabilities already.
-    With `sigmoid` each channel is a mask of its own, and masks may overlap.
+    expression: as for `rwloss.RegionWiseLoss`. include_background: False drops channel 0, after
+    the softmax. to_onehot_y: True for a label map (b 1 *s) or (b *s) as target; else it has one
+    channel per channel of the input. sigmoid, softmax: what to do with the input first; neither if
+    it is probabilities already. With `sigmoid` each channel is a mask of its own, and masks may
+    overlap.
     reduction: "mean" over batch, classes and voxels; "sum" adds the means of images and classes;
-    "none" gives them, (b k).
+    "none" gives them, (b k). batch: means of the classes over the batch, for "sum" and "none".
     ignore_index: a label whose voxels belong to no class: they end a region, cost nothing and do
     not count in the mean ("none" divides by all voxels). In one-hot targets it is a channel, or
     else the voxels that are 0 in all channels; in masks a third value, or a channel.
-    batch: means of the classes over the batch, for "sum" and "none".
-    spacing_mm: voxel spacing for maps made on the fly; by default that of the target's affine if
-    it is a MetaTensor, else 1.
+    spacing_mm: by default that of the target's affine if it is a MetaTensor, else 1.
 
-    `loss(input, target)` makes the map from the target. The target can also be what `RWMapd` or
-    `LoadRWMapd` made, labels and map in one, for `SupervisedTrainer` and `DeepSupervisionLoss`,
-    which give a loss two arguments. Or the map is the third argument, and must be of the target's
-    labels.
+    The target may also be what `RWMapd` or `LoadRWMapd` made, labels and map in one, because
+    `SupervisedTrainer` and `DeepSupervisionLoss` give a loss two arguments. Or the map is the third
+    argument, and must be of the target's labels.
 
     Equal to MONAI's `BoundaryLoss` in value and gradient, with "boundary" and a spacing of 1.
 
@@ -75,12 +66,10 @@ class RWLoss(_Loss):
         low_memory: bool = False,
     ) -> None:
         """Raises RWLossError for settings that exclude each other; the class documents them."""
-        reduction = str(getattr(reduction, "value", reduction))  # MONAI's LossReduction too
-        super().__init__(reduction=reduction)
         if sigmoid and softmax:
             raise RWLossError("sigmoid=True and softmax=True: choose one of them")
-        expression = parse(expression) if isinstance(expression, str) else expression
-        self.region_wise = RegionWiseLoss(
+        reduction = str(getattr(reduction, "value", reduction))  # MONAI's LossReduction too
+        super().__init__(
             expression,
             activation="sigmoid" if sigmoid else "softmax" if softmax else "none",
             # MONAI's masks have no complements that could count.
@@ -90,23 +79,19 @@ class RWLoss(_Loss):
             spacing_mm=spacing_mm,
             low_memory=low_memory,
         )
+        assert self.expression is not None
         if sigmoid:
-            _check_masks_alone(expression)
+            _check_masks_alone(self.expression)
         # What a map must be of; weights of a dataset are words here, and numbers in its store.
-        groups = expression.static_groups()
+        groups = self.expression.static_groups()
         known = len(groups) == 1 and not groups[0].expression.needs_class_counts
-        self._static = str(groups[0].expression) if known else None
-        self.include_background = include_background
-        self.to_onehot_y = to_onehot_y
-        self.sigmoid, self.softmax = sigmoid, softmax
-        self.ignore_index = ignore_index
-        self.batch = batch
+        self.map_expression = str(groups[0].expression) if known else None
+        self.to_onehot_y, self.sigmoid, self.batch = to_onehot_y, sigmoid, batch
+        self.first_mask = int(sigmoid and not include_background)
+        self.mask_index = ignore_index if sigmoid else None
+        self.adds_means = reduction == "sum"
 
-    def set_epoch(self, epoch: int, total: int | None = None) -> None:
-        """Tell schedules the epoch, 0 for the first, and how many there will be."""
-        self.region_wise.set_epoch(epoch, total)
-
-    def forward(
+    def forward(  # type: ignore[override]  # two arguments may be lists no more
         self,
         input: Tensor | Sequence[Tensor],
         target: Tensor,
@@ -124,142 +109,143 @@ class RWLoss(_Loss):
         Raises RWLossError where shapes or labels do not fit, and for a map that was resampled, or
         made for other classes or of another expression.
         """
+        one = isinstance(input, Tensor)
+        given: Any = [input] if one else input
+        outputs = [output.as_subclass(Tensor) for output in given]
+        if not outputs:
+            raise RWLossError("no output to train: the list is empty")
+        k, axes = outputs[0].shape[1], outputs[0].ndim - 2
+        first = self.first_mask if k > 1 else 0
+        if spacing_mm is None and self.spacing_mm is None:
+            spacing_mm = spacing_of(target, axes)
         try:
-            return self._value(input, target, rwmap, mask, spacing_mm)
+            check_tensor("target", target, outputs[0])
+            if is_map(target):
+                labels, own_map = self._unpacked(target, k, is_target=one)
+                rwmap = own_map if rwmap is None else rwmap
+            else:
+                labels = self._labels(self._channels(target, k, axes), k)[:, first:]
+            if isinstance(rwmap, Tensor):
+                _, rwmap = self._unpacked(rwmap, k)
+            outputs = [output[:, first:] for output in outputs]
+            value = super().forward(
+                outputs[0] if one else outputs,
+                labels,
+                rwmap,
+                mask=None if mask is None else mask.as_subclass(Tensor),
+                spacing_mm=spacing_mm,
+            )
         except RWLossError as error:
             message = str(error).replace('with activation="none"', "without softmax or sigmoid")
             error.args = (re.sub(r'activation="(softmax|sigmoid)"', r"\1=True", message),)
             raise
-
-    def _value(self, input: Any, target: Tensor, rwmap: Any, mask: Any, spacing_mm: Any) -> Tensor:
-        one = isinstance(input, Tensor)
-        outputs = [output.as_subclass(Tensor) for output in ([input] if one else input)]
-        if not outputs:
-            raise RWLossError("no output to train: the list is empty")
-        logits = outputs[0]
-        check_logits(logits)
-        check_tensor("target", target, logits)
-        if spacing_mm is None and self.region_wise.spacing_mm is None:
-            spacing_mm = spacing_of(target, logits.ndim - 2)
-        maps, has_map = None, is_map(target)
-        if has_map:
-            maps = self._unpacked(target, logits.shape[1], may_be_thinned=one)
-            target = maps.labels
-        target = target.as_subclass(Tensor)
-        labels = self._masks(target) if has_map else self._labels(logits, target)
-        of_map = labels
-        if isinstance(rwmap, Tensor):
-            maps = self._unpacked(rwmap, logits.shape[1])
-            of_map = self._masks(maps.labels)
-        if self.sigmoid and not self.include_background and logits.shape[1] > 1:
-            outputs = [output[:, 1:] for output in outputs]
-            labels, of_map = labels[:, 1:], of_map[:, 1:]
-        if maps is not None and not isinstance(rwmap, RWMap):
-            classes = 2 if self.sigmoid else logits.shape[1]
-            checked = whole_labels(of_map, classes, self.region_wise.ignore_index)
-            rwmap = maps.rwmap(checked, classes)
-        value = self.region_wise(
-            outputs[0] if one else outputs,
-            labels,
-            rwmap,
-            mask=None if mask is None else mask.as_subclass(Tensor),
-            spacing_mm=spacing_mm,
-        )
-        return self._reduced(value, outputs[0])
-
-    def _unpacked(self, packed: Tensor, k: int, *, may_be_thinned: bool = False) -> UnpackedMaps:
-        """Maps (b m *s) with the classes or masks of the input, and of the loss's expression."""
-        maps: UnpackedMaps = unpack(packed, may_be_thinned=may_be_thinned)
-        for image, record in enumerate(maps.records):
-            if k != record.channels(sigmoid=self.sigmoid):
-                kind = f"masks=True, {k} masks" if self.sigmoid else f"num_classes={k}"
-                made = f"{record.masks} masks" if record.masks else f"{record.num_classes} classes"
-                raise RWLossError(
-                    f"the map of image {image} of the batch has {made}, the input has {k} channels "
-                    f"with {'sigmoid' if self.sigmoid else 'softmax'}: make the map with {kind}"
-                )
-            if self._static not in {None, record.expression}:
-                raise RWLossError(
-                    f"the map of image {image} of the batch is of {record.expression}, the static "
-                    f"part of the loss is {self._static}: use the same expression in RWLoss and in "
-                    "RWMapd or rwloss precompute; if a cache holds old maps, empty it"
-                )
-        return maps
-
-    def _labels(self, logits: Tensor, target: Tensor) -> Tensor:
-        """A target as `RegionWiseLoss` takes it: labels (b 1 *s), or masks (b k *s)."""
-        k, index = logits.shape[1], self.ignore_index
-        if not self.to_onehot_y or k == 1:
-            if target.shape[1:2] != (k,) or target.ndim != logits.ndim:
-                raise RWLossError(
-                    f"target {tuple(target.shape)} does not fit input {tuple(logits.shape)}: with "
-                    "to_onehot_y=False it needs one channel per channel of the input; pass "
-                    "to_onehot_y=True for a label map"
-                )
-            if self.sigmoid:
-                return self._masks(target)
-            if index is None or 0 <= index < k:
-                return target
-            empty = (target == 0).all(dim=1, keepdim=True)
-            whole = torch.cat([target[:, :1] + empty.to(target.dtype), target[:, 1:]], dim=1)
-            labels: Tensor = as_labels(logits, whole)[:, None].where(~empty, index)
-            return labels
-        if target.ndim == logits.ndim and target.shape[1] != 1:
-            raise RWLossError(
-                f"target {tuple(target.shape)} does not fit to_onehot_y=True: expected a label map "
-                "(b 1 *s) or (b *s), or what RWMapd made, with its record; pass to_onehot_y=False "
-                f"for one-hot. {KEEP_METADATA}"
-            )
-        target = target[:, None] if target.ndim == logits.ndim - 1 else target
-        if not self.sigmoid:
-            return target
-        labels = checked_labels(target, k, index)
-        classes = torch.arange(k, device=labels.device).reshape(-1, *[1] * (labels.ndim - 2))
-        return (labels == classes).to(torch.int8).masked_fill(labels == IGNORED, IGNORED)
-
-    def _masks(self, target: Tensor) -> Tensor:
-        """Masks (b k *s) with -1 where they are ignored; labels of a map as they are."""
-        index = self.ignore_index
-        if index is None or not self.sigmoid:
-            return target
-        if 0 <= index < target.shape[1] > 1:
-            ignored = target[:, index : index + 1] != 0
-            return as_masks(target, target).to(torch.int8).masked_fill(ignored, IGNORED)
-        masks: Tensor = checked_labels(target, 2, index)
-        return masks
-
-    def _reduced(self, value: Tensor, logits: Tensor) -> Tensor:
-        """A mean, or costs (b k *s), in MONAI's reduction. -> () or (b k) or (k)."""
         if self.reduction == "none":
             means = reduce(value, "b k ... -> b k", "mean") if value.ndim > 2 else value
             return means.mean(dim=0) if self.batch else means
-        if self.reduction == "mean":
-            return value
-        classes = logits.shape[1] - (0 if self.include_background or self.sigmoid else 1)
-        return value * (classes * (1 if self.batch else logits.shape[0]))
+        classes = outputs[0].shape[1] - int(not (self.include_background or self.sigmoid))
+        images = 1 if self.batch else len(outputs[0])
+        return value * (classes * images) if self.adds_means else value
+
+    def _channels(self, target: Tensor, k: int, axes: int) -> Tensor:
+        """A target with the channels that `to_onehot_y` says: (b 1 *s) or (b k *s)."""
+        target, is_label_map = target.as_subclass(Tensor), self.to_onehot_y and k > 1
+        if is_label_map and target.ndim == axes + 1:
+            target = target[:, None]
+        if target.ndim != axes + 2 or target.shape[1] != (1 if is_label_map else k):
+            raise RWLossError(
+                f"target {tuple(target.shape)} does not fit an input of {k} channels: pass "
+                "to_onehot_y=True for a label map (b 1 *s) or (b *s), to_onehot_y=False for one "
+                f"channel per channel of the input. For a map of RWMapd: {KEEP_METADATA}"
+            )
+        return target
+
+    def _unpacked(self, packed: Tensor, k: int, *, is_target: bool = False) -> tuple[Tensor, RWMap]:
+        """Labels (b 1 *s) or masks (b k *s) of maps (b m *s), and the map that the loss needs."""
+        rwmap: RWMap = unpack(packed, is_target=is_target)
+        rwmap.check_made_for(self.map_expression)
+        c = len(rwmap.labels) // len(packed)
+        if (c, rwmap.num_classes) != ((k, 2) if self.sigmoid else (1, k)):
+            raise RWLossError(
+                f"the map has {f'{c} masks' if c > 1 else f'{rwmap.num_classes} classes'}, the "
+                f"input has {k} channels with {'sigmoid' if self.sigmoid else 'softmax'}: make the "
+                f"map of {k} masks with masks=True, or with num_classes={k} and softmax=True"
+            )
+        by_image, first = (len(packed), c), self.first_mask if k > 1 else 0
+        labels = self._labels(rwmap.labels.unflatten(0, by_image), k)
+        checked = whole_labels(labels, rwmap.num_classes, self.ignore_index).flatten(0, 1)
+        return labels[:, first:], replace(rwmap, labels=checked).with_arrays(
+            lambda array: array.unflatten(0, by_image)[:, first:].flatten(0, 1)
+        )
+
+    def _labels(self, target: Tensor, k: int) -> Tensor:
+        """A target as `RegionWiseLoss` takes it: labels (b 1 *s), or masks (b k *s)."""
+        index, has_labels = self.mask_index, target.shape[1] < k
+        if not self.sigmoid:
+            return target
+        if has_labels:
+            labels = checked_labels(target, k, index)
+            masks, ignored = torch.cat([labels == c for c in range(k)], dim=1), labels == IGNORED
+        elif index is None:
+            return target
+        elif 0 <= index < k > 1:
+            masks, ignored = as_masks(target, target), target[:, index : index + 1] != 0
+        else:
+            masks, ignored = (labels := checked_labels(target, 2, index)), labels == IGNORED
+        return masks.to(torch.int8).masked_fill(ignored, IGNORED)
 
 
 def _check_masks_alone(expression: Expression) -> None:
-    """Raise RWLossError for terms that act outside a mask through its complement.
-
-    A mask that stands alone costs p·z: z must be below 0 somewhere inside, above 0 outside.
-    """
-    way_out = (
-        "MONAI's losses with sigmoid=True do not count what is outside of a mask; use "
-        'rwloss.RegionWiseLoss(expression, activation="sigmoid"), which does'
-    )
-    leaves = expression.leaves()
-    for leaf in leaves:
-        if leaf.link is not None or isinstance(leaf.term, (CrossEntropy, Focal)):
-            raise RWLossError(f"{expression}: {leaf.term} would cost nothing there: {way_out}")
-    if any(not leaf.term.is_static for leaf in leaves):
-        return
-    labels = torch.zeros(1, 9, 9, dtype=torch.uint8)
-    labels[:, 2:7, 2:7] = 1
-    groups, regions = expression.static_groups(), Regions(labels, num_classes=2)
-    total = sum(group.expression(regions).dense()[0, 1] for group in groups)
-    if not ((total[labels[0] == 1] < 0).any() and (total[labels[0] == 0] > 0).any()):
+    """Raise RWLossError for terms that need what is outside of a mask: alone it costs p·z."""
+    leaves, groups = expression.leaves(), expression.static_groups()
+    inside = functional.pad(torch.ones(1, 5, 5), (2, 2, 2, 2))
+    z = sum((g.expression(Regions(inside, 2)).dense()[:, 1] for g in groups), 0 * inside)
+    pulls_both_ways = (z[inside == 1] < 0).any() and (z[inside == 0] > 0).any()
+    if any(
+        leaf.link is not None or isinstance(leaf.term, CrossEntropy | Focal) for leaf in leaves
+    ) or not (pulls_both_ways or any(not leaf.term.is_static for leaf in leaves)):
         raise RWLossError(
-            f"{expression} pushes a mask in one direction only: {way_out}; or add a term such as "
-            "dice"
+            f"{expression} would cost nothing on one side of a mask, because MONAI's losses with "
+            "sigmoid=True count masks without their complements: use RegionWiseLoss(expression, "
+            'activation="sigmoid"), which counts both'
         )
+
+
+@dataclass(frozen=True)
+class PrepareBatchRWMap:
+    """For `SupervisedTrainer(prepare_batch=...)`: the map, which holds the label, is the target.
+
+    image (b c *s), label (b c *s), map (b m *s) -> image, map, on the trainer's device. The keys
+    are those of the batch; without a label nothing is compared. Raises RWLossError if the map is of
+    other labels: a transform moved the label, and the map was not among its keys.
+    """
+
+    image_key: Hashable = "image"
+    label_key: Hashable = "label"
+    map_key: Hashable = "map"
+
+    def __call__(
+        self,
+        batchdata: Mapping[Hashable, Any],
+        device: Any = None,
+        non_blocking: bool = False,
+        **to: Any,
+    ) -> tuple[Tensor, Tensor]:
+        """Image and map of a batch."""
+        image, label, rwmap = (
+            batchdata.get(key) for key in (self.image_key, self.label_key, self.map_key)
+        )
+        if image is None or rwmap is None:
+            raise RWLossError(
+                f"the batch has {listed([*map(repr, batchdata)])}, not {self.image_key!r} and "
+                f"{self.map_key!r}: RWMapd or LoadRWMapd makes the map"
+            )
+        held = rwmap.as_subclass(Tensor)[:, : 0 if label is None else label.shape[1]]
+        if label is not None and not torch.equal(held, label.as_subclass(Tensor).to(held)):
+            raise RWLossError(
+                f"{self.map_key!r} {tuple(rwmap.shape)} is of other labels than {self.label_key!r} "
+                f"{tuple(label.shape)}: add {self.map_key!r} to the keys of every flip, turn and "
+                "crop after RWMapd, put the same RWMapd once more after all other spatial "
+                "transforms, and keep the label as it is (no one-hot)"
+            )
+        to |= {"device": device, "non_blocking": non_blocking}
+        return image.to(**to), rwmap.to(**to)

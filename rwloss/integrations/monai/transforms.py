@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from monai.data.meta_tensor import MetaTensor
+from monai.transforms.transform import MapTransform
 from torch import Tensor
 
 import rwloss.store
@@ -20,23 +23,21 @@ from rwloss.regions import Regions, checked_labels
 from rwloss.rwmap import RWMap
 from rwloss.store import Store
 
-try:
-    from monai.data.meta_tensor import MetaTensor
-    from monai.transforms.transform import MapTransform
-except ModuleNotFoundError as error:
-    raise ModuleNotFoundError(
-        f"rwloss.integrations.monai needs MONAI, which is not installed ({error}): "
-        "pip install 'rwloss[monai]'",
-        name=error.name,
-    ) from error
 
-
+@dataclass(eq=False)
 class _LabelToMap(MapTransform):
     """Puts the map of each label beside it."""
 
-    def __init__(self, keys: Any, map_keys: Any, *, allow_missing_keys: bool) -> None:
-        super().__init__(keys, allow_missing_keys)
-        self.map_keys = (map_keys,) if isinstance(map_keys, str) else tuple(map_keys)
+    keys: Any
+    _: KW_ONLY
+    ignore_index: int | None = None
+    map_keys: Any = "map"
+    allow_missing_keys: bool = False
+
+    def __post_init__(self) -> None:
+        super().__init__(self.keys, self.allow_missing_keys)
+        names = self.map_keys
+        self.map_keys = (names,) if isinstance(names, str) else tuple(names)
         if len(self.map_keys) != len(self.keys):
             raise RWLossError(
                 f"{len(self.map_keys)} map_keys for {len(self.keys)} keys: give one per key"
@@ -46,28 +47,40 @@ class _LabelToMap(MapTransform):
         """The sample with its maps."""
         sample = dict(data)
         for key, map_key in self.key_iterator(sample, self.map_keys):
-            sample[map_key] = self._map(sample, key, map_key)
+            label, shape = sample[key], tuple(getattr(sample[key], "shape", ()))
+            if len(shape) not in {3, 4} or not (shape[0] == 1 or getattr(self, "masks", False)):
+                raise RWLossError(
+                    f"expected {key!r} as a label (1 *s), or masks (c *s) with masks=True, *s 2-D "
+                    f"or 3-D, got {shape or type(label).__name__}: put LoadImaged and "
+                    "EnsureChannelFirstd before, and one-hot after"
+                )
+            old = None if map_key == key else sample.get(map_key)
+            rwmap = self._map(torch.as_tensor(label), old, sample)
+            if rwmap is not None:
+                packed, meta = pack(torch.as_tensor(label).as_subclass(Tensor), rwmap)
+                # With the label's affine: transforms that read it move both alike.
+                meta = copy.deepcopy(getattr(label, "meta", {})) | meta
+                sample[map_key] = MetaTensor(packed, meta=meta)
         return sample
 
-    def _map(self, sample: Mapping[Hashable, Any], key: Hashable, map_key: Hashable) -> Tensor:
-        """The map of one label. -> (m *s)."""
+    def _map(self, label: Tensor, old: Any, sample: Mapping[Hashable, Any]) -> RWMap | None:
+        """The map of a label (c *s), each mask an image of its own; None to keep the old map."""
         raise NotImplementedError
 
 
+@dataclass(eq=False)
 class RWMapd(_LabelToMap):
     """Makes the map of a label. label (1 *s) -> map (m *s), a MetaTensor of labels and values.
 
     keys: of the label. map_keys: of the result, one per key. expression: an expression or its
     text; the map is of its static part. num_classes: of the label; or masks=True for a label whose
-    channels (c *s) are masks of 0 and 1, which may overlap.
-    spacing_mm: one number per axis; by default that of the label's affine, else 1.
-    ignore_index: a label whose voxels belong to no class.
+    channels (c *s) are masks of 0 and 1, which may overlap. spacing_mm: one number per axis; by
+    default that of the label's affine, else 1. ignore_index: of voxels that belong to no class.
 
     The map goes through flips, turns by 90° and crops like an image, lazily too: add its key to
     theirs. After any other spatial transform put the same RWMapd once more: it keeps a map that was
-    moved with its label by whole voxels, and makes it again where it was not. `RWLoss` refuses
-    other maps. Spacings are not compared: a map of the same label that was made with another
-    `spacing_mm` is kept.
+    moved with its label by whole voxels, and makes it again where it was not. Spacings are not
+    compared there.
 
     Raises RWLossError for labels that do not fit, for a map of another expression, and for one that
     has lost its record.
@@ -77,89 +90,56 @@ class RWMapd(_LabelToMap):
     (3, 8, 8)
     """
 
-    def __init__(
-        self,
-        keys: Any,
-        expression: Expression | str,
-        num_classes: int | None = None,
-        *,
-        masks: bool = False,
-        spacing_mm: Sequence[float] | None = None,
-        ignore_index: int | None = None,
-        map_keys: Any = "map",
-        allow_missing_keys: bool = False,
-    ) -> None:
-        """Check the parameters; the class documents them."""
-        super().__init__(keys, map_keys, allow_missing_keys=allow_missing_keys)
-        whole = parse(expression) if isinstance(expression, str) else expression
+    expression: Expression | str
+    num_classes: int | None = None
+    _: KW_ONLY
+    masks: bool = False
+    spacing_mm: Sequence[float] | None = None
+
+    def __post_init__(self) -> None:
+        """Check the parameters."""
+        super().__post_init__()
+        whole = parse(self.expression) if isinstance(self.expression, str) else self.expression
         static = whole.static_part
         if static is None:
             raise RWLossError(
                 f"{whole} has no static part: its map follows from the prediction, in the loss"
             )
-        if (num_classes is None) != masks:
+        self.static_part: Expression = static
+        if (self.num_classes is None) != self.masks:
+            raise RWLossError("expected num_classes, or masks=True for one mask per channel")
+        if self.masks and self.ignore_index in {0, 1}:
             raise RWLossError(
-                "expected num_classes for a label map, or masks=True for one mask per channel"
+                f"ignore_index={self.ignore_index} is a value of masks: ignored voxels need a "
+                "third one"
             )
-        if masks and ignore_index in {0, 1}:
-            raise RWLossError(
-                f"ignore_index={ignore_index} is a value of masks: ignored voxels need a third one"
-            )
-        self.expression: Expression = static
-        self.num_classes = num_classes
-        self.spacing_mm = spacing_mm
-        self.ignore_index = ignore_index
 
-    def _map(self, sample: Mapping[Hashable, Any], key: Hashable, map_key: Hashable) -> Tensor:
-        label = _label(sample[key], key, self.num_classes)
-        found = None if map_key == key else sample.get(map_key)
-        if found is not None and self._is_of(found, label):
-            return found  # type: ignore[no-any-return]
-        return _map_tensor(label, self._made(label), 0 if self.num_classes else len(label))
-
-    def _made(self, label: Tensor) -> RWMap:
-        """The map of a label (c *s)."""
-        spacing_mm = self.spacing_mm
-        if spacing_mm is None:
-            spacing_mm = spacing_of(label, label.ndim - 1)
-        plain = label.as_subclass(Tensor)
-        # Each mask is an image with two classes; a label map is one with all.
-        rows = None if spacing_mm is None else [spacing_mm] * len(plain)
+    def _map(self, label: Tensor, old: Any, sample: Mapping[Hashable, Any]) -> RWMap | None:
+        if old is not None and self._is_of(old, label):
+            return None
+        spacing_mm = self.spacing_mm or spacing_of(label, label.ndim - 1)
+        rows = None if spacing_mm is None else [spacing_mm] * len(label)
+        k, plain = self.num_classes or 2, label.as_subclass(Tensor)
         try:
-            return self.expression(Regions(plain, self.num_classes or 2, rows, self.ignore_index))
+            return self.static_part(Regions(plain, k, rows, self.ignore_index))
         except RWLossError as error:
-            if plain.is_floating_point() and bool((plain != plain.round()).any()):
-                raise RWLossError(
-                    f"{error}. Spatial transforms need mode='nearest' for labels, and a lazy "
-                    "Compose overrides={'label': {'mode': 'nearest'}}"
-                ) from error
-            if self.num_classes is None and bool((plain.double() > 1).any()):
-                raise RWLossError(
-                    f"{error}. With masks=True the masks must be 0 or 1; for class labels pass "
-                    "num_classes instead of masks=True"
-                ) from error
-            raise
+            advice = ". With masks=True each channel is a mask of 0 and 1" if self.masks else ""
+            raise RWLossError(f"{error}{advice}") from error
 
-    def _is_of(self, packed: Any, label: Tensor) -> bool:
+    def _is_of(self, old: Tensor, label: Tensor) -> bool:
         """Whether a map is of this label, and was moved by whole voxels alone."""
         try:
-            found = unpack(packed[None])
+            found = unpack(old[None])
         except RWLossError:
-            if is_map(packed):
+            if is_map(old):
                 return False  # it was resampled with its label
             raise
-        [record] = found.records
-        if record.expression != str(self.expression):
-            raise RWLossError(
-                f"the sample has a map of {record.expression}, this RWMapd makes "
-                f"{self.expression}: give both the same expression, or other map_keys; if a cache "
-                "holds old maps, empty it"
-            )
-        return record.num_classes == (self.num_classes or 2) and torch.equal(
-            found.labels[0], label.as_subclass(Tensor).to(found.labels)
-        )
+        found.check_made_for(str(self.static_part))
+        same_labels = torch.equal(found.labels, label.as_subclass(Tensor).to(found.labels))
+        return same_labels and found.num_classes == (self.num_classes or 2)
 
 
+@dataclass(eq=False)
 class LoadRWMapd(_LabelToMap):
     """Reads the map of a label from a store. label (1 *s) -> map (m *s), as `RWMapd` makes it.
 
@@ -170,83 +150,35 @@ class LoadRWMapd(_LabelToMap):
     Raises RWLossError if the label is not that of the stored map.
     """
 
-    def __init__(
-        self,
-        keys: Any,
-        store: Store | str | Path,
-        *,
-        case_key: str | None = None,
-        ignore_index: int | None = None,
-        map_keys: Any = "map",
-        allow_missing_keys: bool = False,
-    ) -> None:
-        """Open the store; the class documents the parameters."""
-        super().__init__(keys, map_keys, allow_missing_keys=allow_missing_keys)
-        self.store = store if isinstance(store, Store) else rwloss.store.open(store)
-        self.case_key = case_key
-        self.ignore_index = ignore_index
+    store: Store | str | Path
+    _: KW_ONLY
+    case_key: str | None = None
 
-    def _map(self, sample: Mapping[Hashable, Any], key: Hashable, map_key: Hashable) -> Tensor:
-        case = self._case(sample, key)
-        rwmap = self.store[case]
-        label = _label(sample[key], key, rwmap.num_classes)
-        self._check_same(case, label, rwmap)
-        return _map_tensor(label, rwmap, 0)
+    def __post_init__(self) -> None:
+        """Open the store."""
+        super().__post_init__()
+        given = self.store
+        self.opened = given if isinstance(given, Store) else rwloss.store.open(given)
 
-    def _case(self, sample: Mapping[Hashable, Any], key: Hashable) -> str:
-        if self.case_key is not None:
-            if self.case_key not in sample:
-                raise RWLossError(f"the sample has no {self.case_key!r} with the case's name")
-            return str(sample[self.case_key])
-        file = getattr(sample[key], "meta", {}).get("filename_or_obj")
-        if file is None:
+    def _map(self, label: Tensor, old: Any, sample: Mapping[Hashable, Any]) -> RWMap:
+        file = getattr(label, "meta", {}).get("filename_or_obj")
+        if self.case_key is None and file is not None:
+            case = case_name(file)
+        elif self.case_key in sample:
+            case = str(sample[self.case_key])
+        else:
             raise RWLossError(
-                f"{key!r} does not say which file it is from: load it with LoadImaged, or put the "
-                "case's name in the sample and pass case_key"
+                f"the sample has no {self.case_key or 'file name'!r} to tell its case: load the "
+                "label with LoadImaged, or put the case's name in the sample and pass case_key"
             )
-        return case_name(file)
-
-    def _check_same(self, case: str, label: Tensor, rwmap: RWMap) -> None:
-        stored = torch.as_tensor(rwmap.labels)
-        plain = label.as_subclass(Tensor).cpu()
+        rwmap = self.opened[case]
+        stored, plain = torch.as_tensor(rwmap.labels), label.as_subclass(Tensor).cpu()
         found = checked_labels(plain, rwmap.num_classes, self.ignore_index).to(stored)
-        if torch.equal(found, stored):
-            return
-        turned = stored.mT if stored.ndim == 3 else stored.permute(0, 3, 2, 1)
-        if torch.equal(found, turned):
+        if not torch.equal(found, stored):
             raise RWLossError(
-                f"{case}: the label has its axes in reverse order, as MONAI reads pictures: use "
-                "LoadImaged(..., reader='PILReader', reverse_indexing=False)"
+                f"{case}: the stored map {tuple(stored.shape[1:])} is of other labels than the "
+                f"sample's {tuple(found.shape[1:])}: put LoadRWMapd right after LoadImaged and "
+                "EnsureChannelFirstd, before what changes the label, or precompute again; load "
+                "pictures with reader='PILReader', reverse_indexing=False"
             )
-        raise RWLossError(
-            f"{case}: the stored map {tuple(stored.shape[1:])} is of other labels than the "
-            f"sample's {tuple(found.shape[1:])}: put LoadRWMapd right after LoadImaged and "
-            "EnsureChannelFirstd, before anything that moves or changes the label; or precompute "
-            "again"
-        )
-
-
-def _label(label: Any, key: Hashable, num_classes: int | None) -> Tensor:
-    """A label as a tensor, channel first."""
-    try:
-        tensor = torch.as_tensor(label)
-    except (TypeError, ValueError, RuntimeError) as error:  # torch's, of a path or an object
-        raise RWLossError(
-            f"expected {key!r} as a loaded label, got {type(label).__name__}: put LoadImaged and "
-            "EnsureChannelFirstd before"
-        ) from error
-    if tensor.ndim not in {3, 4} or (num_classes is not None and tensor.shape[0] != 1):
-        expected = "(c *s)" if num_classes is None else "(1 *s)"
-        raise RWLossError(
-            f"expected {key!r} as a label {expected} with *s 2-D or 3-D, got shape "
-            f"{tuple(tensor.shape)}: EnsureChannelFirstd comes first, and one-hot after; "
-            "for overlapping masks pass masks=True"
-        )
-    return tensor
-
-
-def _map_tensor(label: Tensor, rwmap: RWMap, masks: int) -> Tensor:
-    """The map with its record, and the label's affine: transforms that read it move both alike."""
-    packed, meta = pack(label.as_subclass(Tensor), rwmap, masks=masks)
-    made: Tensor = MetaTensor(packed, meta=copy.deepcopy(getattr(label, "meta", {})) | meta)
-    return made
+        return rwmap

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from rwloss.maps.generator import MapTags
 from rwloss.maps.loss_term import LossTerm, Prediction
@@ -12,7 +11,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-@dataclass(frozen=True)
 class ActiveContourLength(LossTerm):
     """|∇p| in 1/mm, the mean over voxels that count, images and classes.
 
@@ -21,9 +19,9 @@ class ActiveContourLength(LossTerm):
     loss 0 and a gradient. The loss ignores the truth: use it together with another term.
     """
 
-    name: ClassVar[str] = "active_contour_length"
-    tags: ClassVar[MapTags] = MapTags(unit="1/mm")
-    citation: ClassVar[str] = (
+    name = "active_contour_length"
+    tags = MapTags(unit="1/mm")
+    citation = (
         "Length term of Chen et al., Learning Active Contour Models for Medical Image "
         "Segmentation, CVPR 2019 (eq. 7)"
     )

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from rwloss.maps.generator import MapTags
 from rwloss.maps.loss_term import LossTerm, Prediction
@@ -12,7 +11,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-@dataclass(frozen=True)
 class CrossEntropy(LossTerm):
     """-log p_t, the mean over voxels that count.
 
@@ -20,11 +18,9 @@ class CrossEntropy(LossTerm):
     from the log-softmax, so it stays finite where p_t underflows.
     """
 
-    name: ClassVar[str] = "cross_entropy"
-    tags: ClassVar[MapTags] = MapTags(
-        stable=True, unit="unitless", commutes_with=frozenset({"flip", "rot90", "crop"})
-    )
-    citation: ClassVar[str] = "Negative log-likelihood; as torch.nn.functional.cross_entropy"
+    name = "cross_entropy"
+    tags = MapTags(stable=True, unit="unitless", commutes_with=frozenset({"flip", "rot90", "crop"}))
+    citation = "Negative log-likelihood; as torch.nn.functional.cross_entropy"
 
     def loss(self, prediction: Prediction) -> Tensor:
         """-log p_t, its mean over voxels that count. (b c)."""

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from pydantic import PositiveFloat
 
@@ -14,7 +13,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-@dataclass(frozen=True)
 class Dice(LossTerm):
     """1 - (2 Σ p y + s) / (Σ p + Σ y + s), the mean over images and classes.
 
@@ -25,9 +23,9 @@ class Dice(LossTerm):
 
     smooth: PositiveFloat = 1e-5
 
-    name: ClassVar[str] = "dice"
-    tags: ClassVar[MapTags] = MapTags(unit="unitless", commutes_with=frozenset({"flip", "rot90"}))
-    citation: ClassVar[str] = "Milletari et al., V-Net, 3DV 2016, arXiv 1606.04797 (Σ p, not Σ p²)"
+    name = "dice"
+    tags = MapTags(unit="unitless", commutes_with=frozenset({"flip", "rot90"}))
+    citation = "Milletari et al., V-Net, 3DV 2016, arXiv 1606.04797 (Σ p, not Σ p²)"
 
     def loss(self, prediction: Prediction) -> Tensor:
         """1 minus the soft Dice. (b c)."""

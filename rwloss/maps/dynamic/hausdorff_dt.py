@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from pydantic import PositiveFloat
 
@@ -16,7 +15,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-@dataclass(frozen=True)
 class HausdorffDT(LossTerm):
     """(p - y)² (d_p^alpha + d_y^alpha), the mean over voxels that count, images and classes.
 
@@ -27,11 +25,9 @@ class HausdorffDT(LossTerm):
 
     alpha: PositiveFloat = 2.0
 
-    name: ClassVar[str] = "hausdorff_dt"
-    tags: ClassVar[MapTags] = MapTags(commutes_with=frozenset({"flip", "rot90"}))
-    citation: ClassVar[str] = (
-        "Karimi & Salcudean, IEEE TMI 2020, arXiv 1904.10030 (eq. 8, two-sided)"
-    )
+    name = "hausdorff_dt"
+    tags = MapTags(commutes_with=frozenset({"flip", "rot90"}))
+    citation = "Karimi & Salcudean, IEEE TMI 2020, arXiv 1904.10030 (eq. 8, two-sided)"
 
     @property
     def unit(self) -> str:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from pydantic import NonNegativeFloat, PositiveFloat
 
@@ -14,7 +13,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-@dataclass(frozen=True)
 class Tversky(LossTerm):
     """1 - (TP + s) / (TP + alpha FP + beta FN + s), the mean over images and classes.
 
@@ -26,9 +24,9 @@ class Tversky(LossTerm):
     beta: NonNegativeFloat = 0.7
     smooth: PositiveFloat = 1e-5
 
-    name: ClassVar[str] = "tversky"
-    tags: ClassVar[MapTags] = MapTags(unit="unitless", commutes_with=frozenset({"flip", "rot90"}))
-    citation: ClassVar[str] = "Salehi et al., MLMI 2017, arXiv 1706.05721 (eq. 3)"
+    name = "tversky"
+    tags = MapTags(unit="unitless", commutes_with=frozenset({"flip", "rot90"}))
+    citation = "Salehi et al., MLMI 2017, arXiv 1706.05721 (eq. 3)"
 
     def loss(self, prediction: Prediction) -> Tensor:
         """1 minus the Tversky index. (b c)."""
@@ -37,7 +35,6 @@ class Tversky(LossTerm):
         return 1 - (both + self.smooth) / (both + price + self.smooth)
 
 
-@dataclass(frozen=True)
 class FocalTversky(Tversky):
     """(1 - Tversky index)^(1 / gamma), the mean over images and classes.
 
@@ -48,8 +45,8 @@ class FocalTversky(Tversky):
 
     gamma: PositiveFloat = 4 / 3
 
-    name: ClassVar[str] = "focal_tversky"
-    citation: ClassVar[str] = "Abraham & Khan, ISBI 2019, arXiv 1810.07842 (eq. 4)"
+    name = "focal_tversky"
+    citation = "Abraham & Khan, ISBI 2019, arXiv 1810.07842 (eq. 4)"
 
     def loss(self, prediction: Prediction) -> Tensor:
         """(1 - Tversky index)^(1 / gamma). (b c)."""

@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar
-
 from rwloss.maps.generator import MapGenerator, MapTags
 from rwloss.regions import Regions
 from rwloss.rwmap import RWMap
 
 
-@dataclass(frozen=True)
 class ActiveContour(MapGenerator):
     """0 at the true class, 1 at every other: the loss is the mean wrong probability.
 
     z_k = 0 where k is the true class, else 1. Unitless; compact; stable at every voxel.
     """
 
-    name: ClassVar[str] = "active_contour"
-    tags: ClassVar[MapTags] = MapTags(
+    name = "active_contour"
+    tags = MapTags(
         stable=True,
         signed=False,
         unit="unitless",
         commutes_with=frozenset({"flip", "rot90", "crop"}),
     )
-    citation: ClassVar[str] = (
+    citation = (
         "Region term of Chen et al., Learning Active Contour Models for Medical Image "
         "Segmentation, CVPR 2019; as a map: Valverde & Tohka, Pattern Recognition 2023, "
         "arXiv 2108.01405 (RW-AC)"

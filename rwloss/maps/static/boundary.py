@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 from rwloss.arrays import Array, add_where, zero_where
 from rwloss.maps.generator import MapGenerator, MapTags
@@ -11,7 +10,6 @@ from rwloss.regions import Regions
 from rwloss.rwmap import RWMap
 
 
-@dataclass(frozen=True)
 class Boundary(MapGenerator):
     """Signed distance of each class: below 0 inside, above 0 outside.
 
@@ -30,9 +28,9 @@ class Boundary(MapGenerator):
     convention: Literal["kervadec", "valverde"] = "kervadec"
     normalize: Literal["none", "max"] = "none"
 
-    name: ClassVar[str] = "boundary"
-    tags: ClassVar[MapTags] = MapTags(commutes_with=frozenset({"flip", "rot90"}))
-    citation: ClassVar[str] = (
+    name = "boundary"
+    tags = MapTags(commutes_with=frozenset({"flip", "rot90"}))
+    citation = (
         "Kervadec et al., Boundary Loss for Highly Unbalanced Segmentation, MIDL 2019, "
         "arXiv 1812.07032 (eq. 5)"
     )

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 import numpy as np
 from pydantic import PositiveFloat
 
 from rwloss.arrays import Array, divide_into, from_numpy, to_numpy
 from rwloss.maps.generator import MapGenerator, MapTags
-from rwloss.maps.static.class_weights import Beta, ClassWeights, Weighted
+from rwloss.maps.static.class_weighted import Beta, ClassWeights, Weighted
 from rwloss.regions import Regions
 from rwloss.rwmap import RWMap
 
 
-@dataclass(frozen=True)
 class Rectified(Weighted, MapGenerator):
     """-d / max d of the class at the true class, +1 at every other class.
 
@@ -36,11 +34,9 @@ class Rectified(Weighted, MapGenerator):
     weights: ClassWeights | None = None
     beta: Beta = 0.9999
 
-    name: ClassVar[str] = "rectified"
-    tags: ClassVar[MapTags] = MapTags(
-        stable=True, unit="unitless", commutes_with=frozenset({"flip", "rot90"})
-    )
-    citation: ClassVar[str] = (
+    name = "rectified"
+    tags = MapTags(stable=True, unit="unitless", commutes_with=frozenset({"flip", "rot90"}))
+    citation = (
         "Valverde & Tohka, Region-wise Loss for Biomedical Image Segmentation, Pattern "
         "Recognition 2023, arXiv 2108.01405 (RRW); scope and clip_mm ours"
     )

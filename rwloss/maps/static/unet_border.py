@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +11,7 @@ from pydantic import NonNegativeFloat, PositiveFloat
 from rwloss import distance
 from rwloss.arrays import from_numpy, to_numpy
 from rwloss.maps.generator import MapGenerator, MapTags
-from rwloss.maps.static.class_weights import Beta, ClassWeights, Weighted
+from rwloss.maps.static.class_weighted import Beta, ClassWeights, Weighted
 from rwloss.regions import Regions
 from rwloss.rwmap import RWMap
 
@@ -21,7 +19,6 @@ from rwloss.rwmap import RWMap
 _REACH = 14.6
 
 
-@dataclass(frozen=True)
 class UNetBorder(Weighted, MapGenerator):
     """0 at the true class, w(x) = w_c + w0 exp(-(d1 + d2)² / (2 sigma²)) at every other.
 
@@ -40,11 +37,11 @@ class UNetBorder(Weighted, MapGenerator):
     weights: ClassWeights | None = "inverse"
     beta: Beta = 0.9999
 
-    name: ClassVar[str] = "unet_border"
-    tags: ClassVar[MapTags] = MapTags(
+    name = "unet_border"
+    tags = MapTags(
         stable=True, signed=False, unit="unitless", commutes_with=frozenset({"flip", "rot90"})
     )
-    citation: ClassVar[str] = (
+    citation = (
         "Ronneberger et al., U-Net, MICCAI 2015, arXiv 1505.04597 (eq. 2); linear surrogate ours"
     )
 

@@ -1,11 +1,13 @@
-"""Writing a store: the map of one case after another."""
+"""A store of maps: read by case name, and written one case after another."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -16,18 +18,121 @@ from rwloss.errors import RWLossError
 from rwloss.files.lock import LOCK_FILE
 from rwloss.regions import IGNORED
 from rwloss.rwmap import RWMap
-from rwloss.store import manifest
-from rwloss.store.encoding import DTYPES, NIFTI_SUFFIX, as_float32, encode_nifti, encode_zarr
-from rwloss.store.manifest import (
-    TREE_SUFFIX,
-    Format,
-    ManifestEntry,
-    MapInfo,
-    PartName,
-    StoredPart,
-    files_digest,
-)
-from rwloss.store.place import TREE_MARK, Bucket, StorePlace
+from rwloss.store import encoding, manifest
+from rwloss.store.encoding import DTYPES, NIFTI_SUFFIX
+from rwloss.store.manifest import TREE_SUFFIX, Format, ManifestEntry, MapInfo, PartName, StoredPart
+from rwloss.store.place import TREE_MARK, Bucket, StorePlace, place
+from rwloss.words import count_of, nearest
+
+
+def open(path: str | Path) -> Store:
+    """Open a folder or an fsspec address for reading. Raises RWLossError if it is not a store."""
+    return Store(place(path))
+
+
+class Store(Mapping[str, RWMap]):
+    """The maps of a store by case name: `store["case_003"]` is an RWMap of labels (1 *s).
+
+    `store.read("case_003", (slice(10, 74), ...))` is a part of it; from zarr, the rest is not read.
+    Each map has the expression of the store and the recorded spacing of its case.
+    """
+
+    def __init__(self, place: StorePlace) -> None:
+        """Read map.json; the manifest is read on first use."""
+        self.place = place
+        self.info: MapInfo = manifest.read_info(place)
+
+    def __repr__(self) -> str:
+        """Where the store is, what it holds, and of how many cases."""
+        return f"Store({str(self.place)!r}: {self.expression}, {count_of(len(self), 'case')})"
+
+    @property
+    def expression(self) -> str:
+        """The expression of all maps in the store, as text."""
+        return self.info.expression
+
+    @cached_property
+    def entries(self) -> dict[str, ManifestEntry]:
+        """Manifest lines by case name, sorted."""
+        # Nothing can be appended to a bucket, where a run may be under way.
+        read = manifest.all_entries if isinstance(self.place, Bucket) else manifest.read_entries
+        return dict(sorted(read(self.place).items()))
+
+    def __getitem__(self, case: str) -> RWMap:
+        """The map of one case, NumPy arrays with a batch axis of 1."""
+        return self.read(case)
+
+    def read(self, case: str, region: Sequence[slice] | None = None) -> RWMap:
+        """The map of one case, or the part that `region` cuts out: one slice per axis of *s.
+
+        A part of the map of the whole image, which is not the map of a part. Raises KeyError for an
+        unknown case, and RWLossError for a region that does not fit or a file that can't be read.
+        """
+        if case not in self.entries:
+            raise KeyError(f"no case {case!r} in {self.place}{nearest(case, self.entries)}")
+        return self.read_entry(self.entries[case], region)
+
+    def read_entry(self, entry: ManifestEntry, region: Sequence[slice] | None = None) -> RWMap:
+        """The map that a manifest line describes, or a part of it. As `read`."""
+        cut = () if region is None else _checked(region, entry)
+        labels = self._array(entry, "labels", cut)
+        names: tuple[PartName, ...] = ("values",) if "values" in entry.parts else ("true", "other")
+        parts = []
+        for name in names:
+            constant = entry.parts[name].constant
+            if constant is None:
+                parts.append(self._array(entry, name, cut).astype(np.float32, copy=False))
+            else:
+                parts.append(np.where(labels == IGNORED, np.float32(0), np.float32(constant)))
+        return RWMap(labels, entry.num_classes, tuple(parts), self.expression, (entry.spacing_mm,))
+
+    def _array(self, entry: ManifestEntry, name: PartName, cut: tuple[slice, ...]) -> NDArray[Any]:
+        """A part that has a file, (1 *s) or (1 k *s), or what `cut` leaves of it."""
+        file = entry.parts[name].file or ""
+        where, has_classes = f"{self.place}/{file}", name == "values"
+        shape = (entry.num_classes, *entry.shape) if has_classes else entry.shape
+        if self.info.format == "zarr":
+            tree, _, inner = file.partition("/")
+            return encoding.decode_zarr(self.place.tree_store(tree), where, inner, shape, cut)[None]
+        try:
+            content = self.place.read(file)
+        except OSError as error:
+            raise RWLossError(f"{where} can't be read: {error}; precompute it again") from error
+        array = encoding.decode_nifti(where, content, shape, has_classes=has_classes)
+        return np.array(array[(None, ..., *cut)], order="C")
+
+    def __iter__(self) -> Iterator[str]:
+        """Case names, sorted."""
+        return iter(self.entries)
+
+    def __len__(self) -> int:
+        """Number of cases."""
+        return len(self.entries)
+
+    def __contains__(self, case: object) -> bool:
+        """Whether the manifest has the case; reads no map."""
+        return case in self.entries
+
+
+def _checked(region: Sequence[slice], entry: ManifestEntry) -> tuple[slice, ...]:
+    """Slices with start and stop inside the image."""
+    wrong = RWLossError(
+        f"{entry.case} has shape {entry.shape}: expected one slice of step 1 per axis, with voxels "
+        f"inside, got {region!r}"
+    )
+    inside = []
+    try:
+        for cut, length in zip(region, entry.shape, strict=True):
+            start, stop, step = cut.indices(length)
+            if step != 1 or stop <= start:
+                raise wrong
+            inside.append(slice(start, stop))
+    except (TypeError, ValueError, AttributeError) as error:  # not a sequence, or not of slices
+        raise wrong from error
+    return tuple(inside)
+
+
+# --- Writing
 
 
 def check_format(place: StorePlace, kind: Format, dtype: str) -> None:
@@ -73,7 +178,8 @@ class Writer:
             with place.lock():
                 found = _info_in(place, info)
                 if found is None:
-                    manifest.write_info(place, info)
+                    text = info.model_dump_json(indent=2) + "\n"
+                    place.write(manifest.MAP_FILE, text.encode())
                 yield cls(place, found or info)
         except OSError as error:
             raise RWLossError(f"{place} can't be written: {error}") from error
@@ -100,13 +206,13 @@ class Writer:
             arrays[cast(PartName, name)] = to_numpy(values)[0]
         parts: dict[PartName, StoredPart] = {}
         if "other" in arrays and (constant := _constant(arrays["other"], labels)) is not None:
-            single, error = as_float32(np.array([constant]))
+            single, error = encoding.as_float32(np.array([constant]))
             parts["other"] = StoredPart(constant=float(single[0]), max_error=error)
             del arrays["other"]
         dtype, tree = self.info.dtype, f"{case}{TREE_SUFFIX}"
         files: dict[str, bytes] = {}
         if self.info.format == "zarr":
-            files, errors = encode_zarr(arrays, labels.ndim, dtype)
+            files, errors = encoding.encode_zarr(arrays, labels.ndim, dtype)
             for part in arrays:
                 start = f"{part}/"
                 inside = {
@@ -118,7 +224,7 @@ class Writer:
         else:
             for part, array in arrays.items():
                 file = f"{case}_{part}{NIFTI_SUFFIX}"
-                files[file], error = encode_nifti(array, affine, spacing_mm, dtype)
+                files[file], error = encoding.encode_nifti(array, affine, spacing_mm, dtype)
                 parts[part] = _stored(file, {"": files[file]}, error)
         entry = ManifestEntry(
             case=case,
@@ -160,8 +266,7 @@ class Writer:
 
     def entries(self) -> dict[str, ManifestEntry]:
         """Cases so far: those of the manifest, and trees that a killed run did not list."""
-        entries = manifest.read_entries(self.place)
-        entries |= manifest.find_unlisted(self.place, entries)
+        entries = manifest.all_entries(self.place)
         # Complete lines, before any is appended.
         manifest.write_entries(self.place, entries.values())
         return entries
@@ -198,7 +303,7 @@ def damaged_files(place: StorePlace, entry: ManifestEntry) -> dict[str, str]:
         content = place.read_tree(part.file)
         if not content:
             wrong[part.file] = "is missing"
-        elif files_digest(content) != part.sha256:
+        elif manifest.files_digest(content) != part.sha256:
             wrong[part.file] = "is damaged: its bytes are not those that were written"
     for tree in entry.files:
         if tree.endswith(TREE_SUFFIX) and manifest.marked_entry(place, tree) != entry:
@@ -207,7 +312,7 @@ def damaged_files(place: StorePlace, entry: ManifestEntry) -> dict[str, str]:
 
 
 def _stored(file: str, content: dict[str, bytes], error: float) -> StoredPart:
-    return StoredPart(file=file, sha256=files_digest(content), max_error=error)
+    return StoredPart(file=file, sha256=manifest.files_digest(content), max_error=error)
 
 
 def _constant(array: NDArray[Any], labels: NDArray[Any]) -> float | None:
