@@ -115,8 +115,7 @@ class Regions:
             )
         batch, k, *size = masks.shape
         rows = spacing_rows(spacing_mm, (batch, *size))
-        labels = rearrange(masks, "b k ... -> (b k) ...")
-        return cls(labels, 2, [row for row in rows for _ in range(k)])
+        return cls(rearrange(masks, "b k ... -> (b k) ..."), 2, [r for r in rows for _ in range(k)])
 
     def __repr__(self) -> str:
         """One line: shape, classes and spacing."""
@@ -207,10 +206,10 @@ class Regions:
         Components are of one class, connected through faces, edges and corners; numbered from 1
         by class; 0 where ignored.
         """
-        from scipy.ndimage import generate_binary_structure, label
+        from scipy.ndimage import label
 
         numbers = np.zeros(self.labels.shape, dtype=np.int32)
-        touching = generate_binary_structure(numbers.ndim - 1, numbers.ndim - 1)
+        touching = np.ones((3,) * (numbers.ndim - 1))
         for labels, out in zip(to_numpy(self.labels), numbers, strict=True):
             count = 0
             for k in np.unique(labels[labels != IGNORED]):
