@@ -137,7 +137,7 @@ class MapTask:
     def _make(self) -> CaseOutcome:
         if "\\" in self.case.name:
             raise RWLossError(
-                "its name holds a backslash, which names a folder on other systems: rename its files"
+                "its name holds a backslash, which is a folder on other systems: rename its files"
             )
         volume = self._read()
         spacing_mm = volume.spacing_mm or (1.0,) * volume.labels.ndim
