@@ -152,12 +152,14 @@ def test_list_of_outputs_is_deep_supervision_of_our_own():
 def test_sum_of_an_expression_with_dice_is_its_mean_times_images_and_classes():
     logits, labels = given((16, 12))
     flags = {"softmax": True, "to_onehot_y": True, "include_background": False}
-    mean, total, classes = (
-        RWLoss("rectified + dice", **flags, **more)(logits, labels[:, None])
-        for more in ({}, {"reduction": "sum"}, {"reduction": "sum", "batch": True})
-    )
-    torch.testing.assert_close(total, mean * 9)
-    torch.testing.assert_close(classes, mean * 3)
+    for batch, values in ((False, 9), (True, 3)):
+        mean, total = (
+            RWLoss("rectified + dice", **flags, reduction=each, batch=batch)(
+                logits, labels[:, None]
+            )
+            for each in ("mean", "sum")
+        )
+        torch.testing.assert_close(total, mean * values)
 
 
 @pytest.mark.parametrize("to_onehot_y", [True, False])
