@@ -113,14 +113,15 @@ def _batch(loss: Any, head: Tensor, target: Any, given: dict[str, Any]) -> LossB
     activation: Any = getattr(loss, "activation", "softmax")
     target, spacing = _first(target), given.get("spacing_mm")
     spacing = getattr(loss, "spacing_mm", None) if spacing is None else spacing
-    if activation != "sigmoid" and target.shape == head.shape:
+    if activation not in {"sigmoid", "masks"} and target.shape == head.shape:
         target = target.float().argmax(dim=1)  # other losses may take soft targets
     return make_batch(
         head,
-        LossInputs(target, None, _first(given.get("mask")), spacing),
+        LossInputs(target, None, _first(given.get("mask")), spacing, spacing is not None),
         activation=activation,
         ignore_index=getattr(loss, "ignore_index", None),
         include_background=True,
+        pooled=False,
     )
 
 
@@ -128,9 +129,10 @@ def _as_map(batch: LossBatch, gradient: Tensor) -> RWMap:
     """The map that has this gradient by the head. (b k *s), or (b·k 2 *s) for masks."""
     import torch
 
-    if batch.masks:  # each channel is two classes, [0, x]; the other class is pushed the other way
+    if batch.masks:  # each channel is two classes, [0, x] or [1 - p, p]; logits push the other too
         gradient = rearrange(gradient, "b m ... -> (b m) ...")
-        gradient = torch.stack([-gradient, gradient], dim=1)
+        other = torch.zeros_like(gradient) if batch.normalized else -gradient
+        gradient = torch.stack([other, gradient], dim=1)
     if not batch.normalized:  # else the gradient by probabilities is the map
         # Where a probability is 0 in float32, so is its gradient.
         gradient = gradient / batch.probs.clamp_min(1e-30)
