@@ -259,8 +259,13 @@ def spacing_rows(spacing_mm: Any, shape: Sequence[int]) -> SpacingRows:
 
 
 def spacing_text(rows: Iterable[Iterable[float]]) -> str:
-    """Such as "1 x 2.5 mm", with each different row once."""
-    return " or ".join(sorted({" x ".join(f"{mm:g}" for mm in row) for row in rows})) + " mm"
+    """Such as "1 x 2.5 mm", with each different row once.
+
+    Without mm where all are 1, because that is also the spacing where none was given.
+    """
+    each = sorted({tuple(row) for row in rows})
+    unit = "" if {mm for row in each for mm in row} <= {1.0} else " mm"
+    return " or ".join(" x ".join(f"{mm:g}" for mm in row) for row in each) + unit
 
 
 def _is_plain(spacing_mm: Any) -> bool:
@@ -340,9 +345,16 @@ def _check_range(xp: Any, labels: Array, num_classes: int, *, ignoring: bool) ->
     wrong = low if low < (IGNORED if ignoring else 0) else high if high >= num_classes else None
     if wrong is not None:
         more = f"num_classes={wrong + 1} or " if wrong > 0 else ""
-        raise RWLossError(
-            f"label {wrong} found, but num_classes={num_classes} allows 0..{num_classes - 1}: "
+        fix = (
             f"pass {more}ignore_label={wrong} (ignore_index={wrong} for a loss), or fix the labels"
+        )
+        if num_classes == 2 and low == 0 and not xp.any((labels > 0) & (labels != high)):
+            fix = (
+                f"if {wrong} is the foreground of a mask, store it as 1 (to ignore it would leave "
+                "no foreground)"
+            )
+        raise RWLossError(
+            f"label {wrong} found, but num_classes={num_classes} allows 0..{num_classes - 1}: {fix}"
         )
 
 

@@ -64,12 +64,18 @@ def percent(fraction: float) -> str:
 
 
 def class_names(num_classes: int, given: Sequence[str] = ()) -> tuple[str, ...]:
-    """A name for each class: the given one, else its number.
+    """A name for each class: the given one, else its number. No two classes have the same name.
 
-    >>> class_names(3, ["background", "vessel"])
-    ('background', 'vessel', 'class 2')
+    >>> class_names(3, ["background", "vessel"]), class_names(3, ["background", "class 2"])
+    (('background', 'vessel', 'class 2'), ('background', 'class 2', 'class 2 (2)'))
     """
-    return tuple(given[k] if k < len(given) else f"class {k}" for k in range(num_classes))
+    names: list[str] = []
+    for k in range(num_classes):
+        name = given[k] if k < len(given) else f"class {k}"
+        while name in names:  # scores and figures are kept by name
+            name += f" ({k})"
+        names.append(name)
+    return tuple(names)
 
 
 def settings_error(

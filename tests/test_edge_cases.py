@@ -168,13 +168,6 @@ def test_absent_class_does_not_inherit_the_class_before():
     assert (values[:, 3] == 0).all()
 
 
-def test_absent_class_has_no_depth_and_no_weight():
-    regions = Regions(filled(0), 3)
-    assert regions.peak_depth_mm.tolist() == [[1, 0, 0]]
-    assert regions.counts.tolist() == [[30, 0, 0]]
-    assert (regions.distance_to_mm(1) == 0).all()
-
-
 # --- A class of one voxel
 
 
@@ -188,15 +181,6 @@ def test_single_voxel():
         assert finite(maps.Rectified(), regions)[0, 1, *voxel] == -1
         assert finite(maps.Boundary("kervadec"), regions)[0, 1, *voxel] == 0
         assert finite(maps.Boundary("valverde"), regions)[0, 1, *voxel] * -1 == smallest
-
-
-# --- The border of the image is no boundary
-
-
-def test_region_at_the_border_is_deepest_there():
-    labels = np.zeros((1, 6, 4), dtype=np.uint8)
-    labels[:, 3:] = 1
-    assert Regions(labels, 2).depth_mm[0, :, 0].tolist() == [3, 2, 1, 1, 2, 3]
 
 
 # --- Kervadec's inner edge
@@ -228,20 +212,7 @@ def test_kervadec_keeps_its_sign_at_fine_resolution():
     assert (values[labels[0] == 1] <= 0).all()
 
 
-# --- Rectified is relative to what it is given
-
-
-def test_rectified_of_a_crop_differs_from_a_crop_of_rectified():
-    labels = np.zeros((1, 20, 20), dtype=np.uint8)
-    labels[0, 2:13, 2:13] = 1  # 6 deep
-    labels[0, 15:18, 15:18] = 1  # 2 deep
-    full = finite(maps.Rectified(), Regions(labels, 2))[0, 1]
-    crop = finite(maps.Rectified(), Regions(labels[:, 13:, 13:], 2))[0, 1]
-    assert full[16, 16] == np.float32(-2 / 6)
-    assert crop[3, 3] == -1
-
-
-# --- Labels that wrap around
+# --- 255, as a class and as what is ignored
 
 
 def test_uint8_label_255_is_a_class_like_others():
@@ -249,7 +220,6 @@ def test_uint8_label_255_is_a_class_like_others():
     labels = np.zeros((1, 6, 7), dtype=np.uint8)
     labels[0, 1:4, 1:5] = 255
     regions, small = Regions(labels, 256, (0.8, 2.5)), Regions(labels > 0, 2, (0.8, 2.5))
-    np.testing.assert_array_equal(regions.depth_mm, small.depth_mm)
     np.testing.assert_array_equal(regions.signed_distance_mm(255), small.signed_distance_mm(1))
     np.testing.assert_array_equal(maps.Rectified()(regions).true, maps.Rectified()(small).true)
 
@@ -266,21 +236,6 @@ def test_uint8_255_for_ignored_voxels():
         assert (values.transpose(0, 2, 3, 1)[ignored] == 0).all()
     with pytest.raises(ValueError, match=r"label 255 found, .*ignore_label=255"):
         Regions(labels, 2)
-
-
-# --- Spacing follows the axes of the array, whatever its memory order
-
-
-def test_spacing_follows_the_axes():
-    labels = np.zeros((1, 9, 9, 9), dtype=np.uint8)
-    labels[0, 4, 4, 4] = 1
-    fortran = np.asfortranarray(labels)
-    turned = np.ascontiguousarray(labels.transpose(0, 3, 2, 1)).transpose(0, 3, 2, 1)
-    for spacing, given in product([(1.0, 3.0, 7.0), (0.8, 1.1, 2.5)], (labels, fortran, turned)):
-        found = Regions(given, 2, spacing).signed_distance_mm(1)[0]
-        for axis in range(3):
-            line = np.moveaxis(found, axis, 0)[:, 4, 4]
-            np.testing.assert_allclose(line[5:], spacing[axis] * np.arange(1, 5), rtol=1e-6)
 
 
 # --- Half precision

@@ -276,6 +276,14 @@ def test_label_that_is_no_class(kind):
             refused(message, kind(np.array([[[0, 1], [label, 2]]], dtype=dtype)))
 
 
+def test_a_mask_is_not_advised_to_ignore_its_foreground(kind):
+    mask = kind(np.array([[[0, 255], [255, 0]]], dtype=np.uint8))
+    with pytest.raises(RWLossError, match=r"label 255 found.*of a mask, store it as 1 \(to ignore"):
+        Regions(mask, 2)
+    with pytest.raises(RWLossError, match="pass num_classes=256 or ignore_label=255"):
+        Regions(kind(np.array([[[0, 255], [1, 0]]], dtype=np.uint8)), 2)
+
+
 def test_label_that_is_not_whole(kind):
     for value, shown in [(0.25, "0.25"), (np.nan, ""), (np.inf, ""), (-np.inf, ""), (1e30, "")]:
         refused(f"expected whole labels, got {shown}", kind(np.array([[[0, 1], [value, 2]]])))

@@ -95,6 +95,9 @@ def test_a_map_knows_what_it_is_of(kind):
     for by_hand in (2 * made, made + made, -made, made.stabilized()):
         assert (by_hand.expression, by_hand.spacing_mm) == (None, None)
     assert repr(2 * made) == "RWMap(compact, labels (3, 6, 7), 4 classes)"
+    assert repr(regions) == "Regions(labels (3, 6, 7), 4 classes, spacing 1 x 2.5 mm)"
+    unknown = Regions(kind(labels), 4)  # a spacing of 1, which may not be mm
+    assert repr(unknown) == "Regions(labels (3, 6, 7), 4 classes, spacing 1 x 1)"
 
 
 def test_parts_of_another_shape(kind):

@@ -262,9 +262,12 @@ def _whole(values: NDArray[Any], step: float) -> NDArray[np.integer[Any]]:
     labels: NDArray[np.integer[Any]] = rounded.astype(smallest)
     if step:
         # A file of scaled integers holds a whole number only to half a step, and its float32 step
-        # itself to 1e-7; a coarse step must not excuse a real fraction.
-        tolerance = min(step / 2, 0.01) + 1e-6 * np.abs(rounded)
-        fractional = np.abs(values - rounded) > tolerance
+        # itself to 1e-7.
+        misses = np.abs(values - rounded)
+        fractional = misses > (step / 2 if step < 1 else 0) + 1e-6 * (1 + np.abs(rounded))
+        # Half a coarse step must not excuse a real fraction: two values would share a label.
+        if misses.max() > 0.01 and np.unique(values).size > np.unique(labels).size:
+            fractional = misses > 0.01
     else:
         fractional = labels != values
     if fractional.any():

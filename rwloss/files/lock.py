@@ -19,8 +19,7 @@ LOCK_FILE = ".rwloss-lock"
 def hold(folder: Path) -> Iterator[None]:
     """Hold the lock of a folder. Raises RWLossError that names the holder if there is one.
 
-    The lock belongs to the system (flock), so it ends with its process, however that ends. A lock
-    file that is left behind locks nothing.
+    The lock (flock) ends with its process. A lock file that is left behind locks nothing.
     """
     from filelock import FileLock, Timeout
 

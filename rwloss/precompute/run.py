@@ -27,9 +27,6 @@ from rwloss.store.place import StorePlace, place
 from rwloss.store.store import check_format
 from rwloss.work.tasks import run_tasks
 
-# Maps that a plan makes to estimate the size of all of them.
-_MEASURED = 3
-
 
 @dataclass(frozen=True)
 class PrecomputeSettings:
@@ -102,8 +99,7 @@ def precompute(
             jobs=run.settings.jobs,
         )
         known = writer.entries()
-        tasks = run.tasks(writer, known)
-        reason = ""
+        tasks, reason = run.tasks(writer, known), ""
         for result in run.results(tasks):
             outcome = _recorded(writer, known, result)
             outcomes[outcome.case] = outcome
@@ -141,7 +137,7 @@ def plan(
         raise RWLossError(f"{run.place} can't be read: {error}") from error
     tasks = run.tasks(writer, known)
     new = [task for task in tasks if task.known is None] or tasks
-    measured = {task.case.name for task in new[:: max(1, len(new) // _MEASURED)]}
+    measured = {task.case.name for task in new[:: max(1, len(new) // 3)]}
     tasks = [replace(task, measure=task.case.name in measured) for task in tasks]
     outcomes = []
     for outcome in run.results(tasks):
@@ -199,12 +195,9 @@ class _Run:
             found_at = os.path.abspath(source)
             # Workers of Dask may work in another folder.
             dataset = data.find(found_at if settings.scheduler else source)
-        ignore_label = dataset.ignore_label
-        if settings.ignore_label is not None:
-            ignore_label = settings.ignore_label
-        num_classes = dataset.num_classes
-        if settings.num_classes is not None:
-            num_classes = settings.num_classes
+        ignore_label, num_classes = settings.ignore_label, settings.num_classes
+        ignore_label = dataset.ignore_label if ignore_label is None else ignore_label
+        num_classes = dataset.num_classes if num_classes is None else num_classes
         if num_classes is None or static.needs_class_counts:
             # From all labels before any map is made: never K or weights of a single case.
             seen = label_counts(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -19,18 +20,23 @@ if TYPE_CHECKING:
 
     from rwloss.training.settings import RunSettings
 
-_PACKAGES = ("torch", "monai", "lightning-fabric", "numpy", "scipy", "edt")
-
 
 def require_monai() -> None:
     """Raise RWLossError with the fix if MONAI is not installed. Imports nothing."""
-    _require("monai", "MONAI")
+    _require({"monai": "MONAI"})
 
 
 def require_training() -> None:
     """Raise RWLossError with the fix if MONAI or Fabric is missing. Imports neither."""
-    require_monai()
-    _require("lightning_fabric", "Lightning Fabric")
+    _require({"monai": "MONAI", "lightning_fabric": "Lightning Fabric"})
+
+
+def _require(modules: dict[str, str]) -> None:
+    for module, name in modules.items():
+        if find_spec(module) is None:
+            raise RWLossError(
+                f"training needs {name}, which is not installed: pip install 'rwloss[train]'"
+            )
 
 
 def fabric_of(settings: RunSettings) -> Fabric:
@@ -75,20 +81,11 @@ def description(device: torch.device, processes: int = 1) -> dict[str, Any]:
             f"({platform.system()}, {platform.machine()})"
         )
     versions = {"Python": platform.python_version(), "rwloss": __version__}
-    for name in _PACKAGES:
-        try:
+    for name in ("torch", "monai", "lightning-fabric", "numpy", "scipy", "edt"):
+        with suppress(PackageNotFoundError):
             versions[name] = version(name)
-        except PackageNotFoundError:
-            continue
     return {
         "hardware": hardware if processes == 1 else f"{processes} processes, each {hardware}",
         "distance_engine": distance.engine_name(like=torch.empty(0, device=device)),
         "versions": versions,
     }
-
-
-def _require(module: str, name: str) -> None:
-    if find_spec(module) is None:
-        raise RWLossError(
-            f"training needs {name}, which is not installed: pip install 'rwloss[train]'"
-        )

@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from rwloss import data
 from rwloss._version import __version__
 from rwloss.data.cases import DatasetPart
-from rwloss.data.dataset_json import MAX_CLASSES
 from rwloss.data.formats import MAX_VOXELS, check_max_voxels
 from rwloss.errors import RWLossError
 from rwloss.files.atomic import naming_write_errors, whole_file
@@ -130,7 +129,11 @@ def evaluate(
             f"{predicted_names}; the files of a case must have the same name"
         )
     ignored = truth.ignore_label if ignore_label is None else ignore_label
-    k = _num_classes(truth, found, pairs, num_classes, ignored, jobs, max_voxels, counting)
+    known = [k for k in (num_classes, truth.num_classes, found.num_classes) if k is not None]
+    if known:
+        k = data.count_classes(truth, known[0])
+    else:
+        k = _num_classes(truth, pairs, ignored, jobs, max_voxels, counting)
     tasks = [
         _Pair(case.name, prediction, case.labels, k, spacing_mm, ignored, max_voxels)
         for case, prediction in pairs
@@ -178,36 +181,27 @@ def _truth(
 
 def _num_classes(
     truth: data.Dataset,
-    found: data.Dataset,
     pairs: Sequence[tuple[data.Case, Path]],
-    given: int | None,
     ignored: int | None,
     jobs: int | None,
     max_voxels: int,
     counting: Callable[[int], None] | None,
 ) -> int:
-    """The number of classes of all pairs together."""
-    for known in (given, truth.num_classes, found.num_classes):
-        if known is not None:
-            return data.count_classes(truth, known)
-    files = [
-        LabelCount(path, max_voxels)
-        for case, prediction in pairs
-        for path in (case.labels, prediction)
-    ]
+    """The number of classes of all pairs together, from their labels."""
     of_truth = {case.labels for case, _ in pairs}
+    files = [*of_truth, *(prediction for _, prediction in pairs)]
     in_truth: set[int] = set()
     in_predictions: set[int] = set()
-    for path, counts in run_tasks(files, jobs=jobs):
+    for path, counts in run_tasks([LabelCount(file, max_voxels) for file in files], jobs=jobs):
         if not isinstance(counts, RWLossError):  # else the pair fails and says so
             (in_truth if path in of_truth else in_predictions).update(counts.keys() - {ignored})
         if counting is not None:
             counting(len(files))
-    # A prediction with another label than a class fails alone. Without the class before it, 255 or
-    # 65535 is a mask or an ignore label.
-    possible = {label for label in in_predictions if 0 <= label < MAX_CLASSES}
-    possible -= {top for top in (255, 65535) if top - 1 not in possible | in_truth}
-    in_both = in_truth | possible
+    # A prediction fails alone if it has labels that do not follow those of the truth.
+    top = max(in_truth, default=0)
+    while top + 1 in in_predictions:
+        top += 1
+    in_both = in_truth | {label for label in in_predictions if 0 <= label <= top}
     # Two folders of empty masks have one class, and nothing to measure; a mask has two.
     if in_both <= {0}:
         return 2
@@ -233,7 +227,15 @@ class _Pair:
 
             torch.set_num_threads(1)  # as many processes as cores: more threads would only wait
         try:
-            return self._score()
+            truth, found = (
+                data.read_labels(path, spacing_mm=self.spacing_mm, max_voxels=self.max_voxels)
+                for path in (self.labels, self.prediction)
+            )
+            _check_geometry(found, truth)
+            labels = _without(truth.labels, self.ignore_label, "the truth")
+            predicted = _without(found.labels, self.ignore_label, "the prediction")
+            spacing_mm = truth.spacing_mm or found.spacing_mm
+            return score(predicted, labels, self.num_classes, spacing_mm, name=self.name)
         except RWLossError as error:
             return FailedPair(self.name, str(error))
         except Exception as error:  # memory, or anything unforeseen in a library
@@ -242,17 +244,6 @@ class _Pair:
     def died(self) -> FailedPair:
         """The failure if a worker process died over this pair, also when it ran alone."""
         return FailedPair(self.name, "the worker process died: the pair may need more memory")
-
-    def _score(self) -> CaseScore:
-        truth, found = (
-            data.read_labels(path, spacing_mm=self.spacing_mm, max_voxels=self.max_voxels)
-            for path in (self.labels, self.prediction)
-        )
-        _check_geometry(found, truth)
-        labels = _without(truth.labels, self.ignore_label, "the truth")
-        predicted = _without(found.labels, self.ignore_label, "the prediction")
-        spacing_mm = truth.spacing_mm or found.spacing_mm
-        return score(predicted, labels, self.num_classes, spacing_mm, name=self.name)
 
 
 def _without(labels: NDArray[Any], ignored: int | None, whose: str) -> NDArray[Any]:

@@ -107,14 +107,9 @@ def train_steps(
 def learning_rate(settings: RunSettings, step: int) -> float:
     """The learning rate of a step, counted from 1: constant, or falling towards 0."""
     done = (step - 1) / settings.steps
-    match settings.learning_rate_schedule:
-        case "constant":
-            factor = 1.0
-        case "poly":
-            factor = (1 - done) ** 0.9
-        case "cosine":
-            factor = (1 + math.cos(math.pi * done)) / 2
-    return settings.learning_rate * factor
+    cosine = (1 + math.cos(math.pi * done)) / 2
+    factors: dict[str, float] = {"constant": 1.0, "poly": (1 - done) ** 0.9, "cosine": cosine}
+    return settings.learning_rate * factors[settings.learning_rate_schedule]
 
 
 def step_figures(

@@ -109,6 +109,11 @@ def build_network(settings: RunSettings, task: SegmentationTask) -> nn.Module:
     return unet(settings.dims, *sizes, preset=settings.preset, seed=settings.seed)
 
 
+def num_parameters(network: nn.Module) -> int:
+    """Number of trainable weights."""
+    return sum(weight.numel() for weight in network.parameters())
+
+
 def save_checkpoint(
     path: Path,
     network: nn.Module,

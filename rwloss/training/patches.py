@@ -69,21 +69,15 @@ def patch_sources(
     Raises RWLossError for a volume without a map, and for a map of other labels.
     """
     parts = [_map_parts(volume, rwmaps) for volume in volumes]
-    if num_bytes(volumes, parts) > max_device_bytes:
+    values = sum(volume.image.size + volume.labels.size for volume in volumes)
+    values += sum(part.size for of_map in parts for part in of_map)
+    if 4 * values > max_device_bytes:  # each takes 4 bytes
         device = "cpu"
     return [
         source
         for volume, of_map in zip(volumes, parts, strict=True)
         for source in _sources_in(volume, of_map, dims, slice_axis, device)
     ]
-
-
-def num_bytes(
-    volumes: Sequence[TrainingVolume], map_parts: Sequence[Sequence[NDArray[np.float32]]]
-) -> int:
-    """Memory of the sources of these volumes and maps; each value takes 4 bytes."""
-    values = sum(volume.image.size + volume.labels.size for volume in volumes)
-    return 4 * (values + sum(part.size for parts in map_parts for part in parts))
 
 
 def _map_parts(

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from rwloss import data, maps, store
+from rwloss.data.classes import labels_in
 from rwloss.data.splits import Split, split
 from rwloss.errors import RWLossError
+from rwloss.regions import IGNORED
 from rwloss.training.augment import Augmentation
 from rwloss.training.network import PRESETS, SegmentationTask
 from rwloss.training.settings import RunSettings
@@ -56,7 +58,11 @@ def prepare(settings: RunSettings, note: Note = lambda text: None) -> PreparedRu
     training case has, maps of other labels, and settings that don't fit the data.
     """
     maps_of = None if settings.maps is None else store.open(settings.maps)
-    expression = _expression(settings, maps_of)
+    if settings.map is None and maps_of is None:
+        raise RWLossError(
+            "which map? Give --map, such as --map 'rectified + dice', or --maps STORE"
+        )
+    expression = maps.parse(settings.map or (maps_of.expression if maps_of else ""))
     dataset = data.find(settings.data)
     tests = test_cases(settings)
     parts = split(
@@ -69,7 +75,7 @@ def prepare(settings: RunSettings, note: Note = lambda text: None) -> PreparedRu
     ignored = dataset.ignore_label if settings.ignore_label is None else settings.ignore_label
     volumes: dict[str, TrainingVolume] = {}
     digests: dict[str, str] = {}
-    largest: dict[str, int] = {}
+    found: dict[str, set[int]] = {}
     misplaced_mm: dict[str, float] = {}
     for name in (*parts.train, *parts.validation, *parts.test):
         volume = read_volume(
@@ -79,7 +85,7 @@ def prepare(settings: RunSettings, note: Note = lambda text: None) -> PreparedRu
             spacing_mm=settings.spacing,
         )
         _check_alike(volume, volumes.get(parts.train[0], volume))
-        digests[name], largest[name] = volume.digest, int(volume.labels.max())
+        digests[name], found[name] = volume.digest, labels_in(volume.labels) - {IGNORED}
         # Programs round the headers of one image differently, by less than a tenth of a voxel.
         if volume.misplaced_mm > 0.1 * min(volume.spacing_mm or (np.inf,)):
             misplaced_mm[name] = volume.misplaced_mm
@@ -93,15 +99,28 @@ def prepare(settings: RunSettings, note: Note = lambda text: None) -> PreparedRu
             "files; if that is wrong, fix the headers or resample"
         )
     num_classes = data.count_classes(
-        dataset, settings.num_classes, ignore_label=ignored, labels=largest.values()
+        dataset, settings.num_classes, ignore_label=ignored, labels=set().union(*found.values())
     )
-    _check_labels(largest, num_classes)
+    for name, labels in found.items():
+        if (label := max(labels, default=0)) >= num_classes:
+            is_mask = labels <= {0, label}
+            ignore = "" if is_mask else f", or --ignore-label {label} if it is not a class"
+            raise RWLossError(
+                f"case {name!r} holds the label {label}, and there are {num_classes} classes: "
+                f"store them as 0 to {num_classes - 1} (the {label} of a mask as 1), pass "
+                f"--num-classes{ignore}"
+            )
     train = [volumes[name] for name in parts.train]
     names = class_names(num_classes, dataset.class_names)
     counts = _class_counts(train, names)
     if expression.needs_class_counts:
         expression = expression.resolved(counts)
-    _check_store(settings, maps_of, expression)
+    part = str(expression.static_part)
+    if maps_of is not None and part != str(maps.parse(maps_of.expression)):
+        raise RWLossError(
+            f"the store {settings.maps!r} holds the map {maps_of.expression!r}, and the static "
+            f"part of {str(expression)!r} is {part!r}: precompute that, or leave --maps out"
+        )
     settings = _completed(settings, train, num_classes, expression, note)
     return PreparedRun(
         settings=settings,
@@ -166,15 +185,6 @@ def test_cases(settings: RunSettings) -> tuple[data.Case, ...] | None:
     return data.find(settings.data, part="test").cases
 
 
-def _expression(settings: RunSettings, maps_of: store.Store | None) -> maps.Expression:
-    """The map, before any case is read."""
-    if settings.map is None and maps_of is None:
-        raise RWLossError(
-            "which map? Give --map, such as --map 'rectified + dice', or --maps STORE"
-        )
-    return maps.parse(settings.map or (maps_of.expression if maps_of else ""))
-
-
 def _check_images(where: str, cases: Sequence[data.Case]) -> None:
     """Raise RWLossError for missing images and channels, before any file is read."""
     if broken := [case for case in cases if case.problem]:
@@ -210,17 +220,6 @@ def _check_alike(volume: TrainingVolume, first: TrainingVolume) -> None:
         )
 
 
-def _check_labels(largest: Mapping[str, int], num_classes: int) -> None:
-    """Raise RWLossError for a case whose largest label is not a class."""
-    for name, label in largest.items():
-        if label >= num_classes:
-            raise RWLossError(
-                f"case {name!r} holds the label {label}, and there are {num_classes} classes: "
-                f"store them as 0 to {num_classes - 1} (the 255 of a mask as 1), pass "
-                f"--num-classes, or --ignore-label {label} if it is not a class"
-            )
-
-
 def _class_counts(volumes: Sequence[TrainingVolume], names: Sequence[str]) -> list[int]:
     """Voxels of each class in the training cases. Raises RWLossError if a class has none."""
     counts = sum(
@@ -234,20 +233,6 @@ def _class_counts(volumes: Sequence[TrainingVolume], names: Sequence[str]) -> li
             "the dataset, or, if it is the last class, with --num-classes"
         )
     return found
-
-
-def _check_store(
-    settings: RunSettings, maps_of: store.Store | None, expression: maps.Expression
-) -> None:
-    """Raise RWLossError if a store holds other maps than the static part of the expression."""
-    if maps_of is None:
-        return
-    part = expression.static_part
-    if part is None or str(part) != str(maps.parse(maps_of.expression)):
-        raise RWLossError(
-            f"the store {settings.maps!r} holds the map {maps_of.expression!r}, and the static "
-            f"part of {str(expression)!r} is {str(part)!r}: precompute that, or leave --maps out"
-        )
 
 
 def _completed(

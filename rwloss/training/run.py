@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ from rwloss.training.loop import Diverged, TrainingState, train_steps
 from rwloss.training.network import (
     build_network,
     load_checkpoint,
+    num_parameters,
     restore_weights,
     save_checkpoint,
 )
@@ -75,7 +76,7 @@ def train(settings: RunSettings, progress: TrainingProgress | None = None) -> Ru
     settings = prepared.settings
     folder = RunFolder(settings.out)
     network = build_network(settings, prepared.task)
-    checkpoint_bytes = 3 * 4 * _num_parameters(network)
+    checkpoint_bytes = 3 * 4 * num_parameters(network)
     folder.check(settings, prepared.split, checkpoint_bytes=checkpoint_bytes)
     fabric.launch()
     if progress is None or not fabric.is_global_zero:
@@ -98,32 +99,26 @@ def is_first_process() -> bool:
     )
 
 
+@dataclass(eq=False)
 class _Start:
     """One start of a run, in one of its processes."""
 
-    def __init__(
-        self,
-        fabric: Fabric,
-        prepared: PreparedRun,
-        folder: RunFolder,
-        network: nn.Module,
-        progress: TrainingProgress,
-        notes: Sequence[str],
-    ) -> None:
-        self.fabric, self.prepared, self.folder, self.notes = fabric, prepared, folder, notes
-        self.settings, self.task, self.progress = prepared.settings, prepared.task, progress
-        self.network = network.to(fabric.device)
-        chosen = torch.optim.AdamW if self.settings.optimizer == "adamw" else torch.optim.Adam
-        self.optimizer = chosen(
-            self.network.parameters(),
-            lr=self.settings.learning_rate,
-            weight_decay=self.settings.weight_decay,
-        )
-        self.state = TrainingState()
+    fabric: Fabric
+    prepared: PreparedRun
+    folder: RunFolder
+    network: nn.Module
+    progress: TrainingProgress
+    notes: Sequence[str]
+    state: TrainingState = field(default_factory=TrainingState)
 
     def __call__(self) -> None:
         """Train to the end, and test."""
-        settings = self.settings
+        settings = self.settings = self.prepared.settings
+        self.task, self.network = self.prepared.task, self.network.to(self.fabric.device)
+        chosen = torch.optim.AdamW if settings.optimizer == "adamw" else torch.optim.Adam
+        self.optimizer = chosen(
+            self.network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
+        )
         sources = patch_sources(
             self.prepared.train,
             self.prepared.maps,
@@ -202,17 +197,16 @@ class _Start:
                 self.optimizer,
                 settings,
                 self.state,
-                record=self._record,
+                record=lambda step, figures: self._log("record", step, **figures),
                 after_step=self._after_step,
             )
         except Diverged as error:
-            if fabric.is_global_zero:
-                self.folder.log("diverged", error.step, reason=str(error))
+            self._log("diverged", error.step, reason=str(error))
             raise
 
-    def _record(self, step: int, figures: dict[str, Any]) -> None:
+    def _log(self, kind: str, step: int, **fields: Any) -> None:
         if self.fabric.is_global_zero:
-            self.folder.log("record", step, seconds=round(self.state.seconds, 3), **figures)
+            self.folder.log(kind, step, seconds=round(self.state.seconds, 3), **fields)
 
     def _after_step(self, step: int, loss: float) -> None:
         """Validation and checkpoints, in the first process while the others wait."""
@@ -224,8 +218,8 @@ class _Start:
     def _keep(self, step: int, *, validates: bool) -> None:
         if validates:
             self._validate(step)
-        state = {"optimizer": self.optimizer.state_dict(), "state": asdict(self.state)}
-        self._save(self.folder.last, **state)
+        more = {"optimizer": self.optimizer.state_dict(), "state": asdict(self.state)}
+        self._save(self.folder.last, **more)
 
     def _validate(self, step: int) -> None:
         """Score the validation cases; keep the weights if they are the best so far."""
@@ -266,15 +260,11 @@ class _Start:
                 "steps": self.settings.steps,
                 "class_names": list(self.task.class_names),
                 "num_items": num_items,
-                "parameters": _num_parameters(self.network),
+                "parameters": num_parameters(self.network),
                 "seconds": round(self.state.seconds, 1),
                 **as_fields(evaluation),
             }
         )
-
-
-def _num_parameters(network: nn.Module) -> int:
-    return sum(weight.numel() for weight in network.parameters())
 
 
 @contextmanager

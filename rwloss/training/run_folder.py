@@ -6,7 +6,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,9 +45,8 @@ class RunResult:
 class RunFolder:
     """Paths and log of a run.
 
-    settings: run.toml. splits: splits.json, the cases of each part. metrics: metrics.jsonl, one
-    line per start, record and validation. last, best: the checkpoints. test: test.json, written at
-    the end.
+    splits: the cases of each part. metrics: one line per start, record and validation. last, best:
+    the checkpoints. test: written at the end.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -85,7 +84,12 @@ class RunFolder:
             self._check_resumable(settings, split)
             if self.is_done(settings):
                 return
-        elif self.path.is_dir() and any(map(_is_foreign, self.path.iterdir())):
+        elif self.path.is_dir() and any(
+            # Not left by a start that was killed before it wrote run.toml.
+            file.name not in {"checkpoints", LOCK_FILE}
+            and not file.name.startswith(TEMPORARY_PREFIX)
+            for file in self.path.iterdir()
+        ):
             raise RWLossError(
                 f"{str(self.path)!r} is neither empty nor a run folder (it has no run.toml): name "
                 "another folder with --out"
@@ -153,11 +157,9 @@ class RunFolder:
             )
         return names
 
-    @contextmanager
-    def held(self) -> Iterator[None]:
+    def held(self) -> AbstractContextManager[None]:
         """Lock the folder. Raises RWLossError that names the other writer if there is one."""
-        with hold(self.path):
-            yield
+        return hold(self.path)
 
     def begin(self, settings: RunSettings, split: Split, step: int) -> None:
         """Write what the run is, and drop log lines after `step`, where this start begins.
@@ -169,15 +171,12 @@ class RunFolder:
             settings.write(self.settings)
             split.write(self.splits)
         kept = [json.dumps(line) + "\n" for line in self.lines() if line["step"] <= step]
-        self._write(self.metrics, "".join(kept))
+        write_text(self.metrics, "".join(kept), _FIX)
 
     def log(self, kind: str, step: int, **fields: Any) -> None:
         """Append a line to metrics.jsonl. The system has it when this returns."""
         line = json.dumps({"kind": kind, "step": step, **fields})
-        with (
-            naming_write_errors(self.metrics, _FIX),
-            self.metrics.open("a", encoding="utf-8") as file,
-        ):
+        with naming_write_errors(self.metrics, _FIX), self.metrics.open("a") as file:
             file.write(line + "\n")
 
     def lines(self) -> Iterator[dict[str, Any]]:
@@ -199,7 +198,7 @@ class RunFolder:
 
     def write_test(self, content: dict[str, Any]) -> None:
         """Write test.json."""
-        self._write(self.test, json.dumps(content, indent=1) + "\n")
+        write_text(self.test, json.dumps(content, indent=1) + "\n", _FIX)
 
     def read_test(self) -> dict[str, Any]:
         """The content of test.json. Raises RWLossError if it is missing or damaged."""
@@ -241,14 +240,3 @@ class RunFolder:
                 f"{str(self.path)!r} is not a run folder: expected run.toml, splits.json and "
                 "checkpoints in it, as rwloss train leaves them"
             )
-
-    @staticmethod
-    def _write(path: Path, text: str) -> None:
-        write_text(path, text, _FIX)
-
-
-def _is_foreign(path: Path) -> bool:
-    """Whether a file was not left by a start that was killed before it wrote run.toml."""
-    return path.name not in {"checkpoints", LOCK_FILE} and not path.name.startswith(
-        TEMPORARY_PREFIX
-    )

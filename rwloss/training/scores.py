@@ -272,27 +272,19 @@ def _class_score(
         return ClassScore(label, truth, predicted, dice=0.0)
     import torch
     from monai.metrics.meandice import compute_dice
+    from monai.metrics.utils import get_mask_edges, get_surface_distance
 
     first, second = (torch.from_numpy(mask)[None, None] for mask in masks)
     dice = float(compute_dice(first, second))
-    hd95_mm, assd_mm = _surface_distances(*masks, spacing_mm) if distances else (None, None)
-    return ClassScore(label, truth, predicted, dice, hd95_mm, assd_mm)
-
-
-def _surface_distances(
-    found: NDArray[np.bool_], truth: NDArray[np.bool_], spacing_mm: tuple[float, ...]
-) -> tuple[float, float]:
-    """HD95 and average symmetric surface distance of two masks (*s) with voxels, in mm.
-
-    The values of MONAI's compute_hausdorff_distance and compute_average_surface_distance, which
-    would search the same distances twice.
-    """
-    from monai.metrics.utils import get_mask_edges, get_surface_distance
-
-    edges = get_mask_edges(found, truth)
+    if not distances:
+        return ClassScore(label, truth, predicted, dice)
+    # The values of MONAI's compute_hausdorff_distance and compute_average_surface_distance, which
+    # would search the same distances twice.
+    edges = get_mask_edges(*masks)
     there, back = (
         np.asarray(get_surface_distance(start, end, spacing=spacing_mm), dtype=np.float64)
         for start, end in (edges, edges[::-1])
     )
     hd95_mm = max(float(np.percentile(way, 95)) for way in (there, back))
-    return hd95_mm, float(np.concatenate([there, back]).mean())
+    assd_mm = float(np.concatenate([there, back]).mean())
+    return ClassScore(label, truth, predicted, dice, hd95_mm, assd_mm)

@@ -17,11 +17,8 @@ from rwloss.work.tasks import Task
 
 T = TypeVar("T")
 
-# Tasks that the scheduler is given in advance: enough for several hundred workers, because more
-# workers may join at any time.
-_AHEAD = 1000
-# How long a scheduler may take to answer, in seconds.
-_TIMEOUT_S = 30.0
+_AHEAD = 1000  # tasks given in advance: enough for some hundred workers, as more may join
+_TIMEOUT_S = 30.0  # how long a scheduler may take to answer
 
 
 def on_dask(tasks: Iterable[Task[T]], scheduler: str, jobs: int) -> Iterator[T]:

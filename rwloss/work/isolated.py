@@ -69,11 +69,14 @@ class _IsolatedProcess:
                     timer.start()
                 answer = _exchanged(process, request)
             except (OSError, EOFError, pickle.UnpicklingError):
-                process.wait()
+                code = process.wait()
                 self.stop()
-                why = (
-                    f"took longer than {timeout_s:g} s" if timed_out.is_set() else _end_of(process)
-                )
+                if timed_out.is_set():
+                    why = f"took longer than {timeout_s:g} s"
+                elif code < 0:
+                    why = f"was killed by {signal.Signals(-code).name}"
+                else:
+                    why = f"ended with exit code {code}"
                 raise ProcessDied(f"the process that ran {function.__name__} {why}") from None
             except BaseException:  # Ctrl-C: the next call must not get the answer of this one
                 self.stop()
@@ -122,41 +125,30 @@ def _exchanged(process: subprocess.Popen[bytes], request: bytes) -> bytes:
     return answer
 
 
-def _end_of(process: subprocess.Popen[bytes]) -> str:
-    if process.returncode >= 0:
-        return f"ended with exit code {process.returncode}"
-    return f"was killed by {signal.Signals(-process.returncode).name}"
-
-
 def serve() -> None:
     """Carry out calls from standard input, until it ends."""
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a library prints is not an answer
     requests: queue.SimpleQueue[bytes] = queue.SimpleQueue()
-    threading.Thread(target=_receive, args=(requests,), daemon=True).start()
+
+    def receive() -> None:
+        """When the caller ends, this process ends with it, even during a call."""
+        try:
+            while True:
+                requests.put(pickle.load(sys.stdin.buffer))
+        finally:
+            os._exit(0)
+
+    threading.Thread(target=receive, daemon=True).start()
     while True:
         try:
             function, args = pickle.loads(requests.get())
             answer = pickle.dumps((True, function(*args)))
         except Exception as error:
-            answer = _packed(error)
+            try:
+                answer = pickle.dumps((False, error))
+                pickle.loads(answer)
+            except Exception:  # not every exception can be pickled
+                answer = pickle.dumps((False, RWLossError(f"{type(error).__name__}: {error}")))
         pickle.dump(answer, answers)
         answers.flush()
-
-
-def _receive(requests: queue.SimpleQueue[bytes]) -> None:
-    """In a thread: when the caller ends, this process ends with it, even during a call."""
-    try:
-        while True:
-            requests.put(pickle.load(sys.stdin.buffer))
-    finally:
-        os._exit(0)
-
-
-def _packed(error: Exception) -> bytes:
-    try:
-        packed = pickle.dumps((False, error))
-        pickle.loads(packed)
-    except Exception:  # not every exception can be pickled
-        return pickle.dumps((False, RWLossError(f"{type(error).__name__}: {error}")))
-    return packed

@@ -113,9 +113,7 @@ class _Worker:
         self._start()
 
     def _start(self) -> None:
-        self.pool = ProcessPoolExecutor(
-            1, mp_context=_CONTEXT, initializer=_begin_worker, initargs=(self._parent,)
-        )
+        self.pool = ProcessPoolExecutor(1, _CONTEXT, _begin_worker, (self._parent,))
         self._started: Future[int] | None = None
 
     def submit(self, task: Task[T]) -> Future[T]:
@@ -151,7 +149,12 @@ def _unpack_and_run(packed: bytes) -> Any:
 
 def _begin_worker(parent: connection.Connection) -> None:
     """Leave Ctrl-C to the parent, and end when it does, however it ends."""
-    _keep_memory()
+    # Keep the memory that a case has freed for the next one: the system clears each page that it
+    # hands out, which costs a tenth of a volume's transform. Only glibc has this function.
+    with suppress(OSError, AttributeError):
+        change = ctypes.CDLL(None).mallopt
+        change(_M_MMAP_THRESHOLD, 32 << 20)  # the most that every version allows
+        change(_M_TRIM_THRESHOLD, 1 << 30)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # for systems without signal masks
 
     def watch() -> None:
@@ -159,18 +162,6 @@ def _begin_worker(parent: connection.Connection) -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
-
-
-def _keep_memory() -> None:
-    """Let this process keep the memory that a case has freed for the next case.
-
-    The system clears each page that it hands out: for arrays as large as a volume, that costs a
-    tenth of the transform's time. Nothing changes where the C library is not glibc.
-    """
-    with suppress(OSError, AttributeError):
-        change = ctypes.CDLL(None).mallopt
-        change(_M_MMAP_THRESHOLD, 32 << 20)  # the most that every version allows
-        change(_M_TRIM_THRESHOLD, 1 << 30)
 
 
 @contextmanager
@@ -189,11 +180,10 @@ def no_interrupts() -> Iterator[None]:
 
 def _allow_open_files(count: int) -> None:
     """Raise the soft limit: on many systems it is too low for a hundred processes."""
-    try:
+    with suppress(ImportError):
         import resource
-    except ImportError:
-        return
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != resource.RLIM_INFINITY and soft < count:
-        allowed = count if hard == resource.RLIM_INFINITY else min(count, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if soft != resource.RLIM_INFINITY and soft < count:
+            allowed = count if hard == resource.RLIM_INFINITY else min(count, hard)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))

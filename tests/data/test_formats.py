@@ -189,6 +189,22 @@ def test_labels_that_nibabel_scaled_are_whole_again(tmp_path, dtype):
     assert found.dtype == np.uint8
 
 
+def test_scaled_labels_miss_by_up_to_half_a_step(tmp_path):
+    """Whole numbers that were stored scaled are read; real fractions are not rounded away."""
+    labels = np.tile(np.arange(13), (4, 4, 1))
+    for step in (12 / 255, 12 / 4095, 0.4, 0.7):
+        image = Nifti1Image(np.round(labels / step).astype(np.uint16), np.eye(4))
+        image.header.set_slope_inter(step, 0)
+        image.to_filename(tmp_path / "case.nii")
+        np.testing.assert_array_equal(read_labels(tmp_path / "case.nii").labels, labels, str(step))
+    for step, codes in ((0.4, [0, 2, 3]), (0.5, [0, 1]), (1.5, [0, 1]), (2.5, [0, 1]), (0.25, [3])):
+        image = Nifti1Image(np.full((2, 2, len(codes)), codes, np.uint8), np.eye(4))
+        image.header.set_slope_inter(step, 0)
+        image.to_filename(tmp_path / "case.nii")
+        with pytest.raises(RWLossError, match=r"expected whole numbers, got .*nearest neighbour"):
+            read_labels(tmp_path / "case.nii")
+
+
 @pytest.mark.parametrize(("unit", "factor"), [("meter", 1000), ("mm", 1), ("micron", 0.001)])
 def test_units_become_millimetres(tmp_path, unit, factor):
     image = Nifti1Image(some_labels((4, 5, 6)), np.diag([*SPACING, 1.0]))

@@ -30,9 +30,7 @@ SIZES = {
     "odd": [(11, 7), (6, 4), (3, 2), (2, 1)],
     "up": [(6, 4), (12, 8)],
 }
-each_size = every(sizes=SIZES.values())
 EXPRESSIONS = ["rectified", "boundary", "rectified.with_link(0.5)", "rectified + dice", "dice"]
-each_expression = every(text=EXPRESSIONS)
 
 
 def outputs_and_labels(sizes, num_classes=3):
@@ -98,15 +96,14 @@ def test_resampling_takes_the_nearest_centre(old, new):
     assert torch.equal(resampled(values, [new], 1), nearest(values, [new]))
 
 
-@pytest.mark.parametrize(("old", "new"), [(9, 3), (15, 5), (7, 7), (3, 9), (11, 3)])
-def test_resampling_is_torchs_where_no_centre_lies_between_two(old, new):
-    values = torch.arange(old, dtype=torch.float32).reshape(1, 1, -1)
-    wanted = functional.interpolate(values, size=new, mode="nearest-exact")
-    assert torch.equal(resampled(values, [new], 2), wanted)
+@every(sizes=[(9, 3), (15, 5), (7, 7), (3, 9), (11, 3)])
+def test_resampling_is_torchs_where_no_centre_lies_between_two(sizes):
+    values = torch.arange(sizes[0], dtype=torch.float32).reshape(1, 1, -1)
+    wanted = functional.interpolate(values, size=sizes[1], mode="nearest-exact")
+    assert torch.equal(resampled(values, [sizes[1]], 2), wanted)
 
 
-@each_size
-@each_expression
+@every(sizes=SIZES.values(), text=EXPRESSIONS)
 def test_maps_are_made_at_each_resolution(sizes, text):
     outputs, labels = outputs_and_labels(sizes)
     spacing = (0.8, 2.5, 1.2)[: len(sizes[0])]
@@ -130,7 +127,7 @@ def test_spacing_of_each_image():
     assert_close(found, torch.stack(alone).mean(), 1e-12)
 
 
-@each_expression
+@every(text=EXPRESSIONS)
 def test_one_output_in_a_list(text):
     outputs, labels = outputs_and_labels(SIZES[2][:1])
     loss = RegionWiseLoss(text)
@@ -161,33 +158,18 @@ def test_an_output_of_weight_0_is_not_looked_at():
     assert not value.requires_grad
 
 
-@pytest.mark.parametrize(
-    ("weights", "message"),
-    [
-        ((1, 1), "2 deep_supervision_weights for 3 outputs: give one for each"),
-        ((0, 0, 0), "no output to train: every deep-supervision weight is 0"),
-        ((1, -1, 0), "expected deep_supervision_weights of 0 or more"),
-    ],
-)
-def test_weights_that_do_not_fit(weights, message):
-    outputs, labels = outputs_and_labels(SIZES[2])
-    with pytest.raises(RWLossError, match=message):
-        RegionWiseLoss("rectified", deep_supervision_weights=weights)(outputs, labels)
-
-
 # --- Stored maps
 
 
-@each_size
-@every(text=["rectified", "boundary", "rectified.with_link(0.5)"])
-@every(kind=["numpy", "torch"])
-@every(form=["RWMap", "tensor"])
-def test_one_stored_map_is_resampled_as_the_labels_are(sizes, text, kind, form):
+@every(
+    sizes=SIZES.values(),
+    text=["rectified", "boundary", "rectified.with_link(0.5)"],
+    kind=["numpy", "torch"],
+)
+def test_one_stored_map_is_resampled_as_the_labels_are(sizes, text, kind):
     outputs, labels = outputs_and_labels(sizes)
     static = maps.parse(text).static_part
     stored = static(Regions(as_kind(labels, kind), 3))
-    if form == "tensor" and "link" not in text:  # a link needs a compact map
-        stored = stored.dense()
 
     def at_each(outputs):
         total = 0
@@ -204,8 +186,9 @@ def test_one_stored_map_is_resampled_as_the_labels_are(sizes, text, kind, form):
         return total
 
     wanted = value_and_gradient(at_each, outputs)
-    found = value_and_gradient(RegionWiseLoss(text), outputs, labels, stored)
-    assert_same(found, wanted)
+    # A link needs a compact map.
+    for form in [stored] if "link" in text else [stored, stored.dense()]:
+        assert_same(value_and_gradient(RegionWiseLoss(text), outputs, labels, form), wanted)
 
 
 def test_a_stored_map_for_each_output():
@@ -229,23 +212,16 @@ def test_one_stored_map_goes_before_targets_that_were_resampled_otherwise():
     loss = RegionWiseLoss("rectified + dice")
     wanted = value_and_gradient(loss, outputs, labels, stored)
     assert_same(value_and_gradient(loss, outputs, others, stored), wanted, 1e-12)
-
-
-def test_stored_map_of_other_labels_is_refused_at_each_resolution():
-    outputs, labels = outputs_and_labels(SIZES[2])
-    stored = maps.Rectified()(Regions(labels.flip(1), 3))
-    for weights in ((1, 0, 0), (0, 0, 1)):
+    for weights in ((1, 0, 0), (0, 0, 1)):  # of other labels: refused at each resolution
         loss = RegionWiseLoss("rectified", deep_supervision_weights=weights)
         with pytest.raises(RWLossError, match="made from other labels"):
-            loss(outputs, labels, stored)
+            loss(outputs, labels.flip(1), stored)
 
 
 # --- Lists of targets, as nnU-Net gives them
 
 
-@each_size
-@each_expression
-@every(channel=[True, False])
+@every(sizes=SIZES.values(), text=EXPRESSIONS, channel=[True, False])
 def test_a_target_for_each_output(sizes, text, channel):
     outputs, labels = outputs_and_labels(sizes)
     others = [(3 * uniform(2, *size, seed=13 + i)).short() for i, size in enumerate(sizes)]
@@ -260,8 +236,7 @@ def test_a_target_for_each_output(sizes, text, channel):
 # --- Masks, ignored voxels, sigmoid
 
 
-@each_size
-@every(text=["rectified", "dice + boundary"])
+@every(sizes=SIZES.values(), text=["rectified", "dice + boundary"])
 def test_mask_and_ignored_label(sizes, text):
     outputs, labels = outputs_and_labels(sizes)
     labels = labels.int()
@@ -287,21 +262,13 @@ def test_masks_that_overlap(sizes):
     assert loss(outputs, masks, stored).isfinite()
 
 
-def test_excess_of_a_list():
+def test_excess_and_sum_of_a_list():
     outputs, labels = outputs_and_labels(SIZES[2])
-    loss = RegionWiseLoss("rectified + dice")
-    alone = [
-        RegionWiseLoss("rectified + dice", spacing_mm=scaled((1, 1), (12, 8), x.shape[2:])).excess(
-            x, nearest(labels, x.shape[2:])
-        )
-        for x in outputs
-    ]
-    wanted = sum(w * each for w, each in zip(halves(3), alone, strict=True))
+    loss, wanted = RegionWiseLoss("rectified + dice"), 0
+    for weight, x in zip(halves(3), outputs, strict=True):
+        spacing = scaled((1, 1), (12, 8), x.shape[2:])
+        wanted += weight * loss.excess(x, nearest(labels, x.shape[2:]), spacing_mm=spacing)
     assert_close(loss.excess(outputs, labels), wanted, 1e-12)
-
-
-def test_sum_of_a_list():
-    outputs, labels = outputs_and_labels(SIZES[2])
     loss = RegionWiseLoss("rectified", reduction="sum", deep_supervision_weights=(1, 0, 0))
     wanted = RegionWiseLoss("rectified", reduction="sum")(outputs[0], labels)
     assert_close(loss(outputs, labels), wanted, 1e-12)
@@ -310,43 +277,34 @@ def test_sum_of_a_list():
 # --- Wrong use
 
 
-def test_lists_of_another_length():
+def test_what_is_refused():
     outputs, labels = outputs_and_labels(SIZES[2])
     stored, mask = maps.Rectified()(Regions(labels, 3)), here(torch.ones(labels.shape))
-    loss = RegionWiseLoss("rectified")
-    for what, given_target, more in [
-        ("target", [labels] * 2, {}),
-        ("target", [labels] * 2, {"rwmap": stored}),
-        ("map", labels, {"rwmap": [stored] * 2}),
-        ("mask", labels, {"mask": [mask] * 2}),
-    ]:
-        message = f"2 {what}s for 3 outputs: give one, or one for each"
+
+    def refused(message, *args, mask=None, **settings):
         with pytest.raises(RWLossError, match=message):
-            loss(outputs, given_target, **more)
+            RegionWiseLoss("rectified", **settings)(*args, mask=mask)
 
-
-def test_lists_beside_one_output():
-    outputs, labels = outputs_and_labels(SIZES[2])
-    stored, mask = maps.Rectified()(Regions(labels, 3)), here(torch.ones(labels.shape))
-    loss = RegionWiseLoss("rectified")
-    with pytest.raises(RWLossError, match="expected target as a tensor, got list: a list is for"):
-        loss(outputs[0], [labels])
-    with pytest.raises(RWLossError, match=r"its values .*, got list: a list is for deep"):
-        loss(outputs[0], labels, [stored])
-    with pytest.raises(RWLossError, match="expected mask as a tensor, got list"):
-        loss(outputs[0], labels, mask=[mask])
-
-
-def test_empty_and_unreduced_lists():
-    outputs, labels = outputs_and_labels(SIZES[2])
-    with pytest.raises(RWLossError, match="no output to train: the list is empty"):
-        RegionWiseLoss("rectified")([], labels)
-    with pytest.raises(RWLossError, match='"none" of static terms is for one output, got 3'):
-        RegionWiseLoss("rectified", reduction="none")(outputs, labels)
-
-
-@every(shape=[(12, 8), (2, 3, 2, 12, 8), (12,), (1, 12, 8)])
-def test_target_without_a_fitting_shape(shape):
-    outputs, _ = outputs_and_labels(SIZES[2])
-    with pytest.raises(RWLossError, match=r"target \(.*\) does not fit logits \(2, 3, 12, 8\)"):
-        RegionWiseLoss("rectified")(outputs, here(torch.zeros(shape, dtype=torch.uint8)))
+    for what, *args, own in [
+        ("target", [labels] * 2, None, None),
+        ("target", [labels] * 2, stored, None),
+        ("map", labels, [stored] * 2, None),
+        ("mask", labels, None, [mask] * 2),
+    ]:
+        refused(f"2 {what}s for 3 outputs: give one, or one for each", outputs, *args, mask=own)
+    one = outputs[0]
+    refused("expected target as a tensor, got list: a list is for", one, [labels])
+    refused(r"its values .*, got list: a list is for deep", one, labels, [stored])
+    refused("expected mask as a tensor, got list", one, labels, mask=[mask])
+    refused("no output to train: the list is empty", [], labels)
+    message = '"none" of static terms is for one output, got 3'
+    refused(message, outputs, labels, reduction="none")
+    for shape in [(12, 8), (2, 3, 2, 12, 8), (12,), (1, 12, 8)]:
+        message = r"target \(.*\) does not fit logits \(2, 3, 12, 8\)"
+        refused(message, outputs, here(torch.zeros(shape, dtype=torch.uint8)))
+    for weights, message in (
+        ((1, 1), "2 deep_supervision_weights for 3 outputs: give one for each"),
+        ((0, 0, 0), "no output to train: every deep-supervision weight is 0"),
+        ((1, -1, 0), "expected deep_supervision_weights of 0 or more"),
+    ):
+        refused(message, outputs, labels, deep_supervision_weights=weights)

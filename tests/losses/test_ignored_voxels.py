@@ -26,12 +26,11 @@ STATIC = {
     "class_weighted": lambda y: plain.class_weighted(y, 4, lambda n: 1 / n),
 }
 MIXED = ["rectified.with_link(0.5)", "rectified + dice", "(dice + boundary).stabilized()"]
-each_static = every(text=STATIC)
-each_term = every(text=[*STATIC, *DYNAMIC, *MIXED])
-each_shape = every(shape=[(11, 9), (6, 7, 5)])
+TERMS = [*STATIC, *DYNAMIC, *MIXED]
+SHAPES = [(11, 9), (6, 7, 5)]
 
 
-def some_ignored(shape, ignore_index=255):
+def some_ignored(shape=(11, 9), ignore_index=255):
     """Logits, labels with a side ignored in every image, and which voxels count."""
     logits, labels = given(shape)
     counted = here(torch.ones(labels.shape, dtype=torch.bool))
@@ -40,16 +39,14 @@ def some_ignored(shape, ignore_index=255):
     return logits, torch.where(counted, labels.int(), ignore_index), counted
 
 
-def a_mask(shape):
+def a_mask(shape=(11, 9)):
     return uniform(3, *shape, seed=5) > 0.4
 
 
 # --- An ignored label
 
 
-@each_static
-@each_shape
-@every(ignore_index=[255, -1, -100, None])
+@every(text=STATIC, shape=SHAPES, ignore_index=[255, -1, -100, None])
 def test_mean_of_the_official_costs_over_voxels_that_count(text, shape, ignore_index):
     """An ignored voxel belongs to no class, and ends a region; a mask ends none."""
     if ignore_index is None:
@@ -79,14 +76,13 @@ def test_an_ignored_region_ends_a_region():
     assert_close(costs[0, :, 0], here(torch.tensor(rectified)) / 2)
 
 
-@each_term
-@every(kind=["ignore_index", "mask"])
+@every(text=TERMS, kind=["ignore_index", "mask"])
 def test_no_gradient_where_voxels_do_not_count(text, kind):
     if kind == "mask":
-        (logits, labels), counted = given((11, 9)), a_mask((11, 9))
+        (logits, labels), counted = given((11, 9)), a_mask()
         loss, more = RegionWiseLoss(text), {"mask": counted}
     else:
-        logits, labels, counted = some_ignored((11, 9))
+        logits, labels, counted = some_ignored()
         loss, more = RegionWiseLoss(text, ignore_index=255), {}
     value, gradient = value_and_gradient(loss, logits, labels, **more)
     assert not gradient.movedim(1, -1)[~counted].any()
@@ -95,34 +91,27 @@ def test_no_gradient_where_voxels_do_not_count(text, kind):
     assert_close(loss(logits, labels, **more), value, 1e-12)
 
 
-@each_term
-@every(kind=["ignore_index", "mask"])
-def test_nothing_counts(text, kind):
+@every(text=TERMS)
+def test_nothing_counts(text):
     logits, labels = given((11, 9))
-    if kind == "mask":
-        loss, more = RegionWiseLoss(text), {"mask": here(torch.zeros(3, 11, 9))}
-    else:
-        loss, more = RegionWiseLoss(text, ignore_index=255), {}
-        labels = torch.full_like(labels, 255)
-    value, gradient = value_and_gradient(loss, logits, labels, **more)
-    # focal_tversky is a little above 0 at its best, for a finite derivative of its root.
-    assert value.item() == pytest.approx(0, abs=1e-5 if "focal_t" in text else 0)
-    assert not gradient.any()
-    assert loss.excess(logits, labels, **more) == value
-
-
-@each_term
-def test_nothing_counts_in_one_image(text):
-    logits, labels = given((11, 9))
-    labels[1] = 255
-    value, gradient = value_and_gradient(RegionWiseLoss(text, ignore_index=255), logits, labels)
+    plain_loss, loss = RegionWiseLoss(text), RegionWiseLoss(text, ignore_index=255)
+    for each, target, more in (
+        (plain_loss, labels, {"mask": here(torch.zeros(3, 11, 9))}),
+        (loss, torch.full_like(labels, 255), {}),
+    ):
+        value, gradient = value_and_gradient(each, logits, target, **more)
+        # focal_tversky is a little above 0 at its best, for a finite derivative of its root.
+        assert value.item() == pytest.approx(0, abs=1e-5 if "focal_t" in text else 0)
+        assert not gradient.any()
+        assert each.excess(logits, target, **more) == value
+    labels[1] = 255  # nothing counts in one image
+    value, gradient = value_and_gradient(loss, logits, labels)
     assert value.isfinite()
     assert not gradient[1].any()
     assert gradient[0].any()
 
 
-@each_shape
-@every(ignore_index=[255, -100, 2])
+@every(shape=SHAPES, ignore_index=[255, -100, 2])
 def test_cross_entropy_is_that_of_torch(shape, ignore_index):
     """A class may be ignored too."""
     logits, labels, _ = some_ignored(shape, ignore_index)
@@ -135,15 +124,16 @@ def test_cross_entropy_is_that_of_torch(shape, ignore_index):
     assert_same(found, wanted, 1e-12)
 
 
-@every(dtype=[torch.uint8, torch.int16, torch.int64, torch.float32])
-def test_types_of_labels(dtype):
-    logits, labels, _ = some_ignored((11, 9))
+def test_types_of_labels():
+    logits, labels, _ = some_ignored()
     loss = RegionWiseLoss("rectified + dice", ignore_index=255)
-    assert loss(logits, labels.to(dtype)) == loss(logits, labels)
+    wanted = loss(logits, labels)
+    for dtype in (torch.uint8, torch.int16, torch.int64, torch.float32):
+        assert loss(logits, labels.to(dtype)) == wanted
 
 
 def test_values_that_know_nothing_of_ignored_voxels():
-    logits, labels, counted = some_ignored((11, 9))
+    logits, labels, counted = some_ignored()
     values = uniform(3, 4, 11, 9)
     before = values.clone()
     loss = RegionWiseLoss("boundary", ignore_index=255)
@@ -155,25 +145,23 @@ def test_values_that_know_nothing_of_ignored_voxels():
     assert torch.equal(values, before)
 
 
-def test_stored_map_that_ignores_other_voxels_is_refused():
-    logits, labels, _ = some_ignored((11, 9))
-    full = torch.where(labels == 255, 0, labels)
-    stored = maps.Rectified()(Regions(full, 4))
+def test_stored_maps_ignore_the_same_voxels():
+    logits, labels, counted = some_ignored()
+    loss = RegionWiseLoss("rectified", ignore_index=255)
+    full = maps.Rectified()(Regions(torch.where(labels == 255, 0, labels), 4))
     with pytest.raises(RWLossError, match="made from other labels"):
-        RegionWiseLoss("rectified", ignore_index=255)(logits, labels, stored)
-
-
-def test_ignored_label_without_saying_so():
-    logits, labels, _ = some_ignored((11, 9))
-    message = r"label 255 found, but num_classes=4 allows .*ignore_index=255 for a loss"
-    with pytest.raises(RWLossError, match=message):
-        RegionWiseLoss("rectified")(logits, labels)
+        loss(logits, labels, full)
+    # As a store gives it: in NumPy memory, labels with -1 in a signed type.
+    made = maps.Rectified()(Regions(as_kind(labels, "numpy"), 4, ignore_label=255))
+    stored = RWMap.compact(made.labels.astype(np.int8), 4, made.true, made.other)
+    assert (stored.labels[~as_kind(counted, "numpy")] == -1).all()
+    assert_close(loss(logits, labels, stored), loss(logits, labels), 1e-12)
 
 
 # --- A mask
 
 
-@each_term
+@every(text=TERMS)
 def test_mask_of_ones_changes_nothing(text):
     logits, labels = given((11, 9))
     wanted = value_and_gradient(RegionWiseLoss(text), logits, labels)
@@ -181,14 +169,12 @@ def test_mask_of_ones_changes_nothing(text):
     assert_same(value_and_gradient(RegionWiseLoss(text), logits, labels, mask=mask), wanted, 1e-12)
 
 
-@each_shape
-@every(text=["cross_entropy", "focal"])
-def test_mask_and_ignored_label_together(text, shape):
+@every(shape=SHAPES, text=["cross_entropy", "focal"])
+def test_mask_and_ignored_label_together(shape, text):
     logits, labels, counted = some_ignored(shape)
     mask = a_mask(shape)
-    both = torch.where(mask, labels, 255)
     loss = RegionWiseLoss(text, ignore_index=255)
-    wanted = value_and_gradient(loss, logits, both)
+    wanted = value_and_gradient(loss, logits, torch.where(mask, labels, 255))
     assert_same(value_and_gradient(loss, logits, labels, mask=mask), wanted, 1e-12)
     assert (mask & counted).any()
 
@@ -204,38 +190,24 @@ def test_overlap_inside_the_mask(text):
 
 
 @every(text=["rectified", "dice"])
-@every(dtype=[torch.bool, torch.uint8, torch.float32, torch.int64])
-def test_forms_of_masks(text, dtype):
+def test_forms_of_masks(text):
     logits, labels = given((11, 9))
-    mask = a_mask((11, 9))
+    mask = a_mask()
     loss = RegionWiseLoss(text)
     wanted = loss(logits, labels, mask=mask)
-    assert loss(logits, labels, mask=mask.to(dtype)) == wanted
-    assert loss(logits, labels, mask=mask.to(dtype)[:, None]) == wanted
+    for dtype in (torch.bool, torch.uint8, torch.float32, torch.int64):
+        assert loss(logits, labels, mask=mask.to(dtype)) == wanted
+        assert loss(logits, labels, mask=mask.to(dtype)[:, None]) == wanted
+    for shape in [(3, 9, 11), (3, 4, 11, 9), (11, 9), (1, 11, 9)]:
+        with pytest.raises(RWLossError, match=r"mask \(.*does not fit logits \(3, 4, 11, 9\): exp"):
+            loss(logits, labels, mask=here(torch.ones(shape)))
 
 
 @every(reduction=["sum", "none"])
 def test_reductions_of_masked_costs(reduction):
     logits, labels = given((11, 9))
-    mask = a_mask((11, 9))
+    mask = a_mask()
     values = maps.Boundary()(Regions(labels, 4)).dense()
     costs = torch.softmax(logits, dim=1) * values * mask[:, None]
     found = RegionWiseLoss("boundary", reduction=reduction)(logits, labels, mask=mask)
     assert_close(found, costs.sum() if reduction == "sum" else costs)
-
-
-@every(shape=[(3, 9, 11), (3, 4, 11, 9), (11, 9), (1, 11, 9)])
-def test_mask_of_another_shape(shape):
-    logits, labels = given((11, 9))
-    with pytest.raises(RWLossError, match=r"mask \(.*does not fit logits \(3, 4, 11, 9\): expec"):
-        RegionWiseLoss("rectified")(logits, labels, mask=here(torch.ones(shape)))
-
-
-def test_ignored_map_in_numpy_memory():
-    """A stored map as a store gives it: labels with -1, in a signed type."""
-    logits, labels, counted = some_ignored((11, 9))
-    made = maps.Rectified()(Regions(as_kind(labels, "numpy"), 4, ignore_label=255))
-    stored = RWMap.compact(made.labels.astype(np.int8), 4, made.true, made.other)
-    assert (stored.labels[~as_kind(counted, "numpy")] == -1).all()
-    loss = RegionWiseLoss("rectified", ignore_index=255)
-    assert_close(loss(logits, labels, stored), loss(logits, labels), 1e-12)

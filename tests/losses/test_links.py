@@ -16,8 +16,8 @@ from torch.nn import functional
 
 from rwloss import Regions, RegionWiseLoss, RWLossError, RWMap, maps
 
-each_shape = every(shape=[(9, 7), (5, 4, 3)])
-each_stable = every(text=["rectified", "active_contour", "class_weighted", "boundary.stabilized()"])
+SHAPES = [(9, 7), (5, 4, 3)]
+STABLE = ["rectified", "active_contour", "class_weighted", "boundary.stabilized()"]
 
 
 def weights(text, labels, num_classes=4):
@@ -28,9 +28,7 @@ def true_probs(logits, labels):
     return (torch.softmax(logits, dim=1) * one_hot(labels, logits.shape[1])).sum(dim=1)
 
 
-@each_shape
-@each_stable
-@every(q=[1e-9, 0.01, 0.5, 0.7, 1.0])
+@every(text=STABLE, shape=SHAPES, q=[1e-9, 0.01, 0.5, 0.7, 1.0])
 def test_value_and_gradient_are_the_closed_form(text, shape, q):
     logits, labels = given(shape)
     w, p = weights(text, labels), true_probs(logits, labels)
@@ -41,26 +39,18 @@ def test_value_and_gradient_are_the_closed_form(text, shape, q):
     assert_same(found, (value, gradient))
 
 
-@each_shape
-@each_stable
-def test_zero_is_weighted_cross_entropy(text, shape):
+@every(text=STABLE, shape=SHAPES)
+def test_zero_is_weighted_cross_entropy_and_one_the_linear_loss(text, shape):
     logits, labels = given(shape)
     w = weights(text, labels)
 
-    def cross_entropy(x, labels):
+    def cross_entropy(x):
         return (w * functional.cross_entropy(x, labels.long(), reduction="none")).mean() / 4
 
-    loss = RegionWiseLoss(maps.parse(text).with_link(0))
-    wanted = value_and_gradient(cross_entropy, logits, labels)
-    assert_same(value_and_gradient(loss, logits, labels), wanted)
-    nearly = RegionWiseLoss(maps.parse(text).with_link(1e-10))
-    assert_same(value_and_gradient(nearly, logits, labels), wanted)
-
-
-@each_shape
-@each_stable
-def test_one_has_the_gradient_of_the_linear_loss(text, shape):
-    logits, labels = given(shape)
+    wanted = value_and_gradient(cross_entropy, logits)
+    for q in (0, 1e-10):
+        loss = RegionWiseLoss(maps.parse(text).with_link(q))
+        assert_same(value_and_gradient(loss, logits, labels), wanted)
     linked = value_and_gradient(RegionWiseLoss(maps.parse(text).with_link(1)), logits, labels)
     linear = value_and_gradient(RegionWiseLoss(text), logits, labels)
     assert_close(linked[1], linear[1], 1e-12)
@@ -68,8 +58,7 @@ def test_one_has_the_gradient_of_the_linear_loss(text, shape):
     assert_close(linked[0], linear[0] - least)  # the linear loss above its minimum
 
 
-@every(kind=["numpy", "torch"])
-@every(q=[0.0, 0.5, 1.0])
+@every(kind=["numpy", "torch"], q=[0.0, 0.5, 1.0])
 def test_stored_compact_map(kind, q):
     logits, labels = given((9, 7))
     stored = maps.Rectified()(Regions(as_kind(labels, kind), 4))
@@ -78,23 +67,20 @@ def test_stored_compact_map(kind, q):
     assert_same(value_and_gradient(loss, logits, labels, stored), wanted, 1e-12)
 
 
-@every(form=["tensor", "RWMap"])
-def test_stored_dense_map_is_refused(form):
+def test_stored_maps_that_are_refused():
     logits, labels = given((9, 7))
-    stored = maps.Rectified()(Regions(labels, 4)).dense()
-    stored = stored if form == "tensor" else RWMap.from_dense(labels, stored)
     loss = RegionWiseLoss("rectified.with_link(0.5)")
-    with pytest.raises(RWLossError, match=r"a link needs a compact map.*this one is dense"):
-        loss(logits, labels, stored)
-
-
-def test_stored_map_that_is_not_stable_is_refused():
-    logits, labels = given((9, 7))
+    values = maps.Rectified()(Regions(labels, 4)).dense()
+    for stored in (values, RWMap.from_dense(labels, values)):
+        with pytest.raises(RWLossError, match=r"a link needs a compact map.*this one is dense"):
+            loss(logits, labels, stored)
     true, other = here(torch.zeros(labels.shape)), here(torch.ones(labels.shape))
     other[1, 2, 3] = -0.5
-    stored = RWMap.compact(labels, 4, true, other)
     with pytest.raises(RWLossError, match=r"a link needs a stable map: other - true is -0\.5"):
-        RegionWiseLoss("rectified.with_link(0.5)")(logits, labels, stored)
+        loss(logits, labels, RWMap.compact(labels, 4, true, other))
+    for q in (-0.1, 1.5, float("nan")):
+        with pytest.raises(RWLossError, match="expected 0 <= q <= 1"):
+            maps.Rectified().with_link(q)
 
 
 def test_each_link_of_an_expression_is_its_own():
@@ -122,9 +108,8 @@ def test_costs_are_at_the_true_class(include_background):
         assert_close(loss(logits, labels), wanted)
 
 
-@every(q=[0.0, 0.3, 0.5, 1.0])
-@every(margin=[5.0, 20.0, 60.0])
-def test_the_push_on_a_dead_class_is_p_to_the_q(margin, q):
+@every(q=[0.0, 0.3, 0.5, 1.0], margin=[5.0, 20.0, 60.0])
+def test_the_push_on_a_dead_class_is_p_to_the_q(q, margin):
     """A fixed map's push carries the factor p, and so vanishes; a link's carries p^q."""
     logits = here(torch.zeros(1, 3, 4, 4, dtype=torch.float64))
     logits[:, 0] = margin
@@ -139,17 +124,11 @@ def test_the_push_on_a_dead_class_is_p_to_the_q(margin, q):
     assert_close(gradient[:, 2][dead] / fixed[:, 2][dead], p[dead] ** (q - 1))
 
 
-def test_a_sure_and_right_voxel_has_no_cost():
+@every(q=[0.0, 0.5, 1.0])
+def test_a_sure_and_right_voxel_has_no_cost(q):
     logits = here(torch.tensor([0.0, 200.0])).reshape(1, 2, 1, 1).expand(1, 2, 3, 3)
     labels = here(torch.ones(1, 3, 3, dtype=torch.long))
-    for q in (0.0, 0.5, 1.0):
-        loss = RegionWiseLoss(maps.ActiveContour().with_link(q))
-        value, gradient = value_and_gradient(loss, logits, labels)
-        assert value == 0
-        assert gradient.abs().max() == 0
-
-
-@every(q=[-0.1, 1.5, float("nan")])
-def test_other_links_are_refused(q):
-    with pytest.raises(RWLossError, match="expected 0 <= q <= 1"):
-        maps.Rectified().with_link(q)
+    loss = RegionWiseLoss(maps.ActiveContour().with_link(q))
+    value, gradient = value_and_gradient(loss, logits, labels)
+    assert value == 0
+    assert gradient.abs().max() == 0

@@ -1,14 +1,18 @@
-"""The loss as a torch module: printing, copying, saving, following the epoch."""
+"""The loss as a torch module: printing, copying, saving, epochs, processes, length of its path."""
 
 import copy
 import io
 import pickle
+import runpy
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from ddp_worker import CASES, gradients, images_and_labels, network, work
 from loss_batches import assert_close, every, given
 
+import rwloss
 from rwloss import Regions, RegionWiseLoss, RWLossError, maps
 
 SETTINGS = {
@@ -19,9 +23,7 @@ SETTINGS = {
     "deep_supervision_weights": (1.0, 0.5),
 }
 TEXT = "rectified.with_link(0.5) + blend(dice, boundary, schedule='steal')"
-
-
-# --- Copies
+on_the_cpu = pytest.mark.parametrize("device", ["cpu"])
 
 
 @every(how=[copy.copy, copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))])
@@ -55,21 +57,14 @@ def test_has_nothing_to_train_and_nothing_to_move():
     assert loss.eval()(logits, labels) == loss.train()(logits, labels)
 
 
-# --- Printing
-
-
-def test_printing_shows_what_was_set():
+def test_printing_shows_what_was_set_and_can_be_read_back():
     assert repr(RegionWiseLoss("rectified")) == "RegionWiseLoss('rectified')"
     text = repr(RegionWiseLoss("rectified + dice", **SETTINGS, reduction="sum"))
     assert text.startswith("RegionWiseLoss('rectified + dice', spacing_mm=(0.8, 2.5), ")
     for name, value in {**SETTINGS, "reduction": "sum"}.items():
         assert f"{name}={value!r}" in text
-
-
-def test_printing_can_be_read_back():
     loss = RegionWiseLoss(TEXT, **SETTINGS)
-    again = eval(repr(loss), {"RegionWiseLoss": RegionWiseLoss})
-    assert repr(again) == repr(loss)
+    assert repr(eval(repr(loss), {"RegionWiseLoss": RegionWiseLoss})) == repr(loss)
 
 
 @every(kind=[list, np.array, torch.tensor])
@@ -84,38 +79,36 @@ def test_numbers_of_any_kind(kind):
 # --- Epochs
 
 
-@pytest.mark.parametrize(
-    ("schedule", "weights"),
-    [
-        ("rebalance", lambda e: (max(0.01, 1 - 0.01 * e), 1 - max(0.01, 1 - 0.01 * e))),
-        ("constant", lambda e: (1, 0.01)),
-        ("increase", lambda e: (1, min(1, 0.01 + 0.01 * e))),
-        ("steal", lambda e: (max(0.1, 1 - 0.01 * e), 0.01 + 0.01 * e)),
-    ],
-)
-def test_schedules_follow_set_epoch(schedule, weights):
+def test_schedules_follow_set_epoch():
     logits, labels = given((9, 7))
     region = RegionWiseLoss("generalized_dice")(logits, labels)
     boundary = RegionWiseLoss("boundary")(logits, labels)
     stored = maps.Boundary()(Regions(labels, 4))
-    loss = RegionWiseLoss(maps.blend("generalized_dice", "boundary", schedule=schedule))
-    for epoch in (0, 1, 50, 99, 150):
-        loss.set_epoch(epoch)
-        a, b = weights(epoch)
-        assert_close(loss(logits, labels), a * region + b * boundary, 1e-6)
-        assert_close(loss(logits, labels, stored), a * region + b * boundary, 1e-6)
+    for schedule, weights in {
+        "rebalance": lambda e: (max(0.01, 1 - 0.01 * e), 1 - max(0.01, 1 - 0.01 * e)),
+        "constant": lambda e: (1, 0.01),
+        "increase": lambda e: (1, min(1, 0.01 + 0.01 * e)),
+        "steal": lambda e: (max(0.1, 1 - 0.01 * e), 0.01 + 0.01 * e),
+    }.items():
+        loss = RegionWiseLoss(maps.blend("generalized_dice", "boundary", schedule=schedule))
+        for epoch in (0, 1, 50, 99, 150):
+            loss.set_epoch(epoch)
+            a, b = weights(epoch)
+            assert_close(loss(logits, labels), a * region + b * boundary, 1e-6)
+            assert_close(loss(logits, labels, stored), a * region + b * boundary, 1e-6)
 
 
 def test_schedule_over_the_run_needs_its_length():
     logits, labels = given((9, 7))
     loss = RegionWiseLoss(maps.blend("dice", "rectified", step=None))
-    with pytest.raises(
-        RWLossError, match=r"call loss\.set_epoch\(epoch, total=\.\.\.\) before the"
-    ):
+    with pytest.raises(RWLossError, match=r"call loss\.set_epoch\(epoch, total=\.\.\.\) before"):
         loss(logits, labels)
     loss.set_epoch(9, total=10)
     dice, rectified = (RegionWiseLoss(text)(logits, labels) for text in ("dice", "rectified"))
     assert_close(loss(logits, labels), 0.01 * dice + 0.99 * rectified, 1e-6)
+    for epoch in (-1, -100):
+        with pytest.raises(RWLossError, match=f"expected an epoch of 0 or more, got {epoch}"):
+            loss.set_epoch(epoch)
 
 
 def test_terms_that_weigh_nothing_are_not_computed():
@@ -158,11 +151,38 @@ def test_state_inside_a_larger_module():
     other = copy.deepcopy(whole)
     other["loss"].set_epoch(0)
     other.load_state_dict(whole.state_dict())
-    assert other["loss"].epoch == 3
-    assert other["loss"].total_epochs is None
+    assert (other["loss"].epoch, other["loss"].total_epochs) == (3, None)
 
 
-@every(epoch=[-1, -100])
-def test_epoch_before_the_first(epoch):
-    with pytest.raises(RWLossError, match=f"expected an epoch of 0 or more, got {epoch}"):
-        RegionWiseLoss("dice").set_epoch(epoch)
+# --- Several processes, each with a share of the batch
+
+
+@on_the_cpu
+@pytest.mark.slow
+@pytest.mark.skipif(not torch.distributed.is_available(), reason="torch without distributed")
+def test_two_processes_have_the_gradients_of_one(tmp_path):
+    """Equal shares: the mean of their means is the mean of all."""
+    torch.multiprocessing.spawn(work, args=(2, str(tmp_path)), nprocs=2)
+    found = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
+    images, labels = images_and_labels()
+    for text in CASES:
+        assert torch.equal(found[0][text], found[1][text])
+        assert_close(found[0][text], gradients(network(), text, images, labels), 1e-5)
+
+
+# --- How many files a loss enters, and how often it moves between them: few enough to follow
+
+
+@on_the_cpu
+def test_calls_between_files():
+    file = Path(__file__).parents[2] / "benchmarks" / "calls.py"
+    if not file.is_file():
+        pytest.skip("the benchmarks are in the repository only")
+    calls_between_files = runpy.run_path(str(file))["calls_between_files"]
+    logits, labels = torch.zeros(2, 3, 8, 8), torch.zeros(2, 8, 8, dtype=torch.long)
+    loss = RegionWiseLoss("rectified + dice")
+    path = calls_between_files(lambda: loss(logits, labels), rwloss)
+    assert path.files <= 12
+    assert path.moves <= 50
+    path = calls_between_files(lambda: RegionWiseLoss("rectified + dice"), rwloss)
+    assert path.moves <= 20

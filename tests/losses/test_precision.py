@@ -2,7 +2,15 @@
 
 import pytest
 import torch
-from loss_batches import assert_close, every, given, given_masks, here, one_hot, value_and_gradient
+from loss_batches import (
+    assert_close,
+    every,
+    given,
+    given_masks,
+    here,
+    one_hot,
+    value_and_gradient,
+)
 
 from rwloss import Regions, RegionWiseLoss, maps
 
@@ -25,12 +33,10 @@ TERMS = [
     "(dice + boundary).stabilized()",
     "(cross_entropy + boundary).stabilized()",
 ]
-each_term = every(text=TERMS)
 HALF = [torch.float16, torch.bfloat16]
 
 
-@each_term
-@every(dtype=HALF)
+@every(text=TERMS, dtype=HALF)
 def test_half_precision_is_accumulated_in_float32(text, dtype):
     logits, labels = given((9, 7), dtype=dtype)
     value, gradient = value_and_gradient(RegionWiseLoss(text), logits, labels)
@@ -41,16 +47,14 @@ def test_half_precision_is_accumulated_in_float32(text, dtype):
     assert torch.equal(gradient, wide_gradient.to(dtype))
 
 
-@each_term
-@pytest.mark.parametrize(
-    ("dtype", "logits_dtype"),
-    [(torch.bfloat16, torch.float32), (torch.float16, torch.bfloat16)],
-    ids=str,
+@every(
+    text=TERMS,
+    dtypes=[(torch.bfloat16, torch.float32), (torch.float16, torch.bfloat16)],
 )
-def test_autocast_is_off_inside(text, dtype, logits_dtype):
-    logits, labels = given((9, 7), dtype=logits_dtype)
+def test_autocast_is_off_inside(text, dtypes):
+    logits, labels = given((9, 7), dtype=dtypes[1])
     wanted = value_and_gradient(RegionWiseLoss(text), logits, labels)
-    with torch.autocast(logits.device.type, dtype=dtype):
+    with torch.autocast(logits.device.type, dtype=dtypes[0]):
         found = value_and_gradient(RegionWiseLoss(text), logits, labels)
     assert found[0].dtype == torch.float32
     assert found[0] == wanted[0]
@@ -68,7 +72,7 @@ def test_autocast_is_off_in_a_loss_of_ones_own():
     assert found == wanted
 
 
-@each_term
+@every(text=TERMS)
 def test_double_precision_is_kept(text):
     logits, labels = given((9, 7))
     value, gradient = value_and_gradient(RegionWiseLoss(text), logits, labels)
@@ -79,22 +83,19 @@ def test_double_precision_is_kept(text):
     assert_close(single[1], gradient, 1e-4)
 
 
-@each_term
-@pytest.mark.parametrize(
-    ("dtype", "activation", "right"),
-    [
-        (dtype, ["softmax", "sigmoid"][(number + right) % 2], right)
-        for number, dtype in enumerate([torch.float64, torch.float32, *HALF])
-        for right in (True, False)
-    ],
-    ids=str,
+@every(
+    text=TERMS,
+    activation=["softmax", "sigmoid"],
+    right=[True, False],
+    dtype=[torch.float64, torch.float32, *HALF],
 )
-def test_logits_far_apart(text, activation, dtype, right):
+def test_logits_far_apart(text, activation, right, dtype):
     """A margin of 200, for the right class everywhere or for a wrong one."""
+    if (activation == "softmax") == (right and dtype in HALF):
+        return  # half of the cases are enough
     if activation == "sigmoid":
         _, target = given_masks((9, 7))
-        sure = 2.0 * target - 1
-        logits = 200 * (sure if right else -sure)
+        logits = (200 if right else -200) * (2.0 * target - 1)
     else:
         _, target = given((9, 7))
         logits = 200 * one_hot((target.long() + (0 if right else 1)) % 4, 4)
@@ -108,8 +109,7 @@ def test_logits_far_apart(text, activation, dtype, right):
     assert excess >= 0
 
 
-@every(dtype=[torch.float32, *HALF])
-@every(text=["cross_entropy", "focal", "active_contour.with_link(0)"])
+@every(text=["cross_entropy", "focal", "active_contour.with_link(0)"], dtype=[torch.float32, *HALF])
 def test_losses_of_logarithms_pull_at_a_margin_of_200(text, dtype):
     """Not only without NaN: the value is the margin, and the push as strong as ever."""
     logits = here(torch.tensor([200.0, 0.0])).reshape(1, 2, 1, 1).expand(1, 2, 4, 4).to(dtype)
@@ -121,34 +121,32 @@ def test_losses_of_logarithms_pull_at_a_margin_of_200(text, dtype):
     assert_close(gradient, push, 1e-2)
 
 
-@every(dtype=HALF)
-def test_sums_that_overflow_half_precision(dtype):
-    """512² voxels at 1 are more than float16 can count."""
-    logits = here(torch.zeros(1, 2, 512, 512, dtype=dtype))
-    labels = here(torch.zeros(1, 512, 512, dtype=torch.uint8))
+@every(dtype=HALF, text=["active_contour", "cross_entropy", "dice"])
+def test_sums_that_overflow_half_precision(dtype, text):
+    """300² voxels at 1 are more than float16 can count."""
+    logits = here(torch.zeros(1, 2, 300, 300, dtype=dtype))
+    labels = here(torch.zeros(1, 300, 300, dtype=torch.uint8))
     labels[:, 100:200, 50:90] = 1
-    for text in ("active_contour", "cross_entropy", "dice"):
-        assert_close(
-            RegionWiseLoss(text)(logits, labels),
-            RegionWiseLoss(text)(logits.double(), labels),
-            1e-5,
-        )
+    loss = RegionWiseLoss(text)
+    assert_close(loss(logits, labels), loss(logits.double(), labels), 1e-5)
     total = RegionWiseLoss("active_contour", reduction="sum")(logits, labels)
-    assert total == 512 * 512 / 2
+    assert total == 300 * 300 / 2
 
 
-@every(ruled_out=[0, 3])
-def test_infinite_logit_of_a_class_that_is_ruled_out(ruled_out):
+@every(
+    text=["rectified", "boundary", "rectified.with_link(0.5)", "rectified.with_link(0)"],
+    include_background=[True, False],
+    ruled_out=[0, 3],
+)
+def test_infinite_logit_of_a_class_that_is_ruled_out(text, include_background, ruled_out):
     """-inf at a class that may not be: its probability is 0, and nothing turns to NaN."""
     logits, labels = given((9, 7))
     logits[:, ruled_out] = -torch.inf
     labels[labels == ruled_out] = 255  # ignored, so that nothing weighs its infinite logarithm
-    for text in ("rectified", "boundary", "rectified.with_link(0.5)", "rectified.with_link(0)"):
-        for background in (True, False):
-            loss = RegionWiseLoss(text, ignore_index=255, include_background=background)
-            value, gradient = value_and_gradient(loss, logits, labels)
-            assert value.isfinite()
-            assert gradient.isfinite().all()
+    loss = RegionWiseLoss(text, ignore_index=255, include_background=include_background)
+    value, gradient = value_and_gradient(loss, logits, labels)
+    assert value.isfinite()
+    assert gradient.isfinite().all()
 
 
 @every(dtype=[torch.float16, torch.float64])

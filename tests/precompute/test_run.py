@@ -276,7 +276,7 @@ def test_a_label_that_dataset_json_does_not_know(tmp_path):
 
 
 def test_classes_are_counted_over_all_cases(tmp_path):
-    source = saved(tmp_path / "labels", a=[[0, 1]], b=[[0, 3]], c=[[0, 0]])
+    source = saved(tmp_path / "labels", a=[[0, 1]], b=[[2, 3]], c=[[0, 0]])
     seen = []
     summary = precompute(source, tmp_path / "out", "rectified", jobs=0, counting=seen.append)
     assert summary.num_classes == 4

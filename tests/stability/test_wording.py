@@ -3,12 +3,12 @@
 import re
 
 import numpy as np
-import pytest
 from anatomy import batch
 from strategies import one_row
 
 from rwloss import Regions, RWMap, maps, stability
 from rwloss.stability.wording import table
+from rwloss.words import percent
 
 NAMES = ("background", "kidney", "tumour")
 
@@ -29,9 +29,6 @@ def test_stable_and_no_class_vanishes():
 def test_flat_voxels_are_named():
     report = report_of([(0, 1, 1), (2, 2, 2), (1, 0, 1), (1, 1, 0)], [0, 0, 1, 2])
     assert "(25.0 % of the voxels have no push at all)" in stability.verdict(report, NAMES)
-
-
-def test_flat_everywhere():
     report = report_of([(0, 0, 0), (2, 2, 2)], [0, 1])
     assert stability.verdict(report, NAMES) == (
         "Flat: all classes cost the same at every voxel, so there is no gradient; "
@@ -93,9 +90,6 @@ def test_a_dynamic_map_is_judged_at_its_prediction_only():
 def test_values_that_are_not_finite_are_named():
     report = report_of([(0, 1, 1), (np.nan, 1, 1)], [0, 1])
     assert "1 voxel holds NaN or infinity" in stability.verdict(report, NAMES)
-
-
-def test_nothing_to_check():
     report = report_of([(0, 1)], [-1])
     assert stability.verdict(report) == "Nothing to check: no voxel belongs to a class."
     assert table({"rectified": report})
@@ -128,17 +122,14 @@ def test_maps_side_by_side():
     found = rows(text)
     assert text.splitlines()[0].split() == ["boundary", "rectified"]
     assert found["stable voxels"][1] == "100 %"
-    assert found["violating voxels"] == [stability_percent(reports["boundary"]), "0 %"]
+    assert found["violating voxels"] == [percent(reports["boundary"].violating), "0 %"]
     assert found["value range"][1] == "-1 .. 1"
     assert float(found["tumour"][0].split()[0]) > 0
     for heading in ("violating voxels", "wrong classes pushed up", "wrong-way mass"):
         assert f"{heading}, by true class" in found
         assert f"{heading}, by distance to the edge" in found
     assert "true classes pushed down, by true class" not in found  # nowhere in either map
-
-
-def stability_percent(report):
-    return f"{100 * report.violating:.1f} %"
+    assert len({len(line) for line in text.splitlines() if "%" in line}) == 1  # one width
 
 
 def test_absent_classes_and_long_names():
@@ -155,12 +146,3 @@ def test_absent_classes_and_long_names():
     assert text.splitlines()[2].split() == ["boundary", "map", "2"]
     assert "tumour (absent from 1 of 3)" in found
     assert found["class 3 (absent from 3 of 3)"] == ["- (-)", "- (-)"]
-
-
-@pytest.mark.parametrize("size", [1, 2])
-def test_every_line_is_as_wide_as_its_columns_allow(size):
-    regions = Regions(batch(4, (10, 10), 3), 3)
-    texts = ["boundary", "rectified"][:size]
-    reports = {t: stability.check_expression(maps.parse(t), regions) for t in texts}
-    lines = [line for line in table(reports).splitlines() if "%" in line]
-    assert len({len(line) for line in lines}) == 1

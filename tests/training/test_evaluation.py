@@ -18,7 +18,6 @@ from rwloss.training.evaluation import Evaluation, FailedPair, evaluate
 from rwloss.training.scores import CaseScore, ClassScore, Scores, score
 
 SAMPLE = data.sample_dir("hippocampus")
-ALONE = CaseScore("a", None, 1.0, ())
 
 
 def save(folder, **cases):
@@ -143,18 +142,19 @@ def test_what_is_no_class_in_the_truth_is_wrong_use_and_its_folder_is_named(tmp_
     with pytest.raises(RWLossError, match=words):
         evaluate(predictions, truth, jobs=0)
     save(truth, a=[[0, 255]])  # a mask
-    with pytest.raises(RWLossError, match="if 255 means 'ignore', pass ignore_label=255"):
+    with pytest.raises(RWLossError, match=r"pass ignore_label=255 .*number it as 2"):
         evaluate(truth, truth, jobs=0)
 
 
-def test_the_256th_class_of_a_prediction_alone(tmp_path, monkeypatch):
-    """255 where 254 is a class is one too."""
-    truth = save(tmp_path / "truth", a=[range(255)])
-    predictions = save(tmp_path / "pred", a=[[*range(254), 255]])
-    asked = []
-    monkeypatch.setattr(evaluation, "score", lambda *args, name: asked.append(args[2]) or ALONE)
-    evaluate(predictions, truth, jobs=0)
-    assert asked == [256]
+def test_classes_of_a_prediction_alone(tmp_path):
+    """They count where they follow those of the labels; another label fails its own pair."""
+    truth = save(tmp_path / "truth", a=[range(3)], b=[range(3)])
+    predictions = save(tmp_path / "pred", a=[[3, 0, 1]], b=[[0, 1, 255]])
+    result = evaluate(predictions, truth, jobs=0)
+    assert len(result.scores.class_names) == 4
+    [failed] = result.failed
+    assert failed.name == "b"
+    assert "has the class 255, and there are 4 classes" in failed.reason
 
 
 def test_no_file_that_can_be_read(two):

@@ -78,6 +78,25 @@ def test_two_classes_share_a_line():
     np.testing.assert_allclose(found[0, 1], [*[-30 / 3] * 3, *[-30 / 7] * 7], rtol=1e-6)
 
 
+def test_parts_of_even_thickness_are_not_lost():
+    """scikit-image's thinning in 3-D deletes them whole; here a sound part lies beside each."""
+    sound = np.zeros((32, 32, 32), dtype=np.uint8)
+    sound[26, 26, 4:24] = 2
+    for size in [(2, 2, 2), (2, 2, 20), (2, 4, 20), (4, 4, 24), (1, 4, 4), (4, 3, 4), (10, 10, 10)]:
+        labels = sound.copy()
+        labels[tuple(slice(4, 4 + side) for side in size)] = 1
+        line = skeleton_map(labels[None], 3, radius=0)[0] < 0
+        assert line[26, 26, 4:24].all()
+        places = np.argwhere(line & (labels == 1)) - 4
+        assert len(places), size
+        middle = (np.array(size) - 1) / 2
+        if size != (1, 4, 4):  # a plate has no line in its middle
+            long = int(np.argmax(size))
+            off = np.delete(places - middle, long, axis=1)
+            assert np.abs(off).max() <= 1, size
+            assert len(places) >= size[long] - 2 * max(np.delete(size, long)), size
+
+
 # --- The recipe
 
 
