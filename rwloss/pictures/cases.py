@@ -15,7 +15,6 @@ from rwloss import data, maps
 from rwloss.data import Dataset
 from rwloss.errors import RWLossError
 from rwloss.pictures.draw import draw
-from rwloss.precompute.repair import runs_a_file
 from rwloss.regions import Regions
 from rwloss.rwmap import RWMap
 from rwloss.store import Store
@@ -105,9 +104,9 @@ def of_store(stored: Store, name: str | None = None) -> CaseDrawing:
             if each.name == name:
                 image = next(iter(each.images), None)
                 affine = data.read_labels(each.labels).affine
-    unit = ""  # unknown where the plug-in is not here, or would have to be run
+    unit = ""  # unknown where the plug-in is not here, or its file would have to be run
     with suppress(RWLossError):
-        unit = "" if runs_a_file(text) else maps.parse(text).unit
+        unit = maps.parse(text, files=False).unit
     return CaseDrawing(
         title=f"{name}, as stored",
         labels=rwmap.labels[0],

@@ -277,7 +277,7 @@ class Writer:
 
 
 def _info_in(place: StorePlace, wanted: MapInfo) -> MapInfo | None:
-    """map.json of an earlier run, which must be of the same map; None for an empty place."""
+    """map.json of an earlier run, which must be of the same map; None where nothing was made."""
     names = [name for name in place.names() if name != LOCK_FILE]
     if manifest.MAP_FILE not in names:
         if names:
@@ -288,6 +288,8 @@ def _info_in(place: StorePlace, wanted: MapInfo) -> MapInfo | None:
         return None
     found = manifest.read_info(place)
     if differing := found.difference(wanted):
+        if manifest.OWN_FILES.issuperset(names) and not manifest.read_entries(place):
+            return None
         raise RWLossError(
             f"{place} holds another map, with {'; '.join(differing)}: name another folder"
         )

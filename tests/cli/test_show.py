@@ -11,6 +11,7 @@ import nibabel
 import numpy as np
 import pytest
 from PIL import Image
+from stored import ATTACKS
 
 from rwloss.data import sample_dir
 from rwloss.precompute import precompute
@@ -198,7 +199,7 @@ def test_showing_a_store_runs_no_file_that_it_names(rwloss_command, stores, tmp_
     (tmp_path / "mine.py").write_text("raise SystemExit('it was run')")
     store = shutil.copytree(stores(), tmp_path / "maps")
     fields = json.loads((store / "map.json").read_text())
-    for text in ("mine.py:Mine", "a_plug_in_that_is_not_here"):
+    for text in (ATTACKS[0], ATTACKS[3], "a_plug_in_that_is_not_here"):
         (store / "map.json").write_text(json.dumps(fields | {"expression": text}))
         show = "show", store, "--case", "hippocampus_033", "-o", tmp_path / "a.svg"
         assert rwloss_command(*show)[::2] == (0, "")
