@@ -91,10 +91,12 @@ class Store(Mapping[str, RWMap]):
         file = entry.parts[name].file or ""
         where, has_classes = f"{self.place}/{file}", name == "values"
         shape = (entry.num_classes, *entry.shape) if has_classes else entry.shape
-        if self.info.format == "zarr":
-            tree, _, inner = file.partition("/")
-            return encoding.decode_zarr(self.place.tree_store(tree), where, inner, shape, cut)[None]
         try:
+            if self.info.format == "zarr":
+                tree, _, inner = file.partition("/")
+                found = self.place.tree_store(tree)
+                ndim = len(entry.shape)
+                return encoding.decode_zarr(found, where, inner, shape, ndim, cut)[None]
             content = self.place.read(file)
         except OSError as error:
             raise RWLossError(f"{where} can't be read: {error}; precompute it again") from error
