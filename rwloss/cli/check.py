@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from rwloss.cli import options as opt
-from rwloss.cli.listing import print_table
+from rwloss.cli.listing import print_table, printable
 from rwloss.cli.progress import progress
 
 if TYPE_CHECKING:
@@ -71,6 +71,8 @@ def check(
             typer.echo(json.dumps(diagnosis.as_fields(source), indent=1, allow_nan=False))
         else:
             _print(diagnosis)
+    if dataset.left_out:
+        typer.echo(printable(dataset.left_out), err=True)
     if diagnosis.failed:
         print_table([*diagnosis.failed.items()], err=True)
         others = "the figures are of the others" if diagnosis.reports else "none is left to check"

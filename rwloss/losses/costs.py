@@ -328,7 +328,9 @@ class _LinkedSum(_KnownSum):
             log_sum = logits.logsumexp(dim=1)
         log_probs = logits - log_sum[:, None]
         log_true = _with_weight(log_probs.gather(1, labels[:, None])[:, 0], weight)
-        push = weight * gradient * torch.exp(ctx.q * log_true)
+        push = weight * gradient
+        if ctx.q != 0:  # p_t^0 is 1, even where the logarithm of p_t is infinite
+            push = push * torch.exp(ctx.q * log_true)
         if graph:
             result = log_probs.exp() * push[:, None]
             result = result.scatter_add(1, labels[:, None], -push[:, None])

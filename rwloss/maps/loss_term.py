@@ -125,7 +125,8 @@ class Prediction:
 
     def mean_by_true_class(self, values: Tensor) -> Tensor:
         """As `mean_true`, for one value per voxel, which belongs to its true class. (b *s)."""
-        return self.mean_true(self.one_hot * values[:, None])
+        # Not a product: a value may be infinite.
+        return self.mean_true(self.at_true(values[:, None].expand_as(self.one_hot)))
 
     def _share(self, number: int) -> Tensor | float:
         """`number` by the number of voxels that count."""

@@ -64,6 +64,8 @@ def prepare(settings: RunSettings, note: Note = lambda text: None) -> PreparedRu
         )
     expression = maps.parse(settings.map or (maps_of.expression if maps_of else ""))
     dataset = data.find(settings.data)
+    if dataset.left_out:
+        note(dataset.left_out)
     tests = test_cases(settings)
     parts = split(
         [case.name for case in dataset.cases],

@@ -289,6 +289,18 @@ def test_classes_are_counted_over_all_cases(tmp_path):
     assert seen == []
 
 
+def test_a_store_in_which_nothing_was_made_takes_another_map(tmp_path):
+    """Masks of 0 and 255 all fail; corrected settings may use the same folder."""
+    masks = saved(tmp_path / "masks", a=[[0, 255]], b=[[255, 255]])
+    for number in range(2):
+        summary = precompute(masks, tmp_path / "out", "rectified", num_classes=2 + number, jobs=0)
+        assert summary.counts["failed"] == 2
+        assert ("store it as 1" in summary.failed[0].reason) == (number == 0)
+    assert precompute(masks, tmp_path / "out", "boundary", num_classes=256, jobs=0).made == 2
+    with pytest.raises(RWLossError, match="holds another map, with num_classes 256"):
+        precompute(masks, tmp_path / "out", "boundary", num_classes=257, jobs=0)
+
+
 def test_ignored_labels_are_no_class(tmp_path, kind):
     source, out = saved(tmp_path / "labels", a=[[0, 1, 255]], b=[[0, 2, 1]]), tmp_path / "out"
     with pytest.raises(RWLossError, match="ignore_label=255"):
