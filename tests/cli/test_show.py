@@ -62,11 +62,20 @@ def test_draws_a_lone_file_with_the_options_of_its_labels(rwloss_command, labels
     out, with_all = tmp_path / "a.svg", tmp_path / "b.svg"
     show = ["show", labels_file, "--map", "boundary", "-o"]
     assert rwloss_command(*show, out)[::2] == (0, "")
-    assert {"class 0", "class 1", "class 2", "labels", "mm", "case"} <= set(words(out))
-    assert "image" not in words(out)
+    assert {"class 0", "class 1", "class 2", "labels", "voxels", "case"} <= set(words(out))
+    assert not {"image", "mm"} & set(words(out))
     options = ["--num-classes", 5, "--spacing", "1,3", "--ignore-label", 2]
     assert rwloss_command(*show, with_all, *options)[0] == 0
-    assert {"class 4", "ignored"} <= set(words(with_all)) - set(words(out))
+    assert {"class 4", "ignored", "mm"} <= set(words(with_all)) - set(words(out))
+
+
+def test_a_single_slice_is_drawn_whole(rwloss_command, tmp_path):
+    labels, out = np.zeros((48, 56, 1), np.uint8), tmp_path / "a.svg"
+    labels[8:30, 10:30] = 1
+    path = tmp_path / "us.nii.gz"
+    nibabel.save(nibabel.Nifti1Image(labels, np.diag([1.5, 1.5, 1.0, 1])), path)
+    assert rwloss_command("show", path, "--map", "boundary", "-o", out)[0] == 0
+    assert "Slice 0 of 0..0 along axis 2." in " ".join(words(out))
 
 
 def test_slice_and_axis_are_obeyed(rwloss_command, tmp_path):
