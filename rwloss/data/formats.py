@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rwloss.data.readers import Decoded, array_file, itk, nifti, picture
+from rwloss.data.readers import Decoded, array_file, nifti, picture, text_header
 from rwloss.data.spacing import agreed_spacing, check_affine
 from rwloss.errors import RWLossError
 
@@ -23,7 +23,7 @@ _READERS: dict[str, Callable[[Path, int], Decoded]] = {
     **dict.fromkeys((".nii.gz", ".nii"), nifti.read_nifti),
     **dict.fromkeys(PICTURES, picture.read_picture),
     **dict.fromkeys((".npy", ".npz"), array_file.read_array),
-    **dict.fromkeys((".mha", ".nrrd"), itk.read_itk),
+    **dict.fromkeys((".mha", ".nrrd"), text_header.read_text_header),
 }
 
 SUFFIXES: tuple[str, ...] = tuple(_READERS)
