@@ -10,9 +10,8 @@ from operator import add
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import einops
-import numpy as np
 
-from rwloss.arrays import Array, from_numpy, is_torch, to_numpy
+from rwloss.arrays import Array, as_tensor, from_numpy, is_torch, to_numpy
 from rwloss.errors import RWLossError
 from rwloss.maps.generator import MapGenerator
 from rwloss.regions import IGNORED, Regions, SpacingRows
@@ -42,6 +41,7 @@ class Prediction:
     has_background: bool = True
     masks: int = 1
     batch: bool = False
+    _probs: Tensor | None = None  # as given, where they were
     # `functools.cached_property` has a lock, which no compiled graph can hold.
     _kept: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
 
@@ -56,7 +56,7 @@ class Prediction:
     def probs(self) -> Tensor:
         """Probabilities, 0 at voxels that do not count; computed once. (b c *s)."""
         if "probs" not in self._kept:
-            probs = self.log_probs.exp()
+            probs = self.log_probs.exp() if self._probs is None else self._probs
             self._kept["probs"] = probs if self._counted is None else probs * self.counted
         return cast("Tensor", self._kept["probs"])
 
@@ -73,9 +73,13 @@ class Prediction:
         if not self.has_background:
             return self
         if "others" not in self._kept:
-            log_probs, one_hot = self.log_probs[:, 1:], self.one_hot[:, 1:]
-            others = replace(self, log_probs=log_probs, one_hot=one_hot, has_background=False)
-            self._kept["others"] = others
+            self._kept["others"] = replace(
+                self,
+                log_probs=self.log_probs[:, 1:],
+                one_hot=self.one_hot[:, 1:],
+                has_background=False,
+                _probs=None if self._probs is None else self._probs[:, 1:],
+            )
         return cast("Prediction", self._kept["others"])
 
     def at_true(self, values: Tensor) -> Tensor:
@@ -145,10 +149,11 @@ class Prediction:
         all_count: bool = False,
         masks: int = 1,
         batch: bool = False,
+        probs: Tensor | None = None,
     ) -> Prediction:
         """From log_probs (b k *s) and labels (b *s), in which -1 marks voxels that don't count.
 
-        all_count: no label is -1.
+        all_count: no label is -1. probs: the probabilities, where they are not exp(log_probs).
         """
         import torch
 
@@ -161,7 +166,7 @@ class Prediction:
             shape = (1, -1, *[1] * (labels.ndim - 1))
             one_hot = (index == classes.reshape(shape)).to(dtype)
             counted = (index != IGNORED).to(dtype)
-        made = cls(log_probs, one_hot, counted, spacings_mm, masks=masks, batch=batch)
+        made = cls(log_probs, one_hot, counted, spacings_mm, masks=masks, batch=batch, _probs=probs)
         if all_count:
             made._kept["true_class"] = index.long()
         return made if include_background else made.without_background
@@ -256,7 +261,7 @@ class LossTerm(MapGenerator):
             )
         import torch
 
-        labels, given = _as_tensor(regions.labels), _as_tensor(probs)
+        labels, given = as_tensor(regions.labels), as_tensor(probs)
         expected = (labels.shape[0], regions.num_classes, *labels.shape[1:])
         if tuple(given.shape) != tuple(expected):
             raise RWLossError(f"{self.name}: probs {tuple(given.shape)}, expected {expected}")
@@ -268,7 +273,7 @@ class LossTerm(MapGenerator):
         ):
             # A loss may divide by a probability: 1e-30 keeps the quotient finite in float32.
             leaf = given.detach().clone().to(wide).clamp_min(1e-30).requires_grad_()
-            labels = labels.to(leaf.device, copy=True)
+            labels = labels.to(leaf.device, torch.int64, copy=True)
             prediction = Prediction.of(leaf.log(), labels, regions.spacings_mm)
             value = self.value(prediction)
             (gradient,) = torch.autograd.grad(
@@ -287,15 +292,3 @@ def reduced(losses: Sequence[Tensor]) -> Tensor:
     if by_class:
         whole.append(reduce(add, by_class).mean())
     return reduce(add, whole)
-
-
-def _as_tensor(values: Array) -> Tensor:
-    """An array as a tensor. NumPy arrays are copied: torch refuses negative strides."""
-    import torch
-
-    if is_torch(values):
-        return cast("Tensor", values)
-    numbers = to_numpy(values)
-    whole = numbers.dtype.kind in "biu"
-    dtype = np.dtype(np.int64) if whole else numbers.dtype.newbyteorder("=")
-    return torch.from_numpy(np.array(numbers, dtype=dtype, order="C"))

@@ -135,6 +135,10 @@ class MapTask:
         return CaseOutcome(self.case.name, "failed", reason=reason, fatal=fatal)
 
     def _make(self) -> CaseOutcome:
+        if "\\" in self.case.name:
+            raise RWLossError(
+                "its name holds a backslash, which is a folder on other systems: rename its files"
+            )
         volume = self._read()
         spacing_mm = volume.spacing_mm or (1.0,) * volume.labels.ndim
         digest = labels_digest(volume.labels, spacing_mm, volume.affine)

@@ -144,6 +144,13 @@ def test_options_of_labels_count(rwloss_command, labels_folder):
     assert (plain["num_classes"], changed["num_classes"]) == (3, 2)
     assert changed["maps"]["boundary"]["voxels"] == 1800 - 2 * 80
     assert changed["maps"]["boundary"]["value_range"] != plain["maps"]["boundary"]["value_range"]
+    note = "3 cases without a spacing: distances are in voxels; give --spacing for mm."
+    for text, options, said in (
+        ("boundary + dice", (), True), ("boundary", ("--spacing", "1,3"), False),
+        ("rectified", (), False),
+    ):  # fmt: skip
+        _, out, _ = rwloss_command("check", labels_folder, "--map", text, *options)
+        assert (note in out) == said
     # Absent classes are named, and weights are those of all cases.
     _, out, _ = rwloss_command("check", labels_folder, "--map", "rectified", "--num-classes", 4)
     assert "class 2 (absent from 1 of 3)" in out

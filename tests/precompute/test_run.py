@@ -161,6 +161,16 @@ def test_a_name_too_long_for_its_maps_fails_alone(tmp_path, kind):
     assert {"a", "z"} <= set(rwloss.store.open(tmp_path / "out"))
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such file names")
+def test_a_name_with_a_backslash_fails_alone_and_says_what_to_do(tmp_path):
+    source = saved(tmp_path / "labels", a=[[0, 1]], **{"b\\c": [[0, 1]]})
+    summary = precompute(source, tmp_path / "out", "rectified", jobs=0)
+    [failure] = summary.failed
+    assert (failure.case, summary.made) == ("b\\c", 1)
+    assert "its name holds a backslash" in failure.reason
+    assert "rename its files" in failure.reason
+
+
 # --- What is kept
 
 
