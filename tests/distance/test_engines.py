@@ -303,14 +303,6 @@ def test_signed_distance_of_every_mask(engine):
         assert not np.signbit(found).any()
 
 
-def test_signed_distance_of_anatomy(engine):
-    for shape, spacing in LARGE:
-        mask = anatomy(7, shape, 2).astype(bool)
-        found = measured(distance.signed_distance_mm, mask[None], [spacing], engine=engine)[0]
-        wanted = plain.signed_distance(mask, spacing)
-        np.testing.assert_allclose(found, wanted, rtol=RELATIVE, atol=0)
-
-
 @pytest.mark.parametrize("kind", [np.asarray, torch.as_tensor], ids=["numpy", "torch"])
 def test_signed_distances_of_every_label_map(engine, kind):
     """Two classes and one that is ignored: where any two share the image, one edge serves both."""

@@ -14,7 +14,7 @@ import torch
 from anatomy import batch
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import dtypes, few, kinds, one_row, random_map, some_labels
+from strategies import few, kinds, one_row, random_map, some_labels
 
 from rwloss import Regions, RWLossError, RWMap, data, maps, stability
 from rwloss.arrays import to_numpy
@@ -36,16 +36,16 @@ def test_one_voxel(kind):
     assert report.gradient_spread == 0
 
 
-def test_one_voxel_at_given_probabilities(kind):
-    """p = (0.5, 0.1, 0.4) has an expected cost of 1.3: g = (-0.65, -0.03, 0.68)."""
+def test_one_voxel_at_other_probabilities_and_of_other_values(kind):
+    """p = (0.5, 0.1, 0.4) has an expected cost of 1.3: g = (-0.65, -0.03, 0.68).
+
+    z = (2, 1, 0): g = (1/3, 0, -1/3) at class 0; class 1 is not pushed, class 2 is raised.
+    """
     probs = kind(np.array([0.5, 0.1, 0.4]).reshape(1, 3, 1, 1))
     report = stability.check(one_row(kind, [(0, 1, 3)], [0]), probs)
     assert (report.pushed_up, report.pushed_down) == (0.5, 0)
     assert report.wrong_way_mass == pytest.approx(0.03 / 1.36)
 
-
-def test_the_true_class_pushed_down(kind):
-    """z = (2, 1, 0): g = (1/3, 0, -1/3) at class 0; class 1 is not pushed, class 2 is raised."""
     report = stability.check(one_row(kind, [(2, 1, 0)], [0]))
     assert (report.pushed_up, report.pushed_down, report.wrong_way_mass) == (0.5, 1, 1)
 
@@ -260,18 +260,6 @@ def test_against_a_plain_loop(case, kind, form, uniform):
 
 
 @few
-@given(some_labels(), dtypes, st.sampled_from(["compact", "dense"]))
-def test_numpy_and_torch_agree(case, dtype, form):
-    labels, k, rng = case
-    rwmap = random_map(labels, k, form, rng, dtype)
-    same = rwmap.with_arrays(torch.as_tensor)
-    one, other = stability.check(rwmap, "random"), stability.check(same, "random")
-    for part, twin in zip(all_parts(one), all_parts(other), strict=True):
-        assert as_plain(part) == pytest.approx(as_plain(twin), rel=1e-4, abs=1e-6)
-    assert one.pull.tolist() == pytest.approx(other.pull.tolist(), rel=1e-4, nan_ok=True)
-
-
-@few
 @given(some_labels(), kinds)
 def test_a_map_without_violating_voxels_pushes_nothing_the_wrong_way(case, kind):
     """In float32, at probabilities next to 0 and 1: the theorem, whatever the rounding."""
@@ -284,15 +272,6 @@ def test_a_map_without_violating_voxels_pushes_nothing_the_wrong_way(case, kind)
         report = stability.check(one, probs if kind is torch.as_tensor else probs.numpy())
         assert (report.violating, report.pushed_up, report.pushed_down) == (0, 0, 0)
         assert report.wrong_way_mass == 0
-
-
-def test_a_constant_at_each_voxel_changes_no_push_and_no_pull():
-    labels, rng = batch(3, (8, 9)), np.random.default_rng(0)
-    rwmap = random_map(labels, 4, "dense", rng, np.float64)
-    moved = RWMap.from_dense(labels, rwmap.values + rng.normal(0, 1, (3, 1, 8, 9)))
-    one, other = stability.check(rwmap), stability.check(moved)
-    assert as_plain(one.total) == pytest.approx(as_plain(other.total))
-    assert one.pull.tolist() == pytest.approx(other.pull.tolist(), nan_ok=True)
 
 
 # --- Sums over cases
@@ -326,10 +305,12 @@ def test_reports_of_other_classes_or_without_distances_do_not_add():
         report + stability.check(maps.Rectified()(three))
 
 
-def test_random_probabilities_follow_the_seed():
+def test_random_probabilities_follow_the_seed(kind):
     rwmap = maps.Boundary()(Regions(batch(2, (12, 12)), 4))
-    one, same, other = (stability.check(rwmap, "random", seed=seed) for seed in (1, 1, 2))
-    assert one.wrong_way_mass == same.wrong_way_mass != other.wrong_way_mass
+    one, other = (stability.check(rwmap, "random", seed=seed) for seed in (1, 2))
+    same = stability.check(rwmap.with_arrays(kind), "random", seed=1)
+    assert one.wrong_way_mass == pytest.approx(same.wrong_way_mass, rel=1e-6)
+    assert one.wrong_way_mass != pytest.approx(other.wrong_way_mass, rel=1e-6)
 
 
 # --- Wrong use
