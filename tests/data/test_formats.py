@@ -147,32 +147,6 @@ def test_png_of_few_bits_is_not_stretched(tmp_path, bits):
     np.testing.assert_array_equal(read_labels(tmp_path / "case.png").labels, labels)
 
 
-@pytest.mark.parametrize("suffix", [".mha", ".nrrd"])
-@pytest.mark.parametrize("shape", [(4, 5), (4, 5, 6)])
-def test_itk_agrees_with_nifti(tmp_path, suffix, shape):
-    sitk = pytest.importorskip("SimpleITK")
-    labels = some_labels(shape)
-    image = sitk.GetImageFromArray(labels.T)
-    image.SetSpacing(SPACING[: len(shape)])
-    image.SetOrigin((10.0, -20.0, 30.0)[: len(shape)])
-    for ending in (suffix, ".nii.gz"):
-        sitk.WriteImage(image, str(tmp_path / f"case{ending}"), True)
-    found, nifti = read_labels(tmp_path / f"case{suffix}"), read_labels(tmp_path / "case.nii.gz")
-    np.testing.assert_array_equal(found.labels, labels)
-    np.testing.assert_array_equal(nifti.labels, labels)
-    assert found.spacing_mm == nifti.spacing_mm == SPACING[: len(shape)]
-    assert found.affine is not None
-    assert nifti.affine is not None
-    np.testing.assert_allclose(found.affine, nifti.affine, rtol=1e-6)
-
-
-def test_itk_missing_names_the_extra(tmp_path, monkeypatch):
-    (tmp_path / "case.mha").write_bytes(b"ObjectType = Image\n")
-    monkeypatch.setitem(sys.modules, "SimpleITK", None)
-    with pytest.raises(RWLossError, match=r"pip install rwloss\[itk\]"):
-        read_labels(tmp_path / "case.mha")
-
-
 # NIfTI headers
 
 
