@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rwloss.data.formats import MAX_VOXELS, case_name, suffix_of
-from rwloss.data.readers.text_header import read_geometry, write_text_header
+from rwloss.data.readers.text_header import write_text_header
 from rwloss.errors import RWLossError
 
 
@@ -47,9 +47,7 @@ def write_labels(path: str | Path, labels: NDArray[Any], like: str | Path) -> No
             case ".nii" | ".nii.gz":
                 _write_nifti(path, packed, like)
             case ".mha" | ".nrrd":
-                geometry = read_geometry(like, MAX_VOXELS)
-                _check_shape(packed, geometry.shape, like)
-                write_text_header(path, packed, geometry)
+                write_text_header(path, packed, like, MAX_VOXELS)
             case ".npy" | ".npz":
                 _write_array(path, packed)
             case _:
@@ -74,8 +72,9 @@ def _write_nifti(path: Path, labels: NDArray[Any], like: Path) -> None:
     import nibabel
 
     image: Any = nibabel.load(like)
-    shape = tuple(image.shape)
-    _check_shape(labels, shape[:3] if shape[3:] == (1,) else shape, like)
+    shape = image.shape[:3] if image.shape[3:] == (1,) else image.shape
+    if labels.shape != shape:
+        raise RWLossError(f"the labels have the shape {labels.shape}, {str(like)!r} {shape}")
     header = image.header.copy()
     header.extensions.clear()  # they say how the image was made
     header.set_data_dtype(labels.dtype)
@@ -109,8 +108,3 @@ def _write_array(path: Path, labels: NDArray[Any]) -> None:
             np.save(stream, labels, allow_pickle=False)
         else:
             np.savez_compressed(stream, labels=labels)
-
-
-def _check_shape(labels: NDArray[Any], shape: tuple[int, ...], like: Path) -> None:
-    if labels.shape != shape:
-        raise RWLossError(f"the labels have the shape {labels.shape}, {str(like)!r} {shape}")

@@ -34,14 +34,21 @@ _TO_LPS = {"right-anterior-superior": (-1, -1), "ras": (-1, -1)}
 _TO_LPS |= {"left-anterior-superior": (1, -1), "las": (1, -1)}
 
 
-@dataclass(frozen=True)
-class Geometry:
-    """Shape of an image and its place in LPS; directions holds one unit vector per axis."""
+@dataclass(frozen=True, eq=False)
+class TextHeader:
+    """Shape and voxels of an image, and its place in LPS; directions has one unit vector per axis.
+
+    ends_file: other bytes may come before the voxels. stored_bytes: of the voxels, if it is said.
+    """
 
     shape: tuple[int, ...]
     spacing_mm: tuple[float, ...]
     origin_mm: tuple[float, ...]
-    directions: tuple[tuple[float, ...], ...]
+    directions: NDArray[np.float64]
+    dtype: np.dtype[Any]
+    is_compressed: bool
+    ends_file: bool
+    stored_bytes: int | None = None
 
     @property
     def affine(self) -> NDArray[np.float64]:
@@ -49,20 +56,9 @@ class Geometry:
         ndim = len(self.shape)
         affine = np.eye(4)
         with np.errstate(all="ignore"):  # what is not finite is an error further on
-            affine[:ndim, :ndim] = np.transpose(self.directions) * self.spacing_mm
+            affine[:ndim, :ndim] = self.directions.T * self.spacing_mm
             affine[:ndim, 3] = self.origin_mm
             return np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine
-
-
-@dataclass(frozen=True, eq=False)
-class _Header:
-    """What a header says of the voxels. ends_file: other bytes may come before them."""
-
-    geometry: Geometry
-    dtype: np.dtype[Any]
-    is_compressed: bool
-    ends_file: bool
-    stored_bytes: int | None = None
 
 
 def read_text_header(path: Path, max_voxels: int) -> Decoded:
@@ -72,7 +68,7 @@ def read_text_header(path: Path, max_voxels: int) -> Decoded:
     file or in text, and for a file that does not hold all of its voxels.
     """
     header, stored = _read(path, max_voxels)
-    shape = header.geometry.shape
+    shape = header.shape
     needed = header.dtype.itemsize * math.prod(shape)
     check_bytes(needed, len(stored), ratio=DEFLATE_RATIO if header.is_compressed else 1)
     if header.stored_bytes not in {None, len(stored)}:
@@ -82,16 +78,17 @@ def read_text_header(path: Path, max_voxels: int) -> Decoded:
     elif header.ends_file:
         stored = stored[-needed:]
     values = np.frombuffer(stored, header.dtype, math.prod(shape)).reshape(shape, order="F")
-    return Decoded(values.copy("K"), header.geometry.spacing_mm, header.geometry.affine)
+    return Decoded(values.copy("K"), header.spacing_mm, header.affine)
 
 
-def read_geometry(path: Path, max_voxels: int) -> Geometry:
-    """Shape and place of a file. Raises as `read_text_header` does."""
-    return _read(path, max_voxels)[0].geometry
+def write_text_header(path: Path, labels: NDArray[Any], like: Path, max_voxels: int) -> None:
+    """Labels (x, y[, z]), uint8 or uint16, compressed, at the place of an image of their shape.
 
-
-def write_text_header(path: Path, labels: NDArray[Any], geometry: Geometry) -> None:
-    """Labels (x, y[, z]), uint8 or uint16, compressed, at the place of an image."""
+    Raises as `read_text_header` does, and for an image of another shape.
+    """
+    place, _ = _read(like, max_voxels)
+    if labels.shape != place.shape:
+        raise RWLossError(f"the labels have the shape {labels.shape}, {str(like)!r} {place.shape}")
     sizes, size = " ".join(map(str, labels.shape)), labels.dtype.itemsize
     voxels = labels.astype(labels.dtype.newbyteorder("<"), copy=False).tobytes("F")
     if path.suffix.lower() == ".mha":
@@ -100,22 +97,22 @@ def write_text_header(path: Path, labels: NDArray[Any], geometry: Geometry) -> N
             f"ObjectType = Image\nNDims = {labels.ndim}",
             "BinaryData = True\nBinaryDataByteOrderMSB = False",
             f"CompressedData = True\nCompressedDataSize = {len(content)}",
-            f"TransformMatrix = {_joined(np.ravel(geometry.directions), ' ')}",
-            f"Offset = {_joined(geometry.origin_mm, ' ')}",
-            f"ElementSpacing = {_joined(geometry.spacing_mm, ' ')}",
+            f"TransformMatrix = {_joined(np.ravel(place.directions), ' ')}",
+            f"Offset = {_joined(place.origin_mm, ' ')}",
+            f"ElementSpacing = {_joined(place.spacing_mm, ' ')}",
             f"DimSize = {sizes}\nElementType = {'MET_UCHAR' if size == 1 else 'MET_USHORT'}",
             "ElementDataFile = LOCAL\n",
         ]
     else:
         deflate = zlib.compressobj(wbits=31)  # with gzip's header
         content = deflate.compress(voxels) + deflate.flush()
-        vectors = np.multiply(geometry.directions, np.reshape(geometry.spacing_mm, (-1, 1)))
+        vectors = np.multiply(place.directions, np.reshape(place.spacing_mm, (-1, 1)))
         lines = [
             f"NRRD0004\ntype: uint{8 * size}\ndimension: {labels.ndim}",
             "space: left-posterior-superior" if labels.ndim == 3 else "space dimension: 2",
             f"sizes: {sizes}",
             "space directions: " + " ".join(f"({_joined(row, ',')})" for row in vectors),
-            f"endian: little\nencoding: gzip\nspace origin: ({_joined(geometry.origin_mm, ',')})",
+            f"endian: little\nencoding: gzip\nspace origin: ({_joined(place.origin_mm, ',')})",
             "\n",
         ]
     path.write_bytes("\n".join(lines).encode() + content)
@@ -125,7 +122,7 @@ def _joined(numbers: Iterable[float], separator: str) -> str:
     return separator.join(repr(float(number)) for number in numbers)
 
 
-def _read(path: Path, max_voxels: int) -> tuple[_Header, bytes]:
+def _read(path: Path, max_voxels: int) -> tuple[TextHeader, bytes]:
     """The header, and the bytes behind it."""
     is_mha, content = path.suffix.lower() == ".mha", path.read_bytes()
     end = r"\n[ \t]*ElementDataFile *= *local *\r?\n" if is_mha else r"\n\r?\n"
@@ -141,11 +138,11 @@ def _read(path: Path, max_voxels: int) -> tuple[_Header, bytes]:
         header, stored = (_mha(lines), rest[0]) if is_mha else (_nrrd(lines), rest[0])
     except (ValueError, OverflowError) as error:
         raise RWLossError(f"its header is damaged, or of a kind not read here: {error}") from error
-    check_shape(header.geometry.shape, max_voxels)
+    check_shape(header.shape, max_voxels)
     return header, stored
 
 
-def _mha(lines: Sequence[str]) -> _Header:
+def _mha(lines: Sequence[str]) -> TextHeader:
     fields = _fields(lines, "=")
     ndim = _two_or_three(_one_of(fields, "ndims"))
     shape = _numbers(_one_of(fields, "dimsize"))
@@ -155,25 +152,23 @@ def _mha(lines: Sequence[str]) -> _Header:
     _check_channels([int(_one_of(fields, "elementnumberofchannels", default="1"))])
     if skip not in {"0", "-1"} or not _flag(_one_of(fields, "binarydata", default="true")):
         raise ValueError("its voxels are in text, or begin elsewhere")
-    geometry = _geometry(
+    name = _one_of(fields, "elementtype").removeprefix("MET_")
+    packed = fields.get("compresseddatasize")
+    return _header(
         ndim,
         shape,
         _numbers(_one_of(fields, "elementspacing", "elementsize", default="1 " * ndim)),
         _numbers(_one_of(fields, "offset", "position", "origin", default="0 " * ndim)),
         np.reshape(_numbers(turn) if turn else np.eye(ndim), (ndim, ndim)),
         {fields.get("distanceunits", "mm")} - {"?"},
-    )
-    name = _one_of(fields, "elementtype").removeprefix("MET_")
-    return _Header(
-        geometry,
-        _dtype(_MHA_TYPES, name, ">" if _flag(is_big) else "<"),
+        dtype=_dtype(_MHA_TYPES, name, ">" if _flag(is_big) else "<"),
         is_compressed=_flag(_one_of(fields, "compresseddata", default="false")),
         ends_file=skip == "-1",
-        stored_bytes=int(packed) if (packed := fields.get("compresseddatasize")) else None,
+        stored_bytes=None if packed is None else int(packed),
     )
 
 
-def _nrrd(lines: Sequence[str]) -> _Header:
+def _nrrd(lines: Sequence[str]) -> TextHeader:
     if not re.fullmatch("NRRD000[1-5]", lines[0]):
         raise ValueError(f"it begins with {lines[0][:40]!r}")
     # Lines with := hold any text.
@@ -197,19 +192,16 @@ def _nrrd(lines: Sequence[str]) -> _Header:
     if encoding not in {"raw", "gzip", "gz"} or skip not in {"0", "-1"} or line_skip != "0":
         raise ValueError(f"encoding {encoding}, byte skip {skip}, line skip {line_skip}")
     units = f"{fields.get('space units', '')} {fields.get('units', '')}"
-    geometry = _geometry(
+    name = re.sub(r"\bsigned |int|_t$| ", "", _one_of(fields, "type").replace("unsigned ", "u"))
+    order = {"little": "<", "big": ">"}.get(fields.get("endian", ""), "")
+    return _header(
         ndim,
         sizes,
         spacing,
         np.multiply(origin, signs).tolist(),
         directions * signs,
         set(re.findall('"([^"]*)"', units)) - {""},
-    )
-    name = re.sub(r"\bsigned |int|_t$| ", "", _one_of(fields, "type").replace("unsigned ", "u"))
-    order = {"little": "<", "big": ">"}.get(fields.get("endian", ""), "")
-    return _Header(
-        geometry,
-        _dtype(_NRRD_TYPES, name, order),
+        dtype=_dtype(_NRRD_TYPES, name, order),
         is_compressed=encoding != "raw",
         ends_file=skip == "-1",
     )
@@ -264,14 +256,15 @@ def _dtype(types: Mapping[str, str], name: str, order: str) -> np.dtype[Any]:
     return np.dtype(order + types[name])
 
 
-def _geometry(
+def _header(
     ndim: int,
     sizes: Sequence[float],
     spacing: Sequence[float],
     origin: Sequence[float],
     directions: NDArray[np.float64],
     units: set[str],
-) -> Geometry:
+    **voxels: Any,
+) -> TextHeader:
     shape = tuple(map(int, sizes))
     lengths = {len(shape), len(spacing), len(origin), *directions.shape}
     if lengths != {ndim} or any(map(float.__ne__, sizes, map(float, shape))):
@@ -280,11 +273,12 @@ def _geometry(
     if len(factors) > 1:
         raise RWLossError("its axes have different units: save it in mm")
     [factor] = factors
-    return Geometry(
+    return TextHeader(
         shape=shape,
         spacing_mm=tuple(length * factor for length in spacing),
         origin_mm=tuple(place * factor for place in origin),
-        directions=tuple(map(tuple, directions.tolist())),
+        directions=directions,
+        **voxels,
     )
 
 
