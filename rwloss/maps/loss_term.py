@@ -10,9 +10,8 @@ from operator import add
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import einops
-import numpy as np
 
-from rwloss.arrays import Array, from_numpy, is_torch, to_numpy
+from rwloss.arrays import Array, as_tensor, from_numpy, is_torch, to_numpy
 from rwloss.errors import RWLossError
 from rwloss.maps.generator import MapGenerator
 from rwloss.regions import IGNORED, Regions, SpacingRows
@@ -88,11 +87,16 @@ class Prediction:
         return values.masked_fill(self.one_hot == 0, 0.0)
 
     @property
-    def true_log_probs(self) -> Tensor:
-        """Logarithm of the true class's probability, 0 where no class counts. (b *s)."""
+    def true_class(self) -> Tensor:
+        """Channel of the true class, 0 where no class counts; computed once. (b 1 *s)."""
         if "true_class" not in self._kept:
             self._kept["found"], self._kept["true_class"] = self.one_hot.max(dim=1, keepdim=True)
-        at_true = self.log_probs.gather(1, self._kept["true_class"])[:, 0]
+        return cast("Tensor", self._kept["true_class"])
+
+    @property
+    def true_log_probs(self) -> Tensor:
+        """Logarithm of the true class's probability, 0 where no class counts. (b *s)."""
+        at_true = self.log_probs.gather(1, self.true_class)[:, 0]
         if self._counted is None and self.has_background:
             return at_true
         return at_true.masked_fill(self._kept["found"][:, 0] == 0, 0.0)
@@ -106,11 +110,11 @@ class Prediction:
 
         With `batch` they are those of all images together, the same for each.
         """
-        arrays = (self.probs * self.one_hot, self.probs, self.one_hot)
-        both, predicted, true = (self._whole_batch(self.sum_space(values)) for values in arrays)
-        return both, predicted, true
+        both = self._sum_overlap(self.probs * self.one_hot)
+        return both, self._sum_overlap(self.probs), self._sum_overlap(self.one_hot)
 
-    def _whole_batch(self, sums: Tensor) -> Tensor:
+    def _sum_overlap(self, values: Tensor) -> Tensor:
+        sums = self.sum_space(values)
         if not self.batch:
             return sums
         whole = einops.reduce(sums, "(b m) c -> m c", "sum", m=self.masks)
@@ -129,9 +133,10 @@ class Prediction:
         return self.sum_space(values) * self._share(len(values) * values.shape[1])
 
     def mean_by_true_class(self, values: Tensor) -> Tensor:
-        """As `mean_true`, for one value per voxel, which belongs to its true class. (b *s)."""
-        # Not a product: a value may be infinite.
-        return self.mean_true(self.at_true(values[:, None].expand_as(self.one_hot)))
+        """As `mean_true`, for one value per voxel (b *s), 0 where no class counts."""
+        # Not a product with `one_hot`: a value may be infinite.
+        by_class = self.one_hot.new_zeros(self.one_hot.shape)
+        return self.mean_true(by_class.scatter_(1, self.true_class, values[:, None]))
 
     def _share(self, number: int) -> Tensor | float:
         """`number` by the number of voxels that count."""
@@ -262,7 +267,7 @@ class LossTerm(MapGenerator):
             )
         import torch
 
-        labels, given = _as_tensor(regions.labels), _as_tensor(probs)
+        labels, given = as_tensor(regions.labels), as_tensor(probs)
         expected = (labels.shape[0], regions.num_classes, *labels.shape[1:])
         if tuple(given.shape) != tuple(expected):
             raise RWLossError(f"{self.name}: probs {tuple(given.shape)}, expected {expected}")
@@ -274,7 +279,7 @@ class LossTerm(MapGenerator):
         ):
             # A loss may divide by a probability: 1e-30 keeps the quotient finite in float32.
             leaf = given.detach().clone().to(wide).clamp_min(1e-30).requires_grad_()
-            labels = labels.to(leaf.device, copy=True)
+            labels = labels.to(leaf.device, torch.int64, copy=True)
             prediction = Prediction.of(leaf.log(), labels, regions.spacings_mm)
             value = self.value(prediction)
             (gradient,) = torch.autograd.grad(
@@ -293,15 +298,3 @@ def reduced(losses: Sequence[Tensor]) -> Tensor:
     if by_class:
         whole.append(reduce(add, by_class).mean())
     return reduce(add, whole)
-
-
-def _as_tensor(values: Array) -> Tensor:
-    """An array as a tensor. NumPy arrays are copied: torch refuses negative strides."""
-    import torch
-
-    if is_torch(values):
-        return cast("Tensor", values)
-    numbers = to_numpy(values)
-    whole = numbers.dtype.kind in "biu"
-    dtype = np.dtype(np.int64) if whole else numbers.dtype.newbyteorder("=")
-    return torch.from_numpy(np.array(numbers, dtype=dtype, order="C"))

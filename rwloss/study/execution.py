@@ -134,10 +134,9 @@ class _TrainRun:
         try:
             if not _is_done(run):
                 train(run.settings)
-        except RWLossError as error:
-            return self._failed(str(error))
         except Exception as error:  # out of memory, or an unforeseen error of a library
-            return self._failed(f"{type(error).__name__}: {error}")
+            known = isinstance(error, RWLossError)
+            return self._failed(str(error) if known else f"{type(error).__name__}: {error}")
         finally:
             torch.set_num_threads(threads)
         run.failure.unlink(missing_ok=True)

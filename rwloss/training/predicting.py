@@ -23,7 +23,7 @@ from rwloss.data.splits import SplitPart
 from rwloss.data.writing import write_labels
 from rwloss.errors import RWLossError
 from rwloss.files.atomic import DISK_ERRORS, TEMPORARY_PREFIX, whole_file
-from rwloss.files.journal import append_line, json_line, parsed_lines
+from rwloss.files.journal import append_line, json_line, parsed_lines, read_regular
 from rwloss.training.inference import OVERLAP, check_overlap, predict_labels
 from rwloss.training.run_folder import RunFolder
 from rwloss.training.volumes import AXIAL, normalized
@@ -357,7 +357,7 @@ def _entries_in(folder: Path) -> dict[tuple[str, str], PredictionEntry]:
     """The record by name and digest of the label map; the newest of several."""
     entries = {}
     with suppress(FileNotFoundError):
-        for fields in parsed_lines((folder / RECORD_FILE).read_bytes()):
+        for fields in parsed_lines(read_regular(folder / RECORD_FILE)):
             with suppress(ValueError):
                 entry = PredictionEntry.model_validate(fields)
                 entries[entry.label_map, entry.label_map_sha256] = entry

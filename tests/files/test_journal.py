@@ -1,9 +1,10 @@
+import builtins
 import errno
-from pathlib import Path
+import os
 
 import pytest
 
-from rwloss.files.journal import append_line, json_line, parsed_lines
+from rwloss.files.journal import append_line, json_line, parsed_lines, read_regular
 
 
 def test_lines_are_added(tmp_path):
@@ -28,7 +29,7 @@ def test_half_a_line_is_taken_back(tmp_path, monkeypatch, written):
     """As on a disk that is full within the line."""
     file = tmp_path / "manifest.jsonl"
     append_line(file, b"one\n")
-    opened = Path.open
+    opened = open
 
     class Full:
         def __init__(self, file):
@@ -47,8 +48,20 @@ def test_half_a_line_is_taken_back(tmp_path, monkeypatch, written):
             return self.file.write(line[:written])
 
     with monkeypatch.context() as patched:
-        patched.setattr(Path, "open", lambda *args, **kwargs: Full(opened(*args, **kwargs)))
+        patched.setattr(builtins, "open", lambda *args, **kwargs: Full(opened(*args, **kwargs)))
         with pytest.raises(OSError, match="No space left") as full:
             append_line(file, b"two\n")
     assert full.value.errno == errno.ENOSPC
     assert file.read_bytes() == b"one\n"
+
+
+def test_links_and_pipes_are_not_written_to_or_waited_for(tmp_path):
+    (tmp_path / "mine").write_bytes(b"mine")
+    (tmp_path / "link").symlink_to(tmp_path / "mine")
+    with pytest.raises(OSError, match="link is a link, which is not followed"):
+        append_line(tmp_path / "link", b"{}\n")
+    assert read_regular(tmp_path / "link") == b"mine"
+    os.mkfifo(tmp_path / "pipe")
+    for use in (read_regular, lambda path: append_line(path, b"{}\n")):
+        with pytest.raises(OSError, match="not a regular file"):
+            use(tmp_path / "pipe")
