@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
+import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Annotated, Any
 
 import typer
@@ -110,9 +113,30 @@ def _options(
 
 
 def main() -> None:
-    """Run the program; wrong use is an error on standard error with exit code 2, no traceback."""
+    """Run the program; wrong use is an error on standard error with exit code 2, no traceback.
+
+    What is printed to a closed stream is lost. A stream that can't take it, such as a file on a
+    full disk, ends the program with exit code 1.
+    """
+    _open_streams()
     try:
         app()
     except RWLossError as error:
-        typer.echo(f"rwloss: {error}", err=True)
+        with suppress(OSError):
+            typer.echo(f"rwloss: {error}", err=True)
         sys.exit(2)
+    except OSError as error:
+        if error.filename is not None or error.errno not in {errno.ENOSPC, errno.EDQUOT, errno.EIO}:
+            raise
+        with suppress(OSError):
+            typer.echo(f"rwloss: the output can't be written ({error.strerror})", err=True)
+        os._exit(1)  # at a usual end, Python would write what is left of the output again
+
+
+def _open_streams() -> None:
+    """Open what is closed of the standard streams: else the next file would take its place."""
+    while (handle := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(handle, True)
+    os.close(handle)
+    sys.stdout = sys.stdout or os.fdopen(1, "w")
+    sys.stderr = sys.stderr or os.fdopen(2, "w")

@@ -47,7 +47,8 @@ def train(
     else:
         chosen = RunSettings.read(config, **settings)
     with progress(lambda _: "the same command resumes the run") as shown:
-        result = run(chosen, _shown_on(shown, Path(chosen.out).name))
+        # A file of settings must not choose which code is run.
+        result = run(chosen, _shown_on(shown, Path(chosen.out).name), files="map" in settings)
     if not is_first_process():
         return
     if as_json:

@@ -22,7 +22,7 @@ from rwloss.data.formats import MAX_VOXELS, suffix_of
 from rwloss.data.splits import SplitPart
 from rwloss.data.writing import write_labels
 from rwloss.errors import RWLossError
-from rwloss.files.atomic import DISK_ERRORS, TEMPORARY_PREFIX, whole_file
+from rwloss.files.atomic import DISK_ERRORS, TEMPORARY_PREFIX, read_regular, whole_file
 from rwloss.files.journal import append_line, json_line, parsed_lines
 from rwloss.training.inference import OVERLAP, check_overlap, predict_labels
 from rwloss.training.run_folder import RunFolder
@@ -345,6 +345,8 @@ class _Start:
         if chosen is not None:
             return chosen, ""
         axis = 0 if suffix in {".tif", ".tiff"} else AXIAL  # pages come first
+        if 1 in image.shape[1:]:  # one slice
+            axis = [n for n, length in enumerate(image.shape[1:]) if length == 1][-1]
         if image.ndim - 1 == dims:
             return axis, ""
         return axis, (
@@ -357,7 +359,7 @@ def _entries_in(folder: Path) -> dict[tuple[str, str], PredictionEntry]:
     """The record by name and digest of the label map; the newest of several."""
     entries = {}
     with suppress(FileNotFoundError):
-        for fields in parsed_lines((folder / RECORD_FILE).read_bytes()):
+        for fields in parsed_lines(read_regular(folder / RECORD_FILE)):
             with suppress(ValueError):
                 entry = PredictionEntry.model_validate(fields)
                 entries[entry.label_map, entry.label_map_sha256] = entry

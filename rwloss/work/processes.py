@@ -8,6 +8,7 @@ import os
 import pickle
 import signal
 import threading
+import time
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -159,6 +160,18 @@ def _begin_worker(parent: connection.Connection) -> None:
 
     def watch() -> None:
         connection.wait([parent])  # nothing is ever sent, so its other side was closed
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def end_with_parent(every_s: float = 1.0) -> None:
+    """End this process soon after the one that started it, however that ends."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(every_s)
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()

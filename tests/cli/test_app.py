@@ -1,7 +1,11 @@
 """The program as a whole: its list of commands, and options that mean the same in all of them."""
 
+import os
 import re
+import subprocess
+import sys
 
+import pytest
 import typer
 
 from rwloss.cli import options
@@ -60,3 +64,19 @@ def test_an_unknown_command_is_wrong_use(assert_refused):
 
 def test_the_largest_file_is_that_of_the_readers():
     assert options.MAX_VOXELS == formats.MAX_VOXELS
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_streams_that_are_closed_or_full():
+    """A clear end, without a traceback."""
+    program = [sys.executable, "-c", "from rwloss.cli import main; main()"]
+    for redirection, code, told in (
+        ("maps > /dev/full", 1, "rwloss: the output can't be written (No space left on device)\n"),
+        ("maps >&-", 0, ""),
+        ("maps <&- >&- 2>&-", 0, ""),
+        ("maps nonsense 2>&-", 2, ""),
+        ("maps nonsense 2> /dev/full", 2, ""),
+    ):
+        command = ["sh", "-c", f'"$@" {redirection}', "sh", *program]
+        ended = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert (ended.returncode, ended.stderr) == (code, told), redirection
