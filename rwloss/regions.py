@@ -115,8 +115,7 @@ class Regions:
             )
         batch, k, *size = masks.shape
         rows = spacing_rows(spacing_mm, (batch, *size))
-        labels = rearrange(masks, "b k ... -> (b k) ...")
-        return cls(labels, 2, [row for row in rows for _ in range(k)])
+        return cls(rearrange(masks, "b k ... -> (b k) ..."), 2, [r for r in rows for _ in range(k)])
 
     def __repr__(self) -> str:
         """One line: shape, classes and spacing."""
@@ -145,8 +144,8 @@ class Regions:
         """
         size = self.labels.shape[1:]
         smallest = [distance.smallest_mm(row, size) for row in self.spacings_mm]
-        values = np.array(smallest, dtype=np.float32)
-        return from_numpy(values.reshape(-1, *[1] * len(size)), self.labels)
+        values = np.array(smallest, dtype=np.float32).reshape(-1, *[1] * len(size))
+        return from_numpy(values, self.labels)
 
     @cached_property
     def ignored(self) -> Array | None:
@@ -162,7 +161,16 @@ class Regions:
     @cached_property
     def counts(self) -> Array:
         """Voxels of each class in each image. (b k), int64."""
-        return _counts(self.labels, self.num_classes)
+        labels, shape = self.labels, (len(self.labels), self.num_classes + 1)
+        if not isinstance(labels, np.ndarray):
+            index = _index(labels)
+            one = index.new_ones((1, 1)).expand_as(index)
+            return index.new_zeros(shape).scatter_add_(1, index, one)[:, 1:]
+        found = np.zeros(shape, dtype=np.int64)
+        for image, row in zip(labels, found, strict=True):
+            index = np.add(image, 1, dtype=np.intp).ravel(order="K")
+            row[:] = np.bincount(index, minlength=shape[1])
+        return found[:, 1:]  # what is ignored comes first
 
     @cached_property
     def depth_mm(self) -> Array:
@@ -181,7 +189,15 @@ class Regions:
     @cached_property
     def peak_depth_mm(self) -> Array:
         """Largest depth in mm of each class in each image; 0 where absent. (b k), float32."""
-        return _maxima(self.depth_mm, self.labels, self.num_classes)
+        depth, labels, shape = self.depth_mm, self.labels, (len(self.labels), self.num_classes + 1)
+        if not isinstance(depth, np.ndarray):
+            found = depth.new_zeros(shape)
+            return found.scatter_reduce_(1, _index(labels), depth.flatten(1), "amax")[:, 1:]
+        peaks = np.zeros(shape, dtype=depth.dtype)
+        for image, there, row in zip(depth, labels, peaks, strict=True):
+            order: Any = "F" if there.flags.f_contiguous else "C"  # without a copy
+            np.maximum.at(row, there.reshape(-1, order=order), image.reshape(-1, order=order))
+        return peaks[:, :-1]  # -1 is the last
 
     @cached_property
     def components(self) -> Array:
@@ -190,10 +206,10 @@ class Regions:
         Components are of one class, connected through faces, edges and corners; numbered from 1
         by class; 0 where ignored.
         """
-        from scipy.ndimage import generate_binary_structure, label
+        from scipy.ndimage import label
 
         numbers = np.zeros(self.labels.shape, dtype=np.int32)
-        touching = generate_binary_structure(numbers.ndim - 1, numbers.ndim - 1)
+        touching = np.ones((3,) * (numbers.ndim - 1))
         for labels, out in zip(to_numpy(self.labels), numbers, strict=True):
             count = 0
             for k in np.unique(labels[labels != IGNORED]):
@@ -209,8 +225,8 @@ class Regions:
     def full(self, value: float) -> Array:
         """One value for every voxel: read-only, takes no memory. (b *s), float32."""
         xp = self.xp
-        scalar = xp.asarray(value, dtype=xp.float32, **on_device(self.labels))
-        return xp.broadcast_to(scalar, self.labels.shape)
+        one = xp.asarray(value, dtype=xp.float32, **on_device(self.labels))
+        return xp.broadcast_to(one, self.labels.shape)
 
     def distance_to_mm(self, k: int) -> Array:
         """Distance in mm from each voxel to the nearest voxel of class k. (b *s), float32.
@@ -358,35 +374,6 @@ def _check_range(xp: Any, labels: Array, num_classes: int, *, ignoring: bool) ->
         )
 
 
-# --- By class
-
-_SLAB = 2**18  # voxels looked up at a time
-
-
-def _counts(labels: Array, num_classes: int) -> Array:
-    """Voxels of each class in each image; labels below 0 do not count. (b *s) -> (b k), int64."""
-    if not isinstance(labels, np.ndarray):
-        index = _index(labels)
-        found = index.new_zeros((len(index), num_classes + 1))
-        return found.scatter_add_(1, index, index.new_ones((1, 1)).expand_as(index))[:, 1:]
-    found = np.zeros((len(labels), num_classes), dtype=np.int64)
-    for image, row in zip(labels, found, strict=True):
-        row[:] = np.bincount(_index(image).reshape(-1), minlength=num_classes + 1)[1:]
-    return found
-
-
-def _maxima(values: Array, labels: Array, num_classes: int) -> Array:
-    """Largest value of each class in each image, 0 where absent or below. (b *s) -> (b k)."""
-    if not isinstance(values, np.ndarray):
-        found = values.new_zeros((len(values), num_classes + 1))
-        return found.scatter_reduce_(1, _index(labels), values.flatten(1), "amax")[:, 1:]
-    peaks = np.zeros((len(values), num_classes + 1), dtype=values.dtype)
-    for image, there, row in zip(values, labels, peaks, strict=True):
-        order: Any = "F" if there.flags.f_contiguous else "C"  # without a copy
-        np.maximum.at(row, there.reshape(-1, order=order), image.reshape(-1, order=order))
-    return peaks[:, :-1]  # -1 is the last
-
-
 def _look_up(table: Array, labels: Array) -> Array:
     """Each voxel gets the value of its class, 0 below class 0. (b k), (b *s) -> (b *s)."""
     if not isinstance(table, np.ndarray):
@@ -402,14 +389,12 @@ def _look_up(table: Array, labels: Array) -> Array:
         image, out = (whole.T, target.T) if turned else (whole, target)
         # In slabs: `take` makes an index of eight bytes per voxel, and allocating that for a whole
         # volume costs more than the look-up.
-        slab = max(1, _SLAB * len(image) // max(image.size, 1))
+        slab = max(1, 2**18 * len(image) // max(image.size, 1))  # voxels
         for first in range(0, len(image), slab):
             np.take(row, image[first : first + slab], out=out[first : first + slab], mode="wrap")
     return found
 
 
 def _index(labels: Array) -> Array:
-    """Labels + 1 as an index, so that ignored voxels are 0; flattened to (b i) for torch."""
-    if not isinstance(labels, np.ndarray):
-        return labels.flatten(1).long() + 1
-    return np.add(labels, 1, dtype=np.intp)
+    """Labels of a tensor + 1 as an index, so that ignored voxels are 0. (b *s) -> (b i), int64."""
+    return labels.flatten(1).long() + 1

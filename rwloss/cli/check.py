@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from rwloss.cli import options as opt
-from rwloss.cli.listing import print_table
+from rwloss.cli.listing import print_table, printable
 from rwloss.cli.progress import progress
+from rwloss.words import count_of
 
 if TYPE_CHECKING:
     from rwloss.study.indicators import Diagnosis
@@ -71,6 +72,8 @@ def check(
             typer.echo(json.dumps(diagnosis.as_fields(source), indent=1, allow_nan=False))
         else:
             _print(diagnosis)
+    if dataset.left_out:
+        typer.echo(printable(dataset.left_out), err=True)
     if diagnosis.failed:
         print_table([*diagnosis.failed.items()], err=True)
         others = "the figures are of the others" if diagnosis.reports else "none is left to check"
@@ -91,3 +94,8 @@ def _print(diagnosis: Diagnosis) -> None:
     )
     for text, verdict in diagnosis.verdicts().items():
         typer.echo(f"{text}: {verdict}")
+    if diagnosis.in_voxels:
+        typer.echo(
+            f"{count_of(diagnosis.in_voxels, 'case')} without a spacing: distances are in voxels; "
+            "give --spacing for mm."
+        )

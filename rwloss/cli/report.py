@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 def report(
     study: Annotated[Path, typer.Argument(metavar="STUDY")],
+    map_texts: Annotated[list[str] | None, typer.Option("--map", metavar="EXPR")] = None,
     out: Annotated[Path | None, opt.Out] = None,
 ) -> None:
     """Write the report of a study from the runs it has so far.
@@ -25,14 +26,19 @@ def report(
     predicted for its pictures; if checkpoints or data are missing, the page says so.
 
     study: Folder of a study of `rwloss compare`.
+    map_texts: Map of the study that a Python file defines, such as "my_map.py:MyMap". The report
+    runs no file that is not named here, and leaves out the pictures and diagnostics that need it.
     out: Page to write; by default report.html in the folder of the study, where results.json and
     runs.csv are rewritten too.
     """
+    from rwloss import maps
     from rwloss.study import plan, results
     from rwloss.study.indicators import indicators_of
     from rwloss.study.report import require_report, write
 
     require_report()
+    for text in map_texts or ():
+        maps.parse(text)
     content = plan.Study.read(study / "study.toml")
     found, reason = indicators_of(content, study)
     if reason:

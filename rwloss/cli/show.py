@@ -38,8 +38,8 @@ def show(
     case: Case of a store; by default its first.
     image: Image of the case, with the same shape as its labels; by default its first channel; for a
     store, from the dataset of its newest run.
-    axis: Axis to slice a volume across; by default the one with the largest spacing, the last if
-    several are equal.
+    axis: Axis to slice a volume across; by default the one of length 1, else the one with the
+    largest spacing, the last if several are equal.
     slice_index: Slice along that axis, counted from 0; by default the one with the most classes,
     then the most foreground.
     """

@@ -14,6 +14,7 @@ from typing import Literal
 from rwloss.data.dataset_json import listed_cases, read_dataset_json
 from rwloss.data.formats import PICTURES, SUFFIXES, case_name, suffix_of
 from rwloss.errors import RWLossError
+from rwloss.words import count_of, some
 
 DatasetPart = Literal["train", "test"]
 
@@ -61,6 +62,14 @@ class Dataset:
     num_channels: int | None = None
     unlabelled: tuple[str, ...] = ()
     regions: tuple[str, ...] = ()
+
+    @property
+    def left_out(self) -> str:
+        """A sentence about the images without a label file, or ""."""
+        if not self.unlabelled:
+            return ""
+        count = count_of(len(self.unlabelled), "image")
+        return f"left out, because they have no label file: {count}, {some(self.unlabelled)}"
 
 
 def find(source: str | Path, *, part: DatasetPart = "train") -> Dataset:

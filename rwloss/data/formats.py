@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rwloss.data.readers import Decoded, array_file, itk, nifti, picture
-from rwloss.data.spacing import agreed_spacing, spacing_from_affine
+from rwloss.data.spacing import agreed_spacing, check_affine
 from rwloss.errors import RWLossError
 
 _READERS: dict[str, Callable[[Path, int], Decoded]] = {
@@ -93,7 +93,7 @@ def read_labels(
         labels = _whole(decoded.values, decoded.step)
         spacing = agreed_spacing(spacing_mm, decoded.spacing_mm, labels.ndim)
         if decoded.affine is not None:
-            spacing_from_affine(decoded.affine, shape=labels.shape)
+            check_affine(decoded.affine, decoded.spacing_mm, labels.shape)
     except RWLossError as exc:
         raise RWLossError(f"cannot use {str(path)!r} as labels: {exc}") from exc
     return LabelVolume(np.require(labels, requirements="W"), spacing, decoded.affine)

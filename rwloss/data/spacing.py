@@ -101,6 +101,19 @@ def spacing_from_affine(
 _WORDS = {1: "one", 2: "two", 3: "three"}
 
 
+def check_affine(
+    affine: ArrayLike, spacing_mm: Sequence[float] | None, shape: Sequence[int]
+) -> None:
+    """Raise RWLossError for an affine without a spacing, or with another than the file gives."""
+    found = spacing_from_affine(affine, shape=shape)
+    for axis, (one, other) in enumerate(zip(found, spacing_mm or found, strict=True)):
+        if shape[axis] > 1 and not math.isclose(one, other, rel_tol=MAX_COSINE):
+            raise RWLossError(
+                f"its spacing is {spacing_mm} mm, and that of its affine {found}: correct one of "
+                "them (in NIfTI, pixdim or sform)"
+            )
+
+
 def is_possible(length_mm: float) -> bool:
     """Whether a voxel can be this long: 1e-9 to 1e9 mm."""
     return bool(_POSSIBLE_MM[0] <= length_mm <= _POSSIBLE_MM[1])

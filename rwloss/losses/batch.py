@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from functools import wraps
+from typing import Any, Literal, NamedTuple, TypeVar, cast
 
 import einops
 import torch
@@ -15,7 +17,8 @@ from rwloss.errors import RWLossError
 from rwloss.maps.loss_term import Prediction
 from rwloss.regions import IGNORED, SpacingMM, SpacingRows, checked_labels, spacing_rows
 
-Activation = Literal["softmax", "sigmoid", "none"]
+Activation = Literal["softmax", "sigmoid", "none", "masks"]
+Check = TypeVar("Check", bound=Callable[..., Tensor])
 
 _ROUNDING = 1e-2  # of bfloat16
 
@@ -27,6 +30,7 @@ class LossInputs(NamedTuple):
     rwmap: Any
     mask: Any
     spacing_mm: SpacingMM | None
+    spacing_is_known: bool
 
 
 @dataclass(eq=False)
@@ -37,8 +41,8 @@ class LossBatch:
     over 512² voxels overflow float16. labels (b *s): classes, -1 where ignored. counts (b *s): 1
     where a voxel counts, else 0; None where all do. num_values: how many values the mean runs over,
     which is classes times voxels that count. spacings_mm: one row for each of b. masks: number of
-    overlapping masks per image with "sigmoid", else 0; b then counts images times masks, and there
-    are two classes.
+    overlapping masks per image, 0 for classes; b then counts images times masks, and there are two
+    classes. pooled: whether overlaps are summed over the batch.
     """
 
     output: Tensor
@@ -49,6 +53,7 @@ class LossBatch:
     spacings_mm: SpacingRows
     include_background: bool
     masks: int
+    pooled: bool
     _log_probs: Tensor | None = None
     _prediction: Prediction | None = None
 
@@ -96,6 +101,8 @@ class LossBatch:
                 include_background=self.include_background,
                 all_count=self.counts is None,
                 masks=max(self.masks, 1),
+                batch=self.pooled,
+                probs=self.output if self.normalized else None,
             )
         return self._prediction
 
@@ -126,36 +133,53 @@ def make_batch(
     activation: Activation,
     ignore_index: int | None,
     include_background: bool,
+    pooled: bool,
 ) -> LossBatch:
     """Check logits, target, mask and spacing against each other, and bring them to one form."""
-    masks, num_classes = (logits.shape[1], 2) if activation == "sigmoid" else (0, logits.shape[1])
-    if masks:
-        target = as_masks(logits, given.target, ignore_index)
-        labels = rearrange(target, "b m ... -> (b m) ...")
+    normalized = activation in {"none", "masks"}
+    if activation in {"sigmoid", "masks"}:
+        masks, num_classes = logits.shape[1], 2
+        labels = rearrange(as_masks(logits, given.target, ignore_index), "b m ... -> (b m) ...")
     else:
+        masks, num_classes = 0, logits.shape[1]
         labels = as_labels(logits, given.target, ignore_index)
     if num_classes < 2:
         raise RWLossError(
             "expected probabilities of 2 classes or more, got 1: stack [1 - p, p], or give logits "
             'and activation="sigmoid"'
-            if activation == "none"
+            if normalized
             else "expected logits with 2 classes or more for the softmax, got 1: its softmax is "
             "always 1; give the network an output for the background too, or use "
             'activation="sigmoid"'
         )
+    output = logits
+    if output.dtype not in {torch.float32, torch.float64}:
+        output = output.to(torch.promote_types(output.dtype, torch.float32))
+    labels = whole_labels(
+        labels, num_classes, ignore_index, output.detach() if normalized else None
+    )
     keep = None if given.mask is None else as_voxel_mask(logits, given.mask)
-    if keep is not None and masks:
-        keep = repeat(keep, "b ... -> (b m) ...", m=masks)
-    output = _output(logits, activation)
-    labels = whole_labels(labels, num_classes, ignore_index)
+    if masks:
+        # Each channel becomes a two-class problem of its own: softmax([0, x]) is [1 - sigmoid(x),
+        # sigmoid(x)], so that overlapping masks need no other code.
+        output = rearrange(output, "b m ... -> (b m) ...")
+        complement = 1 - output if normalized else torch.zeros_like(output)
+        output = torch.stack([complement, output], dim=1)
+        keep = None if keep is None else repeat(keep, "b ... -> (b m) ...", m=masks)
     if ignore_index is not None:
         belongs = labels != IGNORED
         keep = belongs if keep is None else keep & belongs
-    counts = None if keep is None else keep.to(output.dtype)
+    counts = None
+    if keep is not None:
+        counts = keep.to(output.dtype)
+        # NaN or infinity where no voxel counts would spoil sums: 0 times either is NaN. Their sum
+        # tells, so that no copy is made of logits that are finite.
+        if torch.compiler.is_compiling() or not bool(output.detach().sum().isfinite()):
+            output = output.masked_fill(~keep[:, None], 0.0)
     rows = batch_spacings(given.spacing_mm, logits.shape[0], logits.ndim - 2)
     return LossBatch(
         output,
-        normalized=activation == "none",
+        normalized=normalized,
         labels=labels,
         counts=counts,
         num_values=(num_classes - (0 if include_background else 1))
@@ -163,30 +187,40 @@ def make_batch(
         spacings_mm=tuple(row for row in rows for _ in range(masks)) if masks else rows,
         include_background=include_background,
         masks=masks,
+        pooled=pooled,
     )
 
 
-def _output(logits: Tensor, activation: Activation) -> Tensor:
-    """Logits or probabilities in float32 at least. (b k *s).
+def in_graphs(schema: str, dtype: torch.dtype | None = None) -> Callable[[Check], Check]:
+    """Make a check of values one operation of a compiled graph, which does not break there.
 
-    With "sigmoid" each channel becomes a two-class problem of its own, (b k *s) -> (b·k 2 *s):
-    softmax([0, x]) is [1 - sigmoid(x), sigmoid(x)], so that overlapping masks need no other code.
+    schema: of the function in torch's words. Its result is like its first argument, or of `dtype`.
+    Outside of graphs the function is called as it is.
     """
-    wide = logits
-    if wide.dtype not in {torch.float32, torch.float64}:
-        wide = wide.to(torch.promote_types(wide.dtype, torch.float32))
-    if activation == "sigmoid":
-        wide = rearrange(wide, "b m ... -> (b m) ...")
-        return torch.stack([torch.zeros_like(wide), wide], dim=1)
-    if activation == "none" and not torch.compiler.is_compiling():
-        outside = (wide < -_ROUNDING) | (wide > 1 + _ROUNDING)
-        if bool(outside.any()):
-            raise RWLossError(
-                f"expected probabilities of 0 to 1, got {float(wide[outside][0].detach()):g}: "
-                'with activation="none" the network must give probabilities; for logits use '
-                'activation="softmax" or activation="sigmoid"'
-            )
-    return wide
+
+    def decorate(check: Check) -> Check:
+        def kernel(*args: Any) -> Tensor:
+            return check(*args).to(dtype or args[0].dtype, copy=True)
+
+        # Values are read on the CPU: no CUDA graph can hold that.
+        unsafe = getattr(torch.Tag, "cudagraph_unsafe", None)
+        operation: Any = torch.library.custom_op(
+            f"rwloss::{check.__name__}",
+            kernel,
+            mutates_args=(),
+            schema=schema,
+            **({"tags": [unsafe]} if unsafe else {}),
+        )
+        operation.register_fake(lambda first, *_: torch.empty_like(first, dtype=dtype))
+
+        @wraps(check)
+        def run(*args: Any) -> Tensor:
+            found: Tensor = (operation if torch.compiler.is_compiling() else check)(*args)
+            return found
+
+        return cast("Check", run)
+
+    return decorate
 
 
 # --- What a target may look like
@@ -237,11 +271,18 @@ def as_labels(logits: Tensor, target: Tensor, ignore_index: int | None = None) -
     if target.dtype == torch.bool:
         target = target.to(torch.uint8)  # torch has no argmax of booleans
     labels = target.argmax(dim=1)
-    one_hot = torch.zeros_like(target).scatter_(1, labels[:, None], 1)
-    if ignore_index is not None and not 0 <= ignore_index < k:
-        belongs = target.any(dim=1)
-        labels, one_hot = labels.where(belongs, ignore_index), one_hot * belongs[:, None]
-    if not torch.compiler.is_compiling() and not torch.equal(one_hot, target):
+    if ignore_index is None or 0 <= ignore_index < k:
+        return one_hot_labels(labels, target, False)
+    return one_hot_labels(labels.where(target.any(dim=1), ignore_index), target, True)
+
+
+@in_graphs("(Tensor labels, Tensor target, bool may_be_empty) -> Tensor")
+def one_hot_labels(labels: Tensor, target: Tensor, may_be_empty: bool) -> Tensor:
+    """The labels (b *s), if the target (b k *s) has a single 1 there and 0 elsewhere."""
+    one_hot = torch.zeros_like(target).scatter_(1, target.argmax(dim=1, keepdim=True), 1)
+    if may_be_empty:
+        one_hot = one_hot * target.any(dim=1, keepdim=True)
+    if not torch.equal(one_hot, target):
         raise RWLossError(
             f"target {tuple(target.shape)} has as many channels as the logits but is not one-hot: "
             "expected a single 1 per voxel and 0 elsewhere; pass labels (b *s), or "
@@ -265,41 +306,58 @@ def as_masks(logits: Tensor, target: Tensor, ignore_index: int | None = None) ->
             f"target {tuple(target.shape)} does not fit logits {tuple(logits.shape)}: with "
             'activation="sigmoid" expected a mask of 0 and 1 for each channel'
         )
-    if not torch.compiler.is_compiling():
-        wrong = target[(target != 0) & (target != 1)]
-        if ignore_index is not None:  # compared wide: torch wraps what a narrow type can't hold
-            wrong = wrong[wrong.double() != ignore_index]
-        if wrong.numel():
-            raise RWLossError(
-                f"expected masks of 0 and 1, got {float(wrong[0]):g}: with activation="
-                '"sigmoid" every channel is a mask; for class labels use activation="softmax"'
-            )
+    return binary_masks(target, ignore_index)
+
+
+@in_graphs("(Tensor target, int? ignore_index) -> Tensor")
+def binary_masks(target: Tensor, ignore_index: int | None) -> Tensor:
+    """The masks, if they hold 0, 1 and `ignore_index` alone."""
+    wrong = target[(target != 0) & (target != 1)]
+    if ignore_index is not None:  # compared wide: torch wraps what a narrow type can't hold
+        wrong = wrong[wrong.double() != ignore_index]
+    if wrong.numel():
+        raise RWLossError(
+            f"expected masks of 0 and 1, got {float(wrong[0]):g}: with activation="
+            '"sigmoid" every channel is a mask; for class labels use activation="softmax"'
+        )
     return target
 
 
-def whole_labels(labels: Tensor, num_classes: int, ignore_index: int | None) -> Tensor:
+@in_graphs(
+    "(Tensor labels, int num_classes, int? ignore_index, Tensor? probs=None) -> Tensor",
+    dtype=torch.int64,
+)
+def whole_labels(
+    labels: Tensor, num_classes: int, ignore_index: int | None, probs: Tensor | None = None
+) -> Tensor:
     """Labels as whole numbers of 0..num_classes-1, and -1 where ignored. (b *s).
 
-    Raises RWLossError that names the offending value. A compiled graph can't read values, so
-    nothing is checked there.
+    Raises RWLossError that names the offending value, of labels or of probabilities outside 0..1.
     """
-    if not torch.compiler.is_compiling():
-        checked: Tensor = checked_labels(labels, num_classes, ignore_index)
-        return checked
-    labels = labels.long()
-    return labels if ignore_index is None else labels.where(labels != ignore_index, IGNORED)
+    if probs is not None:
+        outside = (probs < -_ROUNDING) | (probs > 1 + _ROUNDING)
+        if bool(outside.any()):
+            raise RWLossError(
+                f"expected probabilities of 0 to 1, got {float(probs[outside][0]):g}: with "
+                'activation="none" the network must give probabilities; for logits use '
+                'activation="softmax" or activation="sigmoid"'
+            )
+    checked: Tensor = checked_labels(labels, num_classes, ignore_index)
+    return checked
 
 
 def as_voxel_mask(logits: Tensor, mask: Tensor) -> Tensor:
-    """Which voxels count, (b *s) boolean, from (b *s) or (b 1 *s)."""
+    """Which voxels count, (b *s) boolean, from (b *s), (b 1 *s) or (1 1 *s)."""
     check_tensor("mask", mask, logits)
     batch, _, *spatial = logits.shape
+    if mask.ndim == logits.ndim and list(mask.shape[1:]) == [1, *spatial] and len(mask) == 1:
+        mask = mask.expand(batch, *mask.shape[1:])
     if list(mask.shape) == [batch, 1, *spatial]:
         mask = mask[:, 0]
     if list(mask.shape) != [batch, *spatial]:
         raise RWLossError(
             f"mask {tuple(mask.shape)} does not fit logits {tuple(logits.shape)}: expected "
-            f"{(batch, *spatial)} or {(batch, 1, *spatial)}"
+            f"{(batch, *spatial)}, {(batch, 1, *spatial)} or {(1, 1, *spatial)}"
         )
     return mask != 0
 

@@ -28,7 +28,7 @@ from torch.nn import functional
 
 from rwloss.arrays import eager
 from rwloss.errors import RWLossError
-from rwloss.losses.batch import LossBatch
+from rwloss.losses.batch import LossBatch, in_graphs
 from rwloss.maps.expression import Expression, Leaf, Stabilized
 from rwloss.maps.loss_term import LossTerm
 from rwloss.regions import IGNORED, Regions
@@ -192,14 +192,19 @@ def _linked_costs(batch: LossBatch, rwmap: RWMap, q: float) -> Tensor:
 
 
 def _link_weight(rwmap: RWMap) -> Tensor:
-    """w = other - true. (b *s). Raises RWLossError for a dense map, and where w is below 0."""
+    """w = other - true. (b *s). Raises RWLossError for a dense map, or w below 0."""
     if not rwmap.is_compact:
         raise RWLossError(
             "a link needs a compact map, with one weight per voxel: this one is dense; "
             "stabilize it and precompute it again"
         )
-    weight = _gap(rwmap)
-    if not torch.compiler.is_compiling() and bool((weight < 0).any()):
+    return positive_weight(_gap(rwmap))
+
+
+@in_graphs("(Tensor weight) -> Tensor")
+def positive_weight(weight: Tensor) -> Tensor:
+    """The weight of a link, if it is nowhere below 0."""
+    if bool((weight < 0).any()):
         raise RWLossError(
             f"a link needs a stable map: other - true is {float(weight.min()):g} at some voxel; "
             "stabilize it first"
@@ -328,7 +333,9 @@ class _LinkedSum(_KnownSum):
             log_sum = logits.logsumexp(dim=1)
         log_probs = logits - log_sum[:, None]
         log_true = _with_weight(log_probs.gather(1, labels[:, None])[:, 0], weight)
-        push = weight * gradient * torch.exp(ctx.q * log_true)
+        push = weight * gradient
+        if ctx.q != 0:  # p_t^0 is 1, even where the logarithm of p_t is infinite
+            push = push * torch.exp(ctx.q * log_true)
         if graph:
             result = log_probs.exp() * push[:, None]
             result = result.scatter_add(1, labels[:, None], -push[:, None])

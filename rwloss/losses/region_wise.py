@@ -50,7 +50,7 @@ class RegionWiseLoss(nn.Module):
     per image, unless the call gives one; 1 by default.
     activation: "softmax"; "sigmoid" for masks that may overlap, each channel a two-class problem of
     its own (its complement is class 0, the mask class 1); "none" where the network gives
-    probabilities.
+    probabilities of classes, "masks" where it gives those of masks.
     include_background: False drops channel 0 after the softmax, and averages over K - 1. That
     makes maps with three classes or more violate the stability principle. With "sigmoid" it drops
     the complement of each mask. Dynamic terms then see the other channels alone: cross-entropy
@@ -71,6 +71,8 @@ class RegionWiseLoss(nn.Module):
     low_memory: keep the logits for the backward pass, not the probabilities: less memory, about as
     much time with many classes and more with few; and second derivatives of static terms, which
     need it.
+    batch: pool the sums of Dice, Tversky and the other overlap losses over the batch, as MONAI's
+    `batch` and nnU-Net's `batch_dice`; by default they are of each image.
 
     Maps are constants: no gradient flows through them, and none is needed. The value may be below
     0; that is no error, and `excess` says how far it is above its minimum.
@@ -95,6 +97,7 @@ class RegionWiseLoss(nn.Module):
         class_weights: Sequence[float] | None = None,
         deep_supervision_weights: Sequence[float] | None = None,
         low_memory: bool = False,
+        batch: bool = False,
     ) -> None:
         """Check the parameters; the class documents them."""
         super().__init__()
@@ -123,6 +126,7 @@ class RegionWiseLoss(nn.Module):
             "deep_supervision_weights", deep_supervision_weights
         )
         self.low_memory = low_memory
+        self.batch = batch
         self.epoch = 0
         self.total_epochs: int | None = None
         self._follow_epoch()
@@ -176,13 +180,25 @@ class RegionWiseLoss(nn.Module):
             raise RWLossError('excess is one number: it needs reduction "mean" or "sum"')
         return self._evaluate(logits, target, rwmap, mask, spacing_mm, excess=True)
 
-    def get_extra_state(self) -> dict[str, int | None]:
-        """The epoch of schedules, for `state_dict`."""
-        return {"epoch": self.epoch, "total": self.total_epochs}
+    def get_extra_state(self) -> Tensor:
+        """Epoch and total of schedules, -1 for no total. (2). Kept only if there is a schedule."""
+        return torch.tensor([self.epoch, -1 if self.total_epochs is None else self.total_epochs])
 
-    def set_extra_state(self, state: dict[str, int | None]) -> None:
+    def set_extra_state(self, state: Tensor | dict[str, int | None]) -> None:
         """Restore the epoch of a `state_dict`."""
-        self.set_epoch(state["epoch"] or 0, state["total"])
+        epoch, total = state.values() if isinstance(state, dict) else map(int, state)
+        self.set_epoch(epoch or 0, None if total == -1 else total)
+
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        if self.expression is None or not any(leaf.schedule for leaf in self.expression.leaves()):
+            del destination[prefix + "_extra_state"]
+
+    def _load_from_state_dict(
+        self, state_dict: Any, prefix: str, metadata: Any, strict: bool, missing: Any, *lists: Any
+    ) -> None:
+        """A checkpoint of another criterion has no epoch: that is no error."""
+        super()._load_from_state_dict(state_dict, prefix, metadata, False, missing, *lists)
 
     def extra_repr(self) -> str:
         """The expression, and the settings that differ from their defaults."""
@@ -199,6 +215,7 @@ class RegionWiseLoss(nn.Module):
         """What is active at this epoch; None where a schedule must know the total first."""
         self._static: tuple[StaticGroup, ...] | None = None
         self._dynamic: tuple[Leaf, ...] = ()
+        self._stored_text: str | None = None  # what a stored map must be of
         expression, at = self.expression, (self.epoch, self.total_epochs)
         if expression is None:
             self._static = (_GIVEN,)
@@ -207,6 +224,8 @@ class RegionWiseLoss(nn.Module):
             return
         self._static = expression.static_groups(*at)
         self._dynamic = expression.dynamic_leaves(*at)
+        if len(self._static) == 1:
+            self._stored_text = str(self._static[0].expression)
         for leaf in self._dynamic:
             if not isinstance(leaf.term, (LossTerm, Stabilized)):
                 raise RWLossError(
@@ -217,12 +236,17 @@ class RegionWiseLoss(nn.Module):
                     f"{leaf.term} with include_background=False: a map without its channel 0 is "
                     "not stable; stabilize it and keep the background, or drop .stabilized()"
                 )
+            if isinstance(leaf.term, Stabilized) and self.batch:
+                raise RWLossError(
+                    f"{leaf.term} with batch=True: its map is that of each image; drop batch=True "
+                    "or .stabilized()"
+                )
 
     def _evaluate(
         self, logits: Any, target: Any, rwmap: Any, mask: Any, spacing_mm: Any, *, excess: bool
     ) -> Tensor:
         spacing_mm = self.spacing_mm if spacing_mm is None else spacing_mm
-        given = LossInputs(target, rwmap, mask, spacing_mm)
+        given = LossInputs(target, rwmap, mask, spacing_mm, spacing_mm is not None)
         if not isinstance(logits, (list, tuple)):
             return self._one_output(logits, given, excess=excess)
         if self.reduction == "none" and not self._dynamic:
@@ -253,8 +277,9 @@ class RegionWiseLoss(nn.Module):
             activation=self.activation,
             ignore_index=self.ignore_index,
             include_background=self.include_background,
+            pooled=self.batch,
         )
-        static = self._static_maps(batch, logits, given.rwmap, resample=resample)
+        static = self._static_maps(batch, logits, given, resample=resample)
         active = self._dynamic if logits.numel() else ()
         dynamic = [leaf for leaf in active if leaf.weight * leaf.factor != 0]
         if self.reduction == "none":
@@ -293,9 +318,10 @@ class RegionWiseLoss(nn.Module):
         return total if self.include_background else total[:, :, 0]
 
     def _static_maps(
-        self, batch: LossBatch, logits: Tensor, rwmap: Any, *, resample: bool
+        self, batch: LossBatch, logits: Tensor, given: LossInputs, *, resample: bool
     ) -> list[WeightedMap]:
         """Factor, map and link of each static group: the stored map, or made from the labels."""
+        rwmap = given.rwmap
         if self._static is None:
             raise RWLossError(
                 f"{self.expression} spreads a schedule over the run: call "
@@ -319,7 +345,10 @@ class RegionWiseLoss(nn.Module):
         if rwmap is None:
             found = made_maps(batch, [group.expression for group in active])
         else:
-            found = [stored_map(batch, logits, rwmap, resample=resample)]
+            # Weights of a dataset are words here, and numbers in its store: nothing to compare.
+            unknown = self.expression is not None and self.expression.needs_class_counts
+            text = None if unknown else self._stored_text
+            found = [stored_map(batch, logits, given, text, resample=resample)]
         return [
             (group.factor, self._weighted(batch, rwmap), group.link)
             for group, rwmap in zip(active, found, strict=True)

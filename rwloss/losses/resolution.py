@@ -12,18 +12,36 @@ from torch import Tensor
 
 from rwloss.arrays import as_tensor
 from rwloss.errors import RWLossError
-from rwloss.losses.batch import LossBatch, LossInputs, batch_spacings, check_logits, check_tensor
+from rwloss.losses.batch import (
+    LossBatch,
+    LossInputs,
+    batch_spacings,
+    check_logits,
+    check_tensor,
+    in_graphs,
+)
 from rwloss.rwmap import RWMap
 
 
 @torch.no_grad()
-def stored_map(batch: LossBatch, logits: Tensor, rwmap: Any, *, resample: bool) -> RWMap:
+def stored_map(
+    batch: LossBatch, logits: Tensor, given: LossInputs, expression: str | None, *, resample: bool
+) -> RWMap:
     """A stored map, an RWMap or dense values (b k *s), as tensors that fit the batch.
 
-    resample: take the nearest voxels where the map has another resolution, as deep supervision
-    does. Raises RWLossError where classes, shapes or labels differ.
+    expression: what it must be a map of, if that is known. resample: take the nearest voxels where
+    the map has another resolution, as deep supervision does. Raises RWLossError where expression,
+    spacing, classes, shapes or labels differ.
     """
+    rwmap = given.rwmap
     if isinstance(rwmap, RWMap):
+        rows = batch.spacings_mm if given.spacing_is_known else None
+        if resample and rows:
+            scale = [
+                new / old for new, old in zip(logits.shape[2:], rwmap.labels.shape[1:], strict=True)
+            ]
+            rows = tuple(tuple(mm * s for mm, s in zip(row, scale, strict=True)) for row in rows)
+        rwmap.check_made_for(expression, rows)
         return _checked(batch, rwmap, resample=resample)
     if not isinstance(rwmap, (Tensor, np.ndarray)):
         raise RWLossError(
@@ -64,13 +82,19 @@ def _checked(batch: LossBatch, rwmap: RWMap, *, resample: bool) -> RWMap:
             f"map is of labels {tuple(labels.shape)}, the target has {tuple(batch.labels.shape)}: "
             "crop or turn the map together with the image"
         )
-    # Outside of graphs only: reading values would break one.
-    if not torch.compiler.is_compiling() and not torch.equal(labels.long(), batch.labels.long()):
+    parts[0] = of_labels(parts[0], labels, batch.labels)
+    return RWMap(labels, num_classes, tuple(parts), rwmap.expression, rwmap.spacing_mm)
+
+
+@in_graphs("(Tensor part, Tensor labels, Tensor target) -> Tensor")
+def of_labels(part: Tensor, labels: Tensor, target: Tensor) -> Tensor:
+    """The part of a map, if it is of the labels of the target."""
+    if not torch.equal(labels.long(), target.long()):
         raise RWLossError(
             "the map was made from other labels than the target: it must be cropped, flipped and "
             "turned together with the image, or made on the fly"
         )
-    return RWMap(labels, num_classes, tuple(parts), rwmap.expression, rwmap.spacing_mm)
+    return part
 
 
 def _constant(values: Any, batch: LossBatch) -> Tensor:
@@ -148,7 +172,7 @@ def at_head(outputs: Sequence[Tensor], given: LossInputs, head: int) -> LossInpu
     scale = [whole / part for whole, part in zip(full.shape[axes:], size, strict=True)]
     scaled = [[mm * s for mm, s in zip(row, scale, strict=True)] for row in rows]
     target = resampled(target, size, target.ndim - len(size))
-    return LossInputs(target, own["map"], mask, scaled or None)
+    return LossInputs(target, own["map"], mask, scaled or None, given.spacing_is_known)
 
 
 def resampled(values: Tensor, size: Sequence[int], first: int) -> Tensor:

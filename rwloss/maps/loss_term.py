@@ -42,6 +42,7 @@ class Prediction:
     has_background: bool = True
     masks: int = 1
     batch: bool = False
+    _probs: Tensor | None = None  # as given, where they were
     # `functools.cached_property` has a lock, which no compiled graph can hold.
     _kept: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
 
@@ -56,7 +57,7 @@ class Prediction:
     def probs(self) -> Tensor:
         """Probabilities, 0 at voxels that do not count; computed once. (b c *s)."""
         if "probs" not in self._kept:
-            probs = self.log_probs.exp()
+            probs = self.log_probs.exp() if self._probs is None else self._probs
             self._kept["probs"] = probs if self._counted is None else probs * self.counted
         return cast("Tensor", self._kept["probs"])
 
@@ -73,9 +74,13 @@ class Prediction:
         if not self.has_background:
             return self
         if "others" not in self._kept:
-            log_probs, one_hot = self.log_probs[:, 1:], self.one_hot[:, 1:]
-            others = replace(self, log_probs=log_probs, one_hot=one_hot, has_background=False)
-            self._kept["others"] = others
+            self._kept["others"] = replace(
+                self,
+                log_probs=self.log_probs[:, 1:],
+                one_hot=self.one_hot[:, 1:],
+                has_background=False,
+                _probs=None if self._probs is None else self._probs[:, 1:],
+            )
         return cast("Prediction", self._kept["others"])
 
     def at_true(self, values: Tensor) -> Tensor:
@@ -125,7 +130,8 @@ class Prediction:
 
     def mean_by_true_class(self, values: Tensor) -> Tensor:
         """As `mean_true`, for one value per voxel, which belongs to its true class. (b *s)."""
-        return self.mean_true(self.one_hot * values[:, None])
+        # Not a product: a value may be infinite.
+        return self.mean_true(self.at_true(values[:, None].expand_as(self.one_hot)))
 
     def _share(self, number: int) -> Tensor | float:
         """`number` by the number of voxels that count."""
@@ -144,10 +150,11 @@ class Prediction:
         all_count: bool = False,
         masks: int = 1,
         batch: bool = False,
+        probs: Tensor | None = None,
     ) -> Prediction:
         """From log_probs (b k *s) and labels (b *s), in which -1 marks voxels that don't count.
 
-        all_count: no label is -1.
+        all_count: no label is -1. probs: the probabilities, where they are not exp(log_probs).
         """
         import torch
 
@@ -160,7 +167,7 @@ class Prediction:
             shape = (1, -1, *[1] * (labels.ndim - 1))
             one_hot = (index == classes.reshape(shape)).to(dtype)
             counted = (index != IGNORED).to(dtype)
-        made = cls(log_probs, one_hot, counted, spacings_mm, masks=masks, batch=batch)
+        made = cls(log_probs, one_hot, counted, spacings_mm, masks=masks, batch=batch, _probs=probs)
         if all_count:
             made._kept["true_class"] = index.long()
         return made if include_background else made.without_background

@@ -15,7 +15,6 @@ from rwloss import data, maps
 from rwloss.data import Dataset
 from rwloss.errors import RWLossError
 from rwloss.pictures.draw import draw
-from rwloss.precompute.repair import runs_a_file
 from rwloss.regions import Regions
 from rwloss.rwmap import RWMap
 from rwloss.store import Store
@@ -75,7 +74,10 @@ def of_labels(
         title=case.name,
         labels=regions.labels[0],
         rwmaps={text: generator(regions) for text, generator in generators.items()},
-        units={text: generator.unit for text, generator in generators.items()},
+        units={
+            text: _said(generator.unit, volume.spacing_mm is not None)
+            for text, generator in generators.items()
+        },
         class_names=dataset.class_names,
         spacing_mm=volume.spacing_mm,
         affine=volume.affine,
@@ -99,25 +101,39 @@ def of_store(stored: Store, name: str | None = None) -> CaseDrawing:
     if name not in stored:
         raise RWLossError(f"{str(stored.place)!r} has no case {name!r}{nearest(name, stored)}")
     text, rwmap = stored.expression, stored[name]
+    spacing_mm = stored.entries[name].spacing_mm
     image = affine = None
+    in_mm = True if set(spacing_mm) != {1.0} else None  # 1 is written for an unknown spacing too
     with suppress(RWLossError):  # the dataset of the newest run, if it is still there
         for each in data.find(str(last_start(stored.place).get("source"))).cases:
             if each.name == name:
                 image = next(iter(each.images), None)
-                affine = data.read_labels(each.labels).affine
+                volume = data.read_labels(each.labels, spacing_mm=stored.info.spacing_mm)
+                affine, in_mm = volume.affine, volume.spacing_mm is not None
     unit = ""  # unknown where the plug-in is not here, or would have to be run
     with suppress(RWLossError):
-        unit = "" if runs_a_file(text) else maps.parse(text).unit
+        unit = _said(maps.parse(text, files=False).unit, in_mm)
     return CaseDrawing(
         title=f"{name}, as stored",
         labels=rwmap.labels[0],
         rwmaps={text: rwmap},
         units={text: unit},
         class_names=stored.info.class_names,
-        spacing_mm=stored.entries[name].spacing_mm,
+        spacing_mm=spacing_mm,
         affine=affine,
         image=image,
     )
+
+
+def _said(unit: str, in_mm: bool | None) -> str:
+    """The unit of values: voxels take the place of mm without a spacing. None: not known.
+
+    >>> _said("1/mm", True), _said("mm^2", False), _said("mm", None)
+    ('1/mm', 'voxels^2', 'mm or voxels')
+    """
+    if in_mm:
+        return unit
+    return unit.replace("mm", "mm or voxels" if in_mm is None else "voxels")
 
 
 def _dataset_of(label_file: Path) -> Dataset:

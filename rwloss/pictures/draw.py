@@ -58,7 +58,8 @@ def draw(
     affine: (4, 4) to RAS millimetres, as nibabel's: right, anterior and superior are then drawn
     to the right and up. Without it rows run down and columns to the right, as stored.
     axis, slice_index: which slice of a volume. By default the one with the most classes, then the
-    most foreground, across the axis of the largest spacing (the last of equals).
+    most foreground, across the axis of length 1 or else of the largest spacing (the last of
+    equals).
     units: of the values, by the text of their map.
 
     Of more than MAX_CLASSES classes, the picture shows those with the most voxels in the slice and

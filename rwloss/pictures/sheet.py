@@ -106,7 +106,7 @@ def _compose(picture: Picture) -> Figure:
             for column in range(len(names) + 1)
         )
         draw_channels(panels, bar, picture, row)
-        unit = lettering.fit(row.unit, _BAR + _BAR_TEXT + _MARGIN, SMALL, 1)
+        unit = lettering.fit(row.unit, _BAR + _BAR_TEXT + _MARGIN, SMALL, 2)
         lettering.head(bar, unit, SMALL, pad=7)
         for axes, name in zip(panels, names, strict=True) if row is rows[0] else ():
             lettering.head(axes, name, _HEADER, color=FAINT)

@@ -45,6 +45,8 @@ def choose_view(
 ) -> View:
     """The view that was asked for, else of the fullest slice across the largest spacing.
 
+    An axis of length 1 comes before the largest spacing.
+
     labels: (*s), -1 where ignored. Raises RWLossError for an axis or a slice that is not there.
     """
     plane = list(range(labels.ndim))
@@ -54,7 +56,8 @@ def choose_view(
         text = ""
     else:
         if axis is None:
-            axis = max(plane, key=lambda i: (spacing_mm[i], i))
+            # A single slice is cut out of its volume whatever its spacing.
+            axis = max(plane, key=lambda i: (labels.shape[i] == 1, spacing_mm[i], i))
         elif axis not in plane:
             raise RWLossError(f"expected an axis of 0..{labels.ndim - 1}, got {axis}")
         count = labels.shape[axis]

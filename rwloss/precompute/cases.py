@@ -46,7 +46,8 @@ class Summary:
 
     asked: the expression that was given. expression: what the store holds, which is its static part
     with all numbers resolved. voxels and stored_bytes: of all cases that are done, or that a plan
-    would do. dense_bytes: of the same maps as dense float32.
+    would do. dense_bytes: of the same maps as dense float32. left_out: a sentence about images
+    without a label file, or "".
     """
 
     store: str
@@ -55,6 +56,7 @@ class Summary:
     num_classes: int
     outcomes: tuple[CaseOutcome, ...] = field(repr=False)
     seconds: float = 0.0
+    left_out: str = ""
 
     @cached_property
     def counts(self) -> dict[CaseState, int]:
@@ -133,6 +135,10 @@ class MapTask:
         return CaseOutcome(self.case.name, "failed", reason=reason, fatal=fatal)
 
     def _make(self) -> CaseOutcome:
+        if "\\" in self.case.name:
+            raise RWLossError(
+                "its name holds a backslash, which is a folder on other systems: rename its files"
+            )
         volume = self._read()
         spacing_mm = volume.spacing_mm or (1.0,) * volume.labels.ndim
         digest = labels_digest(volume.labels, spacing_mm, volume.affine)

@@ -119,15 +119,18 @@ def _as_map(
     import torch
 
     activation = getattr(loss, "activation", "softmax")
-    labels = _labels(loss, head, target, given, masks=activation == "sigmoid")
-    if activation == "sigmoid":
-        # Each channel is two classes, [0, x]; the other class is pushed the other way.
+    masks, normalized = activation in {"sigmoid", "masks"}, activation in {"none", "masks"}
+    labels = _labels(loss, head, target, given, masks=masks)
+    if masks:
+        # Each channel is two classes, [0, x] or [1 - p, p]. Logits push the other class too.
         head, gradient = (rearrange(part, "b m ... -> (b m) ...") for part in (head, gradient))
-        head = torch.stack([torch.zeros_like(head), head], dim=1)
-        gradient = torch.stack([-gradient, gradient], dim=1)
+        other = 1 - head if normalized else torch.zeros_like(head)
+        head = torch.stack([other, head], dim=1)
+        other = torch.zeros_like(gradient) if normalized else -gradient
+        gradient = torch.stack([other, gradient], dim=1)
     counted = int((labels != IGNORED).sum())
     scale = head.shape[1] * max(1, counted)
-    if activation == "none":  # the gradient by probabilities is the map
+    if normalized:  # the gradient by probabilities is the map
         return RWMap.from_dense(labels, gradient * scale), head
     probs = head.softmax(dim=1)
     # Where a probability is 0 in float32, so is its gradient.
@@ -154,6 +157,7 @@ def _labels(loss: Any, head: Tensor, target: Any, given: dict[str, Any], *, mask
         labels = labels.where(labels != ignored, IGNORED)
     if mask is not None:
         keep = (mask if mask.ndim < head.ndim else mask[:, 0]) != 0
+        keep = keep.expand(head.shape[0], *keep.shape[1:])
         keep = repeat(keep, "b ... -> (b m) ...", m=head.shape[1]) if masks else keep
         labels = labels.where(keep, IGNORED)
     return labels

@@ -288,6 +288,8 @@ def _info_in(place: StorePlace, wanted: MapInfo) -> MapInfo | None:
         return None
     found = manifest.read_info(place)
     if differing := found.difference(wanted):
+        if set(names) <= manifest.OWN_FILES and not manifest.all_entries(place):
+            return None  # every case of that run failed: it made nothing to protect
         raise RWLossError(
             f"{place} holds another map, with {'; '.join(differing)}: name another folder"
         )

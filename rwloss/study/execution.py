@@ -68,7 +68,7 @@ def conduct(
         fabric_of(first)
     cases = len(data.find(study.data).cases) + len(test_cases(first) or ())
     note(f"reading {count_of(cases, 'case')} ...")
-    found = indicators.indicators(study, folder)
+    found = indicators.indicators(study, folder, note)
     folder.mkdir(parents=True, exist_ok=True)
     with hold(folder):
         if plan.placed(study, folder) != study:

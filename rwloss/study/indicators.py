@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,21 +75,24 @@ def _kept(study: Study, folder: Path) -> dict[str, Indicators]:
         return {}
 
 
-def indicators(study: Study, folder: Path) -> dict[str, Indicators]:
+def indicators(
+    study: Study, folder: Path, note: Callable[[str], None] = lambda text: None
+) -> dict[str, Indicators]:
     """The indicators of each map, on up to MAX_CASES training cases as the runs cut them.
 
-    folder: of the study; nothing is written. Schedules are at their first epoch.
+    folder: of the study; nothing is written. note: told what `prepare` notes, such as cases of one
+    patient in several parts. Schedules are at their first epoch.
     Raises RWLossError where a run would, and for a map that can't be made.
     """
     from rwloss.training import patch_sources, prepare
 
-    prepared = prepare(next(runs(study, folder)).settings)
+    # First, because a study must not choose which Python files run.
+    parsed = {name: maps.parse(text, files=False) for name, text in study.maps.items()}
+    prepared = prepare(next(runs(study, folder)).settings, note)
     settings, task = prepared.settings, prepared.task
     labels_of = [volume.labels[volume.labels >= 0] for volume in prepared.train]
     counts = np.sum([np.bincount(each, minlength=task.num_classes) for each in labels_of], axis=0)
-    expressions = {
-        name: maps.parse(text).resolved(counts.tolist()) for name, text in study.maps.items()
-    }
+    expressions = {name: each.resolved(counts.tolist()) for name, each in parsed.items()}
     reports: dict[str, stability.StabilityReport] = {}
     places = np.linspace(0, len(prepared.train) - 1, min(MAX_CASES, len(prepared.train)))
     for place in places.astype(int):
@@ -129,7 +132,8 @@ def promises_stable(expression: maps.Expression) -> bool:
 class Diagnosis:
     """The stability reports of maps over the cases that were added. No case stays in memory.
 
-    reports: by the text of the map. failed: the reason by the name of the case.
+    reports: by the text of the map. failed: the reason by the name of the case. in_voxels: number
+    of cases without a spacing, if a map has values in mm.
     """
 
     def __init__(
@@ -160,6 +164,7 @@ class Diagnosis:
             self.expressions = {t: each.resolved(counts) for t, each in self.expressions.items()}
         self.reports: dict[str, stability.StabilityReport] = {}
         self.failed: dict[str, str] = {}
+        self.in_voxels = 0
         self._number = 0  # of the cases added, for their random probabilities
         self._worst: tuple[float, int, Case] | None = None
 
@@ -167,7 +172,7 @@ class Diagnosis:
         """Count one case in every report, or in none where it fails. Returns whether it counts."""
         number, self._number = self._number, self._number + 1
         try:
-            _, regions = self._read(case)
+            volume, regions = self._read(case)
             found = {
                 text: stability.check_expression(
                     expression, regions, self.probs, seed=self.seed, first_image=number
@@ -182,6 +187,9 @@ class Diagnosis:
             text: self.reports[text] + report if self.reports else report
             for text, report in found.items()
         }
+        leaves = [leaf for each in self.expressions.values() for leaf in each.leaves()]
+        has_distances = any("mm" in getattr(leaf.term, "unit", "") for leaf in leaves)
+        self.in_voxels += has_distances and volume.spacing_mm is None
         wrong = sum(report.wrong_way_mass for report in found.values())
         if self._worst is None or wrong > self._worst[0]:
             self._worst = wrong, number, case

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -30,11 +31,11 @@ class Residual:
 
     push_share: mean share of Σ|dL/dlogit| at voxels of the class. gradient_norm: mean L2 norm of
     the gradient with respect to all weights, divided by that of the first record of the run, so
-    that losses of any scale compare; None where that was 0.
+    that losses of any scale compare; None where that was 0. Both are None where all overflowed.
     """
 
     records: int
-    push_share: float
+    push_share: float | None
     gradient_norm: float | None
 
 
@@ -167,11 +168,11 @@ def outcome_of(lines: Sequence[dict[str, Any]], test: dict[str, Any] | None = No
             name: [(line["step"], line["dice"][name]) for line in validations]
             for name in (names if validations else ())
         },
-        wrong_way_mass=[(line["step"], line["wrong_way_mass"]) for line in records],
+        wrong_way_mass=[(line["step"], _finite(line["wrong_way_mass"])) for line in records],
         starts=[line for line in lines if line["kind"] == "start"],
         test=test,
     )
-    masses = [mass for _, mass in log.wrong_way_mass if mass is not None]
+    masses = known_of(mass for _, mass in log.wrong_way_mass)
     return RunOutcome(
         step=max((line["step"] for line in lines), default=0),
         finished=test is not None,
@@ -217,13 +218,18 @@ def _residual(label: int, records: Sequence[dict[str, Any]]) -> Residual | None:
     empty = [line for line in of_class if line["predicted_volume"][label] == 0]
     if not empty:
         return None
-    first = records[0]["gradient_norm"]
-    norm = statistics.fmean(line["gradient_norm"] for line in empty)
+    first = _finite(records[0]["gradient_norm"])
+    norm = mean_of(_finite(line["gradient_norm"]) for line in empty)
     return Residual(
         records=len(empty),
-        push_share=statistics.fmean(line["gradient_share"][label] for line in empty),
-        gradient_norm=norm / first if first > 0 else None,
+        push_share=mean_of(_finite(line["gradient_share"][label]) for line in empty),
+        gradient_norm=None if norm is None or not first else norm / first,
     )
+
+
+def _finite(value: float | None) -> float | None:
+    """A number of a log, unknown where it overflowed."""
+    return value if value is not None and math.isfinite(value) else None
 
 
 def known_of(values: Iterable[float | None]) -> list[float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -68,7 +69,7 @@ class Study(toml.TomlSettings):
 
     @classmethod
     def of(cls, where: str, values: Mapping[str, Any]) -> Self:
-        """A study checked as a whole: expressions, names, seeds, shared settings.
+        """A study checked as a whole: names, seeds, shared settings. Maps stay text: see `make`.
 
         Raises RWLossError that names what is wrong, after `where`.
         """
@@ -92,13 +93,12 @@ class Study(toml.TomlSettings):
         if len({*study.seeds}) < len(study.seeds):
             raise RWLossError(f"{where}: expected each seed once, got {list(study.seeds)}")
         lower = [name.lower() for name in study.maps]
-        for name, text in study.maps.items():
+        for name in study.maps:
             if not _NAME.fullmatch(name) or lower.count(name.lower()) > 1:
                 raise RWLossError(
                     f"{where}: {name!r} can't name a map: expected letters, digits and _.+-, and a "
                     "name that no other map has, ignoring case, because it becomes a folder"
                 )
-            generators.parse(text)
         if study.reference is not None and study.reference not in study.maps:
             raise RWLossError(
                 f"{where}: the reference {study.reference!r} is not a map of the study"
@@ -149,9 +149,15 @@ class Run:
         return self.folder.with_name(f"{self.folder.name}.failed.txt")
 
 
-def make(**values: Any) -> Study:
-    """A study from options. Raises RWLossError that names what is wrong."""
-    return Study.of("study", values)
+def make(*, files: bool = True, **values: Any) -> Study:
+    """A study from options, whose maps parse. Raises RWLossError that names what is wrong.
+
+    files: False refuses maps of Python files that were not named before, as `maps.parse` does.
+    """
+    study = Study.of("study", values)
+    for text in study.maps.values():
+        generators.parse(text, files=files)
+    return study
 
 
 def assembled(source: str, out: Path | None, given: Mapping[str, Any]) -> tuple[Study, Path]:
@@ -159,10 +165,12 @@ def assembled(source: str, out: Path | None, given: Mapping[str, Any]) -> tuple[
 
     source: a study's file, or the data. given: what else was given; None or empty where nothing
     was. What neither says is taken from the study in the folder, because defaults would change a
-    study that has begun.
+    study that has begun. A study's file does not choose which Python files run: `given` does.
 
     Raises RWLossError where a folder or the maps are missing, and for what is wrong with them.
     """
+    for text in given.get("maps", {}).values():
+        generators.parse(text)
     path = Path(source)
     if path.suffix.lower() == ".toml":
         said, folder = Study.read(path).model_dump(exclude_unset=True), out or path.parent
@@ -188,7 +196,7 @@ def assembled(source: str, out: Path | None, given: Mapping[str, Any]) -> tuple[
         raise RWLossError(
             "no maps: give --map or --baseline, such as --map rectified --baseline dice_ce"
         )
-    return make(**content), folder
+    return make(files=False, **content), folder
 
 
 def joined(before: Study, now: Study, *, begun: bool) -> Study:
@@ -218,7 +226,7 @@ def joined(before: Study, now: Study, *, begun: bool) -> Study:
         "seeds": sorted({*before.seeds, *now.seeds}),
         "reference": now.reference or before.reference,
     }
-    return make(**now.model_dump() | both)
+    return make(files=False, **now.model_dump() | both)
 
 
 def _check_steps(before: Study, now: Study, learning_rate_schedule: str) -> None:
@@ -229,7 +237,7 @@ def _check_steps(before: Study, now: Study, learning_rate_schedule: str) -> None
     fix = f"leave --steps out to keep {before.steps}, or name another folder with --out"
     if now.steps < before.steps:
         raise RWLossError(f"{asked}, and its runs have begun, so steps cannot shrink; {fix}")
-    parsed = {name: generators.parse(text) for name, text in before.maps.items()}
+    parsed = {name: generators.parse(text, files=False) for name, text in before.maps.items()}
     spread = [f"the map {name}" for name in parsed if parsed[name].needs_total]
     if learning_rate_schedule != "constant":
         spread.insert(0, f"the learning rate ({learning_rate_schedule})")
@@ -271,7 +279,11 @@ def reference_of(study: Study) -> str | None:
     if study.reference is not None:
         return study.reference
     wanted = {_canonical(REFERENCE), _canonical("cross_entropy + dice")}
-    return next((name for name, text in study.maps.items() if _canonical(text) in wanted), None)
+    for name, text in study.maps.items():
+        with suppress(RWLossError):  # a map of a Python file is not the reference
+            if _canonical(text) in wanted:
+                return name
+    return None
 
 
 def columns(texts: Sequence[str] = (), baselines: Sequence[str] = ()) -> dict[str, str]:
@@ -308,7 +320,7 @@ cross_entropy'}
 
 
 def _canonical(text: str) -> str:
-    return str(generators.parse(text))
+    return str(generators.parse(text, files=False))
 
 
 def _settings(

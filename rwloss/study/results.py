@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,6 +13,7 @@ from typing import Any, Literal, TypeAlias
 from rwloss._version import __version__
 from rwloss.errors import RWLossError
 from rwloss.files.atomic import write_text
+from rwloss.files.csv_text import csv_text
 from rwloss.study.indicators import Indicators
 from rwloss.study.outcomes import ClassOutcome, RunOutcome, known_of, mean_of, read_outcome
 from rwloss.study.plan import Run, Study, reference_of, runs
@@ -357,9 +356,7 @@ def _plain(value: Any) -> Any:
 
 def as_csv(results: Results) -> str:
     """One row per run and foreground class; one row for a run without known classes."""
-    text = io.StringIO()
-    table = csv.DictWriter(text, COLUMNS, restval="", lineterminator="\n")
-    table.writeheader()
+    rows = []
     for row in results.runs:
         outcome, failed = row.outcome, row.seed in results.reference_failures
         of_run = {
@@ -371,11 +368,11 @@ def as_csv(results: Results) -> str:
             "test_dice_mean": outcome.test_dice,
         }
         if not outcome.classes:
-            table.writerow(of_run)
+            rows.append(of_run)
         for each in outcome.classes:
             of_class = {name: getattr(each, name) for name in _CLASS_COLUMNS}
             if each.residual is not None:
                 of_class["residual_push_share"] = each.residual.push_share
                 of_class["residual_gradient_norm"] = each.residual.gradient_norm
-            table.writerow(of_run | {"class": each.name} | of_class)
-    return text.getvalue()
+            rows.append(of_run | {"class": each.name} | of_class)
+    return csv_text(COLUMNS, rows)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import multiprocessing
 import tempfile
@@ -21,6 +19,7 @@ from rwloss.data.cases import DatasetPart
 from rwloss.data.formats import MAX_VOXELS, check_max_voxels
 from rwloss.errors import RWLossError
 from rwloss.files.atomic import naming_write_errors, whole_file
+from rwloss.files.csv_text import csv_text
 from rwloss.precompute.cases import LabelCount
 from rwloss.regions import IGNORED
 from rwloss.training.environment import require_monai
@@ -348,20 +347,18 @@ def as_fields(evaluation: Evaluation, penalty: Penalty = None) -> dict[str, Any]
 
 def as_csv(evaluation: Evaluation) -> str:
     """One row per case and class, and one per case that could not be measured."""
-    text = io.StringIO()
-    table = csv.DictWriter(text, COLUMNS, restval="", lineterminator="\n")
-    table.writeheader()
+    rows: list[dict[str, Any]] = []
     names = evaluation.scores.class_names
     for case in evaluation.scores.cases:
         spacing = "" if case.spacing_mm is None else " ".join(map(str, case.spacing_mm))
         of_case = {"case": case.name, "spacing_mm": spacing, "diagonal_mm": case.diagonal_mm}
         for each in case.classes:
-            table.writerow({**of_case, "class": names[each.label], **_score_fields(each)})
+            rows.append({**of_case, "class": names[each.label], **_score_fields(each)})
     for failure in evaluation.failed:
-        table.writerow({"case": failure.name, "state": "failed", "reason": failure.reason})
+        rows.append({"case": failure.name, "state": "failed", "reason": failure.reason})
     for name in evaluation.unpredicted:
-        table.writerow({"case": name, "state": "unpredicted", "reason": "there is no prediction"})
-    return text.getvalue()
+        rows.append({"case": name, "state": "unpredicted", "reason": "there is no prediction"})
+    return csv_text(COLUMNS, rows)
 
 
 def _score_fields(score: ClassScore) -> dict[str, Any]:

@@ -76,6 +76,8 @@ def prepare(
         stored = maps.parse(maps_of.expression, files=False)
         expression = stored if settings.map is None else expression
     dataset = data.find(settings.data)
+    if dataset.left_out:
+        note(dataset.left_out)
     tests = test_cases(settings)
     parts = split(
         [case.name for case in dataset.cases],

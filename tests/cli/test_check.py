@@ -6,6 +6,7 @@ import re
 import numpy as np
 import pytest
 from PIL import Image
+from raw_folders import make_raw
 
 from rwloss import Regions, data, maps, stability
 from rwloss.data import sample_dir
@@ -143,6 +144,13 @@ def test_options_of_labels_count(rwloss_command, labels_folder):
     assert (plain["num_classes"], changed["num_classes"]) == (3, 2)
     assert changed["maps"]["boundary"]["voxels"] == 1800 - 2 * 80
     assert changed["maps"]["boundary"]["value_range"] != plain["maps"]["boundary"]["value_range"]
+    note = "3 cases without a spacing: distances are in voxels; give --spacing for mm."
+    for text, options, said in (
+        ("boundary + dice", (), True), ("boundary", ("--spacing", "1,3"), False),
+        ("rectified", (), False),
+    ):  # fmt: skip
+        _, out, _ = rwloss_command("check", labels_folder, "--map", text, *options)
+        assert (note in out) == said
     # Absent classes are named, and weights are those of all cases.
     _, out, _ = rwloss_command("check", labels_folder, "--map", "rectified", "--num-classes", 4)
     assert "class 2 (absent from 1 of 3)" in out
@@ -163,3 +171,21 @@ def test_wrong_use(assert_refused, labels_folder):
     ]:
         assert_refused(message, "check", labels_folder, *options)
     assert_refused("rwloss: ", "check", "none", "--map", "rectified")
+
+
+def test_commands_that_read_labels_alone_do_without_images(rwloss_command, tmp_path):
+    """Images without labels are named, a missing channel stops training alone."""
+    data_folder = make_raw(tmp_path / "raw", ["a", "b", "c", "d"], channels=2)
+    (data_folder / "labelsTr/b.npy").unlink()
+    (data_folder / "imagesTr/c_0000.npy").unlink()
+    for command in (
+        ("check", data_folder, "--map", "rectified"),
+        ("precompute", data_folder, tmp_path / "out", "--map", "rectified", "-j0"),
+        ("evaluate", data_folder / "labelsTr", data_folder, "-j0"),
+        ("train", data_folder, "--map", "rectified", "--out", tmp_path / "run"),
+    ):
+        code, _, err = rwloss_command(*command)
+        assert code == (2 if command[0] == "train" else 0), err
+        if command[0] in {"check", "precompute"}:
+            assert "left out, because they have no label file: 1 image, 'b'" in err
+    assert "expected the channels 0 to 1, found files of [1]" in " ".join(err.split())

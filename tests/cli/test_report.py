@@ -93,3 +93,53 @@ def test_a_page_that_cannot_be_made_costs_no_study(
 
 def test_a_folder_without_a_study_is_wrong_use(assert_refused):
     assert_refused("study.toml", "report", ".")
+
+
+PLUGIN = '''
+from pathlib import Path
+from rwloss import maps
+
+Path(__file__).with_name("ran").touch()
+
+
+class Mine(maps.MapGenerator):
+    """The rectified map."""
+
+    name = "mine"
+
+    def compute(self, regions):
+        return maps.get("rectified")(regions)
+'''
+
+
+def test_a_study_runs_no_code_until_its_file_is_named(data, tmp_path, rwloss_command):
+    plugin, ran, out = tmp_path / "mine.py", tmp_path / "ran", tmp_path / "study"
+    name, page = f"{plugin}:Mine", tmp_path / "page.html"
+    plugin.write_text(PLUGIN)
+    compare = [
+        "compare", data, "--map", f"mine={name}", "--seeds", 1, "--steps", 2, "--batch-size", 2,
+        "--accelerator", "cpu", "--jobs", 0, "--out", out,
+    ]  # fmt: skip
+    assert rwloss_command(*compare)[0] == 0
+    plugin.write_text(f"{PLUGIN}# Another file, as in a study from elsewhere.\n")
+    (out / "results.json").unlink()
+    study = (out / "study.toml").read_text()
+    escaped = "".join(f"\\x{ord(letter):02x}" for letter in f"file('{name}')")
+    for text in (name, f'blend("{escaped}", "boundary")'):
+        (out / "study.toml").write_text(study.replace(json.dumps(name), json.dumps(text)))
+        ran.unlink(missing_ok=True)
+        code, _, told = rwloss_command("report", out, "--out", page)
+        assert (code, ran.exists()) == (0, False)
+        assert "without the diagnostics of the maps" in told
+        assert "mine.py is Python code" in page.read_text(encoding="utf-8")
+        code, _, told = rwloss_command("compare", out / "study.toml", "--jobs", 0)
+        assert (code, ran.exists()) == (2, False)
+        assert "name it yourself first" in told
+
+    # As these messages advise.
+    (out / "study.toml").write_text(study)
+    assert rwloss_command("report", out, "--map", name, "--out", page) == (0, f"wrote {page}\n", "")
+    assert ran.exists()
+    assert "is Python code" not in page.read_text(encoding="utf-8")
+    code, _, told = rwloss_command("compare", out / "study.toml", "--map", f"mine={name}")
+    assert code == 0, told

@@ -61,8 +61,8 @@ def test_draws_a_lone_file_without_image(rwloss_command, labels_file, tmp_path):
     out = tmp_path / "a.svg"
     code, _, err = rwloss_command("show", labels_file, "--map", "boundary", "-o", out)
     assert (code, err) == (0, "")
-    assert {"class 0", "class 1", "class 2", "labels", "mm", "case"} <= set(words(out))
-    assert "image" not in words(out)
+    assert {"class 0", "class 1", "class 2", "labels", "voxels", "case"} <= set(words(out))
+    assert not {"image", "mm"} & set(words(out))
 
 
 def test_options_of_classes_spacing_and_ignored_voxels_count(rwloss_command, labels_file, tmp_path):
@@ -71,7 +71,16 @@ def test_options_of_classes_spacing_and_ignored_voxels_count(rwloss_command, lab
     assert rwloss_command(*show, out)[0] == 0
     options = ["--num-classes", 5, "--spacing", "1,3", "--ignore-label", 2]
     assert rwloss_command(*show, with_all, *options)[0] == 0
-    assert {"class 4", "ignored"} <= set(words(with_all)) - set(words(out))
+    assert {"class 4", "ignored", "mm"} <= set(words(with_all)) - set(words(out))
+
+
+def test_a_single_slice_is_drawn_whole(rwloss_command, tmp_path):
+    labels, out = np.zeros((48, 56, 1), np.uint8), tmp_path / "a.svg"
+    labels[8:30, 10:30] = 1
+    path = tmp_path / "us.nii.gz"
+    nibabel.save(nibabel.Nifti1Image(labels, np.diag([1.5, 1.5, 1.0, 1])), path)
+    assert rwloss_command("show", path, "--map", "boundary", "-o", out)[0] == 0
+    assert "Slice 0 of 0..0 along axis 2." in " ".join(words(out))
 
 
 def test_slice_and_axis_are_obeyed(rwloss_command, tmp_path):
@@ -189,7 +198,7 @@ def test_a_store_without_its_data_set_is_drawn_without_image(rwloss_command, sto
     show = "show", store, "--case", "hippocampus_033", "-o", out
     assert rwloss_command(*show)[::2] == (0, "")
     assert "image" not in words(out)
-    assert {"labels", "1 anterior"} <= set(words(out))
+    assert {"labels", "1 anterior", "mm or", "voxels"} <= set(words(out))  # not known any more
     image = sample_dir("hippocampus") / "imagesTr" / "hippocampus_033_0000.nii.gz"
     assert rwloss_command(*show, "--image", image)[::2] == (0, "")
     assert "image" in words(out)
@@ -211,11 +220,13 @@ def test_showing_a_store_runs_no_file_that_it_names(rwloss_command, stores, tmp_
     (tmp_path / "mine.py").write_text("raise SystemExit('it was run')")
     store = shutil.copytree(stores(), tmp_path / "maps")
     fields = json.loads((store / "map.json").read_text())
-    for text in ("mine.py:Mine", "a_plug_in_that_is_not_here"):
+    escaped = "".join(f"\\x{ord(letter):02x}" for letter in "file('mine.py:Mine')")
+    hidden = f'blend("{escaped}", "boundary")'
+    for text in ("mine.py:Mine", "a_plug_in_that_is_not_here", hidden):
         (store / "map.json").write_text(json.dumps(fields | {"expression": text}))
         show = "show", store, "--case", "hippocampus_033", "-o", tmp_path / "a.svg"
         assert rwloss_command(*show)[::2] == (0, "")
-        assert text in words(tmp_path / "a.svg")
+        assert text == hidden or text in words(tmp_path / "a.svg")
 
 
 def test_stores_that_can_not_be_drawn(assert_refused, stores, labels_file, tmp_path):

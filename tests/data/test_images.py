@@ -136,7 +136,12 @@ def test_images_without_a_label_file_are_listed(tmp_path):
     touch(tmp_path / "imagesTr", "a_0000.png", "b_0000.png", "b_0001.png", "c.png")
     touch(tmp_path / "labelsTr", "a.png")
     (tmp_path / "dataset.json").write_text(json.dumps(content))
-    assert find(tmp_path).unlabelled == ("b", "c")
+    dataset = find(tmp_path)
+    assert dataset.unlabelled == ("b", "c")
+    assert dataset.left_out == "left out, because they have no label file: 2 images, 'b', 'c'"
+    for name in ("b", "c"):
+        touch(tmp_path / "labelsTr", f"{name}.png")
+    assert find(tmp_path).left_out == ""
 
 
 def test_sample():

@@ -54,6 +54,31 @@ def test_notes_and_turned_axes(tmp_path, suffix):
 
 
 @pytest.mark.parametrize(
+    ("suffix", "old", "new", "factor"),
+    [
+        (".nrrd", "encoding", 'space units: "um" "um" "um"\nencoding', 1e-3),
+        (".nrrd", "encoding", 'space units: "" "" ""\nencoding', 1),
+        (".mha", "ElementType", "DistanceUnits = um\nElementType", 1e-3),
+        (".mha", "ElementType", "DistanceUnits = ?\nElementType", 1),
+    ],
+)
+def test_units_become_millimetres(tmp_path, suffix, old, new, factor):
+    volume = read_labels(edited(written(tmp_path, suffix), old, new))
+    assert volume.spacing_mm == pytest.approx([0.5 * factor, factor, 2.5 * factor])
+    lengths = np.abs(np.diag(np.asarray(volume.affine))[:3])
+    np.testing.assert_allclose(lengths, np.multiply([0.5, 1, 2.5], factor))
+
+
+def test_units_of_an_nrrd_without_a_space(tmp_path):
+    header = "NRRD0004\ntype: uchar\ndimension: 3\nsizes: 4 5 6\nspacings: 0.5 1 2.5\n"
+    header += 'units: "cm" "cm" "cm"\nencoding: raw\n\n'
+    (tmp_path / "case.nrrd").write_bytes(header.encode() + LABELS.tobytes("F"))
+    volume = read_labels(tmp_path / "case.nrrd")
+    assert volume.spacing_mm == (5.0, 10.0, 25.0)
+    np.testing.assert_array_equal(volume.labels, LABELS)
+
+
+@pytest.mark.parametrize(
     ("suffix", "old", "new"),
     [
         (".mha", "LOCAL", "Local"),
@@ -131,6 +156,8 @@ def test_damaged_and_hostile_mha(tmp_path, old, new, words):
         ("encoding", "DataFile: x%03d.raw 1 4 1\nencoding", "in another file"),
         ("encoding", "datafile: LIST\nencoding", "in another file"),
         ("encoding", "line skip: 3\nencoding", "damaged"),
+        ("encoding", 'space units: "um" "um" "mm"\nencoding', "different units"),
+        ("encoding", 'space units: "s" "s" "s"\nencoding', "unknown unit of length 's'"),
         ("encoding: raw", "encoding: ascii", "damaged"),
         ("encoding: raw", "encoding: bzip2", "bzip2 encoding not available"),
         ("type: unsigned char", "type: block", "missing field: block size"),

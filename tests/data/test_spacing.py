@@ -1,6 +1,7 @@
 """Spacings: from affines in any unit, and axes that are not at right angles."""
 
 import math
+import struct
 
 import numpy as np
 import pytest
@@ -63,6 +64,17 @@ def test_every_reader_refuses_a_tilted_gantry(tmp_path):
         read_labels(tmp_path / "tilted.nii")
     Nifti1Image(labels[..., :1], turned(shear=0.26)).to_filename(tmp_path / "one_slice.nii")
     assert read_labels(tmp_path / "one_slice.nii").spacing_mm == pytest.approx(SPACING)
+
+
+def test_a_spacing_that_is_not_that_of_the_affine(tmp_path):
+    image = Nifti1Image(np.zeros((4, 5, 6), np.uint8), turned())
+    image.header["pixdim"][3] = 2.0
+    image.to_filename(tmp_path / "case.nii")
+    header = bytearray((tmp_path / "case.nii").read_bytes())
+    struct.pack_into("<f", header, 76 + 3 * 4, 2.0)
+    (tmp_path / "case.nii").write_bytes(header)
+    with pytest.raises(RWLossError, match=r"its spacing is \(0.8, 1.0, 2.0\) mm, and that of"):
+        read_labels(tmp_path / "case.nii")
 
 
 def test_affines_that_are_none():

@@ -9,9 +9,9 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
+import plain_formulas as plain
 import pytest
 from anatomy import batch
-from plain_formulas import depth, signed_distance, to_false
 from scipy.ndimage import binary_dilation, generate_binary_structure, label
 
 from rwloss import Regions, maps, stability
@@ -136,64 +136,30 @@ class Case:
         self.labels, self.p = labels, probs
         self.K, self.N = len(probs), labels.size
         self.y = (np.arange(self.K).reshape(-1, 1, 1) == labels).astype(float)
-        self.n = self.y.sum(axis=(1, 2))
         self.I = (self.p * self.y).sum(axis=(1, 2), keepdims=True)
         self.P = self.p.sum(axis=(1, 2), keepdims=True)
         self.Y = self.y.sum(axis=(1, 2), keepdims=True)
 
-    @property
-    def d(self):
-        """Distance to the other side of each class's boundary. (k *s)."""
-        return np.stack([np.abs(signed_distance(self.labels == k, SPACING)) for k in range(self.K)])
-
-    @property
-    def depth(self):
-        return depth(self.labels, SPACING)
-
-    def per_class(self, values):
-        """values (k) -> (*s), that of the true class."""
-        return np.asarray(values)[self.labels]
+    def plain(self, formula, *given, **more):
+        """A map of tests/plain_formulas.py. (k *s)."""
+        spacing = () if formula is plain.class_weighted else ([SPACING],)
+        return formula(self.labels[None], self.K, *spacing, *given, **more)[0]
 
     @property
     def w(self):
-        """Inverse frequency of the true class: N / (n K')."""
-        return self.per_class(self.N / (self.n * np.count_nonzero(self.n)))
-
-    @property
-    def deepest(self):
-        return self.per_class([self.depth[self.labels == k].max() for k in range(self.K)])
-
-    @property
-    def deepest_of_component(self):
-        out = np.zeros(self.labels.shape)
-        for k in range(self.K):
-            number, count = label(self.labels == k, np.ones((3, 3)))
-            for each in range(1, count + 1):
-                out[number == each] = self.depth[number == each].max()
-        return out
-
-    @property
-    def boundary(self):
-        """The default `boundary`. (k *s)."""
-        return np.where(self.y == 1, -(self.d - min(SPACING)), self.d)
-
-    @property
-    def largest_of_boundary(self):
-        return np.abs(self.boundary).max(axis=(1, 2), keepdims=True)
-
-    @property
-    def tube(self):
-        from skimage.morphology import skeletonize
-
-        cross = generate_binary_structure(2, 1)
-        return binary_dilation(skeletonize(self.labels > 0), cross, iterations=2)
+        """Inverse frequency of the true class: N / (n K'). (*s)."""
+        return -self.plain(plain.class_weighted, plain.WEIGHT_RULES["inverse"]).sum(axis=0)
 
     @property
     def recall(self):
         """-N / n on the tube, 0 off it. (*s)."""
-        sizes = [np.count_nonzero(self.tube & (self.labels == k)) for k in range(self.K)]
-        value = self.per_class([-self.N / max(size, 1) for size in sizes])
-        return np.where(self.tube & (self.labels > 0), value, 0.0)
+        from skimage.morphology import skeletonize
+
+        cross = generate_binary_structure(2, 1)
+        tube = binary_dilation(skeletonize(self.labels > 0), cross, iterations=2)
+        tube &= self.labels > 0
+        sizes = np.bincount(self.labels[tube], minlength=self.K)
+        return np.where(tube, -self.N / np.maximum(sizes, 1)[self.labels], 0.0)
 
     @property
     def border(self):
@@ -201,7 +167,7 @@ class Case:
         to_objects = []
         for k in range(1, self.K):
             number, count = label(self.labels == k, np.ones((3, 3)))
-            to_objects += [to_false(number != each, SPACING) for each in range(1, count + 1)]
+            to_objects += [plain.to_false(number != each, SPACING) for each in range(1, count + 1)]
         none = np.full(self.labels.shape, np.inf)
         first, second = np.sort([*to_objects, none, none], axis=0)[:2]
         return 10 * np.exp(-((first + second) ** 2) / (2 * 5**2))
@@ -227,8 +193,8 @@ class Case:
     @property
     def h(self):
         """d_p² + d_y²; a mask that is empty or full has distance 0."""
-        cut = [signed_distance(p > 0.5, SPACING) ** 2 for p in self.p]
-        return np.stack(cut) + self.d**2
+        masks = np.stack([self.p > 0.5, self.y == 1])
+        return sum(np.stack([plain.signed_distance(m, SPACING) ** 2 for m in of]) for of in masks)
 
     @property
     def minus_divergence(self):
@@ -247,10 +213,6 @@ class Case:
             out -= flow
             out[(*inner, slice(1, None))] += flow[(*inner, slice(None, -1))]
         return out
-
-    def term(self, name):
-        """What the page says of another row. (k *s)."""
-        return expected(name, self)
 
     def mean_wrong(self, inner):
         return ((1 - self.y) * inner).sum(axis=0) / (self.K - 1)
@@ -275,24 +237,32 @@ def generalized_dice(c, y):
     return 2 * c.K * c.N * v * (above - y * below) / below**2
 
 
-def inner_of(name):
-    return name.removesuffix(".stabilized()")
+def boundary(c, **more):
+    return c.plain(plain.boundary, **more)
+
+
+def rectified(c, **more):
+    return c.plain(plain.rectified, **more)
+
+
+def inner(c, name):
+    return expected(name.removesuffix(".stabilized()"), c)
 
 
 FORMULAS = {
     "0": lambda c, _: 0.0,
     "1": lambda c, _: 1.0,
-    "−(d − s)": lambda c, _: -(c.d - min(SPACING)),
-    "−d": lambda c, _: -c.d,
-    "d to that class": lambda c, _: c.d,
-    "−(d − s) / M": lambda c, _: -(c.d - min(SPACING)) / c.largest_of_boundary,
-    "d / M of that class": lambda c, _: c.d / c.largest_of_boundary,
+    "−(d − s)": lambda c, _: boundary(c),
+    "−d": lambda c, _: boundary(c, convention="valverde"),
+    "d to that class": lambda c, _: boundary(c),
+    "−(d − s) / M": lambda c, _: boundary(c, normalize="max"),
+    "d / M of that class": lambda c, _: boundary(c, normalize="max"),
     "−w": lambda c, _: -c.w,
     "w": lambda c, _: c.w,
-    "−d / max d": lambda c, _: -c.depth / c.deepest,
-    "−d / max d of the component": lambda c, _: -c.depth / c.deepest_of_component,
-    "−min(d, c) / min(max d, c)": lambda c, _: -np.minimum(c.depth, 2) / np.minimum(c.deepest, 2),
-    "−w d / max d": lambda c, _: -c.w * c.depth / c.deepest,
+    "−d / max d": lambda c, _: rectified(c),
+    "−d / max d of the component": lambda c, _: rectified(c, scope="component"),
+    "−min(d, c) / min(max d, c)": lambda c, _: rectified(c, clip_mm=2),
+    "−w d / max d": lambda c, _: c.w * rectified(c),
     "−N / n on the tube, 0 off it": lambda c, _: c.recall,
     "w + w0 exp(−(d1 + d2)² / 2σ²)": lambda c, _: c.w + c.border,
     r"−div(∇p / \|∇p\|)": lambda c, _: c.minus_divergence,
@@ -309,12 +279,12 @@ FORMULAS = {
     "−2 (1 − p) h": lambda c, _: -2 * (1 - c.p) * c.h,
     "2 p h": lambda c, _: 2 * c.p * c.h,
     # z <= m at every voxel of the rows; the other branch has a test of its own below.
-    "z where z ≤ m, else the mean of all K": lambda c, name: c.term(inner_of(name)),
-    "m where z ≤ m, else the mean of all K": lambda c, name: c.mean_wrong(c.term(inner_of(name))),
-    "−(other − true) p^(q − 1)": lambda c, _: -(1 + c.depth / c.deepest) * c.p**-0.5,
-    "the sum of both": lambda c, _: c.term("rectified") + c.term("dice"),
+    "z where z ≤ m, else the mean of all K": inner,
+    "m where z ≤ m, else the mean of all K": lambda c, name: c.mean_wrong(inner(c, name)),
+    "−(other − true) p^(q − 1)": lambda c, _: -(1 - rectified(c)) * c.p**-0.5,
+    "the sum of both": lambda c, _: expected("rectified", c) + expected("dice", c),
     # Epoch 0.
-    "α first + (1 − α) second": lambda c, _: c.term("generalized_dice"),
+    "α first + (1 − α) second": lambda c, _: expected("generalized_dice", c),
 }
 
 
@@ -346,10 +316,10 @@ def test_stabilized_where_the_true_class_is_dearer():
         labels_of(4), probs_of(4), flipped.true, flipped.other, strict=True
     ):
         case = Case(image, probs)
-        inner = -case.boundary
-        z, m = (case.y * inner).sum(axis=0), case.mean_wrong(inner)
-        np.testing.assert_allclose(true, np.where(z <= m, z, inner.mean(axis=0)), atol=1e-5)
-        np.testing.assert_allclose(other, np.where(z <= m, m, inner.mean(axis=0)), atol=1e-5)
+        inside = -boundary(case)
+        z, m = (case.y * inside).sum(axis=0), case.mean_wrong(inside)
+        np.testing.assert_allclose(true, np.where(z <= m, z, inside.mean(axis=0)), atol=1e-5)
+        np.testing.assert_allclose(other, np.where(z <= m, m, inside.mean(axis=0)), atol=1e-5)
         assert (z > m).any()
 
 

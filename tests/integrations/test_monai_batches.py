@@ -15,51 +15,43 @@ from monai.data import list_data_collate
 
 from rwloss.integrations.monai import PrepareBatchRWMap, RWMapd
 
+KEYS = ["image", "label", "map"]
+
 
 def batch_of(*transforms, masks=False):
     """Two samples with image, label and map, behind the transforms."""
     labels = torch.as_tensor(batch(51, (14, 12, 10), 2 if masks else 3, 4)).float()
-    make = RWMapd("label", "rectified", masks=True) if masks else RWMapd("label", "rectified", 3)
+    make = RWMapd("label", "rectified", None if masks else 3, masks=masks)
     pipeline = mt.Compose([make, *transforms]).set_random_state(0)
-    channels = 2 if masks else 1
     return list_data_collate(
-        [pipeline({"image": part[:1] + 0.5, "label": part}) for part in labels.split(channels)[:2]]
+        [
+            pipeline({"image": part[:1] + 0.5, "label": part})
+            for part in labels.split(2 if masks else 1)[:2]
+        ]
     )
 
 
 @pytest.mark.parametrize("masks", [False, True])
-def test_gives_image_and_map(masks):
-    keys = ["image", "label", "map"]
-    given = batch_of(mt.RandFlipd(keys, 1.0), mt.RandSpatialCropd(keys, 6), masks=masks)
+def test_a_map_is_the_target_unless_it_was_left_behind(masks):
+    given = batch_of(mt.RandFlipd(KEYS, 1.0), mt.RandSpatialCropd(KEYS, 6), masks=masks)
     image, target = PrepareBatchRWMap()(given, torch.device("cpu"), True)
     assert image is given["image"]
     assert target is given["map"]
+    forgetful_transforms = [
+        mt.Flipd(KEYS[:2], 0),
+        mt.SpatialCropd(KEYS[:2], roi_start=(0, 0, 0), roi_end=(8, 8, 8)),
+        mt.Lambdad("label", lambda label: 1 - label.clamp(0, 1)),
+    ]
+    for forgetful in forgetful_transforms + [mt.AsDiscreted("label", to_onehot=3)] * (not masks):
+        with pytest.raises(
+            RWLossError, match=r"'map' .* is of other labels than 'label'.*once more.*no one-hot"
+        ):
+            PrepareBatchRWMap()(batch_of(forgetful, masks=masks))
 
 
 def test_moves_both_as_the_trainer_says():
-    image, target = PrepareBatchRWMap()(batch_of(), torch.device("meta"), dtype=torch.float64)
-    assert (image.device.type, image.dtype) == ("meta", torch.float64)
-    assert (target.device.type, target.dtype) == ("meta", torch.float64)
-
-
-@pytest.mark.parametrize("masks", [False, True])
-@pytest.mark.parametrize(
-    "forgetful",
-    [
-        mt.Flipd(["image", "label"], 0),
-        mt.SpatialCropd(["image", "label"], roi_start=(0, 0, 0), roi_end=(8, 8, 8)),
-        mt.Lambdad("label", lambda label: 1 - label.clamp(0, 1)),
-    ],
-    ids=["flipped", "cropped", "changed"],
-)
-def test_a_map_that_was_left_behind_is_refused(forgetful, masks):
-    with pytest.raises(RWLossError, match=r"'map' .* is of other labels than 'label'.*once more"):
-        PrepareBatchRWMap()(batch_of(forgetful, masks=masks))
-
-
-def test_one_hot_labels_are_refused():
-    with pytest.raises(RWLossError, match="no one-hot"):
-        PrepareBatchRWMap()(batch_of(mt.AsDiscreted("label", to_onehot=3)))
+    for moved in PrepareBatchRWMap()(batch_of(), torch.device("meta"), dtype=torch.float64):
+        assert (moved.device.type, moved.dtype) == ("meta", torch.float64)
 
 
 def test_ignored_voxels_are_compared_too():

@@ -9,7 +9,7 @@ import pytest
 import torch
 from loss_batches import assert_same, given, given_masks, one_hot, value_and_gradient
 
-from rwloss import Regions, RegionWiseLoss, RWLossError, RWMap, maps
+from rwloss import Regions, RegionWiseLoss, RWLossError, maps
 from rwloss.integrations.monai import RWLoss
 
 SHAPES = [(17, 14), (9, 8, 7)]
@@ -93,11 +93,9 @@ def test_positions_of_the_arguments_are_those_of_boundary_loss(monai_losses):
 @pytest.mark.parametrize("masks", [1, 3])
 def test_equals_boundary_loss_of_overlapping_masks(monai_losses, masks):
     logits, target = given_masks((12, 10), masks)
-    assert_same(
-        value_and_gradient(RWLoss("boundary", sigmoid=True), logits, target),
-        value_and_gradient(monai_losses.BoundaryLoss(sigmoid=True), logits, target.float()),
-        1e-12,
-    )
+    found = value_and_gradient(RWLoss("boundary", sigmoid=True), logits, target)
+    theirs = monai_losses.BoundaryLoss(sigmoid=True)
+    assert_same(found, value_and_gradient(theirs, logits, target.float()), 1e-12)
     # Masks as probabilities, as the page says: MONAI takes them as they are, RWLoss their logits.
     probs = logits.sigmoid()
     torch.testing.assert_close(
@@ -154,12 +152,14 @@ def test_list_of_outputs_is_deep_supervision_of_our_own():
 def test_sum_of_an_expression_with_dice_is_its_mean_times_images_and_classes():
     logits, labels = given((16, 12))
     flags = {"softmax": True, "to_onehot_y": True, "include_background": False}
-    mean, total, classes = (
-        RWLoss("rectified + dice", **flags, **more)(logits, labels[:, None])
-        for more in ({}, {"reduction": "sum"}, {"reduction": "sum", "batch": True})
-    )
-    torch.testing.assert_close(total, mean * 9)
-    torch.testing.assert_close(classes, mean * 3)
+    for batch, values in ((False, 9), (True, 3)):
+        mean, total = (
+            RWLoss("rectified + dice", **flags, reduction=each, batch=batch)(
+                logits, labels[:, None]
+            )
+            for each in ("mean", "sum")
+        )
+        torch.testing.assert_close(total, mean * values)
 
 
 @pytest.mark.parametrize("to_onehot_y", [True, False])
@@ -199,46 +199,31 @@ def test_ignored_voxels_of_masks(to_onehot_y):
         )
 
 
-def test_a_stray_minus_one_is_no_ignored_voxel():
-    logits, labels = given((16, 12))
-    target = labels.long()[:, None]
-    target[0, 0, 0, 0] = -1
-    loss = RWLoss("rectified", softmax=True, to_onehot_y=True, ignore_index=255)
-    with pytest.raises(RWLossError, match="label -1 found"):
-        loss(logits, target)
-
-
 def test_reduction_as_an_enumeration():
     """As MONAI's LossReduction, whose members have values."""
     logits, labels = given((16, 12))
-    values = [
+    one, other = (
         RWLoss("rectified", softmax=True, reduction=reduction)(logits, one_hot(labels, 4))
         for reduction in ("sum", types.SimpleNamespace(value="sum"))
-    ]
-    assert values[0] == values[1]
-    with pytest.raises(RWLossError, match="unknown reduction"):
-        RWLoss("rectified", softmax=True, reduction="average")
-
-
-def test_mask():
-    logits, labels = given((16, 12))
-    mask = torch.rand(3, 1, 16, 12) < 0.5
-    assert_same(
-        value_and_gradient(
-            RWLoss("rectified", softmax=True, to_onehot_y=True), logits, labels[:, None], mask=mask
-        ),
-        value_and_gradient(RegionWiseLoss("rectified"), logits, labels, mask=mask),
     )
+    assert one == other
 
 
-def test_spacing_given_at_the_call_comes_before_that_of_the_loss():
+def test_mask_map_and_spacing_given_at_the_call():
+    """As third argument an RWMap; the spacing comes before that of the loss."""
     logits, labels = given((16, 12))
+    rwmap = 0.5 * maps.get("boundary")(Regions(labels, 4))
     loss = RWLoss("boundary", softmax=True, to_onehot_y=True, spacing_mm=(1.0, 2.5))
-    plain = RegionWiseLoss("boundary")
-    for more, spacing_mm in (({}, (1.0, 2.5)), ({"spacing_mm": (3.0, 0.5)}, (3.0, 0.5))):
-        torch.testing.assert_close(
-            loss(logits, labels[:, None], **more), plain(logits, labels, spacing_mm=spacing_mm)
-        )
+    plain = RegionWiseLoss("boundary", spacing_mm=(1.0, 2.5))
+    for args, more in (
+        ((), {}),
+        ((rwmap,), {}),
+        ((), {"mask": torch.rand(3, 1, 16, 12) < 0.5}),
+        ((), {"spacing_mm": (3.0, 0.5)}),
+    ):
+        found = value_and_gradient(loss, logits, labels[:, None], *args, **more)
+        assert_same(found, value_and_gradient(plain, logits, labels, *args, **more))
+    assert loss(logits, labels[:, None], rwmap) != loss(logits, labels[:, None])
 
 
 def test_schedule_and_its_state():
@@ -256,25 +241,24 @@ def test_schedule_and_its_state():
 
 
 @pytest.mark.parametrize("text", ["boundary", "rectified + dice"])
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_under_autocast(text, dtype, device):
+def test_under_autocast(text, device):
     """Computed in float32, with gradients in the type of the outputs."""
-    logits, labels = given((9, 8, 7), dtype=dtype)
-    logits, target = logits.to(device), labels[:, None].float().to(device)
     loss = RWLoss(text, softmax=True, to_onehot_y=True)
-    with torch.autocast(device, dtype=torch.bfloat16):
-        value, gradient = value_and_gradient(loss, logits, target)
-    assert value.dtype == torch.float32
-    assert gradient.dtype == dtype
-    assert torch.isfinite(gradient).all()
-    torch.testing.assert_close(value, loss(logits.float(), target))
+    for dtype in (torch.float16, torch.bfloat16):
+        logits, labels = given((9, 8, 7), dtype=dtype)
+        logits, target = logits.to(device), labels[:, None].float().to(device)
+        with torch.autocast(device, dtype=torch.bfloat16):
+            value, gradient = value_and_gradient(loss, logits, target)
+        assert value.dtype == torch.float32
+        assert gradient.dtype == dtype
+        assert torch.isfinite(gradient).all()
+        torch.testing.assert_close(value, loss(logits.float(), target))
 
 
-@pytest.mark.parametrize("shape", [(16, 12), (8, 8, 8)], ids=str)
-def test_under_autocast_in_deep_supervision(monai_losses, shape):
+def test_under_autocast_in_deep_supervision(monai_losses):
     """As a network gives them there: outputs in half precision, targets in full."""
-    logits, labels = given(shape, dtype=torch.bfloat16)
-    heads = [logits, logits[(..., *[slice(None, None, 2)] * len(shape))].clone()]
+    logits, labels = given((8, 8, 8), dtype=torch.bfloat16)
+    heads = [logits, logits[..., ::2, ::2, ::2].clone()]
     deep = monai_losses.DeepSupervisionLoss(
         RWLoss("rectified + dice", softmax=True, to_onehot_y=True)
     )
@@ -286,55 +270,67 @@ def test_under_autocast_in_deep_supervision(monai_losses, shape):
     torch.testing.assert_close(value, deep([head.float() for head in heads], target))
 
 
-# --- Maps as a third argument
-
-
-def test_rwmap_as_third_argument():
-    logits, labels = given((16, 12))
-    rwmap = maps.get("rectified")(Regions(labels, 4))
-    loss = RWLoss("rectified + dice", softmax=True, to_onehot_y=True)
-    torch.testing.assert_close(loss(logits, labels[:, None], rwmap), loss(logits, labels[:, None]))
-    halved = RWMap.compact(labels, 4, true=0.5 * rwmap.true, other=rwmap.other)
-    assert loss(logits, labels[:, None], halved) != loss(logits, labels[:, None])
-
-
 # --- What it refuses
 
 
-@pytest.mark.parametrize(
-    "text",
-    ["active_contour", "class_weighted", "cross_entropy + dice", "rectified.with_link(0.5)"],
-)
-def test_terms_that_need_the_outside_of_a_mask_are_refused(text):
-    with pytest.raises(RWLossError, match='activation="sigmoid"'):
+def test_terms_that_need_the_outside_of_a_mask_are_refused():
+    for text in (
+        "active_contour",
+        "class_weighted",
+        "cross_entropy + dice",
+        "rectified.with_link(0.5)",
+    ):
+        with pytest.raises(RWLossError, match='activation="sigmoid"'):
+            RWLoss(text, sigmoid=True)
+        RWLoss(text, softmax=True)
+    for text in ("boundary", "rectified", "rectified + active_contour", "dice"):
         RWLoss(text, sigmoid=True)
-    RWLoss(text, softmax=True)
 
 
-@pytest.mark.parametrize("text", ["boundary", "rectified", "rectified + active_contour", "dice"])
-def test_terms_for_masks_alone(text):
-    assert RWLoss(text, sigmoid=True).sigmoid
+def test_settings_that_exclude_each_other():
+    with pytest.raises(RWLossError, match="choose one"):
+        RWLoss("rectified", sigmoid=True, softmax=True)
+    with pytest.raises(RWLossError, match="unknown reduction"):
+        RWLoss("rectified", softmax=True, reduction="average")
+
+
+LABELS = {"softmax": True, "to_onehot_y": True}
 
 
 @pytest.mark.parametrize(
-    ("flags", "shape", "message"),
+    ("flags", "k", "target", "message"),
     [
-        ({"softmax": True}, (3, 1, 16, 12), "to_onehot_y=True for a label map"),
-        ({"softmax": True}, (3, 16, 12), "to_onehot_y=True for a label map"),
-        ({"softmax": True, "to_onehot_y": True}, (3, 3, 16, 12), "to_onehot_y=False for one"),
-        ({"softmax": True, "to_onehot_y": True}, (3, 1, 9, 12), "does not fit logits"),
-        ({"to_onehot_y": True}, (3, 1, 16, 12), "expected probabilities of 0 to 1"),
+        ({"softmax": True}, 4, torch.zeros(3, 1, 16, 12), "to_onehot_y=True for a label map"),
+        ({"softmax": True}, 4, torch.zeros(3, 16, 12), "to_onehot_y=True for a label map"),
+        (LABELS, 4, torch.zeros(3, 3, 16, 12), "to_onehot_y=False for one channel per channel"),
+        (LABELS, 4, torch.zeros(3, 1, 9, 12), "does not fit logits"),
+        (LABELS | {"ignore_index": 255}, 4, -torch.ones(3, 1, 16, 12), "label -1 found"),
+        ({}, 1, torch.zeros(3, 1, 16, 12), "logits and sigmoid=True"),
+        ({"softmax": True}, 1, torch.zeros(3, 1, 16, 12), "or use sigmoid=True"),
+        (
+            {"to_onehot_y": True},
+            4,
+            torch.zeros(3, 1, 16, 12),
+            "expected probabilities of 0 to 1, .* without softmax or sigmoid the network must "
+            "give probabilities; for logits use softmax=True or sigmoid=True",
+        ),
+        ({"softmax": True}, 4, torch.ones(3, 4, 16, 12), "or sigmoid=True for masks that overlap"),
+        ({"softmax": True}, 4, 0.25 * torch.ones(3, 4, 16, 12), "not one-hot"),
+        ({"sigmoid": True}, 4, torch.full((3, 4, 16, 12), 2), "for class labels use softmax=True"),
+        ({"sigmoid": True}, 1, torch.zeros(3, 1, 9, 12), "with sigmoid=True expected a mask"),
     ],
 )
-def test_wrong_shapes_and_values(flags, shape, message):
-    logits, _ = given((16, 12))
-    with pytest.raises(RWLossError, match=message):
-        RWLoss("rectified", **flags)(logits, torch.zeros(shape))
+def test_wrong_targets(flags, k, target, message):
+    """In its own words: `RegionWiseLoss` has one argument, activation."""
+    logits, _ = given((16, 12), k)
+    with pytest.raises(RWLossError, match=message) as refused:
+        RWLoss("rectified", **flags)(logits, target)
+    assert "activation" not in str(refused.value)
 
 
 def test_one_hot_targets_are_no_maps():
     """As many channels as some map has, and none of its numbers."""
-    loss = RWLoss("rectified", softmax=True, to_onehot_y=True)
+    loss = RWLoss("rectified", **LABELS)
     for num_classes, scale in itertools.product((2, 3, 4, 5, 8), (1, 255)):
         logits, labels = given((16, 12), num_classes)
         for dtype in (torch.float32, torch.uint8):
@@ -345,36 +341,6 @@ def test_one_hot_targets_are_no_maps():
                 loss(logits, labels[:, None], target)
 
 
-def test_two_activations_are_refused():
-    with pytest.raises(RWLossError, match="choose one"):
-        RWLoss("rectified", sigmoid=True, softmax=True)
-
-
-@pytest.mark.parametrize(
-    ("flags", "k", "target", "words"),
-    [
-        ({}, 1, torch.zeros(3, 1, 16, 12), "logits and sigmoid=True"),
-        ({"softmax": True}, 1, torch.zeros(3, 1, 16, 12), "or use sigmoid=True"),
-        (
-            {"to_onehot_y": True},
-            4,
-            torch.zeros(3, 1, 16, 12),
-            "without softmax or sigmoid the network must give probabilities; for logits "
-            "use softmax=True or sigmoid=True",
-        ),
-        ({"softmax": True}, 4, torch.ones(3, 4, 16, 12), "or sigmoid=True for masks that overlap"),
-        ({"sigmoid": True}, 4, torch.full((3, 4, 16, 12), 2), "for class labels use softmax=True"),
-        ({"sigmoid": True}, 1, torch.zeros(3, 1, 9, 12), "with sigmoid=True expected a mask"),
-    ],
-)
-def test_errors_have_its_own_arguments(flags, k, target, words):
-    """Those that `RegionWiseLoss` raises, which has one argument, activation."""
-    logits, _ = given((16, 12), k)
-    with pytest.raises(RWLossError, match=words) as refused:
-        RWLoss("rectified", **flags)(logits, target)
-    assert "activation" not in str(refused.value)
-
-
 def test_an_rwmap_of_classes_in_a_sigmoid_loss_is_refused_in_its_own_words():
     logits, labels = given((16, 12))
     rwmap = maps.get("rectified")(Regions(labels, 4))
@@ -382,12 +348,6 @@ def test_an_rwmap_of_classes_in_a_sigmoid_loss_is_refused_in_its_own_words():
         RWLoss("rectified", sigmoid=True)(logits, one_hot(labels, 4), rwmap)
 
 
-def test_soft_targets_are_refused():
-    logits, labels = given((16, 12))
-    with pytest.raises(RWLossError, match="not one-hot"):
-        RWLoss("rectified", softmax=True)(logits, 0.9 * one_hot(labels, 4))
-
-
 def test_no_output():
     with pytest.raises(RWLossError, match="no output"):
-        RWLoss("rectified", softmax=True, to_onehot_y=True)([], torch.zeros(1, 1, 4, 4))
+        RWLoss("rectified", **LABELS)([], torch.zeros(1, 1, 4, 4))

@@ -5,7 +5,16 @@ import re
 import numpy as np
 import pytest
 import torch
-from loss_batches import as_kind, assert_close, assert_same, every, given, here, value_and_gradient
+from loss_batches import (
+    as_kind,
+    assert_close,
+    assert_same,
+    every,
+    given,
+    here,
+    one_hot,
+    value_and_gradient,
+)
 
 from rwloss import Regions, RegionWiseLoss, RWLossError, RWMap, maps
 
@@ -39,13 +48,6 @@ def test_stored_map(text, spacing, kind):
     dense = RWMap.from_dense(stored.labels, stored.dense())
     for form in (stored, dense, here(stored.dense()), stored.dense()):
         assert_close(loss(logits, labels, form), wanted, 1e-7)
-
-
-def test_stored_map_takes_the_place_of_the_expression():
-    logits, labels = given((9, 7))
-    stored = maps.Rectified()(Regions(labels, 4))
-    found = RegionWiseLoss("boundary")(logits, labels, stored)
-    assert found == RegionWiseLoss("rectified")(logits, labels)
 
 
 @every(text=EXPRESSIONS, form=["RWMap", "tensor", "numpy"])
@@ -134,6 +136,57 @@ def test_stored_map_of_other_labels():
     logits, labels = here(torch.zeros(1, 300, 2, 2)), here(torch.ones((1, 2, 2), dtype=torch.uint8))
     stored = maps.Rectified()(Regions(labels.long() + 256, 300))
     refused(message, RegionWiseLoss("rectified"), logits, labels, stored)
+
+
+def test_stored_map_of_something_else():
+    """Another expression, a scaled one, another spacing; a bare tensor is the user's own matter."""
+    logits, labels = given((9, 7))
+    rectified = maps.Rectified()(Regions(labels, 4))
+    for text, needed in {
+        "boundary": "boundary",
+        "0.5 * rectified + dice": r"0.5 * rectified",
+        "rectified(scope='component')": "rectified(scope='component')",
+        "boundary.stabilized().with_link(0.5)": "boundary.stabilized()",
+        "blend(dice, boundary, schedule='steal')": "boundary",
+    }.items():
+        message = f"the map is of rectified, but a map of {needed} is needed: make it again with"
+        refused(message, RegionWiseLoss(text), logits, labels, rectified)
+        assert RegionWiseLoss(text.split(".s")[0])(logits, labels, rectified.dense()).isfinite()
+    for loss in ("rectified + dice", "rectified.with_link(0.5)", "blend(dice, rectified)"):
+        RegionWiseLoss(loss)(logits, labels, rectified)
+    by_hand = RWMap.compact(labels, 4, rectified.true, rectified.other)
+    RegionWiseLoss("boundary")(logits, labels, by_hand)
+    # Numbers from the classes of a dataset are not known to the loss.
+    weighted = maps.parse("class_weighted(weights='dataset_inverse')").resolved([4, 3, 2, 1])
+    loss = RegionWiseLoss("class_weighted(weights='dataset_inverse')")
+    loss(logits, labels, weighted(Regions(labels, 4)))
+
+
+def test_stored_map_of_another_spacing():
+    logits, labels = given((8, 6))
+    stored = maps.Boundary()(Regions(labels, 4, (2.0, 1.0)))
+    RegionWiseLoss("boundary")(logits, labels, stored)  # no spacing is known here
+    message = "the map was made at a spacing of 2 x 1 mm, but the image has 2 x 2 mm: make the map"
+    refused(message, RegionWiseLoss("boundary", spacing_mm=(2, 2)), logits, labels, stored)
+    loss = RegionWiseLoss("boundary", spacing_mm=(2.0001, 1))
+    assert_close(loss(logits, labels, stored), loss(logits, labels), 1e-3)
+    with pytest.raises(RWLossError, match="but the image has 1 x 1: make"):
+        loss(logits, labels, stored, spacing_mm=[(2, 1), (1, 1), (2, 1)])
+    # Deep supervision: one map in the spacing of the first output, or one for each.
+    outputs = [logits, logits[..., ::2, ::2]]
+    targets = [labels, labels[..., ::2, ::2]]
+    lower = maps.Boundary()(Regions(targets[1], 4, (4.0, 2.0)))
+    loss(outputs, labels, stored)
+    loss(outputs, targets, [stored, lower])
+    wrong = [stored, maps.Boundary()(Regions(targets[1], 4, (2.0, 1.0)))]
+    refused("spacing of 2 x 1 mm, but the image has 4.0002 x 2", loss, outputs, targets, wrong)
+    # Overlapping masks: rows of the images are those of their masks.
+    loss = RegionWiseLoss("boundary", activation="sigmoid", spacing_mm=[(2, 1), (1, 1), (2, 1)])
+    masks = one_hot(labels, 4)
+    made = maps.Boundary()(Regions.from_masks(masks, [(2, 1), (1, 1), (2, 1)]))
+    loss(logits, masks, made)
+    wrong = maps.Boundary()(Regions.from_masks(masks, (2, 1)))
+    refused("spacing of 2 x 1 mm, but the image has 1 x 1:", loss, logits, masks, wrong)
 
 
 def test_stored_map_of_other_classes():

@@ -31,6 +31,10 @@ def test_cuts_across_the_largest_spacing():
     labels = anatomy(8, (8, 9, 10), 3, np.int32)
     for spacing_mm, axis in (((1, 1, 1), 2), ((4, 1, 1), 0), ((1, 2, 1), 1)):
         assert chosen(labels, spacing_mm).axis == axis
+    for axis in range(3):  # a single slice, whatever its spacing
+        one = np.zeros(np.insert((48, 56), axis, 1), np.int32)
+        view = chosen(one, (1.5, 1.5, 1.5) if axis else (1.0, 1.5, 1.5))
+        assert (view.axis, view.cut(one).shape) == (axis, (48, 56))
 
 
 @pytest.mark.parametrize(

@@ -161,6 +161,16 @@ def test_a_name_too_long_for_its_maps_fails_alone(tmp_path, kind):
     assert {"a", "z"} <= set(rwloss.store.open(tmp_path / "out"))
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such file names")
+def test_a_name_with_a_backslash_fails_alone_and_says_what_to_do(tmp_path):
+    source = saved(tmp_path / "labels", a=[[0, 1]], **{"b\\c": [[0, 1]]})
+    summary = precompute(source, tmp_path / "out", "rectified", jobs=0)
+    [failure] = summary.failed
+    assert (failure.case, summary.made) == ("b\\c", 1)
+    assert "its name holds a backslash" in failure.reason
+    assert "rename its files" in failure.reason
+
+
 # --- What is kept
 
 
@@ -287,6 +297,18 @@ def test_classes_are_counted_over_all_cases(tmp_path):
     seen.clear()
     precompute(source, tmp_path / "other", "rectified", num_classes=4, jobs=0, counting=seen.append)
     assert seen == []
+
+
+def test_a_store_in_which_nothing_was_made_takes_another_map(tmp_path):
+    """Masks of 0 and 255 all fail; corrected settings may use the same folder."""
+    masks = saved(tmp_path / "masks", a=[[0, 255]], b=[[255, 255]])
+    for number in range(2):
+        summary = precompute(masks, tmp_path / "out", "rectified", num_classes=2 + number, jobs=0)
+        assert summary.counts["failed"] == 2
+        assert ("store it as 1" in summary.failed[0].reason) == (number == 0)
+    assert precompute(masks, tmp_path / "out", "boundary", num_classes=256, jobs=0).made == 2
+    with pytest.raises(RWLossError, match="holds another map, with num_classes 256"):
+        precompute(masks, tmp_path / "out", "boundary", num_classes=257, jobs=0)
 
 
 def test_ignored_labels_are_no_class(tmp_path, kind):

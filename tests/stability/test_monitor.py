@@ -43,10 +43,25 @@ def test_figures_are_those_of_the_map_at_the_real_probabilities(dtype, device):
 def test_a_stored_map_is_the_one_that_counts():
     logits, labels = given((9, 8))
     stored = maps.Rectified()(Regions(labels, 4))
-    monitor, loss = Monitor(every=1), RegionWiseLoss("boundary")
-    assert monitor(loss, logits, labels).violating > 0.5
+    monitor, loss = Monitor(every=1), RegionWiseLoss()
+    boundary = maps.Boundary()(Regions(labels, 4))
+    assert monitor(loss, logits, labels, boundary).violating > 0.5
     assert monitor(loss, logits, labels, stored).violating == 0
     assert monitor(loss, logits, labels, rwmap=stored).violating == 0
+
+
+def test_probabilities_of_masks_are_their_two_classes():
+    """As the logits of the same masks, with and without a mask that all images share."""
+    logits, labels = given((9, 8))
+    masks, probs = labels[:, None] == torch.arange(4).reshape(1, 4, 1, 1), logits.sigmoid()
+    for mask in (None, torch.rand(1, 1, 9, 8) > 0.3):
+        found, wanted = (
+            Monitor(every=1)(RegionWiseLoss("rectified", activation=name), x, masks, mask=mask)
+            for name, x in (("masks", probs), ("sigmoid", logits))
+        )
+        assert found.violating == wanted.violating == 0
+        assert found.wrong_way_mass == pytest.approx(wanted.wrong_way_mass, abs=1e-6)
+        torch.testing.assert_close(found.pull, wanted.pull, equal_nan=True, rtol=1e-4, atol=0)
 
 
 def test_a_schedule_is_followed():

@@ -76,6 +76,14 @@ def test_residual_of_records_where_the_class_is_empty():
     assert found.residual.records == 2
     assert found.residual.push_share == pytest.approx(0.2)
     assert found.residual.gradient_norm == pytest.approx(1.5 / 4)
+    # What overflowed is unknown; older logs hold a bare Infinity.
+    lines[2]["gradient_norm"], lines[2]["gradient_share"] = float("inf"), [0.1, float("nan")]
+    lines[2]["wrong_way_mass"] = float("nan")
+    [found] = outcome_of(lines).classes
+    assert (found.residual.push_share, found.residual.gradient_norm) == (0.1, 0.5)
+    assert outcome_of(lines).largest_wrong_way_mass == outcome_of(lines).wrong_way_mass == 0.0
+    lines[0]["gradient_norm"] = None
+    assert outcome_of(lines).classes[0].residual.gradient_norm is None
     lines[0]["gradient_norm"] = 0.0
     assert outcome_of(lines).classes[0].residual.gradient_norm is None
     assert outcome_of(lines[:1] + lines[-1:]).classes[0].residual is None

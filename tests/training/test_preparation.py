@@ -38,6 +38,13 @@ def test_settings_without_gaps(squares, boxes, settings_of):
         assert prepare(settings).settings == settings
 
 
+def test_images_without_labels_are_left_out_with_a_note(spoilt, settings_of):
+    (spoilt / "labelsTr/case3.npy").unlink()
+    notes = []
+    prepare(settings_of(spoilt), notes.append)
+    assert "left out, because they have no label file: 1 image, 'case3'" in notes
+
+
 def test_parts_and_task(squares, settings_of):
     found = prepare(settings_of(squares))
     assert (len(found.train), len(found.validation), len(found.test)) == (5, 1, 2)

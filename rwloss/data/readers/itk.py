@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rwloss.data.readers import DEFLATE_RATIO, Decoded, check_bytes, check_shape
+from rwloss.data.spacing import mm_per_unit
 from rwloss.errors import RWLossError
 from rwloss.work.isolated import ProcessDied, run_isolated
 
@@ -87,7 +88,7 @@ def _isolated(function: Callable[..., R], *args: Any, timeout_s: float | None = 
 def read_itk_header(path: Path, max_voxels: int) -> ItkGeometry:
     """What the header says, if the file can hold as many voxels."""
     sitk: Any = importlib.import_module("SimpleITK")
-    stored = _after_header(path)
+    header, stored = _split(path)
     reader = _reader(path)
     reader.ReadImageInformation()
     shape = tuple(map(int, reader.GetSize()))
@@ -101,21 +102,21 @@ def read_itk_header(path: Path, max_voxels: int) -> ItkGeometry:
     one_voxel = sitk.Image([1] * len(shape), reader.GetPixelIDValue())
     needed = one_voxel.GetSizeOfPixelComponent() * math.prod(shape)
     check_bytes(needed, len(stored), ratio=DEFLATE_RATIO)
-    return _geometry(reader)
+    return _geometry(reader, header)
 
 
 def read_itk_voxels(path: Path) -> tuple[NDArray[Any], ItkGeometry]:
     """The voxels (x, y[, z]), if they are those that the file holds, and their place."""
     image = _reader(path).Execute()
     values: NDArray[Any] = importlib.import_module("SimpleITK").GetArrayFromImage(image)
-    stored = _after_header(path)
+    header, stored = _split(path)
     in_either_byte_order = values.tobytes(), values.byteswap().tobytes()
     if (
         not stored.startswith(in_either_byte_order)
         and _inflated(stored, values.nbytes) not in in_either_byte_order
     ):
         raise RWLossError("it is damaged, or stored in a way that is not read here: save it again")
-    return values.T, _geometry(image)
+    return values.T, _geometry(image, header)
 
 
 def _reader(path: Path) -> Any:
@@ -129,18 +130,25 @@ def _reader(path: Path) -> Any:
     return reader
 
 
-def _geometry(source: Any) -> ItkGeometry:
-    """What a reader or an image of ITK says."""
+def _geometry(source: Any, header: bytes) -> ItkGeometry:
+    """What a reader or an image of ITK says, in the unit of the header, which ITK ignores."""
+    units = set(re.findall(rb"(?m)^(?:space )?units:.*$", header))
+    units = {each for line in units for each in re.findall(rb'"([^"]*)"', line)}
+    units |= set(re.findall(rb"(?m)^DistanceUnits *= *([^\s?]+)", header))
+    factors = {mm_per_unit(unit.decode("utf-8", "replace")) for unit in units - {b""}} or {1.0}
+    if len(factors) > 1:
+        raise RWLossError("its axes have different units: save it in mm")
+    [factor] = factors
     return ItkGeometry(
         shape=tuple(map(int, source.GetSize())),
-        spacing_mm=tuple(source.GetSpacing()),
-        origin=tuple(source.GetOrigin()),
+        spacing_mm=tuple(length * factor for length in source.GetSpacing()),
+        origin=tuple(place * factor for place in source.GetOrigin()),
         directions=tuple(source.GetDirection()),
     )
 
 
-def _after_header(path: Path) -> bytes:
-    """The bytes of the voxels. Raises RWLossError for headers that ITK reads, but must not."""
+def _split(path: Path) -> tuple[bytes, bytes]:
+    """Header and voxels. Raises RWLossError for headers that ITK reads, but must not."""
     content = path.read_bytes()
     if path.suffix.lower() == ".mha":
         header, *rest = content.split(b"ElementDataFile")
@@ -157,7 +165,7 @@ def _after_header(path: Path) -> bytes:
     # ITK takes a spacing of 1 for what it cannot represent.
     if re.search(rb"(?im)^[^#:=\n]*spac[^:=\n]*[:=].*(\bnan\b|\binf|e\+?\d{3})", header):
         raise RWLossError("its header has a spacing that is no possible length: correct it")
-    return stored
+    return header, stored
 
 
 def _inflated(stored: bytes, needed: int) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rwloss.data.readers import DEFLATE_RATIO, Decoded, check_bytes, check_shape
+from rwloss.data.readers.tiff_metadata import axes_and_spacing
 from rwloss.errors import RWLossError
 
 if TYPE_CHECKING:
@@ -23,7 +25,7 @@ _COLOURS = ("RGB", "RGBA")
 # Pillow stretches 2- and 4-bit grey values to 0..255; the factors that undo it.
 _STRETCHED = {"L;2": 85, "L;4": 17}
 
-_BITS, _COMPRESSION, _PHOTOMETRIC, _DESCRIPTION = 258, 259, 262, 270
+_BITS, _COMPRESSION, _PHOTOMETRIC = 258, 259, 262
 _STRIP_BYTES, _TILE_BYTES, _SAMPLE_FORMAT = 279, 325, 339
 
 # The most that each TIFF compression can shrink: none, LZW, Deflate (two codes), PackBits.
@@ -34,10 +36,11 @@ _MAX_PAGES = 1 << 14
 
 
 def read_picture(path: Path, max_voxels: int) -> Decoded:
-    """Values (rows, columns), or (pages, rows, columns) of a TIFF stack; no spacing.
+    """Values (rows, columns), or (pages, rows, columns) of a TIFF stack.
 
     Values are the numbers stored in the file: indices of a palette, grey values unstretched.
-    (Resolution tags are about printing, not about the specimen, so they give no spacing.)
+    PNG carries no spacing; for TIFF see `axes_and_spacing`. (Resolution tags alone are about
+    printing, not about the specimen.)
     A picture in colour, of 8 bits per channel, has its channels as the first axis.
     Raises RWLossError for other colours, for white-is-zero TIFF and for pages that differ; and
     whatever Pillow raises.
@@ -48,7 +51,15 @@ def read_picture(path: Path, max_voxels: int) -> Decoded:
         warnings.filterwarnings("ignore", module=r"PIL\.")
         # But a warning is all that it gives for a file that ends too early.
         warnings.filterwarnings("error", message="Corrupt|Truncated")
-        return _read_png(path, max_voxels) if is_png else _read_tiff(path, max_voxels)
+        try:
+            return _read_png(path, max_voxels) if is_png else _read_tiff(path, max_voxels)
+        except SyntaxError as exc:
+            if "unknown pixel mode" not in str(exc):
+                raise
+            raise RWLossError(
+                "it holds numbers of a type that is not read here (of 64 bits, for example): save "
+                "it again as uint8, uint16 or float32"
+            ) from exc
 
 
 def _read_png(path: Path, max_voxels: int) -> Decoded:
@@ -75,7 +86,7 @@ def _read_tiff(path: Path, max_voxels: int) -> Decoded:
     pages: list[NDArray[Any]] = []
     with TiffImageFile(path) as image:
         width, height = image.size
-        description = str(image.tag_v2.get(_DESCRIPTION, ""))
+        tags = dict(image.tag_v2)
         for page in count(1):  # counting them first would read every header twice
             try:
                 image.seek(page - 1)
@@ -90,10 +101,11 @@ def _read_tiff(path: Path, max_voxels: int) -> Decoded:
                     f"{image.size[0]} x {image.size[1]}: save one resolution only"
                 )
             pages.append(_tiff_page(image, path.stat().st_size))
-        _check_imagej(description, len(pages))
+        spacing_mm = axes_and_spacing(path, tags, len(pages), in_colour=image.mode in _COLOURS)
         if image.mode in _COLOURS and len(pages) > 1:
             raise RWLossError("expected one picture in colour, got several pages: save one channel")
-        return _decoded(pages[0] if len(pages) == 1 else np.stack(pages), image)
+        values = pages[0] if len(pages) == 1 else np.stack(pages)
+        return replace(_decoded(values, image), spacing_mm=spacing_mm)
 
 
 def _tiff_page(image: Any, file_bytes: int) -> NDArray[Any]:
@@ -135,20 +147,3 @@ def _pixels(image: ImageFile) -> NDArray[Any]:
 def _decoded(values: NDArray[Any], image: ImageFile) -> Decoded:
     colours = image.mode if image.mode in _COLOURS else ""
     return Decoded(values=values, is_palette=image.mode == "P", colours=colours)
-
-
-def _check_imagej(description: str, pages: int) -> None:
-    """ImageJ describes its pages in a text: refuse what is not a plain stack."""
-    if not description.startswith("ImageJ="):
-        return
-    fields = dict(line.split("=", 1) for line in description.splitlines() if "=" in line)
-    if int(fields.get("images", pages)) != pages:
-        raise RWLossError(
-            f"ImageJ says {fields['images']} images, and {pages} can be read: save it again as "
-            "a TIFF of several pages, or as NIfTI"
-        )
-    for axis in ("channels", "frames"):
-        if int(fields.get(axis, 1)) > 1:
-            raise RWLossError(
-                f"expected a stack of slices, got {fields[axis]} {axis}: save one of them"
-            )

@@ -78,6 +78,7 @@ class RWLoss(RegionWiseLoss):
             ignore_index=IGNORED if sigmoid and ignore_index is not None else ignore_index,
             spacing_mm=spacing_mm,
             low_memory=low_memory,
+            batch=batch,
         )
         assert self.expression is not None
         if sigmoid:
@@ -86,7 +87,7 @@ class RWLoss(RegionWiseLoss):
         groups = self.expression.static_groups()
         known = len(groups) == 1 and not groups[0].expression.needs_class_counts
         self.map_expression = str(groups[0].expression) if known else None
-        self.to_onehot_y, self.sigmoid, self.batch = to_onehot_y, sigmoid, batch
+        self.to_onehot_y, self.sigmoid = to_onehot_y, sigmoid
         self.first_mask = int(sigmoid and not include_background)
         self.mask_index = ignore_index if sigmoid else None
         self.adds_means = reduction == "sum"

@@ -1,7 +1,4 @@
-"""rwloss in nnU-Net v2: trainers that nnU-Net finds by name, and the loss that they build.
-
-nnunetv2 is imported when a trainer is first used; the loss needs only torch.
-"""
+"""rwloss in nnU-Net v2: trainers that nnU-Net finds by name, and their loss, which needs torch."""
 
 import lazy_loader
 

@@ -1,7 +1,5 @@
 """The folder that nnU-Net searches for trainers."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 
@@ -9,8 +7,5 @@ def trainers_folder() -> Path:
     """The folder for the environment variable `nnUNet_extTrainer`; `rwloss nnunet-path` prints it.
 
     nnU-Net imports every module of the folder, so it holds one module, which imports the trainers.
-
-    >>> trainers_folder().name
-    'trainers'
     """
     return Path(__file__).parent / "trainers"

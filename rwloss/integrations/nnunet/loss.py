@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from rwloss.losses import RegionWiseLoss
 from rwloss.maps.expression import Expression
-from rwloss.maps.parser import parse
 from rwloss.regions import IGNORED
 
 
-class PlanLoss(nn.Module):
+class PlanLoss(RegionWiseLoss):
     """`rwloss.RegionWiseLoss` with the two arguments that nnU-Net passes to a loss.
 
     expression: an expression or its text.
@@ -40,40 +40,28 @@ class PlanLoss(nn.Module):
         head_weights: Sequence[float] | None = None,
     ) -> None:
         """Raises RWLossError for an expression that can't be parsed; see the class."""
-        super().__init__()
-        self.expression = parse(expression) if isinstance(expression, str) else expression
-        self.region_wise = RegionWiseLoss(
-            self.expression,
+        self.has_ignore_mask = regions and ignore_label is not None
+        super().__init__(
+            expression,
             spacing_mm=tuple(float(mm) for mm in spacing_mm),
             activation="sigmoid" if regions else "softmax",
-            ignore_index=IGNORED if regions and ignore_label is not None else ignore_label,
+            ignore_index=IGNORED if self.has_ignore_mask else ignore_label,
             deep_supervision_weights=head_weights,
         )
-        self.has_ignore_mask = regions and ignore_label is not None
 
-    def set_epoch(self, epoch: int, total: int | None = None) -> None:
-        """Tell schedules the epoch, 0 for the first, and how many there will be."""
-        self.region_wise.set_epoch(epoch, total)
-
-    def forward(
-        self, net_output: Tensor | Sequence[Tensor], target: Tensor | Sequence[Tensor]
-    ) -> Tensor:
+    def forward(self, net_output: Any, target: Any) -> Tensor:  # type: ignore[override]
         """The loss of a batch. net_output (b k *s), target (b 1 *s) or masks (b k *s) -> ().
 
         Lists of both, from high to low resolution, with deep supervision. Computed in float32, also
         under autocast. Raises RWLossError if shapes or labels do not fit.
         """
         if self.has_ignore_mask:
-            target = (
-                [_without_ignored(masks) for masks in target]
-                if isinstance(target, (list, tuple))
-                else _without_ignored(target)  # type: ignore[arg-type]
-            )
-        value: Tensor = self.region_wise(net_output, target)
-        return value
+            many = isinstance(target, (list, tuple))
+            target = [_without_ignored(masks) for masks in (target if many else [target])]
+            target = target if many else target[0]
+        return super().forward(net_output, target)
 
 
 def _without_ignored(masks: Tensor) -> Tensor:
     """Masks (b k+1 *s), the last one of the voxels to ignore -> (b k *s), -1 where ignored."""
-    ignored = masks[:, -1:] != 0
-    return masks[:, :-1].to(torch.int8).masked_fill(ignored, IGNORED)
+    return masks[:, :-1].to(torch.int8).masked_fill(masks[:, -1:] != 0, IGNORED)

@@ -62,24 +62,21 @@ class nnUNetTrainerRW(nnUNetTrainer):  # type: ignore[misc]  # nnU-Net has no ty
         """The loss of this plan, in place of nnU-Net's. Its `initialize` calls this once."""
         plan = self.configuration_manager
         spacing_mm = list(plan.spacing[-len(plan.patch_size) :])
+        weights = None
+        if self.enable_deep_supervision:
+            # DDP fails on parameters without a gradient: the last output must count a little.
+            least = 1e-6 if self.is_ddp and not self._do_i_compile() else 0.0
+            weights = halving_weights(len(self._get_deep_supervision_scales()), last=least)
         loss = PlanLoss(
             self.rwloss_expression(),
             spacing_mm=spacing_mm,
             regions=self.label_manager.has_regions,
             ignore_label=self.label_manager.ignore_label,
-            head_weights=self._head_weights(),
+            head_weights=weights,
         )
         loss.set_epoch(self.current_epoch, self.num_epochs)
         self.print_to_log_file(f"rwloss: {loss.expression}, spacing {spacing_mm} mm")
         return loss
-
-    def _head_weights(self) -> list[float] | None:
-        """Weights of deep supervision, None without it."""
-        if not self.enable_deep_supervision:
-            return None
-        # DDP fails on parameters without a gradient: the last output must count a little.
-        least = 1e-6 if self.is_ddp and not self._do_i_compile() else 0.0
-        return halving_weights(len(self._get_deep_supervision_scales()), last=least)
 
     def on_train_epoch_start(self) -> None:
         """Tell schedules the epoch; it also holds for the validation after it."""

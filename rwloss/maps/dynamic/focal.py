@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import NonNegativeFloat
 
@@ -16,11 +16,14 @@ if TYPE_CHECKING:
 class Focal(LossTerm):
     """-(1 - p_t)^gamma log p_t, the mean over voxels that count.
 
-    gamma: 0 is cross-entropy, 2 the paper's choice. Class weights belong to static terms. The map
-    is 0 at the wrong classes and at most 0 at the true one: no violating voxel.
+    gamma: 0 is cross-entropy, 2 the paper's choice. mean_over: "voxels", or "classes" for the mean
+    over voxels and classes, which is K times smaller (MONAI's with use_softmax=True). Class weights
+    belong to static terms. The map is 0 at the wrong classes and at most 0 at the true one: no
+    violating voxel.
     """
 
     gamma: NonNegativeFloat = 2.0
+    mean_over: Literal["voxels", "classes"] = "voxels"
 
     name = "focal"
     tags = MapTags(stable=True, unit="unitless", commutes_with=frozenset({"flip", "rot90", "crop"}))
@@ -32,6 +35,10 @@ class Focal(LossTerm):
         """-(1 - p_t)^gamma log p_t, its mean over voxels that count. (b c)."""
         log_p = prediction.true_log_probs
         # 1 - p from the logarithm: exact for p near 1. Its power has an infinite derivative at 0
-        # for gamma < 1, so the smallest 1 - p is a little more than 0.
-        wrong = (-log_p.expm1()).clamp_min(1e-12)
-        return prediction.mean_by_true_class(-(wrong**self.gamma) * log_p)
+        # for gamma < 1, so the smallest 1 - p is a little more than 0. Where p is 0 the loss is
+        # infinite, and its gradient is that of cross-entropy.
+        wrong = (-log_p.clamp_min(-200.0).expm1()).clamp_min(1e-12)
+        cost = -(wrong**self.gamma) * log_p
+        if self.mean_over == "classes":
+            cost = cost / prediction.one_hot.shape[1]
+        return prediction.mean_by_true_class(cost)

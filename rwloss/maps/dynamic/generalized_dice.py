@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
+
+from einops import rearrange, repeat
+from pydantic import NonNegativeFloat
 
 from rwloss.maps.generator import MapTags
 from rwloss.maps.loss_term import LossTerm, Prediction
@@ -12,11 +15,21 @@ if TYPE_CHECKING:
 
 
 class GeneralizedDice(LossTerm):
-    """1 - 2 Σ_k w_k Σ p y / Σ_k w_k Σ (p + y) with w_k = 1 / (Σ y_k)², the mean over images.
+    """1 - (2 Σ_k w_k Σ p y + s) / (Σ_k w_k Σ (p + y) + s) with w_k = 1 / (Σ y_k)^power.
 
-    An absent class has weight 0 (its inverse square is infinite), so this term alone does not
-    punish false positives of an absent class.
+    The mean over images.
+
+    power: 2 is the papers' choice; 1 and 0 are "simple" and "uniform" in MONAI. absent: what an
+    absent class weighs, where the formula is infinite: "zero", so that this term alone does not
+    punish its false positives, or as much as the "largest" weight of the image (MONAI). smooth: s.
+    masks: overlapping masks are two-class problems "apart" (each is then plain Dice without its
+    background), or "together" the classes of one image (MONAI).
     """
+
+    power: NonNegativeFloat = 2.0
+    absent: Literal["zero", "largest"] = "zero"
+    smooth: NonNegativeFloat = 0.0
+    masks: Literal["apart", "together"] = "apart"
 
     name = "generalized_dice"
     tags = MapTags(unit="unitless", commutes_with=frozenset({"flip", "rot90"}))
@@ -27,13 +40,21 @@ class GeneralizedDice(LossTerm):
 
     def loss(self, prediction: Prediction) -> Tensor:
         """1 minus the generalised Dice of each image, the same for each of its classes. (b c)."""
-        both, predicted, true = prediction.overlap()
-        # Only ratios of weights count: relative to the largest class, squares stay in range.
-        size = true / true.amax(dim=1, keepdim=True).clamp_min(1.0)
-        weight = (size > 0) / size.clamp_min(1e-12) ** 2
-        above = (weight * both).sum(dim=1)
-        below = (weight * (predicted + true)).sum(dim=1)
+        masks = prediction.masks if self.masks == "together" else 1
+        num_classes = prediction.one_hot.shape[1]
+        both, predicted, true = (
+            rearrange(sums, "(b m) c -> b (m c)", m=masks) for sums in prediction.overlap()
+        )
+        # Only ratios of weights count: relative to the largest class, powers stay in range.
+        largest = true.amax(dim=1, keepdim=True).clamp_min(1.0)
+        size = true / largest
+        weight = (size > 0) / size.clamp_min(1e-12) ** self.power
+        if self.absent == "largest":
+            weight = weight.where(size > 0, weight.amax(dim=1, keepdim=True))
+        smooth = self.smooth * largest[:, 0] ** self.power
+        above = 2 * (weight * both).sum(dim=1) + smooth
+        below = (weight * (predicted + true)).sum(dim=1) + smooth
         # An image in which no voxel counts has a denominator of 0: its loss is 0.
         some = below > 0
-        ratio = above / below.where(some, below.new_ones(()))
-        return ((1 - 2 * ratio) * some)[:, None].expand_as(both)
+        losses = (1 - above / below.where(some, below.new_ones(()))) * some
+        return repeat(losses, "b -> (b m) c", m=masks, c=num_classes)

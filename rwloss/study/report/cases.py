@@ -6,6 +6,7 @@ import base64
 import io
 import math
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -102,13 +103,15 @@ def case_pictures(results: Results, folder: Path, name: str) -> Iterator[CasePic
         yield _predicted(places[choice.map, choice.seed], choice)
 
 
-def has_schedule(expression: maps.Expression) -> bool:
-    """Whether the map changes with the epoch.
+def has_schedule(text: str) -> bool:
+    """Whether the map changes with the epoch; False where that is not known.
 
-    >>> [has_schedule(maps.parse(text)) for text in ("dice", "2 * blend(dice, boundary)")]
-    [False, True]
+    >>> [has_schedule(text) for text in ("dice", "2 * blend(dice, boundary)", "file('a.py:A')")]
+    [False, True, False]
     """
-    return any(leaf.schedule for leaf in expression.leaves())
+    with suppress(RWLossError):
+        return any(leaf.schedule for leaf in maps.parse(text, files=False).leaves())
+    return False
 
 
 def at_the_end(expression: maps.Expression, num_epochs: int) -> maps.Expression:
@@ -117,7 +120,7 @@ def at_the_end(expression: maps.Expression, num_epochs: int) -> maps.Expression:
     >>> str(at_the_end(maps.parse("blend(dice, boundary, alpha=0.5)"), 51))
     '0.5 * dice + 0.5 * boundary'
     """
-    if not has_schedule(expression):
+    if not any(leaf.schedule for leaf in expression.leaves()):
         return expression
     pairs = []
     for leaf in expression.leaves(num_epochs - 1, num_epochs):
@@ -151,7 +154,7 @@ def _predicted(run: Run, choice: Choice) -> CasePicture:
     prediction = label_map(trained.network, volume, settings).astype(np.int32)
 
     assert settings.map is not None
-    expression = at_the_end(maps.parse(settings.map), settings.num_epochs)
+    expression = at_the_end(maps.parse(settings.map, files=False), settings.num_epochs)
     mapped, within = labels, view
     if across is not None:
         mapped = np.take(labels, view.index, axis=across)

@@ -263,8 +263,8 @@ def _residuals(results: Results, number: int, name: str) -> Chart:
         if found is None or found.residual is None or found.residual.gradient_norm is None:
             return None
         norm, share = found.residual.gradient_norm, found.residual.push_share
-        what = f"gradient {significant(norm)} of the first; {100 * share:.2g} % of the push"
-        return norm or edge, _symbol(found.collapsed), f"{what} at the class"
+        what = f"gradient {significant(norm)} of the first; {significant(share and 100 * share)} %"
+        return norm or edge, _symbol(found.collapsed), f"{what} of the push at the class"
 
     points = _points(results, number, mark)
     return Chart(

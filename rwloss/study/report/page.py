@@ -11,7 +11,6 @@ from importlib import import_module, resources
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rwloss import maps
 from rwloss._version import __version__
 from rwloss.errors import RWLossError
 from rwloss.files.atomic import write_text
@@ -147,7 +146,7 @@ def _context(results: Results) -> dict[str, Any]:
         "class_colours": [class_colour(number) for number in range(1, len(names) + 1)],
         "class_signs": tie_charts.CLASS_SIGNS,
         "unknown": any(each.unknown for each in results.whole.maps),
-        "scheduled": any(has_schedule(maps.parse(text)) for text in study.maps.values()),
+        "scheduled": any(map(has_schedule, study.maps.values())),
         "maps_tables": [*tables.of_parts(results, tables.maps_table)],
         "comparison_tables": [*tables.of_parts(results, tables.comparisons_table)]
         if is_compared

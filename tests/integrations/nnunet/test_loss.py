@@ -7,15 +7,16 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from loss_batches import assert_same, value_and_gradient
 from scipy.ndimage import distance_transform_edt
 
-import rwloss
-from rwloss import RegionWiseLoss, RWLossError
+from rwloss import RegionWiseLoss, RWLossError, maps
 from rwloss.integrations.nnunet.loss import PlanLoss
 from rwloss.losses.resolution import halving_weights
 
 SPACING = {2: (0.5, 2.0), 3: (3.0, 0.5, 1.0)}
 SIZE = {2: (12, 8), 3: (6, 8, 10)}
+both_ranks = pytest.mark.parametrize("axes", [2, 3])
 
 
 def labels_of(axes, num_classes=3, images=2, ignore_label=None):
@@ -30,31 +31,50 @@ def labels_of(axes, num_classes=3, images=2, ignore_label=None):
     return blocks.to(torch.int16)
 
 
+def regions_of(axes, *, ignore):
+    """Regions {1, 2} and {2}, boolean (b 2 *s), and with `ignore` the mask behind them."""
+    target = labels_of(axes, ignore_label=3 if ignore else None)
+    masks = [(target == 1) | (target == 2), target == 2]
+    return torch.cat([*masks, target == 3] if ignore else masks, dim=1)
+
+
 def logits_like(target, channels, seed=0):
     generator = torch.Generator().manual_seed(seed)
-    size = (target.shape[0], channels, *target.shape[2:])
-    return torch.randn(size, generator=generator).requires_grad_()
+    return torch.randn((len(target), channels, *target.shape[2:]), generator=generator)
 
 
-def value_and_gradient(loss, logits, *rest, **settings):
-    value = loss(logits, *rest, **settings)
-    (gradient,) = torch.autograd.grad(value, logits)
-    return value.detach(), gradient
-
-
-@pytest.mark.parametrize("axes", [2, 3])
+@both_ranks
 @pytest.mark.parametrize("text", ["rectified + dice", "dice + 0.01 * boundary"])
-def test_one_resolution_is_region_wise_loss(axes, text):
-    target = labels_of(axes)
-    logits = logits_like(target, 3)
-    found = value_and_gradient(PlanLoss(text, spacing_mm=SPACING[axes]), logits, target)
-    plain = RegionWiseLoss(text, spacing_mm=SPACING[axes])
-    torch.testing.assert_close(found, value_and_gradient(plain, logits, target[:, 0].long()))
+def test_is_region_wise_loss(axes, text):
+    """Of labels; of regions, which may overlap; with ignored voxels, which cost nothing."""
+    for ignore_label in (None, 3):
+        target = labels_of(axes, ignore_label=ignore_label)
+        logits = logits_like(target, 3)
+        loss = PlanLoss(text, spacing_mm=SPACING[axes], ignore_label=ignore_label)
+        plain = RegionWiseLoss(text, spacing_mm=SPACING[axes], ignore_index=ignore_label)
+        found = value_and_gradient(loss, logits, target)
+        assert_same(found, value_and_gradient(plain, logits, target[:, 0].long()))
+        assert not found[1][(target == 3).expand_as(logits)].any()
+        deep = PlanLoss(
+            text, spacing_mm=SPACING[axes], ignore_label=ignore_label, head_weights=[1.0, 0.0]
+        )
+        torch.testing.assert_close(deep([logits, logits], [target, target]), found[0])
+    masks = regions_of(axes, ignore=False)
+    assert_same(
+        value_and_gradient(
+            PlanLoss(text, spacing_mm=SPACING[axes], regions=True), logits_like(masks, 2), masks
+        ),
+        value_and_gradient(
+            RegionWiseLoss(text, spacing_mm=SPACING[axes], activation="sigmoid"),
+            logits_like(masks, 2),
+            masks.float(),
+        ),
+    )
 
 
 def naive_boundary(logits, target, spacing_mm):
     """Mean of p·z over voxels of classes 0..2, with SciPy's distances of each class."""
-    probs = torch.softmax(logits.detach().double(), dim=1).numpy()
+    probs = torch.softmax(logits.double(), dim=1).numpy()
     labels = target[:, 0].numpy()
     values = np.zeros(probs.shape)
     for image, k in itertools.product(range(len(labels)), range(3)):
@@ -67,7 +87,7 @@ def naive_boundary(logits, target, spacing_mm):
     return (values * probs).sum(axis=1)[counts].mean() / 3
 
 
-@pytest.mark.parametrize("axes", [2, 3])
+@both_ranks
 @pytest.mark.parametrize("ignore_label", [None, 3])
 def test_map_is_measured_in_the_order_of_the_plans_axes(axes, ignore_label):
     """Against SciPy's distances, class by class; another order gives another value.
@@ -77,13 +97,13 @@ def test_map_is_measured_in_the_order_of_the_plans_axes(axes, ignore_label):
     target = labels_of(axes, ignore_label=ignore_label)
     logits = logits_like(target, 3)
     loss = PlanLoss("boundary", spacing_mm=SPACING[axes], ignore_label=ignore_label)
-    found = float(loss(logits, target).detach())
+    found = float(loss(logits, target))
     assert found == pytest.approx(naive_boundary(logits, target, SPACING[axes]), rel=1e-5)
     turned = naive_boundary(logits, target, SPACING[axes][::-1])
     assert found != pytest.approx(turned, rel=1e-2)
 
 
-@pytest.mark.parametrize("axes", [2, 3])
+@both_ranks
 @pytest.mark.parametrize("least", [0.0, 1e-6])
 def test_deep_supervision_is_the_weighted_sum_of_its_outputs(axes, least):
     """Each with labels and spacing of its own resolution; the last axis halves from the second."""
@@ -94,7 +114,7 @@ def test_deep_supervision_is_the_weighted_sum_of_its_outputs(axes, least):
         size = [n // s for n, s in zip(first.shape[2:], stride, strict=True)]
         small = torch.nn.functional.interpolate(first.float(), size, mode="nearest-exact")
         targets.append(small.to(first.dtype))
-    outputs = [logits_like(target, 3, seed) for seed, target in enumerate(targets)]
+    outputs = [logits_like(target, 3, seed).requires_grad_() for seed, target in enumerate(targets)]
     weights = halving_weights(3, last=least)
     loss = PlanLoss("boundary + dice", spacing_mm=SPACING[axes], head_weights=weights)
     naive = 0
@@ -120,102 +140,49 @@ def test_weights_of_outputs():
     assert halving_weights(4, last=1e-6)[-1] == pytest.approx(1e-6 / 1.750001)
 
 
-@pytest.mark.parametrize("axes", [2, 3])
-@pytest.mark.parametrize("deep", [False, True])
-def test_ignored_labels_cost_nothing(axes, deep):
-    target = labels_of(axes, ignore_label=3)
-    logits = logits_like(target, 3)
-    loss = PlanLoss(
-        "rectified + dice",
-        spacing_mm=SPACING[axes],
-        ignore_label=3,
-        head_weights=[1.0, 0.0] if deep else None,
-    )
-    given = ([logits, logits], [target, target]) if deep else (logits, target)
-    value = loss(*given)
-    (gradient,) = torch.autograd.grad(value, logits)
-    ignored = (target == 3).expand_as(logits)
-    assert not gradient[ignored].any()
-    assert gradient[~ignored].any()
-    plain = RegionWiseLoss("rectified + dice", spacing_mm=SPACING[axes], ignore_index=3)
-    torch.testing.assert_close(value, plain(logits, target))
-
-
 def test_a_batch_that_is_all_ignored_costs_nothing():
     target = torch.full((1, 1, 6, 6), 3, dtype=torch.int16)
-    logits = logits_like(target, 3)
-    value, gradient = value_and_gradient(
-        PlanLoss("rectified", spacing_mm=(1, 1), ignore_label=3), logits, target
-    )
+    loss = PlanLoss("rectified", spacing_mm=(1, 1), ignore_label=3)
+    value, gradient = value_and_gradient(loss, logits_like(target, 3), target)
     assert float(value) == 0
     assert not gradient.any()
 
 
-def regions_of(axes, *, ignore):
-    """Regions {1, 2} and {2}, boolean (b 2 *s), and with `ignore` the mask behind them."""
-    target = labels_of(axes, ignore_label=3 if ignore else None)
-    masks = [(target == 1) | (target == 2), target == 2]
-    return torch.cat([*masks, target == 3] if ignore else masks, dim=1)
-
-
-@pytest.mark.parametrize("axes", [2, 3])
-def test_regions_are_masks_that_overlap(axes):
-    masks = regions_of(axes, ignore=False)
-    logits = logits_like(masks, 2)
-    loss = PlanLoss("rectified + dice", spacing_mm=SPACING[axes], regions=True)
-    plain = RegionWiseLoss("rectified + dice", spacing_mm=SPACING[axes], activation="sigmoid")
-    torch.testing.assert_close(
-        value_and_gradient(loss, logits, masks),
-        value_and_gradient(plain, logits, masks.float()),
-    )
-
-
-@pytest.mark.parametrize("axes", [2, 3])
-@pytest.mark.parametrize("dtype", [torch.bool, torch.int16, torch.float32])
-def test_regions_with_an_ignore_mask_behind_them(axes, dtype):
+@both_ranks
+def test_regions_with_an_ignore_mask_behind_them(axes):
     given = regions_of(axes, ignore=True)
     logits = logits_like(given, 2)
-    loss = PlanLoss("rectified + dice", spacing_mm=SPACING[axes], regions=True, ignore_label=3)
-    value, gradient = value_and_gradient(loss, logits, given.to(dtype))
-    ignored = given[:, -1:].expand_as(logits)
-    assert not gradient[ignored].any()
-    assert gradient[~ignored].any()
+    settings = {"spacing_mm": SPACING[axes], "regions": True, "ignore_label": 3}
     naive = 0  # a two-class problem for each region
     for k in range(2):
         labels = given[:, k].long().masked_fill(given[:, -1], 7)
         two = torch.stack([torch.zeros_like(logits[:, k]), logits[:, k]], dim=1)
-        naive = naive + RegionWiseLoss(
-            "rectified + dice", spacing_mm=SPACING[axes], ignore_index=7
-        )(two, labels)
-    torch.testing.assert_close(value, (naive / 2).detach())
-    deep = PlanLoss(
-        "rectified + dice",
-        spacing_mm=SPACING[axes],
-        regions=True,
-        ignore_label=3,
-        head_weights=[1.0, 0.0],
-    )
-    both = deep([logits, logits[:, :, ::2]], [given.to(dtype), given[:, :, ::2].to(dtype)])
-    torch.testing.assert_close(both.detach(), value)
-
-
-def test_regions_without_the_ignore_mask_are_refused():
-    masks = regions_of(2, ignore=False)
-    logits = logits_like(masks, 2)
-    loss = PlanLoss("dice", spacing_mm=(1, 1), regions=True, ignore_label=3)
+        plain = RegionWiseLoss("rectified + dice", spacing_mm=SPACING[axes], ignore_index=7)
+        naive = naive + plain(two, labels) / 2
+    ignored = given[:, -1:].expand_as(logits)
+    for dtype in (torch.bool, torch.int16, torch.float32):
+        target = given.to(dtype)
+        value, gradient = value_and_gradient(
+            PlanLoss("rectified + dice", **settings), logits, target
+        )
+        torch.testing.assert_close(value, naive)
+        assert not gradient[ignored].any()
+        assert gradient[~ignored].any()
+        deep = PlanLoss("rectified + dice", **settings, head_weights=[1.0, 0.0])
+        both = deep([logits, logits[:, :, ::2]], [target, target[:, :, ::2]])
+        torch.testing.assert_close(both, value)
     with pytest.raises(RWLossError, match="a mask of 0 and 1 for each channel"):
-        loss(logits, masks)
+        PlanLoss("dice", **settings)(logits, given[:, :2])
 
 
 def test_is_computed_in_float32_under_autocast():
     target = labels_of(2)
-    logits = logits_like(target, 3).detach().to(torch.bfloat16).requires_grad_()
+    logits = logits_like(target, 3).to(torch.bfloat16)
     loss = PlanLoss("rectified + dice", spacing_mm=SPACING[2])
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        value = loss(logits, target)
+        value, gradient = value_and_gradient(loss, logits, target)
     assert value.dtype == torch.float32
-    value.backward()
-    assert logits.grad.dtype == torch.bfloat16
+    assert gradient.dtype == torch.bfloat16
     torch.testing.assert_close(value, loss(logits.float(), target), rtol=0, atol=0)
 
 
@@ -223,11 +190,10 @@ def test_follows_the_epoch():
     loss = PlanLoss("blend(dice, boundary, step=None)", spacing_mm=SPACING[2])
     target = labels_of(2)
     logits = logits_like(target, 3)
-    loss.set_epoch(0, 10)
     dice, boundary = (
         RegionWiseLoss(text, spacing_mm=SPACING[2])(logits, target) for text in ("dice", "boundary")
     )
-    torch.testing.assert_close(loss(logits, target), dice)
-    loss.set_epoch(9, 10)
-    torch.testing.assert_close(loss(logits, target), 0.01 * dice + 0.99 * boundary)
-    assert str(loss.expression) == str(rwloss.maps.parse("blend(dice, boundary, step=None)"))
+    for epoch, wanted in ((0, dice), (9, 0.01 * dice + 0.99 * boundary)):
+        loss.set_epoch(epoch, 10)
+        torch.testing.assert_close(loss(logits, target), wanted)
+    assert str(loss.expression) == str(maps.parse("blend(dice, boundary, step=None)"))

@@ -145,7 +145,7 @@ def test_deep_supervision_is_nnunets_wrapper_around_our_loss(
     trainer = trainer_of("3d_fullres", "nnUNetTrainerBoundaryDice", ddp=ddp)
     stock = nnUNetTrainer._build_loss(trainer)
     assert isinstance(stock, DeepSupervisionWrapper)
-    weights = trainer.loss.region_wise.deep_supervision_weights
+    weights = trainer.loss.deep_supervision_weights
     assert weights == pytest.approx(stock.weight_factors)
     assert len(weights) == 2
     assert (weights[-1] > 0) is (ddp and not compiled)
@@ -191,7 +191,7 @@ def test_schedules_follow_nnunets_epochs(trainer_of, monkeypatch):
     for epoch in (0, 500, 999):
         trainer.current_epoch = epoch
         trainer.on_train_epoch_start()
-        loss = trainer.loss.region_wise
+        loss = trainer.loss
         assert (loss.epoch, loss.total_epochs) == (epoch, 1000)
 
 

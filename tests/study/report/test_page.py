@@ -330,6 +330,20 @@ def test_paths_lose_their_folders():
         assert without_paths(text, "/srv/ann smith/x.nii", "../ben jones/d", "D") == wanted
 
 
+def test_a_log_with_infinity_makes_a_page(tmp_path):
+    study = strange_study(tmp_path).study
+    for log in tmp_path.glob("runs/boundary/*/metrics.jsonl"):
+        lines = [json.loads(line) for line in log.read_text().splitlines()]
+        overflowed = {"gradient_norm": float("inf"), "wrong_way_mass": float("nan")}
+        told = [line | overflowed if line["kind"] == "record" else line for line in lines]
+        log.write_text("".join(json.dumps(line) + "\n" for line in told))
+    found = results.collect(study, tmp_path, FOUND)
+    results.write(found, tmp_path)
+    for text in ((tmp_path / "results.json").read_text(), (tmp_path / "runs.csv").read_text()):
+        assert not re.search(r"\b(inf|nan|infinity)\b", text, re.IGNORECASE)
+    assert "wrong-way" in render(found, tmp_path)
+
+
 def test_a_damaged_run_does_not_cost_the_page(tmp_path):
     strange_study(tmp_path)
     damaged = tmp_path / "runs" / "boundary" / "seed_1" / "metrics.jsonl"

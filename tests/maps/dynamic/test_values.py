@@ -1,0 +1,378 @@
+"""Values and logit gradients of dynamic terms, against PyTorch, MONAI, plain loops and by hand."""
+
+import math
+
+import numpy as np
+import plain_formulas as plain
+import pytest
+import torch
+from anatomy import batch
+from dynamic_terms import (
+    TERMS,
+    assert_same_gradient,
+    assert_same_loss,
+    drawn_logits,
+    gradient,
+    one_hot_of,
+    target_of,
+)
+from torch.nn import functional
+from torch.nn.functional import softmax
+
+from rwloss import Regions, RegionWiseLoss, maps
+from rwloss.maps import Prediction
+
+LABELS = {"2-D": batch(105, (9, 8)), "3-D": batch(105, (5, 6, 7))}
+each_labels = pytest.mark.parametrize("labels", LABELS.values(), ids=LABELS)
+
+
+@each_labels
+def test_cross_entropy_is_that_of_torch(labels, device):
+    target = target_of(labels)
+    some = target.clone()
+    some[:, 2:5] = -1
+    for term in (maps.CrossEntropy(), maps.Focal(gamma=0.0)):
+        for given in (target, some):
+
+            def reference(logits, given=given):
+                return functional.cross_entropy(logits, given, ignore_index=-1)
+
+            assert_same_loss(term, reference, given, device)
+
+
+def test_map_of_cross_entropy_by_hand():
+    """-K / p at the true class."""
+    regions = Regions(np.array([[[0, 1]]]), 3)
+    probs = np.array([[0.5, 0.25, 0.25], [0.125, 0.5, 0.375]]).T.reshape(1, 3, 1, 2)
+    found = maps.CrossEntropy()(regions, probs).dense()
+    np.testing.assert_allclose(found[0, :, 0].T, [[-6, 0, 0], [0, -6, 0]], rtol=1e-12)
+
+
+SOFTMAX = {"softmax": True, "smooth_nr": 1e-5, "smooth_dr": 1e-5}
+OF_MONAI = [
+    *[(maps.Focal(g), "FocalLoss", {"gamma": g, "use_softmax": True}) for g in (0.5, 1, 2, 3.5)],
+    (maps.Dice(), "DiceLoss", SOFTMAX),
+    (maps.Dice(1.0), "DiceLoss", {"softmax": True, "smooth_nr": 1.0, "smooth_dr": 1.0}),
+    *[
+        (maps.Tversky(alpha, beta), "TverskyLoss", {"alpha": alpha, "beta": beta, **SOFTMAX})
+        for alpha, beta in [(0.3, 0.7), (0.5, 0.5), (1.0, 0.0)]
+    ],
+    (
+        maps.GeneralizedDice(),
+        "GeneralizedDiceLoss",
+        {"softmax": True, "smooth_nr": 0.0, "smooth_dr": 0.0},
+    ),
+    *[
+        (maps.HausdorffDT(alpha), "HausdorffDTLoss", {"alpha": alpha, "softmax": True})
+        for alpha in (1.0, 2.0)
+    ],
+]
+
+
+@each_labels
+@pytest.mark.parametrize(("term", "name", "given"), OF_MONAI, ids=[str(row[0]) for row in OF_MONAI])
+def test_losses_are_those_of_monai(labels, term, name, given, device):
+    """MONAI computes some in float32.
+
+    Its focal loss is the mean over the classes too, where all but the true one are 0. Its
+    generalised Dice gives an absent class the largest weight of the others; ours is 0. Its
+    Hausdorff distance to a mask that is full is garbage, and its spacing 1.
+    """
+    monai = pytest.importorskip("monai.losses", reason="the extra `train` brings MONAI")
+    loss = getattr(monai, name)(to_onehot_y=True, include_background=True, **given)
+    if name == "GeneralizedDiceLoss":
+        labels = np.stack([image for image in labels if len(np.unique(image)) == 4])
+    factor = 4 if name == "FocalLoss" else 1
+    exact = name in {"DiceLoss", "TverskyLoss"}
+    reference = lambda logits: factor * loss(logits, target_of(labels)[:, None])  # noqa: E731
+    assert_same_loss(term, reference, labels, device, rtol=1e-10 if exact else 2e-6)
+
+
+def test_each_term_of_a_sum_has_its_own_background(device):
+    """As in MONAI, where it leaves the background out of Dice and keeps it in cross-entropy."""
+    monai = pytest.importorskip("monai.losses", reason="the extra `train` brings MONAI")
+    options = {"softmax": True, "to_onehot_y": True, "smooth_nr": 1e-5, "smooth_dr": 1e-5}
+    both = monai.DiceCELoss(include_background=False, **options)
+    term = maps.parse("dice(include_background=False) + cross_entropy")
+    assert str(term) == "dice(include_background=False) + cross_entropy"
+    labels = LABELS["3-D"]
+    target = target_of(labels)
+    assert_same_loss(term, lambda logits: both(logits, target[:, None]), labels, device)
+    unreduced = RegionWiseLoss(term, reduction="none")(drawn_logits(0, target, 4), target)
+    assert unreduced.mean().item() == pytest.approx(
+        RegionWiseLoss(term)(drawn_logits(0, target, 4), target).item(), rel=1e-12
+    )
+
+
+# What `RegionWiseLoss` takes for each loss of MONAI, with all of its defaults.
+SAME_AS_MONAI = [
+    ("dice(include_background=False)", "DiceLoss", {"include_background": False}),
+    ("focal(mean_over='classes')", "FocalLoss", {"use_softmax": True}),
+    ("focal(gamma=0.5, mean_over='classes')", "FocalLoss", {"use_softmax": True, "gamma": 0.5}),
+    ("generalized_dice(absent='largest', smooth=1e-5)", "GeneralizedDiceLoss", {}),
+    (
+        "generalized_dice(power=1, absent='largest', smooth=1e-5, include_background=False)",
+        "GeneralizedDiceLoss",
+        {"w_type": "simple", "include_background": False},
+    ),
+    (
+        "generalized_dice(power=0, absent='largest', smooth=1e-5)",
+        "GeneralizedDiceLoss",
+        {"w_type": "uniform"},
+    ),
+    ("hausdorff_dt(include_background=False)", "HausdorffDTLoss", {}),
+]
+SAME_AS_MONAI_OF_MASKS = [
+    ("dice(include_background=False)", "DiceLoss", {"sigmoid": True}),
+    ("focal", "FocalLoss", {}),
+    (
+        "generalized_dice(include_background=False, absent='largest', smooth=1e-5, "
+        "masks='together')",
+        "GeneralizedDiceLoss",
+        {"sigmoid": True},
+    ),
+    (
+        "hausdorff_dt(include_background=False)",
+        "HausdorffDTLoss",
+        {"sigmoid": True, "include_background": True},
+    ),
+    ("dice(include_background=False) + cross_entropy", "DiceCELoss", {"sigmoid": True}),
+    ("dice(include_background=False) + focal", "DiceFocalLoss", {"sigmoid": True}),
+]
+
+
+@pytest.mark.parametrize(("text", "name", "options"), SAME_AS_MONAI, ids=lambda v: str(v)[:30])
+def test_options_make_a_loss_that_of_monai(text, name, options, device):
+    """Also where a class is absent from an image."""
+    monai = pytest.importorskip("monai.losses", reason="the extra `train` brings MONAI")
+    activation = {} if name == "FocalLoss" else {"softmax": True}
+    loss = getattr(monai, name)(to_onehot_y=True, **activation, **options)
+    for labels in LABELS.values():
+        target = target_of(labels)
+        target[0][target[0] == 2] = 0
+        reference = lambda logits, y=target: loss(logits, y[:, None])  # noqa: E731
+        assert_same_loss(maps.parse(text), reference, target, device, rtol=2e-6)
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "options"), SAME_AS_MONAI_OF_MASKS, ids=lambda v: str(v)[:30]
+)
+def test_options_make_a_loss_of_masks_that_of_monai(text, name, options, device):
+    """Masks overlap, and one is empty."""
+    monai = pytest.importorskip("monai.losses", reason="the extra `train` brings MONAI")
+    masks = torch.rand(2, 3, 9, 8, generator=torch.Generator().manual_seed(3)) < 0.3
+    masks[1, 2] = False
+    if name == "DiceCELoss":  # of several channels it takes the cross-entropy of a softmax
+        masks = masks[:, :1]
+    logits = drawn_logits(0, masks[:, 0], masks.shape[1]).requires_grad_()
+    wanted = getattr(monai, name)(**options)(logits, masks.double())
+    loss = RegionWiseLoss(text, activation="sigmoid")
+    found = loss(logits.to(device), masks.double().to(device))
+    assert found.item() == pytest.approx(wanted.item(), rel=2e-6)
+    assert_same_gradient(gradient(found, logits), gradient(wanted, logits), 2e-6)
+
+
+def test_focal_by_hand():
+    regions = Regions(np.array([[[0]]]), 2)
+    probs = np.array([0.25, 0.75]).reshape(1, 2, 1, 1)
+    log_probs = torch.as_tensor(probs).log()
+    prediction = Prediction.of(log_probs, torch.as_tensor(regions.labels), regions.spacings_mm)
+    assert maps.Focal().value(prediction).item() == pytest.approx(0.75**2 * math.log(4))
+    wanted = 2 * (2 * 0.75 * math.log(0.25) - 0.75**2 / 0.25)
+    assert maps.Focal()(regions, probs).dense()[0, 0, 0, 0] == pytest.approx(wanted)
+
+
+def naive_images(labels, num_classes, probs):
+    """(image, class) pairs: probabilities and truth over the voxels that count. 1-D each."""
+    for image, prob in zip(labels, probs, strict=True):
+        for k in range(num_classes):
+            yield prob[k][image >= 0], (image[image >= 0] == k).double()
+
+
+def naive_tversky(probs, labels, num_classes, alpha, beta, smooth=1e-5):
+    """Index of each image and class. (b·k)."""
+    indices = []
+    for p, y in naive_images(labels, num_classes, probs):
+        tp, fp, fn = (p * y).sum(), (p * (1 - y)).sum(), ((1 - p) * y).sum()
+        indices.append((tp + smooth) / (tp + alpha * fp + beta * fn + smooth))
+    return torch.stack(indices)
+
+
+def naive_generalized_dice(probs, labels, num_classes):
+    """Kervadec's eq. 1 for each image, absent classes left out."""
+    losses = []
+    for image, prob in zip(labels, probs, strict=True):
+        counted = image >= 0
+        above = below = 0.0
+        for k in range(num_classes):
+            y, p = (image[counted] == k).double(), prob[k][counted]
+            if y.sum() > 0:
+                above = above + (p * y).sum() / y.sum() ** 2
+                below = below + (p + y).sum() / y.sum() ** 2
+        losses.append(1 - 2 * above / below if counted.any() else torch.zeros(()))
+    return torch.stack(losses).mean()
+
+
+def naive_hausdorff(probs, labels, spacing, alpha):
+    """Karimi & Salcudean's eq. 8 for each image and class, ignored voxels outside every class."""
+    total, values = 0.0, probs.detach().numpy()
+    for b, image in enumerate(labels.numpy()):
+        for k in range(probs.shape[1]):
+            far = np.zeros(image.shape)
+            for mask in (image == k, (values[b, k] > 0.5) & (image >= 0)):
+                far += np.abs(plain.signed_distance(mask, spacing)) ** alpha
+            y = torch.as_tensor((image == k).astype(float))
+            cost = (probs[b, k] - y) ** 2 * torch.as_tensor(far)
+            total = total + cost[labels[b] >= 0].sum()
+    return total / ((labels >= 0).sum() * probs.shape[1])
+
+
+def naive_length(probs, labels, spacing):
+    """Voxel by voxel: forward differences, none past the end or towards ignored voxels."""
+    total, count = 0.0, 0
+    for b in range(len(probs)):
+        for place in np.ndindex(*labels.shape[1:]):
+            if labels[b, *place] < 0:
+                continue
+            count += 1
+            for k in range(probs.shape[1]):
+                square = 0.0
+                for axis, mm in enumerate(spacing):
+                    ahead = list(place)
+                    ahead[axis] += 1
+                    if ahead[axis] < labels.shape[axis + 1] and labels[b, *ahead] >= 0:
+                        square = square + ((probs[b, k, *ahead] - probs[b, k, *place]) / mm) ** 2
+                total = total + (square + 1e-8) ** 0.5 - 1e-4
+    return total / (count * probs.shape[1])
+
+
+def hard_cases():
+    """Labels of four classes with an absent one, a full image, and ignored voxels. (b *s)."""
+    for shape, spacing in [((6, 5), (1.0, 1.0)), ((6, 5), (0.8, 2.5)), ((4, 3, 5), (0.8, 1, 2.5))]:
+        labels = batch(106, shape, 4, size=4).astype(np.int64)
+        labels[1][labels[1] == 2] = 0
+        labels[2] = 3
+        labels[3, 2:] = -1
+        yield torch.as_tensor(labels), spacing
+
+
+@pytest.mark.parametrize("case", list(hard_cases()), ids=["2-D", "2-D spacing", "3-D"])
+def test_losses_are_those_of_plain_loops(case, device):
+    labels, spacing = case
+
+    def check(term, reference, rtol=1e-10):
+        by_probs = lambda logits: reference(softmax(logits, dim=1))  # noqa: E731
+        assert_same_loss(term, by_probs, labels, device, spacing, rtol)
+
+    at_true = one_hot_of(labels, 4)
+    counted = (labels >= 0).sum()
+    check(maps.CrossEntropy(), lambda p: -(p.log() * at_true).sum() / counted)
+    check(maps.Focal(1.5), lambda p: -((1 - p) ** 1.5 * p.log() * at_true).sum() / counted)
+    check(maps.Dice(), lambda p: 1 - naive_tversky(p, labels, 4, 0.5, 0.5, 5e-6).mean())
+    check(maps.Tversky(0.2, 0.9), lambda p: 1 - naive_tversky(p, labels, 4, 0.2, 0.9).mean())
+    check(
+        maps.FocalTversky(gamma=1.5),
+        lambda p: ((1 - naive_tversky(p, labels, 4, 0.3, 0.7)) ** (1 / 1.5)).mean(),
+    )
+    check(maps.GeneralizedDice(), lambda p: naive_generalized_dice(p, labels, 4))
+    for alpha in (1.0, 2.0):
+        hausdorff = lambda p, a=alpha: naive_hausdorff(p, labels, spacing, a)  # noqa: E731
+        check(maps.HausdorffDT(alpha), hausdorff, rtol=2e-6)
+    check(maps.ActiveContourLength(), lambda p: naive_length(p, labels, spacing), rtol=1e-9)
+
+
+def test_length_of_a_straight_edge():
+    """A step from 0 to 1 across 1 of 4 rows: 1 / 2 mm at a quarter of the voxels."""
+    probs = np.zeros((1, 2, 4, 5))
+    probs[:, 0, :2] = probs[:, 1, 2:] = 1
+    log_probs = torch.as_tensor(probs.clip(1e-300)).log()
+    prediction = Prediction.of(log_probs, torch.zeros(1, 4, 5).long(), ((2.0, 1.0),))
+    assert maps.ActiveContourLength().value(prediction).item() == pytest.approx(0.125, rel=1e-3)
+
+
+def test_length_of_a_flat_prediction():
+    for dtype in (torch.float32, torch.float64):
+        logits = torch.zeros(2, 3, 4, 5, dtype=dtype, requires_grad=True)
+        loss = RegionWiseLoss("active_contour_length")(logits, torch.zeros(2, 4, 5).long())
+        assert abs(loss.item()) < 1e-10
+        assert not gradient(loss, logits).any()
+
+
+def test_hausdorff_of_a_shifted_half():
+    """Truth from row 4, prediction from row 2, rows 3 mm apart: two rows wrong, 3 and 6 mm off."""
+    labels = torch.zeros(1, 8, 3, dtype=torch.long)
+    labels[:, 4:] = 1
+    logits = torch.zeros(1, 2, 8, 3, dtype=torch.float64)
+    logits[:, 1, 2:] = 800.0
+    logits[:, 0, :2] = 800.0
+    found = RegionWiseLoss("hausdorff_dt", spacing_mm=(3.0, 1.0))(logits, labels)
+    # rows 2 and 3 are 6 and 3 mm from the true half, and 3 and 6 mm from the other predicted one
+    assert found.item() == pytest.approx(2 * (36 + 9) / 8)
+
+
+# --- At the best and at the worst prediction
+
+
+@pytest.mark.parametrize("name", [name for name in TERMS if name != "active_contour_length"])
+def test_a_perfect_prediction_costs_nothing(name):
+    labels = torch.as_tensor(batch(107, (9, 8)).astype(np.int64))
+    logits = 1000.0 * one_hot_of(labels, 4).requires_grad_()
+    loss = RegionWiseLoss(TERMS[name])(logits, labels)
+    best = 1e-7 ** (1 / TERMS[name].gamma) if name.startswith("focal_tversky") else 0.0
+    assert loss.item() == pytest.approx(best, abs=1e-12)
+    assert gradient(loss, logits).isfinite().all()
+
+
+def test_generalized_dice_of_nothing():
+    labels = torch.full((2, 4, 5), -1)
+    logits = drawn_logits(0, labels, 3).requires_grad_()
+    loss = RegionWiseLoss("generalized_dice", ignore_index=-1)(logits, labels)
+    assert loss.item() == 0
+    assert not gradient(loss, logits).any()
+
+
+def test_generalized_dice_does_not_see_a_class_that_is_absent():
+    regions = Regions(torch.zeros(1, 4, 5).long(), 3)
+    probs = softmax(drawn_logits(0, regions.labels, 3), dim=1)
+    found = maps.GeneralizedDice()(regions, probs).dense()
+    assert not found[:, 1:].any()
+    assert (found[:, 0] < 0).all()
+
+
+def test_cross_entropy_still_pushes_at_a_margin_of_200():
+    """In log-space the gradient is p - y, however small p is."""
+    for dtype in (torch.float32, torch.bfloat16, torch.float16, torch.float64):
+        logits = torch.tensor([200.0, 0.0]).reshape(1, 2, 1, 1).to(dtype).requires_grad_()
+        loss = RegionWiseLoss("cross_entropy")(logits, torch.ones(1, 1, 1).long())
+        assert loss.item() == 200
+        assert gradient(loss, logits).ravel().tolist() == [1, -1]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "cross_entropy",
+        "focal",
+        "focal(gamma=0.5)",
+        "focal(include_background=False)",
+        "rectified.with_link(0)",
+        "rectified.with_link(0.5)",
+        "cross_entropy + dice + tversky + generalized_dice + focal_tversky",
+    ],
+)
+def test_a_logit_of_minus_infinity(text, device):
+    """The gradient is that of a very small one, as for PyTorch's cross-entropy."""
+    labels = torch.as_tensor(batch(119, (4, 5)).astype(np.int64), device=device)
+    labels[0, 0] = torch.tensor([1, 2, 0, 3, 1])
+    for low_memory, wrong in [(False, 1), (True, 1), (False, 0)]:  # at a true class, or not
+        results = []
+        for lowest in (-math.inf, -1e5):
+            logits = drawn_logits(0, labels.cpu(), 4)
+            logits[0, wrong, 0, 0] = lowest
+            logits = logits.to(device).requires_grad_()
+            loss = RegionWiseLoss(text, low_memory=low_memory)(logits, labels)
+            results.append((loss.item(), gradient(loss, logits)))
+        (value, found), (of_small, wanted) = results
+        is_finite = not wrong or "link(0.5)" in text
+        assert value == (pytest.approx(of_small) if is_finite else math.inf)
+        torch.testing.assert_close(found, wanted, rtol=1e-10, atol=1e-14)
