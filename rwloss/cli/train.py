@@ -35,7 +35,9 @@ def train(
     config: TOML file of settings, such as the run.toml of another run; options override it.
     """
     from rwloss.training import require_training
+    from rwloss.work.processes import end_with_first_process
 
+    end_with_first_process()  # before PyTorch is imported, because that takes seconds
     require_training()
     from rwloss.training import RunSettings, is_first_process
     from rwloss.training import train as run

@@ -18,7 +18,7 @@ from rwloss.training.augment import Augmentation
 from rwloss.training.network import PRESETS, SegmentationTask
 from rwloss.training.settings import RunSettings
 from rwloss.training.volumes import TrainingVolume, read_volume, slice_axis_of
-from rwloss.words import class_names, count_of, some
+from rwloss.words import class_names, some
 
 LARGEST_PATCH = {2: 256, 3: 64}
 """Largest length of the default patch in voxels, by number of dimensions."""
@@ -233,12 +233,7 @@ def test_cases(settings: RunSettings) -> tuple[data.Case, ...] | None:
 
 
 def _note_doubts(dataset: data.Dataset, parts: Split, settings: RunSettings, note: Note) -> None:
-    """Say what the data leave out, and what the split may have torn apart."""
-    if dataset.unlabelled:
-        note(
-            f"{count_of(len(dataset.unlabelled), 'image')} without a label file left out: "
-            f"{some(dataset.unlabelled)}"
-        )
+    """Say what is not scored, and what the split may have torn apart."""
     if dataset.regions:
         note(
             f"dataset.json names regions of several labels ({', '.join(dataset.regions)}): the "

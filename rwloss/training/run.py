@@ -31,7 +31,7 @@ from rwloss.training.patches import PatchSampler, PatchSource, patch_sources
 from rwloss.training.preparation import PreparedRun, prepare
 from rwloss.training.run_folder import RunFolder, RunResult
 from rwloss.training.settings import RunSettings
-from rwloss.work.processes import end_with_parent
+from rwloss.work.processes import end_with_first_process
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -75,6 +75,7 @@ def train(
     Raises RWLossError if data, maps, settings or folder do not fit together, and `Diverged` if the
     loss is not finite; the last checkpoint is then kept.
     """
+    end_with_first_process()
     fabric = fabric_of(settings)
     notes: list[str] = []
     prepared = prepare(settings, notes.append, files=files)
@@ -84,8 +85,6 @@ def train(
     checkpoint_bytes = 3 * 4 * num_parameters(network)
     folder.check(settings, prepared.split, checkpoint_bytes=checkpoint_bytes)
     fabric.launch()
-    if not fabric.is_global_zero:
-        end_with_parent()  # else it would wait for the first process, which may be killed
     if progress is None or not fabric.is_global_zero:
         progress = TrainingProgress()
     for note in notes:

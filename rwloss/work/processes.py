@@ -165,8 +165,13 @@ def _begin_worker(parent: connection.Connection) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def end_with_parent(every_s: float = 1.0) -> None:
-    """End this process soon after the one that started it, however that ends."""
+def end_with_first_process(every_s: float = 1.0) -> None:
+    """End this process soon after its parent, if it is one of several that train together.
+
+    Otherwise it would wait for the first one, which may have been killed, for half an hour.
+    """
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        return
     parent = os.getppid()
 
     def watch() -> None:

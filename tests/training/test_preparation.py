@@ -311,7 +311,7 @@ def test_doubts_about_the_data_are_noted(settings_of, tmp_path):
     (raw / "dataset.json").write_text(json.dumps(content))
     prepare(settings_of(raw), notes.append)
     left_out, regions, leak = notes
-    assert left_out == "1 image without a label file left out: 'lung000_0'"
+    assert left_out == "left out, because they have no label file: 1 image, 'lung000_0'"
     assert "regions of several labels (whole): the network, its maps and its scores are" in regions
     assert "which may be of one patient" in leak
     pattern = leak.partition("--group-pattern '")[2].removesuffix("'")

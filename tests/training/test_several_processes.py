@@ -74,14 +74,17 @@ def test_two_processes_have_the_losses_of_one(tmp_path, settings_of):
 @needs_distributed
 @pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="finds processes by /proc")
 def test_the_second_process_ends_when_the_first_is_killed(squares, tmp_path):
+    """Also where it has not yet found the first."""
     process = started(tmp_path, squares, {"map": "rectified", "steps": 100_000, "batch_size": 2})
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-    while not RunFolder(tmp_path / "two").metrics.exists():
+    while not (found := children.read_text().split()):
         assert process.poll() is None
-        time.sleep(0.1)
-    [second] = children.read_text().split()
+        time.sleep(0.01)
+    [second] = found
+    while len(os.listdir(f"/proc/{second}/task")) < 2:  # the thread that watches
+        time.sleep(0.01)
     process.kill()
-    process.communicate()  # until the second closes them too
+    process.communicate()  # until the second closes its streams too
     while Path(f"/proc/{second}").exists():  # the test's own time limit ends it otherwise
         time.sleep(0.1)
 

@@ -80,8 +80,8 @@ def test_the_processes_end_when_the_results_are_not_wanted_any_more(tmp_path):
 
 CHILD = """
 import os, time
-from rwloss.work.processes import end_with_parent
-end_with_parent(0.02)
+from rwloss.work.processes import end_with_first_process
+end_with_first_process(0.02)
 print(os.getpid(), flush=True)
 time.sleep(60)
 """
@@ -90,8 +90,8 @@ PARENT = "import subprocess, sys; subprocess.run([sys.executable, '-c', sys.argv
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="finds processes by /proc")
 def test_a_process_ends_with_the_one_that_started_it():
-    command = [sys.executable, "-c", PARENT, CHILD]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
+    command, env = [sys.executable, "-c", PARENT, CHILD], {**os.environ, "LOCAL_RANK": "1"}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env) as parent:
         child = int(parent.stdout.readline())
         assert alive(child)
         parent.kill()
