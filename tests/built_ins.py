@@ -4,6 +4,7 @@ TEXTS = [
     "active_contour",
     "boundary",
     "boundary(convention='valverde')",
+    "boundary(convention='edge')",
     "boundary(normalize='max')",
     "class_weighted",
     "class_weighted(weights='inverse_square')",

@@ -9,7 +9,7 @@ import itertools
 from functools import lru_cache
 
 import numpy as np
-from scipy.ndimage import distance_transform_edt
+from scipy.ndimage import binary_erosion, distance_transform_edt
 
 # --- Every small input
 
@@ -113,7 +113,7 @@ def flood(mask):
 
 
 def boundary(labels, num_classes, spacings, convention="kervadec", normalize="none"):
-    """Kervadec's level set of each class: -(d - s) or -d inside, +d outside."""
+    """Level set of each class: -(d - s), -d, or 0 at faces and -d inside, +d outside."""
     values = np.zeros((len(labels), num_classes, *labels.shape[1:]))
     for image, spacing, out in zip(labels, spacings, values, strict=True):
         for k in range(num_classes):
@@ -124,6 +124,8 @@ def boundary(labels, num_classes, spacings, convention="kervadec", normalize="no
             back = min(long) if convention == "kervadec" else 0.0
             inside, outside = to_false(mask, spacing), to_false(~mask, spacing)
             level = np.where(mask, -(inside - back), outside)
+            if convention == "edge":
+                level[mask & ~binary_erosion(mask, border_value=1)] = 0
             level[image == -1] = 0
             if normalize == "max" and np.abs(level).max() > 1e-9:
                 level = level / np.abs(level).max()

@@ -118,6 +118,17 @@ def damages(whole):
     }
 
 
+ATTACKS = (
+    "file('mine.py:Mine')",
+    "mine.py:Mine",
+    "rectified + file('mine\\x2epy:Mine')",
+    r"""blend("\x66ile('mine\x2epy\x3aMine')", "boundary")""",
+    r"""blend("rectified", "rectified + \x66ile('mine\x2epy\x3aMine')")""",
+    "\ufb01le('mine.py:Mine')",
+)
+"""Expressions that would run mine.py, some of them in disguise."""
+
+
 # --- Stores of four cases, to tamper with
 
 

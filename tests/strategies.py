@@ -78,7 +78,9 @@ stable_generators = st.one_of(
 static_generators = st.one_of(
     stable_generators,
     st.builds(
-        maps.Boundary, st.sampled_from(["kervadec", "valverde"]), st.sampled_from(["none", "max"])
+        maps.Boundary,
+        st.sampled_from(["kervadec", "valverde", "edge"]),
+        st.sampled_from(["none", "max"]),
     ),
 )
 dynamic_generators = st.one_of(

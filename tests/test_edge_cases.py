@@ -7,7 +7,6 @@ import sys
 from itertools import product
 
 import numpy as np
-import plain_formulas as plain
 import pytest
 import torch
 from anatomy import anatomy
@@ -135,14 +134,6 @@ def test_image_of_one_voxel():
             assert (values == 0).all()
         elif isinstance(generator, maps.Rectified):
             assert values.ravel().tolist() == [1, -1, 1]
-
-
-def test_thin_images():
-    for generator in STATIC:
-        for shape in [*plain.shapes_up_to((2, 3)), (1, 40), (40, 1), (1, 1, 9)]:
-            labels = anatomy(4, shape, 3)[None]
-            values = finite(generator, Regions(labels, 3, (0.7,) * len(shape)))
-            assert values.shape == (1, 3, *shape)
 
 
 # --- An absent class

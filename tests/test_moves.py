@@ -140,10 +140,11 @@ def test_maps_and_regions_move_as_numpy_moves_their_arrays(case, form, dtype, ki
     assert found.dense().dtype == rwmap.dense().dtype
     np.testing.assert_array_equal(moved.labels, by_numpy(labels))
     np.testing.assert_array_equal(moved.ignored, by_numpy(labels == -1))
-    for old, new in zip(regions.spacings_mm, moved.spacings_mm, strict=True):
-        assert sorted(old) == sorted(new)
-        if move.func is not moves.rot90 or move.keywords["times"] % 2 == 0:
-            assert old == new
+    order = list(range(labels.ndim - 1))
+    if move.keywords.get("times", 0) % 2:
+        a, b = move.keywords["axes"]
+        order[a], order[b] = order[b], order[a]
+    np.testing.assert_array_equal(moved.spacings_mm, rows[:, order])
     assert_same(rwmap, before[0])
     assert_same(regions, before[1])
 
@@ -163,61 +164,6 @@ def test_a_tensor_type_that_numpy_lacks(device):
     found = moves.rot90(RWMap.compact(labels, 3, true=true, other=-true))
     assert found.true.dtype == torch.bfloat16
     assert found.true.tolist() == [[[2, 5], [1, 4], [0, 3]]]
-
-
-# --- Laws
-
-
-def some_things(case, kind):
-    """A compact and a dense map and regions of the same labels."""
-    labels, num_classes, rng = case
-    rows = rng.uniform(0.1, 5, (len(labels), labels.ndim - 1))
-    return [
-        random_map(labels, num_classes, "compact", rng, np.float32, kind),
-        random_map(labels, num_classes, "dense", rng, np.float64, kind),
-        Regions(kind(labels), num_classes, rows, ignore_label=-1),
-    ]
-
-
-@few
-@given(some_labels(), kinds, st.data())
-def test_the_laws_of_flips_and_turns(case, kind, data):
-    labels = case[0]
-    axes = len(labels.shape) - 1
-    a, b = data.draw(st.permutations(range(axes)))[:2]
-    times = data.draw(st.integers(-4, 4))
-    for x in some_things(case, kind):
-        flip, turn = partial(moves.flip, axes=a), partial(moves.rot90, axes=(a, b))
-        assert_same(flip(flip(x)), x)
-        assert_same(turn(turn(turn(turn(x)))), x)
-        assert_same(moves.rot90(turn(x), axes=(b, a)), x)
-        assert_same(turn(turn(x, times), -times), x)
-        assert_same(turn(x, times), turn(x, times + 4))
-        assert_same(turn(x, times), moves.rot90(x, -times, axes=(b, a)))
-        assert_same(turn(turn(x)), moves.flip(x, (a, b)))
-        assert_same(moves.flip(flip(x), b), flip(moves.flip(x, b)))
-        assert_same(flip(turn(flip(x))), turn(x, -1))
-        assert_same(moves.flip(x, a - axes), flip(x))
-        assert_same(moves.rot90(x, axes=(a - axes, b - axes)), turn(x))
-
-
-@few
-@given(some_labels(), kinds, st.data())
-def test_crops_follow_each_other(case, kind, data):
-    labels = case[0]
-    shape = labels.shape[1:]
-    outer = [data.draw(st.integers(0, length - 1)) for length in shape]
-    left = np.subtract(shape, outer).tolist()
-    inner = [data.draw(st.integers(0, length - 1)) for length in left]
-    for x in some_things(case, kind):
-        once = moves.crop(x, [slice(a + b, None) for a, b in zip(outer, inner, strict=True)])
-        first = moves.crop(x, [slice(a, None) for a in outer])
-        assert_same(moves.crop(first, [slice(b, None) for b in inner]), once)
-        assert_same(moves.crop(x, [slice(None)] * len(shape)), x)
-        # A flip takes the first voxels to the last.
-        every = range(len(shape))
-        ends = [slice(None, length - a) for length, a in zip(shape, outer, strict=True)]
-        assert_same(moves.crop(moves.flip(x, every), ends), moves.flip(first, every))
 
 
 # --- Memory

@@ -29,7 +29,7 @@ Labels = Annotated[
     typer.Argument(
         metavar="DATA",
         help="nnU-Net raw folder, or folder or glob of label files (NIfTI, PNG, TIFF, NumPy; MHA "
-        "and NRRD with SimpleITK).",
+        "and NRRD).",
     ),
 ]
 Out = typer.Option("--out", "-o", metavar="FILE")

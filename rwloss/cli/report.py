@@ -55,9 +55,8 @@ def write_if_possible(collected: Results, folder: Path) -> Path | None:
 
     try:
         return write(collected, folder)
-    except RWLossError as error:
-        reason = str(error)
     except Exception as error:  # a study that took days is never lost to its page
-        reason = f"{type(error).__name__}: {error}"
+        known = isinstance(error, RWLossError)
+        reason = str(error) if known else f"{type(error).__name__}: {error}"
     typer.echo(f"no report: {printable(reason)}", err=True)
     return None

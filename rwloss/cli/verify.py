@@ -23,6 +23,8 @@ def verify(
     store: Annotated[str, typer.Argument(metavar="STORE")],
     source: Annotated[str | None, typer.Option("--data", metavar="DATA")] = None,
     with_repair: Annotated[bool, typer.Option("--repair")] = False,
+    map_text: Annotated[str | None, opt.MapText] = None,
+    strict: Annotated[bool, typer.Option("--strict")] = False,
     jobs: opt.Jobs = None,
     max_voxels: opt.MaxVoxels = opt.MAX_VOXELS,
     as_json: opt.AsJson = False,
@@ -31,11 +33,13 @@ def verify(
 
     Reads every map. Names those that are missing, stale (the labels have changed), foreign (the
     file belongs to no case) or damaged (bytes, shapes or values have changed); exit code 1 if there
-    are any. Writes nothing without --repair.
+    are any but foreign ones. Writes nothing without --repair.
 
     store: Folder or address of a store of maps.
     source: Dataset of the maps; by default that of the newest run.
     with_repair: Recompute missing, stale and damaged maps. Foreign files are only named.
+    map_text: Map of the store. --repair needs it for a map from a Python file, which it runs.
+    strict: Exit code 1 for foreign files too.
     """
     from rwloss.precompute.repair import repair
     from rwloss.store.verify import verify as run
@@ -62,6 +66,7 @@ def verify(
                 store,
                 first,
                 source,
+                map_text,
                 jobs=jobs,
                 progress=lambda outcome, total: shown.step(
                     "repaired", total, failed=outcome.state == "failed"
@@ -73,7 +78,7 @@ def verify(
         typer.echo(json.dumps(_as_fields(first, report, summary)))
     else:
         _print(first, report, summary)
-    if report.problems:
+    if not report.is_complete or (strict and report.problems):
         raise typer.Exit(1)
 
 
@@ -109,14 +114,14 @@ def _print(first: Report, report: Report, summary: Summary | None) -> None:
         typer.echo(f"{printable(name)} was left by an interrupted run: the next run removes it")
     where, seconds = printable(report.store), f"({report.seconds:.1f} s)"
     maps = f"{count_of(report.cases, 'map')} of {printable(report.expression)} in {where}"
-    if report.problems:
-        found = [f"{number:,} {kind}" for kind, number in report.counts.items() if number]
-        problems = f"{count_of(len(report.problems), 'problem')}, {', '.join(found)}"
-        typer.echo(f"{maps if report.expression else where}: {problems} {seconds}")
-    elif report.note:
-        typer.echo(f"{maps}: all complete {seconds}")
+    if report.is_complete:
+        what = "all complete" + ("" if report.note else " and up to date with the labels")
+        if foreign := report.counts["foreign"]:
+            what += f"; {foreign:,} foreign {'is' if foreign == 1 else 'are'} left alone"
     else:
-        typer.echo(f"{maps}: all complete and up to date with the labels {seconds}")
+        found = [f"{number:,} {kind}" for kind, number in report.counts.items() if number]
+        what = f"{count_of(len(report.problems), 'problem')}, {', '.join(found)}"
+    typer.echo(f"{maps if report.expression else where}: {what} {seconds}")
     if report.note:
         typer.echo(
             f"Labels were not compared ({printable(report.note)}): name their dataset with --data"

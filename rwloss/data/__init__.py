@@ -1,6 +1,6 @@
 """Cases of a dataset, their label and image files, and the sample that ships.
 
-nibabel, Pillow and SimpleITK load when a file of theirs is read.
+nibabel and Pillow load when a file of theirs is read.
 """
 
 from rwloss.data.cases import Case, Dataset, find

@@ -147,7 +147,7 @@ def find_images(
         if part is None:
             part = "test" if (root / "imagesTs").is_dir() else "train"
         content = read_dataset_json(root / "dataset.json")
-        ending = content.ending
+        ending = content.file_ending
         if part == "train" and content.dataset is not None:
             listed = listed_cases(root, content.dataset)
             return tuple(
@@ -177,11 +177,11 @@ def _find_nnunet(root: Path, part: DatasetPart) -> Dataset:
         labels, images = (root / (kind + _FOLDER_ENDS[part]) for kind in ("labels", "images"))
         if part == "train" and not os.path.lexists(labels):
             labels = root
-        files = _by_case(_files_in(labels, content.ending))
+        files = _by_case(_files_in(labels, content.file_ending))
         if not files:
-            raise _nothing_in(str(labels), "label files", content.ending)
+            raise _nothing_in(str(labels), "label files", content.file_ending)
         found: dict[str, list[tuple[int | None, Path]]] = defaultdict(list)
-        for image in _files_in(images, content.ending) if os.path.lexists(images) else []:
+        for image in _files_in(images, content.file_ending) if os.path.lexists(images) else []:
             name, channel = (case_name(image), None)
             if name not in files:
                 name, channel = _channel_of(image)
@@ -202,7 +202,7 @@ def _find_nnunet(root: Path, part: DatasetPart) -> Dataset:
         ignore_label,
         num_channels,
         tuple(sorted(unlabelled)),
-        tuple(name for name, labels in content.values().items() if len(labels) > 1),
+        content.regions,
     )
 
 

@@ -6,11 +6,19 @@ import json
 import os
 import reprlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StrictInt,
+    StrictStr,
+    ValidationError,
+)
 
 from rwloss.data.formats import SUFFIXES
 from rwloss.errors import RWLossError
@@ -37,18 +45,22 @@ class DatasetJson(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True)
 
     labels: dict[str, StrictInt | StrictStr | tuple[StrictInt, ...]] = Field(min_length=1)
-    file_ending: StrictStr | None = None
+    file_ending: Annotated[StrictStr, AfterValidator(str.lower)] | None = None
     channel_names: dict[str, object] | None = None
     dataset: dict[str, CaseFiles] | None = None
 
     @property
-    def ending(self) -> str | None:
-        """The suffix of all its files, in small letters, if it names one."""
-        return None if self.file_ending is None else self.file_ending.lower()
+    def regions(self) -> tuple[str, ...]:
+        """Names of several labels together, such as the whole tumour."""
+        return tuple(
+            name
+            for name, value in self.labels.items()
+            if isinstance(value, tuple) and len(value) > 1
+        )
 
     def classes(self) -> tuple[tuple[str, ...], int | None]:
         """The name of each class, and the label to ignore. Raises RWLossError."""
-        values = self.values()
+        values = self._labels_by_name()
         ignored = values.pop("ignore", None)
         if ignored is not None and len(ignored) != 1:
             raise RWLossError(f'expected one number for "ignore", got {list(ignored)}')
@@ -67,19 +79,15 @@ class DatasetJson(BaseModel):
                     f"label {labels[0]} has two names: {named[labels[0]]!r}, {name!r}"
                 )
         names = tuple(named.get(label, f"label {label}") for label in range(max(used) + 1))
-        if len(set(names)) < len(names):
-            twice = next(name for name, times in Counter(names).items() if times > 1)
+        if twice := _repeated(names):
             raise RWLossError(
                 f"the labels {[k for k, name in enumerate(names) if name == twice]} are both named "
                 f"{twice!r}, which is also the name of a label that has none: rename one"
             )
         return names, None if ignored is None else ignored[0]
 
-    def values(self) -> dict[str, tuple[int, ...]]:
-        """The labels of each name, whichever way round they are written. May include "ignore".
-
-        Raises RWLossError where both ways could be meant, or a label is negative.
-        """
+    def _labels_by_name(self) -> dict[str, tuple[int, ...]]:
+        """Whichever way round they are written. May include "ignore"."""
         if all(isinstance(value, str) for value in self.labels.values()):
             swapped = {str(value): key for key, value in self.labels.items()}
             # int() refuses thousands of digits, with an error of its own.
@@ -104,12 +112,15 @@ class DatasetJson(BaseModel):
         return values
 
 
+def _repeated(names: Iterable[str]) -> str | None:
+    return next((name for name, times in Counter(names).items() if times > 1), None)
+
+
 def _unique(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     """An object of JSON. Which of two values for one key counts cannot be known."""
-    if len(found := dict(pairs)) < len(pairs):
-        twice = next(key for key, times in Counter(key for key, _ in pairs).items() if times > 1)
+    if (twice := _repeated(key for key, _ in pairs)) is not None:
         raise ValueError(f"the key {twice[:80]!r} occurs twice in one object")
-    return found
+    return dict(pairs)
 
 
 def read_dataset_json(path: Path) -> DatasetJson:
@@ -118,8 +129,7 @@ def read_dataset_json(path: Path) -> DatasetJson:
         # Never open what is not a file: a named pipe would block for ever.
         if not path.is_file() and path.exists():
             raise RWLossError(f"{str(path)!r} is not a file")
-        text = path.read_text(encoding="utf-8-sig")
-        content = json.loads(text, object_pairs_hook=_unique)
+        content = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_unique)
     except OSError as exc:
         raise RWLossError(f"cannot read {str(path)!r}: {exc.strerror}") from exc
     except (ValueError, RecursionError) as exc:
@@ -136,7 +146,7 @@ def read_dataset_json(path: Path) -> DatasetJson:
         raise RWLossError(
             f"{str(path)!r}: {where}: {problem['msg']}, got {str(problem['input'])[:80]!r}"
         ) from exc
-    if model.ending not in {None, *SUFFIXES}:
+    if model.file_ending not in {None, *SUFFIXES}:
         raise RWLossError(
             f"{str(path)!r} has file_ending {model.file_ending!r}: expected one of "
             f"{' '.join(SUFFIXES)}"

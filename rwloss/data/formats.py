@@ -14,26 +14,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rwloss.data.readers import Decoded, array_file, itk, nifti, picture
+from rwloss.data.readers import Decoded, array_file, nifti, picture, text_header
 from rwloss.data.spacing import agreed_spacing, check_affine
 from rwloss.errors import RWLossError
 
+PICTURES = (".png", ".tif", ".tiff")
 _READERS: dict[str, Callable[[Path, int], Decoded]] = {
-    ".nii.gz": nifti.read_nifti,
-    ".nii": nifti.read_nifti,
-    ".png": picture.read_picture,
-    ".tif": picture.read_picture,
-    ".tiff": picture.read_picture,
-    ".npy": array_file.read_array,
-    ".npz": array_file.read_array,
-    ".mha": itk.read_itk,
-    ".nrrd": itk.read_itk,
+    **dict.fromkeys((".nii.gz", ".nii"), nifti.read_nifti),
+    **dict.fromkeys(PICTURES, picture.read_picture),
+    **dict.fromkeys((".npy", ".npz"), array_file.read_array),
+    **dict.fromkeys((".mha", ".nrrd"), text_header.read_text_header),
 }
 
 SUFFIXES: tuple[str, ...] = tuple(_READERS)
 """File endings that can be read, in small letters; capitals are read too."""
-
-PICTURES = frozenset({".png", ".tif", ".tiff"})
 
 MAX_VOXELS = 2**31
 """Files whose headers announce more voxels are refused before any memory is allocated."""
@@ -191,7 +185,8 @@ def _decode(path: Path, max_voxels: int, *, colours: bool = False) -> Decoded:
     try:
         # Never open what is not a file: a named pipe would block for ever.
         if not path.is_file():
-            raise RWLossError(_why_no_file(path))
+            nothing = "it is a broken link" if path.is_symlink() else "there is no such file"
+            raise RWLossError("it is not a file" if path.exists() else nothing)
         if path.stat().st_size == 0:
             raise RWLossError("it is empty (0 bytes)")
         decoded = _READERS[suffix_of(path)](path, max_voxels)
@@ -210,12 +205,6 @@ def _decode(path: Path, max_voxels: int, *, colours: bool = False) -> Decoded:
     # Four libraries parse foreign bytes here, and damaged ones make them raise nearly anything.
     except Exception as exc:
         raise RWLossError(f"cannot read {str(path)!r}: {_cause(exc, suffix_of(path))}") from exc
-
-
-def _why_no_file(path: Path) -> str:
-    if path.exists():
-        return "it is not a file"
-    return "it is a broken link" if path.is_symlink() else "there is no such file"
 
 
 def _cause(exc: Exception, suffix: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import combinations
 
 import numpy as np
@@ -22,22 +22,9 @@ MAX_COSINE = 1e-3
 Headers round their directions to about 1e-6; a tilted gantry gives 0.1 and more.
 """
 
-_MM_PER_UNIT = {
-    "m": 1000.0,
-    "meter": 1000.0,
-    "metre": 1000.0,
-    "cm": 10.0,
-    "mm": 1.0,
-    "millimeter": 1.0,
-    "um": 1e-3,
-    "micron": 1e-3,
-    "micrometer": 1e-3,
-    "nm": 1e-6,
-    "nanometer": 1e-6,
-    "pm": 1e-9,
-    "in": 25.4,
-    "inch": 25.4,
-}
+_MM_PER_UNIT = {"m": 1e3, "cm": 10.0, "mm": 1.0, "um": 1e-3, "nm": 1e-6, "pm": 1e-9, "in": 25.4}
+_MM_PER_UNIT |= {"meter": 1e3, "metre": 1e3, "millimeter": 1.0, "nanometer": 1e-6, "inch": 25.4}
+_MM_PER_UNIT |= dict.fromkeys(("micron", "micrometer"), 1e-3)
 # NIfTI's codes; everyone takes the unknown unit for mm.
 _NIFTI_UNITS = {0: "mm", 1: "m", 2: "mm", 3: "um"}
 
@@ -80,9 +67,9 @@ def spacing_from_affine(
         lengths = np.linalg.norm(columns, axis=0)
         directions = columns / lengths
         volume = abs(np.linalg.det(directions))
-    if not (np.isfinite(matrix).all() and all(map(is_possible, lengths)) and volume > _FLAT):
+    if not (np.isfinite(matrix).all() and _are_possible(lengths) and volume > _FLAT):
         raise RWLossError(
-            f"expected an affine of finite numbers and {_WORDS[axes]} independent axes, got "
+            f"expected an affine of finite numbers and {axes} independent axes, got "
             f"{matrix[:-1].tolist()}: correct its sform or qform (in MHA and NRRD, its directions)"
         )
     count = axes if shape is None else min(len(shape), axes)
@@ -98,9 +85,6 @@ def spacing_from_affine(
     return tuple(lengths[:count].tolist())
 
 
-_WORDS = {1: "one", 2: "two", 3: "three"}
-
-
 def check_affine(
     affine: ArrayLike, spacing_mm: Sequence[float] | None, shape: Sequence[int]
 ) -> None:
@@ -114,9 +98,8 @@ def check_affine(
             )
 
 
-def is_possible(length_mm: float) -> bool:
-    """Whether a voxel can be this long: 1e-9 to 1e9 mm."""
-    return bool(_POSSIBLE_MM[0] <= length_mm <= _POSSIBLE_MM[1])
+def _are_possible(lengths_mm: Iterable[float]) -> bool:
+    return all(_POSSIBLE_MM[0] <= length <= _POSSIBLE_MM[1] for length in lengths_mm)
 
 
 def agreed_spacing(
@@ -134,7 +117,7 @@ def agreed_spacing(
                 f"expected {ndim} lengths in {whose} spacing_mm, one per axis, got {len(spacing)}: "
                 f"{tuple(spacing)}"
             )
-        if not all(map(is_possible, spacing)):
+        if not _are_possible(spacing):
             low, high = _POSSIBLE_MM
             raise RWLossError(
                 f"expected lengths above zero (from {low:g} to {high:g} mm) in {whose} spacing_mm, "

@@ -14,7 +14,8 @@ from typing import Annotated, Literal
 from pydantic import Field, TypeAdapter
 
 from rwloss.errors import RWLossError
-from rwloss.files.atomic import read_regular, whole_file
+from rwloss.files.atomic import whole_file
+from rwloss.files.journal import read_regular
 from rwloss.files.toml import TomlSettings
 from rwloss.words import count_of, some
 

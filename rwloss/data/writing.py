@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import importlib
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rwloss.data.formats import MAX_VOXELS, case_name, suffix_of
-from rwloss.data.readers.itk import itk_geometry
+from rwloss.data.readers.text_header import write_text_header
 from rwloss.errors import RWLossError
 
 
@@ -26,8 +25,8 @@ def write_labels(path: str | Path, labels: NDArray[Any], like: str | Path) -> No
     Not atomic: write to a temporary file of the same suffix, and rename it.
 
     Raises RWLossError for labels that are not whole numbers of 0..65535 on 2 or 3 axes, a suffix
-    that is unknown or not that of `like`, an image of another shape, a PNG of three axes,
-    and MHA and NRRD without SimpleITK; OSError if the file cannot be written.
+    that is unknown or not that of `like`, an image of another shape and a PNG of three
+    axes; OSError if the file cannot be written.
 
     >>> from rwloss.data import read_labels, sample_dir
     >>> image = sample_dir("lung_patches") / "imagesTr/lung001_0_0000.png"
@@ -48,7 +47,7 @@ def write_labels(path: str | Path, labels: NDArray[Any], like: str | Path) -> No
             case ".nii" | ".nii.gz":
                 _write_nifti(path, packed, like)
             case ".mha" | ".nrrd":
-                _write_itk(path, packed, like)
+                write_text_header(path, packed, like, MAX_VOXELS)
             case ".npy" | ".npz":
                 _write_array(path, packed)
             case _:
@@ -73,8 +72,9 @@ def _write_nifti(path: Path, labels: NDArray[Any], like: Path) -> None:
     import nibabel
 
     image: Any = nibabel.load(like)
-    shape = tuple(image.shape)
-    _check_shape(labels, shape[:3] if shape[3:] == (1,) else shape, like)
+    shape = image.shape[:3] if image.shape[3:] == (1,) else image.shape
+    if labels.shape != shape:
+        raise RWLossError(f"the labels have the shape {labels.shape}, {str(like)!r} {shape}")
     header = image.header.copy()
     header.extensions.clear()  # they say how the image was made
     header.set_data_dtype(labels.dtype)
@@ -86,20 +86,6 @@ def _write_nifti(path: Path, labels: NDArray[Any], like: Path) -> None:
     content = type(image)(labels, None, header).to_bytes()
     is_deflated = path.name.lower().endswith(".gz")
     path.write_bytes(gzip.compress(content, 1, mtime=0) if is_deflated else content)
-
-
-def _write_itk(path: Path, labels: NDArray[Any], like: Path) -> None:
-    geometry = itk_geometry(like, MAX_VOXELS)
-    _check_shape(labels, geometry.shape, like)
-    sitk: Any = importlib.import_module("SimpleITK")
-    image = sitk.GetImageFromArray(np.ascontiguousarray(labels.T))
-    image.SetSpacing(geometry.spacing_mm)
-    image.SetOrigin(geometry.origin)
-    image.SetDirection(geometry.directions)
-    try:
-        sitk.WriteImage(image, str(path), useCompression=True)
-    except RuntimeError as exc:
-        raise OSError(f"ITK cannot write it: {' '.join(str(exc).split())}") from exc
 
 
 def _write_picture(path: Path, labels: NDArray[Any]) -> None:
@@ -122,8 +108,3 @@ def _write_array(path: Path, labels: NDArray[Any]) -> None:
             np.save(stream, labels, allow_pickle=False)
         else:
             np.savez_compressed(stream, labels=labels)
-
-
-def _check_shape(labels: NDArray[Any], shape: tuple[int, ...], like: Path) -> None:
-    if labels.shape != shape:
-        raise RWLossError(f"the labels have the shape {labels.shape}, {str(like)!r} {shape}")

@@ -1,11 +1,10 @@
-"""Files that appear complete or not at all, and readers that never wait for a pipe."""
+"""Files that appear complete or not at all."""
 
 from __future__ import annotations
 
 import errno
 import os
 import secrets
-import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -40,21 +39,6 @@ def whole_file(path: Path) -> Iterator[Path]:
     except BaseException:
         part.unlink(missing_ok=True)
         raise
-
-
-def open_regular(path: str, flags: int) -> int:
-    """An opener for `open`. Raises OSError for a pipe or a device, which might never end."""
-    handle = os.open(path, flags | getattr(os, "O_NONBLOCK", 0), 0o666)
-    if not stat.S_ISREG(os.fstat(handle).st_mode):
-        os.close(handle)
-        raise OSError(errno.EINVAL, "it is not a regular file", path)
-    return handle
-
-
-def read_regular(path: Path) -> bytes:
-    """The bytes of a file. Raises OSError, also for a pipe or a device."""
-    with open(path, "rb", opener=open_regular) as file:
-        return file.read()
 
 
 @contextmanager

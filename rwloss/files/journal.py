@@ -6,11 +6,25 @@ import errno
 import json
 import math
 import os
+import stat
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rwloss.files.atomic import open_regular
+_NO_WAIT, _NO_LINK = getattr(os, "O_NONBLOCK", 0), getattr(os, "O_NOFOLLOW", 0)
+
+
+def _regular(path: str, flags: int, more: int = 0) -> int:
+    """Open a file without waiting for what writes to it, if it is a regular one."""
+    if more and os.path.islink(path):
+        name = os.path.basename(path)
+        raise OSError(errno.ELOOP, f"{name} is a link, which is not followed: remove it", path)
+    descriptor = os.open(path, flags | _NO_WAIT | more, 0o666)
+    if stat.S_ISREG(os.fstat(descriptor).st_mode) or stat.S_ISDIR(os.fstat(descriptor).st_mode):
+        return descriptor  # a folder has an error of its own
+    os.close(descriptor)
+    raise OSError(errno.EINVAL, f"{os.path.basename(path)} is not a regular file", path)
 
 
 def json_line(fields: dict[str, Any]) -> bytes:
@@ -30,14 +44,19 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def append_line(path: Path, line: bytes, *, sync: bool = False) -> None:
-    """Add a line to a file in one write, and take a part of one back.
+def read_regular(path: Path) -> bytes:
+    """The bytes of a file. Raises OSError, also for a pipe or a device, which may never end."""
+    with open(path, "rb", opener=_regular) as file:
+        return file.read()
 
-    A part of a line that a killed process left becomes a line of its own. sync: the line is on the
-    disk when this returns. Raises OSError, also for a pipe, and for a symbolic link: it may lead to
-    a file of someone else.
+
+def append_line(path: Path, line: bytes, *, sync: bool = False) -> None:
+    """Add a line to a file in one write, and take a part of one back. Raises OSError.
+
+    A link is not followed: it may come with a folder from someone else. A part of a line that a
+    killed process left becomes a line of its own. sync: the line is on the disk when this returns.
     """
-    with open(path, "a+b", buffering=0, opener=_open_own) as file:
+    with open(path, "a+b", buffering=0, opener=partial(_regular, more=_NO_LINK)) as file:
         size = file.seek(0, os.SEEK_END)
         if size:
             file.seek(-1, os.SEEK_END)
@@ -51,15 +70,6 @@ def append_line(path: Path, line: bytes, *, sync: bool = False) -> None:
         except BaseException:
             file.truncate(size)
             raise
-
-
-def _open_own(path: str, flags: int) -> int:
-    try:
-        return open_regular(path, flags | getattr(os, "O_NOFOLLOW", 0))
-    except OSError as error:
-        if error.errno == errno.ELOOP:
-            raise OSError(errno.ELOOP, "it is a symbolic link", path) from error
-        raise
 
 
 def parsed_lines(content: bytes) -> Iterator[dict[str, Any]]:

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from rwloss.errors import RWLossError
+from rwloss.files.journal import read_regular
 
 LOCK_FILE = ".rwloss-lock"
 
@@ -53,7 +54,7 @@ def hold(folder: Path) -> Iterator[None]:
 
 def _holder(path: Path) -> str:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(read_regular(path))
         return f"process {found['pid']} on {found['host']}, since {found['since']}"
     except (OSError, ValueError, KeyError, TypeError):
         return "process unknown"

@@ -10,14 +10,15 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from rwloss.errors import RWLossError
-from rwloss.files.atomic import read_regular, whole_file
+from rwloss.files.atomic import whole_file
+from rwloss.files.journal import read_regular
 from rwloss.words import settings_error
 
 
 def read(path: Path) -> dict[str, Any]:
     """What a TOML file holds. Raises RWLossError, naming the file."""
     try:
-        return tomllib.loads(read_regular(path).decode())
+        return tomllib.loads(read_regular(path).decode("utf-8"))
     except OSError as error:
         raise RWLossError(f"cannot read {str(path)!r}: {error.strerror}") from error
     except ValueError as error:

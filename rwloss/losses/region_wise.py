@@ -198,7 +198,8 @@ class RegionWiseLoss(nn.Module):
         self, state_dict: Any, prefix: str, metadata: Any, strict: bool, missing: Any, *lists: Any
     ) -> None:
         """A checkpoint of another criterion has no epoch: that is no error."""
-        super()._load_from_state_dict(state_dict, prefix, metadata, False, missing, *lists)
+        super()._load_from_state_dict(state_dict, prefix, metadata, strict, missing, *lists)
+        missing[:] = [name for name in missing if name != prefix + "_extra_state"]
 
     def extra_repr(self) -> str:
         """The expression, and the settings that differ from their defaults."""

@@ -23,7 +23,6 @@ from rwloss.losses.batch import (
 from rwloss.rwmap import RWMap
 
 
-@torch.no_grad()
 def stored_map(
     batch: LossBatch, logits: Tensor, given: LossInputs, expression: str | None, *, resample: bool
 ) -> RWMap:

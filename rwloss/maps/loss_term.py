@@ -10,9 +10,8 @@ from operator import add
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import einops
-import numpy as np
 
-from rwloss.arrays import Array, from_numpy, is_torch, to_numpy
+from rwloss.arrays import Array, as_tensor, from_numpy, is_torch, to_numpy
 from rwloss.errors import RWLossError
 from rwloss.maps.generator import MapGenerator
 from rwloss.regions import IGNORED, Regions, SpacingRows
@@ -262,7 +261,7 @@ class LossTerm(MapGenerator):
             )
         import torch
 
-        labels, given = _as_tensor(regions.labels), _as_tensor(probs)
+        labels, given = as_tensor(regions.labels), as_tensor(probs)
         expected = (labels.shape[0], regions.num_classes, *labels.shape[1:])
         if tuple(given.shape) != tuple(expected):
             raise RWLossError(f"{self.name}: probs {tuple(given.shape)}, expected {expected}")
@@ -274,7 +273,7 @@ class LossTerm(MapGenerator):
         ):
             # A loss may divide by a probability: 1e-30 keeps the quotient finite in float32.
             leaf = given.detach().clone().to(wide).clamp_min(1e-30).requires_grad_()
-            labels = labels.to(leaf.device, copy=True)
+            labels = labels.to(leaf.device, torch.int64, copy=True)
             prediction = Prediction.of(leaf.log(), labels, regions.spacings_mm)
             value = self.value(prediction)
             (gradient,) = torch.autograd.grad(
@@ -293,15 +292,3 @@ def reduced(losses: Sequence[Tensor]) -> Tensor:
     if by_class:
         whole.append(reduce(add, by_class).mean())
     return reduce(add, whole)
-
-
-def _as_tensor(values: Array) -> Tensor:
-    """An array as a tensor. NumPy arrays are copied: torch refuses negative strides."""
-    import torch
-
-    if is_torch(values):
-        return cast("Tensor", values)
-    numbers = to_numpy(values)
-    whole = numbers.dtype.kind in "biu"
-    dtype = np.dtype(np.int64) if whole else numbers.dtype.newbyteorder("=")
-    return torch.from_numpy(np.array(numbers, dtype=dtype, order="C"))

@@ -110,7 +110,7 @@ def of_store(stored: Store, name: str | None = None) -> CaseDrawing:
                 image = next(iter(each.images), None)
                 volume = data.read_labels(each.labels, spacing_mm=stored.info.spacing_mm)
                 affine, in_mm = volume.affine, volume.spacing_mm is not None
-    unit = ""  # unknown where the plug-in is not here, or would have to be run
+    unit = ""  # unknown where the plug-in is not here, or its file would have to be run
     with suppress(RWLossError):
         unit = _said(maps.parse(text, files=False).unit, in_mm)
     return CaseDrawing(

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +21,6 @@ from rwloss.stability.pushes import pushes
 from rwloss.words import percent
 
 FORMATS = ("png", "pdf", "svg")
-_Chosen: TypeAlias = tuple[View, list[MapRow]]
 _MEANING = (
     "Value of the map at each voxel: what it costs to put probability on the class (blue: below 0, "
     "white: 0, red: above 0). Lines: borders of the classes."
@@ -67,14 +67,14 @@ def draw(
     cannot be written, and without matplotlib.
     """
 
-    def choose(known: NDArray[np.int32], spacing_mm: tuple[float, ...]) -> _Chosen:
-        view = choose_view(known, spacing_mm, affine, axis, slice_index)
-        return view, [
-            MapRow(text, channels_of(rwmap, view), (units or {}).get(text, ""))
-            for text, rwmap in rwmaps.items()
-        ]
-
-    _write(labels, rwmaps, path, choose, _MEANING, image, class_names, spacing_mm, title)
+    known, num_classes, spacing = _checked(labels, rwmaps, path, image, spacing_mm)
+    view = choose_view(known, spacing, affine, axis, slice_index)
+    rows = [
+        MapRow(text, channels_of(rwmap, view), (units or {}).get(text, ""))
+        for text, rwmap in rwmaps.items()
+    ]
+    names = _numbered(class_names, num_classes)
+    _write(path, Picture(known, image, rows, names, title or "", _MEANING), view)
 
 
 def draw_wrong_pushes(
@@ -100,57 +100,40 @@ def draw_wrong_pushes(
     Raises RWLossError as `draw` does.
     """
 
-    def choose(known: NDArray[np.int32], spacing_mm: tuple[float, ...]) -> _Chosen:
-        view = choose_view(known, spacing_mm, affine, None, None)
-        shares = {text: _shares(rwmap, given, view.axis) for text, rwmap in rwmaps.items()}
-        if view.axis is not None:
-            each = [wrong / max(float(push.sum()), 1e-30) for wrong, push in shares.values()]
-            by_slice = np.sum(each, axis=0)
-            worst = int(np.argmax(by_slice))
-            if by_slice[worst] > 0:
-                view = choose_view(known, spacing_mm, affine, view.axis, worst)
-        return view, [
-            MapRow(_heading(text, *shares[text], view.index), _wrong(rwmap, given, view))
-            for text, rwmap in rwmaps.items()
-        ]
+    known, num_classes, spacing = _checked(labels, rwmaps, path, image, spacing_mm)
+    view = choose_view(known, spacing, affine, None, None)
+    shares = {text: _shares(rwmap, given, view.axis) for text, rwmap in rwmaps.items()}
+    if view.axis is not None:
+        each = [wrong / max(float(push.sum()), 1e-30) for wrong, push in shares.values()]
+        by_slice = np.sum(each, axis=0)
+        worst = int(np.argmax(by_slice))
+        if by_slice[worst] > 0:
+            view = choose_view(known, spacing, affine, view.axis, worst)
+    rows = [
+        MapRow(_heading(text, *shares[text], view.index), _wrong(rwmap, given, view))
+        for text, rwmap in rwmaps.items()
+    ]
+    names, meaning = _numbered(class_names, num_classes), _WRONG_MEANING.format(probs)
+    _write(path, Picture(known, image, rows, names, title or "", meaning), view)
 
-    meaning = _WRONG_MEANING.format(probs)
-    _write(labels, rwmaps, path, choose, meaning, image, class_names, spacing_mm, title)
+
+def _numbered(class_names: Sequence[str], num_classes: int) -> tuple[str, ...]:
+    return words.class_names(num_classes, [f"{k} {name}" for k, name in enumerate(class_names)])
 
 
-def _write(
-    labels: NDArray[np.integer[Any]],
-    rwmaps: Mapping[str, RWMap],
-    path: str | Path,
-    choose: Callable[[NDArray[np.int32], tuple[float, ...]], _Chosen],
-    meaning: str,
-    image: NDArray[Any] | None,
-    class_names: Sequence[str],
-    spacing_mm: Sequence[float] | None,
-    title: str | None,
-) -> None:
-    """Check all that is given, then draw the slice and the rows that `choose` picks for labels."""
-    path, labels = Path(path), np.asarray(labels)
-    file_format = check_output(path)
-    num_classes = _check_arrays(labels, rwmaps, image)
-    spacing = (1.0,) * labels.ndim if spacing_mm is None else tuple(map(float, spacing_mm))
-    if len(spacing) != labels.ndim or not all(0 < mm < np.inf for mm in spacing):
-        raise RWLossError(
-            f"expected {labels.ndim} spacings above 0 mm, one per axis, got {spacing_mm!r}"
-        )
-    known = known_labels(labels, num_classes)
-    view, rows = choose(known, spacing)
-    shown = f"{MAX_CLASSES} of {num_classes} classes: those with the most voxels here."
-    picture = Picture(
-        labels=view.cut(known),
+def _write(path: str | Path, picture: Picture, view: View) -> None:
+    """Cut a picture of a whole case to the slice of a view, and write it."""
+    path, image = Path(path), picture.image
+    shown = f"{MAX_CLASSES} of {len(picture.names)} classes: those with the most voxels here."
+    many = len(picture.names) > MAX_CLASSES
+    cut = replace(
+        picture,
+        labels=view.cut(picture.labels),
         image=None if image is None else view.cut(np.asarray(image)),
-        rows=rows,
-        names=words.class_names(num_classes, [f"{k} {name}" for k, name in enumerate(class_names)]),
+        note=" ".join([picture.note, *[shown] * many, view.text]).strip(),
         step_mm=view.step_mm,
-        title=title or "",
-        note=" ".join([meaning, *[shown] * (num_classes > MAX_CLASSES), view.text]).strip(),
     )
-    content = render(picture, file_format)
+    content = render(cut, check_output(path))
     fix = "free some space, or use another folder"
     with naming_write_errors(path, fix), whole_file(path) as part:
         part.write_bytes(content)
@@ -180,10 +163,16 @@ def check_output(path: Path) -> str:
     return file_format
 
 
-def _check_arrays(
-    labels: NDArray[Any], rwmaps: Mapping[str, RWMap], image: NDArray[Any] | None
-) -> int:
-    """The number of classes that all maps share."""
+def _checked(
+    labels: NDArray[Any],
+    rwmaps: Mapping[str, RWMap],
+    path: str | Path,
+    image: NDArray[Any] | None,
+    spacing_mm: Sequence[float] | None,
+) -> tuple[NDArray[np.int32], int, tuple[float, ...]]:
+    """Labels (*s) with -1 where ignored, the number of classes of all maps, spacing per axis."""
+    check_output(Path(path))
+    labels = np.asarray(labels)
     if labels.ndim not in {2, 3} or labels.size == 0 or labels.dtype.kind not in "biu":
         raise RWLossError(
             "expected whole labels (*s) of 2 or 3 axes, one image without the batch axis, got "
@@ -203,7 +192,13 @@ def _check_arrays(
         )
     if image is not None and np.shape(image) != labels.shape:
         raise RWLossError(f"the image has shape {np.shape(image)}, its labels {labels.shape}")
-    return numbers.pop()
+    spacing = (1.0,) * labels.ndim if spacing_mm is None else tuple(map(float, spacing_mm))
+    if len(spacing) != labels.ndim or not all(0 < mm < np.inf for mm in spacing):
+        raise RWLossError(
+            f"expected {labels.ndim} spacings above 0 mm, one per axis, got {spacing_mm!r}"
+        )
+    num_classes = numbers.pop()
+    return known_labels(labels, num_classes), num_classes, spacing
 
 
 def _shares(

@@ -55,9 +55,9 @@ class Picture:
     image: NDArray[Any] | None
     rows: Sequence[MapRow]
     names: tuple[str, ...]
-    step_mm: tuple[float, float]
     title: str
     note: str
+    step_mm: tuple[float, float] = (1.0, 1.0)
 
     @property
     def classes(self) -> list[int]:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import re
-import unicodedata
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from rwloss import data
+from rwloss import data, maps
 from rwloss.data.formats import MAX_VOXELS
 from rwloss.errors import RWLossError
 from rwloss.precompute.cases import CaseOutcome, Summary
@@ -22,6 +20,7 @@ def repair(
     store_path: str | Path,
     report: Report,
     source: str | Path | data.Dataset | None = None,
+    expression: str | None = None,
     *,
     jobs: int | None = None,
     max_voxels: int = MAX_VOXELS,
@@ -29,17 +28,18 @@ def repair(
 ) -> Summary:
     """Make the maps again that `verify` found missing, stale or damaged; keep the others.
 
-    report: the result of `verify`. source: as for `verify`. Foreign files are left alone, because
-    they may be anyone's. Raises RWLossError where map.json is damaged, where no dataset is known,
-    or for a map from a Python file: a store must not choose which code is run.
+    report: the result of `verify`. source: as for `verify`. expression: of the store; needed only
+    for a map from a Python file, because a store must not choose which code runs. Foreign files are
+    left alone, because they may be anyone's. Raises RWLossError where map.json is damaged, where no
+    dataset is known, or where the expression is another or would run a file.
     """
     where = place(store_path)
     info = read_info(where)
-    if runs_a_file(info.expression):
-        raise RWLossError(
-            f"the map of {where} comes from a Python file ({info.expression}): if you trust that "
-            "file, run `rwloss precompute` with this map again; it makes what is missing or damaged"
-        )
+    if expression is not None:
+        named = str(maps.parse(expression).static_part)
+        if named != info.expression:
+            raise RWLossError(f"{where} holds maps of {info.expression}, not of {named}")
+    static = maps.parse(info.expression, files=False)  # a file that was named is known now
     source = report.source if source is None else source
     if source is None:
         raise RWLossError(
@@ -61,7 +61,7 @@ def repair(
     return precompute(
         source,
         store_path,
-        info.expression,
+        static,
         num_classes=info.num_classes,
         spacing_mm=info.spacing_mm,
         ignore_label=info.ignore_label,
@@ -71,13 +71,3 @@ def repair(
         jobs=jobs,
         progress=progress,
     )
-
-
-def runs_a_file(expression: str) -> bool:
-    """Whether parsing this text may run a Python file. A store's text may come from anyone.
-
-    >>> runs_a_file("rectified + dice"), runs_a_file("rectified + file('mine.py:Mine')")
-    (False, True)
-    """
-    # However it is written: Python reads identifiers in the form NFKC.
-    return re.search(r"\.py:|\bfile\b", unicodedata.normalize("NFKC", expression)) is not None

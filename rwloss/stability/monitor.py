@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
-from einops import rearrange, repeat
+from einops import rearrange
 
 from rwloss.errors import RWLossError
-from rwloss.regions import IGNORED, Regions, spacing_rows
+from rwloss.regions import IGNORED, Regions
 from rwloss.rwmap import RWMap
 from rwloss.stability.diagnosis import check
 from rwloss.stability.report import StabilityReport, number
@@ -17,7 +17,7 @@ from rwloss.stability.report import StabilityReport, number
 if TYPE_CHECKING:
     from torch import Tensor
 
-_TINY = 1e-30
+    from rwloss.losses.batch import LossBatch
 
 
 class Monitor:
@@ -71,9 +71,11 @@ class Monitor:
         if step % self.every:
             return None
         value, head, gradient = _gradient(loss, logits, target, more, given)
-        rwmap, probs = _as_map(loss, head, gradient, target, given)
-        regions = self._regions(loss, rwmap, head, given) if self.by_distance else None
-        report = check(rwmap, probs, regions=regions)
+        batch = _batch(loss, head, target, given)
+        rwmap, regions = _as_map(batch, gradient), None
+        if self.by_distance:
+            regions = Regions(rwmap.labels, rwmap.num_classes, batch.spacings_mm, IGNORED)
+        report = check(rwmap, batch.probs, regions=regions)
         self.history.append({"step": step, "loss": number(value), **report.figures()})
         return report
 
@@ -81,14 +83,6 @@ class Monitor:
         """Write the history as JSON lines, one per row."""
         text = "".join(json.dumps(row) + "\n" for row in self.history)
         Path(path).write_text(text, encoding="utf-8")
-
-    def _regions(self, loss: Any, rwmap: RWMap, head: Tensor, given: dict[str, Any]) -> Regions:
-        spacing = given.get("spacing_mm")
-        spacing = getattr(loss, "spacing_mm", None) if spacing is None else spacing
-        rows = spacing_rows(spacing, (head.shape[0], *head.shape[2:]))
-        masks = rwmap.labels.shape[0] // max(1, head.shape[0])
-        rows = tuple(row for row in rows for _ in range(masks))
-        return Regions(rwmap.labels, rwmap.num_classes, rows, IGNORED)
 
 
 def _gradient(
@@ -112,55 +106,38 @@ def _gradient(
     return float(value.detach()), head.detach(), gradient
 
 
-def _as_map(
-    loss: Any, head: Tensor, gradient: Tensor, target: Any, given: dict[str, Any]
-) -> tuple[RWMap, Tensor]:
-    """The map that has this gradient, and the probabilities. (b k *s), or (b·k 2 *s) for masks."""
+def _batch(loss: Any, head: Tensor, target: Any, given: dict[str, Any]) -> LossBatch:
+    """The first output with its labels, mask and spacing, as `RegionWiseLoss` sees them."""
+    from rwloss.losses.batch import LossInputs, make_batch
+
+    activation: Any = getattr(loss, "activation", "softmax")
+    target, spacing = _first(target), given.get("spacing_mm")
+    spacing = getattr(loss, "spacing_mm", None) if spacing is None else spacing
+    if activation not in {"sigmoid", "masks"} and target.shape == head.shape:
+        target = target.float().argmax(dim=1)  # other losses may take soft targets
+    return make_batch(
+        head,
+        LossInputs(target, None, _first(given.get("mask")), spacing, spacing is not None),
+        activation=activation,
+        ignore_index=getattr(loss, "ignore_index", None),
+        include_background=True,
+        pooled=False,
+    )
+
+
+def _as_map(batch: LossBatch, gradient: Tensor) -> RWMap:
+    """The map that has this gradient by the head. (b k *s), or (b·k 2 *s) for masks."""
     import torch
 
-    activation = getattr(loss, "activation", "softmax")
-    masks, normalized = activation in {"sigmoid", "masks"}, activation in {"none", "masks"}
-    labels = _labels(loss, head, target, given, masks=masks)
-    if masks:
-        # Each channel is two classes, [0, x] or [1 - p, p]. Logits push the other class too.
-        head, gradient = (rearrange(part, "b m ... -> (b m) ...") for part in (head, gradient))
-        other = 1 - head if normalized else torch.zeros_like(head)
-        head = torch.stack([other, head], dim=1)
-        other = torch.zeros_like(gradient) if normalized else -gradient
+    if batch.masks:  # each channel is two classes, [0, x] or [1 - p, p]; logits push the other too
+        gradient = rearrange(gradient, "b m ... -> (b m) ...")
+        other = torch.zeros_like(gradient) if batch.normalized else -gradient
         gradient = torch.stack([other, gradient], dim=1)
-    counted = int((labels != IGNORED).sum())
-    scale = head.shape[1] * max(1, counted)
-    if normalized:  # the gradient by probabilities is the map
-        return RWMap.from_dense(labels, gradient * scale), head
-    probs = head.softmax(dim=1)
-    # Where a probability is 0 in float32, so is its gradient.
-    return RWMap.from_dense(labels, gradient / probs.clamp_min(_TINY) * scale), probs
-
-
-def _labels(loss: Any, head: Tensor, target: Any, given: dict[str, Any], *, masks: bool) -> Tensor:
-    """True class of each voxel, -1 where it does not count. (b *s), or (b·k *s) for masks.
-
-    The loss was called with this target, so it fits.
-    """
-    target, mask = _first(target), _first(given.get("mask"))
-    if masks:
-        labels = rearrange(target.reshape(head.shape), "b m ... -> (b m) ...")
-    elif target.ndim < head.ndim:
-        labels = target
-    elif target.shape[1] == 1:
-        labels = target[:, 0]
-    else:
-        labels = target.float().argmax(dim=1)
-    labels = cast("Tensor", labels).long()
-    ignored = getattr(loss, "ignore_index", None)
-    if ignored is not None:
-        labels = labels.where(labels != ignored, IGNORED)
-    if mask is not None:
-        keep = (mask if mask.ndim < head.ndim else mask[:, 0]) != 0
-        keep = keep.expand(head.shape[0], *keep.shape[1:])
-        keep = repeat(keep, "b ... -> (b m) ...", m=head.shape[1]) if masks else keep
-        labels = labels.where(keep, IGNORED)
-    return labels
+    if not batch.normalized:  # else the gradient by probabilities is the map
+        # Where a probability is 0 in float32, so is its gradient.
+        gradient = gradient / batch.probs.clamp_min(1e-30)
+    scale = max(gradient.shape[1], int(batch.num_values))
+    return RWMap.from_dense(batch.counted_labels, gradient * scale)
 
 
 def _first(given: Any) -> Any:

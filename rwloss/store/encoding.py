@@ -240,21 +240,17 @@ def encode_zarr(
     zarr.create_group(store, zarr_format=3)
     for name, exact in arrays.items():
         array, errors[name] = _as_float16(exact, dtype)
-        size = array.shape[-ndim:]
-        chunk = tuple(min(_CHUNK[ndim], max(length, 1)) for length in size)
-        # A shard is one file. Classes are chunks of their own in it.
-        shard = tuple(-(-length // step) * step for length, step in zip(size, chunk, strict=True))
-        outer = array.shape[:-ndim]
+        chunks, shards = _grid(array.shape, ndim)
         out = zarr.create_array(
             store,
             name=name,
             shape=array.shape,
             dtype=array.dtype,
-            chunks=(*[1] * len(outer), *chunk),
-            shards=(*outer, *shard),
+            chunks=chunks,
+            shards=shards,
             compressors=ZstdCodec(level=1, checksum=True),
             fill_value=0,
-            dimension_names=[*["class"] * len(outer), *(f"axis_{i}" for i in range(ndim))],
+            dimension_names=["class"] * (array.ndim - ndim) + [f"axis_{i}" for i in range(ndim)],
             zarr_format=3,
             # Every shard is written, so that a lost one is not read as zeros.
             config={"write_empty_chunks": True},
@@ -263,23 +259,58 @@ def encode_zarr(
     return {path: buffer.to_bytes() for path, buffer in content.items()}, errors
 
 
+def _grid(shape: tuple[int, ...], ndim: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Chunks and shards: one shard, which is one file. Classes are chunks of their own in it."""
+    size, outer = shape[-ndim:], shape[:-ndim]
+    chunk = tuple(min(_CHUNK[ndim], max(length, 1)) for length in size)
+    shard = (-(-length // step) * step for length, step in zip(size, chunk, strict=True))
+    return (*[1] * len(outer), *chunk), (*outer, *shard)
+
+
 def decode_zarr(
-    store: Any, where: str, name: str, shape: tuple[int, ...], cut: tuple[slice, ...] = ()
+    store: Any,
+    where: str,
+    name: str,
+    shape: tuple[int, ...],
+    ndim: int,
+    cut: tuple[slice, ...] = (),
 ) -> NDArray[Any]:
     """One array of a tree, (*s) or (k *s), or the part that `cut` leaves: one slice per axis of *s.
 
-    where: for messages. shape: of the whole array, as the manifest says. Raises RWLossError.
+    where: for messages. shape: of the whole array with ndim axes *s, as the manifest says. Raises
+    RWLossError.
     """
     import zarr
 
     try:
-        array = zarr.open_array(_complete()(store), path=name, mode="r", zarr_format=3)
+        files = _complete()(store)
+        array: Any = zarr.open_array(files, path=name, mode="r", zarr_format=3)
         if array.shape != shape:
             raise ValueError(f"it has shape {array.shape}, the manifest says {shape}")
+        # A small file may announce chunks of any size.
+        [codec] = (codec.to_dict() for codec in array.metadata.codecs)
+        inner = [each["name"] for each in codec.get("configuration", {}).get("codecs", ())]
+        if (array.chunks, array.shards) != _grid(shape, ndim) or inner != ["bytes", "zstd"]:
+            raise ValueError("its chunks are not those of a map")
+        files.chunks = math.prod(array.shards) // math.prod(array.chunks)
+        files.most = math.prod(array.chunks) * array.dtype.itemsize
         inside: Any = (..., *cut)
         return np.asarray(array[inside])
     except Exception as error:  # zarr and its codecs raise many kinds for a damaged tree
         raise RWLossError(f"{where} can't be read: {error}; precompute it again") from error
+
+
+def _zstd_size(frame: bytes) -> int:
+    """Bytes that a frame of zstd announces, by its first 18 (RFC 8878)."""
+    if frame[:4] != b"\x28\xb5\x2f\xfd" or len(frame) < 6:
+        raise ValueError("a chunk is not of zstd")
+    flags = frame[4]
+    single, dictionary = flags >> 5 & 1, (0, 1, 2, 4)[flags & 3]
+    length = (single, 2, 4, 8)[flags >> 6]
+    start = 5 + (not single) + dictionary
+    if not length:
+        raise ValueError("a chunk does not say its size")
+    return int.from_bytes(frame[start : start + length], "little") + 256 * (length == 2)
 
 
 def _as_float16(array: NDArray[Any], dtype: DType) -> tuple[NDArray[Any], float]:
@@ -313,14 +344,29 @@ def _in_rows(array: NDArray[Any]) -> NDArray[Any]:
 
 @cache
 def _complete() -> Any:
-    """A zarr store in which a missing or empty file is an error, and not the fill value."""
+    """A zarr store in which a missing or empty file is an error, and not the fill value.
+
+    chunks: of a shard; 0 before an array is read. most: bytes of a chunk. One of more is an error.
+    """
+    from zarr.abc.store import RangeByteRequest
     from zarr.storage import WrapperStore
 
     class Complete(WrapperStore[Any]):
+        chunks = most = 0
+
         async def get(self, key: str, prototype: Any, byte_range: Any = None) -> Any:
             found = await super().get(key, prototype, byte_range)
             if found is None or not len(found):
                 raise FileNotFoundError(f"{key} is {'missing' if found is None else 'empty'}")
+            content, starts = found.as_numpy_array(), []
+            if self.chunks and byte_range is None:  # a shard: its index is at the end
+                index = content[-16 * self.chunks - 4 : -4].tobytes()
+                starts = np.frombuffer(index, "<u8")[::2].tolist()
+            elif isinstance(byte_range, RangeByteRequest):
+                starts = [0]
+            for start in starts:
+                if _zstd_size(content[start : start + 18].tobytes()) > self.most:
+                    raise ValueError("a chunk holds more than the manifest says")
             return found
 
     return Complete

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections.abc import Iterator, Mapping
@@ -13,7 +14,7 @@ from typing import Any, TypeAlias
 
 from rwloss.errors import RWLossError
 from rwloss.files.atomic import TEMPORARY_PREFIX, temporary, whole_file
-from rwloss.files.journal import append_line
+from rwloss.files.journal import append_line, read_regular
 from rwloss.files.lock import hold
 
 # Written last and read first: a tree without it does not count.
@@ -44,7 +45,7 @@ class Folder:
 
     def read(self, name: str) -> bytes:
         """The bytes of a file. Raises FileNotFoundError."""
-        return (self.path / name).read_bytes()
+        return read_regular(self.path / name)
 
     def write(self, name: str, content: bytes) -> None:
         """Write or replace a file."""
@@ -139,6 +140,9 @@ class Folder:
         """A tree as a read-only store of zarr."""
         from zarr.storage import LocalStore
 
+        for file in (self.path / name).rglob("*"):
+            if not (file.is_file() or file.is_dir()):  # reading a pipe would never end
+                raise OSError(errno.EINVAL, "not a regular file", str(file))
         return LocalStore(self.path / name, read_only=True)
 
     def __getstate__(self) -> dict[str, Any]:

@@ -91,10 +91,12 @@ class Store(Mapping[str, RWMap]):
         file = entry.parts[name].file or ""
         where, has_classes = f"{self.place}/{file}", name == "values"
         shape = (entry.num_classes, *entry.shape) if has_classes else entry.shape
-        if self.info.format == "zarr":
-            tree, _, inner = file.partition("/")
-            return encoding.decode_zarr(self.place.tree_store(tree), where, inner, shape, cut)[None]
         try:
+            if self.info.format == "zarr":
+                tree, _, inner = file.partition("/")
+                found = self.place.tree_store(tree)
+                ndim = len(entry.shape)
+                return encoding.decode_zarr(found, where, inner, shape, ndim, cut)[None]
             content = self.place.read(file)
         except OSError as error:
             raise RWLossError(f"{where} can't be read: {error}; precompute it again") from error
@@ -277,7 +279,7 @@ class Writer:
 
 
 def _info_in(place: StorePlace, wanted: MapInfo) -> MapInfo | None:
-    """map.json of an earlier run, which must be of the same map; None for an empty place."""
+    """map.json of an earlier run, which must be of the same map; None where nothing was made."""
     names = [name for name in place.names() if name != LOCK_FILE]
     if manifest.MAP_FILE not in names:
         if names:

@@ -33,7 +33,7 @@ class Problem:
 
     missing: a case of the dataset or of the manifest has no map, or not all of it. stale: the
     labels differ from those that the map was made of. foreign: the file belongs to no case of the
-    dataset. damaged: bytes, shapes or values are not those that were written.
+    dataset; it does no harm. damaged: bytes, shapes or values are not those that were written.
     """
 
     kind: ProblemKind
@@ -61,9 +61,14 @@ class Report:
     seconds: float = 0.0
 
     @property
+    def is_complete(self) -> bool:
+        """Whether every map is there and right; foreign files don't count."""
+        return all(problem.kind == "foreign" for problem in self.problems)
+
+    @property
     def repairable(self) -> bool:
         """Whether there are maps that `repair` can make again."""
-        return bool(self.expression) and any(problem.kind != "foreign" for problem in self.problems)
+        return bool(self.expression) and not self.is_complete
 
     @cached_property
     def counts(self) -> dict[ProblemKind, int]:

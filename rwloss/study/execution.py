@@ -11,7 +11,8 @@ from typing import TypeAlias
 
 from rwloss import data
 from rwloss.errors import RWLossError
-from rwloss.files.atomic import read_regular, write_text
+from rwloss.files.atomic import write_text
+from rwloss.files.journal import read_regular
 from rwloss.files.lock import hold
 from rwloss.study import indicators, plan, results
 from rwloss.study.plan import Run, Study
@@ -137,10 +138,9 @@ class _TrainRun:
         try:
             if not _is_done(run):
                 train(run.settings)
-        except RWLossError as error:
-            return self._failed(str(error))
         except Exception as error:  # out of memory, or an unforeseen error of a library
-            return self._failed(f"{type(error).__name__}: {error}")
+            known = isinstance(error, RWLossError)
+            return self._failed(str(error) if known else f"{type(error).__name__}: {error}")
         finally:
             torch.set_num_threads(threads)
         run.failure.unlink(missing_ok=True)

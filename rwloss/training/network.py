@@ -14,7 +14,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor, nn
 
 from rwloss.errors import RWLossError
-from rwloss.files.atomic import naming_write_errors, read_regular, whole_file
+from rwloss.files.atomic import naming_write_errors, whole_file
+from rwloss.files.journal import read_regular
 from rwloss.training.environment import require_monai
 from rwloss.training.loop import Diverged, TrainingState
 from rwloss.training.run_folder import RunFolder

@@ -22,8 +22,8 @@ from rwloss.data.formats import MAX_VOXELS, suffix_of
 from rwloss.data.splits import SplitPart
 from rwloss.data.writing import write_labels
 from rwloss.errors import RWLossError
-from rwloss.files.atomic import DISK_ERRORS, TEMPORARY_PREFIX, read_regular, whole_file
-from rwloss.files.journal import append_line, json_line, parsed_lines
+from rwloss.files.atomic import DISK_ERRORS, TEMPORARY_PREFIX, whole_file
+from rwloss.files.journal import append_line, json_line, parsed_lines, read_regular
 from rwloss.training.inference import OVERLAP, check_overlap, predict_labels
 from rwloss.training.run_folder import RunFolder
 from rwloss.training.volumes import AXIAL, normalized

@@ -15,8 +15,8 @@ from pydantic import TypeAdapter
 
 from rwloss.data.splits import Split, SplitPart
 from rwloss.errors import RWLossError
-from rwloss.files.atomic import TEMPORARY_PREFIX, naming_write_errors, read_regular, write_text
-from rwloss.files.journal import append_line, json_line
+from rwloss.files.atomic import TEMPORARY_PREFIX, naming_write_errors, write_text
+from rwloss.files.journal import append_line, json_line, read_regular
 from rwloss.files.lock import LOCK_FILE, hold
 from rwloss.training.scores import CaseScore, Scores
 from rwloss.training.settings import RunSettings

@@ -42,20 +42,17 @@ def test_table(rwloss_command, folders):
     assert "evaluated: 4 of 4 cases" in err
 
 
-def test_penalty(rwloss_command, folders):
+def test_penalty_and_unit(rwloss_command, folders):
     _, out, _ = rwloss_command("evaluate", *folders, "--spacing", "1,2.5", "-j0", "--penalty", 10)
     assert out.splitlines()[4].split()[:3] == ["HD95", "mm", "7.50"]
     assert "Both have 10 mm in the means of HD95 and ASSD" in out
+    _, out, _ = rwloss_command("evaluate", *folders, "-j0")
+    assert "HD95 voxels" in out
+    assert "4 cases without a spacing: distances are in voxels; give --spacing for mm." in out
     _, out, _ = rwloss_command("evaluate", *folders, "-j0", "--penalty", "diagonal", "--json")
     hd95 = json.loads(out)["summary"][0]["hd95_mm"]
     assert hd95["mean"] == pytest.approx((1 + 2 * np.hypot(8, 9)) / 3)
     assert hd95["n"] == 3
-
-
-def test_without_a_spacing_the_unit_is_said(rwloss_command, folders):
-    _, out, _ = rwloss_command("evaluate", *folders, "-j0")
-    assert "HD95 voxels" in out
-    assert "4 cases without a spacing: distances are in voxels; give --spacing for mm." in out
 
 
 def test_missing_predictions_and_bad_pairs_end_with_1(rwloss_command, folders):
@@ -77,20 +74,16 @@ def test_extra_predictions_are_named_and_no_failure(rwloss_command, folders):
     assert "1 case predicted, without labels: d" in err
 
 
-def test_json_is_one_object_and_nothing_else(rwloss_command, folders, tmp_path):
-    code, out, _ = rwloss_command(
-        "evaluate", *folders, "-j0", "--json", "-o", tmp_path / "scores.json"
-    )
+def test_files(rwloss_command, folders, tmp_path):
+    json_file, csv_file = tmp_path / "scores.json", tmp_path / "scores.csv"
+    code, out, _ = rwloss_command("evaluate", *folders, "-j0", "--json", "-o", json_file)
     assert code == 0
-    content = json.loads(out)
+    content = json.loads(out)  # and nothing else
     assert content["summary"][0]["missed"] == content["summary"][0]["false_alarms"] == 1
-    assert json.loads((tmp_path / "scores.json").read_text()) == content
-
-
-def test_csv(rwloss_command, folders, tmp_path):
-    _, out, _ = rwloss_command("evaluate", *folders, "-j0", "-o", tmp_path / "scores.csv")
-    assert f"wrote {tmp_path / 'scores.csv'}" in out
-    with (tmp_path / "scores.csv").open(newline="") as file:
+    assert json.loads(json_file.read_text()) == content
+    _, out, _ = rwloss_command("evaluate", *folders, "-j0", "-o", csv_file)
+    assert f"wrote {csv_file}" in out
+    with csv_file.open(newline="") as file:
         found = [(row["case"], row["state"]) for row in csv.DictReader(file)]
     assert found == [("a", "both"), ("b", "missed"), ("c", "false alarm"), ("d", "empty")]
 

@@ -117,20 +117,15 @@ def test_a_stop_says_how_it_goes_on(
 
 def test_a_bad_case_is_named(rwloss_command, run, images, tmp_path):
     (images / "a_0000.npy").write_bytes(b"")
-    code, out, err = rwloss_command("predict", run, images, tmp_path / "out", "--device", "cpu")
+    arguments = "predict", run, images, tmp_path / "out", "--device", "cpu", "--overlap", 0.25
+    code, out, err = rwloss_command(*arguments)
     assert code == 1
     assert "1 label map by" in out
     assert "1 of 2 cases failed:\na  cannot read" in err
-
-
-def test_json(rwloss_command, run, images, tmp_path):
-    _, out, _ = rwloss_command(
-        "predict", run, images, tmp_path / "out", "--device", "cpu", "--json", "--overlap", 0.25
-    )
-    content = json.loads(out)
-    assert content["counts"] == {"made": 2, "kept": 0, "failed": 0}
+    content = json.loads(rwloss_command(*arguments, "--json")[1])
+    assert content["counts"] == {"made": 0, "kept": 1, "failed": 1}
     assert content["record"]["overlap"] == 0.25
-    assert content["failures"] == []
+    assert [failure["case"] for failure in content["failures"]] == ["a"]
 
 
 def test_wrong_use(assert_refused, run, images):

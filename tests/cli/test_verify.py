@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from rwloss import store
+from rwloss.maps import plugin_file, registry
 from rwloss.precompute import precompute
 from rwloss.store.verify import MapCheck
 
@@ -156,9 +157,71 @@ def test_wrong_use(assert_refused, made):
 
 def test_names_that_would_garble_the_output(rwloss_command, made):
     (made / "new\nline \x1b[31m[bold]").write_text("x")
-    code, out, _ = rwloss_command("verify", made, "-j0")
-    assert code == 1
+    _, out, _ = rwloss_command("verify", made, "-j0")
     assert out.splitlines()[0] == r"foreign  new\nline \x1b[31m[bold]  no case owns it"
+
+
+def test_a_foreign_file_is_a_note(rwloss_command, made, source, cases):
+    """What nothing can repair must not fail for ever; `--strict` asks for it."""
+    (made / "notes.txt").write_text("x")
+    for options, expected in (((), 0), (("--repair",), 0), (("--strict",), 1)):
+        code, out, _ = rwloss_command("verify", made, "-j0", *options)
+        assert code == expected
+        note, last = out.splitlines()
+        assert note == "foreign  notes.txt  no case owns it"
+        assert "all complete and up to date with the labels; 1 foreign is left alone (" in last
+    (source / f"{cases[0]}.nii.gz").unlink()  # nor a map whose case has left the dataset
+    code, out, _ = rwloss_command("verify", made, "-j0")
+    assert (code, "2 foreign are left alone" in out) == (0, True)
+    code, out, _ = rwloss_command("verify", made, "-j0", "--json")
+    assert (code, json.loads(out)["counts"]["foreign"]) == (0, 2)
+
+
+PLUG_IN = """
+from pathlib import Path
+from rwloss import maps
+
+Path("ran").touch()
+
+class Mine(maps.Rectified):
+    name = "mine"
+"""
+
+
+def test_a_map_from_a_file_is_repaired_where_the_user_names_it(
+    rwloss_command, source, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text(PLUG_IN)
+
+    def rwloss(*arguments):
+        # As in a new process.
+        monkeypatch.setattr(plugin_file, "_SOURCES", {})
+        monkeypatch.setattr(plugin_file, "_BY_PATH", set())
+        monkeypatch.setattr(registry, "_registered", {})
+        code, out, err = rwloss_command(*arguments, "-j0")
+        ran = (tmp_path / "ran").exists()
+        (tmp_path / "ran").unlink(missing_ok=True)
+        return code, ran, out + err
+
+    named = "--map", "mine.py:Mine"
+    assert rwloss("precompute", source, "o", *named)[:2] == (0, True)
+    next((tmp_path / "o").glob("*_true.nii.gz")).unlink()
+    code, ran, told = rwloss("verify", "o")
+    assert (code, ran, "--repair" in told) == (1, False, True)
+    code, ran, told = rwloss("verify", "o", "--repair")
+    assert (code, ran) == (2, False)
+    assert "for example --map 'mine.py:Name'" in told
+    code, ran, told = rwloss("verify", "o", "--repair", "--map", "rectified")
+    assert (code, ran) == (2, False)
+    assert "o holds maps of file('mine.py:Mine'), not of rectified" in told
+    code, ran, told = rwloss("verify", "o", "--repair", *named)
+    assert (code, ran, "1 map recomputed" in told) == (0, True, True)
+    # A changed file is another map.
+    next((tmp_path / "o").glob("*_true.nii.gz")).unlink()
+    (tmp_path / "mine.py").write_text(PLUG_IN + "# changed")
+    code, _, told = rwloss("verify", "o", "--repair", *named)
+    assert (code, "holds another map, with terms" in told) == (2, True)
 
 
 def test_stopped(rwloss_command, made, monkeypatch):

@@ -1,57 +1,18 @@
 from __future__ import annotations
 
 import glob
-import itertools
-import json
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
+from data_folders import LABELS, explicit, nnunet, save, touch
 
-from rwloss import Regions
 from rwloss.data import Case, Dataset, count_classes, find, read_labels
 from rwloss.errors import RWLossError
 from rwloss.training.volumes import read_volume
-
-LABELS = {"background": 0, "liver": 1, "tumour": 2}
-
-
-def touch(*paths):
-    for path in paths:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
-
-
-def nnunet(root, names=("b", "a"), channels=1, **json_):
-    """An nnU-Net raw folder with empty files."""
-    content = {
-        "labels": LABELS,
-        "channel_names": {str(i): "MRI" for i in range(channels)},
-        "numTraining": len(names),
-        "file_ending": ".nii.gz",
-    }
-    content.update(json_)
-    (root / "labelsTr").mkdir(parents=True)
-    (root / "dataset.json").write_text(
-        json.dumps({key: value for key, value in content.items() if value is not None})
-    )
-    for name in names:
-        touch(root / f"labelsTr/{name}.nii.gz")
-        touch(*(root / f"imagesTr/{name}_{i:04}.nii.gz" for i in range(channels)))
-    return root
-
-
-def save(path, values, dtype=np.uint8):
-    array = np.asarray(values, dtype)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    np.save(path, array) if path.suffix == ".npy" else Image.fromarray(array).save(path)
-    return path
-
 
 # nnU-Net folders
 
@@ -115,107 +76,6 @@ def test_decathlon(tmp_path):
     assert [case.images[0].name for case in dataset.cases] == ["la_0007.nii.gz", "la_003.nii.gz"]
 
 
-@pytest.mark.parametrize(
-    ("labels", "names", "ignored"),
-    [
-        (LABELS | {"ignore": 3}, ("background", "liver", "tumour"), 3),
-        ({"background": 0, "ignore": 255, "liver": 1}, ("background", "liver"), 255),
-        ({"background": 0, "liver": 2}, ("background", "label 1", "liver"), None),
-        ({"background": 0, "whole": [1, 2], "core": [2]}, ("background", "label 1", "core"), None),
-        ({"0": 0, "1": 1}, ("0", "1"), None),
-        ({"0": "background", "1": "liver", "2": "ignore"}, ("background", "liver"), 2),
-    ],
-)
-def test_classes(tmp_path, labels, names, ignored):
-    dataset = find(nnunet(tmp_path, labels=labels))
-    assert dataset.class_names == names
-    assert dataset.num_classes == len(names)
-    assert dataset.ignore_label == ignored
-    assert count_classes(dataset) == len(names)
-
-
-@pytest.mark.parametrize(
-    ("labels", "words"),
-    [
-        ({"0": "1", "1": "0"}, "may be number to name or name to number"),
-        ({"background": "0", "liver": "1"}, "expected labels as {name: number}"),
-        ({"0": "liver", "1": "liver"}, "expected labels as {name: number}"),
-        ({"background": 0, "liver": "1"}, "expected a number as label of 'liver', got '1'"),
-        ({"background": 0, "liver": -1}, "labels of 0 or more for 'liver', got -1"),
-        ({"background": 0, "liver": []}, "labels of 0 or more for 'liver'"),
-        ({"background": 0, "liver": True}, "labels.liver: .*'True'"),
-        ({"background": 0, "liver": 1.5}, "labels.liver: .*'1.5'"),
-        ({"background": 0, "liver": 1, "ignore": 1}, '"ignore" is 1, which is the label of a'),
-        ({"background": 0, "ignore": [1, 2]}, 'one number for "ignore"'),
-        ({"ignore": 1}, "names no class"),
-        ({"background": 0, "liver": 0}, "label 0 has two names: 'background', 'liver'"),
-        ({"0": "background", "00": "liver"}, "label 0 has two names"),
-        ({"background": 0, "label 1": 2}, r"labels \[1, 2\] are both named 'label 1'"),
-        ({"background": 0, "liver": 65536}, "expected labels below 65536, got 65536"),
-        ({"background": 0, "liver": 10**30}, "expected labels below 65536"),
-        ({"0": "background", "1" * 9: "liver"}, "expected labels below 65536, got 111111111"),
-        ({"0": "background", "1" * 4000: "liver"}, "expected labels as {name: number}"),
-        ({"background": 0, "ignore": [0, 1]}, 'one number for "ignore"'),
-        ({}, "labels: "),
-        ([0, 1], "labels: "),
-    ],
-)
-def test_classes_that_cannot_be(tmp_path, labels, words):
-    with pytest.raises(RWLossError, match=words) as caught:
-        find(nnunet(tmp_path, labels=labels))
-    assert "dataset.json" in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        (b"{", "not valid JSON"),
-        (b"", "not valid JSON"),
-        (b"\xff\xfe\xff", "not valid JSON"),
-        (b"[" * 100_000, "not valid JSON"),
-        (b"[1]", 'has no "labels"'),
-        (b'{"name": "x"}', 'has no "labels"'),
-        (b'{"labels": {"a": 0}, "file_ending": 3}', "file_ending"),
-        (
-            b'{"labels": {"a": 0}, "file_ending": ".jpg"}',
-            "file_ending '.jpg': expected one of .nii",
-        ),
-        (b'{"labels": {"a": 0}, "dataset": {"a": {}}}', "dataset.a"),
-        (b'{"labels": {"a": 0}, "dataset": {}}', "names no case"),
-        (b'{"labels": {"a": 0, "b": 1' + b"0" * 5000 + b"}}", "not valid JSON"),
-        (b'{"labels": {"a": 0, "b": NaN}}', "labels.b"),
-        (b'{"labels": {"a": 0, "b": Infinity}}', "labels.b"),
-        (b'{"labels": {"a": 0}, "a": ' + b'{"a":' * 100_000, "not valid JSON"),
-    ],
-)
-def test_bad_dataset_json(tmp_path, text, words):
-    nnunet(tmp_path)
-    (tmp_path / "dataset.json").write_bytes(text)
-    with pytest.raises(RWLossError, match=words) as caught:
-        find(tmp_path)
-    assert "dataset.json" in str(caught.value)
-
-
-def test_keys_that_occur_twice(tmp_path):
-    nnunet(tmp_path)
-    for text in (
-        '{"labels": {"a": 0, "b": 1, "a": 2}}',
-        '{"labels": {"a": 0}, "labels": {"b": 0}}',
-    ):
-        (tmp_path / "dataset.json").write_text(text)
-        with pytest.raises(RWLossError, match=r"dataset\.json.*the key '(a|labels)' occurs twice"):
-            find(tmp_path)
-
-
-def test_byte_order_mark_and_a_folder_that_is_a_link(tmp_path):
-    file = nnunet(tmp_path / "set") / "dataset.json"
-    file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
-    (tmp_path / "link").symlink_to(tmp_path / "set")
-    dataset = find(tmp_path / "link")
-    assert (dataset.num_classes, len(dataset.cases)) == (3, 2)
-    assert count_classes(dataset, 4) == 4
-
-
 def test_file_ending_decides(tmp_path):
     nnunet(tmp_path, ("a",))
     touch(tmp_path / "labelsTr/a.png", tmp_path / "labelsTr/other.npy")
@@ -246,55 +106,6 @@ def test_part(tmp_path):
         find(nnunet(tmp_path / "other"), part="test")
     with pytest.raises(RWLossError, match="expected part 'train' or 'test', got 'validation'"):
         find(tmp_path, part="validation")
-
-
-# Paths that dataset.json writes
-
-
-def explicit(root, label, *images, name="a"):
-    return nnunet(root, (), dataset={name: {"label": label, "images": images}})
-
-
-def test_explicit_files(tmp_path):
-    touch(tmp_path / "set/x/seg.nii.gz", tmp_path / "set/x/t1.nii.gz")
-    dataset = find(explicit(tmp_path / "set", "x/seg.nii.gz", "./x/../x/t1.nii.gz"))
-    (case,) = dataset.cases
-    assert case.name == "a"
-    assert case.labels == tmp_path / "set/x/seg.nii.gz"
-    assert case.images[0].samefile(tmp_path / "set/x/t1.nii.gz")
-
-
-@pytest.mark.parametrize("where", ["label", "image"])
-def test_explicit_files_stay_inside(tmp_path, where):
-    secret = tmp_path / "elsewhere/secret.nii.gz"
-    bad = [str(secret), "../elsewhere/secret.nii.gz", "link.nii.gz", "folder/secret.nii.gz"]
-    for number, name in enumerate([*bad, "a\0.nii.gz", "\ud800.nii.gz"]):
-        root = tmp_path / f"set{number}"
-        touch(secret, root / "ok.nii.gz")
-        (root / "link.nii.gz").symlink_to(secret)
-        (root / "folder").symlink_to(secret.parent)
-        paths = (name, "ok.nii.gz") if where == "label" else ("ok.nii.gz", name)
-        with pytest.raises(RWLossError, match="outside its folder"):
-            find(explicit(root, *paths))
-
-
-@pytest.mark.parametrize(
-    "written", ["x.nii.gz", "loop.nii.gz", "to_loop.nii.gz", "loops/a.nii.gz", "pipe.npy"]
-)
-def test_explicit_file_that_is_none(tmp_path, written):
-    (tmp_path / "loop.nii.gz").symlink_to("loop.nii.gz")
-    (tmp_path / "to_loop.nii.gz").symlink_to("loop.nii.gz")
-    (tmp_path / "loops").symlink_to("loops")
-    os.mkfifo(tmp_path / "pipe.npy")
-    with pytest.raises(RWLossError, match=rf"names '{written}', and .* has no such file"):
-        find(explicit(tmp_path, written))
-
-
-def test_case_names_are_no_paths(tmp_path):
-    for number, name in enumerate(["../a", "a/b", "..", ".", "", "a\\b", "/a", "a\0", "\udfff"]):
-        touch(tmp_path / f"{number}/seg.nii.gz")
-        with pytest.raises(RWLossError, match="expected a plain file name"):
-            find(explicit(tmp_path / str(number), "seg.nii.gz", name=name))
 
 
 def test_links_that_the_user_made(tmp_path):
@@ -476,72 +287,6 @@ def test_one_file_and_a_relative_pattern(tmp_path, monkeypatch):
     assert find(tmp_path / "b.nii.gz").cases == (Case("b", tmp_path / "b.nii.gz"),)
     monkeypatch.chdir(tmp_path)
     assert find("*.png") == Dataset(Path(), (Case("a", Path("a.png")),))
-
-
-# Counting
-
-
-def test_classes_are_counted_over_all_cases(tmp_path):
-    """From the files, or from the labels where those are known: then no file is read."""
-    with_ignored = (
-        r"look like classes with an ignored label: pass ignore_label=255 .*number it as 2;"
-    )
-    expected_for = [
-        ([[0, 0], [0, 2], [0, 1]], None, 3),
-        ([[1, 2, 2]], None, 3),
-        ([[0, 1, 255]], 255, 2),
-        ([[0, 1, 2, -1]], -1, 3),
-        ([range(200)], None, 200),
-        ([[0, 2, -1]], None, r"holds the label -1: .*ignore_label=-1 \(--ignore-label -1\)"),
-        ([[0, -1, -7]], None, "holds the label -7"),
-        ([[0, 0]], None, r"two classes or more, got 1 .*\(--num-classes\)"),
-        ([[0, 255], [0]], None, r"0, 255, .*a mask: store its foreground as 1.*num_classes=256"),
-        ([[0, 1, 255]], None, with_ignored),
-        ([[0, 1, 2, 65535]], None, r"are 0, 1, 2, 65535, .*ignore_label=65535"),
-        ([[0, 1], [2, 4]], None, r"gap: number 4 as 3; .*pass num_classes=5 \(--num-classes 5\)"),
-        ([[0, 1, 3, 4, 6]], None, "number 3 as 2, 4 as 3 and 6 as 4;"),
-        ([range(201)], None, r"0, 1, 2, 3, ..., 200, .*grey values .*numbers of objects"),
-        ([range(851)], None, "numbers of objects: store the class of each voxel"),
-        ([[0, 63, 64, 127, 191, 255]], None, "grey values"),
-        ([[0, 1, 70_000]], None, r"are 0, 1, 70000, .*grey values"),
-    ]
-    for number, (labels, ignore_label, expected) in enumerate(expected_for):
-        for case, values in enumerate(labels):
-            save(tmp_path / f"{number}/{case}.npy", [values], np.int32)
-        dataset = find(tmp_path / str(number))
-        for options in ({}, {"labels": itertools.chain(*labels)}):
-            if isinstance(expected, int):
-                assert count_classes(dataset, ignore_label=ignore_label, **options) == expected
-                continue
-            with pytest.raises(RWLossError, match=expected):
-                count_classes(dataset, ignore_label=ignore_label, **options)
-            assert count_classes(dataset, 900, ignore_label=ignore_label, **options) == 900
-            for path in dataset.root.iterdir():
-                path.write_bytes(b"torn")
-    with pytest.raises(RWLossError, match="expected at most 65536 classes, got 100000000"):
-        count_classes(dataset, 100_000_000)
-
-
-def test_an_unreadable_case_does_not_stop_the_count(tmp_path):
-    save(tmp_path / "a.npy", [[0, 1, 2]])
-    touch(tmp_path / "b.png")
-    assert count_classes(find(tmp_path)) == 3
-    assert count_classes(find(tmp_path), labels={1: 1, 0: 2}) == 2
-    with pytest.raises(RWLossError, match="two classes or more, got 1"):
-        count_classes(find(tmp_path), labels=[])
-    (tmp_path / "a.npy").unlink()
-    with pytest.raises(RWLossError, match=r"b\.png': it is empty"):
-        count_classes(find(tmp_path))
-
-
-def test_labels_that_dataset_json_does_not_know(tmp_path):
-    """Nothing is read to find the cases; who uses one learns which label is wrong."""
-    nnunet(tmp_path, (), file_ending=".npy")
-    save(tmp_path / "labelsTr/a.npy", [[0, 1, 7]])
-    dataset = find(tmp_path)
-    volume = read_labels(dataset.cases[0].labels)
-    with pytest.raises(RWLossError, match=r"label 7 found, but num_classes=3 allows 0\.\.2: pass"):
-        Regions.single(volume.labels, count_classes(dataset))
 
 
 # The room

@@ -103,9 +103,9 @@ REFUSED: dict[str, tuple[str, Make, str]] = {
     "shear": (
         ".nii",
         nifti(NIFTI_ROWS, "<12f", 1, 0, 0, 0, 2, 0, 0, 0, 0, 0, 1, 0),
-        "three independent axes",
+        "3 independent axes",
     ),
-    "zero sform": (".nii", nifti(NIFTI_ROWS, "<12f", *[0] * 12), "three independent axes"),
+    "zero sform": (".nii", nifti(NIFTI_ROWS, "<12f", *[0] * 12), "3 independent axes"),
     "two files": (".nii", no_offset_and_magic_of_two_files, "in another file"),
     "axis of -4": (".nii", lambda path: huge(path, (-4, 5, 6)), "which holds no voxel"),
     "axis of 0": (".nii", lambda path: huge(path, (0, 5, 6)), "which holds no voxel"),

@@ -81,5 +81,5 @@ def test_affines_that_are_none():
     for number in (np.nan, np.inf, 1e38, 0):
         affine = turned()
         affine[0, 0] = number
-        with pytest.raises(RWLossError, match="finite numbers and three independent axes"):
+        with pytest.raises(RWLossError, match="finite numbers and 3 independent axes"):
             spacing_from_affine(affine)

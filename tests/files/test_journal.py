@@ -1,12 +1,11 @@
+import builtins
 import errno
 import json
 import os
 
 import pytest
 
-from rwloss.files import journal
-from rwloss.files.atomic import read_regular
-from rwloss.files.journal import append_line, json_line, parsed_lines
+from rwloss.files.journal import append_line, json_line, parsed_lines, read_regular
 
 
 def test_lines_are_added(tmp_path):
@@ -31,6 +30,7 @@ def test_half_a_line_is_taken_back(tmp_path, monkeypatch, written):
     """As on a disk that is full within the line."""
     file = tmp_path / "manifest.jsonl"
     append_line(file, b"one\n")
+    opened = open
 
     class Full:
         def __init__(self, file):
@@ -48,35 +48,27 @@ def test_half_a_line_is_taken_back(tmp_path, monkeypatch, written):
         def write(self, line):
             return self.file.write(line[:written])
 
-    def opened(*args, **kwargs):
-        return Full(open(*args, **kwargs))
-
     with monkeypatch.context() as patched:
-        patched.setattr(journal, "open", opened, raising=False)
+        patched.setattr(builtins, "open", lambda *args, **kwargs: Full(opened(*args, **kwargs)))
         with pytest.raises(OSError, match="No space left") as full:
             append_line(file, b"two\n")
     assert full.value.errno == errno.ENOSPC
     assert file.read_bytes() == b"one\n"
 
 
+def test_links_and_pipes_are_not_written_to_or_waited_for(tmp_path):
+    (tmp_path / "mine").write_bytes(b"mine")
+    (tmp_path / "link").symlink_to(tmp_path / "mine")
+    with pytest.raises(OSError, match="link is a link, which is not followed"):
+        append_line(tmp_path / "link", b"{}\n")
+    assert read_regular(tmp_path / "link") == b"mine"
+    os.mkfifo(tmp_path / "pipe")
+    for use in (read_regular, lambda path: append_line(path, b"{}\n")):
+        with pytest.raises(OSError, match="not a regular file"):
+            use(tmp_path / "pipe")
+
+
 def test_numbers_that_json_does_not_have_become_null():
     line = json_line({"loss": [float("inf"), 1.5], "more": {"norm": float("nan")}})
-    assert json.loads(line, parse_constant=pytest.fail) == {
-        "loss": [None, 1.5],
-        "more": {"norm": None},
-    }
-
-
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
-def test_neither_links_nor_pipes_are_written_to(tmp_path):
-    """A foreign folder may hold a link to a file of someone, or a pipe, which would block."""
-    (tmp_path / "precious").write_bytes(b"mine")
-    (tmp_path / "link.jsonl").symlink_to(tmp_path / "precious")
-    os.mkfifo(tmp_path / "pipe.jsonl")
-    for name, why in (("link", "it is a symbolic link"), ("pipe", "it is not a regular file")):
-        with pytest.raises(OSError, match=why):
-            append_line(tmp_path / f"{name}.jsonl", b"{}\n")
-    assert (tmp_path / "precious").read_bytes() == b"mine"
-    with pytest.raises(OSError, match="it is not a regular file"):
-        read_regular(tmp_path / "pipe.jsonl")
-    assert read_regular(tmp_path / "link.jsonl") == b"mine"
+    found = json.loads(line, parse_constant=pytest.fail)
+    assert found == {"loss": [None, 1.5], "more": {"norm": None}}

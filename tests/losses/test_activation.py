@@ -168,6 +168,21 @@ def test_unreduced_sigmoid(include_background):
     assert_close(own, torch.sigmoid(logits[:, 2]) * z)
 
 
+@every(shape=SHAPES, ours_and_theirs=[("cross_entropy", "DiceCELoss"), ("focal", "DiceFocalLoss")])
+def test_sums_with_dice_are_monais(shape, ours_and_theirs):
+    """Dice of the masks alone, the other term of what is outside too.
+
+    With several channels MONAI's DiceCELoss takes the softmax for its cross-entropy, even then.
+    """
+    losses = pytest.importorskip("monai.losses")
+    text, name = ours_and_theirs
+    logits, masks = given_masks(shape, masks=1 if name == "DiceCELoss" else 3)
+    theirs = getattr(losses, name)(sigmoid=True)
+    loss = RegionWiseLoss(f"dice(include_background=False) + {text}", activation="sigmoid")
+    wanted = value_and_gradient(theirs, logits, masks.double())
+    assert_same(value_and_gradient(loss, logits, masks), wanted, 1e-4)
+
+
 # --- Probabilities as they come
 
 
@@ -199,6 +214,52 @@ def test_probabilities_of_exactly_0_and_1(text, dtype, shift):
     assert value.isfinite()
     assert gradient.isfinite().all()
     assert gradient.dtype == dtype
+
+
+@every(text=EXPRESSIONS, shape=SHAPES, include_background=[True, False])
+def test_probabilities_of_masks_as_they_come(text, shape, include_background):
+    """The same values and, through the sigmoid outside, the same gradients."""
+    if not include_background:
+        text = text.replace(".stabilized()", "")
+    logits, masks = given_masks(shape)
+    settings = {"include_background": include_background}
+    outside = RegionWiseLoss(text, activation="masks", **settings)
+    wanted = value_and_gradient(
+        RegionWiseLoss(text, activation="sigmoid", **settings), logits, masks
+    )
+    found = value_and_gradient(lambda x: outside(torch.sigmoid(x), masks), logits)
+    assert_same(found, wanted, 1e-9)
+
+
+@every(
+    ours_and_theirs=[
+        ("dice", "DiceLoss"),
+        ("tversky(alpha=0.5, beta=0.5)", "TverskyLoss"),
+        ("boundary", "BoundaryLoss"),
+        ("hausdorff_dt", "HausdorffDTLoss"),
+    ],
+    sizes=[(2, 3), (1, 1)],
+)
+def test_hard_probabilities_have_monais_value_and_gradient(ours_and_theirs, sizes):
+    """Exactly 0 and 1, right and wrong; an empty mask that is predicted empty costs nothing."""
+    losses = pytest.importorskip("monai.losses")
+    text, name = ours_and_theirs
+    _, masks = given_masks((9, 7), masks=sizes[1], size=sizes[0])
+    theirs = getattr(losses, name)(include_background=True)
+    loss = RegionWiseLoss(text, activation="masks", include_background=False)
+    for target in (masks, torch.zeros_like(masks)):
+        for probs in (masks.double(), 1 - masks.double(), torch.zeros_like(masks).double()):
+            wanted = value_and_gradient(theirs, probs, target.double())
+            assert_same(value_and_gradient(loss, probs, target), wanted, 1e-4)
+    assert loss(torch.zeros_like(probs), torch.zeros_like(masks)) == 0
+    # Of classes too.
+    if sizes[0] == 2:
+        _, labels = given((9, 7))
+        probs = functional.one_hot((labels.long() + (labels > 1)) % 4, 4).movedim(-1, 1).double()
+        truth = functional.one_hot(labels.long(), 4).movedim(-1, 1).double()
+        loss = RegionWiseLoss(text, activation="none")
+        wanted = value_and_gradient(theirs, probs, truth)
+        assert_same(value_and_gradient(loss, probs, labels), wanted, 1e-4)
 
 
 def test_wrong_inputs_for_the_activation():

@@ -5,9 +5,18 @@ import os
 import loss_batches
 import pytest
 import torch
-from loss_batches import assert_same, every, given, given_masks, normal, uniform, value_and_gradient
+from loss_batches import (
+    assert_same,
+    every,
+    given,
+    given_masks,
+    normal,
+    one_hot,
+    uniform,
+    value_and_gradient,
+)
 
-from rwloss import Regions, RegionWiseLoss, RWMap, maps
+from rwloss import Regions, RegionWiseLoss, RWLossError, RWMap, maps, moves
 
 REDUCED = os.environ.get("RWLOSS_REDUCED") == "1"
 DYNAMIC = [text for text in loss_batches.DYNAMIC if text != "hausdorff_dt"]
@@ -52,6 +61,56 @@ def test_stored_compact_map_beside_dynamic_terms():
 
 def test_stored_map_with_a_link():
     check("rectified.with_link(0.5)")
+
+
+def refusals():
+    """Name, loss and arguments of calls that eager mode refuses for a value."""
+    logits, labels = given((8, 6), dtype=torch.float32)
+    truth = one_hot(labels, 4)
+    void, negative = labels.clone(), labels.long()
+    void[:, :2], negative[0, 0, 0] = 255, -1
+    dice, stored = RegionWiseLoss("dice"), stored_map("rectified", labels)
+    masks, linked = RegionWiseLoss("dice", activation="sigmoid"), "rectified.with_link(0.5)"
+    flipped = moves.flip(stored, -1)
+    upside_down = RWMap.compact(labels, 4, stored.other, stored.true)
+    return {
+        "255": (RegionWiseLoss("dice + cross_entropy"), logits, void),
+        "another label": (RegionWiseLoss("dice", ignore_index=9), logits, void),
+        "-1": (dice, logits, negative),
+        "fractions": (dice, logits, labels + 0.5),
+        "soft targets": (dice, logits, 0.9 * truth),
+        "masks of 255": (masks, logits, 255 * truth),
+        "no probabilities": (RegionWiseLoss("dice", activation="none"), logits, labels),
+        "a map of other labels": (RegionWiseLoss("rectified + dice"), logits, labels, flipped),
+        "a map that is not stable": (RegionWiseLoss(linked), logits, labels, upside_down),
+    }
+
+
+@pytest.mark.parametrize("backend", ["eager", pytest.param("inductor", marks=slow)])
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script_method:DeprecationWarning")  # torch's own
+def test_values_are_refused_as_in_eager_mode(backend):
+    """Without a break of the graph; and a good batch goes through the same graph."""
+    for name, (loss, *args) in refusals().items():
+        torch._dynamo.reset()
+        with pytest.raises(RWLossError) as eager:
+            loss(*args)
+        compiled = torch.compile(loss, fullgraph=True, backend=backend)
+        with pytest.raises(RWLossError) as found:
+            compiled(*args)
+        assert str(found.value) == str(eager.value), name
+        assert torch.is_grad_enabled()  # a graph would not restore it
+    logits, labels = given((8, 6), dtype=torch.float32)
+    loss = RegionWiseLoss("rectified + dice")
+    graphs = torch._dynamo.explain(loss)(logits, labels, stored_map("rectified", labels))
+    assert (graphs.graph_count, graphs.graph_break_count) == (1, 0)
+
+
+def test_a_map_of_something_else_is_refused():
+    """While the graph is made; Python then runs what no graph holds, and raises."""
+    logits, labels = given((8, 6), dtype=torch.float32)
+    loss = torch.compile(RegionWiseLoss("boundary"), backend="eager")
+    with pytest.raises(RWLossError, match="the map is of rectified, but a map of boundary"):
+        loss(logits, labels, stored_map("rectified", labels))
 
 
 # --- Slow: each on its own, and Inductor

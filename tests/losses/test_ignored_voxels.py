@@ -91,6 +91,28 @@ def test_no_gradient_where_voxels_do_not_count(text, kind):
     assert_close(loss(logits, labels, **more), value, 1e-12)
 
 
+@every(
+    text=TERMS, kind=["ignore_index", "mask"], number=[float("nan"), float("inf"), -float("inf")]
+)
+def test_logits_that_are_no_numbers_do_not_matter_there(text, kind, number):
+    """As for torch's cross-entropy. Where a voxel counts, they make the loss no number."""
+    logits, labels, counted = some_ignored()
+    more = {"mask": counted} if kind == "mask" else {}
+    labels = labels.where(counted, 0) if kind == "mask" else labels
+    for settings in ({}, {"low_memory": True}, {"reduction": "sum", "include_background": False}):
+        if "stabilized" in text and len(settings) > 1:
+            continue
+        loss = RegionWiseLoss(text, ignore_index=255, **settings)
+        wanted = value_and_gradient(loss, logits, labels, **more)
+        broken = logits.clone()
+        broken.movedim(1, -1)[~counted] = number
+        assert_same(value_and_gradient(loss, broken, labels, **more), wanted, 0)
+        broken[0, :, 0, 0] = torch.nan
+        # Without background class 0 may cost nothing; a projection refuses what is no number.
+        if settings.get("include_background", True) and "stabilized" not in text:
+            assert loss(broken, labels, **more).isnan()
+
+
 @every(text=TERMS)
 def test_nothing_counts(text):
     logits, labels = given((11, 9))
@@ -198,6 +220,11 @@ def test_forms_of_masks(text):
     for dtype in (torch.bool, torch.uint8, torch.float32, torch.int64):
         assert loss(logits, labels, mask=mask.to(dtype)) == wanted
         assert loss(logits, labels, mask=mask.to(dtype)[:, None]) == wanted
+    # One mask for all images.
+    shared = mask[:1, None]
+    assert loss(logits, labels, mask=shared) == loss(
+        logits, labels, mask=shared.expand(3, 1, 11, 9)
+    )
     for shape in [(3, 9, 11), (3, 4, 11, 9), (11, 9), (1, 11, 9)]:
         with pytest.raises(RWLossError, match=r"mask \(.*does not fit logits \(3, 4, 11, 9\): exp"):
             loss(logits, labels, mask=here(torch.ones(shape)))

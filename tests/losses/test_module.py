@@ -154,6 +154,33 @@ def test_state_inside_a_larger_module():
     assert (other["loss"].epoch, other["loss"].total_epochs) == (3, None)
 
 
+def test_no_state_without_a_schedule():
+    network = torch.nn.Conv2d(1, 2, 1)
+    plain = torch.nn.ModuleDict({"net": network, "loss": RegionWiseLoss("rectified + dice")})
+    other = torch.nn.ModuleDict({"net": network, "loss": torch.nn.CrossEntropyLoss()})
+    timed = torch.nn.ModuleDict({"net": network, "loss": RegionWiseLoss("blend(dice, rectified)")})
+    timed["loss"].set_epoch(5, total=9)
+    assert list(plain.state_dict()) == list(other.state_dict()) == ["net.weight", "net.bias"]
+    # Checkpoints of each criterion load into the others, and an older one with its dictionary.
+    for target in (plain, timed):
+        for source in (plain, other, timed):
+            assert not any(target.load_state_dict(source.state_dict(), strict=True))
+    other.load_state_dict(plain.state_dict())
+    older = {**other.state_dict(), "loss._extra_state": {"epoch": 4, "total": None}}
+    for target in (plain, timed):
+        target.load_state_dict(older)
+    assert (timed["loss"].epoch, timed["loss"].total_epochs) == (4, None)
+    # Names that no module has are still refused.
+    with pytest.raises(RuntimeError, match=r"loss\.weight"):
+        plain.load_state_dict({**other.state_dict(), "loss.weight": torch.ones(2)})
+    # Averages over the dictionary of states, with and without a schedule.
+    for module in (plain, timed):
+        states = [module.state_dict(), module.state_dict()]
+        mean = {name: sum(state[name] for state in states) / 2 for name in states[0]}
+        module.load_state_dict(mean)
+    assert timed["loss"].epoch == 4
+
+
 # --- Several processes, each with a share of the batch
 
 

@@ -11,6 +11,7 @@ from loss_batches import (
     one_hot,
     value_and_gradient,
 )
+from torch.nn import functional
 
 from rwloss import Regions, RegionWiseLoss, maps
 
@@ -147,6 +148,24 @@ def test_infinite_logit_of_a_class_that_is_ruled_out(text, include_background, r
     value, gradient = value_and_gradient(loss, logits, labels)
     assert value.isfinite()
     assert gradient.isfinite().all()
+
+
+@every(text=["active_contour.with_link(0)", "rectified.with_link(0.5)", "cross_entropy", "focal"])
+def test_infinite_logit_at_the_true_class(text):
+    """The loss may be infinite; its gradient is finite, as torch's cross-entropy has it."""
+    for activation in ("softmax", "none"):
+        logits, labels = given((9, 7))
+        logits[0, :, 2, 3] = 0.0
+        logits[0, labels[0, 2, 3], 2, 3] = -torch.inf
+        x = logits.softmax(dim=1) if activation == "none" else logits
+        for settings in ({}, {"include_background": False}):
+            loss = RegionWiseLoss(text, activation=activation, **settings)
+            assert value_and_gradient(loss, x, labels)[1].isfinite().all()
+    if "link(0)" in text:
+        wanted = value_and_gradient(
+            lambda x: functional.cross_entropy(x, labels.long()) / 4, logits
+        )
+        assert_close(value_and_gradient(RegionWiseLoss(text), logits, labels)[1], wanted[1], 1e-9)
 
 
 @every(dtype=[torch.float16, torch.float64])

@@ -180,6 +180,59 @@ def test_what_needs_the_background():
     RegionWiseLoss("boundary.stabilized()", include_background=False)  # a map like any other
 
 
+# --- Overlaps of the whole batch
+
+
+@every(
+    include_background=[True, False],
+    ours_and_theirs=[
+        ("dice", "DiceLoss"),
+        ("tversky(alpha=0.3, beta=0.7)", "TverskyLoss"),
+        ("generalized_dice", "GeneralizedDiceLoss"),
+    ],
+)
+def test_overlaps_of_a_batch_are_monais(include_background, ours_and_theirs):
+    losses = pytest.importorskip("monai.losses")
+    text, name = ours_and_theirs
+    more = {"alpha": 0.3, "beta": 0.7} if name == "TverskyLoss" else {}
+    more |= {"batch": True, "smooth_nr": 1e-5, "smooth_dr": 1e-5}
+    logits, labels = given()
+    theirs = getattr(losses, name)(
+        include_background=include_background, softmax=True, to_onehot_y=True, **more
+    )
+    loss = RegionWiseLoss(text, batch=True, include_background=include_background)
+    wanted = value_and_gradient(theirs, logits, labels[:, None].double())
+    assert_same(value_and_gradient(loss, logits, labels), wanted, 1e-4)
+    assert abs(loss(logits, labels) - RegionWiseLoss(text)(logits, labels)) > 1e-4
+    # Masks that overlap are pooled mask by mask.
+    if include_background:
+        logits, masks = given_masks((9, 7))
+        theirs = getattr(losses, name)(sigmoid=True, **more)
+        loss = RegionWiseLoss(text, activation="sigmoid", include_background=False, batch=True)
+        if text != "generalized_dice":  # of all masks together there, of each alone here
+            wanted = value_and_gradient(theirs, logits, masks.double())
+            assert_same(value_and_gradient(loss, logits, masks), wanted, 1e-4)
+
+
+def test_what_the_whole_batch_changes():
+    """Terms of voxels are what they were; each image has the values of the batch."""
+    logits, labels = given()
+    text = "rectified + cross_entropy + rectified.with_link(0.5)"
+    assert RegionWiseLoss(text, batch=True)(logits, labels) == RegionWiseLoss(text)(logits, labels)
+    loss = RegionWiseLoss("focal_tversky", batch=True, reduction="none")
+    values = loss(logits, labels)
+    assert_close(values, values[:1].expand(3, 4), 0)
+    assert_close(values.mean(), RegionWiseLoss("focal_tversky", batch=True)(logits, labels), 1e-12)
+    wanted = RegionWiseLoss("focal_tversky")(
+        logits.transpose(0, 1).flatten(1, 2)[None], labels.flatten(0, 1)[None]
+    )
+    assert_close(values.mean(), wanted)
+    with pytest.raises(
+        RWLossError, match=r"stabilized\(\) with batch=True: its map is that of each"
+    ):
+        RegionWiseLoss("(dice + boundary).stabilized()", batch=True)
+
+
 # --- By image and class
 
 MIXED = [

@@ -2,6 +2,8 @@
 
 import gzip
 import itertools
+import tracemalloc
+from contextlib import contextmanager
 
 import nibabel
 import numpy as np
@@ -319,11 +321,11 @@ def test_a_patch_of_a_damaged_tree_needs_its_own_chunks_alone():
     shard = files["true/c/0/0/0"]
     store = in_memory(files | {"true/c/0/0/0": b"\xff" * 100 + shard[100:]})  # of the first chunk
     there = np.s_[60:70, 64:66, 70:80]
-    found = decode_zarr(store, "here", "true", values.shape, there)
+    found = decode_zarr(store, "here", "true", values.shape, 3, there)
     np.testing.assert_array_equal(found, values[there])
     for cut in (np.s_[0:2, 0:2, 0:2], ()):
         with pytest.raises(RWLossError, match="here can't be read"):
-            decode_zarr(store, "here", "true", values.shape, cut)
+            decode_zarr(store, "here", "true", values.shape, 3, cut)
 
 
 # --- Damage
@@ -360,7 +362,7 @@ def test_no_flipped_byte_of_zarr_gives_other_values():
             damaged[at] ^= 1
             store = in_memory(files | {name: bytes(damaged)})
             try:
-                found = decode_zarr(store, "here", "true", SMALL.shape)
+                found = decode_zarr(store, "here", "true", SMALL.shape, 3)
             except RWLossError:
                 refused += 1
             else:
@@ -387,6 +389,63 @@ def test_a_lost_file_of_zarr_is_not_zeros(values):
             if new is None:
                 del files[name]
             with pytest.raises(RWLossError, match=r"here can't be read: .*; precompute it again"):
-                decode_zarr(in_memory(files), "here", "true", SMALL.shape)
+                decode_zarr(in_memory(files), "here", "true", SMALL.shape, 3)
     with pytest.raises(RWLossError, match=r"it has shape \(9, 8, 7\), the manifest says \(9, 8, 8"):
-        decode_zarr(in_memory(whole), "here", "true", (9, 8, 8))
+        decode_zarr(in_memory(whole), "here", "true", (9, 8, 8), 3)
+
+
+# --- Files that announce more than the manifest
+
+
+@contextmanager
+def little_memory():
+    """The block takes less than 4 MiB at a time."""
+    tracemalloc.start()
+    try:
+        yield
+        assert tracemalloc.get_traced_memory()[1] < 2**22
+    finally:
+        tracemalloc.stop()
+
+
+LARGE = bytes(2**26)
+
+
+@pytest.mark.parametrize("library", ["isal", "zlib"])
+def test_a_nifti_file_is_not_inflated_beyond_its_map(library, monkeypatch):
+    if library == "zlib":
+        monkeypatch.setattr(encoding, "_gzip", lambda: gzip)
+    content, _ = encode_nifti(SMALL, None, (1.0,) * 3, "auto")
+    more = gzip.compress(gzip.decompress(content) + LARGE, 1)
+    header = nibabel.Nifti1Image(np.zeros((2, 2, 2), np.uint8), None).header
+    header.set_data_shape((30000, 30000, 30000))
+    announced = gzip.compress(header.binaryblock + bytes(8))
+    for wrong, message in ((more, "more than the 504 voxels"), (announced, "has shape (30000, 3")):
+        with pytest.raises(RWLossError) as caught, little_memory():
+            decoded(wrong, SMALL.shape)
+        assert message in str(caught.value)
+
+
+def test_a_zarr_tree_is_not_inflated_beyond_its_map():
+    import google_crc32c
+    from numcodecs.zstd import compress
+
+    files, _ = encode_zarr({"true": SMALL}, 3, "float16")
+    frames = {
+        "a chunk holds more": compress(LARGE),
+        "a chunk is not of zstd": b"\x50\x2a\x4d\x18\x00\x00\x00\x00" + compress(LARGE),
+        "a chunk does not say its size": b"\x28\xb5\x2f\xfd\x00\x58" + compress(LARGE)[6:],
+    }
+    for message, frame in frames.items():
+        index = np.array([0, len(frame)], "<u8").tobytes()
+        checksum = np.array([google_crc32c.value(index)], "<u4").tobytes()
+        store = in_memory(files | {"true/c/0/0/0": frame + index + checksum})
+        for cut in ((), np.s_[0:2, 0:2, 0:2]):
+            with pytest.raises(RWLossError, match=message), little_memory():
+                decode_zarr(store, "here", "true", SMALL.shape, 3, cut)
+    for old, new in [(b"          9,", b"          3,"), (b"zstd", b"gzip")]:
+        described = files["true/zarr.json"].replace(old, new)
+        assert described != files["true/zarr.json"]
+        store = in_memory(files | {"true/zarr.json": described})
+        with pytest.raises(RWLossError, match="here can't be read"):
+            decode_zarr(store, "here", "true", SMALL.shape, 3)

@@ -1,7 +1,9 @@
 """Reading a store: what is asked for wrongly, what is damaged, and how much is read."""
 
+import os
 import pickle
 from collections import Counter
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -11,7 +13,9 @@ from stored import LABELS, assert_same, changed, content, damages, info, made, r
 import rwloss
 from rwloss import RWLossError
 from rwloss.store import Writer
+from rwloss.store.manifest import last_start, log
 from rwloss.store.place import Folder, place
+from rwloss.store.verify import verify
 
 WHOLE = np.s_[0:6, 0:7, 0:5]
 
@@ -178,3 +182,48 @@ def test_a_manifest_that_names_no_tree(tmp_path):
     (tmp_path / "manifest.jsonl").write_bytes(line)
     with pytest.raises(RWLossError, match=r"case\.zarr can't be read"):
         rwloss.store.open(tmp_path)["case"]
+
+
+# --- Stores from others
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_a_pipe_in_the_place_of_a_file_holds_nothing_up(tmp_path, kind):
+    stored.store_of(tmp_path, {"case": made()}, format=kind)
+    log(place(tmp_path), "start")
+    values = stored.a_file_of(tmp_path, kind, "case").relative_to(tmp_path)
+    for name in ("map.json", "manifest.jsonl", "log.jsonl", values):
+        file = tmp_path / name
+        file.rename(tmp_path / "aside")
+        os.mkfifo(file)
+        if name == "log.jsonl":
+            assert last_start(place(tmp_path)) == {}
+            with pytest.raises(OSError, match="not a regular file"):
+                log(place(tmp_path), "start")
+        else:
+            with pytest.raises(RWLossError, match="not a regular file"):
+                rwloss.store.open(tmp_path)["case"]
+            with suppress(RWLossError):
+                assert not verify(tmp_path, jobs=0).is_complete
+        file.unlink()
+        (tmp_path / "aside").rename(file)
+
+
+def add_to(out):
+    with Writer.open(place(out), info()) as writer:
+        log(writer.place, "start")
+        stored.add(writer, "other")
+
+
+def test_no_link_is_written_through(tmp_path):
+    """A store from someone else may name files of the user."""
+    mine, out = tmp_path / "mine.txt", tmp_path / "out"
+    mine.write_text("mine")
+    stored.store_of(out, {"case": made()})
+    for name in ("log.jsonl", "manifest.jsonl", ".rwloss-lock"):
+        (out / name).unlink(missing_ok=True)
+        (out / name).symlink_to(mine)
+        with pytest.raises((RWLossError, OSError), match="link"):
+            add_to(out)
+        assert mine.read_text() == "mine"
+        (out / name).unlink()

@@ -8,7 +8,7 @@ from stored import LABELS, changed, content, damages, info, made
 import rwloss
 from rwloss import RWLossError
 from rwloss.store import Term, Writer
-from rwloss.store.manifest import write_entries
+from rwloss.store.manifest import write_entries, write_failures
 from rwloss.store.place import place
 from rwloss.store.store import damaged_files
 
@@ -73,6 +73,22 @@ def test_a_folder_with_other_files_is_refused(tmp_path, name):
     (tmp_path / name).write_text("mine")
     refused(tmp_path, info(), rf"holds other files \('{name}'\): name a new or an empty folder")
     assert content(tmp_path).keys() - {".rwloss-lock"} == {name}
+
+
+def test_a_store_in_which_nothing_was_made_is_free_for_another_map(tmp_path):
+    """A run in which every case failed must not block its folder for the right settings."""
+    with Writer.open(place(tmp_path), info(ignore_label=255)) as writer:
+        write_failures(writer.place, [("case", "label 7 found")])
+        writer.entries()
+    other = info("boundary", format="zarr")
+    assert Writer.look(place(tmp_path), other).info == other
+    with Writer.open(place(tmp_path), other) as writer:
+        made_here = stored.add(writer, "case", made("boundary"))
+        write_entries(writer.place, [made_here])
+    assert rwloss.store.open(tmp_path).info == other
+    refused(tmp_path, info(), "holds another map")
+    (tmp_path / "manifest.jsonl").unlink()  # a tree of a killed run counts too
+    refused(tmp_path, info(), "holds another map")
 
 
 def test_what_a_killed_run_left_before_the_first_file_is_no_other_file(tmp_path):

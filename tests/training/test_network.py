@@ -127,7 +127,7 @@ def test_damaged_files(saved):
     if hasattr(os, "mkfifo"):
         path.unlink()
         os.mkfifo(path)
-        with pytest.raises(RWLossError, match=r"damaged \(it is not a regular file"):
+        with pytest.raises(RWLossError, match=r"damaged \(best\.pt is not a regular file"):
             load_network(settings.out)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -77,7 +76,8 @@ def _read_png(path: Path, max_voxels: int) -> Decoded:
     with PngImageFile(path) as image:
         if getattr(image, "n_frames", 1) > 1:
             raise RWLossError(f"expected one picture, got an animation of {image.n_frames}")
-        return _decoded(_pixels(image), image)
+        colours = image.mode if image.mode in _COLOURS else ""
+        return Decoded(values=_pixels(image), is_palette=image.mode == "P", colours=colours)
 
 
 def _read_tiff(path: Path, max_voxels: int) -> Decoded:
@@ -101,11 +101,15 @@ def _read_tiff(path: Path, max_voxels: int) -> Decoded:
                     f"{image.size[0]} x {image.size[1]}: save one resolution only"
                 )
             pages.append(_tiff_page(image, path.stat().st_size))
-        spacing_mm = axes_and_spacing(path, tags, len(pages), in_colour=image.mode in _COLOURS)
-        if image.mode in _COLOURS and len(pages) > 1:
+        colours = image.mode if image.mode in _COLOURS else ""
+        if colours and len(pages) > 1:
             raise RWLossError("expected one picture in colour, got several pages: save one channel")
-        values = pages[0] if len(pages) == 1 else np.stack(pages)
-        return replace(_decoded(values, image), spacing_mm=spacing_mm)
+        return Decoded(
+            values=pages[0] if len(pages) == 1 else np.stack(pages),
+            spacing_mm=axes_and_spacing(path, tags, len(pages), in_colour=bool(colours)),
+            is_palette=image.mode == "P",
+            colours=colours,
+        )
 
 
 def _tiff_page(image: Any, file_bytes: int) -> NDArray[Any]:
@@ -142,8 +146,3 @@ def _pixels(image: ImageFile) -> NDArray[Any]:
     if not is_grey:
         return np.moveaxis(values, -1, 0)
     return values // _STRETCHED[raw_mode] if raw_mode in _STRETCHED else values
-
-
-def _decoded(values: NDArray[Any], image: ImageFile) -> Decoded:
-    colours = image.mode if image.mode in _COLOURS else ""
-    return Decoded(values=values, is_palette=image.mode == "P", colours=colours)

@@ -16,8 +16,11 @@ class Boundary(MapGenerator):
     With d the distance in mm from a voxel of the class to the nearest voxel outside it, or from a
     voxel outside to the nearest of the class:
 
-    convention: "kervadec" is -(d - s) inside, s the smallest spacing (the published -(d - 1) at
-    unit spacing), so voxels at the inner edge have 0; "valverde" is -d inside. Outside it is +d.
+    convention: "kervadec" is -(d - s) inside, s the smallest spacing of an axis longer than one
+    voxel (the published -(d - 1) at unit spacing); so a voxel at distance s has 0, and at
+    anisotropic spacing the other voxels of the inner edge are below 0. "valverde" is -d inside.
+    "edge" is -d inside but 0 at the inner edge, the voxels with a face neighbour outside
+    (`compute_sdf` of SegLossOdyssey). Outside it is +d.
     normalize: "none" leaves mm; "max" divides each class of each image by its largest absolute
     value, to [-1, 1].
 
@@ -25,7 +28,7 @@ class Boundary(MapGenerator):
     more almost every voxel violates the stability principle.
     """
 
-    convention: Literal["kervadec", "valverde"] = "kervadec"
+    convention: Literal["kervadec", "valverde", "edge"] = "kervadec"
     normalize: Literal["none", "max"] = "none"
 
     name = "boundary"
@@ -43,11 +46,12 @@ class Boundary(MapGenerator):
     def compute(self, regions: Regions) -> RWMap:
         """Map values for one batch. labels (b *s) -> dense map (b k *s), mm or unitless."""
         values = regions.signed_distances_mm()
+        edge = _inner_edge(regions) if self.convention == "edge" else None
         for k in range(regions.num_classes):
-            self._finish(values[:, k], regions)
+            self._finish(values[:, k], regions, edge)
         return RWMap.from_dense(regions.labels, values)
 
-    def _finish(self, signed: Array, regions: Regions) -> None:
+    def _finish(self, signed: Array, regions: Regions, edge: Array | None) -> None:
         """Turn the signed distance of one class into its channel of the map, in place. (b *s)."""
         xp = regions.xp
         if self.convention == "kervadec":
@@ -55,9 +59,24 @@ class Boundary(MapGenerator):
             add_where(signed, regions.smallest_spacing_mm, inside)
             # The inner edge is 0, not what rounding left of d - s, which may be above 0.
             zero_where(signed, inside & (signed > -1e-6 * regions.smallest_spacing_mm))
+        if edge is not None:
+            zero_where(signed, (signed < 0) & edge)
         if regions.ignored is not None:  # before the maximum: they belong to no class
             zero_where(signed, regions.ignored)
         if self.normalize == "max":
             spatial = tuple(range(1, signed.ndim))
             largest = xp.max(xp.abs(signed), axis=spatial, keepdims=True)
             signed /= xp.where(largest > 0, largest, xp.ones_like(largest))
+
+
+def _inner_edge(regions: Regions) -> Array:
+    """Whether a voxel has a face neighbour of another class. (b *s), boolean."""
+    labels = regions.labels
+    edge = regions.xp.zeros_like(labels, dtype=regions.xp.bool)
+    for axis in range(1, labels.ndim):
+        ahead = (slice(None),) * axis + (slice(1, None),)
+        behind = (slice(None),) * axis + (slice(None, -1),)
+        differs = labels[ahead] != labels[behind]
+        edge[ahead] |= differs
+        edge[behind] |= differs
+    return edge

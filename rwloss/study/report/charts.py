@@ -11,7 +11,7 @@ import html
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from rwloss.study.outcomes import ClassOutcome, Curve, known_of
 from rwloss.study.results import Results, RunRow
@@ -34,17 +34,11 @@ SIGNS = ("", "-open", "-dot", "-open-dot")
 """The same for points: endings of the names of Plotly's symbols."""
 
 
-@dataclass(frozen=True)
-class Look:
-    """How a map is drawn: its colour, which dash its lines have, and which sign its points."""
+class Look(NamedTuple):
+    """How a map is drawn: its colour, and the number of its dash in DASHES and sign in SIGNS."""
 
     colour: str
     round: int = 0
-
-    @property
-    def dash(self) -> str:
-        """Of its lines."""
-        return DASHES[self.round]
 
 
 def looks(names: Iterable[str], reference: str | None) -> dict[str, Look]:

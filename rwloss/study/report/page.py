@@ -124,7 +124,7 @@ def _context(results: Results) -> dict[str, Any]:
             "title": charts.plain(name),
             "number": number,
             "colour": look.colour,
-            "dash": look.dash,
+            "dash": charts.DASHES[look.round],
             "round": look.round,
         }
         for number, (name, look) in enumerate(charts.looks(study.maps, results.reference).items())

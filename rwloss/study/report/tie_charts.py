@@ -51,9 +51,27 @@ def _tie(results: Results, number: int, tie: Tie) -> Chart:
     else:
         yaxis |= {"range": [-0.08, 1.08], "dtick": 0.5, "tick0": 0}
     heights = [pair.outcome if math.isfinite(pair.outcome) else never for pair in pairs]
-    groups = _close(
-        [_place(pair.indicator, xaxis) for pair in pairs], [_place(y, yaxis) for y in heights]
-    )
+    groups = _close([pair.indicator for pair in pairs], heights, xaxis, yaxis)
+    texts = [plain(_pair_text(pair, tie.outcome), 120) for pair in pairs]
+    maps, look = list(results.study.maps), looks(results.study.maps, results.reference)
+    points = []
+    for i, (pair, group) in enumerate(zip(pairs, groups, strict=True)):
+        label = None if pair.class_name is None else results.class_names.index(pair.class_name)
+        # Points that hide each other are rings, the small ones on top; each tells of all of them.
+        ring = min(6, 30 / max(1, len(group) - 1))
+        points.append(
+            Point(
+                maps.index(pair.map),
+                label,
+                None,
+                x=pair.indicator,
+                y=heights[i],
+                text="<br>".join(texts[j] for j in group),
+                symbol=CLASS_SYMBOLS[(label or 0) % len(CLASS_SYMBOLS)]
+                + SIGNS[look[pair.map].round],
+                size=8 + ring * (len(group) - 1 - group.index(i)) if len(group) > 1 else _MARKER,
+            )
+        )
     notes = [_correlation(tie)]
     if len(pairs) < len(tie.pairs):
         notes.append(f"Not drawn: {len(tie.pairs) - len(pairs)} at 0, below, or infinite.")
@@ -63,41 +81,12 @@ def _tie(results: Results, number: int, tie: Tie) -> Chart:
         f"tie-{number}",
         heading=tie_title(tie),
         label=f"{INDICATORS[tie.indicator]} against {OUTCOMES[tie.outcome]}, {tie.over}.",
-        points=_nested(results, tie.outcome, pairs, heights, groups),
+        points=sorted(points, key=lambda point: -point.size),
         xaxis=xaxis,
         yaxis=yaxis,
         note=" ".join(notes),
         height=260,
     )
-
-
-def _nested(
-    results: Results,
-    outcome: str,
-    pairs: Sequence[Pair],
-    heights: Sequence[float],
-    groups: Sequence[list[int]],
-) -> list[Point]:
-    """Points in rings, the small ones last, on top. Each tells of all that are close to it."""
-    maps, look = list(results.study.maps), looks(results.study.maps, results.reference)
-    texts = [plain(_pair_text(pair, outcome), 120) for pair in pairs]
-    points = []
-    for i, (pair, group) in enumerate(zip(pairs, groups, strict=True)):
-        label = None if pair.class_name is None else results.class_names.index(pair.class_name)
-        symbol = CLASS_SYMBOLS[(label or 0) % len(CLASS_SYMBOLS)] + SIGNS[look[pair.map].round]
-        points.append(
-            Point(
-                maps.index(pair.map),
-                label,
-                None,
-                x=pair.indicator,
-                y=heights[i],
-                text="<br>".join(texts[j] for j in group),
-                symbol=symbol,
-                size=_sizes(len(group))[group.index(i)],
-            )
-        )
-    return sorted(points, key=lambda point: -point.size)
 
 
 def _pair_text(pair: Pair, outcome: str) -> str:
@@ -120,31 +109,21 @@ def _correlation(tie: Tie) -> str:
     return f"Rank correlation {rho}, p = {p}, {found.n} {tie.over}."
 
 
-def _place(value: float, axis: Mapping[str, Any]) -> float:
-    """Where a value stands on an axis, in pixels."""
-    low, high = map(float, axis["range"])
-    known = math.log10(value) if axis.get("type") == "log" else value
-    return _NARROW * (known - low) / (high - low)
-
-
-def _close(x: list[float], y: list[float]) -> list[list[int]]:
+def _close(
+    x: Sequence[float], y: Sequence[float], xaxis: Mapping[str, Any], yaxis: Mapping[str, Any]
+) -> list[list[int]]:
     """For each point all that are less than a marker apart, or connected by points that are.
 
-    >>> _close([0, 50, 0, 0], [0, 0, 9, 18])
+    >>> axis = {"range": [0, _NARROW]}
+    >>> _close([0, 50, 0, 0], [0, 0, 9, 18], axis, axis)
     [[0, 2, 3], [1], [0, 2, 3], [0, 2, 3]]
     """
     from scipy.sparse.csgraph import connected_components
 
-    near = np.hypot(np.subtract.outer(x, x), np.subtract.outer(y, y)) < _MARKER
-    group = connected_components(near)[1].tolist() if x else []
+    places = []  # in pixels
+    for values, axis in ((x, xaxis), (y, yaxis)):
+        known = np.log10(values) if axis.get("type") == "log" else np.array(values)
+        places.append(_NARROW / np.ptp(axis["range"]) * known)
+    near = np.hypot(*(np.subtract.outer(each, each) for each in places)) < _MARKER
+    group = connected_components(near)[1].tolist() if len(x) else []
     return [[i for i, other in enumerate(group) if other == own] for own in group]
-
-
-def _sizes(count: int) -> list[float]:
-    """Sizes of points that lie inside each other, so that a ring of each is seen.
-
-    >>> _sizes(1), _sizes(3)
-    ([11], [20, 14, 8])
-    """
-    ring = min(6, 30 / max(1, count - 1))
-    return [_MARKER] if count == 1 else [8 + ring * i for i in reversed(range(count))]

@@ -27,6 +27,18 @@ def test_max_divides_each_class_of_each_image_by_its_largest():
     np.testing.assert_allclose(found[:, 1, 0], wanted, rtol=1e-6)
 
 
+def test_the_inner_edge_at_anisotropic_spacing():
+    """A box of 3 x 4 x 4 voxels of 5 x 0.5 x 0.5 mm: s away it is 0, at its other faces below."""
+    labels = np.zeros((1, 5, 6, 6), dtype=np.uint8)
+    labels[0, 1:4, 1:5, 1:5] = 1
+    regions = Regions(labels, 2, (5.0, 0.5, 0.5))
+    kervadec, edge = (maps.Boundary(c)(regions).dense()[0, 1] for c in ("kervadec", "edge"))
+    assert kervadec[2, 1, 2] == edge[2, 1, 2] == 0
+    assert (kervadec[1, 2, 2], edge[1, 2, 2]) == (-0.5, 0)  # its face along z is an edge too
+    assert kervadec[2, 2, 2] == -0.5
+    assert edge[2, 2, 2] == -1.0
+
+
 def test_without_parameters_it_is_kervadec():
     assert maps.Boundary() == maps.Boundary(convention="kervadec", normalize="none")
 

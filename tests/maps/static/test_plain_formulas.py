@@ -25,7 +25,7 @@ FORMULAS = {
         maps.Boundary(convention, normalize): partial(
             plain.boundary, convention=convention, normalize=normalize
         )
-        for convention in ("kervadec", "valverde")
+        for convention in ("kervadec", "valverde", "edge")
         for normalize in ("none", "max")
     },
     **{

@@ -186,9 +186,9 @@ def test_every_map_has_its_look_and_none_that_of_a_run_that_is_not_done():
     assert found["m0"] == Look(REFERENCE)
     assert [found[name].colour for name in names[1:7]] == list(COLOURS)
     assert found["m7"] == Look(COLOURS[0], 1)
-    assert len({(look.colour, look.dash) for look in found.values()}) == 25
+    assert len({*found.values()}) == 25
     assert len({*charts.DASHES}) == len({*charts.SIGNS}) == len(charts.SIGNS)
-    assert "dot" not in {look.dash for look in found.values()}
+    assert "dot" not in charts.DASHES
 
 
 def test_more_maps_than_colours_differ_in_lines_bands_and_points(tmp_path):
@@ -199,7 +199,7 @@ def test_more_maps_than_colours_differ_in_lines_bands_and_points(tmp_path):
     found = {name: indicator(True, i / 9, 0.1) for i, name in enumerate(maps)}
     results = collect(study, tmp_path, found)
     first, *_, last = looks(maps, None).values()
-    assert (first.dash, last.dash) == ("solid", "9px,9px")
+    assert (first.round, last.round) == (0, 1)
     first, *_, last = ties(results)[0].points
     assert (first.symbol, last.symbol) == ("circle", "circle-open")
 

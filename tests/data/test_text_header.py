@@ -1,4 +1,4 @@
-"""MHA and NRRD files: what ITK and others write, and headers that harm ITK or lead it elsewhere."""
+"""MHA and NRRD files: what ITK and others write, and headers that are damaged or lead elsewhere."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ from itertools import product
 
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation
 
 from rwloss.data import read_labels
+from rwloss.data.writing import write_labels
 from rwloss.errors import RWLossError
 
 sitk = pytest.importorskip("SimpleITK")
@@ -41,16 +43,38 @@ def test_what_itk_writes(tmp_path, suffix, compressed):
 
 
 @both_formats
-def test_notes_and_turned_axes(tmp_path, suffix):
-    image = sitk.GetImageFromArray(LABELS.T)
-    image.SetDirection((0, 1, 0, -1, 0, 0, 0, 0, 1))
-    for key, value in {"0008|0020": "20200101", "a key": "a = b: c", "long": "x" * 150}.items():
-        image.SetMetaData(key, value)
-    sitk.WriteImage(image, str(tmp_path / f"case{suffix}"))
-    volume = read_labels(tmp_path / f"case{suffix}")
-    np.testing.assert_array_equal(volume.labels, LABELS)
-    assert volume.affine is not None
-    np.testing.assert_allclose(volume.affine[:3, :3], [[0, -1, 0], [1, 0, 0], [0, 0, 1]], atol=1e-9)
+def test_reads_and_writes_the_place_that_itk_reads(tmp_path, suffix):
+    """Turned axes, 2-D and 3-D, notes of any kind, and the other spaces of NRRD."""
+    path, out = tmp_path / f"case{suffix}", tmp_path / f"out{suffix}"
+    spaces = ["left-posterior-superior", "right-anterior-superior", "left-anterior-superior", "RAS"]
+    for number, space in enumerate(spaces * 2):
+        labels = LABELS if number < 6 else LABELS[0]
+        image = sitk.GetImageFromArray(labels.T)
+        image.SetSpacing((0.5, 1.1, 2.5)[: labels.ndim])
+        image.SetOrigin((-7.0, 2.0, 30.5)[: labels.ndim])
+        turn = Rotation.random(random_state=number).as_matrix()
+        turn = turn if labels.ndim == 3 else Rotation.from_euler("z", 1).as_matrix()[:2, :2]
+        image.SetDirection(turn.ravel().tolist())
+        for key, value in {"0008|0020": "2020", "a key": "a = b: c", "long": "x" * 150}.items():
+            image.SetMetaData(key, value)
+        sitk.WriteImage(image, str(path), bool(number % 2))
+        if suffix == ".nrrd":
+            path.write_bytes(path.read_bytes().replace(spaces[0].encode(), space.encode()))
+        volume = read_labels(path)
+        np.testing.assert_array_equal(volume.labels, labels)
+        np.testing.assert_allclose(np.asarray(volume.affine), affine_of(path), atol=1e-12)
+        write_labels(out, labels, like=path)
+        np.testing.assert_array_equal(sitk.GetArrayFromImage(sitk.ReadImage(str(out))).T, labels)
+        np.testing.assert_allclose(affine_of(out), affine_of(path), atol=1e-12)
+
+
+def affine_of(path):
+    """As ITK reads it, to RAS. (4 4)."""
+    image = sitk.ReadImage(str(path))
+    n, affine = image.GetDimension(), np.eye(4)
+    affine[:n, :n] = np.reshape(image.GetDirection(), (n, n)) * image.GetSpacing()
+    affine[:n, 3] = image.GetOrigin()
+    return np.diag([-1, -1, 1, 1]) @ affine
 
 
 @pytest.mark.parametrize(
@@ -84,6 +108,7 @@ def test_units_of_an_nrrd_without_a_space(tmp_path):
         (".mha", "LOCAL", "Local"),
         (".mha", "\n", "\r\n"),
         (".mha", "Offset", "Comment = \nOffset"),
+        (".mha", "Offset", f"Name = {'x' * 300}\nOffset"),
         (".mha", "Offset", f"0010|0010 = {'x' * 5000}\nOffset"),
         (".mha", "Offset", "\n" * 20_000 + "Offset"),
         (".mha", "ElementType", "HeaderSize = -1\nElementType"),
@@ -119,29 +144,28 @@ def test_big_endian_mha(tmp_path):
         ("ElementDataFile", "Note\nElementDataFile", "damaged"),
         ("ElementDataFile = LOCAL", "", "cut short in its header"),
         ("NDims = 3", "NDims = 4", "damaged"),
-        ("NDims = 3", "NDims = -1", "damaged, and ITK failed on it: the process .* was killed"),
+        ("NDims = 3", "NDims = -1", "damaged"),
         ("NDims = 3", "NDims = 1e308", "damaged"),
         ("NDims = 3\n", "", "damaged"),
         ("NDims = 3\n", "NDims = 3\nNDims = 2\n", "damaged"),
         ("NDims = 3", "NDims = 2", "damaged"),
         ("DimSize = 4 5 6", "DimSize = 4 5", "damaged"),
-        ("DimSize = 4 5 6", "DimSize = 4 5 -6", "damaged"),
+        ("DimSize = 4 5 6", "DimSize = 4 5 -6", "holds no voxel"),
         ("DimSize = 4 5 6", "DimSize = 4 5 0", "holds no voxel"),
         ("DimSize = 4 5 6", "DimSize = 4 5 6e8", "damaged"),
-        ("DimSize = 4 5 6", "DimSize = 4 5 7", "damaged"),
+        ("DimSize = 4 5 6", "DimSize = 4 5 7", "cut short"),
         ("DimSize = 4 5 6", "DimSize = 400 500 6", "cut short"),
         ("DimSize = 4 5 6", "DimSize = 400000 500000 6", "more than the limit"),
         ("DimSize = 4 5 6\n", "", "damaged"),
-        ("MET_UCHAR", "MET_DOUBLE", "damaged"),
+        ("MET_UCHAR", "MET_DOUBLE", "cut short"),
         ("MET_UCHAR", "A" * 100_000, "damaged"),
         ("ElementType", "ElementNumberOfChannels = 3\nElementType", "one number per voxel, got 3"),
-        ("ElementSpacing = 0.5", "ElementSpacing = nan", "no possible length"),
+        ("ElementSpacing = 0.5", "ElementSpacing = nan", "above zero"),
         ("TransformMatrix = 1", "TransformMatrix = 1e308", "affine of finite numbers"),
         ("TransformMatrix = 1 ", "TransformMatrix = ", "damaged"),
         ("BinaryData = True", "BinaryData = False", "damaged"),
         ("CompressedData = False", "CompressedData = True", "damaged"),
         ("CompressedData = False", "CompressedData = To", "damaged"),
-        ("Offset", f"Name = {'x' * 300}\nOffset", "damaged"),
     ],
 )
 def test_damaged_and_hostile_mha(tmp_path, old, new, words):
@@ -159,17 +183,17 @@ def test_damaged_and_hostile_mha(tmp_path, old, new, words):
         ("encoding", 'space units: "um" "um" "mm"\nencoding', "different units"),
         ("encoding", 'space units: "s" "s" "s"\nencoding', "unknown unit of length 's'"),
         ("encoding: raw", "encoding: ascii", "damaged"),
-        ("encoding: raw", "encoding: bzip2", "bzip2 encoding not available"),
-        ("type: unsigned char", "type: block", "missing field: block size"),
-        ("type: unsigned char\n", "", "required field: type"),
-        ("type: unsigned char", "type: double", "damaged"),
+        ("encoding: raw", "encoding: bzip2", "damaged, .* encoding bzip2"),
+        ("type: unsigned char", "type: block", "damaged, .* the type 'block'"),
+        ("type: unsigned char\n", "", "damaged, .* it has no type"),
+        ("type: unsigned char", "type: double", "damaged, .* no byte order"),
         ("type: unsigned char", "type: " + "A" * 5000, "damaged"),
-        ("sizes: 4 5 6", "sizes: 4 5", "parsed 2 values, but dimension is 3"),
-        ("sizes: 4 5 6", "sizes: 4 5 -6", "damaged"),
-        ("sizes: 4 5 6", "sizes: 4 5 0", "size is zero"),
+        ("sizes: 4 5 6", "sizes: 4 5", "damaged"),
+        ("sizes: 4 5 6", "sizes: 4 5 -6", "holds no voxel"),
+        ("sizes: 4 5 6", "sizes: 4 5 0", "holds no voxel"),
         ("sizes: 4 5 6", "sizes: 400 500 6", "cut short"),
         ("sizes: 4 5 6", "sizes: 400000 500000 6", "more than the limit"),
-        ("dimension: 3", "dimension: 99", "dimension 99 is outside"),
+        ("dimension: 3", "dimension: 99", "damaged, .* 99 axes"),
         ("dimension: 3", "dimension: 3\ndimension: 3", "damaged"),
         ("encoding", "A" * 300 + "\nencoding", "damaged"),
         ("NRRD0004", "NRRD9999", "damaged"),
@@ -181,19 +205,12 @@ def test_damaged_and_hostile_nrrd(tmp_path, old, new, words):
         read_labels(edited(written(tmp_path, ".nrrd"), old, new))
 
 
-def test_a_file_that_crashes_itk_costs_no_other_file(tmp_path):
-    for _ in range(2):
-        with pytest.raises(RWLossError, match=r"case\.mha': it is damaged, and ITK failed on it"):
-            read_labels(edited(written(tmp_path, ".mha"), "NDims = 3", "NDims = -1"))
-        np.testing.assert_array_equal(read_labels(written(tmp_path, ".mha")).labels, LABELS)
-
-
 @both_formats
 def test_impossible_geometry(tmp_path, suffix):
     for old, new in product(["0.5", "2.5"], ["0", "-1", "1e-300", "nan", "inf", "1e300"]):
         path = edited(written(tmp_path, suffix), old, new)
-        if new == "-1":  # ITK turns the axis round instead
-            assert read_labels(path).spacing_mm in {(1.0, 1.0, 2.5), (0.5, 1.0, 1.0)}
+        if (suffix, new) == (".nrrd", "-1"):  # the axis is turned round
+            assert sorted(read_labels(path).spacing_mm or ()) in ([1, 1, 2.5], [0.5, 1, 1])
             continue
         with pytest.raises(RWLossError, match=rf"case\{suffix}"):
             read_labels(path)
