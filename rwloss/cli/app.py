@@ -7,8 +7,8 @@ import importlib
 import os
 import sys
 from collections.abc import Callable
-from contextlib import suppress
-from typing import Annotated, Any
+from contextlib import redirect_stderr, redirect_stdout
+from typing import Annotated, Any, cast
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -112,31 +112,50 @@ def _options(
     del version
 
 
+class _OutputError(RWLossError):
+    """What a command found can't be printed."""
+
+
+class _Stream:
+    """A standard stream. is_lossy: what can't be written is lost, and the work goes on."""
+
+    def __init__(self, stream: Any, *, is_lossy: bool) -> None:
+        self._stream, self._is_lossy = stream, is_lossy
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> None:
+        self._try(self._stream.write, text)
+
+    def flush(self) -> None:
+        self._try(self._stream.flush)
+
+    def _try(self, do: Callable[..., Any], *arguments: str) -> None:
+        try:
+            do(*arguments)
+        except OSError as error:
+            if self._is_lossy:
+                return
+            if error.errno == errno.EPIPE:  # such as `| head`: ends without a word
+                raise
+            raise _OutputError(f"standard output can't be written: {error.strerror}") from error
+
+
 def main() -> None:
     """Run the program; wrong use is an error on standard error with exit code 2, no traceback.
 
-    What is printed to a closed stream is lost. A stream that can't take it, such as a file on a
-    full disk, ends the program with exit code 1.
+    A standard stream that is closed or full ends no work; what can't be printed is exit code 1.
     """
-    _open_streams()
-    try:
-        app()
-    except RWLossError as error:
-        with suppress(OSError):
+    for stream, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, stream) is None:  # closed: no other file may take its number
+            setattr(sys, stream, os.fdopen(os.open(os.devnull, os.O_RDWR), mode))
+    with (
+        redirect_stdout(cast(Any, _Stream(sys.stdout, is_lossy=False))),
+        redirect_stderr(cast(Any, _Stream(sys.stderr, is_lossy=True))),
+    ):
+        try:
+            app()
+        except RWLossError as error:
             typer.echo(f"rwloss: {error}", err=True)
-        sys.exit(2)
-    except OSError as error:
-        if error.filename is not None or error.errno not in {errno.ENOSPC, errno.EDQUOT, errno.EIO}:
-            raise
-        with suppress(OSError):
-            typer.echo(f"rwloss: the output can't be written ({error.strerror})", err=True)
-        os._exit(1)  # at a usual end, Python would write what is left of the output again
-
-
-def _open_streams() -> None:
-    """Open what is closed of the standard streams: else the next file would take its place."""
-    while (handle := os.open(os.devnull, os.O_RDWR)) <= 2:
-        os.set_inheritable(handle, True)
-    os.close(handle)
-    sys.stdout = sys.stdout or os.fdopen(1, "w")
-    sys.stderr = sys.stderr or os.fdopen(2, "w")
+            sys.exit(1 if isinstance(error, _OutputError) else 2)
