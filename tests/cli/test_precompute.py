@@ -78,6 +78,7 @@ def test_wrong_use(assert_refused, source, tmp_path):
         (["--map", "rectified", "--jobs", "-1"], "--jobs"),
         (["--map", "rectified", "--max-voxels", "0"], "--max-voxels"),
         (["--map", "rectified", "--format", "png"], "--format"),
+        (["--map", "rectified", "-j0", "--num-classes", "100000000"], "at most 65536 classes"),
         (["--map", "rectified", "--dtype", "float16", "-j0"], "nifti stores values as"),
         (["--map", "rectified", "--scheduler", "nowhere", "-j0"], "expected tcp://HOST:PORT"),
         *(
