@@ -165,6 +165,10 @@ def test_volumes_for_a_network_of_pictures(tmp_path, predict, images, suffix, ax
     found = data.read_labels(made.path).labels
     assert np.array_equal(found, expected(run, image, axis=axis))
     assert not np.array_equal(found, expected(run, image, axis=2 - axis))
+    flat = image[:1] if axis else image[:, :, :1].swapaxes(0, 2)  # one slice is that slice
+    np.save(tmp_path / "flat.npy", flat)
+    [made] = predict(run=run, images=tmp_path / "flat.npy").outcomes
+    assert np.array_equal(data.read_labels(made.path).labels, expected(run, flat, axis=0))
 
 
 def test_a_second_start_keeps_what_is_there(predict, out):
