@@ -75,7 +75,7 @@ def demo(
         },
     )
     typer.echo(f"Training {len(MAPS) * seeds} U-Nets, {steps} steps each ...")
-    run_and_print(study, out / "study", jobs=jobs)
+    run_and_print(study, out / "study", {"jobs": jobs})
 
 
 def _make_maps(dataset: Any, folder: Path, expression: str, jobs: int | None) -> None:

@@ -94,13 +94,18 @@ class LossBatch:
 
     @property
     def prediction(self) -> Prediction:
-        """What dynamic terms see, made on first use."""
+        """What dynamic terms see."""
+        whole = self.whole_prediction
+        return whole if self.include_background else whole.without_background
+
+    @property
+    def whole_prediction(self) -> Prediction:
+        """The prediction with its background, made on first use."""
         if self._prediction is None:
             self._prediction = Prediction.of(
                 self.log_probs,
                 self.counted_labels,
                 self.spacings_mm,
-                include_background=self.include_background,
                 all_count=self.counts is None,
                 masks=max(self.masks, 1),
                 batch=self.pooled,
