@@ -376,7 +376,6 @@ def test_largest_label_beside_ignored_ones(kind, dtype):
     assert_equal(regions.depth_mm, [[[2, 1, 1], [2, 1, 0]]])
 
 
-@pytest.mark.usefixtures("engine")
 def test_all_voxels_ignored(kind):
     regions = Regions(kind(np.full((1, 3, 4), 255, dtype=np.uint8)), 3, ignore_label=255)
     assert not to_numpy(regions.depth_mm).any()

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
+import os
 import sys
 from collections.abc import Callable
-from typing import Annotated, Any
+from contextlib import redirect_stderr, redirect_stdout
+from typing import Annotated, Any, cast
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -109,10 +112,50 @@ def _options(
     del version
 
 
+class _OutputError(RWLossError):
+    """What a command found can't be printed."""
+
+
+class _Stream:
+    """A standard stream. is_lossy: what can't be written is lost, and the work goes on."""
+
+    def __init__(self, stream: Any, *, is_lossy: bool) -> None:
+        self._stream, self._is_lossy = stream, is_lossy
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> None:
+        self._try(self._stream.write, text)
+
+    def flush(self) -> None:
+        self._try(self._stream.flush)
+
+    def _try(self, do: Callable[..., Any], *arguments: str) -> None:
+        try:
+            do(*arguments)
+        except OSError as error:
+            if self._is_lossy:
+                return
+            if error.errno == errno.EPIPE:  # such as `| head`: ends without a word
+                raise
+            raise _OutputError(f"standard output can't be written: {error.strerror}") from error
+
+
 def main() -> None:
-    """Run the program; wrong use is an error on standard error with exit code 2, no traceback."""
-    try:
-        app()
-    except RWLossError as error:
-        typer.echo(f"rwloss: {error}", err=True)
-        sys.exit(2)
+    """Run the program; wrong use is an error on standard error with exit code 2, no traceback.
+
+    A standard stream that is closed or full ends no work; what can't be printed is exit code 1.
+    """
+    for stream, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, stream) is None:  # closed: no other file may take its number
+            setattr(sys, stream, os.fdopen(os.open(os.devnull, os.O_RDWR), mode))
+    with (
+        redirect_stdout(cast(Any, _Stream(sys.stdout, is_lossy=False))),
+        redirect_stderr(cast(Any, _Stream(sys.stderr, is_lossy=True))),
+    ):
+        try:
+            app()
+        except RWLossError as error:
+            typer.echo(f"rwloss: {error}", err=True)
+            sys.exit(1 if isinstance(error, _OutputError) else 2)

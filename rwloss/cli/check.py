@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from rwloss.cli import options as opt
-from rwloss.cli.listing import print_table, printable
+from rwloss.cli.listing import print_in_voxels, print_table, printable
 from rwloss.cli.progress import progress
-from rwloss.words import count_of
 
 if TYPE_CHECKING:
     from rwloss.study.indicators import Diagnosis
@@ -94,8 +93,4 @@ def _print(diagnosis: Diagnosis) -> None:
     )
     for text, verdict in diagnosis.verdicts().items():
         typer.echo(f"{text}: {verdict}")
-    if diagnosis.in_voxels:
-        typer.echo(
-            f"{count_of(diagnosis.in_voxels, 'case')} without a spacing: distances are in voxels; "
-            "give --spacing for mm."
-        )
+    print_in_voxels(diagnosis.in_voxels)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rwloss.cli import options as opt
-from rwloss.cli.listing import print_failures, print_scores, printable
+from rwloss.cli.listing import print_failures, print_in_voxels, print_scores, printable
 from rwloss.cli.progress import progress
 from rwloss.errors import RWLossError
 from rwloss.words import count_of
@@ -140,11 +140,7 @@ def _tell(result: Evaluation, penalty: Penalty) -> None:
             f"HD95 and ASSD leave both out ({outside:,} here), so a prediction that misses more "
             "can look better: read n, or give a --penalty."
         )
-    if result.in_voxels:
-        typer.echo(
-            f"{count_of(len(result.in_voxels), 'case')} without a spacing: distances are in "
-            "voxels; give --spacing for mm."
-        )
+    print_in_voxels(len(result.in_voxels))
 
 
 def _tell_problems(result: Evaluation) -> None:

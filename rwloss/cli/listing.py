@@ -68,6 +68,15 @@ def print_failures(failed: Sequence[tuple[str, str]], cases: int) -> None:
         print_table(failed, err=True)
 
 
+def print_in_voxels(cases: int) -> None:
+    """Print that distances are in voxels in this many cases; nothing where there are none."""
+    if cases:
+        typer.echo(
+            f"{count_of(cases, 'case')} without a spacing: distances are in voxels; give "
+            "--spacing for mm."
+        )
+
+
 def print_scores(summary: Iterable[ClassSummary], unit: str) -> None:
     """Print three rows per class. unit: of the distances, "mm" or "voxels"."""
     print_table([_HEAD, *(row for each in summary for row in _rows(each, unit))])

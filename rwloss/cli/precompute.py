@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from rwloss.cli import options as opt
-from rwloss.cli.listing import print_failures, printable, size_of
+from rwloss.cli.listing import print_failures, print_in_voxels, printable, size_of
 from rwloss.cli.progress import Progress, progress
 from rwloss.words import count_of
 
@@ -125,6 +125,8 @@ def _print(summary: Summary, asked: Expression, *, planned: bool) -> None:
     smaller = "" if ratio is None else f", {ratio:.3g} times smaller than dense float32"
     about = "about " if planned else ""
     typer.echo(f"{cases}: {about}{size_of(summary.stored_bytes)}{smaller}")
+    if asked.has_mm:
+        print_in_voxels(sum(outcome.in_voxels for outcome in summary.outcomes))
     static = asked.static_part
     if str(static) != str(asked):
         typer.echo(

@@ -108,6 +108,11 @@ class Expression(ABC):
         return units.pop() if len(units) == 1 else ""
 
     @property
+    def has_mm(self) -> bool:
+        """Whether a term has values in mm or a power of it; in voxels where no spacing is known."""
+        return any("mm" in getattr(leaf.term, "unit", "") for leaf in self.leaves())
+
+    @property
     def static_part(self) -> Expression | None:
         """The static terms without link or schedule, which one stored map can hold; else None.
 

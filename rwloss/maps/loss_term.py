@@ -87,11 +87,16 @@ class Prediction:
         return values.masked_fill(self.one_hot == 0, 0.0)
 
     @property
-    def true_log_probs(self) -> Tensor:
-        """Logarithm of the true class's probability, 0 where no class counts. (b *s)."""
+    def true_class(self) -> Tensor:
+        """Channel of the true class, 0 where no class counts; computed once. (b 1 *s)."""
         if "true_class" not in self._kept:
             self._kept["found"], self._kept["true_class"] = self.one_hot.max(dim=1, keepdim=True)
-        at_true = self.log_probs.gather(1, self._kept["true_class"])[:, 0]
+        return cast("Tensor", self._kept["true_class"])
+
+    @property
+    def true_log_probs(self) -> Tensor:
+        """Logarithm of the true class's probability, 0 where no class counts. (b *s)."""
+        at_true = self.log_probs.gather(1, self.true_class)[:, 0]
         if self._counted is None and self.has_background:
             return at_true
         return at_true.masked_fill(self._kept["found"][:, 0] == 0, 0.0)
@@ -105,11 +110,11 @@ class Prediction:
 
         With `batch` they are those of all images together, the same for each.
         """
-        arrays = (self.probs * self.one_hot, self.probs, self.one_hot)
-        both, predicted, true = (self._whole_batch(self.sum_space(values)) for values in arrays)
-        return both, predicted, true
+        both = self._sum_overlap(self.probs * self.one_hot)
+        return both, self._sum_overlap(self.probs), self._sum_overlap(self.one_hot)
 
-    def _whole_batch(self, sums: Tensor) -> Tensor:
+    def _sum_overlap(self, values: Tensor) -> Tensor:
+        sums = self.sum_space(values)
         if not self.batch:
             return sums
         whole = einops.reduce(sums, "(b m) c -> m c", "sum", m=self.masks)
@@ -128,9 +133,10 @@ class Prediction:
         return self.sum_space(values) * self._share(len(values) * values.shape[1])
 
     def mean_by_true_class(self, values: Tensor) -> Tensor:
-        """As `mean_true`, for one value per voxel, which belongs to its true class. (b *s)."""
-        # Not a product: a value may be infinite.
-        return self.mean_true(self.at_true(values[:, None].expand_as(self.one_hot)))
+        """As `mean_true`, for one value per voxel (b *s), 0 where no class counts."""
+        # Not a product with `one_hot`: a value may be infinite.
+        by_class = self.one_hot.new_zeros(self.one_hot.shape)
+        return self.mean_true(by_class.scatter_(1, self.true_class, values[:, None]))
 
     def _share(self, number: int) -> Tensor | float:
         """`number` by the number of voxels that count."""

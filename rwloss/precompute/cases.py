@@ -28,6 +28,7 @@ class CaseOutcome:
 
     In a plan, "missing" is a case that a run would make; its bytes are an estimate. seconds: time
     of the worker. stored_bytes: compressed size. fatal: every other case would fail as well.
+    in_voxels: no spacing is known.
     """
 
     case: str
@@ -38,6 +39,7 @@ class CaseOutcome:
     voxels: int = 0
     stored_bytes: int = 0
     fatal: bool = False
+    in_voxels: bool = False
 
 
 @dataclass(frozen=True)
@@ -142,7 +144,13 @@ class MapTask:
         volume = self._read()
         spacing_mm = volume.spacing_mm or (1.0,) * volume.labels.ndim
         digest = labels_digest(volume.labels, spacing_mm, volume.affine)
-        kept = CaseOutcome(self.case.name, "kept", self.known, voxels=volume.labels.size)
+        kept = CaseOutcome(
+            self.case.name,
+            "kept",
+            self.known,
+            voxels=volume.labels.size,
+            in_voxels=volume.spacing_mm is None,
+        )
         if self.known is not None and self.writer.is_done(self.known, digest):
             return replace(kept, stored_bytes=self.writer.size(self.known))
         if self.measure is False:

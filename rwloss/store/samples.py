@@ -10,6 +10,7 @@ import torch
 from torch.utils.data import Dataset, default_collate
 from torch.utils.data._utils.collate import collate, default_collate_fn_map
 
+from rwloss import maps
 from rwloss.errors import RWLossError
 from rwloss.rwmap import RWMap
 from rwloss.store.store import Store
@@ -23,6 +24,8 @@ class AddMap:
     cut out of the image; the map is then cut in the same way, and zarr reads no more than that.
     dense: the map as a tensor (k *s), for transforms that move tensors only. By default it is an
     RWMap of one image, tensors (1 *s), which `rwloss.moves` moves and `collate_maps` batches.
+    expression: that of the loss. The loss checks what an RWMap is a map of, but of a tensor it
+    can't know: with dense=True give it here, and a store of another map is refused.
 
     >>> from rwloss.data import sample_dir
     >>> from rwloss.precompute import precompute
@@ -39,6 +42,17 @@ class AddMap:
     region: str | None = None
     key: str = "map"
     dense: bool = False
+    expression: str | None = None
+
+    def __post_init__(self) -> None:
+        """Raise RWLossError where the store holds maps of something else."""
+        if self.expression is not None:
+            wanted = str(maps.parse(self.expression).static_part)
+            if wanted != self.store.expression:
+                raise RWLossError(
+                    f"{self.store.place} holds maps of {self.store.expression}, the loss needs "
+                    f"{wanted}: precompute those, or correct the expression"
+                )
 
     def __call__(self, sample: Mapping[str, Any]) -> dict[str, Any]:
         """The sample with its map. Raises RWLossError for a sample without the name of its case."""
@@ -58,7 +72,8 @@ class WithMaps(Dataset[Any]):
 
     dataset: its samples are mappings, which get the key "map", or tuples or lists, which get the
     map as one more element. cases: the case name of each index; by default a mapping's "case".
-    dense: as for `AddMap`. Batch RWMaps with `DataLoader(collate_fn=rwloss.store.collate_maps)`.
+    dense, expression: as for `AddMap`. Batch RWMaps with
+    `DataLoader(collate_fn=rwloss.store.collate_maps)`.
     """
 
     def __init__(
@@ -68,11 +83,12 @@ class WithMaps(Dataset[Any]):
         cases: Sequence[str] | None = None,
         *,
         dense: bool = False,
+        expression: str | None = None,
     ) -> None:
         """Raises RWLossError where the cases do not fit the dataset, or the store lacks one."""
         self.dataset = dataset
         self.cases = cases
-        self.add_map = AddMap(store, dense=dense)
+        self.add_map = AddMap(store, dense=dense, expression=expression)
         if cases is not None:
             if len(cases) != len(self):
                 raise RWLossError(f"{len(cases)} cases given for {len(self)} samples")

@@ -187,9 +187,8 @@ class Diagnosis:
             text: self.reports[text] + report if self.reports else report
             for text, report in found.items()
         }
-        leaves = [leaf for each in self.expressions.values() for leaf in each.leaves()]
-        has_distances = any("mm" in getattr(leaf.term, "unit", "") for leaf in leaves)
-        self.in_voxels += has_distances and volume.spacing_mm is None
+        has_mm = any(each.has_mm for each in self.expressions.values())
+        self.in_voxels += has_mm and volume.spacing_mm is None
         wrong = sum(report.wrong_way_mass for report in found.values())
         if self._worst is None or wrong > self._worst[0]:
             self._worst = wrong, number, case

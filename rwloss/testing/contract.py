@@ -22,6 +22,39 @@ MOVES = frozenset({"flip", "rot90", "crop"})
 GEOMETRY = ("labels", "counts", "depth_mm", "peak_depth_mm", "components")
 
 
+def check_tags(generator: MapGenerator, num_classes: int = 4) -> None:
+    """The tags are `MapTags` with known moves, and expressions can hold the name."""
+    del num_classes
+    assert isinstance(generator.tags, MapTags), f"{generator}: tags are {generator.tags!r}"
+    unknown = sorted(generator.tags.commutes_with - MOVES)
+    assert not unknown, f"{generator} commutes with {unknown}: known are {sorted(MOVES)}"
+    check_name(generator.name, str(generator))
+
+
+def check_text(generator: MapGenerator, num_classes: int = 4) -> None:
+    """Its text reads back to an equal generator: stores and runs record that text."""
+    del num_classes
+    text = str(generator)
+    try:
+        back = parse(text)
+    except RWLossError as error:
+        raise AssertionError(f"the text of a generator must read back: {error}") from error
+    assert back == generator, f"{text!r} reads back as {back}: expected an equal generator"
+
+
+def check_pickle(generator: MapGenerator, num_classes: int = 4) -> None:
+    """It can be pickled for worker processes, and is equal there."""
+    del num_classes
+    try:
+        back = pickle.loads(pickle.dumps(generator))
+    except Exception as error:
+        raise AssertionError(
+            f"{generator} can't be pickled for the worker processes of precompute: define it at "
+            f"the top level of its file ({error})"
+        ) from error
+    assert back == generator, f"{generator} comes back from pickle as {back}"
+
+
 def check_edge_cases(generator: MapGenerator, num_classes: int = 4) -> None:
     """Full, absent and tiny classes, thin images, ignored voxels: finite, of the right shape.
 
@@ -135,39 +168,6 @@ def check_ignored_voxels(generator: MapGenerator, num_classes: int = 4) -> None:
         probs = np.where(ignored, np.roll(case.probs, 1, axis=1), case.probs)
         claim = f"{generator}: the prediction at ignored voxels must change nothing"
         case.expect_same(replace(case, probs=probs).dense(generator), wanted, claim)
-
-
-def check_pickle(generator: MapGenerator, num_classes: int = 4) -> None:
-    """It can be pickled for worker processes, and is equal there."""
-    del num_classes
-    try:
-        back = pickle.loads(pickle.dumps(generator))
-    except Exception as error:
-        raise AssertionError(
-            f"{generator} can't be pickled for the worker processes of precompute: define it at "
-            f"the top level of its file ({error})"
-        ) from error
-    assert back == generator, f"{generator} comes back from pickle as {back}"
-
-
-def check_text(generator: MapGenerator, num_classes: int = 4) -> None:
-    """Its text reads back to an equal generator: stores and runs record that text."""
-    del num_classes
-    text = str(generator)
-    try:
-        back = parse(text)
-    except RWLossError as error:
-        raise AssertionError(f"the text of a generator must read back: {error}") from error
-    assert back == generator, f"{text!r} reads back as {back}: expected an equal generator"
-
-
-def check_tags(generator: MapGenerator, num_classes: int = 4) -> None:
-    """The tags are `MapTags` with known moves, and expressions can hold the name."""
-    del num_classes
-    assert isinstance(generator.tags, MapTags), f"{generator}: tags are {generator.tags!r}"
-    unknown = sorted(generator.tags.commutes_with - MOVES)
-    assert not unknown, f"{generator} commutes with {unknown}: known are {sorted(MOVES)}"
-    check_name(generator.name, str(generator))
 
 
 def check_stable(generator: MapGenerator, num_classes: int = 4) -> None:

@@ -24,33 +24,10 @@ KnownFailures: TypeAlias = Mapping[str, str] | Callable[[MapGenerator], Mapping[
 """Reasons by name of the check; a function gives them per generator."""
 
 CHECKS: dict[str, Check] = {
-    check.__name__: check
-    for check in (
-        contract.check_tags,
-        contract.check_text,
-        contract.check_pickle,
-        symmetry.check_half_space,
-        symmetry.check_slab,
-        symmetry.check_ball,
-        symmetry.check_single_voxel,
-        contract.check_edge_cases,
-        contract.check_finite,
-        contract.check_ignored_voxels,
-        contract.check_label_types,
-        contract.check_determinism,
-        contract.check_input_untouched,
-        contract.check_batch_is_single,
-        contract.check_numpy_is_torch,
-        symmetry.check_flips,
-        symmetry.check_quarter_turns,
-        symmetry.check_axis_order,
-        symmetry.check_crops,
-        symmetry.check_relabelling,
-        symmetry.check_spacing_scale,
-        contract.check_stable,
-        contract.check_never_below_zero,
-        contract.check_minimum,
-    )
+    name: check
+    for module in (contract, symmetry)
+    for name, check in vars(module).items()
+    if name.startswith("check_") and check.__module__ == module.__name__
 }
 """Every check by its name: a function of a generator and a number of classes (optional)."""
 

@@ -1,9 +1,16 @@
 """The program as a whole: its list of commands, and options that mean the same in all of them."""
 
+import errno
+import io
+import os
 import re
+import subprocess
+import sys
 
+import numpy as np
 import typer
 
+import rwloss
 from rwloss.cli import options
 from rwloss.cli.app import COMMANDS, app
 from rwloss.data import formats
@@ -60,3 +67,43 @@ def test_an_unknown_command_is_wrong_use(assert_refused):
 
 def test_the_largest_file_is_that_of_the_readers():
     assert options.MAX_VOXELS == formats.MAX_VOXELS
+
+
+class Full(io.StringIO):
+    """A stream on a full disk, or one whose reader is gone."""
+
+    def __init__(self, error):
+        super().__init__()
+        self.error = error
+
+    def write(self, text):
+        raise OSError(self.error, os.strerror(self.error))
+
+
+def test_a_full_standard_error_ends_no_work(source, tmp_path, rwloss_command, monkeypatch):
+    monkeypatch.setattr(sys, "stderr", Full(errno.ENOSPC))
+    code, printed, _ = rwloss_command("precompute", source, tmp_path / "o", "--map", "dice", "-j0")
+    assert (code, printed) == (2, "")
+    code, printed, _ = rwloss_command(
+        "precompute", source, tmp_path / "o", "--map", "rectified", "-j0"
+    )
+    assert (code, "3 maps of rectified made" in printed) == (0, True)
+
+
+def test_a_full_standard_output_is_said(rwloss_command, monkeypatch):
+    monkeypatch.setattr(sys, "stdout", Full(errno.ENOSPC))
+    code, _, told = rwloss_command("maps")
+    assert code == 1
+    assert told == "rwloss: standard output can't be written: No space left on device\n"
+    monkeypatch.setattr(sys, "stdout", Full(errno.EPIPE))  # of `| head`
+    assert rwloss_command("maps")[::2] == (1, "")
+
+
+def test_closed_streams_end_no_work(source, tmp_path):
+    np.save(tmp_path / "labels" / "a.npy", np.eye(4, dtype=np.uint8))
+    program = "from rwloss.cli import main; main()"
+    command = [sys.executable, "-c", program, "precompute", source, tmp_path / "o", "--map"]
+    shell = 'exec "$@" rectified -j0 <&- >&- 2>&-'
+    done = subprocess.run(["sh", "-c", shell, "sh", *command], check=False, capture_output=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+    assert len(rwloss.store.open(tmp_path / "o")) == 4

@@ -165,6 +165,7 @@ def test_wrong_use(assert_refused, labels_folder):
         (["--map", "rectified", "--probs", "none"], "--probs"),
         (["--map", "rectified", "--limit", "0"], "--limit"),
         (["--map", "rectified", "--seed", "-1"], "--seed"),
+        (["--map", "rectified", "--num-classes", "100000000"], "at most 65536 classes"),
         (["--map", "rectified", "--spacing", "1;1"], "--spacing"),
         (["--map", "rectified", "-o", "a.jpg"], ".png"),
         ([], "--map"),

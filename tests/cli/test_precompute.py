@@ -55,6 +55,20 @@ def test_a_truncated_case_is_named_and_the_others_are_done(rwloss_command, sourc
     assert f"1 of 3 cases failed:\n{data.case_name(bad)}  cannot read" in err
 
 
+def test_distances_without_a_spacing_are_said_to_be_in_voxels(rwloss_command, source, tmp_path):
+    folder = tmp_path / "arrays"
+    folder.mkdir()
+    np.save(folder / "a.npy", np.eye(6, dtype=np.uint8))
+    for data_, text, options, said in (
+        (folder, "boundary", (), True), (folder, "boundary", ("--spacing", "1,2"), False),
+        (folder, "rectified", (), False), (source, "boundary", (), False),
+    ):  # fmt: skip
+        command = "precompute", data_, tmp_path / "o", "--map", text, "-j0", "--dry-run"
+        code, out, _ = rwloss_command(*command, "--num-classes", 3, *options)
+        assert code == 0
+        assert ("1 case without a spacing: distances are in voxels" in out) == said
+
+
 def test_wrong_use(assert_refused, source, tmp_path):
     for options, message in [
         (["--map", "rectifed"], "did you mean 'rectified'"),
@@ -64,6 +78,7 @@ def test_wrong_use(assert_refused, source, tmp_path):
         (["--map", "rectified", "--jobs", "-1"], "--jobs"),
         (["--map", "rectified", "--max-voxels", "0"], "--max-voxels"),
         (["--map", "rectified", "--format", "png"], "--format"),
+        (["--map", "rectified", "-j0", "--num-classes", "100000000"], "at most 65536 classes"),
         (["--map", "rectified", "--dtype", "float16", "-j0"], "nifti stores values as"),
         (["--map", "rectified", "--scheduler", "nowhere", "-j0"], "expected tcp://HOST:PORT"),
         *(

@@ -242,6 +242,7 @@ def test_wrong_use(assert_refused, labels_file, tmp_path):
         (["--map", "rectified", "--spacing", "1;1"], "--spacing"),
         (["--map", "rectified", "--spacing", "1,1,1"], "expected 2 lengths"),
         (["--map", "rectified", "--num-classes", "2"], "label 2 found"),
+        (["--map", "rectified", "--num-classes", "100000000"], "at most 65536 classes"),
         (["--map", "rectified", "--image", "none.png"], "no such file"),
         (["--map", "rectified", "--image", "wide.npy"], "the image has shape (20, 31), its labels"),
         (["--map", "rectified", "--slice", "900"], "no slices"),

@@ -9,10 +9,7 @@ from strategies import (
     expressions,
     few,
     generators,
-    many,
     seeds,
-    stable_generators,
-    sum_of,
     weighted_sums,
 )
 
@@ -85,17 +82,6 @@ def test_a_stabilized_term_is_another_term():
     assert [str(term) for _, term in made.terms] == ["boundary", "boundary.stabilized()"]
 
 
-@many
-@given(generators, generators, st.floats(-10, 10), st.floats(-10, 10))
-def test_equality_and_hash_follow_the_content(a, b, x, y):
-    made, same = x * a + y * b, x * a + y * b
-    assert made == same
-    assert hash(made) == hash(same)
-    assert {made: 1}[same] == 1
-    assert (made == x * a + (y + 20) * b) == (a == b and x + y == x + (y + 20))
-    assert made != str(made)
-
-
 def test_equality_of_all_kinds():
     kinds = [RECTIFIED, 2 * RECTIFIED, RECTIFIED.stabilized(), LINKED, RECTIFIED.with_link(0.4)]
     kinds += [BLEND, maps.blend(DICE, BOUNDARY, "steal"), maps.blend(DICE, BOUNDARY, alpha=0.02)]
@@ -105,27 +91,21 @@ def test_equality_of_all_kinds():
     assert len({Rectified(clip_mm=2), Rectified(clip_mm=2.0)}) == 1
 
 
-@pytest.mark.parametrize("other", [1, 0.5, None, "boundary", True], ids=str)
-def test_only_expressions_add(other):
-    with pytest.raises(TypeError):
-        RECTIFIED + other
-    with pytest.raises(TypeError):
-        other - RECTIFIED
+def test_only_expressions_add_and_only_numbers_multiply():
+    for other in [1, 0.5, None, "boundary", True]:
+        with pytest.raises(TypeError):
+            RECTIFIED + other
+        with pytest.raises(TypeError):
+            other - RECTIFIED
+    for factor in [True, None, "2", 1j, RECTIFIED, (2,)]:
+        with pytest.raises(TypeError):
+            RECTIFIED * factor
 
 
-@pytest.mark.parametrize("factor", [True, None, "2", 1j, RECTIFIED, (2,)], ids=str)
-def test_only_numbers_multiply(factor):
-    with pytest.raises(TypeError):
-        RECTIFIED * factor
-
-
-@pytest.mark.parametrize("factor", [np.inf, -np.inf, np.nan, 10**400, -(10**5000)], ids=type)
-def test_weights_are_finite(factor):
-    with pytest.raises(RWLossError, match="expected a finite weight for rectified"):
-        factor * RECTIFIED
-
-
-def test_weights_that_grow_out_of_range():
+def test_weights_are_finite():
+    for factor in [np.inf, -np.inf, np.nan, 10**400, -(10**5000)]:
+        with pytest.raises(RWLossError, match="expected a finite weight for rectified"):
+            factor * RECTIFIED
     with pytest.raises(RWLossError, match="expected a finite weight for boundary, got inf"):
         1e200 * (RECTIFIED + 1e200 * BOUNDARY)
     with pytest.raises(RWLossError, match="expected a finite weight for rectified, got -inf"):
@@ -157,12 +137,6 @@ def test_sum_of_compact_maps_is_compact():
 def test_a_dynamic_sum_needs_probabilities():
     with pytest.raises(RWLossError, match="dice is dynamic"):
         (RECTIFIED + DICE)(REGIONS)
-
-
-def test_calls_are_linear():
-    made = 0.5 * (RECTIFIED - 3 * BOUNDARY) + DICE
-    wanted = 0.5 * dense(RECTIFIED) - 1.5 * dense(BOUNDARY) + dense(DICE)
-    np.testing.assert_allclose(dense(made), wanted, rtol=1e-5, atol=1e-5)
 
 
 # --- What is static
@@ -302,10 +276,10 @@ def test_stabilizing_a_sum_is_not_summing_stabilized():
     assert np.abs(together - apart).max() > 0.1
 
 
-@pytest.mark.parametrize("inner", [LINKED, BLEND, RECTIFIED + LINKED, DICE - 2 * BLEND], ids=str)
-def test_stabilized_holds_no_link_or_schedule(inner):
-    with pytest.raises(RWLossError, match=r"has a schedule or a link inside .stabilized\(\)"):
-        inner.stabilized()
+def test_stabilized_holds_no_link_or_schedule():
+    for inner in [LINKED, BLEND, RECTIFIED + LINKED, DICE - 2 * BLEND]:
+        with pytest.raises(RWLossError, match=r"has a schedule or a link inside .stabilized\(\)"):
+            inner.stabilized()
 
 
 # --- Units
@@ -329,12 +303,3 @@ def test_stabilized_holds_no_link_or_schedule(inner):
 )
 def test_unit(expression, unit):
     assert expression.unit == unit
-
-
-@few
-@given(st.lists(stable_generators, min_size=2, max_size=4))
-def test_the_order_of_terms_is_kept(terms):
-    made = sum_of(terms)
-    order = list(dict.fromkeys(terms))
-    found = [term for _, term in made.terms] if isinstance(made, Sum) else [made]
-    assert found == order

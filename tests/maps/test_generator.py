@@ -55,18 +55,12 @@ def fails(message, result):
         Made(result)(REGIONS)
 
 
-def test_result_that_is_no_map():
+def test_result_that_does_not_fit():
     fails("made.compute returned ndarray: expected an RWMap", ONES)
-
-
-def test_result_of_another_number_of_classes():
-    rwmap = RWMap.compact(REGIONS.labels, 3, ONES, ONES)
-    fails("made.compute returned 3 classes, the regions have 4", rwmap)
-
-
-def test_result_of_other_labels():
-    rwmap = RWMap.compact(REGIONS.labels[:1], 4, ONES[:1], ONES[:1])
-    fails(r"made.compute returned \(1, 4, 5\) labels, the regions have \(3, 4, 5\)", rwmap)
+    of_three = RWMap.compact(REGIONS.labels, 3, ONES, ONES)
+    fails("made.compute returned 3 classes, the regions have 4", of_three)
+    of_one = RWMap.compact(REGIONS.labels[:1], 4, ONES[:1], ONES[:1])
+    fails(r"made.compute returned \(1, 4, 5\) labels, the regions have \(3, 4, 5\)", of_one)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import expressions, few, generators, linked, many, numbers
 
-from rwloss import RWLossError, maps
+from rwloss import RWLossError
 from rwloss.maps import (
     ActiveContour,
     Boundary,
@@ -19,25 +19,6 @@ from rwloss.maps import (
     blend,
     parse,
 )
-
-
-@pytest.mark.parametrize(
-    "generator",
-    [
-        maps.ActiveContour(),
-        Boundary("valverde", "max"),
-        Boundary(normalize="max"),
-        ClassWeighted(weights=(1.0, 2.5, 1e-30)),
-        ClassWeighted(weights=(0.1 + 0.2,)),
-        ClassWeighted("effective_number", beta=1 - 1e-12),
-        Dice(include_background=False),
-    ],
-    ids=str,
-)
-def test_text_round_trips(generator):
-    assert parse(str(generator)) == generator
-    assert str(parse(str(generator))) == str(generator)
-
 
 # --- Sums, methods, blends
 
@@ -101,6 +82,9 @@ def test_expressions(text, expression):
 @pytest.mark.parametrize(
     ("expression", "text"),
     [
+        (ClassWeighted(weights=(1, 1e-30)), "class_weighted(weights=(1.0, 1e-30))"),
+        (ClassWeighted(beta=1 - 1e-12), "class_weighted(beta=0.999999999999)"),
+        (Dice(include_background=False), "dice(include_background=False)"),
         (Rectified() + 0.01 * Boundary(), "rectified + 0.01 * boundary"),
         (-Rectified() - 2 * Boundary(), "-rectified - 2 * boundary"),
         (0 * Rectified(), "0 * rectified"),

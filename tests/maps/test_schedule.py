@@ -1,6 +1,5 @@
 """Blends: weights by the epoch against the published strategies, and how a loss follows them."""
 
-import copy
 import io
 from dataclasses import dataclass
 from typing import ClassVar
@@ -223,15 +222,6 @@ def test_state_goes_through_a_file():
     fresh = RegionWiseLoss(blend("dice", "boundary", step=None))
     fresh.set_epoch(0, total=200)
     assert float(fresh(LOGITS, LABELS)) != float(loss(LOGITS, LABELS))
-
-
-def test_state_of_a_loss_inside_a_model():
-    model = torch.nn.ModuleDict({"loss": RegionWiseLoss("rectified"), "net": torch.nn.Linear(2, 2)})
-    model["loss"].set_epoch(5)
-    other = copy.deepcopy(model)
-    model["loss"].set_epoch(7)
-    other.load_state_dict(model.state_dict())
-    assert (other["loss"].epoch, other["loss"].total_epochs) == (7, None)
 
 
 def test_before_the_first_epoch_of_a_spread_schedule():

@@ -312,11 +312,14 @@ def test_a_tree_says_itself_what_it_is(tmp_path):
     assert find_unlisted(store.place, {}) == {"b": everything["b"]}
 
 
+CODE = b"""{"attributes": {"rwloss": {"case": "x", "expression": "file('mine.py:Mine')"}}}"""
+
+
 def test_other_trees_are_no_cases(tmp_path, kind):
     store = stored.store_of(tmp_path, {"a": made()}, format=kind)
     (tmp_path / "x.zarr").mkdir()
     (tmp_path / "y.zarr").write_text("a file")
-    for mark in (None, b"", b"{}", b"[]", b'{"attributes": {"rwloss": {}}}'):
+    for mark in (None, b"", b"{}", b"[]", b'{"attributes": {"rwloss": {}}}', CODE):
         if mark is not None:
             (tmp_path / "x.zarr" / "zarr.json").write_bytes(mark)
         assert find_unlisted(store.place, store.entries) == {}

@@ -11,6 +11,7 @@ import rwloss
 from rwloss import data, moves
 from rwloss.errors import RWLossError
 from rwloss.precompute import precompute
+from rwloss.store import WithMaps
 
 SAMPLE = data.sample_dir("lung_patches")
 
@@ -134,3 +135,15 @@ def test_a_batch_of_different_maps_has_no_one_expression(store):
     assert (batch.expression, batch.spacing_mm) == (None, (*first.spacing_mm, (1.0, 2.0)))
     by_hand = replace(second, expression=None, spacing_mm=None)
     assert rwloss.store.collate_maps([first, by_hand]).spacing_mm is None
+
+
+def test_a_store_of_another_map_is_refused(store):
+    """By the loss, which knows an RWMap; a dense tensor is nobody's, so AddMap is told."""
+    named = WithMaps(Named(), store, expression="2.0 * dice + rectified")
+    assert (named[0]["map"].expression, named[0]["map"].spacing_mm) == ("rectified", ((1.0, 1.0),))
+    for text in ("boundary + dice", "0.5 * rectified"):
+        with pytest.raises(RWLossError, match="holds maps of rectified, the loss needs "):
+            WithMaps(Named(), store, dense=True, expression=text)
+        loss = rwloss.RegionWiseLoss(text)
+        with pytest.raises(RWLossError, match="the map is of rectified, but a map of "):
+            loss(torch.zeros(1, 2, 48, 48), named[0]["labels"][None], named[0]["map"])

@@ -48,46 +48,6 @@ def test_map_of_cross_entropy_by_hand():
     np.testing.assert_allclose(found[0, :, 0].T, [[-6, 0, 0], [0, -6, 0]], rtol=1e-12)
 
 
-SOFTMAX = {"softmax": True, "smooth_nr": 1e-5, "smooth_dr": 1e-5}
-OF_MONAI = [
-    *[(maps.Focal(g), "FocalLoss", {"gamma": g, "use_softmax": True}) for g in (0.5, 1, 2, 3.5)],
-    (maps.Dice(), "DiceLoss", SOFTMAX),
-    (maps.Dice(1.0), "DiceLoss", {"softmax": True, "smooth_nr": 1.0, "smooth_dr": 1.0}),
-    *[
-        (maps.Tversky(alpha, beta), "TverskyLoss", {"alpha": alpha, "beta": beta, **SOFTMAX})
-        for alpha, beta in [(0.3, 0.7), (0.5, 0.5), (1.0, 0.0)]
-    ],
-    (
-        maps.GeneralizedDice(),
-        "GeneralizedDiceLoss",
-        {"softmax": True, "smooth_nr": 0.0, "smooth_dr": 0.0},
-    ),
-    *[
-        (maps.HausdorffDT(alpha), "HausdorffDTLoss", {"alpha": alpha, "softmax": True})
-        for alpha in (1.0, 2.0)
-    ],
-]
-
-
-@each_labels
-@pytest.mark.parametrize(("term", "name", "given"), OF_MONAI, ids=[str(row[0]) for row in OF_MONAI])
-def test_losses_are_those_of_monai(labels, term, name, given, device):
-    """MONAI computes some in float32.
-
-    Its focal loss is the mean over the classes too, where all but the true one are 0. Its
-    generalised Dice gives an absent class the largest weight of the others; ours is 0. Its
-    Hausdorff distance to a mask that is full is garbage, and its spacing 1.
-    """
-    monai = pytest.importorskip("monai.losses", reason="the extra `train` brings MONAI")
-    loss = getattr(monai, name)(to_onehot_y=True, include_background=True, **given)
-    if name == "GeneralizedDiceLoss":
-        labels = np.stack([image for image in labels if len(np.unique(image)) == 4])
-    factor = 4 if name == "FocalLoss" else 1
-    exact = name in {"DiceLoss", "TverskyLoss"}
-    reference = lambda logits: factor * loss(logits, target_of(labels)[:, None])  # noqa: E731
-    assert_same_loss(term, reference, labels, device, rtol=1e-10 if exact else 2e-6)
-
-
 def test_each_term_of_a_sum_has_its_own_background(device):
     """As in MONAI, where it leaves the background out of Dice and keeps it in cross-entropy."""
     monai = pytest.importorskip("monai.losses", reason="the extra `train` brings MONAI")
@@ -104,9 +64,15 @@ def test_each_term_of_a_sum_has_its_own_background(device):
     )
 
 
-# What `RegionWiseLoss` takes for each loss of MONAI, with all of its defaults.
+# What `RegionWiseLoss` takes for each loss of MONAI, and the options that differ from its defaults.
+ALL = {"include_background": True}
 SAME_AS_MONAI = [
+    ("dice", "DiceLoss", {}),
+    ("dice(smooth=1.0)", "DiceLoss", {"smooth_nr": 1.0, "smooth_dr": 1.0}),
     ("dice(include_background=False)", "DiceLoss", {"include_background": False}),
+    ("tversky(alpha=0.5, beta=0.5)", "TverskyLoss", {}),
+    ("tversky", "TverskyLoss", {"alpha": 0.3, "beta": 0.7}),
+    ("tversky(alpha=1.0, beta=0.0)", "TverskyLoss", {"alpha": 1.0, "beta": 0.0}),
     ("focal(mean_over='classes')", "FocalLoss", {"use_softmax": True}),
     ("focal(gamma=0.5, mean_over='classes')", "FocalLoss", {"use_softmax": True, "gamma": 0.5}),
     ("generalized_dice(absent='largest', smooth=1e-5)", "GeneralizedDiceLoss", {}),
@@ -121,6 +87,8 @@ SAME_AS_MONAI = [
         {"w_type": "uniform"},
     ),
     ("hausdorff_dt(include_background=False)", "HausdorffDTLoss", {}),
+    ("hausdorff_dt", "HausdorffDTLoss", ALL),
+    ("hausdorff_dt(alpha=1.0)", "HausdorffDTLoss", {"alpha": 1.0, **ALL}),
 ]
 SAME_AS_MONAI_OF_MASKS = [
     ("dice(include_background=False)", "DiceLoss", {"sigmoid": True}),
@@ -134,7 +102,7 @@ SAME_AS_MONAI_OF_MASKS = [
     (
         "hausdorff_dt(include_background=False)",
         "HausdorffDTLoss",
-        {"sigmoid": True, "include_background": True},
+        {"sigmoid": True, **ALL},
     ),
     ("dice(include_background=False) + cross_entropy", "DiceCELoss", {"sigmoid": True}),
     ("dice(include_background=False) + focal", "DiceFocalLoss", {"sigmoid": True}),
@@ -143,7 +111,10 @@ SAME_AS_MONAI_OF_MASKS = [
 
 @pytest.mark.parametrize(("text", "name", "options"), SAME_AS_MONAI, ids=lambda v: str(v)[:30])
 def test_options_make_a_loss_that_of_monai(text, name, options, device):
-    """Also where a class is absent from an image."""
+    """Also where a class is absent from an image.
+
+    MONAI computes some in float32. Its Hausdorff distance to a mask that is full is garbage.
+    """
     monai = pytest.importorskip("monai.losses", reason="the extra `train` brings MONAI")
     activation = {} if name == "FocalLoss" else {"softmax": True}
     loss = getattr(monai, name)(to_onehot_y=True, **activation, **options)
