@@ -20,6 +20,7 @@ from einops import rearrange
 from torch import Tensor
 
 from rwloss.arrays import eager
+from rwloss.data.spacing import mm_per_unit, spacing_from_affine
 from rwloss.errors import RWLossError
 from rwloss.moves import fingerprints, is_moved
 from rwloss.rwmap import RWMap
@@ -45,16 +46,46 @@ def is_map(tensor: Any) -> bool:
     return RECORD in getattr(tensor, "meta", {})
 
 
+@eager
 def spacing_of(tensor: Tensor, axes: int) -> Any:
     """Voxel spacing in mm per axis, from the affine of a MetaTensor, one row per image of a batch.
 
-    None without an affine.
+    None without an affine. The unit is what MONAI's readers keep of the file's: NIfTI's
+    xyzt_units, NRRD's space units, else mm. Raises RWLossError for a file with a sheared affine.
     """
-    affine = getattr(tensor, "affine", None)
+    affine: Any = getattr(tensor, "affine", None)
+    meta: Any = getattr(tensor, "meta", {})
     if affine is None:
         return None
-    affine = torch.as_tensor(affine, dtype=torch.float64).as_subclass(Tensor)
-    return torch.linalg.vector_norm(affine[..., :-1, :axes], dim=-2).tolist()
+    affines = torch.as_tensor(affine, dtype=torch.float64).numpy(force=True)
+    originals: Any = torch.as_tensor(meta.get("original_affine", affines)).numpy(force=True)
+    units = meta.get("xyzt_units", meta.get("space units", "mm"))
+    units = np.ravel(units.tolist() if hasattr(units, "tolist") else units).tolist()
+    shape = tensor.shape[tensor.ndim - axes :]
+    # A map has the affine of its label, whose spacing was checked when the map was made.
+    is_resampled = is_map(tensor) or any(getattr(tensor, "applied_operations", ()))
+    if affines.ndim == 2:
+        return _spacing_mm(affines, originals, units[0], shape, is_resampled)
+    rows = zip(affines, originals, units * len(affines), strict=False)
+    return [_spacing_mm(each, first, unit, shape, is_resampled) for each, first, unit in rows]
+
+
+def _spacing_mm(
+    affine: Any, original: Any, unit: Any, shape: Any, is_resampled: bool
+) -> tuple[float, ...]:
+    """Spacing of one image. A grid that a transform has sheared keeps the lengths of its steps.
+
+    Rotations by any angle shear a grid of unequal steps, and the anatomy in it too.
+    """
+    try:
+        return spacing_from_affine(affine, unit=unit, shape=shape)
+    except RWLossError:
+        if not is_resampled:
+            raise
+        if not np.array_equal(original, affine):
+            spacing_from_affine(original, unit=unit)
+        lengths = np.linalg.norm(affine[:-1, : len(shape)], axis=0) * mm_per_unit(unit)
+        return tuple(lengths.tolist())
 
 
 # No graph can read values: a compiled loss comes back to Python for it.
