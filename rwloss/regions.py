@@ -14,11 +14,10 @@ from rwloss import distance
 from rwloss.arrays import Array, from_numpy, namespace, on_device, to_numpy
 from rwloss.errors import RWLossError
 
-# One number per axis, or one such row per image of the batch.
+# Millimetres: one number per axis, or one such row per image; and always one row per image.
 SpacingMM: TypeAlias = Sequence[float] | Sequence[Sequence[float]]
 SpacingRows: TypeAlias = tuple[tuple[float, ...], ...]
-"""Millimetres per axis, one row per image."""
-
+POSSIBLE_MM = (1e-9, 1e9)  # a spacing beyond is damage; squares must fit in float32
 IGNORED = -1
 """The label of ignored voxels inside `Regions` and `RWMap`: they belong to no class."""
 
@@ -302,7 +301,7 @@ def _checked_rows(spacing_mm: Any, batch: int, axes: int) -> SpacingRows:
             f"expected a spacing in mm for each of {axes} axes, or one such row for each of "
             f"{batch} images, got {spacing_mm!r}"
         )
-    if not np.all((values >= 1e-9) & (values <= 1e9)):
+    if not np.all((values >= POSSIBLE_MM[0]) & (values <= POSSIBLE_MM[1])):
         raise RWLossError(f"expected a spacing of 1e-9 to 1e9 mm on every axis, got {spacing_mm!r}")
     return tuple(tuple(row) for row in np.broadcast_to(values, (batch, axes)).tolist())
 

@@ -34,6 +34,7 @@ def compare(
     out: Annotated[Path | None, typer.Option("--out", "-o", metavar="STUDY")] = None,
     jobs: opt.Jobs = None,
     scheduler: opt.Scheduler = None,
+    timeout: opt.Timeout = None,
     as_json: opt.AsJson = False,
     **training: Annotated[Any, "data", "map", "maps", "out", "seed"],
 ) -> None:
@@ -64,23 +65,26 @@ def compare(
         "training": training,
     }
     study, folder = plan.assembled(source, out, given)
-    run_and_print(study, folder, jobs=jobs, scheduler=scheduler, as_json=as_json)
+    workers = {"jobs": jobs, "scheduler": scheduler, "timeout_s": timeout}
+    run_and_print(study, folder, workers, as_json=as_json)
 
 
 def run_and_print(
     study: Study,
     folder: Path,
+    workers: dict[str, Any],
     *,
-    jobs: int | None = None,
-    scheduler: str | None = None,
     as_json: bool = False,
 ) -> None:
-    """Run a study, or what is left of it, and print its results; exit code 1 if runs failed."""
+    """Run a study, or what is left of it, and print its results; exit code 1 if runs failed.
+
+    workers: the options of `rwloss.work.tasks.run_tasks`.
+    """
     from rwloss.study import results
     from rwloss.study.execution import conduct
 
     note = partial(typer.echo, err=True)
-    collected = conduct(study, folder, _watched, jobs=jobs, scheduler=scheduler, note=note)
+    collected = conduct(study, folder, _watched, note=note, **workers)
     if as_json:
         typer.echo(json.dumps(results.as_fields(collected), allow_nan=False))
     else:

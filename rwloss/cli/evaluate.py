@@ -153,3 +153,9 @@ def _tell_problems(result: Evaluation) -> None:
         if names:
             listed = ", ".join(map(printable, names))
             typer.echo(f"{count_of(len(names), 'case')} {what}: {listed}", err=True)
+    if result.regions:
+        typer.echo(
+            "scores are of single labels, not of the regions that dataset.json names: "
+            f"{', '.join(map(printable, result.regions))}",
+            err=True,
+        )

@@ -57,6 +57,14 @@ Scheduler = Annotated[
         "this machine.",
     ),
 ]
+Timeout = Annotated[
+    float | None,
+    typer.Option(
+        min=0,
+        metavar="SECONDS",
+        help="How long to wait while --scheduler has no worker; by default for ever.",
+    ),
+]
 MAX_VOXELS = 2**31
 """That of `rwloss.data.formats`, which would load NumPy for every --help."""
 

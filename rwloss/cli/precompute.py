@@ -30,6 +30,7 @@ def precompute(
     dtype: Annotated[Literal["auto", "int16", "float16", "float32"], typer.Option()] = "auto",
     jobs: opt.Jobs = None,
     scheduler: opt.Scheduler = None,
+    timeout: opt.Timeout = None,
     max_voxels: opt.MaxVoxels = opt.MAX_VOXELS,
     dry_run: Annotated[bool, typer.Option("--dry-run")] = False,
     as_json: opt.AsJson = False,
@@ -65,6 +66,7 @@ def precompute(
             dtype=dtype,
             jobs=jobs,
             scheduler=scheduler,
+            timeout_s=timeout,
             progress=lambda outcome, total: shown.step(
                 phase, total, failed=outcome.state == "failed"
             ),

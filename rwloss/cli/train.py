@@ -35,7 +35,9 @@ def train(
     config: TOML file of settings, such as the run.toml of another run; options override it.
     """
     from rwloss.training import require_training
+    from rwloss.work.processes import end_with_first_process
 
+    end_with_first_process()  # before PyTorch is imported, because that takes seconds
     require_training()
     from rwloss.training import RunSettings, is_first_process
     from rwloss.training import train as run
@@ -47,7 +49,8 @@ def train(
     else:
         chosen = RunSettings.read(config, **settings)
     with progress(lambda _: "the same command resumes the run") as shown:
-        result = run(chosen, _shown_on(shown, Path(chosen.out).name))
+        # A file of settings must not choose which code is run.
+        result = run(chosen, _shown_on(shown, Path(chosen.out).name), files="map" in settings)
     if not is_first_process():
         return
     if as_json:

@@ -50,7 +50,8 @@ class Dataset:
     num_classes: None without dataset.json; see `count_classes`.
     class_names: one per class, or none without dataset.json.
     num_channels: of each image, where dataset.json names channels.
-    unlabelled: names of the images without a label file.
+    unlabelled: names of the images without a label file. regions: names that dataset.json gives
+    to several labels together, such as the whole tumour.
     """
 
     root: Path
@@ -60,6 +61,7 @@ class Dataset:
     ignore_label: int | None = None
     num_channels: int | None = None
     unlabelled: tuple[str, ...] = ()
+    regions: tuple[str, ...] = ()
 
     @property
     def left_out(self) -> str:
@@ -200,6 +202,7 @@ def _find_nnunet(root: Path, part: DatasetPart) -> Dataset:
         ignore_label,
         num_channels,
         tuple(sorted(unlabelled)),
+        content.regions,
     )
 
 

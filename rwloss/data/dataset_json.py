@@ -49,6 +49,15 @@ class DatasetJson(BaseModel):
     channel_names: dict[str, object] | None = None
     dataset: dict[str, CaseFiles] | None = None
 
+    @property
+    def regions(self) -> tuple[str, ...]:
+        """Names of several labels together, such as the whole tumour."""
+        return tuple(
+            name
+            for name, value in self.labels.items()
+            if isinstance(value, tuple) and len(value) > 1
+        )
+
     def classes(self) -> tuple[tuple[str, ...], int | None]:
         """The name of each class, and the label to ignore. Raises RWLossError."""
         values = self._labels_by_name()

@@ -10,9 +10,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from rwloss.errors import RWLossError
+from rwloss.regions import POSSIBLE_MM
 
-# A length beyond these is damage; its square must fit in float32.
-_POSSIBLE_MM = (1e-9, 1e9)
 # The volume of three unit axes; 1 if they stand at right angles.
 _FLAT = 1e-6
 
@@ -99,7 +98,7 @@ def check_affine(
 
 
 def _are_possible(lengths_mm: Iterable[float]) -> bool:
-    return all(_POSSIBLE_MM[0] <= length <= _POSSIBLE_MM[1] for length in lengths_mm)
+    return all(POSSIBLE_MM[0] <= length <= POSSIBLE_MM[1] for length in lengths_mm)
 
 
 def agreed_spacing(
@@ -118,7 +117,7 @@ def agreed_spacing(
                 f"{tuple(spacing)}"
             )
         if not _are_possible(spacing):
-            low, high = _POSSIBLE_MM
+            low, high = POSSIBLE_MM
             raise RWLossError(
                 f"expected lengths above zero (from {low:g} to {high:g} mm) in {whose} spacing_mm, "
                 f"got {tuple(spacing)}"

@@ -15,6 +15,7 @@ from pydantic import Field, TypeAdapter
 
 from rwloss.errors import RWLossError
 from rwloss.files.atomic import whole_file
+from rwloss.files.journal import read_regular
 from rwloss.files.toml import TomlSettings
 from rwloss.words import count_of, some
 
@@ -80,7 +81,7 @@ class Split:
     def read(cls, path: Path) -> Split:
         """The split of a run. Raises RWLossError for a file that can't be read."""
         try:
-            return TypeAdapter(cls).validate_json(path.read_bytes())
+            return TypeAdapter(cls).validate_json(read_regular(path))
         except (OSError, ValueError) as error:
             raise RWLossError(f"cannot read the split {str(path)!r}: {error}") from error
 
@@ -152,6 +153,39 @@ def split(
         validation=_cases(groups, validation_groups),
         test=test,
         made_by=f"{made_by}; groups by {_rule(settings)}, split seed {settings.split_seed}",
+    )
+
+
+# What precedes the last number of a name, or that number with a word, if it holds a number too.
+_PATIENT = "(.*?[0-9].*?|.+)(?:[_-][A-Za-z]*[_-]?[0-9]+)?"
+
+
+def leaked(split: Split, settings: SplitSettings) -> str:
+    """A warning where cases that may be of one patient are in several parts; else "".
+
+    By their names: lung003_1 and lung003_4 differ only in their last number, and what they share
+    holds a number too. Nothing is said where the user has grouped the cases.
+
+    >>> leaked(Split(("lung003_1",), (), ("lung003_4", "lung007_1"), ""), SplitSettings())[:65]
+    '1 of 2 groups of test and validation cases has cases in another p'
+    """
+    if settings.group_pattern is not None or settings.groups_table is not None:
+        return ""
+    parts: dict[str, dict[str, str]] = defaultdict(dict)
+    for part in ("train", "validation", "test"):
+        for name in getattr(split, part):
+            match = re.fullmatch(_PATIENT, name)
+            parts[match[1] if match else name].setdefault(part, name)
+    held_out = [names for names in parts.values() if names.keys() - {"train"}]
+    torn = [names for names in held_out if len(names) > 1]
+    if not torn or len(parts) == 1:
+        return ""
+    first, second = list(torn[0].values())[:2]
+    return (
+        f"{len(torn)} of {count_of(len(held_out), 'group')} of test and validation cases "
+        f"{'has' if len(torn) == 1 else 'have'} cases in another part too, such as {first!r} and "
+        f"{second!r}, which may be of one patient: results would look too good; keep them together "
+        f"with --group-pattern '{_PATIENT}'"
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 import stat
 from collections.abc import Iterator
@@ -27,8 +28,20 @@ def _regular(path: str, flags: int, more: int = 0) -> int:
 
 
 def json_line(fields: dict[str, Any]) -> bytes:
-    """A line of JSON. File names that are not Unicode come back from `json.loads` as they were."""
-    return json.dumps(fields, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
+    """A line of JSON. File names that are not Unicode come back from `json.loads` as they were.
+
+    Numbers that are not finite become null, because JSON has none.
+    """
+    text = json.dumps(_finite(fields), ensure_ascii=False, allow_nan=False)
+    return text.encode("utf-8", "backslashreplace") + b"\n"
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _finite(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return list(map(_finite, value))
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def read_regular(path: Path) -> bytes:
@@ -68,7 +81,7 @@ def parsed_lines(content: bytes) -> Iterator[dict[str, Any]]:
     for line in content.splitlines():
         try:
             fields = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         if isinstance(fields, dict):
             yield fields

@@ -40,8 +40,10 @@ def stored_map(
                 new / old for new, old in zip(logits.shape[2:], rwmap.labels.shape[1:], strict=True)
             ]
             rows = tuple(tuple(mm * s for mm, s in zip(row, scale, strict=True)) for row in rows)
-        rwmap.check_made_for(expression, rows)
-        return _checked(batch, rwmap, resample=resample)
+        rwmap.check_made_for(expression)
+        fitting = _checked(batch, rwmap, resample=resample)
+        rwmap.check_made_for(None, rows)
+        return fitting
     if not isinstance(rwmap, (Tensor, np.ndarray)):
         raise RWLossError(
             f"expected a map as an RWMap or its values (b k *s), got {type(rwmap).__name__}: a "

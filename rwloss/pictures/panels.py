@@ -97,6 +97,26 @@ def panel_size(picture: Picture) -> tuple[float, float]:
     return max(wide * scale, _SMALLEST_PANEL), max(high * scale, _SMALLEST_PANEL)
 
 
+def tinted(
+    labels: NDArray[np.int32], ground: NDArray[np.float64], num_classes: int, opacity: float
+) -> NDArray[np.float64]:
+    """Classes in their colours, and ignored voxels in grey, over a ground of 0..1 (*s 3)."""
+    table = [ImageColor.getrgb(each) for each in (IGNORED, EMPTY, *class_colours(num_classes))]
+    tint, covered = np.array(table)[labels + 1] / 255, (labels != 0)[..., None]
+    return np.where(covered, (1 - opacity) * ground + opacity * tint, ground)
+
+
+def class_colours(num_classes: int) -> list[str]:
+    """A colour for each class but the background."""
+    if num_classes - 1 <= len(CLASS_COLOURS):
+        return list(CLASS_COLOURS[: num_classes - 1])
+    from matplotlib import colormaps
+    from matplotlib.colors import to_hex
+
+    # As many as wanted, ordered in brightness: told apart without colour vision too.
+    return [to_hex(colour) for colour in colormaps["viridis"](np.linspace(0, 1, num_classes - 1))]
+
+
 def draw_image(axes: Axes, picture: Picture) -> None:
     """The image alone, in grey."""
     _show(axes, picture, _ground(picture))
@@ -104,15 +124,8 @@ def draw_image(axes: Axes, picture: Picture) -> None:
 
 def draw_labels(axes: Axes, picture: Picture) -> None:
     """The classes in their colours, over the image if there is one."""
-    from matplotlib.colors import to_rgba_array
-
-    pixels = _ground(picture)
     opacity = 1.0 if picture.image is None else 0.55
-    table = to_rgba_array([IGNORED, EMPTY, *_colours(len(picture.names))])[:, :3]
-    covered = picture.labels != 0
-    tint = table[picture.labels[covered] + 1]
-    pixels[covered] = (1 - opacity) * pixels[covered] + opacity * tint
-    _show(axes, picture, pixels)
+    _show(axes, picture, tinted(picture.labels, _ground(picture), len(picture.names), opacity))
     _draw_borders(axes, picture.labels, 0.5)
 
 
@@ -143,7 +156,7 @@ def draw_channels(panels: Sequence[Axes], bar: Axes, picture: Picture, row: MapR
 
 def legend(picture: Picture) -> list[tuple[str, str]]:
     """Colour and name of what the labels panel shows, the background left out."""
-    colours = _colours(len(picture.names))
+    colours = class_colours(len(picture.names))
     present = [int(k) for k in np.unique(picture.labels) if k > 0]
     lines = [(colours[k - 1], picture.names[k]) for k in present[:_MAX_LEGEND]]
     if len(present) > _MAX_LEGEND:
@@ -174,17 +187,6 @@ def _ground(picture: Picture) -> NDArray[np.float64]:
     if picture.image is None:
         return np.full((*picture.labels.shape, 3), to_rgb(EMPTY))
     return np.repeat(grey(picture.image)[..., None], 3, axis=-1)
-
-
-def _colours(num_classes: int) -> list[str]:
-    """A colour for each class but the background."""
-    from matplotlib import colormaps
-    from matplotlib.colors import to_hex
-
-    if num_classes - 1 <= len(CLASS_COLOURS):
-        return list(CLASS_COLOURS[: num_classes - 1])
-    # As many as wanted, ordered in brightness: told apart without colour vision too.
-    return [to_hex(colour) for colour in colormaps["viridis"](np.linspace(0, 1, num_classes - 1))]
 
 
 def _draw_borders(axes: Axes, classes: NDArray[Any], width: float) -> None:

@@ -226,18 +226,20 @@ def label_counts(
     *,
     jobs: int | None = None,
     scheduler: str | None = None,
+    timeout_s: float | None = None,
     leave_out: bool = False,
 ) -> dict[int, int]:
     """Voxels of each label in all cases together, including negative and ignored labels.
 
-    counting: called after each case with the number of cases. jobs, scheduler: as for `run_tasks`.
+    counting: called after each case with the number of cases. jobs, scheduler, timeout_s: as for
+    `run_tasks`.
     leave_out: leave out cases that can't be read: they will fail later, and the others can be done.
     Raises RWLossError where a case can't be read; with leave_out, where none can.
     """
     total: Counter[int] = Counter()
     unread: list[RWLossError] = []
     tasks = [LabelCount(case.labels, max_voxels) for case in dataset.cases]
-    for _, counts in run_tasks(tasks, jobs=jobs, scheduler=scheduler):
+    for _, counts in run_tasks(tasks, jobs=jobs, scheduler=scheduler, timeout_s=timeout_s):
         if counting is not None:
             counting(len(tasks))
         if isinstance(counts, RWLossError):

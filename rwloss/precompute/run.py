@@ -39,7 +39,7 @@ class PrecomputeSettings:
     dtype: "auto" is 16 bits where that is within 3e-4 of each value, else float32; or "float32",
     "int16" (NIfTI), "float16" (zarr).
     jobs: worker processes, by default one per core; 0 works in this process. scheduler: the address
-    of a Dask scheduler to use instead, or "local".
+    of a Dask scheduler to use instead, or "local". timeout_s: how long it may have no workers.
     """
 
     num_classes: int | None = None
@@ -50,6 +50,7 @@ class PrecomputeSettings:
     dtype: DType = "auto"
     jobs: int | None = None
     scheduler: str | None = None
+    timeout_s: float | None = None
 
     def __post_init__(self) -> None:
         """Check what types cannot say."""
@@ -206,6 +207,7 @@ class _Run:
                 counting,
                 jobs=settings.jobs,
                 scheduler=settings.scheduler,
+                timeout_s=settings.timeout_s,
                 leave_out=not static.needs_class_counts,
             )
             num_classes = data.count_classes(
@@ -219,7 +221,7 @@ class _Run:
             format=settings.format,
             dtype=settings.dtype,
             expression=str(static),
-            terms=tuple(_terms(static)),
+            terms=terms_of(static),
             num_classes=data.count_classes(dataset, num_classes),
             class_names=dataset.class_names,
             ignore_label=ignore_label,
@@ -245,7 +247,13 @@ class _Run:
 
     def results(self, tasks: Sequence[MapTask]) -> Iterator[CaseOutcome]:
         """The outcomes of all tasks, in any order."""
-        return run_tasks(tasks, jobs=self.settings.jobs, scheduler=self.settings.scheduler)
+        settings = self.settings
+        return run_tasks(
+            tasks,
+            jobs=settings.jobs,
+            scheduler=settings.scheduler,
+            timeout_s=settings.timeout_s,
+        )
 
     def summary(self, outcomes: Iterable[CaseOutcome], started: float) -> Summary:
         """The outcomes sorted by case. started: by the monotonic clock, in seconds."""
@@ -293,6 +301,11 @@ def _finish(writer: Writer, known: dict[str, ManifestEntry], summary: Summary) -
             # Lines that were appended remain, and the next run resumes from them.
             if not any(outcome.fatal for outcome in summary.outcomes):
                 raise
+
+
+def terms_of(static: maps.Expression) -> tuple[Term, ...]:
+    """The generators of an expression with their parameters, defaults and plug-in versions."""
+    return tuple(_terms(static))
 
 
 def _terms(static: maps.Expression) -> Iterator[Term]:

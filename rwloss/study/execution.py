@@ -12,6 +12,7 @@ from typing import TypeAlias
 from rwloss import data
 from rwloss.errors import RWLossError
 from rwloss.files.atomic import write_text
+from rwloss.files.journal import read_regular
 from rwloss.files.lock import hold
 from rwloss.study import indicators, plan, results
 from rwloss.study.plan import Run, Study
@@ -44,14 +45,15 @@ def conduct(
     *,
     jobs: int | None = None,
     scheduler: str | None = None,
+    timeout_s: float | None = None,
     note: Callable[[str], None] = lambda text: None,
 ) -> Results:
     """Run a study in its folder, or what is left of it, and write its results there.
 
-    jobs, scheduler: as for `rwloss.work.tasks.run_tasks`. note: told what is worth knowing before
-    the training. What is wrong with settings, data and devices is found before the first run, and
-    leaves the folder as it was. Raises RWLossError for it, and where another process works in the
-    folder, whose runs would look like failed ones.
+    jobs, scheduler, timeout_s: as for `rwloss.work.tasks.run_tasks`. note: told what is worth
+    knowing before the training. What is wrong with settings, data and devices is found before the
+    first run, and leaves the folder as it was. Raises RWLossError for it, and where another process
+    works in the folder, whose runs would look like failed ones.
     """
     study = plan.placed(study, folder)
     first = next(plan.runs(study, folder)).settings
@@ -75,7 +77,7 @@ def conduct(
         study.write(file)
         runs = list(plan.runs(study, folder))
         with watch(runs) as on_end:
-            carry_out(runs, jobs=jobs, scheduler=scheduler, on_end=on_end)
+            carry_out(runs, jobs=jobs, scheduler=scheduler, timeout_s=timeout_s, on_end=on_end)
         collected = results.collect(study, folder, found)
         results.write(collected, folder)
     return collected
@@ -86,19 +88,21 @@ def carry_out(
     *,
     jobs: int | None = None,
     scheduler: str | None = None,
+    timeout_s: float | None = None,
     on_end: Callable[[RunEnd], None] | None = None,
 ) -> list[RunEnd]:
     """Train all runs: skip those that are done, resume interrupted ones, retry failed ones.
 
-    jobs, scheduler: as for `rwloss.work.tasks.run_tasks`. Each run uses one thread on the CPU, so
-    its results are the same bit for bit wherever it runs. on_end: called as runs end, in any order.
+    jobs, scheduler, timeout_s: as for `rwloss.work.tasks.run_tasks`. Each run uses one thread on
+    the CPU, so its results are the same bit for bit wherever it runs. on_end: called as runs end,
+    in any order.
     Returns the ends in the order of runs. The reason of a failure is kept beside the folder of the
     run (`Run.failure`) until the run reaches its end.
     """
     ends: dict[tuple[str, int], RunEnd] = {}
     tasks = [_TrainRun(run) for run in runs]
     # One task ahead: no run waits behind another while a process is idle.
-    for end in run_tasks(tasks, jobs=jobs, scheduler=scheduler, ahead=1):
+    for end in run_tasks(tasks, jobs=jobs, scheduler=scheduler, timeout_s=timeout_s, ahead=1):
         ends[end.name, end.seed] = end
         if on_end is not None:
             on_end(end)
@@ -111,7 +115,7 @@ def steps_done(run: Run) -> int:
     Never raises, because another process or machine may be writing to the log.
     """
     try:
-        lines = RunFolder(run.folder).metrics.read_bytes().split(b"\n")[:-1]
+        lines = read_regular(RunFolder(run.folder).metrics).split(b"\n")[:-1]
         return int(json.loads(lines[-1])["step"])
     except (OSError, ValueError, LookupError, TypeError):
         return 0

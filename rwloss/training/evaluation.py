@@ -47,7 +47,8 @@ class Evaluation:
     """The result of comparing predictions with labels. Tuples are sorted by case name.
 
     failed: pairs that could not be measured. unpredicted: cases with labels, without prediction;
-    unlabelled: predictions without labels. None of these counts in `scores`.
+    unlabelled: predictions without labels. None of these counts in `scores`, and neither do the
+    regions of several labels that a dataset.json names.
     """
 
     predictions: str
@@ -57,6 +58,7 @@ class Evaluation:
     failed: tuple[FailedPair, ...] = ()
     unpredicted: tuple[str, ...] = ()
     unlabelled: tuple[str, ...] = ()
+    regions: tuple[str, ...] = ()
 
     @property
     def num_cases(self) -> int:
@@ -154,6 +156,7 @@ def evaluate(
         failed=tuple(outcome for outcome in outcomes if isinstance(outcome, FailedPair)),
         unpredicted=tuple(case.name for case in truth.cases if case.name not in predicted),
         unlabelled=tuple(sorted(predicted.keys() - {case.name for case in truth.cases})),
+        regions=truth.regions or found.regions,
     )
 
 
@@ -334,6 +337,7 @@ def as_fields(evaluation: Evaluation, penalty: Penalty = None) -> dict[str, Any]
         "failed": [asdict(failure) for failure in evaluation.failed],
         "unpredicted": list(evaluation.unpredicted),
         "unlabelled": list(evaluation.unlabelled),
+        "regions_without_scores": list(evaluation.regions),
         "cases": [
             asdict(case) | {"classes": list(map(_score_fields, case.classes))}
             for case in scores.cases

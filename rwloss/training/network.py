@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import io
 import pickle
-from collections.abc import Mapping
+import zipfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import nn
+from pydantic import BaseModel, ConfigDict, ValidationError
+from torch import Tensor, nn
 
 from rwloss.errors import RWLossError
 from rwloss.files.atomic import naming_write_errors, whole_file
+from rwloss.files.journal import read_regular
 from rwloss.training.environment import require_monai
-from rwloss.training.loop import Diverged
+from rwloss.training.loop import Diverged, TrainingState
 from rwloss.training.run_folder import RunFolder
 from rwloss.training.settings import PresetName, RunSettings
+from rwloss.words import must
 
 CheckpointName = Literal["best", "last"]
 
@@ -55,6 +58,20 @@ class SegmentationTask:
     in_channels: int
     num_classes: int
     class_names: tuple[str, ...]
+
+
+class Checkpoint(BaseModel):
+    """What a checkpoint holds: last.pt also the optimizer and how far the run has come."""
+
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
+    layout: Literal[1]
+    settings: dict[str, Any]
+    task: SegmentationTask
+    step: int
+    weights: dict[str, Tensor]
+    optimizer: dict[str, Any] | None = None
+    state: TrainingState | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,41 +167,67 @@ def save_checkpoint(
 
 def load_checkpoint(
     path: Path, settings: RunSettings, device: torch.device | str = "cpu"
-) -> dict[str, Any]:
-    """The content that `save_checkpoint` wrote, on a device.
+) -> Checkpoint:
+    """The content that `save_checkpoint` wrote, on a device. No code in the file is run.
 
-    Raises RWLossError for a file that is missing or damaged, and for one that was written with
-    settings other than these.
+    Raises RWLossError for a file that is missing or damaged, even by one bit, and for one that was
+    written with settings other than these.
     """
     try:
-        content = torch.load(path, map_location=device, weights_only=True)
+        content = read_regular(path)
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:  # torch compares no checksums
+            if (damaged := archive.testzip()) is not None:
+                raise zipfile.BadZipFile(f"the checksum of {damaged} is wrong")
+        found = torch.load(io.BytesIO(content), map_location=device, weights_only=True)
     except FileNotFoundError as error:
         raise RWLossError(
             f"there is no checkpoint {str(path)!r}: the run has not come this far"
         ) from error
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
-        [reason, *_] = [*str(error).split(". ")[0].splitlines(), type(error).__name__]
+    except (
+        *(OSError, RuntimeError, EOFError, ValueError, LookupError),
+        *(NotImplementedError, pickle.UnpicklingError, zipfile.BadZipFile),
+    ) as error:
+        text = str(getattr(error, "strerror", None) or error)
+        [reason, *_] = [*text.split(". ", maxsplit=1)[0].splitlines(), type(error).__name__]
         raise RWLossError(
             f"{str(path)!r} is not a checkpoint, or it is damaged ({reason}): {_FIX}"
         ) from error
-    if not isinstance(content, Mapping) or content.get("layout") != 1:
-        raise RWLossError(f"{str(path)!r} is not a checkpoint of this version of rwloss: {_FIX}")
-    if different := RunSettings.of(repr(str(path)), content["settings"]).difference(settings):
+    try:
+        checkpoint = Checkpoint.model_validate(found)
+    except ValidationError as error:
+        where = ".".join(map(str, error.errors()[0]["loc"])) or "its content"
+        raise RWLossError(
+            f"{str(path)!r} is not a checkpoint of this version of rwloss ({where} {must(error)}): "
+            f"{_FIX}"
+        ) from error
+    made_with = RunSettings.of(repr(str(path)), checkpoint.settings)
+    if different := made_with.difference(settings):
         raise RWLossError(
             f"the checkpoint {str(path)!r} was written with settings other than those in run.toml: "
             f"{'; '.join(different)}; {_FIX}"
         )
-    return dict(content)
+    return checkpoint
 
 
-def restore_weights(network: nn.Module, content: Mapping[str, Any], path: Path) -> None:
+def restore_weights(network: nn.Module, checkpoint: Checkpoint, path: Path) -> None:
     """Load the weights of a checkpoint. Raises RWLossError if they are of another network."""
     try:
-        network.load_state_dict(content["weights"])
+        network.load_state_dict(checkpoint.weights)
     except RuntimeError as error:
         raise RWLossError(
             f"the checkpoint {str(path)!r} is of another network than the one in run.toml: "
             f"{str(error).splitlines()[-1].strip()}; {_FIX}"
+        ) from error
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any], path: Path) -> None:
+    """Load the state of an optimizer. Raises RWLossError if it is not of this optimizer."""
+    try:
+        optimizer.load_state_dict(state)
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise RWLossError(
+            f"the optimizer in {str(path)!r} is not that of the run ({type(error).__name__}: "
+            f"{error}): {_FIX}"
         ) from error
 
 
@@ -198,9 +241,7 @@ def load_network(
     """
     folder = RunFolder(run)
     settings, path = folder.read_settings(), folder.checkpoint(which)
-    content = load_checkpoint(path, settings, device)
-    fields = content["task"]
-    task = SegmentationTask(**{**fields, "class_names": tuple(fields["class_names"])})
-    network = build_network(settings, task).to(device)
-    restore_weights(network, content, path)
-    return TrainedNetwork(network.eval(), settings, task, int(content["step"]))
+    checkpoint = load_checkpoint(path, settings, device)
+    network = build_network(settings, checkpoint.task).to(device)
+    restore_weights(network, checkpoint, path)
+    return TrainedNetwork(network.eval(), settings, checkpoint.task, checkpoint.step)

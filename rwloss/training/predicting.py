@@ -345,6 +345,8 @@ class _Start:
         if chosen is not None:
             return chosen, ""
         axis = 0 if suffix in {".tif", ".tiff"} else AXIAL  # pages come first
+        if 1 in image.shape[1:]:  # one slice
+            axis = [n for n, length in enumerate(image.shape[1:]) if length == 1][-1]
         if image.ndim - 1 == dims:
             return axis, ""
         return axis, (

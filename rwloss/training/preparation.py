@@ -10,9 +10,10 @@ import numpy as np
 
 from rwloss import data, maps, store
 from rwloss.data.classes import labels_in
-from rwloss.data.splits import Split, split
+from rwloss.data.splits import Split, leaked, split
 from rwloss.errors import RWLossError
-from rwloss.regions import IGNORED
+from rwloss.precompute.run import terms_of
+from rwloss.regions import IGNORED, spacing_text
 from rwloss.training.augment import Augmentation
 from rwloss.training.network import PRESETS, SegmentationTask
 from rwloss.training.settings import RunSettings
@@ -29,13 +30,14 @@ Note = Callable[[str], None]
 class PreparedRun:
     """Data in memory, and settings completed with what follows from the data.
 
-    maps: the store of precomputed maps, if any. test: the test cases; they have been read once, to
-    check them, and are read again for the test.
+    expression: the map of the loss. maps: the store of precomputed maps, if any. test: the test
+    cases; they have been read once, to check them, and are read again for the test.
     """
 
     settings: RunSettings
     split: Split
     task: SegmentationTask
+    expression: maps.Expression
     train: tuple[TrainingVolume, ...]
     validation: tuple[TrainingVolume, ...]
     test: tuple[data.Case, ...]
@@ -48,10 +50,15 @@ class PreparedRun:
         return read_volume(case, ignore_label=self.ignore_label, spacing_mm=self.settings.spacing)
 
 
-def prepare(settings: RunSettings, note: Note = lambda text: None) -> PreparedRun:
+def prepare(
+    settings: RunSettings, note: Note = lambda text: None, *, files: bool = True
+) -> PreparedRun:
     """Read all cases and check them against the settings.
 
-    note: called with a sentence for each setting that can't be followed as given.
+    note: called with a sentence for each setting that can't be followed as given, and for what is
+    left out or doubtful in the data. files: whether settings.map may name a Python file, which is
+    run; False for settings that the user did not type. A store's map never runs a file, unless
+    settings.map names the same.
 
     Raises RWLossError for everything that would stop the run later: files that are missing or
     can't be read, cases that differ in channels or axes, labels beyond the classes, classes that no
@@ -62,7 +69,12 @@ def prepare(settings: RunSettings, note: Note = lambda text: None) -> PreparedRu
         raise RWLossError(
             "which map? Give --map, such as --map 'rectified + dice', or --maps STORE"
         )
-    expression = maps.parse(settings.map or (maps_of.expression if maps_of else ""))
+    stored = None
+    if settings.map is not None:
+        expression = maps.parse(settings.map, files=files)
+    if maps_of is not None:  # after the user's own map: a file that it names is known by now
+        stored = maps.parse(maps_of.expression, files=False)
+        expression = stored if settings.map is None else expression
     dataset = data.find(settings.data)
     if dataset.left_out:
         note(dataset.left_out)
@@ -73,6 +85,7 @@ def prepare(settings: RunSettings, note: Note = lambda text: None) -> PreparedRu
         test_names=None if tests is None else [case.name for case in tests],
     )
     cases = {case.name: case for case in (*dataset.cases, *(tests or ()))}
+    _note_doubts(dataset, parts, settings, note)
     _check_images(settings.data, list(cases.values()))
     ignored = dataset.ignore_label if settings.ignore_label is None else settings.ignore_label
     volumes: dict[str, TrainingVolume] = {}
@@ -117,17 +130,14 @@ def prepare(settings: RunSettings, note: Note = lambda text: None) -> PreparedRu
     counts = _class_counts(train, names)
     if expression.needs_class_counts:
         expression = expression.resolved(counts)
-    part = str(expression.static_part)
-    if maps_of is not None and part != str(maps.parse(maps_of.expression)):
-        raise RWLossError(
-            f"the store {settings.maps!r} holds the map {maps_of.expression!r}, and the static "
-            f"part of {str(expression)!r} is {part!r}: precompute that, or leave --maps out"
-        )
+    if maps_of is not None:
+        _check_store(maps_of, expression, str(stored), train)
     settings = _completed(settings, train, num_classes, expression, note)
     return PreparedRun(
         settings=settings,
         split=replace(parts, digests=digests),
         task=SegmentationTask(len(train[0].image), num_classes, names),
+        expression=expression,
         train=tuple(train),
         validation=tuple(volumes[name] for name in parts.validation),
         test=tuple(cases[name] for name in parts.test),
@@ -135,6 +145,41 @@ def prepare(settings: RunSettings, note: Note = lambda text: None) -> PreparedRu
         maps=maps_of,
         augmentation=augmentation_of(settings, train, note),
     )
+
+
+def _check_store(
+    maps_of: store.Store,
+    expression: maps.Expression,
+    stored: str,
+    train: Sequence[TrainingVolume],
+) -> None:
+    """Raise RWLossError unless the store holds the static part of the map, of these very cases.
+
+    By the same identity as in precompute and verify: the terms with all parameters and the versions
+    of plug-ins, and each case's labels, spacing and affine.
+    """
+    static, fix = expression.static_part, "precompute it again, or leave --maps out"
+    if static is None or str(static) != stored:
+        raise RWLossError(
+            f"{maps_of.place} holds the map {stored!r}, and the static part of {str(expression)!r} "
+            f"is {str(static)!r}: {fix}"
+        )
+    now = maps_of.info.model_copy(update={"terms": terms_of(static)})
+    if maps_of.info.terms and (different := maps_of.info.difference(now)):
+        raise RWLossError(
+            f"{maps_of.place} holds the map of another version of {stored!r}, with "
+            f"{'; '.join(different)}: {fix}"
+        )
+    for volume in train:
+        if (entry := maps_of.entries.get(volume.name)) is None:
+            raise RWLossError(f"no map of case {volume.name!r} in {maps_of.place}: {fix}")
+        if entry.labels_sha256 != volume.labels_sha256:
+            spacing_mm = volume.spacing_mm or (1.0,) * volume.labels.ndim
+            raise RWLossError(
+                f"the map of case {volume.name!r} was made from other labels, or at another "
+                f"spacing or affine, than the case has (the map: {spacing_text([entry.spacing_mm])}"
+                f", now {spacing_text([spacing_mm])}): {fix}"
+            )
 
 
 def augmentation_of(
@@ -185,6 +230,17 @@ def test_cases(settings: RunSettings) -> tuple[data.Case, ...] | None:
             "both: add them, or draw the test cases from the others with --test-part split"
         )
     return data.find(settings.data, part="test").cases
+
+
+def _note_doubts(dataset: data.Dataset, parts: Split, settings: RunSettings, note: Note) -> None:
+    """Say what is not scored, and what the split may have torn apart."""
+    if dataset.regions:
+        note(
+            f"dataset.json names regions of several labels ({', '.join(dataset.regions)}): the "
+            "network, its maps and its scores are of single labels, not of regions"
+        )
+    if leak := leaked(parts, settings):
+        note(leak)
 
 
 def _check_images(where: str, cases: Sequence[data.Case]) -> None:

@@ -19,9 +19,11 @@ from rwloss.training.evaluation import Evaluation, as_fields
 from rwloss.training.inference import mean_dice, score_volumes, selection_score
 from rwloss.training.loop import Diverged, TrainingState, train_steps
 from rwloss.training.network import (
+    Checkpoint,
     build_network,
     load_checkpoint,
     num_parameters,
+    restore_optimizer,
     restore_weights,
     save_checkpoint,
 )
@@ -29,6 +31,7 @@ from rwloss.training.patches import PatchSampler, PatchSource, patch_sources
 from rwloss.training.preparation import PreparedRun, prepare
 from rwloss.training.run_folder import RunFolder, RunResult
 from rwloss.training.settings import RunSettings
+from rwloss.work.processes import end_with_first_process
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -53,7 +56,9 @@ class TrainingProgress:
         """Training has ended; the test cases follow."""
 
 
-def train(settings: RunSettings, progress: TrainingProgress | None = None) -> RunResult:
+def train(
+    settings: RunSettings, progress: TrainingProgress | None = None, *, files: bool = True
+) -> RunResult:
     """Train a U-Net in the folder settings.out, or resume the run that is there.
 
     Everything is checked before the first step. The final weights depend on settings and data
@@ -70,9 +75,10 @@ def train(settings: RunSettings, progress: TrainingProgress | None = None) -> Ru
     Raises RWLossError if data, maps, settings or folder do not fit together, and `Diverged` if the
     loss is not finite; the last checkpoint is then kept.
     """
+    end_with_first_process()
     fabric = fabric_of(settings)
     notes: list[str] = []
-    prepared = prepare(settings, notes.append)
+    prepared = prepare(settings, notes.append, files=files)
     settings = prepared.settings
     folder = RunFolder(settings.out)
     network = build_network(settings, prepared.task)
@@ -153,14 +159,14 @@ class _Start:
         path, best = self.folder.last, self.folder.best
         if not path.exists():
             return
-        content = self._load(path)
-        if not {"optimizer", "state"} <= content.keys():
+        checkpoint = self._load(path)
+        if checkpoint.optimizer is None or checkpoint.state is None:
             raise RWLossError(
                 f"{str(path)!r} holds weights alone, as best.pt does: put the run's own file "
                 "back, or train in another folder"
             )
-        self.optimizer.load_state_dict(content["optimizer"])
-        self.state = TrainingState(**content["state"])
+        restore_optimizer(self.optimizer, checkpoint.optimizer, path)
+        self.state = checkpoint.state
         if self.state.best_step and not best.exists():
             raise RWLossError(
                 f"{str(best)!r}, the best weights so far (step {self.state.best_step}), is "
@@ -174,8 +180,7 @@ class _Start:
 
     def _train(self, sources: Sequence[PatchSource]) -> None:
         fabric, settings = self.fabric, self.settings
-        assert settings.map is not None  # as patch_size, filled in by prepare
-        assert settings.patch_size is not None
+        assert settings.patch_size is not None  # filled in by prepare
         batches = PatchSampler(
             sources,
             self.task.num_classes,
@@ -192,7 +197,7 @@ class _Start:
             train_steps(
                 fabric,
                 self.network,
-                RegionWiseLoss(settings.map, ignore_index=IGNORED),
+                RegionWiseLoss(self.prepared.expression, ignore_index=IGNORED),
                 batches,
                 self.optimizer,
                 settings,
@@ -238,15 +243,15 @@ class _Start:
     def _save(self, path: Path, **more: Any) -> None:
         save_checkpoint(path, self.network, self.settings, self.task, self.state.step, **more)
 
-    def _load(self, path: Path) -> dict[str, Any]:
+    def _load(self, path: Path) -> Checkpoint:
         """Put the weights of a checkpoint into the network. Returns its content."""
-        content = load_checkpoint(path, self.settings, self.fabric.device)
-        restore_weights(self.network, content, path)
-        return content
+        checkpoint = load_checkpoint(path, self.settings, self.fabric.device)
+        restore_weights(self.network, checkpoint, path)
+        return checkpoint
 
     def _test(self, num_items: int) -> None:
         """Score the test cases with the best checkpoint, and write test.json."""
-        content = self._load(self.folder.best)
+        step = self._load(self.folder.best).step
         self.progress.testing(len(self.prepared.test))
         volumes = map(self.prepared.read, self.prepared.test)
         with self.fabric.autocast():
@@ -256,7 +261,7 @@ class _Start:
         )
         self.folder.write_test(
             {
-                "step": content["step"],
+                "step": step,
                 "steps": self.settings.steps,
                 "class_names": list(self.task.class_names),
                 "num_items": num_items,

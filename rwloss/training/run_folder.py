@@ -16,6 +16,7 @@ from pydantic import TypeAdapter
 from rwloss.data.splits import Split, SplitPart
 from rwloss.errors import RWLossError
 from rwloss.files.atomic import TEMPORARY_PREFIX, naming_write_errors, write_text
+from rwloss.files.journal import append_line, json_line, read_regular
 from rwloss.files.lock import LOCK_FILE, hold
 from rwloss.training.scores import CaseScore, Scores
 from rwloss.training.settings import RunSettings
@@ -63,9 +64,9 @@ class RunFolder:
         return self.path / "checkpoints" / f"{name}.pt"
 
     def read_settings(self) -> RunSettings:
-        """The settings of the run. Raises RWLossError if the folder holds none."""
+        """The settings, with `out` where the run is now. Raises RWLossError if there are none."""
         self._expect(self.settings)
-        return RunSettings.read(self.settings)
+        return RunSettings.read(self.settings, out=str(self.path))
 
     def data_settings(self) -> RunSettings:
         """The settings, with the ignore label from dataset.json, which test.json alone holds."""
@@ -170,27 +171,31 @@ class RunFolder:
             self.test.unlink(missing_ok=True)  # after fewer steps
             settings.write(self.settings)
             split.write(self.splits)
-        kept = [json.dumps(line) + "\n" for line in self.lines() if line["step"] <= step]
+        kept = [json_line(line).decode() for line in self.lines() if line["step"] <= step]
         write_text(self.metrics, "".join(kept), _FIX)
 
     def log(self, kind: str, step: int, **fields: Any) -> None:
         """Append a line to metrics.jsonl. The system has it when this returns."""
-        line = json.dumps({"kind": kind, "step": step, **fields})
-        with naming_write_errors(self.metrics, _FIX), self.metrics.open("a") as file:
-            file.write(line + "\n")
+        with naming_write_errors(self.metrics, _FIX):
+            append_line(self.metrics, json_line({"kind": kind, "step": step, **fields}))
 
     def lines(self) -> Iterator[dict[str, Any]]:
         """The lines of metrics.jsonl, without an incomplete last line, which a kill may leave.
 
         Raises RWLossError that names a damaged line.
         """
-        if not self.metrics.exists():
+        try:
+            lines = read_regular(self.metrics).split(b"\n")[:-1]
+        except FileNotFoundError:
             return
-        text = self.metrics.read_text(encoding="utf-8", errors="replace")
-        for number, line in enumerate(text.split("\n")[:-1], 1):
+        except OSError as error:
+            raise RWLossError(f"cannot read {str(self.metrics)!r}: {error.strerror}") from error
+        for number, line in enumerate(lines, 1):
             try:
-                yield json.loads(line)
-            except ValueError as error:
+                fields = json.loads(line)
+                _ = fields["kind"], int(fields["step"])  # each line has both
+                yield fields
+            except (ValueError, LookupError, TypeError) as error:
                 raise RWLossError(
                     f"line {number} of {str(self.metrics)!r} is damaged ({error}): delete "
                     f"{str(self.path)!r}, and rerun"
@@ -203,7 +208,7 @@ class RunFolder:
     def read_test(self) -> dict[str, Any]:
         """The content of test.json. Raises RWLossError if it is missing or damaged."""
         try:
-            content: dict[str, Any] = json.loads(self.test.read_text(encoding="utf-8"))
+            content: dict[str, Any] = json.loads(read_regular(self.test))
         except (OSError, ValueError) as error:
             raise RWLossError(
                 f"cannot read {str(self.test)!r} ({error}): the run has not ended yet, or the file "
@@ -218,21 +223,30 @@ class RunFolder:
 
     def read_result(self) -> RunResult:
         """The result of a finished run. Raises RWLossError if it has none yet."""
-        content, lines = self.read_test(), self.lines()
-        return RunResult(
-            settings=self.read_settings(),
-            scores=Scores(
-                cases=TypeAdapter(tuple[CaseScore, ...]).validate_python(content["cases"]),
-                class_names=tuple(content["class_names"]),
-            ),
-            losses=tuple(
-                loss for line in lines if line["kind"] == "record" for loss in line["losses"]
-            ),
-            best_step=content["step"],
-            num_items=content["num_items"],
-            parameters=content["parameters"],
-            seconds=content["seconds"],
-        )
+        content = self.read_test()
+        try:
+            return RunResult(
+                settings=self.read_settings(),
+                scores=Scores(
+                    cases=TypeAdapter(tuple[CaseScore, ...]).validate_python(content["cases"]),
+                    class_names=tuple(map(str, content["class_names"])),
+                ),
+                losses=tuple(
+                    float(loss)
+                    for line in self.lines()
+                    if line["kind"] == "record"
+                    for loss in line["losses"]
+                ),
+                best_step=int(content["step"]),
+                num_items=int(content["num_items"]),
+                parameters=int(content["parameters"]),
+                seconds=float(content["seconds"]),
+            )
+        except (ValueError, LookupError, TypeError) as error:
+            raise RWLossError(
+                f"{str(self.test)!r} or {str(self.metrics)!r} is not as a run leaves it "
+                f"({type(error).__name__}: {error}): delete {str(self.path)!r}, and rerun"
+            ) from error
 
     def _expect(self, path: Path) -> None:
         if not path.is_file():

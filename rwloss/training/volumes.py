@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from rwloss import data
 from rwloss.errors import RWLossError
 from rwloss.regions import IGNORED
+from rwloss.store import labels_digest
 
 AXIAL = 2
 """The axis that axial slices are stacked along, in the (right, anterior, superior) of NIfTI."""
@@ -24,7 +25,8 @@ class TrainingVolume:
 
     spacing_mm: one length per axis; None if neither the file nor the caller knows.
     misplaced_mm: the largest distance between the places that the files of image and labels give
-    the same voxel. digest: of grey values, labels and spacing as they were read.
+    the same voxel. digest: of grey values, labels and spacing as they were read. labels_sha256: of
+    labels, spacing and affine, as a store knows a case by.
     """
 
     name: str
@@ -33,6 +35,7 @@ class TrainingVolume:
     spacing_mm: tuple[float, ...] | None = None
     misplaced_mm: float = 0.0
     digest: str = ""
+    labels_sha256: str = ""
 
 
 def read_volume(
@@ -81,8 +84,15 @@ def read_volume(
         if placed.affine is not None and found.affine is not None:
             shifts = corners_mm(placed.affine - found.affine, labels.shape)
             misplaced_mm = max(misplaced_mm, float(np.linalg.norm(shifts, axis=1).max()))
+    shape_mm = found.spacing_mm or (1.0,) * labels.ndim
     return TrainingVolume(
-        case.name, np.stack(channels), labels, found.spacing_mm, misplaced_mm, digest.hexdigest()
+        case.name,
+        np.stack(channels),
+        labels,
+        found.spacing_mm,
+        misplaced_mm,
+        digest.hexdigest(),
+        labels_digest(found.labels, shape_mm, found.affine),
     )
 
 
@@ -117,12 +127,16 @@ def normalized(channel: NDArray[Any]) -> NDArray[np.float32]:
 def slice_axis_of(volumes: Sequence[TrainingVolume]) -> int:
     """The axis of the largest spacing (median over volumes); the last one if several are equal.
 
-    Slices across it have the finest pixels.
+    Slices across it have the finest pixels. An axis of one voxel has the largest spacing, whatever
+    the file says: a volume of one slice is that slice.
     """
-    known = [v.spacing_mm for v in volumes if v.spacing_mm is not None and v.labels.ndim == 3]
+    flat = [v for v in volumes if v.labels.ndim == 3]
+    known = [v for v in flat if v.spacing_mm is not None] or flat
     if not known:
         return AXIAL
-    spacing = np.median(known, axis=0)
+    rows = [v.spacing_mm or (1.0, 1.0, 1.0) for v in known]
+    lengths = np.array([v.labels.shape for v in known])
+    spacing = np.median(np.where(lengths == 1, np.inf, rows), axis=0)
     return int(np.flatnonzero(spacing >= 0.99 * spacing.max())[-1])
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import operator
-from collections.abc import Generator, Iterable, Iterator
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import CancelledError, Executor, Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
+from functools import partial
 from itertools import islice
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
 from rwloss.errors import RWLossError
@@ -18,16 +21,19 @@ from rwloss.work.tasks import Task
 T = TypeVar("T")
 
 _AHEAD = 1000  # tasks given in advance: enough for some hundred workers, as more may join
+_LOOK_S = 2.0  # between two looks for workers
 _TIMEOUT_S = 30.0  # how long a scheduler may take to answer
 
 
-def on_dask(tasks: Iterable[Task[T]], scheduler: str, jobs: int) -> Iterator[T]:
+def on_dask(
+    tasks: Iterable[Task[T]], scheduler: str, jobs: int, timeout_s: float | None = None
+) -> Iterator[T]:
     """Results as they become ready, from the scheduler at an address.
 
     scheduler: "local" starts one on this machine with `jobs` worker processes. Dask gives the tasks
     of a dead worker to others, and gives up a task after several workers died, whether it killed
     them or only waited there. Such a task runs once more at the end, alone; if that fails too, the
-    result is `task.died()`.
+    result is `task.died()`. timeout_s: as for `run_tasks`.
     """
     expect_scheduler(scheduler)
     from distributed import Client, LocalCluster
@@ -48,8 +54,9 @@ def on_dask(tasks: Iterable[Task[T]], scheduler: str, jobs: int) -> Iterator[T]:
         # Not pure: a result that another client holds says nothing about the files on disk.
         pool = client.get_executor(pure=False)
         opened.callback(pool.shutdown, wait=False)
-        lost = yield from _run(pool, iter(tasks), _AHEAD)
-        lost_again = yield from _run(pool, iter(lost), 1)
+        wait = partial(_next, client, scheduler, timeout_s)
+        lost = yield from _run(pool, iter(tasks), _AHEAD, wait)
+        lost_again = yield from _run(pool, iter(lost), 1, wait)
         for task in lost_again:
             yield task.died()
 
@@ -88,7 +95,37 @@ def expect_scheduler(address: str) -> None:
             ) from error
 
 
-def _run(pool: Executor, todo: Iterator[Task[T]], ahead: int) -> Generator[T, None, list[Task[T]]]:
+def _next(client: Any, scheduler: str, timeout_s: float | None, finished: SimpleQueue[T]) -> T:
+    """The next one that is finished. Says so where no worker is left, and raises after a while."""
+    since: float | None = None
+    told = False
+    while True:
+        with suppress(Empty):
+            return finished.get(timeout=_LOOK_S)
+        if client.status != "running" or client.scheduler_info(n_workers=-1)["workers"]:
+            since, told = None, False
+            continue
+        since = since or time.monotonic()
+        waited_s = time.monotonic() - since
+        if timeout_s is not None and waited_s >= timeout_s:
+            raise RWLossError(
+                f"the Dask scheduler at {scheduler!r} has had no worker for {waited_s:.0f} s: "
+                "finished cases are kept; start workers and run the same command again"
+            )
+        if not told and waited_s >= min(_TIMEOUT_S, timeout_s or _TIMEOUT_S) / 2:
+            logging.getLogger("rwloss").warning(
+                "the Dask scheduler at %r has no worker: waiting for one (--timeout ends that)",
+                scheduler,
+            )
+            told = True
+
+
+def _run(
+    pool: Executor,
+    todo: Iterator[Task[T]],
+    ahead: int,
+    wait: Callable[[SimpleQueue[Future[T]]], Future[T]],
+) -> Generator[T, None, list[Task[T]]]:
     """Yield the results of the tasks; return the tasks that Dask gave up."""
     from distributed import KilledWorker
 
@@ -104,7 +141,7 @@ def _run(pool: Executor, todo: Iterator[Task[T]], ahead: int) -> Generator[T, No
 
     submit(ahead)
     while running:
-        future = finished.get()
+        future = wait(finished)
         task = running.pop(future)
         submit(1)
         try:

@@ -8,6 +8,7 @@ import os
 import pickle
 import signal
 import threading
+import time
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -159,6 +160,23 @@ def _begin_worker(parent: connection.Connection) -> None:
 
     def watch() -> None:
         connection.wait([parent])  # nothing is ever sent, so its other side was closed
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def end_with_first_process(every_s: float = 1.0) -> None:
+    """End this process soon after its parent, if it is one of several that train together.
+
+    Otherwise it would wait for the first one, which may have been killed, for half an hour.
+    """
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        return
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(every_s)
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()

@@ -34,20 +34,23 @@ def run_tasks(
     *,
     jobs: int | None = None,
     scheduler: str | None = None,
+    timeout_s: float | None = None,
     ahead: int = 2,
 ) -> Iterator[T]:
     """The results of all tasks, in the order in which they become ready.
 
     jobs: worker processes, by default one per core; 0 works in this process, in order.
     scheduler: address of a Dask scheduler to use instead, or "local" for one on this machine with
-    that many workers. ahead: tasks that each worker process is given in advance, so that it never
-    waits for the next one; 1 for tasks of minutes, so that none waits behind another.
+    that many workers. timeout_s: how long to wait while the scheduler has no workers; by default
+    for ever, with a warning of the logger "rwloss". ahead: tasks that each worker process is given
+    in advance, so that it never waits for the next one; 1 for tasks of minutes, so that none waits
+    behind another.
 
     An exception of a task is raised here and ends the others. A task whose process dies runs once
     more at the end, alone; if its process dies again, the result is `task.died()`.
 
     Raises RWLossError for a negative number of jobs, for tasks that can't be pickled, where worker
-    processes die as soon as they start, and where no scheduler answers.
+    processes die as soon as they start, and where no scheduler or no worker answers.
     """
     if jobs is not None and jobs < 0:
         raise RWLossError(f"expected 0 jobs or more, got {jobs}")
@@ -55,7 +58,7 @@ def run_tasks(
     if scheduler is not None:
         from rwloss.work.dask import on_dask
 
-        return on_dask(tasks, scheduler, max(jobs, 1))
+        return on_dask(tasks, scheduler, max(jobs, 1), timeout_s)
     if not (jobs := min(jobs, len(tasks))):
         return (task() for task in tasks)
     from rwloss.work.processes import in_processes

@@ -136,3 +136,13 @@ def test_every_setting_is_an_option_with_its_description_and_default(command):
 
 def test_sections_of_help_begin_with_settings():
     assert SECTIONS.keys() <= RunSettings.model_fields.keys()
+
+
+def test_a_file_of_settings_does_not_choose_code(squares, tmp_path, rwloss_command):
+    (tmp_path / "evil.py").write_text("raise SystemExit('it was run')")
+    text = f"file('{tmp_path}/evil.py:Evil')"
+    RunSettings(data=str(squares), map=text, out=str(tmp_path / "run")).write(tmp_path / "run.toml")
+    code, _, told = rwloss_command("train", "--config", tmp_path / "run.toml")
+    assert (code, "name it yourself" in told, "it was run" in told) == (2, True, False)
+    code, _, told = rwloss_command("train", "--config", tmp_path / "run.toml", "--map", text)
+    assert (code, "it was run" in told) == (2, True)

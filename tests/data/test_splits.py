@@ -5,7 +5,7 @@ import itertools
 import pytest
 
 from rwloss import RWLossError
-from rwloss.data.splits import Split, groups_of, split
+from rwloss.data.splits import Split, SplitSettings, groups_of, leaked, split
 from rwloss.training import RunSettings
 
 NAMES = [f"lung{patient:03d}_{patch}" for patient in range(10) for patch in range(1 + patient % 3)]
@@ -130,3 +130,26 @@ def test_is_written_and_read(tmp_path):
     (tmp_path / "splits.json").write_text("{}")
     with pytest.raises(RWLossError, match="cannot read the split"):
         Split.read(tmp_path / "splits.json")
+
+
+def test_patients_that_are_torn_apart_are_noticed():
+    """By names alone, so it may be wrong: a warning."""
+    for names, is_torn in (
+        (["lung001_0", "lung001_1"], True),
+        (["patient001_frame01", "patient001_frame12"], True),
+        (["sub-01_ses-01", "sub-01_ses-02"], True),
+        (["BraTS-GLI-00000-000", "BraTS-GLI-00000-001"], True),
+        (["hippocampus_001", "hippocampus_003"], False),
+        (["case0", "case1"], False),
+        (["case-10", "case-11"], False),
+        (["anna", "bert"], False),
+    ):
+        split = Split((names[0], "x9"), (), (names[1], "y"), "by hand")
+        warning = leaked(split, SplitSettings())
+        assert bool(warning) == is_torn, names
+        if is_torn:
+            assert repr(names[0]) in warning
+            pattern = warning.partition("--group-pattern '")[2].removesuffix("'")
+            groups = groups_of([*names, "x9", "y"], SplitSettings(group_pattern=pattern))
+            assert sorted(map(len, groups.values())) == [1, 1, 2]
+            assert leaked(split, SplitSettings(group_pattern=pattern)) == ""

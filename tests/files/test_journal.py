@@ -1,5 +1,6 @@
 import builtins
 import errno
+import json
 import os
 
 import pytest
@@ -65,3 +66,9 @@ def test_links_and_pipes_are_not_written_to_or_waited_for(tmp_path):
     for use in (read_regular, lambda path: append_line(path, b"{}\n")):
         with pytest.raises(OSError, match="not a regular file"):
             use(tmp_path / "pipe")
+
+
+def test_numbers_that_json_does_not_have_become_null():
+    line = json_line({"loss": [float("inf"), 1.5], "more": {"norm": float("nan")}})
+    found = json.loads(line, parse_constant=pytest.fail)
+    assert found == {"loss": [None, 1.5], "more": {"norm": None}}

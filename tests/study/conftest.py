@@ -1,6 +1,7 @@
-"""Studies of tiny networks."""
+"""Studies of tiny networks, and one with names that a page must not believe."""
 
 import pytest
+from strange_studies import strange_study
 
 from rwloss.study import plan
 
@@ -15,3 +16,10 @@ def study_of(squares):
         return plan.make(**{**given, **changes})
 
     return study
+
+
+@pytest.fixture(scope="session")
+def strange(tmp_path_factory):
+    """Results with strange names, and their folder."""
+    folder = tmp_path_factory.mktemp("strange")
+    return strange_study(folder), folder

@@ -180,6 +180,10 @@ def test_classes_of_dataset_json_in_the_folder_of_predictions(tmp_path):
     (predictions / "dataset.json").write_text(json.dumps(content))
     result = evaluate(predictions, truth, jobs=0)
     assert result.scores.class_names == ("background", "left", "right")
+    assert result.regions == ()
+    content["labels"]["both"] = [1, 2]
+    (predictions / "dataset.json").write_text(json.dumps(content))
+    assert evaluate(predictions, truth, jobs=0).regions == ("both",)
 
 
 def test_cases_without_partner_are_named(two):

@@ -10,7 +10,7 @@ import torch
 
 from rwloss import RWLossError
 from rwloss.training import PRESETS, SegmentationTask, load_network, require_monai, unet
-from rwloss.training.network import save_checkpoint
+from rwloss.training.network import restore_optimizer, save_checkpoint
 
 TASK = SegmentationTask(2, 3, ("background", "a", "b"))
 
@@ -108,15 +108,60 @@ def test_length_and_place_of_a_run_may_change_and_nothing_else(saved):
 
 
 def test_damaged_files(saved):
-    path, _, settings = saved
+    path, network, settings = saved
     whole = path.read_bytes()
     for keep in (0, 10, 1000, -200):
         path.write_bytes(whole[:keep])
         with pytest.raises(RWLossError, match="is not a checkpoint, or it is damaged"):
             load_network(settings.out)
+    weights, refused = network.state_dict(), 0
+    for place in range(0, len(whole), len(whole) // 60):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        try:
+            found = load_network(settings.out).network.state_dict()
+        except RWLossError:
+            refused += 1
+        else:  # a bit of the padding between the arrays
+            assert all(torch.equal(found[name], weights[name]) for name in weights), place
+    assert refused > 50
+    if hasattr(os, "mkfifo"):
+        path.unlink()
+        os.mkfifo(path)
+        with pytest.raises(RWLossError, match=r"damaged \(best\.pt is not a regular file"):
+            load_network(settings.out)
+
+
+def test_entries_that_are_missing_or_of_another_type(saved):
+    """One sentence that names the entry."""
+    path, _, settings = saved
+    content = torch.load(path, weights_only=True)
+    for changes, message in (
+        ({"layout": 2}, r"version of rwloss \(layout must be 1, got 2\)"),
+        ({"weights": None}, r"\(weights must be a valid dictionary"),
+        ({"weights": {"a": "b"}}, r"\(weights\.a must be an instance of Tensor"),
+        ({"step": "seven"}, r"\(step must be a valid integer"),
+        ({"task": {"in_channels": 1}}, r"\(task\.num_classes "),
+        ({"settings": {"data": "in", "steps": "x"}}, r"best\.pt': (out|steps) "),
+        ({"state": {"step": []}, "optimizer": {}}, r"\(state\.step must"),
+    ):
+        torch.save({**content, **changes}, path)
+        with pytest.raises(RWLossError, match=message) as refused:
+            load_network(settings.out)
+        assert "\n" not in str(refused.value)
+    for name in content:
+        torch.save({key: value for key, value in content.items() if key != name}, path)
+        with pytest.raises(RWLossError, match=name):
+            load_network(settings.out)
     torch.save(torch.zeros(3), path)
     with pytest.raises(RWLossError, match="not a checkpoint of this version"):
         load_network(settings.out)
+
+
+def test_an_optimizer_that_is_not_that_of_the_run():
+    optimizer = torch.optim.Adam(unet(2, 1, 2).parameters())
+    for state in ({}, {"state": {}, "param_groups": 3}, {"state": {}, "param_groups": [{}]}):
+        with pytest.raises(RWLossError, match=r"the optimizer in 'last.pt' is not that of the run"):
+            restore_optimizer(optimizer, state, Path("last.pt"))
 
 
 def test_code_in_a_file_does_not_run(saved, tmp_path):

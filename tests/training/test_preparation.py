@@ -225,3 +225,106 @@ def test_maps_of_another_expression(squares, settings_of, tmp_path):
     for text in ("boundary + dice", "dice"):
         with pytest.raises(RWLossError, match="holds the map 'rectified', and the static part of"):
             prepare(settings_of(squares, map=text, maps=store))
+
+
+PLUG_IN = """
+from pathlib import Path
+import rwloss
+from rwloss import maps
+
+Path(__file__).with_suffix(".ran").touch()
+
+class Mine(maps.MapGenerator):
+    name = "mine"
+    tags = maps.MapTags()
+    factor: float = 1.0
+
+    def compute(self, regions):
+        return maps.get("rectified")(regions)
+"""
+
+
+def test_a_store_of_other_geometry_or_of_another_plug_in(settings_of, tmp_path, monkeypatch):
+    """What precompute refuses and verify calls stale is no map of these cases."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text(PLUG_IN)
+    raw = make_raw(tmp_path / "raw", ["a", "b", "c", "d"], (8, 8, 8), spacing=(1, 1, 2))
+    text, store = "mine.py:Mine", str(tmp_path / "maps")
+    precompute(raw, store, text, jobs=0)
+    settings = settings_of(raw, map=f"{text} + dice", maps=store)
+    assert prepare(settings).settings.map == "file('mine.py:Mine') + dice"
+    image = nibabel.load(raw / "labelsTr" / "a.nii.gz")
+    for spacing, origin in (((1, 1, 3), 0), ((1, 1, 2), 5)):
+        for name in "abcd":
+            labels = nibabel.load(raw / "labelsTr" / f"{name}.nii.gz").get_fdata().astype(np.uint8)
+            affine = np.diag([*spacing, 1.0])
+            affine[0, 3] = origin
+            nibabel.save(nibabel.Nifti1Image(labels, affine), raw / "labelsTr" / f"{name}.nii.gz")
+        with pytest.raises(RWLossError, match=r"the map of case '.' was made .* at another sp"):
+            prepare(settings)
+    nibabel.save(image, raw / "labelsTr" / "a.nii.gz")
+    (tmp_path / "mine.py").write_text(PLUG_IN + "# another version\n")
+    with pytest.raises(RWLossError, match=r"holds the map of another version .* terms"):
+        prepare(settings)
+
+
+def test_another_spacing_of_files_without_one(squares, settings_of, tmp_path):
+    precompute(squares, tmp_path / "maps", "rectified", jobs=0)
+    settings = settings_of(squares, maps=str(tmp_path / "maps"), spacing=(2.0, 2.0))
+    with pytest.raises(RWLossError, match=r"the map: 1 x 1, now 2 x 2 mm\): precompute it again"):
+        prepare(settings)
+    precompute(squares, tmp_path / "again", "rectified", jobs=0, spacing_mm=(2.0, 2.0))
+    assert prepare(settings.model_copy(update={"maps": str(tmp_path / "again")})).maps
+
+
+def test_neither_a_store_nor_a_file_of_settings_chooses_code(squares, settings_of, tmp_path):
+    """Not even beside a map of the user's own; once the user names the file, it is theirs."""
+    file, store = tmp_path / "evil.py", tmp_path / "maps"
+    precompute(squares, store, "rectified", jobs=0)
+    info = json.loads((store / "map.json").read_text())
+    for text in (
+        f"file('{file}:Mine')",
+        f"blend('dice', \"\\x66ile('{tmp_path}/evil\\x2epy\\x3aMine')\")",
+    ):
+        file.write_text(PLUG_IN)
+        (store / "map.json").write_text(json.dumps({**info, "expression": text}))
+        for settings, files in (
+            (settings_of(squares, maps=str(store), map=None), True),
+            (settings_of(squares, maps=str(store), map="rectified + dice"), True),
+            (settings_of(squares, map=text), False),
+        ):
+            with pytest.raises(RWLossError, match="if you trust it, name it yourself"):
+                prepare(settings, files=files)
+            assert not file.with_suffix(".ran").exists()
+    file.with_name("other.py").write_text(PLUG_IN)
+    mine = settings_of(squares, map=f"{tmp_path}/other.py:Mine")
+    assert prepare(mine, files=True).expression.is_static
+    assert prepare(mine, files=False).expression.is_static
+
+
+def test_doubts_about_the_data_are_noted(settings_of, tmp_path):
+    names = [f"lung{patient:03}_{image}" for patient in range(4) for image in range(3)]
+    raw, notes = make_raw(tmp_path / "raw", names), []
+    (raw / "labelsTr" / "lung000_0.npy").unlink()
+    content = json.loads((raw / "dataset.json").read_text())
+    content["labels"] = {"background": 0, "whole": [1, 2], "core": 2}
+    (raw / "dataset.json").write_text(json.dumps(content))
+    prepare(settings_of(raw), notes.append)
+    left_out, regions, leak = notes
+    assert left_out == "left out, because they have no label file: 1 image, 'lung000_0'"
+    assert "regions of several labels (whole): the network, its maps and its scores are" in regions
+    assert "which may be of one patient" in leak
+    pattern = leak.partition("--group-pattern '")[2].removesuffix("'")
+    prepare(settings_of(raw, group_pattern=pattern), notes.append)
+    assert len(notes) == 5  # the other two again, and no leak: what is advised works
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_volumes_of_one_slice_are_slices(axis, settings_of, tmp_path):
+    """Whatever their spacing says."""
+    shape, spacing = [24, 30], [1.5, 1.5]
+    shape.insert(axis, 1)
+    spacing.insert(axis, 1.0)
+    raw = make_raw(tmp_path / "raw", ["a", "b", "c"], tuple(shape), spacing=spacing)
+    found = prepare(settings_of(raw)).settings
+    assert (found.slice_axis, found.patch_size) == (axis, (24, 32))

@@ -140,17 +140,49 @@ def test_a_torn_last_line_is_no_line(begun):
         assert folder.metrics.read_text() == whole
 
 
-def test_a_full_disk_is_said_in_words(begun, monkeypatch):
+def test_a_log_that_can_not_be_written(begun, monkeypatch, tmp_path):
     folder, _ = begun
+    (tmp_path / "precious").write_text("mine")
+    folder.metrics.unlink()
+    folder.metrics.symlink_to(tmp_path / "precious")
+    with pytest.raises(RWLossError, match=r"metrics\.jsonl is a link, which is not followed"):
+        folder.log("record", 1)
+    assert (tmp_path / "precious").read_text() == "mine"
+    if hasattr(os, "mkfifo"):
+        for path in (folder.metrics, folder.settings, folder.test, folder.splits):
+            path.unlink(missing_ok=True)
+            os.mkfifo(path)
+        for read in (folder.read_settings, folder.read_test, lambda: list(folder.lines())):
+            with pytest.raises(RWLossError):
+                read()
 
-    def full(self, *args, **kwargs):
+    def full(*_, **__):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(Path, "open", full)
+    monkeypatch.setattr("rwloss.training.run_folder.append_line", full)
     with pytest.raises(RWLossError, match=r"metrics\.jsonl' \(No space left"):
         folder.log("record", 1)
 
 
-def test_a_run_that_has_not_ended_has_no_result(begun):
+def test_the_log_is_json_whatever_the_numbers(begun):
+    folder, _ = begun
+    folder.log("record", 1, losses=[float("inf")], gradient_norm=float("nan"))
+    line = json.loads(folder.metrics.read_text(), parse_constant=pytest.fail)
+    assert (line["losses"], line["gradient_norm"]) == ([None], None)
+
+
+def test_a_copied_run_says_where_it_is(begun, tmp_path):
+    folder, settings = begun
+    copied = RunFolder(shutil.copytree(folder.path, tmp_path / "copy"))
+    assert copied.read_settings() == settings.model_copy(update={"out": str(tmp_path / "copy")})
+
+
+def test_a_run_without_a_result(begun):
+    folder = begun[0]
     with pytest.raises(RWLossError, match="the run has not ended yet"):
-        RunFolder(begun[0].path).read_result()
+        folder.read_result()
+    test = {"steps": 4, "step": 4, "cases": [], "class_names": ["a", "b"], "seconds": 1}
+    for change in ({}, {"num_items": "many", "parameters": 1}, {"cases": [{"name": 3}]}):
+        folder.write_test({**test, **change})
+        with pytest.raises(RWLossError, match="is not as a run leaves it"):
+            folder.read_result()

@@ -21,7 +21,30 @@ from rwloss.training import RunFolder, train
 pytestmark = pytest.mark.slow
 
 
-@pytest.mark.skipif(not torch.distributed.is_available(), reason="torch without distributed")
+needs_distributed = pytest.mark.skipif(
+    not torch.distributed.is_available(), reason="torch without distributed"
+)
+
+
+def started(folder, data, settings):
+    """`rwloss train` in a process of its own: Fabric starts the second one in the same way."""
+    options = [
+        text
+        for name, value in {**settings, "devices": 2, "accelerator": "cpu"}.items()
+        for text in (f"--{name.replace('_', '-')}", str(value))
+    ]
+    program = folder / "program.py"
+    program.write_text("from rwloss.cli import main\n\nmain()\n")
+    return subprocess.Popen(
+        [sys.executable, str(program), "train", str(data), *options, "--out", folder / "two"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+
+
+@needs_distributed
 def test_two_processes_have_the_losses_of_one(tmp_path, settings_of):
     """All patches are whole images without padding, so that each process counts as many voxels.
 
@@ -39,27 +62,31 @@ def test_two_processes_have_the_losses_of_one(tmp_path, settings_of):
         "zoom": 0.0,  # a zoom below 1 leaves voxels outside, which do not count
     }
     one = train(settings_of(data, batch_size=4, out=str(tmp_path / "one"), **plan))
-    options = [
-        text
-        for name, value in {**plan, "batch_size": 2, "devices": 2, "accelerator": "cpu"}.items()
-        for text in (f"--{name.replace('_', '-')}", str(value))
-    ]
-    # Fabric starts the second process with the same command, so there must be one.
-    program = tmp_path / "program.py"
-    program.write_text("from rwloss.cli import main\n\nmain()\n")
-    done = subprocess.run(
-        [sys.executable, str(program), "train", str(data), *options, "--out", tmp_path / "two"],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=250,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("checkpoint of step") == 1  # one process reports
+    process = started(tmp_path, data, {**plan, "batch_size": 2})
+    printed, errors = process.communicate(timeout=250)
+    assert process.returncode == 0, errors
+    assert printed.count("checkpoint of step") == 1  # one process reports
     two = RunFolder(tmp_path / "two").read_result()
     assert two.losses == pytest.approx(one.losses, rel=1e-5)
     assert len(two.losses) == plan["steps"]
+
+
+@needs_distributed
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="finds processes by /proc")
+def test_the_second_process_ends_when_the_first_is_killed(squares, tmp_path):
+    """Also where it has not yet found the first."""
+    process = started(tmp_path, squares, {"map": "rectified", "steps": 100_000, "batch_size": 2})
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    while not (found := children.read_text().split()):
+        assert process.poll() is None
+        time.sleep(0.01)
+    [second] = found
+    while len(os.listdir(f"/proc/{second}/task")) < 2:  # the thread that watches
+        time.sleep(0.01)
+    process.kill()
+    process.communicate()  # until the second closes its streams too
+    while Path(f"/proc/{second}").exists():  # the test's own time limit ends it otherwise
+        time.sleep(0.1)
 
 
 # --- kill -9

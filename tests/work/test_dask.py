@@ -90,3 +90,14 @@ def test_a_script_without_its_guard_is_told_so(tmp_path):
     pytest.importorskip("distributed")
     line = run_script(tmp_path, "jobs=1, scheduler='local'")
     assert 'call this under `if __name__ == "__main__":`' in line
+
+
+def test_a_scheduler_without_workers_is_said_and_ends_after_the_timeout(monkeypatch, caplog):
+    distributed = pytest.importorskip("distributed")
+    monkeypatch.setattr(work_dask, "_LOOK_S", 0.05)
+    options = {"n_workers": 0, "processes": False, "dashboard_address": None}
+    with distributed.LocalCluster(**options) as cluster:
+        address = cluster.scheduler_address
+        with pytest.raises(RWLossError, match=r"has had no worker for .* s: finished cases"):
+            list(on_dask([Chore(0)], address, 1, timeout_s=0.2))
+    assert "has no worker: waiting for one (--timeout ends that)" in caplog.text

@@ -1,4 +1,6 @@
 import os
+import subprocess
+import sys
 import time
 
 import pytest
@@ -74,3 +76,23 @@ def test_the_processes_end_when_the_results_are_not_wanted_any_more(tmp_path):
     results.close()
     assert "done" not in os.listdir(tmp_path)
     assert not any(map(alive, os.listdir(tmp_path)))
+
+
+CHILD = """
+import os, time
+from rwloss.work.processes import end_with_first_process
+end_with_first_process(0.02)
+print(os.getpid(), flush=True)
+time.sleep(60)
+"""
+PARENT = "import subprocess, sys; subprocess.run([sys.executable, '-c', sys.argv[1]])"
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="finds processes by /proc")
+def test_a_process_ends_with_the_one_that_started_it():
+    command, env = [sys.executable, "-c", PARENT, CHILD], {**os.environ, "LOCAL_RANK": "1"}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env) as parent:
+        child = int(parent.stdout.readline())
+        assert alive(child)
+        parent.kill()
+    wait_for(lambda: not alive(child))

@@ -18,14 +18,7 @@ from PIL import Image, ImageColor
 from rwloss import Regions, data, maps
 from rwloss.errors import RWLossError
 from rwloss.maps.expression import weighted_sum
-from rwloss.pictures.panels import (
-    CLASS_COLOURS,
-    IGNORED,
-    MAX_CLASSES,
-    diverging,
-    grey,
-    largest_classes,
-)
+from rwloss.pictures.panels import IGNORED, MAX_CLASSES, diverging, grey, largest_classes, tinted
 from rwloss.pictures.view import View, channels_of, choose_view, known_labels
 from rwloss.regions import IGNORED as NO_CLASS
 from rwloss.study.outcomes import mean_of
@@ -200,8 +193,9 @@ def picture(
     All (rows columns), channels (k rows columns); labels are -1 where ignored.
     """
     rows, columns = labels.shape
+    grey_of_ignored = np.array(ImageColor.getrgb(IGNORED)) / 255
     counted = labels >= 0
-    ground = np.repeat(255 * grey(image)[..., None], 3, axis=-1)
+    ground = np.repeat(grey(image)[..., None], 3, axis=-1)
     limit = float(np.nanmax(np.abs(np.where(counted, channels, 0.0)))) or 1.0
     panels = [Panel("image", f"Image of {choice.case}", _png(ground))]
     for title, what, classes in (
@@ -211,12 +205,12 @@ def picture(
         counts = np.bincount(classes[classes >= 0], minlength=len(names))
         amounts = ", ".join(f"{name} {counts[k]} pixels" for k, name in enumerate(names) if k)
         text = f"{what} {choice.case}: {amounts}"
-        panels.append(Panel(title, text, _png(_tinted(ground, classes))))
+        panels.append(Panel(title, text, _png(tinted(classes, ground, len(names), _OPACITY))))
     for k in largest_classes(labels, len(names)):
         inside = channels[k][counted]
         low, high = (float(inside.min()), float(inside.max())) if inside.size else (0.0, 0.0)
-        pixels = 255 * diverging(channels[k] / limit)
-        pixels[~counted | ~np.isfinite(channels[k])] = ImageColor.getrgb(IGNORED)
+        covered = (counted & np.isfinite(channels[k]))[..., None]
+        pixels = np.where(covered, diverging(channels[k] / limit), grey_of_ignored)
         title = f"map at {names[k]}"
         panels.append(Panel(title, f"M{title[1:]}, from {low:.3g} to {high:.3g}", _png(pixels), k))
     left_out = f"Map at {MAX_CLASSES} of {len(names)} classes: those with the most voxels here."
@@ -229,26 +223,10 @@ def picture(
     )
 
 
-def class_colour(number: int) -> str:
-    """Colour of a foreground class, from 1 on.
-
-    >>> class_colour(1)
-    '#E69F00'
-    """
-    return CLASS_COLOURS[(number - 1) % len(CLASS_COLOURS)]
-
-
-def _tinted(ground: NDArray[np.float64], labels: NDArray[np.int32]) -> NDArray[np.float64]:
-    """Classes in their colours over the image; ignored voxels grey."""
-    pixels = ground.copy()
-    for k in range(1, int(labels.max(initial=0)) + 1):
-        here, colour = labels == k, np.array(ImageColor.getrgb(class_colour(k)))
-        pixels[here] = (1 - _OPACITY) * pixels[here] + _OPACITY * colour
-    pixels[labels < 0] = ImageColor.getrgb(IGNORED)
-    return pixels
-
-
 def _png(pixels: NDArray[np.float64]) -> str:
+    """A data URI of (rows columns 3), of 0..1."""
     stream = io.BytesIO()
-    Image.fromarray(np.round(pixels).astype(np.uint8)).save(stream, format="png", optimize=True)
+    Image.fromarray(np.round(255 * pixels).astype(np.uint8)).save(
+        stream, format="png", optimize=True
+    )
     return f"data:image/png;base64,{base64.b64encode(stream.getvalue()).decode('ascii')}"

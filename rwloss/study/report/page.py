@@ -14,10 +14,11 @@ from typing import Any, NamedTuple
 from rwloss._version import __version__
 from rwloss.errors import RWLossError
 from rwloss.files.atomic import write_text
+from rwloss.pictures.panels import class_colours
 from rwloss.study import plan
 from rwloss.study.outcomes import BORN_ABOVE, COLLAPSED_BELOW, DEAD_BELOW
 from rwloss.study.report import charts, tables, tie_charts
-from rwloss.study.report.cases import CasePicture, case_pictures, class_colour, has_schedule
+from rwloss.study.report.cases import CasePicture, case_pictures, has_schedule
 from rwloss.study.report.tables import without_paths
 from rwloss.study.results import WRONG_WAY_ALARM, Results
 from rwloss.study.wording import NO_SCORES, decimal, lead, question, sentences
@@ -115,7 +116,7 @@ def map_pictures(results: Results, folder: Path) -> Iterator[MapPictures]:
 
 
 def _context(results: Results) -> dict[str, Any]:
-    study, names = results.study, results.class_names
+    study = results.study
     data_name = Path(study.data).name or "this data"
     drawn = [
         {
@@ -143,7 +144,7 @@ def _context(results: Results) -> dict[str, Any]:
         "data_name": data_name,
         "results": results,
         "maps": drawn,
-        "class_colours": [class_colour(number) for number in range(1, len(names) + 1)],
+        "class_colours": class_colours(len(results.class_names) + 1),
         "class_signs": tie_charts.CLASS_SIGNS,
         "unknown": any(each.unknown for each in results.whole.maps),
         "scheduled": any(map(has_schedule, study.maps.values())),
