@@ -36,7 +36,7 @@ def _show_one(name: str) -> None:
     generator = load(name)
     typer.echo(f"{generator.name}\n\n{_dedented(generator)}\n\nParameters:")
     kinds = parameters(generator)
-    for field in sorted(dataclasses.fields(generator), key=lambda field: field.kw_only):
+    for field in sorted(dataclasses.fields(generator), key=lambda field: bool(field.kw_only)):
         typer.echo(f"  {field.name}: {_kind(kinds[field.name])}{_default(field)}")
     if not kinds:
         typer.echo("  none")
