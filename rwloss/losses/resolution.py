@@ -64,6 +64,7 @@ def _checked(
     *,
     resample: bool,
 ) -> RWMap:
+    rwmap.check_made_for(expression)
     num_classes, size = batch.output.shape[1], batch.labels.shape[1:]
     if rwmap.num_classes != num_classes:
         raise RWLossError(
@@ -83,11 +84,11 @@ def _checked(
             f"map is of labels {tuple(labels.shape)}, the target has {tuple(batch.labels.shape)}: "
             "crop or turn the map together with the image"
         )
+    parts[0] = of_labels(parts[0], labels, batch.labels)
     if rows is not None:  # the spacing of the map, which may have another resolution
         scale = [new / old for new, old in zip(size, rwmap.labels.shape[1:], strict=True)]
         rows = tuple(tuple(mm * s for mm, s in zip(row, scale, strict=True)) for row in rows)
-    rwmap.check_made_for(expression, rows)
-    parts[0] = of_labels(parts[0], labels, batch.labels)
+        rwmap.check_made_for(None, rows)
     return RWMap(labels, num_classes, tuple(parts), rwmap.expression, rwmap.spacing_mm)
 
 
