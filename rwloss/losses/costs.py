@@ -99,11 +99,19 @@ def mean_excess(batch: LossBatch, rwmap: RWMap, q: float | None) -> Tensor:
     return batch.mean(costs.clamp_min(0.0))  # below 0 by rounding alone
 
 
-def dynamic_losses(batch: LossBatch, leaves: Sequence[Leaf]) -> list[Tensor]:
-    """Weighted losses of dynamic terms, by image and class (b c) or as one number ()."""
+def dynamic_losses(
+    batch: LossBatch, leaves: Sequence[Leaf], with_background: tuple[type[LossTerm], ...] = ()
+) -> list[Tensor]:
+    """Weighted losses of dynamic terms, by image and class (b c) or as one number ().
+
+    with_background: terms that count the background too where the others leave it out.
+    """
     losses = []
     for leaf in leaves:
-        if isinstance(leaf.term, LossTerm):
+        if isinstance(leaf.term, with_background) and not batch.include_background:
+            whole = leaf.term.by_image_and_class(batch.whole_prediction)
+            loss = whole.mean(dim=1, keepdim=True).expand(-1, whole.shape[1] - 1)
+        elif isinstance(leaf.term, LossTerm):
             loss = leaf.term.checked_loss(batch.prediction)
         else:
             loss = _projected_loss(batch, leaf.term)

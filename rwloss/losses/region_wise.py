@@ -85,6 +85,8 @@ class RegionWiseLoss(nn.Module):
     0.0
     """
 
+    _with_background: tuple[type[LossTerm], ...] = ()  # which `include_background` leaves alone
+
     def __init__(
         self,
         expression: Expression | str | None = None,
@@ -279,6 +281,7 @@ class RegionWiseLoss(nn.Module):
             ignore_index=self.ignore_index,
             include_background=self.include_background,
             pooled=self.batch,
+            by_class=self.reduction == "none",
         )
         static = self._static_maps(batch, logits, given, resample=resample)
         active = self._dynamic if logits.numel() else ()
@@ -294,7 +297,7 @@ class RegionWiseLoss(nn.Module):
                 for factor, rwmap, q in static
             ]
             if dynamic:
-                means.append((1.0, reduced(dynamic_losses(batch, dynamic))))
+                means.append((1.0, reduced(dynamic_losses(batch, dynamic, self._with_background))))
         if not means:  # an empty sum that hangs on the logits: it has a gradient too
             return batch.output.flatten()[:0].sum()
         total = reduce(add, [mean if factor == 1.0 else factor * mean for factor, mean in means])
@@ -308,7 +311,11 @@ class RegionWiseLoss(nn.Module):
         for factor, rwmap, q in static:
             total = total + factor * class_costs(batch, rwmap, q)
         if self._dynamic:
-            total = reduce(add, dynamic_losses(batch, dynamic), batch.by_image_and_class(total))
+            total = reduce(
+                add,
+                dynamic_losses(batch, dynamic, self._with_background),
+                batch.by_image_and_class(total),
+            )
         else:
             if batch.counts is not None:
                 total = total * batch.counts[:, None]

@@ -135,6 +135,59 @@ def test_in_masked_loss(monai_losses):
     assert_same(by_class, wanted, 1e-12)
 
 
+@pytest.mark.parametrize("batched", [False, True])
+@pytest.mark.parametrize("include_background", [False, True])
+def test_equals_the_losses_of_overlap(monai_losses, batched, include_background):
+    """`batch` pools the sums of Dice over the batch; means and sums of images and classes."""
+    logits, labels = given((12, 10))
+    masks = given_masks((12, 10), 3)
+    pool = {"batch": batched, "include_background": include_background}
+    for reduction in ("mean", "sum"):
+        flags = pool | {"reduction": reduction}
+        for more, (x, y) in (
+            ({"softmax": True, "to_onehot_y": True}, (logits, labels[:, None].double())),
+            ({"sigmoid": True}, (masks[0], masks[1].double())),
+        ):
+            found = value_and_gradient(RWLoss("dice", **flags, **more), x, y)
+            assert_same(
+                found, value_and_gradient(monai_losses.DiceLoss(**flags, **more), x, y), 1e-12
+            )
+    unreduced = RWLoss("dice", softmax=True, reduction="none", **pool)(logits, one_hot(labels, 4))
+    assert unreduced.shape == ((3,) * (not batched) + (3 + include_background,))
+
+
+def test_equals_sums_of_two_losses(monai_losses):
+    """Cross-entropy keeps the background that Dice leaves out, and the outside of masks."""
+    logits, labels = given((12, 10))
+    many, masks = given_masks((12, 10), 3)
+    target = labels[:, None].double()
+    classes = {"softmax": True, "to_onehot_y": True}
+    ce = "dice + cross_entropy"
+    for text, flags, theirs, (x, y) in (
+        (ce, classes, monai_losses.DiceCELoss, (logits, target)),
+        (ce, classes | {"include_background": False}, monai_losses.DiceCELoss, (logits, target)),
+        (ce, {"sigmoid": True}, monai_losses.DiceCELoss, (many[:, :1], masks[:, :1].double())),
+        ("dice + focal", {"sigmoid": True}, monai_losses.DiceFocalLoss, (many, masks.double())),
+        (
+            "dice + focal",
+            {"sigmoid": True, "include_background": False},
+            monai_losses.DiceFocalLoss,
+            (many, masks.double()),
+        ),
+    ):
+        found, wanted = (
+            value_and_gradient(loss, x, y) for loss in (RWLoss(text, **flags), theirs(**flags))
+        )
+        assert_same(found, wanted, 1e-6)
+    # Of several masks MONAI's DiceCELoss(sigmoid=True) takes a softmax cross-entropy; this one not.
+    dice, bce = monai_losses.DiceLoss(sigmoid=True), torch.nn.BCEWithLogitsLoss()
+    assert_same(
+        value_and_gradient(RWLoss(ce, sigmoid=True), many, masks),
+        value_and_gradient(lambda x, y: dice(x, y) + bce(x, y), many, masks.double()),
+        1e-12,
+    )
+
+
 def test_list_of_outputs_is_deep_supervision_of_our_own():
     logits, labels = given((16, 12))
     heads = [logits, logits[:, :, ::2, ::2]]
@@ -274,12 +327,7 @@ def test_under_autocast_in_deep_supervision(monai_losses):
 
 
 def test_terms_that_need_the_outside_of_a_mask_are_refused():
-    for text in (
-        "active_contour",
-        "class_weighted",
-        "cross_entropy + dice",
-        "rectified.with_link(0.5)",
-    ):
+    for text in ("active_contour", "class_weighted", "rectified.with_link(0.5)"):
         with pytest.raises(RWLossError, match='activation="sigmoid"'):
             RWLoss(text, sigmoid=True)
         RWLoss(text, softmax=True)

@@ -15,6 +15,7 @@ from loss_batches import assert_same, value_and_gradient
 import rwloss
 from rwloss import Regions, RegionWiseLoss, RWLossError, maps
 from rwloss.data import find, sample_dir
+from rwloss.precompute import precompute
 
 pytest.importorskip("monai", reason="MONAI is not installed")
 
@@ -158,10 +159,16 @@ def test_map_follows_exactly(transform):
 @pytest.mark.parametrize("axes", [2, 3])
 @pytest.mark.parametrize("name", INEXACT)
 def test_other_moves_are_refused_and_repaired(name, axes):
-    loss = RWLoss("rectified", **FLAGS)
+    # Rotation shears the affine of voxels that are not cubes: it gives no spacing.
+    spacing_mm = SPACING_MM[axes]
+    loss = RWLoss("rectified", **FLAGS, spacing_mm=spacing_mm)
+    make, make_fresh = (
+        RWMapd("label", "rectified", 4, spacing_mm=spacing_mm, map_keys=key)
+        for key in ("map", "fresh")
+    )
     for keys, message in (
         (KEYS[:3], "was resampled|went through"),
-        (KEYS[:2], "other labels|other resolution|is of labels"),  # the map is left behind
+        (KEYS[:2], "other labels|is of labels"),  # the map is left behind
     ):
         warped = seeded(INEXACT[name](keys, axes), 3)(sample(axes))
         logits = torch.randn(1, 4, *warped["label"].shape[1:])
@@ -170,8 +177,7 @@ def test_other_moves_are_refused_and_repaired(name, axes):
         if "map" in keys:
             with pytest.raises(RWLossError, match="RWMapd once more"):
                 loss(logits, warped["map"][None])
-        repaired = RWMapd("label", "rectified", 4)(warped)["map"]
-        fresh = RWMapd("label", "rectified", 4, map_keys="fresh")(warped)["fresh"]
+        repaired, fresh = make(warped)["map"], make_fresh(warped)["fresh"]
         assert torch.equal(repaired.as_tensor(), fresh.as_tensor())
         torch.testing.assert_close(loss(logits, repaired[None]), loss(logits, fresh[None]))
 
@@ -200,9 +206,43 @@ def test_casts_of_the_map_are_refused():
             loss(torch.randn(1, 4, 4, 4), cast[None])
 
 
-def test_a_second_transform_does_not_compare_spacings():
-    one = sample(2)
-    assert RWMapd("label", "rectified", 4, spacing_mm=(9.0, 9.0))(one)["map"] is one["map"]
+def test_a_map_of_another_spacing_is_refused():
+    """By a second transform, and by the loss; the message tells what to change."""
+    one = sample(2, "boundary")
+    other = RWMapd("label", "boundary", 4, spacing_mm=(9.0, 4.0), map_keys="other")(one)
+    turned = mt.Rotate90d(["label", "map", "other"])(other)
+    logits, label = torch.randn(1, 4, 12, 14), turned["label"][None]
+    loss, other_loss = (RWLoss("boundary", **FLAGS, spacing_mm=mm) for mm in (None, (4.0, 9.0)))
+    for wrong, args in (
+        (loss, (label, turned["other"][None])),
+        (other_loss, (label, turned["map"][None])),
+        (other_loss, (turned["map"][None],)),
+    ):
+        with pytest.raises(RWLossError, match=r"made at a spacing of .* correct the spacing"):
+            wrong(logits, *args)
+    with pytest.raises(RWLossError, match=r"made at a spacing of 2\.5 x 0\.8 mm"):
+        RWMapd("label", "boundary", 4, spacing_mm=(4.0, 9.0))(turned)
+    torch.testing.assert_close(other_loss(logits, turned["other"][None]), other_loss(logits, label))
+    torch.testing.assert_close(loss(logits, turned["map"][None]), loss(logits, label))
+    # Alone it is of its own spacing.
+    torch.testing.assert_close(loss(logits, turned["other"][None]), other_loss(logits, label))
+
+
+def test_axes_that_are_not_at_right_angles_are_refused():
+    """Of a tilted gantry, or after a rotation of voxels that are not squares."""
+    rotate = mt.Rotated(["label", "map"], 0.3, mode="nearest")
+    one = rotate(sample(2, "boundary"))
+    logits, label = torch.randn(1, 4, *one["label"].shape[1:]), one["label"][None]
+    for used in (
+        lambda: RWLoss("boundary", **FLAGS)(logits, label),
+        lambda: RWMapd("label", "boundary", 4)(one),
+    ):
+        with pytest.raises(RWLossError, match=r"right angles: resample first, .*pass spacing_mm"):
+            used()
+    # As the message advises.
+    again = RWMapd("label", "boundary", 4, spacing_mm=SPACING_MM[2])(one)["map"][None]
+    loss = RWLoss("boundary", **FLAGS, spacing_mm=SPACING_MM[2])
+    torch.testing.assert_close(loss(logits, again), loss(logits, label))
 
 
 def test_every_orientation():
@@ -447,8 +487,6 @@ def store(tmp_path_factory):
         (cases / case.labels.name).symlink_to(case.labels.resolve())
     for case in find(sample_dir("lung_patches") / "labelsTr").cases[:1]:
         (cases / case.labels.name).symlink_to(case.labels.resolve())
-    from rwloss.precompute import precompute
-
     precompute(cases, out, "boundary", num_classes=3, jobs=0)
     return rwloss.store.open(out)
 
@@ -505,6 +543,39 @@ def test_transforms_can_be_sent_to_workers(store):
         again = pickle.loads(pickle.dumps(transform))
         found, wanted = (hippocampus(t)["map"] for t in (again, transform))
         assert torch.equal(found, wanted)
+
+
+def test_units_of_the_file(tmp_path):
+    """Micrometres are 0.001 mm on every path from one file."""
+    label = np.zeros((20, 16, 12), np.uint8)
+    label[5:15, 4:12, 3:9] = 1
+    image = nib.Nifti1Image(label, np.diag([3.6, 3.6, 10, 1]))
+    image.header.set_xyzt_units("micron")
+    (tmp_path / "um").mkdir()
+    nib.save(image, tmp_path / "um" / "a.nii.gz")
+    precompute(tmp_path / "um", tmp_path / "maps", "boundary", jobs=0)
+    one = mt.Compose(
+        [
+            mt.LoadImaged("label"),
+            mt.EnsureChannelFirstd("label"),
+            LoadRWMapd("label", tmp_path / "maps"),
+            RWMapd("label", "boundary", 2, map_keys="made"),
+        ]
+    )({"label": str(tmp_path / "um" / "a.nii.gz")})
+    both = list_data_collate([one] * 2)
+    logits = torch.randn(2, 2, 20, 16, 12)
+    loss = RWLoss("boundary", **FLAGS)
+    wanted = RegionWiseLoss("boundary", spacing_mm=(0.0036, 0.0036, 0.01))(
+        logits, both["label"].as_tensor()
+    )
+    for args in ((both["label"],), (both["label"], both["made"]), (both["made"],)):
+        torch.testing.assert_close(loss(logits, *args), wanted)
+    torch.testing.assert_close(loss(logits, both["map"]), wanted, rtol=1e-3, atol=0)
+    space_units = MetaTensor(
+        torch.as_tensor(label)[None], affine=image.affine, meta={"space units": ["um"] * 3}
+    )  # as pynrrd names them
+    made = RWMapd("label", "boundary", 2)({"label": space_units})["map"]
+    torch.testing.assert_close(dense_of(made), dense_of(one["made"]))
 
 
 # --- Wrong use

@@ -6,10 +6,41 @@ import numpy as np
 import pytest
 import torch
 from anatomy import batch
-from built_ins import TEXTS
 
 from rwloss import Regions, RegionWiseLoss, RWMap, maps, moves, testing
 
+# Every built-in, with the parameters that lead through other code.
+TEXTS = [
+    "active_contour",
+    "boundary",
+    "boundary(convention='valverde')",
+    "boundary(convention='edge')",
+    "boundary(normalize='max')",
+    "class_weighted",
+    "class_weighted(weights='inverse_square')",
+    "class_weighted(weights='effective_number')",
+    "class_weighted(weights=(1.0, 2.0, 3.0, 4.0))",
+    "rectified",
+    "rectified(scope='component')",
+    "rectified(clip_mm=2.0)",
+    "rectified(scope='component', clip_mm=2.0, weights='inverse')",
+    "skeleton_recall",
+    "unet_border(sigma_mm=2.0)",
+    "unet_border(sigma_mm=2.0, weights=None)",
+    "active_contour_length",
+    "cross_entropy",
+    "dice",
+    "dice(include_background=False)",
+    "focal",
+    "focal(gamma=0.5)",
+    "focal(mean_over='classes')",
+    "focal_tversky",
+    "generalized_dice",
+    "generalized_dice(absent='largest', smooth=1e-05)",
+    "hausdorff_dt",
+    "hausdorff_dt(alpha=1.0)",
+    "tversky",
+]
 each_text = pytest.mark.parametrize("text", TEXTS)
 
 

@@ -1,6 +1,5 @@
 """Blends: weights by the epoch against the published strategies, and how a loss follows them."""
 
-import io
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -206,22 +205,6 @@ def test_a_stored_map_takes_the_place_of_the_boundary():
         loss.set_epoch(epoch)
         found = loss(LOGITS, LABELS, stored)
         assert float(found) == pytest.approx(float(loss(LOGITS, LABELS)), rel=1e-9)
-
-
-def test_state_goes_through_a_file():
-    loss = RegionWiseLoss(blend("dice", "boundary", step=None))
-    loss.set_epoch(37, total=200)
-    file = io.BytesIO()
-    torch.save(loss.state_dict(), file)
-    file.seek(0)
-    state = torch.load(file, weights_only=True)
-    again = RegionWiseLoss(blend("dice", "boundary", step=None))
-    assert again.load_state_dict(state).missing_keys == []
-    assert (again.epoch, again.total_epochs) == (37, 200)
-    assert float(again(LOGITS, LABELS)) == float(loss(LOGITS, LABELS))
-    fresh = RegionWiseLoss(blend("dice", "boundary", step=None))
-    fresh.set_epoch(0, total=200)
-    assert float(fresh(LOGITS, LABELS)) != float(loss(LOGITS, LABELS))
 
 
 def test_before_the_first_epoch_of_a_spread_schedule():

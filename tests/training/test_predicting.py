@@ -22,11 +22,11 @@ from rwloss.training.volumes import normalized
 AFFINE = np.array([[0, -0.5, 0, 10], [0.4, 0, -1.5, -20], [0.3, 0, 2, 30], [0, 0, 0, 1]])
 
 
-def make_run(folder, *, dims=2, channels=1, seed=0, slice_axis=2):
+def make_run(folder, *, dims=2, channels=1, seed=0, slice_axis=2, map="rectified"):
     """A run of no steps: settings and checkpoints with the initial weights."""
     chosen = RunSettings(
         data="data",
-        map="rectified",
+        map=map,
         out=str(folder),
         dims=dims,
         patch_size=(16,) * dims,
@@ -399,3 +399,10 @@ def test_cases_of_the_run_s_split(tmp_path, predict, run, images, layout):
     if layout == "raw":
         with pytest.raises(RWLossError, match="has no image of 'b'"):
             predict(**start, out=tmp_path / "none", split="test", part="test")
+
+
+def test_the_map_of_a_run_is_no_code_to_run(tmp_path, predict):
+    """A run of someone else: its map is text, for run.toml and for the checkpoint."""
+    (tmp_path / "evil.py").write_text("raise SystemExit('it was run')")
+    run = make_run(tmp_path / "run", map=f"file('{tmp_path}/evil.py:Evil')")
+    assert predict(run=run).made == 3

@@ -19,6 +19,7 @@ from rwloss.losses.batch import as_masks, check_tensor, whole_labels
 from rwloss.maps.dynamic.cross_entropy import CrossEntropy
 from rwloss.maps.dynamic.focal import Focal
 from rwloss.maps.expression import Expression
+from rwloss.maps.parser import parse
 from rwloss.regions import IGNORED, Regions, SpacingMM, checked_labels
 from rwloss.rwmap import RWMap
 from rwloss.words import listed
@@ -80,13 +81,13 @@ class RWLoss(RegionWiseLoss):
             low_memory=low_memory,
             batch=batch,
         )
-        assert self.expression is not None
         if sigmoid:
-            _check_masks_alone(self.expression)
-        # What a map must be of; weights of a dataset are words here, and numbers in its store.
-        groups = self.expression.static_groups()
-        known = len(groups) == 1 and not groups[0].expression.needs_class_counts
-        self.map_expression = str(groups[0].expression) if known else None
+            _check_masks_alone(
+                expression if isinstance(expression, Expression) else parse(expression)
+            )
+        # MONAI's DiceCELoss drops the background from Dice alone, and a mask's cross-entropy and
+        # focal loss count its outside too.
+        self._with_background = (CrossEntropy, Focal) if sigmoid else (CrossEntropy,)
         self.to_onehot_y, self.sigmoid = to_onehot_y, sigmoid
         self.first_mask = int(sigmoid and not include_background)
         self.mask_index = ignore_index if sigmoid else None
@@ -117,10 +118,11 @@ class RWLoss(RegionWiseLoss):
             raise RWLossError("no output to train: the list is empty")
         k, axes = outputs[0].shape[1], outputs[0].ndim - 2
         first = self.first_mask if k > 1 else 0
-        if spacing_mm is None and self.spacing_mm is None:
-            spacing_mm = spacing_of(target, axes)
         try:
             check_tensor("target", target, outputs[0])
+            if spacing_mm is None and self.spacing_mm is None:
+                rows = spacing_of(target, outputs[0].shape[2:])
+                spacing_mm = rows[0] if rows and len(rows) == 1 else rows
             if is_map(target):
                 labels, own_map = self._unpacked(target, k, is_target=one)
                 rwmap = own_map if rwmap is None else rwmap
@@ -163,7 +165,6 @@ class RWLoss(RegionWiseLoss):
     def _unpacked(self, packed: Tensor, k: int, *, is_target: bool = False) -> tuple[Tensor, RWMap]:
         """Labels (b 1 *s) or masks (b k *s) of maps (b m *s), and the map that the loss needs."""
         rwmap: RWMap = unpack(packed, is_target=is_target)
-        rwmap.check_made_for(self.map_expression)
         c = len(rwmap.labels) // len(packed)
         if (c, rwmap.num_classes) != ((k, 2) if self.sigmoid else (1, k)):
             raise RWLossError(
@@ -196,14 +197,13 @@ class RWLoss(RegionWiseLoss):
 
 
 def _check_masks_alone(expression: Expression) -> None:
-    """Raise RWLossError for terms that need what is outside of a mask: alone it costs p·z."""
-    leaves, groups = expression.leaves(), expression.static_groups()
+    """Raise RWLossError for static terms that pull a mask one way: alone it costs p·z."""
     inside = functional.pad(torch.ones(1, 5, 5), (2, 2, 2, 2))
+    leaves, groups = expression.leaves(), expression.static_groups()
     z = sum((g.expression(Regions(inside, 2)).dense()[:, 1] for g in groups), 0 * inside)
     pulls_both_ways = (z[inside == 1] < 0).any() and (z[inside == 0] > 0).any()
-    if any(
-        leaf.link is not None or isinstance(leaf.term, CrossEntropy | Focal) for leaf in leaves
-    ) or not (pulls_both_ways or any(not leaf.term.is_static for leaf in leaves)):
+    is_static = all(leaf.term.is_static for leaf in leaves)
+    if any(leaf.link is not None for leaf in leaves) or (is_static and not pulls_both_ways):
         raise RWLossError(
             f"{expression} would cost nothing on one side of a mask, because MONAI's losses with "
             "sigmoid=True count masks without their complements: use RegionWiseLoss(expression, "

@@ -10,8 +10,9 @@ padding. Elastic deformation, noise and functions leave no note, so `meta` also 
 
 from __future__ import annotations
 
+import copy
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,9 +20,11 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from rwloss.arrays import eager
+from rwloss.arrays import eager, to_numpy
+from rwloss.data.spacing import spacing_from_affine
 from rwloss.errors import RWLossError
 from rwloss.moves import fingerprints, is_moved
+from rwloss.regions import SpacingRows
 from rwloss.rwmap import RWMap
 
 # Keys of `meta`. Texts and bytes, because MONAI's collate leaves these as they are, in lists.
@@ -32,12 +35,24 @@ KEEP_METADATA = (
 )
 
 
-def pack(labels: Tensor, rwmap: RWMap) -> tuple[Tensor, dict[str, Any]]:
-    """Map and meta of labels (c *s) and their map, of labels (c *s) too. -> (m *s)."""
-    record = (str(rwmap.expression), rwmap.num_classes, len(labels), rwmap.is_compact)
-    channels = [torch.as_tensor(part).to(labels.device, torch.float32) for part in rwmap.parts]
-    packed = torch.cat([labels.float(), *(part.flatten(0, -labels.ndim) for part in channels)])
-    return packed, {RECORD: json.dumps(record), FINGERPRINTS: fingerprints(packed)}
+def pack(label: Tensor, rwmap: RWMap) -> tuple[Tensor, dict[str, Any]]:
+    """Map and meta of a label (c *s) and its map, of labels (c *s) too. -> (m *s).
+
+    The meta are the label's. The columns of its affine get the lengths of the map's spacing, so
+    that they move with the map.
+    """
+    plain, size = label.as_subclass(Tensor), label.shape[1:]
+    record = (str(rwmap.expression), rwmap.num_classes, len(label), rwmap.is_compact)
+    channels = [torch.as_tensor(part).to(plain.device, torch.float32) for part in rwmap.parts]
+    packed = torch.cat([plain.float(), *(part.flatten(0, -plain.ndim) for part in channels)])
+    meta = copy.deepcopy(getattr(label, "meta", {}))
+    meta |= {RECORD: json.dumps(record), FINGERPRINTS: fingerprints(packed)}
+    if rwmap.spacing_mm:
+        affine = to_numpy(getattr(label, "affine", np.eye(4))).copy()
+        found = spacing_of(label, [1] * len(size)) or ((1.0,) * len(size),)
+        affine[:, : len(size)] *= np.divide(rwmap.spacing_mm[0], found[0])
+        meta["affine"] = torch.from_numpy(affine)
+    return packed, meta
 
 
 def is_map(tensor: Any) -> bool:
@@ -45,16 +60,21 @@ def is_map(tensor: Any) -> bool:
     return RECORD in getattr(tensor, "meta", {})
 
 
-def spacing_of(tensor: Tensor, axes: int) -> Any:
-    """Voxel spacing in mm per axis, from the affine of a MetaTensor, one row per image of a batch.
+def spacing_of(tensor: Any, shape: Sequence[int]) -> SpacingRows | None:
+    """Spacing in mm of a MetaTensor with this spatial shape, one row per affine; None without one.
 
-    None without an affine.
+    Raises RWLossError for axes that are not at right angles, unless they have one voxel.
     """
-    affine = getattr(tensor, "affine", None)
+    affine, meta = getattr(tensor, "affine", None), getattr(tensor, "meta", {})
     if affine is None:
         return None
-    affine = torch.as_tensor(affine, dtype=torch.float64).as_subclass(Tensor)
-    return torch.linalg.vector_norm(affine[..., :-1, :axes], dim=-2).tolist()
+    affines = to_numpy(affine).reshape(-1, *affine.shape[-2:])
+    units = np.resize(meta.get("xyzt_units", meta.get("space units", "mm")), len(affines))
+    try:
+        pairs = zip(affines, units.tolist(), strict=True)
+        return tuple(spacing_from_affine(one, unit=unit, shape=shape) for one, unit in pairs)
+    except RWLossError as error:
+        raise RWLossError(f"{error}; after augmentation by rotation, pass spacing_mm") from error
 
 
 # No graph can read values: a compiled loss comes back to Python for it.
@@ -100,7 +120,8 @@ def unpack(packed: Any, *, is_target: bool = False) -> RWMap:
         parts = tuple(rearrange(values, "b (p c) ... -> p (b c) ...", c=c))
     else:
         parts = (rearrange(values, "b (c k) ... -> (b c) k ...", c=c),)
-    return RWMap(labels, num_classes, parts, expression)
+    rows = tuple(row for row in spacing_of(packed, [1] * len(size)) or () for _ in range(c))
+    return RWMap(labels, num_classes, parts, expression, rows or None)
 
 
 def _changes_voxels(note: Any) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ from rwloss.errors import RWLossError
 from rwloss.integrations.monai.map_tensor import is_map, pack, spacing_of, unpack
 from rwloss.maps.expression import Expression
 from rwloss.maps.parser import parse
-from rwloss.regions import Regions, checked_labels
+from rwloss.regions import Regions, SpacingRows, checked_labels
 from rwloss.rwmap import RWMap
 from rwloss.store import Store
 
@@ -54,12 +53,10 @@ class _LabelToMap(MapTransform):
                     f"or 3-D, got {shape or type(label).__name__}: put LoadImaged and "
                     "EnsureChannelFirstd before, and one-hot after"
                 )
-            old = None if map_key == key else sample.get(map_key)
-            rwmap = self._map(torch.as_tensor(label), old, sample)
+            label, old = torch.as_tensor(label), None if map_key == key else sample.get(map_key)
+            rwmap = self._map(label, old, sample)
             if rwmap is not None:
-                packed, meta = pack(torch.as_tensor(label).as_subclass(Tensor), rwmap)
-                # With the label's affine: transforms that read it move both alike.
-                meta = copy.deepcopy(getattr(label, "meta", {})) | meta
+                packed, meta = pack(label, rwmap)
                 sample[map_key] = MetaTensor(packed, meta=meta)
         return sample
 
@@ -79,11 +76,10 @@ class RWMapd(_LabelToMap):
 
     The map goes through flips, turns by 90° and crops like an image, lazily too: add its key to
     theirs. After any other spatial transform put the same RWMapd once more: it keeps a map that was
-    moved with its label by whole voxels, and makes it again where it was not. Spacings are not
-    compared there.
+    moved with its label by whole voxels, and makes it again where it was not.
 
-    Raises RWLossError for labels that do not fit, for a map of another expression, and for one that
-    has lost its record.
+    Raises RWLossError for labels that do not fit, for a map of another expression or spacing, and
+    for one that has lost its record.
 
     >>> transform = RWMapd(keys="label", expression="rectified", num_classes=2)
     >>> tuple(transform({"label": torch.ones(1, 8, 8)})["map"].shape)
@@ -115,18 +111,18 @@ class RWMapd(_LabelToMap):
             )
 
     def _map(self, label: Tensor, old: Any, sample: Mapping[Hashable, Any]) -> RWMap | None:
-        if old is not None and self._is_of(old, label):
-            return None
-        spacing_mm = self.spacing_mm or spacing_of(label, label.ndim - 1)
-        rows = None if spacing_mm is None else [spacing_mm] * len(label)
+        given = None if self.spacing_mm is None else [tuple(self.spacing_mm)]
+        rows = tuple((given or spacing_of(label, label.shape[1:]) or ()) * len(label)) or None
         k, plain = self.num_classes or 2, label.as_subclass(Tensor)
+        if old is not None and self._is_of(old, plain, k, rows):
+            return None
         try:
             return self.static_part(Regions(plain, k, rows, self.ignore_index))
         except RWLossError as error:
             advice = ". With masks=True each channel is a mask of 0 and 1" if self.masks else ""
             raise RWLossError(f"{error}{advice}") from error
 
-    def _is_of(self, old: Tensor, label: Tensor) -> bool:
+    def _is_of(self, old: Tensor, label: Tensor, k: int, rows: SpacingRows | None) -> bool:
         """Whether a map is of this label, and was moved by whole voxels alone."""
         try:
             found = unpack(old[None])
@@ -134,9 +130,9 @@ class RWMapd(_LabelToMap):
             if is_map(old):
                 return False  # it was resampled with its label
             raise
-        found.check_made_for(str(self.static_part))
-        same_labels = torch.equal(found.labels, label.as_subclass(Tensor).to(found.labels))
-        return same_labels and found.num_classes == (self.num_classes or 2)
+        is_same = found.num_classes == k and torch.equal(found.labels, label.to(found.labels))
+        found.check_made_for(str(self.static_part), rows if is_same else None)
+        return is_same
 
 
 @dataclass(eq=False)
@@ -181,4 +177,7 @@ class LoadRWMapd(_LabelToMap):
                 "EnsureChannelFirstd, before what changes the label, or precompute again; load "
                 "pictures with reader='PILReader', reverse_indexing=False"
             )
+        rows = spacing_of(label, plain.shape[1:])
+        if rows and set(rows[0]) != {1.0}:  # which MONAI also says where it knows none
+            rwmap.check_made_for(None, rows)
         return rwmap

@@ -23,6 +23,7 @@ class PlanLoss(RegionWiseLoss):
     ignore_label: the label of voxels that belong to no class: they end a region, cost nothing and
     do not count in the mean.
     head_weights: one per output, from high to low resolution; None without deep supervision.
+    batch_dice: the plan's: Dice and the other overlap losses are of the whole batch.
 
     >>> loss = PlanLoss("rectified", spacing_mm=(1.0, 0.5))
     >>> labels = torch.tensor([[[[0, 0, 1], [0, 1, 1]]]], dtype=torch.int16)
@@ -38,6 +39,7 @@ class PlanLoss(RegionWiseLoss):
         regions: bool = False,
         ignore_label: int | None = None,
         head_weights: Sequence[float] | None = None,
+        batch_dice: bool = False,
     ) -> None:
         """Raises RWLossError for an expression that can't be parsed; see the class."""
         self.has_ignore_mask = regions and ignore_label is not None
@@ -47,6 +49,7 @@ class PlanLoss(RegionWiseLoss):
             activation="sigmoid" if regions else "softmax",
             ignore_index=IGNORED if self.has_ignore_mask else ignore_label,
             deep_supervision_weights=head_weights,
+            batch=batch_dice,
         )
 
     def forward(self, net_output: Any, target: Any) -> Tensor:  # type: ignore[override]

@@ -73,6 +73,7 @@ class nnUNetTrainerRW(nnUNetTrainer):  # type: ignore[misc]  # nnU-Net has no ty
             regions=self.label_manager.has_regions,
             ignore_label=self.label_manager.ignore_label,
             head_weights=weights,
+            batch_dice=plan.batch_dice,
         )
         loss.set_epoch(self.current_epoch, self.num_epochs)
         self.print_to_log_file(f"rwloss: {loss.expression}, spacing {spacing_mm} mm")

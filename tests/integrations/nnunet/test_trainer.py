@@ -122,7 +122,8 @@ def test_without_deep_supervision_it_is_region_wise_loss(
     assert isinstance(batch["target"], torch.Tensor)
     assert batch["target"].dtype == torch.int16
     spacing = {"2d": (0.5, 1.0), "3d_fullres": (3.0, 0.5, 1.0)}[configuration]
-    plain = RegionWiseLoss(TEXTS[name], spacing_mm=spacing)
+    plan = trainer.configuration_manager
+    plain = RegionWiseLoss(TEXTS[name], spacing_mm=spacing, batch=plan.batch_dice)
     logits = trainer.network(batch["data"]).detach().requires_grad_()
     value, wanted = trainer.loss(logits, batch["target"]), plain(logits, batch["target"])
     torch.testing.assert_close(value, wanted)
@@ -152,13 +153,39 @@ def test_deep_supervision_is_nnunets_wrapper_around_our_loss(
     batch = batch_of(trainer)
     outputs = trainer.network(batch["data"])
     spacings = [(3.0, 0.5, 1.0), (3.0, 1.0, 2.0)]
+    pooled = trainer.configuration_manager.batch_dice
     naive = sum(
-        weight * RegionWiseLoss("dice + 0.01 * boundary", spacing_mm=spacing)(output, target)
+        weight
+        * RegionWiseLoss("dice + 0.01 * boundary", spacing_mm=spacing, batch=pooled)(output, target)
         for weight, spacing, output, target in zip(
             stock.weight_factors, spacings, outputs, batch["target"], strict=True
         )
     )
     torch.testing.assert_close(trainer.loss(outputs, batch["target"]), naive)
+
+
+@needs_nnunet
+def test_batch_dice_is_that_of_nnunet(trainer_of, monkeypatch):
+    from nnunetv2.training.loss.dice import MemoryEfficientSoftDiceLoss
+
+    monkeypatch.setenv("RWLOSS_MAP", "dice(include_background=False)")
+    for pooled in (False, True):
+        trainer = trainer_of("2d", "nnUNetTrainerRW", deep=False)
+        trainer.configuration_manager.configuration["batch_dice"] = pooled
+        loss = trainer._build_loss()
+        theirs = MemoryEfficientSoftDiceLoss(
+            apply_nonlin=lambda x: x.softmax(1),
+            batch_dice=pooled,
+            do_bg=False,
+            smooth=1e-5,
+            ddp=False,
+        )
+        batch = batch_of(trainer)
+        logits = 3 * torch.randn(2, 3, *batch["target"].shape[2:])
+        # Theirs is the negative Dice, ours one minus Dice.
+        torch.testing.assert_close(
+            loss(logits, batch["target"]), 1 + theirs(logits, batch["target"])
+        )
 
 
 @needs_nnunet
