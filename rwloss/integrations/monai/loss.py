@@ -24,6 +24,7 @@ from rwloss.losses import RegionWiseLoss
 from rwloss.losses.batch import as_masks, check_tensor, whole_labels
 from rwloss.maps.dynamic.cross_entropy import CrossEntropy
 from rwloss.maps.dynamic.focal import Focal
+from rwloss.maps.dynamic.generalized_dice import GeneralizedDice
 from rwloss.maps.expression import Expression
 from rwloss.regions import IGNORED, Regions, SpacingMM, checked_labels
 from rwloss.rwmap import RWMap
@@ -91,11 +92,13 @@ class RWLoss(RegionWiseLoss):
             low_memory=low_memory,
             batch=batch,
         )
+        leaves = () if self.expression is None else self.expression.leaves()
         if self.apart and self.expression is not None:
             _check_masks_alone(self.expression)
         # MONAI's DiceCELoss drops the background from Dice alone, and a mask's cross-entropy and
-        # focal loss count its outside too.
+        # focal loss count its outside too. Generalized Dice has one value for all classes.
         self._with_background = (CrossEntropy, Focal) if self.apart else (CrossEntropy,)
+        self.by_image = all(isinstance(leaf.term, GeneralizedDice) for leaf in leaves)
         self.to_onehot_y, self.adds_means = to_onehot_y, reduction == "sum"
         self.first_mask = int(self.apart and not include_background)
         self.mask_index = ignore_index
@@ -153,9 +156,12 @@ class RWLoss(RegionWiseLoss):
         if self.reduction == "none":
             means = reduce(value, "b k ... -> b k", "mean") if value.ndim > 2 else value
             return means.mean(dim=0) if self.batch else means
+        if not self.adds_means:
+            return value
         classes = outputs[0].shape[1] - int(not (self.include_background or self.apart))
         images = 1 if self.batch else len(outputs[0])
-        return value * (classes * images) if self.adds_means else value
+        total: Tensor = value * (images * (1 if self.by_image else classes))
+        return total
 
     def _channels(self, target: Tensor, k: int, axes: int) -> Tensor:
         """A target with the channels that `to_onehot_y` says: (b 1 *s) or (b k *s)."""
