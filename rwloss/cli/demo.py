@@ -39,7 +39,7 @@ def demo(
     seeds: Seeds; each map is trained once per seed.
     """
     from rwloss import data
-    from rwloss.pictures import check_output
+    from rwloss.pictures import cases, check_output
     from rwloss.study import plan
     from rwloss.study.report import require_report
     from rwloss.training import require_training
@@ -59,7 +59,8 @@ def demo(
     )
     for name in DRAWN:
         _make_maps(dataset, out / name, name, jobs)
-    _draw(dataset, out, picture)
+    case = cases.of_labels(dataset.cases[0].labels, DRAWN)
+    case.draw(picture, image=None, axis=None, slice_index=None)
     typer.echo(f"Picture of both maps of the volume {dataset.cases[0].name}: {picture}")
 
     study = plan.make(
@@ -88,22 +89,4 @@ def _make_maps(dataset: Any, folder: Path, expression: str, jobs: int | None) ->
     typer.echo(
         f"Maps of {expression}: {summary.made} made, {summary.kept} kept from an earlier run, "
         f"{summary.seconds:.1f} s"
-    )
-
-
-def _draw(dataset: Any, out: Path, picture: Path) -> None:
-    from rwloss import data, maps, pictures, store
-
-    case = dataset.cases[0]
-    volume = data.read_labels(case.labels)
-    pictures.draw(
-        volume.labels,
-        {name: store.open(out / name)[case.name] for name in DRAWN},
-        picture,
-        image=data.read_image(case.images[0]),
-        class_names=dataset.class_names,
-        spacing_mm=volume.spacing_mm,
-        affine=volume.affine,
-        title=f"{case.name}: two maps of the same labels",
-        units={name: maps.parse(name).unit for name in DRAWN},
     )

@@ -42,7 +42,8 @@ class LossBatch:
     where a voxel counts, else 0; None where all do. num_values: how many values the mean runs over,
     which is classes times voxels that count. spacings_mm: one row for each of b. masks: number of
     overlapping masks per image, 0 for classes; b then counts images times masks, and there are two
-    classes. pooled: whether overlaps are summed over the batch.
+    classes. pooled: whether overlaps are summed over the batch. by_class: whether values by class
+    are needed.
     """
 
     output: Tensor
@@ -54,6 +55,7 @@ class LossBatch:
     include_background: bool
     masks: int
     pooled: bool
+    by_class: bool
     _log_probs: Tensor | None = None
     _prediction: Prediction | None = None
 
@@ -107,6 +109,7 @@ class LossBatch:
                 all_count=self.counts is None,
                 masks=max(self.masks, 1),
                 batch=self.pooled,
+                by_class=self.by_class,
                 probs=self.output if self.normalized else None,
             )
         return self._prediction
@@ -138,7 +141,8 @@ def make_batch(
     activation: Activation,
     ignore_index: int | None,
     include_background: bool,
-    pooled: bool,
+    pooled: bool = False,
+    by_class: bool = False,
 ) -> LossBatch:
     """Check logits, target, mask and spacing against each other, and bring them to one form."""
     normalized = activation in {"none", "masks"}
@@ -193,6 +197,7 @@ def make_batch(
         include_background=include_background,
         masks=masks,
         pooled=pooled,
+        by_class=by_class,
     )
 
 

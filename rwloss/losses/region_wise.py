@@ -281,6 +281,7 @@ class RegionWiseLoss(nn.Module):
             ignore_index=self.ignore_index,
             include_background=self.include_background,
             pooled=self.batch,
+            by_class=self.reduction == "none",
         )
         static = self._static_maps(batch, logits, given, resample=resample)
         active = self._dynamic if logits.numel() else ()

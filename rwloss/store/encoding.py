@@ -70,6 +70,14 @@ def _largest(array: NDArray[Any]) -> float:
     return max(float(array.max(initial=0.0)), -float(array.min(initial=0.0)))
 
 
+def _numbers(values: Any) -> NDArray[Any]:
+    """The values, if they are real numbers. Raises ValueError."""
+    array = np.asarray(values)
+    if array.dtype.kind not in "iuf":
+        raise ValueError(f"it holds values of type {array.dtype}")
+    return array
+
+
 # --- NIfTI
 
 
@@ -125,7 +133,7 @@ def decode_nifti(
         if image.shape != in_file:
             raise ValueError(f"it has shape {image.shape}, the manifest says {in_file}")
         stored = image.dataobj
-        array, slope = np.asarray(stored.get_unscaled()), float(stored.slope)
+        array, slope = _numbers(stored.get_unscaled()), float(stored.slope)
     except Exception as error:  # nibabel and gzip raise many kinds for a damaged file
         raise RWLossError(f"{where} can't be read: {error}; precompute it again") from error
     if has_classes:
@@ -295,7 +303,7 @@ def decode_zarr(
         files.chunks = math.prod(array.shards) // math.prod(array.chunks)
         files.most = math.prod(array.chunks) * array.dtype.itemsize
         inside: Any = (..., *cut)
-        return np.asarray(array[inside])
+        return _numbers(array[inside])
     except Exception as error:  # zarr and its codecs raise many kinds for a damaged tree
         raise RWLossError(f"{where} can't be read: {error}; precompute it again") from error
 

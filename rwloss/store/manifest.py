@@ -236,7 +236,7 @@ def readable_entries(place: StorePlace) -> tuple[dict[str, ManifestEntry], dict[
     for number, line in enumerate(lines[:-1], start=1):
         try:
             entry = ManifestEntry.model_validate(json.loads(line))
-        except ValueError as error:  # pydantic's is one too
+        except (ValueError, RecursionError) as error:  # pydantic's is a ValueError
             wrong[number] = _in_words(error)
         else:
             entries[entry.case] = entry
@@ -257,7 +257,7 @@ def marked_entry(place: StorePlace, tree: str) -> ManifestEntry | None:
     try:
         mark = json.loads(place.read(f"{tree}/{TREE_MARK}"))
         return ManifestEntry.model_validate(mark["attributes"]["rwloss"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
 

@@ -4,6 +4,7 @@ import json
 from importlib.util import find_spec
 
 import pytest
+from raw_folders import make_raw
 
 from rwloss.files.lock import LOCK_FILE, hold
 from rwloss.study import plan
@@ -87,6 +88,24 @@ def test_what_is_not_given_is_as_the_study_has_it(squares, tmp_path, rwloss_comm
     code, _, told = rwloss_command("compare", squares, "--learning-rate", 1, "--out", out)
     assert code == 2
     assert "learning_rate 0.001 (now 1.0)" in told
+
+
+def test_patients_in_several_parts_are_told_of_with_the_option(tmp_path, rwloss_command, no_page):
+    data = tmp_path / "data"
+    data.mkdir()
+    make_raw(data, [f"lung{i // 2:03}_{i % 2}" for i in range(8)])
+    command = "compare", data, "--map", "rectified", *SHORT, "--seeds", 1, "--out"
+    code, _, told = rwloss_command(*command, tmp_path / "torn")
+    assert code == 0, told
+    [line] = [line for line in told.splitlines() if "--group-pattern" in line]
+    assert "may be of one patient" in line
+    pattern = line.split("'")[-2]
+    code, _, told = rwloss_command(*command, tmp_path / "kept", "--group-pattern", pattern)
+    assert code == 0, told
+    assert "patient" not in told
+    cases = json.loads((tmp_path / "kept/runs/rectified/seed_0/splits.json").read_text())
+    parts = [{name[:7] for name in cases[part]} for part in ("train", "validation", "test")]
+    assert sum(map(len, parts)) == len(set.union(*parts)) == 4
 
 
 def test_more_steps_are_told_of(squares, tmp_path, rwloss_command, no_page):

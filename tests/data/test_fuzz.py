@@ -143,6 +143,7 @@ def picture_writers(flat):
     palette.putdata(flat.ravel().tolist())
     palette.putpalette([255, 0, 0, 0, 255, 0, 0, 0, 255])
     stack = {"save_all": True, "append_images": [grey] * 2}
+    ome = '<OME><Image><Pixels SizeZ="1" PhysicalSizeX="2" PhysicalSizeY="1"/></Image></OME>'
     kinds: list[tuple[str, Image.Image, dict[str, Any]]] = [
         (".png", Image.fromarray(flat.astype(bool)), {}),
         (".png", grey, {}),
@@ -156,6 +157,9 @@ def picture_writers(flat):
         (".tif", Image.fromarray(flat.astype(bool)), {"compression": "group4"}),
         (".tif", grey, {"compression": "packbits", **stack}),
         (".tif", grey, {"compression": "tiff_deflate", "big_tiff": True}),
+        (".tif", grey, {"tiffinfo": {270: "ImageJ=1.5\nunit=um\nslices=1", 282: 2.0, 283: 2.0}}),
+        (".tif", grey, {"tiffinfo": {270: ome}}),
+        (".tif", grey, {"tiffinfo": {270: '{"shape": [7, 9], "axes": "YX"}'}}),
     ]
     return [(suffix, partial(image.save, **options)) for suffix, image, options in kinds]
 

@@ -394,6 +394,18 @@ def test_a_lost_file_of_zarr_is_not_zeros(values):
         decode_zarr(in_memory(whole), "here", "true", (9, 8, 8), 3)
 
 
+def test_values_that_are_no_numbers_are_named():
+    values = np.zeros((4, 5, 6), [("R", "u1"), ("G", "u1"), ("B", "u1")])
+    for wrong in (values, np.zeros((4, 5, 6), np.complex64)):
+        content = gzip.compress(nibabel.Nifti1Image(wrong, np.eye(4)).to_bytes())
+        with pytest.raises(RWLossError, match="f can't be read: it holds values of type"):
+            decoded(content)
+    files, _ = encode_zarr({"true": np.zeros((4, 5, 6), np.float16)}, 3, "float16")
+    described = files["true/zarr.json"].replace(b"float16", b"bool").replace(b": 0.0", b": false")
+    with pytest.raises(RWLossError, match="here can't be read"):
+        decode_zarr(in_memory(files | {"true/zarr.json": described}), "here", "true", (4, 5, 6), 3)
+
+
 # --- Files that announce more than the manifest
 
 

@@ -234,6 +234,7 @@ def test_damage_in_the_middle_is_an_error(tmp_path):
         (b"nonsense", "Expecting value"),
         (b"{}", "case: Field required"),
         (b"[]", ""),
+        (b"[" * 100_000, "recursion"),
         (b"\xff", "decode"),
         (entry("b").line[:50], ""),
         (entry("b").line[:-1].replace(b"num_c", b"num_k"), "num_classes: Field required"),
