@@ -31,15 +31,20 @@ def _list() -> None:
 
 
 def _show_one(name: str) -> None:
-    from rwloss.maps import load, origin, parameters
+    from rwloss.maps import LossTerm, load, origin, parameters
 
     generator = load(name)
     typer.echo(f"{generator.name}\n\n{_dedented(generator)}\n\nParameters:")
     kinds = parameters(generator)
-    for field in dataclasses.fields(generator):
+    for field in sorted(dataclasses.fields(generator), key=lambda field: bool(field.kw_only)):
         typer.echo(f"  {field.name}: {_kind(kinds[field.name])}{_default(field)}")
     if not kinds:
         typer.echo("  none")
+    if issubclass(generator, LossTerm):
+        typer.echo(
+            "\ninclude_background=False leaves class 0 out of this term: its mean is over the "
+            "K - 1 others."
+        )
     tags = generator.tags
     commutes = ", ".join(sorted(tags.commutes_with)) or "nothing"
     typer.echo(

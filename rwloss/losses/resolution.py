@@ -20,6 +20,7 @@ from rwloss.losses.batch import (
     check_tensor,
     in_graphs,
 )
+from rwloss.regions import SpacingRows
 from rwloss.rwmap import RWMap
 
 
@@ -35,13 +36,7 @@ def stored_map(
     rwmap = given.rwmap
     if isinstance(rwmap, RWMap):
         rows = batch.spacings_mm if given.spacing_is_known else None
-        if resample and rows:
-            scale = [
-                new / old for new, old in zip(logits.shape[2:], rwmap.labels.shape[1:], strict=True)
-            ]
-            rows = tuple(tuple(mm * s for mm, s in zip(row, scale, strict=True)) for row in rows)
-        rwmap.check_made_for(expression, rows)
-        return _checked(batch, rwmap, resample=resample)
+        return _checked(batch, rwmap, expression, rows, resample=resample)
     if not isinstance(rwmap, (Tensor, np.ndarray)):
         raise RWLossError(
             f"expected a map as an RWMap or its values (b k *s), got {type(rwmap).__name__}: a "
@@ -61,7 +56,15 @@ def stored_map(
     return RWMap.from_dense(batch.labels, values.to(batch.output.dtype))
 
 
-def _checked(batch: LossBatch, rwmap: RWMap, *, resample: bool) -> RWMap:
+def _checked(
+    batch: LossBatch,
+    rwmap: RWMap,
+    expression: str | None,
+    rows: SpacingRows | None,
+    *,
+    resample: bool,
+) -> RWMap:
+    rwmap.check_made_for(expression)
     num_classes, size = batch.output.shape[1], batch.labels.shape[1:]
     if rwmap.num_classes != num_classes:
         raise RWLossError(
@@ -73,7 +76,7 @@ def _checked(batch: LossBatch, rwmap: RWMap, *, resample: bool) -> RWMap:
         )
     labels = _constant(rwmap.labels, batch)
     parts = [_constant(part, batch).to(batch.output.dtype) for part in rwmap.parts]
-    if resample:
+    if resample and labels.ndim == batch.labels.ndim:
         labels = resampled(labels, size, 1)
         parts = [resampled(part, size, 1 if rwmap.is_compact else 2) for part in parts]
     if labels.shape != batch.labels.shape:
@@ -82,6 +85,10 @@ def _checked(batch: LossBatch, rwmap: RWMap, *, resample: bool) -> RWMap:
             "crop or turn the map together with the image"
         )
     parts[0] = of_labels(parts[0], labels, batch.labels)
+    if rows is not None:  # the spacing of the map, which may have another resolution
+        scale = [new / old for new, old in zip(size, rwmap.labels.shape[1:], strict=True)]
+        rows = tuple(tuple(mm * s for mm, s in zip(row, scale, strict=True)) for row in rows)
+        rwmap.check_made_for(None, rows)
     return RWMap(labels, num_classes, tuple(parts), rwmap.expression, rwmap.spacing_mm)
 
 

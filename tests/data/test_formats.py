@@ -235,7 +235,7 @@ def test_one_flipped_bit_never_gives_other_labels(tmp_path, suffix, inflater):
 
 
 def test_every_truncation_of_a_compressed_file(tmp_path, inflater):
-    content = write(path := tmp_path / "case.nii.gz", some_labels((9, 8, 7))).read_bytes()
+    content = write(path := tmp_path / "case.nii.gz", some_labels((5, 4, 3))).read_bytes()
     for end in range(1, len(content)):
         path.write_bytes(content[:end])
         with pytest.raises(RWLossError, match=r"case\.nii\.gz': it is"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import itertools
+from functools import partial
 
 import nibabel as nib
 import numpy as np
@@ -148,9 +149,9 @@ def test_extensions_are_skipped(tmp_path, size):
 
 @pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
 def test_a_header_that_announces_less_than_the_file_holds(tmp_path, suffix):
-    labels = some_labels((64, 64, 64))
+    labels = some_labels((48, 48, 48))
     whole = save_nifti(tmp_path / "whole.nii", labels).read_bytes()
-    pack = gzip.compress if suffix == ".nii.gz" else bytes
+    pack = partial(gzip.compress, compresslevel=1) if suffix == ".nii.gz" else bytes
     path = tmp_path / f"case{suffix}"
     path.write_bytes(pack(whole + bytes(512)))
     np.testing.assert_array_equal(read_labels(path).labels, labels)

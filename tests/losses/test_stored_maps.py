@@ -207,6 +207,10 @@ def test_stored_map_of_another_shape(text):
     stored = maps.Rectified()(Regions(labels[:, :3], 4))
     message = "map is of labels (3, 3, 5), the target has (3, 4, 5): crop or turn the map"
     refused(message, loss, logits, labels, stored)
+    volume = maps.Rectified()(Regions(labels[:, None], 4))
+    for outputs in (logits, [logits, logits]):
+        loss = RegionWiseLoss(text, spacing_mm=(1.0, 2.0))
+        refused("map is of labels (3, 1, 4, 5), the target has", loss, outputs, labels, volume)
     for shape in [(3, 4, 3, 5), (3, 4, 4, 4), (3, 3, 4, 5), (1, 4, 4, 5), (3, 4, 5), (4, 4, 5)]:
         message = f"map {shape} does not fit logits (3, 4, 4, 5)"
         refused(message, loss, logits, labels, here(torch.zeros(shape)))

@@ -114,8 +114,13 @@ def test_an_empty_folder_and_a_finished_one(tmp_path):
 def test_damaged_files_are_named_with_the_remedy(tmp_path):
     for name, text, message in (
         ("metrics.jsonl", '{"kind": "val\n', r"line 1 of '.*metrics\.jsonl' is damaged.*rerun"),
-        ("metrics.jsonl", '{"step": 3}\n', r"metrics\.jsonl' is not the log of a run.*: delete"),
-        ("metrics.jsonl", "3\n", r"metrics\.jsonl' is not the log of a run.*: delete"),
+        ("metrics.jsonl", '{"step": 3}\n', r"line 1 of '.*metrics\.jsonl' is damaged.*delete"),
+        ("metrics.jsonl", "3\n", r"line 1 of '.*metrics\.jsonl' is damaged.*delete"),
+        (
+            "metrics.jsonl",
+            '{"kind": "record", "step": 3}\n',
+            r"metrics\.jsonl' is not the log of a run.*: delete",
+        ),
         ("test.json", '{"steps": 20}', r"test\.json' is not the test of a run.*: delete it"),
         ("test.json", "[]", r"test\.json' is not the test of a run.*: delete it"),
         ("test.json", "{", r"cannot read '.*test\.json'"),
