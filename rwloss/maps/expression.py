@@ -125,12 +125,7 @@ class Expression(ABC):
         for leaf in self.leaves(epoch, total):
             if leaf.term.is_static:
                 groups.setdefault((leaf.schedule, leaf.link), []).append(leaf)
-        return tuple(
-            replace(
-                group[0], term=weighted_sum((leaf.weight, leaf.term) for leaf in group), weight=1
-            )
-            for group in groups.values()
-        )
+        return tuple(map(_as_one, groups.values()))
 
     def dynamic_leaves(self, epoch: int = 0, total: int | None = None) -> tuple[Leaf, ...]:
         """Terms that need probabilities (links aside), with their weights at an epoch."""
@@ -342,6 +337,11 @@ def weighted_sum(pairs: Iterable[tuple[float, Expression]]) -> Expression:
     if len(terms) == 1 and terms[0][0] == 1.0:
         return terms[0][1]
     return Sum(terms)
+
+
+def _as_one(group: list[Leaf]) -> Leaf:
+    total = weighted_sum((leaf.weight, leaf.term) for leaf in group)
+    return replace(group[0], term=total, weight=1.0)
 
 
 def as_float(number: Any) -> float:
