@@ -156,6 +156,25 @@ def test_equals_the_losses_of_overlap(monai_losses, batched, include_background)
     assert unreduced.shape == ((3,) * (not batched) + (3 + include_background,))
 
 
+@pytest.mark.parametrize("batched", [False, True])
+@pytest.mark.parametrize("include_background", [False, True])
+def test_equals_generalized_dice(monai_losses, batched, include_background):
+    """Of classes, one of them absent, and of masks; its sum has one value per image."""
+    logits, labels = given((12, 10))
+    labels[0][labels[0] == 2] = 0
+    masks = given_masks((12, 10), 3)
+    text = "generalized_dice(absent='largest', smooth=1e-5, masks='together')"
+    for reduction in ("mean", "sum"):
+        flags = {"batch": batched, "include_background": include_background, "reduction": reduction}
+        for more, (x, y) in (
+            ({"softmax": True, "to_onehot_y": True}, (logits, labels[:, None].double())),
+            ({"sigmoid": True}, (masks[0], masks[1].double())),
+        ):
+            theirs = monai_losses.GeneralizedDiceLoss(**flags, **more)
+            found = value_and_gradient(RWLoss(text, **flags, **more), x, y)
+            assert_same(found, value_and_gradient(theirs, x, y), 1e-6)
+
+
 def test_equals_sums_of_two_losses(monai_losses):
     """Cross-entropy keeps the background that Dice leaves out, and the outside of masks."""
     logits, labels = given((12, 10))

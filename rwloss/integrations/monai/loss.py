@@ -18,6 +18,7 @@ from rwloss.losses import RegionWiseLoss
 from rwloss.losses.batch import as_masks, check_tensor, whole_labels
 from rwloss.maps.dynamic.cross_entropy import CrossEntropy
 from rwloss.maps.dynamic.focal import Focal
+from rwloss.maps.dynamic.generalized_dice import GeneralizedDice
 from rwloss.maps.expression import Expression
 from rwloss.maps.parser import parse
 from rwloss.regions import IGNORED, Regions, SpacingMM, checked_labels
@@ -81,10 +82,9 @@ class RWLoss(RegionWiseLoss):
             low_memory=low_memory,
             batch=batch,
         )
+        parsed = expression if isinstance(expression, Expression) else parse(expression)
         if sigmoid:
-            _check_masks_alone(
-                expression if isinstance(expression, Expression) else parse(expression)
-            )
+            _check_masks_alone(parsed)
         # MONAI's DiceCELoss drops the background from Dice alone, and a mask's cross-entropy and
         # focal loss count its outside too.
         self._with_background = (CrossEntropy, Focal) if sigmoid else (CrossEntropy,)
@@ -92,6 +92,8 @@ class RWLoss(RegionWiseLoss):
         self.first_mask = int(sigmoid and not include_background)
         self.mask_index = ignore_index if sigmoid else None
         self.adds_means = reduction == "sum"
+        # It has one value for all classes of an image.
+        self._by_image = all(isinstance(leaf.term, GeneralizedDice) for leaf in parsed.leaves())
 
     def forward(  # type: ignore[override]  # two arguments may be lists no more
         self,
@@ -145,9 +147,12 @@ class RWLoss(RegionWiseLoss):
         if self.reduction == "none":
             means = reduce(value, "b k ... -> b k", "mean") if value.ndim > 2 else value
             return means.mean(dim=0) if self.batch else means
+        if not self.adds_means:
+            return value
         classes = outputs[0].shape[1] - int(not (self.include_background or self.sigmoid))
         images = 1 if self.batch else len(outputs[0])
-        return value * (classes * images) if self.adds_means else value
+        total: Tensor = value * (images if self._by_image else classes * images)
+        return total
 
     def _channels(self, target: Tensor, k: int, axes: int) -> Tensor:
         """A target with the channels that `to_onehot_y` says: (b 1 *s) or (b k *s)."""
