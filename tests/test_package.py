@@ -43,62 +43,49 @@ def fresh(code: str, *argv: str, **env: str) -> str:
     return done.stdout.splitlines()[-1]
 
 
-@pytest.fixture
-def two_cases(tmp_path: Path) -> Path:
-    from rwloss.data import sample_dir
-
-    labels = tmp_path / "labels"
-    labels.mkdir()
-    for source in sorted((Path(sample_dir("hippocampus")) / "labelsTr").glob("*.nii.gz"))[:2]:
-        shutil.copy(source, labels)
-    return labels
-
-
 LIGHT = f"""
 import json, sys
 import rwloss
-heavy = {{"import rwloss": sorted({UNUSED} & set(sys.modules))}}
+heavy = {{"import rwloss": sorted({set(HEAVY)} & set(sys.modules))}}
 from rwloss.cli import main
-for argv in json.loads(sys.argv[1]):
-    sys.argv = ["rwloss", *argv]
-    try:
-        code = main()
-    except SystemExit as end:
-        code = end.code
-    heavy[" ".join(argv)] = code or sorted({UNUSED} & set(sys.modules))
-print(json.dumps(heavy))
+if __name__ == "__main__":
+    for argv in json.loads(sys.argv[1]):
+        sys.argv = ["rwloss", *argv]
+        try:
+            code = main()
+        except SystemExit as end:
+            code = end.code
+        heavy[" ".join(argv)] = code or sorted({set(HEAVY)} & set(sys.modules))
+    print(json.dumps(heavy))
 """
 
 
-def test_import_and_commands_are_light(two_cases: Path, tmp_path: Path) -> None:
-    labels, out, picture = str(two_cases), tmp_path / "maps", str(tmp_path / "a.png")
-    precompute = ["precompute", labels, str(out), "--map", "rectified", "--num-classes", "3"]
+def test_import_and_commands_are_light(tmp_path: Path) -> None:
+    """Worker processes too: a torch and a MONAI that can't be imported stand first on the path."""
+    for name in HEAVY:
+        (tmp_path / "traps" / name).mkdir(parents=True)
+        trap = tmp_path / "traps" / name / "__init__.py"
+        trap.write_text(f"raise RuntimeError('{name} was imported')\n")
+    (tmp_path / "labels").mkdir()
+    sample = Path(rwloss.data.sample_dir("hippocampus")) / "labelsTr"
+    for source in sorted(sample.glob("*.nii.gz"))[:2]:
+        shutil.copy(source, tmp_path / "labels")
+    labels, out, picture = (str(tmp_path / name) for name in ("labels", "maps", "a.png"))
+    precompute = ["precompute", labels, out, "--map", "rectified", "--num-classes", "3"]
     commands = [
         ["--help"],
         ["maps"],
         ["maps", "rectified"],
         *([command, "--help"] for command in ("predict", "evaluate", "train", "compare")),
-        [*precompute, "--jobs", "1"],
+        [*precompute, "--jobs", "2"],
         ["check", labels, "--map", "boundary", "--probs", "random", "-o", picture],
     ]
-    heavy = json.loads(fresh(LIGHT, json.dumps(commands)))
+    path = os.pathsep.join([str(tmp_path / "traps"), str(ROOT)])
+    heavy = json.loads(fresh(LIGHT, json.dumps(commands), PYTHONPATH=path))
     assert len(heavy) == 1 + len(commands)
     assert not {done: found for done, found in heavy.items() if found}
     assert len(list(rwloss.store.open(out))) == 2
     assert Path(picture).exists()
-
-
-def test_workers_of_precompute_are_light(two_cases: Path, tmp_path: Path) -> None:
-    """Worker processes too: a torch and a MONAI that can't be imported stand first on the path."""
-    traps = tmp_path / "traps"
-    for name in HEAVY:
-        (traps / name).mkdir(parents=True)
-        (traps / name / "__init__.py").write_text(f"raise RuntimeError('{name} was imported')\n")
-    out, code = tmp_path / "maps", "import sys; from rwloss.cli import main; sys.exit(main())"
-    argv = ["precompute", str(two_cases), str(out), "--map", "rectified", "--num-classes", "3"]
-    path = os.pathsep.join([str(traps), str(ROOT)])
-    fresh(code, *argv, "--jobs", "2", PYTHONPATH=path)
-    assert len(list(rwloss.store.open(out))) == 2
 
 
 FIRST_LOSS = """

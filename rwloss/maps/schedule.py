@@ -47,18 +47,20 @@ class Blend(Expression):
         for side in ("region", "boundary"):
             if not isinstance(getattr(self, side), Expression):
                 raise RWLossError(f"blend: expected a map as {side}, got {getattr(self, side)!r}")
-        if self.schedule not in get_args(ScheduleName):
+        names = get_args(ScheduleName)
+        if self.schedule not in names:
             raise RWLossError(
-                f"unknown schedule {self.schedule!r}{nearest(str(self.schedule), _NAMES)}; "
-                f"there are: {', '.join(_NAMES)}"
+                f"unknown schedule {self.schedule!r}{nearest(str(self.schedule), names)}; "
+                f"there are: {', '.join(names)}"
             )
         for name, value in (("alpha", self.alpha), ("step", self.step)):
             if value is None and name == "step":
                 continue
-            if isinstance(value, bool) or not (isinstance(value, Real) and value >= 0):
-                raise RWLossError(f"blend: expected {name} of 0 or more, got {value!r}")
-            if not math.isfinite(as_float(value)):
-                raise RWLossError(f"blend: expected a finite {name}")
+            if isinstance(value, bool) or not (
+                isinstance(value, Real) and value >= 0 and math.isfinite(as_float(value))
+            ):
+                got = repr(value)[:40]  # a number may have thousands of digits
+                raise RWLossError(f"blend: expected {name} as a finite number >= 0, got {got}")
             object.__setattr__(self, name, float(value))
 
     def weights(self, epoch: int, total: int | None = None) -> tuple[float, float]:
@@ -118,6 +120,3 @@ class Blend(Expression):
                 "loss.set_epoch(epoch, total=...) with a total of 2 epochs or more"
             )
         return 0.99 / (total - 1)
-
-
-_NAMES = get_args(ScheduleName)

@@ -160,9 +160,15 @@ class PatchSampler:
         self.augmentation = augmentation or Augmentation()
         self.device = torch.device(device)
         self.rank, self.processes = process
-        self.holders = self._holders() if balanced else {}
         self._order = lru_cache(maxsize=2)(self._shuffled)
         self._voxels = lru_cache(maxsize=4096)(self._some_voxels)
+        self.holders: dict[int, list[int]] = {}  # the sources of each foreground class
+        for index, source in enumerate(sources if balanced else ()):
+            for k in torch.unique(source.labels).tolist():
+                if k > 0:
+                    self.holders.setdefault(k, []).append(index)
+        if balanced and not self.holders:
+            raise RWLossError("balanced sampling needs a foreground class, and no case has one")
 
     def __call__(self, step: int) -> TrainingBatch:
         """The batch of a step, counted from 1, on the device."""
@@ -218,21 +224,9 @@ class PatchSampler:
         return self._order(turn)[place], None
 
     def _shuffled(self, turn: int) -> list[int]:
-        order: list[int] = torch.randperm(
-            len(self.sources), generator=generator(self.seed, "order", turn)
-        ).tolist()
+        random = generator(self.seed, "order", turn)
+        order: list[int] = torch.randperm(len(self.sources), generator=random).tolist()
         return order
-
-    def _holders(self) -> dict[int, list[int]]:
-        """The sources that hold each foreground class."""
-        holders: dict[int, list[int]] = {}
-        for index, source in enumerate(self.sources):
-            for k in torch.unique(source.labels).tolist():
-                if k > 0:
-                    holders.setdefault(k, []).append(index)
-        if not holders:
-            raise RWLossError("balanced sampling needs a foreground class, and no case has one")
-        return holders
 
     def _some_voxels(self, index: int, k: int) -> list[tuple[int, ...]]:
         """Voxels of a class in a source, evenly spread, at most some thousands."""

@@ -261,7 +261,12 @@ class _Start:
 
         In neither are label maps that do not exist, and those whose images have changed.
         """
-        entries = _entries_in(self.folder)
+        entries = {}  # the newest of several
+        with suppress(FileNotFoundError):
+            for fields in parsed_lines(read_regular(self.folder / RECORD_FILE)):
+                with suppress(ValueError):
+                    entry = PredictionEntry.model_validate(fields)
+                    entries[entry.label_map, entry.label_map_sha256] = entry
         own = self.record.weights_sha256, self.record.overlap
         kept: set[Path] = set()
         others: dict[Path, str] = {}
@@ -353,17 +358,6 @@ class _Start:
             f"the run was trained on 2-D images: volumes ({suffix}) are predicted slice by slice, "
             f"across axis {axis}"
         )
-
-
-def _entries_in(folder: Path) -> dict[tuple[str, str], PredictionEntry]:
-    """The record by name and digest of the label map; the newest of several."""
-    entries = {}
-    with suppress(FileNotFoundError):
-        for fields in parsed_lines(read_regular(folder / RECORD_FILE)):
-            with suppress(ValueError):
-                entry = PredictionEntry.model_validate(fields)
-                entries[entry.label_map, entry.label_map_sha256] = entry
-    return entries
 
 
 def _file_digest(path: Path) -> str:

@@ -76,8 +76,6 @@ def prepare(
         stored = maps.parse(maps_of.expression, files=False)
         expression = stored if settings.map is None else expression
     dataset = data.find(settings.data)
-    if dataset.left_out:
-        note(dataset.left_out)
     tests = test_cases(settings)
     parts = split(
         [case.name for case in dataset.cases],
@@ -85,7 +83,8 @@ def prepare(
         test_names=None if tests is None else [case.name for case in tests],
     )
     cases = {case.name: case for case in (*dataset.cases, *(tests or ()))}
-    _note_doubts(dataset, parts, settings, note)
+    for doubt in filter(None, (dataset.left_out, _of_regions(dataset), leaked(parts, settings))):
+        note(doubt)
     _check_images(settings.data, list(cases.values()))
     ignored = dataset.ignore_label if settings.ignore_label is None else settings.ignore_label
     volumes: dict[str, TrainingVolume] = {}
@@ -232,15 +231,14 @@ def test_cases(settings: RunSettings) -> tuple[data.Case, ...] | None:
     return data.find(settings.data, part="test").cases
 
 
-def _note_doubts(dataset: data.Dataset, parts: Split, settings: RunSettings, note: Note) -> None:
-    """Say what is not scored, and what the split may have torn apart."""
-    if dataset.regions:
-        note(
-            f"dataset.json names regions of several labels ({', '.join(dataset.regions)}): the "
-            "network, its maps and its scores are of single labels, not of regions"
-        )
-    if leak := leaked(parts, settings):
-        note(leak)
+def _of_regions(dataset: data.Dataset) -> str:
+    """What regions of several labels are not used for, or ""."""
+    if not dataset.regions:
+        return ""
+    return (
+        f"dataset.json names regions of several labels ({', '.join(dataset.regions)}): the "
+        "network, its maps and its scores are of single labels, not of regions"
+    )
 
 
 def _check_images(where: str, cases: Sequence[data.Case]) -> None:

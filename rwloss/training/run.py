@@ -176,7 +176,7 @@ class _Start:
     def _begin(self) -> None:
         step, device = self.state.step, description(self.fabric.device, self.fabric.world_size)
         self.folder.begin(self.settings, self.prepared.split, step)
-        self.folder.log("start", step, **device, notes=list(self.notes))
+        self._log("start", step, **device, notes=list(self.notes))
 
     def _train(self, sources: Sequence[PatchSource]) -> None:
         fabric, settings = self.fabric, self.settings
@@ -202,7 +202,9 @@ class _Start:
                 self.optimizer,
                 settings,
                 self.state,
-                record=lambda step, figures: self._log("record", step, **figures),
+                record=lambda step, figures: self._log(
+                    "record", step, seconds=round(self.state.seconds, 3), **figures
+                ),
                 after_step=self._after_step,
             )
         except Diverged as error:
@@ -211,7 +213,7 @@ class _Start:
 
     def _log(self, kind: str, step: int, **fields: Any) -> None:
         if self.fabric.is_global_zero:
-            self.folder.log(kind, step, seconds=round(self.state.seconds, 3), **fields)
+            self.folder.log(kind, step, **fields)
 
     def _after_step(self, step: int, loss: float) -> None:
         """Validation and checkpoints, in the first process while the others wait."""

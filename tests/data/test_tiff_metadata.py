@@ -41,6 +41,10 @@ def test_nnunets_json_gives_the_spacing_in_mm(tmp_path):
     for name in ("cell.tif", "cell.TIFF", "cell_0000.tif"):
         assert read_labels(save(tmp_path / name)).spacing_mm == (80.0, 7.6, 7.6), name
     assert read_labels(save(tmp_path / "other.tif")).spacing_mm is None
+    for part in ("images", "labels"):  # of the image, where the label file has none
+        (tmp_path / f"{part}Tr").mkdir()
+    (tmp_path / "imagesTr/cell.json").write_text('{"spacing": [9, 2, 2]}')
+    assert read_labels(save(tmp_path / "labelsTr/cell.tif")).spacing_mm == (9, 2, 2)
     (tmp_path / "cell.json").write_text('{"of": "another program"}')
     assert read_labels(tmp_path / "cell.tif").spacing_mm is None
     refused = {"[": "cannot read the spacing in", '{"spacing": 3}': "cannot read the spacing in"}

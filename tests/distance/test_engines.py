@@ -81,7 +81,7 @@ def every_partition(spacing):
 
 
 def test_every_partition(engine):
-    for spacing in [(1, 1), (2, 3), (0.8, 2.5), (1.7, 0.123)]:
+    for spacing in [(2, 3), (0.8, 2.5), (1.7, 0.123)]:
         labels, wanted = every_partition(spacing)
         assert_squared(labels, spacing, engine, wanted)
 
@@ -145,7 +145,7 @@ def of_pairs(labels, spacing, *, all_pairs=True):
 def test_both_minima_of_torch_are_the_same():
     """A GPU takes the one over all pairs."""
     for shape in SIZES:
-        for spacing in SPACINGS[len(shape)][::2]:
+        for spacing in SPACINGS[len(shape)][1::3]:
             labels = batch(1, shape)
             pairs, offsets = (of_pairs(labels, spacing, all_pairs=each) for each in (True, False))
             torch.testing.assert_close(pairs, offsets, rtol=1e-6, atol=0)
@@ -164,16 +164,15 @@ class Largest(TorchDispatchMode):
 
 
 def test_tables_of_pairs_are_bounded():
-    """4 x 16384 took 4.4 GB for tables of 16384 x 16384; along a shorter axis all lines count."""
-    labels = np.zeros((1, 2, 4200), dtype=np.uint8)
+    """4 x 16384 took 4.4 GB for a table of 16384 x 16384; along a short axis all lines count."""
+    labels = np.zeros((1, 1, 4200), dtype=np.uint8)
     labels[0, :, 5:] = 1
     with Largest() as largest:
         found = of_pairs(labels, (3.0, 1.0))
-    assert largest.numel <= 2**24
-    assert found[0, 1, -1] == (4199 - 4) ** 2
-    with Largest() as largest:
-        of_pairs(np.indices((2, 220, 220)).sum(axis=0)[None] % 7, (1.0, 1.0, 1.0))
-    assert largest.numel <= 2**24
+    assert found[0, 0, -1] == (4199 - 4) ** 2
+    with Largest() as with_lines:
+        of_pairs(np.indices((440, 200)).sum(axis=0)[None] % 7, (1.0, 1.0))
+    assert max(largest.numel, with_lines.numel) <= 2**24
 
 
 def test_half_space(engine):

@@ -96,12 +96,56 @@ def test_equals_boundary_loss_of_overlapping_masks(monai_losses, masks):
     found = value_and_gradient(RWLoss("boundary", sigmoid=True), logits, target)
     theirs = monai_losses.BoundaryLoss(sigmoid=True)
     assert_same(found, value_and_gradient(theirs, logits, target.float()), 1e-12)
-    # Masks as probabilities, as the page says: MONAI takes them as they are, RWLoss their logits.
+
+
+def test_equals_losses_of_probabilities_of_masks(monai_losses):
+    """Probabilities of exactly 0 and 1 too, of an empty mask and of one that is right."""
+    logits, target = given_masks((12, 10), 3)
     probs = logits.sigmoid()
-    torch.testing.assert_close(
-        RWLoss("boundary", sigmoid=True)(torch.logit(probs, eps=1e-6), target),
-        monai_losses.BoundaryLoss()(probs, target.float()),
-    )
+    target[0, 0], probs[0, 0] = 0, 0.0
+    probs[0, 1] = target[0, 1].double()
+    probs[1, 2] = 1.0
+    for masks in (slice(0, 1), slice(None)):
+        given_probs, given_target = probs[:, masks], target[:, masks]
+        for text, theirs in (
+            ("dice", monai_losses.DiceLoss()),
+            ("boundary", monai_losses.BoundaryLoss()),
+            ("hausdorff_dt", monai_losses.HausdorffDTLoss(include_background=True)),
+        ):
+            found = value_and_gradient(RWLoss(text, masks=True), given_probs, given_target)
+            wanted = value_and_gradient(theirs, given_probs, given_target.double())
+            assert_same(found, wanted, 1e-9)
+    empty = RWLoss("dice", masks=True)(torch.zeros(1, 1, 12, 10), torch.zeros(1, 1, 12, 10))
+    assert float(empty) == 0
+
+
+CLASSES, MASKS = {"softmax": True, "to_onehot_y": True}, {"sigmoid": True}
+
+
+@pytest.mark.parametrize(
+    ("name", "theirs", "text", "ours"),
+    [
+        ("TverskyLoss", CLASSES, "tversky(alpha=0.5, beta=0.5)", CLASSES),
+        ("FocalLoss", {}, "focal", MASKS),
+        (
+            "FocalLoss",
+            {"use_softmax": True, "to_onehot_y": True},
+            "focal(mean_over='classes')",
+            CLASSES,
+        ),
+        ("HausdorffDTLoss", CLASSES, "hausdorff_dt", CLASSES | {"include_background": False}),
+        ("HausdorffDTLoss", MASKS | {"include_background": True}, "hausdorff_dt", MASKS),
+    ],
+)
+def test_rows_of_the_migration_table(monai_losses, name, theirs, text, ours):
+    """Absent classes too."""
+    logits, labels = given((12, 10))
+    labels[0] = labels[0].clamp_max(1)
+    many, masks = given_masks((12, 10), 3)
+    masks[1, 2] = 0
+    x, y = (many, masks.double()) if "sigmoid" in ours else (logits, labels[:, None].double())
+    found = value_and_gradient(RWLoss(text, **ours), x, y)
+    assert_same(found, value_and_gradient(getattr(monai_losses, name)(**theirs), x, y), 1e-6)
 
 
 def test_in_deep_supervision(monai_losses):
@@ -154,6 +198,25 @@ def test_equals_the_losses_of_overlap(monai_losses, batched, include_background)
             )
     unreduced = RWLoss("dice", softmax=True, reduction="none", **pool)(logits, one_hot(labels, 4))
     assert unreduced.shape == ((3,) * (not batched) + (3 + include_background,))
+
+
+@pytest.mark.parametrize("batched", [False, True])
+@pytest.mark.parametrize("include_background", [False, True])
+def test_equals_generalized_dice(monai_losses, batched, include_background):
+    """Of classes, one of them absent, and of masks; its sum has one value per image."""
+    logits, labels = given((12, 10))
+    labels[0][labels[0] == 2] = 0
+    masks = given_masks((12, 10), 3)
+    text = "generalized_dice(absent='largest', smooth=1e-5, masks='together')"
+    for reduction in ("mean", "sum"):
+        flags = {"batch": batched, "include_background": include_background, "reduction": reduction}
+        for more, (x, y) in (
+            ({"softmax": True, "to_onehot_y": True}, (logits, labels[:, None].double())),
+            ({"sigmoid": True}, (masks[0], masks[1].double())),
+        ):
+            theirs = monai_losses.GeneralizedDiceLoss(**flags, **more)
+            found = value_and_gradient(RWLoss(text, **flags, **more), x, y)
+            assert_same(found, value_and_gradient(theirs, x, y), 1e-6)
 
 
 def test_equals_sums_of_two_losses(monai_losses):
@@ -272,6 +335,7 @@ def test_mask_map_and_spacing_given_at_the_call():
         ((), {}),
         ((rwmap,), {}),
         ((), {"mask": torch.rand(3, 1, 16, 12) < 0.5}),
+        ((), {"mask": torch.rand(1, 1, 16, 12) < 0.5}),  # one for all images, as in MONAI
         ((), {"spacing_mm": (3.0, 0.5)}),
     ):
         found = value_and_gradient(loss, logits, labels[:, None], *args, **more)
@@ -374,6 +438,28 @@ def test_wrong_targets(flags, k, target, message):
     with pytest.raises(RWLossError, match=message) as refused:
         RWLoss("rectified", **flags)(logits, target)
     assert "activation" not in str(refused.value)
+
+
+def test_what_the_messages_advise_works():
+    logits, labels = given((16, 12))
+    many, masks = given_masks((16, 12), 3)
+    for loss, x, y in (
+        (RWLoss("rectified", **LABELS), logits, labels),
+        (RWLoss("rectified", **LABELS), logits, labels[:, None]),
+        (RWLoss("rectified", softmax=True), logits, one_hot(labels, 4)),
+        (RWLoss("rectified", sigmoid=True), many, masks),
+        (RWLoss("rectified", sigmoid=True), many[:, :1], masks[:, :1]),
+        (
+            RWLoss("rectified"),
+            torch.stack([1 - many[:, 0].sigmoid(), many[:, 0].sigmoid()], 1),
+            one_hot(masks[:, 0], 2),
+        ),
+        (RegionWiseLoss("active_contour", activation="sigmoid"), many, masks),
+        (RegionWiseLoss("rectified.with_link(0.5)", activation="sigmoid"), many, masks),
+    ):
+        value, gradient = value_and_gradient(loss, x, y)
+        assert torch.isfinite(value)
+        assert gradient.any()
 
 
 def test_one_hot_targets_are_no_maps():

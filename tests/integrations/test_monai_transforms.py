@@ -545,6 +545,23 @@ def test_transforms_can_be_sent_to_workers(store):
         assert torch.equal(found, wanted)
 
 
+def test_a_store_runs_no_code(tmp_path):
+    """Its expression names a plug-in file, which stays text: in the map's record too."""
+    plug_in, folder = tmp_path / "plug_in.py", tmp_path / "labels"
+    plug_in.write_text(
+        "from rwloss import maps\n\n\nclass Mine(maps.Rectified):\n    name = 'mine'\n"
+    )
+    folder.mkdir()
+    source = sample_dir("hippocampus") / "labelsTr" / "hippocampus_003.nii.gz"
+    (folder / source.name).symlink_to(source.resolve())
+    precompute(folder, tmp_path / "maps", f"{plug_in}:Mine", num_classes=3, jobs=0)
+    plug_in.write_text("raise AssertionError('this ran')")
+    one = hippocampus(LoadRWMapd("label", tmp_path / "maps"))
+    assert "plug_in.py:Mine" in one["map"].meta["rwmap"]
+    with pytest.raises(RWLossError, match=r"is of .*plug_in\.py:Mine"):
+        RWLoss("rectified", **FLAGS)(torch.randn(1, 3, *one["label"].shape[1:]), one["map"][None])
+
+
 def test_units_of_the_file(tmp_path):
     """Micrometres are 0.001 mm on every path from one file."""
     label = np.zeros((20, 16, 12), np.uint8)

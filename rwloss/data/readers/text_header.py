@@ -77,6 +77,8 @@ def read_text_header(path: Path, max_voxels: int) -> Decoded:
         stored = _inflated(stored, needed)
     elif header.ends_file:
         stored = stored[-needed:]
+    elif len(stored) > needed:
+        raise RWLossError(f"it is damaged: {len(stored) - needed} bytes follow its voxels")
     values = np.frombuffer(stored, header.dtype, math.prod(shape)).reshape(shape, order="F")
     return Decoded(values.copy("K"), header.spacing_mm, header.affine)
 

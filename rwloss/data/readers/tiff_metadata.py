@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
+from itertools import product
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -122,17 +124,22 @@ def _check_tifffile(text: str, pages: int) -> None:
 
 
 def _spacing_beside(path: Path) -> tuple[float, ...] | None:
-    """The spacing in nnU-Net's CASE.json beside CASE.tif or CASE_0000.tif, always in mm."""
+    """The spacing in nnU-Net's CASE.json beside CASE.tif or CASE_0000.tif, always in mm.
+
+    For a label file without one, that of its image.
+    """
     name = path.name[: path.name.lower().rindex(".tif")]
-    for stem in (name, name[:-5] if name[-5:-4] == "_" and name[-4:].isdecimal() else name):
-        beside = path.with_name(f"{stem}.json")
+    folders = [path.parent]
+    if path.parent.name in {"labelsTr", "labelsTs"}:
+        folders.append(path.parent.with_name(path.parent.name.replace("labels", "images")))
+    for folder, stem in product(folders, (name, re.sub(r"_\d{4}$", "", name))):
+        beside = folder / f"{stem}.json"
         if not beside.is_file():
             continue
         try:
             content = json.loads(beside.read_text(encoding="utf-8-sig"))
-            if not isinstance(content, dict) or "spacing" not in content:
-                continue
-            return tuple(float(length) for length in content["spacing"])
+            if isinstance(content, dict) and "spacing" in content:
+                return tuple(float(length) for length in content["spacing"])
         except (OSError, ValueError, TypeError, RecursionError) as error:
             raise RWLossError(f"cannot read the spacing in {str(beside)!r}: {error}") from error
     return None

@@ -13,38 +13,41 @@ from torch import Tensor
 from torch.nn import functional
 
 from rwloss.errors import RWLossError
-from rwloss.integrations.monai.map_tensor import KEEP_METADATA, is_map, spacing_of, unpack
+from rwloss.integrations.monai.map_tensor import (
+    KEEP_METADATA,
+    SEEN_SIZE,
+    is_map,
+    spacing_of,
+    unpack,
+)
 from rwloss.losses import RegionWiseLoss
 from rwloss.losses.batch import as_masks, check_tensor, whole_labels
 from rwloss.maps.dynamic.cross_entropy import CrossEntropy
 from rwloss.maps.dynamic.focal import Focal
+from rwloss.maps.dynamic.generalized_dice import GeneralizedDice
 from rwloss.maps.expression import Expression
-from rwloss.maps.parser import parse
 from rwloss.regions import IGNORED, Regions, SpacingMM, checked_labels
 from rwloss.rwmap import RWMap
 from rwloss.words import listed
 
 
 class RWLoss(RegionWiseLoss):
-    """A region-wise loss for MONAI: its argument names, target conventions and reductions.
+    """A region-wise loss with the arguments, target conventions and reductions of MONAI's losses.
 
     expression: as for `rwloss.RegionWiseLoss`. include_background: False drops channel 0, after
-    the softmax. to_onehot_y: True for a label map (b 1 *s) or (b *s) as target; else it has one
-    channel per channel of the input. sigmoid, softmax: what to do with the input first; neither if
-    it is probabilities already. With `sigmoid` each channel is a mask of its own, and masks may
-    overlap.
+    the softmax, but not from cross-entropy. to_onehot_y: True for a label map (b 1 *s) or (b *s) as
+    target; else it has one channel per channel of the input. sigmoid, softmax: what to do with the
+    input first; masks: it is probabilities of masks; none of them: of classes. With `sigmoid` and
+    `masks` each channel is a mask of its own, and masks may overlap.
     reduction: "mean" over batch, classes and voxels; "sum" adds the means of images and classes;
-    "none" gives them, (b k). batch: means of the classes over the batch, for "sum" and "none".
+    "none" gives them, (b k). batch: sums and means are of the whole batch.
     ignore_index: a label whose voxels belong to no class: they end a region, cost nothing and do
     not count in the mean ("none" divides by all voxels). In one-hot targets it is a channel, or
     else the voxels that are 0 in all channels; in masks a third value, or a channel.
     spacing_mm: by default that of the target's affine if it is a MetaTensor, else 1.
 
-    The target may also be what `RWMapd` or `LoadRWMapd` made, labels and map in one, because
-    `SupervisedTrainer` and `DeepSupervisionLoss` give a loss two arguments. Or the map is the third
-    argument, and must be of the target's labels.
-
-    Equal to MONAI's `BoundaryLoss` in value and gradient, with "boundary" and a spacing of 1.
+    The target may also be what `RWMapd` or `LoadRWMapd` made, labels and map in one. Or the map is
+    the third argument, and must be of the target's labels.
 
     >>> loss = RWLoss("rectified + dice", to_onehot_y=True, softmax=True)
     >>> labels = torch.tensor([[[[0.0, 1.0, 2.0], [0.0, 1.0, 2.0]]]])
@@ -60,6 +63,7 @@ class RWLoss(RegionWiseLoss):
         sigmoid: bool = False,
         softmax: bool = False,
         *,
+        masks: bool = False,
         reduction: str = "mean",
         ignore_index: int | None = None,
         batch: bool = False,
@@ -67,33 +71,39 @@ class RWLoss(RegionWiseLoss):
         low_memory: bool = False,
     ) -> None:
         """Raises RWLossError for settings that exclude each other; the class documents them."""
-        if sigmoid and softmax:
-            raise RWLossError("sigmoid=True and softmax=True: choose one of them")
+        if sigmoid + softmax + masks > 1:
+            raise RWLossError("sigmoid=True, softmax=True and masks=True: choose one of them")
         reduction = str(getattr(reduction, "value", reduction))  # MONAI's LossReduction too
+        self.apart = sigmoid or masks  # each mask alone
         super().__init__(
             expression,
-            activation="sigmoid" if sigmoid else "softmax" if softmax else "none",
+            activation="sigmoid"
+            if sigmoid
+            else "softmax"
+            if softmax
+            else "masks"
+            if masks
+            else "none",
             # MONAI's masks have no complements that could count.
-            include_background=include_background and not sigmoid,
+            include_background=include_background and not self.apart,
             reduction="mean" if reduction == "sum" else reduction,  # type: ignore[arg-type]
-            ignore_index=IGNORED if sigmoid and ignore_index is not None else ignore_index,
+            ignore_index=IGNORED if self.apart and ignore_index is not None else ignore_index,
             spacing_mm=spacing_mm,
             low_memory=low_memory,
             batch=batch,
         )
-        if sigmoid:
-            _check_masks_alone(
-                expression if isinstance(expression, Expression) else parse(expression)
-            )
+        leaves = () if self.expression is None else self.expression.leaves()
+        if self.apart and self.expression is not None:
+            _check_masks_alone(self.expression)
         # MONAI's DiceCELoss drops the background from Dice alone, and a mask's cross-entropy and
-        # focal loss count its outside too.
-        self._with_background = (CrossEntropy, Focal) if sigmoid else (CrossEntropy,)
-        self.to_onehot_y, self.sigmoid = to_onehot_y, sigmoid
-        self.first_mask = int(sigmoid and not include_background)
-        self.mask_index = ignore_index if sigmoid else None
-        self.adds_means = reduction == "sum"
+        # focal loss count its outside too. Generalized Dice has one value for all classes.
+        self._with_background = (CrossEntropy, Focal) if self.apart else (CrossEntropy,)
+        self.by_image = all(isinstance(leaf.term, GeneralizedDice) for leaf in leaves)
+        self.to_onehot_y, self.adds_means = to_onehot_y, reduction == "sum"
+        self.first_mask = int(self.apart and not include_background)
+        self.mask_index = ignore_index
 
-    def forward(  # type: ignore[override]  # two arguments may be lists no more
+    def forward(  # type: ignore[override]  # target and map are no lists
         self,
         input: Tensor | Sequence[Tensor],
         target: Tensor,
@@ -124,7 +134,8 @@ class RWLoss(RegionWiseLoss):
                 rows = spacing_of(target, outputs[0].shape[2:])
                 spacing_mm = rows[0] if rows and len(rows) == 1 else rows
             if is_map(target):
-                labels, own_map = self._unpacked(target, k, is_target=one)
+                labels, own_map = self._unpacked(target, k)
+                target.meta.setdefault(SEEN_SIZE, list(target.shape[2:]))  # type: ignore[attr-defined]
                 rwmap = own_map if rwmap is None else rwmap
             else:
                 labels = self._labels(self._channels(target, k, axes), k)[:, first:]
@@ -140,14 +151,17 @@ class RWLoss(RegionWiseLoss):
             )
         except RWLossError as error:
             message = str(error).replace('with activation="none"', "without softmax or sigmoid")
-            error.args = (re.sub(r'activation="(softmax|sigmoid)"', r"\1=True", message),)
+            error.args = (re.sub(r'activation="(\w+)"', r"\1=True", message),)
             raise
         if self.reduction == "none":
             means = reduce(value, "b k ... -> b k", "mean") if value.ndim > 2 else value
             return means.mean(dim=0) if self.batch else means
-        classes = outputs[0].shape[1] - int(not (self.include_background or self.sigmoid))
+        if not self.adds_means:
+            return value
+        classes = outputs[0].shape[1] - int(not (self.include_background or self.apart))
         images = 1 if self.batch else len(outputs[0])
-        return value * (classes * images) if self.adds_means else value
+        total: Tensor = value * (images * (1 if self.by_image else classes))
+        return total
 
     def _channels(self, target: Tensor, k: int, axes: int) -> Tensor:
         """A target with the channels that `to_onehot_y` says: (b 1 *s) or (b k *s)."""
@@ -162,15 +176,15 @@ class RWLoss(RegionWiseLoss):
             )
         return target
 
-    def _unpacked(self, packed: Tensor, k: int, *, is_target: bool = False) -> tuple[Tensor, RWMap]:
+    def _unpacked(self, packed: Tensor, k: int) -> tuple[Tensor, RWMap]:
         """Labels (b 1 *s) or masks (b k *s) of maps (b m *s), and the map that the loss needs."""
-        rwmap: RWMap = unpack(packed, is_target=is_target)
+        rwmap: RWMap = unpack(packed)
         c = len(rwmap.labels) // len(packed)
-        if (c, rwmap.num_classes) != ((k, 2) if self.sigmoid else (1, k)):
+        if (c, rwmap.num_classes) != ((k, 2) if self.apart else (1, k)):
             raise RWLossError(
                 f"the map has {f'{c} masks' if c > 1 else f'{rwmap.num_classes} classes'}, the "
-                f"input has {k} channels with {'sigmoid' if self.sigmoid else 'softmax'}: make the "
-                f"map of {k} masks with masks=True, or with num_classes={k} and softmax=True"
+                f"input has {k} channels with {self.activation}: make the map "
+                + (f"of {k} masks, with masks=True" if self.apart else f"with num_classes={k}")
             )
         by_image, first = (len(packed), c), self.first_mask if k > 1 else 0
         labels = self._labels(rwmap.labels.unflatten(0, by_image), k)
@@ -182,7 +196,7 @@ class RWLoss(RegionWiseLoss):
     def _labels(self, target: Tensor, k: int) -> Tensor:
         """A target as `RegionWiseLoss` takes it: labels (b 1 *s), or masks (b k *s)."""
         index, has_labels = self.mask_index, target.shape[1] < k
-        if not self.sigmoid:
+        if not self.apart:
             return target
         if has_labels:
             labels = checked_labels(target, k, index)
@@ -200,7 +214,7 @@ def _check_masks_alone(expression: Expression) -> None:
     """Raise RWLossError for static terms that pull a mask one way: alone it costs p·z."""
     inside = functional.pad(torch.ones(1, 5, 5), (2, 2, 2, 2))
     leaves, groups = expression.leaves(), expression.static_groups()
-    z = sum((g.expression(Regions(inside, 2)).dense()[:, 1] for g in groups), 0 * inside)
+    z = sum((g.term(Regions(inside, 2)).dense()[:, 1] for g in groups), 0 * inside)
     pulls_both_ways = (z[inside == 1] < 0).any() and (z[inside == 0] > 0).any()
     is_static = all(leaf.term.is_static for leaf in leaves)
     if any(leaf.link is not None for leaf in leaves) or (is_static and not pulls_both_ways):
@@ -226,18 +240,16 @@ class PrepareBatchRWMap:
 
     def __call__(
         self,
-        batchdata: Mapping[Hashable, Any],
+        batch: Mapping[Hashable, Any],
         device: Any = None,
         non_blocking: bool = False,
         **to: Any,
     ) -> tuple[Tensor, Tensor]:
         """Image and map of a batch."""
-        image, label, rwmap = (
-            batchdata.get(key) for key in (self.image_key, self.label_key, self.map_key)
-        )
+        image, label, rwmap = map(batch.get, (self.image_key, self.label_key, self.map_key))
         if image is None or rwmap is None:
             raise RWLossError(
-                f"the batch has {listed([*map(repr, batchdata)])}, not {self.image_key!r} and "
+                f"the batch has {listed([*map(repr, batch)])}, not {self.image_key!r} and "
                 f"{self.map_key!r}: RWMapd or LoadRWMapd makes the map"
             )
         held = rwmap.as_subclass(Tensor)[:, : 0 if label is None else label.shape[1]]

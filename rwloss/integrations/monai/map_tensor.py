@@ -27,7 +27,8 @@ from rwloss.moves import fingerprints, is_moved
 from rwloss.regions import SpacingRows
 from rwloss.rwmap import RWMap
 
-# Keys of `meta`. Texts and bytes, because MONAI's collate leaves these as they are, in lists.
+# Keys of `meta`. Texts and bytes, because MONAI's collate leaves these as they are, in lists. The
+# size is that of a batch that a loss has seen.
 RECORD, FINGERPRINTS, SEEN_SIZE = "rwmap", "rwmap_fingerprints", "rwmap_seen_size"
 KEEP_METADATA = (
     "The record is lost with MONAI's metadata: leave set_track_meta(True), and pass "
@@ -79,12 +80,11 @@ def spacing_of(tensor: Any, shape: Sequence[int]) -> SpacingRows | None:
 
 # No graph can read values: a compiled loss comes back to Python for it.
 @eager
-def unpack(packed: Any, *, is_target: bool = False) -> RWMap:
+def unpack(packed: Any) -> RWMap:
     """A batch of maps (b m *s) as one, of labels (b·c *s) in float32 as they were given.
 
-    is_target: deep supervision may have taken it to a lower resolution, after it was unpacked at
-    the full one. Raises RWLossError for maps without their record, and for those that were not
-    moved by flips, turns and crops alone.
+    Raises RWLossError for maps without their record, and for those that were not moved by flips,
+    turns and crops alone; deep supervision may take a map to a lower resolution than it was seen.
     """
     meta, plain = getattr(packed, "meta", {}), packed.as_subclass(Tensor)
     kept = [meta.get(RECORD, []), meta.get(FINGERPRINTS), getattr(packed, "applied_operations", [])]
@@ -98,7 +98,7 @@ def unpack(packed: Any, *, is_target: bool = False) -> RWMap:
     if packed.dtype not in {torch.float32, torch.float64}:
         raise RWLossError(f"expected a map in float32, got {packed.dtype}: keep the map in float32")
     size, full = list(packed.shape[2:]), meta.get(SEEN_SIZE, list(packed.shape[2:]))
-    is_lower = is_target and size != full and all(map(int.__le__, size, full))
+    is_lower = size != full and all(map(int.__le__, size, full))
     for image, found in enumerate(plain):
         changes = [note["class"] for note in notes[image] if _changes_voxels(note)]
         fault = f"went through {changes[0]}" if changes else ""
@@ -112,8 +112,6 @@ def unpack(packed: Any, *, is_target: bool = False) -> RWMap:
                 "and crops only. Put the same RWMapd once more after other transforms; or leave "
                 "the map out, and the loss makes it from the label"
             )
-    if is_target and not is_lower:
-        meta[SEEN_SIZE] = size
     expression, num_classes, c, is_compact = json.loads(records[0])
     labels, values = plain[:, :c].flatten(0, 1), plain[:, c:]
     if is_compact:

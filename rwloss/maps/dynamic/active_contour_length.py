@@ -28,25 +28,18 @@ class ActiveContourLength(LossTerm):
 
     def loss(self, prediction: Prediction) -> Tensor:
         """Gradient magnitude in 1/mm, its mean over voxels that count. (b c)."""
+        from torch.nn.functional import pad
+
         probs, counted = prediction.probs, prediction.counted
         squares = 0.0 * probs  # with a gradient, of 0, where an image is one voxel
         for axis in range(2, probs.ndim):
-            spacing = probs.new_tensor([row[axis - 2] for row in prediction.spacings_mm]).reshape(
-                -1, *[1] * (probs.ndim - 1)
-            )
             size = probs.shape[axis]
             if size < 2:
                 continue
-            ahead = probs.narrow(axis, 1, size - 1) - probs.narrow(axis, 0, size - 1)
+            spacing = probs.new_tensor([row[axis - 2] for row in prediction.spacings_mm])
             both = counted.narrow(axis, 1, size - 1) * counted.narrow(axis, 0, size - 1)
-            step = ahead * both / spacing
-            last = step.new_zeros(step.narrow(axis, 0, 1).shape)
-            squares = squares + _cat(step**2, last, axis)
+            step = probs.diff(dim=axis) * both / spacing.reshape(-1, *[1] * (probs.ndim - 1))
+            after_last = [0, 0] * (probs.ndim - 1 - axis) + [0, 1]
+            squares = squares + pad(step**2, after_last)
         magnitude = (squares + 1e-8).sqrt() - 1e-4
         return prediction.mean_space(magnitude * counted)
-
-
-def _cat(values: Tensor, last: Tensor, axis: int) -> Tensor:
-    import torch
-
-    return torch.cat([values, last], dim=axis)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from einops import rearrange
 from pydantic import PositiveFloat
 
 from rwloss import distance
@@ -45,13 +46,7 @@ class HausdorffDT(LossTerm):
     @eager  # no compiled graph can hold a distance transform
     def _power(self, masks: Tensor, spacings: tuple[tuple[float, ...], ...]) -> Tensor:
         """Distance to each mask's boundary, to the power of alpha. masks (b c *s) -> (b c *s)."""
-        import torch
-
-        far = torch.stack(
-            [
-                from_numpy(distance.signed_distance_mm(to_numpy(mask), spacings), mask)
-                for mask in masks.unbind(dim=1)
-            ],
-            dim=1,
-        )
-        return far.abs() ** self.alpha
+        rows = [row for row in spacings for _ in range(masks.shape[1])]
+        flat = to_numpy(rearrange(masks, "b c ... -> (b c) ..."))
+        far: Tensor = from_numpy(abs(distance.signed_distance_mm(flat, rows)), masks)
+        return rearrange(far**self.alpha, "(b c) ... -> b c ...", c=masks.shape[1])

@@ -47,17 +47,11 @@ class UNetBorder(Weighted, MapGenerator):
 
     def compute(self, regions: Regions) -> RWMap:
         """Map values for one batch. labels (b *s) -> compact map (b *s), unitless."""
-        border = np.zeros(regions.labels.shape, dtype=np.float32)
-        images = zip(
-            to_numpy(regions.labels),
-            to_numpy(regions.components),
-            regions.spacings_mm,
-            border,
-            strict=True,
-        )
-        for labels, components, spacing_mm, out in images:
-            if out.size:
-                out[...] = self._border(labels, components, spacing_mm)
+        labels, components = to_numpy(regions.labels), to_numpy(regions.components)
+        border = np.zeros(labels.shape, dtype=np.float32)
+        if border.size:
+            for i, spacing_mm in enumerate(regions.spacings_mm):
+                border[i] = self._border(labels[i], components[i], spacing_mm)
         weight = from_numpy(border, regions.labels) + self.voxel_weights(regions)
         return RWMap.compact(
             regions.labels, regions.num_classes, true=regions.full(0.0), other=weight
