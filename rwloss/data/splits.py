@@ -158,6 +158,7 @@ def split(
 
 # What precedes the last number of a name, or that number with a word, if it holds a number too.
 _PATIENT = "(.*?[0-9].*?|.+)(?:[_-][A-Za-z]*[_-]?[0-9]+)?"
+_SIMPLER = "(.*[0-9].*)_[0-9]+"
 
 
 def leaked(split: Split, settings: SplitSettings) -> str:
@@ -181,11 +182,13 @@ def leaked(split: Split, settings: SplitSettings) -> str:
     if not torn or len(parts) == 1:
         return ""
     first, second = list(torn[0].values())[:2]
+    names = [*split.train, *split.validation, *split.test]
+    is_simple = all(re.fullmatch(_SIMPLER, name) for name in names)
     return (
         f"{len(torn)} of {count_of(len(held_out), 'group')} of test and validation cases "
         f"{'has' if len(torn) == 1 else 'have'} cases in another part too, such as {first!r} and "
         f"{second!r}, which may be of one patient: results would look too good; keep them together "
-        f"with --group-pattern '{_PATIENT}'"
+        f"with --group-pattern '{_SIMPLER if is_simple else _PATIENT}'"
     )
 
 

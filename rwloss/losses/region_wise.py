@@ -25,7 +25,7 @@ from rwloss.losses.costs import (
     mean_excess,
 )
 from rwloss.losses.resolution import at_head, head_weights, stored_map
-from rwloss.maps.expression import Expression, Leaf, Stabilized, StaticGroup
+from rwloss.maps.expression import Expression, Leaf, Stabilized
 from rwloss.maps.loss_term import LossTerm, reduced
 from rwloss.maps.parser import parse
 from rwloss.regions import SpacingMM
@@ -36,7 +36,7 @@ Reduction = Literal["mean", "sum", "none"]
 # Factor, map and link.
 WeightedMap: TypeAlias = tuple[float, RWMap, float | None]
 # The map of each call, where there is no expression.
-_GIVEN = StaticGroup(cast("Expression", None), factor=1.0, link=None)
+_GIVEN = Leaf(cast("Expression", None))
 
 
 class RegionWiseLoss(nn.Module):
@@ -216,7 +216,7 @@ class RegionWiseLoss(nn.Module):
 
     def _follow_epoch(self) -> None:
         """What is active at this epoch; None where a schedule must know the total first."""
-        self._static: tuple[StaticGroup, ...] | None = None
+        self._static: tuple[Leaf, ...] | None = None
         self._dynamic: tuple[Leaf, ...] = ()
         self._stored_text: str | None = None  # what a stored map must be of
         expression, at = self.expression, (self.epoch, self.total_epochs)
@@ -228,7 +228,7 @@ class RegionWiseLoss(nn.Module):
         self._static = expression.static_groups(*at)
         self._dynamic = expression.dynamic_leaves(*at)
         if len(self._static) == 1:
-            self._stored_text = str(self._static[0].expression)
+            self._stored_text = str(self._static[0].term)
         for leaf in self._dynamic:
             if not isinstance(leaf.term, (LossTerm, Stabilized)):
                 raise RWLossError(
@@ -351,7 +351,7 @@ class RegionWiseLoss(nn.Module):
         if not active:
             return []
         if rwmap is None:
-            found = made_maps(batch, [group.expression for group in active])
+            found = made_maps(batch, [group.term for group in active])
         else:
             # Weights of a dataset are words here, and numbers in its store: nothing to compare.
             unknown = self.expression is not None and self.expression.needs_class_counts

@@ -19,7 +19,7 @@ from rwloss.rwmap import RWMap
 
 @dataclass(frozen=True)
 class Leaf:
-    """A term that is not a sum, with its weights at one epoch.
+    """A term that is not a sum, with its weights at one epoch; or a group of static terms as one.
 
     weight: the fixed number in the expression. factor: of the schedules at this epoch.
     schedule: the schedules around it, outermost first. Terms of equal `schedule` and `link` always
@@ -31,15 +31,6 @@ class Leaf:
     factor: float = 1.0
     schedule: tuple[tuple[Expression, str], ...] = ()
     link: float | None = None
-
-
-@dataclass(frozen=True)
-class StaticGroup:
-    """Static terms that one stored map can replace: factor times the loss of `expression`."""
-
-    expression: Expression
-    factor: float
-    link: float | None
 
 
 class Expression(ABC):
@@ -123,23 +114,18 @@ class Expression(ABC):
         if len(groups) > 1:
             raise RWLossError(
                 f"{self}: its static terms have different links or schedules, so one stored map "
-                f"can't replace {' and '.join(str(group.expression) for group in groups)}: "
+                f"can't replace {' and '.join(str(group.term) for group in groups)}: "
                 "precompute one of them alone, or make the maps on the fly"
             )
-        return groups[0].expression if groups else None
+        return groups[0].term if groups else None
 
-    def static_groups(self, epoch: int = 0, total: int | None = None) -> tuple[StaticGroup, ...]:
-        """Static terms by link and schedule, each group with its factor at an epoch."""
+    def static_groups(self, epoch: int = 0, total: int | None = None) -> tuple[Leaf, ...]:
+        """Static terms by link and schedule, each group as one leaf, which one map can replace."""
         groups: dict[Any, list[Leaf]] = {}
         for leaf in self.leaves(epoch, total):
             if leaf.term.is_static:
                 groups.setdefault((leaf.schedule, leaf.link), []).append(leaf)
-        return tuple(
-            StaticGroup(
-                weighted_sum((leaf.weight, leaf.term) for leaf in group), group[0].factor, link
-            )
-            for (_, link), group in groups.items()
-        )
+        return tuple(map(_as_one, groups.values()))
 
     def dynamic_leaves(self, epoch: int = 0, total: int | None = None) -> tuple[Leaf, ...]:
         """Terms that need probabilities (links aside), with their weights at an epoch."""
@@ -351,6 +337,11 @@ def weighted_sum(pairs: Iterable[tuple[float, Expression]]) -> Expression:
     if len(terms) == 1 and terms[0][0] == 1.0:
         return terms[0][1]
     return Sum(terms)
+
+
+def _as_one(group: list[Leaf]) -> Leaf:
+    total = weighted_sum((leaf.weight, leaf.term) for leaf in group)
+    return replace(group[0], term=total, weight=1.0)
 
 
 def as_float(number: Any) -> float:

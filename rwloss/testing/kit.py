@@ -71,9 +71,11 @@ def map_checks(generator: MapGenerator, *, num_classes: int = 4) -> Iterator[tup
     if num_classes < 3:
         raise RWLossError(f"expected num_classes of 3 or more, got {num_classes}")
     for name, check in CHECKS.items():
-        with suppress(AttributeError, TypeError):  # of wrong tags: check_tags reports them
-            if name not in _ONLY_FOR or _ONLY_FOR[name](generator):
-                yield name, partial(check, num_classes=num_classes)
+        applies: object = name not in _ONLY_FOR
+        with suppress(Exception):  # of wrong tags: check_tags reports them
+            applies = applies or _ONLY_FOR[name](generator)
+        if applies:
+            yield name, partial(check, num_classes=num_classes)
 
 
 def run_map_checks(

@@ -101,7 +101,9 @@ def prepare(
         _check_alike(volume, volumes.get(parts.train[0], volume))
         digests[name], found[name] = volume.digest, labels_in(volume.labels) - {IGNORED}
         # Programs round the headers of one image differently, by less than a tenth of a voxel.
-        if volume.misplaced_mm > 0.1 * min(volume.spacing_mm or (np.inf,)):
+        spacing_mm = np.array(volume.spacing_mm or (np.inf,) * volume.labels.ndim)
+        shortest_mm = spacing_mm.min(where=np.array(volume.labels.shape) > 1, initial=np.inf)
+        if volume.misplaced_mm > 0.1 * shortest_mm:
             misplaced_mm[name] = volume.misplaced_mm
         if name not in parts.test:  # these are only checked: better an error now than at the end
             volumes[name] = volume

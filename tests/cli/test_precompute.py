@@ -1,9 +1,7 @@
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -301,53 +299,3 @@ def test_stopped_before_the_first_map(rwloss_command, source, tmp_path, monkeypa
     code, _, err = rwloss_command(*precompute(source, tmp_path / "o"))
     assert code == 130
     assert err == "interrupted: no map was made; the same command starts again\n"
-
-
-SLOW = """
-import time
-from dataclasses import dataclass
-from rwloss import maps
-
-@dataclass(frozen=True)
-class Slow(maps.Rectified):
-    name = "slow"
-
-    def compute(self, regions):
-        time.sleep(0.2)
-        return super().compute(regions)
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(sys.platform == "win32", reason="sends the signal to a process group")
-def test_ctrl_c_with_worker_processes(tmp_path, rwloss_command):
-    """The signal goes to the workers too, as from a terminal. See test_survival for more."""
-    (tmp_path / "labels").mkdir()
-    for i in range(200):
-        np.save(tmp_path / "labels" / f"{i:03}.npy", np.eye(5, dtype=np.uint8))
-    (tmp_path / "slow.py").write_text(SLOW)
-    command = "precompute", "labels", "o", "--map", "slow.py:Slow", "-j2"
-    run = subprocess.Popen(
-        [sys.executable, "-c", RUN, *command],
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    log = tmp_path / "o" / "log.jsonl"
-    end = time.monotonic() + 60
-    while time.monotonic() < end and not (log.exists() and log.read_text().count('"made"') > 3):
-        time.sleep(0.02)
-    os.killpg(run.pid, signal.SIGINT)
-    out, err = run.communicate(timeout=60)
-    assert (run.returncode, out) == (130, ""), err
-    assert "Traceback" not in err
-    end = " of 200 cases are done; the same command resumes the run"
-    last = err.splitlines()[-1]
-    assert last.startswith("interrupted: ")
-    assert last.endswith(end)
-    done = len(rwloss.store.open(tmp_path / "o"))
-    assert 3 < done < 200
-    told = int(last.removeprefix("interrupted: ").removesuffix(end))
-    assert done - 1 <= told <= done  # the signal may come between record and count

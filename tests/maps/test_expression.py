@@ -209,7 +209,7 @@ def test_static_part(expression, text):
 )
 def test_one_map_cannot_stand_for_all(expression, parts):
     groups = expression.static_groups()
-    assert [str(group.expression) for group in groups] == parts
+    assert [str(group.term) for group in groups] == parts
     with pytest.raises(RWLossError, match="different links or schedules, so one stored map can't"):
         expression.static_part  # noqa: B018
 
@@ -218,7 +218,7 @@ def test_groups_know_link_and_factor():
     at = {"epoch": 30, "total": None}
     expression = 2 * maps.blend(DICE, 3 * LINKED + BOUNDARY) + 5 * CONTOUR + RECTIFIED
     groups = expression.static_groups(**at)
-    found = [(str(group.expression), group.link) for group in groups]
+    found = [(str(group.term), group.link) for group in groups]
     assert found == [
         ("6 * rectified", 0.5),
         ("2 * boundary", None),
@@ -229,7 +229,7 @@ def test_groups_know_link_and_factor():
 
 def test_factors_of_nested_blends_multiply():
     nested = maps.blend(DICE, maps.blend(RECTIFIED, BOUNDARY, "steal"))
-    factors = {str(g.expression): g.factor for g in nested.static_groups(epoch=20)}
+    factors = {str(g.term): g.factor for g in nested.static_groups(epoch=20)}
     assert factors == pytest.approx({"rectified": 0.2 * 0.8, "boundary": 0.2 * 0.21})
 
 
@@ -250,10 +250,10 @@ def test_every_leaf_is_static_in_one_group_or_dynamic(expression, epoch):
     dynamic = expression.dynamic_leaves(epoch, 100)
     groups = expression.static_groups(epoch, 100)
     assert list(dynamic) == [leaf for leaf in leaves if not leaf.term.is_static]
-    grouped = [leaf.term for group in groups for leaf in group.expression.leaves()]
+    grouped = [leaf.term for group in groups for leaf in group.term.leaves()]
     assert set(grouped) <= {leaf.term for leaf in leaves if leaf.term.is_static}
     assert bool(groups) == (len(dynamic) < len(leaves))
-    assert all(group.expression.is_static for group in groups)
+    assert all(group.term.is_static for group in groups)
     assert expression.is_static == (
         not dynamic and all(not leaf.schedule and leaf.link is None for leaf in leaves)
     )

@@ -24,23 +24,17 @@ def starts(regions, labels):
     return xp.asarray(found)
 
 
-class SaysStable(maps.Boundary):
-    """Wrong classes have different values."""
-
+class SaysStable(maps.Boundary):  # wrong classes have different values
     name = "says_stable"
     tags = MapTags(stable=True, commutes_with=MOVES)
 
 
-class SaysCrop(maps.Rectified):
-    """Relative to the deepest voxel of the image."""
-
+class SaysCrop(maps.Rectified):  # relative to the deepest voxel of the image
     name = "says_crop"
     tags = MapTags(unit="unitless", commutes_with=MOVES | {"crop"})
 
 
-class SaysNeverBelowZero(MapGenerator):
-    """-d."""
-
+class SaysNeverBelowZero(MapGenerator):  # -d
     name = "says_never_below_zero"
     tags = MapTags(signed=False, unit="mm", commutes_with=MOVES)
 
@@ -48,16 +42,12 @@ class SaysNeverBelowZero(MapGenerator):
         return compact(regions, -regions.depth_mm, 0.0)
 
 
-class SaysShear(maps.ActiveContour):
-    """A move that nobody knows."""
-
+class SaysShear(maps.ActiveContour):  # a move that nobody knows
     name = "says_shear"
     tags = MapTags(commutes_with=frozenset({"shear"}))
 
 
-class SaysFlip(MapGenerator):
-    """Looks to one side only."""
-
+class SaysFlip(MapGenerator):  # looks to one side only
     name = "says_flip"
     tags = MapTags(unit="unitless", commutes_with=FLIP)
 
@@ -65,9 +55,7 @@ class SaysFlip(MapGenerator):
         return compact(regions, starts(regions, np.asarray(regions.labels)))
 
 
-class SaysRot90(MapGenerator):
-    """Looks along one axis only."""
-
+class SaysRot90(MapGenerator):  # looks along one axis only
     name = "says_rot90"
     tags = MapTags(unit="unitless", commutes_with=MOVES)
 
@@ -78,9 +66,7 @@ class SaysRot90(MapGenerator):
         return compact(regions, regions.xp.asarray(before + after))
 
 
-class MeasuresPlace(MapGenerator):
-    """Costs more further down."""
-
+class MeasuresPlace(MapGenerator):  # costs more further down
     name = "measures_place"
 
     def compute(self, regions):
@@ -89,9 +75,7 @@ class MeasuresPlace(MapGenerator):
         return compact(regions, regions.full(0.0), regions.full(1.0) + down)
 
 
-class OfTheBatch(MapGenerator):
-    """Divides by the deepest voxel of all images."""
-
+class OfTheBatch(MapGenerator):  # divides by the deepest voxel of all images
     name = "of_the_batch"
     tags = MapTags(stable=True, unit="unitless", commutes_with=MOVES)
 
@@ -100,9 +84,7 @@ class OfTheBatch(MapGenerator):
         return compact(regions, -regions.depth_mm / deepest)
 
 
-class InPlace(MapGenerator):
-    """Turns the sign of the regions' own depth."""
-
+class InPlace(MapGenerator):  # turns the sign of the regions' own depth
     name = "in_place"
     tags = MapTags(unit="mm", commutes_with=MOVES)
 
@@ -112,9 +94,7 @@ class InPlace(MapGenerator):
         return compact(regions, depth_mm, 0.0)
 
 
-class InVoxels(MapGenerator):
-    """Says mm and knows no spacing."""
-
+class InVoxels(MapGenerator):  # says mm and knows no spacing
     name = "in_voxels"
     tags = MapTags(unit="mm", commutes_with=MOVES)
 
@@ -124,9 +104,7 @@ class InVoxels(MapGenerator):
         return compact(regions, -voxels, 0.0)
 
 
-class DividesByRest(MapGenerator):
-    """Infinite where a class fills the image."""
-
+class DividesByRest(MapGenerator):  # infinite where a class fills the image
     name = "divides_by_rest"
 
     def compute(self, regions):
@@ -137,9 +115,7 @@ class DividesByRest(MapGenerator):
             return compact(regions, -regions.per_voxel(1.0 / rest))
 
 
-class Overflows(MapGenerator):
-    """exp(d), beyond any float for coarse spacing."""
-
+class Overflows(MapGenerator):  # exp(d), beyond any float for coarse spacing
     name = "overflows"
 
     def compute(self, regions):
@@ -147,9 +123,7 @@ class Overflows(MapGenerator):
             return compact(regions, -regions.xp.exp(regions.depth_mm))
 
 
-class NumpyOnly(MapGenerator):
-    """Gives NumPy values for torch labels."""
-
+class NumpyOnly(MapGenerator):  # gives NumPy values for torch labels
     name = "numpy_only"
 
     def compute(self, regions):
@@ -157,9 +131,7 @@ class NumpyOnly(MapGenerator):
         return compact(regions, values, values + 1)
 
 
-class Wraps(MapGenerator):
-    """Computes in the type of the labels: 2 times 128 is 0 in uint8."""
-
+class Wraps(MapGenerator):  # computes in the type of the labels: 2 times 128 is 0 in uint8
     name = "wraps"
 
     def compute(self, regions):
@@ -167,9 +139,7 @@ class Wraps(MapGenerator):
         return compact(regions, starts(regions, labels * np.array(128, dtype=labels.dtype)))
 
 
-class DislikesClassOne(MapGenerator):
-    """Class 1 is another class than 2 or 3."""
-
+class DislikesClassOne(MapGenerator):  # class 1 is another class than 2 or 3
     name = "dislikes_class_one"
 
     def compute(self, regions):
@@ -180,33 +150,25 @@ class DislikesClassOne(MapGenerator):
 CALLS = itertools.count()
 
 
-class Drifts(MapGenerator):
-    """A little more at each call."""
-
+class Drifts(MapGenerator):  # a little more at each call
     name = "drifts"
 
     def compute(self, regions):
         return compact(regions, regions.full(0.0), regions.full(1 + 2e-7 * next(CALLS)))
 
 
-class NamedLikeAnother(maps.ActiveContour):
-    """Its text is that of another map."""
-
+class NamedLikeAnother(maps.ActiveContour):  # its text is that of another map
     name = "rectified"
 
 
 def in_a_function():
-    class OutOfReach(maps.ActiveContour):
-        """A worker process can't import it."""
-
+    class OutOfReach(maps.ActiveContour):  # a worker process can't import it
         name = "out_of_reach"
 
     return OutOfReach()
 
 
-class BatchDice(LossTerm):
-    """Dice over all voxels of all images."""
-
+class BatchDice(LossTerm):  # dice over all voxels of all images
     name = "batch_dice"
     tags = MapTags(unit="unitless", commutes_with=MOVES)
 
@@ -215,18 +177,14 @@ class BatchDice(LossTerm):
         return 1 - 2 * both / (prediction.probs.sum() + prediction.one_hot.sum() + 1e-5)
 
 
-class BelowItsMinimum(LossTerm):
-    """Goes down to -1, and does not say so."""
-
+class BelowItsMinimum(LossTerm):  # goes down to -1, and does not say so
     name = "below_its_minimum"
 
     def loss(self, prediction):
         return -(prediction.probs * prediction.one_hot).sum() / prediction.num_counted
 
 
-class CountsIgnored(LossTerm):
-    """Squares the mean of all probabilities, ignored or not."""
-
+class CountsIgnored(LossTerm):  # squares the mean of all probabilities, ignored or not
     name = "counts_ignored"
 
     def loss(self, prediction):

@@ -250,6 +250,13 @@ def test_geometry_of_a_pair(tmp_path):
             assert re.search(message, failure.reason)
 
 
+def test_the_thickness_of_a_single_slice_says_nothing(tmp_path):
+    labels = np.random.default_rng(0).integers(0, 2, (20, 21, 1))
+    save_nifti(tmp_path / "truth" / "a.nii.gz", labels, np.diag([1.5, 1.5, 1e-3, 1]))
+    save_nifti(tmp_path / "pred" / "a.nii.gz", labels, np.diag([1.5, 1.5 + 1e-4, 5.0, 1]))
+    assert evaluate(tmp_path / "pred", tmp_path / "truth", jobs=0).is_complete
+
+
 def test_spacing_of_the_labels_or_else_of_the_prediction(tmp_path):
     """Formats that carry a spacing beside those that carry none."""
     labels = np.zeros((6, 7, 5), int)

@@ -214,7 +214,7 @@ def _check_masks_alone(expression: Expression) -> None:
     """Raise RWLossError for static terms that pull a mask one way: alone it costs p·z."""
     inside = functional.pad(torch.ones(1, 5, 5), (2, 2, 2, 2))
     leaves, groups = expression.leaves(), expression.static_groups()
-    z = sum((g.expression(Regions(inside, 2)).dense()[:, 1] for g in groups), 0 * inside)
+    z = sum((g.term(Regions(inside, 2)).dense()[:, 1] for g in groups), 0 * inside)
     pulls_both_ways = (z[inside == 1] < 0).any() and (z[inside == 0] > 0).any()
     is_static = all(leaf.term.is_static for leaf in leaves)
     if any(leaf.link is not None for leaf in leaves) or (is_static and not pulls_both_ways):
