@@ -15,7 +15,14 @@ from torch.nn import functional
 
 from rwloss.errors import RWLossError
 from rwloss.maps.loss_term import Prediction
-from rwloss.regions import IGNORED, SpacingMM, SpacingRows, checked_labels, spacing_rows
+from rwloss.regions import (
+    IGNORED,
+    POSSIBLE_MM,
+    SpacingMM,
+    SpacingRows,
+    checked_labels,
+    spacing_rows,
+)
 
 Activation = Literal["softmax", "sigmoid", "none", "masks"]
 Check = TypeVar("Check", bound=Callable[..., Tensor])
@@ -373,9 +380,14 @@ def as_voxel_mask(logits: Tensor, mask: Tensor) -> Tensor:
 
 
 def batch_spacings(spacing_mm: SpacingMM | None, batch: int, axes: int) -> SpacingRows:
-    """One spacing per image, checked by `spacing_rows`; unchecked in a compiled graph."""
+    """One spacing per image, checked by `spacing_rows`, whose NumPy no compiled graph can hold."""
     if not torch.compiler.is_compiling():
         return spacing_rows(spacing_mm, (batch, *(0,) * axes))
     spacing: Any = (1.0,) * axes if spacing_mm is None else spacing_mm
     rows = spacing if isinstance(spacing[0], (tuple, list)) else [spacing] * batch
+    low, high = POSSIBLE_MM
+    if len(rows) != batch or any(
+        len(row) != axes or not all(low <= mm <= high for mm in row) for row in rows
+    ):
+        raise RWLossError(f"expected a spacing in mm for each of {axes} axes, got {spacing}")
     return tuple(map(tuple, rows))

@@ -105,12 +105,17 @@ def test_values_are_refused_as_in_eager_mode(backend):
     assert (graphs.graph_count, graphs.graph_break_count) == (1, 0)
 
 
-def test_a_map_of_something_else_is_refused():
-    """While the graph is made; Python then runs what no graph holds, and raises."""
+@pytest.mark.filterwarnings("ignore:Dynamo detected a call to a `functools.lru_cache`:UserWarning")
+def test_what_is_refused_while_the_graph_is_made():
+    """Python then runs what no graph holds, and raises."""
     logits, labels = given((8, 6), dtype=torch.float32)
     loss = torch.compile(RegionWiseLoss("boundary"), backend="eager")
     with pytest.raises(RWLossError, match="the map is of rectified, but a map of boundary"):
         loss(logits, labels, stored_map("rectified", labels))
+    for spacing in ((1, 0), (1,), (1, float("nan")), [(1, 1)] * 2):
+        loss = torch.compile(RegionWiseLoss("active_contour_length"), backend="eager")
+        with pytest.raises(RWLossError, match="expected a spacing"):
+            loss(logits, labels, spacing_mm=spacing)
 
 
 # --- Slow: each on its own, and Inductor
@@ -166,7 +171,7 @@ def test_deep_supervision(dense, target_form):
         "list": [labels, labels[:, ::2, ::2]],
     }[target_form]
     loss = RegionWiseLoss("rectified + dice", spacing_mm=(0.8, 2.5))
-    stored = maps.Rectified()(Regions(labels, 4))
+    stored = maps.Rectified()(Regions(labels, 4, (0.8, 2.5)))
     compared(loss, ((outputs, target, stored.dense() if dense else stored), {}), fullgraph=True)
 
 
@@ -174,12 +179,10 @@ def test_deep_supervision(dense, target_form):
 def test_mask_spacing_and_half_precision():
     logits, labels = given((8, 6), dtype=torch.bfloat16)
     loss = RegionWiseLoss("rectified + active_contour_length", spacing_mm=(0.8, 2.5))
-    stored = maps.Rectified()(Regions(labels, 4))
-    mask = uniform(3, 8, 6) > 0.4
-    calls = [
-        ((logits, labels, stored), {"mask": mask, "spacing_mm": spacing})
-        for spacing in (None, [(1.0, 1.0), (0.5, 2.0), (3.0, 1.0)])
-    ]
+    mask, calls = uniform(3, 8, 6) > 0.4, []
+    for spacing in (None, [(1.0, 1.0), (0.5, 2.0), (3.0, 1.0)]):
+        stored = maps.Rectified()(Regions(labels, 4, spacing or (0.8, 2.5)))
+        calls.append(((logits, labels, stored), {"mask": mask, "spacing_mm": spacing}))
     with torch.autocast(logits.device.type, dtype=torch.bfloat16):
         compared(loss, *calls, fullgraph=True, relative=1e-2)
 
