@@ -120,14 +120,15 @@ def summary_of(command: Callable[..., None]) -> str:
 def with_options(command: Callable[..., None]) -> tuple[Callable[..., None], str]:
     """The command as typer takes it, and its help text without that of its options.
 
-    The help of a parameter stands in the docstring, after its name. A parameter with OF_SETTINGS
-    is made from the setting of its name. A command with **settings has an option for each other
-    field of RunSettings too, but for those that Annotated names, and receives those that the user
-    gave. Imports the settings where it needs them, so it is called for the command that runs.
+    The docstring holds the help of each parameter, after its name and a colon. A parameter marked
+    with OF_SETTINGS becomes the option of the setting with its name. A command with **settings gets
+    an option for every other field of RunSettings, except those that its Annotated lists; it
+    receives only what the user gave. Imports the settings only for commands that need them.
     """
+    docstring = f"{inspect.getdoc(command) or ''}\n"
     signature = inspect.signature(command, eval_str=True).parameters
     names = "|".join(signature)
-    text, *described = re.split(rf"^({names}): ", f"{inspect.getdoc(command)}\n", flags=re.M)
+    text, *described = re.split(rf"^({names}): ", docstring, flags=re.M)
     helps = {
         name: " ".join(words.split())
         for name, words in zip(described[::2], described[1::2], strict=True)

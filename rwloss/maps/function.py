@@ -7,7 +7,7 @@ import inspect
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, overload
+from typing import TYPE_CHECKING, Any
 
 from rwloss.errors import RWLossError
 from rwloss.maps import registry
@@ -20,23 +20,10 @@ from rwloss.rwmap import RWMap
 if TYPE_CHECKING:
     from torch import Tensor
 
-P = ParamSpec("P")
-
-
-class _Decorator(Protocol):
-    @overload
-    def __call__(
-        self, function: Callable[Concatenate[Regions, P], RWMap]
-    ) -> Callable[P, MapGenerator]: ...
-    @overload
-    def __call__(
-        self, function: Callable[Concatenate[Tensor, Tensor, P], Tensor]
-    ) -> Callable[P, LossTerm]: ...
-
 
 def register(
     name: str, *, tags: MapTags | None = None, citation: str = "", minimum: float = 0.0
-) -> _Decorator:
+) -> Callable[[Callable[..., RWMap | Tensor]], Callable[..., MapGenerator]]:
     """Turn a function into a term with this name, for this process.
 
     A static term is a map: it takes `regions: Regions` with labels (b *s) and returns an RWMap. A

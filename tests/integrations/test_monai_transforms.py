@@ -245,6 +245,31 @@ def test_axes_that_are_not_at_right_angles_are_refused():
     torch.testing.assert_close(loss(logits, again), loss(logits, label))
 
 
+def test_axes_that_change_places_without_their_affine_are_refused(tmp_path):
+    """Where the file tells. MONAI's Transposed and functions leave the affine as it was."""
+    label = nib.Nifti1Image(batch(51, (14, 12, 10), 4, 1)[0], np.diag([*SPACING_MM[3], 1.0]))
+    nib.save(label, tmp_path / "label.nii.gz")
+    load = mt.Compose([mt.LoadImaged("label"), mt.EnsureChannelFirstd("label")])
+    one = load({"label": str(tmp_path / "label.nii.gz")})
+    make, loss = RWMapd("label", "boundary", 4), RWLoss("boundary", **FLAGS)
+    logits = torch.randn(1, 4, 10, 14, 12)
+    for turn in (
+        mt.Transposed("label", indices=(0, 3, 1, 2)),
+        mt.Lambdad("label", lambda x: x.permute(0, 3, 1, 2)),
+    ):
+        turned = turn(one)
+        batched = list_data_collate([turned])["label"]
+        for used in (lambda x=turned: make(x), lambda x=batched: loss(logits, x)):
+            with pytest.raises(RWLossError, match=r"\(14, 12, 10\) .* \(10, 14, 12\)"):
+                used()
+        # As the message advises.
+        spacing_mm = (2.5, 1.0, 0.7)
+        wanted = RegionWiseLoss("boundary", spacing_mm=spacing_mm)(logits, batched.as_tensor())
+        made = RWMapd("label", "boundary", 4, spacing_mm=spacing_mm)(turned)["map"][None]
+        for found in (loss(logits, made), loss(logits, batched, spacing_mm=spacing_mm)):
+            torch.testing.assert_close(found, wanted)
+
+
 def test_every_orientation():
     """48 in space, 8 in the plane: axes in another order, mirrored or not."""
     for axes in (2, 3):

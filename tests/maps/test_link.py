@@ -9,13 +9,12 @@ from anatomy import batch
 from hypothesis import given
 from hypothesis import strategies as st
 from strategies import KINDS, few, some_labels, stable_generators
-from torch.nn.functional import cross_entropy, log_softmax, softmax
+from torch.nn.functional import log_softmax, softmax
 
 from rwloss import Regions, RegionWiseLoss, RWLossError, maps, stability
-from rwloss.maps import ActiveContour, Boundary, ClassWeighted, Dice, Rectified
+from rwloss.maps import ActiveContour, Boundary, Dice, Rectified
 
 QS = [0.0, 0.3, 0.5, 1.0]
-LINEAR = 0.5 * Rectified() + ClassWeighted()
 
 
 def true_probs(probs, labels):
@@ -98,36 +97,6 @@ def test_logit_gradient_of_the_map_is_that_of_the_loss(shape, q, device):
     torch.testing.assert_close(gradient / scale, wanted / scale, rtol=0, atol=1e-10)
 
 
-def test_q_of_one_has_the_gradient_of_the_linear_loss(device):
-    labels = torch.as_tensor(batch(84, (6, 7)).astype(int), device=device)
-    logits = torch.randn(3, 4, 6, 7, dtype=torch.float64, device=device, requires_grad=True)
-    losses = [RegionWiseLoss(term)(logits, labels) for term in (LINEAR, LINEAR.with_link(1))]
-    gradients = [torch.autograd.grad(loss, logits)[0] for loss in losses]
-    torch.testing.assert_close(*gradients, rtol=1e-10, atol=1e-17)
-
-
-def test_q_of_zero_is_weighted_cross_entropy(device):
-    labels = torch.as_tensor(batch(85, (6, 7)).astype(int), device=device)
-    logits = torch.randn(3, 4, 6, 7, dtype=torch.float64, device=device)
-    expression = ClassWeighted(weights=(1.0, 2.0, 4.0, 0.5)).with_link(0)
-    weights = torch.tensor([1.0, 2.0, 4.0, 0.5], dtype=torch.float64, device=device)
-    wanted = cross_entropy(logits, labels, weights, reduction="none").mean() / 4
-    assert float(RegionWiseLoss(expression)(logits, labels)) == pytest.approx(float(wanted))
-    small = ClassWeighted(weights=(1.0, 2.0, 4.0, 0.5)).with_link(1e-9)
-    assert float(RegionWiseLoss(small)(logits, labels)) == pytest.approx(float(wanted))
-
-
-def test_unet_border_with_link_zero_is_the_published_loss(device):
-    """w(x) times cross-entropy, the mean over voxels (and classes)."""
-    labels = torch.as_tensor(batch(86, (16, 12)).astype(int), device=device)
-    logits = torch.randn(3, 4, 16, 12, dtype=torch.float64, device=device)
-    generator = maps.UNetBorder(sigma_mm=2.0)
-    weight = generator(Regions(labels, 4)).other.double()
-    wanted = (weight * cross_entropy(logits, labels, reduction="none")).mean() / 4
-    found = RegionWiseLoss(generator.with_link(0))(logits, labels)
-    assert float(found) == pytest.approx(float(wanted), rel=1e-10)
-
-
 # --- What it takes
 
 
@@ -197,28 +166,3 @@ def test_links_of_sums_and_stabilized_terms():
     assert not linked.is_static
     assert linked.static_part == inner
     assert (Rectified() - 0.5 * Boundary()).stabilized().with_link(0.5).static_part.is_static
-
-
-def test_a_linked_sum_is_the_sum_of_linked_terms():
-    """The loss is linear in w."""
-    labels = torch.as_tensor(batch(89, (6, 7)).astype(int))
-    logits = torch.randn(3, 4, 6, 7, dtype=torch.float64)
-    together = RegionWiseLoss((2 * Rectified() + ActiveContour()).with_link(0.3))
-    apart = RegionWiseLoss(2 * Rectified().with_link(0.3) + ActiveContour().with_link(0.3))
-    assert float(together(logits, labels)) == pytest.approx(float(apart(logits, labels)))
-
-
-def test_the_push_on_a_dead_class_stays():
-    """The factor of a fixed map is p, that of a linked one p^q."""
-    labels = torch.ones(1, 4, 4, dtype=torch.long)
-    labels[0, 0, 0] = 0
-    pushes = {}
-    for q in (1.0, 0.5, 0.0):
-        logits = torch.zeros(1, 2, 4, 4, dtype=torch.float64)
-        logits[0, 1, 0, 0] = 40.0  # sure that the only voxel of class 0 is class 1
-        logits.requires_grad_()
-        loss = RegionWiseLoss(Rectified().with_link(q))(logits, labels)
-        (gradient,) = torch.autograd.grad(loss, logits)
-        pushes[q] = -float(gradient[0, 0, 0, 0]) * 2 * 16 / 2
-    for q, push in pushes.items():
-        assert push == pytest.approx(np.exp(-40 * q), rel=1e-6)

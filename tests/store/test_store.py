@@ -11,7 +11,7 @@ from anatomy import anatomy
 from stored import LABELS, assert_same, content, info, made, random_map
 
 import rwloss
-from rwloss import RWLossError, maps
+from rwloss import maps
 from rwloss.store import Writer
 from rwloss.store.encoding import DTYPES, allowed_error
 from rwloss.store.place import place
@@ -321,18 +321,3 @@ def test_a_name_in_a_bucket_is_no_pattern_and_no_chain(addresses):
     assert_same(store["a"], store["b"])
     for name in odd:
         np.testing.assert_array_equal(store[name].labels[0], LABELS[::-1])
-
-
-def test_a_bucket_has_no_nifti(addresses):
-    with (
-        pytest.raises(
-            RWLossError, match=r"memory://.* is not a local folder: .* the format zarr only"
-        ),
-        Writer.open(place(addresses["memory"]), info()),
-    ):
-        pass
-
-
-def test_an_address_of_an_unknown_kind():
-    with pytest.raises(RWLossError, match=r"nowhere://x can't be used .*nowhere.*local folder"):
-        rwloss.store.open("nowhere://x")

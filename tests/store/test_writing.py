@@ -109,16 +109,6 @@ def test_other_files_in_a_store_are_left_alone(tmp_path, kind):
     assert list(rwloss.store.open(tmp_path)) == ["case"]
 
 
-def test_a_folder_that_cannot_be_made(tmp_path):
-    (tmp_path / "file").write_text("")
-    for where in (tmp_path / "file", tmp_path / "file" / "out"):
-        with (
-            pytest.raises(RWLossError, match="can't be written"),
-            Writer.open(place(where), info()),
-        ):
-            pass
-
-
 def test_looking_writes_nothing(tmp_path):
     Writer.look(place(tmp_path / "out"), info())
     assert not (tmp_path / "out").exists()
@@ -126,16 +116,6 @@ def test_looking_writes_nothing(tmp_path):
     before = content(tmp_path / "out")
     Writer.look(place(tmp_path / "out"), info())
     assert content(tmp_path / "out") == before
-
-
-def test_types_of_values_that_a_format_has_not(tmp_path):
-    for kind, dtype, others in [
-        ("nifti", "float16", "auto, int16, float32"),
-        ("zarr", "int16", "auto, float16, float32"),
-    ]:
-        wanted = info(format=kind, dtype=dtype)
-        refused(tmp_path / "out", wanted, f"{kind} stores values as {others}")
-    assert not (tmp_path / "out").exists()
 
 
 # --- Cases

@@ -73,9 +73,17 @@ def spacing_of(tensor: Any, shape: Sequence[int]) -> SpacingRows | None:
     units = np.resize(meta.get("xyzt_units", meta.get("space units", "mm")), len(affines))
     try:
         pairs = zip(affines, units.tolist(), strict=True)
-        return tuple(spacing_from_affine(one, unit=unit, shape=shape) for one, unit in pairs)
+        rows = tuple(spacing_from_affine(one, unit=unit, shape=shape) for one, unit in pairs)
     except RWLossError as error:
         raise RWLossError(f"{error}; after augmentation by rotation, pass spacing_mm") from error
+    if np.array_equal(to_numpy(affine), to_numpy(meta.get("original_affine", []))):
+        loaded = np.ravel(to_numpy(meta["spatial_shape"])).tolist()[: len(shape)]
+        if loaded != list(shape) and sorted(loaded) == sorted(shape) and len(set(rows[0])) > 1:
+            raise RWLossError(
+                f"the axes {tuple(loaded)} of the file became {tuple(shape)}, but its affine did "
+                "not: use Orientationd, or pass spacing_mm"
+            )
+    return rows
 
 
 # No graph can read values: a compiled loss comes back to Python for it.
