@@ -132,7 +132,7 @@ def prepare(
     if expression.needs_class_counts:
         expression = expression.resolved(counts)
     if maps_of is not None:
-        _check_store(maps_of, expression, str(stored), train)
+        _check_store(maps_of, expression, str(stored), num_classes, train)
     settings = _completed(settings, train, num_classes, expression, note)
     return PreparedRun(
         settings=settings,
@@ -152,6 +152,7 @@ def _check_store(
     maps_of: store.Store,
     expression: maps.Expression,
     stored: str,
+    num_classes: int,
     train: Sequence[TrainingVolume],
 ) -> None:
     """Raise RWLossError unless the store holds the static part of the map, of these very cases.
@@ -159,21 +160,23 @@ def _check_store(
     By the same identity as in precompute and verify: the terms with all parameters and the versions
     of plug-ins, and each case's labels, spacing and affine.
     """
-    static, fix = expression.static_part, "precompute it again, or leave --maps out"
+    static, where = expression.static_part, f"the store {str(maps_of.place)!r}"
+    fix = "precompute it again, or leave --maps out"
     if static is None or str(static) != stored:
         raise RWLossError(
-            f"{maps_of.place} holds the map {stored!r}, and the static part of {str(expression)!r} "
-            f"is {str(static)!r}: {fix}"
+            f"{where} holds the map {stored!r}, and the static part of {str(expression)!r} is "
+            f"{str(static)!r}: {fix}"
         )
-    now = maps_of.info.model_copy(update={"terms": terms_of(static)})
-    if maps_of.info.terms and (different := maps_of.info.difference(now)):
+    terms = terms_of(static) if maps_of.info.terms else ()  # a store without them says less
+    now = maps_of.info.model_copy(update={"terms": terms, "num_classes": num_classes})
+    if different := maps_of.info.difference(now):
         raise RWLossError(
-            f"{maps_of.place} holds the map of another version of {stored!r}, with "
+            f"{where} holds the map of another version of {stored!r}, with "
             f"{'; '.join(different)}: {fix}"
         )
     for volume in train:
         if (entry := maps_of.entries.get(volume.name)) is None:
-            raise RWLossError(f"no map of case {volume.name!r} in {maps_of.place}: {fix}")
+            raise RWLossError(f"no map of case {volume.name!r} in {where}: {fix}")
         if entry.labels_sha256 != volume.labels_sha256:
             spacing_mm = volume.spacing_mm or (1.0,) * volume.labels.ndim
             raise RWLossError(

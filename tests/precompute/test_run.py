@@ -15,7 +15,7 @@ import pytest
 from anatomy import anatomy
 from label_files import SAMPLE, described, made_directly, saved, small, some_labels
 from PIL import Image
-from stored import FORMATS, assert_same, content
+from stored import FORMATS, content
 
 import rwloss
 from rwloss import data, maps
@@ -87,52 +87,33 @@ def test_shared_data(shared_data, tmp_path, name):
     assert all(np.isfinite(store[case].true).all() for case in store)
 
 
-def test_an_oblique_affine_is_kept(tmp_path):
-    turn = np.array([[0.6, -0.8, 0], [0.8, 0.6, 0], [0, 0, 1]]) @ np.diag([0.7, 1.3, 2.9])
-    affine = np.eye(4)
-    affine[:3] = np.column_stack([turn, (-91.5, 12.25, 7.125)])
-    (tmp_path / "labels").mkdir()
-    file = tmp_path / "labels" / "a.nii.gz"
-    nibabel.save(nibabel.Nifti1Image(anatomy(1, (9, 8, 7), 3), affine), file)
-    summary = precompute(tmp_path / "labels", tmp_path / "out", "rectified", jobs=0)
-    entry = rwloss.store.open(summary.store).entries["a"]
-    np.testing.assert_allclose(entry.spacing_mm, (0.7, 1.3, 2.9), rtol=1e-6)
-    for part in ("labels", "true"):
-        image = nibabel.load(tmp_path / "out" / f"a_{part}.nii.gz")
-        np.testing.assert_array_equal(image.affine, nibabel.load(file).affine)
-
-
-def test_formats_without_spacing(tmp_path, kind):
-    labels = np.zeros((9, 8), np.uint8)
+def test_formats_without_spacing_and_an_oblique_affine(tmp_path, kind):
+    labels, source, out = np.zeros((9, 8), np.uint8), tmp_path / "labels", tmp_path / "out"
     labels[2:6, 3:7] = 1
-    (tmp_path / "labels").mkdir()
-    Image.fromarray(labels).save(tmp_path / "labels" / "a.png")
-    Image.fromarray(labels).save(tmp_path / "labels" / "b.tiff")
-    np.save(tmp_path / "labels" / "c.npy", labels)
-    out = tmp_path / "out"
-    precompute(tmp_path / "labels", out, "rectified", spacing_mm=(1.0, 2.5), jobs=0, format=kind)
+    source.mkdir()
+    Image.fromarray(labels).save(source / "a.png")
+    Image.fromarray(labels).save(source / "b.tiff")
+    np.save(source / "c.npy", labels)
+    precompute(source, out, "rectified", spacing_mm=(1.0, 2.5), jobs=0, format=kind)
     store = rwloss.store.open(out)
     assert store.info.spacing_mm == (1.0, 2.5)
     exact = maps.get("rectified")(rwloss.Regions.single(labels, 2, (1.0, 2.5)))
     for case in ("a", "b", "c"):
         assert store.entries[case].spacing_mm == (1.0, 2.5)
         assert np.abs(store[case].true - exact.true).max() <= 3e-4
+    turn = np.array([[0.6, -0.8, 0], [0.8, 0.6, 0], [0, 0, 1]]) @ np.diag([0.7, 1.3, 2.9])
+    affine = np.eye(4)
+    affine[:3] = np.column_stack([turn, (-91.5, 12.25, 7.125)])
+    file, turned = tmp_path / "a.nii.gz", tmp_path / "turned"
+    nibabel.save(nibabel.Nifti1Image(anatomy(1, (9, 8, 7), 3), affine), file)
+    precompute(file, turned, "rectified", jobs=0, format=kind)
+    entry = rwloss.store.open(turned).entries["a"]
+    np.testing.assert_allclose(entry.spacing_mm, (0.7, 1.3, 2.9), rtol=1e-6)
     if kind == "nifti":
         assert nibabel.load(out / "a_true.nii.gz").header.get_zooms() == (1.0, 2.5)
-
-
-def test_names_are_only_names(tmp_path):
-    """As in tests of the store, but here they are found in a folder, too."""
-    names = ["two words", '"', "100%", "new\nline", "海馬", "a::b", "*", "[a]", "x.zarr", "-rf"]
-    source = saved(tmp_path / "labels", **dict.fromkeys(names, anatomy(1, (9, 8), 3)))
-    summary = precompute(source, tmp_path / "out", "rectified", jobs=0)
-    assert (summary.made, summary.failed) == (len(names), ())
-    assert [outcome.case for outcome in summary.outcomes] == sorted(names)
-    store = rwloss.store.open(tmp_path / "out")
-    assert list(store) == sorted(names)
-    for name in names:
-        assert_same(store[name], store["two words"])
-    assert precompute(source, tmp_path / "out", "rectified", jobs=0).kept == len(names)
+        for part in ("labels", "true"):
+            image = nibabel.load(turned / f"a_{part}.nii.gz")
+            np.testing.assert_array_equal(image.affine, nibabel.load(file).affine)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such file names")
@@ -216,15 +197,11 @@ def test_a_damaged_manifest_is_no_reason_to_guess(tmp_path):
 
 def test_a_part_that_the_new_map_does_not_have_goes(tmp_path):
     """One class alone has one value: no file. That of the old labels would stay for ever."""
-    source, out = tmp_path / "labels", tmp_path / "out"
-    two = [[0, 0, 1], [0, 0, 1]]
-    saved(source, a=two)
-    precompute(source, out, "unet_border(weights='inverse')", num_classes=2, jobs=0)
-    assert (out / "a_other.nii.gz").is_file()
-    saved(source, a=np.zeros((2, 3), int))
-    precompute(source, out, "unet_border(weights='inverse')", num_classes=2, jobs=0)
-    assert rwloss.store.open(out).entries["a"].parts["other"].file is None
-    assert not (out / "a_other.nii.gz").exists()
+    source, out, text = tmp_path / "labels", tmp_path / "out", "unet_border(weights='inverse')"
+    for labels, has_file in (([[0, 0, 1], [0, 0, 1]], True), (np.zeros((2, 3), int), False)):
+        precompute(saved(source, a=labels), out, text, num_classes=2, jobs=0)
+        assert (rwloss.store.open(out).entries["a"].parts["other"].file is not None) == has_file
+        assert (out / "a_other.nii.gz").is_file() == has_file
 
 
 def test_new_cases_join_the_old(tmp_path, kind):

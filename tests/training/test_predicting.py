@@ -134,17 +134,6 @@ def test_two_channels(tmp_path, out):
     assert "has shape (19, 33), 'y_0000.npy' (20, 33)" in failed.reason
 
 
-def test_the_scale_of_an_image_does_not_matter(tmp_path, predict):
-    """Normalized as in training: each case by itself."""
-    for name, factor, offset in (("small", 1, 0), ("large", 4, -1000)):
-        (tmp_path / name).mkdir()
-        values = some_image() * np.float32(factor) + np.float32(offset)
-        np.save(tmp_path / name / "x.npy", values)
-        predict(images=tmp_path / name, out=tmp_path / f"out_{name}")
-    small, large = (np.load(tmp_path / f"out_{name}" / "x.npy") for name in ("small", "large"))
-    assert (small == large).mean() > 0.999
-
-
 @pytest.mark.parametrize(("suffix", "axis"), [(".nii.gz", 2), (".npy", 2), (".tif", 0)])
 def test_volumes_for_a_network_of_pictures(tmp_path, predict, images, suffix, axis):
     """Slices across the default axis, or pages; and a note, because the run did not choose it."""

@@ -268,11 +268,14 @@ def test_a_store_of_other_geometry_or_of_another_plug_in(settings_of, tmp_path, 
         prepare(settings)
 
 
-def test_another_spacing_of_files_without_one(squares, settings_of, tmp_path):
+def test_another_spacing_or_number_of_classes(squares, settings_of, tmp_path):
     precompute(squares, tmp_path / "maps", "rectified", jobs=0)
     settings = settings_of(squares, maps=str(tmp_path / "maps"), spacing=(2.0, 2.0))
     with pytest.raises(RWLossError, match=r"the map: 1 x 1, now 2 x 2 mm\): precompute it again"):
         prepare(settings)
+    precompute(squares, tmp_path / "more", "rectified", jobs=0, num_classes=4)
+    with pytest.raises(RWLossError, match=r"with num_classes 4 \(now 3\): precompute it again"):
+        prepare(settings_of(squares, maps=str(tmp_path / "more")))
     precompute(squares, tmp_path / "again", "rectified", jobs=0, spacing_mm=(2.0, 2.0))
     assert prepare(settings.model_copy(update={"maps": str(tmp_path / "again")})).maps
 

@@ -22,8 +22,9 @@ class GeneralizedDice(LossTerm):
     power: 2 is the papers' choice; 1 and 0 are "simple" and "uniform" in MONAI. absent: what an
     absent class weighs, where the formula is infinite: "zero", so that this term alone does not
     punish its false positives, or as much as the "largest" weight of the image (MONAI). smooth: s.
-    masks: overlapping masks are two-class problems "apart" (each is then plain Dice without its
-    background), or "together" the classes of one image (MONAI).
+    masks: "apart" takes each overlapping mask as a problem of its own (without its background that
+    is plain Dice), "together" the masks of an image as its classes (MONAI). A map of
+    `Regions.from_masks` takes them apart in any case.
     """
 
     power: NonNegativeFloat = 2.0

@@ -57,7 +57,7 @@ class Boundary(MapGenerator):
         if self.convention == "kervadec":
             inside = signed < 0
             add_where(signed, regions.smallest_spacing_mm, inside)
-            # The inner edge is 0, not what rounding left of d - s, which may be above 0.
+            # 0 where d is s, not what rounding left of d - s, which may be above 0.
             zero_where(signed, inside & (signed > -1e-6 * regions.smallest_spacing_mm))
         if edge is not None:
             zero_where(signed, (signed < 0) & edge)
