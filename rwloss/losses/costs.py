@@ -1,16 +1,14 @@
 """What each term costs at given probabilities: fixed maps, and losses of probabilities.
 
 The usual sums of a map over voxels are autograd functions with their gradients written out. Plain
-autograd would keep several arrays of the size of the logits for the backward pass; these keep one.
-With p = softmax(logits),
+autograd would take longer and more memory. With p = softmax(logits),
 
-    d/dlogit_k  Σ w (1 - p_t^q) / q  =  w p_t^q (p_k - [k = t])
-    d/dlogit_k  Σ p_j z_j            =  p_k (z_k - Σ_j p_j z_j)
+    d/dlogit_k  Σ w (1 - p_t)  =  w p_t (p_k - [k = t])
+    d/dlogit_k  Σ p_j z_j      =  p_k (z_k - Σ_j p_j z_j)
 
-(Valverde & Tohka, arXiv 2108.01405; Zhang & Sabuncu, arXiv 1805.07836, for q < 1).
-
-Both take `low_memory`: keep the logits, which the network has made anyway, instead of the
-probabilities, and compute these again in the backward pass. Only then are there second derivatives.
+(Valverde & Tohka, arXiv 2108.01405). They keep the probabilities, or with `low_memory` the logits,
+which the network has made anyway. Only then are there second derivatives. Links (Zhang & Sabuncu,
+arXiv 1805.07836) are plain operations that keep the logits.
 """
 
 from __future__ import annotations
@@ -67,25 +65,22 @@ class _Plain(Function):
 
 def mean_cost(batch: LossBatch, rwmap: RWMap, q: float | None, *, low_memory: bool) -> Tensor:
     """Mean cost of a map over classes and voxels that count. ()."""
+    plain = q is not None or not batch.include_background or batch.normalized
     # A compiler makes the same of plain operations, and knows nothing of our functions.
-    if not batch.include_background or batch.normalized or torch.compiler.is_compiling():
+    if plain or (low_memory and rwmap.is_compact) or torch.compiler.is_compiling():
         return batch.mean(_voxel_costs(batch, rwmap, q))
     logits, counts, values = batch.output, batch.counts, batch.num_values
     # Voxels that don't count weigh 0; the mean divides one number, not every voxel.
     size = float(values) if isinstance(values, int) else values.clamp_min(1)
-    if q is None and not rwmap.is_compact:
+    true: Tensor = rwmap.parts[0]  # or dense values
+    if not rwmap.is_compact:
         scale = logits.new_ones(()) if counts is None else counts
-        return dense_sum(logits, rwmap.parts[0], scale, low_memory=low_memory) / size
-    weight = _gap(rwmap) if q is None else _link_weight(rwmap)
-    weight = weight if counts is None else weight * counts
-    wrong = linked_sum(
-        logits, batch.classes, weight, 1.0 if q is None else q, low_memory=low_memory
-    )
-    if q is not None:
-        return wrong / size
+        return dense_sum(logits, true, scale, low_memory=low_memory) / size
     # other - (other - true) p_t is true + (other - true) (1 - p_t).
-    true: Tensor = rwmap.parts[0]
-    return (wrong + (true if counts is None else true * counts).sum()) / size
+    gap = _gap(rwmap)
+    if counts is not None:
+        true, gap = true * counts, gap * counts
+    return (linear_sum(logits, batch.classes, gap) + true.sum()) / size
 
 
 def mean_excess(batch: LossBatch, rwmap: RWMap, q: float | None) -> Tensor:
@@ -178,18 +173,16 @@ def _voxel_costs(batch: LossBatch, rwmap: RWMap, q: float | None) -> Tensor:
     if not rwmap.is_compact:
         return class_costs(batch, rwmap, q).sum(dim=1)
     other: Tensor = rwmap.parts[1]
-    # Compact maps need p_t alone, by the logarithm: a compiler makes one pass of what follows.
-    if batch.normalized:
-        true_prob = _at_true(batch.probs, batch)
-    else:
-        true_prob = _at_true(batch.log_probs, batch).exp()
+    # Compact maps need p_t alone.
+    true_prob = _at_true(batch.probs, batch) if batch.normalized else _log_true(batch).exp()
     return other - _gap(rwmap) * true_prob
 
 
 def _linked_costs(batch: LossBatch, rwmap: RWMap, q: float) -> Tensor:
     """w (1 - p_t^q) / q, and -w log p_t for q = 0, in log-space. -> (b *s)."""
     weight = _link_weight(rwmap)
-    log_true = _with_weight(_at_true(batch.log_probs, batch), weight)
+    # Where there is a weight: 0 times an infinite logarithm would be no number.
+    log_true = _log_true(batch).where(weight != 0, weight.new_zeros(()))
     if q == 0:
         return weight * -log_true
     # The value of expm1, exact for p near 1; the gradient of exp, exact for p near 0, where that
@@ -244,38 +237,32 @@ def _in_dtype(rwmap: RWMap, batch: LossBatch) -> RWMap:
     return replace(rwmap, parts=tuple(part.to(dtype) for part in rwmap.parts))
 
 
+def _log_true(batch: LossBatch) -> Tensor:
+    """Logarithm of the true class's probability. (b *s)."""
+    if batch.normalized or torch.compiler.is_compiling():
+        return _at_true(batch.log_probs, batch)
+    # Keeps the logits, which the network has made anyway, and no array of logarithms.
+    return _at_true(batch.output, batch) - batch.output.logsumexp(dim=1)
+
+
 def _at_true(values: Tensor, batch: LossBatch) -> Tensor:
     """Values at the true class. (b k *s) -> (b *s)."""
     return values.gather(1, batch.classes[:, None])[:, 0]
 
 
-def _with_weight(log_true: Tensor, weight: Tensor) -> Tensor:
-    """Logarithms where there is a weight: 0 times an infinite one would be no number."""
-    return log_true.where(weight != 0, log_true.new_zeros(()))
-
-
 # --- Sums with their gradients written out
 
 
-def linked_sum(
-    logits: Tensor, labels: Tensor, weight: Tensor, q: float = 1.0, *, low_memory: bool = False
-) -> Tensor:
-    """Σ w (1 - p_t^q) / q over voxels, -Σ w log p_t for q = 0. ().
+def linear_sum(logits: Tensor, labels: Tensor, weight: Tensor) -> Tensor:
+    """Σ w (1 - p_t) over voxels. ().
 
     logits (b k *s) and weight (b *s) of one floating type, labels (b *s) int64 in 0..K-1.
     """
-    form: type[_KnownSum]
     with torch.no_grad():
-        if q == 1.0 and not low_memory:
-            probs = functional.softmax(logits, dim=1)
-            push = weight * probs.gather(1, labels[:, None])[:, 0]
-            form, total, kept = _LinearSum, (weight - push).sum(), [probs, push]
-        else:  # logarithms: p_t may underflow where its power does not
-            log_sum = logits.logsumexp(dim=1)
-            log_true = _with_weight(logits.gather(1, labels[:, None])[:, 0] - log_sum, weight)
-            loss = -log_true if q == 0.0 else -torch.expm1(q * log_true) / q
-            form, total, kept = _LinkedSum, (weight * loss).sum(), [logits, weight, log_sum]
-    return form.of(total, logits, q, labels, *kept)
+        probs = functional.softmax(logits, dim=1)
+        push = weight * probs.gather(1, labels[:, None])[:, 0]
+        total = (weight - push).sum()
+    return _LinearSum.of(total, logits, labels, probs, push)
 
 
 def dense_sum(logits: Tensor, values: Tensor, scale: Tensor, *, low_memory: bool = False) -> Tensor:
@@ -291,35 +278,29 @@ def dense_sum(logits: Tensor, values: Tensor, scale: Tensor, *, low_memory: bool
             costs.addcmul_(probs[:, k], values[:, k])
         total = (costs * scale).sum()
     kept = [logits] if low_memory else [probs, costs]
-    return _DenseSum.of(total, logits, 1.0, values, scale, *kept)
+    return _DenseSum.of(total, logits, values, scale, *kept)
 
 
 class _KnownSum(Function):
     """A sum that is known already. Subclasses write out its gradient by the logits, (b k *s)."""
 
     @classmethod
-    def of(cls, total: Tensor, logits: Tensor, q: float, *kept: Tensor) -> Tensor:
-        value: Tensor = cls.apply(total, logits, q, *kept)  # type: ignore[no-untyped-call]
+    def of(cls, total: Tensor, logits: Tensor, *kept: Tensor) -> Tensor:
+        value: Tensor = cls.apply(total, logits, *kept)  # type: ignore[no-untyped-call]
         return value
 
     @staticmethod
-    def forward(total: Tensor, logits: Tensor, q: float, *kept: Tensor) -> Tensor:
-        del logits, q, kept
+    def forward(total: Tensor, logits: Tensor, *kept: Tensor) -> Tensor:
+        del logits, kept
         return total.clone()
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        ctx.q = inputs[2]
-        ctx.save_for_backward(*inputs[3:], output)
-
-
-def _gradients(ctx: Any, by_logits: Tensor) -> tuple[Tensor | None, ...]:
-    """One for each input of a `_KnownSum`."""
-    return (None, by_logits, *[None] * len(ctx.saved_tensors))
+    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs[2:], output)
 
 
 class _LinearSum(_KnownSum):
-    """q = 1: w - w p_t. Keeps the probabilities."""
+    """w - w p_t. Keeps the probabilities."""
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
@@ -327,30 +308,7 @@ class _LinearSum(_KnownSum):
         push = push * gradient
         result = probs * push[:, None]
         result.scatter_add_(1, labels[:, None], push.neg_()[:, None])
-        return _gradients(ctx, _first_derivative(result, total))
-
-
-class _LinkedSum(_KnownSum):
-    """Any q. Keeps the logits."""
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        labels, logits, weight, log_sum, _ = ctx.saved_tensors
-        graph = torch.is_grad_enabled()
-        if graph:  # for a second derivative the sum must hang on the logits too
-            log_sum = logits.logsumexp(dim=1)
-        log_probs = logits - log_sum[:, None]
-        log_true = _with_weight(log_probs.gather(1, labels[:, None])[:, 0], weight)
-        push = weight * gradient
-        if ctx.q != 0:  # p_t^0 is 1, even where the logarithm of p_t is infinite
-            push = push * torch.exp(ctx.q * log_true)
-        if graph:
-            result = log_probs.exp() * push[:, None]
-            result = result.scatter_add(1, labels[:, None], -push[:, None])
-        else:
-            result = log_probs.exp_().mul_(push[:, None])
-            result.scatter_add_(1, labels[:, None], push.neg_()[:, None])
-        return _gradients(ctx, result)
+        return (None, _first_derivative(result, total), *[None] * 3)
 
 
 class _DenseSum(_KnownSum):
@@ -364,10 +322,12 @@ class _DenseSum(_KnownSum):
         if len(kept) == 1:
             probs = functional.softmax(kept[0], dim=1)
             costs = (probs * values).sum(dim=1)
-            return _gradients(ctx, probs * (values - costs[:, None]) * factor)
-        probs, costs = kept
-        result = (values - costs[:, None]).mul_(probs).mul_(factor)
-        return _gradients(ctx, _first_derivative(result, total))
+            result = probs * (values - costs[:, None]) * factor
+        else:
+            probs, costs = kept
+            result = (values - costs[:, None]).mul_(probs).mul_(factor)
+            result = _first_derivative(result, total)
+        return (None, result, *[None] * (2 + len(kept)))
 
 
 def _first_derivative(gradient: Tensor, total: Tensor) -> Tensor:

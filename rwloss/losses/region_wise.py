@@ -42,10 +42,9 @@ _GIVEN = Leaf(cast("Expression", None))
 class RegionWiseLoss(nn.Module):
     """Mean over batch, classes and voxels of probabilities times the map.
 
-    expression: an expression or its text: "rectified", "rectified + dice",
-    "blend(generalized_dice, boundary, schedule='rebalance')". Static terms are maps made from the
-    target, or stored ones given at the call. Dynamic terms add their loss's own value. Without an
-    expression each call must give a map, as in the official formula.
+    expression: an expression or its text, such as "rectified + dice". Static terms are maps made
+    from the target, or stored ones given at the call. Dynamic terms add their loss's own value.
+    Without an expression each call must give a map, as in the official formula.
     spacing_mm: voxel spacing in mm for maps made on the fly, one number per axis or one such row
     per image, unless the call gives one; 1 by default.
     activation: "softmax"; "sigmoid" for masks that may overlap, each channel a two-class problem of
@@ -57,25 +56,23 @@ class RegionWiseLoss(nn.Module):
     costs nothing at background voxels.
     reduction: "mean" is the official torch.mean(softmax * map), over (b, k, *s); "sum" is that
     mean times the number of values; "none" gives values that are not reduced. For static terms
-    alone they are the costs (b k *s), 0 at ignored voxels, for one output. With a dynamic term they
-    are (b k), by image and class, and their mean is the loss: each static term is its part of the
-    mean over voxels. Their mean over images, `.mean(dim=0)`, is a value per class to log.
-    With "sigmoid" the two classes of a mask count as two: (b k 2 *s) or (b k 2), and (b k *s) or
-    (b k) without background.
+    alone they are the costs (b k *s) of one output, 0 at ignored voxels. With a dynamic term they
+    are (b k), by image and class, and their mean is the loss; `.mean(dim=0)` is a value per class
+    to log. With "sigmoid" the two classes of a mask count as two: (b k 2 *s) or (b k 2), and
+    (b k *s) or (b k) without background.
     ignore_index: voxels with this label belong to no class: they end a region, cost nothing, and
     do not count in the mean.
     class_weights: one number per class (two with "sigmoid"); static maps are multiplied at each
     voxel by the weight of its true class. Dynamic terms are not.
     deep_supervision_weights: one per output when `logits` is a list, high to low resolution;
     1/2^i scaled to a sum of 1 by default. A weight of 0 skips its output.
-    low_memory: keep the logits for the backward pass, not the probabilities: less memory, about as
-    much time with many classes and more with few; and second derivatives of static terms, which
-    need it.
+    low_memory: keep the logits for the backward pass, not the probabilities. It takes less memory
+    and more time, and second derivatives of static terms need it.
     batch: pool the sums of Dice, Tversky and the other overlap losses over the batch, as MONAI's
     `batch` and nnU-Net's `batch_dice`; by default they are of each image.
 
-    Maps are constants: no gradient flows through them, and none is needed. The value may be below
-    0; that is no error, and `excess` says how far it is above its minimum.
+    Maps are constants: no gradient flows through them. The value may be below 0; `excess` says how
+    far it is above its minimum.
 
     Source: Valverde & Tohka, Pattern Recognition 2023, arXiv 2108.01405; with `boundary`, Kervadec
     et al., MIDL 2019, arXiv 1812.07032 (eq. 5, averaged over classes too).
@@ -153,8 +150,7 @@ class RegionWiseLoss(nn.Module):
 
         logits may be a list of outputs, high to low resolution (deep supervision); target, rwmap
         and mask are then resampled to the nearest voxels and the spacing is scaled, unless they
-        are lists too. With one map for all outputs, so is the first target of a list: the labels
-        must be those of the map.
+        are lists too. One map for all outputs goes with the first target of a list.
         rwmap: a stored map in place of the static terms, an RWMap or dense values (b k *s).
         mask: (b *s) or (b 1 *s), 0 where a voxel costs nothing and does not count. Unlike
         ignore_index it does not end a region.
@@ -341,8 +337,8 @@ class RegionWiseLoss(nn.Module):
                 "target, rwmap); RegionWiseLoss('rectified') makes it from the target"
             )
         # A stored map stands for all static terms: `static_part` raises where they are several.
-        several = rwmap is not None and len(self._static) != 1
-        if several and self.expression and self.expression.static_part is None:
+        unfit = rwmap is not None and len(self._static) != 1
+        if unfit and self.expression and self.expression.static_part is None:
             raise RWLossError(
                 "a stored map takes the place of the static part of the expression, and "
                 f"{self.expression} has none: leave the map out"
@@ -388,5 +384,4 @@ def _weights(name: str, given: Sequence[float] | None) -> tuple[float, ...] | No
 
 
 def _as_tuples(values: Any) -> Any:
-    """Nested lists as tuples: a setting is a constant."""
     return tuple(map(_as_tuples, values)) if isinstance(values, list) else values

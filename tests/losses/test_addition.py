@@ -6,7 +6,7 @@ import torch
 from hypothesis import given as drawn
 from hypothesis import settings
 from hypothesis import strategies as st
-from loss_batches import assert_close, given, here, one_hot, value_and_gradient
+from loss_batches import here, value_and_gradient
 
 from rwloss import Regions, RegionWiseLoss, maps
 
@@ -105,15 +105,3 @@ def test_static_terms_are_the_official_mean_of_their_summed_map(pairs, batch):
         float(found), rel=1e-5, abs=1e-6 * float(cost.abs().mean())
     )
     assert abs(found.double() - cost.mean()) <= 2e-6 * cost.abs().mean()
-
-
-def test_dice_and_cross_entropy_by_their_formulas():
-    """2 rectified + 3 dice - 0.5 cross_entropy, written out."""
-    logits, labels = given((7, 6), num_classes=3)
-    probs, truth = torch.softmax(logits, dim=1), one_hot(labels, 3)
-    linear = (probs * maps.Rectified()(Regions(labels, 3)).dense()).mean()
-    both, sizes = (probs * truth).sum(dim=(2, 3)), (probs + truth).sum(dim=(2, 3))
-    dice = (1 - (2 * both + 1e-5) / (sizes + 1e-5)).mean()
-    wanted = 2 * linear + 3 * dice - 0.5 * torch.nn.functional.cross_entropy(logits, labels.long())
-    found = RegionWiseLoss("2 * rectified + 3 * dice - 0.5 * cross_entropy")(logits, labels)
-    assert_close(found, wanted)

@@ -3,12 +3,10 @@
 import loss_batches
 import pytest
 import torch
-from loss_batches import every, given_masks, here
+from loss_batches import every, given_masks, here, value_and_gradient
 
 from rwloss import Regions, RegionWiseLoss, RWLossError, maps
-from rwloss.losses.costs import dense_sum, linked_sum
-
-QS = [0.0, 0.3, 1.0]
+from rwloss.losses.costs import dense_sum, linear_sum
 
 
 def given(shape=(3, 2)):
@@ -25,10 +23,8 @@ def inputs(shape=(4, 3)):
     return here(logits).requires_grad_(), here(labels), here(weight), here(values)
 
 
-def plain_linked(logits, labels, weight, q):
-    log_true = torch.log_softmax(logits, dim=1).gather(1, labels[:, None])[:, 0]
-    loss = -log_true if q == 0 else (1 - torch.exp(q * log_true)) / q
-    return (weight * loss).sum()
+def plain_linear(logits, labels, weight):
+    return (weight * (1 - torch.softmax(logits, dim=1).gather(1, labels[:, None])[:, 0])).sum()
 
 
 def check_derivatives(ours, wanted, logits, *, twice):
@@ -41,15 +37,11 @@ def check_derivatives(ours, wanted, logits, *, twice):
     assert not twice or torch.autograd.gradgradcheck(ours, logits, fast_mode=True)
 
 
-@every(q=QS, low_memory=[False, True], shape=[(4, 3), (2, 3, 2)])
-def test_linked_sum(q, low_memory, shape):
+@every(shape=[(4, 3), (2, 3, 2)])
+def test_linear_sum(shape):
     logits, labels, weight, _ = inputs(shape)
-    check_derivatives(
-        lambda x: linked_sum(x, labels, weight, q, low_memory=low_memory),
-        plain_linked(logits, labels, weight, q),
-        logits,
-        twice=low_memory or q != 1.0,
-    )
+    wanted = plain_linear(logits, labels, weight)
+    check_derivatives(lambda x: linear_sum(x, labels, weight), wanted, logits, twice=False)
 
 
 @every(low_memory=[False, True], one_number=[False, True])
@@ -64,36 +56,35 @@ def test_dense_sum(low_memory, one_number):
     )
 
 
-@every(low_memory=[False, True])
-def test_sums_that_a_network_needs(low_memory):
+def test_sums_that_a_network_needs():
     logits, labels, weight, values = inputs()
-    linked = linked_sum(logits, labels, weight, low_memory=low_memory)
-    dense = dense_sum(logits, values, weight, low_memory=low_memory)
-    # Less is kept with low memory: nothing of the size of the logits but the logits.
-    for value in (linked, dense):
+    linear, dense = linear_sum(logits, labels, weight), dense_sum(logits, values, weight)
+    low = dense_sum(logits, values, weight, low_memory=True)
+    # Nothing of the size of the logits is kept but the probabilities, or the logits themselves.
+    for value, number in ((linear, 1), (dense, 1), (low, 0)):
         kept = [t for t in value.grad_fn.saved_tensors if t is not logits and t is not values]
-        assert sum(t.shape == logits.shape for t in kept) == (0 if low_memory else 1)
+        assert sum(t.shape == logits.shape for t in kept) == number
     # A graph can be walked twice.
-    [first] = torch.autograd.grad(linked + dense, logits, retain_graph=True)
-    [second] = torch.autograd.grad(linked + dense, logits)
+    total = linear + dense + low
+    [first] = torch.autograd.grad(total, logits, retain_graph=True)
+    [second] = torch.autograd.grad(total, logits)
     assert torch.equal(first, second)
     # A map that violates the principle has weights below 0; the linear cost knows no difference.
-    found = linked_sum(logits, labels, -weight, low_memory=low_memory)
-    torch.testing.assert_close(found, -plain_linked(logits, labels, weight, 1.0))
+    found = linear_sum(logits, labels, -weight)
+    torch.testing.assert_close(found, -plain_linear(logits, labels, weight))
 
 
-@every(q=QS)
-def test_margins_of_200(q):
+@every(q=[0.0, 0.3, 1.0], low_memory=[False, True])
+def test_margins_of_200(q, low_memory):
     """p_t underflows in float32: the link's loss and gradient do not."""
-    logits = here(torch.tensor([[[[200.0, 0.0]], [[0.0, 200.0]]]])).requires_grad_()
+    logits = here(torch.tensor([[[[200.0, 0.0]], [[0.0, 200.0]]]]))
     labels = here(torch.tensor([[[1, 1]]]))
-    value = linked_sum(logits, labels, here(torch.ones(1, 1, 2)), q)
-    [gradient] = torch.autograd.grad(value, logits)
+    loss = RegionWiseLoss(f"active_contour.with_link({q})", low_memory=low_memory)
+    value, gradient = value_and_gradient(loss, logits, labels)
     assert gradient.isfinite().all()
-    wanted = {0.0: 200.0, 0.3: 1 / 0.3, 1.0: 1.0}[q]
-    assert float(value.detach()) == pytest.approx(wanted)
+    assert float(4 * value) == pytest.approx({0.0: 200.0, 0.3: 1 / 0.3, 1.0: 1.0}[q])
     if q == 0.0:
-        torch.testing.assert_close(gradient[0, :, 0, 0], here(torch.tensor([1.0, -1.0])))
+        torch.testing.assert_close(4 * gradient[0, :, 0, 0], here(torch.tensor([1.0, -1.0])))
 
 
 # --- Of the loss
