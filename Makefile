@@ -13,7 +13,7 @@ LOWEST := build/lowest
 LOWEST_INSTALLED := $(LOWEST)/.installed
 LOWEST_TESTS := $(addprefix tests/,distance files store data/test_formats.py cli/test_precompute.py cli/test_maps.py \
   pictures losses/test_inputs.py study/test_statistics.py training/test_settings.py integrations/test_monai_loss.py)
-EXTRAS := fast,zarr,dask,train,monai,report,skeleton,itk,dev
+EXTRAS := fast,zarr,dask,train,monai,report,skeleton,dev
 # pyproject's [build-system], and what hatchling asks for when the install is editable.
 BUILD_TOOLS := hatchling editables
 PIP_INSTALL := -m pip --disable-pip-version-check install --quiet --constraint

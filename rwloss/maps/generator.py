@@ -60,6 +60,8 @@ class MapGenerator(Expression):
     name: ClassVar[str]
     tags: ClassVar[MapTags] = MapTags()
     citation: ClassVar[str] = ""
+    # Of a built-in: another one where its values changed, so that older stores are out of date.
+    map_version: ClassVar[str] = ""
 
     def __init_subclass__(cls, **keywords: Any) -> None:
         """Refuse `name: str = ...` and the like, which would be parameters."""
@@ -148,7 +150,7 @@ class MapGenerator(Expression):
         return f"{self.name}({', '.join(given)})" if given else self.name
 
 
-_OF_THE_CLASS = ("name", "tags", "citation", "minimum")
+_OF_THE_CLASS = ("name", "tags", "citation", "map_version", "minimum")
 
 
 def as_dataclass(generator: type[MapGenerator]) -> None:

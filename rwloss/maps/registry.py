@@ -135,14 +135,14 @@ def origin(name: str) -> str:
 def revision(generator: type[MapGenerator]) -> str:
     """The version of a plug-in: its package and version, or the SHA-256 of its file.
 
-    The empty text for built-ins: they have the version of rwloss.
+    Of a built-in its `map_version`, empty until its values change: then older stores are out of date.
 
     >>> from rwloss import maps
     >>> revision(maps.Boundary)
     ''
     """
     if generator.__module__.startswith("rwloss."):
-        return ""
+        return generator.map_version
     place = place_of(generator)
     if place is not None:
         return f"sha256:{place.sha256}"

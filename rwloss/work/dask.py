@@ -102,7 +102,11 @@ def _next(client: Any, scheduler: str, timeout_s: float | None, finished: Simple
     while True:
         with suppress(Empty):
             return finished.get(timeout=_LOOK_S)
-        if client.status != "running" or client.scheduler_info(n_workers=-1)["workers"]:
+        try:
+            has_workers = client.status != "running" or client.scheduler_info()["workers"]
+        except OSError:  # the scheduler is gone: its futures are cancelled soon
+            continue
+        if has_workers:
             since, told = None, False
             continue
         since = since or time.monotonic()
