@@ -116,18 +116,15 @@ class RWLoss(RegionWiseLoss):
 
         input may be a list of outputs, high to low resolution; the target is then resampled.
         rwmap: what `RWMapd` or `LoadRWMapd` made (b m *s), or an RWMap. mask (b 1 *s): 0 where a
-        voxel costs nothing and does not count.
-
-        Raises RWLossError where shapes or labels do not fit, and for a map that was resampled, or
-        made for other classes or of another expression.
+        voxel costs nothing and does not count. Raises RWLossError for what does not fit, and for a
+        map that was resampled, or made for other classes, or of another expression or spacing.
         """
         one = isinstance(input, Tensor)
         given: Any = [input] if one else input
         outputs = [output.as_subclass(Tensor) for output in given]
         if not outputs:
             raise RWLossError("no output to train: the list is empty")
-        k, axes = outputs[0].shape[1], outputs[0].ndim - 2
-        first = self.first_mask if k > 1 else 0
+        k, first = outputs[0].shape[1], self.first_mask if outputs[0].shape[1] > 1 else 0
         try:
             check_tensor("target", target, outputs[0])
             if spacing_mm is None and self.spacing_mm is None:
@@ -138,7 +135,7 @@ class RWLoss(RegionWiseLoss):
                 target.meta.setdefault(SEEN_SIZE, list(target.shape[2:]))  # type: ignore[attr-defined]
                 rwmap = own_map if rwmap is None else rwmap
             else:
-                labels = self._labels(self._channels(target, k, axes), k)[:, first:]
+                labels = self._labels(self._channels(target, outputs[0]), k)[:, first:]
             if isinstance(rwmap, Tensor):
                 _, rwmap = self._unpacked(rwmap, k)
             outputs = [output[:, first:] for output in outputs]
@@ -156,21 +153,22 @@ class RWLoss(RegionWiseLoss):
         if self.reduction == "none":
             means = reduce(value, "b k ... -> b k", "mean") if value.ndim > 2 else value
             return means.mean(dim=0) if self.batch else means
-        if not self.adds_means:
-            return value
-        classes = outputs[0].shape[1] - int(not (self.include_background or self.apart))
-        images = 1 if self.batch else len(outputs[0])
-        total: Tensor = value * (images * (1 if self.by_image else classes))
-        return total
+        images, classes = (1 if self.batch else len(labels)), outputs[0].shape[1]
+        if self.by_image:
+            classes = 1
+        elif not (self.include_background or self.apart):
+            classes -= 1
+        return value * (images * classes) if self.adds_means else value
 
-    def _channels(self, target: Tensor, k: int, axes: int) -> Tensor:
+    def _channels(self, target: Tensor, logits: Tensor) -> Tensor:
         """A target with the channels that `to_onehot_y` says: (b 1 *s) or (b k *s)."""
-        target, is_label_map = target.as_subclass(Tensor), self.to_onehot_y and k > 1
-        if is_label_map and target.ndim == axes + 1:
+        target, is_label_map = target.as_subclass(Tensor), self.to_onehot_y and logits.shape[1] > 1
+        if is_label_map and target.ndim == logits.ndim - 1:
             target = target[:, None]
-        if target.ndim != axes + 2 or target.shape[1] != (1 if is_label_map else k):
+        expected = 1 if is_label_map else logits.shape[1]
+        if target.ndim != logits.ndim or target.shape[1] != expected:
             raise RWLossError(
-                f"target {tuple(target.shape)} does not fit an input of {k} channels: pass "
+                f"target {tuple(target.shape)} does not fit input {tuple(logits.shape)}: pass "
                 "to_onehot_y=True for a label map (b 1 *s) or (b *s), to_onehot_y=False for one "
                 f"channel per channel of the input. For a map of RWMapd: {KEEP_METADATA}"
             )
