@@ -28,7 +28,7 @@ from rwloss.arrays import eager
 from rwloss.errors import RWLossError
 from rwloss.losses.batch import LossBatch, in_graphs
 from rwloss.maps.expression import Expression, Leaf, Stabilized
-from rwloss.maps.loss_term import LossTerm
+from rwloss.maps.loss_term import LossTerm, reduced
 from rwloss.regions import IGNORED, Regions
 from rwloss.rwmap import RWMap
 
@@ -115,8 +115,10 @@ def dynamic_losses(
     return losses
 
 
-def dynamic_excess(batch: LossBatch, leaf: Leaf) -> Tensor:
-    """Weighted loss of a dynamic term above its minimum, without its gradient. ()."""
+def dynamic_excess(
+    batch: LossBatch, leaf: Leaf, with_background: tuple[type[LossTerm], ...] = ()
+) -> Tensor:
+    """Weighted loss of a dynamic term above its minimum. (). with_background: as for its loss."""
     term, weight = leaf.term, leaf.weight * leaf.factor
     if term.is_static:  # inside a stabilized term
         [rwmap] = made_maps(batch, [leaf.weight * term])
@@ -124,7 +126,8 @@ def dynamic_excess(batch: LossBatch, leaf: Leaf) -> Tensor:
     if weight < 0:
         raise RWLossError(f"excess: {term} has a weight below 0, so no least value is known")
     if isinstance(term, LossTerm):
-        above = (term.value(batch.prediction) - term.minimum).clamp_min(0.0)
+        value = reduced(dynamic_losses(batch, [Leaf(term)], with_background))
+        above = (value - term.minimum).clamp_min(0.0)
     else:
         above = reduce(add, [dynamic_excess(batch, inside) for inside in _inside(term)])
     return weight * above

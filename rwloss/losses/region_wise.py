@@ -286,7 +286,7 @@ class RegionWiseLoss(nn.Module):
             return self._unreduced(batch, static, dynamic, logits.shape[1])
         if excess:
             means = [(factor, mean_excess(batch, rwmap, q)) for factor, rwmap, q in static]
-            means += [(1.0, dynamic_excess(batch, leaf)) for leaf in dynamic]
+            means += [(1.0, dynamic_excess(batch, leaf, self._with_background)) for leaf in dynamic]
         else:
             means = [
                 (factor, mean_cost(batch, rwmap, q, low_memory=self.low_memory))
