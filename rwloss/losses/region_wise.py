@@ -201,7 +201,7 @@ class RegionWiseLoss(nn.Module):
 
     def extra_repr(self) -> str:
         """The expression, and the settings that differ from their defaults."""
-        defaults = inspect.signature(type(self).__init__).parameters
+        defaults = inspect.signature(RegionWiseLoss.__init__).parameters
         settings = [
             f"{name}={getattr(self, name)!r}"
             for name, parameter in defaults.items()

@@ -357,6 +357,7 @@ def test_schedule_and_its_state():
     again.load_state_dict(loss.state_dict())
     assert again.epoch == 30
     assert pickle.loads(pickle.dumps(loss)).epoch == 30
+    assert repr(RWLoss("dice", softmax=True, batch=True)) == "RWLoss('dice', batch=True)"
 
 
 @pytest.mark.parametrize("text", ["boundary", "rectified + dice"])
