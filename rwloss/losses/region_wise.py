@@ -202,7 +202,7 @@ class RegionWiseLoss(nn.Module):
 
     def extra_repr(self) -> str:
         """The expression, and the settings that differ from their defaults."""
-        defaults = inspect.signature(type(self).__init__).parameters
+        defaults = inspect.signature(RegionWiseLoss.__init__).parameters
         settings = [
             f"{name}={getattr(self, name)!r}"
             for name, parameter in defaults.items()
@@ -287,7 +287,7 @@ class RegionWiseLoss(nn.Module):
             return self._unreduced(batch, static, dynamic, logits.shape[1])
         if excess:
             means = [(factor, mean_excess(batch, rwmap, q)) for factor, rwmap, q in static]
-            means += [(1.0, dynamic_excess(batch, leaf)) for leaf in dynamic]
+            means += [(1.0, dynamic_excess(batch, leaf, self._with_background)) for leaf in dynamic]
         else:
             means = [
                 (factor, mean_cost(batch, rwmap, q, low_memory=self.low_memory))

@@ -135,7 +135,7 @@ def origin(name: str) -> str:
 def revision(generator: type[MapGenerator]) -> str:
     """The version of a plug-in: its package and version, or the SHA-256 of its file.
 
-    Of a built-in its `map_version`, empty until its values change: then older stores are out of date.
+    Of a built-in its `map_version`, empty until its values change: older stores are then stale.
 
     >>> from rwloss import maps
     >>> revision(maps.Boundary)

@@ -249,6 +249,8 @@ def test_equals_sums_of_two_losses(monai_losses):
         value_and_gradient(lambda x, y: dice(x, y) + bce(x, y), many, masks.double()),
         1e-12,
     )
+    both = RWLoss(ce, sigmoid=True)  # each is 0 at best
+    torch.testing.assert_close(both.excess(many, masks), both(many, masks))
 
 
 def test_list_of_outputs_is_deep_supervision_of_our_own():
@@ -355,6 +357,7 @@ def test_schedule_and_its_state():
     again.load_state_dict(loss.state_dict())
     assert again.epoch == 30
     assert pickle.loads(pickle.dumps(loss)).epoch == 30
+    assert repr(RWLoss("dice", softmax=True, batch=True)) == "RWLoss('dice', batch=True)"
 
 
 @pytest.mark.parametrize("text", ["boundary", "rectified + dice"])

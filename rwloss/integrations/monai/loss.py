@@ -92,13 +92,14 @@ class RWLoss(RegionWiseLoss):
             low_memory=low_memory,
             batch=batch,
         )
-        leaves = () if self.expression is None else self.expression.leaves()
-        if self.apart and self.expression is not None:
+        assert self.expression is not None
+        if self.apart:
             _check_masks_alone(self.expression)
         # MONAI's DiceCELoss drops the background from Dice alone, and a mask's cross-entropy and
         # focal loss count its outside too. Generalized Dice has one value for all classes.
         self._with_background = (CrossEntropy, Focal) if self.apart else (CrossEntropy,)
-        self.by_image = all(isinstance(leaf.term, GeneralizedDice) for leaf in leaves)
+        terms = [leaf.term for leaf in self.expression.leaves()]
+        self.by_image = all(isinstance(term, GeneralizedDice) for term in terms)
         self.to_onehot_y, self.adds_means = to_onehot_y, reduction == "sum"
         self.first_mask = int(self.apart and not include_background)
         self.mask_index = ignore_index
@@ -116,35 +117,31 @@ class RWLoss(RegionWiseLoss):
 
         input may be a list of outputs, high to low resolution; the target is then resampled.
         rwmap: what `RWMapd` or `LoadRWMapd` made (b m *s), or an RWMap. mask (b 1 *s): 0 where a
-        voxel costs nothing and does not count.
-
-        Raises RWLossError where shapes or labels do not fit, and for a map that was resampled, or
-        made for other classes or of another expression.
+        voxel costs nothing and does not count. Raises RWLossError for what does not fit, and for a
+        map that was resampled, or made for other classes, or of another expression or spacing.
         """
         one = isinstance(input, Tensor)
         given: Any = [input] if one else input
         outputs = [output.as_subclass(Tensor) for output in given]
         if not outputs:
             raise RWLossError("no output to train: the list is empty")
-        k, axes = outputs[0].shape[1], outputs[0].ndim - 2
-        first = self.first_mask if k > 1 else 0
+        logits, first = outputs[0], self.first_mask if outputs[0].shape[1] > 1 else 0
         try:
-            check_tensor("target", target, outputs[0])
+            check_tensor("target", target, logits)
             if spacing_mm is None and self.spacing_mm is None:
-                rows = spacing_of(target, outputs[0].shape[2:])
+                rows = spacing_of(target, logits.shape[2:])
                 spacing_mm = rows[0] if rows and len(rows) == 1 else rows
             if is_map(target):
-                labels, own_map = self._unpacked(target, k)
+                labels, own_map = self._unpacked(target, logits)
                 target.meta.setdefault(SEEN_SIZE, list(target.shape[2:]))  # type: ignore[attr-defined]
                 rwmap = own_map if rwmap is None else rwmap
             else:
-                labels = self._labels(self._channels(target, k, axes), k)[:, first:]
+                labels = self._labels(target.as_subclass(Tensor), logits, self.to_onehot_y)
             if isinstance(rwmap, Tensor):
-                _, rwmap = self._unpacked(rwmap, k)
-            outputs = [output[:, first:] for output in outputs]
+                _, rwmap = self._unpacked(rwmap, logits)
             value = super().forward(
-                outputs[0] if one else outputs,
-                labels,
+                logits[:, first:] if one else [output[:, first:] for output in outputs],
+                labels[:, first:],
                 rwmap,
                 mask=None if mask is None else mask.as_subclass(Tensor),
                 spacing_mm=spacing_mm,
@@ -158,27 +155,13 @@ class RWLoss(RegionWiseLoss):
             return means.mean(dim=0) if self.batch else means
         if not self.adds_means:
             return value
-        classes = outputs[0].shape[1] - int(not (self.include_background or self.apart))
-        images = 1 if self.batch else len(outputs[0])
-        total: Tensor = value * (images * (1 if self.by_image else classes))
-        return total
+        counted = logits.shape[1] - max(first, int(not (self.include_background or self.apart)))
+        total: Tensor = value * (1 if self.by_image else counted)
+        return total if self.batch else total * len(logits)
 
-    def _channels(self, target: Tensor, k: int, axes: int) -> Tensor:
-        """A target with the channels that `to_onehot_y` says: (b 1 *s) or (b k *s)."""
-        target, is_label_map = target.as_subclass(Tensor), self.to_onehot_y and k > 1
-        if is_label_map and target.ndim == axes + 1:
-            target = target[:, None]
-        if target.ndim != axes + 2 or target.shape[1] != (1 if is_label_map else k):
-            raise RWLossError(
-                f"target {tuple(target.shape)} does not fit an input of {k} channels: pass "
-                "to_onehot_y=True for a label map (b 1 *s) or (b *s), to_onehot_y=False for one "
-                f"channel per channel of the input. For a map of RWMapd: {KEEP_METADATA}"
-            )
-        return target
-
-    def _unpacked(self, packed: Tensor, k: int) -> tuple[Tensor, RWMap]:
+    def _unpacked(self, packed: Tensor, logits: Tensor) -> tuple[Tensor, RWMap]:
         """Labels (b 1 *s) or masks (b k *s) of maps (b m *s), and the map that the loss needs."""
-        rwmap: RWMap = unpack(packed)
+        rwmap, k = unpack(packed), logits.shape[1]
         c = len(rwmap.labels) // len(packed)
         if (c, rwmap.num_classes) != ((k, 2) if self.apart else (1, k)):
             raise RWLossError(
@@ -187,23 +170,29 @@ class RWLoss(RegionWiseLoss):
                 + (f"of {k} masks, with masks=True" if self.apart else f"with num_classes={k}")
             )
         by_image, first = (len(packed), c), self.first_mask if k > 1 else 0
-        labels = self._labels(rwmap.labels.unflatten(0, by_image), k)
+        labels = self._labels(rwmap.labels.unflatten(0, by_image), logits, not self.apart)
         checked = whole_labels(labels, rwmap.num_classes, self.ignore_index).flatten(0, 1)
-        return labels[:, first:], replace(rwmap, labels=checked).with_arrays(
+        return labels, replace(rwmap, labels=checked).with_arrays(
             lambda array: array.unflatten(0, by_image)[:, first:].flatten(0, 1)
         )
 
-    def _labels(self, target: Tensor, k: int) -> Tensor:
+    def _labels(self, target: Tensor, logits: Tensor, is_label_map: bool) -> Tensor:
         """A target as `RegionWiseLoss` takes it: labels (b 1 *s), or masks (b k *s)."""
-        index, has_labels = self.mask_index, target.shape[1] < k
-        if not self.apart:
+        k, index = logits.shape[1], self.mask_index
+        if is_label_map and k > 1 and target.ndim == logits.ndim - 1:
+            target = target[:, None]
+        if target.ndim != logits.ndim or target.shape[1] != (1 if is_label_map else k):
+            raise RWLossError(
+                f"target {tuple(target.shape)} does not fit input {tuple(logits.shape)}: pass "
+                "to_onehot_y=True for a label map (b 1 *s) or (b *s), to_onehot_y=False for one "
+                f"channel per channel of the input. For a map of RWMapd: {KEEP_METADATA}"
+            )
+        if not self.apart or (index is None and target.shape[1] == k):
             return target
-        if has_labels:
+        if target.shape[1] < k:
             labels = checked_labels(target, k, index)
             masks, ignored = torch.cat([labels == c for c in range(k)], dim=1), labels == IGNORED
-        elif index is None:
-            return target
-        elif 0 <= index < k > 1:
+        elif index is not None and 0 <= index < k > 1:
             masks, ignored = as_masks(target, target), target[:, index : index + 1] != 0
         else:
             masks, ignored = (labels := checked_labels(target, 2, index)), labels == IGNORED
@@ -212,12 +201,11 @@ class RWLoss(RegionWiseLoss):
 
 def _check_masks_alone(expression: Expression) -> None:
     """Raise RWLossError for static terms that pull a mask one way: alone it costs p·z."""
-    inside = functional.pad(torch.ones(1, 5, 5), (2, 2, 2, 2))
-    leaves, groups = expression.leaves(), expression.static_groups()
-    z = sum((g.term(Regions(inside, 2)).dense()[:, 1] for g in groups), 0 * inside)
-    pulls_both_ways = (z[inside == 1] < 0).any() and (z[inside == 0] > 0).any()
-    is_static = all(leaf.term.is_static for leaf in leaves)
-    if any(leaf.link is not None for leaf in leaves) or (is_static and not pulls_both_ways):
+    square, leaves = functional.pad(torch.ones(1, 5, 5), (2, 2, 2, 2)), expression.leaves()
+    maps = [group.term(Regions(square, 2)) for group in expression.static_groups()]
+    z = sum((rwmap.dense()[:, 1] for rwmap in maps), 0 * square)
+    is_one_way = all(leaf.term.is_static for leaf in leaves) and not z.min() < 0 < z.max()
+    if is_one_way or any(leaf.link is not None for leaf in leaves):
         raise RWLossError(
             f"{expression} would cost nothing on one side of a mask, because MONAI's losses with "
             "sigmoid=True count masks without their complements: use RegionWiseLoss(expression, "

@@ -75,9 +75,9 @@ def spacing_of(tensor: Any, shape: Sequence[int]) -> SpacingRows | None:
         pairs = zip(affines, units.tolist(), strict=True)
         rows = tuple(spacing_from_affine(one, unit=unit, shape=shape) for one, unit in pairs)
     except RWLossError as error:
-        raise RWLossError(f"{error}; after augmentation by rotation, pass spacing_mm") from error
+        raise RWLossError(f"{error}; if augmentation rotated it, pass spacing_mm") from error
     if np.array_equal(to_numpy(affine), to_numpy(meta.get("original_affine", []))):
-        loaded = np.ravel(to_numpy(meta["spatial_shape"])).tolist()[: len(shape)]
+        loaded = np.ravel(to_numpy(meta.get("spatial_shape", shape))).tolist()[: len(shape)]
         if loaded != list(shape) and sorted(loaded) == sorted(shape) and len(set(rows[0])) > 1:
             raise RWLossError(
                 f"the axes {tuple(loaded)} of the file became {tuple(shape)}, but its affine did "

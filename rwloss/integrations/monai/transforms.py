@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from monai.data.meta_tensor import MetaTensor
@@ -25,8 +25,9 @@ from rwloss.store import Store
 
 @dataclass(eq=False)
 class _LabelToMap(MapTransform):
-    """Puts the map of each label beside it."""
+    """Puts the map of each label beside it, as `_map` makes it; None keeps the old map."""
 
+    _map: ClassVar[Callable[..., RWMap | None]]
     keys: Any
     _: KW_ONLY
     ignore_index: int | None = None
@@ -60,26 +61,20 @@ class _LabelToMap(MapTransform):
                 sample[map_key] = MetaTensor(packed, meta=meta)
         return sample
 
-    def _map(self, label: Tensor, old: Any, sample: Mapping[Hashable, Any]) -> RWMap | None:
-        """The map of a label (c *s), each mask an image of its own; None to keep the old map."""
-        raise NotImplementedError
-
 
 @dataclass(eq=False)
 class RWMapd(_LabelToMap):
     """Makes the map of a label. label (1 *s) -> map (m *s), a MetaTensor of labels and values.
 
-    keys: of the label. map_keys: of the result, one per key. expression: an expression or its
-    text; the map is of its static part. num_classes: of the label; or masks=True for a label whose
-    channels (c *s) are masks of 0 and 1, which may overlap. spacing_mm: one number per axis; by
-    default that of the label's affine, else 1. ignore_index: of voxels that belong to no class.
+    keys: of the label. map_keys: of the result, one per key. expression: the map is of its static
+    part. num_classes: of the label; or masks=True for a label whose channels (c *s) are masks of 0
+    and 1, which may overlap. spacing_mm: one number per axis; by default that of the label's
+    affine, else 1. ignore_index: of voxels that belong to no class.
 
-    The map goes through flips, turns by 90° and crops like an image, lazily too: add its key to
-    theirs. After any other spatial transform put the same RWMapd once more: it keeps a map that was
-    moved with its label by whole voxels, and makes it again where it was not.
-
-    Raises RWLossError for labels that do not fit, for a map of another expression or spacing, and
-    for one that has lost its record.
+    The map goes through flips, turns by 90° and crops like an image, lazily too. After any other
+    spatial transform put the same RWMapd once more: it keeps a map that was moved with its label by
+    whole voxels, and makes it again where it was not. Raises RWLossError for labels that do not
+    fit, for a map of another expression or spacing, and for one that has lost its record.
 
     >>> transform = RWMapd(keys="label", expression="rectified", num_classes=2)
     >>> tuple(transform({"label": torch.ones(1, 8, 8)})["map"].shape)
@@ -141,9 +136,8 @@ class LoadRWMapd(_LabelToMap):
 
     keys: of the label, as it was loaded: `LoadImaged`, `EnsureChannelFirstd`, then this. map_keys:
     of the result. store: opened, or its folder. case_key: of the case's name in the sample; by
-    default the name of the label's file. ignore_index: as the store was made.
-
-    Raises RWLossError if the label is not that of the stored map.
+    default the name of the label's file. ignore_index: as the store was made. Raises RWLossError if
+    the label is not that of the stored map.
     """
 
     store: Store | str | Path

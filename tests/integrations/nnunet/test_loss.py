@@ -197,3 +197,4 @@ def test_follows_the_epoch():
         loss.set_epoch(epoch, 10)
         torch.testing.assert_close(loss(logits, target), wanted)
     assert str(loss.expression) == str(maps.parse("blend(dice, boundary, step=None)"))
+    assert repr(PlanLoss("dice", spacing_mm=(1, 2))) == "PlanLoss('dice', spacing_mm=(1.0, 2.0))"

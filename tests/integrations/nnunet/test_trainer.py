@@ -13,6 +13,7 @@ from pathlib import Path
 import nnunet_plans
 import pytest
 import torch
+from loss_batches import assert_same, value_and_gradient
 
 import rwloss
 from rwloss import RegionWiseLoss, RWLossError
@@ -26,14 +27,15 @@ TEXTS = {
     "nnUNetTrainerBoundaryDice": "dice + 0.01 * boundary",
 }
 
-needs_nnunet = pytest.mark.skipif(
-    find_spec("nnunetv2") is None,
-    reason="nnunetv2 is not installed: `make test-nnunet` has an environment with it",
-)
+
+@pytest.fixture
+def nnunet():
+    if find_spec("nnunetv2") is None:
+        pytest.skip("nnunetv2 is not installed: `make test-nnunet` has an environment with it")
 
 
 @pytest.fixture
-def trainer_of(tmp_path, monkeypatch):
+def trainer_of(nnunet, tmp_path, monkeypatch):
     """A function that makes a trainer of ours from plans, as nnU-Net does, with its network."""
     for name in ("raw", "preprocessed", "results"):
         monkeypatch.setenv(f"nnUNet_{name}", str(tmp_path / name))
@@ -94,7 +96,6 @@ SETTINGS = {"labels": {}, "ignore": {"ignore": True}, "regions": {"regions": Tru
 SETTINGS["regions, ignore"] = SETTINGS["ignore"] | SETTINGS["regions"]
 
 
-@needs_nnunet
 @pytest.mark.parametrize("labels", SETTINGS.values(), ids=SETTINGS)
 @pytest.mark.parametrize("configuration", ["2d", "3d_fullres"])
 def test_steps_lower_the_loss(trainer_of, configuration, labels):
@@ -110,7 +111,6 @@ def test_steps_lower_the_loss(trainer_of, configuration, labels):
     assert float(found["loss"]) < losses[2]
 
 
-@needs_nnunet
 @pytest.mark.parametrize("name", TEXTS)
 @pytest.mark.parametrize("configuration", ["2d", "3d_fullres"])
 def test_without_deep_supervision_it_is_region_wise_loss(
@@ -119,20 +119,15 @@ def test_without_deep_supervision_it_is_region_wise_loss(
     monkeypatch.setenv("RWLOSS_MAP", TEXTS["nnUNetTrainerRW"])
     trainer = trainer_of(configuration, name, deep=False)
     batch = batch_of(trainer)
-    assert isinstance(batch["target"], torch.Tensor)
     assert batch["target"].dtype == torch.int16
     spacing = {"2d": (0.5, 1.0), "3d_fullres": (3.0, 0.5, 1.0)}[configuration]
     plan = trainer.configuration_manager
     plain = RegionWiseLoss(TEXTS[name], spacing_mm=spacing, batch=plan.batch_dice)
-    logits = trainer.network(batch["data"]).detach().requires_grad_()
-    value, wanted = trainer.loss(logits, batch["target"]), plain(logits, batch["target"])
-    torch.testing.assert_close(value, wanted)
-    torch.testing.assert_close(
-        torch.autograd.grad(value, logits), torch.autograd.grad(wanted, logits)
-    )
+    logits = trainer.network(batch["data"]).detach()
+    found = value_and_gradient(trainer.loss, logits, batch["target"])
+    assert_same(found, value_and_gradient(plain, logits, batch["target"]))
 
 
-@needs_nnunet
 @pytest.mark.filterwarnings("ignore:.torch.jit.script_method.:DeprecationWarning")  # of inductor
 @pytest.mark.parametrize(("ddp", "compiled"), [(False, False), (True, False), (True, True)])
 def test_deep_supervision_is_nnunets_wrapper_around_our_loss(
@@ -164,7 +159,6 @@ def test_deep_supervision_is_nnunets_wrapper_around_our_loss(
     torch.testing.assert_close(trainer.loss(outputs, batch["target"]), naive)
 
 
-@needs_nnunet
 def test_batch_dice_is_that_of_nnunet(trainer_of, monkeypatch):
     from nnunetv2.training.loss.dice import MemoryEfficientSoftDiceLoss
 
@@ -188,7 +182,6 @@ def test_batch_dice_is_that_of_nnunet(trainer_of, monkeypatch):
         )
 
 
-@needs_nnunet
 @pytest.mark.parametrize("configuration", ["2d", "3d_fullres"])
 def test_the_network_compiles_to_one_graph_beside_the_loss(trainer_of, configuration):
     trainer = trainer_of(configuration)
@@ -200,7 +193,6 @@ def test_the_network_compiles_to_one_graph_beside_the_loss(trainer_of, configura
         assert float(found) == pytest.approx(float(wanted), rel=1e-5)
 
 
-@needs_nnunet
 def test_every_output_has_a_gradient_in_ddp(trainer_of):
     """DDP stops at a parameter without one."""
     for ddp in (False, True):
@@ -211,18 +203,15 @@ def test_every_output_has_a_gradient_in_ddp(trainer_of):
         assert bool(without) is not ddp
 
 
-@needs_nnunet
 def test_schedules_follow_nnunets_epochs(trainer_of, monkeypatch):
     monkeypatch.setenv("RWLOSS_MAP", "blend(dice, boundary, step=None)")
     trainer = trainer_of("2d", "nnUNetTrainerRW")
     for epoch in (0, 500, 999):
         trainer.current_epoch = epoch
         trainer.on_train_epoch_start()
-        loss = trainer.loss
-        assert (loss.epoch, loss.total_epochs) == (epoch, 1000)
+        assert (trainer.loss.epoch, trainer.loss.total_epochs) == (epoch, 1000)
 
 
-@needs_nnunet
 def test_the_log_says_what_is_trained_with(trainer_of, capsys):
     trainer = trainer_of("3d_fullres")
     line = "rwloss: rectified + dice, spacing [3.0, 0.5, 1.0] mm"
@@ -230,24 +219,17 @@ def test_the_log_says_what_is_trained_with(trainer_of, capsys):
     assert Path(trainer.log_file).read_text().count(line) == 1
 
 
-@needs_nnunet
-@pytest.mark.parametrize("text", [None, "", "  "])
-def test_a_missing_variable_is_named(trainer_of, monkeypatch, text):
-    if text is not None:
-        monkeypatch.setenv("RWLOSS_MAP", text)
-    with pytest.raises(RWLossError, match="RWLOSS_MAP='rectified \\+ dice'"):
-        trainer_of("2d", "nnUNetTrainerRW")
-
-
-@needs_nnunet
-def test_a_variable_that_does_not_parse_is_named(trainer_of, monkeypatch):
-    monkeypatch.setenv("RWLOSS_MAP", "rectifed + dice")
-    with pytest.raises(RWLossError, match="RWLOSS_MAP: map, column 1: unknown map 'rectifed'"):
-        trainer_of("2d", "nnUNetTrainerRW")
-
-
-@needs_nnunet
-def test_only_the_variables_own_trainer_reads_it(trainer_of, monkeypatch):
+def test_the_variable_of_one_trainer(trainer_of, monkeypatch):
+    """Only that trainer reads it; it is named where it is missing or does not parse."""
+    for text, message in (
+        (None, r"RWLOSS_MAP='rectified \+ dice'"),
+        ("  ", r"RWLOSS_MAP='rectified \+ dice'"),
+        ("rectifed + dice", "RWLOSS_MAP: map, column 1: unknown map 'rectifed'"),
+    ):
+        if text is not None:
+            monkeypatch.setenv("RWLOSS_MAP", text)
+        with pytest.raises(RWLossError, match=message):
+            trainer_of("2d", "nnUNetTrainerRW")
     monkeypatch.setenv("RWLOSS_MAP", "active_contour")
     assert str(trainer_of("2d").loss.expression) == "rectified + dice"
     assert str(trainer_of("2d", "nnUNetTrainerRW").loss.expression) == "active_contour"
@@ -265,8 +247,7 @@ for name in sys.argv[1:]:
 """
 
 
-@needs_nnunet
-def test_nnunet_finds_the_trainers_in_the_folder(monkeypatch, capsys):
+def test_nnunet_finds_the_trainers_in_the_folder(nnunet, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["rwloss", "nnunet-path"])
     with pytest.raises(SystemExit):
         main()
