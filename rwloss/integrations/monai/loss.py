@@ -100,6 +100,7 @@ class RWLoss(RegionWiseLoss):
         self._with_background = (CrossEntropy, Focal) if self.apart else (CrossEntropy,)
         terms = [leaf.term for leaf in self.expression.leaves()]
         self.by_image = all(isinstance(term, GeneralizedDice) for term in terms)
+        self._uses_spacing = self.expression.uses_spacing
         self.to_onehot_y, self.adds_means = to_onehot_y, reduction == "sum"
         self.first_mask = int(self.apart and not include_background)
         self.mask_index = ignore_index
@@ -128,7 +129,7 @@ class RWLoss(RegionWiseLoss):
         logits, first = outputs[0], self.first_mask if outputs[0].shape[1] > 1 else 0
         try:
             check_tensor("target", target, logits)
-            if spacing_mm is None and self.spacing_mm is None:
+            if self._uses_spacing and spacing_mm is None and self.spacing_mm is None:
                 rows = spacing_of(target, logits.shape[2:])
                 spacing_mm = rows[0] if rows and len(rows) == 1 else rows
             if is_map(target):
