@@ -265,7 +265,13 @@ def linear_sum(logits: Tensor, labels: Tensor, weight: Tensor) -> Tensor:
         probs = functional.softmax(logits, dim=1)
         push = weight * probs.gather(1, labels[:, None])[:, 0]
         total = (weight - push).sum()
-    return _LinearSum.of(total, logits, labels, probs, push)
+    return _known(total, logits, _by_probs_at_true, labels, probs, push)
+
+
+def _by_probs_at_true(gradient: Tensor, labels: Tensor, probs: Tensor, push: Tensor) -> Tensor:
+    push = push * gradient
+    result = probs * push[:, None]
+    return result.scatter_add_(1, labels[:, None], push.neg_()[:, None])
 
 
 def dense_sum(logits: Tensor, values: Tensor, scale: Tensor, *, low_memory: bool = False) -> Tensor:
@@ -280,68 +286,54 @@ def dense_sum(logits: Tensor, values: Tensor, scale: Tensor, *, low_memory: bool
         for k in range(1, probs.shape[1]):
             costs.addcmul_(probs[:, k], values[:, k])
         total = (costs * scale).sum()
-    kept = [logits] if low_memory else [probs, costs]
-    return _DenseSum.of(total, logits, values, scale, *kept)
+    if low_memory:
+        return _known(total, logits, _by_logits, values, scale, logits)
+    return _known(total, logits, _by_probs, values, scale, probs, costs)
+
+
+def _by_probs(
+    gradient: Tensor, values: Tensor, scale: Tensor, probs: Tensor, costs: Tensor
+) -> Tensor:
+    factor = scale * gradient
+    return (values - costs[:, None]).mul_(probs).mul_(factor[:, None] if factor.ndim else factor)
+
+
+def _by_logits(gradient: Tensor, values: Tensor, scale: Tensor, logits: Tensor) -> Tensor:
+    probs, factor = functional.softmax(logits, dim=1), scale * gradient
+    costs = (probs * values).sum(dim=1)
+    return probs * (values - costs[:, None]) * (factor[:, None] if factor.ndim else factor)
+
+
+def _known(total: Tensor, logits: Tensor, by: Callable[..., Tensor], *kept: Tensor) -> Tensor:
+    """A sum that is known already, and its gradient by the logits as a function of what is kept."""
+    value: Tensor = _KnownSum.apply(total, logits, by, *kept)  # type: ignore[no-untyped-call]
+    return value
 
 
 class _KnownSum(Function):
-    """A sum that is known already. Subclasses write out its gradient by the logits, (b k *s)."""
-
-    @classmethod
-    def of(cls, total: Tensor, logits: Tensor, *kept: Tensor) -> Tensor:
-        value: Tensor = cls.apply(total, logits, *kept)  # type: ignore[no-untyped-call]
-        return value
-
     @staticmethod
-    def forward(total: Tensor, logits: Tensor, *kept: Tensor) -> Tensor:
-        del logits, kept
+    def forward(total: Tensor, logits: Tensor, by: object, *kept: Tensor) -> Tensor:
+        del logits, by, kept
         return total.clone()
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs[2:], output)
-
-
-class _LinearSum(_KnownSum):
-    """w - w p_t. Keeps the probabilities."""
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        _, _, ctx.by, *kept = inputs
+        ctx.save_for_backward(output, *kept)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        labels, probs, push, total = ctx.saved_tensors
-        push = push * gradient
-        result = probs * push[:, None]
-        result.scatter_add_(1, labels[:, None], push.neg_()[:, None])
-        return (None, _first_derivative(result, total), *[None] * 3)
+        total, *kept = ctx.saved_tensors
+        result = ctx.by(gradient, *kept)
+        # What is kept does not depend on the logits any more: only this derivative is right.
+        if torch.is_grad_enabled() and ctx.by is not _by_logits:
+            result = _FirstDerivative.apply(result, total)  # type: ignore[no-untyped-call]
+        return (None, result, None, *[None] * len(kept))
 
 
-class _DenseSum(_KnownSum):
-    """Keeps the probabilities, or the logits."""
+class _FirstDerivative(Function):
+    """A gradient of `total` that refuses another derivative."""
 
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        values, scale, *kept, total = ctx.saved_tensors
-        factor = scale * gradient
-        factor = factor[:, None] if factor.ndim else factor
-        if len(kept) == 1:
-            probs = functional.softmax(kept[0], dim=1)
-            costs = (probs * values).sum(dim=1)
-            result = probs * (values - costs[:, None]) * factor
-        else:
-            probs, costs = kept
-            result = (values - costs[:, None]).mul_(probs).mul_(factor)
-            result = _first_derivative(result, total)
-        return (None, result, *[None] * (2 + len(kept)))
-
-
-def _first_derivative(gradient: Tensor, total: Tensor) -> Tensor:
-    """The gradient of `total`, which refuses another derivative."""
-    if not torch.is_grad_enabled():
-        return gradient
-    found: Tensor = _OnlyFirst.apply(gradient, total)  # type: ignore[no-untyped-call]
-    return found
-
-
-class _OnlyFirst(Function):
     @staticmethod
     def forward(gradient: Tensor, total: Tensor) -> Tensor:
         del total  # it hangs on the logits, and so does the result

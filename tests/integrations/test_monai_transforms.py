@@ -239,7 +239,21 @@ def test_axes_that_are_not_at_right_angles_are_refused():
     ):
         with pytest.raises(RWLossError, match=r"right angles: resample first, .*pass spacing_mm"):
             used()
-    # As the message advises.
+    # What needs no spacing doesn't look at it.
+    for text in ("dice + cross_entropy", "class_weighted + focal"):
+        loss = RWLoss(text, **FLAGS)
+        wanted = RegionWiseLoss(text)(logits, label.as_tensor())
+        torch.testing.assert_close(loss(logits, label), wanted)
+    weighted = RWMapd("label", "class_weighted", 4, map_keys="weighted")(one)["weighted"][None]
+    torch.testing.assert_close(loss(logits, label, weighted), wanted)
+    # As the message advises: a file is resampled, and a rotated image keeps its spacing.
+    affine = torch.diag(torch.tensor([1.0, 1.0, 2.0, 1.0]))
+    affine[1, 2] = 0.7
+    tilted = {"label": MetaTensor(sample(3)["label"].as_tensor(), affine=affine)}
+    make = RWMapd("label", "boundary", 4)
+    with pytest.raises(RWLossError, match="resample first"):
+        make(tilted)
+    assert "map" in make(mt.Spacingd("label", (1, 1, 2), mode="nearest")(tilted))
     again = RWMapd("label", "boundary", 4, spacing_mm=SPACING_MM[2])(one)["map"][None]
     loss = RWLoss("boundary", **FLAGS, spacing_mm=SPACING_MM[2])
     torch.testing.assert_close(loss(logits, again), loss(logits, label))

@@ -51,8 +51,7 @@ def test_sigmoid_is_the_two_class_softmax_of_each_channel(text, shape, include_b
     wanted = value_and_gradient(one_by_one, logits, masks)
     assert_same(value_and_gradient(loss, logits, masks), wanted, 1e-9)
     # One channel takes a target without channels.
-    wanted = value_and_gradient(loss, logits[:, :1], masks[:, :1])
-    assert_same(value_and_gradient(loss, logits[:, :1], masks[:, 0]), wanted, 0)
+    assert loss(logits[:, :1], masks[:, 0]) == loss(logits[:, :1], masks[:, :1])
 
 
 @every(text=["rectified", "boundary", "active_contour"], shape=SHAPES)

@@ -91,10 +91,8 @@ def test_no_gradient_where_voxels_do_not_count(text, kind):
     assert_close(loss(logits, labels, **more), value, 1e-12)
 
 
-@every(
-    text=TERMS, kind=["ignore_index", "mask"], number=[float("nan"), float("inf"), -float("inf")]
-)
-def test_logits_that_are_no_numbers_do_not_matter_there(text, kind, number):
+@every(text=TERMS, kind=["ignore_index", "mask"])
+def test_logits_that_are_no_numbers_do_not_matter_there(text, kind):
     """As for torch's cross-entropy. Where a voxel counts, they make the loss no number."""
     logits, labels, counted = some_ignored()
     more = {"mask": counted} if kind == "mask" else {}
@@ -105,7 +103,7 @@ def test_logits_that_are_no_numbers_do_not_matter_there(text, kind, number):
         loss = RegionWiseLoss(text, ignore_index=255, **settings)
         wanted = value_and_gradient(loss, logits, labels, **more)
         broken = logits.clone()
-        broken.movedim(1, -1)[~counted] = number
+        broken.movedim(1, -1)[~counted] = broken.new_tensor([torch.nan, torch.inf, -torch.inf, 1])
         assert_same(value_and_gradient(loss, broken, labels, **more), wanted, 0)
         broken[0, :, 0, 0] = torch.nan
         # Without background class 0 may cost nothing; a projection refuses what is no number.

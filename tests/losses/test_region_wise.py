@@ -240,6 +240,7 @@ MIXED = [
     "cross_entropy",
     "generalized_dice + hausdorff_dt",
     "rectified + 0.5 * dice",
+    "dice(include_background=False) + cross_entropy",
     "2 * rectified.with_link(0.5) - 0.1 * boundary + dice + focal",
     "blend(dice, boundary, schedule='steal')",
     "(dice + boundary).stabilized()",

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from rwloss.errors import RWLossError
+from rwloss.integrations.masks import masks_with_ignored
 from rwloss.integrations.monai.map_tensor import (
     KEEP_METADATA,
     SEEN_SIZE,
@@ -21,12 +22,12 @@ from rwloss.integrations.monai.map_tensor import (
     unpack,
 )
 from rwloss.losses import RegionWiseLoss
-from rwloss.losses.batch import as_masks, check_tensor, whole_labels
+from rwloss.losses.batch import check_tensor, whole_labels
 from rwloss.maps.dynamic.cross_entropy import CrossEntropy
 from rwloss.maps.dynamic.focal import Focal
 from rwloss.maps.dynamic.generalized_dice import GeneralizedDice
 from rwloss.maps.expression import Expression
-from rwloss.regions import IGNORED, Regions, SpacingMM, checked_labels
+from rwloss.regions import IGNORED, Regions, SpacingMM
 from rwloss.rwmap import RWMap
 from rwloss.words import listed
 
@@ -92,13 +93,15 @@ class RWLoss(RegionWiseLoss):
             low_memory=low_memory,
             batch=batch,
         )
-        leaves = () if self.expression is None else self.expression.leaves()
-        if self.apart and self.expression is not None:
+        assert self.expression is not None
+        if self.apart:
             _check_masks_alone(self.expression)
         # MONAI's DiceCELoss drops the background from Dice alone, and a mask's cross-entropy and
         # focal loss count its outside too. Generalized Dice has one value for all classes.
         self._with_background = (CrossEntropy, Focal) if self.apart else (CrossEntropy,)
-        self.by_image = all(isinstance(leaf.term, GeneralizedDice) for leaf in leaves)
+        terms = [leaf.term for leaf in self.expression.leaves()]
+        self.by_image = all(isinstance(term, GeneralizedDice) for term in terms)
+        self._uses_spacing = self.expression.uses_spacing
         self.to_onehot_y, self.adds_means = to_onehot_y, reduction == "sum"
         self.first_mask = int(self.apart and not include_background)
         self.mask_index = ignore_index
@@ -124,24 +127,23 @@ class RWLoss(RegionWiseLoss):
         outputs = [output.as_subclass(Tensor) for output in given]
         if not outputs:
             raise RWLossError("no output to train: the list is empty")
-        k, first = outputs[0].shape[1], self.first_mask if outputs[0].shape[1] > 1 else 0
+        logits, first = outputs[0], self.first_mask if outputs[0].shape[1] > 1 else 0
         try:
-            check_tensor("target", target, outputs[0])
-            if spacing_mm is None and self.spacing_mm is None:
-                rows = spacing_of(target, outputs[0].shape[2:])
+            check_tensor("target", target, logits)
+            if self._uses_spacing and spacing_mm is None and self.spacing_mm is None:
+                rows = spacing_of(target, logits.shape[2:])
                 spacing_mm = rows[0] if rows and len(rows) == 1 else rows
             if is_map(target):
-                labels, own_map = self._unpacked(target, k)
+                labels, own_map = self._unpacked(target, logits)
                 target.meta.setdefault(SEEN_SIZE, list(target.shape[2:]))  # type: ignore[attr-defined]
                 rwmap = own_map if rwmap is None else rwmap
             else:
-                labels = self._labels(self._channels(target, outputs[0]), k)[:, first:]
+                labels = self._labels(target.as_subclass(Tensor), logits, self.to_onehot_y)
             if isinstance(rwmap, Tensor):
-                _, rwmap = self._unpacked(rwmap, k)
-            outputs = [output[:, first:] for output in outputs]
+                _, rwmap = self._unpacked(rwmap, logits)
             value = super().forward(
-                outputs[0] if one else outputs,
-                labels,
+                logits[:, first:] if one else [output[:, first:] for output in outputs],
+                labels[:, first:],
                 rwmap,
                 mask=None if mask is None else mask.as_subclass(Tensor),
                 spacing_mm=spacing_mm,
@@ -153,30 +155,15 @@ class RWLoss(RegionWiseLoss):
         if self.reduction == "none":
             means = reduce(value, "b k ... -> b k", "mean") if value.ndim > 2 else value
             return means.mean(dim=0) if self.batch else means
-        images, classes = (1 if self.batch else len(labels)), outputs[0].shape[1]
-        if self.by_image:
-            classes = 1
-        elif not (self.include_background or self.apart):
-            classes -= 1
-        return value * (images * classes) if self.adds_means else value
+        if not self.adds_means:
+            return value
+        counted = logits.shape[1] - max(first, int(not (self.include_background or self.apart)))
+        total: Tensor = value * (1 if self.by_image else counted)
+        return total if self.batch else total * len(logits)
 
-    def _channels(self, target: Tensor, logits: Tensor) -> Tensor:
-        """A target with the channels that `to_onehot_y` says: (b 1 *s) or (b k *s)."""
-        target, is_label_map = target.as_subclass(Tensor), self.to_onehot_y and logits.shape[1] > 1
-        if is_label_map and target.ndim == logits.ndim - 1:
-            target = target[:, None]
-        expected = 1 if is_label_map else logits.shape[1]
-        if target.ndim != logits.ndim or target.shape[1] != expected:
-            raise RWLossError(
-                f"target {tuple(target.shape)} does not fit input {tuple(logits.shape)}: pass "
-                "to_onehot_y=True for a label map (b 1 *s) or (b *s), to_onehot_y=False for one "
-                f"channel per channel of the input. For a map of RWMapd: {KEEP_METADATA}"
-            )
-        return target
-
-    def _unpacked(self, packed: Tensor, k: int) -> tuple[Tensor, RWMap]:
+    def _unpacked(self, packed: Tensor, logits: Tensor) -> tuple[Tensor, RWMap]:
         """Labels (b 1 *s) or masks (b k *s) of maps (b m *s), and the map that the loss needs."""
-        rwmap: RWMap = unpack(packed)
+        rwmap, k = unpack(packed), logits.shape[1]
         c = len(rwmap.labels) // len(packed)
         if (c, rwmap.num_classes) != ((k, 2) if self.apart else (1, k)):
             raise RWLossError(
@@ -185,37 +172,33 @@ class RWLoss(RegionWiseLoss):
                 + (f"of {k} masks, with masks=True" if self.apart else f"with num_classes={k}")
             )
         by_image, first = (len(packed), c), self.first_mask if k > 1 else 0
-        labels = self._labels(rwmap.labels.unflatten(0, by_image), k)
+        labels = self._labels(rwmap.labels.unflatten(0, by_image), logits, not self.apart)
         checked = whole_labels(labels, rwmap.num_classes, self.ignore_index).flatten(0, 1)
-        return labels[:, first:], replace(rwmap, labels=checked).with_arrays(
+        return labels, replace(rwmap, labels=checked).with_arrays(
             lambda array: array.unflatten(0, by_image)[:, first:].flatten(0, 1)
         )
 
-    def _labels(self, target: Tensor, k: int) -> Tensor:
+    def _labels(self, target: Tensor, logits: Tensor, is_label_map: bool) -> Tensor:
         """A target as `RegionWiseLoss` takes it: labels (b 1 *s), or masks (b k *s)."""
-        index, has_labels = self.mask_index, target.shape[1] < k
-        if not self.apart:
-            return target
-        if has_labels:
-            labels = checked_labels(target, k, index)
-            masks, ignored = torch.cat([labels == c for c in range(k)], dim=1), labels == IGNORED
-        elif index is None:
-            return target
-        elif 0 <= index < k > 1:
-            masks, ignored = as_masks(target, target), target[:, index : index + 1] != 0
-        else:
-            masks, ignored = (labels := checked_labels(target, 2, index)), labels == IGNORED
-        return masks.to(torch.int8).masked_fill(ignored, IGNORED)
+        k = logits.shape[1]
+        if is_label_map and k > 1 and target.ndim == logits.ndim - 1:
+            target = target[:, None]
+        if target.ndim != logits.ndim or target.shape[1] != (1 if is_label_map else k):
+            raise RWLossError(
+                f"target {tuple(target.shape)} does not fit input {tuple(logits.shape)}: pass "
+                "to_onehot_y=True for a label map (b 1 *s) or (b *s), to_onehot_y=False for one "
+                f"channel per channel of the input. For a map of RWMapd: {KEEP_METADATA}"
+            )
+        return masks_with_ignored(target, k, self.mask_index) if self.apart else target
 
 
 def _check_masks_alone(expression: Expression) -> None:
     """Raise RWLossError for static terms that pull a mask one way: alone it costs p·z."""
-    inside = functional.pad(torch.ones(1, 5, 5), (2, 2, 2, 2))
-    leaves, groups = expression.leaves(), expression.static_groups()
-    z = sum((g.term(Regions(inside, 2)).dense()[:, 1] for g in groups), 0 * inside)
-    pulls_both_ways = (z[inside == 1] < 0).any() and (z[inside == 0] > 0).any()
-    is_static = all(leaf.term.is_static for leaf in leaves)
-    if any(leaf.link is not None for leaf in leaves) or (is_static and not pulls_both_ways):
+    square, leaves = functional.pad(torch.ones(1, 5, 5), (2, 2, 2, 2)), expression.leaves()
+    maps = [group.term(Regions(square, 2)) for group in expression.static_groups()]
+    z = sum((rwmap.dense()[:, 1] for rwmap in maps), 0 * square)
+    is_one_way = all(leaf.term.is_static for leaf in leaves) and not z.min() < 0 < z.max()
+    if is_one_way or any(leaf.link is not None for leaf in leaves):
         raise RWLossError(
             f"{expression} would cost nothing on one side of a mask, because MONAI's losses with "
             "sigmoid=True count masks without their complements: use RegionWiseLoss(expression, "
