@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import re
 from collections.abc import Sequence
 from functools import reduce
 from operator import add
@@ -349,9 +350,9 @@ class RegionWiseLoss(nn.Module):
         if rwmap is None:
             found = made_maps(batch, [group.term for group in active])
         else:
-            # Weights of a dataset are words here, and numbers in its store: nothing to compare.
-            unknown = self.expression is not None and self.expression.needs_class_counts
-            text = None if unknown else self._stored_text
+            text, held = self._stored_text, getattr(rwmap, "expression", None)
+            if text and held and "'dataset_" in text and _up_to_weights(text, held):
+                text = held
             found = [stored_map(batch, logits, given, text, resample=resample)]
         return [
             (group.factor, self._weighted(batch, rwmap), group.link)
@@ -372,6 +373,12 @@ class RegionWiseLoss(nn.Module):
         if not rwmap.is_compact:
             weights = weights[:, None]
         return RWMap(rwmap.labels, num_classes, tuple(part * weights for part in rwmap.parts))
+
+
+def _up_to_weights(text: str, held: str) -> bool:
+    """Whether texts are equal but for weights of a dataset: words here, numbers in its store."""
+    pattern = re.sub(r"'dataset_\w+'", r"\\([^()]*\\)", re.escape(text))
+    return re.fullmatch(pattern, held) is not None
 
 
 def _weights(name: str, given: Sequence[float] | None) -> tuple[float, ...] | None:

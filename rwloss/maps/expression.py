@@ -73,6 +73,11 @@ class Expression(ABC):
         """Whether a parameter depends on the classes of a whole dataset; see `resolved`."""
         return any(part.needs_class_counts for part in self.inside)
 
+    @property
+    def uses_spacing(self) -> bool:
+        """Whether a value depends on the voxel spacing."""
+        return any(part.uses_spacing for part in self.inside)
+
     def resolved(self, class_counts: Sequence[int]) -> Expression:
         """The same expression with numbers for what depends on the dataset.
 

@@ -85,7 +85,7 @@ def register(
             "__qualname__": function.__qualname__,
             "__doc__": inspect.getdoc(function) or f"The term that {where} computes.",
             "name": name,
-            "tags": tags or MapTags(),
+            "tags": tags or MapTags(uses_spacing=inputs == 1),
             "citation": citation,
         }
         namespace |= {"compute": compute} if inputs == 1 else {"loss": loss, "minimum": minimum}
@@ -110,6 +110,7 @@ class FromLoss(LossTerm):
     least: float
 
     name = "from_loss"
+    tags = MapTags(uses_spacing=False)
 
     def __post_init__(self) -> None:
         """Check that `fn` is a function. Name and minimum are those of this instance."""

@@ -38,13 +38,15 @@ class MapTags:
     stable: no violating voxel, whatever the labels. signed: values can be below 0. unit: of the
     values, for pictures and tables: "mm", "unitless", or another power such as "1/mm"; "" if
     unknown. commutes_with: moves of the labels ("flip", "rot90", "crop", see `rwloss.moves`) for
-    which the map of the moved labels is the moved map.
+    which the map of the moved labels is the moved map. uses_spacing: False if values are the same
+    at every voxel spacing, so that none has to be known.
     """
 
     stable: bool = False
     signed: bool = True
     unit: str = ""
     commutes_with: frozenset[str] = frozenset()
+    uses_spacing: bool = True
 
 
 @dataclass_transform(frozen_default=True, field_specifiers=(dataclasses.field,))
@@ -96,6 +98,11 @@ class MapGenerator(Expression):
     def is_stable(self) -> bool:
         """What its tags promise."""
         return self.tags.stable
+
+    @property
+    def uses_spacing(self) -> bool:
+        """What its tags say."""
+        return self.tags.uses_spacing
 
     @property
     def unit(self) -> str:

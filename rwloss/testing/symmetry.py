@@ -141,6 +141,15 @@ def check_spacing_scale(generator: MapGenerator, num_classes: int = 4) -> None:
         case.expect_same(larger.dense(doubled), wanted, claim, tolerance=1e-4)
 
 
+def check_spacing_unused(generator: MapGenerator, num_classes: int = 4) -> None:
+    """Another spacing gives the same map."""
+    for case in ordinary(num_classes):
+        rows = tuple((*row[:-1], 3.0 * row[-1]) for row in case.spacing_mm)
+        other = dataclasses.replace(case, spacing_mm=rows)
+        claim = f"{generator} says uses_spacing=False: another spacing must give the same map"
+        case.expect_same(other.dense(generator), case.dense(generator), claim)
+
+
 def power_of_mm(unit: str) -> float | None:
     """The exponent of mm in a unit: 1 for mm, 0 for unitless; None for other units.
 

@@ -239,6 +239,13 @@ def test_axes_that_are_not_at_right_angles_are_refused():
     ):
         with pytest.raises(RWLossError, match=r"right angles: resample first, .*pass spacing_mm"):
             used()
+    # What needs no spacing doesn't look at it.
+    for text in ("dice + cross_entropy", "class_weighted + focal"):
+        loss = RWLoss(text, **FLAGS)
+        wanted = RegionWiseLoss(text)(logits, label.as_tensor())
+        torch.testing.assert_close(loss(logits, label), wanted)
+    weighted = RWMapd("label", "class_weighted", 4, map_keys="weighted")(one)["weighted"][None]
+    torch.testing.assert_close(loss(logits, label, weighted), wanted)
     # As the message advises: a file is resampled, and a rotated image keeps its spacing.
     affine = torch.diag(torch.tensor([1.0, 1.0, 2.0, 1.0]))
     affine[1, 2] = 0.7

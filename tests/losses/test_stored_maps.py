@@ -156,10 +156,12 @@ def test_stored_map_of_something_else():
         RegionWiseLoss(loss)(logits, labels, rectified)
     by_hand = RWMap.compact(labels, 4, rectified.true, rectified.other)
     RegionWiseLoss("boundary")(logits, labels, by_hand)
-    # Numbers from the classes of a dataset are not known to the loss.
+    # Numbers from the classes of a dataset are not known to the loss, all else is.
     weighted = maps.parse("class_weighted(weights='dataset_inverse')").resolved([4, 3, 2, 1])
     loss = RegionWiseLoss("class_weighted(weights='dataset_inverse')")
     loss(logits, labels, weighted(Regions(labels, 4)))
+    message = r"the map is of rectified, but a map of class_weighted(weights='dataset_inverse') is"
+    refused(message, loss, logits, labels, rectified)
 
 
 def test_stored_map_of_another_spacing():

@@ -51,7 +51,11 @@ def test_checks_follow_the_tags():
     every = set(testing.CHECKS)
     dynamic = {"check_minimum"}
     assert chosen(maps.ActiveContour()) == every - dynamic
-    assert chosen(maps.Rectified()) == every - dynamic - {"check_crops", "check_never_below_zero"}
+    assert chosen(maps.Rectified()) == every - dynamic - {
+        "check_crops",
+        "check_never_below_zero",
+        "check_spacing_unused",
+    }
     boundary = chosen(maps.Boundary())
     assert boundary == chosen(maps.Rectified()) - {"check_stable"}
     moves = {"check_flips", "check_quarter_turns", "check_axis_order"}

@@ -34,6 +34,11 @@ class SaysCrop(maps.Rectified):  # relative to the deepest voxel of the image
     tags = MapTags(unit="unitless", commutes_with=MOVES | {"crop"})
 
 
+class SaysAnySpacing(maps.Rectified):  # relative, but distances have a direction
+    name = "says_any_spacing"
+    tags = MapTags(unit="unitless", commutes_with=MOVES, uses_spacing=False)
+
+
 class SaysNeverBelowZero(MapGenerator):  # -d
     name = "says_never_below_zero"
     tags = MapTags(signed=False, unit="mm", commutes_with=MOVES)
@@ -194,6 +199,7 @@ class CountsIgnored(LossTerm):  # squares the mean of all probabilities, ignored
 WRONG = [
     (SaysStable(), {"check_stable"}),
     (SaysCrop(), {"check_crops"}),
+    (SaysAnySpacing(), {"check_spacing_unused"}),
     (SaysNeverBelowZero(), {"check_never_below_zero"}),
     (SaysShear(), {"check_tags"}),
     (SaysFlip(), {"check_flips", "check_ball", "check_single_voxel"}),

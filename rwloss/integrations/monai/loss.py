@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from rwloss.errors import RWLossError
+from rwloss.integrations.masks import masks_with_ignored
 from rwloss.integrations.monai.map_tensor import (
     KEEP_METADATA,
     SEEN_SIZE,
@@ -21,12 +22,12 @@ from rwloss.integrations.monai.map_tensor import (
     unpack,
 )
 from rwloss.losses import RegionWiseLoss
-from rwloss.losses.batch import as_masks, check_tensor, whole_labels
+from rwloss.losses.batch import check_tensor, whole_labels
 from rwloss.maps.dynamic.cross_entropy import CrossEntropy
 from rwloss.maps.dynamic.focal import Focal
 from rwloss.maps.dynamic.generalized_dice import GeneralizedDice
 from rwloss.maps.expression import Expression
-from rwloss.regions import IGNORED, Regions, SpacingMM, checked_labels
+from rwloss.regions import IGNORED, Regions, SpacingMM
 from rwloss.rwmap import RWMap
 from rwloss.words import listed
 
@@ -100,6 +101,7 @@ class RWLoss(RegionWiseLoss):
         self._with_background = (CrossEntropy, Focal) if self.apart else (CrossEntropy,)
         terms = [leaf.term for leaf in self.expression.leaves()]
         self.by_image = all(isinstance(term, GeneralizedDice) for term in terms)
+        self._uses_spacing = self.expression.uses_spacing
         self.to_onehot_y, self.adds_means = to_onehot_y, reduction == "sum"
         self.first_mask = int(self.apart and not include_background)
         self.mask_index = ignore_index
@@ -128,7 +130,7 @@ class RWLoss(RegionWiseLoss):
         logits, first = outputs[0], self.first_mask if outputs[0].shape[1] > 1 else 0
         try:
             check_tensor("target", target, logits)
-            if spacing_mm is None and self.spacing_mm is None:
+            if self._uses_spacing and spacing_mm is None and self.spacing_mm is None:
                 rows = spacing_of(target, logits.shape[2:])
                 spacing_mm = rows[0] if rows and len(rows) == 1 else rows
             if is_map(target):
@@ -178,7 +180,7 @@ class RWLoss(RegionWiseLoss):
 
     def _labels(self, target: Tensor, logits: Tensor, is_label_map: bool) -> Tensor:
         """A target as `RegionWiseLoss` takes it: labels (b 1 *s), or masks (b k *s)."""
-        k, index = logits.shape[1], self.mask_index
+        k = logits.shape[1]
         if is_label_map and k > 1 and target.ndim == logits.ndim - 1:
             target = target[:, None]
         if target.ndim != logits.ndim or target.shape[1] != (1 if is_label_map else k):
@@ -187,16 +189,7 @@ class RWLoss(RegionWiseLoss):
                 "to_onehot_y=True for a label map (b 1 *s) or (b *s), to_onehot_y=False for one "
                 f"channel per channel of the input. For a map of RWMapd: {KEEP_METADATA}"
             )
-        if not self.apart or (index is None and target.shape[1] == k):
-            return target
-        if target.shape[1] < k:
-            labels = checked_labels(target, k, index)
-            masks, ignored = torch.cat([labels == c for c in range(k)], dim=1), labels == IGNORED
-        elif index is not None and 0 <= index < k > 1:
-            masks, ignored = as_masks(target, target), target[:, index : index + 1] != 0
-        else:
-            masks, ignored = (labels := checked_labels(target, 2, index)), labels == IGNORED
-        return masks.to(torch.int8).masked_fill(ignored, IGNORED)
+        return masks_with_ignored(target, k, self.mask_index) if self.apart else target
 
 
 def _check_masks_alone(expression: Expression) -> None:

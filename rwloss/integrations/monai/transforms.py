@@ -107,7 +107,8 @@ class RWMapd(_LabelToMap):
 
     def _map(self, label: Tensor, old: Any, sample: Mapping[Hashable, Any]) -> RWMap | None:
         given = None if self.spacing_mm is None else [tuple(self.spacing_mm)]
-        rows = tuple((given or spacing_of(label, label.shape[1:]) or ()) * len(label)) or None
+        size = label.shape[1:] if self.static_part.uses_spacing else [1] * (label.ndim - 1)
+        rows = tuple((given or spacing_of(label, size) or ()) * len(label)) or None
         k, plain = self.num_classes or 2, label.as_subclass(Tensor)
         if old is not None and self._is_of(old, plain, k, rows):
             return None

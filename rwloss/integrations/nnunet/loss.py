@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
+from rwloss.integrations.masks import masks_with_ignored
 from rwloss.losses import RegionWiseLoss
 from rwloss.maps.expression import Expression
 from rwloss.regions import IGNORED
@@ -60,11 +60,7 @@ class PlanLoss(RegionWiseLoss):
         """
         if self.has_ignore_mask:
             many = isinstance(target, (list, tuple))
-            target = [_without_ignored(masks) for masks in (target if many else [target])]
-            target = target if many else target[0]
+            all_masks = target if many else [target]  # (b k+1 *s), the last one of what to ignore
+            kept = [masks_with_ignored(x, 1, x.shape[1] - 1)[:, :-1] for x in all_masks]
+            target = kept if many else kept[0]
         return super().forward(net_output, target)
-
-
-def _without_ignored(masks: Tensor) -> Tensor:
-    """Masks (b k+1 *s), the last one of the voxels to ignore -> (b k *s), -1 where ignored."""
-    return masks[:, :-1].to(torch.int8).masked_fill(masks[:, -1:] != 0, IGNORED)

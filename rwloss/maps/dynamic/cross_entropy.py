@@ -19,7 +19,12 @@ class CrossEntropy(LossTerm):
     """
 
     name = "cross_entropy"
-    tags = MapTags(stable=True, unit="unitless", commutes_with=frozenset({"flip", "rot90", "crop"}))
+    tags = MapTags(
+        stable=True,
+        unit="unitless",
+        commutes_with=frozenset({"flip", "rot90", "crop"}),
+        uses_spacing=False,
+    )
     citation = "Negative log-likelihood; as torch.nn.functional.cross_entropy"
 
     def loss(self, prediction: Prediction) -> Tensor:

@@ -24,7 +24,7 @@ class Dice(LossTerm):
     smooth: PositiveFloat = 1e-5
 
     name = "dice"
-    tags = MapTags(unit="unitless", commutes_with=frozenset({"flip", "rot90"}))
+    tags = MapTags(unit="unitless", commutes_with=frozenset({"flip", "rot90"}), uses_spacing=False)
     citation = "Milletari et al., V-Net, 3DV 2016, arXiv 1606.04797 (Σ p, not Σ p²)"
 
     def loss(self, prediction: Prediction) -> Tensor:

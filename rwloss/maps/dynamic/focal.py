@@ -26,7 +26,12 @@ class Focal(LossTerm):
     mean_over: Literal["voxels", "classes"] = "voxels"
 
     name = "focal"
-    tags = MapTags(stable=True, unit="unitless", commutes_with=frozenset({"flip", "rot90", "crop"}))
+    tags = MapTags(
+        stable=True,
+        unit="unitless",
+        commutes_with=frozenset({"flip", "rot90", "crop"}),
+        uses_spacing=False,
+    )
     citation = (
         "Lin et al., Focal Loss for Dense Object Detection, ICCV 2017, arXiv 1708.02002 (eq. 4)"
     )

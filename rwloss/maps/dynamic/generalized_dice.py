@@ -33,7 +33,7 @@ class GeneralizedDice(LossTerm):
     masks: Literal["apart", "together"] = "apart"
 
     name = "generalized_dice"
-    tags = MapTags(unit="unitless", commutes_with=frozenset({"flip", "rot90"}))
+    tags = MapTags(unit="unitless", commutes_with=frozenset({"flip", "rot90"}), uses_spacing=False)
     citation = (
         "Sudre et al., DLMIA 2017, arXiv 1707.03237; as in Kervadec et al., MIDL 2019, "
         "arXiv 1812.07032 (eq. 1)"

@@ -25,7 +25,7 @@ class Tversky(LossTerm):
     smooth: PositiveFloat = 1e-5
 
     name = "tversky"
-    tags = MapTags(unit="unitless", commutes_with=frozenset({"flip", "rot90"}))
+    tags = MapTags(unit="unitless", commutes_with=frozenset({"flip", "rot90"}), uses_spacing=False)
     citation = "Salehi et al., MLMI 2017, arXiv 1706.05721 (eq. 3)"
 
     def loss(self, prediction: Prediction) -> Tensor:

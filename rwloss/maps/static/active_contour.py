@@ -19,6 +19,7 @@ class ActiveContour(MapGenerator):
         signed=False,
         unit="unitless",
         commutes_with=frozenset({"flip", "rot90", "crop"}),
+        uses_spacing=False,
     )
     citation = (
         "Region term of Chen et al., Learning Active Contour Models for Medical Image "

@@ -115,7 +115,9 @@ class ClassWeighted(Weighted, MapGenerator):
     beta: Beta = 0.9999
 
     name = "class_weighted"
-    tags = MapTags(stable=True, unit="unitless", commutes_with=frozenset({"flip", "rot90"}))
+    tags = MapTags(
+        stable=True, unit="unitless", commutes_with=frozenset({"flip", "rot90"}), uses_spacing=False
+    )
     citation = (
         "Valverde & Tohka, Pattern Recognition 2023, arXiv 2108.01405 (class-weighted map); "
         "effective number: Cui et al., Class-Balanced Loss, CVPR 2019, arXiv 1901.05555"

@@ -32,7 +32,7 @@ class SkeletonRecall(MapGenerator):
 
     name = "skeleton_recall"
     # A thinned line may lie one voxel to either side, so no flip or turn commutes exactly.
-    tags = MapTags(stable=True, unit="unitless")
+    tags = MapTags(stable=True, unit="unitless", uses_spacing=False)
     map_version = "2"  # parts of even thickness had no skeleton in the first
     citation = "Kirchhoff et al., Skeleton Recall Loss, ECCV 2024, arXiv 2404.03010"
 
