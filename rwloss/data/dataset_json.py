@@ -125,10 +125,10 @@ def _unique(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
 
 def read_dataset_json(path: Path) -> DatasetJson:
     """The model of one file. Raises RWLossError, naming the file, if it is not such JSON."""
+    # Never open what is not a file: a named pipe would block for ever.
+    if not path.is_file() and path.exists():
+        raise RWLossError(f"{str(path)!r} is not a file")
     try:
-        # Never open what is not a file: a named pipe would block for ever.
-        if not path.is_file() and path.exists():
-            raise RWLossError(f"{str(path)!r} is not a file")
         content = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_unique)
     except OSError as exc:
         raise RWLossError(f"cannot read {str(path)!r}: {exc.strerror}") from exc

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -232,7 +233,7 @@ class RunFolder:
                     class_names=tuple(map(str, content["class_names"])),
                 ),
                 losses=tuple(
-                    float(loss)
+                    math.nan if loss is None else float(loss)  # JSON has no infinity
                     for line in self.lines()
                     if line["kind"] == "record"
                     for loss in line["losses"]

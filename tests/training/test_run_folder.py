@@ -2,6 +2,7 @@
 
 import errno
 import json
+import math
 import os
 import shutil
 from contextlib import nullcontext
@@ -169,6 +170,9 @@ def test_the_log_is_json_whatever_the_numbers(begun):
     folder.log("record", 1, losses=[float("inf")], gradient_norm=float("nan"))
     line = json.loads(folder.metrics.read_text(), parse_constant=pytest.fail)
     assert (line["losses"], line["gradient_norm"]) == ([None], None)
+    ends = {"cases": [], "class_names": ["a", "b"], "num_items": 3, "parameters": 1, "seconds": 1}
+    folder.write_test({"steps": 1, "step": 1, **ends})
+    assert math.isnan(folder.read_result().losses[0])
 
 
 def test_a_copied_run_says_where_it_is(begun, tmp_path):
