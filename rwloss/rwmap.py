@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -160,12 +161,14 @@ class RWMap:
 
         expression: canonical text, `str(expression.static_part)`. spacing_mm: one row per image,
         equal within 0.1 %; axes of one voxel do not count. What is None here or in the map is not
-        compared.
+        compared, nor are the folders of plug-in files, which may be named from anywhere.
         """
-        if None not in (expression, self.expression) and expression != self.expression:
+        own = self.expression
+        differ = None not in (own, expression) and own != expression
+        if differ and _without_folders(own) != _without_folders(expression):
             raise RWLossError(
-                f"the map is of {self.expression}, but a map of {expression} is needed: make it "
-                f"again with {expression!r}, or use it with {self.expression!r}"
+                f"the map is of {own}, but a map of {expression} is needed: make it again with "
+                f"{expression!r}, or use it with {own!r}"
             )
         sizes = self.labels.shape[1:]
         for given, wanted in zip(self.spacing_mm or (), spacing_mm or (), strict=False):
@@ -266,6 +269,11 @@ class RWMap:
             )
         if not namespace(self.labels).all(self.labels == other.labels):
             raise RWLossError("maps of different labels can't be added: make both from the same")
+
+
+def _without_folders(expression: str | None) -> str:
+    """The text of an expression with the names of its plug-in files alone."""
+    return re.sub(r"(file\(['\"])[^'\"]*[/\\]", r"\1", expression or "")
 
 
 def _is_floating(values: Array) -> bool:

@@ -108,5 +108,7 @@ def must(error: ValidationError) -> str:
     must be greater than 0, got 0
     """
     problem = error.errors()[0]
+    if problem["type"] == "missing":  # its input is all that there is
+        return "is missing"
     message = problem["msg"].replace("Input should", "must", 1)
     return f"{message}, got {repr(problem['input'])[:80]}"

@@ -196,6 +196,11 @@ def test_a_map_refuses_another_purpose(kind):
     turned.check_made_for("rectified", [(3, 0.5, 0.5), (3, 1, 0.5), (2, 0.5, 0.5)])
     with pytest.raises(RWLossError, match=r"of rectified, but a map of 0\.5 \* rectified is need"):
         made.check_made_for("0.5 * rectified")
+    plug_in = RWMap.from_dense(labels, made.dense(), expression="2 * file('/a/b.py:C') + dice")
+    plug_in.check_made_for("2 * file('../x/b.py:C') + dice")  # the same file, from another folder
+    for other in ("2 * file('/a/b.py:D') + dice", "2 * file('/a/c.py:C') + dice"):
+        with pytest.raises(RWLossError, match=r"is of 2 \* file\('/a/b.py:C'\) \+ dice, but a map"):
+            plug_in.check_made_for(other)
     for rwmap, known in ((made, "3 x 0.5 x 1"), (turned, "3 x 1 x 0.5")):
         message = f"made at a spacing of {known} mm, but the image has 3 x 0.5 x 0.5 mm: make the"
         with pytest.raises(RWLossError, match=message):

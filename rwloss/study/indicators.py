@@ -16,6 +16,7 @@ from rwloss._version import __version__
 from rwloss.data import Case, Dataset, LabelVolume, count_classes, read_channels, read_labels
 from rwloss.data.formats import MAX_VOXELS
 from rwloss.errors import RWLossError
+from rwloss.files.journal import read_regular
 from rwloss.precompute.cases import label_counts
 from rwloss.regions import IGNORED
 from rwloss.stability.pushes import full_probabilities, probabilities
@@ -65,7 +66,7 @@ def _kept(study: Study, folder: Path) -> dict[str, Indicators]:
     """Those of unchanged maps; none where results.json is damaged or of other data."""
     now = study.model_dump(mode="json")
     try:
-        content = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+        content = json.loads(read_regular(folder / "results.json"))
         before = content["study"]
         if any(before[name] != now[name] for name in ("data", "training")):
             return {}

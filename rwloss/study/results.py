@@ -14,6 +14,7 @@ from rwloss._version import __version__
 from rwloss.errors import RWLossError
 from rwloss.files.atomic import write_text
 from rwloss.files.csv_text import csv_text
+from rwloss.files.journal import read_regular
 from rwloss.study.indicators import Indicators
 from rwloss.study.outcomes import ClassOutcome, RunOutcome, known_of, mean_of, read_outcome
 from rwloss.study.plan import Run, Study, reference_of, runs
@@ -211,10 +212,18 @@ def _row(run: Run, steps: int) -> RunRow:
         status = "done"
     elif run.failure.exists():
         status = "failed"
-        reason = run.failure.read_text(encoding="utf-8", errors="replace").strip()
+        reason = _reason(run)
     elif outcome.diverged_step is not None:  # trained alone, or the reason could not be written
         status, reason = "failed", f"the loss was not finite at step {outcome.diverged_step}"
     return RunRow(run.name, run.seed, status, outcome, reason)
+
+
+def _reason(run: Run) -> str:
+    """Why the run failed, as far as the file can be read."""
+    try:
+        return read_regular(run.failure).decode(errors="replace").strip()
+    except OSError as error:
+        return f"its reason can't be read: {error.strerror}"
 
 
 def _part(

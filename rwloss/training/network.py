@@ -5,12 +5,13 @@ from __future__ import annotations
 import io
 import pickle
 import zipfile
+import zlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError
 from torch import Tensor, nn
 
 from rwloss.errors import RWLossError
@@ -51,12 +52,15 @@ PRESETS: dict[PresetName, NetworkPreset] = {
 """
 
 
+_Count = Annotated[int, Field(gt=0, lt=2**16)]
+
+
 @dataclass(frozen=True)
 class SegmentationTask:
     """What a network is for. class_names: one per class, the background first."""
 
-    in_channels: int
-    num_classes: int
+    in_channels: _Count
+    num_classes: _Count
     class_names: tuple[str, ...]
 
 
@@ -68,7 +72,7 @@ class Checkpoint(BaseModel):
     layout: Literal[1]
     settings: dict[str, Any]
     task: SegmentationTask
-    step: int
+    step: NonNegativeInt
     weights: dict[str, Tensor]
     optimizer: dict[str, Any] | None = None
     state: TrainingState | None = None
@@ -185,7 +189,7 @@ def load_checkpoint(
         ) from error
     except (
         *(OSError, RuntimeError, EOFError, ValueError, LookupError),
-        *(NotImplementedError, pickle.UnpicklingError, zipfile.BadZipFile),
+        *(NotImplementedError, pickle.UnpicklingError, zipfile.BadZipFile, zlib.error),
     ) as error:
         text = str(getattr(error, "strerror", None) or error)
         [reason, *_] = [*text.split(". ", maxsplit=1)[0].splitlines(), type(error).__name__]
@@ -209,10 +213,15 @@ def load_checkpoint(
     return checkpoint
 
 
-def restore_weights(network: nn.Module, checkpoint: Checkpoint, path: Path) -> None:
-    """Load the weights of a checkpoint. Raises RWLossError if they are of another network."""
+def restore_weights(
+    network: nn.Module, checkpoint: Checkpoint, path: Path, *, assign: bool = False
+) -> None:
+    """Load the weights of a checkpoint: copied, or assigned to a network without memory.
+
+    Raises RWLossError if they are of another network.
+    """
     try:
-        network.load_state_dict(checkpoint.weights)
+        network.load_state_dict(checkpoint.weights, assign=assign)
     except RuntimeError as error:
         raise RWLossError(
             f"the checkpoint {str(path)!r} is of another network than the one in run.toml: "
@@ -242,6 +251,7 @@ def load_network(
     folder = RunFolder(run)
     settings, path = folder.read_settings(), folder.checkpoint(which)
     checkpoint = load_checkpoint(path, settings, device)
-    network = build_network(settings, checkpoint.task).to(device)
-    restore_weights(network, checkpoint, path)
+    with torch.device("meta"):  # without memory, which a damaged task may ask for without limit
+        network = build_network(settings, checkpoint.task)
+    restore_weights(network, checkpoint, path, assign=True)
     return TrainedNetwork(network.eval(), settings, checkpoint.task, checkpoint.step)

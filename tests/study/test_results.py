@@ -3,6 +3,9 @@
 import csv
 import io
 import json
+import os
+import subprocess
+import sys
 from functools import partial
 
 import pytest
@@ -142,6 +145,31 @@ def diverge(run, step, reason="the loss is nan"):
         file.write(json.dumps({"kind": "diverged", "step": step, "reason": reason}) + "\n")
     if reason:
         run.failure.write_text(reason + "\n")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+def test_pipes_in_the_place_of_files_are_not_waited_for(tmp_path):
+    """A study may come from someone else."""
+    study = write_study(tmp_path, [0], lambda name, seed: None)
+    failed, *_ = runs(study, tmp_path)
+    failed.failure.parent.mkdir(parents=True)
+    os.mkfifo(failed.failure)
+    os.mkfifo(tmp_path / "results.json")
+    code = (
+        "import sys; from pathlib import Path; from rwloss.study import indicators, plan, results;"
+        "study, folder = plan.Study.read(Path(sys.argv[1]) / 'study.toml'), Path(sys.argv[1]);"
+        "print(indicators.indicators_of(study, folder)[0], results.collect(study, folder, {}))"
+    )
+    study.write(tmp_path / "study.toml")
+    ended = subprocess.run(
+        [sys.executable, "-c", code, tmp_path],
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert ended.stdout.startswith("{} ")
+    assert "its reason can't be read: " in ended.stdout
 
 
 def test_divergence_is_told_and_is_no_other_failure(tmp_path):

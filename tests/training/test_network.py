@@ -124,6 +124,10 @@ def test_damaged_files(saved):
         else:  # a bit of the padding between the arrays
             assert all(torch.equal(found[name], weights[name]) for name in weights), place
     assert refused > 50
+    method = whole.rindex(b"PK\1\2") + 10  # of compression, in the archive's directory: deflated
+    path.write_bytes(whole[:method] + b"\x08" + whole[method + 1 :])
+    with pytest.raises(RWLossError, match="is not a checkpoint, or it is damaged"):
+        load_network(settings.out)
     if hasattr(os, "mkfifo"):
         path.unlink()
         os.mkfifo(path)
@@ -140,7 +144,10 @@ def test_entries_that_are_missing_or_of_another_type(saved):
         ({"weights": None}, r"\(weights must be a valid dictionary"),
         ({"weights": {"a": "b"}}, r"\(weights\.a must be an instance of Tensor"),
         ({"step": "seven"}, r"\(step must be a valid integer"),
-        ({"task": {"in_channels": 1}}, r"\(task\.num_classes "),
+        ({"step": -1}, r"\(step must be greater than or equal to 0"),
+        ({"task": {"in_channels": 1}}, r"\(task\.num_classes is missing\)"),
+        ({"task": {**content["task"], "in_channels": -3}}, r"\(task\.in_channels must be greater"),
+        ({"task": {**content["task"], "num_classes": 60_000}}, "is of another network than"),
         ({"settings": {"data": "in", "steps": "x"}}, r"best\.pt': (out|steps) "),
         ({"state": {"step": []}, "optimizer": {}}, r"\(state\.step must"),
     ):
@@ -150,7 +157,7 @@ def test_entries_that_are_missing_or_of_another_type(saved):
         assert "\n" not in str(refused.value)
     for name in content:
         torch.save({key: value for key, value in content.items() if key != name}, path)
-        with pytest.raises(RWLossError, match=name):
+        with pytest.raises(RWLossError, match=rf"\({name} is missing\)"):
             load_network(settings.out)
     torch.save(torch.zeros(3), path)
     with pytest.raises(RWLossError, match="not a checkpoint of this version"):
