@@ -368,6 +368,14 @@ def _check_range(xp: Any, labels: Array, num_classes: int, *, ignoring: bool) ->
                 f"if {wrong} is the foreground of a mask, store it as 1 (to ignore it would leave "
                 "no foreground)"
             )
+        elif wrong > 0 and (found := np.unique(to_numpy(labels[labels >= num_classes]))).size > 1:
+            fix = (
+                f"it is one of {found.size} that are too large; if they are classes, pass "
+                f"num_classes={wrong + 1}; if they are grey values (of an "
+                "anti-aliased mask, say) or numbers of objects, store the class of each voxel"
+            )
+        elif wrong == num_classes and not xp.any(labels == wrong - 1):
+            fix += f" (if their numbers have a gap, number {wrong} as {wrong - 1})"
         raise RWLossError(
             f"label {wrong} found, but num_classes={num_classes} allows 0..{num_classes - 1}: {fix}"
         )

@@ -284,6 +284,17 @@ def test_a_mask_is_not_advised_to_ignore_its_foreground(kind):
         Regions(kind(np.array([[[0, 255], [1, 0]]], dtype=np.uint8)), 2)
 
 
+def test_grey_values_and_gaps_are_not_advised_to_be_ignored(kind):
+    grey = kind(np.array([[[0, 31], [255, 1]]], dtype=np.uint8))
+    with pytest.raises(
+        RWLossError, match=r"one of 2 .* num_classes=256; if they are grey values"
+    ) as caught:
+        Regions(grey, 2)
+    assert "ignore" not in str(caught.value)
+    with pytest.raises(RWLossError, match=r"fix the labels \(if .* a gap, number 4 as 3\)"):
+        Regions(kind(np.array([[[0, 1], [4, 2]]], dtype=np.uint8)), 4)
+
+
 def test_label_that_is_not_whole(kind):
     for value, shown in [(0.25, "0.25"), (np.nan, ""), (np.inf, ""), (-np.inf, ""), (1e30, "")]:
         refused(f"expected whole labels, got {shown}", kind(np.array([[[0, 1], [value, 2]]])))

@@ -28,6 +28,7 @@ Activation = Literal["softmax", "sigmoid", "none", "masks"]
 Check = TypeVar("Check", bound=Callable[..., Tensor])
 
 _ROUNDING = 1e-2  # of bfloat16
+_NO_ARGMAX = {torch.bool, torch.uint16, torch.uint32, torch.uint64}  # in torch
 
 
 class LossInputs(NamedTuple):
@@ -189,8 +190,9 @@ def make_batch(
     if keep is not None:
         counts = keep.to(output.dtype)
         # NaN or infinity where no voxel counts would spoil sums: 0 times either is NaN. Their sum
-        # tells, so that no copy is made of logits that are finite.
-        if torch.compiler.is_compiling() or not bool(output.detach().sum().isfinite()):
+        # tells, so that no copy is made of logits that are finite; a GPU would have to wait for it.
+        asks = output.device.type == "cpu" and not torch.compiler.is_compiling()
+        if not (asks and bool(output.detach().sum().isfinite())):
             output = output.masked_fill(~keep[:, None], 0.0)
     rows = batch_spacings(given.spacing_mm, logits.shape[0], logits.ndim - 2)
     return LossBatch(
@@ -285,8 +287,8 @@ def as_labels(logits: Tensor, target: Tensor, ignore_index: int | None = None) -
             f"target {tuple(target.shape)} does not fit logits {tuple(logits.shape)}: expected "
             f"labels {(batch, *spatial)}, {(batch, 1, *spatial)}, or one-hot {(batch, k, *spatial)}"
         )
-    if target.dtype == torch.bool:
-        target = target.to(torch.uint8)  # torch has no argmax of booleans
+    if target.dtype in _NO_ARGMAX:
+        target = target.long()
     labels = target.argmax(dim=1)
     if ignore_index is None or 0 <= ignore_index < k:
         return one_hot_labels(labels, target, False)

@@ -150,6 +150,10 @@ def test_four_axes_and_what_the_message_advises(tmp_path):
             read_labels(path)
     tifffile.imwrite(path, STACK.astype("f4"))
     np.testing.assert_array_equal(read_labels(path).labels, STACK)
+    for dtype in ("u2", "i2", "i4", "f4"):  # compressed numbers of either byte order
+        for order in "<>":
+            tifffile.imwrite(path, STACK.astype(dtype), byteorder=order, compression="zlib")
+            np.testing.assert_array_equal(read_labels(path).labels, STACK, err_msg=dtype + order)
     colours = np.zeros((6, 7, 3), np.uint8)
     tifffile.imwrite(path, colours, photometric="rgb")
     assert len(read_channels([path])) == 3

@@ -122,6 +122,12 @@ def _tiff_page(image: Any, file_bytes: int) -> NDArray[Any]:
     check_bytes(image.width * image.height * bits // 8, file_bytes, ratio=ratio)
     if ratio == 1:
         check_bytes(sum(tags.get(_STRIP_BYTES) or tags.get(_TILE_BYTES) or ()), file_bytes)
+    for i, tile in enumerate(image.tile):
+        if tile.codec_name == "libtiff":
+            # It has put the bytes in order, and Pillow would swap those of signed and float numbers
+            # once more.
+            raw_mode = tile.args[0].replace("16B", "16N").replace("32B", "32N")
+            image.tile[i] = tile._replace(args=(raw_mode, *tile.args[1:]))
     values = _pixels(image)
     # Pillow reads 8 bits as unsigned and 32 bits as signed, whatever the file says.
     if bits == 8 and signed:
