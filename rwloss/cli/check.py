@@ -71,8 +71,8 @@ def check(
             typer.echo(json.dumps(diagnosis.as_fields(source), indent=1, allow_nan=False))
         else:
             _print(diagnosis)
-    if dataset.left_out:
-        typer.echo(printable(dataset.left_out), err=True)
+    if dataset.doubts:
+        typer.echo(printable(dataset.doubts), err=True)
     if diagnosis.failed:
         print_table([*diagnosis.failed.items()], err=True)
         others = "the figures are of the others" if diagnosis.reports else "none is left to check"

@@ -77,8 +77,8 @@ def precompute(
         typer.echo(json.dumps(as_fields(summary, planned=dry_run)))
     else:
         _print(summary, maps.parse(map_text), planned=dry_run)
-    if summary.left_out:
-        typer.echo(printable(summary.left_out), err=True)
+    if summary.doubts:
+        typer.echo(printable(summary.doubts), err=True)
     print_failures([(each.case, each.reason) for each in summary.failed], len(summary.outcomes))
     if summary.failed:
         raise typer.Exit(1)

@@ -7,14 +7,14 @@ import os
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from rwloss.data.dataset_json import listed_cases, read_dataset_json
+from rwloss.data.dataset_json import DatasetJson, listed_cases, read_dataset_json
 from rwloss.data.formats import PICTURES, SUFFIXES, case_name, suffix_of
 from rwloss.errors import RWLossError
-from rwloss.words import count_of, some
+from rwloss.words import count_of, listed, some
 
 DatasetPart = Literal["train", "test"]
 
@@ -51,7 +51,8 @@ class Dataset:
     class_names: one per class, or none without dataset.json.
     num_channels: of each image, where dataset.json names channels.
     unlabelled: names of the images without a label file. regions: names that dataset.json gives
-    to several labels together, such as the whole tumour.
+    to several labels together, such as the whole tumour. unnamed: labels that it leaves out between
+    others.
     """
 
     root: Path
@@ -62,14 +63,24 @@ class Dataset:
     num_channels: int | None = None
     unlabelled: tuple[str, ...] = ()
     regions: tuple[str, ...] = ()
+    unnamed: tuple[int, ...] = ()
 
     @property
-    def left_out(self) -> str:
-        """A sentence about the images without a label file, or ""."""
-        if not self.unlabelled:
-            return ""
-        count = count_of(len(self.unlabelled), "image")
-        return f"left out, because they have no label file: {count}, {some(self.unlabelled)}"
+    def doubts(self) -> str:
+        """A sentence each about images without a label file and labels without a name, or ""."""
+        lines = []
+        if self.unlabelled:
+            count = count_of(len(self.unlabelled), "image")
+            lines += [
+                f"left out, because they have no label file: {count}, {some(self.unlabelled)}"
+            ]
+        if self.unnamed:
+            numbers = listed([*map(str, self.unnamed[:5])]) + ", ..." * (len(self.unnamed) > 5)
+            lines += [
+                f"dataset.json names no label {numbers}: each counts as a class that no voxel has; "
+                "number the labels 0, 1, 2, ... without a gap"
+            ]
+        return "\n".join(lines)
 
 
 def find(source: str | Path, *, part: DatasetPart = "train") -> Dataset:
@@ -99,7 +110,7 @@ def find(source: str | Path, *, part: DatasetPart = "train") -> Dataset:
                 return _find_nnunet(path, part)
             if part == "test":
                 raise RWLossError(f"part 'test' needs a dataset.json, and {str(path)!r} has none")
-            return _from_files(path, _files_in(path))
+            return _classes_of_parent(_from_files(path, _files_in(path)))
         if path.exists():
             return Dataset(path.parent, (Case(case_name(path), path),))
         if glob.has_magic(str(source)):
@@ -164,6 +175,29 @@ def find_images(
     return cases
 
 
+def _classes_of_parent(labels: Dataset) -> Dataset:
+    """Cases of labelsTr or labelsTs, with the classes of the dataset.json beside that folder."""
+    file = labels.root.absolute().parent / "dataset.json"
+    if labels.root.absolute().name not in {"labelsTr", "labelsTs"} or not file.is_file():
+        return labels
+    return _with_classes(labels, read_dataset_json(file), file)
+
+
+def _with_classes(dataset: Dataset, content: DatasetJson, file: Path) -> Dataset:
+    try:
+        names, ignored = content.classes()
+    except RWLossError as exc:
+        raise RWLossError(f"{str(file)!r}: {exc}") from exc
+    return replace(
+        dataset,
+        num_classes=len(names),
+        class_names=names,
+        ignore_label=ignored,
+        regions=content.regions,
+        unnamed=tuple(sorted({*range(1, len(names))} - content.used - {ignored})),
+    )
+
+
 def _find_nnunet(root: Path, part: DatasetPart) -> Dataset:
     content = read_dataset_json(root / "dataset.json")
     num_channels = len(content.channel_names or ()) or None
@@ -190,20 +224,13 @@ def _find_nnunet(root: Path, part: DatasetPart) -> Dataset:
         cases = [
             _case(name, file, found.get(name, []), num_channels) for name, file in files.items()
         ]
-    try:
-        names, ignore_label = content.classes()
-    except RWLossError as exc:
-        raise RWLossError(f"{str(root / 'dataset.json')!r}: {exc}") from exc
-    return Dataset(
+    dataset = Dataset(
         root,
         tuple(sorted(cases, key=lambda case: case.name)),
-        len(names),
-        names,
-        ignore_label,
-        num_channels,
-        tuple(sorted(unlabelled)),
-        content.regions,
+        num_channels=num_channels,
+        unlabelled=tuple(sorted(unlabelled)),
     )
+    return _with_classes(dataset, content, root / "dataset.json")
 
 
 def _case(

@@ -58,13 +58,19 @@ class DatasetJson(BaseModel):
             if isinstance(value, tuple) and len(value) > 1
         )
 
+    @property
+    def used(self) -> set[int]:
+        """Labels of classes and regions. Raises RWLossError."""
+        values = self._labels_by_name()
+        return {k for name, labels in values.items() if name != "ignore" for k in labels}
+
     def classes(self) -> tuple[tuple[str, ...], int | None]:
         """The name of each class, and the label to ignore. Raises RWLossError."""
         values = self._labels_by_name()
         ignored = values.pop("ignore", None)
         if ignored is not None and len(ignored) != 1:
             raise RWLossError(f'expected one number for "ignore", got {list(ignored)}')
-        used = {label for labels in values.values() for label in labels}
+        used = self.used
         if not used:
             raise RWLossError('"labels" names no class')
         if max(used) >= MAX_CLASSES:

@@ -48,8 +48,8 @@ class Summary:
 
     asked: the expression that was given. expression: what the store holds, which is its static part
     with all numbers resolved. voxels and stored_bytes: of all cases that are done, or that a plan
-    would do. dense_bytes: of the same maps as dense float32. left_out: a sentence about images
-    without a label file, or "".
+    would do. dense_bytes: of the same maps as dense float32. doubts: sentences about the
+    dataset, or "".
     """
 
     store: str
@@ -58,7 +58,7 @@ class Summary:
     num_classes: int
     outcomes: tuple[CaseOutcome, ...] = field(repr=False)
     seconds: float = 0.0
-    left_out: str = ""
+    doubts: str = ""
 
     @cached_property
     def counts(self) -> dict[CaseState, int]:

@@ -264,7 +264,7 @@ class _Run:
             num_classes=self.info.num_classes,
             outcomes=tuple(sorted(outcomes, key=lambda outcome: outcome.case)),
             seconds=time.monotonic() - started,
-            left_out=self.dataset.left_out,
+            doubts=self.dataset.doubts,
         )
 
 

@@ -83,7 +83,7 @@ def prepare(
         test_names=None if tests is None else [case.name for case in tests],
     )
     cases = {case.name: case for case in (*dataset.cases, *(tests or ()))}
-    for doubt in filter(None, (dataset.left_out, _of_regions(dataset), leaked(parts, settings))):
+    for doubt in filter(None, (dataset.doubts, _of_regions(dataset), leaked(parts, settings))):
         note(doubt)
     _check_images(settings.data, list(cases.values()))
     ignored = dataset.ignore_label if settings.ignore_label is None else settings.ignore_label

@@ -138,10 +138,36 @@ def test_images_without_a_label_file_are_listed(tmp_path):
     (tmp_path / "dataset.json").write_text(json.dumps(content))
     dataset = find(tmp_path)
     assert dataset.unlabelled == ("b", "c")
-    assert dataset.left_out == "left out, because they have no label file: 2 images, 'b', 'c'"
+    assert dataset.doubts == "left out, because they have no label file: 2 images, 'b', 'c'"
     for name in ("b", "c"):
         touch(tmp_path / "labelsTr", f"{name}.png")
-    assert find(tmp_path).left_out == ""
+    assert find(tmp_path).doubts == ""
+
+
+def test_labels_that_dataset_json_does_not_name_are_listed(tmp_path):
+    touch(tmp_path / "labelsTr", "a.png")
+    for labels, unnamed in (
+        ({"background": 0, "a": 1, "b": 2, "c": 4}, (3,)),
+        ({"background": 0, "a": 1, "c": 3, "ignore": 2}, ()),
+        ({"background": 0, "all": [1, 2, 4], "core": 4}, (3,)),
+        ({"a": 1, "b": 2}, ()),
+    ):
+        (tmp_path / "dataset.json").write_text(json.dumps({"labels": labels}))
+        dataset = find(tmp_path)
+        assert dataset.unnamed == unnamed, labels
+        assert ("names no label 3: each counts as a class" in dataset.doubts) == bool(unnamed)
+
+
+def test_a_folder_of_labels_has_the_classes_of_its_dataset(tmp_path):
+    labels = {"background": 0, "a": 1, "b": 2, "both": [1, 2], "ignore": 3}
+    (tmp_path / "dataset.json").write_text(json.dumps({"labels": labels}))
+    for folder in ("labelsTr", "labelsTs", "others"):
+        touch(tmp_path / folder, "a.png")
+        found = find(tmp_path / folder)
+        known = found.class_names, found.num_classes, found.ignore_label, found.regions
+        wanted = (("background", "a", "b"), 3, 3, ("both",))
+        assert known == (((), None, None, ()) if folder == "others" else wanted), folder
+        assert found.cases[0].labels == tmp_path / folder / "a.png"
 
 
 def test_sample():
