@@ -25,6 +25,7 @@ class PlanLoss(RegionWiseLoss):
     head_weights: one per output, from high to low resolution; None without deep supervision.
     batch_dice: the plan's: Dice and the other overlap losses are of the whole batch.
 
+    >>> import torch
     >>> loss = PlanLoss("rectified", spacing_mm=(1.0, 0.5))
     >>> labels = torch.tensor([[[[0, 0, 1], [0, 1, 1]]]], dtype=torch.int16)
     >>> loss(torch.zeros(1, 2, 2, 3), labels).ndim
