@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
@@ -89,7 +90,7 @@ def train(
         progress = TrainingProgress()
     for note in notes:
         progress.note(note)
-    with _deterministic(fabric.device):
+    with _deterministic(fabric.device), _naming_lost_processes():
         done = folder.is_done(settings)
         fabric.barrier()  # all have looked, before the first begins and removes an older test.json
         if not done:
@@ -97,12 +98,29 @@ def train(
     return folder.read_result()
 
 
+@contextmanager
+def _naming_lost_processes() -> Iterator[None]:
+    """A process whose partner has ended says so; gloo and NCCL raise errors of torch's own."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not (
+            _are_several() and re.search(r"gloo|nccl|Connection|DistBackend", str(error), re.I)
+        ):
+            raise
+        raise RWLossError(
+            "another process of this training run has ended: see what it said; the same command "
+            "resumes the run from its last checkpoint"
+        ) from error
+
+
+def _are_several() -> bool:
+    return torch.distributed.is_available() and torch.distributed.is_initialized()
+
+
 def is_first_process() -> bool:
     """Whether this is the process that writes and reports, of several that train together."""
-    distributed = torch.distributed
-    return not (distributed.is_available() and distributed.is_initialized()) or (
-        distributed.get_rank() == 0
-    )
+    return not _are_several() or torch.distributed.get_rank() == 0
 
 
 @dataclass(eq=False)

@@ -82,7 +82,7 @@ def test_shared_data(shared_data, tmp_path, name):
     dataset = data.find(shared_data(name))
     some = replace(dataset, cases=dataset.cases[:3])
     summary = precompute(some, tmp_path / "out", "rectified", jobs=0)
-    assert (summary.made, summary.failed) == (3, ())
+    assert (summary.made, summary.failed) == (len(some.cases), ())
     store = rwloss.store.open(tmp_path / "out")
     assert all(np.isfinite(store[case].true).all() for case in store)
 

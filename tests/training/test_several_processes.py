@@ -6,6 +6,7 @@ test_run.py interrupts runs within its own process, which takes less time.
 import multiprocessing
 import os
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -87,6 +88,25 @@ def test_the_second_process_ends_when_the_first_is_killed(squares, tmp_path):
     process.communicate()  # until the second closes its streams too
     while Path(f"/proc/{second}").exists():  # the test's own time limit ends it otherwise
         time.sleep(0.1)
+
+
+@needs_distributed
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="finds processes by /proc")
+def test_the_first_process_says_that_the_second_has_ended(squares, tmp_path):
+    plan = {"map": "rectified", "steps": 100_000, "batch_size": 2, "checkpoint_every": 1}
+    process = started(tmp_path, squares, plan)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    while not (
+        tmp_path / "two/checkpoints/last.pt"
+    ).exists():  # the test's own time limit ends it otherwise
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    [second] = children.read_text().split()
+    os.kill(int(second), signal.SIGKILL)
+    _, errors = process.communicate()
+    assert "another process of this training run has ended" in errors
+    assert "Traceback" not in errors
+    assert process.returncode == 2
 
 
 # --- kill -9
