@@ -35,6 +35,8 @@ def hold(folder: Path) -> Iterator[None]:
             "another folder"
         ) from error
     except (OSError, NotImplementedError) as error:
+        if path.is_symlink():
+            raise RWLossError(f"{path} is a link, and is not followed: remove it") from error
         raise RWLossError(
             f"{folder} can't be locked ({error}): name a folder where files can be written, on a "
             "file system with locks"

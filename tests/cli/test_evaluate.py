@@ -183,6 +183,17 @@ def test_a_run_s_classes_spacing_and_ignore_label(rwloss_command, folders, run):
     assert "the truth has the class 255, and there are 4 classes" in err
 
 
+def test_a_run_does_not_choose_which_code_runs(rwloss_command, folders, run):
+    evil = run.parent / "evil.py"
+    evil.write_text("raise SystemExit('it was run')")
+    for text in (f"{evil}:Evil", f'blend("f\\x69le(\'{evil}:Evil\')", "dice", step=1)'):
+        own = RunSettings.read(run / "run.toml", map=text)
+        own.write(run / "run.toml")
+        code, out, err = rwloss_command("evaluate", *folders, "-j0", "--json", "--run", run)
+        assert code == 0, err
+        assert json.loads(out)["num_classes"] == 4
+
+
 def test_a_run_that_has_not_ended(rwloss_command, folders, run):
     (run / "test.json").unlink()
     code, out, err = rwloss_command("evaluate", *folders, "-j0", "--json", "--run", run)

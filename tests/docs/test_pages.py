@@ -194,6 +194,10 @@ def test_ten_lines():
     assert len(lines) <= 10
 
 
+# The commands of docs/write-a-map.md, each in a process of its own.
+
+
+@pytest.mark.slow
 def test_the_map_is_shown_and_stored(printed):
     out = output(printed, "rwloss maps")
     assert "tau_mm: float = 3.0" in out
@@ -203,6 +207,7 @@ def test_the_map_is_shown_and_stored(printed):
     assert len(store) == 24
 
 
+@pytest.mark.slow
 def test_it_prints_what_the_page_shows(printed):
     for command in ("python train.py", "python use_my_loss.py"):
         index = BLOCKS.index(("bash", f"{command}\n"))

@@ -78,6 +78,11 @@ def test_places_without_locks(tmp_path, monkeypatch):
     """No lock that would outlive a killed run in its place."""
     (tmp_path / "file").write_text("")
     assert "can't be locked" in refusal(tmp_path / "file")
+    (tmp_path / LOCK_FILE).symlink_to(tmp_path / "file")
+    assert refusal(tmp_path) == f"{tmp_path / LOCK_FILE} is a link, and is not followed: remove it"
+    (tmp_path / LOCK_FILE).unlink()
+    with hold(tmp_path):
+        pass
 
     def missing(*_):
         raise OSError(errno.ENOSYS, "Function not implemented")

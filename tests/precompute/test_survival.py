@@ -172,7 +172,7 @@ print(json.dumps({"total": total, "crashed": crashed}))
 @pytest.mark.parametrize(
     ("format", "stale", "points"),
     [
-        ("zarr", True, 4),
+        ("zarr", True, 2),
         *(
             pytest.param(format, stale, 6 if REDUCED else 100, marks=pytest.mark.slow)
             for format in ("nifti", "zarr")

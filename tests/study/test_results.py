@@ -148,6 +148,7 @@ def diverge(run, step, reason="the loss is nan"):
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+@pytest.mark.slow
 def test_pipes_in_the_place_of_files_are_not_waited_for(tmp_path):
     """A study may come from someone else."""
     study = write_study(tmp_path, [0], lambda name, seed: None)
