@@ -438,8 +438,17 @@ def test_a_nifti_file_is_not_inflated_beyond_its_map(library, monkeypatch):
         assert message in str(caught.value)
 
 
+def crc32c(content):
+    """zarr's own package for this differs from version to version."""
+    found = 0xFFFFFFFF
+    for byte in content:
+        found ^= byte
+        for _ in range(8):
+            found = found >> 1 ^ (0x82F63B78 if found & 1 else 0)
+    return found ^ 0xFFFFFFFF
+
+
 def test_a_zarr_tree_is_not_inflated_beyond_its_map():
-    import google_crc32c
     from numcodecs.zstd import compress
 
     files, _ = encode_zarr({"true": SMALL}, 3, "float16")
@@ -450,7 +459,7 @@ def test_a_zarr_tree_is_not_inflated_beyond_its_map():
     }
     for message, frame in frames.items():
         index = np.array([0, len(frame)], "<u8").tobytes()
-        checksum = np.array([google_crc32c.value(index)], "<u4").tobytes()
+        checksum = np.array([crc32c(index)], "<u4").tobytes()
         store = in_memory(files | {"true/c/0/0/0": frame + index + checksum})
         for cut in ((), np.s_[0:2, 0:2, 0:2]):
             with pytest.raises(RWLossError, match=message), little_memory():
