@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Monitor:
-    """The diagnostics of a training run, at every 50th step.
+    """Diagnostics of a training run, every 50 steps.
 
     `monitor(loss, logits, target, ...)` takes the arguments of the loss, and evaluates the loss
     once more on a detached copy of the logits: this does not affect the run. The gradient g of the

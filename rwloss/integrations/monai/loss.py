@@ -22,7 +22,7 @@ from rwloss.integrations.monai.map_tensor import (
     unpack,
 )
 from rwloss.losses import RegionWiseLoss
-from rwloss.losses.batch import check_tensor, whole_labels
+from rwloss.losses.batch import Activation, check_tensor, whole_labels
 from rwloss.maps.dynamic.cross_entropy import CrossEntropy
 from rwloss.maps.dynamic.focal import Focal
 from rwloss.maps.dynamic.generalized_dice import GeneralizedDice
@@ -72,19 +72,15 @@ class RWLoss(RegionWiseLoss):
         low_memory: bool = False,
     ) -> None:
         """Raises RWLossError for settings that exclude each other; the class documents them."""
-        if sigmoid + softmax + masks > 1:
+        given: dict[Activation, bool] = {"sigmoid": sigmoid, "softmax": softmax, "masks": masks}
+        chosen = [name for name, wanted in given.items() if wanted]
+        if len(chosen) > 1:
             raise RWLossError("sigmoid=True, softmax=True and masks=True: choose one of them")
         reduction = str(getattr(reduction, "value", reduction))  # MONAI's LossReduction too
         self.apart = sigmoid or masks  # each mask alone
         super().__init__(
             expression,
-            activation="sigmoid"
-            if sigmoid
-            else "softmax"
-            if softmax
-            else "masks"
-            if masks
-            else "none",
+            activation=chosen[0] if chosen else "none",
             # MONAI's masks have no complements that could count.
             include_background=include_background and not self.apart,
             reduction="mean" if reduction == "sum" else reduction,  # type: ignore[arg-type]
