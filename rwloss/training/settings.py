@@ -119,6 +119,18 @@ class RunSettings(SplitSettings):
         """Epochs of the whole run, the last one maybe shorter."""
         return -(-self.steps // self.steps_per_epoch)
 
+    def records(self, step: int) -> bool:
+        """Whether a step is recorded."""
+        return step % self.record_every == 0 or step in {1, self.steps}
+
+    def validates(self, step: int) -> bool:
+        """Whether the network is validated after a step."""
+        return step % self.validate_every == 0 or step == self.steps
+
+    def pauses_after(self, step: int) -> bool:
+        """Whether a step is followed by a record, a validation or a checkpoint."""
+        return self.records(step) or self.validates(step) or step % self.checkpoint_every == 0
+
     def difference(self, other: RunSettings) -> list[str]:
         """The settings that differ from those of the other, in words; apart from MAY_DIFFER."""
         return [
