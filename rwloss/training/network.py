@@ -149,8 +149,9 @@ def save_checkpoint(
     file is then kept.
     """
     weights = network.state_dict()
-    for name, weight in weights.items():
-        if not weight.isfinite().all():
+    finite = torch.stack([weight.isfinite().all() for weight in weights.values()])
+    for name, is_finite in zip(weights, finite.tolist(), strict=True):  # one wait for a GPU
+        if not is_finite:
             raise Diverged(
                 step, f"weight {name} is not finite after step {step}: training has diverged"
             )

@@ -105,6 +105,10 @@ def test_values_are_refused_as_in_eager_mode(backend):
     loss = RegionWiseLoss("rectified + dice")
     graphs = torch._dynamo.explain(loss)(logits, labels, stored_map("rectified", labels))
     assert (graphs.graph_count, graphs.graph_break_count) == (1, 0)
+    # The order of terms does not matter, and does not break the graph.
+    turned = stored_map("boundary + rectified", labels)
+    loss = RegionWiseLoss("rectified + boundary")
+    compared(loss, ((logits, labels, turned), {}), fullgraph=True, backend="eager")
 
 
 @pytest.mark.filterwarnings("ignore:Dynamo detected a call to a `functools.lru_cache`:UserWarning")
