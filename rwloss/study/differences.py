@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rwloss.errors import RWLossError
-from rwloss.study.statistics import ALPHA, Interval, holm, sign_flip_p
+from rwloss.study.outcomes import METRICS, RunOutcome
+from rwloss.study.statistics import ALPHA, Comparison, Interval, compare, holm, sign_flip_p
 
 Floats: TypeAlias = NDArray[np.float64]
 CaseScores: TypeAlias = Mapping[int, Mapping[str, float]]
@@ -23,6 +24,23 @@ NULL_STUDIES = 200
 """Studies that `null_certificate` draws."""
 
 _RESAMPLES = 9999
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A map against the reference in one of METRICS, map - reference.
+
+    comparison: over seeds, corrected over the maps, per metric. by_seed: the paired differences.
+    over_cases: see `over_seeds_and_cases`. improvement: see `probability_of_improvement`.
+    false_claim: see `false_claim_probability`, of the claim that the side ahead is really ahead.
+    """
+
+    metric: str
+    comparison: Comparison
+    by_seed: Mapping[int, float]
+    over_cases: Interval | None
+    improvement: Interval | None
+    false_claim: float | None
 
 
 @dataclass(frozen=True)
@@ -51,6 +69,54 @@ class NullCertificate:
     def holds(self) -> bool:
         """Whether at most ALPHA of the studies claimed a difference."""
         return self.claims <= ALPHA * self.studies
+
+
+def differences(
+    outcomes: Mapping[str, Mapping[int, RunOutcome]], reference: str
+) -> tuple[Difference, ...]:
+    """Every other map against the reference in each of METRICS that was tested.
+
+    outcomes: map -> seed -> outcome of a run that is done.
+    """
+    found = []
+    for metric, higher in METRICS.items():
+        scores = {
+            name: {
+                seed: value
+                for seed, run in runs.items()
+                if (value := run.tested(metric)) is not None
+            }
+            for name, runs in outcomes.items()
+        }
+        if not scores[reference]:
+            continue
+        cases = {
+            name: {seed: run.tested_cases(metric) for seed, run in runs.items()}
+            for name, runs in outcomes.items()
+        }
+        base = scores[reference]
+        for each in compare(scores, reference):
+            own = scores[each.map]
+            first, second = ([side[seed] for seed in each.seeds] for side in (own, base))
+            by_seed = {seed: own[seed] - base[seed] for seed in each.seeds}
+            ahead = sum(by_seed.values()) > 0
+            found.append(
+                Difference(
+                    metric=metric,
+                    comparison=each,
+                    by_seed=by_seed,
+                    over_cases=over_seeds_and_cases(cases[each.map], cases[reference]),
+                    improvement=probability_of_improvement(
+                        {"": [*own.values()]}, {"": [*base.values()]}, higher_is_better=higher
+                    )
+                    if own
+                    else None,
+                    false_claim=false_claim_probability(
+                        *((first, second) if ahead else (second, first))
+                    ),
+                )
+            )
+    return tuple(found)
 
 
 def over_seeds_and_cases(

@@ -8,6 +8,7 @@ from scipy import stats
 
 from rwloss import RWLossError
 from rwloss.study.differences import (
+    differences,
     false_claim_probability,
     interquartile_mean,
     null_certificate,
@@ -15,6 +16,7 @@ from rwloss.study.differences import (
     performance_profile,
     probability_of_improvement,
 )
+from rwloss.study.outcomes import outcome_of
 from rwloss.study.statistics import ALPHA
 
 
@@ -24,6 +26,34 @@ def scores_of(table):
         seed: {f"case {c}": float(value) for c, value in enumerate(row) if not np.isnan(value)}
         for seed, row in enumerate(table)
     }
+
+
+def outcome(dice, hd95_mm):
+    """A run with one class and two test cases."""
+    cases = [
+        {"name": name, "classes": [{"state": "both", "dice": dice + shift, "hd95_mm": hd95_mm}]}
+        for name, shift in (("a", 0.05), ("b", -0.05))
+    ]
+    return outcome_of([], {"summary": [{"name": "x", "dice": {"mean": dice}}], "cases": cases})
+
+
+def test_every_score_of_the_test_is_compared():
+    runs = {
+        "mine": {0: outcome(0.8, 3.0), 1: outcome(0.9, 2.0), 2: outcome(0.0, 9.0)},
+        "base": {0: outcome(0.7, 4.0), 1: outcome(0.6, 5.0)},
+    }
+    dice, hd95 = differences(runs, "base")
+    assert (dice.metric, hd95.metric) == ("dice", "hd95_mm")  # not tested: assd_mm, nsd
+    assert dice.by_seed == pytest.approx({0: 0.1, 1: 0.3})
+    assert hd95.by_seed == {0: -1, 1: -3}
+    assert dice.over_cases.mean == pytest.approx(dice.comparison.difference.mean)
+    assert dice.improvement.mean == hd95.improvement.mean == pytest.approx(2 / 3)
+    expected = stats.ttest_rel([0.8, 0.9], [0.7, 0.6], alternative="greater").pvalue
+    assert dice.false_claim == pytest.approx(expected)
+    expected = stats.ttest_rel([4.0, 5.0], [3.0, 2.0], alternative="greater").pvalue
+    assert hd95.false_claim == pytest.approx(expected)
+    assert differences({"base": runs["base"], "mine": {}}, "base")[0].improvement is None
+    assert differences({"base": {}, "mine": runs["mine"]}, "base") == ()
 
 
 def test_the_bootstrap_over_seeds_and_cases_draws_both():
