@@ -97,6 +97,12 @@ class RunSettings(SplitSettings):
         "dataset.json",
     )
 
+    nsd_tolerance: Positive = Field(
+        1.0,
+        description="distance in mm (in voxels without a spacing) up to which surfaces agree, for "
+        "the normalized surface distance of the test",
+    )
+
     steps_per_epoch: PositiveInt = Field(
         50, description="steps per epoch, for maps with a schedule"
     )
