@@ -76,6 +76,7 @@ def as_fields(result: RunResult) -> dict[str, Any]:
                 "dice": each.dice.mean,
                 "hd95_mm": each.hd95_mm.mean,
                 "assd_mm": each.assd_mm.mean,
+                "nsd": each.nsd.mean,
                 "missed": each.missed,
                 "false_alarms": each.false_alarms,
                 "empty": each.empty,

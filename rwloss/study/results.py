@@ -15,8 +15,9 @@ from rwloss.errors import RWLossError
 from rwloss.files.atomic import write_text
 from rwloss.files.csv_text import csv_text
 from rwloss.files.journal import read_regular
+from rwloss.study.differences import Difference, differences
 from rwloss.study.indicators import Indicators
-from rwloss.study.outcomes import ClassOutcome, RunOutcome, known_of, mean_of, read_outcome
+from rwloss.study.outcomes import METRICS, ClassOutcome, RunOutcome, known_of, mean_of, read_outcome
 from rwloss.study.plan import Run, Study, reference_of, runs
 from rwloss.study.statistics import (
     Comparison,
@@ -108,10 +109,14 @@ class MapSummary:
 
 @dataclass(frozen=True)
 class StudyPart:
-    """Summaries of all maps, and comparisons of their test Dice with that of the reference."""
+    """Summaries of all maps, and comparisons of their test Dice with that of the reference.
+
+    differences: the same comparisons for every score of the test, with more figures.
+    """
 
     maps: tuple[MapSummary, ...]
     comparisons: tuple[Comparison, ...]
+    differences: tuple[Difference, ...] = ()
 
     @property
     def untested(self) -> bool:
@@ -232,14 +237,18 @@ def _part(
     reference: str | None,
     found: Mapping[str, Indicators],
 ) -> StudyPart:
-    summaries, scores = [], {}
+    summaries = []
+    scores: dict[str, dict[int, float]] = {}
+    outcomes: dict[str, dict[int, RunOutcome]] = {}
     for name, text in study.maps.items():
         of_map = [row for row in rows if row.map == name]
-        dice = {row.seed: row.outcome.test_dice for row in of_map if row.status == "done"}
+        outcomes[name] = {row.seed: row.outcome for row in of_map if row.status == "done"}
+        dice = {seed: outcome.test_dice for seed, outcome in outcomes[name].items()}
         scores[name] = {seed: value for seed, value in dice.items() if value is not None}
         summaries.append(_summary(name, text, of_map, found.get(name)))
     comparisons = compare(scores, reference) if reference is not None else []
-    return StudyPart(tuple(summaries), tuple(comparisons))
+    further = differences(outcomes, reference) if reference is not None else ()
+    return StudyPart(tuple(summaries), tuple(comparisons), further)
 
 
 def _summary(
@@ -323,11 +332,13 @@ def _tie(
 
 _RUN_COLUMNS = ("step", "diverged_step", "wrong_way_mass", "largest_wrong_way_mass")
 _CLASS_COLUMNS = ("end_dice", "best_dice", "test_dice", "birth_step", "died", "collapsed")
+_TEST_COLUMNS = {f"test_{name}": name for name in METRICS if name != "dice"}
 
 COLUMNS = (
     "map", "expression", "seed", "status", "reference_failed", "step", "diverged_step",
     "end_dice_mean", "test_dice_mean", "wrong_way_mass", "largest_wrong_way_mass", "class",
-    *_CLASS_COLUMNS, "residual_push_share", "residual_gradient_norm", "reason",
+    *_CLASS_COLUMNS, *_TEST_COLUMNS, *(f"{name}_mean" for name in _TEST_COLUMNS),
+    "residual_push_share", "residual_gradient_norm", "reason",
 )  # fmt: skip
 """Columns of runs.csv."""
 
@@ -375,11 +386,13 @@ def as_csv(results: Results) -> str:
             "reference_failed": None if row.seed in results.reference_unknown else failed,
             "end_dice_mean": outcome.end_dice,
             "test_dice_mean": outcome.test_dice,
+            **{f"{name}_mean": outcome.tested(metric) for name, metric in _TEST_COLUMNS.items()},
         }
         if not outcome.classes:
             rows.append(of_run)
         for each in outcome.classes:
             of_class = {name: getattr(each, name) for name in _CLASS_COLUMNS}
+            of_class |= {name: each.test.get(metric) for name, metric in _TEST_COLUMNS.items()}
             if each.residual is not None:
                 of_class["residual_push_share"] = each.residual.push_share
                 of_class["residual_gradient_norm"] = each.residual.gradient_norm

@@ -277,7 +277,11 @@ class _Start:
         with self.fabric.autocast():
             scores = score_volumes(self.network, volumes, self.settings, self.task.class_names)
         evaluation = Evaluation(
-            str(self.folder.best), self.settings.data, scores, self.prepared.ignore_label
+            str(self.folder.best),
+            self.settings.data,
+            scores,
+            self.prepared.ignore_label,
+            tolerance_mm=self.settings.nsd_tolerance,
         )
         self.folder.write_test(
             {

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, FiniteFloat, PositiveInt
 
 from rwloss.data.splits import Seed, SplitSettings
+from rwloss.maps.identity import is_same
 
 PresetName = Literal["tiny", "small", "large"]
 Probability = Annotated[float, Field(ge=0, le=1)]
@@ -96,6 +97,12 @@ class RunSettings(SplitSettings):
         "dataset.json",
     )
 
+    nsd_tolerance: Positive = Field(
+        1.0,
+        description="distance in mm (in voxels without a spacing) up to which surfaces agree, for "
+        "the normalized surface distance of the test",
+    )
+
     steps_per_epoch: PositiveInt = Field(
         50, description="steps per epoch, for maps with a schedule"
     )
@@ -136,4 +143,5 @@ class RunSettings(SplitSettings):
             f"{name} {getattr(self, name)!r} (now {getattr(other, name)!r})"
             for name in RunSettings.model_fields
             if name not in MAY_DIFFER and getattr(self, name) != getattr(other, name)
+            if name != "map" or not (self.map and other.map and is_same(self.map, other.map))
         ]
