@@ -385,11 +385,11 @@ def as_voxel_mask(logits: Tensor, mask: Tensor) -> Tensor:
 @in_graphs("(Tensor mask) -> Tensor", dtype=torch.bool)
 def zeros_and_ones(mask: Tensor) -> Tensor:
     """The mask as boolean, if it holds 0 and 1 alone. A boolean one needs no such check."""
-    soft = mask[(mask != 0) & (mask != 1)]
-    if soft.numel():
+    fine = (mask == 0) | (mask == 1)
+    if fails(fine, "the mask of voxels that count has another value than 0 and 1"):
         raise RWLossError(
-            f"expected a mask of 0 and 1, got {float(soft[0]):g}: a voxel counts or it does not; "
-            "pass mask > 0.5, or mask > 0 to count every voxel that has some weight"
+            f"expected a mask of 0 and 1, got {float(mask[~fine][0]):g}: a voxel counts or it does "
+            "not; pass mask > 0.5, or mask > 0 to count every voxel that has some weight"
         )
     return mask != 0
 

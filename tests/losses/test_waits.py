@@ -24,30 +24,31 @@ MIXED = ["rectified + dice", "dice.stabilized()", "blend(dice, boundary, schedul
 ON_THE_CPU = {"rectified(scope='component')": 3, "unet_border": 3, "skeleton_recall": 1}
 """Maps of objects or skeletons, and how often they wait: docs/gpu.md says so."""
 
+FEW = ["rectified", "class_weighted", "boundary", "rectified.with_link(0.5)", "rectified + dice"]
+FEW += ["hausdorff_dt", "active_contour_length", "dice.stabilized()", "unet_border"]
+
 on_the_cpu = pytest.mark.parametrize("device", ["cpu"])
 
 
-def loss_and_gradient(loss, cuda, logits, *others, **keywords):
-    """Value, gradient and waits, forward and backward; `cuda` is None for the CPU."""
+def loss_and_gradient(loss, cuda, logits, target, rwmap=None, mask=None):
+    """Value and gradient on the device, None for the CPU."""
 
     def placed(values):
         if isinstance(values, rwloss.RWMap):
             return values.with_arrays(placed)
-        return values if cuda is None else cuda.tensor(values)
+        return values if cuda is None or values is None else cuda.tensor(values)
 
-    keywords = {name: placed(values) for name, values in keywords.items()}
-    others = [placed(values) for values in others]
     leaf = placed(logits.detach().clone()).requires_grad_()
-    value = loss(leaf, *others, **keywords)
+    value = loss(leaf, placed(target), placed(rwmap), mask=placed(mask))
     value.backward()
     return value.detach(), leaf.grad
 
 
-def check(loss, *args, waits=0, **keywords):
+def check(loss, *args, waits=0):
     """As on the CPU, with so many waits."""
-    wanted = loss_and_gradient(loss, None, *args, **keywords)
+    wanted = loss_and_gradient(loss, None, *args)
     with PretendCuda() as cuda:
-        found = loss_and_gradient(loss, cuda, *args, **keywords)
+        found = loss_and_gradient(loss, cuda, *args)
         assert all(each.device.type == "cuda" for each in found)
     assert len(cuda.waits) == waits, (loss, cuda.waits)
     for one, other in zip(found, wanted, strict=True):
@@ -55,10 +56,16 @@ def check(loss, *args, waits=0, **keywords):
 
 
 @on_the_cpu
-@pytest.mark.parametrize("shape", [(6, 5), pytest.param((4, 3, 5), marks=pytest.mark.slow)])
-def test_no_loss_waits(shape):
+@pytest.mark.parametrize(
+    ("texts", "shape"),
+    [
+        (FEW, (6, 5)),
+        pytest.param([*STATIC, *DYNAMIC, *MIXED, *ON_THE_CPU], (4, 3, 5), marks=pytest.mark.slow),
+    ],
+)
+def test_no_loss_waits(texts, shape):
     logits, labels = given(shape, dtype=torch.float32, size=2)
-    for text in [*STATIC, *DYNAMIC, *MIXED, *ON_THE_CPU]:
+    for text in texts:
         loss = RegionWiseLoss(text, spacing_mm=(0.8, 2.5, 1.0)[: len(shape)])
         loss.set_epoch(1, total=10)
         check(loss, logits, labels, waits=ON_THE_CPU.get(text, 0))
@@ -71,7 +78,8 @@ def test_no_loss_waits_for_anything_else_it_is_given():
     void, mask = labels.clone(), labels != 2
     void[:, :2] = 255
     both = "rectified + 0.1 * boundary + dice"
-    check(RegionWiseLoss(both, ignore_index=255), logits, void, mask=mask)
+    check(RegionWiseLoss(both, ignore_index=255), logits, void, None, mask)
+    check(RegionWiseLoss("rectified"), logits, labels, None, mask.float())
     check(RegionWiseLoss(both, class_weights=(1, 2, 3, 4), low_memory=True), logits, labels.float())
     check(RegionWiseLoss(both, include_background=False, batch=True), logits, one_hot(labels, 4))
     check(RegionWiseLoss("dice", activation="none"), logits.softmax(dim=1), labels)
@@ -91,7 +99,7 @@ def refusals():
     negative[0, 0, 0] = -1
     stored = maps.get("rectified")(Regions(labels, 4))
     upside_down = rwloss.RWMap.compact(labels, 4, stored.other, stored.true)
-    masks = RegionWiseLoss("dice", activation="sigmoid")
+    masks, soft = RegionWiseLoss("dice", activation="sigmoid"), torch.full((3, 8, 6), 0.5)
     return {
         "a label is not one of 0..3": (RegionWiseLoss("dice"), logits, labels + 1),
         "not the ignored label": (RegionWiseLoss("dice", ignore_index=9), logits, negative),
@@ -101,6 +109,7 @@ def refusals():
         "not in 0..1": (RegionWiseLoss("dice", activation="none"), logits, labels),
         "of other labels": (RegionWiseLoss("rectified"), logits, labels, moves.flip(stored, -1)),
         "below 0": (RegionWiseLoss("rectified.with_link(1)"), logits, labels, upside_down),
+        "mask of voxels that count": (RegionWiseLoss("dice"), logits, labels, None, soft),
         "not finite": (RegionWiseLoss(NotANumber()), logits, labels),
     }
 
