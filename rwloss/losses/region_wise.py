@@ -154,8 +154,8 @@ class RegionWiseLoss(nn.Module):
         and mask are then resampled to the nearest voxels and the spacing is scaled, unless they
         are lists too. One map for all outputs goes with the first target of a list.
         rwmap: a stored map in place of the static terms, an RWMap or dense values (b k *s).
-        mask: (b *s) or (b 1 *s), 0 where a voxel costs nothing and does not count. Unlike
-        ignore_index it does not end a region.
+        mask: (b *s) or (b 1 *s) of 0 and 1, 0 where a voxel costs nothing and does not count.
+        Unlike ignore_index it does not end a region.
         spacing_mm: one number per axis, or one such row per image.
 
         Raises RWLossError that says what was expected where labels, shapes or maps do not fit.

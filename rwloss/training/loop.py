@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
+from pydantic import FiniteFloat
 from torch import Tensor, nn
 
 from rwloss.errors import RWLossError
@@ -41,10 +42,10 @@ class TrainingState:
     """
 
     step: int = 0
-    losses: list[float] = field(default_factory=list)
+    losses: list[FiniteFloat] = field(default_factory=list)
     best_step: int = 0
-    best_score: float = -1.0
-    seconds: float = 0.0
+    best_score: FiniteFloat = -1.0
+    seconds: FiniteFloat = 0.0
 
 
 def train_steps(

@@ -80,6 +80,7 @@ def refusals():
         "fractions": (dice, logits, labels + 0.5),
         "soft targets": (dice, logits, 0.9 * truth),
         "masks of 255": (masks, logits, 255 * truth),
+        "a soft mask": (lambda *args: dice(*args, mask=0.5 * labels), logits, labels),
         "no probabilities": (RegionWiseLoss("dice", activation="none"), logits, labels),
         "a map of other labels": (RegionWiseLoss("rectified + dice"), logits, labels, flipped),
         "a map that is not stable": (RegionWiseLoss(linked), logits, labels, upside_down),
