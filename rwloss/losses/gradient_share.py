@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +18,19 @@ from rwloss.maps.schedule import Blend
 
 if TYPE_CHECKING:
     from rwloss.losses.region_wise import RegionWiseLoss
+
+
+_COUNTS = ContextVar("_COUNTS", default=True)
+
+
+@contextmanager
+def uncounted() -> Iterator[None]:
+    """Calls of a loss inside are not training: no schedule notices them."""
+    token = _COUNTS.set(False)
+    try:
+        yield
+    finally:
+        _COUNTS.reset(token)
 
 
 @dataclass
@@ -43,6 +58,15 @@ class GradientShare:
             )
         return cls(found[0]) if found else None
 
+    @property
+    def state(self) -> list[float]:
+        """Calls and weight."""
+        return [self.calls, self.weight]
+
+    def resume(self, state: Sequence[Any]) -> None:
+        """Restore calls and weight; the loss must then follow them."""
+        self.calls, self.weight = int(state[0]), float(state[1])
+
     def weighted(self, leaves: Sequence[Leaf]) -> tuple[Leaf, ...]:
         """Leaves whose factors hold the measured weight."""
         return tuple(
@@ -56,6 +80,8 @@ class GradientShare:
         self, loss: RegionWiseLoss, logits: Any, target: Any, rwmap: Any, **given: Any
     ) -> bool:
         """Count a call in training, and measure where it is time. Whether the weight changed."""
+        if not _COUNTS.get():
+            return False
         self.calls += 1
         if (self.calls - 1) % self.blend.every:
             return False

@@ -129,7 +129,7 @@ class RegionWiseLoss(nn.Module):
         self.batch = batch
         self.epoch = 0
         self.total_epochs: int | None = None
-        self.share = GradientShare.of(self.expression)
+        self.share: GradientShare | None = None
         self._follow_epoch()
 
     def set_epoch(self, epoch: int, total: int | None = None) -> None:
@@ -195,14 +195,15 @@ class RegionWiseLoss(nn.Module):
         state = [self.epoch, -1 if self.total_epochs is None else self.total_epochs]
         if self.share is None:
             return torch.tensor(state)
-        return torch.tensor([*state, self.share.calls, self.share.weight], dtype=torch.float64)
+        return torch.tensor([*state, *self.share.state], dtype=torch.float64)
 
     def set_extra_state(self, state: Tensor | dict[str, int | None]) -> None:
         """Restore the epoch of a `state_dict`."""
         epoch, total, *share = state.values() if isinstance(state, dict) else state.tolist()
-        if self.share is not None and share:
-            self.share.calls, self.share.weight = int(share[0] or 0), float(share[1] or 1)
         self.set_epoch(epoch or 0, None if total == -1 else total)
+        if self.share is not None and share:
+            self.share.resume(share)
+            self._follow_epoch()
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
@@ -240,6 +241,8 @@ class RegionWiseLoss(nn.Module):
             return
         self._static = expression.static_groups(*at)
         self._dynamic = expression.dynamic_leaves(*at)
+        if self.share is None and any(leaf.schedule for leaf in self._static + self._dynamic):
+            self.share = GradientShare.of(expression)
         if self.share is not None:
             self._static, self._dynamic = map(self.share.weighted, (self._static, self._dynamic))
         if len(self._static) == 1:

@@ -4,7 +4,8 @@ import pytest
 import torch
 from anatomy import batch
 
-from rwloss import RegionWiseLoss, RWLossError, maps
+from rwloss import Regions, RegionWiseLoss, RWLossError, maps
+from rwloss.stability import Monitor
 
 TEXT = "blend(dice, boundary, schedule='gradient_share', share=0.3, every=2)"
 
@@ -40,7 +41,7 @@ def test_a_stored_map_and_several_outputs():
     logits, labels = problem("cpu")
     loss = RegionWiseLoss(TEXT)
     value = loss(logits.requires_grad_(), labels)
-    stored = maps.get("boundary")(maps_regions(labels))
+    stored = maps.get("boundary")(Regions(labels, num_classes=3))
     other = RegionWiseLoss(TEXT)
     torch.testing.assert_close(other(logits, labels, stored), value)
     heads = [logits.detach(), logits.detach()[..., ::2, ::2].contiguous()]
@@ -52,12 +53,6 @@ def test_a_stored_map_and_several_outputs():
         RegionWiseLoss(side)(copies, labels).backward()
         norms.append(torch.cat([each.grad.flatten() for each in copies]).norm())
     assert deep.share.weight == pytest.approx(float(3 / 7 * norms[0] / norms[1]), rel=1e-5)
-
-
-def maps_regions(labels):
-    from rwloss import Regions
-
-    return Regions(labels, num_classes=3)
 
 
 def test_no_measurement_without_training_and_none_of_an_empty_side():
@@ -72,6 +67,16 @@ def test_no_measurement_without_training_and_none_of_an_empty_side():
     # Without any class but the background a boundary map is 0: the last weight stays.
     loss(logits, torch.zeros_like(labels))
     assert (loss.share.calls, loss.share.weight) == (1, 1.0)
+
+
+def test_a_monitor_is_no_call_of_the_training():
+    loss, monitor = RegionWiseLoss(TEXT), Monitor(every=1)
+    for call in range(3):
+        logits, labels = problem("cpu", call)
+        loss(logits, labels)
+        weight = loss.share.weight
+        monitor(loss, logits, labels)
+        assert (loss.share.calls, loss.share.weight) == (call + 1, weight)
 
 
 def test_a_resumed_loss_measures_at_the_same_calls():
