@@ -46,7 +46,9 @@ class HausdorffDT(LossTerm):
     @eager  # no compiled graph can hold a distance transform
     def _power(self, masks: Tensor, spacings: tuple[tuple[float, ...], ...]) -> Tensor:
         """Distance to each mask's boundary, to the power of alpha. masks (b c *s) -> (b c *s)."""
+        from rwloss.maps.plain_call import plain_call
+
         rows = [row for row in spacings for _ in range(masks.shape[1])]
-        flat = to_numpy(rearrange(masks, "b c ... -> (b c) ..."))
+        flat = plain_call(to_numpy, rearrange(masks, "b c ... -> (b c) ..."))
         far: Tensor = from_numpy(abs(distance.signed_distance_mm(flat, rows)), masks)
         return rearrange(far**self.alpha, "(b c) ... -> b c ...", c=masks.shape[1])
