@@ -366,7 +366,7 @@ def whole_labels(
 
 
 def as_voxel_mask(logits: Tensor, mask: Tensor) -> Tensor:
-    """Which voxels count, (b *s) boolean, from (b *s), (b 1 *s) or (1 1 *s)."""
+    """Which voxels count, (b *s) boolean, from 0 and 1 as (b *s), (b 1 *s) or (1 1 *s)."""
     check_tensor("mask", mask, logits)
     batch, _, *spatial = logits.shape
     if mask.ndim == logits.ndim and list(mask.shape[1:]) == [1, *spatial] and len(mask) == 1:
@@ -377,6 +377,18 @@ def as_voxel_mask(logits: Tensor, mask: Tensor) -> Tensor:
         raise RWLossError(
             f"mask {tuple(mask.shape)} does not fit logits {tuple(logits.shape)}: expected "
             f"{(batch, *spatial)}, {(batch, 1, *spatial)} or {(1, 1, *spatial)}"
+        )
+    return mask if mask.dtype == torch.bool else zeros_and_ones(mask)
+
+
+@in_graphs("(Tensor mask) -> Tensor", dtype=torch.bool)
+def zeros_and_ones(mask: Tensor) -> Tensor:
+    """The mask as boolean, if it holds 0 and 1 alone. A boolean one needs no such check."""
+    soft = mask[(mask != 0) & (mask != 1)]
+    if soft.numel():
+        raise RWLossError(
+            f"expected a mask of 0 and 1, got {float(soft[0]):g}: a voxel counts or it does not; "
+            "pass mask > 0.5, or mask > 0 to count every voxel that has some weight"
         )
     return mask != 0
 

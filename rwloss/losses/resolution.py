@@ -20,6 +20,7 @@ from rwloss.losses.batch import (
     check_tensor,
     in_graphs,
 )
+from rwloss.maps.identity import check_map_of
 from rwloss.regions import SpacingRows
 from rwloss.rwmap import RWMap
 
@@ -64,7 +65,7 @@ def _checked(
     *,
     resample: bool,
 ) -> RWMap:
-    rwmap.check_made_for(expression)
+    check_map_of(rwmap, expression)
     num_classes, size = batch.output.shape[1], batch.labels.shape[1:]
     if rwmap.num_classes != num_classes:
         raise RWLossError(
@@ -88,7 +89,7 @@ def _checked(
     if rows is not None:  # the spacing of the map, which may have another resolution
         scale = [new / old for new, old in zip(size, rwmap.labels.shape[1:], strict=True)]
         rows = tuple(tuple(mm * s for mm, s in zip(row, scale, strict=True)) for row in rows)
-        rwmap.check_made_for(None, rows)
+        rwmap.check_spacing(rows)
     return RWMap(labels, num_classes, tuple(parts), rwmap.expression, rwmap.spacing_mm)
 
 

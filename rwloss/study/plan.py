@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -239,7 +238,7 @@ def joined(before: Study, now: Study, *, begun: bool) -> Study:
     different += [
         f"map {name} {text!r} (now {now.maps[name]!r})"
         for name, text in before.maps.items()
-        if name in now.maps and _canonical(now.maps[name]) != _canonical(text)
+        if name in now.maps and not generators.is_same(now.maps[name], text)
     ]
     if different:
         raise RWLossError(
@@ -315,12 +314,7 @@ def reference_of(study: Study) -> str | None:
     """The name of the reference: the one given, else the first map that is Dice + CE."""
     if study.reference is not None:
         return study.reference
-    wanted = {_canonical(REFERENCE), _canonical("cross_entropy + dice")}
-    for name, text in study.maps.items():
-        with suppress(RWLossError):  # a map of a Python file is not the reference
-            if _canonical(text) in wanted:
-                return name
-    return None
+    return next((n for n, text in study.maps.items() if generators.is_same(text, REFERENCE)), None)
 
 
 def columns(texts: Sequence[str] = (), baselines: Sequence[str] = ()) -> dict[str, str]:
@@ -354,10 +348,6 @@ cross_entropy'}
             )
         found[name] = text
     return found
-
-
-def _canonical(text: str) -> str:
-    return str(generators.parse(text, files=False))
 
 
 def _settings(

@@ -19,7 +19,7 @@ from rwloss.files.journal import read_regular
 from rwloss.study import axes
 from rwloss.study.axes import AxisValues
 from rwloss.study.indicators import Indicators
-from rwloss.study.outcomes import RunOutcome, read_outcome
+from rwloss.study.outcomes import METRICS, RunOutcome, read_outcome
 from rwloss.study.plan import Run, Study, reference_of, runs
 from rwloss.study.summaries import RunRow, Status, StudyPart, part_of
 from rwloss.study.ties import Tie, ties_of
@@ -164,11 +164,13 @@ def _reason(run: Run) -> str:
 _ROW_COLUMNS = ("map", "seed", "learning_rate", "status", "reference_failed", "reason")
 _RUN_COLUMNS = ("step", "diverged_step", "wrong_way_mass", "largest_wrong_way_mass")
 _CLASS_COLUMNS = ("end_dice", "best_dice", "test_dice", "birth_step", "died", "collapsed")
+_TEST_COLUMNS = {f"test_{name}": name for name in METRICS if name != "dice"}
 
 COLUMNS = (
     "map", "expression", "seed", "learning_rate", "status", "reference_failed", "step",
     "diverged_step", "end_dice_mean", "test_dice_mean", "wrong_way_mass", "largest_wrong_way_mass",
-    "class", *_CLASS_COLUMNS, "residual_push_share", "residual_gradient_norm", "reason",
+    "class", *_CLASS_COLUMNS, *_TEST_COLUMNS, *(f"{name}_mean" for name in _TEST_COLUMNS),
+    "residual_push_share", "residual_gradient_norm", "reason",
 )  # fmt: skip
 """Columns of runs.csv; those of the other axes follow."""
 
@@ -216,11 +218,13 @@ def as_csv(results: Results) -> str:
             "expression": results.study.maps[row.map],
             "end_dice_mean": outcome.end_dice,
             "test_dice_mean": outcome.test_dice,
+            **{f"{name}_mean": outcome.tested(metric) for name, metric in _TEST_COLUMNS.items()},
         }
         if not outcome.classes:
             rows.append(of_run)
         for each in outcome.classes:
             of_class = {name: getattr(each, name) for name in _CLASS_COLUMNS}
+            of_class |= {name: each.test.get(metric) for name, metric in _TEST_COLUMNS.items()}
             if each.residual is not None:
                 of_class["residual_push_share"] = each.residual.push_share
                 of_class["residual_gradient_norm"] = each.residual.gradient_norm

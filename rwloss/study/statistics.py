@@ -198,7 +198,8 @@ def compare_all(
         for name in values:
             if name != reference:
                 keys = sorted(values[name].keys() & base.keys())
-                paired.append((group, name, _by_unit(keys, unit_of, values[name], base)))
+                differences = {key: values[name][key] - base[key] for key in keys}
+                paired.append((group, name, means_by_unit(differences, unit_of)))
     p = [sign_flip_p([*found.values()], seed=seed) for _, _, found in paired]
     corrected, least = holm(p), holm([smallest_p(len(found)) for _, _, found in paired])
     compared: list[list[Comparison]] = [[] for _ in groups]
@@ -219,17 +220,16 @@ def compare_all(
     return compared
 
 
-def _by_unit(
-    keys: Sequence[Any],
-    unit_of: Callable[[Any], Any],
-    values: Mapping[Any, float],
-    base: Mapping[Any, float],
-) -> dict[Any, float]:
-    """The mean difference of each unit."""
+def means_by_unit(values: Mapping[Any, float], unit_of: Callable[[Any], Any]) -> dict[Any, float]:
+    """The mean of the values of each unit.
+
+    >>> means_by_unit({("a", 0): 1.0, ("a", 1): 2.0, ("b", 0): 5.0}, lambda key: key[0])
+    {'a': 1.5, 'b': 5.0}
+    """
     found: dict[Any, list[float]] = {}
-    for key in keys:
-        found.setdefault(unit_of(key), []).append(values[key] - base[key])
-    return {unit: sum(differences) / len(differences) for unit, differences in found.items()}
+    for key, value in values.items():
+        found.setdefault(unit_of(key), []).append(value)
+    return {unit: sum(own) / len(own) for unit, own in found.items()}
 
 
 def rank_correlation(

@@ -8,6 +8,7 @@ from typing import Any, Literal, TypeAlias
 
 from rwloss.study import axes
 from rwloss.study.axes import AxisValues
+from rwloss.study.differences import Difference, differences_in
 from rwloss.study.indicators import Indicators
 from rwloss.study.outcomes import ClassOutcome, RunOutcome, known_of, mean_of
 from rwloss.study.plan import Study
@@ -133,11 +134,13 @@ class MapSummary:
 class StudyPart:
     """Summaries of all cells, and comparisons of their test Dice with that of the reference.
 
-    A cell is compared with the reference that has the same values.
+    A cell is compared with the reference that has the same values. differences: the same
+    comparisons for every score of the test, with more figures.
     """
 
     maps: tuple[MapSummary, ...]
     comparisons: tuple[Comparison, ...]
+    differences: tuple[Difference, ...] = ()
 
     @property
     def untested(self) -> bool:
@@ -150,6 +153,7 @@ class StudyPart:
         return StudyPart(
             tuple(each for each in self.maps if each.values == values),
             tuple(each for each in self.comparisons if each.values == values),
+            tuple(each for each in self.differences if each.comparison.values == values),
         )
 
 
@@ -161,37 +165,49 @@ def part_of(
 ) -> StudyPart:
     """The cells of some runs of a study. found: indicators of the maps, as far as known."""
     conditions = axes.combinations(axes.kept_apart(study.axes))
-    by_split = len(axes.combinations(axes.drawn(study.axes))) > 1
-    summaries, scores = [], []
+    unit = 0 if len(axes.combinations(axes.drawn(study.axes))) > 1 else 1
+    summaries = []
+    outcomes: list[dict[str, dict[tuple[str, int], RunOutcome]]] = []
     for values in conditions:
         of_condition = [row for row in rows if row.condition == values]
-        scores.append({name: _scores(of_condition, name) for name in study.maps})
+        outcomes.append({})
         for name, text in study.maps.items():
             of_cell = [row for row in of_condition if row.map == name]
             summaries.append(_summary(name, text, of_cell, found.get(name), values))
-    compared = []
-    if reference is not None:
-        compared = compare_all(
-            scores, reference, unit_of=lambda key: key[0] if by_split else key[1]
-        )
+            outcomes[-1][name] = {
+                (axes.named(axes.drawn(row.values)), row.seed): row.outcome
+                for row in of_cell
+                if row.status == "done"
+            }
+    if reference is None:
+        return StudyPart(tuple(summaries), ())
+    compared = compare_all(
+        [
+            {
+                name: {
+                    key: dice for key, run in runs.items() if (dice := run.test_dice) is not None
+                }
+                for name, runs in of_condition.items()
+            }
+            for of_condition in outcomes
+        ],
+        reference,
+        unit_of=lambda key: key[unit],
+    )
+    further = differences_in(outcomes, reference, unit_of=lambda key: key[unit])
     return StudyPart(
         tuple(summaries),
         tuple(
             replace(each, values=values)
-            for values, of_condition in zip(conditions, compared, strict=False)
-            for each in of_condition
+            for values, found in zip(conditions, compared, strict=True)
+            for each in found
+        ),
+        tuple(
+            replace(each, comparison=replace(each.comparison, values=values))
+            for values, found in zip(conditions, further, strict=True)
+            for each in found
         ),
     )
-
-
-def _scores(rows: Sequence[RunRow], name: str) -> dict[tuple[str, int], float]:
-    """Test Dice of the runs of a map that are done, by split and seed."""
-    found = {
-        (axes.named(axes.drawn(row.values)), row.seed): row.outcome.test_dice
-        for row in rows
-        if row.map == name and row.status == "done"
-    }
-    return {key: value for key, value in found.items() if value is not None}
 
 
 def _summary(

@@ -192,7 +192,7 @@ def _check_store(
     """
     static, where = expression.static_part, f"the store {str(maps_of.place)!r}"
     fix = "precompute it again, or leave --maps out"
-    if static is None or str(static) != stored:
+    if static is None or not maps.is_same(stored, str(static)):
         raise RWLossError(
             f"{where} holds the map {stored!r}, and the static part of {str(expression)!r} is "
             f"{str(static)!r}: {fix}"

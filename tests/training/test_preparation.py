@@ -218,8 +218,13 @@ def test_class_in_no_training_case(spoilt, settings_of):
 
 def test_maps_of_another_expression(squares, settings_of, tmp_path):
     store = str(tmp_path / "maps")
+    text = "rectified + class_weighted"
+    precompute(squares, store, text, jobs=0)
+    assert prepare(settings_of(squares, map=None, maps=store)).settings.map == text
+    turned = "dice + class_weighted + rectified"
+    assert prepare(settings_of(squares, map=turned, maps=store)).settings.map == turned
+    store = str(tmp_path / "rectified")
     precompute(squares, store, "rectified", jobs=0)
-    assert prepare(settings_of(squares, map=None, maps=store)).settings.map == "rectified"
     both = prepare(settings_of(squares, map="rectified + dice", maps=store))
     assert both.settings.map == "rectified + dice"
     for text in ("boundary + dice", "dice"):
