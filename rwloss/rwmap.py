@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from rwloss.arrays import Array, as_tensor, is_torch, namespace, on_device
+from rwloss.arrays import Array, as_tensor, fails, is_torch, namespace, on_device
 from rwloss.errors import RWLossError
 from rwloss.regions import SpacingRows, spacing_text
 
@@ -258,7 +258,7 @@ class RWMap:
                 f"maps of labels {tuple(self.labels.shape)} and {tuple(other.labels.shape)} "
                 "can't be added: they are of different images"
             )
-        if not namespace(self.labels).all(self.labels == other.labels):
+        if fails(self.labels == other.labels, "maps of different labels are added"):
             raise RWLossError("maps of different labels can't be added: make both from the same")
 
 

@@ -13,7 +13,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from rwloss.arrays import to_numpy
+from rwloss.arrays import constants, to_numpy
 from rwloss.errors import RWLossError
 from rwloss.losses.batch import Activation, LossBatch, LossInputs, check_logits, make_batch
 from rwloss.losses.costs import (
@@ -365,7 +365,7 @@ class RegionWiseLoss(nn.Module):
                 f"{len(self.class_weights)} class_weights for {num_classes} classes: give "
                 "one for each" + (" (outside and inside a mask)" if batch.masks else "")
             )
-        weights = batch.output.new_tensor(self.class_weights)[batch.classes]
+        weights = constants(self.class_weights, batch.output)[batch.classes]
         if not rwmap.is_compact:
             weights = weights[:, None]
         return RWMap(rwmap.labels, num_classes, tuple(part * weights for part in rwmap.parts))

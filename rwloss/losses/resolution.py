@@ -10,7 +10,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from rwloss.arrays import as_tensor
+from rwloss.arrays import as_tensor, fails
 from rwloss.errors import RWLossError
 from rwloss.losses.batch import (
     LossBatch,
@@ -96,7 +96,7 @@ def _checked(
 @in_graphs("(Tensor part, Tensor labels, Tensor target) -> Tensor")
 def of_labels(part: Tensor, labels: Tensor, target: Tensor) -> Tensor:
     """The part of a map, if it is of the labels of the target."""
-    if not torch.equal(labels.long(), target.long()):
+    if fails(labels.long() == target.long(), "a stored map is of other labels than the target"):
         raise RWLossError(
             "the map was made from other labels than the target: it must be cropped, flipped and "
             "turned together with the image, or made on the fly"
@@ -106,7 +106,8 @@ def of_labels(part: Tensor, labels: Tensor, target: Tensor) -> Tensor:
 
 def _constant(values: Any, batch: LossBatch) -> Tensor:
     """NumPy values or a tensor, on the device of the batch, without gradient."""
-    return torch.as_tensor(as_tensor(values), device=batch.output.device).detach()
+    tensor: Tensor = as_tensor(values).to(batch.output.device, non_blocking=True)
+    return tensor.detach()
 
 
 # --- Several outputs: deep supervision
