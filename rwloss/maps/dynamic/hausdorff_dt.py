@@ -49,7 +49,7 @@ class HausdorffDT(LossTerm):
         from rwloss.maps.plain_call import plain_call
 
         rows = [row for row in spacings for _ in range(masks.shape[1])]
-        far = plain_call(
+        far: Tensor = plain_call(
             lambda flat: abs(distance.signed_distance_mm(flat, rows)),
             rearrange(masks, "b c ... -> (b c) ..."),
         )
