@@ -7,8 +7,9 @@ import json
 import os
 import shutil
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache, partial
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,21 @@ def _available(device: str) -> str:
         if not torch.cuda.is_available():
             pytest.skip("no CUDA device")
     return device
+
+
+@pytest.fixture(scope="module")
+def small_networks() -> Iterator[None]:
+    """In the place of "tiny", networks of a hundredth of its weights: quick to build and save.
+
+    And Fabric does not search all that is installed for callbacks at each start.
+    """
+    from rwloss.training.network import PRESETS, NetworkPreset
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(PRESETS, "tiny", NetworkPreset((2, 4, 8, 16), residual_units=1))
+        if find_spec("lightning_fabric"):
+            patch.setattr("lightning_fabric.fabric._load_external_callbacks", lambda group: [])
+        yield
 
 
 @pytest.fixture(scope="session")
