@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.autograd.function import Function
 from torch.nn import functional
 
-from rwloss.arrays import eager
+from rwloss.arrays import eager, fails
 from rwloss.errors import RWLossError
 from rwloss.losses.batch import LossBatch, in_graphs
 from rwloss.maps.expression import Expression, Leaf, Stabilized
@@ -208,7 +208,7 @@ def _link_weight(rwmap: RWMap) -> Tensor:
 @in_graphs("(Tensor weight) -> Tensor")
 def positive_weight(weight: Tensor) -> Tensor:
     """The weight of a link, if it is nowhere below 0."""
-    if bool((weight < 0).any()):
+    if fails(~(weight < 0), "a map under a link is not stable: other - true is below 0"):
         raise RWLossError(
             f"a link needs a stable map: other - true is {float(weight.min()):g} at some voxel; "
             "stabilize it first"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import math
-import re
 from collections.abc import Sequence
 from functools import reduce
 from operator import add
@@ -14,7 +13,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from rwloss.arrays import to_numpy
+from rwloss.arrays import constants, to_numpy
 from rwloss.errors import RWLossError
 from rwloss.losses.batch import Activation, LossBatch, LossInputs, check_logits, make_batch
 from rwloss.losses.costs import (
@@ -153,8 +152,8 @@ class RegionWiseLoss(nn.Module):
         and mask are then resampled to the nearest voxels and the spacing is scaled, unless they
         are lists too. One map for all outputs goes with the first target of a list.
         rwmap: a stored map in place of the static terms, an RWMap or dense values (b k *s).
-        mask: (b *s) or (b 1 *s), 0 where a voxel costs nothing and does not count. Unlike
-        ignore_index it does not end a region.
+        mask: (b *s) or (b 1 *s) of 0 and 1, 0 where a voxel costs nothing and does not count.
+        Unlike ignore_index it does not end a region.
         spacing_mm: one number per axis, or one such row per image.
 
         Raises RWLossError that says what was expected where labels, shapes or maps do not fit.
@@ -350,10 +349,7 @@ class RegionWiseLoss(nn.Module):
         if rwmap is None:
             found = made_maps(batch, [group.term for group in active])
         else:
-            text, held = self._stored_text, getattr(rwmap, "expression", None)
-            if text and held and "'dataset_" in text and _up_to_weights(text, held):
-                text = held
-            found = [stored_map(batch, logits, given, text, resample=resample)]
+            found = [stored_map(batch, logits, given, self._stored_text, resample=resample)]
         return [
             (group.factor, self._weighted(batch, rwmap), group.link)
             for group, rwmap in zip(active, found, strict=True)
@@ -369,16 +365,10 @@ class RegionWiseLoss(nn.Module):
                 f"{len(self.class_weights)} class_weights for {num_classes} classes: give "
                 "one for each" + (" (outside and inside a mask)" if batch.masks else "")
             )
-        weights = batch.output.new_tensor(self.class_weights)[batch.classes]
+        weights = constants(self.class_weights, batch.output)[batch.classes]
         if not rwmap.is_compact:
             weights = weights[:, None]
         return RWMap(rwmap.labels, num_classes, tuple(part * weights for part in rwmap.parts))
-
-
-def _up_to_weights(text: str, held: str) -> bool:
-    """Whether texts are equal but for weights of a dataset: words here, numbers in its store."""
-    pattern = re.sub(r"'dataset_\w+'", r"\\([^()]*\\)", re.escape(text))
-    return re.fullmatch(pattern, held) is not None
 
 
 def _weights(name: str, given: Sequence[float] | None) -> tuple[float, ...] | None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
+from pydantic import FiniteFloat
 from torch import Tensor, nn
 
 from rwloss.errors import RWLossError
@@ -41,10 +42,10 @@ class TrainingState:
     """
 
     step: int = 0
-    losses: list[float] = field(default_factory=list)
+    losses: list[FiniteFloat] = field(default_factory=list)
     best_step: int = 0
-    best_score: float = -1.0
-    seconds: float = 0.0
+    best_score: FiniteFloat = -1.0
+    seconds: FiniteFloat = 0.0
 
 
 def train_steps(
@@ -57,7 +58,7 @@ def train_steps(
     state: TrainingState,
     *,
     record: Callable[[int, dict[str, Any]], None],
-    after_step: Callable[[int, float], None],
+    after_step: Callable[[int, float | None], None],
 ) -> None:
     """Train from state.step to settings.steps. Weights, optimizer and state change in place.
 
@@ -65,13 +66,18 @@ def train_steps(
     the figures of every settings.record_every-th step, the first and the last. after_step: called
     after each step with its number and its loss, for validation and checkpoints.
 
-    Raises Diverged at the first loss that is not finite, before the weights are updated with it.
+    On a GPU the losses stay on the device, so that no step waits for it. They are read where the
+    run pauses anyway (`RunSettings.pauses_after`); after other steps the loss is None.
+
+    Raises Diverged at the first loss that is not finite: on the CPU before the weights are updated
+    with it, on a GPU at the next pause, before a checkpoint is written.
     """
+    waiting: list[Tensor] = []  # losses that are not read yet
     compiled: Any = torch.compile(network) if settings.compile else network
     model, optimizer = fabric.setup(compiled, optimizer)
     while state.step < settings.steps:
         step, started = state.step + 1, time.monotonic()
-        is_recorded = step % settings.record_every == 0 or step in {1, settings.steps}
+        is_recorded = settings.records(step)
         batch = batches(step)
         loss.set_epoch((step - 1) // settings.steps_per_epoch, settings.num_epochs)
         for group in optimizer.param_groups:
@@ -82,26 +88,47 @@ def train_steps(
         if is_recorded:
             logits.retain_grad()
         value = loss(logits, batch.labels, batch.rwmap, spacing_mm=batch.spacings_mm)
-        mean_value = float(cast("Tensor", fabric.all_reduce(value.detach())))
-        if not math.isfinite(mean_value):
-            raise Diverged(
-                step,
-                f"the loss is {mean_value} at step {step}: training has diverged or its input is "
-                f"not finite; try a learning rate below {settings.learning_rate:g} in another "
-                "folder",
-            )
+        waiting.append(cast("Tensor", fabric.all_reduce(value.detach())))
+        if _is_free_to_read(value):
+            state.losses += _read(waiting, step, settings)
         fabric.backward(value)
         figures = step_figures(loss, network, logits, batch) if is_recorded else {}
         if settings.gradient_clip is not None:
-            fabric.clip_gradients(model, optimizer, max_norm=settings.gradient_clip)
+            fabric.clip_gradients(
+                model,
+                optimizer,
+                max_norm=settings.gradient_clip,
+                error_if_nonfinite=False,  # asking would wait for a GPU; the next loss tells
+            )
         optimizer.step()
         state.step = step
-        state.losses.append(mean_value)
+        if settings.pauses_after(step):
+            state.losses += _read(waiting, step, settings)
+        mean_value = None if waiting else state.losses[-1]
         state.seconds += time.monotonic() - started
         if is_recorded:
             record(step, {"losses": state.losses, **figures})
             state.losses = []
         after_step(step, mean_value)
+
+
+def _is_free_to_read(value: Tensor) -> bool:
+    """Whether reading a value makes nobody wait."""
+    return value.is_cpu
+
+
+def _read(waiting: list[Tensor], step: int, settings: RunSettings) -> list[float]:
+    """The losses of the last steps up to this one, which wait no longer; all must be finite."""
+    losses: list[float] = torch.stack(waiting).tolist() if waiting else []
+    waiting.clear()
+    for at, loss in enumerate(losses, start=step + 1 - len(losses)):
+        if not math.isfinite(loss):
+            raise Diverged(
+                at,
+                f"the loss is {loss} at step {at}: training has diverged or its input is not "
+                f"finite; try a learning rate below {settings.learning_rate:g} in another folder",
+            )
+    return losses
 
 
 def learning_rate(settings: RunSettings, step: int) -> float:

@@ -215,3 +215,22 @@ def test_a_number_that_all_names_begin_with_is_that_of_no_patient():
         assert warning.startswith("4 of 4 groups")
         pattern = shlex.split(warning)[-1]
         assert len(groups_of(scans, SplitSettings(group_pattern=pattern))) == 4
+
+
+@pytest.mark.parametrize("more", [{}, {"folds": 3, "fold": 1}, {"group_pattern": PATTERN}])
+def test_fewer_training_cases_are_among_more_and_the_other_parts_stay(more):
+    for split_seed in range(3):
+        every = split(NAMES, settings(split_seed=split_seed, **more))
+        kept = set()
+        for count in range(1, len(every.train) + 1):
+            found = split(NAMES, settings(split_seed=split_seed, train_cases=count, **more))
+            assert (found.validation, found.test) == (every.validation, every.test)
+            assert len(found.train) == count
+            assert kept < set(found.train) <= set(every.train)
+            assert found.train == tuple(sorted(found.train))
+            kept = set(found.train)
+        assert f"{count} of {count} training cases kept" in found.made_by
+    smallest = {split(NAMES, settings(split_seed=s, train_cases=1)).train for s in range(5)}
+    assert len(smallest) > 1
+    with pytest.raises(RWLossError, match="--train-cases 99 is more than there are: the split"):
+        split(NAMES, settings(train_cases=99))

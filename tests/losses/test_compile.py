@@ -80,6 +80,7 @@ def refusals():
         "fractions": (dice, logits, labels + 0.5),
         "soft targets": (dice, logits, 0.9 * truth),
         "masks of 255": (masks, logits, 255 * truth),
+        "a soft mask": (lambda *args: dice(*args, mask=0.5 * labels), logits, labels),
         "no probabilities": (RegionWiseLoss("dice", activation="none"), logits, labels),
         "a map of other labels": (RegionWiseLoss("rectified + dice"), logits, labels, flipped),
         "a map that is not stable": (RegionWiseLoss(linked), logits, labels, upside_down),
@@ -105,6 +106,10 @@ def test_values_are_refused_as_in_eager_mode(backend):
     loss = RegionWiseLoss("rectified + dice")
     graphs = torch._dynamo.explain(loss)(logits, labels, stored_map("rectified", labels))
     assert (graphs.graph_count, graphs.graph_break_count) == (1, 0)
+    # The order of terms does not matter, and does not break the graph.
+    turned = stored_map("boundary + rectified", labels)
+    loss = RegionWiseLoss("rectified + boundary")
+    compared(loss, ((logits, labels, turned), {}), fullgraph=True, backend="eager")
 
 
 @pytest.mark.filterwarnings("ignore:Dynamo detected a call to a `functools.lru_cache`:UserWarning")
