@@ -11,9 +11,8 @@ from einops import rearrange, repeat
 from torch import Tensor
 from torch.nn import functional
 
-from rwloss.arrays import fails
+from rwloss.arrays import fails, in_graphs
 from rwloss.errors import RWLossError
-from rwloss.losses.graphs import in_graphs
 from rwloss.maps.loss_term import Prediction
 from rwloss.regions import (
     IGNORED,

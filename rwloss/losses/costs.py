@@ -26,13 +26,11 @@ from torch import Tensor
 from torch.autograd.function import Function
 from torch.nn import functional
 
-from rwloss.arrays import eager, fails
+from rwloss.arrays import eager, fails, in_graphs, plain_call
 from rwloss.errors import RWLossError
 from rwloss.losses.batch import LossBatch
-from rwloss.losses.graphs import in_graphs
 from rwloss.maps.expression import Expression, Leaf, Stabilized
 from rwloss.maps.loss_term import LossTerm, reduced
-from rwloss.maps.plain_call import plain_call
 from rwloss.regions import IGNORED, Regions
 from rwloss.rwmap import RWMap
 

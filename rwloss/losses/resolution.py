@@ -10,7 +10,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from rwloss.arrays import as_tensor, fails
+from rwloss.arrays import as_tensor, fails, in_graphs
 from rwloss.errors import RWLossError
 from rwloss.losses.batch import (
     LossBatch,
@@ -19,7 +19,6 @@ from rwloss.losses.batch import (
     check_logits,
     check_tensor,
 )
-from rwloss.losses.graphs import in_graphs
 from rwloss.maps.identity import check_map_of
 from rwloss.regions import SpacingRows
 from rwloss.rwmap import RWMap
