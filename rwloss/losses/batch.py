@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import wraps
-from typing import Any, Literal, NamedTuple, TypeVar, cast
+from typing import Any, Literal, NamedTuple
 
 import einops
 import torch
@@ -15,6 +13,7 @@ from torch.nn import functional
 
 from rwloss.arrays import fails
 from rwloss.errors import RWLossError
+from rwloss.losses.graphs import in_graphs
 from rwloss.maps.loss_term import Prediction
 from rwloss.regions import (
     IGNORED,
@@ -26,7 +25,6 @@ from rwloss.regions import (
 )
 
 Activation = Literal["softmax", "sigmoid", "none", "masks"]
-Check = TypeVar("Check", bound=Callable[..., Tensor])
 
 _ROUNDING = 1e-2  # of bfloat16
 _NO_ARGMAX = {torch.bool, torch.uint16, torch.uint32, torch.uint64}  # in torch
@@ -209,38 +207,6 @@ def make_batch(
         pooled=pooled,
         by_class=by_class,
     )
-
-
-def in_graphs(schema: str, dtype: torch.dtype | None = None) -> Callable[[Check], Check]:
-    """Make a check of values one operation of a compiled graph, which does not break there.
-
-    schema: of the function in torch's words. Its result is like its first argument, or of `dtype`.
-    Outside of graphs the function is called as it is.
-    """
-
-    def decorate(check: Check) -> Check:
-        def kernel(*args: Any) -> Tensor:
-            return check(*args).to(dtype or args[0].dtype, copy=True)
-
-        # Values are read on the CPU: no CUDA graph can hold that.
-        unsafe = getattr(torch.Tag, "cudagraph_unsafe", None)
-        operation: Any = torch.library.custom_op(
-            f"rwloss::{check.__name__}",
-            kernel,
-            mutates_args=(),
-            schema=schema,
-            **({"tags": [unsafe]} if unsafe else {}),
-        )
-        operation.register_fake(lambda first, *_: torch.empty_like(first, dtype=dtype))
-
-        @wraps(check)
-        def run(*args: Any) -> Tensor:
-            found: Tensor = (operation if torch.compiler.is_compiling() else check)(*args)
-            return found
-
-        return cast("Check", run)
-
-    return decorate
 
 
 # --- What a target may look like

@@ -26,7 +26,8 @@ from torch.nn import functional
 
 from rwloss.arrays import eager, fails
 from rwloss.errors import RWLossError
-from rwloss.losses.batch import LossBatch, in_graphs
+from rwloss.losses.batch import LossBatch
+from rwloss.losses.graphs import in_graphs
 from rwloss.maps.expression import Expression, Leaf, Stabilized
 from rwloss.maps.loss_term import LossTerm, reduced
 from rwloss.maps.plain_call import plain_call

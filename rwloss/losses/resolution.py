@@ -18,8 +18,8 @@ from rwloss.losses.batch import (
     batch_spacings,
     check_logits,
     check_tensor,
-    in_graphs,
 )
+from rwloss.losses.graphs import in_graphs
 from rwloss.maps.identity import check_map_of
 from rwloss.regions import SpacingRows
 from rwloss.rwmap import RWMap
