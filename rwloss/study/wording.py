@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from itertools import groupby
 
 from rwloss.study import axes
 from rwloss.study.indicators import INFLUENCE
 from rwloss.study.plan import Study
+from rwloss.study.rates import Rate
 from rwloss.study.results import Results
+from rwloss.study.stability_profile import KEPT_IN
 from rwloss.study.statistics import Interval
 from rwloss.study.summaries import MapSummary, StudyPart
 from rwloss.study.ties import Tie
@@ -91,6 +94,19 @@ def mass(wrong_way_mass: float | None) -> str:
     return percent(wrong_way_mass if wrong_way_mass > _ROUNDING else 0.0)
 
 
+def left_open(found: Rate) -> str:
+    """The shares that a rate leaves possible.
+
+    >>> from rwloss.study.rates import rate
+    >>> [left_open(rate(count, 3)) for count in (0, 1, 3)]
+    ['up to 63 %', '6 to 79 %', '37 % or more']
+    """
+    low, high = (f"{100 * value:.0f}" for value in (found.low, found.high))
+    if not found.count:
+        return f"up to {high} %"
+    return f"{low} % or more" if found.count == found.of else f"{low} to {high} %"
+
+
 def question(results: Results, data_name: str) -> str:
     """The question that the study answers."""
     if len(results.study.maps) == 1:
@@ -129,7 +145,7 @@ def with_each_value(results: Results, tell: Callable[[Results], Iterable[str]]) 
 
 def lead(results: Results) -> list[str]:
     """The answer in a few sentences: divergence, lost classes, claims, and a caution."""
-    return [*with_each_value(results, _lead)]
+    return [*_profiles(results), *with_each_value(results, _lead)]
 
 
 def _lead(results: Results) -> list[str]:
@@ -140,7 +156,11 @@ def _lead(results: Results) -> list[str]:
 
 def sentences(results: Results) -> list[str]:
     """All results in plain words, the most important first."""
-    told = [*_progress(results), *with_each_value(results, _sentences)]
+    told = [
+        *_progress(results),
+        *_profiles(results),
+        *with_each_value(results, _sentences),
+    ]
     if looked_at := {
         name: value for name, value in results.runs[0].values.items() if name in INFLUENCE
     }:
@@ -163,6 +183,7 @@ def _sentences(results: Results) -> Iterator[str]:
     for each in whole.maps:
         if each.diverged:
             yield f"{each.map} {_diverged(each)}: its loss was not finite."
+    yield from _rates(whole)
     # Whether the reference kept its classes has been said.
     yield from _losses(each for each in whole.maps if each.map != results.reference or each.lost)
     yield from _comparisons(results, whole)
@@ -305,6 +326,41 @@ def _losses(summaries: Iterable[MapSummary], where: str = "") -> Iterator[str]:
                     more = f" ({listed(how)})" if how else ""
                     which.append(f"{tally.name} in {tally.collapsed} of {tally.known}{more}")
             yield f"{each.map} {lost}: {listed(which)}{_aside(each)}."
+
+
+def _rates(whole: StudyPart) -> Iterator[str]:
+    shown = [
+        f"{each.map} {found.count} of {found.of} ({left_open(found)})"
+        for each in whole.maps
+        if (found := each.lost_rate) is not None
+    ]
+    if shown:
+        told = "Runs that lost a class, and the share of runs that this leaves open"
+        yield f"{told}: {listed(shown)}."
+
+
+def _profiles(results: Results) -> Iterator[str]:
+    """One sentence per combination of values of the other axes."""
+    for values, found in groupby(results.profiles, key=lambda each: each.values):
+        known = [(each, each.decades) for each in found if each.decades is not None]
+        if known:
+            where = f"With {axes.named(values)}: at" if values else "At"
+            first = known[0][0]
+            told = [
+                f"{decades.mean:.2f} with {each.map}{_band(decades)}" for each, decades in known
+            ]
+            yield (
+                f"{where} least {100 * KEPT_IN:.0f} % of runs keep every class over this many of "
+                f"the {first.span:.2f} decades of learning rate from {first.learning_rates[0]:g} "
+                f"to {first.learning_rates[-1]:g}: {listed(told)}."
+            )
+
+
+def _band(found: Interval) -> str:
+    ends = f"{found.low:.2f} to {found.high:.2f}"
+    if found.n < FEW:
+        return f" (bootstrap interval {ends}, too narrow with so few seeds)"
+    return f" (95 % interval {ends})"
 
 
 def _kept(each: MapSummary, where: str = "") -> str:

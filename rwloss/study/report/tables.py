@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from rwloss.study.outcomes import mean_of
 from rwloss.study.results import Results
 from rwloss.study.statistics import Interval
 from rwloss.study.summaries import StudyPart
-from rwloss.study.wording import NOTHING, bounds, decimal, mass, significant, unit_of
+from rwloss.study.wording import NOTHING, bounds, decimal, left_open, mass, significant, unit_of
 from rwloss.words import count_of, listed, percent
 
 _TEXT = {"map", "class", "status", "lost classes", "verdict"}
@@ -79,13 +78,14 @@ def maps_table(results: Results, part: StudyPart, which: str) -> Table:
     for each in part.maps:
         found = results.indicators.get(each.map)
         failed = f"{each.failed} failed" if each.failed else ""
-        unknown = _not_known(each.unknown) if each.lost_known else ""
+        details = [left_open(rate)] if (rate := each.lost_rate) else []
+        details += [_not_known(each.unknown)] * bool(details and each.unknown)
         alarm = "ALARM: promises to be stable" if each.breaks_promise else ""
         cells = (
             Cell(each.map, each.map, without_paths(each.expression)),
             *_values(each.values),
             Cell(str(each.done), each.done, failed, is_bad=bool(failed)),
-            _count(each.lost, each.lost_known, is_bad=each.lost > 0, detail=unknown),
+            _count(each.lost, each.lost_known, is_bad=each.lost > 0, detail="; ".join(details)),
             _interval(each.test_dice),
             _interval(each.end_dice),
             Cell(mass(each.wrong_way_mass), each.wrong_way_mass, alarm, is_bad=bool(alarm)),
@@ -155,19 +155,28 @@ def classes_table(results: Results) -> Table:
             known = tally.known
             found = [one for row in done for one in row.outcome.classes if one.name == tally.name]
             residuals = [one.residual for one in found if one.residual is not None]
-            # Over all runs of which it is known; never is later than every step.
-            births = [*tally.birth_steps, *[math.inf] * (known - tally.born)]
-            median = statistics.median(births) if births else None
+            births = tally.births
             cells = (
                 Cell(each.map, each.map),
                 *_values(each.values),
                 Cell(tally.name, tally.name),
                 _count(tally.born, known, is_bad=tally.born < known),
-                Cell("never", "Infinity")
-                if median == math.inf
-                else Cell(f"{median:g}" if births else NOTHING, median),
+                Cell(NOTHING)
+                if births is None
+                else Cell(
+                    _step(births.median),
+                    births.median or "Infinity",
+                    f"{_step(births.median_low)} to {_step(births.median_high)}"
+                    if births.median_low
+                    else "",
+                ),
                 _count(tally.died, known, is_bad=tally.died > 0),
-                _count(tally.collapsed, known, is_bad=tally.collapsed > 0),
+                _count(
+                    tally.collapsed,
+                    known,
+                    is_bad=tally.collapsed > 0,
+                    detail=left_open(tally.rate) if tally.rate else "",
+                ),
                 _count(len(residuals), len(done)),
                 _number(mean_of(one.gradient_norm for one in residuals)),
                 _share(mean_of(one.push_share for one in residuals)),
@@ -223,6 +232,10 @@ def runs_table(results: Results) -> Table:
         },
         tuple(rows),
     )  # fmt: skip
+
+
+def _step(step: float | None) -> str:
+    return "never" if step is None else f"{step:g}"
 
 
 def _axes(results: Results, *, drawn: bool = False) -> dict[str, str]:

@@ -9,6 +9,7 @@ from strange_studies import STEPS, dice_of, indicator, write_run
 
 from rwloss.study.outcomes import Residual
 from rwloss.study.plan import make, runs
+from rwloss.study.rates import birth_curve
 from rwloss.study.report import charts
 from rwloss.study.report.charts import COLOURS, REFERENCE, Look, charts_of_runs, looks
 from rwloss.study.report.tables import classes_table, comparisons_table, maps_table, runs_table
@@ -216,7 +217,7 @@ def test_what_no_validation_case_tells_is_no_kept_class(tmp_path):
     assert charts_of_runs(results)["births"][1].points == []
     whole = maps_table(results, results.whole, "whole")
     assert (whole.rows[0].cells[2].text, whole.rows[0].cells[2].detail) == (
-        "0 of 1", "not known for b",
+        "0 of 1", "up to 95 %; not known for b",
     )  # fmt: skip
     assert [row.cells[5].text for row in classes_table(results).rows] == ["0 of 1", NOTHING] * 2
     [first, _] = runs_table(results).rows
@@ -234,7 +235,8 @@ def test_a_run_in_which_a_class_is_never_born_counts_as_the_latest(strange):
         (2, (), "never", "Infinity"),
         (0, (), NOTHING, None),
     ):
-        tally = replace(first.classes[0], known=known, born=len(steps), birth_steps=steps)
+        births = birth_curve(steps, [400] * (known - len(steps)))
+        tally = replace(first.classes[0], known=known, born=len(steps), births=births)
         changed = replace(first, classes=(tally,))
         whole = replace(results.whole, maps=(changed, *others))
         cell = classes_table(replace(results, whole=whole)).rows[0].cells[3]
