@@ -8,15 +8,13 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from rwloss import data, distance, maps
-from rwloss._version import __version__
+from rwloss._version import versions_of
 from rwloss.data.formats import MAX_VOXELS, check_max_voxels
 from rwloss.errors import RWLossError
 from rwloss.precompute.cases import CaseOutcome, MapTask, Summary, label_counts
@@ -327,8 +325,4 @@ def _terms(static: maps.Expression) -> Iterator[Term]:
 
 def _versions() -> dict[str, str]:
     """Versions of everything that decides the bytes of a map."""
-    found = {"rwloss": __version__, "gzip": gzip_name()}
-    for package in ("numpy", "scipy", "edt", "zarr"):
-        with suppress(PackageNotFoundError):
-            found[package] = version(package)
-    return found
+    return versions_of() | {"gzip": gzip_name()} | versions_of("numpy", "scipy", "edt", "zarr")

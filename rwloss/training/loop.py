@@ -38,7 +38,8 @@ class TrainingState:
     """How far a run has come. With the weights and the optimizer, enough to resume it.
 
     step: steps done. losses: those since the last record. best_step and best_score: of the best
-    checkpoint so far. seconds: training time, summed over all starts.
+    checkpoint so far. seconds: training time, summed over all starts. share: calls and weight of
+    the loss's `GradientShare`, empty without one.
     """
 
     step: int = 0
@@ -46,6 +47,7 @@ class TrainingState:
     best_step: int = 0
     best_score: FiniteFloat = -1.0
     seconds: FiniteFloat = 0.0
+    share: list[FiniteFloat] = field(default_factory=list)
 
 
 def train_steps(
@@ -75,6 +77,9 @@ def train_steps(
     waiting: list[Tensor] = []  # losses that are not read yet
     compiled: Any = torch.compile(network) if settings.compile else network
     model, optimizer = fabric.setup(compiled, optimizer)
+    loss.set_epoch(state.step // settings.steps_per_epoch, settings.num_epochs)
+    if loss.share is not None and state.share:
+        loss.share.resume(state.share)
     while state.step < settings.steps:
         step, started = state.step + 1, time.monotonic()
         is_recorded = settings.records(step)
@@ -102,6 +107,8 @@ def train_steps(
             )
         optimizer.step()
         state.step = step
+        if loss.share is not None:
+            state.share = loss.share.state
         if settings.pauses_after(step):
             state.losses += _read(waiting, step, settings)
         mean_value = None if waiting else state.losses[-1]
@@ -147,6 +154,7 @@ def step_figures(
     excess: how far the loss is above its minimum for these maps. gradient_norm: L2 norm of the
     gradient of all weights, before clipping. gradient_share: per class c, the fraction of
     Σ|dL/dlogit| over voxels and channels that lies at voxels of true class c; sums to 1.
+    boundary_weight: of a blend with schedule "gradient_share"; absent without one.
     predicted_volume and true_volume: fraction of the counted voxels per class, by the most
     probable class and by the truth. stable, violating, pushed_up, pushed_down, wrong_way_mass and
     pull: see `rwloss.stability.StabilityReport`, at these probabilities.
@@ -163,6 +171,7 @@ def step_figures(
     predicted = head.argmax(dim=1).where(batch.labels >= 0, -1)
     return {
         "excess": float(excess),
+        **({} if loss.share is None else {"boundary_weight": loss.share.weight}),
         "gradient_norm": float(nn.utils.get_total_norm(gradients)),
         "gradient_share": _shares(batch.labels, head.shape[1], push),
         "predicted_volume": _shares(predicted, head.shape[1]),

@@ -80,8 +80,23 @@ def render(results: Results, folder: Path) -> str:
 
 def page(results: Results, pictures: Sequence[MapPictures]) -> str:
     """The page from all that stands in it."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
+
+    files = resources.files("rwloss.study.report")
+    scripts = {"plotly": _plotly(), "script": files.joinpath("page.js").read_text("utf-8")}
+    text: str = _template().render(
+        **_context(results),
+        **{name: Markup(text) for name, text in scripts.items()},
+        pictures=pictures,
+        style=Markup(files.joinpath("page.css").read_text("utf-8")),
+        script_hashes=" ".join(_hash(script) for script in scripts.values()),
+    )
+    return text
+
+
+@cache
+def _template() -> Any:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
         loader=PackageLoader("rwloss.study.report", ""),
@@ -93,15 +108,7 @@ def page(results: Results, pictures: Sequence[MapPictures]) -> str:
     environment.filters["decimal"] = decimal
     # Names hold whatever a dataset holds: JSON for a script is escaped, and never holds NaN.
     environment.policies["json.dumps_kwargs"] = {"allow_nan": False}
-    files = resources.files("rwloss.study.report")
-    scripts = {"plotly": _plotly(), "script": files.joinpath("page.js").read_text("utf-8")}
-    return environment.get_template("page.html.j2").render(
-        **_context(results),
-        **{name: Markup(text) for name, text in scripts.items()},
-        pictures=pictures,
-        style=Markup(files.joinpath("page.css").read_text("utf-8")),
-        script_hashes=" ".join(_hash(text) for text in scripts.values()),
-    )
+    return environment.get_template("page.html.j2")
 
 
 def map_pictures(results: Results, folder: Path) -> Iterator[MapPictures]:
