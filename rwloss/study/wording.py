@@ -1,4 +1,4 @@
-"""The results of a study in words: its figures, and sentences that say no more than they do."""
+"""The results of a study in sentences that say no more than its figures."""
 
 from __future__ import annotations
 
@@ -7,22 +7,15 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import groupby
 
 from rwloss.study import axes
+from rwloss.study.figures import MINUS, bounds, decimal, left_open, mass, significant
 from rwloss.study.indicators import INFLUENCE
 from rwloss.study.plan import Study
-from rwloss.study.rates import Rate
 from rwloss.study.results import Results
 from rwloss.study.stability_profile import KEPT_IN
 from rwloss.study.statistics import Interval
 from rwloss.study.summaries import MapSummary, StudyPart
 from rwloss.study.ties import Tie
 from rwloss.words import count_of, listed, percent
-
-NOTHING = "\N{EN DASH}"
-"""Shown where there is no number."""
-
-MINUS = "\N{MINUS SIGN}"
-
-_ROUNDING = 1e-7
 
 FEW = 6
 """Seeds below which a bootstrap interval is not called a 95 % interval. That of 3 values is their
@@ -52,59 +45,6 @@ OUTCOMES = {
     "birth step": "mean birth step",
 }
 """Outcomes in words: a share of the runs of a map, or a mean over them."""
-
-
-def decimal(value: float | None, digits: int = 3, *, signed: bool = False) -> str:
-    """A number with this many digits after the point.
-
-    >>> decimal(0.12345), decimal(0.5, signed=True), decimal(None) == NOTHING
-    ('0.123', '+0.500', True)
-    """
-    if value is None:
-        return NOTHING
-    return f"{value:{'+' if signed else ''}.{digits}f}".replace("-", MINUS)
-
-
-def bounds(found: Interval, *, signed: bool = False) -> str:
-    """The ends of an interval.
-
-    >>> bounds(Interval(mean=0.5, low=0.25, high=0.75, n=3))
-    '0.250 to 0.750'
-    """
-    return f"{decimal(found.low, signed=signed)} to {decimal(found.high, signed=signed)}"
-
-
-def significant(value: float | None) -> str:
-    """A number with two significant digits; never 0 for what is not 0.
-
-    >>> [significant(value) for value in (0.0312, 1e-8, 0)]
-    ['0.031', '1e-08', '0']
-    """
-    return NOTHING if value is None else f"{value:.2g}"
-
-
-def mass(wrong_way_mass: float | None) -> str:
-    """A wrong-way mass in percent. Rounding in single precision counts as 0.
-
-    >>> mass(0.04), mass(1e-49)
-    ('4.0 %', '0 %')
-    """
-    if wrong_way_mass is None:
-        return NOTHING
-    return percent(wrong_way_mass if wrong_way_mass > _ROUNDING else 0.0)
-
-
-def left_open(found: Rate) -> str:
-    """The shares that a rate leaves possible.
-
-    >>> from rwloss.study.rates import rate
-    >>> [left_open(rate(count, 3)) for count in (0, 1, 3)]
-    ['up to 63 %', '6 to 79 %', '37 % or more']
-    """
-    low, high = (f"{100 * value:.0f}" for value in (found.low, found.high))
-    if not found.count:
-        return f"up to {high} %"
-    return f"{low} % or more" if found.count == found.of else f"{low} to {high} %"
 
 
 def question(results: Results, data_name: str) -> str:
@@ -393,8 +333,8 @@ def _comparisons(results: Results, part: StudyPart, where: str = "") -> Iterator
     if part.untested:
         yield from () if where else (NO_SCORES,)
         return
+    unit, claims_nothing = unit_of(results.study), []
     for each in part.comparisons:
-        unit = unit_of(results.study)
         seeds = count_of(len(each.seeds), unit)
         tests = count_of(each.comparisons, "comparison")
         if each.difference is None:
@@ -408,12 +348,17 @@ def _comparisons(results: Results, part: StudyPart, where: str = "") -> Iterator
             kind = "a significant difference" if each.significant else "no significant difference"
             p = significant(each.corrected_p)
             yield f"{text}: {kind} (corrected p = {p}, {tests})."
+            continue
+        nothing = (
+            f"Nothing is claimed: the smallest corrected p that {seeds} and {tests} can give is "
+            f"{significant(each.least_corrected_p)}. {_needed(results, each.seeds_needed)}"
+        )
+        if results.values:  # said once for all cells
+            yield f"{text}."
+            claims_nothing.append(nothing)
         else:
-            yield (
-                f"{text}. Nothing is claimed: the smallest corrected p that {seeds} and {tests} "
-                f"can give is {significant(each.least_corrected_p)}. "
-                f"{_needed(results, each.seeds_needed)}"
-            )
+            yield f"{text}. {nothing}"
+    yield from dict.fromkeys(claims_nothing)
 
 
 def _signed(difference: Interval) -> str:
