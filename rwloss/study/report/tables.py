@@ -88,6 +88,7 @@ def maps_table(results: Results, part: StudyPart, which: str) -> Table:
             _share(found.violating if found else None),
             _share(found.pushed_up if found else None),
             _number(found.least_pull if found else None),
+            _number(found.largest_exponent if found else None),
         )
         rows.append(TableRow(cells, number))
     return Table(
@@ -98,7 +99,7 @@ def maps_table(results: Results, part: StudyPart, which: str) -> Table:
             "map": "", "runs done": "done", "lost a class": "lost", "test Dice": "test-dice",
             "end Dice": "end-dice", "wrong-way mass": "wrong-way",
             "violating voxels, before": "violating", "pushed up, before": "pushed-up",
-            "least pull ratio, before": "pull",
+            "least pull ratio, before": "pull", "pull exponent, before": "pull-exponent",
         },
         tuple(rows),
         which,
