@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import Any, TypeAlias, TypeVar
 
@@ -56,9 +56,16 @@ def to_numpy(array: Array) -> NDArray[Any]:
 
 def from_numpy(values: NDArray[Any], like: Array) -> Array:
     """NumPy values as an array of the same kind and on the same device as `like`."""
-    if is_torch(like):
-        return namespace(like).asarray(values, device=like.device)
+    if is_torch(like):  # a copy that does not block: nobody waits for a GPU
+        return namespace(like).asarray(values).to(like.device, non_blocking=True)
     return values
+
+
+def constants(numbers: Sequence[float], like: Array) -> Any:
+    """A few numbers as a tensor of the type and on the device of `like`, without waiting for it."""
+    import torch
+
+    return torch.tensor(numbers, dtype=like.dtype).to(like.device, non_blocking=True)
 
 
 def as_tensor(array: Array) -> Any:
@@ -127,3 +134,45 @@ def eager(function: Function) -> Function:
     # The compiler looks for this mark before it traces a call.
     outside._torchdynamo_disable = True  # type: ignore[attr-defined]
     return outside  # type: ignore[return-value]
+
+
+# --- Checks of values: read at once where that is free, else asserted on the device
+
+_reads_everywhere = False
+
+
+def check_values(everywhere: bool = True) -> None:
+    """Read values on a GPU too where they are checked, and wait for it; False for the default.
+
+    On the CPU a check of values (labels in range, one-hot targets, masks of 0 and 1, a stored map
+    of other labels, maps that are not finite) raises RWLossError with the value and the fix. On a
+    CUDA device it is an assertion there: nobody waits, and a wrong value ends the program at a
+    later call with a short text. After check_values() the message is the same as on the CPU.
+
+    >>> check_values()
+    >>> check_values(False)
+    """
+    global _reads_everywhere  # noqa: PLW0603 - one setting for the process, like torch.set_num_threads
+    _reads_everywhere = bool(everywhere)
+
+
+def may_read(values: Array) -> bool:
+    """Whether values may be read here: always, but for those on CUDA, unless asked for."""
+    # Not by `is_torch`: its cache is none under torch.compile, which warns.
+    device = getattr(values, "device", None)
+    return _reads_everywhere or getattr(device, "type", "cpu") != "cuda"
+
+
+def fails(holds: Array, fact: str) -> bool:
+    """Whether something does not hold everywhere, so that the caller raises. holds: booleans.
+
+    Where values may not be read the answer is False, and the device asserts it. fact: what is
+    wrong then, in a few words.
+    """
+    if may_read(holds):
+        return not bool(holds.all())
+    import torch
+
+    text = f"rwloss: {fact}; rwloss.check_values() before the loss says which, and the fix"
+    torch._assert_async(holds.all() if holds.ndim else holds, text)
+    return False

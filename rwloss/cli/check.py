@@ -74,6 +74,8 @@ def check(
             _print(diagnosis)
     if dataset.doubts:
         typer.echo(printable(dataset.doubts), err=True)
+    if num_classes is not None and (doubt := data.one_class_left(dataset, diagnosis.ignore_label)):
+        typer.echo(printable(doubt), err=True)
     if diagnosis.failed:
         print_table([*diagnosis.failed.items()], err=True)
         others = "the figures are of the others" if diagnosis.reports else "none is left to check"

@@ -178,5 +178,5 @@ def _finite(distance: Array, values: Sequence[float]) -> Array:
     # Tensors without asking, which would make the CPU wait for the GPU.
     if not is_torch(distance) and not single.any():
         return distance
-    given = xp.asarray(list(values), dtype=distance.dtype, **on_device(distance))
+    given = from_numpy(np.array(values, dtype=np.float32), distance)
     return xp.where(single, xp.reshape(given, (-1, *[1] * axes)), distance)

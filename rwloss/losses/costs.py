@@ -24,11 +24,13 @@ from torch import Tensor
 from torch.autograd.function import Function
 from torch.nn import functional
 
-from rwloss.arrays import eager
+from rwloss.arrays import eager, fails
 from rwloss.errors import RWLossError
-from rwloss.losses.batch import LossBatch, in_graphs
+from rwloss.losses.batch import LossBatch
+from rwloss.losses.graphs import in_graphs
 from rwloss.maps.expression import Expression, Leaf, Stabilized
 from rwloss.maps.loss_term import LossTerm, reduced
+from rwloss.maps.plain_call import plain_call
 from rwloss.regions import IGNORED, Regions
 from rwloss.rwmap import RWMap
 
@@ -38,29 +40,14 @@ from rwloss.rwmap import RWMap
 @torch.no_grad()
 def made_maps(batch: LossBatch, expressions: Sequence[Expression]) -> list[RWMap]:
     """Maps of static expressions, made from the labels of the batch; tensors in its dtype."""
-    made: list[RWMap] = []
 
-    def make(labels: Tensor) -> None:
+    def make(labels: Tensor) -> list[RWMap]:
         ignore_label = None if batch.counts is None else IGNORED
         # The regions compute their geometry once for all.
         regions = Regions.of_checked(labels, batch.output.shape[1], batch.spacings_mm, ignore_label)
-        made.extend(_in_dtype(each.make(regions, None), batch) for each in expressions)
+        return [_in_dtype(each.make(regions, None), batch) for each in expressions]
 
-    _Plain.apply(batch.labels, make)  # type: ignore[no-untyped-call]
-    return made
-
-
-class _Plain(Function):
-    """Calls a function below the transforms of torch.func: NumPy can't read their tensors."""
-
-    @staticmethod
-    def forward(labels: Tensor, call: Callable[[Tensor], None]) -> Tensor:
-        call(labels)
-        return labels.new_empty(0)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        """Nothing is kept: no gradient flows through a map."""
+    return plain_call(make, batch.labels)
 
 
 def mean_cost(batch: LossBatch, rwmap: RWMap, q: float | None, *, low_memory: bool) -> Tensor:
@@ -154,7 +141,8 @@ def _projected_loss(batch: LossBatch, term: Expression) -> Tensor:
         regions = Regions.of_checked(
             still.counted_labels, still.output.shape[1], still.spacings_mm, IGNORED
         )
-        projected = _in_dtype(term.make(regions, still.probs), batch)
+        made = plain_call(lambda probs: term.make(regions, probs), still.probs)
+        projected = _in_dtype(made, batch)
     push = batch.by_image_and_class(class_costs(batch, projected, None))
     return costs + (push - push.detach())
 
@@ -208,7 +196,7 @@ def _link_weight(rwmap: RWMap) -> Tensor:
 @in_graphs("(Tensor weight) -> Tensor")
 def positive_weight(weight: Tensor) -> Tensor:
     """The weight of a link, if it is nowhere below 0."""
-    if bool((weight < 0).any()):
+    if fails(~(weight < 0), "a map under a link is not stable: other - true is below 0"):
         raise RWLossError(
             f"a link needs a stable map: other - true is {float(weight.min()):g} at some voxel; "
             "stabilize it first"

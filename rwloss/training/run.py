@@ -48,8 +48,8 @@ class TrainingProgress:
     def begin(self, done: int, steps: int) -> None:
         """Training starts after step `done` of `steps`."""
 
-    def step(self, step: int, loss: float) -> None:
-        """A step is done. loss: of its batch, before the step."""
+    def step(self, step: int, loss: float | None) -> None:
+        """A step is done. loss: of its batch, before the step; None where a GPU still has it."""
 
     def validated(self, step: int, dice: Mapping[str, float | None], *, is_best: bool) -> None:
         """Mean Dice per foreground class over the validation cases."""
@@ -146,7 +146,7 @@ class _Start:
         )
         sources = patch_sources(
             self.prepared.train,
-            self.prepared.maps,
+            self.prepared.whole_maps(),
             dims=settings.dims,
             slice_axis=settings.slice_axis,
             device=self.fabric.device,
@@ -237,10 +237,10 @@ class _Start:
         if self.fabric.is_global_zero:
             self.folder.log(kind, step, **fields)
 
-    def _after_step(self, step: int, loss: float) -> None:
+    def _after_step(self, step: int, loss: float | None) -> None:
         """Validation and checkpoints, in the first process while the others wait."""
         self.progress.step(step, loss)
-        validates = step == self.settings.steps or step % self.settings.validate_every == 0
+        validates = self.settings.validates(step)
         if validates or step % self.settings.checkpoint_every == 0:
             self._by_the_first(lambda: self._keep(step, validates=validates))
 
@@ -281,7 +281,11 @@ class _Start:
         with self.fabric.autocast():
             scores = score_volumes(self.network, volumes, self.settings, self.task.class_names)
         evaluation = Evaluation(
-            str(self.folder.best), self.settings.data, scores, self.prepared.ignore_label
+            str(self.folder.best),
+            self.settings.data,
+            scores,
+            self.prepared.ignore_label,
+            tolerance_mm=self.settings.nsd_tolerance,
         )
         self.folder.write_test(
             {

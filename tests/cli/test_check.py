@@ -192,3 +192,28 @@ def test_commands_that_read_labels_alone_do_without_images(rwloss_command, tmp_p
         if command[0] in {"check", "precompute"}:
             assert "left out, because they have no label file: 1 image, 'b'" in err
     assert "expected the channels 0 to 1, found files of [1]" in " ".join(err.split())
+
+
+def test_no_command_ignores_the_foreground_of_masks(rwloss_command, tmp_path, monkeypatch):
+    """Masks stored as 0 and 255, with --ignore-label 255: refused, or said if one insists."""
+    monkeypatch.chdir(tmp_path)
+    raw = make_raw(tmp_path / "raw", [f"case_{number}" for number in range(5)], num_classes=2)
+    for file in (raw / "labelsTr").iterdir():
+        np.save(file, 255 * np.load(file))
+    rectified = ("--map", "rectified")
+    commands = {
+        "check": ("raw", *rectified),
+        "precompute": ("raw", "maps", *rectified),
+        "train": ("raw", "--out", "run", *rectified),
+        "compare": ("raw", "--out", "study", *rectified, "--map", "dice", "--seeds", 1),
+        "show": ("raw/labelsTr/case_0.npy", "--out", "a.png", *rectified),
+        "evaluate": ("raw", "raw"),
+    }
+    for command, arguments in commands.items():
+        code, _, err = rwloss_command(command, *arguments, "--ignore-label", 255)
+        assert code == 2, command
+        assert "store it as 1 and do not ignore it" in err, command
+    for command in ("check", "precompute"):
+        given = (*commands[command], "--ignore-label", 255, "--num-classes", 2)
+        code, _, err = rwloss_command(command, *given)
+        assert (code, err.count("store it as 1 and do not ignore it")) == (0, 1), command

@@ -134,6 +134,13 @@ CLASSES, MASKS = {"softmax": True, "to_onehot_y": True}, {"sigmoid": True}
             "focal(mean_over='classes')",
             CLASSES,
         ),
+        (
+            "FocalLoss",
+            {"use_softmax": True, "to_onehot_y": True, "include_background": False},
+            "focal(mean_over='classes', renormalize=True)",
+            CLASSES | {"include_background": False},
+        ),
+        ("DiceCELoss", MASKS, "dice + cross_entropy(masks='together')", MASKS),
         ("HausdorffDTLoss", CLASSES, "hausdorff_dt", CLASSES | {"include_background": False}),
         ("HausdorffDTLoss", MASKS | {"include_background": True}, "hausdorff_dt", MASKS),
     ],
@@ -243,7 +250,11 @@ def test_equals_sums_of_two_losses(monai_losses):
             value_and_gradient(loss, x, y) for loss in (RWLoss(text, **flags), theirs(**flags))
         )
         assert_same(found, wanted, 1e-6)
-    # Of several masks MONAI's DiceCELoss(sigmoid=True) takes a softmax cross-entropy; this one not.
+    # Of several masks MONAI's DiceCELoss(sigmoid=True) takes a softmax cross-entropy; this one not,
+    # unless told masks='together', which changes nothing of one mask.
+    one = (many[:, :1], masks[:, :1])
+    together = RWLoss("dice + cross_entropy(masks='together')", sigmoid=True)
+    assert torch.equal(together(*one), RWLoss(ce, sigmoid=True)(*one))
     dice, bce = monai_losses.DiceLoss(sigmoid=True), torch.nn.BCEWithLogitsLoss()
     assert_same(
         value_and_gradient(RWLoss(ce, sigmoid=True), many, masks),

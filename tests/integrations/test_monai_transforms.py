@@ -267,14 +267,14 @@ def test_axes_that_change_places_without_their_affine_are_refused(tmp_path):
     one = load({"label": str(tmp_path / "label.nii.gz")})
     make, loss = RWMapd("label", "boundary", 4), RWLoss("boundary", **FLAGS)
     logits = torch.randn(1, 4, 10, 14, 12)
-    for turn in (
-        mt.Transposed("label", indices=(0, 3, 1, 2)),
-        mt.Lambdad("label", lambda x: x.permute(0, 3, 1, 2)),
+    for turn, message in (
+        (mt.Transposed("label", indices=(0, 3, 1, 2)), r"Transposed took .* order \(2, 0, 1\)"),
+        (mt.Lambdad("label", lambda x: x.permute(0, 3, 1, 2)), r"\(14, 12, 10\) .* \(10, 14, 12\)"),
     ):
         turned = turn(one)
         batched = list_data_collate([turned])["label"]
         for used in (lambda x=turned: make(x), lambda x=batched: loss(logits, x)):
-            with pytest.raises(RWLossError, match=r"\(14, 12, 10\) .* \(10, 14, 12\)"):
+            with pytest.raises(RWLossError, match=message):
                 used()
         # As the message advises.
         spacing_mm = (2.5, 1.0, 0.7)
@@ -282,6 +282,44 @@ def test_axes_that_change_places_without_their_affine_are_refused(tmp_path):
         made = RWMapd("label", "boundary", 4, spacing_mm=spacing_mm)(turned)["map"][None]
         for found in (loss(logits, made), loss(logits, batched, spacing_mm=spacing_mm)):
             torch.testing.assert_close(found, wanted)
+
+
+def test_axes_that_change_places_after_other_transforms():
+    """MONAI notes sizes: those of crops, pads and flips tell what came after; a zoom's do not."""
+    make = RWMapd("label", "boundary", 4)
+    before = {key: value for key, value in sample(3).items() if key == "label"}
+    transposed = mt.Transposed("label", (0, 3, 1, 2))
+    functions = (
+        mt.Lambdad("label", lambda x: x.permute(0, 3, 1, 2)),
+        lambda sample: {"label": sample["label"].permute(0, 3, 1, 2)},
+    )
+    for known in (
+        mt.SpatialCropd("label", roi_start=(0, 1, 2), roi_end=(9, 7, 8)),
+        mt.RandSpatialCropd("label", (9, 7, 6), random_size=False),
+        mt.CropForegroundd("label", "label", k_divisible=(4, 3, 1), allow_smaller=True),
+        mt.ResizeWithPadOrCropd("label", (19, 7, 6)),
+        mt.BorderPadd("label", (3, 2, 1)),
+        mt.RandFlipd("label", 1.0, 0),
+    ):
+        for turn in (transposed, *functions):
+            for last in (mt.Identityd("label"), mt.Flipd("label", 1)):
+                moved = last(turn(known(before)))
+                with pytest.raises(RWLossError, match="affine did not follow: use Orientationd"):
+                    make(moved)
+                RWMapd("label", "boundary", 4, spacing_mm=(2.5, 1.0, 0.7))(moved)
+    # Equal lengths, and transforms that change the affine: Transposed leaves a note of itself.
+    for unknown in (
+        mt.CenterSpatialCropd("label", (6, 6, 6)),
+        mt.RandRotate90d("label", 1.0, spatial_axes=(0, 2)),
+        mt.Zoomd("label", 1.3, mode="nearest"),
+        mt.Orientationd("label", "SAR", labels=(("L", "R"), ("P", "A"), ("I", "S"))),
+    ):
+        make(unknown(before))
+        make(functions[0](unknown(before)))  # nobody can know, which docs/monai.md says
+        with pytest.raises(RWLossError, match="Transposed took the axes in the order"):
+            make(transposed(unknown(before)))
+        make(mt.Transposed("label", (0, 2, 3, 1))(transposed(unknown(before))))  # and back
+    make(transposed(mt.Spacingd("label", (1, 1, 1), mode="nearest")(before)))  # makes no difference
 
 
 def test_every_orientation():

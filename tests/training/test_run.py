@@ -120,7 +120,9 @@ def test_runs_that_differ_in_the_map_begin_alike_and_meet_the_same(
         assert list(found) == ([] if text == "boundary" else ["rectified", "dice"])
 
 
+SHARED = "rectified + blend(dice, boundary, schedule='gradient_share', every=3)"
 PLAN = {"steps": 8, "checkpoint_every": 3, "validate_every": 4, "record_every": 2, **BUSY}
+PLAN["map"] = SHARED  # a weight that is measured in the run must be kept too
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from einops import rearrange
 from pydantic import PositiveFloat
 
 from rwloss import distance
-from rwloss.arrays import eager, from_numpy, to_numpy
+from rwloss.arrays import eager
 from rwloss.maps.generator import MapTags
 from rwloss.maps.loss_term import LossTerm, Prediction
 
@@ -46,7 +46,11 @@ class HausdorffDT(LossTerm):
     @eager  # no compiled graph can hold a distance transform
     def _power(self, masks: Tensor, spacings: tuple[tuple[float, ...], ...]) -> Tensor:
         """Distance to each mask's boundary, to the power of alpha. masks (b c *s) -> (b c *s)."""
+        from rwloss.maps.plain_call import plain_call
+
         rows = [row for row in spacings for _ in range(masks.shape[1])]
-        flat = to_numpy(rearrange(masks, "b c ... -> (b c) ..."))
-        far: Tensor = from_numpy(abs(distance.signed_distance_mm(flat, rows)), masks)
+        far: Tensor = plain_call(
+            lambda flat: abs(distance.signed_distance_mm(flat, rows)),
+            rearrange(masks, "b c ... -> (b c) ..."),
+        )
         return rearrange(far**self.alpha, "(b c) ... -> b c ...", c=masks.shape[1])
