@@ -11,7 +11,6 @@ from loss_batches import assert_same, given, given_masks, one_hot, value_and_gra
 from rwloss import Regions, RegionWiseLoss, RWLossError, maps
 from rwloss.integrations.monai import RWLoss
 
-
 # --- Against the plain loss: what MONAI's BoundaryLoss has no word for
 
 
