@@ -169,6 +169,7 @@ class _Run:
     static: maps.Expression
     info: MapInfo
     settings: PrecomputeSettings
+    doubts: str
 
     @classmethod
     def prepare(
@@ -196,8 +197,9 @@ class _Run:
             dataset = data.find(found_at if settings.scheduler else source)
         ignore_label, num_classes = settings.ignore_label, settings.num_classes
         ignore_label = dataset.ignore_label if ignore_label is None else ignore_label
-        num_classes = dataset.num_classes if num_classes is None else num_classes
-        if num_classes is None or static.needs_class_counts:
+        seen = None
+        is_known = num_classes is not None or dataset.num_classes is not None
+        if static.needs_class_counts or not is_known:
             # From all labels before any map is made: never K or weights of a single case.
             seen = label_counts(
                 dataset,
@@ -208,9 +210,15 @@ class _Run:
                 timeout_s=settings.timeout_s,
                 leave_out=not static.needs_class_counts,
             )
-            num_classes = data.count_classes(
-                dataset, num_classes, ignore_label=ignore_label, labels=seen
+        doubts = dataset.doubts
+        if num_classes is not None:  # the user insists
+            doubts = "\n".join(
+                filter(None, (doubts, data.one_class_left(dataset, ignore_label, seen)))
             )
+        num_classes = data.count_classes(
+            dataset, num_classes, ignore_label=ignore_label, labels=seen
+        )
+        if seen is not None:
             if ignore_label is not None:
                 seen.pop(ignore_label, 0)  # its voxels have no class, even if it is below K
             static = static.resolved([seen.get(k, 0) for k in range(num_classes)])
@@ -220,14 +228,14 @@ class _Run:
             dtype=settings.dtype,
             expression=str(static),
             terms=terms_of(static),
-            num_classes=data.count_classes(dataset, num_classes),
+            num_classes=num_classes,
             class_names=dataset.class_names,
             ignore_label=ignore_label,
             spacing_mm=None if spacing_mm is None else tuple(map(float, spacing_mm)),
             engine=distance.engine_name(),
             versions=_versions(),
         )
-        return cls(found_at, where, dataset, asked, static, info, settings)
+        return cls(found_at, where, dataset, asked, static, info, settings, doubts)
 
     def tasks(self, writer: Writer, known: dict[str, ManifestEntry]) -> list[MapTask]:
         """One task per case."""
@@ -262,7 +270,7 @@ class _Run:
             num_classes=self.info.num_classes,
             outcomes=tuple(sorted(outcomes, key=lambda outcome: outcome.case)),
             seconds=time.monotonic() - started,
-            doubts=self.dataset.doubts,
+            doubts=self.doubts,
         )
 
 

@@ -18,8 +18,9 @@ from rwloss.files.csv_text import csv_text
 from rwloss.files.journal import read_regular
 from rwloss.study import axes
 from rwloss.study.axes import AxisValues
+from rwloss.study.differences import NullCertificate, null_certificate
 from rwloss.study.indicators import Indicators
-from rwloss.study.outcomes import METRICS, RunOutcome, read_outcome
+from rwloss.study.outcomes import METRICS, RunOutcome, known_of, read_outcome
 from rwloss.study.plan import Run, Study, reference_of, runs
 from rwloss.study.stability_profile import StabilityProfile, profiles
 from rwloss.study.summaries import RunRow, Status, StudyPart, part_of
@@ -84,6 +85,18 @@ class Results:
             profiles=(),
             values=values,
         )
+
+    @cached_property
+    def null(self) -> NullCertificate | None:
+        """How often studies drawn from the reference's runs alone claim a difference.
+
+        None where the study has no A/A test, or fewer than two of its runs are tested.
+        """
+        if self.study.null is None:
+            return None
+        runs = [row for row in self.runs if row.map in (self.reference, self.study.null)]
+        dice = known_of(row.outcome.test_dice for row in runs if row.status == "done")
+        return null_certificate(dice, comparisons=max(1, len(self.study.maps) - 2))
 
     @property
     def class_names(self) -> tuple[str, ...]:

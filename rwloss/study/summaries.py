@@ -190,6 +190,22 @@ def part_of(
             }
     if reference is None:
         return StudyPart(tuple(summaries), ())
+    part = StudyPart(tuple(summaries), ())
+    # The A/A test is no question of the study: it costs the others no power.
+    for names in ({*study.maps} - {study.null}, {reference, study.null}):
+        of_names = [{name: runs[name] for name in study.maps if name in names} for runs in outcomes]
+        part = _compared(part, of_names, conditions, reference, unit)
+    return part
+
+
+def _compared(
+    part: StudyPart,
+    outcomes: Sequence[Mapping[str, Mapping[tuple[str, int], RunOutcome]]],
+    conditions: Sequence[AxisValues],
+    reference: str,
+    unit: int,
+) -> StudyPart:
+    """The part with the comparisons of these maps, corrected together."""
     compared = compare_all(
         [
             {
@@ -205,13 +221,15 @@ def part_of(
     )
     further = differences_in(outcomes, reference, unit_of=lambda key: key[unit])
     return StudyPart(
-        tuple(summaries),
-        tuple(
+        part.maps,
+        part.comparisons
+        + tuple(
             replace(each, values=values)
             for values, found in zip(conditions, compared, strict=True)
             for each in found
         ),
-        tuple(
+        part.differences
+        + tuple(
             replace(each, comparison=replace(each.comparison, values=values))
             for values, found in zip(conditions, further, strict=True)
             for each in found

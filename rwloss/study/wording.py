@@ -127,6 +127,7 @@ def _sentences(results: Results) -> Iterator[str]:
     # Whether the reference kept its classes has been said.
     yield from _losses(each for each in whole.maps if each.map != results.reference or each.lost)
     yield from _comparisons(results, whole)
+    yield from _null(results)
     if (part := results.without_failures) is not None:
         where = " on the seeds where the reference did not fail"
         yield from _losses((each for each in part.maps if each.map != results.reference), where)
@@ -212,6 +213,21 @@ def _caution(results: Results) -> Iterator[str]:
             f"The reference {name} itself failed or lost a class in {len(failures)} of "
             f"{count_of(runs, 'run')} (seed {listed([*map(str, failures)])}): there the training "
             "may be the reason for a lost class, not the map."
+        )
+
+
+def _null(results: Results) -> Iterator[str]:
+    """The A/A test: the reference against itself."""
+    found = results.null
+    if found is None:
+        return
+    names = count_of(found.comparisons + 1, "name")
+    if found.seeds and results.study.null is not None:
+        share = "at most 5 %, as it must be" if found.holds else "MORE than the 5 % that may be"
+        yield (
+            f"A/A test: {results.study.null} is {results.reference} with other seeds. Of "
+            f"{found.studies} studies drawn from these runs, each of {names} and "
+            f"{count_of(found.seeds, 'seed')}, {found.claims} claimed a difference: {share}."
         )
 
 

@@ -93,6 +93,7 @@ def maps_table(results: Results, part: StudyPart, which: str) -> Table:
             _share(found.violating if found else None),
             _share(found.pushed_up if found else None),
             _number(found.least_pull if found else None),
+            _number(found.largest_exponent if found else None),
         )
         rows.append(TableRow(cells, names.index(each.map)))
     return Table(
@@ -103,7 +104,7 @@ def maps_table(results: Results, part: StudyPart, which: str) -> Table:
             "map": "", **_axes(results), "runs done": "done", "lost a class": "lost",
             "test Dice": "test-dice", "end Dice": "end-dice", "wrong-way mass": "wrong-way",
             "violating voxels, before": "violating", "pushed up, before": "pushed-up",
-            "least pull ratio, before": "pull",
+            "least pull ratio, before": "pull", "pull exponent, before": "pull-exponent",
         },
         tuple(rows),
         which,
