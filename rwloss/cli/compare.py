@@ -35,6 +35,7 @@ def compare(
     split_seeds: Annotated[str | None, typer.Option(metavar="N,N,...")] = None,
     axis: Annotated[list[str] | None, typer.Option(metavar="NAME=V,V,...")] = None,
     reference: Annotated[str | None, opt.OF_SETTINGS] = None,
+    null: Annotated[bool, typer.Option("--null")] = False,
     out: Annotated[Path | None, typer.Option("--out", "-o", metavar="STUDY")] = None,
     jobs: opt.Jobs = None,
     scheduler: opt.Scheduler = None,
@@ -60,6 +61,8 @@ def compare(
     train_cases: Numbers of training cases to keep, such as 10,50,all.
     split_seeds: Seeds of the split; runs of a map with different splits count as repetitions.
     axis: Any setting with several values, such as preset=tiny,small. Repeat it for more axes.
+    null: Train the reference a second time, under another name and with other seeds, as a test of
+    the statistics: its differences are chance.
     out: Folder of the study; by default that of STUDY.toml. A study in it is resumed and extended.
     """
     from rwloss.study import plan
@@ -75,6 +78,8 @@ def compare(
         "axes": _axes(axis or (), learning_rates, train_cases, split_seeds),
     }
     study, folder = plan.assembled(source, out, given)
+    if null:
+        study = plan.with_null(study)
     workers = {"jobs": jobs, "scheduler": scheduler, "timeout_s": timeout}
     run_and_print(study, folder, workers, as_json=as_json)
 
@@ -175,7 +180,8 @@ def _seeds(text: str) -> tuple[int, ...]:
 
 def _print(collected: Results) -> None:
     from rwloss.study.axes import kept_apart, text_of
-    from rwloss.study.wording import MINUS, mass, sentences
+    from rwloss.study.figures import MINUS, mass
+    from rwloss.study.wording import sentences
 
     rows: list[tuple[str, ...]] = [
         (
