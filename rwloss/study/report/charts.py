@@ -88,11 +88,21 @@ class Point:
 
 
 @dataclass(frozen=True)
+class Span:
+    """An interval in the row of a map."""
+
+    map: int
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
 class Chart:
     """One chart. heading and note stand above it; label is its text for those who can't see it.
 
     in_rows: the vertical axis has a row for each map. has_means: a bar marks the mean of the points
-    of a map. class_number: of the class that it is about.
+    of a map. class_number: of the class that it is about. spans: intervals beside the points.
+    of_others: the reference has no row.
     """
 
     id: str
@@ -104,6 +114,8 @@ class Chart:
     points: Sequence[Point] = ()
     in_rows: bool = False
     has_means: bool = False
+    spans: Sequence[Span] = ()
+    of_others: bool = False
     class_number: int | None = None
     note: str = ""
     height: int = 300

@@ -18,7 +18,7 @@ from rwloss.pictures.panels import class_colours
 from rwloss.study import plan
 from rwloss.study.axes import text_of
 from rwloss.study.outcomes import BORN_ABOVE, COLLAPSED_BELOW, DEAD_BELOW
-from rwloss.study.report import charts, tables, tie_charts
+from rwloss.study.report import charts, forest, tables, tie_charts
 from rwloss.study.report.cases import CasePicture, case_pictures, has_schedule
 from rwloss.study.report.tables import without_paths
 from rwloss.study.results import Results
@@ -146,6 +146,11 @@ def _context(results: Results) -> dict[str, Any]:
         for chart in tie_charts.ties(part)
         if results.indicators
     ]
+    groups["forest"] = [
+        charts.headed(chart, part, number)
+        for number, part in enumerate(results.conditions)
+        for chart in forest.forest_charts(part)
+    ]
     answer = lead(results)
     told = [text for text in sentences(results) if text not in answer]
     is_compared = results.reference is not None and len(study.maps) > 1
@@ -164,7 +169,10 @@ def _context(results: Results) -> dict[str, Any]:
         "unknown": any(each.unknown for each in results.whole.maps),
         "scheduled": any(map(has_schedule, study.maps.values())),
         "maps_tables": [*tables.of_parts(results, tables.maps_table)],
-        "comparison_tables": [*tables.of_parts(results, tables.comparisons_table)]
+        "comparison_tables": [
+            *tables.of_parts(results, tables.comparisons_table),
+            *tables.of_parts(results, forest.differences_table),
+        ]
         if is_compared
         else [],
         "classes_table": tables.classes_table(results),

@@ -18,7 +18,7 @@ from rwloss.study.summaries import StudyPart
 from rwloss.study.wording import NOTHING, bounds, decimal, mass, significant, unit_of
 from rwloss.words import count_of, listed, percent
 
-_TEXT = {"map", "class", "status", "lost classes", "verdict"}
+_TEXT = {"map", "class", "score", "status", "lost classes", "verdict"}
 """Columns that hold no numbers."""
 
 # The last part of an absolute path says which file; the rest says whose machine it was.
