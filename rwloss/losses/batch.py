@@ -11,9 +11,8 @@ from einops import rearrange, repeat
 from torch import Tensor
 from torch.nn import functional
 
-from rwloss.arrays import fails
+from rwloss.arrays import fails, in_graphs
 from rwloss.errors import RWLossError
-from rwloss.losses.graphs import in_graphs
 from rwloss.maps.loss_term import Prediction
 from rwloss.regions import (
     IGNORED,
@@ -44,16 +43,17 @@ class LossInputs(NamedTuple):
 class LossBatch:
     """What all terms of a loss share, at one resolution.
 
-    output (b k *s): logits, or with `normalized` probabilities; float32 or float64, because sums
-    over 512² voxels overflow float16. labels (b *s): classes, -1 where ignored. counts (b *s): 1
-    where a voxel counts, else 0; None where all do. num_values: how many values the mean runs over,
-    which is classes times voxels that count. spacings_mm: one row for each of b. masks: number of
-    overlapping masks per image, 0 for classes; b then counts images times masks, and there are two
-    classes. pooled: whether overlaps are summed over the batch. by_class: whether values by class
-    are needed.
+    given (b k *s): logits, or with `normalized` probabilities, as they came. dtype: float32 or
+    float64, because sums over 512² voxels overflow float16. labels (b *s): classes, -1 where
+    ignored. counts (b *s): 1 where a voxel counts, else 0; None where all do. num_values: how many
+    values the mean runs over, which is classes times voxels that count. spacings_mm: one row for
+    each of b. masks: number of overlapping masks per image, 0 for classes; b then counts images
+    times masks, and there are two classes. pooled: whether overlaps are summed over the batch.
+    by_class: whether values by class are needed.
     """
 
-    output: Tensor
+    given: Tensor
+    dtype: torch.dtype
     normalized: bool
     labels: Tensor
     counts: Tensor | None
@@ -63,8 +63,23 @@ class LossBatch:
     masks: int
     pooled: bool
     by_class: bool
+    _output: Tensor | None = None
     _log_probs: Tensor | None = None
     _prediction: Prediction | None = None
+
+    @property
+    def output(self) -> Tensor:
+        """What is given, in that type, and finite where no voxel counts; made once. (b k *s)."""
+        if self._output is None:
+            output = self.given.to(self.dtype)
+            # NaN or infinity where no voxel counts would spoil sums: 0 times either is NaN. Their
+            # sum tells, so that no copy is made of logits that are finite; a GPU would have to
+            # wait for it.
+            asks = output.device.type == "cpu" and not torch.compiler.is_compiling()
+            if self.counts is not None and not (asks and bool(output.detach().sum().isfinite())):
+                output = output.masked_fill(self.counts[:, None] == 0, 0.0)
+            self._output = output
+        return self._output
 
     @property
     def log_probs(self) -> Tensor:
@@ -168,9 +183,8 @@ def make_batch(
             "always 1; give the network an output for the background too, or use "
             'activation="sigmoid"'
         )
-    output = logits
-    if output.dtype not in {torch.float32, torch.float64}:
-        output = output.to(torch.promote_types(output.dtype, torch.float32))
+    dtype = torch.promote_types(logits.dtype, torch.float32)
+    output = logits.to(dtype) if normalized or masks else logits
     labels = whole_labels(
         labels, num_classes, ignore_index, output.detach() if normalized else None
     )
@@ -187,15 +201,11 @@ def make_batch(
         keep = belongs if keep is None else keep & belongs
     counts = None
     if keep is not None:
-        counts = keep.to(output.dtype)
-        # NaN or infinity where no voxel counts would spoil sums: 0 times either is NaN. Their sum
-        # tells, so that no copy is made of logits that are finite; a GPU would have to wait for it.
-        asks = output.device.type == "cpu" and not torch.compiler.is_compiling()
-        if not (asks and bool(output.detach().sum().isfinite())):
-            output = output.masked_fill(~keep[:, None], 0.0)
+        counts = keep.to(dtype)
     rows = batch_spacings(given.spacing_mm, logits.shape[0], logits.ndim - 2)
     return LossBatch(
         output,
+        dtype,
         normalized=normalized,
         labels=labels,
         counts=counts,

@@ -381,13 +381,13 @@ class RegionWiseLoss(nn.Module):
         """The map times the weight of each voxel's true class."""
         if self.class_weights is None:
             return rwmap
-        num_classes = batch.output.shape[1]
+        num_classes = batch.given.shape[1]
         if len(self.class_weights) != num_classes:
             raise RWLossError(
                 f"{len(self.class_weights)} class_weights for {num_classes} classes: give "
                 "one for each" + (" (outside and inside a mask)" if batch.masks else "")
             )
-        weights = constants(self.class_weights, batch.output)[batch.classes]
+        weights = constants(self.class_weights, rwmap.parts[0])[batch.classes]
         if not rwmap.is_compact:
             weights = weights[:, None]
         return RWMap(rwmap.labels, num_classes, tuple(part * weights for part in rwmap.parts))

@@ -8,7 +8,7 @@ from einops import rearrange
 from pydantic import PositiveFloat
 
 from rwloss import distance
-from rwloss.arrays import eager
+from rwloss.arrays import eager, plain_call
 from rwloss.maps.generator import MapTags
 from rwloss.maps.loss_term import LossTerm, Prediction
 
@@ -46,8 +46,6 @@ class HausdorffDT(LossTerm):
     @eager  # no compiled graph can hold a distance transform
     def _power(self, masks: Tensor, spacings: tuple[tuple[float, ...], ...]) -> Tensor:
         """Distance to each mask's boundary, to the power of alpha. masks (b c *s) -> (b c *s)."""
-        from rwloss.maps.plain_call import plain_call
-
         rows = [row for row in spacings for _ in range(masks.shape[1])]
         far: Tensor = plain_call(
             lambda flat: abs(distance.signed_distance_mm(flat, rows)),
