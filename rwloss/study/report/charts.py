@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, TypeAlias
 
 from rwloss.study.axes import named
-from rwloss.study.outcomes import ClassOutcome, Curve, known_of
+from rwloss.study.outcomes import METRICS, SCORES, ClassOutcome, Curve, known_of
 from rwloss.study.results import Results
 from rwloss.study.summaries import RunRow
 from rwloss.study.wording import decimal, significant
@@ -157,7 +157,10 @@ def _of_condition(results: Results) -> dict[str, list[Chart]]:
     classes = [*enumerate(results.class_names)]
     residuals = [_residuals(results, *each) for each in classes]
     return {
-        "scores": [_scores(results, *each) for each in ((None, "Mean over classes"), *classes)],
+        "scores": [
+            *(_scores(results, *each) for each in ((None, "Mean over classes"), *classes)),
+            *(_other_scores(results, metric) for metric in METRICS if metric != "dice"),
+        ],
         "learning": [_learning(results, *each) for each in classes],
         "births": [_births(results, *each) for each in classes],
         "residuals": [chart for chart in residuals if chart.points],
@@ -245,6 +248,29 @@ def _scores(results: Results, number: int | None, name: str) -> Chart:
         in_rows=True,
         has_means=True,
         class_number=number,
+    )
+
+
+def _other_scores(results: Results, metric: str) -> Chart:
+    """Another score of the test than Dice, mean over classes."""
+    unit = "" if METRICS[metric] else f", {results.distance_unit}"
+    title = f"{SCORES[metric]}{unit}"
+
+    def mark(row: RunRow) -> _Mark | None:
+        value = row.outcome.tested(metric) if row.status == "done" else None
+        if value is None:
+            return None
+        lost = bool(row.outcome.lost) if row.outcome.knows_losses else None
+        return value, _symbol(lost), f"{SCORES[metric]} {significant(value)}"
+
+    return Chart(
+        f"score-{metric}",
+        heading=f"{title}: mean over classes",
+        label=f"{title} of every run by map, mean over classes.",
+        points=_points(results, None, mark),
+        xaxis={"title": title, "rangemode": "tozero"},
+        in_rows=True,
+        has_means=True,
     )
 
 

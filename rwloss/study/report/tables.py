@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rwloss.study.axes import AxisValues, kept_apart, text_of
-from rwloss.study.outcomes import mean_of
+from rwloss.study.outcomes import METRICS, mean_of
 from rwloss.study.results import Results
 from rwloss.study.statistics import Interval
 from rwloss.study.summaries import StudyPart
@@ -86,7 +86,7 @@ def maps_table(results: Results, part: StudyPart, which: str) -> Table:
             *_values(each.values),
             Cell(str(each.done), each.done, failed, is_bad=bool(failed)),
             _count(each.lost, each.lost_known, is_bad=each.lost > 0, detail=unknown),
-            _interval(each.test_dice),
+            *(_interval(each.test.get(metric)) for metric in METRICS),
             _interval(each.end_dice),
             Cell(mass(each.wrong_way_mass), each.wrong_way_mass, alarm, is_bad=bool(alarm)),
             _share(found.violating if found else None),
@@ -100,7 +100,9 @@ def maps_table(results: Results, part: StudyPart, which: str) -> Table:
         "seeds below them.",
         {
             "map": "", **_axes(results), "runs done": "done", "lost a class": "lost",
-            "test Dice": "test-dice", "end Dice": "end-dice", "wrong-way mass": "wrong-way",
+            "test Dice": "test-dice", f"HD95, {results.distance_unit}": "score",
+            f"ASSD, {results.distance_unit}": "score", "NSD": "score", "end Dice": "end-dice",
+            "wrong-way mass": "wrong-way",
             "violating voxels, before": "violating", "pushed up, before": "pushed-up",
             "least pull ratio, before": "pull",
         },
