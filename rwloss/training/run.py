@@ -14,7 +14,8 @@ from torch import nn
 
 from rwloss.errors import RWLossError
 from rwloss.losses import RegionWiseLoss
-from rwloss.regions import IGNORED
+from rwloss.regions import IGNORED, Regions
+from rwloss.stability import effective_weights
 from rwloss.training.environment import description, fabric_of
 from rwloss.training.evaluation import Evaluation, as_fields
 from rwloss.training.inference import mean_dice, score_volumes, selection_score
@@ -28,7 +29,7 @@ from rwloss.training.network import (
     restore_weights,
     save_checkpoint,
 )
-from rwloss.training.patches import PatchSampler, PatchSource, patch_sources
+from rwloss.training.patches import PatchSampler, patch_sources
 from rwloss.training.preparation import PreparedRun, prepare
 from rwloss.training.run_folder import RunFolder, RunResult
 from rwloss.training.settings import RunSettings
@@ -151,13 +152,25 @@ class _Start:
             device=self.fabric.device,
             max_device_bytes=settings.data_on_device_gib * 2**30,
         )
+        assert settings.patch_size is not None  # filled in by prepare
+        self.batches = PatchSampler(
+            sources,
+            self.task.num_classes,
+            settings.patch_size,
+            settings.batch_size,
+            seed=settings.seed,
+            augmentation=self.prepared.augmentation,
+            balanced=settings.balanced,
+            device=self.fabric.device,
+            process=(self.fabric.global_rank, self.fabric.world_size),
+        )
         with ExitStack() as opened:
             self._by_the_first(lambda: opened.enter_context(self.folder.held()))
             self._resume()
             # Only now, because begin removes test.json: maps or a checkpoint that do not fit must
             # not cost the test after fewer steps.
             self._by_the_first(self._begin)
-            self._train(sources)
+            self._train()
             self._by_the_first(lambda: self._test(len(sources)))
 
     def _by_the_first(self, work: Callable[[], object]) -> None:
@@ -194,29 +207,20 @@ class _Start:
     def _begin(self) -> None:
         step, device = self.state.step, description(self.fabric.device, self.fabric.world_size)
         self.folder.begin(self.settings, self.prepared.split, step)
-        self._log("start", step, **device, notes=list(self.notes))
+        first = self.batches(1)
+        regions = Regions(first.labels, self.task.num_classes, first.spacings_mm, IGNORED)
+        weights = effective_weights(self.prepared.expression, regions)
+        self._log("start", step, **device, notes=list(self.notes), effective_weights=weights)
 
-    def _train(self, sources: Sequence[PatchSource]) -> None:
+    def _train(self) -> None:
         fabric, settings = self.fabric, self.settings
-        assert settings.patch_size is not None  # filled in by prepare
-        batches = PatchSampler(
-            sources,
-            self.task.num_classes,
-            settings.patch_size,
-            settings.batch_size,
-            seed=settings.seed,
-            augmentation=self.prepared.augmentation,
-            balanced=settings.balanced,
-            device=fabric.device,
-            process=(fabric.global_rank, fabric.world_size),
-        )
         self.progress.begin(self.state.step, settings.steps)
         try:
             train_steps(
                 fabric,
                 self.network,
                 RegionWiseLoss(self.prepared.expression, ignore_index=IGNORED),
-                batches,
+                self.batches,
                 self.optimizer,
                 settings,
                 self.state,

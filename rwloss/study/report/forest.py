@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from rwloss.study.differences import Difference
+from rwloss.study.figures import NOTHING, bounds, decimal, significant
 from rwloss.study.outcomes import METRICS, SCORES
 from rwloss.study.report.charts import Chart, Point, Span, plain
 from rwloss.study.report.tables import Cell, Table, TableRow
 from rwloss.study.results import Results
 from rwloss.study.summaries import StudyPart
-from rwloss.study.wording import NOTHING, bounds, decimal, significant
 from rwloss.words import percent
 
 
