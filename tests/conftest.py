@@ -19,6 +19,11 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+# Without a GPU, Triton's interpreter runs its kernels. This must be said before it is imported.
+if not any(Path("/dev").glob("nvidia[0-9]")):
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+
+
 @pytest.fixture(autouse=True)
 def no_new_maps(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a test registers, or loads from a file, is unknown to the next."""
