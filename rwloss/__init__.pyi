@@ -8,6 +8,7 @@ from . import stability as stability
 from . import store as store
 from . import testing as testing
 from ._version import __version__ as __version__
+from .arrays import check_values as check_values
 from .errors import RWLossError as RWLossError
 from .losses import RegionWiseLoss as RegionWiseLoss
 from .regions import Regions as Regions
@@ -19,6 +20,7 @@ __all__ = [
     "RegionWiseLoss",
     "Regions",
     "__version__",
+    "check_values",
     "data",
     "distance",
     "losses",

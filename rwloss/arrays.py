@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
-from functools import wraps
+from collections.abc import Callable, Sequence
+from functools import cache, wraps
 from typing import Any, TypeAlias, TypeVar
 
 import array_api_compat
@@ -16,6 +16,7 @@ from rwloss.errors import RWLossError
 # A NumPy array or a torch tensor. The array API standard has no static type for it yet.
 Array: TypeAlias = Any
 Function = TypeVar("Function", bound=Callable[..., Any])
+Result = TypeVar("Result")
 
 
 def namespace(array: Array) -> Any:
@@ -56,9 +57,16 @@ def to_numpy(array: Array) -> NDArray[Any]:
 
 def from_numpy(values: NDArray[Any], like: Array) -> Array:
     """NumPy values as an array of the same kind and on the same device as `like`."""
-    if is_torch(like):
-        return namespace(like).asarray(values, device=like.device)
+    if is_torch(like):  # a copy that does not block: nobody waits for a GPU
+        return namespace(like).asarray(values).to(like.device, non_blocking=True)
     return values
+
+
+def constants(numbers: Sequence[float], like: Array) -> Any:
+    """A few numbers as a tensor of the type and on the device of `like`, without waiting for it."""
+    import torch
+
+    return torch.tensor(numbers, dtype=like.dtype).to(like.device, non_blocking=True)
 
 
 def as_tensor(array: Array) -> Any:
@@ -127,3 +135,108 @@ def eager(function: Function) -> Function:
     # The compiler looks for this mark before it traces a call.
     outside._torchdynamo_disable = True  # type: ignore[attr-defined]
     return outside  # type: ignore[return-value]
+
+
+def plain_call(function: Callable[[Any], Result], tensor: Any) -> Result:
+    """What a function makes of a tensor below torch.func; a constant for gradients.
+
+    NumPy can't read the tensors of its transforms.
+    """
+    found: list[Result] = []
+
+    def call(plain: Any) -> Any:
+        found.append(function(plain))
+        return plain.new_empty(0)
+
+    _plain_function().apply(tensor.detach(), call)
+    return found[0]
+
+
+@cache
+def _plain_function() -> Any:
+    from torch.autograd.function import Function
+
+    class Plain(Function):
+        @staticmethod
+        def forward(tensor: Any, call: Callable[[Any], Any]) -> Any:
+            return call(tensor)
+
+        @staticmethod
+        def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+            """Nothing is kept: no gradient flows through a constant."""
+
+    return Plain
+
+
+# --- Checks of values: read at once where that is free, else asserted on the device
+
+_reads_everywhere = False
+
+
+def check_values(everywhere: bool = True) -> None:
+    """Read values on a GPU too where they are checked, and wait for it; False for the default.
+
+    On the CPU a check of values (labels in range, one-hot targets, masks of 0 and 1, a stored map
+    of other labels, maps that are not finite) raises RWLossError with the value and the fix. On a
+    CUDA device it is an assertion there: nobody waits, and a wrong value ends the program at a
+    later call with a short text. After check_values() the message is the same as on the CPU.
+
+    >>> check_values()
+    >>> check_values(False)
+    """
+    global _reads_everywhere  # noqa: PLW0603 - one setting for the process, like torch.set_num_threads
+    _reads_everywhere = bool(everywhere)
+
+
+def may_read(values: Array) -> bool:
+    """Whether values may be read here: always, but for those on CUDA, unless asked for."""
+    # Not by `is_torch`: its cache is none under torch.compile, which warns.
+    device = getattr(values, "device", None)
+    return _reads_everywhere or getattr(device, "type", "cpu") != "cuda"
+
+
+def fails(holds: Array, fact: str) -> bool:
+    """Whether something does not hold everywhere, so that the caller raises. holds: booleans.
+
+    Where values may not be read the answer is False, and the device asserts it. fact: what is
+    wrong then, in a few words.
+    """
+    if may_read(holds):
+        return not bool(holds.all())
+    import torch
+
+    text = f"rwloss: {fact}; rwloss.check_values() before the loss says which, and the fix"
+    torch._assert_async(holds.all() if holds.ndim else holds, text)
+    return False
+
+
+def in_graphs(schema: str, dtype: Any = None) -> Callable[[Function], Function]:
+    """Make a check of values one operation of a compiled graph, which does not break there.
+
+    schema: of the function in torch's words. Its result is like its first argument, or of `dtype`.
+    Outside of graphs the function is called as it is.
+    """
+    import torch
+
+    def decorate(check: Function) -> Function:
+        def kernel(*args: Any) -> Any:
+            return check(*args).to(dtype or args[0].dtype, copy=True)
+
+        # Values are read on the CPU: no CUDA graph can hold that.
+        unsafe = getattr(torch.Tag, "cudagraph_unsafe", None)
+        operation: Any = torch.library.custom_op(
+            f"rwloss::{check.__name__}",
+            kernel,
+            mutates_args=(),
+            schema=schema,
+            **({"tags": [unsafe]} if unsafe else {}),
+        )
+        operation.register_fake(lambda first, *_: torch.empty_like(first, dtype=dtype))
+
+        @wraps(check)
+        def run(*args: Any) -> Any:
+            return (operation if torch.compiler.is_compiling() else check)(*args)
+
+        return run  # type: ignore[return-value]
+
+    return decorate

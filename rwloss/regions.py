@@ -11,7 +11,7 @@ import numpy as np
 from einops import rearrange
 
 from rwloss import distance, per_class
-from rwloss.arrays import Array, from_numpy, namespace, on_device, to_numpy
+from rwloss.arrays import Array, fails, from_numpy, may_read, namespace, on_device, to_numpy
 from rwloss.errors import RWLossError
 
 # Millimetres: one number per axis, or one such row per image; and always one row per image.
@@ -207,7 +207,7 @@ class Regions:
     def full(self, value: float) -> Array:
         """One value for every voxel: read-only, takes no memory. (b *s), float32."""
         xp = self.xp
-        one = xp.asarray(value, dtype=xp.float32, **on_device(self.labels))
+        one = xp.full((), value, dtype=xp.float32, **on_device(self.labels))
         return xp.broadcast_to(one, self.labels.shape)
 
     def distance_to_mm(self, k: int) -> Array:
@@ -297,7 +297,7 @@ def _whole(xp: Any, labels: Array, kind: str) -> Array:
         with np.errstate(invalid="ignore"):  # NaN and infinity change, and are found below
             whole = xp.astype(labels, xp.int64)
         wrong = xp.astype(whole, labels.dtype) != labels
-        if xp.any(wrong):
+        if fails(~wrong, "a label is not a whole number"):
             value = float(labels[wrong][0])
             raise RWLossError(
                 f"expected whole labels, got {value:g}: labels are classes, not probabilities; "
@@ -327,9 +327,9 @@ def _without_ignored(xp: Any, labels: Array, ignore_label: int) -> Array:
         return signed
     # In int64: torch would wrap an ignore label that a narrow type can't hold (300 becomes 44).
     ignored = xp.astype(signed, xp.int64, copy=False) == ignore_label
-    if xp.any(signed == IGNORED):
+    if fails(signed != IGNORED, "a label is -1, which is not the ignored label"):
         raise RWLossError("label -1 found: labels are 0 or more; pass ignore_label=-1 to ignore it")
-    return xp.where(ignored, xp.asarray(IGNORED, dtype=signed.dtype, **on_device(signed)), signed)
+    return xp.where(ignored, xp.full((), IGNORED, dtype=signed.dtype, **on_device(signed)), signed)
 
 
 def _check_range(xp: Any, labels: Array, num_classes: int, *, ignoring: bool) -> None:
@@ -339,7 +339,14 @@ def _check_range(xp: Any, labels: Array, num_classes: int, *, ignoring: bool) ->
         low, high = int(labels.min()), int(labels.max())
     else:
         ends = labels.aminmax()
-        low, high = map(int, ends) if labels.is_cpu else xp.stack(ends).tolist()  # wait only once
+        if labels.is_cpu:
+            low, high = map(int, ends)
+        elif may_read(labels):
+            low, high = xp.stack(ends).tolist()  # wait only once
+        else:
+            holds = (ends.min >= (IGNORED if ignoring else 0)) & (ends.max < num_classes)
+            fails(holds, f"a label is not one of 0..{num_classes - 1}")
+            return
     wrong = low if low < (IGNORED if ignoring else 0) else high if high >= num_classes else None
     if wrong is not None:
         more = f"num_classes={wrong + 1} or " if wrong > 0 else ""

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from rwloss.arrays import Array, as_tensor, is_torch, namespace, on_device
+from rwloss.arrays import Array, as_tensor, fails, is_torch, namespace, on_device
 from rwloss.errors import RWLossError
 from rwloss.regions import SpacingRows, spacing_text
 
@@ -156,20 +155,12 @@ class RWMap:
             lambda array: as_tensor(array).to(device, non_blocking=non_blocking)
         )
 
-    def check_made_for(self, expression: str | None, spacing_mm: SpacingRows | None = None) -> None:
-        """Raise RWLossError where this is known to be a map of something else, or in other mm.
+    def check_spacing(self, spacing_mm: SpacingRows | None) -> None:
+        """Raise RWLossError where the map is known to be of another spacing.
 
-        expression: canonical text, `str(expression.static_part)`. spacing_mm: one row per image,
-        equal within 0.1 %; axes of one voxel do not count. What is None here or in the map is not
-        compared, nor are the folders of plug-in files, which may be named from anywhere.
+        spacing_mm: one row per image, equal within 0.1 %; axes of one voxel do not count. None here
+        or in the map is not compared.
         """
-        own = self.expression
-        differ = None not in (own, expression) and own != expression
-        if differ and _without_folders(own) != _without_folders(expression):
-            raise RWLossError(
-                f"the map is of {own}, but a map of {expression} is needed: make it again with "
-                f"{expression!r}, or use it with {own!r}"
-            )
         sizes = self.labels.shape[1:]
         for given, wanted in zip(self.spacing_mm or (), spacing_mm or (), strict=False):
             for mm, needed, size in zip(given, wanted, sizes, strict=True):
@@ -267,13 +258,8 @@ class RWMap:
                 f"maps of labels {tuple(self.labels.shape)} and {tuple(other.labels.shape)} "
                 "can't be added: they are of different images"
             )
-        if not namespace(self.labels).all(self.labels == other.labels):
+        if fails(self.labels == other.labels, "maps of different labels are added"):
             raise RWLossError("maps of different labels can't be added: make both from the same")
-
-
-def _without_folders(expression: str | None) -> str:
-    """The text of an expression with the names of its plug-in files alone."""
-    return re.sub(r"(file\(['\"])[^'\"]*[/\\]", r"\1", expression or "")
 
 
 def _is_floating(values: Array) -> bool:

@@ -36,8 +36,11 @@ def write_run(run, dice, mass, end=None, *, names=(HOSTILE, "b"), tested=True):
     (run.folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     end = dict(zip(names, end or dice[-1], strict=True))
     cases = [
-        {"name": f"{CLOSING}{i}", "classes": [{"label": k, "dice": d and d * (1 - i / 10)}
-                                              for k, d in enumerate(end.values(), 1)]}
+        {"name": f"{CLOSING}{i}", "diagonal_mm": 40.0, "classes": [
+            {"label": k, "dice": d and d * (1 - i / 10), "nsd": d, "hd95_mm": d and 4 - 3 * d,
+             "assd_mm": d and 2 - d, "state": "both" if d else "missed"}
+            for k, d in enumerate(end.values(), 1)
+        ]}
         for i in range(3)
     ]  # fmt: skip
     content = {

@@ -27,6 +27,7 @@ def evaluate(
     split: opt.SplitPart = None,
     out: Annotated[Path | None, opt.Out] = None,
     penalty: Annotated[str | None, typer.Option(metavar="MM|diagonal")] = None,
+    tolerance: Annotated[float, typer.Option(metavar="MM")] = 1.0,
     num_classes: opt.NumClasses = None,
     spacing: opt.Spacing = None,
     ignore_label: opt.IgnoreLabel = None,
@@ -34,7 +35,7 @@ def evaluate(
     max_voxels: opt.MaxVoxels = opt.MAX_VOXELS,
     as_json: opt.AsJson = False,
 ) -> None:
-    """Score label maps: Dice, HD95 and mean surface distance in mm.
+    """Score label maps: Dice, HD95 and mean surface distance in mm, normalized surface distance.
 
     For each class except the background. Each mean is shown with its number of cases, and with the
     numbers of cases in which the class was missed, was a false alarm or was in neither. A case that
@@ -50,6 +51,7 @@ def evaluate(
     out: File for the scores of each case and class: .csv or .json. Overwrites the file.
     penalty: Distance of missed classes and false alarms in the means of HD95 and ASSD, in mm, or
     the diagonal of the image. By default the means leave them out, and their numbers are shown.
+    tolerance: Distance in mm (in voxels without a spacing) up to which surfaces agree, for NSD.
     """
     from rwloss.training import evaluation
     from rwloss.training.scores import check_penalty
@@ -79,6 +81,7 @@ def evaluate(
             num_classes=num_classes,
             spacing_mm=spacing_mm,
             ignore_label=ignore_label,
+            tolerance_mm=tolerance,
             jobs=jobs,
             progress=lambda outcome, total: shown.step(
                 "evaluated", total, failed=isinstance(outcome, evaluation.FailedPair)
@@ -128,8 +131,8 @@ def _tell(result: Evaluation, penalty: Penalty) -> None:
     summary = result.scores.summary(penalty)
     print_scores(summary, unit)
     typer.echo(
-        "\nmissed: in the labels only; false alarms: in the prediction only. Dice is 0 for both; a "
-        "class that is in neither has none."
+        "\nmissed: in the labels only; false alarms: in the prediction only. Dice and NSD are 0 "
+        "for both; a class that is in neither has none."
     )
     outside = sum(each.missed + each.false_alarms for each in summary)
     if penalty is not None:

@@ -78,7 +78,7 @@ def print_in_voxels(cases: int) -> None:
 
 
 def print_scores(summary: Iterable[ClassSummary], unit: str) -> None:
-    """Print three rows per class. unit: of the distances, "mm" or "voxels"."""
+    """Print four rows per class. unit: of the distances, "mm" or "voxels"."""
     print_table([_HEAD, *(row for each in summary for row in _rows(each, unit))])
 
 
@@ -88,6 +88,7 @@ def _rows(summary: ClassSummary, unit: str) -> list[list[str]]:
         [summary.name, "Dice", *_cells(summary.dice, 3), *counts],
         ["", f"HD95 {unit}", *_cells(summary.hd95_mm, 2), *counts],
         ["", f"ASSD {unit}", *_cells(summary.assd_mm, 2), *counts],
+        ["", "NSD", *_cells(summary.nsd, 3), *counts],
     ]
 
 

@@ -76,6 +76,7 @@ def as_fields(result: RunResult) -> dict[str, Any]:
                 "dice": each.dice.mean,
                 "hd95_mm": each.hd95_mm.mean,
                 "assd_mm": each.assd_mm.mean,
+                "nsd": each.nsd.mean,
                 "missed": each.missed,
                 "false_alarms": each.false_alarms,
                 "empty": each.empty,
@@ -94,11 +95,12 @@ def _shown_on(shown: Progress, name: str) -> TrainingProgress:
             shown.line(text)
 
         def begin(self, done: int, steps: int) -> None:
-            self.steps = steps
+            self.steps, self.loss = steps, ""
             shown.update(name, done, steps)
 
-        def step(self, step: int, loss: float) -> None:
-            shown.update(name, step, self.steps, f"loss {loss:.3f}")
+        def step(self, step: int, loss: float | None) -> None:
+            self.loss = self.loss if loss is None else f"loss {loss:.3f}"
+            shown.update(name, step, self.steps, self.loss)
 
         def validated(self, step: int, dice: Mapping[str, float | None], *, is_best: bool) -> None:
             values = ", ".join(f"{name} {_number(value)}" for name, value in dice.items())

@@ -36,7 +36,8 @@ def squared_to_other_label_mm2(
     squared: Tensor | None = None
     for axis in range(1, labels.ndim):
         values = [row[axis - 1] ** 2 for row in spacings_mm]
-        squares = torch.tensor(values, dtype=torch.float32, device=labels.device)
+        squares = torch.tensor(values, dtype=torch.float32)
+        squares = squares.to(labels.device, non_blocking=True)  # keeps nobody waiting
         squares = squares.reshape(1, -1, *[1] * (labels.ndim - 2))  # with lines (n b ...)
         # The axis goes first, so that neighbours along it are whole blocks of memory apart.
         lines = labels.movedim(axis, 0)

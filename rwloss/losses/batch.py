@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import wraps
-from typing import Any, Literal, NamedTuple, TypeVar, cast
+from typing import Any, Literal, NamedTuple
 
 import einops
 import torch
@@ -13,6 +11,7 @@ from einops import rearrange, repeat
 from torch import Tensor
 from torch.nn import functional
 
+from rwloss.arrays import fails, in_graphs
 from rwloss.errors import RWLossError
 from rwloss.maps.loss_term import Prediction
 from rwloss.regions import (
@@ -25,7 +24,6 @@ from rwloss.regions import (
 )
 
 Activation = Literal["softmax", "sigmoid", "none", "masks"]
-Check = TypeVar("Check", bound=Callable[..., Tensor])
 
 _ROUNDING = 1e-2  # of bfloat16
 _NO_ARGMAX = {torch.bool, torch.uint16, torch.uint32, torch.uint64}  # in torch
@@ -45,16 +43,17 @@ class LossInputs(NamedTuple):
 class LossBatch:
     """What all terms of a loss share, at one resolution.
 
-    output (b k *s): logits, or with `normalized` probabilities; float32 or float64, because sums
-    over 512² voxels overflow float16. labels (b *s): classes, -1 where ignored. counts (b *s): 1
-    where a voxel counts, else 0; None where all do. num_values: how many values the mean runs over,
-    which is classes times voxels that count. spacings_mm: one row for each of b. masks: number of
-    overlapping masks per image, 0 for classes; b then counts images times masks, and there are two
-    classes. pooled: whether overlaps are summed over the batch. by_class: whether values by class
-    are needed.
+    given (b k *s): logits, or with `normalized` probabilities, as they came. dtype: float32 or
+    float64, because sums over 512² voxels overflow float16. labels (b *s): classes, -1 where
+    ignored. counts (b *s): 1 where a voxel counts, else 0; None where all do. num_values: how many
+    values the mean runs over, which is classes times voxels that count. spacings_mm: one row for
+    each of b. masks: number of overlapping masks per image, 0 for classes; b then counts images
+    times masks, and there are two classes. pooled: whether overlaps are summed over the batch.
+    by_class: whether values by class are needed.
     """
 
-    output: Tensor
+    given: Tensor
+    dtype: torch.dtype
     normalized: bool
     labels: Tensor
     counts: Tensor | None
@@ -64,8 +63,23 @@ class LossBatch:
     masks: int
     pooled: bool
     by_class: bool
+    _output: Tensor | None = None
     _log_probs: Tensor | None = None
     _prediction: Prediction | None = None
+
+    @property
+    def output(self) -> Tensor:
+        """What is given, in that type, and finite where no voxel counts; made once. (b k *s)."""
+        if self._output is None:
+            output = self.given.to(self.dtype)
+            # NaN or infinity where no voxel counts would spoil sums: 0 times either is NaN. Their
+            # sum tells, so that no copy is made of logits that are finite; a GPU would have to
+            # wait for it.
+            asks = output.device.type == "cpu" and not torch.compiler.is_compiling()
+            if self.counts is not None and not (asks and bool(output.detach().sum().isfinite())):
+                output = output.masked_fill(self.counts[:, None] == 0, 0.0)
+            self._output = output
+        return self._output
 
     @property
     def log_probs(self) -> Tensor:
@@ -169,9 +183,8 @@ def make_batch(
             "always 1; give the network an output for the background too, or use "
             'activation="sigmoid"'
         )
-    output = logits
-    if output.dtype not in {torch.float32, torch.float64}:
-        output = output.to(torch.promote_types(output.dtype, torch.float32))
+    dtype = torch.promote_types(logits.dtype, torch.float32)
+    output = logits.to(dtype) if normalized or masks else logits
     labels = whole_labels(
         labels, num_classes, ignore_index, output.detach() if normalized else None
     )
@@ -188,15 +201,11 @@ def make_batch(
         keep = belongs if keep is None else keep & belongs
     counts = None
     if keep is not None:
-        counts = keep.to(output.dtype)
-        # NaN or infinity where no voxel counts would spoil sums: 0 times either is NaN. Their sum
-        # tells, so that no copy is made of logits that are finite; a GPU would have to wait for it.
-        asks = output.device.type == "cpu" and not torch.compiler.is_compiling()
-        if not (asks and bool(output.detach().sum().isfinite())):
-            output = output.masked_fill(~keep[:, None], 0.0)
+        counts = keep.to(dtype)
     rows = batch_spacings(given.spacing_mm, logits.shape[0], logits.ndim - 2)
     return LossBatch(
         output,
+        dtype,
         normalized=normalized,
         labels=labels,
         counts=counts,
@@ -208,38 +217,6 @@ def make_batch(
         pooled=pooled,
         by_class=by_class,
     )
-
-
-def in_graphs(schema: str, dtype: torch.dtype | None = None) -> Callable[[Check], Check]:
-    """Make a check of values one operation of a compiled graph, which does not break there.
-
-    schema: of the function in torch's words. Its result is like its first argument, or of `dtype`.
-    Outside of graphs the function is called as it is.
-    """
-
-    def decorate(check: Check) -> Check:
-        def kernel(*args: Any) -> Tensor:
-            return check(*args).to(dtype or args[0].dtype, copy=True)
-
-        # Values are read on the CPU: no CUDA graph can hold that.
-        unsafe = getattr(torch.Tag, "cudagraph_unsafe", None)
-        operation: Any = torch.library.custom_op(
-            f"rwloss::{check.__name__}",
-            kernel,
-            mutates_args=(),
-            schema=schema,
-            **({"tags": [unsafe]} if unsafe else {}),
-        )
-        operation.register_fake(lambda first, *_: torch.empty_like(first, dtype=dtype))
-
-        @wraps(check)
-        def run(*args: Any) -> Tensor:
-            found: Tensor = (operation if torch.compiler.is_compiling() else check)(*args)
-            return found
-
-        return cast("Check", run)
-
-    return decorate
 
 
 # --- What a target may look like
@@ -301,7 +278,7 @@ def one_hot_labels(labels: Tensor, target: Tensor, may_be_empty: bool) -> Tensor
     one_hot = torch.zeros_like(target).scatter_(1, target.argmax(dim=1, keepdim=True), 1)
     if may_be_empty:
         one_hot = one_hot * target.any(dim=1, keepdim=True)
-    if not torch.equal(one_hot, target):
+    if fails(one_hot == target, "a target of as many channels as the logits is not one-hot"):
         raise RWLossError(
             f"target {tuple(target.shape)} has as many channels as the logits but is not one-hot: "
             "expected a single 1 per voxel and 0 elsewhere; pass labels (b *s), or "
@@ -331,12 +308,12 @@ def as_masks(logits: Tensor, target: Tensor, ignore_index: int | None = None) ->
 @in_graphs("(Tensor target, int? ignore_index) -> Tensor")
 def binary_masks(target: Tensor, ignore_index: int | None) -> Tensor:
     """The masks, if they hold 0, 1 and `ignore_index` alone."""
-    wrong = target[(target != 0) & (target != 1)]
+    fine = (target == 0) | (target == 1)
     if ignore_index is not None:  # compared wide: torch wraps what a narrow type can't hold
-        wrong = wrong[wrong.double() != ignore_index]
-    if wrong.numel():
+        fine |= target.double() == ignore_index
+    if fails(fine, "a mask has another value than 0 and 1"):
         raise RWLossError(
-            f"expected masks of 0 and 1, got {float(wrong[0]):g}: with activation="
+            f"expected masks of 0 and 1, got {float(target[~fine][0]):g}: with activation="
             '"sigmoid" every channel is a mask; for class labels use activation="softmax"'
         )
     return target
@@ -355,7 +332,7 @@ def whole_labels(
     """
     if probs is not None:
         outside = (probs < -_ROUNDING) | (probs > 1 + _ROUNDING)
-        if bool(outside.any()):
+        if fails(~outside, "a probability is not in 0..1"):
             raise RWLossError(
                 f"expected probabilities of 0 to 1, got {float(probs[outside][0]):g}: with "
                 'activation="none" the network must give probabilities; for logits use '
@@ -366,7 +343,7 @@ def whole_labels(
 
 
 def as_voxel_mask(logits: Tensor, mask: Tensor) -> Tensor:
-    """Which voxels count, (b *s) boolean, from (b *s), (b 1 *s) or (1 1 *s)."""
+    """Which voxels count, (b *s) boolean, from 0 and 1 as (b *s), (b 1 *s) or (1 1 *s)."""
     check_tensor("mask", mask, logits)
     batch, _, *spatial = logits.shape
     if mask.ndim == logits.ndim and list(mask.shape[1:]) == [1, *spatial] and len(mask) == 1:
@@ -377,6 +354,18 @@ def as_voxel_mask(logits: Tensor, mask: Tensor) -> Tensor:
         raise RWLossError(
             f"mask {tuple(mask.shape)} does not fit logits {tuple(logits.shape)}: expected "
             f"{(batch, *spatial)}, {(batch, 1, *spatial)} or {(1, 1, *spatial)}"
+        )
+    return mask if mask.dtype == torch.bool else zeros_and_ones(mask)
+
+
+@in_graphs("(Tensor mask) -> Tensor", dtype=torch.bool)
+def zeros_and_ones(mask: Tensor) -> Tensor:
+    """The mask as boolean, if it holds 0 and 1 alone. A boolean one needs no such check."""
+    fine = (mask == 0) | (mask == 1)
+    if fails(fine, "the mask of voxels that count has another value than 0 and 1"):
+        raise RWLossError(
+            f"expected a mask of 0 and 1, got {float(mask[~fine][0]):g}: a voxel counts or it does "
+            "not; pass mask > 0.5, or mask > 0 to count every voxel that has some weight"
         )
     return mask != 0
 

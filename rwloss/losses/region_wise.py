@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import math
-import re
 from collections.abc import Sequence
 from functools import reduce
 from operator import add
@@ -14,7 +13,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from rwloss.arrays import to_numpy
+from rwloss.arrays import constants, to_numpy
 from rwloss.errors import RWLossError
 from rwloss.losses.batch import Activation, LossBatch, LossInputs, check_logits, make_batch
 from rwloss.losses.costs import (
@@ -25,6 +24,7 @@ from rwloss.losses.costs import (
     mean_cost,
     mean_excess,
 )
+from rwloss.losses.gradient_share import GradientShare
 from rwloss.losses.resolution import at_head, head_weights, stored_map
 from rwloss.maps.expression import Expression, Leaf, Stabilized
 from rwloss.maps.loss_term import LossTerm, reduced
@@ -129,6 +129,7 @@ class RegionWiseLoss(nn.Module):
         self.batch = batch
         self.epoch = 0
         self.total_epochs: int | None = None
+        self.share: GradientShare | None = None
         self._follow_epoch()
 
     def set_epoch(self, epoch: int, total: int | None = None) -> None:
@@ -153,12 +154,19 @@ class RegionWiseLoss(nn.Module):
         and mask are then resampled to the nearest voxels and the spacing is scaled, unless they
         are lists too. One map for all outputs goes with the first target of a list.
         rwmap: a stored map in place of the static terms, an RWMap or dense values (b k *s).
-        mask: (b *s) or (b 1 *s), 0 where a voxel costs nothing and does not count. Unlike
-        ignore_index it does not end a region.
+        mask: (b *s) or (b 1 *s) of 0 and 1, 0 where a voxel costs nothing and does not count.
+        Unlike ignore_index it does not end a region.
         spacing_mm: one number per axis, or one such row per image.
 
         Raises RWLossError that says what was expected where labels, shapes or maps do not fit.
         """
+        if (
+            self.share is not None
+            and self.training
+            and torch.is_grad_enabled()
+            and self.share.follow(self, logits, target, rwmap, mask=mask, spacing_mm=spacing_mm)
+        ):
+            self._follow_epoch()
         return self._evaluate(logits, target, rwmap, mask, spacing_mm, excess=False)
 
     @torch.no_grad()
@@ -180,13 +188,22 @@ class RegionWiseLoss(nn.Module):
         return self._evaluate(logits, target, rwmap, mask, spacing_mm, excess=True)
 
     def get_extra_state(self) -> Tensor:
-        """Epoch and total of schedules, -1 for no total. (2). Kept only if there is a schedule."""
-        return torch.tensor([self.epoch, -1 if self.total_epochs is None else self.total_epochs])
+        """Epoch and total of schedules, -1 for no total. (2). Kept only if there is a schedule.
+
+        With "gradient_share" its calls and weight too. (4).
+        """
+        state = [self.epoch, -1 if self.total_epochs is None else self.total_epochs]
+        if self.share is None:
+            return torch.tensor(state)
+        return torch.tensor([*state, *self.share.state], dtype=torch.float64)
 
     def set_extra_state(self, state: Tensor | dict[str, int | None]) -> None:
         """Restore the epoch of a `state_dict`."""
-        epoch, total = state.values() if isinstance(state, dict) else map(int, state)
+        epoch, total, *share = state.values() if isinstance(state, dict) else state.tolist()
         self.set_epoch(epoch or 0, None if total == -1 else total)
+        if self.share is not None and share:
+            self.share.resume(share)
+            self._follow_epoch()
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
@@ -224,6 +241,10 @@ class RegionWiseLoss(nn.Module):
             return
         self._static = expression.static_groups(*at)
         self._dynamic = expression.dynamic_leaves(*at)
+        if self.share is None and any(leaf.schedule for leaf in self._static + self._dynamic):
+            self.share = GradientShare.of(expression)
+        if self.share is not None:
+            self._static, self._dynamic = map(self.share.weighted, (self._static, self._dynamic))
         if len(self._static) == 1:
             self._stored_text = str(self._static[0].term)
         for leaf in self._dynamic:
@@ -350,10 +371,7 @@ class RegionWiseLoss(nn.Module):
         if rwmap is None:
             found = made_maps(batch, [group.term for group in active])
         else:
-            text, held = self._stored_text, getattr(rwmap, "expression", None)
-            if text and held and "'dataset_" in text and _up_to_weights(text, held):
-                text = held
-            found = [stored_map(batch, logits, given, text, resample=resample)]
+            found = [stored_map(batch, logits, given, self._stored_text, resample=resample)]
         return [
             (group.factor, self._weighted(batch, rwmap), group.link)
             for group, rwmap in zip(active, found, strict=True)
@@ -363,22 +381,16 @@ class RegionWiseLoss(nn.Module):
         """The map times the weight of each voxel's true class."""
         if self.class_weights is None:
             return rwmap
-        num_classes = batch.output.shape[1]
+        num_classes = batch.given.shape[1]
         if len(self.class_weights) != num_classes:
             raise RWLossError(
                 f"{len(self.class_weights)} class_weights for {num_classes} classes: give "
                 "one for each" + (" (outside and inside a mask)" if batch.masks else "")
             )
-        weights = batch.output.new_tensor(self.class_weights)[batch.classes]
+        weights = constants(self.class_weights, rwmap.parts[0])[batch.classes]
         if not rwmap.is_compact:
             weights = weights[:, None]
         return RWMap(rwmap.labels, num_classes, tuple(part * weights for part in rwmap.parts))
-
-
-def _up_to_weights(text: str, held: str) -> bool:
-    """Whether texts are equal but for weights of a dataset: words here, numbers in its store."""
-    pattern = re.sub(r"'dataset_\w+'", r"\\([^()]*\\)", re.escape(text))
-    return re.fullmatch(pattern, held) is not None
 
 
 def _weights(name: str, given: Sequence[float] | None) -> tuple[float, ...] | None:

@@ -10,7 +10,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from rwloss.arrays import as_tensor
+from rwloss.arrays import as_tensor, fails, in_graphs
 from rwloss.errors import RWLossError
 from rwloss.losses.batch import (
     LossBatch,
@@ -18,8 +18,8 @@ from rwloss.losses.batch import (
     batch_spacings,
     check_logits,
     check_tensor,
-    in_graphs,
 )
+from rwloss.maps.identity import check_map_of
 from rwloss.regions import SpacingRows
 from rwloss.rwmap import RWMap
 
@@ -53,7 +53,7 @@ def stored_map(
     if batch.masks:  # values of the masks themselves; their complements cost 0
         values = rearrange(values, "b m ... -> (b m) ...")
         values = torch.stack([torch.zeros_like(values), values], dim=1)
-    return RWMap.from_dense(batch.labels, values.to(batch.output.dtype))
+    return RWMap.from_dense(batch.labels, values.to(batch.dtype))
 
 
 def _checked(
@@ -64,8 +64,8 @@ def _checked(
     *,
     resample: bool,
 ) -> RWMap:
-    rwmap.check_made_for(expression)
-    num_classes, size = batch.output.shape[1], batch.labels.shape[1:]
+    check_map_of(rwmap, expression)
+    num_classes, size = batch.given.shape[1], batch.labels.shape[1:]
     if rwmap.num_classes != num_classes:
         raise RWLossError(
             f'map has {rwmap.num_classes} classes, with activation="sigmoid" every mask is a '
@@ -75,7 +75,7 @@ def _checked(
             f"num_classes={num_classes}, or precompute again"
         )
     labels = _constant(rwmap.labels, batch)
-    parts = [_constant(part, batch).to(batch.output.dtype) for part in rwmap.parts]
+    parts = [_constant(part, batch).to(batch.dtype) for part in rwmap.parts]
     if resample and labels.ndim == batch.labels.ndim:
         labels = resampled(labels, size, 1)
         parts = [resampled(part, size, 1 if rwmap.is_compact else 2) for part in parts]
@@ -88,14 +88,14 @@ def _checked(
     if rows is not None:  # the spacing of the map, which may have another resolution
         scale = [new / old for new, old in zip(size, rwmap.labels.shape[1:], strict=True)]
         rows = tuple(tuple(mm * s for mm, s in zip(row, scale, strict=True)) for row in rows)
-        rwmap.check_made_for(None, rows)
+        rwmap.check_spacing(rows)
     return RWMap(labels, num_classes, tuple(parts), rwmap.expression, rwmap.spacing_mm)
 
 
 @in_graphs("(Tensor part, Tensor labels, Tensor target) -> Tensor")
 def of_labels(part: Tensor, labels: Tensor, target: Tensor) -> Tensor:
     """The part of a map, if it is of the labels of the target."""
-    if not torch.equal(labels.long(), target.long()):
+    if fails(labels.long() == target.long(), "a stored map is of other labels than the target"):
         raise RWLossError(
             "the map was made from other labels than the target: it must be cropped, flipped and "
             "turned together with the image, or made on the fly"
@@ -105,7 +105,8 @@ def of_labels(part: Tensor, labels: Tensor, target: Tensor) -> Tensor:
 
 def _constant(values: Any, batch: LossBatch) -> Tensor:
     """NumPy values or a tensor, on the device of the batch, without gradient."""
-    return torch.as_tensor(as_tensor(values), device=batch.output.device).detach()
+    tensor: Tensor = as_tensor(values).to(batch.given.device, non_blocking=True)
+    return tensor.detach()
 
 
 # --- Several outputs: deep supervision

@@ -14,6 +14,8 @@ from .function import register as register
 from .generator import MapGenerator as MapGenerator
 from .generator import MapTags as MapTags
 from .generator import parameters as parameters
+from .identity import is_map_of as is_map_of
+from .identity import is_same as is_same
 from .loss_term import LossTerm as LossTerm
 from .loss_term import Prediction as Prediction
 from .parser import blend as blend
@@ -57,6 +59,8 @@ __all__ = [
     "blend",
     "from_loss",
     "get",
+    "is_map_of",
+    "is_same",
     "load",
     "names",
     "origin",

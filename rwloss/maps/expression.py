@@ -169,11 +169,22 @@ class Expression(ABC):
     __rmul__ = __mul__
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Sum(Expression):
-    """A weighted sum. Made by +, - and *, which keep it flat and merge equal terms."""
+    """A weighted sum. Made by +, - and *, which keep it flat and merge equal terms.
+
+    Sums of the same terms are equal in any order.
+    """
 
     terms: tuple[tuple[float, Expression], ...]
+
+    def __eq__(self, other: object) -> bool:
+        """Whether both have the same terms with the same weights."""
+        return isinstance(other, Sum) and frozenset(self.terms) == frozenset(other.terms)
+
+    def __hash__(self) -> int:
+        """The same in any order."""
+        return hash(frozenset(self.terms))
 
     @property
     def inside(self) -> tuple[Expression, ...]:

@@ -19,7 +19,9 @@ from typing import (
     get_type_hints,
 )
 
-from rwloss.arrays import Array, is_torch, namespace
+import numpy as np
+
+from rwloss.arrays import Array, fails, on_device
 from rwloss.errors import RWLossError
 from rwloss.maps.expression import Expression
 from rwloss.maps.plugin_file import empty_instance, place_of, remember_source
@@ -263,15 +265,18 @@ def _adapter(generator: type[MapGenerator], name: str) -> TypeAdapter[Any]:
 
 
 def _finished(name: str, part: str, values: Any, regions: Regions) -> Any:
-    xp = namespace(values)
+    xp = regions.xp  # of the map too
     if values.dtype not in (xp.float32, xp.float64):
         raise RWLossError(f"{name}: `{part}` is {values.dtype}: expected float32 or float64")
-    # Broadcast axes once; min and max carry a NaN, and need no array of flags.
-    strides = values.stride() if is_torch(values) else values.strides
+    # Broadcast axes once; the ends carry a NaN, and need no array of flags.
+    strides = values.strides if xp is np else values.stride()
     once = values[tuple(slice(1 if stride == 0 else None) for stride in strides)]
-    if 0 not in once.shape and not bool(xp.isfinite(xp.min(once)) & xp.isfinite(xp.max(once))):
-        raise RWLossError(f"{name}: `{part}` has values that are not finite (NaN or infinity)")
+    if 0 not in once.shape:
+        low, high = (once.min(), once.max()) if xp is np else once.aminmax()
+        wrong = f"{name}: `{part}` has values that are not finite (NaN or infinity)"
+        if fails((low > -np.inf) & (high < np.inf), wrong):
+            raise RWLossError(wrong)
     if regions.ignored is None:
         return values
     ignored = regions.ignored if values.ndim == regions.ignored.ndim else regions.ignored[:, None]
-    return xp.where(ignored, xp.asarray(0.0, dtype=values.dtype), values)
+    return xp.where(ignored, xp.zeros((), dtype=values.dtype, **on_device(values)), values)

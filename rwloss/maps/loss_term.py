@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import einops
 
-from rwloss.arrays import Array, as_tensor, from_numpy, is_torch, to_numpy
+from rwloss.arrays import Array, as_tensor, fails, from_numpy, is_torch, to_numpy
 from rwloss.errors import RWLossError
 from rwloss.maps.generator import MapGenerator
 from rwloss.regions import IGNORED, Regions, SpacingRows
@@ -208,7 +208,7 @@ class LossTerm(MapGenerator):
 
     # The least value of the loss: `RegionWiseLoss.excess` is the loss minus its minimum.
     minimum: ClassVar[float] = 0.0
-    _was_finite: ClassVar[bool] = False  # an instance remembers that its loss was finite once
+    _is_checked: ClassVar[bool] = False  # an instance remembers that its loss was finite
 
     @property
     def is_static(self) -> bool:
@@ -217,7 +217,7 @@ class LossTerm(MapGenerator):
 
     def __getstate__(self) -> dict[str, object]:
         """The parameters, without what use has left."""
-        return {name: value for name, value in vars(self).items() if name != "_was_finite"}
+        return {name: value for name, value in vars(self).items() if name != "_is_checked"}
 
     @abstractmethod
     def loss(self, prediction: Prediction) -> Tensor:
@@ -255,15 +255,13 @@ class LossTerm(MapGenerator):
                 f"{self.name}: its loss does not depend on the probabilities, or was computed "
                 "without gradient (detached, or through NumPy)"
             )
-        # Only once per term: reading a value on a GPU waits for it.
-        if not self._was_finite and not torch.compiler.is_compiling():
-            if bool(loss.isfinite().all()):
-                object.__setattr__(self, "_was_finite", True)
-            elif bool(seen.log_probs.isfinite().all()):
-                raise RWLossError(
-                    f"{self.name}: its loss is not finite (NaN or infinity), but every "
-                    "probability is"
-                )
+        if not self._is_checked and not torch.compiler.is_compiling():  # only once per term
+            wrong = (
+                f"{self.name}: its loss is not finite (NaN or infinity), but every probability is"
+            )
+            if fails(loss.isfinite().all() | ~seen.log_probs.isfinite().all(), wrong):
+                raise RWLossError(wrong)
+            object.__setattr__(self, "_is_checked", True)
         if seen is prediction or not loss.ndim:
             return loss
         # 0 for the background, and the others so much larger that the mean over all is theirs.

@@ -37,7 +37,7 @@ def repair(
     info = read_info(where)
     if expression is not None:
         named = str(maps.parse(expression).static_part)
-        if named != info.expression:
+        if not maps.is_map_of(info.expression, named):
             raise RWLossError(f"{where} holds maps of {info.expression}, not of {named}")
     static = maps.parse(info.expression, files=False)  # a file that was named is known now
     source = report.source if source is None else source

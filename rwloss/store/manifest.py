@@ -21,6 +21,7 @@ from pydantic import (
     model_validator,
 )
 
+from rwloss import maps
 from rwloss.errors import RWLossError
 from rwloss.files.journal import json_line, parsed_lines
 from rwloss.files.lock import LOCK_FILE
@@ -78,12 +79,16 @@ class MapInfo(BaseModel):
     versions: dict[str, str]
 
     def difference(self, wanted: MapInfo) -> list[str]:
-        """What differs from the wanted map, in words. Versions may differ."""
+        """What differs from the wanted map, in words. Versions and the order of terms may."""
         names = [
             name
             for name in MapInfo.model_fields
             if name != "versions" and getattr(self, name) != getattr(wanted, name)
         ]
+        if "expression" in names and maps.is_same(self.expression, wanted.expression):
+            names.remove("expression")
+        if "terms" in names and sorted(map(repr, self.terms)) == sorted(map(repr, wanted.terms)):
+            names.remove("terms")
         if "expression" in names and "terms" in names:
             names.remove("terms")  # the expression says it more briefly
         return [f"{name} {getattr(self, name)!r} (now {getattr(wanted, name)!r})" for name in names]

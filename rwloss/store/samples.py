@@ -48,7 +48,7 @@ class AddMap:
         """Raise RWLossError where the store holds maps of something else."""
         if self.expression is not None:
             wanted = str(maps.parse(self.expression).static_part)
-            if wanted != self.store.expression:
+            if not maps.is_map_of(self.store.expression, wanted):
                 raise RWLossError(
                     f"{self.store.place} holds maps of {self.store.expression}, the loss needs "
                     f"{wanted}: precompute those, or correct the expression"
@@ -120,7 +120,8 @@ def collate_maps(samples: Sequence[Any]) -> Any:
     """torch's default collate, which also takes RWMaps of one image each, and slices.
 
     Maps of labels (1 *s) become one of labels (b *s), with one spacing per image and with their
-    expression if it is the same. Slices become a list.
+    expression if all have one. Slices become a list. Raises RWLossError for maps of different
+    expressions, which no loss could check.
     """
     if not samples:
         return default_collate(list(samples))
@@ -128,20 +129,24 @@ def collate_maps(samples: Sequence[Any]) -> Any:
     return collate(samples, collate_fn_map={**default_collate_fn_map, **ours})
 
 
-def _one_map(maps: Sequence[RWMap], **_: Any) -> RWMap:
-    if len({(rwmap.num_classes, rwmap.is_compact) for rwmap in maps}) > 1:
+def _one_map(rwmaps: Sequence[RWMap], **_: Any) -> RWMap:
+    if len({(rwmap.num_classes, rwmap.is_compact) for rwmap in rwmaps}) > 1:
         raise RWLossError("maps of different kinds or numbers of classes can't be one batch")
-    if len(shapes := sorted({tuple(rwmap.labels.shape[1:]) for rwmap in maps})) > 1:
+    if len(shapes := sorted({tuple(rwmap.labels.shape[1:]) for rwmap in rwmaps})) > 1:
         raise RWLossError(
             f"maps of the shapes {shapes} can't be one batch: cut all to one size first"
         )
-    tensors = [rwmap.to(rwmap.labels.device) for rwmap in maps]
-    expressions = {rwmap.expression for rwmap in maps}
-    spacings = [rwmap.spacing_mm for rwmap in maps]
+    tensors = [rwmap.to(rwmap.labels.device) for rwmap in rwmaps]
+    expressions = [rwmap.expression for rwmap in rwmaps]
+    known = [text for text in expressions if text is not None]
+    for other in known[1:]:
+        if not maps.is_same(known[0], other):
+            raise RWLossError(f"maps of {known[0]} and of {other} can't be one batch")
+    spacings = [rwmap.spacing_mm for rwmap in rwmaps]
     return RWMap(
         torch.cat([rwmap.labels for rwmap in tensors]),
         tensors[0].num_classes,
         tuple(map(torch.cat, zip(*(rwmap.parts for rwmap in tensors), strict=True))),
-        expressions.pop() if len(expressions) == 1 else None,
+        None if None in expressions else expressions[0],
         None if None in spacings else tuple(row for rows in spacings for row in rows or ()),
     )

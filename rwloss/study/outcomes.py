@@ -21,6 +21,10 @@ DEAD_BELOW = 0.02
 COLLAPSED_BELOW = 0.05
 """Final validation Dice below which a class is lost, whether it was ever born or not."""
 
+METRICS: Mapping[str, bool] = {"dice": True, "hd95_mm": False, "assd_mm": False, "nsd": True}
+"""Scores of the test, and whether higher is better. Where a class is missed or a false alarm, Dice
+and NSD are 0, and a distance is the diagonal of the image."""
+
 Curve: TypeAlias = Sequence[tuple[int, float | None]]
 """Values over training steps; None where a value is not known."""
 
@@ -45,8 +49,8 @@ class ClassOutcome:
 
     end_dice, best_dice: at the last, and at the best validation for this class; None where no
     validation case has it. birth_step: of the first validation above BORN_ABOVE; None for never.
-    residual: None where the class was predicted in every record. test_dice: mean over test cases,
-    with the weights of the best checkpoint.
+    residual: None where the class was predicted in every record. test: mean over test cases of each
+    of METRICS, with the weights of the best checkpoint; None where no test case has the class.
     """
 
     name: str
@@ -54,7 +58,12 @@ class ClassOutcome:
     best_dice: float | None = None
     birth_step: int | None = None
     residual: Residual | None = None
-    test_dice: float | None = None
+    test: Mapping[str, float | None] = field(default_factory=dict)
+
+    @property
+    def test_dice(self) -> float | None:
+        """Mean Dice over test cases."""
+        return self.test.get("dice")
 
     @property
     def died(self) -> bool | None:
@@ -123,7 +132,19 @@ class RunOutcome:
     @property
     def test_dice(self) -> float | None:
         """Mean over classes of their test Dice."""
-        return mean_of(each.test_dice for each in self.classes)
+        return self.tested("dice")
+
+    def tested(self, metric: str) -> float | None:
+        """Mean over classes of one of METRICS, over test cases."""
+        return mean_of(each.test.get(metric) for each in self.classes)
+
+    def tested_cases(self, metric: str) -> dict[str, float]:
+        """One of METRICS per test case, mean over classes; without cases that have no class."""
+        found = {
+            case["name"]: mean_of(_case_score(case, each, metric) for each in case["classes"])
+            for case in (self.log.test or {}).get("cases", ())
+        }
+        return {name: value for name, value in found.items() if value is not None}
 
 
 def read_outcome(run: str | Path) -> RunOutcome:
@@ -136,7 +157,7 @@ def read_outcome(run: str | Path) -> RunOutcome:
     lines = list(folder.lines())
     file, what, fix = folder.test, "test", "delete it, and rerun the study to test"
     try:
-        _dice_of_test(test)
+        _means_of_test(test)
         file, what = folder.metrics, "log"
         fix = f"delete {str(folder.path)!r}, and rerun the study to train"
         return outcome_of(lines, test)
@@ -161,7 +182,7 @@ def outcome_of(lines: Sequence[dict[str, Any]], test: dict[str, Any] | None = No
     records = [line for line in lines if line["kind"] == "record"]
     validations = [line for line in lines if line["kind"] == "validation"]
     diverged = [line["step"] for line in lines if line["kind"] == "diverged"]
-    tested = _dice_of_test(test)
+    tested = _means_of_test(test)
     names = list(validations[0]["dice"]) if validations else list(tested)
     log = RunLog(
         dice={
@@ -177,7 +198,7 @@ def outcome_of(lines: Sequence[dict[str, Any]], test: dict[str, Any] | None = No
         step=max((line["step"] for line in lines), default=0),
         finished=test is not None,
         classes=tuple(
-            _class_outcome(name, label, log.dice.get(name, ()), records, tested.get(name))
+            _class_outcome(name, label, log.dice.get(name, ()), records, tested.get(name, {}))
             for label, name in enumerate(names, 1)
         ),
         diverged_step=diverged[-1] if diverged else None,
@@ -187,10 +208,29 @@ def outcome_of(lines: Sequence[dict[str, Any]], test: dict[str, Any] | None = No
     )
 
 
-def _dice_of_test(test: dict[str, Any] | None) -> dict[str, float | None]:
-    """Mean Dice of each class over the test cases."""
-    summary = [] if test is None else test["summary"]
-    return {each["name"]: each["dice"]["mean"] for each in summary}
+def _means_of_test(test: dict[str, Any] | None) -> dict[str, dict[str, float | None]]:
+    """Means of each class over the test cases, of each of METRICS that the test has."""
+    found: dict[str, dict[str, float | None]] = {}
+    if test is None:
+        return found
+    for index, each in enumerate(test["summary"]):
+        pairs = [(case, case["classes"][index]) for case in test.get("cases", ())]
+        found[each["name"]] = {"dice": each["dice"]["mean"]} | {
+            metric: mean_of(_case_score(*pair, metric) for pair in pairs)
+            for metric in METRICS
+            if metric != "dice"
+        }
+    return found
+
+
+def _case_score(case: Mapping[str, Any], of_class: Mapping[str, Any], metric: str) -> float | None:
+    """A score of one class of one test case, as METRICS says where one side lacks the class.
+
+    None for a metric that a test of an earlier version has not.
+    """
+    if not METRICS[metric] and of_class.get("state") in {"missed", "false alarm"}:
+        return float(case["diagonal_mm"])
+    return of_class.get(metric)
 
 
 def _class_outcome(
@@ -198,7 +238,7 @@ def _class_outcome(
     label: int,
     curve: Curve,
     records: Sequence[dict[str, Any]],
-    test_dice: float | None,
+    test: Mapping[str, float | None],
 ) -> ClassOutcome:
     known = [(step, dice) for step, dice in curve if dice is not None]
     if len(known) < len(curve):
@@ -209,7 +249,7 @@ def _class_outcome(
         best_dice=max((dice for _, dice in known), default=None),
         birth_step=next((step for step, dice in known if dice > BORN_ABOVE), None),
         residual=_residual(label, records),
-        test_dice=test_dice,
+        test=test,
     )
 
 

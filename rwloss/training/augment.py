@@ -119,10 +119,12 @@ def zoomed(images: Tensor, labels: Tensor, zooms: Sequence[float]) -> tuple[Tens
     if not chosen:
         return images, labels
     axes = labels.ndim - 1
-    theta = torch.zeros(len(chosen), axes, axes + 1, device=images.device)
+    theta = torch.zeros(len(chosen), axes, axes + 1)
     for row, index in zip(theta, chosen, strict=True):
-        row[:, :axes] = torch.eye(axes, device=images.device) / zooms[index]
-    rows = torch.tensor(chosen, device=images.device)
+        row[:, :axes] = torch.eye(axes) / zooms[index]
+    # Made in main memory: small copies that do not block cost a GPU nothing.
+    theta = theta.to(images.device, non_blocking=True)
+    rows = torch.tensor(chosen).to(images.device, non_blocking=True)
     grid = functional.affine_grid(theta, [len(chosen), 1, *labels.shape[1:]], align_corners=False)
     images, labels = images.clone(), labels.clone()
     images[rows] = functional.grid_sample(images[rows], grid, align_corners=False)
@@ -143,7 +145,8 @@ def shaded(
     shape = (-1, *[1] * (images.ndim - 1))
 
     def column(values: Sequence[float]) -> Tensor:
-        return torch.tensor(values, dtype=images.dtype, device=images.device).reshape(shape)
+        made = torch.tensor(values, dtype=images.dtype).reshape(shape)
+        return made.to(images.device, non_blocking=True)
 
     if any(change.gamma != 1.0 for change in changes):
         space = tuple(range(2, images.ndim))

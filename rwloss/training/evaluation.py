@@ -23,14 +23,21 @@ from rwloss.files.csv_text import csv_text
 from rwloss.precompute.cases import LabelCount
 from rwloss.regions import IGNORED
 from rwloss.training.environment import require_monai
-from rwloss.training.scores import CaseScore, ClassScore, Penalty, Scores, score
+from rwloss.training.scores import (
+    TOLERANCE_MM,
+    CaseScore,
+    ClassScore,
+    Penalty,
+    Scores,
+    score,
+)
 from rwloss.training.volumes import corners_mm
 from rwloss.words import class_names, some
 from rwloss.work.tasks import run_tasks
 
 COLUMNS = (
-    "case", "label", "class", "state", "dice", "hd95_mm", "assd_mm", "truth_voxels",
-    "predicted_voxels", "spacing_mm", "diagonal_mm", "reason",
+    "case", "label", "class", "state", "dice", "hd95_mm", "assd_mm", "nsd",
+    "truth_voxels", "predicted_voxels", "spacing_mm", "diagonal_mm", "reason",
 )  # fmt: skip
 
 
@@ -59,6 +66,7 @@ class Evaluation:
     unpredicted: tuple[str, ...] = ()
     unlabelled: tuple[str, ...] = ()
     regions: tuple[str, ...] = ()
+    tolerance_mm: float = TOLERANCE_MM
 
     @property
     def num_cases(self) -> int:
@@ -85,12 +93,13 @@ def evaluate(
     num_classes: int | None = None,
     spacing_mm: Sequence[float] | None = None,
     ignore_label: int | None = None,
+    tolerance_mm: float = TOLERANCE_MM,
     jobs: int | None = None,
     max_voxels: int = MAX_VOXELS,
     progress: Callable[[CaseScore | FailedPair, int], None] | None = None,
     counting: Callable[[int], None] | None = None,
 ) -> Evaluation:
-    """Dice, HD95 and average symmetric surface distance per class and case.
+    """Dice, HD95, ASSD and NSD per class and case.
 
     predictions: a folder (or glob, or file) of label maps. labels: the truth, given in the same
     way, or an nnU-Net raw folder, of which `part` names the labels; by default labelsTs if it
@@ -102,6 +111,7 @@ def evaluate(
     spacing_mm: for formats that carry none. A pair has the spacing of its labels, or of its
     prediction if the labels carry none.
     ignore_label: label of voxels in the truth to ignore; by default that of dataset.json.
+    tolerance_mm: of the normalized surface distance; see `scores.score`.
     jobs: worker processes, by default one per core; 0 works in this process.
     progress: called after each pair with its result and the number of pairs. counting: called
     after each file with their number, if all labels have to be read to count the classes.
@@ -130,13 +140,15 @@ def evaluate(
             f"{predicted_names}; the files of a case must have the same name"
         )
     ignored = truth.ignore_label if ignore_label is None else ignore_label
+    if num_classes is None and (why := data.one_class_left(truth, ignored)):
+        raise RWLossError(f"{why}; if that is meant, pass num_classes (--num-classes)")
     known = [k for k in (num_classes, truth.num_classes, found.num_classes) if k is not None]
     if known:
         k = data.count_classes(truth, known[0])
     else:
         k = _num_classes(truth, pairs, ignored, jobs, max_voxels, counting)
     tasks = [
-        _Pair(case.name, prediction, case.labels, k, spacing_mm, ignored, max_voxels)
+        _Pair(case.name, prediction, case.labels, k, spacing_mm, ignored, max_voxels, tolerance_mm)
         for case, prediction in pairs
     ]
     outcomes: list[CaseScore | FailedPair] = []
@@ -153,6 +165,7 @@ def evaluate(
             class_names(k, truth.class_names or found.class_names or ("background",)),
         ),
         ignore_label=ignored,
+        tolerance_mm=tolerance_mm,
         failed=tuple(outcome for outcome in outcomes if isinstance(outcome, FailedPair)),
         unpredicted=tuple(case.name for case in truth.cases if case.name not in predicted),
         unlabelled=tuple(sorted(predicted.keys() - {case.name for case in truth.cases})),
@@ -221,6 +234,7 @@ class _Pair:
     spacing_mm: Sequence[float] | None
     ignore_label: int | None
     max_voxels: int
+    tolerance_mm: float
 
     def __call__(self) -> CaseScore | FailedPair:
         """Measure the pair; a failure is a result too."""
@@ -237,7 +251,14 @@ class _Pair:
             labels = _without(truth.labels, self.ignore_label, "the truth")
             predicted = _without(found.labels, self.ignore_label, "the prediction")
             spacing_mm = truth.spacing_mm or found.spacing_mm
-            return score(predicted, labels, self.num_classes, spacing_mm, name=self.name)
+            return score(
+                predicted,
+                labels,
+                self.num_classes,
+                spacing_mm,
+                name=self.name,
+                tolerance_mm=self.tolerance_mm,
+            )
         except RWLossError as error:
             return FailedPair(self.name, str(error))
         except Exception as error:  # memory, or anything unforeseen in a library
@@ -328,6 +349,7 @@ def as_fields(evaluation: Evaluation, penalty: Penalty = None) -> dict[str, Any]
         "num_classes": len(scores.class_names),
         "ignore_label": evaluation.ignore_label,
         "penalty_mm": penalty,
+        "tolerance_mm": evaluation.tolerance_mm,
         "counts": {
             "cases": evaluation.num_cases,
             "measured": len(scores.cases),

@@ -117,6 +117,7 @@ def score_volumes(
             volume.spacing_mm,
             name=volume.name,
             distances=distances,
+            tolerance_mm=settings.nsd_tolerance,
         )
         for volume in volumes
     ]

@@ -9,11 +9,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
+from pydantic import FiniteFloat
 from torch import Tensor, nn
 
 from rwloss.errors import RWLossError
 from rwloss.losses import RegionWiseLoss
 from rwloss.stability import Monitor
+from rwloss.stability.signs import class_signs
 from rwloss.training.patches import TrainingBatch
 from rwloss.training.settings import RunSettings
 
@@ -37,14 +39,16 @@ class TrainingState:
     """How far a run has come. With the weights and the optimizer, enough to resume it.
 
     step: steps done. losses: those since the last record. best_step and best_score: of the best
-    checkpoint so far. seconds: training time, summed over all starts.
+    checkpoint so far. seconds: training time, summed over all starts. share: calls and weight of
+    the loss's `GradientShare`, empty without one.
     """
 
     step: int = 0
-    losses: list[float] = field(default_factory=list)
+    losses: list[FiniteFloat] = field(default_factory=list)
     best_step: int = 0
-    best_score: float = -1.0
-    seconds: float = 0.0
+    best_score: FiniteFloat = -1.0
+    seconds: FiniteFloat = 0.0
+    share: list[FiniteFloat] = field(default_factory=list)
 
 
 def train_steps(
@@ -57,7 +61,7 @@ def train_steps(
     state: TrainingState,
     *,
     record: Callable[[int, dict[str, Any]], None],
-    after_step: Callable[[int, float], None],
+    after_step: Callable[[int, float | None], None],
 ) -> None:
     """Train from state.step to settings.steps. Weights, optimizer and state change in place.
 
@@ -65,13 +69,21 @@ def train_steps(
     the figures of every settings.record_every-th step, the first and the last. after_step: called
     after each step with its number and its loss, for validation and checkpoints.
 
-    Raises Diverged at the first loss that is not finite, before the weights are updated with it.
+    On a GPU the losses stay on the device, so that no step waits for it. They are read where the
+    run pauses anyway (`RunSettings.pauses_after`); after other steps the loss is None.
+
+    Raises Diverged at the first loss that is not finite: on the CPU before the weights are updated
+    with it, on a GPU at the next pause, before a checkpoint is written.
     """
+    waiting: list[Tensor] = []  # losses that are not read yet
     compiled: Any = torch.compile(network) if settings.compile else network
     model, optimizer = fabric.setup(compiled, optimizer)
+    loss.set_epoch(state.step // settings.steps_per_epoch, settings.num_epochs)
+    if loss.share is not None and state.share:
+        loss.share.resume(state.share)
     while state.step < settings.steps:
         step, started = state.step + 1, time.monotonic()
-        is_recorded = step % settings.record_every == 0 or step in {1, settings.steps}
+        is_recorded = settings.records(step)
         batch = batches(step)
         loss.set_epoch((step - 1) // settings.steps_per_epoch, settings.num_epochs)
         for group in optimizer.param_groups:
@@ -82,26 +94,49 @@ def train_steps(
         if is_recorded:
             logits.retain_grad()
         value = loss(logits, batch.labels, batch.rwmap, spacing_mm=batch.spacings_mm)
-        mean_value = float(cast("Tensor", fabric.all_reduce(value.detach())))
-        if not math.isfinite(mean_value):
-            raise Diverged(
-                step,
-                f"the loss is {mean_value} at step {step}: training has diverged or its input is "
-                f"not finite; try a learning rate below {settings.learning_rate:g} in another "
-                "folder",
-            )
+        waiting.append(cast("Tensor", fabric.all_reduce(value.detach())))
+        if _is_free_to_read(value):
+            state.losses += _read(waiting, step, settings)
         fabric.backward(value)
         figures = step_figures(loss, network, logits, batch) if is_recorded else {}
         if settings.gradient_clip is not None:
-            fabric.clip_gradients(model, optimizer, max_norm=settings.gradient_clip)
+            fabric.clip_gradients(
+                model,
+                optimizer,
+                max_norm=settings.gradient_clip,
+                error_if_nonfinite=False,  # asking would wait for a GPU; the next loss tells
+            )
         optimizer.step()
         state.step = step
-        state.losses.append(mean_value)
+        if loss.share is not None:
+            state.share = loss.share.state
+        if settings.pauses_after(step):
+            state.losses += _read(waiting, step, settings)
+        mean_value = None if waiting else state.losses[-1]
         state.seconds += time.monotonic() - started
         if is_recorded:
             record(step, {"losses": state.losses, **figures})
             state.losses = []
         after_step(step, mean_value)
+
+
+def _is_free_to_read(value: Tensor) -> bool:
+    """Whether reading a value makes nobody wait."""
+    return value.is_cpu
+
+
+def _read(waiting: list[Tensor], step: int, settings: RunSettings) -> list[float]:
+    """The losses of the last steps up to this one, which wait no longer; all must be finite."""
+    losses: list[float] = torch.stack(waiting).tolist() if waiting else []
+    waiting.clear()
+    for at, loss in enumerate(losses, start=step + 1 - len(losses)):
+        if not math.isfinite(loss):
+            raise Diverged(
+                at,
+                f"the loss is {loss} at step {at}: training has diverged or its input is not "
+                f"finite; try a learning rate below {settings.learning_rate:g} in another folder",
+            )
+    return losses
 
 
 def learning_rate(settings: RunSettings, step: int) -> float:
@@ -118,11 +153,10 @@ def step_figures(
     """The record of one step, after backward and before the optimizer. logits (b k *s) with grad.
 
     excess: how far the loss is above its minimum for these maps. gradient_norm: L2 norm of the
-    gradient of all weights, before clipping. gradient_share: per class c, the fraction of
-    Σ|dL/dlogit| over voxels and channels that lies at voxels of true class c; sums to 1.
-    predicted_volume and true_volume: fraction of the counted voxels per class, by the most
-    probable class and by the truth. stable, violating, pushed_up, pushed_down, wrong_way_mass and
-    pull: see `rwloss.stability.StabilityReport`, at these probabilities.
+    gradient of all weights, before clipping. boundary_weight: of a blend with schedule
+    "gradient_share"; absent without one. One value per class: see
+    `rwloss.stability.signs.class_signs`. stable, violating, pushed_up, pushed_down, wrong_way_mass
+    and pull: see `rwloss.stability.StabilityReport`, at these probabilities.
 
     With several processes, the first records its own part of the batch.
     """
@@ -131,24 +165,13 @@ def step_figures(
     monitor(loss, head, batch.labels, batch.rwmap, spacing_mm=batch.spacings_mm)
     [stability] = monitor.history
     excess = loss.excess(head, batch.labels, batch.rwmap, spacing_mm=batch.spacings_mm)
-    push = torch.zeros_like(head[:, 0]) if logits.grad is None else logits.grad.abs().sum(dim=1)
+    gradient = torch.zeros_like(head) if logits.grad is None else logits.grad
     gradients = [weight.grad for weight in network.parameters() if weight.grad is not None]
-    predicted = head.argmax(dim=1).where(batch.labels >= 0, -1)
     return {
         "excess": float(excess),
+        **({} if loss.share is None else {"boundary_weight": loss.share.weight}),
         "gradient_norm": float(nn.utils.get_total_norm(gradients)),
-        "gradient_share": _shares(batch.labels, head.shape[1], push),
-        "predicted_volume": _shares(predicted, head.shape[1]),
-        "true_volume": _shares(batch.labels, head.shape[1]),
+        **class_signs(head.softmax(dim=1), batch.labels, gradient),
         **{name: stability[name] for name in _OF_MAP},
         "pull": [each["pull"] for each in stability["by_class"].values()],
     }
-
-
-def _shares(labels: Tensor, num_classes: int, values: Tensor | None = None) -> list[float]:
-    """Fraction of the sum of `values` (by default 1 per voxel) in each class. (b *s) -> k."""
-    counted = labels >= 0
-    weights = None if values is None else values[counted].double()
-    sums = torch.bincount(labels[counted], weights, minlength=num_classes).double()
-    total = sums.sum()
-    return (sums / total.where(total > 0, 1)).tolist()

@@ -149,8 +149,9 @@ def save_checkpoint(
     file is then kept.
     """
     weights = network.state_dict()
-    for name, weight in weights.items():
-        if not weight.isfinite().all():
+    finite = torch.stack([weight.isfinite().all() for weight in weights.values()])
+    for name, is_finite in zip(weights, finite.tolist(), strict=True):  # one wait for a GPU
+        if not is_finite:
             raise Diverged(
                 step, f"weight {name} is not finite after step {step}: training has diverged"
             )
@@ -218,21 +219,31 @@ def restore_weights(
 ) -> None:
     """Load the weights of a checkpoint: copied, or assigned to a network without memory.
 
-    Raises RWLossError if they are of another network.
+    Raises RWLossError if they are of another network, or not finite.
     """
     try:
         network.load_state_dict(checkpoint.weights, assign=assign)
+        state = network.state_dict()
+        broken = [name for name, weight in state.items() if not bool(weight.isfinite().all())]
     except RuntimeError as error:
         raise RWLossError(
             f"the checkpoint {str(path)!r} is of another network than the one in run.toml: "
             f"{str(error).splitlines()[-1].strip()}; {_FIX}"
         ) from error
+    if broken:
+        raise RWLossError(
+            f"the checkpoint {str(path)!r} is damaged: weight {broken[0]} is not finite (NaN or "
+            f"infinity); {_FIX}"
+        )
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any], path: Path) -> None:
-    """Load the state of an optimizer. Raises RWLossError if it is not of this optimizer."""
+    """Load the state of an optimizer. Raises RWLossError if it is not of this one, or holds NaN."""
     try:
         optimizer.load_state_dict(state)
+        for value in (value for each in optimizer.state.values() for value in each.values()):
+            if isinstance(value, Tensor) and bool(value.isnan().any()):
+                raise ValueError("it holds NaN")
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise RWLossError(
             f"the optimizer in {str(path)!r} is not that of the run ({type(error).__name__}: "

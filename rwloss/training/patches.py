@@ -177,7 +177,10 @@ class PatchSampler:
         patches, transforms = zip(*map(self._patch, numbers), strict=True)
 
         def stack(values: Sequence[Tensor]) -> Tensor:
-            return torch.stack(list(values)).to(self.device)
+            together = torch.stack(list(values))
+            if together.is_cpu and self.device.type == "cuda":
+                together = together.pin_memory()  # so that the copy keeps nobody waiting
+            return together.to(self.device, non_blocking=True)
 
         images = stack([patch.image for patch in patches])
         labels = stack([patch.labels for patch in patches]).to(torch.int64)

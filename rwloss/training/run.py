@@ -14,7 +14,8 @@ from torch import nn
 
 from rwloss.errors import RWLossError
 from rwloss.losses import RegionWiseLoss
-from rwloss.regions import IGNORED
+from rwloss.regions import IGNORED, Regions
+from rwloss.stability import effective_weights
 from rwloss.training.environment import description, fabric_of
 from rwloss.training.evaluation import Evaluation, as_fields
 from rwloss.training.inference import mean_dice, score_volumes, selection_score
@@ -28,7 +29,7 @@ from rwloss.training.network import (
     restore_weights,
     save_checkpoint,
 )
-from rwloss.training.patches import PatchSampler, PatchSource, patch_sources
+from rwloss.training.patches import PatchSampler, patch_sources
 from rwloss.training.preparation import PreparedRun, prepare
 from rwloss.training.run_folder import RunFolder, RunResult
 from rwloss.training.settings import RunSettings
@@ -47,8 +48,8 @@ class TrainingProgress:
     def begin(self, done: int, steps: int) -> None:
         """Training starts after step `done` of `steps`."""
 
-    def step(self, step: int, loss: float) -> None:
-        """A step is done. loss: of its batch, before the step."""
+    def step(self, step: int, loss: float | None) -> None:
+        """A step is done. loss: of its batch, before the step; None where a GPU still has it."""
 
     def validated(self, step: int, dice: Mapping[str, float | None], *, is_best: bool) -> None:
         """Mean Dice per foreground class over the validation cases."""
@@ -145,11 +146,23 @@ class _Start:
         )
         sources = patch_sources(
             self.prepared.train,
-            self.prepared.maps,
+            self.prepared.whole_maps(),
             dims=settings.dims,
             slice_axis=settings.slice_axis,
             device=self.fabric.device,
             max_device_bytes=settings.data_on_device_gib * 2**30,
+        )
+        assert settings.patch_size is not None  # filled in by prepare
+        self.batches = PatchSampler(
+            sources,
+            self.task.num_classes,
+            settings.patch_size,
+            settings.batch_size,
+            seed=settings.seed,
+            augmentation=self.prepared.augmentation,
+            balanced=settings.balanced,
+            device=self.fabric.device,
+            process=(self.fabric.global_rank, self.fabric.world_size),
         )
         with ExitStack() as opened:
             self._by_the_first(lambda: opened.enter_context(self.folder.held()))
@@ -157,7 +170,7 @@ class _Start:
             # Only now, because begin removes test.json: maps or a checkpoint that do not fit must
             # not cost the test after fewer steps.
             self._by_the_first(self._begin)
-            self._train(sources)
+            self._train()
             self._by_the_first(lambda: self._test(len(sources)))
 
     def _by_the_first(self, work: Callable[[], object]) -> None:
@@ -194,29 +207,20 @@ class _Start:
     def _begin(self) -> None:
         step, device = self.state.step, description(self.fabric.device, self.fabric.world_size)
         self.folder.begin(self.settings, self.prepared.split, step)
-        self._log("start", step, **device, notes=list(self.notes))
+        first = self.batches(1)
+        regions = Regions(first.labels, self.task.num_classes, first.spacings_mm, IGNORED)
+        weights = effective_weights(self.prepared.expression, regions)
+        self._log("start", step, **device, notes=list(self.notes), effective_weights=weights)
 
-    def _train(self, sources: Sequence[PatchSource]) -> None:
+    def _train(self) -> None:
         fabric, settings = self.fabric, self.settings
-        assert settings.patch_size is not None  # filled in by prepare
-        batches = PatchSampler(
-            sources,
-            self.task.num_classes,
-            settings.patch_size,
-            settings.batch_size,
-            seed=settings.seed,
-            augmentation=self.prepared.augmentation,
-            balanced=settings.balanced,
-            device=fabric.device,
-            process=(fabric.global_rank, fabric.world_size),
-        )
         self.progress.begin(self.state.step, settings.steps)
         try:
             train_steps(
                 fabric,
                 self.network,
                 RegionWiseLoss(self.prepared.expression, ignore_index=IGNORED),
-                batches,
+                self.batches,
                 self.optimizer,
                 settings,
                 self.state,
@@ -233,10 +237,10 @@ class _Start:
         if self.fabric.is_global_zero:
             self.folder.log(kind, step, **fields)
 
-    def _after_step(self, step: int, loss: float) -> None:
+    def _after_step(self, step: int, loss: float | None) -> None:
         """Validation and checkpoints, in the first process while the others wait."""
         self.progress.step(step, loss)
-        validates = step == self.settings.steps or step % self.settings.validate_every == 0
+        validates = self.settings.validates(step)
         if validates or step % self.settings.checkpoint_every == 0:
             self._by_the_first(lambda: self._keep(step, validates=validates))
 
@@ -277,7 +281,11 @@ class _Start:
         with self.fabric.autocast():
             scores = score_volumes(self.network, volumes, self.settings, self.task.class_names)
         evaluation = Evaluation(
-            str(self.folder.best), self.settings.data, scores, self.prepared.ignore_label
+            str(self.folder.best),
+            self.settings.data,
+            scores,
+            self.prepared.ignore_label,
+            tolerance_mm=self.settings.nsd_tolerance,
         )
         self.folder.write_test(
             {

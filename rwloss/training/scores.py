@@ -21,6 +21,9 @@ from rwloss.training.environment import require_monai
 ClassState = Literal["both", "missed", "false alarm", "empty"]
 Penalty: TypeAlias = float | Literal["diagonal"] | None
 
+TOLERANCE_MM = 1.0
+"""Default tolerance of the normalized surface distance, in mm, or in voxels without a spacing."""
+
 
 @dataclass(frozen=True)
 class ClassScore:
@@ -30,6 +33,9 @@ class ClassScore:
     hd95_mm: the 95th percentile of the distances from one surface to the other, the larger of both
     directions. assd_mm: the mean of all these distances, the average symmetric surface distance.
     Both are None unless truth and prediction have the class.
+    nsd: the normalized surface distance, in 0..1: the share of both surfaces that lies within the
+    tolerance of the other; 0 and None as for dice. Source: Nikolov et al., arXiv 1809.04430, with
+    every surface voxel counted once, as MONAI does.
     """
 
     label: int
@@ -38,6 +44,7 @@ class ClassScore:
     dice: float | None = None
     hd95_mm: float | None = None
     assd_mm: float | None = None
+    nsd: float | None = None
 
     @property
     def state(self) -> ClassState:
@@ -96,9 +103,9 @@ class Statistic:
 class ClassSummary:
     """One class over cases: the number of cases of each state, and the means, each with its n.
 
-    cases = both + missed + false_alarms + empty. Dice is over all cases except the empty ones, and
-    0 for missed ones and false alarms. Distances are over the cases where both have the class, and
-    with a penalty over the missed ones and false alarms too.
+    cases = both + missed + false_alarms + empty. Dice and NSD are over all cases except the empty
+    ones, and 0 for missed ones and false alarms. Distances are over the cases where both have the
+    class, and with a penalty over the missed ones and false alarms too.
     """
 
     label: int
@@ -111,6 +118,7 @@ class ClassSummary:
     dice: Statistic
     hd95_mm: Statistic
     assd_mm: Statistic
+    nsd: Statistic
 
 
 @dataclass(frozen=True)
@@ -164,6 +172,7 @@ class Scores:
             dice=Statistic.of(score.dice for _, score in found if score.dice is not None),
             hd95_mm=distances("hd95_mm"),
             assd_mm=distances("assd_mm"),
+            nsd=Statistic.of(score.nsd for _, score in found if score.nsd is not None),
         )
 
 
@@ -186,13 +195,15 @@ def score(
     *,
     name: str = "",
     distances: bool = True,
+    tolerance_mm: float = TOLERANCE_MM,
 ) -> CaseScore:
-    """Dice, HD95 and average symmetric surface distance of each class but 0. (*s), (*s) -> scores.
+    """Dice, HD95, ASSD and NSD of each class but 0. (*s), (*s) -> scores.
 
     labels: the truth; voxels below 0 are ignored: they belong to no class in either, and end a
     region. predicted: voxels below 0 belong to no class. *s 2-D or 3-D.
     spacing_mm: one length per axis; without it, distances are in voxels.
     distances: False leaves out the surface distances, which take most of the time.
+    tolerance_mm: of the normalized surface distance, in the unit of the distances.
 
     As in MONAI, a surface consists of the voxels of a class with a face neighbour outside it or at
     the border of the image. Distances are between the centres of these voxels, exact to float32.
@@ -211,6 +222,8 @@ def score(
     from scipy.ndimage import find_objects
 
     _check(predicted, labels, num_classes, spacing_mm)
+    if not 0 < tolerance_mm < math.inf:
+        raise RWLossError(f"expected a tolerance above 0 mm, got {tolerance_mm}")
     spacing = (1.0,) * labels.ndim if spacing_mm is None else tuple(map(float, spacing_mm))
     # The class + 1, 0 where there is none: as `find_objects` needs it.
     truth = np.where(labels < 0, 0, labels.astype(np.int32) + 1)
@@ -228,7 +241,7 @@ def score(
             for sides in zip(*present, strict=True)
         )
         masks = found[box] == label + 1, truth[box] == label + 1
-        classes.append(_class_score(label, masks, spacing, distances))
+        classes.append(_class_score(label, masks, spacing, tolerance_mm if distances else None))
     lengths_mm = (count * length for count, length in zip(labels.shape, spacing, strict=True))
     return CaseScore(
         name=name,
@@ -264,27 +277,31 @@ def _class_score(
     label: int,
     masks: tuple[NDArray[np.bool_], NDArray[np.bool_]],
     spacing_mm: tuple[float, ...],
-    distances: bool,
+    tolerance_mm: float | None,
 ) -> ClassScore:
-    """The score of one class. masks: prediction and truth (*s), not both empty."""
+    """The score of one class. masks: prediction and truth (*s), not both empty.
+
+    tolerance_mm: None leaves out the distances.
+    """
     predicted, truth = (int(np.count_nonzero(mask)) for mask in masks)
     if not predicted or not truth:
-        return ClassScore(label, truth, predicted, dice=0.0)
+        return ClassScore(label, truth, predicted, 0.0, nsd=None if tolerance_mm is None else 0.0)
     import torch
     from monai.metrics.meandice import compute_dice
     from monai.metrics.utils import get_mask_edges, get_surface_distance
 
     first, second = (torch.from_numpy(mask)[None, None] for mask in masks)
     dice = float(compute_dice(first, second))
-    if not distances:
+    if tolerance_mm is None:
         return ClassScore(label, truth, predicted, dice)
-    # The values of MONAI's compute_hausdorff_distance and compute_average_surface_distance, which
-    # would search the same distances twice.
+    # The values of MONAI's compute_hausdorff_distance, compute_average_surface_distance and
+    # compute_surface_dice, which would search the same distances three times.
     edges = get_mask_edges(*masks)
     there, back = (
         np.asarray(get_surface_distance(start, end, spacing=spacing_mm), dtype=np.float64)
         for start, end in (edges, edges[::-1])
     )
     hd95_mm = max(float(np.percentile(way, 95)) for way in (there, back))
-    assd_mm = float(np.concatenate([there, back]).mean())
-    return ClassScore(label, truth, predicted, dice, hd95_mm, assd_mm)
+    both = np.concatenate([there, back])
+    nsd = float((both <= tolerance_mm).mean())
+    return ClassScore(label, truth, predicted, dice, hd95_mm, float(both.mean()), nsd)

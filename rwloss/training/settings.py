@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, FiniteFloat, PositiveInt
 
 from rwloss.data.splits import Seed, SplitSettings
+from rwloss.maps.identity import is_same
 
 PresetName = Literal["tiny", "small", "large"]
 Probability = Annotated[float, Field(ge=0, le=1)]
@@ -39,6 +40,11 @@ class RunSettings(SplitSettings):
     maps: str | None = Field(
         None,
         description="store of maps from `rwloss precompute`; by default maps are made on the fly",
+    )
+    map_of: Literal["patch", "slice", "volume"] = Field(
+        "patch",
+        description="what a map on the fly is made of: each augmented patch, or, once at the "
+        "start, each whole slice or volume, from which patches are cut",
     )
     out: str = Field(description="folder of the run")
     dims: Literal[2, 3] = Field(2, description="2 to train on slices, 3 to train on volumes")
@@ -96,6 +102,12 @@ class RunSettings(SplitSettings):
         "dataset.json",
     )
 
+    nsd_tolerance: Positive = Field(
+        1.0,
+        description="distance in mm (in voxels without a spacing) up to which surfaces agree, for "
+        "the normalized surface distance of the test",
+    )
+
     steps_per_epoch: PositiveInt = Field(
         50, description="steps per epoch, for maps with a schedule"
     )
@@ -118,10 +130,23 @@ class RunSettings(SplitSettings):
         """Epochs of the whole run, the last one maybe shorter."""
         return -(-self.steps // self.steps_per_epoch)
 
+    def records(self, step: int) -> bool:
+        """Whether a step is recorded."""
+        return step % self.record_every == 0 or step in {1, self.steps}
+
+    def validates(self, step: int) -> bool:
+        """Whether the network is validated after a step."""
+        return step % self.validate_every == 0 or step == self.steps
+
+    def pauses_after(self, step: int) -> bool:
+        """Whether a step is followed by a record, a validation or a checkpoint."""
+        return self.records(step) or self.validates(step) or step % self.checkpoint_every == 0
+
     def difference(self, other: RunSettings) -> list[str]:
         """The settings that differ from those of the other, in words; apart from MAY_DIFFER."""
         return [
             f"{name} {getattr(self, name)!r} (now {getattr(other, name)!r})"
             for name in RunSettings.model_fields
             if name not in MAY_DIFFER and getattr(self, name) != getattr(other, name)
+            if name != "map" or not (self.map and other.map and is_same(self.map, other.map))
         ]

@@ -226,6 +226,14 @@ def test_forms_of_masks(text):
     for shape in [(3, 9, 11), (3, 4, 11, 9), (11, 9), (1, 11, 9)]:
         with pytest.raises(RWLossError, match=r"mask \(.*does not fit logits \(3, 4, 11, 9\): exp"):
             loss(logits, labels, mask=here(torch.ones(shape)))
+    # Weights are no mask; what the message advises works.
+    for factor, dtype in ((0.5, torch.float16), (255, torch.uint8), (-1, torch.int64)):
+        soft = (factor * mask).to(dtype)
+        with pytest.raises(RWLossError, match=f"of 0 and 1, got {factor}: .* pass mask > 0.5,"):
+            loss(logits, labels, mask=soft)
+        assert loss(logits, labels, mask=soft.abs() > 0) == wanted
+    with pytest.raises(RWLossError, match="got nan"):
+        loss(logits, labels, mask=here(torch.full((3, 11, 9), torch.nan)))
 
 
 @every(reduction=["sum", "none"])

@@ -156,6 +156,14 @@ def test_stored_map_of_something_else():
         RegionWiseLoss(loss)(logits, labels, rectified)
     by_hand = RWMap.compact(labels, 4, rectified.true, rectified.other)
     RegionWiseLoss("boundary")(logits, labels, by_hand)
+    # The order of terms does not matter.
+    both = maps.parse("0.5 * boundary + rectified")(Regions(labels, 4))
+    loss = RegionWiseLoss("dice + rectified + 0.5 * boundary")
+    assert_close(loss(logits, labels, both), loss(logits, labels))
+    message = (
+        "the map is of 0.5 * boundary + rectified, but a map of rectified + boundary is needed"
+    )
+    refused(message, RegionWiseLoss("rectified + boundary"), logits, labels, both)
     # Numbers from the classes of a dataset are not known to the loss, all else is.
     weighted = maps.parse("class_weighted(weights='dataset_inverse')").resolved([4, 3, 2, 1])
     loss = RegionWiseLoss("class_weighted(weights='dataset_inverse')")

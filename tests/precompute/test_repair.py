@@ -110,7 +110,13 @@ def test_repair_keeps_every_setting_of_the_store(four_cases, tmp_path):
     precompute(four_cases, out, text, **settings, dtype="float32", jobs=0)
     before = snapshot(out)
     a_file_of(out, "nifti", part="values").unlink()
-    summary = repair(out, verify(out, jobs=0), jobs=0)
+    # The expression may be named, with its terms in any order; the store keeps its own.
+    turned = "boundary + class_weighted(weights='dataset_inverse')"
+    assert precompute(four_cases, out, turned, **settings, dtype="float32", jobs=0).made == 1
+    a_file_of(out, "nifti", part="values").unlink()
+    with pytest.raises(RWLossError, match=r"holds maps of class_weighted.*, not of 2 "):
+        repair(out, verify(out, jobs=0), expression=f"2 * {turned}", jobs=0)
+    summary = repair(out, verify(out, jobs=0), expression=turned, jobs=0)
     assert (summary.made, summary.kept) == (1, 3)
     for name in ("map.json", "b_values.nii.gz", "manifest.jsonl"):
         assert (out / name).read_bytes() == before[name][2]

@@ -128,13 +128,18 @@ def test_what_does_not_fit_is_said(store):
         rwloss.store.collate_maps([first, dense])
 
 
-def test_a_batch_of_different_maps_has_no_one_expression(store):
+def test_a_batch_of_different_maps_is_refused(store):
     first, second = (store[name] for name in names()[:2])
     other = replace(second, expression="boundary", spacing_mm=((1.0, 2.0),))
-    batch = rwloss.store.collate_maps([first, other])
-    assert (batch.expression, batch.spacing_mm) == (None, (*first.spacing_mm, (1.0, 2.0)))
+    with pytest.raises(RWLossError, match="maps of rectified and of boundary can't be one batch"):
+        rwloss.store.collate_maps([first, other])
+    texts = ["rectified + boundary", "boundary + rectified"]
+    one, same = (replace(other, expression=text) for text in texts)
+    batch = rwloss.store.collate_maps([one, same])
+    assert (batch.expression, batch.spacing_mm) == (texts[0], ((1.0, 2.0),) * 2)
     by_hand = replace(second, expression=None, spacing_mm=None)
-    assert rwloss.store.collate_maps([first, by_hand]).spacing_mm is None
+    batch = rwloss.store.collate_maps([first, by_hand])
+    assert (batch.expression, batch.spacing_mm) == (None, None)
 
 
 def test_a_store_of_another_map_is_refused(store):

@@ -111,6 +111,28 @@ def test_an_empty_folder_and_a_finished_one(tmp_path):
     assert outcome.test_dice == pytest.approx(0.5)
 
 
+def test_a_missed_class_counts_in_every_score_of_the_test():
+    classes = {
+        "both": {"dice": 0.8, "hd95_mm": 2.0, "assd_mm": 0.5, "nsd": 0.9},
+        "missed": {"dice": 0.0, "hd95_mm": None, "assd_mm": None, "nsd": 0.0},
+        "empty": {"dice": None, "hd95_mm": None, "assd_mm": None, "nsd": None},
+    }
+    cases = [
+        {"name": state, "diagonal_mm": 30.0, "classes": [{"state": state, **scores}]}
+        for state, scores in classes.items()
+    ]
+    summary = [{"name": "a", "dice": {"mean": 0.4}}]
+    outcome = outcome_of([], {"summary": summary, "cases": cases})
+    assert outcome.classes[0].test == {"dice": 0.4, "hd95_mm": 16, "assd_mm": 15.25, "nsd": 0.45}
+    assert outcome.tested("hd95_mm") == 16
+    assert outcome.tested_cases("assd_mm") == {"both": 0.5, "missed": 30.0}
+    assert outcome.tested_cases("nsd") == {"both": 0.9, "missed": 0.0}
+    # A test of an earlier version has no NSD.
+    for case in cases:
+        del case["classes"][0]["nsd"]
+    assert outcome_of([], {"summary": summary, "cases": cases}).tested("nsd") is None
+
+
 def test_damaged_files_are_named_with_the_remedy(tmp_path):
     for name, text, message in (
         ("metrics.jsonl", '{"kind": "val\n', r"line 1 of '.*metrics\.jsonl' is damaged.*rerun"),

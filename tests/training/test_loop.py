@@ -97,6 +97,25 @@ def test_stops_at_a_loss_that_is_not_a_number():
     assert all(weight.isfinite().all() for weight in network.parameters())
 
 
+def test_where_reading_waits_the_losses_are_read_at_pauses(monkeypatch):
+    """As on a GPU: the same weights and records, and the failed step still has its number."""
+    pauses = {"steps": 9, "record_every": 4, "validate_every": 100, "checkpoint_every": 6}
+    plain = trained(batches(), **pauses)
+    monkeypatch.setattr(loops, "_is_free_to_read", lambda value: False)
+    network, state, rows, told, _ = trained(batches(), **pauses)
+    assert (rows, state.losses) == (plain[2], [])
+    assert {step: loss for step, loss in told if loss is not None} == {
+        step: loss for step, loss in plain[3] if step in {1, 4, 6, 8, 9}
+    }
+    for one, other in zip(network.parameters(), plain[0].parameters(), strict=True):
+        assert torch.equal(one, other)
+    _, _, rows, told, error = trained(batches(spoilt_from=5), **pauses)
+    assert error.step == 5
+    assert "the loss is nan at step 5" in str(error)
+    assert [step for step, _ in told] == [1, 2, 3, 4, 5]  # it stops before the checkpoint of 6
+    assert [step for step, _ in rows] == [1, 4]
+
+
 def test_schedules_of_the_map_follow_the_epochs():
     """blend rebalances by the epoch: with one epoch a step the loss of a fixed batch moves."""
     text = "blend(active_contour, 2 * active_contour, schedule='increase', step=0.1)"

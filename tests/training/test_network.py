@@ -2,6 +2,7 @@
 
 import errno
 import io
+import math
 import os
 from pathlib import Path
 
@@ -10,7 +11,12 @@ import torch
 
 from rwloss import RWLossError
 from rwloss.training import PRESETS, SegmentationTask, load_network, require_monai, unet
-from rwloss.training.network import restore_optimizer, save_checkpoint
+from rwloss.training.network import (
+    load_checkpoint,
+    restore_optimizer,
+    restore_weights,
+    save_checkpoint,
+)
 
 TASK = SegmentationTask(2, 3, ("background", "a", "b"))
 
@@ -150,6 +156,7 @@ def test_entries_that_are_missing_or_of_another_type(saved):
         ({"task": {**content["task"], "num_classes": 60_000}}, "is of another network than"),
         ({"settings": {"data": "in", "steps": "x"}}, r"best\.pt': (out|steps) "),
         ({"state": {"step": []}, "optimizer": {}}, r"\(state\.step must"),
+        ({"state": {"best_score": math.nan}}, r"\(state\.best_score must be a finite"),
     ):
         torch.save({**content, **changes}, path)
         with pytest.raises(RWLossError, match=message) as refused:
@@ -164,11 +171,32 @@ def test_entries_that_are_missing_or_of_another_type(saved):
         load_network(settings.out)
 
 
+def test_weights_that_are_not_finite(saved):
+    """As flipped bits; an archive's checksums can't tell."""
+    path, network, settings = saved
+    content = torch.load(path, weights_only=True)
+    name = list(content["weights"])[-1]
+    for value in (math.nan, math.inf):
+        weights = {key: weight.clone() for key, weight in content["weights"].items()}
+        weights[name].view(-1)[-1] = value
+        torch.save({**content, "weights": weights}, path)
+        message = rf"best\.pt' is damaged: weight {name} is not finite \(NaN or infinity\); put"
+        with pytest.raises(RWLossError, match=message):
+            load_network(settings.out)
+        with pytest.raises(RWLossError, match=message):  # as a run does that is resumed
+            restore_weights(network, load_checkpoint(path, settings), path)
+
+
 def test_an_optimizer_that_is_not_that_of_the_run():
     optimizer = torch.optim.Adam(unet(2, 1, 2).parameters())
     for state in ({}, {"state": {}, "param_groups": 3}, {"state": {}, "param_groups": [{}]}):
         with pytest.raises(RWLossError, match=r"the optimizer in 'last.pt' is not that of the run"):
             restore_optimizer(optimizer, state, Path("last.pt"))
+    weights = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    weights[-1].grad = torch.full_like(weights[-1], torch.nan)
+    optimizer.step()
+    with pytest.raises(RWLossError, match="it holds NaN"):
+        restore_optimizer(optimizer, optimizer.state_dict(), Path("last.pt"))
 
 
 def test_code_in_a_file_does_not_run(saved, tmp_path):

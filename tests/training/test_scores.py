@@ -48,7 +48,7 @@ def naive_surface(mask):
 
 
 def naive_distances(found, truth, spacing_mm):
-    """HD95 and ASSD from all pairs of surface voxels."""
+    """HD95, ASSD and NSD within 1 mm, from all pairs of surface voxels."""
     there, back = [], []
     surfaces = naive_surface(found), naive_surface(truth)
     for (start, end), distances in zip((surfaces, surfaces[::-1]), (there, back), strict=True):
@@ -56,7 +56,8 @@ def naive_distances(found, truth, spacing_mm):
             to = [math.dist(np.multiply(a, spacing_mm), np.multiply(b, spacing_mm)) for b in end]
             distances.append(min(to))
     larger = max(naive_percentile(there, 95), naive_percentile(back, 95))
-    return larger, sum(there + back) / len(there + back)
+    both = there + back
+    return larger, sum(both) / len(both), sum(each <= 1 for each in both) / len(both)
 
 
 def naive_percentile(values, percent):
@@ -77,9 +78,10 @@ def check_against_naive(predicted, labels, num_classes, spacing_mm):
         assert each.dice == pytest.approx(naive_dice(predicted, labels, each.label))
         if found.any() and truth.any():
             expected = naive_distances(found, truth, spacing_mm)
-            assert (each.hd95_mm, each.assd_mm) == pytest.approx(expected, rel=1e-6)
+            assert (each.hd95_mm, each.assd_mm, each.nsd) == pytest.approx(expected, rel=1e-6)
         else:
             assert each.hd95_mm is each.assd_mm is None
+            assert each.nsd == each.dice  # 0, or None where neither has the class
 
 
 @pytest.mark.parametrize(
@@ -119,7 +121,11 @@ def test_distances_on_every_small_pair():
 def test_against_the_whole_of_monai(shape):
     """The one-call functions on whole images, where `score` crops and searches once."""
     import torch
-    from monai.metrics import compute_average_surface_distance, compute_hausdorff_distance
+    from monai.metrics import (
+        compute_average_surface_distance,
+        compute_hausdorff_distance,
+        compute_surface_dice,
+    )
 
     rng = np.random.default_rng(0)
     labels, predicted = (ndimage.uniform_filter(rng.random(shape), 5) > 0.5 for _ in range(2))
@@ -131,6 +137,15 @@ def test_against_the_whole_of_monai(shape):
     assd = compute_average_surface_distance(*masks, symmetric=True, **options)
     assert found.hd95_mm == pytest.approx(float(hd95), rel=1e-6)
     assert found.assd_mm == pytest.approx(float(assd), rel=1e-6)
+    for tolerance_mm in (0.5, 1.5):
+        nsd = compute_surface_dice(*masks, class_thresholds=[tolerance_mm], **options)
+        [found] = score(
+            predicted.astype(int), labels.astype(int), 2, spacing_mm, tolerance_mm=tolerance_mm
+        ).classes
+        assert 0 < found.nsd < 1
+        assert found.nsd == pytest.approx(float(nsd), rel=1e-6)
+    with pytest.raises(RWLossError, match="tolerance above 0"):
+        score(labels, labels, 2, tolerance_mm=0)
 
 
 def test_a_shift_has_its_own_length():

@@ -68,6 +68,10 @@ def test_files_that_are_no_settings(tmp_path):
 def test_difference_names_settings_but_not_folder_and_length():
     first = RunSettings(**FULL)
     assert first.difference(first.model_copy(update={"out": "b", "steps": 9})) == []
+    same, turned = (
+        first.model_copy(update={"map": text}) for text in ("rectified + dice", "dice+rectified")
+    )
+    assert same.difference(turned) == []
     other = first.model_copy(update={"seed": 3, "map": "dice"})
     assert first.difference(other) == [f"map {FULL['map']!r} (now 'dice')", "seed 0 (now 3)"]
 

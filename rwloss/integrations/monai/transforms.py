@@ -17,6 +17,7 @@ from rwloss.data.formats import case_name
 from rwloss.errors import RWLossError
 from rwloss.integrations.monai.map_tensor import is_map, pack, spacing_of, unpack
 from rwloss.maps.expression import Expression
+from rwloss.maps.identity import check_map_of
 from rwloss.maps.parser import parse
 from rwloss.regions import Regions, SpacingRows, checked_labels
 from rwloss.rwmap import RWMap
@@ -127,7 +128,8 @@ class RWMapd(_LabelToMap):
                 return False  # it was resampled with its label
             raise
         is_same = found.num_classes == k and torch.equal(found.labels, label.to(found.labels))
-        found.check_made_for(str(self.static_part), rows if is_same else None)
+        check_map_of(found, str(self.static_part))
+        found.check_spacing(rows if is_same else None)
         return is_same
 
 
@@ -174,5 +176,5 @@ class LoadRWMapd(_LabelToMap):
             )
         rows = spacing_of(label, plain.shape[1:])
         if rows and set(rows[0]) != {1.0}:  # which MONAI also says where it knows none
-            rwmap.check_made_for(None, rows)
+            rwmap.check_spacing(rows)
         return rwmap

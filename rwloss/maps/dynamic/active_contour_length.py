@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from rwloss.arrays import constants
 from rwloss.maps.generator import MapTags
 from rwloss.maps.loss_term import LossTerm, Prediction
 
@@ -36,7 +37,7 @@ class ActiveContourLength(LossTerm):
             size = probs.shape[axis]
             if size < 2:
                 continue
-            spacing = probs.new_tensor([row[axis - 2] for row in prediction.spacings_mm])
+            spacing = constants([row[axis - 2] for row in prediction.spacings_mm], probs)
             both = counted.narrow(axis, 1, size - 1) * counted.narrow(axis, 0, size - 1)
             step = probs.diff(dim=axis) * both / spacing.reshape(-1, *[1] * (probs.ndim - 1))
             after_last = [0, 0] * (probs.ndim - 1 - axis) + [0, 1]

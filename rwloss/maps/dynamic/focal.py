@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import NonNegativeFloat
 
+from rwloss.errors import RWLossError
 from rwloss.maps.generator import MapTags
 from rwloss.maps.loss_term import LossTerm, Prediction
 
@@ -17,13 +19,16 @@ class Focal(LossTerm):
     """-(1 - p_t)^gamma log p_t, the mean over voxels that count.
 
     gamma: 0 is cross-entropy, 2 the paper's choice. mean_over: "voxels", or "classes" for the mean
-    over voxels and classes, which is K times smaller (MONAI's with use_softmax=True). Class weights
-    belong to static terms. The map is 0 at the wrong classes and at most 0 at the true one: no
-    violating voxel.
+    over voxels and classes, which is K times smaller (MONAI's with use_softmax=True).
+    renormalize: without the background, p_t is the share among the other classes, as by a softmax
+    without the background's logit (MONAI's with include_background=False). Class weights belong to
+    static terms. The map is 0 at the wrong classes and at most 0 at the true one: no violating
+    voxel, unless renormalized.
     """
 
     gamma: NonNegativeFloat = 2.0
     mean_over: Literal["voxels", "classes"] = "voxels"
+    renormalize: bool = False
 
     name = "focal"
     tags = MapTags(
@@ -36,8 +41,18 @@ class Focal(LossTerm):
         "Lin et al., Focal Loss for Dense Object Detection, ICCV 2017, arXiv 1708.02002 (eq. 4)"
     )
 
+    @property
+    def is_stable(self) -> bool:
+        """Not where the probabilities are renormalized: the wrong classes then differ."""
+        return super().is_stable and not self.renormalize
+
     def loss(self, prediction: Prediction) -> Tensor:
         """-(1 - p_t)^gamma log p_t, its mean over voxels that count. (b c)."""
+        if self.renormalize:
+            if prediction.log_probs.shape[1] == 1:
+                raise RWLossError(f"{self} has one class left, whose share is always 1")
+            log_probs = prediction.log_probs.log_softmax(dim=1)
+            prediction = replace(prediction, log_probs=log_probs)
         log_p = prediction.true_log_probs
         # 1 - p from the logarithm: exact for p near 1. Its power has an infinite derivative at 0
         # for gamma < 1, so the smallest 1 - p is a little more than 0. Where p is 0 the loss is

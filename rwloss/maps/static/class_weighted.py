@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field, PositiveFloat
 
-from rwloss.arrays import Array, from_numpy, to_numpy
+from rwloss.arrays import Array, from_numpy, may_read, namespace, to_numpy
 from rwloss.errors import RWLossError
 from rwloss.maps.expression import Expression
 from rwloss.maps.generator import MapGenerator, MapTags
@@ -70,33 +70,40 @@ class Weighted:
                 f"the map, or give one number per class ({self.name}.resolved(class_counts) "
                 "computes them)"
             )
-        counts = to_numpy(regions.counts).astype(np.float64)
         if isinstance(self.weights, str):
-            table = _by_rule(self.weights, self.beta, counts)
+            counts = regions.counts  # on a GPU they stay there: NumPy would wait for them
+            counts = to_numpy(counts) if may_read(counts) else counts
+            xp = namespace(counts)
+            table = _by_rule(self.weights, self.beta, xp.astype(counts, xp.float64))
+            table = xp.astype(table, xp.float32)
         elif len(self.weights) == regions.num_classes:
-            table = np.broadcast_to(np.array(self.weights), counts.shape)
+            shape = len(regions.labels), regions.num_classes
+            table = np.full(shape, self.weights, dtype=np.float32)
         else:
             raise RWLossError(
                 f"{self.name}: {len(self.weights)} weights given for {regions.num_classes} "
                 "classes: give one for each"
             )
-        return regions.per_voxel(from_numpy(table.astype(np.float32), regions.labels))
+        if isinstance(table, np.ndarray):
+            table = from_numpy(table, regions.labels)
+        return regions.per_voxel(table)
 
 
-def _by_rule(rule: str, beta: float, counts: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Weight of each class in each image. counts (b k) -> (b k)."""
-    n = np.maximum(counts, 1.0)
+def _by_rule(rule: str, beta: float, counts: Array) -> Array:
+    """Weight of each class in each image. counts (b k), float64 -> (b k)."""
+    xp = namespace(counts)
+    n = xp.clip(counts, 1.0, None)
     if rule == "effective_number":
         # expm1 keeps 1 - beta^n exact for beta near 1 and small n.
-        log_beta = np.log(beta) if beta > 0 else -np.inf
-        raw = (1.0 - beta) / -np.expm1(n * log_beta)
+        log_beta = float(np.log(beta)) if beta > 0 else -math.inf
+        raw = (1.0 - beta) / -xp.expm1(n * log_beta)
     else:
         raw = 1.0 / n ** {"inverse": 1, "inverse_square": 2}[rule]
-    raw = np.where(counts > 0, raw, 0.0)
-    total = np.sum(raw * counts, axis=1, keepdims=True)
-    voxels = np.sum(counts, axis=1, keepdims=True)
-    scale: NDArray[np.float64] = np.divide(voxels, total, out=np.zeros_like(total), where=total > 0)
-    return raw * scale
+    raw = xp.where(counts > 0, raw, xp.zeros_like(raw))
+    total = xp.sum(raw * counts, axis=1, keepdims=True)
+    voxels = xp.sum(counts, axis=1, keepdims=True)
+    # An image without a voxel that counts has a total of 0, and weights of 0 whatever the scale.
+    return raw * (voxels / xp.where(total > 0, total, xp.ones_like(total)))
 
 
 class ClassWeighted(Weighted, MapGenerator):

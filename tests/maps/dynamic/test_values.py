@@ -19,7 +19,7 @@ from dynamic_terms import (
 from torch.nn import functional
 from torch.nn.functional import softmax
 
-from rwloss import Regions, RegionWiseLoss, maps
+from rwloss import Regions, RegionWiseLoss, RWLossError, maps
 from rwloss.maps import Prediction
 
 LABELS = {"2-D": batch(105, (9, 8)), "3-D": batch(105, (5, 6, 7))}
@@ -75,6 +75,11 @@ SAME_AS_MONAI = [
     ("tversky(alpha=1.0, beta=0.0)", "TverskyLoss", {"alpha": 1.0, "beta": 0.0}),
     ("focal(mean_over='classes')", "FocalLoss", {"use_softmax": True}),
     ("focal(gamma=0.5, mean_over='classes')", "FocalLoss", {"use_softmax": True, "gamma": 0.5}),
+    (
+        "focal(mean_over='classes', renormalize=True, include_background=False)",
+        "FocalLoss",
+        {"use_softmax": True, "include_background": False},
+    ),
     ("generalized_dice(absent='largest', smooth=1e-5)", "GeneralizedDiceLoss", {}),
     (
         "generalized_dice(power=1, absent='largest', smooth=1e-5, include_background=False)",
@@ -105,6 +110,11 @@ SAME_AS_MONAI_OF_MASKS = [
         {"sigmoid": True, **ALL},
     ),
     ("dice(include_background=False) + cross_entropy", "DiceCELoss", {"sigmoid": True}),
+    (
+        "dice(include_background=False) + cross_entropy(masks='together')",
+        "DiceCELoss",
+        {"sigmoid": True},
+    ),
     ("dice(include_background=False) + focal", "DiceFocalLoss", {"sigmoid": True}),
 ]
 
@@ -133,7 +143,9 @@ def test_options_make_a_loss_of_masks_that_of_monai(text, name, options, device)
     monai = pytest.importorskip("monai.losses", reason="the extra `train` brings MONAI")
     masks = torch.rand(2, 3, 9, 8, generator=torch.Generator().manual_seed(3)) < 0.3
     masks[1, 2] = False
-    if name == "DiceCELoss":  # of several channels it takes the cross-entropy of a softmax
+    if text.endswith(
+        "+ cross_entropy"
+    ):  # of several channels it takes the cross-entropy of a softmax
         masks = masks[:, :1]
     logits = drawn_logits(0, masks[:, 0], masks.shape[1]).requires_grad_()
     wanted = getattr(monai, name)(**options)(logits, masks.double())
@@ -141,6 +153,37 @@ def test_options_make_a_loss_of_masks_that_of_monai(text, name, options, device)
     found = loss(logits.to(device), masks.double().to(device))
     assert found.item() == pytest.approx(wanted.item(), rel=2e-6)
     assert_same_gradient(gradient(found, logits), gradient(wanted, logits), 2e-6)
+
+
+def test_cross_entropy_of_masks_together(device):
+    """-Σ y log softmax over the masks, the mean over voxels that count; some masks ignore some."""
+    target = (torch.rand(2, 3, 9, 8, generator=torch.Generator().manual_seed(3)) < 0.3).long()
+    target[0, 1, 2:5] = 255
+    logits = drawn_logits(0, target[:, 0], 3).requires_grad_()
+    settings = {"activation": "sigmoid", "ignore_index": 255}
+    term = "cross_entropy(masks='together')"
+    for mask in (torch.ones(2, 9, 8, dtype=torch.bool), torch.rand(2, 9, 8) < 0.5):
+        counted = (target != 255) & mask[:, None]
+        costs = -logits.log_softmax(dim=1) * (target == 1)
+        wanted = 3 * (costs * counted).sum() / counted.sum()
+        given = (logits.to(device), target.to(device))
+        found = RegionWiseLoss(term, **settings)(*given, mask=mask.to(device))
+        assert found.item() == pytest.approx(wanted.item(), rel=1e-12)
+        assert_same_gradient(gradient(found, logits), gradient(wanted, logits), 1e-12)
+        unreduced = RegionWiseLoss(term, reduction="none", **settings)(*given, mask=mask.to(device))
+        assert unreduced.shape == (2, 3, 2)
+        assert unreduced.mean().item() == pytest.approx(wanted.item(), rel=1e-12)
+    with pytest.raises(RWLossError, match="needs the outside of each mask too"):
+        RegionWiseLoss(term, include_background=False, **settings)(*given)
+
+
+def test_focal_loss_of_one_class_is_refused():
+    """Its share would always be 1, and its loss 0."""
+    labels = torch.zeros(1, 4, 4, dtype=torch.long)
+    loss = RegionWiseLoss("focal(renormalize=True)", include_background=False)
+    with pytest.raises(RWLossError, match=r"focal\(renormalize=True\) has one class left"):
+        loss(torch.zeros(1, 2, 4, 4), labels)
+    assert loss(torch.zeros(1, 3, 4, 4), labels + 1) > 0
 
 
 def test_focal_by_hand():

@@ -1,0 +1,331 @@
+"""How sure a difference between two maps is: over seeds and cases, over cells, and by chance."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rwloss.errors import RWLossError
+from rwloss.study.outcomes import METRICS, RunOutcome
+from rwloss.study.statistics import (
+    ALPHA,
+    Comparison,
+    Interval,
+    compare_all,
+    holm,
+    means_by_unit,
+    sign_flip_p,
+)
+
+Floats: TypeAlias = NDArray[np.float64]
+CaseScores: TypeAlias = Mapping[Any, Mapping[str, float]]
+"""seed, or other key of a run -> case -> score."""
+CellScores: TypeAlias = Mapping[str, Sequence[float]]
+"""cell (a dataset, a learning rate, ...) -> a score per run."""
+
+NULL_STUDIES = 200
+"""Studies that `null_certificate` draws."""
+
+_RESAMPLES = 9999
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A map against the reference in one of METRICS, map - reference.
+
+    comparison: over seeds, corrected over the maps, per metric. by_seed: the paired differences.
+    over_cases: see `over_seeds_and_cases`. improvement: see `probability_of_improvement`.
+    false_claim: see `false_claim_probability`, of the claim that the side ahead is really ahead.
+    """
+
+    metric: str
+    comparison: Comparison
+    by_seed: Mapping[Any, float]
+    over_cases: Interval | None
+    improvement: Interval | None
+    false_claim: float | None
+
+
+@dataclass(frozen=True)
+class ProfilePoint:
+    """Share of runs with a score above a threshold, mean over cells, with its interval."""
+
+    threshold: float
+    share: Interval
+
+
+@dataclass(frozen=True)
+class NullCertificate:
+    """How often studies that compare a map with itself claim a difference.
+
+    seeds: of each study. claims: studies with at least one significant comparison. rate: its share
+    of the studies, with a Wilson interval.
+    """
+
+    studies: int
+    seeds: int
+    comparisons: int
+    claims: int
+    rate: Interval
+
+    @property
+    def holds(self) -> bool:
+        """Whether at most ALPHA of the studies claimed a difference."""
+        return self.claims <= ALPHA * self.studies
+
+
+def differences(
+    outcomes: Mapping[str, Mapping[int, RunOutcome]], reference: str
+) -> tuple[Difference, ...]:
+    """Every other map against the reference in each of METRICS that was tested.
+
+    outcomes: map -> seed -> outcome of a run that is done.
+    """
+    return tuple(differences_in([outcomes], reference)[0])
+
+
+def differences_in(
+    groups: Sequence[Mapping[str, Mapping[Any, RunOutcome]]],
+    reference: str,
+    *,
+    unit_of: Callable[[Any], Any] = lambda key: key,
+) -> list[list[Difference]]:
+    """The same in each of several groups of runs; see `statistics.compare_all`."""
+    found: list[list[Difference]] = [[] for _ in groups]
+    for metric in METRICS:
+        scores = [
+            {
+                name: {
+                    key: value
+                    for key, run in runs.items()
+                    if (value := run.tested(metric)) is not None
+                }
+                for name, runs in outcomes.items()
+            }
+            for outcomes in groups
+        ]
+        if not any(of_group[reference] for of_group in scores):
+            continue
+        compared = compare_all(scores, reference, unit_of=unit_of)
+        for n, comparisons in enumerate(compared):
+            found[n] += [
+                _difference(metric, each, scores[n], groups[n], unit_of) for each in comparisons
+            ]
+    return found
+
+
+def _difference(
+    metric: str,
+    comparison: Comparison,
+    scores: Mapping[str, Mapping[Any, float]],
+    outcomes: Mapping[str, Mapping[Any, RunOutcome]],
+    unit_of: Callable[[Any], Any],
+) -> Difference:
+    sides = comparison.map, comparison.reference
+    own, base = (scores[name] for name in sides)
+    keys = sorted(own.keys() & base.keys())
+    first, second = (
+        means_by_unit({key: side[key] for key in keys}, unit_of) for side in (own, base)
+    )
+    by_seed = {unit: first[unit] - second[unit] for unit in first}
+    pair = [*first.values()], [*second.values()]
+    cases = (
+        {key: run.tested_cases(metric) for key, run in outcomes[name].items()} for name in sides
+    )
+    return Difference(
+        metric=metric,
+        comparison=comparison,
+        by_seed=by_seed,
+        over_cases=over_seeds_and_cases(*cases),
+        improvement=probability_of_improvement(
+            {"": [*own.values()]}, {"": [*base.values()]}, higher_is_better=METRICS[metric]
+        )
+        if own and base
+        else None,
+        false_claim=false_claim_probability(*(pair if sum(by_seed.values()) > 0 else pair[::-1])),
+    )
+
+
+def over_seeds_and_cases(
+    first: CaseScores, second: CaseScores, *, seed: int = 0
+) -> Interval | None:
+    """Mean of the paired differences first - second, with a bootstrap over seeds and cases.
+
+    A pair is a seed and a case that both have. Seeds and cases are drawn with replacement, each on
+    its own, because one case is scored in many runs; pairs that do not exist count in no mean. The
+    interval answers "other trainings and other cases", that of `statistics.interval` "other
+    trainings, the same cases". None without a pair; n is the number of seeds.
+
+    >>> over_seeds_and_cases({0: {"a": 0.9}, 1: {"a": 0.7}}, {0: {"a": 0.5}, 1: {"a": 0.3}})
+    Interval(mean=0.4, low=0.4, high=0.4, n=2)
+    """
+    seeds = sorted(first.keys() & second.keys())
+    cases = sorted({case for s in seeds for case in first[s].keys() & second[s].keys()})
+    table = np.full((len(seeds), len(cases)), np.nan)
+    for row, s in enumerate(seeds):
+        for column, case in enumerate(cases):
+            if case in first[s] and case in second[s]:
+                table[row, column] = first[s][case] - second[s][case]
+    known = ~np.isnan(table)
+    if not known.any():
+        return None
+    rng, values = np.random.default_rng(seed), np.where(known, table, 0.0)
+    rows, columns = (
+        rng.multinomial(size, np.full(size, 1 / size), size=_RESAMPLES) for size in table.shape
+    )
+    # Both sums in one einsum each: draws of a seed times draws of a case, over pairs that exist.
+    total, pairs = (
+        np.einsum("rs,sc,rc->r", rows, each, columns, optimize=True)
+        for each in (values, known.astype(np.float64))
+    )
+    means = total[pairs > 0] / pairs[pairs > 0]
+    return _interval(float(table[known].mean()), means, len(seeds))
+
+
+def probability_of_improvement(
+    first: CellScores, second: CellScores, *, higher_is_better: bool = True, seed: int = 0
+) -> Interval:
+    """Probability that a run of the first is better than one of the second; ties count half.
+
+    Mean over the cells that both have of the Mann-Whitney statistic U / (n m), with a bootstrap
+    over runs within each cell. Source: Agarwal et al., NeurIPS 2021 (arXiv 2108.13264).
+    Raises RWLossError where no cell is in both.
+
+    >>> probability_of_improvement({"": [0.8, 0.9]}, {"": [0.1, 0.2]}).mean
+    1.0
+    """
+    sign = 1.0 if higher_is_better else -1.0
+    cells = [name for name in first if name in second and first[name] and second[name]]
+    if not cells:
+        raise RWLossError("expected runs of both maps in one cell or more")
+
+    def better(one: Floats, other: Floats) -> Floats:
+        """(r n), (r m) -> (r)."""
+        gap = sign * (one[:, :, None] - other[:, None, :])
+        wins: Floats = (gap > 0) + 0.5 * (gap == 0)
+        return np.asarray(wins.mean(axis=(1, 2)))
+
+    rng = np.random.default_rng(seed)
+    mean = np.mean([better(*(_row(side[cell]) for side in (first, second))) for cell in cells])
+    drawn = np.mean(
+        [better(*(_drawn(side[cell], rng) for side in (first, second))) for cell in cells], axis=0
+    )
+    return _interval(float(mean), drawn, sum(len(first[cell]) for cell in cells))
+
+
+def interquartile_mean(scores: CellScores, *, seed: int = 0) -> Interval:
+    """Mean of the middle half of all runs of all cells, with a bootstrap within each cell.
+
+    Less noisy than the median, and not moved by a few collapsed runs. Source: as
+    `probability_of_improvement`. Raises RWLossError without a run.
+
+    >>> interquartile_mean({"a": [0.0, 0.5], "b": [0.7, 9.0]}).mean
+    0.6
+    """
+    from scipy.stats import trim_mean
+
+    return _stratified(scores, lambda drawn: np.asarray(trim_mean(drawn, 0.25, axis=1)), seed)
+
+
+def performance_profile(
+    scores: CellScores, thresholds: Sequence[float], *, seed: int = 0
+) -> list[ProfilePoint]:
+    """Share of runs with a score above each threshold, over all cells, each with a pointwise band.
+
+    Source: as `probability_of_improvement`. Raises RWLossError without a run.
+
+    >>> [point.share.mean for point in performance_profile({"": [0.2, 0.6]}, [0.1, 0.5, 0.9])]
+    [1.0, 0.5, 0.0]
+    """
+
+    def above(limit: float) -> Callable[[Floats], Floats]:
+        return lambda drawn: (drawn > limit).mean(axis=1)
+
+    return [ProfilePoint(limit, _stratified(scores, above(limit), seed)) for limit in thresholds]
+
+
+def false_claim_probability(
+    better: Sequence[float], worse: Sequence[float], *, correlation: float | None = None
+) -> float | None:
+    """Probability that the claim "the first has the higher mean" is false, from paired values.
+
+    P(T <= sqrt(n) (mean_B - mean_A) / sqrt(s_A^2 + s_B^2 - 2 s_A s_B r)), T with n - 1 degrees of
+    freedom: the posterior under a flat prior. better, worse: n values each, of the same seeds or
+    cases. correlation r: by default that of the values. None for fewer than two values.
+    Source: Christodoulou et al., arXiv 2505.04720. Raises RWLossError for unequal lengths.
+
+    >>> round(false_claim_probability([0.8, 0.9, 0.85], [0.7, 0.6, 0.75]), 3)
+    0.065
+    """
+    from scipy.stats import t
+
+    a, b = (np.asarray(side, dtype=np.float64) for side in (better, worse))
+    if a.shape != b.shape or not (np.isfinite(a).all() and np.isfinite(b).all()):
+        raise RWLossError("expected as many finite values on both sides")
+    if a.size < 2:
+        return None
+    s_a, s_b = a.std(ddof=1), b.std(ddof=1)
+    if correlation is None:
+        correlation = float(np.corrcoef(a, b)[0, 1]) if s_a and s_b else 0.0
+    gap, spread = b.mean() - a.mean(), s_a**2 + s_b**2 - 2 * s_a * s_b * correlation
+    if spread <= 1e-14:  # every seed has the same difference, to rounding
+        return 0.5 if math.isclose(gap, 0, abs_tol=1e-12) else float(gap > 0)
+    return float(t.cdf(math.sqrt(a.size) * gap / math.sqrt(spread), df=a.size - 1))
+
+
+def null_certificate(
+    scores: Sequence[float],
+    *,
+    comparisons: int = 1,
+    studies: int = NULL_STUDIES,
+    seed: int = 0,
+) -> NullCertificate | None:
+    """How often a study of one map under several names claims a difference (an A/A test).
+
+    scores: of runs of one map, each with another seed. Each study draws half of them, without
+    replacement, as its reference, and for each of `comparisons` names as many of the other half in
+    random order, and tests them as `statistics.compare` does: paired sign flips, and Holm's
+    correction. None for fewer than two scores.
+    """
+    from scipy.stats import binomtest
+
+    n, rng, claims = len(scores) // 2, np.random.default_rng(seed), 0
+    if n < 1:
+        return None
+    for _ in range(studies):
+        drawn = rng.permutation(np.asarray(scores, dtype=np.float64))
+        others = [rng.permutation(drawn[n:])[:n] for _ in range(comparisons)]
+        claims += min(holm([sign_flip_p(other - drawn[:n]) for other in others])) <= ALPHA
+    low, high = binomtest(claims, studies).proportion_ci(1 - ALPHA, method="wilson")
+    rate = Interval(claims / studies, float(low), float(high), studies)
+    return NullCertificate(studies, n, comparisons, claims, rate)
+
+
+def _row(values: Sequence[float]) -> Floats:
+    return np.asarray(values, dtype=np.float64)[None]
+
+
+def _drawn(values: Sequence[float], rng: np.random.Generator) -> Floats:
+    """(n) -> (resamples n), with replacement."""
+    return rng.choice(np.asarray(values, dtype=np.float64), (_RESAMPLES, len(values)))
+
+
+def _stratified(scores: CellScores, of: Callable[[Floats], Floats], seed: int) -> Interval:
+    """A statistic of the runs of all cells together; cells keep their sizes in each resample."""
+    cells = [values for values in scores.values() if values]
+    if not cells:
+        raise RWLossError("expected one run or more")
+    rng = np.random.default_rng(seed)
+    whole = np.concatenate([_row(values) for values in cells], axis=1)
+    drawn = np.concatenate([_drawn(values, rng) for values in cells], axis=1)
+    return _interval(float(of(whole)[0]), of(drawn), whole.size)
+
+
+def _interval(mean: float, drawn: Floats, n: int) -> Interval:
+    low, high = np.quantile(drawn, [ALPHA / 2, 1 - ALPHA / 2])
+    return Interval(round(mean, 12), round(float(low), 12), round(float(high), 12), n)

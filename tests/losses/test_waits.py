@@ -1,0 +1,189 @@
+"""On a GPU no loss waits: seen with tensors that pretend to be on CUDA, and on CUDA itself."""
+
+import pytest
+import torch
+from loss_batches import DYNAMIC, assert_close, every, given, given_masks, one_hot
+from pretend_cuda import PretendCuda
+
+import rwloss
+from rwloss import Regions, RegionWiseLoss, RWLossError, maps, moves
+
+STATIC = [
+    "rectified",
+    "rectified(clip_mm=2.0, weights='effective_number')",
+    "active_contour",
+    "class_weighted",
+    "class_weighted(weights=(1.0, 2.0, 3.0, 4.0))",
+    "boundary",
+    "boundary(convention='edge', normalize='max')",
+    "boundary.stabilized()",
+    "rectified.with_link(0.5)",
+    "rectified + 0.1 * boundary",
+]
+MIXED = ["rectified + dice", "dice.stabilized()", "blend(dice, boundary, schedule='rebalance')"]
+ON_THE_CPU = {"rectified(scope='component')": 3, "unet_border": 3, "skeleton_recall": 1}
+"""Maps of objects or skeletons, and how often they wait: docs/gpu.md says so."""
+
+FEW = ["rectified", "class_weighted", "boundary", "rectified.with_link(0.5)", "rectified + dice"]
+FEW += ["hausdorff_dt", "active_contour_length", "dice.stabilized()", "unet_border"]
+
+on_the_cpu = pytest.mark.parametrize("device", ["cpu"])
+
+
+def loss_and_gradient(loss, cuda, logits, target, rwmap=None, mask=None):
+    """Value and gradient on the device, None for the CPU."""
+
+    def placed(values):
+        if isinstance(values, rwloss.RWMap):
+            return values.with_arrays(placed)
+        return values if cuda is None or values is None else cuda.tensor(values)
+
+    leaf = placed(logits.detach().clone()).requires_grad_()
+    value = loss(leaf, placed(target), placed(rwmap), mask=placed(mask))
+    value.backward()
+    return value.detach(), leaf.grad
+
+
+def check(loss, *args, waits=0):
+    """As on the CPU, with so many waits."""
+    wanted = loss_and_gradient(loss, None, *args)
+    with PretendCuda() as cuda:
+        found = loss_and_gradient(loss, cuda, *args)
+        assert all(each.device.type == "cuda" for each in found)
+    assert len(cuda.waits) == waits, (loss, cuda.waits)
+    for one, other in zip(found, wanted, strict=True):
+        assert_close(one.held, other, max(2e-6, torch.finfo(other.dtype).eps))
+
+
+@on_the_cpu
+@pytest.mark.parametrize(
+    ("texts", "shape"),
+    [
+        (FEW, (6, 5)),
+        pytest.param([*STATIC, *DYNAMIC, *MIXED, *ON_THE_CPU], (4, 3, 5), marks=pytest.mark.slow),
+    ],
+)
+def test_no_loss_waits(texts, shape):
+    logits, labels = given(shape, dtype=torch.float32, size=2)
+    for text in texts:
+        loss = RegionWiseLoss(text, spacing_mm=(0.8, 2.5, 1.0)[: len(shape)])
+        loss.set_epoch(1, total=10)
+        check(loss, logits, labels, waits=ON_THE_CPU.get(text, 0))
+
+
+@on_the_cpu
+def test_no_loss_waits_for_anything_else_it_is_given():
+    """Targets of every kind, masks, weights, and stored maps in both forms."""
+    logits, labels = given((6, 5), dtype=torch.float32)
+    void, mask = labels.clone(), labels != 2
+    void[:, :2] = 255
+    both = "rectified + 0.1 * boundary + dice"
+    check(RegionWiseLoss(both, ignore_index=255), logits, void, None, mask)
+    check(RegionWiseLoss("rectified"), logits, labels, None, mask.float())
+    check(RegionWiseLoss(both, class_weights=(1, 2, 3, 4), low_memory=True), logits, labels.float())
+    check(RegionWiseLoss(both, include_background=False, batch=True), logits, one_hot(labels, 4))
+    check(RegionWiseLoss("dice", activation="none"), logits.softmax(dim=1), labels)
+    masks = given_masks((6, 5), dtype=torch.float32)
+    check(RegionWiseLoss(both, activation="sigmoid"), *masks)
+    for text in ("rectified + dice", "boundary", "rectified.with_link(0.5)"):
+        stored = maps.parse(text).static_part(Regions(labels, 4))
+        check(RegionWiseLoss(text), logits, labels, stored)
+        stored = stored.dense() if text == "boundary" else stored
+        check(RegionWiseLoss(text), logits.half(), labels, stored)
+
+
+def refusals():
+    """Name, loss and arguments of calls that the CPU refuses for a value."""
+    logits, labels = given((8, 6), dtype=torch.float32)
+    truth, negative = one_hot(labels, 4), labels.long()
+    negative[0, 0, 0] = -1
+    stored = maps.get("rectified")(Regions(labels, 4))
+    upside_down = rwloss.RWMap.compact(labels, 4, stored.other, stored.true)
+    masks, soft = RegionWiseLoss("dice", activation="sigmoid"), torch.full((3, 8, 6), 0.5)
+    return {
+        "a label is not one of 0..3": (RegionWiseLoss("dice"), logits, labels + 1),
+        "not the ignored label": (RegionWiseLoss("dice", ignore_index=9), logits, negative),
+        "not a whole number": (RegionWiseLoss("dice"), logits, labels + 0.5),
+        "not one-hot": (RegionWiseLoss("dice"), logits, 0.9 * truth),
+        "another value than 0 and 1": (masks, logits, 255 * truth),
+        "not in 0..1": (RegionWiseLoss("dice", activation="none"), logits, labels),
+        "of other labels": (RegionWiseLoss("rectified"), logits, labels, moves.flip(stored, -1)),
+        "below 0": (RegionWiseLoss("rectified.with_link(1)"), logits, labels, upside_down),
+        "mask of voxels that count": (RegionWiseLoss("dice"), logits, labels, None, soft),
+        "not finite": (RegionWiseLoss(NotANumber()), logits, labels),
+    }
+
+
+class NotANumber(maps.MapGenerator):
+    """A map that is not finite."""
+
+    name = "not_a_number"
+
+    def compute(self, regions):
+        values = regions.full(float("nan"))
+        return rwloss.RWMap.compact(regions.labels, regions.num_classes, values, values)
+
+
+@on_the_cpu
+def test_wrong_values_are_asserted_on_the_device(monkeypatch):
+    """And after check_values() refused in the words of the CPU."""
+    for fact, (loss, *args) in refusals().items():
+        with pytest.raises(RWLossError) as on_cpu:
+            loss_and_gradient(loss, None, *args)
+        with PretendCuda() as cuda:
+            with pytest.raises(RuntimeError, match=rf"^rwloss: .*{fact}.*check_values\(\)"):
+                loss_and_gradient(loss, cuda, *args)
+            assert not cuda.waits
+            rwloss.check_values()
+            try:
+                with pytest.raises(RWLossError) as told:
+                    loss_and_gradient(loss, cuda, *args)
+            finally:
+                rwloss.check_values(False)
+        assert str(told.value) == str(on_cpu.value)
+        assert cuda.waits
+
+
+@on_the_cpu
+def test_the_pretended_device_notices():
+    """Waits, and tensors of two devices: a test that can't fail shows nothing."""
+    values = torch.arange(4.0)
+    for read in (
+        *(float, bool, torch.Tensor.item, torch.Tensor.tolist),
+        *(torch.Tensor.cpu, torch.Tensor.nonzero, torch.unique),
+        lambda x: x[x > 1],
+        lambda x: x.to("cpu"),
+        lambda x: x + torch.tensor(1.0, device=x.device),
+        lambda x: x.new_tensor([1.0]),
+        lambda x: torch.as_tensor([1.0], device="cuda"),
+        lambda x: values.to(x.device),
+        lambda x: torch.where(x > 1, torch.tensor(1.0), x),
+    ):
+        with PretendCuda() as cuda:
+            read(cuda.tensor(values[:1]))
+        assert len(cuda.waits) == 1, read
+    with PretendCuda() as cuda:
+        there = cuda.tensor(values)
+        with pytest.raises(RuntimeError, match="on one device"):
+            there + values
+        with pytest.raises(TypeError, match="numpy"):
+            there.numpy()
+        assert (there + 1 + values.to("cuda", non_blocking=True)).sum().device.type == "cuda"
+    assert not cuda.waits
+    assert cuda.operations == {"add": 2, "sum": 1}
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@every(text=[*STATIC, *DYNAMIC, *MIXED])
+def test_nothing_waits_on_cuda(text):
+    logits, labels = given((6, 5), dtype=torch.float32)
+    loss = RegionWiseLoss(text)
+    loss.set_epoch(1, total=10)
+    logits, labels = logits.cuda().requires_grad_(), labels.cuda()
+    loss(logits, labels).backward()  # kernels are loaded
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        loss(logits, labels).backward()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
