@@ -180,7 +180,8 @@ def _seeds(text: str) -> tuple[int, ...]:
 
 def _print(collected: Results) -> None:
     from rwloss.study.axes import kept_apart, text_of
-    from rwloss.study.wording import MINUS, mass, sentences
+    from rwloss.study.figures import MINUS, mass
+    from rwloss.study.wording import sentences
 
     rows: list[tuple[str, ...]] = [
         (

@@ -22,6 +22,7 @@ from rwloss.study.differences import NullCertificate, null_certificate
 from rwloss.study.indicators import Indicators
 from rwloss.study.outcomes import METRICS, RunOutcome, known_of, read_outcome
 from rwloss.study.plan import Run, Study, reference_of, runs
+from rwloss.study.stability_profile import StabilityProfile, profiles
 from rwloss.study.summaries import RunRow, Status, StudyPart, part_of
 from rwloss.study.ties import Tie, ties_of
 
@@ -31,7 +32,8 @@ class Results:
     """All of a study, or of its runs with the same values of the axes.
 
     whole: over all seeds. without_failures: over the seeds on which the reference did not fail;
-    None where it failed on none. values: those that all runs share, where the study has axes.
+    None where it failed on none. profiles: where learning rates are an axis. values: those that all
+    runs share, where the study has axes.
     """
 
     study: Study
@@ -41,6 +43,7 @@ class Results:
     without_failures: StudyPart | None
     indicators: Mapping[str, Indicators]
     ties: tuple[Tie, ...]
+    profiles: tuple[StabilityProfile, ...] = ()
     values: AxisValues = field(default_factory=dict)
 
     @property
@@ -79,6 +82,7 @@ class Results:
             whole=self.whole.at(values),
             without_failures=without.at(values) if without and failed else None,
             ties=tuple(tie for tie in self.ties if tie.values == values),
+            profiles=(),
             values=values,
         )
 
@@ -129,7 +133,9 @@ def collect(study: Study, folder: Path, found: Mapping[str, Indicators] | None =
     without = part_of(study, kept, reference, found) if len(kept) < len(rows) else None
     conditions = axes.combinations(axes.kept_apart(study.axes))
     ties = [tie for values in conditions for tie in ties_of(whole.at(values), found, values)]
-    return Results(study, reference, tuple(rows), whole, without, found, tuple(ties))
+    return Results(
+        study, reference, tuple(rows), whole, without, found, tuple(ties), profiles(study, rows)
+    )
 
 
 def _has_failed(row: RunRow) -> bool | None:

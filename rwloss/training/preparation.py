@@ -62,9 +62,11 @@ class PreparedRun:
         With map_of "slice", each slice of a volume has the map that it would have alone. None where
         the loss makes the map of each patch.
         """
-        static, settings = self.expression.static_part, self.settings
-        if self.maps is not None or static is None or settings.map_of == "patch":
+        settings = self.settings
+        if self.maps is not None or settings.map_of == "patch":
             return self.maps
+        if (static := self.expression.static_part) is None:
+            return None
         across = settings.slice_axis if settings.map_of == "slice" else None
         return {each.name: _whole_map(static, each, self.task, across) for each in self.train}
 
