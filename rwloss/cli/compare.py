@@ -30,6 +30,10 @@ def compare(
     map_texts: Annotated[list[str] | None, typer.Option("--map", metavar="[NAME=]EXPR")] = None,
     baselines: Annotated[list[str] | None, typer.Option("--baseline", metavar="NAME")] = None,
     seeds: Annotated[str | None, typer.Option(metavar="N|N,N,...")] = None,
+    learning_rates: Annotated[str | None, typer.Option(metavar="X,X,...")] = None,
+    train_cases: Annotated[str | None, typer.Option(metavar="N,N,...")] = None,
+    split_seeds: Annotated[str | None, typer.Option(metavar="N,N,...")] = None,
+    axis: Annotated[list[str] | None, typer.Option(metavar="NAME=V,V,...")] = None,
     reference: Annotated[str | None, opt.OF_SETTINGS] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", metavar="STUDY")] = None,
     jobs: opt.Jobs = None,
@@ -40,10 +44,11 @@ def compare(
 ) -> None:
     """Train every map with every seed, and compare the results.
 
-    All runs share data, split and settings. Runs with the same seed start from the same weights and
-    see the same batches. To resume an interrupted study, give the same command again. Maps and
-    seeds can be added later; what is not given is taken from the study. A failed run is named, and
-    the other runs continue. docs/compare.md explains the results.
+    All runs share data, split and settings, apart from those with several values. Runs with the
+    same seed start from the same weights and see the same batches. To resume an interrupted study,
+    give the same command again. Maps, seeds and values can be added later; what is not given is
+    taken from the study. A failed run is named, and the other runs continue. docs/compare.md
+    explains the results.
 
     source: File of a study, or nnU-Net raw folder with images.
     map_texts: Map to train with, and a name for its folder. Repeat it for more maps.
@@ -51,6 +56,10 @@ def compare(
     all. Repeat it for more maps.
     seeds: Number of seeds, or the seeds separated by commas (3 means 0,1,2); by default those of
     the study, or 3.
+    learning_rates: Learning rates; every map is trained with each, as with every axis.
+    train_cases: Numbers of training cases to keep, such as 10,50,all.
+    split_seeds: Seeds of the split; runs of a map with different splits count as repetitions.
+    axis: Any setting with several values, such as preset=tiny,small. Repeat it for more axes.
     out: Folder of the study; by default that of STUDY.toml. A study in it is resumed and extended.
     """
     from rwloss.study import plan
@@ -63,6 +72,7 @@ def compare(
         "steps": training.pop("steps", None),
         "reference": reference,
         "training": training,
+        "axes": _axes(axis or (), learning_rates, train_cases, split_seeds),
     }
     study, folder = plan.assembled(source, out, given)
     workers = {"jobs": jobs, "scheduler": scheduler, "timeout_s": timeout}
@@ -124,6 +134,26 @@ def _watched(runs: Sequence[Run]) -> Iterator[Callable[[RunEnd], None]]:
         yield on_end
 
 
+def _axes(
+    axis: Sequence[str],
+    learning_rates: str | None,
+    train_cases: str | None,
+    split_seeds: str | None,
+) -> dict[str, list[Any]]:
+    """The axes that were given, by setting. Raises RWLossError for one that is given twice."""
+    from rwloss.study import axes
+
+    named = {
+        "learning_rate": learning_rates, "train_cases": train_cases, "split_seed": split_seeds,
+    }  # fmt: skip
+    given = [(name, axes.read_values(text)) for name, text in named.items() if text is not None]
+    given += map(axes.read_option, axis)
+    found = dict(given)
+    if len(found) < len(given):
+        raise RWLossError(f"expected each axis once, got {', '.join(name for name, _ in given)}")
+    return found
+
+
 def _seeds(text: str) -> tuple[int, ...]:
     """Seeds from how many there are, or from the seeds themselves.
 
@@ -144,15 +174,20 @@ def _seeds(text: str) -> tuple[int, ...]:
 
 
 def _print(collected: Results) -> None:
+    from rwloss.study.axes import kept_apart, text_of
     from rwloss.study.wording import MINUS, mass, sentences
 
     rows: list[tuple[str, ...]] = [
-        ("map", "runs", "failed", "lost a class", "test Dice", "end Dice", "wrong way", "violating")
+        (
+            *("map", *kept_apart(collected.study.axes), "runs", "failed", "lost a class"),
+            *("test Dice", "end Dice", "wrong way", "violating"),
+        )
     ]
     for each in collected.whole.maps:
         rows.append(
             (
                 each.map,
+                *map(text_of, each.values.values()),
                 str(each.done),
                 str(each.failed),
                 str(each.lost) if each.lost_known else "-",

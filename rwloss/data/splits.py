@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, TypeAdapter
+from pydantic import Field, PositiveInt, TypeAdapter
 
 from rwloss.errors import RWLossError
 from rwloss.files.atomic import whole_file
@@ -55,6 +55,11 @@ class SplitSettings(TomlSettings):
     )
     split_seed: Seed = Field(
         0, description="seed of the split; runs with different seeds share one split"
+    )
+    train_cases: PositiveInt | None = Field(
+        None,
+        description="number of training cases to keep, the same ones and more for a larger number; "
+        "by default all",
     )
 
 
@@ -103,6 +108,8 @@ def split(
     test_names: cases that are the test part by themselves (imagesTs, labelsTs); the others are then
     for training and validation. A fraction is one of groups, rounded, of at least one group; with
     folds, fold f validates on every folds-th of the shuffled groups, and each group validates once.
+    With train_cases, the first ones of the shuffled groups are kept for training: those of a
+    smaller number are among those of a larger one, and the other parts are the same.
 
     Raises RWLossError where there are too few groups, a case is in two groups or in none, and for
     one name in both parts of the dataset.
@@ -148,8 +155,16 @@ def split(
             "grouping, --validation-fraction 0 (then the last checkpoint is tested) or "
             "--test-fraction 0"
         )
+    train = [case for group in train_groups for case in groups[group]]
+    if (kept := settings.train_cases) is not None:
+        if kept > len(train):
+            raise RWLossError(
+                f"--train-cases {kept} is more than there are: the split leaves "
+                f"{count_of(len(train), 'case')} for training"
+            )
+        made_by += f", {kept} of {len(train)} training cases kept"
     return Split(
-        train=_cases(groups, train_groups),
+        train=tuple(sorted(train[:kept])),
         validation=_cases(groups, validation_groups),
         test=test,
         made_by=f"{made_by}; groups by {_rule(settings)}, split seed {settings.split_seed}",

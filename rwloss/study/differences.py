@@ -5,18 +5,26 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rwloss.errors import RWLossError
 from rwloss.study.outcomes import METRICS, RunOutcome
-from rwloss.study.statistics import ALPHA, Comparison, Interval, compare, holm, sign_flip_p
+from rwloss.study.statistics import (
+    ALPHA,
+    Comparison,
+    Interval,
+    compare_all,
+    holm,
+    means_by_unit,
+    sign_flip_p,
+)
 
 Floats: TypeAlias = NDArray[np.float64]
-CaseScores: TypeAlias = Mapping[int, Mapping[str, float]]
-"""seed -> case -> score."""
+CaseScores: TypeAlias = Mapping[Any, Mapping[str, float]]
+"""seed, or other key of a run -> case -> score."""
 CellScores: TypeAlias = Mapping[str, Sequence[float]]
 """cell (a dataset, a learning rate, ...) -> a score per run."""
 
@@ -37,7 +45,7 @@ class Difference:
 
     metric: str
     comparison: Comparison
-    by_seed: Mapping[int, float]
+    by_seed: Mapping[Any, float]
     over_cases: Interval | None
     improvement: Interval | None
     false_claim: float | None
@@ -78,45 +86,69 @@ def differences(
 
     outcomes: map -> seed -> outcome of a run that is done.
     """
-    found = []
-    for metric, higher in METRICS.items():
-        scores = {
-            name: {
-                seed: value
-                for seed, run in runs.items()
-                if (value := run.tested(metric)) is not None
+    return tuple(differences_in([outcomes], reference)[0])
+
+
+def differences_in(
+    groups: Sequence[Mapping[str, Mapping[Any, RunOutcome]]],
+    reference: str,
+    *,
+    unit_of: Callable[[Any], Any] = lambda key: key,
+) -> list[list[Difference]]:
+    """The same in each of several groups of runs; see `statistics.compare_all`."""
+    found: list[list[Difference]] = [[] for _ in groups]
+    for metric in METRICS:
+        scores = [
+            {
+                name: {
+                    key: value
+                    for key, run in runs.items()
+                    if (value := run.tested(metric)) is not None
+                }
+                for name, runs in outcomes.items()
             }
-            for name, runs in outcomes.items()
-        }
-        if not scores[reference]:
+            for outcomes in groups
+        ]
+        if not any(of_group[reference] for of_group in scores):
             continue
-        cases = {
-            name: {seed: run.tested_cases(metric) for seed, run in runs.items()}
-            for name, runs in outcomes.items()
-        }
-        base = scores[reference]
-        for each in compare(scores, reference):
-            own = scores[each.map]
-            first, second = ([side[seed] for seed in each.seeds] for side in (own, base))
-            by_seed = {seed: own[seed] - base[seed] for seed in each.seeds}
-            ahead = sum(by_seed.values()) > 0
-            found.append(
-                Difference(
-                    metric=metric,
-                    comparison=each,
-                    by_seed=by_seed,
-                    over_cases=over_seeds_and_cases(cases[each.map], cases[reference]),
-                    improvement=probability_of_improvement(
-                        {"": [*own.values()]}, {"": [*base.values()]}, higher_is_better=higher
-                    )
-                    if own
-                    else None,
-                    false_claim=false_claim_probability(
-                        *((first, second) if ahead else (second, first))
-                    ),
-                )
-            )
-    return tuple(found)
+        compared = compare_all(scores, reference, unit_of=unit_of)
+        for n, comparisons in enumerate(compared):
+            found[n] += [
+                _difference(metric, each, scores[n], groups[n], unit_of) for each in comparisons
+            ]
+    return found
+
+
+def _difference(
+    metric: str,
+    comparison: Comparison,
+    scores: Mapping[str, Mapping[Any, float]],
+    outcomes: Mapping[str, Mapping[Any, RunOutcome]],
+    unit_of: Callable[[Any], Any],
+) -> Difference:
+    sides = comparison.map, comparison.reference
+    own, base = (scores[name] for name in sides)
+    keys = sorted(own.keys() & base.keys())
+    first, second = (
+        means_by_unit({key: side[key] for key in keys}, unit_of) for side in (own, base)
+    )
+    by_seed = {unit: first[unit] - second[unit] for unit in first}
+    pair = [*first.values()], [*second.values()]
+    cases = (
+        {key: run.tested_cases(metric) for key, run in outcomes[name].items()} for name in sides
+    )
+    return Difference(
+        metric=metric,
+        comparison=comparison,
+        by_seed=by_seed,
+        over_cases=over_seeds_and_cases(*cases),
+        improvement=probability_of_improvement(
+            {"": [*own.values()]}, {"": [*base.values()]}, higher_is_better=METRICS[metric]
+        )
+        if own and base
+        else None,
+        false_claim=false_claim_probability(*(pair if sum(by_seed.values()) > 0 else pair[::-1])),
+    )
 
 
 def over_seeds_and_cases(

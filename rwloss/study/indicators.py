@@ -13,14 +13,20 @@ from pydantic import TypeAdapter
 
 from rwloss import Regions, maps, stability
 from rwloss._version import __version__
-from rwloss.data import Case, Dataset, LabelVolume, count_classes, read_channels, read_labels
+from rwloss.data import Case, Dataset, LabelVolume, count_classes, find, read_channels, read_labels
 from rwloss.data.formats import MAX_VOXELS
+from rwloss.data.splits import SplitSettings
 from rwloss.errors import RWLossError
 from rwloss.files.journal import read_regular
 from rwloss.precompute.cases import label_counts
 from rwloss.regions import IGNORED
 from rwloss.stability.pushes import full_probabilities, probabilities
 from rwloss.study.plan import Study, runs
+
+INFLUENCE = frozenset(SplitSettings.model_fields) | {
+    "dims", "slice_axis", "map_of", "num_classes", "spacing", "ignore_label",
+}  # fmt: skip
+"""Settings that decide what the indicators of a map are."""
 
 MAX_CASES = 32
 """Most training cases that are looked at; they are spaced evenly among all."""
@@ -68,7 +74,7 @@ def _kept(study: Study, folder: Path) -> dict[str, Indicators]:
     try:
         content = json.loads(read_regular(folder / "results.json"))
         before = content["study"]
-        if any(before[name] != now[name] for name in ("data", "training")):
+        if any(before.get(name, {}) != now[name] for name in ("data", "training", "axes")):
             return {}
         found = TypeAdapter(dict[str, Indicators]).validate_python(content["indicators"])
         return {name: found[name] for name in found if before["maps"][name] == study.maps.get(name)}
@@ -82,13 +88,15 @@ def indicators(
     """The indicators of each map, on up to MAX_CASES training cases as the runs cut them.
 
     folder: of the study; nothing is written. note: told what `prepare` notes, such as cases of one
-    patient in several parts. Schedules are at their first epoch.
+    patient in several parts. Schedules are at their first epoch. With axes, the cases are those of
+    the first run.
     Raises RWLossError where a run would, and for a map that can't be made.
     """
     from rwloss.training import patch_sources, prepare
 
     # First, because a study must not choose which Python files run.
     parsed = {name: maps.parse(text, files=False) for name, text in study.maps.items()}
+    _check_splits(study, folder)
     prepared = prepare(next(runs(study, folder)).settings, note)
     settings, task = prepared.settings, prepared.task
     labels_of = [volume.labels[volume.labels >= 0] for volume in prepared.train]
@@ -97,9 +105,8 @@ def indicators(
     reports: dict[str, stability.StabilityReport] = {}
     places = np.linspace(0, len(prepared.train) - 1, min(MAX_CASES, len(prepared.train)))
     for place in places.astype(int):
-        sources = patch_sources(
-            [prepared.train[place]], dims=settings.dims, slice_axis=settings.slice_axis
-        )
+        dims = 3 if settings.map_of == "volume" else settings.dims
+        sources = patch_sources([prepared.train[place]], dims=dims, slice_axis=settings.slice_axis)
         labels = np.stack([source.labels.numpy() for source in sources])
         regions = Regions(labels, task.num_classes, sources[0].spacing_mm, IGNORED)
         for name, expression in expressions.items():
@@ -118,6 +125,16 @@ def indicators(
             verdict=stability.verdict(report, names, is_static=known),
         )
     return found
+
+
+def _check_splits(study: Study, folder: Path) -> None:
+    """Raise RWLossError for the values of an axis with which the cases can't be split."""
+    from rwloss.training.preparation import split_of, test_cases
+
+    if study.axes:
+        dataset = find(study.data)
+        for settings in {str(run.values): run.settings for run in runs(study, folder)}.values():
+            split_of(settings, dataset, test_cases(settings))
 
 
 def promises_stable(expression: maps.Expression) -> bool:

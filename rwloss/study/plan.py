@@ -1,10 +1,11 @@
-"""The plan of a study: maps by name, seeds, shared settings; and study.toml, which holds it."""
+"""The plan of a study: maps by name, seeds, settings, axes; and study.toml, which holds it."""
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -16,6 +17,8 @@ from rwloss.errors import RWLossError
 from rwloss.files import toml
 from rwloss.files.atomic import naming_write_errors, write_text
 from rwloss.files.lock import LOCK_FILE
+from rwloss.study import axes as study_axes
+from rwloss.study.axes import OF_RUNS
 from rwloss.training.settings import RunSettings
 from rwloss.words import listed, nearest, settings_error
 
@@ -38,14 +41,15 @@ BASELINES = {
 REFERENCE = BASELINES["dice_ce"]
 """Where it fails as well, the training is too short or too hard; else the map is the reason."""
 
-OF_RUNS = frozenset({"data", "map", "maps", "out", "seed", "steps"})
-"""Settings of a run that are not in [training]: they belong to the study or differ between runs."""
-
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,79}")
 
 
 class Study(toml.TomlSettings):
-    """Maps by seeds. `steps` and [training] hold settings of `rwloss train` that all runs share."""
+    """Maps by seeds, and by the values of axes, if any.
+
+    `steps` and [training] hold settings of `rwloss train` that all runs share; [axes] holds those
+    that take several values. A cell is a map with one value per axis.
+    """
 
     data: str = Field(description="nnU-Net raw folder with images")
     maps: dict[str, str] = Field(
@@ -65,10 +69,14 @@ class Study(toml.TomlSettings):
     training: dict[str, Any] = Field(
         default_factory=dict, description="settings of `rwloss train` that all runs share"
     )
+    axes: dict[str, tuple[Any, ...]] = Field(
+        default_factory=dict,
+        description="settings of `rwloss train` with several values; each map is trained with each",
+    )
 
     @classmethod
     def of(cls, where: str, values: Mapping[str, Any]) -> Self:
-        """A study checked as a whole: names, seeds, shared settings. Maps stay text: see `make`.
+        """A study checked as a whole: names, seeds, settings, axes. Maps stay text: see `make`.
 
         Raises RWLossError that names what is wrong, after `where`.
         """
@@ -104,7 +112,13 @@ class Study(toml.TomlSettings):
                 f"{nearest(study.reference, study.maps)}"
             )
         _settings(study, where=f"{where}: [training]")
-        return study
+        axes = study_axes.checked(study.axes, f"{where}: [axes]")
+        if len({"patch", *axes.get("map_of", ())}) > 1 and study.training.get("zoom") != 0:
+            raise RWLossError(
+                f"{where}: [axes] holds map_of, and maps of whole slices and volumes can't follow "
+                "a zoom, so cells would differ in more than their maps: give --zoom 0"
+            )
+        return study.model_copy(update={"axes": axes})
 
     def as_toml(self) -> str:
         """The study as text that `read` takes.
@@ -120,7 +134,8 @@ class Study(toml.TomlSettings):
         [maps]
         rw = "rectified"
         """
-        return toml.dumps({**self.model_dump(), "training": self.training or None})
+        optional = {"training": self.training or None, "axes": self.axes or None}
+        return toml.dumps({**self.model_dump(), **optional})
 
     def write(self, path: Path) -> None:
         """Write a TOML file, whole or not at all, in a folder that is made."""
@@ -128,14 +143,26 @@ class Study(toml.TomlSettings):
             path.parent.mkdir(parents=True, exist_ok=True)
         write_text(path, self.as_toml(), "name another folder with --out")
 
+    def at(self, values: study_axes.AxisValues) -> Self:
+        """The study of one value per axis that makes cells; the axes that are drawn are kept."""
+        training = {**self.training, **study_axes.settings_of(values)}
+        axes = study_axes.drawn(self.axes)
+        return self.model_copy(update={"training": training, "axes": axes})
+
 
 @dataclass(frozen=True)
 class Run:
-    """One run of a study."""
+    """One run of a study. values: one per axis."""
 
-    name: str
+    map: str
     seed: int
     settings: RunSettings
+    values: study_axes.AxisValues = field(default_factory=dict, hash=False)
+
+    @property
+    def name(self) -> str:
+        """The map with the values of the run."""
+        return study_axes.cell_name(self.map, self.values)
 
     @property
     def folder(self) -> Path:
@@ -184,7 +211,7 @@ def assembled(source: str, out: Path | None, given: Mapping[str, Any]) -> tuple[
         said, folder = {"data": source}, out
     file = folder / "study.toml"
     layers = [Study.read(file).model_dump()] if file.exists() else []
-    content: dict[str, Any] = {"maps": {}, "training": {}}
+    content: dict[str, Any] = {"maps": {}, "training": {}, "axes": {}}
     for layer in (*layers, said, given):
         for name, value in layer.items():
             if isinstance(value, dict):
@@ -199,10 +226,10 @@ def assembled(source: str, out: Path | None, given: Mapping[str, Any]) -> tuple[
 
 
 def joined(before: Study, now: Study, *, begun: bool) -> Study:
-    """The study of both: maps and seeds may come later; see `_check_steps` for steps.
+    """The study of both: maps, seeds and axes may come later; see `_check_steps` for steps.
 
-    begun: whether there are runs already. Raises RWLossError where anything else differs, because
-    the runs could not be compared.
+    begun: whether there are runs already; the value that they have belongs to a new axis.
+    Raises RWLossError where anything else differs, because the runs could not be compared.
     """
     one, other = _settings(before), _settings(now)
     different = one.difference(other)
@@ -224,6 +251,7 @@ def joined(before: Study, now: Study, *, begun: bool) -> Study:
         "maps": before.maps | now.maps,
         "seeds": sorted({*before.seeds, *now.seeds}),
         "reference": now.reference or before.reference,
+        "axes": study_axes.joined(before.axes, now.axes, now.training, begun=begun),
     }
     return make(files=False, **now.model_dump() | both)
 
@@ -255,7 +283,7 @@ def placed(study: Study, folder: Path) -> Study:
     """
     path = folder / "study.toml"
     if path.exists():
-        begun = any(folder.glob("runs/*/*/run.toml"))
+        begun = any(folder.glob("runs/**/run.toml"))
         return joined(Study.read(path), study, begun=begun)
     if folder.is_dir() and any(file.name != LOCK_FILE for file in folder.iterdir()):
         raise RWLossError(
@@ -266,11 +294,20 @@ def placed(study: Study, folder: Path) -> Study:
 
 
 def runs(study: Study, folder: Path) -> Iterator[Run]:
-    """All runs, seed by seed, so that an interrupted study compares all maps."""
-    for seed in study.seeds:
+    """All runs, seed by seed and split by split, so that an interrupted study compares all maps.
+
+    The folder of a run is runs/MAP/seed_N, with a folder per value of an axis before that of the
+    seed (`axes.folders`).
+    """
+    repeats = study_axes.combinations(study_axes.drawn(study.axes))
+    cells = study_axes.combinations(study_axes.kept_apart(study.axes))
+    for seed, repeat, cell in itertools.product(study.seeds, repeats, cells):
+        values = {name: (repeat | cell)[name] for name in study.axes}
+        between = study_axes.folders(values, study.training)
         for name, text in study.maps.items():
-            out = folder / "runs" / name / f"seed_{seed}"
-            yield Run(name, seed, _settings(study, text, str(out), seed))
+            out = folder.joinpath("runs", name, *between, f"seed_{seed}")
+            own = study.at(values)
+            yield Run(name, seed, _settings(own, text, str(out), seed), values)
 
 
 def reference_of(study: Study) -> str | None:

@@ -5,174 +5,94 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 from rwloss._version import __version__
 from rwloss.errors import RWLossError
 from rwloss.files.atomic import write_text
 from rwloss.files.csv_text import csv_text
 from rwloss.files.journal import read_regular
-from rwloss.study.differences import Difference, differences
+from rwloss.study import axes
+from rwloss.study.axes import AxisValues
 from rwloss.study.indicators import Indicators
-from rwloss.study.outcomes import METRICS, ClassOutcome, RunOutcome, known_of, mean_of, read_outcome
+from rwloss.study.outcomes import METRICS, RunOutcome, read_outcome
 from rwloss.study.plan import Run, Study, reference_of, runs
-from rwloss.study.statistics import (
-    Comparison,
-    Correlation,
-    Interval,
-    compare,
-    interval,
-    rank_correlation,
-)
-
-Status: TypeAlias = Literal["done", "failed", "unfinished", "not begun"]
-
-WRONG_WAY_ALARM = 1e-4
-"""Wrong-way mass in training above which a map breaks a promise to be stable. Rounding in float32
-stays below 1e-5; boundary maps have 0.005 and more."""
-
-
-@dataclass(frozen=True)
-class RunRow:
-    """One run. reason: why it failed, else empty. Only runs that are done count in means and tests.
-
-    damaged: its folder can't be read, so nothing is known of its outcome.
-    """
-
-    map: str
-    seed: int
-    status: Status
-    outcome: RunOutcome
-    reason: str = ""
-    damaged: bool = False
-
-    @property
-    def tested(self) -> Mapping[str, Any] | None:
-        """test.json of a run that is done; that of another run may be of fewer steps."""
-        return self.outcome.log.test if self.status == "done" else None
-
-
-@dataclass(frozen=True)
-class ClassTally:
-    """One class of one map. known: runs that are done in which a validation case has the class.
-
-    born, died, collapsed: numbers of these runs. birth_steps: of those in which it was born.
-    """
-
-    name: str
-    known: int
-    born: int
-    died: int
-    collapsed: int
-    birth_steps: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class MapSummary:
-    """One map over seeds. done, failed: numbers of runs; all figures are of runs that are done.
-
-    diverged_steps: the step at which the loss was not finite, for each failed run that diverged.
-    test_dice, end_dice: mean over foreground classes, on test cases with the best checkpoint and on
-    validation cases at the end. lost: runs that ended with a collapsed class, of the lost_known
-    runs in which a validation case has any class. wrong_way_mass: mean over runs.
-    breaks_promise: the map promises to be stable, and largest_wrong_way_mass, of a record of any
-    run, is above WRONG_WAY_ALARM.
-    """
-
-    map: str
-    expression: str
-    done: int
-    failed: int
-    diverged_steps: tuple[int, ...]
-    lost: int
-    lost_known: int
-    test_dice: Interval | None
-    end_dice: Interval | None
-    classes: tuple[ClassTally, ...]
-    wrong_way_mass: float | None
-    largest_wrong_way_mass: float | None
-    breaks_promise: bool
-
-    @property
-    def diverged(self) -> int:
-        """Number of diverged runs."""
-        return len(self.diverged_steps)
-
-    @property
-    def unknown(self) -> tuple[str, ...]:
-        """Classes that no validation case of some run has: they may have been lost there."""
-        return tuple(tally.name for tally in self.classes if tally.known < self.done)
-
-
-@dataclass(frozen=True)
-class StudyPart:
-    """Summaries of all maps, and comparisons of their test Dice with that of the reference.
-
-    differences: the same comparisons for every score of the test, with more figures.
-    """
-
-    maps: tuple[MapSummary, ...]
-    comparisons: tuple[Comparison, ...]
-    differences: tuple[Difference, ...] = ()
-
-    @property
-    def untested(self) -> bool:
-        """Whether runs are done and none has a test score: no test case has a foreground class."""
-        done = [each for each in self.maps if each.done]
-        return bool(done) and all(each.test_dice is None for each in done)
-
-
-@dataclass(frozen=True)
-class Pair:
-    """One point of a correlation: a map, or a class of a map (class_name None for all classes)."""
-
-    map: str
-    class_name: str | None
-    indicator: float
-    outcome: float
-
-
-@dataclass(frozen=True)
-class Tie:
-    """How an indicator and an outcome rank together, over maps or over classes of maps."""
-
-    indicator: str
-    outcome: str
-    over: Literal["maps", "classes of maps"]
-    correlation: Correlation
-    pairs: tuple[Pair, ...]
+from rwloss.study.summaries import RunRow, Status, StudyPart, part_of
+from rwloss.study.ties import Tie, ties_of
 
 
 @dataclass(frozen=True)
 class Results:
-    """All of a study. reference_failures: seeds on which the reference failed or lost a class.
+    """All of a study, or of its runs with the same values of the axes.
 
-    reference_unknown: seeds on which it is done, and no validation case shows if it lost a class.
     whole: over all seeds. without_failures: over the seeds on which the reference did not fail;
-    None where it failed on none.
+    None where it failed on none. values: those that all runs share, where the study has axes.
     """
 
     study: Study
     reference: str | None
-    reference_failures: tuple[int, ...]
-    reference_unknown: tuple[int, ...]
     runs: tuple[RunRow, ...]
     whole: StudyPart
     without_failures: StudyPart | None
     indicators: Mapping[str, Indicators]
     ties: tuple[Tie, ...]
+    values: AxisValues = field(default_factory=dict)
+
+    @property
+    def reference_failures(self) -> tuple[int | str, ...]:
+        """Seeds on which the reference failed or lost a class."""
+        return self._seeds_of_reference(failed=True)
+
+    @property
+    def reference_unknown(self) -> tuple[int | str, ...]:
+        """Seeds on which it is done, and no validation case shows whether it lost a class."""
+        return self._seeds_of_reference(failed=None)
+
+    def _seeds_of_reference(self, *, failed: bool | None) -> tuple[int | str, ...]:
+        rows = (row for row in self.runs if row.map == self.reference)
+        return tuple(dict.fromkeys(row.repeat for row in rows if row.reference_failed is failed))
+
+    @cached_property
+    def repeats(self) -> tuple[int | str, ...]:
+        """Seeds, with splits where the study has several."""
+        return tuple(dict.fromkeys(row.repeat for row in self.runs))
+
+    @cached_property
+    def conditions(self) -> tuple[Results, ...]:
+        """The results with each combination of values, as of a study without these axes."""
+        apart = axes.kept_apart(self.study.axes)
+        return tuple(map(self._at, axes.combinations(apart))) if apart else (self,)
+
+    def _at(self, values: AxisValues) -> Results:
+        rows = tuple(row for row in self.runs if row.condition == values)
+        without = self.without_failures
+        failed = any(row.reference_failed for row in rows)
+        return replace(
+            self,
+            study=self.study.at(values),
+            runs=rows,
+            whole=self.whole.at(values),
+            without_failures=without.at(values) if without and failed else None,
+            ties=tuple(tie for tie in self.ties if tie.values == values),
+            values=values,
+        )
 
     @property
     def class_names(self) -> tuple[str, ...]:
         """Foreground classes, as the runs name them."""
         return tuple(dict.fromkeys(each.name for row in self.runs for each in row.outcome.classes))
 
-    def done(self, map_name: str) -> list[RunRow]:
-        """The runs of a map that are done."""
-        return [row for row in self.runs if row.map == map_name and row.status == "done"]
+    def done(self, map_name: str, values: AxisValues | None = None) -> list[RunRow]:
+        """The runs of a map that are done, with these values of the axes or with any."""
+        return [
+            row
+            for row in self.runs
+            if row.map == map_name and row.status == "done" and values in (None, row.condition)
+        ]
 
 
 def collect(study: Study, folder: Path, found: Mapping[str, Indicators] | None = None) -> Results:
@@ -180,29 +100,30 @@ def collect(study: Study, folder: Path, found: Mapping[str, Indicators] | None =
 
     A run whose folder can't be read counts as failed; the others are kept.
     """
-    found = found or {}
-    rows = tuple(_row(run, study.steps) for run in runs(study, folder))
-    reference = reference_of(study)
-    failures, unknown = [], []
-    for row in rows:
-        is_done = row.map == reference and row.status == "done"
-        if (is_done and row.outcome.lost) or (row.map == reference and row.status == "failed"):
-            failures.append(row.seed)
-        if is_done and not row.outcome.knows_losses:
-            unknown.append(row.seed)
-    whole = _part(study, rows, reference, found)
-    kept = [row for row in rows if row.seed not in failures]
-    return Results(
-        study=study,
-        reference=reference,
-        reference_failures=tuple(failures),
-        reference_unknown=tuple(unknown),
-        runs=rows,
-        whole=whole,
-        without_failures=_part(study, kept, reference, found) if failures else None,
-        indicators=found,
-        ties=tuple(_ties(whole, found)),
-    )
+    found, reference = found or {}, reference_of(study)
+    rows = [_row(run, study.steps) for run in runs(study, folder)]
+    failed = {
+        (*row.condition.values(), row.repeat): _has_failed(row)
+        for row in rows
+        if row.map == reference
+    }
+    rows = [
+        replace(row, reference_failed=failed.get((*row.condition.values(), row.repeat), False))
+        for row in rows
+    ]
+    whole = part_of(study, rows, reference, found)
+    kept = [row for row in rows if not row.reference_failed]
+    without = part_of(study, kept, reference, found) if len(kept) < len(rows) else None
+    conditions = axes.combinations(axes.kept_apart(study.axes))
+    ties = [tie for values in conditions for tie in ties_of(whole.at(values), found, values)]
+    return Results(study, reference, tuple(rows), whole, without, found, tuple(ties))
+
+
+def _has_failed(row: RunRow) -> bool | None:
+    """Whether a run of the reference failed or lost a class; None where that is not known."""
+    if row.status == "done" and not row.outcome.knows_losses:
+        return None
+    return row.status == "failed" or (row.status == "done" and bool(row.outcome.lost))
 
 
 def _row(run: Run, steps: int) -> RunRow:
@@ -210,7 +131,7 @@ def _row(run: Run, steps: int) -> RunRow:
         outcome = read_outcome(run.folder)
     except (RWLossError, OSError) as error:
         nothing = RunOutcome(step=0, finished=False, classes=())
-        return RunRow(run.name, run.seed, "failed", nothing, str(error), damaged=True)
+        return _of_run(run, "failed", nothing, str(error), damaged=True)
     status: Status = "unfinished" if outcome.step else "not begun"
     reason = ""
     if outcome.finished and outcome.step >= steps:
@@ -220,7 +141,14 @@ def _row(run: Run, steps: int) -> RunRow:
         reason = _reason(run)
     elif outcome.diverged_step is not None:  # trained alone, or the reason could not be written
         status, reason = "failed", f"the loss was not finite at step {outcome.diverged_step}"
-    return RunRow(run.name, run.seed, status, outcome, reason)
+    return _of_run(run, status, outcome, reason)
+
+
+def _of_run(
+    run: Run, status: Status, outcome: RunOutcome, reason: str, *, damaged: bool = False
+) -> RunRow:
+    rate = run.settings.learning_rate
+    return RunRow(run.map, run.seed, status, outcome, reason, damaged, run.values, rate)
 
 
 def _reason(run: Run) -> str:
@@ -231,119 +159,23 @@ def _reason(run: Run) -> str:
         return f"its reason can't be read: {error.strerror}"
 
 
-def _part(
-    study: Study,
-    rows: Sequence[RunRow],
-    reference: str | None,
-    found: Mapping[str, Indicators],
-) -> StudyPart:
-    summaries = []
-    scores: dict[str, dict[int, float]] = {}
-    outcomes: dict[str, dict[int, RunOutcome]] = {}
-    for name, text in study.maps.items():
-        of_map = [row for row in rows if row.map == name]
-        outcomes[name] = {row.seed: row.outcome for row in of_map if row.status == "done"}
-        dice = {seed: outcome.test_dice for seed, outcome in outcomes[name].items()}
-        scores[name] = {seed: value for seed, value in dice.items() if value is not None}
-        summaries.append(_summary(name, text, of_map, found.get(name)))
-    comparisons = compare(scores, reference) if reference is not None else []
-    further = differences(outcomes, reference) if reference is not None else ()
-    return StudyPart(tuple(summaries), tuple(comparisons), further)
-
-
-def _summary(
-    name: str, expression: str, rows: Sequence[RunRow], indicators: Indicators | None
-) -> MapSummary:
-    done = [row.outcome for row in rows if row.status == "done"]
-    failed = [row.outcome for row in rows if row.status == "failed"]
-    largest = max(known_of(outcome.largest_wrong_way_mass for outcome in done), default=None)
-    promised = indicators is not None and indicators.promises_stable
-    classes = [each for outcome in done for each in outcome.classes]
-    tested, ended = (known_of(getattr(o, name) for o in done) for name in ("test_dice", "end_dice"))
-    return MapSummary(
-        map=name,
-        expression=expression,
-        done=len(done),
-        failed=len(failed),
-        diverged_steps=tuple(o.diverged_step for o in failed if o.diverged_step is not None),
-        lost=sum(bool(outcome.lost) for outcome in done),
-        lost_known=sum(outcome.knows_losses for outcome in done),
-        test_dice=interval(tested) if tested else None,
-        end_dice=interval(ended) if ended else None,
-        classes=tuple(
-            _tally(name, [each for each in classes if each.name == name])
-            for name in dict.fromkeys(each.name for each in classes)
-        ),
-        wrong_way_mass=mean_of(outcome.wrong_way_mass for outcome in done),
-        largest_wrong_way_mass=largest,
-        breaks_promise=promised and largest is not None and largest > WRONG_WAY_ALARM,
-    )
-
-
-def _tally(name: str, outcomes: Sequence[ClassOutcome]) -> ClassTally:
-    found = [each for each in outcomes if each.end_dice is not None]
-    births = tuple(each.birth_step for each in found if each.birth_step is not None)
-    died, collapsed = (sum(bool(getattr(e, end)) for e in found) for end in ("died", "collapsed"))
-    return ClassTally(name, len(found), len(births), died, collapsed, births)
-
-
-_OF_MAPS: Mapping[str, Callable[[MapSummary], float | None]] = {
-    "runs that lost a class": lambda each: each.lost / each.lost_known if each.lost_known else None,
-    "test Dice": lambda each: None if each.test_dice is None else each.test_dice.mean,
-}
-_OF_CLASSES: Mapping[str, Callable[[ClassTally], float]] = {
-    "collapsed": lambda tally: tally.collapsed / tally.known,
-    # Never is later than every step.
-    "birth step": lambda tally: (
-        sum(tally.birth_steps) / tally.known if tally.born == tally.known else math.inf
-    ),
-}
-
-
-def _ties(whole: StudyPart, found: Mapping[str, Indicators]) -> Iterator[Tie]:
-    """Each indicator against each outcome: of maps, and for the pull of classes of maps."""
-    summaries = [each for each in whole.maps if each.done and each.map in found]
-    for indicator in ("violating", "pushed_up", "wrong_way_mass"):
-        for outcome, of_map in _OF_MAPS.items():
-            pairs = [
-                Pair(each.map, None, float(getattr(found[each.map], indicator)), value)
-                for each in summaries
-                if (value := of_map(each)) is not None
-            ]
-            yield _tie(indicator, outcome, "maps", pairs)
-    for outcome, of_class in _OF_CLASSES.items():
-        pairs = [
-            Pair(each.map, tally.name, pull, of_class(tally))
-            for each in summaries
-            for tally in each.classes
-            if (pull := found[each.map].pull.get(tally.name)) is not None and tally.known
-        ]
-        yield _tie("pull", outcome, "classes of maps", pairs)
-
-
-def _tie(
-    indicator: str, outcome: str, over: Literal["maps", "classes of maps"], pairs: Sequence[Pair]
-) -> Tie:
-    sides = [pair.indicator for pair in pairs], [pair.outcome for pair in pairs]
-    return Tie(indicator, outcome, over, rank_correlation(*sides), tuple(pairs))
-
-
 # --- Files
 
+_ROW_COLUMNS = ("map", "seed", "learning_rate", "status", "reference_failed", "reason")
 _RUN_COLUMNS = ("step", "diverged_step", "wrong_way_mass", "largest_wrong_way_mass")
 _CLASS_COLUMNS = ("end_dice", "best_dice", "test_dice", "birth_step", "died", "collapsed")
 _TEST_COLUMNS = {f"test_{name}": name for name in METRICS if name != "dice"}
 
 COLUMNS = (
-    "map", "expression", "seed", "status", "reference_failed", "step", "diverged_step",
-    "end_dice_mean", "test_dice_mean", "wrong_way_mass", "largest_wrong_way_mass", "class",
-    *_CLASS_COLUMNS, *_TEST_COLUMNS, *(f"{name}_mean" for name in _TEST_COLUMNS),
+    "map", "expression", "seed", "learning_rate", "status", "reference_failed", "step",
+    "diverged_step", "end_dice_mean", "test_dice_mean", "wrong_way_mass", "largest_wrong_way_mass",
+    "class", *_CLASS_COLUMNS, *_TEST_COLUMNS, *(f"{name}_mean" for name in _TEST_COLUMNS),
     "residual_push_share", "residual_gradient_norm", "reason",
 )  # fmt: skip
-"""Columns of runs.csv."""
+"""Columns of runs.csv; those of the other axes follow."""
 
 # study stands first; the others follow from the runs.
-_NOT_IN_JSON = {"study", "class_names", "pairs", "log", "tested"}
+_NOT_IN_JSON = {"study", "class_names", "pairs", "log", "tested", "condition", "repeat"}
 
 
 def write(results: Results, folder: Path) -> None:
@@ -378,12 +210,12 @@ def as_csv(results: Results) -> str:
     """One row per run and foreground class; one row for a run without known classes."""
     rows = []
     for row in results.runs:
-        outcome, failed = row.outcome, row.seed in results.reference_failures
+        outcome = row.outcome
         of_run = {
-            **{name: getattr(row, name) for name in ("map", "seed", "status", "reason")},
+            **{name: axes.text_of(value) for name, value in row.values.items()},
+            **{name: getattr(row, name) for name in _ROW_COLUMNS},
             **{name: getattr(outcome, name) for name in _RUN_COLUMNS},
             "expression": results.study.maps[row.map],
-            "reference_failed": None if row.seed in results.reference_unknown else failed,
             "end_dice_mean": outcome.end_dice,
             "test_dice_mean": outcome.test_dice,
             **{f"{name}_mean": outcome.tested(metric) for name, metric in _TEST_COLUMNS.items()},
@@ -397,4 +229,4 @@ def as_csv(results: Results) -> str:
                 of_class["residual_push_share"] = each.residual.push_share
                 of_class["residual_gradient_norm"] = each.residual.gradient_norm
             rows.append(of_run | {"class": each.name} | of_class)
-    return csv_text(COLUMNS, rows)
+    return csv_text(tuple(dict.fromkeys((*COLUMNS, *results.study.axes))), rows)

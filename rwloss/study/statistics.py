@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -30,22 +31,26 @@ class Interval:
 
 @dataclass(frozen=True)
 class Comparison:
-    """One map against the reference, paired by the seeds that both have.
+    """One map against the reference, paired by the seeds that both have, or by splits.
 
-    difference: map - reference, mean over seeds; None without a common seed. p: of a two-sided
-    sign-flip test of the mean. corrected_p: by Holm's step-down over all comparisons.
+    seeds: those that both have; where splits differ too, the splits, over whose runs differences
+    are averaged. difference: map - reference, mean over seeds; None without a common seed. p: of a
+    two-sided sign-flip test of the mean. corrected_p: by Holm's step-down over all comparisons.
     least_corrected_p: the smallest that this number of seeds can give; above ALPHA nothing can be
-    claimed. seeds_needed: the smallest number with which something could be claimed.
+    claimed. seeds_needed: the smallest number with which something could be claimed; None if none
+    is enough. comparisons: their number, for which p is corrected. values: of the study's axes.
     """
 
     map: str
     reference: str
-    seeds: tuple[int, ...]
+    seeds: tuple[Any, ...]
     difference: Interval | None
     p: float
     corrected_p: float
     least_corrected_p: float
-    seeds_needed: int
+    seeds_needed: int | None
+    comparisons: int
+    values: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def can_claim(self) -> bool:
@@ -147,17 +152,18 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return corrected.tolist()
 
 
-def seeds_needed(comparisons: int) -> int:
+def seeds_needed(comparisons: int) -> int | None:
     """Smallest number of seeds with which comparisons can be significant after Holm's correction.
 
-    >>> seeds_needed(1), seeds_needed(4)
-    (6, 8)
+    None where no number is enough, because p of many seeds comes from a limited number of flips.
+
+    >>> seeds_needed(1), seeds_needed(4), seeds_needed(300)
+    (6, 8, None)
     """
     if comparisons < 1:
         raise RWLossError(f"expected 1 comparison or more, got {comparisons}")
-    if comparisons * smallest_p(_EXACT_UP_TO) > ALPHA:
-        raise RWLossError(f"{comparisons} comparisons are too many to correct for: name fewer maps")
-    return next(n for n in range(1, _EXACT_UP_TO + 1) if comparisons * smallest_p(n) <= ALPHA)
+    enough = (n for n in range(1, _EXACT_UP_TO + 1) if comparisons * smallest_p(n) <= ALPHA)
+    return next(enough, None)
 
 
 def compare(
@@ -167,29 +173,63 @@ def compare(
 
     Raises RWLossError where the reference has no values.
     """
-    if reference not in values:
-        raise RWLossError(f"the reference {reference!r} is none of {', '.join(map(repr, values))}")
-    others = [name for name in values if name != reference]
-    if not others:
-        return []
-    base = values[reference]
-    seeds = {name: sorted(values[name].keys() & base.keys()) for name in others}
-    differences = {name: [values[name][s] - base[s] for s in seeds[name]] for name in others}
-    p = [sign_flip_p(differences[name], seed=seed) for name in others]
-    corrected, least = holm(p), holm([smallest_p(len(seeds[name])) for name in others])
-    return [
-        Comparison(
-            map=name,
-            reference=reference,
-            seeds=tuple(seeds[name]),
-            difference=interval(differences[name], seed=seed) if differences[name] else None,
-            p=p[i],
-            corrected_p=corrected[i],
-            least_corrected_p=least[i],
-            seeds_needed=seeds_needed(len(others)),
+    return compare_all([values], reference, seed=seed)[0]
+
+
+def compare_all(
+    groups: Sequence[Mapping[str, Mapping[Any, float]]],
+    reference: str,
+    *,
+    unit_of: Callable[[Any], Any] = lambda key: key,
+    seed: int = 0,
+) -> list[list[Comparison]]:
+    """The same in each of several groups of runs, corrected for the comparisons of all of them.
+
+    groups: in each a number for each map and run, by a key that tells which runs make a pair, such
+    as the seed. unit_of: what of a key is independent: the differences of its runs are averaged.
+    Raises RWLossError where the reference has no values.
+    """
+    paired: list[tuple[int, str, dict[Any, float]]] = []
+    for group, values in enumerate(groups):
+        if reference not in values:
+            known = ", ".join(map(repr, values))
+            raise RWLossError(f"the reference {reference!r} is none of {known}")
+        base = values[reference]
+        for name in values:
+            if name != reference:
+                keys = sorted(values[name].keys() & base.keys())
+                differences = {key: values[name][key] - base[key] for key in keys}
+                paired.append((group, name, means_by_unit(differences, unit_of)))
+    p = [sign_flip_p([*found.values()], seed=seed) for _, _, found in paired]
+    corrected, least = holm(p), holm([smallest_p(len(found)) for _, _, found in paired])
+    compared: list[list[Comparison]] = [[] for _ in groups]
+    for i, (group, name, found) in enumerate(paired):
+        compared[group].append(
+            Comparison(
+                map=name,
+                reference=reference,
+                seeds=tuple(found),
+                difference=interval([*found.values()], seed=seed) if found else None,
+                p=p[i],
+                corrected_p=corrected[i],
+                least_corrected_p=least[i],
+                seeds_needed=seeds_needed(len(paired)),
+                comparisons=len(paired),
+            )
         )
-        for i, name in enumerate(others)
-    ]
+    return compared
+
+
+def means_by_unit(values: Mapping[Any, float], unit_of: Callable[[Any], Any]) -> dict[Any, float]:
+    """The mean of the values of each unit.
+
+    >>> means_by_unit({("a", 0): 1.0, ("a", 1): 2.0, ("b", 0): 5.0}, lambda key: key[0])
+    {'a': 1.5, 'b': 5.0}
+    """
+    found: dict[Any, list[float]] = {}
+    for key, value in values.items():
+        found.setdefault(unit_of(key), []).append(value)
+    return {unit: sum(own) / len(own) for unit, own in found.items()}
 
 
 def rank_correlation(

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
-from rwloss.study.results import MapSummary, Results, StudyPart, Tie
+from rwloss.study import axes
+from rwloss.study.indicators import INFLUENCE
+from rwloss.study.plan import Study
+from rwloss.study.results import Results
 from rwloss.study.statistics import Interval
+from rwloss.study.summaries import MapSummary, StudyPart
+from rwloss.study.ties import Tie
 from rwloss.words import count_of, listed, percent
 
 NOTHING = "\N{EN DASH}"
@@ -93,8 +98,41 @@ def question(results: Results, data_name: str) -> str:
     return f"Which of {len(results.study.maps)} maps train on {data_name}, and which lose a class?"
 
 
+def over_axes(study: Study) -> str:
+    """The axes and the number of their values; empty without axes.
+
+    >>> over_axes(Study(data="D", maps={"rw": "rectified"}, axes={"learning_rate": [0.1, 1.0]}))
+    '2 values of learning_rate'
+    """
+    shown = [f"{count_of(len(values), 'value')} of {name}" for name, values in study.axes.items()]
+    return listed(shown)
+
+
+def unit_of(study: Study) -> str:
+    """What is independent in comparisons: the seed, or the split where the study has several."""
+    return "split" if len(axes.combinations(axes.drawn(study.axes))) > 1 else "seed"
+
+
+def with_each_value(results: Results, tell: Callable[[Results], Iterable[str]]) -> Iterator[str]:
+    """Sentences about each combination of values of the axes, which begin with it.
+
+    What is true of all of them is said once.
+    """
+    told = [(part.values, [*tell(part)]) for part in results.conditions]
+    everywhere = set.intersection(*(set(texts) for _, texts in told))
+    yield from (text for text in told[0][1] if text in everywhere)
+    for values, texts in told:
+        yield from (
+            f"With {axes.named(values)}: {text}" for text in texts if text not in everywhere
+        )
+
+
 def lead(results: Results) -> list[str]:
     """The answer in a few sentences: divergence, lost classes, claims, and a caution."""
+    return [*with_each_value(results, _lead)]
+
+
+def _lead(results: Results) -> list[str]:
     told = [f"{each.map} {_diverged(each)}" for each in results.whole.maps if each.diverged]
     divergences = [f"{listed(told)}."] if told else []
     return [*divergences, *_losses_in_short(results), *_claims(results), *_caution(results)]
@@ -102,12 +140,18 @@ def lead(results: Results) -> list[str]:
 
 def sentences(results: Results) -> list[str]:
     """All results in plain words, the most important first."""
-    return [*_sentences(results)]
+    told = [*_progress(results), *with_each_value(results, _sentences)]
+    if looked_at := {
+        name: value for name, value in results.runs[0].values.items() if name in INFLUENCE
+    }:
+        told.append(
+            f"What was known before training is of the cases with {axes.named(looked_at)} alone."
+        )
+    return told
 
 
 def _sentences(results: Results) -> Iterator[str]:
     whole = results.whole
-    yield from _progress(results)
     for each in whole.maps:
         if each.breaks_promise:
             most = percent(each.largest_wrong_way_mass or 0)
@@ -121,11 +165,11 @@ def _sentences(results: Results) -> Iterator[str]:
             yield f"{each.map} {_diverged(each)}: its loss was not finite."
     # Whether the reference kept its classes has been said.
     yield from _losses(each for each in whole.maps if each.map != results.reference or each.lost)
-    yield from _comparisons(whole)
+    yield from _comparisons(results, whole)
     if (part := results.without_failures) is not None:
         where = " on the seeds where the reference did not fail"
         yield from _losses((each for each in part.maps if each.map != results.reference), where)
-        yield from _comparisons(part, where)
+        yield from _comparisons(results, part, where)
     masses = [(each.wrong_way_mass, each.map) for each in whole.maps]
     shown = [f"{mass(found)} with {name}" for found, name in masses if found is not None]
     if shown:
@@ -187,8 +231,9 @@ def _claims(results: Results) -> Iterator[str]:
         yield f"No difference in test Dice from {reference} is significant."
     else:
         yield (
-            f"No difference in test Dice from {reference} is claimed: so few seeds cannot show "
-            f"one, however large it is. {compared[0].seeds_needed} seeds are needed."
+            f"No difference in test Dice from {reference} is claimed: so few "
+            f"{unit_of(results.study)}s cannot show one, however large it is. "
+            f"{_needed(results, compared[0].seeds_needed)}"
         )
 
 
@@ -281,15 +326,23 @@ def _aside(each: MapSummary) -> str:
     return f"; not known for {listed(each.unknown)}, because no validation case has {it}"
 
 
-def _comparisons(part: StudyPart, where: str = "") -> Iterator[str]:
+def _needed(results: Results, seeds_needed: int | None) -> str:
+    unit = unit_of(results.study)
+    if seeds_needed is None:
+        return f"No number of {unit}s is enough for so many comparisons: name fewer maps or values."
+    return f"{count_of(seeds_needed, unit)} are needed."
+
+
+def _comparisons(results: Results, part: StudyPart, where: str = "") -> Iterator[str]:
     if part.untested:
         yield from () if where else (NO_SCORES,)
         return
-    tests = count_of(len(part.comparisons), "comparison")
     for each in part.comparisons:
-        seeds = count_of(len(each.seeds), "seed")
+        unit = unit_of(results.study)
+        seeds = count_of(len(each.seeds), unit)
+        tests = count_of(each.comparisons, "comparison")
         if each.difference is None:
-            yield f"{each.map} and {each.reference} have no seed in common{where}: not compared."
+            yield f"{each.map} and {each.reference} have no {unit} in common{where}: not compared."
             continue
         text = (
             f"Test Dice, {each.map} {MINUS} {each.reference}{where}: {_signed(each.difference)}, "
@@ -302,8 +355,8 @@ def _comparisons(part: StudyPart, where: str = "") -> Iterator[str]:
         else:
             yield (
                 f"{text}. Nothing is claimed: the smallest corrected p that {seeds} and {tests} "
-                f"can give is {significant(each.least_corrected_p)}. {each.seeds_needed} seeds are "
-                "needed."
+                f"can give is {significant(each.least_corrected_p)}. "
+                f"{_needed(results, each.seeds_needed)}"
             )
 
 

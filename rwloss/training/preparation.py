@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,11 +13,18 @@ from rwloss.data.classes import labels_in
 from rwloss.data.splits import Split, leaked, split
 from rwloss.errors import RWLossError
 from rwloss.precompute.run import terms_of
-from rwloss.regions import IGNORED, spacing_text
+from rwloss.regions import IGNORED, Regions, spacing_text
+from rwloss.rwmap import RWMap
 from rwloss.training.augment import Augmentation
 from rwloss.training.network import PRESETS, SegmentationTask
 from rwloss.training.settings import RunSettings
-from rwloss.training.volumes import TrainingVolume, read_volume, slice_axis_of
+from rwloss.training.volumes import (
+    TrainingVolume,
+    read_volume,
+    slice_axis_of,
+    stacked,
+    unstacked,
+)
 from rwloss.words import class_names, some
 
 LARGEST_PATCH = {2: 256, 3: 64}
@@ -49,6 +56,18 @@ class PreparedRun:
         """A case of the dataset."""
         return read_volume(case, ignore_label=self.ignore_label, spacing_mm=self.settings.spacing)
 
+    def whole_maps(self) -> Mapping[str, RWMap] | None:
+        """Maps of the training cases by name, (1 *s): stored ones, or made now.
+
+        With map_of "slice", each slice of a volume has the map that it would have alone. None where
+        the loss makes the map of each patch.
+        """
+        static, settings = self.expression.static_part, self.settings
+        if self.maps is not None or static is None or settings.map_of == "patch":
+            return self.maps
+        across = settings.slice_axis if settings.map_of == "slice" else None
+        return {each.name: _whole_map(static, each, self.task, across) for each in self.train}
+
 
 def prepare(
     settings: RunSettings, note: Note = lambda text: None, *, files: bool = True
@@ -77,11 +96,7 @@ def prepare(
         expression = stored if settings.map is None else expression
     dataset = data.find(settings.data)
     tests = test_cases(settings)
-    parts = split(
-        [case.name for case in dataset.cases],
-        settings,
-        test_names=None if tests is None else [case.name for case in tests],
-    )
+    parts = split_of(settings, dataset, tests)
     cases = {case.name: case for case in (*dataset.cases, *(tests or ()))}
     for doubt in filter(None, (dataset.doubts, _of_regions(dataset), leaked(parts, settings))):
         note(doubt)
@@ -146,6 +161,21 @@ def prepare(
         maps=maps_of,
         augmentation=augmentation_of(settings, train, note),
     )
+
+
+def _whole_map(
+    static: maps.Expression, volume: TrainingVolume, task: SegmentationTask, across: int | None
+) -> RWMap:
+    """The map of a volume, or of each of its slices across an axis, (1 *s)."""
+    axes, spacing_mm = volume.labels.ndim, volume.spacing_mm or (1.0,) * volume.labels.ndim
+    if across is None:
+        return static(Regions.single(volume.labels, task.num_classes, spacing_mm, IGNORED))
+    within = spacing_mm[:across] + spacing_mm[across + 1 :]
+    slices = stacked(volume.labels, axes, across)
+    made = static(Regions(slices, task.num_classes, within, IGNORED))
+    # From (n ... h w) to (1 ... *s).
+    parts = [unstacked(np.asarray(part), axes, across)[None] for part in made.parts]
+    return RWMap(volume.labels[None], task.num_classes, tuple(parts))
 
 
 def _check_store(
@@ -220,6 +250,17 @@ def augmentation_of(
         planes=tuple(planes),
         zoom=settings.zoom,
         intensity=settings.intensity,
+    )
+
+
+def split_of(
+    settings: RunSettings, dataset: data.Dataset, tests: Sequence[data.Case] | None
+) -> Split:
+    """The split of a dataset. tests: what `test_cases` gives."""
+    return split(
+        [case.name for case in dataset.cases],
+        settings,
+        test_names=None if tests is None else [case.name for case in tests],
     )
 
 
@@ -312,9 +353,18 @@ def _completed(
         slice_axis = slice_axis_of(train) if settings.slice_axis is None else settings.slice_axis
     if axes == 2 and settings.slice_axis is not None:
         note("no slice axis: the images have 2 axes")
-    zoom = settings.zoom
-    if zoom and settings.maps is not None:
-        note("no zoom: stored maps can follow flips, turns and crops, but no zoom")
+    zoom, map_of = settings.zoom, settings.map_of
+    if map_of != "patch" and settings.maps is not None:
+        raise RWLossError(
+            f"--map-of {map_of} is of maps on the fly, and --maps names stored ones: give one"
+        )
+    if map_of == "slice" and slice_axis is None and axes == 3:
+        raise RWLossError("--map-of slice needs slices to train on, with --dims 2")
+    if map_of != "patch" and expression.static_part is None:
+        note(f"no maps of a {map_of}: {expression} depends on the prediction, patch by patch")
+    elif zoom and (settings.maps is not None or map_of != "patch"):
+        of = "stored maps" if settings.maps is not None else f"maps of a {map_of}"
+        note(f"no zoom: {of} can follow flips, turns and crops, but no zoom")
         zoom = 0.0
     changes = {
         "map": str(expression),

@@ -145,7 +145,7 @@ class _Start:
         )
         sources = patch_sources(
             self.prepared.train,
-            self.prepared.maps,
+            self.prepared.whole_maps(),
             dims=settings.dims,
             slice_axis=settings.slice_axis,
             device=self.fabric.device,

@@ -41,6 +41,11 @@ class RunSettings(SplitSettings):
         None,
         description="store of maps from `rwloss precompute`; by default maps are made on the fly",
     )
+    map_of: Literal["patch", "slice", "volume"] = Field(
+        "patch",
+        description="what a map on the fly is made of: each augmented patch, or, once at the "
+        "start, each whole slice or volume, from which patches are cut",
+    )
     out: str = Field(description="folder of the run")
     dims: Literal[2, 3] = Field(2, description="2 to train on slices, 3 to train on volumes")
     steps: PositiveInt = Field(1500, description="training steps")

@@ -124,14 +124,14 @@ def options_of(command):
 def test_every_setting_is_an_option_with_its_description_and_default(command):
     options = options_of(command)
     fields = dict(RunSettings.model_fields)
-    for name in ["data"] if command == "train" else plan.OF_RUNS - {"steps"}:
+    for name in ["data"] if command == "train" else [*plan.OF_RUNS - {"steps"}, "train_cases"]:
         del fields[name]
     for name, field in fields.items():
         help_text = options.pop(name)
         description, _, default = help_text.partition("  [default: ")
         assert description.lower() == f"{field.description}.".lower()
         assert (default.removesuffix("]") or str(field.default)) == str(field.default)
-    assert options.keys() & RunSettings.model_fields.keys() <= {"out"}
+    assert options.keys() & RunSettings.model_fields.keys() <= {"out", "train_cases"}
 
 
 def test_sections_of_help_begin_with_settings():

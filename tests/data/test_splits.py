@@ -153,3 +153,22 @@ def test_patients_that_are_torn_apart_are_noticed():
             groups = groups_of([*names, "x9", "y"], SplitSettings(group_pattern=pattern))
             assert sorted(map(len, groups.values())) == [1, 1, 2]
             assert leaked(split, SplitSettings(group_pattern=pattern)) == ""
+
+
+@pytest.mark.parametrize("more", [{}, {"folds": 3, "fold": 1}, {"group_pattern": PATTERN}])
+def test_fewer_training_cases_are_among_more_and_the_other_parts_stay(more):
+    for split_seed in range(3):
+        every = split(NAMES, settings(split_seed=split_seed, **more))
+        kept = set()
+        for count in range(1, len(every.train) + 1):
+            found = split(NAMES, settings(split_seed=split_seed, train_cases=count, **more))
+            assert (found.validation, found.test) == (every.validation, every.test)
+            assert len(found.train) == count
+            assert kept < set(found.train) <= set(every.train)
+            assert found.train == tuple(sorted(found.train))
+            kept = set(found.train)
+        assert f"{count} of {count} training cases kept" in found.made_by
+    smallest = {split(NAMES, settings(split_seed=s, train_cases=1)).train for s in range(5)}
+    assert len(smallest) > 1
+    with pytest.raises(RWLossError, match="--train-cases 99 is more than there are: the split"):
+        split(NAMES, settings(train_cases=99))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from raw_folders import make_raw
 
-from rwloss import RWLossError, maps
+from rwloss import Regions, RWLossError, maps
 from rwloss.precompute import precompute
 from rwloss.training import preparation, prepare, train
 
@@ -336,3 +336,41 @@ def test_volumes_of_one_slice_are_slices(axis, settings_of, tmp_path):
     raw = make_raw(tmp_path / "raw", ["a", "b", "c"], tuple(shape), spacing=spacing)
     found = prepare(settings_of(raw)).settings
     assert (found.slice_axis, found.patch_size) == (axis, (24, 32))
+
+
+def test_maps_of_whole_slices_and_volumes_are_those_of_regions_by_themselves(boxes, settings_of):
+    """Against the map of each slice and volume alone; dense and compact, and with dynamic terms."""
+    for text in ("rectified", "boundary + dice"):
+        static = maps.parse(text).static_part
+        for axis in (0, 2):
+            given = {"map": text, "slice_axis": axis, "zoom": 0.0}
+            slices = prepare(settings_of(boxes, map_of="slice", **given))
+            volumes = prepare(settings_of(boxes, map_of="volume", **given))
+            for volume in slices.train:
+                labels, spacing_mm = volume.labels, volume.spacing_mm
+                whole = static(Regions.single(labels, 3, spacing_mm, -1))
+                found = volumes.whole_maps()[volume.name]
+                assert all(map(np.array_equal, found.parts, whole.parts))
+                found = slices.whole_maps()[volume.name].dense()
+                within = spacing_mm[:axis] + spacing_mm[axis + 1 :]
+                for n in range(labels.shape[axis]):
+                    alone = static(Regions.single(labels.take(n, axis), 3, within, -1)).dense()
+                    np.testing.assert_array_equal(found.take(n, axis + 2), alone)
+            assert not np.array_equal(found, volumes.whole_maps()[volume.name].dense())
+    assert prepare(settings_of(boxes)).whole_maps() is None
+
+
+def test_maps_of_whole_slices_and_volumes_that_cannot_be(boxes, settings_of, tmp_path):
+    notes = []
+    settings = prepare(settings_of(boxes, map_of="volume"), notes.append).settings
+    assert settings.zoom == 0
+    assert "no zoom: maps of a volume can follow flips, turns and crops, but no zoom" in notes
+    settings = prepare(settings_of(boxes, map="dice", map_of="slice"), notes.append).settings
+    assert settings.zoom > 0
+    assert "no maps of a slice: dice depends on the prediction, patch by patch" in notes
+    with pytest.raises(RWLossError, match="slice needs slices to train on, with --dims 2"):
+        prepare(settings_of(boxes, dims=3, map_of="slice"))
+    store = tmp_path / "store"
+    precompute(boxes, store, "rectified", jobs=0)
+    with pytest.raises(RWLossError, match="is of maps on the fly, and --maps names stored"):
+        prepare(settings_of(boxes, maps=str(store), map_of="volume"))

@@ -30,11 +30,14 @@ _OPACITY = 0.6
 
 @dataclass(frozen=True)
 class Choice:
-    """A test case of a run. rank: "worst", "median", "best", or "all alike"; dice: 0..1."""
+    """A test case of a run. rank: "worst", "median", "best", or "all alike"; dice: 0..1.
+
+    run: the map with its values of the axes.
+    """
 
     rank: str
     case: str
-    map: str
+    run: str
     seed: int
     dice: float
 
@@ -71,7 +74,7 @@ def choices(results: Results, name: str) -> list[Choice]:
     """
     found = sorted(
         (
-            Choice("", case["name"], name, row.seed, dice)
+            Choice("", case["name"], row.name, row.seed, dice)
             for row in results.done(name)
             for case in (row.tested or {}).get("cases", ())
             if (dice := mean_of(each["dice"] for each in case["classes"])) is not None
@@ -93,7 +96,7 @@ def case_pictures(results: Results, folder: Path, name: str) -> Iterator[CasePic
     """
     places = {(run.name, run.seed): run for run in runs(results.study, folder)}
     for choice in choices(results, name):
-        yield _predicted(places[choice.map, choice.seed], choice)
+        yield _predicted(places[choice.run, choice.seed], choice)
 
 
 def has_schedule(text: str) -> bool:
@@ -149,7 +152,7 @@ def _predicted(run: Run, choice: Choice) -> CasePicture:
     assert settings.map is not None
     expression = at_the_end(maps.parse(settings.map, files=False), settings.num_epochs)
     mapped, within = labels, view
-    if across is not None:
+    if across is not None and settings.map_of != "volume":
         mapped = np.take(labels, view.index, axis=across)
         spacing_mm = tuple(mm for axis, mm in enumerate(spacing_mm) if axis != across)
         within = replace(view, axis=None)

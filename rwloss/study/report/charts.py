@@ -10,11 +10,13 @@ from __future__ import annotations
 import html
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, TypeAlias
 
+from rwloss.study.axes import named
 from rwloss.study.outcomes import ClassOutcome, Curve, known_of
-from rwloss.study.results import Results, RunRow
+from rwloss.study.results import Results
+from rwloss.study.summaries import RunRow
 from rwloss.study.wording import decimal, significant
 
 MOST_POINTS = 150
@@ -117,8 +119,29 @@ def plain(text: str, longest: int = 48) -> str:
     return html.escape(short if len(short) <= longest else short[: longest - 1] + "…", quote=False)
 
 
+def headed(chart: Chart, part: Results, number: int) -> Chart:
+    """The chart of a part of a study with axes: headed by its values, and with an id of its own."""
+    if not part.values:
+        return chart
+    values = named(part.values)
+    return replace(
+        chart,
+        id=f"{chart.id}-at-{number}",
+        heading=f"{chart.heading}, {values}",
+        label=f"{chart.label} With {values}.",
+    )
+
+
 def charts_of_runs(results: Results) -> dict[str, list[Chart]]:
     """All charts of runs by their section; one for each class, and what else there is to show."""
+    found: dict[str, list[Chart]] = {}
+    for number, part in enumerate(results.conditions):
+        for section, charts in _of_condition(part).items():
+            found.setdefault(section, []).extend(headed(each, part, number) for each in charts)
+    return found
+
+
+def _of_condition(results: Results) -> dict[str, list[Chart]]:
     classes = [*enumerate(results.class_names)]
     residuals = [_residuals(results, *each) for each in classes]
     return {
@@ -197,7 +220,7 @@ def _scores(results: Results, number: int | None, name: str) -> Chart:
             lost = bool(row.outcome.lost) if row.outcome.knows_losses else None
         if dice is None:
             return None
-        ending = "-open" if row.seed in results.reference_failures else ""
+        ending = "-open" if row.reference_failed else ""
         return dice, _symbol(lost) + ending, f"Dice {decimal(dice)}"
 
     left = -0.1 if any(row.status == "failed" for row in results.runs) else -0.03
@@ -278,7 +301,7 @@ def _points(
     results: Results, number: int | None, mark: Callable[[RunRow], _Mark | None]
 ) -> list[Point]:
     """A point for each run that has a mark; seeds are spread over the height of a row."""
-    maps, seeds = list(results.study.maps), results.study.seeds
+    maps, seeds = list(results.study.maps), results.repeats
     middle = (len(seeds) - 1) / 2
     points = []
     for row in results.runs:
@@ -290,8 +313,8 @@ def _points(
                     number,
                     row.seed,
                     x=float(f"{x:.12g}"),
-                    y=round(0.5 * (seeds.index(row.seed) - middle) / max(1, middle * 2), 4),
-                    text=plain(f"{row.map}, seed {row.seed}: {what}", 120),
+                    y=round(0.5 * (seeds.index(row.repeat) - middle) / max(1, middle * 2), 4),
+                    text=plain(f"{row.map}, seed {row.repeat}: {what}", 120),
                     symbol=symbol,
                     counts=row.status == "done",
                 )

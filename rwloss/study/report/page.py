@@ -16,12 +16,14 @@ from rwloss.errors import RWLossError
 from rwloss.files.atomic import write_text
 from rwloss.pictures.panels import class_colours
 from rwloss.study import plan
+from rwloss.study.axes import text_of
 from rwloss.study.outcomes import BORN_ABOVE, COLLAPSED_BELOW, DEAD_BELOW
 from rwloss.study.report import charts, tables, tie_charts
 from rwloss.study.report.cases import CasePicture, case_pictures, has_schedule
 from rwloss.study.report.tables import without_paths
-from rwloss.study.results import WRONG_WAY_ALARM, Results
-from rwloss.study.wording import NO_SCORES, decimal, lead, question, sentences
+from rwloss.study.results import Results
+from rwloss.study.summaries import WRONG_WAY_ALARM
+from rwloss.study.wording import NO_SCORES, decimal, lead, over_axes, question, sentences
 
 FILE = "report.html"
 """Name of the report in its study's folder."""
@@ -104,15 +106,15 @@ def page(results: Results, pictures: Sequence[MapPictures]) -> str:
 
 def map_pictures(results: Results, folder: Path) -> Iterator[MapPictures]:
     """Worst, median and best test case of each map, or the reason why there is no picture."""
-    for number, summary in enumerate(results.whole.maps):
+    for number, name in enumerate(results.study.maps):
         cases: list[CasePicture] = []
-        reason = NO_SCORES if summary.done else "No run of this map has been tested yet."
+        reason = NO_SCORES if results.done(name) else "No run of this map has been tested yet."
         try:
-            cases += case_pictures(results, folder, summary.map)
+            cases += case_pictures(results, folder, name)
             reason = "" if cases else reason
         except RWLossError as error:
             reason = f"No picture: {without_paths(str(error), folder, results.study.data)}"
-        yield MapPictures(summary.map, number, cases, reason)
+        yield MapPictures(name, number, cases, reason)
 
 
 def _context(results: Results) -> dict[str, Any]:
@@ -131,18 +133,24 @@ def _context(results: Results) -> dict[str, Any]:
         for number, (name, look) in enumerate(charts.looks(study.maps, results.reference).items())
     ]
     groups = charts.charts_of_runs(results)
-    groups["ties"] = tie_charts.ties(results) if results.indicators else []
+    groups["ties"] = [
+        charts.headed(chart, part, number)
+        for number, part in enumerate(results.conditions)
+        for chart in tie_charts.ties(part)
+        if results.indicators
+    ]
     answer = lead(results)
     told = [text for text in sentences(results) if text not in answer]
     is_compared = results.reference is not None and len(study.maps) > 1
     return {
         "question": question(results, data_name),
         "lead": answer,
-        "alarms": [text for text in told if text.startswith("ALARM")],
-        "sentences": [text for text in told if not text.startswith("ALARM")],
+        "alarms": [text for text in told if "ALARM: " in text],
+        "sentences": [text for text in told if "ALARM: " not in text],
         "study": study,
         "data_name": data_name,
         "results": results,
+        "axes": over_axes(study),
         "maps": drawn,
         "class_colours": class_colours(len(results.class_names) + 1),
         "class_signs": tie_charts.CLASS_SIGNS,
@@ -209,6 +217,10 @@ def _settings(results: Results) -> list[tuple[str, str]]:
         ("reference", results.reference or "none"),
         ("training time", minutes),
         *((name.replace("_", " "), str(value)) for name, value in training.items()),
+        *(
+            (f"{name.replace('_', ' ')}, an axis", "; ".join(map(text_of, values)))
+            for name, values in study.axes.items()
+        ),
     ]
     return [(name, value) for name, value in rows if value]
 

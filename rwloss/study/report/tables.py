@@ -8,11 +8,14 @@ import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from rwloss.study.axes import AxisValues, kept_apart, text_of
 from rwloss.study.outcomes import mean_of
-from rwloss.study.results import Results, StudyPart
+from rwloss.study.results import Results
 from rwloss.study.statistics import Interval
-from rwloss.study.wording import NOTHING, bounds, decimal, mass, significant
+from rwloss.study.summaries import StudyPart
+from rwloss.study.wording import NOTHING, bounds, decimal, mass, significant, unit_of
 from rwloss.words import count_of, listed, percent
 
 _TEXT = {"map", "class", "status", "lost classes", "verdict"}
@@ -72,14 +75,15 @@ def of_parts(results: Results, make: Callable[[Results, StudyPart, str], Table])
 
 def maps_table(results: Results, part: StudyPart, which: str) -> Table:
     """Every map: outcomes, and what was known before training."""
-    rows = []
-    for number, each in enumerate(part.maps):
+    rows, names = [], list(results.study.maps)
+    for each in part.maps:
         found = results.indicators.get(each.map)
         failed = f"{each.failed} failed" if each.failed else ""
         unknown = _not_known(each.unknown) if each.lost_known else ""
         alarm = "ALARM: promises to be stable" if each.breaks_promise else ""
         cells = (
             Cell(each.map, each.map, without_paths(each.expression)),
+            *_values(each.values),
             Cell(str(each.done), each.done, failed, is_bad=bool(failed)),
             _count(each.lost, each.lost_known, is_bad=each.lost > 0, detail=unknown),
             _interval(each.test_dice),
@@ -89,14 +93,14 @@ def maps_table(results: Results, part: StudyPart, which: str) -> Table:
             _share(found.pushed_up if found else None),
             _number(found.least_pull if found else None),
         )
-        rows.append(TableRow(cells, number))
+        rows.append(TableRow(cells, names.index(each.map)))
     return Table(
         f"maps-{which}",
         f"Maps, over {_seeds(results, which)}. Means, with percentile bootstrap intervals over "
         "seeds below them.",
         {
-            "map": "", "runs done": "done", "lost a class": "lost", "test Dice": "test-dice",
-            "end Dice": "end-dice", "wrong-way mass": "wrong-way",
+            "map": "", **_axes(results), "runs done": "done", "lost a class": "lost",
+            "test Dice": "test-dice", "end Dice": "end-dice", "wrong-way mass": "wrong-way",
             "violating voxels, before": "violating", "pushed up, before": "pushed-up",
             "least pull ratio, before": "pull",
         },
@@ -107,34 +111,35 @@ def maps_table(results: Results, part: StudyPart, which: str) -> Table:
 
 def comparisons_table(results: Results, part: StudyPart, which: str) -> Table:
     """Every map against the reference."""
-    names = list(results.study.maps)
+    names, unit = list(results.study.maps), unit_of(results.study)
     rows = []
     for each in part.comparisons:
         if part.untested:
             verdict = "no test scores"
         elif each.difference is None:
-            verdict = "no common seed"
+            verdict = f"no common {unit}"
         elif not each.can_claim:
-            verdict = "too few seeds to claim anything"
+            verdict = f"too few {unit}s to claim anything"
         else:
             verdict = "significant" if each.significant else "not significant"
         cells = (
             Cell(each.map, each.map),
+            *_values(each.values),
             _interval(each.difference, signed=True),
             Cell(str(len(each.seeds)), len(each.seeds)),
             *(_number(p) for p in (each.p, each.corrected_p, each.least_corrected_p)),
-            Cell(str(each.seeds_needed), each.seeds_needed),
+            Cell(str(each.seeds_needed or "no number is enough"), each.seeds_needed or "Infinity"),
             Cell(verdict, verdict),
         )
         rows.append(TableRow(cells, names.index(each.map)))
     return Table(
         f"comparisons-{which}",
-        f"Difference in test Dice from {results.reference}, paired by seed, over "
+        f"Difference in test Dice from {results.reference}, paired by {unit}, over "
         f"{_seeds(results, which)}.",
         {
-            "map": "", "difference": "difference", "seeds": "", "p": "p",
+            "map": "", **_axes(results), "difference": "difference", f"{unit}s": "", "p": "p",
             "corrected p": "corrected-p", "least corrected p possible": "least-p",
-            "seeds needed": "seeds-needed", "verdict": "",
+            f"{unit}s needed": "seeds-needed", "verdict": "",
         },
         tuple(rows),
         which,
@@ -143,9 +148,9 @@ def comparisons_table(results: Results, part: StudyPart, which: str) -> Table:
 
 def classes_table(results: Results) -> Table:
     """Birth, death and collapse of every class with every map."""
-    rows = []
-    for number, each in enumerate(results.whole.maps):
-        done = results.done(each.map)
+    rows, names = [], list(results.study.maps)
+    for each in results.whole.maps:
+        done = results.done(each.map, each.values)
         for tally in each.classes:
             known = tally.known
             found = [one for row in done for one in row.outcome.classes if one.name == tally.name]
@@ -155,6 +160,7 @@ def classes_table(results: Results) -> Table:
             median = statistics.median(births) if births else None
             cells = (
                 Cell(each.map, each.map),
+                *_values(each.values),
                 Cell(tally.name, tally.name),
                 _count(tally.born, known, is_bad=tally.born < known),
                 Cell("never", "Infinity")
@@ -166,12 +172,14 @@ def classes_table(results: Results) -> Table:
                 _number(mean_of(one.gradient_norm for one in residuals)),
                 _share(mean_of(one.push_share for one in residuals)),
             )
-            rows.append(TableRow(cells, number, results.class_names.index(tally.name)))
+            label = results.class_names.index(tally.name)
+            rows.append(TableRow(cells, names.index(each.map), label))
     return Table(
         "classes",
         "Classes, over the runs that are done.",
         {
-            "map": "", "class": "", "born": "born", "birth step, median": "born", "died": "died",
+            "map": "", **_axes(results), "class": "", "born": "born",
+            "birth step, median": "born", "died": "died",
             "lost": "lost", "empty in a record": "residual", "gradient left": "residual",
             "push at the class": "residual",
         },
@@ -188,13 +196,14 @@ def runs_table(results: Results) -> Table:
         detail = without_paths(row.reason)
         if row.status == "unfinished":
             detail = f"{outcome.step} of {results.study.steps} steps"
-        failed = "reference failed" if row.seed in results.reference_failures else ""
+        failed = "reference failed" if row.reference_failed else ""
         lost = Cell(NOTHING)  # as far as validation shows
         if outcome.knows_losses:
             names_lost, unknown = listed(outcome.lost) or "none", _not_known(outcome.unknown)
             lost = Cell(names_lost, len(outcome.lost), unknown, is_bad=bool(outcome.lost))
         cells = (
             Cell(row.map, row.map),
+            *_values(row.values),
             Cell(str(row.seed), row.seed, failed),
             Cell(row.status, row.status, detail, is_bad=row.status != "done"),
             Cell(decimal(outcome.test_dice), outcome.test_dice),
@@ -208,15 +217,34 @@ def runs_table(results: Results) -> Table:
         "runs",
         "Every run. Only runs that are done count in means and tests.",
         {
-            "map": "", "seed": "", "status": "", "test Dice": "test-dice", "end Dice": "end-dice",
-            "lost classes": "lost", "wrong-way mass": "wrong-way", "training time": "",
+            "map": "", **_axes(results, drawn=True), "seed": "", "status": "",
+            "test Dice": "test-dice", "end Dice": "end-dice", "lost classes": "lost",
+            "wrong-way mass": "wrong-way", "training time": "",
         },
         tuple(rows),
     )  # fmt: skip
 
 
+def _axes(results: Results, *, drawn: bool = False) -> dict[str, str]:
+    """A column per axis; of those that repeat cells, too, if drawn."""
+    axes = results.study.axes if drawn else kept_apart(results.study.axes)
+    return {name.replace("_", " "): "axis" for name in axes}
+
+
+def _values(values: AxisValues) -> list[Cell]:
+    return [Cell(text_of(value), _sort(value)) for value in values.values()]
+
+
+def _sort(value: Any) -> float | str:
+    # "all" stands behind every number.
+    is_number = isinstance(value, int | float)
+    return value if is_number else "Infinity" if value == "all" else text_of(value)
+
+
 def _seeds(results: Results, which: str) -> str:
-    seeds = results.study.seeds
+    seeds = results.repeats
+    if which == "without" and len(results.conditions) > 1:
+        return "the seeds where the reference with the same values did not fail"
     if which == "without":
         left = [str(seed) for seed in seeds if seed not in results.reference_failures]
         return f"the seeds where the reference did not fail ({listed(left) or 'none'})"

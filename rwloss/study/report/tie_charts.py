@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from rwloss.study.report.charts import SIGNS, Chart, Point, decades, looks, plain
-from rwloss.study.results import Pair, Results, Tie
+from rwloss.study.results import Results
+from rwloss.study.ties import Pair, Tie
 from rwloss.study.wording import INDICATORS, OUTCOMES, decimal, significant, tie_title
 from rwloss.words import percent
 

@@ -1,0 +1,251 @@
+"""What runs come to: a row per run, a summary per cell, and the cells against the reference."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, TypeAlias
+
+from rwloss.study import axes
+from rwloss.study.axes import AxisValues
+from rwloss.study.differences import Difference, differences_in
+from rwloss.study.indicators import Indicators
+from rwloss.study.outcomes import ClassOutcome, RunOutcome, known_of, mean_of
+from rwloss.study.plan import Study
+from rwloss.study.statistics import Comparison, Interval, compare_all, interval
+
+Status: TypeAlias = Literal["done", "failed", "unfinished", "not begun"]
+
+WRONG_WAY_ALARM = 1e-4
+"""Wrong-way mass in training above which a map breaks a promise to be stable. Rounding in float32
+stays below 1e-5; boundary maps have 0.005 and more."""
+
+
+@dataclass(frozen=True)
+class RunRow:
+    """One run. reason: why it failed, else empty. Only runs that are done count in means and tests.
+
+    damaged: its folder can't be read, so nothing is known of its outcome. values: one per axis.
+    reference_failed: whether the reference failed or lost a class with the same seed and values;
+    None where no validation case shows it.
+    """
+
+    map: str
+    seed: int
+    status: Status
+    outcome: RunOutcome
+    reason: str = ""
+    damaged: bool = False
+    values: AxisValues = field(default_factory=dict)
+    learning_rate: float | None = None
+    reference_failed: bool | None = False
+
+    @property
+    def name(self) -> str:
+        """The map with the values of the run."""
+        return axes.cell_name(self.map, self.values)
+
+    @property
+    def condition(self) -> AxisValues:
+        """The values that make a cell with the map."""
+        return axes.kept_apart(self.values)
+
+    @property
+    def repeat(self) -> int | str:
+        """The seed, with the split where the study has several: runs of a cell differ in it."""
+        return cell_seed(self.seed, self.values)
+
+    @property
+    def tested(self) -> Mapping[str, Any] | None:
+        """test.json of a run that is done; that of another run may be of fewer steps."""
+        return self.outcome.log.test if self.status == "done" else None
+
+
+def cell_seed(seed: int, values: AxisValues) -> int | str:
+    """A seed, with its split where there are several.
+
+    >>> cell_seed(0, {"split_seed": 2, "learning_rate": 0.1})
+    '0 (split_seed 2)'
+    """
+    drawn = axes.drawn(values)
+    return axes.cell_name(str(seed), drawn) if drawn else seed
+
+
+@dataclass(frozen=True)
+class ClassTally:
+    """One class of one map. known: runs that are done in which a validation case has the class.
+
+    born, died, collapsed: numbers of these runs. birth_steps: of those in which it was born.
+    """
+
+    name: str
+    known: int
+    born: int
+    died: int
+    collapsed: int
+    birth_steps: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class MapSummary:
+    """One cell over seeds: a map with one value per axis, if there are any.
+
+    done, failed: numbers of runs; all figures are of runs that are done.
+    diverged_steps: the step at which the loss was not finite, for each failed run that diverged.
+    test_dice, end_dice: mean over foreground classes, on test cases with the best checkpoint and on
+    validation cases at the end. lost: runs that ended with a collapsed class, of the lost_known
+    runs in which a validation case has any class. wrong_way_mass: mean over runs.
+    breaks_promise: the map promises to be stable, and largest_wrong_way_mass, of a record of any
+    run, is above WRONG_WAY_ALARM.
+    """
+
+    map: str
+    expression: str
+    done: int
+    failed: int
+    diverged_steps: tuple[int, ...]
+    lost: int
+    lost_known: int
+    test_dice: Interval | None
+    end_dice: Interval | None
+    classes: tuple[ClassTally, ...]
+    wrong_way_mass: float | None
+    largest_wrong_way_mass: float | None
+    breaks_promise: bool
+    values: AxisValues = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The map with its values."""
+        return axes.cell_name(self.map, self.values)
+
+    @property
+    def diverged(self) -> int:
+        """Number of diverged runs."""
+        return len(self.diverged_steps)
+
+    @property
+    def unknown(self) -> tuple[str, ...]:
+        """Classes that no validation case of some run has: they may have been lost there."""
+        return tuple(tally.name for tally in self.classes if tally.known < self.done)
+
+
+@dataclass(frozen=True)
+class StudyPart:
+    """Summaries of all cells, and comparisons of their test Dice with that of the reference.
+
+    A cell is compared with the reference that has the same values. differences: the same
+    comparisons for every score of the test, with more figures.
+    """
+
+    maps: tuple[MapSummary, ...]
+    comparisons: tuple[Comparison, ...]
+    differences: tuple[Difference, ...] = ()
+
+    @property
+    def untested(self) -> bool:
+        """Whether runs are done and none has a test score: no test case has a foreground class."""
+        done = [each for each in self.maps if each.done]
+        return bool(done) and all(each.test_dice is None for each in done)
+
+    def at(self, values: AxisValues) -> StudyPart:
+        """The cells with these values."""
+        return StudyPart(
+            tuple(each for each in self.maps if each.values == values),
+            tuple(each for each in self.comparisons if each.values == values),
+            tuple(each for each in self.differences if each.comparison.values == values),
+        )
+
+
+def part_of(
+    study: Study,
+    rows: Sequence[RunRow],
+    reference: str | None,
+    found: Mapping[str, Indicators],
+) -> StudyPart:
+    """The cells of some runs of a study. found: indicators of the maps, as far as known."""
+    conditions = axes.combinations(axes.kept_apart(study.axes))
+    unit = 0 if len(axes.combinations(axes.drawn(study.axes))) > 1 else 1
+    summaries = []
+    outcomes: list[dict[str, dict[tuple[str, int], RunOutcome]]] = []
+    for values in conditions:
+        of_condition = [row for row in rows if row.condition == values]
+        outcomes.append({})
+        for name, text in study.maps.items():
+            of_cell = [row for row in of_condition if row.map == name]
+            summaries.append(_summary(name, text, of_cell, found.get(name), values))
+            outcomes[-1][name] = {
+                (axes.named(axes.drawn(row.values)), row.seed): row.outcome
+                for row in of_cell
+                if row.status == "done"
+            }
+    if reference is None:
+        return StudyPart(tuple(summaries), ())
+    compared = compare_all(
+        [
+            {
+                name: {
+                    key: dice for key, run in runs.items() if (dice := run.test_dice) is not None
+                }
+                for name, runs in of_condition.items()
+            }
+            for of_condition in outcomes
+        ],
+        reference,
+        unit_of=lambda key: key[unit],
+    )
+    further = differences_in(outcomes, reference, unit_of=lambda key: key[unit])
+    return StudyPart(
+        tuple(summaries),
+        tuple(
+            replace(each, values=values)
+            for values, found in zip(conditions, compared, strict=True)
+            for each in found
+        ),
+        tuple(
+            replace(each, comparison=replace(each.comparison, values=values))
+            for values, found in zip(conditions, further, strict=True)
+            for each in found
+        ),
+    )
+
+
+def _summary(
+    name: str,
+    expression: str,
+    rows: Sequence[RunRow],
+    indicators: Indicators | None,
+    values: AxisValues,
+) -> MapSummary:
+    done = [row.outcome for row in rows if row.status == "done"]
+    failed = [row.outcome for row in rows if row.status == "failed"]
+    largest = max(known_of(outcome.largest_wrong_way_mass for outcome in done), default=None)
+    promised = indicators is not None and indicators.promises_stable
+    classes = [each for outcome in done for each in outcome.classes]
+    tested, ended = (known_of(getattr(o, name) for o in done) for name in ("test_dice", "end_dice"))
+    return MapSummary(
+        map=name,
+        expression=expression,
+        done=len(done),
+        failed=len(failed),
+        diverged_steps=tuple(o.diverged_step for o in failed if o.diverged_step is not None),
+        lost=sum(bool(outcome.lost) for outcome in done),
+        lost_known=sum(outcome.knows_losses for outcome in done),
+        test_dice=interval(tested) if tested else None,
+        end_dice=interval(ended) if ended else None,
+        classes=tuple(
+            _tally(name, [each for each in classes if each.name == name])
+            for name in dict.fromkeys(each.name for each in classes)
+        ),
+        wrong_way_mass=mean_of(outcome.wrong_way_mass for outcome in done),
+        largest_wrong_way_mass=largest,
+        breaks_promise=promised and largest is not None and largest > WRONG_WAY_ALARM,
+        values=values,
+    )
+
+
+def _tally(name: str, outcomes: Sequence[ClassOutcome]) -> ClassTally:
+    found = [each for each in outcomes if each.end_dice is not None]
+    births = tuple(each.birth_step for each in found if each.birth_step is not None)
+    died, collapsed = (sum(bool(getattr(e, end)) for e in found) for end in ("died", "collapsed"))
+    return ClassTally(name, len(found), len(births), died, collapsed, births)
