@@ -23,7 +23,11 @@ def each_apart(loss, logits, labels, rwmap=None):
     """One call per group, of two images each."""
     values = []
     for rows in (slice(0, 2), slice(2, 4), slice(4, 6)):
-        own = None if rwmap is None else maps.parse("rectified")(Regions(labels[rows], 4, SPACINGS[rows]))
+        own = (
+            None
+            if rwmap is None
+            else maps.parse("rectified")(Regions(labels[rows], 4, SPACINGS[rows]))
+        )
         values.append(loss(logits[rows], labels[rows], own, spacing_mm=SPACINGS[rows]))
     return torch.stack(values)
 
