@@ -153,15 +153,19 @@ class Start:
             max_device_bytes=self.settings.data_on_device_gib * 2**30,
         )
 
-    @contextmanager
-    def opened(self, **how: Any) -> Iterator[None]:
-        """Hold the folder, and bring the run to its last checkpoint. how: for its log."""
+    def make_optimizer(self) -> None:
+        """Move the network to its device, with an optimizer for it."""
         settings = self.settings
         self.network = self.network.to(self.fabric.device)
         chosen = torch.optim.AdamW if settings.optimizer == "adamw" else torch.optim.Adam
         self.optimizer = chosen(
             self.network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
         )
+
+    @contextmanager
+    def opened(self, **how: Any) -> Iterator[None]:
+        """Hold the folder, and bring the run to its last checkpoint. how: for its log."""
+        self.make_optimizer()
         with ExitStack() as opened:
             self._by_the_first(lambda: opened.enter_context(self.folder.held()))
             self._resume()

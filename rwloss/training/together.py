@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from typing import Any
+from typing import TypeVar
 
+from rwloss.losses import RegionWiseLoss
 from rwloss.training.environment import fabric_of
 from rwloss.training.network import PRESETS
-from rwloss.training.patches import PatchSource
+from rwloss.training.patches import PatchSampler, PatchSource
 from rwloss.training.preparation import PreparedRun, prepare
 from rwloss.training.run import Start, deterministic
 from rwloss.training.settings import RunSettings
 from rwloss.training.stacked import Member, train_stack
+
+T = TypeVar("T")
+Result = TypeVar("Result")
 
 MAY_DIFFER = ("out", "seed", "map", "learning_rate", "learning_rate_schedule")
 """Settings that may differ between the runs of a stack."""
@@ -47,46 +51,53 @@ def train_together(runs: Sequence[RunSettings], *, files: bool = True) -> list[E
 
     Returns the error that ended each run, or None. One that fails or diverges stops no other.
     """
-    return _Together(runs, files=files)()
+    return Together(runs, files=files)()
 
 
-class _Together:
-    def __init__(self, runs: Sequence[RunSettings], *, files: bool) -> None:
-        self.runs, self.files = runs, files
+class Together:
+    """The runs of a stack, by their place in the list, and the error that ended each."""
+
+    def __init__(self, runs: Sequence[RunSettings], *, files: bool = True) -> None:
+        """files: as for `prepare`. Raises RWLossError where this machine lacks the device."""
+        self.runs, self.files = dict(enumerate(runs)), files
         self.failures: list[Exception | None] = [None] * len(runs)
         self.prepared: PreparedRun | None = None
         self.sources: dict[str, list[PatchSource]] = {}
+        self.batches: dict[tuple[int, str], PatchSampler] = {}
+        self.losses: dict[str, RegionWiseLoss] = {}
+        self.fabric = fabric_of(runs[0])
+        self.fabric.launch()
 
     def __call__(self) -> list[Exception | None]:
-        self.fabric = fabric_of(self.runs[0])
-        self.fabric.launch()
+        """Train and test what is left to do."""
         with deterministic(self.fabric.device), ExitStack() as opened:
-            starts = self._each(dict(enumerate(self.runs)), self._start)
+            starts = self.each(self.runs, self.start)
             starts = {index: start for index, start in starts.items() if not start.is_done}
-            own = self._each(starts, self._sources)
-            starts = {index: starts[index] for index in own}
+            number = len(self.each(starts, self.sources_of))  # before the folders are opened
 
-            def open_folder(start: Start, index: int) -> Start:
-                opened.enter_context(start.opened(together=len(starts)))
-                return start
+            def opened_member(index: int, start: Start) -> Member:
+                opened.enter_context(start.opened(together=number))
+                return self.member(index, start)
 
-            starts = self._each(starts, open_folder)
-            self._train(starts, own)
-            self._each(starts, lambda start, index: start.test(len(own[index])))
+            members = self.each(starts, opened_member)
+            train_stack(self.fabric, list(members.values()))
+            self.each(starts, lambda _, start: start.test(len(self.sources_of(_, start))))
         return self.failures
 
-    def _each(self, given: dict[int, Any], call: Callable[[Any, int], Any]) -> dict[int, Any]:
+    def each(self, given: Mapping[int, T], call: Callable[[int, T], Result]) -> dict[int, Result]:
         """The results of a call per run that has not failed. An error becomes its failure."""
         found = {}
         for index, value in given.items():
             try:
                 if self.failures[index] is None:
-                    found[index] = call(value, index)
+                    found[index] = call(index, value)
             except Exception as error:
                 self.failures[index] = error
         return found
 
-    def _start(self, settings: RunSettings, index: int) -> Start:
+    def start(self, index: int, settings: RunSettings) -> Start:
+        """The start of a run. The cases are read for the first one alone."""
+        del index
         notes: list[str] = []
         if self.prepared is None:
             self.prepared = made = prepare(settings, notes.append, files=self.files)
@@ -94,40 +105,38 @@ class _Together:
             made = self.prepared.for_run(settings, notes.append, files=self.files)
         return Start(self.fabric, made, notes)
 
-    def _sources(self, start: Start, index: int) -> list[PatchSource]:
-        """What patches are cut from: the same for all, unless whole maps are cut with them."""
-        key = "" if start.settings.map_of == "patch" else str(start.prepared.expression)
+    def sources_of(self, index: int, start: Start) -> list[PatchSource]:
+        """What patches are cut from: the same for all runs, unless they hold maps too."""
+        del index
+        key = self._key(start)
         if key not in self.sources:
             self.sources[key] = start.sources()
         return self.sources[key]
 
-    def _train(self, starts: dict[int, Start], sources: dict[int, list[PatchSource]]) -> None:
-        """Train all as one model. Batches are made once per seed, losses once per map."""
-        batches: dict[Any, Any] = {}
-        losses: dict[str, Any] = {}
+    def member(self, index: int, start: Start) -> Member:
+        """A run as a member of the stack. Batches are made once per seed, losses once per map."""
+        seed, text = (start.settings.seed, self._key(start)), str(start.prepared.expression)
+        if seed not in self.batches:
+            self.batches[seed] = start.batches(self.sources_of(index, start))
+        if text not in self.losses:
+            self.losses[text] = start.loss()
 
-        def member(start: Start, index: int) -> Member:
-            seed = start.settings.seed, id(sources[index])
-            if seed not in batches:
-                batches[seed] = start.batches(sources[index])
-            text = str(start.prepared.expression)
-            if text not in losses:
-                losses[text] = start.loss()
+        def on_failure(error: Exception) -> None:
+            self.failures[index] = error
+            start.log_failure(error)
 
-            def on_failure(error: Exception) -> None:
-                self.failures[index] = error
-                start.log_failure(error)
+        return Member(
+            start.network,
+            self.losses[text],
+            self.batches[seed],
+            start.optimizer,
+            start.settings,
+            start.state,
+            record=start.record,
+            after_step=start.after_step,
+            on_failure=on_failure,
+        )
 
-            return Member(
-                start.network,
-                losses[text],
-                batches[seed],
-                start.optimizer,
-                start.settings,
-                start.state,
-                record=start.record,
-                after_step=start.after_step,
-                on_failure=on_failure,
-            )
-
-        train_stack(self.fabric, list(self._each(starts, member).values()))
+    def _key(self, start: Start) -> str:
+        """Runs of one key cut the same patches."""
+        return "" if start.settings.map_of == "patch" else str(start.prepared.expression)
