@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from functools import wraps
+from functools import cache, wraps
 from typing import Any, TypeAlias, TypeVar
 
 import array_api_compat
@@ -16,6 +16,7 @@ from rwloss.errors import RWLossError
 # A NumPy array or a torch tensor. The array API standard has no static type for it yet.
 Array: TypeAlias = Any
 Function = TypeVar("Function", bound=Callable[..., Any])
+Result = TypeVar("Result")
 
 
 def namespace(array: Array) -> Any:
@@ -136,6 +137,37 @@ def eager(function: Function) -> Function:
     return outside  # type: ignore[return-value]
 
 
+def plain_call(function: Callable[[Any], Result], tensor: Any) -> Result:
+    """What a function makes of a tensor below torch.func; a constant for gradients.
+
+    NumPy can't read the tensors of its transforms.
+    """
+    found: list[Result] = []
+
+    def call(plain: Any) -> Any:
+        found.append(function(plain))
+        return plain.new_empty(0)
+
+    _plain_function().apply(tensor.detach(), call)
+    return found[0]
+
+
+@cache
+def _plain_function() -> Any:
+    from torch.autograd.function import Function
+
+    class Plain(Function):
+        @staticmethod
+        def forward(tensor: Any, call: Callable[[Any], Any]) -> Any:
+            return call(tensor)
+
+        @staticmethod
+        def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+            """Nothing is kept: no gradient flows through a constant."""
+
+    return Plain
+
+
 # --- Checks of values: read at once where that is free, else asserted on the device
 
 _reads_everywhere = False
@@ -158,7 +190,9 @@ def check_values(everywhere: bool = True) -> None:
 
 def may_read(values: Array) -> bool:
     """Whether values may be read here: always, but for those on CUDA, unless asked for."""
-    return _reads_everywhere or not is_torch(values) or values.device.type != "cuda"
+    # Not by `is_torch`: its cache is none under torch.compile, which warns.
+    device = getattr(values, "device", None)
+    return _reads_everywhere or getattr(device, "type", "cpu") != "cuda"
 
 
 def fails(holds: Array, fact: str) -> bool:
@@ -174,3 +208,35 @@ def fails(holds: Array, fact: str) -> bool:
     text = f"rwloss: {fact}; rwloss.check_values() before the loss says which, and the fix"
     torch._assert_async(holds.all() if holds.ndim else holds, text)
     return False
+
+
+def in_graphs(schema: str, dtype: Any = None) -> Callable[[Function], Function]:
+    """Make a check of values one operation of a compiled graph, which does not break there.
+
+    schema: of the function in torch's words. Its result is like its first argument, or of `dtype`.
+    Outside of graphs the function is called as it is.
+    """
+    import torch
+
+    def decorate(check: Function) -> Function:
+        def kernel(*args: Any) -> Any:
+            return check(*args).to(dtype or args[0].dtype, copy=True)
+
+        # Values are read on the CPU: no CUDA graph can hold that.
+        unsafe = getattr(torch.Tag, "cudagraph_unsafe", None)
+        operation: Any = torch.library.custom_op(
+            f"rwloss::{check.__name__}",
+            kernel,
+            mutates_args=(),
+            schema=schema,
+            **({"tags": [unsafe]} if unsafe else {}),
+        )
+        operation.register_fake(lambda first, *_: torch.empty_like(first, dtype=dtype))
+
+        @wraps(check)
+        def run(*args: Any) -> Any:
+            return (operation if torch.compiler.is_compiling() else check)(*args)
+
+        return run  # type: ignore[return-value]
+
+    return decorate

@@ -58,7 +58,7 @@ def gradient(loss, logits):
 
 
 def assert_same_gradient(found, wanted, rtol=1e-10):
-    scale = wanted.abs().max().clamp_min(1e-300)
+    scale = wanted.abs().max().clamp_min(1e-6)  # some are 0 but for rounding
     torch.testing.assert_close(found / scale, wanted / scale, rtol=0, atol=rtol)
 
 

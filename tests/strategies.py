@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from rwloss import RWMap, maps
 
-few = settings(max_examples=30, deadline=None, derandomize=True, database=None)
-many = settings(max_examples=150, deadline=None, derandomize=True, database=None)
+few = settings(max_examples=20, deadline=None, derandomize=True, database=None)
+many = settings(max_examples=60, deadline=None, derandomize=True, database=None)
 
 KINDS = {"numpy": np.asarray, "torch": torch.as_tensor}
 

@@ -77,7 +77,7 @@ def test_import_and_commands_are_light(tmp_path: Path) -> None:
         ["maps"],
         ["maps", "rectified"],
         *([command, "--help"] for command in ("predict", "evaluate", "train", "compare")),
-        [*precompute, "--jobs", "2"],
+        [*precompute, "--jobs", "1"],
         ["check", labels, "--map", "boundary", "--probs", "random", "-o", picture],
     ]
     path = os.pathsep.join([str(tmp_path / "traps"), str(ROOT)])

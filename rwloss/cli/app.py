@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
+from functools import cache
 from typing import Annotated, Any, cast
 
 import typer
@@ -61,17 +62,20 @@ class _Group(TyperGroup):
         self.commands: dict[str, Any] = dict.fromkeys(COMMANDS)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        if cmd_name in COMMANDS and self.commands[cmd_name] is None:
-            function, text = with_options(_function(cmd_name))
-            alone = typer.Typer(add_completion=False, rich_markup_mode=None)
-            alone.command(cmd_name, cls=_Sections, help=text)(function)
-            self.commands[cmd_name] = typer.main.get_command(alone)
-        return self.commands.get(cmd_name)
+        return _command(cmd_name) if cmd_name in COMMANDS else None
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         """List the commands, without building them."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, summary_of(_function(name))) for name in COMMANDS])
+
+
+@cache
+def _command(name: str) -> Any:
+    function, text = with_options(_function(name))
+    alone = typer.Typer(add_completion=False, rich_markup_mode=None)
+    alone.command(name, cls=_Sections, help=text)(function)
+    return typer.main.get_command(alone)
 
 
 def _function(name: str) -> Callable[..., None]:

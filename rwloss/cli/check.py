@@ -30,15 +30,16 @@ def check(
 ) -> None:
     """Predict from the labels alone what maps do to training.
 
-    Prints how many voxels obey the stability principle, how much is pushed the wrong way and where,
-    and whether a rare class can recover after it has collapsed. A case that cannot be read is
-    named, and the other cases are counted. docs/stability.md explains every figure.
+    Prints first what decides: how much is pushed the wrong way, how strongly a rare class is pulled
+    up and whether it can come back after it has died, and what each term of a sum weighs. Then how
+    many voxels obey the stability principle, and where. A case that cannot be read is named, and
+    the other cases are counted. docs/stability.md explains every figure.
 
     map_texts: Map to check: a name such as rectified, or an expression such as
     "boundary(convention='valverde') + dice". Repeat it for more columns. `rwloss maps` lists the
     names.
-    out: Picture of where the maps push the wrong way, in the case and slice where they do so most:
-    .png, .pdf or .svg. Overwrites the file.
+    out: Picture of where the maps push the wrong way, in the case and slice where they do so most,
+    and of all pushes of a map that has none: .png, .pdf or .svg. Overwrites the file.
     probs: Probabilities at which to look at the gradient: the same for every class, or random at
     each voxel.
     seed: Seed of the random probabilities.
@@ -73,6 +74,8 @@ def check(
             _print(diagnosis)
     if dataset.doubts:
         typer.echo(printable(dataset.doubts), err=True)
+    if num_classes is not None and (doubt := data.one_class_left(dataset, diagnosis.ignore_label)):
+        typer.echo(printable(doubt), err=True)
     if diagnosis.failed:
         print_table([*diagnosis.failed.items()], err=True)
         others = "the figures are of the others" if diagnosis.reports else "none is left to check"
@@ -88,7 +91,7 @@ def _print(diagnosis: Diagnosis) -> None:
     some = next(iter(diagnosis.reports.values()))
     typer.echo(
         f"{some.num_images} cases, {some.total.voxels} voxels, {diagnosis.num_classes} classes; "
-        f"{diagnosis.probs} probabilities\n\n"
+        f"maps of {diagnosis.maps_of}; {diagnosis.probs} probabilities\n\n"
         f"{table(diagnosis.reports, diagnosis.dataset.class_names)}\n\n{CAUTION}\n"
     )
     for text, verdict in diagnosis.verdicts().items():

@@ -35,6 +35,7 @@ def compare(
     split_seeds: Annotated[str | None, typer.Option(metavar="N,N,...")] = None,
     axis: Annotated[list[str] | None, typer.Option(metavar="NAME=V,V,...")] = None,
     reference: Annotated[str | None, opt.OF_SETTINGS] = None,
+    null: Annotated[bool, typer.Option("--null")] = False,
     out: Annotated[Path | None, typer.Option("--out", "-o", metavar="STUDY")] = None,
     jobs: opt.Jobs = None,
     scheduler: opt.Scheduler = None,
@@ -62,6 +63,8 @@ def compare(
     train_cases: Numbers of training cases to keep, such as 10,50,all.
     split_seeds: Seeds of the split; runs of a map with different splits count as repetitions.
     axis: Any setting with several values, such as preset=tiny,small. Repeat it for more axes.
+    null: Train the reference a second time, under another name and with other seeds, as a test of
+    the statistics: its differences are chance.
     out: Folder of the study; by default that of STUDY.toml. A study in it is resumed and extended.
     together: Runs to train as one model; auto, the default, is as many as a GPU's memory holds, and
     1 on the CPU.
@@ -80,6 +83,8 @@ def compare(
         "axes": _axes(axis or (), learning_rates, train_cases, split_seeds),
     }
     study, folder = plan.assembled(source, out, given)
+    if null:
+        study = plan.with_null(study)
     workers: dict[str, Any] = {"jobs": jobs, "scheduler": scheduler, "together": _number(together)}
     if dry_run:
         from rwloss.study.execution import rehearsed
@@ -196,7 +201,8 @@ def _seeds(text: str) -> tuple[int, ...]:
 
 def _print(collected: Results) -> None:
     from rwloss.study.axes import kept_apart, text_of
-    from rwloss.study.wording import MINUS, mass, sentences
+    from rwloss.study.figures import MINUS, mass
+    from rwloss.study.wording import sentences
 
     rows: list[tuple[str, ...]] = [
         (

@@ -4,7 +4,7 @@ nibabel and Pillow load when a file of theirs is read.
 """
 
 from rwloss.data.cases import Case, Dataset, find
-from rwloss.data.classes import count_classes
+from rwloss.data.classes import count_classes, one_class_left
 from rwloss.data.formats import (
     SUFFIXES,
     ImageVolume,
@@ -26,6 +26,7 @@ __all__ = [
     "count_classes",
     "find",
     "names",
+    "one_class_left",
     "read_channels",
     "read_image",
     "read_labels",

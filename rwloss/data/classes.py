@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ def count_classes(
     num_classes: int | None = None,
     *,
     ignore_label: int | None = None,
-    labels: Iterable[int] | None = None,
+    labels: Collection[int] | None = None,
 ) -> int:
     """The number of classes: as given, else as in dataset.json, else the largest label + 1.
 
@@ -32,19 +33,23 @@ def count_classes(
     ignore_label: a label that is not a class; by default the dataset's own. labels: all that occur
     in the cases, if they are known already; else every case is read.
 
-    Raises RWLossError for fewer than two classes or more than 65,536, for a negative label, and for
-    labels that look like a mask, a gap in the numbers, grey values or numbers of objects.
+    Raises RWLossError for fewer than two classes or more than 65,536, for a negative label, for
+    labels that look like a mask, a gap in the numbers, grey values or numbers of objects, and,
+    unless num_classes is given, where one class is left besides the ignored label.
 
     >>> from rwloss.data import find, sample_dir
     >>> count_classes(find(sample_dir("lung_patches") / "labelsTr"))
     2
     """
+    ignored = dataset.ignore_label if ignore_label is None else ignore_label
     if num_classes is None:
+        if labels is None and dataset.num_classes is None:
+            labels = _labels_of(dataset.cases)
+        if why := one_class_left(dataset, ignored, labels):
+            raise RWLossError(f"{why}; if that is meant, pass num_classes (--num-classes)")
         num_classes = dataset.num_classes
     if num_classes is None:
-        ignored = dataset.ignore_label if ignore_label is None else ignore_label
-        if labels is None:
-            labels = _labels_of(dataset.cases)
+        assert labels is not None
         seen = sorted(set(labels) - {ignored})
         if seen and seen[0] < 0:
             raise RWLossError(
@@ -61,6 +66,39 @@ def count_classes(
     if num_classes > MAX_CLASSES:
         raise RWLossError(f"expected at most {MAX_CLASSES} classes, got {num_classes}")
     return num_classes
+
+
+def one_class_left(
+    dataset: Dataset, ignored: int | None, labels: Collection[int] | None = None
+) -> str:
+    """A sentence where all labels are of one class or ignored, or "".
+
+    labels: as for `count_classes`; by default cases are read until two classes are found.
+    """
+    if ignored is None:
+        return ""
+    if labels is not None:
+        seen = set(labels)
+    else:
+        seen = set()
+        for case in dataset.cases:
+            with suppress(RWLossError):  # reading the case again reports it
+                seen |= labels_in(read_labels(case.labels).labels)
+            if len(seen - {ignored}) > 1:
+                break
+    left = seen - {ignored}
+    if ignored not in seen or len(left) > 1:
+        return ""
+    if left <= {0} and ignored > 0:
+        return (
+            f"label {ignored} is ignored, and without it no voxel of {str(dataset.root)!r} is "
+            f"foreground: if {ignored} is the foreground of a mask, store it as 1 and do not "
+            "ignore it"
+        )
+    return (
+        f"label {ignored} is ignored, and without it {str(dataset.root)!r} holds only label "
+        f"{left.pop()}: a class can't be ignored if only one other is left"
+    )
 
 
 def labels_in(labels: NDArray[np.integer[Any]]) -> set[int]:
@@ -100,7 +138,7 @@ def _check_numbering(seen: Sequence[int]) -> None:
     shown = [*known[:4], "...", largest] if len(known) > 6 else known
     if len(known) == 2:
         meaning = f"a mask: store its foreground as 1, not as {largest}"
-    elif renumbered == [(largest, len(known) - 1)] and largest in {255, 65535}:
+    elif renumbered == [(largest, len(known) - 1)] and largest in {255, 65535} and len(seen) > 2:
         meaning = (
             f"classes with an ignored label: pass ignore_label={largest} (--ignore-label "
             f"{largest}); if {largest} is a class, number it as {len(known) - 1}"

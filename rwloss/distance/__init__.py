@@ -24,7 +24,7 @@ from typing import Any, Literal, TypeAlias, TypeVar, cast, get_args
 
 import numpy as np
 
-from rwloss.arrays import Array, from_numpy, is_torch, namespace, on_device, to_numpy
+from rwloss.arrays import Array, constants, from_numpy, is_torch, namespace, on_device, to_numpy
 from rwloss.distance.edt_engine import num_threads as num_threads
 from rwloss.distance.edt_engine import set_num_threads as set_num_threads
 from rwloss.errors import RWLossError
@@ -175,8 +175,10 @@ def _finite(distance: Array, values: Sequence[float]) -> Array:
     """Distances with one value per image in place of infinity: it fills an image or none of it."""
     xp, axes = namespace(distance), distance.ndim - 1
     single = xp.isinf(distance[(slice(None), *[slice(1)] * axes)])
-    # Tensors without asking, which would make the CPU wait for the GPU.
-    if not is_torch(distance) and not single.any():
+    if is_torch(distance):  # without asking, which would make the CPU wait for the GPU
+        given = constants(values, distance)
+    elif not single.any():
         return distance
-    given = from_numpy(np.array(values, dtype=np.float32), distance)
+    else:
+        given = np.array(values, dtype=np.float32)
     return xp.where(single, xp.reshape(given, (-1, *[1] * axes)), distance)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import wraps
-from typing import Any, Literal, NamedTuple, TypeVar, cast
+from typing import Any, Literal, NamedTuple
 
 import einops
 import torch
@@ -13,7 +11,7 @@ from einops import rearrange, repeat
 from torch import Tensor
 from torch.nn import functional
 
-from rwloss.arrays import fails
+from rwloss.arrays import fails, in_graphs
 from rwloss.errors import RWLossError
 from rwloss.maps.loss_term import Prediction, sum_by_group
 from rwloss.regions import (
@@ -26,7 +24,6 @@ from rwloss.regions import (
 )
 
 Activation = Literal["softmax", "sigmoid", "none", "masks"]
-Check = TypeVar("Check", bound=Callable[..., Tensor])
 
 _ROUNDING = 1e-2  # of bfloat16
 _NO_ARGMAX = {torch.bool, torch.uint16, torch.uint32, torch.uint64}  # in torch
@@ -47,17 +44,18 @@ class LossInputs(NamedTuple):
 class LossBatch:
     """What all terms of a loss share, at one resolution.
 
-    output (b k *s): logits, or with `normalized` probabilities; float32 or float64, because sums
-    over 512² voxels overflow float16. labels (b *s): classes, -1 where ignored. counts (b *s): 1
-    where a voxel counts, else 0; None where all do. num_values: how many values the mean runs over,
-    which is classes times voxels that count. spacings_mm: one row for each of b. masks: number of
-    overlapping masks per image, 0 for classes; b then counts images times masks, and there are two
-    classes. pooled: whether overlaps are summed over the batch. by_class: whether values by class
-    are needed. groups: of how many batches of equal size this one consists, one after another; if
-    of several, means and num_values are those of each group.
+    given (b k *s): logits, or with `normalized` probabilities, as they came. dtype: float32 or
+    float64, because sums over 512² voxels overflow float16. labels (b *s): classes, -1 where
+    ignored. counts (b *s): 1 where a voxel counts, else 0; None where all do. num_values: how many
+    values the mean runs over, which is classes times voxels that count. spacings_mm: one row for
+    each of b. masks: number of overlapping masks per image, 0 for classes; b then counts images
+    times masks, and there are two classes. pooled: whether overlaps are summed over the batch.
+    by_class: whether values by class are needed. groups: of how many batches of equal size this one
+    consists, one after another; if of several, means and num_values are those of each group.
     """
 
-    output: Tensor
+    given: Tensor
+    dtype: torch.dtype
     normalized: bool
     labels: Tensor
     counts: Tensor | None
@@ -68,8 +66,23 @@ class LossBatch:
     pooled: bool
     by_class: bool
     groups: int = 1
+    _output: Tensor | None = None
     _log_probs: Tensor | None = None
     _prediction: Prediction | None = None
+
+    @property
+    def output(self) -> Tensor:
+        """What is given, in that type, and finite where no voxel counts; made once. (b k *s)."""
+        if self._output is None:
+            output = self.given.to(self.dtype)
+            # NaN or infinity where no voxel counts would spoil sums: 0 times either is NaN. Their
+            # sum tells, so that no copy is made of logits that are finite; a GPU would have to
+            # wait for it.
+            asks = output.device.type == "cpu" and not torch.compiler.is_compiling()
+            if self.counts is not None and not (asks and bool(output.detach().sum().isfinite())):
+                output = output.masked_fill(self.counts[:, None] == 0, 0.0)
+            self._output = output
+        return self._output
 
     @property
     def log_probs(self) -> Tensor:
@@ -175,9 +188,8 @@ def make_batch(
             "always 1; give the network an output for the background too, or use "
             'activation="sigmoid"'
         )
-    output = logits
-    if output.dtype not in {torch.float32, torch.float64}:
-        output = output.to(torch.promote_types(output.dtype, torch.float32))
+    dtype = torch.promote_types(logits.dtype, torch.float32)
+    output = logits.to(dtype) if normalized or masks else logits
     labels = whole_labels(
         labels, num_classes, ignore_index, output.detach() if normalized else None
     )
@@ -194,15 +206,11 @@ def make_batch(
         keep = belongs if keep is None else keep & belongs
     counts = None
     if keep is not None:
-        counts = keep.to(output.dtype)
-        # NaN or infinity where no voxel counts would spoil sums: 0 times either is NaN. Their sum
-        # tells, so that no copy is made of logits that are finite; a GPU would have to wait for it.
-        asks = output.device.type == "cpu" and not torch.compiler.is_compiling()
-        if not (asks and bool(output.detach().sum().isfinite())):
-            output = output.masked_fill(~keep[:, None], 0.0)
+        counts = keep.to(dtype)
     rows = batch_spacings(given.spacing_mm, logits.shape[0], logits.ndim - 2)
     return LossBatch(
         output,
+        dtype,
         normalized=normalized,
         labels=labels,
         counts=counts,
@@ -217,38 +225,6 @@ def make_batch(
         by_class=by_class or given.groups > 1,
         groups=given.groups,
     )
-
-
-def in_graphs(schema: str, dtype: torch.dtype | None = None) -> Callable[[Check], Check]:
-    """Make a check of values one operation of a compiled graph, which does not break there.
-
-    schema: of the function in torch's words. Its result is like its first argument, or of `dtype`.
-    Outside of graphs the function is called as it is.
-    """
-
-    def decorate(check: Check) -> Check:
-        def kernel(*args: Any) -> Tensor:
-            return check(*args).to(dtype or args[0].dtype, copy=True)
-
-        # Values are read on the CPU: no CUDA graph can hold that.
-        unsafe = getattr(torch.Tag, "cudagraph_unsafe", None)
-        operation: Any = torch.library.custom_op(
-            f"rwloss::{check.__name__}",
-            kernel,
-            mutates_args=(),
-            schema=schema,
-            **({"tags": [unsafe]} if unsafe else {}),
-        )
-        operation.register_fake(lambda first, *_: torch.empty_like(first, dtype=dtype))
-
-        @wraps(check)
-        def run(*args: Any) -> Tensor:
-            found: Tensor = (operation if torch.compiler.is_compiling() else check)(*args)
-            return found
-
-        return cast("Check", run)
-
-    return decorate
 
 
 # --- What a target may look like

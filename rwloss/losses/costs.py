@@ -7,8 +7,9 @@ autograd would take longer and more memory. With p = softmax(logits),
     d/dlogit_k  Σ p_j z_j      =  p_k (z_k - Σ_j p_j z_j)
 
 (Valverde & Tohka, arXiv 2108.01405). They keep the probabilities, or with `low_memory` the logits,
-which the network has made anyway. Only then are there second derivatives. Links (Zhang & Sabuncu,
-arXiv 1805.07836) are plain operations that keep the logits.
+which the network has made anyway. Only then are there second derivatives. On a GPU one kernel reads
+the logits as they came (losses/triton_kernel.py). Links (Zhang & Sabuncu, arXiv 1805.07836) are
+plain operations that keep the logits.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import reduce
+from importlib.util import find_spec
 from operator import add
 from typing import Any, NoReturn
 
@@ -24,9 +26,9 @@ from torch import Tensor
 from torch.autograd.function import Function
 from torch.nn import functional
 
-from rwloss.arrays import eager, fails
+from rwloss.arrays import eager, fails, in_graphs, plain_call
 from rwloss.errors import RWLossError
-from rwloss.losses.batch import LossBatch, in_graphs
+from rwloss.losses.batch import LossBatch
 from rwloss.maps.expression import Expression, Leaf, Stabilized
 from rwloss.maps.loss_term import LossTerm, reduced
 from rwloss.regions import IGNORED, Regions
@@ -38,29 +40,14 @@ from rwloss.rwmap import RWMap
 @torch.no_grad()
 def made_maps(batch: LossBatch, expressions: Sequence[Expression]) -> list[RWMap]:
     """Maps of static expressions, made from the labels of the batch; tensors in its dtype."""
-    made: list[RWMap] = []
 
-    def make(labels: Tensor) -> None:
+    def make(labels: Tensor) -> list[RWMap]:
         ignore_label = None if batch.counts is None else IGNORED
         # The regions compute their geometry once for all.
-        regions = Regions.of_checked(labels, batch.output.shape[1], batch.spacings_mm, ignore_label)
-        made.extend(_in_dtype(each.make(regions, None), batch) for each in expressions)
+        regions = Regions.of_checked(labels, batch.given.shape[1], batch.spacings_mm, ignore_label)
+        return [_in_dtype(each.make(regions, None), batch) for each in expressions]
 
-    _Plain.apply(batch.labels, make)  # type: ignore[no-untyped-call]
-    return made
-
-
-class _Plain(Function):
-    """Calls a function below the transforms of torch.func: NumPy can't read their tensors."""
-
-    @staticmethod
-    def forward(labels: Tensor, call: Callable[[Tensor], None]) -> Tensor:
-        call(labels)
-        return labels.new_empty(0)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        """Nothing is kept: no gradient flows through a map."""
+    return plain_call(make, batch.labels)
 
 
 def mean_cost(batch: LossBatch, rwmap: RWMap, q: float | None, *, low_memory: bool) -> Tensor:
@@ -69,9 +56,12 @@ def mean_cost(batch: LossBatch, rwmap: RWMap, q: float | None, *, low_memory: bo
     # A compiler makes the same of plain operations, and knows nothing of our functions.
     if plain or (low_memory and rwmap.is_compact) or torch.compiler.is_compiling():
         return batch.mean(_voxel_costs(batch, rwmap, q))
-    logits, counts, values = batch.output, batch.counts, batch.num_values
+    counts, values = batch.counts, batch.num_values
     # Voxels that don't count weigh 0; the mean divides one number, not every voxel.
     size = float(values) if isinstance(values, int) else values.clamp_min(1)
+    if not low_memory and _has_kernel(batch.given):
+        return _kernel_sum(batch, rwmap) / size
+    logits: Tensor = batch.output
     true: Tensor = rwmap.parts[0]  # or dense values
     if not rwmap.is_compact:
         scale = logits.new_ones(()) if counts is None else counts
@@ -143,7 +133,8 @@ def _inside(term: Expression) -> tuple[Leaf, ...]:
 def _projected_loss(batch: LossBatch, term: Expression) -> Tensor:
     """A stabilized dynamic term: the value of what is inside, the gradient of its map. (b c)."""
     # Values that are kept from here would be without gradient for the other terms: another batch.
-    still = replace(batch, output=batch.output.detach(), _log_probs=None, _prediction=None)
+    output = batch.output.detach()
+    still = replace(batch, given=output, _output=output, _log_probs=None, _prediction=None)
     with torch.no_grad():
         static = [leaf for leaf in _inside(term) if leaf.term.is_static]
         dynamic = [leaf for leaf in _inside(term) if not leaf.term.is_static]
@@ -152,9 +143,10 @@ def _projected_loss(batch: LossBatch, term: Expression) -> Tensor:
             costs = costs + still.by_image_and_class(class_costs(still, rwmap, None))
         costs = sum(dynamic_losses(still, dynamic), costs)
         regions = Regions.of_checked(
-            still.counted_labels, still.output.shape[1], still.spacings_mm, IGNORED
+            still.counted_labels, output.shape[1], still.spacings_mm, IGNORED
         )
-        projected = _in_dtype(term.make(regions, still.probs), batch)
+        made = plain_call(lambda probs: term.make(regions, probs), still.probs)
+        projected = _in_dtype(made, batch)
     push = batch.by_image_and_class(class_costs(batch, projected, None))
     return costs + (push - push.detach())
 
@@ -234,7 +226,7 @@ def _dense(batch: LossBatch, rwmap: RWMap) -> Tensor:
 
 def _in_dtype(rwmap: RWMap, batch: LossBatch) -> RWMap:
     """The map in the precision of the batch: the same one if it has that already."""
-    dtype = batch.output.dtype
+    dtype = batch.dtype
     if all(part.dtype == dtype for part in rwmap.parts):
         return rwmap
     return replace(rwmap, parts=tuple(part.to(dtype) for part in rwmap.parts))
@@ -304,7 +296,38 @@ def _by_logits(gradient: Tensor, values: Tensor, scale: Tensor, logits: Tensor) 
     return probs * (values - costs[:, None]) * (factor[:, None] if factor.ndim else factor)
 
 
-def _known(total: Tensor, logits: Tensor, by: Callable[..., Tensor], *kept: Tensor) -> Tensor:
+_KERNEL_DTYPES = {torch.float16, torch.bfloat16, torch.float32}
+
+
+def _has_kernel(logits: Tensor) -> bool:
+    """Whether the kernel of losses/triton_kernel.py takes these logits."""
+    if logits.device.type != "cuda" or logits.dtype not in _KERNEL_DTYPES or not logits.numel():
+        return False
+    return logits.shape[1] <= 32 and find_spec("triton") is not None
+
+
+def _kernel_sum(batch: LossBatch, rwmap: RWMap) -> Tensor:
+    """Σ over voxels of probabilities times map, in one pass over the logits as they came. ()."""
+    from rwloss.losses.triton_kernel import map_costs
+
+    kept = (batch.given, batch.labels, batch.counts, *rwmap.parts)
+    with torch.no_grad():
+        total = map_costs(*kept[:2], kept[3:], batch.counts, None)
+    return _known(total, batch.given, _by_kernel, *kept)
+
+
+def _by_kernel(
+    gradient: Tensor, logits: Tensor, labels: Tensor, counts: Tensor | None, *parts: Tensor
+) -> Tensor:
+    from rwloss.losses.triton_kernel import map_costs
+
+    result: Tensor = map_costs(logits, labels, parts, counts, gradient)
+    return result
+
+
+def _known(
+    total: Tensor, logits: Tensor, by: Callable[..., Tensor], *kept: Tensor | None
+) -> Tensor:
     """A sum that is known already, and its gradient by the logits as a function of what is kept."""
     value: Tensor = _KnownSum.apply(total, logits, by, *kept)  # type: ignore[no-untyped-call]
     return value
@@ -312,7 +335,7 @@ def _known(total: Tensor, logits: Tensor, by: Callable[..., Tensor], *kept: Tens
 
 class _KnownSum(Function):
     @staticmethod
-    def forward(total: Tensor, logits: Tensor, by: object, *kept: Tensor) -> Tensor:
+    def forward(total: Tensor, logits: Tensor, by: object, *kept: Tensor | None) -> Tensor:
         del logits, by, kept
         return total.clone()
 

@@ -24,6 +24,7 @@ from rwloss.losses.costs import (
     mean_cost,
     mean_excess,
 )
+from rwloss.losses.gradient_share import GradientShare
 from rwloss.losses.resolution import at_head, head_weights, stored_map
 from rwloss.maps.expression import Expression, Leaf, Stabilized
 from rwloss.maps.loss_term import LossTerm, reduced
@@ -128,6 +129,7 @@ class RegionWiseLoss(nn.Module):
         self.batch = batch
         self.epoch = 0
         self.total_epochs: int | None = None
+        self.share: GradientShare | None = None
         self._follow_epoch()
 
     def set_epoch(self, epoch: int, total: int | None = None) -> None:
@@ -158,6 +160,13 @@ class RegionWiseLoss(nn.Module):
 
         Raises RWLossError that says what was expected where labels, shapes or maps do not fit.
         """
+        if (
+            self.share is not None
+            and self.training
+            and torch.is_grad_enabled()
+            and self.share.follow(self, logits, target, rwmap, mask=mask, spacing_mm=spacing_mm)
+        ):
+            self._follow_epoch()
         return self._evaluate(logits, target, rwmap, mask, spacing_mm, excess=False)
 
     @torch.no_grad()
@@ -191,13 +200,22 @@ class RegionWiseLoss(nn.Module):
         return self._one_output(logits, given, excess=False)
 
     def get_extra_state(self) -> Tensor:
-        """Epoch and total of schedules, -1 for no total. (2). Kept only if there is a schedule."""
-        return torch.tensor([self.epoch, -1 if self.total_epochs is None else self.total_epochs])
+        """Epoch and total of schedules, -1 for no total. (2). Kept only if there is a schedule.
+
+        With "gradient_share" its calls and weight too. (4).
+        """
+        state = [self.epoch, -1 if self.total_epochs is None else self.total_epochs]
+        if self.share is None:
+            return torch.tensor(state)
+        return torch.tensor([*state, *self.share.state], dtype=torch.float64)
 
     def set_extra_state(self, state: Tensor | dict[str, int | None]) -> None:
         """Restore the epoch of a `state_dict`."""
-        epoch, total = state.values() if isinstance(state, dict) else map(int, state)
+        epoch, total, *share = state.values() if isinstance(state, dict) else state.tolist()
         self.set_epoch(epoch or 0, None if total == -1 else total)
+        if self.share is not None and share:
+            self.share.resume(share)
+            self._follow_epoch()
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
@@ -235,6 +253,10 @@ class RegionWiseLoss(nn.Module):
             return
         self._static = expression.static_groups(*at)
         self._dynamic = expression.dynamic_leaves(*at)
+        if self.share is None and any(leaf.schedule for leaf in self._static + self._dynamic):
+            self.share = GradientShare.of(expression)
+        if self.share is not None:
+            self._static, self._dynamic = map(self.share.weighted, (self._static, self._dynamic))
         if len(self._static) == 1:
             self._stored_text = str(self._static[0].term)
         for leaf in self._dynamic:
@@ -373,13 +395,13 @@ class RegionWiseLoss(nn.Module):
         """The map times the weight of each voxel's true class."""
         if self.class_weights is None:
             return rwmap
-        num_classes = batch.output.shape[1]
+        num_classes = batch.given.shape[1]
         if len(self.class_weights) != num_classes:
             raise RWLossError(
                 f"{len(self.class_weights)} class_weights for {num_classes} classes: give "
                 "one for each" + (" (outside and inside a mask)" if batch.masks else "")
             )
-        weights = constants(self.class_weights, batch.output)[batch.classes]
+        weights = constants(self.class_weights, rwmap.parts[0])[batch.classes]
         if not rwmap.is_compact:
             weights = weights[:, None]
         return RWMap(rwmap.labels, num_classes, tuple(part * weights for part in rwmap.parts))

@@ -10,7 +10,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from rwloss.arrays import as_tensor, fails
+from rwloss.arrays import as_tensor, fails, in_graphs
 from rwloss.errors import RWLossError
 from rwloss.losses.batch import (
     LossBatch,
@@ -18,7 +18,6 @@ from rwloss.losses.batch import (
     batch_spacings,
     check_logits,
     check_tensor,
-    in_graphs,
 )
 from rwloss.maps.identity import check_map_of
 from rwloss.regions import SpacingRows
@@ -54,7 +53,7 @@ def stored_map(
     if batch.masks:  # values of the masks themselves; their complements cost 0
         values = rearrange(values, "b m ... -> (b m) ...")
         values = torch.stack([torch.zeros_like(values), values], dim=1)
-    return RWMap.from_dense(batch.labels, values.to(batch.output.dtype))
+    return RWMap.from_dense(batch.labels, values.to(batch.dtype))
 
 
 def _checked(
@@ -66,7 +65,7 @@ def _checked(
     resample: bool,
 ) -> RWMap:
     check_map_of(rwmap, expression)
-    num_classes, size = batch.output.shape[1], batch.labels.shape[1:]
+    num_classes, size = batch.given.shape[1], batch.labels.shape[1:]
     if rwmap.num_classes != num_classes:
         raise RWLossError(
             f'map has {rwmap.num_classes} classes, with activation="sigmoid" every mask is a '
@@ -76,7 +75,7 @@ def _checked(
             f"num_classes={num_classes}, or precompute again"
         )
     labels = _constant(rwmap.labels, batch)
-    parts = [_constant(part, batch).to(batch.output.dtype) for part in rwmap.parts]
+    parts = [_constant(part, batch).to(batch.dtype) for part in rwmap.parts]
     if resample and labels.ndim == batch.labels.ndim:
         labels = resampled(labels, size, 1)
         parts = [resampled(part, size, 1 if rwmap.is_compact else 2) for part in parts]
@@ -106,7 +105,7 @@ def of_labels(part: Tensor, labels: Tensor, target: Tensor) -> Tensor:
 
 def _constant(values: Any, batch: LossBatch) -> Tensor:
     """NumPy values or a tensor, on the device of the batch, without gradient."""
-    tensor: Tensor = as_tensor(values).to(batch.output.device, non_blocking=True)
+    tensor: Tensor = as_tensor(values).to(batch.given.device, non_blocking=True)
     return tensor.detach()
 
 

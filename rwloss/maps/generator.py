@@ -21,7 +21,7 @@ from typing import (
 
 import numpy as np
 
-from rwloss.arrays import Array, fails, namespace, on_device
+from rwloss.arrays import Array, fails, on_device
 from rwloss.errors import RWLossError
 from rwloss.maps.expression import Expression
 from rwloss.maps.plugin_file import empty_instance, place_of, remember_source
@@ -265,7 +265,7 @@ def _adapter(generator: type[MapGenerator], name: str) -> TypeAdapter[Any]:
 
 
 def _finished(name: str, part: str, values: Any, regions: Regions) -> Any:
-    xp = namespace(values)
+    xp = regions.xp  # of the map too
     if values.dtype not in (xp.float32, xp.float64):
         raise RWLossError(f"{name}: `{part}` is {values.dtype}: expected float32 or float64")
     # Broadcast axes once; the ends carry a NaN, and need no array of flags.

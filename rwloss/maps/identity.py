@@ -18,7 +18,7 @@ def is_same(one: str, other: str) -> bool:
     Folders of plug-in files do not count. No file is executed: an expression that needs a file
     which is not loaded is compared as text.
 
-    >>> is_same("boundary + 0.5 * rectified", "0.5 * rectified(scope='class') + boundary")
+    >>> is_same("boundary + 0.5 * rectified", "0.5 * rectified(scope='image') + boundary")
     True
     """
     return _compare(one, other, up_to_dataset=False)

@@ -10,6 +10,7 @@ rectified + 0.1 * file('path/to/file.py:Name', alpha=2)
 from __future__ import annotations
 
 import ast
+import dataclasses
 import math
 import operator
 import re
@@ -27,7 +28,7 @@ from rwloss.maps.schedule import Blend, ScheduleName
 from rwloss.words import nearest
 
 _METHODS = {"stabilized": 0, "with_link": 1}  # with their number of arguments
-_BLEND = ("region", "boundary", "schedule", "alpha", "step")
+_BLEND = tuple(field.name for field in dataclasses.fields(Blend))
 _USES = {
     "stabilized": "stabilized comes after a map: rectified.stabilized(...)",
     "with_link": "with_link comes after a map: rectified.with_link(...)",
@@ -99,14 +100,17 @@ def blend(
     schedule: ScheduleName = "rebalance",
     alpha: float = 0.01,
     step: float | None = 0.01,
+    **more: Any,
 ) -> Blend:
     """A region loss and a boundary map with weights that follow the epoch; see `Blend`.
+
+    more: start, ramp, share and every of `Blend`.
 
     >>> str(blend("generalized_dice", "boundary"))
     "blend(generalized_dice, boundary, schedule='rebalance')"
     """
     left, right = (parse(side) if isinstance(side, str) else side for side in (region, boundary))
-    return Blend(left, right, schedule, alpha, step)
+    return Blend(left, right, schedule, alpha, step, **more)
 
 
 class _Reader:

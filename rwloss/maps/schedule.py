@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from numbers import Real
 from typing import Literal, get_args
 
@@ -14,7 +14,8 @@ from rwloss.regions import Regions
 from rwloss.rwmap import RWMap
 from rwloss.words import nearest
 
-ScheduleName = Literal["rebalance", "constant", "increase", "steal"]
+ScheduleName = Literal["rebalance", "constant", "increase", "steal", "gradient_share"]
+Ramp = Literal["linear", "cosine"]
 
 
 @dataclass(frozen=True)
@@ -27,10 +28,15 @@ class Blend(Expression):
       (Kervadec et al. 2019, eq. 6);
     - "constant": R + a B;
     - "increase": R + alpha_e B with alpha_e = min(1, a + s e);
-    - "steal": max(0.1, 1 - s e) R + (a + s e) B.
+    - "steal": max(0.1, 1 - s e) R + (a + s e) B;
+    - "gradient_share": R + w B, with w such that B has the share |w dB| / (|dR| + |w dB|) = `share`
+      of the L2 norms of the gradients at the logits. The loss measures w at its first call in
+      training and `every` so many calls after; alpha, step, start and ramp have no part in it.
 
     step: change per epoch, 0.01 in the papers; None spreads the whole change over the `total` of
     `loss.set_epoch(epoch, total)`. alpha: initial weight of B, 0.01 in the papers.
+    start: epochs before the first change. ramp: "linear", or "cosine" for half a wave over the time
+    that the linear ramp needs for 0.99.
 
     Source: Kervadec et al., MIDL 2019 and Medical Image Analysis 2021, arXiv 1812.07032, and the
     strategies of their published code.
@@ -41,18 +47,25 @@ class Blend(Expression):
     schedule: ScheduleName = "rebalance"
     alpha: float = 0.01
     step: float | None = 0.01
+    start: int = 0
+    ramp: Ramp = "linear"
+    share: float = 0.3
+    every: int = 50
 
     def __post_init__(self) -> None:
         """Check the sides, the schedule's name and the numbers."""
         for side in ("region", "boundary"):
             if not isinstance(getattr(self, side), Expression):
                 raise RWLossError(f"blend: expected a map as {side}, got {getattr(self, side)!r}")
-        names = get_args(ScheduleName)
-        if self.schedule not in names:
-            raise RWLossError(
-                f"unknown schedule {self.schedule!r}{nearest(str(self.schedule), names)}; "
-                f"there are: {', '.join(names)}"
-            )
+        for kind, chosen, names in (
+            ("schedule", self.schedule, get_args(ScheduleName)),
+            ("ramp", self.ramp, get_args(Ramp)),
+        ):
+            if chosen not in names:
+                raise RWLossError(
+                    f"unknown {kind} {chosen!r}{nearest(str(chosen), names)}; "
+                    f"there are: {', '.join(names)}"
+                )
         for name, value in (("alpha", self.alpha), ("step", self.step)):
             if value is None and name == "step":
                 continue
@@ -62,12 +75,27 @@ class Blend(Expression):
                 got = repr(value)[:40]  # a number may have thousands of digits
                 raise RWLossError(f"blend: expected {name} as a finite number >= 0, got {got}")
             object.__setattr__(self, name, float(value))
+        for name, value, least in (("start", self.start, 0), ("every", self.every, 1)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise RWLossError(
+                    f"blend: expected {name} as a whole number >= {least}, got {value!r}"
+                )
+        if not (isinstance(self.share, Real) and 0 < as_float(self.share) < 1):
+            raise RWLossError(f"blend: expected share between 0 and 1, got {self.share!r}")
 
     def weights(self, epoch: int, total: int | None = None) -> tuple[float, float]:
-        """Weights of region and boundary at an epoch (0 is the first)."""
+        """Weights of region and boundary at an epoch (0 is the first).
+
+        Those of "gradient_share" are 1 and 1: the loss that measures the second multiplies by it.
+        """
         # At the first epoch the weights have not moved yet, whatever the number of epochs.
-        moved = self._step(total) * epoch if epoch and self.schedule != "constant" else 0.0
+        ramped, since = self._is_ramped, max(0, epoch - self.start)
+        moved = self._step(total) * since if since and ramped else 0.0
+        if self.ramp == "cosine":
+            moved = 0.99 * (1 - math.cos(math.pi * min(1.0, moved / 0.99))) / 2
         match self.schedule:
+            case "gradient_share":
+                return 1.0, 1.0
             case "rebalance":
                 alpha = max(0.01, 1.0 - moved)
                 return alpha, 1.0 - alpha
@@ -86,7 +114,11 @@ class Blend(Expression):
     @property
     def needs_total(self) -> bool:
         """Whether this schedule is spread over the run, or one inside is."""
-        return (self.step is None and self.schedule != "constant") or super().needs_total
+        return (self.step is None and self._is_ramped) or super().needs_total
+
+    @property
+    def _is_ramped(self) -> bool:
+        return self.schedule not in {"constant", "gradient_share"}
 
     def make(self, regions: Regions, probs: Array | None) -> RWMap:
         """The map at the first epoch; a loss follows `set_epoch`."""
@@ -105,18 +137,18 @@ class Blend(Expression):
     def __str__(self) -> str:
         """Canonical text, such as "blend(generalized_dice, boundary, schedule='rebalance')"."""
         more = "".join(
-            f", {name}={value!r}"
-            for name, value, default in (("alpha", self.alpha, 0.01), ("step", self.step, 0.01))
-            if value != default
+            f", {each.name}={getattr(self, each.name)!r}"
+            for each in fields(self)[3:]
+            if getattr(self, each.name) != each.default
         )
         return f"blend({self.region}, {self.boundary}, schedule={self.schedule!r}{more})"
 
     def _step(self, total: int | None) -> float:
         if self.step is not None:
             return self.step
-        if total is None or total < 2:
+        if total is None or total < self.start + 2:
             raise RWLossError(
                 f"{self}: step=None spreads the schedule over the run: call "
-                "loss.set_epoch(epoch, total=...) with a total of 2 epochs or more"
+                f"loss.set_epoch(epoch, total=...) with a total of {self.start + 2} epochs or more"
             )
-        return 0.99 / (total - 1)
+        return 0.99 / (total - 1 - self.start)

@@ -28,8 +28,9 @@ _MEANING = (
 _WRONG_MEANING = (
     "What a step of gradient descent would do wrong at {} probabilities. Red: the logit of this "
     "class is pushed up where the class is wrong; blue: it is pushed down where the class is true; "
-    "white: no push, or the right way. Scale: the largest push of the map in this slice, in either "
-    "direction, is 1. Lines: borders of the classes."
+    "white: no push, or the right way. A map without wrong pushes is shown with all its pushes: "
+    "red up, blue down. Scale: the largest push of the map in this slice, in either direction, is "
+    "1. Lines: borders of the classes."
 )
 
 
@@ -92,6 +93,8 @@ def draw_wrong_pushes(
 ) -> None:
     """Write one picture of a case: image, labels, and a row of wrong-way pushes for each map.
 
+    The row of a map that has none in the case shows all its pushes.
+
     given: probabilities (1 k *s) at which the gradient is taken, None for uniform ones; probs:
     what they are called. The other arguments are those of `draw`.
 
@@ -110,7 +113,10 @@ def draw_wrong_pushes(
         if by_slice[worst] > 0:
             view = choose_view(known, spacing, affine, view.axis, worst)
     rows = [
-        MapRow(_heading(text, *shares[text], view.index), _wrong(rwmap, given, view))
+        MapRow(
+            _heading(text, *shares[text], view.index),
+            _pushed(rwmap, given, view, only_wrong=bool(shares[text][0].any())),
+        )
         for text, rwmap in rwmaps.items()
     ]
     names, meaning = _numbered(class_names, num_classes), _WRONG_MEANING.format(probs)
@@ -216,7 +222,7 @@ def _shares(
 
 def _heading(text: str, wrong: NDArray[np.float64], push: NDArray[np.float64], index: int) -> str:
     if not wrong.any():
-        return f"{text}: no push goes the wrong way"
+        return f"{text}: no push goes the wrong way, all are shown"
     case = percent(float(wrong.sum() / push.sum()))
     if len(wrong) == 1:
         return f"{text}: {case} of the push goes the wrong way"
@@ -224,11 +230,14 @@ def _heading(text: str, wrong: NDArray[np.float64], push: NDArray[np.float64], i
     return f"{text}: {here} of the push in this slice goes the wrong way, {case} in the volume"
 
 
-def _wrong(rwmap: RWMap, given: NDArray[Any] | None, view: View) -> NDArray[np.float64]:
-    """Wrong-way pushes in the slice, above 0 where up, of the largest push there. (k rows cols)."""
+def _pushed(
+    rwmap: RWMap, given: NDArray[Any] | None, view: View, *, only_wrong: bool
+) -> NDArray[np.float64]:
+    """Pushes in the slice, above 0 where up, divided by the largest there. (k rows cols)."""
     channels, largest = [], 0.0
     for one in pushes(rwmap, given):
         gradient = view.cut(one.gradient[0]).astype(np.float64)
         largest = max(largest, float(np.abs(gradient).max(initial=0)))
-        channels.append(np.where(view.cut(one.wrong_way[0]), -gradient, 0.0))
+        shown = view.cut(one.wrong_way[0]) | (not only_wrong)
+        channels.append(np.where(shown, -gradient, 0.0))
     return np.stack(channels) / (largest or 1.0)

@@ -8,15 +8,13 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from rwloss import data, distance, maps
-from rwloss._version import __version__
+from rwloss._version import versions_of
 from rwloss.data.formats import MAX_VOXELS, check_max_voxels
 from rwloss.errors import RWLossError
 from rwloss.precompute.cases import CaseOutcome, MapTask, Summary, label_counts
@@ -171,6 +169,7 @@ class _Run:
     static: maps.Expression
     info: MapInfo
     settings: PrecomputeSettings
+    doubts: str
 
     @classmethod
     def prepare(
@@ -198,8 +197,9 @@ class _Run:
             dataset = data.find(found_at if settings.scheduler else source)
         ignore_label, num_classes = settings.ignore_label, settings.num_classes
         ignore_label = dataset.ignore_label if ignore_label is None else ignore_label
-        num_classes = dataset.num_classes if num_classes is None else num_classes
-        if num_classes is None or static.needs_class_counts:
+        seen = None
+        is_known = num_classes is not None or dataset.num_classes is not None
+        if static.needs_class_counts or not is_known:
             # From all labels before any map is made: never K or weights of a single case.
             seen = label_counts(
                 dataset,
@@ -210,9 +210,15 @@ class _Run:
                 timeout_s=settings.timeout_s,
                 leave_out=not static.needs_class_counts,
             )
-            num_classes = data.count_classes(
-                dataset, num_classes, ignore_label=ignore_label, labels=seen
+        doubts = dataset.doubts
+        if num_classes is not None:  # the user insists
+            doubts = "\n".join(
+                filter(None, (doubts, data.one_class_left(dataset, ignore_label, seen)))
             )
+        num_classes = data.count_classes(
+            dataset, num_classes, ignore_label=ignore_label, labels=seen
+        )
+        if seen is not None:
             if ignore_label is not None:
                 seen.pop(ignore_label, 0)  # its voxels have no class, even if it is below K
             static = static.resolved([seen.get(k, 0) for k in range(num_classes)])
@@ -222,14 +228,14 @@ class _Run:
             dtype=settings.dtype,
             expression=str(static),
             terms=terms_of(static),
-            num_classes=data.count_classes(dataset, num_classes),
+            num_classes=num_classes,
             class_names=dataset.class_names,
             ignore_label=ignore_label,
             spacing_mm=None if spacing_mm is None else tuple(map(float, spacing_mm)),
             engine=distance.engine_name(),
             versions=_versions(),
         )
-        return cls(found_at, where, dataset, asked, static, info, settings)
+        return cls(found_at, where, dataset, asked, static, info, settings, doubts)
 
     def tasks(self, writer: Writer, known: dict[str, ManifestEntry]) -> list[MapTask]:
         """One task per case."""
@@ -264,7 +270,7 @@ class _Run:
             num_classes=self.info.num_classes,
             outcomes=tuple(sorted(outcomes, key=lambda outcome: outcome.case)),
             seconds=time.monotonic() - started,
-            doubts=self.dataset.doubts,
+            doubts=self.doubts,
         )
 
 
@@ -327,8 +333,4 @@ def _terms(static: maps.Expression) -> Iterator[Term]:
 
 def _versions() -> dict[str, str]:
     """Versions of everything that decides the bytes of a map."""
-    found = {"rwloss": __version__, "gzip": gzip_name()}
-    for package in ("numpy", "scipy", "edt", "zarr"):
-        with suppress(PackageNotFoundError):
-            found[package] = version(package)
-    return found
+    return versions_of() | {"gzip": gzip_name()} | versions_of("numpy", "scipy", "edt", "zarr")

@@ -1,13 +1,14 @@
 """The stability principle: what a map will do in training, before the first step.
 
 `check` examines one map, `check_expression` an expression on real labels, `Monitor` a training run
-while it runs. Reports add up over cases; `verdict` puts a report into a sentence. torch is
-imported only for dynamic terms and by `Monitor`.
+while it runs; `effective_weights` says what each term of a sum weighs. Reports add up over cases;
+`verdict` puts a report into a sentence. torch is imported only for dynamic terms and by `Monitor`.
 """
 
 from rwloss.stability.diagnosis import check as check
 from rwloss.stability.diagnosis import check_expression as check_expression
 from rwloss.stability.monitor import Monitor as Monitor
+from rwloss.stability.pull import effective_weights as effective_weights
 from rwloss.stability.pushes import TOLERANCE as TOLERANCE
 from rwloss.stability.report import DISTANCES as DISTANCES
 from rwloss.stability.report import StabilityReport as StabilityReport

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from rwloss.errors import RWLossError
 from rwloss.maps.expression import Expression
 from rwloss.regions import Regions
 from rwloss.rwmap import RWMap
+from rwloss.stability.pull import Terms, dead_pulls, prior_pulls, term_squares
 from rwloss.stability.pushes import (
     Probs,
     channel,
@@ -19,7 +21,7 @@ from rwloss.stability.pushes import (
     pushes,
     voxels,
 )
-from rwloss.stability.report import DISTANCES, FloatArray, StabilityReport, ratio
+from rwloss.stability.report import DEAD, DISTANCES, FloatArray, StabilityReport, ratio
 
 NOTICEABLE = 1e-4
 """Pushes below this share of the mean |gradient| count in masses only."""
@@ -83,8 +85,10 @@ def check_expression(
 ) -> StabilityReport:
     """Diagnostics of an expression on real labels. labels (b *s) -> a report.
 
-    Dynamic terms (Dice, links) get the same probabilities as the diagnostics, and import torch.
-    Schedules are at their first epoch. The other arguments are those of `check`.
+    Unlike that of a map, the report has pull exponents and effective weights, and its pull ratios
+    hold for dynamic terms too. Dynamic terms (Dice, links) get the same probabilities as the
+    diagnostics, and import torch. Schedules are at their first epoch. The other arguments are those
+    of `check`.
 
     >>> from rwloss import maps
     >>> regions = Regions(np.array([[[0, 0, 0, 1, 1, 2]]]), num_classes=3)
@@ -95,12 +99,25 @@ def check_expression(
     """
     labels, k = regions.labels, regions.num_classes
     given = probabilities(probs, labels, k, seed=seed, first_image=first_image)
-    probs = None if expression.is_static else full_probabilities(given, labels, k)
-    return _report(expression(regions, probs), given, regions)
+    terms = Terms(expression, regions)
+    if expression.is_static:
+        report = _report(terms(None), given, regions)
+        # The push of a fixed map on a class is its probability times a constant.
+        dead = np.outer(DEAD, report.pull_up)
+    else:
+        rwmap = terms(full_probabilities(given, labels, k))
+        report = _report(rwmap, given, regions, prior_pulls(terms))
+        dead = dead_pulls(terms)
+    return replace(report, dead_pulls=dead, terms=term_squares(terms))
 
 
-def _report(rwmap: RWMap, probs: Array | None, regions: Regions | None) -> StabilityReport:
-    """Sums over one batch. probs (b k *s), None for uniform ones."""
+def _report(
+    rwmap: RWMap,
+    probs: Array | None,
+    regions: Regions | None,
+    pulls: tuple[FloatArray, FloatArray] | None = None,
+) -> StabilityReport:
+    """Sums over one batch. probs (b k *s), None for uniform ones. pulls (b k): as `prior_pulls`."""
     labels, num_classes = rwmap.labels, rwmap.num_classes
     xp, found = namespace(labels), voxels(rwmap)
     shape = (labels.shape[0], num_classes, 1 if regions is None else len(DISTANCES))
@@ -140,6 +157,8 @@ def _report(rwmap: RWMap, probs: Array | None, regions: Regions | None) -> Stabi
     voxels_of = sums(found.counted)  # (b k d)
     pull_up = sums(channel(rwmap, found.usable, 0) - found.true).sum(axis=2)  # (b k)
     pull_down = to_numpy(xp.stack(down)).T  # (b k)
+    if pulls is not None:
+        pull_up, pull_down = pulls
     present = voxels_of.sum(axis=2) > 0
     pull = np.where(present, ratio(pull_up, pull_down), np.nan)
     pull[:, 0] = np.nan
@@ -161,6 +180,7 @@ def _report(rwmap: RWMap, probs: Array | None, regions: Regions | None) -> Stabi
         least_pull=np.fmin.reduce(pull, axis=0, initial=np.nan),
         images_with=present.sum(axis=0).astype(np.float64),
         squares=to_numpy(sum(squares)) / np.maximum(1, voxels_of.sum(axis=(1, 2)) * num_classes),
+        dead_pulls=np.full((len(DEAD), num_classes), np.nan),
         not_finite=int(xp.count_nonzero(found.counted & ~found.usable)),
     )
 

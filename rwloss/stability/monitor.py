@@ -91,8 +91,10 @@ def _gradient(
     """Value of the loss, the first output, and the loss's gradient by it. (b k *s) each."""
     import torch
 
+    from rwloss.losses.gradient_share import uncounted
+
     many = isinstance(logits, (list, tuple))
-    with torch.inference_mode(False), torch.enable_grad():
+    with torch.inference_mode(False), torch.enable_grad(), uncounted():
         outputs = [
             # float32 at least: a gradient in float16 would underflow.
             each.detach().to(torch.promote_types(each.dtype, torch.float32)).clone()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -20,6 +20,9 @@ DISTANCES = ("edge", "to 2", "to 5", "deeper")
 """Bins of the distance to the edge: depth up to 1, 2 and 5 times the smallest voxel spacing of the
 image, and beyond. With cubic voxels the first bin holds the voxels that share a face with another
 class. An image of one class has no edge, and counts as deeper."""
+
+DEAD = (1e-6, 1e-7)
+"""The probabilities of a dead class between which its pull exponent is taken."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,9 @@ class StabilityReport:
     least_pull (k): smallest pull ratio of a single image in which the class is present.
     images_with (k): images in which the class is present. squares (n): mean of g² over the
     voxels and classes of each image. not_finite: voxels with a value that is NaN or infinite.
+    dead_pulls (2 k): Σ -g of each class over its own voxels, once it has died, at the probabilities
+    DEAD; NaN where only a map is known; see `pull_exponent`. terms: of a sum, the mean of g² of
+    each term at uniform probabilities, summed over images, by its text.
     """
 
     voxels: FloatArray
@@ -78,7 +84,9 @@ class StabilityReport:
     least_pull: FloatArray
     images_with: FloatArray
     squares: FloatArray
+    dead_pulls: FloatArray
     not_finite: int = 0
+    terms: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def num_classes(self) -> int:
@@ -160,7 +168,8 @@ class StabilityReport:
         the same small probability p at every voxel, that its own voxels are predicted as
         background, and that all others are right. Then descent pushes its logit up by p times the
         numerator, and down by p times the denominator. At first a network raises and lowers such a
-        class as a whole, so Q far below 1 means that it stays down.
+        class as a whole, so Q far below 1 means that it stays down. For a map that depends on the
+        prediction p is the class's share of the image: Q of cross-entropy is then 1.
 
         NaN for the background, against which the others are measured, and for a class that is in
         no image. Infinite if nothing pushes the class down. Below 0 if it is pushed down at its
@@ -170,6 +179,31 @@ class StabilityReport:
         pull[0] = math.nan
         pull[self.images_with == 0] = math.nan
         return pull
+
+    @property
+    def pull_exponent(self) -> FloatArray:
+        """Slope of log pull over log p, as the probability p of a class goes to 0. (k).
+
+        The pull is Σ -g over the class's own voxels, while the background wins everywhere. 0: a
+        class that has died is pulled back as strongly as before; 1: the pull fades with p, so that
+        it stays dead. Fixed maps and Dice have 1, cross-entropy 0, a link its q.
+
+        NaN for the background, for a class that is in no image or not pulled up, and for a report
+        of a map whose expression is not known.
+        """
+        slope = np.full(self.num_classes, math.nan)
+        known = np.all(self.dead_pulls > 0, axis=0) & (np.arange(self.num_classes) > 0)
+        slope[known] = np.log10(self.dead_pulls[0, known] / self.dead_pulls[1, known])
+        return slope / math.log10(DEAD[0] / DEAD[1])
+
+    @property
+    def effective_weights(self) -> dict[str, float]:
+        """Each term's part of the gradient norm at uniform probabilities, by its text; sums to 1.
+
+        The norm of a term divided by the sum of all norms; empty where there is one term alone, or
+        no gradient.
+        """
+        return shares_of_norm(self.terms)
 
     @property
     def gradient_norms(self) -> FloatArray:
@@ -204,6 +238,7 @@ class StabilityReport:
                 "positive_to_negative": number(self.positive_to_negative[k]),
                 "pull": number(self.pull[k]),
                 "least_pull": number(self.least_pull[k]),
+                "pull_exponent": number(self.pull_exponent[k]),
                 "absent_images": self.num_images - int(self.images_with[k]),
             }
             for k, (name, part) in enumerate(zip(names, self.by_class, strict=True))
@@ -219,6 +254,7 @@ class StabilityReport:
                 "largest": number(norms.max(initial=-math.inf)),
                 "spread": number(self.gradient_spread),
             },
+            "effective_weights": self.effective_weights,
             "absent_classes": [names[k] for k in self.absent],
             "by_class": by_class,
             "by_distance": {name: asdict(part) for name, part in self.by_distance.items()},
@@ -276,7 +312,17 @@ _MERGED: dict[str, Any] = {
     "least_pull": np.fmin,  # NaN where a class is absent
     "not_finite": operator.add,
     "squares": lambda one, other: np.concatenate([one, other]),
+    "terms": lambda one, other: {
+        text: one.get(text, 0.0) + other.get(text, 0.0) for text in {**one, **other}
+    },
 }
+
+
+def shares_of_norm(squares: Mapping[str, float]) -> dict[str, float]:
+    """Each root's part of the sum of all roots; empty where that is 0."""
+    norms = {text: math.sqrt(value) for text, value in squares.items()}
+    total = sum(norms.values())
+    return {text: norm / total for text, norm in norms.items()} if total else {}
 
 
 def number(value: float) -> float | str | None:

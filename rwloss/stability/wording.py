@@ -21,9 +21,9 @@ were kept, except for one seed on which cross-entropy lost the same class.
 
 CAUTION = (
     "The principle is neither necessary nor sufficient for good training: Dice violates it almost "
-    "everywhere with three classes or more and trains well; and the push of every fixed map on a "
-    "class carries the probability of that class, so a stable map does not bring back a class "
-    "whose probability has gone to 0."
+    "everywhere with three classes or more and trains well; and a map that obeys it does not bring "
+    "back a class whose probability has gone to 0 where its pull exponent is 1, as that of every "
+    "fixed map is."
 )
 
 _DISTANCE_TEXTS = {
@@ -48,7 +48,7 @@ def verdict(
     probs: str = "uniform",
     is_static: bool = True,
 ) -> str:
-    """One sentence: stable or violating (where and how much), and whether a class can vanish.
+    """One sentence: what goes the wrong way, whether a class can vanish and come back, and weights.
 
     class_names: of classes 0, 1, ...; a class without one is called "class k". probs: the name
     of the report's probabilities. is_static: False for an expression with dynamic terms, whose map
@@ -61,7 +61,10 @@ def verdict(
     if report.not_finite:
         hold = "voxel holds" if report.not_finite == 1 else "voxels hold"
         parts.append(f"{report.not_finite} {hold} NaN or infinity")
-    parts.append(_vanishing(report, names, is_static=is_static))
+    # The map of a dynamic term at one prediction does not tell: only its expression does.
+    if is_static or not np.isnan(report.dead_pulls).all():
+        parts.append(_vanishing(report, names))
+    parts += [_coming_back(report), _weights(report)]
     if report.absent:
         parts.append(f"not in these labels: {listed([names[k] for k in report.absent])}")
     text = "; ".join(filter(None, parts))
@@ -71,48 +74,38 @@ def verdict(
 def _principle(
     report: StabilityReport, names: Sequence[str], probs: str, *, is_static: bool
 ) -> str:
-    whole, at = report.total, f"{probs} probabilities"
+    whole, at = report.total, f"at {probs} probabilities"
     if whole.violating == 0:
         if whole.flat == 1:
             return "flat: all classes cost the same at every voxel, so there is no gradient"
-        when = "whatever the prediction" if is_static else f"at {at}"
+        when = ", whatever the prediction" if is_static else f" {at}"
         flat = f" ({percent(whole.flat)} of the voxels have no push at all)" if whole.flat else ""
-        return f"stable: no push goes the wrong way, {when}{flat}"
-    text = f"violating at {percent(whole.violating)} of the voxels"
+        return f"stable: no push goes the wrong way{when}{flat}"
     if not whole.wrong_way_mass:
-        where = "" if whole.violating == 1 else f", {_where(report, names)}"
-        return f"{text}{where}, but no push goes the wrong way at {at}"
-    shares = (
-        (whole.pushed_up, "of the wrong classes are pushed up"),
-        (whole.pushed_down, "of the true classes are pushed down"),
-        (whole.wrong_way_mass, "of the push goes the wrong way"),
-    )
-    shown = listed([f"{percent(share)} {what}" for share, what in shares if share])
-    return f"{text}; at {at} {shown}, {_where(report, names)}"
+        return (
+            f"no push goes the wrong way {at}, but one can at others "
+            f"(at {percent(whole.violating)} of the voxels)"
+        )
+    mass = percent(whole.wrong_way_mass)
+    return f"{mass} of the push goes the wrong way {at}, {_where(report, names)}"
 
 
 def _where(report: StabilityReport, names: Sequence[str]) -> str:
     """The class and the distance at which the largest share goes the wrong way."""
-    share = "wrong_way_mass" if report.wrong_way_mass else "violating"
 
     def worst(parts: Iterable[tuple[str, StabilityShares]]) -> tuple[str, str]:
-        name, part = max(parts, key=lambda each: getattr(each[1], share))
-        return name, percent(getattr(part, share))
+        name, part = max(parts, key=lambda each: each[1].wrong_way_mass)
+        return name, percent(part.wrong_way_mass)
 
     name, there = worst(zip(names, report.by_class, strict=True))
-    text = f"worst at voxels of {name} ({there})"
+    text = f"most at voxels of {name} ({there})"
     if report.by_distance:
         distance, there = worst(report.by_distance.items())
         text += f" and {_DISTANCE_TEXTS[distance]} ({there})"
     return text
 
 
-def _vanishing(report: StabilityReport, names: Sequence[str], *, is_static: bool) -> str:
-    if not is_static:
-        return (
-            "its map changes with the prediction, so pull ratios at one prediction do not tell "
-            "whether a class can vanish"
-        )
+def _vanishing(report: StabilityReport, names: Sequence[str]) -> str:
     pull = report.pull
     known = [int(k) for k in np.argsort(pull) if not np.isnan(pull[k])]
     weak = [k for k in known if pull[k] < VANISHES_BELOW]
@@ -125,6 +118,37 @@ def _vanishing(report: StabilityReport, names: Sequence[str], *, is_static: bool
         return ""
     least = f"{pull[known[0]]:.2g}, {names[known[0]]}"
     return f"no class looks likely to vanish (least pull ratio {least})"
+
+
+def _coming_back(report: StabilityReport) -> str:
+    """What the pull exponents say; nothing where none is known."""
+    known = report.pull_exponent[~np.isnan(report.pull_exponent)]
+    if not len(known):
+        return ""
+    if known.max() < 0.05:
+        what = "pulled back in full"
+    else:
+        what = "pulled back weakly" if known.min() < 0.9 else "hardly pulled back"
+    return f"a class that has died is {what} (pull exponent {_exponents(report)})"
+
+
+def _exponents(report: StabilityReport) -> str:
+    """The pull exponent of all classes, or the least and the largest where they differ."""
+    known = report.pull_exponent[~np.isnan(report.pull_exponent)]
+    # Adding 0 makes 0 of -0.
+    shown = dict.fromkeys(f"{round(value, 2) + 0.0:g}" for value in sorted(known))
+    ends = [*shown][:: max(1, len(shown) - 1)]
+    return " .. ".join(ends) or "-"
+
+
+def _weights(report: StabilityReport) -> str:
+    """Effective weights, the largest first; nothing where there is one term alone."""
+    weights = sorted(report.effective_weights.items(), key=lambda item: -item[1])
+    if not weights:
+        return ""
+    (first, most), *others = weights
+    rest = [f"{text} {percent(share)}" for text, share in others]
+    return listed([f"{first} has {percent(most)} of the gradient norm", *rest])
 
 
 def table(reports: Mapping[str, StabilityReport], class_names: Sequence[str] = ()) -> str:
@@ -148,12 +172,28 @@ def table(reports: Mapping[str, StabilityReport], class_names: Sequence[str] = (
 def _rows(
     reports: Sequence[StabilityReport], class_names: Sequence[str]
 ) -> Iterator[tuple[str, list[str]]]:
-    """Label and cells of each row of the table; a heading has no cells."""
+    """Label and cells of each row of the table, what decides first; a heading has no cells."""
     names, first = names_for(reports[0].num_classes, class_names), reports[0]
+    yield _SHARES["wrong_way_mass"], [percent(report.wrong_way_mass) for report in reports]
+    yield "pull ratio (least of a case)", []
+    for k, name in list(enumerate(names))[1:]:
+        missing = first.num_images - int(first.images_with[k])
+        absent = f" (absent from {missing} of {first.num_images})" if missing else ""
+        pulls = [(_short(report.pull[k], 2), _short(report.least_pull[k], 2)) for report in reports]
+        yield f"  {name}{absent}", [f"{pull} ({least})" for pull, least in pulls]
+    yield "pull exponent", [_exponents(report) for report in reports]
+    weights = [report.effective_weights for report in reports]
+    terms = dict.fromkeys(text for each in weights for text in each)
+    if terms:
+        yield "part of the gradient norm", []
+    for text in terms:
+        yield f"  {text}", [percent(each[text]) if text in each else "-" for each in weights]
+    yield "", []
     yield "stable voxels", [percent(report.stable) for report in reports]
     yield "flat voxels", [percent(report.flat) for report in reports]
     for share, label in _SHARES.items():
-        yield label, [percent(getattr(report, share)) for report in reports]
+        if share != "wrong_way_mass":
+            yield label, [percent(getattr(report, share)) for report in reports]
     yield "value range", [" .. ".join(map(_short, report.value_range)) for report in reports]
     yield "gradient norm", [_gradient_norm(report) for report in reports]
     for share, label in _SHARES.items():
@@ -166,12 +206,6 @@ def _rows(
             yield f"{label}, by distance to the edge", []
         for name in first.by_distance:
             yield f"  {name}", [_cell(report.by_distance[name], share) for report in reports]
-    yield "pull ratio (least of a case)", []
-    for k, name in list(enumerate(names))[1:]:
-        missing = first.num_images - int(first.images_with[k])
-        absent = f" (absent from {missing} of {first.num_images})" if missing else ""
-        pulls = [(_short(report.pull[k], 2), _short(report.least_pull[k], 2)) for report in reports]
-        yield f"  {name}{absent}", [f"{pull} ({least})" for pull, least in pulls]
     yield "positive to negative mass, by channel", []
     for k, name in enumerate(names):
         yield f"  {name}", [_short(report.positive_to_negative[k], 2) for report in reports]

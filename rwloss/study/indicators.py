@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +36,9 @@ MAX_CASES = 32
 class Indicators:
     """Diagnostics of one map at uniform probabilities; see `rwloss.stability.StabilityReport`.
 
-    promises_stable: every term says that it obeys the principle, whatever the labels. pull: ratio
-    of each foreground class; None for a map that depends on the prediction, and where undefined.
+    promises_stable: every term says that it obeys the principle, whatever the labels. pull,
+    pull_exponent: of each foreground class; None where undefined. effective_weights: of the terms
+    of a sum.
     """
 
     promises_stable: bool
@@ -46,11 +47,19 @@ class Indicators:
     wrong_way_mass: float
     pull: Mapping[str, float | None]
     verdict: str
+    pull_exponent: Mapping[str, float | None] = field(default_factory=dict)
+    effective_weights: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def least_pull(self) -> float | None:
         """The smallest pull ratio of a class."""
         return min((value for value in self.pull.values() if value is not None), default=None)
+
+    @property
+    def largest_exponent(self) -> float | None:
+        """The largest pull exponent of a class, rounded to what its measurement is good for."""
+        known = [round(value, 2) for value in self.pull_exponent.values() if value is not None]
+        return max(known, default=None)
 
 
 def indicators_of(study: Study, folder: Path) -> tuple[dict[str, Indicators], str]:
@@ -114,17 +123,25 @@ def indicators(
             reports[name] = reports[name] + report if name in reports else report
     found, names = {}, task.class_names
     for name, report in reports.items():
-        known = expressions[name].is_static
-        pull = [float(value) if known and not np.isnan(value) else None for value in report.pull]
+        pull, exponent = (
+            dict(zip(names[1:], map(_known, values[1:]), strict=True))
+            for values in (report.pull, report.pull_exponent)
+        )
         found[name] = Indicators(
             promises_stable=promises_stable(expressions[name]),
             violating=report.violating,
             pushed_up=report.pushed_up,
             wrong_way_mass=report.wrong_way_mass,
-            pull=dict(zip(names[1:], pull[1:], strict=True)),
-            verdict=stability.verdict(report, names, is_static=known),
+            pull=pull,
+            verdict=stability.verdict(report, names, is_static=expressions[name].is_static),
+            pull_exponent=exponent,
+            effective_weights=report.effective_weights,
         )
     return found
+
+
+def _known(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)
 
 
 def _check_splits(study: Study, folder: Path) -> None:
@@ -151,7 +168,8 @@ class Diagnosis:
     """The stability reports of maps over the cases that were added. No case stays in memory.
 
     reports: by the text of the map. failed: the reason by the name of the case. in_voxels: number
-    of cases without a spacing, if a map has values in mm.
+    of cases without a spacing, if a map has values in mm. maps_of: "volumes" or "slices", what a
+    label file holds and so what the maps are of.
     """
 
     def __init__(
@@ -183,6 +201,7 @@ class Diagnosis:
         self.reports: dict[str, stability.StabilityReport] = {}
         self.failed: dict[str, str] = {}
         self.in_voxels = 0
+        self.maps_of = "volumes"
         self._number = 0  # of the cases added, for their random probabilities
         self._worst: tuple[float, int, Case] | None = None
 
@@ -205,6 +224,7 @@ class Diagnosis:
             text: self.reports[text] + report if self.reports else report
             for text, report in found.items()
         }
+        self.maps_of = "volumes" if regions.labels.ndim > 3 else "slices"
         has_mm = any(each.has_mm for each in self.expressions.values())
         self.in_voxels += has_mm and volume.spacing_mm is None
         wrong = sum(report.wrong_way_mass for report in found.values())
@@ -230,6 +250,7 @@ class Diagnosis:
         return {
             "rwloss": __version__,
             "data": source,
+            "maps_of": self.maps_of,
             "probabilities": self.probs,
             "seed": self.seed,
             "num_classes": self.num_classes,

@@ -41,6 +41,9 @@ BASELINES = {
 REFERENCE = BASELINES["dice_ce"]
 """Where it fails as well, the training is too short or too hard; else the map is the reason."""
 
+NULL_SEEDS = 1_000_000
+"""What is added to the seeds of `Study.null`, so that it shares no weights and no batches."""
+
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,79}")
 
 
@@ -65,6 +68,10 @@ class Study(toml.TomlSettings):
         None,
         description="name of the map that the others are compared with; by default Dice + CE, if "
         "the study has it",
+    )
+    null: str | None = Field(
+        None,
+        description="name of the map that is the reference once more, with other seeds (A/A test)",
     )
     training: dict[str, Any] = Field(
         default_factory=dict, description="settings of `rwloss train` that all runs share"
@@ -111,6 +118,8 @@ class Study(toml.TomlSettings):
                 f"{where}: the reference {study.reference!r} is not a map of the study"
                 f"{nearest(study.reference, study.maps)}"
             )
+        if study.null is not None and study.null not in study.maps:
+            raise RWLossError(f"{where}: null {study.null!r} is not a map of the study")
         _settings(study, where=f"{where}: [training]")
         axes = study_axes.checked(study.axes, f"{where}: [axes]")
         if len({"patch", *axes.get("map_of", ())}) > 1 and study.training.get("zoom") != 0:
@@ -251,6 +260,7 @@ def joined(before: Study, now: Study, *, begun: bool) -> Study:
         "maps": before.maps | now.maps,
         "seeds": sorted({*before.seeds, *now.seeds}),
         "reference": now.reference or before.reference,
+        "null": now.null or before.null,
         "axes": study_axes.joined(before.axes, now.axes, now.training, begun=begun),
     }
     return make(files=False, **now.model_dump() | both)
@@ -306,15 +316,32 @@ def runs(study: Study, folder: Path) -> Iterator[Run]:
         between = study_axes.folders(values, study.training)
         for name, text in study.maps.items():
             out = folder.joinpath("runs", name, *between, f"seed_{seed}")
-            own = study.at(values)
-            yield Run(name, seed, _settings(own, text, str(out), seed), values)
+            own, drawn = study.at(values), seed + NULL_SEEDS * (name == study.null)
+            yield Run(name, seed, _settings(own, text, str(out), drawn), values)
 
 
 def reference_of(study: Study) -> str | None:
     """The name of the reference: the one given, else the first map that is Dice + CE."""
     if study.reference is not None:
         return study.reference
-    return next((n for n, text in study.maps.items() if generators.is_same(text, REFERENCE)), None)
+    names = (name for name in study.maps if name != study.null)
+    return next((n for n in names if generators.is_same(study.maps[n], REFERENCE)), None)
+
+
+def with_null(study: Study) -> Study:
+    """The study with its reference under a second name, trained with other seeds: an A/A test.
+
+    What such a pair differs in is chance alone. Raises RWLossError without a reference.
+    """
+    reference = reference_of(study)
+    if reference is None:
+        raise RWLossError(
+            "--null trains the reference a second time, and the study has none: add --baseline "
+            "dice_ce, or name a map with --reference"
+        )
+    name = study.null or f"{reference}_again"
+    content = study.model_dump() | {"null": name}
+    return make(files=False, **content | {"maps": study.maps | {name: study.maps[reference]}})
 
 
 def columns(texts: Sequence[str] = (), baselines: Sequence[str] = ()) -> dict[str, str]:

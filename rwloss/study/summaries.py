@@ -12,6 +12,7 @@ from rwloss.study.differences import Difference, differences_in
 from rwloss.study.indicators import Indicators
 from rwloss.study.outcomes import ClassOutcome, RunOutcome, known_of, mean_of
 from rwloss.study.plan import Study
+from rwloss.study.rates import BirthCurve, Rate, birth_curve, rate
 from rwloss.study.statistics import Comparison, Interval, compare_all, interval
 
 Status: TypeAlias = Literal["done", "failed", "unfinished", "not begun"]
@@ -76,6 +77,7 @@ class ClassTally:
     """One class of one map. known: runs that are done in which a validation case has the class.
 
     born, died, collapsed: numbers of these runs. birth_steps: of those in which it was born.
+    rate: of the collapsed. births: when it is born; both None of no runs.
     """
 
     name: str
@@ -84,6 +86,8 @@ class ClassTally:
     died: int
     collapsed: int
     birth_steps: tuple[int, ...]
+    rate: Rate | None
+    births: BirthCurve | None
 
 
 @dataclass(frozen=True)
@@ -118,6 +122,11 @@ class MapSummary:
     def name(self) -> str:
         """The map with its values."""
         return axes.cell_name(self.map, self.values)
+
+    @property
+    def lost_rate(self) -> Rate | None:
+        """Share of the runs that lost a class."""
+        return rate(self.lost, self.lost_known)
 
     @property
     def diverged(self) -> int:
@@ -181,6 +190,22 @@ def part_of(
             }
     if reference is None:
         return StudyPart(tuple(summaries), ())
+    part = StudyPart(tuple(summaries), ())
+    # The A/A test is no question of the study: it costs the others no power.
+    for names in ({*study.maps} - {study.null}, {reference, study.null}):
+        of_names = [{name: runs[name] for name in study.maps if name in names} for runs in outcomes]
+        part = _compared(part, of_names, conditions, reference, unit)
+    return part
+
+
+def _compared(
+    part: StudyPart,
+    outcomes: Sequence[Mapping[str, Mapping[tuple[str, int], RunOutcome]]],
+    conditions: Sequence[AxisValues],
+    reference: str,
+    unit: int,
+) -> StudyPart:
+    """The part with the comparisons of these maps, corrected together."""
     compared = compare_all(
         [
             {
@@ -196,13 +221,15 @@ def part_of(
     )
     further = differences_in(outcomes, reference, unit_of=lambda key: key[unit])
     return StudyPart(
-        tuple(summaries),
-        tuple(
+        part.maps,
+        part.comparisons
+        + tuple(
             replace(each, values=values)
             for values, found in zip(conditions, compared, strict=True)
             for each in found
         ),
-        tuple(
+        part.differences
+        + tuple(
             replace(each, comparison=replace(each.comparison, values=values))
             for values, found in zip(conditions, further, strict=True)
             for each in found
@@ -221,7 +248,7 @@ def _summary(
     failed = [row.outcome for row in rows if row.status == "failed"]
     largest = max(known_of(outcome.largest_wrong_way_mass for outcome in done), default=None)
     promised = indicators is not None and indicators.promises_stable
-    classes = [each for outcome in done for each in outcome.classes]
+    classes = [(each, outcome.step) for outcome in done for each in outcome.classes]
     tested, ended = (known_of(getattr(o, name) for o in done) for name in ("test_dice", "end_dice"))
     return MapSummary(
         map=name,
@@ -234,8 +261,8 @@ def _summary(
         test_dice=interval(tested) if tested else None,
         end_dice=interval(ended) if ended else None,
         classes=tuple(
-            _tally(name, [each for each in classes if each.name == name])
-            for name in dict.fromkeys(each.name for each in classes)
+            _tally(name, [each for each in classes if each[0].name == name])
+            for name in dict.fromkeys(each.name for each, _ in classes)
         ),
         wrong_way_mass=mean_of(outcome.wrong_way_mass for outcome in done),
         largest_wrong_way_mass=largest,
@@ -244,8 +271,20 @@ def _summary(
     )
 
 
-def _tally(name: str, outcomes: Sequence[ClassOutcome]) -> ClassTally:
-    found = [each for each in outcomes if each.end_dice is not None]
+def _tally(name: str, outcomes: Sequence[tuple[ClassOutcome, int]]) -> ClassTally:
+    """outcomes: of the class, each with the last step of its run."""
+    known = [pair for pair in outcomes if pair[0].end_dice is not None]
+    found = [each for each, _ in known]
     births = tuple(each.birth_step for each in found if each.birth_step is not None)
+    never = [last for each, last in known if each.birth_step is None]
     died, collapsed = (sum(bool(getattr(e, end)) for e in found) for end in ("died", "collapsed"))
-    return ClassTally(name, len(found), len(births), died, collapsed, births)
+    return ClassTally(
+        name,
+        len(found),
+        len(births),
+        died,
+        collapsed,
+        births,
+        rate(collapsed, len(found)),
+        birth_curve(births, never),
+    )

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import platform
-from contextlib import suppress
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from rwloss import distance
-from rwloss._version import __version__
+from rwloss._version import versions_of
 from rwloss.errors import RWLossError
 from rwloss.words import count_of
 from rwloss.work.tasks import available_cores
@@ -80,10 +78,8 @@ def description(device: torch.device, processes: int = 1) -> dict[str, Any]:
             f"CPU: {count_of(torch.get_num_threads(), 'thread')}, {available_cores()} cores "
             f"({platform.system()}, {platform.machine()})"
         )
-    versions = {"Python": platform.python_version(), "rwloss": __version__}
-    for name in ("torch", "monai", "lightning-fabric", "numpy", "scipy", "edt"):
-        with suppress(PackageNotFoundError):
-            versions[name] = version(name)
+    named = ("torch", "monai", "lightning-fabric", "numpy", "scipy", "edt")
+    versions = {"Python": platform.python_version(), **versions_of(*named)}
     return {
         "hardware": hardware if processes == 1 else f"{processes} processes, each {hardware}",
         "distance_engine": distance.engine_name(like=torch.empty(0, device=device)),

@@ -140,6 +140,8 @@ def evaluate(
             f"{predicted_names}; the files of a case must have the same name"
         )
     ignored = truth.ignore_label if ignore_label is None else ignore_label
+    if num_classes is None and (why := data.one_class_left(truth, ignored)):
+        raise RWLossError(f"{why}; if that is meant, pass num_classes (--num-classes)")
     known = [k for k in (num_classes, truth.num_classes, found.num_classes) if k is not None]
     if known:
         k = data.count_classes(truth, known[0])

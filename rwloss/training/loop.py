@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from rwloss.errors import RWLossError
 from rwloss.losses import RegionWiseLoss
 from rwloss.stability import Monitor
+from rwloss.stability.signs import class_signs
 from rwloss.training.patches import TrainingBatch
 from rwloss.training.settings import RunSettings
 
@@ -38,7 +39,8 @@ class TrainingState:
     """How far a run has come. With the weights and the optimizer, enough to resume it.
 
     step: steps done. losses: those since the last record. best_step and best_score: of the best
-    checkpoint so far. seconds: training time, summed over all starts.
+    checkpoint so far. seconds: training time, summed over all starts. share: calls and weight of
+    the loss's `GradientShare`, empty without one.
     """
 
     step: int = 0
@@ -46,6 +48,7 @@ class TrainingState:
     best_step: int = 0
     best_score: FiniteFloat = -1.0
     seconds: FiniteFloat = 0.0
+    share: list[FiniteFloat] = field(default_factory=list)
 
 
 def train_steps(
@@ -75,6 +78,9 @@ def train_steps(
     waiting: list[Tensor] = []  # losses that are not read yet
     compiled: Any = torch.compile(network) if settings.compile else network
     model, optimizer = fabric.setup(compiled, optimizer)
+    loss.set_epoch(state.step // settings.steps_per_epoch, settings.num_epochs)
+    if loss.share is not None and state.share:
+        loss.share.resume(state.share)
     while state.step < settings.steps:
         step, started = state.step + 1, time.monotonic()
         is_recorded = settings.records(step)
@@ -102,6 +108,8 @@ def train_steps(
             )
         optimizer.step()
         state.step = step
+        if loss.share is not None:
+            state.share = loss.share.state
         if settings.pauses_after(step):
             state.losses += _read(waiting, step, settings)
         mean_value = None if waiting else state.losses[-1]
@@ -150,11 +158,10 @@ def step_figures(
     """The record of one step, after backward and before the optimizer. logits (b k *s) with grad.
 
     excess: how far the loss is above its minimum for these maps. gradient_norm: L2 norm of the
-    gradient of all weights, before clipping. gradient_share: per class c, the fraction of
-    Σ|dL/dlogit| over voxels and channels that lies at voxels of true class c; sums to 1.
-    predicted_volume and true_volume: fraction of the counted voxels per class, by the most
-    probable class and by the truth. stable, violating, pushed_up, pushed_down, wrong_way_mass and
-    pull: see `rwloss.stability.StabilityReport`, at these probabilities.
+    gradient of all weights, before clipping. boundary_weight: of a blend with schedule
+    "gradient_share"; absent without one. One value per class: see
+    `rwloss.stability.signs.class_signs`. stable, violating, pushed_up, pushed_down, wrong_way_mass
+    and pull: see `rwloss.stability.StabilityReport`, at these probabilities.
 
     With several processes, the first records its own part of the batch.
     """
@@ -163,24 +170,13 @@ def step_figures(
     monitor(loss, head, batch.labels, batch.rwmap, spacing_mm=batch.spacings_mm)
     [stability] = monitor.history
     excess = loss.excess(head, batch.labels, batch.rwmap, spacing_mm=batch.spacings_mm)
-    push = torch.zeros_like(head[:, 0]) if logits.grad is None else logits.grad.abs().sum(dim=1)
+    gradient = torch.zeros_like(head) if logits.grad is None else logits.grad
     gradients = [weight.grad for weight in network.parameters() if weight.grad is not None]
-    predicted = head.argmax(dim=1).where(batch.labels >= 0, -1)
     return {
         "excess": float(excess),
+        **({} if loss.share is None else {"boundary_weight": loss.share.weight}),
         "gradient_norm": float(nn.utils.get_total_norm(gradients)),
-        "gradient_share": _shares(batch.labels, head.shape[1], push),
-        "predicted_volume": _shares(predicted, head.shape[1]),
-        "true_volume": _shares(batch.labels, head.shape[1]),
+        **class_signs(head.softmax(dim=1), batch.labels, gradient),
         **{name: stability[name] for name in _OF_MAP},
         "pull": [each["pull"] for each in stability["by_class"].values()],
     }
-
-
-def _shares(labels: Tensor, num_classes: int, values: Tensor | None = None) -> list[float]:
-    """Fraction of the sum of `values` (by default 1 per voxel) in each class. (b *s) -> k."""
-    counted = labels >= 0
-    weights = None if values is None else values[counted].double()
-    sums = torch.bincount(labels[counted], weights, minlength=num_classes).double()
-    total = sums.sum()
-    return (sums / total.where(total > 0, 1)).tolist()

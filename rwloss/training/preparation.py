@@ -78,9 +78,11 @@ class PreparedRun:
         With map_of "slice", each slice of a volume has the map that it would have alone. None where
         the loss makes the map of each patch.
         """
-        static, settings = self.expression.static_part, self.settings
-        if self.maps is not None or static is None or settings.map_of == "patch":
+        settings = self.settings
+        if self.maps is not None or settings.map_of == "patch":
             return self.maps
+        if (static := self.expression.static_part) is None:
+            return None
         across = settings.slice_axis if settings.map_of == "slice" else None
         return {each.name: _whole_map(static, each, self.task, across) for each in self.train}
 
@@ -130,7 +132,7 @@ def prepare(
             spacing_mm=settings.spacing,
         )
         _check_alike(volume, volumes.get(parts.train[0], volume))
-        digests[name], found[name] = volume.digest, labels_in(volume.labels) - {IGNORED}
+        digests[name], found[name] = volume.digest, labels_in(volume.labels)
         # Programs round the headers of one image differently, by less than a tenth of a voxel.
         spacing_mm = np.array(volume.spacing_mm or (np.inf,) * volume.labels.ndim)
         shortest_mm = spacing_mm.min(where=np.array(volume.labels.shape) > 1, initial=np.inf)
@@ -145,18 +147,7 @@ def prepare(
             f"cases ({some(sorted(misplaced_mm))}): voxels are matched by their index in the "
             "files; if that is wrong, fix the headers or resample"
         )
-    num_classes = data.count_classes(
-        dataset, settings.num_classes, ignore_label=ignored, labels=set().union(*found.values())
-    )
-    for name, labels in found.items():
-        if (label := max(labels, default=0)) >= num_classes:
-            is_mask = labels <= {0, label}
-            ignore = "" if is_mask else f", or --ignore-label {label} if it is not a class"
-            raise RWLossError(
-                f"case {name!r} holds the label {label}, and there are {num_classes} classes: "
-                f"store them as 0 to {num_classes - 1} (the {label} of a mask as 1), pass "
-                f"--num-classes{ignore}"
-            )
+    num_classes = _count_classes(dataset, settings, ignored, found)
     train = [volumes[name] for name in parts.train]
     names = class_names(num_classes, dataset.class_names)
     counts = _class_counts(train, names)
@@ -338,6 +329,36 @@ def _check_alike(volume: TrainingVolume, first: TrainingVolume) -> None:
         )
 
 
+def _count_classes(
+    dataset: data.Dataset,
+    settings: RunSettings,
+    ignored: int | None,
+    found: Mapping[str, set[int]],
+) -> int:
+    """The number of classes. found: the labels of each case, -1 where they are ignored.
+
+    Raises RWLossError for a label beyond them, and where ignoring leaves one class.
+    """
+    seen = set().union(*found.values())
+    if ignored is not None and IGNORED in seen:
+        seen = seen - {IGNORED} | {ignored}
+    if why := data.one_class_left(dataset, ignored, seen):
+        raise RWLossError(why)
+    num_classes = data.count_classes(
+        dataset, settings.num_classes, ignore_label=ignored, labels=seen
+    )
+    for name, labels in found.items():
+        if (label := max(labels, default=0)) >= num_classes:
+            is_mask = labels <= {0, label, IGNORED}
+            ignore = "" if is_mask else f", or pass --ignore-label {label} if it is not a class"
+            raise RWLossError(
+                f"case {name!r} holds the label {label}, and there are {num_classes} classes: "
+                f"store them as 0 to {num_classes - 1} (the {label} of a mask as 1), or pass "
+                f"--num-classes{ignore}"
+            )
+    return num_classes
+
+
 def _class_counts(volumes: Sequence[TrainingVolume], names: Sequence[str]) -> list[int]:
     """Voxels of each class in the training cases. Raises RWLossError if a class has none."""
     counts = sum(
@@ -346,9 +367,10 @@ def _class_counts(volumes: Sequence[TrainingVolume], names: Sequence[str]) -> li
     found: list[int] = np.asarray(counts).tolist()
     if absent := [f"{k} ({names[k]})" for k, count in enumerate(found) if count == 0]:
         raise RWLossError(
-            f"class {', '.join(absent)} is in no training case, so a network can't learn it. "
-            "Choose another split (--split-seed) if other cases have it; otherwise remove it from "
-            "the dataset, or, if it is the last class, with --num-classes"
+            f"class {', '.join(absent[:5])}{', ...' * (len(absent) > 5)} is in no training case, "
+            "so a network can't learn it. Choose another split (--split-seed) if other cases have "
+            "it; otherwise remove it from the dataset, or, if it is the last class, with "
+            "--num-classes"
         )
     return found
 

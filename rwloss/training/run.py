@@ -13,7 +13,8 @@ import torch
 
 from rwloss.errors import RWLossError
 from rwloss.losses import RegionWiseLoss
-from rwloss.regions import IGNORED
+from rwloss.regions import IGNORED, Regions
+from rwloss.stability import effective_weights
 from rwloss.training.environment import description, fabric_of
 from rwloss.training.evaluation import Evaluation, as_fields
 from rwloss.training.inference import mean_dice, score_volumes, selection_score
@@ -27,7 +28,7 @@ from rwloss.training.network import (
     restore_weights,
     save_checkpoint,
 )
-from rwloss.training.patches import PatchSampler, PatchSource, patch_sources
+from rwloss.training.patches import PatchSampler, PatchSource, TrainingBatch, patch_sources
 from rwloss.training.preparation import PreparedRun, prepare
 from rwloss.training.run_folder import RunFolder, RunResult
 from rwloss.training.settings import RunSettings
@@ -138,8 +139,9 @@ class Start:
     def __call__(self) -> None:
         """Train to the end, and test."""
         sources = self.sources()
-        with self.opened():
-            self._train(self.batches(sources))
+        batches = self.batches(sources)
+        with self.opened(batches):
+            self._train(batches)
             self._by_the_first(lambda: self.test(len(sources)))
 
     def sources(self) -> list[PatchSource]:
@@ -163,7 +165,7 @@ class Start:
         )
 
     @contextmanager
-    def opened(self, **how: Any) -> Iterator[None]:
+    def opened(self, batches: PatchSampler, **how: Any) -> Iterator[None]:
         """Hold the folder, and bring the run to its last checkpoint. how: for its log."""
         self.make_optimizer()
         with ExitStack() as opened:
@@ -171,7 +173,7 @@ class Start:
             self._resume()
             # Only now, because begin removes test.json: maps or a checkpoint that do not fit must
             # not cost the test after fewer steps.
-            self._by_the_first(lambda: self._begin(how))
+            self._by_the_first(lambda: self._begin(batches(1), how))
             yield
 
     def _by_the_first(self, work: Callable[[], object]) -> None:
@@ -205,10 +207,13 @@ class Start:
                 "missing: put the file back, or train in another folder"
             )
 
-    def _begin(self, how: Mapping[str, Any]) -> None:
+    def _begin(self, first: TrainingBatch, how: Mapping[str, Any]) -> None:
         step, device = self.state.step, description(self.fabric.device, self.fabric.world_size)
         self.folder.begin(self.settings, self.prepared.split, step)
-        self._log("start", step, **device, **how, notes=list(self.notes))
+        regions = Regions(first.labels, self.task.num_classes, first.spacings_mm, IGNORED)
+        weights = effective_weights(self.prepared.expression, regions)
+        notes = list(self.notes)
+        self._log("start", step, **device, **how, notes=notes, effective_weights=weights)
 
     def batches(self, sources: Sequence[PatchSource]) -> PatchSampler:
         """The batch of each step."""

@@ -36,7 +36,8 @@ class Member:
     """One run of a stack: the arguments of `loop.train_steps`.
 
     Members that share the object `batches` share each batch. Those that share `loss` are one call
-    of it. settings: may differ in seed, map and learning rate. on_failure: called with the error
+    of it; one with schedule "gradient_share" has a weight of its own, and is not shared. settings:
+    may differ in seed, map and learning rate. on_failure: called with the error
     that ends this member alone.
     """
 
@@ -184,15 +185,12 @@ class _Stack:
         made = {key: batches(step) for key, batches in makers.items()}
         batches = [made[id(member.batches)] for member in self.members]
         for member in self.members:
-            epoch = (step - 1) // settings.steps_per_epoch
-            member.loss.set_epoch(epoch, settings.num_epochs)
-            for group in member.optimizer.param_groups:
-                group["lr"] = learning_rate(member.settings, step)
+            _set_step(member, step)
         weights = self.weights.detach().requires_grad_()
         logits = self._forward(weights, torch.stack([batch.images for batch in batches]))
         values = self._losses(logits, batches)
-        is_recorded = settings.records(step)
-        if is_recorded or loop.is_free_to_read(values):
+        is_recorded, is_free = settings.records(step), loop.is_free_to_read(values)
+        if is_recorded or is_free:
             self.read()
             for member, value in zip(self.members, values.tolist(), strict=True):
                 member.attempt(check_finite, value, step, member.settings)
@@ -200,7 +198,7 @@ class _Stack:
             return
         wanted = [weights, *([logits] if is_recorded else [])]
         gradient, *push = torch.autograd.grad(values.sum(), wanted)
-        figures: list[dict[str, Any]] = [{} for _ in self.members]
+        figures: list[dict[str, Any]] = []
         if is_recorded:
             figures = self._figures(gradient, logits.detach(), push[0], batches)
             if not self.is_whole:
@@ -209,19 +207,25 @@ class _Stack:
         self.waiting.append(values.detach())
         self.step = step
         self.count.fill_(step)
-        share = (time.monotonic() - began) / len(self.members)
         for member in self.members:
             member.state.step = step
-            member.state.seconds += share
-        if settings.pauses_after(step) or loop.is_free_to_read(values):
+            member.state.seconds += (time.monotonic() - began) / len(self.members)
+            if member.loss.share is not None:
+                member.state.share = member.loss.share.state
+        if is_free or settings.pauses_after(step):
             self.read()
-        is_read = not self.waiting
-        for member, row in zip(self.members, figures, strict=True):
-            value = member.state.losses[-1] if is_read and member.state.losses else None
-            if is_recorded and not member.has_failed:
-                found = {"losses": member.state.losses, **row}
-                member.attempt(member.record, step, found, halves=False)
+        self._tell(step, figures)
+
+    def _tell(self, step: int, figures: Sequence[dict[str, Any]]) -> None:
+        """Tell each member that a step is done. figures: those of a recorded step, else none."""
+        members = [member for member in self.members if not member.has_failed]
+        values = [None if self.waiting else member.state.losses[-1] for member in members]
+        for member, row in zip(self.members, figures, strict=False):
+            if not member.has_failed:
+                record = {"losses": member.state.losses, **row}
+                member.attempt(member.record, step, record, halves=False)
                 member.state.losses = []
+        for member, value in zip(members, values, strict=True):
             if not member.has_failed:
                 member.attempt(member.after_step, step, value, halves=False)
 
@@ -293,6 +297,16 @@ class _Stack:
         gradient.div_(math.sqrt(1 - beta_of_square**step)).add_(group["eps"])
         torch.div(self.average, gradient, out=gradient)
         self.weights.sub_(gradient.mul_(rate / (1 - beta**step)))
+
+
+def _set_step(member: Member, step: int) -> None:
+    """Set what depends on the number of the step, counted from 1."""
+    loss, settings = member.loss, member.settings
+    if loss.share is not None:  # as it was after the last step that was done
+        loss.share.resume(member.state.share or [0, 1.0])
+    loss.set_epoch((step - 1) // settings.steps_per_epoch, settings.num_epochs)
+    for group in member.optimizer.param_groups:
+        group["lr"] = learning_rate(settings, step)
 
 
 def _of_one_map(

@@ -73,15 +73,15 @@ class Together:
         with deterministic(self.fabric.device), ExitStack() as opened:
             starts = self.each(self.runs, self.start)
             starts = {index: start for index, start in starts.items() if not start.is_done}
-            number = len(self.each(starts, self.sources_of))  # before the folders are opened
+            number = len(self.each(starts, lambda _, start: self.sources_of(start)))
 
             def opened_member(index: int, start: Start) -> Member:
-                opened.enter_context(start.opened(together=number))
+                opened.enter_context(start.opened(self.batches_of(start), together=number))
                 return self.member(index, start)
 
             members = self.each(starts, opened_member)
             train_stack(self.fabric, list(members.values()))
-            self.each(starts, lambda _, start: start.test(len(self.sources_of(_, start))))
+            self.each(starts, lambda _, start: start.test(len(self.sources_of(start))))
         return self.failures
 
     def each(self, given: Mapping[int, T], call: Callable[[int, T], Result]) -> dict[int, Result]:
@@ -105,21 +105,26 @@ class Together:
             made = self.prepared.for_run(settings, notes.append, files=self.files)
         return Start(self.fabric, made, notes)
 
-    def sources_of(self, index: int, start: Start) -> list[PatchSource]:
+    def sources_of(self, start: Start) -> list[PatchSource]:
         """What patches are cut from: the same for all runs, unless they hold maps too."""
-        del index
         key = self._key(start)
         if key not in self.sources:
             self.sources[key] = start.sources()
         return self.sources[key]
 
-    def member(self, index: int, start: Start) -> Member:
-        """A run as a member of the stack. Batches are made once per seed, losses once per map."""
-        seed, text = (start.settings.seed, self._key(start)), str(start.prepared.expression)
+    def batches_of(self, start: Start) -> PatchSampler:
+        """The batches of a run: the same for all runs of one seed that cut the same patches."""
+        seed = start.settings.seed, self._key(start)
         if seed not in self.batches:
-            self.batches[seed] = start.batches(self.sources_of(index, start))
-        if text not in self.losses:
-            self.losses[text] = start.loss()
+            self.batches[seed] = start.batches(self.sources_of(start))
+        return self.batches[seed]
+
+    def member(self, index: int, start: Start) -> Member:
+        """A run as a member of the stack. Runs of one map have one loss, if it keeps nothing."""
+        loss = start.loss()
+        loss.set_epoch(0, start.settings.num_epochs)
+        if loss.share is None:
+            loss = self.losses.setdefault(str(start.prepared.expression), loss)
 
         def on_failure(error: Exception) -> None:
             self.failures[index] = error
@@ -127,8 +132,8 @@ class Together:
 
         return Member(
             start.network,
-            self.losses[text],
-            self.batches[seed],
+            loss,
+            self.batches_of(start),
             start.optimizer,
             start.settings,
             start.state,

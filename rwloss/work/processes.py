@@ -102,7 +102,7 @@ def _run(
 
 @contextmanager
 def _workers(environments: Sequence[Mapping[str, str]]) -> Iterator[list[_Worker]]:
-    """One worker per environment; all end with the block, whatever they do, and with this process."""
+    """One worker per environment. They end with the block, whatever they do, and this process."""
     _allow_open_files(64 + 16 * len(environments))
     theirs, ours = _CONTEXT.Pipe(duplex=False)
     workers = [_Worker(theirs, each) for each in environments]

@@ -9,6 +9,11 @@ from rwloss.cli import main
 from rwloss.data import sample_dir
 
 
+@pytest.fixture(autouse=True, scope="module")
+def quick_training(small_networks):
+    """Whatever a module trains."""
+
+
 @pytest.fixture
 def source(tmp_path):
     """A folder with three label files of the sample."""

@@ -37,14 +37,15 @@ def test_a_table_and_a_sentence_for_each_map(rwloss_command):
     code, out, err = rwloss_command(*hippocampus("boundary", "rectified"))
     assert code == 0, err
     assert out.startswith("2 cases, ")
-    assert "3 classes; uniform probabilities" in out
+    assert "3 classes; maps of volumes; uniform probabilities" in out
     assert re.search(r"^stable voxels +0\.\d % +100 %$", out, re.M)
     assert re.search(r"^  posterior +0\.00\d+ \(.*\) +0\.02\d* \(.*\)$", out, re.M)
     *_, boundary, rectified = out.splitlines()
-    assert boundary.startswith("boundary: Violating at 99.")
+    assert re.match(r"boundary: 2\.\d % of the push goes the wrong way at uniform", boundary)
     assert "posterior" in boundary
     assert "can vanish" in boundary
     assert rectified.startswith("rectified: Stable: no push goes the wrong way")
+    assert rectified.endswith("a class that has died is hardly pulled back (pull exponent 1).")
     assert "neither necessary nor sufficient" in out
     assert "2 of 2 cases" in err
 
@@ -57,6 +58,10 @@ def test_json_holds_the_figures_of_the_reports(rwloss_command):
     assert content["failed"] == {}
     assert content["maps"]["dice"]["violating"] > 0.95
     assert not content["maps"]["dice"]["is_static"]
+    assert content["maps"]["dice"]["by_class"]["anterior"]["pull_exponent"] == pytest.approx(
+        1, abs=1e-3
+    )
+    assert content["maps_of"] == "volumes"
     wanted = None
     for case in data.find(HIPPOCAMPUS).cases[:2]:
         volume = data.read_labels(case.labels)
@@ -88,10 +93,10 @@ def test_a_picture_of_the_worst_place(rwloss_command, tmp_path):
     code, printed, err = rwloss_command(*hippocampus("boundary", "rectified", "dice"), "-o", out)
     assert code == 0, err
     assert f"wrote {out}" in printed
-    assert printed.splitlines()[-1].startswith("dice: Violating")
+    assert printed.splitlines()[-1].startswith("dice: No push goes the wrong way at uniform")
     words = re.findall(r"<!-- (.*?) -->", out.read_text(encoding="utf-8"))
     assert {"0 background", "1 anterior", "2 posterior", "labels", "image"} <= set(words)
-    assert "rectified: no push goes the wrong way" in " ".join(words)
+    assert "rectified: no push goes the wrong way, all are shown" in " ".join(words)
     assert "of the push in this slice goes the wrong way" in " ".join(words)
 
 
@@ -113,7 +118,7 @@ def test_a_case_that_cannot_be_read_is_named_and_the_others_count(rwloss_command
     assert code == 1
     assert "case_1  cannot read" in err
     assert "1 of 3 cases failed; the figures are of the others" in err
-    assert out.startswith("2 cases, 1200 voxels, 3 classes")
+    assert out.startswith("2 cases, 1200 voxels, 3 classes; maps of slices;")
     code, out, _ = rwloss_command(*arguments, "--json")
     assert code == 1
     assert list(json.loads(out)["failed"]) == ["case_1"]
@@ -187,3 +192,28 @@ def test_commands_that_read_labels_alone_do_without_images(rwloss_command, tmp_p
         if command[0] in {"check", "precompute"}:
             assert "left out, because they have no label file: 1 image, 'b'" in err
     assert "expected the channels 0 to 1, found files of [1]" in " ".join(err.split())
+
+
+def test_no_command_ignores_the_foreground_of_masks(rwloss_command, tmp_path, monkeypatch):
+    """Masks stored as 0 and 255, with --ignore-label 255: refused, or said if one insists."""
+    monkeypatch.chdir(tmp_path)
+    raw = make_raw(tmp_path / "raw", [f"case_{number}" for number in range(5)], num_classes=2)
+    for file in (raw / "labelsTr").iterdir():
+        np.save(file, 255 * np.load(file))
+    rectified = ("--map", "rectified")
+    commands = {
+        "check": ("raw", *rectified),
+        "precompute": ("raw", "maps", *rectified),
+        "train": ("raw", "--out", "run", *rectified),
+        "compare": ("raw", "--out", "study", *rectified, "--map", "dice", "--seeds", 1),
+        "show": ("raw/labelsTr/case_0.npy", "--out", "a.png", *rectified),
+        "evaluate": ("raw", "raw"),
+    }
+    for command, arguments in commands.items():
+        code, _, err = rwloss_command(command, *arguments, "--ignore-label", 255)
+        assert code == 2, command
+        assert "store it as 1 and do not ignore it" in err, command
+    for command in ("check", "precompute"):
+        given = (*commands[command], "--ignore-label", 255, "--num-classes", 2)
+        code, _, err = rwloss_command(command, *given)
+        assert (code, err.count("store it as 1 and do not ignore it")) == (0, 1), command

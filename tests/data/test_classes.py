@@ -9,7 +9,7 @@ import pytest
 from data_folders import nnunet, save, touch
 
 from rwloss import Regions
-from rwloss.data import count_classes, find, read_labels
+from rwloss.data import count_classes, find, one_class_left, read_labels
 from rwloss.errors import RWLossError
 
 
@@ -41,7 +41,7 @@ def test_classes_are_counted_over_all_cases(tmp_path):
         for case, values in enumerate(labels):
             save(tmp_path / f"{number}/{case}.npy", [values], np.int32)
         dataset = find(tmp_path / str(number))
-        for options in ({}, {"labels": itertools.chain(*labels)}):
+        for options in ({}, {"labels": [*itertools.chain(*labels)]}):
             if isinstance(expected, int):
                 assert count_classes(dataset, ignore_label=ignore_label, **options) == expected
                 continue
@@ -52,6 +52,37 @@ def test_classes_are_counted_over_all_cases(tmp_path):
                 path.write_bytes(b"torn")
     with pytest.raises(RWLossError, match="expected at most 65536 classes, got 100000000"):
         count_classes(dataset, 100_000_000)
+
+
+@pytest.mark.parametrize("in_json", [True, False])
+def test_an_ignored_label_that_leaves_one_class(tmp_path, in_json):
+    """255 of a mask is its foreground. With dataset.json too, which says how many classes."""
+    mask = "no voxel of .* is foreground: if 255 .* store it as 1 and do not ignore it"
+    cases_and_message = [
+        ([[0, 255], [0, 0]], 255, mask),
+        ([[255, 255]], 255, mask),
+        ([[1, 255], [1, 1]], 255, "holds only label 1: a class can't be ignored if only one other"),
+        ([[0, 1], [1, 1]], 0, "label 0 is ignored, .* holds only label 1"),
+        ([[0, 255], [1, 255]], 255, ""),
+        ([[0, 255], [0, 1]], 255, ""),
+    ]
+    for number, (labels, ignored, message) in enumerate(cases_and_message):
+        root = tmp_path / str(number)
+        if in_json:
+            nnunet(root, (), file_ending=".npy")
+        for case, values in enumerate(labels):
+            save(root / f"labelsTr/{case}.npy", [values])
+        dataset = find(root if in_json else root / "labelsTr")
+        for known in (None, set().union(*labels)):
+            assert bool(one_class_left(dataset, ignored, known)) == bool(message)
+            if message:
+                asks = rf"{message}.*; if that is meant, pass num_classes \(--num-classes\)"
+                with pytest.raises(RWLossError, match=asks):
+                    count_classes(dataset, ignore_label=ignored, labels=known)
+                assert count_classes(dataset, 2, ignore_label=ignored, labels=known) == 2
+            else:
+                count_classes(dataset, ignore_label=ignored, labels=known)
+        assert one_class_left(dataset, None) == one_class_left(dataset, 7) == ""
 
 
 def test_an_unreadable_case_does_not_stop_the_count(tmp_path):

@@ -17,7 +17,7 @@ from scipy.ndimage import binary_dilation, generate_binary_structure, label
 from rwloss import Regions, maps, stability
 
 PAGE = Path(__file__).parent.parent.parent / "docs" / "losses.md"
-COLUMNS = ("true", "other", "kind", "form", "stable", "unit", "source")
+COLUMNS = ("true", "other", "kind", "form", "stable", "exponent", "unit", "source")
 SPACING = (0.8, 1.5)
 
 
@@ -111,6 +111,17 @@ def test_kind_unit_form_and_stable(name):
             assert four.violating > 0.5
         case other:
             pytest.fail(f"{name}: no check for {other!r}")
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_pull_exponent(name):
+    """Of every class, with two classes and with four."""
+    cell = ROWS[name]["exponent"].split()[0]
+    for k in (2, 4):
+        regions = Regions(labels_of(k), k, SPACING)
+        found = stability.check_expression(maps.parse(name), regions).pull_exponent[1:]
+        wanted = [np.nan if cell == "—" else float(cell)] * (k - 1)
+        assert found.tolist() == pytest.approx(wanted, abs=5e-3, nan_ok=True)
 
 
 @pytest.mark.parametrize("name", ROWS)

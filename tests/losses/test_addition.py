@@ -57,7 +57,7 @@ def push(expression, logits, labels):
     return (probs * z).abs().max() / logits.numel()
 
 
-@settings(deadline=None, max_examples=60, derandomize=True, database=None)
+@settings(deadline=None, max_examples=25, derandomize=True, database=None)
 @drawn(pairs=st.lists(terms, min_size=1, max_size=4), batch=batches())
 def test_a_sum_of_losses_is_the_loss_of_the_sum(pairs, batch):
     logits, labels = batch
@@ -76,7 +76,7 @@ def test_a_sum_of_losses_is_the_loss_of_the_sum(pairs, batch):
     )
 
 
-@settings(deadline=None, max_examples=60, derandomize=True, database=None)
+@settings(deadline=None, max_examples=25, derandomize=True, database=None)
 @drawn(pairs=st.lists(terms, min_size=1, max_size=4), batch=batches())
 def test_the_gradient_is_that_of_probabilities_times_the_map(pairs, batch):
     """The core claim: for every expression, static and dynamic, the map has the gradient."""
@@ -90,7 +90,7 @@ def test_the_gradient_is_that_of_probabilities_times_the_map(pairs, batch):
     assert (gradient - wanted).abs().max() <= 1e-5 * bound
 
 
-@settings(deadline=None, max_examples=30, derandomize=True, database=None)
+@settings(deadline=None, max_examples=15, derandomize=True, database=None)
 @drawn(
     pairs=st.lists(st.tuples(signed, st.sampled_from(STATIC)), min_size=1, max_size=4),
     batch=batches(),

@@ -68,6 +68,23 @@ def test_without_a_step_the_whole_way_takes_the_run(total):
     assert middle[1] == pytest.approx(0.99 * (last // 2) / last, abs=1e-12)
 
 
+def test_a_pause_and_a_cosine_ramp():
+    paused = blend("dice", "boundary", "increase", alpha=0.1, start=20)
+    plain = blend("dice", "boundary", "increase", alpha=0.1)
+    assert [paused.weights(epoch) for epoch in (0, 20)] == [(1, 0.1), (1, 0.1)]
+    assert [paused.weights(20 + e) for e in EPOCHS] == [plain.weights(e) for e in EPOCHS]
+    wave = blend("dice", "boundary", "rebalance", ramp="cosine", step=None, start=1)
+    assert wave.weights(1, 12) == (1, 0)
+    assert wave.weights(11, 12) == pytest.approx((0.01, 0.99))
+    assert wave.weights(6, 12)[1] == pytest.approx(0.495)
+    assert wave.weights(3, 12)[1] == pytest.approx(0.495 * (1 - np.cos(np.pi / 5)))
+    for total in (2, None):
+        with pytest.raises(RWLossError, match="a total of 3 epochs or more"):
+            wave.weights(2, total)
+    text = "blend(dice, boundary, schedule='rebalance', step=None, start=1, ramp='cosine')"
+    assert str(maps.parse(text)) == str(wave) == text
+
+
 def test_a_run_of_a_hundred_epochs_is_the_papers_step():
     for schedule in WEIGHTS:
         paper, spread = (blend("dice", "boundary", schedule, step=step) for step in (0.01, None))

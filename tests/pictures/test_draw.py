@@ -114,6 +114,7 @@ def uniform_map(labels, num_classes, changes):
 
 
 def test_red_where_a_wrong_class_is_raised_blue_where_the_true_one_is_lowered(tmp_path):
+    """Beside a single wrong push, which hides all right ones; without any, those are shown."""
     labels, path = np.zeros((8, 8), dtype=int), tmp_path / "a.png"
     labels[:, 4:] = 1
 
@@ -124,12 +125,13 @@ def test_red_where_a_wrong_class_is_raised_blue_where_the_true_one_is_lowered(tm
         return int((red - blue > 90).sum()), int((blue - red > 90).sum())
 
     # Red and blue of the labels and of the bar of the scale; the bar shows what occurs.
-    clean_red, clean_blue = reds_and_blues({})
+    clean_red, clean_blue = reds_and_blues({(2, 7, 0): -0.01})
     red, blue = reds_and_blues({(2, i, j): -5.0 for i in range(3) for j in range(3)})
     assert red > clean_red + 1000
-    assert blue < clean_blue
+    assert blue < clean_blue + 1000
     _, blue = reds_and_blues({(1, i, j): 9.0 for i in range(3) for j in range(5, 8)})
     assert blue > clean_blue + 1000
+    assert reds_and_blues({})[0] > clean_red + 10_000
 
 
 def test_shows_the_slice_with_the_most_and_says_how_much(tmp_path):

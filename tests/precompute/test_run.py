@@ -156,8 +156,7 @@ def test_a_name_with_a_backslash_fails_alone_and_says_what_to_do(tmp_path):
 
 
 def test_the_same_command_makes_only_what_is_missing(tmp_path, kind):
-    source = small(tmp_path / "labels", 5)
-    out = tmp_path / "out"
+    source, out = small(tmp_path / "labels", 5), tmp_path / "out"
     first = precompute(source, out, "rectified", jobs=0, format=kind)
     undisturbed = content(out)
     files = {name: rwloss.store.open(out).entries[name].parts for name in ("c0", "c1")}
@@ -168,8 +167,7 @@ def test_the_same_command_makes_only_what_is_missing(tmp_path, kind):
     else:
         lost.unlink()
     torn.write_bytes(b"torn")
-    manifest = undisturbed["manifest.jsonl"]
-    (out / "manifest.jsonl").write_bytes(manifest[:-40])  # the last case
+    (out / "manifest.jsonl").write_bytes(undisturbed["manifest.jsonl"][:-40])  # the last case
     ahead = plan(source, out, "rectified", jobs=0, format=kind)
     summary = precompute(source, out, "rectified", jobs=0, format=kind)
     # A tree says itself whose it is; a NIfTI file without its line is made again.
@@ -394,8 +392,7 @@ def test_the_size_in_the_summary_is_that_on_disk(tmp_path, kind):
     for state in ("made", "kept"):
         summary = precompute(source, tmp_path / "out", "rectified", jobs=0, format=kind)
         assert {outcome.state for outcome in summary.outcomes} == {state}
-        own = ("map.json", "manifest.jsonl", "log.jsonl")
-        files = content(tmp_path / "out", without=own)
+        files = content(tmp_path / "out", without=("map.json", "manifest.jsonl", "log.jsonl"))
         assert summary.stored_bytes == sum(map(len, files.values()))
         assert summary.voxels == sum(np.load(file).size for file in source.iterdir())
         assert summary.dense_bytes == 4 * 3 * summary.voxels

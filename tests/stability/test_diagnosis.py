@@ -236,7 +236,7 @@ def test_a_corrupted_map_raises_the_alarm(kind, text):
         assert report.by_class[label].violating > 0
         assert sum(part.violating > 0 for part in report.by_class) == 1
         assert sum(part.violating > 0 for part in report.by_distance.values()) == 1
-        assert stability.verdict(report).startswith("Violating at 0.5 % of the voxels")
+        assert not stability.verdict(report).startswith("Stable")
         if below:  # the true class: then it is pushed up at uniform probabilities
             assert report.pushed_up > 0
             assert report.wrong_way_mass > 0

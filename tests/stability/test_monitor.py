@@ -36,7 +36,7 @@ def test_figures_are_those_of_the_map_at_the_real_probabilities(dtype, device):
         *DYNAMIC,
     ]:
         report = Monitor()(RegionWiseLoss(text), logits, labels)
-        assert_same(report, stability.check_expression(maps.parse(text), regions, probs))
+        assert_same(report, stability.check(maps.parse(text)(regions, probs), probs))
         assert report.violating > 0.5 or text not in {"boundary", "dice"}
 
 
@@ -108,7 +108,7 @@ def test_masks_that_overlap():
     regions = Regions.from_masks(masks)
     prob = logits.sigmoid().flatten(0, 1)
     probs = torch.stack([1 - prob, prob], dim=1)
-    assert_same(report, stability.check_expression(maps.Dice(), regions, probs))
+    assert_same(report, stability.check(maps.Dice()(regions, probs), probs))
     assert report.num_images == 6
 
 

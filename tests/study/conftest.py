@@ -6,6 +6,11 @@ from strange_studies import strange_study
 from rwloss.study import plan
 
 
+@pytest.fixture(autouse=True, scope="module")
+def quick_training(small_networks):
+    """Whatever a module trains."""
+
+
 @pytest.fixture
 def study_of(squares):
     """A study of very few steps."""

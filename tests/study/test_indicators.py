@@ -35,7 +35,11 @@ def test_indicators_are_those_of_the_training_labels(study_of, tmp_path):
     assert found["rw"].promises_stable
     assert not found["gdl"].promises_stable
     assert found["weighted"].violating == 0
-    assert found["dice"].least_pull is None
+    assert found["dice"].least_pull > 0.3
+    exponents = {"boundary": 1, "rw": 1, "dice": 1, "weighted": 1, "gdl": 1}
+    assert {name: each.largest_exponent for name, each in found.items()} == exponents
+    assert found["gdl"].effective_weights == {"boundary": 0.0, "generalized_dice": 1.0}
+    assert found["dice"].effective_weights == {}
     assert list(tmp_path.iterdir()) == []
 
 

@@ -18,6 +18,30 @@ def study(**changes):
     return make(**{**given, **changes})
 
 
+def test_the_reference_once_more_with_other_seeds(tmp_path):
+    study = make(data="D", maps={"rw": "rectified", "ce": "dice + cross_entropy"}, seeds=[0, 1])
+    twice = plan.with_null(study)
+    assert twice.maps == {**study.maps, "ce_again": "dice + cross_entropy"}
+    assert reference_of(twice) == "ce"
+    assert plan.with_null(twice) == twice
+    seeds = {(run.name, run.seed): run.settings.seed for run in runs(twice, tmp_path)}
+    assert seeds == {
+        **{(name, seed): seed for name in study.maps for seed in (0, 1)},
+        ("ce_again", 0): 1_000_000,
+        ("ce_again", 1): 1_000_001,
+    }
+    assert len({run.folder for run in runs(twice, tmp_path)}) == 6
+    # A study that is resumed without the option keeps it.
+    assert joined(twice, study, begun=False) == twice
+    assert joined(study, twice, begun=True).null == "ce_again"
+    twice.write(tmp_path / "study.toml")
+    assert plan.Study.read(tmp_path / "study.toml") == twice
+    with pytest.raises(RWLossError, match=r"--null trains the reference.*--baseline"):
+        plan.with_null(make(data="D", maps={"rw": "rectified"}))
+    with pytest.raises(RWLossError, match=r"null 'x' is not a map"):
+        make(data="D", maps={"rw": "rectified"}, null="x")
+
+
 def test_a_file_holds_all_of_it(tmp_path):
     path = tmp_path / "deep" / "study.toml"
     one = study(maps={"a.b": "boundary(convention='valverde')", "c+": "dice"}, reference="a.b")

@@ -8,11 +8,12 @@ import subprocess
 import sys
 from functools import partial
 
+import numpy as np
 import pytest
 import strange_studies
 from strange_studies import MAPS
 
-from rwloss.study.plan import make, runs
+from rwloss.study.plan import make, runs, with_null
 from rwloss.study.results import as_csv, as_fields, collect, write
 from rwloss.study.wording import lead, sentences
 
@@ -111,6 +112,29 @@ def test_enough_seeds_for_a_claim(tmp_path):
     assert "7 seeds: a significant difference (corrected p = 0.031, 2 comparisons)" in text
     assert "7 seeds: no significant difference (corrected p = 1, 2 comparisons)" in text
     assert "Rank correlations" not in text
+
+
+def test_an_a_a_test_stands_beside_the_comparisons_and_costs_them_nothing(tmp_path):
+    rng = np.random.default_rng(0)
+    maps = {"rw": "rectified", "dice_ce": MAPS["dice_ce"]}
+    study = with_null(make(data="D", maps=maps, seeds=range(7), steps=20))
+    for run in runs(study, tmp_path):
+        end = rng.normal(0.7 if run.name == "rw" else 0.5, 0.02, 2).tolist()
+        write_run(run, *end)
+    results = collect(study, tmp_path)
+    mine, null = results.whole.comparisons
+    assert (mine.map, null.map) == ("rw", "dice_ce_again")
+    assert mine.comparisons == null.comparisons == 1
+    assert mine.significant
+    assert not null.significant
+    again = {each.comparison.map for each in results.whole.differences}
+    assert again == {"rw", "dice_ce_again"}
+    found = results.null
+    assert (found.studies, found.seeds, found.comparisons) == (200, 7, 1)
+    assert found.claims <= 10
+    text = f"200 studies drawn from these runs, each of 2 names and 7 seeds, {found.claims} claimed"
+    assert any(text in sentence for sentence in sentences(results))
+    assert collect(make(data="D", maps=maps, seeds=range(7), steps=20), tmp_path).null is None
 
 
 def test_runs_that_failed_or_are_to_come(tmp_path):

@@ -8,6 +8,13 @@ from rwloss.training import RunSettings
 
 
 @pytest.fixture(autouse=True, scope="module")
+def quick_training(request):
+    """Small networks, but where a module is about networks and what they learn."""
+    if request.path.stem not in {"test_loop", "test_network"}:
+        request.getfixturevalue("small_networks")
+
+
+@pytest.fixture(autouse=True, scope="module")
 def one_thread():
     """Networks this small only wait for each other's threads when tests run side by side."""
     before = torch.get_num_threads()

@@ -12,7 +12,7 @@ from raw_folders import make_raw
 from training_runs import assert_same, left_by
 
 import rwloss
-from rwloss import RWLossError, distance
+from rwloss import Regions, RWLossError, distance, maps, stability
 from rwloss.precompute import precompute
 from rwloss.training import Diverged, RunFolder, TrainingProgress, load_network, train
 from rwloss.training import run as runs
@@ -108,12 +108,21 @@ def test_runs_that_differ_in_the_map_begin_alike_and_meet_the_same(
     monkeypatch.setattr(runs, "build_network", spied)
     for text in ("boundary", "rectified + dice"):
         train(settings_of(squares, map=text, out=str(tmp_path / text[:4]), **BUSY))
-    assert [len(batches) for batches in seen.values()] == [8, 8]
+    # Images and labels of each step, and once more of the first, for the weights of the terms.
+    assert [len(batches) for batches in seen.values()] == [10, 10]
     for tensors in (seen, start):
         assert all(map(torch.equal, *tensors.values()))
+    regions = Regions(seen["boundary"][1], 3)
+    for text, run in (("boundary", "boun"), ("rectified + dice", "rect")):
+        found = next(RunFolder(tmp_path / run).lines())["effective_weights"]
+        wanted = stability.effective_weights(maps.parse(text), regions)
+        assert found == pytest.approx(wanted, rel=1e-6)
+        assert list(found) == ([] if text == "boundary" else ["rectified", "dice"])
 
 
+SHARED = "rectified + blend(dice, boundary, schedule='gradient_share', every=3)"
 PLAN = {"steps": 8, "checkpoint_every": 3, "validate_every": 4, "record_every": 2, **BUSY}
+PLAN["map"] = SHARED  # a weight that is measured in the run must be kept too
 
 
 @pytest.fixture(scope="module")
@@ -275,13 +284,19 @@ def test_divergence_leaves_a_line_and_the_last_checkpoint(
 
 
 def test_stored_maps_train_as_maps_of_whole_images(squares, settings_of, tmp_path):
-    """Without zoom and crops, maps on the fly are the same maps, to the store's precision."""
+    """Without zoom and crops, maps on the fly are the same maps, to the store's precision.
+
+    And so are the maps of whole images that are made at the start.
+    """
     store = tmp_path / "maps"
     precompute(squares, store, "rectified", jobs=0, dtype="float32")
     plain = {"zoom": 0.0, "flip": 0.5, "turn": 0.5, "record_every": 1}
     stored = settings_of(squares, maps=str(store), out=str(tmp_path / "stored"), **plain)
     fresh = settings_of(squares, out=str(tmp_path / "fresh"), **plain)
-    assert train(stored).losses == pytest.approx(train(fresh).losses, rel=1e-5)
+    whole = settings_of(squares, map_of="volume", out=str(tmp_path / "whole"), **plain)
+    losses = train(fresh).losses
+    assert train(stored).losses == pytest.approx(losses, rel=1e-5)
+    assert train(whole).losses == pytest.approx(losses, rel=1e-5)
 
 
 def test_stored_maps_that_do_not_fit_begin_no_run(tmp_path, settings_of):

@@ -1,3 +1,4 @@
+import logging
 import socket
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -14,8 +15,6 @@ from rwloss.work.dask import on_dask
 @pytest.fixture
 def quiet(monkeypatch):
     """Without the lines that Dask writes about workers that come and go."""
-    import logging
-
     for name in ("distributed.nanny", "distributed.scheduler", "distributed.worker"):
         monkeypatch.setattr(logging.getLogger(name), "disabled", True)
 
@@ -92,12 +91,15 @@ def test_a_script_without_its_guard_is_told_so(tmp_path):
     assert 'call this under `if __name__ == "__main__":`' in line
 
 
-def test_a_scheduler_without_workers_is_said_and_ends_after_the_timeout(monkeypatch, caplog):
+def test_a_scheduler_without_workers_is_said_and_ends_after_the_timeout(monkeypatch):
     distributed = pytest.importorskip("distributed")
     monkeypatch.setattr(work_dask, "_LOOK_S", 0.05)
+    told: list[str] = []
+    monkeypatch.setattr(logging.getLogger("rwloss"), "warning", lambda said, *_: told.append(said))
     options = {"n_workers": 0, "processes": False, "dashboard_address": None}
     with distributed.LocalCluster(**options) as cluster:
         address = cluster.scheduler_address
         with pytest.raises(RWLossError, match=r"has had no worker for .* s: finished cases"):
             list(on_dask([Chore(0)], address, 1, timeout_s=0.2))
-    assert "has no worker: waiting for one (--timeout ends that)" in caplog.text
+    [said] = told
+    assert "has no worker: waiting for one (--timeout ends that)" in said

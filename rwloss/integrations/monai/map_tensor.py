@@ -12,12 +12,14 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from einops import rearrange
+from numpy.typing import NDArray
 from torch import Tensor
 
 from rwloss.arrays import eager, to_numpy
@@ -76,14 +78,64 @@ def spacing_of(tensor: Any, shape: Sequence[int]) -> SpacingRows | None:
         rows = tuple(spacing_from_affine(one, unit=unit, shape=shape) for one, unit in pairs)
     except RWLossError as error:
         raise RWLossError(f"{error}; if augmentation rotated it, pass spacing_mm") from error
+    notes = getattr(tensor, "applied_operations", [])
+    if notes and isinstance(notes[0], Mapping):
+        notes = [notes] * len(rows)
+    # Where nothing moved the affine, the file tells the first size.
+    size = None
     if np.array_equal(to_numpy(affine), to_numpy(meta.get("original_affine", []))):
-        loaded = np.ravel(to_numpy(meta.get("spatial_shape", shape))).tolist()[: len(shape)]
-        if loaded != list(shape) and sorted(loaded) == sorted(shape) and len(set(rows[0])) > 1:
+        size = tuple(np.ravel(to_numpy(meta.get("spatial_shape", shape))).tolist()[: len(shape)])
+    for row, of_image in zip(rows, notes, strict=False):
+        turned = _turned(of_image, size, tuple(shape)) if len(set(row)) > 1 else ""
+        if turned and max(shape) > 1:
             raise RWLossError(
-                f"the axes {tuple(loaded)} of the file became {tuple(shape)}, but its affine did "
-                "not: use Orientationd, or pass spacing_mm"
+                f"{turned}, but the affine did not follow: use Orientationd, or pass spacing_mm "
+                "in the new order"
             )
     return rows
+
+
+def _turned(notes: Sequence[Any], size: tuple[int, ...] | None, shape: tuple[int, ...]) -> str:
+    """How axes changed places without the affine, by MONAI's notes of what it applied, or "".
+
+    size: before the first of them, if known. A note holds the size before its transform, but of
+    functions and `Transposed`, which leave the affine, the size after it.
+    """
+    order = np.arange(0)
+    for note in notes:
+        if not isinstance(note, Mapping):  # MONAI's word for none
+            continue
+        found, more = tuple(note.get("orig_size", ())), note.get("extra_info") or {}
+        if "indices" in more:
+            taken = np.argsort(np.argsort(more["indices"][1:]))
+            order = order[taken] if len(order) == len(taken) else taken
+            size = found
+        elif size and size != found and sorted(size) == sorted(found):
+            break
+        elif "Lambda" in note["class"]:
+            size = found
+        elif re.search("Flip|Crop|Pad", note["class"]):
+            size = tuple(np.add(found, _grown(note, len(found))).tolist())
+        else:  # it may have changed the size, and the affine with it
+            size = None
+    else:
+        found = shape
+    if sorted(order) != list(order):
+        return f"Transposed took the axes in the order {tuple(order.tolist())}"
+    if size and size != found and sorted(size) == sorted(found):
+        return f"the axes of size {size} became {found}"
+    return ""
+
+
+def _grown(note: Any, axes: int) -> NDArray[np.int_]:
+    """Voxels per axis that padding added less those that cropping removed. (axes)."""
+    if not isinstance(note, Mapping):
+        return np.zeros(axes, int)
+    grown = sum((_grown(each, axes) for each in note.values()), np.zeros(axes, int))
+    for key, sign in (("padded", 1), ("cropped", -1)):
+        if key in note:
+            grown += sign * np.reshape(note[key], (-1, 2))[-axes:].sum(1)
+    return grown
 
 
 # No graph can read values: a compiled loss comes back to Python for it.

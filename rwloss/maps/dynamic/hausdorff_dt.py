@@ -8,7 +8,7 @@ from einops import rearrange
 from pydantic import PositiveFloat
 
 from rwloss import distance
-from rwloss.arrays import eager
+from rwloss.arrays import eager, plain_call
 from rwloss.maps.generator import MapTags
 from rwloss.maps.loss_term import LossTerm, Prediction
 
@@ -47,6 +47,8 @@ class HausdorffDT(LossTerm):
     def _power(self, masks: Tensor, spacings: tuple[tuple[float, ...], ...]) -> Tensor:
         """Distance to each mask's boundary, to the power of alpha. masks (b c *s) -> (b c *s)."""
         rows = [row for row in spacings for _ in range(masks.shape[1])]
-        flat = rearrange(masks, "b c ... -> (b c) ...")
-        far: Tensor = abs(distance.signed_distance_mm(flat, rows))
+        far: Tensor = plain_call(
+            lambda flat: abs(distance.signed_distance_mm(flat, rows)),
+            rearrange(masks, "b c ... -> (b c) ..."),
+        )
         return rearrange(far**self.alpha, "(b c) ... -> b c ...", c=masks.shape[1])

@@ -14,10 +14,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, TypeAlias
 
 from rwloss.study.axes import named
+from rwloss.study.figures import decimal, significant
 from rwloss.study.outcomes import ClassOutcome, Curve, known_of
 from rwloss.study.results import Results
 from rwloss.study.summaries import RunRow
-from rwloss.study.wording import decimal, significant
 
 MOST_POINTS = 150
 """Most points of a line: more than a chart of this width can show."""
@@ -69,6 +69,19 @@ class Line:
 
 
 @dataclass(frozen=True)
+class BandedLine:
+    """A figure of a map with its band. texts: shown at each x. in_steps: constant between."""
+
+    map: int
+    x: Sequence[float]
+    y: Sequence[float]
+    low: Sequence[float]
+    high: Sequence[float]
+    texts: Sequence[str]
+    in_steps: bool = False
+
+
+@dataclass(frozen=True)
 class Point:
     """A run, a map or a class of a map. class_number, seed: None where it is of all.
 
@@ -101,6 +114,7 @@ class Chart:
     xaxis: dict[str, Any]
     yaxis: dict[str, Any] = field(default_factory=dict)
     lines: Sequence[Line] = ()
+    banded: Sequence[BandedLine] = ()
     points: Sequence[Point] = ()
     in_rows: bool = False
     has_means: bool = False
@@ -155,7 +169,7 @@ def _of_condition(results: Results) -> dict[str, list[Chart]]:
 
 # --- Curves over training steps
 
-_STEPS = {"title": "training step", "rangemode": "tozero"}
+STEPS = {"title": "training step", "rangemode": "tozero"}
 
 
 def _learning(results: Results, number: int, name: str) -> Chart:
@@ -165,7 +179,7 @@ def _learning(results: Results, number: int, name: str) -> Chart:
         label=f"Validation Dice of {name} over training steps, a line for each run and the mean of "
         "each map.",
         lines=_lines(results, [row.outcome.log.dice.get(name, ()) for row in results.runs]),
-        xaxis=_STEPS,
+        xaxis=STEPS,
         yaxis={"title": "validation Dice", "range": [-0.02, 1.02]},
         class_number=number,
     )
@@ -181,7 +195,7 @@ def _wrong_way(results: Results) -> Chart:
         heading="Wrong-way mass in training",
         label="Share of the push that goes the wrong way, over training steps.",
         lines=_lines(results, curves),
-        xaxis=_STEPS,
+        xaxis=STEPS,
         yaxis={"title": "wrong-way mass, % of the push", "rangemode": "tozero"},
     )
 

@@ -17,13 +17,14 @@ from rwloss.files.atomic import write_text
 from rwloss.pictures.panels import class_colours
 from rwloss.study import plan
 from rwloss.study.axes import text_of
+from rwloss.study.figures import decimal
 from rwloss.study.outcomes import BORN_ABOVE, COLLAPSED_BELOW, DEAD_BELOW
-from rwloss.study.report import charts, tables, tie_charts
+from rwloss.study.report import charts, stability, tables, tie_charts
 from rwloss.study.report.cases import CasePicture, case_pictures, has_schedule
 from rwloss.study.report.tables import without_paths
 from rwloss.study.results import Results
 from rwloss.study.summaries import WRONG_WAY_ALARM
-from rwloss.study.wording import NO_SCORES, decimal, lead, over_axes, question, sentences
+from rwloss.study.wording import NO_SCORES, lead, over_axes, question, sentences, unit_of
 
 FILE = "report.html"
 """Name of the report in its study's folder."""
@@ -80,8 +81,23 @@ def render(results: Results, folder: Path) -> str:
 
 def page(results: Results, pictures: Sequence[MapPictures]) -> str:
     """The page from all that stands in it."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
+
+    files = resources.files("rwloss.study.report")
+    scripts = {"plotly": _plotly(), "script": files.joinpath("page.js").read_text("utf-8")}
+    text: str = _template().render(
+        **_context(results),
+        **{name: Markup(text) for name, text in scripts.items()},
+        pictures=pictures,
+        style=Markup(files.joinpath("page.css").read_text("utf-8")),
+        script_hashes=" ".join(_hash(script) for script in scripts.values()),
+    )
+    return text
+
+
+@cache
+def _template() -> Any:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
         loader=PackageLoader("rwloss.study.report", ""),
@@ -93,15 +109,7 @@ def page(results: Results, pictures: Sequence[MapPictures]) -> str:
     environment.filters["decimal"] = decimal
     # Names hold whatever a dataset holds: JSON for a script is escaped, and never holds NaN.
     environment.policies["json.dumps_kwargs"] = {"allow_nan": False}
-    files = resources.files("rwloss.study.report")
-    scripts = {"plotly": _plotly(), "script": files.joinpath("page.js").read_text("utf-8")}
-    return environment.get_template("page.html.j2").render(
-        **_context(results),
-        **{name: Markup(text) for name, text in scripts.items()},
-        pictures=pictures,
-        style=Markup(files.joinpath("page.css").read_text("utf-8")),
-        script_hashes=" ".join(_hash(text) for text in scripts.values()),
-    )
+    return environment.get_template("page.html.j2")
 
 
 def map_pictures(results: Results, folder: Path) -> Iterator[MapPictures]:
@@ -139,6 +147,12 @@ def _context(results: Results) -> dict[str, Any]:
         for chart in tie_charts.ties(part)
         if results.indicators
     ]
+    groups["profiles"] = [*stability.profile_charts(results)]
+    groups["not_born"] = [
+        charts.headed(chart, part, number)
+        for number, part in enumerate(results.conditions)
+        for chart in stability.birth_charts(part)
+    ]
     answer = lead(results)
     told = [text for text in sentences(results) if text not in answer]
     is_compared = results.reference is not None and len(study.maps) > 1
@@ -151,6 +165,9 @@ def _context(results: Results) -> dict[str, Any]:
         "data_name": data_name,
         "results": results,
         "axes": over_axes(study),
+        "unit": unit_of(study),
+        # With axes, a seed fails with some values only, and stays in the charts.
+        "failed_seeds": () if study.axes else results.reference_failures,
         "maps": drawn,
         "class_colours": class_colours(len(results.class_names) + 1),
         "class_signs": tie_charts.CLASS_SIGNS,
@@ -161,6 +178,7 @@ def _context(results: Results) -> dict[str, Any]:
         if is_compared
         else [],
         "classes_table": tables.classes_table(results),
+        "profiles_table": stability.profiles_table(results),
         "runs_table": tables.runs_table(results),
         "charts": groups,
         "chart_data": {

@@ -89,5 +89,9 @@ def test_every_label_map_of_three_classes(term):
         pytest.skip("its weights are those of four classes")
     for shape in plain.shapes_up_to((3, 2)):
         assert_plain(term, plain.every_label_map(shape, 3), 3, (1.0, 2.0))
-    if term in {maps.Boundary(), maps.Rectified(), maps.ActiveContour()}:
-        assert_plain(term, plain.every_partition((3, 3), 3), 3, None)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("term", [maps.Boundary(), maps.Rectified(), maps.ActiveContour()], ids=str)
+def test_every_partition(term):
+    assert_plain(term, plain.every_partition((3, 3), 3), 3, None)

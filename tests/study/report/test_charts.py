@@ -5,16 +5,18 @@ import math
 from dataclasses import asdict, replace
 
 import pytest
-from strange_studies import STEPS, dice_of, indicator, write_run
+from strange_studies import MAPS, STEPS, dice_of, indicator, write_run
 
+from rwloss.study.figures import NOTHING
 from rwloss.study.outcomes import Residual
 from rwloss.study.plan import make, runs
-from rwloss.study.report import charts
+from rwloss.study.rates import birth_curve
+from rwloss.study.report import charts, stability
 from rwloss.study.report.charts import COLOURS, REFERENCE, Look, charts_of_runs, looks
+from rwloss.study.report.page import page
 from rwloss.study.report.tables import classes_table, comparisons_table, maps_table, runs_table
 from rwloss.study.report.tie_charts import ties
 from rwloss.study.results import collect
-from rwloss.study.wording import NOTHING
 
 
 def texts(value):
@@ -216,11 +218,50 @@ def test_what_no_validation_case_tells_is_no_kept_class(tmp_path):
     assert charts_of_runs(results)["births"][1].points == []
     whole = maps_table(results, results.whole, "whole")
     assert (whole.rows[0].cells[2].text, whole.rows[0].cells[2].detail) == (
-        "0 of 1", "not known for b",
+        "0 of 1", "up to 95 %; not known for b",
     )  # fmt: skip
     assert [row.cells[5].text for row in classes_table(results).rows] == ["0 of 1", NOTHING] * 2
     [first, _] = runs_table(results).rows
     assert (first.cells[5].text, first.cells[5].detail) == ("none", "not known for b")
+
+
+def test_axes_have_charts_for_each_value_and_columns(tmp_path):
+    rates = {"learning_rate": [1e-3, 1e-2], "train_cases": [4, "all"]}
+    study = make(data="D", maps=MAPS, seeds=[0, 1], steps=20, axes=rates)
+    for run in runs(study, tmp_path):
+        lost = run.map == "boundary" and run.values["learning_rate"] == 1e-2
+        write_run(run, ((0.4, 0.0 if lost else 0.3), (0.8, 0.0 if lost else 0.7)), 0, names="ab")
+    results = collect(study, tmp_path)
+    found = charts_of_runs(results)
+    headings = [chart.heading for chart in found["learning"]]
+    assert len(headings) == len({chart.id for chart in found["learning"]}) == 2 * 4
+    assert headings[1] == "b, learning_rate 0.001, train_cases 4"
+    assert [line.map for line in found["learning"][1].lines] == [0, 1, 2] * 2
+    charts = [*stability.profile_charts(results)]
+    assert [chart.heading for chart in charts] == [
+        "Runs that keep every class, train_cases 4", "Runs that keep every class, train_cases all",
+    ]  # fmt: skip
+    first, *_ = charts[0].banded
+    assert (first.x, first.y) == ((0.001, 0.01), [1, 0])
+    assert first.low == pytest.approx([0.05**0.5, 0])
+    assert first.high == pytest.approx([1, 1 - 0.05**0.5])
+    assert first.texts[1] == "boundary, 0.01: 0 of 2 runs (up to 78 %)"
+    births = [*stability.birth_charts(results.conditions[2])]
+    assert [(line.x, line.y) for line in births[1].banded] == [
+        ([0, 20], [1, 1]), ([0, 10, 20], [1, 0, 0]), ([0, 10, 20], [1, 0, 0]),
+    ]  # fmt: skip
+    table = stability.profiles_table(results)
+    assert list(table.columns) == ["map", "train cases", "decades", "0.001", "0.01"]
+    assert [cell.text for cell in table.rows[0].cells] == [
+        "boundary", "4", "0.05", "2 of 2", "0 of 2",
+    ]  # fmt: skip
+    for make_table in (maps_table, comparisons_table):
+        rows = make_table(results, results.whole, "whole").rows
+        assert [cell.text for cell in rows[-1].cells[1:3]] == ["0.01", "all"]
+        assert [cell.sort for cell in rows[-1].cells[1:3]] == [1, 1]
+    text = page(results, ())
+    assert "2 values of learning_rate and 2 values of train_cases" in text
+    assert 'id="not-born-1-at-3"' in text
 
 
 def test_a_run_in_which_a_class_is_never_born_counts_as_the_latest(strange):
@@ -234,7 +275,8 @@ def test_a_run_in_which_a_class_is_never_born_counts_as_the_latest(strange):
         (2, (), "never", "Infinity"),
         (0, (), NOTHING, None),
     ):
-        tally = replace(first.classes[0], known=known, born=len(steps), birth_steps=steps)
+        births = birth_curve(steps, [400] * (known - len(steps)))
+        tally = replace(first.classes[0], known=known, born=len(steps), births=births)
         changed = replace(first, classes=(tally,))
         whole = replace(results.whole, maps=(changed, *others))
         cell = classes_table(replace(results, whole=whole)).rows[0].cells[3]
@@ -245,7 +287,7 @@ def test_an_infinite_pull_sorts_as_the_largest(tmp_path, strange):
     before, _ = strange
     found = {**before.indicators, "rw": indicator(True, 0.0, math.inf)}
     table = maps_table(replace(before, indicators=found), before.whole, "whole")
-    assert table.rows[1].cells[-1].sort == "Infinity"
+    assert table.rows[1].cells[-2].sort == "Infinity"
 
 
 def test_plain_is_short_and_on_one_line():

@@ -1,0 +1,132 @@
+"""Over which learning rates a map keeps every class."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rwloss.study import axes
+from rwloss.study.axes import AxisValues
+from rwloss.study.plan import Study
+from rwloss.study.rates import Rate, rate
+from rwloss.study.statistics import ALPHA, Interval
+from rwloss.study.summaries import RunRow
+
+KEPT_IN = 0.95
+"""Share of runs that must keep every class."""
+
+_RESAMPLES = 9999
+
+
+@dataclass(frozen=True)
+class StabilityProfile:
+    """Share of runs that keep every class, by learning rate, for a map and values of other axes.
+
+    A run that diverged keeps none. Not counted: runs that failed otherwise or are not done, and
+    those in which no validation case has a foreground class. Learning rates without a run that
+    counts are left out. decades: see `decades_kept`, with a percentile bootstrap over seeds, whose
+    runs of all learning rates are drawn together; None for fewer than two learning rates.
+    """
+
+    map: str
+    learning_rates: tuple[float, ...]
+    kept: tuple[Rate, ...]
+    decades: Interval | None
+    values: AxisValues = field(default_factory=dict)
+
+    @property
+    def span(self) -> float:
+        """Decades between the lowest and the highest learning rate."""
+        rates = self.learning_rates
+        return math.log10(rates[-1] / rates[0]) if rates else 0.0
+
+
+def decades_kept(
+    learning_rates: Sequence[float], shares: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Decades of learning rate over which at least KEPT_IN of the runs keep every class.
+
+    shares (... rates), at rising learning rates. Between two of them the share is a straight line
+    over the logarithm; beyond the lowest and the highest, nothing is counted. (...).
+
+    >>> decades_kept([1e-3, 1e-2, 1e-1], np.array([1.0, 1.0, 0.5])).tolist()
+    1.1
+    """
+    lengths = np.diff(np.log10(learning_rates))
+    first, second = shares[..., :-1], shares[..., 1:]
+    high, low = np.maximum(first, second), np.minimum(first, second)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        part = np.clip((high - KEPT_IN) / (high - low), 0.0, 1.0)
+    # To rounding, because 19 of 20 are 95 %.
+    reaches = np.where(low >= KEPT_IN - 1e-9, 1.0, np.where(high < KEPT_IN, 0.0, part))
+    return np.asarray((reaches * lengths).sum(axis=-1))
+
+
+def profiles(study: Study, rows: Sequence[RunRow]) -> tuple[StabilityProfile, ...]:
+    """The profile of each map with each combination of values of the other axes.
+
+    None without an axis of learning rates that has two or more.
+    """
+    if len(study.axes.get("learning_rate", ())) < 2:
+        return ()
+    others = {name: values for name, values in study.axes.items() if name != "learning_rate"}
+    return tuple(
+        _profile(name, values, [row for row in rows if row.map == name and _others(row) == values])
+        for values in axes.combinations(axes.kept_apart(others))
+        for name in study.maps
+    )
+
+
+def _others(row: RunRow) -> AxisValues:
+    return {name: value for name, value in row.condition.items() if name != "learning_rate"}
+
+
+def _keeps(row: RunRow) -> float:
+    """1 for a run that kept every class, 0 for one that did not, NaN where that is not known."""
+    if row.status == "failed" and row.outcome.diverged_step is not None:
+        return 0.0
+    is_known = row.status == "done" and row.outcome.knows_losses
+    return float(not row.outcome.lost) if is_known else math.nan
+
+
+def _profile(name: str, values: AxisValues, rows: Sequence[RunRow]) -> StabilityProfile:
+    repeats = [*dict.fromkeys(row.repeat for row in rows)]
+    learning_rates = sorted({row.values["learning_rate"] for row in rows})
+    table = np.full((len(repeats), len(learning_rates)), np.nan)
+    for row in rows:
+        place = repeats.index(row.repeat), learning_rates.index(row.values["learning_rate"])
+        table[place] = _keeps(row)
+    known = ~np.isnan(table)
+    counted = known.any(axis=0)
+    table, known = np.where(known, table, 0.0)[:, counted], known[:, counted]
+    found = tuple(np.array(learning_rates)[counted].tolist())
+    pairs = zip(table.sum(axis=0).tolist(), known.sum(axis=0).tolist(), strict=True)
+    kept = [rate(int(count), of) for count, of in pairs]
+    return StabilityProfile(
+        name,
+        found,
+        tuple(each for each in kept if each is not None),
+        _decades(found, table, known) if len(found) > 1 else None,
+        values,
+    )
+
+
+def _decades(
+    learning_rates: Sequence[float], table: NDArray[np.float64], known: NDArray[np.bool_]
+) -> Interval:
+    """table, known (repeats rates)."""
+    repeats = len(table)
+    draws = np.random.default_rng(0).multinomial(
+        repeats, np.full(repeats, 1 / repeats), size=_RESAMPLES
+    )
+    total, counts = draws @ table, draws @ known
+    whole = (counts > 0).all(axis=1)  # a resample without a run at some rate says nothing there
+    drawn = decades_kept(learning_rates, total[whole] / counts[whole])
+    mean = decades_kept(learning_rates, table.sum(axis=0) / known.sum(axis=0))
+    ends = np.quantile(drawn, [ALPHA / 2, 1 - ALPHA / 2])
+    found, low, high = (round(float(value), 12) for value in (mean, *ends))
+    return Interval(found, low, high, repeats)
