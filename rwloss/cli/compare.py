@@ -207,7 +207,8 @@ def _print(collected: Results) -> None:
     rows: list[tuple[str, ...]] = [
         (
             *("map", *kept_apart(collected.study.axes), "runs", "failed", "lost a class"),
-            *("test Dice", "end Dice", "wrong way", "violating"),
+            *("test Dice", f"HD95 {collected.distance_unit}", "NSD", "end Dice"),
+            *("wrong way", "violating"),
         )
     ]
     for each in collected.whole.maps:
@@ -218,7 +219,7 @@ def _print(collected: Results) -> None:
                 str(each.done),
                 str(each.failed),
                 str(each.lost) if each.lost_known else "-",
-                _mean(each.test_dice),
+                *(_mean(each.test.get(metric)) for metric in ("dice", "hd95_mm", "nsd")),
                 _mean(each.end_dice),
                 "-" if each.wrong_way_mass is None else mass(each.wrong_way_mass),
                 f"{collected.indicators[each.map].violating:.2g}",

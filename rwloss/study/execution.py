@@ -62,7 +62,7 @@ def conduct(
     if scheduler is not None:
         from rwloss.work.dask import expect_scheduler
 
-        expect_scheduler(scheduler)
+        expect_scheduler(scheduler, timeout_s)
     if scheduler in {None, "local"}:  # other machines may have what this one lacks
         fabric_of(first)
     cases = len(data.find(study.data).cases) + len(test_cases(first) or ())

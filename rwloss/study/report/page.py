@@ -19,7 +19,7 @@ from rwloss.study import plan
 from rwloss.study.axes import text_of
 from rwloss.study.figures import decimal
 from rwloss.study.outcomes import BORN_ABOVE, COLLAPSED_BELOW, DEAD_BELOW
-from rwloss.study.report import charts, stability, tables, tie_charts
+from rwloss.study.report import charts, forest, stability, tables, tie_charts
 from rwloss.study.report.cases import CasePicture, case_pictures, has_schedule
 from rwloss.study.report.tables import without_paths
 from rwloss.study.results import Results
@@ -147,6 +147,11 @@ def _context(results: Results) -> dict[str, Any]:
         for chart in tie_charts.ties(part)
         if results.indicators
     ]
+    groups["forest"] = [
+        charts.headed(chart, part, number)
+        for number, part in enumerate(results.conditions)
+        for chart in forest.forest_charts(part)
+    ]
     groups["profiles"] = [*stability.profile_charts(results)]
     groups["not_born"] = [
         charts.headed(chart, part, number)
@@ -174,7 +179,10 @@ def _context(results: Results) -> dict[str, Any]:
         "unknown": any(each.unknown for each in results.whole.maps),
         "scheduled": any(map(has_schedule, study.maps.values())),
         "maps_tables": [*tables.of_parts(results, tables.maps_table)],
-        "comparison_tables": [*tables.of_parts(results, tables.comparisons_table)]
+        "comparison_tables": [
+            *tables.of_parts(results, tables.comparisons_table),
+            *tables.of_parts(results, forest.differences_table),
+        ]
         if is_compared
         else [],
         "classes_table": tables.classes_table(results),

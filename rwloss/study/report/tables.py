@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rwloss.study.axes import AxisValues, kept_apart, text_of
 from rwloss.study.figures import NOTHING, bounds, decimal, left_open, mass, significant
-from rwloss.study.outcomes import mean_of
+from rwloss.study.outcomes import METRICS, mean_of
 from rwloss.study.plan import Study
 from rwloss.study.results import Results
 from rwloss.study.statistics import Interval
@@ -18,7 +18,7 @@ from rwloss.study.summaries import StudyPart
 from rwloss.study.wording import unit_of
 from rwloss.words import count_of, listed, percent
 
-_TEXT = {"map", "class", "status", "lost classes", "verdict"}
+_TEXT = {"map", "class", "score", "status", "lost classes", "verdict"}
 """Columns that hold no numbers."""
 
 # The last part of an absolute path says which file; the rest says whose machine it was.
@@ -87,7 +87,7 @@ def maps_table(results: Results, part: StudyPart, which: str) -> Table:
             *axis_cells(results.study, each.values),
             Cell(str(each.done), each.done, failed, is_bad=bool(failed)),
             _count(each.lost, each.lost_known, is_bad=each.lost > 0, detail="; ".join(details)),
-            _interval(each.test_dice),
+            *(_interval(each.test.get(metric)) for metric in METRICS),
             _interval(each.end_dice),
             Cell(mass(each.wrong_way_mass), each.wrong_way_mass, alarm, is_bad=bool(alarm)),
             _share(found.violating if found else None),
@@ -102,7 +102,9 @@ def maps_table(results: Results, part: StudyPart, which: str) -> Table:
         "seeds below them.",
         {
             "map": "", **_axes(results), "runs done": "done", "lost a class": "lost",
-            "test Dice": "test-dice", "end Dice": "end-dice", "wrong-way mass": "wrong-way",
+            "test Dice": "test-dice", f"HD95, {results.distance_unit}": "score",
+            f"ASSD, {results.distance_unit}": "score", "NSD": "score", "end Dice": "end-dice",
+            "wrong-way mass": "wrong-way",
             "violating voxels, before": "violating", "pushed up, before": "pushed-up",
             "least pull ratio, before": "pull", "pull exponent, before": "pull-exponent",
         },
