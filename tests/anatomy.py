@@ -1,7 +1,5 @@
 """Label maps that look like anatomy, from a seed: nested and touching blobs, and stray voxels."""
 
-from __future__ import annotations
-
 from functools import cache
 
 import numpy as np
