@@ -149,8 +149,7 @@ def test_rates_and_profiles_in_words(profiled):
     )
     assert (
         "At least 95 % of runs keep every class over this many of the 2.00 decades of learning "
-        "rate from 0.0001 to 0.01: 1.10 with rw (bootstrap interval 1.05 to 2.00, too narrow with "
-        "so few seeds) and 2.00 with dice_ce (bootstrap interval 2.00 to 2.00, too narrow with so "
-        "few seeds)." in told
+        "rate from 0.0001 to 0.01: 1.10 with rw (1.05 to 2.00) and 2.00 with dice_ce (2.00 to "
+        "2.00). So few seeds make the bootstrap intervals too narrow." in told
     )
     assert lead(profiled)[0].startswith("At least 95 % of runs")
