@@ -1,7 +1,5 @@
 """constraints.txt against pyproject.toml: everything that is installed has its pin."""
 
-from __future__ import annotations
-
 import sys
 import tomllib
 from collections.abc import Iterator
