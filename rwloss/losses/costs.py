@@ -28,7 +28,7 @@ from rwloss.arrays import eager, fails, in_graphs, plain_call
 from rwloss.errors import RWLossError
 from rwloss.losses.batch import LossBatch
 from rwloss.maps.expression import Expression, Leaf, Stabilized
-from rwloss.maps.loss_term import LossTerm, reduced
+from rwloss.maps.loss_term import LossTerm, reduced, sum_by_group
 from rwloss.regions import IGNORED, Regions
 from rwloss.rwmap import RWMap
 
@@ -49,8 +49,9 @@ def made_maps(batch: LossBatch, expressions: Sequence[Expression]) -> list[RWMap
 
 
 def mean_cost(batch: LossBatch, rwmap: RWMap, q: float | None, *, low_memory: bool) -> Tensor:
-    """Mean cost of a map over classes and voxels that count. ()."""
+    """Mean cost of a map over classes and voxels that count. (), or one per group."""
     plain = q is not None or not batch.include_background or batch.normalized
+    plain = plain or (batch.groups > 1 and not batch.fused)
     # A compiler makes the same of plain operations, and knows nothing of our functions.
     if plain or (low_memory and rwmap.is_compact) or torch.compiler.is_compiling():
         return batch.mean(_voxel_costs(batch, rwmap, q))
@@ -60,7 +61,8 @@ def mean_cost(batch: LossBatch, rwmap: RWMap, q: float | None, *, low_memory: bo
     if batch.fused:
         from rwloss.losses.fused import map_sum
 
-        return map_sum(batch.given, batch.labels, counts, *rwmap.parts) / size
+        by_image = map_sum(batch.given, batch.labels, counts, *rwmap.parts)
+        return sum_by_group(by_image, batch.groups) / size
     logits: Tensor = batch.output
     true: Tensor = rwmap.parts[0]  # or dense values
     if not rwmap.is_compact:

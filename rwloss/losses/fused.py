@@ -15,13 +15,13 @@ from rwloss.losses.triton_kernel import gradients, map_sums, overlap_sums
 
 
 def map_sum(logits: Tensor, labels: Tensor, counts: Tensor | None, *parts: Tensor) -> Tensor:
-    """Σ over voxels that count of Σ_k p_k z_k. ().
+    """Σ over the voxels of each image that count of Σ_k p_k z_k. (b).
 
     logits (b k *s), labels (b *s), counts (b *s) 1 or 0; parts of a map: true and other (b *s), or
     values (b k *s).
     """
-    total: Tensor = _MapSum.apply(logits, labels, counts, *parts)  # type: ignore[no-untyped-call]
-    return total
+    sums: Tensor = _MapSum.apply(logits, labels, counts, *parts)  # type: ignore[no-untyped-call]
+    return sums
 
 
 def overlap(logits: Tensor, labels: Tensor, counts: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
@@ -35,8 +35,8 @@ def overlap(logits: Tensor, labels: Tensor, counts: Tensor | None) -> tuple[Tens
 class _MapSum(Function):
     @staticmethod
     def forward(logits: Tensor, labels: Tensor, counts: Tensor | None, *parts: Tensor) -> Tensor:
-        total: Tensor = map_sums(logits, labels, counts, parts)
-        return total
+        sums: Tensor = map_sums(logits, labels, counts, parts)
+        return sums
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -44,8 +44,8 @@ class _MapSum(Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        total, logits, labels, counts, *parts = ctx.saved_tensors
-        result = only_first(gradients(logits, labels, counts, parts, gradient), total)
+        sums, logits, labels, counts, *parts = ctx.saved_tensors
+        result = only_first(gradients(logits, labels, counts, parts, gradient), sums)
         return result, None, None, *[None] * len(parts)
 
 
@@ -64,5 +64,5 @@ class _Overlap(Function):
         total, logits, labels, counts = ctx.saved_tensors
         # As a map: each class of an image has one value, and more where it is the true class.
         parts = [predicted.contiguous(), both.contiguous()]
-        result = gradients(logits, labels, counts, parts, both.new_ones(()))
+        result = gradients(logits, labels, counts, parts, both.new_ones(len(both)))
         return only_first(result, total), None, None

@@ -31,14 +31,14 @@ TILE = 2048
 def _map_sums(
     logits: Tensor, labels: Tensor, counts: Tensor | None, parts: Sequence[Tensor]
 ) -> Tensor:
-    """Σ over voxels that count of Σ_k p_k z_k. () float32.
+    """Σ over the voxels of each image that count of Σ_k p_k z_k. (b) float32.
 
     logits (b k *s) float16, bfloat16 or float32, of any strides; labels (b *s), whole numbers;
     counts (b *s) float32, 0 where a voxel does not count; parts of the map, float32.
     """
     out = logits.new_empty((len(logits), _blocks(logits)), dtype=torch.float32)
     _launch(_costs, logits, labels, counts, parts, None, out, (0, 0, 0), BACKWARD=False)
-    return out.sum()
+    return out.sum(dim=1)
 
 
 def _gradients(
@@ -48,7 +48,7 @@ def _gradients(
     parts: Sequence[Tensor],
     factor: Tensor,
 ) -> Tensor:
-    """The gradient by the logits of factor () times that sum, in their type. (b k *s)."""
+    """The gradient by the logits of factor (b) times these sums, in their type. (b k *s)."""
     out = torch.empty_like(logits.flatten(2))
     _launch(_costs, logits, labels, counts, parts, factor, out, out.stride(), BACKWARD=True)
     return out.reshape(logits.shape)
@@ -80,7 +80,7 @@ def _launch(kernel, logits, labels, counts, parts, factor, out, strides, **const
     if kernel is _costs:
         form = "TABLE" if parts[0].ndim == 2 else "COMPACT" if len(parts) == 2 else "DENSE"
         steps = int(first.numel() > 1), int(other.numel() > 1)
-        given = (first, other, out if factor is None else factor, *strides, *steps)
+        given = (first, other, out if factor is None else factor.contiguous(), *strides, *steps)
         constants["FORM"] = form
     else:
         given = ()
@@ -166,7 +166,7 @@ def _costs(
             z = tl.where(k == label, true, wrong)
     cost = tl.sum(probs * z, axis=0, keep_dims=True)
     if BACKWARD:
-        push = probs * (z - cost) * (weight * tl.load(factor))
+        push = probs * (z - cost) * (weight * tl.load(factor + image))
         tl.store(out + image * out_b + k * out_k + voxel * out_v, push, mask=there & real)
     else:
         total = tl.sum(tl.where(weight == 0, 0.0, cost * weight))

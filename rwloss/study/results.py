@@ -98,6 +98,13 @@ class Results:
         dice = known_of(row.outcome.test_dice for row in runs if row.status == "done")
         return null_certificate(dice, comparisons=max(1, len(self.study.maps) - 2))
 
+    @cached_property
+    def distance_unit(self) -> str:
+        """The unit of the distances of the test: "mm", or "voxels" where no spacing is known."""
+        tests = [row.tested for row in self.runs if row.tested is not None]
+        known = {case.get("spacing_mm") is not None for test in tests for case in test["cases"]}
+        return "mm or voxels" if len(known) > 1 else "mm" if known == {True} else "voxels"
+
     @property
     def class_names(self) -> tuple[str, ...]:
         """Foreground classes, as the runs name them."""

@@ -10,7 +10,7 @@ from rwloss.study import axes
 from rwloss.study.axes import AxisValues
 from rwloss.study.differences import Difference, differences_in
 from rwloss.study.indicators import Indicators
-from rwloss.study.outcomes import ClassOutcome, RunOutcome, known_of, mean_of
+from rwloss.study.outcomes import METRICS, ClassOutcome, RunOutcome, known_of, mean_of
 from rwloss.study.plan import Study
 from rwloss.study.rates import BirthCurve, Rate, birth_curve, rate
 from rwloss.study.statistics import Comparison, Interval, compare_all, interval
@@ -99,6 +99,7 @@ class MapSummary:
     test_dice, end_dice: mean over foreground classes, on test cases with the best checkpoint and on
     validation cases at the end. lost: runs that ended with a collapsed class, of the lost_known
     runs in which a validation case has any class. wrong_way_mass: mean over runs.
+    test: each of METRICS that was tested, as test_dice.
     breaks_promise: the map promises to be stable, and largest_wrong_way_mass, of a record of any
     run, is above WRONG_WAY_ALARM.
     """
@@ -117,6 +118,7 @@ class MapSummary:
     largest_wrong_way_mass: float | None
     breaks_promise: bool
     values: AxisValues = field(default_factory=dict)
+    test: Mapping[str, Interval] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -174,7 +176,7 @@ def part_of(
 ) -> StudyPart:
     """The cells of some runs of a study. found: indicators of the maps, as far as known."""
     conditions = axes.combinations(axes.kept_apart(study.axes))
-    unit = 0 if len(axes.combinations(axes.drawn(study.axes))) > 1 else 1
+    unit = 0 if axes.unit(study.axes) == "split" else 1
     summaries = []
     outcomes: list[dict[str, dict[tuple[str, int], RunOutcome]]] = []
     for values in conditions:
@@ -268,6 +270,11 @@ def _summary(
         largest_wrong_way_mass=largest,
         breaks_promise=promised and largest is not None and largest > WRONG_WAY_ALARM,
         values=values,
+        test={
+            metric: interval(found)
+            for metric in METRICS
+            if (found := known_of(outcome.tested(metric) for outcome in done))
+        },
     )
 
 

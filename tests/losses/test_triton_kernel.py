@@ -5,6 +5,7 @@ import os
 
 import pytest
 import torch
+from interpreted import large_tiles
 from loss_batches import assert_close, given, given_masks, here, value_and_gradient
 from pretend_cuda import PretendCuda
 
@@ -49,6 +50,18 @@ def test_compact_and_dense_maps(compared, k, shape):
     stored = maps.get("rectified")(Regions(labels, k))
     compared(RegionWiseLoss("rectified"), logits, labels.long(), stored)
     compared(RegionWiseLoss(), 30 * logits, labels, stored.dense())
+
+
+def test_several_batches_in_one_call(compared):
+    """Each has its own mean, as `by_group` gives for stacked runs."""
+    logits, labels = given((9, 7), dtype=torch.float32, size=4)
+    weights, spacing = here(torch.tensor([1.0, -2.0])), (1.0, 2.0)
+    for text, ignore in (("rectified", None), ("boundary + dice", 3)):
+        loss = RegionWiseLoss(text, ignore_index=ignore)
+        compared(
+            lambda x, loss=loss: (weights * loss.by_group(x, labels, None, spacing, 2)).sum(),
+            logits,
+        )
 
 
 def test_more_voxels_than_a_program_has(compared):
@@ -121,7 +134,7 @@ def test_what_the_kernel_is_chosen_for():
     """Logits of 32 bits or fewer on CUDA and maps without a link; all else takes the plain path."""
 
     def is_chosen(text, logits, target, **settings):
-        with PretendCuda() as cuda:
+        with large_tiles(target), PretendCuda() as cuda:
             leaf = cuda.tensor(logits).requires_grad_()
             RegionWiseLoss(text, **settings)(leaf, cuda.tensor(target)).backward()
             assert leaf.grad.device.type == "cuda"

@@ -111,6 +111,12 @@
       color: placed.map(({ map }) => data.maps[map].colour),
       line: { width: placed.map(({ symbol }) => (/open|dot/.test(symbol) ? 2 : 1)) },
     })];
+    for (const { map, low, high } of chart.spans.filter((span) => rows.includes(span.map))) {
+      const y = rows.indexOf(map) + 0.3;
+      found.push({ mode: "lines", x: [low, high], y: [y, y], hoverinfo: "text",
+        text: `${data.maps[map].title}: ${low.toPrecision(3)} to ${high.toPrecision(3)}`,
+        line: { color: data.maps[map].colour, width: 3 } });
+    }
     if (chart.has_means) {
       const means = rows.map((map, y) => {
         const values = shown.filter((one) => one.map === map && one.counts).map(({ x }) => x);
@@ -169,7 +175,7 @@
     const keeps = choice();
     const shown = chart.points.filter((one) => keeps([one.map, one.class_number, one.seed]));
     const rows = data.maps.map((_, map) => map).filter((map) =>
-      chart.has_means ? keeps([map, null, null]) : shown.some((one) => one.map === map));
+      chart.has_means && !chart.of_others ? keeps([map, null, null]) : shown.some((one) => one.map === map));
     const traces = [...curves(chart, keeps), ...banded(chart, keeps), ...points(chart, shown, rows)]
       .filter(({ x }) => x.length).map((trace) => ({ type: "scatter", ...trace }));
     Plotly.react(place, traces, layout(chart, rows, place, !traces.length),

@@ -8,17 +8,16 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rwloss.study.axes import AxisValues, kept_apart, text_of
+from rwloss.study.axes import AxisValues, kept_apart, text_of, unit
 from rwloss.study.figures import NOTHING, bounds, decimal, left_open, mass, significant
-from rwloss.study.outcomes import mean_of
+from rwloss.study.outcomes import METRICS, mean_of
 from rwloss.study.plan import Study
 from rwloss.study.results import Results
 from rwloss.study.statistics import Interval
 from rwloss.study.summaries import StudyPart
-from rwloss.study.wording import unit_of
 from rwloss.words import count_of, listed, percent
 
-_TEXT = {"map", "class", "status", "lost classes", "verdict"}
+_TEXT = {"map", "class", "score", "status", "lost classes", "verdict"}
 """Columns that hold no numbers."""
 
 # The last part of an absolute path says which file; the rest says whose machine it was.
@@ -87,7 +86,7 @@ def maps_table(results: Results, part: StudyPart, which: str) -> Table:
             *axis_cells(results.study, each.values),
             Cell(str(each.done), each.done, failed, is_bad=bool(failed)),
             _count(each.lost, each.lost_known, is_bad=each.lost > 0, detail="; ".join(details)),
-            _interval(each.test_dice),
+            *(_interval(each.test.get(metric)) for metric in METRICS),
             _interval(each.end_dice),
             Cell(mass(each.wrong_way_mass), each.wrong_way_mass, alarm, is_bad=bool(alarm)),
             _share(found.violating if found else None),
@@ -102,7 +101,9 @@ def maps_table(results: Results, part: StudyPart, which: str) -> Table:
         "seeds below them.",
         {
             "map": "", **_axes(results), "runs done": "done", "lost a class": "lost",
-            "test Dice": "test-dice", "end Dice": "end-dice", "wrong-way mass": "wrong-way",
+            "test Dice": "test-dice", f"HD95, {results.distance_unit}": "score",
+            f"ASSD, {results.distance_unit}": "score", "NSD": "score", "end Dice": "end-dice",
+            "wrong-way mass": "wrong-way",
             "violating voxels, before": "violating", "pushed up, before": "pushed-up",
             "least pull ratio, before": "pull", "pull exponent, before": "pull-exponent",
         },
@@ -113,15 +114,15 @@ def maps_table(results: Results, part: StudyPart, which: str) -> Table:
 
 def comparisons_table(results: Results, part: StudyPart, which: str) -> Table:
     """Every map against the reference."""
-    names, unit = list(results.study.maps), unit_of(results.study)
+    names, of = list(results.study.maps), unit(results.study.axes)
     rows = []
     for each in part.comparisons:
         if part.untested:
             verdict = "no test scores"
         elif each.difference is None:
-            verdict = f"no common {unit}"
+            verdict = f"no common {of}"
         elif not each.can_claim:
-            verdict = f"too few {unit}s to claim anything"
+            verdict = f"too few {of}s to claim anything"
         else:
             verdict = "significant" if each.significant else "not significant"
         cells = (
@@ -136,12 +137,12 @@ def comparisons_table(results: Results, part: StudyPart, which: str) -> Table:
         rows.append(TableRow(cells, names.index(each.map)))
     return Table(
         f"comparisons-{which}",
-        f"Difference in test Dice from {results.reference}, paired by {unit}, over "
+        f"Difference in test Dice from {results.reference}, paired by {of}, over "
         f"{_seeds(results, which)}.",
         {
-            "map": "", **_axes(results), "difference": "difference", f"{unit}s": "", "p": "p",
+            "map": "", **_axes(results), "difference": "difference", f"{of}s": "", "p": "p",
             "corrected p": "corrected-p", "least corrected p possible": "least-p",
-            f"{unit}s needed": "seeds-needed", "verdict": "",
+            f"{of}s needed": "seeds-needed", "verdict": "",
         },
         tuple(rows),
         which,

@@ -32,7 +32,7 @@ def test_ids_are_unique_and_charts_are_json_without_tags(strange):
     results, _ = strange
     found = [*(chart for group in charts_of_runs(results).values() for chart in group)]
     found += ties(results)
-    assert len({chart.id for chart in found}) == len(found) == 2 + 3 + 2 + 2 + 1 + 8
+    assert len({chart.id for chart in found}) == len(found) == 2 + 6 + 2 + 2 + 1 + 8
     shown = []
     for chart in found:
         json.dumps(asdict(chart), allow_nan=False)
@@ -58,7 +58,7 @@ def test_long_lines_are_thinned_alike_and_keep_their_end(monkeypatch, strange):
 
 
 def test_a_point_for_each_run_in_its_symbol(strange):
-    mean, _, of_b = charts_of_runs(strange[0])["scores"]
+    mean, _, of_b, hd95, *_ = charts_of_runs(strange[0])["scores"]
     points = {(point.map, point.seed): (point.x, point.symbol) for point in mean.points}
     assert points == {
         (0, 0): (pytest.approx(0.3), "x"), (0, 1): (pytest.approx(0.305), "x-open"),
@@ -70,6 +70,11 @@ def test_a_point_for_each_run_in_its_symbol(strange):
     }  # fmt: skip
     assert [point.symbol for point in of_b.points if point.map == 0] == ["x", "x-open", "x"]
     assert [point.seed for point in mean.points if not point.counts] == [2]
+    # HD95 of the classes of rw, seed 0: 4 - 3 Dice; a missed class has the diagonal, 40.
+    found = {(point.map, point.seed): point.x for point in hd95.points}
+    assert found[1, 0] == pytest.approx((1.6 + 1.9) / 2)
+    assert found[0, 0] == pytest.approx((2.2 + 40) / 2)
+    assert hd95.xaxis["title"] == "HD95, voxels"
 
 
 def test_births_stand_at_their_step_or_at_never(strange):
@@ -168,7 +173,7 @@ def test_tables_hold_what_the_results_hold(strange):
     assert boundary.cells[2].text == "3 of 3"
     assert boundary.cells[2].is_bad
     assert rw.cells[1].detail == "1 failed"
-    assert rw.cells[5].detail.startswith("ALARM")
+    assert rw.cells[8].detail.startswith("ALARM")
     without = comparisons_table(results, results.without_failures, "without")
     assert [row.cells[2].text for row in without.rows] == ["2", "1"]
     assert "0 and 2" in without.caption
@@ -212,7 +217,7 @@ def test_what_no_validation_case_tells_is_no_kept_class(tmp_path):
         write_run(run, ((0.3, None), (0.5, None)), 0, end=(0.5, 0.4))
     results = collect(study, tmp_path)
     symbols = [
-        [point.symbol for point in chart.points] for chart in charts_of_runs(results)["scores"]
+        [point.symbol for point in chart.points] for chart in charts_of_runs(results)["scores"][:3]
     ]
     assert symbols == [["circle"] * 2, ["circle"] * 2, ["diamond"] * 2]
     assert charts_of_runs(results)["births"][1].points == []
