@@ -104,7 +104,13 @@ def _tests() -> Iterator[Row]:
     """The tests that need a GPU."""
     root = Path(__file__).parents[1]
     command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider"]
-    places = ["tests/distance", "tests/losses", "tests/maps", "tests/test_regions.py"]
+    places = [
+        "tests/distance",
+        "tests/losses",
+        "tests/maps",
+        "tests/test_regions.py",
+        "tests/training",
+    ]
     done = subprocess.run(
         [*command, *places], cwd=root, capture_output=True, text=True, check=False
     )
