@@ -175,17 +175,24 @@ def over_seeds_and_cases(
     known = ~np.isnan(table)
     if not known.any():
         return None
-    rng, values = np.random.default_rng(seed), np.where(known, table, 0.0)
-    rows, columns = (
-        rng.multinomial(size, np.full(size, 1 / size), size=_RESAMPLES) for size in table.shape
-    )
-    # Both sums in one einsum each: draws of a seed times draws of a case, over pairs that exist.
+    rows, columns = _drawn_seeds_and_cases(*table.shape, seed)
+    # Draws of a seed times draws of a case, over pairs that exist.
     total, pairs = (
-        np.einsum("rs,sc,rc->r", rows, each, columns, optimize=True)
-        for each in (values, known.astype(np.float64))
+        np.einsum("rc,rc->r", rows @ each, columns)
+        for each in (np.where(known, table, 0.0), known.astype(np.float64))
     )
     means = total[pairs > 0] / pairs[pairs > 0]
     return _interval(float(table[known].mean()), means, len(seeds))
+
+
+@lru_cache(maxsize=2)
+def _drawn_seeds_and_cases(seeds: int, cases: int, seed: int) -> tuple[Floats, ...]:
+    """How often each seed and each case is drawn: (resamples seeds), (resamples cases)."""
+    rng = np.random.default_rng(seed)
+    return tuple(
+        rng.multinomial(size, np.full(size, 1 / size), size=_RESAMPLES).astype(np.float64)
+        for size in (seeds, cases)
+    )
 
 
 def probability_of_improvement(
