@@ -45,11 +45,34 @@ def step() -> None:
 
 
 @app.command()
+def study() -> None:
+    """Training runs per hour, as one stacked model and one by one."""
+    from benchmarks.study import main
+
+    main()
+
+
+@app.command()
 def monai() -> None:
     """MONAI's boundary loss against ours, as MONAI's users call them."""
     from benchmarks.monai import main
 
     main()
+
+
+@app.command()
+def gpu(
+    minutes: Annotated[float, typer.Option(help="Time for all of it.", min=0)] = 9.0,
+) -> None:
+    """GPU tests, then distance, loss, step and study on a GPU, each row kept at once."""
+    import torch
+
+    from benchmarks.gpu import NO_DEVICE, main
+
+    if not torch.cuda.is_available():
+        typer.echo(f"Error: {NO_DEVICE}", err=True)
+        raise typer.Exit(2)
+    raise typer.Exit(bool(main(minutes)))
 
 
 @app.command()

@@ -1,8 +1,6 @@
 """Trainings in processes of their own, and what they leave, for tests of kills and of several
 processes."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 
@@ -15,6 +13,15 @@ def work(fields):
 
     torch.set_num_threads(1)
     train(RunSettings(**fields))
+
+
+def work_together(runs):
+    """As `work`, for runs that train together."""
+    from rwloss.training import RunSettings
+    from rwloss.training.together import train_together
+
+    torch.set_num_threads(1)
+    train_together([RunSettings(**fields) for fields in runs])
 
 
 def left_by(run):
