@@ -14,8 +14,8 @@ from rwloss.words import listed, percent
 VANISHES_BELOW = 0.01
 """Pull ratio below which `verdict` says that a class can vanish.
 
-A rule of thumb. On the recorded runs that ship it names 29 of 35 lost classes, and 9 % of those that
-lived; `predict`, a fitted model, orders datasets that it has not seen no better.
+A rule of thumb. On the recorded runs that ship it names 29 of 35 lost classes, and 9 % of those
+that lived; `predict`, a fitted model, orders datasets that it has not seen no better.
 """
 
 CAUTION = (
