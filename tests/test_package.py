@@ -1,7 +1,5 @@
 """The package as a whole: what it loads, what it names, who imports whom, what lies in its tree."""
 
-from __future__ import annotations
-
 import ast
 import graphlib
 import importlib.util

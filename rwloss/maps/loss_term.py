@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
 from functools import reduce
 from operator import add
@@ -30,7 +30,8 @@ class Prediction:
     channels c are the classes, or the classes without the background.
 
     masks: overlapping masks per image; b then counts images times masks. batch: overlaps are those
-    of the whole batch. by_class: whether values by class are needed, beside their mean.
+    of the whole batch. by_class: whether values by class are needed, beside their mean. groups: of
+    how many batches of equal size this one consists; their losses are the means of their own rows.
     """
 
     log_probs: Tensor
@@ -42,7 +43,9 @@ class Prediction:
     masks: int = 1
     batch: bool = False
     by_class: bool = True
+    groups: int = 1
     _probs: Tensor | None = None  # as given, where they were
+    _sums: Callable[[], tuple[Tensor, Tensor, Tensor]] | None = None  # of all classes, by a kernel
     # `functools.cached_property` has a lock, which no compiled graph can hold.
     _kept: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
 
@@ -63,9 +66,17 @@ class Prediction:
 
     @property
     def num_counted(self) -> Tensor:
-        """Number of voxels that count in the whole batch, at least 1; computed once. ()."""
+        """Number of voxels that count in the whole batch, at least 1; computed once. ().
+
+        With several groups, for each row that of its group, times the number of groups. (b 1).
+        """
         if "num_counted" not in self._kept:
-            self._kept["num_counted"] = self.counted.sum().clamp_min(1.0)
+            found = sum_by_group(self.counted, self.groups).clamp_min(1.0)
+            if self.groups > 1:
+                found = einops.repeat(
+                    found * self.groups, "g -> (g b) 1", b=len(self.counted) // self.groups
+                )
+            self._kept["num_counted"] = found
         return cast("Tensor", self._kept["num_counted"])
 
     @property
@@ -111,11 +122,18 @@ class Prediction:
 
         With `batch` they are those of all images together, the same for each.
         """
+        if self._sums is not None:
+            first = 0 if self.has_background else 1
+            both, predicted, true = (self._pooled(sums[:, first:]) for sums in self._sums())
+            return both, predicted, true
         both = self._sum_overlap(self.probs * self.one_hot)
         return both, self._sum_overlap(self.probs), self._sum_overlap(self.one_hot)
 
     def _sum_overlap(self, values: Tensor) -> Tensor:
-        sums = self.sum_space(values)
+        return self._pooled(self.sum_space(values))
+
+    def _pooled(self, sums: Tensor) -> Tensor:
+        """Sums (b c) of each image, or with `batch` those of all."""
         if not self.batch:
             return sums
         whole = einops.reduce(sums, "(b m) c -> m c", "sum", m=self.masks)
@@ -162,11 +180,14 @@ class Prediction:
         masks: int = 1,
         batch: bool = False,
         by_class: bool = True,
+        groups: int = 1,
         probs: Tensor | None = None,
+        sums: Callable[[], tuple[Tensor, Tensor, Tensor]] | None = None,
     ) -> Prediction:
         """From log_probs (b k *s) and labels (b *s), in which -1 marks voxels that don't count.
 
         all_count: no label is -1. probs: the probabilities, where they are not exp(log_probs).
+        sums: gives Σ p y, Σ p and Σ y (b k), if they are computed elsewhere.
         """
         import torch
 
@@ -187,7 +208,9 @@ class Prediction:
             masks=masks,
             batch=batch,
             by_class=by_class,
+            groups=groups,
             _probs=probs,
+            _sums=sums,
         )
         if all_count:
             made._kept["true_class"] = index.long()
@@ -305,10 +328,22 @@ class LossTerm(MapGenerator):
         return RWMap.from_dense(regions.labels, from_numpy(to_numpy(values), regions.labels))
 
 
-def reduced(losses: Sequence[Tensor]) -> Tensor:
-    """The sum of losses, each of them the mean of (b c) or one number (). -> ()."""
+def reduced(losses: Sequence[Tensor], groups: int = 1) -> Tensor:
+    """The sum of losses, each of them the mean of (b c) or one number (). -> ().
+
+    groups: the mean is that of each of so many groups of rows, if more than one. -> (groups).
+    """
     whole = [loss for loss in losses if loss.ndim == 0]
     by_class = [loss for loss in losses if loss.ndim > 0]
     if by_class:
-        whole.append(reduce(add, by_class).mean())
+        total = reduce(add, by_class)
+        mean = total.mean() if groups == 1 else total.reshape(groups, -1).mean(dim=1)
+        whole.append(mean)
     return reduce(add, whole)
+
+
+def sum_by_group(values: Tensor, groups: int) -> Tensor:
+    """The sum of each of so many groups of rows, (groups); of all values, (), if it is one."""
+    if groups == 1:
+        return values.sum()
+    return einops.reduce(values, "(g b) ... -> g", "sum", g=groups)

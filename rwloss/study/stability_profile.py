@@ -28,8 +28,9 @@ class StabilityProfile:
 
     A run that diverged keeps none. Not counted: runs that failed otherwise or are not done, and
     those in which no validation case has a foreground class. Learning rates without a run that
-    counts are left out. decades: see `decades_kept`, with a percentile bootstrap over seeds, whose
-    runs of all learning rates are drawn together; None for fewer than two learning rates.
+    counts are left out. decades: see `decades_kept`, with a percentile bootstrap over seeds, or
+    splits if there are several, whose runs of all learning rates are drawn together; None for fewer
+    than two learning rates.
     """
 
     map: str
@@ -73,60 +74,67 @@ def profiles(study: Study, rows: Sequence[RunRow]) -> tuple[StabilityProfile, ..
     """
     if len(study.axes.get("learning_rate", ())) < 2:
         return ()
-    others = {name: values for name, values in study.axes.items() if name != "learning_rate"}
+    others = axes.combinations(axes.kept_apart(_others(study.axes)))
     return tuple(
-        _profile(name, values, [row for row in rows if row.map == name and _others(row) == values])
-        for values in axes.combinations(axes.kept_apart(others))
+        _profile(name, values, study, [row for row in rows if row.map == name and _of(row, values)])
+        for values in others
         for name in study.maps
     )
 
 
-def _others(row: RunRow) -> AxisValues:
-    return {name: value for name, value in row.condition.items() if name != "learning_rate"}
+def _others(values: AxisValues) -> AxisValues:
+    return {name: value for name, value in values.items() if name != "learning_rate"}
 
 
-def _keeps(row: RunRow) -> float:
-    """1 for a run that kept every class, 0 for one that did not, NaN where that is not known."""
+def _of(row: RunRow, values: AxisValues) -> bool:
+    return _others(row.condition) == values
+
+
+def _keeps(row: RunRow) -> bool | None:
+    """Whether a run kept every class; None where that is not known."""
     if row.status == "failed" and row.outcome.diverged_step is not None:
-        return 0.0
+        return False
     is_known = row.status == "done" and row.outcome.knows_losses
-    return float(not row.outcome.lost) if is_known else math.nan
+    return not row.outcome.lost if is_known else None
 
 
-def _profile(name: str, values: AxisValues, rows: Sequence[RunRow]) -> StabilityProfile:
-    repeats = [*dict.fromkeys(row.repeat for row in rows)]
-    learning_rates = sorted({row.values["learning_rate"] for row in rows})
-    table = np.full((len(repeats), len(learning_rates)), np.nan)
+def _profile(
+    name: str, values: AxisValues, study: Study, rows: Sequence[RunRow]
+) -> StabilityProfile:
+    units = list(dict.fromkeys(axes.unit_of(study.axes, row.seed, row.values) for row in rows))
+    rates = sorted(study.axes["learning_rate"])
+    kept = np.zeros((len(units), len(rates)))
+    known = np.zeros_like(kept)
     for row in rows:
-        place = repeats.index(row.repeat), learning_rates.index(row.values["learning_rate"])
-        table[place] = _keeps(row)
-    known = ~np.isnan(table)
-    counted = known.any(axis=0)
-    table, known = np.where(known, table, 0.0)[:, counted], known[:, counted]
-    found = tuple(np.array(learning_rates)[counted].tolist())
-    pairs = zip(table.sum(axis=0).tolist(), known.sum(axis=0).tolist(), strict=True)
-    kept = [rate(int(count), of) for count, of in pairs]
+        if (keeps := _keeps(row)) is not None:
+            unit = axes.unit_of(study.axes, row.seed, row.values)
+            place = units.index(unit), rates.index(row.values["learning_rate"])
+            kept[place] += keeps
+            known[place] += 1
+    counted = np.asarray(known.any(axis=0))
+    rates = [rate for rate, counts in zip(rates, counted, strict=True) if counts]
+    kept, known = kept[:, counted], known[:, counted]
+    pairs = zip(kept.sum(axis=0).tolist(), known.sum(axis=0).tolist(), strict=True)
+    shares = (rate(int(count), int(of)) for count, of in pairs)
     return StabilityProfile(
         name,
-        found,
-        tuple(each for each in kept if each is not None),
-        _decades(found, table, known) if len(found) > 1 else None,
+        tuple(rates),
+        tuple(share for share in shares if share is not None),
+        _decades(rates, kept, known) if len(rates) > 1 else None,
         values,
     )
 
 
 def _decades(
-    learning_rates: Sequence[float], table: NDArray[np.float64], known: NDArray[np.bool_]
+    learning_rates: Sequence[float], kept: NDArray[np.float64], known: NDArray[np.float64]
 ) -> Interval:
-    """table, known (repeats rates)."""
-    repeats = len(table)
-    draws = np.random.default_rng(0).multinomial(
-        repeats, np.full(repeats, 1 / repeats), size=_RESAMPLES
-    )
-    total, counts = draws @ table, draws @ known
+    """kept, known: numbers of runs, (units rates)."""
+    n = len(kept)
+    draws = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), size=_RESAMPLES)
+    total, counts = draws @ kept, draws @ known
     whole = (counts > 0).all(axis=1)  # a resample without a run at some rate says nothing there
     drawn = decades_kept(learning_rates, total[whole] / counts[whole])
-    mean = decades_kept(learning_rates, table.sum(axis=0) / known.sum(axis=0))
+    mean = decades_kept(learning_rates, kept.sum(axis=0) / known.sum(axis=0))
     ends = np.quantile(drawn, [ALPHA / 2, 1 - ALPHA / 2])
     found, low, high = (round(float(value), 12) for value in (mean, *ends))
-    return Interval(found, low, high, repeats)
+    return Interval(found, low, high, n)

@@ -176,7 +176,7 @@ def part_of(
 ) -> StudyPart:
     """The cells of some runs of a study. found: indicators of the maps, as far as known."""
     conditions = axes.combinations(axes.kept_apart(study.axes))
-    unit = 0 if len(axes.combinations(axes.drawn(study.axes))) > 1 else 1
+    unit = 0 if axes.unit(study.axes) == "split" else 1
     summaries = []
     outcomes: list[dict[str, dict[tuple[str, int], RunOutcome]]] = []
     for values in conditions:

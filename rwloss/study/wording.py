@@ -64,11 +64,6 @@ def over_axes(study: Study) -> str:
     return listed(shown)
 
 
-def unit_of(study: Study) -> str:
-    """What is independent in comparisons: the seed, or the split where the study has several."""
-    return "split" if len(axes.combinations(axes.drawn(study.axes))) > 1 else "seed"
-
-
 def with_each_value(results: Results, tell: Callable[[Results], Iterable[str]]) -> Iterator[str]:
     """Sentences about each combination of values of the axes, which begin with it.
 
@@ -194,7 +189,7 @@ def _claims(results: Results) -> Iterator[str]:
     else:
         yield (
             f"No difference in test Dice from {reference} is claimed: so few "
-            f"{unit_of(results.study)}s cannot show one, however large it is. "
+            f"{axes.unit(results.study.axes)}s cannot show one, however large it is. "
             f"{_needed(results, compared[0].seeds_needed)}"
         )
 
@@ -297,26 +292,26 @@ def _rates(whole: StudyPart) -> Iterator[str]:
 
 def _profiles(results: Results) -> Iterator[str]:
     """One sentence per combination of values of the other axes."""
-    for values, found in groupby(results.profiles, key=lambda each: each.values):
-        known = [(each, each.decades) for each in found if each.decades is not None]
-        if known:
-            where = f"With {axes.named(values)}: at" if values else "At"
-            first = known[0][0]
-            told = [
-                f"{decades.mean:.2f} with {each.map}{_band(decades)}" for each, decades in known
-            ]
-            yield (
-                f"{where} least {100 * KEPT_IN:.0f} % of runs keep every class over this many of "
-                f"the {first.span:.2f} decades of learning rate from {first.learning_rates[0]:g} "
-                f"to {first.learning_rates[-1]:g}: {listed(told)}."
-            )
-
-
-def _band(found: Interval) -> str:
-    ends = f"{found.low:.2f} to {found.high:.2f}"
-    if found.n < FEW:
-        return f" (bootstrap interval {ends}, too narrow with so few seeds)"
-    return f" (95 % interval {ends})"
+    for values, group in groupby(results.profiles, key=lambda each: each.values):
+        found = [(each, wide) for each in group if (wide := each.decades) is not None]
+        if not found:
+            continue
+        told, few = [], False
+        for each, wide in found:
+            ends = f" ({wide.low:.2f} to {wide.high:.2f})" if wide.n > 1 else ""
+            told.append(f"{wide.mean:.2f} with {each.map}{ends}")
+            few |= wide.n < FEW
+        first, where = found[0][0], f"With {axes.named(values)}: at" if values else "At"
+        text = (
+            f"{where} least {100 * KEPT_IN:.0f} % of runs keep every class over this many of the "
+            f"{first.span:.2f} decades of learning rate from {first.learning_rates[0]:g} to "
+            f"{first.learning_rates[-1]:g}: {listed(told)}."
+        )
+        if few:
+            units = f"{axes.unit(results.study.axes)}s"
+            yield f"{text} So few {units} make the bootstrap intervals too narrow."
+        else:
+            yield f"{text} In parentheses: 95 % intervals."
 
 
 def _kept(each: MapSummary, where: str = "") -> str:
@@ -339,7 +334,7 @@ def _aside(each: MapSummary) -> str:
 
 
 def _needed(results: Results, seeds_needed: int | None) -> str:
-    unit = unit_of(results.study)
+    unit = axes.unit(results.study.axes)
     if seeds_needed is None:
         return f"No number of {unit}s is enough for so many comparisons: name fewer maps or values."
     return f"{count_of(seeds_needed, unit)} are needed."
@@ -349,7 +344,7 @@ def _comparisons(results: Results, part: StudyPart, where: str = "") -> Iterator
     if part.untested:
         yield from () if where else (NO_SCORES,)
         return
-    unit, claims_nothing = unit_of(results.study), []
+    unit, claims_nothing = axes.unit(results.study.axes), []
     for each in part.comparisons:
         seeds = count_of(len(each.seeds), unit)
         tests = count_of(each.comparisons, "comparison")

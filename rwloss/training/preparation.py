@@ -56,6 +56,22 @@ class PreparedRun:
         """A case of the dataset."""
         return read_volume(case, ignore_label=self.ignore_label, spacing_mm=self.settings.spacing)
 
+    def for_run(
+        self, settings: RunSettings, note: Note = lambda text: None, *, files: bool = True
+    ) -> PreparedRun:
+        """The same data for a run with another seed, map, learning rate or folder; reads no file.
+
+        files, note: as for `prepare`, which may not have had a store of maps.
+        """
+        assert self.maps is None
+        assert settings.map is not None
+        expression = maps.parse(settings.map, files=files)
+        if expression.needs_class_counts:
+            expression = expression.resolved(_class_counts(self.train, self.task.class_names))
+        settings = _completed(settings, self.train, self.task.num_classes, expression, note)
+        augmentation = augmentation_of(settings, self.train, note)
+        return replace(self, settings=settings, expression=expression, augmentation=augmentation)
+
     def whole_maps(self) -> Mapping[str, RWMap] | None:
         """Maps of the training cases by name, (1 *s): stored ones, or made now.
 

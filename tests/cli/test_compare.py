@@ -54,6 +54,23 @@ def test_options_then_more_seeds_and_the_file(squares, tmp_path, rwloss_command)
     assert (out / "runs" / "rw" / "seed_0" / "metrics.jsonl").read_bytes() == before
 
 
+def test_a_dry_run_says_the_plan(squares, tmp_path, rwloss_command):
+    out = tmp_path / "study"
+    options = ("compare", squares, "--map", "rw=rectified", "--map", "dice", *SHORT)
+    stack = ("--together", 4, "--seeds", 2, "--out", out, "--dry-run")
+    code, printed, _ = rwloss_command(*options, *stack)
+    assert code == 0
+    lines = printed.splitlines()
+    assert lines[0] == "4 runs: 0 done, 4 to train"
+    assert lines[1] == "1 stack of up to 4 runs together, in this process on the CPU"
+    assert [line.split(":")[0] for line in lines[2:]] == ["memory", "time", "nothing was written"]
+    assert not out.exists()
+    for wrong in ("0", "some"):
+        code, _, told = rwloss_command(*options, "--together", wrong, "--out", out)
+        assert code == 2
+        assert f"expected --together as a number of runs or auto, got '{wrong}'" in told
+
+
 def test_axes_are_extended_and_their_runs_kept(squares, tmp_path, rwloss_command, no_page):
     out = tmp_path / "study"
     options = ("compare", squares, "--map", "rw=rectified", "--seeds", 1)

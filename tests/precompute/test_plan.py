@@ -1,7 +1,5 @@
 """Plans, and stores that are not in a folder."""
 
-from __future__ import annotations
-
 import math
 import shutil
 from dataclasses import replace

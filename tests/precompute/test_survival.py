@@ -4,8 +4,6 @@ Real processes, signals and disks. What counts: the other cases are done, and in
 is as it would have been.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import random

@@ -5,6 +5,8 @@ import math
 
 import numpy as np
 import pytest
+from statsmodels.duration.survfunc import SurvfuncRight
+from statsmodels.stats.proportion import proportion_confint
 from strange_studies import write_run
 
 from rwloss.study.plan import make, runs
@@ -16,13 +18,12 @@ from rwloss.study.wording import lead, sentences
 
 def test_rates_against_statsmodels():
     """Wilson inside; the open side of all and none is Clopper and Pearson's, one-sided."""
-    confint = pytest.importorskip("statsmodels.stats.proportion").proportion_confint
     for of in (1, 2, 3, 7, 20):
         for count in range(of + 1):
             found = rate(count, of)
             inside = 0 < count < of
             method, alpha = ("wilson", 0.05) if inside else ("beta", 0.1)
-            wanted = confint(count, of, alpha=alpha, method=method)
+            wanted = proportion_confint(count, of, alpha=alpha, method=method)
             assert (found.low, found.high) == pytest.approx(wanted, abs=1e-9)
             assert found.low <= found.share <= found.high
     assert rate(0, 3).high == pytest.approx(1 - 0.05 ** (1 / 3))
@@ -42,9 +43,8 @@ CENSORED = (
 @pytest.mark.parametrize(("births", "censored"), CENSORED)
 def test_birth_curves_against_statsmodels(births, censored):
     """Kaplan and Meier's share, and its band by Greenwood's variance on the log-log scale."""
-    duration = pytest.importorskip("statsmodels.duration.survfunc")
     times = [*births, *censored]
-    reference = duration.SurvfuncRight(times, [1] * len(births) + [0] * len(censored))
+    reference = SurvfuncRight(times, [1] * len(births) + [0] * len(censored))
     curve = birth_curve(births, censored)
     own = dict(zip(curve.steps, zip(curve.share, curve.low, curve.high, strict=True), strict=True))
     assert own[0] == (1, 1, 1)
@@ -149,8 +149,7 @@ def test_rates_and_profiles_in_words(profiled):
     )
     assert (
         "At least 95 % of runs keep every class over this many of the 2.00 decades of learning "
-        "rate from 0.0001 to 0.01: 1.10 with rw (bootstrap interval 1.05 to 2.00, too narrow with "
-        "so few seeds) and 2.00 with dice_ce (bootstrap interval 2.00 to 2.00, too narrow with so "
-        "few seeds)." in told
+        "rate from 0.0001 to 0.01: 1.10 with rw (1.05 to 2.00) and 2.00 with dice_ce (2.00 to "
+        "2.00). So few seeds make the bootstrap intervals too narrow." in told
     )
     assert lead(profiled)[0].startswith("At least 95 % of runs")

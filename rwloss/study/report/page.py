@@ -16,7 +16,7 @@ from rwloss.errors import RWLossError
 from rwloss.files.atomic import write_text
 from rwloss.pictures.panels import class_colours
 from rwloss.study import plan
-from rwloss.study.axes import text_of
+from rwloss.study.axes import text_of, unit
 from rwloss.study.figures import decimal
 from rwloss.study.outcomes import BORN_ABOVE, COLLAPSED_BELOW, DEAD_BELOW
 from rwloss.study.report import charts, forest, stability, tables, tie_charts
@@ -24,7 +24,7 @@ from rwloss.study.report.cases import CasePicture, case_pictures, has_schedule
 from rwloss.study.report.tables import without_paths
 from rwloss.study.results import Results
 from rwloss.study.summaries import WRONG_WAY_ALARM
-from rwloss.study.wording import NO_SCORES, lead, over_axes, question, sentences, unit_of
+from rwloss.study.wording import NO_SCORES, lead, over_axes, question, sentences
 
 FILE = "report.html"
 """Name of the report in its study's folder."""
@@ -170,7 +170,7 @@ def _context(results: Results) -> dict[str, Any]:
         "data_name": data_name,
         "results": results,
         "axes": over_axes(study),
-        "unit": unit_of(study),
+        "unit": unit(study.axes),
         # With axes, a seed fails with some values only, and stays in the charts.
         "failed_seeds": () if study.axes else results.reference_failures,
         "maps": drawn,

@@ -8,14 +8,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rwloss.study.axes import AxisValues, kept_apart, text_of
+from rwloss.study.axes import AxisValues, kept_apart, text_of, unit
 from rwloss.study.figures import NOTHING, bounds, decimal, left_open, mass, significant
 from rwloss.study.outcomes import METRICS, mean_of
 from rwloss.study.plan import Study
 from rwloss.study.results import Results
 from rwloss.study.statistics import Interval
 from rwloss.study.summaries import StudyPart
-from rwloss.study.wording import unit_of
 from rwloss.words import count_of, listed, percent
 
 _TEXT = {"map", "class", "score", "status", "lost classes", "verdict"}
@@ -115,15 +114,15 @@ def maps_table(results: Results, part: StudyPart, which: str) -> Table:
 
 def comparisons_table(results: Results, part: StudyPart, which: str) -> Table:
     """Every map against the reference."""
-    names, unit = list(results.study.maps), unit_of(results.study)
+    names, of = list(results.study.maps), unit(results.study.axes)
     rows = []
     for each in part.comparisons:
         if part.untested:
             verdict = "no test scores"
         elif each.difference is None:
-            verdict = f"no common {unit}"
+            verdict = f"no common {of}"
         elif not each.can_claim:
-            verdict = f"too few {unit}s to claim anything"
+            verdict = f"too few {of}s to claim anything"
         else:
             verdict = "significant" if each.significant else "not significant"
         cells = (
@@ -138,12 +137,12 @@ def comparisons_table(results: Results, part: StudyPart, which: str) -> Table:
         rows.append(TableRow(cells, names.index(each.map)))
     return Table(
         f"comparisons-{which}",
-        f"Difference in test Dice from {results.reference}, paired by {unit}, over "
+        f"Difference in test Dice from {results.reference}, paired by {of}, over "
         f"{_seeds(results, which)}.",
         {
-            "map": "", **_axes(results), "difference": "difference", f"{unit}s": "", "p": "p",
+            "map": "", **_axes(results), "difference": "difference", f"{of}s": "", "p": "p",
             "corrected p": "corrected-p", "least corrected p possible": "least-p",
-            f"{unit}s needed": "seeds-needed", "verdict": "",
+            f"{of}s needed": "seeds-needed", "verdict": "",
         },
         tuple(rows),
         which,

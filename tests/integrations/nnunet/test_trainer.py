@@ -1,7 +1,5 @@
 """nnU-Net's own classes with our loss: plans, networks, steps, the search by name."""
 
-from __future__ import annotations
-
 import os
 import re
 import subprocess
