@@ -59,8 +59,8 @@ def planned(
     """Plan a study.
 
     together: how many runs train as one model. "auto" is as many as the free memory of each GPU is
-    estimated to hold, at most 128; on the CPU, each run is trained by itself. jobs: by default one per GPU, or
-    one per core. scheduler: a Dask scheduler, whose workers choose their own devices.
+    estimated to hold, at most 128; on the CPU, each run is trained by itself. jobs: by default one
+    per GPU, or one per core. scheduler: a Dask scheduler, whose workers choose their own devices.
     """
     from rwloss.training.together import MAY_DIFFER, reasons_apart
 

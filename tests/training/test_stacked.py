@@ -1,6 +1,7 @@
 """A stack of runs does what its runs do alone."""
 
 import math
+from dataclasses import replace
 from functools import cache
 from itertools import product
 
@@ -11,10 +12,9 @@ from lightning_fabric import Fabric
 from torch.nn.utils import parameters_to_vector
 
 from rwloss import RegionWiseLoss, RWLossError
-from rwloss.training import Diverged, RunSettings, TrainingBatch, loop, unet
+from rwloss.training import PRESETS, Diverged, RunSettings, TrainingBatch, loop, unet
 from rwloss.training import stacked as stacks
 from rwloss.training.loop import TrainingState, train_steps
-from rwloss.training.network import PRESETS, NetworkPreset
 
 MAPS = ["rectified + dice", "boundary.stabilized()", "blend(generalized_dice, boundary)"]
 
@@ -171,7 +171,8 @@ def test_three_maps_two_seeds_two_learning_rates(dtype, rates, tolerance, monkey
 
     In float32, Adam makes of each rounding a step of the learning rate, which is low therefore.
     """
-    monkeypatch.setitem(PRESETS, "tiny", NetworkPreset((16, 32, 64, 128)))
+    real = replace(PRESETS["tiny"], channels=(16, 32, 64, 128), residual_units=2)
+    monkeypatch.setitem(PRESETS, "tiny", real)
     changes = {"steps": 20, "record_every": 7, "weight_decay": 0.01}
     if dtype is torch.float64:
         texts = ["rectified + dice", "dice.stabilized()", "blend(generalized_dice, boundary)"]
