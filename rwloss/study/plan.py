@@ -118,8 +118,7 @@ class Study(toml.TomlSettings):
                 f"{where}: the reference {study.reference!r} is not a map of the study"
                 f"{nearest(study.reference, study.maps)}"
             )
-        if study.null is not None and study.null not in study.maps:
-            raise RWLossError(f"{where}: null {study.null!r} is not a map of the study")
+        _check_null(study, where)
         _settings(study, where=f"{where}: [training]")
         axes = study_axes.checked(study.axes, f"{where}: [axes]")
         if len({"patch", *axes.get("map_of", ())}) > 1 and study.training.get("zoom") != 0:
@@ -340,8 +339,28 @@ def with_null(study: Study) -> Study:
             "dice_ce, or name a map with --reference"
         )
     name = study.null or f"{reference}_again"
+    if study.null is None and name in study.maps:
+        raise RWLossError(f"--null adds a map {name!r}, and the study has one: name that otherwise")
     content = study.model_dump() | {"null": name}
     return make(files=False, **content | {"maps": study.maps | {name: study.maps[reference]}})
+
+
+def _check_null(study: Study, where: str) -> None:
+    """Raise RWLossError unless `null`, if any, is the reference with seeds of its own."""
+    null, reference = study.null, reference_of(study)
+    if null is None:
+        return
+    if null not in study.maps:
+        raise RWLossError(f"{where}: null {null!r} is not a map of the study")
+    if reference in {None, null} or not generators.is_same(
+        study.maps[null], study.maps[reference or null]
+    ):
+        raise RWLossError(
+            f"{where}: null {null!r} must be the reference with another name, and the reference "
+            f"is {reference!r}: keep that of the A/A test"
+        )
+    if max(study.seeds) >= NULL_SEEDS:
+        raise RWLossError(f"{where}: an A/A test adds {NULL_SEEDS:,} to seeds: give lower ones")
 
 
 def columns(texts: Sequence[str] = (), baselines: Sequence[str] = ()) -> dict[str, str]:
