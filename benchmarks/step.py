@@ -18,8 +18,8 @@ from rwloss import Regions, maps
 from rwloss.data import sample_dir
 from rwloss.losses import RegionWiseLoss
 from rwloss.regions import IGNORED
+from rwloss.training import unet
 from rwloss.training.loop import step_figures
-from rwloss.training.network import unet
 from rwloss.training.patches import PatchSampler, patch_sources
 from rwloss.training.preparation import prepare
 from rwloss.training.settings import RunSettings
