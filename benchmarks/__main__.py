@@ -53,6 +53,21 @@ def monai() -> None:
 
 
 @app.command()
+def gpu(
+    minutes: Annotated[float, typer.Option(help="Time for all of it.", min=0)] = 9.0,
+) -> None:
+    """GPU tests, then distance, loss, step and study on a GPU, each row kept at once."""
+    import torch
+
+    from benchmarks.gpu import NO_DEVICE, main
+
+    if not torch.cuda.is_available():
+        typer.echo(f"Error: {NO_DEVICE}", err=True)
+        raise typer.Exit(2)
+    raise typer.Exit(bool(main(minutes)))
+
+
+@app.command()
 def page() -> None:
     """Renew the tables of benchmarks/README.md from the results."""
     from benchmarks.page import main

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
+from itertools import product
 from multiprocessing import get_context
 from typing import Any
 from unittest.mock import patch
@@ -13,7 +15,7 @@ from unittest.mock import patch
 import numpy as np
 
 from benchmarks import official
-from benchmarks.measure import Row, report, seconds
+from benchmarks.measure import Row, kernel_seconds, report, seconds, seconds_on_a_gpu
 from benchmarks.workloads import ALL, A, B, Workload
 from rwloss import Regions, distance, maps
 
@@ -36,6 +38,10 @@ GOALS = {
 }
 
 
+GPU_GOALS = {"a": "≤ 0.15 ms, ≥ 10×", "b": "≤ 0.4 ms, ≥ 10×", "c": "≤ 3 ms, ≥ 10×"}
+GPU_GOALS |= {"d": "≤ 12 ms, ≥ 10×"}
+
+
 def main(names: Sequence[str] = (), *, growth: bool = True) -> None:
     """Measure the workloads of these names (all if none) and write the results."""
     rows: list[Row] = []
@@ -47,7 +53,8 @@ def main(names: Sequence[str] = (), *, growth: bool = True) -> None:
         rows += _torch_on_the_cpu(A)
     if B in chosen:
         rows += _processes()
-    rows += _on_a_gpu(chosen)
+    if _sees_a_gpu():
+        rows += [row for workload in chosen for row in on_a_gpu(workload)]
     if growth:
         rows += _growth()
     report("distance", rows)
@@ -202,35 +209,54 @@ def _growth() -> list[Row]:
     return rows
 
 
-def _on_a_gpu(workloads: Sequence[Workload]) -> list[Row]:
-    """The torch engine against CuPy's transform, looped over images and classes as a user would."""
+def _sees_a_gpu() -> bool:
     import torch
 
-    if not torch.cuda.is_available():
-        return []
-    import cupy
-    from cupyx.scipy.ndimage import distance_transform_edt as cupy_edt
+    return torch.cuda.is_available()
 
-    rows = []
-    for workload in workloads:
-        labels = torch.from_numpy(workload.labels()).cuda()
-        k, spacing = workload.num_classes, workload.spacing_mm
+
+def on_a_gpu(workload: Workload) -> Iterator[Row]:
+    """Maps on CUDA against CuPy's transform, looped over images and classes as a user would.
+
+    For boundary CuPy makes two transforms per class, of the mask and of its complement.
+    """
+    import torch
+
+    labels = torch.from_numpy(workload.labels()).cuda()
+    k, spacing = workload.num_classes, workload.spacing_mm
+    what = f"{workload.words}, GPU"
+    peer: dict[str, Callable[[], Any]] = {}
+    if importlib.util.find_spec("cupy") is not None:
+        import cupy
+        from cupyx.scipy.ndimage import distance_transform_edt as cupy_edt
+
         on_gpu = cupy.asarray(workload.labels())
 
-        def theirs(on_gpu: Any = on_gpu, k: int = k, spacing: tuple[float, ...] = spacing) -> None:
-            for image in on_gpu:
-                for label in range(k):
-                    cupy_edt(image == label, sampling=spacing)
+        def theirs(sides: int) -> None:
+            for image, label in product(on_gpu, range(k)):
+                for mask in (image == label, image != label)[:sides]:
+                    cupy_edt(mask, sampling=spacing)
 
-        def ours(labels: Any = labels, k: int = k, spacing: tuple[float, ...] = spacing) -> None:
-            maps.get("rectified")(Regions(labels, k, spacing))
+        peer = {"rectified": partial(theirs, 1), "boundary": partial(theirs, 2)}
+    for name in ("rectified", "boundary"):
+        made = maps.get(name)
 
-        took = seconds({"CuPy, each mask": theirs, "rectified compact": ours})
-        pairs = labels.numel() * sum(labels.shape[1:])
-        # Two operations a pair at 67 TFLOP/s of float32, the data sheet's figure for an H200.
-        took["arithmetic floor of all pairs"] = 2 * pairs / 67e12
-        rows += [
-            Row(f"{workload.words}, GPU", name, value, "s", took["CuPy, each mask"] / value)
-            for name, value in took.items()
-        ]
-    return rows
+        def ours(made: Any = made) -> None:
+            made(Regions(labels, k, spacing))
+
+        calls = {"ours": ours} | ({"CuPy": peer[name]} if name in peer else {})
+        took = seconds_on_a_gpu(calls, calls=3 if name in peer else 20)
+        if "CuPy" in took:
+            yield Row(what, f"CuPy, each mask, for {name}", took["CuPy"], "s", 1.0)
+        goal = GPU_GOALS[workload.name] if name == "rectified" else "≥ 5×"
+        for words, value in ((name, took["ours"]), (f"{name}, kernels", kernel_seconds(ours))):
+            ratio = took["CuPy"] / value if "CuPy" in took else None
+            yield Row(what, words, value, "s", ratio, goal)
+    read = labels.nbytes + 4 * labels.numel()
+    floor = read * labels.ndim / 3e12
+    yield Row(what, "floor: labels and one number per axis at 3 TB/s", floor, "s")
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    depth = Regions(labels, k, spacing).depth_mm
+    peak = torch.cuda.max_memory_allocated() - before
+    yield Row(what, "peak memory of the depth, in outputs", peak / depth.nbytes, "×", goal="≤ 3")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -14,8 +14,8 @@ from torch.nn import functional
 
 import rwloss
 from benchmarks.calls import calls_between_files
-from benchmarks.measure import Row, peak_mib, report, seconds
-from rwloss import RWMap
+from benchmarks.measure import Row, peak_mib, report, seconds, seconds_on_a_gpu
+from rwloss import Regions, RWMap, maps
 from rwloss.losses import RegionWiseLoss
 
 SHAPE = (16, 256, 256)  # (b *s), workload a
@@ -30,12 +30,17 @@ GOALS = {
 }
 
 
+GPU_GOALS = {"rectified, stored": "≤ 1.0×", "rectified + dice, stored": "≤ 1.5×"}
+
+
 def main() -> None:
     """Measure at K = 4 and 16 and write the results."""
     rows: list[Row] = []
     for k in (4, 16):
         rows += _times(k)
         rows += _memory(k)
+    if torch.cuda.is_available():
+        rows += on_a_gpu()
     report("loss", [*rows, *_call_paths(), *_overhead(), *_first_use()])
 
 
@@ -124,6 +129,51 @@ def _times(k: int) -> list[Row]:
         Row(_words(k), name, value, "s", value / eager, GOALS.get((name, k), ""))
         for name, value in took.items()
     ]
+
+
+def on_a_gpu() -> Iterator[Row]:
+    """In 3-D under bfloat16 autocast, forward and backward; the ratio is to cross-entropy."""
+    for k in (16, 4):
+        yield from _on_a_gpu(k)
+
+
+def _on_a_gpu(k: int) -> Iterator[Row]:
+    from monai.losses import DiceCELoss
+
+    shape, seed = (2, 128, 128, 128), torch.Generator().manual_seed(k)
+    labels = torch.randint(0, k, shape, generator=seed, dtype=torch.uint8).cuda()
+    logits = torch.randn(2, k, *shape[1:], generator=seed).cuda().bfloat16().requires_grad_()
+    stored = {name: maps.get(name)(Regions(labels, k)) for name in ("rectified", "boundary")}
+    long, what = labels.long(), f"logits 2 x {k} x 128³, bf16 autocast, GPU"
+
+    def ours(text: str, name: str = "", **settings: Any) -> Callable[[], torch.Tensor]:
+        return partial(RegionWiseLoss(text, **settings), logits, labels, stored.get(name))
+
+    def step(value: Callable[[], torch.Tensor]) -> None:
+        with torch.autocast("cuda", dtype=torch.bfloat16):
+            loss = value()
+        torch.autograd.grad(loss, logits)
+
+    peer = DiceCELoss(softmax=True, to_onehot_y=True)
+    values: dict[str, Callable[[], torch.Tensor]] = {
+        "cross-entropy (torch)": partial(functional.cross_entropy, logits, long),
+        "rectified, stored": ours("rectified", "rectified"),
+        "rectified, made on the fly": ours("rectified"),
+        "rectified, stored, without the kernel": ours("rectified", "rectified", low_memory=True),
+        "boundary, stored": ours("boundary", "boundary"),
+        "rectified + dice, stored": ours("rectified + dice", "rectified"),
+        "MONAI DiceCELoss": partial(peer, logits, long[:, None]),
+    }
+    took = seconds_on_a_gpu({name: partial(step, value) for name, value in values.items()})
+    for name, value in took.items():
+        ratio = value / took["cross-entropy (torch)"]
+        yield Row(what, name, value, "s", ratio, GPU_GOALS.get(name, ""))
+    for name, call in values.items():
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        step(call)
+        peak = torch.cuda.max_memory_allocated() - before
+        yield Row(what, f"peak memory: {name}", peak / 2**20, "MiB")
 
 
 def _monai_with_maps(k: int, device: str) -> dict[str, Call]:

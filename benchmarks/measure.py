@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,8 @@ from typing import Any
 from rwloss.work.tasks import available_cores
 
 RESULTS = Path(__file__).parent / "results"
-PACKAGES = ("rwloss", "torch", "numpy", "scipy", "edt", "monai", "SimpleITK", "cupy-cuda13x")
+PACKAGES = ("rwloss", "torch", "numpy", "scipy", "edt", "monai", "SimpleITK", "triton")
+PACKAGES += ("cupy-cuda12x", "cupy-cuda13x")
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,35 @@ def seconds(
             if sum(times[name]) > enough:
                 slow.add(name)
     return {name: statistics.median(found) for name, found in times.items()}
+
+
+def seconds_on_a_gpu(
+    methods: Mapping[str, Callable[[], Any]], *, calls: int = 20
+) -> dict[str, float]:
+    """Median seconds of one call of each method, of several that follow each other.
+
+    As in training, the host does not wait between calls: it counts only where it is the slower.
+    """
+
+    def many(call: Callable[[], Any]) -> None:
+        for _ in range(calls):
+            call()
+
+    took = seconds({name: partial(many, call) for name, call in methods.items()}, repeats=9)
+    return {name: value / calls for name, value in took.items()}
+
+
+def kernel_seconds(call: Callable[[], Any], *, calls: int = 10) -> float:
+    """Seconds that the kernels of one call take on the GPU, without what lies between them."""
+    from torch.profiler import ProfilerActivity, profile
+
+    call()
+    synchronize()
+    with profile(activities=[ProfilerActivity.CUDA]) as found:
+        for _ in range(calls):
+            call()
+        synchronize()
+    return float(sum(e.self_device_time_total for e in found.key_averages()) / calls / 1e6)
 
 
 def synchronize() -> None:
@@ -119,7 +150,7 @@ def report(name: str, rows: Sequence[Row], notes: Sequence[str] = ()) -> Path:
         "date": datetime.now(tz=UTC).date().isoformat(),
         "machine": machine(),
         "python": platform.python_version(),
-        "versions": _versions(),
+        "versions": versions(),
         "rows": [asdict(row) for row in rows],
         "notes": list(notes),
     }
@@ -143,7 +174,8 @@ def _number(row: Row) -> str:
     return f"{row.value:.3g} {row.unit}"
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Versions of what takes part in a measurement, where installed."""
     found = {}
     for package in PACKAGES:
         try:

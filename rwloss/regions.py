@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from einops import rearrange
 
-from rwloss import distance
+from rwloss import distance, per_class
 from rwloss.arrays import Array, fails, from_numpy, may_read, namespace, on_device, to_numpy
 from rwloss.errors import RWLossError
 
@@ -142,9 +142,8 @@ class Regions:
         An axis of length 1 does not count: no distance runs along it.
         """
         size = self.labels.shape[1:]
-        smallest = [distance.smallest_mm(row, size) for row in self.spacings_mm]
-        values = np.array(smallest, dtype=np.float32).reshape(-1, *[1] * len(size))
-        return from_numpy(values, self.labels)
+        values = [distance.smallest_mm(row, size) for row in self.spacings_mm]
+        return from_numpy(np.array(values, np.float32).reshape(-1, *[1] * len(size)), self.labels)
 
     @cached_property
     def ignored(self) -> Array | None:
@@ -160,16 +159,7 @@ class Regions:
     @cached_property
     def counts(self) -> Array:
         """Voxels of each class in each image. (b k), int64."""
-        labels, shape = self.labels, (len(self.labels), self.num_classes + 1)
-        if not isinstance(labels, np.ndarray):
-            index = _index(labels)
-            one = index.new_ones((1, 1)).expand_as(index)
-            return index.new_zeros(shape).scatter_add_(1, index, one)[:, 1:]
-        found = np.zeros(shape, dtype=np.int64)
-        for image, row in zip(labels, found, strict=True):
-            index = np.add(image, 1, dtype=np.intp).ravel(order="K")
-            row[:] = np.bincount(index, minlength=shape[1])
-        return found[:, 1:]  # what is ignored comes first
+        return per_class.counts(self.labels, self.num_classes)
 
     @cached_property
     def depth_mm(self) -> Array:
@@ -188,15 +178,7 @@ class Regions:
     @cached_property
     def peak_depth_mm(self) -> Array:
         """Largest depth in mm of each class in each image; 0 where absent. (b k), float32."""
-        depth, labels, shape = self.depth_mm, self.labels, (len(self.labels), self.num_classes + 1)
-        if not isinstance(depth, np.ndarray):
-            found = depth.new_zeros(shape)
-            return found.scatter_reduce_(1, _index(labels), depth.flatten(1), "amax")[:, 1:]
-        peaks = np.zeros(shape, dtype=depth.dtype)
-        for image, there, row in zip(depth, labels, peaks, strict=True):
-            order: Any = "F" if there.flags.f_contiguous else "C"  # without a copy
-            np.maximum.at(row, there.reshape(-1, order=order), image.reshape(-1, order=order))
-        return peaks[:, :-1]  # -1 is the last
+        return per_class.maxima(self.depth_mm, self.labels, self.num_classes)
 
     @cached_property
     def components(self) -> Array:
@@ -219,13 +201,12 @@ class Regions:
 
     def per_voxel(self, values: Array) -> Array:
         """Each voxel gets the value of its class. values (b k) -> (b *s); 0 where ignored."""
-        return _look_up(values, self.labels)
+        return per_class.look_up(values, self.labels)
 
     def full(self, value: float) -> Array:
         """One value for every voxel: read-only, takes no memory. (b *s), float32."""
-        xp = self.xp
-        one = xp.full((), value, dtype=xp.float32, **on_device(self.labels))
-        return xp.broadcast_to(one, self.labels.shape)
+        one = self.xp.full((), value, dtype=self.xp.float32, **on_device(self.labels))
+        return self.xp.broadcast_to(one, self.labels.shape)
 
     def distance_to_mm(self, k: int) -> Array:
         """Distance in mm from each voxel to the nearest voxel of class k. (b *s), float32.
@@ -248,10 +229,7 @@ class Regions:
 
 
 def checked_labels(labels: Array, num_classes: int, ignore_label: int | None = None) -> Array:
-    """Whole labels in one form: 0..num_classes-1, and -1 where ignored. (b *s).
-
-    Raises RWLossError that names the offending value.
-    """
+    """Whole labels (b *s), 0..num_classes-1 or -1; raises RWLossError that names a wrong value."""
     xp = namespace(labels)
     labels = _whole(xp, labels, _kind(labels))
     if ignore_label is not None:
@@ -261,23 +239,16 @@ def checked_labels(labels: Array, num_classes: int, ignore_label: int | None = N
 
 
 def spacing_rows(spacing_mm: Any, shape: Sequence[int]) -> SpacingRows:
-    """One spacing per image of labels of this shape (b *s), checked.
-
-    spacing_mm: one number per axis, one such row per image, or None for 1.
-    """
+    """One spacing per image of labels (b *s), checked, from one row, a row per image or None."""
     batch, axes = shape[0], len(shape) - 1
     if spacing_mm is None:
         return ((1.0,) * axes,) * batch
-    if _is_plain(spacing_mm):  # checked once: training passes the same at each step
-        return _checked_rows(spacing_mm, batch, axes)
-    return _checked_rows.__wrapped__(spacing_mm, batch, axes)
+    check = _checked_rows if _is_plain(spacing_mm) else _checked_rows.__wrapped__  # checked once
+    return check(spacing_mm, batch, axes)
 
 
 def spacing_text(rows: Iterable[Iterable[float]]) -> str:
-    """Such as "1 x 2.5 mm", with each different row once.
-
-    Without mm where all are 1, because that is also the spacing where none was given.
-    """
+    """Such as "1 x 2.5 mm", each row once; no mm where all are 1, as where none was given."""
     each = sorted({tuple(row) for row in rows})
     unit = "" if {mm for row in each for mm in row} <= {1.0} else " mm"
     return " or ".join(" x ".join(f"{mm:g}" for mm in row) for row in each) + unit
@@ -315,10 +286,9 @@ def _whole(xp: Any, labels: Array, kind: str) -> Array:
             whole = xp.astype(labels, xp.int64)
         wrong = xp.astype(whole, labels.dtype) != labels
         if fails(~wrong, "a label is not a whole number"):
-            value = float(labels[wrong][0])
             raise RWLossError(
-                f"expected whole labels, got {value:g}: labels are classes, not probabilities; "
-                "resample them by nearest neighbour, mode='nearest'"
+                f"expected whole labels, got {float(labels[wrong][0]):g}: labels are classes, not "
+                "probabilities; resample them by nearest neighbour, mode='nearest'"
             )
         return whole
     if kind not in {"i", "u"}:
@@ -365,50 +335,23 @@ def _check_range(xp: Any, labels: Array, num_classes: int, *, ignoring: bool) ->
             fails(holds, f"a label is not one of 0..{num_classes - 1}")
             return
     wrong = low if low < (IGNORED if ignoring else 0) else high if high >= num_classes else None
-    if wrong is not None:
-        more = f"num_classes={wrong + 1} or " if wrong > 0 else ""
+    if wrong is None:
+        return
+    more = f"num_classes={wrong + 1} or " if wrong > 0 else ""
+    fix = f"pass {more}ignore_label={wrong} (ignore_index={wrong} for a loss), or fix the labels"
+    if num_classes == 2 and low == 0 and not xp.any((labels > 0) & (labels != high)):
         fix = (
-            f"pass {more}ignore_label={wrong} (ignore_index={wrong} for a loss), or fix the labels"
+            f"if {wrong} is the foreground of a mask, store it as 1 (to ignore it would leave "
+            "no foreground)"
         )
-        if num_classes == 2 and low == 0 and not xp.any((labels > 0) & (labels != high)):
-            fix = (
-                f"if {wrong} is the foreground of a mask, store it as 1 (to ignore it would leave "
-                "no foreground)"
-            )
-        elif wrong > 0 and (found := np.unique(to_numpy(labels[labels >= num_classes]))).size > 1:
-            fix = (
-                f"it is one of {found.size} that are too large; if they are classes, pass "
-                f"num_classes={wrong + 1}; if they are grey values (of an "
-                "anti-aliased mask, say) or numbers of objects, store the class of each voxel"
-            )
-        elif wrong == num_classes and not xp.any(labels == wrong - 1):
-            fix += f" (if their numbers have a gap, number {wrong} as {wrong - 1})"
-        raise RWLossError(
-            f"label {wrong} found, but num_classes={num_classes} allows 0..{num_classes - 1}: {fix}"
+    elif wrong > 0 and (found := np.unique(to_numpy(labels[labels >= num_classes]))).size > 1:
+        fix = (
+            f"it is one of {found.size} that are too large; if they are classes, pass "
+            f"num_classes={wrong + 1}; if they are grey values (of an "
+            "anti-aliased mask, say) or numbers of objects, store the class of each voxel"
         )
-
-
-def _look_up(table: Array, labels: Array) -> Array:
-    """Each voxel gets the value of its class, 0 below class 0. (b k), (b *s) -> (b *s)."""
-    if not isinstance(table, np.ndarray):
-        padded = table.new_zeros((len(table), table.shape[1] + 1))
-        padded[:, 1:] = table
-        return padded.gather(1, _index(labels)).reshape(labels.shape)
-    # A 0 at the end, where -1 points.
-    padded = np.concatenate([table, np.zeros_like(table[:, :1])], axis=1)
-    found = np.empty_like(labels, dtype=table.dtype)
-    for row, whole, target in zip(padded, labels, found, strict=True):
-        # NIfTI volumes have the first axis fastest: walk them in the order of their memory.
-        turned = whole.flags.f_contiguous and target.flags.f_contiguous
-        image, out = (whole.T, target.T) if turned else (whole, target)
-        # In slabs: `take` makes an index of eight bytes per voxel, and allocating that for a whole
-        # volume costs more than the look-up.
-        slab = max(1, 2**18 * len(image) // max(image.size, 1))  # voxels
-        for first in range(0, len(image), slab):
-            np.take(row, image[first : first + slab], out=out[first : first + slab], mode="wrap")
-    return found
-
-
-def _index(labels: Array) -> Array:
-    """Labels of a tensor + 1 as an index, so that ignored voxels are 0. (b *s) -> (b i), int64."""
-    return labels.flatten(1).long() + 1
+    elif wrong == num_classes and not xp.any(labels == wrong - 1):
+        fix += f" (if their numbers have a gap, number {wrong} as {wrong - 1})"
+    raise RWLossError(
+        f"label {wrong} found, but num_classes={num_classes} allows 0..{num_classes - 1}: {fix}"
+    )

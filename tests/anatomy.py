@@ -1,6 +1,6 @@
 """Label maps that look like anatomy, from a seed: nested and touching blobs, and stray voxels."""
 
-from __future__ import annotations
+from functools import cache
 
 import numpy as np
 
@@ -10,8 +10,13 @@ def anatomy(seed, shape, num_classes=4, dtype=np.uint8):
 
     Classes lie over each other, touch the border of the image, and fall apart into components.
     """
+    return _drawn(seed, tuple(shape), num_classes).astype(dtype)
+
+
+@cache
+def _drawn(seed, shape, num_classes):
     rng = np.random.default_rng(seed)
-    labels = np.zeros(shape, dtype=dtype)
+    labels = np.zeros(shape, dtype=np.int64)
     where = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), axis=-1)
     for k in range(1, num_classes):
         for _ in range(rng.integers(1, 4)):

@@ -1,7 +1,5 @@
 """A precompute command in a process of its own, which may be killed, and what it leaves."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

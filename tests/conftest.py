@@ -1,7 +1,5 @@
 """What tests of every room share."""
 
-from __future__ import annotations
-
 import gc
 import json
 import os

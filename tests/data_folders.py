@@ -1,7 +1,5 @@
 """Folders of label and image files, most of them empty, for tests that look for cases."""
 
-from __future__ import annotations
-
 import json
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Making pictures for tests, and reading what is on them."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Folders of label files, for tests that make maps of them."""
 
-from __future__ import annotations
-
 import json
 import shutil
 

@@ -3,8 +3,6 @@
 Batches lie on `device`, which tests/losses/conftest.py sets for each test.
 """
 
-from __future__ import annotations
-
 from functools import wraps
 from inspect import signature
 from itertools import product

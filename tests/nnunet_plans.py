@@ -1,7 +1,5 @@
 """A data set of nnU-Net, planned by hand: what a trainer is made of, without its files."""
 
-from __future__ import annotations
-
 from typing import Any
 
 DATASET = "Dataset004_Boxes"

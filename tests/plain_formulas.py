@@ -3,8 +3,6 @@
 Nothing here knows how the package computes. float64 throughout; labels (b *s), maps (b k *s).
 """
 
-from __future__ import annotations
-
 import itertools
 from functools import lru_cache
 

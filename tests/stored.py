@@ -1,7 +1,5 @@
 """Stores for tests: any map of any labels, without the run that makes them."""
 
-from __future__ import annotations
-
 import contextlib
 
 import nibabel

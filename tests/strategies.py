@@ -1,7 +1,5 @@
 """What hypothesis draws: labels, maps and expressions, all small and from one seed each."""
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from hypothesis import settings

@@ -1,7 +1,5 @@
 """constraints.txt against pyproject.toml: everything that is installed has its pin."""
 
-from __future__ import annotations
-
 import sys
 import tomllib
 from collections.abc import Iterator
@@ -63,6 +61,8 @@ def indirect_names() -> Iterator[str]:
 
 def test_direct_dependencies_are_pinned_within_their_ranges() -> None:
     for requirement in direct_requirements():
+        if requirement.name.startswith(LEFT_TO_TORCH):
+            continue
         pin = pins()[canonicalize_name(requirement.name)]
         assert requirement.specifier.contains(pin), requirement
 

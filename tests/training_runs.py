@@ -1,8 +1,6 @@
 """Trainings in processes of their own, and what they leave, for tests of kills and of several
 processes."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Label files of every format, as their libraries write them, and as only a damaged file can be."""
 
-from __future__ import annotations
-
 import gzip
 import struct
 import zipfile

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -40,6 +40,8 @@ def compare(
     jobs: opt.Jobs = None,
     scheduler: opt.Scheduler = None,
     timeout: opt.Timeout = None,
+    together: Annotated[str, typer.Option(metavar="N|auto", show_default=False)] = "auto",
+    dry_run: Annotated[bool, typer.Option("--dry-run")] = False,
     as_json: opt.AsJson = False,
     **training: Annotated[Any, "data", "map", "maps", "out", "seed"],
 ) -> None:
@@ -64,6 +66,9 @@ def compare(
     null: Train the reference a second time, under another name and with other seeds, as a test of
     the statistics: its differences are chance.
     out: Folder of the study; by default that of STUDY.toml. A study in it is resumed and extended.
+    together: Runs to train as one model; auto, the default, is as many as a GPU's memory holds, and
+    1 on the CPU.
+    dry_run: Say what would be done, with memory and time, and write nothing.
     """
     from rwloss.study import plan
     from rwloss.training import require_training
@@ -80,7 +85,15 @@ def compare(
     study, folder = plan.assembled(source, out, given)
     if null:
         study = plan.with_null(study)
-    workers = {"jobs": jobs, "scheduler": scheduler, "timeout_s": timeout}
+    workers: dict[str, Any] = {"jobs": jobs, "scheduler": scheduler, "together": _number(together)}
+    if dry_run:
+        from rwloss.study.execution import rehearsed
+
+        for text in rehearsed(study, folder, **workers):
+            typer.echo(printable(text))
+        typer.echo("nothing was written")
+        return
+    workers["timeout_s"] = timeout
     run_and_print(study, folder, workers, as_json=as_json)
 
 
@@ -93,7 +106,7 @@ def run_and_print(
 ) -> None:
     """Run a study, or what is left of it, and print its results; exit code 1 if runs failed.
 
-    workers: the options of `rwloss.work.tasks.run_tasks`.
+    workers: the options of `rwloss.study.execution.carry_out`.
     """
     from rwloss.study import results
     from rwloss.study.execution import conduct
@@ -117,7 +130,7 @@ def run_and_print(
 @contextmanager
 def _watched(runs: Sequence[Run]) -> Iterator[Callable[[RunEnd], None]]:
     """Progress of the runs of a study; gives what to call as they end."""
-    from rwloss.study.execution import steps_done
+    from rwloss.study.stacking import steps_done
 
     ended: set[tuple[str, int]] = set()
     steps = runs[0].settings.steps
@@ -159,6 +172,14 @@ def _axes(
     return found
 
 
+def _number(together: str) -> int | Literal["auto"]:
+    if together == "auto":
+        return "auto"
+    if together.isdecimal() and int(together) > 0:
+        return int(together)
+    raise RWLossError(f"expected --together as a number of runs or auto, got {together!r}")
+
+
 def _seeds(text: str) -> tuple[int, ...]:
     """Seeds from how many there are, or from the seeds themselves.
 
@@ -180,12 +201,14 @@ def _seeds(text: str) -> tuple[int, ...]:
 
 def _print(collected: Results) -> None:
     from rwloss.study.axes import kept_apart, text_of
-    from rwloss.study.wording import MINUS, mass, sentences
+    from rwloss.study.figures import MINUS, mass
+    from rwloss.study.wording import sentences
 
     rows: list[tuple[str, ...]] = [
         (
             *("map", *kept_apart(collected.study.axes), "runs", "failed", "lost a class"),
-            *("test Dice", "end Dice", "wrong way", "violating"),
+            *("test Dice", f"HD95 {collected.distance_unit}", "NSD", "end Dice"),
+            *("wrong way", "violating"),
         )
     ]
     for each in collected.whole.maps:
@@ -196,7 +219,7 @@ def _print(collected: Results) -> None:
                 str(each.done),
                 str(each.failed),
                 str(each.lost) if each.lost_known else "-",
-                _mean(each.test_dice),
+                *(_mean(each.test.get(metric)) for metric in ("dice", "hd95_mm", "nsd")),
                 _mean(each.end_dice),
                 "-" if each.wrong_way_mass is None else mass(each.wrong_way_mass),
                 f"{collected.indicators[each.map].violating:.2g}",

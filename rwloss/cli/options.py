@@ -62,7 +62,8 @@ Timeout = Annotated[
     typer.Option(
         min=0,
         metavar="SECONDS",
-        help="How long to wait while --scheduler has no worker; by default for ever.",
+        help="How long to wait while --scheduler has no worker, by default for ever; or does not "
+        "answer, at most 30.",
     ),
 ]
 MAX_VOXELS = 2**31

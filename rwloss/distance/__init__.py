@@ -29,7 +29,7 @@ from rwloss.distance.edt_engine import num_threads as num_threads
 from rwloss.distance.edt_engine import set_num_threads as set_num_threads
 from rwloss.errors import RWLossError
 
-EngineName: TypeAlias = Literal["edt", "scipy", "torch"]
+EngineName: TypeAlias = Literal["edt", "scipy", "torch", "triton"]
 ENGINES: tuple[EngineName, ...] = get_args(EngineName)
 Spacings: TypeAlias = Sequence[tuple[float, ...]]
 Measure = TypeVar("Measure", bound=Callable[..., Array])
@@ -38,24 +38,37 @@ Measure = TypeVar("Measure", bound=Callable[..., Array])
 def engine_name(engine: str | None = None, like: Array | None = None) -> EngineName:
     """The engine that will compute: the given one, else the best for this array.
 
-    "torch" for tensors that are not on the CPU, else "edt" where installed, else "scipy".
+    For tensors on a CUDA device "triton" where installed; "torch" for all others that are not on
+    the CPU; else "edt" where installed, else "scipy". Nothing is imported to find out.
     Raises RWLossError for an unknown engine, or one that is not installed.
     """
     if engine not in {None, *ENGINES}:
         raise RWLossError(f"unknown distance engine {engine!r}: expected one of {list(ENGINES)}")
     if engine is None and is_torch(like) and like.device.type != "cpu":  # type: ignore[union-attr]
-        return "torch"
+        on_cuda = like.device.type == "cuda"  # type: ignore[union-attr]
+        return "triton" if on_cuda and _is_installed("triton") else "torch"
     if engine in {"scipy", "torch"}:
         return cast("EngineName", engine)
-    if importlib.util.find_spec("edt") is not None:
-        return "edt"
-    if engine == "edt":
-        raise RWLossError("the distance engine 'edt' is not installed: pip install 'rwloss[fast]'")
+    name: EngineName = "triton" if engine == "triton" else "edt"
+    if _is_installed(name):
+        return name
+    if engine is not None:
+        raise RWLossError(f"the distance engine {engine!r} is not installed: {_FIXES[engine]}")
     return "scipy"
 
 
+_FIXES = {
+    "edt": "pip install 'rwloss[fast]'",
+    "triton": "a CUDA build of torch on Linux brings it; engine='torch' needs nothing else",
+}
+
+
+def _is_installed(package: str) -> bool:
+    return importlib.util.find_spec(package) is not None
+
+
 def _as_the_engine_needs(measure: Measure) -> Measure:
-    """Compute with tensors for the engine "torch", else with NumPy, and return the given kind.
+    """Compute with tensors for "torch" and "triton", else with NumPy, and return the given kind.
 
     NumPy for CPU tensors too, because torch's calls cost more than the work on small images.
     """
@@ -63,7 +76,7 @@ def _as_the_engine_needs(measure: Measure) -> Measure:
     @wraps(measure)
     def measured(array: Array, *given: Any, engine: str | None = None) -> Array:
         name = engine_name(engine, array)
-        if name != "torch":
+        if name not in {"torch", "triton"}:
             return from_numpy(measure(to_numpy(array), *given, engine=name), array)
         if is_torch(array):
             return measure(array, *given, engine=name)
@@ -88,8 +101,11 @@ def squared_to_other_label_mm2(
     if 0 in labels.shape:
         xp = namespace(labels)
         return xp.empty(labels.shape, dtype=xp.float32, **on_device(labels))
-    module = import_module(f"rwloss.distance.{engine}_engine")
-    return module.squared_to_other_label_mm2(labels, spacings_mm)
+    return _module(engine).squared_to_other_label_mm2(labels, spacings_mm)
+
+
+def _module(engine: str | None) -> Any:
+    return import_module(f"rwloss.distance.{engine}_engine")
 
 
 @_as_the_engine_needs
@@ -99,8 +115,11 @@ def depth_mm(labels: Array, spacings_mm: Spacings, *, engine: str | None = None)
     labels (b *s), whole numbers of 0 or more -> (b *s) float32, above 0 and finite everywhere.
     An image that holds one label only: its smallest spacing at every voxel.
     """
+    alone = [smallest_mm(row, labels.shape[1:]) for row in spacings_mm]
+    if engine == "triton":
+        return _module(engine).distance_mm(labels, spacings_mm, alone)
     squared = squared_to_other_label_mm2(labels, spacings_mm, engine=engine)
-    return _finite(_root(squared), [smallest_mm(row, labels.shape[1:]) for row in spacings_mm])
+    return _finite(_root(squared), alone)
 
 
 def smallest_mm(spacing_mm: Sequence[float], size: Sequence[int]) -> float:
@@ -133,6 +152,8 @@ def signed_distances_mm(
 
     Labels that are no class (ignored ones) are outside every class.
     """
+    if engine == "triton":
+        return _module(engine).signed_distances_mm(labels, num_classes, spacings_mm)
     xp, (batch, *size) = namespace(labels), labels.shape
     signed = xp.empty((batch, num_classes, *size), dtype=xp.float32, **on_device(labels))
     if is_torch(labels):

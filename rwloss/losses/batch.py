@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from rwloss.arrays import fails, in_graphs
 from rwloss.errors import RWLossError
-from rwloss.maps.loss_term import Prediction
+from rwloss.maps.loss_term import Prediction, sum_by_group
 from rwloss.regions import (
     IGNORED,
     POSSIBLE_MM,
@@ -37,6 +37,7 @@ class LossInputs(NamedTuple):
     mask: Any
     spacing_mm: SpacingMM | None
     spacing_is_known: bool
+    groups: int = 1
 
 
 @dataclass(eq=False)
@@ -49,7 +50,8 @@ class LossBatch:
     values the mean runs over, which is classes times voxels that count. spacings_mm: one row for
     each of b. masks: number of overlapping masks per image, 0 for classes; b then counts images
     times masks, and there are two classes. pooled: whether overlaps are summed over the batch.
-    by_class: whether values by class are needed.
+    by_class: whether values by class are needed. groups: of how many batches of equal size this one
+    consists, one after another; if of several, means and num_values are those of each group.
     """
 
     given: Tensor
@@ -63,6 +65,7 @@ class LossBatch:
     masks: int
     pooled: bool
     by_class: bool
+    groups: int = 1
     _output: Tensor | None = None
     _log_probs: Tensor | None = None
     _prediction: Prediction | None = None
@@ -132,6 +135,7 @@ class LossBatch:
                 masks=max(self.masks, 1),
                 batch=self.pooled,
                 by_class=self.by_class,
+                groups=self.groups,
                 probs=self.output if self.normalized else None,
             )
         return self._prediction
@@ -139,11 +143,12 @@ class LossBatch:
     def mean(self, costs: Tensor) -> Tensor:
         """Mean over classes and voxels that count, of costs summed over classes. (b *s) -> ().
 
-        0 where no voxel counts.
+        0 where no voxel counts. With several groups one mean for each, (groups).
         """
-        if self.counts is None or isinstance(self.num_values, int):
-            return costs.sum() / self.num_values
-        return (costs * self.counts).sum() / self.num_values.clamp_min(1)
+        values = self.num_values
+        if self.counts is not None and isinstance(values, Tensor):
+            costs, values = costs * self.counts, values.clamp_min(1)
+        return sum_by_group(costs, self.groups) / values
 
     def by_image_and_class(self, costs: Tensor) -> Tensor:
         """Parts of that mean, whose own mean it is. (b k *s) -> (b c)."""
@@ -210,12 +215,15 @@ def make_batch(
         labels=labels,
         counts=counts,
         num_values=(num_classes - (0 if include_background else 1))
-        * (labels.numel() if counts is None else counts.sum()),
+        * (
+            labels.numel() // given.groups if counts is None else sum_by_group(counts, given.groups)
+        ),
         spacings_mm=tuple(row for row in rows for _ in range(masks)) if masks else rows,
         include_background=include_background,
         masks=masks,
         pooled=pooled,
-        by_class=by_class,
+        by_class=by_class or given.groups > 1,
+        groups=given.groups,
     )
 
 

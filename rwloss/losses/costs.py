@@ -51,8 +51,8 @@ def made_maps(batch: LossBatch, expressions: Sequence[Expression]) -> list[RWMap
 
 
 def mean_cost(batch: LossBatch, rwmap: RWMap, q: float | None, *, low_memory: bool) -> Tensor:
-    """Mean cost of a map over classes and voxels that count. ()."""
-    plain = q is not None or not batch.include_background or batch.normalized
+    """Mean cost of a map over classes and voxels that count. (), or one per group."""
+    plain = q is not None or not batch.include_background or batch.normalized or batch.groups > 1
     # A compiler makes the same of plain operations, and knows nothing of our functions.
     if plain or (low_memory and rwmap.is_compact) or torch.compiler.is_compiling():
         return batch.mean(_voxel_costs(batch, rwmap, q))

@@ -187,6 +187,18 @@ class RegionWiseLoss(nn.Module):
             raise RWLossError('excess is one number: it needs reduction "mean" or "sum"')
         return self._evaluate(logits, target, rwmap, mask, spacing_mm, excess=True)
 
+    def by_group(
+        self, logits: Tensor, target: Tensor, rwmap: RWMap | None, spacing_mm: Any, groups: int
+    ) -> Tensor:
+        """The loss of each of so many batches of equal size, one after another. -> (groups).
+
+        As one call for each. Arguments as for the loss, with the images of all groups. Only for
+        reduction "mean", and terms that look at each image alone, as all built-in ones do unless
+        they are dynamic and stabilized.
+        """
+        given = LossInputs(target, rwmap, None, spacing_mm, spacing_mm is not None, groups)
+        return self._one_output(logits, given, excess=False)
+
     def get_extra_state(self) -> Tensor:
         """Epoch and total of schedules, -1 for no total. (2). Kept only if there is a schedule.
 
@@ -315,9 +327,11 @@ class RegionWiseLoss(nn.Module):
                 for factor, rwmap, q in static
             ]
             if dynamic:
-                means.append((1.0, reduced(dynamic_losses(batch, dynamic, self._with_background))))
+                losses = dynamic_losses(batch, dynamic, self._with_background)
+                means.append((1.0, reduced(losses, given.groups)))
         if not means:  # an empty sum that hangs on the logits: it has a gradient too
-            return batch.output.flatten()[:0].sum()
+            empty = batch.output.flatten()[:0].sum()
+            return empty if given.groups == 1 else empty.expand(given.groups)
         total = reduce(add, [mean if factor == 1.0 else factor * mean for factor, mean in means])
         return total * batch.num_values if self.reduction == "sum" else total
 

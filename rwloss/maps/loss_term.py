@@ -30,7 +30,8 @@ class Prediction:
     channels c are the classes, or the classes without the background.
 
     masks: overlapping masks per image; b then counts images times masks. batch: overlaps are those
-    of the whole batch. by_class: whether values by class are needed, beside their mean.
+    of the whole batch. by_class: whether values by class are needed, beside their mean. groups: of
+    how many batches of equal size this one consists; their losses are the means of their own rows.
     """
 
     log_probs: Tensor
@@ -42,6 +43,7 @@ class Prediction:
     masks: int = 1
     batch: bool = False
     by_class: bool = True
+    groups: int = 1
     _probs: Tensor | None = None  # as given, where they were
     # `functools.cached_property` has a lock, which no compiled graph can hold.
     _kept: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
@@ -63,9 +65,17 @@ class Prediction:
 
     @property
     def num_counted(self) -> Tensor:
-        """Number of voxels that count in the whole batch, at least 1; computed once. ()."""
+        """Number of voxels that count in the whole batch, at least 1; computed once. ().
+
+        With several groups, for each row that of its group, times the number of groups. (b 1).
+        """
         if "num_counted" not in self._kept:
-            self._kept["num_counted"] = self.counted.sum().clamp_min(1.0)
+            found = sum_by_group(self.counted, self.groups).clamp_min(1.0)
+            if self.groups > 1:
+                found = einops.repeat(
+                    found * self.groups, "g -> (g b) 1", b=len(self.counted) // self.groups
+                )
+            self._kept["num_counted"] = found
         return cast("Tensor", self._kept["num_counted"])
 
     @property
@@ -162,6 +172,7 @@ class Prediction:
         masks: int = 1,
         batch: bool = False,
         by_class: bool = True,
+        groups: int = 1,
         probs: Tensor | None = None,
     ) -> Prediction:
         """From log_probs (b k *s) and labels (b *s), in which -1 marks voxels that don't count.
@@ -187,6 +198,7 @@ class Prediction:
             masks=masks,
             batch=batch,
             by_class=by_class,
+            groups=groups,
             _probs=probs,
         )
         if all_count:
@@ -305,10 +317,22 @@ class LossTerm(MapGenerator):
         return RWMap.from_dense(regions.labels, from_numpy(to_numpy(values), regions.labels))
 
 
-def reduced(losses: Sequence[Tensor]) -> Tensor:
-    """The sum of losses, each of them the mean of (b c) or one number (). -> ()."""
+def reduced(losses: Sequence[Tensor], groups: int = 1) -> Tensor:
+    """The sum of losses, each of them the mean of (b c) or one number (). -> ().
+
+    groups: the mean is that of each of so many groups of rows, if more than one. -> (groups).
+    """
     whole = [loss for loss in losses if loss.ndim == 0]
     by_class = [loss for loss in losses if loss.ndim > 0]
     if by_class:
-        whole.append(reduce(add, by_class).mean())
+        total = reduce(add, by_class)
+        mean = total.mean() if groups == 1 else total.reshape(groups, -1).mean(dim=1)
+        whole.append(mean)
     return reduce(add, whole)
+
+
+def sum_by_group(values: Tensor, groups: int) -> Tensor:
+    """The sum of each of so many groups of rows, (groups); of all values, (), if it is one."""
+    if groups == 1:
+        return values.sum()
+    return einops.reduce(values, "(g b) ... -> g", "sum", g=groups)

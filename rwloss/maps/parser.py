@@ -54,7 +54,7 @@ def parse(text: str, *, files: bool = True) -> Expression:
 
     files: False refuses to execute a file. Use it for a text that the user did not type, such as
     that of a store. A file that this process has loaded before, with the same content, is no
-    danger, and stays allowed.
+    danger, and stays allowed; so are the names of installed packages, which the user chose.
 
     Raises RWLossError that points at the column and suggests the nearest known name.
 

@@ -96,6 +96,16 @@ def drawn(values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if name in DRAWN}
 
 
+def unit(axes: Mapping[str, Sequence[Any]]) -> str:
+    """What is independent in a study: the seed, or the split where it has several."""
+    return "split" if len(combinations(drawn(axes))) > 1 else "seed"
+
+
+def unit_of(axes: Mapping[str, Sequence[Any]], seed: int, values: AxisValues) -> int | str:
+    """The seed or the split of a run, whichever is independent."""
+    return seed if unit(axes) == "seed" else named(drawn(values))
+
+
 def text_of(value: Any) -> str:
     """A value as text.
 

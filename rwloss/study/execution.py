@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,15 +11,13 @@ from typing import TypeAlias
 from rwloss import data
 from rwloss.errors import RWLossError
 from rwloss.files.atomic import write_text
-from rwloss.files.journal import read_regular
 from rwloss.files.lock import hold
 from rwloss.study import indicators, plan, results
 from rwloss.study.plan import Run, Study
 from rwloss.study.results import Results
+from rwloss.study.stacking import RunsTogether, described, planned
 from rwloss.training.environment import fabric_of
 from rwloss.training.preparation import test_cases
-from rwloss.training.run_folder import RunFolder
-from rwloss.training.settings import RunSettings
 from rwloss.words import count_of
 from rwloss.work.tasks import run_tasks
 
@@ -46,11 +43,12 @@ def conduct(
     jobs: int | None = None,
     scheduler: str | None = None,
     timeout_s: float | None = None,
+    together: RunsTogether = "auto",
     note: Callable[[str], None] = lambda text: None,
 ) -> Results:
     """Run a study in its folder, or what is left of it, and write its results there.
 
-    jobs, scheduler, timeout_s: as for `rwloss.work.tasks.run_tasks`. note: told what is worth
+    jobs, scheduler, timeout_s, together: as for `carry_out`. note: told what is worth
     knowing before the training. What is wrong with settings, data and devices is found before the
     first run, and leaves the folder as it was. Raises RWLossError for it, and where another process
     works in the folder, whose runs would look like failed ones.
@@ -64,7 +62,7 @@ def conduct(
     if scheduler is not None:
         from rwloss.work.dask import expect_scheduler
 
-        expect_scheduler(scheduler)
+        expect_scheduler(scheduler, timeout_s)
     if scheduler in {None, "local"}:  # other machines may have what this one lacks
         fabric_of(first)
     cases = len(data.find(study.data).cases) + len(test_cases(first) or ())
@@ -77,10 +75,36 @@ def conduct(
         study.write(file)
         runs = list(plan.runs(study, folder))
         with watch(runs) as on_end:
-            carry_out(runs, jobs=jobs, scheduler=scheduler, timeout_s=timeout_s, on_end=on_end)
+            carry_out(
+                runs,
+                jobs=jobs,
+                scheduler=scheduler,
+                timeout_s=timeout_s,
+                together=together,
+                on_end=on_end,
+            )
         collected = results.collect(study, folder, found)
         results.write(collected, folder)
     return collected
+
+
+def rehearsed(
+    study: Study,
+    folder: Path,
+    *,
+    jobs: int | None = None,
+    scheduler: str | None = None,
+    together: RunsTogether = "auto",
+) -> Iterator[str]:
+    """How a study would be carried out, in sentences. Writes nothing.
+
+    Raises RWLossError for what is wrong with settings, data and devices.
+    """
+    study = plan.placed(study, folder)
+    runs = list(plan.runs(study, folder))
+    if scheduler is None:
+        fabric_of(runs[0].settings)
+    yield from described(planned(runs, jobs=jobs, scheduler=scheduler, together=together))
 
 
 def carry_out(
@@ -89,80 +113,86 @@ def carry_out(
     jobs: int | None = None,
     scheduler: str | None = None,
     timeout_s: float | None = None,
+    together: RunsTogether = "auto",
     on_end: Callable[[RunEnd], None] | None = None,
 ) -> list[RunEnd]:
     """Train all runs: skip those that are done, resume interrupted ones, retry failed ones.
 
-    jobs, scheduler, timeout_s: as for `rwloss.work.tasks.run_tasks`. Each run uses one thread on
-    the CPU, so its results are the same bit for bit wherever it runs. on_end: called as runs end,
-    in any order.
+    jobs, scheduler, timeout_s: as for `rwloss.work.tasks.run_tasks`; jobs is by default one per
+    GPU, or one per core. together: see `stacking.planned`. Each process uses one thread on the CPU,
+    so the results of a run by itself are the same bit for bit wherever it runs. on_end: called as
+    runs end, in any order.
     Returns the ends in the order of runs. The reason of a failure is kept beside the folder of the
     run (`Run.failure`) until the run reaches its end.
     """
     ends: dict[tuple[str, int], RunEnd] = {}
-    tasks = [_TrainRun(run) for run in runs]
-    # One task ahead: no run waits behind another while a process is idle.
-    for end in run_tasks(tasks, jobs=jobs, scheduler=scheduler, timeout_s=timeout_s, ahead=1):
+
+    def ended(end: RunEnd) -> None:
         ends[end.name, end.seed] = end
         if on_end is not None:
             on_end(end)
+
+    stacks = planned(runs, jobs=jobs, scheduler=scheduler, together=together)
+    for run in stacks.done:
+        ended(_end(run, None))
+    # One task ahead: no stack waits behind another while a process is idle.
+    for some in run_tasks(
+        [_TrainRuns(stack) for stack in stacks.stacks],
+        jobs=stacks.jobs,
+        scheduler=scheduler,
+        timeout_s=timeout_s,
+        ahead=1,
+        environments=stacks.environments,
+    ):
+        for end in some:
+            ended(end)
     return [ends[run.name, run.seed] for run in runs]
 
 
-def steps_done(run: Run) -> int:
-    """Steps that a run has done, by the last line of its log; 0 where that can't be read.
-
-    Never raises, because another process or machine may be writing to the log.
-    """
-    try:
-        lines = read_regular(RunFolder(run.folder).metrics).split(b"\n")[:-1]
-        return int(json.loads(lines[-1])["step"])
-    except (OSError, ValueError, LookupError, TypeError):
-        return 0
-
-
 @dataclass(frozen=True)
-class _TrainRun:
-    """The task of one run, in any process."""
+class _TrainRuns:
+    """The task of the runs of one stack, in any process."""
 
-    run: Run
+    runs: tuple[Run, ...]
 
-    def __call__(self) -> RunEnd:
-        """Train or resume. A failure is returned, so that the study continues."""
+    def __call__(self) -> list[RunEnd]:
+        """Train or resume. Failures are returned, so that the study continues."""
         import torch
 
         from rwloss.training import train
+        from rwloss.training.together import train_together
 
-        run, threads = self.run, torch.get_num_threads()
+        threads = torch.get_num_threads()
         torch.set_num_threads(1)  # sums in one order
+        failures: list[Exception | None] = [None] * len(self.runs)
         try:
-            if not _is_done(run):
-                train(run.settings)
+            if len(self.runs) == 1:
+                train(self.runs[0].settings)
+            else:
+                failures = train_together([run.settings for run in self.runs])
         except Exception as error:  # out of memory, or an unforeseen error of a library
-            known = isinstance(error, RWLossError)
-            return self._failed(str(error) if known else f"{type(error).__name__}: {error}")
+            failures = [error] * len(self.runs)
         finally:
             torch.set_num_threads(threads)
-        run.failure.unlink(missing_ok=True)
-        return RunEnd(run.name, run.seed)
+        return [_end(run, error) for run, error in zip(self.runs, failures, strict=True)]
 
-    def died(self) -> RunEnd:
-        """The failure where a worker process died in this run, with a retry alone too."""
-        return self._failed("the process died in this run: it may need more memory")
-
-    def _failed(self, reason: str) -> RunEnd:
-        failure = self.run.failure
-        with suppress(OSError, RWLossError):  # a full disk is the reason itself
-            failure.parent.mkdir(parents=True, exist_ok=True)
-            write_text(failure, f"{reason}\n")
-        return RunEnd(self.run.name, self.run.seed, reason)
+    def died(self) -> list[RunEnd]:
+        """The failures where a worker process died in these runs, with a retry alone too."""
+        alone = "the process died in this run: it may need more memory"
+        several = f"the process died with {len(self.runs)} runs together: try fewer with --together"
+        return [_failed(run, alone if len(self.runs) == 1 else several) for run in self.runs]
 
 
-def _is_done(run: Run) -> bool:
-    """Whether the folder holds this run, done. Unlike a start, this does not read the data."""
-    folder, now = RunFolder(run.folder), run.settings
-    if not folder.is_done(now):
-        return False
-    before = RunSettings.read(folder.settings)
-    given = now.model_fields_set - {"out"}
-    return not [name for name in given if getattr(before, name) != getattr(now, name)]
+def _end(run: Run, error: Exception | None) -> RunEnd:
+    if error is not None:
+        known = isinstance(error, RWLossError)
+        return _failed(run, str(error) if known else f"{type(error).__name__}: {error}")
+    run.failure.unlink(missing_ok=True)
+    return RunEnd(run.name, run.seed)
+
+
+def _failed(run: Run, reason: str) -> RunEnd:
+    with suppress(OSError, RWLossError):  # a full disk is the reason itself
+        run.failure.parent.mkdir(parents=True, exist_ok=True)
+        write_text(run.failure, f"{reason}\n")
+    return RunEnd(run.name, run.seed, reason)

@@ -25,6 +25,9 @@ METRICS: Mapping[str, bool] = {"dice": True, "hd95_mm": False, "assd_mm": False,
 """Scores of the test, and whether higher is better. Where a class is missed or a false alarm, Dice
 and NSD are 0, and a distance is the diagonal of the image."""
 
+SCORES = {"dice": "Dice", "hd95_mm": "HD95", "assd_mm": "ASSD", "nsd": "NSD"}
+"""METRICS as the field calls them."""
+
 Curve: TypeAlias = Sequence[tuple[int, float | None]]
 """Values over training steps; None where a value is not known."""
 

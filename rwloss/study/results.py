@@ -22,6 +22,7 @@ from rwloss.study.differences import NullCertificate, null_certificate
 from rwloss.study.indicators import Indicators
 from rwloss.study.outcomes import METRICS, RunOutcome, known_of, read_outcome
 from rwloss.study.plan import Run, Study, reference_of, runs
+from rwloss.study.stability_profile import StabilityProfile, profiles
 from rwloss.study.summaries import RunRow, Status, StudyPart, part_of
 from rwloss.study.ties import Tie, ties_of
 
@@ -31,7 +32,8 @@ class Results:
     """All of a study, or of its runs with the same values of the axes.
 
     whole: over all seeds. without_failures: over the seeds on which the reference did not fail;
-    None where it failed on none. values: those that all runs share, where the study has axes.
+    None where it failed on none. profiles: where learning rates are an axis. values: those that all
+    runs share, where the study has axes.
     """
 
     study: Study
@@ -41,6 +43,7 @@ class Results:
     without_failures: StudyPart | None
     indicators: Mapping[str, Indicators]
     ties: tuple[Tie, ...]
+    profiles: tuple[StabilityProfile, ...] = ()
     values: AxisValues = field(default_factory=dict)
 
     @property
@@ -79,6 +82,7 @@ class Results:
             whole=self.whole.at(values),
             without_failures=without.at(values) if without and failed else None,
             ties=tuple(tie for tie in self.ties if tie.values == values),
+            profiles=(),
             values=values,
         )
 
@@ -93,6 +97,13 @@ class Results:
         runs = [row for row in self.runs if row.map in (self.reference, self.study.null)]
         dice = known_of(row.outcome.test_dice for row in runs if row.status == "done")
         return null_certificate(dice, comparisons=max(1, len(self.study.maps) - 2))
+
+    @cached_property
+    def distance_unit(self) -> str:
+        """The unit of the distances of the test: "mm", or "voxels" where no spacing is known."""
+        tests = [row.tested for row in self.runs if row.tested is not None]
+        known = {case.get("spacing_mm") is not None for test in tests for case in test["cases"]}
+        return "mm or voxels" if len(known) > 1 else "mm" if known == {True} else "voxels"
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -129,7 +140,9 @@ def collect(study: Study, folder: Path, found: Mapping[str, Indicators] | None =
     without = part_of(study, kept, reference, found) if len(kept) < len(rows) else None
     conditions = axes.combinations(axes.kept_apart(study.axes))
     ties = [tie for values in conditions for tie in ties_of(whole.at(values), found, values)]
-    return Results(study, reference, tuple(rows), whole, without, found, tuple(ties))
+    return Results(
+        study, reference, tuple(rows), whole, without, found, tuple(ties), profiles(study, rows)
+    )
 
 
 def _has_failed(row: RunRow) -> bool | None:

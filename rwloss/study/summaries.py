@@ -10,8 +10,9 @@ from rwloss.study import axes
 from rwloss.study.axes import AxisValues
 from rwloss.study.differences import Difference, differences_in
 from rwloss.study.indicators import Indicators
-from rwloss.study.outcomes import ClassOutcome, RunOutcome, known_of, mean_of
+from rwloss.study.outcomes import METRICS, ClassOutcome, RunOutcome, known_of, mean_of
 from rwloss.study.plan import Study
+from rwloss.study.rates import BirthCurve, Rate, birth_curve, rate
 from rwloss.study.statistics import Comparison, Interval, compare_all, interval
 
 Status: TypeAlias = Literal["done", "failed", "unfinished", "not begun"]
@@ -76,6 +77,7 @@ class ClassTally:
     """One class of one map. known: runs that are done in which a validation case has the class.
 
     born, died, collapsed: numbers of these runs. birth_steps: of those in which it was born.
+    rate: of the collapsed. births: when it is born; both None of no runs.
     """
 
     name: str
@@ -84,6 +86,8 @@ class ClassTally:
     died: int
     collapsed: int
     birth_steps: tuple[int, ...]
+    rate: Rate | None
+    births: BirthCurve | None
 
 
 @dataclass(frozen=True)
@@ -95,6 +99,7 @@ class MapSummary:
     test_dice, end_dice: mean over foreground classes, on test cases with the best checkpoint and on
     validation cases at the end. lost: runs that ended with a collapsed class, of the lost_known
     runs in which a validation case has any class. wrong_way_mass: mean over runs.
+    test: each of METRICS that was tested, as test_dice.
     breaks_promise: the map promises to be stable, and largest_wrong_way_mass, of a record of any
     run, is above WRONG_WAY_ALARM.
     """
@@ -113,11 +118,17 @@ class MapSummary:
     largest_wrong_way_mass: float | None
     breaks_promise: bool
     values: AxisValues = field(default_factory=dict)
+    test: Mapping[str, Interval] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
         """The map with its values."""
         return axes.cell_name(self.map, self.values)
+
+    @property
+    def lost_rate(self) -> Rate | None:
+        """Share of the runs that lost a class."""
+        return rate(self.lost, self.lost_known)
 
     @property
     def diverged(self) -> int:
@@ -165,7 +176,7 @@ def part_of(
 ) -> StudyPart:
     """The cells of some runs of a study. found: indicators of the maps, as far as known."""
     conditions = axes.combinations(axes.kept_apart(study.axes))
-    unit = 0 if len(axes.combinations(axes.drawn(study.axes))) > 1 else 1
+    unit = 0 if axes.unit(study.axes) == "split" else 1
     summaries = []
     outcomes: list[dict[str, dict[tuple[str, int], RunOutcome]]] = []
     for values in conditions:
@@ -239,7 +250,7 @@ def _summary(
     failed = [row.outcome for row in rows if row.status == "failed"]
     largest = max(known_of(outcome.largest_wrong_way_mass for outcome in done), default=None)
     promised = indicators is not None and indicators.promises_stable
-    classes = [each for outcome in done for each in outcome.classes]
+    classes = [(each, outcome.step) for outcome in done for each in outcome.classes]
     tested, ended = (known_of(getattr(o, name) for o in done) for name in ("test_dice", "end_dice"))
     return MapSummary(
         map=name,
@@ -252,18 +263,35 @@ def _summary(
         test_dice=interval(tested) if tested else None,
         end_dice=interval(ended) if ended else None,
         classes=tuple(
-            _tally(name, [each for each in classes if each.name == name])
-            for name in dict.fromkeys(each.name for each in classes)
+            _tally(name, [each for each in classes if each[0].name == name])
+            for name in dict.fromkeys(each.name for each, _ in classes)
         ),
         wrong_way_mass=mean_of(outcome.wrong_way_mass for outcome in done),
         largest_wrong_way_mass=largest,
         breaks_promise=promised and largest is not None and largest > WRONG_WAY_ALARM,
         values=values,
+        test={
+            metric: interval(found)
+            for metric in METRICS
+            if (found := known_of(outcome.tested(metric) for outcome in done))
+        },
     )
 
 
-def _tally(name: str, outcomes: Sequence[ClassOutcome]) -> ClassTally:
-    found = [each for each in outcomes if each.end_dice is not None]
+def _tally(name: str, outcomes: Sequence[tuple[ClassOutcome, int]]) -> ClassTally:
+    """outcomes: of the class, each with the last step of its run."""
+    known = [pair for pair in outcomes if pair[0].end_dice is not None]
+    found = [each for each, _ in known]
     births = tuple(each.birth_step for each in found if each.birth_step is not None)
+    never = [last for each, last in known if each.birth_step is None]
     died, collapsed = (sum(bool(getattr(e, end)) for e in found) for end in ("died", "collapsed"))
-    return ClassTally(name, len(found), len(births), died, collapsed, births)
+    return ClassTally(
+        name,
+        len(found),
+        len(births),
+        died,
+        collapsed,
+        births,
+        rate(collapsed, len(found)),
+        birth_curve(births, never),
+    )

@@ -1,25 +1,21 @@
-"""The results of a study in words: its figures, and sentences that say no more than they do."""
+"""The results of a study in sentences that say no more than its figures."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from itertools import groupby
 
 from rwloss.study import axes
+from rwloss.study.figures import MINUS, bounds, decimal, left_open, mass, significant
 from rwloss.study.indicators import INFLUENCE
 from rwloss.study.plan import Study
 from rwloss.study.results import Results
+from rwloss.study.stability_profile import KEPT_IN
 from rwloss.study.statistics import Interval
 from rwloss.study.summaries import MapSummary, StudyPart
 from rwloss.study.ties import Tie
 from rwloss.words import count_of, listed, percent
-
-NOTHING = "\N{EN DASH}"
-"""Shown where there is no number."""
-
-MINUS = "\N{MINUS SIGN}"
-
-_ROUNDING = 1e-7
 
 FEW = 6
 """Seeds below which a bootstrap interval is not called a 95 % interval. That of 3 values is their
@@ -51,46 +47,6 @@ OUTCOMES = {
 """Outcomes in words: a share of the runs of a map, or a mean over them."""
 
 
-def decimal(value: float | None, digits: int = 3, *, signed: bool = False) -> str:
-    """A number with this many digits after the point.
-
-    >>> decimal(0.12345), decimal(0.5, signed=True), decimal(None) == NOTHING
-    ('0.123', '+0.500', True)
-    """
-    if value is None:
-        return NOTHING
-    return f"{value:{'+' if signed else ''}.{digits}f}".replace("-", MINUS)
-
-
-def bounds(found: Interval, *, signed: bool = False) -> str:
-    """The ends of an interval.
-
-    >>> bounds(Interval(mean=0.5, low=0.25, high=0.75, n=3))
-    '0.250 to 0.750'
-    """
-    return f"{decimal(found.low, signed=signed)} to {decimal(found.high, signed=signed)}"
-
-
-def significant(value: float | None) -> str:
-    """A number with two significant digits; never 0 for what is not 0.
-
-    >>> [significant(value) for value in (0.0312, 1e-8, 0)]
-    ['0.031', '1e-08', '0']
-    """
-    return NOTHING if value is None else f"{value:.2g}"
-
-
-def mass(wrong_way_mass: float | None) -> str:
-    """A wrong-way mass in percent. Rounding in single precision counts as 0.
-
-    >>> mass(0.04), mass(1e-49)
-    ('4.0 %', '0 %')
-    """
-    if wrong_way_mass is None:
-        return NOTHING
-    return percent(wrong_way_mass if wrong_way_mass > _ROUNDING else 0.0)
-
-
 def question(results: Results, data_name: str) -> str:
     """The question that the study answers."""
     if len(results.study.maps) == 1:
@@ -106,11 +62,6 @@ def over_axes(study: Study) -> str:
     """
     shown = [f"{count_of(len(values), 'value')} of {name}" for name, values in study.axes.items()]
     return listed(shown)
-
-
-def unit_of(study: Study) -> str:
-    """What is independent in comparisons: the seed, or the split where the study has several."""
-    return "split" if len(axes.combinations(axes.drawn(study.axes))) > 1 else "seed"
 
 
 def with_each_value(results: Results, tell: Callable[[Results], Iterable[str]]) -> Iterator[str]:
@@ -129,7 +80,7 @@ def with_each_value(results: Results, tell: Callable[[Results], Iterable[str]]) 
 
 def lead(results: Results) -> list[str]:
     """The answer in a few sentences: divergence, lost classes, claims, and a caution."""
-    return [*with_each_value(results, _lead)]
+    return [*_profiles(results), *with_each_value(results, _lead)]
 
 
 def _lead(results: Results) -> list[str]:
@@ -140,7 +91,11 @@ def _lead(results: Results) -> list[str]:
 
 def sentences(results: Results) -> list[str]:
     """All results in plain words, the most important first."""
-    told = [*_progress(results), *with_each_value(results, _sentences)]
+    told = [
+        *_progress(results),
+        *_profiles(results),
+        *with_each_value(results, _sentences),
+    ]
     if looked_at := {
         name: value for name, value in results.runs[0].values.items() if name in INFLUENCE
     }:
@@ -163,6 +118,7 @@ def _sentences(results: Results) -> Iterator[str]:
     for each in whole.maps:
         if each.diverged:
             yield f"{each.map} {_diverged(each)}: its loss was not finite."
+    yield from _rates(whole)
     # Whether the reference kept its classes has been said.
     yield from _losses(each for each in whole.maps if each.map != results.reference or each.lost)
     yield from _comparisons(results, whole)
@@ -233,7 +189,7 @@ def _claims(results: Results) -> Iterator[str]:
     else:
         yield (
             f"No difference in test Dice from {reference} is claimed: so few "
-            f"{unit_of(results.study)}s cannot show one, however large it is. "
+            f"{axes.unit(results.study.axes)}s cannot show one, however large it is. "
             f"{_needed(results, compared[0].seeds_needed)}"
         )
 
@@ -323,6 +279,41 @@ def _losses(summaries: Iterable[MapSummary], where: str = "") -> Iterator[str]:
             yield f"{each.map} {lost}: {listed(which)}{_aside(each)}."
 
 
+def _rates(whole: StudyPart) -> Iterator[str]:
+    shown = [
+        f"{each.map} {found.count} of {found.of} ({left_open(found)})"
+        for each in whole.maps
+        if (found := each.lost_rate) is not None
+    ]
+    if shown:
+        told = "Runs that lost a class, and the share of runs that this leaves open"
+        yield f"{told}: {listed(shown)}."
+
+
+def _profiles(results: Results) -> Iterator[str]:
+    """One sentence per combination of values of the other axes."""
+    for values, group in groupby(results.profiles, key=lambda each: each.values):
+        found = [(each, wide) for each in group if (wide := each.decades) is not None]
+        if not found:
+            continue
+        told, few = [], False
+        for each, wide in found:
+            ends = f" ({wide.low:.2f} to {wide.high:.2f})" if wide.n > 1 else ""
+            told.append(f"{wide.mean:.2f} with {each.map}{ends}")
+            few |= wide.n < FEW
+        first, where = found[0][0], f"With {axes.named(values)}: at" if values else "At"
+        text = (
+            f"{where} least {100 * KEPT_IN:.0f} % of runs keep every class over this many of the "
+            f"{first.span:.2f} decades of learning rate from {first.learning_rates[0]:g} to "
+            f"{first.learning_rates[-1]:g}: {listed(told)}."
+        )
+        if few:
+            units = f"{axes.unit(results.study.axes)}s"
+            yield f"{text} So few {units} make the bootstrap intervals too narrow."
+        else:
+            yield f"{text} In parentheses: 95 % intervals."
+
+
 def _kept(each: MapSummary, where: str = "") -> str:
     """That a map lost no class, as far as that is known."""
     runs = _runs(each.done, each)
@@ -343,7 +334,7 @@ def _aside(each: MapSummary) -> str:
 
 
 def _needed(results: Results, seeds_needed: int | None) -> str:
-    unit = unit_of(results.study)
+    unit = axes.unit(results.study.axes)
     if seeds_needed is None:
         return f"No number of {unit}s is enough for so many comparisons: name fewer maps or values."
     return f"{count_of(seeds_needed, unit)} are needed."
@@ -353,8 +344,8 @@ def _comparisons(results: Results, part: StudyPart, where: str = "") -> Iterator
     if part.untested:
         yield from () if where else (NO_SCORES,)
         return
+    unit, claims_nothing = axes.unit(results.study.axes), []
     for each in part.comparisons:
-        unit = unit_of(results.study)
         seeds = count_of(len(each.seeds), unit)
         tests = count_of(each.comparisons, "comparison")
         if each.difference is None:
@@ -368,12 +359,17 @@ def _comparisons(results: Results, part: StudyPart, where: str = "") -> Iterator
             kind = "a significant difference" if each.significant else "no significant difference"
             p = significant(each.corrected_p)
             yield f"{text}: {kind} (corrected p = {p}, {tests})."
+            continue
+        nothing = (
+            f"Nothing is claimed: the smallest corrected p that {seeds} and {tests} can give is "
+            f"{significant(each.least_corrected_p)}. {_needed(results, each.seeds_needed)}"
+        )
+        if results.values:  # said once for all cells
+            yield f"{text}."
+            claims_nothing.append(nothing)
         else:
-            yield (
-                f"{text}. Nothing is claimed: the smallest corrected p that {seeds} and {tests} "
-                f"can give is {significant(each.least_corrected_p)}. "
-                f"{_needed(results, each.seeds_needed)}"
-            )
+            yield f"{text}. {nothing}"
+    yield from dict.fromkeys(claims_nothing)
 
 
 def _signed(difference: Interval) -> str:

@@ -108,7 +108,7 @@ def train_steps(
         several = outputs if len(outputs) > 1 else logits
         value = loss(several, batch.labels, batch.rwmap, spacing_mm=batch.spacings_mm)
         waiting.append(cast("Tensor", fabric.all_reduce(value.detach())))
-        if _is_free_to_read(value):
+        if is_recorded or is_free_to_read(value):  # figures are of finite logits
             state.losses += _read(waiting, step, settings)
         fabric.backward(value)
         figures = {}
@@ -135,7 +135,7 @@ def train_steps(
         after_step(step, mean_value)
 
 
-def _is_free_to_read(value: Tensor) -> bool:
+def is_free_to_read(value: Tensor) -> bool:
     """Whether reading a value makes nobody wait."""
     return value.is_cpu
 
@@ -145,13 +145,18 @@ def _read(waiting: list[Tensor], step: int, settings: RunSettings) -> list[float
     losses: list[float] = torch.stack(waiting).tolist() if waiting else []
     waiting.clear()
     for at, loss in enumerate(losses, start=step + 1 - len(losses)):
-        if not math.isfinite(loss):
-            raise Diverged(
-                at,
-                f"the loss is {loss} at step {at}: training has diverged or its input is not "
-                f"finite; try a learning rate below {settings.learning_rate:g} in another folder",
-            )
+        check_finite(loss, at, settings)
     return losses
+
+
+def check_finite(loss: float, step: int, settings: RunSettings) -> None:
+    """Raise Diverged if the loss of a step is not finite."""
+    if not math.isfinite(loss):
+        raise Diverged(
+            step,
+            f"the loss is {loss} at step {step}: training has diverged or its input is not "
+            f"finite; try a learning rate below {settings.learning_rate:g} in another folder",
+        )
 
 
 def _gradient_scale(fabric: Fabric) -> float:

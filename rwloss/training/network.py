@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 import torch
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 
 from rwloss.errors import RWLossError
 from rwloss.files.atomic import naming_write_errors, whole_file
@@ -104,7 +105,8 @@ def save_checkpoint(
         **more,
     }
     buffer = io.BytesIO()
-    torch.save(content, buffer)
+    # Copies, because a view takes all that it is a view of into the file: runs that train together.
+    torch.save(tree_map_only(Tensor, Tensor.clone, content), buffer)
     fix = "the previous checkpoint is kept, if there is one; free some space and rerun"
     with naming_write_errors(path, fix), whole_file(path) as part:
         part.write_bytes(buffer.getbuffer())

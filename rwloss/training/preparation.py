@@ -65,15 +65,34 @@ class PreparedRun:
             normalize=partial(normalized_channels, settings=self.settings),
         )
 
+    def for_run(
+        self, settings: RunSettings, note: Note = lambda text: None, *, files: bool = True
+    ) -> PreparedRun:
+        """The same data for a run with another seed, map, learning rate or folder; reads no file.
+
+        files, note: as for `prepare`, which may not have had a store of maps.
+        """
+        assert self.maps is None
+        assert settings.map is not None
+        expression = maps.parse(settings.map, files=files)
+        if expression.needs_class_counts:
+            expression = expression.resolved(_class_counts(self.train, self.task.class_names))
+        settings = settings.model_copy(update={"ct_window": self.settings.ct_window})
+        settings = completed(settings, self.train, self.task.num_classes, expression, note)
+        augmentation = augmentation_of(settings, self.train, note)
+        return replace(self, settings=settings, expression=expression, augmentation=augmentation)
+
     def whole_maps(self) -> Mapping[str, RWMap] | None:
         """Maps of the training cases by name, (1 *s): stored ones, or made now.
 
         With map_of "slice", each slice of a volume has the map that it would have alone. None where
         the loss makes the map of each patch.
         """
-        static, settings = self.expression.static_part, self.settings
-        if self.maps is not None or static is None or settings.map_of == "patch":
+        settings = self.settings
+        if self.maps is not None or settings.map_of == "patch":
             return self.maps
+        if (static := self.expression.static_part) is None:
+            return None
         across = settings.slice_axis if settings.map_of == "slice" else None
         return {each.name: _whole_map(static, each, self.task, across) for each in self.train}
 

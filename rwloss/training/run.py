@@ -5,12 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
 
 from rwloss.errors import RWLossError
 from rwloss.losses import RegionWiseLoss
@@ -30,7 +29,7 @@ from rwloss.training.network import (
     save_checkpoint,
 )
 from rwloss.training.optimizers import optimizer_of
-from rwloss.training.patches import PatchSampler, patch_sources
+from rwloss.training.patches import PatchSampler, PatchSource, TrainingBatch, patch_sources
 from rwloss.training.preparation import PreparedRun, prepare
 from rwloss.training.run_folder import RunFolder, RunResult
 from rwloss.training.settings import RunSettings
@@ -81,23 +80,18 @@ def train(
     end_with_first_process()
     fabric = fabric_of(settings)
     notes: list[str] = []
-    prepared = prepare(settings, notes.append, files=files)
-    settings = prepared.settings
-    folder = RunFolder(settings.out)
-    network = build_network(settings, prepared.task)
-    checkpoint_bytes = 3 * 4 * num_parameters(network)
-    folder.check(settings, prepared.split, checkpoint_bytes=checkpoint_bytes)
+    start = Start(fabric, prepare(settings, notes.append, files=files), notes)
     fabric.launch()
-    if progress is None or not fabric.is_global_zero:
-        progress = TrainingProgress()
+    if progress is not None and fabric.is_global_zero:
+        start.progress = progress
     for note in notes:
-        progress.note(note)
-    with _deterministic(fabric.device), _naming_lost_processes():
-        done = folder.is_done(settings)
+        start.progress.note(note)
+    with deterministic(fabric.device), _naming_lost_processes():
+        done = start.is_done
         fabric.barrier()  # all have looked, before the first begins and removes an older test.json
         if not done:
-            _Start(fabric, prepared, folder, network, progress, notes)()
-    return folder.read_result()
+            start()
+    return start.folder.read_result()
 
 
 @contextmanager
@@ -125,51 +119,59 @@ def is_first_process() -> bool:
     return not _are_several() or torch.distributed.get_rank() == 0
 
 
-@dataclass(eq=False)
-class _Start:
+class Start:
     """One start of a run, in one of its processes."""
 
-    fabric: Fabric
-    prepared: PreparedRun
-    folder: RunFolder
-    network: nn.Module
-    progress: TrainingProgress
-    notes: Sequence[str]
-    state: TrainingState = field(default_factory=TrainingState)
+    def __init__(self, fabric: Fabric, prepared: PreparedRun, notes: Sequence[str]) -> None:
+        """Build the network. Raises RWLossError if the folder does not fit, as its `check` does."""
+        self.fabric, self.prepared, self.notes = fabric, prepared, notes
+        self.settings, self.task = prepared.settings, prepared.task
+        self.folder = RunFolder(self.settings.out)
+        self.progress, self.state = TrainingProgress(), TrainingState()
+        self.network = build_network(self.settings, self.task)
+        checkpoint_bytes = 3 * 4 * num_parameters(self.network)
+        self.folder.check(self.settings, prepared.split, checkpoint_bytes=checkpoint_bytes)
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the run has been tested after all its steps."""
+        return self.folder.is_done(self.settings)
 
     def __call__(self) -> None:
         """Train to the end, and test."""
-        settings = self.settings = self.prepared.settings
-        self.task, self.network = self.prepared.task, self.network.to(self.fabric.device)
-        self.optimizer = optimizer_of(settings, self.network)
-        sources = patch_sources(
+        sources = self.sources()
+        batches = self.batches(sources)
+        with self.opened(batches):
+            self._train(batches)
+            self._by_the_first(lambda: self.test(len(sources)))
+
+    def sources(self) -> list[PatchSource]:
+        """What the patches of the run are cut from."""
+        return patch_sources(
             self.prepared.train,
             self.prepared.whole_maps(),
-            dims=settings.dims,
-            slice_axis=settings.slice_axis,
+            dims=self.settings.dims,
+            slice_axis=self.settings.slice_axis,
             device=self.fabric.device,
-            max_device_bytes=settings.data_on_device_gib * 2**30,
+            max_device_bytes=self.settings.data_on_device_gib * 2**30,
         )
-        assert settings.patch_size is not None  # filled in by prepare
-        self.batches = PatchSampler(
-            sources,
-            self.task.num_classes,
-            settings.patch_size,
-            settings.batch_size,
-            seed=settings.seed,
-            augmentation=self.prepared.augmentation,
-            balanced=settings.balanced,
-            device=self.fabric.device,
-            process=(self.fabric.global_rank, self.fabric.world_size),
-        )
+
+    def make_optimizer(self) -> None:
+        """Move the network to its device, with an optimizer for it."""
+        self.network = self.network.to(self.fabric.device)
+        self.optimizer = optimizer_of(self.settings, self.network)
+
+    @contextmanager
+    def opened(self, batches: PatchSampler, **how: Any) -> Iterator[None]:
+        """Hold the folder, and bring the run to its last checkpoint. how: for its log."""
+        self.make_optimizer()
         with ExitStack() as opened:
             self._by_the_first(lambda: opened.enter_context(self.folder.held()))
             self._resume()
             # Only now, because begin removes test.json: maps or a checkpoint that do not fit must
             # not cost the test after fewer steps.
-            self._by_the_first(self._begin)
-            self._train()
-            self._by_the_first(lambda: self._test(len(sources)))
+            self._by_the_first(lambda: self._begin(batches(1), how))
+            yield
 
     def _by_the_first(self, work: Callable[[], object]) -> None:
         """Do it in the first process alone. If that fails, all fail, and none waits forever."""
@@ -204,44 +206,70 @@ class _Start:
                 "missing: put the file back, or train in another folder"
             )
 
-    def _begin(self) -> None:
+    def _begin(self, first: TrainingBatch, how: Mapping[str, Any]) -> None:
         step, device = self.state.step, description(self.fabric.device, self.fabric.world_size)
         self.folder.begin(self.settings, self.prepared.split, step)
-        first = self.batches(1)
         regions = Regions(first.labels, self.task.num_classes, first.spacings_mm, IGNORED)
         weights = effective_weights(self.prepared.expression, regions)
-        self._log("start", step, **device, notes=list(self.notes), effective_weights=weights)
+        notes = list(self.notes)
+        self._log("start", step, **device, **how, notes=notes, effective_weights=weights)
 
-    def _train(self) -> None:
+    def batches(self, sources: Sequence[PatchSource]) -> PatchSampler:
+        """The batch of each step."""
         fabric, settings = self.fabric, self.settings
-        self.progress.begin(self.state.step, settings.steps)
+        assert settings.patch_size is not None  # filled in by prepare
+        return PatchSampler(
+            sources,
+            self.task.num_classes,
+            settings.patch_size,
+            settings.batch_size,
+            seed=settings.seed,
+            augmentation=self.prepared.augmentation,
+            balanced=settings.balanced,
+            device=fabric.device,
+            process=(fabric.global_rank, fabric.world_size),
+        )
+
+    def loss(self) -> RegionWiseLoss:
+        """The loss of the run."""
+        return RegionWiseLoss(
+            self.prepared.expression,
+            ignore_index=IGNORED,
+            deep_supervision_weights=self.settings.deep_supervision_weights,
+        )
+
+    def _train(self, batches: PatchSampler) -> None:
+        self.progress.begin(self.state.step, self.settings.steps)
         try:
             train_steps(
-                fabric,
+                self.fabric,
                 self.network,
-                RegionWiseLoss(
-                    self.prepared.expression,
-                    ignore_index=IGNORED,
-                    deep_supervision_weights=settings.deep_supervision_weights,
-                ),
-                self.batches,
+                self.loss(),
+                batches,
                 self.optimizer,
-                settings,
+                self.settings,
                 self.state,
-                record=lambda step, figures: self._log(
-                    "record", step, seconds=round(self.state.seconds, 3), **figures
-                ),
-                after_step=self._after_step,
+                record=self.record,
+                after_step=self.after_step,
             )
         except Diverged as error:
-            self._log("diverged", error.step, reason=str(error))
+            self.log_failure(error)
             raise
+
+    def record(self, step: int, figures: Mapping[str, Any]) -> None:
+        """Log the figures of a step."""
+        self._log("record", step, seconds=round(self.state.seconds, 3), **figures)
+
+    def log_failure(self, error: Exception) -> None:
+        """Log that the run has diverged, if that is the error."""
+        if isinstance(error, Diverged):
+            self._log("diverged", error.step, reason=str(error))
 
     def _log(self, kind: str, step: int, **fields: Any) -> None:
         if self.fabric.is_global_zero:
             self.folder.log(kind, step, **fields)
 
-    def _after_step(self, step: int, loss: float | None) -> None:
+    def after_step(self, step: int, loss: float | None) -> None:
         """Validation and checkpoints, in the first process while the others wait."""
         self.progress.step(step, loss)
         validates = self.settings.validates(step)
@@ -282,7 +310,7 @@ class _Start:
         restore_weights(self.network, checkpoint, path)
         return checkpoint
 
-    def _test(self, num_items: int) -> None:
+    def test(self, num_items: int) -> None:
         """Score the test cases with the chosen checkpoint, and write test.json."""
         tested = self.folder.checkpoint(self.settings.test_checkpoint)
         step = self._load(tested).step
@@ -311,7 +339,7 @@ class _Start:
 
 
 @contextmanager
-def _deterministic(device: torch.device) -> Iterator[None]:
+def deterministic(device: torch.device) -> Iterator[None]:
     """Use deterministic algorithms on the CPU. GPUs keep their faster ones."""
     before = torch.are_deterministic_algorithms_enabled()
     torch.use_deterministic_algorithms(before or device.type == "cpu")

@@ -35,7 +35,7 @@ def on_dask(
     them or only waited there. Such a task runs once more at the end, alone; if that fails too, the
     result is `task.died()`. timeout_s: as for `run_tasks`.
     """
-    expect_scheduler(scheduler)
+    expect_scheduler(scheduler, timeout_s)
     from distributed import Client, LocalCluster
 
     with ExitStack() as opened:
@@ -50,7 +50,7 @@ def on_dask(
             except RuntimeError as error:
                 raise RWLossError(f"{DIE_AT_START} ({error})") from error
             opened.enter_context(where)
-        client = opened.enter_context(Client(where, timeout=_TIMEOUT_S))
+        client = opened.enter_context(Client(where, timeout=_answer_s(timeout_s)))
         # Not pure: a result that another client holds says nothing about the files on disk.
         pool = client.get_executor(pure=False)
         opened.callback(pool.shutdown, wait=False)
@@ -61,7 +61,12 @@ def on_dask(
             yield task.died()
 
 
-def expect_scheduler(address: str) -> None:
+def _answer_s(timeout_s: float | None) -> float:
+    """How long a scheduler may take to answer: no longer than --timeout, but a second at least."""
+    return _TIMEOUT_S if timeout_s is None else min(max(timeout_s, 1.0), _TIMEOUT_S)
+
+
+def expect_scheduler(address: str, timeout_s: float | None = None) -> None:
     """Raise RWLossError where Dask is not installed or no scheduler answers. "local" is fine.
 
     A Client would say so too. But it waits forever where something else answers, such as the
@@ -78,9 +83,11 @@ def expect_scheduler(address: str) -> None:
     if address == "local":
         return
 
+    answer_s = _answer_s(timeout_s)
+
     async def greet() -> None:
         security = Security().get_connection_args("client")
-        comm = await asyncio.wait_for(connect(address, timeout=_TIMEOUT_S, **security), _TIMEOUT_S)
+        comm = await asyncio.wait_for(connect(address, timeout=answer_s, **security), answer_s)
         await comm.close()
 
     # In a thread, because a notebook already runs a loop in this one.
@@ -88,7 +95,7 @@ def expect_scheduler(address: str) -> None:
         try:
             thread.submit(asyncio.run, greet()).result()
         except Exception as error:  # an answer that is not Dask's can look like anything
-            reason = str(error) or f"nothing in {_TIMEOUT_S:g} s"
+            reason = str(error) or f"nothing in {answer_s:g} s"
             raise RWLossError(
                 f"no Dask scheduler answers at {address!r} ({reason}): expected tcp://HOST:PORT, "
                 "or local"

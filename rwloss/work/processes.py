@@ -10,7 +10,7 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
@@ -36,25 +36,34 @@ DIE_AT_START = (
 _IMPORTABLE = "define the map in a file or module that can be imported, or use jobs=0"
 
 
-def in_processes(tasks: Iterable[Task[T]], jobs: int, ahead: int = 2) -> Iterator[T]:
+def in_processes(
+    tasks: Iterable[Task[T]],
+    jobs: int,
+    ahead: int = 2,
+    environments: Sequence[Mapping[str, str]] = (),
+) -> Iterator[T]:
     """Results as they become ready. Each process is given `ahead` tasks, and no more are taken.
 
     When a process dies, another one takes its place. The task that it was working on runs once more
     at the end, alone, because the system may kill a process that needs little memory where others
-    have taken it all. If that fails too, the result is `task.died()`.
+    have taken it all. If that fails too, the result is `task.died()`. environments: variables of
+    the processes, in turn.
     """
-    lost = yield from _run(iter(tasks), jobs, ahead)
-    lost_again = yield from _run(iter(lost), 1, 1)
+    places = [environments[job % len(environments)] if environments else {} for job in range(jobs)]
+    lost = yield from _run(iter(tasks), places, ahead)
+    lost_again = yield from _run(iter(lost), places[:1], 1)
     for task in lost_again:
         yield task.died()
 
 
-def _run(todo: Iterator[Task[T]], jobs: int, ahead: int) -> Generator[T, None, list[Task[T]]]:
+def _run(
+    todo: Iterator[Task[T]], environments: Sequence[Mapping[str, str]], ahead: int
+) -> Generator[T, None, list[Task[T]]]:
     """Yield the results of the tasks; return the tasks whose process died."""
     lost: list[Task[T]] = []
     running: dict[Future[T], tuple[_Worker, Task[T]]] = {}  # in the order of submission
     failed_starts = 0
-    with _workers(jobs) as workers:
+    with _workers(environments) as workers:
         places = deque(workers * ahead)
 
         def submit() -> None:
@@ -92,11 +101,11 @@ def _run(todo: Iterator[Task[T]], jobs: int, ahead: int) -> Generator[T, None, l
 
 
 @contextmanager
-def _workers(count: int) -> Iterator[list[_Worker]]:
-    """Workers that end with the block, whatever they are doing, and with this process."""
-    _allow_open_files(64 + 16 * count)
+def _workers(environments: Sequence[Mapping[str, str]]) -> Iterator[list[_Worker]]:
+    """One worker per environment. They end with the block, whatever they do, and this process."""
+    _allow_open_files(64 + 16 * len(environments))
     theirs, ours = _CONTEXT.Pipe(duplex=False)
-    workers = [_Worker(theirs) for _ in range(count)]
+    workers = [_Worker(theirs, each) for each in environments]
     try:
         yield workers
     finally:
@@ -109,12 +118,13 @@ def _workers(count: int) -> Iterator[list[_Worker]]:
 class _Worker:
     """One process, in a pool of its own: a pool is lost as a whole when a process of it dies."""
 
-    def __init__(self, parent: connection.Connection) -> None:
-        self._parent = parent
+    def __init__(self, parent: connection.Connection, environment: Mapping[str, str]) -> None:
+        self._parent, self._environment = parent, environment
         self._start()
 
     def _start(self) -> None:
-        self.pool = ProcessPoolExecutor(1, _CONTEXT, _begin_worker, (self._parent,))
+        given = self._parent, self._environment
+        self.pool = ProcessPoolExecutor(1, _CONTEXT, _begin_worker, given)
         self._started: Future[int] | None = None
 
     def submit(self, task: Task[T]) -> Future[T]:
@@ -148,8 +158,9 @@ def _unpack_and_run(packed: bytes) -> Any:
     return task()
 
 
-def _begin_worker(parent: connection.Connection) -> None:
+def _begin_worker(parent: connection.Connection, environment: Mapping[str, str]) -> None:
     """Leave Ctrl-C to the parent, and end when it does, however it ends."""
+    os.environ.update(environment)  # before the first work, which may look for GPUs
     # Keep the memory that a case has freed for the next one: the system clears each page that it
     # hands out, which costs a tenth of a volume's transform. Only glibc has this function.
     with suppress(OSError, AttributeError):

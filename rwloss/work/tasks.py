@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Protocol, TypeVar
 
 from rwloss.errors import RWLossError
@@ -36,6 +36,7 @@ def run_tasks(
     scheduler: str | None = None,
     timeout_s: float | None = None,
     ahead: int = 2,
+    environments: Sequence[Mapping[str, str]] = (),
 ) -> Iterator[T]:
     """The results of all tasks, in the order in which they become ready.
 
@@ -44,7 +45,8 @@ def run_tasks(
     that many workers. timeout_s: how long to wait while the scheduler has no workers; by default
     for ever, with a warning of the logger "rwloss". ahead: tasks that each worker process is given
     in advance, so that it never waits for the next one; 1 for tasks of minutes, so that none waits
-    behind another.
+    behind another. environments: variables of each worker process here, in turn, so that each can
+    have a GPU of its own.
 
     An exception of a task is raised here and ends the others. A task whose process dies runs once
     more at the end, alone; if its process dies again, the result is `task.died()`.
@@ -63,4 +65,4 @@ def run_tasks(
         return (task() for task in tasks)
     from rwloss.work.processes import in_processes
 
-    return in_processes(tasks, jobs, ahead)
+    return in_processes(tasks, jobs, ahead, environments)

@@ -1,5 +1,6 @@
 """`rwloss compare`: from options or a file to a table and sentences."""
 
+import csv
 import json
 from importlib.util import find_spec
 
@@ -51,6 +52,53 @@ def test_options_then_more_seeds_and_the_file(squares, tmp_path, rwloss_command)
     assert plan.Study.read(out / "study.toml").seeds == (0, 4)
     assert list(plan.Study.read(out / "study.toml").maps) == ["rw", "dice_ce", "dice"]
     assert (out / "runs" / "rw" / "seed_0" / "metrics.jsonl").read_bytes() == before
+
+
+def test_a_dry_run_says_the_plan(squares, tmp_path, rwloss_command):
+    out = tmp_path / "study"
+    options = ("compare", squares, "--map", "rw=rectified", "--map", "dice", *SHORT)
+    stack = ("--together", 4, "--seeds", 2, "--out", out, "--dry-run")
+    code, printed, _ = rwloss_command(*options, *stack)
+    assert code == 0
+    lines = printed.splitlines()
+    assert lines[0] == "4 runs: 0 done, 4 to train"
+    assert lines[1] == "1 stack of up to 4 runs together, in this process on the CPU"
+    assert [line.split(":")[0] for line in lines[2:]] == ["memory", "time", "nothing was written"]
+    assert not out.exists()
+    for wrong in ("0", "some"):
+        code, _, told = rwloss_command(*options, "--together", wrong, "--out", out)
+        assert code == 2
+        assert f"expected --together as a number of runs or auto, got '{wrong}'" in told
+
+
+def test_axes_are_extended_and_their_runs_kept(squares, tmp_path, rwloss_command, no_page):
+    out = tmp_path / "study"
+    options = ("compare", squares, "--map", "rw=rectified", "--seeds", 1)
+    code, _, told = rwloss_command(*options, *SHORT, "--out", out)
+    assert code == 0, told
+    first = (out / "runs/rw/seed_0/metrics.jsonl").read_bytes()
+    more = ("--learning-rates", "1e-3", "--axis", "optimizer=adam", "--split-seeds", "0,1")
+    more += ("--train-cases", "2,all")
+    code, printed, told = rwloss_command("compare", squares, *more, "--jobs", 0, "--out", out)
+    assert code == 0, told
+    assert plan.Study.read(out / "study.toml").axes == {
+        "learning_rate": (0.001, 0.004), "train_cases": (2, "all"), "split_seed": (0, 1),
+        "optimizer": ("adam",),
+    }  # fmt: skip
+    assert "8 runs: 2 of 16 steps" in told
+    assert (out / "runs/rw/seed_0/metrics.jsonl").read_bytes() == first
+    assert len(list(out.glob("runs/**/test.json"))) == 8
+    head, *rows = [line.split() for line in printed.splitlines()[:5]]
+    assert head[:5] == ["map", "learning_rate", "train_cases", "optimizer", "runs"]
+    assert [row[1:5] for row in rows] == [
+        [rate, cases, "adam", "2"] for rate in ("0.001", "0.004") for cases in ("2", "all")
+    ]
+    rows = csv.DictReader((out / "runs.csv").read_text().splitlines())
+    assert {row["learning_rate"] for row in rows} == {"0.001", "0.004"}
+    splits = json.loads(
+        (out / "runs/rw/learning_rate_0.001/train_cases_2/seed_0/splits.json").read_text()
+    )
+    assert len(splits["train"]) == 2
 
 
 def test_what_is_not_given_is_as_the_study_has_it(squares, tmp_path, rwloss_command, no_page):
@@ -176,6 +224,13 @@ def test_wrong_use(squares, assert_refused):
         (("--map", "rectifed", "--out", "study"), "did you mean 'rectified'"),
         (("--map", "dice", "--map", "dice", "--out", "study"), "two maps are called 'dice'"),
         (("--baseline", "dice", "--out", "study"), "dice_ce, gdl, focal"),
+        (("--map", "dice", "--axis", "lr", "--out", "study"), "such as learning_rate=1e-3,1e-2"),
+        (("--map", "dice", "--axis", "preset=x", "--out", "study"), "preset must be 'tiny', "),
+        (("--map", "dice", "--train-cases", "99", "--out", "study"), "99 is more than there are"),
+        (
+            ("--map", "dice", "--axis", "train_cases=1", "--train-cases", "2", "--out", "study"),
+            "expected each axis once, got train_cases, train_cases",
+        ),
         (("--map", "dice", "--seeds", "a", "--out", "study"), "--seeds as a number"),
         *(
             (("--map", "dice", f"--seeds={seeds}", "--out", "study"), "--seeds as a number of 1")

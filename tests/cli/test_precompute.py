@@ -1,5 +1,6 @@
 import json
 import os
+import socket
 import subprocess
 import sys
 
@@ -146,6 +147,20 @@ def test_settings_arrive(rwloss_command, source, tmp_path):
     assert "2 maps" in out
     assert "1 of 3 cases failed" in err
     assert str(sizes[1]) in err
+
+
+def test_the_timeout_holds_for_a_scheduler_that_does_not_answer(rwloss_command, source):
+    """Nobody listens at a port that is only bound. Fewer seconds than a second are one."""
+    pytest.importorskip("distributed")
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        address = f"tcp://127.0.0.1:{bound.getsockname()[1]}"
+        given = ("--map", "rectified", "--scheduler", address, "--timeout", 0.1)
+        code, out, err = rwloss_command("precompute", source, source.parent / "out", *given)
+    assert (code, out) == (2, "")
+    [line] = err.splitlines()
+    assert line.startswith(f"rwloss: no Dask scheduler answers at '{address}'")
+    assert "after 1 s" in line
 
 
 @pytest.mark.slow

@@ -112,7 +112,8 @@ class Mine(maps.MapGenerator):
 '''
 
 
-def test_a_study_runs_no_code_until_its_file_is_named(data, tmp_path, rwloss_command):
+def test_a_study_runs_no_code_until_its_file_is_named(data, tmp_path, rwloss_command, monkeypatch):
+    monkeypatch.setattr("rwloss.cli.compare.write_if_possible", lambda *_: None)  # takes seconds
     plugin, ran, out = tmp_path / "mine.py", tmp_path / "ran", tmp_path / "study"
     name, page = f"{plugin}:Mine", tmp_path / "page.html"
     plugin.write_text(PLUGIN)

@@ -1,7 +1,5 @@
 """`rwloss show` on real files."""
 
-from __future__ import annotations
-
 import json
 import re
 import shutil

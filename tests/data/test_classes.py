@@ -1,7 +1,5 @@
 """The number of classes of a dataset, and what labels that are not 0, 1, 2, ... likely are."""
 
-from __future__ import annotations
-
 import itertools
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Classes of dataset.json, files that it lists, and files that are no dataset.json."""
 
-from __future__ import annotations
-
 import os
 
 import pytest

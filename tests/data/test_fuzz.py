@@ -6,8 +6,6 @@ that a crash or a hang is a failure that names its file. By hand, 20,000 files o
     python tests/data/test_fuzz.py FOLDER 5 20000
 """
 
-from __future__ import annotations
-
 import contextlib
 import faulthandler
 import gzip

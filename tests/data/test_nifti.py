@@ -1,7 +1,5 @@
 """Headers of NIfTI files: units, scales, places, byte orders, and damaged ones."""
 
-from __future__ import annotations
-
 import gzip
 import itertools
 from functools import partial

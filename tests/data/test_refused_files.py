@@ -1,7 +1,5 @@
 """Files that are not one label map or image: each is refused with the reason."""
 
-from __future__ import annotations
-
 import itertools
 import os
 import struct

@@ -1,7 +1,5 @@
 """MHA and NRRD files: what ITK and others write, and headers that are damaged or lead elsewhere."""
 
-from __future__ import annotations
-
 from itertools import product
 
 import numpy as np

@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import sys
+from contextlib import nullcontext
 from functools import cache
 from importlib import import_module
 
@@ -11,6 +12,7 @@ import plain_formulas as plain
 import pytest
 import torch
 from anatomy import anatomy, batch
+from interpreted import large_tiles, triton_device
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from rwloss import distance
@@ -19,11 +21,23 @@ from rwloss.data import read_labels, sample_dir
 RELATIVE = 1e-6
 
 
-@pytest.fixture(params=[*distance.ENGINES, pytest.param("cuda", marks=pytest.mark.gpu)])
+ENGINES = [
+    pytest.param(name, marks=pytest.mark.slow if name == "triton" else ())
+    for name in distance.ENGINES
+]
+
+
+@pytest.fixture(params=[*ENGINES, pytest.param("cuda", marks=pytest.mark.gpu)])
 def engine(request):
-    """Each engine, and torch's on a GPU as "cuda"."""
+    """Each engine, and torch's on a GPU as "cuda".
+
+    Triton's runs on a GPU too, else by its slow interpreter: test_triton_engine.py is the quick
+    part.
+    """
     if request.param == "edt":
         pytest.importorskip("edt")
+    if request.param == "triton":
+        triton_device()
     if request.param == "cuda" and not torch.cuda.is_available():
         pytest.skip("no CUDA device")
     return request.param
@@ -39,13 +53,16 @@ def one_thread():
 
 def measured(measure, labels, *args, engine):
     """By this engine. NumPy in and out, or torch on the CPU."""
-    if engine != "cuda":
+    if engine not in {"cuda", "triton"}:
         return measure(labels, *args, engine=engine)
-    if isinstance(labels, torch.Tensor):
-        return measure(labels.cuda(), *args).cpu()
-    wide = labels.dtype.str[1:] in {"u2", "u4", "u8"}  # torch compares few unsigned types there
-    given = np.array(labels, dtype=np.int64 if wide else None, order="C")
-    return measure(torch.as_tensor(given, device="cuda"), *args).cpu().numpy()
+    name = "torch" if engine == "cuda" else engine
+    device = "cuda" if engine == "cuda" else triton_device()
+    with large_tiles(labels) if engine == "triton" else nullcontext():
+        if isinstance(labels, torch.Tensor):
+            return measure(labels.to(device), *args, engine=name).cpu()
+        wide = labels.dtype.str[1:] in {"u2", "u4", "u8"}  # torch compares few unsigned types there
+        given = np.array(labels, dtype=np.int64 if wide else None, order="C")
+        return measure(torch.as_tensor(given, device=device), *args, engine=name).cpu().numpy()
 
 
 def squared(labels, spacing, engine):

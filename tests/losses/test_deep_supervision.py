@@ -1,6 +1,7 @@
 """Lists of outputs: each with labels, maps, mask and spacing at its own resolution."""
 
 from fractions import Fraction
+from functools import cache
 
 import pytest
 import torch
@@ -48,19 +49,17 @@ def nearest(values, size):
     """
     first = values.ndim - len(size)
     for axis, new in enumerate(size, start=first):
-        old = values.shape[axis]
-        chosen = [
-            min(
-                range(old),
-                key=lambda j, i=i: (
-                    abs(Fraction(2 * i + 1, 2 * new) - Fraction(2 * j + 1, 2 * old)),
-                    j,
-                ),
-            )
-            for i in range(new)
-        ]
-        values = values.index_select(axis, torch.tensor(chosen, device=values.device))
+        chosen = torch.tensor(nearest_centres(values.shape[axis], new), device=values.device)
+        values = values.index_select(axis, chosen)
     return values
+
+
+@cache
+def nearest_centres(old, new):
+    def distance(i, j):
+        return abs(Fraction(2 * i + 1, 2 * new) - Fraction(2 * j + 1, 2 * old))
+
+    return [min(range(old), key=lambda j, i=i: (distance(i, j), j)) for i in range(new)]
 
 
 def scaled(spacing, full, size):

@@ -51,7 +51,7 @@ def refused(message, call, *args, **kwargs):
 # --- Targets
 
 
-@every(text=["rectified", "boundary", "dice", "cross_entropy"], dtype=TYPES, shape=SHAPES)
+@every(text=["rectified", "boundary + dice"], dtype=TYPES, shape=SHAPES)
 def test_target_of_every_type_in_every_form(text, dtype, shape):
     """Booleans are one-hot."""
     logits, labels = given(shape)

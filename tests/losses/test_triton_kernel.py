@@ -5,6 +5,7 @@ import os
 
 import pytest
 import torch
+from interpreted import large_tiles
 from loss_batches import assert_close, given, given_masks, here, value_and_gradient
 from pretend_cuda import PretendCuda
 
@@ -112,7 +113,7 @@ def test_what_the_kernel_is_chosen_for():
     """Logits of 32 bits or fewer on CUDA and maps without a link; all else takes the plain path."""
 
     def is_chosen(text, logits, target, **settings):
-        with PretendCuda() as cuda:
+        with large_tiles(target), PretendCuda() as cuda:
             leaf = cuda.tensor(logits).requires_grad_()
             RegionWiseLoss(text, **settings)(leaf, cuda.tensor(target)).backward()
             assert leaf.grad.device.type == "cuda"

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from interpreted import large_tiles
 from loss_batches import DYNAMIC, assert_close, every, given, given_masks, one_hot
 from pretend_cuda import PretendCuda
 
@@ -47,7 +48,7 @@ def loss_and_gradient(loss, cuda, logits, target, rwmap=None, mask=None):
 def check(loss, *args, waits=0):
     """As on the CPU, with so many waits."""
     wanted = loss_and_gradient(loss, None, *args)
-    with PretendCuda() as cuda:
+    with large_tiles(args[1]), PretendCuda() as cuda:
         found = loss_and_gradient(loss, cuda, *args)
         assert all(each.device.type == "cuda" for each in found)
     assert len(cuda.waits) == waits, (loss, cuda.waits)

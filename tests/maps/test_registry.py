@@ -1,5 +1,6 @@
 """Generators by name: built-ins, packages with entry points, and what goes wrong with those."""
 
+import sys
 from importlib.metadata import EntryPoint
 
 import numpy as np
@@ -188,6 +189,30 @@ def test_two_packages_with_one_name_are_both_named(installed):
     assert {"mine", "own", "rectified"} <= set(maps.names())
     assert maps.get("rectified") == maps.Rectified()
     assert " and " in maps.origin("mine")
+
+
+def test_a_text_from_a_file_reaches_entry_points_of_maps_alone(installed, tmp_path):
+    """The user installed that package. No other module is imported, whatever the text."""
+    never = "raise SystemExit('it ran')"
+    modules = {"my_plug_in": plug_ins.MINE, "never_mine": never, "never_script": never}
+    installed(("mine", {"mine": "my_plug_in:Mine", "bad": "never_mine:Bad"}, modules))
+    declared = next(tmp_path.rglob("entry_points.txt"))
+    scripts = (
+        "\n[console_scripts]\nscript = never_script:main\n[other.maps]\nscript = never_script:M"
+    )
+    declared.write_text(declared.read_text() + scripts)
+    for text in (
+        *("never_mine", "never_script", "script", "os", "never_script.main", "never_script:main"),
+        *("never_script.main()", "rectified.never_script()", "__import__('never_script')"),
+        *("file('never_script')", "file('never_script:main')", "blend(dice, 'never_script')"),
+        *("file(name='never_script.py:M')", "my_plug_in", "my_plug_in.Mine", "maps.mine"),
+    ):
+        with pytest.raises(RWLossError):
+            maps.parse(text, files=False)
+    assert not {"my_plug_in", "never_mine", "never_script"} & sys.modules.keys()
+    assert str(maps.parse("mine(factor=3)", files=False)) == "mine(factor=3.0)"
+    with pytest.raises(RWLossError, match=r"'bad' \(never_mine:Bad of mine 1.0\) failed to import"):
+        maps.parse("bad", files=False)
 
 
 def test_a_package_does_not_replace_a_built_in(installed):

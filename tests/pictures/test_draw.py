@@ -1,7 +1,5 @@
 """The door: names and units, files and formats, wrong input, and pushes in the wrong direction."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 

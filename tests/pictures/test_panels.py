@@ -1,7 +1,5 @@
 """Panels: their proportions, their colours, and values that are hard to draw."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from anatomy import anatomy

@@ -1,7 +1,5 @@
 """The whole sheet: its size, its words, and that no setting of matplotlib changes it."""
 
-from __future__ import annotations
-
 import matplotlib
 import numpy as np
 import pytest

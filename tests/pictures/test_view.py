@@ -1,7 +1,5 @@
 """Which slice is looked at, and which way up."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from anatomy import anatomy

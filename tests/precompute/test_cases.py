@@ -1,7 +1,5 @@
 """One case: counted, made, kept or only measured; and every way in which it can fail alone."""
 
-from __future__ import annotations
-
 import errno
 import pickle
 from collections import Counter

@@ -1,7 +1,5 @@
 """Workers that die, full disks, and labels that can't be read: the other cases are done."""
 
-from __future__ import annotations
-
 import json
 import multiprocessing
 import shutil

@@ -1,7 +1,5 @@
 """Plans, and stores that are not in a folder."""
 
-from __future__ import annotations
-
 import math
 import shutil
 from dataclasses import replace
@@ -113,12 +111,19 @@ def test_a_bucket_holds_what_a_folder_holds(tmp_path, bucket):
     summary = precompute(source, bucket, "boundary", jobs=0, format="zarr")
     assert (summary.made, summary.store) == (4, bucket)
     assert objects(bucket) == content(folder)
-    with_workers = f"file://{tmp_path}/workers"
-    assert precompute(source, with_workers, "boundary", jobs=1, format="zarr").made == 4
-    assert objects(with_workers) == content(folder)
     here, there = rwloss.store.open(folder), rwloss.store.open(bucket)
     for case in here:
         assert_same(there[case], here[case])
+
+
+@pytest.mark.slow
+def test_a_bucket_of_worker_processes(tmp_path):
+    pytest.importorskip("fsspec")
+    pytest.importorskip("zarr")
+    source, bucket = small(tmp_path / "labels"), f"file://{tmp_path}/workers"
+    for out, jobs in ((tmp_path / "out", 0), (bucket, 1)):
+        assert precompute(source, out, "boundary", jobs=jobs, format="zarr").made == 4
+    assert objects(bucket) == content(tmp_path / "out")
 
 
 def test_a_run_into_a_bucket_goes_on_without_a_manifest(tmp_path, bucket):

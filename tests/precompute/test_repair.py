@@ -1,7 +1,5 @@
 """What `repair` makes again."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

@@ -1,7 +1,5 @@
 """From a dataset to a store: what is made, kept, refused and written down."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

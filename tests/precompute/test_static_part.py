@@ -1,7 +1,5 @@
 """What of an expression is stored, and with which weights."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -4,8 +4,6 @@ Real processes, signals and disks. What counts: the other cases are done, and in
 is as it would have been.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import random
@@ -169,23 +167,15 @@ print(json.dumps({"total": total, "crashed": crashed}))
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-@pytest.mark.parametrize(
-    ("format", "stale", "points"),
-    [
-        ("zarr", True, 2),
-        *(
-            pytest.param(format, stale, 6 if REDUCED else 100, marks=pytest.mark.slow)
-            for format in ("nifti", "zarr")
-            for stale in (False, True)
-        ),
-    ],
-)
-def test_a_run_killed_at_each_change_of_a_file(command, tmp_path, format, stale, points):
+@pytest.mark.slow
+@FORMATS
+@pytest.mark.parametrize("stale", [False, True])
+def test_a_run_killed_at_each_change_of_a_file(command, tmp_path, format, stale):
     """Before and after each call that writes, renames, removes or locks.
 
     stale: the store has maps of other labels already, all of them.
     """
-    run = replace(command(2, format), expression="rectified")
+    run, points = replace(command(2, format), expression="rectified"), 6 if REDUCED else 100
     if stale:
         replace(run, out=tmp_path / "old")()
         for number in range(2):

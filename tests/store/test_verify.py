@@ -1,7 +1,5 @@
 """What `verify` finds in stores that were tampered with."""
 
-from __future__ import annotations
-
 import gzip
 import json
 import re

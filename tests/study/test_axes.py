@@ -198,7 +198,7 @@ def test_splits_repeat_a_cell(tmp_path):
     assert compared.difference.mean == pytest.approx((0 + 0.35 / 2) / 2)
     text = "\n".join(sentences(results))
     assert "in 1 of 4 runs (seed 1 (split_seed 5))" in text
-    assert "2 splits. Nothing is claimed" in text
+    assert "the smallest corrected p that 2 splits and 1 comparison can give is 0.5" in text
     assert "6 splits are needed." in text
     assert reference.lost == 1
     rows = list(csv.DictReader(io.StringIO(as_csv(results))))

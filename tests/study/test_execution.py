@@ -12,10 +12,11 @@ import torch
 from training_runs import assert_same, left_by
 
 from rwloss.study import plan
-from rwloss.study.execution import RunEnd, carry_out, steps_done
+from rwloss.study.execution import RunEnd, carry_out
 from rwloss.study.outcomes import read_outcome
 from rwloss.study.plan import runs
 from rwloss.study.results import as_csv, collect
+from rwloss.study.stacking import steps_done
 from rwloss.training import RunFolder
 
 
@@ -55,6 +56,7 @@ def test_a_failure_is_kept_and_stops_no_other(study_of, tmp_path, monkeypatch):
     assert [end.reason for end in carry_out(todo, jobs=0)] == [None, None]
     assert not bad.failure.exists()
     # A dead process is a failure too.
+    (bad.folder / "test.json").unlink()
     monkeypatch.setattr(
         "rwloss.study.execution.run_tasks", lambda tasks, **_: [task.died() for task in tasks]
     )

@@ -101,7 +101,7 @@ def test_where_reading_waits_the_losses_are_read_at_pauses(monkeypatch):
     """As on a GPU: the same weights and records, and the failed step still has its number."""
     pauses = {"steps": 9, "record_every": 4, "validate_every": 100, "checkpoint_every": 6}
     plain = trained(batches(), **pauses)
-    monkeypatch.setattr(loops, "_is_free_to_read", lambda value: False)
+    monkeypatch.setattr(loops, "is_free_to_read", lambda value: False)
     network, state, rows, told, _ = trained(batches(), **pauses)
     assert (rows, state.losses) == (plain[2], [])
     assert {step: loss for step, loss in told if loss is not None} == {

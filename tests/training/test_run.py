@@ -284,13 +284,19 @@ def test_divergence_leaves_a_line_and_the_last_checkpoint(
 
 
 def test_stored_maps_train_as_maps_of_whole_images(squares, settings_of, tmp_path):
-    """Without zoom and crops, maps on the fly are the same maps, to the store's precision."""
+    """Without zoom and crops, maps on the fly are the same maps, to the store's precision.
+
+    And so are the maps of whole images that are made at the start.
+    """
     store = tmp_path / "maps"
     precompute(squares, store, "rectified", jobs=0, dtype="float32")
     plain = {"zoom": 0.0, "flip": 0.5, "turn": 0.5, "record_every": 1}
     stored = settings_of(squares, maps=str(store), out=str(tmp_path / "stored"), **plain)
     fresh = settings_of(squares, out=str(tmp_path / "fresh"), **plain)
-    assert train(stored).losses == pytest.approx(train(fresh).losses, rel=1e-5)
+    whole = settings_of(squares, map_of="volume", out=str(tmp_path / "whole"), **plain)
+    losses = train(fresh).losses
+    assert train(stored).losses == pytest.approx(losses, rel=1e-5)
+    assert train(whole).losses == pytest.approx(losses, rel=1e-5)
 
 
 def test_stored_maps_that_do_not_fit_begin_no_run(tmp_path, settings_of):

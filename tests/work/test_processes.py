@@ -4,7 +4,7 @@ import sys
 import time
 
 import pytest
-from chores import Chore, Deadly, Long, numbers, run_script
+from chores import Chore, Deadly, Long, Variable, numbers, run_script
 
 from rwloss.work import processes
 from rwloss.work.processes import in_processes
@@ -47,6 +47,12 @@ def test_tasks_are_taken_as_they_are_done(ahead, in_memory):
         most = max(most, supply.count - done)
     results.close()
     assert most <= in_memory
+
+
+def test_each_process_has_its_environment():
+    tasks = [Variable(number, "CUDA_VISIBLE_DEVICES") for number in range(6)]
+    gpus = [{"CUDA_VISIBLE_DEVICES": "4"}, {"CUDA_VISIBLE_DEVICES": "7"}]
+    assert {*in_processes(tasks, 2, 1, gpus)} == {"4", "7"}
 
 
 def test_a_deadly_task_is_given_up_after_one_retry_and_no_other(tmp_path, monkeypatch):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from rwloss.arrays import Array, add_where, zero_where
+from rwloss.arrays import Array, add_where, is_torch, zero_where
 from rwloss.maps.generator import MapGenerator, MapTags
 from rwloss.regions import Regions
 from rwloss.rwmap import RWMap
@@ -47,24 +47,29 @@ class Boundary(MapGenerator):
         """Map values for one batch. labels (b *s) -> dense map (b k *s), mm or unitless."""
         values = regions.signed_distances_mm()
         edge = _inner_edge(regions) if self.convention == "edge" else None
-        for k in range(regions.num_classes):
-            self._finish(values[:, k], regions, edge)
+        # Class by class NumPy's arrays stay in the cache; a GPU needs fewer, larger operations.
+        for part in [values] if is_torch(values) else values.swapaxes(0, 1):
+            self._finish(part, regions, edge)
         return RWMap.from_dense(regions.labels, values)
 
     def _finish(self, signed: Array, regions: Regions, edge: Array | None) -> None:
-        """Turn the signed distance of one class into its channel of the map, in place. (b *s)."""
-        xp = regions.xp
+        """Turn signed distances into values of the map, in place. (b *s), or all in (b k *s)."""
+        xp, axes = regions.xp, regions.labels.ndim - 1
+
+        def beside(array: Array) -> Array:
+            return array if signed.ndim == array.ndim else array[:, None]
+
         if self.convention == "kervadec":
-            inside = signed < 0
-            add_where(signed, regions.smallest_spacing_mm, inside)
+            inside, smallest = signed < 0, beside(regions.smallest_spacing_mm)
+            add_where(signed, smallest, inside)
             # 0 where d is s, not what rounding left of d - s, which may be above 0.
-            zero_where(signed, inside & (signed > -1e-6 * regions.smallest_spacing_mm))
+            zero_where(signed, inside & (signed > -1e-6 * smallest))
         if edge is not None:
-            zero_where(signed, (signed < 0) & edge)
+            zero_where(signed, (signed < 0) & beside(edge))
         if regions.ignored is not None:  # before the maximum: they belong to no class
-            zero_where(signed, regions.ignored)
+            zero_where(signed, beside(regions.ignored))
         if self.normalize == "max":
-            spatial = tuple(range(1, signed.ndim))
+            spatial = tuple(range(-axes, 0))
             largest = xp.max(xp.abs(signed), axis=spatial, keepdims=True)
             signed /= xp.where(largest > 0, largest, xp.ones_like(largest))
 

@@ -14,10 +14,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, TypeAlias
 
 from rwloss.study.axes import named
-from rwloss.study.outcomes import ClassOutcome, Curve, known_of
+from rwloss.study.figures import decimal, significant
+from rwloss.study.outcomes import METRICS, SCORES, ClassOutcome, Curve, known_of
 from rwloss.study.results import Results
 from rwloss.study.summaries import RunRow
-from rwloss.study.wording import decimal, significant
 
 MOST_POINTS = 150
 """Most points of a line: more than a chart of this width can show."""
@@ -69,6 +69,19 @@ class Line:
 
 
 @dataclass(frozen=True)
+class BandedLine:
+    """A figure of a map with its band. texts: shown at each x. in_steps: constant between."""
+
+    map: int
+    x: Sequence[float]
+    y: Sequence[float]
+    low: Sequence[float]
+    high: Sequence[float]
+    texts: Sequence[str]
+    in_steps: bool = False
+
+
+@dataclass(frozen=True)
 class Point:
     """A run, a map or a class of a map. class_number, seed: None where it is of all.
 
@@ -88,11 +101,21 @@ class Point:
 
 
 @dataclass(frozen=True)
+class Span:
+    """An interval in the row of a map."""
+
+    map: int
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
 class Chart:
     """One chart. heading and note stand above it; label is its text for those who can't see it.
 
     in_rows: the vertical axis has a row for each map. has_means: a bar marks the mean of the points
-    of a map. class_number: of the class that it is about.
+    of a map. class_number: of the class that it is about. spans: intervals beside the points.
+    of_others: the reference has no row.
     """
 
     id: str
@@ -101,9 +124,12 @@ class Chart:
     xaxis: dict[str, Any]
     yaxis: dict[str, Any] = field(default_factory=dict)
     lines: Sequence[Line] = ()
+    banded: Sequence[BandedLine] = ()
     points: Sequence[Point] = ()
     in_rows: bool = False
     has_means: bool = False
+    spans: Sequence[Span] = ()
+    of_others: bool = False
     class_number: int | None = None
     note: str = ""
     height: int = 300
@@ -145,7 +171,10 @@ def _of_condition(results: Results) -> dict[str, list[Chart]]:
     classes = [*enumerate(results.class_names)]
     residuals = [_residuals(results, *each) for each in classes]
     return {
-        "scores": [_scores(results, *each) for each in ((None, "Mean over classes"), *classes)],
+        "scores": [
+            *(_scores(results, *each) for each in ((None, "Mean over classes"), *classes)),
+            *(_other_scores(results, metric) for metric in METRICS if metric != "dice"),
+        ],
         "learning": [_learning(results, *each) for each in classes],
         "births": [_births(results, *each) for each in classes],
         "residuals": [chart for chart in residuals if chart.points],
@@ -155,7 +184,7 @@ def _of_condition(results: Results) -> dict[str, list[Chart]]:
 
 # --- Curves over training steps
 
-_STEPS = {"title": "training step", "rangemode": "tozero"}
+STEPS = {"title": "training step", "rangemode": "tozero"}
 
 
 def _learning(results: Results, number: int, name: str) -> Chart:
@@ -165,7 +194,7 @@ def _learning(results: Results, number: int, name: str) -> Chart:
         label=f"Validation Dice of {name} over training steps, a line for each run and the mean of "
         "each map.",
         lines=_lines(results, [row.outcome.log.dice.get(name, ()) for row in results.runs]),
-        xaxis=_STEPS,
+        xaxis=STEPS,
         yaxis={"title": "validation Dice", "range": [-0.02, 1.02]},
         class_number=number,
     )
@@ -181,7 +210,7 @@ def _wrong_way(results: Results) -> Chart:
         heading="Wrong-way mass in training",
         label="Share of the push that goes the wrong way, over training steps.",
         lines=_lines(results, curves),
-        xaxis=_STEPS,
+        xaxis=STEPS,
         yaxis={"title": "wrong-way mass, % of the push", "rangemode": "tozero"},
     )
 
@@ -233,6 +262,29 @@ def _scores(results: Results, number: int | None, name: str) -> Chart:
         in_rows=True,
         has_means=True,
         class_number=number,
+    )
+
+
+def _other_scores(results: Results, metric: str) -> Chart:
+    """Another score of the test than Dice, mean over classes."""
+    unit = "" if METRICS[metric] else f", {results.distance_unit}"
+    title = f"{SCORES[metric]}{unit}"
+
+    def mark(row: RunRow) -> _Mark | None:
+        value = row.outcome.tested(metric) if row.status == "done" else None
+        if value is None:
+            return None
+        lost = bool(row.outcome.lost) if row.outcome.knows_losses else None
+        return value, _symbol(lost), f"{SCORES[metric]} {significant(value)}"
+
+    return Chart(
+        f"score-{metric}",
+        heading=f"{title}: mean over classes",
+        label=f"{title} of every run by map, mean over classes.",
+        points=_points(results, None, mark),
+        xaxis={"title": title, "rangemode": "tozero"},
+        in_rows=True,
+        has_means=True,
     )
 
 

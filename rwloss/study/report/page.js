@@ -80,6 +80,25 @@
     return [...bands, ...runs, ...means];
   }
 
+  // Lines whose bands Python has computed over all runs.
+  function banded(chart, keeps) {
+    const shown = chart.banded.filter((one) => keeps([one.map, chart.class_number, null]));
+    const look = ({ map, in_steps: steps }) =>
+      ({ color: data.maps[map].colour, dash: data.maps[map].dash, shape: steps ? "hv" : "linear" });
+    // Fills know no steps: the corners are drawn.
+    const corners = ({ x, in_steps: steps }, y) => x.flatMap((value, i) =>
+      (steps && i ? [[value, y[i - 1]], [value, y[i]]] : [[value, y[i]]]));
+    const bands = shown.map((one) => {
+      const edge = [...corners(one, one.high), ...corners(one, one.low).reverse()];
+      return { mode: "lines", x: edge.map(([x]) => x), y: edge.map(([, y]) => y), fill: "toself",
+        fillcolor: look(one).color, opacity: 0.14, hoverinfo: "skip", line: { color: look(one).color, width: 0.8 } };
+    });
+    return [...bands, ...shown.map((one) => ({
+      mode: one.in_steps ? "lines" : "lines+markers", x: one.x, y: one.y, text: one.texts, hoverinfo: "text",
+      line: { ...look(one), width: 2.5 }, marker: { color: look(one).color, size: 7 },
+    }))];
+  }
+
   const markers = (points, marker) => ({
     mode: "markers", x: points.map(({ x }) => x), y: points.map(({ y }) => y),
     text: points.map(({ text }) => text), hoverinfo: "text", marker,
@@ -92,6 +111,12 @@
       color: placed.map(({ map }) => data.maps[map].colour),
       line: { width: placed.map(({ symbol }) => (/open|dot/.test(symbol) ? 2 : 1)) },
     })];
+    for (const { map, low, high } of chart.spans.filter((span) => rows.includes(span.map))) {
+      const y = rows.indexOf(map) + 0.3;
+      found.push({ mode: "lines", x: [low, high], y: [y, y], hoverinfo: "text",
+        text: `${data.maps[map].title}: ${low.toPrecision(3)} to ${high.toPrecision(3)}`,
+        line: { color: data.maps[map].colour, width: 3 } });
+    }
     if (chart.has_means) {
       const means = rows.map((map, y) => {
         const values = shown.filter((one) => one.map === map && one.counts).map(({ x }) => x);
@@ -150,8 +175,8 @@
     const keeps = choice();
     const shown = chart.points.filter((one) => keeps([one.map, one.class_number, one.seed]));
     const rows = data.maps.map((_, map) => map).filter((map) =>
-      chart.has_means ? keeps([map, null, null]) : shown.some((one) => one.map === map));
-    const traces = [...curves(chart, keeps), ...points(chart, shown, rows)]
+      chart.has_means && !chart.of_others ? keeps([map, null, null]) : shown.some((one) => one.map === map));
+    const traces = [...curves(chart, keeps), ...banded(chart, keeps), ...points(chart, shown, rows)]
       .filter(({ x }) => x.length).map((trace) => ({ type: "scatter", ...trace }));
     Plotly.react(place, traces, layout(chart, rows, place, !traces.length),
       { displayModeBar: false, responsive: true });

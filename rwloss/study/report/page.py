@@ -16,14 +16,15 @@ from rwloss.errors import RWLossError
 from rwloss.files.atomic import write_text
 from rwloss.pictures.panels import class_colours
 from rwloss.study import plan
-from rwloss.study.axes import text_of
+from rwloss.study.axes import text_of, unit
+from rwloss.study.figures import decimal
 from rwloss.study.outcomes import BORN_ABOVE, COLLAPSED_BELOW, DEAD_BELOW
-from rwloss.study.report import charts, tables, tie_charts
+from rwloss.study.report import charts, forest, stability, tables, tie_charts
 from rwloss.study.report.cases import CasePicture, case_pictures, has_schedule
 from rwloss.study.report.tables import without_paths
 from rwloss.study.results import Results
 from rwloss.study.summaries import WRONG_WAY_ALARM
-from rwloss.study.wording import NO_SCORES, decimal, lead, over_axes, question, sentences
+from rwloss.study.wording import NO_SCORES, lead, over_axes, question, sentences
 
 FILE = "report.html"
 """Name of the report in its study's folder."""
@@ -146,6 +147,17 @@ def _context(results: Results) -> dict[str, Any]:
         for chart in tie_charts.ties(part)
         if results.indicators
     ]
+    groups["forest"] = [
+        charts.headed(chart, part, number)
+        for number, part in enumerate(results.conditions)
+        for chart in forest.forest_charts(part)
+    ]
+    groups["profiles"] = [*stability.profile_charts(results)]
+    groups["not_born"] = [
+        charts.headed(chart, part, number)
+        for number, part in enumerate(results.conditions)
+        for chart in stability.birth_charts(part)
+    ]
     answer = lead(results)
     told = [text for text in sentences(results) if text not in answer]
     is_compared = results.reference is not None and len(study.maps) > 1
@@ -158,16 +170,23 @@ def _context(results: Results) -> dict[str, Any]:
         "data_name": data_name,
         "results": results,
         "axes": over_axes(study),
+        "unit": unit(study.axes),
+        # With axes, a seed fails with some values only, and stays in the charts.
+        "failed_seeds": () if study.axes else results.reference_failures,
         "maps": drawn,
         "class_colours": class_colours(len(results.class_names) + 1),
         "class_signs": tie_charts.CLASS_SIGNS,
         "unknown": any(each.unknown for each in results.whole.maps),
         "scheduled": any(map(has_schedule, study.maps.values())),
         "maps_tables": [*tables.of_parts(results, tables.maps_table)],
-        "comparison_tables": [*tables.of_parts(results, tables.comparisons_table)]
+        "comparison_tables": [
+            *tables.of_parts(results, tables.comparisons_table),
+            *tables.of_parts(results, forest.differences_table),
+        ]
         if is_compared
         else [],
         "classes_table": tables.classes_table(results),
+        "profiles_table": stability.profiles_table(results),
         "runs_table": tables.runs_table(results),
         "charts": groups,
         "chart_data": {

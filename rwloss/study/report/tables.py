@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import math
 import re
-import statistics
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from rwloss.study.axes import AxisValues, kept_apart, text_of
-from rwloss.study.outcomes import mean_of
+from rwloss.study.axes import AxisValues, kept_apart, text_of, unit
+from rwloss.study.figures import NOTHING, bounds, decimal, left_open, mass, significant
+from rwloss.study.outcomes import METRICS, mean_of
+from rwloss.study.plan import Study
 from rwloss.study.results import Results
 from rwloss.study.statistics import Interval
 from rwloss.study.summaries import StudyPart
-from rwloss.study.wording import NOTHING, bounds, decimal, mass, significant, unit_of
 from rwloss.words import count_of, listed, percent
 
-_TEXT = {"map", "class", "status", "lost classes", "verdict"}
+_TEXT = {"map", "class", "score", "status", "lost classes", "verdict"}
 """Columns that hold no numbers."""
 
 # The last part of an absolute path says which file; the rest says whose machine it was.
@@ -79,14 +78,15 @@ def maps_table(results: Results, part: StudyPart, which: str) -> Table:
     for each in part.maps:
         found = results.indicators.get(each.map)
         failed = f"{each.failed} failed" if each.failed else ""
-        unknown = _not_known(each.unknown) if each.lost_known else ""
+        details = [left_open(rate)] if (rate := each.lost_rate) else []
+        details += [_not_known(each.unknown)] * bool(details and each.unknown)
         alarm = "ALARM: promises to be stable" if each.breaks_promise else ""
         cells = (
             Cell(each.map, each.map, without_paths(each.expression)),
-            *_values(each.values),
+            *axis_cells(results.study, each.values),
             Cell(str(each.done), each.done, failed, is_bad=bool(failed)),
-            _count(each.lost, each.lost_known, is_bad=each.lost > 0, detail=unknown),
-            _interval(each.test_dice),
+            _count(each.lost, each.lost_known, is_bad=each.lost > 0, detail="; ".join(details)),
+            *(_interval(each.test.get(metric)) for metric in METRICS),
             _interval(each.end_dice),
             Cell(mass(each.wrong_way_mass), each.wrong_way_mass, alarm, is_bad=bool(alarm)),
             _share(found.violating if found else None),
@@ -101,7 +101,9 @@ def maps_table(results: Results, part: StudyPart, which: str) -> Table:
         "seeds below them.",
         {
             "map": "", **_axes(results), "runs done": "done", "lost a class": "lost",
-            "test Dice": "test-dice", "end Dice": "end-dice", "wrong-way mass": "wrong-way",
+            "test Dice": "test-dice", f"HD95, {results.distance_unit}": "score",
+            f"ASSD, {results.distance_unit}": "score", "NSD": "score", "end Dice": "end-dice",
+            "wrong-way mass": "wrong-way",
             "violating voxels, before": "violating", "pushed up, before": "pushed-up",
             "least pull ratio, before": "pull", "pull exponent, before": "pull-exponent",
         },
@@ -112,20 +114,20 @@ def maps_table(results: Results, part: StudyPart, which: str) -> Table:
 
 def comparisons_table(results: Results, part: StudyPart, which: str) -> Table:
     """Every map against the reference."""
-    names, unit = list(results.study.maps), unit_of(results.study)
+    names, of = list(results.study.maps), unit(results.study.axes)
     rows = []
     for each in part.comparisons:
         if part.untested:
             verdict = "no test scores"
         elif each.difference is None:
-            verdict = f"no common {unit}"
+            verdict = f"no common {of}"
         elif not each.can_claim:
-            verdict = f"too few {unit}s to claim anything"
+            verdict = f"too few {of}s to claim anything"
         else:
             verdict = "significant" if each.significant else "not significant"
         cells = (
             Cell(each.map, each.map),
-            *_values(each.values),
+            *axis_cells(results.study, each.values),
             _interval(each.difference, signed=True),
             Cell(str(len(each.seeds)), len(each.seeds)),
             *(_number(p) for p in (each.p, each.corrected_p, each.least_corrected_p)),
@@ -135,12 +137,12 @@ def comparisons_table(results: Results, part: StudyPart, which: str) -> Table:
         rows.append(TableRow(cells, names.index(each.map)))
     return Table(
         f"comparisons-{which}",
-        f"Difference in test Dice from {results.reference}, paired by {unit}, over "
+        f"Difference in test Dice from {results.reference}, paired by {of}, over "
         f"{_seeds(results, which)}.",
         {
-            "map": "", **_axes(results), "difference": "difference", f"{unit}s": "", "p": "p",
+            "map": "", **_axes(results), "difference": "difference", f"{of}s": "", "p": "p",
             "corrected p": "corrected-p", "least corrected p possible": "least-p",
-            f"{unit}s needed": "seeds-needed", "verdict": "",
+            f"{of}s needed": "seeds-needed", "verdict": "",
         },
         tuple(rows),
         which,
@@ -156,19 +158,28 @@ def classes_table(results: Results) -> Table:
             known = tally.known
             found = [one for row in done for one in row.outcome.classes if one.name == tally.name]
             residuals = [one.residual for one in found if one.residual is not None]
-            # Over all runs of which it is known; never is later than every step.
-            births = [*tally.birth_steps, *[math.inf] * (known - tally.born)]
-            median = statistics.median(births) if births else None
+            births = tally.births
             cells = (
                 Cell(each.map, each.map),
-                *_values(each.values),
+                *axis_cells(results.study, each.values),
                 Cell(tally.name, tally.name),
                 _count(tally.born, known, is_bad=tally.born < known),
-                Cell("never", "Infinity")
-                if median == math.inf
-                else Cell(f"{median:g}" if births else NOTHING, median),
+                Cell(NOTHING)
+                if births is None
+                else Cell(
+                    _step(births.median),
+                    births.median or "Infinity",
+                    f"{_step(births.median_low)} to {_step(births.median_high)}"
+                    if births.median_low
+                    else "",
+                ),
                 _count(tally.died, known, is_bad=tally.died > 0),
-                _count(tally.collapsed, known, is_bad=tally.collapsed > 0),
+                _count(
+                    tally.collapsed,
+                    known,
+                    is_bad=tally.collapsed > 0,
+                    detail=left_open(tally.rate) if tally.rate else "",
+                ),
                 _count(len(residuals), len(done)),
                 _number(mean_of(one.gradient_norm for one in residuals)),
                 _share(mean_of(one.push_share for one in residuals)),
@@ -204,7 +215,7 @@ def runs_table(results: Results) -> Table:
             lost = Cell(names_lost, len(outcome.lost), unknown, is_bad=bool(outcome.lost))
         cells = (
             Cell(row.map, row.map),
-            *_values(row.values),
+            *axis_cells(results.study, row.values),
             Cell(str(row.seed), row.seed, failed),
             Cell(row.status, row.status, detail, is_bad=row.status != "done"),
             Cell(decimal(outcome.test_dice), outcome.test_dice),
@@ -218,7 +229,7 @@ def runs_table(results: Results) -> Table:
         "runs",
         "Every run. Only runs that are done count in means and tests.",
         {
-            "map": "", **_axes(results, drawn=True), "seed": "", "status": "",
+            "map": "", **axis_titles(results.study.axes), "seed": "", "status": "",
             "test Dice": "test-dice", "end Dice": "end-dice", "lost classes": "lost",
             "wrong-way mass": "wrong-way", "training time": "",
         },
@@ -226,20 +237,22 @@ def runs_table(results: Results) -> Table:
     )  # fmt: skip
 
 
-def _axes(results: Results, *, drawn: bool = False) -> dict[str, str]:
-    """A column per axis; of those that repeat cells, too, if drawn."""
-    axes = results.study.axes if drawn else kept_apart(results.study.axes)
-    return {name.replace("_", " "): "axis" for name in axes}
+def _step(step: float | None) -> str:
+    return "never" if step is None else f"{step:g}"
 
 
-def _values(values: AxisValues) -> list[Cell]:
-    return [Cell(text_of(value), _sort(value)) for value in values.values()]
+def _axes(results: Results) -> dict[str, str]:
+    return axis_titles(kept_apart(results.study.axes))
 
 
-def _sort(value: Any) -> float | str:
-    # "all" stands behind every number.
-    is_number = isinstance(value, int | float)
-    return value if is_number else "Infinity" if value == "all" else text_of(value)
+def axis_titles(names: Iterable[str]) -> dict[str, str]:
+    """A column per axis, with its definition."""
+    return {name.replace("_", " "): "axis" for name in names}
+
+
+def axis_cells(study: Study, values: AxisValues) -> list[Cell]:
+    """Values of axes, sorted as the study has them."""
+    return [Cell(text_of(value), study.axes[name].index(value)) for name, value in values.items()]
 
 
 def _seeds(results: Results, which: str) -> str:

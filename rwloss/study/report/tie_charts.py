@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from rwloss.study.figures import decimal, significant
 from rwloss.study.report.charts import SIGNS, Chart, Point, decades, looks, plain
 from rwloss.study.results import Results
 from rwloss.study.ties import Pair, Tie
-from rwloss.study.wording import INDICATORS, OUTCOMES, decimal, significant, tie_title
+from rwloss.study.wording import INDICATORS, OUTCOMES, tie_title
 from rwloss.words import percent
 
 CLASS_SYMBOLS = ("circle", "diamond", "square", "triangle-up", "cross", "star")

@@ -1,7 +1,5 @@
 """PlanLoss: targets of nnU-Net's data loader, its deep supervision, regions and ignore labels."""
 
-from __future__ import annotations
-
 import itertools
 
 import numpy as np

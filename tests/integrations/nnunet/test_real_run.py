@@ -1,7 +1,5 @@
 """A real run: the page's own lines, from planning to scores, on the CPU."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

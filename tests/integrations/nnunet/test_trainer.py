@@ -1,7 +1,5 @@
 """nnU-Net's own classes with our loss: plans, networks, steps, the search by name."""
 
-from __future__ import annotations
-
 import os
 import re
 import subprocess
@@ -233,6 +231,29 @@ def test_the_variable_of_one_trainer(trainer_of, monkeypatch):
     monkeypatch.setenv("RWLOSS_MAP", "active_contour")
     assert str(trainer_of("2d").loss.expression) == "rectified + dice"
     assert str(trainer_of("2d", "nnUNetTrainerRW").loss.expression) == "active_contour"
+
+
+def test_no_plan_or_checkpoint_chooses_the_map(trainer_of, monkeypatch, tmp_path):
+    """Only the variable and the class do, whatever files from others say."""
+    evil = tmp_path / "evil.py"
+    evil.write_text(f"open({str(tmp_path / 'it_ran')!r}, 'w')")
+    names = ("RWLOSS_MAP", "rwloss_map", "map", "loss", "expression", "rwloss_expression")
+    told = dict.fromkeys(names, f"{evil}:Evil")
+    plans, dataset = nnunet_plans.plans(), nnunet_plans.dataset_json()
+    for content in (plans, dataset, plans["configurations"]["2d"]):
+        content.update(told)
+    monkeypatch.setattr(nnunet_plans, "plans", lambda: plans)
+    monkeypatch.setattr(nnunet_plans, "dataset_json", lambda **_: dataset)
+    monkeypatch.setenv("RWLOSS_MAP", "active_contour")
+    trainer = trainer_of("2d", "nnUNetTrainerRW")
+    trainer.was_initialized = True
+    trainer.save_checkpoint(str(tmp_path / "saved.pth"))
+    content = torch.load(tmp_path / "saved.pth", weights_only=False)
+    content |= told | {"init_args": content["init_args"] | told}
+    torch.save(content, tmp_path / "changed.pth")
+    trainer.load_checkpoint(str(tmp_path / "changed.pth"))
+    assert str(trainer.rwloss_expression()) == str(trainer.loss.expression) == "active_contour"
+    assert not (tmp_path / "it_ran").exists()
 
 
 FIND = """

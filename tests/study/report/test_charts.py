@@ -5,16 +5,18 @@ import math
 from dataclasses import asdict, replace
 
 import pytest
-from strange_studies import STEPS, dice_of, indicator, write_run
+from strange_studies import MAPS, STEPS, dice_of, indicator, write_run
 
+from rwloss.study.figures import NOTHING
 from rwloss.study.outcomes import Residual
 from rwloss.study.plan import make, runs
-from rwloss.study.report import charts
+from rwloss.study.rates import birth_curve
+from rwloss.study.report import charts, stability
 from rwloss.study.report.charts import COLOURS, REFERENCE, Look, charts_of_runs, looks
+from rwloss.study.report.page import page
 from rwloss.study.report.tables import classes_table, comparisons_table, maps_table, runs_table
 from rwloss.study.report.tie_charts import ties
 from rwloss.study.results import collect
-from rwloss.study.wording import NOTHING
 
 
 def texts(value):
@@ -30,7 +32,7 @@ def test_ids_are_unique_and_charts_are_json_without_tags(strange):
     results, _ = strange
     found = [*(chart for group in charts_of_runs(results).values() for chart in group)]
     found += ties(results)
-    assert len({chart.id for chart in found}) == len(found) == 2 + 3 + 2 + 2 + 1 + 8
+    assert len({chart.id for chart in found}) == len(found) == 2 + 6 + 2 + 2 + 1 + 8
     shown = []
     for chart in found:
         json.dumps(asdict(chart), allow_nan=False)
@@ -56,7 +58,7 @@ def test_long_lines_are_thinned_alike_and_keep_their_end(monkeypatch, strange):
 
 
 def test_a_point_for_each_run_in_its_symbol(strange):
-    mean, _, of_b = charts_of_runs(strange[0])["scores"]
+    mean, _, of_b, hd95, *_ = charts_of_runs(strange[0])["scores"]
     points = {(point.map, point.seed): (point.x, point.symbol) for point in mean.points}
     assert points == {
         (0, 0): (pytest.approx(0.3), "x"), (0, 1): (pytest.approx(0.305), "x-open"),
@@ -68,6 +70,11 @@ def test_a_point_for_each_run_in_its_symbol(strange):
     }  # fmt: skip
     assert [point.symbol for point in of_b.points if point.map == 0] == ["x", "x-open", "x"]
     assert [point.seed for point in mean.points if not point.counts] == [2]
+    # HD95 of the classes of rw, seed 0: 4 - 3 Dice; a missed class has the diagonal, 40.
+    found = {(point.map, point.seed): point.x for point in hd95.points}
+    assert found[1, 0] == pytest.approx((1.6 + 1.9) / 2)
+    assert found[0, 0] == pytest.approx((2.2 + 40) / 2)
+    assert hd95.xaxis["title"] == "HD95, voxels"
 
 
 def test_births_stand_at_their_step_or_at_never(strange):
@@ -166,7 +173,7 @@ def test_tables_hold_what_the_results_hold(strange):
     assert boundary.cells[2].text == "3 of 3"
     assert boundary.cells[2].is_bad
     assert rw.cells[1].detail == "1 failed"
-    assert rw.cells[5].detail.startswith("ALARM")
+    assert rw.cells[8].detail.startswith("ALARM")
     without = comparisons_table(results, results.without_failures, "without")
     assert [row.cells[2].text for row in without.rows] == ["2", "1"]
     assert "0 and 2" in without.caption
@@ -210,17 +217,56 @@ def test_what_no_validation_case_tells_is_no_kept_class(tmp_path):
         write_run(run, ((0.3, None), (0.5, None)), 0, end=(0.5, 0.4))
     results = collect(study, tmp_path)
     symbols = [
-        [point.symbol for point in chart.points] for chart in charts_of_runs(results)["scores"]
+        [point.symbol for point in chart.points] for chart in charts_of_runs(results)["scores"][:3]
     ]
     assert symbols == [["circle"] * 2, ["circle"] * 2, ["diamond"] * 2]
     assert charts_of_runs(results)["births"][1].points == []
     whole = maps_table(results, results.whole, "whole")
     assert (whole.rows[0].cells[2].text, whole.rows[0].cells[2].detail) == (
-        "0 of 1", "not known for b",
+        "0 of 1", "up to 95 %; not known for b",
     )  # fmt: skip
     assert [row.cells[5].text for row in classes_table(results).rows] == ["0 of 1", NOTHING] * 2
     [first, _] = runs_table(results).rows
     assert (first.cells[5].text, first.cells[5].detail) == ("none", "not known for b")
+
+
+def test_axes_have_charts_for_each_value_and_columns(tmp_path):
+    rates = {"learning_rate": [1e-3, 1e-2], "train_cases": [4, "all"]}
+    study = make(data="D", maps=MAPS, seeds=[0, 1], steps=20, axes=rates)
+    for run in runs(study, tmp_path):
+        lost = run.map == "boundary" and run.values["learning_rate"] == 1e-2
+        write_run(run, ((0.4, 0.0 if lost else 0.3), (0.8, 0.0 if lost else 0.7)), 0, names="ab")
+    results = collect(study, tmp_path)
+    found = charts_of_runs(results)
+    headings = [chart.heading for chart in found["learning"]]
+    assert len(headings) == len({chart.id for chart in found["learning"]}) == 2 * 4
+    assert headings[1] == "b, learning_rate 0.001, train_cases 4"
+    assert [line.map for line in found["learning"][1].lines] == [0, 1, 2] * 2
+    charts = [*stability.profile_charts(results)]
+    assert [chart.heading for chart in charts] == [
+        "Runs that keep every class, train_cases 4", "Runs that keep every class, train_cases all",
+    ]  # fmt: skip
+    first, *_ = charts[0].banded
+    assert (first.x, first.y) == ((0.001, 0.01), [1, 0])
+    assert first.low == pytest.approx([0.05**0.5, 0])
+    assert first.high == pytest.approx([1, 1 - 0.05**0.5])
+    assert first.texts[1] == "boundary, 0.01: 0 of 2 runs (up to 78 %)"
+    births = [*stability.birth_charts(results.conditions[2])]
+    assert [(line.x, line.y) for line in births[1].banded] == [
+        ([0, 20], [1, 1]), ([0, 10, 20], [1, 0, 0]), ([0, 10, 20], [1, 0, 0]),
+    ]  # fmt: skip
+    table = stability.profiles_table(results)
+    assert list(table.columns) == ["map", "train cases", "decades", "0.001", "0.01"]
+    assert [cell.text for cell in table.rows[0].cells] == [
+        "boundary", "4", "0.05", "2 of 2", "0 of 2",
+    ]  # fmt: skip
+    for make_table in (maps_table, comparisons_table):
+        rows = make_table(results, results.whole, "whole").rows
+        assert [cell.text for cell in rows[-1].cells[1:3]] == ["0.01", "all"]
+        assert [cell.sort for cell in rows[-1].cells[1:3]] == [1, 1]
+    text = page(results, ())
+    assert "2 values of learning_rate and 2 values of train_cases" in text
+    assert 'id="not-born-1-at-3"' in text
 
 
 def test_a_run_in_which_a_class_is_never_born_counts_as_the_latest(strange):
@@ -234,7 +280,8 @@ def test_a_run_in_which_a_class_is_never_born_counts_as_the_latest(strange):
         (2, (), "never", "Infinity"),
         (0, (), NOTHING, None),
     ):
-        tally = replace(first.classes[0], known=known, born=len(steps), birth_steps=steps)
+        births = birth_curve(steps, [400] * (known - len(steps)))
+        tally = replace(first.classes[0], known=known, born=len(steps), births=births)
         changed = replace(first, classes=(tally,))
         whole = replace(results.whole, maps=(changed, *others))
         cell = classes_table(replace(results, whole=whole)).rows[0].cells[3]

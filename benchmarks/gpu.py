@@ -1,0 +1,183 @@
+"""All that is measured on a GPU, the most important first: each row is kept once it is known."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import platform
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from benchmarks.measure import RESULTS, Row, table, versions
+
+LINES = RESULTS / "gpu.jsonl"
+NO_DEVICE = (
+    "torch sees no CUDA device here, so nothing can be measured: install a CUDA build of torch on "
+    "a machine with an NVIDIA GPU (docs/gpu.md), or run the other benchmarks on this CPU"
+)
+SMI = "name,driver_version,clocks.sm,clocks.mem,clocks.max.sm,power.limit,mig.mode.current"
+
+
+def main(minutes: float) -> int:
+    """Run the parts in turn, each in a process of its own; the number of those that failed.
+
+    A part that is still running when the time is up is ended: what it has found so far is kept.
+    """
+    facts = {
+        "started": datetime.now(tz=UTC).isoformat(timespec="seconds"),
+        "python": platform.python_version(),
+        "versions": versions(),
+    }
+    return run(PARTS, LINES, facts, 60 * minutes)
+
+
+def run(
+    parts: Mapping[str, Callable[[], Iterator[Row]]],
+    path: Path,
+    facts: Mapping[str, Any],
+    seconds: float,
+) -> int:
+    """Append the rows of each part to a file of JSON lines; the number of parts that failed."""
+    ends, failed = time.monotonic() + seconds, 0
+    spawn = multiprocessing.get_context("spawn")
+    for name, rows in parts.items():
+        left = ends - time.monotonic()
+        if left < 1:
+            append(path, {**facts, "part": name, "problem": "not run: the time was up"})
+            continue
+        # Of its own, because after an error on the device nothing else runs in a process.
+        process = spawn.Process(target=_measure, args=(name, rows, path, facts))
+        process.start()
+        process.join(left)
+        if process.is_alive():
+            process.kill()
+            process.join()
+            append(path, {**facts, "part": name, "problem": "ended: the time was up"})
+            continue
+        failed += process.exitcode not in {0, None}
+        if process.exitcode not in {0, 1, None}:  # 1 is an exception, which is noted already
+            append(path, {**facts, "part": name, "problem": f"exit code {process.exitcode}"})
+    return failed
+
+
+def _measure(
+    name: str, rows: Callable[[], Iterator[Row]], path: Path, facts: Mapping[str, Any]
+) -> None:
+    try:
+        for row in rows():
+            append(path, {**facts, "part": name, "card": card(), "row": asdict(row)})
+            print(table([row]).splitlines()[-1], flush=True)
+    except Exception as error:
+        append(path, {**facts, "part": name, "problem": f"{type(error).__name__}: {error}"})
+        raise
+
+
+def append(path: Path, line: Mapping[str, Any]) -> None:
+    """Add a JSON line, which stays if the machine is taken away."""
+    path.parent.mkdir(exist_ok=True)
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+
+def card() -> dict[str, str]:
+    """Name, driver and clocks of the first card as they are now; empty where they aren't known."""
+    command = ["nvidia-smi", f"--query-gpu={SMI}", "--format=csv,noheader", "--id=0"]
+    try:
+        told = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
+    except (OSError, subprocess.SubprocessError):
+        return {}
+    return dict(zip(SMI.split(","), map(str.strip, told.stdout.split(",")), strict=False))
+
+
+# --- Parts
+
+
+def _tests() -> Iterator[Row]:
+    """The tests that need a GPU."""
+    root = Path(__file__).parents[1]
+    command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider"]
+    places = ["tests/distance", "tests/losses", "tests/maps", "tests/test_regions.py"]
+    done = subprocess.run(
+        [*command, *places], cwd=root, capture_output=True, text=True, check=False
+    )
+    yield from rows_of_tests(done.stdout)
+    if done.returncode not in {0, 1}:
+        raise RuntimeError(f"pytest: {done.stdout[-500:]} {done.stderr[-500:]}")
+
+
+def rows_of_tests(output: str) -> Iterator[Row]:
+    """How many tests passed, and those that did not, from the end of pytest's output."""
+    for number, outcome in re.findall(r"(\d+) (passed|failed|errors?)\b", output.splitlines()[-1]):
+        yield Row("GPU tests", outcome, int(number), "tests")
+    for name in re.findall(r"^(?:FAILED|ERROR) (\S+)", output, re.M):
+        yield Row("GPU tests", f"failed: {name}", 1, "tests")
+
+
+def _distance(names: str) -> Iterator[Row]:
+    from benchmarks.distance import on_a_gpu
+    from benchmarks.workloads import ALL
+
+    for workload in ALL:
+        if workload.name in names:
+            yield from on_a_gpu(workload)
+
+
+def _loss() -> Iterator[Row]:
+    from benchmarks.loss import on_a_gpu
+
+    yield from on_a_gpu()
+
+
+def _step() -> Iterator[Row]:
+    from benchmarks.step import on_a_gpu
+
+    yield from on_a_gpu()
+
+
+def _study(runs: int) -> Iterator[Row]:
+    """Training runs of the tiny 2-D U-Net in one minute, as one stacked model and one by one."""
+    from rwloss.data import sample_dir
+
+    settings = ["--steps", "500", "--batch-size", "8", "--patch-size", "48,64", "--json"]
+    settings += ["--accelerator", "gpu", "--validation-fraction", "0", "--map", "rectified"]
+    alone = 0.0
+    for together, count in (("1", 2), ("auto", runs)):
+        with tempfile.TemporaryDirectory() as folder:
+            command = [sys.executable, "-c", "from rwloss.cli import main; main()", "compare"]
+            command += [str(sample_dir("hippocampus")), *settings, "--seeds", str(count)]
+            command += ["--together", together, "--out", f"{folder}/study"]
+            began = time.perf_counter()
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            took = time.perf_counter() - began
+        if done.returncode:
+            raise RuntimeError(f"rwloss compare: {done.stderr[-500:]}")
+        speed = 60 * count / took
+        alone = alone or speed
+        yield Row(
+            "study: tiny 2-D U-Net, 500 steps, batch 8 of 48x64, start included",
+            f"{count} runs, --together {together}",
+            speed,
+            "runs/min",
+            speed / alone,
+            "≥ 100 runs/min, ≥ 10×" if together == "auto" else "",
+        )
+
+
+PARTS: dict[str, Callable[[], Iterator[Row]]] = {
+    "tests": _tests,
+    "distance b": partial(_distance, "b"),
+    "loss": _loss,
+    "distance a, c, d": partial(_distance, "acd"),
+    "step": _step,
+    "study": partial(_study, 128),
+}
+"""The most important first."""

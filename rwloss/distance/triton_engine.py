@@ -1,0 +1,285 @@
+"""Squared distances on a GPU in Triton: the whole batch, all labels, each axis one kernel.
+
+Exact and separable like the torch engine, whose docstring has the formula. A program has a tile of
+ROWS voxels along the axis of COLS neighboring lines. It finds the ends of the runs of equal labels,
+which give the distance along the axis alone. Then it goes through the lines of the axis before from
+the tile outward, and stops where offset² · spacing² is no less than the largest distance that the
+tile still has. Lines that are neighbors in memory are neighbors in a tile, so that nothing has to
+be transposed, and no table of pairs is stored: two arrays of the size of the result are all.
+
+Signed distances of every class are the same kernels over images times classes. They read "is class
+k" from the labels as they go. What has one label only is left out by every kernel.
+
+Nothing here waits for the GPU. It needs an NVIDIA or AMD GPU, or Triton's interpreter
+(TRITON_INTERPRET=1 before the first import), which is how its tests run without one.
+"""
+
+# mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-decorators, allow-untyped-calls
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import triton  # type: ignore[import-not-found, import-untyped, unused-ignore]
+import triton.language as tl  # type: ignore[import-not-found, import-untyped, unused-ignore]
+from torch import Tensor
+
+from rwloss.arrays import from_numpy
+
+# 32 neighboring lines are one full read of a warp. 32 rows let a thread use each number that it
+# reads eight times, and keep the tile small enough for the bound to end the search early.
+TILE = (32, 32)
+# Of voxels in one program that looks for a second label.
+BLOCK = (4096, 1)
+
+_FAR = tl.constexpr(1 << 28)  # steps; more than a line can have
+
+
+def squared_to_other_label_mm2(labels: Tensor, spacings_mm: Sequence[tuple[float, ...]]) -> Tensor:
+    """Squared distance in mm² of each voxel to the nearest voxel of another label.
+
+    labels (b *s), any integer type, with a spacing for each image -> (b *s) float32 on the same
+    device; infinite in an image that holds one label only.
+    """
+    return _distances(labels, spacings_mm, [math.inf] * len(labels), root=False)
+
+
+def distance_mm(
+    labels: Tensor, spacings_mm: Sequence[tuple[float, ...]], alone_mm: Sequence[float]
+) -> Tensor:
+    """Distance in mm to the nearest voxel of another label. labels (b *s) -> (b *s) float32.
+
+    alone_mm: one number per image, its result where it holds one label only.
+    """
+    return _distances(labels, spacings_mm, alone_mm)
+
+
+def signed_distances_mm(
+    labels: Tensor, num_classes: int, spacings_mm: Sequence[tuple[float, ...]]
+) -> Tensor:
+    """Signed distance in mm to the boundary of every class. labels (b *s) -> (b k *s) float32.
+
+    Below 0 inside; 0 everywhere in an image where the class is absent or fills it.
+    """
+    return _distances(labels, spacings_mm, [0.0] * len(labels), num_classes)
+
+
+def _distances(
+    labels: Tensor,
+    spacings_mm: Sequence[tuple[float, ...]],
+    alone: Sequence[float],
+    num_classes: int = 0,
+    *,
+    root: bool = True,
+) -> Tensor:
+    """Distances or their squares. alone: the result of each image with one label only."""
+    squares = [[mm**2 for mm in row] for row in spacings_mm]
+    rows = [[*row, value] for row, value in zip(squares, alone, strict=True)]
+    table = from_numpy(np.array(rows, dtype=np.float32).T.copy(), labels)
+    found: Tensor = torch.ops.rwloss.distance_transform(labels, table, num_classes, root)
+    return found
+
+
+def _transform(labels: Tensor, table: Tensor, num_classes: int, root: bool) -> Tensor:
+    """Distances of labels (b *s), or with classes those of each, with a sign. -> (b [k] *s).
+
+    table (axes + 1, b): squared spacings by axis, then what an image with one label gets.
+    """
+    batch, *size = labels.shape
+    shape = (batch, num_classes, *size) if num_classes else (batch, *size)
+    if not labels.numel():
+        return table.new_empty(shape)
+    labels = labels.contiguous()
+    labels = labels.view(torch.uint8) if labels.dtype is torch.bool else labels
+    voxels, classes = math.prod(size), max(num_classes, 1)
+    mixed = torch.zeros(batch * classes, dtype=torch.int32, device=labels.device)
+    shared: dict[str, Any] = {"classes": classes, "EACH": num_classes > 0}
+    with torch.cuda.device_of(labels):
+        block, images = BLOCK
+        programs = triton.cdiv(voxels, block) * triton.cdiv(len(mixed), images)
+        find_mixed[(programs,)](
+            labels, mixed, voxels, len(mixed), **shared, BLOCK=block, IMAGES=images
+        )
+        rows, cols = TILE
+        found = before = table
+        # The first pass has no search, so it takes the axis where a search would be longest.
+        order = sorted(range(len(size)), key=lambda axis: -size[axis])
+        for step, axis in enumerate(order):
+            n = size[axis]
+            lines = voxels // n
+            before, found = found, before if step > 1 else table.new_empty(shape)
+            programs = triton.cdiv(n, rows) * triton.cdiv(lines * len(mixed), cols)
+            along_axis[(programs,)](
+                labels,
+                before,
+                found,
+                mixed,
+                table[axis],
+                table[-1],
+                n,
+                math.prod(size[axis + 1 :]),
+                lines,
+                lines * len(mixed),
+                **shared,
+                FIRST=step == 0,
+                LAST=step == len(size) - 1,
+                ROOT=root,
+                ROWS=rows,
+                COLS=cols,
+                enable_fp_fusion=True,
+            )
+    return found
+
+
+# One operation of torch, so that modes which count or pretend see it as any other. Not by
+# `torch.library.custom_op`, which loads the compiler at the first call.
+_library = torch.library.Library("rwloss", "FRAGMENT")
+_library.define(
+    "distance_transform(Tensor labels, Tensor table, int num_classes, bool root) -> Tensor"
+)
+_library.impl("distance_transform", _transform, "CompositeExplicitAutograd")
+
+
+# Rows of a tile are (ROWS 1) and lines (1 COLS) from the start. Vectors would change their place
+# among the threads in the inner loop.
+
+
+@triton.jit
+def find_mixed(
+    labels, mixed, voxels, images, classes, EACH: tl.constexpr, BLOCK: tl.constexpr,
+    IMAGES: tl.constexpr,
+):  # fmt: skip
+    """Store 1 for each image (times class) that holds more than one label."""
+    blocks = tl.cdiv(voxels, BLOCK)
+    image = (tl.program_id(0) // blocks) * IMAGES + tl.arange(0, IMAGES)[None, :]
+    voxel = (tl.program_id(0) % blocks) * BLOCK + tl.arange(0, BLOCK)[:, None]
+    there = image < images
+    k, start = image % classes, labels + (image // classes).to(tl.int64) * voxels
+    first = _seen(tl.load(start, mask=there, other=0), k, EACH)
+    there = there & (voxel < voxels)
+    here = _seen(tl.load(start + voxel, mask=there, other=0), k, EACH)
+    differs = tl.max((there & (here != first)).to(tl.int32), axis=0, keep_dims=True)
+    tl.store(mixed + image, 1, mask=differs > 0)  # several programs may: all store the same
+
+
+@triton.jit
+def along_axis(
+    labels, before, found, mixed, squares, alone, n, stride, lines_per_image, lines, classes,
+    EACH: tl.constexpr, FIRST: tl.constexpr, LAST: tl.constexpr, ROOT: tl.constexpr,
+    ROWS: tl.constexpr, COLS: tl.constexpr,
+):  # fmt: skip
+    """Distances after one more axis of n voxels, `stride` apart. before -> found.
+
+    squares, alone: of each image, spacing² along the axis and the value where it has one label.
+    """
+    tiles = tl.cdiv(n, ROWS)
+    top = (tl.program_id(0) % tiles) * ROWS
+    line = (tl.program_id(0) // tiles) * COLS + tl.arange(0, COLS)[None, :]
+    image = line // lines_per_image  # images times classes
+    inside = line - image * lines_per_image
+    k, batch = image % classes, image // classes
+    # Only whole images may need 64 bits: one has less than 2**31 voxels.
+    first = (inside // stride) * n * stride + inside % stride
+    labels += batch.to(tl.int64) * lines_per_image * n + first
+    before += image.to(tl.int64) * lines_per_image * n + first
+    found += image.to(tl.int64) * lines_per_image * n + first
+    there = line < lines
+    live = there & (tl.load(mixed + image, mask=there, other=0) > 0)
+    square = tl.load(squares + batch, mask=there, other=1.0)
+
+    row = top + tl.arange(0, ROWS)[:, None]
+    here = live & (row < n)
+    steps = _steps_to_other_label(labels, k, live, top, n, stride, EACH, ROWS, COLS)
+    steps = steps.to(tl.float32)
+    best = tl.where(steps < n, steps * steps * square, float("inf"))
+    if not FIRST:
+        best = tl.minimum(best, tl.load(before + row * stride, mask=here, other=float("inf")))
+        most = tl.max(tl.where(here, best / square, 0.0))  # steps²
+        if most > 0:
+            best = _nearest(before, live, square, best, row, top, top + ROWS, n, stride)
+            gap = 0  # rows beyond the tile, on either side, that have been seen
+            while (gap * gap < most) & (gap < n):
+                low, high = top - gap, top + ROWS + gap
+                best = _nearest(before, live, square, best, row, low - ROWS, low, n, stride)
+                best = _nearest(before, live, square, best, row, high, high + ROWS, n, stride)
+                most = tl.max(tl.where(here, best / square, 0.0))
+                gap += ROWS
+    if LAST:
+        here = there & (row < n)
+        if ROOT:
+            best = tl.sqrt_rn(best)
+        if EACH:
+            own = tl.load(labels + row * stride, mask=here, other=0) == k
+            best = tl.where(own, -best, best)
+        best = tl.where(live, best, tl.load(alone + batch, mask=there, other=0.0))
+    tl.store(found + row * stride, best, mask=here)
+
+
+@triton.jit
+def _nearest(before, live, square, best, row, low, high, n, stride):
+    """min(best, distances before at rows low..high-1 + spacing² · offset²)."""
+    row = row.to(tl.float32)
+    for j in range(tl.maximum(low, 0), tl.minimum(high, n)):
+        there = tl.load(before + j * stride, mask=live, other=float("inf"))
+        offset = row - tl.cast(j, tl.float32)
+        best = tl.minimum(best, there + offset * offset * square)
+    return best
+
+
+@triton.jit
+def _steps_to_other_label(
+    labels, k, live, top, n, stride, EACH: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr
+):
+    """Steps along the axis to the nearest other label, or more than n. (ROWS COLS), int32."""
+    row = tl.arange(0, ROWS)[:, None]
+    begin = tl.where(_changes(labels, k, live, top, n, stride, EACH, ROWS), top + row, -_FAR)
+    begin = tl.associative_scan(begin, 0, _larger)  # where the run of this voxel begins
+    end = tl.where(_changes(labels, k, live, top + 1, n, stride, EACH, ROWS), top + 1 + row, _FAR)
+    end = tl.associative_scan(end, 0, _smaller, reverse=True)  # where the next one begins
+    # Beyond the tile, block by block, until each line has a change on this side or ends.
+    last = tl.full((1, COLS), -_FAR, tl.int32)
+    low = top - ROWS
+    while (low >= 0) & (tl.min(tl.where(live, last, 0)) < 0):
+        there = _changes(labels, k, live, low, n, stride, EACH, ROWS)
+        there = tl.max(tl.where(there, low + row, -_FAR), axis=0, keep_dims=True)
+        last = tl.maximum(last, there)
+        low -= ROWS
+    next = tl.full((1, COLS), _FAR, tl.int32)
+    low = top + ROWS + 1
+    while (low < n) & (tl.max(tl.where(live, next, 0)) == _FAR):
+        there = _changes(labels, k, live, low, n, stride, EACH, ROWS)
+        there = tl.min(tl.where(there, low + row, _FAR), axis=0, keep_dims=True)
+        next = tl.minimum(next, there)
+        low += ROWS
+    row += top
+    return tl.minimum(row - tl.maximum(begin, last) + 1, tl.minimum(end, next) - row)
+
+
+@triton.jit
+def _changes(labels, k, live, top, n, stride, EACH: tl.constexpr, ROWS: tl.constexpr):
+    """Whether rows top..top+ROWS-1 have another label than the row before. (ROWS COLS)."""
+    row = top + tl.arange(0, ROWS)[:, None]
+    there = live & (row > 0) & (row < n)
+    at = labels + row * stride
+    here = _seen(tl.load(at, mask=there, other=0), k, EACH)
+    return there & (here != _seen(tl.load(at - stride, mask=there, other=0), k, EACH))
+
+
+@triton.jit
+def _seen(label, k, EACH: tl.constexpr):
+    """What the kernels see: the label, or for each class whether it is that one."""
+    return label == k if EACH else label
+
+
+@triton.jit
+def _larger(one, two):
+    return tl.maximum(one, two)
+
+
+@triton.jit
+def _smaller(one, two):
+    return tl.minimum(one, two)

@@ -1,0 +1,117 @@
+"""Counts, maxima and look-ups of classes in Triton, one kernel each; nothing waits for the GPU."""
+
+# mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-decorators, allow-untyped-calls
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import triton  # type: ignore[import-not-found, import-untyped, unused-ignore]
+import triton.language as tl  # type: ignore[import-not-found, import-untyped, unused-ignore]
+from torch import Tensor
+
+# Voxels of one program. Many, because each sends a number per class that it meets to an address
+# that all programs of the image share.
+BLOCK = 4096
+
+
+def counts(labels: Tensor, num_classes: int) -> Tensor:
+    """Voxels of each class in each image. (b *s) -> (b k), int64."""
+    found: Tensor = torch.ops.rwloss.class_counts(labels, num_classes)
+    return found
+
+
+def maxima(values: Tensor, labels: Tensor, num_classes: int) -> Tensor:
+    """Largest value of each class in each image, of values of 0 or more. (b *s) -> (b k)."""
+    found: Tensor = torch.ops.rwloss.class_maxima(values, labels, num_classes)
+    return found
+
+
+def look_up(table: Tensor, labels: Tensor) -> Tensor:
+    """Each voxel gets the value of its class, 0 below class 0. (b k), (b *s) -> (b *s)."""
+    found: Tensor = torch.ops.rwloss.class_look_up(table, labels)
+    return found
+
+
+def _counts(labels: Tensor, num_classes: int) -> Tensor:
+    found = labels.new_zeros((len(labels), num_classes), dtype=torch.int64)
+    _launch(of_each_class, labels, found, found, num_classes, COUNT=True)
+    return found
+
+
+def _maxima(values: Tensor, labels: Tensor, num_classes: int) -> Tensor:
+    found = values.new_zeros((len(labels), num_classes))
+    _launch(of_each_class, labels, values.contiguous(), found, num_classes, COUNT=False)
+    return found
+
+
+def _look_up(table: Tensor, labels: Tensor) -> Tensor:
+    found = table.new_empty(labels.shape)
+    _launch(of_each_voxel, labels, table.contiguous(), found, table.shape[1])
+    return found
+
+
+def _launch(
+    kernel: Any, labels: Tensor, given: Tensor, found: Tensor, classes: int, **switch: bool
+) -> None:
+    """Run a kernel over blocks of the voxels of each image."""
+    if not labels.numel():
+        return
+    voxels = labels[0].numel()
+    with torch.cuda.device_of(labels):
+        kernel[(len(labels) * triton.cdiv(voxels, BLOCK),)](
+            labels.contiguous(), given, found, voxels, classes, **switch, BLOCK=BLOCK, num_warps=8
+        )
+
+
+# Operations of torch, for the reason that stands in the distance engine.
+_library = torch.library.Library("rwloss", "FRAGMENT")
+for _schema, _function in {
+    "class_counts(Tensor labels, int num_classes) -> Tensor": _counts,
+    "class_maxima(Tensor values, Tensor labels, int num_classes) -> Tensor": _maxima,
+    "class_look_up(Tensor table, Tensor labels) -> Tensor": _look_up,
+}.items():
+    _library.define(_schema)
+    _library.impl(_schema.partition("(")[0], _function, "CompositeExplicitAutograd")
+
+
+@triton.jit
+def of_each_class(labels, values, found, voxels, classes, COUNT: tl.constexpr, BLOCK: tl.constexpr):
+    """Count the voxels of each class, or take their largest value. Each block adds its own."""
+    image, voxel, there, label = _block(labels, voxels, BLOCK)
+    found += image * classes
+    value = there.to(tl.int32)
+    if not COUNT:
+        value = tl.load(values + image * voxels + voxel, mask=there, other=0.0)
+    # Of the classes that a block may have: it has few, because neighbors mostly share theirs.
+    for k in range(tl.maximum(tl.min(label, 0), 0), tl.minimum(tl.max(label, 0) + 1, classes)):
+        own = tl.where(label == k, value, 0)
+        if COUNT:
+            number = tl.sum(own, 0)
+            if number > 0:
+                tl.atomic_add(found + k, number.to(tl.int64))
+        else:
+            largest = tl.max(own, 0)
+            if largest > 0:
+                tl.atomic_max(found + k, largest)
+
+
+@triton.jit
+def of_each_voxel(labels, table, found, voxels, classes, BLOCK: tl.constexpr):
+    """Store the value of its class for each voxel, 0 below class 0."""
+    image, voxel, there, label = _block(labels, voxels, BLOCK)
+    known = there & (label >= 0) & (label < classes)
+    value = tl.load(table + image * classes + label, mask=known, other=0.0)
+    tl.store(found + image * voxels + voxel, value, mask=there)
+
+
+@triton.jit
+def _block(labels, voxels, BLOCK: tl.constexpr):
+    """The image of this program, its voxels, which of them exist, and their labels, or -1."""
+    blocks = tl.cdiv(voxels, BLOCK)
+    image = (tl.program_id(0) // blocks).to(tl.int64)
+    voxel = (tl.program_id(0) % blocks) * BLOCK + tl.arange(0, BLOCK)
+    there = voxel < voxels
+    label = tl.load(labels + image * voxels + voxel, mask=there, other=0).to(tl.int32)
+    return image, voxel, there, tl.where(there, label, -1)

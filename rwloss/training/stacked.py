@@ -1,0 +1,383 @@
+"""Several runs trained as one model: weights stacked, one forward and one backward for all."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+from torch.nn.utils import parameters_to_vector
+
+from rwloss.losses import RegionWiseLoss
+from rwloss.maps import Expression, MapGenerator, Stabilized
+from rwloss.rwmap import RWMap
+from rwloss.training import loop
+from rwloss.training.loop import TrainingState, check_finite, learning_rate, step_figures
+from rwloss.training.patches import TrainingBatch
+from rwloss.training.settings import RunSettings
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+_BUILT_IN = ("rwloss.maps.static.", "rwloss.maps.dynamic.")
+
+_logger = logging.getLogger("rwloss")
+
+
+@dataclass(eq=False)
+class Member:
+    """One run of a stack: the arguments of `loop.train_steps`.
+
+    Members that share the object `batches` share each batch. Those that share `loss` are one call
+    of it; one with schedule "gradient_share" has a weight of its own, and is not shared. settings:
+    may differ in seed, map and learning rate. on_failure: called with the error
+    that ends this member alone.
+    """
+
+    network: nn.Module
+    loss: RegionWiseLoss
+    batches: Callable[[int], TrainingBatch]
+    optimizer: torch.optim.Optimizer
+    settings: RunSettings
+    state: TrainingState
+    record: Callable[[int, dict[str, Any]], None]
+    after_step: Callable[[int, float | None], None]
+    on_failure: Callable[[Exception], None]
+    has_failed: bool = False
+
+    def attempt(self, call: Callable[..., Any], *args: Any, halves: bool = True) -> Any:
+        """The result of a call; if it raises, the member has failed, and the others continue.
+
+        halves: too little memory is raised, so that the stack is halved.
+        """
+        try:
+            return call(*args)
+        except Exception as error:
+            if halves and isinstance(error, torch.OutOfMemoryError):
+                raise
+            self.fail(error)
+            return None
+
+    def fail(self, error: Exception) -> None:
+        """End this member."""
+        if not self.has_failed:
+            self.has_failed = True
+            self.on_failure(error)
+
+    @property
+    def is_training(self) -> bool:
+        """Whether steps are left to do."""
+        return not self.has_failed and self.state.step < self.settings.steps
+
+
+def train_stack(fabric: Fabric, members: Sequence[Member]) -> None:
+    """Train all members to their last step, each as `loop.train_steps` trains it alone.
+
+    Members whose last checkpoint is of a later step join when the others have come there. One whose
+    loss is not finite, or that fails in another way, ends alone. Where memory does not suffice, one
+    half of the members is trained after the other.
+    """
+    groups = [[member for member in members if member.is_training]]
+    while groups:
+        group, problem = groups.pop(0), None
+        try:
+            _train(fabric, group)
+        except torch.OutOfMemoryError as error:
+            problem = str(error)
+        # Not within `except`: there the error still holds the tensors of the step.
+        group = [member for member in group if member.is_training]
+        if problem is None or not group:
+            continue
+        if len(group) == 1:
+            group[0].fail(torch.OutOfMemoryError(problem))
+            continue
+        half = (len(group) + 1) // 2
+        _logger.warning("out of memory with %d runs together: %d from here", len(group), half)
+        for member in group:
+            _separate(member)
+        torch.cuda.empty_cache()
+        groups[:0] = [group[:half], group[half:]]
+
+
+def _train(fabric: Fabric, members: Sequence[Member]) -> None:
+    """Train all members to the end, in a new stack whenever one joins or ends."""
+    while todo := [member for member in members if member.is_training]:
+        step = min(member.state.step for member in todo)
+        stack = _Stack(fabric, [member for member in todo if member.state.step == step])
+        later = [member.state.step for member in todo if member.state.step > step]
+        until = min(later, default=todo[0].settings.steps)
+        try:
+            while stack.is_whole and stack.step < until:
+                stack.advance()
+        finally:
+            stack.read()
+            for member in stack.members:
+                if member.has_failed:
+                    _separate(member)
+
+
+class _Stack:
+    """Members at the same step. Their networks and optimizers hold views of what is stacked here.
+
+    weights, average and square (m p): m members, all p weights of one in the order of its
+    parameters, and the moments of Adam.
+    """
+
+    def __init__(self, fabric: Fabric, members: Sequence[Member]) -> None:
+        """Stack the weights and the states of the optimizers."""
+        # Members of one map beside each other: their logits are one slice.
+        losses = list(dict.fromkeys(member.loss for member in members))
+        self.members = sorted(members, key=lambda member: losses.index(member.loss))
+        self.fabric, first = fabric, self.members[0]
+        self.settings, self.optimizer, self.network = first.settings, first.optimizer, first.network
+        self.step = first.state.step
+        named = dict(self.network.named_parameters())
+        self.shapes = {name: weight.shape for name, weight in named.items()}
+        self.sizes = [weight.numel() for weight in named.values()]
+        self.weights = torch.stack(
+            [parameters_to_vector(member.network.parameters()) for member in self.members]
+        ).detach()
+        self.average, self.square = (
+            torch.stack([_moment(member, name) for member in self.members])
+            for name in ("exp_avg", "exp_avg_sq")
+        )
+        self.count = torch.tensor(float(self.step))
+        for row, member in enumerate(self.members):
+            views = (
+                self._views(values[row]) for values in (self.weights, self.average, self.square)
+            )
+            for weight, own, average, square in zip(
+                member.network.parameters(), *views, strict=True
+            ):
+                weight.data = own
+                state = {"step": self.count, "exp_avg": average, "exp_avg_sq": square}
+                member.optimizer.state[weight] = state
+        # (steps m 1), on the device once, because each copy to it would be waited for.
+        steps = range(self.step + 1, self.settings.steps + 1)
+        rates = [[learning_rate(each.settings, step) for each in self.members] for step in steps]
+        self.rates = torch.tensor(rates, dtype=self.weights.dtype).to(self.weights.device)[
+            :, :, None
+        ]
+        self.first_step = self.step
+        self.waiting: list[Tensor] = []  # losses that are not read yet, (m) each
+
+    def _views(self, flat: Tensor) -> Iterator[Tensor]:
+        """The parameters of one member from all its weights. (p) -> one by one."""
+        parts = torch.split(flat, self.sizes)
+        return (part.view(shape) for part, shape in zip(parts, self.shapes.values(), strict=True))
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all members are training."""
+        return not any(member.has_failed for member in self.members)
+
+    def advance(self) -> None:
+        """One step of all members. If one fails before the weights change, there is no step."""
+        step, settings, began = self.step + 1, self.settings, time.monotonic()
+        makers = {id(member.batches): member.batches for member in self.members}
+        made = {key: batches(step) for key, batches in makers.items()}
+        batches = [made[id(member.batches)] for member in self.members]
+        for member in self.members:
+            _set_step(member, step)
+        weights = self.weights.detach().requires_grad_()
+        logits = self._forward(weights, torch.stack([batch.images for batch in batches]))
+        values = self._losses(logits, batches)
+        is_recorded, is_free = settings.records(step), loop.is_free_to_read(values)
+        if is_recorded or is_free:
+            self.read()
+            for member, value in zip(self.members, values.tolist(), strict=True):
+                member.attempt(check_finite, value, step, member.settings)
+        if not self.is_whole:
+            return
+        wanted = [weights, *([logits] if is_recorded else [])]
+        gradient, *push = torch.autograd.grad(values.sum(), wanted)
+        figures: list[dict[str, Any]] = []
+        if is_recorded:
+            figures = self._figures(gradient, logits.detach(), push[0], batches)
+            if not self.is_whole:
+                return
+        self._update(gradient)
+        self.waiting.append(values.detach())
+        self.step = step
+        self.count.fill_(step)
+        for member in self.members:
+            member.state.step = step
+            member.state.seconds += (time.monotonic() - began) / len(self.members)
+            if member.loss.share is not None:
+                member.state.share = member.loss.share.state
+        if is_free or settings.pauses_after(step):
+            self.read()
+        self._tell(step, figures)
+
+    def _tell(self, step: int, figures: Sequence[dict[str, Any]]) -> None:
+        """Tell each member that a step is done. figures: those of a recorded step, else none."""
+        members = [member for member in self.members if not member.has_failed]
+        values = [None if self.waiting else member.state.losses[-1] for member in members]
+        for member, row in zip(self.members, figures, strict=False):
+            if not member.has_failed:
+                record = {"losses": member.state.losses, **row}
+                member.attempt(member.record, step, record, halves=False)
+                member.state.losses = []
+        for member, value in zip(members, values, strict=True):
+            if not member.has_failed:
+                member.attempt(member.after_step, step, value, halves=False)
+
+    def read(self) -> None:
+        """Give each member its losses that are not read yet. One that is not finite ends it."""
+        rows = torch.stack(self.waiting, dim=1).tolist() if self.waiting else []
+        self.waiting = []
+        for member, losses in zip(self.members, rows, strict=False):
+            for at, loss in enumerate(losses, start=self.step + 1 - len(losses)):
+                member.attempt(check_finite, loss, at, member.settings)
+            if not member.has_failed:
+                member.state.losses += losses
+
+    def _forward(self, weights: Tensor, images: Tensor) -> Tensor:
+        """weights (m p), images (m b c *s) -> logits (m b k *s), float32 at least."""
+        parts = zip(torch.split(weights, self.sizes, dim=1), self.shapes.items(), strict=True)
+        stacked = {name: part.view(-1, *shape) for part, (name, shape) in parts}
+        self.network.train()
+        with self.fabric.autocast():
+            logits: Tensor = vmap(lambda own, batch: functional_call(self.network, own, (batch,)))(
+                stacked, images
+            )
+        return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+    def _losses(self, logits: Tensor, batches: Sequence[TrainingBatch]) -> Tensor:
+        """The loss of each member, (m): one call per map."""
+        values: list[Tensor] = []
+        for _, same in groupby(self.members, key=lambda member: id(member.loss)):
+            own = list(same)
+            rows = slice(len(values), len(values) + len(own))
+            values += _of_one_map(own, logits[rows], batches[rows])
+        return torch.stack(values)
+
+    def _figures(
+        self, gradient: Tensor, logits: Tensor, push: Tensor, batches: Sequence[TrainingBatch]
+    ) -> list[dict[str, Any]]:
+        """The record of each member, as `step_figures` makes it."""
+        found = []
+        for row, (member, batch) in enumerate(zip(self.members, batches, strict=True)):
+            own = logits[row]
+            own.grad = push[row]
+            for weight, part in zip(
+                member.network.parameters(), self._views(gradient[row]), strict=True
+            ):
+                weight.grad = part
+            found.append(member.attempt(step_figures, member.loss, member.network, own, batch))
+            member.optimizer.zero_grad()
+        return found
+
+    @torch.no_grad()
+    def _update(self, gradient: Tensor) -> None:
+        """Clip, and step as torch's Adam and AdamW do. The memory of the gradient is used up.
+
+        No memory is taken, so that a step is done whole or not at all.
+        """
+        [group, *_] = self.optimizer.param_groups
+        (beta, beta_of_square), decay = group["betas"], group["weight_decay"]
+        rate, step = self.rates[self.step - self.first_step], self.step + 1
+        if (limit := self.settings.gradient_clip) is not None:
+            norm = torch.linalg.vector_norm(gradient, dim=1, keepdim=True)
+            gradient.mul_((limit / (norm + 1e-6)).clamp_(max=1.0))
+        if decay and isinstance(self.optimizer, torch.optim.AdamW):
+            self.weights.mul_(1 - rate * decay)
+        elif decay:
+            gradient.add_(self.weights, alpha=decay)
+        self.average.lerp_(gradient, 1 - beta)
+        self.square.mul_(beta_of_square).addcmul_(gradient, gradient, value=1 - beta_of_square)
+        torch.sqrt(self.square, out=gradient)
+        gradient.div_(math.sqrt(1 - beta_of_square**step)).add_(group["eps"])
+        torch.div(self.average, gradient, out=gradient)
+        self.weights.sub_(gradient.mul_(rate / (1 - beta**step)))
+
+
+def _set_step(member: Member, step: int) -> None:
+    """Set what depends on the number of the step, counted from 1."""
+    loss, settings = member.loss, member.settings
+    if loss.share is not None:  # as it was after the last step that was done
+        loss.share.resume(member.state.share or [0, 1.0])
+    loss.set_epoch((step - 1) // settings.steps_per_epoch, settings.num_epochs)
+    for group in member.optimizer.param_groups:
+        group["lr"] = learning_rate(settings, step)
+
+
+def _of_one_map(
+    members: Sequence[Member], logits: Tensor, batches: Sequence[TrainingBatch]
+) -> list[Tensor]:
+    """The loss of each of the members, which share it. logits (m b k *s) -> m times ().
+
+    In one call where the terms allow it. If that fails, each is called alone, to find which fail.
+    """
+    loss = members[0].loss
+    if len(members) > 1 and _looks_at_images_alone(loss.expression):
+        try:
+            labels, rwmap, spacings_mm = _joined(batches)
+            flat = logits.flatten(0, 1)
+            return list(loss.by_group(flat, labels, rwmap, spacings_mm, len(members)))
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:
+            _logger.debug("the runs of a map fail together: %s", error)
+    values = []
+    for member, own, batch in zip(members, logits, batches, strict=True):
+        value = member.attempt(_of_one, loss, own, batch)
+        values.append(own.new_zeros(()) if value is None else value)
+    return values
+
+
+def _of_one(loss: RegionWiseLoss, logits: Tensor, batch: TrainingBatch) -> Tensor:
+    value: Tensor = loss(logits, batch.labels, batch.rwmap, spacing_mm=batch.spacings_mm)
+    return value
+
+
+def _joined(
+    batches: Sequence[TrainingBatch],
+) -> tuple[Tensor, RWMap | None, tuple[tuple[float, ...], ...]]:
+    """Labels, stored maps and spacings of batches, one after another."""
+    labels = torch.cat([batch.labels for batch in batches])
+    spacings_mm = tuple(row for batch in batches for row in batch.spacings_mm)
+    stored = [batch.rwmap for batch in batches if batch.rwmap is not None]
+    if not stored:
+        return labels, None, spacings_mm
+    parts = tuple(map(torch.cat, zip(*(rwmap.parts for rwmap in stored), strict=True)))
+    return labels, RWMap(labels, stored[0].num_classes, parts), spacings_mm
+
+
+def _looks_at_images_alone(expression: Expression | None) -> bool:
+    """Whether the loss of an image is known not to depend on others, but for how many voxels count.
+
+    The built-in terms are so. The projection of a dynamic term scales it by the whole batch.
+    """
+    if expression is None or (isinstance(expression, Stabilized) and not expression.is_static):
+        return False
+    if isinstance(expression, MapGenerator):
+        return type(expression).__module__.startswith(_BUILT_IN)
+    return all(map(_looks_at_images_alone, expression.inside))
+
+
+def _moment(member: Member, name: str) -> Tensor:
+    """A moment of all weights of a member, 0 before its first step. (p)."""
+    states = (member.optimizer.state.get(weight, {}) for weight in member.network.parameters())
+    weights = member.network.parameters()
+    return torch.cat(
+        [
+            (state[name] if name in state else torch.zeros_like(weight)).flatten()
+            for state, weight in zip(states, weights, strict=True)
+        ]
+    ).detach()
+
+
+def _separate(member: Member) -> None:
+    """Give a member memory of its own, so that the stack's can be freed."""
+    for weight in member.network.parameters():
+        weight.data = weight.data.clone()
+        state = member.optimizer.state[weight]
+        member.optimizer.state[weight] = {name: value.clone() for name, value in state.items()}

@@ -1,0 +1,150 @@
+"""Runs that are trained as one stacked model, each in its own folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from typing import Any, TypeVar
+
+from rwloss.losses import RegionWiseLoss
+from rwloss.training.architectures import PRESETS
+from rwloss.training.environment import fabric_of
+from rwloss.training.patches import PatchSampler, PatchSource
+from rwloss.training.preparation import PreparedRun, prepare
+from rwloss.training.run import Start, deterministic
+from rwloss.training.settings import RunSettings
+from rwloss.training.stacked import Member, train_stack
+
+T = TypeVar("T")
+Result = TypeVar("Result")
+
+MAY_DIFFER = ("out", "seed", "map", "learning_rate", "learning_rate_schedule")
+"""Settings that may differ between the runs of a stack."""
+
+_STACKED: dict[str, tuple[Any, ...]] = {
+    "preset": (*PRESETS,),
+    "network": ("UNet",),
+    "network_options": ({},),
+    "precision": ("32-true", "bf16-mixed"),
+    "optimizer": ("adam", "adamw"),
+    "learning_rate_schedule": ("constant", "poly", "cosine"),
+    "compile": (False,),
+    "devices": (1,),
+    "maps": (None,),
+}
+"""Values with which runs can be stacked."""
+
+
+def reasons_apart(settings: RunSettings) -> list[str]:
+    """Settings with which a run can't be trained in a stack, such as "compile=True"."""
+    return [
+        f"{name}={getattr(settings, name)!r}"
+        for name, known in _STACKED.items()
+        if getattr(settings, name) not in known
+    ]
+
+
+def train_together(runs: Sequence[RunSettings], *, files: bool = True) -> list[Exception | None]:
+    """Train runs as one stacked model, or what is left of them, and test each in its own folder.
+
+    They agree in all settings but MAY_DIFFER. Each has the initial weights, batches and
+    augmentations that it has alone, and leaves the same files; its weights are the same but for
+    rounding. The line "start" of its log says how many were trained together. Any of them can be
+    resumed alone, and runs that were begun alone can be resumed together.
+
+    Returns the error that ended each run, or None. One that fails or diverges stops no other.
+    """
+    return Together(runs, files=files)()
+
+
+class Together:
+    """The runs of a stack, by their place in the list, and the error that ended each."""
+
+    def __init__(self, runs: Sequence[RunSettings], *, files: bool = True) -> None:
+        """files: as for `prepare`. Raises RWLossError where this machine lacks the device."""
+        self.runs, self.files = dict(enumerate(runs)), files
+        self.failures: list[Exception | None] = [None] * len(runs)
+        self.prepared: PreparedRun | None = None
+        self.sources: dict[str, list[PatchSource]] = {}
+        self.batches: dict[tuple[int, str], PatchSampler] = {}
+        self.losses: dict[str, RegionWiseLoss] = {}
+        self.fabric = fabric_of(runs[0])
+        self.fabric.launch()
+
+    def __call__(self) -> list[Exception | None]:
+        """Train and test what is left to do."""
+        with deterministic(self.fabric.device), ExitStack() as opened:
+            starts = self.each(self.runs, self.start)
+            starts = {index: start for index, start in starts.items() if not start.is_done}
+            number = len(self.each(starts, lambda _, start: self.sources_of(start)))
+
+            def opened_member(index: int, start: Start) -> Member:
+                opened.enter_context(start.opened(self.batches_of(start), together=number))
+                return self.member(index, start)
+
+            members = self.each(starts, opened_member)
+            train_stack(self.fabric, list(members.values()))
+            self.each(starts, lambda _, start: start.test(len(self.sources_of(start))))
+        return self.failures
+
+    def each(self, given: Mapping[int, T], call: Callable[[int, T], Result]) -> dict[int, Result]:
+        """The results of a call per run that has not failed. An error becomes its failure."""
+        found = {}
+        for index, value in given.items():
+            try:
+                if self.failures[index] is None:
+                    found[index] = call(index, value)
+            except Exception as error:
+                self.failures[index] = error
+        return found
+
+    def start(self, index: int, settings: RunSettings) -> Start:
+        """The start of a run. The cases are read for the first one alone."""
+        del index
+        notes: list[str] = []
+        if self.prepared is None:
+            self.prepared = made = prepare(settings, notes.append, files=self.files)
+        else:
+            made = self.prepared.for_run(settings, notes.append, files=self.files)
+        return Start(self.fabric, made, notes)
+
+    def sources_of(self, start: Start) -> list[PatchSource]:
+        """What patches are cut from: the same for all runs, unless they hold maps too."""
+        key = self._key(start)
+        if key not in self.sources:
+            self.sources[key] = start.sources()
+        return self.sources[key]
+
+    def batches_of(self, start: Start) -> PatchSampler:
+        """The batches of a run: the same for all runs of one seed that cut the same patches."""
+        seed = start.settings.seed, self._key(start)
+        if seed not in self.batches:
+            self.batches[seed] = start.batches(self.sources_of(start))
+        return self.batches[seed]
+
+    def member(self, index: int, start: Start) -> Member:
+        """A run as a member of the stack. Runs of one map have one loss, if it keeps nothing."""
+        loss = start.loss()
+        loss.set_epoch(0, start.settings.num_epochs)
+        if loss.share is None:
+            loss = self.losses.setdefault(str(start.prepared.expression), loss)
+
+        def on_failure(error: Exception) -> None:
+            self.failures[index] = error
+            start.log_failure(error)
+
+        return Member(
+            start.network,
+            loss,
+            self.batches_of(start),
+            start.optimizer,
+            start.settings,
+            start.state,
+            record=start.record,
+            after_step=start.after_step,
+            on_failure=on_failure,
+        )
+
+    def _key(self, start: Start) -> str:
+        """Runs of one key cut the same patches."""
+        return "" if start.settings.map_of == "patch" else str(start.prepared.expression)

@@ -1,0 +1,199 @@
+"""Triton's engine where tests must be quick, and what it alone has: tiles, launches, memory."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import plain_formulas as plain
+import pytest
+import torch
+from anatomy import anatomy, batch
+from interpreted import large_tiles, triton_device
+from torch._subclasses import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from rwloss import Regions, distance
+from rwloss.distance import scipy_engine
+
+
+@pytest.fixture
+def engine():
+    triton_device()
+    from rwloss.distance import triton_engine
+
+    return triton_engine
+
+
+def on_device(labels):
+    return torch.as_tensor(labels, device=triton_device())
+
+
+def by_triton(measure, labels, *args):
+    with large_tiles(labels):
+        return measure(on_device(labels), *args, engine="triton").cpu().numpy()
+
+
+@pytest.mark.parametrize("spacing", [(1, 1, 1), (0.8, 0.8, 2.5)], ids=str)
+def test_every_small_volume(spacing):
+    """All ways to part 2 x 2 x 2 voxels into three labels, against all pairs of voxels."""
+    labels = plain.every_partition((2, 2, 2), 3)
+    found = by_triton(distance.squared_to_other_label_mm2, labels, [spacing] * len(labels))
+    np.testing.assert_allclose(found, plain.squared_to_other_label(labels, spacing), rtol=2e-7)
+
+
+def test_anatomy_with_a_spacing_for_each_image():
+    labels = np.concatenate([batch(1, (9, 12, 11), size=2), np.full((1, 9, 12, 11), 2)])
+    spacings = [(1.0, 4.0, 2.0), (0.8, 0.3, 2.5), (1.5, 2.0, 3.0)]
+    found = by_triton(distance.squared_to_other_label_mm2, labels.astype(np.int16), spacings)
+    wanted = scipy_engine.squared_to_other_label_mm2(labels, spacings)
+    np.testing.assert_array_equal(found[0], wanted[0])  # whole spacings: to the last bit
+    np.testing.assert_allclose(found, wanted, rtol=5e-7)
+    depth = by_triton(distance.depth_mm, labels, spacings)
+    np.testing.assert_array_equal(depth[:2], np.sqrt(found[:2]))
+    assert (depth[2] == 1.5).all()
+
+
+@pytest.mark.parametrize(("shape", "tile"), [((37, 3), None), ((9, 6), (4, 8))], ids=str)
+def test_several_tiles_per_line(engine, monkeypatch, shape, tile):
+    """Runs that begin tiles away, searches that end within a tile, tiles at the end of a line."""
+    if tile:
+        monkeypatch.setattr(engine, "TILE", tile)
+    monkeypatch.setattr(engine, "BLOCK", (16, 2))
+    labels = np.zeros((2, *shape), dtype=np.uint8)
+    labels[0, -1], labels[1] = 1, anatomy(3, shape)
+    spacings = [(2.0, 1.0, 3.0)[: len(shape)]] * 2
+    found = distance.squared_to_other_label_mm2(on_device(labels), spacings, engine="triton")
+    wanted = scipy_engine.squared_to_other_label_mm2(labels, spacings)
+    np.testing.assert_array_equal(found.cpu(), wanted)
+
+
+def test_signed_distances_of_all_classes_at_once():
+    """Ignored voxels, an absent class, one that fills an image, and two that share one."""
+    labels = np.stack([anatomy(8, (13, 9), 4), anatomy(9, (13, 9), 2) * 3, np.full((13, 9), 2)])
+    labels = labels.astype(np.int8)
+    labels[0, :3] = -1
+    spacings = [(1.0, 1.0), (0.8, 2.5), (2.0, 1.0)]
+    found = by_triton(distance.signed_distances_mm, labels, 5, spacings)
+    wanted = distance.signed_distances_mm(labels, 5, spacings, engine="scipy")
+    np.testing.assert_allclose(found, wanted, rtol=1e-6, atol=0)
+    assert not np.signbit(found[found == 0]).any()
+
+
+# --- Launches and memory
+
+
+class Counted(TorchDispatchMode):
+    """Notes operations that start work on a device, and how many numbers they allocate."""
+
+    def __init__(self):
+        super().__init__()
+        self.launched, self.numbers = [], 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        made = function(*args, **(kwargs or {}))
+        name = function.name().removeprefix("aten::").partition(".")[0]
+        if name in {"empty", "new_empty", "zeros", "new_zeros"}:
+            self.numbers += made.numel()
+        if not function.is_view and name not in {"empty", "new_empty", "lift_fresh"}:
+            self.launched.append(name)
+        return made
+
+
+@pytest.fixture
+def counted(engine, monkeypatch):
+    """Notes launches of kernels too, which do not run, and looks inside our operations."""
+    from rwloss.per_class import triton_kernels
+
+    mode = Counted()
+
+    def launch(kernel, grid):
+        return lambda *_, **__: mode.launched.append(kernel.__name__)
+
+    monkeypatch.setattr(type(engine.along_axis), "__getitem__", launch, raising=False)
+    monkeypatch.setattr(torch.ops.rwloss, "distance_transform", engine._transform)
+    monkeypatch.setattr(torch.ops.rwloss, "class_maxima", triton_kernels._maxima)
+    for module in ("distance", "per_class"):
+        monkeypatch.setattr(f"rwloss.{module}.engine_name", lambda *_, **__: "triton")
+    return mode
+
+
+DISTANCES = ["zeros", "find_mixed", *["along_axis"] * 3]
+
+
+def test_launches_of_depth_and_its_peaks(counted):
+    """Seven in 3-D, whatever the numbers of classes and images, and a copy of the spacings."""
+    regions = Regions(on_device(batch(1, (4, 5, 3), num_classes=5)), 5)
+    with counted:
+        _ = regions.peak_depth_mm
+    assert counted.launched == [*DISTANCES, "new_zeros", "of_each_class"]
+
+
+def test_launches_and_memory_of_signed_distances(counted):
+    """One set for all classes, and no more than two arrays of the size of the result."""
+    labels = on_device(batch(1, (4, 5, 3), num_classes=16))
+    with counted:
+        found = distance.signed_distances_mm(labels, 16, [(1.0, 1.0, 1.0)] * 3)
+    assert counted.launched == DISTANCES
+    assert counted.numbers == 2 * found.numel() + 3 * 16
+
+
+# --- When it is chosen
+
+
+def test_for_tensors_on_cuda_where_installed(monkeypatch):
+    pytest.importorskip("triton")
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        on_cuda = torch.empty(2, device="cuda")
+    assert distance.engine_name(like=on_cuda) == "triton"
+    assert distance.engine_name("torch", on_cuda) == "torch"
+    assert distance.engine_name(like=torch.empty(2, device="meta")) == "torch"
+    assert distance.engine_name(like=torch.empty(2)) != "triton"
+    monkeypatch.setitem(sys.modules, "triton", None)
+    assert distance.engine_name(like=on_cuda) == "torch"
+    with pytest.raises(ValueError, match="'triton' is not installed: a CUDA build of torch"):
+        distance.engine_name("triton")
+
+
+COMPILE = """
+import itertools, triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from rwloss.distance import triton_engine as engine
+from rwloss.per_class import triton_kernels as kernels
+
+TYPES = dict(
+    labels="*{}", mixed="*i32", before="*fp32", found="*fp32", squares="*fp32", alone="*fp32",
+    values="*fp32", table="*fp32",
+)
+
+def compile(kernel, labels, ones=(), **constants):
+    constants |= dict.fromkeys(ones, 1)
+    types = {n: "constexpr" if n in constants else TYPES.get(n, "i32").format(labels)
+             for n in kernel.arg_names}
+    if constants.get("COUNT"):
+        types |= {"values": "*i64", "found": "*i64"}
+    constants = {(kernel.arg_names.index(name),): value for name, value in constants.items()}
+    source = ASTSource(kernel, types, constants)
+    options = {"enable_fp_fusion": True}
+    assert triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options).asm["ptx"]
+
+rows, cols = engine.TILE
+block, images = engine.BLOCK
+for first, last in itertools.product((True, False), repeat=2):
+    ones = ["stride"] if last else []  # the last axis of an image
+    compile(engine.along_axis, "u8", ones, FIRST=first, LAST=last, EACH=first, ROOT=last,
+            ROWS=rows, COLS=cols)
+compile(engine.find_mixed, "i64", ["classes"], EACH=False, BLOCK=block, IMAGES=images)
+compile(kernels.of_each_voxel, "i8", BLOCK=kernels.BLOCK)
+for count in (True, False):
+    compile(kernels.of_each_class, "u8", COUNT=count, BLOCK=kernels.BLOCK)
+"""
+
+
+@pytest.mark.slow
+def test_kernels_compile_for_an_h100():
+    """No GPU is needed for that: what Triton's interpreter takes, its compiler may refuse."""
+    pytest.importorskip("triton")
+    env = {**os.environ, "TRITON_INTERPRET": "0"}
+    subprocess.run([sys.executable, "-c", COMPILE], env=env, check=True, timeout=280)

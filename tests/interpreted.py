@@ -1,0 +1,61 @@
+"""Triton's interpreter made quick enough for tests: fewer, larger tiles, and scans in NumPy."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from unittest.mock import patch
+
+import numpy as np
+import pytest
+import torch
+
+
+def triton_device() -> str:
+    """Where Triton's kernels run: a GPU, or with the interpreter the CPU; else skip the test."""
+    if importlib.util.find_spec("triton") is None:
+        pytest.skip("triton is not installed")
+    if torch.cuda.is_available():
+        return "cuda"
+    if os.environ.get("TRITON_INTERPRET") != "1":
+        pytest.skip("no CUDA device, and TRITON_INTERPRET is not 1")
+    return "cpu"
+
+
+@contextmanager
+def large_tiles(labels) -> Iterator[None]:
+    """One program for many lines: to the interpreter all programs cost about the same.
+
+    Does nothing where the interpreter does not run.
+    """
+    if os.environ.get("TRITON_INTERPRET") != "1" or importlib.util.find_spec("triton") is None:
+        yield
+        return
+    from triton.runtime.interpreter import ScanOps
+
+    from rwloss.distance import triton_engine
+
+    images, *size = labels.shape
+    rows, voxels = _power_of_2(max(size)), _power_of_2(min(math.prod(size), 4096))
+    lines = _power_of_2(math.prod(labels.shape) // max(1, *size))
+    with (
+        patch.object(triton_engine, "TILE", (rows, min(lines, 2**17 // rows))),
+        patch.object(triton_engine, "BLOCK", (voxels, min(_power_of_2(images), 2**17 // voxels))),
+        patch.object(ScanOps, "generic_scan", _scan),
+    ):
+        yield
+
+
+def _power_of_2(number: int) -> int:
+    return int(1 << max(number - 1, 0).bit_length())
+
+
+def _scan(self, given):
+    """`ScanOps.generic_scan` for the two combinations of the kernels: it goes number by number."""
+    [values] = given
+    larger = "larger" in self.combine_fn.fn.__name__
+    scanned = (np.maximum if larger else np.minimum).accumulate(values.handle.data, axis=self.axis)
+    return [self.to_tensor(scanned, values.dtype)]

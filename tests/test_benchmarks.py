@@ -1,0 +1,85 @@
+"""The benchmarks for GPUs, as far as they run without one: rows are kept, problems are named."""
+
+import itertools
+import json
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+if not (ROOT / "benchmarks").is_dir():
+    pytest.skip("the benchmarks are in the repository only", allow_module_level=True)
+sys.path.insert(0, str(ROOT))
+
+from benchmarks import gpu, gpu_wheels, page  # noqa: E402
+
+sys.path.remove(str(ROOT))
+
+TOLD = """
+FAILED tests/losses/test_waits.py::test_nothing_waits_on_cuda - RuntimeError
+1 failed, 12 passed, 3 skipped in 8.01s"""
+
+
+def lines_of(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_the_rows_of_a_test_run():
+    assert [(row.method, row.value) for row in gpu.rows_of_tests(TOLD)] == [
+        ("failed", 1),
+        ("passed", 12),
+        ("failed: tests/losses/test_waits.py::test_nothing_waits_on_cuda", 1),
+    ]
+
+
+@pytest.mark.slow
+def test_a_part_that_fails_or_takes_too_long_costs_no_other(tmp_path, monkeypatch):
+    """Each row stays as soon as it is known."""
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    path, facts = tmp_path / "new" / "gpu.jsonl", {"started": "now", "python": "3", "versions": {}}
+    parts = {
+        "wrong": partial(gpu.rows_of_tests, ""),
+        "good": partial(gpu.rows_of_tests, TOLD),
+        "endless": partial(map, time.sleep, itertools.repeat(60, 1)),
+        "late": partial(gpu.rows_of_tests, TOLD),
+    }
+    assert gpu.run(parts, path, facts, seconds=15) == 1
+    found = lines_of(path)
+    assert all(line["started"] == "now" for line in found)
+    assert [line["row"]["value"] for line in found if "row" in line] == [1, 12, 1]
+    assert {line["part"]: line["problem"] for line in found if "problem" in line} == {
+        "wrong": "IndexError: list index out of range",
+        "endless": "ended: the time was up",
+        "late": "not run: the time was up",
+    }
+    shown = page.gpu_table(path)
+    assert "| GPU tests | passed | 12 tests |" in shown
+    assert "- endless: ended: the time was up" in shown
+
+
+def test_the_page_says_that_no_run_exists(tmp_path):
+    assert page.gpu_table(tmp_path / "gpu.jsonl") == "None has been made."
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_without_a_device_it_refuses():
+    from typer.testing import CliRunner
+
+    from benchmarks.__main__ import app
+
+    told = CliRunner().invoke(app, ["gpu", "--minutes", "1"])
+    assert told.exit_code == 2
+    assert "no CUDA device" in told.stderr
+
+
+def test_wheels_are_those_that_are_missing():
+    """Whatever the spelling; CUDA's own come with torch."""
+    lines = ["Tomli_W==1.2.0", "torch==2.11.0", "nvidia-cublas==13", "cuda-toolkit==13", "", "# no"]
+    assert gpu_wheels.needed(lines, ["Torch"]) == ["Tomli_W==1.2.0"]
+    command = " ".join(gpu_wheels.download(Path("wheels"), "3.12"))
+    assert "--no-deps --only-binary=:all: --python-version=3.12" in command
+    assert "--requirement wheels/requirements.txt --dest wheels" in command

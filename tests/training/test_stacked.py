@@ -1,0 +1,240 @@
+"""A stack of runs does what its runs do alone."""
+
+import math
+from itertools import product
+
+import pytest
+import torch
+from lightning_fabric import Fabric
+from torch.nn.utils import parameters_to_vector
+
+from rwloss import RegionWiseLoss, RWLossError
+from rwloss.training import Diverged, RunSettings, TrainingBatch, loop, unet
+from rwloss.training import stacked as stacks
+from rwloss.training.loop import TrainingState, train_steps
+
+MAPS = ["rectified + dice", "boundary.stabilized()", "blend(generalized_dice, boundary)"]
+
+
+def batches_of(seed, dtype, *, spoilt_from=math.inf):
+    """Noisy squares; some voxels are ignored, more in one image than in another."""
+
+    def batch(step):
+        generator = torch.Generator().manual_seed(1000 * seed + step)
+        labels = torch.zeros(2, 16, 16, dtype=torch.int64)
+        for image, corner in zip(
+            labels, torch.randint(0, 6, (2, 2), generator=generator).tolist(), strict=True
+        ):
+            row, column = corner
+            image[row : row + 5, column : column + 5] = 1
+            image[row + 5 : row + 9, column + 4 : column + 10] = 2
+        level = torch.tensor([0.0, 2.0, -2.0])[labels]
+        images = (level + 0.2 * torch.randn(labels.shape, generator=generator)).to(dtype)
+        labels[0, : step % 4] = -1
+        factor = math.nan if step >= spoilt_from else 1.0
+        return TrainingBatch(images[:, None] * factor, labels, ((1.0, 1.0 + step % 2),) * 2)
+
+    return batch
+
+
+class Stack:
+    """Members of equal settings, and what they were told."""
+
+    def __init__(self, dtype=torch.float64, **changes):
+        self.dtype, self.changes = dtype, changes
+        self.losses, self.batches, self.members, self.rows, self.told = {}, {}, [], [], []
+
+    def add(self, text, seed, rate, **spoilt):
+        settings = RunSettings(
+            data="in", out="out", map=text, seed=seed, learning_rate=rate, accelerator="cpu",
+            **{"steps": 5, "record_every": 2, "steps_per_epoch": 2, **self.changes},
+        )  # fmt: skip
+        network = unet(2, 1, 3, seed=seed).to(self.dtype)
+        optimizer = torch.optim.AdamW if settings.optimizer == "adamw" else torch.optim.Adam
+        rows, told, failures = [], [], []
+        member = stacks.Member(
+            network,
+            self.losses.setdefault(text, RegionWiseLoss(text, ignore_index=-1)),
+            self.batches.setdefault((seed, *spoilt), batches_of(seed, self.dtype, **spoilt)),
+            optimizer(network.parameters(), lr=rate, weight_decay=settings.weight_decay),
+            settings,
+            TrainingState(),
+            record=lambda step, row: rows.append((step, row)),
+            after_step=lambda step, loss: told.append((step, loss)),
+            on_failure=failures.append,
+        )
+        member.rows, member.told, member.failures = rows, told, failures
+        self.members.append(member)
+        return member
+
+    def alone(self):
+        """Each member trained by the loop of a single run."""
+        for each in self.members:
+            try:
+                train_steps(
+                    Fabric(accelerator="cpu", devices=1), each.network, each.loss, each.batches,
+                    each.optimizer, each.settings, each.state,
+                    record=each.record, after_step=each.after_step,
+                )  # fmt: skip
+            except RWLossError as error:
+                each.failures.append(error)
+        return self.members
+
+    def together(self):
+        stacks.train_stack(Fabric(accelerator="cpu", devices=1), self.members)
+        return self.members
+
+
+def weights_of(member):
+    return parameters_to_vector(member.network.parameters()).detach()
+
+
+def assert_close(found, wanted, tolerance):
+    """Weights, moments, losses, records and what was told."""
+    assert (weights_of(found) - weights_of(wanted)).abs().max() < tolerance
+    one, other = (each.optimizer.state_dict() for each in (found, wanted))
+    assert one["param_groups"] == other["param_groups"]
+    for index, state in other["state"].items():
+        for name, value in state.items():
+            torch.testing.assert_close(
+                one["state"][index][name], value, rtol=tolerance, atol=tolerance
+            )
+    assert found.told == [(step, pytest.approx(loss, abs=tolerance)) for step, loss in wanted.told]
+    assert (found.state.step, found.state.losses) == (
+        wanted.state.step,
+        pytest.approx(wanted.state.losses),
+    )
+    for (step, row), (at, expected) in zip(found.rows, wanted.rows, strict=True):
+        assert step == at
+        assert row.keys() == expected.keys()
+        for name in row:
+            values = ([0.0 if v is None else v for v in listed(r[name])] for r in (row, expected))
+            one, other = map(torch.tensor, values)
+            torch.testing.assert_close(one, other, rtol=1e3 * tolerance, atol=tolerance, msg=name)
+
+
+def listed(value):
+    return value if isinstance(value, list) else [value]
+
+
+def assert_all_close(found, wanted, tolerance):
+    for one, other in zip(found, wanted, strict=True):
+        assert [str(error) for error in one.failures] == [str(error) for error in other.failures]
+        assert_close(one, other, tolerance)
+
+
+def filled(stack, maps=MAPS, seeds=(0, 1), rates=(1e-3, 4e-3)):
+    for seed, text, rate in product(seeds, maps, rates):
+        stack.add(text, seed, rate)
+    return stack
+
+
+def three(spoilt_from=None, **changes):
+    """Three members: two of one map, two of one seed; the second one may meet infinite images."""
+    stack = Stack(**{"steps": 3, **changes})
+    stack.add(MAPS[0], 0, 1e-3)
+    stack.add(MAPS[0], 1, 4e-3, **({} if spoilt_from is None else {"spoilt_from": spoilt_from}))
+    stack.add(MAPS[2], 0, 4e-3)
+    return stack
+
+
+@pytest.fixture(scope="module")
+def alone():
+    return three().alone()
+
+
+def test_a_stack_does_what_its_runs_do_alone():
+    changes = {"optimizer": "adamw", "weight_decay": 0.1, "gradient_clip": 0.05}
+    assert_all_close(three(**changes).together(), three(**changes).alone(), 1e-9)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("dtype", "rates", "tolerance"),
+    [(torch.float64, (1e-3, 4e-3), 1e-9), (torch.float32, (1e-5, 4e-5), 1e-4)],
+    ids=["float64", "float32"],
+)
+def test_three_maps_two_seeds_two_learning_rates(dtype, rates, tolerance):
+    """In float32, Adam makes of each rounding a step of the learning rate, which is low therefore.
+
+    Records are compared in float64 alone.
+    """
+    changes = {"steps": 20, "record_every": 7, "weight_decay": 0.01}
+    if dtype is torch.float64:
+        texts = ["rectified + dice", "dice.stabilized()", "blend(generalized_dice, boundary)"]
+        wanted = filled(Stack(**changes), texts, rates=rates).alone()
+        assert_all_close(filled(Stack(**changes), texts, rates=rates).together(), wanted, tolerance)
+        return
+    wanted, found = (filled(Stack(dtype, **changes), rates=rates) for _ in range(2))
+    for one, other in zip(found.together(), wanted.alone(), strict=True):
+        assert (weights_of(one) - weights_of(other)).abs().max() < tolerance
+
+
+@pytest.mark.parametrize("waits", [False, True], ids=["read at once", "read at pauses"])
+def test_a_member_that_diverges_ends_alone(waits, alone, monkeypatch):
+    """As on a GPU, where losses are read at pauses, too."""
+    if waits:
+        monkeypatch.setattr(loop, "is_free_to_read", lambda value: False)
+    found = three(spoilt_from=3).together()
+    [error] = found[1].failures
+    assert isinstance(error, Diverged)
+    assert error.step == 3
+    assert "the loss is nan at step 3" in str(error)
+    assert "below 0.004" in str(error)
+    assert [step for step, _ in found[1].rows] == [1, 2]
+    assert [step for step, _ in found[1].told] == [1, 2]
+    for one, wanted in zip(found[::2], alone[::2], strict=True):
+        assert not one.failures
+        assert_close(one, wanted, 1e-9)
+
+
+def test_a_loss_that_fails_ends_the_members_of_its_map(alone):
+    stack = three()
+    stack.add("rectified - 2 * dice", 0, 1e-3)  # its record has no least value to count from
+    *others, failed = stack.together()
+    assert "weight below 0" in str(failed.failures[0])
+    assert failed.state.step == 0
+    assert_all_close(others, alone, 1e-9)
+
+
+def test_where_memory_is_short_the_stack_is_halved(alone, monkeypatch, caplog):
+    sizes, forward = [], stacks._Stack._forward
+
+    def scarce(self, weights, images):
+        sizes.append(len(images))
+        if len(images) > 2 and len(sizes) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return forward(self, weights, images)
+
+    monkeypatch.setattr(stacks._Stack, "_forward", scarce)
+    assert_all_close(three().together(), alone, 1e-9)
+    assert sizes == [3, 3, 2, 2, 1, 1]
+    assert "out of memory with 3 runs together: 2 from here" in caplog.text
+
+
+def test_where_memory_is_too_short_for_one_run_it_fails(monkeypatch):
+    def none(self, weights, images):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(stacks._Stack, "_forward", none)
+    for member in three().together():
+        assert [str(error) for error in member.failures] == ["CUDA out of memory"]
+
+
+def test_a_member_that_is_ahead_joins_later(alone):
+    stack = three()
+    ahead, after_step = stack.members[2], stack.members[2].after_step
+
+    def stop(step, loss):
+        after_step(step, loss)
+        if step == 2:
+            raise KeyboardInterrupt
+
+    ahead.after_step = stop
+    stack.members = [ahead]
+    with pytest.raises(KeyboardInterrupt):
+        stack.alone()
+    assert ahead.state.step == 2
+    ahead.after_step = after_step
+    stack.members = [*three().members[:2], ahead]
+    assert_all_close(stack.together(), alone, 1e-9)

@@ -1,0 +1,122 @@
+"""Runs trained together leave in their folders what they leave alone, and go on from there."""
+
+import json
+
+import pytest
+import torch
+from training_runs import left_by
+
+from rwloss.training import Diverged, RunFolder, train
+from rwloss.training.run import Start
+from rwloss.training.together import reasons_apart, train_together
+
+
+@pytest.fixture
+def three(squares, short_settings, tmp_path):
+    """Settings of three runs in a folder each, by the name of the study."""
+
+    def settings(study, **changes):
+        short = {"validate_every": 2, "checkpoint_every": 1, "record_every": 2, "steps": 3}
+        short |= {"learning_rate": 1e-5}
+        own = [
+            {"map": "rectified", "seed": 0},
+            {"map": "rectified", "seed": 1, "learning_rate": 1e-4},
+            {"map": "dice + class_weighted", "seed": 0},
+        ]
+        return [
+            short_settings(
+                squares, tmp_path / study / str(i), **{**short, **each, **changes}
+            )
+            for i, each in enumerate(own)
+        ]  # fmt: skip
+
+    return settings
+
+
+def assert_close(one, other, where=""):
+    """The same content of folders, apart from rounding."""
+    if isinstance(other, dict):
+        assert one.keys() == other.keys(), where
+        for name in other:
+            assert_close(one[name], other[name], f"{where}/{name}")
+    elif isinstance(other, list):
+        assert len(one) == len(other), where
+        for number, pair in enumerate(zip(one, other, strict=True)):
+            assert_close(*pair, f"{where}/{number}")
+    elif isinstance(other, torch.Tensor):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4, msg=where)
+    elif isinstance(other, float):
+        assert one == pytest.approx(other, rel=1e-2, abs=1e-3), where
+    else:
+        assert one == other, where
+
+
+def stop_after(monkeypatch, step):
+    """End the process that trains, as a kill would, after a step of its last run."""
+    after_step = Start.after_step
+
+    def stopping(self, at, loss):
+        after_step(self, at, loss)
+        if at == step and self.settings.map.startswith("dice"):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Start, "after_step", stopping)
+
+
+def starts_of(settings):
+    """The steps at which the run was started, and how many were trained together."""
+    lines = RunFolder(settings.out).lines()
+    return [(line["step"], line.get("together")) for line in lines if line["kind"] == "start"]
+
+
+def test_together_and_alone_leave_the_same_and_resume_each_other(three, monkeypatch):
+    alone, together, begun = three("alone"), three("together"), three("begun")
+    with monkeypatch.context() as patch:
+        stop_after(patch, 1)
+        with pytest.raises(KeyboardInterrupt):
+            train_together(together)
+        with pytest.raises(KeyboardInterrupt):
+            train(begun[2])
+    for settings in (*alone, together[1]):
+        train(settings)
+    assert train_together(together) == [None] * 3
+    assert train_together(begun) == [None] * 3
+    assert starts_of(alone[0]) == [(0, None)]
+    assert starts_of(together[0]) == [(0, 3), (1, 2)]
+    assert starts_of(together[1]) == [(0, 3), (1, None)]
+    assert starts_of(begun[0]) == [(0, 3)]
+    assert starts_of(begun[2]) == [(0, None), (1, 3)]
+    for wanted, *found in zip(alone, together, begun, strict=True):
+        for each in found:
+            assert_close(left_by(each.out), left_by(wanted.out))
+            assert RunFolder(each.out).read_result().settings.seed == each.seed
+    # A checkpoint holds one run, not the stack.
+    sizes = [RunFolder(runs[0].out).last.stat().st_size for runs in (alone, together)]
+    assert sizes[1] == pytest.approx(sizes[0], rel=0.01)
+
+
+def test_one_that_diverges_and_one_that_cannot_begin_stop_no_other(three):
+    settings = three("study", steps=6)
+    bad = settings[1] = settings[1].model_copy(update={"learning_rate": 1e30})
+    strange = RunFolder(settings[2].out).path / "notes.txt"
+    strange.parent.mkdir(parents=True)
+    strange.touch()
+    none, diverged, refused = train_together(settings)
+    assert none is None
+    assert RunFolder(settings[0].out).is_done(settings[0])
+    assert isinstance(diverged, Diverged)
+    assert "neither empty nor a run" in str(refused)
+    last = json.loads(RunFolder(bad.out).metrics.read_text().splitlines()[-1])
+    assert (last["kind"], last["step"], last["reason"]) == (
+        "diverged",
+        diverged.step,
+        str(diverged),
+    )
+    assert RunFolder(bad.out).metrics.read_text().count('"diverged"') == 1
+
+
+def test_what_cannot_be_trained_together(three):
+    [settings, *_] = three("study")
+    assert reasons_apart(settings) == []
+    other = settings.model_copy(update={"compile": True, "devices": 2})
+    assert reasons_apart(other) == ["compile=True", "devices=2"]
