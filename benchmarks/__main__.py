@@ -45,6 +45,14 @@ def step() -> None:
 
 
 @app.command()
+def study() -> None:
+    """Training runs per hour, as one stacked model and one by one."""
+    from benchmarks.study import main
+
+    main()
+
+
+@app.command()
 def monai() -> None:
     """MONAI's boundary loss against ours, as MONAI's users call them."""
     from benchmarks.monai import main

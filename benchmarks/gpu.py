@@ -8,7 +8,6 @@ import platform
 import re
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
@@ -105,7 +104,13 @@ def _tests() -> Iterator[Row]:
     """The tests that need a GPU."""
     root = Path(__file__).parents[1]
     command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider"]
-    places = ["tests/distance", "tests/losses", "tests/maps", "tests/test_regions.py"]
+    places = [
+        "tests/distance",
+        "tests/losses",
+        "tests/maps",
+        "tests/test_regions.py",
+        "tests/training",
+    ]
     done = subprocess.run(
         [*command, *places], cwd=root, capture_output=True, text=True, check=False
     )
@@ -143,33 +148,10 @@ def _step() -> Iterator[Row]:
     yield from on_a_gpu()
 
 
-def _study(runs: int) -> Iterator[Row]:
-    """Training runs of the tiny 2-D U-Net in one minute, as one stacked model and one by one."""
-    from rwloss.data import sample_dir
+def _study(seeds: int) -> Iterator[Row]:
+    from benchmarks.study import rows
 
-    settings = ["--steps", "500", "--batch-size", "8", "--patch-size", "48,64", "--json"]
-    settings += ["--accelerator", "gpu", "--validation-fraction", "0", "--map", "rectified"]
-    alone = 0.0
-    for together, count in (("1", 2), ("auto", runs)):
-        with tempfile.TemporaryDirectory() as folder:
-            command = [sys.executable, "-c", "from rwloss.cli import main; main()", "compare"]
-            command += [str(sample_dir("hippocampus")), *settings, "--seeds", str(count)]
-            command += ["--together", together, "--out", f"{folder}/study"]
-            began = time.perf_counter()
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
-            took = time.perf_counter() - began
-        if done.returncode:
-            raise RuntimeError(f"rwloss compare: {done.stderr[-500:]}")
-        speed = 60 * count / took
-        alone = alone or speed
-        yield Row(
-            "study: tiny 2-D U-Net, 500 steps, batch 8 of 48x64, start included",
-            f"{count} runs, --together {together}",
-            speed,
-            "runs/min",
-            speed / alone,
-            "≥ 100 runs/min, ≥ 10×" if together == "auto" else "",
-        )
+    yield from rows(steps=500, ways=[(1, "1"), (seeds, "auto")], device="gpu")
 
 
 PARTS: dict[str, Callable[[], Iterator[Row]]] = {
@@ -178,6 +160,6 @@ PARTS: dict[str, Callable[[], Iterator[Row]]] = {
     "loss": _loss,
     "distance a, c, d": partial(_distance, "acd"),
     "step": _step,
-    "study": partial(_study, 128),
+    "study": partial(_study, 32),
 }
 """The most important first."""

@@ -15,7 +15,7 @@ _MARK = "<!-- results: {} -->"
 def main() -> None:
     """Write each result file's table behind its mark in the page."""
     text = PAGE.read_text(encoding="utf-8")
-    for name in ("distance", "loss", "precompute", "step", "monai"):
+    for name in ("distance", "loss", "precompute", "step", "study", "monai"):
         begin, end = _MARK.format(name), _MARK.format("end")
         head, _, rest = text.partition(begin)
         _, _, tail = rest.partition(end)

@@ -15,6 +15,15 @@ def work(fields):
     train(RunSettings(**fields))
 
 
+def work_together(runs):
+    """As `work`, for runs that train together."""
+    from rwloss.training import RunSettings
+    from rwloss.training.together import train_together
+
+    torch.set_num_threads(1)
+    train_together([RunSettings(**fields) for fields in runs])
+
+
 def left_by(run):
     """What a run has left, times and starts aside: checkpoints, log lines, test."""
     run = Path(run)

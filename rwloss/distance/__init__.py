@@ -185,7 +185,9 @@ def distance_to_mm(mask: Array, spacings_mm: Spacings, *, engine: str | None = N
 
 def _root(squared: Array) -> Array:
     """Square root, in place."""
-    if is_torch(squared) and squared.device.type != "cpu":
+    if isinstance(squared, np.ndarray):
+        return np.sqrt(squared, out=squared)
+    if squared.device.type != "cpu":
         return squared.sqrt_()
     values = to_numpy(squared)  # the same memory; torch's root on the CPU is not correctly rounded
     np.sqrt(values, out=values)
@@ -196,7 +198,7 @@ def _finite(distance: Array, values: Sequence[float]) -> Array:
     """Distances with one value per image in place of infinity: it fills an image or none of it."""
     xp, axes = namespace(distance), distance.ndim - 1
     single = xp.isinf(distance[(slice(None), *[slice(1)] * axes)])
-    if is_torch(distance):  # without asking, which would make the CPU wait for the GPU
+    if xp is not np:  # without asking, which would make the CPU wait for the GPU
         given = constants(values, distance)
     elif not single.any():
         return distance

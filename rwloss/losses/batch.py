@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any, Literal, NamedTuple
 
 import einops
@@ -26,6 +27,7 @@ from rwloss.regions import (
 Activation = Literal["softmax", "sigmoid", "none", "masks"]
 
 _ROUNDING = 1e-2  # of bfloat16
+_OF_KERNELS = {torch.float16, torch.bfloat16, torch.float32}
 _NO_ARGMAX = {torch.bool, torch.uint16, torch.uint32, torch.uint64}  # in torch
 
 
@@ -50,8 +52,9 @@ class LossBatch:
     values the mean runs over, which is classes times voxels that count. spacings_mm: one row for
     each of b. masks: number of overlapping masks per image, 0 for classes; b then counts images
     times masks, and there are two classes. pooled: whether overlaps are summed over the batch.
-    by_class: whether values by class are needed. groups: of how many batches of equal size this one
-    consists, one after another; if of several, means and num_values are those of each group.
+    by_class: whether values by class are needed. fused: whether kernels for GPUs compute sums from
+    what is given. groups: of how many batches of equal size this one consists, one after another;
+    if of several, means and num_values are those of each group.
     """
 
     given: Tensor
@@ -65,6 +68,7 @@ class LossBatch:
     masks: int
     pooled: bool
     by_class: bool
+    fused: bool = False
     groups: int = 1
     _output: Tensor | None = None
     _log_probs: Tensor | None = None
@@ -137,8 +141,14 @@ class LossBatch:
                 by_class=self.by_class,
                 groups=self.groups,
                 probs=self.output if self.normalized else None,
+                sums=self._overlap if self.fused else None,
             )
         return self._prediction
+
+    def _overlap(self) -> tuple[Tensor, Tensor, Tensor]:
+        from rwloss.losses.fused import overlap
+
+        return overlap(self.given, self.labels, self.counts)
 
     def mean(self, costs: Tensor) -> Tensor:
         """Mean over classes and voxels that count, of costs summed over classes. (b *s) -> ().
@@ -170,6 +180,7 @@ def make_batch(
     include_background: bool,
     pooled: bool = False,
     by_class: bool = False,
+    low_memory: bool = False,
 ) -> LossBatch:
     """Check logits, target, mask and spacing against each other, and bring them to one form."""
     normalized = activation in {"none", "masks"}
@@ -222,9 +233,18 @@ def make_batch(
         include_background=include_background,
         masks=masks,
         pooled=pooled,
+        fused=not (low_memory or normalized) and _have_kernels(output),
         by_class=by_class or given.groups > 1,
         groups=given.groups,
     )
+
+
+def _have_kernels(logits: Tensor) -> bool:
+    """Whether the kernels of losses/triton_kernel.py take these logits. A compiler has its own."""
+    fits = logits.device.type == "cuda" and logits.dtype in _OF_KERNELS and logits.shape[1] <= 32
+    if not fits or not logits.numel() or torch.compiler.is_compiling():
+        return False
+    return find_spec("triton") is not None
 
 
 # --- What a target may look like

@@ -7,9 +7,8 @@ autograd would take longer and more memory. With p = softmax(logits),
     d/dlogit_k  Σ p_j z_j      =  p_k (z_k - Σ_j p_j z_j)
 
 (Valverde & Tohka, arXiv 2108.01405). They keep the probabilities, or with `low_memory` the logits,
-which the network has made anyway. Only then are there second derivatives. On a GPU one kernel reads
-the logits as they came (losses/triton_kernel.py). Links (Zhang & Sabuncu, arXiv 1805.07836) are
-plain operations that keep the logits.
+which the network has made anyway. Only then are there second derivatives. Links (Zhang & Sabuncu,
+arXiv 1805.07836) are plain operations that keep the logits.
 """
 
 from __future__ import annotations
@@ -17,7 +16,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import reduce
-from importlib.util import find_spec
 from operator import add
 from typing import Any, NoReturn
 
@@ -30,7 +28,7 @@ from rwloss.arrays import eager, fails, in_graphs, plain_call
 from rwloss.errors import RWLossError
 from rwloss.losses.batch import LossBatch
 from rwloss.maps.expression import Expression, Leaf, Stabilized
-from rwloss.maps.loss_term import LossTerm, reduced
+from rwloss.maps.loss_term import LossTerm, reduced, sum_by_group
 from rwloss.regions import IGNORED, Regions
 from rwloss.rwmap import RWMap
 
@@ -52,15 +50,19 @@ def made_maps(batch: LossBatch, expressions: Sequence[Expression]) -> list[RWMap
 
 def mean_cost(batch: LossBatch, rwmap: RWMap, q: float | None, *, low_memory: bool) -> Tensor:
     """Mean cost of a map over classes and voxels that count. (), or one per group."""
-    plain = q is not None or not batch.include_background or batch.normalized or batch.groups > 1
+    plain = q is not None or not batch.include_background or batch.normalized
+    plain = plain or (batch.groups > 1 and not batch.fused)
     # A compiler makes the same of plain operations, and knows nothing of our functions.
     if plain or (low_memory and rwmap.is_compact) or torch.compiler.is_compiling():
         return batch.mean(_voxel_costs(batch, rwmap, q))
     counts, values = batch.counts, batch.num_values
     # Voxels that don't count weigh 0; the mean divides one number, not every voxel.
     size = float(values) if isinstance(values, int) else values.clamp_min(1)
-    if not low_memory and _has_kernel(batch.given):
-        return _kernel_sum(batch, rwmap) / size
+    if batch.fused:
+        from rwloss.losses.fused import map_sum
+
+        by_image = map_sum(batch.given, batch.labels, counts, *rwmap.parts)
+        return sum_by_group(by_image, batch.groups) / size
     logits: Tensor = batch.output
     true: Tensor = rwmap.parts[0]  # or dense values
     if not rwmap.is_compact:
@@ -296,38 +298,7 @@ def _by_logits(gradient: Tensor, values: Tensor, scale: Tensor, logits: Tensor) 
     return probs * (values - costs[:, None]) * (factor[:, None] if factor.ndim else factor)
 
 
-_KERNEL_DTYPES = {torch.float16, torch.bfloat16, torch.float32}
-
-
-def _has_kernel(logits: Tensor) -> bool:
-    """Whether the kernel of losses/triton_kernel.py takes these logits."""
-    if logits.device.type != "cuda" or logits.dtype not in _KERNEL_DTYPES or not logits.numel():
-        return False
-    return logits.shape[1] <= 32 and find_spec("triton") is not None
-
-
-def _kernel_sum(batch: LossBatch, rwmap: RWMap) -> Tensor:
-    """Σ over voxels of probabilities times map, in one pass over the logits as they came. ()."""
-    from rwloss.losses.triton_kernel import map_costs
-
-    kept = (batch.given, batch.labels, batch.counts, *rwmap.parts)
-    with torch.no_grad():
-        total = map_costs(*kept[:2], kept[3:], batch.counts, None)
-    return _known(total, batch.given, _by_kernel, *kept)
-
-
-def _by_kernel(
-    gradient: Tensor, logits: Tensor, labels: Tensor, counts: Tensor | None, *parts: Tensor
-) -> Tensor:
-    from rwloss.losses.triton_kernel import map_costs
-
-    result: Tensor = map_costs(logits, labels, parts, counts, gradient)
-    return result
-
-
-def _known(
-    total: Tensor, logits: Tensor, by: Callable[..., Tensor], *kept: Tensor | None
-) -> Tensor:
+def _known(total: Tensor, logits: Tensor, by: Callable[..., Tensor], *kept: Tensor) -> Tensor:
     """A sum that is known already, and its gradient by the logits as a function of what is kept."""
     value: Tensor = _KnownSum.apply(total, logits, by, *kept)  # type: ignore[no-untyped-call]
     return value
@@ -335,7 +306,7 @@ def _known(
 
 class _KnownSum(Function):
     @staticmethod
-    def forward(total: Tensor, logits: Tensor, by: object, *kept: Tensor | None) -> Tensor:
+    def forward(total: Tensor, logits: Tensor, by: object, *kept: Tensor) -> Tensor:
         del logits, by, kept
         return total.clone()
 
@@ -349,9 +320,17 @@ class _KnownSum(Function):
         total, *kept = ctx.saved_tensors
         result = ctx.by(gradient, *kept)
         # What is kept does not depend on the logits any more: only this derivative is right.
-        if torch.is_grad_enabled() and ctx.by is not _by_logits:
-            result = _FirstDerivative.apply(result, total)  # type: ignore[no-untyped-call]
+        if ctx.by is not _by_logits:
+            result = only_first(result, total)
         return (None, result, None, *[None] * len(kept))
+
+
+def only_first(gradient: Tensor, total: Tensor) -> Tensor:
+    """The gradient of `total`, which refuses another derivative."""
+    if not torch.is_grad_enabled():
+        return gradient
+    refusing: Tensor = _FirstDerivative.apply(gradient, total)  # type: ignore[no-untyped-call]
+    return refusing
 
 
 class _FirstDerivative(Function):

@@ -312,6 +312,7 @@ class RegionWiseLoss(nn.Module):
             include_background=self.include_background,
             pooled=self.batch,
             by_class=self.reduction == "none",
+            low_memory=self.low_memory,
         )
         static = self._static_maps(batch, logits, given, resample=resample)
         active = self._dynamic if logits.numel() else ()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
 from functools import reduce
 from operator import add
@@ -45,6 +45,7 @@ class Prediction:
     by_class: bool = True
     groups: int = 1
     _probs: Tensor | None = None  # as given, where they were
+    _sums: Callable[[], tuple[Tensor, Tensor, Tensor]] | None = None  # of all classes, by a kernel
     # `functools.cached_property` has a lock, which no compiled graph can hold.
     _kept: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
 
@@ -121,11 +122,18 @@ class Prediction:
 
         With `batch` they are those of all images together, the same for each.
         """
+        if self._sums is not None:
+            first = 0 if self.has_background else 1
+            both, predicted, true = (self._pooled(sums[:, first:]) for sums in self._sums())
+            return both, predicted, true
         both = self._sum_overlap(self.probs * self.one_hot)
         return both, self._sum_overlap(self.probs), self._sum_overlap(self.one_hot)
 
     def _sum_overlap(self, values: Tensor) -> Tensor:
-        sums = self.sum_space(values)
+        return self._pooled(self.sum_space(values))
+
+    def _pooled(self, sums: Tensor) -> Tensor:
+        """Sums (b c) of each image, or with `batch` those of all."""
         if not self.batch:
             return sums
         whole = einops.reduce(sums, "(b m) c -> m c", "sum", m=self.masks)
@@ -174,10 +182,12 @@ class Prediction:
         by_class: bool = True,
         groups: int = 1,
         probs: Tensor | None = None,
+        sums: Callable[[], tuple[Tensor, Tensor, Tensor]] | None = None,
     ) -> Prediction:
         """From log_probs (b k *s) and labels (b *s), in which -1 marks voxels that don't count.
 
         all_count: no label is -1. probs: the probabilities, where they are not exp(log_probs).
+        sums: gives Σ p y, Σ p and Σ y (b k), if they are computed elsewhere.
         """
         import torch
 
@@ -200,6 +210,7 @@ class Prediction:
             by_class=by_class,
             groups=groups,
             _probs=probs,
+            _sums=sums,
         )
         if all_count:
             made._kept["true_class"] = index.long()

@@ -72,7 +72,7 @@ def look_up(table: Array, labels: Array) -> Array:
 
 def _kernels(labels: Array) -> Any:
     """Triton's kernels for a tensor where distances use Triton too, else None."""
-    if engine_name(like=labels) != "triton":
+    if labels.device.type == "cpu" or engine_name(like=labels) != "triton":
         return None
     from rwloss.per_class import triton_kernels
 

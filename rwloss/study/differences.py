@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -204,18 +205,20 @@ def probability_of_improvement(
     if not cells:
         raise RWLossError("expected runs of both maps in one cell or more")
 
-    def better(one: Floats, other: Floats) -> Floats:
-        """(r n), (r m) -> (r)."""
-        gap = sign * (one[:, :, None] - other[:, None, :])
-        wins: Floats = (gap > 0) + 0.5 * (gap == 0)
-        return np.asarray(wins.mean(axis=(1, 2)))
-
-    rng = np.random.default_rng(seed)
-    mean = np.mean([better(*(_row(side[cell]) for side in (first, second))) for cell in cells])
-    drawn = np.mean(
-        [better(*(_drawn(side[cell], rng) for side in (first, second))) for cell in cells], axis=0
+    means, drawn = [], []
+    for place, cell in enumerate(cells):
+        one, other = (np.asarray(side[cell], dtype=np.float64) for side in (first, second))
+        gap = sign * np.subtract.outer(one, other)
+        wins = (gap > 0) + 0.5 * (gap == 0)  # (n m)
+        means.append(wins.mean())
+        times, others = (
+            _times_drawn(len(runs), seed, 2 * place + side)
+            for side, runs in enumerate((one, other))
+        )
+        drawn.append((times @ wins * others).sum(axis=1) / wins.size)
+    return _interval(
+        float(np.mean(means)), np.mean(drawn, axis=0), sum(len(first[cell]) for cell in cells)
     )
-    return _interval(float(mean), drawn, sum(len(first[cell]) for cell in cells))
 
 
 def interquartile_mean(scores: CellScores, *, seed: int = 0) -> Interval:
@@ -308,6 +311,13 @@ def null_certificate(
 
 def _row(values: Sequence[float]) -> Floats:
     return np.asarray(values, dtype=np.float64)[None]
+
+
+@lru_cache(maxsize=32)
+def _times_drawn(n: int, seed: int, stream: int) -> NDArray[np.int64]:
+    """How often each of n runs is drawn, (resamples n); the same for every pair of maps."""
+    rng = np.random.default_rng([seed, stream])
+    return rng.multinomial(n, np.full(n, 1 / n), size=_RESAMPLES)
 
 
 def _drawn(values: Sequence[float], rng: np.random.Generator) -> Floats:

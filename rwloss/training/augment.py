@@ -6,7 +6,7 @@ Every example of a batch has its own, drawn from a generator that nothing else d
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +14,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from rwloss.regions import IGNORED
+from rwloss.training.settings import RunSettings
+from rwloss.training.volumes import TrainingVolume
 
 ZOOM = (0.8, 1.25)
 """Smallest and largest factor; above 1 the image grows."""
@@ -77,6 +79,44 @@ class Augmentation:
             gamma=gamma if curves else 1.0,
             noise=noise if noises else 0.0,
         )
+
+
+def augmentation_of(
+    settings: RunSettings, volumes: Sequence[TrainingVolume], note: Callable[[str], None]
+) -> Augmentation:
+    """The augmentations that patches of these volumes allow.
+
+    Turns are only between axes with the same spacing (within 1 %) and the same patch length. note:
+    called with a sentence for each setting that can't be followed.
+    """
+    assert settings.patch_size is not None
+    axes = volumes[0].labels.ndim
+    kept = [a for a in range(axes) if not (axes == 3 and a == settings.slice_axis)]
+    place = {axis: index - len(kept) for index, axis in enumerate(kept)}  # from the end
+    spacings = [volume.spacing_mm or (1.0,) * axes for volume in volumes]
+    planes = [
+        (place[first], place[second])
+        for index, first in enumerate(kept)
+        for second in kept[index + 1 :]
+        if settings.patch_size[place[first]] == settings.patch_size[place[second]]
+        and all(abs(row[first] / row[second] - 1) < 0.01 for row in spacings)
+    ]
+    if settings.turn and not planes:
+        note(
+            f"no turns: patches of {settings.patch_size} voxels have no two axes with the same "
+            "length and spacing"
+        )
+    flip_axes = kept if settings.flip_axes is None else settings.flip_axes
+    if settings.flip and (without := [axis for axis in flip_axes if axis not in place]):
+        note(f"no flips of axis {', '.join(map(str, without))}: patches have the axes {kept}")
+    return Augmentation(
+        flip=settings.flip,
+        flip_axes=tuple(place[axis] for axis in flip_axes if axis in place),
+        turn=settings.turn,
+        planes=tuple(planes),
+        zoom=settings.zoom,
+        intensity=settings.intensity,
+    )
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from rwloss.precompute.run import terms_of
 from rwloss.regions import IGNORED, Regions, spacing_text
 from rwloss.rwmap import RWMap
 from rwloss.training.architectures import check_outputs, network_class
-from rwloss.training.augment import Augmentation
+from rwloss.training.augment import Augmentation, augmentation_of
 from rwloss.training.completion import Note, completed, with_ct_window
 from rwloss.training.dataset_checks import (
     check_alike,
@@ -244,43 +244,6 @@ def _check_store(
                 f"spacing or affine, than the case has (the map: {spacing_text([entry.spacing_mm])}"
                 f", now {spacing_text([spacing_mm])}): {fix}"
             )
-
-
-def augmentation_of(
-    settings: RunSettings, volumes: Sequence[TrainingVolume], note: Note
-) -> Augmentation:
-    """The augmentations that patches of these volumes allow.
-
-    Turns are only between axes with the same spacing (within 1 %) and the same patch length.
-    """
-    assert settings.patch_size is not None
-    axes = volumes[0].labels.ndim
-    kept = [a for a in range(axes) if not (axes == 3 and a == settings.slice_axis)]
-    place = {axis: index - len(kept) for index, axis in enumerate(kept)}  # from the end
-    spacings = [volume.spacing_mm or (1.0,) * axes for volume in volumes]
-    planes = [
-        (place[first], place[second])
-        for index, first in enumerate(kept)
-        for second in kept[index + 1 :]
-        if settings.patch_size[place[first]] == settings.patch_size[place[second]]
-        and all(abs(row[first] / row[second] - 1) < 0.01 for row in spacings)
-    ]
-    if settings.turn and not planes:
-        note(
-            f"no turns: patches of {settings.patch_size} voxels have no two axes with the same "
-            "length and spacing"
-        )
-    flip_axes = kept if settings.flip_axes is None else settings.flip_axes
-    if settings.flip and (without := [axis for axis in flip_axes if axis not in place]):
-        note(f"no flips of axis {', '.join(map(str, without))}: patches have the axes {kept}")
-    return Augmentation(
-        flip=settings.flip,
-        flip_axes=tuple(place[axis] for axis in flip_axes if axis in place),
-        turn=settings.turn,
-        planes=tuple(planes),
-        zoom=settings.zoom,
-        intensity=settings.intensity,
-    )
 
 
 def split_of(

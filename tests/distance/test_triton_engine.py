@@ -113,8 +113,8 @@ def counted(engine, monkeypatch):
     monkeypatch.setattr(type(engine.along_axis), "__getitem__", launch, raising=False)
     monkeypatch.setattr(torch.ops.rwloss, "distance_transform", engine._transform)
     monkeypatch.setattr(torch.ops.rwloss, "class_maxima", triton_kernels._maxima)
-    for module in ("distance", "per_class"):
-        monkeypatch.setattr(f"rwloss.{module}.engine_name", lambda *_, **__: "triton")
+    monkeypatch.setattr("rwloss.distance.engine_name", lambda *_, **__: "triton")
+    monkeypatch.setattr("rwloss.per_class._kernels", lambda labels: triton_kernels)
     return mode
 
 

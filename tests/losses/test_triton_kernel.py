@@ -10,7 +10,7 @@ from loss_batches import assert_close, given, given_masks, here, value_and_gradi
 from pretend_cuda import PretendCuda
 
 from rwloss import Regions, RegionWiseLoss, RWLossError, maps
-from rwloss.losses import costs
+from rwloss.losses import batch
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("triton") is None
@@ -21,16 +21,12 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture
 def compared(monkeypatch):
-    """Gives a function that compares value and gradient of a loss with and without the kernel."""
-    calls, kernel_sum = [], costs._kernel_sum
-    monkeypatch.setattr(costs, "_kernel_sum", lambda *a: calls.append(a) or kernel_sum(*a))
+    """Gives a function that compares value and gradient of a loss with and without the kernels."""
 
     def compare(loss, logits, *args, relative=1e-6, **keywords):
-        calls.clear()
-        monkeypatch.setattr(costs, "_has_kernel", lambda logits: True)
+        monkeypatch.setattr(batch, "_have_kernels", lambda logits: True)
         found = value_and_gradient(loss, logits, *args, **keywords)
-        assert calls
-        monkeypatch.setattr(costs, "_has_kernel", lambda logits: False)
+        monkeypatch.setattr(batch, "_have_kernels", lambda logits: False)
         wanted = value_and_gradient(loss, logits.double(), *args, **keywords)
         assert (found[0].dtype, found[1].dtype) == (torch.float32, logits.dtype)
         assert found[1].shape == logits.shape
@@ -54,6 +50,18 @@ def test_compact_and_dense_maps(compared, k, shape):
     stored = maps.get("rectified")(Regions(labels, k))
     compared(RegionWiseLoss("rectified"), logits, labels.long(), stored)
     compared(RegionWiseLoss(), 30 * logits, labels, stored.dense())
+
+
+def test_several_batches_in_one_call(compared):
+    """Each has its own mean, as `by_group` gives for stacked runs."""
+    logits, labels = given((9, 7), dtype=torch.float32, size=4)
+    weights, spacing = here(torch.tensor([1.0, -2.0])), (1.0, 2.0)
+    for text, ignore in (("rectified", None), ("boundary + dice", 3)):
+        loss = RegionWiseLoss(text, ignore_index=ignore)
+        compared(
+            lambda x, loss=loss: (weights * loss.by_group(x, labels, None, spacing, 2)).sum(),
+            logits,
+        )
 
 
 def test_more_voxels_than_a_program_has(compared):
@@ -94,18 +102,31 @@ def test_masks_and_other_terms(compared):
     compared(
         RegionWiseLoss("rectified", activation="sigmoid"), *given_masks((9, 7), dtype=torch.float32)
     )
-    logits, labels = given((9, 7), dtype=torch.float32)
-    compared(RegionWiseLoss("rectified + dice"), logits, labels, relative=3e-6)
+
+
+def test_overlaps(compared):
+    """Of images and of the batch, with and without background, ignored voxels and masks."""
+    logits, labels = given((9, 7), 5, dtype=torch.float32)
+    void = labels.clone()
+    void[:, :2] = 255
+    compared(RegionWiseLoss("rectified + dice"), logits, labels)
+    mask = here(torch.arange(7) != 3).expand(labels.shape)
+    compared(RegionWiseLoss("dice", ignore_index=255), logits, void, mask=mask)
+    compared(RegionWiseLoss("tversky", batch=True, include_background=False), logits, labels)
+    compared(RegionWiseLoss("dice(include_background=False)"), logits.transpose(2, 3), labels.mT)
+    masks = given_masks((9, 7), dtype=torch.float32)
+    compared(RegionWiseLoss("generalized_dice + dice", activation="sigmoid"), *masks)
 
 
 def test_a_second_derivative_is_refused(monkeypatch):
     logits, labels = given((4, 4), dtype=torch.float32)
-    monkeypatch.setattr(costs, "_has_kernel", lambda logits: True)
+    monkeypatch.setattr(batch, "_have_kernels", lambda logits: True)
     logits.requires_grad_()
-    loss = RegionWiseLoss("rectified")(logits, labels)
-    (gradient,) = torch.autograd.grad(loss, logits, create_graph=True)
-    with pytest.raises(RWLossError, match="low_memory=True"):
-        gradient.sum().backward()
+    for text in ("rectified", "dice"):
+        loss = RegionWiseLoss(text)(logits, labels)
+        (gradient,) = torch.autograd.grad(loss, logits, create_graph=True)
+        with pytest.raises(RWLossError, match="low_memory=True"):
+            gradient.sum().backward()
 
 
 @pytest.mark.parametrize("device", ["cpu"])
@@ -118,13 +139,15 @@ def test_what_the_kernel_is_chosen_for():
             RegionWiseLoss(text, **settings)(leaf, cuda.tensor(target)).backward()
             assert leaf.grad.device.type == "cuda"
         assert not cuda.waits
-        return cuda.operations["rwloss::map_costs"] == 2
+        return cuda.operations["rwloss::map_gradients"] > 0
 
     logits, labels = given((4, 4), dtype=torch.float32)
     many = torch.zeros(3, 33, 4, 4)
     assert is_chosen("rectified", logits, labels)
     assert is_chosen("rectified", logits.bfloat16(), labels)
     assert is_chosen("rectified", many[:, :32], labels)
+    assert is_chosen("dice", logits, labels)
+    assert not is_chosen("cross_entropy", logits, labels)
     assert not is_chosen("rectified", many, labels)
     assert not is_chosen("rectified", logits.double(), labels)
     assert not is_chosen("rectified.with_link(0.5)", logits, labels)

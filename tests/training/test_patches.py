@@ -5,9 +5,17 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from pretend_cuda import PretendCuda
 
 from rwloss import Regions, RegionWiseLoss, RWLossError, RWMap, maps
-from rwloss.training import Augmentation, PatchSampler, PatchSource, TrainingVolume, patch_sources
+from rwloss.training import (
+    Augmentation,
+    PatchSampler,
+    PatchSource,
+    TrainingVolume,
+    patch_sources,
+    patches,
+)
 from rwloss.training.patches import cut_patch, patch_starts
 
 
@@ -221,6 +229,26 @@ def test_balanced_batches_hold_a_rare_class_in_every_second_example():
     drawn = labels[1::2]
     assert (drawn > 0).flatten(1).any(1).all()
     assert (drawn == 2).flatten(1).any(1).float().mean() == pytest.approx(0.5, abs=0.1)
+
+
+def test_no_batch_waits_for_a_gpu(monkeypatch):
+    """With data on the device and with data in main memory, which is copied to it."""
+    drawn = patches.generator
+    monkeypatch.setattr(patches, "generator", lambda *given: drawn(*given[:3]))  # all on the CPU
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor)
+    busy = Augmentation(0.5, (-2, -1), 0.5, ((-2, -1),), zoom=0.7, intensity=0.7)
+    images, labels = torch.rand(6, 1, 20, 24), torch.randint(0, 3, (6, 20, 24), dtype=torch.int32)
+    for on_device in (True, False):
+        with PretendCuda() as cuda:
+            sources = [
+                PatchSource(*(map(cuda.tensor, pair) if on_device else pair), (1.0, 2.0))
+                for pair in zip(images, labels, strict=True)
+            ]
+            batches = PatchSampler(sources, 3, (16, 16), 4, augmentation=busy, device="cuda")
+            for step in range(1, 6):
+                batch = batches(step)
+                assert batch.images.device.type == batch.labels.device.type == "cuda"
+        assert not cuda.waits
 
 
 def test_nothing_to_draw():

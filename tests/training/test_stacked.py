@@ -1,6 +1,7 @@
 """A stack of runs does what its runs do alone."""
 
 import math
+from functools import cache
 from itertools import product
 
 import pytest
@@ -11,14 +12,16 @@ from torch.nn.utils import parameters_to_vector
 from rwloss import RegionWiseLoss, RWLossError
 from rwloss.training import Diverged, RunSettings, TrainingBatch, loop, unet
 from rwloss.training import stacked as stacks
+from rwloss.training.architectures import PRESETS, NetworkPreset
 from rwloss.training.loop import TrainingState, train_steps
 
 MAPS = ["rectified + dice", "boundary.stabilized()", "blend(generalized_dice, boundary)"]
 
 
-def batches_of(seed, dtype, *, spoilt_from=math.inf):
+def batches_of(seed, dtype, device, *, spoilt_from=math.inf):
     """Noisy squares; some voxels are ignored, more in one image than in another."""
 
+    @cache
     def batch(step):
         generator = torch.Generator().manual_seed(1000 * seed + step)
         labels = torch.zeros(2, 16, 16, dtype=torch.int64)
@@ -32,7 +35,8 @@ def batches_of(seed, dtype, *, spoilt_from=math.inf):
         images = (level + 0.2 * torch.randn(labels.shape, generator=generator)).to(dtype)
         labels[0, : step % 4] = -1
         factor = math.nan if step >= spoilt_from else 1.0
-        return TrainingBatch(images[:, None] * factor, labels, ((1.0, 1.0 + step % 2),) * 2)
+        images, labels = (images[:, None] * factor).to(device), labels.to(device)
+        return TrainingBatch(images, labels, ((1.0, 1.0 + step % 2),) * 2)
 
     return batch
 
@@ -40,8 +44,10 @@ def batches_of(seed, dtype, *, spoilt_from=math.inf):
 class Stack:
     """Members of equal settings, and what they were told."""
 
-    def __init__(self, dtype=torch.float64, **changes):
+    def __init__(self, dtype=torch.float64, device="cpu", **changes):
         self.dtype, self.changes = dtype, changes
+        self.device = torch.device(device)
+        self.fabric = Fabric(accelerator=self.device.type, devices=1)
         self.losses, self.batches, self.members, self.rows, self.told = {}, {}, [], [], []
 
     def add(self, text, seed, rate, **spoilt):
@@ -49,13 +55,15 @@ class Stack:
             data="in", out="out", map=text, seed=seed, learning_rate=rate, accelerator="cpu",
             **{"steps": 5, "record_every": 2, "steps_per_epoch": 2, **self.changes},
         )  # fmt: skip
-        network = unet(2, 1, 3, seed=seed).to(self.dtype)
+        network = unet(2, 1, 3, seed=seed).to(self.device, self.dtype)
         optimizer = torch.optim.AdamW if settings.optimizer == "adamw" else torch.optim.Adam
         rows, told, failures = [], [], []
         member = stacks.Member(
             network,
             self.losses.setdefault(text, RegionWiseLoss(text, ignore_index=-1)),
-            self.batches.setdefault((seed, *spoilt), batches_of(seed, self.dtype, **spoilt)),
+            self.batches.setdefault(
+                (seed, *spoilt), batches_of(seed, self.dtype, self.device, **spoilt)
+            ),
             optimizer(network.parameters(), lr=rate, weight_decay=settings.weight_decay),
             settings,
             TrainingState(),
@@ -72,7 +80,7 @@ class Stack:
         for each in self.members:
             try:
                 train_steps(
-                    Fabric(accelerator="cpu", devices=1), each.network, each.loss, each.batches,
+                    self.fabric, each.network, each.loss, each.batches,
                     each.optimizer, each.settings, each.state,
                     record=each.record, after_step=each.after_step,
                 )  # fmt: skip
@@ -81,7 +89,7 @@ class Stack:
         return self.members
 
     def together(self):
-        stacks.train_stack(Fabric(accelerator="cpu", devices=1), self.members)
+        stacks.train_stack(self.fabric, self.members)
         return self.members
 
 
@@ -154,11 +162,12 @@ def test_a_stack_does_what_its_runs_do_alone():
     [(torch.float64, (1e-3, 4e-3), 1e-9), (torch.float32, (1e-5, 4e-5), 1e-4)],
     ids=["float64", "float32"],
 )
-def test_three_maps_two_seeds_two_learning_rates(dtype, rates, tolerance):
-    """In float32, Adam makes of each rounding a step of the learning rate, which is low therefore.
+def test_three_maps_two_seeds_two_learning_rates(dtype, rates, tolerance, monkeypatch):
+    """Of the real tiny network. Records are compared in float64 alone.
 
-    Records are compared in float64 alone.
+    In float32, Adam makes of each rounding a step of the learning rate, which is low therefore.
     """
+    monkeypatch.setitem(PRESETS, "tiny", NetworkPreset((16, 32, 64, 128)))
     changes = {"steps": 20, "record_every": 7, "weight_decay": 0.01}
     if dtype is torch.float64:
         texts = ["rectified + dice", "dice.stabilized()", "blend(generalized_dice, boundary)"]
@@ -168,6 +177,32 @@ def test_three_maps_two_seeds_two_learning_rates(dtype, rates, tolerance):
     wanted, found = (filled(Stack(dtype, **changes), rates=rates) for _ in range(2))
     for one, other in zip(found.together(), wanted.alone(), strict=True):
         assert (weights_of(one) - weights_of(other)).abs().max() < tolerance
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_on_a_gpu_no_step_waits_and_a_stack_is_its_runs():
+    """But for rounding: the weights of a low learning rate, as on the CPU in float32."""
+    changes = {"steps": 8, "record_every": 100, "validate_every": 100}
+    wanted, found = (filled(Stack(torch.float32, "cuda", **changes), rates=(1e-5,)) for _ in "ab")
+    for member in found.members:
+        member.after_step = watching(member.after_step)
+        for step in range(1, 9):
+            member.batches(step)  # made on the host, whose copies are waited for
+    for one, other in zip(found.together(), wanted.alone(), strict=True):
+        assert not one.failures
+        assert (weights_of(one) - weights_of(other)).abs().max() < 1e-4
+
+
+def watching(after_step):
+    """Refuse to wait after step 3 until step 7 is done."""
+
+    def watched(step, loss):
+        if step in {3, 7}:
+            torch.cuda.set_sync_debug_mode("error" if step == 3 else "default")
+        after_step(step, loss)
+
+    return watched
 
 
 @pytest.mark.parametrize("waits", [False, True], ids=["read at once", "read at pauses"])

@@ -1,12 +1,15 @@
 """Runs trained together leave in their folders what they leave alone, and go on from there."""
 
 import json
+import multiprocessing
+import time
 
 import pytest
 import torch
-from training_runs import left_by
+from training_runs import left_by, work_together
 
 from rwloss.training import Diverged, RunFolder, train
+from rwloss.training.architectures import PRESETS, NetworkPreset
 from rwloss.training.run import Start
 from rwloss.training.together import reasons_apart, train_together
 
@@ -93,6 +96,38 @@ def test_together_and_alone_leave_the_same_and_resume_each_other(three, monkeypa
     # A checkpoint holds one run, not the stack.
     sizes = [RunFolder(runs[0].out).last.stat().st_size for runs in (alone, together)]
     assert sizes[1] == pytest.approx(sizes[0], rel=0.01)
+
+
+@pytest.mark.slow
+def test_a_stack_that_is_killed_leaves_runs_that_can_be_resumed(three, monkeypatch):
+    """After each of several kills of the process."""
+    monkeypatch.setitem(PRESETS, "tiny", NetworkPreset((16, 32, 64, 128)))  # as in the process
+    changes = {"steps": 20, "checkpoint_every": 3, "validate_every": 10}
+    alone, together = three("alone", **changes), three("together", **changes)
+    context = multiprocessing.get_context("spawn")
+    for step in (5, 11):
+        process = context.Process(target=work_together, args=([s.model_dump() for s in together],))
+        process.start()
+        began = time.monotonic()
+        while steps_of(together[2]) < step:
+            assert process.is_alive()
+            assert time.monotonic() - began < 200
+            time.sleep(0.01)
+        process.kill()
+        process.join()
+    assert train_together(together) == [None] * 3
+    for one, wanted in zip(together, alone, strict=True):
+        train(wanted)
+        assert 0 < starts_of(one)[-1][0] < 20
+        assert_close(left_by(one.out), left_by(wanted.out))
+
+
+def steps_of(settings):
+    """Steps that the last checkpoint of a run holds; 0 without one."""
+    try:
+        return torch.load(RunFolder(settings.out).last, weights_only=True)["step"]
+    except FileNotFoundError:
+        return 0
 
 
 def test_one_that_diverges_and_one_that_cannot_begin_stop_no_other(three):
