@@ -7,7 +7,6 @@ from contextlib import ExitStack
 from typing import Any, TypeVar
 
 from rwloss.losses import RegionWiseLoss
-from rwloss.training.architectures import PRESETS
 from rwloss.training.environment import fabric_of
 from rwloss.training.patches import PatchSampler, PatchSource
 from rwloss.training.preparation import PreparedRun, prepare
@@ -22,25 +21,25 @@ MAY_DIFFER = ("out", "seed", "map", "learning_rate", "learning_rate_schedule")
 """Settings that may differ between the runs of a stack."""
 
 _STACKED: dict[str, tuple[Any, ...]] = {
-    "preset": (*PRESETS,),
     "network": ("UNet",),
     "network_options": ({},),
-    "precision": ("32-true", "bf16-mixed"),
     "optimizer": ("adam", "adamw"),
     "learning_rate_schedule": ("constant", "poly", "cosine"),
+    "precision": ("32-true", "bf16-mixed"),
     "compile": (False,),
     "devices": (1,),
     "maps": (None,),
 }
-"""Values with which runs can be stacked."""
+"""Values with which runs can be stacked; the first is a default. Other networks may have buffers,
+dropout or several outputs, which a stack does not carry."""
 
 
 def reasons_apart(settings: RunSettings) -> list[str]:
     """Settings with which a run can't be trained in a stack, such as "compile=True"."""
     return [
-        f"{name}={getattr(settings, name)!r}"
+        f"{name}={value!r}"
         for name, known in _STACKED.items()
-        if getattr(settings, name) not in known
+        if (value := getattr(settings, name, known[0])) not in known
     ]
 
 
