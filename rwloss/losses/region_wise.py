@@ -160,12 +160,8 @@ class RegionWiseLoss(nn.Module):
 
         Raises RWLossError that says what was expected where labels, shapes or maps do not fit.
         """
-        if (
-            self.share is not None
-            and self.training
-            and torch.is_grad_enabled()
-            and self.share.follow(self, logits, target, rwmap, mask=mask, spacing_mm=spacing_mm)
-        ):
+        given = {"mask": mask, "spacing_mm": spacing_mm}
+        if self.share is not None and self.share.follow(self, logits, target, rwmap, **given):
             self._follow_epoch()
         return self._evaluate(logits, target, rwmap, mask, spacing_mm, excess=False)
 
