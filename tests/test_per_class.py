@@ -4,15 +4,15 @@ import numpy as np
 import pytest
 import torch
 from anatomy import batch
-from interpreted import triton_device
+from interpreted import needs_triton
 
 from rwloss import per_class
 
 
 @pytest.mark.parametrize("block", [64, 4096])
-def test_kernels_against_numpy(monkeypatch, block):
+def test_kernels_against_numpy(device, monkeypatch, block):
     """Ignored voxels, absent classes, blocks that end within an image."""
-    device = triton_device()
+    needs_triton(device)
     from rwloss.per_class import triton_kernels
 
     monkeypatch.setattr(triton_kernels, "BLOCK", block)

@@ -25,6 +25,7 @@ from rwloss.losses.costs import (
     mean_excess,
 )
 from rwloss.losses.gradient_share import GradientShare
+from rwloss.losses.prepared import PreparedMap, prepared
 from rwloss.losses.resolution import at_head, head_weights, stored_map
 from rwloss.maps.expression import Expression, Leaf, Stabilized
 from rwloss.maps.loss_term import LossTerm, reduced
@@ -182,6 +183,25 @@ class RegionWiseLoss(nn.Module):
         if self.reduction == "none":
             raise RWLossError('excess is one number: it needs reduction "mean" or "sum"')
         return self._evaluate(logits, target, rwmap, mask, spacing_mm, excess=True)
+
+    def prepare(
+        self, target: Tensor, num_classes: int, spacing_mm: SpacingMM | None = None
+    ) -> PreparedMap:
+        """The static part's map of the next batch, which a GPU makes beside the forward pass.
+
+            prepared = loss.prepare(target, num_classes=4)
+            logits = network(images)
+            loss(logits, target, prepared.wait())
+
+        target: labels (b *s); with "sigmoid" masks (b k *s), each a problem of num_classes=2. On
+        the CPU the map is made at once. Raises RWLossError where no single map holds the static
+        terms.
+        """
+        spacing_mm = self.spacing_mm if spacing_mm is None else spacing_mm
+        masks = self.activation in {"sigmoid", "masks"}
+        return prepared(
+            self.expression, target, num_classes, spacing_mm, self.ignore_index, masks=masks
+        )
 
     def by_group(
         self, logits: Tensor, target: Tensor, rwmap: RWMap | None, spacing_mm: Any, groups: int
