@@ -31,3 +31,21 @@ def test_files_do_not_choose_the_network_s_code(squares, own, tmp_path, rwloss_c
     assert "name it yourself, with --network" in told
     assert rwloss_command(*predict, "--network", own)[0] == 0
     assert np.load(tmp_path / "out" / image.name.replace("_0000", "")).shape == (16, 16)
+
+
+def test_a_study_s_file_does_not_choose_the_network_s_code(squares, own, tmp_path, rwloss_command):
+    study = tmp_path / "study" / "study.toml"
+    study.parent.mkdir()
+    marker = tmp_path / "was_run"
+    path = tmp_path / "own.py"
+    path.write_text(f"open({str(marker)!r}, 'w').close()\n{OWN}")
+    content = f"data = {str(squares)!r}\nseeds = [0]\nsteps = 1\n[maps]\nrw = 'rectified'\n"
+    for more in (f"[training]\nnetwork = {own!r}\n", f"[axes]\nnetwork = ['UNet', {own!r}]\n"):
+        study.write_text(content + more)
+        code, _, told = rwloss_command("compare", study)
+        assert code == 2
+        assert "must not choose which code runs" in told
+        assert not marker.exists()
+    study.write_text(f"{content}[training]\nnetwork = {own!r}\naccelerator = 'cpu'\n")
+    code, _, told = rwloss_command("compare", study, "--network", own, "--jobs", 0)
+    assert code == 0, told
