@@ -44,15 +44,15 @@ driver.set_active(NoDevice())
 
 from rwloss.distance import triton_engine
 from rwloss.losses import triton_kernel
-from rwloss.per_class import triton_kernels
+from rwloss.distance import triton_classes
 
 size, spacings, table = (9, 20, 33), [(1.0, 2.0, 3.0)] * 2, torch.zeros(2, 5)
 part, labels = torch.zeros(2, *size), torch.zeros(2, *size, dtype=torch.uint8)
 triton_engine.squared_to_other_label_mm2(labels, spacings)
 triton_engine.signed_distances_mm(labels, 5, spacings)
-triton_kernels.counts(labels, 5)
-triton_kernels.maxima(part, labels, 5)
-triton_kernels.look_up(table, labels)
+triton_classes.counts(labels, 5)
+triton_classes.maxima(part, labels, 5)
+triton_classes.look_up(table, labels)
 logits, one = torch.zeros(2, 5, *size, dtype=torch.bfloat16), part[:1, :1, :1, :1].expand_as(part)
 for parts, counts in (([part, one], part), ([torch.zeros(2, 5, *size)], None)):
     triton_kernel.map_sums(logits, labels, counts, parts)

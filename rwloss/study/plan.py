@@ -186,12 +186,25 @@ class Run:
 def make(*, files: bool = True, **values: Any) -> Study:
     """A study from options, whose maps parse. Raises RWLossError that names what is wrong.
 
-    files: False refuses maps of Python files that were not named before, as `maps.parse` does.
+    files: False refuses maps and networks of Python code that was not named before, as `maps.parse`
+    does.
     """
     study = Study.of("study", values)
     for text in study.maps.values():
         generators.parse(text, files=files)
+    _load_networks(study.training, study.axes, files=files)
     return study
+
+
+def _load_networks(
+    training: Mapping[str, Any], axes: Mapping[str, Sequence[Any]], *, files: bool = True
+) -> None:
+    """Load the networks of a study that are Python code, or refuse those that no option named."""
+    from rwloss.training.architectures import is_code, network_class
+
+    for name in (training.get("network", "UNet"), *axes.get("network", ())):
+        if is_code(name):
+            network_class(name, files=files)
 
 
 def assembled(source: str, out: Path | None, given: Mapping[str, Any]) -> tuple[Study, Path]:
@@ -205,6 +218,7 @@ def assembled(source: str, out: Path | None, given: Mapping[str, Any]) -> tuple[
     """
     for text in given.get("maps", {}).values():
         generators.parse(text)
+    _load_networks(given.get("training", {}), given.get("axes", {}))
     path = Path(source)
     if path.suffix.lower() == ".toml":
         said, folder = Study.read(path).model_dump(exclude_unset=True), out or path.parent

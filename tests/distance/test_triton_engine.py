@@ -111,7 +111,7 @@ class Counted(TorchDispatchMode):
 @pytest.fixture
 def counted(engine, monkeypatch):
     """Notes launches of kernels too, which do not run, and looks inside our operations."""
-    from rwloss.per_class import triton_kernels
+    from rwloss.distance import triton_classes
 
     mode = Counted()
 
@@ -120,9 +120,9 @@ def counted(engine, monkeypatch):
 
     monkeypatch.setattr(type(engine.along_axis), "__getitem__", launch, raising=False)
     monkeypatch.setattr(torch.ops.rwloss, "distance_transform", engine._transform)
-    monkeypatch.setattr(torch.ops.rwloss, "class_maxima", triton_kernels._maxima)
+    monkeypatch.setattr(torch.ops.rwloss, "class_maxima", triton_classes._maxima)
     monkeypatch.setattr("rwloss.distance.engine_name", lambda *_, **__: "triton")
-    monkeypatch.setattr("rwloss.per_class._kernels", lambda labels: triton_kernels)
+    monkeypatch.setattr("rwloss.regions._kernels", lambda labels: triton_classes)
     return mode
 
 
@@ -169,7 +169,7 @@ import itertools, triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from rwloss.distance import triton_engine as engine
-from rwloss.per_class import triton_kernels as kernels
+from rwloss.distance import triton_classes as kernels
 
 TYPES = dict(
     labels="*{}", mixed="*i32", before="*fp32", found="*fp32", squares="*fp32", alone="*fp32",
