@@ -42,6 +42,11 @@ GPU_GOALS = {"a": "≤ 0.15 ms, ≥ 10×", "b": "≤ 0.4 ms, ≥ 10×", "c": "�
 GPU_GOALS |= {"d": "≤ 12 ms, ≥ 10×"}
 
 
+NO_GPU = (
+    "No CUDA device: the rows on a GPU are left out, and their goals are neither met nor missed."
+)
+
+
 def main(names: Sequence[str] = (), *, growth: bool = True) -> None:
     """Measure the workloads of these names (all if none) and write the results."""
     rows: list[Row] = []
@@ -57,7 +62,7 @@ def main(names: Sequence[str] = (), *, growth: bool = True) -> None:
         rows += [row for workload in chosen for row in on_a_gpu(workload)]
     if growth:
         rows += _growth()
-    report("distance", rows)
+    report("distance", rows, [] if _sees_a_gpu() else [NO_GPU])
 
 
 def _maps(workload: Workload) -> list[Row]:
@@ -255,6 +260,16 @@ def on_a_gpu(workload: Workload) -> Iterator[Row]:
     read = labels.nbytes + 4 * labels.numel()
     floor = read * labels.ndim / 3e12
     yield Row(what, "floor: labels and one number per axis at 3 TB/s", floor, "s")
+    # Two operations per pair of voxels on a line; the data sheet's figure for an H100 or H200.
+    pairs = labels.numel() * sum(labels.shape[1:])
+    yield Row(what, "floor: arithmetic of all pairs at 67 TFLOP/s", 2 * pairs / 67e12, "s")
+    spacings = [spacing] * len(labels)
+    engines = {
+        f"depth, {name} engine": partial(distance.depth_mm, labels, spacings, engine=name)
+        for name in ("torch", distance.engine_name(like=labels))
+    }
+    for words, value in seconds_on_a_gpu(engines).items():
+        yield Row(what, words, value, "s")
     before = torch.cuda.memory_allocated()
     torch.cuda.reset_peak_memory_stats()
     depth = Regions(labels, k, spacing).depth_mm

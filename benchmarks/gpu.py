@@ -151,7 +151,9 @@ def _step() -> Iterator[Row]:
 def _study(seeds: int) -> Iterator[Row]:
     from benchmarks.study import rows
 
-    yield from rows(steps=500, ways=[(1, "1"), (seeds, "auto")], device="gpu")
+    yield from rows(
+        steps=500, ways=[(1, "1", 1), (seeds, "auto", 1), (seeds, "auto", 4)], device="gpu"
+    )
 
 
 PARTS: dict[str, Callable[[], Iterator[Row]]] = {

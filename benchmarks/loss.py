@@ -226,7 +226,7 @@ def _call_paths() -> list[Row]:
         ("construction of rectified + dice", "≤ 20"): calls_between_files(
             lambda: RegionWiseLoss("rectified + dice"), rwloss
         ),
-        ("forward of rectified + dice, map made inside", "≤ 50 in 13 files"): calls_between_files(
+        ("forward of rectified + dice, map made inside", "≤ 50 in 12 files"): calls_between_files(
             lambda: loss(logits, labels), rwloss
         ),
         ("forward of MONAI DiceCELoss", ""): calls_between_files(

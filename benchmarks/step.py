@@ -18,8 +18,10 @@ from rwloss import Regions, maps
 from rwloss.data import sample_dir
 from rwloss.losses import RegionWiseLoss
 from rwloss.regions import IGNORED
+from rwloss.stability.alarm import Alarms
+from rwloss.stability.loss_call import LossCall
+from rwloss.training import unet
 from rwloss.training.loop import step_figures
-from rwloss.training.network import unet
 from rwloss.training.patches import PatchSampler, patch_sources
 from rwloss.training.preparation import prepare
 from rwloss.training.settings import RunSettings
@@ -95,6 +97,7 @@ def _trainer(device: str) -> list[Row]:
     parts = _parts(("cross_entropy", own), make, device)
     # The reference is not recorded; ours is, one step in fifty as by default.
     records = {text: found.pop("record") for text, found in parts.items()}
+    alarms = {text: found.pop("alarms") for text, found in parts.items()}
     map_alone = parts[own].pop("map")
     parts["cross_entropy"].pop("map")
     reference = sum(parts["cross_entropy"].values())
@@ -105,6 +108,10 @@ def _trainer(device: str) -> list[Row]:
         for name, value in [*found.items(), ("whole step", sum(found.values()))]
     ]
     rows[-1] = replace(rows[-1], goal="≤ 1.10×")
+    part = alarms[own] / 25 / sum(parts[own].values())
+    rows.append(
+        Row(what, f"alarms, one step in 25 ({own})", alarms[own] / 25, "s", part, "≤ 0.01×")
+    )
     rows.append(Row(what, "the map alone, part of the loss", map_alone, "s", map_alone / reference))
     return [*rows, *_beside_monai(make, device, what)]
 
@@ -126,6 +133,7 @@ def _parts(texts: Sequence[str], make: PatchSampler, device: str) -> dict[str, d
         text: torch.optim.Adam(network.parameters(), lr=4e-3) for text, network in networks.items()
     }
     losses = {text: RegionWiseLoss(text, ignore_index=IGNORED) for text in texts}
+    alarms = {text: Alarms(steps=1500) for text in texts}
 
     def timed(text: str, name: str, call: Callable[[], Any]) -> Any:
         synchronize()
@@ -149,6 +157,8 @@ def _parts(texts: Sequence[str], make: PatchSampler, device: str) -> dict[str, d
             record = partial(step_figures, losses[text], networks[text], logits, batch)
             timed(text, "record", record)
             timed(text, "optimizer", optimizers[text].step)
+            call = LossCall(losses[text], logits.detach(), batch.labels)
+            timed(text, "alarms", partial(alarms[text].look, step, call))
     return {
         text: {name: statistics.median(seen[3:]) for name, seen in found.items()}
         for text, found in times.items()

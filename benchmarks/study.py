@@ -16,36 +16,37 @@ MAPS = ("rectified", "boundary", "dice + cross_entropy", "rectified + dice")
 
 def main() -> None:
     """Measure a few short runs on the CPU: there, stacks are for tests and save no time."""
-    report("study", [*rows(steps=20, ways=[(1, "1"), (1, "4")], device="cpu", num_maps=2)])
+    report("study", [*rows(steps=20, ways=[(2, "1", 1), (2, "4", 1)], device="cpu", num_maps=2)])
 
 
 def rows(
-    *, steps: int, ways: Sequence[tuple[int, str]], device: str, num_maps: int = len(MAPS)
+    *, steps: int, ways: Sequence[tuple[int, str, int]], device: str, num_maps: int = len(MAPS)
 ) -> Iterator[Row]:
     """Runs per hour of the tiny 2-D U-Net with batches of 8 slices of 48x64.
 
-    ways: seeds per map, and what --together gets; each is compared with the first. The time is that
+    ways: seeds per map, --together and --jobs; each is compared with the first. The time is that
     of the whole command: start, indicators, training, validation, test and report.
     """
     first = 0.0
     what = f"tiny 2-D U-Net, {steps} steps, batch 8 of 48x64, whole command on the {device.upper()}"
-    for seeds, together in ways:
-        runs, seconds = seeds * num_maps, _seconds(steps, seeds, together, device, num_maps)
+    for seeds, together, jobs in ways:
+        options = ["--together", together, "--jobs", str(jobs), "--accelerator", device]
+        runs, seconds = seeds * num_maps, _seconds(steps, seeds, num_maps, options)
         speed = 3600 * runs / seconds
         first = first or speed
         goal = "≥ 6,000 runs/h, ≥ 10×" if device == "gpu" and together == "auto" else ""
-        method = f"{runs} runs, --together {together}"
+        method = f"{runs} runs, --together {together} --jobs {jobs}"
         yield Row(what, method, speed, "runs/h", speed / first, goal)
 
 
-def _seconds(steps: int, seeds: int, together: str, device: str, num_maps: int) -> float:
-    """The time of one `rwloss compare` in one process."""
+def _seconds(steps: int, seeds: int, num_maps: int, options: Sequence[str]) -> float:
+    """The time of one `rwloss compare`."""
     command = [sys.executable, "-c", "from rwloss.cli import main; main()", "compare"]
     command += [str(sample_dir("hippocampus")), "--batch-size", "8", "--patch-size", "48,64"]
-    command += ["--steps", str(steps), "--accelerator", device, "--seeds", str(seeds), "--json"]
+    command += ["--steps", str(steps), "--seeds", str(seeds), "--json"]
     command += [part for text in MAPS[:num_maps] for part in ("--map", text)]
     with tempfile.TemporaryDirectory() as folder:
-        place = ["--together", together, "--jobs", "1", "--out", f"{folder}/study"]
+        place = [*options, "--out", f"{folder}/study"]
         began = time.perf_counter()
         done = subprocess.run([*command, *place], capture_output=True, text=True, check=False)
         took = time.perf_counter() - began

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from einops import rearrange
 
-from rwloss import distance, per_class
+from rwloss import distance
 from rwloss.arrays import Array, fails, from_numpy, may_read, namespace, on_device, to_numpy
 from rwloss.errors import RWLossError
 
@@ -159,7 +159,7 @@ class Regions:
     @cached_property
     def counts(self) -> Array:
         """Voxels of each class in each image. (b k), int64."""
-        return per_class.counts(self.labels, self.num_classes)
+        return class_counts(self.labels, self.num_classes)
 
     @cached_property
     def depth_mm(self) -> Array:
@@ -178,7 +178,7 @@ class Regions:
     @cached_property
     def peak_depth_mm(self) -> Array:
         """Largest depth in mm of each class in each image; 0 where absent. (b k), float32."""
-        return per_class.maxima(self.depth_mm, self.labels, self.num_classes)
+        return class_maxima(self.depth_mm, self.labels, self.num_classes)
 
     @cached_property
     def components(self) -> Array:
@@ -201,7 +201,7 @@ class Regions:
 
     def per_voxel(self, values: Array) -> Array:
         """Each voxel gets the value of its class. values (b k) -> (b *s); 0 where ignored."""
-        return per_class.look_up(values, self.labels)
+        return look_up(values, self.labels)
 
     def full(self, value: float) -> Array:
         """One value for every voxel: read-only, takes no memory. (b *s), float32."""
@@ -355,3 +355,75 @@ def _check_range(xp: Any, labels: Array, num_classes: int, *, ignoring: bool) ->
     raise RWLossError(
         f"label {wrong} found, but num_classes={num_classes} allows 0..{num_classes - 1}: {fix}"
     )
+
+
+# --- Tables of classes. On a GPU with Triton each is one kernel: a torch scatter would need indices
+# of eight bytes per voxel, and send every voxel to a few addresses that wait for each other.
+
+
+def class_counts(labels: Array, num_classes: int) -> Array:
+    """Voxels of each class in each image. (b *s) -> (b k), int64."""
+    shape = len(labels), num_classes + 1
+    if not isinstance(labels, np.ndarray):
+        if kernels := _kernels(labels):
+            return kernels.counts(labels, num_classes)
+        index = _index(labels)
+        one = index.new_ones((1, 1)).expand_as(index)
+        return index.new_zeros(shape).scatter_add_(1, index, one)[:, 1:]
+    found = np.zeros(shape, dtype=np.int64)
+    for image, row in zip(labels, found, strict=True):
+        index = np.add(image, 1, dtype=np.intp).ravel(order="K")
+        row[:] = np.bincount(index, minlength=shape[1])
+    return found[:, 1:]  # what is ignored comes first
+
+
+def class_maxima(values: Array, labels: Array, num_classes: int) -> Array:
+    """Largest value of each class in each image, of values of 0 or more; 0 where absent. (b k)."""
+    shape = len(labels), num_classes + 1
+    if not isinstance(values, np.ndarray):
+        if kernels := _kernels(labels):
+            return kernels.maxima(values, labels, num_classes)
+        found = values.new_zeros(shape)
+        return found.scatter_reduce_(1, _index(labels), values.flatten(1), "amax")[:, 1:]
+    peaks = np.zeros(shape, dtype=values.dtype)
+    for image, there, row in zip(values, labels, peaks, strict=True):
+        order: Any = "F" if there.flags.f_contiguous else "C"  # without a copy
+        np.maximum.at(row, there.reshape(-1, order=order), image.reshape(-1, order=order))
+    return peaks[:, :-1]  # -1 is the last
+
+
+def look_up(table: Array, labels: Array) -> Array:
+    """Each voxel gets the value of its class, 0 below class 0. (b k), (b *s) -> (b *s)."""
+    if not isinstance(table, np.ndarray):
+        if kernels := _kernels(labels):
+            return kernels.look_up(table, labels)
+        padded = table.new_zeros((len(table), table.shape[1] + 1))
+        padded[:, 1:] = table
+        return padded.gather(1, _index(labels)).reshape(labels.shape)
+    # A 0 at the end, where -1 points.
+    padded = np.concatenate([table, np.zeros_like(table[:, :1])], axis=1)
+    found = np.empty_like(labels, dtype=table.dtype)
+    for row, whole, target in zip(padded, labels, found, strict=True):
+        # NIfTI volumes have the first axis fastest: walk them in the order of their memory.
+        turned = whole.flags.f_contiguous and target.flags.f_contiguous
+        image, out = (whole.T, target.T) if turned else (whole, target)
+        # In slabs: `take` makes an index of eight bytes per voxel, and allocating that for a whole
+        # volume costs more than the look-up.
+        slab = max(1, 2**18 * len(image) // max(image.size, 1))  # voxels
+        for first in range(0, len(image), slab):
+            np.take(row, image[first : first + slab], out=out[first : first + slab], mode="wrap")
+    return found
+
+
+def _kernels(labels: Array) -> Any:
+    """Triton's kernels for a tensor where distances use Triton too, else None."""
+    if labels.device.type == "cpu" or distance.engine_name(like=labels) != "triton":
+        return None
+    from rwloss.distance import triton_classes
+
+    return triton_classes
+
+
+def _index(labels: Array) -> Array:
+    """Labels of a tensor + 1 as an index, so that ignored voxels are 0. (b *s) -> (b i), int64."""
+    return labels.flatten(1).long() + 1

@@ -94,6 +94,8 @@ def settings_error(
         case "missing":
             description = fields[name].description if name in fields else None
             return f"{where}: {name} is missing{f' ({description})' if description else ''}"
+        case "value_error" if not problem["loc"]:  # of the settings as a whole
+            return f"{where}: {problem['ctx']['error']}"
     return f"{where}: {name} {must(error)}"
 
 
@@ -110,5 +112,7 @@ def must(error: ValidationError) -> str:
     problem = error.errors()[0]
     if problem["type"] == "missing":  # its input is all that there is
         return "is missing"
+    if problem["type"] == "value_error":
+        return str(problem["ctx"]["error"])
     message = problem["msg"].replace("Input should", "must", 1)
     return f"{message}, got {repr(problem['input'])[:80]}"

@@ -77,13 +77,26 @@ def small_networks() -> Iterator[None]:
 
     And Fabric does not search all that is installed for callbacks at each start.
     """
-    from rwloss.training.network import PRESETS, NetworkPreset
+    from rwloss.training.architectures import PRESETS, NetworkPreset
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(PRESETS, "tiny", NetworkPreset((2, 4, 8, 16), residual_units=1))
         if find_spec("lightning_fabric"):
             patch.setattr("lightning_fabric.fabric._load_external_callbacks", lambda group: [])
         yield
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The place of a network in a file that nobody has named yet."""
+    from own_network import OWN
+
+    from rwloss.training import architectures
+
+    monkeypatch.setattr(architectures, "_NAMED", {})
+    path = tmp_path / "own.py"
+    path.write_text(OWN)
+    return f"{path}:Own"
 
 
 @pytest.fixture(scope="session")

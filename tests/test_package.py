@@ -151,7 +151,6 @@ FLOORS = [
     {"files"},
     {"work"},
     {"distance"},
-    {"per_class"},
     {"regions"},
     {"rwmap"},
     {"moves"},

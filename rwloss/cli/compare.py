@@ -43,7 +43,7 @@ def compare(
     together: Annotated[str, typer.Option(metavar="N|auto", show_default=False)] = "auto",
     dry_run: Annotated[bool, typer.Option("--dry-run")] = False,
     as_json: opt.AsJson = False,
-    **training: Annotated[Any, "data", "map", "maps", "out", "seed"],
+    **training: Annotated[Any, "data", "map", "maps", "out", "seed", "epochs"],
 ) -> None:
     """Train every map with every seed, and compare the results.
 

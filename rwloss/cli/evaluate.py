@@ -35,7 +35,7 @@ def evaluate(
     max_voxels: opt.MaxVoxels = opt.MAX_VOXELS,
     as_json: opt.AsJson = False,
 ) -> None:
-    """Score label maps: Dice, HD95 and mean surface distance in mm, normalized surface distance.
+    """Score label maps by Dice, HD95 and surface distances.
 
     For each class except the background. Each mean is shown with its number of cases, and with the
     numbers of cases in which the class was missed, was a false alarm or was in neither. A case that

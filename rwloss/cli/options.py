@@ -100,6 +100,8 @@ _METAVARS = {
     "group_pattern": "REGEX",
     "groups_table": "CSV",
     "spacing": "MM,MM[,MM]",
+    "network": "NAME",
+    "network_options": "NAME=VALUE,...",
     "reference": "NAME",
 }
 
@@ -206,7 +208,9 @@ def _of_setting(name: str) -> Any:
         metavar = f"{metavar},{metavar},..."
     description = field.description or ""
     help_text = f"{description[:1].upper()}{description[1:]}."
-    if not (field.is_required() or field.default is None or field.default is False):
+    if field.default_factory is None and not (
+        field.is_required() or field.default is None or field.default is False
+    ):
         help_text += f"  [default: {field.default}]"
     option = typer.Option(
         f"--{name.replace('_', '-')}",
@@ -216,7 +220,7 @@ def _of_setting(name: str) -> Any:
         callback=lambda value: None if value is None else _checked(field, kind, several, value),
         rich_help_panel=_titles().get(name),
     )
-    return Annotated[str | None if several else kind | None, option]
+    return Annotated[str | None if several or kind is dict else kind | None, option]
 
 
 def _checked(field: FieldInfo, kind: type, several: bool, value: Any) -> Any:
@@ -247,6 +251,8 @@ def _kind(annotation: Any) -> tuple[type, tuple[Any, ...], bool]:
     ((<class 'int'>, (0, 1, 2), True), (<class 'float'>, (), False))
     """
     origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is dict:
+        return dict, (), False
     if origin is Literal:
         return type(arguments[0]), arguments, False
     if origin is tuple:

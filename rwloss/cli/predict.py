@@ -23,6 +23,7 @@ def predict(
     out_option: opt.OutOption = None,
     *,
     checkpoint: Annotated[Literal["best", "last"], typer.Option()] = "best",
+    network: Annotated[str | None, typer.Option(metavar="NAME")] = None,
     part: opt.Part = None,
     split: opt.SplitPart = None,
     overlap: Annotated[float, typer.Option(min=0, max=0.99)] = 0.5,
@@ -43,6 +44,8 @@ def predict(
     CASE.ext; or an nnU-Net raw folder, or one file.
     out: Folder of the label maps, named CASE.ext.
     checkpoint: Weights of the best step on the validation cases, or of the last step.
+    network: Class that the run was trained with, as FILE.py:Class or module:Class, if it is one of
+    your own. It is never taken from RUN, which must not choose which code runs.
     part: Images of an nnU-Net raw folder; by default test if it has imagesTs.
     split: Predict only this part of the run's split; by default all images.
     overlap: Overlap of neighbouring windows, as a fraction of their length, for images that are
@@ -72,6 +75,7 @@ def predict(
             images,
             opt.place_of(out, out_option),
             checkpoint=checkpoint,
+            network=network,
             part=part,
             split=split,
             overlap=overlap,

@@ -41,6 +41,7 @@ def train(
     require_training()
     from rwloss.training import RunSettings, is_first_process
     from rwloss.training import train as run
+    from rwloss.training.architectures import named_code
 
     if data is not None:
         settings["data"] = data
@@ -48,9 +49,10 @@ def train(
         chosen = RunSettings.of("settings", settings)
     else:
         chosen = RunSettings.read(config, **settings)
+        named_code(settings)
     with progress(lambda _: "the same command resumes the run") as shown:
-        # A file of settings must not choose which code is run.
-        result = run(chosen, _shown_on(shown, Path(chosen.out).name), files="map" in settings)
+        # A file of settings must not choose which code is run: options have, by now.
+        result = run(chosen, _shown_on(shown, Path(chosen.out).name), files=config is None)
     if not is_first_process():
         return
     if as_json:
@@ -114,8 +116,11 @@ def _shown_on(shown: Progress, name: str) -> TrainingProgress:
 
 def _print(result: RunResult) -> None:
     settings, cases = result.settings, result.scores.cases
-    validates = settings.folds is not None or settings.validation_fraction > 0
-    chosen = "by validation" if validates else "(the last: there are no validation cases)"
+    chosen = "by validation"
+    if settings.test_checkpoint == "last":
+        chosen = "(the last: --test-checkpoint last)"
+    elif settings.folds is None and settings.validation_fraction == 0:
+        chosen = "(the last: there are no validation cases)"
     typer.echo(
         f"{settings.map}: {settings.steps} steps in {result.seconds:.0f} s, checkpoint of step "
         f"{result.best_step} {chosen}, tested on {count_of(len(cases), 'case')}"

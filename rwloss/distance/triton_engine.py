@@ -97,7 +97,9 @@ def _transform(labels: Tensor, table: Tensor, num_classes: int, root: bool) -> T
     labels = labels.view(torch.uint8) if labels.dtype is torch.bool else labels
     voxels, classes = math.prod(size), max(num_classes, 1)
     mixed = torch.zeros(batch * classes, dtype=torch.int32, device=labels.device)
+    # Triton warns where nobody says whether a product and a sum may be one operation.
     shared: dict[str, Any] = {"classes": classes, "EACH": num_classes > 0}
+    shared["enable_fp_fusion"] = True
     with torch.cuda.device_of(labels):
         block, images = BLOCK
         programs = triton.cdiv(voxels, block) * triton.cdiv(len(mixed), images)
@@ -130,7 +132,6 @@ def _transform(labels: Tensor, table: Tensor, num_classes: int, root: bool) -> T
                 ROOT=root,
                 ROWS=rows,
                 COLS=cols,
-                enable_fp_fusion=True,
             )
     return found
 

@@ -25,6 +25,22 @@ def read(path: Path) -> dict[str, Any]:
         raise RWLossError(f"{str(path)!r} is not valid TOML: {error}") from error
 
 
+def inline_table(text: Any) -> Any:
+    """The table that a text such as "a = 1, b = [2, 3]" holds; anything else as it is.
+
+    Raises ValueError for other text.
+
+    >>> inline_table("strides=[2, 2], norm='batch'")
+    {'strides': [2, 2], 'norm': 'batch'}
+    """
+    if not isinstance(text, str):
+        return text
+    try:
+        return tomllib.loads(f"table = {{{text}}}")["table"]
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"must be like 'name=1, other=[2, 3]' ({error})") from error
+
+
 def dumps(values: Mapping[str, Any]) -> str:
     """Values as TOML; those that are None are left out, because TOML has no null.
 

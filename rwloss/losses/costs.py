@@ -17,20 +17,24 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import reduce
 from operator import add
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeAlias
 
 import torch
+from einops import rearrange
 from torch import Tensor
 from torch.autograd.function import Function
 from torch.nn import functional
 
-from rwloss.arrays import eager, fails, in_graphs, plain_call
+from rwloss.arrays import constants, eager, fails, in_graphs, plain_call
 from rwloss.errors import RWLossError
 from rwloss.losses.batch import LossBatch
 from rwloss.maps.expression import Expression, Leaf, Stabilized
 from rwloss.maps.loss_term import LossTerm, reduced, sum_by_group
 from rwloss.regions import IGNORED, Regions
 from rwloss.rwmap import RWMap
+
+# Factor, map and link.
+WeightedMap: TypeAlias = tuple[float, RWMap, float | None]
 
 
 # Distances are no work for a graph: a compiled loss comes back to Python for them.
@@ -159,6 +163,48 @@ def class_costs(batch: LossBatch, rwmap: RWMap, q: float | None) -> Tensor:
         return batch.probs * _dense(batch, rwmap)
     costs = _linked_costs(batch, rwmap, q)[:, None]
     return torch.zeros_like(batch.output).scatter(1, batch.classes[:, None], costs)
+
+
+def unreduced(
+    batch: LossBatch,
+    static: Sequence[WeightedMap],
+    dynamic: Sequence[Leaf] | None,
+    with_background: tuple[type[LossTerm], ...],
+    *,
+    include_background: bool,
+    channels: int,
+) -> Tensor:
+    """Costs by class and voxel, or by image and class where there are dynamic terms (else None)."""
+    total = torch.zeros_like(batch.output)
+    for factor, rwmap, q in static:
+        total = total + factor * class_costs(batch, rwmap, q)
+    if dynamic is not None:
+        losses = dynamic_losses(batch, dynamic, with_background)
+        total = reduce(add, losses, batch.by_image_and_class(total))
+    else:
+        if batch.counts is not None:
+            total = total * batch.counts[:, None]
+        total = total if include_background else total[:, 1:]
+    if not batch.masks:
+        return total
+    total = rearrange(total, "(b m) k ... -> b m k ...", m=channels)
+    return total if include_background else total[:, :, 0]
+
+
+def weighted(batch: LossBatch, rwmap: RWMap, class_weights: tuple[float, ...] | None) -> RWMap:
+    """The map times the weight of each voxel's true class."""
+    if class_weights is None:
+        return rwmap
+    num_classes = batch.given.shape[1]
+    if len(class_weights) != num_classes:
+        raise RWLossError(
+            f"{len(class_weights)} class_weights for {num_classes} classes: give one for each"
+            + (" (outside and inside a mask)" if batch.masks else "")
+        )
+    weights = constants(class_weights, rwmap.parts[0])[batch.classes]
+    if not rwmap.is_compact:
+        weights = weights[:, None]
+    return RWMap(rwmap.labels, num_classes, tuple(part * weights for part in rwmap.parts))
 
 
 def _voxel_costs(batch: LossBatch, rwmap: RWMap, q: float | None) -> Tensor:

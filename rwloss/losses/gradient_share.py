@@ -80,7 +80,7 @@ class GradientShare:
         self, loss: RegionWiseLoss, logits: Any, target: Any, rwmap: Any, **given: Any
     ) -> bool:
         """Count a call in training, and measure where it is time. Whether the weight changed."""
-        if not _COUNTS.get():
+        if not (loss.training and torch.is_grad_enabled() and _COUNTS.get()):
             return False
         self.calls += 1
         if (self.calls - 1) % self.blend.every:

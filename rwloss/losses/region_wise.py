@@ -7,24 +7,26 @@ import math
 from collections.abc import Sequence
 from functools import reduce
 from operator import add
-from typing import Any, Literal, TypeAlias, cast, get_args
+from typing import Any, Literal, cast, get_args
 
 import torch
-from einops import rearrange
 from torch import Tensor, nn
 
-from rwloss.arrays import constants, to_numpy
+from rwloss.arrays import to_numpy
 from rwloss.errors import RWLossError
 from rwloss.losses.batch import Activation, LossBatch, LossInputs, check_logits, make_batch
 from rwloss.losses.costs import (
-    class_costs,
+    WeightedMap,
     dynamic_excess,
     dynamic_losses,
     made_maps,
     mean_cost,
     mean_excess,
+    unreduced,
+    weighted,
 )
 from rwloss.losses.gradient_share import GradientShare
+from rwloss.losses.prepared import PreparedMap, prepared
 from rwloss.losses.resolution import at_head, head_weights, stored_map
 from rwloss.maps.expression import Expression, Leaf, Stabilized
 from rwloss.maps.loss_term import LossTerm, reduced
@@ -34,8 +36,6 @@ from rwloss.rwmap import RWMap
 from rwloss.words import nearest
 
 Reduction = Literal["mean", "sum", "none"]
-# Factor, map and link.
-WeightedMap: TypeAlias = tuple[float, RWMap, float | None]
 # The map of each call, where there is no expression.
 _GIVEN = Leaf(cast("Expression", None))
 
@@ -160,12 +160,8 @@ class RegionWiseLoss(nn.Module):
 
         Raises RWLossError that says what was expected where labels, shapes or maps do not fit.
         """
-        if (
-            self.share is not None
-            and self.training
-            and torch.is_grad_enabled()
-            and self.share.follow(self, logits, target, rwmap, mask=mask, spacing_mm=spacing_mm)
-        ):
+        given = {"mask": mask, "spacing_mm": spacing_mm}
+        if self.share is not None and self.share.follow(self, logits, target, rwmap, **given):
             self._follow_epoch()
         return self._evaluate(logits, target, rwmap, mask, spacing_mm, excess=False)
 
@@ -186,6 +182,25 @@ class RegionWiseLoss(nn.Module):
         if self.reduction == "none":
             raise RWLossError('excess is one number: it needs reduction "mean" or "sum"')
         return self._evaluate(logits, target, rwmap, mask, spacing_mm, excess=True)
+
+    def prepare(
+        self, target: Tensor, num_classes: int, spacing_mm: SpacingMM | None = None
+    ) -> PreparedMap:
+        """The static part's map of the next batch, which a GPU makes beside the forward pass.
+
+            prepared = loss.prepare(target, num_classes=4)
+            logits = network(images)
+            loss(logits, target, prepared.wait())
+
+        target: labels (b *s); with "sigmoid" masks (b k *s), each a problem of num_classes=2. On
+        the CPU the map is made at once. Raises RWLossError where no single map holds the static
+        terms.
+        """
+        spacing_mm = self.spacing_mm if spacing_mm is None else spacing_mm
+        masks = self.activation in {"sigmoid", "masks"}
+        return prepared(
+            self.expression, target, num_classes, spacing_mm, self.ignore_index, masks=masks
+        )
 
     def by_group(
         self, logits: Tensor, target: Tensor, rwmap: RWMap | None, spacing_mm: Any, groups: int
@@ -318,7 +333,14 @@ class RegionWiseLoss(nn.Module):
         active = self._dynamic if logits.numel() else ()
         dynamic = [leaf for leaf in active if leaf.weight * leaf.factor != 0]
         if self.reduction == "none":
-            return self._unreduced(batch, static, dynamic, logits.shape[1])
+            return unreduced(
+                batch,
+                static,
+                dynamic if self._dynamic else None,
+                self._with_background,
+                include_background=self.include_background,
+                channels=logits.shape[1],
+            )
         if excess:
             means = [(factor, mean_excess(batch, rwmap, q)) for factor, rwmap, q in static]
             means += [(1.0, dynamic_excess(batch, leaf, self._with_background)) for leaf in dynamic]
@@ -335,28 +357,6 @@ class RegionWiseLoss(nn.Module):
             return empty if given.groups == 1 else empty.expand(given.groups)
         total = reduce(add, [mean if factor == 1.0 else factor * mean for factor, mean in means])
         return total * batch.num_values if self.reduction == "sum" else total
-
-    def _unreduced(
-        self, batch: LossBatch, static: list[WeightedMap], dynamic: list[Leaf], channels: int
-    ) -> Tensor:
-        """Costs by class and voxel, or by image and class where a term has no voxels."""
-        total = torch.zeros_like(batch.output)
-        for factor, rwmap, q in static:
-            total = total + factor * class_costs(batch, rwmap, q)
-        if self._dynamic:
-            total = reduce(
-                add,
-                dynamic_losses(batch, dynamic, self._with_background),
-                batch.by_image_and_class(total),
-            )
-        else:
-            if batch.counts is not None:
-                total = total * batch.counts[:, None]
-            total = total if self.include_background else total[:, 1:]
-        if not batch.masks:
-            return total
-        total = rearrange(total, "(b m) k ... -> b m k ...", m=channels)
-        return total if self.include_background else total[:, :, 0]
 
     def _static_maps(
         self, batch: LossBatch, logits: Tensor, given: LossInputs, *, resample: bool
@@ -388,24 +388,9 @@ class RegionWiseLoss(nn.Module):
         else:
             found = [stored_map(batch, logits, given, self._stored_text, resample=resample)]
         return [
-            (group.factor, self._weighted(batch, rwmap), group.link)
+            (group.factor, weighted(batch, rwmap, self.class_weights), group.link)
             for group, rwmap in zip(active, found, strict=True)
         ]
-
-    def _weighted(self, batch: LossBatch, rwmap: RWMap) -> RWMap:
-        """The map times the weight of each voxel's true class."""
-        if self.class_weights is None:
-            return rwmap
-        num_classes = batch.given.shape[1]
-        if len(self.class_weights) != num_classes:
-            raise RWLossError(
-                f"{len(self.class_weights)} class_weights for {num_classes} classes: give "
-                "one for each" + (" (outside and inside a mask)" if batch.masks else "")
-            )
-        weights = constants(self.class_weights, rwmap.parts[0])[batch.classes]
-        if not rwmap.is_compact:
-            weights = weights[:, None]
-        return RWMap(rwmap.labels, num_classes, tuple(part * weights for part in rwmap.parts))
 
 
 def _weights(name: str, given: Sequence[float] | None) -> tuple[float, ...] | None:

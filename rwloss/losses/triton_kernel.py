@@ -37,7 +37,7 @@ def _map_sums(
     counts (b *s) float32, 0 where a voxel does not count; parts of the map, float32.
     """
     out = logits.new_empty((len(logits), _blocks(logits)), dtype=torch.float32)
-    _launch(_costs, logits, labels, counts, parts, None, out, (0, 0, 0), BACKWARD=False)
+    _launch(tile_costs, logits, labels, counts, parts, None, out, (0, 0, 0), BACKWARD=False)
     return out.sum(dim=1)
 
 
@@ -50,7 +50,7 @@ def _gradients(
 ) -> Tensor:
     """The gradient by the logits of factor (b) times these sums, in their type. (b k *s)."""
     out = torch.empty_like(logits.flatten(2))
-    _launch(_costs, logits, labels, counts, parts, factor, out, out.stride(), BACKWARD=True)
+    _launch(tile_costs, logits, labels, counts, parts, factor, out, out.stride(), BACKWARD=True)
     return out.reshape(logits.shape)
 
 
@@ -58,7 +58,7 @@ def _overlap_sums(logits: Tensor, labels: Tensor, counts: Tensor | None) -> Tens
     """Σ p y, Σ p and Σ y over the voxels of each image that count. (3 b k) float32."""
     batch, k = logits.shape[:2]
     out = logits.new_empty((3, batch, _blocks(logits), k), dtype=torch.float32)
-    _launch(_overlaps, logits, labels, counts, (), None, out, ())
+    _launch(tile_overlaps, logits, labels, counts, (), None, out, ())
     return out.sum(dim=2)
 
 
@@ -77,7 +77,7 @@ def _launch(kernel, logits, labels, counts, parts, factor, out, strides, **const
     flat = logits.flatten(2)  # a view, unless spatial axes were swapped
     batch, k, voxels = flat.shape
     first, other = (*map(_dense_or_number, parts), out, out)[:2]
-    if kernel is _costs:
+    if kernel is tile_costs:
         form = "TABLE" if parts[0].ndim == 2 else "COMPACT" if len(parts) == 2 else "DENSE"
         steps = int(first.numel() > 1), int(other.numel() > 1)
         given = (first, other, out if factor is None else factor.contiguous(), *strides, *steps)
@@ -98,6 +98,7 @@ def _launch(kernel, logits, labels, counts, parts, factor, out, strides, **const
             COUNTS=counts is not None,
             CLASSES=triton.next_power_of_2(k),
             BLOCK=_block(logits),
+            enable_fp_fusion=True,  # Triton warns where nobody says
         )
 
 
@@ -138,7 +139,7 @@ def _probabilities(
 
 
 @triton.jit
-def _costs(
+def tile_costs(
     logits, labels, counts, out, voxels, classes, logits_b, logits_k, logits_v,
     first, other, factor, out_b, out_k, out_v, first_step, other_step,
     FORM: tl.constexpr, BACKWARD: tl.constexpr, COUNTS: tl.constexpr, CLASSES: tl.constexpr,
@@ -174,7 +175,7 @@ def _costs(
 
 
 @triton.jit
-def _overlaps(
+def tile_overlaps(
     logits, labels, counts, out, voxels, classes, logits_b, logits_k, logits_v,
     COUNTS: tl.constexpr, CLASSES: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip

@@ -106,7 +106,7 @@ def check_expression(
         dead = np.outer(DEAD, report.pull_up)
     else:
         rwmap = terms(full_probabilities(given, labels, k))
-        report = _report(rwmap, given, regions, prior_pulls(terms))
+        report = _report(rwmap, given, regions, prior_pulls(terms, labels, k))
         dead = dead_pulls(terms)
     return replace(report, dead_pulls=dead, terms=term_squares(terms))
 

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-from einops import rearrange
+from typing import Any
 
 from rwloss.errors import RWLossError
 from rwloss.regions import IGNORED, Regions
-from rwloss.rwmap import RWMap
+from rwloss.stability.alarm import Alarm, Alarms
 from rwloss.stability.diagnosis import check
+from rwloss.stability.loss_call import LossCall, as_map
 from rwloss.stability.report import StabilityReport, number
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from rwloss.losses.batch import LossBatch
+_log = logging.getLogger("rwloss.stability")
 
 
 class Monitor:
@@ -32,6 +29,9 @@ class Monitor:
 
     every: steps between samples, from the first step on. by_distance: also split by distance to
     the edge, which costs a distance transform per sample.
+    steps: of the whole run. With it, `alarms` holds a warning for each class that is dying or will
+    not be born; the log "rwloss.stability" has it too. Sample about 60 times per run for that.
+    `Watch` does this alone, and without a call of yours at each step.
     history: a row per sample, with the step, the loss and all figures of
     `StabilityReport.figures`; `write` saves it as JSON lines.
 
@@ -49,14 +49,22 @@ class Monitor:
     [(0, 1.1, 0.0), (2, 1.1, 0.0)]
     """
 
-    def __init__(self, *, every: int = 50, by_distance: bool = True) -> None:
-        """Check the interval; the class documents it."""
+    def __init__(
+        self, *, every: int = 50, by_distance: bool = True, steps: int | None = None
+    ) -> None:
+        """Check the numbers; the class documents them."""
         if every < 1:
             raise RWLossError(f"expected every of 1 step or more, got {every}")
         self.every = int(every)
         self.by_distance = by_distance
         self.history: list[dict[str, Any]] = []
+        self._alarms = None if steps is None else Alarms(steps)
         self._calls = 0
+
+    @property
+    def alarms(self) -> list[Alarm]:
+        """The alarms raised so far, at most one per class."""
+        return [] if self._alarms is None else self._alarms.raised
 
     def __call__(
         self, loss: Any, logits: Any, target: Any, *more: Any, step: int | None = None, **given: Any
@@ -70,77 +78,20 @@ class Monitor:
         self._calls += 1
         if step % self.every:
             return None
-        value, head, gradient = _gradient(loss, logits, target, more, given)
-        batch = _batch(loss, head, target, given)
-        rwmap, regions = _as_map(batch, gradient), None
+        call = LossCall(loss, logits, target, more, given)
+        value, head, gradient = call.gradient()
+        batch = call.batch(head)
+        rwmap, regions = as_map(batch, gradient), None
         if self.by_distance:
             regions = Regions(rwmap.labels, rwmap.num_classes, batch.spacings_mm, IGNORED)
         report = check(rwmap, batch.probs, regions=regions)
         self.history.append({"step": step, "loss": number(value), **report.figures()})
+        if self._alarms is not None:
+            for alarm in self._alarms.look(step + 1, call):
+                _log.warning("rwloss: %s", alarm)
         return report
 
     def write(self, path: str | Path) -> None:
         """Write the history as JSON lines, one per row."""
         text = "".join(json.dumps(row) + "\n" for row in self.history)
         Path(path).write_text(text, encoding="utf-8")
-
-
-def _gradient(
-    loss: Any, logits: Any, target: Any, more: tuple[Any, ...], given: dict[str, Any]
-) -> tuple[float, Tensor, Tensor]:
-    """Value of the loss, the first output, and the loss's gradient by it. (b k *s) each."""
-    import torch
-
-    from rwloss.losses.gradient_share import uncounted
-
-    many = isinstance(logits, (list, tuple))
-    with torch.inference_mode(False), torch.enable_grad(), uncounted():
-        outputs = [
-            # float32 at least: a gradient in float16 would underflow.
-            each.detach().to(torch.promote_types(each.dtype, torch.float32)).clone()
-            for each in (logits if many else [logits])
-        ]
-        head = outputs[0].requires_grad_()
-        value = loss(outputs if many else head, target, *more, **given).sum()
-        if not value.requires_grad:
-            return float(value), head.detach(), torch.zeros_like(head)
-        (gradient,) = torch.autograd.grad(value, head, allow_unused=True, materialize_grads=True)
-    return float(value.detach()), head.detach(), gradient
-
-
-def _batch(loss: Any, head: Tensor, target: Any, given: dict[str, Any]) -> LossBatch:
-    """The first output with its labels, mask and spacing, as `RegionWiseLoss` sees them."""
-    from rwloss.losses.batch import LossInputs, make_batch
-
-    activation: Any = getattr(loss, "activation", "softmax")
-    target, spacing = _first(target), given.get("spacing_mm")
-    spacing = getattr(loss, "spacing_mm", None) if spacing is None else spacing
-    if activation not in {"sigmoid", "masks"} and target.shape == head.shape:
-        target = target.float().argmax(dim=1)  # other losses may take soft targets
-    return make_batch(
-        head,
-        LossInputs(target, None, _first(given.get("mask")), spacing, spacing is not None),
-        activation=activation,
-        ignore_index=getattr(loss, "ignore_index", None),
-        include_background=True,
-        pooled=False,
-    )
-
-
-def _as_map(batch: LossBatch, gradient: Tensor) -> RWMap:
-    """The map that has this gradient by the head. (b k *s), or (b·k 2 *s) for masks."""
-    import torch
-
-    if batch.masks:  # each channel is two classes, [0, x] or [1 - p, p]; logits push the other too
-        gradient = rearrange(gradient, "b m ... -> (b m) ...")
-        other = torch.zeros_like(gradient) if batch.normalized else -gradient
-        gradient = torch.stack([other, gradient], dim=1)
-    if not batch.normalized:  # else the gradient by probabilities is the map
-        # Where a probability is 0 in float32, so is its gradient.
-        gradient = gradient / batch.probs.clamp_min(1e-30)
-    scale = max(gradient.shape[1], int(batch.num_values))
-    return RWMap.from_dense(batch.counted_labels, gradient * scale)
-
-
-def _first(given: Any) -> Any:
-    return given[0] if isinstance(given, (list, tuple)) else given

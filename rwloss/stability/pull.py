@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import reduce
 from operator import add
@@ -113,14 +113,16 @@ def dead_pulls(terms: Terms) -> FloatArray:
     return found
 
 
-def prior_pulls(terms: Terms) -> tuple[FloatArray, FloatArray]:
+def prior_pulls(
+    map_at: Callable[[Array], RWMap], labels: Array, num_classes: int
+) -> tuple[FloatArray, FloatArray]:
     """Numerator and denominator of the pull ratio of a map that depends on the prediction. (b k).
 
+    map_at: the map at probabilities (b k *s) in float64. labels (b *s), -1 where ignored.
     The map of class c is that of a network that knows of it only how large it is: the class has its
     share of the image as its probability at every voxel (at least that of one voxel); its own
     voxels are predicted as background, all others are right.
     """
-    labels, num_classes = terms.regions.labels, terms.regions.num_classes
     xp = namespace(labels)
     up, down = np.zeros((2, labels.shape[0], num_classes))
     every = tuple(range(1, labels.ndim))
@@ -134,7 +136,7 @@ def prior_pulls(terms: Terms) -> tuple[FloatArray, FloatArray]:
         for j in range(num_classes):
             here = 1 - prior - (num_classes - 2) * _ELSEWHERE
             probs[:, j] = prior if j == k else xp.where(winner == j, here, probs[:, j])
-        rwmap = terms(probs)
+        rwmap = map_at(probs)
         found = voxels(rwmap)
         above, zero = channel(rwmap, found.usable, k), xp.zeros_like(found.true)
         pull = xp.where(own, channel(rwmap, found.usable, 0) - above, zero)

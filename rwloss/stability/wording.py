@@ -14,9 +14,8 @@ from rwloss.words import listed, percent
 VANISHES_BELOW = 0.01
 """Pull ratio below which `verdict` says that a class can vanish.
 
-A rule of thumb from a few training runs (hippocampus slices and a phantom of four classes, 2 or 3
-seeds each): classes with a ratio of 0.003 or less were lost or born late, those of 0.02 and more
-were kept, except for one seed on which cross-entropy lost the same class.
+A rule of thumb. On the recorded runs that ship it names 29 of 35 lost classes, and 9 % of those
+that lived; `predict`, a fitted model, orders datasets that it has not seen no better.
 """
 
 CAUTION = (

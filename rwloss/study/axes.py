@@ -21,7 +21,7 @@ Runs that share a split are not independent, so maps are compared by the means o
 
 _PATHS = {"groups_table"}
 
-OF_RUNS = frozenset({"data", "map", "maps", "out", "seed", "steps"})
+OF_RUNS = frozenset({"data", "map", "maps", "out", "seed", "steps", "epochs"})
 """Settings of a run that belong to the study or differ between runs anyway."""
 
 _NONE = {"train_cases": "all"}

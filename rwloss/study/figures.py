@@ -17,12 +17,12 @@ _ROUNDING = 1e-7
 def decimal(value: float | None, digits: int = 3, *, signed: bool = False) -> str:
     """A number with this many digits after the point.
 
-    >>> decimal(0.12345), decimal(0.5, signed=True), decimal(None) == NOTHING
-    ('0.123', '+0.500', True)
+    >>> decimal(0.12345), decimal(0.5, signed=True), decimal(-1e-9), decimal(None) == NOTHING
+    ('0.123', '+0.500', '0.000', True)
     """
     if value is None:
         return NOTHING
-    return f"{value:{'+' if signed else ''}.{digits}f}".replace("-", MINUS)
+    return f"{value:{'+' if signed else ''}z.{digits}f}".replace("-", MINUS)
 
 
 def bounds(found: Interval, *, signed: bool = False) -> str:

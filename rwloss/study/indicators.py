@@ -38,7 +38,7 @@ class Indicators:
 
     promises_stable: every term says that it obeys the principle, whatever the labels. pull,
     pull_exponent: of each foreground class; None where undefined. effective_weights: of the terms
-    of a sum.
+    of a sum. fraction: of the voxels, for each foreground class.
     """
 
     promises_stable: bool
@@ -49,6 +49,7 @@ class Indicators:
     verdict: str
     pull_exponent: Mapping[str, float | None] = field(default_factory=dict)
     effective_weights: Mapping[str, float] = field(default_factory=dict)
+    fraction: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def least_pull(self) -> float | None:
@@ -136,6 +137,10 @@ def indicators(
             verdict=stability.verdict(report, names, is_static=expressions[name].is_static),
             pull_exponent=exponent,
             effective_weights=report.effective_weights,
+            fraction={
+                name: part.voxels / max(1, report.total.voxels)
+                for name, part in zip(names[1:], report.by_class[1:], strict=True)
+            },
         )
     return found
 

@@ -118,8 +118,7 @@ class Study(toml.TomlSettings):
                 f"{where}: the reference {study.reference!r} is not a map of the study"
                 f"{nearest(study.reference, study.maps)}"
             )
-        if study.null is not None and study.null not in study.maps:
-            raise RWLossError(f"{where}: null {study.null!r} is not a map of the study")
+        _check_null(study, where)
         _settings(study, where=f"{where}: [training]")
         axes = study_axes.checked(study.axes, f"{where}: [axes]")
         if len({"patch", *axes.get("map_of", ())}) > 1 and study.training.get("zoom") != 0:
@@ -187,12 +186,25 @@ class Run:
 def make(*, files: bool = True, **values: Any) -> Study:
     """A study from options, whose maps parse. Raises RWLossError that names what is wrong.
 
-    files: False refuses maps of Python files that were not named before, as `maps.parse` does.
+    files: False refuses maps and networks of Python code that was not named before, as `maps.parse`
+    does.
     """
     study = Study.of("study", values)
     for text in study.maps.values():
         generators.parse(text, files=files)
+    _load_networks(study.training, study.axes, files=files)
     return study
+
+
+def _load_networks(
+    training: Mapping[str, Any], axes: Mapping[str, Sequence[Any]], *, files: bool = True
+) -> None:
+    """Load the networks of a study that are Python code, or refuse those that no option named."""
+    from rwloss.training.architectures import is_code, network_class
+
+    for name in (training.get("network", "UNet"), *axes.get("network", ())):
+        if is_code(name):
+            network_class(name, files=files)
 
 
 def assembled(source: str, out: Path | None, given: Mapping[str, Any]) -> tuple[Study, Path]:
@@ -206,6 +218,7 @@ def assembled(source: str, out: Path | None, given: Mapping[str, Any]) -> tuple[
     """
     for text in given.get("maps", {}).values():
         generators.parse(text)
+    _load_networks(given.get("training", {}), given.get("axes", {}))
     path = Path(source)
     if path.suffix.lower() == ".toml":
         said, folder = Study.read(path).model_dump(exclude_unset=True), out or path.parent
@@ -340,8 +353,28 @@ def with_null(study: Study) -> Study:
             "dice_ce, or name a map with --reference"
         )
     name = study.null or f"{reference}_again"
+    if study.null is None and name in study.maps:
+        raise RWLossError(f"--null adds a map {name!r}, and the study has one: name that otherwise")
     content = study.model_dump() | {"null": name}
     return make(files=False, **content | {"maps": study.maps | {name: study.maps[reference]}})
+
+
+def _check_null(study: Study, where: str) -> None:
+    """Raise RWLossError unless `null`, if any, is the reference with seeds of its own."""
+    null, reference = study.null, reference_of(study)
+    if null is None:
+        return
+    if null not in study.maps:
+        raise RWLossError(f"{where}: null {null!r} is not a map of the study")
+    if reference in {None, null} or not generators.is_same(
+        study.maps[null], study.maps[reference or null]
+    ):
+        raise RWLossError(
+            f"{where}: null {null!r} must be the reference with another name, and the reference "
+            f"is {reference!r}: keep that of the A/A test"
+        )
+    if max(study.seeds) >= NULL_SEEDS:
+        raise RWLossError(f"{where}: an A/A test adds {NULL_SEEDS:,} to seeds: give lower ones")
 
 
 def columns(texts: Sequence[str] = (), baselines: Sequence[str] = ()) -> dict[str, str]:

@@ -56,7 +56,8 @@ class BirthCurve:
     """Share of runs in which a class is not born yet, after each of `steps`: Kaplan and Meier.
 
     low, high: pointwise band at 1 - ALPHA, from Greenwood's variance of the log-log share. Where
-    that is undefined because every run has born the class, the open end is that of `rate`. median:
+    that is undefined because every run has born the class, or none, the open end is that of `rate`
+    at the last step. median:
     the first step with a share below 1/2, the middle of the steps where it is 1/2; None where it
     stays at 1/2 or above. median_low, median_high: where the band meets 1/2.
     Sources: Kaplan and Meier, JASA 53, 1958; Brookmeyer and Crowley, Biometrics 38, 1982.
@@ -86,7 +87,12 @@ def birth_curve(births: Sequence[int], censored: Sequence[int]) -> BirthCurve | 
         return None
     last = max((*births, *censored))
     if not births:
-        return BirthCurve((0, last), (1.0, 1.0), (1.0, 1.0), (1.0, 1.0), None, None, None)
+        none_born = rate(len(censored), len(censored))
+        assert none_born is not None
+        low_end = float(last) if none_born.low <= 0.5 else None
+        return BirthCurve(
+            (0, last), (1.0, 1.0), (1.0, none_born.low), (1.0, 1.0), None, low_end, None
+        )
     times = np.array([*births, *censored], dtype=np.float64)
     is_censored = np.arange(len(times)) >= len(births)
     found: Any = ecdf(CensoredData.right_censored(times, is_censored)).sf

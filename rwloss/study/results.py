@@ -20,9 +20,10 @@ from rwloss.study import axes
 from rwloss.study.axes import AxisValues
 from rwloss.study.differences import NullCertificate, null_certificate
 from rwloss.study.indicators import Indicators
-from rwloss.study.outcomes import METRICS, RunOutcome, known_of, read_outcome
+from rwloss.study.outcomes import METRICS, RunOutcome, read_outcome
 from rwloss.study.plan import Run, Study, reference_of, runs
 from rwloss.study.stability_profile import StabilityProfile, profiles
+from rwloss.study.statistics import means_by_unit
 from rwloss.study.summaries import RunRow, Status, StudyPart, part_of
 from rwloss.study.ties import Tie, ties_of
 
@@ -94,15 +95,22 @@ class Results:
         """
         if self.study.null is None:
             return None
-        runs = [row for row in self.runs if row.map in (self.reference, self.study.null)]
-        dice = known_of(row.outcome.test_dice for row in runs if row.status == "done")
-        return null_certificate(dice, comparisons=max(1, len(self.study.maps) - 2))
+        dice = {
+            (row.map, axes.unit_of(self.study.axes, row.seed, row.values), row.repeat): value
+            for row in self.runs
+            if row.map in (self.reference, self.study.null) and row.status == "done"
+            if (value := row.outcome.test_dice) is not None
+        }
+        of_units = [*means_by_unit(dice, lambda key: key[:2]).values()]
+        return null_certificate(of_units, comparisons=max(1, len(self.study.maps) - 2))
 
     @cached_property
     def distance_unit(self) -> str:
         """The unit of the distances of the test: "mm", or "voxels" where no spacing is known."""
         tests = [row.tested for row in self.runs if row.tested is not None]
-        known = {case.get("spacing_mm") is not None for test in tests for case in test["cases"]}
+        known = {
+            case.get("spacing_mm") is not None for test in tests for case in test.get("cases", ())
+        }
         return "mm or voxels" if len(known) > 1 else "mm" if known == {True} else "voxels"
 
     @property
@@ -139,7 +147,8 @@ def collect(study: Study, folder: Path, found: Mapping[str, Indicators] | None =
     kept = [row for row in rows if not row.reference_failed]
     without = part_of(study, kept, reference, found) if len(kept) < len(rows) else None
     conditions = axes.combinations(axes.kept_apart(study.axes))
-    ties = [tie for values in conditions for tie in ties_of(whole.at(values), found, values)]
+    once = {name: known for name, known in found.items() if name != study.null}
+    ties = [tie for values in conditions for tie in ties_of(whole.at(values), once, values)]
     return Results(
         study, reference, tuple(rows), whole, without, found, tuple(ties), profiles(study, rows)
     )

@@ -113,7 +113,8 @@ def _profile(
             known[place] += 1
     counted = np.asarray(known.any(axis=0))
     rates = [rate for rate, counts in zip(rates, counted, strict=True) if counts]
-    kept, known = kept[:, counted], known[:, counted]
+    begun = known.any(axis=1)  # a seed to come says nothing, and is not counted
+    kept, known = kept[begun][:, counted], known[begun][:, counted]
     pairs = zip(kept.sum(axis=0).tolist(), known.sum(axis=0).tolist(), strict=True)
     shares = (rate(int(count), int(of)) for count, of in pairs)
     return StabilityProfile(

@@ -23,6 +23,7 @@ from rwloss.work.tasks import available_cores
 RunsTogether: TypeAlias = int | Literal["auto"]
 
 _SHARE_OF_MEMORY = 0.8  # of what is free on a GPU: estimates are rough
+_MOST = 128  # runs that "auto" trains together: each keeps a lock file open
 
 
 @dataclass(frozen=True)
@@ -58,8 +59,8 @@ def planned(
     """Plan a study.
 
     together: how many runs train as one model. "auto" is as many as the free memory of each GPU is
-    estimated to hold; on the CPU, each run is trained by itself. jobs: by default one per GPU, or
-    one per core. scheduler: a Dask scheduler, whose workers choose their own devices.
+    estimated to hold, at most 128; on the CPU, each run is trained by itself. jobs: by default one
+    per GPU, or one per core. scheduler: a Dask scheduler, whose workers choose their own devices.
     """
     from rwloss.training.together import MAY_DIFFER, reasons_apart
 
@@ -158,7 +159,7 @@ def _fitting(group: Sequence[Run], jobs: int, gpus: int) -> int:
     free = min(torch.cuda.mem_get_info(gpu)[0] for gpu in range(gpus))
     own = _SHARE_OF_MEMORY * free / math.ceil(jobs / gpus)
     fitting = int(own / _bytes_per_run(group[0].settings))
-    return max(1, min(fitting, math.ceil(len(group) / jobs)))
+    return max(1, min(fitting, math.ceil(len(group) / jobs), _MOST))
 
 
 def _bytes_per_run(settings: RunSettings) -> int:

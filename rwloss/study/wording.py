@@ -12,7 +12,7 @@ from rwloss.study.indicators import INFLUENCE
 from rwloss.study.plan import Study
 from rwloss.study.results import Results
 from rwloss.study.stability_profile import KEPT_IN
-from rwloss.study.statistics import Interval
+from rwloss.study.statistics import ALPHA, Interval, smallest_p
 from rwloss.study.summaries import MapSummary, StudyPart
 from rwloss.study.ties import Tie
 from rwloss.words import count_of, listed, percent
@@ -170,6 +170,8 @@ def _claims(results: Results) -> Iterator[str]:
         yield NO_SCORES
         return
     compared = [each for each in results.whole.comparisons if each.difference is not None]
+    # The A/A test is corrected by itself, and says nothing of what the others can show.
+    asked = [each for each in compared if each.map != results.study.null] or compared
     if not compared:
         return
     reference = compared[0].reference
@@ -181,13 +183,13 @@ def _claims(results: Results) -> Iterator[str]:
     ]
     if claimed:
         yield f"Significant differences in test Dice: {listed(claimed)}."
-    elif any(each.can_claim for each in compared):
+    elif any(each.can_claim for each in asked):
         yield f"No difference in test Dice from {reference} is significant."
     else:
         yield (
             f"No difference in test Dice from {reference} is claimed: so few "
             f"{axes.unit(results.study.axes)}s cannot show one, however large it is. "
-            f"{_needed(results, compared[0].seeds_needed)}"
+            f"{_needed(results, asked[0].seeds_needed)}"
         )
 
 
@@ -213,14 +215,21 @@ def _null(results: Results) -> Iterator[str]:
     found = results.null
     if found is None:
         return
-    names = count_of(found.comparisons + 1, "name")
-    if found.seeds and results.study.null is not None:
-        share = "at most 5 %, as it must be" if found.holds else "MORE than the 5 % that may be"
-        yield (
-            f"A/A test: {results.study.null} is {results.reference} with other seeds. Of "
-            f"{found.studies} studies drawn from these runs, each of {names} and "
-            f"{count_of(found.seeds, 'seed')}, {found.claims} claimed a difference: {share}."
-        )
+    unit = count_of(found.seeds, axes.unit(results.study.axes))
+    share = percent(found.rate.mean)
+    ends = f"{percent(found.rate.low)} to {percent(found.rate.high)}"
+    if smallest_p(found.seeds) * found.comparisons > ALPHA:
+        verdict = f"this shows nothing, because {unit} can claim nothing"
+    elif found.holds:
+        verdict = f"{share} (95 % interval {ends}), which agrees with the 5 % that may"
+    else:
+        verdict = f"{share} (95 % interval {ends}), MORE than the 5 % that may"
+    yield (
+        f"A/A test: {results.study.null} is {results.reference} with other seeds. Of "
+        f"{found.studies} studies drawn from these runs, each of "
+        f"{count_of(found.comparisons + 1, 'name')} and {unit}, {found.claims} claimed a "
+        f"difference: {verdict}."
+    )
 
 
 # --- In full
@@ -293,22 +302,26 @@ def _profiles(results: Results) -> Iterator[str]:
         found = [(each, wide) for each in group if (wide := each.decades) is not None]
         if not found:
             continue
-        told, few = [], False
+        told, few, flat = [], False, False
         for each, wide in found:
             ends = f" ({wide.low:.2f} to {wide.high:.2f})" if wide.n > 1 else ""
             told.append(f"{wide.mean:.2f} with {each.map}{ends}")
             few |= wide.n < FEW
+            flat |= wide.low == wide.high and wide.n > 1
         first, where = found[0][0], f"With {axes.named(values)}: at" if values else "At"
         text = (
             f"{where} least {100 * KEPT_IN:.0f} % of runs keep every class over this many of the "
             f"{first.span:.2f} decades of learning rate from {first.learning_rates[0]:g} to "
             f"{first.learning_rates[-1]:g}: {listed(told)}."
         )
+        units = f"{axes.unit(results.study.axes)}s"
         if few:
-            units = f"{axes.unit(results.study.axes)}s"
-            yield f"{text} So few {units} make the bootstrap intervals too narrow."
+            text += f" So few {units} make the bootstrap intervals too narrow."
         else:
-            yield f"{text} In parentheses: 95 % intervals."
+            text += " In parentheses: 95 % intervals."
+        if flat:
+            text += f" One without width says that all {units} agree, not that others would."
+        yield text
 
 
 def _kept(each: MapSummary, where: str = "") -> str:
@@ -348,10 +361,8 @@ def _comparisons(results: Results, part: StudyPart, where: str = "") -> Iterator
         if each.difference is None:
             yield f"{each.map} and {each.reference} have no {unit} in common{where}: not compared."
             continue
-        text = (
-            f"Test Dice, {each.map} {MINUS} {each.reference}{where}: {_signed(each.difference)}, "
-            f"{seeds}"
-        )
+        difference = _signed(each.difference, unit)
+        text = f"Test Dice, {each.map} {MINUS} {each.reference}{where}: {difference}, {seeds}"
         if each.can_claim:
             kind = "a significant difference" if each.significant else "no significant difference"
             p = significant(each.corrected_p)
@@ -369,13 +380,13 @@ def _comparisons(results: Results, part: StudyPart, where: str = "") -> Iterator
     yield from dict.fromkeys(claims_nothing)
 
 
-def _signed(difference: Interval) -> str:
+def _signed(difference: Interval, unit: str) -> str:
     mean = decimal(difference.mean, signed=True)
     ends = bounds(difference, signed=True)
     if difference.n == 1:
         return mean
     if difference.n < FEW:
-        return f"{mean} (bootstrap interval {ends}, too narrow with so few seeds)"
+        return f"{mean} (bootstrap interval {ends}, too narrow with so few {unit}s)"
     return f"{mean} (95 % interval {ends})"
 
 

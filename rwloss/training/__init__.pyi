@@ -1,3 +1,5 @@
+from .architectures import PRESETS as PRESETS
+from .architectures import unet as unet
 from .augment import Augmentation as Augmentation
 from .environment import require_monai as require_monai
 from .environment import require_training as require_training
@@ -5,11 +7,9 @@ from .evaluation import Evaluation as Evaluation
 from .evaluation import evaluate as evaluate
 from .inference import predict_labels as predict_labels
 from .loop import Diverged as Diverged
-from .network import PRESETS as PRESETS
 from .network import SegmentationTask as SegmentationTask
 from .network import TrainedNetwork as TrainedNetwork
 from .network import load_network as load_network
-from .network import unet as unet
 from .patches import PatchSampler as PatchSampler
 from .patches import PatchSource as PatchSource
 from .patches import TrainingBatch as TrainingBatch

@@ -40,9 +40,16 @@ def _require(modules: dict[str, str]) -> None:
 def fabric_of(settings: RunSettings) -> Fabric:
     """The devices to train on. Raises RWLossError if this machine does not have them."""
     require_training()
+    import torch
     from lightning_fabric import Fabric
     from lightning_fabric.utilities.exceptions import MisconfigurationException
 
+    if settings.precision == "16-mixed" and not (
+        settings.accelerator != "cpu" and torch.cuda.is_available()
+    ):
+        raise RWLossError(
+            "--precision 16-mixed needs an NVIDIA or AMD GPU: take bf16-mixed or 32-true"
+        )
     try:
         return Fabric(
             accelerator=settings.accelerator,

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from rwloss.errors import RWLossError
+from rwloss.training.architectures import outputs_of
 from rwloss.training.environment import require_monai
 from rwloss.training.scores import Scores, score
 from rwloss.training.settings import RunSettings
@@ -58,7 +59,7 @@ def predict_labels(
     from monai.inferers.utils import sliding_window_inference
 
     def probabilities(windows: torch.Tensor) -> torch.Tensor:
-        logits: torch.Tensor = network(windows)
+        logits = outputs_of(network(windows), axes)[0]
         return logits.float().softmax(dim=1)
 
     window = tuple(size)

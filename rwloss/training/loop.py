@@ -16,6 +16,7 @@ from rwloss.errors import RWLossError
 from rwloss.losses import RegionWiseLoss
 from rwloss.stability import Monitor
 from rwloss.stability.signs import class_signs
+from rwloss.training.architectures import outputs_of
 from rwloss.training.patches import TrainingBatch
 from rwloss.training.settings import RunSettings
 
@@ -40,7 +41,8 @@ class TrainingState:
 
     step: steps done. losses: those since the last record. best_step and best_score: of the best
     checkpoint so far. seconds: training time, summed over all starts. share: calls and weight of
-    the loss's `GradientShare`, empty without one.
+    the loss's `GradientShare`, empty without one. waited and plateaus: validations since the
+    last best one or plateau, and plateaus so far, with the schedule "plateau".
     """
 
     step: int = 0
@@ -49,6 +51,15 @@ class TrainingState:
     best_score: FiniteFloat = -1.0
     seconds: FiniteFloat = 0.0
     share: list[FiniteFloat] = field(default_factory=list)
+    waited: int = 0
+    plateaus: int = 0
+
+    def follow(self, settings: RunSettings, *, is_best: bool) -> None:
+        """Count a validation, and a plateau after `plateau_patience` of them without a best."""
+        if settings.learning_rate_schedule == "plateau":
+            self.waited = 0 if is_best else self.waited + 1
+            if self.waited == settings.plateau_patience:
+                self.waited, self.plateaus = 0, self.plateaus + 1
 
 
 def train_steps(
@@ -87,18 +98,22 @@ def train_steps(
         batch = batches(step)
         loss.set_epoch((step - 1) // settings.steps_per_epoch, settings.num_epochs)
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(settings, step)
+            group["lr"] = learning_rate(settings, step, state.plateaus)
         model.train()
         optimizer.zero_grad()
-        logits = model(batch.images)
+        outputs = outputs_of(model(batch.images), settings.dims)
+        logits = outputs[0]
         if is_recorded:
             logits.retain_grad()
-        value = loss(logits, batch.labels, batch.rwmap, spacing_mm=batch.spacings_mm)
+        several = outputs if len(outputs) > 1 else logits
+        value = loss(several, batch.labels, batch.rwmap, spacing_mm=batch.spacings_mm)
         waiting.append(cast("Tensor", fabric.all_reduce(value.detach())))
         if is_recorded or is_free_to_read(value):  # figures are of finite logits
             state.losses += _read(waiting, step, settings)
         fabric.backward(value)
-        figures = step_figures(loss, network, logits, batch) if is_recorded else {}
+        figures = {}
+        if is_recorded:
+            figures = step_figures(loss, network, logits, batch, _gradient_scale(fabric))
         if settings.gradient_clip is not None:
             fabric.clip_gradients(
                 model,
@@ -144,18 +159,31 @@ def check_finite(loss: float, step: int, settings: RunSettings) -> None:
         )
 
 
-def learning_rate(settings: RunSettings, step: int) -> float:
-    """The learning rate of a step, counted from 1: constant, or falling towards 0."""
+def _gradient_scale(fabric: Fabric) -> float:
+    """What the gradients are multiplied by, so that they do not vanish in float16; else 1."""
+    scaler = getattr(fabric.strategy.precision, "scaler", None)
+    return 1.0 if scaler is None else float(scaler.get_scale())
+
+
+def learning_rate(settings: RunSettings, step: int, plateaus: int = 0) -> float:
+    """The learning rate of a step, counted from 1, after this many plateaus."""
     done = (step - 1) / settings.steps
     cosine = (1 + math.cos(math.pi * done)) / 2
     factors: dict[str, float] = {"constant": 1.0, "poly": (1 - done) ** 0.9, "cosine": cosine}
+    factors["plateau"] = settings.plateau_factor**plateaus
     return settings.learning_rate * factors[settings.learning_rate_schedule]
 
 
 def step_figures(
-    loss: RegionWiseLoss, network: nn.Module, logits: Tensor, batch: TrainingBatch
+    loss: RegionWiseLoss,
+    network: nn.Module,
+    logits: Tensor,
+    batch: TrainingBatch,
+    scale: float = 1.0,
 ) -> dict[str, Any]:
     """The record of one step, after backward and before the optimizer. logits (b k *s) with grad.
+
+    Of several outputs, logits are those of full resolution. scale: that of the gradients.
 
     excess: how far the loss is above its minimum for these maps. gradient_norm: L2 norm of the
     gradient of all weights, before clipping. boundary_weight: of a blend with schedule
@@ -175,7 +203,7 @@ def step_figures(
     return {
         "excess": float(excess),
         **({} if loss.share is None else {"boundary_weight": loss.share.weight}),
-        "gradient_norm": float(nn.utils.get_total_norm(gradients)),
+        "gradient_norm": float(nn.utils.get_total_norm(gradients)) / scale,
         **class_signs(head.softmax(dim=1), batch.labels, gradient),
         **{name: stability[name] for name in _OF_MAP},
         "pull": [each["pull"] for each in stability["by_class"].values()],

@@ -1,4 +1,4 @@
-"""The U-Net of a run, and its checkpoints: files of tensors and plain values."""
+"""The checkpoints of a run: files of tensors and plain values."""
 
 from __future__ import annotations
 
@@ -18,39 +18,15 @@ from torch.utils._pytree import tree_map_only
 from rwloss.errors import RWLossError
 from rwloss.files.atomic import naming_write_errors, whole_file
 from rwloss.files.journal import read_regular
-from rwloss.training.environment import require_monai
+from rwloss.training.architectures import build, is_code, network_class
 from rwloss.training.loop import Diverged, TrainingState
 from rwloss.training.run_folder import RunFolder
-from rwloss.training.settings import PresetName, RunSettings
+from rwloss.training.settings import RunSettings
 from rwloss.words import must
 
 CheckpointName = Literal["best", "last"]
 
 _FIX = "put the run's own file back, or train in another folder"
-
-
-@dataclass(frozen=True)
-class NetworkPreset:
-    """Channels of each level, from fine to coarse, and residual units per level."""
-
-    channels: tuple[int, ...]
-    residual_units: int = 2
-
-    @property
-    def multiple_of(self) -> int:
-        """Every spatial length of the input is a multiple of this, as each level halves it."""
-        return int(2 ** (len(self.channels) - 1))
-
-
-PRESETS: dict[PresetName, NetworkPreset] = {
-    "tiny": NetworkPreset((16, 32, 64, 128)),
-    "small": NetworkPreset((32, 64, 128, 256)),
-    "large": NetworkPreset((32, 64, 128, 256, 320)),
-}
-"""Networks by name: millions of parameters in 2-D and 3-D.
-
-"tiny": 0.4, 1.2; trains on a CPU. "small": 1.6, 4.7. "large": 4.3, 12.9, one level deeper.
-"""
 
 
 _Count = Annotated[int, Field(gt=0, lt=2**16)]
@@ -76,6 +52,7 @@ class Checkpoint(BaseModel):
     step: NonNegativeInt
     weights: dict[str, Tensor]
     optimizer: dict[str, Any] | None = None
+    scaler: dict[str, Any] | None = None
     state: TrainingState | None = None
 
 
@@ -89,46 +66,9 @@ class TrainedNetwork:
     step: int
 
 
-def unet(
-    dimensions: Literal[2, 3],
-    in_channels: int,
-    num_classes: int,
-    *,
-    preset: PresetName = "tiny",
-    seed: int = 0,
-) -> nn.Module:
-    """MONAI's U-Net, images (b in_channels *s) -> logits (b num_classes *s), *s of `dimensions`.
-
-    Lengths of *s must be multiples of PRESETS[preset].multiple_of. The same seed gives the same
-    weights, whatever was drawn before; torch's own random state is left as it was.
-
-    Raises RWLossError for other dimensions or presets, and where MONAI is not installed.
-    """
-    if dimensions not in {2, 3}:
-        raise RWLossError(f"expected 2 or 3 dimensions, got {dimensions!r}")
-    if preset not in PRESETS:
-        raise RWLossError(f"expected a preset of {', '.join(PRESETS)}, got {preset!r}")
-    require_monai()
-    from monai.networks.nets.unet import UNet
-
-    chosen = PRESETS[preset]
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
-        network: nn.Module = UNet(
-            spatial_dims=dimensions,
-            in_channels=in_channels,
-            out_channels=num_classes,
-            channels=chosen.channels,
-            strides=(2,) * (len(chosen.channels) - 1),
-            num_res_units=chosen.residual_units,
-        )
-    return network
-
-
 def build_network(settings: RunSettings, task: SegmentationTask) -> nn.Module:
     """The network of a run with its initial weights."""
-    sizes = task.in_channels, task.num_classes
-    return unet(settings.dims, *sizes, preset=settings.preset, seed=settings.seed)
+    return build(settings, task.in_channels, task.num_classes)
 
 
 def num_parameters(network: nn.Module) -> int:
@@ -254,17 +194,27 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any], p
 
 
 def load_network(
-    run: str | Path, which: CheckpointName = "best", device: str = "cpu"
+    run: str | Path,
+    which: CheckpointName = "best",
+    device: str = "cpu",
+    *,
+    network: str | None = None,
 ) -> TrainedNetwork:
     """The network of a run, to predict with.
 
-    which: "best" on the validation cases, or "last". Raises RWLossError if there is no such run or
+    which: "best" on the validation cases, or "last". network: the class of the user's own that the
+    run was trained with, as FILE.py:Class or module:Class; it is never taken from the run's folder.
+    Raises RWLossError if there is no such run or
     checkpoint, or if the checkpoint was written with settings other than those in run.toml.
     """
     folder = RunFolder(run)
     settings, path = folder.read_settings(), folder.checkpoint(which)
     checkpoint = load_checkpoint(path, settings, device)
-    with torch.device("meta"):  # without memory, which a damaged task may ask for without limit
-        network = build_network(settings, checkpoint.task)
-    restore_weights(network, checkpoint, path, assign=True)
-    return TrainedNetwork(network.eval(), settings, checkpoint.task, checkpoint.step)
+    if network is not None:
+        network_class(network)
+        settings = settings.model_copy(update={"network": network})
+    # Without memory, which a damaged task may ask for without limit; a user's class may need some.
+    with torch.device(device if is_code(settings.network) else "meta"):
+        made = build_network(settings, checkpoint.task)
+    restore_weights(made, checkpoint, path, assign=True)
+    return TrainedNetwork(made.eval(), settings, checkpoint.task, checkpoint.step)

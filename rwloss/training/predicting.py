@@ -25,8 +25,9 @@ from rwloss.errors import RWLossError
 from rwloss.files.atomic import DISK_ERRORS, TEMPORARY_PREFIX, whole_file
 from rwloss.files.journal import append_line, json_line, parsed_lines, read_regular
 from rwloss.training.inference import OVERLAP, check_overlap, predict_labels
+from rwloss.training.normalization import normalized_channels
 from rwloss.training.run_folder import RunFolder
-from rwloss.training.volumes import AXIAL, normalized
+from rwloss.training.volumes import AXIAL
 from rwloss.words import some
 
 if TYPE_CHECKING:
@@ -121,6 +122,7 @@ def predict_images(
     out: str | Path,
     *,
     checkpoint: CheckpointName = "best",
+    network: str | None = None,
     part: DatasetPart | None = None,
     split: SplitPart | None = None,
     overlap: float = OVERLAP,
@@ -137,8 +139,10 @@ def predict_images(
     exists), or one file. out: the folder of CASE.ext; it is created if needed.
     split: only the cases of this part of the run's own split, by name, from both parts of an
     nnU-Net raw folder.
-    checkpoint: "best" on the validation cases, or "last". overlap, batch_size: see
-    `predict_labels`. device: "cpu", "cuda", ...; by default a GPU if there is one.
+    checkpoint: "best" on the validation cases, or "last". network: the class that the run was
+    trained with, if it is one of the user's own; it is never taken from the run's folder.
+    overlap, batch_size: see `predict_labels`. device: "cpu", "cuda", ...; by default a GPU if there
+    is one.
     overwrite: replace existing label maps. Without it, those of an earlier start with the same
     weights, overlap and images are kept, those whose images have changed are made again, and any
     other is an error.
@@ -153,7 +157,7 @@ def predict_images(
     started = time.monotonic()
     check_overlap(overlap)
     used = _device(device)
-    trained = load_network(run, which=checkpoint, device=used)
+    trained = load_network(run, which=checkpoint, device=used, network=network)
     source, folder, channels = RunFolder(run), Path(out), trained.task.in_channels
     record = PredictionRecord(
         rwloss=__version__,
@@ -314,7 +318,7 @@ class _Start:
         images = _image_digests(case.images)  # before they are read: a later change is found then
         channels = self.trained.task.in_channels
         placed = data.read_channels(case.images, channels, max_voxels=self.max_voxels)
-        image = np.stack([normalized(channel.values) for channel in placed])
+        image = normalized_channels([each.values for each in placed], self.trained.settings)
         axis, note = self._slice_axis(image, suffix_of(case.images[0]))
         labels = predict_labels(
             self.trained.network,

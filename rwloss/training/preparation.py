@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,22 +16,25 @@ from rwloss.errors import RWLossError
 from rwloss.precompute.run import terms_of
 from rwloss.regions import IGNORED, Regions, spacing_text
 from rwloss.rwmap import RWMap
+from rwloss.training.architectures import check_outputs, network_class
 from rwloss.training.augment import Augmentation, augmentation_of
-from rwloss.training.network import PRESETS, SegmentationTask
+from rwloss.training.completion import Note, completed, with_ct_window
+from rwloss.training.dataset_checks import (
+    check_alike,
+    check_images,
+    count_classes,
+    regions_note,
+)
+from rwloss.training.network import SegmentationTask
+from rwloss.training.normalization import normalized_channels
 from rwloss.training.settings import RunSettings
 from rwloss.training.volumes import (
     TrainingVolume,
     read_volume,
-    slice_axis_of,
     stacked,
     unstacked,
 )
 from rwloss.words import class_names, some
-
-LARGEST_PATCH = {2: 256, 3: 64}
-"""Largest length of the default patch in voxels, by number of dimensions."""
-
-Note = Callable[[str], None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +58,12 @@ class PreparedRun:
 
     def read(self, case: data.Case) -> TrainingVolume:
         """A case of the dataset."""
-        return read_volume(case, ignore_label=self.ignore_label, spacing_mm=self.settings.spacing)
+        return read_volume(
+            case,
+            ignore_label=self.ignore_label,
+            spacing_mm=self.settings.spacing,
+            normalize=partial(normalized_channels, settings=self.settings),
+        )
 
     def for_run(
         self, settings: RunSettings, note: Note = lambda text: None, *, files: bool = True
@@ -68,7 +77,8 @@ class PreparedRun:
         expression = maps.parse(settings.map, files=files)
         if expression.needs_class_counts:
             expression = expression.resolved(_class_counts(self.train, self.task.class_names))
-        settings = _completed(settings, self.train, self.task.num_classes, expression, note)
+        settings = settings.model_copy(update={"ct_window": self.settings.ct_window})
+        settings = completed(settings, self.train, self.task.num_classes, expression, note)
         augmentation = augmentation_of(settings, self.train, note)
         return replace(self, settings=settings, expression=expression, augmentation=augmentation)
 
@@ -93,8 +103,9 @@ def prepare(
     """Read all cases and check them against the settings.
 
     note: called with a sentence for each setting that can't be followed as given, and for what is
-    left out or doubtful in the data. files: whether settings.map may name a Python file, which is
-    run; False for settings that the user did not type. A store's map never runs a file, unless
+    left out or doubtful in the data. files: whether settings.map and settings.network may name
+    Python code, which is run; False for settings that the user did not type, whose code must have
+    been loaded before. A store's map never runs a file, unless
     settings.map names the same.
 
     Raises RWLossError for everything that would stop the run later: files that are missing or
@@ -106,6 +117,7 @@ def prepare(
         raise RWLossError(
             "which map? Give --map, such as --map 'rectified + dice', or --maps STORE"
         )
+    network_class(settings.network, files=files)
     stored = None
     if settings.map is not None:
         expression = maps.parse(settings.map, files=files)
@@ -116,10 +128,18 @@ def prepare(
     tests = test_cases(settings)
     parts = split_of(settings, dataset, tests)
     cases = {case.name: case for case in (*dataset.cases, *(tests or ()))}
-    for doubt in filter(None, (dataset.doubts, _of_regions(dataset), leaked(parts, settings))):
+    for doubt in filter(None, (dataset.doubts, regions_note(dataset), leaked(parts, settings))):
         note(doubt)
-    _check_images(settings.data, list(cases.values()))
+    check_images(settings.data, list(cases.values()))
+    if settings.learning_rate_schedule == "plateau" and not parts.validation:
+        raise RWLossError(
+            "--learning-rate-schedule plateau follows the score on validation cases, and there are "
+            "none: give --validation-fraction or --folds, or take another schedule"
+        )
     ignored = dataset.ignore_label if settings.ignore_label is None else settings.ignore_label
+    settings = with_ct_window(
+        settings, [cases[name] for name in parts.train], dataset.num_channels, ignored, note
+    )
     volumes: dict[str, TrainingVolume] = {}
     digests: dict[str, str] = {}
     found: dict[str, set[int]] = {}
@@ -130,8 +150,9 @@ def prepare(
             num_channels=dataset.num_channels,
             ignore_label=ignored,
             spacing_mm=settings.spacing,
+            normalize=partial(normalized_channels, settings=settings),
         )
-        _check_alike(volume, volumes.get(parts.train[0], volume))
+        check_alike(volume, volumes.get(parts.train[0], volume))
         digests[name], found[name] = volume.digest, labels_in(volume.labels)
         # Programs round the headers of one image differently, by less than a tenth of a voxel.
         spacing_mm = np.array(volume.spacing_mm or (np.inf,) * volume.labels.ndim)
@@ -147,7 +168,7 @@ def prepare(
             f"cases ({some(sorted(misplaced_mm))}): voxels are matched by their index in the "
             "files; if that is wrong, fix the headers or resample"
         )
-    num_classes = _count_classes(dataset, settings, ignored, found)
+    num_classes = count_classes(dataset, settings, ignored, found)
     train = [volumes[name] for name in parts.train]
     names = class_names(num_classes, dataset.class_names)
     counts = _class_counts(train, names)
@@ -155,7 +176,9 @@ def prepare(
         expression = expression.resolved(counts)
     if maps_of is not None:
         _check_store(maps_of, expression, str(stored), num_classes, train)
-    settings = _completed(settings, train, num_classes, expression, note)
+    settings = completed(settings, train, num_classes, expression, note)
+    if settings.network != "UNet" or settings.network_options:
+        check_outputs(settings, len(train[0].image), num_classes)
     return PreparedRun(
         settings=settings,
         split=replace(parts, digests=digests),
@@ -247,81 +270,6 @@ def test_cases(settings: RunSettings) -> tuple[data.Case, ...] | None:
     return data.find(settings.data, part="test").cases
 
 
-def _of_regions(dataset: data.Dataset) -> str:
-    """What regions of several labels are not used for, or ""."""
-    if not dataset.regions:
-        return ""
-    return (
-        f"dataset.json names regions of several labels ({', '.join(dataset.regions)}): the "
-        "network, its maps and its scores are of single labels, not of regions"
-    )
-
-
-def _check_images(where: str, cases: Sequence[data.Case]) -> None:
-    """Raise RWLossError for missing images and channels, before any file is read."""
-    if broken := [case for case in cases if case.problem]:
-        raise RWLossError(
-            f"the images of {len(broken)} of {len(cases)} cases do not fit; case "
-            f"{broken[0].name!r}: {broken[0].problem}"
-        )
-    without = [case.name for case in cases if not case.images]
-    if not without:
-        return
-    if len(without) == len(cases):
-        raise RWLossError(
-            f"{where!r} has {len(cases)} label files and no images: training needs an nnU-Net raw "
-            "folder, with dataset.json, imagesTr/CASE_0000.ext and labelsTr/CASE.ext"
-        )
-    raise RWLossError(
-        f"no image for {len(without)} of {len(cases)} cases: {some(without)}; add "
-        f"{without[0]}_0000 to the images, one file per channel, or remove the labels"
-    )
-
-
-def _check_alike(volume: TrainingVolume, first: TrainingVolume) -> None:
-    if len(volume.image) != len(first.image):
-        raise RWLossError(
-            f"case {volume.name!r} has {len(volume.image)} channels, {first.name!r} has "
-            f"{len(first.image)}: a network needs the same channels in every case; name them in "
-            "dataset.json (channel_names), and add or remove files"
-        )
-    if volume.labels.ndim != first.labels.ndim:
-        raise RWLossError(
-            f"case {volume.name!r} has {volume.labels.ndim} axes, {first.name!r} has "
-            f"{first.labels.ndim}: train on 2-D or on 3-D images, not on both"
-        )
-
-
-def _count_classes(
-    dataset: data.Dataset,
-    settings: RunSettings,
-    ignored: int | None,
-    found: Mapping[str, set[int]],
-) -> int:
-    """The number of classes. found: the labels of each case, -1 where they are ignored.
-
-    Raises RWLossError for a label beyond them, and where ignoring leaves one class.
-    """
-    seen = set().union(*found.values())
-    if ignored is not None and IGNORED in seen:
-        seen = seen - {IGNORED} | {ignored}
-    if why := data.one_class_left(dataset, ignored, seen):
-        raise RWLossError(why)
-    num_classes = data.count_classes(
-        dataset, settings.num_classes, ignore_label=ignored, labels=seen
-    )
-    for name, labels in found.items():
-        if (label := max(labels, default=0)) >= num_classes:
-            is_mask = labels <= {0, label, IGNORED}
-            ignore = "" if is_mask else f", or pass --ignore-label {label} if it is not a class"
-            raise RWLossError(
-                f"case {name!r} holds the label {label}, and there are {num_classes} classes: "
-                f"store them as 0 to {num_classes - 1} (the {label} of a mask as 1), or pass "
-                f"--num-classes{ignore}"
-            )
-    return num_classes
-
-
 def _class_counts(volumes: Sequence[TrainingVolume], names: Sequence[str]) -> list[int]:
     """Voxels of each class in the training cases. Raises RWLossError if a class has none."""
     counts = sum(
@@ -336,72 +284,3 @@ def _class_counts(volumes: Sequence[TrainingVolume], names: Sequence[str]) -> li
             "--num-classes"
         )
     return found
-
-
-def _completed(
-    settings: RunSettings,
-    train: Sequence[TrainingVolume],
-    num_classes: int,
-    expression: maps.Expression,
-    note: Note,
-) -> RunSettings:
-    """Settings with the values that follow from the data."""
-    axes = train[0].labels.ndim
-    if settings.dims == 3 and axes == 2:
-        raise RWLossError("the images have 2 axes: train on them with --dims 2")
-    slice_axis = None
-    if settings.dims == 2 and axes == 3:
-        slice_axis = slice_axis_of(train) if settings.slice_axis is None else settings.slice_axis
-    if axes == 2 and settings.slice_axis is not None:
-        note("no slice axis: the images have 2 axes")
-    zoom, map_of = settings.zoom, settings.map_of
-    if map_of != "patch" and settings.maps is not None:
-        raise RWLossError(
-            f"--map-of {map_of} is of maps on the fly, and --maps names stored ones: give one"
-        )
-    if map_of == "slice" and slice_axis is None and axes == 3:
-        raise RWLossError("--map-of slice needs slices to train on, with --dims 2")
-    if map_of != "patch" and expression.static_part is None:
-        note(f"no maps of a {map_of}: {expression} depends on the prediction, patch by patch")
-    elif zoom and (settings.maps is not None or map_of != "patch"):
-        of = "stored maps" if settings.maps is not None else f"maps of a {map_of}"
-        note(f"no zoom: {of} can follow flips, turns and crops, but no zoom")
-        zoom = 0.0
-    changes = {
-        "map": str(expression),
-        "num_classes": num_classes,
-        "slice_axis": slice_axis,
-        "patch_size": _patch_size(settings, train, slice_axis),
-        "zoom": zoom,
-    }
-    return settings.model_copy(update=changes)
-
-
-def _patch_size(
-    settings: RunSettings, train: Sequence[TrainingVolume], slice_axis: int | None
-) -> tuple[int, ...]:
-    """The patch size as given, or large enough for every training image, up to LARGEST_PATCH.
-
-    One length is two voxels at the coarsest level of the network, because instance normalization
-    needs two values at least.
-    """
-    multiple_of = PRESETS[settings.preset].multiple_of
-    size = settings.patch_size
-    if size is None:
-        shapes = np.array([volume.labels.shape for volume in train]).max(axis=0)
-        lengths = [int(length) for axis, length in enumerate(shapes) if axis != slice_axis]
-        largest = LARGEST_PATCH[settings.dims]
-        size = tuple(-(-min(length, largest) // multiple_of) * multiple_of for length in lengths)
-        if max(size) == multiple_of:
-            size = (2 * multiple_of,) * settings.dims
-    if (
-        len(size) != settings.dims
-        or any(length % multiple_of for length in size)
-        or max(size) == multiple_of
-    ):
-        raise RWLossError(
-            f"expected --patch-size as {settings.dims} multiples of {multiple_of} (the network "
-            f"{settings.preset!r} halves them at each level), one of them {2 * multiple_of} or "
-            f"more, got {','.join(map(str, size))}"
-        )
-    return size

@@ -28,6 +28,7 @@ from rwloss.training.network import (
     restore_weights,
     save_checkpoint,
 )
+from rwloss.training.optimizers import optimizer_of
 from rwloss.training.patches import PatchSampler, PatchSource, TrainingBatch, patch_sources
 from rwloss.training.preparation import PreparedRun, prepare
 from rwloss.training.run_folder import RunFolder, RunResult
@@ -68,7 +69,7 @@ def train(
     same batches and augmentations.
 
     The tested checkpoint is the one with the highest mean foreground Dice on the validation cases
-    (`selection_score`); without validation cases, the last one.
+    (`selection_score`); without validation cases, or with test_checkpoint "last", the last one.
 
     With several devices, every process calls this, as Lightning Fabric starts them: by the same
     command again, or by torchrun or SLURM.
@@ -157,12 +158,8 @@ class Start:
 
     def make_optimizer(self) -> None:
         """Move the network to its device, with an optimizer for it."""
-        settings = self.settings
         self.network = self.network.to(self.fabric.device)
-        chosen = torch.optim.AdamW if settings.optimizer == "adamw" else torch.optim.Adam
-        self.optimizer = chosen(
-            self.network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
-        )
+        self.optimizer = optimizer_of(self.settings, self.network)
 
     @contextmanager
     def opened(self, batches: PatchSampler, **how: Any) -> Iterator[None]:
@@ -201,6 +198,8 @@ class Start:
             )
         restore_optimizer(self.optimizer, checkpoint.optimizer, path)
         self.state = checkpoint.state
+        if checkpoint.scaler is not None:
+            self.fabric.strategy.precision.load_state_dict(checkpoint.scaler)
         if self.state.best_step and not best.exists():
             raise RWLossError(
                 f"{str(best)!r}, the best weights so far (step {self.state.best_step}), is "
@@ -233,7 +232,11 @@ class Start:
 
     def loss(self) -> RegionWiseLoss:
         """The loss of the run."""
-        return RegionWiseLoss(self.prepared.expression, ignore_index=IGNORED)
+        return RegionWiseLoss(
+            self.prepared.expression,
+            ignore_index=IGNORED,
+            deep_supervision_weights=self.settings.deep_supervision_weights,
+        )
 
     def _train(self, batches: PatchSampler) -> None:
         self.progress.begin(self.state.step, self.settings.steps)
@@ -272,11 +275,15 @@ class Start:
         validates = self.settings.validates(step)
         if validates or step % self.settings.checkpoint_every == 0:
             self._by_the_first(lambda: self._keep(step, validates=validates))
+        if validates:  # of the first process, which has validated
+            self.state.plateaus = self.fabric.broadcast(self.state.plateaus)
 
     def _keep(self, step: int, *, validates: bool) -> None:
         if validates:
             self._validate(step)
         more = {"optimizer": self.optimizer.state_dict(), "state": asdict(self.state)}
+        if scaler := self.fabric.strategy.precision.state_dict():
+            more["scaler"] = scaler
         self._save(self.folder.last, **more)
 
     def _validate(self, step: int) -> None:
@@ -290,6 +297,7 @@ class Start:
         if is_best:
             state.best_step, state.best_score = step, score_now
             self._save(self.folder.best)
+        state.follow(self.settings, is_best=is_best)
         self.folder.log("validation", step, dice=dice, mean_dice=score_now, is_best=is_best)
         self.progress.validated(step, dice, is_best=is_best)
 
@@ -303,14 +311,15 @@ class Start:
         return checkpoint
 
     def test(self, num_items: int) -> None:
-        """Score the test cases with the best checkpoint, and write test.json."""
-        step = self._load(self.folder.best).step
+        """Score the test cases with the chosen checkpoint, and write test.json."""
+        tested = self.folder.checkpoint(self.settings.test_checkpoint)
+        step = self._load(tested).step
         self.progress.testing(len(self.prepared.test))
         volumes = map(self.prepared.read, self.prepared.test)
         with self.fabric.autocast():
             scores = score_volumes(self.network, volumes, self.settings, self.task.class_names)
         evaluation = Evaluation(
-            str(self.folder.best),
+            str(tested),
             self.settings.data,
             scores,
             self.prepared.ignore_label,

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, FiniteFloat, PositiveInt
+from pydantic import BeforeValidator, Field, FiniteFloat, PositiveInt, model_validator
 
 from rwloss.data.splits import Seed, SplitSettings
+from rwloss.files import toml
 from rwloss.maps.identity import is_same
 
 PresetName = Literal["tiny", "small", "large"]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[FiniteFloat, Field(gt=0)]
 NotNegative = Annotated[FiniteFloat, Field(ge=0)]
+BelowOne = Annotated[FiniteFloat, Field(ge=0, lt=1)]
+Constant = bool | int | FiniteFloat | str
+Constants = Annotated[
+    dict[str, Constant | list[Any] | dict[str, Any]], BeforeValidator(toml.inline_table)
+]
 
 MAY_DIFFER = frozenset({"out", "steps", "data"})
 """What may change when a run is resumed: the place of its folder, its number of steps, and the
@@ -25,10 +32,14 @@ class RunSettings(SplitSettings):
     Each field is an option of `rwloss train` with the same name, and the field's description is the
     option's help text. What is None follows from the data; run.toml holds the value it took.
 
-    A learning rate that is not constant falls to 0 over all steps: poly (1 - step / steps)^0.9,
-    cosine half a wave. `flip`, `turn`, `zoom` and `intensity` are explained in `augment`. Flips and
-    turns are off by default, because the side may tell classes apart: left and right, anterior and
-    posterior. `flip_axes` are axes of the volume.
+    poly and cosine fall to 0 over all steps: (1 - step / steps)^0.9, and half a wave. plateau is
+    multiplied by `plateau_factor` after `plateau_patience` validations without a higher score.
+
+    With `epochs`, an epoch is one pass over the training slices or volumes, unless
+    `steps_per_epoch` is given, and each epoch ends with a validation, unless `validate_every` is
+    given; run.toml then holds steps. `network_options` are constants. `flip`, `turn`, `zoom` and
+    `intensity` are explained in `augment`. Flips and turns are off by default, because the side may
+    tell classes apart: left and right, anterior and posterior. `flip_axes` are axes of the volume.
     """
 
     data: str = Field(description="nnU-Net raw folder with images")
@@ -49,20 +60,53 @@ class RunSettings(SplitSettings):
     out: str = Field(description="folder of the run")
     dims: Literal[2, 3] = Field(2, description="2 to train on slices, 3 to train on volumes")
     steps: PositiveInt = Field(1500, description="training steps")
+    epochs: PositiveInt | None = Field(
+        None,
+        description="training epochs, in place of steps; an epoch is one pass over the training "
+        "slices or volumes unless --steps-per-epoch is given",
+    )
     seed: Seed = Field(0, description="seed of initial weights, batches and augmentation")
 
     batch_size: PositiveInt = Field(8, description="patches per step on each device")
     learning_rate: Positive = Field(4e-3, description="initial learning rate")
-    learning_rate_schedule: Literal["constant", "poly", "cosine"] = Field(
-        "poly", description="how the learning rate falls over the run"
+    learning_rate_schedule: Literal["constant", "poly", "cosine", "plateau"] = Field(
+        "poly",
+        description="how the learning rate falls: over the run, or with plateau when the "
+        "validation score no longer rises",
     )
-    optimizer: Literal["adam", "adamw"] = Field("adam", description="optimizer")
+    plateau_factor: Annotated[FiniteFloat, Field(gt=0, lt=1)] = Field(
+        0.5, description="factor of the learning rate at a plateau"
+    )
+    plateau_patience: PositiveInt = Field(
+        20, description="validations without a higher score that make a plateau"
+    )
+    optimizer: Literal["adam", "adamw", "sgd"] = Field("adam", description="optimizer")
+    betas: tuple[BelowOne, BelowOne] = Field(
+        (0.9, 0.999), description="decay of the two moments of Adam and AdamW"
+    )
+    momentum: BelowOne = Field(0.9, description="momentum of SGD")
+    nesterov: bool = Field(False, description="Nesterov momentum for SGD")
     weight_decay: NotNegative = Field(0.0, description="weight decay of the optimizer")
     gradient_clip: Positive | None = Field(
         None, description="largest L2 norm of the gradient; no limit by default"
     )
 
-    preset: PresetName = Field("tiny", description="size of the U-Net")
+    preset: PresetName = Field("tiny", description="size of the network")
+    network: str = Field(
+        "UNet",
+        description="UNet, DynUNet, SegResNet or AttentionUnet of MONAI, or a class of yours as "
+        "FILE.py:Class or module:Class",
+    )
+    network_options: Constants = Field(
+        default_factory=dict,
+        description="keywords of the network, such as 'strides=[2,2], dropout=0.1'; by default "
+        "those of --preset",
+    )
+    deep_supervision_weights: tuple[NotNegative, ...] | None = Field(
+        None,
+        description="weight per output of a network with several, from high to low resolution; by "
+        "default 1/2^i scaled to a sum of 1",
+    )
     patch_size: tuple[PositiveInt, ...] | None = Field(
         None,
         description="voxels per axis; by default large enough for each slice or volume, but at "
@@ -86,6 +130,18 @@ class RunSettings(SplitSettings):
         0.2, description="probability of each of: gain and offset, gamma, noise"
     )
 
+    normalization: Literal["zscore", "minmax", "percentile", "ct"] = Field(
+        "zscore",
+        description="grey values of each image and channel: mean 0 and standard deviation 1 "
+        "(zscore); minimum 0 and maximum 1 (minmax); percentiles 0.5 and 99.5 as 0 and 1 "
+        "(percentile); or by one scale for all images, --ct-window (ct)",
+    )
+    ct_window: tuple[FiniteFloat, ...] | None = Field(
+        None,
+        description="lowest value, highest value, mean and standard deviation for ct, 4 numbers "
+        "per channel; by default percentiles 0.5 and 99.5, mean and standard deviation of the "
+        "foreground of the training cases",
+    )
     num_classes: Annotated[int, Field(ge=2)] | None = Field(
         None,
         description="number of classes with the background; by default from dataset.json, "
@@ -108,8 +164,12 @@ class RunSettings(SplitSettings):
         "the normalized surface distance of the test",
     )
 
+    test_checkpoint: Literal["best", "last"] = Field(
+        "best", description="weights to test: of the best validation, or of the last step"
+    )
+
     steps_per_epoch: PositiveInt = Field(
-        50, description="steps per epoch, for maps with a schedule"
+        50, description="steps per epoch, for --epochs and maps with a schedule"
     )
     record_every: PositiveInt = Field(50, description="steps between records of the loss")
     validate_every: PositiveInt = Field(250, description="steps between validations")
@@ -117,13 +177,42 @@ class RunSettings(SplitSettings):
 
     accelerator: Literal["auto", "cpu", "gpu"] = Field("auto", description="kind of device")
     devices: PositiveInt = Field(1, description="number of devices, with one process each")
-    precision: Literal["32-true", "bf16-mixed"] = Field(
-        "32-true", description="floating-point precision"
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = Field(
+        "32-true",
+        description="floating-point precision; 16-mixed, for GPUs, scales the loss and skips steps "
+        "whose gradients overflow",
     )
     compile: bool = Field(False, description="compile the network with torch.compile")
     data_on_device_gib: NotNegative = Field(
         8.0, description="keep datasets of up to this many GiB in the memory of the device"
     )
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> Self:
+        if self.epochs is not None and "steps" in self.model_fields_set:
+            raise ValueError("epochs and steps are two lengths of the run: give one")
+        if self.nesterov and not (self.optimizer == "sgd" and self.momentum):
+            raise ValueError("nesterov needs optimizer sgd and a momentum above 0")
+        numbers = self.ct_window or ()
+        channels = zip(numbers[::4], numbers[1::4], numbers[3::4], strict=False)
+        if len(numbers) % 4 or any(low >= high or spread <= 0 for low, high, spread in channels):
+            raise ValueError(
+                "ct_window needs 4 numbers per channel: lowest value, a higher one, mean, and a "
+                "standard deviation above 0"
+            )
+        return self
+
+    def __hash__(self) -> int:
+        """By content; a table has no hash of its own."""
+        return hash(self.model_dump_json())
+
+    @classmethod
+    def read(cls, path: Path, **changes: Any) -> Self:
+        """The settings of a file, with changes: steps replace epochs, and epochs steps."""
+        values, lengths = toml.read(path), {"steps", "epochs"}
+        if lengths & changes.keys():
+            values = {name: value for name, value in values.items() if name not in lengths}
+        return cls.of(repr(str(path)), {**values, **changes})
 
     @property
     def num_epochs(self) -> int:

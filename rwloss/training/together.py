@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from rwloss.losses import RegionWiseLoss
 from rwloss.training.environment import fabric_of
-from rwloss.training.network import PRESETS
 from rwloss.training.patches import PatchSampler, PatchSource
 from rwloss.training.preparation import PreparedRun, prepare
 from rwloss.training.run import Start, deterministic
@@ -21,23 +20,26 @@ Result = TypeVar("Result")
 MAY_DIFFER = ("out", "seed", "map", "learning_rate", "learning_rate_schedule")
 """Settings that may differ between the runs of a stack."""
 
-_STACKED = {
-    "preset": (*PRESETS,),
+_STACKED: dict[str, tuple[Any, ...]] = {
+    "network": ("UNet",),
+    "network_options": ({},),
     "optimizer": ("adam", "adamw"),
     "learning_rate_schedule": ("constant", "poly", "cosine"),
+    "precision": ("32-true", "bf16-mixed"),
     "compile": (False,),
     "devices": (1,),
     "maps": (None,),
 }
-"""Values with which runs can be stacked."""
+"""Values with which runs can be stacked; the first is a default. Other networks may have buffers,
+dropout or several outputs, which a stack does not carry."""
 
 
 def reasons_apart(settings: RunSettings) -> list[str]:
     """Settings with which a run can't be trained in a stack, such as "compile=True"."""
     return [
-        f"{name}={getattr(settings, name)!r}"
+        f"{name}={value!r}"
         for name, known in _STACKED.items()
-        if getattr(settings, name) not in known
+        if (value := getattr(settings, name, known[0])) not in known
     ]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from rwloss import data
 from rwloss.errors import RWLossError
 from rwloss.regions import IGNORED
 from rwloss.store import labels_digest
+from rwloss.training.normalization import normalized
 
 AXIAL = 2
 """The axis that axial slices are stacked along, in the (right, anterior, superior) of NIfTI."""
@@ -44,9 +45,12 @@ def read_volume(
     num_channels: int | None = None,
     ignore_label: int | None = None,
     spacing_mm: Sequence[float] | None = None,
+    normalize: Callable[[Sequence[NDArray[Any]]], NDArray[np.float32]] | None = None,
 ) -> TrainingVolume:
-    """One case with all its channels, each normalized by itself.
+    """One case with all its channels.
 
+    normalize: from c channels (*s) to the image (c *s), such as `normalized_channels` with the
+    settings of a run; by default each has mean 0 and standard deviation 1 (`normalized`).
     num_channels: how many channels the case must have, if that is known.
     spacing_mm: for formats that carry none.
 
@@ -80,14 +84,14 @@ def read_volume(
                 "the case out"
             )
         digest.update(np.ascontiguousarray(placed.values).data)
-        channels.append(normalized(placed.values))
+        channels.append(placed.values)
         if placed.affine is not None and found.affine is not None:
             shifts = corners_mm(placed.affine - found.affine, labels.shape)
             misplaced_mm = max(misplaced_mm, float(np.linalg.norm(shifts, axis=1).max()))
     shape_mm = found.spacing_mm or (1.0,) * labels.ndim
     return TrainingVolume(
         case.name,
-        np.stack(channels),
+        np.stack(list(map(normalized, channels))) if normalize is None else normalize(channels),
         labels,
         found.spacing_mm,
         misplaced_mm,
@@ -104,24 +108,6 @@ def corners_mm(affine: NDArray[np.float64], shape: Sequence[int]) -> NDArray[np.
     last = np.subtract([*shape, 1, 1][:3], 1)
     places: NDArray[np.float64] = np.array(list(np.ndindex(2, 2, 2))) * last @ affine[:3, :3].T
     return places + affine[:3, 3]
-
-
-def normalized(channel: NDArray[Any]) -> NDArray[np.float32]:
-    """Grey values with mean 0 and standard deviation 1, extremes clipped. (*s) -> (*s), float32.
-
-    Each image is normalized by itself, because scanners use different scales. Values beyond the
-    percentiles 0.5 and 99.5 are clipped first, so that a few bright vessels do not set the scale;
-    if the two percentiles are equal, everything visible lies beyond them, and nothing is clipped.
-    A constant image is 0.
-    """
-    values = channel.astype(np.float64)
-    low, high = np.percentile(values, (0.5, 99.5))
-    if low < high:
-        values = np.clip(values, low, high)
-    spread = values.std()
-    if spread == 0:
-        return np.zeros(channel.shape, dtype=np.float32)
-    return np.asarray((values - values.mean()) / spread, dtype=np.float32)
 
 
 def slice_axis_of(volumes: Sequence[TrainingVolume]) -> int:

@@ -3,7 +3,6 @@
 import multiprocessing
 import os
 import sys
-from contextlib import nullcontext
 from functools import cache
 from importlib import import_module
 
@@ -12,7 +11,7 @@ import plain_formulas as plain
 import pytest
 import torch
 from anatomy import anatomy, batch
-from interpreted import large_tiles, triton_device
+from interpreted import large_tiles, needs_triton
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from rwloss import distance
@@ -21,24 +20,25 @@ from rwloss.data import read_labels, sample_dir
 RELATIVE = 1e-6
 
 
-ENGINES = [
+ON_THE_CPU = [
     pytest.param(name, marks=pytest.mark.slow if name == "triton" else ())
     for name in distance.ENGINES
 ]
+ON_CUDA = [pytest.param(f"{name} on cuda", marks=pytest.mark.gpu) for name in ("torch", "triton")]
 
 
-@pytest.fixture(params=[*ENGINES, pytest.param("cuda", marks=pytest.mark.gpu)])
+@pytest.fixture(params=[*ON_THE_CPU, *ON_CUDA])
 def engine(request):
-    """Each engine, and torch's on a GPU as "cuda".
+    """Each engine by name, and those that run on a GPU there.
 
-    Triton's runs on a GPU too, else by its slow interpreter: test_triton_engine.py is the quick
-    part.
+    On the CPU Triton's slow interpreter runs its own: test_triton_engine.py is the quick part.
     """
-    if request.param == "edt":
+    name, _, on_cuda = request.param.partition(" on ")
+    if name == "edt":
         pytest.importorskip("edt")
-    if request.param == "triton":
-        triton_device()
-    if request.param == "cuda" and not torch.cuda.is_available():
+    if name == "triton":
+        needs_triton("cuda" if on_cuda else "cpu")
+    if on_cuda and not torch.cuda.is_available():
         pytest.skip("no CUDA device")
     return request.param
 
@@ -53,11 +53,11 @@ def one_thread():
 
 def measured(measure, labels, *args, engine):
     """By this engine. NumPy in and out, or torch on the CPU."""
-    if engine not in {"cuda", "triton"}:
-        return measure(labels, *args, engine=engine)
-    name = "torch" if engine == "cuda" else engine
-    device = "cuda" if engine == "cuda" else triton_device()
-    with large_tiles(labels) if engine == "triton" else nullcontext():
+    name, _, on_cuda = engine.partition(" on ")
+    if not on_cuda and name != "triton":
+        return measure(labels, *args, engine=name)
+    device = "cuda" if on_cuda else "cpu"
+    with large_tiles(labels):
         if isinstance(labels, torch.Tensor):
             return measure(labels.to(device), *args, engine=name).cpu()
         wide = labels.dtype.str[1:] in {"u2", "u4", "u8"}  # torch compares few unsigned types there
@@ -146,7 +146,8 @@ def test_anatomy_against_scipy(engine):
 
 def test_long_rows_do_not_add_rounding_up(engine):
     """An engine that adds the spacing up voxel by voxel in float32 is off by 1e-5 here."""
-    for shape in [(3, 1500), (1500, 3)]:
+    long = 150 if engine == "triton" else 1500  # its interpreter would take minutes
+    for shape in [(3, long), (long, 3)]:
         labels = np.zeros((1, *shape), dtype=np.uint8)
         labels.flat[:2] = 1
         for spacing in [(0.3, 0.3), (1.0, 0.3), (0.3, 1.0), (0.7, 0.35)]:

@@ -9,7 +9,7 @@ import plain_formulas as plain
 import pytest
 import torch
 from anatomy import anatomy, batch
-from interpreted import large_tiles, triton_device
+from interpreted import large_tiles, needs_triton
 from torch._subclasses import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -18,31 +18,37 @@ from rwloss.distance import scipy_engine
 
 
 @pytest.fixture
-def engine():
-    triton_device()
+def engine(device):
+    needs_triton(device)
     from rwloss.distance import triton_engine
 
     return triton_engine
 
 
-def on_device(labels):
-    return torch.as_tensor(labels, device=triton_device())
+@pytest.fixture
+def by_triton(engine, device):
+    """Gives a function that measures by Triton on this device, NumPy in and out."""
 
+    def measured(measure, labels, *args):
+        with large_tiles(labels):
+            return (
+                measure(torch.as_tensor(labels, device=device), *args, engine="triton")
+                .cpu()
+                .numpy()
+            )
 
-def by_triton(measure, labels, *args):
-    with large_tiles(labels):
-        return measure(on_device(labels), *args, engine="triton").cpu().numpy()
+    return measured
 
 
 @pytest.mark.parametrize("spacing", [(1, 1, 1), (0.8, 0.8, 2.5)], ids=str)
-def test_every_small_volume(spacing):
+def test_every_small_volume(by_triton, spacing):
     """All ways to part 2 x 2 x 2 voxels into three labels, against all pairs of voxels."""
     labels = plain.every_partition((2, 2, 2), 3)
     found = by_triton(distance.squared_to_other_label_mm2, labels, [spacing] * len(labels))
     np.testing.assert_allclose(found, plain.squared_to_other_label(labels, spacing), rtol=2e-7)
 
 
-def test_anatomy_with_a_spacing_for_each_image():
+def test_anatomy_with_a_spacing_for_each_image(by_triton):
     labels = np.concatenate([batch(1, (9, 12, 11), size=2), np.full((1, 9, 12, 11), 2)])
     spacings = [(1.0, 4.0, 2.0), (0.8, 0.3, 2.5), (1.5, 2.0, 3.0)]
     found = by_triton(distance.squared_to_other_label_mm2, labels.astype(np.int16), spacings)
@@ -55,7 +61,7 @@ def test_anatomy_with_a_spacing_for_each_image():
 
 
 @pytest.mark.parametrize(("shape", "tile"), [((37, 3), None), ((9, 6), (4, 8))], ids=str)
-def test_several_tiles_per_line(engine, monkeypatch, shape, tile):
+def test_several_tiles_per_line(engine, device, monkeypatch, shape, tile):
     """Runs that begin tiles away, searches that end within a tile, tiles at the end of a line."""
     if tile:
         monkeypatch.setattr(engine, "TILE", tile)
@@ -63,12 +69,14 @@ def test_several_tiles_per_line(engine, monkeypatch, shape, tile):
     labels = np.zeros((2, *shape), dtype=np.uint8)
     labels[0, -1], labels[1] = 1, anatomy(3, shape)
     spacings = [(2.0, 1.0, 3.0)[: len(shape)]] * 2
-    found = distance.squared_to_other_label_mm2(on_device(labels), spacings, engine="triton")
+    found = distance.squared_to_other_label_mm2(
+        torch.as_tensor(labels, device=device), spacings, engine="triton"
+    )
     wanted = scipy_engine.squared_to_other_label_mm2(labels, spacings)
     np.testing.assert_array_equal(found.cpu(), wanted)
 
 
-def test_signed_distances_of_all_classes_at_once():
+def test_signed_distances_of_all_classes_at_once(by_triton):
     """Ignored voxels, an absent class, one that fills an image, and two that share one."""
     labels = np.stack([anatomy(8, (13, 9), 4), anatomy(9, (13, 9), 2) * 3, np.full((13, 9), 2)])
     labels = labels.astype(np.int8)
@@ -103,7 +111,7 @@ class Counted(TorchDispatchMode):
 @pytest.fixture
 def counted(engine, monkeypatch):
     """Notes launches of kernels too, which do not run, and looks inside our operations."""
-    from rwloss.per_class import triton_kernels
+    from rwloss.distance import triton_classes
 
     mode = Counted()
 
@@ -112,26 +120,27 @@ def counted(engine, monkeypatch):
 
     monkeypatch.setattr(type(engine.along_axis), "__getitem__", launch, raising=False)
     monkeypatch.setattr(torch.ops.rwloss, "distance_transform", engine._transform)
-    monkeypatch.setattr(torch.ops.rwloss, "class_maxima", triton_kernels._maxima)
+    monkeypatch.setattr(torch.ops.rwloss, "class_maxima", triton_classes._maxima)
     monkeypatch.setattr("rwloss.distance.engine_name", lambda *_, **__: "triton")
-    monkeypatch.setattr("rwloss.per_class._kernels", lambda labels: triton_kernels)
+    monkeypatch.setattr("rwloss.regions._kernels", lambda labels: triton_classes)
     return mode
 
 
 DISTANCES = ["zeros", "find_mixed", *["along_axis"] * 3]
 
 
-def test_launches_of_depth_and_its_peaks(counted):
+def test_launches_of_depth_and_its_peaks(counted, device):
     """Seven in 3-D, whatever the numbers of classes and images, and a copy of the spacings."""
-    regions = Regions(on_device(batch(1, (4, 5, 3), num_classes=5)), 5)
+    labels = torch.as_tensor(batch(1, (4, 5, 3), num_classes=5), device=device)
+    regions = Regions(labels, 5)
     with counted:
         _ = regions.peak_depth_mm
     assert counted.launched == [*DISTANCES, "new_zeros", "of_each_class"]
 
 
-def test_launches_and_memory_of_signed_distances(counted):
+def test_launches_and_memory_of_signed_distances(counted, device):
     """One set for all classes, and no more than two arrays of the size of the result."""
-    labels = on_device(batch(1, (4, 5, 3), num_classes=16))
+    labels = torch.as_tensor(batch(1, (4, 5, 3), num_classes=16), device=device)
     with counted:
         found = distance.signed_distances_mm(labels, 16, [(1.0, 1.0, 1.0)] * 3)
     assert counted.launched == DISTANCES
@@ -160,7 +169,7 @@ import itertools, triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from rwloss.distance import triton_engine as engine
-from rwloss.per_class import triton_kernels as kernels
+from rwloss.distance import triton_classes as kernels
 
 TYPES = dict(
     labels="*{}", mixed="*i32", before="*fp32", found="*fp32", squares="*fp32", alone="*fp32",

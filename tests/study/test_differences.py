@@ -8,6 +8,7 @@ from scipy import stats
 
 from rwloss import RWLossError
 from rwloss.study.differences import (
+    NullCertificate,
     differences,
     false_claim_probability,
     interquartile_mean,
@@ -17,7 +18,7 @@ from rwloss.study.differences import (
     probability_of_improvement,
 )
 from rwloss.study.outcomes import outcome_of
-from rwloss.study.statistics import ALPHA
+from rwloss.study.statistics import ALPHA, Interval
 
 
 def scores_of(table):
@@ -69,6 +70,18 @@ def test_the_bootstrap_over_seeds_and_cases_draws_both():
     assert found.mean == pytest.approx(np.nanmean(difference))
     assert found.n == 4
     assert (found.low, found.high) == pytest.approx(np.quantile(means, [0.025, 0.975]), abs=0.01)
+
+
+def test_runs_of_one_split_are_drawn_together():
+    first = {(split, seed): {"a": 0.1 * split} for split in (1, 3) for seed in range(6)}
+    second = {key: {"a": 0.0} for key in first}
+    found = over_seeds_and_cases(first, second, unit_of=lambda key: key[0])
+    assert (found.mean, found.n) == (pytest.approx(0.2), 2)
+    # Both draws are the same split in half of the resamples.
+    assert (found.low, found.high) == pytest.approx((0.1, 0.3))
+    alone = over_seeds_and_cases(first, second)
+    assert alone.n == 12
+    assert 0.1 < alone.low < alone.high < 0.3
 
 
 def test_cases_of_their_own_per_seed_and_no_pairs():
@@ -144,6 +157,9 @@ def test_a_map_against_itself_rarely_claims_a_difference():
     assert found.rate.low < found.rate.mean < found.rate.high
     assert found.holds
     assert null_certificate([0.5]) is None
+    # 11 of 200 are no proof of more than 5 %: a rate of 6 / 128 gives as many in 34 % of draws.
+    assert NullCertificate(200, 7, 1, 11, Interval(0.055, 0.031, 0.096, 200)).holds
+    assert not NullCertificate(200, 7, 1, 21, Interval(0.105, 0.07, 0.155, 200)).holds
     # Where nothing can be claimed, nothing is.
     assert null_certificate(scores[:10]).claims == 0
 

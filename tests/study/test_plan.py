@@ -40,6 +40,15 @@ def test_the_reference_once_more_with_other_seeds(tmp_path):
         plan.with_null(make(data="D", maps={"rw": "rectified"}))
     with pytest.raises(RWLossError, match=r"null 'x' is not a map"):
         make(data="D", maps={"rw": "rectified"}, null="x")
+    # A name, a reference or a seed with which it would be no A/A test.
+    with pytest.raises(RWLossError, match=r"adds a map 'ce_again', and the study has one"):
+        plan.with_null(make(data="D", maps={**study.maps, "ce_again": "boundary"}))
+    with pytest.raises(RWLossError, match=r"null 'ce_again' must be .* reference is 'rw'"):
+        joined(twice, make(data="D", maps=study.maps, reference="rw"), begun=True)
+    with pytest.raises(RWLossError, match=r"null 'ce' must be the reference with another name"):
+        make(data="D", maps=study.maps, null="ce", reference="ce")
+    with pytest.raises(RWLossError, match=r"adds 1,000,000 to seeds"):
+        joined(twice, make(data="D", maps=study.maps, seeds=[1_000_000]), begun=True)
 
 
 def test_a_file_holds_all_of_it(tmp_path):

@@ -77,6 +77,14 @@ def test_medians_are_those_of_all_runs_where_all_are_seen_to_the_end():
     assert birth_curve([10], [30] * 9).median_high is None
 
 
+def test_a_class_that_no_run_bore_may_be_born_in_others():
+    curve = birth_curve([], [20] * 3)
+    assert (curve.steps, curve.share, curve.high) == ((0, 20), (1, 1), (1, 1))
+    assert curve.low == pytest.approx((1, 0.05 ** (1 / 3)))  # as in `rate`: 3 of 3
+    assert (curve.median_low, curve.median, curve.median_high) == (20, None, None)
+    assert birth_curve([], [20] * 5).median_low is None
+
+
 def test_decades_against_a_fine_grid():
     rng = np.random.default_rng(0)
     for _ in range(20):
@@ -130,6 +138,17 @@ def test_profiles(profiled):
     assert profiled.conditions[0].profiles == ()
 
 
+def test_seeds_to_come_are_not_counted_in_a_profile(tmp_path):
+    one = make(data="D", maps={"rw": "rectified"}, seeds=range(6), steps=20,
+               axes={"learning_rate": RATES})  # fmt: skip
+    for run in runs(one, tmp_path):
+        if run.seed < 2:
+            write_run(run, ((0.4, 0.3), (0.8, 0.7)), 0.0, names="ab")
+    results = collect(one, tmp_path)
+    assert results.profiles[0].decades.n == 2
+    assert "So few seeds make" in lead(results)[0]
+
+
 def test_tallies_have_rates_and_birth_curves(profiled):
     found = {each.name: each for each in profiled.whole.maps}
     b = found["rw (learning_rate 0.01)"].classes[1]
@@ -150,6 +169,7 @@ def test_rates_and_profiles_in_words(profiled):
     assert (
         "At least 95 % of runs keep every class over this many of the 2.00 decades of learning "
         "rate from 0.0001 to 0.01: 1.10 with rw (1.05 to 2.00) and 2.00 with dice_ce (2.00 to "
-        "2.00). So few seeds make the bootstrap intervals too narrow." in told
+        "2.00). So few seeds make the bootstrap intervals too narrow. One without width says that "
+        "all seeds agree, not that others would." in told
     )
     assert lead(profiled)[0].startswith("At least 95 % of runs")

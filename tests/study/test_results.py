@@ -135,6 +135,34 @@ def test_an_a_a_test_stands_beside_the_comparisons_and_costs_them_nothing(tmp_pa
     text = f"200 studies drawn from these runs, each of 2 names and 7 seeds, {found.claims} claimed"
     assert any(text in sentence for sentence in sentences(results))
     assert collect(make(data="D", maps=maps, seeds=range(7), steps=20), tmp_path).null is None
+    # One map twice is one point of a correlation.
+    twice = collect(study, tmp_path, FOUND | {"dice_ce_again": FOUND["dice_ce"]})
+    assert {pair.map for tie in twice.ties for pair in tie.pairs} == {"rw", "dice_ce"}
+
+
+def test_an_a_a_test_of_few_seeds_shows_nothing(tmp_path):
+    """Six seeds suffice for the one comparison of the A/A test, but not for two others."""
+    study = with_null(make(data="D", maps=MAPS, seeds=range(6), steps=20))
+    rng = np.random.default_rng(0)
+    for run in runs(study, tmp_path):
+        write_run(run, *rng.normal(0.9 if run.name == "rw" else 0.5, 0.02, 2).tolist())
+    results = collect(study, tmp_path)
+    assert [each.can_claim for each in results.whole.comparisons] == [False, False, True]
+    told = "\n".join(lead(results))
+    assert "is claimed: so few seeds cannot show one, however large it is. 7 seeds are" in told
+    assert "is significant" not in told
+    [text] = [text for text in sentences(results) if text.startswith("A/A test")]
+    assert text.endswith(
+        "3 names and 6 seeds, 0 claimed a difference: this shows nothing, because 6 seeds can "
+        "claim nothing."
+    )
+    axes = {"split_seed": [1, 2]}
+    split = with_null(make(data="D", maps=MAPS, seeds=range(6), steps=20, axes=axes))
+    for run in runs(split, tmp_path / "split"):
+        write_run(run, 0.5, 0.4)
+    results = collect(split, tmp_path / "split")
+    assert results.null.seeds == 2  # splits, of which each map has two
+    assert any("3 names and 2 splits" in text for text in sentences(results))
 
 
 def test_runs_that_failed_or_are_to_come(tmp_path):

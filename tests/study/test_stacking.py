@@ -67,7 +67,7 @@ def test_only_runs_of_equal_settings_train_together(many, study_of, tmp_path):
     assert planned(many(compile=True)).apart == ()
 
 
-def test_a_gpu_holds_as_many_as_fit_and_all_gpus_work(many, gpus):
+def test_a_gpu_holds_as_many_as_fit_and_all_gpus_work(many, gpus, monkeypatch):
     runs = many(accelerator="auto")
     gpus(["0"], fitting=5)
     assert sizes(runs) == [4, 4, 4]
@@ -80,6 +80,8 @@ def test_a_gpu_holds_as_many_as_fit_and_all_gpus_work(many, gpus):
     assert [each["CUDA_VISIBLE_DEVICES"] for each in four.environments] == ["4", "7", "4", "7"]
     gpus(["4", "7"], fitting=5)
     assert sizes(runs, jobs=4) == [2] * 6  # two processes share a GPU
+    monkeypatch.setattr(stacking, "_MOST", 3)
+    assert sizes(runs) == [3] * 4
     gpus(["4"], fitting=0)
     assert sizes(runs) == [1] * 12
     assert sizes(runs, together=6) == [6, 6]

@@ -9,8 +9,8 @@ from rwloss.training import RunSettings
 
 @pytest.fixture(autouse=True, scope="module")
 def quick_training(request):
-    """Small networks, but where a module is about networks and what they learn."""
-    if request.path.stem not in {"test_loop", "test_network"}:
+    """Small networks, but where a module is about networks or starts processes of its own."""
+    if request.path.stem not in {"test_loop", "test_network", "test_several_processes"}:
         request.getfixturevalue("small_networks")
 
 

@@ -213,3 +213,18 @@ def test_excess_and_wrong_way_mass(drawn):
     nothing, _, _ = recorded("rectified", torch.full((1, 4, 4), -1), torch.zeros(1, 3, 4, 4))
     assert nothing["gradient_share"] == [0.0, 0.0, 0.0]  # no voxel counts
     assert nothing["gradient_norm"] == 0
+
+
+def test_a_plateau_is_so_many_validations_without_a_best():
+    settings = RunSettings(
+        data="", out="", learning_rate_schedule="plateau", plateau_patience=2, learning_rate=0.8
+    )
+    state, rates = loops.TrainingState(), []
+    for is_best in (True, False, True, False, False, False, False, True):
+        state.follow(settings, is_best=is_best)
+        rates.append(loops.learning_rate(settings, 5, state.plateaus))
+    assert rates == [0.8, 0.8, 0.8, 0.8, 0.4, 0.4, 0.2, 0.2]
+    other = loops.TrainingState()
+    for _ in range(9):
+        other.follow(settings.model_copy(update={"learning_rate_schedule": "poly"}), is_best=False)
+    assert other == loops.TrainingState()

@@ -15,8 +15,8 @@ from rwloss.data.splits import Split
 from rwloss.files.journal import parsed_lines
 from rwloss.training import RunSettings, load_network, predict_labels, predicting
 from rwloss.training.network import SegmentationTask, build_network, save_checkpoint
+from rwloss.training.normalization import normalized
 from rwloss.training.predicting import RECORD_FILE, predict_images
-from rwloss.training.volumes import normalized
 
 # Turned about one axis (cosine 0.8, sine 0.6), with the first two axes swapped.
 AFFINE = np.array([[0, -0.5, 0, 10], [0.4, 0, -1.5, -20], [0.3, 0, 2, 30], [0, 0, 0, 1]])

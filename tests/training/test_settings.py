@@ -81,3 +81,25 @@ def test_the_last_epoch_may_be_shorter():
         settings = RunSettings(data="in", out="run", steps=steps)
         assert settings.num_epochs == epochs
         assert (steps - 1) // settings.steps_per_epoch == epochs - 1
+
+
+def test_one_length_and_what_fits_the_optimizer(tmp_path):
+    """Steps on the command line replace epochs of a file, and epochs steps."""
+    least, path = {"data": "in", "out": "run"}, tmp_path / "config.toml"
+    for wrong, message in (
+        ({"steps": 3, "epochs": 2}, "epochs and steps are two lengths of the run: give one"),
+        ({"nesterov": True}, "nesterov needs optimizer sgd"),
+        (
+            {"network_options": "strides=[2"},
+            r"network_options must be like 'name=1, other=\[2, 3\]'",
+        ),
+    ):
+        with pytest.raises(RWLossError, match=message):
+            RunSettings.of("settings", {**least, **wrong})
+    path.write_text("epochs = 2\n[network_options]\nstrides = [2]\n")
+    assert RunSettings.read(path, **least).epochs == 2
+    assert RunSettings.read(path, **least, steps=7).epochs is None
+    found = RunSettings.read(path, **least, network_options="strides=[3], norm='batch'")
+    assert found.network_options == {"strides": [3], "norm": "batch"}
+    path.write_text("steps = 9\n")
+    assert RunSettings.read(path, **least, epochs=3).epochs == 3

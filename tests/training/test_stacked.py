@@ -1,24 +1,25 @@
 """A stack of runs does what its runs do alone."""
 
 import math
+from dataclasses import replace
 from functools import cache
 from itertools import product
 
 import pytest
 import torch
+from einops import repeat
 from lightning_fabric import Fabric
 from torch.nn.utils import parameters_to_vector
 
 from rwloss import RegionWiseLoss, RWLossError
-from rwloss.training import Diverged, RunSettings, TrainingBatch, loop, unet
+from rwloss.training import PRESETS, Diverged, RunSettings, TrainingBatch, loop, unet
 from rwloss.training import stacked as stacks
 from rwloss.training.loop import TrainingState, train_steps
-from rwloss.training.network import PRESETS, NetworkPreset
 
 MAPS = ["rectified + dice", "boundary.stabilized()", "blend(generalized_dice, boundary)"]
 
 
-def batches_of(seed, dtype, device, *, spoilt_from=math.inf):
+def batches_of(seed, stack, *, spoilt_from=math.inf):
     """Noisy squares; some voxels are ignored, more in one image than in another."""
 
     @cache
@@ -32,11 +33,15 @@ def batches_of(seed, dtype, device, *, spoilt_from=math.inf):
             image[row : row + 5, column : column + 5] = 1
             image[row + 5 : row + 9, column + 4 : column + 10] = 2
         level = torch.tensor([0.0, 2.0, -2.0])[labels]
-        images = (level + 0.2 * torch.randn(labels.shape, generator=generator)).to(dtype)
+        images = (level + 0.2 * torch.randn(labels.shape, generator=generator)).to(stack.dtype)
         labels[0, : step % 4] = -1
         factor = math.nan if step >= spoilt_from else 1.0
-        images, labels = (images[:, None] * factor).to(device), labels.to(device)
-        return TrainingBatch(images, labels, ((1.0, 1.0 + step % 2),) * 2)
+        images, labels = (images[:, None] * factor).to(stack.device), labels.to(stack.device)
+        spacing_mm = (1.0, 1.0 + step % 2)
+        if stack.changes.get("dims") == 3:  # 16 equal slices
+            images, labels = (repeat(part, "... -> ... z", z=16) for part in (images, labels))
+            spacing_mm = (*spacing_mm, 2.0)
+        return TrainingBatch(images, labels, (spacing_mm,) * 2)
 
     return batch
 
@@ -44,10 +49,10 @@ def batches_of(seed, dtype, device, *, spoilt_from=math.inf):
 class Stack:
     """Members of equal settings, and what they were told."""
 
-    def __init__(self, dtype=torch.float64, device="cpu", **changes):
+    def __init__(self, dtype=torch.float64, device="cpu", *, precision="32-true", **changes):
         self.dtype, self.changes = dtype, changes
         self.device = torch.device(device)
-        self.fabric = Fabric(accelerator=self.device.type, devices=1)
+        self.fabric = Fabric(accelerator=self.device.type, devices=1, precision=precision)
         self.losses, self.batches, self.members, self.rows, self.told = {}, {}, [], [], []
 
     def add(self, text, seed, rate, **spoilt):
@@ -55,15 +60,13 @@ class Stack:
             data="in", out="out", map=text, seed=seed, learning_rate=rate, accelerator="cpu",
             **{"steps": 5, "record_every": 2, "steps_per_epoch": 2, **self.changes},
         )  # fmt: skip
-        network = unet(2, 1, 3, seed=seed).to(self.device, self.dtype)
+        network = unet(settings.dims, 1, 3, seed=seed).to(self.device, self.dtype)
         optimizer = torch.optim.AdamW if settings.optimizer == "adamw" else torch.optim.Adam
         rows, told, failures = [], [], []
         member = stacks.Member(
             network,
             self.losses.setdefault(text, RegionWiseLoss(text, ignore_index=-1)),
-            self.batches.setdefault(
-                (seed, *spoilt), batches_of(seed, self.dtype, self.device, **spoilt)
-            ),
+            self.batches.setdefault((seed, *spoilt), batches_of(seed, self, **spoilt)),
             optimizer(network.parameters(), lr=rate, weight_decay=settings.weight_decay),
             settings,
             TrainingState(),
@@ -151,8 +154,9 @@ def alone():
     return three().alone()
 
 
-def test_a_stack_does_what_its_runs_do_alone():
-    changes = {"optimizer": "adamw", "weight_decay": 0.1, "gradient_clip": 0.05}
+@pytest.mark.parametrize("dims", [2, 3])
+def test_a_stack_does_what_its_runs_do_alone(dims):
+    changes = {"optimizer": "adamw", "weight_decay": 0.1, "gradient_clip": 0.05, "dims": dims}
     assert_all_close(three(**changes).together(), three(**changes).alone(), 1e-9)
 
 
@@ -167,7 +171,8 @@ def test_three_maps_two_seeds_two_learning_rates(dtype, rates, tolerance, monkey
 
     In float32, Adam makes of each rounding a step of the learning rate, which is low therefore.
     """
-    monkeypatch.setitem(PRESETS, "tiny", NetworkPreset((16, 32, 64, 128)))
+    real = replace(PRESETS["tiny"], channels=(16, 32, 64, 128), residual_units=2)
+    monkeypatch.setitem(PRESETS, "tiny", real)
     changes = {"steps": 20, "record_every": 7, "weight_decay": 0.01}
     if dtype is torch.float64:
         texts = ["rectified + dice", "dice.stabilized()", "blend(generalized_dice, boundary)"]
@@ -177,6 +182,14 @@ def test_three_maps_two_seeds_two_learning_rates(dtype, rates, tolerance, monkey
     wanted, found = (filled(Stack(dtype, **changes), rates=rates) for _ in range(2))
     for one, other in zip(found.together(), wanted.alone(), strict=True):
         assert (weights_of(one) - weights_of(other)).abs().max() < tolerance
+
+
+def test_in_bfloat16_a_stack_has_the_losses_of_its_runs():
+    mixed = {"dtype": torch.float32, "precision": "bf16-mixed"}
+    for one, other in zip(three(**mixed).together(), three(**mixed).alone(), strict=True):
+        assert not one.failures
+        losses = [[loss for _, loss in each.told] for each in (one, other)]
+        assert losses[0] == pytest.approx(losses[1], rel=0.02)
 
 
 @pytest.mark.gpu

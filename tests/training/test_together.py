@@ -3,13 +3,13 @@
 import json
 import multiprocessing
 import time
+from dataclasses import replace
 
 import pytest
 import torch
 from training_runs import left_by, work_together
 
-from rwloss.training import Diverged, RunFolder, train
-from rwloss.training.network import PRESETS, NetworkPreset
+from rwloss.training import PRESETS, Diverged, RunFolder, train
 from rwloss.training.run import Start
 from rwloss.training.together import reasons_apart, train_together
 
@@ -101,7 +101,8 @@ def test_together_and_alone_leave_the_same_and_resume_each_other(three, monkeypa
 @pytest.mark.slow
 def test_a_stack_that_is_killed_leaves_runs_that_can_be_resumed(three, monkeypatch):
     """After each of several kills of the process."""
-    monkeypatch.setitem(PRESETS, "tiny", NetworkPreset((16, 32, 64, 128)))  # as in the process
+    real = replace(PRESETS["tiny"], channels=(16, 32, 64, 128), residual_units=2)
+    monkeypatch.setitem(PRESETS, "tiny", real)  # as in the process
     changes = {"steps": 20, "checkpoint_every": 3, "validate_every": 10}
     alone, together = three("alone", **changes), three("together", **changes)
     context = multiprocessing.get_context("spawn")
@@ -153,5 +154,11 @@ def test_one_that_diverges_and_one_that_cannot_begin_stop_no_other(three):
 def test_what_cannot_be_trained_together(three):
     [settings, *_] = three("study")
     assert reasons_apart(settings) == []
-    other = settings.model_copy(update={"compile": True, "devices": 2})
-    assert reasons_apart(other) == ["compile=True", "devices=2"]
+    other = {"compile": True, "devices": 2, "optimizer": "sgd", "precision": "16-mixed"}
+    reasons = reasons_apart(settings.model_copy(update=other))
+    assert sorted(reasons) == [
+        "compile=True",
+        "devices=2",
+        "optimizer='sgd'",
+        "precision='16-mixed'",
+    ]

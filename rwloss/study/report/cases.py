@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -133,14 +134,16 @@ def _predicted(run: Run, choice: Choice) -> CasePicture:
     from rwloss.training import read_volume
     from rwloss.training.inference import label_map
     from rwloss.training.network import load_network
+    from rwloss.training.normalization import normalized_channels
 
-    trained = load_network(run.folder)
+    trained = load_network(run.folder, run.settings.test_checkpoint)
     settings, num_classes = trained.settings, trained.task.num_classes
     case, ignored = _case(choice.case, settings.data, settings.test_part)
     volume = read_volume(
         case,
         ignore_label=ignored if settings.ignore_label is None else settings.ignore_label,
         spacing_mm=settings.spacing,
+        normalize=partial(normalized_channels, settings=settings),
     )
     labels = known_labels(volume.labels, num_classes)
     across = settings.slice_axis if labels.ndim == 3 and settings.dims == 2 else None

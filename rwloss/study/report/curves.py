@@ -43,7 +43,7 @@ def has_two_modes(ends: Sequence[float]) -> bool:
 
     Too wide: more than half of their range, and more than TWO_MODES.
 
-    >>> has_two_modes([0.0, 0.01, 0.8, 0.82]), has_two_modes([0.5, 0.6, 0.8])
+    >>> has_two_modes([0.0, 0.01, 0.8, 0.82]), has_two_modes([0.5, 0.6, 0.7])
     (True, False)
     """
     ranked = sorted(ends)

@@ -93,7 +93,7 @@ def traces(page, chart):
 def test_every_chart_is_drawn(open_page):
     page = open_page()
     charts = json.loads(page.inner_text("#data") or page.text_content("#data"))["charts"]
-    assert len(charts) == 20
+    assert len(charts) == page.locator(".chart").count() > 20
     for chart in charts:
         drawn = page.evaluate(
             "id => document.querySelectorAll(`#${id} svg .trace`).length", chart["id"]

@@ -61,7 +61,15 @@ def _launch(
     voxels = labels[0].numel()
     with torch.cuda.device_of(labels):
         kernel[(len(labels) * triton.cdiv(voxels, BLOCK),)](
-            labels.contiguous(), given, found, voxels, classes, **switch, BLOCK=BLOCK, num_warps=8
+            labels.contiguous(),
+            given,
+            found,
+            voxels,
+            classes,
+            **switch,
+            BLOCK=BLOCK,
+            num_warps=8,
+            enable_fp_fusion=True,
         )
 
 

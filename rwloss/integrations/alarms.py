@@ -1,0 +1,122 @@
+"""Alarms of dying classes in Lightning, in ignite (and so MONAI), and in nnU-Net: one line each.
+
+Each is a `rwloss.stability.Watch` on the loss of the framework's trainer. In plain PyTorch
+`Watch(loss, steps=...)` is that line. No framework is imported here but that of the class in use.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from rwloss.errors import RWLossError
+from rwloss.stability import Watch
+
+if TYPE_CHECKING:
+    from lightning.pytorch import LightningModule, Trainer
+    from lightning.pytorch.callbacks import Callback
+else:
+    try:
+        from lightning.pytorch.callbacks import Callback
+    except ImportError:
+        Callback = object
+
+
+class LightningAlarm(Callback):
+    """Warns while a Lightning trainer fits: `Trainer(callbacks=[LightningAlarm()])`.
+
+    loss: the attribute of the LightningModule that holds its loss, a torch module. class_names: of
+    classes 0, 1, ... watch: on the loss, from the beginning of the training.
+    """
+
+    def __init__(self, loss: str = "loss", class_names: Sequence[str] = ()) -> None:
+        """Where the loss is; the class documents it."""
+        self.loss, self.class_names = loss, class_names
+        self.watch: Watch | None = None
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin to watch. Raises RWLossError where the module has no such loss."""
+        loss = getattr(pl_module, self.loss, None)
+        if loss is None:
+            raise RWLossError(
+                f"{type(pl_module).__name__} has no attribute {self.loss!r}: name the one that "
+                "holds its loss with LightningAlarm(loss=...)"
+            )
+        steps = trainer.estimated_stepping_batches * trainer.accumulate_grad_batches
+        self.watch = Watch(loss, steps=_whole(steps), class_names=self.class_names)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """End the watch."""
+        if self.watch is not None:
+            self.watch.remove()
+
+
+class IgniteAlarm:
+    """Warns while an ignite engine trains: `IgniteAlarm(loss).attach(trainer)`.
+
+    In MONAI give it to the trainer: `SupervisedTrainer(..., train_handlers=[IgniteAlarm()])`, whose
+    `loss_function` is taken. loss: a torch module. class_names: of classes 0, 1, ...
+    """
+
+    def __init__(self, loss: Any = None, class_names: Sequence[str] = ()) -> None:
+        """The loss, where the engine has no `loss_function`; the class documents it."""
+        self.loss, self.class_names = loss, class_names
+        self.watch: Watch | None = None
+
+    def attach(self, engine: Any) -> None:
+        """Watch from the beginning of the engine's run to its end."""
+        from ignite.engine import Events
+
+        engine.add_event_handler(Events.STARTED, self._begin)
+        engine.add_event_handler(Events.COMPLETED, self._end)
+        engine.add_event_handler(Events.TERMINATE, self._end)
+
+    def _begin(self, engine: Any) -> None:
+        loss = getattr(engine, "loss_function", None) if self.loss is None else self.loss
+        if loss is None:
+            raise RWLossError("the engine has no loss_function: give IgniteAlarm(loss)")
+        steps = engine.state.max_epochs * engine.state.epoch_length
+        self.watch = Watch(loss, steps=steps, class_names=self.class_names)
+
+    def _end(self, engine: Any) -> None:
+        del engine
+        if self.watch is not None:
+            self.watch.remove()
+
+
+class NnunetAlarm:
+    """Mixin of an nnU-Net trainer: `class nnUNetTrainerMine(NnunetAlarm, nnUNetTrainer): ...`.
+
+    Its warnings stand in the training log. Works beside any loss of nnU-Net.
+    """
+
+    def on_train_start(self) -> None:
+        """Begin to watch, after nnU-Net has built its loss."""
+        trainer: Any = super()
+        trainer.on_train_start()
+        own: Any = self
+        labels, regions = own.dataset_json["labels"], own.label_manager.has_regions
+        names = [name for name in labels if name != "ignore"]
+        own.rwloss_watch = Watch(
+            own.loss,
+            steps=own.num_epochs * own.num_iterations_per_epoch,
+            class_names=names if regions else sorted(names, key=labels.__getitem__),
+            activation="sigmoid" if regions else "softmax",
+            ignore_index=own.label_manager.ignore_label,
+            tell=own.print_to_log_file,
+        )
+
+    def on_train_end(self) -> None:
+        """End the watch."""
+        own: Any = self
+        own.rwloss_watch.remove()
+        trainer: Any = super()
+        trainer.on_train_end()
+
+
+def _whole(steps: float) -> int:
+    """A number of steps. Raises RWLossError for a run without an end."""
+    if not math.isfinite(steps):
+        raise RWLossError("alarms need to know the length of the run: give max_epochs or max_steps")
+    return int(steps)

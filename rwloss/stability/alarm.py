@@ -1,0 +1,184 @@
+"""Alarms of a training run: a class that is dying, or will not be born."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+
+import numpy as np
+
+from rwloss.errors import RWLossError
+from rwloss.stability.logistic import FloatArray, Logistic
+from rwloss.stability.loss_call import LossCall
+from rwloss.stability.recorded import LOOKS, RecordedClass, recorded_classes
+from rwloss.stability.report import ratio
+from rwloss.stability.signs import ClassSigns
+from rwloss.words import class_names as names_for
+
+REMEDY = (
+    "stop, and lower the learning rate, or add a term that brings a class back: + dice, "
+    "+ cross_entropy, or .with_link(0.3)"
+)
+
+SAMPLES = 60
+"""Samples of the recorded runs; a run that is watched is sampled as often."""
+
+FALSE_ALARMS = 0.05
+"""The share of the recorded classes that lived for which an alarm would have been raised."""
+
+_SIGNS = ("pull", "own_probability", "trend")
+
+_MEASURED = 4  # batches with a class in which its pull is measured, over which it is added up
+
+
+@dataclass(frozen=True)
+class Alarm:
+    """A class that is probably lost. class_index: its number; risk: estimated probability.
+
+    dying: whether the network predicted it before, more than now; else it is not being born.
+    """
+
+    step: int
+    class_index: int
+    name: str
+    risk: float
+    own_probability: float
+    pull: float
+    dying: bool
+
+    def __str__(self) -> str:
+        """A line for a log, with the remedy."""
+        what = "is dying" if self.dying else "is not being born"
+        return (
+            f"step {self.step}: {self.name} {what} (risk {self.risk:.2f}; mean probability at its "
+            f"own voxels {self.own_probability:.2g}, pull ratio {self.pull:.2g}): {REMEDY}"
+        )
+
+
+@dataclass(eq=False)
+class Alarms:
+    """Collects the signs of each class over a run of `steps` steps, and judges them at LOOKS.
+
+    class_names: of classes 0, 1, ...; the background, 0, is never judged. raised: so far, at most
+    one per class.
+    """
+
+    steps: int
+    class_names: Sequence[str] = ()
+    raised: list[Alarm] = field(default_factory=list)
+    _samples: list[ClassSigns] = field(default_factory=list)
+    _pulls: list[tuple[FloatArray, FloatArray]] = field(default_factory=list)
+    _looked: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Refuse a run without steps."""
+        if self.steps < 1:
+            raise RWLossError(f"expected a run of 1 step or more, got {self.steps}")
+
+    def look(self, step: int, call: LossCall) -> list[Alarm]:
+        """Sample one call of the loss. The alarms that it raises. step: counted from 1."""
+        signs = call.signs()
+        here = np.array([float(volume or 0) > 0 for volume in signs["true_volume"]])
+        measured = sum((up != 0 for up, _ in self._pulls), np.zeros(len(here)))
+        if (here & (measured < _MEASURED))[1:].any():
+            self._pulls.append(call.pulls())
+        return self.add(step, signs, self.pull)
+
+    @property
+    def pull(self) -> FloatArray:
+        """The pull ratio of each class over the batches in which it was measured. (k)."""
+        up, down = (np.sum(sums, axis=0) for sums in zip(*self._pulls, strict=True))
+        return ratio(up, down)
+
+    def add(self, step: int, signs: ClassSigns, pull: FloatArray) -> list[Alarm]:
+        """The alarms that a sample raises. step: counted from 1. signs: see `class_signs`.
+
+        pull: ratio of each class (k), NaN where it is not known.
+        """
+        self._samples.append(signs)
+        due = [look for look in LOOKS if self._looked < look <= step / self.steps]
+        if not due:
+            return []
+        self._looked = due[-1]
+        names = names_for(len(signs["own_probability"]), self.class_names)
+        alarmed = {alarm.class_index for alarm in self.raised}
+        found = []
+        for k in range(1, len(names)):
+            now = features_of(self._samples, k)
+            if k in alarmed or now is None or np.isnan(pull[k]):
+                continue
+            now["pull"] = float(pull[k])
+            risk = judge(due[-1]).risk(now)
+            if risk > judge(due[-1]).threshold:
+                dying = self._was_predicted(k) and now["trend"] < 1
+                shown = now["own_probability"], now["pull"]
+                found.append(Alarm(step, k, names[k], risk, *shown, dying=dying))
+        self.raised += found
+        return found
+
+    def _was_predicted(self, k: int) -> bool:
+        """Whether more of the class was predicted in some sample than in the last."""
+        volumes = [float(each["predicted_volume"][k] or 0) for each in self._samples]
+        return max(volumes) > volumes[-1]
+
+
+@dataclass(frozen=True, eq=False)
+class Judge:
+    """The model of one look: the risk, and the threshold of an alarm."""
+
+    model: Logistic
+    threshold: float
+
+    @classmethod
+    def fit(cls, rows: Sequence[RecordedClass], look: float) -> Judge:
+        """From recorded classes that have signs at this look.
+
+        The threshold is such that FALSE_ALARMS of those that lived would have raised an alarm.
+        """
+        known = [row for row in rows if look in row.signs]
+        features = np.array([scaled({**row.signs[look], "pull": row.pull}) for row in known])
+        lost = np.array([row.lost for row in known])
+        model = Logistic.fit(features, lost)
+        kept = model.probability(features[~lost])
+        return cls(model, float(np.quantile(kept, 1 - FALSE_ALARMS, method="higher")))
+
+    def risk(self, signs: Mapping[str, float]) -> float:
+        """Probability that a class with these signs is lost."""
+        return float(self.model.probability(scaled(signs)[None])[0])
+
+
+@cache
+def judge(look: float) -> Judge:
+    """The judge of a look, from the recorded runs that ship."""
+    return Judge.fit(recorded_classes(), look)
+
+
+def scaled(signs: Mapping[str, float]) -> FloatArray:
+    """Logarithms of the signs, within bounds. (3)."""
+    return np.log([min(max(signs[name], 1e-6), 1e3) for name in _SIGNS])
+
+
+def features_of(samples: Sequence[ClassSigns], k: int) -> dict[str, float] | None:
+    """The signs of class k by name, from the samples of a run so far; None where it was not seen.
+
+    own_probability: mean over the last third of the samples. trend: the same divided by that of the
+    third before.
+    """
+    size = max(1, len(samples) // 3)
+    now = _mean(samples[-size:], k)
+    before = _mean(samples[-2 * size : -size], k)
+    if now is None or before is None:
+        return None
+    return {"own_probability": now, "trend": now / max(before, 1e-9)}
+
+
+def _mean(samples: Sequence[ClassSigns], k: int) -> float | None:
+    """Mean probability of class k at its own voxels, over the samples that have some."""
+    known = [float(each["own_probability"][k] or 0) for each in samples if _has(each, k)]
+    return math.fsum(known) / len(known) if known else None
+
+
+def _has(sample: ClassSigns, k: int) -> bool:
+    return sample["own_probability"][k] is not None

@@ -1,0 +1,69 @@
+"""Training runs that were recorded: the table from which risks are estimated."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+
+LOOKS = (0.1, 0.2, 0.4, 0.7)
+"""Fractions of a run at which its classes are judged."""
+
+TABLE = "recorded_runs.csv"
+
+
+@dataclass(frozen=True)
+class RecordedClass:
+    """One foreground class of one training run, and its end.
+
+    fraction: of the training voxels. pull, pull_exponent: see `StabilityReport`; known before
+    training. signs: by the look, what `alarm.features_of` found then; empty where the run left no
+    record of them. lost: whether the final validation Dice was below 0.05.
+    """
+
+    dataset: str
+    map: str
+    seed: int
+    name: str
+    learning_rate: float
+    steps: int
+    fraction: float
+    pull: float
+    pull_exponent: float
+    lost: bool
+    signs: Mapping[float, Mapping[str, float]]
+
+    @property
+    def run(self) -> str:
+        """Which run it is of."""
+        return f"{self.dataset} {self.map} {self.learning_rate} {self.steps} {self.seed}"
+
+
+@cache
+def recorded_classes() -> tuple[RecordedClass, ...]:
+    """The table that ships; `python -m benchmarks.recorded_runs` makes it from studies."""
+    text = files("rwloss.stability").joinpath(TABLE).read_text(encoding="utf-8")
+    return tuple(map(_row, csv.DictReader(text.splitlines())))
+
+
+def _row(cells: dict[str, str]) -> RecordedClass:
+    signs: dict[float, dict[str, float]] = {look: {} for look in LOOKS}
+    for column, text in cells.items():
+        name, at, percent = column.partition("_at_")
+        if at and text:
+            signs[int(percent) / 100][name] = float(text)
+    return RecordedClass(
+        dataset=cells["dataset"],
+        map=cells["map"],
+        seed=int(cells["seed"]),
+        name=cells["class"],
+        learning_rate=float(cells["learning_rate"]),
+        steps=int(cells["steps"]),
+        fraction=float(cells["fraction"]),
+        pull=float(cells["pull"]),
+        pull_exponent=float(cells["pull_exponent"]),
+        lost=cells["lost"] == "1",
+        signs={look: found for look, found in signs.items() if found},
+    )

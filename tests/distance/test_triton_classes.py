@@ -1,0 +1,29 @@
+"""Tables of classes by Triton's kernels against NumPy; the regions test all other ways."""
+
+import numpy as np
+import pytest
+import torch
+from anatomy import batch
+from interpreted import needs_triton
+
+from rwloss import regions
+
+
+@pytest.mark.parametrize("block", [64, 4096])
+def test_kernels_against_numpy(device, monkeypatch, block):
+    """Ignored voxels, absent classes, blocks that end within an image."""
+    needs_triton(device)
+    from rwloss.distance import triton_classes
+
+    monkeypatch.setattr(triton_classes, "BLOCK", block)
+    labels = batch(5, (13, 9), size=2).astype(np.int8)
+    labels[0, :4], labels[1][labels[1] == 2] = -1, 0
+    values = np.random.default_rng(0).uniform(0.5, 9, labels.shape).astype(np.float32)
+    tensors = [torch.as_tensor(array, device=device) for array in (values, labels)]
+    found = triton_classes.maxima(*tensors, 5)
+    np.testing.assert_array_equal(found.cpu(), regions.class_maxima(values, labels, 5))
+    looked_up = triton_classes.look_up(found, tensors[1])
+    np.testing.assert_array_equal(looked_up.cpu(), regions.look_up(found.cpu().numpy(), labels))
+    found = triton_classes.counts(tensors[1], 5)
+    assert found.dtype == torch.int64
+    np.testing.assert_array_equal(found.cpu(), regions.class_counts(labels, 5))

@@ -1,0 +1,72 @@
+"""The set-ups of papers train, in a shortened form: fewer steps, smaller networks and patches."""
+
+from pathlib import Path
+
+import pytest
+
+from rwloss import data
+from rwloss.training import RunSettings, train
+
+PAPERS = Path(__file__).parents[2] / "docs" / "papers"
+SHORT = {
+    "kervadec2019": {
+        "epochs": 2,
+        "batch_size": 40,
+        "train_cases": 1,
+        "patch_size": (48, 64),
+        "network_options": {
+            "channels": [2, 4, 8, 16],
+            "strides": [2, 2, 2],
+            "num_res_units": 2,
+            "norm": "batch",
+            "act": "prelu",
+        },
+    },
+    "valverde2021": {"steps": 2, "batch_size": 2, "network_options": {"filters": [2] * 7}},
+    "topomortar": {
+        "steps": 2,
+        "batch_size": 2,
+        "precision": "32-true",
+        "patch_size": (256, 256),
+        "network_options": {"filters": [2] * 8},
+    },
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SHORT)
+def test_a_shortened_form_trains(name, tmp_path):
+    path, changes = PAPERS / f"{name}.toml", dict(SHORT[name])
+    whole = RunSettings.read(path, data="in", out="run")
+    changes["network_options"] = {**whole.network_options, **changes["network_options"]}
+    sample = "hippocampus" if name == "kervadec2019" else "lung_patches"
+    if name == "valverde2021":
+        changes["patch_size"] = (128, 128)
+    short = RunSettings.read(
+        path,
+        data=str(data.sample_dir(sample)),
+        out=str(tmp_path / "run"),
+        accelerator="cpu",
+        **changes,
+    )
+    found = train(short)
+    assert found.settings.normalization == whole.normalization
+    assert len(found.losses) == found.settings.steps
+    assert found.best_step <= found.settings.steps
+
+
+def test_the_values_of_the_papers():
+    """As their published code has them; docs/papers/README.md says where."""
+    kervadec, valverde, topomortar = (
+        RunSettings.read(PAPERS / f"{name}.toml", data="in", out="run") for name in SHORT
+    )
+    assert (kervadec.learning_rate, kervadec.betas) == (1e-3, (0.9, 0.99))
+    assert (kervadec.epochs, kervadec.batch_size) == (100, 8)
+    assert (kervadec.plateau_factor, kervadec.plateau_patience) == (0.5, 20)
+    assert (valverde.learning_rate, valverde.epochs, valverde.steps_per_epoch) == (1e-4, 300, 250)
+    assert (topomortar.momentum, topomortar.nesterov, topomortar.weight_decay) == (0.99, True, 3e-5)
+    assert (topomortar.steps, topomortar.batch_size, topomortar.gradient_clip) == (12000, 10, 12)
+    total = sum(2.0**-i for i in range(7))
+    assert topomortar.deep_supervision_weights == pytest.approx(
+        [1 / 7, *(2.0**-i / total / 7 for i in range(1, 7))], rel=1e-6
+    )
