@@ -79,7 +79,7 @@ def _safe(name: str) -> str:
     >>> _safe("learning-0 <b>/../x, 0.01")
     'learning-0_b_x_0.01'
     """
-    return re.sub(r"[^A-Za-z0-9.-]+|\.{2,}", "_", name)[:80].strip("_.").replace("__", "_")
+    return re.sub(r"([^A-Za-z0-9.-]|\.(?![0-9]))+", "_", name)[:80].strip("_.")
 
 
 def as_csv(table: Table) -> str:
