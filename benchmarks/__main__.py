@@ -61,6 +61,14 @@ def monai() -> None:
 
 
 @app.command()
+def report() -> None:
+    """Results, page and exported figures of a study of 1,000 runs."""
+    from benchmarks.report import main
+
+    main()
+
+
+@app.command()
 def gpu(
     minutes: Annotated[float, typer.Option(help="Time for all of it.", min=0)] = 9.0,
 ) -> None:

@@ -19,6 +19,7 @@ def report(
     study: Annotated[Path, typer.Argument(metavar="STUDY")],
     map_texts: Annotated[list[str] | None, typer.Option("--map", metavar="EXPR")] = None,
     out: Annotated[Path | None, opt.Out] = None,
+    export: Annotated[Path | None, typer.Option("--export", metavar="DIR")] = None,
 ) -> None:
     """Write the report of a study from the runs it has so far.
 
@@ -30,13 +31,19 @@ def report(
     runs no file that is not named here, and leaves out the pictures and diagnostics that need it.
     out: Page to write; by default report.html in the folder of the study, where results.json and
     runs.csv are rewritten too.
+    export: Folder for every chart as SVG and PDF, and every table as CSV and LaTeX; new, or with
+    such files alone. The page is then written only if --out names it.
     """
     from rwloss import maps
     from rwloss.study import plan, results
+    from rwloss.study import report as pages
     from rwloss.study.indicators import indicators_of
-    from rwloss.study.report import require_report, write
 
-    require_report()
+    pages.require_report()
+    if out is not None:
+        pages.check_page(out)
+    if export is not None:
+        pages.check_export(export)
     for text in map_texts or ():
         maps.parse(text)
     content = plan.Study.read(study / "study.toml")
@@ -44,9 +51,14 @@ def report(
     if reason:
         typer.echo(f"without the diagnostics of the maps: {printable(reason)}", err=True)
     collected = results.collect(content, study, found)
+    if export is not None:
+        files = pages.export(collected, study, export)
+        typer.echo(f"wrote {len(files)} files in {export}")
+        if out is None:
+            return
     if out is None:
         results.write(collected, study)
-    typer.echo(f"wrote {write(collected, study, out)}")
+    typer.echo(f"wrote {pages.write(collected, study, out)}")
 
 
 def write_if_possible(collected: Results, folder: Path) -> Path | None:

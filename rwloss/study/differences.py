@@ -185,20 +185,26 @@ def over_seeds_and_cases(
     known = ~np.isnan(table)
     if not known.any():
         return None
-    rng, values = np.random.default_rng(seed), np.where(known, table, 0.0)
     units = [*dict.fromkeys(map(unit_of, seeds))]
-    of_units, columns = (
-        rng.multinomial(size, np.full(size, 1 / size), size=_RESAMPLES)
-        for size in (len(units), len(cases))
-    )
+    of_units, columns = _drawn_units_and_cases(len(units), len(cases), seed)
     rows = of_units[:, [units.index(unit_of(s)) for s in seeds]]
-    # Both sums in one einsum each: draws of a seed times draws of a case, over pairs that exist.
+    # Draws of a seed times draws of a case, over pairs that exist.
     total, pairs = (
-        np.einsum("rs,sc,rc->r", rows, each, columns, optimize=True)
-        for each in (values, known.astype(np.float64))
+        np.einsum("rc,rc->r", rows @ each, columns)
+        for each in (np.where(known, table, 0.0), known.astype(np.float64))
     )
     means = total[pairs > 0] / pairs[pairs > 0]
     return _interval(float(table[known].mean()), means, len(units))
+
+
+@lru_cache(maxsize=2)
+def _drawn_units_and_cases(units: int, cases: int, seed: int) -> tuple[Floats, ...]:
+    """How often each unit and each case is drawn: (resamples units), (resamples cases)."""
+    rng = np.random.default_rng(seed)
+    return tuple(
+        rng.multinomial(size, np.full(size, 1 / size), size=_RESAMPLES).astype(np.float64)
+        for size in (units, cases)
+    )
 
 
 def probability_of_improvement(

@@ -6,6 +6,7 @@ import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -85,12 +86,14 @@ class ClassOutcome:
 class RunLog:
     """What the report needs of a run's files.
 
-    dice: validation Dice of each foreground class over the steps. wrong_way_mass: of the records.
+    dice: validation Dice of each foreground class over the steps. wrong_way_mass, gradient_norm: of
+    the records.
     starts: hardware and versions of each start. test: test.json; None before the run is tested.
     """
 
     dice: Mapping[str, Curve] = field(default_factory=dict)
     wrong_way_mass: Curve = ()
+    gradient_norm: Curve = ()
     starts: Sequence[Mapping[str, Any]] = ()
     test: Mapping[str, Any] | None = None
 
@@ -139,15 +142,31 @@ class RunOutcome:
 
     def tested(self, metric: str) -> float | None:
         """Mean over classes of one of METRICS, over test cases."""
-        return mean_of(each.test.get(metric) for each in self.classes)
+        return self._means[metric]
 
     def tested_cases(self, metric: str) -> dict[str, float]:
         """One of METRICS per test case, mean over classes; without cases that have no class."""
-        found = {
-            case["name"]: mean_of(_case_score(case, each, metric) for each in case["classes"])
-            for case in (self.log.test or {}).get("cases", ())
+        return self._of_cases[metric]
+
+    # Every comparison asks for these again.
+    @cached_property
+    def _means(self) -> dict[str, float | None]:
+        return {
+            metric: mean_of(each.test.get(metric) for each in self.classes) for metric in METRICS
         }
-        return {name: value for name, value in found.items() if value is not None}
+
+    @cached_property
+    def _of_cases(self) -> dict[str, dict[str, float]]:
+        cases = (self.log.test or {}).get("cases", ())
+        return {
+            metric: {
+                case["name"]: mean
+                for case in cases
+                if (mean := mean_of(_case_score(case, of, metric) for of in case["classes"]))
+                is not None
+            }
+            for metric in METRICS
+        }
 
 
 def read_outcome(run: str | Path) -> RunOutcome:
@@ -197,6 +216,7 @@ def outcome_of(lines: Sequence[dict[str, Any]], test: dict[str, Any] | None = No
             for name in (names if validations else ())
         },
         wrong_way_mass=[(line["step"], _finite(line["wrong_way_mass"])) for line in records],
+        gradient_norm=[(line["step"], _finite(line["gradient_norm"])) for line in records],
         starts=[line for line in lines if line["kind"] == "start"],
         test=test,
     )

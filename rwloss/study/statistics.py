@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rwloss.errors import RWLossError
 
@@ -81,23 +83,21 @@ def interval(values: Sequence[float], *, seed: int = 0) -> Interval:
     >>> interval([0.5, 0.5, 0.5])
     Interval(mean=0.5, low=0.5, high=0.5, n=3)
     """
-    from scipy.stats import bootstrap
-
     found = np.asarray(values, dtype=np.float64)
     if not found.size or not np.isfinite(found).all():
         raise RWLossError(f"expected finite values to average, got {list(values)}")
     mean = float(found.mean())
     if np.ptp(found) == 0:
         return Interval(mean, mean, mean, found.size)
-    bounds = bootstrap(
-        (found,),
-        np.mean,
-        confidence_level=1 - ALPHA,
-        method="percentile",
-        n_resamples=_RESAMPLES,
-        rng=np.random.default_rng(seed),
-    ).confidence_interval
-    return Interval(mean, float(bounds.low), float(bounds.high), found.size)
+    means = found[_drawn_places(found.size, seed)].mean(axis=1)
+    low, high = np.quantile(means, [ALPHA / 2, 1 - ALPHA / 2])
+    return Interval(mean, float(low), float(high), found.size)
+
+
+@lru_cache(maxsize=2)
+def _drawn_places(n: int, seed: int) -> NDArray[np.int64]:
+    """Places of n values in each resample, drawn with replacement. (resamples n)."""
+    return np.random.default_rng(seed).integers(0, n, (_RESAMPLES, n))
 
 
 def sign_flip_p(differences: Sequence[float], *, seed: int = 0) -> float:
@@ -115,15 +115,21 @@ def sign_flip_p(differences: Sequence[float], *, seed: int = 0) -> float:
         raise RWLossError(f"expected finite differences, got {list(differences)}")
     if found.size < 2 or not found.any():
         return 1.0
-    exact = found.size <= _EXACT_UP_TO
-    result = permutation_test(
-        (found,),
-        np.mean,
-        permutation_type="samples",
-        n_resamples=2**found.size if exact else _RESAMPLES,
-        rng=np.random.default_rng(seed),
+    if found.size > _EXACT_UP_TO:
+        total, sums = found.sum(), _drawn_signs(found.size, seed) @ found
+        rounding = 1e-13 * abs(total)
+        tails = (sums <= total + rounding).sum(), (sums >= total - rounding).sum()
+        return min(1.0, 2 * (int(min(tails)) + 1) / (_RESAMPLES + 1))
+    test = permutation_test(
+        (found,), np.mean, permutation_type="samples", n_resamples=2**found.size
     )
-    return min(1.0, float(result.pvalue))
+    return min(1.0, float(test.pvalue))
+
+
+@lru_cache(maxsize=2)
+def _drawn_signs(n: int, seed: int) -> NDArray[np.float64]:
+    """-1 or 1 for each of n values. (resamples n)."""
+    return np.random.default_rng(seed).choice([-1.0, 1.0], (_RESAMPLES, n))
 
 
 def smallest_p(n: int) -> float:

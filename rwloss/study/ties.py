@@ -12,6 +12,9 @@ from rwloss.study.indicators import Indicators
 from rwloss.study.statistics import Correlation, rank_correlation
 from rwloss.study.summaries import ClassTally, MapSummary, StudyPart
 
+MAPS_IN_CORRELATIONS = 6
+"""Fewest maps for which a rank correlation is given, as a description: fewer say nothing."""
+
 
 @dataclass(frozen=True)
 class Pair:
@@ -80,4 +83,7 @@ def _tie(
     values: AxisValues,
 ) -> Tie:
     sides = [pair.indicator for pair in pairs], [pair.outcome for pair in pairs]
-    return Tie(indicator, outcome, over, rank_correlation(*sides), tuple(pairs), values)
+    found = Correlation(len(pairs))
+    if len({pair.map for pair in pairs}) >= MAPS_IN_CORRELATIONS:
+        found = rank_correlation(*sides)
+    return Tie(indicator, outcome, over, found, tuple(pairs), values)

@@ -21,9 +21,6 @@ FEW = 6
 """Seeds below which a bootstrap interval is not called a 95 % interval. That of 3 values is their
 range, which holds the middle of a symmetric distribution 3 times in 4."""
 
-PAIRS = 5
-"""Fewest pairs for which a rank correlation is reported: with 4, no order has a p below 0.05."""
-
 NO_CASE = "no validation case has a foreground class"
 """Why it is not known whether a class was lost."""
 
@@ -398,12 +395,12 @@ def _ties(results: Results) -> Iterator[str]:
         f"{tie_title(tie)}: {decimal(found.rho, 2, signed=True)} (p = {significant(found.p)}, "
         f"{found.n} {tie.over})"
         for tie in results.ties
-        if (found := tie.correlation).rho is not None and found.n >= PAIRS
+        if (found := tie.correlation).rho is not None
     ]
     if shown:
         yield (
-            "Rank correlations of indicators known before training with outcomes (p is not "
-            f"corrected for their number): {'; '.join(shown)}."
+            "Rank correlations of indicators known before training with outcomes, a description of "
+            f"these maps alone (p is not corrected for their number): {'; '.join(shown)}."
         )
 
 

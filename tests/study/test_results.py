@@ -293,8 +293,9 @@ def test_a_broken_promise_raises_the_alarm(tmp_path):
     )
 
 
-def test_five_maps_make_a_rank_correlation(tmp_path):
-    maps = {f"map{number}": f"{number + 1} * rectified" for number in range(5)}
+@pytest.mark.parametrize("count", [5, 6])
+def test_six_maps_make_a_rank_correlation(tmp_path, count):
+    maps = {f"map{number}": f"{number + 1} * rectified" for number in range(count)}
     study = write_study(
         tmp_path, [0], lambda name, _: (0.5, 0.0 if name > "map2" else 0.4), maps=maps
     )
@@ -304,11 +305,17 @@ def test_five_maps_make_a_rank_correlation(tmp_path):
         tie for tie in results.ties
         if (tie.indicator, tie.outcome) == ("violating", "runs that lost a class")
     ]  # fmt: skip
-    # Ranks 1..5 against 2, 2, 2, 4.5, 4.5.
-    assert tie.correlation.rho == pytest.approx(0.8660254)
-    assert tie.correlation.p == pytest.approx(2 * (2 * 6) / 120)  # 2! 3! of 5! orders
+    text = "\n".join(sentences(results))
+    if count == 5:
+        assert tie.correlation.rho is None
+        assert "Rank correlations" not in text
+        return
+    # Ranks 1..6 against 2, 2, 2, 5, 5, 5.
+    assert tie.correlation.rho == pytest.approx(0.8783101)
+    assert "a description of these maps alone" in text
+    assert tie.correlation.p == pytest.approx(2 * (6 * 6) / 720)  # 3! 3! of 6! orders
     text = sentences(results)[-1]
-    assert "violating voxels and share of runs losing a class: +0.87 (p = 0.2, 5 maps)" in text
+    assert "violating voxels and share of runs losing a class: +0.88 (p = 0.1, 6 maps)" in text
     assert "pull" not in text  # all the same
 
 

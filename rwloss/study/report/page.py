@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import dataclasses
 import hashlib
 from collections.abc import Iterator, Sequence
 from functools import cache
@@ -19,11 +18,12 @@ from rwloss.study import plan
 from rwloss.study.axes import text_of, unit
 from rwloss.study.figures import decimal
 from rwloss.study.outcomes import BORN_ABOVE, COLLAPSED_BELOW, DEAD_BELOW
-from rwloss.study.report import charts, forest, stability, tables, tie_charts
+from rwloss.study.report import charts, contents, curves, stability, tables, tie_charts
 from rwloss.study.report.cases import CasePicture, case_pictures, has_schedule
 from rwloss.study.report.tables import without_paths
 from rwloss.study.results import Results
 from rwloss.study.summaries import WRONG_WAY_ALARM
+from rwloss.study.ties import MAPS_IN_CORRELATIONS
 from rwloss.study.wording import NO_SCORES, lead, over_axes, question, sentences
 
 FILE = "report.html"
@@ -32,6 +32,9 @@ FILE = "report.html"
 
 _IN_HTML = {"heading", "note", "label"}
 """What the template shows of a chart; the rest is for the script."""
+
+
+_PARTS = ("lines", "banded", "points", "spans")
 
 
 class MapPictures(NamedTuple):
@@ -55,6 +58,15 @@ def require_report() -> None:
             ) from error
 
 
+def check_page(path: Path) -> None:
+    """Raise RWLossError where the page would get the suffix of another kind of file."""
+    if path.suffix.lower() not in {".html", ".htm"}:
+        raise RWLossError(
+            f"the page is HTML and cannot be {path.name!r}: name it {path.stem}.html. For charts "
+            "as SVG and PDF and tables as CSV and LaTeX, give --export DIR"
+        )
+
+
 def write(results: Results, folder: Path, path: Path | None = None) -> Path:
     """Write the report of a study folder, whole or not at all. Returns its path.
 
@@ -65,18 +77,15 @@ def write(results: Results, folder: Path, path: Path | None = None) -> Path:
     """
     require_report()
     path = folder / FILE if path is None else path
+    check_page(path)
     write_text(path, render(results, folder))
     return path
 
 
 def render(results: Results, folder: Path) -> str:
     """The page as text."""
-    rows = tuple(
-        dataclasses.replace(row, reason=without_paths(row.reason, folder, results.study.data))
-        for row in results.runs
-    )
-    told = dataclasses.replace(results, runs=rows)
-    return page(told, tuple(map_pictures(told, folder)))
+    shown = contents.told(results, folder)
+    return page(shown, tuple(map_pictures(shown, folder)))
 
 
 def page(results: Results, pictures: Sequence[MapPictures]) -> str:
@@ -140,27 +149,9 @@ def _context(results: Results) -> dict[str, Any]:
         }
         for number, (name, look) in enumerate(charts.looks(study.maps, results.reference).items())
     ]
-    groups = charts.charts_of_runs(results)
-    groups["ties"] = [
-        charts.headed(chart, part, number)
-        for number, part in enumerate(results.conditions)
-        for chart in tie_charts.ties(part)
-        if results.indicators
-    ]
-    groups["forest"] = [
-        charts.headed(chart, part, number)
-        for number, part in enumerate(results.conditions)
-        for chart in forest.forest_charts(part)
-    ]
-    groups["profiles"] = [*stability.profile_charts(results)]
-    groups["not_born"] = [
-        charts.headed(chart, part, number)
-        for number, part in enumerate(results.conditions)
-        for chart in stability.birth_charts(part)
-    ]
+    groups = contents.all_charts(results)
     answer = lead(results)
     told = [text for text in sentences(results) if text not in answer]
-    is_compared = results.reference is not None and len(study.maps) > 1
     return {
         "question": question(results, data_name),
         "lead": answer,
@@ -178,24 +169,17 @@ def _context(results: Results) -> dict[str, Any]:
         "class_signs": tie_charts.CLASS_SIGNS,
         "unknown": any(each.unknown for each in results.whole.maps),
         "scheduled": any(map(has_schedule, study.maps.values())),
+        "scores_table": tables.scores_table(results),
+        "notes": _notes(results),
         "maps_tables": [*tables.of_parts(results, tables.maps_table)],
-        "comparison_tables": [
-            *tables.of_parts(results, tables.comparisons_table),
-            *tables.of_parts(results, forest.differences_table),
-        ]
-        if is_compared
-        else [],
+        "comparison_tables": contents.comparison_tables(results),
         "classes_table": tables.classes_table(results),
         "profiles_table": stability.profiles_table(results),
         "runs_table": tables.runs_table(results),
         "charts": groups,
         "chart_data": {
             "maps": drawn,
-            "charts": [
-                {k: v for k, v in dataclasses.asdict(chart).items() if k not in _IN_HTML}
-                for group in groups.values()
-                for chart in group
-            ],
+            "charts": [_fields(chart) for group in groups.values() for chart in group],
         },
         "settings": _settings(results),
         "study_toml": _portable(study, data_name).as_toml(),
@@ -206,8 +190,16 @@ def _context(results: Results) -> dict[str, Any]:
             "dead": DEAD_BELOW,
             "lost": COLLAPSED_BELOW,
             "alarm": WRONG_WAY_ALARM,
+            "two_modes": curves.TWO_MODES,
+            "pairs": MAPS_IN_CORRELATIONS,
         },
     }
+
+
+def _fields(chart: charts.Chart) -> dict[str, Any]:
+    """What the script needs of a chart. `asdict` copies every number and takes seconds."""
+    parts = {name: [vars(each) for each in getattr(chart, name)] for name in _PARTS}
+    return {name: value for name, value in vars(chart).items() if name not in _IN_HTML} | parts
 
 
 def _portable(study: plan.Study, data_name: str) -> plan.Study:
@@ -249,6 +241,13 @@ def _settings(results: Results) -> list[tuple[str, str]]:
         ),
     ]
     return [(name, value) for name, value in rows if value]
+
+
+def _notes(results: Results) -> list[str]:
+    """What runs noted of their data when they began, such as cases of one patient in two parts."""
+    starts = [start for row in results.runs for start in row.outcome.log.starts]
+    noted = dict.fromkeys(note for start in starts for note in start.get("notes", ()))
+    return [without_paths(str(note), results.study.data) for note in noted]
 
 
 def _trained_with(results: Results) -> list[tuple[str, str]]:

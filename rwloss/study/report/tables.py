@@ -72,6 +72,38 @@ def of_parts(results: Results, make: Callable[[Results, StudyPart, str], Table])
         yield make(results, results.without_failures, "without")
 
 
+def scores_table(results: Results) -> Table:
+    """The answer in numbers: scores of each map, and how often it lost a class."""
+    rows, names = [], list(results.study.maps)
+    for each in results.whole.maps:
+        found = each.lost_rate
+        cells = (
+            Cell(each.map, each.map),
+            *axis_cells(results.study, each.values),
+            _interval(each.test.get("dice")),
+            _interval(each.test.get("hd95_mm")),
+            Cell(NOTHING)
+            if found is None
+            else Cell(
+                percent(found.share),
+                found.share,
+                f"{found.count} of {found.of}, {left_open(found)}",
+                is_bad=found.count > 0,
+            ),
+        )
+        rows.append(TableRow(cells, names.index(each.map)))
+    return Table(
+        "scores",
+        f"Scores on the test cases, and the share of runs that lost a class, over "
+        f"{_seeds(results, 'whole')}. Small: intervals.",
+        {
+            "map": "", **_axes(results), "test Dice": "test-dice",
+            f"HD95, {results.distance_unit}": "score", "runs that lost a class": "lost",
+        },
+        tuple(rows),
+    )  # fmt: skip
+
+
 def maps_table(results: Results, part: StudyPart, which: str) -> Table:
     """Every map: outcomes, and what was known before training."""
     rows, names = [], list(results.study.maps)

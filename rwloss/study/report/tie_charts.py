@@ -11,9 +11,9 @@ import numpy as np
 from rwloss.study.figures import decimal, significant
 from rwloss.study.report.charts import SIGNS, Chart, Point, decades, looks, plain
 from rwloss.study.results import Results
-from rwloss.study.ties import Pair, Tie
+from rwloss.study.ties import MAPS_IN_CORRELATIONS, Pair, Tie
 from rwloss.study.wording import INDICATORS, OUTCOMES, tie_title
-from rwloss.words import percent
+from rwloss.words import count_of, percent
 
 CLASS_SYMBOLS = ("circle", "diamond", "square", "triangle-up", "cross", "star")
 CLASS_SIGNS = "●◆■▲✚★"
@@ -105,6 +105,10 @@ def _pair_text(pair: Pair, outcome: str) -> str:
 
 def _correlation(tie: Tie) -> str:
     found = tie.correlation
+    maps = len({pair.map for pair in tie.pairs})
+    if maps < MAPS_IN_CORRELATIONS:
+        few = count_of(maps, "map")
+        return f"No rank correlation: {few}, and fewer than {MAPS_IN_CORRELATIONS} say nothing."
     if found.rho is None:
         return f"No rank correlation: {found.n} {tie.over}, or all alike."
     rho, p = decimal(found.rho, 2, signed=True), significant(found.p)

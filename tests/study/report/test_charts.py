@@ -11,9 +11,11 @@ from rwloss.study.figures import NOTHING
 from rwloss.study.outcomes import Residual
 from rwloss.study.plan import make, runs
 from rwloss.study.rates import birth_curve
-from rwloss.study.report import charts, stability
-from rwloss.study.report.charts import COLOURS, REFERENCE, Look, charts_of_runs, looks
+from rwloss.study.report import charts, curves, stability
+from rwloss.study.report.case_charts import case_charts
+from rwloss.study.report.charts import COLOURS, REFERENCE, Look, looks
 from rwloss.study.report.page import page
+from rwloss.study.report.run_charts import charts_of_runs
 from rwloss.study.report.tables import classes_table, comparisons_table, maps_table, runs_table
 from rwloss.study.report.tie_charts import ties
 from rwloss.study.results import collect
@@ -32,7 +34,7 @@ def test_ids_are_unique_and_charts_are_json_without_tags(strange):
     results, _ = strange
     found = [*(chart for group in charts_of_runs(results).values() for chart in group)]
     found += ties(results)
-    assert len({chart.id for chart in found}) == len(found) == 2 + 6 + 2 + 2 + 1 + 8
+    assert len({chart.id for chart in found}) == len(found) == 2 + 6 + 2 + 2 + 1 + 1 + 8
     shown = []
     for chart in found:
         json.dumps(asdict(chart), allow_nan=False)
@@ -51,7 +53,7 @@ def test_a_line_for_each_run_with_its_dice(strange):
 
 
 def test_long_lines_are_thinned_alike_and_keep_their_end(monkeypatch, strange):
-    monkeypatch.setattr(charts, "MOST_POINTS", 2)
+    monkeypatch.setattr(curves, "MOST_POINTS", 2)
     [chart] = charts_of_runs(strange[0])["wrong_way"]
     assert [line.x for line in chart.lines] == [[1, 20]] * 8
     assert charts_of_runs(strange[0])["learning"][0].lines[0].x == list(STEPS)
@@ -185,6 +187,45 @@ def test_tables_hold_what_the_results_hold(strange):
     [failed] = [row for row in runs.rows if row.cells[2].text == "failed"]
     assert failed.cells[2].detail.startswith("cannot read 'x y.nii'")
     assert (failed.map_number, failed.seed) == (1, 2)
+
+
+def test_a_mean_between_two_groups_of_runs_is_not_drawn(strange, tmp_path):
+    results, _ = strange
+    # The second class of the reference ends at 0 with seed 1, and at 0.7 with the others.
+    of_a, of_b = charts_of_runs(results)["learning"]
+    assert (of_a.without_mean, of_b.without_mean) == ([], [2])
+    for ends, wanted in (
+        ([0.0, 0.19], False),  # no gap that matters
+        ([0.0, 0.21], True),
+        ([0.0, 0.3, 0.6], False),  # spread evenly
+        ([0.0, 0.35, 0.6], True),
+        ([0.5], False),
+        ([], False),
+    ):
+        assert curves.has_two_modes(ends) == wanted
+
+
+def test_gradient_norms_are_those_of_the_records(strange):
+    [chart] = charts_of_runs(strange[0])["gradient_norm"]
+    assert [line.x for line in chart.lines] == [[1, 10, 20]] * 8
+    assert [line.y for line in chart.lines] == [[1, 0.1, 0.05]] * 8
+    assert chart.yaxis["type"] == "log"
+
+
+def test_a_point_for_each_test_case_is_the_mean_over_runs(strange, monkeypatch):
+    results, _ = strange
+    [chart] = case_charts(results)
+    found = sorted(point.x for point in chart.points if point.map == 1)
+    # Seeds 0 and 1 of rw: Dice 0.8 + seed / 100 and 0.7, and 10 % less with each further case.
+    wanted = [(1 - i / 10) * (0.805 + 0.7) / 2 for i in (2, 1, 0)]
+    assert found == pytest.approx(wanted, abs=1e-6)
+    assert (chart.spans[1].low, chart.spans[1].high) == pytest.approx((wanted[0], wanted[2]))
+    assert chart.note == ""
+    monkeypatch.setattr("rwloss.study.report.case_charts.MOST_CASES", 2)
+    [chart] = case_charts(results)
+    thinned = sorted(point.x for point in chart.points if point.map == 1)
+    assert thinned == pytest.approx([wanted[0], wanted[2]], abs=1e-6)
+    assert chart.note == "Of 3 cases, 2 are drawn, evenly by rank."
 
 
 def test_every_map_has_its_look_and_none_that_of_a_run_that_is_not_done():

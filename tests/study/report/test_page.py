@@ -20,7 +20,7 @@ from rwloss.study.indicators import indicators_of
 from rwloss.study.report import require_report, write
 from rwloss.study.report.cases import at_the_end, choices, picture
 from rwloss.study.report.page import map_pictures, page, render
-from rwloss.study.report.tables import comparisons_table, without_paths
+from rwloss.study.report.tables import comparisons_table, scores_table, without_paths
 from rwloss.study.wording import lead, question
 
 
@@ -114,6 +114,28 @@ def test_alarms_and_answers_come_first(strange_page):
     places = [text.index(each) for each in [*order, "Dice on the val"]]
     assert places == sorted(places)
     assert text.count("No picture: ") == 3  # without checkpoints
+
+
+def test_scores_and_rates_stand_before_all_sentences(strange_page, strange):
+    found, _ = strange
+    rows = scores_table(found).rows
+    assert [(row.cells[1].text, row.cells[3].text, row.cells[3].detail) for row in rows] == [
+        ("0.305", "100 %", "3 of 3, 37 % or more"),
+        ("0.752", "0 %", "0 of 2, up to 78 %"),
+        ("0.605", "33.3 %", "1 of 3, 6 to 79 %"),
+    ]
+    text = Elements(strange_page).text
+    assert text.index("Scores on the test cases") < text.index("boundary lost a class in 3")
+
+
+def test_notes_of_runs_are_repeated_without_folders(tmp_path):
+    study = strange_study(tmp_path).study
+    told = f"1 of 2 groups has cases in another part too {CLOSING} in /srv/someone/d"
+    for log in tmp_path.glob("runs/*/*/metrics.jsonl"):
+        start = {"kind": "start", "step": 0, "hardware": "", "distance_engine": "", "versions": {}}
+        log.write_text(json.dumps(start | {"notes": [told]}) + "\n" + log.read_text())
+    text = Elements(render(results.collect(study, tmp_path), tmp_path)).text
+    assert text.count(f"The data: 1 of 2 groups has cases in another part too {CLOSING} in d.") == 1
 
 
 def test_lead_says_no_more_than_the_numbers(strange):

@@ -1,0 +1,57 @@
+"""The chart of test cases: which are hard with which map."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+
+from rwloss.study.figures import decimal
+from rwloss.study.outcomes import mean_of
+from rwloss.study.report.charts import Chart, Point, Span, plain
+from rwloss.study.results import Results
+from rwloss.words import count_of
+
+MOST_CASES = 150
+"""Points in a row: of more cases, as many are drawn, evenly spaced by their rank."""
+
+
+def case_charts(results: Results) -> Iterator[Chart]:
+    """The Dice of every test case with every map, mean over its runs; none without test cases."""
+    points: list[Point] = []
+    spans: list[Span] = []
+    most = 0
+    for number, name in enumerate(results.study.maps):
+        found: dict[str, list[float]] = defaultdict(list)
+        for row in results.done(name):
+            for case, dice in row.outcome.tested_cases("dice").items():
+                found[case].append(dice)
+        ranked = sorted(
+            (mean_of(all_of) or 0.0, case, len(all_of)) for case, all_of in found.items()
+        )
+        if not ranked:
+            continue
+        most = max(most, last := len(ranked) - 1)
+        drawn = min(MOST_CASES, len(ranked))
+        for place in range(drawn):
+            dice, case, runs = ranked[round(place * last / max(1, drawn - 1))]
+            text = f"{name}, {case}: Dice {decimal(dice)}, mean of {count_of(runs, 'run')}"
+            # Spread over the row, so that cases of one Dice do not hide each other.
+            y = round(0.4 * (place * 0.618034 % 1 - 0.5), 4)
+            points.append(
+                Point(number, None, None, round(dice, 6), y, plain(text, 120), "circle", 6)
+            )
+        spans.append(Span(number, ranked[round(last / 4)][0], ranked[round(3 * last / 4)][0]))
+    if points:
+        yield Chart(
+            "test-cases",
+            heading="Test cases: mean over classes and runs",
+            label="Test Dice of every test case by map, mean over the runs that are done.",
+            points=points,
+            spans=spans,
+            xaxis={"title": "test Dice", "range": [-0.03, 1.03], "dtick": 0.2, "tick0": 0},
+            in_rows=True,
+            has_means=True,
+            note=f"Of {most + 1} cases, {MOST_CASES} are drawn, evenly by rank."
+            if most + 1 > MOST_CASES
+            else "",
+        )

@@ -1,0 +1,70 @@
+"""What a report holds: its charts by section, and its tables. The page and the export show them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from rwloss.study.report import (
+    case_charts,
+    charts,
+    forest,
+    run_charts,
+    stability,
+    tables,
+    tie_charts,
+)
+from rwloss.study.report.charts import Chart
+from rwloss.study.report.tables import Table, without_paths
+from rwloss.study.results import Results
+
+
+def told(results: Results, folder: Path) -> Results:
+    """The results with reasons of failures that name no folder of this machine."""
+    rows = tuple(
+        replace(row, reason=without_paths(row.reason, folder, results.study.data))
+        for row in results.runs
+    )
+    return replace(results, runs=rows)
+
+
+def all_charts(results: Results) -> dict[str, list[Chart]]:
+    """The charts of each section."""
+
+    def of_parts(make: Callable[[Results], Iterator[Chart] | list[Chart]]) -> list[Chart]:
+        return [
+            charts.headed(chart, part, number)
+            for number, part in enumerate(results.conditions)
+            for chart in make(part)
+        ]
+
+    return {
+        **run_charts.charts_of_runs(results),
+        "cases": of_parts(case_charts.case_charts),
+        "ties": of_parts(tie_charts.ties) if results.indicators else [],
+        "forest": of_parts(forest.forest_charts),
+        "profiles": [*stability.profile_charts(results)],
+        "not_born": of_parts(stability.birth_charts),
+    }
+
+
+def comparison_tables(results: Results) -> list[Table]:
+    """Every map against the reference; none where nothing is compared."""
+    if results.reference is None or len(results.study.maps) < 2:
+        return []
+    return [
+        *tables.of_parts(results, tables.comparisons_table),
+        *tables.of_parts(results, forest.differences_table),
+    ]
+
+
+def all_tables(results: Results) -> list[Table]:
+    """The tables in the order of the page."""
+    found = [
+        tables.scores_table(results),
+        *tables.of_parts(results, tables.maps_table),
+        *comparison_tables(results),
+    ]
+    found += [stability.profiles_table(results)] if results.profiles else []
+    return [*found, tables.classes_table(results), tables.runs_table(results)]
