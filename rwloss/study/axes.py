@@ -19,7 +19,7 @@ DRAWN = ("split_seed", "fold")
 """Axes whose values are drawn as seeds are: their runs repeat a cell, and make none of their own.
 Runs that share a split are not independent, so maps are compared by the means of splits."""
 
-_PATHS = {"groups_table"}
+_NO_AXES = {"groups_table", "network_options"}  # a path, and tables
 
 OF_RUNS = frozenset({"data", "map", "maps", "out", "seed", "steps", "epochs"})
 """Settings of a run that belong to the study or differ between runs anyway."""
@@ -42,10 +42,10 @@ def checked(axes: Mapping[str, Sequence[Any]], where: str) -> dict[str, tuple[An
             raise RWLossError(
                 f"{where}: there is no setting {name!r}{nearest(name, RunSettings.model_fields)}"
             )
-        if name in OF_RUNS | _PATHS:
+        if name in OF_RUNS | _NO_AXES:
             raise RWLossError(
                 f"{where}: {name} cannot be an axis: it belongs to the study, differs between runs "
-                "or is a path"
+                "or is a path or a table"
             )
         kept = tuple(_checked(name, value, where) for value in values)
         folders = [_folder(name, value).lower() for value in kept]

@@ -174,7 +174,8 @@ def over_seeds_and_cases(
     >>> over_seeds_and_cases({0: {"a": 0.9}, 1: {"a": 0.7}}, {0: {"a": 0.5}, 1: {"a": 0.3}})
     Interval(mean=0.4, low=0.4, high=0.4, n=2)
     """
-    seeds = sorted(first.keys() & second.keys())
+    both = first.keys() & second.keys()
+    seeds = sorted(s for s in both if first[s].keys() & second[s].keys())
     cases = sorted({case for s in seeds for case in first[s].keys() & second[s].keys()})
     table = np.full((len(seeds), len(cases)), np.nan)
     for row, s in enumerate(seeds):

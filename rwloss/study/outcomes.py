@@ -179,11 +179,15 @@ def read_outcome(run: str | Path) -> RunOutcome:
     lines = list(folder.lines())
     file, what, fix = folder.test, "test", "delete it, and rerun the study to test"
     try:
-        _means_of_test(test)
+        tested = outcome_of((), test)
+        for metric in METRICS:
+            _check_finite([tested.tested(metric), *tested.tested_cases(metric).values()])
         file, what = folder.metrics, "log"
         fix = f"delete {str(folder.path)!r}, and rerun the study to train"
-        return outcome_of(lines, test)
-    except (LookupError, TypeError, AttributeError) as error:
+        outcome = outcome_of(lines, test)
+        _check_finite(dice for curve in outcome.log.dice.values() for _, dice in curve)
+        return outcome
+    except (LookupError, TypeError, AttributeError, ValueError) as error:
         raise RWLossError(
             f"{str(file)!r} is not the {what} of a run ({type(error).__name__}: {error}): {fix} "
             "the run again"
@@ -229,6 +233,12 @@ def outcome_of(lines: Sequence[dict[str, Any]], test: dict[str, Any] | None = No
         largest_wrong_way_mass=max(masses, default=None),
         log=log,
     )
+
+
+def _check_finite(scores: Iterable[float | None]) -> None:
+    """Raise ValueError or TypeError for a score that is not a number."""
+    if not all(map(math.isfinite, known_of(scores))):
+        raise ValueError("a score is not finite")
 
 
 def _means_of_test(test: dict[str, Any] | None) -> dict[str, dict[str, float | None]]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any, TypeVar
 
+from rwloss.errors import RWLossError
 from rwloss.losses import RegionWiseLoss
 from rwloss.training.environment import fabric_of
 from rwloss.training.patches import PatchSampler, PatchSource
@@ -13,6 +14,7 @@ from rwloss.training.preparation import PreparedRun, prepare
 from rwloss.training.run import Start, deterministic
 from rwloss.training.settings import RunSettings
 from rwloss.training.stacked import Member, train_stack
+from rwloss.words import listed
 
 T = TypeVar("T")
 Result = TypeVar("Result")
@@ -52,7 +54,18 @@ def train_together(runs: Sequence[RunSettings], *, files: bool = True) -> list[E
     resumed alone, and runs that were begun alone can be resumed together.
 
     Returns the error that ended each run, or None. One that fails or diverges stops no other.
+    Raises RWLossError for runs that can't be trained together.
     """
+    first, *others = runs
+    differing = [
+        name
+        for name in RunSettings.model_fields
+        if name not in MAY_DIFFER
+        and any(getattr(run, name) != getattr(first, name) for run in others)
+    ]
+    apart = dict.fromkeys(reason for run in runs for reason in reasons_apart(run))
+    if reasons := [*(f"several {name}" for name in differing), *apart]:
+        raise RWLossError(f"runs with {listed(reasons)} cannot be trained together")
     return Together(runs, files=files)()
 
 

@@ -90,6 +90,7 @@ def test_wrong_axes():
         ({"learning_rat": [1]}, "did you mean 'learning_rate'"),
         ({"seed": [1]}, "seed cannot be an axis"),
         ({"groups_table": ["a.csv"]}, "cannot be an axis: .* is a path"),
+        ({"network_options": [{"dropout": 0.1}]}, "cannot be an axis: .* or a table"),
         ({"learning_rate": [-1]}, r"study: \[axes\]: learning_rate must be greater than 0"),
         ({"learning_rate": []}, "one value or more of learning_rate"),
         ({"learning_rate": [0.1, 1e-1]}, "each once"),

@@ -143,7 +143,22 @@ def test_damaged_files_are_named_with_the_remedy(tmp_path):
             '{"kind": "record", "step": 3}\n',
             r"metrics\.jsonl' is not the log of a run.*: delete",
         ),
+        (
+            "metrics.jsonl",
+            '{"kind": "validation", "step": 3, "dice": {"a": NaN}}\n',
+            r"metrics\.jsonl' is not the log .*a score is not finite.*: delete",
+        ),
         ("test.json", '{"steps": 20}', r"test\.json' is not the test of a run.*: delete it"),
+        (
+            "test.json",
+            '{"steps": 20, "summary": [], "cases": [{"classes": []}]}',
+            r"test\.json' is not the test of a run \(KeyError: 'name'\): delete it",
+        ),
+        (
+            "test.json",
+            '{"steps": 20, "summary": [{"name": "a", "dice": {"mean": Infinity}}]}',
+            r"test\.json' is not the test .*a score is not finite",
+        ),
         ("test.json", "[]", r"test\.json' is not the test of a run.*: delete it"),
         ("test.json", "{", r"cannot read '.*test\.json'"),
     ):

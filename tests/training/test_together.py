@@ -9,6 +9,7 @@ import pytest
 import torch
 from training_runs import left_by, work_together
 
+from rwloss import RWLossError
 from rwloss.training import PRESETS, Diverged, RunFolder, train
 from rwloss.training.run import Start
 from rwloss.training.together import reasons_apart, train_together
@@ -162,3 +163,9 @@ def test_what_cannot_be_trained_together(three):
         "optimizer='sgd'",
         "precision='16-mixed'",
     ]
+    other = settings.model_copy(update={"batch_size": settings.batch_size + 1, "seed": 5})
+    with pytest.raises(RWLossError, match="runs with several batch_size cannot be trained"):
+        train_together([settings, other])
+    compiled = settings.model_copy(update={"compile": True})
+    with pytest.raises(RWLossError, match="runs with compile=True cannot be trained"):
+        train_together([compiled, compiled])
