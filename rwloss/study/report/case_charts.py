@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from rwloss.study.figures import decimal
 from rwloss.study.outcomes import mean_of
-from rwloss.study.report.charts import Chart, Point, Span, plain
+from rwloss.study.report.charts import Chart, Point, Span, fitted, plain
 from rwloss.study.results import Results
 from rwloss.words import count_of
 
@@ -48,7 +48,7 @@ def case_charts(results: Results) -> Iterator[Chart]:
             label="Test Dice of every test case by map, mean over the runs that are done.",
             points=points,
             spans=spans,
-            xaxis={"title": "test Dice", "range": [-0.03, 1.03], "dtick": 0.2, "tick0": 0},
+            xaxis={"title": "test Dice", **fitted([point.x for point in points])},
             in_rows=True,
             has_means=True,
             note=f"Of {most + 1} cases, {MOST_CASES} are drawn, evenly by rank."

@@ -156,6 +156,18 @@ def headed(chart: Chart, part: Results, number: int) -> Chart:
 STEPS = {"title": "training step", "rangemode": "tozero"}
 
 
+def fitted(values: Sequence[float]) -> dict[str, Any]:
+    """An axis of scores in 0..1 that shows the values, with room beside them.
+
+    >>> fitted([0.7, 0.8])
+    {'range': [0.68, 0.82], 'nticks': 6}
+    """
+    low, high = min(values, default=0.0), max(values, default=1.0)
+    room = max(0.02, 0.05 * (high - low))
+    ends = max(-0.03, low - room), min(1.03, high + room)
+    return {"range": [round(end, 4) for end in ends], "nticks": 6}
+
+
 def decades(values: Sequence[float]) -> dict[str, Any]:
     """A logarithmic axis with ticks at powers of ten, two to four of them, off its ends."""
     known = [math.log10(value) for value in values if 0 < value < math.inf] or [0.0]

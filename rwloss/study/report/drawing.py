@@ -41,6 +41,8 @@ def draw(chart: Chart, looks: Mapping[str, Look], *paths: Path) -> None:
         _banded(axes, chart, looks)
         _points(axes, chart, looks, shown)
         _axis(axes.xaxis, chart.xaxis)
+        if chart.xaxis.get("zeroline"):
+            axes.axvline(0, color="#59626c", linewidth=0.8, zorder=0)
         if chart.in_rows:
             axes.set_yticks(range(len(shown)), [_text(names[n]) for n in shown])
             axes.set_ylim(len(shown) - 0.45, -0.55)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from rwloss.study.axes import kept_apart
 from rwloss.study.differences import Difference
 from rwloss.study.figures import NOTHING, bounds, decimal, significant
 from rwloss.study.outcomes import METRICS, SCORES
 from rwloss.study.report.charts import Chart, Point, Span, plain
-from rwloss.study.report.tables import Cell, Table, TableRow
+from rwloss.study.report.tables import Cell, Table, TableRow, axis_cells, axis_titles
 from rwloss.study.results import Results
 from rwloss.study.summaries import StudyPart
 from rwloss.words import percent
@@ -26,6 +27,7 @@ def differences_table(results: Results, part: StudyPart, which: str) -> Table:
         better = each.improvement
         cells = (
             Cell(found.map, found.map),
+            *axis_cells(results.study, found.values),
             Cell(SCORES[each.metric], SCORES[each.metric], "" if METRICS[each.metric] else unit),
             _mean(each),
             _bounds(each),
@@ -46,7 +48,8 @@ def differences_table(results: Results, part: StudyPart, which: str) -> Table:
         f"Difference from {results.reference} in every score of the test. Distances: lower is "
         "better, and where a class is missed or a false alarm, they are the diagonal of the image.",
         {
-            "map": "", "score": "score", "difference": "difference", "over cases too": "over-cases",
+            "map": "", **axis_titles(kept_apart(results.study.axes)),
+            "score": "score", "difference": "difference", "over cases too": "over-cases",
             "P(better)": "improvement", "P(claim false)": "false-claim",
             "corrected p": "corrected-p", "verdict": "",
         },

@@ -192,7 +192,29 @@
       { displayModeBar: false, responsive: true });
   }
 
-  const drawAll = () => data.charts.forEach(draw);
+  // Of many charts, those in sight come first, and the page answers between the others.
+  const MANY = 40;
+  let turn = 0;
+
+  function drawAll() {
+    turn += 1;
+    if (printing || data.charts.length <= MANY) {
+      data.charts.forEach(draw);
+      return;
+    }
+    const mine = turn;
+    const inSight = ({ id }) => {
+      const { top, bottom } = document.getElementById(id).getBoundingClientRect();
+      return bottom > -innerHeight && top < 2 * innerHeight;
+    };
+    const order = [...data.charts.filter(inSight), ...data.charts.filter((chart) => !inSight(chart))];
+    const next = () => {
+      if (mine !== turn || !order.length) return;
+      draw(order.shift());
+      setTimeout(next);
+    };
+    next();
+  }
 
   // ---- Tables
 

@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 from rwloss.study.figures import decimal, significant
 from rwloss.study.outcomes import METRICS, SCORES, ClassOutcome, known_of
-from rwloss.study.report.charts import Chart, Point, decades, headed, plain
+from rwloss.study.report.charts import Chart, Point, decades, fitted, headed, plain
 from rwloss.study.report.curves import gradient_norm, learning, wrong_way
 from rwloss.study.results import Results
 from rwloss.study.summaries import RunRow
@@ -60,13 +60,16 @@ def _scores(results: Results, number: int | None, name: str) -> Chart:
         ending = "-open" if row.reference_failed else ""
         return dice, _symbol(lost) + ending, f"Dice {decimal(dice)}"
 
-    left = -0.1 if any(row.status == "failed" for row in results.runs) else -0.03
+    points = _points(results, number, mark)
+    xaxis = {"range": [-0.1, 1.03], "dtick": 0.2, "tick0": 0}  # failed runs stand left of 0
+    if not any(row.status == "failed" for row in results.runs):
+        xaxis = fitted([point.x for point in points])
     return Chart(
         f"score-{'mean' if number is None else number}",
         heading=name,
         label=f"Test Dice of every run by map: {name}.",
-        points=_points(results, number, mark),
-        xaxis={"title": "test Dice", "range": [left, 1.03], "dtick": 0.2, "tick0": 0},
+        points=points,
+        xaxis={"title": "test Dice", **xaxis},
         in_rows=True,
         has_means=True,
         class_number=number,

@@ -230,6 +230,26 @@ def test_print_is_white_without_controls_and_fits_a_page(open_page):
     until(page, "!document.getElementById('score-mean').layout.width")
 
 
+def test_many_charts_are_all_drawn_and_many_seeds_chosen_at_once(browser, tmp_path):
+    rates = [10.0**-n for n in (2, 3, 4)]
+    study = make(data="D", maps={"m": "rectified"}, seeds=range(9), steps=20,
+                 axes={"learning_rate": rates})  # fmt: skip
+    for run in runs(study, tmp_path):
+        write_run(run, dice_of("rw", run.seed), 0)
+    page = browser.new_page()
+    page.goto(write(collect(study, tmp_path), tmp_path).as_uri())
+    charts = json.loads(page.text_content("#data"))["charts"]
+    assert len(charts) > 40
+    until(
+        page, f"document.querySelectorAll('.chart .main-svg:first-child').length >= {len(charts)}"
+    )
+    page.get_by_role("button", name="None").click()
+    assert "0 of 9 seeds" in page.inner_text("#shown")
+    page.get_by_role("button", name="All", exact=True).click()
+    assert "9 of 9 seeds" in page.inner_text("#shown")
+    page.close()
+
+
 def test_narrow_screens_need_no_sideways_scrolling(open_page):
     page = open_page(width=360)
     assert page.evaluate("document.documentElement.scrollWidth") <= 360

@@ -14,6 +14,7 @@ from rwloss.study.rates import birth_curve
 from rwloss.study.report import charts, curves, stability
 from rwloss.study.report.case_charts import case_charts
 from rwloss.study.report.charts import COLOURS, REFERENCE, Look, looks
+from rwloss.study.report.forest import differences_table
 from rwloss.study.report.page import page
 from rwloss.study.report.run_charts import charts_of_runs
 from rwloss.study.report.tables import classes_table, comparisons_table, maps_table, runs_table
@@ -301,7 +302,7 @@ def test_axes_have_charts_for_each_value_and_columns(tmp_path):
     assert [cell.text for cell in table.rows[0].cells] == [
         "boundary", "4", "0.05", "2 of 2", "0 of 2",
     ]  # fmt: skip
-    for make_table in (maps_table, comparisons_table):
+    for make_table in (maps_table, comparisons_table, differences_table):
         rows = make_table(results, results.whole, "whole").rows
         assert [cell.text for cell in rows[-1].cells[1:3]] == ["0.01", "all"]
         assert [cell.sort for cell in rows[-1].cells[1:3]] == [1, 1]
