@@ -207,10 +207,11 @@
       const { top, bottom } = document.getElementById(id).getBoundingClientRect();
       return bottom > -innerHeight && top < 2 * innerHeight;
     };
-    const order = [...data.charts.filter(inSight), ...data.charts.filter((chart) => !inSight(chart))];
+    const left = [...data.charts];
     const next = () => {
-      if (mine !== turn || !order.length) return;
-      draw(order.shift());
+      if (mine !== turn || !left.length) return;
+      const [chart] = left.splice(Math.max(0, left.findIndex(inSight)), 1);
+      draw(chart);
       setTimeout(next);
     };
     next();
