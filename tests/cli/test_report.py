@@ -50,6 +50,22 @@ def test_compare_ends_with_the_report_and_report_makes_it_again(study, tmp_path,
     assert not (moved / "runs.csv").exists()
 
 
+def test_export_writes_files_and_no_page(study, tmp_path, rwloss_command, monkeypatch):
+    out, _ = study
+    monkeypatch.setattr("rwloss.study.report.export.draw", lambda chart, looks, *paths: None)
+    before = {path: path.read_bytes() for path in out.glob("*.*")}
+    code, printed, _ = rwloss_command("report", out, "--export", tmp_path / "figures")
+    files = [*(tmp_path / "figures").iterdir()]
+    assert (code, printed) == (0, f"wrote {len(files)} files in {tmp_path / 'figures'}\n")
+    assert {path.suffix for path in files} == {".svg", ".pdf", ".csv", ".tex"}
+    assert {path: path.read_bytes() for path in out.glob("*.*")} == before
+    for wrong in (["--out", tmp_path / "x.pdf"], ["--export", tmp_path]):
+        code, _, told = rwloss_command("report", out, *wrong)
+        assert code == 2
+        assert "--export" in told
+    assert not (tmp_path / "x.pdf").exists()
+
+
 def test_without_results_or_data_it_says_what_is_missing(data, study, rwloss_command):
     out, _ = study
     (out / "results.json").unlink()
