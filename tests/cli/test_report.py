@@ -52,7 +52,7 @@ def test_compare_ends_with_the_report_and_report_makes_it_again(study, tmp_path,
 
 def test_export_writes_files_and_no_page(study, tmp_path, rwloss_command, monkeypatch):
     out, _ = study
-    monkeypatch.setattr("rwloss.study.report.export.draw", lambda chart, looks, *paths: None)
+    monkeypatch.setattr("rwloss.study.report.exports.draw", lambda chart, looks, *paths: None)
     before = {path: path.read_bytes() for path in out.glob("*.*")}
     code, printed, _ = rwloss_command("report", out, "--export", tmp_path / "figures")
     files = [*(tmp_path / "figures").iterdir()]

@@ -15,7 +15,7 @@ from rwloss.study.report import check_page, export
 from rwloss.study.report.charts import COLOURS, Line, looks
 from rwloss.study.report.contents import all_charts, all_tables
 from rwloss.study.report.drawing import draw, shared
-from rwloss.study.report.export import as_csv, as_latex
+from rwloss.study.report.exports import as_csv, as_latex
 from rwloss.study.report.run_charts import charts_of_runs
 from rwloss.study.report.tables import Cell, Table, TableRow
 
