@@ -157,11 +157,11 @@ class RunOutcome:
 
     @cached_property
     def _of_cases(self) -> dict[str, dict[str, float]]:
-        cases = (self.log.test or {}).get("cases", ())
+        cases = [(case["name"], case) for case in (self.log.test or {}).get("cases", ())]
         return {
             metric: {
-                case["name"]: mean
-                for case in cases
+                name: mean
+                for name, case in cases
                 if (mean := mean_of(_case_score(case, of, metric) for of in case["classes"]))
                 is not None
             }
