@@ -10,7 +10,9 @@ import pytest
 from rwloss.study import plan
 
 STUDIES = Path(__file__).parents[2] / "docs" / "studies"
-FOLDERS = sorted(path.parent for path in STUDIES.glob("*/runs.csv"))
+ALL = sorted(path.parent for path in STUDIES.glob("*/runs.csv"))
+WITH_AXES = [STUDIES / "learning_rates"]
+FOLDERS = [folder for folder in ALL if folder not in WITH_AXES]
 REPORTED = sorted(path.parent for path in STUDIES.glob("*/report.html"))
 
 
@@ -47,6 +49,23 @@ def test_the_table_is_that_of_the_runs(folder):
         assert dices == [f"{mean:.3f}" for mean in means]
         masses = [float(rows[0]["wrong_way_mass"]) for rows in runs.values()]
         assert wrong_way == f"{statistics.fmean(masses):.1%}".replace("%", " %")
+
+
+@pytest.mark.parametrize("folder", WITH_AXES, ids=lambda folder: folder.name)
+def test_the_table_of_learning_rates_is_that_of_the_runs(folder):
+    study = plan.Study.read(folder / "study.toml")
+    told = told_of(folder)
+    assert list(told) == list(study.maps)
+    with (folder / "runs.csv").open(newline="", encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row["status"] == "done"]
+    for name, cells in told.items():
+        for rate, cell in zip(study.axes["learning_rate"], cells, strict=True):
+            own = [r for r in rows if r["map"] == name and float(r["learning_rate"]) == rate]
+            assert {int(row["seed"]) for row in own} == set(study.seeds)
+            lost = {row["seed"] for row in own if row["collapsed"] == "True"}
+            dice = {row["seed"]: float(row["test_dice_mean"]) for row in own}
+            mean = statistics.fmean(dice.values())
+            assert cell == f"{len(lost)} of {len(dice)}, {mean:.3f}"
 
 
 @pytest.mark.parametrize("folder", REPORTED, ids=lambda folder: folder.name)
