@@ -9,8 +9,9 @@ from rwloss.training import RunSettings
 
 @pytest.fixture(autouse=True, scope="module")
 def quick_training(request):
-    """Small networks, but where a module is about networks or starts processes of its own."""
-    if request.path.stem not in {"test_loop", "test_network", "test_several_processes"}:
+    """Small networks, but for modules about networks, real runs, and processes of their own."""
+    whole = {"test_loop", "test_network", "test_real_runs", "test_several_processes"}
+    if request.path.stem not in whole:
         request.getfixturevalue("small_networks")
 
 
