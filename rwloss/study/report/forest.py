@@ -9,7 +9,14 @@ from rwloss.study.differences import Difference
 from rwloss.study.figures import NOTHING, bounds, decimal, significant
 from rwloss.study.outcomes import METRICS, SCORES
 from rwloss.study.report.charts import Chart, Point, Span, plain
-from rwloss.study.report.tables import Cell, Table, TableRow, axis_cells, axis_titles
+from rwloss.study.report.tables import (
+    Cell,
+    Table,
+    TableRow,
+    axis_cells,
+    axis_titles,
+    interval_cell,
+)
 from rwloss.study.results import Results
 from rwloss.study.summaries import StudyPart
 from rwloss.words import percent
@@ -29,7 +36,7 @@ def differences_table(results: Results, part: StudyPart, which: str) -> Table:
             Cell(found.map, found.map),
             *axis_cells(results.study, found.values),
             Cell(SCORES[each.metric], SCORES[each.metric], "" if METRICS[each.metric] else unit),
-            _mean(each),
+            interval_cell(found.difference, signed=True),
             _bounds(each),
             Cell(NOTHING)
             if better is None
@@ -109,11 +116,3 @@ def _points(each: Difference, names: list[str]) -> Iterator[Point]:
 def _bounds(each: Difference) -> Cell:
     found = each.over_cases
     return Cell(NOTHING) if found is None else Cell(bounds(found, signed=True), found.low)
-
-
-def _mean(each: Difference) -> Cell:
-    found = each.comparison.difference
-    if found is None:
-        return Cell(NOTHING)
-    detail = bounds(found, signed=True) if found.n > 1 else ""
-    return Cell(decimal(found.mean, signed=True), found.mean, detail)

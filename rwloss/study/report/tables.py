@@ -80,8 +80,8 @@ def scores_table(results: Results) -> Table:
         cells = (
             Cell(each.map, each.map),
             *axis_cells(results.study, each.values),
-            _interval(each.test.get("dice")),
-            _interval(each.test.get("hd95_mm")),
+            interval_cell(each.test.get("dice")),
+            interval_cell(each.test.get("hd95_mm")),
             Cell(NOTHING)
             if found is None
             else Cell(
@@ -118,8 +118,8 @@ def maps_table(results: Results, part: StudyPart, which: str) -> Table:
             *axis_cells(results.study, each.values),
             Cell(str(each.done), each.done, failed, is_bad=bool(failed)),
             _count(each.lost, each.lost_known, is_bad=each.lost > 0, detail="; ".join(details)),
-            *(_interval(each.test.get(metric)) for metric in METRICS),
-            _interval(each.end_dice),
+            *(interval_cell(each.test.get(metric)) for metric in METRICS),
+            interval_cell(each.end_dice),
             Cell(mass(each.wrong_way_mass), each.wrong_way_mass, alarm, is_bad=bool(alarm)),
             _share(found.violating if found else None),
             _share(found.pushed_up if found else None),
@@ -160,7 +160,7 @@ def comparisons_table(results: Results, part: StudyPart, which: str) -> Table:
         cells = (
             Cell(each.map, each.map),
             *axis_cells(results.study, each.values),
-            _interval(each.difference, signed=True),
+            interval_cell(each.difference, signed=True),
             Cell(str(len(each.seeds)), len(each.seeds)),
             *(_number(p) for p in (each.p, each.corrected_p, each.least_corrected_p)),
             Cell(str(each.seeds_needed or "no number is enough"), each.seeds_needed or "Infinity"),
@@ -297,7 +297,8 @@ def _seeds(results: Results, which: str) -> str:
     return "1 seed" if len(seeds) == 1 else f"all {count_of(len(seeds), 'seed')}"
 
 
-def _interval(found: Interval | None, *, signed: bool = False) -> Cell:
+def interval_cell(found: Interval | None, *, signed: bool = False) -> Cell:
+    """A mean, with its interval below it where there are several values."""
     if found is None:
         return Cell(NOTHING)
     detail = bounds(found, signed=signed) if found.n > 1 else ""
