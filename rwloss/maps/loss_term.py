@@ -155,12 +155,12 @@ class Prediction:
                 "classes: give one number per class, the background's too (overlapping masks have "
                 "two classes, outside and inside)"
             )
-        return constants(list(weight[num_classes - channels :]), self.log_probs)
+        chosen: Tensor = constants(list(weight[num_classes - channels :]), self.log_probs)
+        return chosen
 
     def true_weights(self, weight: Sequence[float]) -> Tensor:
         """The weight of the true class, 0 where no class counts. (b *s). Raises as above."""
-        weights = self.class_weights(weight)
-        return cast("Tensor", einops.einsum(self.one_hot, weights, "b c ..., c -> b ..."))
+        return einops.einsum(self.one_hot, self.class_weights(weight), "b c ..., c -> b ...")
 
     def mean_space(self, values: Tensor) -> Tensor:
         """Each image's and class's part of the mean over voxels that count. (b c *s) -> (b c).
