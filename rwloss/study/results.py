@@ -18,14 +18,17 @@ from rwloss.files.csv_text import csv_text
 from rwloss.files.journal import read_regular
 from rwloss.study import axes
 from rwloss.study.axes import AxisValues
-from rwloss.study.differences import NullCertificate, null_certificate
+from rwloss.study.differences import NullCertificate, OverCells, null_certificate, over_cells
 from rwloss.study.indicators import Indicators
-from rwloss.study.outcomes import METRICS, RunOutcome, read_outcome
+from rwloss.study.outcomes import METRICS, RunOutcome, known_of, read_outcome
 from rwloss.study.plan import Run, Study, reference_of, runs
 from rwloss.study.stability_profile import StabilityProfile, profiles
 from rwloss.study.statistics import means_by_unit
 from rwloss.study.summaries import RunRow, Status, StudyPart, part_of
 from rwloss.study.ties import Tie, ties_of
+
+THRESHOLDS = tuple(n / 50 for n in range(51))
+"""Of test Dice, in performance profiles."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +106,25 @@ class Results:
         }
         of_units = [*means_by_unit(dice, lambda key: key[:2]).values()]
         return null_certificate(of_units, comparisons=max(1, len(self.study.maps) - 2))
+
+    @cached_property
+    def over_cells(self) -> tuple[OverCells, ...]:
+        """Every map over all combinations of values of the axes, in test Dice.
+
+        Of the combinations in which every map has a tested run; none where the study has one alone.
+        """
+        if len(self.conditions) < 2:
+            return ()
+        scores = {
+            name: {
+                axes.named(part.values): known_of(
+                    row.outcome.test_dice for row in part.done(name, part.values)
+                )
+                for part in self.conditions
+            }
+            for name in self.study.maps
+        }
+        return over_cells(scores, THRESHOLDS, self.reference)
 
     @cached_property
     def distance_unit(self) -> str:

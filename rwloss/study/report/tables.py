@@ -305,6 +305,13 @@ def interval_cell(found: Interval | None, *, signed: bool = False) -> Cell:
     return Cell(decimal(found.mean, signed=signed), found.mean, detail)
 
 
+def share_cell(found: Interval | None) -> Cell:
+    """A probability or a share, with its interval below it."""
+    if found is None:
+        return Cell(NOTHING)
+    return Cell(percent(found.mean), found.mean, f"{percent(found.low)} to {percent(found.high)}")
+
+
 def _share(value: float | None) -> Cell:
     return Cell(NOTHING if value is None else percent(value), value)
 
