@@ -103,7 +103,9 @@ def differences_in(
     *,
     unit_of: Callable[[Any], Any] = lambda key: key,
 ) -> list[list[Difference]]:
-    """Every other map against the reference, in each of METRICS that was tested, in each group.
+    """Every other map against the reference in each of METRICS, in each group.
+
+    Scores but Dice are left out where no run of the reference has one.
 
     groups: in each, map -> key of a run -> outcome of a run that is done. All comparisons of one
     score are corrected together; see `statistics.compare_all`.
@@ -121,7 +123,7 @@ def differences_in(
             }
             for outcomes in groups
         ]
-        if not any(of_group[reference] for of_group in scores):
+        if metric != "dice" and not any(of_group[reference] for of_group in scores):
             continue
         compared = compare_all(scores, reference, unit_of=unit_of)
         for n, comparisons in enumerate(compared):

@@ -204,8 +204,17 @@ def _row(run: Run, steps: int) -> RunRow:
 def _of_run(
     run: Run, status: Status, outcome: RunOutcome, reason: str, *, damaged: bool = False
 ) -> RunRow:
-    rate = run.settings.learning_rate
-    return RunRow(run.map, run.seed, status, outcome, reason, damaged, run.values, rate)
+    return RunRow(
+        run.map,
+        run.seed,
+        status,
+        outcome,
+        reason,
+        damaged,
+        run.values,
+        learning_rate=run.settings.learning_rate,
+        trained_seed=run.settings.seed,
+    )
 
 
 def _reason(run: Run) -> str:
@@ -218,7 +227,9 @@ def _reason(run: Run) -> str:
 
 # --- Files
 
-_ROW_COLUMNS = ("map", "seed", "learning_rate", "status", "reference_failed", "reason")
+_ROW_COLUMNS = (
+    *("map", "seed", "trained_seed", "learning_rate", "status", "reference_failed", "reason"),
+)
 _RUN_COLUMNS = ("step", "diverged_step", "wrong_way_mass", "largest_wrong_way_mass")
 _CLASS_COLUMNS = ("end_dice", "best_dice", "test_dice", "birth_step", "died", "collapsed")
 _TEST_COLUMNS = {f"test_{name}": name for name in METRICS if name != "dice"}
@@ -227,7 +238,7 @@ COLUMNS = (
     "map", "expression", "seed", "learning_rate", "status", "reference_failed", "step",
     "diverged_step", "end_dice_mean", "test_dice_mean", "wrong_way_mass", "largest_wrong_way_mass",
     "class", *_CLASS_COLUMNS, *_TEST_COLUMNS, *(f"{name}_mean" for name in _TEST_COLUMNS),
-    "residual_push_share", "residual_gradient_norm", "reason",
+    "residual_push_share", "residual_gradient_norm", "reason", "trained_seed",
 )  # fmt: skip
 """Columns of runs.csv; those of the other axes follow."""
 

@@ -214,13 +214,13 @@ def _fields(chart: charts.Chart) -> dict[str, Any]:
 def _portable(study: plan.Study, data_name: str) -> plan.Study:
     """The same study without folders of this machine. A pattern may look like a path, so only
     settings that are paths are shortened."""
-    table = study.training.get("groups_table")
-    tables = {} if table is None else {"groups_table": Path(table).name}
+    files = {name: study.training.get(name) for name in ("groups_table", "splits_file")}
+    names = {name: Path(path).name for name, path in files.items() if path is not None}
     return study.model_copy(
         update={
             "data": data_name,
             "maps": {name: without_paths(text, study.data) for name, text in study.maps.items()},
-            "training": study.training | tables,
+            "training": study.training | names,
         }
     )
 
