@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -41,6 +41,29 @@ class TableOptions:
     unpaired: bool = False
     correct: Literal["setting", "all"] = "setting"
 
+    def command(self) -> list[str]:
+        """The arguments that ask for the same again, without folders of this machine."""
+        given: dict[str, str | None] = {
+            "pattern": self.pattern,
+            "wide": self.wide,
+            "long": ",".join(self.long) if self.long else None,
+            **self.columns_of,
+            "case-table": self.case_table.name if self.case_table else None,
+            "reference": self.reference,
+            "correct": self.correct if self.correct == "all" else None,
+        }
+        several: dict[str, Sequence[str]] = {
+            "group": self.groups,
+            "metric": [f"{n}:{'higher' if up else 'lower'}" for n, up in self.metrics.items()],
+            "missing": [f"{n}={rule}" if n else rule for n, rule in self.missing.items()],
+            "absent": self.absent,
+        }
+        pairs = [(name, text) for name, text in given.items() if text is not None]
+        pairs += [(name, text) for name, texts in several.items() for text in texts]
+        flags = [f"--{name}" for name in ("shared", "unpaired") if getattr(self, name)]
+        given_texts = [text for name, value in pairs for text in (f"--{name}", value)]
+        return [self.source.name, *given_texts, *flags]
+
 
 def read_metrics(texts: list[str]) -> dict[str, bool]:
     """Metrics with their directions, from NAME:higher and NAME:lower.
@@ -62,6 +85,18 @@ def read_metrics(texts: list[str]) -> dict[str, bool]:
     if not found:
         raise RWLossError("no scores to compare: name one with --metric, such as Dice:higher")
     return found
+
+
+def read_long(text: str) -> tuple[str, str]:
+    """The columns of a metric's name and value.
+
+    >>> read_long("metric,value")
+    ('metric', 'value')
+    """
+    name, _, value = (part.strip() for part in text.partition(","))
+    if not name or not value or "," in value:
+        raise RWLossError(f"--long {text!r}: expected two columns, such as metric,value")
+    return name, value
 
 
 def read_missing(texts: list[str], metrics: Mapping[str, bool]) -> dict[str, str]:

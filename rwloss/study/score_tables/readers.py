@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -57,7 +58,8 @@ def read(options: TableOptions) -> Found:
     source = options.source
     if not source.exists():
         raise RWLossError(f"there is no {str(source)!r}: give a table, or a folder with --pattern")
-    places, unread = [(source, dict[str, str]())], []
+    places: list[tuple[Path, dict[str, str]]] = [(source, {})]
+    unread: list[str] = []
     if source.is_dir():
         places, unread = _matching(options)
     elif options.pattern is not None:
@@ -114,15 +116,8 @@ def natural(text: str) -> list[tuple[int, str]]:
     >>> sorted(["10.csv", "2.csv"], key=natural)
     ['2.csv', '10.csv']
     """
-    parts: list[str] = []
-    for letter in text:
-        if parts and parts[-1].isdigit() and letter.isdigit():
-            parts[-1] += letter
-        elif parts and not parts[-1].isdigit() and not letter.isdigit():
-            parts[-1] += letter
-        else:
-            parts.append(letter)
-    return [(int(part), "") if part.isdigit() and part.isascii() else (-1, part) for part in parts]
+    parts = re.findall(r"[0-9]+|[^0-9]+", text)
+    return [(int(part), "") if part[0] in "0123456789" else (-1, part) for part in parts]
 
 
 # --- CSV
@@ -342,9 +337,7 @@ def _case_groups(path: Path, case: str) -> dict[str, dict[str, str]]:
         twice = next(name for name in cases if cases.count(name) > 1)
         raise RWLossError(f"{path.name!r} has the case {twice!r} twice")
     others = [name for name in table.header if name != case]
-    return {
-        name: dict(zip(cases, table._column(name, "--group"), strict=True)) for name in others
-    }
+    return {name: dict(zip(cases, table._column(name, "--group"), strict=True)) for name in others}
 
 
 # --- Files of frameworks
@@ -388,7 +381,8 @@ def _nnunet(
     for metric in options.metrics:
         if metric not in known:
             raise RWLossError(
-                f"{shown!r} has no score {metric!r}{nearest(metric, known)}; it has {_shown([*known])}"
+                f"{shown!r} has no score {metric!r}{nearest(metric, known)}; it has "
+                f"{_shown([*known])}"
             )
         values = [scores.get(metric) for _, _, scores in rows]
         yield Block(shown, metric, keys, values, range(1, len(rows) + 1))

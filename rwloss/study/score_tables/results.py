@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -22,8 +22,16 @@ from rwloss.study.score_tables.unpaired import (
     unpaired_differences,
     unpaired_seeds_needed,
 )
-from rwloss.study.statistics import Comparison, compare_all, holm, interval, seeds_needed, smallest_p
+from rwloss.study.statistics import (
+    Comparison,
+    compare_all,
+    holm,
+    interval,
+    seeds_needed,
+    smallest_p,
+)
 from rwloss.study.summaries import MapSummary, RunRow, StudyPart
+from rwloss.words import listed
 
 
 @dataclass(frozen=True)
@@ -35,54 +43,67 @@ class ScoredRun(RunOutcome):
     of_cases: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     def tested(self, metric: str) -> float | None:
+        """Mean of a metric over cases."""
         return self.means.get(metric)
 
     def tested_cases(self, metric: str) -> dict[str, float]:
+        """A metric of each case; none where the table holds means."""
         return dict(self.of_cases.get(metric, {}))
 
 
-@dataclass(frozen=True)
-class CaseComparison:
-    """A method against the reference in one metric, paired by case, over the mean of all runs."""
-
-    metric: str
-    comparison: Comparison
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TableResults(Results):
-    """The results of tables. metric_directions: whether higher is better. of_cases: comparisons with
-    cases as units. seed_names: as the tables write them."""
+    """The results of tables. of_cases: comparisons with cases as units. seed_names: as the tables
+    write them."""
 
-    metric_directions: Mapping[str, bool] = field(default_factory=dict)
-    of_cases: tuple[CaseComparison, ...] = ()
-    seed_names: Mapping[int, str] = field(default_factory=dict)
-    options: TableOptions | None = None
-    table: ScoreTable | None = None
-    found: Found | None = None
+    options: TableOptions
+    table: ScoreTable
+    found: Found
+    of_cases: tuple[Difference, ...]
+    seed_names: Mapping[int, str]
 
     def directions(self) -> Mapping[str, bool]:
-        return self.metric_directions
+        """The metrics, and whether higher is better."""
+        return self.options.metrics
 
     def title(self, metric: str) -> str:
+        """A metric as the user named it."""
         return metric
 
     def unit_of(self, metric: str) -> str:
+        """Not known."""
         return ""
 
+    def about_scores(self) -> str:
+        """Which scores are better, in a sentence."""
+        lower = [name for name, higher in self.options.metrics.items() if not higher]
+        return f"Lower is better: {listed(lower)}." if lower else "Higher is better."
+
+    @property
+    def has_seeds(self) -> bool:
+        """Whether a method may have several runs."""
+        return self.table.has_seeds
+
     def at(self, values: Mapping[str, Any]) -> TableResults:
-        """The results with these settings."""
+        """The results with these settings, as of tables without settings."""
+        part = self.whole.at(values)
+        runs = tuple(row for row in self.runs if row.values == values)
         return replace(
             self,
             study=self.study.model_copy(update={"axes": {}}),
-            runs=tuple(row for row in self.runs if row.values == values),
-            whole=self.whole.at(values),
-            of_cases=tuple(each for each in self.of_cases if each.comparison.values == values),
+            runs=runs,
+            whole=StudyPart(
+                maps=tuple(replace(each, values={}) for each in part.maps),
+                differences=tuple(map(_without_values, part.differences)),
+            ),
+            of_cases=tuple(
+                _without_values(each) for each in self.of_cases if each.comparison.values == values
+            ),
             values=values,
         )
 
     @cached_property
-    def conditions(self) -> tuple[TableResults, ...]:  # type: ignore[override]
+    def conditions(self) -> tuple[TableResults, ...]:
         """The results with each combination of settings that the tables have."""
         if not self.study.axes:
             return (self,)
@@ -105,6 +126,8 @@ def collect_table(options: TableOptions) -> TableResults:
     study = Study(
         data=options.source.name,
         maps={name: name for name in table.methods},
+        steps=1,
+        null=None,
         seeds=tuple(numbers.values()),
         reference=options.reference,
         axes=axes,
@@ -117,7 +140,6 @@ def collect_table(options: TableOptions) -> TableResults:
         without_failures=None,
         indicators={},
         ties=(),
-        metric_directions=options.metrics,
         of_cases=tuple(of_cases),
         seed_names={number: name for name, number in numbers.items()},
         options=options,
@@ -139,6 +161,10 @@ def _numbered(names: Sequence[str]) -> dict[str, int]:
     return {name: number for number, name in enumerate(ordered, 1)}
 
 
+def _without_values(each: Difference) -> Difference:
+    return replace(each, comparison=replace(each.comparison, values={}))
+
+
 class _Maker:
     def __init__(
         self, options: TableOptions, table: ScoreTable, numbers: Mapping[str, int]
@@ -147,11 +173,11 @@ class _Maker:
 
     def all(
         self,
-    ) -> tuple[list[MapSummary], list[Difference], list[CaseComparison], list[RunRow]]:
+    ) -> tuple[list[MapSummary], list[Difference], list[Difference], list[RunRow]]:
         """Summaries of cells, differences by run and by case, and a row per run."""
         summaries: list[MapSummary] = []
         differences: list[Difference] = []
-        of_cases: list[CaseComparison] = []
+        of_cases: list[Difference] = []
         rows: list[RunRow] = []
         for setting in self.table.settings:
             values = {_axis(name): value for name, value in setting.settings.items()}
@@ -174,8 +200,8 @@ class _Maker:
             ]
             of_cases += self._by_case(setting, values)
         if self.options.correct == "all":
-            differences = self._corrected(differences)
-            of_cases = self._corrected_cases(of_cases)
+            differences = self._corrected(differences, self._least)
+            of_cases = self._corrected(of_cases, lambda found: smallest_p(len(found.seeds)))
         return summaries, differences, of_cases, rows
 
     def _outcomes(self, setting: SettingScores) -> dict[str, dict[int, ScoredRun]]:
@@ -230,9 +256,7 @@ class _Maker:
             test=test,
         )
 
-    def _by_case(
-        self, setting: SettingScores, values: Mapping[str, str]
-    ) -> Iterator[CaseComparison]:
+    def _by_case(self, setting: SettingScores, values: Mapping[str, str]) -> Iterator[Difference]:
         """Cases as units: the mean of all runs of a method for each case, in pairs."""
         if len(setting.cases) < 2:
             return
@@ -249,56 +273,34 @@ class _Maker:
                 for m, method in enumerate(setting.methods)
             }
             for each in compare_all([of_methods], self.options.reference)[0]:
-                yield CaseComparison(metric, replace(each, values=values))
+                yield Difference(metric, replace(each, values=values), {}, None, None, None)
 
-    def _corrected(self, differences: Sequence[Difference]) -> list[Difference]:
-        """The same, each metric corrected over all settings together."""
-        base_runs = {
-            tuple(setting.settings.values()): int(
-                setting.runs[setting.methods.index(self.options.reference)].sum()
-            )
-            for setting in self.table.settings
-        }
-
-        def least(found: Comparison) -> float:
-            if self.options.unpaired:
-                of_base = base_runs[tuple(found.values.values())]
-                return smallest_unpaired_p(len(found.seeds), of_base)
+    def _least(self, found: Comparison) -> float:
+        """The smallest p that so many runs can give."""
+        if not self.options.unpaired:
             return smallest_p(len(found.seeds))
+        values = tuple(found.values.values())
+        [at] = [each for each in self.table.settings if tuple(each.settings.values()) == values]
+        of_base = at.runs[at.methods.index(self.options.reference)].sum()
+        return smallest_unpaired_p(len(found.seeds), int(of_base))
 
-        corrected = {}
+    def _corrected(
+        self, found: Sequence[Difference], least: Callable[[Comparison], float]
+    ) -> list[Difference]:
+        """The same, each metric corrected over all settings together. least: smallest p of each."""
+        made = [*found]
         needed = unpaired_seeds_needed if self.options.unpaired else seeds_needed
         for metric in self.options.metrics:
-            places = [n for n, each in enumerate(differences) if each.metric == metric]
-            of_metric = [differences[n].comparison for n in places]
-            made = _together(of_metric, [*map(least, of_metric)], needed(max(1, len(of_metric))))
-            corrected |= dict(zip(places, made, strict=True))
-        return [replace(each, comparison=corrected[n]) for n, each in enumerate(differences)]
-
-    def _corrected_cases(self, found: Sequence[CaseComparison]) -> list[CaseComparison]:
-        corrected = {}
-        for metric in self.options.metrics:
             places = [n for n, each in enumerate(found) if each.metric == metric]
-            of_metric = [found[n].comparison for n in places]
-            least = [smallest_p(len(each.seeds)) for each in of_metric]
-            made = _together(of_metric, least, seeds_needed(max(1, len(of_metric))))
-            corrected |= dict(zip(places, made, strict=True))
-        return [replace(each, comparison=corrected[n]) for n, each in enumerate(found)]
-
-
-def _together(
-    found: Sequence[Comparison], least: Sequence[float], needed: int | None
-) -> list[Comparison]:
-    """The comparisons, corrected for the number of all of them. least: smallest p of each."""
-    return [
-        replace(
-            each,
-            corrected_p=p,
-            least_corrected_p=smallest,
-            seeds_needed=needed,
-            comparisons=len(found),
-        )
-        for each, p, smallest in zip(
-            found, holm([each.p for each in found]), holm(least), strict=True
-        )
-    ]
+            own = [found[n].comparison for n in places]
+            corrected, smallest = holm([each.p for each in own]), holm([*map(least, own)])
+            for n, each, p, low in zip(places, own, corrected, smallest, strict=True):
+                comparison = replace(
+                    each,
+                    corrected_p=p,
+                    least_corrected_p=low,
+                    seeds_needed=needed(len(own)),
+                    comparisons=len(own),
+                )
+                made[n] = replace(found[n], comparison=comparison)
+        return made

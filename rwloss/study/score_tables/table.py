@@ -1,25 +1,22 @@
-"""Scores by setting, method, seed and case: checked, and with the stated rule where one is missing."""
+"""Scores by setting, method, seed and case: checked, with a rule for those without a value."""
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rwloss.errors import RWLossError
+from rwloss.study.score_tables.coded import CodedScores, coded, fields_of
 from rwloss.study.score_tables.options import KEYS, TableOptions
-from rwloss.study.score_tables.readers import Block, Found, case_groups, natural
+from rwloss.study.score_tables.readers import Found, natural
 from rwloss.words import count_of, listed, nearest, some
 
 Floats = NDArray[np.float64]
-
-_ABSENT = {"", "nan", "na", "n/a", "none", "null", "-", "inf", "-inf", "+inf", "infinity"}
-"""Texts, in small letters, that stand for no value."""
 
 
 @dataclass(frozen=True)
@@ -56,38 +53,31 @@ class ScoreTable:
     notes: tuple[str, ...]
 
 
-class _Scores(NamedTuple):
-    """All scores of one metric. codes: (score, field), the place of each in the field's levels.
-    places: (file, line) of each."""
-
-    codes: NDArray[np.int64]
-    values: Floats
-    places: list[tuple[str, int]]
-
-
 def assemble(found: Found, options: TableOptions) -> ScoreTable:
     """Check the scores of files, and bring them in order.
 
     Raises RWLossError for scores that are no numbers, are there twice or are missing, and for runs
     of methods that differ in their cases or seeds, each with names and with the option to give.
     """
-    fields = _fields(found.blocks, options)
+    fields = fields_of(found.blocks, options)
     levels: dict[str, dict[str, int]] = {field: {} for field in fields}
     of_metric = {
-        metric: _scores(
+        metric: coded(
             [block for block in found.blocks if block.metric == metric], fields, levels, options
         )
         for metric in options.metrics
     }
     for metric, scores in of_metric.items():
         if not scores.values.size:
-            raise RWLossError(f"there is no score of the metric {metric!r} in {options.source.name!r}")
+            raise RWLossError(
+                f"there is no score of the metric {metric!r} in {options.source.name!r}"
+            )
     names = {field: tuple(of_field) for field, of_field in levels.items()}
     methods = names["method"]
     if options.reference not in methods:
         raise RWLossError(
-            f"the reference {options.reference!r} is none of the methods {listed([*map(repr, methods)])}"
-            f"{nearest(options.reference, methods)}"
+            f"the reference {options.reference!r} is none of the methods "
+            f"{listed([*map(repr, methods)])}{nearest(options.reference, methods)}"
         )
     settings = tuple(field for field in fields if field not in KEYS)
     maker = _Maker(options, fields, names, settings, of_metric)
@@ -103,76 +93,6 @@ def assemble(found: Found, options: TableOptions) -> ScoreTable:
     )
 
 
-def _fields(blocks: Sequence[Block], options: TableOptions) -> tuple[str, ...]:
-    """Settings in the order of the options and paths, then those of KEYS that the tables have."""
-    used: dict[str, None] = dict.fromkeys(options.groups)
-    for block in blocks:
-        used |= dict.fromkeys(block.keys)
-    known = case_groups(options)
-    used |= dict.fromkeys(group for group in options.groups if group in known)
-    for key in KEYS:
-        lacking = [block.file for block in blocks if key in used and key not in block.keys]
-        if lacking and key not in known:
-            raise RWLossError(f"{lacking[0]!r} does not say the {key} of its scores, other files do")
-    return (*(field for field in used if field not in KEYS), *(key for key in KEYS if key in used))
-
-
-def _scores(
-    blocks: Sequence[Block],
-    fields: Sequence[str],
-    levels: Mapping[str, dict[str, int]],
-    options: TableOptions,
-) -> _Scores:
-    """The scores of blocks of one metric. levels: grows by the texts that are new."""
-    codes, values, places = [], [], []
-    groups = case_groups(options)
-    absent = _ABSENT | {text.lower() for text in options.absent}
-    for block in blocks:
-        n = len(block.values)
-        columns = []
-        for field in fields:
-            of = block.keys.get(field)
-            if of is None:
-                of = [_group_of(case, groups[field], options) for case in block.keys["case"]]
-            level = levels[field]
-            texts = [of] * n if isinstance(of, str) else of
-            columns.append([level.setdefault(text, len(level)) for text in texts])
-        codes.append(np.array(columns, dtype=np.int64).reshape(len(fields), n).T)
-        values.append(_numbers(block, absent))
-        places += [(block.file, line) for line in block.lines]
-    if not codes:
-        return _Scores(np.zeros((0, len(fields)), np.int64), np.zeros(0), [])
-    return _Scores(np.concatenate(codes), np.concatenate(values), places)
-
-
-def _group_of(case: str, known: Mapping[str, str], options: TableOptions) -> str:
-    if case not in known:
-        raise RWLossError(
-            f"the table of cases {str(options.case_table)!r} lacks the case {case!r}"
-            f"{nearest(case, known)}"
-        )
-    return known[case]
-
-
-def _numbers(block: Block, absent: set[str]) -> Floats:
-    """The values as numbers; NaN where there is none."""
-    found = np.empty(len(block.values))
-    for place, value in enumerate(block.values):
-        text = str(value).strip()
-        if text.lower() in absent:
-            found[place] = math.nan
-            continue
-        try:
-            found[place] = float(text.replace(",", ".") if text.count(",") == 1 else text)
-        except ValueError:
-            raise RWLossError(
-                f"{block.file!r} line {block.lines[place]}: {block.metric} is {text[:40]!r}, which "
-                "is no number; if it stands for no value, give --absent and this text"
-            ) from None
-    found[~np.isfinite(found)] = math.nan
-    return found
-
-
 class _Maker:
     """Makes the arrays of each combination of settings, and notes what it left out or filled in."""
 
@@ -182,7 +102,7 @@ class _Maker:
         fields: tuple[str, ...],
         names: Mapping[str, tuple[str, ...]],
         settings: tuple[str, ...],
-        of_metric: Mapping[str, _Scores],
+        of_metric: Mapping[str, CodedScores],
     ) -> None:
         self.options, self.fields, self.names, self.of_metric = options, fields, names, of_metric
         self.of_settings = [fields.index(field) for field in settings]
@@ -239,13 +159,14 @@ class _Maker:
             for metric in rows:
                 at[metric].append(place[codes[metric]])
         if self.options.reference not in levels["method"]:
-            raise RWLossError(f"{where}there is no score of the reference {self.options.reference!r}")
-        scores, runs = {}, None
+            raise RWLossError(
+                f"{where}there is no score of the reference {self.options.reference!r}"
+            )
+        scores: dict[str, Floats] = {}
+        runs = np.zeros((len(levels["method"]), len(levels["seed"])), bool)
         for metric in self.options.metrics:
             scores[metric] = self._filled(where, metric, rows[metric], at[metric], levels)
-            has = ~np.isnan(scores[metric]).all(axis=2)
-            runs = has if runs is None else runs | has
-        assert runs is not None
+            runs |= ~np.isnan(scores[metric]).all(axis=2)
         self.absent_methods += [
             f"{name} {where.removesuffix(': ')}"
             for name in self.names["method"]
@@ -306,9 +227,7 @@ class _Maker:
 
     def _what(self, metric: str, row: int) -> str:
         codes = self.of_metric[metric].codes[row]
-        return listed(
-            [f"{key} {self.names[key][codes[n]]!r}" for key, n in self.of_keys.items()]
-        )
+        return listed([f"{key} {self.names[key][codes[n]]!r}" for key, n in self.of_keys.items()])
 
     def _shared(
         self,
@@ -344,7 +263,7 @@ class _Maker:
     ) -> Iterator[str]:
         """What runs lack that others have, in words."""
         has_seed, has_case = "seed" in self.of_keys, "case" in self.of_keys
-        runs = there.any(axis=(2, 3))
+        runs: NDArray[np.bool_] = np.asarray(there.any(axis=(2, 3)))
         axis = (0, 1) if self.options.unpaired else 0
         wanted = np.broadcast_to(there.any(axis=axis, keepdims=True), there.shape)
         for m, method in enumerate(levels["method"]):
@@ -407,9 +326,7 @@ class _Maker:
             rule = self.options.missing.get(metric, self.options.missing.get("", ""))
             if rule == "drop":
                 total = self.dropped[metric]
-                done = (
-                    f"they are left out, with the same scores of the other methods ({total:,} in all)"
-                )
+                done = f"left out, with the same scores of the other methods ({total:,} in all)"
             elif rule in {"worst", "best"}:
                 done = f"each counts as {_shown(self._end(metric, rule))}, the {rule} of the table"
             else:

@@ -55,7 +55,11 @@ def unpaired_differences(
         p = {name: _p(values, base, seed) for name, values in own.items()}
         corrected = dict(zip(own, holm([*p.values()]), strict=True))
         least = dict(
-            zip(own, holm([smallest_unpaired_p(len(v), len(base)) for v in own.values()]), strict=True)
+            zip(
+                own,
+                holm([smallest_unpaired_p(len(v), len(base)) for v in own.values()]),
+                strict=True,
+            )
         )
         for name, values in own.items():
             comparison = Comparison(
