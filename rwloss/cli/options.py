@@ -99,6 +99,7 @@ _METAVARS = {
     "out": "RUN",
     "group_pattern": "REGEX",
     "groups_table": "CSV",
+    "splits_file": "JSON",
     "spacing": "MM,MM[,MM]",
     "network": "NAME",
     "network_options": "NAME=VALUE,...",

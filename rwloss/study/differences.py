@@ -61,6 +61,20 @@ class ProfilePoint:
 
 
 @dataclass(frozen=True)
+class OverCells:
+    """One map over cells. runs: with a score, over all cells.
+
+    improvement: see `probability_of_improvement`, against the reference; None for the reference.
+    """
+
+    map: str
+    runs: int
+    interquartile_mean: Interval
+    improvement: Interval | None
+    profile: tuple[ProfilePoint, ...]
+
+
+@dataclass(frozen=True)
 class NullCertificate:
     """How often studies that compare a map with itself claim a difference.
 
@@ -83,23 +97,19 @@ class NullCertificate:
         return self.rate.low <= ALPHA
 
 
-def differences(
-    outcomes: Mapping[str, Mapping[int, RunOutcome]], reference: str
-) -> tuple[Difference, ...]:
-    """Every other map against the reference in each of METRICS that was tested.
-
-    outcomes: map -> seed -> outcome of a run that is done.
-    """
-    return tuple(differences_in([outcomes], reference)[0])
-
-
 def differences_in(
     groups: Sequence[Mapping[str, Mapping[Any, RunOutcome]]],
     reference: str,
     *,
     unit_of: Callable[[Any], Any] = lambda key: key,
 ) -> list[list[Difference]]:
-    """The same in each of several groups of runs; see `statistics.compare_all`."""
+    """Every other map against the reference in each of METRICS, in each group.
+
+    Scores but Dice are left out where no run of the reference has one.
+
+    groups: in each, map -> key of a run -> outcome of a run that is done. All comparisons of one
+    score are corrected together; see `statistics.compare_all`.
+    """
     found: list[list[Difference]] = [[] for _ in groups]
     for metric in METRICS:
         scores = [
@@ -113,7 +123,7 @@ def differences_in(
             }
             for outcomes in groups
         ]
-        if not any(of_group[reference] for of_group in scores):
+        if metric != "dice" and not any(of_group[reference] for of_group in scores):
             continue
         compared = compare_all(scores, reference, unit_of=unit_of)
         for n, comparisons in enumerate(compared):
@@ -251,12 +261,15 @@ def interquartile_mean(scores: CellScores, *, seed: int = 0) -> Interval:
     """
     from scipy.stats import trim_mean
 
-    return _stratified(scores, lambda drawn: np.asarray(trim_mean(drawn, 0.25, axis=1)), seed)
+    cells, rng = _with_runs(scores), np.random.default_rng(seed)
+    drawn = np.concatenate([rng.choice(each, (_RESAMPLES, each.size)) for each in cells], axis=1)
+    whole = np.concatenate(cells)
+    return _interval(float(trim_mean(whole, 0.25)), trim_mean(drawn, 0.25, axis=1), whole.size)
 
 
 def performance_profile(
     scores: CellScores, thresholds: Sequence[float], *, seed: int = 0
-) -> list[ProfilePoint]:
+) -> tuple[ProfilePoint, ...]:
     """Share of runs with a score above each threshold, over all cells, each with a pointwise band.
 
     Source: as `probability_of_improvement`. Raises RWLossError without a run.
@@ -264,11 +277,47 @@ def performance_profile(
     >>> [point.share.mean for point in performance_profile({"": [0.2, 0.6]}, [0.1, 0.5, 0.9])]
     [1.0, 0.5, 0.0]
     """
+    cells = _with_runs(scores)
+    above = [np.greater.outer(each, thresholds).astype(np.float64) for each in cells]  # (n t)
+    total = sum(each.size for each in cells)
+    shares = sum(each.sum(axis=0) for each in above) / total
+    drawn = sum(
+        _times_drawn(len(each), seed, place).astype(np.float64) @ each
+        for place, each in enumerate(above)
+    )
+    return tuple(
+        ProfilePoint(limit, _interval(float(share), of_limit / total, total))
+        for limit, share, of_limit in zip(thresholds, shares, np.transpose(drawn), strict=True)
+    )
 
-    def above(limit: float) -> Callable[[Floats], Floats]:
-        return lambda drawn: (drawn > limit).mean(axis=1)
 
-    return [ProfilePoint(limit, _stratified(scores, above(limit), seed)) for limit in thresholds]
+def over_cells(
+    scores: Mapping[str, CellScores], thresholds: Sequence[float], reference: str | None
+) -> tuple[OverCells, ...]:
+    """Every map over the cells in which all maps have a run; none where there is no such cell.
+
+    scores: of each map. thresholds: of the performance profiles.
+    """
+    shared = [
+        cell
+        for cell in next(iter(scores.values()))
+        if all(of_map.get(cell) for of_map in scores.values())
+    ]
+    if not shared:
+        return ()
+    kept = {name: {cell: of_map[cell] for cell in shared} for name, of_map in scores.items()}
+    return tuple(
+        OverCells(
+            name,
+            sum(map(len, own.values())),
+            interquartile_mean(own),
+            None
+            if reference in (None, name)
+            else probability_of_improvement(own, kept[str(reference)]),
+            performance_profile(own, thresholds),
+        )
+        for name, own in kept.items()
+    )
 
 
 def false_claim_probability(
@@ -328,10 +377,6 @@ def null_certificate(
     return NullCertificate(studies, n, comparisons, claims, rate)
 
 
-def _row(values: Sequence[float]) -> Floats:
-    return np.asarray(values, dtype=np.float64)[None]
-
-
 @lru_cache(maxsize=32)
 def _times_drawn(n: int, seed: int, stream: int) -> NDArray[np.int64]:
     """How often each of n runs is drawn, (resamples n); the same for every pair of maps."""
@@ -339,20 +384,11 @@ def _times_drawn(n: int, seed: int, stream: int) -> NDArray[np.int64]:
     return rng.multinomial(n, np.full(n, 1 / n), size=_RESAMPLES)
 
 
-def _drawn(values: Sequence[float], rng: np.random.Generator) -> Floats:
-    """(n) -> (resamples n), with replacement."""
-    return rng.choice(np.asarray(values, dtype=np.float64), (_RESAMPLES, len(values)))
-
-
-def _stratified(scores: CellScores, of: Callable[[Floats], Floats], seed: int) -> Interval:
-    """A statistic of the runs of all cells together; cells keep their sizes in each resample."""
-    cells = [values for values in scores.values() if values]
+def _with_runs(scores: CellScores) -> list[Floats]:
+    cells = [np.asarray(values, dtype=np.float64) for values in scores.values() if len(values)]
     if not cells:
         raise RWLossError("expected one run or more")
-    rng = np.random.default_rng(seed)
-    whole = np.concatenate([_row(values) for values in cells], axis=1)
-    drawn = np.concatenate([_drawn(values, rng) for values in cells], axis=1)
-    return _interval(float(of(whole)[0]), of(drawn), whole.size)
+    return cells
 
 
 def _interval(mean: float, drawn: Floats, n: int) -> Interval:

@@ -18,14 +18,17 @@ from rwloss.files.csv_text import csv_text
 from rwloss.files.journal import read_regular
 from rwloss.study import axes
 from rwloss.study.axes import AxisValues
-from rwloss.study.differences import NullCertificate, null_certificate
+from rwloss.study.differences import NullCertificate, OverCells, null_certificate, over_cells
 from rwloss.study.indicators import Indicators
-from rwloss.study.outcomes import METRICS, RunOutcome, read_outcome
+from rwloss.study.outcomes import METRICS, RunOutcome, known_of, read_outcome
 from rwloss.study.plan import Run, Study, reference_of, runs
 from rwloss.study.stability_profile import StabilityProfile, profiles
 from rwloss.study.statistics import means_by_unit
 from rwloss.study.summaries import RunRow, Status, StudyPart, part_of
 from rwloss.study.ties import Tie, ties_of
+
+THRESHOLDS = tuple(n / 50 for n in range(51))
+"""Of test Dice, in performance profiles."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +108,25 @@ class Results:
         return null_certificate(of_units, comparisons=max(1, len(self.study.maps) - 2))
 
     @cached_property
+    def over_cells(self) -> tuple[OverCells, ...]:
+        """Every map over all combinations of values of the axes, in test Dice.
+
+        Of the combinations in which every map has a tested run; none where the study has one alone.
+        """
+        if len(self.conditions) < 2:
+            return ()
+        scores = {
+            name: {
+                axes.named(part.values): known_of(
+                    row.outcome.test_dice for row in part.done(name, part.values)
+                )
+                for part in self.conditions
+            }
+            for name in self.study.maps
+        }
+        return over_cells(scores, THRESHOLDS, self.reference)
+
+    @cached_property
     def distance_unit(self) -> str:
         """The unit of the distances of the test: "mm", or "voxels" where no spacing is known."""
         tests = [row.tested for row in self.runs if row.tested is not None]
@@ -182,8 +204,17 @@ def _row(run: Run, steps: int) -> RunRow:
 def _of_run(
     run: Run, status: Status, outcome: RunOutcome, reason: str, *, damaged: bool = False
 ) -> RunRow:
-    rate = run.settings.learning_rate
-    return RunRow(run.map, run.seed, status, outcome, reason, damaged, run.values, rate)
+    return RunRow(
+        run.map,
+        run.seed,
+        status,
+        outcome,
+        reason,
+        damaged,
+        run.values,
+        learning_rate=run.settings.learning_rate,
+        trained_seed=run.settings.seed,
+    )
 
 
 def _reason(run: Run) -> str:
@@ -196,7 +227,9 @@ def _reason(run: Run) -> str:
 
 # --- Files
 
-_ROW_COLUMNS = ("map", "seed", "learning_rate", "status", "reference_failed", "reason")
+_ROW_COLUMNS = (
+    *("map", "seed", "trained_seed", "learning_rate", "status", "reference_failed", "reason"),
+)
 _RUN_COLUMNS = ("step", "diverged_step", "wrong_way_mass", "largest_wrong_way_mass")
 _CLASS_COLUMNS = ("end_dice", "best_dice", "test_dice", "birth_step", "died", "collapsed")
 _TEST_COLUMNS = {f"test_{name}": name for name in METRICS if name != "dice"}
@@ -205,7 +238,7 @@ COLUMNS = (
     "map", "expression", "seed", "learning_rate", "status", "reference_failed", "step",
     "diverged_step", "end_dice_mean", "test_dice_mean", "wrong_way_mass", "largest_wrong_way_mass",
     "class", *_CLASS_COLUMNS, *_TEST_COLUMNS, *(f"{name}_mean" for name in _TEST_COLUMNS),
-    "residual_push_share", "residual_gradient_norm", "reason",
+    "residual_push_share", "residual_gradient_norm", "reason", "trained_seed",
 )  # fmt: skip
 """Columns of runs.csv; those of the other axes follow."""
 

@@ -9,7 +9,7 @@ from scipy import stats
 from rwloss import RWLossError
 from rwloss.study.differences import (
     NullCertificate,
-    differences,
+    differences_in,
     false_claim_probability,
     interquartile_mean,
     null_certificate,
@@ -43,7 +43,7 @@ def test_every_score_of_the_test_is_compared():
         "mine": {0: outcome(0.8, 3.0), 1: outcome(0.9, 2.0), 2: outcome(0.0, 9.0)},
         "base": {0: outcome(0.7, 4.0), 1: outcome(0.6, 5.0)},
     }
-    dice, hd95 = differences(runs, "base")
+    [[dice, hd95]] = differences_in([runs], "base")
     assert (dice.metric, hd95.metric) == ("dice", "hd95_mm")  # not tested: assd_mm, nsd
     assert dice.by_seed == pytest.approx({0: 0.1, 1: 0.3})
     assert hd95.by_seed == {0: -1, 1: -3}
@@ -53,8 +53,10 @@ def test_every_score_of_the_test_is_compared():
     assert dice.false_claim == pytest.approx(expected)
     expected = stats.ttest_rel([4.0, 5.0], [3.0, 2.0], alternative="greater").pvalue
     assert hd95.false_claim == pytest.approx(expected)
-    assert differences({"base": runs["base"], "mine": {}}, "base")[0].improvement is None
-    assert differences({"base": {}, "mine": runs["mine"]}, "base") == ()
+    [[alone, _]] = differences_in([{"base": runs["base"], "mine": {}}], "base")
+    assert alone.improvement is None
+    [[untested]] = differences_in([{"base": {}, "mine": runs["mine"]}], "base")
+    assert (untested.metric, untested.comparison.difference) == ("dice", None)
 
 
 def test_the_bootstrap_over_seeds_and_cases_draws_both():
@@ -126,7 +128,11 @@ def test_interquartile_mean_and_profile():
     assert (found.low, found.high) == pytest.approx(np.quantile(drawn, [0.025, 0.975]), abs=0.02)
     points = performance_profile(scores, [0.0, 0.65, 0.9])
     assert [point.share.mean for point in points] == [7 / 8, 5 / 8, 0.0]
-    assert all(point.share.low <= point.share.mean <= point.share.high for point in points)
+    above = [
+        np.mean([(rng.choice(each, 4) > 0.65).mean() for each in scores.values()])
+        for _ in range(4000)
+    ]
+    assert (points[1].share.low, points[1].share.high) == tuple(np.quantile(above, [0.025, 0.975]))
     with pytest.raises(RWLossError, match="one run"):
         interquartile_mean({"x": []})
 

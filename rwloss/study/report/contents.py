@@ -10,6 +10,7 @@ from rwloss.study.report import (
     case_charts,
     charts,
     forest,
+    over_cells,
     run_charts,
     stability,
     tables,
@@ -44,6 +45,7 @@ def all_charts(results: Results) -> dict[str, list[Chart]]:
         "cases": of_parts(case_charts.case_charts),
         "ties": of_parts(tie_charts.ties) if results.indicators else [],
         "forest": of_parts(forest.forest_charts),
+        "performance": [*over_cells.profile_chart(results)],
         "profiles": [*stability.profile_charts(results)],
         "not_born": of_parts(stability.birth_charts),
     }
@@ -66,5 +68,6 @@ def all_tables(results: Results) -> list[Table]:
         *tables.of_parts(results, tables.maps_table),
         *comparison_tables(results),
     ]
+    found += [over_cells.over_cells_table(results)] if results.over_cells else []
     found += [stability.profiles_table(results)] if results.profiles else []
     return [*found, tables.classes_table(results), tables.runs_table(results)]

@@ -16,10 +16,10 @@ from rwloss.study.report.tables import (
     axis_cells,
     axis_titles,
     interval_cell,
+    share_cell,
 )
 from rwloss.study.results import Results
 from rwloss.study.summaries import StudyPart
-from rwloss.words import percent
 
 
 def differences_table(results: Results, part: StudyPart, which: str) -> Table:
@@ -31,20 +31,13 @@ def differences_table(results: Results, part: StudyPart, which: str) -> Table:
         verdict = "significant" if found.significant else "not significant"
         if not found.can_claim:
             verdict = "too few seeds to claim anything"
-        better = each.improvement
         cells = (
             Cell(found.map, found.map),
             *axis_cells(results.study, found.values),
             Cell(SCORES[each.metric], SCORES[each.metric], "" if METRICS[each.metric] else unit),
             interval_cell(found.difference, signed=True),
             _bounds(each),
-            Cell(NOTHING)
-            if better is None
-            else Cell(
-                percent(better.mean),
-                better.mean,
-                f"{percent(better.low)} to {percent(better.high)}",
-            ),
+            share_cell(each.improvement),
             Cell(significant(each.false_claim), each.false_claim),
             Cell(significant(found.corrected_p), found.corrected_p),
             Cell(verdict, verdict),

@@ -18,7 +18,15 @@ from rwloss.study import plan
 from rwloss.study.axes import text_of, unit
 from rwloss.study.figures import decimal
 from rwloss.study.outcomes import BORN_ABOVE, COLLAPSED_BELOW, DEAD_BELOW
-from rwloss.study.report import charts, contents, curves, stability, tables, tie_charts
+from rwloss.study.report import (
+    charts,
+    contents,
+    curves,
+    over_cells,
+    stability,
+    tables,
+    tie_charts,
+)
 from rwloss.study.report.cases import CasePicture, case_pictures, has_schedule
 from rwloss.study.report.tables import without_paths
 from rwloss.study.results import Results
@@ -174,6 +182,7 @@ def _context(results: Results) -> dict[str, Any]:
         "maps_tables": [*tables.of_parts(results, tables.maps_table)],
         "comparison_tables": contents.comparison_tables(results),
         "classes_table": tables.classes_table(results),
+        "over_cells_table": over_cells.over_cells_table(results),
         "profiles_table": stability.profiles_table(results),
         "runs_table": tables.runs_table(results),
         "charts": groups,
@@ -205,13 +214,13 @@ def _fields(chart: charts.Chart) -> dict[str, Any]:
 def _portable(study: plan.Study, data_name: str) -> plan.Study:
     """The same study without folders of this machine. A pattern may look like a path, so only
     settings that are paths are shortened."""
-    table = study.training.get("groups_table")
-    tables = {} if table is None else {"groups_table": Path(table).name}
+    files = {name: study.training.get(name) for name in ("groups_table", "splits_file")}
+    names = {name: Path(path).name for name, path in files.items() if path is not None}
     return study.model_copy(
         update={
             "data": data_name,
             "maps": {name: without_paths(text, study.data) for name, text in study.maps.items()},
-            "training": study.training | tables,
+            "training": study.training | names,
         }
     )
 
