@@ -18,9 +18,8 @@ from rwloss.study.statistics import (
     Comparison,
     Interval,
     compare_all,
-    holm,
     means_by_unit,
-    sign_flip_p,
+    verdicts,
 )
 
 Floats: TypeAlias = NDArray[np.float64]
@@ -78,15 +77,21 @@ class OverCells:
 class NullCertificate:
     """How often studies that compare a map with itself claim a difference.
 
-    seeds: of each study. claims: studies with at least one significant comparison. rate: its share
-    of the studies, with a Wilson interval.
+    seeds: of each study. claims: studies with at least one significant comparison.
     """
 
     studies: int
     seeds: int
     comparisons: int
     claims: int
-    rate: Interval
+
+    @property
+    def rate(self) -> Interval:
+        """The share of studies that claim a difference, with a Wilson interval."""
+        from scipy.stats import binomtest
+
+        low, high = binomtest(self.claims, self.studies).proportion_ci(1 - ALPHA, method="wilson")
+        return Interval(self.claims / self.studies, float(low), float(high), self.studies)
 
     @property
     def holds(self) -> bool:
@@ -360,21 +365,17 @@ def null_certificate(
 
     scores: of runs of one map, each with another seed. Each study draws half of them, without
     replacement, as its reference, and for each of `comparisons` names as many of the other half in
-    random order, and tests them as `statistics.compare` does: paired sign flips, and Holm's
-    correction. None for fewer than two scores.
+    random order, and tests them by the code that tests maps, `statistics.verdicts`. None for fewer
+    than two scores.
     """
-    from scipy.stats import binomtest
-
     n, rng, claims = len(scores) // 2, np.random.default_rng(seed), 0
     if n < 1:
         return None
     for _ in range(studies):
         drawn = rng.permutation(np.asarray(scores, dtype=np.float64))
         others = [rng.permutation(drawn[n:])[:n] for _ in range(comparisons)]
-        claims += min(holm([sign_flip_p(other - drawn[:n]) for other in others])) <= ALPHA
-    low, high = binomtest(claims, studies).proportion_ci(1 - ALPHA, method="wilson")
-    rate = Interval(claims / studies, float(low), float(high), studies)
-    return NullCertificate(studies, n, comparisons, claims, rate)
+        claims += any(each.significant for each in verdicts([o - drawn[:n] for o in others]))
+    return NullCertificate(studies, n, comparisons, claims)
 
 
 @lru_cache(maxsize=32)

@@ -18,7 +18,13 @@ from rwloss.files.csv_text import csv_text
 from rwloss.files.journal import read_regular
 from rwloss.study import axes
 from rwloss.study.axes import AxisValues
-from rwloss.study.differences import NullCertificate, OverCells, null_certificate, over_cells
+from rwloss.study.differences import (
+    NULL_STUDIES,
+    NullCertificate,
+    OverCells,
+    null_certificate,
+    over_cells,
+)
 from rwloss.study.indicators import Indicators
 from rwloss.study.outcomes import METRICS, RunOutcome, known_of, read_outcome
 from rwloss.study.plan import Run, Study, reference_of, runs
@@ -94,8 +100,21 @@ class Results:
     def null(self) -> NullCertificate | None:
         """How often studies drawn from the reference's runs alone claim a difference.
 
-        None where the study has no A/A test, or fewer than two of its runs are tested.
+        They are drawn at each combination of values by itself. None where the study has no A/A
+        test, or fewer than two of its runs are tested.
         """
+        parts = [part._null(len(self.conditions)) for part in self.conditions]
+        if not (found := [each for each in parts if each is not None]):
+            return None
+        return NullCertificate(
+            sum(each.studies for each in found),
+            min(each.seeds for each in found),
+            found[0].comparisons,
+            sum(each.claims for each in found),
+        )
+
+    def _null(self, parts: int) -> NullCertificate | None:
+        """That of one combination of values, of as many as a study has."""
         if self.study.null is None:
             return None
         dice = {
@@ -105,7 +124,11 @@ class Results:
             if (value := row.outcome.test_dice) is not None
         }
         of_units = [*means_by_unit(dice, lambda key: key[:2]).values()]
-        return null_certificate(of_units, comparisons=max(1, len(self.study.maps) - 2))
+        return null_certificate(
+            of_units,
+            comparisons=max(1, len(self.study.maps) - 2),
+            studies=-(-NULL_STUDIES // parts),
+        )
 
     @cached_property
     def over_cells(self) -> tuple[OverCells, ...]:
@@ -263,7 +286,8 @@ def _plain(value: Any) -> Any:
     """A value with its dataclasses as dictionaries of their fields and properties."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         names = [field.name for field in dataclasses.fields(value)]
-        names += [name for name, of in vars(type(value)).items() if isinstance(of, property)]
+        members = (each for kind in type(value).__mro__ for each in vars(kind).items())
+        names += [name for name, of in members if isinstance(of, property)]
         return {name: _plain(getattr(value, name)) for name in names if name not in _NOT_IN_JSON}
     if isinstance(value, Mapping):
         return {name: _plain(each) for name, each in value.items()}

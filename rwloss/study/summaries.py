@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, Literal, TypeAlias
 
 from rwloss.study import axes
@@ -158,6 +159,15 @@ class StudyPart:
         """Those of test Dice."""
         return tuple(each.comparison for each in self.differences if each.metric == "dice")
 
+    @cached_property
+    def totals(self) -> tuple[MapSummary, ...]:
+        """Each map over all its cells: counts add up, and masses are the largest of a cell.
+
+        Scores, and curves of births, are those of cells alone.
+        """
+        names = dict.fromkeys(each.map for each in self.maps)
+        return tuple(_total([each for each in self.maps if each.map == name]) for name in names)
+
     @property
     def untested(self) -> bool:
         """Whether runs are done and none has a test score: no test case has a foreground class."""
@@ -251,6 +261,46 @@ def _summary(
             for metric in METRICS
             if (found := known_of(outcome.tested(metric) for outcome in done))
         },
+    )
+
+
+def _total(cells: Sequence[MapSummary]) -> MapSummary:
+    """Cells of one map as one."""
+    if len(cells) == 1:
+        return cells[0]
+    classes = [tally for each in cells for tally in each.classes]
+    return replace(
+        cells[0],
+        done=sum(each.done for each in cells),
+        failed=sum(each.failed for each in cells),
+        lost=sum(each.lost for each in cells),
+        lost_known=sum(each.lost_known for each in cells),
+        wrong_way_mass=max(known_of(each.wrong_way_mass for each in cells), default=None),
+        largest_wrong_way_mass=max(
+            known_of(each.largest_wrong_way_mass for each in cells), default=None
+        ),
+        diverged_steps=tuple(step for each in cells for step in each.diverged_steps),
+        test_dice=None,
+        end_dice=None,
+        classes=tuple(
+            _total_of_class([tally for tally in classes if tally.name == name])
+            for name in dict.fromkeys(tally.name for tally in classes)
+        ),
+        breaks_promise=any(each.breaks_promise for each in cells),
+        values={},
+        test={},
+    )
+
+
+def _total_of_class(tallies: Sequence[ClassTally]) -> ClassTally:
+    counts = ("known", "born", "died", "collapsed")
+    total = {name: sum(getattr(each, name) for each in tallies) for name in counts}
+    return ClassTally(
+        tallies[0].name,
+        **total,
+        birth_steps=tuple(step for each in tallies for step in each.birth_steps),
+        rate=rate(total["collapsed"], total["known"]),
+        births=None,
     )
 
 

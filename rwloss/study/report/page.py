@@ -32,7 +32,8 @@ from rwloss.study.report.tables import without_paths
 from rwloss.study.results import Results
 from rwloss.study.summaries import WRONG_WAY_ALARM
 from rwloss.study.ties import MAPS_IN_CORRELATIONS
-from rwloss.study.wording import NO_SCORES, lead, over_axes, question, sentences
+from rwloss.study.wording import NO_SCORES, lead, question, sentences
+from rwloss.study.wording_axes import over_axes
 
 FILE = "report.html"
 """Name of the report in its study's folder."""
