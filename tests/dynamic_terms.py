@@ -20,6 +20,7 @@ TERMS = {
     "focal 0.5": maps.Focal(gamma=0.5),
     "dice": maps.Dice(),
     "dice smooth": maps.Dice(smooth=1.0),
+    "dice jaccard": maps.Dice(jaccard=True, squared_pred=True),
     "generalized_dice": maps.GeneralizedDice(),
     "tversky": maps.Tversky(),
     "tversky 1 0": maps.Tversky(alpha=1.0, beta=0.0),
@@ -27,6 +28,9 @@ TERMS = {
     "focal_tversky 0.5": maps.FocalTversky(gamma=0.5),
     "hausdorff_dt": maps.HausdorffDT(),
     "hausdorff_dt 1": maps.HausdorffDT(alpha=1.0),
+    "log_hausdorff_dt": maps.LogHausdorffDT(),
+    "soft_cl_dice": maps.SoftClDice(),
+    "soft_cl_dice together": maps.SoftClDice(classes="together"),
     "active_contour_length": maps.ActiveContourLength(),
     "from_loss": from_loss(brier),
 }

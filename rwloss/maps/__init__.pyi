@@ -4,6 +4,8 @@ from .dynamic.dice import Dice as Dice
 from .dynamic.focal import Focal as Focal
 from .dynamic.generalized_dice import GeneralizedDice as GeneralizedDice
 from .dynamic.hausdorff_dt import HausdorffDT as HausdorffDT
+from .dynamic.hausdorff_dt import LogHausdorffDT as LogHausdorffDT
+from .dynamic.soft_cl_dice import SoftClDice as SoftClDice
 from .dynamic.tversky import FocalTversky as FocalTversky
 from .dynamic.tversky import Tversky as Tversky
 from .expression import Expression as Expression
@@ -47,12 +49,14 @@ __all__ = [
     "GeneralizedDice",
     "HausdorffDT",
     "Linked",
+    "LogHausdorffDT",
     "LossTerm",
     "MapGenerator",
     "MapTags",
     "Prediction",
     "Rectified",
     "SkeletonRecall",
+    "SoftClDice",
     "Stabilized",
     "Tversky",
     "UNetBorder",
