@@ -117,19 +117,21 @@ class Prediction:
         """Sum over the voxels of each image and class. (b c *s) -> (b c)."""
         return values.sum(dim=tuple(range(2, values.ndim)))
 
-    def overlap(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Σ p y, Σ p and Σ y over the voxels of each image and class. (b c) each.
+    def overlap(self, power: int = 1) -> tuple[Tensor, Tensor, Tensor]:
+        """Σ p y, Σ p^power and Σ y over the voxels of each image and class. (b c) each.
 
         With `batch` they are those of all images together, the same for each.
         """
-        if self._sums is not None:
+        if self._sums is not None and power == 1:
             first = 0 if self.has_background else 1
             both, predicted, true = (self._pooled(sums[:, first:]) for sums in self._sums())
             return both, predicted, true
-        both = self._sum_overlap(self.probs * self.one_hot)
-        return both, self._sum_overlap(self.probs), self._sum_overlap(self.one_hot)
+        both = self.pooled_sum(self.probs * self.one_hot)
+        predicted = self.probs if power == 1 else self.probs**power
+        return both, self.pooled_sum(predicted), self.pooled_sum(self.one_hot)
 
-    def _sum_overlap(self, values: Tensor) -> Tensor:
+    def pooled_sum(self, values: Tensor) -> Tensor:
+        """As `sum_space`; with `batch` the sums of all images, the same for each. -> (b c)."""
         return self._pooled(self.sum_space(values))
 
     def _pooled(self, sums: Tensor) -> Tensor:
