@@ -82,7 +82,7 @@ def _from_runs(study: Study, folder: Path) -> Iterator[dict[str, Any]]:
             yield {
                 "name": run.map,
                 "map": study.maps[run.map],
-                "seed": run.seed,
+                "seed": run.settings.seed,
                 "class": each.name,
                 "learning_rate": run.settings.learning_rate,
                 "steps": run.settings.steps,

@@ -7,6 +7,7 @@ import itertools
 from functools import lru_cache
 
 import numpy as np
+import torch
 from scipy.ndimage import binary_erosion, distance_transform_edt
 
 # --- Every small input
@@ -207,3 +208,37 @@ def class_weighted(labels, num_classes, rule):
         for k in range(num_classes):
             out[k][image == k] = -weight[image == k]
     return values
+
+
+# --- Soft skeletons
+
+
+def soft_skeleton(values, iterations):
+    """Algorithm 1 of clDice by shifted copies; torch tensors (k *s), which keep their gradient."""
+    axes = range(1, values.ndim)
+
+    def shifted(given, step, fill):
+        for axis, by in zip(axes, step, strict=True):
+            edge = torch.full_like(given.narrow(axis, 0, 1), fill)
+            size = given.shape[axis]
+            if by == 1:
+                given = torch.cat([given.narrow(axis, 1, size - 1), edge], axis)
+            elif by == -1:
+                given = torch.cat([edge, given.narrow(axis, 0, size - 1)], axis)
+        return given
+
+    steps = list(itertools.product((-1, 0, 1), repeat=values.ndim - 1))
+    faces = [step for step in steps if sum(map(abs, step)) <= 1]
+
+    def eroded(given):
+        return torch.stack([shifted(given, step, np.inf) for step in faces]).amin(0)
+
+    def removed(given):
+        opened = torch.stack([shifted(eroded(given), step, -np.inf) for step in steps]).amax(0)
+        return (given - opened).clamp_min(0)
+
+    skeleton = removed(values)
+    for _ in range(iterations):
+        values = eroded(values)
+        skeleton = skeleton + (removed(values) * (1 - skeleton)).clamp_min(0)
+    return skeleton

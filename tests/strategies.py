@@ -88,11 +88,15 @@ dynamic_generators = st.one_of(
     st.just(maps.CrossEntropy()),
     st.just(maps.GeneralizedDice()),
     st.just(maps.ActiveContourLength()),
-    st.builds(maps.Dice, above_zero),
+    st.builds(maps.Dice, above_zero, st.none() | above_zero, st.booleans(), st.booleans()),
     st.builds(maps.Focal, st.floats(0, 5)),
     st.builds(maps.Tversky, st.floats(0, 2), st.floats(0, 2), above_zero),
     st.builds(maps.FocalTversky, st.floats(0, 2), st.floats(0, 2), above_zero, above_zero),
     st.builds(maps.HausdorffDT, st.floats(0.1, 4)),
+    st.builds(maps.LogHausdorffDT, st.floats(0.1, 4)),
+    st.builds(
+        maps.SoftClDice, st.integers(0, 3), above_zero, st.sampled_from(["apart", "together"])
+    ),
     st.builds(maps.GeneralizedSurface, st.floats(0.1, 4)),
     st.builds(maps.BoundaryDoU, st.floats(-2, 0.99), above_zero),
     st.builds(maps.LovaszSoftmax, st.sampled_from(["present", "all"])),

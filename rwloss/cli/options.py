@@ -99,6 +99,7 @@ _METAVARS = {
     "out": "RUN",
     "group_pattern": "REGEX",
     "groups_table": "CSV",
+    "splits_file": "JSON",
     "spacing": "MM,MM[,MM]",
     "network": "NAME",
     "network_options": "NAME=VALUE,...",
@@ -211,7 +212,8 @@ def _of_setting(name: str) -> Any:
     if field.default_factory is None and not (
         field.is_required() or field.default is None or field.default is False
     ):
-        help_text += f"  [default: {field.default}]"
+        default = ",".join(map(str, field.default)) if several else field.default
+        help_text += f"  [default: {default}]"
     option = typer.Option(
         f"--{name.replace('_', '-')}",
         *(["-o"] if name == "out" else []),

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import csv
-import itertools
 import random
 import re
-import shlex
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveInt, TypeAdapter
+from pydantic import AliasChoices, BaseModel, Field, PositiveInt, TypeAdapter, ValidationError
 
 from rwloss.errors import RWLossError
 from rwloss.files.atomic import whole_file
 from rwloss.files.journal import read_regular
 from rwloss.files.toml import TomlSettings
-from rwloss.words import count_of, some
+from rwloss.words import count_of, listed, some
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
@@ -54,6 +52,11 @@ class SplitSettings(TomlSettings):
     )
     groups_table: str | None = Field(
         None, description="CSV file with one line case,group per case, instead of a pattern"
+    )
+    splits_file: str | None = Field(
+        None,
+        description="JSON file that names the cases of each part, instead of drawing them: train, "
+        "val and test, as in nnU-Net's splits_final.json",
     )
     split_seed: Seed = Field(
         0, description="seed of the split; runs with different seeds share one split"
@@ -113,10 +116,14 @@ def split(
     With train_cases, the first ones of the shuffled groups are kept for training: those of a
     smaller number are among those of a larger one, and the other parts are the same.
 
-    Raises RWLossError where there are too few groups, a case is in two groups or in none, and for
-    one name in both parts of the dataset.
+    With splits_file, the parts are those of the file, and cases that it does not name are not used.
+
+    Raises RWLossError where there are too few groups, a case is in two groups or in none, for one
+    name in both parts of the dataset, and for a file that names no split of these cases.
     """
     rng = random.Random(settings.split_seed)
+    if settings.splits_file is not None:
+        return _from_file(names, settings, test_names or ())
     if settings.fold is not None and settings.folds is None:
         raise RWLossError(f"--fold {settings.fold} of how many? Give --folds too")
     if both := sorted(set(names) & set(test_names or ())):
@@ -158,82 +165,85 @@ def split(
             "--test-fraction 0"
         )
     train = [case for group in train_groups for case in groups[group]]
-    if (kept := settings.train_cases) is not None:
-        if kept > len(train):
-            raise RWLossError(
-                f"--train-cases {kept} is more than there are: the split leaves "
-                f"{count_of(len(train), 'case')} for training"
-            )
-        made_by += f", {kept} of {len(train)} training cases kept"
+    kept = _kept(train, settings)
+    if settings.train_cases is not None:
+        made_by += f", {len(kept)} of {len(train)} training cases kept"
     return Split(
-        train=tuple(sorted(train[:kept])),
+        train=kept,
         validation=_cases(groups, validation_groups),
         test=test,
         made_by=f"{made_by}; groups by {_rule(settings)}, split seed {settings.split_seed}",
     )
 
 
-_DATE = "(?:19|20)[0-9]{2}[._-]?(?:0[1-9]|1[0-2])[._-]?(?:0[1-9]|[12][0-9]|3[01])"
-_SIDE = "(?i:left|right|pre|post|[lr])"
-_PART = "(?i:slice|frame|patch|visit|scan|session|ses|time|tp|[sfvtpr])[._-]?[0-9]+"
-_NUMBER = f"(?:{_DATE}|[0-9]+)"
-# What tells a patient in a name: words up to a date or a side; or up to the first number, that of
-# the patient, subject or case if there is one, before a side, a part or a letter, or with the
-# letters and numbers up to the next separator.
-_PATIENT = (
-    f"[^0-9]+(?=[._-](?:{_DATE}|{_SIDE})$)"
-    f"|(?:.*?(?i:patient|subject|case|sub|pat|pt))?[^0-9]*{_NUMBER}"
-    f"(?:(?=(?:{_SIDE}|{_PART}|[A-Za-z])?(?:[._-].*)?$)|[^._-]*(?=[._-]))"
-)
+class _SplitOfFile(BaseModel):
+    """One split of a file; val as in nnU-Net's splits_final.json, validation as in a run's."""
+
+    train: tuple[str, ...] = Field(min_length=1)
+    validation: tuple[str, ...] = Field(validation_alias=AliasChoices("validation", "val"))
+    test: tuple[str, ...] | None = None
 
 
-def patient_pattern(names: Sequence[str]) -> str:
-    """A --group-pattern that keeps names together that may be of one patient, as names tell.
-
-    A number that all names begin with, as in BraTS20_Training_001, is that of no patient.
-
-    >>> pattern = patient_pattern(["p01_left", "p01_right", "p02_left"])
-    >>> re.fullmatch(pattern, "p01_left")[1]
-    'p01'
-    """
-    pairs = zip(min(names), max(names), strict=False)
-    same = itertools.takewhile(lambda pair: pair[0] == pair[1], pairs)
-    shared = re.escape("".join(one for one, _ in same).rstrip("0123456789"))
-    shared *= bool(re.search("[0-9]", shared))
-    whole = f"(?:{_SIDE}[._-])?({shared}(?:{_PATIENT})|.+).*"
-    simple = f"({shared}[^0-9]*[0-9]+|.+).*"
-    groups = {*zip(*(_by_pattern(names, each).values() for each in (simple, whole)), strict=True)}
-    is_same = all(len(groups) == len({*each}) for each in zip(*groups, strict=True))
-    return simple if is_same else whole
-
-
-def leaked(split: Split, settings: SplitSettings) -> str:
-    """A warning where cases that may be of one patient are in several parts; else "".
-
-    By their names: lung003_1 and lung003_4 differ only in what follows their first number. Nothing
-    is said where the user has grouped the cases.
-
-    >>> leaked(Split(("lung003_1",), (), ("lung003_4", "lung007_1"), ""), SplitSettings())[:65]
-    '1 of 2 groups of test and validation cases has cases in another p'
-    """
-    if settings.group_pattern is not None or settings.groups_table is not None:
-        return ""
-    pattern = patient_pattern([*split.train, *split.validation, *split.test])
-    parts: dict[str, dict[str, str]] = defaultdict(dict)
-    for part in ("train", "validation", "test"):
-        for name, group in _by_pattern(getattr(split, part), pattern).items():
-            parts[group].setdefault(part, name)
-    held_out = [names for names in parts.values() if names.keys() - {"train"}]
-    torn = [names for names in held_out if len(names) > 1]
-    if not torn or len(parts) == 1:
-        return ""
-    first, second = list(torn[0].values())[:2]
-    return (
-        f"{len(torn)} of {count_of(len(held_out), 'group')} of test and validation cases "
-        f"{'has' if len(torn) == 1 else 'have'} cases in another part too, such as {first!r} and "
-        f"{second!r}, which may be of one patient: results would look too good; keep them together "
-        f"with --group-pattern {shlex.quote(pattern)}"
+def _from_file(names: Sequence[str], settings: SplitSettings, test_names: Sequence[str]) -> Split:
+    """The split that settings.splits_file names; its test part is test_names if it has none."""
+    where = f"--splits-file {settings.splits_file!r}"
+    if settings.folds is not None:
+        raise RWLossError(f"{where} has folds of its own: give --fold alone, without --folds")
+    try:
+        text = Path(settings.splits_file or "").read_bytes()
+        found = TypeAdapter(_SplitOfFile | list[_SplitOfFile]).validate_json(text)
+    except OSError as error:
+        raise RWLossError(f"cannot read {where}: {error}") from error
+    except ValidationError as error:
+        raise RWLossError(
+            f"cannot read {where}: expected JSON with the lists train (not empty), val and, if "
+            "cases are kept for testing, test; or a list of such objects, one per fold"
+        ) from error
+    if isinstance(found, list):
+        if settings.fold is None or settings.fold >= len(found):
+            raise RWLossError(
+                f"{where} has {count_of(len(found), 'fold')}: expected --fold of 0 to "
+                f"{len(found) - 1}, got {settings.fold}"
+            )
+        found = found[settings.fold]
+    elif settings.fold is not None:
+        raise RWLossError(f"{where} has one split and no folds: leave --fold out")
+    parts = {
+        "train": found.train,
+        "validation": found.validation,
+        "test": tuple(test_names) if found.test is None else found.test,
+    }
+    part_of: dict[str, str] = {}
+    for part, cases in parts.items():
+        for case in cases:
+            if (other := part_of.setdefault(case, part)) != part:
+                raise RWLossError(f"{where}: case {case!r} is in {other} and in {part}")
+    if unknown := sorted(part_of.keys() - {*names, *test_names}):
+        raise RWLossError(f"{where}: there is no case {some(unknown)} in the dataset")
+    for group, cases in groups_of(sorted(part_of), settings).items():
+        if len(torn := sorted({part_of[case] for case in cases})) > 1:
+            raise RWLossError(f"{where}: group {group!r} has cases in {listed(torn)}")
+    train = sorted(set(found.train))
+    random.Random(settings.split_seed).shuffle(train)
+    kept = _kept(train, settings)
+    left_out = len({*names, *test_names} - part_of.keys()) + len(train) - len(kept)
+    fold = "" if settings.fold is None else f", fold {settings.fold}"
+    return Split(
+        train=kept,
+        validation=tuple(sorted({*parts["validation"]})),
+        test=tuple(sorted({*parts["test"]})),
+        made_by=f"the file {settings.splits_file!r}{fold}; {count_of(left_out, 'case')} not used",
     )
+
+
+def _kept(train: Sequence[str], settings: SplitSettings) -> tuple[str, ...]:
+    """The training cases, in the order in which they were drawn, as far as --train-cases goes."""
+    if (settings.train_cases or 0) > len(train):
+        raise RWLossError(
+            f"--train-cases {settings.train_cases} is more than there are: the split leaves "
+            f"{count_of(len(train), 'case')} for training"
+        )
+    return tuple(sorted(train[: settings.train_cases]))
 
 
 def groups_of(names: Sequence[str], settings: SplitSettings) -> dict[str, tuple[str, ...]]:
@@ -246,7 +256,7 @@ def groups_of(names: Sequence[str], settings: SplitSettings) -> dict[str, tuple[
     if settings.group_pattern is not None and settings.groups_table is not None:
         raise RWLossError("expected --group-pattern or --groups-table, got both")
     if settings.group_pattern is not None:
-        group_of = _by_pattern(names, settings.group_pattern)
+        group_of = groups_by_pattern(names, settings.group_pattern)
     elif settings.groups_table is not None:
         group_of = _by_table(names, Path(settings.groups_table))
     else:
@@ -257,7 +267,8 @@ def groups_of(names: Sequence[str], settings: SplitSettings) -> dict[str, tuple[
     return {group: tuple(cases) for group, cases in groups.items()}
 
 
-def _by_pattern(names: Sequence[str], pattern: str) -> dict[str, str]:
+def groups_by_pattern(names: Sequence[str], pattern: str) -> dict[str, str]:
+    """The group of each case: what the one pair of parentheses of the pattern matches."""
     try:
         regex = re.compile(pattern)
     except re.error as error:

@@ -6,10 +6,12 @@ from .dynamic.focal import Focal as Focal
 from .dynamic.generalized_dice import GeneralizedDice as GeneralizedDice
 from .dynamic.generalized_surface import GeneralizedSurface as GeneralizedSurface
 from .dynamic.hausdorff_dt import HausdorffDT as HausdorffDT
+from .dynamic.hausdorff_dt import LogHausdorffDT as LogHausdorffDT
 from .dynamic.hausdorff_one_sided import HausdorffOneSided as HausdorffOneSided
 from .dynamic.lovasz_softmax import LovaszSoftmax as LovaszSoftmax
 from .dynamic.mcc import MCC as MCC
 from .dynamic.poly import Poly as Poly
+from .dynamic.soft_cl_dice import SoftClDice as SoftClDice
 from .dynamic.svls import SVLS as SVLS
 from .dynamic.tversky import FocalTversky as FocalTversky
 from .dynamic.tversky import Tversky as Tversky
@@ -71,6 +73,7 @@ __all__ = [
     "HausdorffDT",
     "HausdorffOneSided",
     "Linked",
+    "LogHausdorffDT",
     "LossTerm",
     "LovaszSoftmax",
     "MapGenerator",
@@ -79,6 +82,7 @@ __all__ = [
     "Prediction",
     "Rectified",
     "SkeletonRecall",
+    "SoftClDice",
     "Stabilized",
     "TvMFDice",
     "Tversky",

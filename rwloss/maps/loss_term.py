@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import einops
 
-from rwloss.arrays import Array, as_tensor, fails, from_numpy, is_torch, to_numpy
+from rwloss.arrays import Array, as_tensor, constants, fails, from_numpy, is_torch, to_numpy
 from rwloss.errors import RWLossError
 from rwloss.maps.generator import MapGenerator
 from rwloss.regions import IGNORED, Regions, SpacingRows
 from rwloss.rwmap import RWMap
+from rwloss.words import count_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -140,6 +141,26 @@ class Prediction:
             return sums
         whole = einops.reduce(sums, "(b m) c -> m c", "sum", m=self.masks)
         return einops.repeat(whole, "m c -> (b m) c", b=len(sums) // self.masks)
+
+    def class_weights(self, weight: Sequence[float]) -> Tensor:
+        """Of `weight`, with one number per class, those of the channels. (c).
+
+        Raises RWLossError for another number of weights than classes.
+        """
+        channels = self.log_probs.shape[1]
+        num_classes = channels if self.has_background else channels + 1
+        if len(weight) != num_classes:
+            raise RWLossError(
+                f"weight has {count_of(len(weight), 'number')}, and there are {num_classes} "
+                "classes: give one number per class, the background's too (overlapping masks have "
+                "two classes, outside and inside)"
+            )
+        chosen: Tensor = constants(list(weight[num_classes - channels :]), self.log_probs)
+        return chosen
+
+    def true_weights(self, weight: Sequence[float]) -> Tensor:
+        """The weight of the true class, 0 where no class counts. (b *s). Raises as above."""
+        return einops.einsum(self.one_hot, self.class_weights(weight), "b c ..., c -> b ...")
 
     def mean_space(self, values: Tensor) -> Tensor:
         """Each image's and class's part of the mean over voxels that count. (b c *s) -> (b c).

@@ -18,9 +18,8 @@ from rwloss.study.statistics import (
     Comparison,
     Interval,
     compare_all,
-    holm,
     means_by_unit,
-    sign_flip_p,
+    verdicts,
 )
 
 Floats: TypeAlias = NDArray[np.float64]
@@ -61,18 +60,38 @@ class ProfilePoint:
 
 
 @dataclass(frozen=True)
+class OverCells:
+    """One map over cells. runs: with a score, over all cells.
+
+    improvement: see `probability_of_improvement`, against the reference; None for the reference.
+    """
+
+    map: str
+    runs: int
+    interquartile_mean: Interval
+    improvement: Interval | None
+    profile: tuple[ProfilePoint, ...]
+
+
+@dataclass(frozen=True)
 class NullCertificate:
     """How often studies that compare a map with itself claim a difference.
 
-    seeds: of each study. claims: studies with at least one significant comparison. rate: its share
-    of the studies, with a Wilson interval.
+    seeds: of each study. claims: studies with at least one significant comparison.
     """
 
     studies: int
     seeds: int
     comparisons: int
     claims: int
-    rate: Interval
+
+    @property
+    def rate(self) -> Interval:
+        """The share of studies that claim a difference, with a Wilson interval."""
+        from scipy.stats import binomtest
+
+        low, high = binomtest(self.claims, self.studies).proportion_ci(1 - ALPHA, method="wilson")
+        return Interval(self.claims / self.studies, float(low), float(high), self.studies)
 
     @property
     def holds(self) -> bool:
@@ -83,25 +102,23 @@ class NullCertificate:
         return self.rate.low <= ALPHA
 
 
-def differences(
-    outcomes: Mapping[str, Mapping[int, RunOutcome]], reference: str
-) -> tuple[Difference, ...]:
-    """Every other map against the reference in each of METRICS that was tested.
-
-    outcomes: map -> seed -> outcome of a run that is done.
-    """
-    return tuple(differences_in([outcomes], reference)[0])
-
-
 def differences_in(
     groups: Sequence[Mapping[str, Mapping[Any, RunOutcome]]],
     reference: str,
     *,
     unit_of: Callable[[Any], Any] = lambda key: key,
+    metrics: Mapping[str, bool] = METRICS,
 ) -> list[list[Difference]]:
-    """The same in each of several groups of runs; see `statistics.compare_all`."""
+    """Every other map against the reference in each metric, in each group.
+
+    Scores but Dice are left out where no run of the reference has one.
+
+    groups: in each, map -> key of a run -> outcome of a run that is done. All comparisons of one
+    score are corrected together; see `statistics.compare_all`. metrics: with whether higher is
+    better.
+    """
     found: list[list[Difference]] = [[] for _ in groups]
-    for metric in METRICS:
+    for metric, higher in metrics.items():
         scores = [
             {
                 name: {
@@ -113,18 +130,20 @@ def differences_in(
             }
             for outcomes in groups
         ]
-        if not any(of_group[reference] for of_group in scores):
+        if metric != "dice" and not any(of_group[reference] for of_group in scores):
             continue
         compared = compare_all(scores, reference, unit_of=unit_of)
         for n, comparisons in enumerate(compared):
             found[n] += [
-                _difference(metric, each, scores[n], groups[n], unit_of) for each in comparisons
+                _difference(metric, higher, each, scores[n], groups[n], unit_of)
+                for each in comparisons
             ]
     return found
 
 
 def _difference(
     metric: str,
+    higher: bool,
     comparison: Comparison,
     scores: Mapping[str, Mapping[Any, float]],
     outcomes: Mapping[str, Mapping[Any, RunOutcome]],
@@ -147,7 +166,7 @@ def _difference(
         by_seed=by_seed,
         over_cases=over_seeds_and_cases(*cases, unit_of=unit_of),
         improvement=probability_of_improvement(
-            {"": [*own.values()]}, {"": [*base.values()]}, higher_is_better=METRICS[metric]
+            {"": [*own.values()]}, {"": [*base.values()]}, higher_is_better=higher
         )
         if own and base
         else None,
@@ -251,12 +270,15 @@ def interquartile_mean(scores: CellScores, *, seed: int = 0) -> Interval:
     """
     from scipy.stats import trim_mean
 
-    return _stratified(scores, lambda drawn: np.asarray(trim_mean(drawn, 0.25, axis=1)), seed)
+    cells, rng = _with_runs(scores), np.random.default_rng(seed)
+    drawn = np.concatenate([rng.choice(each, (_RESAMPLES, each.size)) for each in cells], axis=1)
+    whole = np.concatenate(cells)
+    return _interval(float(trim_mean(whole, 0.25)), trim_mean(drawn, 0.25, axis=1), whole.size)
 
 
 def performance_profile(
     scores: CellScores, thresholds: Sequence[float], *, seed: int = 0
-) -> list[ProfilePoint]:
+) -> tuple[ProfilePoint, ...]:
     """Share of runs with a score above each threshold, over all cells, each with a pointwise band.
 
     Source: as `probability_of_improvement`. Raises RWLossError without a run.
@@ -264,11 +286,47 @@ def performance_profile(
     >>> [point.share.mean for point in performance_profile({"": [0.2, 0.6]}, [0.1, 0.5, 0.9])]
     [1.0, 0.5, 0.0]
     """
+    cells = _with_runs(scores)
+    above = [np.greater.outer(each, thresholds).astype(np.float64) for each in cells]  # (n t)
+    total = sum(each.size for each in cells)
+    shares = sum(each.sum(axis=0) for each in above) / total
+    drawn = sum(
+        _times_drawn(len(each), seed, place).astype(np.float64) @ each
+        for place, each in enumerate(above)
+    )
+    return tuple(
+        ProfilePoint(limit, _interval(float(share), of_limit / total, total))
+        for limit, share, of_limit in zip(thresholds, shares, np.transpose(drawn), strict=True)
+    )
 
-    def above(limit: float) -> Callable[[Floats], Floats]:
-        return lambda drawn: (drawn > limit).mean(axis=1)
 
-    return [ProfilePoint(limit, _stratified(scores, above(limit), seed)) for limit in thresholds]
+def over_cells(
+    scores: Mapping[str, CellScores], thresholds: Sequence[float], reference: str | None
+) -> tuple[OverCells, ...]:
+    """Every map over the cells in which all maps have a run; none where there is no such cell.
+
+    scores: of each map. thresholds: of the performance profiles.
+    """
+    shared = [
+        cell
+        for cell in next(iter(scores.values()))
+        if all(of_map.get(cell) for of_map in scores.values())
+    ]
+    if not shared:
+        return ()
+    kept = {name: {cell: of_map[cell] for cell in shared} for name, of_map in scores.items()}
+    return tuple(
+        OverCells(
+            name,
+            sum(map(len, own.values())),
+            interquartile_mean(own),
+            None
+            if reference in (None, name)
+            else probability_of_improvement(own, kept[str(reference)]),
+            performance_profile(own, thresholds),
+        )
+        for name, own in kept.items()
+    )
 
 
 def false_claim_probability(
@@ -311,25 +369,17 @@ def null_certificate(
 
     scores: of runs of one map, each with another seed. Each study draws half of them, without
     replacement, as its reference, and for each of `comparisons` names as many of the other half in
-    random order, and tests them as `statistics.compare` does: paired sign flips, and Holm's
-    correction. None for fewer than two scores.
+    random order, and tests them by the code that tests maps, `statistics.verdicts`. None for fewer
+    than two scores.
     """
-    from scipy.stats import binomtest
-
     n, rng, claims = len(scores) // 2, np.random.default_rng(seed), 0
     if n < 1:
         return None
     for _ in range(studies):
         drawn = rng.permutation(np.asarray(scores, dtype=np.float64))
         others = [rng.permutation(drawn[n:])[:n] for _ in range(comparisons)]
-        claims += min(holm([sign_flip_p(other - drawn[:n]) for other in others])) <= ALPHA
-    low, high = binomtest(claims, studies).proportion_ci(1 - ALPHA, method="wilson")
-    rate = Interval(claims / studies, float(low), float(high), studies)
-    return NullCertificate(studies, n, comparisons, claims, rate)
-
-
-def _row(values: Sequence[float]) -> Floats:
-    return np.asarray(values, dtype=np.float64)[None]
+        claims += any(each.significant for each in verdicts([o - drawn[:n] for o in others]))
+    return NullCertificate(studies, n, comparisons, claims)
 
 
 @lru_cache(maxsize=32)
@@ -339,20 +389,11 @@ def _times_drawn(n: int, seed: int, stream: int) -> NDArray[np.int64]:
     return rng.multinomial(n, np.full(n, 1 / n), size=_RESAMPLES)
 
 
-def _drawn(values: Sequence[float], rng: np.random.Generator) -> Floats:
-    """(n) -> (resamples n), with replacement."""
-    return rng.choice(np.asarray(values, dtype=np.float64), (_RESAMPLES, len(values)))
-
-
-def _stratified(scores: CellScores, of: Callable[[Floats], Floats], seed: int) -> Interval:
-    """A statistic of the runs of all cells together; cells keep their sizes in each resample."""
-    cells = [values for values in scores.values() if values]
+def _with_runs(scores: CellScores) -> list[Floats]:
+    cells = [np.asarray(values, dtype=np.float64) for values in scores.values() if len(values)]
     if not cells:
         raise RWLossError("expected one run or more")
-    rng = np.random.default_rng(seed)
-    whole = np.concatenate([_row(values) for values in cells], axis=1)
-    drawn = np.concatenate([_drawn(values, rng) for values in cells], axis=1)
-    return _interval(float(of(whole)[0]), of(drawn), whole.size)
+    return cells
 
 
 def _interval(mean: float, drawn: Floats, n: int) -> Interval:

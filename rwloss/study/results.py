@@ -18,14 +18,23 @@ from rwloss.files.csv_text import csv_text
 from rwloss.files.journal import read_regular
 from rwloss.study import axes
 from rwloss.study.axes import AxisValues
-from rwloss.study.differences import NullCertificate, null_certificate
+from rwloss.study.differences import (
+    NULL_STUDIES,
+    NullCertificate,
+    OverCells,
+    null_certificate,
+    over_cells,
+)
 from rwloss.study.indicators import Indicators
-from rwloss.study.outcomes import METRICS, RunOutcome, read_outcome
+from rwloss.study.outcomes import METRICS, SCORES, RunOutcome, known_of, read_outcome
 from rwloss.study.plan import Run, Study, reference_of, runs
 from rwloss.study.stability_profile import StabilityProfile, profiles
 from rwloss.study.statistics import means_by_unit
 from rwloss.study.summaries import RunRow, Status, StudyPart, part_of
 from rwloss.study.ties import Tie, ties_of
+
+THRESHOLDS = tuple(n / 50 for n in range(51))
+"""Of test Dice, in performance profiles."""
 
 
 @dataclass(frozen=True)
@@ -91,8 +100,21 @@ class Results:
     def null(self) -> NullCertificate | None:
         """How often studies drawn from the reference's runs alone claim a difference.
 
-        None where the study has no A/A test, or fewer than two of its runs are tested.
+        They are drawn at each combination of values by itself. None where the study has no A/A
+        test, or fewer than two of its runs are tested.
         """
+        parts = [part._null(len(self.conditions)) for part in self.conditions]
+        if not (found := [each for each in parts if each is not None]):
+            return None
+        return NullCertificate(
+            sum(each.studies for each in found),
+            min(each.seeds for each in found),
+            found[0].comparisons,
+            sum(each.claims for each in found),
+        )
+
+    def _null(self, parts: int) -> NullCertificate | None:
+        """That of one combination of values, of as many as a study has."""
         if self.study.null is None:
             return None
         dice = {
@@ -102,7 +124,30 @@ class Results:
             if (value := row.outcome.test_dice) is not None
         }
         of_units = [*means_by_unit(dice, lambda key: key[:2]).values()]
-        return null_certificate(of_units, comparisons=max(1, len(self.study.maps) - 2))
+        return null_certificate(
+            of_units,
+            comparisons=max(1, len(self.study.maps) - 2),
+            studies=-(-NULL_STUDIES // parts),
+        )
+
+    @cached_property
+    def over_cells(self) -> tuple[OverCells, ...]:
+        """Every map over all combinations of values of the axes, in test Dice.
+
+        Of the combinations in which every map has a tested run; none where the study has one alone.
+        """
+        if len(self.conditions) < 2:
+            return ()
+        scores = {
+            name: {
+                axes.named(part.values): known_of(
+                    row.outcome.test_dice for row in part.done(name, part.values)
+                )
+                for part in self.conditions
+            }
+            for name in self.study.maps
+        }
+        return over_cells(scores, THRESHOLDS, self.reference)
 
     @cached_property
     def distance_unit(self) -> str:
@@ -112,6 +157,25 @@ class Results:
             case.get("spacing_mm") is not None for test in tests for case in test.get("cases", ())
         }
         return "mm or voxels" if len(known) > 1 else "mm" if known == {True} else "voxels"
+
+    def directions(self) -> Mapping[str, bool]:
+        """The scores of the test, and whether higher is better."""
+        return METRICS
+
+    def title(self, metric: str) -> str:
+        """A score as tables and charts call it."""
+        return SCORES[metric]
+
+    def unit_of(self, metric: str) -> str:
+        """The unit of a score; empty for those without."""
+        return "" if METRICS[metric] else self.distance_unit
+
+    def about_scores(self) -> str:
+        """What a reader must know of the scores, in a sentence."""
+        return (
+            "Distances: lower is better, and where a class is missed or a false alarm, they are "
+            "the diagonal of the image."
+        )
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -182,8 +246,17 @@ def _row(run: Run, steps: int) -> RunRow:
 def _of_run(
     run: Run, status: Status, outcome: RunOutcome, reason: str, *, damaged: bool = False
 ) -> RunRow:
-    rate = run.settings.learning_rate
-    return RunRow(run.map, run.seed, status, outcome, reason, damaged, run.values, rate)
+    return RunRow(
+        run.map,
+        run.seed,
+        status,
+        outcome,
+        reason,
+        damaged,
+        run.values,
+        learning_rate=run.settings.learning_rate,
+        trained_seed=run.settings.seed,
+    )
 
 
 def _reason(run: Run) -> str:
@@ -196,7 +269,9 @@ def _reason(run: Run) -> str:
 
 # --- Files
 
-_ROW_COLUMNS = ("map", "seed", "learning_rate", "status", "reference_failed", "reason")
+_ROW_COLUMNS = (
+    *("map", "seed", "trained_seed", "learning_rate", "status", "reference_failed", "reason"),
+)
 _RUN_COLUMNS = ("step", "diverged_step", "wrong_way_mass", "largest_wrong_way_mass")
 _CLASS_COLUMNS = ("end_dice", "best_dice", "test_dice", "birth_step", "died", "collapsed")
 _TEST_COLUMNS = {f"test_{name}": name for name in METRICS if name != "dice"}
@@ -205,7 +280,7 @@ COLUMNS = (
     "map", "expression", "seed", "learning_rate", "status", "reference_failed", "step",
     "diverged_step", "end_dice_mean", "test_dice_mean", "wrong_way_mass", "largest_wrong_way_mass",
     "class", *_CLASS_COLUMNS, *_TEST_COLUMNS, *(f"{name}_mean" for name in _TEST_COLUMNS),
-    "residual_push_share", "residual_gradient_norm", "reason",
+    "residual_push_share", "residual_gradient_norm", "reason", "trained_seed",
 )  # fmt: skip
 """Columns of runs.csv; those of the other axes follow."""
 
@@ -230,7 +305,8 @@ def _plain(value: Any) -> Any:
     """A value with its dataclasses as dictionaries of their fields and properties."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         names = [field.name for field in dataclasses.fields(value)]
-        names += [name for name, of in vars(type(value)).items() if isinstance(of, property)]
+        members = (each for kind in type(value).__mro__ for each in vars(kind).items())
+        names += [name for name, of in members if isinstance(of, property)]
         return {name: _plain(getattr(value, name)) for name in names if name not in _NOT_IN_JSON}
     if isinstance(value, Mapping):
         return {name: _plain(each) for name, each in value.items()}

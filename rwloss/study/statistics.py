@@ -32,27 +32,16 @@ class Interval:
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """One map against the reference, paired by the seeds that both have, or by splits.
+class Verdict:
+    """What a sign-flip test of paired differences says of one comparison of several.
 
-    seeds: those that both have; where splits differ too, the splits, over whose runs differences
-    are averaged. difference: map - reference, mean over seeds; None without a common seed. p: of a
-    two-sided sign-flip test of the mean. corrected_p: by Holm's step-down over all comparisons.
-    least_corrected_p: the smallest that this number of seeds can give; above ALPHA nothing can be
-    claimed. seeds_needed: the smallest number with which something could be claimed; None if none
-    is enough. comparisons: their number, for which p is corrected. values: of the study's axes.
+    p: two-sided, of the mean. corrected_p: by Holm's step-down over all comparisons.
+    least_corrected_p: the smallest that so many pairs can give; above ALPHA nothing can be claimed.
     """
 
-    map: str
-    reference: str
-    seeds: tuple[Any, ...]
-    difference: Interval | None
     p: float
     corrected_p: float
     least_corrected_p: float
-    seeds_needed: int | None
-    comparisons: int
-    values: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def can_claim(self) -> bool:
@@ -63,6 +52,25 @@ class Comparison:
     def significant(self) -> bool:
         """Whether the difference is significant; never where nothing can be claimed."""
         return self.can_claim and self.corrected_p <= ALPHA
+
+
+@dataclass(frozen=True)
+class Comparison(Verdict):
+    """One map against the reference, paired by the seeds that both have, or by splits.
+
+    seeds: those that both have; where splits differ too, the splits, over whose runs differences
+    are averaged. difference: map - reference, mean over seeds; None without a common seed.
+    seeds_needed: the smallest number with which something could be claimed; None if none is enough.
+    comparisons: their number, for which p is corrected. values: of the study's axes.
+    """
+
+    map: str
+    reference: str
+    seeds: tuple[Any, ...]
+    difference: Interval | None
+    seeds_needed: int | None
+    comparisons: int
+    values: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -158,6 +166,17 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return corrected.tolist()
 
 
+def verdicts(differences: Sequence[Sequence[float]], *, seed: int = 0) -> list[Verdict]:
+    """What is claimed of several comparisons: paired sign flips, and Holm's correction.
+
+    >>> [found.significant for found in verdicts([[0.1] * 7, [0.1, -0.1] * 4])]
+    [True, False]
+    """
+    p = [sign_flip_p(each, seed=seed) for each in differences]
+    least = holm([smallest_p(len(each)) for each in differences])
+    return [Verdict(*each) for each in zip(p, holm(p), least, strict=True)]
+
+
 def seeds_needed(comparisons: int) -> int | None:
     """Smallest number of seeds with which comparisons can be significant after Holm's correction.
 
@@ -206,19 +225,16 @@ def compare_all(
                 keys = sorted(values[name].keys() & base.keys())
                 differences = {key: values[name][key] - base[key] for key in keys}
                 paired.append((group, name, means_by_unit(differences, unit_of)))
-    p = [sign_flip_p([*found.values()], seed=seed) for _, _, found in paired]
-    corrected, least = holm(p), holm([smallest_p(len(found)) for _, _, found in paired])
+    tested = verdicts([[*found.values()] for _, _, found in paired], seed=seed)
     compared: list[list[Comparison]] = [[] for _ in groups]
-    for i, (group, name, found) in enumerate(paired):
+    for (group, name, found), verdict in zip(paired, tested, strict=True):
         compared[group].append(
             Comparison(
                 map=name,
                 reference=reference,
                 seeds=tuple(found),
                 difference=interval([*found.values()], seed=seed) if found else None,
-                p=p[i],
-                corrected_p=corrected[i],
-                least_corrected_p=least[i],
+                **vars(verdict),
                 seeds_needed=seeds_needed(len(paired)),
                 comparisons=len(paired),
             )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, Literal, TypeAlias
 
 from rwloss.study import axes
@@ -13,7 +14,7 @@ from rwloss.study.indicators import Indicators
 from rwloss.study.outcomes import METRICS, ClassOutcome, RunOutcome, known_of, mean_of
 from rwloss.study.plan import Study
 from rwloss.study.rates import BirthCurve, Rate, birth_curve, rate
-from rwloss.study.statistics import Comparison, Interval, compare_all, interval
+from rwloss.study.statistics import Comparison, Interval, interval
 
 Status: TypeAlias = Literal["done", "failed", "unfinished", "not begun"]
 
@@ -28,7 +29,8 @@ class RunRow:
 
     damaged: its folder can't be read, so nothing is known of its outcome. values: one per axis.
     reference_failed: whether the reference failed or lost a class with the same seed and values;
-    None where no validation case shows it.
+    None where no validation case shows it. trained_seed: that of the training; runs with the same
+    `seed` make a pair, and the A/A test trains with another one.
     """
 
     map: str
@@ -40,6 +42,7 @@ class RunRow:
     values: AxisValues = field(default_factory=dict)
     learning_rate: float | None = None
     reference_failed: bool | None = False
+    trained_seed: int | None = None
 
     @property
     def name(self) -> str:
@@ -143,15 +146,27 @@ class MapSummary:
 
 @dataclass(frozen=True)
 class StudyPart:
-    """Summaries of all cells, and comparisons of their test Dice with that of the reference.
+    """Summaries of all cells, and their differences from the reference in every score of the test.
 
-    A cell is compared with the reference that has the same values. differences: the same
-    comparisons for every score of the test, with more figures.
+    A cell is compared with the reference that has the same values.
     """
 
     maps: tuple[MapSummary, ...]
-    comparisons: tuple[Comparison, ...]
     differences: tuple[Difference, ...] = ()
+
+    @property
+    def comparisons(self) -> tuple[Comparison, ...]:
+        """Those of test Dice."""
+        return tuple(each.comparison for each in self.differences if each.metric == "dice")
+
+    @cached_property
+    def totals(self) -> tuple[MapSummary, ...]:
+        """Each map over all its cells: counts add up, and masses are the largest of a cell.
+
+        Scores, and curves of births, are those of cells alone.
+        """
+        names = dict.fromkeys(each.map for each in self.maps)
+        return tuple(_total([each for each in self.maps if each.map == name]) for name in names)
 
     @property
     def untested(self) -> bool:
@@ -163,7 +178,6 @@ class StudyPart:
         """The cells with these values."""
         return StudyPart(
             tuple(each for each in self.maps if each.values == values),
-            tuple(each for each in self.comparisons if each.values == values),
             tuple(each for each in self.differences if each.comparison.values == values),
         )
 
@@ -176,7 +190,6 @@ def part_of(
 ) -> StudyPart:
     """The cells of some runs of a study. found: indicators of the maps, as far as known."""
     conditions = axes.combinations(axes.kept_apart(study.axes))
-    unit = 0 if axes.unit(study.axes) == "split" else 1
     summaries = []
     outcomes: list[dict[str, dict[tuple[str, int], RunOutcome]]] = []
     for values in conditions:
@@ -191,52 +204,25 @@ def part_of(
                 if row.status == "done"
             }
     if reference is None:
-        return StudyPart(tuple(summaries), ())
-    part = StudyPart(tuple(summaries), ())
-    # The A/A test is no question of the study: it costs the others no power.
-    for names in ({*study.maps} - {study.null}, {reference, study.null}):
-        of_names = [{name: runs[name] for name in study.maps if name in names} for runs in outcomes]
-        part = _compared(part, of_names, conditions, reference, unit)
-    return part
+        return StudyPart(tuple(summaries))
+    return StudyPart(tuple(summaries), tuple(_differences(study, outcomes, conditions, reference)))
 
 
-def _compared(
-    part: StudyPart,
+def _differences(
+    study: Study,
     outcomes: Sequence[Mapping[str, Mapping[tuple[str, int], RunOutcome]]],
     conditions: Sequence[AxisValues],
     reference: str,
-    unit: int,
-) -> StudyPart:
-    """The part with the comparisons of these maps, corrected together."""
-    compared = compare_all(
-        [
-            {
-                name: {
-                    key: dice for key, run in runs.items() if (dice := run.test_dice) is not None
-                }
-                for name, runs in of_condition.items()
-            }
-            for of_condition in outcomes
-        ],
-        reference,
-        unit_of=lambda key: key[unit],
-    )
-    further = differences_in(outcomes, reference, unit_of=lambda key: key[unit])
-    return StudyPart(
-        part.maps,
-        part.comparisons
-        + tuple(
-            replace(each, values=values)
-            for values, found in zip(conditions, compared, strict=True)
-            for each in found
-        ),
-        part.differences
-        + tuple(
-            replace(each, comparison=replace(each.comparison, values=values))
-            for values, found in zip(conditions, further, strict=True)
-            for each in found
-        ),
-    )
+) -> Iterator[Difference]:
+    """Of every cell from the reference with the same values, for each of `conditions`."""
+    unit = 0 if axes.unit(study.axes) == "split" else 1
+    # The A/A test is no question of the study: it costs the others no power.
+    for names in ({*study.maps} - {study.null}, {reference, study.null}):
+        of_names = [{name: runs[name] for name in study.maps if name in names} for runs in outcomes]
+        compared = differences_in(of_names, reference, unit_of=lambda key: key[unit])
+        for values, found in zip(conditions, compared, strict=True):
+            for each in found:
+                yield replace(each, comparison=replace(each.comparison, values=values))
 
 
 def _summary(
@@ -275,6 +261,46 @@ def _summary(
             for metric in METRICS
             if (found := known_of(outcome.tested(metric) for outcome in done))
         },
+    )
+
+
+def _total(cells: Sequence[MapSummary]) -> MapSummary:
+    """Cells of one map as one."""
+    if len(cells) == 1:
+        return cells[0]
+    classes = [tally for each in cells for tally in each.classes]
+    return replace(
+        cells[0],
+        done=sum(each.done for each in cells),
+        failed=sum(each.failed for each in cells),
+        lost=sum(each.lost for each in cells),
+        lost_known=sum(each.lost_known for each in cells),
+        wrong_way_mass=max(known_of(each.wrong_way_mass for each in cells), default=None),
+        largest_wrong_way_mass=max(
+            known_of(each.largest_wrong_way_mass for each in cells), default=None
+        ),
+        diverged_steps=tuple(step for each in cells for step in each.diverged_steps),
+        test_dice=None,
+        end_dice=None,
+        classes=tuple(
+            _total_of_class([tally for tally in classes if tally.name == name])
+            for name in dict.fromkeys(tally.name for tally in classes)
+        ),
+        breaks_promise=any(each.breaks_promise for each in cells),
+        values={},
+        test={},
+    )
+
+
+def _total_of_class(tallies: Sequence[ClassTally]) -> ClassTally:
+    counts = ("known", "born", "died", "collapsed")
+    total = {name: sum(getattr(each, name) for each in tallies) for name in counts}
+    return ClassTally(
+        tallies[0].name,
+        **total,
+        birth_steps=tuple(step for each in tallies for step in each.birth_steps),
+        rate=rate(total["collapsed"], total["known"]),
+        births=None,
     )
 
 

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from itertools import groupby
+from collections.abc import Iterable, Iterator, Sequence
 
-from rwloss.study import axes
+from rwloss.study import axes, wording_axes
 from rwloss.study.figures import MINUS, bounds, decimal, left_open, mass, significant
 from rwloss.study.indicators import INFLUENCE
-from rwloss.study.plan import Study
 from rwloss.study.results import Results
-from rwloss.study.stability_profile import KEPT_IN
 from rwloss.study.statistics import ALPHA, Interval, smallest_p
 from rwloss.study.summaries import MapSummary, StudyPart
 from rwloss.study.ties import Tie
@@ -51,47 +48,30 @@ def question(results: Results, data_name: str) -> str:
     return f"Which of {len(results.study.maps)} maps train on {data_name}, and which lose a class?"
 
 
-def over_axes(study: Study) -> str:
-    """The axes and the number of their values; empty without axes.
-
-    >>> over_axes(Study(data="D", maps={"rw": "rectified"}, axes={"learning_rate": [0.1, 1.0]}))
-    '2 values of learning_rate'
-    """
-    shown = [f"{count_of(len(values), 'value')} of {name}" for name, values in study.axes.items()]
-    return listed(shown)
-
-
-def with_each_value(results: Results, tell: Callable[[Results], Iterable[str]]) -> Iterator[str]:
-    """Sentences about each combination of values of the axes, which begin with it.
-
-    What is true of all of them is said once.
-    """
-    told = [(part.values, [*tell(part)]) for part in results.conditions]
-    everywhere = set.intersection(*(set(texts) for _, texts in told))
-    yield from (text for text in told[0][1] if text in everywhere)
-    for values, texts in told:
-        yield from (
-            f"With {axes.named(values)}: {text}" for text in texts if text not in everywhere
-        )
-
-
 def lead(results: Results) -> list[str]:
     """The answer in a few sentences: divergence, lost classes, claims, and a caution."""
-    return [*_profiles(results), *with_each_value(results, _lead)]
-
-
-def _lead(results: Results) -> list[str]:
-    told = [f"{each.map} {_diverged(each)}" for each in results.whole.maps if each.diverged]
-    divergences = [f"{listed(told)}."] if told else []
-    return [*divergences, *_losses_in_short(results), *_claims(results), *_caution(results)]
+    totals = results.whole.totals
+    told = [f"{each.map} {_diverged(each)}" for each in totals if each.diverged]
+    divergences = [f"{listed(_first(told))}."] if told else []
+    return [
+        *divergences,
+        *_losses_in_short(results, totals),
+        *_claims(results),
+        *_caution(results),
+    ]
 
 
 def sentences(results: Results) -> list[str]:
-    """All results in plain words, the most important first."""
+    """All results in plain words, the most important first. The tables hold the single cells."""
+    several = len(results.conditions) > 1
     told = [
         *_progress(results),
-        *_profiles(results),
-        *with_each_value(results, _sentences),
+        *_alarms(results.whole.totals),
+        *_reference(results),
+        *(wording_axes.sentences(results) if several else ()),
+        *_of_maps(results, several=several),
+        *_null(results),
+        *(() if several else _of_one_cell(results)),
     ]
     if looked_at := {
         name: value for name, value in results.runs[0].values.items() if name in INFLUENCE
@@ -102,57 +82,74 @@ def sentences(results: Results) -> list[str]:
     return told
 
 
-def _sentences(results: Results) -> Iterator[str]:
-    whole = results.whole
-    for each in whole.maps:
+def _alarms(totals: Iterable[MapSummary]) -> Iterator[str]:
+    for each in totals:
         if each.breaks_promise:
             most = percent(each.largest_wrong_way_mass or 0)
             yield (
                 f"ALARM: {each.map} promises to be stable, but up to {most} of its push went the "
                 "wrong way in training."
             )
-    yield from _reference(results)
-    for each in whole.maps:
+
+
+def _of_maps(results: Results, *, several: bool) -> Iterator[str]:
+    """Divergence, lost classes and comparisons."""
+    totals = results.whole.totals
+    for each in totals:
         if each.diverged:
             yield f"{each.map} {_diverged(each)}: its loss was not finite."
-    yield from _rates(whole)
+    if not several:
+        yield from _rates(results.whole)
     # Whether the reference kept its classes has been said.
-    yield from _losses(each for each in whole.maps if each.map != results.reference or each.lost)
-    yield from _comparisons(results, whole)
-    yield from _null(results)
+    told = (each for each in totals if each.map != results.reference or each.lost)
+    yield from _losses(told, briefly=several)
+    if not several:
+        yield from _comparisons(results, results.whole)
+
+
+def _of_one_cell(results: Results) -> Iterator[str]:
+    """What tables and charts alone say of a study with several cells."""
     if (part := results.without_failures) is not None:
         where = " on the seeds where the reference did not fail"
         yield from _losses((each for each in part.maps if each.map != results.reference), where)
         yield from _comparisons(results, part, where)
-    masses = [(each.wrong_way_mass, each.map) for each in whole.maps]
+    masses = [(each.wrong_way_mass, each.map) for each in results.whole.maps]
     shown = [f"{mass(found)} with {name}" for found, name in masses if found is not None]
     if shown:
         yield f"Share of the push in training that went the wrong way: {listed(shown)}."
     yield from _ties(results)
 
 
+def _first(items: Sequence[str]) -> list[str]:
+    """The first three items, and how many more there are."""
+    return [*items[:3], *[f"{len(items) - 3} more"] * (len(items) > 3)]
+
+
 # --- In short
 
 
-def _losses_in_short(results: Results) -> Iterator[str]:
-    done = [each for each in results.whole.maps if each.done]
+def _losses_in_short(results: Results, totals: Sequence[MapSummary]) -> Iterator[str]:
+    done = [each for each in totals if each.done]
     if not done:
-        other = "other " if any(each.diverged for each in results.whole.maps) else ""
+        other = "other " if any(each.diverged for each in totals) else ""
         yield f"No run is done yet, so there is no {other}answer."
         return
     known = [each for each in done if each.lost_known]
     unknown = [each.map for each in done if not each.lost_known]
     all_done = all(row.status == "done" for row in results.runs)
-    losing = [each for each in known if each.lost]
+    losing = sorted(
+        (each for each in known if each.lost), key=lambda each: -each.lost / each.lost_known
+    )
     keeping = [each.map for each in known if not each.lost and not each.diverged]
     if losing:
         first, *more = losing
         runs = "runs" if all_done else "runs that are done"
         told = [f"{first.map} lost a class in {first.lost} of {first.lost_known} {runs}"]
         told += [f"{each.map} in {each.lost} of {each.lost_known}" for each in more]
-        yield f"{listed(told)}."
+        yield f"{listed(_first(told))}."
     if keeping:
-        yield f"{listed(keeping)} lost no class in any run{'' if all_done else ' that is done'}."
+        any_run = "any run" if all_done else "any run that is done"
+        yield f"{listed(_first(keeping))} lost no class in {any_run}."
     for each in known:
         if each.diverged and not each.lost:
             runs = "the run that is" if each.done == 1 else f"the {each.done} runs that are"
@@ -175,14 +172,22 @@ def _claims(results: Results) -> Iterator[str]:
     if not compared:
         return
     reference = compared[0].reference
-    claimed = [
-        f"{each.map} is {abs(mean):.3f} {'above' if mean > 0 else 'below'} {each.reference} "
-        f"(corrected p = {significant(each.corrected_p)})"
-        for each in compared
-        if each.significant and each.difference and (mean := each.difference.mean)
-    ]
-    if claimed:
-        yield f"Significant differences in test Dice: {listed(claimed)}."
+    found = [(each, each.difference.mean) for each in compared if each.difference]
+    claimed = [pair for pair in found if pair[0].significant]
+    if len(claimed) > 2:
+        above = sum(mean > 0 for _, mean in claimed)
+        yield (
+            f"{len(claimed)} of {len(found)} differences in test Dice from {reference} are "
+            f"significant: {above} above it, {len(claimed) - above} below."
+        )
+    elif claimed:
+        told = [
+            f"{axes.cell_name(each.map, each.values)} is {abs(mean):.3f} "
+            f"{'above' if mean > 0 else 'below'} {reference} "
+            f"(corrected p = {significant(each.corrected_p)})"
+            for each, mean in claimed
+        ]
+        yield f"Significant differences in test Dice: {listed(told)}."
     elif any(each.can_claim for each in asked):
         yield f"No difference in test Dice from {reference} is significant."
     else:
@@ -195,17 +200,20 @@ def _claims(results: Results) -> Iterator[str]:
 
 def _caution(results: Results) -> Iterator[str]:
     """What else than a map may be the reason for a lost class."""
-    name, failures = results.reference, results.reference_failures
+    name, failures = results.reference, [*map(str, results.reference_failures)]
     if name is None:
         yield (
             "No map of the study is Dice + CE or named as the reference. So the training may be "
             "the reason for a lost class, not the map, and no map is tested against another."
         )
     elif failures:
-        runs = sum(row.map == name and row.status in {"done", "failed"} for row in results.runs)
+        ended = [
+            row for row in results.runs if row.map == name and row.status in {"done", "failed"}
+        ]
         yield (
-            f"The reference {name} itself failed or lost a class in {len(failures)} of "
-            f"{count_of(runs, 'run')} (seed {listed([*map(str, failures)])}): there the training "
+            f"The reference {name} itself failed or lost a class in "
+            f"{sum(row.reference_failed is True for row in ended)} of "
+            f"{count_of(len(ended), 'run')} (seed {listed(_first(failures))}): there the training "
             "may be the reason for a lost class, not the map."
         )
 
@@ -242,14 +250,14 @@ def _progress(results: Results) -> Iterator[str]:
     done = f"{counts['done']} of {len(results.runs)} runs are done"
     yield f"{done}, {rest}." if rest else f"{done}."
     if counts["failed"]:
-        names = [f"{row.map} (seed {row.seed})" for row in results.runs if row.status == "failed"]
-        yield f"Failed runs count in no mean and no test: {listed(names)}."
+        names = [f"{row.name} (seed {row.seed})" for row in results.runs if row.status == "failed"]
+        yield f"Failed runs count in no mean and no test: {listed(_first(names))}."
 
 
 def _reference(results: Results) -> Iterator[str]:
     yield from _caution(results)
     if not results.reference_failures:
-        for each in results.whole.maps:
+        for each in results.whole.totals:
             if each.map != results.reference:
                 continue
             if each.lost_known:
@@ -264,7 +272,9 @@ def _diverged(each: MapSummary) -> str:
     return f"diverged in {each.diverged} of {runs} (first at step {min(each.diverged_steps):,})"
 
 
-def _losses(summaries: Iterable[MapSummary], where: str = "") -> Iterator[str]:
+def _losses(
+    summaries: Iterable[MapSummary], where: str = "", *, briefly: bool = False
+) -> Iterator[str]:
     for each in summaries:
         if not each.done:
             continue
@@ -280,9 +290,9 @@ def _losses(summaries: Iterable[MapSummary], where: str = "") -> Iterator[str]:
                     never = tally.known - tally.born
                     how = [f"never born in {never}"] * bool(never)
                     how += [f"died in {tally.died}"] * bool(tally.died)
-                    more = f" ({listed(how)})" if how else ""
+                    more = f" ({listed(how)})" if how and not briefly else ""
                     which.append(f"{tally.name} in {tally.collapsed} of {tally.known}{more}")
-            yield f"{each.map} {lost}: {listed(which)}{_aside(each)}."
+            yield f"{each.map} {lost}: {listed(_first(which))}{_aside(each)}."
 
 
 def _rates(whole: StudyPart) -> Iterator[str]:
@@ -294,34 +304,6 @@ def _rates(whole: StudyPart) -> Iterator[str]:
     if shown:
         told = "Runs that lost a class, and the share of runs that this leaves open"
         yield f"{told}: {listed(shown)}."
-
-
-def _profiles(results: Results) -> Iterator[str]:
-    """One sentence per combination of values of the other axes."""
-    for values, group in groupby(results.profiles, key=lambda each: each.values):
-        found = [(each, wide) for each in group if (wide := each.decades) is not None]
-        if not found:
-            continue
-        told, few, flat = [], False, False
-        for each, wide in found:
-            ends = f" ({wide.low:.2f} to {wide.high:.2f})" if wide.n > 1 else ""
-            told.append(f"{wide.mean:.2f} with {each.map}{ends}")
-            few |= wide.n < FEW
-            flat |= wide.low == wide.high and wide.n > 1
-        first, where = found[0][0], f"With {axes.named(values)}: at" if values else "At"
-        text = (
-            f"{where} least {100 * KEPT_IN:.0f} % of runs keep every class over this many of the "
-            f"{first.span:.2f} decades of learning rate from {first.learning_rates[0]:g} to "
-            f"{first.learning_rates[-1]:g}: {listed(told)}."
-        )
-        units = f"{axes.unit(results.study.axes)}s"
-        if few:
-            text += f" So few {units} make the bootstrap intervals too narrow."
-        else:
-            text += " In parentheses: 95 % intervals."
-        if flat:
-            text += f" One without width says that all {units} agree, not that others would."
-        yield text
 
 
 def _kept(each: MapSummary, where: str = "") -> str:
@@ -354,7 +336,7 @@ def _comparisons(results: Results, part: StudyPart, where: str = "") -> Iterator
     if part.untested:
         yield from () if where else (NO_SCORES,)
         return
-    unit, claims_nothing = axes.unit(results.study.axes), []
+    unit = axes.unit(results.study.axes)
     for each in part.comparisons:
         seeds = count_of(len(each.seeds), unit)
         tests = count_of(each.comparisons, "comparison")
@@ -368,16 +350,10 @@ def _comparisons(results: Results, part: StudyPart, where: str = "") -> Iterator
             p = significant(each.corrected_p)
             yield f"{text}: {kind} (corrected p = {p}, {tests})."
             continue
-        nothing = (
-            f"Nothing is claimed: the smallest corrected p that {seeds} and {tests} can give is "
-            f"{significant(each.least_corrected_p)}. {_needed(results, each.seeds_needed)}"
+        yield (
+            f"{text}. Nothing is claimed: the smallest corrected p that {seeds} and {tests} can "
+            f"give is {significant(each.least_corrected_p)}. {_needed(results, each.seeds_needed)}"
         )
-        if results.values:  # said once for all cells
-            yield f"{text}."
-            claims_nothing.append(nothing)
-        else:
-            yield f"{text}. {nothing}"
-    yield from dict.fromkeys(claims_nothing)
 
 
 def _signed(difference: Interval, unit: str) -> str:

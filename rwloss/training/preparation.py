@@ -11,7 +11,8 @@ import numpy as np
 
 from rwloss import data, maps, store
 from rwloss.data.classes import labels_in
-from rwloss.data.splits import Split, leaked, split
+from rwloss.data.patients import leaked
+from rwloss.data.splits import Split, split
 from rwloss.errors import RWLossError
 from rwloss.precompute.run import terms_of
 from rwloss.regions import IGNORED, Regions, spacing_text

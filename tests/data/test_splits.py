@@ -1,12 +1,12 @@
 """Splits: complete, disjoint, by group, and the same for every run of a study."""
 
 import itertools
-import shlex
+import json
 
 import pytest
 
 from rwloss import RWLossError
-from rwloss.data.splits import Split, SplitSettings, groups_of, leaked, split
+from rwloss.data.splits import Split, groups_of, split
 from rwloss.training import RunSettings
 
 NAMES = [f"lung{patient:03d}_{patch}" for patient in range(10) for patch in range(1 + patient % 3)]
@@ -133,90 +133,6 @@ def test_is_written_and_read(tmp_path):
         Split.read(tmp_path / "splits.json")
 
 
-TORN = """lung001_0 lung001_1
-patient001_frame01 patient001_frame12
-patient001_ED patient001_ES
-sub-01_ses-01 sub-01_ses-02
-sub01ses01 sub01ses02
-BraTS-GLI-00000-000 BraTS-GLI-00000-001
-case1.1 case1.2
-1.1 1.2
-pt1a pt1b
-p01a p01b
-P01A_seg P01B_seg
-patient1-left patient1-right
-patient1left patient1right
-p1_L p1_R
-p1L p1R
-left_p1 right_p1
-R-017 L-017
-anna_left anna_right
-anna.pre anna.post
-p3_slice_12 p3_slice_13
-pat3-patch7 pat3-patch8
-p01s2 p01s13
-P1V1 P1V2
-case_0007_visit2 case_0007_visit3
-7-scan-1 7-scan-2
-pt1_20210304 pt1_20220111
-pt1_2021-03-04 pt1_2022-01-11
-anna_20210304 anna_20220111
-anna-2021-03-04 anna-2022-01-11
-A0S9V9_ED A0S9V9_ES
-center1_patient02_1 center1_patient02_2
-o'neil1_1 o'neil1_2"""
-WHOLE = """hippocampus_001 hippocampus_003
-case_00 case_01
-case0 case1
-case-10 case-11
-BRATS_001 BRATS_002
-sub-01 sub-02
-liver_0 liver_1
-volume-0 volume-10
-s0011 s0012
-1 2
-img0001 img0002
-ISIC_0000000 ISIC_0000001
-ct_train_1001 mr_train_1001
-A0S9V9 A0S9V8
-center1_patient02 center1_patient03
-2021-03-04 2021-03-05
-Case01 Case02
-anna bert"""
-
-
-@pytest.mark.parametrize(("pairs", "is_torn"), [(TORN, True), (WHOLE, False)])
-def test_patients_that_are_torn_apart_are_noticed(pairs, is_torn):
-    """By names alone, so it may be wrong: a warning, with a pattern that groups these names."""
-    for names in map(str.split, pairs.splitlines()):
-        for others in (["x9", "y"], ["x9", "y10"]):
-            split = Split((names[0], others[0]), (), (names[1], others[1]), "by hand")
-            warning = leaked(split, SplitSettings())
-            assert bool(warning) == is_torn, (names, warning)
-            if is_torn:
-                assert repr(names[0]) in warning
-                [*_, option, pattern] = shlex.split(warning.partition("keep them together ")[2])
-                assert option == "--group-pattern"
-                groups = groups_of([*names, *others], SplitSettings(group_pattern=pattern))
-                assert sorted(groups.values()) == sorted(
-                    [tuple(sorted(names)), *((name,) for name in others)]
-                )
-                assert leaked(split, SplitSettings(group_pattern=pattern)) == ""
-
-
-def test_a_number_that_all_names_begin_with_is_that_of_no_patient():
-    dates = ["scan_20210304", "scan_20210305", "scan_20220101"]
-    assert leaked(Split((dates[0],), (), (*dates[1:],), ""), SplitSettings()) == ""
-    for prefix in ("BraTS20_Training_", "FLARE22_Tr_", "LUNG1-", "1.3.6.1.4.1."):
-        names = [f"{prefix}{number:03}" for number in (1, 2, 11, 25)]
-        assert leaked(Split((*names[:2],), (), (*names[2:],), ""), SplitSettings()) == ""
-        scans = [f"{name}{end}" for name in names for end in ("_1", "_2")]
-        warning = leaked(Split((*scans[::2],), (), (*scans[1::2],), ""), SplitSettings())
-        assert warning.startswith("4 of 4 groups")
-        pattern = shlex.split(warning)[-1]
-        assert len(groups_of(scans, SplitSettings(group_pattern=pattern))) == 4
-
-
 @pytest.mark.parametrize("more", [{}, {"folds": 3, "fold": 1}, {"group_pattern": PATTERN}])
 def test_fewer_training_cases_are_among_more_and_the_other_parts_stay(more):
     for split_seed in range(3):
@@ -234,3 +150,60 @@ def test_fewer_training_cases_are_among_more_and_the_other_parts_stay(more):
     assert len(smallest) > 1
     with pytest.raises(RWLossError, match="--train-cases 99 is more than there are: the split"):
         split(NAMES, settings(train_cases=99))
+
+
+def written(path, content):
+    path.write_text(json.dumps(content))
+    return str(path)
+
+
+def test_a_file_names_the_parts(tmp_path):
+    file = written(tmp_path / "one.json", {"train": ["c", "a"], "val": ["b"], "test": ["d"]})
+    found = split([*"abcde"], settings(splits_file=file))
+    assert (found.train, found.validation, found.test) == (("a", "c"), ("b",), ("d",))
+    assert "1 case not used" in found.made_by
+    folds = [{"train": ["a", "b"], "val": ["c"]}, {"train": ["b", "c"], "val": ["a"]}]
+    file = written(tmp_path / "splits_final.json", folds)
+    found = split([*"abc"], settings(splits_file=file, fold=1), test_names=["t"])
+    assert (found.train, found.validation, found.test) == (("b", "c"), ("a",), ("t",))
+    assert split([*"abc"], settings(splits_file=file, fold=0)).test == ()
+    fewer = split([*"abc"], settings(splits_file=file, fold=1, train_cases=1))
+    assert {*fewer.train} < {*found.train}
+    assert "1 case not used" in fewer.made_by
+
+
+def test_a_split_as_a_run_writes_it_is_read_again(tmp_path):
+    found = split(NAMES, settings(group_pattern=PATTERN))
+    found.write(tmp_path / "splits.json")
+    again = split(NAMES, settings(splits_file=str(tmp_path / "splits.json")))
+    assert (again.train, again.validation, again.test) == (
+        (found.train, found.validation, found.test)
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "changes", "message"),
+    [
+        ({"train": ["a"], "val": ["a"]}, {}, "case 'a' is in train and in validation"),
+        ({"train": ["a"], "val": ["z"]}, {}, "no case 'z' in the dataset"),
+        ({"train": [], "val": ["a"]}, {}, "cannot read --splits-file .*lists train"),
+        ({"train": ["a"]}, {}, "cannot read --splits-file .*lists train"),
+        ([{"train": ["a"], "val": ["b"]}], {}, "has 1 fold: expected --fold of 0 to 0, got None"),
+        ([{"train": ["a"], "val": ["b"]}], {"fold": 1}, "expected --fold of 0 to 0, got 1"),
+        ({"train": ["a"], "val": ["b"]}, {"fold": 0}, "leave --fold out"),
+        ({"train": ["a"], "val": ["b"]}, {"fold": 0, "folds": 2}, "without --folds"),
+        ({"train": ["a"], "val": ["b"]}, {"train_cases": 2}, "leaves 1 case for training"),
+    ],
+)
+def test_wrong_files(tmp_path, content, changes, message):
+    file = written(tmp_path / "splits.json", content)
+    with pytest.raises(RWLossError, match=message):
+        split([*"ab"], settings(splits_file=file, **changes))
+
+
+def test_a_file_that_tears_a_group_apart(tmp_path):
+    file = written(tmp_path / "splits.json", {"train": ["p1_a"], "val": ["p1_b"]})
+    with pytest.raises(RWLossError, match="group 'p1' has cases in train and validation"):
+        split(["p1_a", "p1_b"], settings(splits_file=file, group_pattern="(p1)_."))
+    with pytest.raises(RWLossError, match="cannot read --splits-file"):
+        split(["a"], settings(splits_file=str(tmp_path / "none.json")))

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import plain_formulas as plain
 import pytest
+import torch
 from anatomy import batch
 from scipy.ndimage import binary_dilation, binary_erosion, generate_binary_structure, label
 
@@ -270,6 +271,25 @@ class Case:
         return sum(np.stack([plain.signed_distance(m, SPACING) ** 2 for m in of]) for of in masks)
 
     @property
+    def one_plus_mean(self):
+        """1 + M of the page."""
+        return 1 + ((self.p - self.y) ** 2 * self.h).mean()
+
+    @property
+    def cl_dice(self):
+        """N dL/dp by automatic differentiation."""
+        probs = torch.tensor(self.p, requires_grad=True)
+        truth = torch.as_tensor(self.y)
+        of_probs, of_truth = plain.soft_skeleton(probs, 3), plain.soft_skeleton(truth, 3)
+        share = [
+            ((skeleton * other).sum((1, 2)) + 1) / (skeleton.sum((1, 2)) + 1)
+            for skeleton, other in ((of_probs, truth), (of_truth, probs))
+        ]
+        loss = 1 - 2 / (1 / share[0] + 1 / share[1])
+        loss.sum().backward()
+        return self.N * probs.grad.numpy()
+
+    @property
     def minus_divergence(self):
         """Derivative of Σ |∇p| by p, voxel by voxel."""
         steps = []
@@ -421,6 +441,9 @@ FORMULAS = {
     "2 K N v H / G²": lambda c, _: generalized_dice(c, 0),
     "−2 (1 − p) h": lambda c, _: -2 * (1 - c.p) * c.h,
     "2 p h": lambda c, _: 2 * c.p * c.h,
+    "−2 (1 − p) h / (1 + M)": lambda c, _: -2 * (1 - c.p) * c.h / c.one_plus_mean,
+    "2 p h / (1 + M)": lambda c, _: 2 * c.p * c.h / c.one_plus_mean,
+    "N dL/dp, through the skeleton": lambda c, _: c.cl_dice,
     # z <= m at every voxel of the rows; the other branch has a test of its own below.
     "z where z ≤ m, else the mean of all K": inner,
     "m where z ≤ m, else the mean of all K": lambda c, name: c.mean_wrong(inner(c, name)),

@@ -1,9 +1,11 @@
 """Studies of tiny networks, and one with names that a page must not believe."""
 
 import pytest
+from recorded_studies import write_recorded
 from strange_studies import strange_study
 
 from rwloss.study import plan
+from rwloss.study.results import collect
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -28,3 +30,10 @@ def strange(tmp_path_factory):
     """Results with strange names, and their folder."""
     folder = tmp_path_factory.mktemp("strange")
     return strange_study(folder), folder
+
+
+@pytest.fixture(scope="session")
+def learning_rates(tmp_path_factory):
+    """Results of the recorded study of 4 maps, 4 learning rates and 6 seeds."""
+    folder = tmp_path_factory.mktemp("learning_rates")
+    return collect(write_recorded("learning_rates", folder), folder)

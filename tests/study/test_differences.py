@@ -9,7 +9,7 @@ from scipy import stats
 from rwloss import RWLossError
 from rwloss.study.differences import (
     NullCertificate,
-    differences,
+    differences_in,
     false_claim_probability,
     interquartile_mean,
     null_certificate,
@@ -18,7 +18,7 @@ from rwloss.study.differences import (
     probability_of_improvement,
 )
 from rwloss.study.outcomes import outcome_of
-from rwloss.study.statistics import ALPHA, Interval
+from rwloss.study.statistics import ALPHA
 
 
 def scores_of(table):
@@ -43,7 +43,7 @@ def test_every_score_of_the_test_is_compared():
         "mine": {0: outcome(0.8, 3.0), 1: outcome(0.9, 2.0), 2: outcome(0.0, 9.0)},
         "base": {0: outcome(0.7, 4.0), 1: outcome(0.6, 5.0)},
     }
-    dice, hd95 = differences(runs, "base")
+    [[dice, hd95]] = differences_in([runs], "base")
     assert (dice.metric, hd95.metric) == ("dice", "hd95_mm")  # not tested: assd_mm, nsd
     assert dice.by_seed == pytest.approx({0: 0.1, 1: 0.3})
     assert hd95.by_seed == {0: -1, 1: -3}
@@ -53,8 +53,10 @@ def test_every_score_of_the_test_is_compared():
     assert dice.false_claim == pytest.approx(expected)
     expected = stats.ttest_rel([4.0, 5.0], [3.0, 2.0], alternative="greater").pvalue
     assert hd95.false_claim == pytest.approx(expected)
-    assert differences({"base": runs["base"], "mine": {}}, "base")[0].improvement is None
-    assert differences({"base": {}, "mine": runs["mine"]}, "base") == ()
+    [[alone, _]] = differences_in([{"base": runs["base"], "mine": {}}], "base")
+    assert alone.improvement is None
+    [[untested]] = differences_in([{"base": {}, "mine": runs["mine"]}], "base")
+    assert (untested.metric, untested.comparison.difference) == ("dice", None)
 
 
 def test_the_bootstrap_over_seeds_and_cases_draws_both():
@@ -126,7 +128,11 @@ def test_interquartile_mean_and_profile():
     assert (found.low, found.high) == pytest.approx(np.quantile(drawn, [0.025, 0.975]), abs=0.02)
     points = performance_profile(scores, [0.0, 0.65, 0.9])
     assert [point.share.mean for point in points] == [7 / 8, 5 / 8, 0.0]
-    assert all(point.share.low <= point.share.mean <= point.share.high for point in points)
+    above = [
+        np.mean([(rng.choice(each, 4) > 0.65).mean() for each in scores.values()])
+        for _ in range(4000)
+    ]
+    assert (points[1].share.low, points[1].share.high) == tuple(np.quantile(above, [0.025, 0.975]))
     with pytest.raises(RWLossError, match="one run"):
         interquartile_mean({"x": []})
 
@@ -159,15 +165,18 @@ def test_a_map_against_itself_rarely_claims_a_difference():
     assert found.holds
     assert null_certificate([0.5]) is None
     # 11 of 200 are no proof of more than 5 %: a rate of 6 / 128 gives as many in 34 % of draws.
-    assert NullCertificate(200, 7, 1, 11, Interval(0.055, 0.031, 0.096, 200)).holds
-    assert not NullCertificate(200, 7, 1, 21, Interval(0.105, 0.07, 0.155, 200)).holds
+    assert NullCertificate(200, 7, 1, 11).holds
+    assert not NullCertificate(200, 7, 1, 21).holds
+    interval = stats.binomtest(21, 200).proportion_ci(method="wilson")
+    found = NullCertificate(200, 7, 1, 21).rate
+    assert (found.mean, found.low, found.high) == pytest.approx((0.105, *interval))
     # Where nothing can be claimed, nothing is.
     assert null_certificate(scores[:10]).claims == 0
 
 
 def test_a_certificate_fails_where_names_are_not_exchangeable(monkeypatch):
-    monkeypatch.setattr("rwloss.study.differences.sign_flip_p", lambda differences: 0.04)
-    found = null_certificate([0.5, 0.6], studies=20)
+    monkeypatch.setattr("rwloss.study.statistics.sign_flip_p", lambda differences, seed: 0.04)
+    found = null_certificate(range(12), studies=20)
     assert found.claims == 20
     assert found.rate.mean > ALPHA
     assert not found.holds

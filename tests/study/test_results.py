@@ -14,6 +14,7 @@ import strange_studies
 from strange_studies import MAPS
 
 from rwloss.study.plan import make, runs, with_null
+from rwloss.study.report.tables import runs_table
 from rwloss.study.results import as_csv, as_fields, collect, write
 from rwloss.study.wording import lead, sentences
 
@@ -134,6 +135,12 @@ def test_an_a_a_test_stands_beside_the_comparisons_and_costs_them_nothing(tmp_pa
     assert found.claims <= 10
     text = f"200 studies drawn from these runs, each of 2 names and 7 seeds, {found.claims} claimed"
     assert any(text in sentence for sentence in sentences(results))
+    rows = csv.DictReader(io.StringIO(as_csv(results)))
+    seeds = {(row["map"], row["seed"]): row["trained_seed"] for row in rows}
+    assert (seeds["dice_ce", "3"], seeds["dice_ce_again", "3"]) == ("3", "1000003")
+    shown = [row.cells[1].detail for row in runs_table(results).rows]
+    assert shown[2::3] == [f"trained with 1,000,00{seed}" for seed in range(7)]
+    assert not any(shown[:2])
     assert collect(make(data="D", maps=maps, seeds=range(7), steps=20), tmp_path).null is None
     # One map twice is one point of a correlation.
     twice = collect(study, tmp_path, FOUND | {"dice_ce_again": FOUND["dice_ce"]})

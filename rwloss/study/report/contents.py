@@ -10,14 +10,17 @@ from rwloss.study.report import (
     case_charts,
     charts,
     forest,
+    over_cells,
     run_charts,
     stability,
+    table_contents,
     tables,
     tie_charts,
 )
 from rwloss.study.report.charts import Chart
 from rwloss.study.report.tables import Table, without_paths
 from rwloss.study.results import Results
+from rwloss.study.score_tables.results import TableResults
 
 
 def told(results: Results, folder: Path) -> Results:
@@ -31,6 +34,8 @@ def told(results: Results, folder: Path) -> Results:
 
 def all_charts(results: Results) -> dict[str, list[Chart]]:
     """The charts of each section."""
+    if isinstance(results, TableResults):
+        return table_contents.charts_of_table(results)
 
     def of_parts(make: Callable[[Results], Iterator[Chart] | list[Chart]]) -> list[Chart]:
         return [
@@ -44,6 +49,7 @@ def all_charts(results: Results) -> dict[str, list[Chart]]:
         "cases": of_parts(case_charts.case_charts),
         "ties": of_parts(tie_charts.ties) if results.indicators else [],
         "forest": of_parts(forest.forest_charts),
+        "performance": [*over_cells.profile_chart(results)],
         "profiles": [*stability.profile_charts(results)],
         "not_born": of_parts(stability.birth_charts),
     }
@@ -61,10 +67,13 @@ def comparison_tables(results: Results) -> list[Table]:
 
 def all_tables(results: Results) -> list[Table]:
     """The tables in the order of the page."""
+    if isinstance(results, TableResults):
+        return table_contents.tables_of_table(results)
     found = [
         tables.scores_table(results),
         *tables.of_parts(results, tables.maps_table),
         *comparison_tables(results),
     ]
+    found += [over_cells.over_cells_table(results)] if results.over_cells else []
     found += [stability.profiles_table(results)] if results.profiles else []
     return [*found, tables.classes_table(results), tables.runs_table(results)]

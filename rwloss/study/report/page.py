@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from importlib import import_module, resources
 from pathlib import Path
@@ -18,13 +18,22 @@ from rwloss.study import plan
 from rwloss.study.axes import text_of, unit
 from rwloss.study.figures import decimal
 from rwloss.study.outcomes import BORN_ABOVE, COLLAPSED_BELOW, DEAD_BELOW
-from rwloss.study.report import charts, contents, curves, stability, tables, tie_charts
+from rwloss.study.report import (
+    charts,
+    contents,
+    curves,
+    over_cells,
+    stability,
+    tables,
+    tie_charts,
+)
 from rwloss.study.report.cases import CasePicture, case_pictures, has_schedule
 from rwloss.study.report.tables import without_paths
 from rwloss.study.results import Results
 from rwloss.study.summaries import WRONG_WAY_ALARM
 from rwloss.study.ties import MAPS_IN_CORRELATIONS
-from rwloss.study.wording import NO_SCORES, lead, over_axes, question, sentences
+from rwloss.study.wording import NO_SCORES, lead, question, sentences
+from rwloss.study.wording_axes import over_axes
 
 FILE = "report.html"
 """Name of the report in its study's folder."""
@@ -90,14 +99,18 @@ def render(results: Results, folder: Path) -> str:
 
 def page(results: Results, pictures: Sequence[MapPictures]) -> str:
     """The page from all that stands in it."""
+    return filled("page.html.j2", {**_context(results), "pictures": pictures})
+
+
+def filled(template: str, context: Mapping[str, Any]) -> str:
+    """A template with its context, and with the scripts and styles that all pages have."""
     from markupsafe import Markup
 
     files = resources.files("rwloss.study.report")
     scripts = {"plotly": _plotly(), "script": files.joinpath("page.js").read_text("utf-8")}
-    text: str = _template().render(
-        **_context(results),
+    text: str = _template(template).render(
+        **context,
         **{name: Markup(text) for name, text in scripts.items()},
-        pictures=pictures,
         style=Markup(files.joinpath("page.css").read_text("utf-8")),
         script_hashes=" ".join(_hash(script) for script in scripts.values()),
     )
@@ -105,7 +118,7 @@ def page(results: Results, pictures: Sequence[MapPictures]) -> str:
 
 
 @cache
-def _template() -> Any:
+def _template(name: str) -> Any:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
@@ -118,7 +131,7 @@ def _template() -> Any:
     environment.filters["decimal"] = decimal
     # Names hold whatever a dataset holds: JSON for a script is escaped, and never holds NaN.
     environment.policies["json.dumps_kwargs"] = {"allow_nan": False}
-    return environment.get_template("page.html.j2")
+    return environment.get_template(name)
 
 
 def map_pictures(results: Results, folder: Path) -> Iterator[MapPictures]:
@@ -137,19 +150,6 @@ def map_pictures(results: Results, folder: Path) -> Iterator[MapPictures]:
 def _context(results: Results) -> dict[str, Any]:
     study = results.study
     data_name = Path(study.data).name or "this data"
-    drawn = [
-        {
-            "name": name,
-            "label": charts.plain(name, 22),
-            "title": charts.plain(name),
-            "number": number,
-            "colour": look.colour,
-            "dash": charts.DASHES[look.round],
-            "round": look.round,
-        }
-        for number, (name, look) in enumerate(charts.looks(study.maps, results.reference).items())
-    ]
-    groups = contents.all_charts(results)
     answer = lead(results)
     told = [text for text in sentences(results) if text not in answer]
     return {
@@ -164,7 +164,6 @@ def _context(results: Results) -> dict[str, Any]:
         "unit": unit(study.axes),
         # With axes, a seed fails with some values only, and stays in the charts.
         "failed_seeds": () if study.axes else results.reference_failures,
-        "maps": drawn,
         "class_colours": class_colours(len(results.class_names) + 1),
         "class_signs": tie_charts.CLASS_SIGNS,
         "unknown": any(each.unknown for each in results.whole.maps),
@@ -174,13 +173,10 @@ def _context(results: Results) -> dict[str, Any]:
         "maps_tables": [*tables.of_parts(results, tables.maps_table)],
         "comparison_tables": contents.comparison_tables(results),
         "classes_table": tables.classes_table(results),
+        "over_cells_table": over_cells.over_cells_table(results),
         "profiles_table": stability.profiles_table(results),
         "runs_table": tables.runs_table(results),
-        "charts": groups,
-        "chart_data": {
-            "maps": drawn,
-            "charts": [_fields(chart) for group in groups.values() for chart in group],
-        },
+        **of_charts(results, contents.all_charts(results), "maps"),
         "settings": _settings(results),
         "study_toml": _portable(study, data_name).as_toml(),
         "trained_with": _trained_with(results),
@@ -196,6 +192,34 @@ def _context(results: Results) -> dict[str, Any]:
     }
 
 
+def of_charts(
+    results: Results, groups: Mapping[str, Sequence[charts.Chart]], nouns: str
+) -> dict[str, Any]:
+    """What a page and its script need to draw charts. nouns: what is compared, such as "maps"."""
+    drawn = [
+        {
+            "name": name,
+            "label": charts.plain(name, 22),
+            "title": charts.plain(name),
+            "number": number,
+            "colour": look.colour,
+            "dash": charts.DASHES[look.round],
+            "round": look.round,
+        }
+        for number, (name, look) in enumerate(
+            charts.looks(results.study.maps, results.reference).items()
+        )
+    ]
+    all_charts = [_fields(chart) for group in groups.values() for chart in group]
+    return {
+        "maps": drawn,
+        "nouns": nouns,
+        "seed_names": {seed: str(seed) for seed in results.study.seeds},
+        "charts": groups,
+        "chart_data": {"maps": drawn, "nouns": nouns, "charts": all_charts},
+    }
+
+
 def _fields(chart: charts.Chart) -> dict[str, Any]:
     """What the script needs of a chart. `asdict` copies every number and takes seconds."""
     parts = {name: [vars(each) for each in getattr(chart, name)] for name in _PARTS}
@@ -205,13 +229,13 @@ def _fields(chart: charts.Chart) -> dict[str, Any]:
 def _portable(study: plan.Study, data_name: str) -> plan.Study:
     """The same study without folders of this machine. A pattern may look like a path, so only
     settings that are paths are shortened."""
-    table = study.training.get("groups_table")
-    tables = {} if table is None else {"groups_table": Path(table).name}
+    files = {name: study.training.get(name) for name in ("groups_table", "splits_file")}
+    names = {name: Path(path).name for name, path in files.items() if path is not None}
     return study.model_copy(
         update={
             "data": data_name,
             "maps": {name: without_paths(text, study.data) for name, text in study.maps.items()},
-            "training": study.training | tables,
+            "training": study.training | names,
         }
     )
 

@@ -17,7 +17,7 @@ from rwloss.study.statistics import Interval
 from rwloss.study.summaries import StudyPart
 from rwloss.words import count_of, listed, percent
 
-_TEXT = {"map", "class", "score", "status", "lost classes", "verdict"}
+_TEXT = {"map", "method", "class", "score", "status", "lost classes", "verdict"}
 """Columns that hold no numbers."""
 
 # The last part of an absolute path says which file; the rest says whose machine it was.
@@ -240,7 +240,9 @@ def runs_table(results: Results) -> Table:
         detail = without_paths(row.reason)
         if row.status == "unfinished":
             detail = f"{outcome.step} of {results.study.steps} steps"
-        failed = "reference failed" if row.reference_failed else ""
+        of_seed = ["reference failed"] if row.reference_failed else []
+        if row.trained_seed not in (None, row.seed):
+            of_seed.append(f"trained with {row.trained_seed:,}")
         lost = Cell(NOTHING)  # as far as validation shows
         if outcome.knows_losses:
             names_lost, unknown = listed(outcome.lost) or "none", _not_known(outcome.unknown)
@@ -248,7 +250,7 @@ def runs_table(results: Results) -> Table:
         cells = (
             Cell(row.map, row.map),
             *axis_cells(results.study, row.values),
-            Cell(str(row.seed), row.seed, failed),
+            Cell(str(row.seed), row.seed, "; ".join(of_seed)),
             Cell(row.status, row.status, detail, is_bad=row.status != "done"),
             Cell(decimal(outcome.test_dice), outcome.test_dice),
             Cell(decimal(outcome.end_dice), outcome.end_dice),
@@ -303,6 +305,13 @@ def interval_cell(found: Interval | None, *, signed: bool = False) -> Cell:
         return Cell(NOTHING)
     detail = bounds(found, signed=signed) if found.n > 1 else ""
     return Cell(decimal(found.mean, signed=signed), found.mean, detail)
+
+
+def share_cell(found: Interval | None) -> Cell:
+    """A probability or a share, with its interval below it."""
+    if found is None:
+        return Cell(NOTHING)
+    return Cell(percent(found.mean), found.mean, f"{percent(found.low)} to {percent(found.high)}")
 
 
 def _share(value: float | None) -> Cell:
