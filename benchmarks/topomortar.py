@@ -55,6 +55,9 @@ STUDY_CASES: dict[int, tuple[str, ...]] = {
 }
 """Settings that each table of the authors shows side by side."""
 
+PRINTED = ("Betti0", "Betti1", "Dice", "HD95")
+"""Columns of the authors' tables."""
+
 ALPHA = 0.05
 PERMUTATIONS = 10_000
 
@@ -129,9 +132,7 @@ def published(folder: Path) -> dict[Key, Published]:
             scores = [cell for cell in cells[1:] if cell]
             for place, setting in enumerate(STUDY_CASES[number] if cells else ()):
                 of_setting = scores[4 * place : 4 * place + 4]
-                for metric, cell in zip(
-                    ("Betti0", "Betti1", "Dice", "HD95"), of_setting, strict=True
-                ):
+                for metric, cell in zip(PRINTED, of_setting, strict=True):
                     mean = re.sub("<.*?>", "", cell).partition(" ")[0]
                     one = Published(mean, "<b>" in cell)
                     # A setting stands in several tables, always with the same numbers.
@@ -162,8 +163,9 @@ def results(folder: Path) -> TableResults:
 def their_p_values(found: TableResults) -> dict[Key, tuple[float, bool]]:
     """The authors' test, and whether the loss is better in two decimals.
 
-    As in compute_tables.py at commit f709b3c: each image of each seed is a pair; the means of random
-    swaps that exceed the absolute difference are counted, on one side. Their swaps have no seed.
+    As in compute_tables.py at commit f709b3c: each image of each seed is a pair; the means of
+    random swaps that exceed the absolute difference are counted, on one side. Their swaps are
+    drawn without a seed, ours with one.
     """
     rng = np.random.default_rng(0)
     gaps: dict[int, dict[Key, np.ndarray]] = {}
