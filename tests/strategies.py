@@ -77,8 +77,8 @@ static_generators = st.one_of(
     stable_generators,
     st.builds(
         maps.Boundary,
-        st.sampled_from(["kervadec", "valverde", "edge"]),
-        st.sampled_from(["none", "max"]),
+        st.sampled_from(["kervadec", "valverde", "edge", "maurer"]),
+        st.sampled_from(["none", "max", "sides"]),
     ),
 )
 dynamic_generators = st.one_of(

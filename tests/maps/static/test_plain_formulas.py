@@ -1,6 +1,7 @@
 """Static terms against their documented formulas, computed plainly and slowly."""
 
 from functools import partial
+from itertools import product
 
 import numpy as np
 import plain_formulas as plain
@@ -25,8 +26,10 @@ FORMULAS = {
         maps.Boundary(convention, normalize): partial(
             plain.boundary, convention=convention, normalize=normalize
         )
-        for convention in ("kervadec", "valverde", "edge")
-        for normalize in ("none", "max")
+        for convention, normalize in [
+            *product(("kervadec", "valverde", "edge"), ("none", "max")),
+            *product(("maurer",), ("none", "sides")),
+        ]
     },
     **{
         maps.ClassWeighted(weights): lambda labels, k, mm, rule=rule: plain.class_weighted(
