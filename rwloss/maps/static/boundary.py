@@ -26,7 +26,8 @@ class Boundary(MapGenerator):
     voxels with a face, edge or corner neighbour outside (ITK's SignedMaurerDistanceMap, MIST).
     Outside it is +d.
     normalize: "none" leaves mm; "max" divides each class of each image by its largest absolute
-    value, to [-1, 1]; "sides" divides its inside and its outside each by its own (MIST).
+    value, to [-1, 1]; "sides" divides inside and outside each by its own, so that a small class
+    has values down to -1 too (MIST, with "maurer").
 
     A class that is absent, or that fills the image, has 0 everywhere. Dense; with three classes or
     more almost every voxel violates the stability principle.
@@ -81,12 +82,14 @@ class Boundary(MapGenerator):
             zero_where(signed, (signed < 0) & beside(edge))
         if regions.ignored is not None:  # before the maximum: they belong to no class
             zero_where(signed, beside(regions.ignored))
-        sides = {"none": [], "max": [xp.abs(signed)], "sides": [-signed, signed]}[self.normalize]
-        spatial = tuple(range(-axes, 0))
-        largest = [xp.max(side, axis=spatial, keepdims=True) for side in sides]
-        largest = [xp.where(most > 0, most, xp.ones_like(most)) for most in largest]
-        if largest:
-            signed /= xp.where(signed < 0, largest[0], largest[-1])
+        if self.normalize != "none":
+            spatial = tuple(range(-axes, 0))
+            deepest = -xp.min(signed, axis=spatial, keepdims=True)
+            farthest = xp.max(signed, axis=spatial, keepdims=True)
+            if self.normalize == "max":
+                deepest = farthest = xp.maximum(deepest, farthest)
+            largest = xp.where(signed < 0, deepest, farthest)
+            signed /= xp.where(largest > 0, largest, xp.ones_like(largest))
 
 
 def _inner_edge(regions: Regions, *, with_corners: bool) -> Array:
