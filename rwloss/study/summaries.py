@@ -8,11 +8,12 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal, TypeAlias
 
+from rwloss.metrics import known
 from rwloss.study import axes
 from rwloss.study.axes import AxisValues
 from rwloss.study.differences import Difference, differences_in
 from rwloss.study.indicators import Indicators
-from rwloss.study.outcomes import METRICS, ClassOutcome, RunOutcome, known_of, mean_of
+from rwloss.study.outcomes import ClassOutcome, RunOutcome, known_of, mean_of
 from rwloss.study.plan import Study
 from rwloss.study.rates import BirthCurve, LossComparison, Rate, birth_curve, compare_losses, rate
 from rwloss.study.statistics import Comparison, Interval, interval
@@ -103,7 +104,7 @@ class MapSummary:
     test_dice, end_dice: mean over foreground classes, on test cases with the best checkpoint and on
     validation cases at the end. lost: runs that ended with a collapsed class, of the lost_known
     runs in which a validation case has any class. wrong_way_mass: mean over runs.
-    test: each of METRICS that was tested, as test_dice.
+    test: each metric that was tested, as test_dice.
     breaks_promise: the map promises to be stable, and largest_wrong_way_mass, of a record of any
     run, is above WRONG_WAY_ALARM.
     """
@@ -293,7 +294,7 @@ def _summary(
         values=values,
         test={
             metric: interval(found)
-            for metric in METRICS
+            for metric in known(name for outcome in done for name in outcome.metrics)
             if (found := known_of(outcome.tested(metric) for outcome in done))
         },
     )

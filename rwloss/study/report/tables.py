@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rwloss.study.axes import AxisValues, kept_apart, named, text_of, unit
 from rwloss.study.figures import NOTHING, bounds, decimal, left_open, mass, significant
-from rwloss.study.outcomes import METRICS, mean_of
+from rwloss.study.outcomes import mean_of
 from rwloss.study.plan import Study
 from rwloss.study.results import Results
 from rwloss.study.statistics import Interval
@@ -125,7 +125,7 @@ def maps_table(results: Results, part: StudyPart, which: str) -> Table:
             *axis_cells(results.study, each.values),
             Cell(str(each.done), each.done, failed, is_bad=bool(failed)),
             _count(each.lost, each.lost_known, is_bad=each.lost > 0, detail="; ".join(details)),
-            *(interval_cell(each.test.get(metric)) for metric in METRICS),
+            *(interval_cell(each.test.get(metric)) for metric in results.directions()),
             interval_cell(each.end_dice),
             Cell(mass(each.wrong_way_mass), each.wrong_way_mass, alarm, is_bad=bool(alarm)),
             _share(found.violating if found else None),
@@ -140,8 +140,9 @@ def maps_table(results: Results, part: StudyPart, which: str) -> Table:
         "seeds below them.",
         {
             "map": "", **_axes(results), "runs done": "done", "lost a class": "lost",
-            "test Dice": "test-dice", f"HD95, {results.distance_unit}": "score",
-            f"ASSD, {results.distance_unit}": "score", "NSD": "score", "end Dice": "end-dice",
+            "test Dice": "test-dice",
+            **{results.titled(name): "score" for name in results.directions() if name != "dice"},
+            "end Dice": "end-dice",
             "wrong-way mass": "wrong-way",
             "violating voxels, before": "violating", "pushed up, before": "pushed-up",
             "least pull ratio, before": "pull", "pull exponent, before": "pull-exponent",
