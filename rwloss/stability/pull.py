@@ -40,7 +40,8 @@ class Terms:
 
     def __post_init__(self) -> None:
         """Split the expression; equal terms become one."""
-        self.weights, measured = {}, {}
+        self.weights = {}
+        measured: dict[Expression, float] = {}
         for leaf in self.expression.leaves(0, 2):
             term = leaf.term if leaf.link is None else Linked(leaf.term, leaf.link)
             weight = leaf.weight * leaf.factor
