@@ -15,6 +15,7 @@ import re
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -140,6 +141,7 @@ def published(folder: Path) -> dict[Key, Published]:
     return found
 
 
+@cache
 def results(folder: Path) -> TableResults:
     """The report's results, with a setting for test images in and out of distribution."""
     with (folder / "groups.csv").open(newline="") as file:
