@@ -86,9 +86,9 @@ def test_a_column_per_method(options, scores, tmp_path):
     path = write(tmp_path / "wide.csv", f"run,{','.join(METHODS)},case", *rows)
     of = {"wide": "{method}", "metrics": {"Dice": True}, "columns_of": {"seed": "run"}}
     check(options(path, **of), scores)
-    with pytest.raises(RWLossError, match="has no {metric}, so its columns hold one metric, and 2"):
+    with pytest.raises(RWLossError, match=r"has no {metric}, so its columns hold one metric"):
         read(options(path, **of | {"metrics": {"Dice": True, "HD95": False}}))
-    with pytest.raises(RWLossError, match="no column of 'wide.csv' fits --wide 'x{method}'"):
+    with pytest.raises(RWLossError, match=r"no column of 'wide.csv' fits --wide 'x{method}'"):
         read(options(path, **of | {"wide": "x{method}"}))
 
 
@@ -112,9 +112,9 @@ def test_files_of_runs_with_fields_in_the_path(options, scores, tmp_path):
     ):
         with pytest.raises(RWLossError, match=message):
             read(options(tmp_path, pattern=pattern, columns_of={}))
-    with pytest.raises(RWLossError, match="the method is in the pattern: leave --method out"):
+    with pytest.raises(RWLossError, match=r"the method is in the pattern: leave --method out"):
         read(options(tmp_path, **of | {"columns_of": {"method": "ID"}}))
-    with pytest.raises(RWLossError, match="--pattern is for a folder"):
+    with pytest.raises(RWLossError, match=r"--pattern is for a folder"):
         read(options(tmp_path / "ten" / "notes.csv", **of))
 
 
@@ -156,7 +156,7 @@ def test_summaries_of_nnunet(options, scores, tmp_path):
     name = "nnUNetTrainerdice_ce__nnUNetPlans__2d"
     plain = options(tmp_path, **of | {"pattern": None, "reference": name})
     assert name in assemble(read(plain), plain).methods
-    with pytest.raises(RWLossError, match="has no score 'dice': did you mean 'Dice'"):
+    with pytest.raises(RWLossError, match=r"has no score 'dice': did you mean 'Dice'"):
         read(options(tmp_path, **of | {"metrics": {"dice": True}}))
 
 
@@ -170,7 +170,7 @@ def test_a_class_that_nnunet_calls_absent_needs_a_rule(options, tmp_path):
     write_fold("dice_ce", 0.0)  # a false alarm
     write_fold("rw", float("nan"))
     of = {"metrics": {"Dice": True}, "columns_of": {}}
-    with pytest.raises(RWLossError, match="1 score of Dice .*'a'.*--missing Dice=worst"):
+    with pytest.raises(RWLossError, match=r"1 score of Dice .*'a'.*--missing Dice=worst"):
         arrays(options(tmp_path, **of))
     for rule, wanted in (("1", [[0, 0.5], [1, 0.5]]), ("drop", [[np.nan, 0.5], [np.nan, 0.5]])):
         given = options(tmp_path, **of, missing={"": rule})
@@ -220,7 +220,7 @@ def test_reports_of_monai(options, tmp_path):
     assert (setting.cases, setting.scores["hd"].tolist()) == (("a.nii",), [[[2.6]], [[2.6]]])
     means = options(tmp_path, **of, pattern="{method}/{seed}/metrics.csv")
     assert assemble(read(means), means).settings[0].scores["hd"].tolist() == [[[0.5]], [[0.5]]]
-    with pytest.raises(RWLossError, match="has no metric 'hx'.*did you mean 'hd'"):
+    with pytest.raises(RWLossError, match=r"has no metric 'hx'.*did you mean 'hd'"):
         read(options(tmp_path, pattern=means.pattern, columns_of={}, metrics={"hx": True}))
 
 
@@ -270,11 +270,11 @@ def test_what_is_no_table_is_refused(options, tmp_path, rows, message):
 
 
 def test_what_is_not_there_is_refused(options, tmp_path):
-    with pytest.raises(RWLossError, match="there is no"):
+    with pytest.raises(RWLossError, match=r"there is no"):
         read(options(tmp_path / "t.csv"))
     write(tmp_path / "a" / "summary.json", '{"metric_per_case": [{"metrics": 1}]}')
-    with pytest.raises(RWLossError, match="'a/summary.json' is not a summary.json of nnU-Net"):
+    with pytest.raises(RWLossError, match=r"'a/summary.json' is not a summary.json of nnU-Net"):
         read(options(tmp_path, pattern="{method}/summary.json", columns_of={}))
     path = write(tmp_path / "t.csv", "seed,Dice,HD95", "0,1,1")
-    with pytest.raises(RWLossError, match="nothing says which method .* 'seed', 'Dice', 'HD95'"):
+    with pytest.raises(RWLossError, match=r"nothing says which method .* 'seed', 'Dice', 'HD95'"):
         read(options(path, columns_of={}))

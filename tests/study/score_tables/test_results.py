@@ -23,7 +23,7 @@ def drawn(rng, values):
 
 
 def close(found, draws):
-    """Near the ends, by a few standard errors, of an interval from 4,000 draws."""
+    """Near the ends, by a few standard errors, of an interval from 2,000 draws."""
     low, high = np.quantile(draws, [0.025, 0.975])
     assert (found.low, found.high) == pytest.approx((low, high), abs=0.25 * np.std(draws))
 
@@ -59,7 +59,7 @@ def test_means_of_runs(collect):
         for metric, runs in RUNS.items():
             own = runs[rank(each.map)]
             assert each.test[metric].mean == pytest.approx(own.mean())
-            draws = [drawn(rng, own).mean() for _ in range(4000)]
+            draws = [drawn(rng, own).mean() for _ in range(2000)]
             close(each.test[metric], draws)
     for row in found.runs:
         assert row.outcome.tested("HD95") == pytest.approx(RUNS["HD95"][rank(row.map), row.seed])
@@ -75,11 +75,11 @@ def test_paired_differences(collect):
         gaps = own - base
         assert each.by_seed == pytest.approx(dict(enumerate(gaps)))
         assert each.comparison.difference.mean == pytest.approx(gaps.mean())
-        draws = [drawn(rng, gaps).mean() for _ in range(4000)]
+        draws = [drawn(rng, gaps).mean() for _ in range(2000)]
         close(each.comparison.difference, draws)
         table = SCORES[metric][m] - SCORES[metric][0]
         both = []
-        for _ in range(4000):
+        for _ in range(2000):
             rows, columns = rng.integers(0, SEEDS, SEEDS), rng.integers(0, CASES, CASES)
             both.append(table[rows][:, columns].mean())
         assert each.over_cases.mean == pytest.approx(table.mean())
@@ -119,11 +119,11 @@ def test_unpaired_differences(options, tmp_path):
         gap = own.mean() - base.mean()
         assert each.comparison.difference.mean == pytest.approx(gap)
         assert each.by_seed == pytest.approx(dict(enumerate(own - base.mean())))
-        draws = [drawn(rng, own).mean() - drawn(rng, base).mean() for _ in range(4000)]
+        draws = [drawn(rng, own).mean() - drawn(rng, base).mean() for _ in range(2000)]
         close(each.comparison.difference, draws)
         tables = SCORES[metric][m], SCORES[metric][0][:5]
         both = []
-        for _ in range(4000):
+        for _ in range(2000):
             columns = rng.integers(0, CASES, CASES)
             one, other = (drawn(rng, table)[:, columns].mean() for table in tables)
             both.append(one - other)

@@ -1,6 +1,5 @@
-"""Published results that nobody here made: TopoMortar's, and docs/results-of-others.md about them."""
+"""TopoMortar's published scores, and what docs/results-of-others.md says of them."""
 
-import os
 import re
 from collections import Counter
 from pathlib import Path
@@ -12,17 +11,18 @@ from scipy import stats
 from benchmarks import topomortar
 
 DOCS = Path(__file__).parents[3] / "docs" / "results-of-others.md"
-DATA = Path(os.environ.get("RWLOSS_TEST_DATA", "data"), "topomortar", "published")
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(not DATA.is_dir(), reason="RWLOSS_TEST_DATA has no topomortar/published"),
-]
+pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(scope="module")
-def rows():
-    return [*topomortar.rows(DATA)]
+@pytest.fixture
+def published(shared_data):
+    return shared_data("topomortar") / "published"
+
+
+@pytest.fixture
+def rows(published):
+    return topomortar.rows(published)
 
 
 def test_the_authors_test_gives_all_of_their_marks(rows):
@@ -31,9 +31,9 @@ def test_the_authors_test_gives_all_of_their_marks(rows):
     assert [row for row in rows if row.their_claim != row.is_bold] == []
 
 
-def test_their_means_are_those_of_the_files(rows):
+def test_their_means_are_those_of_the_files(rows, published):
     """To the last digit that they print."""
-    found = topomortar.results(DATA)
+    found = topomortar.results(published)
     for row in rows:
         [at] = [
             each
@@ -48,15 +48,15 @@ def test_their_means_are_those_of_the_files(rows):
             assert str(np.round(means[at.methods.index(name)], 2)) == printed
 
 
-def test_our_p_is_that_of_scipy(rows):
+def test_our_p_is_that_of_scipy(rows, published):
     """From the files themselves, for one comparison of each setting."""
-    groups = dict(line.split(",") for line in (DATA / "groups.csv").read_text().split()[1:])
+    groups = dict(line.split(",") for line in (published / "groups.csv").read_text().split()[1:])
     for row in rows[::24]:
         [metric] = [name for name, short in topomortar.METRICS.items() if short == row.metric]
         means = {}
         for loss in (topomortar.REFERENCE, "RegionWiseLoss"):
             for seed in range(1, 11):
-                lines = (DATA / row.setting / loss / f"{seed}.csv").read_text().splitlines()
+                lines = (published / row.setting / loss / f"{seed}.csv").read_text().splitlines()
                 place = lines[0].split(",").index(metric)
                 cells = [line.split(",") for line in lines[1:]]
                 scores = [float(cell[place]) for cell in cells if groups[cell[0]] == "indistr"]
