@@ -107,6 +107,8 @@ def test_names_of_results(nnunet):
         assert re.fullmatch(r"nnUNetTrainerRW-[\w.-]{1,60}-[0-9a-f]{6}", name)
         assert "__" not in name  # nnU-Net splits the name of a folder there
         assert name == result_name("nnUNetTrainerRW", maps.parse(text))
+    page = Path(__file__).parents[3] / "docs" / "nnunet.md"
+    assert f"-tr {result_name('nnUNetTrainerRWAdded', '0.01 * boundary')} " in page.read_text()
 
 
 def test_cascades_are_refused(trainer_of, monkeypatch):
