@@ -53,7 +53,7 @@ def test_two_at_once_on_one_folder(boxes, settings_of):
 
 
 def test_metrics_of_the_test(boxes, settings_of):
-    """Those of the settings, and Dice, are in test.json; the test of an earlier version has fewer."""
+    """Those of the settings, and Dice, are in test.json; one of an earlier version has fewer."""
     settings = settings_of(boxes, dims=2, steps=1, metrics=("betti_1_error", "nsd_at_2"))
     found = train(settings)
     run = RunFolder(settings.out)
