@@ -12,7 +12,7 @@ import pytest
 from recorded_studies import STUDIES, write_recorded
 from scipy.stats import binom
 
-from rwloss.study.differences import differences_in
+from rwloss.study.differences import differences_in, null_certificate
 from rwloss.study.outcomes import METRICS
 from rwloss.study.plan import Study
 from rwloss.study.results import collect
@@ -22,8 +22,9 @@ DRAWN = 200
 FEWEST = 12  # 6 pairs can claim a difference, 5 cannot
 
 MOST = int(binom.ppf(0.999, DRAWN, ALPHA))
-"""Claims of DRAWN studies that a procedure at 5 % exceeds once in a thousand times: 21, or 10.5 %.
-The draws are the same each time, so what passes does not fail by chance later."""
+"""Claims of DRAWN studies that a procedure at 5 % exceeds once in a thousand times: 21 of 200.
+There are four scores, and several studies. The draws are the same each time, so what passes does
+not fail by chance later."""
 
 
 def recorded(name, folder):
@@ -60,8 +61,10 @@ def test_a_map_under_two_names_claims_no_difference(name, tmp_path):
     drawn = [[outcomes[i] for i in rng.permutation(len(outcomes))] for _ in range(DRAWN)]
     found = claims((each[:half], each[half : 2 * half]) for each in drawn)
     assert max(found.values()) <= MOST, found
-    # All four scores together: 800 comparisons, of which those of one study are not independent.
-    assert sum(found.values()) <= 2 * ALPHA * DRAWN * len(METRICS), found
+    # The test alone is fast. Of 4,000 studies a rate of 5 % gives up to 5.7 % in 97.5 % of draws.
+    for metric in METRICS:
+        many = null_certificate([each.tested(metric) for each in outcomes], studies=4000)
+        assert many.rate.mean <= binom.ppf(0.975, 4000, ALPHA) / 4000 < 0.057, metric
 
 
 @pytest.mark.slow
