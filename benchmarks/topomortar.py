@@ -13,8 +13,9 @@ import csv
 import os
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -140,6 +141,7 @@ def published(folder: Path) -> dict[Key, Published]:
     return found
 
 
+@cache
 def results(folder: Path) -> TableResults:
     """The report's results, with a setting for test images in and out of distribution."""
     with (folder / "groups.csv").open(newline="") as file:
@@ -192,7 +194,8 @@ def their_p_values(found: TableResults) -> dict[Key, tuple[float, bool]]:
     return {key: (float(p[key]), better[key]) for key in p}
 
 
-def rows(folder: Path) -> Iterator[Row]:
+@cache
+def rows(folder: Path) -> tuple[Row, ...]:
     """Every comparison, in the order of SETTINGS."""
     marks, found = published(folder), results(folder)
     theirs = their_p_values(found)
@@ -215,11 +218,13 @@ def rows(folder: Path) -> Iterator[Row]:
             comparison.corrected_p,
             higher=each.metric == "Dice_mortar",
         )
-    for setting in SETTINGS:
-        for images in ("ID", "OOD"):
-            for metric in METRICS.values():
-                for loss in LOSSES.values():
-                    yield made[setting, images, metric, loss]
+    return tuple(
+        made[setting, images, metric, loss]
+        for setting in SETTINGS
+        for images in ("ID", "OOD")
+        for metric in METRICS.values()
+        for loss in LOSSES.values()
+    )
 
 
 HEAD = (
@@ -228,7 +233,7 @@ HEAD = (
 )
 
 
-def table(found: list[Row]) -> str:
+def table(found: Sequence[Row]) -> str:
     """The rows as Markdown."""
     lines = [HEAD, "|" + "---|" * HEAD.count(" | ") + "---|"]
     for row in found:
@@ -253,4 +258,4 @@ def table(found: list[Row]) -> str:
 
 
 if __name__ == "__main__":
-    print(table([*rows(Path(os.environ["RWLOSS_TEST_DATA"], "topomortar", "published"))]))
+    print(table(rows(Path(os.environ["RWLOSS_TEST_DATA"], "topomortar", "published"))))

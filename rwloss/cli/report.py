@@ -107,9 +107,7 @@ def report(
 
     metrics = read_metrics(metric)
     if reference is None:
-        raise RWLossError(
-            "no reference: name the method that others are compared with, --reference"
-        )
+        raise RWLossError("compared with what? Name one of the methods with --reference")
     if out is None and export is None:
         raise RWLossError("where to? Give --out FILE.html, or --export DIR")
     options = TableOptions(

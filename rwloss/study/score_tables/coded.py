@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rwloss.errors import RWLossError
-from rwloss.study.score_tables.options import KEYS, TableOptions
+from rwloss.study.score_tables.options import TableOptions
 from rwloss.study.score_tables.readers import Block, case_groups
 from rwloss.words import nearest
 
@@ -28,19 +28,22 @@ class CodedScores(NamedTuple):
 
 
 def fields_of(blocks: Sequence[Block], options: TableOptions) -> tuple[str, ...]:
-    """Settings in the order of the options and paths, then those of KEYS that the tables have."""
+    """Settings in the order of the options and paths, then the keys that the tables have."""
     used: dict[str, None] = {}
     for block in blocks:
         used |= dict.fromkeys(block.keys)
     used |= dict.fromkeys(options.groups)
     known = case_groups(options)
-    for key in KEYS:
+    for key in options.keys:
         lacking = [block.file for block in blocks if key in used and key not in block.keys]
         if lacking and key not in known:
             raise RWLossError(
                 f"{lacking[0]!r} does not say the {key} of its scores, other files do"
             )
-    return (*(field for field in used if field not in KEYS), *(key for key in KEYS if key in used))
+    return (
+        *(field for field in used if field not in options.keys),
+        *(key for key in options.keys if key in used),
+    )
 
 
 def coded(

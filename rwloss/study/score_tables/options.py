@@ -41,6 +41,11 @@ class TableOptions:
     unpaired: bool = False
     correct: Literal["setting", "all"] = "setting"
 
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """KEYS, without those that are settings: classes may be compared one by one."""
+        return tuple(key for key in KEYS if key not in self.groups)
+
     def command(self) -> list[str]:
         """The arguments that ask for the same again, without folders of this machine."""
         given: dict[str, str | None] = {

@@ -79,7 +79,7 @@ def assemble(found: Found, options: TableOptions) -> ScoreTable:
             f"the reference {options.reference!r} is none of the methods "
             f"{listed([*map(repr, methods)])}{nearest(options.reference, methods)}"
         )
-    settings = tuple(field for field in fields if field not in KEYS)
+    settings = tuple(field for field in fields if field not in options.keys)
     maker = _Maker(options, fields, names, settings, of_metric)
     made = tuple(maker.settings())
     return ScoreTable(
@@ -88,7 +88,7 @@ def assemble(found: Found, options: TableOptions) -> ScoreTable:
         made,
         has_seeds="seed" in fields,
         has_cases="case" in fields,
-        classes=names.get("class", ()) if "class" not in settings else (),
+        classes=names.get("class", ()) if "class" in options.keys else (),
         notes=tuple(maker.notes()),
     )
 
@@ -106,7 +106,7 @@ class _Maker:
     ) -> None:
         self.options, self.fields, self.names, self.of_metric = options, fields, names, of_metric
         self.of_settings = [fields.index(field) for field in settings]
-        self.of_keys = {key: fields.index(key) for key in KEYS if key in fields}
+        self.of_keys = {key: fields.index(key) for key in options.keys if key in fields}
         self.filled: Counter[tuple[str, str]] = Counter()  # (metric, method) -> values
         self.dropped: Counter[str] = Counter()
         self.left_out: dict[str, None] = {}
@@ -159,9 +159,7 @@ class _Maker:
             for metric in rows:
                 at[metric].append(place[codes[metric]])
         if self.options.reference not in levels["method"]:
-            raise RWLossError(
-                f"{where}there is no score of the reference {self.options.reference!r}"
-            )
+            raise RWLossError(f"{where}the reference {self.options.reference!r} has no score")
         scores: dict[str, Floats] = {}
         runs = np.zeros((len(levels["method"]), len(levels["seed"])), bool)
         for metric in self.options.metrics:
