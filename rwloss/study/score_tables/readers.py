@@ -7,7 +7,7 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -79,23 +79,16 @@ def read(options: TableOptions) -> Found:
             unused |= dict.fromkeys(table.unused(fields, options))
             commas |= table.delimiter != ","
     commas = commas and any("," in str(value) for block in blocks for value in block.values)
+    blocks = [replace(block, metric=options.written[block.metric]) for block in blocks]
     return Found(tuple(blocks), len(places), tuple(unread), tuple(unused), commas)
 
 
 def _matching(options: TableOptions) -> tuple[list[tuple[Path, dict[str, str]]], list[str]]:
     """Files of a folder that the pattern fits, with their fields, and other files of the kind."""
     folder = options.source
-    pattern = read_pattern(options.pattern or NNUNET, "--pattern", {"metric": [*options.metrics]})
+    pattern = read_pattern(options.pattern or NNUNET, "--pattern", {"metric": [*options.written]})
     suffix = Path(pattern.text).suffix.lower()
-    names = sorted(
-        (
-            Path(at, name).relative_to(folder).as_posix()
-            for at, _, files in os.walk(folder, followlinks=True)
-            for name in files
-            if Path(name).suffix.lower() == suffix
-        ),
-        key=natural,
-    )
+    names = sorted(_files_below(folder, suffix), key=natural)
     found = [(folder / name, dict(fields)) for name in names if (fields := pattern.match(name))]
     rest = [name for name in names if not pattern.match(name)]
     if not found:
@@ -108,6 +101,19 @@ def _matching(options: TableOptions) -> tuple[list[tuple[Path, dict[str, str]]],
         if name in pattern.fields and name in options.columns_of:
             raise RWLossError(f"the {name} is in the pattern: leave --{name} out")
     return found, rest
+
+
+def _files_below(folder: Path, suffix: str) -> Iterator[str]:
+    """Files with this ending, by their place. Links are followed, each folder once."""
+    seen: set[str] = set()
+    for at, folders, files in os.walk(folder, followlinks=True):
+        if os.path.realpath(at) in seen:
+            folders.clear()
+            continue
+        seen.add(os.path.realpath(at))
+        for name in files:
+            if Path(name).suffix.lower() == suffix:
+                yield Path(at, name).relative_to(folder).as_posix()
 
 
 def natural(text: str) -> list[tuple[int, str]]:
@@ -164,6 +170,8 @@ class _Table:
     def of(cls, path: Path, shown: str) -> _Table:
         text = _text(path)
         delimiter = _delimiter(text)
+        if "\0" in text or text.startswith("PK"):
+            raise RWLossError(f"{shown!r} is no text: save it as CSV")
         try:
             reader = csv.reader(text.splitlines(), delimiter=delimiter, strict=True)
             rows, lines = [], []
@@ -216,7 +224,7 @@ class _Table:
         elif options.long is not None:
             yield from self._long(keys, options)
         else:
-            for metric in options.metrics:
+            for metric in options.written:
                 values = self._column(metric, "--metric")
                 yield Block(self.file, metric, keys, values, self.lines)
 
@@ -248,10 +256,10 @@ class _Table:
         self, keys: Mapping[str, Sequence[str] | str], options: TableOptions
     ) -> Iterator[Block]:
         pattern = _wide_pattern(options)
-        if "metric" not in pattern.fields and len(options.metrics) > 1:
+        if "metric" not in pattern.fields and len(options.written) > 1:
             raise RWLossError(
                 f"--wide {options.wide!r} has no {{metric}}, so its columns hold one metric, and "
-                f"{len(options.metrics)} are named with --metric"
+                f"{len(options.written)} are named with --metric"
             )
         is_key = {*options.columns_of.values(), *options.groups, *keys}
         any_found = False
@@ -260,7 +268,7 @@ class _Table:
                 continue
             any_found = True
             own = dict(of)
-            metric = own.pop("metric", next(iter(options.metrics)))
+            metric = own.pop("metric", next(iter(options.written)))
             values = self._column(name, "--wide")
             yield Block(self.file, metric, {**keys, **own}, values, self.lines)
         if not any_found:
@@ -274,7 +282,7 @@ class _Table:
     ) -> Iterator[Block]:
         assert options.long is not None
         names, values = (self._column(name, "--long") for name in options.long)
-        for metric in options.metrics:
+        for metric in options.written:
             places = [place for place, name in enumerate(names) if name == metric]
             if not places:
                 known = {*names}
@@ -303,7 +311,7 @@ class _Table:
         """Columns that no option names."""
         if (self._is_monai and "metric" in fields) or options.wide is not None:
             return
-        named = {*options.columns_of.values(), *options.groups, *(options.long or options.metrics)}
+        named = {*options.columns_of.values(), *options.groups, *(options.long or options.written)}
         named |= {*KEYS[:3]}
         yield from (name for name in self.header if name not in named)
 
@@ -319,7 +327,7 @@ def _pattern(text: str, metrics: tuple[str, ...]) -> Pattern:
 
 
 def _wide_pattern(options: TableOptions) -> Pattern:
-    return _pattern(options.wide or "", tuple(options.metrics))
+    return _pattern(options.wide or "", tuple(options.written))
 
 
 def case_groups(options: TableOptions) -> dict[str, dict[str, str]]:
@@ -350,7 +358,7 @@ def _monai_means(
     text = _text(path)
     rows = [row for row in csv.reader(text.splitlines(), delimiter=_delimiter(text)) if row]
     names = [row[0].strip() for row in rows]
-    for metric in options.metrics:
+    for metric in options.written:
         if metric not in names:
             raise RWLossError(
                 f"{shown!r} has no metric {metric!r}{nearest(metric, names)}; it has "
@@ -378,7 +386,7 @@ def _nnunet(
             f"{shown!r} is not a summary.json of nnU-Net v2 ({type(error).__name__}: {error})"
         ) from error
     keys = {**fields, "case": [row[0] for row in rows], "class": [row[1] for row in rows]}
-    for metric in options.metrics:
+    for metric in options.written:
         if metric not in known:
             raise RWLossError(
                 f"{shown!r} has no score {metric!r}{nearest(metric, known)}; it has "
