@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rwloss.errors import RWLossError
+from rwloss.study.score_tables.csv_tables import Block, case_groups
 from rwloss.study.score_tables.options import TableOptions
-from rwloss.study.score_tables.readers import Block, case_groups
 from rwloss.words import nearest
 
 _ABSENT = {"", "nan", "na", "n/a", "none", "null", "-", "inf", "-inf", "+inf", "infinity"}
