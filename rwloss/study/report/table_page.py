@@ -32,7 +32,7 @@ def render_table(results: TableResults) -> str:
 
 
 def _context(results: TableResults) -> dict[str, Any]:
-    charts = table_contents.charts_of_table(results)
+    charts = table_contents.charts_of_table(results, with_settings=False)
     parts = results.conditions
     return {
         **of_charts(results, charts, "methods"),
