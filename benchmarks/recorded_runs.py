@@ -24,6 +24,7 @@ from rwloss.stability.alarm_quality import (
     CANDIDATES,
     Group,
     alarm_quality,
+    can_judge,
     chosen_signs,
 )
 from rwloss.stability.prediction import calibration
@@ -73,7 +74,7 @@ def told(table: Sequence[RecordedClass]) -> Iterator[str]:
     """How good risks and alarms fitted on a table are, where they have not seen it."""
     yield from _title("risk before training", table)
     for by in _GROUPS:
-        if _shows_something(table, by):
+        if len({getattr(row, by) for row in table if row.lost}) > 1:
             yield f"  left out by {by}:"
             found = calibration(by, table)
             for name, area, (low, high) in (
@@ -85,12 +86,12 @@ def told(table: Sequence[RecordedClass]) -> Iterator[str]:
     signs = [row for row in table if row.signs]
     yield from _title("alarm", signs)
     for by in _GROUPS:
-        if _shows_something(signs, by):
+        if can_judge(signs, by):
             yield f"  left out by {by}:"
             quality, chosen = alarm_quality(by, signs)
             yield from (f"    {each}" for each in quality)
             yield from (f"    signs for {name}: {listed(names)}" for name, names in chosen.items())
-    if _shows_something(signs, "dataset"):
+    if can_judge(signs, "dataset"):
         chosen_from_all = listed(chosen_signs(signs))
         yield f"  signs chosen from all: {chosen_from_all}; alarm.SIGNS: {listed(SIGNS)}"
 
@@ -98,11 +99,6 @@ def told(table: Sequence[RecordedClass]) -> Iterator[str]:
 def _title(what: str, rows: Sequence[RecordedClass]) -> Iterator[str]:
     runs_of, lost = len({row.run for row in rows}), sum(row.lost for row in rows)
     yield f"{what}: {len(rows)} classes of {runs_of} runs, {lost} lost"
-
-
-def _shows_something(rows: Sequence[RecordedClass], by: Group) -> bool:
-    """Whether two groups or more have losses: those of one show nothing of others."""
-    return len({getattr(row, by) for row in rows if row.lost}) > 1
 
 
 def rows_of(dataset: str, folder: Path, source: str | None = None) -> Iterator[dict[str, Any]]:

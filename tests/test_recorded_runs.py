@@ -67,5 +67,7 @@ def test_it_says_how_good_risks_and_alarms_are():
         "signs for lung_patches: pull, own_probability and predicted_volume",
     ):
         assert line in text
-    of_one = [row for row in recorded_classes() if row.dataset == "phantom"]
-    assert "left out by dataset" not in "\n".join(told(of_one))
+    of_two = [row for row in recorded_classes() if "phantom" in row.dataset]
+    assert [line for line in told(of_two) if "out by" in line] == [
+        f"  left out by {by}:" for by in ("dataset", "map", "map")
+    ]

@@ -11,6 +11,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from rwloss.errors import RWLossError
 from rwloss.stability.alarm import Judge, scaled
 from rwloss.stability.logistic import (
     BoolArray,
@@ -71,6 +72,15 @@ class AlarmQuality:
         )
 
 
+def can_judge(rows: Sequence[RecordedClass], by: Group) -> bool:
+    """Whether `alarm_quality` can: three groups or more, two of them with losses."""
+    groups, with_losses = (
+        {getattr(row, by) for row in rows if row.signs and (row.lost or not only_lost)}
+        for only_lost in (False, True)
+    )
+    return len(groups) > 2 and len(with_losses) > 1
+
+
 def chosen_signs(rows: Sequence[RecordedClass], by: Group = "dataset") -> tuple[str, ...]:
     """The signs that order left-out classes best, of all sets of CANDIDATES.
 
@@ -102,9 +112,15 @@ def alarm_quality(
 
     Each dataset, or map, is judged by models of the others, with the signs that `chosen_signs`
     chooses from the others alone. signs: those to use in place of a choice. rows: recorded classes;
-    by default those that ship. resamples: of the bootstrap.
+    by default those that ship. resamples: of the bootstrap. Raises RWLossError where there are too
+    few groups: see `can_judge`.
     """
     rows = [row for row in (recorded_classes() if rows is None else rows) if row.signs]
+    if not can_judge(rows, by):
+        raise RWLossError(
+            f"expected recorded runs of three {by}s or more, two of them with losses: the signs "
+            f"are chosen on those that are not left out, each of which is left out in turn"
+        )
     groups = np.array([getattr(row, by) for row in rows])
     others = {
         str(group): [row for row in rows if getattr(row, by) != group]

@@ -171,6 +171,8 @@ def test_a_dataset_has_no_part_in_the_choice_for_it():
     _, others = alarm_quality("dataset", turned, resamples=9)
     assert signs["hippocampus"] == others["hippocampus"]
     assert signs != others
+    with pytest.raises(RWLossError, match="three datasets or more, two of them with losses"):
+        alarm_quality("dataset", [row for row in rows if "phantom" in row.dataset])
 
 
 def test_what_is_claimed_of_the_alarms():
