@@ -22,12 +22,11 @@ from rwloss.study.axes import AxisValues
 from rwloss.study.differences import (
     NULL_STUDIES,
     NullCertificate,
-    OverCells,
     null_certificate,
-    over_cells,
 )
 from rwloss.study.indicators import Indicators
 from rwloss.study.outcomes import RunOutcome, directions_of, known_of, read_outcome
+from rwloss.study.over_cells import OverCells, over_cells
 from rwloss.study.plan import Run, Study, reference_of, runs
 from rwloss.study.stability_profile import StabilityProfile, profiles
 from rwloss.study.statistics import means_by_unit
