@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
-from functools import reduce
+from functools import cache, reduce
 from operator import add
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
@@ -45,6 +45,7 @@ class Prediction:
     by_class: bool = True
     groups: int = 1
     _probs: Tensor | None = None  # as given, where they were
+    _regions: Callable[[], Regions] | None = None
     _sums: Callable[[], tuple[Tensor, Tensor, Tensor]] | None = None  # of all classes, by a kernel
     # `functools.cached_property` has a lock, which no compiled graph can hold.
     _kept: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
@@ -78,6 +79,25 @@ class Prediction:
                 )
             self._kept["num_counted"] = found
         return cast("Tensor", self._kept["num_counted"])
+
+    @property
+    def regions(self) -> Regions:
+        """Labels (b *s) of all classes with spacing, image and geometry, shared by all terms.
+
+        NumPy arrays or tensors: `tensor` brings either beside the probabilities.
+        """
+        assert self._regions is not None  # `of` sets it
+        return self._regions()
+
+    def tensor(self, values: Array) -> Tensor:
+        """Values of `regions` as a constant, on the device of the probabilities."""
+        constant: Tensor = as_tensor(values).to(self.log_probs.device).detach()
+        return constant
+
+    @property
+    def image(self) -> Tensor:
+        """The image in the type of the probabilities. (b i *s), with i its channels."""
+        return self.tensor(self.regions.image).to(self.log_probs.dtype)
 
     @property
     def without_background(self) -> Prediction:
@@ -183,13 +203,19 @@ class Prediction:
         groups: int = 1,
         probs: Tensor | None = None,
         sums: Callable[[], tuple[Tensor, Tensor, Tensor]] | None = None,
+        regions: Callable[[], Regions] | None = None,
     ) -> Prediction:
         """From log_probs (b k *s) and labels (b *s), in which -1 marks voxels that don't count.
 
         all_count: no label is -1. probs: the probabilities, where they are not exp(log_probs).
-        sums: gives Σ p y, Σ p and Σ y (b k), if they are computed elsewhere.
+        sums: gives Σ p y, Σ p and Σ y (b k), if they are computed elsewhere. regions: gives the
+        labels with their geometry; by default they are made of `labels`.
         """
         import torch
+
+        def own_regions() -> Regions:
+            ignore_label = None if all_count else IGNORED
+            return Regions.of_checked(labels, log_probs.shape[1], spacings_mm, ignore_label)
 
         dtype, index = log_probs.dtype, labels[:, None]
         if all_count:
@@ -211,6 +237,7 @@ class Prediction:
             groups=groups,
             _probs=probs,
             _sums=sums,
+            _regions=regions or cache(own_regions),
         )
         if all_count:
             made._kept["true_class"] = index.long()
@@ -231,6 +258,8 @@ class LossTerm(MapGenerator):
 
     # The least value of the loss: `RegionWiseLoss.excess` is the loss minus its minimum.
     minimum: ClassVar[float] = 0.0
+    # Whether `prepare` computes something of the labels that the loss needs.
+    needs_geometry: ClassVar[bool] = False
     _is_checked: ClassVar[bool] = False  # an instance remembers that its loss was finite
 
     @property
@@ -250,6 +279,9 @@ class LossTerm(MapGenerator):
         of shape ().
         """
 
+    def prepare(self, regions: Regions) -> None:
+        """Compute the geometry of the labels that `loss` needs, which the regions keep."""
+
     def by_image_and_class(self, prediction: Prediction) -> Tensor:
         """The checked loss by image and class. (b c); one number for all where `loss` gives one."""
         return self.checked_loss(prediction).expand(prediction.log_probs.shape[:2])
@@ -266,6 +298,8 @@ class LossTerm(MapGenerator):
         import torch
 
         seen = prediction if self.include_background else prediction.without_background
+        if self.tags.uses_image:
+            self.expect_image(seen.regions.image)
         loss, shape = self.loss(seen), seen.log_probs.shape[:2]
         if not isinstance(loss, torch.Tensor) or loss.shape not in ((), shape):
             got = f"shape {tuple(loss.shape)}" if isinstance(loss, torch.Tensor) else repr(loss)
@@ -317,7 +351,9 @@ class LossTerm(MapGenerator):
             # A loss may divide by a probability: 1e-30 keeps the quotient finite in float32.
             leaf = given.detach().clone().to(wide).clamp_min(1e-30).requires_grad_()
             labels = labels.to(leaf.device, torch.int64, copy=True)
-            prediction = Prediction.of(leaf.log(), labels, regions.spacings_mm)
+            prediction = Prediction.of(
+                leaf.log(), labels, regions.spacings_mm, regions=lambda: regions
+            )
             value = self.value(prediction)
             (gradient,) = torch.autograd.grad(
                 value, leaf, allow_unused=True, materialize_grads=True
