@@ -2,6 +2,7 @@ from . import data as data
 from . import distance as distance
 from . import losses as losses
 from . import maps as maps
+from . import metrics as metrics
 from . import moves as moves
 from . import precompute as precompute
 from . import stability as stability
@@ -25,6 +26,7 @@ __all__ = [
     "distance",
     "losses",
     "maps",
+    "metrics",
     "moves",
     "precompute",
     "stability",

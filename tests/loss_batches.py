@@ -18,6 +18,8 @@ DYNAMIC = [
     "tversky",
     "focal_tversky",
     "hausdorff_dt",
+    "log_hausdorff_dt",
+    "soft_cl_dice",
     "active_contour_length",
 ]
 """Every dynamic term that ships."""

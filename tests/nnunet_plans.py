@@ -1,6 +1,10 @@
-"""A data set of nnU-Net, planned by hand: what a trainer is made of, without its files."""
+"""A dataset of nnU-Net, planned by hand: what a trainer is made of, its batches and its files."""
 
+import json
 from typing import Any
+
+import numpy as np
+import torch
 
 DATASET = "Dataset004_Boxes"
 
@@ -77,3 +81,64 @@ def configuration(patch, spacing, strides, *, batch_dice):
         },
         "batch_dice": batch_dice,
     }
+
+
+def batch_of(trainer, seed=0):
+    """What nnU-Net's loader gives: noise, and boxes through nnU-Net's own transforms of labels."""
+    patch = trainer.configuration_manager.patch_size
+    manager = trainer.label_manager
+    transforms = trainer.get_validation_transforms(
+        trainer._get_deep_supervision_scales(),
+        regions=manager.foreground_regions if manager.has_regions else None,
+        ignore_label=manager.ignore_label,
+    )
+    generator = torch.Generator().manual_seed(seed)
+    images, targets = [], []
+    for start in (2, 4):
+        labels = torch.zeros(1, *patch, dtype=torch.int16)
+        labels[(..., *[slice(start, n - 1) for n in patch])] = 1
+        labels[(..., *[slice(start, n // 2 + 1) for n in patch])] = 2
+        labels[..., :2] = 3 if manager.has_ignore_label else 0
+        image = torch.randn((1, *patch), generator=generator)
+        done = transforms(image=image, segmentation=labels)
+        images.append(done["image"])
+        targets.append(done["segmentation"])
+    together = (
+        [torch.stack(heads) for heads in zip(*targets, strict=True)]
+        if isinstance(targets[0], list)
+        else torch.stack(targets)
+    )
+    return {"data": torch.stack(images), "target": together}
+
+
+def labels_of_case(seed):
+    """A box of class 1 with class 2 in a corner of it, larger than a patch; (z y x), int8."""
+    labels = np.zeros((12, 40, 24), np.int8)
+    labels[2:10, 4 + seed : 34, 3:20] = 1
+    labels[3:7, 6 + seed : 16, 5:12] = 2
+    return labels
+
+
+def write_cases(preprocessed, configuration):
+    """Six cases as nnU-Net's preprocessing leaves them. Their labels by name."""
+    from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
+
+    base = preprocessed / DATASET
+    folder = base / plans()["configurations"][configuration]["data_identifier"]
+    folder.mkdir(parents=True)
+    (base / "dataset_fingerprint.json").write_text("{}")
+    (base / "dataset.json").write_text(json.dumps(dataset_json()))
+    (base / "nnUNetPlans.json").write_text(json.dumps(plans()))
+    written = {}
+    for seed in range(6):
+        labels = labels_of_case(seed)
+        rng = np.random.default_rng(seed)
+        image = labels[None] + 0.3 * rng.standard_normal(labels.shape, dtype=np.float32)
+        where = {k: np.argwhere(labels[None] == k) for k in (1, 2)}
+        settings = dict.fromkeys(("chunks", "blocks", "chunks_seg", "blocks_seg"), (1, 8, 16, 16))
+        nnUNetDatasetBlosc2.save_case(
+            image.astype(np.float32), labels[None], {"class_locations": where},
+            str(folder / f"case_{seed}"), **settings,
+        )  # fmt: skip
+        written[f"case_{seed}"] = labels
+    return written

@@ -7,6 +7,7 @@ import itertools
 from functools import lru_cache
 
 import numpy as np
+import torch
 from scipy.ndimage import binary_erosion, distance_transform_edt
 
 # --- Every small input
@@ -127,6 +128,9 @@ def boundary(labels, num_classes, spacings, convention="kervadec", normalize="no
             level[image == -1] = 0
             if normalize == "max" and np.abs(level).max() > 1e-9:
                 level = level / np.abs(level).max()
+            for side in (level < -1e-9, level > 1e-9) if normalize == "sides" else ():
+                if side.any():
+                    level[side] /= np.abs(level[side]).max()
             out[k] = level
     return values
 
@@ -151,6 +155,31 @@ def active_contour(labels, num_classes):
         values[:, k][labels == k] = 0
     values[np.broadcast_to((labels == -1)[:, None], values.shape)] = 0
     return values
+
+
+def class_cost(labels, num_classes, costs):
+    """costs[t][k], or |t - k| / (K - 1) without costs."""
+    values = np.zeros((len(labels), num_classes, *labels.shape[1:]))
+    for t, k in itertools.product(range(num_classes), repeat=2):
+        values[:, k][labels == t] = costs[t][k] if costs else abs(t - k) / (num_classes - 1)
+    return values
+
+
+def contour_weighted(labels, num_classes, weight):
+    """0 at the true class; elsewhere 1, and more where an erosion of the true class erases it."""
+    values = active_contour(labels, num_classes)
+    box = np.ones((3,) * (labels.ndim - 1))
+    for image, out in zip(labels, values, strict=True):
+        for k in np.unique(image):
+            mask = image == k
+            out[:, mask & ~binary_erosion(mask, box, border_value=1)] *= 1 + weight
+    return values
+
+
+def distance_penalty(labels, num_classes, spacings, scale):
+    """0 at the true class; elsewhere 1 + scale (1 - d / max d of the true class)."""
+    share = -rectified(labels, num_classes, spacings).min(axis=1, keepdims=True)  # d / max d
+    return active_contour(labels, num_classes) * (1 + scale * (1 - share))
 
 
 WEIGHT_RULES = {
@@ -179,3 +208,37 @@ def class_weighted(labels, num_classes, rule):
         for k in range(num_classes):
             out[k][image == k] = -weight[image == k]
     return values
+
+
+# --- Soft skeletons
+
+
+def soft_skeleton(values, iterations):
+    """Algorithm 1 of clDice by shifted copies; torch tensors (k *s), which keep their gradient."""
+    axes = range(1, values.ndim)
+
+    def shifted(given, step, fill):
+        for axis, by in zip(axes, step, strict=True):
+            edge = torch.full_like(given.narrow(axis, 0, 1), fill)
+            size = given.shape[axis]
+            if by == 1:
+                given = torch.cat([given.narrow(axis, 1, size - 1), edge], axis)
+            elif by == -1:
+                given = torch.cat([edge, given.narrow(axis, 0, size - 1)], axis)
+        return given
+
+    steps = list(itertools.product((-1, 0, 1), repeat=values.ndim - 1))
+    faces = [step for step in steps if sum(map(abs, step)) <= 1]
+
+    def eroded(given):
+        return torch.stack([shifted(given, step, np.inf) for step in faces]).amin(0)
+
+    def removed(given):
+        opened = torch.stack([shifted(eroded(given), step, -np.inf) for step in steps]).amax(0)
+        return (given - opened).clamp_min(0)
+
+    skeleton = removed(values)
+    for _ in range(iterations):
+        values = eroded(values)
+        skeleton = skeleton + (removed(values) * (1 - skeleton)).clamp_min(0)
+    return skeleton

@@ -72,24 +72,39 @@ stable_generators = st.one_of(
     ),
     st.builds(maps.UNetBorder, st.floats(0, 100), above_zero, st.none() | class_weights, betas),
     st.builds(maps.SkeletonRecall, st.integers(0, 4)),
+    st.builds(maps.ContourWeighted, st.floats(0, 100)),
+    st.builds(maps.DistancePenalty, st.floats(0, 100)),
 )
 static_generators = st.one_of(
     stable_generators,
     st.builds(
         maps.Boundary,
         st.sampled_from(["kervadec", "valverde", "edge"]),
-        st.sampled_from(["none", "max"]),
+        st.sampled_from(["none", "max", "sides"]),
     ),
+    st.just(maps.ClassCost()),
 )
 dynamic_generators = st.one_of(
     st.just(maps.CrossEntropy()),
     st.just(maps.GeneralizedDice()),
     st.just(maps.ActiveContourLength()),
-    st.builds(maps.Dice, above_zero),
+    st.builds(maps.Dice, above_zero, st.none() | above_zero, st.booleans(), st.booleans()),
     st.builds(maps.Focal, st.floats(0, 5)),
     st.builds(maps.Tversky, st.floats(0, 2), st.floats(0, 2), above_zero),
     st.builds(maps.FocalTversky, st.floats(0, 2), st.floats(0, 2), above_zero, above_zero),
     st.builds(maps.HausdorffDT, st.floats(0.1, 4)),
+    st.builds(maps.LogHausdorffDT, st.floats(0.1, 4)),
+    st.builds(
+        maps.SoftClDice, st.integers(0, 3), above_zero, st.sampled_from(["apart", "together"])
+    ),
+    st.builds(maps.GeneralizedSurface, st.floats(0.1, 4)),
+    st.builds(maps.BoundaryDoU, st.floats(-2, 0.99), above_zero),
+    st.builds(maps.LovaszSoftmax, st.sampled_from(["present", "all"])),
+    st.builds(maps.UnifiedFocal, st.floats(0, 1), st.floats(0, 1), st.floats(0, 0.99)),
+    st.builds(maps.Poly, st.floats(0, 5), st.floats(-1, 5)),
+    st.just(maps.MCC()),
+    st.builds(maps.TvMFDice, st.floats(0, 256)),
+    st.builds(maps.SVLS, st.floats(0.1, 4)),
 )
 generators = static_generators | dynamic_generators
 

@@ -162,6 +162,7 @@ FLOORS = [
     {"store"},
     {"precompute"},
     {"pictures"},
+    {"metrics"},
     {"training"},
     {"study"},
     {"integrations"},

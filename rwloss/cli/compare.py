@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 def compare(
     source: Annotated[str, typer.Argument(metavar="STUDY.toml|DATA")],
+    config: Annotated[Path | None, typer.Option(metavar="FILE")] = None,
     map_texts: Annotated[list[str] | None, typer.Option("--map", metavar="[NAME=]EXPR")] = None,
     baselines: Annotated[list[str] | None, typer.Option("--baseline", metavar="NAME")] = None,
     seeds: Annotated[str | None, typer.Option(metavar="N|N,N,...")] = None,
@@ -54,6 +55,8 @@ def compare(
     explains the results.
 
     source: File of a study, or nnU-Net raw folder with images.
+    config: TOML file of settings of `rwloss train`, such as those of docs/papers or the run.toml of
+    a run; options override it, and its map and seed are not used.
     map_texts: Map to train with, and a name for its folder. Repeat it for more maps.
     baselines: Usual map by its name, such as dice_ce or boundary_gdl_rebalance; a wrong name lists
     all. Repeat it for more maps.
@@ -70,19 +73,20 @@ def compare(
     1 on the CPU.
     dry_run: Say what would be done, with memory and time, and write nothing.
     """
-    from rwloss.study import plan
+    from rwloss.study import assembly, plan
     from rwloss.training import require_training
 
     require_training()
     given = {
-        "maps": plan.columns(map_texts or (), baselines or ()),
+        "maps": assembly.columns(map_texts or (), baselines or ()),
         "seeds": None if seeds is None else _seeds(seeds),
         "steps": training.pop("steps", None),
         "reference": reference,
         "training": training,
         "axes": _axes(axis or (), learning_rates, train_cases, split_seeds),
     }
-    study, folder = plan.assembled(source, out, given)
+    note = partial(typer.echo, err=True)
+    study, folder = assembly.assembled(source, out, given, config, note)
     if null:
         study = plan.with_null(study)
     workers: dict[str, Any] = {"jobs": jobs, "scheduler": scheduler, "together": _number(together)}

@@ -27,7 +27,8 @@ def evaluate(
     split: opt.SplitPart = None,
     out: Annotated[Path | None, opt.Out] = None,
     penalty: Annotated[str | None, typer.Option(metavar="MM|diagonal")] = None,
-    tolerance: Annotated[float, typer.Option(metavar="MM")] = 1.0,
+    metrics: Annotated[str, typer.Option(metavar="NAME,...")] = "default",
+    tolerance: Annotated[list[float], typer.Option(metavar="MM")] = [1.0],  # noqa: B006
     num_classes: opt.NumClasses = None,
     spacing: opt.Spacing = None,
     ignore_label: opt.IgnoreLabel = None,
@@ -35,7 +36,7 @@ def evaluate(
     max_voxels: opt.MaxVoxels = opt.MAX_VOXELS,
     as_json: opt.AsJson = False,
 ) -> None:
-    """Score label maps by Dice, HD95 and surface distances.
+    """Score label maps by overlap, surface distances, topology and lesions.
 
     For each class except the background. Each mean is shown with its number of cases, and with the
     numbers of cases in which the class was missed, was a false alarm or was in neither. A case that
@@ -49,13 +50,21 @@ def evaluate(
     spacing and ignore label by default.
     split: Part of the split of --run; by default test.
     out: File for the scores of each case and class: .csv or .json. Overwrites the file.
-    penalty: Distance of missed classes and false alarms in the means of HD95 and ASSD, in mm, or
+    penalty: Distance of missed classes and false alarms in the means of distances, in mm, or
     the diagonal of the image. By default the means leave them out, and their numbers are shown.
-    tolerance: Distance in mm (in voxels without a spacing) up to which surfaces agree, for NSD.
+    metrics: Metrics: default, all, or names separated by commas, such as default,cl_dice,lesion_f1.
+    docs/evaluate.md lists them.
+    tolerance: Distance in mm (in voxels without a spacing) up to which surfaces agree, for nsd and
+    surface_dice. Several, each with its own --tolerance, add columns such as nsd_at_2.
     """
+    from rwloss.metrics import require, select
     from rwloss.training import evaluation
-    from rwloss.training.scores import check_penalty
+    from rwloss.training.scores import check_penalty, check_tolerance
 
+    for length in tolerance:
+        check_tolerance(length)
+    names = select(metrics.split(","), tolerance[1:])
+    require(names)
     if out is not None:
         evaluation.check_score_file(out)
     distance = _parse_penalty(penalty)
@@ -81,7 +90,8 @@ def evaluate(
             num_classes=num_classes,
             spacing_mm=spacing_mm,
             ignore_label=ignore_label,
-            tolerance_mm=tolerance,
+            metrics=names,
+            tolerance_mm=tolerance[0],
             jobs=jobs,
             progress=lambda outcome, total: shown.step(
                 "evaluated", total, failed=isinstance(outcome, evaluation.FailedPair)
@@ -121,6 +131,8 @@ def _parse_penalty(text: str | None) -> Penalty:
 
 def _tell(result: Evaluation, penalty: Penalty) -> None:
     """The table, and what its means hold."""
+    from rwloss.metrics import find
+
     cases = count_of(len(result.scores.cases), "case")
     if len(result.scores.cases) < result.num_cases:
         cases = f"{len(result.scores.cases):,} of {count_of(result.num_cases, 'case')}"
@@ -131,16 +143,18 @@ def _tell(result: Evaluation, penalty: Penalty) -> None:
     summary = result.scores.summary(penalty)
     print_scores(summary, unit)
     typer.echo(
-        "\nmissed: in the labels only; false alarms: in the prediction only. Dice and NSD are 0 "
-        "for both; a class that is in neither has none."
+        "\nmissed: in the labels only; false alarms: in the prediction only. Shares such as Dice "
+        "and NSD are 0 for both; a class that is in neither has none."
     )
     outside = sum(each.missed + each.false_alarms for each in summary)
+    if not any(find(name).is_distance for name in result.scores.metrics):
+        return
     if penalty is not None:
         length = "the image's diagonal" if penalty == "diagonal" else f"{penalty:g} {unit}"
-        typer.echo(f"Both have {length} in the means of HD95 and ASSD.")
+        typer.echo(f"Both have {length} in the means of distances.")
     elif outside:
         typer.echo(
-            f"HD95 and ASSD leave both out ({outside:,} here), so a prediction that misses more "
+            f"Distances leave both out ({outside:,} here), so a prediction that misses more "
             "can look better: read n, or give a --penalty."
         )
     print_in_voxels(len(result.in_voxels))

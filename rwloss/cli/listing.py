@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import typer
@@ -78,18 +78,21 @@ def print_in_voxels(cases: int) -> None:
 
 
 def print_scores(summary: Iterable[ClassSummary], unit: str) -> None:
-    """Print four rows per class. unit: of the distances, "mm" or "voxels"."""
+    """Print a row per class and metric. unit: of the distances, "mm" or "voxels"."""
     print_table([_HEAD, *(row for each in summary for row in _rows(each, unit))])
 
 
-def _rows(summary: ClassSummary, unit: str) -> list[list[str]]:
+def _rows(summary: ClassSummary, unit: str) -> Iterator[list[str]]:
+    from rwloss.metrics import find
+
     counts = [f"{n:,}" for n in (summary.missed, summary.false_alarms, summary.empty)]
-    return [
-        [summary.name, "Dice", *_cells(summary.dice, 3), *counts],
-        ["", f"HD95 {unit}", *_cells(summary.hd95_mm, 2), *counts],
-        ["", f"ASSD {unit}", *_cells(summary.assd_mm, 2), *counts],
-        ["", "NSD", *_cells(summary.nsd, 3), *counts],
-    ]
+    name = summary.name
+    for each, values in summary.values.items():
+        metric = find(each)
+        title = f"{metric.title} {unit}" if metric.is_distance else metric.title
+        digits = 3 if metric.range == "0 to 1" else 2
+        yield [name, title, *_cells(values, digits), *counts]
+        name = ""
 
 
 def _cells(values: Statistic, digits: int) -> list[str]:

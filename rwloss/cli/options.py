@@ -212,7 +212,8 @@ def _of_setting(name: str) -> Any:
     if field.default_factory is None and not (
         field.is_required() or field.default is None or field.default is False
     ):
-        help_text += f"  [default: {field.default}]"
+        default = ",".join(map(str, field.default)) if several else field.default
+        help_text += f"  [default: {default}]"
     option = typer.Option(
         f"--{name.replace('_', '-')}",
         *(["-o"] if name == "out" else []),

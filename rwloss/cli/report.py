@@ -1,50 +1,158 @@
-"""`rwloss report`: the page of a study, from its folder."""
+"""`rwloss report`: the page of a study, from its folder; or of scores that others measured."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from rwloss.cli import options as opt
 from rwloss.cli.listing import printable
 from rwloss.errors import RWLossError
+from rwloss.words import some
 
 if TYPE_CHECKING:
     from rwloss.study.results import Results
+    from rwloss.study.score_tables.options import TableOptions
+
+OF_TABLES: dict[str, Any] = {"rich_help_panel": "Tables of scores"}
 
 
 def report(
-    study: Annotated[Path, typer.Argument(metavar="STUDY")],
+    source: Annotated[Path, typer.Argument(metavar="STUDY|TABLE|DIR")],
     map_texts: Annotated[list[str] | None, typer.Option("--map", metavar="EXPR")] = None,
     out: Annotated[Path | None, opt.Out] = None,
     export: Annotated[Path | None, typer.Option("--export", metavar="DIR")] = None,
+    metric: Annotated[
+        list[str] | None, typer.Option(metavar="NAME:higher|lower", **OF_TABLES)
+    ] = None,
+    reference: Annotated[str | None, typer.Option(metavar="NAME", **OF_TABLES)] = None,
+    method: Annotated[str | None, typer.Option(metavar="COLUMN", **OF_TABLES)] = None,
+    seed: Annotated[str | None, typer.Option(metavar="COLUMN", **OF_TABLES)] = None,
+    case: Annotated[str | None, typer.Option(metavar="COLUMN", **OF_TABLES)] = None,
+    class_: Annotated[str | None, typer.Option("--class", metavar="COLUMN", **OF_TABLES)] = None,
+    group: Annotated[list[str] | None, typer.Option(metavar="COLUMN", **OF_TABLES)] = None,
+    pattern: Annotated[str | None, typer.Option(metavar="PATTERN", **OF_TABLES)] = None,
+    wide: Annotated[str | None, typer.Option(metavar="PATTERN", **OF_TABLES)] = None,
+    long: Annotated[str | None, typer.Option(metavar="NAME,VALUE", **OF_TABLES)] = None,
+    case_table: Annotated[Path | None, typer.Option(metavar="FILE", **OF_TABLES)] = None,
+    missing: Annotated[list[str] | None, typer.Option(metavar="[METRIC=]RULE", **OF_TABLES)] = None,
+    absent: Annotated[list[str] | None, typer.Option(metavar="TEXT", **OF_TABLES)] = None,
+    shared: Annotated[bool, typer.Option("--shared", **OF_TABLES)] = False,
+    unpaired: Annotated[bool, typer.Option("--unpaired", **OF_TABLES)] = False,
+    correct: Annotated[Literal["setting", "all"], typer.Option(**OF_TABLES)] = "setting",
 ) -> None:
-    """Write the report of a study from the runs it has so far.
+    """Write the report of a study from the runs it has so far, or of anyone's tables of scores.
 
-    Trains nothing. The report is one HTML file that opens without a network. A few test cases are
-    predicted for its pictures; if checkpoints or data are missing, the page says so.
+    Trains nothing. The report is one HTML file that opens without a network. Of a study, a few test
+    cases are predicted for its pictures; if checkpoints or data are missing, the page says so. With
+    --metric, the scores are read from a table, or from the files of a folder: CSV, nnU-Net's
+    summary.json, MONAI's metrics.csv. docs/results-of-others.md explains it.
 
-    study: Folder of a study of `rwloss compare`.
+    source: Folder of a study of `rwloss compare`; or a table of scores, or a folder of tables.
     map_texts: Map of the study that a Python file defines, such as "my_map.py:MyMap". The report
     runs no file that is not named here, and leaves out the pictures and diagnostics that need it.
     out: Page to write; by default report.html in the folder of the study, where results.json and
     runs.csv are rewritten too.
     export: Folder for every chart as SVG and PDF, and every table as CSV and LaTeX; new, or with
     such files alone. The page is then written only if --out names it.
+    metric: Score to compare, and whether higher or lower is better, such as Dice:higher. The first
+    is the main one.
+    reference: Method that all others are compared with.
+    method: Column of the method; by default "method".
+    seed: Column of the seed or fold of a run; by default "seed". Without one, there is one run per
+    method.
+    case: Column of the case; by default "case". Without one, each row is the mean of a run.
+    class_: Column of the class. A case's score is the mean over its classes.
+    group: Column of a setting. Methods are compared where all settings are the same.
+    pattern: Where the tables are below DIR, with fields in braces, such as
+    "{labels}/{method}/{seed}.csv". Fields other than method, seed, case, class and metric are
+    settings. By default where nnU-Net writes its summary.json.
+    wide: Names of columns that hold scores, with fields in braces, such as "{method}" or
+    "{method}_{metric}".
+    long: Columns of the name of a metric and of its value, where each row holds one score.
+    case_table: Table with a row per case, whose columns can be settings with --group.
+    missing: What counts for a score without a value: worst or best (of the table), a number, or
+    drop to leave the case out for every method. By default such scores are refused.
+    absent: Text that stands for no value, such as 9999999.
+    shared: Compare the cases and seeds that all methods have. By default differences are refused.
+    unpaired: A seed of one method has nothing in common with the same seed of another.
+    correct: Comparisons that p is corrected for: of each setting by itself, or of all together.
     """
-    from rwloss import maps
-    from rwloss.study import plan, results
     from rwloss.study import report as pages
-    from rwloss.study.indicators import indicators_of
 
     pages.require_report()
     if out is not None:
         pages.check_page(out)
     if export is not None:
         pages.check_export(export)
-    for text in map_texts or ():
+    texts = {"method": method, "seed": seed, "case": case, "class": class_}
+    columns = {key: name for key, name in texts.items() if name is not None}
+    if not metric and not (source / "study.toml").exists():
+        raise RWLossError(
+            f"{str(source)!r} is no folder of a study, because it has no study.toml. To compare "
+            "scores of tables, name them with --metric, such as --metric Dice:higher"
+        )
+    if not metric:
+        _of_study(source, map_texts or [], out, export)
+        return
+    from rwloss.study.score_tables.options import (
+        TableOptions,
+        read_long,
+        read_metrics,
+        read_missing,
+    )
+
+    metrics = read_metrics(metric)
+    if reference is None:
+        raise RWLossError(
+            "no reference: name the method that others are compared with, --reference"
+        )
+    if out is None and export is None:
+        raise RWLossError("where to? Give --out FILE.html, or --export DIR")
+    options = TableOptions(
+        source=source,
+        metrics=metrics,
+        reference=reference,
+        columns_of=columns,
+        groups=tuple(group or ()),
+        pattern=pattern,
+        wide=wide,
+        long=None if long is None else read_long(long),
+        case_table=case_table,
+        missing=read_missing(missing or [], metrics),
+        absent=tuple(absent or ()),
+        shared=shared,
+        unpaired=unpaired,
+        correct=correct,
+    )
+    _of_table(options, out, export)
+
+
+def _of_table(options: TableOptions, out: Path | None, export: Path | None) -> None:
+    from rwloss.study import report as pages
+    from rwloss.study.score_tables.results import collect_table
+
+    results = collect_table(options)
+    for note in results.table.notes:
+        typer.echo(f"{printable(note)}", err=True)
+    if results.found.unread:
+        typer.echo(f"not read: {printable(some(results.found.unread))}", err=True)
+    if export is not None:
+        files = pages.export(results, options.source, export)
+        typer.echo(f"wrote {len(files)} files in {export}")
+    if out is not None:
+        typer.echo(f"wrote {pages.write_table_page(results, out)}")
+
+
+def _of_study(study: Path, map_texts: list[str], out: Path | None, export: Path | None) -> None:
+    from rwloss import maps
+    from rwloss.study import plan, results
+    from rwloss.study import report as pages
+    from rwloss.study.indicators import indicators_of
+
+    for text in map_texts:
         maps.parse(text)
     content = plan.Study.read(study / "study.toml")
     found, reason = indicators_of(content, study)

@@ -75,10 +75,7 @@ def as_fields(result: RunResult) -> dict[str, Any]:
             each.name: {
                 "cases": each.cases,
                 "both": each.both,
-                "dice": each.dice.mean,
-                "hd95_mm": each.hd95_mm.mean,
-                "assd_mm": each.assd_mm.mean,
-                "nsd": each.nsd.mean,
+                **{name: found.mean for name, found in each.values.items()},
                 "missed": each.missed,
                 "false_alarms": each.false_alarms,
                 "empty": each.empty,

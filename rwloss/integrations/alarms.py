@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from rwloss.errors import RWLossError
+from rwloss.integrations.nnunet.alarm import NnunetAlarm
 from rwloss.stability import Watch
 
 if TYPE_CHECKING:
@@ -85,34 +86,7 @@ class IgniteAlarm:
             self.watch.remove()
 
 
-class NnunetAlarm:
-    """Mixin of an nnU-Net trainer: `class nnUNetTrainerMine(NnunetAlarm, nnUNetTrainer): ...`.
-
-    Its warnings stand in the training log. Works beside any loss of nnU-Net.
-    """
-
-    def on_train_start(self) -> None:
-        """Begin to watch, after nnU-Net has built its loss."""
-        trainer: Any = super()
-        trainer.on_train_start()
-        own: Any = self
-        labels, regions = own.dataset_json["labels"], own.label_manager.has_regions
-        names = [name for name in labels if name != "ignore"]
-        own.rwloss_watch = Watch(
-            own.loss,
-            steps=own.num_epochs * own.num_iterations_per_epoch,
-            class_names=names if regions else sorted(names, key=labels.__getitem__),
-            activation="sigmoid" if regions else "softmax",
-            ignore_index=own.label_manager.ignore_label,
-            tell=own.print_to_log_file,
-        )
-
-    def on_train_end(self) -> None:
-        """End the watch."""
-        own: Any = self
-        own.rwloss_watch.remove()
-        trainer: Any = super()
-        trainer.on_train_end()
+__all__ = ["IgniteAlarm", "LightningAlarm", "NnunetAlarm"]
 
 
 def _whole(steps: float) -> int:

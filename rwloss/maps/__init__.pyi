@@ -1,11 +1,24 @@
 from .dynamic.active_contour_length import ActiveContourLength as ActiveContourLength
+from .dynamic.boundary_dou import BoundaryDoU as BoundaryDoU
 from .dynamic.cross_entropy import CrossEntropy as CrossEntropy
 from .dynamic.dice import Dice as Dice
 from .dynamic.focal import Focal as Focal
 from .dynamic.generalized_dice import GeneralizedDice as GeneralizedDice
+from .dynamic.generalized_surface import GeneralizedSurface as GeneralizedSurface
 from .dynamic.hausdorff_dt import HausdorffDT as HausdorffDT
+from .dynamic.hausdorff_dt import LogHausdorffDT as LogHausdorffDT
+from .dynamic.hausdorff_one_sided import HausdorffOneSided as HausdorffOneSided
+from .dynamic.lovasz_softmax import LovaszSoftmax as LovaszSoftmax
+from .dynamic.mcc import MCC as MCC
+from .dynamic.poly import Poly as Poly
+from .dynamic.soft_cl_dice import SoftClDice as SoftClDice
+from .dynamic.svls import SVLS as SVLS
 from .dynamic.tversky import FocalTversky as FocalTversky
 from .dynamic.tversky import Tversky as Tversky
+from .dynamic.tvmf_dice import TvMFDice as TvMFDice
+from .dynamic.unified_focal import AsymmetricFocal as AsymmetricFocal
+from .dynamic.unified_focal import AsymmetricFocalTversky as AsymmetricFocalTversky
+from .dynamic.unified_focal import UnifiedFocal as UnifiedFocal
 from .expression import Expression as Expression
 from .expression import Linked as Linked
 from .expression import Stabilized as Stabilized
@@ -28,34 +41,53 @@ from .registry import revision as revision
 from .schedule import Blend as Blend
 from .static.active_contour import ActiveContour as ActiveContour
 from .static.boundary import Boundary as Boundary
+from .static.class_cost import ClassCost as ClassCost
 from .static.class_weighted import ClassWeighted as ClassWeighted
+from .static.contour_weighted import ContourWeighted as ContourWeighted
+from .static.distance_penalty import DistancePenalty as DistancePenalty
 from .static.rectified import Rectified as Rectified
 from .static.skeleton_recall import SkeletonRecall as SkeletonRecall
 from .static.unet_border import UNetBorder as UNetBorder
 
 __all__ = [
+    "MCC",
+    "SVLS",
     "ActiveContour",
     "ActiveContourLength",
+    "AsymmetricFocal",
+    "AsymmetricFocalTversky",
     "Blend",
     "Boundary",
+    "BoundaryDoU",
+    "ClassCost",
     "ClassWeighted",
+    "ContourWeighted",
     "CrossEntropy",
     "Dice",
+    "DistancePenalty",
     "Expression",
     "Focal",
     "FocalTversky",
     "GeneralizedDice",
+    "GeneralizedSurface",
     "HausdorffDT",
+    "HausdorffOneSided",
     "Linked",
+    "LogHausdorffDT",
     "LossTerm",
+    "LovaszSoftmax",
     "MapGenerator",
     "MapTags",
+    "Poly",
     "Prediction",
     "Rectified",
     "SkeletonRecall",
+    "SoftClDice",
     "Stabilized",
+    "TvMFDice",
     "Tversky",
     "UNetBorder",
+    "UnifiedFocal",
     "blend",
     "from_loss",
     "get",

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import einops
 
-from rwloss.arrays import Array, as_tensor, fails, from_numpy, is_torch, to_numpy
+from rwloss.arrays import Array, as_tensor, constants, fails, from_numpy, is_torch, to_numpy
 from rwloss.errors import RWLossError
 from rwloss.maps.generator import MapGenerator
 from rwloss.regions import IGNORED, Regions, SpacingRows
 from rwloss.rwmap import RWMap
+from rwloss.words import count_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -137,19 +138,21 @@ class Prediction:
         """Sum over the voxels of each image and class. (b c *s) -> (b c)."""
         return values.sum(dim=tuple(range(2, values.ndim)))
 
-    def overlap(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Σ p y, Σ p and Σ y over the voxels of each image and class. (b c) each.
+    def overlap(self, power: int = 1) -> tuple[Tensor, Tensor, Tensor]:
+        """Σ p y, Σ p^power and Σ y over the voxels of each image and class. (b c) each.
 
         With `batch` they are those of all images together, the same for each.
         """
-        if self._sums is not None:
+        if self._sums is not None and power == 1:
             first = 0 if self.has_background else 1
             both, predicted, true = (self._pooled(sums[:, first:]) for sums in self._sums())
             return both, predicted, true
-        both = self._sum_overlap(self.probs * self.one_hot)
-        return both, self._sum_overlap(self.probs), self._sum_overlap(self.one_hot)
+        both = self.pooled_sum(self.probs * self.one_hot)
+        predicted = self.probs if power == 1 else self.probs**power
+        return both, self.pooled_sum(predicted), self.pooled_sum(self.one_hot)
 
-    def _sum_overlap(self, values: Tensor) -> Tensor:
+    def pooled_sum(self, values: Tensor) -> Tensor:
+        """As `sum_space`; with `batch` the sums of all images, the same for each. -> (b c)."""
         return self._pooled(self.sum_space(values))
 
     def _pooled(self, sums: Tensor) -> Tensor:
@@ -158,6 +161,26 @@ class Prediction:
             return sums
         whole = einops.reduce(sums, "(b m) c -> m c", "sum", m=self.masks)
         return einops.repeat(whole, "m c -> (b m) c", b=len(sums) // self.masks)
+
+    def class_weights(self, weight: Sequence[float]) -> Tensor:
+        """Of `weight`, with one number per class, those of the channels. (c).
+
+        Raises RWLossError for another number of weights than classes.
+        """
+        channels = self.log_probs.shape[1]
+        num_classes = channels if self.has_background else channels + 1
+        if len(weight) != num_classes:
+            raise RWLossError(
+                f"weight has {count_of(len(weight), 'number')}, and there are {num_classes} "
+                "classes: give one number per class, the background's too (overlapping masks have "
+                "two classes, outside and inside)"
+            )
+        chosen: Tensor = constants(list(weight[num_classes - channels :]), self.log_probs)
+        return chosen
+
+    def true_weights(self, weight: Sequence[float]) -> Tensor:
+        """The weight of the true class, 0 where no class counts. (b *s). Raises as above."""
+        return einops.einsum(self.one_hot, self.class_weights(weight), "b c ..., c -> b ...")
 
     def mean_space(self, values: Tensor) -> Tensor:
         """Each image's and class's part of the mean over voxels that count. (b c *s) -> (b c).

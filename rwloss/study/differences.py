@@ -107,16 +107,18 @@ def differences_in(
     reference: str,
     *,
     unit_of: Callable[[Any], Any] = lambda key: key,
+    metrics: Mapping[str, bool] = METRICS,
 ) -> list[list[Difference]]:
-    """Every other map against the reference in each of METRICS, in each group.
+    """Every other map against the reference in each metric, in each group.
 
     Scores but Dice are left out where no run of the reference has one.
 
     groups: in each, map -> key of a run -> outcome of a run that is done. All comparisons of one
-    score are corrected together; see `statistics.compare_all`.
+    score are corrected together; see `statistics.compare_all`. metrics: with whether higher is
+    better.
     """
     found: list[list[Difference]] = [[] for _ in groups]
-    for metric in METRICS:
+    for metric, higher in metrics.items():
         scores = [
             {
                 name: {
@@ -133,13 +135,15 @@ def differences_in(
         compared = compare_all(scores, reference, unit_of=unit_of)
         for n, comparisons in enumerate(compared):
             found[n] += [
-                _difference(metric, each, scores[n], groups[n], unit_of) for each in comparisons
+                _difference(metric, higher, each, scores[n], groups[n], unit_of)
+                for each in comparisons
             ]
     return found
 
 
 def _difference(
     metric: str,
+    higher: bool,
     comparison: Comparison,
     scores: Mapping[str, Mapping[Any, float]],
     outcomes: Mapping[str, Mapping[Any, RunOutcome]],
@@ -162,7 +166,7 @@ def _difference(
         by_seed=by_seed,
         over_cases=over_seeds_and_cases(*cases, unit_of=unit_of),
         improvement=probability_of_improvement(
-            {"": [*own.values()]}, {"": [*base.values()]}, higher_is_better=METRICS[metric]
+            {"": [*own.values()]}, {"": [*base.values()]}, higher_is_better=higher
         )
         if own and base
         else None,

@@ -192,11 +192,11 @@ def make(*, files: bool = True, **values: Any) -> Study:
     study = Study.of("study", values)
     for text in study.maps.values():
         generators.parse(text, files=files)
-    _load_networks(study.training, study.axes, files=files)
+    load_networks(study.training, study.axes, files=files)
     return study
 
 
-def _load_networks(
+def load_networks(
     training: Mapping[str, Any], axes: Mapping[str, Sequence[Any]], *, files: bool = True
 ) -> None:
     """Load the networks of a study that are Python code, or refuse those that no option named."""
@@ -205,46 +205,6 @@ def _load_networks(
     for name in (training.get("network", "UNet"), *axes.get("network", ())):
         if is_code(name):
             network_class(name, files=files)
-
-
-def assembled(source: str, out: Path | None, given: Mapping[str, Any]) -> tuple[Study, Path]:
-    """The study that options ask for, and its folder.
-
-    source: a study's file, or the data. given: what else was given; None or empty where nothing
-    was. What neither says is taken from the study in the folder, because defaults would change a
-    study that has begun. A study's file does not choose which Python files run: `given` does.
-
-    Raises RWLossError where a folder or the maps are missing, and for what is wrong with them.
-    """
-    for text in given.get("maps", {}).values():
-        generators.parse(text)
-    _load_networks(given.get("training", {}), given.get("axes", {}))
-    path = Path(source)
-    if path.suffix.lower() == ".toml":
-        said, folder = Study.read(path).model_dump(exclude_unset=True), out or path.parent
-        if not (folder / "study.toml").exists() and out is None:
-            raise RWLossError(
-                f"{str(path)!r} is not in the folder of a study: rename it to study.toml, so that "
-                "its folder becomes the study's, or give --out STUDY"
-            )
-    elif out is None:
-        raise RWLossError("no folder for the study: give --out STUDY")
-    else:
-        said, folder = {"data": source}, out
-    file = folder / "study.toml"
-    layers = [Study.read(file).model_dump()] if file.exists() else []
-    content: dict[str, Any] = {"maps": {}, "training": {}, "axes": {}}
-    for layer in (*layers, said, given):
-        for name, value in layer.items():
-            if isinstance(value, dict):
-                content[name] = content[name] | value
-            elif value is not None:
-                content[name] = value
-    if not content["maps"]:
-        raise RWLossError(
-            "no maps: give --map or --baseline, such as --map rectified --baseline dice_ce"
-        )
-    return make(files=False, **content), folder
 
 
 def joined(before: Study, now: Study, *, begun: bool) -> Study:
@@ -375,39 +335,6 @@ def _check_null(study: Study, where: str) -> None:
         )
     if max(study.seeds) >= NULL_SEEDS:
         raise RWLossError(f"{where}: an A/A test adds {NULL_SEEDS:,} to seeds: give lower ones")
-
-
-def columns(texts: Sequence[str] = (), baselines: Sequence[str] = ()) -> dict[str, str]:
-    """Maps by name, from NAME=EXPR or EXPR, and from names of BASELINES.
-
-    Raises RWLossError for two maps of one name, and for an unknown baseline.
-
-    >>> columns(["rectified + dice", "mine=rectified.with_link(0.3)"], ["dice_ce"])
-    {'rectified_dice': 'rectified + dice', 'mine': 'rectified.with_link(0.3)', 'dice_ce': 'dice + \
-cross_entropy'}
-    """
-    pairs = []
-    for given in texts:
-        # The first = of an expression, if any, stands in brackets.
-        named = re.fullmatch(r"\s*([\w.+-]+)\s*=(.*)", given, re.DOTALL)
-        folder = re.sub(r"[^A-Za-z0-9]+", "_", given).strip("_")[:80]
-        pairs.append((named[1], named[2].strip()) if named else (folder, given.strip()))
-    for name in baselines:
-        if name not in BASELINES:
-            raise RWLossError(
-                f"there is no baseline {name!r}{nearest(name, BASELINES)}; there are "
-                f"{', '.join(BASELINES)}"
-            )
-        pairs.append((name, BASELINES[name]))
-    found: dict[str, str] = {}
-    for name, text in pairs:
-        if name in found:
-            raise RWLossError(
-                f"two maps are called {name!r}: {found[name]!r} and {text!r}; name one with "
-                "NAME=EXPR"
-            )
-        found[name] = text
-    return found
 
 
 def _settings(

@@ -26,7 +26,7 @@ from rwloss.study.differences import (
     over_cells,
 )
 from rwloss.study.indicators import Indicators
-from rwloss.study.outcomes import METRICS, RunOutcome, known_of, read_outcome
+from rwloss.study.outcomes import METRICS, SCORES, RunOutcome, known_of, read_outcome
 from rwloss.study.plan import Run, Study, reference_of, runs
 from rwloss.study.stability_profile import StabilityProfile, profiles
 from rwloss.study.statistics import means_by_unit
@@ -157,6 +157,25 @@ class Results:
             case.get("spacing_mm") is not None for test in tests for case in test.get("cases", ())
         }
         return "mm or voxels" if len(known) > 1 else "mm" if known == {True} else "voxels"
+
+    def directions(self) -> Mapping[str, bool]:
+        """The scores of the test, and whether higher is better."""
+        return METRICS
+
+    def title(self, metric: str) -> str:
+        """A score as tables and charts call it."""
+        return SCORES[metric]
+
+    def unit_of(self, metric: str) -> str:
+        """The unit of a score; empty for those without."""
+        return "" if METRICS[metric] else self.distance_unit
+
+    def about_scores(self) -> str:
+        """What a reader must know of the scores, in a sentence."""
+        return (
+            "Distances: lower is better, and where a class is missed or a false alarm, they are "
+            "the diagonal of the image."
+        )
 
     @property
     def class_names(self) -> tuple[str, ...]:

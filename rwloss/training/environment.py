@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rwloss import distance
 from rwloss._version import versions_of
 from rwloss.errors import RWLossError
+from rwloss.metrics.registry import require, select
 from rwloss.words import count_of
 from rwloss.work.tasks import available_cores
 
@@ -38,8 +39,12 @@ def _require(modules: dict[str, str]) -> None:
 
 
 def fabric_of(settings: RunSettings) -> Fabric:
-    """The devices to train on. Raises RWLossError if this machine does not have them."""
+    """The devices to train on. Raises RWLossError if this machine does not have them.
+
+    So does a package that the metrics of the test need, before anything is trained.
+    """
     require_training()
+    require(select(settings.metrics))
     import torch
     from lightning_fabric import Fabric
     from lightning_fabric.utilities.exceptions import MisconfigurationException

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,25 +20,20 @@ from rwloss.data.formats import MAX_VOXELS, check_max_voxels
 from rwloss.errors import RWLossError
 from rwloss.files.atomic import naming_write_errors, whole_file
 from rwloss.files.csv_text import csv_text
+from rwloss.metrics.registry import needed, require, select
 from rwloss.precompute.cases import LabelCount
 from rwloss.regions import IGNORED
-from rwloss.training.environment import require_monai
 from rwloss.training.scores import (
     TOLERANCE_MM,
     CaseScore,
-    ClassScore,
     Penalty,
     Scores,
+    check_tolerance,
     score,
 )
 from rwloss.training.volumes import corners_mm
 from rwloss.words import class_names, some
 from rwloss.work.tasks import run_tasks
-
-COLUMNS = (
-    "case", "label", "class", "state", "dice", "hd95_mm", "assd_mm", "nsd",
-    "truth_voxels", "predicted_voxels", "spacing_mm", "diagonal_mm", "reason",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -88,6 +83,7 @@ def evaluate(
     predictions: str | Path,
     labels: str | Path,
     *,
+    metrics: Iterable[str] = ("default",),
     part: DatasetPart | None = None,
     cases: Sequence[str] | None = None,
     num_classes: int | None = None,
@@ -99,7 +95,7 @@ def evaluate(
     progress: Callable[[CaseScore | FailedPair, int], None] | None = None,
     counting: Callable[[int], None] | None = None,
 ) -> Evaluation:
-    """Dice, HD95, ASSD and NSD per class and case.
+    """Metrics per class and case.
 
     predictions: a folder (or glob, or file) of label maps. labels: the truth, given in the same
     way, or an nnU-Net raw folder, of which `part` names the labels; by default labelsTs if it
@@ -111,7 +107,7 @@ def evaluate(
     spacing_mm: for formats that carry none. A pair has the spacing of its labels, or of its
     prediction if the labels carry none.
     ignore_label: label of voxels in the truth to ignore; by default that of dataset.json.
-    tolerance_mm: of the normalized surface distance; see `scores.score`.
+    metrics, tolerance_mm: see `scores.score`.
     jobs: worker processes, by default one per core; 0 works in this process.
     progress: called after each pair with its result and the number of pairs. counting: called
     after each file with their number, if all labels have to be read to count the classes.
@@ -124,7 +120,9 @@ def evaluate(
     >>> posterior.name, posterior.dice.mean, posterior.hd95_mm.mean, posterior.missed
     ('posterior', 1.0, 0.0, 0)
     """
-    require_monai()
+    names = select(metrics)
+    require(names)
+    check_tolerance(tolerance_mm)
     check_max_voxels(max_voxels)
     truth, found = _truth(labels, part, cases), data.find(predictions)
     predicted = {
@@ -132,12 +130,12 @@ def evaluate(
     }
     pairs = [(case, predicted[case.name]) for case in truth.cases if case.name in predicted]
     if not pairs:
-        names, predicted_names = (
+        in_labels, in_predictions = (
             some([case.name for case in each.cases]) for each in (truth, found)
         )
         raise RWLossError(
-            f"no case is in both: {str(labels)!r} has {names}, {str(predictions)!r} has "
-            f"{predicted_names}; the files of a case must have the same name"
+            f"no case is in both: {str(labels)!r} has {in_labels}, {str(predictions)!r} has "
+            f"{in_predictions}; the files of a case must have the same name"
         )
     ignored = truth.ignore_label if ignore_label is None else ignore_label
     if num_classes is None and (why := data.one_class_left(truth, ignored)):
@@ -148,7 +146,17 @@ def evaluate(
     else:
         k = _num_classes(truth, pairs, ignored, jobs, max_voxels, counting)
     tasks = [
-        _Pair(case.name, prediction, case.labels, k, spacing_mm, ignored, max_voxels, tolerance_mm)
+        _Pair(
+            case.name,
+            prediction,
+            case.labels,
+            k,
+            spacing_mm,
+            ignored,
+            max_voxels,
+            names,
+            tolerance_mm,
+        )
         for case, prediction in pairs
     ]
     outcomes: list[CaseScore | FailedPair] = []
@@ -234,11 +242,12 @@ class _Pair:
     spacing_mm: Sequence[float] | None
     ignore_label: int | None
     max_voxels: int
+    metrics: tuple[str, ...]
     tolerance_mm: float
 
     def __call__(self) -> CaseScore | FailedPair:
         """Measure the pair; a failure is a result too."""
-        if multiprocessing.parent_process() is not None:
+        if multiprocessing.parent_process() is not None and "monai" in needed(self.metrics):
             import torch
 
             torch.set_num_threads(1)  # as many processes as cores: more threads would only wait
@@ -257,6 +266,7 @@ class _Pair:
                 self.num_classes,
                 spacing_mm,
                 name=self.name,
+                metrics=self.metrics,
                 tolerance_mm=self.tolerance_mm,
             )
         except RWLossError as error:
@@ -358,15 +368,13 @@ def as_fields(evaluation: Evaluation, penalty: Penalty = None) -> dict[str, Any]
             "unlabelled": len(evaluation.unlabelled),
             "in_voxels": len(evaluation.in_voxels),
         },
-        "summary": [asdict(each) for each in scores.summary(penalty)],
+        "metrics": list(scores.metrics),
+        "summary": [each.as_fields() for each in scores.summary(penalty)],
         "failed": [asdict(failure) for failure in evaluation.failed],
         "unpredicted": list(evaluation.unpredicted),
         "unlabelled": list(evaluation.unlabelled),
         "regions_without_scores": list(evaluation.regions),
-        "cases": [
-            asdict(case) | {"classes": list(map(_score_fields, case.classes))}
-            for case in scores.cases
-        ],
+        "cases": [case.as_fields() for case in scores.cases],
     }
 
 
@@ -378,13 +386,13 @@ def as_csv(evaluation: Evaluation) -> str:
         spacing = "" if case.spacing_mm is None else " ".join(map(str, case.spacing_mm))
         of_case = {"case": case.name, "spacing_mm": spacing, "diagonal_mm": case.diagonal_mm}
         for each in case.classes:
-            rows.append({**of_case, "class": names[each.label], **_score_fields(each)})
+            rows.append({**of_case, "class": names[each.label], **each.as_fields()})
     for failure in evaluation.failed:
         rows.append({"case": failure.name, "state": "failed", "reason": failure.reason})
     for name in evaluation.unpredicted:
         rows.append({"case": name, "state": "unpredicted", "reason": "there is no prediction"})
-    return csv_text(COLUMNS, rows)
-
-
-def _score_fields(score: ClassScore) -> dict[str, Any]:
-    return {**asdict(score), "state": score.state}
+    columns = (
+        "case", "label", "class", "state", *evaluation.scores.metrics,
+        "truth_voxels", "predicted_voxels", "spacing_mm", "diagonal_mm", "reason",
+    )  # fmt: skip
+    return csv_text(columns, rows)

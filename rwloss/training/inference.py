@@ -106,10 +106,9 @@ def score_volumes(
     volumes: Iterable[TrainingVolume],
     settings: RunSettings,
     class_names: Sequence[str],
-    *,
-    distances: bool = True,
+    metrics: Iterable[str] | None = None,
 ) -> Scores:
-    """Scores of the label maps that a network predicts. distances: see `scores.score`."""
+    """Scores of the label maps that a network predicts. metrics: by default those of settings."""
     cases = [
         score(
             label_map(network, volume, settings),
@@ -117,7 +116,7 @@ def score_volumes(
             len(class_names),
             volume.spacing_mm,
             name=volume.name,
-            distances=distances,
+            metrics=settings.metrics if metrics is None else metrics,
             tolerance_mm=settings.nsd_tolerance,
         )
         for volume in volumes
@@ -135,7 +134,7 @@ def mean_dice(
 
     Missed classes and false alarms count as 0; None if no case has the class in either.
     """
-    scores = score_volumes(network, volumes, settings, class_names, distances=False)
+    scores = score_volumes(network, volumes, settings, class_names, metrics=("dice",))
     return {each.name: each.dice.mean for each in scores.summary()}
 
 

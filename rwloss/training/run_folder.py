@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter
-
 from rwloss.data.splits import Split, SplitPart
 from rwloss.errors import RWLossError
 from rwloss.files.atomic import TEMPORARY_PREFIX, naming_write_errors, write_text
@@ -229,7 +227,7 @@ class RunFolder:
             return RunResult(
                 settings=self.read_settings(),
                 scores=Scores(
-                    cases=TypeAdapter(tuple[CaseScore, ...]).validate_python(content["cases"]),
+                    cases=tuple(map(CaseScore.of_fields, content["cases"])),
                     class_names=tuple(map(str, content["class_names"])),
                 ),
                 losses=tuple(

@@ -1,4 +1,4 @@
-"""Dice and surface distances per class and case, by MONAI, and their means.
+"""Metrics per class and case, and their means.
 
 Whatever is left out of a mean is counted.
 """
@@ -8,15 +8,17 @@ from __future__ import annotations
 import math
 import statistics
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import TypeAdapter
 
 from rwloss.errors import RWLossError
-from rwloss.training.environment import require_monai
+from rwloss.metrics.class_pair import ClassPair
+from rwloss.metrics.registry import DEFAULT, find, known, require, select, values_of
 
 ClassState = Literal["both", "missed", "false alarm", "empty"]
 Penalty: TypeAlias = float | Literal["diagonal"] | None
@@ -27,35 +29,48 @@ TOLERANCE_MM = 1.0
 
 @dataclass(frozen=True)
 class ClassScore:
-    """One class of one case. dice is in 0..1, distances are in mm, or in voxels without a spacing.
+    """One class of one case. values: of each metric, by its name in `rwloss.metrics`.
 
-    dice: 0 if only one of truth and prediction has the class; None if neither has it.
-    hd95_mm: the 95th percentile of the distances from one surface to the other, the larger of both
-    directions. assd_mm: the mean of all these distances, the average symmetric surface distance.
-    Both are None unless truth and prediction have the class.
-    nsd: the normalized surface distance, in 0..1: the share of both surfaces that lies within the
-    tolerance of the other; 0 and None as for dice. Source: Nikolov et al., arXiv 1809.04430, with
-    every surface voxel counted once, as MONAI does.
+    Distances are in mm, or in voxels without a spacing. A metric that has no value is None: see
+    `rwloss.metrics.Metric` for classes that one side lacks. Each is an attribute too.
+
+    >>> ClassScore(1, truth_voxels=8, predicted_voxels=0, values={"dice": 0.0}).dice
+    0.0
     """
 
     label: int
     truth_voxels: int
     predicted_voxels: int
-    dice: float | None = None
-    hd95_mm: float | None = None
-    assd_mm: float | None = None
-    nsd: float | None = None
+    values: Mapping[str, float | None] = field(default_factory=dict)
+
+    def __getattr__(self, name: str) -> float | None:
+        """The value of a metric."""
+        try:
+            found: float | None = self.__dict__["values"][name]
+            return found
+        except KeyError:
+            raise AttributeError(f"the metric {name!r} was not measured") from None
 
     @property
     def state(self) -> ClassState:
         """Which of truth and prediction have the class.
 
-        >>> ClassScore(label=1, truth_voxels=8, predicted_voxels=0, dice=0.0).state
+        >>> ClassScore(label=1, truth_voxels=8, predicted_voxels=0).state
         'missed'
         """
         if self.truth_voxels:
             return "both" if self.predicted_voxels else "missed"
         return "false alarm" if self.predicted_voxels else "empty"
+
+    def as_fields(self) -> dict[str, Any]:
+        """All of it as one level of plain values."""
+        return {
+            "label": self.label,
+            "truth_voxels": self.truth_voxels,
+            "predicted_voxels": self.predicted_voxels,
+            **self.values,
+            "state": self.state,
+        }
 
 
 @dataclass(frozen=True)
@@ -70,6 +85,22 @@ class CaseScore:
     spacing_mm: tuple[float, ...] | None
     diagonal_mm: float
     classes: tuple[ClassScore, ...]
+
+    def as_fields(self) -> dict[str, Any]:
+        """All of it as plain values."""
+        return asdict(self) | {"classes": [each.as_fields() for each in self.classes]}
+
+    @classmethod
+    def of_fields(cls, fields: Mapping[str, Any]) -> CaseScore:
+        """The scores from what `as_fields` made of them, of this version or an earlier one.
+
+        Raises ValueError, LookupError or TypeError for anything else.
+        """
+        classes = [
+            {**each, "values": {name: each[name] for name in known(each)}}
+            for each in fields["classes"]
+        ]
+        return TypeAdapter(cls).validate_python({**fields, "classes": classes})
 
 
 @dataclass(frozen=True)
@@ -103,9 +134,10 @@ class Statistic:
 class ClassSummary:
     """One class over cases: the number of cases of each state, and the means, each with its n.
 
-    cases = both + missed + false_alarms + empty. Dice and NSD are over all cases except the empty
-    ones, and 0 for missed ones and false alarms. Distances are over the cases where both have the
-    class, and with a penalty over the missed ones and false alarms too.
+    cases = both + missed + false_alarms + empty. values: of each metric, over the cases where it
+    has a value. For Dice these are all cases except the empty ones; for distances those where both
+    have the class, and with a penalty the missed ones and false alarms too. Each is an attribute
+    too: `summary.dice.mean`.
     """
 
     label: int
@@ -115,18 +147,28 @@ class ClassSummary:
     missed: int
     false_alarms: int
     empty: int
-    dice: Statistic
-    hd95_mm: Statistic
-    assd_mm: Statistic
-    nsd: Statistic
+    values: Mapping[str, Statistic] = field(default_factory=dict)
+
+    def __getattr__(self, name: str) -> Statistic:
+        """The means of a metric."""
+        try:
+            found: Statistic = self.__dict__["values"][name]
+            return found
+        except KeyError:
+            raise AttributeError(f"the metric {name!r} was not measured") from None
+
+    def as_fields(self) -> dict[str, Any]:
+        """All of it as plain values."""
+        values = {name: asdict(each) for name, each in self.values.items()}
+        return asdict(replace(self, values={})) | values
 
 
 @dataclass(frozen=True)
 class Scores:
     """Scores of cases. class_names: one per class, the background (which has no scores) first.
 
-    >>> found = ClassScore(1, truth_voxels=9, predicted_voxels=8, dice=0.94, hd95_mm=1, assd_mm=0.1)
-    >>> missed = ClassScore(1, truth_voxels=4, predicted_voxels=0, dice=0.0)
+    >>> found = ClassScore(1, 9, 8, {"dice": 0.94, "hd95_mm": 1.0})
+    >>> missed = ClassScore(1, 4, 0, {"dice": 0.0, "hd95_mm": None})
     >>> cases = [CaseScore(name, (1.0, 1.0), 90.0, (one,)) for name, one in
     ...          [("a", found), ("b", missed)]]
     >>> [lesion] = Scores(tuple(cases), ("background", "lesion")).summary()
@@ -136,6 +178,12 @@ class Scores:
 
     cases: tuple[CaseScore, ...]
     class_names: tuple[str, ...]
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Those that any case has, in the order of tables; the default ones without cases."""
+        classes = (each for case in self.cases for each in case.classes)
+        return known(name for each in classes for name in each.values) or DEFAULT
 
     def summary(self, penalty: Penalty = None) -> tuple[ClassSummary, ...]:
         """Each class except the background over all cases.
@@ -151,11 +199,12 @@ class Scores:
         found = [(case, case.classes[label - 1]) for case in self.cases]
         states = Counter(score.state for _, score in found)
 
-        def distances(name: Literal["hd95_mm", "assd_mm"]) -> Statistic:
+        def over_cases(name: str) -> Statistic:
             values = []
             for case, score in found:
-                value = getattr(score, name)
-                if score.state in {"missed", "false alarm"} and penalty is not None:
+                value = score.values.get(name)
+                takes_penalty = find(name).is_distance and penalty is not None
+                if takes_penalty and score.state in {"missed", "false alarm"}:
                     value = case.diagonal_mm if penalty == "diagonal" else penalty
                 if value is not None:
                     values.append(float(value))
@@ -169,10 +218,7 @@ class Scores:
             missed=states["missed"],
             false_alarms=states["false alarm"],
             empty=states["empty"],
-            dice=Statistic.of(score.dice for _, score in found if score.dice is not None),
-            hd95_mm=distances("hd95_mm"),
-            assd_mm=distances("assd_mm"),
-            nsd=Statistic.of(score.nsd for _, score in found if score.nsd is not None),
+            values={name: over_cases(name) for name in self.metrics},
         )
 
 
@@ -187,6 +233,12 @@ def check_penalty(penalty: Penalty) -> None:
         )
 
 
+def check_tolerance(tolerance_mm: float) -> None:
+    """Raise RWLossError unless the tolerance is a length above 0."""
+    if not 0 < tolerance_mm < math.inf:
+        raise RWLossError(f"expected a tolerance above 0 mm, got {tolerance_mm}")
+
+
 def score(
     predicted: NDArray[Any],
     labels: NDArray[Any],
@@ -194,23 +246,19 @@ def score(
     spacing_mm: Sequence[float] | None = None,
     *,
     name: str = "",
-    distances: bool = True,
+    metrics: Iterable[str] = ("default",),
     tolerance_mm: float = TOLERANCE_MM,
 ) -> CaseScore:
-    """Dice, HD95, ASSD and NSD of each class but 0. (*s), (*s) -> scores.
+    """Metrics of each class but 0. (*s), (*s) -> scores.
 
     labels: the truth; voxels below 0 are ignored: they belong to no class in either, and end a
     region. predicted: voxels below 0 belong to no class. *s 2-D or 3-D.
     spacing_mm: one length per axis; without it, distances are in voxels.
-    distances: False leaves out the surface distances, which take most of the time.
-    tolerance_mm: of the normalized surface distance, in the unit of the distances.
-
-    As in MONAI, a surface consists of the voxels of a class with a face neighbour outside it or at
-    the border of the image. Distances are between the centres of these voxels, exact to float32.
-    `ClassScore` documents the values if truth or prediction lacks the class.
+    metrics: names of `rwloss.metrics`, "default" or "all".
+    tolerance_mm: of nsd and surface_dice, in the unit of the distances.
 
     Raises RWLossError for shapes that differ, labels that are not classes, a spacing that does not
-    fit, and if MONAI is not installed.
+    fit, an unknown metric, and one whose package is not installed.
 
     >>> truth = np.zeros((6, 6), int)
     >>> truth[1:5, 1:5] = 1
@@ -218,12 +266,12 @@ def score(
     >>> square.dice, square.hd95_mm
     (0.75, 2.5)
     """
-    require_monai()
     from scipy.ndimage import find_objects
 
+    names = select(metrics)
+    require(names)
     _check(predicted, labels, num_classes, spacing_mm)
-    if not 0 < tolerance_mm < math.inf:
-        raise RWLossError(f"expected a tolerance above 0 mm, got {tolerance_mm}")
+    check_tolerance(tolerance_mm)
     spacing = (1.0,) * labels.ndim if spacing_mm is None else tuple(map(float, spacing_mm))
     # The class + 1, 0 where there is none: as `find_objects` needs it.
     truth = np.where(labels < 0, 0, labels.astype(np.int32) + 1)
@@ -234,14 +282,17 @@ def score(
         # No voxel of either lies outside the box around both, so that the crop changes nothing.
         present = [of_classes[label] for of_classes in boxes if of_classes[label] is not None]
         if not present:
-            classes.append(ClassScore(label, truth_voxels=0, predicted_voxels=0))
+            classes.append(ClassScore(label, 0, 0, dict.fromkeys(names)))
             continue
         box = tuple(
             slice(min(each.start for each in sides), max(each.stop for each in sides))
             for sides in zip(*present, strict=True)
         )
         masks = found[box] == label + 1, truth[box] == label + 1
-        classes.append(_class_score(label, masks, spacing, tolerance_mm if distances else None))
+        pair = ClassPair(*masks, spacing, labels.shape, tolerance_mm)
+        predicted_voxels, truth_voxels = pair.voxels
+        values = values_of(pair, names)
+        classes.append(ClassScore(label, truth_voxels, predicted_voxels, values))
     lengths_mm = (count * length for count, length in zip(labels.shape, spacing, strict=True))
     return CaseScore(
         name=name,
@@ -271,37 +322,3 @@ def _check(
         raise RWLossError(
             f"expected {labels.ndim} lengths above 0 in spacing_mm, got {tuple(spacing_mm)}"
         )
-
-
-def _class_score(
-    label: int,
-    masks: tuple[NDArray[np.bool_], NDArray[np.bool_]],
-    spacing_mm: tuple[float, ...],
-    tolerance_mm: float | None,
-) -> ClassScore:
-    """The score of one class. masks: prediction and truth (*s), not both empty.
-
-    tolerance_mm: None leaves out the distances.
-    """
-    predicted, truth = (int(np.count_nonzero(mask)) for mask in masks)
-    if not predicted or not truth:
-        return ClassScore(label, truth, predicted, 0.0, nsd=None if tolerance_mm is None else 0.0)
-    import torch
-    from monai.metrics.meandice import compute_dice
-    from monai.metrics.utils import get_mask_edges, get_surface_distance
-
-    first, second = (torch.from_numpy(mask)[None, None] for mask in masks)
-    dice = float(compute_dice(first, second))
-    if tolerance_mm is None:
-        return ClassScore(label, truth, predicted, dice)
-    # The values of MONAI's compute_hausdorff_distance, compute_average_surface_distance and
-    # compute_surface_dice, which would search the same distances three times.
-    edges = get_mask_edges(*masks)
-    there, back = (
-        np.asarray(get_surface_distance(start, end, spacing=spacing_mm), dtype=np.float64)
-        for start, end in (edges, edges[::-1])
-    )
-    hd95_mm = max(float(np.percentile(way, 95)) for way in (there, back))
-    both = np.concatenate([there, back])
-    nsd = float((both <= tolerance_mm).mean())
-    return ClassScore(label, truth, predicted, dice, hd95_mm, float(both.mean()), nsd)

@@ -5,11 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, FiniteFloat, PositiveInt, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    FiniteFloat,
+    PositiveInt,
+    model_validator,
+)
 
 from rwloss.data.splits import Seed, SplitSettings
 from rwloss.files import toml
 from rwloss.maps.identity import is_same
+from rwloss.metrics.registry import select
 
 PresetName = Literal["tiny", "small", "large"]
 Probability = Annotated[float, Field(ge=0, le=1)]
@@ -20,6 +28,14 @@ Constant = bool | int | FiniteFloat | str
 Constants = Annotated[
     dict[str, Constant | list[Any] | dict[str, Any]], BeforeValidator(toml.inline_table)
 ]
+
+
+def _metric_name(name: str) -> str:
+    select((name,))
+    return name
+
+
+MetricName = Annotated[str, AfterValidator(_metric_name)]
 
 MAY_DIFFER = frozenset({"out", "steps", "data"})
 """What may change when a run is resumed: the place of its folder, its number of steps, and the
@@ -162,6 +178,12 @@ class RunSettings(SplitSettings):
         1.0,
         description="distance in mm (in voxels without a spacing) up to which surfaces agree, for "
         "the normalized surface distance of the test",
+    )
+
+    metrics: Annotated[tuple[MetricName, ...], Field(min_length=1)] = Field(
+        ("default",),
+        description="metrics of the test: default, all, or names separated by commas, such as "
+        "default,cl_dice,nsd_at_2; docs/evaluate.md lists them",
     )
 
     test_checkpoint: Literal["best", "last"] = Field(

@@ -58,8 +58,11 @@ def test_a_dry_run_says_the_plan(squares, tmp_path, rwloss_command):
     out = tmp_path / "study"
     options = ("compare", squares, "--map", "rw=rectified", "--map", "dice", *SHORT)
     stack = ("--together", 4, "--seeds", 2, "--out", out, "--dry-run")
-    code, printed, _ = rwloss_command(*options, *stack)
+    config = tmp_path / "run.toml"
+    config.write_text("seed = 3\nsteps = 900\nlearning_rate_schedule = 'cosine'\n")
+    code, printed, told = rwloss_command(*options, *stack, "--config", config)
     assert code == 0
+    assert f"not taken from '{config}': seed 3." in told
     lines = printed.splitlines()
     assert lines[0] == "4 runs: 0 done, 4 to train"
     assert lines[1] == "1 stack of up to 4 runs together, in this process on the CPU"

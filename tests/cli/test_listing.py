@@ -48,8 +48,8 @@ def test_a_table_on_a_terminal_is_wrapped_beside_the_name(monkeypatch):
 
 
 def test_every_mean_stands_beside_its_n(capsys):
-    found = ClassScore(1, 9, 8, dice=0.94, hd95_mm=1.5, assd_mm=0.1, nsd=0.8)
-    missed = ClassScore(1, truth_voxels=4, predicted_voxels=0, dice=0.0, nsd=0.0)
+    found = ClassScore(1, 9, 8, {"dice": 0.94, "hd95_mm": 1.5, "assd_mm": 0.1, "nsd": 0.8})
+    missed = ClassScore(1, 4, 0, {"dice": 0.0, "nsd": 0.0})
     nowhere = ClassScore(1, truth_voxels=0, predicted_voxels=0)
     cases = [CaseScore("x", None, 9.0, (each,)) for each in (found, missed, nowhere)]
     print_scores(Scores(tuple(cases), ("background", "le\x1bsion")).summary(), "voxels")

@@ -59,7 +59,7 @@ def test_shows_one_with_parameters_tags_and_source(rwloss_command):
     code, out, _ = rwloss_command("maps", "boundary")
     assert code == 0
     assert "convention: 'kervadec' | 'valverde' | 'edge' = 'kervadec'" in out
-    assert "normalize: 'none' | 'max' = 'none'" in out
+    assert "normalize: 'none' | 'max' | 'sides' = 'none'" in out
     assert "commutes with: flip, rot90" in out
     assert "Kervadec et al." in out
     assert "From: rwloss.maps.static.boundary:Boundary of rwloss " in out
@@ -67,7 +67,7 @@ def test_shows_one_with_parameters_tags_and_source(rwloss_command):
 
 def test_shows_the_limits_of_parameters(rwloss_command):
     for name, line in [
-        ("dice", "smooth: float > 0 = 1e-05\n  include_background: bool = True\n\n"),
+        ("dice", "smooth: float > 0 = 1e-05\n  smooth_nr: float >= 0 | None = None\n"),
         ("dice", "include_background=False leaves class 0 out of this term"),
         ("focal", "gamma: float >= 0 = 2.0"),
         ("class_weighted", "beta: float >= 0, < 1 = 0.9999"),

@@ -1,10 +1,15 @@
 """The set-ups of papers train, in a shortened form: fewer steps, smaller networks and patches."""
 
+import re
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
 from rwloss import data
+from rwloss.study.assembly import assembled
+from rwloss.study.execution import conduct
+from rwloss.study.plan import runs
 from rwloss.training import RunSettings, train
 
 PAPERS = Path(__file__).parents[2] / "docs" / "papers"
@@ -22,7 +27,12 @@ SHORT = {
             "act": "prelu",
         },
     },
-    "valverde2021": {"steps": 2, "batch_size": 2, "network_options": {"filters": [2] * 7}},
+    "valverde2021": {
+        "steps": 2,
+        "batch_size": 2,
+        "patch_size": (128, 128),
+        "network_options": {"filters": [2] * 7},
+    },
     "topomortar": {
         "steps": 2,
         "batch_size": 2,
@@ -33,18 +43,19 @@ SHORT = {
 }
 
 
+def sample_of(name):
+    return str(data.sample_dir("hippocampus" if name == "kervadec2019" else "lung_patches"))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SHORT)
 def test_a_shortened_form_trains(name, tmp_path):
     path, changes = PAPERS / f"{name}.toml", dict(SHORT[name])
     whole = RunSettings.read(path, data="in", out="run")
     changes["network_options"] = {**whole.network_options, **changes["network_options"]}
-    sample = "hippocampus" if name == "kervadec2019" else "lung_patches"
-    if name == "valverde2021":
-        changes["patch_size"] = (128, 128)
     short = RunSettings.read(
         path,
-        data=str(data.sample_dir(sample)),
+        data=sample_of(name),
         out=str(tmp_path / "run"),
         accelerator="cpu",
         **changes,
@@ -53,6 +64,35 @@ def test_a_shortened_form_trains(name, tmp_path):
     assert found.settings.normalization == whole.normalization
     assert len(found.losses) == found.settings.steps
     assert found.best_step <= found.settings.steps
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SHORT)
+def test_a_shortened_form_is_compared(name, tmp_path):
+    """What `compare --config` does: two maps in the set-up of a paper."""
+    text = (PAPERS / f"{name}.toml").read_text()
+    paper = tmp_path / "paper.toml"
+    paper.write_text(re.sub(r"^epochs = \d+", "epochs = 2", text, flags=re.M))
+    wanted = RunSettings.read(paper, data="", out="")
+    training = {**SHORT[name], "accelerator": "cpu"}
+    training["network_options"] = {**wanted.network_options, **training["network_options"]}
+    training.pop("epochs", None)
+    given = {
+        "maps": {"boundary": "boundary", "gdl": "generalized_dice"},
+        "seeds": (0,),
+        "steps": training.pop("steps", None),
+        "training": training,
+    }
+    told = []
+    study, folder = assembled(sample_of(name), tmp_path / "study", given, paper, told.append)
+    assert told[0].startswith("not taken from ")
+    assert (len(told) == 2) == (given["steps"] is None)
+    found = conduct(study, folder, lambda _: nullcontext(lambda end: None), jobs=0)
+    assert [row.status for row in found.runs] == ["done", "done"], found.runs
+    for run in runs(study, folder):
+        settings = RunSettings.read(run.folder / "run.toml")
+        for each in ("optimizer", "learning_rate", "learning_rate_schedule", "normalization"):
+            assert getattr(settings, each) == getattr(wanted, each)
 
 
 def test_the_values_of_the_papers():

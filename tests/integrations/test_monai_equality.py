@@ -2,6 +2,9 @@
 
 import inspect
 import itertools
+import re
+from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,6 +15,7 @@ from rwloss.integrations.monai import RWLoss
 
 CLASSES, MASKS = {"softmax": True, "to_onehot_y": True}, {"sigmoid": True}
 SHAPES = [(17, 14), (9, 8, 7)]
+FROM_TORCH = {"tensor": partial(torch.tensor, dtype=torch.float64)}
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
@@ -111,37 +115,55 @@ def test_equals_losses_of_probabilities_of_masks(monai_losses):
     assert float(empty) == 0
 
 
-@pytest.mark.parametrize(
-    ("name", "theirs", "text", "ours"),
-    [
-        ("TverskyLoss", CLASSES, "tversky(alpha=0.5, beta=0.5)", CLASSES),
-        ("FocalLoss", {}, "focal", MASKS),
-        (
-            "FocalLoss",
-            {"use_softmax": True, "to_onehot_y": True},
-            "focal(mean_over='classes')",
-            CLASSES,
-        ),
-        (
-            "FocalLoss",
-            {"use_softmax": True, "to_onehot_y": True, "include_background": False},
-            "focal(mean_over='classes', renormalize=True)",
-            CLASSES | {"include_background": False},
-        ),
-        ("DiceCELoss", MASKS, "dice + cross_entropy(masks='together')", MASKS),
-        ("HausdorffDTLoss", CLASSES, "hausdorff_dt", CLASSES | {"include_background": False}),
-        ("HausdorffDTLoss", MASKS | {"include_background": True}, "hausdorff_dt", MASKS),
-    ],
-)
-def test_rows_of_the_migration_table(monai_losses, name, theirs, text, ours):
-    """Absent classes too."""
-    logits, labels = given((12, 10))
-    labels[0] = labels[0].clamp_max(1)
-    many, masks = given_masks((12, 10), 3)
-    masks[1, 2] = 0
-    x, y = (many, masks.double()) if "sigmoid" in ours else (logits, labels[:, None].double())
-    found = value_and_gradient(RWLoss(text, **ours), x, y)
-    assert_same(found, value_and_gradient(getattr(monai_losses, name)(**theirs), x, y), 1e-6)
+def rows_of_the_table():
+    """MONAI's loss, arguments of RWLoss, and the flags of each row of docs/monai.md."""
+    page = Path(__file__).parent.parent.parent / "docs" / "monai.md"
+    section = page.read_text(encoding="utf-8").partition("### Which expression is which loss")[2]
+    rows = re.findall(r"^\| `.*$", section, flags=re.MULTILINE)
+    found = re.findall(r"^\| `(\w+)\((.*?)\)` \| `(.*?)` \| (\w+) \|", section, flags=re.MULTILINE)
+    assert len(found) == len(rows) > 30
+    for name, theirs, ours, flags in found:
+        for chosen in ("softmax", "sigmoid") if flags == "both" else (flags,):
+            yield name, theirs, ours, chosen
+
+
+TABLE = list(rows_of_the_table())
+
+
+@pytest.mark.parametrize("name", dict.fromkeys(row[0] for row in TABLE))
+def test_rows_of_the_migration_table(monai_losses, name):
+    """In 2-D and 3-D, classes and masks, one of them absent."""
+    for shape in ((12, 10), (6, 5, 7)):
+        logits, labels = given(shape)
+        labels[0][labels[0] == 2] = 0
+        many, masks = given_masks(shape, 3)
+        masks[1, 2] = 0
+        batches = {"softmax": (logits, labels[:, None].double()), "sigmoid": (many, masks.double())}
+        for _, theirs, ours, chosen in [row for row in TABLE if row[0] == name]:
+            loss = getattr(monai_losses, name)
+            flags = CLASSES if chosen == "softmax" else MASKS
+            known = {key: flags[key] for key in flags if key in inspect.signature(loss).parameters}
+            wanted = eval(
+                f"loss({theirs}{', ' * bool(theirs)}**known)", None, locals() | FROM_TORCH
+            )
+            found = eval(f"RWLoss({ours}, **flags)", None, locals() | {"RWLoss": RWLoss})
+            try:
+                assert_same(
+                    *(value_and_gradient(each, *batches[chosen]) for each in (found, wanted))
+                )
+            except AssertionError as error:
+                error.add_note(f"The row is {name}({theirs}) with {chosen}, in {shape}.")
+                raise
+
+
+def test_which_rows_the_migration_table_has():
+    """Every loss of segmentations that MONAI and we have."""
+    names = {row[0] for row in TABLE}
+    assert names == {
+        *("BoundaryLoss", "DiceLoss", "DiceCELoss", "DiceFocalLoss", "GeneralizedDiceLoss"),
+        *("GeneralizedDiceFocalLoss", "TverskyLoss", "FocalLoss", "HausdorffDTLoss"),
+        *("LogHausdorffDTLoss", "SoftclDiceLoss", "SoftDiceclDiceLoss"),
+    }
 
 
 def test_in_deep_supervision(monai_losses):

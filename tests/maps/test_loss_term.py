@@ -209,6 +209,12 @@ def test_probabilities_are_missing_or_of_another_shape(term):
         (maps.FocalTversky, "gamma", "greater than 0"),
         (maps.FocalTversky, "alpha", "greater than or equal to 0"),
         (maps.HausdorffDT, "alpha", "greater than 0"),
+        (maps.GeneralizedSurface, "alpha", "greater than 0"),
+        (maps.BoundaryDoU, "smooth", "greater than 0"),
+        (maps.AsymmetricFocal, "delta", "greater than or equal to 0"),
+        (maps.UnifiedFocal, "gamma", "greater than or equal to 0"),
+        (maps.TvMFDice, "kappa", "greater than or equal to 0"),
+        (maps.SVLS, "sigma", "greater than 0"),
     ],
 )
 def test_parameters_out_of_range(generator, name, lowest):

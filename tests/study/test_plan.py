@@ -4,7 +4,7 @@ import pytest
 
 from rwloss import RWLossError, maps
 from rwloss.study import plan
-from rwloss.study.plan import BASELINES, columns, joined, make, reference_of, runs
+from rwloss.study.plan import BASELINES, joined, make, reference_of, runs
 
 
 def study(**changes):
@@ -195,14 +195,3 @@ def test_wrong_files(tmp_path):
             path.write_text(content)
         with pytest.raises(RWLossError, match=message):
             plan.Study.read(path)
-
-
-def test_columns_have_names():
-    assert columns(["boundary(convention='valverde')", " a = dice + focal "]) == {
-        "boundary_convention_valverde": "boundary(convention='valverde')",
-        "a": "dice + focal",
-    }
-    with pytest.raises(RWLossError, match="two maps are called 'dice'"):
-        columns(["dice", "dice"])
-    with pytest.raises(RWLossError, match="did you mean 'dice_ce'"):
-        columns(baselines=["dice_cd"])

@@ -26,7 +26,7 @@ def test_dice_on_every_small_pair():
     """All pairs of label maps of three voxels with three classes: every kind of empty class."""
     for truth, found in itertools.product(itertools.product(range(3), repeat=3), repeat=2):
         labels, predicted = np.array([truth]), np.array([found])
-        case = score(predicted, labels, 3, distances=False)
+        case = score(predicted, labels, 3, metrics=["dice"])
         expected = [naive_dice(predicted, labels, k) for k in (1, 2)]
         assert [each.dice for each in case.classes] == pytest.approx(expected), (truth, found)
 
@@ -202,8 +202,10 @@ def test_any_integer_type():
 
 def test_without_distances():
     labels = np.array([[0, 1, 1, 2]])
-    first, second = score(labels, labels, 3, distances=False).classes
-    assert (first.dice, first.hd95_mm, second.dice, second.assd_mm) == (1.0, None, 1.0, None)
+    first, second = score(labels, labels, 3, metrics=["dice"]).classes
+    assert first.values == second.values == {"dice": 1.0}
+    with pytest.raises(AttributeError, match="hd95_mm' was not measured"):
+        _ = first.hd95_mm
 
 
 def test_what_cannot_be_scored():
@@ -227,10 +229,10 @@ def case(name, **classes):
     return CaseScore(name, (1.0, 1.0), 50.0, tuple(classes.values()))
 
 
-FOUND = ClassScore(1, 10, 10, dice=0.8, hd95_mm=2.0, assd_mm=1.0)
-FOUND_TOO = ClassScore(1, 10, 12, dice=0.6, hd95_mm=4.0, assd_mm=2.0)
-MISSED = ClassScore(1, 10, 0, dice=0.0)
-FALSE_ALARM = ClassScore(1, 0, 5, dice=0.0)
+FOUND = ClassScore(1, 10, 10, {"dice": 0.8, "hd95_mm": 2.0, "assd_mm": 1.0})
+FOUND_TOO = ClassScore(1, 10, 12, {"dice": 0.6, "hd95_mm": 4.0, "assd_mm": 2.0})
+MISSED = ClassScore(1, 10, 0, {"dice": 0.0})
+FALSE_ALARM = ClassScore(1, 0, 5, {"dice": 0.0})
 EMPTY = ClassScore(1, 0, 0)
 CASES = zip("abcde", (FOUND, FOUND_TOO, MISSED, FALSE_ALARM, EMPTY), strict=True)
 ALL = Scores(tuple(case(name, one=one) for name, one in CASES), ("background", "lesion"))

@@ -1,16 +1,19 @@
-"""RegionWiseLoss for the outputs of nnU-Net's network and the targets of its data loader."""
+"""Losses for the outputs of nnU-Net's network and the targets of its data loader."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from rwloss.integrations.masks import masks_with_ignored
+from rwloss.integrations.nnunet.distances import WholeRegions
 from rwloss.losses import RegionWiseLoss
 from rwloss.maps.expression import Expression
-from rwloss.regions import IGNORED
+from rwloss.regions import IGNORED, Regions
+from rwloss.rwmap import RWMap
 
 
 class PlanLoss(RegionWiseLoss):
@@ -24,6 +27,9 @@ class PlanLoss(RegionWiseLoss):
     do not count in the mean.
     head_weights: one per output, from high to low resolution; None without deep supervision.
     batch_dice: the plan's: Dice and the other overlap losses are of the whole batch.
+
+    distances: of the whole volumes of the next batch, `far` and `peaks` of `WholeRegions`; None
+    where each patch has the map of its own labels.
 
     >>> import torch
     >>> loss = PlanLoss("rectified", spacing_mm=(1.0, 0.5))
@@ -43,6 +49,7 @@ class PlanLoss(RegionWiseLoss):
         batch_dice: bool = False,
     ) -> None:
         """Raises RWLossError for an expression that can't be parsed; see the class."""
+        self.distances: tuple[Tensor, Tensor] | None = None
         self.has_ignore_mask = regions and ignore_label is not None
         super().__init__(
             expression,
@@ -64,4 +71,45 @@ class PlanLoss(RegionWiseLoss):
             all_masks = target if many else [target]  # (b k+1 *s), the last one of what to ignore
             kept = [masks_with_ignored(x, 1, x.shape[1] - 1)[:, :-1] for x in all_masks]
             target = kept if many else kept[0]
-        return super().forward(net_output, target)
+        return super().forward(net_output, target, self._whole_map(target))
+
+    @torch.no_grad()
+    def _whole_map(self, target: Any) -> RWMap | None:
+        """The map of the static terms from the distances of whole volumes, if there are any."""
+        if self.distances is None or self.expression is None:
+            return None
+        labels = (target[0] if isinstance(target, (list, tuple)) else target)[:, 0]
+        far, peaks = self.distances
+        static = self.expression.static_part
+        assert static is not None, "check_follows"
+        patch = Regions(labels, far.shape[1], self.spacing_mm, self.ignore_index)
+        rwmap: RWMap = static(WholeRegions.of(patch, far, peaks))
+        return rwmap
+
+
+class AddedLoss(nn.Module):
+    """A loss of nnU-Net plus a `PlanLoss`, whose weights are those of its expression.
+
+    own: called with outputs and targets as nnU-Net gives them, lists with deep supervision.
+
+    >>> import torch
+    >>> loss = AddedLoss(torch.nn.CrossEntropyLoss(), PlanLoss("0 * boundary", spacing_mm=(1, 1)))
+    >>> logits, labels = torch.zeros(1, 2, 4, 4), torch.zeros(1, 4, 4, dtype=torch.long)
+    >>> bool(loss(logits, labels) == loss.own(logits, labels))
+    True
+    """
+
+    def __init__(self, own: nn.Module, added: PlanLoss) -> None:
+        """Keep both; see the class."""
+        super().__init__()
+        self.own, self.added = own, added
+
+    def set_epoch(self, epoch: int, total: int | None = None) -> None:
+        """Tell the schedules of the expression the epoch."""
+        self.added.set_epoch(epoch, total)
+
+    def forward(self, net_output: Any, target: Any) -> Tensor:
+        """The sum of both losses. Arguments as for `PlanLoss`. ()."""
+        own: Tensor = self.own(net_output, target)
+        added: Tensor = self.added(net_output, target)
+        return own + added

@@ -6,13 +6,20 @@ nnU-Net finds them through the folder `trainers`, which the environment variable
 
 from __future__ import annotations
 
+import hashlib
 import os
-from typing import ClassVar
+import re
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
 
 from rwloss.errors import RWLossError
-from rwloss.integrations.nnunet.loss import PlanLoss
+from rwloss.integrations.nnunet.loss import AddedLoss, PlanLoss
 from rwloss.losses.resolution import halving_weights
 from rwloss.maps.expression import Expression
+from rwloss.maps.identity import is_same
 from rwloss.maps.parser import parse
 
 try:
@@ -27,6 +34,8 @@ except ModuleNotFoundError as error:
     ) from None
 
 VARIABLE = "RWLOSS_MAP"
+_CUDA = torch.device("cuda")  # nnU-Net's default
+_KEPT_AS = "rwloss_map"  # in the checkpoint's init_args
 
 
 class nnUNetTrainerRW(nnUNetTrainer):  # type: ignore[misc]  # nnU-Net has no types
@@ -34,9 +43,31 @@ class nnUNetTrainerRW(nnUNetTrainer):  # type: ignore[misc]  # nnU-Net has no ty
 
     Deep supervision, regions, ignore label, spacing and number of epochs are those of the plan, the
     dataset and nnU-Net's trainer. Several GPUs and `torch.compile` work as in nnU-Net.
+
+    The checkpoint keeps the expression, and refuses to be resumed with another. An expression from
+    the environment variable is part of the name of the result folder, see `result_name`.
     """
 
     rwloss_map: ClassVar[str | None] = None
+
+    def __init__(
+        self,
+        plans: dict[str, Any],
+        configuration: str,
+        fold: int,
+        dataset_json: dict[str, Any],
+        device: torch.device = _CUDA,
+    ) -> None:
+        """As nnU-Net's. Raises RWLossError for the second stage of a cascade."""
+        self._resumes = bool(plans.get("continue_training"))
+        super().__init__(plans, configuration, fold, dataset_json, device)
+        self.my_init_kwargs[_KEPT_AS] = str(self.rwloss_expression())
+        if self.is_cascaded:
+            raise RWLossError(
+                f"{configuration} is the second stage of a cascade, which {type(self).__name__} "
+                "does not support: choose another configuration, or train the stage with "
+                "-tr nnUNetTrainer"
+            )
 
     def rwloss_expression(self) -> Expression:
         """The expression to train with.
@@ -58,31 +89,95 @@ class nnUNetTrainerRW(nnUNetTrainer):  # type: ignore[misc]  # nnU-Net has no ty
         except RWLossError as error:
             raise RWLossError(f"environment variable {VARIABLE}: {error}") from error
 
-    def _build_loss(self) -> PlanLoss:
+    @property
+    def output_folder_base(self) -> str | None:
+        """The folder of results: nnU-Net's, with an expression from the environment in its name."""
+        return self._output_folder_base
+
+    @output_folder_base.setter
+    def output_folder_base(self, folder: str | None) -> None:
+        self._output_folder_base = folder
+        if folder is None or self.rwloss_map is not None:
+            return
+        plain, own = Path(folder), type(self).__name__
+        named = plain.with_name(
+            plain.name.replace(own, result_name(own, self.rwloss_expression()), 1)
+        )
+        fold = f"fold_{self.fold}"
+        # Written by rwloss before folders were named after the map.
+        if self._resumes and not (named / fold).exists() and [*(plain / fold).glob("*.pth")]:
+            return
+        self._output_folder_base = str(named)
+
+    def load_checkpoint(self, filename_or_checkpoint: dict[str, Any] | str) -> None:
+        """As nnU-Net's. Raises RWLossError for the checkpoint of another expression."""
+        super().load_checkpoint(filename_or_checkpoint)
+        held, own = self.my_init_kwargs.get(_KEPT_AS), str(self.rwloss_expression())
+        if held is None:
+            self.print_to_log_file(
+                "rwloss: this checkpoint does not say which map it was trained with (it is of an "
+                f"older rwloss, or of another trainer). It continues with {own}"
+            )
+        elif not is_same(held, own):
+            raise RWLossError(
+                f"the checkpoint in {self.output_folder} was trained with {held}, and this run is "
+                f"of {own}: resume it with {held!r}, or start a new run without --c"
+            )
+        self.my_init_kwargs[_KEPT_AS] = own
+
+    def _build_loss(self) -> nn.Module:
         """The loss of this plan, in place of nnU-Net's. Its `initialize` calls this once."""
-        plan = self.configuration_manager
-        spacing_mm = list(plan.spacing[-len(plan.patch_size) :])
         weights = None
         if self.enable_deep_supervision:
             # DDP fails on parameters without a gradient: the last output must count a little.
             least = 1e-6 if self.is_ddp and not self._do_i_compile() else 0.0
             weights = halving_weights(len(self._get_deep_supervision_scales()), last=least)
+        return self.rwloss_loss(weights)
+
+    def rwloss_loss(self, head_weights: list[float] | None) -> PlanLoss:
+        """The loss of the expression for this plan. head_weights: of the outputs, high to low."""
+        plan = self.configuration_manager
+        spacing_mm = self.rwloss_spacing_mm
         loss = PlanLoss(
             self.rwloss_expression(),
             spacing_mm=spacing_mm,
             regions=self.label_manager.has_regions,
             ignore_label=self.label_manager.ignore_label,
-            head_weights=weights,
+            head_weights=head_weights,
             batch_dice=plan.batch_dice,
         )
         loss.set_epoch(self.current_epoch, self.num_epochs)
         self.print_to_log_file(f"rwloss: {loss.expression}, spacing {spacing_mm} mm")
+        if self.output_folder_base is not None:
+            name = Path(self.output_folder_base).name.split("__")[0]
+            self.print_to_log_file(f"rwloss: predict with -tr {name}")
         return loss
+
+    @property
+    def rwloss_spacing_mm(self) -> list[float]:
+        """The plan's spacing of the axes of a patch, in mm."""
+        plan = self.configuration_manager
+        return list(plan.spacing[-len(plan.patch_size) :])
 
     def on_train_epoch_start(self) -> None:
         """Tell schedules the epoch; it also holds for the validation after it."""
         super().on_train_epoch_start()
         self.loss.set_epoch(self.current_epoch, self.num_epochs)
+
+
+class nnUNetTrainerRWAdded(nnUNetTrainerRW):
+    """nnU-Net's own loss plus the expression, so that one thing changes: RWLOSS_MAP="0.01 * ...".
+
+    The own loss is that of the next class in the order of inheritance, with its weights of deep
+    supervision: `class Mine(nnUNetTrainerRWAdded, nnUNetTrainerTopk10Loss)` adds to that one. With
+    a weight of 0 the loss and its gradient are the own ones, bit for bit.
+    """
+
+    def _build_loss(self) -> nn.Module:
+        """The own loss with the expression's beside it."""
+        own = super(nnUNetTrainerRW, self)._build_loss()
+        weights = getattr(own, "weight_factors", None)  # nnU-Net's wrapper has them
+        return AddedLoss(own, self.rwloss_loss(None if weights is None else list(weights)))
 
 
 class nnUNetTrainerRectifiedDice(nnUNetTrainerRW):
@@ -95,3 +190,17 @@ class nnUNetTrainerBoundaryDice(nnUNetTrainerRW):
     """`dice + 0.01 * boundary`: the constant weight of Kervadec et al. (arXiv 1812.07032)."""
 
     rwloss_map = "dice + 0.01 * boundary"
+
+
+def result_name(trainer: str, expression: Expression | str) -> str:
+    """What names the results of a trainer with an expression from RWLOSS_MAP; `-tr` of prediction.
+
+    The words of the expression, and six digits that tell all expressions apart.
+
+    >>> result_name("nnUNetTrainerRW", "rectified + 0.5 * dice").rpartition("-")[0]
+    'nnUNetTrainerRW-rectified-0.5-dice'
+    """
+    text = str(parse(expression) if isinstance(expression, str) else expression)
+    # No two underscores in a row: nnU-Net splits names there.
+    words = re.sub(r"__+", "_", re.sub(r"[^\w.]+", "-", text, flags=re.ASCII)).strip("-_.")[:60]
+    return f"{trainer}-{words}-{hashlib.sha256(text.encode()).hexdigest()[:6]}"

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
-from einops import rearrange
+from einops import rearrange, repeat
+from pydantic import NonNegativeFloat
 
 from rwloss.errors import RWLossError
 from rwloss.maps.generator import MapTags
-from rwloss.maps.loss_term import LossTerm, Prediction
+from rwloss.maps.loss_term import LossTerm, Prediction, sum_by_group
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,7 +21,9 @@ class CrossEntropy(LossTerm):
 
     masks: with overlapping masks, "apart" takes each as a problem of its own, inside and outside;
     "together" takes the masks of an image as classes, -Σ_m y_m log s_m with s the softmax of their
-    logits (MONAI's DiceCELoss with sigmoid=True). One mask is always apart.
+    logits (MONAI's DiceCELoss with sigmoid=True). One mask is always apart. weight: one number per
+    class (of masks: outside and inside); the mean is then that of w_t (-log p_t), divided by the
+    mean of w_t, as in torch.
 
     Its map is -K / p_t at the true class and 0 at the others: stable at every voxel. It is computed
     from the log-softmax, so it stays finite where p_t underflows. A map of `Regions.from_masks`
@@ -27,6 +31,7 @@ class CrossEntropy(LossTerm):
     """
 
     masks: Literal["apart", "together"] = "apart"
+    weight: tuple[NonNegativeFloat, ...] | None = None
 
     name = "cross_entropy"
     tags = MapTags(
@@ -40,7 +45,12 @@ class CrossEntropy(LossTerm):
     def loss(self, prediction: Prediction) -> Tensor:
         """-log p_t, its mean over voxels that count. (b c)."""
         if self.masks == "apart" or prediction.masks == 1:
-            return prediction.mean_by_true_class(-prediction.true_log_probs)
+            costs = -prediction.true_log_probs
+            if self.weight is not None:
+                costs = costs * self._relative_weights(prediction, self.weight)
+            return prediction.mean_by_true_class(costs)
+        if self.weight is not None:
+            raise RWLossError(f"{self}: weight is one number per class, which masks together lack")
         if not prediction.has_background:
             raise RWLossError(
                 f"{self} needs the outside of each mask too, to know their logits: drop "
@@ -53,3 +63,17 @@ class CrossEntropy(LossTerm):
         inside_costs = costs.masked_fill(prediction.one_hot[:, 1] == 0, 0.0)
         # The mean is over voxels of images, not of masks.
         return prediction.mean_by_true_class(prediction.masks * inside_costs)
+
+    def _relative_weights(self, prediction: Prediction, weight: Sequence[float]) -> Tensor:
+        """The weight of the true class, divided by its mean over the voxels that count. (b *s)."""
+        if not prediction.has_background:
+            raise RWLossError(
+                f"{self} needs the background, whose weight may be 0: drop include_background=False"
+            )
+        weights, groups = prediction.true_weights(weight), prediction.groups
+        counted = sum_by_group(prediction.counted, groups)
+        scale = counted / sum_by_group(weights, groups).clamp_min(1e-30)
+        rows = len(weights) // groups
+        return weights * repeat(
+            scale.reshape(groups), "g -> (g b) " + "1 " * (weights.ndim - 1), b=rows
+        )

@@ -21,14 +21,16 @@ class Focal(LossTerm):
     gamma: 0 is cross-entropy, 2 the paper's choice. mean_over: "voxels", or "classes" for the mean
     over voxels and classes, which is K times smaller (MONAI's with use_softmax=True).
     renormalize: without the background, p_t is the share among the other classes, as by a softmax
-    without the background's logit (MONAI's with include_background=False). Class weights belong to
-    static terms. The map is 0 at the wrong classes and at most 0 at the true one: no violating
-    voxel, unless renormalized.
+    without the background's logit (MONAI's with include_background=False). weight: the paper's
+    alpha_t, one number per class (of masks: outside and inside); the mean is not divided by them.
+    The map is 0 at the wrong classes and at most 0 at the true one: no violating voxel, unless
+    renormalized.
     """
 
     gamma: NonNegativeFloat = 2.0
     mean_over: Literal["voxels", "classes"] = "voxels"
     renormalize: bool = False
+    weight: tuple[NonNegativeFloat, ...] | None = None
 
     name = "focal"
     tags = MapTags(
@@ -54,11 +56,18 @@ class Focal(LossTerm):
             log_probs = prediction.log_probs.log_softmax(dim=1)
             prediction = replace(prediction, log_probs=log_probs)
         log_p = prediction.true_log_probs
-        # 1 - p from the logarithm: exact for p near 1. Its power has an infinite derivative at 0
-        # for gamma < 1, so the smallest 1 - p is a little more than 0. Where p is 0 the loss is
-        # infinite, and its gradient is that of cross-entropy.
-        wrong = (-log_p.clamp_min(-200.0).expm1()).clamp_min(1e-12)
-        cost = -(wrong**self.gamma) * log_p
+        cost = -(one_minus(log_p) ** self.gamma) * log_p
+        if self.weight is not None:
+            cost = cost * prediction.true_weights(self.weight)
         if self.mean_over == "classes":
             cost = cost / prediction.one_hot.shape[1]
         return prediction.mean_by_true_class(cost)
+
+
+def one_minus(log_p: Tensor) -> Tensor:
+    """1 - p from log p, for a power of it: exact for p near 1, and at least 1e-12.
+
+    The power has an infinite derivative at 0 if it is below 1. Where p is 0 a loss with log p is
+    infinite, and its gradient that of log p.
+    """
+    return (-log_p.clamp_min(-200.0).expm1()).clamp_min(1e-12)

@@ -21,7 +21,8 @@ class GeneralizedDice(LossTerm):
 
     power: 2 is the papers' choice; 1 and 0 are "simple" and "uniform" in MONAI. absent: what an
     absent class weighs, where the formula is infinite: "zero", so that this term alone does not
-    punish its false positives, or as much as the "largest" weight of the image (MONAI). smooth: s.
+    punish its false positives, or as much as the "largest" weight of the image (MONAI). smooth: s;
+    smooth_nr: another number for the numerator.
     masks: "apart" takes each overlapping mask as a problem of its own (without its background that
     is plain Dice), "together" the masks of an image as its classes (MONAI). A map of
     `Regions.from_masks` takes them apart in any case.
@@ -31,6 +32,7 @@ class GeneralizedDice(LossTerm):
     absent: Literal["zero", "largest"] = "zero"
     smooth: NonNegativeFloat = 0.0
     masks: Literal["apart", "together"] = "apart"
+    smooth_nr: NonNegativeFloat | None = None
 
     name = "generalized_dice"
     tags = MapTags(unit="unitless", commutes_with=frozenset({"flip", "rot90"}), uses_spacing=False)
@@ -52,9 +54,10 @@ class GeneralizedDice(LossTerm):
         weight = (size > 0) / size.clamp_min(1e-12) ** self.power
         if self.absent == "largest":
             weight = weight.where(size > 0, weight.amax(dim=1, keepdim=True))
-        smooth = self.smooth * largest[:, 0] ** self.power
-        above = 2 * (weight * both).sum(dim=1) + smooth
-        below = (weight * (predicted + true)).sum(dim=1) + smooth
+        scale = largest[:, 0] ** self.power
+        smooth_nr = self.smooth if self.smooth_nr is None else self.smooth_nr
+        above = 2 * (weight * both).sum(dim=1) + smooth_nr * scale
+        below = (weight * (predicted + true)).sum(dim=1) + self.smooth * scale
         # An image in which no voxel counts has a denominator of 0: its loss is 0.
         some = below > 0
         losses = (1 - above / below.where(some, below.new_ones(()))) * some

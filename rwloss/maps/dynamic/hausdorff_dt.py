@@ -1,10 +1,10 @@
-"""Hausdorff distance loss by distance transforms of the truth and of the prediction."""
+"""Hausdorff distance loss by distance transforms of truth and prediction, and its logarithm."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from einops import rearrange
+from einops import rearrange, reduce, repeat
 from pydantic import PositiveFloat
 
 from rwloss import distance
@@ -37,11 +37,15 @@ class HausdorffDT(LossTerm):
 
     def loss(self, prediction: Prediction) -> Tensor:
         """(p - y)² (d_p^alpha + d_y^alpha), its mean over voxels that count. (b c)."""
+        return prediction.mean_space(self._costs(prediction))
+
+    def _costs(self, prediction: Prediction) -> Tensor:
+        """(p - y)² (d_p^alpha + d_y^alpha). (b c *s)."""
         probs, truth = prediction.probs, prediction.one_hot
         spacings = prediction.spacings_mm
         # The larger of the two terms is (far)^alpha: float32 holds it for any image.
         far = self._power(truth > 0.5, spacings) + self._power(probs.detach() > 0.5, spacings)
-        return prediction.mean_space((probs - truth) ** 2 * far)
+        return (probs - truth) ** 2 * far
 
     @eager  # no compiled graph can hold a distance transform
     def _power(self, masks: Tensor, spacings: tuple[tuple[float, ...], ...]) -> Tensor:
@@ -52,3 +56,28 @@ class HausdorffDT(LossTerm):
             rearrange(masks, "b c ... -> (b c) ..."),
         )
         return rearrange(far**self.alpha, "(b c) ... -> b c ...", c=masks.shape[1])
+
+
+class LogHausdorffDT(HausdorffDT):
+    """log(1 + H), H the mean of `hausdorff_dt` over the voxels and classes of an image; their mean.
+
+    Overlapping masks of an image are in one H. With batch=True, H is that of the whole batch, as in
+    MONAI's LogHausdorffDTLoss. alpha: as in `hausdorff_dt`.
+    """
+
+    name = "log_hausdorff_dt"
+    citation = "log(1 + H) of Karimi & Salcudean, IEEE TMI 2020, arXiv 1904.10030 (eq. 8), as MONAI"
+
+    @property
+    def unit(self) -> str:
+        """None that follows the spacing: it is the logarithm of 1 plus mm^alpha."""
+        return ""
+
+    def loss(self, prediction: Prediction) -> Tensor:
+        """log(1 + H) of each image, the same for each of its classes. (b c)."""
+        sums = prediction.pooled_sum(self._costs(prediction))
+        counted = prediction.pooled_sum(prediction.counted).expand_as(sums)
+        by_image, m = "(b m) c -> b", prediction.masks
+        number = reduce(counted, by_image, "sum", m=m).clamp_min(1.0)
+        mean: Tensor = reduce(sums, by_image, "sum", m=m) / number
+        return repeat(mean.log1p(), "b -> (b m) c", m=m, c=sums.shape[1])

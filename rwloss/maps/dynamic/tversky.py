@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import field
 from typing import TYPE_CHECKING
 
 from pydantic import NonNegativeFloat, PositiveFloat
@@ -17,12 +18,14 @@ class Tversky(LossTerm):
     """1 - (TP + s) / (TP + alpha FP + beta FN + s), the mean over images and classes.
 
     TP = Σ p y, FP = Σ p (1 - y), FN = Σ (1 - p) y. alpha: weight of false positives; beta: of
-    false negatives; 0.3 and 0.7 favour recall, 0.5 and 0.5 are Dice. smooth: s.
+    false negatives; 0.3 and 0.7 favour recall, 0.5 and 0.5 are Dice. smooth: s; smooth_nr: another
+    number for the numerator.
     """
 
     alpha: NonNegativeFloat = 0.3
     beta: NonNegativeFloat = 0.7
     smooth: PositiveFloat = 1e-5
+    smooth_nr: NonNegativeFloat | None = field(default=None, kw_only=True)
 
     name = "tversky"
     tags = MapTags(unit="unitless", commutes_with=frozenset({"flip", "rot90"}), uses_spacing=False)
@@ -32,7 +35,8 @@ class Tversky(LossTerm):
         """1 minus the Tversky index. (b c)."""
         both, predicted, true = prediction.overlap()
         price = self.alpha * (predicted - both) + self.beta * (true - both)
-        return 1 - (both + self.smooth) / (both + price + self.smooth)
+        smooth_nr = self.smooth if self.smooth_nr is None else self.smooth_nr
+        return 1 - (both + smooth_nr) / (both + price + self.smooth)
 
 
 class FocalTversky(Tversky):
@@ -40,7 +44,7 @@ class FocalTversky(Tversky):
 
     gamma: 4/3 is the paper's choice. Above 1 the gradient grows as a class becomes right, without
     limit in the formula (here 1 - index is at least 1e-7, with no gradient below); below 1 it
-    fades. alpha, beta, smooth: as in `tversky`; the paper swaps the names of the two weights.
+    fades. The rest is as in `tversky`; the paper swaps the names of the two weights.
     """
 
     gamma: PositiveFloat = 4 / 3

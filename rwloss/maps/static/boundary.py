@@ -22,14 +22,15 @@ class Boundary(MapGenerator):
     "edge" is -d inside but 0 at the inner edge, the voxels with a face neighbour outside
     (`compute_sdf` of SegLossOdyssey). Outside it is +d.
     normalize: "none" leaves mm; "max" divides each class of each image by its largest absolute
-    value, to [-1, 1].
+    value, to [-1, 1]; "sides" divides inside and outside each by its own, so that a small class
+    has values down to -1 too (as MIST does with maps of the edge's voxels).
 
     A class that is absent, or that fills the image, has 0 everywhere. Dense; with three classes or
     more almost every voxel violates the stability principle.
     """
 
     convention: Literal["kervadec", "valverde", "edge"] = "kervadec"
-    normalize: Literal["none", "max"] = "none"
+    normalize: Literal["none", "max", "sides"] = "none"
 
     name = "boundary"
     tags = MapTags(commutes_with=frozenset({"flip", "rot90"}))
@@ -68,9 +69,13 @@ class Boundary(MapGenerator):
             zero_where(signed, (signed < 0) & beside(edge))
         if regions.ignored is not None:  # before the maximum: they belong to no class
             zero_where(signed, beside(regions.ignored))
-        if self.normalize == "max":
+        if self.normalize != "none":
             spatial = tuple(range(-axes, 0))
-            largest = xp.max(xp.abs(signed), axis=spatial, keepdims=True)
+            deepest = -xp.min(signed, axis=spatial, keepdims=True)
+            farthest = xp.max(signed, axis=spatial, keepdims=True)
+            if self.normalize == "max":
+                deepest = farthest = xp.maximum(deepest, farthest)
+            largest = xp.where(signed < 0, deepest, farthest)
             signed /= xp.where(largest > 0, largest, xp.ones_like(largest))
 
 

@@ -58,18 +58,16 @@ class SkeletonRecall(MapGenerator):
         from scipy.ndimage import binary_dilation
 
         if not foreground.any() or self.radius == 0:
-            return _skeleton(foreground)
-        return np.asarray(binary_dilation(_skeleton(foreground), iterations=self.radius))
+            return skeleton(foreground)
+        return np.asarray(binary_dilation(skeleton(foreground), iterations=self.radius))
 
 
-def _skeleton(foreground: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def skeleton(foreground: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """At least one voxel of each connected part. (*s) -> (*s), boolean."""
     try:
         from skimage.morphology import skeletonize
     except ImportError as error:
-        raise RWLossError(
-            "skeleton_recall needs scikit-image: pip install 'rwloss[skeleton]'"
-        ) from error
+        raise RWLossError("skeletons need scikit-image: pip install 'rwloss[skeleton]'") from error
     from scipy.ndimage import binary_erosion, distance_transform_edt, label
 
     if not foreground.any():

@@ -2,5 +2,6 @@
 
 from rwloss.study.report.exports import check_export, export
 from rwloss.study.report.page import check_page, require_report, write
+from rwloss.study.report.table_page import write_table_page
 
-__all__ = ["check_export", "check_page", "export", "require_report", "write"]
+__all__ = ["check_export", "check_page", "export", "require_report", "write", "write_table_page"]

@@ -13,12 +13,14 @@ from rwloss.study.report import (
     over_cells,
     run_charts,
     stability,
+    table_contents,
     tables,
     tie_charts,
 )
 from rwloss.study.report.charts import Chart
 from rwloss.study.report.tables import Table, without_paths
 from rwloss.study.results import Results
+from rwloss.study.score_tables.results import TableResults
 
 
 def told(results: Results, folder: Path) -> Results:
@@ -32,6 +34,8 @@ def told(results: Results, folder: Path) -> Results:
 
 def all_charts(results: Results) -> dict[str, list[Chart]]:
     """The charts of each section."""
+    if isinstance(results, TableResults):
+        return table_contents.charts_of_table(results)
 
     def of_parts(make: Callable[[Results], Iterator[Chart] | list[Chart]]) -> list[Chart]:
         return [
@@ -63,6 +67,8 @@ def comparison_tables(results: Results) -> list[Table]:
 
 def all_tables(results: Results) -> list[Table]:
     """The tables in the order of the page."""
+    if isinstance(results, TableResults):
+        return table_contents.tables_of_table(results)
     found = [
         tables.scores_table(results),
         *tables.of_parts(results, tables.maps_table),

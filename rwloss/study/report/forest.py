@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from rwloss.study.axes import kept_apart
 from rwloss.study.differences import Difference
 from rwloss.study.figures import NOTHING, bounds, decimal, significant
-from rwloss.study.outcomes import METRICS, SCORES
 from rwloss.study.report.charts import Chart, Point, Span, plain
 from rwloss.study.report.tables import (
     Cell,
@@ -24,7 +23,7 @@ from rwloss.study.summaries import StudyPart
 
 def differences_table(results: Results, part: StudyPart, which: str) -> Table:
     """Every map against the reference in every score, with what each figure is sure of."""
-    names, unit = list(results.study.maps), results.distance_unit
+    names = list(results.study.maps)
     rows = []
     for each in part.differences:
         found = each.comparison
@@ -34,7 +33,7 @@ def differences_table(results: Results, part: StudyPart, which: str) -> Table:
         cells = (
             Cell(found.map, found.map),
             *axis_cells(results.study, found.values),
-            Cell(SCORES[each.metric], SCORES[each.metric], "" if METRICS[each.metric] else unit),
+            score_cell(results, each.metric),
             interval_cell(found.difference, signed=True),
             _bounds(each),
             share_cell(each.improvement),
@@ -45,8 +44,7 @@ def differences_table(results: Results, part: StudyPart, which: str) -> Table:
         rows.append(TableRow(cells, names.index(found.map)))
     return Table(
         f"differences-{which}",
-        f"Difference from {results.reference} in every score of the test. Distances: lower is "
-        "better, and where a class is missed or a false alarm, they are the diagonal of the image.",
+        f"Difference from {results.reference} in every score of the test. {results.about_scores()}",
         {
             "map": "", **axis_titles(kept_apart(results.study.axes)),
             "score": "score", "difference": "difference", "over cases too": "over-cases",
@@ -60,16 +58,16 @@ def differences_table(results: Results, part: StudyPart, which: str) -> Table:
 
 def forest_charts(results: Results) -> Iterator[Chart]:
     """The paired differences of every seed, a chart per score."""
-    names, unit = list(results.study.maps), results.distance_unit
-    for metric, higher in METRICS.items():
+    names = list(results.study.maps)
+    for metric, higher in results.directions().items():
         of_metric = [each for each in results.whole.differences if each.metric == metric]
         points = [point for each in of_metric for point in _points(each, names)]
         if not points:
             continue
-        title = SCORES[metric] if higher else f"{SCORES[metric]}, {unit}"
+        title = ", ".join(filter(None, (results.title(metric), results.unit_of(metric))))
         yield Chart(
             f"forest-{metric}",
-            heading=f"{SCORES[metric]}: difference from {results.reference}",
+            heading=f"{results.title(metric)}: difference from {results.reference}",
             label=f"Difference in {title} from {results.reference} for each seed, by map, with the "
             "mean and its interval.",
             points=points,
@@ -86,6 +84,11 @@ def forest_charts(results: Results) -> Iterator[Chart]:
             has_means=True,
             of_others=True,
         )
+
+
+def score_cell(results: Results, metric: str) -> Cell:
+    """The name of a score, with its unit below it."""
+    return Cell(results.title(metric), results.title(metric), results.unit_of(metric))
 
 
 def _points(each: Difference, names: list[str]) -> Iterator[Point]:

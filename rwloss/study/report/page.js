@@ -31,7 +31,7 @@
     for (const element of all("main [data-map], main [data-class], main [data-seed]")) {
       element.hidden = !keeps(numbers(element));
     }
-    const counts = [["map", "maps"], ["class", "classes"], ["seed", "seeds"]]
+    const counts = [["map", data.nouns], ["class", "classes"], ["seed", "seeds"]]
       .filter(([name]) => form.querySelector(`input[name="${name}"]`))
       .map(([name, noun]) => `${chosen(name).size} of ${all(`input[name="${name}"]`, form).length} ${noun}`);
     document.getElementById("shown").textContent = `Shown: ${counts.join(", ")}`;

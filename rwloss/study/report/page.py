@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from importlib import import_module, resources
 from pathlib import Path
@@ -99,14 +99,18 @@ def render(results: Results, folder: Path) -> str:
 
 def page(results: Results, pictures: Sequence[MapPictures]) -> str:
     """The page from all that stands in it."""
+    return filled("page.html.j2", {**_context(results), "pictures": pictures})
+
+
+def filled(template: str, context: Mapping[str, Any]) -> str:
+    """A template with its context, and with the scripts and styles that all pages have."""
     from markupsafe import Markup
 
     files = resources.files("rwloss.study.report")
     scripts = {"plotly": _plotly(), "script": files.joinpath("page.js").read_text("utf-8")}
-    text: str = _template().render(
-        **_context(results),
+    text: str = _template(template).render(
+        **context,
         **{name: Markup(text) for name, text in scripts.items()},
-        pictures=pictures,
         style=Markup(files.joinpath("page.css").read_text("utf-8")),
         script_hashes=" ".join(_hash(script) for script in scripts.values()),
     )
@@ -114,7 +118,7 @@ def page(results: Results, pictures: Sequence[MapPictures]) -> str:
 
 
 @cache
-def _template() -> Any:
+def _template(name: str) -> Any:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
@@ -127,7 +131,7 @@ def _template() -> Any:
     environment.filters["decimal"] = decimal
     # Names hold whatever a dataset holds: JSON for a script is escaped, and never holds NaN.
     environment.policies["json.dumps_kwargs"] = {"allow_nan": False}
-    return environment.get_template("page.html.j2")
+    return environment.get_template(name)
 
 
 def map_pictures(results: Results, folder: Path) -> Iterator[MapPictures]:
@@ -146,19 +150,6 @@ def map_pictures(results: Results, folder: Path) -> Iterator[MapPictures]:
 def _context(results: Results) -> dict[str, Any]:
     study = results.study
     data_name = Path(study.data).name or "this data"
-    drawn = [
-        {
-            "name": name,
-            "label": charts.plain(name, 22),
-            "title": charts.plain(name),
-            "number": number,
-            "colour": look.colour,
-            "dash": charts.DASHES[look.round],
-            "round": look.round,
-        }
-        for number, (name, look) in enumerate(charts.looks(study.maps, results.reference).items())
-    ]
-    groups = contents.all_charts(results)
     answer = lead(results)
     told = [text for text in sentences(results) if text not in answer]
     return {
@@ -173,7 +164,6 @@ def _context(results: Results) -> dict[str, Any]:
         "unit": unit(study.axes),
         # With axes, a seed fails with some values only, and stays in the charts.
         "failed_seeds": () if study.axes else results.reference_failures,
-        "maps": drawn,
         "class_colours": class_colours(len(results.class_names) + 1),
         "class_signs": tie_charts.CLASS_SIGNS,
         "unknown": any(each.unknown for each in results.whole.maps),
@@ -186,11 +176,7 @@ def _context(results: Results) -> dict[str, Any]:
         "over_cells_table": over_cells.over_cells_table(results),
         "profiles_table": stability.profiles_table(results),
         "runs_table": tables.runs_table(results),
-        "charts": groups,
-        "chart_data": {
-            "maps": drawn,
-            "charts": [_fields(chart) for group in groups.values() for chart in group],
-        },
+        **of_charts(results, contents.all_charts(results), "maps"),
         "settings": _settings(results),
         "study_toml": _portable(study, data_name).as_toml(),
         "trained_with": _trained_with(results),
@@ -203,6 +189,34 @@ def _context(results: Results) -> dict[str, Any]:
             "two_modes": curves.TWO_MODES,
             "pairs": MAPS_IN_CORRELATIONS,
         },
+    }
+
+
+def of_charts(
+    results: Results, groups: Mapping[str, Sequence[charts.Chart]], nouns: str
+) -> dict[str, Any]:
+    """What a page and its script need to draw charts. nouns: what is compared, such as "maps"."""
+    drawn = [
+        {
+            "name": name,
+            "label": charts.plain(name, 22),
+            "title": charts.plain(name),
+            "number": number,
+            "colour": look.colour,
+            "dash": charts.DASHES[look.round],
+            "round": look.round,
+        }
+        for number, (name, look) in enumerate(
+            charts.looks(results.study.maps, results.reference).items()
+        )
+    ]
+    all_charts = [_fields(chart) for group in groups.values() for chart in group]
+    return {
+        "maps": drawn,
+        "nouns": nouns,
+        "seed_names": {seed: str(seed) for seed in results.study.seeds},
+        "charts": groups,
+        "chart_data": {"maps": drawn, "nouns": nouns, "charts": all_charts},
     }
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 from rwloss.study.figures import decimal, significant
-from rwloss.study.outcomes import METRICS, SCORES, ClassOutcome, known_of
+from rwloss.study.outcomes import METRICS, ClassOutcome, known_of
 from rwloss.study.report.charts import Chart, Point, decades, fitted, headed, plain
 from rwloss.study.report.curves import gradient_norm, learning, wrong_way
 from rwloss.study.results import Results
@@ -29,7 +29,7 @@ def _of_condition(results: Results) -> dict[str, list[Chart]]:
     return {
         "scores": [
             *(_scores(results, *each) for each in ((None, "Mean over classes"), *classes)),
-            *(_other_scores(results, metric) for metric in METRICS if metric != "dice"),
+            *(other_scores(results, metric) for metric in METRICS if metric != "dice"),
         ],
         "learning": [learning(results, *each) for each in classes],
         "births": [_births(results, *each) for each in classes],
@@ -76,17 +76,17 @@ def _scores(results: Results, number: int | None, name: str) -> Chart:
     )
 
 
-def _other_scores(results: Results, metric: str) -> Chart:
-    """Another score of the test than Dice, mean over classes."""
-    unit = "" if METRICS[metric] else f", {results.distance_unit}"
-    title = f"{SCORES[metric]}{unit}"
+def other_scores(results: Results, metric: str) -> Chart:
+    """A score of the test, mean over classes, of every run."""
+    name = results.title(metric)
+    title = ", ".join(filter(None, (name, results.unit_of(metric))))
 
     def mark(row: RunRow) -> _Mark | None:
         value = row.outcome.tested(metric) if row.status == "done" else None
         if value is None:
             return None
         lost = bool(row.outcome.lost) if row.outcome.knows_losses else None
-        return value, _symbol(lost), f"{SCORES[metric]} {significant(value)}"
+        return value, _symbol(lost), f"{name} {significant(value)}"
 
     return Chart(
         f"score-{metric}",

@@ -17,7 +17,7 @@ from rwloss.study.statistics import Interval
 from rwloss.study.summaries import StudyPart
 from rwloss.words import count_of, listed, percent
 
-_TEXT = {"map", "class", "score", "status", "lost classes", "verdict"}
+_TEXT = {"map", "method", "class", "score", "status", "lost classes", "verdict"}
 """Columns that hold no numbers."""
 
 # The last part of an absolute path says which file; the rest says whose machine it was.

@@ -10,6 +10,7 @@ from anatomy import batch
 
 from rwloss import Regions, maps
 
+COSTS = ((0.0, 1.0, 1.0, 1.0), (0.9, 0.0, 0.2, 0.6), (1.0, 0.2, 0.0, 0.4), (1.0, 0.6, 0.4, 0.0))
 RULES = {**plain.WEIGHT_RULES, (0.25, 1.0, 8.0, 3.0): (0.25, 1.0, 8.0, 3.0)}
 
 
@@ -26,7 +27,23 @@ FORMULAS = {
             plain.boundary, convention=convention, normalize=normalize
         )
         for convention in ("kervadec", "valverde", "edge")
-        for normalize in ("none", "max")
+        for normalize in ("none", "max", "sides")
+    },
+    **{
+        maps.ClassCost(costs) if costs else maps.ClassCost(): lambda labels, k, mm, costs=costs: (
+            plain.class_cost(labels, k, costs)
+        )
+        for costs in (None, COSTS)
+    },
+    **{
+        maps.ContourWeighted(weight): lambda labels, k, mm, weight=weight: plain.contour_weighted(
+            labels, k, weight
+        )
+        for weight in (2.0, 0.5)
+    },
+    **{
+        maps.DistancePenalty(scale): partial(plain.distance_penalty, scale=scale)
+        for scale in (1.0, 3.0)
     },
     **{
         maps.ClassWeighted(weights): lambda labels, k, mm, rule=rule: plain.class_weighted(
@@ -61,11 +78,12 @@ def assert_plain(term, labels, num_classes, spacings, kind=np.asarray):
     rwmap = term(regions)
     wanted = FORMULAS[term](labels, num_classes, regions.spacings_mm)
     is_boundary = isinstance(term, maps.Boundary)
+    is_dense = isinstance(term, (maps.Boundary, maps.ClassCost))
     # Small values of `boundary` are differences of distances.
     atol = 1e-6 * max(1, np.abs(wanted).max()) if is_boundary else 0
     found = np.asarray(rwmap.dense())
     np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=atol)
-    assert rwmap.is_compact != is_boundary
+    assert rwmap.is_compact != is_dense
     assert found.dtype == np.float32
     assert isinstance(rwmap.parts[0], type(regions.labels))
 
@@ -85,8 +103,8 @@ def test_anatomy(term):
 
 @each_term
 def test_every_label_map_of_three_classes(term):
-    if isinstance(getattr(term, "weights", None), tuple):
-        pytest.skip("its weights are those of four classes")
+    if any(isinstance(getattr(term, name, None), tuple) for name in ("weights", "costs")):
+        pytest.skip("its numbers are those of four classes")
     for shape in plain.shapes_up_to((3, 2)):
         assert_plain(term, plain.every_label_map(shape, 3), 3, (1.0, 2.0))
 

@@ -128,6 +128,12 @@ def test_scores_and_rates_stand_before_all_sentences(strange_page, strange):
     assert text.index("Scores on the test cases") < text.index("boundary lost a class in 3")
 
 
+def test_many_cells_are_answered_before_their_table(learning_rates):
+    text = Elements(page(learning_rates, [])).text
+    places = [text.index(each) for each in (*lead(learning_rates), "Scores on the test cases")]
+    assert places == sorted(places)
+
+
 def test_notes_of_runs_are_repeated_without_folders(tmp_path):
     study = strange_study(tmp_path).study
     told = f"1 of 2 groups has cases in another part too {CLOSING} in /srv/someone/d"

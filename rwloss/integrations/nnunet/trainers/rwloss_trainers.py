@@ -4,6 +4,15 @@ from rwloss.integrations.nnunet.trainer import (
     nnUNetTrainerBoundaryDice,
     nnUNetTrainerRectifiedDice,
     nnUNetTrainerRW,
+    nnUNetTrainerRWAdded,
 )
+from rwloss.integrations.nnunet.whole import nnUNetTrainerRWAddedWhole, nnUNetTrainerRWWhole
 
-__all__ = ["nnUNetTrainerBoundaryDice", "nnUNetTrainerRW", "nnUNetTrainerRectifiedDice"]
+__all__ = [
+    "nnUNetTrainerBoundaryDice",
+    "nnUNetTrainerRW",
+    "nnUNetTrainerRWAdded",
+    "nnUNetTrainerRWAddedWhole",
+    "nnUNetTrainerRWWhole",
+    "nnUNetTrainerRectifiedDice",
+]

@@ -1,0 +1,42 @@
+"""Poly-1 loss: cross-entropy or focal loss with another first coefficient of its series."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import Field, NonNegativeFloat
+
+from rwloss.maps.dynamic.focal import one_minus
+from rwloss.maps.generator import MapTags
+from rwloss.maps.loss_term import LossTerm, Prediction
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class Poly(LossTerm):
+    """(1 - p_t)^gamma (epsilon (1 - p_t) - log p_t), the mean over voxels that count.
+
+    gamma: 0 is Poly-1 cross-entropy, above 0 Poly-1 focal loss. epsilon: what is added to the first
+    coefficient of the series in 1 - p_t, at least -1: below, voxels that are nearly right would be
+    pushed down. Stable at every voxel.
+    """
+
+    gamma: NonNegativeFloat = 0.0
+    epsilon: Annotated[float, Field(ge=-1)] = 1.0
+
+    name = "poly"
+    tags = MapTags(
+        stable=True,
+        unit="unitless",
+        commutes_with=frozenset({"flip", "rot90", "crop"}),
+        uses_spacing=False,
+    )
+    citation = "Leng et al., PolyLoss, ICLR 2022, arXiv 2204.12511 (Poly-1)"
+
+    def loss(self, prediction: Prediction) -> Tensor:
+        """(1 - p_t)^gamma (epsilon (1 - p_t) - log p_t), its mean over voxels that count. (b c)."""
+        log_p = prediction.true_log_probs
+        wrong = one_minus(log_p)
+        cost = wrong**self.gamma * (self.epsilon * wrong - log_p)
+        return prediction.mean_by_true_class(cost * (prediction.counted[:, 0] > 0))

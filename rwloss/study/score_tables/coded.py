@@ -1,0 +1,99 @@
+"""Scores as numbers, and what each is of as codes: the step from text to arrays."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rwloss.errors import RWLossError
+from rwloss.study.score_tables.options import KEYS, TableOptions
+from rwloss.study.score_tables.readers import Block, case_groups
+from rwloss.words import nearest
+
+_ABSENT = {"", "nan", "na", "n/a", "none", "null", "-", "inf", "-inf", "+inf", "infinity"}
+"""Texts, in small letters, that stand for no value."""
+
+
+class CodedScores(NamedTuple):
+    """All scores of one metric. codes: (score, field), the place of each in the field's levels.
+    places: (file, line) of each."""
+
+    codes: NDArray[np.int64]
+    values: NDArray[np.float64]
+    places: list[tuple[str, int]]
+
+
+def fields_of(blocks: Sequence[Block], options: TableOptions) -> tuple[str, ...]:
+    """Settings in the order of the options and paths, then those of KEYS that the tables have."""
+    used: dict[str, None] = {}
+    for block in blocks:
+        used |= dict.fromkeys(block.keys)
+    used |= dict.fromkeys(options.groups)
+    known = case_groups(options)
+    for key in KEYS:
+        lacking = [block.file for block in blocks if key in used and key not in block.keys]
+        if lacking and key not in known:
+            raise RWLossError(
+                f"{lacking[0]!r} does not say the {key} of its scores, other files do"
+            )
+    return (*(field for field in used if field not in KEYS), *(key for key in KEYS if key in used))
+
+
+def coded(
+    blocks: Sequence[Block],
+    fields: Sequence[str],
+    levels: Mapping[str, dict[str, int]],
+    options: TableOptions,
+) -> CodedScores:
+    """The scores of blocks of one metric. levels: grows by the texts that are new."""
+    codes, values, places = [], [], []
+    groups = case_groups(options)
+    absent = _ABSENT | {text.lower() for text in options.absent}
+    for block in blocks:
+        n = len(block.values)
+        columns = []
+        for field in fields:
+            of = block.keys.get(field)
+            if of is None:
+                of = [_group_of(case, groups[field], options) for case in block.keys["case"]]
+            level = levels[field]
+            texts = [of] * n if isinstance(of, str) else of
+            columns.append([level.setdefault(text, len(level)) for text in texts])
+        codes.append(np.array(columns, dtype=np.int64).reshape(len(fields), n).T)
+        values.append(_numbers(block, absent))
+        places += [(block.file, line) for line in block.lines]
+    if not codes:
+        return CodedScores(np.zeros((0, len(fields)), np.int64), np.zeros(0), [])
+    return CodedScores(np.concatenate(codes), np.concatenate(values), places)
+
+
+def _group_of(case: str, known: Mapping[str, str], options: TableOptions) -> str:
+    if case not in known:
+        raise RWLossError(
+            f"the table of cases {str(options.case_table)!r} lacks the case {case!r}"
+            f"{nearest(case, known)}"
+        )
+    return known[case]
+
+
+def _numbers(block: Block, absent: set[str]) -> NDArray[np.float64]:
+    """The values as numbers; NaN where there is none."""
+    found = np.empty(len(block.values))
+    for place, value in enumerate(block.values):
+        text = str(value).strip()
+        if text.lower() in absent:
+            found[place] = math.nan
+            continue
+        try:
+            found[place] = float(text.replace(",", ".") if text.count(",") == 1 else text)
+        except ValueError:
+            raise RWLossError(
+                f"{block.file!r} line {block.lines[place]}: {block.metric} is {text[:40]!r}, which "
+                "is no number; if it stands for no value, give --absent and this text"
+            ) from None
+    found[~np.isfinite(found)] = math.nan
+    return found

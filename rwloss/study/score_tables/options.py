@@ -1,0 +1,128 @@
+"""What a user says of tables that rwloss did not write."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from rwloss.errors import RWLossError
+
+KEYS = ("method", "seed", "case", "class")
+"""What a score can be of, beside the settings of its run."""
+
+
+@dataclass(frozen=True)
+class TableOptions:
+    """Where the scores are, what their columns mean, and the rules for what is missing.
+
+    metrics: name -> whether higher is better. columns_of: of each of KEYS, the column that holds
+    it, where one was named. groups: columns that are settings. pattern: fields in paths below
+    source. wide: fields in the names of columns. long: the columns of the metric's name and value.
+    case_table: a table with a row per case, whose columns can be groups. missing: metric -> rule;
+    "" for the rule of all others. absent: texts that stand for no value. shared: leave out what
+    not all methods have. unpaired: runs of one seed have nothing in common. correct: over which
+    comparisons of a metric p is corrected.
+    """
+
+    source: Path
+    metrics: Mapping[str, bool]
+    reference: str
+    columns_of: Mapping[str, str] = field(default_factory=dict)
+    groups: tuple[str, ...] = ()
+    pattern: str | None = None
+    wide: str | None = None
+    long: tuple[str, str] | None = None
+    case_table: Path | None = None
+    missing: Mapping[str, str] = field(default_factory=dict)
+    absent: tuple[str, ...] = ()
+    shared: bool = False
+    unpaired: bool = False
+    correct: Literal["setting", "all"] = "setting"
+
+    def command(self) -> list[str]:
+        """The arguments that ask for the same again, without folders of this machine."""
+        given: dict[str, str | None] = {
+            "pattern": self.pattern,
+            "wide": self.wide,
+            "long": ",".join(self.long) if self.long else None,
+            **self.columns_of,
+            "case-table": self.case_table.name if self.case_table else None,
+            "reference": self.reference,
+            "correct": self.correct if self.correct == "all" else None,
+        }
+        several: dict[str, Sequence[str]] = {
+            "group": self.groups,
+            "metric": [f"{n}:{'higher' if up else 'lower'}" for n, up in self.metrics.items()],
+            "missing": [f"{n}={rule}" if n else rule for n, rule in self.missing.items()],
+            "absent": self.absent,
+        }
+        pairs = [(name, text) for name, text in given.items() if text is not None]
+        pairs += [(name, text) for name, texts in several.items() for text in texts]
+        flags = [f"--{name}" for name in ("shared", "unpaired") if getattr(self, name)]
+        given_texts = [text for name, value in pairs for text in (f"--{name}", value)]
+        return [self.source.name, *given_texts, *flags]
+
+
+def read_metrics(texts: list[str]) -> dict[str, bool]:
+    """Metrics with their directions, from NAME:higher and NAME:lower.
+
+    >>> read_metrics(["Dice:higher", "HD95:lower"])
+    {'Dice': True, 'HD95': False}
+    """
+    found: dict[str, bool] = {}
+    for text in texts:
+        name, _, direction = text.rpartition(":")
+        if not name or direction not in {"higher", "lower"}:
+            raise RWLossError(
+                f"--metric {text!r} does not say which scores are better: write "
+                f"{name or text}:higher or {name or text}:lower"
+            )
+        if name in found:
+            raise RWLossError(f"--metric {name!r} is there twice: name each metric once")
+        found[name] = direction == "higher"
+    if not found:
+        raise RWLossError("no scores to compare: name one with --metric, such as Dice:higher")
+    return found
+
+
+def read_long(text: str) -> tuple[str, str]:
+    """The columns of a metric's name and value.
+
+    >>> read_long("metric,value")
+    ('metric', 'value')
+    """
+    name, _, value = (part.strip() for part in text.partition(","))
+    if not name or not value or "," in value:
+        raise RWLossError(f"--long {text!r}: expected two columns, such as metric,value")
+    return name, value
+
+
+def read_missing(texts: list[str], metrics: Mapping[str, bool]) -> dict[str, str]:
+    """Rules for missing values: RULE for all metrics, METRIC=RULE for one.
+
+    >>> read_missing(["worst", "Dice=0"], {"Dice": True, "HD95": False})
+    {'': 'worst', 'Dice': '0'}
+    """
+    found: dict[str, str] = {}
+    for text in texts:
+        name, _, rule = text.rpartition("=")
+        if name and name not in metrics:
+            raise RWLossError(
+                f"--missing {text!r}: {name!r} is no --metric; there are {', '.join(metrics)}"
+            )
+        if rule not in {"worst", "best", "drop"} and not _is_number(rule):
+            raise RWLossError(
+                f"--missing {text!r}: expected worst, best, drop or a number, such as "
+                f"{next(iter(metrics))}=0"
+            )
+        found[name] = rule
+    return found
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return abs(float(text)) < float("inf")
+    except ValueError:
+        return False

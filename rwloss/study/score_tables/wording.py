@@ -1,0 +1,173 @@
+"""The results of tables in sentences that say no more than their figures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from rwloss.study import axes
+from rwloss.study.figures import decimal, significant
+from rwloss.study.score_tables.results import TableResults
+from rwloss.study.statistics import Comparison
+from rwloss.words import count_of, listed
+
+
+def question(results: TableResults) -> str:
+    """The question that the tables can answer."""
+    others = [name for name in results.study.maps if name != results.reference]
+    if len(others) == 1:
+        return f"Is {others[0]} better than {results.reference}?"
+    return f"Which of {len(others)} methods are better than {results.reference}?"
+
+
+def lead(results: TableResults) -> list[str]:
+    """The answer in a few sentences: what is claimed over runs, and what cannot be."""
+    told = [*_nothing_of_trainings(results)]
+    for metric in results.directions():
+        found = [d.comparison for d in results.whole.differences if d.metric == metric]
+        told += _claims_in_settings(results, metric, found) if results.study.axes else (
+            _claims(results, metric, found)
+        )  # fmt: skip
+    if not results.has_seeds:
+        for metric in results.directions():
+            own = [e.comparison for e in results.of_cases if e.metric == metric]
+            told += _claims(results, metric, own, "cases of these networks")
+    return [*dict.fromkeys(told)]
+
+
+def _nothing_of_trainings(results: TableResults) -> Iterator[str]:
+    if not results.has_seeds:
+        yield (
+            "There is one run per method, so nothing can be said about training with these "
+            "methods: with another seed, each difference might turn around."
+        )
+
+
+def _claims(
+    results: TableResults, metric: str, found: list[Comparison], over: str = "runs"
+) -> Iterator[str]:
+    """What is claimed of a metric. over: what was drawn anew."""
+    known = [each for each in found if each.difference is not None]
+    if not known or (over == "runs" and not results.has_seeds):
+        return
+    unit = "seed" if over == "runs" else "case"
+    claimed = [
+        f"{each.map} is {_apart(results, metric, each)} (corrected p = "
+        f"{significant(each.corrected_p)})"
+        for each in known
+        if each.significant
+    ]
+    others = [each.map for each in known if not each.significant]
+    if claimed:
+        rest = f"; {listed(others)} {_differ(others)} significantly" if others else ""
+        yield f"{metric}, over {over}: {listed(claimed)}{rest}."
+    elif any(each.can_claim for each in known):
+        yield f"{metric}, over {over}: no difference from {results.reference} is significant."
+    else:
+        needed = known[0].seeds_needed
+        enough = (
+            f"{count_of(needed, unit)} are needed"
+            if needed
+            else f"no number of {unit}s is enough for so many comparisons"
+        )
+        yield (
+            f"{metric}: no difference from {results.reference} is claimed: "
+            f"{count_of(len(known[0].seeds), unit)} cannot show one, however large it is; {enough}."
+        )
+
+
+def _differ(names: list[str]) -> str:
+    return "does not differ" if len(names) == 1 else "do not differ"
+
+
+def _apart(results: TableResults, metric: str, each: Comparison) -> str:
+    assert each.difference is not None
+    mean = each.difference.mean
+    better = (mean > 0) == results.directions()[metric]
+    digits = 3 if abs(mean) >= 5e-4 else 6
+    return (
+        f"{decimal(abs(mean), digits)} {'above' if mean > 0 else 'below'} {each.reference}, "
+        f"{'better' if better else 'worse'}"
+    )
+
+
+def _claims_in_settings(
+    results: TableResults, metric: str, found: list[Comparison]
+) -> Iterator[str]:
+    """In how many settings each method is better or worse."""
+    if not results.has_seeds:
+        return
+    told = []
+    for name in results.study.maps:
+        own = [each for each in found if each.map == name and each.difference is not None]
+        if name == results.reference or not own:
+            continue
+        signs = [
+            (each.difference.mean > 0) == results.directions()[metric]
+            for each in own
+            if each.significant and each.difference is not None
+        ]
+        told.append(
+            f"{name} is better in {sum(signs)} of {len(own)}, worse in {len(signs) - sum(signs)}"
+        )
+    if told and not any(each.can_claim for each in found):
+        yield (
+            f"{metric}: nothing is claimed in any setting, because so few seeds cannot show a "
+            "difference, however large it is."
+        )
+    elif told:
+        yield f"{metric}, settings with a significant difference: {'; '.join(told)}."
+
+
+def sentences(part: TableResults) -> list[str]:
+    """What is claimed with one combination of settings."""
+    told: list[str] = []
+    for metric in part.directions():
+        found = [d.comparison for d in part.whole.differences if d.metric == metric]
+        told += _claims(part, metric, found)
+        own = [each.comparison for each in part.of_cases if each.metric == metric]
+        told += _claims(part, metric, own, "cases of these networks")
+    return told
+
+
+def assumptions(results: TableResults) -> list[str]:
+    """What the tests take for granted, and over what they generalise."""
+    told = []
+    options, table = results.options, results.table
+    if results.has_seeds and options.unpaired:
+        told.append(
+            "Runs are not paired (--unpaired): a seed of one method has nothing in common with the "
+            "same seed of another. p is that of a two-sided permutation test of two independent "
+            "samples, on the means of runs."
+        )
+    elif results.has_seeds:
+        told.append(
+            "Runs with the same seed are compared in pairs, by a two-sided sign-flip permutation "
+            "test on the means of runs. This takes for granted that a seed means the same for all "
+            "methods, such as the same split, or the same initial weights and batches. If it does "
+            "not, make the page with --unpaired."
+        )
+    if results.has_seeds:
+        told.append(
+            "Runs are the unit of a claim about training with a method: another run may turn out "
+            "otherwise. Cases are the unit of a claim about these trained networks: they may fare "
+            "otherwise on other cases. The interval “over cases too” draws both."
+        )
+    if not table.has_cases:
+        told.append(
+            "The tables hold a mean per run and no cases, so nothing is said about other cases."
+        )
+    elif table.classes:
+        told.append(
+            f"The score of a case is the mean over its classes ({listed([*table.classes])})."
+        )
+    if results.study.axes:
+        what = "in each setting by itself" if options.correct == "setting" else "in all settings"
+        told.append(
+            f"p is corrected for the number of comparisons {what}, for each metric by itself."
+        )
+    return told
+
+
+def named(part: TableResults) -> str:
+    """The settings of a part, as a heading."""
+    return axes.named(part.values)

@@ -1,0 +1,66 @@
+"""Losses and gradients that the published code gives, carried here as numbers.
+
+Each was run in float64 on the batch below, at the commit that is named. The second number is the
+gradient by the logits, times `WAVE` and summed.
+"""
+
+import pytest
+import torch
+
+from rwloss import RegionWiseLoss
+
+LABELS = torch.tensor(
+    [
+        [[int(label) for label in row] for row in image.split()]
+        for image in (
+            "000000000 011110000 011111000 011111022 011110022 001100000 000002220 000002220",
+            "111000000 111100000 111100000 111100220 000000220 000000220 000000000 000000000",
+        )
+    ]
+)
+WITHOUT_2 = LABELS.where(LABELS < 2, 0)
+MASKS = torch.stack([LABELS == 0, LABELS > 0, LABELS == 2], dim=1).double()
+WAVE = torch.sin(0.9 * torch.arange(432, dtype=torch.float64)).reshape(2, 3, 8, 9)
+LOGITS = 2 * torch.sin(1.7 * torch.arange(432, dtype=torch.float64)).reshape(2, 3, 8, 9)
+
+MIST = {"include_background": False, "spacing_mm": (1.0, 2.0)}  # its maps leave it out too
+BATCH = {"batch": True}
+
+# Text, settings, target, loss and gradient.
+PUBLISHED = [
+    # mist-medical/MIST f727791, GenSurfLoss and HDOneSidedLoss with alpha=0, given SciPy's distance
+    ("generalized_surface", MIST, LABELS, 0.4880089873, -0.01138153846),
+    ("hausdorff_one_sided", MIST, LABELS, 5.915424514, -0.1802793583),
+    # sunfan-bvb/BoundaryDoULoss 9f1185c, which adds 1e-5 to the numerator too
+    ("boundary_dou", BATCH, LABELS, 0.659265995, -0.02158720059),
+    # bermanmaxim/LovaszSoftmax 7d48792; per_image=True in the second
+    ("lovasz_softmax", BATCH, LABELS, 0.730716587, -0.006821136761),
+    ("lovasz_softmax", {}, WITHOUT_2, 0.7377337289, -0.005192044065),
+    ("lovasz_softmax(classes='all')", BATCH, WITHOUT_2, 0.6818278016, 0.05030227001),
+    # mlyg/unified-focal-loss 411c9c5 for two classes, a docstring moved to where Python allows it
+    ("asymmetric_focal", {}, LABELS > 0, 0.5510979254, -0.01662745648),
+    ("asymmetric_focal_tversky", {}, LABELS > 0, 0.6503502964, -0.003881721989),
+    ("unified_focal", {}, LABELS > 0, 0.601350475, -0.01251273505),
+    # abhuse/polyloss-pytorch b9b2fb3; its focal form takes masks (alpha=-1)
+    ("poly(epsilon=2)", {}, LABELS, 3.043421874, -0.05916672041),
+    ("poly(gamma=2, epsilon=2)", {"activation": "sigmoid"}, MASKS, 0.983814208, -0.02683800265),
+    # kakumarabhishek/MCC-Loss 8576601, the mean over the classes
+    ("mcc", {}, LABELS, 0.9724050745, -0.02151024807),
+    # usagisukisuki/Adaptive_t-vMF_Dice_loss 75ed575, kappa=32
+    ("tvmf_dice", BATCH, LABELS, 3.653647872, -0.02224059022),
+    # mobarakol/SVLS 77d1fd2, of one volume of two slices
+    ("svls", {}, LABELS[None], 1.750982193, -0.01953474146),
+]
+
+
+@pytest.mark.parametrize(
+    ("text", "settings", "target", "loss", "gradient"), PUBLISHED, ids=[row[0] for row in PUBLISHED]
+)
+def test_loss_and_gradient(text, settings, target, loss, gradient, device):
+    logits = LOGITS.clone().requires_grad_()
+    given = logits[:, :2] if target.dtype == torch.bool else logits
+    given = given.movedim(0, 1)[None] if len(target) == 1 else given
+    found = RegionWiseLoss(text, **settings)(given.to(device), target.to(device))
+    assert found.item() == pytest.approx(loss, rel=5e-7)
+    found.backward()
+    assert (logits.grad * WAVE).sum().item() == pytest.approx(gradient, rel=5e-6, abs=1e-8)
