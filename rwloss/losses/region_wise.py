@@ -132,6 +132,11 @@ class RegionWiseLoss(nn.Module):
         self.share: GradientShare | None = None
         self._follow_epoch()
 
+    @property
+    def uses_image(self) -> bool:
+        """Whether a term uses the image, which each call must then give."""
+        return self.expression is not None and self.expression.uses_image
+
     def set_epoch(self, epoch: int, total: int | None = None) -> None:
         """Set the epoch for schedules, 0 for the first, and the number of epochs."""
         if epoch < 0:
@@ -335,15 +340,11 @@ class RegionWiseLoss(nn.Module):
                 )
             target, spacing_mm, image = regions.labels, regions.spacings_mm, regions.image
         spacing_mm = self.spacing_mm if spacing_mm is None else spacing_mm
-        given = LossInputs(
-            target,
-            rwmap,
-            mask,
-            spacing_mm,
-            spacing_mm is not None,
-            image=image,
-            regions=regions,
-        )
+        given = LossInputs(target, rwmap, mask, spacing_mm, spacing_mm is not None)
+        if image is not None and self.uses_image:
+            given = given._replace(image=image)
+        if regions is not None:
+            given = given._replace(regions=regions)
         if not isinstance(logits, (list, tuple)):
             return self._one_output(logits, given, excess=excess)
         if self.reduction == "none" and not self._dynamic:

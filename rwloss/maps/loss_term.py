@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
-from functools import cache, reduce
+from functools import reduce
 from operator import add
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
@@ -46,7 +46,7 @@ class Prediction:
     by_class: bool = True
     groups: int = 1
     _probs: Tensor | None = None  # as given, where they were
-    _regions: Callable[[], Regions] | None = None
+    _regions: Regions | Callable[[], Regions] | None = None
     _sums: Callable[[], tuple[Tensor, Tensor, Tensor]] | None = None  # of all classes, by a kernel
     # `functools.cached_property` has a lock, which no compiled graph can hold.
     _kept: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
@@ -88,7 +88,7 @@ class Prediction:
         NumPy arrays or tensors: `tensor` brings either beside the probabilities.
         """
         assert self._regions is not None  # `of` sets it
-        return self._regions()
+        return self._regions if isinstance(self._regions, Regions) else self._regions()
 
     def tensor(self, values: Array) -> Tensor:
         """Values of `regions` as a constant, on the device of the probabilities."""
@@ -226,19 +226,15 @@ class Prediction:
         groups: int = 1,
         probs: Tensor | None = None,
         sums: Callable[[], tuple[Tensor, Tensor, Tensor]] | None = None,
-        regions: Callable[[], Regions] | None = None,
+        regions: Regions | Callable[[], Regions] | None = None,
     ) -> Prediction:
         """From log_probs (b k *s) and labels (b *s), in which -1 marks voxels that don't count.
 
         all_count: no label is -1. probs: the probabilities, where they are not exp(log_probs).
-        sums: gives Σ p y, Σ p and Σ y (b k), if they are computed elsewhere. regions: gives the
-        labels with their geometry; by default they are made of `labels`.
+        sums: gives Σ p y, Σ p and Σ y (b k), if they are computed elsewhere. regions: the
+        labels with their geometry, or what gives them; by default they are made of `labels`.
         """
         import torch
-
-        def own_regions() -> Regions:
-            ignore_label = None if all_count else IGNORED
-            return Regions.of_checked(labels, log_probs.shape[1], spacings_mm, ignore_label)
 
         dtype, index = log_probs.dtype, labels[:, None]
         if all_count:
@@ -260,7 +256,10 @@ class Prediction:
             groups=groups,
             _probs=probs,
             _sums=sums,
-            _regions=regions or cache(own_regions),
+            _regions=regions
+            or Regions.of_checked(
+                labels, log_probs.shape[1], spacings_mm, None if all_count else IGNORED
+            ),
         )
         if all_count:
             made._kept["true_class"] = index.long()
@@ -321,7 +320,7 @@ class LossTerm(MapGenerator):
         import torch
 
         seen = prediction if self.include_background else prediction.without_background
-        if self.tags.uses_image:
+        if getattr(self.tags, "uses_image", False):  # tags may be wrong: the kit says so
             self.expect_image(seen.regions.image)
         loss, shape = self.loss(seen), seen.log_probs.shape[:2]
         if not isinstance(loss, torch.Tensor) or loss.shape not in ((), shape):
@@ -374,9 +373,7 @@ class LossTerm(MapGenerator):
             # A loss may divide by a probability: 1e-30 keeps the quotient finite in float32.
             leaf = given.detach().clone().to(wide).clamp_min(1e-30).requires_grad_()
             labels = labels.to(leaf.device, torch.int64, copy=True)
-            prediction = Prediction.of(
-                leaf.log(), labels, regions.spacings_mm, regions=lambda: regions
-            )
+            prediction = Prediction.of(leaf.log(), labels, regions.spacings_mm, regions=regions)
             value = self.value(prediction)
             (gradient,) = torch.autograd.grad(
                 value, leaf, allow_unused=True, materialize_grads=True
