@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 from einops import rearrange, repeat
@@ -26,6 +26,7 @@ from rwloss.errors import RWLossError
 # Millimetres: one number per axis, or one such row per image; and always one row per image.
 SpacingMM: TypeAlias = Sequence[float] | Sequence[Sequence[float]]
 SpacingRows: TypeAlias = tuple[tuple[float, ...], ...]
+T = TypeVar("T")
 POSSIBLE_MM = (1e-9, 1e9)  # a spacing beyond is damage; squares must fit in float32
 IGNORED = -1
 """The label of ignored voxels inside `Regions` and `RWMap`: they belong to no class."""
@@ -217,6 +218,38 @@ class Regions:
                 np.add(found, count, out=out, where=found > 0, casting="same_kind")
                 count += more
         return from_numpy(numbers, self.labels)
+
+    def nearest_component(self, k: int) -> Array:
+        """Number of the component of class k nearest to each voxel, in mm. (b *s), int32.
+
+        The Voronoi cells of the components, exact between voxel centres; of several equally near
+        ones any, always the same. 0 in an image without class k, and where ignored.
+        """
+        self.mask(k)  # refuses other classes
+        return self.kept(f"nearest_component {k}", lambda: self._nearest_component(k))
+
+    def _nearest_component(self, k: int) -> Array:
+        from scipy.ndimage import distance_transform_edt
+
+        labels, components = to_numpy(self.labels), to_numpy(self.components)
+        found = np.zeros_like(components)
+        images = zip(labels, components, self.spacings_mm, found, strict=True)
+        for image, component, spacing_mm, out in images:
+            if (image == k).any():
+                places = distance_transform_edt(
+                    image != k, sampling=spacing_mm, return_distances=False, return_indices=True
+                )
+                out[...] = component[tuple(places)]
+                out[image == IGNORED] = 0
+        return from_numpy(found, self.labels)
+
+    def kept(self, name: str, make: Callable[[], T]) -> T:
+        """What `make` gives, computed once and kept with the labels under this name."""
+        found = self.__dict__.setdefault("_kept", {})
+        if name not in found:
+            found[name] = make()
+        made: T = found[name]
+        return made
 
     def per_voxel(self, values: Array) -> Array:
         """Each voxel gets the value of its class. values (b k) -> (b *s); 0 where ignored."""
