@@ -112,7 +112,7 @@ def flood(mask):
 
 
 def boundary(labels, num_classes, spacings, convention="kervadec", normalize="none"):
-    """Level set of each class: -(d - s), -d, or 0 at faces and -d inside, +d outside."""
+    """Level set of each class: -(d - s), -d, 0 at faces and -d, or -d to the edge; +d outside."""
     values = np.zeros((len(labels), num_classes, *labels.shape[1:]))
     for image, spacing, out in zip(labels, spacings, values, strict=True):
         for k in range(num_classes):
@@ -125,6 +125,10 @@ def boundary(labels, num_classes, spacings, convention="kervadec", normalize="no
             level = np.where(mask, -(inside - back), outside)
             if convention == "edge":
                 level[mask & ~binary_erosion(mask, border_value=1)] = 0
+            if convention == "maurer":
+                corners = np.ones((3,) * mask.ndim)
+                edge = mask & ~binary_erosion(mask, corners, border_value=1)
+                level = np.where(mask, -to_false(~edge, spacing), outside)
             level[image == -1] = 0
             if normalize == "max" and np.abs(level).max() > 1e-9:
                 level = level / np.abs(level).max()

@@ -79,7 +79,7 @@ static_generators = st.one_of(
     stable_generators,
     st.builds(
         maps.Boundary,
-        st.sampled_from(["kervadec", "valverde", "edge"]),
+        st.sampled_from(["kervadec", "valverde", "edge", "maurer"]),
         st.sampled_from(["none", "max", "sides"]),
     ),
     st.just(maps.ClassCost()),

@@ -204,14 +204,17 @@ def _seeds(text: str) -> tuple[int, ...]:
 
 
 def _print(collected: Results) -> None:
+    from rwloss.metrics import DEFAULT
     from rwloss.study.axes import kept_apart, text_of
     from rwloss.study.figures import MINUS, mass
     from rwloss.study.wording import sentences
 
+    usual = {"dice", "hd95_mm", "nsd"}  # all of a test by default would be too wide
+    shown = [name for name in collected.directions() if name in usual or name not in DEFAULT]
     rows: list[tuple[str, ...]] = [
         (
             *("map", *kept_apart(collected.study.axes), "runs", "failed", "lost a class"),
-            *("test Dice", f"HD95 {collected.distance_unit}", "NSD", "end Dice"),
+            *("test Dice", *map(collected.titled, shown[1:]), "end Dice"),
             *("wrong way", "violating"),
         )
     ]
@@ -223,7 +226,7 @@ def _print(collected: Results) -> None:
                 str(each.done),
                 str(each.failed),
                 str(each.lost) if each.lost_known else "-",
-                *(_mean(each.test.get(metric)) for metric in ("dice", "hd95_mm", "nsd")),
+                *(_mean(each.test.get(metric)) for metric in shown),
                 _mean(each.end_dice),
                 "-" if each.wrong_way_mass is None else mass(each.wrong_way_mass),
                 f"{collected.indicators[each.map].violating:.2g}",

@@ -43,12 +43,13 @@ def report(
     unpaired: Annotated[bool, typer.Option("--unpaired", **OF_TABLES)] = False,
     correct: Annotated[Literal["setting", "all"], typer.Option(**OF_TABLES)] = "setting",
 ) -> None:
-    """Write the report of a study from the runs it has so far, or of anyone's tables of scores.
+    """Write the report of a study, or of anyone's scores.
 
-    Trains nothing. The report is one HTML file that opens without a network. Of a study, a few test
-    cases are predicted for its pictures; if checkpoints or data are missing, the page says so. With
-    --metric, the scores are read from a table, or from the files of a folder: CSV, nnU-Net's
-    summary.json, MONAI's metrics.csv. docs/results-of-others.md explains it.
+    Trains nothing. A study is shown as far as its runs have come. The report is one HTML file that
+    opens without a network. Of a study, a few test cases are predicted for its pictures; if
+    checkpoints or data are missing, the page says so. With --metric, the scores are read from a
+    table, or from the files of a folder: CSV, nnU-Net's summary.json, MONAI's metrics.csv.
+    docs/results-of-others.md explains it.
 
     source: Folder of a study of `rwloss compare`; or a table of scores, or a folder of tables.
     map_texts: Map of the study that a Python file defines, such as "my_map.py:MyMap". The report

@@ -47,7 +47,7 @@ def show(
     from rwloss.pictures import cases
 
     pictures.check_output(out)
-    if cases.is_store(source):
+    if store.is_store(source):
         if map_texts or any(given is not None for given in (num_classes, spacing, ignore_label)):
             raise RWLossError(
                 f"{source!r} is a store, which has its own map, classes and spacing: leave out "

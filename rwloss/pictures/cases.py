@@ -18,7 +18,7 @@ from rwloss.pictures.draw import draw
 from rwloss.regions import Regions
 from rwloss.rwmap import RWMap
 from rwloss.store import Store
-from rwloss.store.manifest import MAP_FILE, last_start
+from rwloss.store.manifest import last_start
 from rwloss.words import nearest
 
 _LABEL_FOLDERS = {"labelsTr": "train", "labelsTs": "test"}
@@ -88,11 +88,6 @@ def of_labels(
     )
 
 
-def is_store(source: str) -> bool:
-    """Whether this is the address or folder of a store, rather than a label file."""
-    return "://" in source or (Path(source) / MAP_FILE).is_file()
-
-
 def of_store(stored: Store, name: str | None = None) -> CaseDrawing:
     """A case of a store, by default its first, with the map that was stored.
 
@@ -104,7 +99,7 @@ def of_store(stored: Store, name: str | None = None) -> CaseDrawing:
     if name not in stored:
         raise RWLossError(f"{str(stored.place)!r} has no case {name!r}{nearest(name, stored)}")
     text, rwmap = stored.expression, stored[name]
-    spacing_mm = stored.entries[name].spacing_mm
+    spacing_mm = stored.spacing_mm(name)
     image = affine = None
     in_mm = True if set(spacing_mm) != {1.0} else None  # 1 is written for an unknown spacing too
     with suppress(RWLossError):  # the dataset of the newest run, if it is still there

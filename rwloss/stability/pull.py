@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import reduce
@@ -11,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from rwloss.arrays import Array, namespace, on_device, to_numpy
-from rwloss.maps.expression import Expression, Linked, weighted_sum
+from rwloss.maps.expression import Expression, Leaf, Linked, weighted_sum
+from rwloss.maps.schedule import Blend
 from rwloss.regions import IGNORED, Regions
 from rwloss.rwmap import RWMap
 from rwloss.stability.pushes import channel, full_probabilities, pushes, voxels
@@ -24,33 +26,61 @@ _ELSEWHERE = 1e-6  # probability of classes that neither are right nor looked at
 class Terms:
     """The terms of an expression on some labels, each with its weight; static maps are made once.
 
-    A sum of one term is that term. Schedules are at their first epoch.
+    A sum of one term is that term. Schedules are at their first epoch. The boundary side of
+    "gradient_share" is also multiplied by the weight that a loss would measure at uniform
+    probabilities: `multiplied`, which is 1 for all others, so that terms of all cases are called
+    the same.
     """
 
     expression: Expression
     regions: Regions
     weights: Mapping[Expression, float] = field(init=False)
+    multiplied: Mapping[Expression, float] = field(init=False)
     _fixed: dict[Expression, RWMap] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         """Split the expression; equal terms become one."""
         self.weights = {}
+        measured: dict[Expression, float] = {}
         for leaf in self.expression.leaves(0, 2):
             term = leaf.term if leaf.link is None else Linked(leaf.term, leaf.link)
-            self.weights[term] = self.weights.get(term, 0.0) + leaf.weight * leaf.factor
+            weight = leaf.weight * leaf.factor
+            self.weights[term] = self.weights.get(term, 0.0) + weight
+            measured[term] = measured.get(term, 0.0) + weight * self._measured(leaf)
+        self.multiplied = {
+            term: measured[term] / weight if weight else 1.0
+            for term, weight in self.weights.items()
+        }
 
     def maps(self, probs: Array | None) -> dict[str, RWMap]:
         """The map of each term with a weight, by its text. probs (b k *s) where one is dynamic."""
         active = {term: weight for term, weight in self.weights.items() if weight}
         return {
-            str(weighted_sum([(weight, term)])): rwmap if weight == 1.0 else rwmap * weight
+            str(weighted_sum([(weight, term)])): rwmap if factor == 1.0 else rwmap * factor
             for term, weight in (active or self.weights).items()
-            for rwmap in [self._made(term, probs)]
+            for rwmap, factor in [(self._made(term, probs), weight * self.multiplied[term])]
         }
 
     def __call__(self, probs: Array | None) -> RWMap:
         """The map of the expression."""
         return reduce(add, self.maps(probs).values())
+
+    def _measured(self, leaf: Leaf) -> float:
+        """What "gradient_share" multiplies a leaf by; 1 for all others, and without a gradient."""
+        for blend, side in leaf.schedule:
+            if isinstance(blend, Blend) and blend.schedule == "gradient_share":
+                if side != "boundary":
+                    continue
+                region, boundary = map(self._norm, (blend.region, blend.boundary))
+                if region and boundary:
+                    return blend.share / (1 - blend.share) * region / boundary
+        return 1.0
+
+    def _norm(self, side: Expression) -> float:
+        """L2 norm of the gradient at the logits, at uniform probabilities."""
+        labels, num_classes = self.regions.labels, self.regions.num_classes
+        probs = None if side.is_static else full_probabilities(None, labels, num_classes)
+        return math.sqrt(sum(_squares(side.make(self.regions, probs))))
 
     def _made(self, term: Expression, probs: Array | None) -> RWMap:
         if not term.is_static:
@@ -87,12 +117,18 @@ def term_squares(terms: Terms) -> dict[str, float]:
     counted = to_numpy(xp.sum(labels != IGNORED, axis=every))
     found = {str(term): 0.0 for term, weight in terms.weights.items() if not weight}
     for text, rwmap in terms.maps(probs).items():
-        squares: Any = sum(
-            xp.sum(one.gradient * one.gradient, axis=every, dtype=xp.float64)
-            for one in pushes(rwmap, None)
-        )
-        found[text] = float(np.sum(to_numpy(squares) / np.maximum(1, counted * num_classes)))
+        found[text] = float(np.sum(_squares(rwmap) / np.maximum(1, counted * num_classes)))
     return found
+
+
+def _squares(rwmap: RWMap) -> FloatArray:
+    """Σ g² of each image at uniform probabilities, over voxels and classes. (n)."""
+    xp, every = namespace(rwmap.labels), tuple(range(1, rwmap.labels.ndim))
+    squares: Any = sum(
+        xp.sum(one.gradient * one.gradient, axis=every, dtype=xp.float64)
+        for one in pushes(rwmap, None)
+    )
+    return to_numpy(squares)
 
 
 def dead_pulls(terms: Terms) -> FloatArray:

@@ -16,18 +16,39 @@ from numpy.typing import NDArray
 from rwloss.arrays import to_numpy
 from rwloss.errors import RWLossError
 from rwloss.files.lock import LOCK_FILE
-from rwloss.regions import IGNORED
+from rwloss.regions import IGNORED, spacing_text
 from rwloss.rwmap import RWMap
 from rwloss.store import encoding, manifest
 from rwloss.store.encoding import DTYPES, NIFTI_SUFFIX
 from rwloss.store.manifest import TREE_SUFFIX, Format, ManifestEntry, MapInfo, PartName, StoredPart
-from rwloss.store.place import TREE_MARK, Bucket, StorePlace, place
+from rwloss.store.place import TREE_MARK, Bucket, Folder, StorePlace, place
 from rwloss.words import count_of, nearest
 
 
-def open(path: str | Path) -> Store:
-    """Open a folder or an fsspec address for reading. Raises RWLossError if it is not a store."""
-    return Store(place(path))
+def open(
+    path: str | Path, expression: str | None = None, spacing_mm: Sequence[float] | None = None
+) -> Store:
+    """Open a folder or an fsspec address for reading. Raises RWLossError if it is not a store.
+
+    A folder in which MIST or a program around nnU-Net stored distance maps is an `OtherStore`:
+    expression and spacing_mm then say what they are. A store of rwloss says so itself.
+    """
+    where = place(path)
+    if isinstance(where, Folder) and not (where.path / manifest.MAP_FILE).exists():
+        from rwloss.store.other_stores import OtherStore, layout_of
+
+        if layout_of(where.path) is not None:
+            return OtherStore(where.path, expression, spacing_mm)
+    return Store(where)
+
+
+def is_store(source: str | Path) -> bool:
+    """Whether `open` can open this: an address, or a folder of maps."""
+    from rwloss.store.other_stores import layout_of
+
+    if "://" in str(source):
+        return True
+    return (Path(source) / manifest.MAP_FILE).is_file() or layout_of(Path(source)) is not None
 
 
 class Store(Mapping[str, RWMap]):
@@ -72,9 +93,28 @@ class Store(Mapping[str, RWMap]):
             raise KeyError(f"no case {case!r} in {self.place}{nearest(case, self.entries)}")
         return self.read_entry(self.entries[case], region)
 
+    def spacing_mm(self, case: str) -> tuple[float, ...]:
+        """The recorded spacing of a case, 1 where its file carries none."""
+        return self.entries[case].spacing_mm
+
+    def check_made_of(
+        self, case: str, labels: NDArray[Any], spacing_mm: Sequence[float], labels_sha256: str
+    ) -> None:
+        """Raise RWLossError unless the map of a case is that of these labels (*s).
+
+        labels_sha256: their `labels_digest`, with spacing and affine.
+        """
+        if self.entries[case].labels_sha256 != labels_sha256:
+            image = " or another image" if self.info.uses_image else ""
+            raise RWLossError(
+                f"the map of case {case!r} was made from other labels{image}, or at another "
+                f"spacing or affine, than the case has (the map: {spacing_text([self.spacing_mm(case)])}, now "
+                f"{spacing_text([spacing_mm])})"
+            )
+
     def read_entry(self, entry: ManifestEntry, region: Sequence[slice] | None = None) -> RWMap:
         """The map that a manifest line describes, or a part of it. As `read`."""
-        cut = () if region is None else _checked(region, entry)
+        cut = () if region is None else checked_region(region, entry.case, entry.shape)
         labels = self._array(entry, "labels", cut)
         names: tuple[PartName, ...] = ("values",) if "values" in entry.parts else ("true", "other")
         parts = []
@@ -116,15 +156,15 @@ class Store(Mapping[str, RWMap]):
         return case in self.entries
 
 
-def _checked(region: Sequence[slice], entry: ManifestEntry) -> tuple[slice, ...]:
-    """Slices with start and stop inside the image."""
+def checked_region(region: Sequence[slice], case: str, shape: tuple[int, ...]) -> tuple[slice, ...]:
+    """Slices with start and stop inside the image. Raises RWLossError where there are none."""
     wrong = RWLossError(
-        f"{entry.case} has shape {entry.shape}: expected one slice of step 1 per axis, with voxels "
+        f"{case} has shape {shape}: expected one slice of step 1 per axis, with voxels "
         f"inside, got {region!r}"
     )
     inside = []
     try:
-        for cut, length in zip(region, entry.shape, strict=True):
+        for cut, length in zip(region, shape, strict=True):
             start, stop, step = cut.indices(length)
             if step != 1 or stop <= start:
                 raise wrong

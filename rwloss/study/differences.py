@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rwloss.errors import RWLossError
-from rwloss.study.outcomes import METRICS, RunOutcome
+from rwloss.study.outcomes import RunOutcome, directions_of
 from rwloss.study.statistics import (
     ALPHA,
     Comparison,
@@ -36,7 +36,7 @@ _RESAMPLES = 9999
 
 @dataclass(frozen=True)
 class Difference:
-    """A map against the reference in one of METRICS, map - reference.
+    """A map against the reference in one metric, map - reference.
 
     comparison: over seeds, corrected over the maps, per metric. by_seed: the paired differences.
     over_cases: see `over_seeds_and_cases`. improvement: see `probability_of_improvement`.
@@ -107,7 +107,7 @@ def differences_in(
     reference: str,
     *,
     unit_of: Callable[[Any], Any] = lambda key: key,
-    metrics: Mapping[str, bool] = METRICS,
+    metrics: Mapping[str, bool] | None = None,
 ) -> list[list[Difference]]:
     """Every other map against the reference in each metric, in each group.
 
@@ -115,8 +115,11 @@ def differences_in(
 
     groups: in each, map -> key of a run -> outcome of a run that is done. All comparisons of one
     score are corrected together; see `statistics.compare_all`. metrics: with whether higher is
-    better.
+    better; by default those of the tests that have a better side.
     """
+    if metrics is None:
+        every = (run for of_maps in groups for runs in of_maps.values() for run in runs.values())
+        metrics = directions_of(every)
     found: list[list[Difference]] = [[] for _ in groups]
     for metric, higher in metrics.items():
         scores = [

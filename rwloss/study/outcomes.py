@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from rwloss.errors import RWLossError
+from rwloss.metrics import find, known
 from rwloss.training.run_folder import RunFolder
 
 BORN_ABOVE = 0.1
@@ -21,13 +22,6 @@ DEAD_BELOW = 0.02
 
 COLLAPSED_BELOW = 0.05
 """Final validation Dice below which a class is lost, whether it was ever born or not."""
-
-METRICS: Mapping[str, bool] = {"dice": True, "hd95_mm": False, "assd_mm": False, "nsd": True}
-"""Scores of the test, and whether higher is better. Where a class is missed or a false alarm, Dice
-and NSD are 0, and a distance is the diagonal of the image."""
-
-SCORES = {"dice": "Dice", "hd95_mm": "HD95", "assd_mm": "ASSD", "nsd": "NSD"}
-"""METRICS as the field calls them."""
 
 Curve: TypeAlias = Sequence[tuple[int, float | None]]
 """Values over training steps; None where a value is not known."""
@@ -54,7 +48,8 @@ class ClassOutcome:
     end_dice, best_dice: at the last, and at the best validation for this class; None where no
     validation case has it. birth_step: of the first validation above BORN_ABOVE; None for never.
     residual: None where the class was predicted in every record. test: mean over test cases of each
-    of METRICS, with the weights of the best checkpoint; None where no test case has the class.
+    metric of the test, with the weights of the best checkpoint; None where no test case has the
+    class.
     """
 
     name: str
@@ -141,18 +136,24 @@ class RunOutcome:
         return self.tested("dice")
 
     def tested(self, metric: str) -> float | None:
-        """Mean over classes of one of METRICS, over test cases."""
-        return self._means[metric]
+        """Mean over classes of a metric, over test cases; None where it was not tested."""
+        return self._means.get(metric)
 
     def tested_cases(self, metric: str) -> dict[str, float]:
-        """One of METRICS per test case, mean over classes; without cases that have no class."""
-        return self._of_cases[metric]
+        """A metric per test case, mean over classes; without cases that have no class."""
+        return self._of_cases.get(metric, {})
+
+    @cached_property
+    def metrics(self) -> tuple[str, ...]:
+        """The metrics of the test by name, in the order of tables."""
+        return known(name for each in self.classes for name in each.test)
 
     # Every comparison asks for these again.
     @cached_property
     def _means(self) -> dict[str, float | None]:
         return {
-            metric: mean_of(each.test.get(metric) for each in self.classes) for metric in METRICS
+            metric: mean_of(each.test.get(metric) for each in self.classes)
+            for metric in self.metrics
         }
 
     @cached_property
@@ -165,8 +166,17 @@ class RunOutcome:
                 if (mean := mean_of(_case_score(case, of, metric) for of in case["classes"]))
                 is not None
             }
-            for metric in METRICS
+            for metric in self.metrics
         }
+
+
+def directions_of(outcomes: Iterable[RunOutcome]) -> dict[str, bool]:
+    """The metrics of their tests that can be better or worse, and whether higher is better.
+
+    In the order of tables, Dice first, which every test has.
+    """
+    names = known({"dice", *(name for each in outcomes for name in each.metrics)})
+    return {name: higher for name in names if (higher := find(name).higher_is_better) is not None}
 
 
 def read_outcome(run: str | Path) -> RunOutcome:
@@ -180,7 +190,7 @@ def read_outcome(run: str | Path) -> RunOutcome:
     file, what, fix = folder.test, "test", "delete it, and rerun the study to test"
     try:
         tested = outcome_of((), test)
-        for metric in METRICS:
+        for metric in ("dice", *tested.metrics):
             _check_finite([tested.tested(metric), *tested.tested_cases(metric).values()])
         file, what = folder.metrics, "log"
         fix = f"delete {str(folder.path)!r}, and rerun the study to train"
@@ -242,26 +252,27 @@ def _check_finite(scores: Iterable[float | None]) -> None:
 
 
 def _means_of_test(test: dict[str, Any] | None) -> dict[str, dict[str, float | None]]:
-    """Means of each class over the test cases, of each of METRICS that the test has."""
+    """Means of each class over the test cases, of each metric that the test has."""
     found: dict[str, dict[str, float | None]] = {}
     if test is None:
         return found
     for index, each in enumerate(test["summary"]):
         pairs = [(case, case["classes"][index]) for case in test.get("cases", ())]
+        measured = known(dict.fromkeys(name for _, of_class in pairs for name in of_class))
         found[each["name"]] = {"dice": each["dice"]["mean"]} | {
             metric: mean_of(_case_score(*pair, metric) for pair in pairs)
-            for metric in METRICS
+            for metric in measured
             if metric != "dice"
         }
     return found
 
 
 def _case_score(case: Mapping[str, Any], of_class: Mapping[str, Any], metric: str) -> float | None:
-    """A score of one class of one test case, as METRICS says where one side lacks the class.
+    """A score of one class of one test case; a distance to what is missing is the diagonal.
 
     None for a metric that a test of an earlier version has not.
     """
-    if not METRICS[metric] and of_class.get("state") in {"missed", "false alarm"}:
+    if find(metric).is_distance and of_class.get("state") in {"missed", "false alarm"}:
         return float(case["diagonal_mm"])
     return of_class.get(metric)
 

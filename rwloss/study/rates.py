@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rwloss.study.statistics import ALPHA
+from rwloss.study.statistics import ALPHA, holm
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,52 @@ def rate(count: int, of: int) -> Rate | None:
         test = binomtest(count, of, alternative="greater" if count else "less")
         found = test.proportion_ci(1 - ALPHA, method="exact")
     return Rate(count, of, float(found.low), float(found.high))
+
+
+@dataclass(frozen=True)
+class LossComparison:
+    """How often a map and the reference lose a class, in pairs of runs with the same seed.
+
+    more: pairs in which the map alone did; fewer: the reference alone. p: exact McNemar test,
+    two-sided: the chance of counts as uneven as these, if either is as likely in such a pair.
+    corrected_p: by Holm's step-down over all comparisons of a study.
+    Source: McNemar, Psychometrika 12, 1947.
+    """
+
+    map: str
+    values: Mapping[str, Any]
+    pairs: int
+    more: int
+    fewer: int
+    p: float
+    corrected_p: float = 1.0
+
+    @property
+    def significant(self) -> bool:
+        """Whether the shares differ."""
+        return self.corrected_p <= ALPHA
+
+
+def compare_losses(
+    pairs_of: Sequence[tuple[str, Mapping[str, Any], Sequence[tuple[bool, bool]]]],
+) -> list[LossComparison]:
+    """Each map against the reference. pairs_of: map, values of axes, and whether (map, reference)
+    lost a class, for each pair.
+
+    >>> [found] = compare_losses([("boundary", {}, [(True, False)] * 6 + [(True, True)])])
+    >>> found.more, found.fewer, found.p
+    (6, 0, 0.03125)
+    """
+    from scipy.stats import binomtest
+
+    found = []
+    for name, values, pairs in pairs_of:
+        more = sum(here and not there for here, there in pairs)
+        fewer = sum(there and not here for here, there in pairs)
+        p = float(binomtest(more, more + fewer).pvalue) if more + fewer else 1.0
+        found.append(LossComparison(name, values, len(pairs), more, fewer, p))
+    corrected = holm([each.p for each in found])
+    return [replace(each, corrected_p=p) for each, p in zip(found, corrected, strict=True)]
 
 
 @dataclass(frozen=True)

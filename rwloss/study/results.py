@@ -16,6 +16,7 @@ from rwloss.errors import RWLossError
 from rwloss.files.atomic import write_text
 from rwloss.files.csv_text import csv_text
 from rwloss.files.journal import read_regular
+from rwloss.metrics import find, known
 from rwloss.study import axes
 from rwloss.study.axes import AxisValues
 from rwloss.study.differences import (
@@ -26,7 +27,7 @@ from rwloss.study.differences import (
     over_cells,
 )
 from rwloss.study.indicators import Indicators
-from rwloss.study.outcomes import METRICS, SCORES, RunOutcome, known_of, read_outcome
+from rwloss.study.outcomes import RunOutcome, directions_of, known_of, read_outcome
 from rwloss.study.plan import Run, Study, reference_of, runs
 from rwloss.study.stability_profile import StabilityProfile, profiles
 from rwloss.study.statistics import means_by_unit
@@ -160,21 +161,29 @@ class Results:
 
     def directions(self) -> Mapping[str, bool]:
         """The scores of the test, and whether higher is better."""
-        return METRICS
+        return self._directions
+
+    @cached_property
+    def _directions(self) -> Mapping[str, bool]:
+        return directions_of(row.outcome for row in self.runs)
 
     def title(self, metric: str) -> str:
         """A score as tables and charts call it."""
-        return SCORES[metric]
+        return find(metric).title
 
     def unit_of(self, metric: str) -> str:
         """The unit of a score; empty for those without."""
-        return "" if METRICS[metric] else self.distance_unit
+        return self.distance_unit if find(metric).is_distance else ""
+
+    def titled(self, metric: str) -> str:
+        """The title of a score with its unit."""
+        return ", ".join(filter(None, (self.title(metric), self.unit_of(metric))))
 
     def about_scores(self) -> str:
         """What a reader must know of the scores, in a sentence."""
         return (
-            "Distances: lower is better, and where a class is missed or a false alarm, they are "
-            "the diagonal of the image."
+            "Distances and errors: lower is better. Where a class is missed or a false alarm, a "
+            "distance is the diagonal of the image."
         )
 
     @property
@@ -274,15 +283,8 @@ _ROW_COLUMNS = (
 )
 _RUN_COLUMNS = ("step", "diverged_step", "wrong_way_mass", "largest_wrong_way_mass")
 _CLASS_COLUMNS = ("end_dice", "best_dice", "test_dice", "birth_step", "died", "collapsed")
-_TEST_COLUMNS = {f"test_{name}": name for name in METRICS if name != "dice"}
-
-COLUMNS = (
-    "map", "expression", "seed", "learning_rate", "status", "reference_failed", "step",
-    "diverged_step", "end_dice_mean", "test_dice_mean", "wrong_way_mass", "largest_wrong_way_mass",
-    "class", *_CLASS_COLUMNS, *_TEST_COLUMNS, *(f"{name}_mean" for name in _TEST_COLUMNS),
-    "residual_push_share", "residual_gradient_norm", "reason", "trained_seed",
-)  # fmt: skip
-"""Columns of runs.csv; those of the other axes follow."""
+_ALWAYS = ("dice", "hd95_mm", "assd_mm", "nsd")
+"""Metrics with a column in every runs.csv, whether they were tested or not."""
 
 # study stands first; the others follow from the runs.
 _NOT_IN_JSON = {"study", "class_names", "pairs", "log", "tested", "condition", "repeat"}
@@ -318,8 +320,13 @@ def _plain(value: Any) -> Any:
 
 
 def as_csv(results: Results) -> str:
-    """One row per run and foreground class; one row for a run without known classes."""
+    """One row per run and foreground class; one row for a run without known classes.
+
+    Each metric of the tests has two columns, of the class and of the mean over classes.
+    """
     rows = []
+    tested = {name for row in results.runs for name in row.outcome.metrics}
+    of_test = {f"test_{name}": name for name in known({*_ALWAYS, *tested}) if name != "dice"}
     for row in results.runs:
         outcome = row.outcome
         of_run = {
@@ -329,15 +336,22 @@ def as_csv(results: Results) -> str:
             "expression": results.study.maps[row.map],
             "end_dice_mean": outcome.end_dice,
             "test_dice_mean": outcome.test_dice,
-            **{f"{name}_mean": outcome.tested(metric) for name, metric in _TEST_COLUMNS.items()},
+            **{f"{name}_mean": outcome.tested(metric) for name, metric in of_test.items()},
         }
         if not outcome.classes:
             rows.append(of_run)
         for each in outcome.classes:
             of_class = {name: getattr(each, name) for name in _CLASS_COLUMNS}
-            of_class |= {name: each.test.get(metric) for name, metric in _TEST_COLUMNS.items()}
+            of_class |= {name: each.test.get(metric) for name, metric in of_test.items()}
             if each.residual is not None:
                 of_class["residual_push_share"] = each.residual.push_share
                 of_class["residual_gradient_norm"] = each.residual.gradient_norm
             rows.append(of_run | {"class": each.name} | of_class)
-    return csv_text(tuple(dict.fromkeys((*COLUMNS, *results.study.axes))), rows)
+    columns = (
+        "map", "expression", "seed", "learning_rate", "status", "reference_failed", "step",
+        "diverged_step", "end_dice_mean", "test_dice_mean", "wrong_way_mass",
+        "largest_wrong_way_mass", "class", *_CLASS_COLUMNS, *of_test,
+        *(f"{name}_mean" for name in of_test), "residual_push_share", "residual_gradient_norm",
+        "reason", "trained_seed", *results.study.axes,
+    )  # fmt: skip
+    return csv_text(tuple(dict.fromkeys(columns)), rows)

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal, TypeAlias
 
+from rwloss.metrics import known
 from rwloss.study import axes
 from rwloss.study.axes import AxisValues
 from rwloss.study.differences import Difference, differences_in
 from rwloss.study.indicators import Indicators
-from rwloss.study.outcomes import METRICS, ClassOutcome, RunOutcome, known_of, mean_of
+from rwloss.study.outcomes import ClassOutcome, RunOutcome, known_of, mean_of
 from rwloss.study.plan import Study
-from rwloss.study.rates import BirthCurve, Rate, birth_curve, rate
+from rwloss.study.rates import BirthCurve, LossComparison, Rate, birth_curve, compare_losses, rate
 from rwloss.study.statistics import Comparison, Interval, interval
 
 Status: TypeAlias = Literal["done", "failed", "unfinished", "not begun"]
@@ -102,7 +104,7 @@ class MapSummary:
     test_dice, end_dice: mean over foreground classes, on test cases with the best checkpoint and on
     validation cases at the end. lost: runs that ended with a collapsed class, of the lost_known
     runs in which a validation case has any class. wrong_way_mass: mean over runs.
-    test: each of METRICS that was tested, as test_dice.
+    test: each metric that was tested, as test_dice.
     breaks_promise: the map promises to be stable, and largest_wrong_way_mass, of a record of any
     run, is above WRONG_WAY_ALARM.
     """
@@ -148,11 +150,13 @@ class MapSummary:
 class StudyPart:
     """Summaries of all cells, and their differences from the reference in every score of the test.
 
-    A cell is compared with the reference that has the same values.
+    A cell is compared with the reference that has the same values. losses: how often it loses a
+    class, in pairs of runs; empty where splits differ, because their runs are not independent.
     """
 
     maps: tuple[MapSummary, ...]
     differences: tuple[Difference, ...] = ()
+    losses: tuple[LossComparison, ...] = ()
 
     @property
     def comparisons(self) -> tuple[Comparison, ...]:
@@ -179,6 +183,7 @@ class StudyPart:
         return StudyPart(
             tuple(each for each in self.maps if each.values == values),
             tuple(each for each in self.differences if each.comparison.values == values),
+            tuple(each for each in self.losses if each.values == values),
         )
 
 
@@ -205,7 +210,38 @@ def part_of(
             }
     if reference is None:
         return StudyPart(tuple(summaries))
-    return StudyPart(tuple(summaries), tuple(_differences(study, outcomes, conditions, reference)))
+    return StudyPart(
+        tuple(summaries),
+        tuple(_differences(study, outcomes, conditions, reference)),
+        tuple(_losses(study, rows, reference)) if axes.unit(study.axes) == "seed" else (),
+    )
+
+
+def _losses(study: Study, rows: Sequence[RunRow], reference: str) -> Iterator[LossComparison]:
+    """Of every cell and the reference with the same values. A run that diverged keeps no class."""
+    lost = {
+        (row.map, axes.named(row.values), row.seed): row.status == "failed"
+        or bool(row.outcome.lost)
+        for row in rows
+        if (row.status == "done" and row.outcome.knows_losses)
+        or (row.status == "failed" and row.outcome.diverged_step is not None)
+    }
+    pairs: dict[str, dict[str, list[tuple[bool, bool]]]] = defaultdict(lambda: defaultdict(list))
+    for (name, values, seed), here in lost.items():
+        there = lost.get((reference, values, seed))
+        if name != reference and there is not None:
+            pairs[name][values].append((here, there))
+    named = {axes.named(row.values): row.condition for row in rows}
+    # As for scores, the A/A test costs the others no power.
+    for names in ({*study.maps} - {study.null}, {study.null}):
+        yield from compare_losses(
+            [
+                (name, named[values], found)
+                for name in study.maps
+                if name in names
+                for values, found in pairs[name].items()
+            ]
+        )
 
 
 def _differences(
@@ -258,7 +294,7 @@ def _summary(
         values=values,
         test={
             metric: interval(found)
-            for metric in METRICS
+            for metric in known(name for outcome in done for name in outcome.metrics)
             if (found := known_of(outcome.tested(metric) for outcome in done))
         },
     )

@@ -56,6 +56,7 @@ def lead(results: Results) -> list[str]:
     return [
         *divergences,
         *_losses_in_short(results, totals),
+        *_claims_of_losses(results),
         *_claims(results),
         *_caution(results),
     ]
@@ -160,6 +161,20 @@ def _losses_in_short(results: Results, totals: Sequence[MapSummary]) -> Iterator
     if classes := list(dict.fromkeys(name for each in known for name in each.unknown)):
         it = "it" if len(classes) == 1 else "them"
         yield f"It is not known for {listed(classes)}: no validation case has {it}."
+
+
+def _claims_of_losses(results: Results) -> Iterator[str]:
+    claimed = [each for each in results.whole.losses if each.significant]
+    if not claimed:
+        return
+    told = [
+        f"{axes.cell_name(each.map, each.values)} lost a class {'more' if more else 'less'} often "
+        f"(alone in {each.more}, the reference alone in {each.fewer} of {each.pairs} pairs, "
+        f"corrected p = {significant(each.corrected_p)})"
+        for each in claimed
+        for more in [each.more > each.fewer]
+    ]
+    yield f"Significant against {results.reference}: {listed(_first(told))}."
 
 
 def _claims(results: Results) -> Iterator[str]:

@@ -108,7 +108,10 @@ def score_volumes(
     class_names: Sequence[str],
     metrics: Iterable[str] | None = None,
 ) -> Scores:
-    """Scores of the label maps that a network predicts. metrics: by default those of settings."""
+    """Scores of the label maps that a network predicts.
+
+    metrics: by default those of the settings, and Dice, by which studies compare.
+    """
     cases = [
         score(
             label_map(network, volume, settings),
@@ -116,7 +119,7 @@ def score_volumes(
             len(class_names),
             volume.spacing_mm,
             name=volume.name,
-            metrics=settings.metrics if metrics is None else metrics,
+            metrics=("dice", *settings.metrics) if metrics is None else metrics,
             tolerance_mm=settings.nsd_tolerance,
         )
         for volume in volumes

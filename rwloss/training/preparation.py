@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 
@@ -15,7 +16,7 @@ from rwloss.data.patients import leaked
 from rwloss.data.splits import Split, split
 from rwloss.errors import RWLossError
 from rwloss.precompute.run import terms_of
-from rwloss.regions import IGNORED, Regions, spacing_text
+from rwloss.regions import IGNORED, Regions
 from rwloss.rwmap import RWMap
 from rwloss.training.architectures import check_outputs, network_class
 from rwloss.training.augment import Augmentation, augmentation_of
@@ -113,18 +114,16 @@ def prepare(
     can't be read, cases that differ in channels or axes, labels beyond the classes, classes that no
     training case has, maps of other labels, and settings that don't fit the data.
     """
-    maps_of = None if settings.maps is None else store.open(settings.maps)
-    if settings.map is None and maps_of is None:
+    if settings.map is None and settings.maps is None:
         raise RWLossError(
             "which map? Give --map, such as --map 'rectified + dice', or --maps STORE"
         )
     network_class(settings.network, files=files)
-    stored = None
-    if settings.map is not None:
-        expression = maps.parse(settings.map, files=files)
-    if maps_of is not None:  # after the user's own map: a file that it names is known by now
-        stored = maps.parse(maps_of.expression, files=False)
-        expression = stored if settings.map is None else expression
+    typed = None if settings.map is None else maps.parse(settings.map, files=files)
+    maps_of = _opened(settings, typed)
+    # After the user's own map: a file that it names is known by now.
+    stored = None if maps_of is None else maps.parse(maps_of.expression, files=False)
+    expression = cast("maps.Expression", typed or stored)
     dataset = data.find(settings.data)
     tests = test_cases(settings)
     parts = split_of(settings, dataset, tests)
@@ -213,6 +212,14 @@ def _whole_map(
     return RWMap(volume.labels[None], task.num_classes, tuple(parts))
 
 
+def _opened(settings: RunSettings, expression: maps.Expression | None) -> store.Store | None:
+    """The store of settings.maps; of another program's maps the expression says what they are."""
+    if settings.maps is None:
+        return None
+    static = None if expression is None else expression.static_part
+    return store.open(settings.maps, None if static is None else str(static), settings.spacing)
+
+
 def _check_store(
     maps_of: store.Store,
     expression: maps.Expression,
@@ -240,16 +247,13 @@ def _check_store(
             f"{'; '.join(different)}: {fix}"
         )
     for volume in train:
-        if (entry := maps_of.entries.get(volume.name)) is None:
+        if volume.name not in maps_of:
             raise RWLossError(f"no map of case {volume.name!r} in {where}: {fix}")
-        if entry.labels_sha256 != volume.labels_sha256:
-            spacing_mm = volume.spacing_mm or (1.0,) * volume.labels.ndim
-            raise RWLossError(
-                f"the map of case {volume.name!r} was made from other labels"
-                f"{' or another image' if maps_of.info.uses_image else ''}, or at another "
-                f"spacing or affine, than the case has (the map: {spacing_text([entry.spacing_mm])}"
-                f", now {spacing_text([spacing_mm])}): {fix}"
-            )
+        spacing_mm = volume.spacing_mm or (1.0,) * volume.labels.ndim
+        try:
+            maps_of.check_made_of(volume.name, volume.labels, spacing_mm, volume.labels_sha256)
+        except RWLossError as error:
+            raise RWLossError(f"{error}: {fix}") from error
 
 
 def split_of(

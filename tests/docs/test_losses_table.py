@@ -393,6 +393,7 @@ FORMULAS = {
     "−d": lambda c, _: boundary(c, convention="valverde"),
     "d to that class": lambda c, _: boundary(c),
     "0 at the inner edge, else −d": lambda c, _: boundary(c, convention="edge"),
+    "−e": lambda c, _: boundary(c, convention="maurer"),
     "−(d − s) / M": lambda c, _: boundary(c, normalize="max"),
     "d / M of that class": lambda c, _: boundary(c, normalize="max"),
     "−(d − s) / M of that side": lambda c, _: boundary(c, normalize="sides"),

@@ -15,6 +15,7 @@ TEXTS = [
     "boundary",
     "boundary(convention='valverde')",
     "boundary(convention='edge')",
+    "boundary(convention='maurer', normalize='sides')",
     "boundary(normalize='max')",
     "boundary(normalize='sides')",
     "class_cost",

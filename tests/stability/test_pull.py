@@ -163,3 +163,27 @@ def test_effective_weights_of_other_expressions():
     assert first_epoch == {"boundary": 0.0, "generalized_dice": 1.0}
     both = weights("blend(dice, dice + boundary, schedule='constant', alpha=0.5)")
     assert list(both) == ["1.5 * dice", "0.5 * boundary"]
+
+
+@pytest.mark.parametrize("sides", ["dice, boundary", "2 * rectified + dice, rectified"])
+def test_a_kept_share_counts_as_the_loss_measures_it(sides):
+    """The loss at logits of 0, so at uniform probabilities, measures the weight."""
+    labels = batch(3, (9, 10), 3)
+    regions, target = Regions(labels, 3), torch.as_tensor(labels).long()
+    loss = RegionWiseLoss(f"blend({sides}, schedule='gradient_share', share=0.3)")
+    loss(torch.zeros(len(labels), 3, 9, 10, dtype=torch.float64).requires_grad_(), target)
+    region, boundary = sides.split(", ")
+    plain = maps.parse(f"{region} + {loss.share.weight!r} * {boundary}")
+    found = stability.check_expression(loss.expression, regions)
+    wanted = stability.check_expression(plain, regions)
+    for name in ("pull", "wrong_way_mass", "pushed_up", "gradient_norms"):
+        assert getattr(found, name) == pytest.approx(getattr(wanted, name), rel=1e-5, nan_ok=True)
+    if region == "dice":
+        assert found.effective_weights == pytest.approx({"dice": 0.7, "boundary": 0.3})
+
+
+def test_a_share_of_nothing_counts_as_it_stands():
+    regions = Regions(np.zeros((1, 4, 4), dtype=np.int64), 3)  # no boundary: no gradient
+    text = "blend(dice, boundary, schedule='gradient_share')"
+    weights = stability.check_expression(maps.parse(text), regions).effective_weights
+    assert weights["boundary"] == 0

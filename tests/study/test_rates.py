@@ -6,11 +6,13 @@ import math
 import numpy as np
 import pytest
 from statsmodels.duration.survfunc import SurvfuncRight
+from statsmodels.stats.contingency_tables import mcnemar
+from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 from strange_studies import write_run
 
 from rwloss.study.plan import make, runs
-from rwloss.study.rates import birth_curve, rate
+from rwloss.study.rates import birth_curve, compare_losses, rate
 from rwloss.study.results import collect
 from rwloss.study.stability_profile import decades_kept
 from rwloss.study.wording import lead, sentences
@@ -99,6 +101,24 @@ def test_decades_against_a_fine_grid():
 RATES = (1e-4, 1e-3, 1e-2)
 
 
+def test_losses_in_pairs_against_statsmodels():
+    counts = [(0, 0, 5), (7, 0, 1), (3, 2, 4), (14, 2, 6)]
+    pairs_of = [
+        (name, {}, [(True, False)] * more + [(False, True)] * fewer + [(True, True)] * both)
+        for name, (more, fewer, both) in zip("abcd", counts, strict=True)
+    ]
+    found = compare_losses(pairs_of)
+    wanted = [
+        mcnemar([[both, more], [fewer, 9]], exact=True).pvalue if more + fewer else 1
+        for more, fewer, both in counts
+    ]
+    assert [each.p for each in found] == pytest.approx(wanted)
+    corrected = multipletests(wanted, method="holm")[1]
+    assert [each.corrected_p for each in found] == pytest.approx(corrected)
+    assert [each.significant for each in found] == [False, True, False, True]
+    assert [(each.pairs, each.more, each.fewer) for each in found][1] == (8, 7, 0)
+
+
 @pytest.fixture(scope="module")
 def profiled(tmp_path_factory):
     """rw loses a class on seed 0 at the highest rate and diverges on seed 1 there; dice never."""
@@ -156,6 +176,18 @@ def test_tallies_have_rates_and_birth_curves(profiled):
     assert b.births.share == pytest.approx((1, 1 / 3))
     assert b.births.median == 20
     assert found["rw (learning_rate 0.01)"].lost_rate == b.rate
+
+
+def test_a_run_that_diverged_keeps_no_class_and_a_run_that_failed_is_no_pair(profiled):
+    """The pair of the run of dice_ce with a full disk, at 1e-4, is left out."""
+    found = {each.values["learning_rate"]: each for each in profiled.whole.losses}
+    assert {rate: (e.pairs, e.more, e.fewer) for rate, e in found.items()} == {
+        1e-4: (3, 0, 0),
+        1e-3: (4, 0, 0),
+        1e-2: (4, 2, 0),
+    }
+    assert found[1e-2].p == 0.5
+    assert profiled.conditions[2].whole.losses == (found[1e-2],)
 
 
 def test_profiles_in_words(profiled):

@@ -14,7 +14,7 @@ import strange_studies
 from strange_studies import MAPS
 
 from rwloss.study.plan import make, runs, with_null
-from rwloss.study.report.tables import runs_table
+from rwloss.study.report.tables import runs_table, scores_table
 from rwloss.study.results import as_csv, as_fields, collect, write
 from rwloss.study.wording import lead, sentences
 
@@ -113,6 +113,26 @@ def test_enough_seeds_for_a_claim(tmp_path):
     assert "7 seeds: a significant difference (corrected p = 0.031, 2 comparisons)" in text
     assert "7 seeds: no significant difference (corrected p = 1, 2 comparisons)" in text
     assert "Rank correlations" not in text
+
+
+def test_losses_that_differ_are_told(tmp_path):
+    """boundary alone loses a class on 7 of 8 seeds, p = 2 / 2^7, twice that after Holm."""
+
+    def dice(name, seed):
+        return 0.8, 0.0 if name == "boundary" and seed else 0.7
+
+    results = collect(write_study(tmp_path, range(8), dice), tmp_path)
+    told = (
+        "Significant against dice_ce: boundary lost a class more often (alone in 7, the reference "
+        "alone in 0 of 8 pairs, corrected p = 0.031)."
+    )
+    assert told in lead(results)
+    [cell] = [
+        row.cells[-1] for row in scores_table(results).rows if row.cells[0].text == "boundary"
+    ]
+    assert cell.detail.endswith("corrected p = 0.031")
+    fields = as_fields(results)["whole"]["losses"]
+    assert [(each["more"], each["significant"]) for each in fields] == [(7, True), (0, False)]
 
 
 def test_an_a_a_test_stands_beside_the_comparisons_and_costs_them_nothing(tmp_path):

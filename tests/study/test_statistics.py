@@ -4,7 +4,7 @@ from itertools import permutations, product
 
 import numpy as np
 import pytest
-from scipy.stats import spearmanr
+from scipy.stats import permutation_test, spearmanr
 
 from rwloss import RWLossError
 from rwloss.study.statistics import (
@@ -37,6 +37,10 @@ def test_sign_flips_by_counting():
     for seed in range(5):
         differences = np.random.default_rng(seed).normal(0.4, 1, 3 + seed)
         assert sign_flip_p(differences) == pytest.approx(naive_sign_flip(differences))
+        found = permutation_test(
+            (differences,), np.mean, permutation_type="samples", n_resamples=2 ** (3 + seed)
+        )
+        assert sign_flip_p(differences) == found.pvalue
 
 
 def test_differences_that_prove_nothing():

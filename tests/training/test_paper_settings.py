@@ -1,5 +1,7 @@
 """What papers set: epochs, plateaus, SGD, the last checkpoint, float16 with a scaler."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from lightning_fabric import Fabric
@@ -46,6 +48,19 @@ def test_a_resumed_plateau_ends_as_an_undisturbed_one(squares, settings_of, tmp_
     state = torch.load(folder.last, weights_only=True)["state"]
     bests = [line["is_best"] for line in folder.lines() if line["kind"] == "validation"]
     assert state["plateaus"] == bests.count(False) > 0
+
+
+def test_processes_follow_the_plateaus_of_the_first(squares, settings_of):
+    """Only the first validates: one that counted by itself would train at another rate."""
+    settings = settings_of(squares, **PLATEAU, steps=2)
+    second = runs.Start(fabric_of(settings), prepare(settings), [])
+    answers = {"words of a failure": None, "plateaus": 3}
+    second.fabric = SimpleNamespace(
+        is_global_zero=False, broadcast=lambda own: answers.pop(next(iter(answers)))
+    )
+    second.after_step(1, None)
+    assert second.state.plateaus == 3
+    assert not answers
 
 
 def test_plateaus_need_validation_cases(squares, settings_of):

@@ -285,6 +285,38 @@ def test_another_spacing_or_number_of_classes(squares, settings_of, tmp_path):
     assert prepare(settings.model_copy(update={"maps": str(tmp_path / "again")})).maps
 
 
+def test_maps_of_mist(settings_of, tmp_path):
+    """Of the very labels of the dataset; those without a unit fit any spacing of equal axes."""
+    spacing = (1.5, 1.5, 1.5)
+    raw = make_raw(tmp_path / "raw", ["a", "b", "c", "d"], (8, 8, 8), spacing=spacing)
+    for name in ("labels", "dtms"):
+        (tmp_path / name).mkdir()
+    for text in (
+        "boundary(convention='maurer')",
+        "boundary(convention='maurer', normalize='sides')",
+    ):
+        for name in "abcd":
+            labels = nibabel.load(raw / "labelsTr" / f"{name}.nii.gz").get_fdata().astype(np.uint8)
+            dense = maps.parse(text)(Regions.single(labels, 3)).dense()[0]
+            np.save(tmp_path / "labels" / f"{name}.npy", labels[..., None])
+            np.save(tmp_path / "dtms" / f"{name}.npy", np.moveaxis(dense, 0, -1))
+        settings = settings_of(raw, map=f"dice + {text}", maps=str(tmp_path))
+        if "sides" not in text:
+            with pytest.raises(
+                RWLossError, match=r"measured at 1 x 1 x 1, and the case has 1\.5 x"
+            ):
+                prepare(settings)
+    assert prepare(settings).maps.expression == text
+    assert prepare(settings_of(raw, map=None, maps=str(tmp_path))).settings.map == text
+    with pytest.raises(RWLossError, match="are distances, not rectified"):
+        prepare(settings_of(raw, map="rectified", maps=str(tmp_path)))
+    for name in "abc":
+        np.save(tmp_path / "labels" / f"{name}.npy", labels[..., None])
+        np.save(tmp_path / "dtms" / f"{name}.npy", np.moveaxis(dense, 0, -1))
+    with pytest.raises(RWLossError, match="made from other labels than the case has: MIST must"):
+        prepare(settings)
+
+
 def test_neither_a_store_nor_a_file_of_settings_chooses_code(squares, settings_of, tmp_path):
     """Not even beside a map of the user's own; once the user names the file, it is theirs."""
     file, store = tmp_path / "evil.py", tmp_path / "maps"

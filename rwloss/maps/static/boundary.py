@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from itertools import product
 from typing import Literal
 
+from rwloss import distance
 from rwloss.arrays import Array, add_where, is_torch, zero_where
 from rwloss.maps.generator import MapGenerator, MapTags
 from rwloss.regions import Regions
@@ -20,16 +22,18 @@ class Boundary(MapGenerator):
     voxel (the published -(d - 1) at unit spacing); so a voxel at distance s has 0, and at
     anisotropic spacing the other voxels of the inner edge are below 0. "valverde" is -d inside.
     "edge" is -d inside but 0 at the inner edge, the voxels with a face neighbour outside
-    (`compute_sdf` of SegLossOdyssey). Outside it is +d.
+    (`compute_sdf` of SegLossOdyssey). "maurer" is minus the distance to the inner edge, here the
+    voxels with a face, edge or corner neighbour outside (ITK's SignedMaurerDistanceMap, MIST).
+    Outside it is +d.
     normalize: "none" leaves mm; "max" divides each class of each image by its largest absolute
     value, to [-1, 1]; "sides" divides inside and outside each by its own, so that a small class
-    has values down to -1 too (as MIST does with maps of the edge's voxels).
+    has values down to -1 too (MIST, with "maurer").
 
     A class that is absent, or that fills the image, has 0 everywhere. Dense; with three classes or
     more almost every voxel violates the stability principle.
     """
 
-    convention: Literal["kervadec", "valverde", "edge"] = "kervadec"
+    convention: Literal["kervadec", "valverde", "edge", "maurer"] = "kervadec"
     normalize: Literal["none", "max", "sides"] = "none"
 
     name = "boundary"
@@ -47,14 +51,21 @@ class Boundary(MapGenerator):
     def compute(self, regions: Regions) -> RWMap:
         """Map values for one batch. labels (b *s) -> dense map (b k *s), mm or unitless."""
         values = regions.signed_distances_mm()
-        edge = _inner_edge(regions) if self.convention == "edge" else None
+        edge = None
+        if self.convention in {"edge", "maurer"}:
+            edge = _inner_edge(regions, with_corners=self.convention == "maurer")
+            if self.convention == "maurer":  # the nearest edge of all is that of the voxel's class
+                edge = distance.distance_to_mm(edge, regions.spacings_mm)
         # Class by class NumPy's arrays stay in the cache; a GPU needs fewer, larger operations.
         for part in [values] if is_torch(values) else values.swapaxes(0, 1):
             self._finish(part, regions, edge)
         return RWMap.from_dense(regions.labels, values)
 
     def _finish(self, signed: Array, regions: Regions, edge: Array | None) -> None:
-        """Turn signed distances into values of the map, in place. (b *s), or all in (b k *s)."""
+        """Turn signed distances into values of the map, in place. (b *s), or all in (b k *s).
+
+        edge (b *s): whether a voxel is at the inner edge, or how far it is from there.
+        """
         xp, axes = regions.xp, regions.labels.ndim - 1
 
         def beside(array: Array) -> Array:
@@ -65,7 +76,9 @@ class Boundary(MapGenerator):
             add_where(signed, smallest, inside)
             # 0 where d is s, not what rounding left of d - s, which may be above 0.
             zero_where(signed, inside & (signed > -1e-6 * smallest))
-        if edge is not None:
+        if self.convention == "maurer" and edge is not None:
+            signed[...] = xp.where(signed < 0, -beside(edge), signed)
+        elif edge is not None:
             zero_where(signed, (signed < 0) & beside(edge))
         if regions.ignored is not None:  # before the maximum: they belong to no class
             zero_where(signed, beside(regions.ignored))
@@ -79,13 +92,17 @@ class Boundary(MapGenerator):
             signed /= xp.where(largest > 0, largest, xp.ones_like(largest))
 
 
-def _inner_edge(regions: Regions) -> Array:
-    """Whether a voxel has a face neighbour of another class. (b *s), boolean."""
+def _inner_edge(regions: Regions, *, with_corners: bool) -> Array:
+    """Whether a voxel has a neighbour of another class, through faces at least. (b *s), boolean."""
     labels = regions.labels
     edge = regions.xp.zeros_like(labels, dtype=regions.xp.bool)
-    for axis in range(1, labels.ndim):
-        ahead = (slice(None),) * axis + (slice(1, None),)
-        behind = (slice(None),) * axis + (slice(None, -1),)
+    first, last = slice(1, None), slice(None, -1)
+    for step in product((0, 1, -1), repeat=labels.ndim - 1):
+        # Each pair of neighbours once: the first step that is not 0 goes ahead.
+        if step <= (0,) * len(step) or (sum(map(abs, step)) > 1 and not with_corners):
+            continue
+        ahead = (slice(None), *({0: slice(None), 1: first, -1: last}[one] for one in step))
+        behind = (slice(None), *({0: slice(None), 1: last, -1: first}[one] for one in step))
         differs = labels[ahead] != labels[behind]
         edge[ahead] |= differs
         edge[behind] |= differs

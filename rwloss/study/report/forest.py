@@ -64,7 +64,7 @@ def forest_charts(results: Results) -> Iterator[Chart]:
         points = [point for each in of_metric for point in _points(each, names)]
         if not points:
             continue
-        title = ", ".join(filter(None, (results.title(metric), results.unit_of(metric))))
+        title = results.titled(metric)
         yield Chart(
             f"forest-{metric}",
             heading=f"{results.title(metric)}: difference from {results.reference}",

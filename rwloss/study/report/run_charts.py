@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 from rwloss.study.figures import decimal, significant
-from rwloss.study.outcomes import METRICS, ClassOutcome, known_of
+from rwloss.study.outcomes import ClassOutcome, known_of
 from rwloss.study.report.charts import Chart, Point, decades, fitted, headed, plain
 from rwloss.study.report.curves import gradient_norm, learning, wrong_way
 from rwloss.study.results import Results
@@ -29,7 +29,7 @@ def _of_condition(results: Results) -> dict[str, list[Chart]]:
     return {
         "scores": [
             *(_scores(results, *each) for each in ((None, "Mean over classes"), *classes)),
-            *(other_scores(results, metric) for metric in METRICS if metric != "dice"),
+            *(other_scores(results, metric) for metric in results.directions() if metric != "dice"),
         ],
         "learning": [learning(results, *each) for each in classes],
         "births": [_births(results, *each) for each in classes],
@@ -78,8 +78,7 @@ def _scores(results: Results, number: int | None, name: str) -> Chart:
 
 def other_scores(results: Results, metric: str) -> Chart:
     """A score of the test, mean over classes, of every run."""
-    name = results.title(metric)
-    title = ", ".join(filter(None, (name, results.unit_of(metric))))
+    name, title = results.title(metric), results.titled(metric)
 
     def mark(row: RunRow) -> _Mark | None:
         value = row.outcome.tested(metric) if row.status == "done" else None

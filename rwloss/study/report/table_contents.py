@@ -31,7 +31,11 @@ def charts_of_table(results: TableResults) -> dict[str, list[Chart]]:
             for metric in part.directions()
         ]
         cases = [
-            replace(chart, heading=f"{primary} of every case, mean over runs")
+            replace(
+                chart,
+                heading=f"{primary} of every case, mean over runs",
+                xaxis=chart.xaxis | {"title": primary},
+            )
             for chart in case_charts.case_charts(part, primary)
         ]
         groups = {"scores": scores, "forest": [*forest.forest_charts(part)], "cases": cases}
@@ -48,11 +52,6 @@ def tables_of_table(results: TableResults) -> list[Table]:
         *([cases_table(results)] if results.of_cases else []),
         runs_table(results),
     ]
-
-
-def _of_methods(table: Table) -> Table:
-    """The table with "method" in the head of its first column."""
-    return replace(table, columns={title or "method": of for title, of in table.columns.items()})
 
 
 def scores_table(results: TableResults) -> Table:

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rwloss.study.axes import AxisValues, kept_apart, text_of, unit
+from rwloss.study.axes import AxisValues, kept_apart, named, text_of, unit
 from rwloss.study.figures import NOTHING, bounds, decimal, left_open, mass, significant
-from rwloss.study.outcomes import METRICS, mean_of
+from rwloss.study.outcomes import mean_of
 from rwloss.study.plan import Study
 from rwloss.study.results import Results
 from rwloss.study.statistics import Interval
@@ -75,8 +75,15 @@ def of_parts(results: Results, make: Callable[[Results, StudyPart, str], Table])
 def scores_table(results: Results) -> Table:
     """The answer in numbers: scores of each map, and how often it lost a class."""
     rows, names = [], list(results.study.maps)
+    tested = {
+        (each.map, named(each.values)): f"; corrected p = {significant(each.corrected_p)}"
+        for each in results.whole.losses
+        if each.more or each.fewer
+    }
+    test = ", and p of the exact McNemar test of losses, with Holm's correction" * bool(tested)
     for each in results.whole.maps:
         found = each.lost_rate
+        p = tested.get((each.map, named(each.values)), "")
         cells = (
             Cell(each.map, each.map),
             *axis_cells(results.study, each.values),
@@ -87,7 +94,7 @@ def scores_table(results: Results) -> Table:
             else Cell(
                 percent(found.share),
                 found.share,
-                f"{found.count} of {found.of}, {left_open(found)}",
+                f"{found.count} of {found.of}, {left_open(found)}{p}",
                 is_bad=found.count > 0,
             ),
         )
@@ -95,7 +102,7 @@ def scores_table(results: Results) -> Table:
     return Table(
         "scores",
         f"Scores on the test cases, and the share of runs that lost a class, over "
-        f"{_seeds(results, 'whole')}. Small: intervals.",
+        f"{_seeds(results, 'whole')}. Small: intervals{test}.",
         {
             "map": "", **_axes(results), "test Dice": "test-dice",
             f"HD95, {results.distance_unit}": "score", "runs that lost a class": "lost",
@@ -118,7 +125,7 @@ def maps_table(results: Results, part: StudyPart, which: str) -> Table:
             *axis_cells(results.study, each.values),
             Cell(str(each.done), each.done, failed, is_bad=bool(failed)),
             _count(each.lost, each.lost_known, is_bad=each.lost > 0, detail="; ".join(details)),
-            *(interval_cell(each.test.get(metric)) for metric in METRICS),
+            *(interval_cell(each.test.get(metric)) for metric in results.directions()),
             interval_cell(each.end_dice),
             Cell(mass(each.wrong_way_mass), each.wrong_way_mass, alarm, is_bad=bool(alarm)),
             _share(found.violating if found else None),
@@ -133,8 +140,9 @@ def maps_table(results: Results, part: StudyPart, which: str) -> Table:
         "seeds below them.",
         {
             "map": "", **_axes(results), "runs done": "done", "lost a class": "lost",
-            "test Dice": "test-dice", f"HD95, {results.distance_unit}": "score",
-            f"ASSD, {results.distance_unit}": "score", "NSD": "score", "end Dice": "end-dice",
+            "test Dice": "test-dice",
+            **{results.titled(name): "score" for name in results.directions() if name != "dice"},
+            "end Dice": "end-dice",
             "wrong-way mass": "wrong-way",
             "violating voxels, before": "violating", "pushed up, before": "pushed-up",
             "least pull ratio, before": "pull", "pull exponent, before": "pull-exponent",

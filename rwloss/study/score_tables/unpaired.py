@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -118,14 +119,15 @@ def _false_claim(own: Floats, base: Floats) -> float | None:
     return float(ttest_ind(own, base, equal_var=False).pvalue) / 2
 
 
-def _times_drawn(n: int, rng: np.random.Generator) -> Floats:
-    """How often each of n is drawn, as shares: (resamples n)."""
+@lru_cache(maxsize=8)
+def _shares(n: int, seed: int, stream: int) -> Floats:
+    """How often each of n is drawn with replacement, as shares: (resamples n)."""
+    rng = np.random.default_rng([seed, stream])
     return rng.multinomial(n, np.full(n, 1 / n), size=_RESAMPLES) / n
 
 
 def _over_runs(own: Floats, base: Floats, seed: int) -> Interval:
-    rng = np.random.default_rng(seed)
-    drawn = _times_drawn(own.size, rng) @ own - _times_drawn(base.size, rng) @ base
+    drawn = _shares(own.size, seed, 0) @ own - _shares(base.size, seed, 1) @ base
     return _interval(float(own.mean() - base.mean()), drawn, min(own.size, base.size))
 
 
@@ -138,9 +140,8 @@ def _over_cases(own: Runs, base: Runs, metric: str, seed: int) -> Interval | Non
     for runs in (own, base):
         of_runs = [run.tested_cases(metric) for run in runs.values()]
         tables.append(np.array([[of[case] for case in cases] for of in of_runs]))  # (runs cases)
-    rng = np.random.default_rng(seed)
-    sides = [_times_drawn(len(table), rng) @ table for table in tables]
-    drawn = np.einsum("rc,rc->r", sides[0] - sides[1], _times_drawn(len(cases), rng))
+    sides = [_shares(len(table), seed, stream) @ table for stream, table in enumerate(tables)]
+    drawn = np.einsum("rc,rc->r", sides[0] - sides[1], _shares(len(cases), seed, 2))
     gap = float(tables[0].mean() - tables[1].mean())
     return _interval(gap, drawn, min(map(len, tables)))
 

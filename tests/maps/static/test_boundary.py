@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from anatomy import ball
+from anatomy import ball, batch
 
 from rwloss import Regions, RWLossError, maps
 
@@ -37,6 +37,30 @@ def test_the_inner_edge_at_anisotropic_spacing():
     assert (kervadec[1, 2, 2], edge[1, 2, 2]) == (-0.5, 0)  # its face along z is an edge too
     assert kervadec[2, 2, 2] == -0.5
     assert edge[2, 2, 2] == -1.0
+
+
+@pytest.mark.parametrize("shape", [(11, 13), (7, 8, 9)], ids=str)
+def test_maurer_is_the_distance_map_of_itk(shape):
+    """Of every class, at any spacing; MIST divides each side by its largest value."""
+    itk = pytest.importorskip("SimpleITK", reason="the extra `dev` brings SimpleITK")
+    labels, spacing = batch(41, shape, 3), (0.8, 2.5, 1.0)[: len(shape)]
+    wanted = np.zeros((len(labels), 3, *shape))
+    for b, k in np.ndindex(len(labels), 3):
+        mask = itk.GetImageFromArray((labels[b] == k).astype(np.uint8))
+        mask.SetSpacing(spacing[::-1])
+        settings = {"squaredDistance": False, "useImageSpacing": True}
+        if 0 < (labels[b] == k).sum() < labels[b].size:
+            found = itk.SignedMaurerDistanceMap(mask, **settings)
+            wanted[b, k] = itk.GetArrayFromImage(found)
+    regions = Regions(labels, 3, spacing)
+    found = maps.Boundary("maurer")(regions).dense()
+    np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5)
+    axes = tuple(range(2, wanted.ndim))
+    for side in (wanted < 0, wanted > 0):
+        largest = abs(wanted * side).max(axis=axes, keepdims=True)
+        wanted = np.where(side, wanted / np.where(largest > 0, largest, 1), wanted)
+    sides = maps.Boundary("maurer", "sides")(regions).dense()
+    np.testing.assert_allclose(sides, wanted, rtol=1e-5, atol=1e-5)
 
 
 def test_without_parameters_it_is_kervadec():

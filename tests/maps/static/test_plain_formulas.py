@@ -26,7 +26,7 @@ FORMULAS = {
         maps.Boundary(convention, normalize): partial(
             plain.boundary, convention=convention, normalize=normalize
         )
-        for convention in ("kervadec", "valverde", "edge")
+        for convention in ("kervadec", "valverde", "edge", "maurer")
         for normalize in ("none", "max", "sides")
     },
     **{

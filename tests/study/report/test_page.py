@@ -120,8 +120,8 @@ def test_scores_and_rates_stand_before_all_sentences(strange_page, strange):
     found, _ = strange
     rows = scores_table(found).rows
     assert [(row.cells[1].text, row.cells[3].text, row.cells[3].detail) for row in rows] == [
-        ("0.305", "100 %", "3 of 3, 37 % or more"),
-        ("0.752", "0 %", "0 of 2, up to 78 %"),
+        ("0.305", "100 %", "3 of 3, 37 % or more; corrected p = 1"),
+        ("0.752", "0 %", "0 of 2, up to 78 %; corrected p = 1"),
         ("0.605", "33.3 %", "1 of 3, 6 to 79 %"),
     ]
     text = Elements(strange_page).text
