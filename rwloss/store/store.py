@@ -108,8 +108,8 @@ class Store(Mapping[str, RWMap]):
             image = " or another image" if self.info.uses_image else ""
             raise RWLossError(
                 f"the map of case {case!r} was made from other labels{image}, or at another "
-                f"spacing or affine, than the case has (the map: {spacing_text([self.spacing_mm(case)])}, now "
-                f"{spacing_text([spacing_mm])})"
+                "spacing or affine, than the case has (the map: "
+                f"{spacing_text([self.spacing_mm(case)])}, now {spacing_text([spacing_mm])})"
             )
 
     def read_entry(self, entry: ManifestEntry, region: Sequence[slice] | None = None) -> RWMap:

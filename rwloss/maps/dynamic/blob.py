@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
@@ -39,8 +40,9 @@ class Instances:
 
     @classmethod
     def _made(cls, regions: Regions, first: int) -> Instances:
-        labels = to_numpy(regions.labels).reshape(len(regions.labels), -1).astype(np.int64)
-        components = to_numpy(regions.components).reshape(labels.shape)
+        shape = len(regions.labels), math.prod(regions.labels.shape[1:])
+        labels = to_numpy(regions.labels).reshape(shape).astype(np.int64)
+        components = to_numpy(regions.components).reshape(shape)
         image, voxel = np.nonzero(labels >= first)
         component, channel = components[image, voxel], labels[image, voxel] - first
         used = np.zeros((len(labels), 1 + components.max(initial=0)), dtype=bool)

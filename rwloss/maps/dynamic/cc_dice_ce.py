@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import field
 from typing import TYPE_CHECKING, ClassVar
 
@@ -84,7 +85,7 @@ def _made(regions: Regions, first: int) -> tuple[Array, Array]:
     images, channels = len(table), regions.num_classes - first
     rows = np.arange(images * channels).reshape(images, channels)
     nearest = [to_numpy(regions.nearest_component(first + c)) for c in range(channels)]
-    numbers = np.stack(nearest, axis=1).reshape(images, channels, -1)
+    numbers = np.stack(nearest, axis=1).reshape(images, channels, math.prod(nearest[0].shape[1:]))
     cells = table[np.arange(images)[:, None, None], numbers]
     cells = np.where(numbers > 0, cells, len(owner) + rows[..., None])
     return tuple(

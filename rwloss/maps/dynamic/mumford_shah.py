@@ -63,6 +63,8 @@ class MumfordShah(LossTerm):
         steps = 0.0 * probs
         for axis in range(2, probs.ndim):
             size = probs.shape[axis]
+            if size < 2:
+                continue
             both = counted.narrow(axis, 1, size - 1) * counted.narrow(axis, 0, size - 1)
             after_last = [0, 0] * (probs.ndim - 1 - axis) + [0, 1]
             steps = steps + pad(probs.diff(dim=axis).abs() * both, after_last)
