@@ -13,15 +13,18 @@ import csv
 import os
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 
+from rwloss.study.differences import Difference
 from rwloss.study.figures import MINUS, significant
 from rwloss.study.score_tables.options import TableOptions
 from rwloss.study.score_tables.results import TableResults, collect_table
+from rwloss.study.statistics import Comparison
 
 REFERENCE = "CEDiceLoss"
 LOSSES = {"RegionWiseLoss": "RWLoss", "clDiceLoss": "clDice", "CESkeletonRecallLoss": "SkelRecall"}
@@ -92,19 +95,12 @@ class Row:
     high: float
     p: float
     corrected_p: float
-    higher: bool
+    verdict: str
 
     @property
     def their_claim(self) -> bool:
         """What the authors' code marks in bold."""
         return self.their_p < ALPHA and self.is_better
-
-    @property
-    def verdict(self) -> str:
-        """That of the report."""
-        if self.corrected_p > ALPHA:
-            return "not significant"
-        return "better" if (self.difference > 0) == self.higher else "worse"
 
     @property
     def reason(self) -> str:
@@ -140,7 +136,8 @@ def published(folder: Path) -> dict[Key, Published]:
     return found
 
 
-def results(folder: Path) -> TableResults:
+@cache
+def results(folder: Path, *, unpaired: bool = False) -> TableResults:
     """The report's results, with a setting for test images in and out of distribution."""
     with (folder / "groups.csv").open(newline="") as file:
         groups = list(csv.DictReader(file))
@@ -156,8 +153,26 @@ def results(folder: Path) -> TableResults:
             groups=("images",),
             pattern="{training}/{labels}/{size}/{method}/{seed}.csv",
             case_table=cases,
+            unpaired=unpaired,
         )
         return collect_table(options)
+
+
+def verdict(comparison: Comparison, *, higher: bool) -> str:
+    """What the report says of a comparison."""
+    if not comparison.significant or comparison.difference is None:
+        return "not significant"
+    return "better" if (comparison.difference.mean > 0) == higher else "worse"
+
+
+def verdicts(found: Sequence[Difference]) -> dict[tuple[str, ...], str]:
+    """Those of all comparisons, by metric, loss and settings."""
+    return {
+        (each.metric, each.comparison.map, *each.comparison.values.values()): verdict(
+            each.comparison, higher=each.metric == "Dice_mortar"
+        )
+        for each in found
+    }
 
 
 def their_p_values(found: TableResults) -> dict[Key, tuple[float, bool]]:
@@ -192,7 +207,8 @@ def their_p_values(found: TableResults) -> dict[Key, tuple[float, bool]]:
     return {key: (float(p[key]), better[key]) for key in p}
 
 
-def rows(folder: Path) -> Iterator[Row]:
+@cache
+def rows(folder: Path) -> tuple[Row, ...]:
     """Every comparison, in the order of SETTINGS."""
     marks, found = published(folder), results(folder)
     theirs = their_p_values(found)
@@ -213,13 +229,15 @@ def rows(folder: Path) -> Iterator[Row]:
             comparison.difference.high,
             comparison.p,
             comparison.corrected_p,
-            higher=each.metric == "Dice_mortar",
+            verdict(comparison, higher=each.metric == "Dice_mortar"),
         )
-    for setting in SETTINGS:
-        for images in ("ID", "OOD"):
-            for metric in METRICS.values():
-                for loss in LOSSES.values():
-                    yield made[setting, images, metric, loss]
+    return tuple(
+        made[setting, images, metric, loss]
+        for setting in SETTINGS
+        for images in ("ID", "OOD")
+        for metric in METRICS.values()
+        for loss in LOSSES.values()
+    )
 
 
 HEAD = (
@@ -228,7 +246,7 @@ HEAD = (
 )
 
 
-def table(found: list[Row]) -> str:
+def table(found: Sequence[Row]) -> str:
     """The rows as Markdown."""
     lines = [HEAD, "|" + "---|" * HEAD.count(" | ") + "---|"]
     for row in found:
@@ -253,4 +271,4 @@ def table(found: list[Row]) -> str:
 
 
 if __name__ == "__main__":
-    print(table([*rows(Path(os.environ["RWLOSS_TEST_DATA"], "topomortar", "published"))]))
+    print(table(rows(Path(os.environ["RWLOSS_TEST_DATA"], "topomortar", "published"))))

@@ -21,6 +21,17 @@ DYNAMIC = [
     "log_hausdorff_dt",
     "soft_cl_dice",
     "active_contour_length",
+    "hausdorff_one_sided",
+    "generalized_surface",
+    "boundary_dou",
+    "lovasz_softmax",
+    "asymmetric_focal",
+    "asymmetric_focal_tversky",
+    "unified_focal",
+    "poly",
+    "mcc",
+    "tvmf_dice",
+    "svls",
 ]
 """Every dynamic term that ships."""
 

@@ -76,6 +76,13 @@ class ClassPair:
         )
         return distances_mm(first, second, self.spacing_mm)
 
+    @cached_property
+    def surface_elements(self) -> tuple[tuple[Floats, Floats], tuple[Floats, Floats]]:
+        """Areas and distances; see `surface.elements`."""
+        from rwloss.metrics.surface import elements
+
+        return elements(self)
+
 
 def distances_mm(
     first: NDArray[Any], second: NDArray[Any], spacing_mm: Sequence[float]

@@ -140,8 +140,8 @@ def find(name: str) -> Metric:
         compute = partial(_WITH_TOLERANCE[base], tolerance_mm=float(tolerance))
         return replace(METRICS[base], name=name, title=title, compute=compute)
     raise RWLossError(
-        f"there is no metric {name!r}{nearest(name, METRICS)}; known: {', '.join(METRICS)}, and "
-        "nsd and surface_dice with a tolerance, such as nsd_at_2"
+        f"there is no metric {name!r}{nearest(name, METRICS) or '.'} Known: {', '.join(METRICS)}; "
+        "nsd and surface_dice with a tolerance, such as nsd_at_2; all; default"
     )
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from rwloss.metrics.class_pair import ClassPair, distances_mm
+from rwloss.metrics.class_pair import ClassPair, Floats, distances_mm
 
 
 def hd95_mm(pair: ClassPair) -> float | None:
@@ -49,17 +49,30 @@ def surface_dice(pair: ClassPair, tolerance_mm: float | None = None) -> float:
     """
     if not pair.both:
         return 0.0
-    from monai.metrics.utils import get_mask_edges
-
-    *masks, predicted, truth = get_mask_edges(pair.predicted, pair.truth, spacing=pair.spacing_mm)
-    distances = distances_mm(np.argwhere(masks[0]), np.argwhere(masks[1]), pair.spacing_mm)
-    tolerance = _tolerance(pair, tolerance_mm)
-    within = whole = 0.0
-    for mask, area, distance in zip(masks, (predicted, truth), distances, strict=True):
-        of_elements = area[mask].astype(np.float64)
-        within += float(of_elements[distance <= tolerance].sum())
-        whole += float(of_elements.sum())
+    tolerance, within, whole = _tolerance(pair, tolerance_mm), 0.0, 0.0
+    for areas, distances in zip(*pair.surface_elements, strict=True):
+        within += float(areas[distances <= tolerance].sum())
+        whole += float(areas.sum())
     return within / whole
+
+
+def elements(pair: ClassPair) -> tuple[tuple[Floats, Floats], tuple[Floats, Floats]]:
+    """Areas in mm^2 (lengths in mm) of the surface elements of prediction and truth, and the
+    distances in mm of each to the nearest of the other.
+    """
+    from monai.metrics.utils import get_code_to_measure_table
+    from scipy.ndimage import correlate
+
+    table, kernel = get_code_to_measure_table(pair.spacing_mm)  # type: ignore[no-untyped-call]
+    area_of, weights = table.numpy().astype(np.float64), kernel.numpy()[0, 0].astype(np.uint8)
+    areas, places = [], []
+    for mask in (pair.predicted, pair.truth):
+        # One bit for each corner of the neighbourhood that is inside; uint8 holds the 8 of them.
+        bits = correlate(np.pad(mask, 1).astype(np.uint8), weights, mode="constant")
+        on_surface = (bits > 0) & (bits < len(area_of) - 1)
+        places.append(np.argwhere(on_surface))
+        areas.append(area_of[bits[on_surface]])
+    return (areas[0], areas[1]), distances_mm(places[0], places[1], pair.spacing_mm)
 
 
 def _tolerance(pair: ClassPair, given: float | None) -> float:

@@ -10,7 +10,7 @@ import numpy as np
 from einops import rearrange, reduce
 
 from rwloss.arrays import Array
-from rwloss.regions import Regions
+from rwloss.regions import IGNORED, Regions
 from rwloss.rwmap import RWMap
 from rwloss.stability.pull import prior_pulls
 from rwloss.stability.report import FloatArray
@@ -66,6 +66,8 @@ class LossCall:
 
     def batch(self, head: Tensor) -> LossBatch:
         """The first output with its labels, mask and spacing, as `RegionWiseLoss` sees them."""
+        import torch
+
         from rwloss.losses.batch import LossInputs, make_batch
 
         activation: Any = self._setting("activation") or "softmax"
@@ -75,12 +77,18 @@ class LossCall:
         spacing = getattr(self.loss, "spacing_mm", None) if spacing is None else spacing
         if activation not in {"sigmoid", "masks"} and target.shape == head.shape:
             target = target.float().argmax(dim=1)  # other losses may take soft targets
+        ignore_index = self._setting("ignore_index")
+        has_more = regions is None and target.shape[1] == head.shape[1] + 1
+        if activation == "sigmoid" and has_more:
+            # As nnU-Net gives regions: the last mask is of the voxels to ignore.
+            target = target[:, :-1].to(torch.int8).masked_fill(target[:, -1:] != 0, IGNORED)
+            ignore_index = IGNORED
         mask = _first(self.given.get("mask"))
         return make_batch(
             head,
             LossInputs(target, None, mask, spacing, spacing is not None, regions=regions),
             activation=activation,
-            ignore_index=self._setting("ignore_index"),
+            ignore_index=ignore_index,
             include_background=True,
             pooled=False,
         )

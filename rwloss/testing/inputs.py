@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any, Literal, NoReturn, TypeAlias
 
 import numpy as np
@@ -196,8 +197,19 @@ def image_by_class(labels: NDArray[np.int64]) -> NDArray[np.float64]:
 def ordinary(num_classes: int) -> Iterator[CheckInput]:
     """Batches in which every class has voxels and none fills an image, from small to larger.
 
-    The small ones come first, because messages show the first that fails.
+    The small ones come first, because messages show the first that fails. Made once; each is a
+    copy, so that a generator that changes its input harms no other check.
     """
+    for case in _ordinary(num_classes):
+        yield replace(case, labels=case.labels.copy(), probs=case.probs.copy())
+
+
+@lru_cache(maxsize=8)
+def _ordinary(num_classes: int) -> tuple[CheckInput, ...]:
+    return tuple(_made(num_classes))
+
+
+def _made(num_classes: int) -> Iterator[CheckInput]:
     side = max(4, math.isqrt(2 * num_classes) + 1)
     yield check_input("few voxels", _scattered((1, side, side + 1), num_classes), num_classes)
     yield check_input(

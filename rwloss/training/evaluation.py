@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -20,7 +19,7 @@ from rwloss.data.formats import MAX_VOXELS, check_max_voxels
 from rwloss.errors import RWLossError
 from rwloss.files.atomic import naming_write_errors, whole_file
 from rwloss.files.csv_text import csv_text
-from rwloss.metrics.registry import needed, require, select
+from rwloss.metrics.registry import require, select
 from rwloss.precompute.cases import LabelCount
 from rwloss.regions import IGNORED
 from rwloss.training.scores import (
@@ -247,10 +246,6 @@ class _Pair:
 
     def __call__(self) -> CaseScore | FailedPair:
         """Measure the pair; a failure is a result too."""
-        if multiprocessing.parent_process() is not None and "monai" in needed(self.metrics):
-            import torch
-
-            torch.set_num_threads(1)  # as many processes as cores: more threads would only wait
         try:
             truth, found = (
                 data.read_labels(path, spacing_mm=self.spacing_mm, max_voxels=self.max_voxels)

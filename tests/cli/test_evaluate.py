@@ -55,6 +55,42 @@ def test_penalty_and_unit(rwloss_command, folders):
     assert hd95["n"] == 3
 
 
+def test_metrics_and_tolerances(rwloss_command, folders, tmp_path):
+    """Each further tolerance has a column of its own; without distances, none are spoken of."""
+    options = ("--metrics", "lesion_f1,nsd,betti_0_error", "--spacing", "1,2.5", "-j0")
+    tolerances = ("--tolerance", 1, "--tolerance", "2.5")
+    code, out, err = rwloss_command("evaluate", *folders, *options, *tolerances)
+    assert code == 0, err
+    rows = [line.split("  ")[1:] for line in out.splitlines()[3:6]]
+    rows = [[cell.strip() for cell in row if cell.strip()] for row in rows]
+    # Of the outline in case a, 4 of 12 voxels are 2.5 mm off; b misses it, c invents one.
+    assert [row[-8:-3] for row in rows] == [
+        ["NSD", "0.222", "0.385", "0.000", "3"],
+        ["NSD at 2.5", "0.333", "0.577", "0.000", "3"],
+        ["Betti-0 error", "0.67", "0.58", "1.00", "3"],
+    ]
+    assert "Distances" not in out
+    file = tmp_path / "scores.csv"
+    rwloss_command("evaluate", *folders, *options, *tolerances, "-o", file)
+    with file.open(newline="") as opened:
+        [a, b, c, d] = csv.DictReader(opened)
+    names = ("nsd", "nsd_at_2.5", "betti_0_error", "lesion_f1")
+    assert list(a)[4:8] == list(names)
+    values = [[row[name] and round(float(row[name]), 3) for name in names] for row in (a, b, c, d)]
+    assert values == [[0.667, 1, 0, 1], [0, 0, 1, 0], [0, 0, 1, 0], [""] * 4]
+    for wrong, message in (
+        (
+            ("--metrics", "hd95"),
+            "there is no metric 'hd95': did you mean 'hd95_mm'? Known: dice, iou",
+        ),
+        (("--tolerance", "0"), "expected a tolerance above 0 mm"),
+        (("--metrics", ""), "there is no metric ''"),
+    ):
+        code, _, err = rwloss_command("evaluate", *folders, *wrong)
+        assert code == 2
+        assert message in " ".join(err.split())
+
+
 def test_missing_predictions_and_bad_pairs_end_with_1(rwloss_command, folders):
     predictions, _ = folders
     (predictions / "d.npy").rename(predictions / "x.npy")

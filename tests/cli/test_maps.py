@@ -58,7 +58,7 @@ def test_plug_ins_are_listed_without_being_imported(rwloss_command, tmp_path, mo
 def test_shows_one_with_parameters_tags_and_source(rwloss_command):
     code, out, _ = rwloss_command("maps", "boundary")
     assert code == 0
-    assert "convention: 'kervadec' | 'valverde' | 'edge' = 'kervadec'" in out
+    assert "convention: 'kervadec' | 'valverde' | 'edge' | 'maurer' = 'kervadec'" in out
     assert "normalize: 'none' | 'max' | 'sides' = 'none'" in out
     assert "commutes with: flip, rot90" in out
     assert "Kervadec et al." in out

@@ -9,11 +9,10 @@ from itertools import chain
 
 import numpy as np
 import pytest
-from recorded_studies import STUDIES, write_recorded
+from recorded_studies import METRICS, STUDIES, write_recorded
 from scipy.stats import binom
 
 from rwloss.study.differences import differences_in, null_certificate
-from rwloss.study.outcomes import METRICS
 from rwloss.study.plan import Study
 from rwloss.study.results import collect
 from rwloss.study.statistics import ALPHA

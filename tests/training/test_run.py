@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 from raw_folders import make_raw
 from training_runs import assert_same, left_by
 
@@ -49,6 +50,33 @@ def test_two_at_once_on_one_folder(boxes, settings_of):
     assert not run.settings.exists()
     train(settings)
     assert not list(run.path.glob(".rwloss*"))
+
+
+def test_metrics_of_the_test(boxes, settings_of):
+    """Those of the settings, and Dice, are in test.json; one of an earlier version has fewer."""
+    settings = settings_of(boxes, dims=2, steps=1, metrics=("betti_1_error", "nsd_at_2"))
+    found = train(settings)
+    run = RunFolder(settings.out)
+    assert found.scores.metrics == ("dice", "nsd_at_2", "betti_1_error")
+    assert found == run.read_result()
+    content = run.read_test()
+    for case in content["cases"]:
+        for of_class in case["classes"]:
+            del of_class["nsd_at_2"], of_class["betti_1_error"]
+    run.write_test(content)
+    earlier = run.read_result().scores
+    assert earlier.metrics == ("dice",)
+    assert earlier.summary()[0].dice == found.scores.summary()[0].dice
+    with pytest.raises(ValidationError, match="there is no metric 'betti_1'"):
+        settings_of(boxes, metrics=("betti_1",))
+
+
+def test_a_package_that_a_metric_needs_is_asked_for_before_training(
+    boxes, settings_of, monkeypatch
+):
+    monkeypatch.setattr("rwloss.metrics.registry.find_spec", lambda _: None)
+    with pytest.raises(RWLossError, match=r"metric cl_dice needs scikit-image.*rwloss\[skeleton\]"):
+        train(settings_of(boxes, metrics=("cl_dice",)))
 
 
 @pytest.mark.parametrize("dims", [2, 3])

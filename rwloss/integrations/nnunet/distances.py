@@ -50,15 +50,16 @@ class DistanceFolder:
         """Store the distances of a case, labels (z y x), unless they are there. Whether it did."""
         digest = labels_digest(labels, self.spacing_mm)
         about = self.folder / f"{case}.json"
-        if about.is_file() and json.loads(about.read_text())["labels_sha256"] == digest:
-            return False
+        if about.is_file():
+            if json.loads(about.read_text())["labels_sha256"] == digest:
+                return False
+            about.unlink()  # written last: what has it is complete
         images = labels if len(self.spacing_mm) == 2 else labels[None]
         regions = Regions(images, self.num_classes, self.spacing_mm, self.ignore_label)
         signed = regions.signed_distances_mm()
         peaks = np.maximum(0, -signed.min(axis=tuple(range(2, signed.ndim))))  # (b k)
         values = signed.swapaxes(0, 1) if len(self.spacing_mm) == 2 else signed[0]
         self.folder.mkdir(parents=True, exist_ok=True)
-        about.unlink(missing_ok=True)  # written last: what has it is complete
         with whole_file(self.folder / f"{case}.npy") as part:
             np.save(part, values.astype(np.float16))
         with whole_file(about) as part:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 Share: TypeAlias = Annotated[float, Field(ge=0, le=1)]
 BelowOne: TypeAlias = Annotated[float, Field(ge=0, lt=1)]
+SMOOTH = 1e-7  # of the published code
 _CITATION = "Yeung et al., Unified Focal loss, CMIG 2022, arXiv 2102.04525"
 
 
@@ -40,12 +41,7 @@ class AsymmetricFocal(LossTerm):
 
     def loss(self, prediction: Prediction) -> Tensor:
         """Its mean over voxels that count. (b c)."""
-        log_p = prediction.true_log_probs
-        cost = -self.delta * log_p
-        if prediction.has_background:
-            fading = -(1 - self.delta) * one_minus(log_p) ** self.gamma * log_p
-            cost = fading.where(prediction.true_class[:, 0] == 0, cost)
-        return prediction.mean_by_true_class(cost)
+        return _by_voxel(prediction, self.delta, self.gamma)
 
 
 class AsymmetricFocalTversky(LossTerm):
@@ -59,7 +55,7 @@ class AsymmetricFocalTversky(LossTerm):
 
     delta: Share = 0.7
     gamma: BelowOne = 0.75
-    smooth: PositiveFloat = 1e-7
+    smooth: PositiveFloat = SMOOTH
 
     name = "asymmetric_focal_tversky"
     tags = MapTags(unit="unitless", commutes_with=frozenset({"flip", "rot90"}), uses_spacing=False)
@@ -67,15 +63,7 @@ class AsymmetricFocalTversky(LossTerm):
 
     def loss(self, prediction: Prediction) -> Tensor:
         """The power of 1 minus the Tversky index. (b c)."""
-        import torch
-
-        both, predicted, true = prediction.overlap()
-        price = self.delta * (true - both) + (1 - self.delta) * (predicted - both)
-        lost = (price / (both + price + self.smooth)).clamp_min(0.0)
-        enhanced = lost * (lost + 1e-7) ** -self.gamma
-        if not prediction.has_background:
-            return enhanced
-        return torch.cat([lost[:, :1], enhanced[:, 1:]], dim=1)
+        return _by_class(prediction, self.delta, self.gamma, self.smooth)
 
 
 class UnifiedFocal(LossTerm):
@@ -94,6 +82,29 @@ class UnifiedFocal(LossTerm):
 
     def loss(self, prediction: Prediction) -> Tensor:
         """The weighted sum of both. (b c)."""
-        by_class = AsymmetricFocalTversky(self.delta, self.gamma).loss(prediction)
-        by_voxel = AsymmetricFocal(self.delta, self.gamma).loss(prediction)
+        by_class = _by_class(prediction, self.delta, self.gamma, SMOOTH)
+        by_voxel = _by_voxel(prediction, self.delta, self.gamma)
         return self.weight * by_class + (1 - self.weight) * by_voxel
+
+
+def _by_voxel(prediction: Prediction, delta: float, gamma: float) -> Tensor:
+    """Asymmetric focal loss, its mean over voxels that count. (b c), or ()."""
+    log_p = prediction.true_log_probs
+    cost = -delta * log_p
+    if prediction.has_background:
+        fading = -(1 - delta) * one_minus(log_p) ** gamma * log_p
+        cost = fading.where(prediction.true_class[:, 0] == 0, cost)
+    return prediction.mean_by_true_class(cost)
+
+
+def _by_class(prediction: Prediction, delta: float, gamma: float, smooth: float) -> Tensor:
+    """Asymmetric focal Tversky loss. (b c)."""
+    import torch
+
+    both, predicted, true = prediction.overlap()
+    price = delta * (true - both) + (1 - delta) * (predicted - both)
+    lost = (price / (both + price + smooth)).clamp_min(0.0)
+    enhanced = lost * (lost + 1e-7) ** -gamma
+    if not prediction.has_background:
+        return enhanced
+    return torch.cat([lost[:, :1], enhanced[:, 1:]], dim=1)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rwloss.errors import RWLossError
+from rwloss.study.axes import named
 from rwloss.study.score_tables.coded import CodedScores, coded, fields_of
 from rwloss.study.score_tables.options import KEYS, TableOptions
 from rwloss.study.score_tables.readers import Found, natural
@@ -79,7 +79,9 @@ def assemble(found: Found, options: TableOptions) -> ScoreTable:
             f"the reference {options.reference!r} is none of the methods "
             f"{listed([*map(repr, methods)])}{nearest(options.reference, methods)}"
         )
-    settings = tuple(field for field in fields if field not in KEYS)
+    settings = tuple(field for field in fields if field not in options.keys)
+    if len(methods) < 2:
+        raise RWLossError(f"{methods[0]!r} is the only method: there is nothing to compare it with")
     maker = _Maker(options, fields, names, settings, of_metric)
     made = tuple(maker.settings())
     return ScoreTable(
@@ -88,7 +90,7 @@ def assemble(found: Found, options: TableOptions) -> ScoreTable:
         made,
         has_seeds="seed" in fields,
         has_cases="case" in fields,
-        classes=names.get("class", ()) if "class" not in settings else (),
+        classes=names.get("class", ()) if "class" in options.keys else (),
         notes=tuple(maker.notes()),
     )
 
@@ -106,7 +108,7 @@ class _Maker:
     ) -> None:
         self.options, self.fields, self.names, self.of_metric = options, fields, names, of_metric
         self.of_settings = [fields.index(field) for field in settings]
-        self.of_keys = {key: fields.index(key) for key in KEYS if key in fields}
+        self.of_keys = {key: fields.index(key) for key in options.keys if key in fields}
         self.filled: Counter[tuple[str, str]] = Counter()  # (metric, method) -> values
         self.dropped: Counter[str] = Counter()
         self.left_out: dict[str, None] = {}
@@ -140,7 +142,7 @@ class _Maker:
     def _setting(
         self, values: Mapping[str, str], rows: Mapping[str, NDArray[np.int64]]
     ) -> SettingScores:
-        where = f"with {_named(values)}: " if values else ""
+        where = f"with {named(values)}: " if values else ""
         levels: dict[str, tuple[str, ...]] = {}
         at: dict[str, list[NDArray[np.int64]]] = {metric: [] for metric in rows}
         for key in KEYS:
@@ -159,9 +161,7 @@ class _Maker:
             for metric in rows:
                 at[metric].append(place[codes[metric]])
         if self.options.reference not in levels["method"]:
-            raise RWLossError(
-                f"{where}there is no score of the reference {self.options.reference!r}"
-            )
+            raise RWLossError(f"{where}the reference {self.options.reference!r} has no score")
         scores: dict[str, Floats] = {}
         runs = np.zeros((len(levels["method"]), len(levels["seed"])), bool)
         for metric in self.options.metrics:
@@ -338,10 +338,6 @@ class _Maker:
             yield f"Not in every setting: {'; '.join(self.absent_methods[:5])}" + (
                 f"; and {len(self.absent_methods) - 5} more" if len(self.absent_methods) > 5 else ""
             )
-
-
-def _named(values: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in values.items())
 
 
 def _shown(value: float) -> str:

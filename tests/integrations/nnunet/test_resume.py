@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import nnunet_plans
 import pytest
 import torch
 
@@ -106,11 +107,11 @@ def test_names_of_results(nnunet):
         assert re.fullmatch(r"nnUNetTrainerRW-[\w.-]{1,60}-[0-9a-f]{6}", name)
         assert "__" not in name  # nnU-Net splits the name of a folder there
         assert name == result_name("nnUNetTrainerRW", maps.parse(text))
+    page = Path(__file__).parents[3] / "docs" / "nnunet.md"
+    assert f"-tr {result_name('nnUNetTrainerRWAdded', '0.01 * boundary')} " in page.read_text()
 
 
 def test_cascades_are_refused(trainer_of, monkeypatch):
-    import nnunet_plans
-
     plans = nnunet_plans.plans()
     plans["configurations"]["3d_lowres"] = {
         **plans["configurations"]["3d_fullres"], "next_stage": "3d_cascade_fullres",
@@ -135,3 +136,24 @@ def test_alarm_of_a_real_run(run, name):
     assert len(said) == len(trainer.rwloss_watch.alarms)
     if name == "nnUNetTrainerRW":  # the pure boundary map pushes small classes away
         assert any("core is " in line for line in said)
+
+
+@pytest.mark.parametrize("name", ["nnUNetTrainerRW", "nnUNetTrainerRWAdded"])
+@pytest.mark.parametrize("labels", [{"ignore": True}, {"regions": True, "ignore": True}], ids=str)
+def test_alarm_sees_regions_and_ignored_voxels(trainer_of, monkeypatch, name, labels):
+    from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
+    from rwloss.integrations import nnunet
+
+    monkeypatch.setenv("RWLOSS_MAP", "boundary")
+    monkeypatch.setattr(nnUNetTrainer, "on_train_start", lambda self: None)  # it reads files
+    mine = type("Mine", (nnunet.NnunetAlarm, getattr(nnunet, name)), {})
+    monkeypatch.setattr(nnunet, "Mine", mine, raising=False)
+    trainer = trainer_of("2d", "Mine", **labels)
+    trainer.num_epochs, trainer.num_iterations_per_epoch = 1, 12
+    trainer.on_train_start()
+    trainer.on_train_epoch_start()
+    for _ in range(12):
+        trainer.train_step(nnunet_plans.batch_of(trainer))
+    assert trainer.rwloss_watch.step == 12
+    assert "no alarms in this run" not in Path(trainer.log_file).read_text()

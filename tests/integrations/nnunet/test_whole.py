@@ -10,6 +10,7 @@ import torch
 from loss_batches import assert_same, value_and_gradient
 
 from rwloss import Regions, RegionWiseLoss, RWLossError, maps, moves
+from rwloss.integrations.nnunet.distances import Following
 
 CONFIGURATIONS = pytest.mark.parametrize("configuration", ["2d", "3d_fullres"])
 
@@ -63,6 +64,31 @@ def test_a_patch_has_the_map_of_its_volume(loaded, configuration, text):
         alone = value_and_gradient(trainer.loss, logits, target)
         assert (alone[1] - wanted[1]).abs().max() > 10 * (found[1] - wanted[1]).abs().max()
     assert seen
+
+
+@CONFIGURATIONS
+@pytest.mark.parametrize(("rotation", "scaling"), [(0, 0), (0, 1), (1, 0)])
+def test_distances_lie_on_the_augmented_labels(loaded, configuration, rotation, scaling):
+    """Below 0 in their class, above 0 outside: in mirrored crops everywhere, else nearly.
+
+    The voxels are anisotropic, so that rotated patches are left to their own labels; and so flat in
+    3-D that nnU-Net augments slice by slice, which stretches a zoomed volume.
+    """
+    _, (train, _), _ = loaded(configuration)
+    for each in train.augment.transforms:
+        if isinstance(each, Following):
+            each.inner.p_rotation, each.inner.p_scaling = rotation, scaling
+            each.inner.rotation = (0.2, 0.5)
+    for _ in range(6):
+        batch = train.generate_train_batch()
+        labels, far = batch["target"][0][:, 0], batch["distances"]
+        inside = torch.stack([labels == k for k in range(3)], dim=1)
+        known = batch["peaks"] > 0  # not a class that is absent from its slice, or fills it
+        agreed = ((far < 0) == inside)[known].float()
+        if rotation or (scaling and configuration == "3d_fullres"):
+            assert not known.any()
+        else:
+            assert agreed.mean() > (0.95 if scaling else 0.9999)
 
 
 @CONFIGURATIONS
