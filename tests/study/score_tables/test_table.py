@@ -75,6 +75,7 @@ DICE = {"Dice": True}
             "Dice of method 'a', seed '1' and case 'x' is there twice: 't.csv' line 4 and 't.csv' "
             "line 10; name the column that tells them apart with --class, --group",
         ),
+        (WHOLE[:4], "'a' is the only method: there is nothing to compare it with"),
         ([row.replace("a,", "c,") for row in WHOLE], "reference 'a' is none of the methods 'c'"),
         (instead("b,1,x,,7"), "1 score of Dice have no value, such as method 'b', seed '1'"),
         (instead("b,1,x,inf,7"), r"such as .* \('t.csv' line 8\)"),
