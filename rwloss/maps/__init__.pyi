@@ -5,6 +5,9 @@ from .dynamic.dice import Dice as Dice
 from .dynamic.focal import Focal as Focal
 from .dynamic.generalized_dice import GeneralizedDice as GeneralizedDice
 from .dynamic.generalized_surface import GeneralizedSurface as GeneralizedSurface
+from .dynamic.generalized_wasserstein_dice import (
+    GeneralizedWassersteinDice as GeneralizedWassersteinDice,
+)
 from .dynamic.hausdorff_dt import HausdorffDT as HausdorffDT
 from .dynamic.hausdorff_dt import LogHausdorffDT as LogHausdorffDT
 from .dynamic.hausdorff_one_sided import HausdorffOneSided as HausdorffOneSided
@@ -13,6 +16,7 @@ from .dynamic.mcc import MCC as MCC
 from .dynamic.poly import Poly as Poly
 from .dynamic.soft_cl_dice import SoftClDice as SoftClDice
 from .dynamic.svls import SVLS as SVLS
+from .dynamic.top_k import TopK as TopK
 from .dynamic.tversky import FocalTversky as FocalTversky
 from .dynamic.tversky import Tversky as Tversky
 from .dynamic.tvmf_dice import TvMFDice as TvMFDice
@@ -70,6 +74,7 @@ __all__ = [
     "FocalTversky",
     "GeneralizedDice",
     "GeneralizedSurface",
+    "GeneralizedWassersteinDice",
     "HausdorffDT",
     "HausdorffOneSided",
     "Linked",
@@ -84,6 +89,7 @@ __all__ = [
     "SkeletonRecall",
     "SoftClDice",
     "Stabilized",
+    "TopK",
     "TvMFDice",
     "Tversky",
     "UNetBorder",
