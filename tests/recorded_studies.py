@@ -8,6 +8,7 @@ from pathlib import Path
 from rwloss.study.axes import checked
 from rwloss.study.plan import Study, runs
 
+METRICS = ("dice", "hd95_mm", "assd_mm", "nsd")
 STUDIES = Path(__file__).parents[1] / "docs" / "studies"
 
 
@@ -49,7 +50,7 @@ def _write(run, steps, rows):
         for dice in [[_dice(row, step, step == steps) for row in rows]]
     ]
     (run.folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    mean = {metric: f"test_{metric}" for metric in ("dice", "hd95_mm", "assd_mm", "nsd")}
+    mean = {metric: f"test_{metric}" for metric in METRICS}
     test = {
         "step": steps, "steps": steps, "seconds": 60.0, "num_items": 500, "parameters": 1000,
         "class_names": ["background", *names],

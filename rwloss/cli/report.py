@@ -58,8 +58,8 @@ def report(
     runs.csv are rewritten too.
     export: Folder for every chart as SVG and PDF, and every table as CSV and LaTeX; new, or with
     such files alone. The page is then written only if --out names it.
-    metric: Score to compare, and whether higher or lower is better, such as Dice:higher. The first
-    is the main one.
+    metric: Score to compare, and whether higher or lower is better, such as Dice:higher, or with
+    another name for its column, such as Dice=dice_mean:higher. The first is the main one.
     reference: Method that all others are compared with.
     method: Column of the method; by default "method".
     seed: Column of the seed or fold of a run; by default "seed". Without one, there is one run per
@@ -105,7 +105,7 @@ def report(
         read_missing,
     )
 
-    metrics = read_metrics(metric)
+    metrics, metric_columns = read_metrics(metric)
     if reference is None:
         raise RWLossError("compared with what? Name one of the methods with --reference")
     if out is None and export is None:
@@ -125,6 +125,7 @@ def report(
         shared=shared,
         unpaired=unpaired,
         correct=correct,
+        metric_columns=metric_columns,
     )
     _of_table(options, out, export)
 

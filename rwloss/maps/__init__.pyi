@@ -1,5 +1,7 @@
 from .dynamic.active_contour_length import ActiveContourLength as ActiveContourLength
+from .dynamic.blob import Blob as Blob
 from .dynamic.boundary_dou import BoundaryDoU as BoundaryDoU
+from .dynamic.cc_dice_ce import CCDiceCE as CCDiceCE
 from .dynamic.cross_entropy import CrossEntropy as CrossEntropy
 from .dynamic.dice import Dice as Dice
 from .dynamic.focal import Focal as Focal
@@ -8,11 +10,13 @@ from .dynamic.generalized_surface import GeneralizedSurface as GeneralizedSurfac
 from .dynamic.generalized_wasserstein_dice import (
     GeneralizedWassersteinDice as GeneralizedWassersteinDice,
 )
+from .dynamic.geodesic_smoothing import GeodesicSmoothing as GeodesicSmoothing
 from .dynamic.hausdorff_dt import HausdorffDT as HausdorffDT
 from .dynamic.hausdorff_dt import LogHausdorffDT as LogHausdorffDT
 from .dynamic.hausdorff_one_sided import HausdorffOneSided as HausdorffOneSided
 from .dynamic.lovasz_softmax import LovaszSoftmax as LovaszSoftmax
 from .dynamic.mcc import MCC as MCC
+from .dynamic.mumford_shah import MumfordShah as MumfordShah
 from .dynamic.poly import Poly as Poly
 from .dynamic.soft_cl_dice import SoftClDice as SoftClDice
 from .dynamic.svls import SVLS as SVLS
@@ -61,8 +65,10 @@ __all__ = [
     "AsymmetricFocal",
     "AsymmetricFocalTversky",
     "Blend",
+    "Blob",
     "Boundary",
     "BoundaryDoU",
+    "CCDiceCE",
     "ClassCost",
     "ClassWeighted",
     "ContourWeighted",
@@ -75,6 +81,7 @@ __all__ = [
     "GeneralizedDice",
     "GeneralizedSurface",
     "GeneralizedWassersteinDice",
+    "GeodesicSmoothing",
     "HausdorffDT",
     "HausdorffOneSided",
     "Linked",
@@ -83,6 +90,7 @@ __all__ = [
     "LovaszSoftmax",
     "MapGenerator",
     "MapTags",
+    "MumfordShah",
     "Poly",
     "Prediction",
     "Rectified",

@@ -28,7 +28,8 @@ SAMPLES = 60
 FALSE_ALARMS = 0.05
 """The share of the recorded classes that lived for which an alarm would have been raised."""
 
-_SIGNS = ("pull", "own_probability", "trend")
+SIGNS = ("pull", "own_probability", "trend", "predicted_volume")
+"""What an alarm looks at, as `alarm_quality.chosen_signs` chooses it from all recorded runs."""
 
 _MEASURED = 4  # batches with a class in which its pull is measured, over which it is added up
 
@@ -126,27 +127,30 @@ class Alarms:
 
 @dataclass(frozen=True, eq=False)
 class Judge:
-    """The model of one look: the risk, and the threshold of an alarm."""
+    """The model of one look: the risk, and the threshold of an alarm. names: of its signs."""
 
     model: Logistic
     threshold: float
+    names: tuple[str, ...] = SIGNS
 
     @classmethod
-    def fit(cls, rows: Sequence[RecordedClass], look: float) -> Judge:
+    def fit(
+        cls, rows: Sequence[RecordedClass], look: float, names: tuple[str, ...] = SIGNS
+    ) -> Judge:
         """From recorded classes that have signs at this look.
 
         The threshold is such that FALSE_ALARMS of those that lived would have raised an alarm.
         """
         known = [row for row in rows if look in row.signs]
-        features = np.array([scaled({**row.signs[look], "pull": row.pull}) for row in known])
+        features = np.array([scaled(row.signs_at(look), names) for row in known])
         lost = np.array([row.lost for row in known])
         model = Logistic.fit(features, lost)
         kept = model.probability(features[~lost])
-        return cls(model, float(np.quantile(kept, 1 - FALSE_ALARMS, method="higher")))
+        return cls(model, float(np.quantile(kept, 1 - FALSE_ALARMS, method="higher")), names)
 
     def risk(self, signs: Mapping[str, float]) -> float:
         """Probability that a class with these signs is lost."""
-        return float(self.model.probability(scaled(signs)[None])[0])
+        return float(self.model.probability(scaled(signs, self.names)[None])[0])
 
 
 @cache
@@ -155,30 +159,33 @@ def judge(look: float) -> Judge:
     return Judge.fit(recorded_classes(), look)
 
 
-def scaled(signs: Mapping[str, float]) -> FloatArray:
-    """Logarithms of the signs, within bounds. (3)."""
-    return np.log([min(max(signs[name], 1e-6), 1e3) for name in _SIGNS])
+def scaled(signs: Mapping[str, float], names: Sequence[str] = SIGNS) -> FloatArray:
+    """Logarithms of the named signs, within bounds. (names)."""
+    return np.log([min(max(signs[name], 1e-6), 1e3) for name in names])
 
 
 def features_of(samples: Sequence[ClassSigns], k: int) -> dict[str, float] | None:
     """The signs of class k by name, from the samples of a run so far; None where it was not seen.
 
     own_probability: mean over the last third of the samples. trend: the same divided by that of the
-    third before.
+    third before. contrast: the same divided by the mean probability at all other voxels.
+    predicted_volume: divided by the true one. All over samples that have voxels of the class.
     """
     size = max(1, len(samples) // 3)
-    now = _mean(samples[-size:], k)
-    before = _mean(samples[-2 * size : -size], k)
-    if now is None or before is None:
+    last, earlier = (
+        [each for each in some if each["own_probability"][k] is not None]
+        for some in (samples[-size:], samples[-2 * size : -size])
+    )
+    if not (last and earlier):
         return None
-    return {"own_probability": now, "trend": now / max(before, 1e-9)}
 
+    def mean(name: str, some: Sequence[ClassSigns] = last) -> float:
+        return math.fsum(float(each[name][k] or 0) for each in some) / len(some)
 
-def _mean(samples: Sequence[ClassSigns], k: int) -> float | None:
-    """Mean probability of class k at its own voxels, over the samples that have some."""
-    known = [float(each["own_probability"][k] or 0) for each in samples if _has(each, k)]
-    return math.fsum(known) / len(known) if known else None
-
-
-def _has(sample: ClassSigns, k: int) -> bool:
-    return sample["own_probability"][k] is not None
+    now = mean("own_probability")
+    return {
+        "own_probability": now,
+        "trend": now / max(mean("own_probability", earlier), 1e-9),
+        "contrast": now / max(mean("other_probability"), 1e-9),
+        "predicted_volume": mean("predicted_volume") / max(mean("true_volume"), 1e-9),
+    }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -75,12 +75,24 @@ def area_interval(
     lost: BoolArray, scores: FloatArray, runs: Sequence[str], *, resamples: int = 1000
 ) -> tuple[float, float]:
     """95 % percentile bootstrap interval of the area, over whole runs. (n)."""
+    return over_runs(
+        runs, lambda drawn: area_under_curve(lost[drawn], scores[drawn]), resamples=resamples
+    )
+
+
+def over_runs(
+    runs: Sequence[str], of: Callable[[NDArray[np.intp]], float], *, resamples: int = 1000
+) -> tuple[float, float]:
+    """95 % percentile bootstrap interval of a figure of rows, which are drawn by whole runs. (n).
+
+    of: the figure of the rows that were drawn; NaN where there is none.
+    """
     names, number = np.unique(np.array(runs), return_inverse=True)
     rows = [np.flatnonzero(number == i) for i in range(len(names))]
     rng, found = np.random.default_rng(0), []
     for _ in range(resamples):
         drawn = np.concatenate([rows[i] for i in rng.integers(len(rows), size=len(rows))])
-        found.append(area_under_curve(lost[drawn], scores[drawn]))
+        found.append(of(drawn))
     low, high = np.nanquantile(found, (0.025, 0.975))
     return float(low), float(high)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Literal
@@ -11,13 +12,14 @@ import numpy as np
 
 from rwloss.errors import RWLossError
 from rwloss.stability.logistic import (
+    BoolArray,
     FloatArray,
     Logistic,
     area_interval,
     area_under_curve,
     left_out,
 )
-from rwloss.stability.recorded import recorded_classes
+from rwloss.stability.recorded import RecordedClass, recorded_classes
 
 
 def predict(
@@ -78,10 +80,15 @@ class Calibration:
     expected: float
 
 
-def calibration(by: Literal["dataset", "map"] = "dataset") -> Calibration:
-    """Left-out quality of `predict`: each dataset, or each map, is predicted from the others."""
-    rows = recorded_classes()
-    features, lost = _recorded()
+def calibration(
+    by: Literal["dataset", "map"] = "dataset", rows: Sequence[RecordedClass] | None = None
+) -> Calibration:
+    """Left-out quality of `predict`: each dataset, or each map, is predicted from the others.
+
+    rows: recorded classes; by default those that ship.
+    """
+    rows = recorded_classes() if rows is None else rows
+    features, lost = _of(rows)
     runs, groups = [row.run for row in rows], [getattr(row, by) for row in rows]
     risks, pulls = left_out(features, lost, groups), -features[:, 0]
     return Calibration(
@@ -110,10 +117,8 @@ def _features(
     )
 
 
-@cache
-def _recorded() -> tuple[FloatArray, np.ndarray[tuple[int], np.dtype[np.bool_]]]:
-    """Features (n 5) of the recorded classes, and whether they were lost (n)."""
-    rows = recorded_classes()
+def _of(rows: Sequence[RecordedClass]) -> tuple[FloatArray, BoolArray]:
+    """Features (n 5) of recorded classes, and whether they were lost (n)."""
     features = [
         _features(row.pull, row.pull_exponent, row.fraction, row.learning_rate, row.steps)
         for row in rows
@@ -123,4 +128,4 @@ def _recorded() -> tuple[FloatArray, np.ndarray[tuple[int], np.dtype[np.bool_]]]
 
 @cache
 def _model() -> Logistic:
-    return Logistic.fit(*_recorded())
+    return Logistic.fit(*_of(recorded_classes()))

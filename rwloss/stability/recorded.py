@@ -18,9 +18,10 @@ TABLE = "recorded_runs.csv"
 class RecordedClass:
     """One foreground class of one training run, and its end.
 
-    fraction: of the training voxels. pull, pull_exponent: see `StabilityReport`; known before
-    training. signs: by the look, what `alarm.features_of` found then; empty where the run left no
-    record of them. lost: whether the final validation Dice was below 0.05.
+    study, axes: which arm of the recordings it is of. fraction: of the training voxels. pull,
+    pull_exponent: see `StabilityReport`; known before training. signs: by the look, what
+    `alarm.features_of` found then; empty where the run left no record of them. lost: whether the
+    final validation Dice was below 0.05.
     """
 
     dataset: str
@@ -34,17 +35,28 @@ class RecordedClass:
     pull_exponent: float
     lost: bool
     signs: Mapping[float, Mapping[str, float]]
+    study: str = ""
+    axes: str = ""
 
     @property
     def run(self) -> str:
         """Which run it is of."""
-        return f"{self.dataset} {self.map} {self.learning_rate} {self.steps} {self.seed}"
+        of_study = f"{self.dataset} {self.study} {self.axes}"
+        return f"{of_study} {self.map} {self.learning_rate} {self.steps} {self.seed}"
+
+    def signs_at(self, look: float) -> dict[str, float]:
+        """The signs of a look, with the pull ratio."""
+        return {**self.signs[look], "pull": self.pull}
 
 
 @cache
 def recorded_classes() -> tuple[RecordedClass, ...]:
     """The table that ships; `python -m benchmarks.recorded_runs` makes it from studies."""
-    text = files("rwloss.stability").joinpath(TABLE).read_text(encoding="utf-8")
+    return read_table(files("rwloss.stability").joinpath(TABLE).read_text(encoding="utf-8"))
+
+
+def read_table(text: str) -> tuple[RecordedClass, ...]:
+    """The rows of a table of recorded runs."""
     return tuple(map(_row, csv.DictReader(text.splitlines())))
 
 
@@ -66,4 +78,6 @@ def _row(cells: dict[str, str]) -> RecordedClass:
         pull_exponent=float(cells["pull_exponent"]),
         lost=cells["lost"] == "1",
         signs={look: found for look, found in signs.items() if found},
+        study=cells.get("study", ""),
+        axes=cells.get("axes", ""),
     )

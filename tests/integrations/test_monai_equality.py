@@ -120,11 +120,14 @@ def rows_of_the_table():
     page = Path(__file__).parent.parent.parent / "docs" / "monai.md"
     section = page.read_text(encoding="utf-8").partition("### Which expression is which loss")[2]
     rows = re.findall(r"^\| `.*$", section, flags=re.MULTILINE)
-    found = re.findall(r"^\| `(\w+)\((.*?)\)` \| `(.*?)` \| (\w+) \|", section, flags=re.MULTILINE)
+    found = re.findall(
+        r"^\| `(\w+)\((.*?)\)` \| `(.*?)` \| (\w+)(.*?) \|", section, flags=re.MULTILINE
+    )
     assert len(found) == len(rows) > 30
-    for name, theirs, ours, flags in found:
+    for name, theirs, ours, flags, limit in found:
+        assert limit in {"", ", all present"}
         for chosen in ("softmax", "sigmoid") if flags == "both" else (flags,):
-            yield name, theirs, ours, chosen
+            yield name, theirs, ours, chosen, not limit
 
 
 TABLE = list(rows_of_the_table())
@@ -135,11 +138,14 @@ def test_rows_of_the_migration_table(monai_losses, name):
     """In 2-D and 3-D, classes and masks, one of them absent."""
     for shape in ((12, 10), (6, 5, 7)):
         logits, labels = given(shape)
-        labels[0][labels[0] == 2] = 0
         many, masks = given_masks(shape, 3)
-        masks[1, 2] = 0
-        batches = {"softmax": (logits, labels[:, None].double()), "sigmoid": (many, masks.double())}
-        for _, theirs, ours, chosen in [row for row in TABLE if row[0] == name]:
+        for _, theirs, ours, chosen, has_absent in [row for row in TABLE if row[0] == name]:
+            if has_absent:
+                labels[0][labels[0] == 2], masks[1, 2] = 0, 0
+            batches = {
+                "softmax": (logits, labels[:, None].double()),
+                "sigmoid": (many, masks.double()),
+            }
             loss = getattr(monai_losses, name)
             flags = CLASSES if chosen == "softmax" else MASKS
             known = {key: flags[key] for key in flags if key in inspect.signature(loss).parameters}
@@ -162,7 +168,7 @@ def test_which_rows_the_migration_table_has():
     assert names == {
         *("BoundaryLoss", "DiceLoss", "DiceCELoss", "DiceFocalLoss", "GeneralizedDiceLoss"),
         *("GeneralizedDiceFocalLoss", "TverskyLoss", "FocalLoss", "HausdorffDTLoss"),
-        *("LogHausdorffDTLoss", "SoftclDiceLoss", "SoftDiceclDiceLoss"),
+        *("LogHausdorffDTLoss", "SoftclDiceLoss", "SoftDiceclDiceLoss", "MCCLoss"),
     }
 
 

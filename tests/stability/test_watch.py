@@ -113,15 +113,26 @@ def test_pull_and_signs_of_masks_and_of_probabilities(activation):
 
 
 def test_signs_of_a_run_are_its_last_third_and_the_one_before():
-    samples = [{"own_probability": [1.0, value]} for value in (9, 9, 0.1, 0.2, None, 0.6)]
+    samples = [
+        {
+            "own_probability": [1.0, value], "other_probability": [0.0, 0.2],
+            "predicted_volume": [0.7, 0.3], "true_volume": [0.9, 0.1],
+        }
+        for value in (9, 9, 0.1, 0.2, None, 0.6)
+    ]  # fmt: skip
     found = features_of(samples, 1)
-    assert found == pytest.approx({"own_probability": 0.6, "trend": 0.6 / 0.15})
+    assert found == pytest.approx(
+        {"own_probability": 0.6, "trend": 0.6 / 0.15, "contrast": 3.0, "predicted_volume": 3.0}
+    )
     assert features_of(samples[:1], 1) is None
     assert features_of([{"own_probability": [1.0, None]}] * 6, 1) is None
 
 
 def sample(own, predicted=0.01):
-    return {"own_probability": [0.9, own], "predicted_volume": [0.99, predicted]}
+    return {
+        "own_probability": [0.9, own], "other_probability": [0.1, 0.01],
+        "predicted_volume": [0.99, predicted], "true_volume": [0.98, 0.02],
+    }  # fmt: skip
 
 
 def test_alarms_are_judged_at_the_looks_and_raised_once():
@@ -131,6 +142,7 @@ def test_alarms_are_judged_at_the_looks_and_raised_once():
     assert raised == [10]
     [alarm] = alarms.raised
     signs = {"pull": 1e-4, "own_probability": alarm.own_probability, "trend": 0.7}
+    signs["predicted_volume"] = 0.5
     assert judge(0.1).risk(signs) > judge(0.1).threshold
     healthy = Alarms(steps=100)
     assert not any(

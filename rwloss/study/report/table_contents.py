@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from rwloss.study.figures import NOTHING, decimal, significant
 from rwloss.study.report import case_charts, forest, run_charts
-from rwloss.study.report.charts import Chart, headed
+from rwloss.study.report.charts import Chart, fitted, headed
 from rwloss.study.report.tables import (
     Cell,
     Table,
@@ -18,30 +18,38 @@ from rwloss.study.report.tables import (
 from rwloss.study.score_tables.results import TableResults
 
 
-def charts_of_table(results: TableResults) -> dict[str, list[Chart]]:
+def charts_of_table(results: TableResults, *, with_settings: bool = True) -> dict[str, list[Chart]]:
     """Scores of runs, differences and cases: a chart each per metric and combination of settings.
 
     The keys are "scores", "forest" and "cases", each with the number of the combination.
+    with_settings: whether headings name them.
     """
     found: dict[str, list[Chart]] = {}
     primary = next(iter(results.directions()))
     for number, part in enumerate(results.conditions):
         scores = [
-            replace(run_charts.other_scores(part, metric), heading=f"{metric} of every run")
+            _fitted(replace(chart, heading=f"{metric} of every run"), metric)
             for metric in part.directions()
+            for chart in [run_charts.other_scores(part, metric)]
         ]
         cases = [
-            replace(
-                chart,
-                heading=f"{primary} of every case, mean over runs",
-                xaxis=chart.xaxis | {"title": primary},
-            )
+            _fitted(replace(chart, heading=f"{primary} of every case, mean over runs"), primary)
             for chart in case_charts.case_charts(part, primary)
         ]
         groups = {"scores": scores, "forest": [*forest.forest_charts(part)], "cases": cases}
         for name, charts in groups.items():
-            found[f"{name}-{number}"] = [headed(chart, part, number) for chart in charts]
+            made = [headed(chart, part, number) for chart in charts]
+            if not with_settings:
+                made = [replace(o, heading=c.heading) for o, c in zip(made, charts, strict=True)]
+            found[f"{name}-{number}"] = made
     return found
+
+
+def _fitted(chart: Chart, metric: str) -> Chart:
+    """The chart with an axis that shows its points, not 0."""
+    values = [point.x for point in chart.points]
+    in_shares = bool(values) and min(values) >= 0 and max(values) <= 1
+    return replace(chart, xaxis={"title": metric, **(fitted(values) if in_shares else {})})
 
 
 def tables_of_table(results: TableResults) -> list[Table]:

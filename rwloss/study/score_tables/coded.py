@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rwloss.errors import RWLossError
+from rwloss.study.score_tables.csv_tables import Block, case_groups
 from rwloss.study.score_tables.options import TableOptions
-from rwloss.study.score_tables.readers import Block, case_groups
 from rwloss.words import nearest
 
 _ABSENT = {"", "nan", "na", "n/a", "none", "null", "-", "inf", "-inf", "+inf", "infinity"}
@@ -28,22 +28,20 @@ class CodedScores(NamedTuple):
 
 
 def fields_of(blocks: Sequence[Block], options: TableOptions) -> tuple[str, ...]:
-    """Settings in the order of the options and paths, then the keys that the tables have."""
-    used: dict[str, None] = {}
-    for block in blocks:
-        used |= dict.fromkeys(block.keys)
-    used |= dict.fromkeys(options.groups)
+    """Settings in the order of paths and options, then the keys that the tables have."""
+    used = dict.fromkeys(key for block in blocks for key in block.keys)
     known = case_groups(options)
-    for key in options.keys:
-        lacking = [block.file for block in blocks if key in used and key not in block.keys]
-        if lacking and key not in known:
-            raise RWLossError(
-                f"{lacking[0]!r} does not say the {key} of its scores, other files do"
-            )
-    return (
-        *(field for field in used if field not in options.keys),
-        *(key for key in options.keys if key in used),
-    )
+    for group in options.groups:
+        if group not in used and group not in known:
+            there = {*used, *known}
+            raise RWLossError(f"there is no column {group!r} (--group){nearest(group, there)}")
+        used[group] = None
+    for key in used:
+        lacking = [block.file for block in blocks if key not in block.keys]
+        if lacking and not (key in known and "case" in used):
+            raise RWLossError(f"{lacking[0]!r} does not say the {key} of its scores; others do")
+    settings = [field for field in used if field not in options.keys]
+    return (*settings, *(key for key in options.keys if key in used))
 
 
 def coded(
@@ -66,6 +64,9 @@ def coded(
             level = levels[field]
             texts = [of] * n if isinstance(of, str) else of
             columns.append([level.setdefault(text, len(level)) for text in texts])
+            if "" in level:
+                line = block.lines[[*texts].index("")]
+                raise RWLossError(f"{block.file!r} line {line} does not say its {field}")
         codes.append(np.array(columns, dtype=np.int64).reshape(len(fields), n).T)
         values.append(_numbers(block, absent))
         places += [(block.file, line) for line in block.lines]

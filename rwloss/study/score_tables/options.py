@@ -17,13 +17,14 @@ KEYS = ("method", "seed", "case", "class")
 class TableOptions:
     """Where the scores are, what their columns mean, and the rules for what is missing.
 
-    metrics: name -> whether higher is better. columns_of: of each of KEYS, the column that holds
-    it, where one was named. groups: columns that are settings. pattern: fields in paths below
-    source. wide: fields in the names of columns. long: the columns of the metric's name and value.
-    case_table: a table with a row per case, whose columns can be groups. missing: metric -> rule;
-    "" for the rule of all others. absent: texts that stand for no value. shared: leave out what
-    not all methods have. unpaired: runs of one seed have nothing in common. correct: over which
-    comparisons of a metric p is corrected.
+    metrics: name -> whether higher is better. metric_columns: name -> what the tables call it,
+    where that differs. columns_of: of each of KEYS, the column that holds it, where one was named.
+    groups: columns that are settings. pattern: fields in paths below source. wide: fields in the
+    names of columns. long: the columns of the metric's name and value. case_table: a table with a
+    row per case, whose columns can be groups. missing: metric -> rule; "" for the rule of all
+    others. absent: texts that stand for no value. shared: leave out what not all methods have.
+    unpaired: runs of one seed have nothing in common. correct: over which comparisons of a metric
+    p is corrected.
     """
 
     source: Path
@@ -40,6 +41,12 @@ class TableOptions:
     shared: bool = False
     unpaired: bool = False
     correct: Literal["setting", "all"] = "setting"
+    metric_columns: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def written(self) -> dict[str, str]:
+        """What the tables call each metric -> its name."""
+        return {self.metric_columns.get(name, name): name for name in self.metrics}
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -59,7 +66,11 @@ class TableOptions:
         }
         several: dict[str, Sequence[str]] = {
             "group": self.groups,
-            "metric": [f"{n}:{'higher' if up else 'lower'}" for n, up in self.metrics.items()],
+            "metric": [
+                f"{name if name == column else f'{name}={column}'}:"
+                f"{'higher' if self.metrics[name] else 'lower'}"
+                for column, name in self.written.items()
+            ],
             "missing": [f"{n}={rule}" if n else rule for n, rule in self.missing.items()],
             "absent": self.absent,
         }
@@ -70,26 +81,32 @@ class TableOptions:
         return [self.source.name, *given_texts, *flags]
 
 
-def read_metrics(texts: list[str]) -> dict[str, bool]:
-    """Metrics with their directions, from NAME:higher and NAME:lower.
+def read_metrics(texts: Sequence[str]) -> tuple[dict[str, bool], dict[str, str]]:
+    """Metrics with their directions, and the columns of those that are called otherwise there.
 
-    >>> read_metrics(["Dice:higher", "HD95:lower"])
-    {'Dice': True, 'HD95': False}
+    texts: [NAME=]COLUMN:higher or [NAME=]COLUMN:lower.
+
+    >>> read_metrics(["Dice:higher", "HD95=hd95_mm:lower"])
+    ({'Dice': True, 'HD95': False}, {'HD95': 'hd95_mm'})
     """
     found: dict[str, bool] = {}
+    columns: dict[str, str] = {}
     for text in texts:
-        name, _, direction = text.rpartition(":")
-        if not name or direction not in {"higher", "lower"}:
+        given, _, direction = text.rpartition(":")
+        if not given or direction not in {"higher", "lower"}:
             raise RWLossError(
                 f"--metric {text!r} does not say which scores are better: write "
-                f"{name or text}:higher or {name or text}:lower"
+                f"{given or text}:higher or {given or text}:lower"
             )
-        if name in found:
-            raise RWLossError(f"--metric {name!r} is there twice: name each metric once")
+        name, is_named, column = given.partition("=")
+        if name in found or (column or name) in {*columns.values(), *(found.keys() - columns)}:
+            raise RWLossError(f"--metric {text!r} is there twice: name each metric once")
         found[name] = direction == "higher"
+        if is_named:
+            columns[name] = column
     if not found:
         raise RWLossError("no scores to compare: name one with --metric, such as Dice:higher")
-    return found
+    return found, columns
 
 
 def read_long(text: str) -> tuple[str, str]:

@@ -2,6 +2,7 @@
 
 import json
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -22,7 +23,13 @@ def arrays(options):
 
 
 def check(options, scores):
+    """The same scores, under these names and under others."""
     found = arrays(options)
+    other = {f"my {name}": better for name, better in options.metrics.items()}
+    columns = {f"my {name}": name for name in options.metrics}
+    renamed = arrays(replace(options, metrics=other, metric_columns=columns))
+    for metric, scores_of_metric in found.items():
+        np.testing.assert_array_equal(renamed[f"my {metric}"], scores_of_metric)
     assert found.keys() == options.metrics.keys()
     for metric, wanted in found.items():
         np.testing.assert_allclose(wanted, scores[metric], atol=1e-12)
@@ -152,6 +159,9 @@ def test_summaries_of_nnunet(options, scores, tmp_path):
     assert (first.settings, second.settings) == ({"class": "(2, 3)"}, {"class": "1"})
     np.testing.assert_allclose(first.scores["Dice"], second.scores["Dice"] + 0.1)
 
+    with pytest.raises(RWLossError, match=r"no column 'clas' \(--group\): did you mean 'class'"):
+        assemble(read(by_class), options(tmp_path, **of, groups=("clas",)))
+
     # Without a pattern, whole names of trainers are the methods.
     name = "nnUNetTrainerdice_ce__nnUNetPlans__2d"
     plain = options(tmp_path, **of | {"pattern": None, "reference": name})
@@ -218,6 +228,11 @@ def test_reports_of_monai(options, tmp_path):
     raw = options(tmp_path, **of, pattern="{method}/{seed}/{metric}_raw.csv", missing={"": "5"})
     [setting] = assemble(read(raw), raw).settings
     assert (setting.cases, setting.scores["hd"].tolist()) == (("a.nii",), [[[2.6]], [[2.6]]])
+    for method, root in (("dice_ce", "/home/a"), ("rw", "/mnt")):  # names that folders tell apart
+        rows = [f"{root}/case{n}/image.nii,1,2,1.5" for n in (1, 2)]
+        write(tmp_path / method / "0" / "hd_raw.csv", "filename,class0,class1,mean", *rows)
+    [setting] = assemble(read(raw), raw).settings
+    assert setting.cases == ("case1/image.nii", "case2/image.nii")
     means = options(tmp_path, **of, pattern="{method}/{seed}/metrics.csv")
     assert assemble(read(means), means).settings[0].scores["hd"].tolist() == [[[0.5]], [[0.5]]]
     with pytest.raises(RWLossError, match=r"has no metric 'hx'.*did you mean 'hd'"):
@@ -262,11 +277,23 @@ def test_scores_of_our_own_evaluation(options, tmp_path):
         ),
         (["loss,seed,case,dice,HD95", "a,0,c,0.5,1"], "did you mean 'dice'"),
         (["loss,seed,case,Dice,HD95", '"a,0,c,0.5,1'], "is not a table"),
+        (["PK\x03\x04"], "'t.csv' is no text: save it as CSV"),
     ],
 )
 def test_what_is_no_table_is_refused(options, tmp_path, rows, message):
     with pytest.raises(RWLossError, match=message):
         read(options(write(tmp_path / "t.csv", *rows)))
+
+
+def test_folders_that_link_to_each_other_are_read_once(options, tmp_path):
+    write(tmp_path / "away" / "0.csv", "ID,Dice", "a,1")
+    for name in ("rw", "dice_ce"):
+        (tmp_path / "in" / name).mkdir(parents=True)
+        write(tmp_path / "in" / name / "0.csv", "case,Dice", "a,1")
+    (tmp_path / "in" / "rw" / "loop").symlink_to(tmp_path / "in")
+    (tmp_path / "in" / "linked").symlink_to(tmp_path / "away")
+    of = {"columns_of": {}, "metrics": {"Dice": True}, "pattern": "{method}/{seed}.csv"}
+    assert read(options(tmp_path / "in", **of)).files == 3
 
 
 def test_what_is_not_there_is_refused(options, tmp_path):

@@ -75,6 +75,7 @@ DICE = {"Dice": True}
             "Dice of method 'a', seed '1' and case 'x' is there twice: 't.csv' line 4 and 't.csv' "
             "line 10; name the column that tells them apart with --class, --group",
         ),
+        (WHOLE[:4], "'a' is the only method: there is nothing to compare it with"),
         ([row.replace("a,", "c,") for row in WHOLE], "reference 'a' is none of the methods 'c'"),
         (instead("b,1,x,,7"), "1 score of Dice have no value, such as method 'b', seed '1'"),
         (instead("b,1,x,inf,7"), r"such as .* \('t.csv' line 8\)"),
@@ -89,6 +90,7 @@ DICE = {"Dice": True}
             "a lacks seed '2', '3'",
         ),
         ([f"{row[:3]},{row[4]},," for row in WHOLE], "no score of 'Dice' has a value"),
+        ([*WHOLE[:-1], ",1,y,.2,8"], "'t.csv' line 9 does not say its method"),
     ],
 )
 def test_what_is_refused(table, rows, message):
@@ -188,6 +190,8 @@ def test_settings_in_a_table_and_in_one_of_cases(table, tmp_path):
     ]
     assert found.settings[1].scores["Dice"].tolist() == [[[0.8], [0.6]], [[0.4], [0.2]]]
     assert found.settings[1].cases == ("y",)
+    with pytest.raises(RWLossError, match=r"no column 'siz' \(--group\): did you mean 'size'"):
+        table(*rows, **given | {"groups": ("siz", "site")})
     other = write(tmp_path / "other.csv", "case,site", "x,north")
     with pytest.raises(RWLossError, match=r"lacks the case 'y'"):
         table(*rows, **given | {"case_table": other})
@@ -212,6 +216,8 @@ def test_a_method_may_miss_in_a_setting_and_the_reference_may_not(table):
         (read_metrics, ["Dice"], "write Dice:higher or Dice:lower"),
         (read_metrics, ["Dice:up"], "write Dice:higher or Dice:lower"),
         (read_metrics, ["a:higher", "a:lower"], "is there twice"),
+        (read_metrics, ["a=b:higher", "b:lower"], "is there twice"),
+        (read_metrics, ["b:higher", "a=b:lower"], "is there twice"),
         (lambda texts: read_missing(texts, DICE), ["HD95=0"], "'HD95' is no --metric"),
         (lambda texts: read_missing(texts, DICE), ["Dice=nan"], "worst, best, drop or a number"),
         (read_long, "metric", "expected two columns"),
