@@ -20,9 +20,11 @@ from pathlib import Path
 
 import numpy as np
 
+from rwloss.study.differences import Difference
 from rwloss.study.figures import MINUS, significant
 from rwloss.study.score_tables.options import TableOptions
 from rwloss.study.score_tables.results import TableResults, collect_table
+from rwloss.study.statistics import Comparison
 
 REFERENCE = "CEDiceLoss"
 LOSSES = {"RegionWiseLoss": "RWLoss", "clDiceLoss": "clDice", "CESkeletonRecallLoss": "SkelRecall"}
@@ -93,19 +95,12 @@ class Row:
     high: float
     p: float
     corrected_p: float
-    higher: bool
+    verdict: str
 
     @property
     def their_claim(self) -> bool:
         """What the authors' code marks in bold."""
         return self.their_p < ALPHA and self.is_better
-
-    @property
-    def verdict(self) -> str:
-        """That of the report."""
-        if self.corrected_p > ALPHA:
-            return "not significant"
-        return "better" if (self.difference > 0) == self.higher else "worse"
 
     @property
     def reason(self) -> str:
@@ -142,7 +137,7 @@ def published(folder: Path) -> dict[Key, Published]:
 
 
 @cache
-def results(folder: Path) -> TableResults:
+def results(folder: Path, *, unpaired: bool = False) -> TableResults:
     """The report's results, with a setting for test images in and out of distribution."""
     with (folder / "groups.csv").open(newline="") as file:
         groups = list(csv.DictReader(file))
@@ -158,8 +153,26 @@ def results(folder: Path) -> TableResults:
             groups=("images",),
             pattern="{training}/{labels}/{size}/{method}/{seed}.csv",
             case_table=cases,
+            unpaired=unpaired,
         )
         return collect_table(options)
+
+
+def verdict(comparison: Comparison, *, higher: bool) -> str:
+    """What the report says of a comparison."""
+    if not comparison.significant or comparison.difference is None:
+        return "not significant"
+    return "better" if (comparison.difference.mean > 0) == higher else "worse"
+
+
+def verdicts(found: Sequence[Difference]) -> dict[tuple[str, ...], str]:
+    """Those of all comparisons, by metric, loss and settings."""
+    return {
+        (each.metric, each.comparison.map, *each.comparison.values.values()): verdict(
+            each.comparison, higher=each.metric == "Dice_mortar"
+        )
+        for each in found
+    }
 
 
 def their_p_values(found: TableResults) -> dict[Key, tuple[float, bool]]:
@@ -216,7 +229,7 @@ def rows(folder: Path) -> tuple[Row, ...]:
             comparison.difference.high,
             comparison.p,
             comparison.corrected_p,
-            higher=each.metric == "Dice_mortar",
+            verdict(comparison, higher=each.metric == "Dice_mortar"),
         )
     return tuple(
         made[setting, images, metric, loss]

@@ -50,6 +50,15 @@ def some(names: Sequence[str]) -> str:
     return ", ".join(map(repr, names[:3])) + more
 
 
+def few(items: Sequence[str]) -> str:
+    """The first items in a sentence, with how many more there are.
+
+    >>> few(["a", "b", "c"]), few(["a", "b", "c", "d", "e"])
+    ('a, b and c', 'a, b, c and 2 more')
+    """
+    return listed([*items[:3], *[f"{len(items) - 3} more"] * (len(items) > 3)])
+
+
 def percent(fraction: float) -> str:
     """A fraction in percent; never 0 for what is not 0, nor 100 for what is less.
 

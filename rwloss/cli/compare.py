@@ -204,13 +204,12 @@ def _seeds(text: str) -> tuple[int, ...]:
 
 
 def _print(collected: Results) -> None:
-    from rwloss.metrics import DEFAULT
     from rwloss.study.axes import kept_apart, text_of
     from rwloss.study.figures import MINUS, mass
     from rwloss.study.wording import sentences
 
-    usual = {"dice", "hd95_mm", "nsd"}  # all of a test by default would be too wide
-    shown = [name for name in collected.directions() if name in usual or name not in DEFAULT]
+    usual = ["dice", "hd95_mm", "nsd"]  # all of a test by default would be too wide
+    shown = [*usual, *collected.asked_for()]
     rows: list[tuple[str, ...]] = [
         (
             *("map", *kept_apart(collected.study.axes), "runs", "failed", "lost a class"),

@@ -16,7 +16,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class ClassPair:
-    """One class of one case. predicted, truth: (*s) boolean, not both empty; *s 2-D or 3-D.
+    """One class of one case. predicted, truth: (*s) boolean; *s 2-D or 3-D.
 
     They may be cropped to the box around both: no metric sees a difference. image_shape: of the
     whole image. spacing_mm: one length per axis; 1 each measures in voxels. tolerance_mm: of
@@ -67,7 +67,7 @@ class ClassPair:
     def surface_distances_mm(self) -> tuple[Floats, Floats]:
         """Distances from each surface voxel of the prediction to the truth's surface, and back.
 
-        Surface voxels have a face neighbour outside the class, or lie at the border of the image.
+        Surface voxels have a face neighbor outside the class, or lie at the border of the image.
         """
         from scipy.ndimage import binary_erosion
 

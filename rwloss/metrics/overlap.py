@@ -1,4 +1,4 @@
-"""Overlap of volumes, of boundaries and of centre lines, and errors of the volume."""
+"""Overlap of volumes, of boundaries and of center lines, and errors of the volume."""
 
 from __future__ import annotations
 

@@ -30,17 +30,17 @@ class Metric:
     empty. range: in words. missed, false_alarm: its value where only the truth, or only the
     prediction, has the class. A distance then has none, but takes the penalty of the means, which
     is the diagonal of the image in studies. Where neither has the class, no metric has a value.
-    compute: None for a metric that others have measured. needs: a module that must be installed.
+    needs: a module that must be installed.
     """
 
     name: str
     title: str
+    compute: Callable[[ClassPair], float | None]
     higher_is_better: bool | None = True
     unit: str = ""
     range: str = "0 to 1"
     missed: str = "0"
     false_alarm: str = "0"
-    compute: Callable[[ClassPair], float | None] | None = None
     needs: str = ""
 
     @property
@@ -48,25 +48,17 @@ class Metric:
         """Whether it has no value where one side lacks the class, and a penalty can take it."""
         return self.unit == "mm"
 
-    def titled(self, distance_unit: str) -> str:
-        """The title, with the unit of the distances where it is one of them.
-
-        >>> find("hd95_mm").titled("mm"), find("dice").titled("mm")
-        ('HD95, mm', 'Dice')
-        """
-        return f"{self.title}, {distance_unit}" if self.is_distance else self.title
-
 
 def _distance(name: str, title: str, compute: Callable[[ClassPair], float | None]) -> Metric:
     return Metric(
         name,
         title,
+        compute,
         higher_is_better=False,
         unit="mm",
         range="0 and above",
         missed="none",
         false_alarm="none",
-        compute=compute,
     )
 
 
@@ -74,47 +66,47 @@ def _betti(number: int, parts: str) -> Metric:
     return Metric(
         f"betti_{number}_error",
         f"Betti-{number} error",
+        partial(topology.betti_error, number=number),
         higher_is_better=False,
         range="0 and above",
         missed=f"{parts} of the truth, 1 or more",
         false_alarm=f"{parts} of the prediction, 1 or more",
-        compute=partial(topology.betti_error, number=number),
     )
 
 
 _MEASURED = (
-    Metric("dice", "Dice", compute=overlap.dice),
-    Metric("iou", "IoU", compute=overlap.iou),
+    Metric("dice", "Dice", overlap.dice),
+    Metric("iou", "IoU", overlap.iou),
     _distance("hd95_mm", "HD95", surface.hd95_mm),
     _distance("hd_mm", "HD", surface.hd_mm),
     _distance("assd_mm", "ASSD", surface.assd_mm),
-    Metric("nsd", "NSD", compute=surface.nsd),
-    Metric("surface_dice", "surface Dice", compute=surface.surface_dice, needs="monai"),
-    Metric("boundary_iou", "boundary IoU", compute=overlap.boundary_iou),
-    Metric("cl_dice", "clDice", compute=overlap.cl_dice, needs="skimage"),
+    Metric("nsd", "NSD", surface.nsd),
+    Metric("surface_dice", "surface Dice", surface.surface_dice, needs="monai"),
+    Metric("boundary_iou", "boundary IoU", overlap.boundary_iou),
+    Metric("cl_dice", "clDice", overlap.cl_dice, needs="skimage"),
     _betti(0, "components"),
     _betti(1, "holes or tunnels"),
     _betti(2, "cavities"),
-    Metric("lesion_f1", "lesion F1", compute=lesions.lesion_f1),
-    Metric("lesion_precision", "lesion precision", compute=lesions.lesion_precision),
-    Metric("lesion_recall", "lesion recall", false_alarm="none", compute=lesions.lesion_recall),
+    Metric("lesion_f1", "lesion F1", lesions.lesion_f1),
+    Metric("lesion_precision", "lesion precision", lesions.lesion_precision),
+    Metric("lesion_recall", "lesion recall", lesions.lesion_recall, false_alarm="none"),
     Metric(
         "relative_volume_error",
         "volume error",
+        overlap.relative_volume_error,
         higher_is_better=False,
         range="0 and above",
         missed="1",
         false_alarm="1",
-        compute=overlap.relative_volume_error,
     ),
     Metric(
         "relative_volume_difference",
         "volume difference",
+        overlap.relative_volume_difference,
         higher_is_better=None,
         range="-1 and above",
         missed="-1",
         false_alarm="1",
-        compute=overlap.relative_volume_difference,
     ),
 )
 METRICS: Mapping[str, Metric] = {each.name: each for each in _MEASURED}
@@ -165,7 +157,9 @@ def select(names: Iterable[str], tolerances_mm: Iterable[float] = ()) -> tuple[s
     groups = {"default": DEFAULT, "all": tuple(METRICS)}
     chosen = {each for name in names for each in groups.get(name, (name,))}
     chosen |= {
-        f"{base}{AT}{length:g}" for base in chosen & {*_WITH_TOLERANCE} for length in tolerances_mm
+        f"{base}{AT}{length:.15g}"
+        for base in chosen & {*_WITH_TOLERANCE}
+        for length in tolerances_mm
     }
     if not chosen:
         raise RWLossError("expected a metric or more, such as dice, default or all")
@@ -234,8 +228,6 @@ def measure(
 
 def values_of(pair: ClassPair, names: Iterable[str]) -> dict[str, float | None]:
     """The value of each of these metrics; None for all where neither side has the class."""
-    computed = {name: find(name).compute for name in names}
-    return {
-        name: compute(pair) if compute is not None and any(pair.voxels) else None
-        for name, compute in computed.items()
-    }
+    if not any(pair.voxels):
+        return dict.fromkeys(names)
+    return {name: find(name).compute(pair) for name in names}

@@ -41,7 +41,7 @@ def nsd(pair: ClassPair, tolerance_mm: float | None = None) -> float:
 def surface_dice(pair: ClassPair, tolerance_mm: float | None = None) -> float:
     """Share of the surface area (in 2-D, of the length) within the tolerance of the other's.
 
-    In 0..1. The surface runs between voxel centres: each 2 x 2 (x 2) neighbourhood that is neither
+    In 0..1. The surface runs between voxel centers: each 2 x 2 (x 2) neighborhood that is neither
     full nor empty is an element, with the area that marching cubes give it at this spacing.
     Distances are between elements. tolerance_mm: by default that of the pair.
     Source: Nikolov et al., arXiv 1809.04430, as computed by deepmind/surface-distance.
@@ -67,7 +67,7 @@ def elements(pair: ClassPair) -> tuple[tuple[Floats, Floats], tuple[Floats, Floa
     area_of, weights = table.numpy().astype(np.float64), kernel.numpy()[0, 0].astype(np.uint8)
     areas, places = [], []
     for mask in (pair.predicted, pair.truth):
-        # One bit for each corner of the neighbourhood that is inside; uint8 holds the 8 of them.
+        # One bit for each corner of the neighborhood that is inside; uint8 holds the 8 of them.
         bits = correlate(np.pad(mask, 1).astype(np.uint8), weights, mode="constant")
         on_surface = (bits > 0) & (bits < len(area_of) - 1)
         places.append(np.argwhere(on_surface))

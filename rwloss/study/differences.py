@@ -1,4 +1,4 @@
-"""How sure a difference between two maps is: over seeds and cases, over cells, and by chance."""
+"""How sure a difference between two maps is: over seeds and cases, and by chance."""
 
 from __future__ import annotations
 
@@ -31,7 +31,8 @@ CellScores: TypeAlias = Mapping[str, Sequence[float]]
 NULL_STUDIES = 200
 """Studies that `null_certificate` draws."""
 
-_RESAMPLES = 9999
+RESAMPLES = 9999
+"""Of each bootstrap."""
 
 
 @dataclass(frozen=True)
@@ -49,28 +50,6 @@ class Difference:
     over_cases: Interval | None
     improvement: Interval | None
     false_claim: float | None
-
-
-@dataclass(frozen=True)
-class ProfilePoint:
-    """Share of runs with a score above a threshold, mean over cells, with its interval."""
-
-    threshold: float
-    share: Interval
-
-
-@dataclass(frozen=True)
-class OverCells:
-    """One map over cells. runs: with a score, over all cells.
-
-    improvement: see `probability_of_improvement`, against the reference; None for the reference.
-    """
-
-    map: str
-    runs: int
-    interquartile_mean: Interval
-    improvement: Interval | None
-    profile: tuple[ProfilePoint, ...]
 
 
 @dataclass(frozen=True)
@@ -216,7 +195,7 @@ def over_seeds_and_cases(
         for each in (np.where(known, table, 0.0), known.astype(np.float64))
     )
     means = total[pairs > 0] / pairs[pairs > 0]
-    return _interval(float(table[known].mean()), means, len(units))
+    return interval_of(float(table[known].mean()), means, len(units))
 
 
 @lru_cache(maxsize=2)
@@ -224,7 +203,7 @@ def _drawn_units_and_cases(units: int, cases: int, seed: int) -> tuple[Floats, .
     """How often each unit and each case is drawn: (resamples units), (resamples cases)."""
     rng = np.random.default_rng(seed)
     return tuple(
-        rng.multinomial(size, np.full(size, 1 / size), size=_RESAMPLES).astype(np.float64)
+        rng.multinomial(size, np.full(size, 1 / size), size=RESAMPLES).astype(np.float64)
         for size in (units, cases)
     )
 
@@ -253,82 +232,11 @@ def probability_of_improvement(
         wins = (gap > 0) + 0.5 * (gap == 0)  # (n m)
         means.append(wins.mean())
         times, others = (
-            _times_drawn(len(runs), seed, 2 * place + side)
-            for side, runs in enumerate((one, other))
+            times_drawn(len(runs), seed, 2 * place + side) for side, runs in enumerate((one, other))
         )
         drawn.append((times @ wins * others).sum(axis=1) / wins.size)
-    return _interval(
+    return interval_of(
         float(np.mean(means)), np.mean(drawn, axis=0), sum(len(first[cell]) for cell in cells)
-    )
-
-
-def interquartile_mean(scores: CellScores, *, seed: int = 0) -> Interval:
-    """Mean of the middle half of all runs of all cells, with a bootstrap within each cell.
-
-    Less noisy than the median, and not moved by a few collapsed runs. Source: as
-    `probability_of_improvement`. Raises RWLossError without a run.
-
-    >>> interquartile_mean({"a": [0.0, 0.5], "b": [0.7, 9.0]}).mean
-    0.6
-    """
-    from scipy.stats import trim_mean
-
-    cells, rng = _with_runs(scores), np.random.default_rng(seed)
-    drawn = np.concatenate([rng.choice(each, (_RESAMPLES, each.size)) for each in cells], axis=1)
-    whole = np.concatenate(cells)
-    return _interval(float(trim_mean(whole, 0.25)), trim_mean(drawn, 0.25, axis=1), whole.size)
-
-
-def performance_profile(
-    scores: CellScores, thresholds: Sequence[float], *, seed: int = 0
-) -> tuple[ProfilePoint, ...]:
-    """Share of runs with a score above each threshold, over all cells, each with a pointwise band.
-
-    Source: as `probability_of_improvement`. Raises RWLossError without a run.
-
-    >>> [point.share.mean for point in performance_profile({"": [0.2, 0.6]}, [0.1, 0.5, 0.9])]
-    [1.0, 0.5, 0.0]
-    """
-    cells = _with_runs(scores)
-    above = [np.greater.outer(each, thresholds).astype(np.float64) for each in cells]  # (n t)
-    total = sum(each.size for each in cells)
-    shares = sum(each.sum(axis=0) for each in above) / total
-    drawn = sum(
-        _times_drawn(len(each), seed, place).astype(np.float64) @ each
-        for place, each in enumerate(above)
-    )
-    return tuple(
-        ProfilePoint(limit, _interval(float(share), of_limit / total, total))
-        for limit, share, of_limit in zip(thresholds, shares, np.transpose(drawn), strict=True)
-    )
-
-
-def over_cells(
-    scores: Mapping[str, CellScores], thresholds: Sequence[float], reference: str | None
-) -> tuple[OverCells, ...]:
-    """Every map over the cells in which all maps have a run; none where there is no such cell.
-
-    scores: of each map. thresholds: of the performance profiles.
-    """
-    shared = [
-        cell
-        for cell in next(iter(scores.values()))
-        if all(of_map.get(cell) for of_map in scores.values())
-    ]
-    if not shared:
-        return ()
-    kept = {name: {cell: of_map[cell] for cell in shared} for name, of_map in scores.items()}
-    return tuple(
-        OverCells(
-            name,
-            sum(map(len, own.values())),
-            interquartile_mean(own),
-            None
-            if reference in (None, name)
-            else probability_of_improvement(own, kept[str(reference)]),
-            performance_profile(own, thresholds),
-        )
-        for name, own in kept.items()
     )
 
 
@@ -386,19 +294,13 @@ def null_certificate(
 
 
 @lru_cache(maxsize=32)
-def _times_drawn(n: int, seed: int, stream: int) -> NDArray[np.int64]:
+def times_drawn(n: int, seed: int, stream: int) -> NDArray[np.int64]:
     """How often each of n runs is drawn, (resamples n); the same for every pair of maps."""
     rng = np.random.default_rng([seed, stream])
-    return rng.multinomial(n, np.full(n, 1 / n), size=_RESAMPLES)
+    return rng.multinomial(n, np.full(n, 1 / n), size=RESAMPLES)
 
 
-def _with_runs(scores: CellScores) -> list[Floats]:
-    cells = [np.asarray(values, dtype=np.float64) for values in scores.values() if len(values)]
-    if not cells:
-        raise RWLossError("expected one run or more")
-    return cells
-
-
-def _interval(mean: float, drawn: Floats, n: int) -> Interval:
+def interval_of(mean: float, drawn: Floats, n: int) -> Interval:
+    """The percentile interval of what was drawn."""
     low, high = np.quantile(drawn, [ALPHA / 2, 1 - ALPHA / 2])
     return Interval(round(mean, 12), round(float(low), 12), round(float(high), 12), n)

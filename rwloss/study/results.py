@@ -16,18 +16,17 @@ from rwloss.errors import RWLossError
 from rwloss.files.atomic import write_text
 from rwloss.files.csv_text import csv_text
 from rwloss.files.journal import read_regular
-from rwloss.metrics import find, known
+from rwloss.metrics import DEFAULT, find, known
 from rwloss.study import axes
 from rwloss.study.axes import AxisValues
 from rwloss.study.differences import (
     NULL_STUDIES,
     NullCertificate,
-    OverCells,
     null_certificate,
-    over_cells,
 )
 from rwloss.study.indicators import Indicators
 from rwloss.study.outcomes import RunOutcome, directions_of, known_of, read_outcome
+from rwloss.study.over_cells import OverCells, over_cells
 from rwloss.study.plan import Run, Study, reference_of, runs
 from rwloss.study.stability_profile import StabilityProfile, profiles
 from rwloss.study.statistics import means_by_unit
@@ -166,6 +165,10 @@ class Results:
     @cached_property
     def _directions(self) -> Mapping[str, bool]:
         return directions_of(row.outcome for row in self.runs)
+
+    def asked_for(self) -> list[str]:
+        """The scores that a test has only where its settings ask for them."""
+        return [name for name in self.directions() if name not in DEFAULT]
 
     def title(self, metric: str) -> str:
         """A score as tables and charts call it."""

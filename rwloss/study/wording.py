@@ -12,7 +12,7 @@ from rwloss.study.results import Results
 from rwloss.study.statistics import ALPHA, Interval, smallest_p
 from rwloss.study.summaries import MapSummary, StudyPart
 from rwloss.study.ties import Tie
-from rwloss.words import count_of, listed, percent
+from rwloss.words import count_of, few, listed, percent
 
 FEW = 6
 """Seeds below which a bootstrap interval is not called a 95 % interval. That of 3 values is their
@@ -52,7 +52,7 @@ def lead(results: Results) -> list[str]:
     """The answer in a few sentences: divergence, lost classes, claims, and a caution."""
     totals = results.whole.totals
     told = [f"{each.map} {_diverged(each)}" for each in totals if each.diverged]
-    divergences = [f"{listed(_first(told))}."] if told else []
+    divergences = [f"{few(told)}."] if told else []
     return [
         *divergences,
         *_losses_in_short(results, totals),
@@ -121,11 +121,6 @@ def _of_one_cell(results: Results) -> Iterator[str]:
     yield from _ties(results)
 
 
-def _first(items: Sequence[str]) -> list[str]:
-    """The first three items, and how many more there are."""
-    return [*items[:3], *[f"{len(items) - 3} more"] * (len(items) > 3)]
-
-
 # --- In short
 
 
@@ -147,10 +142,10 @@ def _losses_in_short(results: Results, totals: Sequence[MapSummary]) -> Iterator
         runs = "runs" if all_done else "runs that are done"
         told = [f"{first.map} lost a class in {first.lost} of {first.lost_known} {runs}"]
         told += [f"{each.map} in {each.lost} of {each.lost_known}" for each in more]
-        yield f"{listed(_first(told))}."
+        yield f"{few(told)}."
     if keeping:
         any_run = "any run" if all_done else "any run that is done"
-        yield f"{listed(_first(keeping))} lost no class in {any_run}."
+        yield f"{few(keeping)} lost no class in {any_run}."
     for each in known:
         if each.diverged and not each.lost:
             runs = "the run that is" if each.done == 1 else f"the {each.done} runs that are"
@@ -174,7 +169,7 @@ def _claims_of_losses(results: Results) -> Iterator[str]:
         for each in claimed
         for more in [each.more > each.fewer]
     ]
-    yield f"Significant against {results.reference}: {listed(_first(told))}."
+    yield f"Significant against {results.reference}: {few(told)}."
 
 
 def _claims(results: Results) -> Iterator[str]:
@@ -228,7 +223,7 @@ def _caution(results: Results) -> Iterator[str]:
         yield (
             f"The reference {name} itself failed or lost a class in "
             f"{sum(row.reference_failed is True for row in ended)} of "
-            f"{count_of(len(ended), 'run')} (seed {listed(_first(failures))}): there the training "
+            f"{count_of(len(ended), 'run')} (seed {few(failures)}): there the training "
             "may be the reason for a lost class, not the map."
         )
 
@@ -266,7 +261,7 @@ def _progress(results: Results) -> Iterator[str]:
     yield f"{done}, {rest}." if rest else f"{done}."
     if counts["failed"]:
         names = [f"{row.name} (seed {row.seed})" for row in results.runs if row.status == "failed"]
-        yield f"Failed runs count in no mean and no test: {listed(_first(names))}."
+        yield f"Failed runs count in no mean and no test: {few(names)}."
 
 
 def _reference(results: Results) -> Iterator[str]:
@@ -307,7 +302,7 @@ def _losses(
                     how += [f"died in {tally.died}"] * bool(tally.died)
                     more = f" ({listed(how)})" if how and not briefly else ""
                     which.append(f"{tally.name} in {tally.collapsed} of {tally.known}{more}")
-            yield f"{each.map} {lost}: {listed(_first(which))}{_aside(each)}."
+            yield f"{each.map} {lost}: {few(which)}{_aside(each)}."
 
 
 def _rates(whole: StudyPart) -> Iterator[str]:

@@ -5,14 +5,14 @@ Each says what holds over all of them, and at which end; the tables hold the sin
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from rwloss.study import axes
 from rwloss.study.figures import MINUS, decimal, mass
 from rwloss.study.plan import Study
 from rwloss.study.results import Results
 from rwloss.study.stability_profile import KEPT_IN
-from rwloss.words import count_of, listed
+from rwloss.words import count_of, few, listed
 
 
 def over_axes(study: Study) -> str:
@@ -40,8 +40,8 @@ def _stability(results: Results) -> Iterator[str]:
         return
     kept = f"At least {100 * KEPT_IN:.0f} % of runs keep every class over"
     most, least = (end(wide for _, wide in found) for end in (max, min))
-    best = _ends([axes.cell_name(each.map, each.values) for each, wide in found if wide == most])
-    worst = _ends([axes.cell_name(each.map, each.values) for each, wide in found if wide == least])
+    best = few([axes.cell_name(each.map, each.values) for each, wide in found if wide == most])
+    worst = few([axes.cell_name(each.map, each.values) for each, wide in found if wide == least])
     text = f"{kept} {most:.2f} of {found[0][0].span:.2f} decades of learning rate with {best}"
     yield f"{text}." if most == least else f"{text}, and over the least, {least:.2f}, with {worst}."
 
@@ -94,7 +94,3 @@ def _wrong_way(results: Results) -> Iterator[str]:
         (most, first), (least, last) = found[0], found[-1]
         rest = f", and the least, {mass(least)}, with {last}" if len(found) > 1 else ""
         yield f"Up to {mass(most)} of the push in training went the wrong way with {first}{rest}."
-
-
-def _ends(names: Sequence[str]) -> str:
-    return listed([*names[:3], *[f"{len(names) - 3} more"] * (len(names) > 3)])

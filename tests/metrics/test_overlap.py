@@ -1,4 +1,4 @@
-"""Overlap of volumes, boundaries and centre lines against plain formulas and MONAI."""
+"""Overlap of volumes, boundaries and center lines against plain formulas and MONAI."""
 
 import numpy as np
 import pytest
@@ -39,7 +39,7 @@ def test_boundaries_are_what_erosions_take(shape):
     assert found == pytest.approx(wanted)
 
 
-def test_centre_lines():
+def test_center_lines():
     """A bar and its half: the half's line lies in the bar, half of the bar's line in the half."""
     bar = np.zeros((9, 44), bool)
     bar[3:6, 2:42] = True
@@ -53,7 +53,7 @@ def test_centre_lines():
     assert measure(gap, bar, ["cl_dice"])["cl_dice"] > 0.95
 
 
-def test_parts_of_even_thickness_have_a_centre_line():
+def test_parts_of_even_thickness_have_a_center_line():
     """scikit-image deletes them in 3-D, so that the official code knows no overlap of them."""
     cube = np.zeros((8, 8, 8), bool)
     cube[2:6, 2:6, 2:6] = True

@@ -11,13 +11,12 @@ from rwloss.study.differences import (
     NullCertificate,
     differences_in,
     false_claim_probability,
-    interquartile_mean,
     null_certificate,
     over_seeds_and_cases,
-    performance_profile,
     probability_of_improvement,
 )
 from rwloss.study.outcomes import outcome_of
+from rwloss.study.over_cells import interquartile_mean, performance_profile
 from rwloss.study.statistics import ALPHA
 
 

@@ -11,7 +11,7 @@ from rwloss.study.outcomes import outcome_of
 from rwloss.study.plan import make, runs
 from rwloss.study.report.forest import differences_table, forest_charts
 from rwloss.study.report.run_charts import charts_of_runs
-from rwloss.study.report.tables import maps_table
+from rwloss.study.report.tables import maps_table, scores_table
 from rwloss.study.results import as_csv, collect
 
 MORE = {"hd_mm": 8.0, "nsd_at_2": 0.9, "betti_0_error": 3.0, "relative_volume_difference": -0.5}
@@ -52,6 +52,10 @@ def test_tables_and_charts_take_it_by_its_title_unit_and_direction(results):
     assert scores == [
         *("test Dice", "HD95, voxels", "HD, voxels", "ASSD, voxels", "NSD", "NSD at 2"),
         "Betti-0 error",
+    ]
+    # The answer has Dice and HD95, and what the settings of the tests asked for.
+    assert list(scores_table(results).columns)[1:-1] == [
+        *("test Dice", "HD95, voxels", "NSD at 2", "Betti-0 error")
     ]
     table = differences_table(results, results.whole, "whole")
     assert [row.cells[1].text for row in table.rows][-2:] == ["NSD at 2", "Betti-0 error"]

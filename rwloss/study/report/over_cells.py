@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-from rwloss.study.differences import OverCells
+from rwloss.study.over_cells import OverCells
 from rwloss.study.report.charts import BandedLine, Chart, plain
 from rwloss.study.report.tables import Cell, Table, TableRow, interval_cell, share_cell
 from rwloss.study.results import Results

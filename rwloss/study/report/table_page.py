@@ -8,6 +8,7 @@ from typing import Any
 
 from rwloss._version import __version__
 from rwloss.files.atomic import write_text
+from rwloss.study.axes import named
 from rwloss.study.report import table_contents
 from rwloss.study.report.page import check_page, filled, of_charts, require_report
 from rwloss.study.score_tables import wording
@@ -48,7 +49,7 @@ def _context(results: TableResults) -> dict[str, Any]:
         "settings": [
             {
                 "number": number,
-                "name": wording.named(part),
+                "name": named(part.values),
                 "sentences": wording.sentences(part) if part.values else [],
                 "differences": table_contents.differences_table(part, number),
                 "of_cases": table_contents.cases_table(part, number) if part.of_cases else None,

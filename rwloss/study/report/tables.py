@@ -75,6 +75,7 @@ def of_parts(results: Results, make: Callable[[Results, StudyPart, str], Table])
 def scores_table(results: Results) -> Table:
     """The answer in numbers: scores of each map, and how often it lost a class."""
     rows, names = [], list(results.study.maps)
+    shown = ["dice", "hd95_mm", *results.asked_for()]
     tested = {
         (each.map, named(each.values)): f"; corrected p = {significant(each.corrected_p)}"
         for each in results.whole.losses
@@ -87,8 +88,7 @@ def scores_table(results: Results) -> Table:
         cells = (
             Cell(each.map, each.map),
             *axis_cells(results.study, each.values),
-            interval_cell(each.test.get("dice")),
-            interval_cell(each.test.get("hd95_mm")),
+            *(interval_cell(each.test.get(name)) for name in shown),
             Cell(NOTHING)
             if found is None
             else Cell(
@@ -105,7 +105,8 @@ def scores_table(results: Results) -> Table:
         f"{_seeds(results, 'whole')}. Small: intervals{test}.",
         {
             "map": "", **_axes(results), "test Dice": "test-dice",
-            f"HD95, {results.distance_unit}": "score", "runs that lost a class": "lost",
+            **{results.titled(name): "score" for name in shown[1:]},
+            "runs that lost a class": "lost",
         },
         tuple(rows),
     )  # fmt: skip

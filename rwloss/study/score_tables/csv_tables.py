@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -194,7 +195,10 @@ class CsvTable:
     def _of_monai(self, fields: Mapping[str, str]) -> Iterator[Block]:
         """A report of MONAI's MetricsSaver: a row per image, a column per class, and their mean,
         which is left out because it skips what is NaN."""
-        cases = [Path(name).name for name in self._column("filename", "MONAI")]
+        files = self._column("filename", "MONAI")
+        cases = [Path(name).name for name in files]
+        if len({*cases}) < len(cases) and all("/" in name for name in files):
+            cases = [os.path.relpath(name, os.path.commonpath(files)) for name in files]
         own = {key: value for key, value in fields.items() if key != "metric"}
         for name in self.header[1:-1]:
             keys = {**own, "case": cases, "class": name}

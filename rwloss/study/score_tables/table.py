@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rwloss.errors import RWLossError
+from rwloss.study.axes import named
 from rwloss.study.score_tables.coded import CodedScores, coded, fields_of
 from rwloss.study.score_tables.options import KEYS, TableOptions
 from rwloss.study.score_tables.readers import Found, natural
@@ -38,7 +38,7 @@ class SettingScores:
 
 @dataclass(frozen=True)
 class ScoreTable:
-    """All scores. methods: of all settings, the reference first in none. fields: names of settings.
+    """All scores. methods: of all settings, the reference first. fields: names of settings.
 
     has_seeds: whether runs of a method are told apart. notes: what was done with missing values,
     and what was left out.
@@ -80,10 +80,13 @@ def assemble(found: Found, options: TableOptions) -> ScoreTable:
             f"{listed([*map(repr, methods)])}{nearest(options.reference, methods)}"
         )
     settings = tuple(field for field in fields if field not in options.keys)
+    if len(methods) < 2:
+        raise RWLossError(f"{methods[0]!r} is the only method: there is nothing to compare it with")
     maker = _Maker(options, fields, names, settings, of_metric)
     made = tuple(maker.settings())
+    others = (name for name in methods if name != options.reference)
     return ScoreTable(
-        methods,
+        (options.reference, *others),
         settings,
         made,
         has_seeds="seed" in fields,
@@ -140,7 +143,7 @@ class _Maker:
     def _setting(
         self, values: Mapping[str, str], rows: Mapping[str, NDArray[np.int64]]
     ) -> SettingScores:
-        where = f"with {_named(values)}: " if values else ""
+        where = f"with {named(values)}: " if values else ""
         levels: dict[str, tuple[str, ...]] = {}
         at: dict[str, list[NDArray[np.int64]]] = {metric: [] for metric in rows}
         for key in KEYS:
@@ -151,7 +154,9 @@ class _Maker:
                 continue
             codes = {m: self.of_metric[m].codes[r, self.of_keys[key]] for m, r in rows.items()}
             used = np.unique(np.concatenate([*codes.values()])).tolist()
-            if key != "method":
+            if key == "method":
+                used.sort(key=lambda code: self.names["method"][code] != self.options.reference)
+            else:
                 used.sort(key=lambda code: natural(self.names[key][code]))
             levels[key] = tuple(self.names[key][code] for code in used)
             place = np.full(max(used) + 1, -1)
@@ -336,10 +341,6 @@ class _Maker:
             yield f"Not in every setting: {'; '.join(self.absent_methods[:5])}" + (
                 f"; and {len(self.absent_methods) - 5} more" if len(self.absent_methods) > 5 else ""
             )
-
-
-def _named(values: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in values.items())
 
 
 def _shown(value: float) -> str:

@@ -51,8 +51,16 @@ def unpaired_differences(
     """
     found: list[Difference] = []
     for metric, higher in metrics.items():
-        base = _scores(outcomes[reference], metric)
-        own = {name: _scores(runs, metric) for name, runs in outcomes.items() if name != reference}
+        scored = {
+            name: {key: run for key, run in runs.items() if run.tested(metric) is not None}
+            for name, runs in outcomes.items()
+        }
+        base = _scores(scored[reference], metric)
+        own = {
+            name: _scores(runs, metric)
+            for name, runs in scored.items()
+            if name != reference and runs and base.size
+        }
         p = {name: _p(values, base, seed) for name, values in own.items()}
         corrected = dict(zip(own, holm([*p.values()]), strict=True))
         least = dict(
@@ -66,7 +74,7 @@ def unpaired_differences(
             comparison = Comparison(
                 map=name,
                 reference=reference,
-                seeds=tuple(outcomes[name]),
+                seeds=tuple(scored[name]),
                 difference=_over_runs(values, base, seed),
                 p=p[name],
                 corrected_p=corrected[name],
@@ -78,8 +86,8 @@ def unpaired_differences(
                 Difference(
                     metric=metric,
                     comparison=comparison,
-                    by_seed=dict(zip(outcomes[name], (values - base.mean()).tolist(), strict=True)),
-                    over_cases=_over_cases(outcomes[name], outcomes[reference], metric, seed),
+                    by_seed=dict(zip(scored[name], (values - base.mean()).tolist(), strict=True)),
+                    over_cases=_over_cases(scored[name], scored[reference], metric, seed),
                     improvement=probability_of_improvement(
                         {"": values.tolist()}, {"": base.tolist()}, higher_is_better=higher
                     ),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from rwloss.study import axes
 from rwloss.study.figures import decimal, significant
 from rwloss.study.score_tables.results import TableResults
 from rwloss.study.statistics import Comparison
@@ -166,8 +165,3 @@ def assumptions(results: TableResults) -> list[str]:
             f"p is corrected for the number of comparisons {what}, for each metric by itself."
         )
     return told
-
-
-def named(part: TableResults) -> str:
-    """The settings of a part, as a heading."""
-    return axes.named(part.values)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from anatomy import anatomy, batch
-from scipy.ndimage import gaussian_filter, label
+from scipy.ndimage import binary_erosion, distance_transform_edt, gaussian_filter, label
 
 from rwloss import Regions, RegionWiseLoss, RWLossError, maps
 
@@ -108,6 +108,14 @@ def test_no_part_of_any_shape_is_without_reward():
     assert (count, count - len(thinned)) == (54, 11)
     rewarded = skeleton_map((parts > 0)[None].astype(np.uint8), 2, radius=0)[0] < 0
     assert set(np.unique(parts[rewarded])) == {*range(1, count + 1)}
+    # Deleted parts are thinned in boxes of their own: the same in the whole volume, one by one.
+    wanted = skeletonize(parts > 0).astype(bool)
+    for lost in sorted({*range(1, count + 1)} - set(thinned.tolist())):
+        part = parts == lost
+        line = skeletonize(binary_erosion(part, np.ones((2, 2, 2)))).astype(bool)
+        depth = distance_transform_edt(part)
+        wanted |= line if line.any() else depth == depth.max()
+    np.testing.assert_array_equal(rewarded, wanted)
 
 
 # --- The recipe

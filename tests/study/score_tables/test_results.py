@@ -211,3 +211,41 @@ def test_one_run_per_method_and_means_alone(collect, tmp_path):
     for key, each in by_pair(means.whole.differences).items():
         assert each.comparison.p == whole[key].comparison.p
         assert each.over_cases is None
+
+
+def test_folds_have_cases_of_their_own(collect, tmp_path):
+    """As in a cross-validation: each case is in one fold, for every method."""
+    rows = [row for row in long_rows(SCORES)[1:] if row.split(",")[1] == str(case_of(row) % SEEDS)]
+    found = collect(write(tmp_path / "t.csv", "loss,seed,case,Dice,HD95", *rows))
+    for (metric, m), each in by_pair(found.whole.differences).items():
+        gaps = SCORES[metric][m] - SCORES[metric][0]
+        of_folds = [
+            np.mean([gaps[fold, case] for case in range(CASES) if case % SEEDS == fold])
+            for fold in range(SEEDS)
+        ]
+        assert each.by_seed == pytest.approx(dict(enumerate(of_folds)))
+        assert each.comparison.p == pytest.approx(sign_flips(np.array(of_folds)))
+        all_cases = np.array([gaps[case % SEEDS, case] for case in range(CASES)])
+        assert each.over_cases.mean == pytest.approx(all_cases.mean())
+        of_cases = by_pair(found.of_cases)[metric, m]
+        assert of_cases.comparison.p == pytest.approx(sign_flips(all_cases))
+
+
+def case_of(row):
+    return int(row.split(",")[2].removeprefix("case"))
+
+
+def test_a_metric_that_some_runs_lack(collect, tmp_path):
+    """Without pairs, each metric has the runs that it has."""
+    _, *rows = long_rows(SCORES)
+    lines = [
+        f"{','.join(row.split(',')[:3])},{name},{row.split(',')[place]}"
+        for row in rows
+        for name, place in (("Dice", 3), ("HD95", 4))
+        if (name, row.split(",")[:2]) != ("HD95", ["rw", "6"])
+    ]
+    path = write(tmp_path / "t.csv", "loss,seed,case,name,value", *lines)
+    found = by_pair(collect(path, long=("name", "value"), unpaired=True).whole.differences)
+    assert [len(found[metric, 1].comparison.seeds) for metric in ("Dice", "HD95")] == [7, 6]
+    gap = RUNS["HD95"][1][:6].mean() - RUNS["HD95"][0].mean()
+    assert found["HD95", 1].comparison.difference.mean == pytest.approx(gap)

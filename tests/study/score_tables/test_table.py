@@ -50,6 +50,12 @@ def test_a_whole_table(table):
     assert (found.has_seeds, found.has_cases, found.notes) == (True, True, ())
 
 
+def test_the_reference_comes_first(table):
+    found = table(*WHOLE, reference="b")
+    assert found.methods == found.settings[0].methods == ("b", "a")
+    assert found.settings[0].scores["Dice"][0].tolist() == [[0.5, 0.4], [0.3, 0.2]]
+
+
 def test_seeds_and_cases_may_be_missing(table):
     found = table("a,x,.9", "a,y,.8", "b,x,.5", "b,y,.4", head="method,case,Dice", metrics=DICE)
     assert (found.has_seeds, found.has_cases) == (False, True)
@@ -75,6 +81,7 @@ DICE = {"Dice": True}
             "Dice of method 'a', seed '1' and case 'x' is there twice: 't.csv' line 4 and 't.csv' "
             "line 10; name the column that tells them apart with --class, --group",
         ),
+        (WHOLE[:4], "'a' is the only method: there is nothing to compare it with"),
         ([row.replace("a,", "c,") for row in WHOLE], "reference 'a' is none of the methods 'c'"),
         (instead("b,1,x,,7"), "1 score of Dice have no value, such as method 'b', seed '1'"),
         (instead("b,1,x,inf,7"), r"such as .* \('t.csv' line 8\)"),

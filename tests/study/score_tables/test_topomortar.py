@@ -84,6 +84,21 @@ def test_the_table_and_the_numbers_of_the_page_are_fresh(rows):
     assert all(row.metric == "Dice" and row.their_p < 0.05 for row in rounded)
 
 
+def test_verdicts_with_other_units(published):
+    """Without pairs, and over cases, as the page counts them."""
+    paired = topomortar.results(published)
+    seeds = topomortar.verdicts(paired.whole.differences)
+    without = topomortar.verdicts(topomortar.results(published, unpaired=True).whole.differences)
+    cases = topomortar.verdicts(paired.of_cases)
+    assert seeds.keys() == without.keys() == cases.keys()
+    assert sum(seeds[key] == without[key] for key in seeds) == 161
+    changes = Counter((seeds[key], cases[key]) for key in seeds if seeds[key] != cases[key])
+    assert changes == {
+        ("better", "not significant"): 16, ("worse", "not significant"): 11,
+        ("not significant", "better"): 8, ("not significant", "worse"): 5,
+    }  # fmt: skip
+
+
 def test_what_the_page_says_of_the_region_wise_loss(rows):
     own = [row for row in rows if row.loss == "RWLoss"]
     verdicts = Counter((row.images, row.metric, row.verdict) for row in own)
