@@ -182,6 +182,7 @@ def _moved(x: Moved, move: Callable[[Array], Array], order: Sequence[int] | None
     return dataclasses.replace(
         x,
         labels=move(x.labels),
+        image=None if x.image is None else move(x.image),
         spacing_mm=rows or None,  # None for an empty batch
         ignore_label=None if x.ignore_label is None else IGNORED,  # as in `labels`
     )

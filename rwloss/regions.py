@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
-from einops import rearrange
+from einops import rearrange, repeat
 
 from rwloss import distance
-from rwloss.arrays import Array, fails, from_numpy, may_read, namespace, on_device, to_numpy
+from rwloss.arrays import (
+    Array,
+    fails,
+    from_numpy,
+    is_torch,
+    may_read,
+    namespace,
+    on_device,
+    to_numpy,
+)
 from rwloss.errors import RWLossError
 
 # Millimetres: one number per axis, or one such row per image; and always one row per image.
 SpacingMM: TypeAlias = Sequence[float] | Sequence[Sequence[float]]
 SpacingRows: TypeAlias = tuple[tuple[float, ...], ...]
+T = TypeVar("T")
 POSSIBLE_MM = (1e-9, 1e9)  # a spacing beyond is damage; squares must fit in float32
 IGNORED = -1
 """The label of ignored voxels inside `Regions` and `RWMap`: they belong to no class."""
@@ -32,9 +42,10 @@ class Regions:
     by default.
     ignore_label: voxels with this label belong to no class. They end a region, have depth 0, and
     every map is 0 there. In `labels` they are -1.
+    image: (b c *s), grey values of the same voxels, for maps that use them; float32 or float64.
 
-    Raises RWLossError for labels that are not whole, are negative or too large, and for a spacing
-    that does not fit, or is not between 1e-9 and 1e9 mm.
+    Raises RWLossError for labels that are not whole, are negative or too large, for a spacing that
+    does not fit, or is not between 1e-9 and 1e9 mm, and for an image of other voxels.
 
     >>> regions = Regions(np.array([[[0, 1, 1], [0, 1, 1]]]), num_classes=2, spacing_mm=(1, 2))
     >>> regions.depth_mm.tolist()
@@ -45,6 +56,7 @@ class Regions:
     num_classes: int
     spacing_mm: SpacingMM | None = None
     ignore_label: int | None = None
+    image: Array | None = None
 
     def __post_init__(self) -> None:
         """Check, and bring to one form: whole labels, ignored ones -1, one spacing per image."""
@@ -63,7 +75,8 @@ class Regions:
             )
         labels = checked_labels(self.labels, int(k), self.ignore_label)
         rows = spacing_rows(self.spacing_mm, labels.shape)
-        self.__dict__.update(labels=labels, num_classes=int(k), spacing_mm=rows)
+        image = None if self.image is None else checked_image(self.image, labels)
+        self.__dict__.update(labels=labels, num_classes=int(k), spacing_mm=rows, image=image)
 
     @classmethod
     def of_checked(
@@ -72,10 +85,11 @@ class Regions:
         num_classes: int,
         spacings_mm: SpacingRows,
         ignore_label: int | None = None,
+        image: Array | None = None,
     ) -> Regions:
-        """Regions of results of `checked_labels` and `spacing_rows`, not checked again."""
+        """Regions of results of `checked_labels`, `spacing_rows` and `checked_image`."""
         regions = object.__new__(cls)
-        given = (labels, num_classes, spacings_mm, ignore_label)
+        given = (labels, num_classes, spacings_mm, ignore_label, image)
         regions.__dict__.update(zip(cls.__match_args__, given, strict=True))
         return regions
 
@@ -86,21 +100,26 @@ class Regions:
         num_classes: int,
         spacing_mm: Sequence[float] | None = None,
         ignore_label: int | None = None,
+        image: Array | None = None,
     ) -> Regions:
-        """One case without the batch axis. volume (*s) -> Regions with labels (1 *s)."""
+        """One case without the batch axis. volume (*s), image (c *s) -> labels (1 *s)."""
         namespace(volume)  # refuses lists and the like, which have no axes to count
         if volume.ndim not in {2, 3}:
             raise RWLossError(
                 f"expected one image of 2 or 3 axes, got shape {tuple(volume.shape)}: "
                 "for a batch use Regions"
             )
-        return cls(volume[None], num_classes, spacing_mm, ignore_label)
+        image = None if image is None else image[None]
+        return cls(volume[None], num_classes, spacing_mm, ignore_label, image)
 
     @classmethod
-    def from_masks(cls, masks: Array, spacing_mm: SpacingMM | None = None) -> Regions:
+    def from_masks(
+        cls, masks: Array, spacing_mm: SpacingMM | None = None, image: Array | None = None
+    ) -> Regions:
         """Overlapping masks, each as its own two-class problem. masks (b k *s) of 0 and 1.
 
         Gives labels (b·k *s): 1 inside a mask, 0 outside; the masks of an image follow each other.
+        image: (b c *s).
         `RegionWiseLoss(activation="sigmoid")` takes maps of such regions.
 
         >>> masks = np.zeros((2, 3, 4, 4), dtype=bool)
@@ -113,8 +132,9 @@ class Regions:
                 f"expected masks (b k *s) with *s 2-D or 3-D, got shape {tuple(masks.shape)}"
             )
         batch, k, *size = masks.shape
-        rows = spacing_rows(spacing_mm, (batch, *size))
-        return cls(rearrange(masks, "b k ... -> (b k) ..."), 2, [r for r in rows for _ in range(k)])
+        rows = [row for row in spacing_rows(spacing_mm, (batch, *size)) for _ in range(k)]
+        each = None if image is None else repeat(image, "b ... -> (b k) ...", k=k)
+        return cls(rearrange(masks, "b k ... -> (b k) ..."), 2, rows, image=each)
 
     def __repr__(self) -> str:
         """One line: shape, classes and spacing."""
@@ -199,6 +219,38 @@ class Regions:
                 count += more
         return from_numpy(numbers, self.labels)
 
+    def nearest_component(self, k: int) -> Array:
+        """Number of the component of class k nearest to each voxel, in mm. (b *s), int32.
+
+        The Voronoi cells of the components, exact between voxel centres; of several equally near
+        ones any, always the same. 0 in an image without class k, and where ignored.
+        """
+        self.mask(k)  # refuses other classes
+        return self.kept(f"nearest_component {k}", lambda: self._nearest_component(k))
+
+    def _nearest_component(self, k: int) -> Array:
+        from scipy.ndimage import distance_transform_edt
+
+        labels, components = to_numpy(self.labels), to_numpy(self.components)
+        found = np.zeros_like(components)
+        images = zip(labels, components, self.spacings_mm, found, strict=True)
+        for image, component, spacing_mm, out in images:
+            if (image == k).any():
+                places = distance_transform_edt(
+                    image != k, sampling=spacing_mm, return_distances=False, return_indices=True
+                )
+                out[...] = component[tuple(places)]
+                out[image == IGNORED] = 0
+        return from_numpy(found, self.labels)
+
+    def kept(self, name: str, make: Callable[[], T]) -> T:
+        """What `make` gives, computed once and kept with the labels under this name."""
+        found = self.__dict__.setdefault("_kept", {})
+        if name not in found:
+            found[name] = make()
+        made: T = found[name]
+        return made
+
     def per_voxel(self, values: Array) -> Array:
         """Each voxel gets the value of its class. values (b k) -> (b *s); 0 where ignored."""
         return look_up(values, self.labels)
@@ -236,6 +288,27 @@ def checked_labels(labels: Array, num_classes: int, ignore_label: int | None = N
         labels = _without_ignored(xp, labels, int(ignore_label))
     _check_range(xp, labels, num_classes, ignoring=ignore_label is not None)
     return labels
+
+
+def checked_image(image: Array, labels: Array) -> Array:
+    """The image (b c *s) of labels (b *s), in float32 at least; raises RWLossError otherwise."""
+    xp = namespace(image)
+    if xp is not namespace(labels):
+        raise RWLossError(
+            f"the image is a {type(image).__name__}, its labels are a {type(labels).__name__}: "
+            "give both as NumPy arrays, or both as torch tensors"
+        )
+    if image.ndim != labels.ndim + 1 or (image.shape[0], *image.shape[2:]) != tuple(labels.shape):
+        raise RWLossError(
+            f"image {tuple(image.shape)} does not fit labels {tuple(labels.shape)}: expected "
+            "(b c *s), the channels of the same voxels"
+        )
+    if is_torch(image) and image.device != labels.device:
+        raise RWLossError(
+            f"the image is on {image.device}, its labels on {labels.device}: move it with "
+            "image.to(labels.device)"
+        )
+    return image if image.dtype in (xp.float32, xp.float64) else xp.astype(image, xp.float32)
 
 
 def spacing_rows(spacing_mm: Any, shape: Sequence[int]) -> SpacingRows:

@@ -26,6 +26,8 @@ TERMS = {
     "tversky 1 0": maps.Tversky(alpha=1.0, beta=0.0),
     "focal_tversky": maps.FocalTversky(),
     "focal_tversky 0.5": maps.FocalTversky(gamma=0.5),
+    "blob": maps.Blob(),
+    "cc_dice_ce": maps.CCDiceCE(),
     "hausdorff_dt": maps.HausdorffDT(),
     "hausdorff_dt 1": maps.HausdorffDT(alpha=1.0),
     "log_hausdorff_dt": maps.LogHausdorffDT(),
@@ -45,6 +47,8 @@ TERMS = {
     "mcc": maps.MCC(),
     "tvmf_dice": maps.TvMFDice(),
     "svls": maps.SVLS(),
+    "top_k": maps.TopK(),
+    "generalized_wasserstein_dice": maps.GeneralizedWassersteinDice(),
     "from_loss": from_loss(brier),
 }
 each_term = pytest.mark.parametrize("term", TERMS.values(), ids=TERMS)

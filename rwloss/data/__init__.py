@@ -3,7 +3,7 @@
 nibabel and Pillow load when a file of theirs is read.
 """
 
-from rwloss.data.cases import Case, Dataset, find
+from rwloss.data.cases import Case, Dataset, find, read_case_image
 from rwloss.data.classes import count_classes, one_class_left
 from rwloss.data.formats import (
     SUFFIXES,
@@ -27,6 +27,7 @@ __all__ = [
     "find",
     "names",
     "one_class_left",
+    "read_case_image",
     "read_channels",
     "read_image",
     "read_labels",

@@ -11,8 +11,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from rwloss.data.dataset_json import DatasetJson, listed_cases, read_dataset_json
-from rwloss.data.formats import PICTURES, SUFFIXES, case_name, suffix_of
+from rwloss.data.formats import PICTURES, SUFFIXES, case_name, read_channels, suffix_of
 from rwloss.errors import RWLossError
 from rwloss.words import count_of, listed, some
 
@@ -126,6 +129,28 @@ def find(source: str | Path, *, part: DatasetPart = "train") -> Dataset:
     except OSError as exc:  # no permission, too long a name
         raise RWLossError(f"cannot look into {str(source)!r}: {exc.strerror}") from exc
     raise RWLossError(f"there is no file or folder {str(source)!r}")
+
+
+def read_case_image(case: Case, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """The grey values of a case as its files hold them, not normalized. (c *s).
+
+    shape: of its labels. Raises RWLossError for a case without an image, and for files that can't
+    be read or have another shape.
+    """
+    if not case.images:
+        raise RWLossError(
+            f"the map uses the image, and case {case.name!r} has none: expected "
+            f"imagesTr/{case.name}_0000.ext beside its labels, one file per channel"
+        )
+    if case.problem:
+        raise RWLossError(f"case {case.name!r}: {case.problem}")
+    image = np.stack([channel.values for channel in read_channels(case.images)])
+    if image.shape[1:] != shape:
+        raise RWLossError(
+            f"image {str(case.images[0])!r} has shape {image.shape[1:]}, its labels {shape}: they "
+            "must lie on the same voxels; resample one of them"
+        )
+    return image
 
 
 def find_images(

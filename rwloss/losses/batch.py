@@ -12,14 +12,16 @@ from einops import rearrange, repeat
 from torch import Tensor
 from torch.nn import functional
 
-from rwloss.arrays import fails, in_graphs
+from rwloss.arrays import fails, in_graphs, plain_call
 from rwloss.errors import RWLossError
 from rwloss.maps.loss_term import Prediction, sum_by_group
 from rwloss.regions import (
     IGNORED,
     POSSIBLE_MM,
+    Regions,
     SpacingMM,
     SpacingRows,
+    checked_image,
     checked_labels,
     spacing_rows,
 )
@@ -32,7 +34,10 @@ _NO_ARGMAX = {torch.bool, torch.uint16, torch.uint32, torch.uint64}  # in torch
 
 
 class LossInputs(NamedTuple):
-    """What a call gives besides the logits; lists where each of several outputs has its own."""
+    """What a call gives besides the logits; lists where each of several outputs has its own.
+
+    regions: the target's, where the target came with its geometry.
+    """
 
     target: Any
     rwmap: Any
@@ -40,6 +45,8 @@ class LossInputs(NamedTuple):
     spacing_mm: SpacingMM | None
     spacing_is_known: bool
     groups: int = 1
+    image: Any = None
+    regions: Regions | None = None
 
 
 @dataclass(eq=False)
@@ -54,7 +61,7 @@ class LossBatch:
     times masks, and there are two classes. pooled: whether overlaps are summed over the batch.
     by_class: whether values by class are needed. fused: whether kernels for GPUs compute sums from
     what is given. groups: of how many batches of equal size this one consists, one after another;
-    if of several, means and num_values are those of each group.
+    if of several, means and num_values are those of each group. image (b i *s), where it was given.
     """
 
     given: Tensor
@@ -70,6 +77,8 @@ class LossBatch:
     by_class: bool
     fused: bool = False
     groups: int = 1
+    image: Tensor | None = None
+    _regions: Regions | None = None
     _output: Tensor | None = None
     _log_probs: Tensor | None = None
     _prediction: Prediction | None = None
@@ -121,6 +130,18 @@ class LossBatch:
             return self.labels
         return self.labels.long().where(self.counts > 0, IGNORED)
 
+    def regions(self) -> Regions:
+        """The labels with their geometry, which all terms share; made on first use."""
+        return plain_call(self.regions_of, self.labels)
+
+    def regions_of(self, labels: Tensor) -> Regions:
+        """The same from the labels as `plain_call` gives them."""
+        if self._regions is None:
+            image = None if self.image is None else checked_image(self.image.detach(), labels)
+            given = self.given.shape[1], self.spacings_mm, None if self.counts is None else IGNORED
+            self._regions = Regions.of_checked(labels, *given, image)
+        return self._regions
+
     @property
     def prediction(self) -> Prediction:
         """What dynamic terms see."""
@@ -142,6 +163,7 @@ class LossBatch:
                 groups=self.groups,
                 probs=self.output if self.normalized else None,
                 sums=self._overlap if self.fused else None,
+                regions=self.regions,
             )
         return self._prediction
 
@@ -184,11 +206,14 @@ def make_batch(
 ) -> LossBatch:
     """Check logits, target, mask and spacing against each other, and bring them to one form."""
     normalized = activation in {"none", "masks"}
-    if activation in {"sigmoid", "masks"}:
-        masks, num_classes = logits.shape[1], 2
+    masks = logits.shape[1] if activation in {"sigmoid", "masks"} else 0
+    num_classes = 2 if masks else logits.shape[1]
+    if given.regions is not None:
+        labels = labels_of(given.regions, logits, num_classes, masks)
+        ignore_index = None if given.regions.ignored is None else IGNORED
+    elif masks:
         labels = rearrange(as_masks(logits, given.target, ignore_index), "b m ... -> (b m) ...")
     else:
-        masks, num_classes = 0, logits.shape[1]
         labels = as_labels(logits, given.target, ignore_index)
     if num_classes < 2:
         raise RWLossError(
@@ -218,7 +243,15 @@ def make_batch(
     counts = None
     if keep is not None:
         counts = keep.to(dtype)
-    rows = batch_spacings(given.spacing_mm, logits.shape[0], logits.ndim - 2)
+    image = given.image
+    if image is not None:
+        check_tensor("image", image, logits)
+        image = repeat(image, "b ... -> (b m) ...", m=masks) if masks else image
+    if given.regions is None:
+        rows = batch_spacings(given.spacing_mm, logits.shape[0], logits.ndim - 2)
+        rows = tuple(row for row in rows for _ in range(masks)) if masks else rows
+    else:
+        rows = given.regions.spacings_mm
     return LossBatch(
         output,
         dtype,
@@ -229,13 +262,15 @@ def make_batch(
         * (
             labels.numel() // given.groups if counts is None else sum_by_group(counts, given.groups)
         ),
-        spacings_mm=tuple(row for row in rows for _ in range(masks)) if masks else rows,
+        spacings_mm=rows,
         include_background=include_background,
         masks=masks,
         pooled=pooled,
         fused=not (low_memory or normalized) and _have_kernels(output),
         by_class=by_class or given.groups > 1,
         groups=given.groups,
+        image=image,
+        _regions=given.regions,
     )
 
 
@@ -312,6 +347,20 @@ def one_hot_labels(labels: Tensor, target: Tensor, may_be_empty: bool) -> Tensor
             "expected a single 1 per voxel and 0 elsewhere; pass labels (b *s), or "
             'activation="sigmoid" for masks that overlap'
         )
+    return labels
+
+
+def labels_of(regions: Regions, logits: Tensor, num_classes: int, masks: int) -> Tensor:
+    """Labels (b *s) of a target that is Regions; of masks (b·m *s), as `Regions.from_masks`."""
+    check_logits(logits)
+    check_tensor("regions.labels", regions.labels, logits)
+    expected = (logits.shape[0] * max(masks, 1), *logits.shape[2:])
+    if (tuple(regions.labels.shape), regions.num_classes) != (expected, num_classes):
+        raise RWLossError(
+            f"the target is {regions}, which does not fit logits {tuple(logits.shape)}: expected "
+            f"labels {expected} of {num_classes} classes"
+        )
+    labels: Tensor = regions.labels
     return labels
 
 

@@ -44,9 +44,7 @@ def made_maps(batch: LossBatch, expressions: Sequence[Expression]) -> list[RWMap
     """Maps of static expressions, made from the labels of the batch; tensors in its dtype."""
 
     def make(labels: Tensor) -> list[RWMap]:
-        ignore_label = None if batch.counts is None else IGNORED
-        # The regions compute their geometry once for all.
-        regions = Regions.of_checked(labels, batch.given.shape[1], batch.spacings_mm, ignore_label)
+        regions = batch.regions_of(labels)  # they compute their geometry once for all
         return [_in_dtype(each.make(regions, None), batch) for each in expressions]
 
     return plain_call(make, batch.labels)
@@ -149,7 +147,7 @@ def _projected_loss(batch: LossBatch, term: Expression) -> Tensor:
             costs = costs + still.by_image_and_class(class_costs(still, rwmap, None))
         costs = sum(dynamic_losses(still, dynamic), costs)
         regions = Regions.of_checked(
-            still.counted_labels, output.shape[1], still.spacings_mm, IGNORED
+            still.counted_labels, output.shape[1], still.spacings_mm, IGNORED, still.regions().image
         )
         made = plain_call(lambda probs: term.make(regions, probs), still.probs)
         projected = _in_dtype(made, batch)

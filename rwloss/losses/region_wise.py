@@ -31,7 +31,7 @@ from rwloss.losses.resolution import at_head, head_weights, stored_map
 from rwloss.maps.expression import Expression, Leaf, Stabilized
 from rwloss.maps.loss_term import LossTerm, reduced
 from rwloss.maps.parser import parse
-from rwloss.regions import SpacingMM
+from rwloss.regions import Regions, SpacingMM
 from rwloss.rwmap import RWMap
 from rwloss.words import nearest
 
@@ -132,6 +132,11 @@ class RegionWiseLoss(nn.Module):
         self.share: GradientShare | None = None
         self._follow_epoch()
 
+    @property
+    def uses_image(self) -> bool:
+        """Whether a term uses the image, which each call must then give."""
+        return self.expression is not None and self.expression.uses_image
+
     def set_epoch(self, epoch: int, total: int | None = None) -> None:
         """Set the epoch for schedules, 0 for the first, and the number of epochs."""
         if epoch < 0:
@@ -142,38 +147,43 @@ class RegionWiseLoss(nn.Module):
     def forward(
         self,
         logits: Tensor | Sequence[Tensor],
-        target: Tensor | Sequence[Tensor],
+        target: Tensor | Sequence[Tensor] | Regions,
         rwmap: RWMap | Tensor | Sequence[RWMap | Tensor] | None = None,
         *,
         mask: Tensor | Sequence[Tensor] | None = None,
         spacing_mm: SpacingMM | None = None,
+        image: Tensor | Sequence[Tensor] | None = None,
     ) -> Tensor:
         """Loss for one batch. logits (b k *s), target (b *s), (b 1 *s) or one-hot -> ().
 
-        logits may be a list of outputs, high to low resolution (deep supervision); target, rwmap
-        and mask are then resampled to the nearest voxels and the spacing is scaled, unless they
-        are lists too. One map for all outputs goes with the first target of a list.
+        logits may be a list of outputs, high to low resolution (deep supervision); target, rwmap,
+        mask and image are then resampled to the nearest voxels and the spacing is scaled, unless
+        they are lists too. One map for all outputs goes with the first target of a list.
+        The target may be Regions: the labels with their spacing, image and geometry, which is
+        computed once for as many calls as you like.
         rwmap: a stored map in place of the static terms, an RWMap or dense values (b k *s).
         mask: (b *s) or (b 1 *s) of 0 and 1, 0 where a voxel costs nothing and does not count.
         Unlike ignore_index it does not end a region.
         spacing_mm: one number per axis, or one such row per image.
+        image: (b c *s), the image of the target, for terms that use it.
 
         Raises RWLossError that says what was expected where labels, shapes or maps do not fit.
         """
-        given = {"mask": mask, "spacing_mm": spacing_mm}
+        given = {"mask": mask, "spacing_mm": spacing_mm, "image": image}
         if self.share is not None and self.share.follow(self, logits, target, rwmap, **given):
             self._follow_epoch()
-        return self._evaluate(logits, target, rwmap, mask, spacing_mm, excess=False)
+        return self._evaluate(logits, target, rwmap, **given, excess=False)
 
     @torch.no_grad()
     def excess(
         self,
         logits: Tensor | Sequence[Tensor],
-        target: Tensor | Sequence[Tensor],
+        target: Tensor | Sequence[Tensor] | Regions,
         rwmap: RWMap | Tensor | Sequence[RWMap | Tensor] | None = None,
         *,
         mask: Tensor | Sequence[Tensor] | None = None,
         spacing_mm: SpacingMM | None = None,
+        image: Tensor | Sequence[Tensor] | None = None,
     ) -> Tensor:
         """How far the loss is above the least it could be for these maps: 0 or more, for logs. ().
 
@@ -181,29 +191,49 @@ class RegionWiseLoss(nn.Module):
         """
         if self.reduction == "none":
             raise RWLossError('excess is one number: it needs reduction "mean" or "sum"')
-        return self._evaluate(logits, target, rwmap, mask, spacing_mm, excess=True)
+        given = {"mask": mask, "spacing_mm": spacing_mm, "image": image}
+        return self._evaluate(logits, target, rwmap, **given, excess=True)
 
     def prepare(
-        self, target: Tensor, num_classes: int, spacing_mm: SpacingMM | None = None
+        self,
+        target: Tensor,
+        num_classes: int,
+        spacing_mm: SpacingMM | None = None,
+        image: Tensor | None = None,
     ) -> PreparedMap:
         """The static part's map of the next batch, which a GPU makes beside the forward pass.
 
             prepared = loss.prepare(target, num_classes=4)
             logits = network(images)
-            loss(logits, target, prepared.wait())
+            loss(logits, prepared.regions, prepared.wait())
+
+        `prepared.regions` is the target with the geometry that dynamic terms need, such as the
+        components of `blob`; without such terms the target itself does as well.
 
         target: labels (b *s); with "sigmoid" masks (b k *s), each a problem of num_classes=2. On
-        the CPU the map is made at once. Raises RWLossError where no single map holds the static
-        terms.
+        the CPU the map is made at once. image: (b i *s), for terms that use it. Raises RWLossError
+        where no single map holds the static terms.
         """
         spacing_mm = self.spacing_mm if spacing_mm is None else spacing_mm
         masks = self.activation in {"sigmoid", "masks"}
         return prepared(
-            self.expression, target, num_classes, spacing_mm, self.ignore_index, masks=masks
+            self.expression,
+            target,
+            num_classes,
+            spacing_mm,
+            self.ignore_index,
+            masks=masks,
+            image=image,
         )
 
     def by_group(
-        self, logits: Tensor, target: Tensor, rwmap: RWMap | None, spacing_mm: Any, groups: int
+        self,
+        logits: Tensor,
+        target: Tensor,
+        rwmap: RWMap | None,
+        spacing_mm: Any,
+        groups: int,
+        image: Tensor | None = None,
     ) -> Tensor:
         """The loss of each of so many batches of equal size, one after another. -> (groups).
 
@@ -211,7 +241,7 @@ class RegionWiseLoss(nn.Module):
         reduction "mean", and terms that look at each image alone, as all built-in ones do unless
         they are dynamic and stabilized.
         """
-        given = LossInputs(target, rwmap, None, spacing_mm, spacing_mm is not None, groups)
+        given = LossInputs(target, rwmap, None, spacing_mm, spacing_mm is not None, groups, image)
         return self._one_output(logits, given, excess=False)
 
     def get_extra_state(self) -> Tensor:
@@ -291,10 +321,30 @@ class RegionWiseLoss(nn.Module):
                 )
 
     def _evaluate(
-        self, logits: Any, target: Any, rwmap: Any, mask: Any, spacing_mm: Any, *, excess: bool
+        self,
+        logits: Any,
+        target: Any,
+        rwmap: Any,
+        mask: Any,
+        spacing_mm: Any,
+        image: Any,
+        *,
+        excess: bool,
     ) -> Tensor:
+        regions = target if isinstance(target, Regions) else None
+        if regions is not None:
+            if isinstance(logits, (list, tuple)) or image is not None or spacing_mm is not None:
+                raise RWLossError(
+                    "Regions as a target are for one output, and hold spacing and image: give "
+                    "these to Regions, and labels as the target of several outputs"
+                )
+            target, spacing_mm, image = regions.labels, regions.spacings_mm, regions.image
         spacing_mm = self.spacing_mm if spacing_mm is None else spacing_mm
         given = LossInputs(target, rwmap, mask, spacing_mm, spacing_mm is not None)
+        if image is not None and self.uses_image:
+            given = given._replace(image=image)
+        if regions is not None:
+            given = given._replace(regions=regions)
         if not isinstance(logits, (list, tuple)):
             return self._one_output(logits, given, excess=excess)
         if self.reduction == "none" and not self._dynamic:

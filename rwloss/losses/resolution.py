@@ -146,7 +146,7 @@ def head_weights(given: Sequence[float] | None, heads: int) -> Sequence[float]:
 
 
 def at_head(outputs: Sequence[Tensor], given: LossInputs, head: int) -> LossInputs:
-    """Target, mask and spacing at the resolution of one output, and its own or the shared map.
+    """Target, mask, image and spacing at the resolution of one output, and its own or shared map.
 
     The loss resamples a map that all outputs share. The first target of a list is then resampled
     the same way: another way would give labels that the map is not of.
@@ -162,8 +162,14 @@ def at_head(outputs: Sequence[Tensor], given: LossInputs, head: int) -> LossInpu
             f"target {tuple(full.shape)} does not fit logits {tuple(output.shape)}: expected "
             "(b *s), (b 1 *s) or (b k *s) at any resolution"
         )
+    all_given = {
+        "target": given.target,
+        "map": given.rwmap,
+        "mask": given.mask,
+        "image": given.image,
+    }
     own = {}
-    for what, values in {"target": given.target, "map": given.rwmap, "mask": given.mask}.items():
+    for what, values in all_given.items():
         if _is_list(values) and len(values) != len(outputs):
             raise RWLossError(
                 f"{len(values)} {what}s for {len(outputs)} outputs: give one, or one for each"
@@ -175,11 +181,15 @@ def at_head(outputs: Sequence[Tensor], given: LossInputs, head: int) -> LossInpu
     if mask is not None:
         check_tensor("mask", mask, output)
         mask = resampled(mask, size, mask.ndim - len(size))
+    image = own["image"]
+    if image is not None:
+        check_tensor("image", image, output)
+        image = resampled(image, size, 2)
     rows = batch_spacings(given.spacing_mm, output.shape[0], len(size))
     scale = [whole / part for whole, part in zip(full.shape[axes:], size, strict=True)]
     scaled = [[mm * s for mm, s in zip(row, scale, strict=True)] for row in rows]
     target = resampled(target, size, target.ndim - len(size))
-    return LossInputs(target, own["map"], mask, scaled or None, given.spacing_is_known)
+    return LossInputs(target, own["map"], mask, scaled or None, given.spacing_is_known, image=image)
 
 
 def resampled(values: Tensor, size: Sequence[int], first: int) -> Tensor:

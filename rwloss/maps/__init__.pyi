@@ -1,18 +1,26 @@
 from .dynamic.active_contour_length import ActiveContourLength as ActiveContourLength
+from .dynamic.blob import Blob as Blob
 from .dynamic.boundary_dou import BoundaryDoU as BoundaryDoU
+from .dynamic.cc_dice_ce import CCDiceCE as CCDiceCE
 from .dynamic.cross_entropy import CrossEntropy as CrossEntropy
 from .dynamic.dice import Dice as Dice
 from .dynamic.focal import Focal as Focal
 from .dynamic.generalized_dice import GeneralizedDice as GeneralizedDice
 from .dynamic.generalized_surface import GeneralizedSurface as GeneralizedSurface
+from .dynamic.generalized_wasserstein_dice import (
+    GeneralizedWassersteinDice as GeneralizedWassersteinDice,
+)
+from .dynamic.geodesic_smoothing import GeodesicSmoothing as GeodesicSmoothing
 from .dynamic.hausdorff_dt import HausdorffDT as HausdorffDT
 from .dynamic.hausdorff_dt import LogHausdorffDT as LogHausdorffDT
 from .dynamic.hausdorff_one_sided import HausdorffOneSided as HausdorffOneSided
 from .dynamic.lovasz_softmax import LovaszSoftmax as LovaszSoftmax
 from .dynamic.mcc import MCC as MCC
+from .dynamic.mumford_shah import MumfordShah as MumfordShah
 from .dynamic.poly import Poly as Poly
 from .dynamic.soft_cl_dice import SoftClDice as SoftClDice
 from .dynamic.svls import SVLS as SVLS
+from .dynamic.top_k import TopK as TopK
 from .dynamic.tversky import FocalTversky as FocalTversky
 from .dynamic.tversky import Tversky as Tversky
 from .dynamic.tvmf_dice import TvMFDice as TvMFDice
@@ -57,8 +65,10 @@ __all__ = [
     "AsymmetricFocal",
     "AsymmetricFocalTversky",
     "Blend",
+    "Blob",
     "Boundary",
     "BoundaryDoU",
+    "CCDiceCE",
     "ClassCost",
     "ClassWeighted",
     "ContourWeighted",
@@ -70,6 +80,8 @@ __all__ = [
     "FocalTversky",
     "GeneralizedDice",
     "GeneralizedSurface",
+    "GeneralizedWassersteinDice",
+    "GeodesicSmoothing",
     "HausdorffDT",
     "HausdorffOneSided",
     "Linked",
@@ -78,12 +90,14 @@ __all__ = [
     "LovaszSoftmax",
     "MapGenerator",
     "MapTags",
+    "MumfordShah",
     "Poly",
     "Prediction",
     "Rectified",
     "SkeletonRecall",
     "SoftClDice",
     "Stabilized",
+    "TopK",
     "TvMFDice",
     "Tversky",
     "UNetBorder",

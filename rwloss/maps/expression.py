@@ -78,6 +78,11 @@ class Expression(ABC):
         """Whether a value depends on the voxel spacing."""
         return any(part.uses_spacing for part in self.inside)
 
+    @property
+    def uses_image(self) -> bool:
+        """Whether a value depends on the image, so that its regions need one."""
+        return any(part.uses_image for part in self.inside)
+
     def resolved(self, class_counts: Sequence[int]) -> Expression:
         """The same expression with numbers for what depends on the dataset.
 

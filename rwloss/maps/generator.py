@@ -41,7 +41,8 @@ class MapTags:
     values, for pictures and tables: "mm", "unitless", or another power such as "1/mm"; "" if
     unknown. commutes_with: moves of the labels ("flip", "rot90", "crop", see `rwloss.moves`) for
     which the map of the moved labels is the moved map. uses_spacing: False if values are the same
-    at every voxel spacing, so that none has to be known.
+    at every voxel spacing, so that none has to be known. uses_image: True if values depend on
+    `regions.image`. The scale of a channel must not matter: a x + b with a > 0 gives the same map.
     """
 
     stable: bool = False
@@ -49,6 +50,7 @@ class MapTags:
     unit: str = ""
     commutes_with: frozenset[str] = frozenset()
     uses_spacing: bool = True
+    uses_image: bool = False
 
 
 @dataclass_transform(frozen_default=True, field_specifiers=(dataclasses.field,))
@@ -107,6 +109,11 @@ class MapGenerator(Expression):
         return self.tags.uses_spacing
 
     @property
+    def uses_image(self) -> bool:
+        """What its tags say."""
+        return self.tags.uses_image
+
+    @property
     def unit(self) -> str:
         """Unit of the map's values, for pictures and tables."""
         return self.tags.unit
@@ -117,7 +124,16 @@ class MapGenerator(Expression):
 
     def make(self, regions: Regions, probs: Array | None) -> RWMap:
         """The checked map: shape, type and finite values; 0 at ignored voxels."""
+        self.expect_image(regions.image)
         return self._checked(self.compute(regions), regions)
+
+    def expect_image(self, image: Array | None) -> None:
+        """Raise RWLossError where the map needs an image and there is none."""
+        if image is None and self.uses_image:
+            raise RWLossError(
+                f"{self.name} needs the image: pass image= (b c *s), in loss(logits, labels, "
+                "image=images) or Regions(labels, num_classes, image=images)"
+            )
 
     def _checked(self, result: object, regions: Regions) -> RWMap:
         returned = f"{self.name}.compute returned"

@@ -46,6 +46,7 @@ class Prediction:
     by_class: bool = True
     groups: int = 1
     _probs: Tensor | None = None  # as given, where they were
+    _regions: Regions | Callable[[], Regions] | None = None
     _sums: Callable[[], tuple[Tensor, Tensor, Tensor]] | None = None  # of all classes, by a kernel
     # `functools.cached_property` has a lock, which no compiled graph can hold.
     _kept: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
@@ -79,6 +80,25 @@ class Prediction:
                 )
             self._kept["num_counted"] = found
         return cast("Tensor", self._kept["num_counted"])
+
+    @property
+    def regions(self) -> Regions:
+        """Labels (b *s) of all classes with spacing, image and geometry, shared by all terms.
+
+        NumPy arrays or tensors: `tensor` brings either beside the probabilities.
+        """
+        assert self._regions is not None  # `of` sets it
+        return self._regions if isinstance(self._regions, Regions) else self._regions()
+
+    def tensor(self, values: Array) -> Tensor:
+        """Values of `regions` as a constant, on the device of the probabilities."""
+        constant: Tensor = as_tensor(values).to(self.log_probs.device).detach()
+        return constant
+
+    @property
+    def image(self) -> Tensor:
+        """The image in the type of the probabilities. (b i *s), with i its channels."""
+        return self.tensor(self.regions.image).to(self.log_probs.dtype)
 
     @property
     def without_background(self) -> Prediction:
@@ -206,11 +226,13 @@ class Prediction:
         groups: int = 1,
         probs: Tensor | None = None,
         sums: Callable[[], tuple[Tensor, Tensor, Tensor]] | None = None,
+        regions: Regions | Callable[[], Regions] | None = None,
     ) -> Prediction:
         """From log_probs (b k *s) and labels (b *s), in which -1 marks voxels that don't count.
 
         all_count: no label is -1. probs: the probabilities, where they are not exp(log_probs).
-        sums: gives Σ p y, Σ p and Σ y (b k), if they are computed elsewhere.
+        sums: gives Σ p y, Σ p and Σ y (b k), if they are computed elsewhere. regions: the
+        labels with their geometry, or what gives them; by default they are made of `labels`.
         """
         import torch
 
@@ -234,6 +256,10 @@ class Prediction:
             groups=groups,
             _probs=probs,
             _sums=sums,
+            _regions=regions
+            or Regions.of_checked(
+                labels, log_probs.shape[1], spacings_mm, None if all_count else IGNORED
+            ),
         )
         if all_count:
             made._kept["true_class"] = index.long()
@@ -254,6 +280,8 @@ class LossTerm(MapGenerator):
 
     # The least value of the loss: `RegionWiseLoss.excess` is the loss minus its minimum.
     minimum: ClassVar[float] = 0.0
+    # Whether `prepare` computes something of the labels that the loss needs.
+    needs_geometry: ClassVar[bool] = False
     _is_checked: ClassVar[bool] = False  # an instance remembers that its loss was finite
 
     @property
@@ -273,6 +301,9 @@ class LossTerm(MapGenerator):
         of shape ().
         """
 
+    def prepare(self, regions: Regions) -> None:
+        """Compute the geometry of the labels that `loss` needs, which the regions keep."""
+
     def by_image_and_class(self, prediction: Prediction) -> Tensor:
         """The checked loss by image and class. (b c); one number for all where `loss` gives one."""
         return self.checked_loss(prediction).expand(prediction.log_probs.shape[:2])
@@ -289,6 +320,8 @@ class LossTerm(MapGenerator):
         import torch
 
         seen = prediction if self.include_background else prediction.without_background
+        if getattr(self.tags, "uses_image", False):  # tags may be wrong: the kit says so
+            self.expect_image(seen.regions.image)
         loss, shape = self.loss(seen), seen.log_probs.shape[:2]
         if not isinstance(loss, torch.Tensor) or loss.shape not in ((), shape):
             got = f"shape {tuple(loss.shape)}" if isinstance(loss, torch.Tensor) else repr(loss)
@@ -340,7 +373,7 @@ class LossTerm(MapGenerator):
             # A loss may divide by a probability: 1e-30 keeps the quotient finite in float32.
             leaf = given.detach().clone().to(wide).clamp_min(1e-30).requires_grad_()
             labels = labels.to(leaf.device, torch.int64, copy=True)
-            prediction = Prediction.of(leaf.log(), labels, regions.spacings_mm)
+            prediction = Prediction.of(leaf.log(), labels, regions.spacings_mm, regions=regions)
             value = self.value(prediction)
             (gradient,) = torch.autograd.grad(
                 value, leaf, allow_unused=True, materialize_grads=True

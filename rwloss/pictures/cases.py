@@ -63,12 +63,15 @@ def of_labels(
     generators = {text: maps.parse(text) for text in map_texts}
     dataset = _dataset_of(label_file)
     [case] = dataset.cases
-    volume = data.read_labels(case.labels, spacing_mm=spacing_mm)
+    volume, image = data.read_labels(case.labels, spacing_mm=spacing_mm), None
+    if any(generator.uses_image for generator in generators.values()):
+        image = data.read_case_image(case, volume.labels.shape)
     regions = Regions.single(
         volume.labels,
         data.count_classes(dataset, num_classes, ignore_label=ignore_label),
         volume.spacing_mm,
         dataset.ignore_label if ignore_label is None else ignore_label,
+        image,
     )
     return CaseDrawing(
         title=case.name,

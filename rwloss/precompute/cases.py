@@ -143,7 +143,10 @@ class MapTask:
             )
         volume = self._read()
         spacing_mm = volume.spacing_mm or (1.0,) * volume.labels.ndim
-        digest = labels_digest(volume.labels, spacing_mm, volume.affine)
+        image = None
+        if self.writer.info.uses_image:
+            image = data.read_case_image(self.case, volume.labels.shape)
+        digest = labels_digest(volume.labels, spacing_mm, volume.affine, image)
         kept = CaseOutcome(
             self.case.name,
             "kept",
@@ -157,7 +160,9 @@ class MapTask:
             return replace(kept, state="missing", entry=None)
         info = self.writer.info
         try:
-            regions = Regions.single(volume.labels, info.num_classes, spacing_mm, info.ignore_label)
+            regions = Regions.single(
+                volume.labels, info.num_classes, spacing_mm, info.ignore_label, image
+            )
         except RWLossError as error:
             if len(info.class_names) != info.num_classes:
                 raise

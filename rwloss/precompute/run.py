@@ -71,7 +71,8 @@ def precompute(
     source: an nnU-Net raw folder, a folder or glob of label files, or a Dataset.
     out: a folder, or an fsspec address such as s3://bucket/maps for the format zarr.
     expression: its static part is stored, without links and schedules; the dynamic terms are
-    computed in training. Class weights that follow from the whole dataset become numbers.
+    computed in training. Class weights that follow from the whole dataset become numbers. Maps that
+    use the image get the grey values of its files, (1 c *s), not normalized.
     progress: called after each case with its outcome and the number of cases.
     counting: called with the number of cases after each case that is read before the first map is
     made; that happens for the number of classes without a dataset.json, and for weights of the
@@ -232,6 +233,7 @@ class _Run:
             class_names=dataset.class_names,
             ignore_label=ignore_label,
             spacing_mm=None if spacing_mm is None else tuple(map(float, spacing_mm)),
+            uses_image=static.uses_image,
             engine=distance.engine_name(),
             versions=_versions(),
         )

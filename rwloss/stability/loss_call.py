@@ -10,7 +10,7 @@ import numpy as np
 from einops import rearrange, reduce
 
 from rwloss.arrays import Array
-from rwloss.regions import IGNORED
+from rwloss.regions import IGNORED, Regions
 from rwloss.rwmap import RWMap
 from rwloss.stability.pull import prior_pulls
 from rwloss.stability.report import FloatArray
@@ -72,18 +72,21 @@ class LossCall:
 
         activation: Any = self._setting("activation") or "softmax"
         target, spacing = _first(self.target), self.given.get("spacing_mm")
+        regions = target if isinstance(target, Regions) else None
+        target = target if regions is None else regions.labels
         spacing = getattr(self.loss, "spacing_mm", None) if spacing is None else spacing
         if activation not in {"sigmoid", "masks"} and target.shape == head.shape:
             target = target.float().argmax(dim=1)  # other losses may take soft targets
         ignore_index = self._setting("ignore_index")
-        if activation == "sigmoid" and target.shape[1] == head.shape[1] + 1:
+        has_more = regions is None and target.shape[1] == head.shape[1] + 1
+        if activation == "sigmoid" and has_more:
             # As nnU-Net gives regions: the last mask is of the voxels to ignore.
             target = target[:, :-1].to(torch.int8).masked_fill(target[:, -1:] != 0, IGNORED)
             ignore_index = IGNORED
         mask = _first(self.given.get("mask"))
         return make_batch(
             head,
-            LossInputs(target, None, mask, spacing, spacing is not None),
+            LossInputs(target, None, mask, spacing, spacing is not None, regions=regions),
             activation=activation,
             ignore_index=ignore_index,
             include_background=True,

@@ -60,7 +60,8 @@ class MapInfo(BaseModel):
     """map.json: everything but the labels that decides the values of the maps.
 
     dtype: type of the stored values; "auto" is 16 bits where that is within 3e-4 of each value,
-    else float32. spacing_mm: as given for files that carry none. versions: those of the run that
+    else float32. spacing_mm: as given for files that carry none. uses_image: the maps depend on the
+    images too, whose grey values are then in each case's digest. versions: those of the run that
     began the store; log.jsonl has the versions of each run.
     """
 
@@ -75,6 +76,7 @@ class MapInfo(BaseModel):
     class_names: tuple[str, ...] = ()
     ignore_label: int | None = None
     spacing_mm: tuple[float, ...] | None = None
+    uses_image: bool = False
     engine: str
     versions: dict[str, str]
 
@@ -162,8 +164,11 @@ def labels_digest(
     labels: NDArray[Any],
     spacing_mm: tuple[float, ...],
     affine: NDArray[np.float64] | None = None,
+    image: NDArray[np.float32] | None = None,
 ) -> str:
     """SHA-256 of label values, shape, spacing and affine; whatever their dtype or memory order.
+
+    image: (c *s), whose values then count too.
 
     >>> labels_digest(np.zeros((2, 3), np.uint8), (1.0, 1.0)) == labels_digest(
     ...     np.zeros((2, 3), np.int64, order="F"), (1.0, 1.0))
@@ -179,6 +184,9 @@ def labels_digest(
     dtype = "<u1" if low >= 0 and high < 2**8 else "<i8"
     digest.update(dtype.encode())
     digest.update(np.ascontiguousarray(labels.T, dtype=dtype).data)
+    for channel in () if image is None else image:
+        digest.update(b"image")
+        digest.update(np.ascontiguousarray(channel.T, dtype="<f4").data)
     return digest.hexdigest()
 
 

@@ -105,10 +105,11 @@ class Store(Mapping[str, RWMap]):
         labels_sha256: their `labels_digest`, with spacing and affine.
         """
         if self.entries[case].labels_sha256 != labels_sha256:
+            image = " or another image" if self.info.uses_image else ""
             raise RWLossError(
-                f"the map of case {case!r} was made from other labels, or at another spacing or "
-                f"affine, than the case has (the map: {spacing_text([self.spacing_mm(case)])}, now "
-                f"{spacing_text([spacing_mm])})"
+                f"the map of case {case!r} was made from other labels{image}, or at another "
+                "spacing or affine, than the case has (the map: "
+                f"{spacing_text([self.spacing_mm(case)])}, now {spacing_text([spacing_mm])})"
             )
 
     def read_entry(self, entry: ManifestEntry, region: Sequence[slice] | None = None) -> RWMap:

@@ -32,8 +32,9 @@ class Problem:
     """What is wrong with a case or a file, by its name.
 
     missing: a case of the dataset or of the manifest has no map, or not all of it. stale: the
-    labels differ from those that the map was made of. foreign: the file belongs to no case of the
-    dataset; it does no harm. damaged: bytes, shapes or values are not those that were written.
+    labels differ from those that the map was made of, or the image of a map that uses it. foreign:
+    the file belongs to no case of the dataset; it does no harm. damaged: bytes, shapes or values
+    are not those that were written.
     """
 
     kind: ProblemKind
@@ -185,12 +186,17 @@ class MapCheck:
             volume = data.read_labels(
                 self.case.labels, spacing_mm=self.store.info.spacing_mm, max_voxels=self.max_voxels
             )
+            what, image = "labels, or their spacing,", None
+            if self.store.info.uses_image:
+                what = "image, its labels, or their spacing,"
+                image = data.read_case_image(self.case, volume.labels.shape)
         except RWLossError as error:
-            yield self._problem("stale", f"its labels can't be compared: {error}")
+            yield self._problem("stale", f"its files can't be compared: {error}")
             return
         spacing_mm = volume.spacing_mm or (1.0,) * volume.labels.ndim
-        if labels_digest(volume.labels, spacing_mm, volume.affine) != self.entry.labels_sha256:
-            yield self._problem("stale", "its labels, or their spacing, changed after it was made")
+        digest = labels_digest(volume.labels, spacing_mm, volume.affine, image)
+        if digest != self.entry.labels_sha256:
+            yield self._problem("stale", f"its {what} changed after it was made")
 
     def _damage(self) -> Iterator[Problem]:
         """What is wrong with its bytes; or else with its values."""

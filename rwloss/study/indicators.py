@@ -13,7 +13,16 @@ from pydantic import TypeAdapter
 
 from rwloss import Regions, maps, stability
 from rwloss._version import __version__
-from rwloss.data import Case, Dataset, LabelVolume, count_classes, find, read_channels, read_labels
+from rwloss.data import (
+    Case,
+    Dataset,
+    LabelVolume,
+    count_classes,
+    find,
+    read_case_image,
+    read_channels,
+    read_labels,
+)
 from rwloss.data.formats import MAX_VOXELS
 from rwloss.data.splits import SplitSettings
 from rwloss.errors import RWLossError
@@ -118,7 +127,8 @@ def indicators(
         dims = 3 if settings.map_of == "volume" else settings.dims
         sources = patch_sources([prepared.train[place]], dims=dims, slice_axis=settings.slice_axis)
         labels = np.stack([source.labels.numpy() for source in sources])
-        regions = Regions(labels, task.num_classes, sources[0].spacing_mm, IGNORED)
+        images = np.stack([source.image.numpy() for source in sources])
+        regions = Regions(labels, task.num_classes, sources[0].spacing_mm, IGNORED, images)
         for name, expression in expressions.items():
             report = stability.check_expression(expression, regions)
             reports[name] = reports[name] + report if name in reports else report
@@ -300,6 +310,9 @@ class Diagnosis:
         )
 
     def _read(self, case: Case) -> tuple[LabelVolume, Regions]:
-        volume = read_labels(case.labels, spacing_mm=self.spacing_mm)
-        spacing = volume.spacing_mm
-        return volume, Regions.single(volume.labels, self.num_classes, spacing, self.ignore_label)
+        volume, image = read_labels(case.labels, spacing_mm=self.spacing_mm), None
+        if any(expression.uses_image for expression in self.expressions.values()):
+            image = read_case_image(case, volume.labels.shape)
+        return volume, Regions.single(
+            volume.labels, self.num_classes, volume.spacing_mm, self.ignore_label, image
+        )

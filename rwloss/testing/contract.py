@@ -15,11 +15,10 @@ from rwloss.maps.generator import MapGenerator, MapTags
 from rwloss.maps.loss_term import LossTerm, Prediction
 from rwloss.maps.parser import parse
 from rwloss.maps.registry import check_name
-from rwloss.regions import Regions
 from rwloss.testing.inputs import TOLERANCE, CheckInput, check_input, dense, edge_cases, ordinary
 
 MOVES = frozenset({"flip", "rot90", "crop"})
-GEOMETRY = ("labels", "counts", "depth_mm", "peak_depth_mm", "components")
+GEOMETRY = ("labels", "image", "counts", "depth_mm", "peak_depth_mm", "components")
 
 
 def check_tags(generator: MapGenerator, num_classes: int = 4) -> None:
@@ -96,7 +95,7 @@ def check_label_types(generator: MapGenerator, num_classes: int = 4) -> None:
             "strided": np.repeat(case.labels, 2, axis=-1)[..., ::2],
         }
         for kind, labels in kinds.items():
-            regions = Regions(labels, num_classes, case.spacing_mm, case.ignore_label)
+            regions = case.regions(generator, labels)
             claim = f"{generator}: the same labels ({kind}) must give the same map"
             case.expect_same(case.dense(generator, regions), wanted, claim)
 
@@ -146,7 +145,7 @@ def check_numpy_is_torch(generator: MapGenerator, num_classes: int = 4) -> None:
     for case in ordinary(num_classes):
         wanted = case.map_of(generator)
         labels = torch.as_tensor(case.labels.copy())
-        regions = Regions(labels, num_classes, case.spacing_mm, case.ignore_label)
+        regions = case.regions(generator, labels)
         found = case.map_of(generator, regions, torch.as_tensor(case.probs.copy()))
         kinds = all(is_torch(part) for part in found.parts)
         case.expect(kinds, f"{generator}: torch labels must give torch values")
@@ -154,6 +153,15 @@ def check_numpy_is_torch(generator: MapGenerator, num_classes: int = 4) -> None:
         case.expect_same(dense(found), dense(wanted), claim)
         types = [str(rwmap.dense().dtype).removeprefix("torch.") for rwmap in (wanted, found)]
         assert types[0] == types[1], f"{generator}: {types[0]} with NumPy, {types[1]} with torch"
+
+
+def check_image_scale(generator: MapGenerator, num_classes: int = 4) -> None:
+    """The scale of a channel must not matter: stored maps see raw values, training others."""
+    for case in ordinary(num_classes):
+        factor = np.array([2.0, 0.5], dtype=np.float32).reshape(2, *[1] * (case.labels.ndim - 1))
+        claim = f"{generator}: a channel times a number plus a number must give the same map"
+        other = replace(case, grey=factor * case.grey + 7)
+        case.expect_same(other.dense(generator), case.dense(generator), claim, tolerance=1e-3)
 
 
 def check_ignored_voxels(generator: MapGenerator, num_classes: int = 4) -> None:
@@ -213,7 +221,7 @@ def check_minimum(generator: MapGenerator, num_classes: int = 4) -> None:
         right = case.labels[:, None] == np.arange(num_classes).reshape(-1, *[1] * (labels.ndim - 1))
         for name, probs in (("any", case.probs), ("the right", np.where(right, 1.0, 1e-30))):
             log_probs = torch.as_tensor(probs).log()
-            prediction = Prediction.of(log_probs, labels, regions.spacings_mm)
+            prediction = Prediction.of(log_probs, labels, regions.spacings_mm, regions=regions)
             value = float(generator.value(prediction))
             claim = (
                 f"{generator}: expected a loss of {generator.minimum} or more at {name} "

@@ -12,7 +12,7 @@ import numpy as np
 from einops import rearrange
 from numpy.typing import NDArray
 
-from rwloss.arrays import to_numpy
+from rwloss.arrays import from_numpy, to_numpy
 from rwloss.maps.expression import Expression
 from rwloss.regions import Regions
 from rwloss.rwmap import RWMap
@@ -29,7 +29,8 @@ Shape: TypeAlias = Literal["half-space", "slab", "ball", "single voxel"]
 class CheckInput:
     """One batch with a prediction. labels (b *s), int64; probs (b k *s), float64.
 
-    what: the input in words. spacing_mm: one row per image. Labels of 255 are ignored.
+    grey (b 2 *s), float32: the image, for maps that use it. what: the input in words. spacing_mm:
+    one row per image. Labels of 255 are ignored.
     """
 
     what: str
@@ -37,15 +38,23 @@ class CheckInput:
     num_classes: int
     spacing_mm: tuple[tuple[float, ...], ...]
     probs: NDArray[np.float64] = field(repr=False)
+    grey: NDArray[np.float32] = field(repr=False)
 
     @property
     def ignore_label(self) -> int | None:
         """255 if some voxel has it, else None."""
         return IGNORE_LABEL if (self.labels == IGNORE_LABEL).any() else None
 
-    def regions(self) -> Regions:
-        """New regions, which share no memory with earlier ones."""
-        return Regions(self.labels.copy(), self.num_classes, self.spacing_mm, self.ignore_label)
+    def regions(self, generator: Expression | None = None, labels: Any = None) -> Regions:
+        """New regions, which share no memory with earlier ones.
+
+        generator: without an image where its tags say that it uses none. labels: in place of its
+        own, NumPy or torch.
+        """
+        labels = self.labels.copy() if labels is None else labels
+        has_image = getattr(getattr(generator, "tags", None), "uses_image", True)
+        grey = from_numpy(self.grey.copy(), labels) if has_image else None
+        return Regions(labels, self.num_classes, self.spacing_mm, self.ignore_label, grey)
 
     def image(self, number: int) -> CheckInput:
         """One image of the batch, as a batch of one."""
@@ -56,6 +65,7 @@ class CheckInput:
             labels=self.labels[one],
             spacing_mm=self.spacing_mm[one],
             probs=self.probs[one],
+            grey=self.grey[one],
         )
 
     def map_of(
@@ -65,7 +75,7 @@ class CheckInput:
 
         An exception in the generator is a failure that names the input.
         """
-        regions = self.regions() if regions is None else regions
+        regions = self.regions(generator) if regions is None else regions
         try:
             return generator(regions, self.probs.copy() if probs is None else probs)
         except Exception as error:
@@ -151,13 +161,18 @@ def check_input(
     num_classes: int,
     spacing_mm: Sequence[Sequence[float]] | Sequence[float] | None = None,
     probs: NDArray[np.float64] | None = None,
+    image: NDArray[np.float64] | None = None,
 ) -> CheckInput:
-    """An input with defaults: a spacing that differs per axis, and any prediction."""
+    """An input with defaults: a spacing that differs per axis, any prediction and noisy image."""
     rows = np.asarray(spacing_mm or _SPACING_MM[labels.ndim - 1], dtype=np.float64)
     rows = np.broadcast_to(rows, (len(labels), labels.ndim - 1))
     if probs is None:
         probs = any_prediction(labels.shape, num_classes)
-    return CheckInput(what, labels, num_classes, tuple(map(tuple, rows.tolist())), probs)
+    if image is None:
+        noise = np.random.default_rng(5).normal(size=(len(labels), 2, *labels.shape[1:]))
+        image = noise + image_by_class(labels)
+    each = tuple(map(tuple, rows.tolist()))
+    return CheckInput(what, labels, num_classes, each, probs, image.astype(np.float32))
 
 
 def any_prediction(shape: tuple[int, ...], num_classes: int) -> NDArray[np.float64]:
@@ -172,6 +187,11 @@ def prediction_by_class(labels: NDArray[np.int64], num_classes: int) -> NDArray[
     """Probabilities that depend on the label of the voxel alone. (b k *s)."""
     rows = np.random.default_rng(2).dirichlet(np.ones(num_classes), num_classes)
     return np.ascontiguousarray(rearrange(rows[labels], "b ... k -> b k ..."))
+
+
+def image_by_class(labels: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Two channels of grey values that depend on the label of the voxel alone. (b 2 *s)."""
+    return np.stack([3.0 * labels % 5, labels % 2], axis=1)
 
 
 def ordinary(num_classes: int) -> Iterator[CheckInput]:
@@ -324,5 +344,5 @@ def _form(
     size = "x".join(map(str, inside.shape))
     what = f"{shape} {size}" + ("" if across is None else f" across axis {across}")
     probs = prediction_by_class(labels, num_classes)
-    case = check_input(what, labels, num_classes, spacing_mm, probs)
+    case = check_input(what, labels, num_classes, spacing_mm, probs, image_by_class(labels))
     return ClosedForm(shape, case, depth_mm[None], within_mm, across)

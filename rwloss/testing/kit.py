@@ -42,6 +42,7 @@ _ONLY_FOR: dict[str, Callable[[MapGenerator], object]] = {
     "check_crops": lambda g: "crop" in g.tags.commutes_with,
     "check_spacing_scale": lambda g: symmetry.power_of_mm(g.unit) is not None,
     "check_spacing_unused": lambda g: not g.uses_spacing,
+    "check_image_scale": lambda g: g.uses_image,
     "check_stable": lambda g: g.is_stable,
     "check_never_below_zero": lambda g: not g.tags.signed,
     "check_minimum": lambda g: isinstance(g, LossTerm),

@@ -82,6 +82,7 @@ def check_axis_order(generator: MapGenerator, num_classes: int = 4) -> None:
                 labels=case.labels.transpose(0, *(axis + 1 for axis in order)),
                 spacing_mm=tuple(tuple(row[axis] for axis in order) for row in case.spacing_mm),
                 probs=case.probs.transpose(of_dense),
+                grey=case.grey.transpose(of_dense),
             )
             claim = (
                 f"{generator} promises 'flip' and 'rot90', so axes in the order {order} with their "
@@ -169,7 +170,7 @@ def _doubled(value: Any) -> Any:
 def _assert_follows(
     generator: MapGenerator, case: CheckInput, move: _Move, promise: str, how: str
 ) -> None:
-    regions = case.regions()
+    regions = case.regions(generator)
     probs = RWMap.from_dense(regions.labels, case.probs.copy())
     found = case.map_of(generator, move(regions), move(probs).values)
     case.expect_same(

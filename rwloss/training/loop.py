@@ -106,7 +106,13 @@ def train_steps(
         if is_recorded:
             logits.retain_grad()
         several = outputs if len(outputs) > 1 else logits
-        value = loss(several, batch.labels, batch.rwmap, spacing_mm=batch.spacings_mm)
+        value = loss(
+            several,
+            batch.labels,
+            batch.rwmap,
+            spacing_mm=batch.spacings_mm,
+            image=batch.images,
+        )
         waiting.append(cast("Tensor", fabric.all_reduce(value.detach())))
         if is_recorded or is_free_to_read(value):  # figures are of finite logits
             state.losses += _read(waiting, step, settings)
@@ -195,9 +201,10 @@ def step_figures(
     """
     head = logits.detach().float()
     monitor = Monitor(every=1, by_distance=False)
-    monitor(loss, head, batch.labels, batch.rwmap, spacing_mm=batch.spacings_mm)
+    given: dict[str, Any] = {"spacing_mm": batch.spacings_mm, "image": batch.images}
+    monitor(loss, head, batch.labels, batch.rwmap, **given)
     [stability] = monitor.history
-    excess = loss.excess(head, batch.labels, batch.rwmap, spacing_mm=batch.spacings_mm)
+    excess = loss.excess(head, batch.labels, batch.rwmap, **given)
     gradient = torch.zeros_like(head) if logits.grad is None else logits.grad
     gradients = [weight.grad for weight in network.parameters() if weight.grad is not None]
     return {

@@ -40,9 +40,10 @@ class PatchSource:
 
 @dataclass(frozen=True, eq=False)
 class TrainingBatch:
-    """images (b c *s) float32; labels (b *s) int64, -1 where ignored; spacings_mm: one row each.
+    """images (b c *s) float32, as the network sees them; labels (b *s) int64, -1 where ignored.
 
-    rwmap: the stored map of these labels; None if the loss makes it on the fly.
+    spacings_mm: one row each. rwmap: the stored map of these labels; None if the loss makes it on
+    the fly.
     """
 
     images: Tensor

@@ -151,6 +151,7 @@ def prepare(
             ignore_label=ignored,
             spacing_mm=settings.spacing,
             normalize=partial(normalized_channels, settings=settings),
+            digest_image=maps_of is not None and maps_of.info.uses_image,
         )
         check_alike(volume, volumes.get(parts.train[0], volume))
         digests[name], found[name] = volume.digest, labels_in(volume.labels)
@@ -199,10 +200,13 @@ def _whole_map(
     """The map of a volume, or of each of its slices across an axis, (1 *s)."""
     axes, spacing_mm = volume.labels.ndim, volume.spacing_mm or (1.0,) * volume.labels.ndim
     if across is None:
-        return static(Regions.single(volume.labels, task.num_classes, spacing_mm, IGNORED))
+        return static(
+            Regions.single(volume.labels, task.num_classes, spacing_mm, IGNORED, volume.image)
+        )
     within = spacing_mm[:across] + spacing_mm[across + 1 :]
     slices = stacked(volume.labels, axes, across)
-    made = static(Regions(slices, task.num_classes, within, IGNORED))
+    images = stacked(volume.image, axes, across) if static.uses_image else None
+    made = static(Regions(slices, task.num_classes, within, IGNORED, images))
     # From (n ... h w) to (1 ... *s).
     parts = [unstacked(np.asarray(part), axes, across)[None] for part in made.parts]
     return RWMap(volume.labels[None], task.num_classes, tuple(parts))

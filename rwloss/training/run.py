@@ -209,7 +209,8 @@ class Start:
     def _begin(self, first: TrainingBatch, how: Mapping[str, Any]) -> None:
         step, device = self.state.step, description(self.fabric.device, self.fabric.world_size)
         self.folder.begin(self.settings, self.prepared.split, step)
-        regions = Regions(first.labels, self.task.num_classes, first.spacings_mm, IGNORED)
+        labels, images = first.labels, first.images
+        regions = Regions(labels, self.task.num_classes, first.spacings_mm, IGNORED, images)
         weights = effective_weights(self.prepared.expression, regions)
         notes = list(self.notes)
         self._log("start", step, **device, **how, notes=notes, effective_weights=weights)

@@ -321,7 +321,8 @@ def _of_one_map(
         try:
             labels, rwmap, spacings_mm = _joined(batches)
             flat = logits.flatten(0, 1)
-            return list(loss.by_group(flat, labels, rwmap, spacings_mm, len(members)))
+            images = torch.cat([batch.images for batch in batches]) if loss.uses_image else None
+            return list(loss.by_group(flat, labels, rwmap, spacings_mm, len(members), images))
         except torch.OutOfMemoryError:
             raise
         except Exception as error:
@@ -334,7 +335,9 @@ def _of_one_map(
 
 
 def _of_one(loss: RegionWiseLoss, logits: Tensor, batch: TrainingBatch) -> Tensor:
-    value: Tensor = loss(logits, batch.labels, batch.rwmap, spacing_mm=batch.spacings_mm)
+    value: Tensor = loss(
+        logits, batch.labels, batch.rwmap, spacing_mm=batch.spacings_mm, image=batch.images
+    )
     return value
 
 

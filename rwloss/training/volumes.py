@@ -46,13 +46,15 @@ def read_volume(
     ignore_label: int | None = None,
     spacing_mm: Sequence[float] | None = None,
     normalize: Callable[[Sequence[NDArray[Any]]], NDArray[np.float32]] | None = None,
+    digest_image: bool = False,
 ) -> TrainingVolume:
     """One case with all its channels.
 
     normalize: from c channels (*s) to the image (c *s), such as `normalized_channels` with the
     settings of a run; by default each has mean 0 and standard deviation 1 (`normalized`).
     num_channels: how many channels the case must have, if that is known.
-    spacing_mm: for formats that carry none.
+    spacing_mm: for formats that carry none. digest_image: labels_sha256 is that of a store whose
+    maps use the image.
 
     Raises RWLossError for a case without images, files that can't be read, negative labels, and
     channels whose shape differs from that of the labels.
@@ -96,7 +98,9 @@ def read_volume(
         found.spacing_mm,
         misplaced_mm,
         digest.hexdigest(),
-        labels_digest(found.labels, shape_mm, found.affine),
+        labels_digest(
+            found.labels, shape_mm, found.affine, np.stack(channels) if digest_image else None
+        ),
     )
 
 

@@ -27,7 +27,7 @@ def test_loss_is_that_of_a_map_made_on_the_fly(device, text, activation):
 def test_nothing_to_prepare():
     labels = torch.zeros(1, 4, 4, dtype=torch.long)
     for loss in (RegionWiseLoss("dice"), RegionWiseLoss()):
-        with pytest.raises(RWLossError, match="has no static part: there is no map to prepare"):
+        with pytest.raises(RWLossError, match="there is nothing to prepare"):
             loss.prepare(labels, 2)
     with pytest.raises(RWLossError, match="label 3 found"):
         RegionWiseLoss("rectified").prepare(labels + 3, 2)

@@ -37,7 +37,10 @@ TEXTS = [
     "active_contour_length",
     "asymmetric_focal",
     "asymmetric_focal_tversky",
+    "blob",
+    "blob(include_background=True)",
     "boundary_dou",
+    "cc_dice_ce",
     "cross_entropy",
     "cross_entropy(masks='together')",
     "cross_entropy(weight=(1.0, 2.0, 3.0, 4.0))",
@@ -52,6 +55,8 @@ TEXTS = [
     "generalized_dice",
     "generalized_dice(absent='largest', smooth=1e-05)",
     "generalized_surface",
+    "generalized_wasserstein_dice",
+    "geodesic_smoothing",
     "hausdorff_dt",
     "hausdorff_dt(alpha=1.0)",
     "hausdorff_one_sided",
@@ -59,11 +64,13 @@ TEXTS = [
     "lovasz_softmax",
     "lovasz_softmax(classes='all')",
     "mcc",
+    "mumford_shah",
     "poly",
     "poly(gamma=2.0)",
     "soft_cl_dice",
     "soft_cl_dice(classes='together', include_background=False)",
     "svls",
+    "top_k",
     "tversky",
     "tvmf_dice",
     "unified_focal",
@@ -87,7 +94,7 @@ def known_failures(generator):
         return {f"check_{check}": reason for check in checks}
     if generator == maps.ClassWeighted((1.0, 2.0, 3.0, 4.0)):
         return {"check_relabelling": "each class has the weight that was given for its number"}
-    if isinstance(generator, maps.ClassCost):
+    if isinstance(generator, (maps.ClassCost, maps.GeneralizedWassersteinDice)):
         return {"check_relabelling": "the costs are those of the numbers of the classes"}
     return {}
 
@@ -113,14 +120,15 @@ def test_built_in_on_each_device(text, device):
     labels = batch(117, (9, 8)).astype(np.int64)
     probs = np.random.default_rng(0).dirichlet(np.ones(4), labels.shape).transpose(0, 3, 1, 2)
     term = maps.parse(text)
-    wanted = term(Regions(labels, 4, (0.8, 2.5)), probs).dense()
-    target, given = torch.as_tensor(labels, device=device), torch.as_tensor(probs, device=device)
-    rwmap = term(Regions(target, 4, (0.8, 2.5)), given)
+    image = np.random.default_rng(1).normal(size=(3, 2, 9, 8))
+    wanted = term(Regions(labels, 4, (0.8, 2.5), image=image), probs).dense()
+    target, given, grey = (torch.as_tensor(each, device=device) for each in (labels, probs, image))
+    rwmap = term(Regions(target, 4, (0.8, 2.5), image=grey), given)
     assert {part.device.type for part in rwmap.parts} == {device}
     assert (rwmap.expression, rwmap.spacing_mm) == (str(term), ((0.8, 2.5),) * 3)
     np.testing.assert_allclose(rwmap.dense().cpu(), wanted, rtol=1e-5, atol=1e-5)
     logits = given.log().requires_grad_()
-    RegionWiseLoss(term, spacing_mm=(0.8, 2.5))(logits, target).backward()
+    RegionWiseLoss(term, spacing_mm=(0.8, 2.5))(logits, target, image=grey).backward()
     assert logits.grad.isfinite().all()
     assert logits.grad.any()
 
@@ -149,7 +157,8 @@ def test_tags_promise_all_that_holds(text):
     labels[2] = 1  # fills the image
     labels[3][labels[3] == 2] = 0  # absent
     labels[0, 3:6, 2:7] = 255  # ignored
-    regions = Regions(labels, 4, [(0.8, 2.5), (2.5, 0.8)] * 2, ignore_label=255)
+    image = np.random.default_rng(63).normal(size=(4, 1, 13, 17))
+    regions = Regions(labels, 4, [(0.8, 2.5), (2.5, 0.8)] * 2, 255, image)
     drawn = np.random.default_rng(62).dirichlet(np.ones(4), labels.shape)
     probs = RWMap.from_dense(regions.labels, np.ascontiguousarray(np.moveaxis(drawn, -1, 1)))
     generator = maps.parse(text)

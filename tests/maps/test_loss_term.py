@@ -350,9 +350,10 @@ def test_no_voxels(name, device):
     for shape in [(0, 6, 7), (2, 0, 7), (0, 3, 4, 5)]:
         labels = torch.zeros(shape, dtype=torch.long, device=device)
         logits = torch.zeros(shape[0], 4, *shape[1:], device=device, requires_grad=True)
-        rwmap = maps.get(name)(Regions(labels, 4), softmax(logits, dim=1))
+        image = torch.zeros(shape[0], 2, *shape[1:], device=device)
+        rwmap = maps.get(name)(Regions(labels, 4, image=image), softmax(logits, dim=1))
         assert rwmap.dense().shape == logits.shape
-        loss = RegionWiseLoss(name)(logits, labels)
+        loss = RegionWiseLoss(name)(logits, labels, image=image)
         assert loss.item() == 0
         assert gradient(loss, logits).shape == logits.shape
 

@@ -13,7 +13,7 @@ from recorded_studies import METRICS, STUDIES, write_recorded
 from scipy.stats import binom
 
 from rwloss.study.differences import differences_in, null_certificate
-from rwloss.study.plan import Study
+from rwloss.study.plan import Study, reference_of
 from rwloss.study.results import collect
 from rwloss.study.statistics import ALPHA
 
@@ -43,16 +43,16 @@ def claims(drawn):
     return found
 
 
-def is_recorded(name):
-    return (STUDIES / name / "runs.csv").exists() and len(
-        Study.read(STUDIES / name / "study.toml").seeds
-    ) >= FEWEST // 2
+def recorded_studies():
+    """The folders of studies, in docs/studies, with enough runs of a reference."""
+    for path in sorted(STUDIES.rglob("runs.csv")):
+        study = Study.read(path.with_name("study.toml"))
+        if reference_of(study) is not None and len(study.seeds) >= FEWEST // 2:
+            yield path.parent.relative_to(STUDIES).as_posix()
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "name", sorted(path.name for path in STUDIES.iterdir() if is_recorded(path.name))
-)
+@pytest.mark.parametrize("name", [*recorded_studies()])
 def test_a_map_under_two_names_claims_no_difference(name, tmp_path):
     outcomes = recorded(name, tmp_path)
     assert len(outcomes) >= FEWEST

@@ -50,8 +50,9 @@ def chosen(generator):
 def test_checks_follow_the_tags():
     every = set(testing.CHECKS)
     dynamic = {"check_minimum"}
-    assert chosen(maps.ActiveContour()) == every - dynamic
-    assert chosen(maps.Rectified()) == every - dynamic - {
+    of_images = {"check_image_scale"}
+    assert chosen(maps.ActiveContour()) == every - dynamic - of_images
+    assert chosen(maps.Rectified()) == every - dynamic - of_images - {
         "check_crops",
         "check_never_below_zero",
         "check_spacing_unused",

@@ -196,7 +196,25 @@ class CountsIgnored(LossTerm):  # squares the mean of all probabilities, ignored
         return (prediction.log_probs.exp().flatten(2).mean(dim=2) ** 2).mean()
 
 
+class SeesGreyValues(maps.MapGenerator):
+    """Says nothing of the image that it needs."""
+
+    name = "sees_grey_values"
+
+    def compute(self, regions):
+        true = -abs(regions.image[:, 0])
+        return RWMap.compact(regions.labels, regions.num_classes, true, regions.full(1.0))
+
+
+class DependsOnScale(SeesGreyValues):
+    """Another scanner, another map."""
+
+    name = "depends_on_scale"
+    tags = maps.MapTags(uses_image=True, unit="HU")
+
+
 WRONG = [
+    (DependsOnScale(), {"check_image_scale"}),
     (SaysStable(), {"check_stable"}),
     (SaysCrop(), {"check_crops"}),
     (SaysAnySpacing(), {"check_spacing_unused"}),
@@ -227,6 +245,12 @@ def test_it_fails_the_checks_of_its_fault_and_no_other(generator, wanted):
     results = testing.run_map_checks(generator, raise_on_failure=False)
     failed = {result.name: result.message for result in results if result.state == "failed"}
     assert failed.keys() == wanted, failed
+
+
+def test_an_image_is_only_for_maps_that_say_so():
+    """Without the tag no caller would know that the map needs one."""
+    results = testing.run_map_checks(SeesGreyValues(), raise_on_failure=False)
+    assert "check_edge_cases" in {result.name for result in results if result.state == "failed"}
 
 
 def test_every_check_can_fail():

@@ -110,13 +110,15 @@ class RWLoss(RegionWiseLoss):
         *,
         mask: Tensor | None = None,
         spacing_mm: SpacingMM | None = None,
+        image: Tensor | None = None,
     ) -> Tensor:
         """The loss of one batch. input (b k *s), target (b 1 *s), (b *s) or (b k *s) -> ().
 
         input may be a list of outputs, high to low resolution; the target is then resampled.
         rwmap: what `RWMapd` or `LoadRWMapd` made (b m *s), or an RWMap. mask (b 1 *s): 0 where a
-        voxel costs nothing and does not count. Raises RWLossError for what does not fit, and for a
-        map that was resampled, or made for other classes, or of another expression or spacing.
+        voxel costs nothing and does not count. image (b i *s): for terms that use it. Raises
+        RWLossError for what does not fit, and for a map that was resampled, or made for other
+        classes, or of another expression or spacing.
         """
         one = isinstance(input, Tensor)
         given: Any = [input] if one else input
@@ -143,6 +145,7 @@ class RWLoss(RegionWiseLoss):
                 rwmap,
                 mask=None if mask is None else mask.as_subclass(Tensor),
                 spacing_mm=spacing_mm,
+                image=None if image is None else image.as_subclass(Tensor),
             )
         except RWLossError as error:
             message = str(error).replace('with activation="none"', "without softmax or sigmoid")
@@ -191,7 +194,8 @@ class RWLoss(RegionWiseLoss):
 def _check_masks_alone(expression: Expression) -> None:
     """Raise RWLossError for static terms that pull a mask one way: alone it costs p·z."""
     square, leaves = functional.pad(torch.ones(1, 5, 5), (2, 2, 2, 2)), expression.leaves()
-    maps = [group.term(Regions(square, 2)) for group in expression.static_groups()]
+    regions = Regions(square, 2, image=square[:, None])
+    maps = [group.term(regions) for group in expression.static_groups()]
     z = sum((rwmap.dense()[:, 1] for rwmap in maps), 0 * square)
     is_one_way = all(leaf.term.is_static for leaf in leaves) and not z.min() < 0 < z.max()
     if is_one_way or any(leaf.link is not None for leaf in leaves):

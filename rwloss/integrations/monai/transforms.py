@@ -97,6 +97,12 @@ class RWMapd(_LabelToMap):
             raise RWLossError(
                 f"{whole} has no static part: its map follows from the prediction, in the loss"
             )
+        if static.uses_image:
+            raise RWLossError(
+                f"{static} uses the image, and RWMapd makes maps of labels alone: precompute it "
+                "and use LoadRWMapd, or leave RWMapd out and call RWLoss(...)(input, target, "
+                "image=images)"
+            )
         self.static_part: Expression = static
         if (self.num_classes is None) != self.masks:
             raise RWLossError("expected num_classes, or masks=True for one mask per channel")

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rwloss.errors import RWLossError
 from rwloss.integrations.masks import masks_with_ignored
 from rwloss.integrations.nnunet.distances import WholeRegions
 from rwloss.losses import RegionWiseLoss
@@ -59,6 +60,11 @@ class PlanLoss(RegionWiseLoss):
             deep_supervision_weights=head_weights,
             batch=batch_dice,
         )
+        if self.uses_image:
+            raise RWLossError(
+                f"{self.expression} uses the image, which nnU-Net does not hand to its loss: train "
+                "with `rwloss train`, or take a map of the labels alone"
+            )
 
     def forward(self, net_output: Any, target: Any) -> Tensor:  # type: ignore[override]
         """The loss of a batch. net_output (b k *s), target (b 1 *s) or masks (b k *s) -> ().

@@ -154,12 +154,13 @@ def _predicted(run: Run, choice: Choice) -> CasePicture:
 
     assert settings.map is not None
     expression = at_the_end(maps.parse(settings.map, files=False), settings.num_epochs)
-    mapped, within = labels, view
+    mapped, image, within = labels, volume.image, view
     if across is not None and settings.map_of != "volume":
         mapped = np.take(labels, view.index, axis=across)
+        image = np.take(image, view.index, axis=1 + across)
         spacing_mm = tuple(mm for axis, mm in enumerate(spacing_mm) if axis != across)
         within = replace(view, axis=None)
-    regions = Regions.single(mapped, num_classes, spacing_mm, NO_CLASS)
+    regions = Regions.single(mapped, num_classes, spacing_mm, NO_CLASS, image)
     probs = np.full((1, num_classes, *mapped.shape), 1 / num_classes, dtype=np.float32)
     channels = channels_of(expression(regions, None if expression.is_static else probs), within)
     return picture(

@@ -23,8 +23,14 @@ MASKS = torch.stack([LABELS == 0, LABELS > 0, LABELS == 2], dim=1).double()
 WAVE = torch.sin(0.9 * torch.arange(432, dtype=torch.float64)).reshape(2, 3, 8, 9)
 LOGITS = 2 * torch.sin(1.7 * torch.arange(432, dtype=torch.float64)).reshape(2, 3, 8, 9)
 
+IMAGE = torch.cos(0.6 * torch.arange(288, dtype=torch.float64)).reshape(2, 2, 8, 9)
+IMAGE = IMAGE + LABELS[:, None]
+
 MIST = {"include_background": False, "spacing_mm": (1.0, 2.0)}  # its maps leave it out too
 BATCH = {"batch": True}
+VOLUME = {"spacing_mm": (2.5, 1.0, 2.0)}
+
+WASSERSTEIN = "generalized_wasserstein_dice(costs=((0., 1., 2.), (1., 0., 0.5), (2., 0.5, 0.)))"
 
 # Text, settings, target, loss and gradient.
 PUBLISHED = [
@@ -48,8 +54,23 @@ PUBLISHED = [
     ("mcc", {}, LABELS, 0.9724050745, -0.02151024807),
     # usagisukisuki/Adaptive_t-vMF_Dice_loss 75ed575, kappa=32
     ("tvmf_dice", BATCH, LABELS, 3.653647872, -0.02224059022),
+    # neuronflow/blob_loss bee911a with MONAI's DiceLoss(), of each class against the rest
+    ("blob", {}, LABELS > 0, 0.7417282778, -0.003554658333),
+    ("blob", {}, LABELS, 0.7648883104, -0.006628730863),
+    # TIO-IKIM/BiCC-Loss 80c52b1, VectorizedCCLoss, of each class against the rest
+    ("cc_dice_ce", {"spacing_mm": (1.0, 2.0)}, LABELS > 0, 1.94235169, -0.08351627168),
+    ("cc_dice_ce", {"spacing_mm": (1.0, 2.0)}, LABELS, 1.603569619, 0.01204653955),
+    # jongcye/CNN_MumfordShah_Loss 4e48c90: levelsetLoss + 0.001 gradientLoss2d over (b c *s), of
+    # channels with mean 0 and standard deviation 1
+    ("mumford_shah", {}, LABELS, 0.6670974616, -0.00047796546),
+    # adigasu/GeoLS 9d82622, of one volume, with GeodisTK 0.1.7 and 40 raster scans in place of 4
+    ("geodesic_smoothing(alpha=0.3)", VOLUME, LABELS[None], 1.895060716, -0.01773659767),
     # mobarakol/SVLS 77d1fd2, of one volume of two slices
     ("svls", {}, LABELS[None], 1.750982193, -0.01953474146),
+    # MIC-DKFZ/nnUNet 0e49508, TopKLoss(k=10)
+    ("top_k", BATCH, LABELS, 4.215877257, 0.2952097747),
+    # MONAI 1.6.1, GeneralizedWassersteinDiceLoss
+    (WASSERSTEIN, {}, LABELS, 0.4434003846, -0.01121808015),
 ]
 
 
@@ -59,8 +80,11 @@ PUBLISHED = [
 def test_loss_and_gradient(text, settings, target, loss, gradient, device):
     logits = LOGITS.clone().requires_grad_()
     given = logits[:, :2] if target.dtype == torch.bool else logits
-    given = given.movedim(0, 1)[None] if len(target) == 1 else given
-    found = RegionWiseLoss(text, **settings)(given.to(device), target.to(device))
+    image = IMAGE
+    if len(target) == 1:
+        given, image = (each.movedim(0, 1)[None] for each in (given, image))
+    inputs = (each.to(device) for each in (given, target))
+    found = RegionWiseLoss(text, **settings)(*inputs, image=image.to(device))
     assert found.item() == pytest.approx(loss, rel=5e-7)
     found.backward()
     assert (logits.grad * WAVE).sum().item() == pytest.approx(gradient, rel=5e-6, abs=1e-8)
