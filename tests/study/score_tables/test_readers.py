@@ -46,6 +46,9 @@ def test_a_long_table_with_commas_semicolons_and_tabs(options, scores, tmp_path)
     check(options(path), scores)
     assert read(options(path)).decimal_commas
     assert not read(options(tabs)).decimal_commas
+    thousands = write(tmp_path / "thousands.csv", german[0], "rw;0;case0;1.234,5;1")
+    with pytest.raises(RWLossError, match=r"Dice is '1.234,5', which is no number"):
+        arrays(options(thousands))
     latin = tmp_path / "latin.csv"
     latin.write_bytes("\r\n".join([*rows, "Bögli,0,case0,0.5,1"]).encode("latin-1"))
     assert "Bögli" in {*read(options(latin)).blocks[0].keys["method"]}
