@@ -196,9 +196,8 @@ class CsvTable:
                 for key, of in keys.items()
             }
             of_metric = [values[place] for place in places]
-            yield replace(
-                self._block(metric, own, of_metric), lines=[self.lines[n] for n in places]
-            )
+            lines = [self.lines[place] for place in places]
+            yield replace(self._block(metric, own, of_metric), lines=lines)
 
     def _of_monai(self, fields: Mapping[str, str]) -> Iterator[Block]:
         """A report of MONAI's MetricsSaver: a row per image, a column per class, and their mean,
