@@ -17,6 +17,7 @@ STATIC = [
     "class_weighted(weights=(1.0, 2.0, 3.0, 4.0))",
     "boundary",
     "boundary(convention='edge', normalize='max')",
+    "boundary(convention='maurer')",
     "boundary.stabilized()",
     "rectified.with_link(0.5)",
     "rectified + 0.1 * boundary",

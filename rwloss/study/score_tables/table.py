@@ -38,7 +38,7 @@ class SettingScores:
 
 @dataclass(frozen=True)
 class ScoreTable:
-    """All scores. methods: of all settings, the reference first in none. fields: names of settings.
+    """All scores. methods: of all settings, the reference first. fields: names of settings.
 
     has_seeds: whether runs of a method are told apart. notes: what was done with missing values,
     and what was left out.
@@ -84,8 +84,9 @@ def assemble(found: Found, options: TableOptions) -> ScoreTable:
         raise RWLossError(f"{methods[0]!r} is the only method: there is nothing to compare it with")
     maker = _Maker(options, fields, names, settings, of_metric)
     made = tuple(maker.settings())
+    others = (name for name in methods if name != options.reference)
     return ScoreTable(
-        methods,
+        (options.reference, *others),
         settings,
         made,
         has_seeds="seed" in fields,
@@ -153,7 +154,9 @@ class _Maker:
                 continue
             codes = {m: self.of_metric[m].codes[r, self.of_keys[key]] for m, r in rows.items()}
             used = np.unique(np.concatenate([*codes.values()])).tolist()
-            if key != "method":
+            if key == "method":
+                used.sort(key=lambda code: self.names["method"][code] != self.options.reference)
+            else:
                 used.sort(key=lambda code: natural(self.names[key][code]))
             levels[key] = tuple(self.names[key][code] for code in used)
             place = np.full(max(used) + 1, -1)

@@ -6,11 +6,15 @@ from dataclasses import replace
 from itertools import pairwise
 
 import pytest
+from scores_of_others import long_rows, made_scores
+from scores_of_others import write as write_rows
 from strange_studies import HOSTILE, dice_of, write_run
 
 from rwloss.study.plan import make, runs
-from rwloss.study.report import write
+from rwloss.study.report import write, write_table_page
 from rwloss.study.results import collect
+from rwloss.study.score_tables.options import TableOptions
+from rwloss.study.score_tables.results import collect_table
 
 playwright = pytest.importorskip("playwright.sync_api")
 
@@ -46,7 +50,7 @@ def open_page(browser, address):
     """Opens the page; at the end nothing may have been asked for, said or raised."""
     heard, contexts = [], []
 
-    def opened(width=1400, scheme="light"):
+    def opened(width=1400, scheme="light", address=address, last="#tie-7"):
         context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
         contexts.append(context)
         page = context.new_page()
@@ -56,7 +60,7 @@ def open_page(browser, address):
         page.on("request", lambda request: heard.append(request.url))
         page.goto(address)
         assert heard.pop(0) == address
-        page.wait_for_selector("#tie-7 .main-svg")
+        page.wait_for_selector(f"{last} .main-svg")
         return page
 
     yield opened
@@ -307,3 +311,20 @@ def test_names_are_shown_as_they_are_and_never_run(open_page):
     )
     page.wait_for_selector("#tie-6 .hovertext")
     assert HOSTILE in page.text_content("#tie-6 .hovertext")
+
+
+@pytest.mark.parametrize("width", [1280, 400])
+def test_the_page_of_a_table(open_page, tmp_path, width):
+    head, *rows = long_rows(made_scores())
+    rows = [f"{row.replace('boundary', HOSTILE)},{size}" for size in (10, 50) for row in rows]
+    path = write_rows(tmp_path / "t.csv", f"{head},size", *rows)
+    columns = {"method": "loss"}
+    options = TableOptions(path, {"Dice": True}, "dice_ce", columns_of=columns, groups=("size",))
+    written = write_table_page(collect_table(options), tmp_path / "page.html")
+    page = open_page(width, address=written.as_uri(), last="#test-cases-at-1")
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+    assert shown(page, "#scores-table tbody th") == ["dice_ce", HOSTILE, "rw"] * 2
+    if width > 1000:
+        page.click('input[name="map"][value="1"]')
+        assert page.inner_text("#shown") == "Shown: 2 of 3 methods, 7 of 7 seeds"
+        assert shown(page, "#scores-table tbody th") == ["dice_ce", "rw"] * 2

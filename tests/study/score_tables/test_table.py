@@ -50,6 +50,12 @@ def test_a_whole_table(table):
     assert (found.has_seeds, found.has_cases, found.notes) == (True, True, ())
 
 
+def test_the_reference_comes_first(table):
+    found = table(*WHOLE, reference="b")
+    assert found.methods == found.settings[0].methods == ("b", "a")
+    assert found.settings[0].scores["Dice"][0].tolist() == [[0.5, 0.4], [0.3, 0.2]]
+
+
 def test_seeds_and_cases_may_be_missing(table):
     found = table("a,x,.9", "a,y,.8", "b,x,.5", "b,y,.4", head="method,case,Dice", metrics=DICE)
     assert (found.has_seeds, found.has_cases) == (False, True)
