@@ -60,8 +60,9 @@ test-slow: $(INSTALLED) ## the tests marked slow (RWLOSS_REDUCED=1: their reduce
 	if [ $$code -eq 5 ]; then echo "test-slow: no test ran, because none is marked slow"; \
 	else exit $$code; fi
 
-test-nnunet: $(NNUNET_INSTALLED) ## the tests of the nnU-Net integration (RWLOSS_REDUCED=1: the slow one reduced)
-	OMP_NUM_THREADS=1 $(NNUNET)/bin/python -m pytest tests/integrations/nnunet tests/docs/test_pages.py -k nnunet $(PYTEST_ARGS)
+test-nnunet: $(NNUNET_INSTALLED) ## the tests of nnU-Net and other users of torchvision (RWLOSS_REDUCED=1: the slow one reduced)
+	OMP_NUM_THREADS=1 $(NNUNET)/bin/python -m pytest tests/integrations/nnunet tests/docs/test_pages.py \
+	  tests/store/test_other_stores.py -k "nnunet or segmentation or b2nd" $(PYTEST_ARGS)
 
 # What pyproject.toml allows at the least, for every direct dependency but torch: other versions of
 # torch have no CPU build on the default index. Old versions warn of what they will drop.
@@ -103,16 +104,16 @@ $(INSTALLED): pyproject.toml constraints.txt | $(BIN)/python
 	$(BIN)/python $(PIP_INSTALL) constraints.txt --no-build-isolation --editable ".[$(EXTRAS)]"
 	@touch $@
 
-# On top of .venv, whose packages it sees, so that torch is there once. Apart from it, because nnU-Net
-# brings torchvision: one of another build than torch can't be imported, and then neither can
-# torchmetrics and Lightning beside it.
-$(NNUNET_INSTALLED): $(INSTALLED)
-	@echo "Installing nnU-Net into $(NNUNET), on top of .venv."
+# An environment of its own, as docs/nnunet.md makes it. nnU-Net needs torchvision, and torchvision must
+# be of the same build as torch; the index has one build of both for Linux, which runs on the CPU too.
+# "===" leaves out a build of torch for the CPU alone.
+$(NNUNET_INSTALLED): pyproject.toml constraints.txt
+	@echo "Installing rwloss with nnU-Net into $(NNUNET): 6 GB, minutes."
 	rm -rf $(NNUNET)
-	$(BIN)/python -m venv $(NNUNET)
-	$(BIN)/python -c "import sysconfig; print('import site; site.addsitedir(%r)' % sysconfig.get_path('purelib'))" \
-	  > "$$($(NNUNET)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/below.pth"
-	$(NNUNET)/bin/python $(PIP_INSTALL) constraints.txt nnunetv2
+	$(call new_environment,$(NNUNET))
+	$(NNUNET)/bin/python $(PIP_INSTALL) constraints.txt --editable ".[nnunet,skeleton]" \
+	  "$$(grep '^torch==' constraints.txt | sed 's/==/===/')" segmentation-models-pytorch torchseg blosc2 \
+	  pytest pytest-timeout pytest-xdist hypothesis
 	@touch $@
 
 $(LOWEST_INSTALLED): $(INSTALLED)

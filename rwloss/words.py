@@ -50,13 +50,13 @@ def some(names: Sequence[str]) -> str:
     return ", ".join(map(repr, names[:3])) + more
 
 
-def few(items: Sequence[str]) -> str:
+def few(items: Sequence[str], most: int = 3) -> str:
     """The first items in a sentence, with how many more there are.
 
     >>> few(["a", "b", "c"]), few(["a", "b", "c", "d", "e"])
     ('a, b and c', 'a, b, c and 2 more')
     """
-    return listed([*items[:3], *[f"{len(items) - 3} more"] * (len(items) > 3)])
+    return listed([*items[:most], *[f"{len(items) - most} more"] * (len(items) > most)])
 
 
 def percent(fraction: float) -> str:

@@ -16,6 +16,23 @@ MAPS_IN_CORRELATIONS = 6
 """Fewest maps for which a rank correlation is given, as a description: fewer say nothing."""
 
 
+INDICATORS = {
+    "violating": "violating voxels",
+    "pushed_up": "wrong classes pushed up",
+    "wrong_way_mass": "wrong-way mass",
+    "pull": "pull ratio",
+}
+"""What could be known before training, in words."""
+
+OUTCOMES = {
+    "runs that lost a class": "share of runs losing a class",
+    "test Dice": "mean test Dice",
+    "collapsed": "share of runs losing the class",
+    "birth step": "mean birth step",
+}
+"""Outcomes in words: a share of the runs of a map, or a mean over them."""
+
+
 @dataclass(frozen=True)
 class Pair:
     """One point of a correlation: a map, or a class of a map (class_name None for all classes)."""
@@ -39,6 +56,11 @@ class Tie:
     correlation: Correlation
     pairs: tuple[Pair, ...]
     values: AxisValues = field(default_factory=dict)
+
+
+def tie_title(tie: Tie) -> str:
+    """What a correlation is of."""
+    return f"{INDICATORS[tie.indicator]} and {OUTCOMES[tie.outcome]}"
 
 
 _OF_MAPS: Mapping[str, Callable[[MapSummary], float | None]] = {

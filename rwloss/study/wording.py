@@ -11,34 +11,21 @@ from rwloss.study.indicators import INFLUENCE
 from rwloss.study.results import Results
 from rwloss.study.statistics import ALPHA, Interval, smallest_p
 from rwloss.study.summaries import MapSummary, StudyPart
-from rwloss.study.ties import Tie
+from rwloss.study.ties import tie_title
 from rwloss.words import count_of, few, listed, percent
 
 FEW = 6
 """Seeds below which a bootstrap interval is not called a 95 % interval. That of 3 values is their
 range, which holds the middle of a symmetric distribution 3 times in 4."""
 
+MANY = 4
+"""Maps beyond which a sentence names the first ones alone, those with the most."""
+
 NO_CASE = "no validation case has a foreground class"
 """Why it is not known whether a class was lost."""
 
 NO_SCORES = "There are no test scores: the study has no test case with a foreground class."
 """Why nothing is compared where runs are done."""
-
-INDICATORS = {
-    "violating": "violating voxels",
-    "pushed_up": "wrong classes pushed up",
-    "wrong_way_mass": "wrong-way mass",
-    "pull": "pull ratio",
-}
-"""What could be known before training, in words."""
-
-OUTCOMES = {
-    "runs that lost a class": "share of runs losing a class",
-    "test Dice": "mean test Dice",
-    "collapsed": "share of runs losing the class",
-    "birth step": "mean birth step",
-}
-"""Outcomes in words: a share of the runs of a map, or a mean over them."""
 
 
 def question(results: Results, data_name: str) -> str:
@@ -114,10 +101,16 @@ def _of_one_cell(results: Results) -> Iterator[str]:
         where = " on the seeds where the reference did not fail"
         yield from _losses((each for each in part.maps if each.map != results.reference), where)
         yield from _comparisons(results, part, where)
-    masses = [(each.wrong_way_mass, each.map) for each in results.whole.maps]
-    shown = [f"{mass(found)} with {name}" for found, name in masses if found is not None]
+    masses = [
+        (each.wrong_way_mass, each.map)
+        for each in results.whole.maps
+        if each.wrong_way_mass is not None
+    ]
+    if len(masses) > MANY:
+        masses.sort(key=lambda pair: -pair[0])
+    shown = [f"{mass(found)} with {name}" for found, name in masses]
     if shown:
-        yield f"Share of the push in training that went the wrong way: {listed(shown)}."
+        yield f"Share of the push in training that went the wrong way: {few(shown, MANY)}."
     yield from _ties(results)
 
 
@@ -306,14 +299,13 @@ def _losses(
 
 
 def _rates(whole: StudyPart) -> Iterator[str]:
-    shown = [
-        f"{each.map} {found.count} of {found.of} ({left_open(found)})"
-        for each in whole.maps
-        if (found := each.lost_rate) is not None
-    ]
+    found = [(each.map, rate) for each in whole.maps if (rate := each.lost_rate) is not None]
+    if len(found) > MANY:
+        found.sort(key=lambda pair: -pair[1].share)
+    shown = [f"{name} {rate.count} of {rate.of} ({left_open(rate)})" for name, rate in found]
     if shown:
         told = "Runs that lost a class, and the share of runs that this leaves open"
-        yield f"{told}: {listed(shown)}."
+        yield f"{told}: {few(shown, MANY)}."
 
 
 def _kept(each: MapSummary, where: str = "") -> str:
@@ -388,8 +380,3 @@ def _ties(results: Results) -> Iterator[str]:
             "Rank correlations of indicators known before training with outcomes, a description of "
             f"these maps alone (p is not corrected for their number): {'; '.join(shown)}."
         )
-
-
-def tie_title(tie: Tie) -> str:
-    """What a correlation is of."""
-    return f"{INDICATORS[tie.indicator]} and {OUTCOMES[tie.outcome]}"

@@ -7,7 +7,6 @@ root of a clone. Code of other repositories is marked `py`, which looks the same
 """
 
 import contextlib
-import importlib.util
 import io
 import json
 import os
@@ -21,7 +20,6 @@ from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
-from nnunet_command import declare_missing_operators
 
 import rwloss
 from rwloss.cli import main
@@ -66,8 +64,6 @@ def test_code_runs_and_prints_what_is_shown(page, tmp_path, monkeypatch):
     runs = [block for block in blocks(page) if block[0] in {"python", "sh"}]
     if not any(language == "python" or "rwloss " in code for language, code, _ in runs):
         return
-    if page.name == "segmentation-models.md" and importlib.util.find_spec("torchvision"):
-        declare_missing_operators()
     for optional in ("skimage", "matplotlib", *FRAMEWORKS.get(page.name, ())):
         pytest.importorskip(optional, reason=f"the pages use {optional}")
     monkeypatch.chdir(tmp_path)

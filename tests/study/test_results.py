@@ -333,6 +333,9 @@ def test_six_maps_make_a_rank_correlation(tmp_path, count):
         if (tie.indicator, tie.outcome) == ("violating", "runs that lost a class")
     ]  # fmt: skip
     text = "\n".join(sentences(results))
+    assert "leaves open: map3 1 of 1 (5 % or more), map4 1 of 1" in text  # the worst come first
+    shown = ", ".join(f"0 % with map{number}" for number in range(4))
+    assert f"{shown} and {count - 4} more" in text
     if count == 5:
         assert tie.correlation.rho is None
         assert "Rank correlations" not in text

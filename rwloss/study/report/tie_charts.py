@@ -11,8 +11,14 @@ import numpy as np
 from rwloss.study.figures import decimal, significant
 from rwloss.study.report.charts import SIGNS, Chart, Point, decades, looks, plain
 from rwloss.study.results import Results
-from rwloss.study.ties import MAPS_IN_CORRELATIONS, Pair, Tie
-from rwloss.study.wording import INDICATORS, OUTCOMES, tie_title
+from rwloss.study.ties import (
+    INDICATORS,
+    MAPS_IN_CORRELATIONS,
+    OUTCOMES,
+    Pair,
+    Tie,
+    tie_title,
+)
 from rwloss.words import count_of, percent
 
 CLASS_SYMBOLS = ("circle", "diamond", "square", "triangle-up", "cross", "star")

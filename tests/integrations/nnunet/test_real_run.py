@@ -4,14 +4,12 @@ import json
 import os
 import re
 import shutil
-import stat
 import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
 
 import nibabel
-import nnunet_command
 import numpy as np
 import pytest
 
@@ -28,7 +26,6 @@ pytestmark = [
 
 REDUCED = bool(os.environ.get("RWLOSS_REDUCED"))
 PAGE = Path(__file__).parents[3] / "docs" / "nnunet.md"
-COMMANDS = ["nnUNetv2_plan_and_preprocess", "nnUNetv2_train", "nnUNetv2_predict"]
 
 
 def blocks(language):
@@ -44,14 +41,8 @@ def write_files(folder):
 
 
 def run_page(folder):
-    """The page's lines in a shell of their own, where nnU-Net's commands are those of tests."""
-    programs = folder / "bin"
-    programs.mkdir()
-    mine = "from rwloss.cli import main; main()"
-    lines = {name: f'"{nnunet_command.__file__}" {name} "$@"' for name in COMMANDS}
-    for name, rest in {**lines, "python": '"$@"', "rwloss": f'-c "{mine}" "$@"'}.items():
-        (programs / name).write_text(f'#!/bin/sh\nexec "{sys.executable}" {rest}\n')
-        (programs / name).chmod(stat.S_IRWXU)
+    """The page's lines in a shell of their own, with the programs of this environment."""
+    programs = Path(sys.executable).parent
     [script] = blocks("bash")
     known = {name: value for name, value in os.environ.items() if not name.startswith("nnUNet_")}
     done = subprocess.run(

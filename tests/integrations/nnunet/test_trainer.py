@@ -195,8 +195,6 @@ def test_no_plan_or_checkpoint_chooses_the_map(trainer_of, monkeypatch, tmp_path
 
 FIND = """
 import sys
-from nnunet_command import declare_missing_operators
-declare_missing_operators()
 from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 for name in sys.argv[1:]:
     found = recursive_find_trainer_class_by_name(name)
@@ -212,11 +210,7 @@ def test_nnunet_finds_the_trainers_in_the_folder(nnunet, monkeypatch, capsys):
     folder = capsys.readouterr().out.rstrip("\n")
     done = subprocess.run(
         [sys.executable, "-c", FIND, *TEXTS],
-        env={
-            **os.environ,
-            "nnUNet_extTrainer": folder,
-            "PYTHONPATH": str(Path(nnunet_plans.__file__).parent),
-        },
+        env={**os.environ, "nnUNet_extTrainer": folder},
         capture_output=True,
         text=True,
         check=False,

@@ -231,7 +231,7 @@ def test_reports_of_monai(options, tmp_path):
     raw = options(tmp_path, **of, pattern="{method}/{seed}/{metric}_raw.csv", missing={"": "5"})
     [setting] = assemble(read(raw), raw).settings
     assert (setting.cases, setting.scores["hd"].tolist()) == (("a.nii",), [[[2.6]], [[2.6]]])
-    for method, root in (("dice_ce", "/home/a"), ("rw", "/mnt")):  # names that folders tell apart
+    for method, root in (("dice_ce", "/data/a"), ("rw", "/mnt")):  # names that folders tell apart
         rows = [f"{root}/case{n}/image.nii,1,2,1.5" for n in (1, 2)]
         write(tmp_path / method / "0" / "hd_raw.csv", "filename,class0,class1,mean", *rows)
     [setting] = assemble(read(raw), raw).settings
