@@ -93,7 +93,7 @@ def _numbers(block: Block, absent: set[str]) -> NDArray[np.float64]:
             found[place] = math.nan
             continue
         try:
-            found[place] = float(text.replace(",", ".") if text.count(",") == 1 else text)
+            found[place] = float(text.replace(",", ".") if block.decimal_comma else text)
         except ValueError:
             raise RWLossError(
                 f"{block.file!r} line {block.lines[place]}: {block.metric} is {text[:40]!r}, which "

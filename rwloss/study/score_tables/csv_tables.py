@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ class Block:
     """Scores of one metric in one file.
 
     keys: field -> a text per score, or one text for all. values: text or number per score. lines:
-    where each stands in the file, from 1.
+    where each stands in the file, from 1. decimal_comma: whether 0,5 is a number.
     """
 
     file: str
@@ -32,6 +32,7 @@ class Block:
     keys: Mapping[str, Sequence[str] | str]
     values: Sequence[Any]
     lines: Sequence[int]
+    decimal_comma: bool = False
 
 
 def file_text(path: Path) -> str:
@@ -103,6 +104,11 @@ class CsvTable:
         place = self.header.index(name)
         return [row[place].strip() for row in self.rows]
 
+    def _block(
+        self, metric: str, keys: Mapping[str, Sequence[str] | str], values: Sequence[str]
+    ) -> Block:
+        return Block(self.file, metric, keys, values, self.lines, self.delimiter != ",")
+
     def blocks(self, fields: Mapping[str, str], options: TableOptions) -> Iterator[Block]:
         """The scores of the table. fields: what its path says."""
         if self._is_monai and "metric" in fields:
@@ -121,7 +127,7 @@ class CsvTable:
         else:
             for metric in options.written:
                 values = self._column(metric, "--metric")
-                yield Block(self.file, metric, keys, values, self.lines)
+                yield self._block(metric, keys, values)
 
     def _keys(
         self, fields: Mapping[str, str], options: TableOptions
@@ -165,7 +171,7 @@ class CsvTable:
             own = dict(of)
             metric = own.pop("metric", next(iter(options.written)))
             values = self._column(name, "--wide")
-            yield Block(self.file, metric, {**keys, **own}, values, self.lines)
+            yield self._block(metric, {**keys, **own}, values)
         if not any_found:
             raise RWLossError(
                 f"no column of {self.file!r} fits --wide {options.wide!r}: they are "
@@ -190,7 +196,8 @@ class CsvTable:
                 for key, of in keys.items()
             }
             of_metric = [values[place] for place in places]
-            yield Block(self.file, metric, own, of_metric, [self.lines[n] for n in places])
+            lines = [self.lines[place] for place in places]
+            yield replace(self._block(metric, own, of_metric), lines=lines)
 
     def _of_monai(self, fields: Mapping[str, str]) -> Iterator[Block]:
         """A report of MONAI's MetricsSaver: a row per image, a column per class, and their mean,
@@ -203,7 +210,7 @@ class CsvTable:
         for name in self.header[1:-1]:
             keys = {**own, "case": cases, "class": name}
             values = self._column(name, "MONAI")
-            yield Block(self.file, fields["metric"], keys, values, self.lines)
+            yield self._block(fields["metric"], keys, values)
 
     def unused(self, fields: Mapping[str, str], options: TableOptions) -> Iterator[str]:
         """Columns that no option names."""

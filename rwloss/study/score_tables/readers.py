@@ -55,7 +55,6 @@ def read(options: TableOptions) -> Found:
         raise RWLossError(f"--pattern is for a folder, and {str(source)!r} is a file")
     blocks: list[Block] = []
     unused: dict[str, None] = {}
-    commas = False
     for path, fields in places:
         shown = path.relative_to(source).as_posix() if source.is_dir() else path.name
         if path.suffix.lower() == ".json":
@@ -66,8 +65,7 @@ def read(options: TableOptions) -> Found:
             table = CsvTable.of(path, shown)
             blocks += table.blocks(fields, options)
             unused |= dict.fromkeys(table.unused(fields, options))
-            commas |= table.delimiter != ","
-    commas = commas and any("," in str(value) for block in blocks for value in block.values)
+    commas = any(b.decimal_comma and any("," in value for value in b.values) for b in blocks)
     blocks = [replace(block, metric=options.written[block.metric]) for block in blocks]
     return Found(tuple(blocks), len(places), tuple(unread), tuple(unused), commas)
 

@@ -151,11 +151,16 @@ def assumptions(results: TableResults) -> list[str]:
             "otherwise. Cases are the unit of a claim about these trained networks: they may fare "
             "otherwise on other cases. The interval “over cases too” draws both."
         )
-    if not table.has_cases:
+    if table.has_cases:
+        told.append(
+            "Cases are compared in pairs, and taken as independent: patches or slices of one "
+            "patient are not."
+        )
+    else:
         told.append(
             "The tables hold a mean per run and no cases, so nothing is said about other cases."
         )
-    elif table.classes:
+    if table.classes:
         told.append(
             f"The score of a case is the mean over its classes ({listed([*table.classes])})."
         )

@@ -76,6 +76,7 @@ DICE = {"Dice": True}
             r"'t.csv' line 4: Dice is 'good', which is no number; .*--absent",
         ),
         (instead("a,1,x,0.9 %,3"), "Dice is '0.9 %'"),
+        ([row.replace(".7", '"1,234"') for row in WHOLE], "Dice is '1,234'"),
         (
             [*WHOLE, "a,1,x,.7,3"],
             "Dice of method 'a', seed '1' and case 'x' is there twice: 't.csv' line 4 and 't.csv' "
