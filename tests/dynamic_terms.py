@@ -47,6 +47,8 @@ TERMS = {
     "mcc": maps.MCC(),
     "tvmf_dice": maps.TvMFDice(),
     "svls": maps.SVLS(),
+    "top_k": maps.TopK(),
+    "generalized_wasserstein_dice": maps.GeneralizedWassersteinDice(),
     "from_loss": from_loss(brier),
 }
 each_term = pytest.mark.parametrize("term", TERMS.values(), ids=TERMS)

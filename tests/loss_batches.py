@@ -32,6 +32,8 @@ DYNAMIC = [
     "mcc",
     "tvmf_dice",
     "svls",
+    "top_k",
+    "generalized_wasserstein_dice",
 ]
 """Every dynamic term that ships."""
 

@@ -27,8 +27,8 @@ def evaluate(
     split: opt.SplitPart = None,
     out: Annotated[Path | None, opt.Out] = None,
     penalty: Annotated[str | None, typer.Option(metavar="MM|diagonal")] = None,
-    metrics: Annotated[str, typer.Option(metavar="NAME,...")] = "default",
-    tolerance: Annotated[list[float], typer.Option(metavar="MM")] = [1.0],  # noqa: B006
+    metrics: opt.Metrics = None,
+    tolerance: Annotated[list[float] | None, typer.Option(metavar="MM")] = None,
     num_classes: opt.NumClasses = None,
     spacing: opt.Spacing = None,
     ignore_label: opt.IgnoreLabel = None,
@@ -47,24 +47,19 @@ def evaluate(
     labels: True labels: folder or glob of label maps with the same names, or an nnU-Net raw folder.
     part: Labels of an nnU-Net raw folder; by default test if it has labelsTs.
     run: Evaluate only the test cases of this run of `rwloss train`, with its number of classes,
-    spacing and ignore label by default.
+    spacing, ignore label, metrics and tolerance by default.
     split: Part of the split of --run; by default test.
     out: File for the scores of each case and class: .csv or .json. Overwrites the file.
     penalty: Distance of missed classes and false alarms in the means of distances, in mm, or
     the diagonal of the image. By default the means leave them out, and their numbers are shown.
-    metrics: Metrics: default, all, or names separated by commas, such as default,cl_dice,lesion_f1.
-    docs/evaluate.md lists them.
     tolerance: Distance in mm (in voxels without a spacing) up to which surfaces agree, for nsd and
-    surface_dice. Several, each with its own --tolerance, add columns such as nsd_at_2.
+    surface_dice; by default 1. Several, each with its own --tolerance, add columns such as
+    nsd_at_2.
     """
     from rwloss.metrics import require, select
     from rwloss.training import evaluation
     from rwloss.training.scores import check_penalty, check_tolerance
 
-    for length in tolerance:
-        check_tolerance(length)
-    names = select(metrics.split(","), tolerance[1:])
-    require(names)
     if out is not None:
         evaluation.check_score_file(out)
     distance = _parse_penalty(penalty)
@@ -81,6 +76,13 @@ def evaluate(
         num_classes = known.num_classes if num_classes is None else num_classes
         spacing_mm = known.spacing if spacing_mm is None else spacing_mm
         ignore_label = known.ignore_label if ignore_label is None else ignore_label
+        metrics = ("dice", *known.metrics) if metrics is None else metrics
+        tolerance = tolerance or [known.nsd_tolerance]
+    tolerance = tolerance or [1.0]
+    for length in tolerance:
+        check_tolerance(length)
+    names = select(metrics or ("default",), tolerance[1:])
+    require(names)
     with progress(lambda _: "nothing was written") as shown:
         result = evaluation.evaluate(
             predictions,

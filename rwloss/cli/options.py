@@ -23,6 +23,7 @@ OF_SETTINGS = "the field of this name in RunSettings or Study"
 NumClasses = Annotated[int | None, OF_SETTINGS]
 Spacing = Annotated[tuple[float, ...] | None, OF_SETTINGS]
 IgnoreLabel = Annotated[int | None, OF_SETTINGS]
+Metrics = Annotated[tuple[str, ...] | None, OF_SETTINGS]
 
 Labels = Annotated[
     str,
@@ -95,6 +96,7 @@ SECTIONS = {
 
 _METAVARS = {
     "map": "EXPR",
+    "metrics": "NAME,...",
     "maps": "STORE",
     "out": "RUN",
     "group_pattern": "REGEX",

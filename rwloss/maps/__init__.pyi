@@ -7,6 +7,9 @@ from .dynamic.dice import Dice as Dice
 from .dynamic.focal import Focal as Focal
 from .dynamic.generalized_dice import GeneralizedDice as GeneralizedDice
 from .dynamic.generalized_surface import GeneralizedSurface as GeneralizedSurface
+from .dynamic.generalized_wasserstein_dice import (
+    GeneralizedWassersteinDice as GeneralizedWassersteinDice,
+)
 from .dynamic.geodesic_smoothing import GeodesicSmoothing as GeodesicSmoothing
 from .dynamic.hausdorff_dt import HausdorffDT as HausdorffDT
 from .dynamic.hausdorff_dt import LogHausdorffDT as LogHausdorffDT
@@ -17,6 +20,7 @@ from .dynamic.mumford_shah import MumfordShah as MumfordShah
 from .dynamic.poly import Poly as Poly
 from .dynamic.soft_cl_dice import SoftClDice as SoftClDice
 from .dynamic.svls import SVLS as SVLS
+from .dynamic.top_k import TopK as TopK
 from .dynamic.tversky import FocalTversky as FocalTversky
 from .dynamic.tversky import Tversky as Tversky
 from .dynamic.tvmf_dice import TvMFDice as TvMFDice
@@ -76,6 +80,7 @@ __all__ = [
     "FocalTversky",
     "GeneralizedDice",
     "GeneralizedSurface",
+    "GeneralizedWassersteinDice",
     "GeodesicSmoothing",
     "HausdorffDT",
     "HausdorffOneSided",
@@ -92,6 +97,7 @@ __all__ = [
     "SkeletonRecall",
     "SoftClDice",
     "Stabilized",
+    "TopK",
     "TvMFDice",
     "Tversky",
     "UNetBorder",

@@ -46,10 +46,16 @@ class Prediction:
     by_class: bool = True
     groups: int = 1
     _probs: Tensor | None = None  # as given, where they were
+    _log_rest: Tensor | None = None
     _regions: Regions | Callable[[], Regions] | None = None
     _sums: Callable[[], tuple[Tensor, Tensor, Tensor]] | None = None  # of all classes, by a kernel
     # `functools.cached_property` has a lock, which no compiled graph can hold.
     _kept: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
+
+    @property
+    def all_count(self) -> bool:
+        """Whether every voxel counts, so that nothing has to be multiplied by `counted`."""
+        return self._counted is None
 
     @property
     def counted(self) -> Tensor:
@@ -65,6 +71,16 @@ class Prediction:
             probs = self.log_probs.exp() if self._probs is None else self._probs
             self._kept["probs"] = probs if self._counted is None else probs * self.counted
         return cast("Tensor", self._kept["probs"])
+
+    @property
+    def log_rest(self) -> Tensor:
+        """log (1 - p), exact where p is near 1, and finite; computed once. (b c *s)."""
+        if self._log_rest is not None:  # of two classes it is the other's
+            return self._log_rest
+        if "log_rest" not in self._kept:
+            rest = (-self.log_probs.expm1()).clamp_min(1e-30)
+            self._kept["log_rest"] = rest.log()
+        return cast("Tensor", self._kept["log_rest"])
 
     @property
     def num_counted(self) -> Tensor:
@@ -106,12 +122,17 @@ class Prediction:
         if not self.has_background:
             return self
         if "others" not in self._kept:
+            import torch
+
+            # One operation for both parts has a gradient in one piece.
+            first, others = torch.split(self.log_probs, [1, self.log_probs.shape[1] - 1], dim=1)
             self._kept["others"] = replace(
                 self,
-                log_probs=self.log_probs[:, 1:],
+                log_probs=others,
                 one_hot=self.one_hot[:, 1:],
                 has_background=False,
                 _probs=None if self._probs is None else self._probs[:, 1:],
+                _log_rest=first if others.shape[1] == 1 else None,
             )
         return cast("Prediction", self._kept["others"])
 

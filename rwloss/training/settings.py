@@ -17,7 +17,7 @@ from pydantic import (
 from rwloss.data.splits import Seed, SplitSettings
 from rwloss.files import toml
 from rwloss.maps.identity import is_same
-from rwloss.metrics.registry import select
+from rwloss.metrics.registry import METRICS, select
 
 PresetName = Literal["tiny", "small", "large"]
 Probability = Annotated[float, Field(ge=0, le=1)]
@@ -182,8 +182,8 @@ class RunSettings(SplitSettings):
 
     metrics: Annotated[tuple[MetricName, ...], Field(min_length=1)] = Field(
         ("default",),
-        description="metrics of the test: default, all, or names separated by commas, such as "
-        "default,cl_dice,nsd_at_2; docs/evaluate.md lists them",
+        description="metrics of label maps, separated by commas: default, all, "
+        f"{', '.join(METRICS)}; nsd and surface_dice may name a tolerance, such as nsd_at_2",
     )
 
     test_checkpoint: Literal["best", "last"] = Field(

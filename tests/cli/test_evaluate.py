@@ -10,6 +10,7 @@ import pytest
 
 from rwloss import data
 from rwloss.data.splits import Split
+from rwloss.metrics import DEFAULT
 from rwloss.training import RunFolder, RunSettings
 
 LABELS = data.sample_dir("lung_patches") / "labelsTr"
@@ -183,17 +184,18 @@ def test_nothing_to_measure_in_any_case(rwloss_command, folders):
 
 @pytest.fixture
 def run(tmp_path):
-    """A run on case a alone, of four classes, a spacing, and the ignore label of dataset.json."""
+    """A run on case a alone with settings of its own, and the ignore label of dataset.json."""
     folder = RunFolder(tmp_path / "run")
     folder.path.mkdir()
-    own = RunSettings(data="data", out="run", num_classes=4, spacing=(1, 2.5))
+    tests = {"metrics": ("default", "lesion_f1"), "nsd_tolerance": 2.5}
+    own = RunSettings(data="data", out="run", num_classes=4, spacing=(1, 2.5), **tests)
     own.write(folder.settings)
     Split((), ("b",), ("a",), "by hand").write(folder.splits)
     folder.write_test({"steps": 1500, "ignore_label": 255})
     return folder.path
 
 
-def test_a_run_s_classes_spacing_and_ignore_label(rwloss_command, folders, run):
+def test_a_run_s_settings_of_data_and_test(rwloss_command, folders, run):
     _, truth = folders
     labels = np.load(truth / "a.npy")
     labels[0] = 255
@@ -206,14 +208,16 @@ def test_a_run_s_classes_spacing_and_ignore_label(rwloss_command, folders, run):
     [case] = content["cases"]
     assert case["spacing_mm"] == [1, 2.5]
     assert case["classes"][0]["hd95_mm"] == 2.5
+    assert (content["tolerance_mm"], case["classes"][0]["nsd"]) == (2.5, 1.0)
+    assert content["metrics"] == [*DEFAULT[:-1], "lesion_f1", DEFAULT[-1]]
     # run.toml goes before test.json, and the command before both.
     own = RunSettings.read(run / "run.toml", ignore_label=9)
     own.write(run / "run.toml")
-    given = ("--ignore-label", 255, "--spacing", "2,2", "--num-classes", 2)
+    given = ("--ignore-label", 255, "--spacing", "2,2", "--num-classes", 2, "--metrics", "iou")
     _, out, err = rwloss_command(*arguments, *given)
     content = json.loads(out)
     assert (content["num_classes"], content["ignore_label"]) == (2, 255)
-    assert content["cases"][0]["spacing_mm"] == [2, 2]
+    assert (content["cases"][0]["spacing_mm"], content["metrics"]) == ([2, 2], ["iou"])
     code, _, err = rwloss_command(*arguments)
     assert code == 1
     assert "the truth has the class 255, and there are 4 classes" in err

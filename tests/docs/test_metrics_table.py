@@ -1,9 +1,10 @@
-"""The table of docs/evaluate.md names each metric, with the range and rules of the registry."""
+"""The table of docs/evaluate.md and the help name each metric; rules are those of the registry."""
 
 import re
 from pathlib import Path
 
 from rwloss.metrics import DEFAULT, METRICS
+from rwloss.training import RunSettings
 
 PAGE = Path(__file__).parents[2] / "docs" / "evaluate.md"
 
@@ -17,3 +18,7 @@ def test_table_is_that_of_the_registry():
         metric = METRICS[name]
         wanted = (metric.title, metric.range, metric.missed, metric.false_alarm)
         assert (title, span, missed, false_alarm) == wanted
+
+
+def test_help_names_every_metric():
+    assert set(METRICS) <= set(re.findall(r"\w+", RunSettings.model_fields["metrics"].description))

@@ -55,6 +55,7 @@ TEXTS = [
     "generalized_dice",
     "generalized_dice(absent='largest', smooth=1e-05)",
     "generalized_surface",
+    "generalized_wasserstein_dice",
     "geodesic_smoothing",
     "hausdorff_dt",
     "hausdorff_dt(alpha=1.0)",
@@ -69,6 +70,7 @@ TEXTS = [
     "soft_cl_dice",
     "soft_cl_dice(classes='together', include_background=False)",
     "svls",
+    "top_k",
     "tversky",
     "tvmf_dice",
     "unified_focal",
@@ -92,7 +94,7 @@ def known_failures(generator):
         return {f"check_{check}": reason for check in checks}
     if generator == maps.ClassWeighted((1.0, 2.0, 3.0, 4.0)):
         return {"check_relabelling": "each class has the weight that was given for its number"}
-    if isinstance(generator, maps.ClassCost):
+    if isinstance(generator, (maps.ClassCost, maps.GeneralizedWassersteinDice)):
         return {"check_relabelling": "the costs are those of the numbers of the classes"}
     return {}
 

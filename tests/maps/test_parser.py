@@ -341,7 +341,7 @@ def test_long_text_is_shown_around_the_place():
     [
         ("boundary(", "never closed"),
         ("boundary(convention='a', convention='b')", "convention"),
-        ("boundary(convention='valverdi')", "Input should be 'kervadec', 'valverde' or 'edge'"),
+        ("boundary(convention='valverdi')", "Input should be 'kervadec', 'valverde', 'edge' or"),
         ("", "column 1"),
         ("blend('boundry', dice)", "did you mean 'boundary'"),
         ("dice" * 5000, "map of 20000 characters: expected 10000 at most"),

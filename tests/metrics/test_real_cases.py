@@ -61,6 +61,7 @@ def mortar(shared_data):
             lesions,
             {
                 "surface_dice": 0.7956169958674757, "surface_dice_at_2": 0.8300824604286343,
+                "cl_dice": 0.5207100591715976,
                 "lesion_recall": 0.4594594594594595, "lesion_f1": 0.6296296296296297,
                 "betti_0_error": 37 - 17, "betti_1_error": 1, "betti_2_error": 0,
             },

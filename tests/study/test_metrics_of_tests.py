@@ -7,8 +7,9 @@ import json
 import pytest
 from strange_studies import MAPS, write_run
 
+from rwloss import RWLossError
 from rwloss.study.outcomes import outcome_of
-from rwloss.study.plan import make, runs
+from rwloss.study.plan import Study, make, runs
 from rwloss.study.report.forest import differences_table, forest_charts
 from rwloss.study.report.run_charts import charts_of_runs
 from rwloss.study.report.tables import maps_table, scores_table
@@ -75,3 +76,15 @@ def test_a_missing_class_counts_with_its_rule():
     assert outcome.metrics == ("dice", "hd_mm", "betti_0_error", "lesion_recall")
     found = [outcome.tested(name) for name in outcome.metrics]
     assert found == [0.0, 30.0, 4.0, None]
+
+
+def test_a_study_names_its_metrics(tmp_path):
+    """In [training], as any setting of its runs; a wrong name is refused with the nearest one."""
+    training = {"metrics": ["default", "betti_0_error"]}
+    study = make(data="DATA", maps=MAPS, seeds=[0], training=training)
+    (tmp_path / "study.toml").write_text(study.as_toml())
+    again = Study.read(tmp_path / "study.toml")
+    [settings, *_] = [run.settings for run in runs(again, tmp_path)]
+    assert settings.metrics == ("default", "betti_0_error")
+    with pytest.raises(RWLossError, match=r"\[training\].*no metric 'betti0'.*betti_0_error"):
+        make(data="DATA", maps=MAPS, training={"metrics": ["betti0"]})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import numpy as np
 from pydantic import NonNegativeFloat
@@ -12,6 +12,9 @@ from rwloss.errors import RWLossError
 from rwloss.maps.generator import MapGenerator, MapTags
 from rwloss.regions import Regions
 from rwloss.rwmap import RWMap
+from rwloss.words import listed
+
+Costs: TypeAlias = Literal["ordinal"] | tuple[tuple[NonNegativeFloat, ...], ...]
 
 
 class ClassCost(MapGenerator):
@@ -23,7 +26,7 @@ class ClassCost(MapGenerator):
     of a row differ.
     """
 
-    costs: Literal["ordinal"] | tuple[tuple[NonNegativeFloat, ...], ...] = "ordinal"
+    costs: Costs = "ordinal"
 
     name = "class_cost"
     tags = MapTags(
@@ -35,27 +38,29 @@ class ClassCost(MapGenerator):
     citation = "Fidon et al., Generalised Wasserstein Dice Score, 2017, arXiv 1707.00478 (eq. 6)"
 
     def compute(self, regions: Regions) -> RWMap:
-        """Map values for one batch. labels (b *s) -> dense map (b k *s), unitless.
+        """Map values for one batch. labels (b *s) -> dense map (b k *s), unitless."""
+        k, labels = regions.num_classes, regions.labels
+        values = [
+            regions.per_voxel(from_numpy(np.full((len(labels), k), column, np.float32), labels))
+            for column in zip(*cost_table(self.name, self.costs, k), strict=True)
+        ]
+        return RWMap.from_dense(labels, regions.xp.stack(values, axis=1))
 
-        Raises RWLossError if the costs are not one row of K numbers per class, with 0 for the
-        class itself.
-        """
-        k = regions.num_classes
-        if self.costs == "ordinal":
-            table = abs(np.subtract.outer(np.arange(k), np.arange(k))) / (k - 1)
-        else:
-            sizes = [len(row) for row in self.costs]
-            if sizes != [k] * k:
-                raise RWLossError(
-                    f"{self.name}: costs has rows of {sizes} numbers, expected {k} rows of {k}: "
-                    "one row per true class, one number per class"
-                )
-            table = np.array(self.costs)
-            if table.diagonal().any():
-                raise RWLossError(f"{self.name}: a class must cost 0 at itself, got {self.costs}")
-        columns = (
-            np.broadcast_to(column, (len(regions.labels), k)).astype(np.float32)
-            for column in table.T
+
+def cost_table(name: str, costs: Costs, num_classes: int) -> tuple[tuple[float, ...], ...]:
+    """One row per true class, one number per class; in plain Python, which a graph can hold.
+
+    Raises RWLossError unless the costs have this form, with 0 for the class itself.
+    """
+    if costs == "ordinal":
+        classes = range(num_classes)
+        return tuple(tuple(abs(t - k) / (num_classes - 1) for k in classes) for t in classes)
+    sizes = [len(row) for row in costs]
+    if sizes != [num_classes] * num_classes:
+        raise RWLossError(
+            f"{name}: costs has rows of {listed([str(size) for size in sizes])} numbers, expected "
+            f"{num_classes} rows of {num_classes}: one row per true class, one number per class"
         )
-        values = [regions.per_voxel(from_numpy(each, regions.labels)) for each in columns]
-        return RWMap.from_dense(regions.labels, regions.xp.stack(values, axis=1))
+    if any(row[t] for t, row in enumerate(costs)):
+        raise RWLossError(f"{name}: each class must cost 0 at itself, got {costs}")
+    return costs

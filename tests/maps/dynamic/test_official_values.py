@@ -30,6 +30,8 @@ MIST = {"include_background": False, "spacing_mm": (1.0, 2.0)}  # its maps leave
 BATCH = {"batch": True}
 VOLUME = {"spacing_mm": (2.5, 1.0, 2.0)}
 
+WASSERSTEIN = "generalized_wasserstein_dice(costs=((0., 1., 2.), (1., 0., 0.5), (2., 0.5, 0.)))"
+
 # Text, settings, target, loss and gradient.
 PUBLISHED = [
     # mist-medical/MIST f727791, GenSurfLoss and HDOneSidedLoss with alpha=0, given SciPy's distance
@@ -65,6 +67,10 @@ PUBLISHED = [
     ("geodesic_smoothing(alpha=0.3)", VOLUME, LABELS[None], 1.895060716, -0.01773659767),
     # mobarakol/SVLS 77d1fd2, of one volume of two slices
     ("svls", {}, LABELS[None], 1.750982193, -0.01953474146),
+    # MIC-DKFZ/nnUNet 0e49508, TopKLoss(k=10)
+    ("top_k", BATCH, LABELS, 4.215877257, 0.2952097747),
+    # MONAI 1.6.1, GeneralizedWassersteinDiceLoss
+    (WASSERSTEIN, {}, LABELS, 0.4434003846, -0.01121808015),
 ]
 
 

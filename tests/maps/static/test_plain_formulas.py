@@ -27,7 +27,7 @@ FORMULAS = {
             plain.boundary, convention=convention, normalize=normalize
         )
         for convention in ("kervadec", "valverde", "edge", "maurer")
-        for normalize in ("none", "max", "sides")
+        for normalize in ("none", "max", *["sides"] * (convention in {"edge", "maurer"}))
     },
     **{
         maps.ClassCost(costs) if costs else maps.ClassCost(): lambda labels, k, mm, costs=costs: (
@@ -35,16 +35,8 @@ FORMULAS = {
         )
         for costs in (None, COSTS)
     },
-    **{
-        maps.ContourWeighted(weight): lambda labels, k, mm, weight=weight: plain.contour_weighted(
-            labels, k, weight
-        )
-        for weight in (2.0, 0.5)
-    },
-    **{
-        maps.DistancePenalty(scale): partial(plain.distance_penalty, scale=scale)
-        for scale in (1.0, 3.0)
-    },
+    maps.ContourWeighted(0.5): lambda labels, k, mm: plain.contour_weighted(labels, k, 0.5),
+    maps.DistancePenalty(3.0): partial(plain.distance_penalty, scale=3.0),
     **{
         maps.ClassWeighted(weights): lambda labels, k, mm, rule=rule: plain.class_weighted(
             labels, k, rule

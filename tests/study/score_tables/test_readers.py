@@ -46,6 +46,9 @@ def test_a_long_table_with_commas_semicolons_and_tabs(options, scores, tmp_path)
     check(options(path), scores)
     assert read(options(path)).decimal_commas
     assert not read(options(tabs)).decimal_commas
+    thousands = write(tmp_path / "thousands.csv", german[0], "rw;0;case0;1.234,5;1")
+    with pytest.raises(RWLossError, match=r"Dice is '1.234,5', which is no number"):
+        arrays(options(thousands))
     latin = tmp_path / "latin.csv"
     latin.write_bytes("\r\n".join([*rows, "Bögli,0,case0,0.5,1"]).encode("latin-1"))
     assert "Bögli" in {*read(options(latin)).blocks[0].keys["method"]}
@@ -228,7 +231,7 @@ def test_reports_of_monai(options, tmp_path):
     raw = options(tmp_path, **of, pattern="{method}/{seed}/{metric}_raw.csv", missing={"": "5"})
     [setting] = assemble(read(raw), raw).settings
     assert (setting.cases, setting.scores["hd"].tolist()) == (("a.nii",), [[[2.6]], [[2.6]]])
-    for method, root in (("dice_ce", "/home/a"), ("rw", "/mnt")):  # names that folders tell apart
+    for method, root in (("dice_ce", "/data/a"), ("rw", "/mnt")):  # names that folders tell apart
         rows = [f"{root}/case{n}/image.nii,1,2,1.5" for n in (1, 2)]
         write(tmp_path / method / "0" / "hd_raw.csv", "filename,class0,class1,mean", *rows)
     [setting] = assemble(read(raw), raw).settings

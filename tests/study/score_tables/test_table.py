@@ -89,6 +89,7 @@ DICE = {"Dice": True}
         ),
         (instead("a,1,x,0.9 %,3"), "Dice is '0.9 %'"),
         (instead("a,1,x,1_0,3"), "Dice is '1_0', which is no number"),
+        ([row.replace(".7", '"1,234"') for row in WHOLE], "Dice is '1,234'"),
         (
             [*WHOLE, "a,1,x,.7,3"],
             "Dice of method 'a', seed '1' and case 'x' is there twice: 't.csv' line 4 and 't.csv' "
