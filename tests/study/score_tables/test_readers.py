@@ -139,7 +139,7 @@ def test_summaries_of_nnunet(options, scores, tmp_path):
                 {
                     "metrics": {
                         label: {"Dice": float(scores["Dice"][m, s, c]) + gain, "FN": 1, "TP": 10}
-                        for label, gain in (("1", 0.0), ("(2, 3)", 0.1))
+                        for label, gain in (("0", 0.9), ("1", 0.0), ("(2, 3)", 0.1))
                     },
                     "prediction_file": f"/srv/a.b/fold_{s}/validation/case.{c}.nii.gz",
                     "reference_file": f"/srv/gt/case.{c}.nii.gz",
