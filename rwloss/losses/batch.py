@@ -167,6 +167,7 @@ class LossBatch:
                 sums=self._overlap if self.fused else None,
                 regions=self.regions,
                 sets=self.sets,
+                is_softmax=not self.normalized,
             )
         return self._prediction
 

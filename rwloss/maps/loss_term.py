@@ -33,7 +33,9 @@ class Prediction:
     masks: overlapping masks per image; b then counts images times masks. batch: overlaps are those
     of the whole batch. by_class: whether values by class are needed, beside their mean. groups: of
     how many batches of equal size this one consists; their losses are the means of their own rows.
-    sets: of partial labels, the classes that each of the last channels is the sum of.
+    sets: of partial labels, the classes that each of the last channels is the sum of. is_softmax:
+    whether probabilities sum to 1 at any logits, so that each of two classes tells the other's; a
+    map is a derivative by each alone.
     """
 
     log_probs: Tensor
@@ -47,6 +49,7 @@ class Prediction:
     by_class: bool = True
     groups: int = 1
     _probs: Tensor | None = None  # as given, where they were
+    is_softmax: bool = False
     _log_rest: Tensor | None = None
     sets: tuple[tuple[int, ...], ...] = ()
     _regions: Regions | Callable[[], Regions] | None = None
@@ -77,7 +80,7 @@ class Prediction:
     @property
     def log_rest(self) -> Tensor:
         """log (1 - p), exact where p is near 1, and finite; computed once. (b c *s)."""
-        if self._log_rest is not None:  # of two classes it is the other's
+        if self._log_rest is not None:  # that of the other class
             return self._log_rest
         if "log_rest" not in self._kept:
             rest = (-self.log_probs.expm1()).clamp_min(1e-30)
@@ -134,7 +137,7 @@ class Prediction:
                 one_hot=self.one_hot[:, 1:],
                 has_background=False,
                 _probs=None if self._probs is None else self._probs[:, 1:],
-                _log_rest=first if others.shape[1] == 1 else None,
+                _log_rest=first if self.is_softmax and others.shape[1] == 1 else None,
             )
         return cast("Prediction", self._kept["others"])
 
@@ -266,6 +269,7 @@ class Prediction:
         sums: Callable[[], tuple[Tensor, Tensor, Tensor]] | None = None,
         regions: Regions | Callable[[], Regions] | None = None,
         sets: tuple[tuple[int, ...], ...] = (),
+        is_softmax: bool = False,
     ) -> Prediction:
         """From log_probs (b k *s) and labels (b *s), in which -1 marks voxels that don't count.
 
@@ -295,6 +299,7 @@ class Prediction:
             groups=groups,
             _probs=probs,
             sets=sets,
+            is_softmax=is_softmax,
             _sums=sums,
             _regions=regions
             or Regions.of_checked(
