@@ -27,6 +27,7 @@ TERMS = {
     "focal_tversky": maps.FocalTversky(),
     "focal_tversky 0.5": maps.FocalTversky(gamma=0.5),
     "blob": maps.Blob(),
+    "exclusion": maps.Exclusion(),
     "cc_dice_ce": maps.CCDiceCE(),
     "hausdorff_dt": maps.HausdorffDT(),
     "hausdorff_dt 1": maps.HausdorffDT(alpha=1.0),
