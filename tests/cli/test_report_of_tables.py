@@ -43,7 +43,7 @@ def test_what_was_done_with_missing_scores_is_said(table, rwloss_command):
     table.write_text(text[:place] + text[text.index(",", place) :])
     code, printed, told = rwloss_command("report", table, *GIVEN, "--out", "a.html")
     assert code == 2
-    assert "1 score of Dice have no value, such as method 'rw', seed '3' and case 'case2'" in told
+    assert "1 score of Dice has no value, such as method 'rw', seed '3' and case 'case2'" in told
     given = [*GIVEN, "--missing", "drop", "--export", "figures"]
     code, printed, told = rwloss_command("report", table, *given, "--out", "a.html")
     assert code == 0
