@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -41,7 +43,7 @@ def main() -> None:
         rows += _memory(k)
     if torch.cuda.is_available():
         rows += on_a_gpu()
-    report("loss", [*rows, *_call_paths(), *_overhead(), *_first_use()])
+    report("loss", [*rows, *of_instances(), *_call_paths(), *_overhead(), *_first_use()])
 
 
 @dataclass(frozen=True)
@@ -213,6 +215,45 @@ def _one_step(k: int, name: str) -> Callable[[], None]:
 def _words(k: int) -> str:
     batch, *size = SHAPE
     return f"logits {batch} x {k} x {' x '.join(map(str, size))}"
+
+
+def of_instances(number: int = 500) -> list[Row]:
+    """Losses of each connected component beside Dice, whose time is the unit; two classes.
+
+    prepared: the target is `RegionWiseLoss.prepare(...).regions`, whose components are known.
+    """
+    batch, *size = SHAPE
+    grid = math.ceil(math.sqrt(number / batch))
+    labels = torch.zeros(SHAPE, dtype=torch.long)
+    cells = itertools.islice(itertools.product(range(batch), *[range(grid)] * 2), number)
+    for place, (image, *cell) in enumerate(cells):
+        side = 2 + place % (min(size) // grid - 3)  # apart from the next
+        starts = (c * (length // grid) for c, length in zip(cell, size, strict=True))
+        labels[(image, *(slice(start, start + side) for start in starts))] = 1
+    logits = torch.randn(batch, 2, *size, requires_grad=True)
+    losses = {text: RegionWiseLoss(text) for text in ("dice", "blob", "cc_dice_ce")}
+    regions = RegionWiseLoss("blob + cc_dice_ce").prepare(labels, num_classes=2).regions
+    assert regions.components.amax(dim=(1, 2)).sum() == number + batch  # and the backgrounds
+    values: dict[str, Callable[[], torch.Tensor]] = {
+        **{text: partial(loss, logits, regions) for text, loss in losses.items()},
+        "dice + cross_entropy": partial(RegionWiseLoss("dice + cross_entropy"), logits, labels),
+        **{
+            f"{text}, components not prepared": partial(losses[text], logits, labels)
+            for text in ("blob", "cc_dice_ce")
+        },
+    }
+    took = seconds(
+        {name: partial(_step, value, logits) for name, value in values.items()}, repeats=15
+    )
+    words, goals = f"{_words(2)}, {number} components", {"blob": "≤ 1.3", "cc_dice_ce": "≤ 1.3"}
+    return [
+        Row(words, name, value, "s", value / took["dice"], goals.get(name, ""))
+        for name, value in took.items()
+    ]
+
+
+def _step(value: Callable[[], torch.Tensor], logits: torch.Tensor) -> None:
+    torch.autograd.grad(value(), logits)
 
 
 def _call_paths() -> list[Row]:

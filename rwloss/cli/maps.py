@@ -21,12 +21,12 @@ def maps(name: Annotated[str | None, typer.Argument(metavar="NAME")] = None) -> 
 
 def _list() -> None:
     """One line per map. Plug-ins are not imported: only what the user names is."""
-    from rwloss.maps import load, names, origin
-    from rwloss.maps.registry import is_built_in
+    from rwloss.maps import names, origin
+    from rwloss.maps.registry import is_built_in, summary
 
     width = max(map(len, names()))
     for known in names():
-        text = _first_line(load(known)) if is_built_in(known) else f"plug-in: {origin(known)}"
+        text = summary(known) if is_built_in(known) else f"plug-in: {origin(known)}"
         typer.echo(f"{known:<{width}}  {text}")
 
 
@@ -59,10 +59,6 @@ def _dedented(generator: type[Any]) -> str:
     import inspect
 
     return inspect.getdoc(generator) or "(no description)"
-
-
-def _first_line(generator: type[Any]) -> str:
-    return _dedented(generator).splitlines()[0]
 
 
 def _default(field: dataclasses.Field[Any]) -> str:

@@ -5,13 +5,14 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import keyword
 import os
 import sys
 from functools import cache
 from hashlib import sha256
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import Distribution, EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +120,19 @@ def is_built_in(name: str) -> bool:
     return [entry.value.startswith("rwloss.maps.") for entry in _entries().get(name, ())] == [True]
 
 
+def summary(name: str) -> str:
+    """First line about a built-in, read from its source: to import all of them takes longer.
+
+    >>> summary("dice").split()[0]
+    '1'
+    """
+    [entry] = _entries()[name]
+    file = Path(__file__).parents[2] / (entry.module.replace(".", "/") + ".py")
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    [found] = [n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == entry.attr]
+    return str(ast.get_docstring(found)).splitlines()[0]
+
+
 def origin(name: str) -> str:
     """Where a generator comes from: its package and class, or its file. Imports no package.
 
@@ -217,8 +231,13 @@ def _two_of(name: str, *owners: str) -> RWLossError:
 
 def _whose(entry: EntryPoint) -> str:
     """An entry point with its package, if that is known."""
-    dist = entry.dist
-    return entry.value if dist is None else f"{entry.value} of {dist.name} {dist.version}"
+    return entry.value if entry.dist is None else f"{entry.value} of {_release(entry.dist)}"
+
+
+@cache
+def _release(package: Distribution) -> str:
+    """Name and version: each takes reading all of a package's metadata."""
+    return f"{package.name} {package.version}"
 
 
 def _where(generator: type[MapGenerator]) -> str:

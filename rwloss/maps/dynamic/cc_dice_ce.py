@@ -45,17 +45,26 @@ class CCDiceCE(LossTerm):
 
     def loss(self, prediction: Prediction) -> Tensor:
         """Dice loss plus cross-entropy of the cells, their mean. (b c)."""
-        probs, truth, log_probs = prediction.probs, prediction.one_hot, prediction.log_probs
-        cells, owner = _cells(prediction)
-        log_rest = (-log_probs.expm1()).clamp_min(1e-30).log()  # log (1 - p), exact for p near 1
-        costs = -log_probs.where(truth > 0, log_rest) * prediction.counted
+        probs, log_probs, log_rest = prediction.probs, prediction.log_probs, prediction.log_rest
+        place, number, owner, cells, size = _cells(prediction)
 
-        def sums(values: Tensor) -> Tensor:
-            return values.new_zeros(owner.shape).scatter_add(0, cells, values.flatten())
+        def of_cells(values: Tensor) -> Tensor:
+            return values.new_zeros(owner.shape).index_add(0, cells, values.flatten())
 
-        true, size = sums(truth), sums(prediction.counted.expand_as(truth))
-        overlap = 2 * sums(probs * truth) / (sums(probs) + true).clamp_min(1e-7)
-        losses = (1 - overlap) * (true > 0) + sums(costs) / size.clamp_min(1.0)
+        def of_components(values: Tensor) -> Tensor:
+            there = values.flatten().index_select(0, place)
+            return values.new_zeros(owner.shape).index_add(0, number, there)
+
+        size = size.to(probs.dtype)
+        if not prediction.all_count:
+            counted = prediction.counted
+            log_probs, log_rest = log_probs * counted, log_rest * counted
+            size = of_cells(counted.expand_as(probs))
+        true = of_components(prediction.one_hot)
+        overlap = 2 * of_components(probs) / (of_cells(probs) + true).clamp_min(1e-7)
+        # As if no voxel were of the class; then the difference where one is.
+        costs = of_cells(log_rest) - of_components(log_rest) + of_components(log_probs)
+        losses = (1 - overlap) * (true > 0) - costs / size.clamp_min(1.0)
         return mean_by_image_and_class(losses, size, owner, probs)
 
     def prepare(self, regions: Regions) -> None:
@@ -64,22 +73,24 @@ class CCDiceCE(LossTerm):
 
 
 @eager  # no compiled graph can hold a search for components
-def _cells(prediction: Prediction) -> tuple[Tensor, Tensor]:
-    """The cell of each of the flat values (b c *s), and the flat index (b c) of each cell."""
-    found = _cells_of(prediction.regions, 0 if prediction.has_background else 1)
-    cells, owner = map(prediction.tensor, found)
-    return cells, owner
+def _cells(prediction: Prediction) -> tuple[Tensor, ...]:
+    """Place and number of the instances; owners of the cells, the cell of each value, and sizes."""
+    first = 0 if prediction.has_background else 1
+    instances = Instances.of(prediction.regions, first)
+    found = instances.place, instances.number, *_cells_of(prediction.regions, first)
+    return tuple(map(prediction.tensor, found))
 
 
-def _cells_of(regions: Regions, first: int) -> tuple[Array, Array]:
-    """Cells of classes `first` and up, one more per image and class for those without a component.
+def _cells_of(regions: Regions, first: int) -> tuple[Array, ...]:
+    """Flat index (b c) of each cell, the cell of each flat value (b c *s), and sizes in voxels.
 
-    int64 (b·c·voxels), (n + b·c); the regions keep them.
+    The cells of the instances come first, then one per image and class, for those without any. The
+    regions keep them.
     """
     return regions.kept(f"cells {first}", lambda: _made(regions, first))
 
 
-def _made(regions: Regions, first: int) -> tuple[Array, Array]:
+def _made(regions: Regions, first: int) -> tuple[Array, ...]:
     instances = Instances.of(regions, first)
     table, owner = to_numpy(instances.table), to_numpy(instances.owner)
     images, channels = len(table), regions.num_classes - first
@@ -88,7 +99,7 @@ def _made(regions: Regions, first: int) -> tuple[Array, Array]:
     numbers = np.stack(nearest, axis=1).reshape(images, channels, math.prod(nearest[0].shape[1:]))
     cells = table[np.arange(images)[:, None, None], numbers]
     cells = np.where(numbers > 0, cells, len(owner) + rows[..., None])
-    return tuple(
-        from_numpy(array, regions.labels)
-        for array in (cells.ravel(), np.concatenate([owner, rows.ravel()]))
-    )
+    # 32 bits are read faster, and there are never so many cells.
+    owner, cells = np.concatenate([owner, rows.ravel()]), cells.ravel().astype(np.int32)
+    sizes = np.bincount(cells, minlength=len(owner))
+    return tuple(from_numpy(array, regions.labels) for array in (owner, cells, sizes))

@@ -32,7 +32,7 @@
       element.hidden = !keeps(numbers(element));
     }
     const counts = [["map", data.nouns], ["class", "classes"], ["seed", "seeds"]]
-      .filter(([name]) => form.querySelector(`input[name="${name}"]`))
+      .filter(([name]) => form.querySelector(`fieldset:not([hidden]) input[name="${name}"]`))
       .map(([name, noun]) => `${chosen(name).size} of ${all(`input[name="${name}"]`, form).length} ${noun}`);
     document.getElementById("shown").textContent = `Shown: ${counts.join(", ")}`;
     drawAll();

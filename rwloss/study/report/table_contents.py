@@ -36,7 +36,8 @@ def charts_of_table(results: TableResults, *, with_settings: bool = True) -> dic
             _fitted(replace(chart, heading=f"{primary} of every case, mean over runs"), primary)
             for chart in case_charts.case_charts(part, primary)
         ]
-        groups = {"scores": scores, "forest": [*forest.forest_charts(part)], "cases": cases}
+        differences = [*forest.forest_charts(part)] if results.has_seeds else []
+        groups = {"scores": scores, "forest": differences, "cases": cases}
         for name, charts in groups.items():
             made = [headed(chart, part, number) for chart in charts]
             if not with_settings:
@@ -56,7 +57,7 @@ def tables_of_table(results: TableResults) -> list[Table]:
     """All tables, each over all settings."""
     return [
         scores_table(results),
-        differences_table(results),
+        *([differences_table(results)] if results.has_seeds else []),
         *([cases_table(results)] if results.of_cases else []),
         runs_table(results),
     ]
@@ -67,7 +68,9 @@ def scores_table(results: TableResults) -> Table:
     names = list(results.study.maps)
     return Table(
         "scores",
-        f"Means over runs. Small: {percent_interval(results)}.",
+        "Means over runs. Small: 95 % bootstrap intervals over runs."
+        if results.has_seeds
+        else "Scores of the one run of each method.",
         {
             "method": "", **axis_titles(results.study.axes), "runs": "seed",
             **dict.fromkeys(results.directions(), "score"),
@@ -85,13 +88,6 @@ def scores_table(results: TableResults) -> Table:
             for each in results.whole.maps
         ),
     )  # fmt: skip
-
-
-def percent_interval(results: TableResults) -> str:
-    """What the small intervals below means are."""
-    if max(each.done for each in results.whole.maps) < 2:
-        return "no interval, because there is one run per method"
-    return "95 % bootstrap intervals over runs"
 
 
 def differences_table(results: TableResults, number: int | None = None) -> Table:

@@ -30,6 +30,11 @@ class CodedScores(NamedTuple):
 def fields_of(blocks: Sequence[Block], options: TableOptions) -> tuple[str, ...]:
     """Settings in the order of paths and options, then the keys that the tables have."""
     used = dict.fromkeys(key for block in blocks for key in block.keys)
+    if "method" not in used:
+        raise RWLossError(
+            "nothing says which method the scores are of: put {method} in --pattern, and name the "
+            "folder above those of the methods"
+        )
     known = case_groups(options)
     for group in options.groups:
         if group not in used and group not in known:
@@ -54,6 +59,7 @@ def coded(
     codes, values, places = [], [], []
     groups = case_groups(options)
     absent = _ABSENT | {text.lower() for text in options.absent}
+    absent_numbers = {number for text in options.absent if (number := _number(text)) is not None}
     for block in blocks:
         n = len(block.values)
         columns = []
@@ -68,7 +74,7 @@ def coded(
                 line = block.lines[[*texts].index("")]
                 raise RWLossError(f"{block.file!r} line {line} does not say its {field}")
         codes.append(np.array(columns, dtype=np.int64).reshape(len(fields), n).T)
-        values.append(_numbers(block, absent))
+        values.append(_numbers(block, absent, absent_numbers))
         places += [(block.file, line) for line in block.lines]
     if not codes:
         return CodedScores(np.zeros((0, len(fields)), np.int64), np.zeros(0), [])
@@ -84,7 +90,7 @@ def _group_of(case: str, known: Mapping[str, str], options: TableOptions) -> str
     return known[case]
 
 
-def _numbers(block: Block, absent: set[str]) -> NDArray[np.float64]:
+def _numbers(block: Block, absent: set[str], absent_numbers: set[float]) -> NDArray[np.float64]:
     """The values as numbers; NaN where there is none."""
     found = np.empty(len(block.values))
     for place, value in enumerate(block.values):
@@ -92,12 +98,25 @@ def _numbers(block: Block, absent: set[str]) -> NDArray[np.float64]:
         if text.lower() in absent:
             found[place] = math.nan
             continue
-        try:
-            found[place] = float(text.replace(",", ".") if text.count(",") == 1 else text)
-        except ValueError:
+        number = _number(text)
+        if number is None:
+            column = f" (column {block.column!r})" if block.column else ""
+            narrower = ", or leave its column out with a pattern such as {method:dice|ce}"
             raise RWLossError(
-                f"{block.file!r} line {block.lines[place]}: {block.metric} is {text[:40]!r}, which "
-                "is no number; if it stands for no value, give --absent and this text"
-            ) from None
+                f"{block.file!r} line {block.lines[place]}: {block.metric}{column} is "
+                f"{text[:40]!r}, which is no number; if it stands for no value, give --absent and "
+                f"this text{narrower if column else ''}"
+            )
+        found[place] = math.nan if number in absent_numbers else number
     found[~np.isfinite(found)] = math.nan
     return found
+
+
+def _number(text: str) -> float | None:
+    """A text as a number, with a decimal point or comma; None if it is none."""
+    try:
+        if "_" in text:  # Python reads 1_0 as 10
+            return None
+        return float(text.replace(",", ".") if text.count(",") == 1 else text)
+    except ValueError:
+        return None

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import csv
+import io
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -24,7 +25,7 @@ class Block:
     """Scores of one metric in one file.
 
     keys: field -> a text per score, or one text for all. values: text or number per score. lines:
-    where each stands in the file, from 1.
+    where each stands in the file, from 1. column: of the values, where a pattern found it.
     """
 
     file: str
@@ -32,6 +33,7 @@ class Block:
     keys: Mapping[str, Sequence[str] | str]
     values: Sequence[Any]
     lines: Sequence[int]
+    column: str = ""
 
 
 def file_text(path: Path) -> str:
@@ -66,9 +68,9 @@ class CsvTable:
         text = file_text(path)
         delimiter = delimiter_of(text)
         if "\0" in text or text.startswith("PK"):
-            raise RWLossError(f"{shown!r} is no text: save it as CSV")
+            raise RWLossError(f"{shown!r} is no text in UTF-8: save it as CSV in UTF-8")
         try:
-            reader = csv.reader(text.splitlines(), delimiter=delimiter, strict=True)
+            reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
             rows, lines = [], []
             for row in reader:
                 if any(cell.strip() for cell in row):
@@ -97,8 +99,8 @@ class CsvTable:
     def _column(self, name: str, option: str) -> list[str]:
         if name not in self.header:
             raise RWLossError(
-                f"{self.file!r} has no column {name!r} ({option}){nearest(name, self.header)}; "
-                f"its columns are {shown_names(self.header)}"
+                f"{self.file!r} has no column {name!r} ({option})"
+                f"{nearest(name, self.header) or '.'} Its columns are {shown_names(self.header)}"
             )
         place = self.header.index(name)
         return [row[place].strip() for row in self.rows]
@@ -156,16 +158,15 @@ class CsvTable:
                 f"--wide {options.wide!r} has no {{metric}}, so its columns hold one metric, and "
                 f"{len(options.written)} are named with --metric"
             )
-        is_key = {*options.columns_of.values(), *options.groups, *keys}
         any_found = False
         for name in self.header:
-            if name in is_key or (of := pattern.match(name)) is None:
+            if name in _key_columns(keys, options) or (of := pattern.match(name)) is None:
                 continue
             any_found = True
             own = dict(of)
             metric = own.pop("metric", next(iter(options.written)))
             values = self._column(name, "--wide")
-            yield Block(self.file, metric, {**keys, **own}, values, self.lines)
+            yield Block(self.file, metric, {**keys, **own}, values, self.lines, name)
         if not any_found:
             raise RWLossError(
                 f"no column of {self.file!r} fits --wide {options.wide!r}: they are "
@@ -183,7 +184,7 @@ class CsvTable:
                 known = {*names}
                 raise RWLossError(
                     f"{self.file!r} has no score {metric!r} in its column {options.long[0]!r}"
-                    f"{nearest(metric, known)}; it has {shown_names(sorted(known))}"
+                    f"{nearest(metric, known) or '.'} It has {shown_names(sorted(known))}"
                 )
             own = {
                 key: of if isinstance(of, str) else [of[place] for place in places]
@@ -207,11 +208,20 @@ class CsvTable:
 
     def unused(self, fields: Mapping[str, str], options: TableOptions) -> Iterator[str]:
         """Columns that no option names."""
-        if (self._is_monai and "metric" in fields) or options.wide is not None:
+        if self._is_monai and "metric" in fields:
             return
-        named = {*options.columns_of.values(), *options.groups, *(options.long or options.written)}
-        named |= {*KEYS[:3]}
+        named = _key_columns(KEYS[:3], options)
+        if options.wide is None:
+            named |= {*(options.long or options.written)}
+        else:
+            pattern = _wide_pattern(options)
+            named |= {name for name in self.header if pattern.match(name)}
         yield from (name for name in self.header if name not in named)
+
+
+def _key_columns(keys: Iterable[str], options: TableOptions) -> set[str]:
+    """Names of columns that say what a score is of."""
+    return {*options.columns_of.values(), *options.groups, *keys}
 
 
 def shown_names(names: Sequence[str]) -> str:

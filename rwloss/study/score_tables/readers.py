@@ -6,7 +6,7 @@ import csv
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -64,12 +64,33 @@ def read(options: TableOptions) -> Found:
             blocks += _monai_means(path, shown, fields, options)
         else:
             table = CsvTable.of(path, shown)
-            blocks += table.blocks(fields, options)
+            own = [*table.blocks(fields, options)]
+            commas |= _has_decimal_commas(own, table.delimiter)
+            blocks += own
             unused |= dict.fromkeys(table.unused(fields, options))
-            commas |= table.delimiter != ","
-    commas = commas and any("," in str(value) for block in blocks for value in block.values)
     blocks = [replace(block, metric=options.written[block.metric]) for block in blocks]
     return Found(tuple(blocks), len(places), tuple(unread), tuple(unused), commas)
+
+
+def _has_decimal_commas(blocks: Sequence[Block], delimiter: str) -> bool:
+    """Whether a table's numbers are written so. Raises RWLossError if 1,234 may be 1234 there."""
+    with_comma = [
+        (block, line, value)
+        for block in blocks
+        for line, value in zip(block.lines, block.values, strict=True)
+        if "," in value
+    ]
+    with_point = any(
+        "." in value and _number_like(value) for block in blocks for value in block.values
+    )
+    if with_comma and (with_point or delimiter == ","):
+        block, line, value = with_comma[0]
+        why = "has decimal points too" if with_point else "separates its columns with commas"
+        raise RWLossError(
+            f"{block.file!r} line {line}: {block.metric} is {value[:40]!r}, and the table {why}, "
+            "so the comma may separate thousands: write numbers with a decimal point alone"
+        )
+    return bool(with_comma)
 
 
 def _matching(options: TableOptions) -> tuple[list[tuple[Path, dict[str, str]]], list[str]]:
@@ -81,10 +102,10 @@ def _matching(options: TableOptions) -> tuple[list[tuple[Path, dict[str, str]]],
     found = [(folder / name, dict(fields)) for name in names if (fields := pattern.match(name))]
     rest = [name for name in names if not pattern.match(name)]
     if not found:
-        there = f"; there are {some(rest)}" if rest else f", which holds no {suffix or 'such'} file"
+        there = f"there are {some(rest)}" if rest else f"there is no {suffix or 'such'} file"
         given = "" if options.pattern else " (what nnU-Net writes; name another with --pattern)"
         raise RWLossError(
-            f"no file in {str(folder)!r} fits the pattern {pattern.text!r}{given}{there}"
+            f"no file in {str(folder)!r} fits the pattern {pattern.text!r}{given}: {there}"
         )
     for name in ("method", "seed", "case", "class"):
         if name in pattern.fields and name in options.columns_of:
@@ -143,7 +164,7 @@ def _monai_means(
     for metric in options.written:
         if metric not in names:
             raise RWLossError(
-                f"{shown!r} has no metric {metric!r}{nearest(metric, names)}; it has "
+                f"{shown!r} has no metric {metric!r}{nearest(metric, names) or '.'} It has "
                 f"{shown_names(names)}"
             )
         line = names.index(metric)
@@ -172,7 +193,7 @@ def _nnunet(
     for metric in options.written:
         if metric not in known:
             raise RWLossError(
-                f"{shown!r} has no score {metric!r}{nearest(metric, known)}; it has "
+                f"{shown!r} has no score {metric!r}{nearest(metric, known) or '.'} It has "
                 f"{shown_names([*known])}"
             )
         values = [scores.get(metric) for _, _, scores in rows]

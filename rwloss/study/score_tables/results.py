@@ -42,6 +42,11 @@ class ScoredRun(RunOutcome):
     means: Mapping[str, float] = field(default_factory=dict)
     of_cases: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
+    @property
+    def knows_losses(self) -> bool:
+        """Drawn as a run that lost no class: nothing says that one was lost."""
+        return True
+
     def tested(self, metric: str) -> float | None:
         """Mean of a metric over cases."""
         return self.means.get(metric)

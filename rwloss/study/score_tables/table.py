@@ -40,7 +40,7 @@ class SettingScores:
 class ScoreTable:
     """All scores. methods: of all settings, the reference first. fields: names of settings.
 
-    has_seeds: whether runs of a method are told apart. notes: what was done with missing values,
+    has_seeds: whether any method has several runs. notes: what was done with missing values,
     and what was left out.
     """
 
@@ -89,7 +89,7 @@ def assemble(found: Found, options: TableOptions) -> ScoreTable:
         (options.reference, *others),
         settings,
         made,
-        has_seeds="seed" in fields,
+        has_seeds=any(setting.runs.sum(axis=1).max() > 1 for setting in made),
         has_cases="case" in fields,
         classes=names.get("class", ()) if "class" in options.keys else (),
         notes=tuple(maker.notes()),
@@ -164,7 +164,10 @@ class _Maker:
             for metric in rows:
                 at[metric].append(place[codes[metric]])
         if self.options.reference not in levels["method"]:
-            raise RWLossError(f"{where}the reference {self.options.reference!r} has no score")
+            raise RWLossError(
+                f"{where}the reference {self.options.reference!r} has no score: leave these scores "
+                "out of the tables, or name another --reference"
+            )
         scores: dict[str, Floats] = {}
         runs = np.zeros((len(levels["method"]), len(levels["seed"])), bool)
         for metric in self.options.metrics:
@@ -221,7 +224,8 @@ class _Maker:
         one, other = rows[order[same[0]]], rows[order[same[0] + 1]]
         places = self.of_metric[metric].places
         lacking = [f"--{key}" for key in KEYS if key not in self.of_keys]
-        fix = f"name the column that tells them apart with {', '.join([*lacking, '--group'])}"
+        options = " or ".join([*lacking, "--group"])
+        fix = f"name the column that tells them apart with {options}, or delete one if they repeat"
         raise RWLossError(
             f"{where}{metric} of {self._what(metric, one)} is there twice: "
             f"{places[one][0]!r} line {places[one][1]} and {places[other][0]!r} line "
@@ -295,8 +299,10 @@ class _Maker:
         rule = options.missing.get(metric, options.missing.get(""))
         if rule is None:
             file, line = self.of_metric[metric].places[row]
+            number = int(lacks.sum())
+            have = "has" if number == 1 else "have"
             raise RWLossError(
-                f"{where}{count_of(int(lacks.sum()), 'score')} of {metric} have no value, such as "
+                f"{where}{count_of(number, 'score')} of {metric} {have} no value, such as "
                 f"{self._what(metric, row)} ({file!r} line {line}). Left out, they could make a "
                 f"method look better: state a rule, --missing {metric}=worst (the worst score of "
                 f"the table, {_shown(self._end(metric, 'worst'))}), {metric}=NUMBER, or "
@@ -310,7 +316,10 @@ class _Maker:
             self.dropped[metric] += int((kept & gone).sum())
             kept = kept & ~gone
             if not kept.any():
-                raise RWLossError(f"{where}no score of {metric} is left after --missing drop")
+                raise RWLossError(
+                    f"{where}no score of {metric} is left after --missing drop: leave these scores "
+                    "out of the tables, or give another rule"
+                )
             return table, kept
         value = self._end(metric, rule) if rule in {"worst", "best"} else float(rule)
         return np.where(lacks, value, table), kept

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
+
 from rwloss.study.figures import decimal, significant
 from rwloss.study.score_tables.results import TableResults
+from rwloss.study.score_tables.table import ScoreTable
 from rwloss.study.statistics import Comparison
 from rwloss.words import count_of, listed
+
+_OVER_CASES = "cases of these networks"
 
 
 def question(results: TableResults) -> str:
@@ -21,15 +26,7 @@ def question(results: TableResults) -> str:
 def lead(results: TableResults) -> list[str]:
     """The answer in a few sentences: what is claimed over runs, and what cannot be."""
     told = [*_nothing_of_trainings(results)]
-    for metric in results.directions():
-        found = [d.comparison for d in results.whole.differences if d.metric == metric]
-        told += _claims_in_settings(results, metric, found) if results.study.axes else (
-            _claims(results, metric, found)
-        )  # fmt: skip
-    if not results.has_seeds:
-        for metric in results.directions():
-            own = [e.comparison for e in results.of_cases if e.metric == metric]
-            told += _claims(results, metric, own, "cases of these networks")
+    told += [*_claims_in_settings(results)] if results.study.axes else sentences(results)
     return [*dict.fromkeys(told)]
 
 
@@ -69,7 +66,7 @@ def _claims(
             else f"no number of {unit}s is enough for so many comparisons"
         )
         yield (
-            f"{metric}: no difference from {results.reference} is claimed: "
+            f"{metric}, over {over}: no difference from {results.reference} is claimed: "
             f"{count_of(len(known[0].seeds), unit)} cannot show one, however large it is; {enough}."
         )
 
@@ -89,12 +86,19 @@ def _apart(results: TableResults, metric: str, each: Comparison) -> str:
     )
 
 
-def _claims_in_settings(
-    results: TableResults, metric: str, found: list[Comparison]
+def _claims_in_settings(results: TableResults) -> Iterator[str]:
+    """In how many settings each method is better or worse, over runs and over cases."""
+    for metric in results.directions():
+        if results.has_seeds:
+            found = [d.comparison for d in results.whole.differences if d.metric == metric]
+            yield from _settings_with_claims(results, metric, found, "runs")
+        found = [each.comparison for each in results.of_cases if each.metric == metric]
+        yield from _settings_with_claims(results, metric, found, _OVER_CASES)
+
+
+def _settings_with_claims(
+    results: TableResults, metric: str, found: list[Comparison], over: str
 ) -> Iterator[str]:
-    """In how many settings each method is better or worse."""
-    if not results.has_seeds:
-        return
     told = []
     for name in results.study.maps:
         own = [each for each in found if each.map == name and each.difference is not None]
@@ -108,13 +112,19 @@ def _claims_in_settings(
         told.append(
             f"{name} is better in {sum(signs)} of {len(own)}, worse in {len(signs) - sum(signs)}"
         )
+    unit = "seeds" if over == "runs" else "cases"
+    silent = {tuple(each.values.values()) for each in found if not each.can_claim}
     if told and not any(each.can_claim for each in found):
         yield (
-            f"{metric}: nothing is claimed in any setting, because so few seeds cannot show a "
-            "difference, however large it is."
+            f"{metric}, over {over}: nothing is claimed in any setting, because so few {unit} "
+            "cannot show a difference, however large it is."
         )
     elif told:
-        yield f"{metric}, settings with a significant difference: {'; '.join(told)}."
+        few = f" In {len(silent)}, so few {unit} cannot show one, however large it is."
+        yield (
+            f"{metric}, over {over}, settings with a significant difference: {'; '.join(told)}."
+            f"{few if silent else ''}"
+        )
 
 
 def sentences(part: TableResults) -> list[str]:
@@ -124,7 +134,7 @@ def sentences(part: TableResults) -> list[str]:
         found = [d.comparison for d in part.whole.differences if d.metric == metric]
         told += _claims(part, metric, found)
         own = [each.comparison for each in part.of_cases if each.metric == metric]
-        told += _claims(part, metric, own, "cases of these networks")
+        told += _claims(part, metric, own, _OVER_CASES)
     return told
 
 
@@ -148,20 +158,51 @@ def assumptions(results: TableResults) -> list[str]:
     if results.has_seeds:
         told.append(
             "Runs are the unit of a claim about training with a method: another run may turn out "
-            "otherwise. Cases are the unit of a claim about these trained networks: they may fare "
-            "otherwise on other cases. The interval “over cases too” draws both."
+            "otherwise. The interval “over cases too” draws cases as well."
+        )
+    if results.has_seeds and _is_cross_validation(table):
+        told.append(
+            "Each case was scored in one run of a method, as in a cross-validation. Its runs share "
+            "most of their training cases, so they are less independent than the test takes for "
+            "granted."
         )
     if not table.has_cases:
         told.append(
             "The tables hold a mean per run and no cases, so nothing is said about other cases."
         )
-    elif table.classes:
+    else:
+        told.append(
+            "Cases are the unit of a claim about these trained networks, by a two-sided sign-flip "
+            "test of the differences of each case. This takes for granted that cases are "
+            "independent, which slices or visits of one patient are not."
+        )
+    if table.classes:
         told.append(
             f"The score of a case is the mean over its classes ({listed([*table.classes])})."
         )
-    if results.study.axes:
+    if len(results.study.maps) > 2 or results.study.axes:
         what = "in each setting by itself" if options.correct == "setting" else "in all settings"
+        where = f" {what}" if results.study.axes else ""
         told.append(
-            f"p is corrected for the number of comparisons {what}, for each metric by itself."
+            f"p is corrected for the number of comparisons{where}, for each metric by itself."
+        )
+    metrics = len(results.directions())
+    settings = len(table.settings) if options.correct == "setting" else 1
+    if metrics * settings > 1:
+        several = [count_of(metrics, "metric")] * (metrics > 1)
+        several += [count_of(settings, "setting")] * (settings > 1)
+        told.append(
+            f"Nothing corrects for the number of tests on {listed(several)}: where no method "
+            f"differs, each of these {metrics * settings} has a chance of up to 5 % of a false "
+            "claim."
         )
     return told
+
+
+def _is_cross_validation(table: ScoreTable) -> bool:
+    """Whether no run of a method has a case of another one."""
+    return table.has_cases and all(
+        (~np.isnan(scores)).sum(axis=1).max() == 1
+        for setting in table.settings
+        for scores in setting.scores.values()
+    )

@@ -1,6 +1,8 @@
 """The page and the export of results that others made."""
 
+import json
 import re
+from dataclasses import replace
 
 import pytest
 from scores_of_others import METHODS, long_rows, made_scores, write
@@ -55,6 +57,35 @@ def test_the_page_shows_what_the_data_hold_and_no_more(page, results):
     assert targets <= {*re.findall(r'id="([^"]+)"', body)}
     ids = re.findall(r'id="([^"]+)"', body)
     assert len(ids) == len({*ids})
+
+
+@pytest.mark.parametrize("kind", ["settings", "unpaired", "one run", "means"])
+def test_the_page_has_a_place_for_each_chart(kind, results, page, tmp_path):
+    if kind != "settings":
+        head, *rows = long_rows(made_scores())
+        keep, columns = {
+            "unpaired": ("", head),
+            "one run": (",3,case", head.replace("seed", "run")),
+            "means": (",case3", head.replace("case", "note")),
+        }[kind]
+        kept = [row for row in rows if keep in row]
+        options = replace(
+            results.options,
+            source=write(tmp_path / "t.csv", columns, *kept),
+            groups=(),
+            unpaired=kind == "unpaired",
+        )
+        found = collect_table(options)
+        page = write_table_page(found, tmp_path / "page.html").read_text("utf-8")
+        assert ("Over runs:" in page) == (kind != "one run")
+        assert ("Over cases:" in page) == (kind != "means")
+        assert all(table.rows for table in tables_of_table(found))
+    body, _, rest = page.partition('<script type="application/json" id="data">')
+    charts = json.loads(rest.partition("</script>")[0])["charts"]
+    places = re.findall(r'<div class="chart" id="([^"]+)"', body)
+    assert [chart["id"] for chart in charts] == sorted(
+        places, key=[chart["id"] for chart in charts].index
+    )
 
 
 def test_tables_hold_the_figures_of_the_results(results):

@@ -46,6 +46,9 @@ def test_a_long_table_with_commas_semicolons_and_tabs(options, scores, tmp_path)
     check(options(path), scores)
     assert read(options(path)).decimal_commas
     assert not read(options(tabs)).decimal_commas
+    thousands = write(tmp_path / "thousands.csv", german[0], "rw;0;case0;1.234,5;1")
+    with pytest.raises(RWLossError, match=r"Dice is '1.234,5', which is no number"):
+        arrays(options(thousands))
     latin = tmp_path / "latin.csv"
     latin.write_bytes("\r\n".join([*rows, "Bögli,0,case0,0.5,1"]).encode("latin-1"))
     assert "Bögli" in {*read(options(latin)).blocks[0].keys["method"]}
@@ -114,8 +117,8 @@ def test_files_of_runs_with_fields_in_the_path(options, scores, tmp_path):
     table = assemble(found, options(tmp_path, **of))
     assert (table.fields, table.settings[0].settings) == (("size",), {"size": "ten"})
     for pattern, message in (
-        ("{method}.csv", "no file in .* fits the pattern .*; there are 'ten/boundary/0.csv'"),
-        ("{method}/{seed}.json", "which holds no .json file"),
+        ("{method}.csv", "no file in .* fits the pattern .*: there are 'ten/boundary/0.csv'"),
+        ("{method}/{seed}.json", "there is no .json file"),
     ):
         with pytest.raises(RWLossError, match=message):
             read(options(tmp_path, pattern=pattern, columns_of={}))
@@ -136,7 +139,7 @@ def test_summaries_of_nnunet(options, scores, tmp_path):
                 {
                     "metrics": {
                         label: {"Dice": float(scores["Dice"][m, s, c]) + gain, "FN": 1, "TP": 10}
-                        for label, gain in (("1", 0.0), ("(2, 3)", 0.1))
+                        for label, gain in (("0", 0.9), ("1", 0.0), ("(2, 3)", 0.1))
                     },
                     "prediction_file": f"/srv/a.b/fold_{s}/validation/case.{c}.nii.gz",
                     "reference_file": f"/srv/gt/case.{c}.nii.gz",
@@ -277,7 +280,13 @@ def test_scores_of_our_own_evaluation(options, tmp_path):
         ),
         (["loss,seed,case,dice,HD95", "a,0,c,0.5,1"], "did you mean 'dice'"),
         (["loss,seed,case,Dice,HD95", '"a,0,c,0.5,1'], "is not a table"),
-        (["PK\x03\x04"], "'t.csv' is no text: save it as CSV"),
+        (["PK\x03\x04"], "'t.csv' is no text in UTF-8: save it as CSV in UTF-8"),
+        (["loss,seed,case,Dice,HD95", 'a,0,c,0.5,"1,234"'], "HD95 is '1,234', and the table has"),
+        (["loss,seed,case,Dice,HD95", 'a,0,c,0,"1,2"'], "separates its columns with commas, so"),
+        (
+            ["loss;seed;case;Dice;HD95", "a;0;c;.5;1,234"],
+            "'t.csv' line 2: HD95 is '1,234', and the",
+        ),
     ],
 )
 def test_what_is_no_table_is_refused(options, tmp_path, rows, message):
@@ -305,3 +314,35 @@ def test_what_is_not_there_is_refused(options, tmp_path):
     path = write(tmp_path / "t.csv", "seed,Dice,HD95", "0,1,1")
     with pytest.raises(RWLossError, match=r"nothing says which method .* 'seed', 'Dice', 'HD95'"):
         read(options(path, columns_of={}))
+
+
+def test_a_column_of_text_among_wide_ones_is_named(options, tmp_path):
+    path = write(tmp_path / "t.csv", "case,a,b,comment", "1,.5,.6,fine")
+    given = {"metrics": {"Dice": True}, "reference": "a", "columns_of": {}}
+    with pytest.raises(RWLossError, match=r"\(column 'comment'\) is 'fine', .* leave its column"):
+        assemble(read(of := options(path, wide="{method}", **given)), of)
+    of = options(path, wide="{method:a|b}", **given)
+    found = read(of)
+    assert found.unused == ("comment",)
+    assert assemble(found, of).methods == ("a", "b")
+
+
+def test_lines_end_where_lines_end(options, tmp_path):
+    """Not at the three dots of Windows, which are a control character in Latin-1."""
+    path = tmp_path / "t.csv"
+    rows = ["method,case,Dice,note", "a,1,.5,bad\x85", 'a,2,.5,"x', 'y"']
+    path.write_bytes(
+        "\r\n".join([*rows[:2], "b,1,.6,\x0b", *rows[2:], "b,2,.5,"]).encode("latin-1")
+    )
+    of = options(path, metrics={"Dice": True}, reference="a", columns_of={})
+    [block] = read(of).blocks
+    assert (block.values, block.lines) == ([".5", ".6", ".5", ".5"], [2, 3, 5, 6])
+
+
+def test_a_folder_without_methods_is_refused(options, tmp_path):
+    text = '{"metric_per_case": [{"prediction_file": "a", "metrics": {"1": {"Dice": 0.5}}}]}'
+    write(tmp_path / "fold_0" / "validation" / "summary.json", text)
+    given = {"pattern": "fold_{seed}/validation/summary.json", "columns_of": {}}
+    of = options(tmp_path, metrics={"Dice": True}, **given)
+    with pytest.raises(RWLossError, match=r"nothing says which method the scores are of: put"):
+        assemble(read(of), of)

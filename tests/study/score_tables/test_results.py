@@ -170,6 +170,8 @@ def test_p_is_corrected_within_settings_or_over_all(collect, tmp_path):
         assert [each.corrected_p for each in own] == pytest.approx(corrected)
         least = multipletests([2 / 2**SEEDS] * 4, method="holm")[1]
         assert [each.least_corrected_p for each in own] == pytest.approx(least)
+        # 4 * 2 / 2**8 is the first below 0.05.
+        assert {(each.comparisons, each.seeds_needed) for each in own} == {(4, 8)}
         of_cases = [each.comparison for each in together.of_cases if each.metric == metric]
         corrected = multipletests([each.p for each in of_cases], method="holm")[1]
         assert [each.corrected_p for each in of_cases] == pytest.approx(corrected)
@@ -229,6 +231,7 @@ def test_folds_have_cases_of_their_own(collect, tmp_path):
         assert each.over_cases.mean == pytest.approx(all_cases.mean())
         of_cases = by_pair(found.of_cases)[metric, m]
         assert of_cases.comparison.p == pytest.approx(sign_flips(all_cases))
+        assert of_cases.comparison.difference.mean == pytest.approx(all_cases.mean())
 
 
 def case_of(row):

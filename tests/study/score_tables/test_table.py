@@ -65,6 +65,18 @@ def test_seeds_and_cases_may_be_missing(table):
     assert found.settings[0].scores["Dice"].tolist() == [[[0.9], [0.8]], [[0.5], [0.4]]]
 
 
+def test_one_seed_is_one_run_per_method(table):
+    found = table(*without("a,1", "b,1"))
+    assert (found.has_seeds, found.settings[0].seeds) == (False, ("0",))
+
+
+def test_a_number_stands_for_no_value_however_it_is_written(table):
+    """pandas writes a column of whole numbers with a gap as 9999999.0."""
+    for text in ("9999999", "9999999.0", "9.999999e6"):
+        found = table(*instead(f"b,1,x,.3,{text}"), absent=("9999999",), missing={"HD95": "worst"})
+        assert found.settings[0].scores["HD95"].max() == 8
+
+
 DICE = {"Dice": True}
 
 
@@ -76,14 +88,16 @@ DICE = {"Dice": True}
             r"'t.csv' line 4: Dice is 'good', which is no number; .*--absent",
         ),
         (instead("a,1,x,0.9 %,3"), "Dice is '0.9 %'"),
+        (instead("a,1,x,1_0,3"), "Dice is '1_0', which is no number"),
+        ([row.replace(".7", '"1,234"') for row in WHOLE], "Dice is '1,234'"),
         (
             [*WHOLE, "a,1,x,.7,3"],
             "Dice of method 'a', seed '1' and case 'x' is there twice: 't.csv' line 4 and 't.csv' "
-            "line 10; name the column that tells them apart with --class, --group",
+            "line 10; name the column that tells them apart with --class or --group, or delete one",
         ),
         (WHOLE[:4], "'a' is the only method: there is nothing to compare it with"),
         ([row.replace("a,", "c,") for row in WHOLE], "reference 'a' is none of the methods 'c'"),
-        (instead("b,1,x,,7"), "1 score of Dice have no value, such as method 'b', seed '1'"),
+        (instead("b,1,x,,7"), "1 score of Dice has no value, such as method 'b', seed '1'"),
         (instead("b,1,x,inf,7"), r"such as .* \('t.csv' line 8\)"),
         (instead("b,1,x,NaN,7"), r"--missing Dice=worst \(the worst score of the table, 0.2\)"),
         (instead("b,1,x,.3,n/a"), r"HD95=worst \(the worst score of the table, 8\)"),
