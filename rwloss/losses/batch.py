@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from rwloss.arrays import fails, in_graphs, plain_call
 from rwloss.errors import RWLossError
+from rwloss.losses.label_sets import LabelSets
 from rwloss.maps.loss_term import Prediction, sum_by_group
 from rwloss.regions import (
     IGNORED,
@@ -78,6 +79,7 @@ class LossBatch:
     fused: bool = False
     groups: int = 1
     image: Tensor | None = None
+    sets: tuple[tuple[int, ...], ...] = ()
     _regions: Regions | None = None
     _output: Tensor | None = None
     _log_probs: Tensor | None = None
@@ -164,6 +166,8 @@ class LossBatch:
                 probs=self.output if self.normalized else None,
                 sums=self._overlap if self.fused else None,
                 regions=self.regions,
+                sets=self.sets,
+                is_softmax=not self.normalized,
             )
         return self._prediction
 
@@ -203,18 +207,20 @@ def make_batch(
     pooled: bool = False,
     by_class: bool = False,
     low_memory: bool = False,
+    sets: LabelSets | None = None,
 ) -> LossBatch:
     """Check logits, target, mask and spacing against each other, and bring them to one form."""
-    normalized = activation in {"none", "masks"}
+    normalized, num_sets = activation in {"none", "masks"}, 0 if sets is None else len(sets)
     masks = logits.shape[1] if activation in {"sigmoid", "masks"} else 0
     num_classes = 2 if masks else logits.shape[1]
     if given.regions is not None:
-        labels = labels_of(given.regions, logits, num_classes, masks)
+        labels = labels_of(given.regions, logits, num_classes + num_sets, masks)
         ignore_index = None if given.regions.ignored is None else IGNORED
     elif masks:
         labels = rearrange(as_masks(logits, given.target, ignore_index), "b m ... -> (b m) ...")
     else:
         labels = as_labels(logits, given.target, ignore_index)
+        labels = labels if sets is None else sets.renumbered(labels, num_classes)
     if num_classes < 2:
         raise RWLossError(
             "expected probabilities of 2 classes or more, got 1: stack [1 - p, p], or give logits "
@@ -227,7 +233,7 @@ def make_batch(
     dtype = torch.promote_types(logits.dtype, torch.float32)
     output = logits.to(dtype) if normalized or masks else logits
     labels = whole_labels(
-        labels, num_classes, ignore_index, output.detach() if normalized else None
+        labels, num_classes + num_sets, ignore_index, output.detach() if normalized else None
     )
     keep = None if given.mask is None else as_voxel_mask(logits, given.mask)
     if masks:
@@ -252,6 +258,13 @@ def make_batch(
         rows = tuple(row for row in rows for _ in range(masks)) if masks else rows
     else:
         rows = given.regions.spacings_mm
+    log_probs = None
+    if sets is not None:
+        output = output.to(dtype)
+        if counts is not None:  # NaN there would spoil the gradient
+            output = output.masked_fill(counts[:, None] == 0, 0.0)
+        log_probs = sets.extended(functional.log_softmax(output, dim=1))
+        output, normalized = log_probs.exp(), True
     return LossBatch(
         output,
         dtype,
@@ -270,7 +283,9 @@ def make_batch(
         by_class=by_class or given.groups > 1,
         groups=given.groups,
         image=image,
+        sets=() if sets is None else sets.classes,
         _regions=given.regions,
+        _log_probs=log_probs,
     )
 
 

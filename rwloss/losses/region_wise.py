@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import reduce
 from operator import add
 from typing import Any, Literal, cast, get_args
@@ -26,6 +26,7 @@ from rwloss.losses.costs import (
     weighted,
 )
 from rwloss.losses.gradient_share import GradientShare
+from rwloss.losses.label_sets import LabelSets
 from rwloss.losses.prepared import PreparedMap, prepared
 from rwloss.losses.resolution import at_head, head_weights, stored_map
 from rwloss.maps.expression import Expression, Leaf, Stabilized
@@ -72,6 +73,10 @@ class RegionWiseLoss(nn.Module):
     batch: pool the sums of Dice, Tversky and the other overlap losses over the batch, as MONAI's
     `batch` and nnU-Net's `batch_dice`; by default they are of each image.
 
+    label_sets: of partial labels, the classes that a label allows: {3: (1, 2)} for a label 3 that
+    means class 1 or 2. The probability at such a voxel is the sum of theirs, and its region is one
+    of its own. For compact maps, cross_entropy, focal and exclusion, with the softmax.
+
     Maps are constants: no gradient flows through them. The value may be below 0; `excess` says how
     far it is above its minimum.
 
@@ -98,6 +103,7 @@ class RegionWiseLoss(nn.Module):
         deep_supervision_weights: Sequence[float] | None = None,
         low_memory: bool = False,
         batch: bool = False,
+        label_sets: Mapping[int, Sequence[int]] | None = None,
     ) -> None:
         """Check the parameters; the class documents them."""
         super().__init__()
@@ -127,6 +133,15 @@ class RegionWiseLoss(nn.Module):
         )
         self.low_memory = low_memory
         self.batch = batch
+        self.label_sets = LabelSets.of(label_sets) if label_sets else None
+        if self.label_sets is not None:
+            if activation != "softmax" or not include_background or reduction == "none":
+                raise RWLossError(
+                    "label_sets are for the softmax with its background, and one number: drop "
+                    "activation, include_background and reduction, or label_sets"
+                )
+            if self.expression is not None:
+                self.label_sets.check_terms(self.expression)
         self.epoch = 0
         self.total_epochs: int | None = None
         self.share: GradientShare | None = None
@@ -216,6 +231,9 @@ class RegionWiseLoss(nn.Module):
         """
         spacing_mm = self.spacing_mm if spacing_mm is None else spacing_mm
         masks = self.activation in {"sigmoid", "masks"}
+        if self.label_sets is not None:
+            target = self.label_sets.renumbered(target, num_classes)
+            num_classes += len(self.label_sets)
         return prepared(
             self.expression,
             target,
@@ -378,6 +396,7 @@ class RegionWiseLoss(nn.Module):
             pooled=self.batch,
             by_class=self.reduction == "none",
             low_memory=self.low_memory,
+            sets=self.label_sets,
         )
         static = self._static_maps(batch, logits, given, resample=resample)
         active = self._dynamic if logits.numel() else ()
@@ -437,6 +456,11 @@ class RegionWiseLoss(nn.Module):
             found = made_maps(batch, [group.term for group in active])
         else:
             found = [stored_map(batch, logits, given, self._stored_text, resample=resample)]
+        if self.label_sets is not None and not all(rwmap.is_compact for rwmap in found):
+            raise RWLossError(
+                f"{self.expression} has a dense map, which can't take label_sets: add "
+                ".stabilized(), whose map is compact"
+            )
         return [
             (group.factor, weighted(batch, rwmap, self.class_weights), group.link)
             for group, rwmap in zip(active, found, strict=True)

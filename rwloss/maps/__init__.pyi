@@ -4,6 +4,7 @@ from .dynamic.boundary_dou import BoundaryDoU as BoundaryDoU
 from .dynamic.cc_dice_ce import CCDiceCE as CCDiceCE
 from .dynamic.cross_entropy import CrossEntropy as CrossEntropy
 from .dynamic.dice import Dice as Dice
+from .dynamic.exclusion import Exclusion as Exclusion
 from .dynamic.focal import Focal as Focal
 from .dynamic.generalized_dice import GeneralizedDice as GeneralizedDice
 from .dynamic.generalized_surface import GeneralizedSurface as GeneralizedSurface
@@ -75,6 +76,7 @@ __all__ = [
     "CrossEntropy",
     "Dice",
     "DistancePenalty",
+    "Exclusion",
     "Expression",
     "Focal",
     "FocalTversky",

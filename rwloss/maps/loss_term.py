@@ -33,6 +33,9 @@ class Prediction:
     masks: overlapping masks per image; b then counts images times masks. batch: overlaps are those
     of the whole batch. by_class: whether values by class are needed, beside their mean. groups: of
     how many batches of equal size this one consists; their losses are the means of their own rows.
+    sets: of partial labels, the classes that each of the last channels is the sum of. is_softmax:
+    whether probabilities sum to 1 at any logits, so that each of two classes tells the other's; a
+    map is a derivative by each alone.
     """
 
     log_probs: Tensor
@@ -46,7 +49,9 @@ class Prediction:
     by_class: bool = True
     groups: int = 1
     _probs: Tensor | None = None  # as given, where they were
+    is_softmax: bool = False
     _log_rest: Tensor | None = None
+    sets: tuple[tuple[int, ...], ...] = ()
     _regions: Regions | Callable[[], Regions] | None = None
     _sums: Callable[[], tuple[Tensor, Tensor, Tensor]] | None = None  # of all classes, by a kernel
     # `functools.cached_property` has a lock, which no compiled graph can hold.
@@ -75,7 +80,7 @@ class Prediction:
     @property
     def log_rest(self) -> Tensor:
         """log (1 - p), exact where p is near 1, and finite; computed once. (b c *s)."""
-        if self._log_rest is not None:  # of two classes it is the other's
+        if self._log_rest is not None:  # that of the other class
             return self._log_rest
         if "log_rest" not in self._kept:
             rest = (-self.log_probs.expm1()).clamp_min(1e-30)
@@ -132,13 +137,28 @@ class Prediction:
                 one_hot=self.one_hot[:, 1:],
                 has_background=False,
                 _probs=None if self._probs is None else self._probs[:, 1:],
-                _log_rest=first if others.shape[1] == 1 else None,
+                _log_rest=first if self.is_softmax and others.shape[1] == 1 else None,
             )
         return cast("Prediction", self._kept["others"])
 
     def at_true(self, values: Tensor) -> Tensor:
         """Values at the true class, 0 elsewhere (even where a value is infinite). (b c *s)."""
         return values.masked_fill(self.one_hot == 0, 0.0)
+
+    @property
+    def allowed(self) -> Tensor:
+        """1 where the voxel may be of the class: the true one, or one of its set. (b c *s).
+
+        All 1 in the channels of sets themselves, which are no classes.
+        """
+        if not self.sets:
+            return self.one_hot
+        classes = self.one_hot.shape[1] - len(self.sets)
+        allowed = self.one_hot.clone()
+        allowed[:, classes:] = self.counted
+        for place, members in enumerate(self.sets, start=classes):
+            allowed[:, list(members)] += self.one_hot[:, place : place + 1]
+        return allowed.clamp_max(1.0)
 
     @property
     def true_class(self) -> Tensor:
@@ -248,6 +268,8 @@ class Prediction:
         probs: Tensor | None = None,
         sums: Callable[[], tuple[Tensor, Tensor, Tensor]] | None = None,
         regions: Regions | Callable[[], Regions] | None = None,
+        sets: tuple[tuple[int, ...], ...] = (),
+        is_softmax: bool = False,
     ) -> Prediction:
         """From log_probs (b k *s) and labels (b *s), in which -1 marks voxels that don't count.
 
@@ -276,6 +298,8 @@ class Prediction:
             by_class=by_class,
             groups=groups,
             _probs=probs,
+            sets=sets,
+            is_softmax=is_softmax,
             _sums=sums,
             _regions=regions
             or Regions.of_checked(
@@ -303,6 +327,8 @@ class LossTerm(MapGenerator):
     minimum: ClassVar[float] = 0.0
     # Whether `prepare` computes something of the labels that the loss needs.
     needs_geometry: ClassVar[bool] = False
+    # Whether `loss` looks at the true class alone, or at `allowed`: see `Prediction.sets`.
+    takes_label_sets: ClassVar[bool] = False
     _is_checked: ClassVar[bool] = False  # an instance remembers that its loss was finite
 
     @property

@@ -541,6 +541,7 @@ FORMULAS = {
     "C Σ A / D² over the components": lambda c, _: blob(c, 0),
     "C ((E − 2D) / D² − 1 / (V p))": lambda c, _: cc_dice_ce(c, 1),
     "C (E / D² + 1 / (V (1 − p)))": lambda c, _: cc_dice_ce(c, 0),
+    "K / (1 + p)": lambda c, _: c.K / (1 + c.p),
     "−K r / p": lambda c, _: -c.K * c.soft / c.p,
     "Σ (x − c)² + λ s": lambda c, _: mumford_shah(c),
     # z <= m at every voxel of the rows; the other branch has a test of its own below.

@@ -47,6 +47,7 @@ TEXTS = [
     "dice",
     "dice(include_background=False)",
     "dice(jaccard=True, squared_pred=True, smooth_nr=0.0)",
+    "exclusion",
     "focal",
     "focal(gamma=0.5)",
     "focal(mean_over='classes')",

@@ -40,6 +40,7 @@ class CrossEntropy(LossTerm):
         commutes_with=frozenset({"flip", "rot90", "crop"}),
         uses_spacing=False,
     )
+    takes_label_sets = True
     citation = "Negative log-likelihood; as torch.nn.functional.cross_entropy"
 
     def loss(self, prediction: Prediction) -> Tensor:

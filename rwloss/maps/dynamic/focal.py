@@ -39,6 +39,7 @@ class Focal(LossTerm):
         commutes_with=frozenset({"flip", "rot90", "crop"}),
         uses_spacing=False,
     )
+    takes_label_sets = True
     citation = (
         "Lin et al., Focal Loss for Dense Object Detection, ICCV 2017, arXiv 1708.02002 (eq. 4)"
     )
