@@ -361,7 +361,7 @@ def _whole(xp: Any, labels: Array, kind: str) -> Array:
         if fails(~wrong, "a label is not a whole number"):
             raise RWLossError(
                 f"expected whole labels, got {float(labels[wrong][0]):g}: labels are classes, not "
-                "probabilities; resample them by nearest neighbour, mode='nearest'"
+                "probabilities; resample them by nearest neighbor, mode='nearest'"
             )
         return whole
     if kind not in {"i", "u"}:

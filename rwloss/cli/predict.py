@@ -48,7 +48,7 @@ def predict(
     your own. It is never taken from RUN, which must not choose which code runs.
     part: Images of an nnU-Net raw folder; by default test if it has imagesTs.
     split: Predict only this part of the run's split; by default all images.
-    overlap: Overlap of neighbouring windows, as a fraction of their length, for images that are
+    overlap: Overlap of neighboring windows, as a fraction of their length, for images that are
     larger than the patches of the run.
     batch_size: Windows or slices per batch; fewer need less memory. By default about a million
     voxels.

@@ -95,6 +95,18 @@ def report(
             f"{str(source)!r} is no folder of a study, because it has no study.toml. To compare "
             "scores of tables, name them with --metric, such as --metric Dice:higher"
         )
+    of_tables: dict[str, Any] = {
+        **texts,
+        "reference": reference, "group": group, "pattern": pattern, "wide": wide, "long": long,
+        "case-table": case_table, "missing": missing, "absent": absent, "shared": shared,
+        "unpaired": unpaired, "correct": correct != "setting",
+    }  # fmt: skip
+    if not metric and (given := [name for name, value in of_tables.items() if value]):
+        raise RWLossError(f"--{given[0]} is for tables of scores, which need --metric too")
+    if metric and map_texts:
+        raise RWLossError("--map is for a study, and --metric for tables of scores: give one")
+    if metric and wide is not None and long is not None:
+        raise RWLossError("--wide and --long name two kinds of tables: give one")
     if not metric:
         _of_study(source, map_texts or [], out, export)
         return

@@ -263,7 +263,7 @@ def _whole(values: NDArray[Any], step: float) -> NDArray[np.integer[Any]]:
         where = _first(fractional)
         raise RWLossError(
             f"expected whole numbers, got {values[where]} at voxel {where} "
-            f"({np.count_nonzero(fractional)} such voxels): resample labels with nearest neighbour"
+            f"({np.count_nonzero(fractional)} such voxels): resample labels with nearest neighbor"
         )
     return labels
 

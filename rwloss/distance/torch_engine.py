@@ -39,7 +39,7 @@ def squared_to_other_label_mm2(
         squares = torch.tensor(values, dtype=torch.float32)
         squares = squares.to(labels.device, non_blocking=True)  # keeps nobody waiting
         squares = squares.reshape(1, -1, *[1] * (labels.ndim - 2))  # with lines (n b ...)
-        # The axis goes first, so that neighbours along it are whole blocks of memory apart.
+        # The axis goes first, so that neighbors along it are whole blocks of memory apart.
         lines = labels.movedim(axis, 0)
         on_line = _steps_to_other_label(lines.contiguous()).square_().mul_(squares)
         if squared is None:

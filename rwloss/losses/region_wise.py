@@ -113,8 +113,8 @@ class RegionWiseLoss(nn.Module):
         ):
             if value not in choices:
                 raise RWLossError(
-                    f"unknown {name} {value!r}{nearest(str(value), choices)}; "
-                    f"expected one of {', '.join(choices)}"
+                    f"unknown {name} {value!r}{nearest(str(value), choices) or '.'} "
+                    f"Expected one of {', '.join(choices)}"
                 )
         self.expression = parse(expression) if isinstance(expression, str) else expression
         if not isinstance(self.expression, Expression | None):

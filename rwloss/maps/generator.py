@@ -208,8 +208,8 @@ def build(generator: type[MapGenerator], given: dict[str, Any]) -> MapGenerator:
     for name in given:
         if name not in known:
             raise RWLossError(
-                f"{generator.name} has no parameter {name!r}{nearest(name, known)}; "
-                f"it has: {', '.join(known) or 'none'}"
+                f"{generator.name} has no parameter {name!r}{nearest(name, known) or '.'} "
+                f"It has: {', '.join(known) or 'none'}"
             )
     optional = {
         field.name

@@ -200,8 +200,8 @@ class _Reader:
             if keyword.arg is not None and keyword.arg not in _BLEND:
                 raise self.wrong(
                     keyword,
-                    f"blend has no parameter {keyword.arg!r}{nearest(keyword.arg, _BLEND)}; "
-                    f"it has: {', '.join(_BLEND)}",
+                    f"blend has no parameter {keyword.arg!r}{nearest(keyword.arg, _BLEND) or '.'} "
+                    f"It has: {', '.join(_BLEND)}",
                 )
         keywords = self._keywords(call.keywords, sides=("region", "boundary"))
         with self._at(call):

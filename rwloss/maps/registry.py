@@ -191,7 +191,7 @@ def _load_place(text: str, execute: bool) -> type[MapGenerator]:
             and value.__module__ == module.__name__
         ]
         raise RWLossError(
-            f"{shown(path)} has no {name!r}{nearest(name, there)}; its maps are: "
+            f"{shown(path)} has no {name!r}{nearest(name, there) or '.'} Its maps are: "
             f"{', '.join(there) or 'none'}"
         )
     generator = _generator(getattr(module, name), f"{shown(path)}:{name}")

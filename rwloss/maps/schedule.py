@@ -63,8 +63,8 @@ class Blend(Expression):
         ):
             if chosen not in names:
                 raise RWLossError(
-                    f"unknown {kind} {chosen!r}{nearest(str(chosen), names)}; "
-                    f"there are: {', '.join(names)}"
+                    f"unknown {kind} {chosen!r}{nearest(str(chosen), names) or '.'} "
+                    f"There are: {', '.join(names)}"
                 )
         for name, value in (("alpha", self.alpha), ("step", self.step)):
             if value is None and name == "step":

@@ -147,13 +147,16 @@ def _is_length(text: str) -> bool:
 def select(names: Iterable[str], tolerances_mm: Iterable[float] = ()) -> tuple[str, ...]:
     """Names of metrics, each once and in the order of tables.
 
-    names: "default" and "all" stand for several. tolerances_mm: nsd and surface_dice, where chosen,
+    names: "default" and "all" stand for several; one text holds names separated by commas.
+    tolerances_mm: nsd and surface_dice, where chosen,
     are added at each of these.
     Raises RWLossError for an unknown name, and for none.
 
     >>> select(["default", "cl_dice"], [2])[-4:]
     ('nsd', 'nsd_at_2', 'cl_dice', 'relative_volume_error')
     """
+    if isinstance(names, str):
+        names = names.split(",")
     groups = {"default": DEFAULT, "all": tuple(METRICS)}
     chosen = {each for name in names for each in groups.get(name, (name,))}
     chosen |= {
@@ -215,10 +218,18 @@ def measure(
     """
     names = select(metrics)
     require(names)
-    masks = np.asarray(predicted) != 0, np.asarray(truth) != 0
+    given = np.asarray(predicted), np.asarray(truth)
+    masks = given[0] == 1, given[1] == 1
     shapes = [mask.shape for mask in masks]
     if shapes[0] != shapes[1] or len(shapes[0]) not in {2, 3}:
         raise RWLossError(f"expected two masks of the same 2-D or 3-D shape, got {shapes}")
+    if any((array[~mask] != 0).any() for array, mask in zip(given, masks, strict=True)):
+        raise RWLossError(
+            "expected masks of 0 and 1: compare a label map class by class (labels == 2), or with "
+            "rwloss.training.score"
+        )
+    if not 0 < tolerance_mm < math.inf:
+        raise RWLossError(f"expected a tolerance above 0 mm, got {tolerance_mm}")
     spacing = (1.0,) * masks[0].ndim if spacing_mm is None else tuple(map(float, spacing_mm))
     if len(spacing) != masks[0].ndim or not all(0 < length < math.inf for length in spacing):
         raise RWLossError(f"expected {masks[0].ndim} lengths above 0 in spacing_mm, got {spacing}")

@@ -19,7 +19,7 @@ from rwloss.rwmap import RWMap
 from rwloss.store.manifest import MapInfo
 from rwloss.store.place import Folder
 from rwloss.store.store import Store, checked_region
-from rwloss.words import nearest
+from rwloss.words import count_of, nearest
 
 _MIST_SUFFIXES = (".npy", ".nii.gz", ".nii")
 _NNUNET_SUFFIXES = ("_dist.npy", "_dist.npz", "_dist.b2nd")
@@ -153,6 +153,15 @@ class OtherStore(Store):
         labels = np.ascontiguousarray(labels[cut])
         kept = np.zeros(values.shape, np.float32)
         kept[present] = values[present]
+        if len(kept) != self.info.num_classes:
+            raise RWLossError(
+                f"{self.layout.files[case][1]} has {count_of(len(kept), 'class')}, and the first "
+                f"map {self.info.num_classes}: make the map again"
+            )
+        if not np.isfinite(kept).all():
+            raise RWLossError(
+                f"{self.layout.files[case][1]} has values that are not finite: make the map again"
+            )
         for k in present:
             if not np.array_equal(kept[k] <= 0, labels == k):
                 raise RWLossError(

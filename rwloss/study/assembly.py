@@ -119,7 +119,7 @@ cross_entropy'}
     for name in baselines:
         if name not in BASELINES:
             raise RWLossError(
-                f"there is no baseline {name!r}{nearest(name, BASELINES)}; there are "
+                f"there is no baseline {name!r}{nearest(name, BASELINES) or '.'} There are "
                 f"{', '.join(BASELINES)}"
             )
         pairs.append((name, BASELINES[name]))

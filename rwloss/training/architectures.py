@@ -101,7 +101,7 @@ def network_class(name: str, *, files: bool = True) -> Callable[..., nn.Module]:
     where, _, attribute = name.rpartition(":")
     if not where:
         raise RWLossError(
-            f"there is no network {name!r}{nearest(name, _MODULES)}; expected one of "
+            f"there is no network {name!r}{nearest(name, _MODULES) or '.'} Expected one of "
             f"{', '.join(_MODULES)}, FILE.py:Class or module:Class"
         )
     if not files:

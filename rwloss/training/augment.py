@@ -150,7 +150,7 @@ class PatchTransform:
 
 
 def zoomed(images: Tensor, labels: Tensor, zooms: Sequence[float]) -> tuple[Tensor, Tensor]:
-    """Zoom about the centre: images by linear interpolation, labels by nearest neighbour.
+    """Zoom about the centre: images by linear interpolation, labels by nearest neighbor.
 
     images (b c *s), labels (b *s), one factor per example -> the same shapes. Voxels from outside
     the image are 0, with ignored labels. Examples of factor 1 stay the same to the bit.

@@ -60,6 +60,8 @@ def test_what_was_done_with_missing_scores_is_said(table, rwloss_command):
         (["--out", "a.html", "--reference", "dice"], "did you mean 'dice_ce'"),
         (["--out", "a.html", "--method", "lass"], "did you mean 'loss'"),
         (["--out", "a.html", "--correct", "none"], "--correct"),
+        (["--out", "a.html", "--map", "dice"], "--map is for a study, and --metric for tables"),
+        (["--out", "a.html", "--wide", "{method}", "--long", "a,b"], "give one"),
     ],
 )
 def test_wrong_use(table, rwloss_command, changes, message):
@@ -73,6 +75,11 @@ def test_a_folder_that_is_no_study_says_how_tables_are_given(table, rwloss_comma
     code, _, told = rwloss_command("report", table.parent)
     assert code == 2
     assert "has no study.toml. To compare scores of tables, name them with --metric" in told
+    (table.parent / "study.toml").touch()
+    for option in (["--reference", "a"], ["--unpaired"], ["--class", "c"], ["--correct", "all"]):
+        code, _, told = rwloss_command("report", table.parent, *option)
+        assert code == 2
+        assert f"{option[0]} is for tables of scores, which need --metric too" in told
     code, _, told = rwloss_command("report", table, "--metric", "Dice:higher")
     assert code == 2
     assert "Name one of the methods with --reference" in told

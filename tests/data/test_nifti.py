@@ -51,7 +51,7 @@ def test_scaled_labels_miss_by_up_to_half_a_step(tmp_path):
         image = Nifti1Image(np.full((2, 2, len(codes)), codes, np.uint8), np.eye(4))
         image.header.set_slope_inter(step, 0)
         image.to_filename(tmp_path / "case.nii")
-        with pytest.raises(RWLossError, match=r"expected whole numbers, got .*nearest neighbour"):
+        with pytest.raises(RWLossError, match=r"expected whole numbers, got .*nearest neighbor"):
             read_labels(tmp_path / "case.nii")
 
 

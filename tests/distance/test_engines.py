@@ -202,7 +202,7 @@ def test_half_space(engine):
 
 
 def test_single_voxel_sees_all_others(engine):
-    """Every voxel's other label is the one at the centre; its own is a neighbour."""
+    """Every voxel's other label is the one at the centre; its own is a neighbor."""
     labels = np.zeros((1, 9, 7, 5), dtype=np.uint8)
     labels[0, 4, 3, 2] = 1
     x, y, z = np.indices((9, 7, 5))

@@ -68,7 +68,7 @@ def test_mean_of_the_official_costs_over_voxels_that_count(text, shape, ignore_i
 
 
 def test_an_ignored_region_ends_a_region():
-    """By hand: a class of three voxels is one voxel deep at its ignored neighbour."""
+    """By hand: a class of three voxels is one voxel deep at its ignored neighbor."""
     labels = here(torch.tensor([[[1, 1, 1, 255, 0, 0]]]))
     loss = RegionWiseLoss("rectified", ignore_index=255, reduction="none")
     costs = loss(here(torch.zeros(1, 2, 1, 6)), labels)

@@ -87,9 +87,7 @@ def known_failures(generator):
         reason = "as in torch, the mean weight is that of all voxels of the batch"
         return dict.fromkeys(("check_batch_is_single", "check_crops", "check_relabelling"), reason)
     if isinstance(generator, maps.SoftClDice):
-        reason = (
-            "where neighbours tie, one of them has the whole gradient, as in the published code"
-        )
+        reason = "where neighbors tie, one of them has the whole gradient, as in the published code"
         checks = ["half_space", "slab", "ball", "flips", "quarter_turns", "axis_order"]
         checks += ["single_voxel"] * (generator.classes == "apart")
         return {f"check_{check}": reason for check in checks}

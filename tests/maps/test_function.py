@@ -85,7 +85,7 @@ def test_parameters_are_checked():
         ({"depth": "deep"}, "flat_for_tests.depth='deep'.: Input should be a valid number"),
         ({"depth": -1}, "flat_for_tests.depth=-1.: Input should be greater than 0"),
         ({"depth": 1, "form": "lo"}, "Input should be 'low' or 'high'"),
-        ({"dept": 1}, "no parameter 'dept': did you mean 'depth'.*it has: depth, form, other"),
+        ({"dept": 1}, "no parameter 'dept': did you mean 'depth'.*It has: depth, form, other"),
         ({"depth": 1, "regions": 2}, "no parameter 'regions'"),
     ]:
         with pytest.raises(RWLossError, match=message):

@@ -189,9 +189,9 @@ WRONG = {
     "no file": ("lib/none.py:Mine", "column 1: no file 'lib/none.py' .*No such file"),
     "no name": (
         "lib/my_maps.py:Min",
-        "lib/my_maps.py has no 'Min': did you mean 'Mine'.*; its maps",
+        "lib/my_maps.py has no 'Min': did you mean 'Mine'.* Its maps",
     ),
-    "its maps": ("lib/my_maps.py:X", "its maps are: Mine, mine_too, absolute_error\n"),
+    "its maps": ("lib/my_maps.py:X", "Its maps are: Mine, mine_too, absolute_error\n"),
     "a number": ("lib/my_maps.py:number", "lib/my_maps.py:number is not a subclass of maps.MapG"),
     "a function": ("lib/my_maps.py:plain", r"plain function: put @maps.register\('plain'\)"),
     "not quoted": ("dice + lib/my_maps.py:Mine", "column 8: a file needs quotes here: file"),

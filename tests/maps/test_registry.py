@@ -51,13 +51,13 @@ def test_unknown_parameter_names_the_nearest_and_all():
     with pytest.raises(RWLossError) as error:
         maps.get("boundary", convetion="valverde")
     assert str(error.value) == (
-        "boundary has no parameter 'convetion': did you mean 'convention'?; "
-        "it has: convention, normalize"
+        "boundary has no parameter 'convetion': did you mean 'convention'? "
+        "It has: convention, normalize"
     )
 
 
 def test_names_of_the_machinery_are_no_parameters():
-    with pytest.raises(RWLossError, match=r"active_contour has no parameter 'x'; it has: none"):
+    with pytest.raises(RWLossError, match=r"active_contour has no parameter 'x'. It has: none"):
         maps.get("active_contour", x=1)
     for name in ["name", "self", "generator", "tags", "citation", "given"]:
         with pytest.raises(RWLossError, match=f"rectified has no parameter '{name}'"):

@@ -131,7 +131,7 @@ def test_map_of_the_first_epoch(schedule):
 
 def test_unknown_schedules():
     for schedule in ["rebalanced", "", None, 1, ["steal"]]:
-        with pytest.raises(RWLossError, match=r"unknown schedule .*; there are: rebalance, consta"):
+        with pytest.raises(RWLossError, match=r"unknown schedule .* There are: rebalance, consta"):
             blend("dice", "boundary", schedule)
     with pytest.raises(RWLossError, match="did you mean 'steal'"):
         blend("dice", "boundary", "steel")

@@ -104,6 +104,7 @@ def test_cropping_changes_nothing():
 def test_names():
     assert metrics.select(["dice", "iou", "dice"]) == ("dice", "iou")
     assert metrics.select(["all"]) == tuple(METRICS)
+    assert metrics.select("iou,dice") == ("dice", "iou")
     assert set(metrics.select(["default"])) == set(metrics.DEFAULT) < set(METRICS)
     wanted = ("nsd", "nsd_at_0.5", "nsd_at_2", "surface_dice_at_10")
     assert metrics.select(["surface_dice_at_10", "nsd"], [2, 0.5]) == wanted
@@ -141,6 +142,13 @@ def test_what_cannot_be_measured():
     ):
         with pytest.raises(RWLossError, match=message):
             metrics.measure(predicted, truth, spacing_mm=spacing)
+    for no_mask in (SQUARE * 2, SQUARE * -1, np.where(SQUARE, 1, np.nan), SQUARE * 0.5):
+        with pytest.raises(RWLossError, match=r"expected masks of 0 and 1: .*score"):
+            metrics.measure(SQUARE, no_mask)
+    for length in (0, -1, math.nan, math.inf):
+        with pytest.raises(RWLossError, match="expected a tolerance above 0 mm"):
+            metrics.measure(SQUARE, SQUARE, ["nsd"], tolerance_mm=length)
+    assert metrics.measure(SQUARE * 1.0, SQUARE * 1, "dice") == {"dice": 1.0}
 
 
 def test_modules_that_metrics_need_have_these_names():

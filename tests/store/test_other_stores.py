@@ -183,3 +183,20 @@ def test_files_that_do_not_fit(tmp_path):
         rwloss.store.open(tmp_path)
     with pytest.raises(RWLossError, match="holds no maps of another program"):
         OtherStore(tmp_path / "nothing")
+
+
+def test_a_map_that_is_unlike_the_others(tmp_path):
+    """The values of one case are compared when the store is opened; of the others, when read."""
+    folder = save_mist(tmp_path / "numpy", normalized=False)
+    good = np.load(folder / "dtms" / "c.npy")
+    for change, message in (
+        (lambda _: np.concatenate([good, good[..., :1]], axis=-1), "has 4 classes, and the first"),
+        (lambda positive: np.where(positive, np.inf, good), "has values that are not finite"),
+        (lambda positive: np.where(positive, np.nan, good), "has values that are not finite"),
+    ):
+        store = OtherStore(folder, NAMES[False])
+        np.save(folder / "dtms" / "c.npy", change(good > 3))
+        with pytest.raises(RWLossError, match=rf"c.npy {message}"):
+            store.read("c")
+        np.save(folder / "dtms" / "c.npy", good)
+    assert store.read("c").num_classes == 3

@@ -35,7 +35,7 @@ def test_dice_on_every_small_pair():
 
 
 def naive_surface(mask):
-    """Voxels with a face neighbour outside the mask or the image, one by one."""
+    """Voxels with a face neighbor outside the mask or the image, one by one."""
     surface = []
     for index in map(tuple, np.argwhere(mask)):
         for axis, step in itertools.product(range(mask.ndim), (-1, 1)):

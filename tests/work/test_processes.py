@@ -56,7 +56,7 @@ def test_each_process_has_its_environment():
 
 
 def test_a_deadly_task_is_given_up_after_one_retry_and_no_other(tmp_path, monkeypatch):
-    """The neighbour of a process that dies keeps its tasks."""
+    """The neighbor of a process that dies keeps its tasks."""
     # Only a process that never began says that none will.
     monkeypatch.setattr(processes, "_MAX_FAILED_STARTS", 1)
     (tmp_path / "once").touch()

@@ -25,7 +25,7 @@ WHITE_NOISE, SMOOTH_NOISE = 18.0, 10.0
 
 
 def main() -> None:
-    """Write the data set, and print what share each class really has."""
+    """Write the dataset, and print what share each class really has."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("out", type=Path)
     parser.add_argument("--smallest", type=float, default=0.012, help="share of the small class")
@@ -37,7 +37,7 @@ def main() -> None:
 
 
 def write(folder: Path, smallest: float, cases: int = CASES) -> None:
-    """The data set in a new folder. smallest: share of the picture of the small class."""
+    """The dataset in a new folder. smallest: share of the picture of the small class."""
     for name in ("imagesTr", "labelsTr"):
         (folder / name).mkdir(parents=True)
     for case in range(cases):

@@ -22,7 +22,7 @@ DEFLATE_RATIO = 1032
 class Decoded:
     """The values (*s) of one file as it stores them, any numeric dtype and byte order.
 
-    step: distance between neighbouring values if the file stores scaled integers, else 0.
+    step: distance between neighboring values if the file stores scaled integers, else 0.
     is_palette: the values are indices of a colour table, not grey values.
     colours: the names of the first axis, where the values are a picture in colour (c *s).
     """

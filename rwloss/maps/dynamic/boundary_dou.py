@@ -17,7 +17,7 @@ class BoundaryDoU(LossTerm):
     """(Σ p² + Σ y - 2 Σ p y) / (Σ p² + Σ y - (1 + a) Σ p y + s), the mean over images and classes.
 
     a = 1 - 2 C / Σ y, at most `largest`; C counts the voxels of the class that have a face
-    neighbour outside it, or lie at the edge of the image. A large class, most of which is inside,
+    neighbor outside it, or lie at the edge of the image. A large class, most of which is inside,
     has a near 1: its inside hardly counts. largest: 0.8 is the published code's choice. smooth: s;
     the published code adds it to the numerator too, so that an absent class costs 1 there whatever
     is predicted.
@@ -40,7 +40,7 @@ class BoundaryDoU(LossTerm):
 
 
 def _contour(truth: Tensor) -> Tensor:
-    """1 at voxels with a face neighbour that is 0, or at the edge of the image. (b c *s)."""
+    """1 at voxels with a face neighbor that is 0, or at the edge of the image. (b c *s)."""
     from torch.nn.functional import pad
 
     inside = truth

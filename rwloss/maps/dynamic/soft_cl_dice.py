@@ -20,7 +20,7 @@ class SoftClDice(LossTerm):
 
     P = (Σ S(p) y + s) / (Σ S(p) + s) is the share of the predicted skeleton that lies in the truth,
     R = (Σ S(y) p + s) / (Σ S(y) + s) that of the true skeleton that lies in the prediction; S(.) is
-    the soft skeleton (Algorithm 1), made of minima and maxima over neighbours.
+    the soft skeleton (Algorithm 1), made of minima and maxima over neighbors.
 
     iterations: of the skeleton, at least half the thickness of the thickest tube in voxels.
     smooth: s. classes: "apart" takes each class for itself; "together" sums over the classes, or
@@ -72,12 +72,12 @@ def soft_skeleton(values: Tensor, iterations: int) -> Tensor:
 
 
 def _opened(values: Tensor) -> Tensor:
-    """Maximum of the eroded values over a voxel and its face, edge and corner neighbours."""
+    """Maximum of the eroded values over a voxel and its face, edge and corner neighbors."""
     return reduce(_largest_along, range(values.ndim - 2), _eroded(values))
 
 
 def _eroded(values: Tensor) -> Tensor:
-    """Minimum over a voxel and its face neighbours."""
+    """Minimum over a voxel and its face neighbors."""
     import torch
 
     largest = map(partial(_largest_along, -values), range(values.ndim - 2))
@@ -85,7 +85,7 @@ def _eroded(values: Tensor) -> Tensor:
 
 
 def _largest_along(values: Tensor, axis: int) -> Tensor:
-    """Maximum over a voxel and its two neighbours along a spatial axis."""
+    """Maximum over a voxel and its two neighbors along a spatial axis."""
     from torch.nn import functional
 
     if not values.numel():

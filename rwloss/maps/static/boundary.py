@@ -21,9 +21,9 @@ class Boundary(MapGenerator):
     convention: "kervadec" is -(d - s) inside, s the smallest spacing of an axis longer than one
     voxel (the published -(d - 1) at unit spacing); so a voxel at distance s has 0, and at
     anisotropic spacing the other voxels of the inner edge are below 0. "valverde" is -d inside.
-    "edge" is -d inside but 0 at the inner edge, the voxels with a face neighbour outside
+    "edge" is -d inside but 0 at the inner edge, the voxels with a face neighbor outside
     (`compute_sdf` of SegLossOdyssey). "maurer" is minus the distance to the inner edge, here the
-    voxels with a face, edge or corner neighbour outside (ITK's SignedMaurerDistanceMap, MIST).
+    voxels with a face, edge or corner neighbor outside (ITK's SignedMaurerDistanceMap, MIST).
     Outside it is +d.
     normalize: "none" leaves mm; "max" divides each class of each image by its largest absolute
     value, to [-1, 1]; "sides" divides inside and outside each by its own, so that a small class
@@ -93,12 +93,12 @@ class Boundary(MapGenerator):
 
 
 def _inner_edge(regions: Regions, *, with_corners: bool) -> Array:
-    """Whether a voxel has a neighbour of another class, through faces at least. (b *s), boolean."""
+    """Whether a voxel has a neighbor of another class, through faces at least. (b *s), boolean."""
     labels = regions.labels
     edge = regions.xp.zeros_like(labels, dtype=regions.xp.bool)
     first, last = slice(1, None), slice(None, -1)
     for step in product((0, 1, -1), repeat=labels.ndim - 1):
-        # Each pair of neighbours once: the first step that is not 0 goes ahead.
+        # Each pair of neighbors once: the first step that is not 0 goes ahead.
         if step <= (0,) * len(step) or (sum(map(abs, step)) > 1 and not with_corners):
             continue
         ahead = (slice(None), *({0: slice(None), 1: first, -1: last}[one] for one in step))
