@@ -36,7 +36,7 @@ def evaluate(
     max_voxels: opt.MaxVoxels = opt.MAX_VOXELS,
     as_json: opt.AsJson = False,
 ) -> None:
-    """Score label maps by overlap, surface distances, topology and lesions.
+    """Score label maps by overlap, distances, topology and lesions.
 
     For each class except the background. Each mean is shown with its number of cases, and with the
     numbers of cases in which the class was missed, was a false alarm or was in neither. A case that

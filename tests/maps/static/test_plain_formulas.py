@@ -27,7 +27,7 @@ FORMULAS = {
             plain.boundary, convention=convention, normalize=normalize
         )
         for convention in ("kervadec", "valverde", "edge", "maurer")
-        for normalize in ("none", "max", *["sides"] * (convention in {"edge", "maurer"}))
+        for normalize in ("none", "max", *["sides"] * (convention == "maurer"))
     },
     **{
         maps.ClassCost(costs) if costs else maps.ClassCost(): lambda labels, k, mm, costs=costs: (
