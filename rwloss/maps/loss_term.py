@@ -206,7 +206,7 @@ class Prediction:
     def class_weights(self, weight: Sequence[float]) -> Tensor:
         """Of `weight`, with one number per class, those of the channels. (c).
 
-        Raises RWLossError for another number of weights than classes.
+        Raises RWLossError for another number of weights than classes, and for weights all 0.
         """
         channels = self.log_probs.shape[1]
         num_classes = channels if self.has_background else channels + 1
@@ -216,7 +216,10 @@ class Prediction:
                 "classes: give one number per class, the background's too (overlapping masks have "
                 "two classes, outside and inside)"
             )
-        chosen: Tensor = constants(list(weight[num_classes - channels :]), self.log_probs)
+        own = list(weight[num_classes - channels :])
+        if not any(own):
+            raise RWLossError("weight is 0 for every class that counts: the loss would be 0")
+        chosen: Tensor = constants(own, self.log_probs)
         return chosen
 
     def true_weights(self, weight: Sequence[float]) -> Tensor:

@@ -155,8 +155,7 @@ def select(names: Iterable[str], tolerances_mm: Iterable[float] = ()) -> tuple[s
     >>> select(["default", "cl_dice"], [2])[-4:]
     ('nsd', 'nsd_at_2', 'cl_dice', 'relative_volume_error')
     """
-    if isinstance(names, str):
-        names = names.split(",")
+    names = [name.strip() for name in (names.split(",") if isinstance(names, str) else names)]
     groups = {"default": DEFAULT, "all": tuple(METRICS)}
     chosen = {each for name in names for each in groups.get(name, (name,))}
     chosen |= {

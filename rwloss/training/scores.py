@@ -310,6 +310,13 @@ def _check(
     if labels.ndim not in {2, 3} or labels.size == 0:
         raise RWLossError(f"expected label maps of 2 or 3 axes with voxels, got {labels.shape}")
     for values, whose in ((labels, "the truth"), (predicted, "the prediction")):
+        if (
+            values.dtype.kind == "f"
+            and not (np.isfinite(values) & (np.floor(values) == values)).all()
+        ):
+            raise RWLossError(
+                f"{whose} is not made of whole labels: give classes, no probabilities"
+            )
         if int(values.max()) >= num_classes:
             raise RWLossError(
                 f"{whose} has the class {int(values.max())}, and there are {num_classes} classes "

@@ -104,7 +104,7 @@ def test_cropping_changes_nothing():
 def test_names():
     assert metrics.select(["dice", "iou", "dice"]) == ("dice", "iou")
     assert metrics.select(["all"]) == tuple(METRICS)
-    assert metrics.select("iou,dice") == ("dice", "iou")
+    assert metrics.select("iou, dice") == ("dice", "iou")
     assert set(metrics.select(["default"])) == set(metrics.DEFAULT) < set(METRICS)
     wanted = ("nsd", "nsd_at_0.5", "nsd_at_2", "surface_dice_at_10")
     assert metrics.select(["surface_dice_at_10", "nsd"], [2, 0.5]) == wanted

@@ -193,8 +193,8 @@ def assumptions(results: TableResults) -> list[str]:
         several += [count_of(settings, "setting")] * (settings > 1)
         told.append(
             f"Nothing corrects for the number of tests on {listed(several)}: where no method "
-            f"differs, each of these {metrics * settings} has a chance of up to 5 % of a false "
-            "claim."
+            f"differs, each of these {metrics * settings} groups of tests has a chance of up to "
+            "5 % of a false claim."
         )
     return told
 

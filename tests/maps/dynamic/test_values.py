@@ -70,6 +70,8 @@ def test_weights_that_do_not_fit_are_refused():
     for term in ("dice(weight=(1, 2))", "focal(weight=(1, 2))", "cross_entropy(weight=(1, 2))"):
         with pytest.raises(RWLossError, match="weight has 2 numbers, and there are 3 classes"):
             RegionWiseLoss(term)(logits, labels)
+        with pytest.raises(RWLossError, match="weight is 0 for every class that counts"):
+            RegionWiseLoss(term.replace("(1, 2)", "(0, 0, 0)"))(logits, labels)
     alone = "cross_entropy(weight=(1, 2, 3), include_background=False)"
     with pytest.raises(RWLossError, match="needs the background, whose weight may be 0"):
         RegionWiseLoss(alone)(logits, labels)
