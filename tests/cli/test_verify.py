@@ -240,4 +240,4 @@ def test_max_voxels_is_for_labels_that_grew(rwloss_command, made, source, cases)
     (source / "big.npy").rename(source / f"{cases[0]}.npy")
     code, out, _ = rwloss_command("verify", made, "-j0", "--max-voxels", 500_000)
     assert code == 1
-    assert f"stale  {cases[0]}  its labels can't be compared" in out
+    assert f"stale  {cases[0]}  its files can't be compared" in out
