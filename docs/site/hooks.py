@@ -29,7 +29,9 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
     """Put the pages of the reference into the navigation."""
     for entry in config.nav or []:
         if isinstance(entry, dict) and "Reference" in entry:
-            entry["Reference"] += [{page.title: reference.address(page)} for page in reference.PAGES]
+            entry["Reference"] += [
+                {page.title: reference.address(page)} for page in reference.PAGES
+            ]
     return config
 
 

@@ -45,28 +45,45 @@ def address(page: Page) -> str:
     return f"reference/{page.title.lower().replace(' ', '-')}.md"
 
 
+ELSEWHERE = {"rwloss.losses": {"RegionWiseLoss"}, "rwloss.integrations.alarms": {"NnunetAlarm"}}
+"""Names that another page shows already."""
+
+
 def public_names(page: Page) -> list[str]:
     """The public names of a page, in order. Packages within packages have pages of their own.
 
-    Those are what `__init__` re-exports and what it defines; a stub beside it says the same.
+    Those of `__all__`, else what a package re-exports or a module defines. A stub knows the same.
     """
     folder = ROOT / Path(*page.package.split("."))
     files = [folder / "__init__.pyi", folder / "__init__.py", folder.with_suffix(".py")]
     tree = ast.parse(next(file for file in files if file.is_file()).read_text(encoding="utf-8"))
-    names = dict(_names(tree))
-    if page.package == "rwloss.losses":
-        del names["RegionWiseLoss"]  # at the top
-    if page.part:
-        names = {name: part for name, part in names.items() if part == page.part}
+    origins = dict(_names(tree))
+    names = _all(tree) or list(origins)
+    names = [
+        name
+        for name in names
+        if name not in ELSEWHERE.get(page.package, ())
+        if not (folder / name).is_dir() and not (folder / f"{name}.py").is_file()
+        if not page.part or origins[name] == page.part
+    ]
     return sorted(names, key=lambda name: (name[0].islower(), name.casefold()))
 
 
+def _all(tree: ast.Module) -> list[str]:
+    for each in tree.body:
+        if isinstance(each, ast.Assign) and ast.unparse(each.targets[0]) == "__all__":
+            return list(ast.literal_eval(each.value))
+    return []
+
+
 def _names(tree: ast.Module) -> Iterator[tuple[str, str]]:
-    """Public names of a module, with the folder that each comes from, "." for most."""
+    """Names of a module, with the folder that each comes from, "." for most."""
     before: ast.stmt | None = None
     for each in tree.body:
         if isinstance(each, ast.ImportFrom) and each.module:
-            folder = each.module.split(".")[0] if each.module.count(".") == 1 and each.level else "."
+            folder = (
+                each.module.split(".")[0] if each.module.count(".") == 1 and each.level else "."
+            )
             yield from ((to.name, folder) for to in each.names if to.asname == to.name)
         elif isinstance(each, ast.ClassDef | ast.FunctionDef) and not each.name.startswith("_"):
             yield each.name, "."

@@ -35,7 +35,7 @@ class Prediction:
     how many batches of equal size this one consists; their losses are the means of their own rows.
     sets: of partial labels, the classes that each of the last channels is the sum of. is_softmax:
     whether probabilities sum to 1 at any logits, so that each of two classes tells the other's; a
-    map is a derivative by each alone.
+    map is a derivative by each alone. has_background: whether channel 0 is the background.
     """
 
     log_probs: Tensor
@@ -183,6 +183,8 @@ class Prediction:
         """Σ p y, Σ p^power and Σ y over the voxels of each image and class. (b c) each.
 
         With `batch` they are those of all images together, the same for each.
+
+        power: of p in the second sum.
         """
         if self._sums is not None and power == 1:
             first = 0 if self.has_background else 1
@@ -277,8 +279,10 @@ class Prediction:
         """From log_probs (b k *s) and labels (b *s), in which -1 marks voxels that don't count.
 
         all_count: no label is -1. probs: the probabilities, where they are not exp(log_probs).
-        sums: gives Σ p y, Σ p and Σ y (b k), if they are computed elsewhere. regions: the
-        labels with their geometry, or what gives them; by default they are made of `labels`.
+        sums: gives Σ p y, Σ p and Σ y (b k), if they are computed elsewhere. regions: the labels
+        with their geometry, or what gives them; by default they are made of `labels`. masks, batch,
+        by_class, groups, sets, is_softmax: as the fields of `Prediction`. log_probs: natural
+        logarithms.
         """
         import torch
 
