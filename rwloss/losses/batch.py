@@ -64,6 +64,7 @@ class LossBatch:
     by_class: whether values by class are needed. fused: whether kernels for GPUs compute sums from
     what is given. groups: of how many batches of equal size this one consists, one after another;
     if of several, means and num_values are those of each group. image (b i *s), where it was given.
+    fractions (b k *s): of soft labels, 0 where no voxel counts; labels are the largest then.
     """
 
     given: Tensor
@@ -81,10 +82,12 @@ class LossBatch:
     groups: int = 1
     image: Tensor | None = None
     sets: tuple[tuple[int, ...], ...] = ()
+    fractions: Tensor | None = None
     _regions: Regions | None = None
     _output: Tensor | None = None
     _log_probs: Tensor | None = None
     _prediction: Prediction | None = None
+    _hard: LossBatch | None = None
 
     @property
     def output(self) -> Tensor:
@@ -145,6 +148,14 @@ class LossBatch:
             self._regions = Regions.of_checked(labels, *given, image)
         return self._regions
 
+    def seen_by(self, term: Expression) -> LossBatch:
+        """The same, with one class per voxel for a term that takes no soft labels."""
+        if self.fractions is None or takes_fractions(term):
+            return self
+        if self._hard is None:
+            self._hard = replace(self, fractions=None, _prediction=None)
+        return self._hard
+
     @property
     def prediction(self) -> Prediction:
         """What dynamic terms see."""
@@ -169,6 +180,7 @@ class LossBatch:
                 regions=self.regions,
                 sets=self.sets,
                 is_softmax=not self.normalized,
+                fractions=self.fractions,
             )
         return self._prediction
 
@@ -210,21 +222,25 @@ def make_batch(
     low_memory: bool = False,
     sets: LabelSets | None = None,
     transform: LogitTransform | None = None,
+    soft: bool = False,
 ) -> LossBatch:
     """Check logits, target, mask and spacing against each other, and bring them to one form."""
     normalized, num_sets = activation in {"none", "masks"}, 0 if sets is None else len(sets)
     masks = logits.shape[1] if activation in {"sigmoid", "masks"} else 0
     num_classes = 2 if masks else logits.shape[1]
+    _check_classes(num_classes, normalized=normalized)
+    dtype, fractions = torch.promote_types(logits.dtype, torch.float32), None
     if given.regions is not None:
         labels = labels_of(given.regions, logits, num_classes + num_sets, masks)
         ignore_index = None if given.regions.ignored is None else IGNORED
+    elif soft and given.target.shape == logits.shape:
+        read = soft_masks if masks else soft_classes
+        labels, fractions = read(as_fractions(logits, given.target, masks), ignore_index)
     elif masks:
         labels = rearrange(as_masks(logits, given.target, ignore_index), "b m ... -> (b m) ...")
     else:
         labels = as_labels(logits, given.target, ignore_index)
         labels = labels if sets is None else sets.renumbered(labels, num_classes)
-    _check_classes(num_classes, normalized=normalized)
-    dtype = torch.promote_types(logits.dtype, torch.float32)
     output = logits.to(dtype) if normalized or masks else logits
     labels = whole_labels(
         labels, num_classes + num_sets, ignore_index, output.detach() if normalized else None
