@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from typing import Any, Literal, NamedTuple
 
@@ -16,6 +16,8 @@ from rwloss.arrays import fails, in_graphs, plain_call
 from rwloss.errors import RWLossError
 from rwloss.losses.label_sets import LabelSets
 from rwloss.losses.logit_transforms import LogitTransform, transformed
+from rwloss.losses.soft_labels import soft_classes, soft_masks, takes_fractions
+from rwloss.maps.expression import Expression
 from rwloss.maps.loss_term import Prediction, sum_by_group
 from rwloss.regions import (
     IGNORED,
@@ -233,13 +235,10 @@ def make_batch(
     if given.regions is not None:
         labels = labels_of(given.regions, logits, num_classes + num_sets, masks)
         ignore_index = None if given.regions.ignored is None else IGNORED
-    elif soft and given.target.shape == logits.shape:
-        read = soft_masks if masks else soft_classes
-        labels, fractions = read(as_fractions(logits, given.target, masks), ignore_index)
-    elif masks:
-        labels = rearrange(as_masks(logits, given.target, ignore_index), "b m ... -> (b m) ...")
+    elif soft:
+        labels, fractions = _soft_target(logits, given.target, dtype, ignore_index, masks=masks > 0)
     else:
-        labels = as_labels(logits, given.target, ignore_index)
+        labels = _hard_target(logits, given.target, ignore_index, masks=masks > 0)
         labels = labels if sets is None else sets.renumbered(labels, num_classes)
     output = logits.to(dtype) if normalized or masks else logits
     labels = whole_labels(
@@ -256,9 +255,9 @@ def make_batch(
     if ignore_index is not None:
         belongs = labels != IGNORED
         keep = belongs if keep is None else keep & belongs
-    counts = None
-    if keep is not None:
-        counts = keep.to(dtype)
+    counts = None if keep is None else keep.to(dtype)
+    if fractions is not None and counts is not None:
+        fractions = fractions * counts[:, None]
     if transform is not None:
         output = transformed(transform, output.to(dtype), labels, counts)
     image = given.image
@@ -291,11 +290,12 @@ def make_batch(
         include_background=include_background,
         masks=masks,
         pooled=pooled,
-        fused=not (low_memory or normalized) and _have_kernels(output),
+        fused=not (low_memory or normalized or fractions is not None) and _have_kernels(output),
         by_class=by_class or given.groups > 1,
         groups=given.groups,
         image=image,
         sets=() if sets is None else sets.classes,
+        fractions=fractions,
         _regions=given.regions,
         _log_probs=log_probs,
     )
@@ -323,6 +323,29 @@ def _have_kernels(logits: Tensor) -> bool:
 
 
 # --- What a target may look like
+
+
+def _hard_target(
+    logits: Tensor, target: Tensor, ignore_index: int | None, *, masks: bool
+) -> Tensor:
+    """Labels (b *s) or masks (b·k *s) of a target in any of its shapes."""
+    if masks:
+        return rearrange(as_masks(logits, target, ignore_index), "b m ... -> (b m) ...")
+    return as_labels(logits, target, ignore_index)
+
+
+def _soft_target(
+    logits: Tensor, target: Tensor, dtype: torch.dtype, ignore_index: int | None, *, masks: bool
+) -> tuple[Tensor, Tensor | None]:
+    """The same for the largest fractions, and the fractions (b k *s) if the target has them."""
+    check_tensor("target", target, logits)
+    if masks and logits.shape[1] == 1 and target.shape == logits[:, 0].shape:
+        target = target[:, None]
+    if target.shape != logits.shape:  # labels, or wrong
+        return _hard_target(logits, target, ignore_index, masks=masks), None
+    if masks:
+        return soft_masks(rearrange(target.to(dtype), "b m ... -> (b m) ..."), ignore_index)
+    return soft_classes(target.to(dtype), ignore_index)
 
 
 def check_logits(logits: Tensor) -> None:

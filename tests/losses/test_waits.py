@@ -86,6 +86,13 @@ def test_no_loss_waits_for_anything_else_it_is_given():
     check(RegionWiseLoss(both, class_weights=(1, 2, 3, 4), low_memory=True), logits, labels.float())
     check(RegionWiseLoss(both, include_background=False, batch=True), logits, one_hot(labels, 4))
     check(RegionWiseLoss("dice", activation="none"), logits.softmax(dim=1), labels)
+    soft = 0.9 * one_hot(labels, 4).float() + 0.025
+    check(RegionWiseLoss(both, soft_labels="largest"), logits, soft, None, mask)
+    check(
+        RegionWiseLoss(both, soft_labels="largest", ignore_index=255), logits, soft * mask[:, None]
+    )
+    loss = RegionWiseLoss("dice + cross_entropy", activation="sigmoid", soft_labels=True)
+    check(loss, logits, soft)
     check(RegionWiseLoss(both, ignore_index=255, logit_transform=SCNP()), logits, void, None, mask)
     masks = given_masks((6, 5), dtype=torch.float32)
     check(RegionWiseLoss(both, activation="sigmoid"), *masks)
@@ -113,6 +120,7 @@ def refusals():
         "not in 0..1": (RegionWiseLoss("dice", activation="none"), logits, labels),
         "of other labels": (RegionWiseLoss("rectified"), logits, labels, moves.flip(stored, -1)),
         "below 0": (RegionWiseLoss("rectified.with_link(1)"), logits, labels, upside_down),
+        "or do not sum to 1": (RegionWiseLoss("dice", soft_labels=True), logits, 0.9 * truth),
         "mask of voxels that count": (RegionWiseLoss("dice"), logits, labels, None, soft),
         "not finite": (RegionWiseLoss(NotANumber()), logits, labels),
     }

@@ -37,6 +37,7 @@ class Poly(LossTerm):
 
     def loss(self, prediction: Prediction) -> Tensor:
         """(1 - p_t)^gamma (epsilon (1 - p_t) - log p_t), its mean over voxels that count. (b c)."""
+
         def cost(log_p: Tensor) -> Tensor:
             wrong = one_minus(log_p)
             return wrong**self.gamma * (self.epsilon * wrong - log_p)
