@@ -304,10 +304,11 @@ class Prediction:
             sets=sets,
             is_softmax=is_softmax,
             _sums=sums,
-            _regions=regions
-            or Regions.of_checked(
+            _regions=Regions.of_checked(
                 labels, log_probs.shape[1], spacings_mm, None if all_count else IGNORED
-            ),
+            )
+            if regions is None
+            else regions,
         )
         if all_count:
             made._kept["true_class"] = index.long()
