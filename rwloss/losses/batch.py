@@ -101,7 +101,10 @@ class LossBatch:
             # wait for it.
             asks = output.device.type == "cpu" and not torch.compiler.is_compiling()
             if self.counts is not None and not (asks and bool(output.detach().sum().isfinite())):
-                output = output.masked_fill(self.counts[:, None] == 0, 0.0)
+                ignored = self.counts[:, None] == 0
+                if self.masks > 1:  # other masks of the image may count there, and see these logits
+                    ignored = ignored & ~output.isfinite()
+                output = output.masked_fill(ignored, 0.0)
             self._output = output
         return self._output
 

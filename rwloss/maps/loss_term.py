@@ -346,10 +346,11 @@ class Prediction:
             is_softmax=is_softmax,
             is_soft=fractions is not None,
             _sums=sums,
-            _regions=regions
-            or Regions.of_checked(
+            _regions=Regions.of_checked(
                 labels, log_probs.shape[1], spacings_mm, None if all_count else IGNORED
-            ),
+            )
+            if regions is None
+            else regions,
         )
         if all_count:
             made._kept["true_class"] = index.long()

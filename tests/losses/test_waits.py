@@ -1,10 +1,13 @@
 """On a GPU no loss waits: seen with tensors that pretend to be on CUDA, and on CUDA itself."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from interpreted import large_tiles
 from loss_batches import DYNAMIC, assert_close, every, given, given_masks, one_hot
-from pretend_cuda import PretendCuda
+from pretend_cuda import PretendCuda, waiting_raises
 
 import rwloss
 from rwloss import Regions, RegionWiseLoss, RWLossError, maps, moves
@@ -194,8 +197,23 @@ def test_nothing_waits_on_cuda(text):
     loss.set_epoch(1, total=10)
     logits, labels = logits.cuda().requires_grad_(), labels.cuda()
     loss(logits, labels).backward()  # kernels are loaded
-    torch.cuda.set_sync_debug_mode("error")
-    try:
+    with waiting_raises():
         loss(logits, labels).backward()
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@on_the_cpu
+def test_a_wrong_label_ends_a_program_on_cuda():
+    """In a process of its own, whose device is lost."""
+    code = (
+        "import torch, rwloss; logits = torch.zeros(1, 3, 8, 8, device='cuda', requires_grad=True);"
+        "labels = torch.full((1, 8, 8), 3, device='cuda');"
+        "rwloss.RegionWiseLoss('rectified')(logits, labels).backward(); torch.cuda.synchronize()"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
+    assert ended.returncode != 0
+    assert "rwloss: " in ended.stderr
+    assert "check_values()" in ended.stderr
