@@ -29,6 +29,8 @@ cases: one per case
 class_names: one per class, the background first
 classes: one per class
 configuration: as nnU-Net's
+cost: a function from log p to what that costs
+costs: one number per class and voxel
 dataset_json: as nnU-Net's
 device: where tensors are made
 dims: 2 for slices, 3 for volumes
