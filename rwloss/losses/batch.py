@@ -15,6 +15,7 @@ from torch.nn import functional
 from rwloss.arrays import fails, in_graphs, plain_call
 from rwloss.errors import RWLossError
 from rwloss.losses.label_sets import LabelSets
+from rwloss.losses.logit_transforms import LogitTransform, transformed
 from rwloss.maps.loss_term import Prediction, sum_by_group
 from rwloss.regions import (
     IGNORED,
@@ -208,6 +209,7 @@ def make_batch(
     by_class: bool = False,
     low_memory: bool = False,
     sets: LabelSets | None = None,
+    transform: LogitTransform | None = None,
 ) -> LossBatch:
     """Check logits, target, mask and spacing against each other, and bring them to one form."""
     normalized, num_sets = activation in {"none", "masks"}, 0 if sets is None else len(sets)
@@ -221,15 +223,7 @@ def make_batch(
     else:
         labels = as_labels(logits, given.target, ignore_index)
         labels = labels if sets is None else sets.renumbered(labels, num_classes)
-    if num_classes < 2:
-        raise RWLossError(
-            "expected probabilities of 2 classes or more, got 1: stack [1 - p, p], or give logits "
-            'and activation="sigmoid"'
-            if normalized
-            else "expected logits with 2 classes or more for the softmax, got 1: its softmax is "
-            "always 1; give the network an output for the background too, or use "
-            'activation="sigmoid"'
-        )
+    _check_classes(num_classes, normalized=normalized)
     dtype = torch.promote_types(logits.dtype, torch.float32)
     output = logits.to(dtype) if normalized or masks else logits
     labels = whole_labels(
@@ -249,6 +243,8 @@ def make_batch(
     counts = None
     if keep is not None:
         counts = keep.to(dtype)
+    if transform is not None:
+        output = transformed(transform, output.to(dtype), labels, counts)
     image = given.image
     if image is not None:
         check_tensor("image", image, logits)
@@ -287,6 +283,19 @@ def make_batch(
         _regions=given.regions,
         _log_probs=log_probs,
     )
+
+
+def _check_classes(num_classes: int, *, normalized: bool) -> None:
+    """Raise RWLossError for one class alone."""
+    if num_classes < 2:
+        raise RWLossError(
+            "expected probabilities of 2 classes or more, got 1: stack [1 - p, p], or give logits "
+            'and activation="sigmoid"'
+            if normalized
+            else "expected logits with 2 classes or more for the softmax, got 1: its softmax is "
+            "always 1; give the network an output for the background too, or use "
+            'activation="sigmoid"'
+        )
 
 
 def _have_kernels(logits: Tensor) -> bool:
