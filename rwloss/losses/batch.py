@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from typing import Any, Literal, NamedTuple
 
@@ -16,6 +16,8 @@ from rwloss.arrays import fails, in_graphs, plain_call
 from rwloss.errors import RWLossError
 from rwloss.losses.label_sets import LabelSets
 from rwloss.losses.logit_transforms import LogitTransform, transformed
+from rwloss.losses.soft_labels import soft_classes, soft_masks, takes_fractions
+from rwloss.maps.expression import Expression
 from rwloss.maps.loss_term import Prediction, sum_by_group
 from rwloss.regions import (
     IGNORED,
@@ -64,6 +66,7 @@ class LossBatch:
     by_class: whether values by class are needed. fused: whether kernels for GPUs compute sums from
     what is given. groups: of how many batches of equal size this one consists, one after another;
     if of several, means and num_values are those of each group. image (b i *s), where it was given.
+    fractions (b k *s): of soft labels, 0 where no voxel counts; labels are the largest then.
     """
 
     given: Tensor
@@ -81,10 +84,12 @@ class LossBatch:
     groups: int = 1
     image: Tensor | None = None
     sets: tuple[tuple[int, ...], ...] = ()
+    fractions: Tensor | None = None
     _regions: Regions | None = None
     _output: Tensor | None = None
     _log_probs: Tensor | None = None
     _prediction: Prediction | None = None
+    _hard: LossBatch | None = None
 
     @property
     def output(self) -> Tensor:
@@ -96,7 +101,10 @@ class LossBatch:
             # wait for it.
             asks = output.device.type == "cpu" and not torch.compiler.is_compiling()
             if self.counts is not None and not (asks and bool(output.detach().sum().isfinite())):
-                output = output.masked_fill(self.counts[:, None] == 0, 0.0)
+                ignored = self.counts[:, None] == 0
+                if self.masks > 1:  # other masks of the image may count there, and see these logits
+                    ignored = ignored & ~output.isfinite()
+                output = output.masked_fill(ignored, 0.0)
             self._output = output
         return self._output
 
@@ -145,6 +153,14 @@ class LossBatch:
             self._regions = Regions.of_checked(labels, *given, image)
         return self._regions
 
+    def seen_by(self, term: Expression) -> LossBatch:
+        """The same, with one class per voxel for a term that takes no soft labels."""
+        if self.fractions is None or takes_fractions(term):
+            return self
+        if self._hard is None:
+            self._hard = replace(self, fractions=None, _prediction=None)
+        return self._hard
+
     @property
     def prediction(self) -> Prediction:
         """What dynamic terms see."""
@@ -169,6 +185,7 @@ class LossBatch:
                 regions=self.regions,
                 sets=self.sets,
                 is_softmax=not self.normalized,
+                fractions=self.fractions,
             )
         return self._prediction
 
@@ -210,21 +227,22 @@ def make_batch(
     low_memory: bool = False,
     sets: LabelSets | None = None,
     transform: LogitTransform | None = None,
+    soft: bool = False,
 ) -> LossBatch:
     """Check logits, target, mask and spacing against each other, and bring them to one form."""
     normalized, num_sets = activation in {"none", "masks"}, 0 if sets is None else len(sets)
     masks = logits.shape[1] if activation in {"sigmoid", "masks"} else 0
     num_classes = 2 if masks else logits.shape[1]
+    _check_classes(num_classes, normalized=normalized)
+    dtype, fractions = torch.promote_types(logits.dtype, torch.float32), None
     if given.regions is not None:
         labels = labels_of(given.regions, logits, num_classes + num_sets, masks)
         ignore_index = None if given.regions.ignored is None else IGNORED
-    elif masks:
-        labels = rearrange(as_masks(logits, given.target, ignore_index), "b m ... -> (b m) ...")
+    elif soft:
+        labels, fractions = _soft_target(logits, given.target, dtype, ignore_index, masks=masks > 0)
     else:
-        labels = as_labels(logits, given.target, ignore_index)
+        labels = _hard_target(logits, given.target, ignore_index, masks=masks > 0)
         labels = labels if sets is None else sets.renumbered(labels, num_classes)
-    _check_classes(num_classes, normalized=normalized)
-    dtype = torch.promote_types(logits.dtype, torch.float32)
     output = logits.to(dtype) if normalized or masks else logits
     labels = whole_labels(
         labels, num_classes + num_sets, ignore_index, output.detach() if normalized else None
@@ -240,9 +258,9 @@ def make_batch(
     if ignore_index is not None:
         belongs = labels != IGNORED
         keep = belongs if keep is None else keep & belongs
-    counts = None
-    if keep is not None:
-        counts = keep.to(dtype)
+    counts = None if keep is None else keep.to(dtype)
+    if fractions is not None and counts is not None:
+        fractions = fractions * counts[:, None]
     if transform is not None:
         output = transformed(transform, output.to(dtype), labels, counts)
     image = given.image
@@ -275,11 +293,12 @@ def make_batch(
         include_background=include_background,
         masks=masks,
         pooled=pooled,
-        fused=not (low_memory or normalized) and _have_kernels(output),
+        fused=not (low_memory or normalized or fractions is not None) and _have_kernels(output),
         by_class=by_class or given.groups > 1,
         groups=given.groups,
         image=image,
         sets=() if sets is None else sets.classes,
+        fractions=fractions,
         _regions=given.regions,
         _log_probs=log_probs,
     )
@@ -307,6 +326,29 @@ def _have_kernels(logits: Tensor) -> bool:
 
 
 # --- What a target may look like
+
+
+def _hard_target(
+    logits: Tensor, target: Tensor, ignore_index: int | None, *, masks: bool
+) -> Tensor:
+    """Labels (b *s) or masks (b·k *s) of a target in any of its shapes."""
+    if masks:
+        return rearrange(as_masks(logits, target, ignore_index), "b m ... -> (b m) ...")
+    return as_labels(logits, target, ignore_index)
+
+
+def _soft_target(
+    logits: Tensor, target: Tensor, dtype: torch.dtype, ignore_index: int | None, *, masks: bool
+) -> tuple[Tensor, Tensor | None]:
+    """The same for the largest fractions, and the fractions (b k *s) if the target has them."""
+    check_tensor("target", target, logits)
+    if masks and logits.shape[1] == 1 and target.shape == logits[:, 0].shape:
+        target = target[:, None]
+    if target.shape != logits.shape:  # labels, or wrong
+        return _hard_target(logits, target, ignore_index, masks=masks), None
+    if masks:
+        return soft_masks(rearrange(target.to(dtype), "b m ... -> (b m) ..."), ignore_index)
+    return soft_classes(target.to(dtype), ignore_index)
 
 
 def check_logits(logits: Tensor) -> None:

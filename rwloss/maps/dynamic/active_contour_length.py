@@ -27,6 +27,7 @@ class ActiveContourLength(LossTerm):
         "Segmentation, CVPR 2019 (eq. 7)"
     )
     official_code = "https://github.com/xuuuuuuchen/Active-Contour-Loss"
+    takes_soft_labels = True
 
     def loss(self, prediction: Prediction) -> Tensor:
         """Gradient magnitude in 1/mm, its mean over voxels that count. (b c)."""

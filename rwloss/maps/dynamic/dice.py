@@ -50,6 +50,7 @@ class Dice(LossTerm):
         "smp DiceLoss",
         "SegLossOdyssey SoftDiceLoss",
     )
+    takes_soft_labels = True
 
     def loss(self, prediction: Prediction) -> Tensor:
         """1 minus the soft Dice. (b c)."""

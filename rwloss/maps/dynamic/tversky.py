@@ -42,6 +42,7 @@ class Tversky(LossTerm):
         "smp TverskyLoss",
         "SegLossOdyssey TverskyLoss",
     )
+    takes_soft_labels = True
 
     def loss(self, prediction: Prediction) -> Tensor:
         """1 minus the Tversky index. (b c)."""
