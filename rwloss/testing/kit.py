@@ -46,6 +46,10 @@ _ONLY_FOR: dict[str, Callable[[MapGenerator], object]] = {
     "check_stable": lambda g: g.is_stable,
     "check_never_below_zero": lambda g: not g.tags.signed,
     "check_minimum": lambda g: isinstance(g, LossTerm),
+    "check_limits": lambda g: g.tags.limits is not None and g == type(g)(),
+    "check_compact": lambda g: g.tags.compact is not None and g == type(g)(),
+    "check_stable_with_two": lambda g: g.tags.stable_with_two is not None and g == type(g)(),
+    "check_pull_exponent": lambda g: g.tags.pull_exponent is not None and g == type(g)(),
 }
 """Checks that only some generators must pass, with the condition."""
 
