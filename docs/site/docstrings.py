@@ -135,9 +135,12 @@ class Docstrings(griffe.Extension):
                 begin.docstring = None
             if each.docstring is not None:
                 rest = [] if each.is_function else list(each.members)
-                each.docstring.value = with_sections(
+                text = with_sections(
                     each.docstring.value, _parameters(each), WORDS, attributes=rest
                 )
+                text, fence, examples = text.partition("```pycon")
+                axes = re.sub(r"(?<=[ (])\*(?=[st]\b)", r"\*", text)  # they are no emphasis
+                each.docstring.value = axes + fence + examples
 
 
 def _walk(inside: griffe.Module | griffe.Class) -> Iterator[griffe.Function | griffe.Class]:
@@ -222,7 +225,8 @@ def _rows(line: str, names: Sequence[str]) -> tuple[str, dict[str, str]]:
     if not choices:
         return line, {}
     begins = re.compile(
-        rf"(?:^|(?<=[.;] ))((?:{choices})(?:(?:, | and )(?:{choices}))*)({_SHAPE})?: ", re.MULTILINE
+        rf"(?:^|(?<=[.;:] ))((?:{choices})(?:(?:, | and )(?:{choices}))*)({_SHAPE})?: ",
+        re.MULTILINE,
     )
     before, *parts = begins.split(line)
     rows: dict[str, str] = {}
