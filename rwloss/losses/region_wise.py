@@ -398,9 +398,17 @@ class RegionWiseLoss(nn.Module):
             low_memory=self.low_memory,
             sets=self.label_sets,
         )
-        static = self._static_maps(batch, logits, given, resample=resample)
         active = self._dynamic if logits.numel() else ()
         dynamic = [leaf for leaf in active if leaf.weight * leaf.factor != 0]
+        batch.wants_overlap = any(getattr(leaf.term, "takes_overlap", False) for leaf in dynamic)
+        static = self._static_maps(batch, logits, given, resample=resample)
+        value = self._value(batch, static, dynamic, excess=excess)
+        batch.check()
+        return value
+
+    def _value(
+        self, batch: LossBatch, static: list[WeightedMap], dynamic: list[Leaf], *, excess: bool
+    ) -> Tensor:
         if self.reduction == "none":
             return unreduced(
                 batch,
@@ -408,7 +416,6 @@ class RegionWiseLoss(nn.Module):
                 dynamic if self._dynamic else None,
                 self._with_background,
                 include_background=self.include_background,
-                channels=logits.shape[1],
             )
         if excess:
             means = [(factor, mean_excess(batch, rwmap, q)) for factor, rwmap, q in static]
@@ -420,10 +427,10 @@ class RegionWiseLoss(nn.Module):
             ]
             if dynamic:
                 losses = dynamic_losses(batch, dynamic, self._with_background)
-                means.append((1.0, reduced(losses, given.groups)))
+                means.append((1.0, reduced(losses, batch.groups)))
         if not means:  # an empty sum that hangs on the logits: it has a gradient too
             empty = batch.output.flatten()[:0].sum()
-            return empty if given.groups == 1 else empty.expand(given.groups)
+            return empty if batch.groups == 1 else empty.expand(batch.groups)
         total = reduce(add, [mean if factor == 1.0 else factor * mean for factor, mean in means])
         return total * batch.num_values if self.reduction == "sum" else total
 

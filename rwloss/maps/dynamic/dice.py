@@ -32,6 +32,7 @@ class Dice(LossTerm):
     jaccard: bool = False
     weight: tuple[NonNegativeFloat, ...] | None = None
 
+    takes_overlap = True
     name = "dice"
     tags = MapTags(unit="unitless", commutes_with=frozenset({"flip", "rot90"}), uses_spacing=False)
     citation = "Milletari et al., V-Net, 3DV 2016, arXiv 1606.04797 (Σ p; squared_pred: Σ p²)"

@@ -27,6 +27,7 @@ class Tversky(LossTerm):
     smooth: PositiveFloat = 1e-5
     smooth_nr: NonNegativeFloat | None = field(default=None, kw_only=True)
 
+    takes_overlap = True
     name = "tversky"
     tags = MapTags(unit="unitless", commutes_with=frozenset({"flip", "rot90"}), uses_spacing=False)
     citation = "Salehi et al., MLMI 2017, arXiv 1706.05721 (eq. 3)"

@@ -57,6 +57,7 @@ class AsymmetricFocalTversky(LossTerm):
     gamma: BelowOne = 0.75
     smooth: PositiveFloat = SMOOTH
 
+    takes_overlap = True
     name = "asymmetric_focal_tversky"
     tags = MapTags(unit="unitless", commutes_with=frozenset({"flip", "rot90"}), uses_spacing=False)
     citation = f"{_CITATION} (modified asymmetric Focal Tversky loss)"
@@ -76,6 +77,7 @@ class UnifiedFocal(LossTerm):
     delta: Share = 0.6
     gamma: BelowOne = 0.5
 
+    takes_overlap = True
     name = "unified_focal"
     tags = MapTags(unit="unitless", commutes_with=frozenset({"flip", "rot90"}), uses_spacing=False)
     citation = f"{_CITATION} (asymmetric Unified Focal loss)"
