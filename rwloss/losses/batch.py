@@ -16,6 +16,7 @@ from torch.nn import functional
 from rwloss.arrays import assertion, fails, in_graphs, may_read, plain_call
 from rwloss.errors import RWLossError
 from rwloss.losses.label_sets import LabelSets
+from rwloss.losses.logit_transforms import LogitTransform, transformed
 from rwloss.maps.loss_term import Prediction, sum_by_group
 from rwloss.regions import (
     IGNORED,
@@ -269,6 +270,7 @@ def make_batch(
     by_class: bool = False,
     low_memory: bool = False,
     sets: LabelSets | None = None,
+    transform: LogitTransform | None = None,
 ) -> LossBatch:
     """Check logits, target, mask and spacing against each other, and bring them to one form."""
     normalized, num_sets = activation in {"none", "masks"}, 0 if sets is None else len(sets)
@@ -279,15 +281,7 @@ def make_batch(
         ignore_index = None if given.regions.ignore_label is None else IGNORED
     else:
         labels = _labels(logits, given.target, ignore_index, masks, sets)
-    if num_classes < 2:
-        raise RWLossError(
-            "expected probabilities of 2 classes or more, got 1: stack [1 - p, p], or give logits "
-            'and activation="sigmoid"'
-            if normalized
-            else "expected logits with 2 classes or more for the softmax, got 1: its softmax is "
-            "always 1; give the network an output for the background too, or use "
-            'activation="sigmoid"'
-        )
+    _check_classes(num_classes, normalized=normalized)
     dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
     output = logits.to(dtype) if normalized or masks else logits
     fused = not (low_memory or normalized or sets) and _have_kernels(logits, num_classes)
@@ -312,6 +306,8 @@ def make_batch(
     counts = None
     if keep is not None:
         counts = keep.to(dtype)
+    if transform is not None:
+        output = transformed(transform, output.to(dtype), labels, counts)
     image = given.image
     if image is not None:
         check_tensor("image", image, logits)
@@ -347,6 +343,19 @@ def make_batch(
         _regions=given.regions,
         _log_probs=log_probs,
     )
+
+
+def _check_classes(num_classes: int, *, normalized: bool) -> None:
+    """Raise RWLossError for one class alone."""
+    if num_classes < 2:
+        raise RWLossError(
+            "expected probabilities of 2 classes or more, got 1: stack [1 - p, p], or give logits "
+            'and activation="sigmoid"'
+            if normalized
+            else "expected logits with 2 classes or more for the softmax, got 1: its softmax is "
+            "always 1; give the network an output for the background too, or use "
+            'activation="sigmoid"'
+        )
 
 
 def _labels(

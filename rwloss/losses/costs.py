@@ -187,10 +187,8 @@ def unreduced(
     return total if include_background else total[:, :, 0]
 
 
-def weighted(batch: LossBatch, rwmap: RWMap, class_weights: tuple[float, ...] | None) -> RWMap:
+def weighted(batch: LossBatch, rwmap: RWMap, class_weights: tuple[float, ...]) -> RWMap:
     """The map times the weight of each voxel's true class."""
-    if class_weights is None:
-        return rwmap
     num_classes = batch.given.shape[1]
     if len(class_weights) != num_classes:
         raise RWLossError(

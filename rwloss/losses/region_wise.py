@@ -27,6 +27,7 @@ from rwloss.losses.costs import (
 )
 from rwloss.losses.gradient_share import GradientShare
 from rwloss.losses.label_sets import LabelSets
+from rwloss.losses.logit_transforms import LogitTransform
 from rwloss.losses.prepared import PreparedMap, prepared
 from rwloss.losses.resolution import at_head, head_weights, stored_map
 from rwloss.maps.expression import Expression, Leaf, Stabilized
@@ -76,6 +77,9 @@ class RegionWiseLoss(nn.Module):
     label_sets: of partial labels, the classes that a label allows: {3: (1, 2)} for a label 3 that
     means class 1 or 2. The probability at such a voxel is the sum of theirs, and its region is one
     of its own. For compact maps, cross_entropy, focal and exclusion, with the softmax.
+    logit_transform: what happens to the logits (b k *s) first, such as `losses.SCNP()`; any
+    function of them and of the truth (b k *s), which is 1 at the true class and 0 elsewhere, and
+    in every class where a voxel does not count. It is called in float32 at least.
 
     Maps are constants: no gradient flows through them. The value may be below 0; `excess` says how
     far it is above its minimum.
@@ -104,6 +108,7 @@ class RegionWiseLoss(nn.Module):
         low_memory: bool = False,
         batch: bool = False,
         label_sets: Mapping[int, Sequence[int]] | None = None,
+        logit_transform: LogitTransform | None = None,
     ) -> None:
         """Check the parameters; the class documents them."""
         super().__init__()
@@ -142,6 +147,12 @@ class RegionWiseLoss(nn.Module):
                 )
             if self.expression is not None:
                 self.label_sets.check_terms(self.expression)
+        self.logit_transform = logit_transform
+        if logit_transform is not None and (label_sets or activation in {"none", "masks"}):
+            raise RWLossError(
+                "logit_transform is for logits, and one class per voxel: drop label_sets, and let "
+                'the loss take the softmax or sigmoid (activation="softmax" or "sigmoid")'
+            )
         self.epoch = 0
         self.total_epochs: int | None = None
         self.share: GradientShare | None = None
@@ -397,6 +408,7 @@ class RegionWiseLoss(nn.Module):
             by_class=self.reduction == "none",
             low_memory=self.low_memory,
             sets=self.label_sets,
+            transform=self.logit_transform,
         )
         active = self._dynamic if logits.numel() else ()
         dynamic = [leaf for leaf in active if leaf.weight * leaf.factor != 0]
@@ -468,9 +480,10 @@ class RegionWiseLoss(nn.Module):
                 f"{self.expression} has a dense map, which can't take label_sets: add "
                 ".stabilized(), whose map is compact"
             )
+        if self.class_weights is not None:
+            found = [weighted(batch, rwmap, self.class_weights) for rwmap in found]
         return [
-            (group.factor, weighted(batch, rwmap, self.class_weights), group.link)
-            for group, rwmap in zip(active, found, strict=True)
+            (group.factor, rwmap, group.link) for group, rwmap in zip(active, found, strict=True)
         ]
 
 

@@ -8,6 +8,7 @@ from pretend_cuda import PretendCuda
 
 import rwloss
 from rwloss import Regions, RegionWiseLoss, RWLossError, maps, moves
+from rwloss.losses import SCNP
 
 STATIC = [
     "rectified",
@@ -85,6 +86,7 @@ def test_no_loss_waits_for_anything_else_it_is_given():
     check(RegionWiseLoss(both, class_weights=(1, 2, 3, 4), low_memory=True), logits, labels.float())
     check(RegionWiseLoss(both, include_background=False, batch=True), logits, one_hot(labels, 4))
     check(RegionWiseLoss("dice", activation="none"), logits.softmax(dim=1), labels)
+    check(RegionWiseLoss(both, ignore_index=255, logit_transform=SCNP()), logits, void, None, mask)
     masks = given_masks((6, 5), dtype=torch.float32)
     check(RegionWiseLoss(both, activation="sigmoid"), *masks)
     for text in ("rectified + dice", "boundary", "rectified.with_link(0.5)"):

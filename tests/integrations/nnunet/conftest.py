@@ -1,8 +1,10 @@
 """Trainers of nnU-Net made from plans, without files and with a few small ones."""
 
+import random
 from importlib.util import find_spec
 
 import nnunet_plans
+import numpy as np
 import pytest
 import torch
 
@@ -11,6 +13,14 @@ import torch
 def nnunet():
     if find_spec("nnunetv2") is None:
         pytest.skip("nnunetv2 is not installed: `make test-nnunet` has an environment with it")
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    """The generators that nnU-Net draws cases, crops and augmentations from."""
+    random.seed(0)
+    np.random.seed(0)  # noqa: NPY002
+    torch.manual_seed(0)
 
 
 @pytest.fixture
