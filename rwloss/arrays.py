@@ -120,17 +120,18 @@ def eager(function: Function) -> Function:
     >>> eager(len)([1, 2])
     2
     """
-    disabled: list[Callable[..., Any]] = []
+    disabled: Callable[..., Any] | None = None
 
     @wraps(function)
     def outside(*args: Any, **kwargs: Any) -> Any:
+        nonlocal disabled  # not a list: older compilers that come by here can't trace its `append`
         if "torch._dynamo" not in sys.modules:
             return function(*args, **kwargs)
-        if not disabled:
+        if disabled is None:
             import torch
 
-            disabled.append(torch.compiler.disable(function))  # type: ignore[no-untyped-call]
-        return disabled[0](*args, **kwargs)
+            disabled = torch.compiler.disable(function)  # type: ignore[no-untyped-call]
+        return disabled(*args, **kwargs)
 
     # The compiler looks for this mark before it traces a call.
     outside._torchdynamo_disable = True  # type: ignore[attr-defined]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import dataclass, replace
+from functools import cache, partial
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -17,6 +17,8 @@ from rwloss.arrays import assertion, fails, in_graphs, may_read, plain_call
 from rwloss.errors import RWLossError
 from rwloss.losses.label_sets import LabelSets
 from rwloss.losses.logit_transforms import LogitTransform, transformed
+from rwloss.losses.soft_labels import soft_classes, soft_masks, takes_fractions
+from rwloss.maps.expression import Expression
 from rwloss.maps.loss_term import Prediction, sum_by_group
 from rwloss.regions import (
     IGNORED,
@@ -73,6 +75,7 @@ class LossBatch:
     labels may still be no classes; map_labels (b *s): those of a stored map, which may still be
     others. groups: of how many batches of equal size this one consists, one after another; if of
     several, means and num_values are those of each group. image (b i *s), where it was given.
+    fractions (b k *s): of soft labels, 0 where no voxel counts; labels are the largest then.
     """
 
     given: Tensor
@@ -94,10 +97,12 @@ class LossBatch:
     groups: int = 1
     image: Tensor | None = None
     sets: tuple[tuple[int, ...], ...] = ()
+    fractions: Tensor | None = None
     _regions: Regions | None = None
     _output: Tensor | None = None
     _log_probs: Tensor | None = None
     _prediction: Prediction | None = None
+    _hard: LossBatch | None = None
     _overlap: Overlap | None = None
 
     @property
@@ -115,6 +120,13 @@ class LossBatch:
             others, self.map_labels = self.map_labels, None
             of_labels(others, others, self.whole)
 
+    def finish(self) -> None:
+        """Check that too, and free the memory: what a batch keeps refers to the batch."""
+        self.check()
+        if self._prediction is not None:
+            self._prediction.forget()
+        self._prediction = self._hard = None
+
     @property
     def output(self) -> Tensor:
         """What is given, in that type, and finite where no voxel counts; made once. (b k *s)."""
@@ -125,7 +137,10 @@ class LossBatch:
             # wait for it.
             asks = output.device.type == "cpu" and not torch.compiler.is_compiling()
             if self.counts is not None and not (asks and bool(output.detach().sum().isfinite())):
-                output = output.masked_fill(self.counts[:, None] == 0, 0.0)
+                ignored = self.counts[:, None] == 0
+                if self.masks > 1:  # other masks of the image may count there, and see these logits
+                    ignored = ignored & ~output.isfinite()
+                output = output.masked_fill(ignored, 0.0)
             self._output = output
         return self._output
 
@@ -174,6 +189,14 @@ class LossBatch:
             self._regions = Regions.of_checked(labels, *given, image)
         return self._regions
 
+    def seen_by(self, term: Expression) -> LossBatch:
+        """The same, with one class per voxel for a term that takes no soft labels."""
+        if self.fractions is None or takes_fractions(term):
+            return self
+        if self._hard is None:
+            self._hard = replace(self, fractions=None, _prediction=None)
+        return self._hard
+
     @property
     def prediction(self) -> Prediction:
         """What dynamic terms see."""
@@ -186,7 +209,7 @@ class LossBatch:
         if self._prediction is None:
             late = self.fused  # the kernel's sums are all that many terms need
             self._prediction = Prediction.of(
-                (lambda: self.log_probs) if late else self.log_probs,
+                partial(self._late_log_probs, torch.is_grad_enabled()) if late else self.log_probs,
                 (lambda: self.counted_labels) if late else self.counted_labels,
                 self.spacings_mm,
                 all_count=self.counts is None,
@@ -200,8 +223,14 @@ class LossBatch:
                 sets=self.sets,
                 is_softmax=not self.normalized,
                 shape=self.given.shape,
+                fractions=self.fractions,
             )
         return self._prediction
+
+    def _late_log_probs(self, with_gradient: bool) -> Tensor:
+        """Logarithms for a term that may ask for them first where it needs no gradient."""
+        with torch.set_grad_enabled(with_gradient):
+            return self.log_probs
 
     def overlap(self) -> Overlap:
         """Σ p y, Σ p and Σ y over the voxels of each image that count, by a kernel. (b k) each."""
@@ -271,20 +300,25 @@ def make_batch(
     low_memory: bool = False,
     sets: LabelSets | None = None,
     transform: LogitTransform | None = None,
+    soft: bool = False,
 ) -> LossBatch:
     """Check logits, target, mask and spacing against each other, and bring them to one form."""
     normalized, num_sets = activation in {"none", "masks"}, 0 if sets is None else len(sets)
     masks = logits.shape[1] if activation in {"sigmoid", "masks"} else 0
     num_classes = 2 if masks else logits.shape[1]
+    _check_classes(num_classes, normalized=normalized)
+    dtype, fractions = torch.float64 if logits.dtype == torch.float64 else torch.float32, None
     if given.regions is not None:
         labels = labels_of(given.regions, logits, num_classes + num_sets, masks)
         ignore_index = None if given.regions.ignore_label is None else IGNORED
+    elif soft:
+        labels, fractions = _soft_target(logits, given.target, dtype, ignore_index, masks=masks > 0)
     else:
-        labels = _labels(logits, given.target, ignore_index, masks, sets)
-    _check_classes(num_classes, normalized=normalized)
-    dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
+        labels = _hard_target(logits, given.target, ignore_index, masks=masks > 0)
+        labels = labels if sets is None else sets.renumbered(labels, num_classes)
     output = logits.to(dtype) if normalized or masks else logits
-    fused = not (low_memory or normalized or sets) and _have_kernels(logits, num_classes)
+    plain = low_memory or normalized or sets is not None or fractions is not None
+    fused = not plain and _have_kernels(logits, num_classes)
     unchecked = fused and given.regions is None and not may_read(logits)
     if not fused:
         labels = whole_labels(
@@ -303,9 +337,9 @@ def make_batch(
     if ignore_index is not None:
         belongs = labels != IGNORED
         keep = belongs if keep is None else keep & belongs
-    counts = None
-    if keep is not None:
-        counts = keep.to(dtype)
+    counts = None if keep is None else keep.to(dtype)
+    if fractions is not None and counts is not None:
+        fractions = fractions * counts[:, None]
     if transform is not None:
         output = transformed(transform, output.to(dtype), labels, counts)
     image = given.image
@@ -340,6 +374,7 @@ def make_batch(
         groups=given.groups,
         image=image,
         sets=() if sets is None else sets.classes,
+        fractions=fractions,
         _regions=given.regions,
         _log_probs=log_probs,
     )
@@ -356,16 +391,6 @@ def _check_classes(num_classes: int, *, normalized: bool) -> None:
             "always 1; give the network an output for the background too, or use "
             'activation="sigmoid"'
         )
-
-
-def _labels(
-    logits: Tensor, target: Tensor, ignore_index: int | None, masks: int, sets: LabelSets | None
-) -> Tensor:
-    """Labels of a target that is no Regions, those of each mask apart. (b *s)."""
-    if masks:
-        return rearrange(as_masks(logits, target, ignore_index), "b m ... -> (b m) ...")
-    labels = as_labels(logits, target, ignore_index)
-    return labels if sets is None else sets.renumbered(labels, logits.shape[1])
 
 
 def _rows(logits: Tensor, given: LossInputs, masks: int) -> SpacingRows:
@@ -393,6 +418,29 @@ def _has_triton() -> bool:
 
 
 # --- What a target may look like
+
+
+def _hard_target(
+    logits: Tensor, target: Tensor, ignore_index: int | None, *, masks: bool
+) -> Tensor:
+    """Labels (b *s) or masks (b·k *s) of a target in any of its shapes."""
+    if masks:
+        return rearrange(as_masks(logits, target, ignore_index), "b m ... -> (b m) ...")
+    return as_labels(logits, target, ignore_index)
+
+
+def _soft_target(
+    logits: Tensor, target: Tensor, dtype: torch.dtype, ignore_index: int | None, *, masks: bool
+) -> tuple[Tensor, Tensor | None]:
+    """The same for the largest fractions, and the fractions (b k *s) if the target has them."""
+    check_tensor("target", target, logits)
+    if masks and logits.shape[1] == 1 and target.shape == logits[:, 0].shape:
+        target = target[:, None]
+    if target.shape != logits.shape:  # labels, or wrong
+        return _hard_target(logits, target, ignore_index, masks=masks), None
+    if masks:
+        return soft_masks(rearrange(target.to(dtype), "b m ... -> (b m) ..."), ignore_index)
+    return soft_classes(target.to(dtype), ignore_index)
 
 
 def check_logits(logits: Tensor) -> None:

@@ -53,6 +53,7 @@ def made_maps(batch: LossBatch, expressions: Sequence[Expression]) -> list[RWMap
 def mean_cost(batch: LossBatch, rwmap: RWMap, q: float | None, *, low_memory: bool) -> Tensor:
     """Mean cost of a map over classes and voxels that count. (), or one per group."""
     plain = q is not None or not batch.include_background or batch.normalized
+    plain = plain or batch.fractions is not None
     plain = plain or (batch.groups > 1 and not batch.fused)
     # A compiler makes the same of plain operations, and knows nothing of our functions.
     if plain or (low_memory and rwmap.is_compact) or torch.compiler.is_compiling():
@@ -79,6 +80,8 @@ def mean_excess(batch: LossBatch, rwmap: RWMap, q: float | None) -> Tensor:
     costs = _voxel_costs(batch, rwmap, q)
     if q is None and not batch.include_background:  # all probability at class 0 costs nothing
         costs = costs - _dense(batch, rwmap)[:, 1:].amin(dim=1).clamp_max(0.0)
+    elif batch.fractions is not None:
+        costs = costs - _dense(batch, rwmap).amin(dim=1)
     elif q is None:
         first, *second = rwmap.parts
         costs = costs - (torch.minimum(first, *second) if second else first.amin(dim=1))
@@ -94,13 +97,14 @@ def dynamic_losses(
     """
     losses = []
     for leaf in leaves:
+        seen = batch.seen_by(leaf.term)
         if isinstance(leaf.term, with_background) and not batch.include_background:
-            whole = leaf.term.by_image_and_class(batch.whole_prediction)
+            whole = leaf.term.by_image_and_class(seen.whole_prediction)
             loss = whole.mean(dim=1, keepdim=True).expand(-1, whole.shape[1] - 1)
         elif isinstance(leaf.term, LossTerm):
-            loss = leaf.term.checked_loss(batch.prediction)
+            loss = leaf.term.checked_loss(seen.prediction)
         else:
-            loss = _projected_loss(batch, leaf.term)
+            loss = _projected_loss(seen, leaf.term)
         weight = leaf.weight * leaf.factor
         losses.append(loss if weight == 1.0 else weight * loss)
     return losses
@@ -155,9 +159,16 @@ def _projected_loss(batch: LossBatch, term: Expression) -> Tensor:
 
 
 def class_costs(batch: LossBatch, rwmap: RWMap, q: float | None) -> Tensor:
-    """Cost of each class at each voxel: p_k z_k; with a link all at the true class. -> (b k *s)."""
+    """Cost of each class at each voxel: p_k z_k; with a link all at the true class. -> (b k *s).
+
+    With a link and soft labels, each class has its fraction of the cost as the true class.
+    """
     if q is None:
         return batch.probs * _dense(batch, rwmap)
+    if batch.fractions is not None:
+        weight = _link_weight(rwmap)[:, None]
+        costs = _linked(weight, batch.log_probs.masked_fill(batch.fractions == 0, 0.0), q)
+        return batch.fractions * costs
     costs = _linked_costs(batch, rwmap, q)[:, None]
     return torch.zeros_like(batch.output).scatter(1, batch.classes[:, None], costs)
 
@@ -205,21 +216,27 @@ def _voxel_costs(batch: LossBatch, rwmap: RWMap, q: float | None) -> Tensor:
     """Cost of each voxel, summed over the classes that count. -> (b *s)."""
     if not batch.include_background:
         return class_costs(batch, rwmap, q)[:, 1:].sum(dim=1)
-    if q is not None:
+    if q is not None and batch.fractions is None:
         return _linked_costs(batch, rwmap, q)
-    if not rwmap.is_compact:
+    if q is not None or not rwmap.is_compact:
         return class_costs(batch, rwmap, q).sum(dim=1)
     other: Tensor = rwmap.parts[1]
     # Compact maps need p_t alone.
+    if batch.fractions is not None:
+        return other - _gap(rwmap) * (batch.fractions * batch.probs).sum(dim=1)
     true_prob = _at_true(batch.probs, batch) if batch.normalized else _log_true(batch).exp()
     return other - _gap(rwmap) * true_prob
 
 
 def _linked_costs(batch: LossBatch, rwmap: RWMap, q: float) -> Tensor:
     """w (1 - p_t^q) / q, and -w log p_t for q = 0, in log-space. -> (b *s)."""
-    weight = _link_weight(rwmap)
+    return _linked(_link_weight(rwmap), _log_true(batch), q)
+
+
+def _linked(weight: Tensor, log_true: Tensor, q: float) -> Tensor:
+    """The same from weights and logarithms, of equal shape or one that broadcasts."""
     # Where there is a weight: 0 times an infinite logarithm would be no number.
-    log_true = _log_true(batch).where(weight != 0, weight.new_zeros(()))
+    log_true = log_true.where(weight != 0, weight.new_zeros(()))
     if q == 0:
         return weight * -log_true
     # The value of expm1, exact for p near 1; the gradient of exp, exact for p near 0, where that
@@ -263,6 +280,8 @@ def _dense(batch: LossBatch, rwmap: RWMap) -> Tensor:
     if not rwmap.is_compact:
         return first
     wide: Tensor = rwmap.parts[1][:, None].expand_as(batch.output)
+    if batch.fractions is not None:
+        return wide - _gap(rwmap)[:, None] * batch.fractions
     return wide.scatter(1, batch.classes[:, None], first[:, None])
 
 

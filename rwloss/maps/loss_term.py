@@ -28,7 +28,8 @@ class Prediction:
 
     log_probs (b c *s): natural logarithms of the probabilities, float32 or float64. one_hot
     (b c *s): 1 at the true class; all 0 where no class counts. spacings_mm: one row per image. The
-    channels c are the classes, or the classes without the background.
+    channels c are the classes, or the classes without the background. is_soft: whether `one_hot`
+    has fractions of classes, for terms that say `takes_soft_labels`.
 
     masks: overlapping masks per image; b then counts images times masks. batch: overlaps are those
     of the whole batch. by_class: whether values by class are needed, beside their mean. groups: of
@@ -51,6 +52,7 @@ class Prediction:
     groups: int = 1
     _probs: Tensor | None = None  # as given, where they were
     is_softmax: bool = False
+    is_soft: bool = False
     _late: bool = False
     _log_rest: Tensor | Callable[[], Tensor] | None = None
     sets: tuple[tuple[int, ...], ...] = ()
@@ -170,6 +172,10 @@ class Prediction:
             self._kept["split"] = torch.split(self.log_probs, [1, self.shape[1] - 1], dim=1)
         return cast("tuple[Tensor, Tensor]", self._kept["split"])
 
+    def forget(self) -> None:
+        """Free what was kept, which may refer to this prediction."""
+        self._kept.clear()
+
     def at_true(self, values: Tensor) -> Tensor:
         """Values at the true class, 0 elsewhere (even where a value is infinite). (b c *s)."""
         return values.masked_fill(self.one_hot == 0, 0.0)
@@ -213,15 +219,19 @@ class Prediction:
     def overlap(self, power: int = 1) -> tuple[Tensor, Tensor, Tensor]:
         """Σ p y, Σ p^power and Σ y over the voxels of each image and class. (b c) each.
 
-        With `batch` they are those of all images together, the same for each.
+        With `batch` they are those of all images together, the same for each. With soft labels Σ p
+        y is Σ min(p, y), and with power 2 the last is Σ y²: then 2 Σ p y is the sum of the others
+        if p is y everywhere, and else less (Wang et al., MICCAI 2023, arXiv 2303.16296).
         """
         if self._sums is not None and power == 1:
             first = 0 if self.has_background else 1
             both, predicted, true = (self._pooled(sums[:, first:]) for sums in self._sums())
             return both, predicted, true
-        both = self.pooled_sum(self.probs * self.one_hot)
-        predicted = self.probs if power == 1 else self.probs**power
-        return both, self.pooled_sum(predicted), self.pooled_sum(self.one_hot)
+        probs, truth = self.probs, self.one_hot
+        both = probs.minimum(truth) if self.is_soft and power == 1 else probs * truth
+        predicted = probs if power == 1 else probs**power
+        truth = truth**power if self.is_soft else truth
+        return self.pooled_sum(both), self.pooled_sum(predicted), self.pooled_sum(truth)
 
     def pooled_sum(self, values: Tensor) -> Tensor:
         """As `sum_space`; with `batch` the sums of all images, the same for each. -> (b c)."""
@@ -269,6 +279,39 @@ class Prediction:
         """As `mean_space`, for values at the true class alone: Σ values / voxels that count."""
         return self.sum_space(values) * self._share(len(values) * values.shape[1])
 
+    def expected(self, cost: Callable[[Tensor], Tensor]) -> Tensor:
+        """The cost of each voxel, from log p of the true class. (b *s).
+
+        With soft labels the expected cost, Σ_k y_k cost(log p_k).
+        """
+        if not self.is_soft:
+            return cost(self.true_log_probs)
+        return (self.one_hot * self.at_true(cost(self.log_probs))).sum(dim=1)
+
+    def mean_expected(
+        self, cost: Callable[[Tensor], Tensor], weight: Sequence[float] | None = None
+    ) -> Tensor:
+        """The mean of `expected` costs over voxels that count. (b c), or () as below.
+
+        weight: one number per class, by which the cost of a voxel of that class is multiplied.
+        """
+        if not self.is_soft:
+            costs = cost(self.true_log_probs)
+            if not self.all_count:  # a cost may not be 0 where p is 1
+                costs = costs * self.counted[:, 0]
+            return self.mean_by_true_class(
+                costs if weight is None else costs * self.true_weights(weight)
+            )
+        costs = self.one_hot * self.at_true(cost(self.log_probs))
+        if weight is not None:
+            weights = self.class_weights(weight)
+            costs = costs * weights.reshape(-1, *[1] * (costs.ndim - 2))
+        return self.mean_by_class(costs)
+
+    def mean_by_class(self, costs: Tensor) -> Tensor:
+        """As `mean_true`, or one number () where nobody asks for the classes. (b c *s)."""
+        return self.mean_true(costs) if self.by_class else costs.sum() * self._share(1)
+
     def mean_by_true_class(self, values: Tensor) -> Tensor:
         """As `mean_true`, for one value per voxel (b *s), 0 where no class counts. (b c), or ().
 
@@ -305,12 +348,14 @@ class Prediction:
         regions: Regions | Callable[[], Regions] | None = None,
         sets: tuple[tuple[int, ...], ...] = (),
         is_softmax: bool = False,
+        fractions: Tensor | None = None,
     ) -> Prediction:
         """From log_probs (b k *s) and labels (b *s), in which -1 marks voxels that don't count.
 
         all_count: no label is -1. probs: the probabilities, where they are not exp(log_probs).
         sums: gives Σ p y, Σ p and Σ y (b k), if they are computed elsewhere. regions: the
         labels with their geometry, or what gives them; by default they are made of `labels`.
+        fractions (b k *s): of each class, 0 where no class counts, in the place of the labels.
         Both log_probs and labels may be functions, which are called if a term needs their result;
         `shape` (b k *s) and `regions` must then be given.
         """
@@ -331,7 +376,7 @@ class Prediction:
 
         made = cls(
             log_probs,
-            one_hot if late else one_hot(),
+            fractions if fractions is not None else one_hot if late else one_hot(),
             None if all_count else counted if late else counted(),
             spacings_mm,
             shape=log_probs_of().shape if shape is None else shape,
@@ -343,6 +388,7 @@ class Prediction:
             _probs=probs,
             sets=sets,
             is_softmax=is_softmax,
+            is_soft=fractions is not None,
             _sums=sums,
             _regions=Regions.of_checked(
                 labels_of(), log_probs_of().shape[1], spacings_mm, None if all_count else IGNORED
@@ -384,6 +430,8 @@ class LossTerm(MapGenerator):
     takes_label_sets: ClassVar[bool] = False
     # Whether `loss` asks for `prediction.overlap()`: a kernel sums it in one pass with the map.
     takes_overlap: ClassVar[bool] = False
+    # Whether `loss` is right for fractions of classes too: see `Prediction.is_soft`.
+    takes_soft_labels: ClassVar[bool] = False
     _is_checked: ClassVar[bool] = False  # an instance remembers that its loss was finite
 
     @property

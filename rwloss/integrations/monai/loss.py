@@ -23,6 +23,7 @@ from rwloss.integrations.monai.map_tensor import (
 )
 from rwloss.losses import RegionWiseLoss
 from rwloss.losses.batch import Activation, check_tensor, whole_labels
+from rwloss.losses.soft_labels import SoftLabels
 from rwloss.maps.dynamic.cross_entropy import CrossEntropy
 from rwloss.maps.dynamic.focal import Focal
 from rwloss.maps.dynamic.generalized_dice import GeneralizedDice
@@ -46,6 +47,8 @@ class RWLoss(RegionWiseLoss):
     not count in the mean ("none" divides by all voxels). In one-hot targets it is a channel, or
     else the voxels that are 0 in all channels; in masks a third value, or a channel.
     spacing_mm: by default that of the target's affine if it is a MetaTensor, else 1.
+    soft_labels: True or "largest" for targets with fractions, one channel per channel of the input,
+    as for `rwloss.RegionWiseLoss`.
 
     The target may also be what `RWMapd` or `LoadRWMapd` made, labels and map in one. Or the map is
     the third argument, and must be of the target's labels.
@@ -70,6 +73,7 @@ class RWLoss(RegionWiseLoss):
         batch: bool = False,
         spacing_mm: SpacingMM | None = None,
         low_memory: bool = False,
+        soft_labels: SoftLabels = False,
     ) -> None:
         """Raises RWLossError for settings that exclude each other; the class documents them."""
         given: dict[Activation, bool] = {"sigmoid": sigmoid, "softmax": softmax, "masks": masks}
@@ -88,6 +92,7 @@ class RWLoss(RegionWiseLoss):
             spacing_mm=spacing_mm,
             low_memory=low_memory,
             batch=batch,
+            soft_labels=soft_labels,
         )
         assert self.expression is not None
         if self.apart:

@@ -26,6 +26,7 @@ class ActiveContourLength(LossTerm):
         "Length term of Chen et al., Learning Active Contour Models for Medical Image "
         "Segmentation, CVPR 2019 (eq. 7)"
     )
+    takes_soft_labels = True
 
     def loss(self, prediction: Prediction) -> Tensor:
         """Gradient magnitude in 1/mm, its mean over voxels that count. (b c)."""

@@ -31,6 +31,7 @@ class Exclusion(LossTerm):
         "2007.03868 (exclusion cross-entropy with epsilon = 1)"
     )
     takes_label_sets: ClassVar[bool] = True
+    takes_soft_labels = True
 
     def loss(self, prediction: Prediction) -> Tensor:
         """Σ_k e_k log (p_k + 1), its mean over voxels that count. (b c)."""

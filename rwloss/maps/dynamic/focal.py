@@ -39,6 +39,7 @@ class Focal(LossTerm):
         uses_spacing=False,
     )
     takes_label_sets = True
+    takes_soft_labels = True
     citation = (
         "Lin et al., Focal Loss for Dense Object Detection, ICCV 2017, arXiv 1708.02002 (eq. 4)"
     )
@@ -54,13 +55,10 @@ class Focal(LossTerm):
             if prediction.log_probs.shape[1] == 1:
                 raise RWLossError(f"{self} has one class left, whose share is always 1")
             prediction = prediction.with_log_probs(prediction.log_probs.log_softmax(dim=1))
-        log_p = prediction.true_log_probs
-        cost = -(one_minus(log_p) ** self.gamma) * log_p
-        if self.weight is not None:
-            cost = cost * prediction.true_weights(self.weight)
-        if self.mean_over == "classes":
-            cost = cost / prediction.one_hot.shape[1]
-        return prediction.mean_by_true_class(cost)
+        parts = prediction.one_hot.shape[1] if self.mean_over == "classes" else 1
+        return prediction.mean_expected(
+            lambda log_p: -(one_minus(log_p) ** self.gamma) * log_p / parts, self.weight
+        )
 
 
 def one_minus(log_p: Tensor) -> Tensor:

@@ -41,6 +41,7 @@ class GeneralizedDice(LossTerm):
         "Sudre et al., DLMIA 2017, arXiv 1707.03237; as in Kervadec et al., MIDL 2019, "
         "arXiv 1812.07032 (eq. 1)"
     )
+    takes_soft_labels = True
 
     def loss(self, prediction: Prediction) -> Tensor:
         """1 minus the generalised Dice of each image, the same for each of its classes. (b c)."""

@@ -37,6 +37,7 @@ class MumfordShah(LossTerm):
         uses_image=True,
     )
     citation = "Kim & Ye, Mumford-Shah Loss Functional, IEEE TIP 2019, arXiv 1904.02872 (eq. 11)"
+    takes_soft_labels = True
 
     def loss(self, prediction: Prediction) -> Tensor:
         """Squared distance from the mean grey values and length, the mean over voxels. (b c)."""

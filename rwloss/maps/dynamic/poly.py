@@ -33,10 +33,13 @@ class Poly(LossTerm):
         uses_spacing=False,
     )
     citation = "Leng et al., PolyLoss, ICLR 2022, arXiv 2204.12511 (Poly-1)"
+    takes_soft_labels = True
 
     def loss(self, prediction: Prediction) -> Tensor:
         """(1 - p_t)^gamma (epsilon (1 - p_t) - log p_t), its mean over voxels that count. (b c)."""
-        log_p = prediction.true_log_probs
-        wrong = one_minus(log_p)
-        cost = wrong**self.gamma * (self.epsilon * wrong - log_p)
-        return prediction.mean_by_true_class(cost * (prediction.counted[:, 0] > 0))
+
+        def cost(log_p: Tensor) -> Tensor:
+            wrong = one_minus(log_p)
+            return wrong**self.gamma * (self.epsilon * wrong - log_p)
+
+        return prediction.mean_expected(cost)

@@ -29,10 +29,11 @@ class TopK(LossTerm):
         stable=True, unit="unitless", commutes_with=frozenset({"flip", "rot90"}), uses_spacing=False
     )
     citation = "Wu et al., Bridging Category-level and Instance-level, 2016, arXiv 1605.06885"
+    takes_soft_labels = True
 
     def loss(self, prediction: Prediction) -> Tensor:
         """The mean of the largest costs of each image, the same for each of its classes. (b c)."""
-        costs, masks = -prediction.true_log_probs, prediction.masks
+        costs, masks = prediction.expected(lambda log_p: -log_p), prediction.masks
         if not costs.numel():
             return prediction.mean_by_true_class(costs)
         images = len(costs) // masks if prediction.batch else 1  # that are taken as one
