@@ -123,7 +123,7 @@ class LossBatch:
     def finish(self) -> None:
         """Check that too, and free the memory: what a batch keeps refers to the batch."""
         self.check()
-        if self._prediction is not None:
+        if self.fused and self._prediction is not None:
             self._prediction.forget()
         self._prediction = self._hard = None
 
