@@ -25,6 +25,9 @@ class Exclusion(LossTerm):
         unit="unitless",
         commutes_with=frozenset({"flip", "rot90", "crop"}),
         uses_spacing=False,
+        stable_with_two=True,
+        pull_exponent=1.0,
+        limits=(0.0, 1.0),
     )
     citation = (
         "Shi et al., Marginal loss and exclusion loss, Medical Image Analysis 2021, arXiv "
