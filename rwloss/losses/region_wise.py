@@ -296,6 +296,8 @@ class RegionWiseLoss(nn.Module):
         As one call for each. Arguments as for the loss, with the images of all groups. Only for
         reduction "mean", and terms that look at each image alone, as all built-in ones do unless
         they are dynamic and stabilized.
+
+        groups: number of batches.
         """
         given = LossInputs(target, rwmap, None, spacing_mm, spacing_mm is not None, groups, image)
         return self._one_output(logits, given, excess=False)
@@ -311,7 +313,10 @@ class RegionWiseLoss(nn.Module):
         return torch.tensor([*state, *self.share.state], dtype=torch.float64)
 
     def set_extra_state(self, state: Tensor | dict[str, int | None]) -> None:
-        """Restore the epoch of a `state_dict`."""
+        """Restore the epoch of a `state_dict`.
+
+        state: what `get_extra_state` gave.
+        """
         epoch, total, *share = state.values() if isinstance(state, dict) else state.tolist()
         self.set_epoch(epoch or 0, None if total == -1 else total)
         if self.share is not None and share:
@@ -443,9 +448,17 @@ class RegionWiseLoss(nn.Module):
             transform=self.logit_transform,
             soft=bool(self.soft_labels),
         )
-        static = self._static_maps(batch, logits, given, resample=resample)
         active = self._dynamic if logits.numel() else ()
         dynamic = [leaf for leaf in active if leaf.weight * leaf.factor != 0]
+        batch.wants_overlap = any(getattr(leaf.term, "takes_overlap", False) for leaf in dynamic)
+        static = self._static_maps(batch, logits, given, resample=resample)
+        value = self._value(batch, static, dynamic, excess=excess)
+        batch.finish()
+        return value
+
+    def _value(
+        self, batch: LossBatch, static: list[WeightedMap], dynamic: list[Leaf], *, excess: bool
+    ) -> Tensor:
         if self.reduction == "none":
             return unreduced(
                 batch,
@@ -453,7 +466,6 @@ class RegionWiseLoss(nn.Module):
                 dynamic if self._dynamic else None,
                 self._with_background,
                 include_background=self.include_background,
-                channels=logits.shape[1],
             )
         if excess:
             means = [(factor, mean_excess(batch, rwmap, q)) for factor, rwmap, q in static]
@@ -465,10 +477,10 @@ class RegionWiseLoss(nn.Module):
             ]
             if dynamic:
                 losses = dynamic_losses(batch, dynamic, self._with_background)
-                means.append((1.0, reduced(losses, given.groups)))
+                means.append((1.0, reduced(losses, batch.groups)))
         if not means:  # an empty sum that hangs on the logits: it has a gradient too
             empty = batch.output.flatten()[:0].sum()
-            return empty if given.groups == 1 else empty.expand(given.groups)
+            return empty if batch.groups == 1 else empty.expand(batch.groups)
         total = reduce(add, [mean if factor == 1.0 else factor * mean for factor, mean in means])
         return total * batch.num_values if self.reduction == "sum" else total
 
@@ -506,9 +518,10 @@ class RegionWiseLoss(nn.Module):
                 f"{self.expression} has a dense map, which can't take label_sets: add "
                 ".stabilized(), whose map is compact"
             )
+        if self.class_weights is not None:
+            found = [weighted(batch, rwmap, self.class_weights) for rwmap in found]
         return [
-            (group.factor, weighted(batch, rwmap, self.class_weights), group.link)
-            for group, rwmap in zip(active, found, strict=True)
+            (group.factor, rwmap, group.link) for group, rwmap in zip(active, found, strict=True)
         ]
 
 

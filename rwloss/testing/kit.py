@@ -56,7 +56,10 @@ _ONLY_FOR: dict[str, Callable[[MapGenerator], object]] = {
 
 @dataclass(frozen=True)
 class CheckResult:
-    """Result of one check. "known": it failed, as expected. message: why it failed."""
+    """Result of one check.
+
+    name: of the check. state: "known" where it failed as expected. message: why it failed.
+    """
 
     name: str
     state: Literal["passed", "failed", "known"]
@@ -94,7 +97,7 @@ def run_map_checks(
     """Run all checks of a generator, even if one fails or raises.
 
     known_failures: reasons by name of the check. Such a check must fail; if it passes, that is a
-    failure too.
+    failure too. raise_on_failure: whether a failure raises.
 
     Raises AssertionError with all failures; with raise_on_failure=False they are in the results.
 
@@ -138,7 +141,7 @@ def parametrize_with_map_checks(
     """Parametrise a test function of (generator, check) with generators and their checks.
 
     known_failures: reasons by name of the check, or a function that gives them for a generator.
-    Such a check must fail (a strict xfail).
+    Such a check must fail (a strict xfail). generators: the terms to check.
     """
     import pytest
 
