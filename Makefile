@@ -24,7 +24,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxpro
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo chromium test test-slow test-nnunet test-lowest test-pythons example lint format types wheel reproducible release-check constraints clean .venv
+.PHONY: help demo chromium test test-slow test-nnunet test-lowest test-pythons docs example lint format types wheel reproducible release-check constraints clean .venv
 
 # A new environment in the folder $(1), or the reason why not. A half-made one is removed.
 define new_environment
@@ -75,6 +75,11 @@ test-lowest: $(LOWEST_INSTALLED) ## a part of the tests with the lowest versions
 test-pythons: $(INSTALLED) ## the quick tests with each of Python 3.11, 3.12 and 3.13 that is here
 	$(BIN)/uv tool run tox $(if $(PYTEST_ARGS),-- $(PYTEST_ARGS))
 
+# The variable silences what the theme says of the next version of mkdocs.
+docs: $(INSTALLED) ## the site in build/site: warnings are errors, its pages opened in a browser
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
+	RWLOSS_SITE=build/site OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/docs/test_site.py
+
 example: $(INSTALLED) ## the worked plug-in: installed beside the environment, and its tests
 	rm -rf build/example
 	$(BIN)/python $(PIP_INSTALL) constraints.txt --no-deps --no-build-isolation --target build/example ./examples/rwloss-exponential-depth
@@ -118,7 +123,7 @@ $(BIN)/python:
 $(INSTALLED): pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing rwloss and what it needs into .venv: minutes the first time, seconds later."
 	$(BIN)/python $(PIP_INSTALL) constraints.txt $(BUILD_TOOLS)
-	$(BIN)/python $(PIP_INSTALL) constraints.txt --no-build-isolation --editable ".[$(EXTRAS)]"
+	$(BIN)/python $(PIP_INSTALL) constraints.txt --no-build-isolation --editable ".[$(EXTRAS),docs]"
 	@touch $@
 
 # An environment of its own, as docs/nnunet.md makes it. nnU-Net needs torchvision, and torchvision must
@@ -152,7 +157,7 @@ constraints: ## renew constraints.txt: the newest of everything beside the torch
 	$(call new_environment,build/constraints)
 	grep '^torch==' constraints.txt > build/constraints/torch.txt
 	build/constraints/bin/python $(PIP_INSTALL) build/constraints/torch.txt $(BUILD_TOOLS)
-	build/constraints/bin/python $(PIP_INSTALL) build/constraints/torch.txt --no-build-isolation ".[$(EXTRAS),nnunet]"
+	build/constraints/bin/python $(PIP_INSTALL) build/constraints/torch.txt --no-build-isolation ".[$(EXTRAS),docs,nnunet]"
 	{ grep '^#' constraints.txt; \
 	  build/constraints/bin/python -m pip --disable-pip-version-check list --format freeze --exclude pip --exclude rwloss \
 	  | grep -vE '^(cuda-|nvidia-|triton==)' | sed 's/+[^+]*$$//'; } > build/constraints/new.txt

@@ -75,7 +75,9 @@ class LossCall:
         regions = target if isinstance(target, Regions) else None
         target = target if regions is None else regions.labels
         spacing = getattr(self.loss, "spacing_mm", None) if spacing is None else spacing
-        if activation not in {"sigmoid", "masks"} and target.shape == head.shape:
+        soft = bool(self._setting("soft_labels"))
+        masks = activation in {"sigmoid", "masks"}
+        if not (soft or masks) and target.shape == head.shape:
             target = target.float().argmax(dim=1)  # other losses may take soft targets
         ignore_index = self._setting("ignore_index")
         has_more = regions is None and target.shape[1] == head.shape[1] + 1
@@ -90,7 +92,7 @@ class LossCall:
             activation=activation,
             ignore_index=ignore_index,
             include_background=True,
-            pooled=False,
+            soft=soft,
         )
 
     def _setting(self, name: str) -> Any:
