@@ -36,6 +36,7 @@ class Dice(LossTerm):
     tags = MapTags(unit="unitless", commutes_with=frozenset({"flip", "rot90"}), uses_spacing=False)
     citation = "Milletari et al., V-Net, 3DV 2016, arXiv 1606.04797 (Σ p; squared_pred: Σ p²)"
     takes_soft_labels = True
+    takes_label_sets = "marginal"
 
     def loss(self, prediction: Prediction) -> Tensor:
         """1 minus the soft Dice. (b c)."""

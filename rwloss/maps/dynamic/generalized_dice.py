@@ -41,6 +41,7 @@ class GeneralizedDice(LossTerm):
         "arXiv 1812.07032 (eq. 1)"
     )
     takes_soft_labels = True
+    takes_label_sets = "marginal"
 
     def loss(self, prediction: Prediction) -> Tensor:
         """1 minus the generalised Dice of each image, the same for each of its classes. (b c)."""

@@ -31,6 +31,7 @@ class SVLS(LossTerm):
     tags = MapTags(unit="unitless", commutes_with=frozenset({"flip", "rot90"}), uses_spacing=False)
     citation = "Islam & Glocker, Spatially Varying Label Smoothing, IPMI 2021, arXiv 2104.05788"
     takes_soft_labels = True
+    takes_label_sets = True
 
     def loss(self, prediction: Prediction) -> Tensor:
         """Cross-entropy with soft targets, its mean over voxels that count. (b c)."""

@@ -31,6 +31,7 @@ class Tversky(LossTerm):
     tags = MapTags(unit="unitless", commutes_with=frozenset({"flip", "rot90"}), uses_spacing=False)
     citation = "Salehi et al., MLMI 2017, arXiv 1706.05721 (eq. 3)"
     takes_soft_labels = True
+    takes_label_sets = "marginal"
 
     def loss(self, prediction: Prediction) -> Tensor:
         """1 minus the Tversky index. (b c)."""
