@@ -182,6 +182,8 @@ def check_values(everywhere: bool = True) -> None:
     CUDA device it is an assertion there: nobody waits, and a wrong value ends the program at a
     later call with a short text. After check_values() the message is the same as on the CPU.
 
+    everywhere: on a GPU too.
+
     >>> check_values()
     >>> check_values(False)
     """

@@ -244,7 +244,10 @@ class Regions:
         return from_numpy(found, self.labels)
 
     def kept(self, name: str, make: Callable[[], T]) -> T:
-        """What `make` gives, computed once and kept with the labels under this name."""
+        """What `make` gives, computed once and kept with the labels under this name.
+
+        name: what the result is kept as. make: called once, without arguments.
+        """
         found = self.__dict__.setdefault("_kept", {})
         if name not in found:
             found[name] = make()
@@ -256,7 +259,10 @@ class Regions:
         return look_up(values, self.labels)
 
     def full(self, value: float) -> Array:
-        """One value for every voxel: read-only, takes no memory. (b *s), float32."""
+        """One value for every voxel: read-only, takes no memory. (b *s), float32.
+
+        value: a number.
+        """
         one = self.xp.full((), value, dtype=self.xp.float32, **on_device(self.labels))
         return self.xp.broadcast_to(one, self.labels.shape)
 

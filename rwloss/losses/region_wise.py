@@ -297,6 +297,8 @@ class RegionWiseLoss(nn.Module):
         As one call for each. Arguments as for the loss, with the images of all groups. Only for
         reduction "mean", and terms that look at each image alone, as all built-in ones do unless
         they are dynamic and stabilized.
+
+        groups: number of batches.
         """
         given = LossInputs(target, rwmap, None, spacing_mm, spacing_mm is not None, groups, image)
         return self._one_output(logits, given, excess=False)
@@ -312,7 +314,10 @@ class RegionWiseLoss(nn.Module):
         return torch.tensor([*state, *self.share.state], dtype=torch.float64)
 
     def set_extra_state(self, state: Tensor | dict[str, int | None]) -> None:
-        """Restore the epoch of a `state_dict`."""
+        """Restore the epoch of a `state_dict`.
+
+        state: what `get_extra_state` gave.
+        """
         epoch, total, *share = state.values() if isinstance(state, dict) else state.tolist()
         self.set_epoch(epoch or 0, None if total == -1 else total)
         if self.share is not None and share:

@@ -43,6 +43,13 @@ class MapTags:
     which the map of the moved labels is the moved map. uses_spacing: False if values are the same
     at every voxel spacing, so that none has to be known. uses_image: True if values depend on
     `regions.image`. The scale of a channel must not matter: a x + b with a > 0 gives the same map.
+
+    For the atlas, and None if unknown: stable_with_two: no violating voxel with two classes.
+    compact: whether the map has two values per voxel; that of a loss is dense. pull_exponent: of a
+    loss; a fixed map has 1. limits: least and largest value of a map, or of a loss, with default
+    parameters; each None where there is no limit. uses_components: True if it needs
+    `regions.components`. ingredient: of a loss, what it needs of the labels that no prediction
+    changes, so that it can be computed once: "distance", "components".
     """
 
     stable: bool = False
@@ -51,6 +58,12 @@ class MapTags:
     commutes_with: frozenset[str] = frozenset()
     uses_spacing: bool = True
     uses_image: bool = False
+    stable_with_two: bool | None = None
+    compact: bool | None = None
+    pull_exponent: float | None = None
+    limits: tuple[float | None, float | None] | None = None
+    uses_components: bool = False
+    ingredient: str = ""
 
 
 @dataclass_transform(frozen_default=True, field_specifiers=(dataclasses.field,))
@@ -66,6 +79,8 @@ class MapGenerator(Expression):
     name: ClassVar[str]
     tags: ClassVar[MapTags] = MapTags()
     citation: ClassVar[str] = ""
+    official_code: ClassVar[str] = ""  # address of the authors' code
+    used_by: ClassVar[tuple[str, ...]] = ()  # packages and their names for it: "MONAI DiceLoss"
     # Of a built-in: another one where its values changed, so that older stores are out of date.
     map_version: ClassVar[str] = ""
 
@@ -175,7 +190,15 @@ class MapGenerator(Expression):
         return f"{self.name}({', '.join(given)})" if given else self.name
 
 
-_OF_THE_CLASS = ("name", "tags", "citation", "map_version", "minimum")
+_OF_THE_CLASS = (
+    "name",
+    "tags",
+    "citation",
+    "official_code",
+    "used_by",
+    "map_version",
+    "minimum",
+)
 
 
 def as_dataclass(generator: type[MapGenerator]) -> None:

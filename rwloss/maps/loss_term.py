@@ -37,7 +37,7 @@ class Prediction:
     how many batches of equal size this one consists; their losses are the means of their own rows.
     sets: of partial labels, the classes that each of the last channels is the sum of. is_softmax:
     whether probabilities sum to 1 at any logits, so that each of two classes tells the other's; a
-    map is a derivative by each alone.
+    map is a derivative by each alone. has_background: whether channel 0 is the background.
     """
 
     log_probs: Tensor
@@ -208,6 +208,8 @@ class Prediction:
         With `batch` they are those of all images together, the same for each. With soft labels Σ p
         y is Σ min(p, y), unless the power is 2: then twice that is the sum of the others if p is y
         everywhere, and else less (Wang et al., MICCAI 2023, arXiv 2303.16296).
+
+        power: of p and y in these sums.
         """
         if self._sums is not None and power == 1:
             first = 0 if self.has_background else 1
@@ -338,9 +340,11 @@ class Prediction:
         """From log_probs (b k *s) and labels (b *s), in which -1 marks voxels that don't count.
 
         all_count: no label is -1. probs: the probabilities, where they are not exp(log_probs).
-        sums: gives Σ p y, Σ p and Σ y (b k), if they are computed elsewhere. regions: the
-        labels with their geometry, or what gives them; by default they are made of `labels`.
-        fractions (b k *s): of each class, 0 where no class counts, in the place of the labels.
+        sums: gives Σ p y, Σ p and Σ y (b k), if they are computed elsewhere. regions: the labels
+        with their geometry, or what gives them; by default they are made of `labels`. fractions (b
+        k *s): of each class, 0 where no class counts, in the place of the labels. masks, batch,
+        by_class, groups, sets, is_softmax: as the fields of `Prediction`. log_probs: natural
+        logarithms.
         """
         import torch
 

@@ -39,6 +39,8 @@ class Alarm:
     """A class that is probably lost. class_index: its number; risk: estimated probability.
 
     dying: whether the network predicted it before, more than now; else it is not being born.
+    own_probability: mean probability of the class at its own voxels. pull: its pull ratio, as in
+    `StabilityReport.pull`.
     """
 
     step: int

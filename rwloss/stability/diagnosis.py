@@ -90,6 +90,8 @@ def check_expression(
     diagnostics, and import torch. Schedules are at their first epoch. The other arguments are those
     of `check`.
 
+    first_image: as for `check`.
+
     >>> from rwloss import maps
     >>> regions = Regions(np.array([[[0, 0, 0, 1, 1, 2]]]), num_classes=3)
     >>> check_expression(maps.Boundary(), regions).violating

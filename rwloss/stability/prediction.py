@@ -85,7 +85,7 @@ def calibration(
 ) -> Calibration:
     """Left-out quality of `predict`: each dataset, or each map, is predicted from the others.
 
-    rows: recorded classes; by default those that ship.
+    rows: recorded classes; by default those that ship. by: what is left out.
     """
     rows = recorded_classes() if rows is None else rows
     features, lost = _of(rows)

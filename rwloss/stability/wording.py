@@ -24,6 +24,7 @@ CAUTION = (
     "back a class whose probability has gone to 0 where its pull exponent is 1, as that of every "
     "fixed map is."
 )
+"""What no figure of a map can promise."""
 
 _DISTANCE_TEXTS = {
     "edge": "at the edge",

@@ -64,6 +64,8 @@ def unet(
     weights, whatever was drawn before; torch's own random state is left as it was.
 
     Raises RWLossError for other dimensions or presets, and where MONAI is not installed.
+
+    dimensions: 2 or 3. preset: a name of PRESETS.
     """
     if dimensions not in {2, 3}:
         raise RWLossError(f"expected 2 or 3 dimensions, got {dimensions!r}")

@@ -49,7 +49,7 @@ class Augmentation:
     flip: for each of flip_axes by itself. turn: by 90°, 180° or 270° in one of `planes`. zoom: by
     one factor for all axes, log-uniform. intensity: for gain and offset, for gamma, and for noise,
     each by itself. Axes are those of *s, counted from the end, so that they are the same with and
-    without channels.
+    without channels. flip_axes: axes of *s. planes: pairs of axes.
     """
 
     flip: float = 0.0

@@ -49,7 +49,8 @@ class Evaluation:
 
     failed: pairs that could not be measured. unpredicted: cases with labels, without prediction;
     unlabelled: predictions without labels. None of these counts in `scores`, and neither do the
-    regions of several labels that a dataset.json names.
+    regions of several labels that a dataset.json names. predictions, labels: the folders. scores:
+    of all pairs that could be measured.
     """
 
     predictions: str

@@ -41,10 +41,10 @@ def predict_labels(
     that fits is padded with 0 on all sides, as in training, and predicted at once. A larger one is
     covered by windows that overlap by this fraction of their length or more. Their probabilities
     are averaged with Gaussian weights (standard deviation an eighth of the window, minimum 0.001),
-    so that the middle of a window counts more than its border.
-    batch_size: windows at a time, by default about a million voxels. device: that of the network.
-    The probabilities of the whole image (or of batch_size slices), 4 bytes per voxel and class,
-    are held in main memory.
+    so that the middle of a window counts more than its border. batch_size: windows at a time, by
+    default about a million voxels. device: that of the network. The probabilities of the whole
+    image (or of batch_size slices), 4 bytes per voxel and class, are held in main memory. overlap:
+    from 0 to 1.
 
     Leaves the network in eval mode. Raises RWLossError for an image that does not fit the network's
     axes, an overlap outside 0..1, and if MONAI is not installed.

@@ -27,7 +27,10 @@ _OF_MAP = ("stable", "violating", "pushed_up", "pushed_down", "wrong_way_mass")
 
 
 class Diverged(RWLossError):
-    """The loss or a weight is not finite. step: the failed step, counted from 1."""
+    """The loss or a weight is not finite. step: the failed step, counted from 1.
+
+    message: what is not finite.
+    """
 
     def __init__(self, step: int, message: str) -> None:
         """Which step failed, and how."""

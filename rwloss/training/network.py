@@ -202,10 +202,11 @@ def load_network(
 ) -> TrainedNetwork:
     """The network of a run, to predict with.
 
-    which: "best" on the validation cases, or "last". network: the class of the user's own that the
-    run was trained with, as FILE.py:Class or module:Class; it is never taken from the run's folder.
-    Raises RWLossError if there is no such run or
-    checkpoint, or if the checkpoint was written with settings other than those in run.toml.
+    run: the folder of the run. which: "best" on the validation cases, or "last". network: the class
+    of the user's own that the run was trained with, as FILE.py:Class or module:Class; it is never
+    taken from the run's folder.
+    Raises RWLossError if there is no such run or checkpoint, or if the checkpoint was written with
+    settings other than those in run.toml.
     """
     folder = RunFolder(run)
     settings, path = folder.read_settings(), folder.checkpoint(which)

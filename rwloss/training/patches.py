@@ -65,7 +65,8 @@ def patch_sources(
 
     rwmaps: stored maps of the whole volumes (1 *s), by case name. Slices are cut from them; they
     are not maps of slices. max_device_bytes: sources that need more stay in main memory, all of
-    them. The slices of a volume are views of one tensor.
+    them. The slices of a volume are views of one tensor. volumes: of the dataset. slice_axis: the
+    axis of *s to slice across.
 
     Raises RWLossError for a volume without a map, and for a map of other labels.
     """
@@ -135,6 +136,9 @@ class PatchSampler:
     Every source is used once before any is used again. balanced: this holds for every second
     example; the others are a random patch around a random voxel of a class that is drawn first,
     with equal probability for all foreground classes.
+
+    sources: slices or volumes. patch_size: length of each axis in voxels. batch_size: patches per
+    step and process. augmentation: of each patch.
     """
 
     def __init__(

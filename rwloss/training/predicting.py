@@ -93,7 +93,11 @@ class PredictedCase:
 
 @dataclass(frozen=True)
 class Predictions:
-    """Label maps of a folder. outcomes are sorted by case name; seconds are wall-clock time."""
+    """Label maps of a folder.
+
+    out: the folder. record: what the label maps were made with. outcomes: one per case, sorted by
+    name. seconds: wall-clock time.
+    """
 
     out: str
     record: PredictionRecord

@@ -44,7 +44,8 @@ class PreparedRun:
     """Data in memory, and settings completed with what follows from the data.
 
     expression: the map of the loss. maps: the store of precomputed maps, if any. test: the test
-    cases; they have been read once, to check them, and are read again for the test.
+    cases; they have been read once, to check them, and are read again for the test. train,
+    validation: the volumes of these cases. augmentation: of each patch.
     """
 
     settings: RunSettings

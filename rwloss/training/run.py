@@ -52,7 +52,10 @@ class TrainingProgress:
         """A step is done. loss: of its batch, before the step; None where a GPU still has it."""
 
     def validated(self, step: int, dice: Mapping[str, float | None], *, is_best: bool) -> None:
-        """Mean Dice per foreground class over the validation cases."""
+        """Mean Dice per foreground class over the validation cases.
+
+        dice: by class name. is_best: whether no earlier step was better.
+        """
 
     def testing(self, cases: int) -> None:
         """Training has ended; the test cases follow."""
@@ -76,6 +79,8 @@ def train(
 
     Raises RWLossError if data, maps, settings or folder do not fit together, and `Diverged` if the
     loss is not finite; the last checkpoint is then kept.
+
+    progress: told what happens. files: False refuses to execute a file that holds a map.
     """
     end_with_first_process()
     fabric = fabric_of(settings)

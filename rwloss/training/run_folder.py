@@ -30,7 +30,8 @@ class RunResult:
 
     settings: with the values that followed from the data. scores: of the test cases, with the
     weights of best_step. losses: of the batch of each step. num_items: slices or volumes trained
-    on. seconds: wall-clock time of the training steps.
+    on. seconds: wall-clock time of the training steps. best_step: the step of the best validation.
+    parameters: number of weights.
     """
 
     settings: RunSettings
@@ -174,7 +175,10 @@ class RunFolder:
         write_text(self.metrics, "".join(kept), _FIX)
 
     def log(self, kind: str, step: int, **fields: Any) -> None:
-        """Append a line to metrics.jsonl. The system has it when this returns."""
+        """Append a line to metrics.jsonl. The system has it when this returns.
+
+        kind: what the line tells.
+        """
         with naming_write_errors(self.metrics, _FIX):
             append_line(self.metrics, json_line({"kind": kind, "step": step, **fields}))
 
@@ -201,7 +205,10 @@ class RunFolder:
                 ) from error
 
     def write_test(self, content: dict[str, Any]) -> None:
-        """Write test.json."""
+        """Write test.json.
+
+        content: what becomes JSON.
+        """
         write_text(self.test, json.dumps(content, indent=1) + "\n", _FIX)
 
     def read_test(self) -> dict[str, Any]:

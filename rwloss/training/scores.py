@@ -34,6 +34,8 @@ class ClassScore:
     Distances are in mm, or in voxels without a spacing. A metric that has no value is None: see
     `rwloss.metrics.Metric` for classes that one side lacks. Each is an attribute too.
 
+    label: its number. truth_voxels, predicted_voxels: how many voxels of the class each side has.
+
     >>> ClassScore(1, truth_voxels=8, predicted_voxels=0, values={"dice": 0.0}).dice
     0.0
     """

@@ -36,19 +36,18 @@ from rwloss.words import listed
 class RWLoss(RegionWiseLoss):
     """A region-wise loss with the arguments, target conventions and reductions of MONAI's losses.
 
-    expression: as for `rwloss.RegionWiseLoss`. include_background: False drops channel 0, after
-    the softmax, but not from cross-entropy. to_onehot_y: True for a label map (b 1 *s) or (b *s) as
+    expression: as for `rwloss.RegionWiseLoss`. include_background: False drops channel 0, after the
+    softmax, but not from cross-entropy. to_onehot_y: True for a label map (b 1 *s) or (b *s) as
     target; else it has one channel per channel of the input. sigmoid, softmax: what to do with the
     input first; masks: it is probabilities of masks; none of them: of classes. With `sigmoid` and
-    `masks` each channel is a mask of its own, and masks may overlap.
-    reduction: "mean" over batch, classes and voxels; "sum" adds the means of images and classes;
-    "none" gives them, (b k). batch: sums and means are of the whole batch.
-    ignore_index: a label whose voxels belong to no class: they end a region, cost nothing and do
-    not count in the mean ("none" divides by all voxels). In one-hot targets it is a channel, or
-    else the voxels that are 0 in all channels; in masks a third value, or a channel.
-    spacing_mm: by default that of the target's affine if it is a MetaTensor, else 1.
-    soft_labels: True or "largest" for targets with fractions, one channel per channel of the input,
-    as for `rwloss.RegionWiseLoss`.
+    `masks` each channel is a mask of its own, and masks may overlap. reduction: "mean" over batch,
+    classes and voxels; "sum" adds the means of images and classes; "none" gives them, (b k). batch:
+    sums and means are of the whole batch. ignore_index: a label whose voxels belong to no class:
+    they end a region, cost nothing and do not count in the mean ("none" divides by all voxels). In
+    one-hot targets it is a channel, or else the voxels that are 0 in all channels; in masks a third
+    value, or a channel. spacing_mm: by default that of the target's affine if it is a MetaTensor,
+    else 1. soft_labels: True or "largest" for targets with fractions, one channel per channel of
+    the input, as for `rwloss.RegionWiseLoss`. low_memory: as for `rwloss.RegionWiseLoss`.
 
     The target may also be what `RWMapd` or `LoadRWMapd` made, labels and map in one. Or the map is
     the third argument, and must be of the target's labels.
@@ -218,6 +217,8 @@ class PrepareBatchRWMap:
     image (b c *s), label (b c *s), map (b m *s) -> image, map, on the trainer's device. The keys
     are those of the batch; without a label nothing is compared. Raises RWLossError if the map is of
     other labels: a transform moved the label, and the map was not among its keys.
+
+    image_key, label_key, map_key: keys of the batch.
     """
 
     image_key: Hashable = "image"

@@ -40,10 +40,20 @@ class CrossEntropy(LossTerm):
         unit="unitless",
         commutes_with=frozenset({"flip", "rot90", "crop"}),
         uses_spacing=False,
+        pull_exponent=0.0,
+        limits=(0.0, None),
     )
     takes_label_sets = True
     takes_soft_labels = True
     citation = "Negative log-likelihood; as torch.nn.functional.cross_entropy"
+    used_by = (
+        "torch CrossEntropyLoss",
+        "nnU-Net DC_and_CE_loss",
+        "MONAI DiceCELoss",
+        "MIST dice_cross_entropy",
+        "smp SoftCrossEntropyLoss",
+        "SegLossOdyssey CrossentropyND",
+    )
 
     def loss(self, prediction: Prediction) -> Tensor:
         """-log p_t, its mean over voxels that count. (b c), or ()."""

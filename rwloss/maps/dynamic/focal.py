@@ -18,11 +18,13 @@ if TYPE_CHECKING:
 class Focal(LossTerm):
     """-(1 - p_t)^gamma log p_t, the mean over voxels that count.
 
-    gamma: 0 is cross-entropy, 2 the paper's choice. mean_over: "voxels", or "classes" for the mean
-    over voxels and classes, which is K times smaller (MONAI's with use_softmax=True).
-    renormalize: without the background, p_t is the share among the other classes, as by a softmax
-    without the background's logit (MONAI's with include_background=False). weight: the paper's
-    alpha_t, one number per class (of masks: outside and inside); the mean is not divided by them.
+    gamma: how fast a voxel fades as it becomes right; 0 is cross-entropy, 2 the paper's choice.
+    mean_over: "voxels", or "classes" for the mean over voxels and classes, which is K times smaller
+    (MONAI's with use_softmax=True). renormalize: without the background, p_t is the share among the
+    other classes, as by a softmax without the background's logit (MONAI's with
+    include_background=False). weight: the paper's alpha_t, one number per class (of masks: outside
+    and inside); the mean is not divided by them.
+
     The map is 0 at the wrong classes and at most 0 at the true one: no violating voxel, unless
     renormalized.
     """
@@ -38,12 +40,16 @@ class Focal(LossTerm):
         unit="unitless",
         commutes_with=frozenset({"flip", "rot90", "crop"}),
         uses_spacing=False,
+        pull_exponent=0.0,
+        limits=(0.0, None),
     )
     takes_label_sets = True
     takes_soft_labels = True
     citation = (
         "Lin et al., Focal Loss for Dense Object Detection, ICCV 2017, arXiv 1708.02002 (eq. 4)"
     )
+    official_code = "https://github.com/facebookresearch/Detectron"
+    used_by = ("MONAI FocalLoss", "smp FocalLoss", "SegLossOdyssey FocalLoss")
 
     @property
     def is_stable(self) -> bool:

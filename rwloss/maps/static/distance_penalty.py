@@ -20,18 +20,26 @@ class DistancePenalty(MapGenerator):
     class that is high near its boundary. Here P is max d - d, divided by max d so that it has no
     unit; SegLossOdyssey at fd78e6b divides by its largest value, for two classes. This is the
     linear surrogate, and `.with_link(0)` restores the cross-entropy. Unitless; compact; stable.
+
+    scale: how much more a mistake at the boundary costs; 0 makes all mistakes cost the same.
     """
 
     scale: NonNegativeFloat = 1.0
 
     name = "distance_penalty"
     tags = MapTags(
-        stable=True, signed=False, unit="unitless", commutes_with=frozenset({"flip", "rot90"})
+        stable=True,
+        signed=False,
+        unit="unitless",
+        commutes_with=frozenset({"flip", "rot90"}),
+        compact=True,
+        limits=(0.0, 2.0),
     )
     citation = (
         "Caliva et al., Distance Map Loss Penalty Term, MIDL 2019, arXiv 1908.03679 (eq. 2); "
         "division by max d and linear surrogate ours"
     )
+    used_by = ("SegLossOdyssey DisPenalizedCE",)
 
     def compute(self, regions: Regions) -> RWMap:
         """Map values for one batch. labels (b *s) -> compact map (b *s), unitless."""
