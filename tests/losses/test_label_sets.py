@@ -82,7 +82,9 @@ def test_marginal_overlaps(partial, text):
         wanted = (1 - (2 * both + 1e-5) / (sizes + 1e-5)).mean()
     else:
         plain = maps.parse(text)
-        wanted = plain.value(Prediction(probs.clamp_min(1e-30).log(), truth, counts.double(), ()))
+        log_probs = probs.clamp_min(1e-30).log()
+        seen = Prediction(log_probs, truth, counts.double(), (), shape=tuple(truth.shape))
+        wanted = plain.value(seen)
     assert_same(loss_of(text)(logits, labels), wanted, logits)
     both = loss_of(f"{text} + cross_entropy")(logits, labels)
     torch.testing.assert_close(both, wanted + loss_of("cross_entropy")(logits, labels))

@@ -32,6 +32,7 @@ class Dice(LossTerm):
     jaccard: bool = False
     weight: tuple[NonNegativeFloat, ...] | None = None
 
+    takes_overlap = True
     name = "dice"
     tags = MapTags(
         unit="unitless",

@@ -34,6 +34,7 @@ class GeneralizedDice(LossTerm):
     masks: Literal["apart", "together"] = "apart"
     smooth_nr: NonNegativeFloat | None = None
 
+    takes_overlap = True
     name = "generalized_dice"
     tags = MapTags(
         unit="unitless",
@@ -55,7 +56,7 @@ class GeneralizedDice(LossTerm):
     def loss(self, prediction: Prediction) -> Tensor:
         """1 minus the generalised Dice of each image, the same for each of its classes. (b c)."""
         masks = prediction.masks if self.masks == "together" else 1
-        num_classes = prediction.one_hot.shape[1]
+        num_classes = prediction.shape[1]
         both, predicted, true = (
             rearrange(sums, "(b m) c -> b (m c)", m=masks) for sums in prediction.overlap()
         )

@@ -27,6 +27,7 @@ class Tversky(LossTerm):
     smooth: PositiveFloat = 1e-5
     smooth_nr: NonNegativeFloat | None = field(default=None, kw_only=True)
 
+    takes_overlap = True
     name = "tversky"
     tags = MapTags(
         unit="unitless",
