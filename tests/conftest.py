@@ -3,9 +3,9 @@
 import gc
 import json
 import os
-import warnings
 import shutil
 import signal
+import warnings
 from collections.abc import Callable, Iterator
 from functools import cache, partial
 from importlib.util import find_spec
