@@ -208,9 +208,13 @@ def fails(holds: Array, fact: str) -> bool:
         return not bool(holds.all())
     import torch
 
-    text = f"rwloss: {fact}; rwloss.check_values() before the loss says which, and the fix"
-    torch._assert_async(holds.all() if holds.ndim else holds, text)
+    torch._assert_async(holds.all() if holds.ndim else holds, assertion(fact))
     return False
+
+
+def assertion(fact: str) -> str:
+    """What the device says where it asserts that something does not hold."""
+    return f"rwloss: {fact}; rwloss.check_values() before the loss says which, and the fix"
 
 
 def in_graphs(schema: str, dtype: Any = None) -> Callable[[Function], Function]:

@@ -29,7 +29,7 @@ from rwloss.arrays import constants, eager, fails, in_graphs, plain_call
 from rwloss.errors import RWLossError
 from rwloss.losses.batch import LossBatch
 from rwloss.maps.expression import Expression, Leaf, Stabilized
-from rwloss.maps.loss_term import LossTerm, reduced, sum_by_group
+from rwloss.maps.loss_term import LossTerm, reduced
 from rwloss.regions import IGNORED, Regions
 from rwloss.rwmap import RWMap
 
@@ -58,14 +58,11 @@ def mean_cost(batch: LossBatch, rwmap: RWMap, q: float | None, *, low_memory: bo
     # A compiler makes the same of plain operations, and knows nothing of our functions.
     if plain or (low_memory and rwmap.is_compact) or torch.compiler.is_compiling():
         return batch.mean(_voxel_costs(batch, rwmap, q))
+    if batch.fused:
+        return batch.mean_by_kernel(rwmap.parts)
     counts, values = batch.counts, batch.num_values
     # Voxels that don't count weigh 0; the mean divides one number, not every voxel.
     size = float(values) if isinstance(values, int) else values.clamp_min(1)
-    if batch.fused:
-        from rwloss.losses.fused import map_sum
-
-        by_image = map_sum(batch.given, batch.labels, counts, *rwmap.parts)
-        return sum_by_group(by_image, batch.groups) / size
     logits: Tensor = batch.output
     true: Tensor = rwmap.parts[0]  # or dense values
     if not rwmap.is_compact:
@@ -142,7 +139,9 @@ def _projected_loss(batch: LossBatch, term: Expression) -> Tensor:
     """A stabilized dynamic term: the value of what is inside, the gradient of its map. (b c)."""
     # Values that are kept from here would be without gradient for the other terms: another batch.
     output = batch.output.detach()
-    still = replace(batch, given=output, _output=output, _log_probs=None, _prediction=None)
+    still = replace(
+        batch, given=output, _output=output, _log_probs=None, _prediction=None, _overlap=None
+    )
     with torch.no_grad():
         static = [leaf for leaf in _inside(term) if leaf.term.is_static]
         dynamic = [leaf for leaf in _inside(term) if not leaf.term.is_static]
@@ -181,7 +180,6 @@ def unreduced(
     with_background: tuple[type[LossTerm], ...],
     *,
     include_background: bool,
-    channels: int,
 ) -> Tensor:
     """Costs by class and voxel, or by image and class where there are dynamic terms (else None)."""
     total = torch.zeros_like(batch.output)
@@ -196,14 +194,12 @@ def unreduced(
         total = total if include_background else total[:, 1:]
     if not batch.masks:
         return total
-    total = rearrange(total, "(b m) k ... -> b m k ...", m=channels)
+    total = rearrange(total, "(b m) k ... -> b m k ...", m=batch.masks)
     return total if include_background else total[:, :, 0]
 
 
-def weighted(batch: LossBatch, rwmap: RWMap, class_weights: tuple[float, ...] | None) -> RWMap:
+def weighted(batch: LossBatch, rwmap: RWMap, class_weights: tuple[float, ...]) -> RWMap:
     """The map times the weight of each voxel's true class."""
-    if class_weights is None:
-        return rwmap
     num_classes = batch.given.shape[1]
     if len(class_weights) != num_classes:
         raise RWLossError(

@@ -77,7 +77,8 @@ class RegionWiseLoss(nn.Module):
 
     label_sets: of partial labels, the classes that a label allows: {3: (1, 2)} for a label 3 that
     means class 1 or 2. The probability at such a voxel is the sum of theirs, and its region is one
-    of its own. For compact maps, cross_entropy, focal and exclusion, with the softmax.
+    of its own; overlaps such as dice share both equally among them. For compact maps and most
+    losses by voxel and of overlap, with the softmax.
     soft_labels: True where a target (b k *s) has fractions of classes that sum to 1 at each voxel,
     or of masks; zeros in all channels with `ignore_index`. Terms that need one class per voxel are
     refused, unless it is "largest": they take the class with the largest fraction, and a compact
@@ -448,9 +449,17 @@ class RegionWiseLoss(nn.Module):
             transform=self.logit_transform,
             soft=bool(self.soft_labels),
         )
-        static = self._static_maps(batch, logits, given, resample=resample)
         active = self._dynamic if logits.numel() else ()
         dynamic = [leaf for leaf in active if leaf.weight * leaf.factor != 0]
+        batch.wants_overlap = any(getattr(leaf.term, "takes_overlap", False) for leaf in dynamic)
+        static = self._static_maps(batch, logits, given, resample=resample)
+        value = self._value(batch, static, dynamic, excess=excess)
+        batch.finish()
+        return value
+
+    def _value(
+        self, batch: LossBatch, static: list[WeightedMap], dynamic: list[Leaf], *, excess: bool
+    ) -> Tensor:
         if self.reduction == "none":
             return unreduced(
                 batch,
@@ -458,7 +467,6 @@ class RegionWiseLoss(nn.Module):
                 dynamic if self._dynamic else None,
                 self._with_background,
                 include_background=self.include_background,
-                channels=logits.shape[1],
             )
         if excess:
             means = [(factor, mean_excess(batch, rwmap, q)) for factor, rwmap, q in static]
@@ -470,10 +478,10 @@ class RegionWiseLoss(nn.Module):
             ]
             if dynamic:
                 losses = dynamic_losses(batch, dynamic, self._with_background)
-                means.append((1.0, reduced(losses, given.groups)))
+                means.append((1.0, reduced(losses, batch.groups)))
         if not means:  # an empty sum that hangs on the logits: it has a gradient too
             empty = batch.output.flatten()[:0].sum()
-            return empty if given.groups == 1 else empty.expand(given.groups)
+            return empty if batch.groups == 1 else empty.expand(batch.groups)
         total = reduce(add, [mean if factor == 1.0 else factor * mean for factor, mean in means])
         return total * batch.num_values if self.reduction == "sum" else total
 
@@ -511,9 +519,10 @@ class RegionWiseLoss(nn.Module):
                 f"{self.expression} has a dense map, which can't take label_sets: add "
                 ".stabilized(), whose map is compact"
             )
+        if self.class_weights is not None:
+            found = [weighted(batch, rwmap, self.class_weights) for rwmap in found]
         return [
-            (group.factor, weighted(batch, rwmap, self.class_weights), group.link)
-            for group, rwmap in zip(active, found, strict=True)
+            (group.factor, rwmap, group.link) for group, rwmap in zip(active, found, strict=True)
         ]
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
-from functools import reduce
+from functools import cache, reduce
 from operator import add
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 import einops
 
@@ -39,11 +40,12 @@ class Prediction:
     map is a derivative by each alone. has_background: whether channel 0 is the background.
     """
 
-    log_probs: Tensor
-    one_hot: Tensor
-    _counted: Tensor | None
+    _log_probs: Tensor | Callable[[], Tensor]
+    _one_hot: Tensor | Callable[[], Tensor]
+    _counted: Tensor | Callable[[], Tensor] | None
     spacings_mm: SpacingRows
     _: KW_ONLY
+    shape: tuple[int, ...]  # (b c *s)
     has_background: bool = True
     masks: int = 1
     batch: bool = False
@@ -52,12 +54,31 @@ class Prediction:
     _probs: Tensor | None = None  # as given, where they were
     is_softmax: bool = False
     is_soft: bool = False
-    _log_rest: Tensor | None = None
+    _late: bool = False
+    _log_rest: Tensor | Callable[[], Tensor] | None = None
     sets: tuple[tuple[int, ...], ...] = ()
     _regions: Regions | Callable[[], Regions] | None = None
     _sums: Callable[[], tuple[Tensor, Tensor, Tensor]] | None = None  # of all classes, by a kernel
     # `functools.cached_property` has a lock, which no compiled graph can hold.
     _kept: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
+
+    @property
+    def log_probs(self) -> Tensor:
+        """Natural logarithms of the probabilities. (b c *s)."""
+        return self._made("_log_probs")
+
+    @property
+    def one_hot(self) -> Tensor:
+        """1 at the true class; all 0 where no class counts. (b c *s)."""
+        return self._made("_one_hot")
+
+    def _made(self, name: str) -> Tensor:
+        """A field that is a function, if `_late`, until somebody asks for it."""
+        if not self._late:
+            return cast("Tensor", getattr(self, name))
+        if name not in self._kept:
+            self._kept[name] = getattr(self, name)()
+        return cast("Tensor", self._kept[name])
 
     @property
     def all_count(self) -> bool:
@@ -69,7 +90,7 @@ class Prediction:
         """1 where the voxel counts, else 0. (b 1 *s)."""
         if self._counted is None:
             return self.log_probs.new_ones(()).expand_as(self.log_probs[:, :1])
-        return self._counted
+        return self._made("_counted")
 
     @property
     def probs(self) -> Tensor:
@@ -83,7 +104,7 @@ class Prediction:
     def log_rest(self) -> Tensor:
         """log (1 - p), exact where p is near 1, and finite; computed once. (b c *s)."""
         if self._log_rest is not None:  # that of the other class
-            return self._log_rest
+            return self._made("_log_rest")
         if "log_rest" not in self._kept:
             rest = (-self.log_probs.expm1()).clamp_min(1e-30)
             self._kept["log_rest"] = rest.log()
@@ -129,19 +150,32 @@ class Prediction:
         if not self.has_background:
             return self
         if "others" not in self._kept:
-            import torch
-
-            # One operation for both parts has a gradient in one piece.
-            first, others = torch.split(self.log_probs, [1, self.log_probs.shape[1] - 1], dim=1)
+            batch, channels, *size = self.shape
+            made: dict[str, Any]
+            made = {"_log_probs": lambda: self._split[1], "_one_hot": lambda: self.one_hot[:, 1:]}
+            if self.is_softmax and channels == 2:
+                made["_log_rest"] = lambda: self._split[0]
             self._kept["others"] = replace(
                 self,
-                log_probs=others,
-                one_hot=self.one_hot[:, 1:],
+                **(made if self._late else {name: make() for name, make in made.items()}),
+                shape=(batch, channels - 1, *size),
                 has_background=False,
                 _probs=None if self._probs is None else self._probs[:, 1:],
-                _log_rest=first if self.is_softmax and others.shape[1] == 1 else None,
             )
         return cast("Prediction", self._kept["others"])
+
+    @property
+    def _split(self) -> tuple[Tensor, Tensor]:
+        """Logarithms of channel 0 and of the others: one operation has a gradient in one piece."""
+        if "split" not in self._kept:
+            import torch
+
+            self._kept["split"] = torch.split(self.log_probs, [1, self.shape[1] - 1], dim=1)
+        return cast("tuple[Tensor, Tensor]", self._kept["split"])
+
+    def forget(self) -> None:
+        """Free what was kept, which may refer to this prediction."""
+        self._kept.clear()
 
     def at_true(self, values: Tensor) -> Tensor:
         """Values at the true class, 0 elsewhere (even where a value is infinite). (b c *s)."""
@@ -163,8 +197,38 @@ class Prediction:
         return allowed.clamp_max(1.0)
 
     @property
+    def marginal(self) -> Prediction:
+        """The classes without the sets; each of n classes of a voxel's set has the n-th part.
+
+        Of the set's probability, and of the truth: the one way to make a loss of one class per
+        voxel blind to how a set's probability is spread (Fidon et al., MICCAI 2021, arXiv
+        2107.03846).
+        """
+        classes = self.shape[1] - len(self.sets)
+        log_probs, truth = self.log_probs[:, :classes], self.one_hot[:, :classes]
+        for place, members in enumerate(self.sets, start=classes):
+            inside = constants([float(k in members) for k in range(classes)], truth)
+            inside = inside.reshape(-1, *[1] * (truth.ndim - 2)) * self.one_hot[:, place, None]
+            share = self.log_probs[:, place, None] - math.log(len(members))
+            log_probs = share.where(inside > 0, log_probs)
+            truth = truth + inside / len(members)
+        return replace(
+            self,
+            _log_probs=log_probs,
+            _one_hot=truth,
+            _counted=None if self._counted is None else self.counted,
+            shape=tuple(truth.shape),
+            sets=(),
+            is_softmax=False,
+            _probs=None,
+            _late=False,
+        )
+
+    @property
     def true_class(self) -> Tensor:
         """Channel of the true class, 0 where no class counts; computed once. (b 1 *s)."""
+        if "labels" in self._kept:
+            self._kept["true_class"] = self._kept.pop("labels")()[:, None].long()
         if "true_class" not in self._kept:
             self._kept["found"], self._kept["true_class"] = self.one_hot.max(dim=1, keepdim=True)
         return cast("Tensor", self._kept["true_class"])
@@ -182,13 +246,13 @@ class Prediction:
         return values.sum(dim=tuple(range(2, values.ndim)))
 
     def overlap(self, power: int = 1) -> tuple[Tensor, Tensor, Tensor]:
-        """Σ p y, Σ p^power and Σ y over the voxels of each image and class. (b c) each.
+        """Σ p y, Σ p^power and Σ y^power over the voxels of each image and class. (b c) each.
 
         With `batch` they are those of all images together, the same for each. With soft labels Σ p
-        y is Σ min(p, y), and with power 2 the last is Σ y²: then 2 Σ p y is the sum of the others
-        if p is y everywhere, and else less (Wang et al., MICCAI 2023, arXiv 2303.16296).
+        y is Σ min(p, y), unless the power is 2: then twice that is the sum of the others if p is y
+        everywhere, and else less (Wang et al., MICCAI 2023, arXiv 2303.16296).
 
-        power: of p in the second sum.
+        power: of p and y in these sums.
         """
         if self._sums is not None and power == 1:
             first = 0 if self.has_background else 1
@@ -197,7 +261,7 @@ class Prediction:
         probs, truth = self.probs, self.one_hot
         both = probs.minimum(truth) if self.is_soft and power == 1 else probs * truth
         predicted = probs if power == 1 else probs**power
-        truth = truth**power if self.is_soft else truth
+        truth = truth if power == 1 else truth**power
         return self.pooled_sum(both), self.pooled_sum(predicted), self.pooled_sum(truth)
 
     def pooled_sum(self, values: Tensor) -> Tensor:
@@ -216,7 +280,7 @@ class Prediction:
 
         Raises RWLossError for another number of weights than classes, and for weights all 0.
         """
-        channels = self.log_probs.shape[1]
+        channels = self.shape[1]
         num_classes = channels if self.has_background else channels + 1
         if len(weight) != num_classes:
             raise RWLossError(
@@ -299,10 +363,11 @@ class Prediction:
     @classmethod
     def of(
         cls,
-        log_probs: Tensor,
-        labels: Tensor,
+        log_probs: Tensor | Callable[[], Tensor],
+        labels: Tensor | Callable[[], Tensor],
         spacings_mm: SpacingRows,
         *,
+        shape: tuple[int, ...] | None = None,
         include_background: bool = True,
         all_count: bool = False,
         masks: int = 1,
@@ -323,24 +388,31 @@ class Prediction:
         with their geometry, or what gives them; by default they are made of `labels`. fractions (b
         k *s): of each class, 0 where no class counts, in the place of the labels. masks, batch,
         by_class, groups, sets, is_softmax: as the fields of `Prediction`. log_probs: natural
-        logarithms.
+        logarithms. It and labels may be functions, which are called if a term needs their result;
+        `shape` (b k *s) and `regions` must then be given.
         """
         import torch
 
-        dtype, index = log_probs.dtype, labels[:, None]
-        if all_count:
-            one_hot = torch.zeros_like(log_probs).scatter_(1, index.long(), 1.0)
-            counted = None
-        else:
-            classes = torch.arange(log_probs.shape[1], device=labels.device)
-            shape = (1, -1, *[1] * (labels.ndim - 1))
-            one_hot = (index == classes.reshape(shape)).to(dtype)
-            counted = (index != IGNORED).to(dtype)
+        late = not isinstance(log_probs, torch.Tensor)
+        log_probs_of, labels_of = _as_function(log_probs, late), _as_function(labels, late)
+
+        def one_hot() -> Tensor:
+            index, like = labels_of()[:, None], log_probs_of()
+            if all_count:
+                return torch.zeros_like(like).scatter_(1, index.long(), 1.0)
+            classes = torch.arange(like.shape[1], device=like.device)
+            return (index == classes.reshape(1, -1, *[1] * (like.ndim - 2))).to(like.dtype)
+
+        def counted() -> Tensor:
+            return (labels_of()[:, None] != IGNORED).to(log_probs_of().dtype)
+
         made = cls(
             log_probs,
-            one_hot if fractions is None else fractions,
-            counted,
+            fractions if fractions is not None else one_hot if late else one_hot(),
+            None if all_count else counted if late else counted(),
             spacings_mm,
+            shape=log_probs_of().shape if shape is None else shape,
+            _late=late,
             masks=masks,
             batch=batch,
             by_class=by_class,
@@ -351,14 +423,23 @@ class Prediction:
             is_soft=fractions is not None,
             _sums=sums,
             _regions=Regions.of_checked(
-                labels, log_probs.shape[1], spacings_mm, None if all_count else IGNORED
+                labels_of(), log_probs_of().shape[1], spacings_mm, None if all_count else IGNORED
             )
             if regions is None
             else regions,
         )
         if all_count:
-            made._kept["true_class"] = index.long()
+            made._kept["labels"] = labels_of
         return made if include_background else made.without_background
+
+    def with_log_probs(self, log_probs: Tensor) -> Prediction:
+        """The same truth with other probabilities. log_probs (b c *s)."""
+        return replace(self, _log_probs=(lambda: log_probs) if self._late else log_probs)
+
+
+def _as_function(made: Tensor | Callable[[], Tensor], late: bool) -> Callable[[], Tensor]:
+    """A function that is called once; a tensor as one if it is not `late`."""
+    return cache(cast("Callable[[], Tensor]", made)) if late else lambda: cast("Tensor", made)
 
 
 @dataclass(frozen=True)
@@ -377,8 +458,11 @@ class LossTerm(MapGenerator):
     minimum: ClassVar[float] = 0.0
     # Whether `prepare` computes something of the labels that the loss needs.
     needs_geometry: ClassVar[bool] = False
-    # Whether `loss` looks at the true class alone, or at `allowed`: see `Prediction.sets`.
-    takes_label_sets: ClassVar[bool] = False
+    # Whether `loss` looks at the true class alone, or at `allowed`: see `Prediction.sets`. Or
+    # "marginal": it gets `Prediction.marginal`.
+    takes_label_sets: ClassVar[Literal[False, True, "marginal"]] = False
+    # Whether `loss` asks for `prediction.overlap()`: a kernel sums it in one pass with the map.
+    takes_overlap: ClassVar[bool] = False
     # Whether `loss` is right for fractions of classes too: see `Prediction.is_soft`.
     takes_soft_labels: ClassVar[bool] = False
     _is_checked: ClassVar[bool] = False  # an instance remembers that its loss was finite
@@ -405,7 +489,7 @@ class LossTerm(MapGenerator):
 
     def by_image_and_class(self, prediction: Prediction) -> Tensor:
         """The checked loss by image and class. (b c); one number for all where `loss` gives one."""
-        return self.checked_loss(prediction).expand(prediction.log_probs.shape[:2])
+        return self.checked_loss(prediction).expand(prediction.shape[:2])
 
     def value(self, prediction: Prediction) -> Tensor:
         """The loss as one number. ()."""
@@ -418,17 +502,19 @@ class LossTerm(MapGenerator):
         """
         import torch
 
-        seen = prediction if self.include_background else prediction.without_background
+        marginal = prediction.sets and self.takes_label_sets == "marginal"
+        seen = prediction.marginal if marginal else prediction
+        seen = seen if self.include_background else seen.without_background
         if getattr(self.tags, "uses_image", False):  # tags may be wrong: the kit says so
             self.expect_image(seen.regions.image)
-        loss, shape = self.loss(seen), seen.log_probs.shape[:2]
+        loss, shape = self.loss(seen), seen.shape[:2]
         if not isinstance(loss, torch.Tensor) or loss.shape not in ((), shape):
             got = f"shape {tuple(loss.shape)}" if isinstance(loss, torch.Tensor) else repr(loss)
             raise RWLossError(
                 f"{self.name}: its loss must be a tensor with one value per image and class "
                 f"{tuple(shape)}, or one number (), got {got}"
             )
-        if seen.log_probs.requires_grad and torch.is_grad_enabled() and not loss.requires_grad:
+        if not loss.requires_grad and torch.is_grad_enabled() and seen.log_probs.requires_grad:
             raise RWLossError(
                 f"{self.name}: its loss does not depend on the probabilities, or was computed "
                 "without gradient (detached, or through NumPy)"
@@ -442,9 +528,11 @@ class LossTerm(MapGenerator):
             object.__setattr__(self, "_is_checked", True)
         if seen is prediction or not loss.ndim:
             return loss
-        # 0 for the background, and the others so much larger that the mean over all is theirs.
-        num_others = loss.shape[1]
-        return torch.nn.functional.pad(loss, (1, 0)) * ((num_others + 1) / num_others)
+        # 0 for the background and sets, the others so much larger that the mean over all is theirs.
+        num_others, channels = loss.shape[1], prediction.shape[1]
+        first = int(seen.has_background < prediction.has_background)
+        padding = first, channels - num_others - first
+        return torch.nn.functional.pad(loss, padding) * (channels / num_others)
 
     def make(self, regions: Regions, probs: Array | None) -> RWMap:
         """The checked map at a prediction."""

@@ -32,6 +32,7 @@ class Dice(LossTerm):
     jaccard: bool = False
     weight: tuple[NonNegativeFloat, ...] | None = None
 
+    takes_overlap = True
     name = "dice"
     tags = MapTags(
         unit="unitless",
@@ -51,6 +52,7 @@ class Dice(LossTerm):
         "SegLossOdyssey SoftDiceLoss",
     )
     takes_soft_labels = True
+    takes_label_sets = "marginal"
 
     def loss(self, prediction: Prediction) -> Tensor:
         """1 minus the soft Dice. (b c)."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import NonNegativeFloat
@@ -61,8 +60,7 @@ class Focal(LossTerm):
         if self.renormalize:
             if prediction.log_probs.shape[1] == 1:
                 raise RWLossError(f"{self} has one class left, whose share is always 1")
-            log_probs = prediction.log_probs.log_softmax(dim=1)
-            prediction = replace(prediction, log_probs=log_probs)
+            prediction = prediction.with_log_probs(prediction.log_probs.log_softmax(dim=1))
         parts = prediction.one_hot.shape[1] if self.mean_over == "classes" else 1
         return prediction.mean_expected(
             lambda log_p: -(one_minus(log_p) ** self.gamma) * log_p / parts, self.weight

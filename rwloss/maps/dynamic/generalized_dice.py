@@ -34,6 +34,7 @@ class GeneralizedDice(LossTerm):
     masks: Literal["apart", "together"] = "apart"
     smooth_nr: NonNegativeFloat | None = None
 
+    takes_overlap = True
     name = "generalized_dice"
     tags = MapTags(
         unit="unitless",
@@ -50,11 +51,12 @@ class GeneralizedDice(LossTerm):
     official_code = "https://github.com/NifTK/NiftyNet"
     used_by = ("MONAI GeneralizedDiceLoss", "SegLossOdyssey GDiceLoss")
     takes_soft_labels = True
+    takes_label_sets = "marginal"
 
     def loss(self, prediction: Prediction) -> Tensor:
         """1 minus the generalised Dice of each image, the same for each of its classes. (b c)."""
         masks = prediction.masks if self.masks == "together" else 1
-        num_classes = prediction.one_hot.shape[1]
+        num_classes = prediction.shape[1]
         both, predicted, true = (
             rearrange(sums, "(b m) c -> b (m c)", m=masks) for sums in prediction.overlap()
         )

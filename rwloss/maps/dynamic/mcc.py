@@ -18,6 +18,7 @@ class MCC(LossTerm):
     rest. A class that is absent or fills the image has no correlation: its loss is 0.
     """
 
+    takes_overlap = True
     name = "mcc"
     tags = MapTags(
         unit="unitless",

@@ -27,6 +27,7 @@ class Tversky(LossTerm):
     smooth: PositiveFloat = 1e-5
     smooth_nr: NonNegativeFloat | None = field(default=None, kw_only=True)
 
+    takes_overlap = True
     name = "tversky"
     tags = MapTags(
         unit="unitless",
@@ -43,6 +44,7 @@ class Tversky(LossTerm):
         "SegLossOdyssey TverskyLoss",
     )
     takes_soft_labels = True
+    takes_label_sets = "marginal"
 
     def loss(self, prediction: Prediction) -> Tensor:
         """1 minus the Tversky index. (b c)."""

@@ -62,6 +62,7 @@ class AsymmetricFocalTversky(LossTerm):
     gamma: BelowOne = 0.75
     smooth: PositiveFloat = SMOOTH
 
+    takes_overlap = True
     name = "asymmetric_focal_tversky"
     tags = MapTags(
         unit="unitless",
@@ -89,6 +90,7 @@ class UnifiedFocal(LossTerm):
     delta: Share = 0.6
     gamma: BelowOne = 0.5
 
+    takes_overlap = True
     name = "unified_focal"
     tags = MapTags(
         unit="unitless",
