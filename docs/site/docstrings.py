@@ -57,6 +57,7 @@ label_sets: of partial labels, the classes that a label allows
 labels: the class of each voxel
 labels_sha256: digest of labels, spacing and affine
 learning_rate: that of the optimizer, at the beginning
+log_probs: natural logarithms of the probabilities
 logits: what the network gives
 loss: the loss
 mask: the voxels in question
@@ -84,6 +85,7 @@ report: of `check` or `check_expression`
 rwmap: the map
 seed: the same seed gives the same result
 settings: of the run
+shape: length of each axis
 spacing_mm: spacing per axis in mm
 spacings_mm: spacing per axis in mm, one row per image
 split: the cases of training, validation and test
