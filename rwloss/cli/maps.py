@@ -1,4 +1,4 @@
-"""`rwloss maps`: the generators that are installed."""
+"""`rwloss maps`: list the installed maps."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import typer
 
 
 def maps(name: Annotated[str | None, typer.Argument(metavar="NAME")] = None) -> None:
-    """List the maps, or show one with its parameters.
+    """List the maps, or show the parameters of one.
 
-    name: Show this one with its parameters, tags and source: a name, or path/to/file.py:Name.
+    name: Map to show with its parameters, tags and source: a name, or path/to/file.py:Name.
     """
     if name is None:
         _list()
