@@ -79,8 +79,7 @@ def check(
         typer.echo(printable(doubt), err=True)
     if diagnosis.failed:
         print_table([*diagnosis.failed.items()], err=True)
-        others = "the numbers are for the others" if diagnosis.reports else "no case is left to "
-        "check"
+        others = "the numbers are for the others" if diagnosis.reports else "no case is left"
         typer.echo(f"{len(diagnosis.failed)} of {len(cases)} cases failed; {others}", err=True)
         raise typer.Exit(1)
 

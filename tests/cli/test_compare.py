@@ -189,7 +189,7 @@ def test_where_nothing_can_train_the_study_stays_as_it_is(
 
 def test_a_file_of_another_name_needs_a_folder(squares, tmp_path, assert_refused):
     plan.make(data=str(squares), maps={"rw": "rectified"}).write(tmp_path / "my.toml")
-    advice = "rename it to study.toml, so that its folder becomes the study's, or give --out STUDY"
+    advice = "rename it to study.toml to make its folder that of the study, or give --out STUDY"
     assert_refused(advice, "compare", "my.toml")
 
 
