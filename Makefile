@@ -23,7 +23,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxpro
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo chromium test test-slow test-nnunet test-lowest example lint format types wheel constraints clean .venv
+.PHONY: help demo chromium test test-slow test-nnunet test-lowest docs example lint format types wheel constraints clean .venv
 
 # A new environment in the folder $(1), or the reason why not. A half-made one is removed.
 define new_environment
@@ -70,6 +70,11 @@ test-lowest: $(LOWEST_INSTALLED) ## a part of the tests with the lowest versions
 	OMP_NUM_THREADS=1 PYTHONPATH=$(CURDIR) $(LOWEST)/bin/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile \
 	  -p no:cacheprovider -o filterwarnings=default -m "not slow" $(LOWEST_TESTS) $(PYTEST_ARGS)
 
+# The variable silences what the theme says of the next version of mkdocs.
+docs: $(INSTALLED) ## the site in build/site: warnings are errors, its pages opened in a browser
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
+	RWLOSS_SITE=build/site OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/docs/test_site.py
+
 example: $(INSTALLED) ## the worked plug-in: installed beside the environment, and its tests
 	rm -rf build/example
 	$(BIN)/python $(PIP_INSTALL) constraints.txt --no-deps --no-build-isolation --target build/example ./examples/rwloss-exponential-depth
@@ -101,7 +106,7 @@ $(BIN)/python:
 $(INSTALLED): pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing rwloss and what it needs into .venv: minutes the first time, seconds later."
 	$(BIN)/python $(PIP_INSTALL) constraints.txt $(BUILD_TOOLS)
-	$(BIN)/python $(PIP_INSTALL) constraints.txt --no-build-isolation --editable ".[$(EXTRAS)]"
+	$(BIN)/python $(PIP_INSTALL) constraints.txt --no-build-isolation --editable ".[$(EXTRAS),docs]"
 	@touch $@
 
 # An environment of its own, as docs/nnunet.md makes it. nnU-Net needs torchvision, and torchvision must
@@ -135,7 +140,7 @@ constraints: ## renew constraints.txt: the newest of everything beside the torch
 	$(call new_environment,build/constraints)
 	grep '^torch==' constraints.txt > build/constraints/torch.txt
 	build/constraints/bin/python $(PIP_INSTALL) build/constraints/torch.txt $(BUILD_TOOLS)
-	build/constraints/bin/python $(PIP_INSTALL) build/constraints/torch.txt --no-build-isolation ".[$(EXTRAS),nnunet]"
+	build/constraints/bin/python $(PIP_INSTALL) build/constraints/torch.txt --no-build-isolation ".[$(EXTRAS),docs,nnunet]"
 	{ grep '^#' constraints.txt; \
 	  build/constraints/bin/python -m pip --disable-pip-version-check list --format freeze --exclude pip --exclude rwloss \
 	  | grep -vE '^(cuda-|nvidia-|triton==)' | sed 's/+[^+]*$$//'; } > build/constraints/new.txt

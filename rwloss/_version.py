@@ -3,6 +3,7 @@
 from functools import cache
 
 __version__ = "0.1.0"
+"""The version of rwloss."""
 
 
 def versions_of(*packages: str) -> dict[str, str]:

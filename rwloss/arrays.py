@@ -120,17 +120,18 @@ def eager(function: Function) -> Function:
     >>> eager(len)([1, 2])
     2
     """
-    disabled: list[Callable[..., Any]] = []
+    disabled: Callable[..., Any] | None = None
 
     @wraps(function)
     def outside(*args: Any, **kwargs: Any) -> Any:
+        nonlocal disabled  # not a list: older compilers that come by here can't trace its `append`
         if "torch._dynamo" not in sys.modules:
             return function(*args, **kwargs)
-        if not disabled:
+        if disabled is None:
             import torch
 
-            disabled.append(torch.compiler.disable(function))  # type: ignore[no-untyped-call]
-        return disabled[0](*args, **kwargs)
+            disabled = torch.compiler.disable(function)  # type: ignore[no-untyped-call]
+        return disabled(*args, **kwargs)
 
     # The compiler looks for this mark before it traces a call.
     outside._torchdynamo_disable = True  # type: ignore[attr-defined]
@@ -181,6 +182,8 @@ def check_values(everywhere: bool = True) -> None:
     CUDA device it is an assertion there: nobody waits, and a wrong value ends the program at a
     later call with a short text. After check_values() the message is the same as on the CPU.
 
+    everywhere: on a GPU too.
+
     >>> check_values()
     >>> check_values(False)
     """
@@ -205,9 +208,13 @@ def fails(holds: Array, fact: str) -> bool:
         return not bool(holds.all())
     import torch
 
-    text = f"rwloss: {fact}; rwloss.check_values() before the loss says which, and the fix"
-    torch._assert_async(holds.all() if holds.ndim else holds, text)
+    torch._assert_async(holds.all() if holds.ndim else holds, assertion(fact))
     return False
+
+
+def assertion(fact: str) -> str:
+    """What the device says where it asserts that something does not hold."""
+    return f"rwloss: {fact}; rwloss.check_values() before the loss says which, and the fix"
 
 
 def in_graphs(schema: str, dtype: Any = None) -> Callable[[Function], Function]:

@@ -47,6 +47,8 @@ def rot90(x: Moved, times: int = 1, axes: Sequence[int] = (0, 1)) -> Moved:
 
     Raises RWLossError unless `axes` are two different axes of *s.
 
+    times: quarter turns. axes: two axes of *s.
+
     >>> regions = Regions(np.array([[[0, 1, 1]]]), num_classes=2, spacing_mm=(1.0, 2.5))
     >>> turned = rot90(regions)
     >>> turned.labels.tolist(), turned.spacings_mm
@@ -124,6 +126,8 @@ def is_moved(values: Array, known: bytes) -> bool:
     """Whether values (c *s) may be a flip, turn or crop of those with these `fingerprints`.
 
     Large arrays are checked along every second line of voxels, or along fewer.
+
+    known: what `fingerprints` gave.
 
     >>> whole = np.arange(144.0).reshape(1, 12, 12) ** 2
     >>> is_moved(whole[:, 3:9].swapaxes(1, 2), fingerprints(whole))

@@ -244,7 +244,10 @@ class Regions:
         return from_numpy(found, self.labels)
 
     def kept(self, name: str, make: Callable[[], T]) -> T:
-        """What `make` gives, computed once and kept with the labels under this name."""
+        """What `make` gives, computed once and kept with the labels under this name.
+
+        name: what the result is kept as. make: called once, without arguments.
+        """
         found = self.__dict__.setdefault("_kept", {})
         if name not in found:
             found[name] = make()
@@ -256,7 +259,10 @@ class Regions:
         return look_up(values, self.labels)
 
     def full(self, value: float) -> Array:
-        """One value for every voxel: read-only, takes no memory. (b *s), float32."""
+        """One value for every voxel: read-only, takes no memory. (b *s), float32.
+
+        value: a number.
+        """
         one = self.xp.full((), value, dtype=self.xp.float32, **on_device(self.labels))
         return self.xp.broadcast_to(one, self.labels.shape)
 
@@ -280,13 +286,19 @@ class Regions:
         return distance.signed_distances_mm(self.labels, self.num_classes, self.spacings_mm)
 
 
-def checked_labels(labels: Array, num_classes: int, ignore_label: int | None = None) -> Array:
-    """Whole labels (b *s), 0..num_classes-1 or -1; raises RWLossError that names a wrong value."""
+def checked_labels(
+    labels: Array, num_classes: int, ignore_label: int | None = None, *, in_range: bool = True
+) -> Array:
+    """Whole labels (b *s), 0..num_classes-1 or -1; raises RWLossError that names a wrong value.
+
+    in_range: False leaves `check_range` to the caller.
+    """
     xp = namespace(labels)
     labels = _whole(xp, labels, _kind(labels))
     if ignore_label is not None:
         labels = _without_ignored(xp, labels, int(ignore_label))
-    _check_range(xp, labels, num_classes, ignoring=ignore_label is not None)
+    if in_range:
+        check_range(labels, num_classes, ignoring=ignore_label is not None)
     return labels
 
 
@@ -392,7 +404,13 @@ def _without_ignored(xp: Any, labels: Array, ignore_label: int) -> Array:
     return xp.where(ignored, xp.full((), IGNORED, dtype=signed.dtype, **on_device(signed)), signed)
 
 
-def _check_range(xp: Any, labels: Array, num_classes: int, *, ignoring: bool) -> None:
+def not_in_range(num_classes: int) -> str:
+    """What is wrong, in a few words, where `check_range` fails."""
+    return f"a label is not one of 0..{num_classes - 1}"
+
+
+def check_range(labels: Array, num_classes: int, *, ignoring: bool) -> None:
+    """Raise RWLossError that names a whole label which is no class, or -1 if `ignoring`."""
     if 0 in labels.shape:
         return
     if isinstance(labels, np.ndarray):
@@ -402,14 +420,15 @@ def _check_range(xp: Any, labels: Array, num_classes: int, *, ignoring: bool) ->
         if labels.is_cpu:
             low, high = map(int, ends)
         elif may_read(labels):
-            low, high = xp.stack(ends).tolist()  # wait only once
+            low, high = namespace(labels).stack(ends).tolist()  # wait only once
         else:
             holds = (ends.min >= (IGNORED if ignoring else 0)) & (ends.max < num_classes)
-            fails(holds, f"a label is not one of 0..{num_classes - 1}")
+            fails(holds, not_in_range(num_classes))
             return
     wrong = low if low < (IGNORED if ignoring else 0) else high if high >= num_classes else None
     if wrong is None:
         return
+    xp = namespace(labels)
     more = f"num_classes={wrong + 1} or " if wrong > 0 else ""
     fix = f"pass {more}ignore_label={wrong} (ignore_index={wrong} for a loss), or fix the labels"
     if num_classes == 2 and low == 0 and not xp.any((labels > 0) & (labels != high)):

@@ -23,7 +23,8 @@ class RWMap:
     holds `true` and `other`, or `values` alone.
 
     expression, spacing_mm: what this is a map of, as canonical text and one row of mm per image;
-    None for a map made by hand. Generators, expressions and stores set both.
+    None for a map made by hand. Generators, expressions and stores set both. parts: arrays, as
+    above.
 
     >>> import numpy as np
     >>> labels = np.array([[[0, 1], [1, 1]]])
@@ -66,7 +67,10 @@ class RWMap:
         expression: str | None = None,
         spacing_mm: SpacingRows | None = None,
     ) -> RWMap:
-        """A map with one value at the true class and one at every other. All (b *s)."""
+        """A map with one value at the true class and one at every other. All (b *s).
+
+        true: values at the true class. other: values at every other class.
+        """
         return cls(labels, num_classes, (true, other), expression, spacing_mm)
 
     @classmethod
@@ -136,7 +140,10 @@ class RWMap:
         return values
 
     def with_arrays(self, change: Callable[[Array], Array]) -> RWMap:
-        """The same map with `change` applied to its labels and to each of its parts."""
+        """The same map with `change` applied to its labels and to each of its parts.
+
+        change: a function of one array.
+        """
         parts = tuple(change(part) for part in self.parts)
         return replace(self, labels=change(self.labels), parts=parts)
 
@@ -145,6 +152,8 @@ class RWMap:
 
         NumPy arrays become tensors. device: as for `torch.Tensor.to`. This method is how Lightning
         and Fabric know to move the map with its batch.
+
+        non_blocking: as for `torch.Tensor.to`.
 
         >>> labels = np.array([[[0, 1]]])
         >>> m = RWMap.compact(labels, 2, true=np.zeros((1, 1, 2)), other=np.ones((1, 1, 2)))

@@ -72,6 +72,16 @@ def percent(fraction: float) -> str:
     return f"{100 * fraction:.1f} %" if 0 < fraction < 1 else f"{100 * fraction:.0f} %"
 
 
+def length_unit(known: Iterable[bool]) -> str:
+    """The unit of distances, by whether the spacing of each image is known.
+
+    >>> length_unit([True, True]), length_unit([False]), length_unit([True, False])
+    ('mm', 'voxels', 'mm or voxels')
+    """
+    units = {"mm" if each else "voxels" for each in known}
+    return " or ".join(sorted(units)) or "voxels"
+
+
 def class_names(num_classes: int, given: Sequence[str] = ()) -> tuple[str, ...]:
     """A name for each class: the given one, else its number. No two classes have the same name.
 

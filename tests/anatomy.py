@@ -10,7 +10,12 @@ def anatomy(seed, shape, num_classes=4, dtype=np.uint8):
 
     Classes lie over each other, touch the border of the image, and fall apart into components.
     """
-    return _drawn(seed, tuple(shape), num_classes).astype(dtype)
+    return _drawn(tuple(_flat(seed)), tuple(shape), num_classes).astype(dtype)
+
+
+def _flat(seed):
+    """The numbers of a seed, one by one: NumPy 2.5 takes no nested ones."""
+    return [n for part in seed for n in _flat(part)] if isinstance(seed, (tuple, list)) else [seed]
 
 
 @cache

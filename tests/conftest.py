@@ -43,6 +43,26 @@ def no_new_maps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "_registered", dict(registry._registered))
 
 
+@pytest.fixture(autouse=True)
+def values_are_read_on_a_gpu_too(request: pytest.FixtureRequest) -> Iterator[None]:
+    """So that a refusal is an exception, as on the CPU: an assertion there ends the process.
+
+    `waiting_raises` takes it back.
+    """
+    if request.node.get_closest_marker("gpu") is None:
+        yield
+        return
+    import torch
+
+    import rwloss
+
+    rwloss.check_values()
+    yield
+    rwloss.check_values(False)
+    if torch.cuda.is_available():
+        torch.cuda.set_sync_debug_mode("default")
+
+
 @pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 def device(request: pytest.FixtureRequest) -> str:
     """Each device that maps and losses must work on: the CPU, and a GPU where there is one."""

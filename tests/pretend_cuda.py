@@ -12,15 +12,21 @@ where a GPU would do so later.
 from __future__ import annotations
 
 import traceback
+import warnings
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import return_and_correct_aliasing
 from torch.utils._pytree import tree_leaves, tree_map_only
+
+import rwloss
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda:0")
 PACKAGE = str(Path(__file__).parents[1] / "rwloss")
@@ -87,6 +93,8 @@ class PretendCuda(TorchFunctionMode):
 
     def __init__(self) -> None:
         super().__init__()
+        if torch.cuda.is_available():
+            pytest.skip("a real GPU is here, on which Triton does not take tensors that pretend")
         self.operations: Counter[str] = Counter()
         self.waits: list[str] = []
 
@@ -158,3 +166,16 @@ class PretendCuda(TorchFunctionMode):
 
 def _is_device(value: Any) -> bool:
     return isinstance(value, (str, torch.device))
+
+
+@contextmanager
+def waiting_raises() -> Iterator[None]:
+    """On a real GPU: an operation for which the host waits raises RuntimeError."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that it may miss some
+        rwloss.check_values(False)
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            yield
+        finally:
+            torch.cuda.set_sync_debug_mode("default")

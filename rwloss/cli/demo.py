@@ -60,7 +60,7 @@ def demo(
     for name in DRAWN:
         _make_maps(dataset, out / name, name, jobs)
     case = cases.of_labels(dataset.cases[0].labels, DRAWN)
-    case.draw(picture, image=None, axis=None, slice_index=None)
+    case.draw(picture)
     typer.echo(f"Picture of both maps of the volume {dataset.cases[0].name}: {picture}")
 
     study = plan.make(

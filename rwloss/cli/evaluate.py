@@ -12,7 +12,7 @@ from rwloss.cli import options as opt
 from rwloss.cli.listing import print_failures, print_in_voxels, print_scores, printable
 from rwloss.cli.progress import progress
 from rwloss.errors import RWLossError
-from rwloss.words import count_of
+from rwloss.words import count_of, length_unit
 
 if TYPE_CHECKING:
     from rwloss.training.evaluation import Evaluation
@@ -139,9 +139,7 @@ def _tell(result: Evaluation, penalty: Penalty) -> None:
     if len(result.scores.cases) < result.num_cases:
         cases = f"{len(result.scores.cases):,} of {count_of(result.num_cases, 'case')}"
     typer.echo(f"{printable(result.predictions)} against {printable(result.labels)}: {cases}\n")
-    unit = "mm"
-    if result.in_voxels:
-        unit = "voxels" if len(result.in_voxels) == len(result.scores.cases) else "mm or voxels"
+    unit = length_unit(case.spacing_mm is not None for case in result.scores.cases)
     summary = result.scores.summary(penalty)
     print_scores(summary, unit)
     typer.echo(

@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Annotated, Any, Literal, get_args, get_origin
+import json
+import textwrap
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from rwloss.cli import options as opt
 
-def maps(name: Annotated[str | None, typer.Argument(metavar="NAME")] = None) -> None:
+if TYPE_CHECKING:
+    from rwloss.maps.facts import Parameter, TermFacts
+
+
+def maps(
+    name: Annotated[str | None, typer.Argument(metavar="NAME")] = None,
+    as_json: opt.AsJson = False,
+) -> None:
     """List the maps, or show the parameters of one.
 
-    name: Map to show with its parameters, tags and source: a name, or path/to/file.py:Name.
+    name: Map to show with its parameters, properties and source: a name, or path/to/file.py:Name.
     """
-    if name is None:
+    if as_json:
+        fields = [_fields(name)] if name else list(_fields_of_all())
+        typer.echo(json.dumps(fields[0] if name else fields, indent=1, ensure_ascii=False))
+    elif name is None:
         _list()
     else:
         _show_one(name)
@@ -22,74 +35,88 @@ def maps(name: Annotated[str | None, typer.Argument(metavar="NAME")] = None) -> 
 def _list() -> None:
     """One line per map. Plug-ins are not imported: only what the user names is."""
     from rwloss.maps import names, origin
-    from rwloss.maps.registry import is_built_in, summary
+    from rwloss.maps.registry import built_in_kind, summary
 
     width = max(map(len, names()))
     for known in names():
-        text = summary(known) if is_built_in(known) else f"plug-in: {origin(known)}"
+        kind = built_in_kind(known)
+        text = f"{kind:<7}  {summary(known)}" if kind else f"plug-in: {origin(known)}"
         typer.echo(f"{known:<{width}}  {text}")
 
 
-def _show_one(name: str) -> None:
-    from rwloss.maps import LossTerm, load, origin, parameters
+def _fields_of_all() -> list[dict[str, Any]]:
+    """Every built-in, and of each plug-in its name and origin: it is not imported."""
+    from rwloss.maps import names, origin
+    from rwloss.maps.registry import built_in_kind
 
-    generator = load(name)
-    typer.echo(f"{generator.name}\n\n{_dedented(generator)}\n\nParameters:")
-    kinds = parameters(generator)
-    for field in sorted(dataclasses.fields(generator), key=lambda field: bool(field.kw_only)):
-        typer.echo(f"  {field.name}: {_kind(kinds[field.name])}{_default(field)}")
-    if not kinds:
+    return [
+        _fields(known)
+        if built_in_kind(known)
+        else {"name": known, "kind": None, "citation": "", "origin": origin(known)}
+        for known in names()
+    ]
+
+
+def _fields(name: str) -> dict[str, Any]:
+    from rwloss.maps import load, origin
+    from rwloss.maps.facts import facts
+
+    return dataclasses.asdict(facts(load(name))) | {"origin": origin(name)}
+
+
+def _show_one(name: str) -> None:
+    from rwloss.maps import load, origin
+    from rwloss.maps.facts import facts
+
+    term = facts(load(name))
+    typer.echo(f"{term.name}\n\n{term.description or '(no description)'}\n\nParameters:")
+    for parameter in term.parameters:
+        typer.echo(_parameter(parameter))
+    if not term.parameters:
         typer.echo("  none")
-    if issubclass(generator, LossTerm):
-        typer.echo(
-            "\ninclude_background=False leaves class 0 out of this term: its mean is over the "
-            "K - 1 others."
-        )
-    tags = generator.tags
-    commutes = ", ".join(sorted(tags.commutes_with)) or "nothing"
-    typer.echo(
-        f"\nTags: {'stable' if tags.stable else 'not always stable'}, "
-        f"{'signed' if tags.signed else 'never below 0'}, commutes with: {commutes}"
-    )
-    typer.echo(f"\nSource: {generator.citation or 'not given'}")
+    typer.echo("")
+    for title, text in _properties(term):
+        typer.echo(f"{title}: {text}")
     typer.echo(f"From: {origin(name)}")
 
 
-def _dedented(generator: type[Any]) -> str:
-    import inspect
-
-    return inspect.getdoc(generator) or "(no description)"
-
-
-def _default(field: dataclasses.Field[Any]) -> str:
-    if field.default is not dataclasses.MISSING:
-        return f" = {field.default!r}"
-    if field.default_factory is not dataclasses.MISSING:
-        return f" = {field.default_factory()!r}"
-    return ", required"
+def _parameter(parameter: Parameter) -> str:
+    default = ", required" if parameter.required else f" = {parameter.default!r}"
+    line = f"  {parameter.name}: {parameter.type}{default}"
+    margin = " " * 6
+    meaning = textwrap.fill(parameter.meaning, 100, initial_indent=margin, subsequent_indent=margin)
+    return f"{line}\n{meaning}" if meaning else line
 
 
-def _kind(annotation: Any) -> str:
-    """An annotation in words: its choices, or its type with its limits, such as "float > 0"."""
-    if get_origin(annotation) is Annotated:
-        kind, *notes = get_args(annotation)
-        # pydantic's Field(...) holds its limits in a list.
-        limits = [limit for note in notes for limit in getattr(note, "metadata", [note])]
-        return " ".join([_kind(kind), ", ".join(map(_limit, limits))])
-    if get_origin(annotation) is Literal:
-        return " | ".join(repr(choice) for choice in get_args(annotation))
-    if get_origin(annotation) is tuple:
-        return f"tuple[{', '.join(map(_kind, get_args(annotation)))}]"
-    if annotation in {Ellipsis, type(None)}:
-        return "..." if annotation is Ellipsis else "None"
-    if isinstance(annotation, type):
-        return annotation.__name__
-    return " | ".join(_kind(choice) for choice in get_args(annotation)) or str(annotation)
+def _properties(term: TermFacts) -> list[tuple[str, str]]:
+    """Titles and texts; unknown properties are named as unknown."""
+    kind = ", ".join(filter(None, [term.kind, term.form]))
+    from_labels = f"; from the labels alone: {term.ingredient}" if term.ingredient else ""
+    principle = {
+        "always": "holds always",
+        "K = 2": "holds with two classes, not with more",
+        "never": "does not hold, with two classes either",
+        None: "not known to hold",
+    }[term.principle]
+    exponent = "none, or not known" if term.pull_exponent is None else f"{term.pull_exponent:g}"
+    values = "Values of the loss" if term.kind == "dynamic" else "Values"
+    return [
+        ("Kind", kind + from_labels),
+        ("Inputs", ", ".join(["labels", *term.inputs])),
+        ("Stability principle", principle),
+        ("Pull exponent", exponent),
+        (values, f"{_range(term)}, {term.unit or 'unit not known'}"),
+        ("Commutes with", ", ".join(term.commutes_with) or "nothing"),
+        ("Source", term.citation or "not given"),
+        *([("Official code", term.official_code)] if term.official_code else []),
+        *([("Also in", ", ".join(term.used_by))] if term.used_by else []),
+    ]
 
 
-def _limit(limit: Any) -> str:
-    """A limit of pydantic or annotated-types in words."""
-    for name, sign in (("gt", ">"), ("ge", ">="), ("lt", "<"), ("le", "<=")):
-        if hasattr(limit, name):
-            return f"{sign} {getattr(limit, name):g}"
-    return str(limit)
+def _range(term: TermFacts) -> str:
+    if term.range is None:
+        return "0 or more" if term.kind == "static" and not term.signed else "range not known"
+    low, high = term.range
+    if low is None:
+        return "any" if high is None else f"{high:g} or less"
+    return f"{low:g} or more" if high is None else f"{low:g} to {high:g}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -20,14 +20,16 @@ def show(
     image: Annotated[Path | None, typer.Option(metavar="FILE")] = None,
     axis: Annotated[int | None, typer.Option(min=0, max=2)] = None,
     slice_index: Annotated[int | None, typer.Option("--slice", min=0, metavar="N")] = None,
+    scale: Annotated[Literal["linear", "symlog", "robust"], typer.Option()] = "linear",
     num_classes: opt.NumClasses = None,
     spacing: opt.Spacing = None,
     ignore_label: opt.IgnoreLabel = None,
 ) -> None:
     """Draw a case: image, labels, and the map of each class.
 
-    Maps are computed for the whole case, then sliced. NIfTI slices are rotated so that the
-    patient's right, front and top point right or up; other formats are drawn as stored.
+    Maps are computed for the whole case, then sliced; those of dynamic terms, such as dice, at
+    uniform probabilities. NIfTI slices are rotated so that the patient's right, front and top point
+    right or up; other formats are drawn as stored.
 
     source: Label file of a case: NIfTI, PNG, TIFF or NumPy. In labelsTr or labelsTs of an nnU-Net
     raw folder, its image and the class names are found automatically. Or a store of maps (folder or
@@ -43,6 +45,8 @@ def show(
     largest spacing, the last if several are equal.
     slice_index: Slice along that axis, counted from 0; by default the one with the most classes,
     then the most foreground.
+    scale: Scale of the colors: linear to the largest value; symlog, logarithmic above a thousandth
+    of it; or robust, linear to the 99th percentile.
     """
     from rwloss import pictures, store
     from rwloss.pictures import cases
@@ -71,5 +75,5 @@ def show(
             spacing_mm=spacing,
             ignore_label=ignore_label,
         )
-    drawing.draw(out, image=image, axis=axis, slice_index=slice_index)
+    drawing.draw(out, image=image, axis=axis, slice_index=slice_index, scale=scale)
     typer.echo(f"wrote {out}")

@@ -11,7 +11,7 @@ import typer
 from rwloss.cli import options as opt
 from rwloss.cli.listing import print_scores
 from rwloss.cli.progress import Progress, progress
-from rwloss.words import count_of
+from rwloss.words import count_of, length_unit
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -122,10 +122,9 @@ def _print(result: RunResult) -> None:
         f"{settings.map}: {settings.steps} steps in {result.seconds:.0f} s, checkpoint of step "
         f"{result.best_step} {chosen}, tested on {count_of(len(cases), 'case')}"
     )
-    # Files without a spacing, such as PNG, are measured in voxels.
-    in_voxels = any(case.spacing_mm is None for case in cases)
     if cases:
-        print_scores(result.scores.summary(), "voxels" if in_voxels else "mm")
+        unit = length_unit(case.spacing_mm is not None for case in cases)
+        print_scores(result.scores.summary(), unit)
     typer.echo(
         f"{settings.out}: run.toml, splits.json, metrics.jsonl, checkpoints/best.pt, test.json"
     )

@@ -50,12 +50,11 @@ class ImageCase:
 class Dataset:
     """Cases sorted by name, and what dataset.json says about their classes.
 
-    num_classes: None without dataset.json; see `count_classes`.
-    class_names: one per class, or none without dataset.json.
-    num_channels: of each image, where dataset.json names channels.
-    unlabelled: names of the images without a label file. regions: names that dataset.json gives
-    to several labels together, such as the whole tumour. unnamed: labels that it leaves out between
-    others.
+    num_classes: None without dataset.json; see `count_classes`. class_names: one per class, or none
+    without dataset.json. num_channels: of each image, where dataset.json names channels.
+    unlabelled: names of the images without a label file. regions: names that dataset.json gives to
+    several labels together, such as the whole tumour. unnamed: labels that it leaves out between
+    others. root: its folder.
     """
 
     root: Path
@@ -97,6 +96,8 @@ def find(source: str | Path, *, part: DatasetPart = "train") -> Dataset:
     Raises RWLossError for a path that does not exist, no label files, two files of one case name,
     or a dataset.json that is not valid or names files outside its folder. Missing channels are the
     `problem` of their case: its labels can be used without them.
+
+    source: a path or a pattern.
 
     >>> from rwloss.data import sample_dir
     >>> dataset = find(sample_dir("hippocampus"))

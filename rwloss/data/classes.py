@@ -37,6 +37,8 @@ def count_classes(
     labels that look like a mask, a gap in the numbers, grey values or numbers of objects, and,
     unless num_classes is given, where one class is left besides the ignored label.
 
+    dataset: of `find`.
+
     >>> from rwloss.data import find, sample_dir
     >>> count_classes(find(sample_dir("lung_patches") / "labelsTr"))
     2
@@ -73,7 +75,8 @@ def one_class_left(
 ) -> str:
     """A sentence where all labels are of one class or ignored, or "".
 
-    labels: as for `count_classes`; by default cases are read until two classes are found.
+    labels: as for `count_classes`; by default cases are read until two classes are found. dataset:
+    of `find`. ignored: the label that is no class, if any.
     """
     if ignored is None:
         return ""

@@ -115,6 +115,8 @@ def read_channels(
     Raises RWLossError as `read_image`, for files of different shapes, and for other than
     num_channels channels, where they are given.
 
+    paths: in the order of the channels. num_channels: how many there must be.
+
     >>> from rwloss.data import sample_dir
     >>> len(read_channels([sample_dir("lung_patches") / "imagesTr/lung001_0_0000.png"]))
     1

@@ -41,6 +41,8 @@ def engine_name(engine: str | None = None, like: Array | None = None) -> EngineN
     For tensors on a CUDA device "triton" where installed; "torch" for all others that are not on
     the CPU; else "edt" where installed, else "scipy". Nothing is imported to find out.
     Raises RWLossError for an unknown engine, or one that is not installed.
+
+    like: an array of the kind that will be measured.
     """
     if engine not in {None, *ENGINES}:
         raise RWLossError(f"unknown distance engine {engine!r}: expected one of {list(ENGINES)}")
@@ -123,7 +125,10 @@ def depth_mm(labels: Array, spacings_mm: Spacings, *, engine: str | None = None)
 
 
 def smallest_mm(spacing_mm: Sequence[float], size: Sequence[int]) -> float:
-    """Smallest spacing of an image of this size (*s). An axis of length 1 does not count."""
+    """Smallest spacing of an image of this size (*s). An axis of length 1 does not count.
+
+    size: length of each axis, in voxels.
+    """
     long = [mm for mm, length in zip(spacing_mm, size, strict=True) if length > 1]
     return min(long or spacing_mm)
 

@@ -20,7 +20,10 @@ _WORTH_THREADS = 2**16
 
 
 def set_num_threads(count: int | None) -> None:
-    """Set the number of threads of one distance transform; None restores the default."""
+    """Set the number of threads of one distance transform; None restores the default.
+
+    count: 1 or more, or None.
+    """
     global _chosen  # noqa: PLW0603 - one setting for the process, like torch.set_num_threads
     if count is not None and (isinstance(count, bool) or count != int(count) or count < 1):
         raise RWLossError(f"expected a number of threads of 1 or more, got {count!r}")

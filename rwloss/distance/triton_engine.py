@@ -2,10 +2,11 @@
 
 Exact and separable like the torch engine, whose docstring has the formula. A program has a tile of
 ROWS voxels along the axis of COLS neighboring lines. It finds the ends of the runs of equal labels,
-which give the distance along the axis alone. Then it goes through the lines of the axis before from
-the tile outward, and stops where offset² · spacing² is no less than the largest distance that the
-tile still has. Lines that are neighbors in memory are neighbors in a tile, so that nothing has to
-be transposed, and no table of pairs is stored: two arrays of the size of the result are all.
+which give the distance along the axis alone. Then it goes through the rows that can be nearest to
+any of the tile: those whose offset² · spacing² is less than the largest distance that the tile has,
+and of many only those between the nearest of its top and the nearest of its bottom. Lines that are
+neighbors in memory are neighbors in a tile, so that nothing has to be transposed, and no table of
+pairs is stored: two arrays of the size of the result are all.
 
 Signed distances of every class are the same kernels over images times classes. They read "is class
 k" from the labels as they go. What has one label only is left out by every kernel.
@@ -33,6 +34,7 @@ from rwloss.arrays import from_numpy
 # 32 neighboring lines are one full read of a warp. 32 rows let a thread use each number that it
 # reads eight times, and keep the tile small enough for the bound to end the search early.
 TILE = (32, 32)
+WARPS = 4
 # Of voxels in one program that looks for a second label.
 BLOCK = (4096, 1)
 
@@ -108,8 +110,10 @@ def _transform(labels: Tensor, table: Tensor, num_classes: int, root: bool) -> T
         )
         rows, cols = TILE
         found = before = table
-        # The first pass has no search, so it takes the axis where a search would be longest.
+        # The first pass has no search, so it takes the axis where a search would be longest. No
+        # distance runs along an axis of length 1.
         order = sorted(range(len(size)), key=lambda axis: -size[axis])
+        order = [axis for axis in order if size[axis] > 1] or order[:1]
         for step, axis in enumerate(order):
             n = size[axis]
             lines = voxels // n
@@ -128,10 +132,11 @@ def _transform(labels: Tensor, table: Tensor, num_classes: int, root: bool) -> T
                 lines * len(mixed),
                 **shared,
                 FIRST=step == 0,
-                LAST=step == len(size) - 1,
+                LAST=step == len(order) - 1,
                 ROOT=root,
                 ROWS=rows,
                 COLS=cols,
+                num_warps=WARPS,
             )
     return found
 
@@ -201,14 +206,11 @@ def along_axis(
         best = tl.minimum(best, tl.load(before + row * stride, mask=here, other=float("inf")))
         most = tl.max(tl.where(here, best / square, 0.0))  # steps²
         if most > 0:
-            best = _nearest(before, live, square, best, row, top, top + ROWS, n, stride)
-            gap = 0  # rows beyond the tile, on either side, that have been seen
-            while (gap * gap < most) & (gap < n):
-                low, high = top - gap, top + ROWS + gap
-                best = _nearest(before, live, square, best, row, low - ROWS, low, n, stride)
-                best = _nearest(before, live, square, best, row, high, high + ROWS, n, stride)
-                most = tl.max(tl.where(here, best / square, 0.0))
-                gap += ROWS
+            reach = tl.sqrt(tl.minimum(most, tl.cast(n, tl.float32) * n)).to(tl.int32) + 1
+            low, high = tl.maximum(top - reach, 0), tl.minimum(top + ROWS + reach, n)
+            if high - low > 2 * ROWS:
+                low, high = _between(before, live, square, top, low, high, stride, ROWS, COLS)
+            best = _nearest(before, live, square, best, row, low, high, stride)
     if LAST:
         here = there & (row < n)
         if ROOT:
@@ -221,10 +223,42 @@ def along_axis(
 
 
 @triton.jit
-def _nearest(before, live, square, best, row, low, high, n, stride):
+def _between(before, live, square, top, low, high, stride, ROWS: tl.constexpr, COLS: tl.constexpr):
+    """Of rows low..high-1 those that can be nearest to any row of the tile: first, and last + 1.
+
+    The nearest row of a row does not come before that of the row before it. So none of the tile has
+    its nearest row before the first that is nearest to the tile's top, or after the last that is
+    nearest to its bottom.
+    """
+    least = tl.full((1, COLS), float("inf"), tl.float32)
+    least_below, first, last = (
+        least,
+        tl.full((1, COLS), _FAR, tl.int32),
+        tl.full((1, COLS), -1, tl.int32),
+    )
+    for start in range(low, high, ROWS):
+        row = start + tl.arange(0, ROWS)[:, None]
+        there = tl.load(before + row * stride, mask=live & (row < high), other=float("inf"))
+        offset = (row - top).to(tl.float32)
+        cost = there + offset * offset * square
+        found = tl.min(cost, axis=0, keep_dims=True)
+        at = tl.min(tl.where(cost == found, row, _FAR), axis=0, keep_dims=True)
+        first = tl.where(found < least, at, first)
+        least = tl.minimum(least, found)
+        offset = (row - (top + ROWS - 1)).to(tl.float32)
+        cost = there + offset * offset * square
+        found = tl.min(cost, axis=0, keep_dims=True)
+        at = tl.max(tl.where((cost == found) & (row < high), row, -1), axis=0, keep_dims=True)
+        last = tl.where((found <= least_below) & (found < float("inf")), at, last)
+        least_below = tl.minimum(least_below, found)
+    return tl.minimum(tl.min(first), high), tl.max(last) + 1
+
+
+@triton.jit
+def _nearest(before, live, square, best, row, low, high, stride):
     """min(best, distances before at rows low..high-1 + spacing² · offset²)."""
     row = row.to(tl.float32)
-    for j in range(tl.maximum(low, 0), tl.minimum(high, n)):
+    for j in range(low, high):
         there = tl.load(before + j * stride, mask=live, other=float("inf"))
         offset = row - tl.cast(j, tl.float32)
         best = tl.minimum(best, there + offset * offset * square)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache, partial
 from importlib.util import find_spec
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import einops
 import torch
@@ -12,10 +13,12 @@ from einops import rearrange, repeat
 from torch import Tensor
 from torch.nn import functional
 
-from rwloss.arrays import fails, in_graphs, plain_call
+from rwloss.arrays import assertion, fails, in_graphs, may_read, plain_call
 from rwloss.errors import RWLossError
 from rwloss.losses.label_sets import LabelSets
 from rwloss.losses.logit_transforms import LogitTransform, transformed
+from rwloss.losses.soft_labels import soft_classes, soft_masks, takes_fractions
+from rwloss.maps.expression import Expression
 from rwloss.maps.loss_term import Prediction, sum_by_group
 from rwloss.regions import (
     IGNORED,
@@ -23,13 +26,19 @@ from rwloss.regions import (
     Regions,
     SpacingMM,
     SpacingRows,
+    check_range,
     checked_image,
     checked_labels,
+    not_in_range,
     spacing_rows,
 )
 
+if TYPE_CHECKING:
+    from rwloss.losses.fused import Overlap
+
 Activation = Literal["softmax", "sigmoid", "none", "masks"]
 
+OTHER_LABELS = "a stored map is of other labels than the target"
 _ROUNDING = 1e-2  # of bfloat16
 _OF_KERNELS = {torch.float16, torch.bfloat16, torch.float32}
 _NO_ARGMAX = {torch.bool, torch.uint16, torch.uint32, torch.uint64}  # in torch
@@ -56,20 +65,23 @@ class LossBatch:
     """What all terms of a loss share, at one resolution.
 
     given (b k *s): logits, or with `normalized` probabilities, as they came. dtype: float32 or
-    float64, because sums over 512² voxels overflow float16. labels (b *s): classes, -1 where
-    ignored. counts (b *s): 1 where a voxel counts, else 0; None where all do. num_values: how many
-    values the mean runs over, which is classes times voxels that count. spacings_mm: one row for
-    each of b. masks: number of overlapping masks per image, 0 for classes; b then counts images
+    float64, because sums over 512² voxels overflow float16. whole (b *s): labels, classes or -1
+    where ignored. counts (b *s): 1 where a voxel counts, else 0; None where all do. num_values: how
+    many values the mean runs over, which is classes times voxels that count. spacings_mm: one row
+    for each of b. masks: number of overlapping masks per image, 0 for classes; b then counts images
     times masks, and there are two classes. pooled: whether overlaps are summed over the batch.
     by_class: whether values by class are needed. fused: whether kernels for GPUs compute sums from
-    what is given. groups: of how many batches of equal size this one consists, one after another;
-    if of several, means and num_values are those of each group. image (b i *s), where it was given.
+    what is given. wants_overlap: whether a term will ask for Σ p y and the like. unchecked: whether
+    labels may still be no classes; map_labels (b *s): those of a stored map, which may still be
+    others. groups: of how many batches of equal size this one consists, one after another; if of
+    several, means and num_values are those of each group. image (b i *s), where it was given.
+    fractions (b k *s): of soft labels, 0 where no voxel counts; labels are the largest then.
     """
 
     given: Tensor
     dtype: torch.dtype
     normalized: bool
-    labels: Tensor
+    whole: Tensor
     counts: Tensor | None
     num_values: Tensor | int
     spacings_mm: SpacingRows
@@ -77,14 +89,43 @@ class LossBatch:
     masks: int
     pooled: bool
     by_class: bool
+    ignoring: bool = False
     fused: bool = False
+    wants_overlap: bool = False
+    unchecked: bool = False
+    map_labels: Tensor | None = None
     groups: int = 1
     image: Tensor | None = None
     sets: tuple[tuple[int, ...], ...] = ()
+    fractions: Tensor | None = None
     _regions: Regions | None = None
     _output: Tensor | None = None
     _log_probs: Tensor | None = None
     _prediction: Prediction | None = None
+    _hard: LossBatch | None = None
+    _overlap: Overlap | None = None
+
+    @property
+    def labels(self) -> Tensor:
+        """Classes, -1 where ignored. (b *s)."""
+        self.check()
+        return self.whole
+
+    def check(self) -> None:
+        """Check what was left to a kernel, which reads labels anyway, and no kernel has checked."""
+        if self.unchecked:
+            self.unchecked = False
+            check_range(self.whole, self.given.shape[1], ignoring=self.ignoring)
+        if self.map_labels is not None:
+            others, self.map_labels = self.map_labels, None
+            of_labels(others, others, self.whole)
+
+    def finish(self) -> None:
+        """Check that too, and free the memory: what a batch keeps refers to the batch."""
+        self.check()
+        if self.fused and self._prediction is not None:
+            self._prediction.forget()
+        self._prediction = self._hard = None
 
     @property
     def output(self) -> Tensor:
@@ -96,7 +137,10 @@ class LossBatch:
             # wait for it.
             asks = output.device.type == "cpu" and not torch.compiler.is_compiling()
             if self.counts is not None and not (asks and bool(output.detach().sum().isfinite())):
-                output = output.masked_fill(self.counts[:, None] == 0, 0.0)
+                ignored = self.counts[:, None] == 0
+                if self.masks > 1:  # other masks of the image may count there, and see these logits
+                    ignored = ignored & ~output.isfinite()
+                output = output.masked_fill(ignored, 0.0)
             self._output = output
         return self._output
 
@@ -145,6 +189,14 @@ class LossBatch:
             self._regions = Regions.of_checked(labels, *given, image)
         return self._regions
 
+    def seen_by(self, term: Expression) -> LossBatch:
+        """The same, with one class per voxel for a term that takes no soft labels."""
+        if self.fractions is None or takes_fractions(term):
+            return self
+        if self._hard is None:
+            self._hard = replace(self, fractions=None, _prediction=None)
+        return self._hard
+
     @property
     def prediction(self) -> Prediction:
         """What dynamic terms see."""
@@ -155,9 +207,10 @@ class LossBatch:
     def whole_prediction(self) -> Prediction:
         """The prediction with its background, made on first use."""
         if self._prediction is None:
+            late = self.fused  # the kernel's sums are all that many terms need
             self._prediction = Prediction.of(
-                self.log_probs,
-                self.counted_labels,
+                partial(self._late_log_probs, torch.is_grad_enabled()) if late else self.log_probs,
+                (lambda: self.counted_labels) if late else self.counted_labels,
                 self.spacings_mm,
                 all_count=self.counts is None,
                 masks=max(self.masks, 1),
@@ -165,17 +218,54 @@ class LossBatch:
                 by_class=self.by_class,
                 groups=self.groups,
                 probs=self.output if self.normalized else None,
-                sums=self._overlap if self.fused else None,
+                sums=self.overlap if self.fused else None,
                 regions=self.regions,
                 sets=self.sets,
                 is_softmax=not self.normalized,
+                shape=self.given.shape,
+                fractions=self.fractions,
             )
         return self._prediction
 
-    def _overlap(self) -> tuple[Tensor, Tensor, Tensor]:
-        from rwloss.losses.fused import overlap
+    def _late_log_probs(self, with_gradient: bool) -> Tensor:
+        """Logarithms for a term that may ask for them first where it needs no gradient."""
+        with torch.set_grad_enabled(with_gradient):
+            return self.log_probs
 
-        return overlap(self.given, self.labels, self.counts)
+    def overlap(self) -> Overlap:
+        """Σ p y, Σ p and Σ y over the voxels of each image that count, by a kernel. (b k) each."""
+        if self._overlap is None:
+            self.wants_overlap = True
+            self.mean_by_kernel(())
+        assert self._overlap is not None
+        return self._overlap
+
+    def mean_by_kernel(self, parts: tuple[Tensor, ...]) -> Tensor:
+        """Mean over classes and voxels that count of a map. (), or (groups).
+
+        parts: true and other (b *s), or values (b k *s). In the same pass the kernel sums overlaps,
+        if any term wants them, and checks what is not checked yet.
+        """
+        from rwloss.losses.fused import KernelInputs, means_and_overlap
+
+        facts = [not_in_range(self.given.shape[1])] if self.unchecked else []
+        facts += [] if self.map_labels is None else [OTHER_LABELS]
+        values = self.num_values
+        given = KernelInputs(
+            self.whole,
+            self.counts,
+            parts,
+            self.map_labels,
+            self.ignoring,
+            self.groups,
+            float(values) if isinstance(values, int) else values.clamp_min(1),
+            self.wants_overlap and self._overlap is None,
+            assertion(" or ".join(facts)) if facts else None,
+        )
+        self.unchecked, self.map_labels = False, None
+        mean, overlap = means_and_overlap(self.given, given)
+        self._overlap = self._overlap if overlap is None else overlap
+        return mean
 
     def mean(self, costs: Tensor) -> Tensor:
         """Mean over classes and voxels that count, of costs summed over classes. (b *s) -> ().
@@ -210,25 +300,32 @@ def make_batch(
     low_memory: bool = False,
     sets: LabelSets | None = None,
     transform: LogitTransform | None = None,
+    soft: bool = False,
 ) -> LossBatch:
     """Check logits, target, mask and spacing against each other, and bring them to one form."""
     normalized, num_sets = activation in {"none", "masks"}, 0 if sets is None else len(sets)
     masks = logits.shape[1] if activation in {"sigmoid", "masks"} else 0
     num_classes = 2 if masks else logits.shape[1]
+    _check_classes(num_classes, normalized=normalized)
+    dtype, fractions = torch.float64 if logits.dtype == torch.float64 else torch.float32, None
     if given.regions is not None:
         labels = labels_of(given.regions, logits, num_classes + num_sets, masks)
-        ignore_index = None if given.regions.ignored is None else IGNORED
-    elif masks:
-        labels = rearrange(as_masks(logits, given.target, ignore_index), "b m ... -> (b m) ...")
+        ignore_index = None if given.regions.ignore_label is None else IGNORED
+    elif soft:
+        labels, fractions = _soft_target(logits, given.target, dtype, ignore_index, masks=masks > 0)
     else:
-        labels = as_labels(logits, given.target, ignore_index)
+        labels = _hard_target(logits, given.target, ignore_index, masks=masks > 0)
         labels = labels if sets is None else sets.renumbered(labels, num_classes)
-    _check_classes(num_classes, normalized=normalized)
-    dtype = torch.promote_types(logits.dtype, torch.float32)
     output = logits.to(dtype) if normalized or masks else logits
-    labels = whole_labels(
-        labels, num_classes + num_sets, ignore_index, output.detach() if normalized else None
-    )
+    plain = low_memory or normalized or sets is not None or fractions is not None
+    fused = not plain and _have_kernels(logits, num_classes)
+    unchecked = fused and given.regions is None and not may_read(logits)
+    if not fused:
+        labels = whole_labels(
+            labels, num_classes + num_sets, ignore_index, output.detach() if normalized else None
+        )
+    elif given.regions is None:
+        labels = checked_labels(labels, num_classes, ignore_index, in_range=not unchecked)
     keep = None if given.mask is None else as_voxel_mask(logits, given.mask)
     if masks:
         # Each channel becomes a two-class problem of its own: softmax([0, x]) is [1 - sigmoid(x),
@@ -240,20 +337,15 @@ def make_batch(
     if ignore_index is not None:
         belongs = labels != IGNORED
         keep = belongs if keep is None else keep & belongs
-    counts = None
-    if keep is not None:
-        counts = keep.to(dtype)
+    counts = None if keep is None else keep.to(dtype)
+    if fractions is not None and counts is not None:
+        fractions = fractions * counts[:, None]
     if transform is not None:
         output = transformed(transform, output.to(dtype), labels, counts)
     image = given.image
     if image is not None:
         check_tensor("image", image, logits)
         image = repeat(image, "b ... -> (b m) ...", m=masks) if masks else image
-    if given.regions is None:
-        rows = batch_spacings(given.spacing_mm, logits.shape[0], logits.ndim - 2)
-        rows = tuple(row for row in rows for _ in range(masks)) if masks else rows
-    else:
-        rows = given.regions.spacings_mm
     log_probs = None
     if sets is not None:
         output = output.to(dtype)
@@ -265,21 +357,24 @@ def make_batch(
         output,
         dtype,
         normalized=normalized,
-        labels=labels,
+        whole=labels,
         counts=counts,
         num_values=(num_classes - (0 if include_background else 1))
         * (
             labels.numel() // given.groups if counts is None else sum_by_group(counts, given.groups)
         ),
-        spacings_mm=rows,
+        spacings_mm=_rows(logits, given, masks),
         include_background=include_background,
         masks=masks,
         pooled=pooled,
-        fused=not (low_memory or normalized) and _have_kernels(output),
+        ignoring=ignore_index is not None,
+        fused=fused,
+        unchecked=unchecked,
         by_class=by_class or given.groups > 1,
         groups=given.groups,
         image=image,
         sets=() if sets is None else sets.classes,
+        fractions=fractions,
         _regions=given.regions,
         _log_probs=log_probs,
     )
@@ -298,15 +393,54 @@ def _check_classes(num_classes: int, *, normalized: bool) -> None:
         )
 
 
-def _have_kernels(logits: Tensor) -> bool:
-    """Whether the kernels of losses/triton_kernel.py take these logits. A compiler has its own."""
-    fits = logits.device.type == "cuda" and logits.dtype in _OF_KERNELS and logits.shape[1] <= 32
+def _rows(logits: Tensor, given: LossInputs, masks: int) -> SpacingRows:
+    """One spacing for each of (b), or of (b m)."""
+    if given.regions is not None:
+        return given.regions.spacings_mm
+    rows = batch_spacings(given.spacing_mm, logits.shape[0], logits.ndim - 2)
+    return tuple(row for row in rows for _ in range(masks)) if masks else rows
+
+
+def _have_kernels(logits: Tensor, num_classes: int) -> bool:
+    """Whether the kernels of losses/triton_kernel.py take these logits.
+
+    A compiler has its own, and torch.func can't look into them.
+    """
+    fits = logits.device.type == "cuda" and logits.dtype in _OF_KERNELS and num_classes <= 32
     if not fits or not logits.numel() or torch.compiler.is_compiling():
         return False
+    return _has_triton() and not torch._C._are_functorch_transforms_active()
+
+
+@cache
+def _has_triton() -> bool:
     return find_spec("triton") is not None
 
 
 # --- What a target may look like
+
+
+def _hard_target(
+    logits: Tensor, target: Tensor, ignore_index: int | None, *, masks: bool
+) -> Tensor:
+    """Labels (b *s) or masks (b·k *s) of a target in any of its shapes."""
+    if masks:
+        return rearrange(as_masks(logits, target, ignore_index), "b m ... -> (b m) ...")
+    return as_labels(logits, target, ignore_index)
+
+
+def _soft_target(
+    logits: Tensor, target: Tensor, dtype: torch.dtype, ignore_index: int | None, *, masks: bool
+) -> tuple[Tensor, Tensor | None]:
+    """The same for the largest fractions, and the fractions (b k *s) if the target has them."""
+    check_tensor("target", target, logits)
+    if masks and logits.shape[1] == 1 and target.shape == logits[:, 0].shape:
+        target = target[:, None]
+    if target.shape != logits.shape:  # labels, or wrong
+        return _hard_target(logits, target, ignore_index, masks=masks), None
+    if masks:
+        return soft_masks(rearrange(target.to(dtype), "b m ... -> (b m) ..."), ignore_index)
+    return soft_classes(target.to(dtype), ignore_index)
 
 
 def check_logits(logits: Tensor) -> None:
@@ -441,6 +575,17 @@ def whole_labels(
             )
     checked: Tensor = checked_labels(labels, num_classes, ignore_index)
     return checked
+
+
+@in_graphs("(Tensor part, Tensor labels, Tensor target) -> Tensor")
+def of_labels(part: Tensor, labels: Tensor, target: Tensor) -> Tensor:
+    """The part of a map, if it is of the labels of the target."""
+    if fails(labels.long() == target.long(), OTHER_LABELS):
+        raise RWLossError(
+            "the map was made from other labels than the target: it must be cropped, flipped and "
+            "turned together with the image, or made on the fly"
+        )
+    return part
 
 
 def as_voxel_mask(logits: Tensor, mask: Tensor) -> Tensor:

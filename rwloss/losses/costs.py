@@ -29,7 +29,7 @@ from rwloss.arrays import constants, eager, fails, in_graphs, plain_call
 from rwloss.errors import RWLossError
 from rwloss.losses.batch import LossBatch
 from rwloss.maps.expression import Expression, Leaf, Stabilized
-from rwloss.maps.loss_term import LossTerm, reduced, sum_by_group
+from rwloss.maps.loss_term import LossTerm, reduced
 from rwloss.regions import IGNORED, Regions
 from rwloss.rwmap import RWMap
 
@@ -53,18 +53,16 @@ def made_maps(batch: LossBatch, expressions: Sequence[Expression]) -> list[RWMap
 def mean_cost(batch: LossBatch, rwmap: RWMap, q: float | None, *, low_memory: bool) -> Tensor:
     """Mean cost of a map over classes and voxels that count. (), or one per group."""
     plain = q is not None or not batch.include_background or batch.normalized
+    plain = plain or batch.fractions is not None
     plain = plain or (batch.groups > 1 and not batch.fused)
     # A compiler makes the same of plain operations, and knows nothing of our functions.
     if plain or (low_memory and rwmap.is_compact) or torch.compiler.is_compiling():
         return batch.mean(_voxel_costs(batch, rwmap, q))
+    if batch.fused:
+        return batch.mean_by_kernel(rwmap.parts)
     counts, values = batch.counts, batch.num_values
     # Voxels that don't count weigh 0; the mean divides one number, not every voxel.
     size = float(values) if isinstance(values, int) else values.clamp_min(1)
-    if batch.fused:
-        from rwloss.losses.fused import map_sum
-
-        by_image = map_sum(batch.given, batch.labels, counts, *rwmap.parts)
-        return sum_by_group(by_image, batch.groups) / size
     logits: Tensor = batch.output
     true: Tensor = rwmap.parts[0]  # or dense values
     if not rwmap.is_compact:
@@ -82,6 +80,8 @@ def mean_excess(batch: LossBatch, rwmap: RWMap, q: float | None) -> Tensor:
     costs = _voxel_costs(batch, rwmap, q)
     if q is None and not batch.include_background:  # all probability at class 0 costs nothing
         costs = costs - _dense(batch, rwmap)[:, 1:].amin(dim=1).clamp_max(0.0)
+    elif batch.fractions is not None:
+        costs = costs - _dense(batch, rwmap).amin(dim=1)
     elif q is None:
         first, *second = rwmap.parts
         costs = costs - (torch.minimum(first, *second) if second else first.amin(dim=1))
@@ -97,13 +97,14 @@ def dynamic_losses(
     """
     losses = []
     for leaf in leaves:
+        seen = batch.seen_by(leaf.term)
         if isinstance(leaf.term, with_background) and not batch.include_background:
-            whole = leaf.term.by_image_and_class(batch.whole_prediction)
+            whole = leaf.term.by_image_and_class(seen.whole_prediction)
             loss = whole.mean(dim=1, keepdim=True).expand(-1, whole.shape[1] - 1)
         elif isinstance(leaf.term, LossTerm):
-            loss = leaf.term.checked_loss(batch.prediction)
+            loss = leaf.term.checked_loss(seen.prediction)
         else:
-            loss = _projected_loss(batch, leaf.term)
+            loss = _projected_loss(seen, leaf.term)
         weight = leaf.weight * leaf.factor
         losses.append(loss if weight == 1.0 else weight * loss)
     return losses
@@ -138,7 +139,9 @@ def _projected_loss(batch: LossBatch, term: Expression) -> Tensor:
     """A stabilized dynamic term: the value of what is inside, the gradient of its map. (b c)."""
     # Values that are kept from here would be without gradient for the other terms: another batch.
     output = batch.output.detach()
-    still = replace(batch, given=output, _output=output, _log_probs=None, _prediction=None)
+    still = replace(
+        batch, given=output, _output=output, _log_probs=None, _prediction=None, _overlap=None
+    )
     with torch.no_grad():
         static = [leaf for leaf in _inside(term) if leaf.term.is_static]
         dynamic = [leaf for leaf in _inside(term) if not leaf.term.is_static]
@@ -156,9 +159,16 @@ def _projected_loss(batch: LossBatch, term: Expression) -> Tensor:
 
 
 def class_costs(batch: LossBatch, rwmap: RWMap, q: float | None) -> Tensor:
-    """Cost of each class at each voxel: p_k z_k; with a link all at the true class. -> (b k *s)."""
+    """Cost of each class at each voxel: p_k z_k; with a link all at the true class. -> (b k *s).
+
+    With a link and soft labels, each class has its fraction of the cost as the true class.
+    """
     if q is None:
         return batch.probs * _dense(batch, rwmap)
+    if batch.fractions is not None:
+        weight = _link_weight(rwmap)[:, None]
+        costs = _linked(weight, batch.log_probs.masked_fill(batch.fractions == 0, 0.0), q)
+        return batch.fractions * costs
     costs = _linked_costs(batch, rwmap, q)[:, None]
     return torch.zeros_like(batch.output).scatter(1, batch.classes[:, None], costs)
 
@@ -170,7 +180,6 @@ def unreduced(
     with_background: tuple[type[LossTerm], ...],
     *,
     include_background: bool,
-    channels: int,
 ) -> Tensor:
     """Costs by class and voxel, or by image and class where there are dynamic terms (else None)."""
     total = torch.zeros_like(batch.output)
@@ -185,14 +194,12 @@ def unreduced(
         total = total if include_background else total[:, 1:]
     if not batch.masks:
         return total
-    total = rearrange(total, "(b m) k ... -> b m k ...", m=channels)
+    total = rearrange(total, "(b m) k ... -> b m k ...", m=batch.masks)
     return total if include_background else total[:, :, 0]
 
 
-def weighted(batch: LossBatch, rwmap: RWMap, class_weights: tuple[float, ...] | None) -> RWMap:
+def weighted(batch: LossBatch, rwmap: RWMap, class_weights: tuple[float, ...]) -> RWMap:
     """The map times the weight of each voxel's true class."""
-    if class_weights is None:
-        return rwmap
     num_classes = batch.given.shape[1]
     if len(class_weights) != num_classes:
         raise RWLossError(
@@ -209,21 +216,27 @@ def _voxel_costs(batch: LossBatch, rwmap: RWMap, q: float | None) -> Tensor:
     """Cost of each voxel, summed over the classes that count. -> (b *s)."""
     if not batch.include_background:
         return class_costs(batch, rwmap, q)[:, 1:].sum(dim=1)
-    if q is not None:
+    if q is not None and batch.fractions is None:
         return _linked_costs(batch, rwmap, q)
-    if not rwmap.is_compact:
+    if q is not None or not rwmap.is_compact:
         return class_costs(batch, rwmap, q).sum(dim=1)
     other: Tensor = rwmap.parts[1]
     # Compact maps need p_t alone.
+    if batch.fractions is not None:
+        return other - _gap(rwmap) * (batch.fractions * batch.probs).sum(dim=1)
     true_prob = _at_true(batch.probs, batch) if batch.normalized else _log_true(batch).exp()
     return other - _gap(rwmap) * true_prob
 
 
 def _linked_costs(batch: LossBatch, rwmap: RWMap, q: float) -> Tensor:
     """w (1 - p_t^q) / q, and -w log p_t for q = 0, in log-space. -> (b *s)."""
-    weight = _link_weight(rwmap)
+    return _linked(_link_weight(rwmap), _log_true(batch), q)
+
+
+def _linked(weight: Tensor, log_true: Tensor, q: float) -> Tensor:
+    """The same from weights and logarithms, of equal shape or one that broadcasts."""
     # Where there is a weight: 0 times an infinite logarithm would be no number.
-    log_true = _log_true(batch).where(weight != 0, weight.new_zeros(()))
+    log_true = log_true.where(weight != 0, weight.new_zeros(()))
     if q == 0:
         return weight * -log_true
     # The value of expm1, exact for p near 1; the gradient of exp, exact for p near 0, where that
@@ -267,6 +280,8 @@ def _dense(batch: LossBatch, rwmap: RWMap) -> Tensor:
     if not rwmap.is_compact:
         return first
     wide: Tensor = rwmap.parts[1][:, None].expand_as(batch.output)
+    if batch.fractions is not None:
+        return wide - _gap(rwmap)[:, None] * batch.fractions
     return wide.scatter(1, batch.classes[:, None], first[:, None])
 
 

@@ -5,64 +5,84 @@ They keep the logits, which the network has made anyway, and nothing else of the
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple, cast
 
+import torch
 from torch import Tensor
 from torch.autograd.function import Function
 
 from rwloss.losses.costs import only_first
-from rwloss.losses.triton_kernel import gradients, map_sums, overlap_sums
+from rwloss.losses.triton_kernel import gradients, sums
+from rwloss.maps.loss_term import sum_by_group
+
+Overlap = tuple[Tensor, Tensor, Tensor]
 
 
-def map_sum(logits: Tensor, labels: Tensor, counts: Tensor | None, *parts: Tensor) -> Tensor:
-    """Σ over the voxels of each image that count of Σ_k p_k z_k. (b).
+class KernelInputs(NamedTuple):
+    """What the kernels read besides the logits (b k *s).
 
-    logits (b k *s), labels (b *s), counts (b *s) 1 or 0; parts of a map: true and other (b *s), or
-    values (b k *s).
+    labels (b *s), -1 where ignored if `ignoring`; counts (b *s) 1 or 0. parts of a map: true and
+    other (b *s), values (b k *s), or none; map_labels (b *s): its labels, where they must be
+    compared. size: what the sums of a map are divided by, for each of so many groups of images.
+    overlap: whether overlaps are wanted. wrong: the text of the assertion that labels are classes,
+    and those of the map; None where that is known.
     """
-    sums: Tensor = _MapSum.apply(logits, labels, counts, *parts)  # type: ignore[no-untyped-call]
-    return sums
+
+    labels: Tensor
+    counts: Tensor | None
+    parts: tuple[Tensor, ...]
+    map_labels: Tensor | None
+    ignoring: bool
+    groups: int
+    size: Tensor | float
+    overlap: bool
+    wrong: str | None
 
 
-def overlap(logits: Tensor, labels: Tensor, counts: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-    """Σ p y, Σ p and Σ y over the voxels of each image that count. (b k) each."""
-    sums: tuple[Tensor, Tensor, Tensor] = _Overlap.apply(  # type: ignore[no-untyped-call]
-        logits, labels, counts
-    )
-    return sums
+def means_and_overlap(logits: Tensor, given: KernelInputs) -> tuple[Tensor, Overlap | None]:
+    """The mean of Σ_k p_k z_k, () or (groups), 0 without a map; and Σ p y, Σ p, Σ y. (b k) each."""
+    mean, *overlap = _Sums.apply(logits, given)  # type: ignore[no-untyped-call]
+    return mean, tuple(overlap) if overlap else None
 
 
-class _MapSum(Function):
+class _Sums(Function):
+    # With `setup_context` torch would take more time to bind the arguments than the rest takes:
+    # torch.func, which needs that, gets operations of torch.
     @staticmethod
-    def forward(logits: Tensor, labels: Tensor, counts: Tensor | None, *parts: Tensor) -> Tensor:
-        sums: Tensor = map_sums(logits, labels, counts, parts)
-        return sums
+    def forward(ctx: Any, logits: Tensor, given: KernelInputs) -> tuple[Tensor, ...]:
+        labels, counts, parts, map_labels, ignoring, groups, size, overlap, wrong = given
+        rows = len(logits) if overlap else groups
+        found = sums(logits, labels, counts, parts, map_labels, ignoring, overlap, rows)
+        if wrong is not None:
+            number = found[1] if rows == 1 else found[1].sum()
+            torch._assert_async(number == 0, wrong)
+        ctx.save_for_backward(logits, labels, counts, *parts)
+        ctx.groups, ctx.size = groups, size
+        ctx.set_materialize_grads(False)
+        total = found[0, 0] if rows == groups == 1 else found[0]
+        mean = (total if rows == groups else sum_by_group(total, groups)) / size
+        if not overlap:
+            return (mean,)
+        both, predicted, true = found[2:].view(3, logits.shape[1], rows).mT.unbind()
+        ctx.mark_non_differentiable(true)
+        return mean, both, predicted, true
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        ctx.save_for_backward(output, *inputs)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        sums, logits, labels, counts, *parts = ctx.saved_tensors
-        result = only_first(gradients(logits, labels, counts, parts, gradient), sums)
-        return result, None, None, *[None] * len(parts)
-
-
-class _Overlap(Function):
-    @staticmethod
-    def forward(logits: Tensor, labels: Tensor, counts: Tensor | None) -> tuple[Tensor, ...]:
-        return tuple(sums.clone() for sums in overlap_sums(logits, labels, counts))
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        ctx.save_for_backward(output[0], *inputs)
-        ctx.mark_non_differentiable(output[2])
-
-    @staticmethod
-    def backward(ctx: Any, both: Tensor, predicted: Tensor, _: Tensor) -> tuple[Any, ...]:
-        total, logits, labels, counts = ctx.saved_tensors
-        # As a map: each class of an image has one value, and more where it is the true class.
-        parts = [predicted.contiguous(), both.contiguous()]
-        result = gradients(logits, labels, counts, parts, both.new_ones(len(both)))
-        return only_first(result, total), None, None
+    def backward(
+        ctx: Any,
+        mean: Tensor | None,
+        both: Tensor | None = None,
+        predicted: Tensor | None = None,
+        _: Tensor | None = None,
+    ) -> tuple[Any, ...]:
+        logits, labels, counts, *parts = ctx.saved_tensors
+        size, tables = ctx.size, cast("tuple[Tensor, ...]", ())
+        if mean is None:
+            parts = []
+        elif isinstance(size, Tensor):
+            mean, size = mean / size, 1.0
+        if both is not None or predicted is not None:
+            none = logits.new_zeros(logits.shape[:2], dtype=torch.float32)
+            tables = tuple(none if each is None else each for each in (predicted, both))
+        result = gradients(logits, labels, counts, parts, mean, size, tables)
+        return only_first(result, logits), None

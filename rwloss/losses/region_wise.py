@@ -30,6 +30,7 @@ from rwloss.losses.label_sets import LabelSets
 from rwloss.losses.logit_transforms import LogitTransform
 from rwloss.losses.prepared import PreparedMap, prepared
 from rwloss.losses.resolution import at_head, head_weights, stored_map
+from rwloss.losses.soft_labels import SoftLabels, check_soft_terms
 from rwloss.maps.expression import Expression, Leaf, Stabilized
 from rwloss.maps.loss_term import LossTerm, reduced
 from rwloss.maps.parser import parse
@@ -77,6 +78,10 @@ class RegionWiseLoss(nn.Module):
     label_sets: of partial labels, the classes that a label allows: {3: (1, 2)} for a label 3 that
     means class 1 or 2. The probability at such a voxel is the sum of theirs, and its region is one
     of its own. For compact maps, cross_entropy, focal and exclusion, with the softmax.
+    soft_labels: True where a target (b k *s) has fractions of classes that sum to 1 at each voxel,
+    or of masks; zeros in all channels with `ignore_index`. Terms that need one class per voxel are
+    refused, unless it is "largest": they take the class with the largest fraction, and a compact
+    map of it has the value other - (other - true) y_k at a class with the fraction y_k.
     logit_transform: what happens to the logits (b k *s) first, such as `losses.SCNP()`; any
     function of them and of the truth (b k *s), which is 1 at the true class and 0 elsewhere, and
     in every class where a voxel does not count. It is called in float32 at least.
@@ -108,6 +113,7 @@ class RegionWiseLoss(nn.Module):
         low_memory: bool = False,
         batch: bool = False,
         label_sets: Mapping[int, Sequence[int]] | None = None,
+        soft_labels: SoftLabels = False,
         logit_transform: LogitTransform | None = None,
     ) -> None:
         """Check the parameters; the class documents them."""
@@ -115,11 +121,13 @@ class RegionWiseLoss(nn.Module):
         for name, value, choices in (
             ("reduction", reduction, get_args(Reduction)),
             ("activation", activation, get_args(Activation)),
+            ("soft_labels", soft_labels, get_args(SoftLabels)),
         ):
             if value not in choices:
+                known = [str(choice) for choice in choices]
                 raise RWLossError(
-                    f"unknown {name} {value!r}{nearest(str(value), choices) or '.'} "
-                    f"Expected one of {', '.join(choices)}"
+                    f"unknown {name} {value!r}{nearest(str(value), known) or '.'} "
+                    f"Expected one of {', '.join(known)}"
                 )
         self.expression = parse(expression) if isinstance(expression, str) else expression
         if not isinstance(self.expression, Expression | None):
@@ -147,6 +155,14 @@ class RegionWiseLoss(nn.Module):
                 )
             if self.expression is not None:
                 self.label_sets.check_terms(self.expression)
+        self.soft_labels = soft_labels
+        if soft_labels:
+            if label_sets or logit_transform or class_weights:
+                raise RWLossError(
+                    "label_sets, logit_transform and class_weights need one class per voxel: drop "
+                    "them, or soft_labels (cross_entropy(weight=(...)) takes both)"
+                )
+            check_soft_terms(self.expression, soft_labels)
         self.logit_transform = logit_transform
         if logit_transform is not None and (label_sets or activation in {"none", "masks"}):
             raise RWLossError(
@@ -217,6 +233,12 @@ class RegionWiseLoss(nn.Module):
         """
         if self.reduction == "none":
             raise RWLossError('excess is one number: it needs reduction "mean" or "sum"')
+        groups = self._static or ()
+        if self.soft_labels and (self._dynamic or any(leaf.link is not None for leaf in groups)):
+            raise RWLossError(
+                f"{self.expression}: its least value for soft labels is not known; excess is for "
+                "static maps then"
+            )
         given = {"mask": mask, "spacing_mm": spacing_mm, "image": image}
         return self._evaluate(logits, target, rwmap, **given, excess=True)
 
@@ -242,6 +264,11 @@ class RegionWiseLoss(nn.Module):
         """
         spacing_mm = self.spacing_mm if spacing_mm is None else spacing_mm
         masks = self.activation in {"sigmoid", "masks"}
+        if self.soft_labels:
+            raise RWLossError(
+                "prepare makes Regions, which have one class per voxel: call the loss with the "
+                "soft labels themselves"
+            )
         if self.label_sets is not None:
             target = self.label_sets.renumbered(target, num_classes)
             num_classes += len(self.label_sets)
@@ -269,6 +296,8 @@ class RegionWiseLoss(nn.Module):
         As one call for each. Arguments as for the loss, with the images of all groups. Only for
         reduction "mean", and terms that look at each image alone, as all built-in ones do unless
         they are dynamic and stabilized.
+
+        groups: number of batches.
         """
         given = LossInputs(target, rwmap, None, spacing_mm, spacing_mm is not None, groups, image)
         return self._one_output(logits, given, excess=False)
@@ -284,7 +313,10 @@ class RegionWiseLoss(nn.Module):
         return torch.tensor([*state, *self.share.state], dtype=torch.float64)
 
     def set_extra_state(self, state: Tensor | dict[str, int | None]) -> None:
-        """Restore the epoch of a `state_dict`."""
+        """Restore the epoch of a `state_dict`.
+
+        state: what `get_extra_state` gave.
+        """
         epoch, total, *share = state.values() if isinstance(state, dict) else state.tolist()
         self.set_epoch(epoch or 0, None if total == -1 else total)
         if self.share is not None and share:
@@ -362,6 +394,11 @@ class RegionWiseLoss(nn.Module):
     ) -> Tensor:
         regions = target if isinstance(target, Regions) else None
         if regions is not None:
+            if self.soft_labels:
+                raise RWLossError(
+                    "Regions have one class per voxel: give soft labels (b k *s) as the target, or "
+                    "drop soft_labels"
+                )
             if isinstance(logits, (list, tuple)) or image is not None or spacing_mm is not None:
                 raise RWLossError(
                     "Regions as a target are for one output, and hold spacing and image: give "
@@ -409,10 +446,19 @@ class RegionWiseLoss(nn.Module):
             low_memory=self.low_memory,
             sets=self.label_sets,
             transform=self.logit_transform,
+            soft=bool(self.soft_labels),
         )
-        static = self._static_maps(batch, logits, given, resample=resample)
         active = self._dynamic if logits.numel() else ()
         dynamic = [leaf for leaf in active if leaf.weight * leaf.factor != 0]
+        batch.wants_overlap = any(getattr(leaf.term, "takes_overlap", False) for leaf in dynamic)
+        static = self._static_maps(batch, logits, given, resample=resample)
+        value = self._value(batch, static, dynamic, excess=excess)
+        batch.finish()
+        return value
+
+    def _value(
+        self, batch: LossBatch, static: list[WeightedMap], dynamic: list[Leaf], *, excess: bool
+    ) -> Tensor:
         if self.reduction == "none":
             return unreduced(
                 batch,
@@ -420,7 +466,6 @@ class RegionWiseLoss(nn.Module):
                 dynamic if self._dynamic else None,
                 self._with_background,
                 include_background=self.include_background,
-                channels=logits.shape[1],
             )
         if excess:
             means = [(factor, mean_excess(batch, rwmap, q)) for factor, rwmap, q in static]
@@ -432,10 +477,10 @@ class RegionWiseLoss(nn.Module):
             ]
             if dynamic:
                 losses = dynamic_losses(batch, dynamic, self._with_background)
-                means.append((1.0, reduced(losses, given.groups)))
+                means.append((1.0, reduced(losses, batch.groups)))
         if not means:  # an empty sum that hangs on the logits: it has a gradient too
             empty = batch.output.flatten()[:0].sum()
-            return empty if given.groups == 1 else empty.expand(given.groups)
+            return empty if batch.groups == 1 else empty.expand(batch.groups)
         total = reduce(add, [mean if factor == 1.0 else factor * mean for factor, mean in means])
         return total * batch.num_values if self.reduction == "sum" else total
 
@@ -473,9 +518,10 @@ class RegionWiseLoss(nn.Module):
                 f"{self.expression} has a dense map, which can't take label_sets: add "
                 ".stabilized(), whose map is compact"
             )
+        if self.class_weights is not None:
+            found = [weighted(batch, rwmap, self.class_weights) for rwmap in found]
         return [
-            (group.factor, weighted(batch, rwmap, self.class_weights), group.link)
-            for group, rwmap in zip(active, found, strict=True)
+            (group.factor, rwmap, group.link) for group, rwmap in zip(active, found, strict=True)
         ]
 
 

@@ -10,7 +10,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from rwloss.arrays import as_tensor, fails, in_graphs
+from rwloss.arrays import as_tensor, may_read
 from rwloss.errors import RWLossError
 from rwloss.losses.batch import (
     LossBatch,
@@ -18,6 +18,7 @@ from rwloss.losses.batch import (
     batch_spacings,
     check_logits,
     check_tensor,
+    of_labels,
 )
 from rwloss.maps.identity import check_map_of
 from rwloss.regions import SpacingRows
@@ -53,7 +54,7 @@ def stored_map(
     if batch.masks:  # values of the masks themselves; their complements cost 0
         values = rearrange(values, "b m ... -> (b m) ...")
         values = torch.stack([torch.zeros_like(values), values], dim=1)
-    return RWMap.from_dense(batch.labels, values.to(batch.dtype))
+    return RWMap.from_dense(batch.whole, values.to(batch.dtype))
 
 
 def _checked(
@@ -65,7 +66,7 @@ def _checked(
     resample: bool,
 ) -> RWMap:
     check_map_of(rwmap, expression)
-    num_classes, size = batch.given.shape[1], batch.labels.shape[1:]
+    num_classes, size = batch.given.shape[1], batch.whole.shape[1:]
     if rwmap.num_classes != num_classes:
         raise RWLossError(
             f'map has {rwmap.num_classes} classes, with activation="sigmoid" every mask is a '
@@ -76,15 +77,18 @@ def _checked(
         )
     labels = _constant(rwmap.labels, batch)
     parts = [_constant(part, batch).to(batch.dtype) for part in rwmap.parts]
-    if resample and labels.ndim == batch.labels.ndim:
+    if resample and labels.ndim == batch.whole.ndim:
         labels = resampled(labels, size, 1)
         parts = [resampled(part, size, 1 if rwmap.is_compact else 2) for part in parts]
-    if labels.shape != batch.labels.shape:
+    if labels.shape != batch.whole.shape:
         raise RWLossError(
-            f"map is of labels {tuple(labels.shape)}, the target has {tuple(batch.labels.shape)}: "
+            f"map is of labels {tuple(labels.shape)}, the target has {tuple(batch.whole.shape)}: "
             "crop or turn the map together with the image"
         )
-    parts[0] = of_labels(parts[0], labels, batch.labels)
+    if batch.fused and not may_read(labels):
+        batch.map_labels = None if labels is batch.whole else labels
+    else:
+        parts[0] = of_labels(parts[0], labels, batch.labels)
     if rows is not None:  # the spacing of the map, which may have another resolution
         scale = [new / old for new, old in zip(size, rwmap.labels.shape[1:], strict=True)]
         rows = tuple(tuple(mm * s for mm, s in zip(row, scale, strict=True)) for row in rows)
@@ -92,21 +96,12 @@ def _checked(
     return RWMap(labels, num_classes, tuple(parts), rwmap.expression, rwmap.spacing_mm)
 
 
-@in_graphs("(Tensor part, Tensor labels, Tensor target) -> Tensor")
-def of_labels(part: Tensor, labels: Tensor, target: Tensor) -> Tensor:
-    """The part of a map, if it is of the labels of the target."""
-    if fails(labels.long() == target.long(), "a stored map is of other labels than the target"):
-        raise RWLossError(
-            "the map was made from other labels than the target: it must be cropped, flipped and "
-            "turned together with the image, or made on the fly"
-        )
-    return part
-
-
 def _constant(values: Any, batch: LossBatch) -> Tensor:
     """NumPy values or a tensor, on the device of the batch, without gradient."""
-    tensor: Tensor = as_tensor(values).to(batch.given.device, non_blocking=True)
-    return tensor.detach()
+    tensor: Tensor = as_tensor(values)
+    if tensor.device != batch.given.device:
+        tensor = tensor.to(batch.given.device, non_blocking=True)
+    return tensor.detach() if tensor.requires_grad else tensor
 
 
 # --- Several outputs: deep supervision

@@ -146,7 +146,10 @@ class Expression(ABC):
         return Stabilized(self)
 
     def with_link(self, q: float) -> Linked:
-        """The loss w (1 - p_t^q) / q with each voxel's weight w = other - true; see `Linked`."""
+        """The loss w (1 - p_t^q) / q with each voxel's weight w = other - true; see `Linked`.
+
+        q: from 0 to 1.
+        """
         return Linked(self, q)
 
     def __add__(self, other: object) -> Expression:
@@ -229,6 +232,8 @@ class Stabilized(Expression):
 
     Voxel by voxel, with m the mean of the wrong classes: wrong <- m where true <= m, else all
     <- the mean of all K (a flat voxel: no gradient). A stable map comes back unchanged.
+
+    inner: any expression.
     """
 
     inner: Expression
@@ -272,6 +277,8 @@ class Linked(Expression):
     collapsed gets none; with q < 1 the factor is p^q.
 
     Source: Zhang & Sabuncu, Generalized Cross Entropy Loss, NeurIPS 2018, arXiv 1805.07836 (eq. 6).
+
+    inner: a static stable expression. q: from 0 to 1.
     """
 
     inner: Expression

@@ -22,7 +22,12 @@ if TYPE_CHECKING:
 
 
 def register(
-    name: str, *, tags: MapTags | None = None, citation: str = "", minimum: float = 0.0
+    name: str,
+    *,
+    tags: MapTags | None = None,
+    citation: str = "",
+    minimum: float = 0.0,
+    takes_soft_labels: bool = False,
 ) -> Callable[[Callable[..., RWMap | Tensor]], Callable[..., MapGenerator]]:
     """Turn a function into a term with this name, for this process.
 
@@ -34,7 +39,7 @@ def register(
     the class with parameters, and the term with regions.
 
     tags, citation: as on a class; without tags nothing is promised. minimum: the least value of a
-    loss.
+    loss. takes_soft_labels: whether a loss is right where the truth has fractions of classes.
 
     Raises RWLossError for any other signature, and for a name that another map has (the message
     names both).
@@ -88,7 +93,8 @@ def register(
             "tags": tags or MapTags(uses_spacing=inputs == 1),
             "citation": citation,
         }
-        namespace |= {"compute": compute} if inputs == 1 else {"loss": loss, "minimum": minimum}
+        of_loss = {"loss": loss, "minimum": minimum, "takes_soft_labels": takes_soft_labels}
+        namespace |= {"compute": compute} if inputs == 1 else of_loss
         try:
             generator = dataclasses.make_dataclass(
                 function.__name__, fields, bases=(base,), namespace=namespace, frozen=True
@@ -108,6 +114,7 @@ class FromLoss(LossTerm):
     fn: Callable[[Tensor, Tensor], Tensor]
     given_name: str
     least: float
+    soft: bool
 
     name = "from_loss"
     tags = MapTags(uses_spacing=False)
@@ -116,7 +123,7 @@ class FromLoss(LossTerm):
         """Check that `fn` is a function. Name and minimum are those of this instance."""
         if not callable(self.fn) or isinstance(self.fn, Expression):
             raise RWLossError(f"from_loss: expected a function of (probs, truth), got {self.fn!r}")
-        vars(self).update(name=self.given_name, minimum=self.least)
+        vars(self).update(name=self.given_name, minimum=self.least, takes_soft_labels=self.soft)
 
     def loss(self, prediction: Prediction) -> Tensor:
         """The function's value. () or (b c)."""
@@ -133,6 +140,7 @@ def from_loss(
     name: str | None = None,
     minimum: float = 0.0,
     include_background: bool = True,
+    takes_soft_labels: bool = False,
 ) -> LossTerm:
     """A term from any differentiable loss of probabilities, for use in Python.
 
@@ -141,7 +149,8 @@ def from_loss(
     fn: takes probs (b c *s) and the one-hot truth (b c *s), and returns one number () or one per
     image and class (b c), whose mean is the loss. Both are 0 in every class where voxels are
     ignored or masked out. minimum: the least value of the loss. include_background: False gives
-    `fn` the classes without class 0.
+    `fn` the classes without class 0. takes_soft_labels: whether `fn` is right where the truth has
+    fractions of classes.
 
     >>> import torch
     >>> brier = from_loss(lambda probs, truth: ((probs - truth) ** 2).mean(), name="brier")
@@ -149,7 +158,7 @@ def from_loss(
     'brier'
     """
     name = name or str(getattr(fn, "__name__", type(fn).__name__))
-    return FromLoss(fn, name, minimum, include_background=include_background)
+    return FromLoss(fn, name, minimum, takes_soft_labels, include_background=include_background)
 
 
 def _kind(function: Any, where: str) -> tuple[type[MapGenerator], int]:

@@ -7,7 +7,7 @@ import inspect
 import sys
 from abc import abstractmethod
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, reduce
 from types import SimpleNamespace
 from typing import (
     TYPE_CHECKING,
@@ -15,6 +15,7 @@ from typing import (
     ClassVar,
     Self,
     SupportsIndex,
+    cast,
     dataclass_transform,
     get_type_hints,
 )
@@ -43,6 +44,13 @@ class MapTags:
     which the map of the moved labels is the moved map. uses_spacing: False if values are the same
     at every voxel spacing, so that none has to be known. uses_image: True if values depend on
     `regions.image`. The scale of a channel must not matter: a x + b with a > 0 gives the same map.
+
+    For the atlas, and None if unknown: stable_with_two: no violating voxel with two classes.
+    compact: whether the map has two values per voxel; that of a loss is dense. pull_exponent: of a
+    loss; a fixed map has 1. limits: least and largest value of a map, or of a loss, with default
+    parameters; each None where there is no limit. uses_components: True if it needs
+    `regions.components`. ingredient: of a loss, what it needs of the labels that no prediction
+    changes, so that it can be computed once: "distance", "components".
     """
 
     stable: bool = False
@@ -51,6 +59,12 @@ class MapTags:
     commutes_with: frozenset[str] = frozenset()
     uses_spacing: bool = True
     uses_image: bool = False
+    stable_with_two: bool | None = None
+    compact: bool | None = None
+    pull_exponent: float | None = None
+    limits: tuple[float | None, float | None] | None = None
+    uses_components: bool = False
+    ingredient: str = ""
 
 
 @dataclass_transform(frozen_default=True, field_specifiers=(dataclasses.field,))
@@ -66,6 +80,8 @@ class MapGenerator(Expression):
     name: ClassVar[str]
     tags: ClassVar[MapTags] = MapTags()
     citation: ClassVar[str] = ""
+    official_code: ClassVar[str] = ""  # address of the authors' code
+    used_by: ClassVar[tuple[str, ...]] = ()  # packages and their names for it: "MONAI DiceLoss"
     # Of a built-in: another one where its values changed, so that older stores are out of date.
     map_version: ClassVar[str] = ""
 
@@ -145,10 +161,10 @@ class MapGenerator(Expression):
         ):
             if of_map != wanted:
                 raise RWLossError(f"{returned} {of_map} {what}, the regions have {wanted}")
-        parts = tuple(
-            _finished(self.name, name, part, regions)
-            for name, part in zip(result.part_names, result.parts, strict=True)
-        )
+        _check_values(self.name, result, regions.xp)
+        parts = result.parts
+        if regions.ignored is not None:
+            parts = tuple(_zero_where_ignored(part, regions) for part in parts)
         return RWMap(regions.labels, regions.num_classes, parts)
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> Any:
@@ -175,7 +191,15 @@ class MapGenerator(Expression):
         return f"{self.name}({', '.join(given)})" if given else self.name
 
 
-_OF_THE_CLASS = ("name", "tags", "citation", "map_version", "minimum")
+_OF_THE_CLASS = (
+    "name",
+    "tags",
+    "citation",
+    "official_code",
+    "used_by",
+    "map_version",
+    "minimum",
+)
 
 
 def as_dataclass(generator: type[MapGenerator]) -> None:
@@ -280,19 +304,35 @@ def _adapter(generator: type[MapGenerator], name: str) -> TypeAdapter[Any]:
         ) from error
 
 
-def _finished(name: str, part: str, values: Any, regions: Regions) -> Any:
-    xp = regions.xp  # of the map too
-    if values.dtype not in (xp.float32, xp.float64):
-        raise RWLossError(f"{name}: `{part}` is {values.dtype}: expected float32 or float64")
-    # Broadcast axes once; the ends carry a NaN, and need no array of flags.
-    strides = values.strides if xp is np else values.stride()
-    once = values[tuple(slice(1 if stride == 0 else None) for stride in strides)]
-    if 0 not in once.shape:
-        low, high = (once.min(), once.max()) if xp is np else once.aminmax()
-        wrong = f"{name}: `{part}` has values that are not finite (NaN or infinity)"
-        if fails((low > -np.inf) & (high < np.inf), wrong):
-            raise RWLossError(wrong)
-    if regions.ignored is None:
-        return values
-    ignored = regions.ignored if values.ndim == regions.ignored.ndim else regions.ignored[:, None]
+def _check_values(name: str, rwmap: RWMap, xp: Any) -> None:
+    """Raise RWLossError for parts of another type than float32 or float64, or not finite."""
+    reach = {}
+    for part, values in zip(rwmap.part_names, rwmap.parts, strict=True):
+        if values.dtype not in (xp.float32, xp.float64):
+            raise RWLossError(f"{name}: `{part}` is {values.dtype}: expected float32 or float64")
+        # Broadcast axes once.
+        strides = values.strides if xp is np else values.stride()
+        once = values[tuple(slice(1 if stride == 0 else None) for stride in strides)]
+        if 0 not in once.shape:
+            reach[part] = _reach(once, xp)
+    # One check for both parts: on a GPU each takes operations of its own.
+    wrong = "values that are not finite (NaN or infinity)"
+    if reach and fails(reduce(xp.maximum, reach.values()) < np.inf, f"{name}: a map has {wrong}"):
+        part = next(part for part, value in reach.items() if not value < np.inf)
+        raise RWLossError(f"{name}: `{part}` has {wrong}")
+
+
+def _reach(values: Any, xp: Any) -> Any:
+    """The largest size of a value, NaN where one is NaN, without an array of sizes. ()."""
+    if xp is np:
+        return np.maximum(values.max(), -values.min())
+    if values.is_cpu:
+        low, high = values.aminmax()
+        return xp.maximum(high, -low)
+    return xp.linalg.vector_norm(values, ord=np.inf)
+
+
+def _zero_where_ignored(values: Any, regions: Regions) -> Any:
+    xp, ignored = regions.xp, cast("Any", regions.ignored)
+    ignored = ignored if values.ndim == ignored.ndim else ignored[:, None]
     return xp.where(ignored, xp.zeros((), dtype=values.dtype, **on_device(values)), values)

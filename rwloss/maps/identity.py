@@ -18,6 +18,8 @@ def is_same(one: str, other: str) -> bool:
     Folders of plug-in files do not count. No file is executed: an expression that needs a file
     which is not loaded is compared as text.
 
+    one, other: texts of expressions.
+
     >>> is_same("boundary + 0.5 * rectified", "0.5 * rectified(scope='image') + boundary")
     True
     """
@@ -28,6 +30,8 @@ def is_map_of(held: str, wanted: str) -> bool:
     """Whether a map of the expression `held` is one of `wanted`, as `is_same` compares texts.
 
     Where `wanted` weights classes by a rule on a dataset, a store of it holds numbers.
+
+    held, wanted: texts of expressions.
 
     >>> is_map_of("class_weighted(weights=(1, 2))", "class_weighted(weights='dataset_inverse')")
     True

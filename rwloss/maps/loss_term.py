@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
-from functools import reduce
+from functools import cache, reduce
 from operator import add
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
@@ -28,21 +28,23 @@ class Prediction:
 
     log_probs (b c *s): natural logarithms of the probabilities, float32 or float64. one_hot
     (b c *s): 1 at the true class; all 0 where no class counts. spacings_mm: one row per image. The
-    channels c are the classes, or the classes without the background.
+    channels c are the classes, or the classes without the background. is_soft: whether `one_hot`
+    has fractions of classes, for terms that say `takes_soft_labels`.
 
     masks: overlapping masks per image; b then counts images times masks. batch: overlaps are those
     of the whole batch. by_class: whether values by class are needed, beside their mean. groups: of
     how many batches of equal size this one consists; their losses are the means of their own rows.
     sets: of partial labels, the classes that each of the last channels is the sum of. is_softmax:
     whether probabilities sum to 1 at any logits, so that each of two classes tells the other's; a
-    map is a derivative by each alone.
+    map is a derivative by each alone. has_background: whether channel 0 is the background.
     """
 
-    log_probs: Tensor
-    one_hot: Tensor
-    _counted: Tensor | None
+    _log_probs: Tensor | Callable[[], Tensor]
+    _one_hot: Tensor | Callable[[], Tensor]
+    _counted: Tensor | Callable[[], Tensor] | None
     spacings_mm: SpacingRows
     _: KW_ONLY
+    shape: tuple[int, ...]  # (b c *s)
     has_background: bool = True
     masks: int = 1
     batch: bool = False
@@ -50,12 +52,32 @@ class Prediction:
     groups: int = 1
     _probs: Tensor | None = None  # as given, where they were
     is_softmax: bool = False
-    _log_rest: Tensor | None = None
+    is_soft: bool = False
+    _late: bool = False
+    _log_rest: Tensor | Callable[[], Tensor] | None = None
     sets: tuple[tuple[int, ...], ...] = ()
     _regions: Regions | Callable[[], Regions] | None = None
     _sums: Callable[[], tuple[Tensor, Tensor, Tensor]] | None = None  # of all classes, by a kernel
     # `functools.cached_property` has a lock, which no compiled graph can hold.
     _kept: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
+
+    @property
+    def log_probs(self) -> Tensor:
+        """Natural logarithms of the probabilities. (b c *s)."""
+        return self._made("_log_probs")
+
+    @property
+    def one_hot(self) -> Tensor:
+        """1 at the true class; all 0 where no class counts. (b c *s)."""
+        return self._made("_one_hot")
+
+    def _made(self, name: str) -> Tensor:
+        """A field that is a function, if `_late`, until somebody asks for it."""
+        if not self._late:
+            return cast("Tensor", getattr(self, name))
+        if name not in self._kept:
+            self._kept[name] = getattr(self, name)()
+        return cast("Tensor", self._kept[name])
 
     @property
     def all_count(self) -> bool:
@@ -67,7 +89,7 @@ class Prediction:
         """1 where the voxel counts, else 0. (b 1 *s)."""
         if self._counted is None:
             return self.log_probs.new_ones(()).expand_as(self.log_probs[:, :1])
-        return self._counted
+        return self._made("_counted")
 
     @property
     def probs(self) -> Tensor:
@@ -81,7 +103,7 @@ class Prediction:
     def log_rest(self) -> Tensor:
         """log (1 - p), exact where p is near 1, and finite; computed once. (b c *s)."""
         if self._log_rest is not None:  # that of the other class
-            return self._log_rest
+            return self._made("_log_rest")
         if "log_rest" not in self._kept:
             rest = (-self.log_probs.expm1()).clamp_min(1e-30)
             self._kept["log_rest"] = rest.log()
@@ -127,19 +149,32 @@ class Prediction:
         if not self.has_background:
             return self
         if "others" not in self._kept:
-            import torch
-
-            # One operation for both parts has a gradient in one piece.
-            first, others = torch.split(self.log_probs, [1, self.log_probs.shape[1] - 1], dim=1)
+            batch, channels, *size = self.shape
+            made: dict[str, Any]
+            made = {"_log_probs": lambda: self._split[1], "_one_hot": lambda: self.one_hot[:, 1:]}
+            if self.is_softmax and channels == 2:
+                made["_log_rest"] = lambda: self._split[0]
             self._kept["others"] = replace(
                 self,
-                log_probs=others,
-                one_hot=self.one_hot[:, 1:],
+                **(made if self._late else {name: make() for name, make in made.items()}),
+                shape=(batch, channels - 1, *size),
                 has_background=False,
                 _probs=None if self._probs is None else self._probs[:, 1:],
-                _log_rest=first if self.is_softmax and others.shape[1] == 1 else None,
             )
         return cast("Prediction", self._kept["others"])
+
+    @property
+    def _split(self) -> tuple[Tensor, Tensor]:
+        """Logarithms of channel 0 and of the others: one operation has a gradient in one piece."""
+        if "split" not in self._kept:
+            import torch
+
+            self._kept["split"] = torch.split(self.log_probs, [1, self.shape[1] - 1], dim=1)
+        return cast("tuple[Tensor, Tensor]", self._kept["split"])
+
+    def forget(self) -> None:
+        """Free what was kept, which may refer to this prediction."""
+        self._kept.clear()
 
     def at_true(self, values: Tensor) -> Tensor:
         """Values at the true class, 0 elsewhere (even where a value is infinite). (b c *s)."""
@@ -163,6 +198,8 @@ class Prediction:
     @property
     def true_class(self) -> Tensor:
         """Channel of the true class, 0 where no class counts; computed once. (b 1 *s)."""
+        if "labels" in self._kept:
+            self._kept["true_class"] = self._kept.pop("labels")()[:, None].long()
         if "true_class" not in self._kept:
             self._kept["found"], self._kept["true_class"] = self.one_hot.max(dim=1, keepdim=True)
         return cast("Tensor", self._kept["true_class"])
@@ -182,15 +219,21 @@ class Prediction:
     def overlap(self, power: int = 1) -> tuple[Tensor, Tensor, Tensor]:
         """Σ p y, Σ p^power and Σ y over the voxels of each image and class. (b c) each.
 
-        With `batch` they are those of all images together, the same for each.
+        With `batch` they are those of all images together, the same for each. With soft labels Σ p
+        y is Σ min(p, y), and with power 2 the last is Σ y²: then 2 Σ p y is the sum of the others
+        if p is y everywhere, and else less (Wang et al., MICCAI 2023, arXiv 2303.16296).
+
+        power: of p in the second sum.
         """
         if self._sums is not None and power == 1:
             first = 0 if self.has_background else 1
             both, predicted, true = (self._pooled(sums[:, first:]) for sums in self._sums())
             return both, predicted, true
-        both = self.pooled_sum(self.probs * self.one_hot)
-        predicted = self.probs if power == 1 else self.probs**power
-        return both, self.pooled_sum(predicted), self.pooled_sum(self.one_hot)
+        probs, truth = self.probs, self.one_hot
+        both = probs.minimum(truth) if self.is_soft and power == 1 else probs * truth
+        predicted = probs if power == 1 else probs**power
+        truth = truth**power if self.is_soft else truth
+        return self.pooled_sum(both), self.pooled_sum(predicted), self.pooled_sum(truth)
 
     def pooled_sum(self, values: Tensor) -> Tensor:
         """As `sum_space`; with `batch` the sums of all images, the same for each. -> (b c)."""
@@ -208,7 +251,7 @@ class Prediction:
 
         Raises RWLossError for another number of weights than classes, and for weights all 0.
         """
-        channels = self.log_probs.shape[1]
+        channels = self.shape[1]
         num_classes = channels if self.has_background else channels + 1
         if len(weight) != num_classes:
             raise RWLossError(
@@ -238,6 +281,39 @@ class Prediction:
         """As `mean_space`, for values at the true class alone: Σ values / voxels that count."""
         return self.sum_space(values) * self._share(len(values) * values.shape[1])
 
+    def expected(self, cost: Callable[[Tensor], Tensor]) -> Tensor:
+        """The cost of each voxel, from log p of the true class. (b *s).
+
+        With soft labels the expected cost, Σ_k y_k cost(log p_k).
+        """
+        if not self.is_soft:
+            return cost(self.true_log_probs)
+        return (self.one_hot * self.at_true(cost(self.log_probs))).sum(dim=1)
+
+    def mean_expected(
+        self, cost: Callable[[Tensor], Tensor], weight: Sequence[float] | None = None
+    ) -> Tensor:
+        """The mean of `expected` costs over voxels that count. (b c), or () as below.
+
+        weight: one number per class, by which the cost of a voxel of that class is multiplied.
+        """
+        if not self.is_soft:
+            costs = cost(self.true_log_probs)
+            if not self.all_count:  # a cost may not be 0 where p is 1
+                costs = costs * self.counted[:, 0]
+            return self.mean_by_true_class(
+                costs if weight is None else costs * self.true_weights(weight)
+            )
+        costs = self.one_hot * self.at_true(cost(self.log_probs))
+        if weight is not None:
+            weights = self.class_weights(weight)
+            costs = costs * weights.reshape(-1, *[1] * (costs.ndim - 2))
+        return self.mean_by_class(costs)
+
+    def mean_by_class(self, costs: Tensor) -> Tensor:
+        """As `mean_true`, or one number () where nobody asks for the classes. (b c *s)."""
+        return self.mean_true(costs) if self.by_class else costs.sum() * self._share(1)
+
     def mean_by_true_class(self, values: Tensor) -> Tensor:
         """As `mean_true`, for one value per voxel (b *s), 0 where no class counts. (b c), or ().
 
@@ -258,10 +334,11 @@ class Prediction:
     @classmethod
     def of(
         cls,
-        log_probs: Tensor,
-        labels: Tensor,
+        log_probs: Tensor | Callable[[], Tensor],
+        labels: Tensor | Callable[[], Tensor],
         spacings_mm: SpacingRows,
         *,
+        shape: tuple[int, ...] | None = None,
         include_background: bool = True,
         all_count: bool = False,
         masks: int = 1,
@@ -273,29 +350,40 @@ class Prediction:
         regions: Regions | Callable[[], Regions] | None = None,
         sets: tuple[tuple[int, ...], ...] = (),
         is_softmax: bool = False,
+        fractions: Tensor | None = None,
     ) -> Prediction:
         """From log_probs (b k *s) and labels (b *s), in which -1 marks voxels that don't count.
 
         all_count: no label is -1. probs: the probabilities, where they are not exp(log_probs).
-        sums: gives Σ p y, Σ p and Σ y (b k), if they are computed elsewhere. regions: the
-        labels with their geometry, or what gives them; by default they are made of `labels`.
+        sums: gives Σ p y, Σ p and Σ y (b k), if they are computed elsewhere. regions: the labels
+        with their geometry, or what gives them; by default they are made of `labels`. fractions (b
+        k *s): of each class, 0 where no class counts, in the place of the labels. masks, batch,
+        by_class, groups, sets, is_softmax: as the fields of `Prediction`. log_probs: natural
+        logarithms. It and labels may be functions, which are called if a term needs their result;
+        `shape` (b k *s) and `regions` must then be given.
         """
         import torch
 
-        dtype, index = log_probs.dtype, labels[:, None]
-        if all_count:
-            one_hot = torch.zeros_like(log_probs).scatter_(1, index.long(), 1.0)
-            counted = None
-        else:
-            classes = torch.arange(log_probs.shape[1], device=labels.device)
-            shape = (1, -1, *[1] * (labels.ndim - 1))
-            one_hot = (index == classes.reshape(shape)).to(dtype)
-            counted = (index != IGNORED).to(dtype)
+        late = not isinstance(log_probs, torch.Tensor)
+        log_probs_of, labels_of = _as_function(log_probs, late), _as_function(labels, late)
+
+        def one_hot() -> Tensor:
+            index, like = labels_of()[:, None], log_probs_of()
+            if all_count:
+                return torch.zeros_like(like).scatter_(1, index.long(), 1.0)
+            classes = torch.arange(like.shape[1], device=like.device)
+            return (index == classes.reshape(1, -1, *[1] * (like.ndim - 2))).to(like.dtype)
+
+        def counted() -> Tensor:
+            return (labels_of()[:, None] != IGNORED).to(log_probs_of().dtype)
+
         made = cls(
             log_probs,
-            one_hot,
-            counted,
+            fractions if fractions is not None else one_hot if late else one_hot(),
+            None if all_count else counted if late else counted(),
             spacings_mm,
+            shape=log_probs_of().shape if shape is None else shape,
+            _late=late,
             masks=masks,
             batch=batch,
             by_class=by_class,
@@ -303,15 +391,26 @@ class Prediction:
             _probs=probs,
             sets=sets,
             is_softmax=is_softmax,
+            is_soft=fractions is not None,
             _sums=sums,
-            _regions=regions
-            or Regions.of_checked(
-                labels, log_probs.shape[1], spacings_mm, None if all_count else IGNORED
-            ),
+            _regions=Regions.of_checked(
+                labels_of(), log_probs_of().shape[1], spacings_mm, None if all_count else IGNORED
+            )
+            if regions is None
+            else regions,
         )
         if all_count:
-            made._kept["true_class"] = index.long()
+            made._kept["labels"] = labels_of
         return made if include_background else made.without_background
+
+    def with_log_probs(self, log_probs: Tensor) -> Prediction:
+        """The same truth with other probabilities. log_probs (b c *s)."""
+        return replace(self, _log_probs=(lambda: log_probs) if self._late else log_probs)
+
+
+def _as_function(made: Tensor | Callable[[], Tensor], late: bool) -> Callable[[], Tensor]:
+    """A function that is called once; a tensor as one if it is not `late`."""
+    return cache(cast("Callable[[], Tensor]", made)) if late else lambda: cast("Tensor", made)
 
 
 @dataclass(frozen=True)
@@ -332,6 +431,10 @@ class LossTerm(MapGenerator):
     needs_geometry: ClassVar[bool] = False
     # Whether `loss` looks at the true class alone, or at `allowed`: see `Prediction.sets`.
     takes_label_sets: ClassVar[bool] = False
+    # Whether `loss` asks for `prediction.overlap()`: a kernel sums it in one pass with the map.
+    takes_overlap: ClassVar[bool] = False
+    # Whether `loss` is right for fractions of classes too: see `Prediction.is_soft`.
+    takes_soft_labels: ClassVar[bool] = False
     _is_checked: ClassVar[bool] = False  # an instance remembers that its loss was finite
 
     @property
@@ -356,7 +459,7 @@ class LossTerm(MapGenerator):
 
     def by_image_and_class(self, prediction: Prediction) -> Tensor:
         """The checked loss by image and class. (b c); one number for all where `loss` gives one."""
-        return self.checked_loss(prediction).expand(prediction.log_probs.shape[:2])
+        return self.checked_loss(prediction).expand(prediction.shape[:2])
 
     def value(self, prediction: Prediction) -> Tensor:
         """The loss as one number. ()."""
@@ -372,14 +475,14 @@ class LossTerm(MapGenerator):
         seen = prediction if self.include_background else prediction.without_background
         if getattr(self.tags, "uses_image", False):  # tags may be wrong: the kit says so
             self.expect_image(seen.regions.image)
-        loss, shape = self.loss(seen), seen.log_probs.shape[:2]
+        loss, shape = self.loss(seen), seen.shape[:2]
         if not isinstance(loss, torch.Tensor) or loss.shape not in ((), shape):
             got = f"shape {tuple(loss.shape)}" if isinstance(loss, torch.Tensor) else repr(loss)
             raise RWLossError(
                 f"{self.name}: its loss must be a tensor with one value per image and class "
                 f"{tuple(shape)}, or one number (), got {got}"
             )
-        if seen.log_probs.requires_grad and torch.is_grad_enabled() and not loss.requires_grad:
+        if not loss.requires_grad and torch.is_grad_enabled() and seen.log_probs.requires_grad:
             raise RWLossError(
                 f"{self.name}: its loss does not depend on the probabilities, or was computed "
                 "without gradient (detached, or through NumPy)"

@@ -104,7 +104,8 @@ def blend(
 ) -> Blend:
     """A region loss and a boundary map with weights that follow the epoch; see `Blend`.
 
-    more: start, ramp, share and every of `Blend`.
+    more: start, ramp, share and every of `Blend`. region, boundary: expressions or their texts.
+    schedule, alpha, step: as for `Blend`.
 
     >>> str(blend("generalized_dice", "boundary"))
     "blend(generalized_dice, boundary, schedule='rebalance')"

@@ -9,6 +9,7 @@ import ast
 import inspect
 import keyword
 import os
+import re
 import sys
 from functools import cache
 from hashlib import sha256
@@ -115,9 +116,10 @@ def check_name(name: object, where: str) -> None:
         )
 
 
-def is_built_in(name: str) -> bool:
-    """Whether this name is that of a generator of rwloss itself."""
-    return [entry.value.startswith("rwloss.maps.") for entry in _entries().get(name, ())] == [True]
+def built_in_kind(name: str) -> str:
+    """ "static" or "dynamic" for the name of a generator of rwloss itself, else "". No import."""
+    kinds = [re.match(r"rwloss\.maps\.(\w+)\.", e.value) for e in _entries().get(name, ())]
+    return kinds[0][1] if len(kinds) == 1 and kinds[0] else ""
 
 
 def summary(name: str) -> str:

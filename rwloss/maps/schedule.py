@@ -34,9 +34,10 @@ class Blend(Expression):
       training and `every` so many calls after; alpha, step, start and ramp have no part in it.
 
     step: change per epoch, 0.01 in the papers; None spreads the whole change over the `total` of
-    `loss.set_epoch(epoch, total)`. alpha: initial weight of B, 0.01 in the papers.
-    start: epochs before the first change. ramp: "linear", or "cosine" for half a wave over the time
-    that the linear ramp needs for 0.99.
+    `loss.set_epoch(epoch, total)`. alpha: initial weight of B, 0.01 in the papers. start: epochs
+    before the first change. ramp: "linear", or "cosine" for half a wave over the time that the
+    linear ramp needs for 0.99. region, boundary: expressions. schedule: one of those above. share:
+    part of the gradient norm, between 0 and 1. every: calls from one measurement to the next.
 
     Source: Kervadec et al., MIDL 2019 and Medical Image Analysis 2021, arXiv 1812.07032, and the
     strategies of their published code.

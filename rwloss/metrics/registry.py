@@ -30,7 +30,7 @@ class Metric:
     empty. range: in words. missed, false_alarm: its value where only the truth, or only the
     prediction, has the class. A distance then has none, but takes the penalty of the means, which
     is the diagonal of the image in studies. Where neither has the class, no metric has a value.
-    needs: a module that must be installed.
+    needs: a module that must be installed. compute: from both masks to the value.
     """
 
     name: str
@@ -209,6 +209,7 @@ def measure(
     spacing_mm: one length per axis; without it, distances are in voxels. tolerance_mm: of nsd and
     surface_dice. None where a metric has no value; see `Metric`. `rwloss.training.score` does the
     same for each class of label maps. Raises RWLossError for unknown names and wrong shapes.
+    predicted, truth: the masks.
 
     >>> truth = np.zeros((6, 6), bool)
     >>> truth[1:5, 1:5] = True
@@ -237,7 +238,10 @@ def measure(
 
 
 def values_of(pair: ClassPair, names: Iterable[str]) -> dict[str, float | None]:
-    """The value of each of these metrics; None for all where neither side has the class."""
+    """The value of each of these metrics; None for all where neither side has the class.
+
+    pair: both masks.
+    """
     if not any(pair.voxels):
         return dict.fromkeys(names)
     return {name: find(name).compute(pair) for name in names}

@@ -4,6 +4,6 @@ matplotlib loads when a picture is drawn.
 """
 
 from rwloss.pictures.draw import FORMATS, check_output, draw
-from rwloss.pictures.panels import MAX_CLASSES
+from rwloss.pictures.panels import MAX_CLASSES, Scale
 
-__all__ = ["FORMATS", "MAX_CLASSES", "check_output", "draw"]
+__all__ = ["FORMATS", "MAX_CLASSES", "Scale", "check_output", "draw"]

@@ -15,11 +15,13 @@ from rwloss import data, maps
 from rwloss.data import Dataset
 from rwloss.errors import RWLossError
 from rwloss.pictures.draw import draw
+from rwloss.pictures.panels import Scale
 from rwloss.regions import Regions
 from rwloss.rwmap import RWMap
+from rwloss.stability.pushes import full_probabilities
 from rwloss.store import Store
 from rwloss.store.manifest import last_start
-from rwloss.words import nearest
+from rwloss.words import length_unit, nearest
 
 _LABEL_FOLDERS = {"labelsTr": "train", "labelsTs": "test"}
 
@@ -39,16 +41,23 @@ class CaseDrawing:
     spacing_mm: tuple[float, ...] | None
     affine: NDArray[Any] | None
     image: Path | None
+    note: str = ""
 
     def draw(
-        self, out: Path, *, image: Path | None, axis: int | None, slice_index: int | None
+        self,
+        out: Path,
+        *,
+        image: Path | None = None,
+        axis: int | None = None,
+        slice_index: int | None = None,
+        scale: Scale = "linear",
     ) -> None:
         """Draw it. image: in place of the image that was found. See `rwloss.pictures.draw`."""
         image = image or self.image
         channels = [] if image is None else data.read_channels([image])
         grey = np.mean([channel.values for channel in channels], axis=0) if channels else None
         given = vars(self) | {"image": grey}
-        draw(path=out, axis=axis, slice_index=slice_index, **given)
+        draw(path=out, axis=axis, slice_index=slice_index, scale=scale, **given)
 
 
 def of_labels(
@@ -59,7 +68,10 @@ def of_labels(
     spacing_mm: tuple[float, ...] | None = None,
     ignore_label: int | None = None,
 ) -> CaseDrawing:
-    """A label file, with maps that are made now. Raises RWLossError for what is wrong with them."""
+    """A label file, with maps that are made now; those of dynamic terms at uniform probabilities.
+
+    Raises RWLossError for what is wrong with them.
+    """
     generators = {text: maps.parse(text) for text in map_texts}
     dataset = _dataset_of(label_file)
     [case] = dataset.cases
@@ -73,10 +85,15 @@ def of_labels(
         dataset.ignore_label if ignore_label is None else ignore_label,
         image,
     )
+    dynamic = [text for text, generator in generators.items() if not generator.is_static]
+    uniform = full_probabilities(None, regions.labels, regions.num_classes) if dynamic else None
     return CaseDrawing(
         title=case.name,
         labels=regions.labels[0],
-        rwmaps={text: generator(regions) for text, generator in generators.items()},
+        rwmaps={
+            text: generator(regions, uniform if text in dynamic else None)
+            for text, generator in generators.items()
+        },
         units={
             text: _said(generator.unit, volume.spacing_mm is not None)
             for text, generator in generators.items()
@@ -85,6 +102,7 @@ def of_labels(
         spacing_mm=volume.spacing_mm,
         affine=volume.affine,
         image=next(iter(case.images), None),
+        note="Maps that depend on the prediction are at uniform probabilities." if dynamic else "",
     )
 
 
@@ -129,9 +147,7 @@ def _said(unit: str, in_mm: bool | None) -> str:
     >>> _said("1/mm", True), _said("mm^2", False), _said("mm", None)
     ('1/mm', 'voxels^2', 'mm or voxels')
     """
-    if in_mm:
-        return unit
-    return unit.replace("mm", "mm or voxels" if in_mm is None else "voxels")
+    return unit.replace("mm", length_unit([True, False] if in_mm is None else [in_mm]))
 
 
 def _dataset_of(label_file: Path) -> Dataset:

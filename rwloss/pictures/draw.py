@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from rwloss import words
 from rwloss.errors import RWLossError
 from rwloss.files.atomic import naming_write_errors, whole_file
-from rwloss.pictures.panels import MAX_CLASSES, MapRow, Picture
+from rwloss.pictures.panels import MAX_CLASSES, SCALES, MapRow, Picture, Scale
 from rwloss.pictures.sheet import render
 from rwloss.pictures.view import View, channels_of, choose_view, known_labels
 from rwloss.rwmap import RWMap
@@ -47,6 +47,8 @@ def draw(
     slice_index: int | None = None,
     title: str | None = None,
     units: Mapping[str, str] | None = None,
+    scale: Scale = "linear",
+    note: str = "",
 ) -> None:
     """Write one picture of a case: image, labels, and a row of channels for each map.
 
@@ -62,6 +64,9 @@ def draw(
     most foreground, across the axis of length 1 or else of the largest spacing (the last of
     equals).
     units: of the values, by the text of their map.
+    scale: of the colors. "symlog" is linear up to a thousandth of the largest value of a map, and
+    logarithmic above; "robust" ends at the 99th percentile of the sizes of its values but 0.
+    note: what the picture says below, beside its own explanation.
 
     Of more than MAX_CLASSES classes, the picture shows those with the most voxels in the slice and
     says so. Raises RWLossError for shapes that do not fit, a slice that does not exist, a path that
@@ -75,7 +80,9 @@ def draw(
         for text, rwmap in rwmaps.items()
     ]
     names = _numbered(class_names, num_classes)
-    _write(path, Picture(known, image, rows, names, title or "", _MEANING), view)
+    said = " ".join(filter(None, [_MEANING, SCALES[scale], note]))
+    picture = Picture(known, image, rows, names, title or "", said, scale=scale)
+    _write(path, picture, view)
 
 
 def draw_wrong_pushes(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,14 @@ from PIL import ImageColor
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+Scale: TypeAlias = Literal["linear", "symlog", "robust"]
+SCALES: dict[Scale, str] = {
+    "linear": "",
+    "symlog": "Colors are logarithmic above a thousandth of the largest value of a map.",
+    "robust": "Colors end at the 99th percentile of the sizes of a map's values other than 0.",
+}
+"""How values become colors, each with what a picture says about it."""
 
 MAX_CLASSES = 6
 """Channels of a map in one row; more would need a wider screen than most people have."""
@@ -29,7 +37,9 @@ _BLUE_TO_RED = (
     *("#2166ac", "#4393c3", "#92c5de", "#d1e5f0", "#f7f7f7"),
     *("#fddbc7", "#f4a582", "#d6604d", "#b2182b"),
 )
-_PANEL, _SMALLEST_PANEL = 1.75, 0.7  # inches: the longer side of a panel, the least of either
+# Inches: the longer side of a panel, of a large slice with few classes, and the least of either.
+_PANEL, _LARGEST_PANEL, _SMALLEST_PANEL = 1.75, 3.5, 0.7
+_ROW = 10.5  # inches that the panels of a row should fit in
 _MAX_LEGEND = 12
 
 
@@ -48,7 +58,7 @@ class Picture:
 
     labels: (rows columns), -1 where ignored. names: of every class. step_mm: between rows and
     between columns. note: what readers need to know when they see such a picture for the first
-    time.
+    time. scale: of the colors of maps.
     """
 
     labels: NDArray[np.int32]
@@ -58,6 +68,13 @@ class Picture:
     title: str
     note: str
     step_mm: tuple[float, float] = (1.0, 1.0)
+    scale: Scale = "linear"
+
+    @property
+    def panel(self) -> float:
+        """The longer side of a panel in inches: a voxel per pixel, where the row has room."""
+        room = min(_LARGEST_PANEL, _ROW / len(self.classes))
+        return float(max(_PANEL, min(max(self.labels.shape) / DPI, room)))
 
     @property
     def classes(self) -> list[int]:
@@ -93,7 +110,7 @@ def panel_size(picture: Picture) -> tuple[float, float]:
     """Width and height of a panel in inches, in the proportions of the slice in mm."""
     rows, columns = picture.labels.shape
     high, wide = rows * picture.step_mm[0], columns * picture.step_mm[1]
-    scale = _PANEL / max(high, wide)
+    scale = picture.panel / max(high, wide)
     return max(wide * scale, _SMALLEST_PANEL), max(high * scale, _SMALLEST_PANEL)
 
 
@@ -126,30 +143,40 @@ def draw_labels(axes: Axes, picture: Picture) -> None:
     """The classes in their colours, over the image if there is one."""
     opacity = 1.0 if picture.image is None else 0.55
     _show(axes, picture, tinted(picture.labels, _ground(picture), len(picture.names), opacity))
-    _draw_borders(axes, picture.labels, 0.5)
+    _draw_borders(axes, picture, picture.labels, 0.5)
 
 
 def draw_channels(panels: Sequence[Axes], bar: Axes, picture: Picture, row: MapRow) -> None:
     """The channels of a map, a panel for each class, and the bar of the scale that they share."""
-    from matplotlib.colors import ListedColormap
+    from matplotlib.colors import ListedColormap, Normalize, SymLogNorm
 
     channels = row.channels[picture.classes]
     covered = (picture.labels >= 0) & np.isfinite(channels)
     values = np.where(covered, channels, 0.0)
     low, peak = float(values.min()), float(values.max())
-    limit = max(-low, peak) or 1.0
+    size = np.abs(values[values != 0])
+    limit = float(np.percentile(size, 99 if picture.scale == "robust" else 100)) if size.size else 1
+    norm = Normalize(-limit, limit)
+    if picture.scale == "symlog":
+        norm = SymLogNorm(limit / 1000, vmin=-limit, vmax=limit)
     colours = ListedColormap(diverging(np.linspace(-1, 1, 255))).with_extremes(bad=IGNORED)
     for number, (k, axes) in enumerate(zip(picture.classes, panels, strict=True)):
         pixels = np.ma.masked_array(values[number], ~covered[number])
-        shown = _show(axes, picture, pixels, cmap=colours, vmin=-limit, vmax=limit)
-        _draw_borders(axes, picture.labels, 0.4)
-        _draw_borders(axes, picture.labels == k, 1.0)
+        shown = _show(axes, picture, pixels, cmap=colours, norm=norm)
+        _draw_borders(axes, picture, picture.labels, 0.4)
+        _draw_borders(axes, picture, picture.labels == k, 1.0)
     bar.figure.colorbar(shown, cax=bar)
+    if picture.scale == "symlog":
+        # Powers of ten that are far enough from 0 to be read.
+        decades = 10.0 ** np.arange(np.ceil(np.log10(limit / 500)), np.floor(np.log10(limit)) + 1)
+        bar.set_yticks([*-decades, 0, *decades])
+        bar.minorticks_off()
+    else:
+        bar.locator_params(axis="y", nbins=5)
     if low < 0 or peak > 0:
         # The part of the scale that occurs says at a glance which signs the map has.
-        bar.set_ylim(min(low, 0.0), max(peak, 0.0))
+        bar.set_ylim(max(min(low, 0.0), -limit), min(max(peak, 0.0), limit))
     bar.tick_params(labelsize=SMALL, width=0.5, length=2, colors=INK)
-    bar.locator_params(axis="y", nbins=5)
     bar.yaxis.get_offset_text().set_fontsize(SMALL)
     bar.spines[:].set_linewidth(0.5)
 
@@ -168,7 +195,7 @@ def legend(picture: Picture) -> list[tuple[str, str]]:
 
 def _show(axes: Axes, picture: Picture, pixels: NDArray[Any], **scale: Any) -> Any:
     # A voxel has one value. Blend only where several share a pixel: thin structures would vanish.
-    crowded = max(picture.labels.shape) > _PANEL * DPI
+    crowded = max(picture.labels.shape) > picture.panel * DPI
     shown = axes.imshow(
         pixels,
         aspect=picture.step_mm[0] / picture.step_mm[1],
@@ -189,7 +216,7 @@ def _ground(picture: Picture) -> NDArray[np.float64]:
     return np.repeat(grey(picture.image)[..., None], 3, axis=-1)
 
 
-def _draw_borders(axes: Axes, classes: NDArray[Any], width: float) -> None:
+def _draw_borders(axes: Axes, picture: Picture, classes: NDArray[Any], width: float) -> None:
     """A line along every edge between two pixels of different classes, width in points."""
     from matplotlib.collections import LineCollection
 
@@ -201,7 +228,11 @@ def _draw_borders(axes: Axes, classes: NDArray[Any], width: float) -> None:
     # Lines of many edges with gaps of NaN: one line an edge takes seconds in a large slice.
     broken = np.pad(edges, ((0, 0), (0, 1), (0, 0)), constant_values=np.nan)
     lines = [broken[i : i + 500].reshape(-1, 2) for i in range(0, len(broken), 500)]
-    # Never as wide as a voxel: it would hide the small ones.
-    width = min(width, 0.7 * 72 * _PANEL / max(classes.shape))
+    # Never as wide as a voxel, which would hide the small ones, nor so wide that the lines on both
+    # sides of a vessel hide it. A strip has two edges for each voxel of its length.
+    most = np.unique(classes, return_counts=True)[1].max()
+    thickness = 2 * (classes.size - most) / max(len(edges), 1)
+    voxel = 72 * picture.panel / max(classes.shape)
+    width = min(width, 0.7 * voxel, 0.15 * thickness * voxel)
     drawn = LineCollection(lines, colors=INK, linewidths=width, capstyle="projecting")
     axes.add_collection(drawn, autolim=False)

@@ -29,6 +29,8 @@ class CaseOutcome:
     In a plan, "missing" is a case that a run would make; its bytes are an estimate. seconds: time
     of the worker. stored_bytes: compressed size. fatal: every other case would fail as well.
     in_voxels: no spacing is known.
+
+    state: "made", "kept", "failed" or "missing". reason: of a failure. voxels: of the labels.
     """
 
     case: str
@@ -48,8 +50,8 @@ class Summary:
 
     asked: the expression that was given. expression: what the store holds, which is its static part
     with all numbers resolved. voxels and stored_bytes: of all cases that are done, or that a plan
-    would do. dense_bytes: of the same maps as dense float32. doubts: sentences about the
-    dataset, or "".
+    would do. dense_bytes: of the same maps as dense float32. doubts: sentences about the dataset,
+    or "". outcomes: one per case. seconds: wall-clock time.
     """
 
     store: str

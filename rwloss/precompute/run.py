@@ -127,6 +127,9 @@ def plan(
     """What `precompute` would do, without writing anything: cases to make, and their size.
 
     The size of the maps is estimated from a few of them, made in memory.
+
+    source, out, expression, progress, settings: as for `precompute`. counting: called after each
+    case with the number of cases.
     """
     started = time.monotonic()
     run = _Run.prepare(source, place(out), expression, PrecomputeSettings(**settings), counting)

@@ -35,7 +35,9 @@ FAILURES_FILE = "failures.jsonl"
 OWN_FILES = frozenset({MAP_FILE, MANIFEST_FILE, LOG_FILE, FAILURES_FILE, LOCK_FILE})
 
 Format: TypeAlias = Literal["nifti", "zarr"]
+"""How maps are stored."""
 DType: TypeAlias = Literal["auto", "int16", "float16", "float32"]
+"""The type of stored values; "auto" is 16 bits where those are within 3e-4 of each value."""
 PartName: TypeAlias = Literal["labels", "true", "other", "values"]
 
 TREE_SUFFIX = ".zarr"
@@ -81,7 +83,10 @@ class MapInfo(BaseModel):
     versions: dict[str, str]
 
     def difference(self, wanted: MapInfo) -> list[str]:
-        """What differs from the wanted map, in words. Versions and the order of terms may."""
+        """What differs from the wanted map, in words. Versions and the order of terms may.
+
+        wanted: of another store.
+        """
         names = [
             name
             for name in MapInfo.model_fields

@@ -25,7 +25,8 @@ class AddMap:
     dense: the map as a tensor (k *s), for transforms that move tensors only. By default it is an
     RWMap of one image, tensors (1 *s), which `rwloss.moves` moves and `collate_maps` batches.
     expression: that of the loss. The loss checks what an RWMap is a map of, but of a tensor it
-    can't know: with dense=True give it here, and a store of another map is refused.
+    can't know: with dense=True give it here, and a store of another map is refused. key: of the map
+    in the sample.
 
     >>> from rwloss.data import sample_dir
     >>> from rwloss.precompute import precompute
@@ -122,6 +123,8 @@ def collate_maps(samples: Sequence[Any]) -> Any:
     Maps of labels (1 *s) become one of labels (b *s), with one spacing per image and with their
     expression if all have one. Slices become a list. Raises RWLossError for maps of different
     expressions, which no loss could check.
+
+    samples: one per image.
     """
     if not samples:
         return default_collate(list(samples))

@@ -43,7 +43,10 @@ def open(
 
 
 def is_store(source: str | Path) -> bool:
-    """Whether `open` can open this: an address, or a folder of maps."""
+    """Whether `open` can open this: an address, or a folder of maps.
+
+    source: a path or an address.
+    """
     from rwloss.store.other_stores import layout_of
 
     if "://" in str(source):
@@ -286,7 +289,10 @@ class Writer:
         return EncodedCase(entry, files)
 
     def put(self, made: EncodedCase) -> None:
-        """Write the files of a case; `record` then adds its line to the manifest."""
+        """Write the files of a case; `record` then adds its line to the manifest.
+
+        made: what `encode` gave.
+        """
         if self.info.format == "zarr":
             self.place.write_tree(f"{made.entry.case}{TREE_SUFFIX}", made.files)
         else:

@@ -32,6 +32,7 @@ from rwloss.study.stability_profile import StabilityProfile, profiles
 from rwloss.study.statistics import means_by_unit
 from rwloss.study.summaries import RunRow, Status, StudyPart, part_of
 from rwloss.study.ties import Tie, ties_of
+from rwloss.words import length_unit
 
 THRESHOLDS = tuple(n / 50 for n in range(51))
 """Thresholds of test Dice in performance profiles."""
@@ -153,10 +154,8 @@ class Results:
     def distance_unit(self) -> str:
         """The unit of the tested distances: "mm", or "voxels" if no spacing is known."""
         tests = [row.tested for row in self.runs if row.tested is not None]
-        known = {
-            case.get("spacing_mm") is not None for test in tests for case in test.get("cases", ())
-        }
-        return "mm or voxels" if len(known) > 1 else "mm" if known == {True} else "voxels"
+        cases = (case for test in tests for case in test.get("cases", ()))
+        return length_unit(case.get("spacing_mm") is not None for case in cases)
 
     def directions(self) -> Mapping[str, bool]:
         """The tested scores, and whether higher is better."""

@@ -212,22 +212,80 @@ def check_never_below_zero(generator: MapGenerator, num_classes: int = 4) -> Non
 
 def check_minimum(generator: MapGenerator, num_classes: int = 4) -> None:
     """A loss is never below its `minimum`, at a random prediction or at the right one."""
-    import torch
-
     assert isinstance(generator, LossTerm)
     for case in ordinary(num_classes):
-        regions = case.regions()
-        labels = torch.as_tensor(regions.labels)
-        right = case.labels[:, None] == np.arange(num_classes).reshape(-1, *[1] * (labels.ndim - 1))
-        for name, probs in (("any", case.probs), ("the right", np.where(right, 1.0, 1e-30))):
-            log_probs = torch.as_tensor(probs).log()
-            prediction = Prediction.of(log_probs, labels, regions.spacings_mm, regions=regions)
-            value = float(generator.value(prediction))
+        for name, value in _losses(generator, case).items():
             claim = (
                 f"{generator}: expected a loss of {generator.minimum} or more at {name} "
                 f"prediction, got {value}"
             )
             case.expect(value >= generator.minimum - TOLERANCE, claim)
+
+
+def check_limits(generator: MapGenerator, num_classes: int = 4) -> None:
+    """The map, or the loss at a random, a right and a wrong prediction, is within its limits."""
+    low, high = generator.tags.limits or (None, None)
+    for case in ordinary(num_classes):
+        if isinstance(generator, LossTerm):
+            values = list(_losses(generator, case).values())
+        else:
+            dense_values = case.dense(generator)
+            values = [float(dense_values.min()), float(dense_values.max())]
+        slack = TOLERANCE * max(map(abs, values))
+        above = low is None or min(values) >= low - slack
+        below = high is None or max(values) <= high + slack
+        claim = f"{generator} promises limits={(low, high)}, got {min(values)} to {max(values)}"
+        case.expect(above and below, claim)
+
+
+def check_compact(generator: MapGenerator, num_classes: int = 4) -> None:
+    """Maps are compact, or dense, as the tag says."""
+    for case in islice(ordinary(num_classes), 1):
+        found, wanted = case.map_of(generator).is_compact, generator.tags.compact
+        case.expect(found == wanted, f"{generator} promises compact={wanted}, got {found}")
+
+
+def check_stable_with_two(generator: MapGenerator, num_classes: int = 4) -> None:
+    """With two classes the true class is nowhere the dearer one; somewhere, if the tag says so."""
+    del num_classes
+    wanted, violated = generator.tags.stable_with_two, False
+    for case in ordinary(2):
+        values, labels = case.dense(generator), np.where(case.labels == 1, 1, 0)
+        truth = np.take_along_axis(values, labels[:, None], axis=1)
+        wrong = truth > values.min(axis=1, keepdims=True) + TOLERANCE * np.abs(values).max()
+        violated |= bool(wrong.any())
+        claim = f"{generator} promises stable_with_two=True: the true class is dearer at"
+        case.expect(not (violated and wanted), f"{claim} {int(wrong.sum())} voxels")
+    assert violated or wanted, f"{generator} has stable_with_two=False, but it holds: write True"
+
+
+def check_pull_exponent(generator: MapGenerator, num_classes: int = 4) -> None:
+    """The pull on a class that has died fades with the power that the tag says."""
+    from rwloss.stability import check_expression
+
+    wanted = generator.tags.pull_exponent
+    for case in islice(ordinary(num_classes), 1):
+        found = check_expression(generator, case.regions(generator)).pull_exponent[1:]
+        known = found[~np.isnan(found)]
+        same = bool(np.all(np.abs(known - (wanted or 0.0)) < 0.02))
+        case.expect(same, f"{generator} promises pull_exponent={wanted}, got {found.tolist()}")
+
+
+def _losses(generator: LossTerm, case: CheckInput) -> dict[str, float]:
+    """The loss at a random prediction, at the right one, and with each voxel in another class."""
+    import torch
+
+    regions = case.regions()
+    labels = torch.as_tensor(regions.labels)
+    classes = np.arange(case.num_classes).reshape(-1, *[1] * (labels.ndim - 1))
+    right = case.labels[:, None] == classes
+    wrong = np.roll(right, 1, axis=1)
+    found = {}
+    for name, probs in {"any": case.probs, "the right": right, "a wrong": wrong}.items():
+        log_probs = torch.as_tensor(np.maximum(probs, 1e-30)).log()
+        prediction = Prediction.of(log_probs, labels, regions.spacings_mm, regions=regions)
+        found[name] = float(generator.value(prediction))
+    return found
 
 
 def _all_cases(num_classes: int) -> Iterator[CheckInput]:

@@ -135,8 +135,9 @@ class ClosedForm:
     """One image of classes 0 and 1 with its depth by formula. labels (1 *s), depth_mm (1 *s).
 
     depth_mm: distance in mm from each voxel to the nearest voxel of the other class, float64.
-    within_mm: largest difference from the depth on the grid; 0 where the formula is exact.
-    across: the axis along which a half-space or a slab ends; nothing changes along the others.
+    within_mm: largest difference from the depth on the grid; 0 where the formula is exact. across:
+    the axis along which a half-space or a slab ends; nothing changes along the others. shape:
+    half-space, ball and the like. input: the image as the checks take it.
     """
 
     shape: Shape

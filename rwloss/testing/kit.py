@@ -46,13 +46,20 @@ _ONLY_FOR: dict[str, Callable[[MapGenerator], object]] = {
     "check_stable": lambda g: g.is_stable,
     "check_never_below_zero": lambda g: not g.tags.signed,
     "check_minimum": lambda g: isinstance(g, LossTerm),
+    "check_limits": lambda g: g.tags.limits is not None and g == type(g)(),
+    "check_compact": lambda g: g.tags.compact is not None and g == type(g)(),
+    "check_stable_with_two": lambda g: g.tags.stable_with_two is not None and g == type(g)(),
+    "check_pull_exponent": lambda g: g.tags.pull_exponent is not None and g == type(g)(),
 }
 """Checks that only some generators must pass, with the condition."""
 
 
 @dataclass(frozen=True)
 class CheckResult:
-    """Result of one check. "known": it failed, as expected. message: why it failed."""
+    """Result of one check.
+
+    name: of the check. state: "known" where it failed as expected. message: why it failed.
+    """
 
     name: str
     state: Literal["passed", "failed", "known"]
@@ -90,7 +97,7 @@ def run_map_checks(
     """Run all checks of a generator, even if one fails or raises.
 
     known_failures: reasons by name of the check. Such a check must fail; if it passes, that is a
-    failure too.
+    failure too. raise_on_failure: whether a failure raises.
 
     Raises AssertionError with all failures; with raise_on_failure=False they are in the results.
 
@@ -134,7 +141,7 @@ def parametrize_with_map_checks(
     """Parametrise a test function of (generator, check) with generators and their checks.
 
     known_failures: reasons by name of the check, or a function that gives them for a generator.
-    Such a check must fail (a strict xfail).
+    Such a check must fail (a strict xfail). generators: the terms to check.
     """
     import pytest
 

@@ -236,7 +236,10 @@ class RunSettings(SplitSettings):
 
     @classmethod
     def read(cls, path: Path, **changes: Any) -> Self:
-        """The settings of a file, with changes: steps replace epochs, and epochs steps."""
+        """The settings of a file, with changes: steps replace epochs, and epochs steps.
+
+        changes: settings that replace those of the file.
+        """
         values, lengths = toml.read(path), {"steps", "epochs"}
         if lengths & changes.keys():
             values = {name: value for name, value in values.items() if name not in lengths}
@@ -260,7 +263,10 @@ class RunSettings(SplitSettings):
         return self.records(step) or self.validates(step) or step % self.checkpoint_every == 0
 
     def difference(self, other: RunSettings) -> list[str]:
-        """The settings that differ from those of the other, in words; except MAY_DIFFER."""
+        """The settings that differ from those of the other, in words; except MAY_DIFFER.
+
+        other: settings of another run.
+        """
         return [
             f"{name} {getattr(self, name)!r} (now {getattr(other, name)!r})"
             for name in RunSettings.model_fields

@@ -67,6 +67,20 @@ def test_draws_a_lone_file_with_the_options_of_its_labels(rwloss_command, labels
     assert {"class 4", "ignored", "mm"} <= set(words(with_all)) - set(words(out))
 
 
+def test_dynamic_maps_are_drawn_at_uniform_probabilities(rwloss_command, labels_file, tmp_path):
+    """That of cross-entropy is -K / p at the true class and 0 elsewhere: -9 of three classes."""
+    out = tmp_path / "a.svg"
+    show = ["show", labels_file, "--map", "cross_entropy", "--map", "boundary", "-o", out]
+    assert rwloss_command(*show)[::2] == (0, "")
+    found = words(out)
+    assert {"cross_entropy", "unitless", "−8"} <= set(found)
+    assert "depend on the prediction are at uniform probabilities" in " ".join(found)
+    for scale, said in (("symlog", "Colors are logarithmic"), ("robust", "at the 99th percentile")):
+        assert rwloss_command(*show[:2], *show[4:], "--scale", scale)[::2] == (0, "")
+        assert said in " ".join(words(out))
+        assert "uniform" not in " ".join(words(out))
+
+
 def test_a_single_slice_is_drawn_whole(rwloss_command, tmp_path):
     labels, out = np.zeros((48, 56, 1), np.uint8), tmp_path / "a.svg"
     labels[8:30, 10:30] = 1

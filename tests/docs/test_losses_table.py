@@ -14,8 +14,11 @@ import pytest
 import torch
 from anatomy import batch
 from scipy.ndimage import binary_dilation, binary_erosion, generate_binary_structure, label
+from torch.nn.functional import one_hot
 
 from rwloss import Regions, maps, stability
+from rwloss.maps import Prediction
+from rwloss.maps.facts import facts
 
 PAGE = Path(__file__).parent.parent.parent / "docs" / "losses.md"
 COLUMNS = ("true", "other", "kind", "form", "stable", "exponent", "unit", "source")
@@ -142,6 +145,55 @@ def test_source(name):
     # A link leads to the paper that it names.
     for shown, address in re.findall(r"\[arXiv ([\d.]+)\]\(([^)]*)\)", ROWS[name]["source"]):
         assert address == f"https://arxiv.org/abs/{shown}"
+
+
+@pytest.mark.parametrize("name", STATIC | DYNAMIC)
+def test_terms_say_what_the_table_says(name):
+    """The atlas shows what terms say; the tests above compute what the table says."""
+    row, found = ROWS[name], facts(maps.load(name))
+    stable = row["stable"].partition(",")[0]
+    assert (found.kind, found.form) == (row["kind"], row["form"])
+    assert found.principle == {"yes": "always", "K = 2 only": "K = 2", "no": "never"}[stable]
+    assert found.unit == row["unit"].replace("—", "")
+    exponent = None if row["exponent"] == "—" else float(row["exponent"])
+    assert found.pull_exponent == exponent
+
+
+@pytest.mark.parametrize("name", sorted(built_in()))
+def test_inputs_are_those_that_a_term_reads(name, monkeypatch):
+    """Components by their use; spacing and image are checked by the conformance kit."""
+    read, components = [], Regions.components.func
+    monkeypatch.setattr(
+        Regions, "components", property(lambda regions: read.append(1) or components(regions))
+    )
+    maps.get(name)(Regions(labels_of(4), 4, SPACING, image=regions_of(4).image), probs_of(4))
+    assert bool(read) == ("components" in facts(maps.load(name)).inputs)
+
+
+# Their least loss is above 0: they know nothing of the truth, or their targets are soft.
+NEVER_0 = {"active_contour_length", "mumford_shah", "svls", "geodesic_smoothing"}
+
+
+@pytest.mark.parametrize("name", sorted(built_in() - NEVER_0))
+def test_limits_are_reached(name):
+    """By some value of the map, or by the loss where all is right and where all is wrong.
+
+    That nothing lies outside of them is checked by the conformance kit.
+    """
+    term, (low, high) = maps.get(name), facts(maps.load(name)).range
+    if term.is_static:
+        values = made(name, 2).dense()
+        least, largest = values.min(), values.max()
+    else:
+        labels = torch.as_tensor(labels_of(2)).long()
+        right = one_hot(labels, 2).movedim(-1, 1).double().clamp_min(1e-30)
+        least, largest = (
+            float(term.value(Prediction.of(probs.log(), labels, (SPACING,) * 3)))
+            for probs in (right, right.roll(1, dims=1))
+        )
+    assert low is None or least == pytest.approx(low, abs=1e-3)
+    # exclusion nears 1 with many classes; with two it is log 2.
+    assert high is None or 0.69 * high <= largest <= high * (1 + 1e-5)
 
 
 # --- The formulas. Each takes labels (*s), probabilities (k *s) of one image and gives (k *s).

@@ -64,6 +64,19 @@ def test_ignored_voxels_of_masks(to_onehot_y):
         )
 
 
+@pytest.mark.parametrize("flag", ["softmax", "sigmoid"])
+def test_soft_labels(flag):
+    logits, labels = given((16, 12))
+    soft = 0.9 * one_hot(labels, 4) + 0.025
+    text, more = "dice + rectified", {"include_background": flag == "softmax"}
+    assert_same(
+        value_and_gradient(RWLoss(text, soft_labels="largest", **{flag: True}), logits, soft),
+        value_and_gradient(
+            RegionWiseLoss(text, soft_labels="largest", activation=flag, **more), logits, soft
+        ),
+    )
+
+
 def test_reduction_as_an_enumeration():
     """As MONAI's LossReduction, whose members have values."""
     logits, labels = given((16, 12))

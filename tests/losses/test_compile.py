@@ -81,6 +81,7 @@ def refusals():
         "-1": (dice, logits, negative),
         "fractions": (dice, logits, labels + 0.5),
         "soft targets": (dice, logits, 0.9 * truth),
+        "no sum of 1": (RegionWiseLoss("dice", soft_labels=True), logits, 0.9 * truth),
         "masks of 255": (masks, logits, 255 * truth),
         "a soft mask": (lambda *args: dice(*args, mask=0.5 * labels), logits, labels),
         "no probabilities": (RegionWiseLoss("dice", activation="none"), logits, labels),

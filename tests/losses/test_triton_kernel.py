@@ -24,9 +24,9 @@ def compared(monkeypatch):
     """Gives a function that compares value and gradient of a loss with and without the kernels."""
 
     def compare(loss, logits, *args, relative=1e-6, **keywords):
-        monkeypatch.setattr(batch, "_have_kernels", lambda logits: True)
+        monkeypatch.setattr(batch, "_have_kernels", lambda logits, k: True)
         found = value_and_gradient(loss, logits, *args, **keywords)
-        monkeypatch.setattr(batch, "_have_kernels", lambda logits: False)
+        monkeypatch.setattr(batch, "_have_kernels", lambda logits, k: False)
         wanted = value_and_gradient(loss, logits.double(), *args, **keywords)
         assert (found[0].dtype, found[1].dtype) == (torch.float32, logits.dtype)
         assert found[1].shape == logits.shape
@@ -120,7 +120,7 @@ def test_overlaps(compared):
 
 def test_a_second_derivative_is_refused(monkeypatch):
     logits, labels = given((4, 4), dtype=torch.float32)
-    monkeypatch.setattr(batch, "_have_kernels", lambda logits: True)
+    monkeypatch.setattr(batch, "_have_kernels", lambda logits, k: True)
     logits.requires_grad_()
     for text in ("rectified", "dice"):
         loss = RegionWiseLoss(text)(logits, labels)
@@ -139,7 +139,7 @@ def test_what_the_kernel_is_chosen_for():
             RegionWiseLoss(text, **settings)(leaf, cuda.tensor(target)).backward()
             assert leaf.grad.device.type == "cuda"
         assert not cuda.waits
-        return cuda.operations["rwloss::map_gradients"] > 0
+        return cuda.operations["rwloss::softmax_gradients"] > 0
 
     logits, labels = given((4, 4), dtype=torch.float32)
     many = torch.zeros(3, 33, 4, 4)

@@ -1,10 +1,13 @@
 """On a GPU no loss waits: seen with tensors that pretend to be on CUDA, and on CUDA itself."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from interpreted import large_tiles
 from loss_batches import DYNAMIC, assert_close, every, given, given_masks, one_hot
-from pretend_cuda import PretendCuda
+from pretend_cuda import PretendCuda, waiting_raises
 
 import rwloss
 from rwloss import Regions, RegionWiseLoss, RWLossError, maps, moves
@@ -86,6 +89,13 @@ def test_no_loss_waits_for_anything_else_it_is_given():
     check(RegionWiseLoss(both, class_weights=(1, 2, 3, 4), low_memory=True), logits, labels.float())
     check(RegionWiseLoss(both, include_background=False, batch=True), logits, one_hot(labels, 4))
     check(RegionWiseLoss("dice", activation="none"), logits.softmax(dim=1), labels)
+    soft = 0.9 * one_hot(labels, 4).float() + 0.025
+    check(RegionWiseLoss(both, soft_labels="largest"), logits, soft, None, mask)
+    check(
+        RegionWiseLoss(both, soft_labels="largest", ignore_index=255), logits, soft * mask[:, None]
+    )
+    loss = RegionWiseLoss("dice + cross_entropy", activation="sigmoid", soft_labels=True)
+    check(loss, logits, soft)
     check(RegionWiseLoss(both, ignore_index=255, logit_transform=SCNP()), logits, void, None, mask)
     masks = given_masks((6, 5), dtype=torch.float32)
     check(RegionWiseLoss(both, activation="sigmoid"), *masks)
@@ -113,6 +123,7 @@ def refusals():
         "not in 0..1": (RegionWiseLoss("dice", activation="none"), logits, labels),
         "of other labels": (RegionWiseLoss("rectified"), logits, labels, moves.flip(stored, -1)),
         "below 0": (RegionWiseLoss("rectified.with_link(1)"), logits, labels, upside_down),
+        "or do not sum to 1": (RegionWiseLoss("dice", soft_labels=True), logits, 0.9 * truth),
         "mask of voxels that count": (RegionWiseLoss("dice"), logits, labels, None, soft),
         "not finite": (RegionWiseLoss(NotANumber()), logits, labels),
     }
@@ -186,8 +197,23 @@ def test_nothing_waits_on_cuda(text):
     loss.set_epoch(1, total=10)
     logits, labels = logits.cuda().requires_grad_(), labels.cuda()
     loss(logits, labels).backward()  # kernels are loaded
-    torch.cuda.set_sync_debug_mode("error")
-    try:
+    with waiting_raises():
         loss(logits, labels).backward()
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@on_the_cpu
+def test_a_wrong_label_ends_a_program_on_cuda():
+    """In a process of its own, whose device is lost."""
+    code = (
+        "import torch, rwloss; logits = torch.zeros(1, 3, 8, 8, device='cuda', requires_grad=True);"
+        "labels = torch.full((1, 8, 8), 3, device='cuda');"
+        "rwloss.RegionWiseLoss('rectified')(logits, labels).backward(); torch.cuda.synchronize()"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
+    assert ended.returncode != 0
+    assert "rwloss: " in ended.stderr
+    assert "check_values()" in ended.stderr

@@ -79,7 +79,8 @@ def test_a_package_brings_its_maps(installed):
 
 def test_built_ins_say_where_they_come_from():
     assert maps.origin("boundary").startswith("rwloss.maps.static.boundary:Boundary of rwloss ")
-    assert registry.is_built_in("boundary")
+    assert registry.built_in_kind("boundary") == "static"
+    assert registry.built_in_kind("dice") == "dynamic"
     revisions = {name: maps.revision(maps.load(name)) for name in maps.names()}
     assert {name: found for name, found in revisions.items() if found} == {"skeleton_recall": "2"}
 
@@ -88,7 +89,7 @@ def test_listing_imports_nothing(installed):
     installed(("mine-maps", {"mine": "mine_maps:Mine"}, {"mine_maps": "raise SystemError"}))
     assert "mine" in maps.names()
     assert maps.origin("mine") == "mine_maps:Mine of mine-maps 1.0"
-    assert not registry.is_built_in("mine")
+    assert registry.built_in_kind("mine") == ""
 
 
 BROKEN = {

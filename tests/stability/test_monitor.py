@@ -64,6 +64,16 @@ def test_probabilities_of_masks_are_their_two_classes():
         torch.testing.assert_close(found.pull, wanted.pull, equal_nan=True, rtol=1e-4, atol=0)
 
 
+@pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
+def test_soft_labels_are_seen_at_their_largest_fractions(activation):
+    logits, labels = given((9, 8))
+    soft = torch.nn.functional.one_hot(labels.long(), 4).movedim(-1, 1) * 0.6 + 0.1
+    loss = RegionWiseLoss("active_contour", activation=activation, soft_labels="largest")
+    report = Monitor(every=1, steps=10)(loss, logits, soft)
+    assert report.stable == 1
+    assert all(pull > 0 for pull in report.pull if not math.isnan(pull))
+
+
 def test_a_schedule_is_followed():
     logits, labels = given((9, 8))
     loss = RegionWiseLoss("blend(cross_entropy, boundary, schedule='rebalance', step=0.5)")

@@ -49,19 +49,22 @@ def chosen(generator):
 
 def test_checks_follow_the_tags():
     every = set(testing.CHECKS)
-    dynamic = {"check_minimum"}
+    dynamic = {"check_minimum", "check_pull_exponent"}
+    unstable = {"check_stable_with_two"}
     of_images = {"check_image_scale"}
-    assert chosen(maps.ActiveContour()) == every - dynamic - of_images
-    assert chosen(maps.Rectified()) == every - dynamic - of_images - {
+    assert chosen(maps.ActiveContour()) == every - dynamic - unstable - of_images
+    assert chosen(maps.Rectified()) == every - dynamic - unstable - of_images - {
         "check_crops",
         "check_never_below_zero",
         "check_spacing_unused",
     }
     boundary = chosen(maps.Boundary())
-    assert boundary == chosen(maps.Rectified()) - {"check_stable"}
+    assert boundary == (chosen(maps.Rectified()) | unstable) - {"check_stable"}
+    with_defaults = {"check_limits", "check_compact"}
+    assert chosen(maps.Rectified(clip_mm=2.0)) == chosen(maps.Rectified()) - with_defaults
     moves = {"check_flips", "check_quarter_turns", "check_axis_order"}
     assert not chosen(maps.SkeletonRecall()) & (moves | {"check_ball", "check_single_voxel"})
-    assert "check_minimum" in chosen(maps.Dice())
+    assert dynamic | unstable | {"check_limits"} <= chosen(maps.Dice())
     assert "check_text" not in chosen(SaysCrop())  # there is no way to read it
 
 
@@ -142,7 +145,11 @@ def test_parametrized_tests_have_readable_names_and_strict_marks():
     names, params = mark.args
     assert names == ("generator", "check")
     by_id = {param.id: param for param in params}
-    assert len(by_id) == len(params) == len(chosen(SaysCrop())) + len(chosen(maps.Boundary()))
+    assert (
+        len(by_id)
+        == len(params)
+        == len(chosen(SaysCrop())) + len(chosen(maps.Boundary("valverde")))
+    )
     assert "boundary(convention='valverde')-check_flips" in by_id
     marked = [param for param in params if param.marks]
     assert [param.id for param in marked] == ["says_crop-check_crops"]

@@ -1,6 +1,7 @@
 """Generators with one fault each: they fail the checks that are about that fault, and no other."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -213,7 +214,43 @@ class DependsOnScale(SeesGreyValues):
     tags = maps.MapTags(uses_image=True, unit="HU")
 
 
+class SaysNarrow(maps.Rectified):  # its values begin at -1
+    name = "says_narrow"
+    tags = replace(maps.Rectified.tags, limits=(0.0, 1.0))
+
+
+class SaysCheap(maps.Dice):  # it can be 1
+    name = "says_cheap"
+    tags = replace(maps.Dice.tags, limits=(0.0, 0.5))
+
+
+class SaysCompact(maps.Boundary):
+    name = "says_compact"
+    tags = replace(maps.Boundary.tags, compact=True)
+
+
+class SaysStableWithTwo(maps.SVLS):  # the neighbors' classes are pulled up
+    name = "says_stable_with_two"
+    tags = replace(maps.SVLS.tags, stable_with_two=True)
+
+
+class SaysUnstableWithTwo(maps.Dice):
+    name = "says_unstable_with_two"
+    tags = replace(maps.Dice.tags, stable_with_two=False)
+
+
+class SaysPullFades(maps.MCC):  # by the root alone
+    name = "says_pull_fades"
+    tags = replace(maps.MCC.tags, pull_exponent=1.0)
+
+
 WRONG = [
+    (SaysNarrow(), {"check_limits"}),
+    (SaysCheap(), {"check_limits"}),
+    (SaysCompact(), {"check_compact"}),
+    (SaysStableWithTwo(), {"check_stable_with_two"}),
+    (SaysUnstableWithTwo(), {"check_stable_with_two"}),
+    (SaysPullFades(), {"check_pull_exponent"}),
     (DependsOnScale(), {"check_image_scale"}),
     (SaysStable(), {"check_stable"}),
     (SaysCrop(), {"check_crops"}),

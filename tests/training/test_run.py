@@ -208,7 +208,7 @@ def test_a_finished_run_is_not_trained_again_but_may_grow(squares, settings_of, 
     at_once = settings_of(squares, steps=6, out=str(tmp_path / "at once"), **plan)
     assert train(at_once).losses == grown.losses
     assert_same(left_by(longer.out), left_by(at_once.out))
-    with pytest.raises(RWLossError, match="of 6 steps, asked for are 4"):
+    with pytest.raises(RWLossError, match="of 6 steps, and you asked for 4"):
         train(short)
 
 

@@ -11,6 +11,7 @@ from einops import repeat
 from lightning_fabric import Fabric
 from torch.nn.utils import parameters_to_vector
 
+import rwloss
 from rwloss import RegionWiseLoss, RWLossError
 from rwloss.training import PRESETS, Diverged, RunSettings, TrainingBatch, loop, unet
 from rwloss.training import stacked as stacks
@@ -194,8 +195,10 @@ def test_in_bfloat16_a_stack_has_the_losses_of_its_runs():
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode")
 def test_on_a_gpu_no_step_waits_and_a_stack_is_its_runs():
     """But for rounding: the weights of a low learning rate, as on the CPU in float32."""
+    rwloss.check_values(False)
     changes = {"steps": 8, "record_every": 100, "validate_every": 100}
     wanted, found = (filled(Stack(torch.float32, "cuda", **changes), rates=(1e-5,)) for _ in "ab")
     for member in found.members:

@@ -23,6 +23,7 @@ from rwloss.integrations.monai.map_tensor import (
 )
 from rwloss.losses import RegionWiseLoss
 from rwloss.losses.batch import Activation, check_tensor, whole_labels
+from rwloss.losses.soft_labels import SoftLabels
 from rwloss.maps.dynamic.cross_entropy import CrossEntropy
 from rwloss.maps.dynamic.focal import Focal
 from rwloss.maps.dynamic.generalized_dice import GeneralizedDice
@@ -35,17 +36,18 @@ from rwloss.words import listed
 class RWLoss(RegionWiseLoss):
     """A region-wise loss with the arguments, target conventions and reductions of MONAI's losses.
 
-    expression: as for `rwloss.RegionWiseLoss`. include_background: False drops channel 0, after
-    the softmax, but not from cross-entropy. to_onehot_y: True for a label map (b 1 *s) or (b *s) as
+    expression: as for `rwloss.RegionWiseLoss`. include_background: False drops channel 0, after the
+    softmax, but not from cross-entropy. to_onehot_y: True for a label map (b 1 *s) or (b *s) as
     target; else it has one channel per channel of the input. sigmoid, softmax: what to do with the
     input first; masks: it is probabilities of masks; none of them: of classes. With `sigmoid` and
-    `masks` each channel is a mask of its own, and masks may overlap.
-    reduction: "mean" over batch, classes and voxels; "sum" adds the means of images and classes;
-    "none" gives them, (b k). batch: sums and means are of the whole batch.
-    ignore_index: a label whose voxels belong to no class: they end a region, cost nothing and do
-    not count in the mean ("none" divides by all voxels). In one-hot targets it is a channel, or
-    else the voxels that are 0 in all channels; in masks a third value, or a channel.
-    spacing_mm: by default that of the target's affine if it is a MetaTensor, else 1.
+    `masks` each channel is a mask of its own, and masks may overlap. reduction: "mean" over batch,
+    classes and voxels; "sum" adds the means of images and classes; "none" gives them, (b k). batch:
+    sums and means are of the whole batch. ignore_index: a label whose voxels belong to no class:
+    they end a region, cost nothing and do not count in the mean ("none" divides by all voxels). In
+    one-hot targets it is a channel, or else the voxels that are 0 in all channels; in masks a third
+    value, or a channel. spacing_mm: by default that of the target's affine if it is a MetaTensor,
+    else 1. soft_labels: True or "largest" for targets with fractions, one channel per channel of
+    the input, as for `rwloss.RegionWiseLoss`. low_memory: as for `rwloss.RegionWiseLoss`.
 
     The target may also be what `RWMapd` or `LoadRWMapd` made, labels and map in one. Or the map is
     the third argument, and must be of the target's labels.
@@ -70,6 +72,7 @@ class RWLoss(RegionWiseLoss):
         batch: bool = False,
         spacing_mm: SpacingMM | None = None,
         low_memory: bool = False,
+        soft_labels: SoftLabels = False,
     ) -> None:
         """Raises RWLossError for settings that exclude each other; the class documents them."""
         given: dict[Activation, bool] = {"sigmoid": sigmoid, "softmax": softmax, "masks": masks}
@@ -88,6 +91,7 @@ class RWLoss(RegionWiseLoss):
             spacing_mm=spacing_mm,
             low_memory=low_memory,
             batch=batch,
+            soft_labels=soft_labels,
         )
         assert self.expression is not None
         if self.apart:
@@ -213,6 +217,8 @@ class PrepareBatchRWMap:
     image (b c *s), label (b c *s), map (b m *s) -> image, map, on the trainer's device. The keys
     are those of the batch; without a label nothing is compared. Raises RWLossError if the map is of
     other labels: a transform moved the label, and the map was not among its keys.
+
+    image_key, label_key, map_key: keys of the batch.
     """
 
     image_key: Hashable = "image"

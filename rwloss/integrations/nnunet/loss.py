@@ -96,7 +96,8 @@ class PlanLoss(RegionWiseLoss):
 class AddedLoss(nn.Module):
     """A loss of nnU-Net plus a `PlanLoss`, whose weights are those of its expression.
 
-    own: called with outputs and targets as nnU-Net gives them, lists with deep supervision.
+    own: called with outputs and targets as nnU-Net gives them, lists with deep supervision. added:
+    the `PlanLoss`.
 
     >>> import torch
     >>> loss = AddedLoss(torch.nn.CrossEntropyLoss(), PlanLoss("0 * boundary", spacing_mm=(1, 1)))

@@ -21,11 +21,13 @@ class ActiveContourLength(LossTerm):
     """
 
     name = "active_contour_length"
-    tags = MapTags(unit="1/mm")
+    tags = MapTags(unit="1/mm", stable_with_two=False, limits=(0.0, None))
     citation = (
         "Length term of Chen et al., Learning Active Contour Models for Medical Image "
         "Segmentation, CVPR 2019 (eq. 7)"
     )
+    official_code = "https://github.com/xuuuuuuchen/Active-Contour-Loss"
+    takes_soft_labels = True
 
     def loss(self, prediction: Prediction) -> Tensor:
         """Gradient magnitude in 1/mm, its mean over voxels that count. (b c)."""

@@ -71,24 +71,36 @@ class Blob(LossTerm):
 
     y is one component of the class; the sums run over all voxels but those of the other components
     of the class. Then the mean over images and classes; an image without the class has 0. (The
-    published code leaves such images out of the mean, and takes one class; here each class is
-    taken against the rest.) Components touch through faces, edges or corners.
+    published code leaves such images out of the mean, and takes one class; here each class is taken
+    against the rest.) Components touch through faces, edges or corners.
 
     All components together take one pass over the voxels. Add it to a loss of whole images: the
     paper's sum is 2 * dice + blob.
 
-    smooth: s. include_background: whether components of class 0 count as well.
+    smooth: s, which keeps the quotient finite. include_background: whether components of class 0
+    count as well.
     """
 
     smooth: PositiveFloat = 1e-5
     include_background: bool = field(default=False, kw_only=True)
 
     name = "blob"
-    tags = MapTags(unit="unitless", commutes_with=frozenset({"flip", "rot90"}), uses_spacing=False)
+    tags = MapTags(
+        unit="unitless",
+        commutes_with=frozenset({"flip", "rot90"}),
+        uses_spacing=False,
+        stable_with_two=True,
+        pull_exponent=1.0,
+        limits=(0.0, 1.0),
+        uses_components=True,
+        ingredient="components",
+    )
     citation = (
         "Kofler et al., blob loss, IPMI 2023, arXiv 2205.08209; more classes as in Kundu et al., "
         "arXiv 2604.24276"
     )
+    official_code = "https://github.com/neuronflow/blob_loss"
+    used_by = ("BiCC-Loss VectorizedBlobLoss",)
     needs_geometry: ClassVar[bool] = True
 
     def loss(self, prediction: Prediction) -> Tensor:

@@ -16,19 +16,28 @@ if TYPE_CHECKING:
 class BoundaryDoU(LossTerm):
     """(Σ p² + Σ y - 2 Σ p y) / (Σ p² + Σ y - (1 + a) Σ p y + s), the mean over images and classes.
 
-    a = 1 - 2 C / Σ y, at most `largest`; C counts the voxels of the class that have a face
-    neighbor outside it, or lie at the edge of the image. A large class, most of which is inside,
-    has a near 1: its inside hardly counts. largest: 0.8 is the published code's choice. smooth: s;
-    the published code adds it to the numerator too, so that an absent class costs 1 there whatever
-    is predicted.
+    a = 1 - 2 C / Σ y, at most `largest`; C counts the voxels of the class that have a face neighbor
+    outside it, or lie at the edge of the image. A large class, most of which is inside, has a near
+    1: its inside hardly counts. largest: limit of a, 0.8 in the published code. smooth: s; the
+    published code adds it to the numerator too, so that an absent class costs 1 there whatever is
+    predicted.
     """
 
     largest: Annotated[float, Field(le=1)] = 0.8
     smooth: PositiveFloat = 1e-5
 
     name = "boundary_dou"
-    tags = MapTags(unit="unitless", commutes_with=frozenset({"flip", "rot90"}), uses_spacing=False)
+    tags = MapTags(
+        unit="unitless",
+        commutes_with=frozenset({"flip", "rot90"}),
+        uses_spacing=False,
+        stable_with_two=True,
+        pull_exponent=1.0,
+        limits=(0.0, 1.0),
+        ingredient="contour",
+    )
     citation = "Sun et al., Boundary Difference Over Union Loss, MICCAI 2023, arXiv 2308.00220"
+    official_code = "https://github.com/sunfan-bvb/BoundaryDoULoss"
 
     def loss(self, prediction: Prediction) -> Tensor:
         """Difference over union. (b c)."""

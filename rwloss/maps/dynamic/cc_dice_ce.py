@@ -36,11 +36,20 @@ class CCDiceCE(LossTerm):
     include_background: bool = field(default=False, kw_only=True)
 
     name = "cc_dice_ce"
-    tags = MapTags(unit="unitless")  # of voxels between two cells either is right: no exact flips
+    # Of voxels between two cells either is right: no exact flips.
+    tags = MapTags(
+        unit="unitless",
+        stable_with_two=True,
+        pull_exponent=0.0,
+        limits=(0.0, None),
+        uses_components=True,
+        ingredient="components",
+    )
     citation = (
         "Bouteille et al., Learning to Look Closer, ISBI 2026, arXiv 2511.17146; more classes as "
         "in Kundu et al., arXiv 2604.24276"
     )
+    used_by = ("BiCC-Loss VectorizedCCLoss",)
     needs_geometry: ClassVar[bool] = True
 
     def loss(self, prediction: Prediction) -> Tensor:

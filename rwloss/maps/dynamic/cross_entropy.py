@@ -23,7 +23,8 @@ class CrossEntropy(LossTerm):
     "together" takes the masks of an image as classes, -Σ_m y_m log s_m with s the softmax of their
     logits (MONAI's DiceCELoss with sigmoid=True). One mask is always apart. weight: one number per
     class (of masks: outside and inside); the mean is then that of w_t (-log p_t), divided by the
-    mean of w_t, as in torch.
+    mean of w_t, as in torch. With soft labels -Σ_k y_k log p_k and the mean of Σ_k w_k y_k; torch
+    divides by no weights then.
 
     Its map is -K / p_t at the true class and 0 at the others: stable at every voxel. It is computed
     from the log-softmax, so it stays finite where p_t underflows. A map of `Regions.from_masks`
@@ -39,17 +40,28 @@ class CrossEntropy(LossTerm):
         unit="unitless",
         commutes_with=frozenset({"flip", "rot90", "crop"}),
         uses_spacing=False,
+        pull_exponent=0.0,
+        limits=(0.0, None),
     )
     takes_label_sets = True
+    takes_soft_labels = True
     citation = "Negative log-likelihood; as torch.nn.functional.cross_entropy"
+    used_by = (
+        "torch CrossEntropyLoss",
+        "nnU-Net DC_and_CE_loss",
+        "MONAI DiceCELoss",
+        "MIST dice_cross_entropy",
+        "smp SoftCrossEntropyLoss",
+        "SegLossOdyssey CrossentropyND",
+    )
 
     def loss(self, prediction: Prediction) -> Tensor:
-        """-log p_t, its mean over voxels that count. (b c)."""
+        """-log p_t, its mean over voxels that count. (b c), or ()."""
         if self.masks == "apart" or prediction.masks == 1:
-            costs = -prediction.true_log_probs
-            if self.weight is not None:
-                costs = costs * self._relative_weights(prediction, self.weight)
-            return prediction.mean_by_true_class(costs)
+            loss = prediction.mean_expected(lambda log_p: -log_p, self.weight)
+            return loss if self.weight is None else loss * self._scale(prediction, self.weight)
+        import torch
+
         if self.weight is not None:
             raise RWLossError(f"{self}: weight is one number per class, which masks together lack")
         if not prediction.has_background:
@@ -61,20 +73,22 @@ class CrossEntropy(LossTerm):
         outside, inside = prediction.log_probs.unbind(dim=1)
         logits = rearrange(inside - outside, "(b m) ... -> b m ...", m=prediction.masks)
         costs = -rearrange(logits.log_softmax(dim=1), "b m ... -> (b m) ...")
-        inside_costs = costs.masked_fill(prediction.one_hot[:, 1] == 0, 0.0)
+        truth = prediction.one_hot[:, 1]
+        costs = truth * costs.masked_fill(truth == 0, 0.0)
         # The mean is over voxels of images, not of masks.
-        return prediction.mean_by_true_class(prediction.masks * inside_costs)
+        by_class = torch.stack([torch.zeros_like(costs), prediction.masks * costs], dim=1)
+        return prediction.mean_by_class(by_class)
 
-    def _relative_weights(self, prediction: Prediction, weight: Sequence[float]) -> Tensor:
-        """The weight of the true class, divided by its mean over the voxels that count. (b *s)."""
+    def _scale(self, prediction: Prediction, weight: Sequence[float]) -> Tensor:
+        """1 by the mean weight of the true class over the voxels that count. (), or (b 1)."""
         if not prediction.has_background:
             raise RWLossError(
                 f"{self} needs the background, whose weight may be 0: drop include_background=False"
             )
-        weights, groups = prediction.true_weights(weight), prediction.groups
+        groups = prediction.groups
         counted = sum_by_group(prediction.counted, groups)
-        scale = counted / sum_by_group(weights, groups).clamp_min(1e-30)
-        rows = len(weights) // groups
-        return weights * repeat(
-            scale.reshape(groups), "g -> (g b) " + "1 " * (weights.ndim - 1), b=rows
-        )
+        weights = sum_by_group(prediction.true_weights(weight), groups)
+        scale = counted / weights.clamp_min(1e-30)
+        if groups == 1:
+            return scale
+        return repeat(scale, "g -> (g b) 1", b=len(prediction.one_hot) // groups)

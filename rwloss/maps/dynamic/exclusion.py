@@ -25,12 +25,16 @@ class Exclusion(LossTerm):
         unit="unitless",
         commutes_with=frozenset({"flip", "rot90", "crop"}),
         uses_spacing=False,
+        stable_with_two=True,
+        pull_exponent=1.0,
+        limits=(0.0, 1.0),
     )
     citation = (
         "Shi et al., Marginal loss and exclusion loss, Medical Image Analysis 2021, arXiv "
         "2007.03868 (exclusion cross-entropy with epsilon = 1)"
     )
     takes_label_sets: ClassVar[bool] = True
+    takes_soft_labels = True
 
     def loss(self, prediction: Prediction) -> Tensor:
         """Σ_k e_k log (p_k + 1), its mean over voxels that count. (b c)."""

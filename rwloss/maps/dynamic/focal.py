@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import NonNegativeFloat
@@ -18,11 +17,13 @@ if TYPE_CHECKING:
 class Focal(LossTerm):
     """-(1 - p_t)^gamma log p_t, the mean over voxels that count.
 
-    gamma: 0 is cross-entropy, 2 the paper's choice. mean_over: "voxels", or "classes" for the mean
-    over voxels and classes, which is K times smaller (MONAI's with use_softmax=True).
-    renormalize: without the background, p_t is the share among the other classes, as by a softmax
-    without the background's logit (MONAI's with include_background=False). weight: the paper's
-    alpha_t, one number per class (of masks: outside and inside); the mean is not divided by them.
+    gamma: how fast a voxel fades as it becomes right; 0 is cross-entropy, 2 the paper's choice.
+    mean_over: "voxels", or "classes" for the mean over voxels and classes, which is K times smaller
+    (MONAI's with use_softmax=True). renormalize: without the background, p_t is the share among the
+    other classes, as by a softmax without the background's logit (MONAI's with
+    include_background=False). weight: the paper's alpha_t, one number per class (of masks: outside
+    and inside); the mean is not divided by them.
+
     The map is 0 at the wrong classes and at most 0 at the true one: no violating voxel, unless
     renormalized.
     """
@@ -38,11 +39,16 @@ class Focal(LossTerm):
         unit="unitless",
         commutes_with=frozenset({"flip", "rot90", "crop"}),
         uses_spacing=False,
+        pull_exponent=0.0,
+        limits=(0.0, None),
     )
     takes_label_sets = True
+    takes_soft_labels = True
     citation = (
         "Lin et al., Focal Loss for Dense Object Detection, ICCV 2017, arXiv 1708.02002 (eq. 4)"
     )
+    official_code = "https://github.com/facebookresearch/Detectron"
+    used_by = ("MONAI FocalLoss", "smp FocalLoss", "SegLossOdyssey FocalLoss")
 
     @property
     def is_stable(self) -> bool:
@@ -54,15 +60,11 @@ class Focal(LossTerm):
         if self.renormalize:
             if prediction.log_probs.shape[1] == 1:
                 raise RWLossError(f"{self} has one class left, whose share is always 1")
-            log_probs = prediction.log_probs.log_softmax(dim=1)
-            prediction = replace(prediction, log_probs=log_probs)
-        log_p = prediction.true_log_probs
-        cost = -(one_minus(log_p) ** self.gamma) * log_p
-        if self.weight is not None:
-            cost = cost * prediction.true_weights(self.weight)
-        if self.mean_over == "classes":
-            cost = cost / prediction.one_hot.shape[1]
-        return prediction.mean_by_true_class(cost)
+            prediction = prediction.with_log_probs(prediction.log_probs.log_softmax(dim=1))
+        parts = prediction.one_hot.shape[1] if self.mean_over == "classes" else 1
+        return prediction.mean_expected(
+            lambda log_p: -(one_minus(log_p) ** self.gamma) * log_p / parts, self.weight
+        )
 
 
 def one_minus(log_p: Tensor) -> Tensor:

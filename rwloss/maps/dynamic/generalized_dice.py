@@ -19,13 +19,13 @@ class GeneralizedDice(LossTerm):
 
     The mean over images.
 
-    power: 2 is the papers' choice; 1 and 0 are "simple" and "uniform" in MONAI. absent: what an
-    absent class weighs, where the formula is infinite: "zero", so that this term alone does not
-    punish its false positives, or as much as the "largest" weight of the image (MONAI). smooth: s;
-    smooth_nr: another number for the numerator.
-    masks: "apart" takes each overlapping mask as a problem of its own (without its background that
-    is plain Dice), "together" the masks of an image as its classes (MONAI). A map of
-    `Regions.from_masks` takes them apart in any case.
+    power: of the size of a class in its weight; 2 is the papers' choice, 1 and 0 are "simple" and
+    "uniform" in MONAI. absent: what an absent class weighs, where the formula is infinite: "zero",
+    so that this term alone does not punish its false positives, or as much as the "largest" weight
+    of the image (MONAI). smooth: s, added to both sums; smooth_nr: another number for the
+    numerator. masks: "apart" takes each overlapping mask as a problem of its own (without its
+    background that is plain Dice), "together" the masks of an image as its classes (MONAI). A map
+    of `Regions.from_masks` takes them apart in any case.
     """
 
     power: NonNegativeFloat = 2.0
@@ -34,17 +34,28 @@ class GeneralizedDice(LossTerm):
     masks: Literal["apart", "together"] = "apart"
     smooth_nr: NonNegativeFloat | None = None
 
+    takes_overlap = True
     name = "generalized_dice"
-    tags = MapTags(unit="unitless", commutes_with=frozenset({"flip", "rot90"}), uses_spacing=False)
+    tags = MapTags(
+        unit="unitless",
+        commutes_with=frozenset({"flip", "rot90"}),
+        uses_spacing=False,
+        stable_with_two=True,
+        pull_exponent=1.0,
+        limits=(0.0, 1.0),
+    )
     citation = (
         "Sudre et al., DLMIA 2017, arXiv 1707.03237; as in Kervadec et al., MIDL 2019, "
         "arXiv 1812.07032 (eq. 1)"
     )
+    official_code = "https://github.com/NifTK/NiftyNet"
+    used_by = ("MONAI GeneralizedDiceLoss", "SegLossOdyssey GDiceLoss")
+    takes_soft_labels = True
 
     def loss(self, prediction: Prediction) -> Tensor:
         """1 minus the generalised Dice of each image, the same for each of its classes. (b c)."""
         masks = prediction.masks if self.masks == "together" else 1
-        num_classes = prediction.one_hot.shape[1]
+        num_classes = prediction.shape[1]
         both, predicted, true = (
             rearrange(sums, "(b m) c -> b (m c)", m=masks) for sums in prediction.overlap()
         )

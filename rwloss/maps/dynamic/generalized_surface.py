@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from rwloss.maps.dynamic.hausdorff_dt import HausdorffDT
@@ -16,15 +17,18 @@ class GeneralizedSurface(HausdorffDT):
     """1 - Σ d^alpha (1 - y - p)² / Σ d^alpha, the mean over images and classes; from 0 to 1.
 
     d is the distance in mm of each voxel to the boundary of the true class, inside and outside; 1
-    everywhere where the class is absent or fills the image. alpha: 2 is the paper's choice. The
-    paper's class weights are left out, as in its code.
+    everywhere where the class is absent or fills the image. alpha: power of the distance, 2 in the
+    paper.
 
-    The pull on a dead class fades with p², faster than that of a fixed map: use it together with
-    another term, as the paper does.
+    The paper's class weights are left out, as in its code. The pull on a dead class fades with p²,
+    faster than that of a fixed map: use it together with another term, as the paper does.
     """
 
     name = "generalized_surface"
     citation = "Celaya et al., A Generalized Surface Loss, 2023, arXiv 2302.03868; as in MIST"
+    tags = replace(HausdorffDT.tags, pull_exponent=2.0, limits=(0.0, 1.0), ingredient="distance")
+    official_code = "https://github.com/aecelaya/gen-surf-loss"
+    used_by = ("MIST generalized_surface",)
 
     @property
     def unit(self) -> str:

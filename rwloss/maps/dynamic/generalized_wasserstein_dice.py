@@ -20,8 +20,9 @@ class GeneralizedWassersteinDice(LossTerm):
     """Σ W / (2 Σ' (1 - W) + Σ W + s) with W = Σ_k M[t, k] p_k; the mean over images.
 
     Σ' is over the voxels whose class t is not the background. costs: M, as in `class_cost`, divided
-    by its largest number. smooth: s. With include_background=False neither its voxels nor its costs
-    count.
+    by its largest number. smooth: s, which keeps the quotient finite.
+
+    With include_background=False neither its voxels nor its costs count.
     """
 
     costs: Costs = "ordinal"
@@ -33,10 +34,15 @@ class GeneralizedWassersteinDice(LossTerm):
         unit="unitless",
         commutes_with=frozenset({"flip", "rot90"}),
         uses_spacing=False,
+        stable_with_two=True,
+        pull_exponent=1.0,
+        limits=(0.0, 1.0),
     )
     citation = (
         "Fidon et al., Generalised Wasserstein Dice Score, 2017, arXiv 1707.00478 (eq. 6, 10 to 12)"
     )
+    official_code = "https://github.com/LucasFidon/GeneralizedWassersteinDiceLoss"
+    used_by = ("MONAI GeneralizedWassersteinDiceLoss",)
 
     def loss(self, prediction: Prediction) -> Tensor:
         """1 minus the score of each image, the same for each of its classes. (b c)."""

@@ -30,18 +30,29 @@ class GeodesicSmoothing(LossTerm):
     The paths are found by Dijkstra's algorithm on the CPU, once per Regions: seconds per million
     voxels and class. Needs scikit-image: pip install 'rwloss[skeleton]'.
 
-    alpha: 0 is cross-entropy. The least loss is above 0 where q is soft. Other classes are pulled
-    up too, which violates the stability principle.
+    alpha: weight of g; 0 is cross-entropy.
+
+    The least loss is above 0 where q is soft. Other classes are pulled up too, which violates the
+    stability principle.
     """
 
     alpha: Annotated[float, Field(ge=0, le=1)] = 0.1
 
     name = "geodesic_smoothing"
-    tags = MapTags(unit="unitless", uses_image=True)  # a skeleton leans to one side
+    # A skeleton leans to one side: no exact flips.
+    tags = MapTags(
+        unit="unitless",
+        uses_image=True,
+        stable_with_two=False,
+        pull_exponent=0.0,
+        limits=(0.0, None),
+        ingredient="soft targets",
+    )
     citation = (
         "Adiga Vasudeva et al., GeoLS, MIDL 2023 and MELBA 2025:007; geodesic distance as in "
         "GeodisTK with lambda = 1, exact"
     )
+    official_code = "https://github.com/adigasu/GeoLS"
     needs_geometry: ClassVar[bool] = True
 
     def loss(self, prediction: Prediction) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from einops import rearrange, reduce, repeat
 from pydantic import PositiveFloat
@@ -21,14 +21,20 @@ class HausdorffDT(LossTerm):
 
     d_y is the distance in mm of each voxel to the boundary of the true class, inside and outside;
     d_p that to the boundary of {p > 0.5}. Both are constants for the gradient; d is 0 where a mask
-    is empty or full. alpha: 2 is the paper's choice.
+    is empty or full. alpha: power of the distance, 2 in the paper.
     """
 
     alpha: PositiveFloat = 2.0
 
     name = "hausdorff_dt"
-    tags = MapTags(commutes_with=frozenset({"flip", "rot90"}))
+    tags = MapTags(
+        commutes_with=frozenset({"flip", "rot90"}),
+        stable_with_two=True,
+        pull_exponent=1.0,
+        limits=(0.0, None),
+    )
     citation = "Karimi & Salcudean, IEEE TMI 2020, arXiv 1904.10030 (eq. 8, two-sided)"
+    used_by: ClassVar[tuple[str, ...]] = ("MONAI HausdorffDTLoss", "SegLossOdyssey HausdorffDTLoss")
 
     @property
     def unit(self) -> str:
@@ -67,6 +73,7 @@ class LogHausdorffDT(HausdorffDT):
 
     name = "log_hausdorff_dt"
     citation = "log(1 + H) of Karimi & Salcudean, IEEE TMI 2020, arXiv 1904.10030 (eq. 8), as MONAI"
+    used_by = ("MONAI LogHausdorffDTLoss",)
 
     @property
     def unit(self) -> str:

@@ -27,8 +27,17 @@ class LovaszSoftmax(LossTerm):
     classes: Literal["present", "all"] = "present"
 
     name = "lovasz_softmax"
-    tags = MapTags(unit="unitless", commutes_with=frozenset({"flip", "rot90"}), uses_spacing=False)
+    tags = MapTags(
+        unit="unitless",
+        commutes_with=frozenset({"flip", "rot90"}),
+        uses_spacing=False,
+        stable_with_two=True,
+        pull_exponent=1.0,
+        limits=(0.0, 1.0),
+    )
     citation = "Berman et al., The Lovász-Softmax Loss, CVPR 2018, arXiv 1705.08790 (Algorithm 1)"
+    official_code = "https://github.com/bermanmaxim/LovaszSoftmax"
+    used_by = ("smp LovaszLoss", "SegLossOdyssey LovaszSoftmax")
 
     def loss(self, prediction: Prediction) -> Tensor:
         """Lovász extension of the Jaccard loss. (b c)."""

@@ -18,9 +18,19 @@ class MCC(LossTerm):
     rest. A class that is absent or fills the image has no correlation: its loss is 0.
     """
 
+    takes_overlap = True
     name = "mcc"
-    tags = MapTags(unit="unitless", commutes_with=frozenset({"flip", "rot90"}), uses_spacing=False)
+    tags = MapTags(
+        unit="unitless",
+        commutes_with=frozenset({"flip", "rot90"}),
+        uses_spacing=False,
+        stable_with_two=True,
+        pull_exponent=0.5,
+        limits=(0.0, 2.0),
+    )
     citation = "Abhishek & Hamarneh, ISBI 2021, arXiv 2010.13454 (eq. 3 to 5)"
+    official_code = "https://github.com/kakumarabhishek/MCC-Loss"
+    used_by = ("MONAI MCCLoss", "smp MCCLoss")
 
     def loss(self, prediction: Prediction) -> Tensor:
         """1 minus the correlation. (b c)."""

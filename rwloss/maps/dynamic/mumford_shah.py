@@ -24,7 +24,7 @@ class MumfordShah(LossTerm):
     It does not look at the truth, so it is for images without labels too: add it, with a small
     weight, to a term that does.
 
-    length: 0.001 as published.
+    length: weight of |∇p|, 0.001 as published.
     """
 
     length: NonNegativeFloat = 0.001
@@ -35,8 +35,12 @@ class MumfordShah(LossTerm):
         commutes_with=frozenset({"flip", "rot90"}),
         uses_spacing=False,
         uses_image=True,
+        stable_with_two=False,
+        limits=(0.0, None),
     )
     citation = "Kim & Ye, Mumford-Shah Loss Functional, IEEE TIP 2019, arXiv 1904.02872 (eq. 11)"
+    official_code = "https://github.com/jongcye/CNN_MumfordShah_Loss"
+    takes_soft_labels = True
 
     def loss(self, prediction: Prediction) -> Tensor:
         """Squared distance from the mean grey values and length, the mean over voxels. (b c)."""

@@ -19,7 +19,9 @@ class Poly(LossTerm):
 
     gamma: 0 is Poly-1 cross-entropy, above 0 Poly-1 focal loss. epsilon: what is added to the first
     coefficient of the series in 1 - p_t, at least -1: below, voxels that are nearly right would be
-    pushed down. Stable at every voxel.
+    pushed down.
+
+    Stable at every voxel.
     """
 
     gamma: NonNegativeFloat = 0.0
@@ -31,12 +33,17 @@ class Poly(LossTerm):
         unit="unitless",
         commutes_with=frozenset({"flip", "rot90", "crop"}),
         uses_spacing=False,
+        pull_exponent=0.0,
+        limits=(0.0, None),
     )
     citation = "Leng et al., PolyLoss, ICLR 2022, arXiv 2204.12511 (Poly-1)"
+    takes_soft_labels = True
 
     def loss(self, prediction: Prediction) -> Tensor:
         """(1 - p_t)^gamma (epsilon (1 - p_t) - log p_t), its mean over voxels that count. (b c)."""
-        log_p = prediction.true_log_probs
-        wrong = one_minus(log_p)
-        cost = wrong**self.gamma * (self.epsilon * wrong - log_p)
-        return prediction.mean_by_true_class(cost * (prediction.counted[:, 0] > 0))
+
+        def cost(log_p: Tensor) -> Tensor:
+            wrong = one_minus(log_p)
+            return wrong**self.gamma * (self.epsilon * wrong - log_p)
+
+        return prediction.mean_expected(cost)

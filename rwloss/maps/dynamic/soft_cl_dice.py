@@ -22,11 +22,12 @@ class SoftClDice(LossTerm):
     R = (Σ S(y) p + s) / (Σ S(y) + s) that of the true skeleton that lies in the prediction; S(.) is
     the soft skeleton (Algorithm 1), made of minima and maxima over neighbors.
 
-    iterations: of the skeleton, at least half the thickness of the thickest tube in voxels.
-    smooth: s. classes: "apart" takes each class for itself; "together" sums over the classes, or
-    overlapping masks, of an image, as the published code and MONAI do. harmonic_smooth: added to
-    P + R (MONAI: 1e-4). A background is no tube: use include_background=False. In voxels, whatever
-    the spacing.
+    iterations: of the skeleton, at least half the thickness of the thickest tube in voxels. smooth:
+    s, added to each sum. classes: "apart" takes each class for itself; "together" sums over the
+    classes, or overlapping masks, of an image, as the published code and MONAI do. harmonic_smooth:
+    added to P + R (MONAI: 1e-4).
+
+    A background is no tube: use include_background=False. In voxels, whatever the spacing.
     """
 
     iterations: NonNegativeInt = 3
@@ -35,8 +36,18 @@ class SoftClDice(LossTerm):
     harmonic_smooth: NonNegativeFloat = 0.0
 
     name = "soft_cl_dice"
-    tags = MapTags(unit="unitless", commutes_with=frozenset({"flip", "rot90"}), uses_spacing=False)
+    tags = MapTags(
+        unit="unitless",
+        commutes_with=frozenset({"flip", "rot90"}),
+        uses_spacing=False,
+        stable_with_two=False,
+        pull_exponent=1.0,
+        limits=(0.0, 1.0),
+        ingredient="skeleton",
+    )
     citation = "Shit et al., clDice, CVPR 2021, arXiv 2003.07311 (eq. 3, Algorithm 1 and 2)"
+    official_code = "https://github.com/jocpae/clDice"
+    used_by = ("MONAI SoftclDiceLoss", "MIST cl_dice")
 
     def loss(self, prediction: Prediction) -> Tensor:
         """1 minus the soft clDice. (b c)."""

@@ -28,8 +28,18 @@ class SVLS(LossTerm):
     sigma: PositiveFloat = 1.0
 
     name = "svls"
-    tags = MapTags(unit="unitless", commutes_with=frozenset({"flip", "rot90"}), uses_spacing=False)
+    tags = MapTags(
+        unit="unitless",
+        commutes_with=frozenset({"flip", "rot90"}),
+        uses_spacing=False,
+        stable_with_two=False,
+        pull_exponent=0.0,
+        limits=(0.0, None),
+        ingredient="soft targets",
+    )
     citation = "Islam & Glocker, Spatially Varying Label Smoothing, IPMI 2021, arXiv 2104.05788"
+    official_code = "https://github.com/mobarakol/SVLS"
+    takes_soft_labels = True
 
     def loss(self, prediction: Prediction) -> Tensor:
         """Cross-entropy with soft targets, its mean over voxels that count. (b c)."""

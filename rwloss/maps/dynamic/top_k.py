@@ -17,22 +17,31 @@ if TYPE_CHECKING:
 class TopK(LossTerm):
     """-log p_t, the mean over the k percent of the voxels of each image where it is largest.
 
-    The mean over images. Where some of several equal voxels are over, all of them weigh less. k: 10
-    is nnU-Net's choice; at least one voxel counts. nnU-Net takes the voxels of the whole batch:
-    batch=True. The map is 0 at easy voxels; stable at the others.
+    The mean over images. Where some of several equal voxels are over, all of them weigh less. k:
+    percent, 10 in nnU-Net; at least one voxel counts.
+
+    nnU-Net takes the voxels of the whole batch: batch=True. The map is 0 at easy voxels; stable at
+    the others.
     """
 
     k: Annotated[float, Field(gt=0, le=100)] = 10.0
 
     name = "top_k"
     tags = MapTags(
-        stable=True, unit="unitless", commutes_with=frozenset({"flip", "rot90"}), uses_spacing=False
+        stable=True,
+        unit="unitless",
+        commutes_with=frozenset({"flip", "rot90"}),
+        uses_spacing=False,
+        pull_exponent=0.0,
+        limits=(0.0, None),
     )
     citation = "Wu et al., Bridging Category-level and Instance-level, 2016, arXiv 1605.06885"
+    used_by = ("nnU-Net TopKLoss", "SegLossOdyssey TopKLoss")
+    takes_soft_labels = True
 
     def loss(self, prediction: Prediction) -> Tensor:
         """The mean of the largest costs of each image, the same for each of its classes. (b c)."""
-        costs, masks = -prediction.true_log_probs, prediction.masks
+        costs, masks = prediction.expected(lambda log_p: -log_p), prediction.masks
         if not costs.numel():
             return prediction.mean_by_true_class(costs)
         images = len(costs) // masks if prediction.batch else 1  # that are taken as one

@@ -23,8 +23,9 @@ class AsymmetricFocal(LossTerm):
     """-delta log p_t, at the background -(1 - delta) (1 - p_t)^gamma log p_t; the mean over voxels.
 
     delta: share of the classes other than the background. gamma: how fast voxels of the background
-    fade as they become right. The published code has two classes; here every class but 0 is rare.
-    Stable at every voxel.
+    fade as they become right.
+
+    The published code has two classes; here every class but 0 is rare. Stable at every voxel.
     """
 
     delta: Share = 0.7
@@ -36,8 +37,11 @@ class AsymmetricFocal(LossTerm):
         unit="unitless",
         commutes_with=frozenset({"flip", "rot90", "crop"}),
         uses_spacing=False,
+        pull_exponent=0.0,
+        limits=(0.0, None),
     )
     citation = f"{_CITATION} (modified asymmetric Focal loss)"
+    official_code = "https://github.com/mlyg/unified-focal-loss"
 
     def loss(self, prediction: Prediction) -> Tensor:
         """Its mean over voxels that count. (b c)."""
@@ -47,19 +51,29 @@ class AsymmetricFocal(LossTerm):
 class AsymmetricFocalTversky(LossTerm):
     """(1 - T)^(1 - gamma), of the background 1 - T; the mean over images and classes.
 
-    T = (TP + s) / (TP + delta FN + (1 - delta) FP + s) is the Tversky index. delta: weight of
-    false negatives. gamma: how much a class that is not the background is enhanced as it becomes
-    right. The derivative of the power has no limit at T = 1; here (1 - T) (1 - T + 1e-7)^-gamma.
-    smooth: s.
+    T = (TP + s) / (TP + delta FN + (1 - delta) FP + s) is the Tversky index. delta: weight of false
+    negatives. gamma: how much a class that is not the background is enhanced as it becomes right.
+    smooth: s, which keeps the quotient finite.
+
+    The derivative of the power has no limit at T = 1; here (1 - T) (1 - T + 1e-7)^-gamma.
     """
 
     delta: Share = 0.7
     gamma: BelowOne = 0.75
     smooth: PositiveFloat = SMOOTH
 
+    takes_overlap = True
     name = "asymmetric_focal_tversky"
-    tags = MapTags(unit="unitless", commutes_with=frozenset({"flip", "rot90"}), uses_spacing=False)
+    tags = MapTags(
+        unit="unitless",
+        commutes_with=frozenset({"flip", "rot90"}),
+        uses_spacing=False,
+        stable_with_two=True,
+        pull_exponent=1.0,
+        limits=(0.0, 1.0),
+    )
     citation = f"{_CITATION} (modified asymmetric Focal Tversky loss)"
+    official_code = "https://github.com/mlyg/unified-focal-loss"
 
     def loss(self, prediction: Prediction) -> Tensor:
         """The power of 1 minus the Tversky index. (b c)."""
@@ -76,9 +90,19 @@ class UnifiedFocal(LossTerm):
     delta: Share = 0.6
     gamma: BelowOne = 0.5
 
+    takes_overlap = True
     name = "unified_focal"
-    tags = MapTags(unit="unitless", commutes_with=frozenset({"flip", "rot90"}), uses_spacing=False)
+    tags = MapTags(
+        unit="unitless",
+        commutes_with=frozenset({"flip", "rot90"}),
+        uses_spacing=False,
+        stable_with_two=True,
+        pull_exponent=0.0,
+        limits=(0.0, None),
+    )
     citation = f"{_CITATION} (asymmetric Unified Focal loss)"
+    official_code = "https://github.com/mlyg/unified-focal-loss"
+    used_by = ("MONAI AsymmetricUnifiedFocalLoss",)
 
     def loss(self, prediction: Prediction) -> Tensor:
         """The weighted sum of both. (b c)."""

@@ -20,12 +20,15 @@ class ActiveContour(MapGenerator):
         unit="unitless",
         commutes_with=frozenset({"flip", "rot90", "crop"}),
         uses_spacing=False,
+        compact=True,
+        limits=(0.0, 1.0),
     )
     citation = (
         "Region term of Chen et al., Learning Active Contour Models for Medical Image "
         "Segmentation, CVPR 2019; as a map: Valverde & Tohka, Pattern Recognition 2023, "
         "arXiv 2108.01405 (RW-AC)"
     )
+    official_code = "https://github.com/xuuuuuuchen/Active-Contour-Loss"
 
     def compute(self, regions: Regions) -> RWMap:
         """Map values for one batch. labels (b *s) -> compact map (b *s), unitless."""

@@ -15,8 +15,8 @@ from rwloss.rwmap import RWMap
 class Boundary(MapGenerator):
     """Signed distance of each class: below 0 inside, above 0 outside.
 
-    With d the distance in mm from a voxel of the class to the nearest voxel outside it, or from a
-    voxel outside to the nearest of the class:
+    d is the distance in mm from a voxel of the class to the nearest voxel outside it, or from a
+    voxel outside to the nearest of the class.
 
     convention: "kervadec" is -(d - s) inside, s the smallest spacing of an axis longer than one
     voxel (the published -(d - 1) at unit spacing); so a voxel at distance s has 0, and at
@@ -24,10 +24,9 @@ class Boundary(MapGenerator):
     "edge" is -d inside but 0 at the inner edge, the voxels with a face neighbor outside
     (`compute_sdf` of SegLossOdyssey). "maurer" is minus the distance to the inner edge, here the
     voxels with a face, edge or corner neighbor outside (ITK's SignedMaurerDistanceMap, MIST).
-    Outside it is +d.
-    normalize: "none" leaves mm; "max" divides each class of each image by its largest absolute
-    value, to [-1, 1]; "sides" divides inside and outside each by its own, so that a small class
-    has values down to -1 too (MIST, with "maurer").
+    Outside it is +d. normalize: "none" leaves mm; "max" divides each class of each image by its
+    largest absolute value, to [-1, 1]; "sides" divides inside and outside each by its own, so that
+    a small class has values down to -1 too (MIST, with "maurer").
 
     A class that is absent, or that fills the image, has 0 everywhere. Dense; with three classes or
     more almost every voxel violates the stability principle.
@@ -37,11 +36,18 @@ class Boundary(MapGenerator):
     normalize: Literal["none", "max", "sides"] = "none"
 
     name = "boundary"
-    tags = MapTags(commutes_with=frozenset({"flip", "rot90"}))
+    tags = MapTags(
+        commutes_with=frozenset({"flip", "rot90"}),
+        stable_with_two=True,
+        compact=False,
+        limits=(None, None),
+    )
     citation = (
         "Kervadec et al., Boundary Loss for Highly Unbalanced Segmentation, MIDL 2019, "
         "arXiv 1812.07032 (eq. 5)"
     )
+    official_code = "https://github.com/LIVIAETS/boundary-loss"
+    used_by = ("MONAI BoundaryLoss", "MIST boundary", "SegLossOdyssey BDLoss")
 
     @property
     def unit(self) -> str:

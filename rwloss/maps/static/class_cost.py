@@ -20,10 +20,11 @@ Costs: TypeAlias = Literal["ordinal"] | tuple[tuple[NonNegativeFloat, ...], ...]
 class ClassCost(MapGenerator):
     """z_k = M[t, k] with t the true class: the loss is the Wasserstein distance to the truth.
 
-    costs: M, one row per true class with one number per class; 0 at the true class. "ordinal" is
-    |t - k| / (K - 1), for classes with an order, such as grades. The paper's Dice is made of this
-    distance; here it stands alone. Dense; violates the stability principle where the wrong classes
-    of a row differ.
+    costs: M, one row per true class with one number per class; 0 at the true class. "ordinal" is |t
+    - k| / (K - 1), for classes with an order, such as grades.
+
+    The paper's Dice is made of this distance; here it stands alone. Dense; violates the stability
+    principle where the wrong classes of a row differ.
     """
 
     costs: Costs = "ordinal"
@@ -34,8 +35,12 @@ class ClassCost(MapGenerator):
         unit="unitless",
         commutes_with=frozenset({"flip", "rot90", "crop"}),
         uses_spacing=False,
+        stable_with_two=True,
+        compact=False,
+        limits=(0.0, 1.0),
     )
     citation = "Fidon et al., Generalised Wasserstein Dice Score, 2017, arXiv 1707.00478 (eq. 6)"
+    official_code = "https://github.com/LucasFidon/GeneralizedWassersteinDiceLoss"
 
     def compute(self, regions: Regions) -> RWMap:
         """Map values for one batch. labels (b *s) -> dense map (b k *s), unitless."""

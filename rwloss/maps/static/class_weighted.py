@@ -123,12 +123,18 @@ class ClassWeighted(Weighted, MapGenerator):
 
     name = "class_weighted"
     tags = MapTags(
-        stable=True, unit="unitless", commutes_with=frozenset({"flip", "rot90"}), uses_spacing=False
+        stable=True,
+        unit="unitless",
+        commutes_with=frozenset({"flip", "rot90"}),
+        uses_spacing=False,
+        compact=True,
+        limits=(None, 0.0),
     )
     citation = (
         "Valverde & Tohka, Pattern Recognition 2023, arXiv 2108.01405 (class-weighted map); "
         "effective number: Cui et al., Class-Balanced Loss, CVPR 2019, arXiv 1901.05555"
     )
+    official_code = "https://github.com/jmlipman/RegionWiseLoss"
 
     def compute(self, regions: Regions) -> RWMap:
         """Map values for one batch. labels (b *s) -> compact map (b *s), unitless."""

@@ -18,7 +18,9 @@ class ContourWeighted(MapGenerator):
     The contour of a class is what an erosion by 3 x 3 (x 3) voxels takes from it: its voxels with a
     neighbor of another class, through faces, edges or corners. The edge of the image is no contour.
     The published weights multiply cross-entropy; this is their linear surrogate, and
-    `.with_link(0)` restores the cross-entropy. weight: lambda. Unitless; compact; stable.
+    `.with_link(0)` restores the cross-entropy. Unitless; compact; stable.
+
+    weight: lambda, the price of a voxel on the contour beyond 1.
     """
 
     weight: NonNegativeFloat = 2.0
@@ -30,10 +32,13 @@ class ContourWeighted(MapGenerator):
         unit="unitless",
         commutes_with=frozenset({"flip", "rot90"}),
         uses_spacing=False,
+        compact=True,
+        limits=(0.0, 3.0),
     )
     citation = (
         "Huang & Sui, Contour-weighted Loss, ISBI 2024, arXiv 2407.06176; linear surrogate ours"
     )
+    official_code = "https://github.com/huangzyong/Contour-weighted-Loss-Seg"
 
     def compute(self, regions: Regions) -> RWMap:
         """Map values for one batch. labels (b *s) -> compact map (b *s), unitless."""

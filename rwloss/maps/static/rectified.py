@@ -17,9 +17,9 @@ from rwloss.rwmap import RWMap
 class Rectified(Weighted, MapGenerator):
     """-d / max d of the class at the true class, +1 at every other class.
 
-    d is the distance in mm from the voxel to the nearest voxel outside its class. Unitless, in
-    [-1, 1]; compact; stable at every voxel. A class of one voxel, and a class that fills the image,
-    has -1 everywhere.
+    d is the distance in mm from the voxel to the nearest voxel outside its class. Unitless, in [-1,
+    1]; compact; stable at every voxel. A class of one voxel, and a class that fills the image, has
+    -1 everywhere.
 
     scope: what the maximum is taken over. "image": the class in the given image, so a crop of a
     full map differs from the map of the crop, and a small lesion beside a large one gets almost 0;
@@ -35,11 +35,18 @@ class Rectified(Weighted, MapGenerator):
     beta: Beta = 0.9999
 
     name = "rectified"
-    tags = MapTags(stable=True, unit="unitless", commutes_with=frozenset({"flip", "rot90"}))
+    tags = MapTags(
+        stable=True,
+        unit="unitless",
+        commutes_with=frozenset({"flip", "rot90"}),
+        compact=True,
+        limits=(-1.0, 1.0),
+    )
     citation = (
         "Valverde & Tohka, Region-wise Loss for Biomedical Image Segmentation, Pattern "
         "Recognition 2023, arXiv 2108.01405 (RRW); scope and clip_mm ours"
     )
+    official_code = "https://github.com/jmlipman/RegionWiseLoss"
 
     def compute(self, regions: Regions) -> RWMap:
         """Map values for one batch. labels (b *s) -> compact map (b *s), unitless."""

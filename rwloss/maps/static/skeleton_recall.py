@@ -16,25 +16,29 @@ from rwloss.rwmap import RWMap
 class SkeletonRecall(MapGenerator):
     """-N / |S_k| at the true class on its tubed skeleton S_k, 0 elsewhere.
 
-    The skeleton is that of the foreground as a whole, thickened to a tube and cut to the true
-    class k of each voxel; |S_k| its voxels, N those of the image. The mean over voxels of p·z is
-    then minus the soft recall of the skeleton, and the loss minus its mean over the K classes.
-    Elsewhere the map is flat: use it together with another term.
+    The skeleton is that of the foreground as a whole, thickened to a tube and cut to the true class
+    k of each voxel; |S_k| its voxels, N those of the image. The mean over voxels of p·z is then
+    minus the soft recall of the skeleton, and the loss minus its mean over the K classes. Elsewhere
+    the map is flat: use it together with another term.
 
     Each connected part of the foreground has a skeleton. The published code leaves out parts whose
     thickness is an even number of voxels, which scikit-image's thinning in 3-D deletes.
 
-    radius: of the tube in voxels, 2 in the paper (a diamond); 0 is the bare skeleton. Unitless;
-    compact; stable. Needs scikit-image: pip install 'rwloss[skeleton]'.
+    radius: of the tube in voxels, 2 in the paper (a diamond); 0 is the bare skeleton.
+
+    Unitless; compact; stable. Needs scikit-image: pip install 'rwloss[skeleton]'.
     """
 
     radius: NonNegativeInt = 2
 
     name = "skeleton_recall"
     # A thinned line may lie one voxel to either side, so no flip or turn commutes exactly.
-    tags = MapTags(stable=True, unit="unitless", uses_spacing=False)
+    tags = MapTags(
+        stable=True, unit="unitless", uses_spacing=False, compact=True, limits=(None, 0.0)
+    )
     map_version = "2"  # parts of even thickness had no skeleton in the first
     citation = "Kirchhoff et al., Skeleton Recall Loss, ECCV 2024, arXiv 2404.03010"
+    official_code = "https://github.com/MIC-DKFZ/Skeleton-Recall"
 
     def compute(self, regions: Regions) -> RWMap:
         """Map values for one batch. labels (b *s) -> compact map (b *s), unitless."""

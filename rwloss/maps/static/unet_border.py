@@ -23,13 +23,15 @@ class UNetBorder(Weighted, MapGenerator):
     """0 at the true class, w(x) = w_c + w0 exp(-(d1 + d2)² / (2 sigma²)) at every other.
 
     d1 and d2 are the distances in mm to the nearest and the second nearest object; objects are the
-    connected components of each class but the background, and a voxel in one has d1 = 0. With
-    fewer than two objects the second term is 0. The published weights multiply cross-entropy; this
-    is their linear surrogate w(x) (1 - p_t), and `.with_link(0)` restores the cross-entropy.
+    connected components of each class but the background, and a voxel in one has d1 = 0. With fewer
+    than two objects the second term is 0. The published weights multiply cross-entropy; this is
+    their linear surrogate w(x) (1 - p_t), and `.with_link(0)` restores the cross-entropy.
 
     w0: largest weight between objects. sigma_mm: how far it reaches, in mm. weights: w_c, the
     weight of the true class, by a rule or as numbers (see `class_weighted`), or None for 1. beta:
-    for "effective_number". Unitless; compact; stable.
+    for "effective_number".
+
+    Unitless; compact; stable.
     """
 
     w0: NonNegativeFloat = 10.0
@@ -39,7 +41,13 @@ class UNetBorder(Weighted, MapGenerator):
 
     name = "unet_border"
     tags = MapTags(
-        stable=True, signed=False, unit="unitless", commutes_with=frozenset({"flip", "rot90"})
+        stable=True,
+        signed=False,
+        unit="unitless",
+        commutes_with=frozenset({"flip", "rot90"}),
+        compact=True,
+        limits=(0.0, None),
+        uses_components=True,
     )
     citation = (
         "Ronneberger et al., U-Net, MICCAI 2015, arXiv 1505.04597 (eq. 2); linear surrogate ours"

@@ -261,6 +261,9 @@ def test_cross_entropy_of_masks_together(device):
         found = RegionWiseLoss(term, **settings)(*given, mask=mask.to(device))
         assert found.item() == pytest.approx(wanted.item(), rel=1e-12)
         assert_same_gradient(gradient(found, logits), gradient(wanted, logits), 1e-12)
+        spoilt = given[0].detach().where(mask[:, None].to(device), math.nan)  # where no mask counts
+        found = RegionWiseLoss(term, **settings)(spoilt, given[1], mask=mask.to(device))
+        assert found.item() == pytest.approx(wanted.item(), rel=1e-12)
         unreduced = RegionWiseLoss(term, reduction="none", **settings)(*given, mask=mask.to(device))
         assert unreduced.shape == (2, 3, 2)
         assert unreduced.mean().item() == pytest.approx(wanted.item(), rel=1e-12)

@@ -3,6 +3,7 @@
 import numpy as np
 import plain_formulas as plain
 import pytest
+import torch
 from anatomy import batch
 
 from rwloss import Regions, RWLossError, maps
@@ -120,8 +121,8 @@ def test_class_weights_and_spacing_of_each_image(kind):
     assert found.is_compact
     weights = -plain.class_weighted(labels, 4, lambda n: 1 / n).sum(axis=1)
     between = [naive_border(a, 4, mm, 3.0, 2.0) for a, mm in zip(labels, spacings, strict=True)]
-    np.testing.assert_allclose(found.other, weights + between, rtol=2e-6)
-    dense = np.asarray(found.dense())
+    other, dense = (torch.as_tensor(part).cpu().numpy() for part in (found.other, found.dense()))
+    np.testing.assert_allclose(other, weights + between, rtol=2e-6)
     assert not dense[np.arange(4).reshape(1, 4, 1, 1) == labels[:, None]].any()
 
 
