@@ -68,7 +68,7 @@ def check(
         or np.array_equal(to_numpy(regions.labels), to_numpy(labels))
     ):
         raise RWLossError(
-            f"regions of labels {tuple(regions.labels.shape)} differ from those of the map "
+            f"regions of labels {tuple(regions.labels.shape)} are not those of the map "
             f"{tuple(labels.shape)}: give the regions that the map was made from"
         )
     given = probabilities(probs, labels, k, seed=seed, first_image=first_image)

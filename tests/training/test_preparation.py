@@ -79,7 +79,7 @@ def test_what_needs_no_data_is_said_before_they_are_read(squares, settings_of, m
     monkeypatch.setattr(preparation, "read_volume", lambda *_, **__: pytest.fail("read a case"))
     for changes, message in (
         ({"map": "rectifed"}, "did you mean 'rectified'"),
-        ({"map": None}, "which map"),
+        ({"map": None}, "no map"),
         ({"maps": "nowhere"}, "nowhere"),
         ({"test_part": "folder"}, "imagesTs and labelsTs, .* --test-part split"),
     ):
