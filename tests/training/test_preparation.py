@@ -353,7 +353,7 @@ def test_doubts_about_the_data_are_noted(settings_of, tmp_path):
     left_out, regions, leak = notes
     assert left_out == "left out, because they have no label file: 1 image, 'lung000_0'"
     assert "regions of several labels (whole): the network, its maps and its scores use" in regions
-    assert "which may be of one patient" in leak
+    assert "which may belong to one patient" in leak
     pattern = leak.partition("--group-pattern '")[2].removesuffix("'")
     prepare(settings_of(raw, group_pattern=pattern), notes.append)
     assert len(notes) == 5  # the other two again, and no leak: what is advised works
