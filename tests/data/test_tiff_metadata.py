@@ -146,7 +146,7 @@ def test_four_axes_and_what_the_message_advises(tmp_path):
         read_labels(path)
     for dtype in ("i8", ">u4", "f8"):
         tifffile.imwrite(path, STACK.astype(dtype), byteorder=">" if ">" in dtype else None)
-        with pytest.raises(RWLossError, match=r"numbers of an unsupported type .* save it again as uint8"):
+        with pytest.raises(RWLossError, match=r"an unsupported type .* save it again as uint8"):
             read_labels(path)
     tifffile.imwrite(path, STACK.astype("f4"))
     np.testing.assert_array_equal(read_labels(path).labels, STACK)
