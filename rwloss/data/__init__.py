@@ -1,6 +1,6 @@
-"""Cases of a dataset, their label and image files, and the sample that ships.
+"""Cases of a dataset, their label and image files, and the included sample.
 
-nibabel and Pillow load when a file of theirs is read.
+nibabel and Pillow are imported when one of their files is read.
 """
 
 from rwloss.data.cases import Case, Dataset, find, read_case_image

@@ -1,4 +1,4 @@
-"""What can be known before training: static diagnostics of maps on the labels of a dataset."""
+"""What is known before training: static diagnostics of maps on the labels of a dataset."""
 
 from __future__ import annotations
 
@@ -35,17 +35,17 @@ from rwloss.study.plan import Study, runs
 INFLUENCE = frozenset(SplitSettings.model_fields) | {
     "dims", "slice_axis", "map_of", "num_classes", "spacing", "ignore_label",
 }  # fmt: skip
-"""Settings that decide what the indicators of a map are."""
+"""Settings that determine the indicators of a map."""
 
 MAX_CASES = 32
-"""Most training cases that are looked at; they are spaced evenly among all."""
+"""Largest number of training cases to use; they are spaced evenly among all."""
 
 
 @dataclass(frozen=True)
 class Indicators:
     """Diagnostics of one map at uniform probabilities; see `rwloss.stability.StabilityReport`.
 
-    promises_stable: every term says that it obeys the principle, whatever the labels. pull,
+    promises_stable: every term is declared to obey the principle for any labels. pull,
     pull_exponent: of each foreground class; None where undefined. effective_weights: of the terms
     of a sum. fraction: of the voxels, for each foreground class.
     """
@@ -67,16 +67,16 @@ class Indicators:
 
     @property
     def largest_exponent(self) -> float | None:
-        """The largest pull exponent of a class, rounded to what its measurement is good for."""
+        """The largest pull exponent of a class, rounded to the accuracy of its measurement."""
         known = [round(value, 2) for value in self.pull_exponent.values() if value is not None]
         return max(known, default=None)
 
 
 def indicators_of(study: Study, folder: Path) -> tuple[dict[str, Indicators], str]:
-    """The indicators of a study in its folder, and why some are missing, or an empty text.
+    """The indicators of a study in its folder, and why some are missing (else an empty text).
 
-    Those in results.json where it has the same maps on the same data. Otherwise they are computed
-    from the data; where the data are gone, those in results.json of unchanged maps are kept.
+    Read from results.json if it has the same maps on the same data. Otherwise they are computed
+    from the data; if the data are missing, those of unchanged maps in results.json are kept.
     """
     kept = _kept(study, folder)
     if kept.keys() == study.maps.keys():
@@ -88,7 +88,7 @@ def indicators_of(study: Study, folder: Path) -> tuple[dict[str, Indicators], st
 
 
 def _kept(study: Study, folder: Path) -> dict[str, Indicators]:
-    """Those of unchanged maps; none where results.json is damaged or of other data."""
+    """Those of unchanged maps; none if results.json is damaged or belongs to other data."""
     now = study.model_dump(mode="json")
     try:
         content = json.loads(read_regular(folder / "results.json"))
@@ -104,16 +104,17 @@ def _kept(study: Study, folder: Path) -> dict[str, Indicators]:
 def indicators(
     study: Study, folder: Path, note: Callable[[str], None] = lambda text: None
 ) -> dict[str, Indicators]:
-    """The indicators of each map, on up to MAX_CASES training cases as the runs cut them.
+    """The indicators of each map, on up to MAX_CASES training cases, as slices or volumes like in
+    runs.
 
-    folder: of the study; nothing is written. note: told what `prepare` notes, such as cases of one
-    patient in several parts. Schedules are at their first epoch. With axes, the cases are those of
-    the first run.
-    Raises RWLossError where a run would, and for a map that can't be made.
+    folder: of the study; nothing is written. note: called with the notes of `prepare`, such as
+    cases of one patient in several parts. Schedules are at their first epoch. With axes, the cases
+    are those of the first run.
+    Raises RWLossError if a run would, and for a map that cannot be made.
     """
     from rwloss.training import patch_sources, prepare
 
-    # First, because a study must not choose which Python files run.
+    # This comes first, because a study must not choose which Python files run.
     parsed = {name: maps.parse(text, files=False) for name, text in study.maps.items()}
     _check_splits(study, folder)
     prepared = prepare(next(runs(study, folder)).settings, note)
@@ -160,7 +161,7 @@ def _known(value: float) -> float | None:
 
 
 def _check_splits(study: Study, folder: Path) -> None:
-    """Raise RWLossError for the values of an axis with which the cases can't be split."""
+    """Raise RWLossError for values of an axis with which the cases cannot be split."""
     from rwloss.training.preparation import split_of, test_cases
 
     if study.axes:
@@ -170,7 +171,7 @@ def _check_splits(study: Study, folder: Path) -> None:
 
 
 def promises_stable(expression: maps.Expression) -> bool:
-    """Whether every term is stable by its own tags, and none is subtracted.
+    """Whether every term is tagged as stable, and none is subtracted.
 
     >>> [promises_stable(maps.parse(text)) for text in ("rectified", "rectified + dice")]
     [True, False]
@@ -180,11 +181,11 @@ def promises_stable(expression: maps.Expression) -> bool:
 
 
 class Diagnosis:
-    """The stability reports of maps over the cases that were added. No case stays in memory.
+    """The stability reports of maps over the added cases. No case stays in memory.
 
     reports: by the text of the map. failed: the reason by the name of the case. in_voxels: number
-    of cases without a spacing, if a map has values in mm. maps_of: "volumes" or "slices", what a
-    label file holds and so what the maps are of.
+    of cases without a spacing, if a map has values in mm. maps_of: "volumes" or "slices", depending
+    on the label files.
     """
 
     def __init__(
@@ -198,10 +199,10 @@ class Diagnosis:
         probs: str = "uniform",
         seed: int = 0,
     ) -> None:
-        """Parse the maps, and give them the class weights of the dataset where they need them.
+        """Parse the maps, and compute class weights of the dataset for those that need them.
 
         num_classes, ignore_label: by default those of the dataset. probs, seed: probabilities at
-        which the gradient is looked at; see `rwloss.stability.check_expression`.
+        which the gradient is computed; see `rwloss.stability.check_expression`.
         """
         self.expressions = {text: maps.parse(text) for text in map_texts}
         self.dataset, self.spacing_mm, self.probs, self.seed = dataset, spacing_mm, probs, seed
@@ -221,7 +222,7 @@ class Diagnosis:
         self._worst: tuple[float, int, Case] | None = None
 
     def add(self, case: Case) -> bool:
-        """Count one case in every report, or in none where it fails. Returns whether it counts."""
+        """Add one case to every report, or to none if it fails. Returns whether it was added."""
         number, self._number = self._number, self._number + 1
         try:
             volume, regions = self._read(case)
@@ -260,7 +261,7 @@ class Diagnosis:
         }
 
     def as_fields(self, source: str) -> dict[str, Any]:
-        """All figures, as `rwloss check --json` prints them. source: where the dataset is."""
+        """All numbers, as `rwloss check --json` prints them. source: path of the dataset."""
         verdicts = self.verdicts()
         return {
             "rwloss": __version__,

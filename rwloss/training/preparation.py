@@ -1,4 +1,4 @@
-"""From settings and files to what training needs; every problem is found before the first step."""
+"""Prepare settings and data for training; every problem is found before the first step."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ from rwloss.words import class_names, some
 
 @dataclass(frozen=True, eq=False)
 class PreparedRun:
-    """Data in memory, and settings completed with what follows from the data.
+    """Data in memory, and settings completed with values derived from the data.
 
     expression: the map of the loss. maps: the store of precomputed maps, if any. test: the test
     cases; they have been read once, to check them, and are read again for the test. train,
@@ -71,9 +71,10 @@ class PreparedRun:
     def for_run(
         self, settings: RunSettings, note: Note = lambda text: None, *, files: bool = True
     ) -> PreparedRun:
-        """The same data for a run with another seed, map, learning rate or folder; reads no file.
+        """The same data for a run with a different seed, map, learning rate or folder; reads no
+        file.
 
-        files, note: as for `prepare`, which may not have had a store of maps.
+        files, note: as for `prepare`, which may have had no store of maps.
         """
         assert self.maps is None
         assert settings.map is not None
@@ -88,8 +89,8 @@ class PreparedRun:
     def whole_maps(self) -> Mapping[str, RWMap] | None:
         """Maps of the training cases by name, (1 *s): stored ones, or made now.
 
-        With map_of "slice", each slice of a volume has the map that it would have alone. None where
-        the loss makes the map of each patch.
+        With map_of "slice", each slice of a volume has its own map. None if the loss makes the map
+        of each patch.
         """
         settings = self.settings
         if self.maps is not None or settings.map_of == "patch":
@@ -105,24 +106,21 @@ def prepare(
 ) -> PreparedRun:
     """Read all cases and check them against the settings.
 
-    note: called with a sentence for each setting that can't be followed as given, and for what is
+    note: called with a sentence for each setting that cannot be used as given, and for anything
     left out or doubtful in the data. files: whether settings.map and settings.network may name
     Python code, which is run; False for settings that the user did not type, whose code must have
-    been loaded before. A store's map never runs a file, unless
-    settings.map names the same.
+    been loaded before. A store's map never runs a file, unless settings.map names the same file.
 
-    Raises RWLossError for everything that would stop the run later: files that are missing or
-    can't be read, cases that differ in channels or axes, labels beyond the classes, classes that no
-    training case has, maps of other labels, and settings that don't fit the data.
+    Raises RWLossError for everything that would stop the run later: missing or unreadable files,
+    cases that differ in channels or axes, labels out of range, classes that no training case has,
+    maps of other labels, and settings that don't fit the data.
     """
     if settings.map is None and settings.maps is None:
-        raise RWLossError(
-            "which map? Give --map, such as --map 'rectified + dice', or --maps STORE"
-        )
+        raise RWLossError("no map: give --map, such as --map 'rectified + dice', or --maps STORE")
     network_class(settings.network, files=files)
     typed = None if settings.map is None else maps.parse(settings.map, files=files)
     maps_of = _opened(settings, typed)
-    # After the user's own map: a file that it names is known by now.
+    # After the user's own map, so that a file that it names is already known.
     stored = None if maps_of is None else maps.parse(maps_of.expression, files=False)
     expression = cast("maps.Expression", typed or stored)
     dataset = data.find(settings.data)
@@ -135,7 +133,7 @@ def prepare(
     if settings.learning_rate_schedule == "plateau" and not parts.validation:
         raise RWLossError(
             "--learning-rate-schedule plateau follows the score on validation cases, and there are "
-            "none: give --validation-fraction or --folds, or take another schedule"
+            "none: give --validation-fraction or --folds, or use another schedule"
         )
     ignored = dataset.ignore_label if settings.ignore_label is None else settings.ignore_label
     settings = with_ct_window(
@@ -198,7 +196,7 @@ def prepare(
 def _whole_map(
     static: maps.Expression, volume: TrainingVolume, task: SegmentationTask, across: int | None
 ) -> RWMap:
-    """The map of a volume, or of each of its slices across an axis, (1 *s)."""
+    """The map of a volume, or of each of its slices along an axis, (1 *s)."""
     axes, spacing_mm = volume.labels.ndim, volume.spacing_mm or (1.0,) * volume.labels.ndim
     if across is None:
         return static(
@@ -214,7 +212,7 @@ def _whole_map(
 
 
 def _opened(settings: RunSettings, expression: maps.Expression | None) -> store.Store | None:
-    """The store of settings.maps; of another program's maps the expression says what they are."""
+    """The store of settings.maps; for another program's maps, the expression states their kind."""
     if settings.maps is None:
         return None
     static = None if expression is None else expression.static_part
@@ -228,9 +226,9 @@ def _check_store(
     num_classes: int,
     train: Sequence[TrainingVolume],
 ) -> None:
-    """Raise RWLossError unless the store holds the static part of the map, of these very cases.
+    """Raise RWLossError unless the store holds the static part of the map for these cases.
 
-    By the same identity as in precompute and verify: the terms with all parameters and the versions
+    Uses the same identity as precompute and verify: the terms with all parameters and the versions
     of plug-ins, and each case's labels, spacing and affine.
     """
     static, where = expression.static_part, f"the store {str(maps_of.place)!r}"
@@ -260,7 +258,7 @@ def _check_store(
 def split_of(
     settings: RunSettings, dataset: data.Dataset, tests: Sequence[data.Case] | None
 ) -> Split:
-    """The split of a dataset. tests: what `test_cases` gives."""
+    """The split of a dataset. tests: the result of `test_cases`."""
     return split(
         [case.name for case in dataset.cases],
         settings,
