@@ -84,7 +84,8 @@ def test_costs_are_those_that_were_measured():
 
 
 def test_the_gpu_column_takes_the_newest_run_with_four_classes(tmp_path):
-    path = tmp_path / "gpu.jsonl"
+    own, path = tmp_path / "atlas-gpu.json", tmp_path / "gpu.jsonl"
+    assert atlas.gpu_costs(own, path) == {}
     lines = [
         {"part": part, "row": {"what": f"logits 2 x {k} x 128³", "method": name, "ratio": ratio}}
         for part, k, name, ratio in [
@@ -96,8 +97,20 @@ def test_the_gpu_column_takes_the_newest_run_with_four_classes(tmp_path):
         ]
     ]
     path.write_text("".join(json.dumps(line) + "\n" for line in [*lines, {"part": "loss"}]))
-    assert atlas.gpu_costs(path) == {"rectified, stored": 2.0}
-    assert atlas.gpu_costs(tmp_path / "none") == {}
+    assert atlas.gpu_costs(own, path) == {"rectified": 2.0}
+    own.write_text('{"rows": [{"method": "dice", "ratio": 1.5}]}')
+    assert atlas.gpu_costs(own, path) == {"dice": 1.5}
+
+
+@pytest.mark.slow
+def test_each_term_makes_a_step():
+    """As python -m benchmarks atlas measures it, on smaller images."""
+    pytest.importorskip("skimage")
+    small = atlas.Workload("small", (2, 24, 24), 4, (1.0, 1.0), 0.4)
+    steps = atlas.steps(small, "cpu")
+    assert set(BUILT_INS) < set(steps)
+    for step in steps.values():
+        step()
 
 
 @pytest.mark.parametrize("name", BUILT_INS)
