@@ -85,6 +85,7 @@ regions: the labels and their geometry
 report: of `check` or `check_expression`
 rwmap: the map
 seed: the same seed gives the same result
+sets: of partial labels, the classes that each allows
 settings: of the run
 shape: length of each axis
 spacing_mm: spacing per axis in mm
