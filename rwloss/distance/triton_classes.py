@@ -60,7 +60,7 @@ def _launch(
         return
     voxels = labels[0].numel()
     with torch.cuda.device_of(labels):
-        kernel[(len(labels) * triton.cdiv(voxels, BLOCK),)](
+        kernel[(len(labels) * -(-voxels // BLOCK),)](
             labels.contiguous(),
             given,
             found,
