@@ -9,6 +9,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 NNUNET := build/nnunet
 NNUNET_INSTALLED := $(NNUNET)/.installed
+RELEASE := build/release
 LOWEST := build/lowest
 LOWEST_INSTALLED := $(LOWEST)/.installed
 LOWEST_TESTS := $(addprefix tests/,distance files store data/test_formats.py cli/test_precompute.py cli/test_maps.py \
@@ -23,7 +24,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxpro
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo chromium test test-slow test-nnunet test-lowest docs example lint format types wheel constraints clean .venv
+.PHONY: help demo chromium test test-slow test-nnunet test-lowest test-pythons docs example lint format types wheel reproducible release-check constraints clean .venv
 
 # A new environment in the folder $(1), or the reason why not. A half-made one is removed.
 define new_environment
@@ -70,6 +71,10 @@ test-lowest: $(LOWEST_INSTALLED) ## a part of the tests with the lowest versions
 	OMP_NUM_THREADS=1 PYTHONPATH=$(CURDIR) $(LOWEST)/bin/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile \
 	  -p no:cacheprovider -o filterwarnings=default -m "not slow" $(LOWEST_TESTS) $(PYTEST_ARGS)
 
+# An interpreter that is not here is skipped, and tox says so.
+test-pythons: $(INSTALLED) ## the quick tests with each of Python 3.11, 3.12 and 3.13 that is here
+	$(BIN)/uv tool run tox $(if $(PYTEST_ARGS),-- $(PYTEST_ARGS))
+
 # The variable silences what the theme says of the next version of mkdocs.
 docs: $(INSTALLED) ## the site in build/site: warnings are errors, its pages opened in a browser
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
@@ -94,6 +99,18 @@ types: $(INSTALLED) ## mypy, strict
 wheel: $(INSTALLED) ## wheel and sdist in dist/
 	rm -rf dist
 	$(BIN)/python -m build --no-isolation .
+
+reproducible: wheel ## a second build, to be the same bytes
+	rm -rf build/again
+	$(BIN)/python -m build --no-isolation --outdir build/again . >/dev/null
+	for file in dist/*; do cmp $$file build/again/$${file#dist/} || exit 1; done
+
+# Tools of their own, because cffconvert wants an old jsonschema.
+release-check: reproducible ## what a release has to pass: metadata of the files in dist/, CITATION.cff
+	test -x $(RELEASE)/bin/twine || { $(PYTHON) -m venv $(RELEASE) && \
+	  $(RELEASE)/bin/python -m pip --disable-pip-version-check install --quiet twine==7.0.0 cffconvert==2.0.0; }
+	$(RELEASE)/bin/twine check --strict dist/*
+	$(RELEASE)/bin/cffconvert --validate -i CITATION.cff
 
 clean: ## remove .venv, caches and everything built
 	rm -rf .venv build dist rwloss-demo .pytest_cache .mypy_cache .ruff_cache .hypothesis

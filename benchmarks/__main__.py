@@ -29,6 +29,14 @@ def loss() -> None:
 
 
 @app.command()
+def atlas() -> None:
+    """What each term costs against cross-entropy, for docs/atlas.md."""
+    from benchmarks.atlas import main
+
+    main()
+
+
+@app.command()
 def precompute() -> None:
     """Volumes a second of the whole command, against the transform alone."""
     from benchmarks.precompute import main
@@ -85,7 +93,7 @@ def gpu(
 
 @app.command()
 def page() -> None:
-    """Renew the tables of benchmarks/README.md from the results."""
+    """Renew the tables of benchmarks/README.md and docs/atlas.md from the results."""
     from benchmarks.page import main
 
     main()

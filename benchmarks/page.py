@@ -1,10 +1,11 @@
-"""The tables of benchmarks/README.md, from the newest results."""
+"""The tables of benchmarks/README.md and docs/atlas.md, from the newest results."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 
+from benchmarks import atlas
 from benchmarks.gpu import LINES
 from benchmarks.measure import RESULTS, Row, table
 
@@ -26,6 +27,7 @@ def main() -> None:
     _, _, tail = rest.partition(end)
     text = f"{head}{begin}\n\n{gpu_table(LINES)}\n\n{end}{tail}"
     PAGE.write_text(text, encoding="utf-8")
+    atlas.PAGE.write_text(atlas.page(), encoding="utf-8")
 
 
 def gpu_table(path: Path) -> str:

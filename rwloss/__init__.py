@@ -4,6 +4,6 @@ The names below load on first use, so `import rwloss` costs milliseconds and loa
 nor MONAI. The stub beside this file lists them.
 """
 
-import lazy_loader
+from rwloss._lazy import attach_stub
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__getattr__, __dir__, __all__ = attach_stub(__name__, __file__)

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import signal
+import warnings
 from collections.abc import Callable, Iterator
 from functools import cache, partial
 from importlib.util import find_spec
@@ -59,8 +60,10 @@ def values_are_read_on_a_gpu_too(request: pytest.FixtureRequest) -> Iterator[Non
     rwloss.check_values()
     yield
     rwloss.check_values(False)
-    if torch.cuda.is_available():
-        torch.cuda.set_sync_debug_mode("default")
+    if torch.cuda.is_available() and torch.cuda.get_sync_debug_mode():
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # each call says that the mode is a prototype
+            torch.cuda.set_sync_debug_mode("default")
 
 
 @pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])

@@ -11,6 +11,8 @@ from torch import Tensor
 from rwloss.errors import RWLossError
 from rwloss.maps.expression import Expression
 from rwloss.maps.loss_term import LossTerm
+from rwloss.maps.registry import load, names
+from rwloss.words import listed
 
 
 @dataclass(frozen=True, repr=False)
@@ -48,12 +50,17 @@ class LabelSets:
         """Raise RWLossError for a dynamic term that needs one class per voxel."""
         for leaf in expression.leaves(0, 1):
             term = leaf.term
-            fits = isinstance(term, LossTerm) and term.takes_label_sets and term.include_background
-            if not (term.is_static or fits):
+            if term.is_static:
+                continue
+            if not isinstance(term, LossTerm) or not term.takes_label_sets:
                 raise RWLossError(
                     f"{term} can't take label_sets, because it needs one class per voxel: use "
-                    "cross_entropy, focal, exclusion (with the background), or a compact map such "
-                    "as rectified"
+                    f"{listed(taking('takes_label_sets'))}, or a compact map such as rectified"
+                )
+            if term.takes_label_sets != "marginal" and not term.include_background:
+                raise RWLossError(
+                    f"{term} can't take label_sets, because a set may have the background in it: "
+                    "drop include_background=False"
                 )
 
     def renumbered(self, labels: Tensor, num_classes: int) -> Tensor:
@@ -76,3 +83,9 @@ class LabelSets:
         """Logarithms of the probabilities of the classes, then of the sets. -> (b k+n *s)."""
         of_sets = [log_probs[:, list(classes)].logsumexp(dim=1) for classes in self.classes]
         return torch.cat([log_probs, torch.stack(of_sets, dim=1)], dim=1)
+
+
+def taking(what: str) -> list[str]:
+    """Names of the losses that have `takes_label_sets` or `takes_soft_labels`."""
+    found = (load(name) for name in names())
+    return [each.name for each in found if issubclass(each, LossTerm) and getattr(each, what)]

@@ -77,7 +77,8 @@ class RegionWiseLoss(nn.Module):
 
     label_sets: of partial labels, the classes that a label allows: {3: (1, 2)} for a label 3 that
     means class 1 or 2. The probability at such a voxel is the sum of theirs, and its region is one
-    of its own. For compact maps, cross_entropy, focal and exclusion, with the softmax.
+    of its own; overlaps such as dice share both equally among them. For compact maps and most
+    losses by voxel and of overlap, with the softmax.
     soft_labels: True where a target (b k *s) has fractions of classes that sum to 1 at each voxel,
     or of masks; zeros in all channels with `ignore_index`. Terms that need one class per voxel are
     refused, unless it is "largest": they take the class with the largest fraction, and a compact

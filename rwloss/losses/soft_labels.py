@@ -9,9 +9,9 @@ from torch import Tensor
 
 from rwloss.arrays import fails, in_graphs
 from rwloss.errors import RWLossError
+from rwloss.losses.label_sets import taking
 from rwloss.maps.expression import Expression
 from rwloss.maps.loss_term import LossTerm
-from rwloss.maps.registry import load, names
 from rwloss.words import listed
 
 SoftLabels: TypeAlias = Literal[False, True, "largest"]
@@ -29,20 +29,14 @@ def check_soft_terms(expression: Expression | None, soft: SoftLabels) -> None:
             what = "a map is of labels, and" if term is None else f"{term}"
             raise RWLossError(
                 f"{what} needs one class per voxel: soft_labels='largest' takes the class with the "
-                "largest fraction for it (the wrong classes of a compact map then share its values "
-                f"by their fractions); {listed(takers())} take the fractions themselves"
+                "largest fraction for it (and spreads a compact map by the fractions); "
+                f"{listed(taking('takes_soft_labels'))} take the fractions themselves"
             )
 
 
 def takes_fractions(term: Expression | None) -> bool:
     """Whether a term takes fractions in the place of one class per voxel."""
     return isinstance(term, LossTerm) and term.takes_soft_labels
-
-
-def takers() -> list[str]:
-    """Names of the terms that take fractions."""
-    found = (load(name) for name in names())
-    return [each.name for each in found if issubclass(each, LossTerm) and each.takes_soft_labels]
 
 
 def soft_classes(target: Tensor, ignore_index: int | None) -> tuple[Tensor, Tensor]:

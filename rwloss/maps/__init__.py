@@ -1,5 +1,5 @@
 """Map generators: each a file with its formula, units and source; the registry; text form."""
 
-import lazy_loader
+from rwloss._lazy import attach_stub
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__getattr__, __dir__, __all__ = attach_stub(__name__, __file__)

@@ -45,10 +45,11 @@ class MapTags:
     at every voxel spacing, so that none has to be known. uses_image: True if values depend on
     `regions.image`. The scale of a channel must not matter: a x + b with a > 0 gives the same map.
 
-    For the atlas, and None if unknown: stable_with_two: no violating voxel with two classes.
-    compact: whether the map has two values per voxel; that of a loss is dense. pull_exponent: of a
-    loss; a fixed map has 1. limits: least and largest value of a map, or of a loss, with default
-    parameters; each None where there is no limit. uses_components: True if it needs
+    The rest is for `rwloss maps` and the atlas, with default parameters; None if unknown.
+
+    stable_with_two: no violating voxel with two classes. compact: the map has two values per voxel;
+    that of a loss is dense. pull_exponent: of a loss; a fixed map has 1. limits: least and largest
+    value of a map, or of a loss; each None where there is no limit. uses_components: it needs
     `regions.components`. ingredient: of a loss, what it needs of the labels that no prediction
     changes, so that it can be computed once: "distance", "components".
     """

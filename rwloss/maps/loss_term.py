@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
 from functools import cache, reduce
 from operator import add
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 import einops
 
@@ -196,6 +197,34 @@ class Prediction:
         return allowed.clamp_max(1.0)
 
     @property
+    def marginal(self) -> Prediction:
+        """The classes without the sets; each of n classes of a voxel's set has the n-th part.
+
+        Of the set's probability, and of the truth: the one way to make a loss of one class per
+        voxel blind to how a set's probability is spread (Fidon et al., MICCAI 2021, arXiv
+        2107.03846).
+        """
+        classes = self.shape[1] - len(self.sets)
+        log_probs, truth = self.log_probs[:, :classes], self.one_hot[:, :classes]
+        for place, members in enumerate(self.sets, start=classes):
+            inside = constants([float(k in members) for k in range(classes)], truth)
+            inside = inside.reshape(-1, *[1] * (truth.ndim - 2)) * self.one_hot[:, place, None]
+            share = self.log_probs[:, place, None] - math.log(len(members))
+            log_probs = share.where(inside > 0, log_probs)
+            truth = truth + inside / len(members)
+        return replace(
+            self,
+            _log_probs=log_probs,
+            _one_hot=truth,
+            _counted=None if self._counted is None else self.counted,
+            shape=tuple(truth.shape),
+            sets=(),
+            is_softmax=False,
+            _probs=None,
+            _late=False,
+        )
+
+    @property
     def true_class(self) -> Tensor:
         """Channel of the true class, 0 where no class counts; computed once. (b 1 *s)."""
         if "labels" in self._kept:
@@ -217,13 +246,13 @@ class Prediction:
         return values.sum(dim=tuple(range(2, values.ndim)))
 
     def overlap(self, power: int = 1) -> tuple[Tensor, Tensor, Tensor]:
-        """Σ p y, Σ p^power and Σ y over the voxels of each image and class. (b c) each.
+        """Σ p y, Σ p^power and Σ y^power over the voxels of each image and class. (b c) each.
 
         With `batch` they are those of all images together, the same for each. With soft labels Σ p
-        y is Σ min(p, y), and with power 2 the last is Σ y²: then 2 Σ p y is the sum of the others
-        if p is y everywhere, and else less (Wang et al., MICCAI 2023, arXiv 2303.16296).
+        y is Σ min(p, y), unless the power is 2: then twice that is the sum of the others if p is y
+        everywhere, and else less (Wang et al., MICCAI 2023, arXiv 2303.16296).
 
-        power: of p in the second sum.
+        power: of p and y in these sums.
         """
         if self._sums is not None and power == 1:
             first = 0 if self.has_background else 1
@@ -232,7 +261,7 @@ class Prediction:
         probs, truth = self.probs, self.one_hot
         both = probs.minimum(truth) if self.is_soft and power == 1 else probs * truth
         predicted = probs if power == 1 else probs**power
-        truth = truth**power if self.is_soft else truth
+        truth = truth if power == 1 else truth**power
         return self.pooled_sum(both), self.pooled_sum(predicted), self.pooled_sum(truth)
 
     def pooled_sum(self, values: Tensor) -> Tensor:
@@ -429,8 +458,9 @@ class LossTerm(MapGenerator):
     minimum: ClassVar[float] = 0.0
     # Whether `prepare` computes something of the labels that the loss needs.
     needs_geometry: ClassVar[bool] = False
-    # Whether `loss` looks at the true class alone, or at `allowed`: see `Prediction.sets`.
-    takes_label_sets: ClassVar[bool] = False
+    # Whether `loss` looks at the true class alone, or at `allowed`: see `Prediction.sets`. Or
+    # "marginal": it gets `Prediction.marginal`.
+    takes_label_sets: ClassVar[Literal[False, True, "marginal"]] = False
     # Whether `loss` asks for `prediction.overlap()`: a kernel sums it in one pass with the map.
     takes_overlap: ClassVar[bool] = False
     # Whether `loss` is right for fractions of classes too: see `Prediction.is_soft`.
@@ -472,7 +502,9 @@ class LossTerm(MapGenerator):
         """
         import torch
 
-        seen = prediction if self.include_background else prediction.without_background
+        marginal = prediction.sets and self.takes_label_sets == "marginal"
+        seen = prediction.marginal if marginal else prediction
+        seen = seen if self.include_background else seen.without_background
         if getattr(self.tags, "uses_image", False):  # tags may be wrong: the kit says so
             self.expect_image(seen.regions.image)
         loss, shape = self.loss(seen), seen.shape[:2]
@@ -496,9 +528,11 @@ class LossTerm(MapGenerator):
             object.__setattr__(self, "_is_checked", True)
         if seen is prediction or not loss.ndim:
             return loss
-        # 0 for the background, and the others so much larger that the mean over all is theirs.
-        num_others = loss.shape[1]
-        return torch.nn.functional.pad(loss, (1, 0)) * ((num_others + 1) / num_others)
+        # 0 for the background and sets, the others so much larger that the mean over all is theirs.
+        num_others, channels = loss.shape[1], prediction.shape[1]
+        first = int(seen.has_background < prediction.has_background)
+        padding = first, channels - num_others - first
+        return torch.nn.functional.pad(loss, padding) * (channels / num_others)
 
     def make(self, regions: Regions, probs: Array | None) -> RWMap:
         """The checked map at a prediction."""

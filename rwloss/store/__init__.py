@@ -1,5 +1,5 @@
 """Stores: folders of precomputed maps with a manifest."""
 
-import lazy_loader
+from rwloss._lazy import attach_stub
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__getattr__, __dir__, __all__ = attach_stub(__name__, __file__)

@@ -232,3 +232,27 @@ def test_search_finds_a_parameter(tab):
     tab.locator('.md-search-result__link[href*="rwloss.RegionWiseLoss"]').first.wait_for(
         state="attached"
     )
+
+
+@pytest.mark.parametrize("tab", [1280], indirect=True)
+def test_tables_of_the_atlas_sort_by_their_columns(tab):
+    tab.goto((SITE / "atlas.html").as_uri())
+    table = tab.locator("table").first
+
+    def column(number):
+        return table.locator(f"tbody tr td:nth-child({number})").all_inner_texts()
+
+    for title, key in (("cost, CPU", float), ("name", str), ("all made inside", None)):
+        button = table.get_by_role("button", name=title, exact=True)
+        number = 1 + table.locator("th").all_inner_texts().index(title)
+        button.click()
+        found = column(number)
+        if key is None:  # numbers before words
+            numbers = [float(text) for text in found if text != "the same"]
+            assert found[: len(numbers)] == [text for text in found if text != "the same"]
+            assert numbers == sorted(numbers)
+            continue
+        assert [key(text) for text in found] == sorted(map(key, found))
+        button.click()
+        assert [key(text) for text in column(number)] == sorted(map(key, found), reverse=True)
+    assert len(column(1)) == len(set(column(1))) > 35

@@ -3,6 +3,7 @@
 import csv
 import re
 import statistics
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
@@ -78,3 +79,33 @@ def test_the_report_is_of_this_study_and_names_no_folder_of_the_machine(folder):
         assert expression.replace("'", "&#39;") in text or expression in text
     assert "No picture" not in text
     assert not re.search(r"/(home|tmp|root|work|Users)/", text)
+
+
+def test_the_runs_that_lost_a_class_with_boundary_alone():
+    """The table of docs/which-map.md, with two classes and with three."""
+    with files("rwloss.stability").joinpath("recorded_runs.csv").open() as file:
+        lung = [row for row in csv.DictReader(file) if row["dataset"] == "lung_patches"]
+    with (STUDIES / "record" / "hippocampus" / "runs.csv").open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["status"] == "done"]
+    names = {"rectified + dice": "rectified_dice", "dice + cross_entropy": "dice_ce"}
+
+    def told(rows, name, column, yes):
+        own = [row for row in rows if row["map"] == name]
+        lost = {row["seed"] for row in own if row[column] == yes}
+        return f"{len(lost)} of {len({row['seed'] for row in own})}"
+
+    page = (STUDIES.parent / "which-map.md").read_text(encoding="utf-8")
+    for line, runs, column, yes, known in (
+        ("| lung patches, 300 steps", lung, "lost", "1", {}),
+        ("| hippocampus slices, 1,500 steps", rows, "collapsed", "True", names),
+    ):
+        [cells] = [each.split(" | ") for each in page.splitlines() if each.startswith(line)]
+        for cell, expressions in (
+            (cells[2], ["boundary"]),
+            (cells[3], ["rectified"]),
+            (cells[4], ["rectified + dice", "dice + cross_entropy"]),
+        ):
+            found = {told(runs, known.get(name, name), column, yes) for name in expressions}
+            assert found == {cell.rstrip(" |").removesuffix(" each")}
+    assert {row["class"] for row in lung} == {"tumour"}  # and the background: K = 2
+    assert f"in {told(lung, 'boundary.stabilized()', 'lost', '1')} runs too" in page

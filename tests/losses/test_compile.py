@@ -92,6 +92,7 @@ def refusals():
 
 @pytest.mark.parametrize("backend", ["eager", pytest.param("inductor", marks=slow)])
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script_method:DeprecationWarning")  # torch's own
+@pytest.mark.filterwarnings("ignore:\\s*Online softmax is disabled:UserWarning")  # on a GPU
 def test_values_are_refused_as_in_eager_mode(backend):
     """Without a break of the graph; and a good batch goes through the same graph."""
     for number, (name, (loss, *args)) in enumerate(refusals().items()):
@@ -149,6 +150,7 @@ def test_each_term(text, include_background):
 
 @slow
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script_method:DeprecationWarning")  # torch's own
+@pytest.mark.filterwarnings("ignore:\\s*Online softmax is disabled:UserWarning")  # on a GPU
 @every(
     text=["rectified + dice"]
     if REDUCED

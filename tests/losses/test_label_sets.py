@@ -10,6 +10,7 @@ from hypothesis.extra import numpy as arrays
 from torch.nn.functional import cross_entropy
 
 from rwloss import Regions, RegionWiseLoss, RWLossError, RWMap, maps
+from rwloss.maps.loss_term import Prediction
 
 SETS = {3: (1, 2), 9: (0, 2)}
 ALLOWED = {0: (0,), 1: (1,), 2: (2,), **SETS}
@@ -63,6 +64,48 @@ def test_exclusion(partial):
     excluded = ~allowed_by(labels) & (labels >= 0)[:, None]
     wanted = ((1 + logits.softmax(1)).log() * excluded).sum() / (labels >= 0).sum()
     assert_same(loss_of("exclusion")(logits, labels), wanted, logits)
+
+
+OVERLAPS = ["dice", "dice(squared_pred=True)", "tversky", "generalized_dice", "focal_tversky"]
+
+
+@pytest.mark.parametrize("text", [*OVERLAPS, "dice(include_background=False)"])
+def test_marginal_overlaps(partial, text):
+    """Each class of a voxel's set has an equal part of its probability, and of the truth."""
+    logits, labels = partial
+    allowed, counts = allowed_by(labels), (labels >= 0)[:, None]
+    truth = allowed.double() / allowed.sum(1, keepdim=True).clamp_min(1)
+    probs = logits.softmax(1)
+    probs = torch.where(allowed, truth * (probs * allowed).sum(1, keepdim=True), probs) * counts
+    if "squared" in text:
+        both, sizes = (probs * truth).sum((2, 3)), (probs**2 + truth**2).sum((2, 3))
+        wanted = (1 - (2 * both + 1e-5) / (sizes + 1e-5)).mean()
+    else:
+        plain = maps.parse(text)
+        log_probs = probs.clamp_min(1e-30).log()
+        seen = Prediction(log_probs, truth, counts.double(), (), shape=tuple(truth.shape))
+        wanted = plain.value(seen)
+    assert_same(loss_of(text)(logits, labels), wanted, logits)
+    both = loss_of(f"{text} + cross_entropy")(logits, labels)
+    torch.testing.assert_close(both, wanted + loss_of("cross_entropy")(logits, labels))
+
+
+@pytest.mark.parametrize("text", [*OVERLAPS, "poly", "top_k", "svls", "focal", "exclusion"])
+def test_how_the_probability_of_a_set_is_spread_does_not_matter(text):
+    """At voxels of a set; with sets of one class it is the plain loss."""
+    logits = torch.randn(2, 3, 6, 5, generator=torch.Generator().manual_seed(1)).double()
+    labels = torch.as_tensor(batch(5, (6, 5), 3, 2)).long()
+    partial = labels.where(labels == 0, 3)
+    probs, spread = logits.softmax(1), logits.softmax(1)
+    pair = probs[:, 1] + probs[:, 2]
+    for k, part in ((1, 0.3), (2, 0.7)):
+        spread[:, k] = probs[:, k].where(labels == 0, part * pair)
+    loss = RegionWiseLoss(text, label_sets={3: (1, 2)})
+    torch.testing.assert_close(loss(spread.log(), partial), loss(logits, partial))
+    assert not torch.isclose(loss(spread.log(), labels), loss(logits, labels))
+    alone = RegionWiseLoss(text, label_sets={3: (1,), 4: (2,)})
+    renamed = labels.where(labels == 0, labels + 2)
+    torch.testing.assert_close(alone(logits, renamed), RegionWiseLoss(text)(logits, labels))
 
 
 @pytest.mark.parametrize("text", ["rectified", "class_weighted", "boundary.stabilized()"])
@@ -172,8 +215,13 @@ def test_printed_and_read_back():
 
 def test_refused():
     logits, labels = torch.zeros(1, 3, 4, 4), torch.full((1, 4, 4), 3)
-    for text in ("dice", "rectified + 0.5 * blob", "exclusion(include_background=False)"):
-        with pytest.raises(RWLossError, match="can't take label_sets, because it needs one class"):
+    for text, why in (
+        ("mcc", "it needs one class per voxel: use cross_entropy, dice"),
+        ("rectified + 0.5 * blob", "it needs one class"),
+        ("cross_entropy + dice.stabilized()", "it needs one class"),
+        ("exclusion(include_background=False)", "a set may have the background in it"),
+    ):
+        with pytest.raises(RWLossError, match=f"can't take label_sets, because {why}"):
             RegionWiseLoss(text, label_sets={3: (1, 2)})
     with pytest.raises(RWLossError, match="a dense map, which can't take label_sets: add"):
         RegionWiseLoss("boundary", label_sets={3: (1, 2)})(logits, labels)

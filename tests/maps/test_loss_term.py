@@ -132,12 +132,14 @@ def test_autocast_and_no_grad_change_nothing(term, device):
     regions = Regions(torch.as_tensor(batch(109, (7, 6)).astype(np.int64), device=device), 4)
     probs = softmax(drawn_logits(0, regions.labels, 4).float(), dim=1).to(device)
     wanted = term(regions, probs).dense()
+    # Sums over the objects of an image are added in any order on a GPU.
+    rtol = 1e-6 if device == "cuda" and term.name in {"blob", "cc_dice_ce"} else 0
     with torch.autocast(device, dtype=torch.bfloat16):
-        torch.testing.assert_close(term(regions, probs).dense(), wanted, rtol=0, atol=0)
+        torch.testing.assert_close(term(regions, probs).dense(), wanted, rtol=rtol, atol=0)
     for mode in (torch.no_grad, torch.inference_mode):
         with mode():
             found = term(Regions(regions.labels.clone(), 4), probs.clone()).dense()
-            torch.testing.assert_close(found, wanted, rtol=0, atol=0)
+            torch.testing.assert_close(found, wanted, rtol=rtol, atol=0)
 
 
 # --- NumPy and torch

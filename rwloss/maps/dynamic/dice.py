@@ -52,6 +52,7 @@ class Dice(LossTerm):
         "SegLossOdyssey SoftDiceLoss",
     )
     takes_soft_labels = True
+    takes_label_sets = "marginal"
 
     def loss(self, prediction: Prediction) -> Tensor:
         """1 minus the soft Dice. (b c)."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Literal
 
 from rwloss.maps.generator import MapTags
 from rwloss.maps.loss_term import LossTerm, Prediction
@@ -12,12 +12,19 @@ if TYPE_CHECKING:
 
 
 class Exclusion(LossTerm):
-    """Σ_k e_k log (p_k + 1), the mean over voxels that count; e_k is 1 where k is not allowed.
+    """A cost for probability at each class that a voxel is not; e_k is 1 where k is not allowed.
 
     Without label sets every class but the true one is excluded. With `RegionWiseLoss(label_sets=)`
     a set's classes are all allowed at its voxels. The paper's term for classes that are known not
-    to be there, beside the marginal cross-entropy, which is `cross_entropy` with label sets.
+    to be there, beside the marginal cross-entropy and Dice, which are `cross_entropy` and `dice`
+    with label sets.
+
+    measure: "cross_entropy", Σ_k e_k log (p_k + 1), the mean over voxels that count; or "dice",
+    2 Σ p e / (Σ p + Σ e), the mean over images and classes. The published code uses the second,
+    twice, and notes the 1 of the first.
     """
+
+    measure: Literal["cross_entropy", "dice"] = "cross_entropy"
 
     name = "exclusion"
     tags = MapTags(
@@ -31,12 +38,23 @@ class Exclusion(LossTerm):
     )
     citation = (
         "Shi et al., Marginal loss and exclusion loss, Medical Image Analysis 2021, arXiv "
-        "2007.03868 (exclusion cross-entropy with epsilon = 1)"
+        "2007.03868 (exclusion cross-entropy with epsilon = 1, and exclusion Dice)"
     )
-    takes_label_sets: ClassVar[bool] = True
+    official_code = (
+        "https://github.com/MIRACLE-Center/Partially-supervised-multi-organ-segmentation"
+    )
+    takes_label_sets = True
     takes_soft_labels = True
 
     def loss(self, prediction: Prediction) -> Tensor:
-        """Σ_k e_k log (p_k + 1), its mean over voxels that count. (b c)."""
-        costs = prediction.probs.log1p() * (prediction.counted - prediction.allowed)
-        return prediction.mean_true(costs)
+        """The cost of excluded classes. (b c)."""
+        from torch.nn.functional import pad
+
+        excluded = prediction.counted - prediction.allowed
+        if self.measure == "cross_entropy":
+            return prediction.mean_true(prediction.probs.log1p() * excluded)
+        sets, channels = len(prediction.sets), excluded.shape[1]
+        probs, excluded = (each[:, : channels - sets] for each in (prediction.probs, excluded))
+        both, predicted, size = map(prediction.pooled_sum, (probs * excluded, probs, excluded))
+        losses = 2 * both / (predicted + size).clamp_min(1e-7)
+        return pad(losses, (0, sets)) * (channels / (channels - sets))

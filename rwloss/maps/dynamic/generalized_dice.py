@@ -51,6 +51,7 @@ class GeneralizedDice(LossTerm):
     official_code = "https://github.com/NifTK/NiftyNet"
     used_by = ("MONAI GeneralizedDiceLoss", "SegLossOdyssey GDiceLoss")
     takes_soft_labels = True
+    takes_label_sets = "marginal"
 
     def loss(self, prediction: Prediction) -> Tensor:
         """1 minus the generalised Dice of each image, the same for each of its classes. (b c)."""

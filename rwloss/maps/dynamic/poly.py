@@ -38,6 +38,7 @@ class Poly(LossTerm):
     )
     citation = "Leng et al., PolyLoss, ICLR 2022, arXiv 2204.12511 (Poly-1)"
     takes_soft_labels = True
+    takes_label_sets = True
 
     def loss(self, prediction: Prediction) -> Tensor:
         """(1 - p_t)^gamma (epsilon (1 - p_t) - log p_t), its mean over voxels that count. (b c)."""

@@ -40,6 +40,7 @@ class SVLS(LossTerm):
     citation = "Islam & Glocker, Spatially Varying Label Smoothing, IPMI 2021, arXiv 2104.05788"
     official_code = "https://github.com/mobarakol/SVLS"
     takes_soft_labels = True
+    takes_label_sets = True
 
     def loss(self, prediction: Prediction) -> Tensor:
         """Cross-entropy with soft targets, its mean over voxels that count. (b c)."""

@@ -38,6 +38,7 @@ class TopK(LossTerm):
     citation = "Wu et al., Bridging Category-level and Instance-level, 2016, arXiv 1605.06885"
     used_by = ("nnU-Net TopKLoss", "SegLossOdyssey TopKLoss")
     takes_soft_labels = True
+    takes_label_sets = True
 
     def loss(self, prediction: Prediction) -> Tensor:
         """The mean of the largest costs of each image, the same for each of its classes. (b c)."""

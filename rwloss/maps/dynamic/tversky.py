@@ -44,6 +44,7 @@ class Tversky(LossTerm):
         "SegLossOdyssey TverskyLoss",
     )
     takes_soft_labels = True
+    takes_label_sets = "marginal"
 
     def loss(self, prediction: Prediction) -> Tensor:
         """1 minus the Tversky index. (b c)."""

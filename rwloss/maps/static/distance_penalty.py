@@ -13,11 +13,13 @@ from rwloss.rwmap import RWMap
 class DistancePenalty(MapGenerator):
     """0 at the true class, 1 + scale (1 - d / max d) at every other.
 
-    d is the distance in mm from the voxel to the nearest voxel outside its class, max d its largest
-    value in the class: the published max d - d, without its unit. The weight is largest at the
-    boundary and 1 at the deepest voxel; so a class of one voxel's thickness has 1. The published
-    weights multiply cross-entropy; this is their linear surrogate, and `.with_link(0)` restores the
-    cross-entropy. Unitless; compact; stable.
+    d is the distance in mm from the voxel to the nearest voxel outside its class, max d its
+    largest value in the class. The weight is largest at the boundary and 1 at the deepest voxel;
+    so a class of one voxel's thickness has 1.
+    The paper multiplies cross-entropy by 1 + P, with P a distance map inside and outside of the
+    class that is high near its boundary. Here P is max d - d, divided by max d so that it has no
+    unit; SegLossOdyssey at fd78e6b divides by its largest value, for two classes. This is the
+    linear surrogate, and `.with_link(0)` restores the cross-entropy. Unitless; compact; stable.
 
     scale: how much more a mistake at the boundary costs; 0 makes all mistakes cost the same.
     """
@@ -34,8 +36,8 @@ class DistancePenalty(MapGenerator):
         limits=(0.0, 2.0),
     )
     citation = (
-        "Caliva et al., Distance Map Loss Penalty Term, MIDL 2019, arXiv 1908.03679; division by "
-        "max d and linear surrogate ours"
+        "Caliva et al., Distance Map Loss Penalty Term, MIDL 2019, arXiv 1908.03679 (eq. 2); "
+        "division by max d and linear surrogate ours"
     )
     used_by = ("SegLossOdyssey DisPenalizedCE",)
 

@@ -19,6 +19,11 @@ LABELS = torch.tensor(
     ]
 )
 WITHOUT_2 = LABELS.where(LABELS < 2, 0)
+ONLY_1 = (LABELS == 1).long()
+PARTIAL = LABELS.clone()
+PARTIAL[:, :, :4].masked_fill_(LABELS[:, :, :4] == 1, 3)
+PARTIAL[:, 6:].masked_fill_(LABELS[:, 6:] == 0, 4)
+SETS = {"label_sets": {3: (1, 2), 4: (0, 2)}}
 MASKS = torch.stack([LABELS == 0, LABELS > 0, LABELS == 2], dim=1).double()
 WAVE = torch.sin(0.9 * torch.arange(432, dtype=torch.float64)).reshape(2, 3, 8, 9)
 LOGITS = 2 * torch.sin(1.7 * torch.arange(432, dtype=torch.float64)).reshape(2, 3, 8, 9)
@@ -69,6 +74,18 @@ PUBLISHED = [
     ("svls", {}, LABELS[None], 1.750982193, -0.01953474146),
     # MIC-DKFZ/nnUNet 0e49508, TopKLoss(k=10)
     ("top_k", BATCH, LABELS, 4.215877257, 0.2952097747),
+    # LucasFidon/label-set-loss-functions 95d3b5c, MarginalizedDiceLoss without and with squares
+    ("dice(smooth_nr=0)", SETS, PARTIAL, 0.6987420986, -0.009011359837),
+    ("dice(smooth_nr=0, squared_pred=True)", SETS, PARTIAL, 0.5395705518, -0.01317255094),
+    # MIRACLE-Center/Partially-supervised-multi-organ-segmentation 89b6b22, Exclusion_loss of
+    # SoftDiceLoss(smooth=0), where class 2 has no labels of its own
+    (
+        "exclusion(measure='dice')",
+        {"label_sets": {0: (0, 2)}},
+        ONLY_1,
+        0.3398878551,
+        -0.003189050731,
+    ),
     # MONAI 1.6.1, GeneralizedWassersteinDiceLoss
     (WASSERSTEIN, {}, LABELS, 0.4434003846, -0.01121808015),
 ]
