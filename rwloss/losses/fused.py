@@ -51,14 +51,16 @@ class _Sums(Function):
     @staticmethod
     def forward(ctx: Any, logits: Tensor, given: KernelInputs) -> tuple[Tensor, ...]:
         labels, counts, parts, map_labels, ignoring, groups, size, overlap, wrong = given
-        found = sums(logits, labels, counts, parts, map_labels, ignoring, overlap, groups)
+        known = 1.0 if isinstance(size, Tensor) else size  # else the device knows it alone
+        found = sums(logits, labels, counts, parts, map_labels, ignoring, overlap, groups, known)
         total, number = found[0].unbind()
         if wrong is not None:
             torch._assert_async(number.sum() == 0 if groups > 1 else number == 0, wrong)
         ctx.save_for_backward(logits, labels, counts, *parts)
         ctx.groups, ctx.size = groups, size
         ctx.set_materialize_grads(False)
-        mean = (total if groups > 1 else total[0]) / size
+        mean = total if groups > 1 else total[0]
+        mean = mean / size if isinstance(size, Tensor) else mean
         if not overlap:
             return (mean,)
         both, predicted, true = found[1].mT.unbind()

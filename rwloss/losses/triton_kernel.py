@@ -39,14 +39,15 @@ def _sums(
     ignoring: bool,
     overlap: bool,
     groups: int,
+    size: float,
 ) -> list[Tensor]:
     """Sums of each of so many groups of images (2 groups), and of each image (3 k b); float32.
 
     logits (b k *s) float16, bfloat16 or float32, of any strides; labels (b *s), whole numbers;
     counts (b *s) float32, 0 where a voxel does not count; parts of a map, float32, or none.
-    Of a group: Σ of Σ_k p_k z_k over the voxels that count, and how many labels are not a class (or
-    -1, if `ignoring`) or differ from `map_labels`. With `overlap`, of an image: Σ p y, Σ p and Σ y
-    by class.
+    Of a group: Σ of Σ_k p_k z_k / size over the voxels that count, and how many labels are not a
+    class (or -1, if `ignoring`) or differ from `map_labels`. With `overlap`, of an image: Σ p y,
+    Σ p and Σ y by class.
     """
     flat = logits.flatten(2)  # a view, unless spatial axes were swapped
     batch, k, voxels = flat.shape
@@ -54,7 +55,7 @@ def _sums(
     out = logits.new_empty((columns, batch * blocks), dtype=torch.float32)
     others = out if map_labels is None else map_labels.contiguous()
     shared = {"OTHERS": map_labels is not None, "IGNORING": ignoring, "OVERLAP": overlap}
-    _launch(tile_sums, flat, labels, counts, parts, out, others, **shared)
+    _launch(tile_sums, flat, labels, counts, parts, out, others, size, **shared)
     found = [out[:2].view(2, groups, -1).sum(dim=2)]
     return [*found, out[2:].view(3, k, batch, -1).sum(dim=3)] if overlap else found
 
@@ -123,7 +124,11 @@ def _launch(kernel, flat, labels, counts, parts, out, *given, **constants) -> No
 _library = torch.library.Library("rwloss", "FRAGMENT")
 _GIVEN = "Tensor logits, Tensor labels, Tensor? counts, Tensor[] parts"
 for name, more, function in (
-    ("softmax_sums", "Tensor? map_labels, bool ignoring, bool overlap, int groups", _sums),
+    (
+        "softmax_sums",
+        "Tensor? map_labels, bool ignoring, bool overlap, int groups, float size",
+        _sums,
+    ),
     ("softmax_gradients", "Tensor? factors, float size, Tensor[] tables", _gradients),
 ):
     _library.define(f"{name}({_GIVEN}, {more}) -> Tensor{'[]' * (function is _sums)}")
@@ -189,7 +194,7 @@ def _map(
 @triton.jit
 def tile_sums(
     logits, labels, counts, first, second, first_step, second_step, out, voxels, classes,
-    logits_b, logits_k, logits_v, map_labels,
+    logits_b, logits_k, logits_v, map_labels, size,
     OTHERS: tl.constexpr, IGNORING: tl.constexpr, OVERLAP: tl.constexpr, FORM: tl.constexpr,
     COUNTS: tl.constexpr, CLASSES: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
@@ -207,7 +212,7 @@ def tile_sums(
             there, label, FORM,
         )  # fmt: skip
         cost = tl.sum(probs * z, axis=0, keep_dims=True)
-        total = tl.sum(tl.where(weight == 0, 0.0, cost * weight))
+        total = tl.sum(tl.where(weight == 0, 0.0, cost * weight)) / size
     tl.store(out, total)
     wrong = (label >= classes) | (label < (-1 if IGNORING else 0))
     if OTHERS:
