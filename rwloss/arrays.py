@@ -1,4 +1,4 @@
-"""NumPy arrays and torch tensors alike, without importing torch."""
+"""Operations on NumPy arrays and torch tensors, without importing torch."""
 
 from __future__ import annotations
 
@@ -39,40 +39,41 @@ def namespace(array: Array) -> Any:
 
 
 def is_torch(array: Array) -> bool:
-    """Whether the array is a torch tensor (False where torch was never imported)."""
+    """Whether the array is a torch tensor (False if torch was never imported)."""
     return bool(array_api_compat.is_torch_array(array))
 
 
 def on_device(array: Array) -> dict[str, Any]:
-    """Keyword that makes a new array on the device of this one; nothing for NumPy."""
+    """Keyword argument that makes a new array on the device of this one; empty for NumPy."""
     return {"device": array.device} if is_torch(array) else {}
 
 
 def to_numpy(array: Array) -> NDArray[Any]:
-    """The same values as a NumPy array; shares memory where it can."""
+    """The same values as a NumPy array; shares memory if possible."""
     if is_torch(array):
         return np.asarray(array.detach().cpu().numpy())
     return np.asarray(array)
 
 
 def from_numpy(values: NDArray[Any], like: Array) -> Array:
-    """NumPy values as an array of the same kind and on the same device as `like`."""
+    """NumPy values as an array of the same type and on the same device as `like`."""
     if is_torch(like):  # a copy that does not block: nobody waits for a GPU
         return namespace(like).asarray(values).to(like.device, non_blocking=True)
     return values
 
 
 def constants(numbers: Sequence[float], like: Array) -> Any:
-    """A few numbers as a tensor of the type and on the device of `like`, without waiting for it."""
+    """A few numbers as a tensor of the type and on the device of `like`, without waiting for the
+    device."""
     import torch
 
     return torch.tensor(numbers, dtype=like.dtype).to(like.device, non_blocking=True)
 
 
 def as_tensor(array: Array) -> Any:
-    """The same values as a torch tensor, where they are; shares memory where torch takes it.
+    """The same values as a torch tensor on the same device; shares memory if torch supports it.
 
-    A compiled graph can hold this.
+    This works in a compiled graph.
     """
     if not isinstance(array, np.ndarray):
         return array
@@ -139,7 +140,7 @@ def eager(function: Function) -> Function:
 
 
 def plain_call(function: Callable[[Any], Result], tensor: Any) -> Result:
-    """What a function makes of a tensor below torch.func; a constant for gradients.
+    """The result of a function on the tensor below torch.func; a constant for gradients.
 
     NumPy can't read the tensors of its transforms.
     """
@@ -169,7 +170,7 @@ def _plain_function() -> Any:
 
         @staticmethod
         def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-            """Nothing is kept: no gradient flows through a constant."""
+            """Keep nothing, because no gradient flows through a constant."""
 
     return Plain
 
@@ -180,12 +181,13 @@ _reads_everywhere = False
 
 
 def check_values(everywhere: bool = True) -> None:
-    """Read values on a GPU too where they are checked, and wait for it; False for the default.
+    """Read values on a GPU too when they are checked, and wait for them; False restores the
+    default.
 
     On the CPU a check of values (labels in range, one-hot targets, masks of 0 and 1, a stored map
     of other labels, maps that are not finite) raises RWLossError with the value and the fix. On a
-    CUDA device it is an assertion there: nobody waits, and a wrong value ends the program at a
-    later call with a short text. After check_values() the message is the same as on the CPU.
+    CUDA device it is an assertion on the device: nothing waits, and a wrong value ends the program
+    at a later call with a short text. After check_values() the message is the same as on the CPU.
 
     everywhere: on a GPU too.
 
@@ -197,17 +199,17 @@ def check_values(everywhere: bool = True) -> None:
 
 
 def may_read(values: Array) -> bool:
-    """Whether values may be read here: always, but for those on CUDA, unless asked for."""
-    # Not by `is_torch`: its cache is none under torch.compile, which warns.
+    """Whether values may be read: always on the CPU; on CUDA only after check_values()."""
+    # Not with `is_torch`: its cache has no effect under torch.compile, which warns.
     device = getattr(values, "device", None)
     return _reads_everywhere or getattr(device, "type", "cpu") != "cuda"
 
 
 def fails(holds: Array, fact: str) -> bool:
-    """Whether something does not hold everywhere, so that the caller raises. holds: booleans.
+    """Whether a condition fails somewhere, so that the caller raises. holds: booleans.
 
-    Where values may not be read the answer is False, and the device asserts it. fact: what is
-    wrong then, in a few words.
+    If values may not be read, the answer is False, and the device asserts the condition. fact: the
+    error in a few words.
     """
     if may_read(holds):
         return not bool(holds.all())
@@ -219,14 +221,14 @@ def fails(holds: Array, fact: str) -> bool:
 
 def assertion(fact: str) -> str:
     """What the device says where it asserts that something does not hold."""
-    return f"rwloss: {fact}; rwloss.check_values() before the loss says which, and the fix"
+    return f"rwloss: {fact}; call rwloss.check_values() before the loss to see which, and the fix"
 
 
 def in_graphs(schema: str, dtype: Any = None) -> Callable[[Function], Function]:
     """Make a check of values one operation of a compiled graph, which does not break there.
 
-    schema: of the function in torch's words. Its result is like its first argument, or of `dtype`.
-    Outside of graphs the function is called as it is.
+    schema: of the function, in torch's syntax. Its result is like its first argument, or of
+    `dtype`. Outside graphs the function is called directly.
     """
     import torch
 

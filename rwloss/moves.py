@@ -1,4 +1,4 @@
-"""Move maps along with augmentation: flips, quarter turns and crops are exact."""
+"""Exact moves of maps for augmentation: flips, rotations by 90° and crops."""
 
 from __future__ import annotations
 
@@ -54,9 +54,9 @@ def rot90(x: Moved, times: int = 1, axes: Sequence[int] = (0, 1)) -> Moved:
     >>> turned.labels.tolist(), turned.spacings_mm
     ([[[1], [1], [0]]], ((2.5, 1.0),))
     """
-    quarters, turned = _whole(times, "number of quarter turns") % 4, _from_the_end(x, axes)
+    quarters, turned = _whole(times, "number of 90° rotations") % 4, _from_the_end(x, axes)
     if len(turned) != 2:
-        raise RWLossError(f"expected two axes to turn, got axes={axes!r}")
+        raise RWLossError(f"expected two axes to rotate, got axes={axes!r}")
     if quarters == 0:
         return x
     first, second = turned
@@ -69,7 +69,7 @@ def rot90(x: Moved, times: int = 1, axes: Sequence[int] = (0, 1)) -> Moved:
 
 
 def crop(x: Moved, region: Sequence[slice]) -> Moved:
-    """Cut out a box of voxels, as a view. labels (b *s) -> labels (b *t), bit for bit.
+    """Crop a box of voxels, as a view. labels (b *s) -> labels (b *t), bit for bit.
 
     region: one slice of step 1 per axis of *s. As in NumPy, parts outside the image are dropped.
     Crop the map of the whole image: the map of cropped regions differs for every generator
@@ -109,11 +109,12 @@ def warp(x: RWMap | Regions, *args: object, **settings: object) -> NoReturn:
 
 
 def fingerprints(values: Array) -> bytes:
-    """What every flip, quarter turn and crop of an array keeps, for `is_moved`. values (c *s).
+    """Fingerprints that every flip, 90° rotation and crop of an array keeps, for `is_moved`. values
+    (c *s).
 
-    Hashes of each three voxels in a row, along every axis and the same in both directions; the
-    lowest 16,384 of them. Moves by whole voxels bring no new rows of three. Interpolation,
-    deformation, padding and changes of values do.
+    Hashes of each three consecutive voxels, along every axis and the same in both directions; the
+    lowest 16,384 of them. Moves by whole voxels create no new triples. Interpolation, deformation,
+    padding and changes of values do.
     """
     known = np.empty(0, dtype=np.int32)
     for rows in _rows_of_three(values, step=1):
@@ -123,9 +124,9 @@ def fingerprints(values: Array) -> bytes:
 
 
 def is_moved(values: Array, known: bytes) -> bool:
-    """Whether values (c *s) may be a flip, turn or crop of those with these `fingerprints`.
+    """Whether values (c *s) may be a flip, rotation or crop of those with these `fingerprints`.
 
-    Large arrays are checked along every second line of voxels, or along fewer.
+    Large arrays are checked only along every second line of voxels, or fewer.
 
     known: what `fingerprints` gave.
 
@@ -144,7 +145,7 @@ def is_moved(values: Array, known: bytes) -> bool:
 
 
 def _rows_of_three(values: Array, step: int) -> Iterator[NDArray[np.int32]]:
-    """A hash of each three voxels in a row, axis by axis, along every step-th line. (c *s)."""
+    """A hash of each three consecutive voxels, axis by axis, along every step-th line. (c *s)."""
     odd = 0x2545F4914F6CDD1D
     for axis in range(1, values.ndim):
         thin = [slice(None, None, step)] * values.ndim
@@ -176,7 +177,7 @@ def _labels(x: RWMap | Regions) -> Array:
 
 
 def _moved(x: Moved, move: Callable[[Array], Array], order: Sequence[int] | None = None) -> Moved:
-    """The same map or regions with every array moved. order: of the axes, for the spacing."""
+    """The map or regions with every array moved. order: of the axes, for the spacing."""
     rows = x.spacing_mm if isinstance(x, RWMap) else x.spacings_mm
     if order is not None and rows is not None:
         rows = tuple(tuple(row[axis] for axis in order) for row in rows)
@@ -193,20 +194,20 @@ def _moved(x: Moved, move: Callable[[Array], Array], order: Sequence[int] | None
 
 
 def _mirrored(array: Array, axes: tuple[int, ...]) -> Array:
-    """A mirrored copy. A value that is broadcast along all the axes needs no memory of its own."""
+    """A mirrored copy. A value that is broadcast along all the axes needs no extra memory."""
     strides = array.stride() if is_torch(array) else array.strides
     varying = tuple(axis for axis in axes if strides[axis] != 0)
     if not varying:
         return array
     flipped = namespace(array).flip(array, axis=varying)
-    # NumPy gives a view of negative strides, which torch.from_numpy refuses.
+    # NumPy returns a view with negative strides, which torch.from_numpy refuses.
     return flipped if is_torch(flipped) else flipped.copy()
 
 
 def _from_the_end(x: RWMap | Regions, axes: object) -> tuple[int, ...]:
     """Axes of *s as negative numbers, which fit arrays (b *s) and (b k *s) alike."""
     count = _labels(x).ndim - 1
-    # An array without axes has the type of an iterable, but is none.
+    # An array without axes has an iterable type, but cannot be iterated.
     alone = not isinstance(axes, Iterable) or getattr(axes, "ndim", 1) == 0
     given: Any = (axes,) if alone else axes
     numbers = [_whole(axis, "axis") for axis in given]
@@ -226,7 +227,7 @@ def _whole(number: object, role: str) -> int:
     if not isinstance(number, bool | np.bool_):
         with suppress(TypeError):
             return operator.index(number)  # type: ignore[arg-type]
-    raise RWLossError(f"expected a whole {role}, got {number!r}")
+    raise RWLossError(f"expected an integer {role}, got {number!r}")
 
 
 def _side(side: slice, length: int) -> slice:

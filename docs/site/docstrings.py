@@ -57,6 +57,7 @@ label_sets: of partial labels, the classes that a label allows
 labels: the class of each voxel
 labels_sha256: digest of labels, spacing and affine
 learning_rate: that of the optimizer, at the beginning
+log_probs: natural logarithms of the probabilities
 logits: what the network gives
 loss: the loss
 mask: the voxels in question
@@ -84,6 +85,7 @@ report: of `check` or `check_expression`
 rwmap: the map
 seed: the same seed gives the same result
 settings: of the run
+shape: length of each axis
 spacing_mm: spacing per axis in mm
 spacings_mm: spacing per axis in mm, one row per image
 split: the cases of training, validation and test
@@ -135,9 +137,12 @@ class Docstrings(griffe.Extension):
                 begin.docstring = None
             if each.docstring is not None:
                 rest = [] if each.is_function else list(each.members)
-                each.docstring.value = with_sections(
+                text = with_sections(
                     each.docstring.value, _parameters(each), WORDS, attributes=rest
                 )
+                text, fence, examples = text.partition("```pycon")
+                axes = re.sub(r"(?<=[ (])\*(?=[st]\b)", r"\*", text)  # they are no emphasis
+                each.docstring.value = axes + fence + examples
 
 
 def _walk(inside: griffe.Module | griffe.Class) -> Iterator[griffe.Function | griffe.Class]:
@@ -222,7 +227,8 @@ def _rows(line: str, names: Sequence[str]) -> tuple[str, dict[str, str]]:
     if not choices:
         return line, {}
     begins = re.compile(
-        rf"(?:^|(?<=[.;] ))((?:{choices})(?:(?:, | and )(?:{choices}))*)({_SHAPE})?: ", re.MULTILINE
+        rf"(?:^|(?<=[.;:] ))((?:{choices})(?:(?:, | and )(?:{choices}))*)({_SHAPE})?: ",
+        re.MULTILINE,
     )
     before, *parts = begins.split(line)
     rows: dict[str, str] = {}

@@ -1,4 +1,4 @@
-"""The command line: one command a file, thin; heavy imports inside the commands that need them."""
+"""The command line: one thin file per command; heavy imports inside the commands that need them."""
 
 from rwloss.cli.app import app, main
 

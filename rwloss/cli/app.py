@@ -32,14 +32,14 @@ COMMANDS = (
     "report",
     "nnunet-path",
 )
-"""In the order of a user's work. Each is the function of its name in the module of its name."""
+"""In the order in which users need them. Each is a function in the module of the same name."""
 
 OLD_SPELLINGS = {"output": "out"}
-"""Options that were called otherwise once, and still work."""
+"""Former names of options, which still work."""
 
 
 class _Sections(TyperCommand):
-    """A command whose help lists its options in sections."""
+    """A command whose help groups its options in sections."""
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         sections: dict[str, list[tuple[str, str]]] = {"Arguments": [], "Options": []}
@@ -55,7 +55,7 @@ class _Sections(TyperCommand):
 
 
 class _Group(TyperGroup):
-    """Commands that are built when they are used: the others cost no time."""
+    """Commands that are built on use, so that the others cost no time."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
@@ -88,7 +88,8 @@ app = typer.Typer(
     name="rwloss",
     cls=_Group,
     help="Every segmentation loss as softmax times a region-wise map.",
-    epilog="Exit codes: 0 done, 1 some cases failed (each is named, the others are kept), "
+    epilog="Exit codes: 0 done, 1 some cases failed (they are named, the results of the others "
+    "are kept), "
     "2 wrong use, 130 interrupted.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -117,11 +118,12 @@ def _options(
 
 
 class _OutputError(RWLossError):
-    """What a command found can't be printed."""
+    """The output of a command cannot be printed."""
 
 
 class _Stream:
-    """A standard stream. is_lossy: what can't be written is lost, and the work goes on."""
+    """A standard stream. is_lossy: text that cannot be written is dropped, and the command
+    continues."""
 
     def __init__(self, stream: Any, *, is_lossy: bool) -> None:
         self._stream, self._is_lossy = stream, is_lossy
@@ -149,7 +151,8 @@ class _Stream:
 def main() -> None:
     """Run the program; wrong use is an error on standard error with exit code 2, no traceback.
 
-    A standard stream that is closed or full ends no work; what can't be printed is exit code 1.
+    A closed or full standard stream does not stop the command; if output is lost, the exit code is
+    1.
     """
     for stream, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, stream) is None:  # closed: no other file may take its number

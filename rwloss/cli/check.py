@@ -1,4 +1,4 @@
-"""`rwloss check`: what maps do to training, known from the labels alone."""
+"""`rwloss check`: how maps affect training, predicted from the labels alone."""
 
 from __future__ import annotations
 
@@ -26,21 +26,23 @@ def check(
     num_classes: opt.NumClasses = None,
     spacing: opt.Spacing = None,
     ignore_label: opt.IgnoreLabel = None,
+    label_sets: opt.LabelSets = None,
     as_json: opt.AsJson = False,
 ) -> None:
-    """Predict from the labels alone what maps do to training.
+    """Predict from the labels alone how maps affect training.
 
-    Prints first what decides: how much is pushed the wrong way, how strongly a rare class is pulled
-    up and whether it can come back after it has died, and what each term of a sum weighs. Then how
-    many voxels obey the stability principle, and where. A case that cannot be read is named, and
-    the other cases are counted. docs/stability.md explains every figure.
+    Prints the most important numbers first: how much of the gradient goes in the wrong direction,
+    how strongly a rare class is pulled up, whether it can come back after it has died, and the
+    effective weight of each term of a sum. Then how many voxels obey the stability principle, and
+    where. A case that cannot be read is named, and the other cases are counted. docs/stability.md
+    explains every number.
 
     map_texts: Map to check: a name such as rectified, or an expression such as
     "boundary(convention='valverde') + dice". Repeat it for more columns. `rwloss maps` lists the
     names.
-    out: Picture of where the maps push the wrong way, in the case and slice where they do so most,
-    and of all pushes of a map that has none: .png, .pdf or .svg. Overwrites the file.
-    probs: Probabilities at which to look at the gradient: the same for every class, or random at
+    out: Picture of where the maps push the wrong way, in the case and slice where they do so most;
+    for a map without wrong pushes, of all its pushes: .png, .pdf or .svg. Overwrites the file.
+    probs: Probabilities at which the gradient is computed: the same for every class, or random at
     each voxel.
     seed: Seed of the random probabilities.
     limit: Check only the first N cases.
@@ -57,6 +59,7 @@ def check(
         num_classes=num_classes,
         spacing_mm=spacing,
         ignore_label=ignore_label,
+        label_sets=label_sets,
         probs=probs,
         seed=seed,
     )
@@ -78,7 +81,7 @@ def check(
         typer.echo(printable(doubt), err=True)
     if diagnosis.failed:
         print_table([*diagnosis.failed.items()], err=True)
-        others = "the figures are of the others" if diagnosis.reports else "none is left to check"
+        others = "the numbers are for the others" if diagnosis.reports else "no case is left"
         typer.echo(f"{len(diagnosis.failed)} of {len(cases)} cases failed; {others}", err=True)
         raise typer.Exit(1)
 

@@ -1,4 +1,4 @@
-"""`rwloss compare`: maps by seeds, trained and tested alike, and their differences."""
+"""`rwloss compare`: train and test every map with every seed, and compare the results."""
 
 from __future__ import annotations
 
@@ -48,30 +48,31 @@ def compare(
 ) -> None:
     """Train every map with every seed, and compare the results.
 
-    All runs share data, split and settings, apart from those with several values. Runs with the
-    same seed start from the same weights and see the same batches. To resume an interrupted study,
-    give the same command again. Maps, seeds and values can be added later; what is not given is
-    taken from the study. A failed run is named, and the other runs continue. docs/compare.md
+    All runs share data, split and settings, except settings with several values. Runs with the same
+    seed start from the same weights and see the same batches. To resume an interrupted study, give
+    the same command again. Maps, seeds and values can be added later; options that are not given
+    are taken from the study. A failed run is named, and the other runs continue. docs/compare.md
     explains the results.
 
-    source: File of a study, or nnU-Net raw folder with images.
-    config: TOML file of settings of `rwloss train`, such as those of docs/papers or the run.toml of
-    a run; options override it, and its map and seed are not used.
+    source: study.toml of a study, or nnU-Net raw folder with images.
+    config: TOML file with settings of `rwloss train`, such as those in docs/papers or the run.toml
+    of a run; options override it, and its map and seed are not used.
     map_texts: Map to train with, and a name for its folder. Repeat it for more maps.
-    baselines: Usual map by its name, such as dice_ce or boundary_gdl_rebalance; a wrong name lists
-    all. Repeat it for more maps.
+    baselines: Common map by its name, such as dice_ce or boundary_gdl_rebalance; an unknown name
+    prints all names. Repeat it for more maps.
     seeds: Number of seeds, or the seeds separated by commas (3 means 0,1,2); by default those of
     the study, or 3.
-    learning_rates: Learning rates; every map is trained with each, as with every axis.
+    learning_rates: Learning rates; every map is trained with each of them.
     train_cases: Numbers of training cases to keep, such as 10,50,all.
     split_seeds: Seeds of the split; runs of a map with different splits count as repetitions.
     axis: Any setting with several values, such as preset=tiny,small. Repeat it for more axes.
-    null: Train the reference a second time, under another name and with other seeds, as a test of
-    the statistics: its differences are chance.
-    out: Folder of the study; by default that of STUDY.toml. A study in it is resumed and extended.
-    together: Runs to train as one model; auto, the default, is as many as a GPU's memory holds, and
-    1 on the CPU.
-    dry_run: Say what would be done, with memory and time, and write nothing.
+    null: Train the reference a second time, under another name and with other seeds, to test the
+    statistics: the differences between the two are chance.
+    out: Folder of the study; by default that of study.toml. An existing study is resumed and
+    extended.
+    together: Number of runs to train as one model; auto, the default, is as many as fit into a
+    GPU's memory, and 1 on the CPU.
+    dry_run: Print what would be done, with memory and time, and write nothing.
     """
     from rwloss.study import assembly, plan
     from rwloss.training import require_training
@@ -108,7 +109,7 @@ def run_and_print(
     *,
     as_json: bool = False,
 ) -> None:
-    """Run a study, or what is left of it, and print its results; exit code 1 if runs failed.
+    """Run a study, or the unfinished part of it, and print its results; exit code 1 if runs failed.
 
     workers: the options of `rwloss.study.execution.carry_out`.
     """
@@ -133,14 +134,14 @@ def run_and_print(
 
 @contextmanager
 def _watched(runs: Sequence[Run]) -> Iterator[Callable[[RunEnd], None]]:
-    """Progress of the runs of a study; gives what to call as they end."""
+    """Progress of the runs of a study; yields the function to call when a run ends."""
     from rwloss.study.stacking import steps_done
 
     ended: set[tuple[str, int]] = set()
     steps = runs[0].settings.steps
 
     def look() -> int:
-        """Steps done of all runs. Nothing is left to do of a failed one."""
+        """Steps done in all runs. A failed run counts as complete."""
         return sum(
             steps if (run.name, run.seed) in ended else min(steps_done(run), steps) for run in runs
         )
@@ -162,7 +163,7 @@ def _axes(
     train_cases: str | None,
     split_seeds: str | None,
 ) -> dict[str, list[Any]]:
-    """The axes that were given, by setting. Raises RWLossError for one that is given twice."""
+    """The given axes, by setting. Raises RWLossError for one that is given twice."""
     from rwloss.study import axes
 
     named = {
@@ -185,7 +186,7 @@ def _number(together: str) -> int | Literal["auto"]:
 
 
 def _seeds(text: str) -> tuple[int, ...]:
-    """Seeds from how many there are, or from the seeds themselves.
+    """Seeds, from their number or from a list.
 
     >>> _seeds("3"), _seeds("3,7"), _seeds("3,")
     ((0, 1, 2), (3, 7), (3,))

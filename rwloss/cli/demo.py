@@ -1,4 +1,4 @@
-"""`rwloss demo`: real labels, maps, a small study and its report, in minutes on the sample."""
+"""`rwloss demo`: maps, a small study and its report on the sample data, in minutes."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ def demo(
     """Try everything on sample data: maps, a small study, its report.
 
     Uses the hippocampus volumes that come with rwloss. Computes and draws the boundary and the
-    rectified map; then trains small 2-D U-Nets with four maps, from the same weights and on the
-    same batches, and writes a report to open in a browser. To resume an interrupted demo, give the
-    same command again.
+    rectified map; then trains small 2-D U-Nets with four maps, from the same initial weights and on
+    the same batches, and writes a report to open in a browser. To resume an interrupted demo, give
+    the same command again.
 
     out: Folder for the maps, the picture and the study.
     steps: Training steps of each run.
-    seeds: Seeds; each map is trained once per seed.
+    seeds: Number of seeds; each map is trained once per seed.
     """
     from rwloss import data
     from rwloss.pictures import cases, check_output

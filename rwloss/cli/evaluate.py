@@ -1,4 +1,4 @@
-"""`rwloss evaluate`: predictions against labels, by class, with nothing left out unsaid."""
+"""`rwloss evaluate`: predictions against labels, per class; nothing is left out silently."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ def evaluate(
 ) -> None:
     """Score label maps by overlap, distances, topology and lesions.
 
-    For each class except the background. Each mean is shown with its number of cases, and with the
-    numbers of cases in which the class was missed, was a false alarm or was in neither. A case that
-    cannot be evaluated is named, and the other cases are counted. docs/evaluate.md explains every
-    figure.
+    Scores each class except the background. Each mean is shown with its number of cases, and with
+    the numbers of cases in which the class was missed, was a false alarm or was in neither. A case
+    that cannot be evaluated is named, and the other cases are counted. docs/evaluate.md explains
+    every number.
 
     predictions: Folder or glob of label maps, named CASE.ext.
     labels: True labels: folder or glob of label maps with the same names, or an nnU-Net raw folder.
@@ -50,11 +50,11 @@ def evaluate(
     spacing, ignore label, metrics and tolerance by default.
     split: Part of the split of --run; by default test.
     out: File for the scores of each case and class: .csv or .json. Overwrites the file.
-    penalty: Distance of missed classes and false alarms in the means of distances, in mm, or
-    the diagonal of the image. By default the means leave them out, and their numbers are shown.
+    penalty: Distance that counts for missed classes and false alarms in the means of distances: a
+    number of mm, or diagonal for that of the image. By default the means leave them out, and their
+    numbers are shown.
     tolerance: Distance in mm (in voxels without a spacing) up to which surfaces agree, for nsd and
-    surface_dice; by default 1. Several, each with its own --tolerance, add columns such as
-    nsd_at_2.
+    surface_dice; by default 1. Repeat it to add columns such as nsd_at_2.
     """
     from rwloss.metrics import require, select
     from rwloss.training import evaluation
@@ -65,7 +65,7 @@ def evaluate(
     distance = _parse_penalty(penalty)
     check_penalty(distance)
     if run is None and split is not None:
-        raise RWLossError(f"--split {split} of which run? Give --run too")
+        raise RWLossError(f"--split {split} needs --run, the run with this split")
     spacing_mm, cases = spacing, None
     if run is not None:
         from rwloss.training import RunFolder
@@ -132,7 +132,7 @@ def _parse_penalty(text: str | None) -> Penalty:
 
 
 def _tell(result: Evaluation, penalty: Penalty) -> None:
-    """The table, and what its means hold."""
+    """The table, and what its means include."""
     from rwloss.metrics import find
 
     cases = count_of(len(result.scores.cases), "case")
@@ -151,17 +151,17 @@ def _tell(result: Evaluation, penalty: Penalty) -> None:
         return
     if penalty is not None:
         length = "the image's diagonal" if penalty == "diagonal" else f"{penalty:g} {unit}"
-        typer.echo(f"Both have {length} in the means of distances.")
+        typer.echo(f"In the means of distances, both count as {length}.")
     elif outside:
         typer.echo(
-            f"Distances leave both out ({outside:,} here), so a prediction that misses more "
+            f"Distances leave out both ({outside:,} here), so a prediction that misses more "
             "can look better: read n, or give a --penalty."
         )
     print_in_voxels(len(result.in_voxels))
 
 
 def _tell_problems(result: Evaluation) -> None:
-    """What has no part in the means, on standard error."""
+    """Print what the means leave out, on standard error."""
     print_failures([(each.name, each.reason) for each in result.failed], result.num_cases)
     for names, what in (
         (result.unpredicted, "without a prediction"),
@@ -172,7 +172,7 @@ def _tell_problems(result: Evaluation) -> None:
             typer.echo(f"{count_of(len(names), 'case')} {what}: {listed}", err=True)
     if result.regions:
         typer.echo(
-            "scores are of single labels, not of the regions that dataset.json names: "
+            "scores are computed per label, not for the regions that dataset.json names: "
             f"{', '.join(map(printable, result.regions))}",
             err=True,
         )

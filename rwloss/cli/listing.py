@@ -1,4 +1,4 @@
-"""Tables and sizes in the output; names of files cannot garble the terminal."""
+"""Tables and sizes in the output; file names cannot garble the terminal."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def size_of(number: int) -> str:
 
 
 def printable(text: str) -> str:
-    r"""Text on one line, whatever a file's name holds: control characters as escapes.
+    r"""Text on one line, with control characters (of file names) as escapes.
 
     >>> print(printable("a\n\x1b[31mb"))
     a\n\x1b[31mb
@@ -43,7 +43,7 @@ def print_table(rows: Sequence[Sequence[str]], *, err: bool = False) -> None:
 
     err: on standard error.
     """
-    # Reasons of other libraries run over several lines; names keep each space.
+    # Messages of other libraries may have several lines; names keep each space.
     safe = [[*map(printable, row[:-1]), printable(" ".join(row[-1].split()))] for row in rows]
     if (sys.stderr if err else sys.stdout).isatty():
         from rich.console import Console
@@ -62,14 +62,15 @@ def print_table(rows: Sequence[Sequence[str]], *, err: bool = False) -> None:
 
 
 def print_failures(failed: Sequence[tuple[str, str]], cases: int) -> None:
-    """Print the cases that failed, each with its reason, on standard error. cases: of all."""
+    """Print the cases that failed, each with its reason, on standard error. cases: number of
+    all."""
     if failed:
         typer.echo(f"{len(failed):,} of {count_of(cases, 'case')} failed:", err=True)
         print_table(failed, err=True)
 
 
 def print_in_voxels(cases: int) -> None:
-    """Print that distances are in voxels in this many cases; nothing where there are none."""
+    """Print that distances are in voxels in this many cases; nothing if there are none."""
     if cases:
         typer.echo(
             f"{count_of(cases, 'case')} without a spacing: distances are in voxels; give "

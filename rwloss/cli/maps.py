@@ -1,4 +1,4 @@
-"""`rwloss maps`: the generators that are installed."""
+"""`rwloss maps`: list the installed maps."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ def maps(
     name: Annotated[str | None, typer.Argument(metavar="NAME")] = None,
     as_json: opt.AsJson = False,
 ) -> None:
-    """List the maps, or show one with its parameters.
+    """List the maps, or show the parameters of one.
 
-    name: Show this one with its parameters, properties and source: a name, or path/to/file.py:Name.
+    name: Map to show with its parameters, properties and source: a name, or path/to/file.py:Name.
     """
     if as_json:
         fields = [_fields(name)] if name else list(_fields_of_all())
@@ -89,7 +89,7 @@ def _parameter(parameter: Parameter) -> str:
 
 
 def _properties(term: TermFacts) -> list[tuple[str, str]]:
-    """Titles and texts; what is not known is said to be so."""
+    """Titles and texts; unknown properties are named as unknown."""
     kind = ", ".join(filter(None, [term.kind, term.form]))
     from_labels = f"; from the labels alone: {term.ingredient}" if term.ingredient else ""
     principle = {

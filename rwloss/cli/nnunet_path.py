@@ -14,7 +14,7 @@ def nnunet_path() -> None:
 
     from rwloss.integrations.nnunet import trainers_folder
 
-    # On standard error and without a failure: $(rwloss nnunet-path) takes the folder alone, and
+    # On standard error and without a failure: $(rwloss nnunet-path) must print only the folder, and
     # nnU-Net may be in another environment.
     if find_spec("nnunetv2") is None:
         typer.echo(

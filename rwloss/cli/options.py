@@ -18,11 +18,12 @@ if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
 
 OF_SETTINGS = "the field of this name in RunSettings or Study"
-"""Marks a parameter whose option is made from the settings."""
+"""Marks a parameter whose option is generated from the settings."""
 
 NumClasses = Annotated[int | None, OF_SETTINGS]
 Spacing = Annotated[tuple[float, ...] | None, OF_SETTINGS]
 IgnoreLabel = Annotated[int | None, OF_SETTINGS]
+LabelSets = Annotated[dict[str, tuple[int, ...]] | None, OF_SETTINGS]
 Metrics = Annotated[tuple[str, ...] | None, OF_SETTINGS]
 
 Labels = Annotated[
@@ -47,7 +48,7 @@ Jobs = Annotated[
         "-j",
         min=0,
         metavar="N",
-        help="Worker processes; by default one per core, 0 for none: this process does the work.",
+        help="Number of worker processes; by default one per core; 0 uses only this process.",
     ),
 ]
 Scheduler = Annotated[
@@ -92,7 +93,7 @@ SECTIONS = {
     "steps_per_epoch": "Steps between events",
     "accelerator": "Hardware",
 }
-"""Title of each section of a long help text, by the first setting in it."""
+"""Title of each section of a long help text, by its first setting."""
 
 _METAVARS = {
     "map": "EXPR",
@@ -105,16 +106,17 @@ _METAVARS = {
     "spacing": "MM,MM[,MM]",
     "network": "NAME",
     "network_options": "NAME=VALUE,...",
+    "label_sets": "LABEL=[CLASS,...],...",
     "reference": "NAME",
 }
 
 
 def place_of(argument: str | None, option: str | None) -> str:
-    """The place of the results, which is given as OUT or as --out. Raises RWLossError if not."""
+    """The path of the results, given as OUT or as --out. Raises RWLossError if it is missing."""
     if argument is not None and option is not None:
-        raise RWLossError(f"OUT and --out name two places, {argument!r} and {option!r}: give one")
+        raise RWLossError(f"OUT and --out name two paths, {argument!r} and {option!r}: give one")
     if (place := argument or option) is None:
-        raise RWLossError("where to? Give OUT, the place of the results")
+        raise RWLossError("no path for the results: give OUT")
     return place
 
 
@@ -124,7 +126,7 @@ def summary_of(command: Callable[..., None]) -> str:
 
 
 def with_options(command: Callable[..., None]) -> tuple[Callable[..., None], str]:
-    """The command as typer takes it, and its help text without that of its options.
+    """The command in typer's form, and its help text without that of its options.
 
     The docstring holds the help of each parameter, after its name and a colon. A parameter marked
     with OF_SETTINGS becomes the option of the setting with its name. A command with **settings gets
@@ -168,7 +170,7 @@ def with_options(command: Callable[..., None]) -> tuple[Callable[..., None], str
 
 
 def _annotation(name: str, annotation: Any, help_text: str | None) -> Any:
-    """The annotation of a parameter as typer takes it."""
+    """The annotation of a parameter in typer's form."""
     kind, info = get_args(annotation)
     if info is OF_SETTINGS:
         return _of_setting(name)
@@ -228,7 +230,7 @@ def _of_setting(name: str) -> Any:
 
 
 def _checked(field: FieldInfo, kind: type, several: bool, value: Any) -> Any:
-    """The value of an option as its setting; the error of a wrong one names the option."""
+    """The value of an option, converted to that of its setting; an error names the option."""
     from pydantic import TypeAdapter, ValidationError
 
     from rwloss.words import must

@@ -1,4 +1,4 @@
-"""`rwloss precompute`: maps of a dataset."""
+"""`rwloss precompute`: compute and store the maps of a dataset."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ def precompute(
     num_classes: opt.NumClasses = None,
     spacing: opt.Spacing = None,
     ignore_label: opt.IgnoreLabel = None,
+    label_sets: opt.LabelSets = None,
     file_format: Annotated[Literal["nifti", "zarr"], typer.Option("--format")] = "nifti",
     dtype: Annotated[Literal["auto", "int16", "float16", "float32"], typer.Option()] = "auto",
     jobs: opt.Jobs = None,
@@ -38,13 +39,13 @@ def precompute(
     """Compute the maps of a dataset and store them for training.
 
     To resume an interrupted run, give the same command again: it keeps the maps that are complete
-    and belong to the same labels. A failed case is named, and the other cases are done.
+    and belong to the same labels. A failed case is named, and the other cases are completed.
 
-    out: Folder of the maps; with --format zarr also an address in an object store, such as
+    out: Folder of the maps; with --format zarr also a URL in an object store, such as
     s3://bucket/maps.
     map_text: Map to make: a name such as rectified, or with parameters such as
     "boundary(convention='valverde')". `rwloss maps` lists the names.
-    file_format: nifti: files for any viewer; zarr: chunks, so that a patch can be read alone.
+    file_format: nifti: files for any viewer; zarr: chunks, so that a patch can be read separately.
     dtype: Type of the stored values. auto: 16 bits if that is within 3e-4 of each value, else
     float32. int16 is for nifti, float16 for zarr.
     dry_run: Print what would be done and how large it would be.
@@ -62,6 +63,7 @@ def precompute(
             num_classes=num_classes,
             spacing_mm=spacing,
             ignore_label=ignore_label,
+            label_sets=label_sets,
             format=file_format,
             dtype=dtype,
             jobs=jobs,
@@ -86,7 +88,7 @@ def precompute(
 
 def _what_is_left(shown: Progress) -> str:
     if "maps" not in shown.paces:
-        return "no map was made; the same command starts again"
+        return "no map was made; run the same command to start again"
     cases = count_of(shown.paces["maps"].total, "case")
     return f"{shown.done('maps'):,} of {cases} are done; the same command resumes the run"
 
@@ -136,7 +138,7 @@ def _print(summary: Summary, asked: Expression, *, planned: bool) -> None:
             "that depend on the prediction are computed during training"
         )
     if static is not None and static.needs_class_counts:
-        typer.echo("The class weights are numbers now, from the whole dataset")
+        typer.echo("The class weights were computed from the whole dataset")
 
 
 def _ratio(summary: Summary) -> float | None:

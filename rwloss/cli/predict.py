@@ -1,4 +1,4 @@
-"""`rwloss predict`: label maps of images from a trained run."""
+"""`rwloss predict`: predict label maps of images with a trained run."""
 
 from __future__ import annotations
 
@@ -35,23 +35,24 @@ def predict(
 ) -> None:
     """Predict label maps of images with a trained run.
 
-    Images are normalised and cut as in training; each label map has the format and geometry of its
-    image. To resume an interrupted run, give the same command again: it keeps label maps of the
-    same weights and images. A failed case is named, and the other cases are done.
+    Images are normalized and cropped as in training; each label map has the format and geometry of
+    its image. To resume an interrupted run, give the same command again: it keeps label maps that
+    were made with the same weights and images. A failed case is named, and the other cases are
+    completed.
 
     run: Folder of a run of `rwloss train`.
     images: Folder of images, named CASE_0000.ext, CASE_0001.ext, ... with one file per channel, or
     CASE.ext; or an nnU-Net raw folder, or one file.
     out: Folder of the label maps, named CASE.ext.
     checkpoint: Weights of the best step on the validation cases, or of the last step.
-    network: Class that the run was trained with, as FILE.py:Class or module:Class, if it is one of
-    your own. It is never taken from RUN, which must not choose which code runs.
+    network: Your own network class, if the run was trained with one, as FILE.py:Class or
+    module:Class. It is never taken from RUN, because RUN must not choose which code runs.
     part: Images of an nnU-Net raw folder; by default test if it has imagesTs.
     split: Predict only this part of the run's split; by default all images.
     overlap: Overlap of neighboring windows, as a fraction of their length, for images that are
     larger than the patches of the run.
-    batch_size: Windows or slices per batch; fewer need less memory. By default about a million
-    voxels.
+    batch_size: Windows or slices per batch; a smaller number needs less memory. By default about a
+    million voxels.
     device: cpu, cuda, cuda:1, ...; by default a GPU if there is one.
     overwrite: Overwrite existing label maps.
     """

@@ -1,4 +1,4 @@
-"""How far work has come: bars on a terminal, plain lines elsewhere; on standard error."""
+"""Progress on standard error: bars on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -17,29 +17,30 @@ import typer
 from rwloss.words import count_of
 
 SECONDS_BETWEEN_LOOKS = {True: 2.0, False: 30.0}
-"""How often `watched` looks, on a terminal and elsewhere."""
+"""How often `watched` polls, on a terminal and elsewhere."""
 
 
 class Pace:
-    """How much of a task is done, and how fast it goes.
+    """How much of a task is done, and how fast.
 
-    unit: what is counted. bad: the word for what failed. began: when work on it began, in seconds.
+    unit: what is counted. bad: the word for failures. began: start time in seconds.
     """
 
     def __init__(self, total: int, unit: str, bad: str, began: float, done: int = 0) -> None:
         """Begin with `done` of `total`."""
         self.total, self.unit, self.bad, self.done, self.failed = total, unit, bad, done, 0
-        # Kept cases go faster than new ones, and validation is slow: the newest tenth counts.
+        # Kept cases are faster than new ones, and validation is slow: the rate is that of the
+        # latest tenth.
         self._reports = deque([(began, done)], maxlen=1 + max(20, total // 10))
 
     def update(self, done: int, now: float) -> None:
-        """So much is done by now."""
+        """Update the number done."""
         self.done = done
         self._reports.append((now, done))
 
     @property
     def facts(self) -> str:
-        """Rate, remaining time and failures, as far as there are any."""
+        """Rate, remaining time and failures, if any."""
         (began, before), (now, done) = self._reports[0], self._reports[-1]
         facts = []
         if now > began and done > before:
@@ -54,10 +55,10 @@ class Pace:
 
 
 class Progress:
-    """Tasks and how far each is.
+    """Progress of several tasks.
 
-    A bar per task on a terminal. Elsewhere a line per tenth of a task and at its end, at most one
-    per second; and one per minute where a tenth takes longer.
+    On a terminal, one bar per task. Elsewhere, one line per tenth of a task and at its end, but at
+    most one per second; and one per minute if a tenth takes longer.
     """
 
     def __init__(
@@ -70,7 +71,7 @@ class Progress:
         self.tasks: dict[str, Any] = {}
 
     def done(self, task: str) -> int:
-        """Cases of a task that are through and did not fail."""
+        """Number of cases of a task that were completed without failure."""
         return self.paces[task].done - self.paces[task].failed if task in self.paces else 0
 
     def line(self, text: str) -> None:
@@ -81,7 +82,7 @@ class Progress:
             self.bars.console.print(text, markup=False, highlight=False)
 
     def step(self, task: str, total: int, *, failed: bool = False) -> None:
-        """One more case of a task is through."""
+        """Count one more case of a task."""
         if task not in self.paces:
             self.paces[task] = Pace(total, "case", self.bad, self.began)
         pace = self.paces[task]
@@ -90,7 +91,7 @@ class Progress:
         self.began = self.clock()
 
     def update(self, task: str, done: int, total: int, note: str = "") -> None:
-        """So many training steps of a task are done. The first call begins with a line."""
+        """Update the training steps of a task. The first call prints a line."""
         if task not in self.paces:
             self.paces[task] = Pace(total, "step", self.bad, self.clock(), done)
             self._print(task)
@@ -120,9 +121,9 @@ class Progress:
 
 @contextmanager
 def progress(left: Callable[[Progress], str], bad: str = "failed") -> Iterator[Progress]:
-    """What to tell how far the work is. bad: the word for cases that failed.
+    """The progress display of a command. bad: the word for cases that failed.
 
-    Ctrl-C ends the program with one line, which says what is `left`, and exit code 130.
+    Ctrl-C ends the program with exit code 130 and one line that describes what is `left`.
     """
     with ExitStack() as stack:
         bars = None
@@ -154,9 +155,9 @@ def progress(left: Callable[[Progress], str], bad: str = "failed") -> Iterator[P
 def watched(
     task: str, total: int, look: Callable[[], int], left: str, seconds: float | None = None
 ) -> Iterator[Progress]:
-    """The progress of work in other processes: `look` tells the steps done, every few seconds.
+    """The progress of work in other processes: `look` updates the steps, every few seconds.
 
-    It is called in a thread. An exception in it stops no work. left: what Ctrl-C says.
+    It is called in a thread. An exception in it does not stop the work. left: printed after Ctrl-C.
     """
     stop = threading.Event()
 

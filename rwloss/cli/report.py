@@ -1,4 +1,4 @@
-"""`rwloss report`: the page of a study, from its folder; or of scores that others measured."""
+"""`rwloss report`: write the report of a study, or of scores from other tables."""
 
 from __future__ import annotations
 
@@ -43,43 +43,44 @@ def report(
     unpaired: Annotated[bool, typer.Option("--unpaired", **OF_TABLES)] = False,
     correct: Annotated[Literal["setting", "all"], typer.Option(**OF_TABLES)] = "setting",
 ) -> None:
-    """Write the report of a study, or of anyone's scores.
+    """Write the report of a study, or of tables of scores.
 
-    Trains nothing. A study is shown as far as its runs have come. The report is one HTML file that
-    opens without a network. Of a study, a few test cases are predicted for its pictures; if
-    checkpoints or data are missing, the page says so. With --metric, the scores are read from a
-    table, or from the files of a folder: CSV, nnU-Net's summary.json, MONAI's metrics.csv.
-    docs/results-of-others.md explains it.
+    Trains nothing. For a study, the report shows its runs so far, and predicts a few test cases for
+    the pictures; if checkpoints or data are missing, the page says so. The report is one HTML file
+    that opens offline. With --metric, the scores are read from a table, or from the files of a
+    folder: CSV, nnU-Net's summary.json, MONAI's metrics.csv. docs/results-of-others.md explains it.
 
     source: Folder of a study of `rwloss compare`; or a table of scores, or a folder of tables.
     map_texts: Map of the study that a Python file defines, such as "my_map.py:MyMap". The report
-    runs no file that is not named here, and leaves out the pictures and diagnostics that need it.
+    runs only files that are named here, and omits pictures and diagnostics that need others.
     out: Page to write; by default report.html in the folder of the study, where results.json and
     runs.csv are rewritten too.
     export: Folder for every chart as SVG and PDF, and every table as CSV and LaTeX; new, or with
-    such files alone. The page is then written only if --out names it.
-    metric: Score to compare, and whether higher or lower is better, such as Dice:higher, or with
-    another name for its column, such as Dice=dice_mean:higher. The first is the main one.
+    only such files. The page is then written only if you give --out.
+    metric: Score to compare, and whether higher or lower is better, such as Dice:higher; if its
+    column has another name, such as Dice=dice_mean:higher. Repeat it for more scores; the first is
+    the main one.
     reference: Method that all others are compared with.
     method: Column of the method; by default "method".
     seed: Column of the seed or fold of a run; by default "seed". Without one, there is one run per
     method.
     case: Column of the case; by default "case". Without one, each row is the mean of a run.
     class_: Column of the class. A case's score is the mean over its classes.
-    group: Column of a setting. Methods are compared where all settings are the same.
-    pattern: Where the tables are below DIR, with fields in braces, such as
+    group: Column of a setting. Methods are compared within each combination of settings.
+    pattern: Paths of the tables in the folder, with fields in braces, such as
     "{labels}/{method}/{seed}.csv". Fields other than method, seed, case, class and metric are
-    settings. By default where nnU-Net writes its summary.json.
-    wide: Names of columns that hold scores, with fields in braces, such as "{method}" or
+    settings. By default the paths of nnU-Net's summary.json.
+    wide: Names of the score columns, with fields in braces, such as "{method}" or
     "{method}_{metric}".
-    long: Columns of the name of a metric and of its value, where each row holds one score.
-    case_table: Table with a row per case, whose columns can be settings with --group.
-    missing: What counts for a score without a value: worst or best (of the table), a number, or
-    drop to leave the case out for every method. By default such scores are refused.
-    absent: Text that stands for no value, such as 9999999.
-    shared: Compare the cases and seeds that all methods have. By default differences are refused.
-    unpaired: A seed of one method has nothing in common with the same seed of another.
-    correct: Comparisons that p is corrected for: of each setting by itself, or of all together.
+    long: Columns of a metric's name and value, if each row holds one score.
+    case_table: Table with one row per case, whose columns --group can use.
+    missing: Value of a missing score: worst or best (of the table), a number, or drop to leave the
+    case out for every method. By default missing scores are refused.
+    absent: Text that means a missing score, such as 9999999.
+    shared: Compare only the cases and seeds that all methods have. By default tables that differ in
+    them are refused.
+    unpaired: Do not pair runs by seed: the same seed means different things for different methods.
+    correct: Comparisons that p is corrected for: of each setting separately, or of all together.
     """
     from rwloss.study import report as pages
 
@@ -92,7 +93,7 @@ def report(
     columns = {key: name for key, name in texts.items() if name is not None}
     if not metric and not (source / "study.toml").exists():
         raise RWLossError(
-            f"{str(source)!r} is no folder of a study, because it has no study.toml. To compare "
+            f"{str(source)!r} is not the folder of a study: it has no study.toml. To compare "
             "scores of tables, name them with --metric, such as --metric Dice:higher"
         )
     of_tables: dict[str, Any] = {
@@ -106,7 +107,7 @@ def report(
     if metric and map_texts:
         raise RWLossError("--map is for a study, and --metric for tables of scores: give one")
     if metric and wide is not None and long is not None:
-        raise RWLossError("--wide and --long name two kinds of tables: give one")
+        raise RWLossError("--wide and --long are for different kinds of tables: give one")
     if not metric:
         _of_study(source, map_texts or [], out, export)
         return
@@ -119,9 +120,9 @@ def report(
 
     metrics, metric_columns = read_metrics(metric)
     if reference is None:
-        raise RWLossError("compared with what? Name one of the methods with --reference")
+        raise RWLossError("no reference: name one of the methods with --reference")
     if out is None and export is None:
-        raise RWLossError("where to? Give --out FILE.html, or --export DIR")
+        raise RWLossError("no path for the report: give --out FILE.html, or --export DIR")
     options = TableOptions(
         source=source,
         metrics=metrics,

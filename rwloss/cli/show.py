@@ -1,4 +1,4 @@
-"""`rwloss show`: a picture of one case with its maps."""
+"""`rwloss show`: draw one case with its maps."""
 
 from __future__ import annotations
 
@@ -28,19 +28,20 @@ def show(
     """Draw a case: image, labels, and the map of each class.
 
     Maps are computed for the whole case, then sliced; those of dynamic terms, such as dice, at
-    uniform probabilities. NIfTI slices are rotated so that the
-    patient's right, front and top point to the right or up; other formats are drawn as stored.
+    uniform probabilities. NIfTI slices are rotated so that the patient's right, front and top point
+    right or up; other formats are drawn as stored.
 
     source: Label file of a case: NIfTI, PNG, TIFF or NumPy. In labelsTr or labelsTs of an nnU-Net
-    raw folder, its image and the class names are found. Or a store of maps (folder or address).
+    raw folder, its image and the class names are found automatically. Or a store of maps (folder or
+    URL).
     out: Picture to write: .png, .pdf or .svg. Overwrites the file.
     map_texts: Map to draw: a name such as rectified, or with parameters such as
     "boundary(convention='valverde')". Repeat it for more rows. `rwloss maps` lists the names. Not
     for a store, which has its own map.
     case: Case of a store; by default its first.
     image: Image of the case, with the same shape as its labels; by default its first channel; for a
-    store, from the dataset of its newest run.
-    axis: Axis to slice a volume across; by default the one of length 1, else the one with the
+    store, from the dataset of its latest run.
+    axis: Axis perpendicular to the slice; by default the one of length 1, else the one with the
     largest spacing, the last if several are equal.
     slice_index: Slice along that axis, counted from 0; by default the one with the most classes,
     then the most foreground.
@@ -65,7 +66,7 @@ def show(
     elif case is not None:
         raise RWLossError(f"--case is for a store, and {source!r} has no map.json")
     elif not map_texts:
-        raise RWLossError("expected --map, the map to draw of this case")
+        raise RWLossError("no map to draw: give --map")
     else:
         drawing = cases.of_labels(
             Path(source),

@@ -28,8 +28,8 @@ def train(
     """Train a U-Net with a map and test it.
 
     To resume an interrupted run, give the same command again: it continues from the last
-    checkpoint. The checkpoint with the highest mean foreground Dice on the validation cases is the
-    one that is tested.
+    checkpoint. The checkpoint with the highest mean foreground Dice on the validation cases is
+    tested.
 
     data: nnU-Net raw folder with images; may be in --config instead.
     config: TOML file of settings, such as the run.toml of another run; options override it.
@@ -51,7 +51,7 @@ def train(
         chosen = RunSettings.read(config, **settings)
         named_code(settings)
     with progress(lambda _: "the same command resumes the run") as shown:
-        # A file of settings must not choose which code is run: options have, by now.
+        # A settings file must not choose which code is run; by now the options have.
         result = run(chosen, _shown_on(shown, Path(chosen.out).name), files=config is None)
     if not is_first_process():
         return

@@ -33,10 +33,10 @@ def verify(
 
     Reads every map. Names those that are missing, stale (the labels have changed), foreign (the
     file belongs to no case) or damaged (bytes, shapes or values have changed); exit code 1 if there
-    are any but foreign ones. Writes nothing without --repair.
+    are any except foreign ones. Writes nothing without --repair.
 
-    store: Folder or address of a store of maps.
-    source: Dataset of the maps; by default that of the newest run.
+    store: Folder or URL of a store of maps.
+    source: Dataset of the maps; by default that of the latest run.
     with_repair: Recompute missing, stale and damaged maps. Foreign files are only named.
     map_text: Map of the store. --repair needs it for a map from a Python file, which it runs.
     strict: Exit code 1 for foreign files too.
@@ -83,7 +83,7 @@ def verify(
 
 
 def _as_fields(first: Report, report: Report, summary: Summary | None) -> dict[str, Any]:
-    """What --json prints: the remaining problems, and beside them those before a repair."""
+    """What --json prints: the remaining problems, and those before a repair."""
     return {
         "store": report.store,
         "expression": report.expression,

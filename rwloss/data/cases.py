@@ -1,4 +1,4 @@
-"""Finding cases and images: an nnU-Net folder, a folder or glob of label files, one file."""
+"""Find cases and images: in an nnU-Net folder, a folder or glob of label files, or one file."""
 
 from __future__ import annotations
 
@@ -48,13 +48,13 @@ class ImageCase:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Cases sorted by name, and what dataset.json says about their classes.
+    """Cases sorted by name, and their classes according to dataset.json.
 
-    num_classes: None without dataset.json; see `count_classes`. class_names: one per class, or none
-    without dataset.json. num_channels: of each image, where dataset.json names channels.
+    num_classes: None without dataset.json; see `count_classes`. class_names: one per class, or
+    empty without dataset.json. num_channels: of each image, if dataset.json names channels.
     unlabelled: names of the images without a label file. regions: names that dataset.json gives to
-    several labels together, such as the whole tumour. unnamed: labels that it leaves out between
-    others. root: its folder.
+    several labels together, such as the whole tumor. unnamed: labels that it skips. root: its
+    folder.
     """
 
     root: Path
@@ -69,7 +69,7 @@ class Dataset:
 
     @property
     def doubts(self) -> str:
-        """A sentence each about images without a label file and labels without a name, or ""."""
+        """A note about images without a label file, and one about labels without a name; or ""."""
         lines = []
         if self.unlabelled:
             count = count_of(len(self.unlabelled), "image")
@@ -89,7 +89,7 @@ def find(source: str | Path, *, part: DatasetPart = "train") -> Dataset:
     """The cases of an nnU-Net raw folder, a folder of label files, a glob pattern or one file.
 
     A folder with a dataset.json is read as nnU-Net does: labelsTr/CASE.ext and, if there are
-    any, imagesTr/CASE_0000.ext, CASE_0001.ext, ... (the Decathlon's imagesTr/CASE.ext too);
+    any, imagesTr/CASE_0000.ext, CASE_0001.ext, ... (or the Decathlon's imagesTr/CASE.ext);
     without labelsTr, label files of the folder itself count, as in a folder of predictions.
     part: "test" takes labelsTs and imagesTs of an nnU-Net folder.
 
@@ -128,12 +128,12 @@ def find(source: str | Path, *, part: DatasetPart = "train") -> Dataset:
         if path.is_symlink():
             raise RWLossError(f"{str(source)!r} is a broken link")
     except OSError as exc:  # no permission, too long a name
-        raise RWLossError(f"cannot look into {str(source)!r}: {exc.strerror}") from exc
+        raise RWLossError(f"cannot open {str(source)!r}: {exc.strerror}") from exc
     raise RWLossError(f"there is no file or folder {str(source)!r}")
 
 
 def read_case_image(case: Case, shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """The grey values of a case as its files hold them, not normalized. (c *s).
+    """The gray values of a case as stored in its files, not normalized. (c *s).
 
     shape: of its labels. Raises RWLossError for a case without an image, and for files that can't
     be read or have another shape.
@@ -141,7 +141,7 @@ def read_case_image(case: Case, shape: tuple[int, ...]) -> NDArray[np.float32]:
     if not case.images:
         raise RWLossError(
             f"the map uses the image, and case {case.name!r} has none: expected "
-            f"imagesTr/{case.name}_0000.ext beside its labels, one file per channel"
+            f"imagesTr/{case.name}_0000.ext next to its labels, one file per channel"
         )
     if case.problem:
         raise RWLossError(f"case {case.name!r}: {case.problem}")
@@ -165,7 +165,8 @@ def find_images(
     part: imagesTs ("test") or imagesTr ("train") of an nnU-Net folder; by default imagesTs if it
     exists.
 
-    A case with channels other than 0 to num_channels - 1 has a `problem`: it does not stop others.
+    A case with channels other than 0 to num_channels - 1 has a `problem`, which does not stop
+    others.
     Raises RWLossError for a path that does not exist or that holds no images.
 
     >>> from rwloss.data import sample_dir
@@ -202,7 +203,7 @@ def find_images(
 
 
 def _classes_of_parent(labels: Dataset) -> Dataset:
-    """Cases of labelsTr or labelsTs, with the classes of the dataset.json beside that folder."""
+    """Cases of labelsTr or labelsTs, with the classes of the dataset.json next to that folder."""
     file = labels.root.absolute().parent / "dataset.json"
     if labels.root.absolute().name not in {"labelsTr", "labelsTs"} or not file.is_file():
         return labels
@@ -262,7 +263,7 @@ def _find_nnunet(root: Path, part: DatasetPart) -> Dataset:
 def _case(
     name: str, labels: Path, found: list[tuple[int | None, Path]], num_channels: int | None
 ) -> Case:
-    """A case with its images: those with a channel number, else the one with the case's name."""
+    """A case with its images: those with channel numbers, else the one with the case's name."""
     numbered = sorted((channel, file) for channel, file in found if channel is not None)
     channels = numbered or [(0, file) for _, file in found]
     images = tuple(file for _, file in channels)
@@ -275,7 +276,7 @@ def _image_cases(files: Iterable[Path], num_channels: int) -> tuple[ImageCase, .
     with_first = {name for _, name, channel in numbered if channel == 0}
     named: dict[str, list[tuple[int, Path]]] = defaultdict(list)
     for file, name, channel in numbered:
-        # A picture may hold all channels in colour: without a first file, they are cases.
+        # A color picture may hold all channels: without a first file, they are cases.
         is_numbered = num_channels > 1 and suffix_of(file) not in PICTURES
         if channel is not None and (is_numbered or name in with_first):
             named[name].append((channel, file))
@@ -292,7 +293,7 @@ def _problem(found: Iterable[tuple[int, Path]], num_channels: int | None) -> str
     pairs = sorted(found)
     channels, files = [channel for channel, _ in pairs], [file for _, file in pairs]
     expected = num_channels or len(files)
-    # A picture in colour holds several channels: who reads it counts them.
+    # A color picture holds several channels, which are counted when it is read.
     may_hold_more = len(files) < expected and all(suffix_of(file) in PICTURES for file in files)
     if channels != list(range(len(channels))):
         return f"expected the channels 0 to {expected - 1}, found files of {channels}"

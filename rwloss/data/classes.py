@@ -1,9 +1,10 @@
-"""How many classes a dataset has: as given, as dataset.json says, or as its labels show."""
+"""The number of classes of a dataset: as given, from dataset.json, or from its labels."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from rwloss.data.cases import Case, Dataset
 from rwloss.data.dataset_json import MAX_CLASSES
 from rwloss.data.formats import read_labels
 from rwloss.errors import RWLossError
+from rwloss.losses.label_sets import LabelSets
 from rwloss.words import listed
 
 # A dataset with more classes than this has a dataset.json: more labels are something else.
@@ -26,16 +28,16 @@ def count_classes(
     ignore_label: int | None = None,
     labels: Collection[int] | None = None,
 ) -> int:
-    """The number of classes: as given, else as in dataset.json, else the largest label + 1.
+    """The number of classes: as given, else from dataset.json, else the largest label + 1.
 
     Every file is read for this, so that a case in which the last class is absent gets as many
     channels as the others.
     ignore_label: a label that is not a class; by default the dataset's own. labels: all that occur
-    in the cases, if they are known already; else every case is read.
+    in the cases, if already known; else every case is read.
 
     Raises RWLossError for fewer than two classes or more than 65,536, for a negative label, for
-    labels that look like a mask, a gap in the numbers, grey values or numbers of objects, and,
-    unless num_classes is given, where one class is left besides the ignored label.
+    labels that look like a mask, gray values or object numbers, or have a gap, and, unless
+    num_classes is given, if only one class is left besides the ignore label.
 
     dataset: of `find`.
 
@@ -70,10 +72,24 @@ def count_classes(
     return num_classes
 
 
+def without_label_sets(dataset: Dataset, sets: LabelSets | None) -> Dataset:
+    """The dataset with the classes of its dataset.json that are more than labels of sets.
+
+    dataset: of `find`. sets: labels that mean one of several classes.
+    """
+    if sets is None or dataset.num_classes is None:
+        return dataset
+    k = dataset.num_classes
+    while k - 1 in sets.labels and k - 1 not in sets.members:
+        k -= 1
+    unnamed = tuple(label for label in dataset.unnamed if label < k)
+    return replace(dataset, num_classes=k, class_names=dataset.class_names[:k], unnamed=unnamed)
+
+
 def one_class_left(
     dataset: Dataset, ignored: int | None, labels: Collection[int] | None = None
 ) -> str:
-    """A sentence where all labels are of one class or ignored, or "".
+    """A note if all labels are of one class or ignored, or "".
 
     labels: as for `count_classes`; by default cases are read until two classes are found. dataset:
     of `find`. ignored: the label that is no class, if any.
@@ -115,7 +131,7 @@ def labels_in(labels: NDArray[np.integer[Any]]) -> set[int]:
 
 
 def _labels_of(cases: Iterable[Case]) -> set[int]:
-    """Every label that occurs. A case that can't be read is left out, unless none can."""
+    """Every label that occurs. Unreadable cases are left out, unless all are unreadable."""
     seen: set[int] = set()
     unread: RWLossError | None = None
     for case in cases:
@@ -129,7 +145,7 @@ def _labels_of(cases: Iterable[Case]) -> set[int]:
 
 
 def _check_numbering(seen: Sequence[int]) -> None:
-    """Refuse to guess the number of classes where sorted labels are not 0, 1, 2, ...
+    """Refuse to guess the number of classes if sorted labels are not 0, 1, 2, ...
 
     The background may be absent, in crops.
     """
@@ -148,7 +164,7 @@ def _check_numbering(seen: Sequence[int]) -> None:
         )
     elif len(known) > _MOST_GUESSED or 2 * len(known) <= largest:
         meaning = (
-            "grey values (of an anti-aliased mask, say) or numbers of objects: store the class of "
+            "gray values (of an anti-aliased mask, say) or object numbers: store the class of "
             "each voxel, 0, 1, 2, ..."
         )
     else:

@@ -24,11 +24,11 @@ from rwloss.data.formats import SUFFIXES
 from rwloss.errors import RWLossError
 
 MAX_CLASSES = 2**16
-"""More classes than this are grey values or numbers of objects, by mistake."""
+"""More classes than this are gray values or object numbers by mistake."""
 
 
 class CaseFiles(BaseModel):
-    """Where the files of one case are, relative to the folder of dataset.json."""
+    """Paths of the files of one case, relative to the folder of dataset.json."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
@@ -39,7 +39,7 @@ class CaseFiles(BaseModel):
 class DatasetJson(BaseModel):
     """dataset.json of nnU-Net version 2, or of the Decathlon ({"0": "background", ...}).
 
-    Other keys are left to other programs.
+    Other keys are ignored.
     """
 
     model_config = ConfigDict(extra="ignore", frozen=True)
@@ -51,7 +51,7 @@ class DatasetJson(BaseModel):
 
     @property
     def regions(self) -> tuple[str, ...]:
-        """Names of several labels together, such as the whole tumour."""
+        """Names of several labels together, such as the whole tumor."""
         return tuple(
             name
             for name, value in self.labels.items()
@@ -65,7 +65,7 @@ class DatasetJson(BaseModel):
         return {k for name, labels in values.items() if name != "ignore" for k in labels}
 
     def classes(self) -> tuple[tuple[str, ...], int | None]:
-        """The name of each class, and the label to ignore. Raises RWLossError."""
+        """The name of each class, and the ignore label. Raises RWLossError."""
         values = self._labels_by_name()
         ignored = values.pop("ignore", None)
         if ignored is not None and len(ignored) != 1:
@@ -76,10 +76,10 @@ class DatasetJson(BaseModel):
         if max(used) >= MAX_CLASSES:
             raise RWLossError(f"expected labels below {MAX_CLASSES}, got {max(used)}")
         if ignored is not None and ignored[0] in used:
-            raise RWLossError(f'"ignore" is {ignored[0]}, which is the label of a class too')
+            raise RWLossError(f'"ignore" is {ignored[0]}, which is also the label of a class')
         named: dict[int, str] = {}
         for name, labels in values.items():
-            # Regions such as "whole tumour": [1, 2, 3] name no label of their own.
+            # Regions such as "whole tumor": [1, 2, 3] do not name single labels.
             if len(labels) == 1 and named.setdefault(labels[0], name) != name:
                 raise RWLossError(
                     f"label {labels[0]} has two names: {named[labels[0]]!r}, {name!r}"
@@ -93,10 +93,10 @@ class DatasetJson(BaseModel):
         return names, None if ignored is None else ignored[0]
 
     def _labels_by_name(self) -> dict[str, tuple[int, ...]]:
-        """Whichever way round they are written. May include "ignore"."""
+        """Labels in either direction of the mapping. May include "ignore"."""
         if all(isinstance(value, str) for value in self.labels.values()):
             swapped = {str(value): key for key, value in self.labels.items()}
-            # int() refuses thousands of digits, with an error of its own.
+            # int() refuses thousands of digits with its own error.
             are_numbers = all(key.isdecimal() and len(key) < 10 for key in self.labels)
             if not are_numbers or len(swapped) < len(self.labels):
                 raise RWLossError(
@@ -123,15 +123,15 @@ def _repeated(names: Iterable[str]) -> str | None:
 
 
 def _unique(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    """An object of JSON. Which of two values for one key counts cannot be known."""
+    """A JSON object. Duplicate keys are refused, because it is unknown which value counts."""
     if (twice := _repeated(key for key, _ in pairs)) is not None:
         raise ValueError(f"the key {twice[:80]!r} occurs twice in one object")
     return dict(pairs)
 
 
 def read_dataset_json(path: Path) -> DatasetJson:
-    """The model of one file. Raises RWLossError, naming the file, if it is not such JSON."""
-    # Never open what is not a file: a named pipe would block for ever.
+    """The model of one file. Raises RWLossError, which names the file, if it is invalid."""
+    # Open only regular files: a named pipe would block forever.
     if not path.is_file() and path.exists():
         raise RWLossError(f"{str(path)!r} is not a file")
     try:
@@ -163,7 +163,7 @@ def read_dataset_json(path: Path) -> DatasetJson:
 def listed_cases(
     root: Path, listed: Mapping[str, CaseFiles]
 ) -> dict[str, tuple[Path, tuple[Path, ...]]]:
-    """Label file and image files by case, of dataset.json's own list. Raises RWLossError."""
+    """Label file and image files by case, from dataset.json's own list. Raises RWLossError."""
     for name in listed:
         # Results are named after the case: a name must not become a path.
         if name in {"", ".", ".."} or set(name) & set("/\\") or not _is_possible(name):

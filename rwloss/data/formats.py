@@ -27,7 +27,7 @@ _READERS: dict[str, Callable[[Path, int], Decoded]] = {
 }
 
 SUFFIXES: tuple[str, ...] = tuple(_READERS)
-"""File endings that can be read, in small letters; capitals are read too."""
+"""File endings that can be read, in lower case; upper case is accepted too."""
 
 MAX_VOXELS = 2**31
 """Files whose headers announce more voxels are refused before any memory is allocated."""
@@ -41,13 +41,13 @@ def check_max_voxels(max_voxels: int) -> None:
 
 @dataclass(frozen=True, eq=False)
 class LabelVolume:
-    """The labels (*s) of one case, *s 2-D or 3-D, with what its file says of their geometry.
+    """The labels (*s) of one case, *s 2-D or 3-D, with the geometry from its file.
 
     labels: any integer type in native byte order, in the axis order of the file's library: (x, y,
     z) for NIfTI, MHA and NRRD, (rows, columns) or (pages, rows, columns) for PNG and TIFF, as
     stored for NumPy. Not necessarily C-contiguous.
     spacing_mm: one length per axis, in the same order; None if neither file nor caller gave one.
-    affine: float64 (4 4), voxel indices to RAS millimetres; None where the format carries none.
+    affine: float64 (4 4), voxel indices to RAS millimeters; None for formats without one.
     """
 
     labels: NDArray[np.integer[Any]]
@@ -57,7 +57,7 @@ class LabelVolume:
 
 @dataclass(frozen=True, eq=False)
 class ImageVolume:
-    """The grey values (*s) of one channel, float32, and the affine of its file if it has one."""
+    """The gray values (*s) of one channel, float32, and the affine of its file, if any."""
 
     values: NDArray[np.float32]
     affine: NDArray[np.float64] | None
@@ -66,16 +66,16 @@ class ImageVolume:
 def read_labels(
     path: str | Path, *, spacing_mm: Sequence[float] | None = None, max_voxels: int = MAX_VOXELS
 ) -> LabelVolume:
-    """Labels (*s) of one file, as integers, with spacing in mm where it is known.
+    """Read the labels (*s) of one file, as integers, with the spacing in mm if known.
 
-    Whole numbers stored as float become the smallest integer type that holds them, and bool
-    becomes uint8. Scaled NIfTI files may miss a whole number by half of their own step.
-    spacing_mm: for formats that carry none (PNG, TIFF, NumPy), one length per axis. A file that
-    carries another spacing is an error.
+    Integers stored as float are converted to the smallest integer type that holds them, and bool to
+    uint8. Scaled NIfTI files may be off an integer by half of their own step. spacing_mm: for
+    formats without a spacing (PNG, TIFF, NumPy), one length per axis. A file with a different
+    spacing is an error.
 
-    Raises RWLossError, naming the file, for everything that is not one 2-D or 3-D label map: a
-    missing, empty, cut or damaged file, an unknown suffix, colour, NaN, fractions, another number
-    of axes, an impossible spacing or affine, or more than max_voxels voxels.
+    Raises RWLossError, which names the file, for everything that is not one 2-D or 3-D label map: a
+    missing, empty, truncated or damaged file, an unknown suffix, color, NaN, fractions, another
+    number of axes, an impossible spacing or affine, or more than max_voxels voxels.
 
     >>> from rwloss.data import sample_dir
     >>> volume = read_labels(sample_dir("hippocampus") / "labelsTr/hippocampus_003.nii.gz")
@@ -94,10 +94,10 @@ def read_labels(
 
 
 def read_image(path: str | Path, *, max_voxels: int = MAX_VOXELS) -> NDArray[np.float32]:
-    """Grey values (*s) of one channel as float32, *s 2-D or 3-D, axes as in `read_labels`.
+    """Read the gray values (*s) of one channel as float32, *s 2-D or 3-D, axes as in `read_labels`.
 
-    Raises RWLossError, naming the file, for a file that cannot be read, colour or a palette, NaN
-    or infinity, values beyond float32, another number of axes, or more than max_voxels voxels.
+    Raises RWLossError, which names the file, for an unreadable file, color or a palette, NaN or
+    infinity, values beyond float32, another number of axes, or more than max_voxels voxels.
 
     >>> from rwloss.data import sample_dir
     >>> image = read_image(sample_dir("lung_patches") / "imagesTr/lung001_0_0000.png")
@@ -110,10 +110,11 @@ def read_image(path: str | Path, *, max_voxels: int = MAX_VOXELS) -> NDArray[np.
 def read_channels(
     paths: Sequence[str | Path], num_channels: int | None = None, *, max_voxels: int = MAX_VOXELS
 ) -> tuple[ImageVolume, ...]:
-    """The channels of one image: a file per channel, or pictures in colour with several each.
+    """Read the channels of one image: one file per channel, or color pictures with several
+    channels.
 
-    Raises RWLossError as `read_image`, for files of different shapes, and for other than
-    num_channels channels, where they are given.
+    Raises RWLossError as `read_image`, for files of different shapes, and if the number of channels
+    is not num_channels, if given.
 
     paths: in the order of the channels. num_channels: how many there must be.
 
@@ -136,13 +137,13 @@ def read_channels(
         names = ", ".join(Path(path).name for path in paths)
         raise RWLossError(
             f"expected {num_channels} channels, found {len(channels)} in {names}: one file per "
-            "channel, or a picture in colour"
+            f"channel, or a color picture"
         )
     return tuple(channels)
 
 
 def suffix_of(path: str | Path) -> str:
-    """The known suffix of a file name, in small letters, or "" if it has none of them.
+    """The known suffix of a file name, in lower case, or "" if it has none of them.
 
     >>> suffix_of("case.v2.NII.gz"), suffix_of("notes.txt")
     ('.nii.gz', '')
@@ -170,7 +171,7 @@ def case_name(path: str | Path) -> str:
 def _image(path: Path, decoded: Decoded) -> ImageVolume:
     try:
         if decoded.is_palette:
-            raise RWLossError("its values are indices of a palette: save it as grey values")
+            raise RWLossError("its values are indices of a palette: save it as gray values")
         _check_finite(decoded.values)
         with np.errstate(over="ignore"):
             image = decoded.values.astype(np.float32)
@@ -182,7 +183,7 @@ def _image(path: Path, decoded: Decoded) -> ImageVolume:
 
 
 def _decode(path: Path, max_voxels: int, *, colours: bool = False) -> Decoded:
-    """What the reader of this suffix finds; all that goes wrong there becomes one sentence."""
+    """Read a file with the reader of its suffix; any error becomes one sentence."""
     case_name(path)
     try:
         # Never open what is not a file: a named pipe would block for ever.
@@ -202,7 +203,7 @@ def _decode(path: Path, max_voxels: int, *, colours: bool = False) -> Decoded:
             return decoded
         raise RWLossError(
             f"expected 2 or 3 axes, got {len(shape)} (shape {shape}): save each case and channel "
-            "as a file of its own"
+            f"as a separate file"
         )
     # Four libraries parse foreign bytes here, and damaged ones make them raise nearly anything.
     except Exception as exc:
@@ -210,7 +211,7 @@ def _decode(path: Path, max_voxels: int, *, colours: bool = False) -> Decoded:
 
 
 def _cause(exc: Exception, suffix: str) -> str:
-    """What a reader raised, in plain words."""
+    """The error of a reader, in plain words."""
     if isinstance(exc, RWLossError):
         return str(exc)
     if isinstance(exc, MemoryError):
@@ -252,11 +253,12 @@ def _whole(values: NDArray[Any], step: float) -> NDArray[np.integer[Any]]:
     smallest = np.min_scalar_type(most if least >= 0 else min(least, -most - 1))
     labels: NDArray[np.integer[Any]] = rounded.astype(smallest)
     if step:
-        # A file of scaled integers holds a whole number only to half a step, and its float32 step
+        # A file of scaled integers holds an integer only to half a step, and its float32 step
         # itself to 1e-7.
         misses = np.abs(values - rounded)
         fractional = misses > (step / 2 if step < 1 else 0) + 1e-6 * (1 + np.abs(rounded))
-        # Half a coarse step must not excuse a real fraction: two values would share a label.
+        # Half a coarse step must not accept a real fraction, because two values would share a
+        # label.
         if misses.max() > 0.01 and np.unique(values).size > np.unique(labels).size:
             fractional = misses > 0.01
     else:

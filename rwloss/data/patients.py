@@ -1,4 +1,5 @@
-"""Patients by the names of cases: one in several parts of a split makes results too good."""
+"""Recognize patients by case names: a patient in several parts of a split makes results too
+good."""
 
 from __future__ import annotations
 
@@ -15,8 +16,8 @@ _DATE = "(?:19|20)[0-9]{2}[._-]?(?:0[1-9]|1[0-2])[._-]?(?:0[1-9]|[12][0-9]|3[01]
 _SIDE = "(?i:left|right|pre|post|[lr])"
 _PART = "(?i:slice|frame|patch|visit|scan|session|ses|time|tp|[sfvtpr])[._-]?[0-9]+"
 _NUMBER = f"(?:{_DATE}|[0-9]+)"
-# What tells a patient in a name: words up to a date or a side; or up to the first number, that of
-# the patient, subject or case if there is one, before a side, a part or a letter, or with the
+# What identifies a patient in a name: words up to a date or a side; or up to the first number, that
+# of the patient, subject or case if there is one, before a side, a part or a letter, or with the
 # letters and numbers up to the next separator.
 _PATIENT = (
     f"[^0-9]+(?=[._-](?:{_DATE}|{_SIDE})$)"
@@ -26,9 +27,9 @@ _PATIENT = (
 
 
 def patient_pattern(names: Sequence[str]) -> str:
-    """A --group-pattern that keeps names together that may be of one patient, as names tell.
+    """A --group-pattern that keeps together names that may belong to one patient.
 
-    A number that all names begin with, as in BraTS20_Training_001, is that of no patient.
+    A number with which all names begin, as in BraTS20_Training_001, is not a patient's.
 
     >>> pattern = patient_pattern(["p01_left", "p01_right", "p02_left"])
     >>> re.fullmatch(pattern, "p01_left")[1]
@@ -48,10 +49,10 @@ def patient_pattern(names: Sequence[str]) -> str:
 
 
 def leaked(split: Split, settings: SplitSettings) -> str:
-    """A warning where cases that may be of one patient are in several parts; else "".
+    """A warning if cases that may belong to one patient are in several parts; else "".
 
-    By their names: lung003_1 and lung003_4 differ only in what follows their first number. Nothing
-    is said where the user has grouped the cases.
+    Judged by names: lung003_1 and lung003_4 differ only after their first number. No warning if the
+    user has grouped the cases.
 
     >>> leaked(Split(("lung003_1",), (), ("lung003_4", "lung007_1"), ""), SplitSettings())[:65]
     '1 of 2 groups of test and validation cases has cases in another p'
@@ -76,5 +77,5 @@ def leaked(split: Split, settings: SplitSettings) -> str:
     return (
         f"{len(torn)} of {count_of(len(held_out), 'group')} of test and validation cases "
         f"{'has' if len(torn) == 1 else 'have'} cases in another part too, such as {first!r} and "
-        f"{second!r}, which may be of one patient: results would look too good; {fix}"
+        f"{second!r}, which may belong to one patient: results would look too good; {fix}"
     )

@@ -1,4 +1,4 @@
-"""The small real data that ships with rwloss. Nothing is downloaded."""
+"""Small real datasets that are included in rwloss. Nothing is downloaded."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 
 
 def names() -> tuple[str, ...]:
-    """The datasets that ship with rwloss.
+    """Names of the datasets that are included in rwloss.
 
     >>> names()
     ('hippocampus', 'lung_patches')
@@ -22,7 +22,7 @@ def names() -> tuple[str, ...]:
 
 
 def sample_dir(name: SampleName) -> Path:
-    """Folder of one sample in nnU-Net raw layout; its licence lies in it.
+    """Folder of one sample in nnU-Net raw layout; it contains its license.
 
     Raises RWLossError for an unknown name, or if the samples were not installed.
 

@@ -1,4 +1,5 @@
-"""Voxel spacings in mm: from an affine, from a file's unit, and where file and caller disagree."""
+"""Voxel spacings in mm: from an affine, from a file's unit, and checks that file and caller
+agree."""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ from rwloss.regions import POSSIBLE_MM
 _FLAT = 1e-6
 
 MAX_COSINE = 1e-3
-"""Axes count as perpendicular up to this cosine (0.06 degrees): no length is off by over 0.05 %.
+"""Axes count as perpendicular up to this cosine (0.06 degrees): no length is off by more than 0.05
+%.
 
 Headers round their directions to about 1e-6; a tilted gantry gives 0.1 and more.
 """
@@ -29,7 +31,7 @@ _NIFTI_UNITS = {0: "mm", 1: "m", 2: "mm", 3: "um"}
 
 
 def mm_per_unit(unit: str | int) -> float:
-    """Millimetres per unit: a name such as "mm" or "micron", or NIfTI's xyzt_units.
+    """Millimeters per unit: a name such as "mm" or "micron", or NIfTI's xyzt_units.
 
     Raises RWLossError for a unit that is not a known length.
 
@@ -51,10 +53,10 @@ def spacing_from_affine(
     """Spacing in mm of each axis of an affine (d+1 d+1): the lengths of its columns.
 
     unit: of the affine's lengths, as in `mm_per_unit`. shape: of the volume, if known, to get one
-    length per axis of it; its axes of length 1 may lean, because no distance goes along them.
+    length per axis of it; its axes of length 1 may be oblique, because no distance goes along them.
 
-    Raises RWLossError for lengths that are impossible, for axes that are not independent, and for
-    axes that are not at right angles (sheared, as with a tilted gantry) to within MAX_COSINE.
+    Raises RWLossError for impossible lengths, for axes that are not independent, and for axes that
+    are not at right angles (sheared, as with a tilted gantry) within MAX_COSINE.
 
     >>> spacing_from_affine(np.diag([800, 1000, 2500, 1]), unit="um")
     (0.8, 1.0, 2.5)
@@ -87,7 +89,8 @@ def spacing_from_affine(
 def check_affine(
     affine: ArrayLike, spacing_mm: Sequence[float] | None, shape: Sequence[int]
 ) -> None:
-    """Raise RWLossError for an affine without a spacing, or with another than the file gives."""
+    """Raise RWLossError for an affine without a spacing, or with a spacing that differs from the
+    file's."""
     found = spacing_from_affine(affine, shape=shape)
     for axis, (one, other) in enumerate(zip(found, spacing_mm or found, strict=True)):
         if shape[axis] > 1 and not math.isclose(one, other, rel_tol=MAX_COSINE):

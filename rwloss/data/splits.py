@@ -26,24 +26,26 @@ Seed = Annotated[int, Field(ge=0, lt=2**63)]
 class SplitSettings(TomlSettings):
     """How cases are split into training, validation and test cases.
 
-    A fraction is one of groups of cases. With `folds`, one of that many parts of equal size is for
-    validation, in place of `validation_fraction`.
+    A fraction is a fraction of the groups of cases. With `folds`, one of that many parts of equal
+    size is for validation, instead of `validation_fraction`.
     """
 
     test_part: Literal["auto", "folder", "split"] = Field(
         "auto",
-        description="test cases: imagesTs and labelsTs (folder), drawn from the other cases "
+        description="test cases: imagesTs and labelsTs (folder), drawn from the training folder "
         "(split), or the folder if there is one (auto)",
     )
-    test_fraction: Fraction = Field(0.2, description="fraction of the cases to test on")
+    test_fraction: Fraction = Field(0.2, description="fraction of the cases to use for testing")
     validation_fraction: Fraction = Field(
-        0.2, description="fraction of the other cases to validate on, to choose the checkpoint"
+        0.2,
+        description="fraction of the other cases to use for validation, which selects the "
+        "checkpoint",
     )
     folds: Annotated[int, Field(ge=2)] | None = Field(
         None, description="number of folds for cross-validation, instead of the fraction"
     )
     fold: Annotated[int, Field(ge=0)] | None = Field(
-        None, description="fold to validate on, counted from 0"
+        None, description="fold to use for validation, counted from 0"
     )
     group_pattern: str | None = Field(
         None,
@@ -63,8 +65,8 @@ class SplitSettings(TomlSettings):
     )
     train_cases: PositiveInt | None = Field(
         None,
-        description="number of training cases to keep, the same ones and more for a larger number; "
-        "by default all",
+        description="number of training cases to keep; a larger number keeps the same ones and "
+        "more; by default all",
     )
 
 
@@ -72,8 +74,8 @@ class SplitSettings(TomlSettings):
 class Split:
     """Names of the cases of each part, sorted, and how they were made, in words.
 
-    No group has cases in two parts. The checkpoint is chosen on `validation` alone, and `test` is
-    looked at once, at the end. digests: of the content of each case, where it has been read.
+    No group has cases in two parts. The checkpoint is selected only on `validation`, and `test` is
+    used once, at the end. digests: of the content of each case that has been read.
     """
 
     train: tuple[str, ...]
@@ -83,20 +85,20 @@ class Split:
     digests: Mapping[str, str] = field(default_factory=dict)
 
     def write(self, path: Path) -> None:
-        """The split as JSON, whole or not at all."""
+        """Write the split as JSON, atomically."""
         with whole_file(path) as part:
             part.write_bytes(TypeAdapter(Split).dump_json(self, indent=1) + b"\n")
 
     @classmethod
     def read(cls, path: Path) -> Split:
-        """The split of a run. Raises RWLossError for a file that can't be read."""
+        """Read the split of a run. Raises RWLossError for an unreadable file."""
         try:
             return TypeAdapter(cls).validate_json(read_regular(path))
         except (OSError, ValueError) as error:
             raise RWLossError(f"cannot read the split {str(path)!r}: {error}") from error
 
     def changed(self, now: Split) -> list[str]:
-        """Cases of both whose content is another now."""
+        """Cases of both whose content has changed."""
         return [
             name for name, digest in self.digests.items() if now.digests.get(name, digest) != digest
         ]
@@ -108,24 +110,24 @@ SplitPart = Literal["train", "validation", "test"]
 def split(
     names: Sequence[str], settings: SplitSettings, *, test_names: Sequence[str] | None = None
 ) -> Split:
-    """The split of cases by name. It depends on the names and on settings of splits alone.
+    """Split cases by name. The split depends only on the names and the settings of splits.
 
-    test_names: cases that are the test part by themselves (imagesTs, labelsTs); the others are then
-    for training and validation. A fraction is one of groups, rounded, of at least one group; with
+    test_names: cases that are the whole test part (imagesTs, labelsTs); the others are then for
+    training and validation. A fraction is one of groups, rounded, of at least one group; with
     folds, fold f validates on every folds-th of the shuffled groups, and each group validates once.
     With train_cases, the first ones of the shuffled groups are kept for training: those of a
     smaller number are among those of a larger one, and the other parts are the same.
 
-    With splits_file, the parts are those of the file, and cases that it does not name are not used.
+    With splits_file, the parts come from the file, and cases that it does not name are not used.
 
-    Raises RWLossError where there are too few groups, a case is in two groups or in none, for one
-    name in both parts of the dataset, and for a file that names no split of these cases.
+    Raises RWLossError if there are too few groups, a case is in two groups or in none, or a name is
+    in both parts of the dataset, and for a file without a split of these cases.
     """
     rng = random.Random(settings.split_seed)
     if settings.splits_file is not None:
         return _from_file(names, settings, test_names or ())
     if settings.fold is not None and settings.folds is None:
-        raise RWLossError(f"--fold {settings.fold} of how many? Give --folds too")
+        raise RWLossError(f"--fold {settings.fold} needs --folds, the number of folds")
     if both := sorted(set(names) & set(test_names or ())):
         raise RWLossError(f"case {some(both)} is in labelsTr and in labelsTs: rename or remove one")
     groups = groups_of([*names, *(test_names or ())], settings)
@@ -188,7 +190,7 @@ def _from_file(names: Sequence[str], settings: SplitSettings, test_names: Sequen
     """The split that settings.splits_file names; its test part is test_names if it has none."""
     where = f"--splits-file {settings.splits_file!r}"
     if settings.folds is not None:
-        raise RWLossError(f"{where} has folds of its own: give --fold alone, without --folds")
+        raise RWLossError(f"{where} has its own folds: give --fold without --folds")
     try:
         text = Path(settings.splits_file or "").read_bytes()
         found = TypeAdapter(_SplitOfFile | list[_SplitOfFile]).validate_json(text)
@@ -207,7 +209,7 @@ def _from_file(names: Sequence[str], settings: SplitSettings, test_names: Sequen
             )
         found = found[settings.fold]
     elif settings.fold is not None:
-        raise RWLossError(f"{where} has one split and no folds: leave --fold out")
+        raise RWLossError(f"{where} has one split and no folds: leave out --fold")
     parts = {
         "train": found.train,
         "validation": found.validation,
@@ -237,17 +239,17 @@ def _from_file(names: Sequence[str], settings: SplitSettings, test_names: Sequen
 
 
 def _kept(train: Sequence[str], settings: SplitSettings) -> tuple[str, ...]:
-    """The training cases, in the order in which they were drawn, as far as --train-cases goes."""
+    """The first --train-cases of the training cases, in the order in which they were drawn."""
     if (settings.train_cases or 0) > len(train):
         raise RWLossError(
-            f"--train-cases {settings.train_cases} is more than there are: the split leaves "
+            f"--train-cases {settings.train_cases} is too large: the split leaves "
             f"{count_of(len(train), 'case')} for training"
         )
     return tuple(sorted(train[: settings.train_cases]))
 
 
 def groups_of(names: Sequence[str], settings: SplitSettings) -> dict[str, tuple[str, ...]]:
-    """Cases by the name of their group: by pattern, by table, else each case a group of its own.
+    """Cases by the name of their group: by pattern, by table, else each case is its own group.
 
     >>> settings = SplitSettings(group_pattern=r"(lung\\d+)_.*")
     >>> groups_of(["lung001_1", "lung001_2", "lung003_1"], settings)
@@ -317,7 +319,7 @@ def _by_table(names: Sequence[str], path: Path) -> dict[str, str]:
 
 
 def _without_test(groups: Mapping[str, Sequence[str]], test: Sequence[str]) -> list[str]:
-    """Groups of the training folder. No patient of the test folder may be among them."""
+    """Groups of the training folder, which must not include a patient of the test folder."""
     tested = {group for group, cases in groups.items() if set(cases) & set(test)}
     if shared := sorted(group for group in tested if set(groups[group]) - set(test)):
         raise RWLossError(
@@ -328,7 +330,7 @@ def _without_test(groups: Mapping[str, Sequence[str]], test: Sequence[str]) -> l
 
 
 def _share(fraction: float, count: int) -> int:
-    """How many of `count` groups a fraction is: at least one, unless it is 0."""
+    """The number of groups for a fraction of `count`: at least one, unless the fraction is 0."""
     return 0 if fraction == 0 else max(1, round(fraction * count))
 
 

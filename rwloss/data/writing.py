@@ -1,4 +1,4 @@
-"""Writing a label map in the format and with the geometry of an image."""
+"""Write a label map in the format and with the geometry of an image."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rwloss.errors import RWLossError
 
 
 def write_labels(path: str | Path, labels: NDArray[Any], like: str | Path) -> None:
-    """Labels (*s) as a file of the format that its name ends with, with the geometry of an image.
+    """Write labels (*s) in the format given by the file suffix, with the geometry of an image.
 
     like: an image file of the same suffix with the same voxels. NIfTI
     files get its header: version, byte order, sform, qform, spacing and unit; MHA and NRRD its
@@ -24,9 +24,9 @@ def write_labels(path: str | Path, labels: NDArray[Any], like: str | Path) -> No
 
     Not atomic: write to a temporary file of the same suffix, and rename it.
 
-    Raises RWLossError for labels that are not whole numbers of 0..65535 on 2 or 3 axes, a suffix
-    that is unknown or not that of `like`, an image of another shape and a PNG of three
-    axes; OSError if the file cannot be written.
+    Raises RWLossError for labels that are not integers of 0..65535 on 2 or 3 axes, a suffix that is
+    unknown or not that of `like`, an image of another shape and a PNG with three axes; OSError if
+    the file cannot be written.
 
     >>> from rwloss.data import read_labels, sample_dir
     >>> image = sample_dir("lung_patches") / "imagesTr/lung001_0_0000.png"
@@ -82,7 +82,7 @@ def _write_nifti(path: Path, labels: NDArray[Any], like: Path) -> None:
     header.set_slope_inter(1, 0)
     header["cal_min"] = header["cal_max"] = 0
     header.set_intent("none")
-    # Without an affine of its own, nibabel leaves sform and qform as the header has them.
+    # Without an explicit affine, nibabel keeps the header's sform and qform.
     content = type(image)(labels, None, header).to_bytes()
     is_deflated = path.name.lower().endswith(".gz")
     path.write_bytes(gzip.compress(content, 1, mtime=0) if is_deflated else content)

@@ -1,1 +1,1 @@
-"""Files that appear complete or not at all; locks, journals and TOML."""
+"""Atomic writing of files; locks, journals and TOML."""

@@ -1,4 +1,4 @@
-"""Files that appear complete or not at all."""
+"""Write files atomically: they appear complete or not at all."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rwloss.errors import RWLossError
 
 # The next file would fail too: no space, no quota, or a file system that became read-only.
 DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
-# A folder may hold files that a killed run left half written: this prefix tells them apart.
+# A killed run may leave half-written files in a folder: this prefix identifies them.
 TEMPORARY_PREFIX = ".rwloss-part-"
 
 
@@ -24,10 +24,10 @@ def temporary(folder: Path, suffix: str = "") -> Path:
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """A temporary path to write to; it takes the place of `path` when the block ends well.
+    """A temporary path to write to; it replaces `path` when the block succeeds.
 
-    The temporary file lies in the same folder (a rename across file systems is a copy), keeps the
-    suffixes (writers choose the format by them), and is removed when the block fails.
+    The temporary file is in the same folder (a rename across file systems is a copy), keeps the
+    suffixes (writers choose the format by them), and is removed if the block fails.
     """
     part = temporary(path.parent, "".join(path.suffixes[-2:]))
     try:
@@ -53,9 +53,9 @@ def naming_write_errors(path: Path, fix: str) -> Iterator[None]:
 
 
 def write_text(path: Path, text: str, fix: str = "free some space, or use another folder") -> None:
-    """Write a text file in UTF-8, whole or not at all.
+    """Write a text file in UTF-8, atomically.
 
-    Raises RWLossError that says why it can't be written, and how to fix it.
+    Raises RWLossError that says why it cannot be written, and the fix.
     """
     with naming_write_errors(path, fix), whole_file(path) as part:
         part.write_text(text, encoding="utf-8", newline="")

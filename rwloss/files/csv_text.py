@@ -1,4 +1,4 @@
-"""Tables as CSV that a spreadsheet shows and never runs."""
+"""Tables as CSV that a spreadsheet never runs as formulas."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _STARTS_A_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
     """Rows with a header; a missing or unknown value is an empty cell. Numbers stay numbers.
 
-    A text that a spreadsheet would run as a formula gets a ' before it, which spreadsheets hide.
+    A text that a spreadsheet would run as a formula is preceded by ', which spreadsheets hide.
 
     >>> print(csv_text(["name", "value"], [{"name": "=1+1", "value": -0.5}]), end="")
     name,value

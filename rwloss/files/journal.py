@@ -1,4 +1,4 @@
-"""Files of JSON lines that grow and survive a killed process."""
+"""Append-only files of JSON lines that survive a killed process."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _NO_WAIT, _NO_LINK = getattr(os, "O_NONBLOCK", 0), getattr(os, "O_NOFOLLOW", 0)
 
 
 def _regular(path: str, flags: int, more: int = 0) -> int:
-    """Open a file without waiting for what writes to it, if it is a regular one."""
+    """Open a regular file, without waiting for a writer."""
     if more and os.path.islink(path):
         name = os.path.basename(path)
         raise OSError(errno.ELOOP, f"{name} is a link, which is not followed: remove it", path)
@@ -28,7 +28,7 @@ def _regular(path: str, flags: int, more: int = 0) -> int:
 
 
 def json_line(fields: dict[str, Any]) -> bytes:
-    """A line of JSON. File names that are not Unicode come back from `json.loads` as they were.
+    """A line of JSON. File names that are not Unicode survive a round trip through `json.loads`.
 
     Numbers that are not finite become null, because JSON has none.
     """
@@ -45,16 +45,17 @@ def _finite(value: Any) -> Any:
 
 
 def read_regular(path: Path) -> bytes:
-    """The bytes of a file. Raises OSError, also for a pipe or a device, which may never end."""
+    """Read the bytes of a file. Raises OSError, also for a pipe or a device, which may never
+    end."""
     with open(path, "rb", opener=_regular) as file:
         return file.read()
 
 
 def append_line(path: Path, line: bytes, *, sync: bool = False) -> None:
-    """Add a line to a file in one write, and take a part of one back. Raises OSError.
+    """Append a line to a file in one write; a partial write is undone. Raises OSError.
 
-    A link is not followed: it may come with a folder from someone else. A part of a line that a
-    killed process left becomes a line of its own. sync: the line is on the disk when this returns.
+    A link is not followed, because it may come with a folder from someone else. A partial line left
+    by a killed process becomes a separate line. sync: the line is on disk when this returns.
     """
     with open(path, "a+b", buffering=0, opener=partial(_regular, more=_NO_LINK)) as file:
         size = file.seek(0, os.SEEK_END)

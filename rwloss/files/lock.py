@@ -1,4 +1,4 @@
-"""One writer at a time: a lock that the system takes back when its holder dies."""
+"""One writer at a time: a lock that the system releases when its holder dies."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ LOCK_FILE = ".rwloss-lock"
 def hold(folder: Path) -> Iterator[None]:
     """Hold the lock of a folder. Raises RWLossError that names the holder if there is one.
 
-    The lock (flock) ends with its process. A lock file that is left behind locks nothing.
+    The lock (flock) ends with its process. A leftover lock file locks nothing.
     """
     from filelock import FileLock, Timeout
 
     path = folder / LOCK_FILE
-    # No soft lock where the system has none: that would outlive a killed holder.
+    # No soft lock on systems without flock: it would outlive a killed holder.
     lock = FileLock(path, timeout=0, fallback_to_soft=False)
     try:
         lock.acquire()

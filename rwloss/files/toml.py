@@ -1,4 +1,5 @@
-"""TOML as runs and studies hold it: read with a clear error, written whole, checked by a model."""
+"""TOML files of runs and studies: read with clear errors, written atomically, validated by a
+model."""
 
 from __future__ import annotations
 
@@ -16,7 +17,7 @@ from rwloss.words import settings_error
 
 
 def read(path: Path) -> dict[str, Any]:
-    """What a TOML file holds. Raises RWLossError, naming the file."""
+    """Read a TOML file. Raises RWLossError, which names the file."""
     try:
         return tomllib.loads(read_regular(path).decode("utf-8"))
     except OSError as error:
@@ -26,7 +27,7 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def inline_table(text: Any) -> Any:
-    """The table that a text such as "a = 1, b = [2, 3]" holds; anything else as it is.
+    """The table in a text such as "a = 1, b = [2, 3]"; other values are returned unchanged.
 
     Raises ValueError for other text.
 
@@ -42,7 +43,7 @@ def inline_table(text: Any) -> Any:
 
 
 def dumps(values: Mapping[str, Any]) -> str:
-    """Values as TOML; those that are None are left out, because TOML has no null.
+    """Values as TOML; None is left out, because TOML has no null.
 
     >>> print(dumps({"steps": 600, "out": None, "maps": {"rw": "rectified"}}), end="")
     steps = 600
@@ -56,19 +57,19 @@ def dumps(values: Mapping[str, Any]) -> str:
 
 
 def write(path: Path, values: Mapping[str, Any]) -> None:
-    """Write a TOML file, whole or not at all; values that are None are left out."""
+    """Write a TOML file atomically; values that are None are left out."""
     with whole_file(path) as part:
         part.write_text(dumps(values), encoding="utf-8")
 
 
 class TomlSettings(BaseModel):
-    """Settings that options and a TOML file hold. Unknown names are errors."""
+    """Settings from options and a TOML file. Unknown names are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     @classmethod
     def of(cls, where: str, values: Mapping[str, Any]) -> Self:
-        """Settings from values. Raises RWLossError that names the wrong one, after `where`."""
+        """Settings from values. Raises RWLossError that names the invalid one, after `where`."""
         try:
             return cls(**values)
         except ValidationError as error:
@@ -76,9 +77,9 @@ class TomlSettings(BaseModel):
 
     @classmethod
     def read(cls, path: Path, **changes: Any) -> Self:
-        """The settings of a TOML file, with changes. Raises RWLossError, naming the file."""
+        """The settings of a TOML file, with changes. Raises RWLossError, which names the file."""
         return cls.of(repr(str(path)), {**read(path), **changes})
 
     def write(self, path: Path) -> None:
-        """Write a TOML file, whole or not at all; values that are None are left out."""
+        """Write a TOML file atomically; values that are None are left out."""
         write(path, self.model_dump())

@@ -1,1 +1,1 @@
-"""rwloss inside other frameworks: each is imported only by its own module here."""
+"""rwloss in other frameworks: each framework is imported only by its own module."""

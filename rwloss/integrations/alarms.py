@@ -1,7 +1,7 @@
 """Alarms of dying classes in Lightning, in ignite (and so MONAI), and in nnU-Net: one line each.
 
-Each is a `rwloss.stability.Watch` on the loss of the framework's trainer. In plain PyTorch
-`Watch(loss, steps=...)` is that line. No framework is imported here but that of the class in use.
+Each is a `rwloss.stability.Watch` on the loss of the framework's trainer. In plain PyTorch, use
+`Watch(loss, steps=...)`. Only the framework of the class in use is imported.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ else:
 
 
 class LightningAlarm(Callback):
-    """Warns while a Lightning trainer fits: `Trainer(callbacks=[LightningAlarm()])`.
+    """Alarm for a Lightning trainer: `Trainer(callbacks=[LightningAlarm()])`.
 
     loss: the attribute of the LightningModule that holds its loss, a torch module. class_names: of
-    classes 0, 1, ... watch: on the loss, from the beginning of the training.
+    classes 0, 1, ... watch: the `Watch` on the loss, from the start of training.
     """
 
     def __init__(self, loss: str = "loss", class_names: Sequence[str] = ()) -> None:
@@ -37,7 +37,7 @@ class LightningAlarm(Callback):
         self.watch: Watch | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin to watch. Raises RWLossError where the module has no such loss."""
+        """Start watching. Raises RWLossError if the module has no such loss."""
         loss = getattr(pl_module, self.loss, None)
         if loss is None:
             raise RWLossError(
@@ -54,14 +54,14 @@ class LightningAlarm(Callback):
 
 
 class IgniteAlarm:
-    """Warns while an ignite engine trains: `IgniteAlarm(loss).attach(trainer)`.
+    """Alarm for an ignite engine: `IgniteAlarm(loss).attach(trainer)`.
 
-    In MONAI give it to the trainer: `SupervisedTrainer(..., train_handlers=[IgniteAlarm()])`, whose
-    `loss_function` is taken. loss: a torch module. class_names: of classes 0, 1, ...
+    In MONAI, pass it to the trainer: `SupervisedTrainer(..., train_handlers=[IgniteAlarm()])`,
+    whose `loss_function` is used. loss: a torch module. class_names: of classes 0, 1, ...
     """
 
     def __init__(self, loss: Any = None, class_names: Sequence[str] = ()) -> None:
-        """The loss, where the engine has no `loss_function`; the class documents it."""
+        """The loss, if the engine has no `loss_function`; the class documents it."""
         self.loss, self.class_names = loss, class_names
         self.watch: Watch | None = None
 

@@ -1,4 +1,4 @@
-"""Targets of MONAI and nnU-Net with voxels to ignore, as RegionWiseLoss takes masks."""
+"""Convert targets of MONAI and nnU-Net with ignored voxels to masks for RegionWiseLoss."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rwloss.regions import IGNORED, checked_labels
 def masks_with_ignored(target: Tensor, num_masks: int, ignore_index: int | None) -> Tensor:
     """Masks (b k *s), -1 where ignored, from masks or from labels (b 1 *s), a mask per class.
 
-    ignore_index: a label; of masks a third value, or the number of the mask of ignored voxels.
+    ignore_index: a label; for masks, a third value, or the number of the mask of ignored voxels.
     Raises RWLossError for other values.
     """
     if target.shape[1] < num_masks:

@@ -1,8 +1,9 @@
-"""The stability principle: what a map will do in training, before the first step.
+"""The stability principle: how a map will behave in training, known before training.
 
 `check` examines one map, `check_expression` an expression on real labels, `Monitor` a training run
-while it runs; `effective_weights` says what each term of a sum weighs. Reports add up over cases;
-`verdict` puts a report into a sentence. torch is imported only for dynamic terms and by `Monitor`.
+while it runs; `effective_weights` gives the weight of each term of a sum. Reports can be added over
+cases; `verdict` summarizes a report in a sentence. torch is imported only for dynamic terms and by
+`Monitor`.
 """
 
 from rwloss.stability.alarm import Alarm as Alarm

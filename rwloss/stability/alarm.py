@@ -1,4 +1,4 @@
-"""Alarms of a training run: a class that is dying, or will not be born."""
+"""Alarms for a training run: a class that is dying, or will not be born."""
 
 from __future__ import annotations
 
@@ -23,13 +23,14 @@ REMEDY = (
 )
 
 SAMPLES = 60
-"""Samples of the recorded runs; a run that is watched is sampled as often."""
+"""Samples per recorded run; a watched run is sampled as often."""
 
 FALSE_ALARMS = 0.05
-"""The share of the recorded classes that lived for which an alarm would have been raised."""
+"""The share of recorded surviving classes for which an alarm would have been raised."""
 
 SIGNS = ("pull", "own_probability", "trend", "predicted_volume")
-"""What an alarm looks at, as `alarm_quality.chosen_signs` chooses it from all recorded runs."""
+"""The signs that an alarm uses, as selected by `alarm_quality.chosen_signs` from all recorded
+runs."""
 
 _MEASURED = 4  # batches with a class in which its pull is measured, over which it is added up
 
@@ -38,7 +39,7 @@ _MEASURED = 4  # batches with a class in which its pull is measured, over which 
 class Alarm:
     """A class that is probably lost. class_index: its number; risk: estimated probability.
 
-    dying: whether the network predicted it before, more than now; else it is not being born.
+    dying: whether the network predicted it more before than now; otherwise it is not being born.
     own_probability: mean probability of the class at its own voxels. pull: its pull ratio, as in
     `StabilityReport.pull`.
     """
@@ -64,8 +65,8 @@ class Alarm:
 class Alarms:
     """Collects the signs of each class over a run of `steps` steps, and judges them at LOOKS.
 
-    class_names: of classes 0, 1, ...; the background, 0, is never judged. raised: so far, at most
-    one per class.
+    class_names: of classes 0, 1, ...; the background, 0, is never judged. raised: alarms so far, at
+    most one per class.
     """
 
     steps: int
@@ -81,7 +82,8 @@ class Alarms:
             raise RWLossError(f"expected a run of 1 step or more, got {self.steps}")
 
     def look(self, step: int, call: LossCall) -> list[Alarm]:
-        """Sample one call of the loss. The alarms that it raises. step: counted from 1."""
+        """Sample one call of the loss, and return the alarms that it raises. step: counted from
+        1."""
         signs = call.signs()
         here = np.array([float(volume or 0) > 0 for volume in signs["true_volume"]])
         measured = sum((up != 0 for up, _ in self._pulls), np.zeros(len(here)))
@@ -98,7 +100,7 @@ class Alarms:
     def add(self, step: int, signs: ClassSigns, pull: FloatArray) -> list[Alarm]:
         """The alarms that a sample raises. step: counted from 1. signs: see `class_signs`.
 
-        pull: ratio of each class (k), NaN where it is not known.
+        pull: ratio of each class (k), NaN if unknown.
         """
         self._samples.append(signs)
         due = [look for look in LOOKS if self._looked < look <= step / self.steps]
@@ -122,7 +124,7 @@ class Alarms:
         return found
 
     def _was_predicted(self, k: int) -> bool:
-        """Whether more of the class was predicted in some sample than in the last."""
+        """Whether more of the class was predicted in an earlier sample than in the last one."""
         volumes = [float(each["predicted_volume"][k] or 0) for each in self._samples]
         return max(volumes) > volumes[-1]
 
@@ -141,7 +143,7 @@ class Judge:
     ) -> Judge:
         """From recorded classes that have signs at this look.
 
-        The threshold is such that FALSE_ALARMS of those that lived would have raised an alarm.
+        At the threshold, FALSE_ALARMS of the surviving classes would have raised an alarm.
         """
         known = [row for row in rows if look in row.signs]
         features = np.array([scaled(row.signs_at(look), names) for row in known])
@@ -157,7 +159,7 @@ class Judge:
 
 @cache
 def judge(look: float) -> Judge:
-    """The judge of a look, from the recorded runs that ship."""
+    """The judge of a look, from the included recorded runs."""
     return Judge.fit(recorded_classes(), look)
 
 
@@ -167,7 +169,7 @@ def scaled(signs: Mapping[str, float], names: Sequence[str] = SIGNS) -> FloatArr
 
 
 def features_of(samples: Sequence[ClassSigns], k: int) -> dict[str, float] | None:
-    """The signs of class k by name, from the samples of a run so far; None where it was not seen.
+    """The signs of class k by name, from the samples of a run so far; None if it was not seen.
 
     own_probability: mean over the last third of the samples. trend: the same divided by that of the
     third before. contrast: the same divided by the mean probability at all other voxels.

@@ -1,4 +1,4 @@
-"""Which signs an alarm looks at, and how good it is on runs that chose nothing of it."""
+"""Select the signs of an alarm, and measure its quality on held-out runs."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from rwloss.stability.logistic import (
 from rwloss.stability.recorded import LOOKS, RecordedClass, recorded_classes
 
 CANDIDATES = ("pull", "own_probability", "trend", "contrast", "predicted_volume")
-"""Signs that logits and labels alone give; see `alarm.features_of`."""
+"""Signs that need only logits and labels; see `alarm.features_of`."""
 
 Group: TypeAlias = Literal["dataset", "map"]
 
 
 @dataclass(frozen=True)
 class AlarmQuality:
-    """Alarms raised up to a look, for classes that were lost and for those that lived.
+    """Alarms raised up to a look, for lost and for surviving classes.
 
     hits of lost, false of kept: numbers of recorded classes. recall, false_alarms: their shares,
     with 95 % bootstrap intervals over runs. area: under the ROC curve of the risk at this look.
@@ -57,7 +57,7 @@ class AlarmQuality:
         return self.false / self.kept
 
     def __str__(self) -> str:
-        """The figures in a line."""
+        """The numbers in one line."""
         shares = [
             f"{share:.1%} ({low:.0%} to {high:.0%}, {count} of {of})"
             for share, (low, high), count, of in (
@@ -73,7 +73,7 @@ class AlarmQuality:
 
 
 def can_judge(rows: Sequence[RecordedClass], by: Group) -> bool:
-    """Whether `alarm_quality` can: three groups or more, two of them with losses."""
+    """Whether `alarm_quality` is possible: three groups or more, two of them with losses."""
     groups, with_losses = (
         {getattr(row, by) for row in rows if row.signs and (row.lost or not only_lost)}
         for only_lost in (False, True)
@@ -82,7 +82,7 @@ def can_judge(rows: Sequence[RecordedClass], by: Group) -> bool:
 
 
 def chosen_signs(rows: Sequence[RecordedClass], by: Group = "dataset") -> tuple[str, ...]:
-    """The signs that order left-out classes best, of all sets of CANDIDATES.
+    """The set of CANDIDATES that ranks left-out classes best.
 
     Each dataset, or map, is left out once; the area under the ROC curve of the risks is averaged
     over LOOKS. Of sets that differ by less than 0.001, the smallest is taken, then the first.
@@ -108,12 +108,13 @@ def alarm_quality(
     *,
     resamples: int = 1000,
 ) -> tuple[list[AlarmQuality], dict[str, tuple[str, ...]]]:
-    """How good alarms are on left-out datasets or maps, at each look; and the signs, by the group.
+    """The quality of alarms on left-out datasets or maps, at each look; and the signs of each
+    group.
 
     Each dataset, or map, is judged by models of the others, with the signs that `chosen_signs`
-    chooses from the others alone. signs: those to use in place of a choice. rows: recorded classes;
-    by default those that ship. resamples: of the bootstrap. Raises RWLossError where there are too
-    few groups: see `can_judge`.
+    chooses from the others alone. signs: those to use instead of selected ones. rows: recorded
+    classes; by default the included ones. resamples: of the bootstrap. Raises RWLossError if there
+    are too few groups: see `can_judge`.
     """
     rows = [row for row in (recorded_classes() if rows is None else rows) if row.signs]
     if not can_judge(rows, by):
@@ -139,7 +140,7 @@ def alarm_quality(
             for i in np.flatnonzero(groups == group):
                 risks[i] = judge.risk(rows[i].signs_at(look))
                 alarmed[i] |= risks[i] > judge.threshold
-        # What is drawn may hold no lost class: its mean is NaN, and says nothing.
+        # A resample may have no lost class: its mean is NaN and is ignored.
         intervals = [
             over_runs(runs, partial(_mean, alarmed, of), resamples=resamples)
             for of in (lost, ~lost)
@@ -161,6 +162,6 @@ def alarm_quality(
 
 
 def _mean(raised: BoolArray, of: BoolArray, drawn: NDArray[np.intp]) -> float:
-    """Share of the drawn rows `of` a kind that raised an alarm."""
+    """Share of the resampled rows `of` a kind that raised an alarm."""
     own = raised[drawn][of[drawn]]
     return float(own.mean()) if own.size else float("nan")

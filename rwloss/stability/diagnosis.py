@@ -1,4 +1,4 @@
-"""Diagnostics of one map, from one pass over its voxels per class."""
+"""Diagnostics of one map, with one pass over its voxels per class."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from rwloss.stability.pushes import (
 from rwloss.stability.report import DEAD, DISTANCES, FloatArray, StabilityReport, ratio
 
 NOTICEABLE = 1e-4
-"""Pushes below this share of the mean |gradient| count in masses only."""
+"""Pushes below this share of the mean |gradient| count only in masses."""
 
 _DEPTHS = (1, 2, 5)  # the ends of DISTANCES, in smallest spacings
 
@@ -37,7 +37,7 @@ def check(
     first_image: int = 0,
     regions: Regions | None = None,
 ) -> StabilityReport:
-    """Diagnostics of a map: labels (b *s) -> a report; see `StabilityReport` for the figures.
+    """Diagnostics of a map. labels (b *s) -> a report; see `StabilityReport` for its numbers.
 
     probs: the probabilities at which the gradient is computed: "uniform" is 1 / K for every class,
     "random" is drawn uniformly from the simplex at each voxel (Dirichlet(1, ..., 1), from the
@@ -85,8 +85,8 @@ def check_expression(
 ) -> StabilityReport:
     """Diagnostics of an expression on real labels. labels (b *s) -> a report.
 
-    Unlike that of a map, the report has pull exponents and effective weights, and its pull ratios
-    hold for dynamic terms too. Dynamic terms (Dice, links) get the same probabilities as the
+    Unlike the report of a map, it has pull exponents and effective weights, and its pull ratios are
+    valid for dynamic terms too. Dynamic terms (Dice, links) get the same probabilities as the
     diagnostics, and import torch. Schedules are at their first epoch. The other arguments are those
     of `check`.
 
@@ -192,7 +192,7 @@ def _groups(
 ) -> Array:
     """Number of each voxel's group: its image, true class and distance to the edge. (b·i), int64.
 
-    Voxels that don't count are in one group more, the last.
+    Voxels that don't count are in one more group, the last.
     """
     xp = namespace(labels)
     image = xp.arange(shape[0], **on_device(labels))

@@ -1,4 +1,4 @@
-"""A small logistic model, fitted with NumPy, and how well it does on groups it has not seen."""
+"""A small logistic model, fitted with NumPy, and its quality on held-out groups."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class Logistic:
 
     @classmethod
     def fit(cls, features: FloatArray, lost: BoolArray) -> Logistic:
-        """The model of greatest likelihood with a ridge of 1 on standardised weights. (n f), (n).
+        """The maximum-likelihood model with a ridge of 1 on standardized weights. (n f), (n).
 
-        By Newton's method; the bias has no ridge. Without a row of each kind p is the mean.
+        By Newton's method; the bias has no ridge. Without rows of both kinds, p is the mean.
         """
         scale = features.std(axis=0)
         scale[scale == 0] = 1.0
@@ -83,9 +83,9 @@ def area_interval(
 def over_runs(
     runs: Sequence[str], of: Callable[[NDArray[np.intp]], float], *, resamples: int = 1000
 ) -> tuple[float, float]:
-    """95 % percentile bootstrap interval of a figure of rows, which are drawn by whole runs. (n).
+    """95 % percentile bootstrap interval of a statistic of rows, resampled by whole runs. (n).
 
-    of: the figure of the rows that were drawn; NaN where there is none.
+    of: the statistic of the resampled rows; NaN if undefined.
     """
     names, number = np.unique(np.array(runs), return_inverse=True)
     rows = [np.flatnonzero(number == i) for i in range(len(names))]

@@ -10,6 +10,7 @@ import numpy as np
 from einops import rearrange, reduce
 
 from rwloss.arrays import Array
+from rwloss.losses.label_sets import LabelSets
 from rwloss.regions import IGNORED, Regions
 from rwloss.rwmap import RWMap
 from rwloss.stability.pull import prior_pulls
@@ -26,9 +27,9 @@ if TYPE_CHECKING:
 class LossCall:
     """A loss with the arguments of one call, which can be evaluated again without affecting it.
 
-    logits (b k *s), or a list of outputs of which the first is looked at. If the loss has the
-    attributes ignore_index, activation and spacing_mm of `RegionWiseLoss`, they are used; assumed
-    holds ignore_index and activation of a loss that has not.
+    logits (b k *s), or a list of outputs of which the first is used. If the loss has the attributes
+    ignore_index, activation and spacing_mm of `RegionWiseLoss`, they are used; assumed gives
+    ignore_index and activation for a loss without them.
     """
 
     loss: Any
@@ -39,7 +40,7 @@ class LossCall:
     assumed: Mapping[str, Any] = field(default_factory=dict)
 
     def gradient(self, at: Tensor | None = None) -> tuple[float, Tensor, Tensor]:
-        """Value of the loss, the first output, and the gradient by it. (b k *s) each.
+        """Value of the loss, the first output, and the gradient with respect to it. (b k *s) each.
 
         at: another first output.
         """
@@ -80,9 +81,13 @@ class LossCall:
         if not (soft or masks) and target.shape == head.shape:
             target = target.float().argmax(dim=1)  # other losses may take soft targets
         ignore_index = self._setting("ignore_index")
+        if isinstance(sets := self._setting("label_sets"), LabelSets):
+            ignore_index = IGNORED if ignore_index is None else ignore_index
+            of_sets = sets.ignored(target) == IGNORED  # no class is known there
+            target = target.long().masked_fill(of_sets, ignore_index)
         has_more = regions is None and target.shape[1] == head.shape[1] + 1
         if activation == "sigmoid" and has_more:
-            # As nnU-Net gives regions: the last mask is of the voxels to ignore.
+            # As in nnU-Net's regions, the last mask marks the voxels to ignore.
             target = target[:, :-1].to(torch.int8).masked_fill(target[:, -1:] != 0, IGNORED)
             ignore_index = IGNORED
         mask = _first(self.given.get("mask"))
@@ -100,9 +105,9 @@ class LossCall:
         return self.assumed.get(name) if found is None else found
 
     def signs(self) -> ClassSigns:
-        """The signs of life of each class, without those of the gradient.
+        """The signs of each class, without those of the gradient.
 
-        Of masks: one value per mask, after one for the background that none has.
+        For masks: one value per mask, after one for the background.
         """
         head = _first(self.logits).detach()
         batch = self.batch(head)
@@ -117,8 +122,8 @@ class LossCall:
     def pulls(self) -> tuple[FloatArray, FloatArray]:
         """Numerator and denominator of each class's pull ratio in this batch. (k) each.
 
-        The loss is evaluated once per foreground class, at the prediction of `prior_pulls`: it
-        takes the labels alone. Of masks as `signs`.
+        The loss is evaluated once per foreground class, at the prediction of `prior_pulls`, so only
+        the labels are used. For masks, see `signs`.
         """
         import torch
 
@@ -141,7 +146,7 @@ class LossCall:
         num_classes = seen.output.shape[1]
         found = prior_pulls(at, seen.counted_labels, num_classes)
         up, down = (
-            # A mask is class 1 of its own problem; 0 for the background that none has.
+            # A mask is class 1 of its own problem; 0 is for the background.
             np.append(0.0, reduce(sums[:, 1], "(b m) -> m", "sum", m=seen.masks))
             if seen.masks
             else sums.sum(axis=0)
@@ -151,7 +156,7 @@ class LossCall:
 
 
 def as_map(batch: LossBatch, gradient: Tensor) -> RWMap:
-    """The map that has this gradient by the head. (b k *s), or (b·k 2 *s) for masks."""
+    """The map with this gradient with respect to the head. (b k *s), or (b·k 2 *s) for masks."""
     import torch
 
     if batch.masks:  # each channel is two classes, [0, x] or [1 - p, p]; logits push the other too

@@ -1,4 +1,4 @@
-"""The diagnostics of a live training run, from its real probabilities."""
+"""Diagnostics of a running training run, from its actual probabilities."""
 
 from __future__ import annotations
 
@@ -24,16 +24,15 @@ class Monitor:
     once more on a detached copy of the logits: this does not affect the run. The gradient g of the
     loss gives its map at this prediction, whatever the loss consists of (stored maps, dynamic
     terms, schedules, links, class weights): g_k / p_k is z_k minus the expected cost Σ_j p_j z_j,
-    and a constant changes no gradient. So the figures are those of `check` with the real
+    and a constant changes no gradient. So the numbers are those of `check` at the actual
     probabilities. Value range and positive to negative mass are those of this map.
 
     every: steps between samples, from the first step on. by_distance: also split by distance to
     the edge, which costs a distance transform per sample.
-    steps: of the whole run. With it, `alarms` holds a warning for each class that is dying or will
-    not be born; the log "rwloss.stability" has it too. Sample about 60 times per run for that.
-    `Watch` does this alone, and without a call of yours at each step.
-    history: a row per sample, with the step, the loss and all figures of
-    `StabilityReport.figures`; `write` saves it as JSON lines.
+    steps: of the whole run. If given, `alarms` holds a warning for each class that is dying or will
+    not be born, which also goes to the logger "rwloss.stability". This needs about 60 samples per
+    run. `Watch` only does this, without a call at each step. history: a row per sample, with the
+    step, the loss and all numbers of `StabilityReport.figures`; `write` saves it as JSON lines.
 
     Any loss of (logits, target) works. If it has the attributes ignore_index, activation and
     spacing_mm of `RegionWiseLoss`, they are used. With several outputs (deep supervision), the
@@ -52,7 +51,7 @@ class Monitor:
     def __init__(
         self, *, every: int = 50, by_distance: bool = True, steps: int | None = None
     ) -> None:
-        """Check the numbers; the class documents them."""
+        """Check the arguments, which the class documents."""
         if every < 1:
             raise RWLossError(f"expected every of 1 step or more, got {every}")
         self.every = int(every)

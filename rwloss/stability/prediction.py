@@ -32,10 +32,10 @@ def predict(
 ) -> float:
     """Probability that a class is lost in training, in 0..1.
 
-    pull, pull_exponent: of the class, from `check_expression`. fraction: of the training voxels
-    that are of the class. A logistic model of their logarithms and of those of learning rate and
-    steps, fitted on the recorded runs that ship: small U-Nets, 2-D, Adam. `calibration` says how
-    well it does on datasets and maps that it has not seen.
+    pull, pull_exponent: of the class, from `check_expression`. fraction: share of the class in the
+    training voxels. A logistic model of their logarithms and of those of learning rate and steps,
+    fitted on the included recorded runs: small U-Nets, 2-D, Adam. `calibration` measures it on
+    held-out datasets and maps.
 
     Raises RWLossError for values that are not finite or not above 0 (the exponent may be 0).
 
@@ -55,7 +55,7 @@ def predict(
             raise RWLossError(f"expected {name} as a number above 0, got {value!r}")
     if math.isnan(pull) or math.isnan(pull_exponent):
         raise RWLossError(
-            "the pull ratio or exponent is not known (NaN): the class is absent, or is not pulled "
+            "the pull ratio or exponent is unknown (NaN): the class is absent, or is not pulled "
             "up at all"
         )
     row = _features(pull, pull_exponent, fraction, learning_rate, steps)
@@ -64,11 +64,11 @@ def predict(
 
 @dataclass(frozen=True)
 class Calibration:
-    """How well risks are ordered where the model has not seen the dataset, or the map.
+    """How well the model ranks risks for held-out datasets or maps.
 
     rows, lost: recorded classes, and how many of them were lost. area: under the ROC curve of the
     left-out risks, with its 95 % bootstrap interval over runs; pull_area: that of the pull ratio
-    alone. expected: mean of the left-out risks, which lost / rows should be.
+    alone. expected: mean of the left-out risks, which should equal lost / rows.
     """
 
     rows: int
@@ -85,7 +85,7 @@ def calibration(
 ) -> Calibration:
     """Left-out quality of `predict`: each dataset, or each map, is predicted from the others.
 
-    rows: recorded classes; by default those that ship. by: what is left out.
+    rows: recorded classes; by default the included ones. by: what is left out.
     """
     rows = recorded_classes() if rows is None else rows
     features, lost = _of(rows)

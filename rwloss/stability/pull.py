@@ -24,12 +24,12 @@ _ELSEWHERE = 1e-6  # probability of classes that neither are right nor looked at
 
 @dataclass(eq=False)
 class Terms:
-    """The terms of an expression on some labels, each with its weight; static maps are made once.
+    """The weighted terms of an expression on given labels; static maps are made once.
 
     A sum of one term is that term. Schedules are at their first epoch. The boundary side of
     "gradient_share" is also multiplied by the weight that a loss would measure at uniform
-    probabilities: `multiplied`, which is 1 for all others, so that terms of all cases are called
-    the same.
+    probabilities: `multiplied`, which is 1 for all others, so that terms have the same names in all
+    cases.
     """
 
     expression: Expression
@@ -53,7 +53,7 @@ class Terms:
         }
 
     def maps(self, probs: Array | None) -> dict[str, RWMap]:
-        """The map of each term with a weight, by its text. probs (b k *s) where one is dynamic."""
+        """The map of each weighted term, by its text. probs (b k *s) if one is dynamic."""
         active = {term: weight for term, weight in self.weights.items() if weight}
         return {
             str(weighted_sum([(weight, term)])): rwmap if factor == 1.0 else rwmap * factor
@@ -66,7 +66,7 @@ class Terms:
         return reduce(add, self.maps(probs).values())
 
     def _measured(self, leaf: Leaf) -> float:
-        """What "gradient_share" multiplies a leaf by; 1 for all others, and without a gradient."""
+        """The factor of "gradient_share" for a leaf; 1 for all others, and without a gradient."""
         for blend, side in leaf.schedule:
             if isinstance(blend, Blend) and blend.schedule == "gradient_share":
                 if side != "boundary":
@@ -77,7 +77,7 @@ class Terms:
         return 1.0
 
     def _norm(self, side: Expression) -> float:
-        """L2 norm of the gradient at the logits, at uniform probabilities."""
+        """L2 norm of the gradient with respect to the logits, at uniform probabilities."""
         labels, num_classes = self.regions.labels, self.regions.num_classes
         probs = None if side.is_static else full_probabilities(None, labels, num_classes)
         return math.sqrt(sum(_squares(side.make(self.regions, probs))))
@@ -91,9 +91,9 @@ class Terms:
 
 
 def effective_weights(expression: Expression, regions: Regions) -> dict[str, float]:
-    """Each term's part of the gradient norm at uniform probabilities, by its text. labels (b *s).
+    """Each term's share of the gradient norm at uniform probabilities, by its text. labels (b *s).
 
-    See `rwloss.stability.StabilityReport.effective_weights`. Empty where there is one term alone.
+    See `rwloss.stability.StabilityReport.effective_weights`. Empty if there is only one term.
 
     >>> regions = Regions(np.array([[[0, 0, 0, 1, 1, 2]]]), num_classes=3)
     >>> from rwloss import maps
@@ -107,7 +107,7 @@ def effective_weights(expression: Expression, regions: Regions) -> dict[str, flo
 def term_squares(terms: Terms) -> dict[str, float]:
     """Mean of g² over voxels and classes of each term at uniform probabilities, summed over images.
 
-    A term whose weight is 0 at the first epoch has 0. Empty where there is one term alone.
+    A term whose weight is 0 at the first epoch has 0. Empty if there is only one term.
     """
     if len(terms.weights) < 2:
         return {}
@@ -132,10 +132,10 @@ def _squares(rwmap: RWMap) -> FloatArray:
 
 
 def dead_pulls(terms: Terms) -> FloatArray:
-    """How strongly each class is pushed up at its own voxels once all classes have died. (2 k).
+    """How strongly each class is pushed up at its own voxels when all classes have died. (2 k).
 
     Σ -g_c over the voxels of class c, where class c has the probability DEAD[0], or DEAD[1], at
-    every voxel, all other foreground classes have it too, and the background has the rest.
+    every voxel, all other foreground classes have the same, and the background has what remains.
     """
     labels, num_classes = terms.regions.labels, terms.regions.num_classes
     found = np.zeros((len(DEAD), num_classes))
@@ -154,10 +154,10 @@ def prior_pulls(
 ) -> tuple[FloatArray, FloatArray]:
     """Numerator and denominator of the pull ratio of a map that depends on the prediction. (b k).
 
-    map_at: the map at probabilities (b k *s) in float64. labels (b *s), -1 where ignored.
-    The map of class c is that of a network that knows of it only how large it is: the class has its
-    share of the image as its probability at every voxel (at least that of one voxel); its own
-    voxels are predicted as background, all others are right.
+    map_at: the map at probabilities (b k *s) in float64. labels (b *s), -1 where ignored. The map
+    of class c is for a network that only knows the size of the class: at every voxel, its
+    probability is its share of the image (at least that of one voxel); its own voxels are predicted
+    as background, all others correctly.
     """
     xp = namespace(labels)
     up, down = np.zeros((2, labels.shape[0], num_classes))

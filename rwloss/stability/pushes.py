@@ -59,12 +59,12 @@ class Push:
 
 
 def voxels(rwmap: RWMap) -> Voxels:
-    """What each voxel of a map is. labels (b *s) -> (b *s)."""
+    """The kind of each voxel of a map. labels (b *s) -> (b *s)."""
     xp = namespace(rwmap.labels)
     parts = _true_and_range_of_wrong(rwmap)
     counted = rwmap.labels != IGNORED
     usable = counted & xp.isfinite(parts[0]) & xp.isfinite(parts[1]) & xp.isfinite(parts[2])
-    # A voxel with a value that is not finite is violating, and has no part in the scale.
+    # A voxel with a value that is not finite is violating, and is excluded from the scale.
     true, lowest, highest = (xp.where(usable, part, xp.zeros_like(part)) for part in parts)
     # Never the largest or the mean of the whole map: class weights of 0.0003 and 5000, or the
     # 1 / p of cross-entropy, would make most voxels flat.
@@ -113,7 +113,7 @@ def pushes(rwmap: RWMap, probs: Array | None, found: Voxels | None = None) -> It
 def probabilities(
     probs: Probs, labels: Array, num_classes: int, *, seed: int = 0, first_image: int = 0
 ) -> Array | None:
-    """Probabilities (b k *s) of a rule, or those given, checked; None for "uniform".
+    """Probabilities (b k *s) from a rule, or the given ones, checked; None for "uniform".
 
     "random" are uniform over the simplex, Dirichlet(1, ..., 1), independent at each voxel; they
     depend only on the seed and the number of the image, not on the batches.
@@ -134,7 +134,7 @@ def probabilities(
 
 
 def full_probabilities(given: Array | None, labels: Array, num_classes: int) -> Array:
-    """The same with uniform ones as an array, which dynamic terms need. (b k *s)."""
+    """Probabilities as an array even if uniform, which dynamic terms need. (b k *s)."""
     if given is not None:
         return given
     xp = namespace(labels)
@@ -143,7 +143,7 @@ def full_probabilities(given: Array | None, labels: Array, num_classes: int) -> 
 
 
 def _checked(probs: Array, labels: Array, shape: tuple[int, ...]) -> Array:
-    """Given probabilities as an array of the kind of the labels, float32 at least. (b k *s)."""
+    """The given probabilities in the labels' array type, float32 at least. (b k *s)."""
     namespace(probs)  # refuses lists and the like
     if tuple(probs.shape) != shape:
         raise RWLossError(f"expected probs {shape} like the map, got {tuple(probs.shape)}")

@@ -1,4 +1,4 @@
-"""Training runs that were recorded: the table from which risks are estimated."""
+"""Recorded training runs: the table from which risks are estimated."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ TABLE = "recorded_runs.csv"
 class RecordedClass:
     """One foreground class of one training run, and its end.
 
-    study, axes: which arm of the recordings it is of. fraction: of the training voxels. pull,
-    pull_exponent: see `StabilityReport`; known before training. signs: by the look, what
-    `alarm.features_of` found then; empty where the run left no record of them. lost: whether the
-    final validation Dice was below 0.05.
+    study, axes: the arm of the recordings. fraction: of the training voxels. pull, pull_exponent:
+    see `StabilityReport`; known before training. signs: the result of `alarm.features_of` at each
+    look; empty if the run did not record them. lost: whether the final validation Dice was below
+    0.05.
     """
 
     dataset: str
@@ -40,7 +40,7 @@ class RecordedClass:
 
     @property
     def run(self) -> str:
-        """Which run it is of."""
+        """Identity of its run."""
         of_study = f"{self.dataset} {self.study} {self.axes}"
         return f"{of_study} {self.map} {self.learning_rate} {self.steps} {self.seed}"
 
@@ -51,7 +51,7 @@ class RecordedClass:
 
 @cache
 def recorded_classes() -> tuple[RecordedClass, ...]:
-    """The table that ships; `python -m benchmarks.recorded_runs` makes it from studies."""
+    """The included table; `python -m benchmarks.recorded_runs` makes it from studies."""
     return read_table(files("rwloss.stability").joinpath(TABLE).read_text(encoding="utf-8"))
 
 

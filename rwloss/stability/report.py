@@ -1,4 +1,4 @@
-"""The report on a map: sums that add up over cases, and figures computed from them."""
+"""The report on a map: sums over cases, and numbers computed from them."""
 
 from __future__ import annotations
 
@@ -48,24 +48,23 @@ class StabilityShares:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class StabilityReport:
-    """What a map does at some probabilities. `a + b` is the report of the images of both.
+    """Diagnostics of a map at given probabilities. `a + b` is the report of the images of both.
 
-    The fields are sums over images; the figures are properties. With t the true class of a voxel i,
-    p the probabilities and z the map, the gradient is g_k = p_k (z_k - Σ_j p_j z_j).
+    The fields are sums over images; the derived numbers are properties. With t the true class of a
+    voxel i, p the probabilities and z the map, the gradient is g_k = p_k (z_k - Σ_j p_j z_j).
 
     voxels, stable_voxels, flat_voxels (k d): voxels that count, by true class and distance to the
     edge (d is 1 without regions). raised_pairs (k d): pairs of a voxel and a wrong class that is
-    pushed up. lowered_voxels (k d): voxels whose true class is pushed down.
-    push, wrong_push (k d): Σ|g| over all pushes, and over these two kinds.
-    lowest, highest (k): least and largest value of each class's channel, over all voxels.
-    positive, negative (k): Σ max(0, z_k) and Σ max(0, -z_k), over all voxels.
-    pull_up, pull_down (k): numerator and denominator of the pull ratio; see `pull`.
-    least_pull (k): smallest pull ratio of a single image in which the class is present.
-    images_with (k): images in which the class is present. squares (n): mean of g² over the
-    voxels and classes of each image. not_finite: voxels with a value that is NaN or infinite.
-    dead_pulls (2 k): Σ -g of each class over its own voxels, once it has died, at the probabilities
-    DEAD; NaN where only a map is known; see `pull_exponent`. terms: of a sum, the mean of g² of
-    each term at uniform probabilities, summed over images, by its text.
+    pushed up. lowered_voxels (k d): voxels whose true class is pushed down. push, wrong_push (k d):
+    Σ|g| over all pushes, and over these two kinds. lowest, highest (k): least and largest value of
+    each class's channel, over all voxels. positive, negative (k): Σ max(0, z_k) and Σ max(0, -z_k),
+    over all voxels. pull_up, pull_down (k): numerator and denominator of the pull ratio; see
+    `pull`. least_pull (k): smallest pull ratio of a single image in which the class is present.
+    images_with (k): images in which the class is present. squares (n): mean of g² over the voxels
+    and classes of each image. not_finite: voxels with a value that is NaN or infinite. dead_pulls
+    (2 k): Σ -g of each class over its own voxels, once it has died, at the probabilities DEAD; NaN
+    if only a map is known; see `pull_exponent`. terms: for a sum, the mean of g² of each term at
+    uniform probabilities, summed over images, by its text.
     """
 
     voxels: FloatArray
@@ -117,7 +116,8 @@ class StabilityReport:
 
     @property
     def stable(self) -> float:
-        """Fraction of voxels whose wrong classes share one value, the true class a lower one."""
+        """Fraction of voxels whose wrong classes share one value, and whose true class has a lower
+        one."""
         return self.total.stable
 
     @property
@@ -127,7 +127,8 @@ class StabilityReport:
 
     @property
     def violating(self) -> float:
-        """Fraction of all others: at some prediction they push a wrong way, or are not finite."""
+        """Fraction of all other voxels: some prediction is pushed the wrong way, or a value is not
+        finite."""
         return self.total.violating
 
     @property
@@ -185,8 +186,8 @@ class StabilityReport:
         """Slope of log pull over log p, as the probability p of a class goes to 0. (k).
 
         The pull is Σ -g over the class's own voxels, while the background wins everywhere. 0: a
-        class that has died is pulled back as strongly as before; 1: the pull fades with p, so that
-        it stays dead. Fixed maps and Dice have 1, cross-entropy 0, a link its q.
+        dead class is pulled back as strongly as before; 1: the pull fades with p, so the class
+        stays dead. Fixed maps and Dice have 1, cross-entropy 0, a link its q.
 
         NaN for the background, for a class that is in no image or not pulled up, and for a report
         of a map whose expression is not known.
@@ -198,10 +199,10 @@ class StabilityReport:
 
     @property
     def effective_weights(self) -> dict[str, float]:
-        """Each term's part of the gradient norm at uniform probabilities, by its text; sums to 1.
+        """Each term's share of the gradient norm at uniform probabilities, by its text; sums to 1.
 
-        The norm of a term divided by the sum of all norms; empty where there is one term alone, or
-        no gradient.
+        The norm of a term divided by the sum of all norms; empty if there is only one term, or no
+        gradient.
         """
         return shares_of_norm(self.terms)
 
@@ -212,7 +213,8 @@ class StabilityReport:
 
     @property
     def gradient_spread(self) -> float:
-        """Standard deviation of the gradient norms over images by their mean; NaN if that is 0.
+        """Standard deviation of the gradient norms over images, divided by their mean; NaN if that
+        is 0.
 
         Near 0, all cases move the network equally. It is 0 for one image.
         """
@@ -226,7 +228,7 @@ class StabilityReport:
         return tuple(int(k) for k in np.flatnonzero(self.images_with == 0))
 
     def figures(self, class_names: Sequence[str] = ()) -> dict[str, Any]:
-        """All figures as numbers that JSON can hold: None for NaN, "inf" and "-inf" as text.
+        """All numbers in types that JSON supports: None for NaN, "inf" and "-inf" as text.
 
         class_names: of classes 0, 1, ...; a class without one is called "class k".
         """
@@ -279,7 +281,7 @@ class StabilityReport:
         )
 
     def __repr__(self) -> str:
-        """The most important figures."""
+        """The most important numbers."""
         names = ("stable", "flat", "violating", "pushed_up", "wrong_way_mass")
         shares = ", ".join(f"{name}={getattr(self.total, name):.4g}" for name in names)
         pull = ", ".join(f"{value:.4g}" for value in self.pull)
@@ -319,14 +321,15 @@ _MERGED: dict[str, Any] = {
 
 
 def shares_of_norm(squares: Mapping[str, float]) -> dict[str, float]:
-    """Each root's part of the sum of all roots; empty where that is 0."""
+    """Each root's share of the sum of all roots; empty if that is 0."""
     norms = {text: math.sqrt(value) for text, value in squares.items()}
     total = sum(norms.values())
     return {text: norm / total for text, norm in norms.items()} if total else {}
 
 
 def number(value: float) -> float | str | None:
-    """A number as JSON can hold it: None for NaN, text for infinity, which float() reads back."""
+    """A number in a type that JSON supports: None for NaN, text for infinity, which float() reads
+    back."""
     value = float(value)
     if math.isnan(value):
         return None
@@ -334,6 +337,6 @@ def number(value: float) -> float | str | None:
 
 
 def ratio(above: FloatArray, below: FloatArray) -> FloatArray:
-    """Quotients; infinite for a number by 0, NaN for 0 by 0."""
+    """Quotients; infinite for a nonzero number by 0, NaN for 0 by 0."""
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.asarray(above / below)

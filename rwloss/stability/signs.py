@@ -1,4 +1,4 @@
-"""What a prediction says about each class: its volume, its probability and its push."""
+"""Signs of each class in a prediction: its volume, its probability and its push."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 ClassSigns: TypeAlias = dict[str, list[float | str | None]]
-"""One value per class by the name of the figure, as `number` writes them."""
+"""One value per class, by the name of the sign, as `number` writes them."""
 
 
 def class_signs(probs: Tensor, labels: Tensor, gradient: Tensor | None = None) -> ClassSigns:
-    """The signs of life of each class in one batch. probs (b k *s), labels (b *s).
+    """The signs of each class in one batch. probs (b k *s), labels (b *s).
 
-    gradient: of the loss by the logits (b k *s), of any scale. Voxels with label -1 do not count.
+    gradient: of the loss with respect to the logits (b k *s), at any scale. Voxels with label -1 do
+    not count.
 
     true_volume, predicted_volume: fraction of the voxels of each class, by the truth and by the
-    most probable class; 0 where no voxel counts. own_probability, other_probability: mean
-    probability of the class at its own voxels, and at all others; None where there are none.
-    With a gradient also gradient_share: the fraction of Σ|g| over voxels and channels that lies at
-    voxels of the class, and live_pull: Σ max(0, -g_k) at the voxels of class k, divided by
-    Σ max(0, g_k) at the others. That is the pull ratio at this prediction: far below 1, the step
-    lowers the class as a whole.
+    most probable class; 0 if no voxel counts. own_probability, other_probability: mean probability
+    of the class at its own voxels, and at all others; None if there are none. With a gradient also
+    gradient_share: the fraction of Σ|g| over voxels and channels that lies at voxels of the class,
+    and live_pull: Σ max(0, -g_k) at the voxels of class k, divided by Σ max(0, g_k) at the others.
+    That is the pull ratio at this prediction: far below 1, the step lowers the class as a whole.
     """
     import torch
 

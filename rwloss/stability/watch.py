@@ -1,4 +1,4 @@
-"""One line that watches a training run: alarms beside any loss module of (logits, target)."""
+"""Watch a training run with one line: alarms for any loss module of (logits, target)."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ _log = logging.getLogger("rwloss.stability")
 class Watch:
     """Warns of classes that are dying or will not be born, while a loss module is used in training.
 
-    `Watch(loss, steps=1000)` is all: calls of the loss in training (its logits need a gradient) are
-    counted, and about 60 of them per run are looked at. It changes neither the loss nor the
-    gradient. It needs the logits and the labels alone: the volume and the probabilities of each
-    class; and, in a few batches, the pull of the loss on each class, for which the loss is
-    evaluated at other logits. Works beside any loss of (logits, target) that is a torch module.
+    `Watch(loss, steps=1000)` is enough: it counts calls of the loss in training (its logits need a
+    gradient), and samples about 60 of them per run. It changes neither the loss nor the gradient.
+    It needs only the logits and the labels: from them it takes the volume and the probabilities of
+    each class; and, in a few batches, the pull of the loss on each class, for which the loss is
+    evaluated at other logits. Works with any loss of (logits, target) that is a torch module.
 
     steps: calls of the loss in the whole run. class_names: of classes 0, 1, ... activation,
-    ignore_index: "softmax" or "sigmoid", and the label that does not count, where the loss has no
-    such attribute. tell: called with each warning, by default the log "rwloss.stability". What
-    can't be read ends the watch with one warning, and never the training.
+    ignore_index: "softmax" or "sigmoid", and the label that does not count, if the loss has no such
+    attribute. tell: called with each warning; by default the logger "rwloss.stability". If the
+    inputs cannot be read, the watch ends with one warning; training continues.
 
-    alarms: raised so far. remove() ends the watch.
+    alarms: those raised so far. remove() ends the watch.
 
     >>> import torch
     >>> loss = torch.nn.CrossEntropyLoss()
@@ -53,11 +53,11 @@ class Watch:
         ignore_index: int | None = None,
         tell: Callable[[str], object] = _log.warning,
     ) -> None:
-        """Begin to watch; the class documents the arguments."""
+        """Start watching; the class documents the arguments."""
         if not hasattr(loss, "register_forward_hook"):
             raise RWLossError(
                 f"expected a loss that is a torch.nn.Module, got {type(loss).__name__}: for a "
-                "function use rwloss.stability.Monitor(steps=...) beside it"
+                "function use rwloss.stability.Monitor(steps=...)"
             )
         self.step = 0
         self._alarms = Alarms(steps, class_names)

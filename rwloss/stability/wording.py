@@ -14,8 +14,8 @@ from rwloss.words import listed, percent
 VANISHES_BELOW = 0.01
 """Pull ratio below which `verdict` says that a class can vanish.
 
-A rule of thumb. On the recorded runs that ship it names 29 of 35 lost classes, and 9 % of those
-that lived; `predict`, a fitted model, orders datasets that it has not seen no better.
+A rule of thumb. On the included recorded runs it names 29 of 35 lost classes, and 9 % of those that
+survived; `predict`, a fitted model, ranks classes of held-out datasets no better.
 """
 
 CAUTION = (
@@ -61,7 +61,7 @@ def verdict(
     if report.not_finite:
         hold = "voxel holds" if report.not_finite == 1 else "voxels hold"
         parts.append(f"{report.not_finite} {hold} NaN or infinity")
-    # The map of a dynamic term at one prediction does not tell: only its expression does.
+    # The map of a dynamic term at one prediction does not show this; its expression does.
     if is_static or not np.isnan(report.dead_pulls).all():
         parts.append(_vanishing(report, names))
     parts += [_coming_back(report), _weights(report)]
@@ -121,28 +121,28 @@ def _vanishing(report: StabilityReport, names: Sequence[str]) -> str:
 
 
 def _coming_back(report: StabilityReport) -> str:
-    """What the pull exponents say; nothing where none is known."""
+    """The meaning of the pull exponents; empty if none is known."""
     known = report.pull_exponent[~np.isnan(report.pull_exponent)]
     if not len(known):
         return ""
     if known.max() < 0.05:
-        what = "pulled back in full"
+        what = "pulled back with full strength"
     else:
         what = "pulled back weakly" if known.min() < 0.9 else "hardly pulled back"
     return f"a class that has died is {what} (pull exponent {_exponents(report)})"
 
 
 def _exponents(report: StabilityReport) -> str:
-    """The pull exponent of all classes, or the least and the largest where they differ."""
+    """The pull exponent of all classes, or the smallest and the largest if they differ."""
     known = report.pull_exponent[~np.isnan(report.pull_exponent)]
-    # Adding 0 makes 0 of -0.
+    # Adding 0 turns -0 into 0.
     shown = dict.fromkeys(f"{round(value, 2) + 0.0:g}" for value in sorted(known))
     ends = [*shown][:: max(1, len(shown) - 1)]
     return " .. ".join(ends) or "-"
 
 
 def _weights(report: StabilityReport) -> str:
-    """Effective weights, the largest first; nothing where there is one term alone."""
+    """Effective weights, largest first; empty if there is only one term."""
     weights = sorted(report.effective_weights.items(), key=lambda item: -item[1])
     if not weights:
         return ""
@@ -172,7 +172,7 @@ def table(reports: Mapping[str, StabilityReport], class_names: Sequence[str] = (
 def _rows(
     reports: Sequence[StabilityReport], class_names: Sequence[str]
 ) -> Iterator[tuple[str, list[str]]]:
-    """Label and cells of each row of the table, what decides first; a heading has no cells."""
+    """Label and cells of each row of the table, most important first; a heading has no cells."""
     names, first = names_for(reports[0].num_classes, class_names), reports[0]
     yield _SHARES["wrong_way_mass"], [percent(report.wrong_way_mass) for report in reports]
     yield "pull ratio (least of a case)", []

@@ -1,1 +1,1 @@
-"""Trainings over maps and seeds: plan, execution, outcomes and what they prove. Torch on use."""
+"""Studies of maps by seeds: plan, execution, outcomes and statistics. Imports torch on use."""

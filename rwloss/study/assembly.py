@@ -1,4 +1,4 @@
-"""A study from what was typed, from files of settings, and from the folder that it is in."""
+"""Assemble a study from options, settings files, and the study already in its folder."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ def assembled(
     config: Path | None = None,
     note: Note = lambda text: None,
 ) -> tuple[Study, Path]:
-    """The study that options ask for, and its folder.
+    """The study that the options describe, and its folder.
 
-    source: a study's file, or the data. given: what else was typed; None or empty where nothing
-    was. config: settings of `rwloss train`, which what was typed overrides; see `_of_config`. What
-    none of them says is taken from the study in the folder, because defaults would change a study
-    that has begun. Files do not choose which Python code runs: `given` does.
+    source: a study's file, or the data. given: the other options; None or empty if not given.
+    config: settings of `rwloss train`, which the options override; see `_of_config`. Everything
+    else is taken from the study in the folder, because defaults would change a study that has
+    begun. Files never choose which Python code runs; only `given` does.
 
-    Raises RWLossError where a folder or the maps are missing, and for what is wrong with them.
+    Raises RWLossError if a folder or the maps are missing or invalid.
     """
     for text in given.get("maps", {}).values():
         generators.parse(text)
@@ -42,8 +42,8 @@ def assembled(
         said, folder = Study.read(path).model_dump(exclude_unset=True), out or path.parent
         if not (folder / "study.toml").exists() and out is None:
             raise RWLossError(
-                f"{str(path)!r} is not in the folder of a study: rename it to study.toml, so that "
-                "its folder becomes the study's, or give --out STUDY"
+                f"{str(path)!r} is not in the folder of a study: rename it to study.toml to make "
+                "its folder that of the study, or give --out STUDY"
             )
     elif out is None:
         raise RWLossError("no folder for the study: give --out STUDY")
@@ -71,10 +71,10 @@ def assembled(
 
 
 def _of_config(path: Path, note: Note) -> dict[str, Any]:
-    """What a study takes from a file of settings of `rwloss train`: all but OF_RUNS.
+    """The settings that a study takes from a settings file of `rwloss train`: all but OF_RUNS.
 
-    The length of the runs is taken too, as steps or epochs. The maps and seeds of a study are
-    typed, so those of the file are not used, and `note` is told so.
+    The length of the runs is taken too, as steps or epochs. The maps and seeds of a study are given
+    as options, so those of the file are not used, and `note` is called to say so.
     """
     RunSettings.read(path, data="", out="")  # names what is wrong with it
     values = toml.read(path)
@@ -87,7 +87,7 @@ def _of_config(path: Path, note: Note) -> dict[str, Any]:
 
 
 def _of_epochs(study: Study, folder: Path, epochs: int, note: Note) -> Study:
-    """The study with as many steps as its first run has in so many epochs of the data."""
+    """The study with the number of steps that its first run takes for this many epochs."""
     from rwloss.training.preparation import prepare
 
     first = next(runs(study, folder)).settings.model_dump(exclude_unset=True, exclude={"steps"})
@@ -112,7 +112,7 @@ cross_entropy'}
     """
     pairs = []
     for given in texts:
-        # The first = of an expression, if any, stands in brackets.
+        # The first = of an expression, if any, is inside parentheses.
         named = re.fullmatch(r"\s*([\w.+-]+)\s*=(.*)", given, re.DOTALL)
         folder = re.sub(r"[^A-Za-z0-9]+", "_", given).strip("_")[:80]
         pairs.append((named[1], named[2].strip()) if named else (folder, given.strip()))

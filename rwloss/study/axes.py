@@ -1,4 +1,4 @@
-"""The axes of a study: settings of training that take several values each."""
+"""The axes of a study: training settings with several values each."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ AxisValues: TypeAlias = Mapping[str, Any]
 """One value per axis, by the name of the setting. A setting that is None is "none", or "all"."""
 
 DRAWN = ("split_seed", "fold")
-"""Axes whose values are drawn as seeds are: their runs repeat a cell, and make none of their own.
+"""Axes whose values are random, like seeds: their runs are repetitions of a cell, not new cells.
 Runs that share a split are not independent, so maps are compared by the means of splits."""
 
-_NO_AXES = {"groups_table", "splits_file", "network_options"}  # paths, and tables
+_NO_AXES = {"groups_table", "splits_file", "network_options", "label_sets"}  # paths and tables
 
 OF_RUNS = frozenset({"data", "map", "maps", "out", "seed", "steps", "epochs"})
 """Settings of a run that belong to the study or differ between runs anyway."""
@@ -28,10 +28,10 @@ _NONE = {"train_cases": "all"}
 
 
 def checked(axes: Mapping[str, Sequence[Any]], where: str) -> dict[str, tuple[Any, ...]]:
-    """The axes with each value as its setting holds it.
+    """The axes with each value in the type of its setting.
 
-    Raises RWLossError, after `where`, for a setting that runs don't have, or that can't be an axis,
-    and for a wrong value or one that is there twice.
+    Raises RWLossError, after `where`, for a setting that does not exist or cannot be an axis, and
+    for an invalid or repeated value.
 
     >>> checked({"learning_rate": ["1e-3", 1], "train_cases": [10, "all"]}, "study")
     {'learning_rate': (0.001, 1.0), 'train_cases': (10, 'all')}
@@ -87,7 +87,7 @@ def combinations(axes: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
 
 
 def kept_apart(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The axes, or their values, that make cells of their own: all but those that are DRAWN."""
+    """The axes, or their values, that make cells: all but those in DRAWN."""
     return {name: value for name, value in values.items() if name not in DRAWN}
 
 
@@ -97,7 +97,7 @@ def drawn(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def unit(axes: Mapping[str, Sequence[Any]]) -> str:
-    """What is independent in a study: the seed, or the split where it has several."""
+    """The independent unit of a study: the seed, or the split if it has several."""
     return "split" if len(combinations(drawn(axes))) > 1 else "seed"
 
 
@@ -136,10 +136,10 @@ def cell_name(map_name: str, values: AxisValues) -> str:
 
 
 def folders(values: AxisValues, training: Mapping[str, Any]) -> list[str]:
-    """The folders of a run between that of its map and that of its seed, in the order of names.
+    """The folders of a run between those of its map and its seed, in the order of names.
 
-    Values that a run would have without the axis add none. So a study can be given an axis when
-    runs are done: they stay where they are.
+    Values that a run would have without the axis add no folder. So an axis can be added to a study
+    with finished runs: they stay where they are.
     """
     return [
         _folder(name, values[name])
@@ -161,7 +161,7 @@ def joined(
 ) -> dict[str, tuple[Any, ...]]:
     """The axes of both, with all values of both.
 
-    begun: whether runs are there; the value that they had then belongs to each new axis.
+    begun: whether runs exist; their value then belongs to each new axis.
     """
     found = {}
     for name in {**before, **now}:
@@ -173,7 +173,7 @@ def joined(
 
 
 def _in_order(values: Iterable[Any]) -> tuple[Any, ...]:
-    """Numbers by size, all cases last; other values as they are given."""
+    """Numbers in ascending order, "all" last; other values in the given order."""
     listed = [*values]
     if all(isinstance(value, int | float) or value == "all" for value in listed):
         listed.sort(key=lambda value: float("inf") if value == "all" else value)
@@ -183,7 +183,7 @@ def _in_order(values: Iterable[Any]) -> tuple[Any, ...]:
 def read_option(text: str) -> tuple[str, list[Any]]:
     """NAME=V1,V2 as a setting and its values.
 
-    Raises RWLossError where the text isn't that.
+    Raises RWLossError for any other text.
 
     >>> read_option("learning_rate=1e-3,0.01"), read_option("patch-size=[32,32],[64,64]")
     (('learning_rate', [0.001, 0.01]), ('patch_size', [[32, 32], [64, 64]]))

@@ -1,4 +1,4 @@
-"""How sure a difference between two maps is: over seeds and cases, and by chance."""
+"""How certain a difference between two maps is: over seeds and cases, and by chance."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class NullCertificate:
-    """How often studies that compare a map with itself claim a difference.
+    """How often studies that compare a map with itself claim a difference (an A/A test).
 
     seeds: of each study. claims: studies with at least one significant comparison.
     """
@@ -74,9 +74,9 @@ class NullCertificate:
 
     @property
     def holds(self) -> bool:
-        """Whether the claims agree with a rate of at most ALPHA, as far as so many studies tell.
+        """Whether the claims agree with a rate of at most ALPHA, given the number of studies.
 
-        A procedure whose rate is just below ALPHA is above it in every third draw of 200 studies.
+        A procedure with a rate just below ALPHA exceeds it in every third sample of 200 studies.
         """
         return self.rate.low <= ALPHA
 
@@ -88,13 +88,13 @@ def differences_in(
     unit_of: Callable[[Any], Any] = lambda key: key,
     metrics: Mapping[str, bool] | None = None,
 ) -> list[list[Difference]]:
-    """Every other map against the reference in each metric, in each group.
+    """Compare every other map with the reference in each metric, in each group.
 
-    Scores but Dice are left out where no run of the reference has one.
+    Scores other than Dice are left out if no run of the reference has them.
 
     groups: in each, map -> key of a run -> outcome of a run that is done. All comparisons of one
     score are corrected together; see `statistics.compare_all`. metrics: with whether higher is
-    better; by default those of the tests that have a better side.
+    better; by default the tested ones that have a better side.
     """
     if metrics is None:
         every = (run for of_maps in groups for runs in of_maps.values() for run in runs.values())
@@ -165,12 +165,11 @@ def over_seeds_and_cases(
 ) -> Interval | None:
     """Mean of the paired differences first - second, with a bootstrap over seeds and cases.
 
-    A pair is a seed and a case that both have. Seeds and cases are drawn with replacement, each on
-    its own, because one case is scored in many runs; pairs that do not exist count in no mean. The
-    interval answers "other trainings and other cases", that of `statistics.interval` "other
-    trainings, the same cases". unit_of: what of a key is independent, as for
-    `statistics.compare_all`: runs of one unit are drawn together. None without a pair; n is the
-    number of units.
+    A pair is a seed and a case that both have. Seeds and cases are drawn with replacement, each
+    separately, because one case is scored in many runs; missing pairs are left out. The interval is
+    for new runs on new cases, that of `statistics.interval` for new runs on the same cases.
+    unit_of: the independent part of a key, as for `statistics.compare_all`: runs of one unit are
+    drawn together. None without a pair; n is the number of units.
 
     >>> over_seeds_and_cases({0: {"a": 0.9}, 1: {"a": 0.7}}, {0: {"a": 0.5}, 1: {"a": 0.3}})
     Interval(mean=0.4, low=0.4, high=0.4, n=2)
@@ -215,7 +214,7 @@ def probability_of_improvement(
 
     Mean over the cells that both have of the Mann-Whitney statistic U / (n m), with a bootstrap
     over runs within each cell. Source: Agarwal et al., NeurIPS 2021 (arXiv 2108.13264).
-    Raises RWLossError where no cell is in both.
+    Raises RWLossError if they have no cell in common.
 
     >>> probability_of_improvement({"": [0.8, 0.9]}, {"": [0.1, 0.2]}).mean
     1.0
@@ -276,11 +275,11 @@ def null_certificate(
     studies: int = NULL_STUDIES,
     seed: int = 0,
 ) -> NullCertificate | None:
-    """How often a study of one map under several names claims a difference (an A/A test).
+    """How often a study of one map under several names claims a difference: an A/A test.
 
-    scores: of runs of one map, each with another seed. Each study draws half of them, without
+    scores: of runs of one map with different seeds. Each study draws half of them, without
     replacement, as its reference, and for each of `comparisons` names as many of the other half in
-    random order, and tests them by the code that tests maps, `statistics.verdicts`. None for fewer
+    random order. It tests them with the code that tests maps, `statistics.verdicts`. None for fewer
     than two scores.
     """
     n, rng, claims = len(scores) // 2, np.random.default_rng(seed), 0
@@ -301,6 +300,6 @@ def times_drawn(n: int, seed: int, stream: int) -> NDArray[np.int64]:
 
 
 def interval_of(mean: float, drawn: Floats, n: int) -> Interval:
-    """The percentile interval of what was drawn."""
+    """The percentile interval of bootstrap samples."""
     low, high = np.quantile(drawn, [ALPHA / 2, 1 - ALPHA / 2])
     return Interval(round(mean, 12), round(float(low), 12), round(float(high), 12), n)

@@ -1,4 +1,4 @@
-"""Running a study in its folder: each run on its own, none stopped by the failure of another."""
+"""Run a study in its folder: every run is independent, and a failure does not stop the others."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from rwloss.work.tasks import run_tasks
 
 @dataclass(frozen=True)
 class RunEnd:
-    """How a run ended. reason: why it failed; None where it reached its end."""
+    """How a run ended. reason: why it failed; None if it finished."""
 
     name: str
     seed: int
@@ -32,7 +32,8 @@ class RunEnd:
 
 
 Watch: TypeAlias = Callable[[Sequence[Run]], AbstractContextManager[Callable[[RunEnd], None]]]
-"""What surrounds the training: it is entered with the runs, and gives what is told of each end."""
+"""Context around the training: called with the runs, yields the function that is called at each
+end."""
 
 
 def conduct(
@@ -46,18 +47,18 @@ def conduct(
     together: RunsTogether = "auto",
     note: Callable[[str], None] = lambda text: None,
 ) -> Results:
-    """Run a study in its folder, or what is left of it, and write its results there.
+    """Run a study in its folder, or the unfinished part of it, and write its results there.
 
-    jobs, scheduler, timeout_s, together: as for `carry_out`. note: told what is worth
-    knowing before the training. What is wrong with settings, data and devices is found before the
-    first run, and leaves the folder as it was. Raises RWLossError for it, and where another process
-    works in the folder, whose runs would look like failed ones.
+    jobs, scheduler, timeout_s, together: as for `carry_out`. note: called with notes before the
+    training. Invalid settings, data and devices are found before the first run, and leave the
+    folder unchanged. Raises RWLossError for them, and if another process works in the folder,
+    because its runs would look like failed ones.
     """
     study = plan.placed(study, folder)
     first = next(plan.runs(study, folder)).settings
     file = folder / "study.toml"
     if file.exists() and (before := Study.read(file).steps) != study.steps:
-        # Every run takes longer, the finished ones too.
+        # Every run becomes longer, including finished ones.
         note(f"steps grow from {before:,} to {study.steps:,}, in every run of the study")
     if scheduler is not None:
         from rwloss.work.dask import expect_scheduler
@@ -71,7 +72,9 @@ def conduct(
     folder.mkdir(parents=True, exist_ok=True)
     with hold(folder):
         if plan.placed(study, folder) != study:
-            raise RWLossError(f"the study in {str(folder)!r} has just been changed: start again")
+            raise RWLossError(
+                f"the study in {str(folder)!r} was just changed by another process: start again"
+            )
         study.write(file)
         runs = list(plan.runs(study, folder))
         with watch(runs) as on_end:
@@ -96,9 +99,9 @@ def rehearsed(
     scheduler: str | None = None,
     together: RunsTogether = "auto",
 ) -> Iterator[str]:
-    """How a study would be carried out, in sentences. Writes nothing.
+    """Describe in sentences how a study would be run. Writes nothing.
 
-    Raises RWLossError for what is wrong with settings, data and devices.
+    Raises RWLossError for invalid settings, data and devices.
     """
     study = plan.placed(study, folder)
     runs = list(plan.runs(study, folder))
@@ -120,10 +123,10 @@ def carry_out(
 
     jobs, scheduler, timeout_s: as for `rwloss.work.tasks.run_tasks`; jobs is by default one per
     GPU, or one per core. together: see `stacking.planned`. Each process uses one thread on the CPU,
-    so the results of a run by itself are the same bit for bit wherever it runs. on_end: called as
-    runs end, in any order.
-    Returns the ends in the order of runs. The reason of a failure is kept beside the folder of the
-    run (`Run.failure`) until the run reaches its end.
+    so the results of a single run are the same bit for bit in any process. on_end: called as runs
+    end, in any order.
+    Returns the ends in the order of runs. The reason of a failure is kept next to the folder of the
+    run (`Run.failure`) until the run finishes.
     """
     ends: dict[tuple[str, int], RunEnd] = {}
 
@@ -135,7 +138,7 @@ def carry_out(
     stacks = planned(runs, jobs=jobs, scheduler=scheduler, together=together)
     for run in stacks.done:
         ended(_end(run, None))
-    # One task ahead: no stack waits behind another while a process is idle.
+    # Only one task ahead, so that no stack waits behind another while a process is idle.
     for some in run_tasks(
         [_TrainRuns(stack) for stack in stacks.stacks],
         jobs=stacks.jobs,
@@ -151,7 +154,7 @@ def carry_out(
 
 @dataclass(frozen=True)
 class _TrainRuns:
-    """The task of the runs of one stack, in any process."""
+    """The task that trains the runs of one stack, in any process."""
 
     runs: tuple[Run, ...]
 
@@ -177,7 +180,7 @@ class _TrainRuns:
         return [_end(run, error) for run, error in zip(self.runs, failures, strict=True)]
 
     def died(self) -> list[RunEnd]:
-        """The failures where a worker process died in these runs, with a retry alone too."""
+        """The failures if a worker process died in these runs, and in a retry too."""
         alone = "the process died in this run: it may need more memory"
         several = f"the process died with {len(self.runs)} runs together: try fewer with --together"
         return [_failed(run, alone if len(self.runs) == 1 else several) for run in self.runs]

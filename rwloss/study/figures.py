@@ -1,4 +1,4 @@
-"""Figures of a study as text."""
+"""Numbers of a study as text."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from rwloss.study.statistics import Interval
 from rwloss.words import percent
 
 NOTHING = "\N{EN DASH}"
-"""Shown where there is no number."""
+"""Shown for a missing number."""
 
 MINUS = "\N{MINUS SIGN}"
 
@@ -35,7 +35,7 @@ def bounds(found: Interval, *, signed: bool = False) -> str:
 
 
 def significant(value: float | None) -> str:
-    """A number with two significant digits; never 0 for what is not 0.
+    """A number with two significant digits; a nonzero number is never shown as 0.
 
     >>> [significant(value) for value in (0.0312, 1e-8, 0)]
     ['0.031', '1e-08', '0']
@@ -55,7 +55,7 @@ def mass(wrong_way_mass: float | None) -> str:
 
 
 def left_open(found: Rate) -> str:
-    """The shares that a rate leaves possible.
+    """The shares that are compatible with a rate.
 
     >>> from rwloss.study.rates import rate
     >>> [left_open(rate(count, 3)) for count in (0, 1, 3)]

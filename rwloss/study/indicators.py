@@ -1,9 +1,9 @@
-"""What can be known before training: static diagnostics of maps on the labels of a dataset."""
+"""What is known before training: static diagnostics of maps on the labels of a dataset."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,30 +22,32 @@ from rwloss.data import (
     read_case_image,
     read_channels,
     read_labels,
+    without_label_sets,
 )
 from rwloss.data.formats import MAX_VOXELS
 from rwloss.data.splits import SplitSettings
 from rwloss.errors import RWLossError
 from rwloss.files.journal import read_regular
+from rwloss.losses.label_sets import LabelSets
 from rwloss.precompute.cases import label_counts
 from rwloss.regions import IGNORED
 from rwloss.stability.pushes import full_probabilities, probabilities
 from rwloss.study.plan import Study, runs
 
 INFLUENCE = frozenset(SplitSettings.model_fields) | {
-    "dims", "slice_axis", "map_of", "num_classes", "spacing", "ignore_label",
+    "dims", "slice_axis", "map_of", "num_classes", "spacing", "ignore_label", "label_sets",
 }  # fmt: skip
-"""Settings that decide what the indicators of a map are."""
+"""Settings that determine the indicators of a map."""
 
 MAX_CASES = 32
-"""Most training cases that are looked at; they are spaced evenly among all."""
+"""Largest number of training cases to use; they are spaced evenly among all."""
 
 
 @dataclass(frozen=True)
 class Indicators:
     """Diagnostics of one map at uniform probabilities; see `rwloss.stability.StabilityReport`.
 
-    promises_stable: every term says that it obeys the principle, whatever the labels. pull,
+    promises_stable: every term is declared to obey the principle for any labels. pull,
     pull_exponent: of each foreground class; None where undefined. effective_weights: of the terms
     of a sum. fraction: of the voxels, for each foreground class.
     """
@@ -67,16 +69,16 @@ class Indicators:
 
     @property
     def largest_exponent(self) -> float | None:
-        """The largest pull exponent of a class, rounded to what its measurement is good for."""
+        """The largest pull exponent of a class, rounded to the accuracy of its measurement."""
         known = [round(value, 2) for value in self.pull_exponent.values() if value is not None]
         return max(known, default=None)
 
 
 def indicators_of(study: Study, folder: Path) -> tuple[dict[str, Indicators], str]:
-    """The indicators of a study in its folder, and why some are missing, or an empty text.
+    """The indicators of a study in its folder, and why some are missing (else an empty text).
 
-    Those in results.json where it has the same maps on the same data. Otherwise they are computed
-    from the data; where the data are gone, those in results.json of unchanged maps are kept.
+    Read from results.json if it has the same maps on the same data. Otherwise they are computed
+    from the data; if the data are missing, those of unchanged maps in results.json are kept.
     """
     kept = _kept(study, folder)
     if kept.keys() == study.maps.keys():
@@ -88,7 +90,7 @@ def indicators_of(study: Study, folder: Path) -> tuple[dict[str, Indicators], st
 
 
 def _kept(study: Study, folder: Path) -> dict[str, Indicators]:
-    """Those of unchanged maps; none where results.json is damaged or of other data."""
+    """Those of unchanged maps; none if results.json is damaged or belongs to other data."""
     now = study.model_dump(mode="json")
     try:
         content = json.loads(read_regular(folder / "results.json"))
@@ -104,22 +106,24 @@ def _kept(study: Study, folder: Path) -> dict[str, Indicators]:
 def indicators(
     study: Study, folder: Path, note: Callable[[str], None] = lambda text: None
 ) -> dict[str, Indicators]:
-    """The indicators of each map, on up to MAX_CASES training cases as the runs cut them.
+    """The indicators of each map, on up to MAX_CASES training cases, as slices or volumes like in
+    runs.
 
-    folder: of the study; nothing is written. note: told what `prepare` notes, such as cases of one
-    patient in several parts. Schedules are at their first epoch. With axes, the cases are those of
-    the first run.
-    Raises RWLossError where a run would, and for a map that can't be made.
+    folder: of the study; nothing is written. note: called with the notes of `prepare`, such as
+    cases of one patient in several parts. Schedules are at their first epoch. With axes, the cases
+    are those of the first run.
+    Raises RWLossError if a run would, and for a map that cannot be made.
     """
     from rwloss.training import patch_sources, prepare
 
-    # First, because a study must not choose which Python files run.
+    # This comes first, because a study must not choose which Python files run.
     parsed = {name: maps.parse(text, files=False) for name, text in study.maps.items()}
     _check_splits(study, folder)
     prepared = prepare(next(runs(study, folder)).settings, note)
     settings, task = prepared.settings, prepared.task
     labels_of = [volume.labels[volume.labels >= 0] for volume in prepared.train]
-    counts = np.sum([np.bincount(each, minlength=task.num_classes) for each in labels_of], axis=0)
+    counts = np.sum([np.bincount(each, minlength=prepared.map_classes) for each in labels_of], 0)
+    counts = counts[: task.num_classes]
     expressions = {name: each.resolved(counts.tolist()) for name, each in parsed.items()}
     reports: dict[str, stability.StabilityReport] = {}
     places = np.linspace(0, len(prepared.train) - 1, min(MAX_CASES, len(prepared.train)))
@@ -127,6 +131,7 @@ def indicators(
         dims = 3 if settings.map_of == "volume" else settings.dims
         sources = patch_sources([prepared.train[place]], dims=dims, slice_axis=settings.slice_axis)
         labels = np.stack([source.labels.numpy() for source in sources])
+        labels[labels >= task.num_classes] = IGNORED  # label sets
         images = np.stack([source.image.numpy() for source in sources])
         regions = Regions(labels, task.num_classes, sources[0].spacing_mm, IGNORED, images)
         for name, expression in expressions.items():
@@ -160,7 +165,7 @@ def _known(value: float) -> float | None:
 
 
 def _check_splits(study: Study, folder: Path) -> None:
-    """Raise RWLossError for the values of an axis with which the cases can't be split."""
+    """Raise RWLossError for values of an axis with which the cases cannot be split."""
     from rwloss.training.preparation import split_of, test_cases
 
     if study.axes:
@@ -170,7 +175,7 @@ def _check_splits(study: Study, folder: Path) -> None:
 
 
 def promises_stable(expression: maps.Expression) -> bool:
-    """Whether every term is stable by its own tags, and none is subtracted.
+    """Whether every term is tagged as stable, and none is subtracted.
 
     >>> [promises_stable(maps.parse(text)) for text in ("rectified", "rectified + dice")]
     [True, False]
@@ -180,11 +185,11 @@ def promises_stable(expression: maps.Expression) -> bool:
 
 
 class Diagnosis:
-    """The stability reports of maps over the cases that were added. No case stays in memory.
+    """The stability reports of maps over the added cases. No case stays in memory.
 
     reports: by the text of the map. failed: the reason by the name of the case. in_voxels: number
-    of cases without a spacing, if a map has values in mm. maps_of: "volumes" or "slices", what a
-    label file holds and so what the maps are of.
+    of cases without a spacing, if a map has values in mm. maps_of: "volumes" or "slices", depending
+    on the label files.
     """
 
     def __init__(
@@ -195,20 +200,35 @@ class Diagnosis:
         num_classes: int | None = None,
         spacing_mm: tuple[float, ...] | None = None,
         ignore_label: int | None = None,
+        label_sets: Mapping[Any, Sequence[int]] | None = None,
         probs: str = "uniform",
         seed: int = 0,
     ) -> None:
-        """Parse the maps, and give them the class weights of the dataset where they need them.
+        """Parse the maps, and compute class weights of the dataset for those that need them.
 
-        num_classes, ignore_label: by default those of the dataset. probs, seed: probabilities at
-        which the gradient is looked at; see `rwloss.stability.check_expression`.
+        num_classes, ignore_label: by default those of the dataset. label_sets: labels that mean one
+        of several classes; their voxels do not count. probs, seed: probabilities at which the
+        gradient is computed; see `rwloss.stability.check_expression`.
         """
+        self.sets = LabelSets.of(label_sets) if label_sets else None
+        dataset = without_label_sets(dataset, self.sets)
         self.expressions = {text: maps.parse(text) for text in map_texts}
         self.dataset, self.spacing_mm, self.probs, self.seed = dataset, spacing_mm, probs, seed
-        self.num_classes = count_classes(dataset, num_classes, ignore_label=ignore_label)
         self.ignore_label = dataset.ignore_label if ignore_label is None else ignore_label
-        if any(each.needs_class_counts for each in self.expressions.values()):
+        seen: dict[int, int] | None = None
+        needs_counts = any(each.needs_class_counts for each in self.expressions.values())
+        is_known = num_classes is not None or dataset.num_classes is not None
+        if needs_counts or (self.sets is not None and not is_known):
             seen = label_counts(dataset, MAX_VOXELS, jobs=0)
+            if self.sets is not None:
+                seen = {k: seen[k] for k in seen if k not in self.sets.labels}
+                seen |= {k: seen.get(k, 0) for k in self.sets.members}
+        self.num_classes = count_classes(
+            dataset, num_classes, ignore_label=ignore_label, labels=None if is_known else seen
+        )
+        if self.sets is not None:  # refuses sets that do not fit
+            self.sets.renumbered(np.zeros(0), self.num_classes, self.ignore_label)
+        if seen is not None:
             counts = [
                 0 if k == self.ignore_label else seen.get(k, 0) for k in range(self.num_classes)
             ]
@@ -221,7 +241,7 @@ class Diagnosis:
         self._worst: tuple[float, int, Case] | None = None
 
     def add(self, case: Case) -> bool:
-        """Count one case in every report, or in none where it fails. Returns whether it counts."""
+        """Add one case to every report, or to none if it fails. Returns whether it was added."""
         number, self._number = self._number, self._number + 1
         try:
             volume, regions = self._read(case)
@@ -260,7 +280,7 @@ class Diagnosis:
         }
 
     def as_fields(self, source: str) -> dict[str, Any]:
-        """All figures, as `rwloss check --json` prints them. source: where the dataset is."""
+        """All numbers, as `rwloss check --json` prints them. source: path of the dataset."""
         verdicts = self.verdicts()
         return {
             "rwloss": __version__,
@@ -313,6 +333,10 @@ class Diagnosis:
         volume, image = read_labels(case.labels, spacing_mm=self.spacing_mm), None
         if any(expression.uses_image for expression in self.expressions.values()):
             image = read_case_image(case, volume.labels.shape)
-        return volume, Regions.single(
-            volume.labels, self.num_classes, volume.spacing_mm, self.ignore_label, image
-        )
+        labels, ignored = volume.labels, self.ignore_label
+        if self.sets is not None:
+            labels = self.sets.ignored(labels)
+            if ignored is not None:
+                labels[volume.labels == ignored] = IGNORED
+            ignored = IGNORED
+        return volume, Regions.single(labels, self.num_classes, volume.spacing_mm, ignored, image)

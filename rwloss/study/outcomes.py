@@ -21,19 +21,19 @@ DEAD_BELOW = 0.02
 """Final validation Dice below which a class that was born has died."""
 
 COLLAPSED_BELOW = 0.05
-"""Final validation Dice below which a class is lost, whether it was ever born or not."""
+"""Final validation Dice below which a class is lost, whether or not it was ever born."""
 
 Curve: TypeAlias = Sequence[tuple[int, float | None]]
-"""Values over training steps; None where a value is not known."""
+"""Values over training steps; None if a value is unknown."""
 
 
 @dataclass(frozen=True)
 class Residual:
-    """The gradient that is left in those records where a class of the batch is predicted nowhere.
+    """The remaining gradient in records where a class of the batch is predicted nowhere.
 
     push_share: mean share of Σ|dL/dlogit| at voxels of the class. gradient_norm: mean L2 norm of
     the gradient with respect to all weights, divided by that of the first record of the run, so
-    that losses of any scale compare; None where that was 0. Both are None where all overflowed.
+    that losses of any scale are comparable; None if that was 0. Both are None if all overflowed.
     """
 
     records: int
@@ -45,11 +45,10 @@ class Residual:
 class ClassOutcome:
     """The outcome of one foreground class. Dice is of whole validation cases, in 0..1.
 
-    end_dice, best_dice: at the last, and at the best validation for this class; None where no
+    end_dice, best_dice: at the last, and at the best validation for this class; None if no
     validation case has it. birth_step: of the first validation above BORN_ABOVE; None for never.
-    residual: None where the class was predicted in every record. test: mean over test cases of each
-    metric of the test, with the weights of the best checkpoint; None where no test case has the
-    class.
+    residual: None if the class was predicted in every record. test: mean over test cases of each
+    tested metric, with the weights of the best checkpoint; None if no test case has the class.
     """
 
     name: str
@@ -66,20 +65,20 @@ class ClassOutcome:
 
     @property
     def died(self) -> bool | None:
-        """Whether it was born and ended below DEAD_BELOW; None where no end is known."""
+        """Whether it was born and ended below DEAD_BELOW; None if its end is unknown."""
         if self.end_dice is None:
             return None
         return self.birth_step is not None and self.end_dice < DEAD_BELOW
 
     @property
     def collapsed(self) -> bool | None:
-        """Whether it ended below COLLAPSED_BELOW; None where no end is known."""
+        """Whether it ended below COLLAPSED_BELOW; None if its end is unknown."""
         return None if self.end_dice is None else self.end_dice < COLLAPSED_BELOW
 
 
 @dataclass(frozen=True)
 class RunLog:
-    """What the report needs of a run's files.
+    """The parts of a run's files that the report needs.
 
     dice: validation Dice of each foreground class over the steps. wrong_way_mass, gradient_norm: of
     the records.
@@ -95,11 +94,11 @@ class RunLog:
 
 @dataclass(frozen=True)
 class RunOutcome:
-    """The outcome of one run, as far as it has come.
+    """The outcome of one run, finished or not.
 
     step: of the last line of its log. finished: whether it was tested. diverged_step: where the
-    loss was not finite. wrong_way_mass: Σ|g| of pushes that raise a wrong class or lower the true
-    one, divided by Σ|g| of all pushes; mean over the records, and the largest of a record.
+    loss became NaN or infinite. wrong_way_mass: Σ|g| of pushes that raise a wrong class or lower
+    the true one, divided by Σ|g| of all pushes; mean over the records, and the largest of a record.
     """
 
     step: int
@@ -122,7 +121,7 @@ class RunOutcome:
 
     @property
     def knows_losses(self) -> bool:
-        """Whether the end of any class is known; without validation cases none is."""
+        """Whether the end of any class is known; false without validation cases."""
         return len(self.unknown) < len(self.classes)
 
     @property
@@ -136,19 +135,19 @@ class RunOutcome:
         return self.tested("dice")
 
     def tested(self, metric: str) -> float | None:
-        """Mean over classes of a metric, over test cases; None where it was not tested."""
+        """Mean over classes of a metric, over test cases; None if it was not tested."""
         return self._means.get(metric)
 
     def tested_cases(self, metric: str) -> dict[str, float]:
-        """A metric per test case, mean over classes; without cases that have no class."""
+        """A metric per test case, mean over classes; cases without a class are left out."""
         return self._of_cases.get(metric, {})
 
     @cached_property
     def metrics(self) -> tuple[str, ...]:
-        """The metrics of the test by name, in the order of tables."""
+        """The tested metrics by name, in the order of the tables."""
         return known(name for each in self.classes for name in each.test)
 
-    # Every comparison asks for these again.
+    # Cached, because every comparison needs it.
     @cached_property
     def _means(self) -> dict[str, float | None]:
         return {
@@ -171,9 +170,9 @@ class RunOutcome:
 
 
 def directions_of(outcomes: Iterable[RunOutcome]) -> dict[str, bool]:
-    """The metrics of their tests that can be better or worse, and whether higher is better.
+    """The tested metrics that have a better side, and whether higher is better.
 
-    In the order of tables, Dice first, which every test has.
+    In the order of the tables; Dice, which is always tested, comes first.
     """
     names = known({"dice", *(name for each in outcomes for name in each.metrics)})
     return {name: higher for name in names if (higher := find(name).higher_is_better) is not None}
@@ -182,7 +181,7 @@ def directions_of(outcomes: Iterable[RunOutcome]) -> dict[str, bool]:
 def read_outcome(run: str | Path) -> RunOutcome:
     """The outcome of a run folder, finished or not.
 
-    Raises RWLossError for a metrics.jsonl or test.json that is damaged or lacks its keys.
+    Raises RWLossError for a damaged or incomplete metrics.jsonl or test.json.
     """
     folder = RunFolder(Path(run))
     test = folder.read_test() if folder.test.exists() else None
@@ -205,7 +204,7 @@ def read_outcome(run: str | Path) -> RunOutcome:
 
 
 def outcome_of(lines: Sequence[dict[str, Any]], test: dict[str, Any] | None = None) -> RunOutcome:
-    """The outcome of the lines of a metrics.jsonl and the content of a test.json.
+    """The outcome from the lines of a metrics.jsonl and the content of a test.json.
 
     >>> outcome = outcome_of([
     ...     {"kind": "validation", "step": 10, "dice": {"lesion": 0.3}},
@@ -252,7 +251,7 @@ def _check_finite(scores: Iterable[float | None]) -> None:
 
 
 def _means_of_test(test: dict[str, Any] | None) -> dict[str, dict[str, float | None]]:
-    """Means of each class over the test cases, of each metric that the test has."""
+    """Means per class over the test cases, for each tested metric."""
     found: dict[str, dict[str, float | None]] = {}
     if test is None:
         return found
@@ -268,9 +267,9 @@ def _means_of_test(test: dict[str, Any] | None) -> dict[str, dict[str, float | N
 
 
 def _case_score(case: Mapping[str, Any], of_class: Mapping[str, Any], metric: str) -> float | None:
-    """A score of one class of one test case; a distance to what is missing is the diagonal.
+    """A score of one class of one test case; a distance to a missing surface is the diagonal.
 
-    None for a metric that a test of an earlier version has not.
+    None for a metric that a test by an earlier version does not have.
     """
     if find(metric).is_distance and of_class.get("state") in {"missed", "false alarm"}:
         return float(case["diagonal_mm"])
@@ -312,7 +311,7 @@ def _residual(label: int, records: Sequence[dict[str, Any]]) -> Residual | None:
 
 
 def _finite(value: float | None) -> float | None:
-    """A number of a log, unknown where it overflowed."""
+    """A number of a log; None if it overflowed."""
     return value if value is not None and math.isfinite(value) else None
 
 
@@ -322,6 +321,6 @@ def known_of(values: Iterable[float | None]) -> list[float]:
 
 
 def mean_of(values: Iterable[float | None]) -> float | None:
-    """Mean of the known values; None where there are none."""
+    """Mean of the known values; None if there are none."""
     known = known_of(values)
     return statistics.fmean(known) if known else None

@@ -1,4 +1,4 @@
-"""What a map reaches over many cells: interquartile mean, performance profile, P(better).
+"""Aggregates of a map over many cells: interquartile mean, performance profile, P(better).
 
 Source: Agarwal et al., NeurIPS 2021 (arXiv 2108.13264), with the stratified bootstrap of rliable.
 """
@@ -32,7 +32,7 @@ class ProfilePoint:
 
 @dataclass(frozen=True)
 class OverCells:
-    """One map over cells. runs: with a score, over all cells.
+    """One map over cells. runs: number of runs with a score, over all cells.
 
     improvement: see `probability_of_improvement`, against the reference; None for the reference.
     """
@@ -47,7 +47,7 @@ class OverCells:
 def interquartile_mean(scores: CellScores, *, seed: int = 0) -> Interval:
     """Mean of the middle half of all runs of all cells, with a bootstrap within each cell.
 
-    Less noisy than the median, and not moved by a few collapsed runs. Source: as
+    Less noisy than the median, and unaffected by a few collapsed runs. Source: as
     `probability_of_improvement`. Raises RWLossError without a run.
 
     >>> interquartile_mean({"a": [0.0, 0.5], "b": [0.7, 9.0]}).mean
@@ -88,7 +88,7 @@ def performance_profile(
 def over_cells(
     scores: Mapping[str, CellScores], thresholds: Sequence[float], reference: str | None
 ) -> tuple[OverCells, ...]:
-    """Every map over the cells in which all maps have a run; none where there is no such cell.
+    """Every map over the cells in which all maps have a run; empty if there is no such cell.
 
     scores: of each map. thresholds: of the performance profiles.
     """

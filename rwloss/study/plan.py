@@ -36,19 +36,19 @@ BASELINES = {
         for q in ("0.1", "0.3", "0.5", "0.7")
     },
 }
-"""Usual maps by name: region losses, both papers' strategies of a boundary map, links q."""
+"""Common maps by name: region losses, both papers' strategies with a boundary map, links q."""
 
 REFERENCE = BASELINES["dice_ce"]
-"""Where it fails as well, the training is too short or too hard; else the map is the reason."""
+"""If it fails as well, the training is too short or too hard; otherwise the map is the reason."""
 
 NULL_SEEDS = 1_000_000
-"""What is added to the seeds of `Study.null`, so that it shares no weights and no batches."""
+"""Added to the seeds of `Study.null`, so that it shares no weights and no batches."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,79}")
 
 
 class Study(toml.TomlSettings):
-    """Maps by seeds, and by the values of axes, if any.
+    """Maps by seeds and, if there are axes, by their values.
 
     `steps` and [training] hold settings of `rwloss train` that all runs share; [axes] holds those
     that take several values. A cell is a map with one value per axis.
@@ -56,7 +56,8 @@ class Study(toml.TomlSettings):
 
     data: str = Field(description="nnU-Net raw folder with images")
     maps: dict[str, str] = Field(
-        min_length=1, description="name of each map, which names a folder, and its expression"
+        min_length=1,
+        description="name of each map (also the name of its folder) and its expression",
     )
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = Field(
         (0, 1, 2), description="seeds; each map is trained once per seed"
@@ -71,7 +72,7 @@ class Study(toml.TomlSettings):
     )
     null: str | None = Field(
         None,
-        description="name of the map that is the reference once more, with other seeds (A/A test)",
+        description="name of the map that repeats the reference with other seeds (A/A test)",
     )
     training: dict[str, Any] = Field(
         default_factory=dict, description="settings of `rwloss train` that all runs share"
@@ -83,9 +84,9 @@ class Study(toml.TomlSettings):
 
     @classmethod
     def of(cls, where: str, values: Mapping[str, Any]) -> Self:
-        """A study checked as a whole: names, seeds, settings, axes. Maps stay text: see `make`.
+        """A validated study: names, seeds, settings, axes. Maps stay text: see `make`.
 
-        Raises RWLossError that names what is wrong, after `where`.
+        Raises RWLossError that names the error, after `where`.
         """
         try:
             study = cls(**values)
@@ -129,7 +130,7 @@ class Study(toml.TomlSettings):
         return study.model_copy(update={"axes": axes})
 
     def as_toml(self) -> str:
-        """The study as text that `read` takes.
+        """The study as TOML text for `read`.
 
         >>> print(Study(data="DATA", maps={"rw": "rectified"}, seeds=[0, 1]).as_toml(), end="")
         data = "DATA"
@@ -146,13 +147,13 @@ class Study(toml.TomlSettings):
         return toml.dumps({**self.model_dump(), **optional})
 
     def write(self, path: Path) -> None:
-        """Write a TOML file, whole or not at all, in a folder that is made."""
+        """Write a TOML file atomically; creates its folder."""
         with naming_write_errors(path, "name another folder with --out"):
             path.parent.mkdir(parents=True, exist_ok=True)
         write_text(path, self.as_toml(), "name another folder with --out")
 
     def at(self, values: study_axes.AxisValues) -> Self:
-        """The study of one value per axis that makes cells; the axes that are drawn are kept."""
+        """The study with one value for each axis that makes cells; random axes are kept."""
         training = {**self.training, **study_axes.settings_of(values)}
         axes = study_axes.drawn(self.axes)
         return self.model_copy(update={"training": training, "axes": axes})
@@ -179,15 +180,15 @@ class Run:
 
     @property
     def failure(self) -> Path:
-        """The file with the reason if it failed, beside its folder."""
+        """The file with the reason if it failed, next to its folder."""
         return self.folder.with_name(f"{self.folder.name}.failed.txt")
 
 
 def make(*, files: bool = True, **values: Any) -> Study:
-    """A study from options, whose maps parse. Raises RWLossError that names what is wrong.
+    """A study from options, with maps that can be parsed. Raises RWLossError that names the error.
 
-    files: False refuses maps and networks of Python code that was not named before, as `maps.parse`
-    does.
+    files: False refuses maps and networks from Python code that was not named before, as in
+    `maps.parse`.
     """
     study = Study.of("study", values)
     for text in study.maps.values():
@@ -199,7 +200,7 @@ def make(*, files: bool = True, **values: Any) -> Study:
 def load_networks(
     training: Mapping[str, Any], axes: Mapping[str, Sequence[Any]], *, files: bool = True
 ) -> None:
-    """Load the networks of a study that are Python code, or refuse those that no option named."""
+    """Load the networks of a study from Python code, or refuse those that no option named."""
     from rwloss.training.architectures import is_code, network_class
 
     for name in (training.get("network", "UNet"), *axes.get("network", ())):
@@ -208,10 +209,10 @@ def load_networks(
 
 
 def joined(before: Study, now: Study, *, begun: bool) -> Study:
-    """The study of both: maps, seeds and axes may come later; see `_check_steps` for steps.
+    """Both studies joined: maps, seeds and axes may be added later; see `_check_steps` for steps.
 
-    begun: whether there are runs already; the value that they have belongs to a new axis.
-    Raises RWLossError where anything else differs, because the runs could not be compared.
+    begun: whether runs exist; their value belongs to a new axis. Raises RWLossError if anything
+    else differs, because the runs could not be compared.
     """
     one, other = _settings(before), _settings(now)
     different = one.difference(other)
@@ -240,7 +241,7 @@ def joined(before: Study, now: Study, *, begun: bool) -> Study:
 
 
 def _check_steps(before: Study, now: Study, learning_rate_schedule: str) -> None:
-    """Raise RWLossError where a resumed run had another learning rate or map than a new one."""
+    """Raise RWLossError if a resumed run had a different learning rate or map from a new one."""
     if before.steps == now.steps:
         return
     asked = f"the folder holds a study of {before.steps} steps, not {now.steps}"
@@ -260,9 +261,9 @@ def _check_steps(before: Study, now: Study, learning_rate_schedule: str) -> None
 
 
 def placed(study: Study, folder: Path) -> Study:
-    """The study that a folder will hold: joined with the one that it holds already.
+    """The study that a folder will hold: joined with the one already in it.
 
-    Raises RWLossError where the folder holds another study or something else. Writes nothing.
+    Raises RWLossError if the folder holds another study or other files. Writes nothing.
     """
     path = folder / "study.toml"
     if path.exists():
@@ -277,7 +278,7 @@ def placed(study: Study, folder: Path) -> Study:
 
 
 def runs(study: Study, folder: Path) -> Iterator[Run]:
-    """All runs, seed by seed and split by split, so that an interrupted study compares all maps.
+    """All runs, seed by seed and split by split, so that an interrupted study covers all maps.
 
     The folder of a run is runs/MAP/seed_N, with a folder per value of an axis before that of the
     seed (`axes.folders`).
@@ -294,7 +295,7 @@ def runs(study: Study, folder: Path) -> Iterator[Run]:
 
 
 def reference_of(study: Study) -> str | None:
-    """The name of the reference: the one given, else the first map that is Dice + CE."""
+    """The name of the reference: the given one, else the first map that is Dice + CE."""
     if study.reference is not None:
         return study.reference
     names = (name for name in study.maps if name != study.null)
@@ -304,7 +305,7 @@ def reference_of(study: Study) -> str | None:
 def with_null(study: Study) -> Study:
     """The study with its reference under a second name, trained with other seeds: an A/A test.
 
-    What such a pair differs in is chance alone. Raises RWLossError without a reference.
+    Such a pair differs only by chance. Raises RWLossError without a reference.
     """
     reference = reference_of(study)
     if reference is None:
@@ -314,13 +315,15 @@ def with_null(study: Study) -> Study:
         )
     name = study.null or f"{reference}_again"
     if study.null is None and name in study.maps:
-        raise RWLossError(f"--null adds a map {name!r}, and the study has one: name that otherwise")
+        raise RWLossError(
+            f"--null adds a map {name!r}, but the study has a map of that name: rename it"
+        )
     content = study.model_dump() | {"null": name}
     return make(files=False, **content | {"maps": study.maps | {name: study.maps[reference]}})
 
 
 def _check_null(study: Study, where: str) -> None:
-    """Raise RWLossError unless `null`, if any, is the reference with seeds of its own."""
+    """Raise RWLossError unless `null`, if any, is the reference with other seeds."""
     null, reference = study.null, reference_of(study)
     if null is None:
         return
@@ -340,6 +343,6 @@ def _check_null(study: Study, where: str) -> None:
 def _settings(
     study: Study, text: str = REFERENCE, out: str = "out", seed: int = 0, where: str = "settings"
 ) -> RunSettings:
-    """The settings of a run; by default those that all runs share, with any map and seed."""
+    """The settings of a run; by default the shared ones, with any map and seed."""
     own = {"data": study.data, "map": text, "out": out, "seed": seed, "steps": study.steps}
     return RunSettings.of(where, {**own, **study.training})

@@ -1,4 +1,4 @@
-"""How often runs lose a class, with what so few runs leave open, and when a class is born."""
+"""How often runs lose a class, with intervals for few runs, and when a class is born."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ class Rate:
 
 
 def rate(count: int, of: int) -> Rate | None:
-    """A share with its interval: Wilson's score interval; None of no runs.
+    """A share with its interval: Wilson's score interval; None without runs.
 
-    Where all runs or none count, the bound that is open is the exact one-sided one of Clopper and
-    Pearson, 1 - ALPHA^(1/n) for none: "0 of 3" leaves a share of up to 63 % open. Wilson's would be
-    56 %, which covers less than it says at the ends.
+    If all runs or none count, the open bound is the exact one-sided one of Clopper and Pearson, 1 -
+    ALPHA^(1/n) for none: "0 of 3" is compatible with a share of up to 63 %. Wilson's bound would be
+    56 %, whose coverage at the ends is below its nominal level.
     Sources: Wilson, JASA 22, 1927; Clopper and Pearson, Biometrika 26, 1934.
 
     >>> round(rate(0, 3).high, 3), round(rate(3, 3).low, 3), round(rate(1, 3).low, 3)
@@ -55,8 +55,8 @@ def rate(count: int, of: int) -> Rate | None:
 class LossComparison:
     """How often a map and the reference lose a class, in pairs of runs with the same seed.
 
-    more: pairs in which the map alone did; fewer: the reference alone. p: exact McNemar test,
-    two-sided: the chance of counts as uneven as these, if either is as likely in such a pair.
+    more: pairs in which only the map did; fewer: only the reference. p: exact McNemar test,
+    two-sided: the probability of counts at least as uneven if both are equally likely.
     corrected_p: by Holm's step-down over all comparisons of a study.
     Source: McNemar, Psychometrika 12, 1947.
     """
@@ -78,8 +78,8 @@ class LossComparison:
 def compare_losses(
     pairs_of: Sequence[tuple[str, Mapping[str, Any], Sequence[tuple[bool, bool]]]],
 ) -> list[LossComparison]:
-    """Each map against the reference. pairs_of: map, values of axes, and whether (map, reference)
-    lost a class, for each pair.
+    """Compare each map with the reference. pairs_of: map, values of axes, and whether (map,
+    reference) lost a class, for each pair.
 
     >>> [found] = compare_losses([("boundary", {}, [(True, False)] * 6 + [(True, True)])])
     >>> found.more, found.fewer, found.p
@@ -102,10 +102,10 @@ class BirthCurve:
     """Share of runs in which a class is not born yet, after each of `steps`: Kaplan and Meier.
 
     low, high: pointwise band at 1 - ALPHA, from Greenwood's variance of the log-log share. Where
-    that is undefined because every run has born the class, or none, the open end is that of `rate`
-    at the last step. median:
-    the first step with a share below 1/2, the middle of the steps where it is 1/2; None where it
-    stays at 1/2 or above. median_low, median_high: where the band meets 1/2.
+    that is undefined, because the class was born in every run or in none, the open end is that of
+    `rate` at the last step. median: the first step with a share below 1/2, or the middle of the
+    steps where it is 1/2; None if it stays at 1/2 or above. median_low, median_high: where the band
+    meets 1/2.
     Sources: Kaplan and Meier, JASA 53, 1958; Brookmeyer and Crowley, Biometrics 38, 1982.
     """
 
@@ -119,9 +119,9 @@ class BirthCurve:
 
 
 def birth_curve(births: Sequence[int], censored: Sequence[int]) -> BirthCurve | None:
-    """The curve of runs that bore a class, and of runs that were last seen without it.
+    """The curve from birth steps, and from runs in which the class was never born.
 
-    births: steps. censored: last steps of runs in which the class was never born. None of no runs.
+    births: steps. censored: last steps of runs in which it was never born. None without runs.
 
     >>> curve = birth_curve([100, 300], censored=[500, 500])
     >>> curve.steps, curve.share, curve.median

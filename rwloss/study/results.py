@@ -1,4 +1,4 @@
-"""The results of a study as far as it has come, and the files that hold them."""
+"""The results of a study, finished or not, and the files that hold them."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ from rwloss.study.ties import Tie, ties_of
 from rwloss.words import length_unit
 
 THRESHOLDS = tuple(n / 50 for n in range(51))
-"""Of test Dice, in performance profiles."""
+"""Thresholds of test Dice in performance profiles."""
 
 
 @dataclass(frozen=True)
 class Results:
-    """All of a study, or of its runs with the same values of the axes.
+    """The results of a whole study, or of its runs with the same values of the axes.
 
     whole: over all seeds. without_failures: over the seeds on which the reference did not fail;
-    None where it failed on none. profiles: where learning rates are an axis. values: those that all
-    runs share, where the study has axes.
+    None if it failed on none. profiles: if learning rates are an axis. values: those that all runs
+    share, if the study has axes.
     """
 
     study: Study
@@ -64,7 +64,7 @@ class Results:
 
     @property
     def reference_unknown(self) -> tuple[int | str, ...]:
-        """Seeds on which it is done, and no validation case shows whether it lost a class."""
+        """Seeds on which it is done, but no validation case shows whether it lost a class."""
         return self._seeds_of_reference(failed=None)
 
     def _seeds_of_reference(self, *, failed: bool | None) -> tuple[int | str, ...]:
@@ -73,12 +73,12 @@ class Results:
 
     @cached_property
     def repeats(self) -> tuple[int | str, ...]:
-        """Seeds, with splits where the study has several."""
+        """Seeds, with splits if the study has several."""
         return tuple(dict.fromkeys(row.repeat for row in self.runs))
 
     @cached_property
     def conditions(self) -> tuple[Results, ...]:
-        """The results with each combination of values, as of a study without these axes."""
+        """The results for each combination of values, like those of a study without these axes."""
         apart = axes.kept_apart(self.study.axes)
         return tuple(map(self._at, axes.combinations(apart))) if apart else (self,)
 
@@ -101,8 +101,8 @@ class Results:
     def null(self) -> NullCertificate | None:
         """How often studies drawn from the reference's runs alone claim a difference.
 
-        They are drawn at each combination of values by itself. None where the study has no A/A
-        test, or fewer than two of its runs are tested.
+        They are drawn separately at each combination of values. None if the study has no A/A test,
+        or fewer than two of its runs are tested.
         """
         parts = [part._null(len(self.conditions)) for part in self.conditions]
         if not (found := [each for each in parts if each is not None]):
@@ -115,7 +115,7 @@ class Results:
         )
 
     def _null(self, parts: int) -> NullCertificate | None:
-        """That of one combination of values, of as many as a study has."""
+        """The certificate of one combination of values, with the study's number of comparisons."""
         if self.study.null is None:
             return None
         dice = {
@@ -135,7 +135,7 @@ class Results:
     def over_cells(self) -> tuple[OverCells, ...]:
         """Every map over all combinations of values of the axes, in test Dice.
 
-        Of the combinations in which every map has a tested run; none where the study has one alone.
+        Uses the combinations in which every map has a tested run; empty if the study has only one.
         """
         if len(self.conditions) < 2:
             return ()
@@ -152,13 +152,13 @@ class Results:
 
     @cached_property
     def distance_unit(self) -> str:
-        """The unit of the distances of the test: "mm", or "voxels" where no spacing is known."""
+        """The unit of the tested distances: "mm", or "voxels" if no spacing is known."""
         tests = [row.tested for row in self.runs if row.tested is not None]
         cases = (case for test in tests for case in test.get("cases", ()))
         return length_unit(case.get("spacing_mm") is not None for case in cases)
 
     def directions(self) -> Mapping[str, bool]:
-        """The scores of the test, and whether higher is better."""
+        """The tested scores, and whether higher is better."""
         return self._directions
 
     @cached_property
@@ -166,15 +166,15 @@ class Results:
         return directions_of(row.outcome for row in self.runs)
 
     def asked_for(self) -> list[str]:
-        """The scores that a test has only where its settings ask for them."""
+        """The tested scores that are not measured by default."""
         return [name for name in self.directions() if name not in DEFAULT]
 
     def title(self, metric: str) -> str:
-        """A score as tables and charts call it."""
+        """The title of a score in tables and charts."""
         return find(metric).title
 
     def unit_of(self, metric: str) -> str:
-        """The unit of a score; empty for those without."""
+        """The unit of a score, or an empty text."""
         return self.distance_unit if find(metric).is_distance else ""
 
     def titled(self, metric: str) -> str:
@@ -182,19 +182,19 @@ class Results:
         return ", ".join(filter(None, (self.title(metric), self.unit_of(metric))))
 
     def about_scores(self) -> str:
-        """What a reader must know of the scores, in a sentence."""
+        """What a reader must know about the scores."""
         return (
-            "Distances and errors: lower is better. Where a class is missed or a false alarm, a "
+            "Distances and errors: lower is better. If a class is missed or a false alarm, a "
             "distance is the diagonal of the image."
         )
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """Foreground classes, as the runs name them."""
+        """Names of the foreground classes in the runs."""
         return tuple(dict.fromkeys(each.name for row in self.runs for each in row.outcome.classes))
 
     def done(self, map_name: str, values: AxisValues | None = None) -> list[RunRow]:
-        """The runs of a map that are done, with these values of the axes or with any."""
+        """The finished runs of a map, with these values of the axes or with any."""
         return [
             row
             for row in self.runs
@@ -203,9 +203,9 @@ class Results:
 
 
 def collect(study: Study, folder: Path, found: Mapping[str, Indicators] | None = None) -> Results:
-    """The results in a study folder. found: indicators of the maps, as far as they are known.
+    """The results in a study folder. found: the known indicators of the maps.
 
-    A run whose folder can't be read counts as failed; the others are kept.
+    A run with an unreadable folder counts as failed; the others are kept.
     """
     found, reference = found or {}, reference_of(study)
     rows = [_row(run, study.steps) for run in runs(study, folder)]
@@ -230,7 +230,7 @@ def collect(study: Study, folder: Path, found: Mapping[str, Indicators] | None =
 
 
 def _has_failed(row: RunRow) -> bool | None:
-    """Whether a run of the reference failed or lost a class; None where that is not known."""
+    """Whether a run of the reference failed or lost a class; None if unknown."""
     if row.status == "done" and not row.outcome.knows_losses:
         return None
     return row.status == "failed" or (row.status == "done" and bool(row.outcome.lost))
@@ -271,7 +271,7 @@ def _of_run(
 
 
 def _reason(run: Run) -> str:
-    """Why the run failed, as far as the file can be read."""
+    """Why the run failed, if the file can be read."""
     try:
         return read_regular(run.failure).decode(errors="replace").strip()
     except OSError as error:
@@ -286,21 +286,21 @@ _ROW_COLUMNS = (
 _RUN_COLUMNS = ("step", "diverged_step", "wrong_way_mass", "largest_wrong_way_mass")
 _CLASS_COLUMNS = ("end_dice", "best_dice", "test_dice", "birth_step", "died", "collapsed")
 _ALWAYS = ("dice", "hd95_mm", "assd_mm", "nsd")
-"""Metrics with a column in every runs.csv, whether they were tested or not."""
+"""Metrics with a column in every runs.csv, tested or not."""
 
-# study stands first; the others follow from the runs.
+# study comes first; the others are derived from the runs.
 _NOT_IN_JSON = {"study", "class_names", "pairs", "log", "tested", "condition", "repeat"}
 
 
 def write(results: Results, folder: Path) -> None:
-    """Write results.json and runs.csv in the study folder, each whole or not at all."""
+    """Write results.json and runs.csv in the study folder, each atomically."""
     fields = json.dumps(as_fields(results), indent=1, allow_nan=False)
     write_text(folder / "results.json", f"{fields}\n")
     write_text(folder / "runs.csv", as_csv(results))
 
 
 def as_fields(results: Results) -> dict[str, Any]:
-    """The results as JSON can hold them: None for unknown, "inf" as text."""
+    """The results in types that JSON supports: None for unknown, "inf" as text."""
     study = results.study.model_dump(mode="json")
     return {"rwloss": __version__, "study": study, **_plain(results)}
 
@@ -324,7 +324,7 @@ def _plain(value: Any) -> Any:
 def as_csv(results: Results) -> str:
     """One row per run and foreground class; one row for a run without known classes.
 
-    Each metric of the tests has two columns, of the class and of the mean over classes.
+    Each tested metric has two columns: for the class, and for the mean over classes.
     """
     rows = []
     tested = {name for row in results.runs for name in row.outcome.metrics}

@@ -1,4 +1,4 @@
-"""Over which learning rates a map keeps every class."""
+"""The range of learning rates over which a map keeps every class."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ _RESAMPLES = 9999
 class StabilityProfile:
     """Share of runs that keep every class, by learning rate, for a map and values of other axes.
 
-    A run that diverged keeps none. Not counted: runs that failed otherwise or are not done, and
-    those in which no validation case has a foreground class. Learning rates without a run that
-    counts are left out. decades: see `decades_kept`, with a percentile bootstrap over seeds, or
-    splits if there are several, whose runs of all learning rates are drawn together; None for fewer
-    than two learning rates.
+    A diverged run keeps none. Not counted: other failed runs, unfinished runs, and runs in which no
+    validation case has a foreground class. Learning rates without a counted run are left out.
+    decades: see `decades_kept`, with a percentile bootstrap over seeds, or splits if there are
+    several, whose runs of all learning rates are drawn together; None for fewer than two learning
+    rates.
     """
 
     map: str
@@ -51,8 +51,8 @@ def decades_kept(
 ) -> NDArray[np.float64]:
     """Decades of learning rate over which at least KEPT_IN of the runs keep every class.
 
-    shares (... rates), at rising learning rates. Between two of them the share is a straight line
-    over the logarithm; beyond the lowest and the highest, nothing is counted. (...).
+    shares (... rates), at ascending learning rates. Between two of them the share is interpolated
+    linearly over the logarithm; nothing is counted outside their range. (...).
 
     >>> decades_kept([1e-3, 1e-2, 1e-1], np.array([1.0, 1.0, 0.5])).tolist()
     1.1
@@ -62,7 +62,7 @@ def decades_kept(
     high, low = np.maximum(first, second), np.minimum(first, second)
     with np.errstate(divide="ignore", invalid="ignore"):
         part = np.clip((high - KEPT_IN) / (high - low), 0.0, 1.0)
-    # To rounding, because 19 of 20 are 95 %.
+    # Up to rounding, because 19 of 20 are 95 %.
     reaches = np.where(low >= KEPT_IN - 1e-9, 1.0, np.where(high < KEPT_IN, 0.0, part))
     return np.asarray((reaches * lengths).sum(axis=-1))
 
@@ -70,7 +70,7 @@ def decades_kept(
 def profiles(study: Study, rows: Sequence[RunRow]) -> tuple[StabilityProfile, ...]:
     """The profile of each map with each combination of values of the other axes.
 
-    None without an axis of learning rates that has two or more.
+    Empty without an axis of two or more learning rates.
     """
     if len(study.axes.get("learning_rate", ())) < 2:
         return ()
@@ -91,7 +91,7 @@ def _of(row: RunRow, values: AxisValues) -> bool:
 
 
 def _keeps(row: RunRow) -> bool | None:
-    """Whether a run kept every class; None where that is not known."""
+    """Whether a run kept every class; None if unknown."""
     if row.status == "failed" and row.outcome.diverged_step is not None:
         return False
     is_known = row.status == "done" and row.outcome.knows_losses

@@ -1,4 +1,4 @@
-"""Which runs of a study train together, on which devices, and what that will take."""
+"""Plan which runs of a study train together, on which devices, and at what cost."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ _MOST = 128  # runs that "auto" trains together: each keeps a lock file open
 
 @dataclass(frozen=True)
 class ExecutionPlan:
-    """How the runs of a study are carried out.
+    """The plan of execution of a study's runs.
 
-    stacks: runs to train, in stacks that are one model each; a run by itself is a stack of one.
-    done: runs that are done. jobs: worker processes, each of which works on one stack at a time; 0
-    where this process does the work. gpus: names for CUDA_VISIBLE_DEVICES; none on the CPU. apart:
-    sentences that say which runs are trained one by one, and why.
+    stacks: runs to train; each stack is one model, and a single run is a stack of one. done:
+    finished runs. jobs: worker processes, each of which works on one stack at a time; 0 to use this
+    process. gpus: names for CUDA_VISIBLE_DEVICES; none on the CPU. apart: sentences that say which
+    runs are trained one by one, and why.
     """
 
     stacks: tuple[tuple[Run, ...], ...]
@@ -58,9 +58,10 @@ def planned(
 ) -> ExecutionPlan:
     """Plan a study.
 
-    together: how many runs train as one model. "auto" is as many as the free memory of each GPU is
-    estimated to hold, at most 128; on the CPU, each run is trained by itself. jobs: by default one
-    per GPU, or one per core. scheduler: a Dask scheduler, whose workers choose their own devices.
+    together: how many runs train as one model. "auto" is as many as are estimated to fit into the
+    free memory of each GPU, at most 128; on the CPU, each run is trained separately. jobs: by
+    default one per GPU, or one per core. scheduler: a Dask scheduler, whose workers choose their
+    own devices.
     """
     from rwloss.training.together import MAY_DIFFER, reasons_apart
 
@@ -87,7 +88,7 @@ def planned(
 
 
 def is_done(run: Run) -> bool:
-    """Whether the folder holds this run, done. Unlike a start, this does not read the data."""
+    """Whether the folder holds this run, finished. Unlike a start, this does not read the data."""
     folder, now = RunFolder(run.folder), run.settings
     if not folder.is_done(now):
         return False
@@ -97,7 +98,7 @@ def is_done(run: Run) -> bool:
 
 
 def steps_done(run: Run) -> int:
-    """Steps that a run has done, by the last line of its log; 0 where that can't be read.
+    """Steps that a run has done, from the last line of its log; 0 if unreadable.
 
     Never raises, because another process or machine may be writing to the log.
     """
@@ -140,7 +141,7 @@ def described(plan: ExecutionPlan) -> Iterator[str]:
 
 
 def _seconds_per_step_of_a_run(plan: ExecutionPlan) -> tuple[float, str]:
-    """The share of one run in the time of a step, and what it is estimated from."""
+    """The time of a step per run, and what it is estimated from."""
     from rwloss.training.estimate import seconds_per_step
 
     known = [RunFolder(run.folder).read_result() for run in plan.done]
@@ -153,7 +154,8 @@ def _seconds_per_step_of_a_run(plan: ExecutionPlan) -> tuple[float, str]:
 
 
 def _fitting(group: Sequence[Run], jobs: int, gpus: int) -> int:
-    """How many of these runs one worker process trains together on its GPU, if all are to work."""
+    """How many of these runs one worker trains together on its GPU, so that all workers are
+    busy."""
     import torch
 
     free = min(torch.cuda.mem_get_info(gpu)[0] for gpu in range(gpus))
@@ -170,7 +172,7 @@ def _bytes_per_run(settings: RunSettings) -> int:
 
 
 def _visible_gpus(settings: RunSettings) -> tuple[str, ...]:
-    """Names of the GPUs that a run may use, as CUDA_VISIBLE_DEVICES has them."""
+    """Names of the GPUs that a run may use, as in CUDA_VISIBLE_DEVICES."""
     import torch
 
     if settings.accelerator == "cpu" or not torch.cuda.is_available():
@@ -180,7 +182,7 @@ def _visible_gpus(settings: RunSettings) -> tuple[str, ...]:
 
 
 def _even_parts(group: Sequence[Run], limit: int) -> list[tuple[Run, ...]]:
-    """The runs in as few parts of at most `limit` as can be, which differ by one run at most."""
+    """The runs in the fewest parts of at most `limit` runs, whose sizes differ by at most one."""
     number = math.ceil(len(group) / limit)
     ends = [len(group) * part // number for part in range(number + 1)]
     return [tuple(group[first:last]) for first, last in pairwise(ends)]

@@ -1,4 +1,4 @@
-"""What differences between maps prove: permutation tests paired by seed, Holm, intervals."""
+"""Statistics of differences between maps: permutation tests paired by seed, Holm, intervals."""
 
 from __future__ import annotations
 
@@ -34,10 +34,11 @@ class Interval:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a sign-flip test of paired differences says of one comparison of several.
+    """The result of a sign-flip test of paired differences, one comparison of several.
 
     p: two-sided, of the mean. corrected_p: by Holm's step-down over all comparisons.
-    least_corrected_p: the smallest that so many pairs can give; above ALPHA nothing can be claimed.
+    least_corrected_p: the smallest possible for this number of pairs; above ALPHA nothing can be
+    claimed.
     """
 
     p: float
@@ -46,12 +47,12 @@ class Verdict:
 
     @property
     def can_claim(self) -> bool:
-        """Whether this number of seeds can show anything at all."""
+        """Whether this number of seeds can show a difference at all."""
         return self.least_corrected_p <= ALPHA
 
     @property
     def significant(self) -> bool:
-        """Whether the difference is significant; never where nothing can be claimed."""
+        """Whether the difference is significant; never if nothing can be claimed."""
         return self.can_claim and self.corrected_p <= ALPHA
 
 
@@ -59,8 +60,8 @@ class Verdict:
 class Comparison(Verdict):
     """One map against the reference, paired by the seeds that both have, or by splits.
 
-    seeds: those that both have; where splits differ too, the splits, over whose runs differences
-    are averaged. difference: map - reference, mean over seeds; None without a common seed.
+    seeds: those that both have; if splits differ too, the splits, over whose runs differences are
+    averaged. difference: map - reference, mean over seeds; None without a common seed.
     seeds_needed: the smallest number with which something could be claimed; None if none is enough.
     comparisons: their number, for which p is corrected. values: of the study's axes.
     """
@@ -78,7 +79,7 @@ class Comparison(Verdict):
 class Correlation:
     """Spearman's rank correlation of n pairs, with the p of a permutation test.
 
-    rho and p are None where one side has fewer than two values, or n is below 3.
+    rho and p are None if one side has fewer than two distinct values, or n is below 3.
     """
 
     n: int
@@ -105,7 +106,7 @@ def interval(values: Sequence[float], *, seed: int = 0) -> Interval:
 
 @lru_cache(maxsize=2)
 def _drawn_places(n: int, seed: int) -> NDArray[np.int64]:
-    """Places of n values in each resample, drawn with replacement. (resamples n)."""
+    """Indices of n values in each resample, drawn with replacement. (resamples n)."""
     return np.random.default_rng(seed).integers(0, n, (_RESAMPLES, n))
 
 
@@ -131,7 +132,7 @@ def sign_flip_p(differences: Sequence[float], *, seed: int = 0) -> float:
 
 @lru_cache(maxsize=16)
 def _signs(n: int, seed: int) -> NDArray[np.float64]:
-    """-1 or 1 for each of n values, in all flips, or in those that are drawn. (flips n)."""
+    """-1 or 1 for each of n values, in all flips or in random ones. (flips n)."""
     if n > _EXACT_UP_TO:
         return np.random.default_rng(seed).choice([-1.0, 1.0], (_RESAMPLES, n))
     return np.array(list(itertools.product((-1.0, 1.0), repeat=n)))
@@ -164,7 +165,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def verdicts(differences: Sequence[Sequence[float]], *, seed: int = 0) -> list[Verdict]:
-    """What is claimed of several comparisons: paired sign flips, and Holm's correction.
+    """The verdicts of several comparisons: paired sign flips, and Holm's correction.
 
     >>> [found.significant for found in verdicts([[0.1] * 7, [0.1, -0.1] * 4])]
     [True, False]
@@ -177,7 +178,7 @@ def verdicts(differences: Sequence[Sequence[float]], *, seed: int = 0) -> list[V
 def seeds_needed(comparisons: int) -> int | None:
     """Smallest number of seeds with which comparisons can be significant after Holm's correction.
 
-    None where no number is enough, because p of many seeds comes from a limited number of flips.
+    None if no number is enough, because p of many seeds comes from a limited number of flips.
 
     >>> seeds_needed(1), seeds_needed(4), seeds_needed(300)
     (6, 8, None)
@@ -191,9 +192,9 @@ def seeds_needed(comparisons: int) -> int | None:
 def compare(
     values: Mapping[str, Mapping[int, float]], reference: str, *, seed: int = 0
 ) -> list[Comparison]:
-    """Every other map against the reference. values: a number for each map and seed.
+    """Compare every other map with the reference. values: a number for each map and seed.
 
-    Raises RWLossError where the reference has no values.
+    Raises RWLossError if the reference has no values.
     """
     return compare_all([values], reference, seed=seed)[0]
 
@@ -205,17 +206,17 @@ def compare_all(
     unit_of: Callable[[Any], Any] = lambda key: key,
     seed: int = 0,
 ) -> list[list[Comparison]]:
-    """The same in each of several groups of runs, corrected for the comparisons of all of them.
+    """Compare in each of several groups of runs, corrected for the comparisons of all groups.
 
-    groups: in each a number for each map and run, by a key that tells which runs make a pair, such
-    as the seed. unit_of: what of a key is independent: the differences of its runs are averaged.
-    Raises RWLossError where the reference has no values.
+    groups: each has a number for each map and run, by a key that pairs runs, such as the seed.
+    unit_of: the independent part of a key: the differences of its runs are averaged.
+    Raises RWLossError if the reference has no values.
     """
     paired: list[tuple[int, str, dict[Any, float]]] = []
     for group, values in enumerate(groups):
         if reference not in values:
             known = ", ".join(map(repr, values))
-            raise RWLossError(f"the reference {reference!r} is none of {known}")
+            raise RWLossError(f"the reference {reference!r} is not one of {known}")
         base = values[reference]
         for name in values:
             if name != reference:

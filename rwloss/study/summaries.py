@@ -1,4 +1,4 @@
-"""What runs come to: a row per run, a summary per cell, and the cells against the reference."""
+"""Summaries of runs: a row per run, a summary per cell, and the cells against the reference."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from rwloss.study.statistics import Comparison, Interval, interval
 Status: TypeAlias = Literal["done", "failed", "unfinished", "not begun"]
 
 WRONG_WAY_ALARM = 1e-4
-"""Wrong-way mass in training above which a map breaks a promise to be stable. Rounding in float32
+"""Wrong-way mass in training above which a map that is declared stable is not. Rounding in float32
 stays below 1e-5; boundary maps have 0.005 and more."""
 
 
 @dataclass(frozen=True)
 class RunRow:
-    """One run. reason: why it failed, else empty. Only runs that are done count in means and tests.
+    """One run. reason: why it failed, else empty. Only finished runs count in means and tests.
 
-    damaged: its folder can't be read, so nothing is known of its outcome. values: one per axis.
+    damaged: its folder cannot be read, so its outcome is unknown. values: one per axis.
     reference_failed: whether the reference failed or lost a class with the same seed and values;
-    None where no validation case shows it. trained_seed: that of the training; runs with the same
-    `seed` make a pair, and the A/A test trains with another one.
+    None if no validation case shows it. trained_seed: the seed used in training; runs with the same
+    `seed` are a pair, but the A/A test trains with another seed.
     """
 
     map: str
@@ -58,17 +58,17 @@ class RunRow:
 
     @property
     def repeat(self) -> int | str:
-        """The seed, with the split where the study has several: runs of a cell differ in it."""
+        """The seed, with the split if the study has several: it identifies a run within a cell."""
         return cell_seed(self.seed, self.values)
 
     @property
     def tested(self) -> Mapping[str, Any] | None:
-        """test.json of a run that is done; that of another run may be of fewer steps."""
+        """test.json of a finished run; that of another run may be from fewer steps."""
         return self.outcome.log.test if self.status == "done" else None
 
 
 def cell_seed(seed: int, values: AxisValues) -> int | str:
-    """A seed, with its split where there are several.
+    """A seed, with its split if there are several.
 
     >>> cell_seed(0, {"split_seed": 2, "learning_rate": 0.1})
     '0 (split_seed 2)'
@@ -79,10 +79,10 @@ def cell_seed(seed: int, values: AxisValues) -> int | str:
 
 @dataclass(frozen=True)
 class ClassTally:
-    """One class of one map. known: runs that are done in which a validation case has the class.
+    """One class of one map. known: finished runs in which a validation case has the class.
 
     born, died, collapsed: numbers of these runs. birth_steps: of those in which it was born.
-    rate: of the collapsed. births: when it is born; both None of no runs.
+    rate: of the collapsed. births: when it is born; both None without runs.
     """
 
     name: str
@@ -99,14 +99,14 @@ class ClassTally:
 class MapSummary:
     """One cell over seeds: a map with one value per axis, if there are any.
 
-    done, failed: numbers of runs; all figures are of runs that are done.
+    done, failed: numbers of runs; all other numbers use finished runs.
     diverged_steps: the step at which the loss was not finite, for each failed run that diverged.
     test_dice, end_dice: mean over foreground classes, on test cases with the best checkpoint and on
-    validation cases at the end. lost: runs that ended with a collapsed class, of the lost_known
+    validation cases at the end. lost: runs that ended with a collapsed class, out of the lost_known
     runs in which a validation case has any class. wrong_way_mass: mean over runs.
     test: each metric that was tested, as test_dice.
-    breaks_promise: the map promises to be stable, and largest_wrong_way_mass, of a record of any
-    run, is above WRONG_WAY_ALARM.
+    breaks_promise: the map is declared stable, but largest_wrong_way_mass, of a record of any run,
+    is above WRONG_WAY_ALARM.
     """
 
     map: str
@@ -142,16 +142,16 @@ class MapSummary:
 
     @property
     def unknown(self) -> tuple[str, ...]:
-        """Classes that no validation case of some run has: they may have been lost there."""
+        """Classes that no validation case of some run has; they may have been lost in that run."""
         return tuple(tally.name for tally in self.classes if tally.known < self.done)
 
 
 @dataclass(frozen=True)
 class StudyPart:
-    """Summaries of all cells, and their differences from the reference in every score of the test.
+    """Summaries of all cells, and their differences from the reference in every tested score.
 
-    A cell is compared with the reference that has the same values. losses: how often it loses a
-    class, in pairs of runs; empty where splits differ, because their runs are not independent.
+    A cell is compared with the reference at the same values. losses: how often it loses a class, in
+    pairs of runs; empty if splits differ, because their runs are not independent.
     """
 
     maps: tuple[MapSummary, ...]
@@ -165,16 +165,17 @@ class StudyPart:
 
     @cached_property
     def totals(self) -> tuple[MapSummary, ...]:
-        """Each map over all its cells: counts add up, and masses are the largest of a cell.
+        """Each map over all its cells: counts are summed, and masses are the largest of a cell.
 
-        Scores, and curves of births, are those of cells alone.
+        Scores and birth curves exist only for cells.
         """
         names = dict.fromkeys(each.map for each in self.maps)
         return tuple(_total([each for each in self.maps if each.map == name]) for name in names)
 
     @property
     def untested(self) -> bool:
-        """Whether runs are done and none has a test score: no test case has a foreground class."""
+        """Whether runs are finished but none has a test score: no test case has a foreground
+        class."""
         done = [each for each in self.maps if each.done]
         return bool(done) and all(each.test_dice is None for each in done)
 
@@ -193,7 +194,7 @@ def part_of(
     reference: str | None,
     found: Mapping[str, Indicators],
 ) -> StudyPart:
-    """The cells of some runs of a study. found: indicators of the maps, as far as known."""
+    """The cells of some runs of a study. found: the known indicators of the maps."""
     conditions = axes.combinations(axes.kept_apart(study.axes))
     summaries = []
     outcomes: list[dict[str, dict[tuple[str, int], RunOutcome]]] = []
@@ -218,7 +219,7 @@ def part_of(
 
 
 def _losses(study: Study, rows: Sequence[RunRow], reference: str) -> Iterator[LossComparison]:
-    """Of every cell and the reference with the same values. A run that diverged keeps no class."""
+    """Compare every cell with the reference at the same values. A diverged run keeps no class."""
     lost = {
         (row.map, axes.named(row.values), row.seed): row.status == "failed"
         or bool(row.outcome.lost)
@@ -232,7 +233,7 @@ def _losses(study: Study, rows: Sequence[RunRow], reference: str) -> Iterator[Lo
         if name != reference and there is not None:
             pairs[name][values].append((here, there))
     named = {axes.named(row.values): row.condition for row in rows}
-    # As for scores, the A/A test costs the others no power.
+    # As for scores, the A/A test does not reduce the power of the others.
     for names in ({*study.maps} - {study.null}, {study.null}):
         yield from compare_losses(
             [
@@ -250,9 +251,10 @@ def _differences(
     conditions: Sequence[AxisValues],
     reference: str,
 ) -> Iterator[Difference]:
-    """Of every cell from the reference with the same values, for each of `conditions`."""
+    """Differences of every cell from the reference at the same values, for each of `conditions`."""
     unit = 0 if axes.unit(study.axes) == "split" else 1
-    # The A/A test is no question of the study: it costs the others no power.
+    # The A/A test is not part of the study's question, so it does not reduce the power of the
+    # others.
     for names in ({*study.maps} - {study.null}, {reference, study.null}):
         of_names = [{name: runs[name] for name in study.maps if name in names} for runs in outcomes]
         compared = differences_in(of_names, reference, unit_of=lambda key: key[unit])

@@ -1,4 +1,4 @@
-"""How what was known before training ranks with the outcomes, over maps and classes of maps."""
+"""Rank correlations between what was known before training and outcomes, over maps and classes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rwloss.study.statistics import Correlation, rank_correlation
 from rwloss.study.summaries import ClassTally, MapSummary, StudyPart
 
 MAPS_IN_CORRELATIONS = 6
-"""Fewest maps for which a rank correlation is given, as a description: fewer say nothing."""
+"""Smallest number of maps for which a rank correlation is given; fewer show nothing."""
 
 
 INDICATORS = {
@@ -45,7 +45,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Tie:
-    """How an indicator and an outcome rank together, over maps or over classes of maps.
+    """The rank correlation of an indicator and an outcome, over maps or over classes of maps.
 
     values: of the axes, which all points share.
     """
@@ -59,7 +59,7 @@ class Tie:
 
 
 def tie_title(tie: Tie) -> str:
-    """What a correlation is of."""
+    """The variables of a correlation, in words."""
     return f"{INDICATORS[tie.indicator]} and {OUTCOMES[tie.outcome]}"
 
 
@@ -77,7 +77,7 @@ _OF_CLASSES: Mapping[str, Callable[[ClassTally], float]] = {
 
 
 def ties_of(whole: StudyPart, found: Mapping[str, Indicators], values: AxisValues) -> Iterator[Tie]:
-    """Each indicator against each outcome: of maps, and for the pull of classes of maps."""
+    """Each indicator against each outcome: for maps, and for pull also for classes of maps."""
     summaries = [each for each in whole.maps if each.done and each.map in found]
     for indicator in ("violating", "pushed_up", "wrong_way_mass"):
         for outcome, of_map in _OF_MAPS.items():

@@ -1,4 +1,4 @@
-"""The results of a study in sentences that say no more than its figures."""
+"""The results of a study in sentences that claim no more than the numbers show."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from rwloss.words import count_of, few, listed, percent
 
 FEW = 6
 """Seeds below which a bootstrap interval is not called a 95 % interval. That of 3 values is their
-range, which holds the middle of a symmetric distribution 3 times in 4."""
+range, which covers the middle of a symmetric distribution 3 times in 4."""
 
 MANY = 4
-"""Maps beyond which a sentence names the first ones alone, those with the most."""
+"""Largest number of maps that a sentence names: those with the highest values."""
 
 NO_CASE = "no validation case has a foreground class"
 """Why it is not known whether a class was lost."""
 
 NO_SCORES = "There are no test scores: the study has no test case with a foreground class."
-"""Why nothing is compared where runs are done."""
+"""Why nothing is compared although runs are finished."""
 
 
 def question(results: Results, data_name: str) -> str:
@@ -50,7 +50,7 @@ def lead(results: Results) -> list[str]:
 
 
 def sentences(results: Results) -> list[str]:
-    """All results in plain words, the most important first. The tables hold the single cells."""
+    """All results in plain words, the most important first. The tables have the single cells."""
     several = len(results.conditions) > 1
     told = [
         *_progress(results),
@@ -75,7 +75,7 @@ def _alarms(totals: Iterable[MapSummary]) -> Iterator[str]:
         if each.breaks_promise:
             most = percent(each.largest_wrong_way_mass or 0)
             yield (
-                f"ALARM: {each.map} promises to be stable, but up to {most} of its push went the "
+                f"ALARM: {each.map} is declared stable, but up to {most} of its push went the "
                 "wrong way in training."
             )
 
@@ -96,7 +96,7 @@ def _of_maps(results: Results, *, several: bool) -> Iterator[str]:
 
 
 def _of_one_cell(results: Results) -> Iterator[str]:
-    """What tables and charts alone say of a study with several cells."""
+    """Sentences for a study with one cell; with several, tables and charts show the details."""
     if (part := results.without_failures) is not None:
         where = " on the seeds where the reference did not fail"
         yield from _losses((each for each in part.maps if each.map != results.reference), where)
@@ -170,7 +170,7 @@ def _claims(results: Results) -> Iterator[str]:
         yield NO_SCORES
         return
     compared = [each for each in results.whole.comparisons if each.difference is not None]
-    # The A/A test is corrected by itself, and says nothing of what the others can show.
+    # The A/A test is corrected separately, and does not limit what the others can show.
     asked = [each for each in compared if each.map != results.study.null] or compared
     if not compared:
         return
@@ -202,7 +202,7 @@ def _claims(results: Results) -> Iterator[str]:
 
 
 def _caution(results: Results) -> Iterator[str]:
-    """What else than a map may be the reason for a lost class."""
+    """Reasons other than the map for a lost class."""
     name, failures = results.reference, [*map(str, results.reference_failures)]
     if name is None:
         yield (
@@ -254,7 +254,7 @@ def _progress(results: Results) -> Iterator[str]:
     yield f"{done}, {rest}." if rest else f"{done}."
     if counts["failed"]:
         names = [f"{row.name} (seed {row.seed})" for row in results.runs if row.status == "failed"]
-        yield f"Failed runs count in no mean and no test: {few(names)}."
+        yield f"Failed runs are left out of all means and tests: {few(names)}."
 
 
 def _reference(results: Results) -> Iterator[str]:
@@ -270,7 +270,7 @@ def _reference(results: Results) -> Iterator[str]:
 
 
 def _diverged(each: MapSummary) -> str:
-    """In how many of the runs that ended a map diverged: nothing is known of unfinished ones."""
+    """How many of a map's ended runs diverged; unfinished ones are unknown."""
     runs = count_of(each.done + each.failed, "run")
     return f"diverged in {each.diverged} of {runs} (first at step {min(each.diverged_steps):,})"
 
@@ -304,12 +304,12 @@ def _rates(whole: StudyPart) -> Iterator[str]:
         found.sort(key=lambda pair: -pair[1].share)
     shown = [f"{name} {rate.count} of {rate.of} ({left_open(rate)})" for name, rate in found]
     if shown:
-        told = "Runs that lost a class, and the share of runs that this leaves open"
+        told = "Runs that lost a class, and the share of runs compatible with that"
         yield f"{told}: {few(shown, MANY)}."
 
 
 def _kept(each: MapSummary, where: str = "") -> str:
-    """That a map lost no class, as far as that is known."""
+    """States that a map lost no class, as far as known."""
     runs = _runs(each.done, each)
     return f"lost no class in {each.lost_known} of {runs}{where}{_aside(each)}"
 

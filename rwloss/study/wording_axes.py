@@ -1,6 +1,6 @@
-"""The results of a study with several combinations of values of its axes, in short sentences.
+"""The results of a study with axes, in short sentences.
 
-Each says what holds over all of them, and at which end; the tables hold the single cells.
+Each sentence gives the range over all values and its ends; the tables have the single cells.
 """
 
 from __future__ import annotations

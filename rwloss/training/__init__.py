@@ -1,4 +1,4 @@
-"""Networks, data in memory, one training loop, and metrics. This room is torch; MONAI on use."""
+"""Networks, data in memory, one training loop, and metrics. Uses torch; imports MONAI on use."""
 
 from rwloss._lazy import attach_stub
 

@@ -1,4 +1,4 @@
-"""The network of a run: one of MONAI's by name, or a class of the user's own."""
+"""The network of a run: one of MONAI's by name, or the user's own class."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _MODULES = {
     "UNet": "unet", "DynUNet": "dynunet", "SegResNet": "segresnet", "AttentionUnet": "attentionunet"
 }  # fmt: skip
 _NAMED: dict[str, Callable[..., nn.Module]] = {}
-"""Classes of users that this process has loaded, by the name that was given."""
+"""Users' classes that this process has loaded, by the given name."""
 
 
 @dataclass(frozen=True)
@@ -61,9 +61,9 @@ def unet(
     """MONAI's U-Net, images (b in_channels *s) -> logits (b num_classes *s), *s of `dimensions`.
 
     Lengths of *s must be multiples of PRESETS[preset].multiple_of. The same seed gives the same
-    weights, whatever was drawn before; torch's own random state is left as it was.
+    weights, independent of earlier random numbers; torch's random state is not changed.
 
-    Raises RWLossError for other dimensions or presets, and where MONAI is not installed.
+    Raises RWLossError for other dimensions or presets, and if MONAI is not installed.
 
     dimensions: 2 or 3. preset: a name of PRESETS.
     """
@@ -76,7 +76,7 @@ def unet(
 
 
 def is_code(name: str) -> bool:
-    """Whether a network is a class of the user's own, by its name.
+    """Whether a network is the user's own class, by its name.
 
     >>> is_code("nets.py:Mine"), is_code("DynUNet")
     (True, False)
@@ -87,8 +87,8 @@ def is_code(name: str) -> bool:
 def network_class(name: str, *, files: bool = True) -> Callable[..., nn.Module]:
     """The class of MONAI with this name, or that of FILE.py:Class or module:Class.
 
-    files: False refuses Python code that this process has not loaded by the same name before: a
-    text from a file must not choose which code runs.
+    files: False refuses Python code that this process has not already loaded by the same name: text
+    from a file must not choose which code runs.
 
     Raises RWLossError for an unknown name and for code that is refused or fails.
     """
@@ -108,7 +108,7 @@ def network_class(name: str, *, files: bool = True) -> Callable[..., nn.Module]:
         )
     if not files:
         raise RWLossError(
-            f"the network {name!r} is Python code, and a text from a file must not choose which "
+            f"the network {name!r} is Python code, and text from a file must not choose which "
             f"code runs: if you trust it, name it yourself, with --network {name!r}"
         )
     try:
@@ -128,7 +128,7 @@ def network_class(name: str, *, files: bool = True) -> Callable[..., nn.Module]:
 
 
 def named_code(given: Mapping[str, Any]) -> None:
-    """Load the Python code that options name, so that settings of a file may name it too."""
+    """Load the Python code that options name, so that a settings file may name it too."""
     if given.get("map") is not None:
         parse(given["map"])
     if given.get("network") is not None:
@@ -136,7 +136,7 @@ def named_code(given: Mapping[str, Any]) -> None:
 
 
 def options_of(settings: RunSettings) -> dict[str, Any]:
-    """Keywords of the network: those of the preset, and `network_options`.
+    """Keyword arguments of the network: those of the preset, and `network_options`.
 
     Options that give the levels, such as strides, replace all levels of the preset.
     """
@@ -159,9 +159,9 @@ def options_of(settings: RunSettings) -> dict[str, Any]:
 
 
 def multiples_of(settings: RunSettings) -> tuple[int, ...]:
-    """What the lengths of patches are multiples of, per axis of the network.
+    """The numbers that patch lengths must be multiples of, per axis of the network.
 
-    For a class of the user's own, its attribute `multiple_of`, 1 by default.
+    For the user's own class, its attribute `multiple_of`, 1 by default.
     """
     options = options_of(settings)
     if settings.network == "SegResNet":
@@ -177,10 +177,10 @@ def multiples_of(settings: RunSettings) -> tuple[int, ...]:
 
 
 def build(settings: RunSettings, in_channels: int, num_classes: int) -> nn.Module:
-    """The network of a run with its initial weights, which follow from the seed.
+    """The network of a run with its initial weights, which depend on the seed.
 
-    Code of the user's own must have been loaded by `network_class`. Raises RWLossError if the
-    network can't be made with its options.
+    The user's own code must have been loaded by `network_class`. Raises RWLossError if the network
+    cannot be made with its options.
     """
     make, options = network_class(settings.network, files=False), options_of(settings)
     with torch.random.fork_rng(devices=[]):
@@ -204,7 +204,7 @@ def build(settings: RunSettings, in_channels: int, num_classes: int) -> nn.Modul
 def outputs_of(made: Tensor | Sequence[Tensor], dims: int) -> list[Tensor]:
     """Each output (b k *s) of a network, from high to low resolution.
 
-    made: one output, a list of them, or all in one tensor (b n k *s), as DynUNet gives them.
+    made: one output, a list of them, or all in one tensor (b n k *s), as in DynUNet.
     """
     if not isinstance(made, Tensor):
         return list(made)
@@ -212,9 +212,10 @@ def outputs_of(made: Tensor | Sequence[Tensor], dims: int) -> list[Tensor]:
 
 
 def check_outputs(settings: RunSettings, in_channels: int, num_classes: int) -> None:
-    """Raise RWLossError unless the network gives logits for patches, and a weight for each output.
+    """Raise RWLossError unless the network gives logits for patches, and there is one weight per
+    output.
 
-    Networks of MONAI are tried without memory or computation.
+    Networks of MONAI are tested without memory or computation.
     """
     assert settings.patch_size is not None
     name, weights = settings.network, settings.deep_supervision_weights

@@ -1,6 +1,6 @@
-"""Augmentation on the device: exact moves of image, labels and map; zoom; grey values.
+"""Augmentation on the device: exact moves of image, labels and map; zoom; gray values.
 
-Every example of a batch has its own, drawn from a generator that nothing else draws from.
+Every example of a batch has its own transform, drawn from its own generator.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ ZOOM = (0.8, 1.25)
 """Smallest and largest factor; above 1 the image grows."""
 GAIN = (0.8, 1.25)
 OFFSET = (-0.2, 0.2)
-"""In standard deviations of the image, like the noise: images are normalized before."""
+"""In standard deviations of the image, like the noise; images are normalized before."""
 GAMMA = (0.7, 1.5)
 NOISE = (0.0, 0.15)
 
@@ -29,7 +29,7 @@ NOISE = (0.0, 0.15)
 def generator(
     seed: int, purpose: str, number: int, device: torch.device | str = "cpu"
 ) -> torch.Generator:
-    """A generator that depends on seed, purpose and number alone.
+    """A generator that depends only on seed, purpose and number.
 
     So a resumed run needs no random state, runs with different maps see the same batches and
     augmentations, and several processes agree without communication.
@@ -44,11 +44,11 @@ def generator(
 
 @dataclass(frozen=True)
 class Augmentation:
-    """The augmentations of patches of one size, each with its probability.
+    """The augmentations of patches of one size, with their probabilities.
 
-    flip: for each of flip_axes by itself. turn: by 90°, 180° or 270° in one of `planes`. zoom: by
+    flip: for each of flip_axes separately. turn: by 90°, 180° or 270° in one of `planes`. zoom: by
     one factor for all axes, log-uniform. intensity: for gain and offset, for gamma, and for noise,
-    each by itself. Axes are those of *s, counted from the end, so that they are the same with and
+    each separately. Axes are those of *s, counted from the end, so that they are the same with and
     without channels. flip_axes: axes of *s. planes: pairs of axes.
     """
 
@@ -84,10 +84,10 @@ class Augmentation:
 def augmentation_of(
     settings: RunSettings, volumes: Sequence[TrainingVolume], note: Callable[[str], None]
 ) -> Augmentation:
-    """The augmentations that patches of these volumes allow.
+    """The augmentations that are possible for patches of these volumes.
 
-    Turns are only between axes with the same spacing (within 1 %) and the same patch length. note:
-    called with a sentence for each setting that can't be followed.
+    Rotations are only between axes with the same spacing (within 1 %) and the same patch length.
+    note: called with a sentence for each setting that cannot be used.
     """
     assert settings.patch_size is not None
     axes = volumes[0].labels.ndim
@@ -103,7 +103,7 @@ def augmentation_of(
     ]
     if settings.turn and not planes:
         note(
-            f"no turns: patches of {settings.patch_size} voxels have no two axes with the same "
+            f"no rotations: patches of {settings.patch_size} voxels have no two axes with the same "
             "length and spacing"
         )
     flip_axes = kept if settings.flip_axes is None else settings.flip_axes
@@ -121,7 +121,7 @@ def augmentation_of(
 
 @dataclass(frozen=True)
 class PatchTransform:
-    """What is done to one example, in the order of the fields. Axes of *s count from the end."""
+    """The transform of one example, in the order of the fields. Axes of *s count from the end."""
 
     flips: tuple[int, ...] = ()
     plane: tuple[int, int] | None = None
@@ -133,7 +133,7 @@ class PatchTransform:
     noise: float = 0.0
 
     def moved(self, values: Tensor) -> Tensor:
-        """Flip and turn exactly, as `rwloss.moves` does. (... *s) -> (... *s)."""
+        """Flip and rotate exactly, like `rwloss.moves`. (... *s) -> (... *s)."""
         if self.flips:
             values = values.flip(self.flips)
         if self.plane is not None:
@@ -141,7 +141,7 @@ class PatchTransform:
         return values
 
     def spacing(self, spacing_mm: Sequence[float]) -> tuple[float, ...]:
-        """Spacing in mm after the transform: an image that grows has smaller voxels."""
+        """Spacing in mm after the transform: an enlarged image has smaller voxels."""
         row = [length / self.zoom for length in spacing_mm]
         if self.plane is not None and self.quarters % 2:
             first, second = self.plane
@@ -150,10 +150,10 @@ class PatchTransform:
 
 
 def zoomed(images: Tensor, labels: Tensor, zooms: Sequence[float]) -> tuple[Tensor, Tensor]:
-    """Zoom about the centre: images by linear interpolation, labels by nearest neighbor.
+    """Zoom about the center: images with linear interpolation, labels with nearest neighbor.
 
     images (b c *s), labels (b *s), one factor per example -> the same shapes. Voxels from outside
-    the image are 0, with ignored labels. Examples of factor 1 stay the same to the bit.
+    the image are 0, with ignored labels. Examples with factor 1 stay bit-identical.
     """
     chosen = [index for index, zoom in enumerate(zooms) if zoom != 1.0]
     if not chosen:

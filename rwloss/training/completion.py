@@ -1,4 +1,4 @@
-"""Settings completed with what follows from the data."""
+"""Settings completed with values derived from the data."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def completed(
     expression: maps.Expression,
     note: Note,
 ) -> RunSettings:
-    """Settings with the values that follow from the data."""
+    """Settings with the values derived from the data."""
     axes = train[0].labels.ndim
     if settings.dims == 3 and axes == 2:
         raise RWLossError("the images have 2 axes: train on them with --dims 2")
@@ -38,7 +38,7 @@ def completed(
     zoom, map_of = settings.zoom, settings.map_of
     if map_of != "patch" and settings.maps is not None:
         raise RWLossError(
-            f"--map-of {map_of} is of maps on the fly, and --maps names stored ones: give one"
+            f"--map-of {map_of} is for maps on the fly, and --maps is for stored ones: give one"
         )
     if map_of == "slice" and slice_axis is None and axes == 3:
         raise RWLossError("--map-of slice needs slices to train on, with --dims 2")
@@ -46,7 +46,7 @@ def completed(
         note(f"no maps of a {map_of}: {expression} depends on the prediction, patch by patch")
     elif zoom and (settings.maps is not None or map_of != "patch"):
         of = "stored maps" if settings.maps is not None else f"maps of a {map_of}"
-        note(f"no zoom: {of} can follow flips, turns and crops, but no zoom")
+        note(f"no zoom: {of} can follow flips, rotations by 90° and crops, but not a zoom")
         zoom = 0.0
     changes = {
         "map": str(expression),
@@ -62,7 +62,7 @@ def completed(
 def _length(
     settings: RunSettings, train: Sequence[TrainingVolume], slice_axis: int | None
 ) -> dict[str, int | None]:
-    """The steps of a run of so many epochs, and of an epoch; nothing without `epochs`."""
+    """The steps of a run with `epochs`, and of an epoch; empty without `epochs`."""
     if settings.epochs is None:
         return {}
     lengths = [1 if slice_axis is None else each.labels.shape[slice_axis] for each in train]
@@ -73,7 +73,7 @@ def _length(
 
 
 def _given(settings: RunSettings, name: str, otherwise: int) -> int:
-    """A setting if the user gave it."""
+    """A setting, if the user gave it."""
     value: int = getattr(settings, name)
     return value if name in settings.model_fields_set else otherwise
 
@@ -85,13 +85,13 @@ def with_ct_window(
     ignored: int | None,
     note: Note,
 ) -> RunSettings:
-    """Settings with the scale of CT grey values; says what follows from the normalization."""
+    """Settings with the scale of CT gray values; notes the consequences of the normalization."""
     if settings.normalization != "ct":
         if settings.ct_window is not None:
             note(f"no --ct-window: --normalization is {settings.normalization}")
         if settings.normalization != "zscore" and settings.intensity:
             note(
-                "--intensity shifts grey values by up to 0.2 and adds noise of up to 0.15 standard "
+                "--intensity shifts gray values by up to 0.2 and adds noise of up to 0.15 standard "
                 f"deviations of a zscore image; with --normalization {settings.normalization} that "
                 "is a fifth of the whole range: consider --intensity 0"
             )

@@ -1,8 +1,10 @@
-"""Whether the cases of a dataset can train one network, before its first step."""
+"""Checks before training that all cases of a dataset can train one network."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+
+import numpy as np
 
 from rwloss import data
 from rwloss.errors import RWLossError
@@ -13,12 +15,12 @@ from rwloss.words import some
 
 
 def regions_note(dataset: data.Dataset) -> str:
-    """What regions of several labels are not used for, or ""."""
+    """A note that regions of several labels are not used, or ""."""
     if not dataset.regions:
         return ""
     return (
         f"dataset.json names regions of several labels ({', '.join(dataset.regions)}): the "
-        "network, its maps and its scores are of single labels, not of regions"
+        "network, its maps and its scores use single labels, not regions"
     )
 
 
@@ -44,7 +46,7 @@ def check_images(where: str, cases: Sequence[data.Case]) -> None:
 
 
 def check_alike(volume: TrainingVolume, first: TrainingVolume) -> None:
-    """Raise RWLossError unless both have as many channels and axes."""
+    """Raise RWLossError unless both have the same number of channels and axes."""
     if len(volume.image) != len(first.image):
         raise RWLossError(
             f"case {volume.name!r} has {len(volume.image)} channels, {first.name!r} has "
@@ -64,11 +66,14 @@ def count_classes(
     ignored: int | None,
     found: Mapping[str, set[int]],
 ) -> int:
-    """The number of classes. found: the labels of each case, -1 where they are ignored.
+    """The number of classes. found: the labels of each case, -1 where ignored.
 
-    Raises RWLossError for a label beyond them, and where ignoring leaves one class.
+    Raises RWLossError for a label out of range, and if only one class is left after ignoring.
     """
-    seen = set().union(*found.values())
+    sets = settings.sets
+    if sets is not None:
+        found = {name: labels - {*sets.labels} for name, labels in found.items()}
+    seen = set().union(*found.values(), () if sets is None else sets.members)
     if ignored is not None and IGNORED in seen:
         seen = seen - {IGNORED} | {ignored}
     if why := data.one_class_left(dataset, ignored, seen):
@@ -85,4 +90,6 @@ def count_classes(
                 f"store them as 0 to {num_classes - 1} (the {label} of a mask as 1), or pass "
                 f"--num-classes{ignore}"
             )
+    if sets is not None:
+        sets.renumbered(np.zeros(0), num_classes, ignored)  # refuses sets that do not fit
     return num_classes

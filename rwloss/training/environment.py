@@ -1,4 +1,4 @@
-"""What a training run needs to be installed, and what it runs on."""
+"""Packages and devices of a training run."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def _require(modules: dict[str, str]) -> None:
 def fabric_of(settings: RunSettings) -> Fabric:
     """The devices to train on. Raises RWLossError if this machine does not have them.
 
-    So does a package that the metrics of the test need, before anything is trained.
+    Also raises it, before training, if a package is missing that the test metrics need.
     """
     require_training()
     require(select(settings.metrics))
@@ -53,7 +53,7 @@ def fabric_of(settings: RunSettings) -> Fabric:
         settings.accelerator != "cpu" and torch.cuda.is_available()
     ):
         raise RWLossError(
-            "--precision 16-mixed needs an NVIDIA or AMD GPU: take bf16-mixed or 32-true"
+            "--precision 16-mixed needs an NVIDIA or AMD GPU: use bf16-mixed or 32-true"
         )
     try:
         return Fabric(

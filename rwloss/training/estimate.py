@@ -1,4 +1,4 @@
-"""What runs that train together will take: memory, and the time of a step."""
+"""Estimate memory and time per step of runs that train together."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ _OF_LOSS = 10  # arrays as large as the logits: probabilities, maps, their gradi
 
 
 def bytes_per_run(prepared: PreparedRun) -> int:
-    """About how much memory a run takes in a stack: states of the weights, and one step.
+    """Approximate memory of a run in a stack: states of the weights, and one step.
 
-    What the network keeps for its gradient is counted on tensors without memory, in float32.
+    Activations kept for the gradient are counted on tensors without memory, in float32.
     """
     settings, task = prepared.settings, prepared.task
     assert settings.patch_size is not None
@@ -53,10 +53,9 @@ def bytes_per_run(prepared: PreparedRun) -> int:
 
 
 def seconds_per_step(runs: Sequence[RunSettings]) -> float:
-    """Median time of a step of these runs together, of a few that are not recorded.
+    """Median time of a step of these runs together, from a few unrecorded steps.
 
-    Nothing is written but an empty folder that is removed. Raises the error of a run that can't be
-    trained.
+    Writes only an empty folder, and removes it. Raises the error of a run that cannot be trained.
     """
     with TemporaryDirectory() as folder:
         places = (str(Path(folder, str(number))) for number in range(len(runs)))
@@ -85,7 +84,7 @@ def seconds_per_step(runs: Sequence[RunSettings]) -> float:
 
 
 def _now(device: torch.device) -> float:
-    """The time when the device has done what it was given."""
+    """The time when the device has finished its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.monotonic()

@@ -1,4 +1,4 @@
-"""Comparison of two folders of label maps, one score per pair of files, and the file of scores."""
+"""Compare two folders of label maps, one score per pair of files, and write the scores."""
 
 from __future__ import annotations
 
@@ -102,13 +102,13 @@ def evaluate(
     exists. cases: only these, by name, from both parts of an nnU-Net raw folder; those of a run's
     split are `RunFolder(run).cases("test")`. By default all that have labels.
     num_classes: by default that of the dataset.json of labels or predictions, else the largest
-    label of all pairs + 1. Labels of a prediction that can't be a class (below 0, from 65536 on, or
-    255 alone) do not count; such a pair fails.
-    spacing_mm: for formats that carry none. A pair has the spacing of its labels, or of its
-    prediction if the labels carry none.
+    label of all pairs + 1. Impossible labels of a prediction (below 0, above 65535, or 255 alone)
+    do not count; such a pair fails.
+    spacing_mm: for formats without one. A pair has the spacing of its labels, or of its prediction
+    if the labels have none.
     ignore_label: label of voxels in the truth to ignore; by default that of dataset.json.
     metrics, tolerance_mm: see `scores.score`.
-    jobs: worker processes, by default one per core; 0 works in this process.
+    jobs: worker processes, by default one per core; 0 uses only this process.
     progress: called after each pair with its result and the number of pairs. counting: called
     after each file with their number, if all labels have to be read to count the classes.
 
@@ -220,7 +220,7 @@ def _num_classes(
             (in_truth if path in of_truth else in_predictions).update(counts.keys() - {ignored})
         if counting is not None:
             counting(len(files))
-    # A prediction fails alone if it has labels that do not follow those of the truth.
+    # A prediction fails by itself if its labels are not among those of the truth.
     top = max(in_truth, default=0)
     while top + 1 in in_predictions:
         top += 1
@@ -233,7 +233,7 @@ def _num_classes(
 
 @dataclass(frozen=True)
 class _Pair:
-    """The files of one case, and how they are compared."""
+    """The files of one case, and the settings of their comparison."""
 
     name: str
     prediction: Path
@@ -246,7 +246,7 @@ class _Pair:
     tolerance_mm: float
 
     def __call__(self) -> CaseScore | FailedPair:
-        """Measure the pair; a failure is a result too."""
+        """Measure the pair; a failure is also returned."""
         try:
             truth, found = (
                 data.read_labels(path, spacing_mm=self.spacing_mm, max_voxels=self.max_voxels)
@@ -271,7 +271,7 @@ class _Pair:
             return FailedPair(self.name, f"{type(error).__name__}: {error}")
 
     def died(self) -> FailedPair:
-        """The failure if a worker process died over this pair, also when it ran alone."""
+        """The failure if a worker process died on this pair, also when it ran alone."""
         return FailedPair(self.name, "the worker process died: the pair may need more memory")
 
 
@@ -315,13 +315,15 @@ def _check_geometry(found: data.LabelVolume, truth: data.LabelVolume) -> None:
     # Programs round affines differently, and float32 is less precise far from the origin.
     if apart_mm > 0.01 * smallest_mm + 1e-6 * float(np.abs(places_mm[1]).max()):
         raise RWLossError(
-            f"the affines of prediction and labels put the image's corners up to {apart_mm:.3g} mm "
+            f"the affines of prediction and labels place the image's corners up to "
+            f"{apart_mm:.3g} mm "
             "apart: both must lie in the same place; fix the wrong header"
         )
 
 
 def check_score_file(path: Path) -> None:
-    """Raise RWLossError for a file that `write_scores` can't write, before anything is measured."""
+    """Raise RWLossError, before anything is measured, for a file that `write_scores` cannot
+    write."""
     if path.suffix.lower() not in {".csv", ".json"}:
         raise RWLossError(f"expected a file that ends with .csv or .json, got {str(path)!r}")
     with naming_write_errors(path, "name a file elsewhere"):

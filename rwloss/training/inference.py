@@ -1,4 +1,4 @@
-"""Labels of whole cases from a network of slices or patches, their scores, and the best of them."""
+"""Predict the labels of whole cases with a network of slices or patches, and score them."""
 
 from __future__ import annotations
 
@@ -36,15 +36,15 @@ def predict_labels(
 ) -> NDArray[np.int64]:
     """The most probable class of each voxel. image (c *s), normalized -> labels (*s).
 
-    size: the window that the network was trained on: (h w) for a network of slices, which sees
-    those across `axis` of a volume one by one, or three lengths for a network of volumes. An image
-    that fits is padded with 0 on all sides, as in training, and predicted at once. A larger one is
-    covered by windows that overlap by this fraction of their length or more. Their probabilities
-    are averaged with Gaussian weights (standard deviation an eighth of the window, minimum 0.001),
-    so that the middle of a window counts more than its border. batch_size: windows at a time, by
-    default about a million voxels. device: that of the network. The probabilities of the whole
-    image (or of batch_size slices), 4 bytes per voxel and class, are held in main memory. overlap:
-    from 0 to 1.
+    size: the window that the network was trained on: (h w) for a network of slices, which are
+    predicted one by one along `axis` of a volume, or three lengths for a network of volumes. An
+    image that fits is padded with 0 on all sides, as in training, and predicted at once. A larger
+    one is covered by windows that overlap by at least `overlap`, a fraction of their length. Their
+    probabilities are averaged with Gaussian weights (standard deviation an eighth of the window,
+    minimum 0.001), so that the middle of a window counts more than its border. batch_size: windows
+    at a time, by default about a million voxels. device: that of the network. The probabilities of
+    the whole image (or of batch_size slices), 4 bytes per voxel and class, are held in main memory.
+    overlap: from 0 to 1.
 
     Leaves the network in eval mode. Raises RWLossError for an image that does not fit the network's
     axes, an overlap outside 0..1, and if MONAI is not installed.
@@ -110,7 +110,7 @@ def score_volumes(
 ) -> Scores:
     """Scores of the label maps that a network predicts.
 
-    metrics: by default those of the settings, and Dice, by which studies compare.
+    metrics: by default those of the settings, and Dice, which studies compare.
     """
     cases = [
         score(
@@ -142,7 +142,7 @@ def mean_dice(
 
 
 def selection_score(dice: Mapping[str, float | None]) -> float:
-    """The score that picks the checkpoint: the mean over foreground classes of their mean Dice.
+    """The score that selects the checkpoint: the mean over foreground classes of their mean Dice.
 
     Classes that no validation case has, in truth or prediction, are left out. The highest score
     wins; if several are equal, the earliest.

@@ -1,4 +1,4 @@
-"""The training loop, and the record of what the loss does to the network."""
+"""The training loop, and its records of loss and gradient."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from rwloss.errors import RWLossError
 from rwloss.losses import RegionWiseLoss
+from rwloss.regions import IGNORED
 from rwloss.stability import Monitor
 from rwloss.stability.signs import class_signs
 from rwloss.training.architectures import outputs_of
@@ -33,14 +34,14 @@ class Diverged(RWLossError):
     """
 
     def __init__(self, step: int, message: str) -> None:
-        """Which step failed, and how."""
+        """The failed step, and how it failed."""
         super().__init__(message)
         self.step = step
 
 
 @dataclass
 class TrainingState:
-    """How far a run has come. With the weights and the optimizer, enough to resume it.
+    """Progress of a run. With the weights and the optimizer, enough to resume it.
 
     step: steps done. losses: those since the last record. best_step and best_score: of the best
     checkpoint so far. seconds: training time, summed over all starts. share: calls and weight of
@@ -79,9 +80,9 @@ def train_steps(
 ) -> None:
     """Train from state.step to settings.steps. Weights, optimizer and state change in place.
 
-    Step n depends only on n and on the weights and the optimizer before it. record: called with
-    the figures of every settings.record_every-th step, the first and the last. after_step: called
-    after each step with its number and its loss, for validation and checkpoints.
+    Step n depends only on n and on the weights and the optimizer before it. record: called with the
+    numbers of every settings.record_every-th step, the first and the last. after_step: called after
+    each step with its number and its loss, for validation and checkpoints.
 
     On a GPU the losses stay on the device, so that no step waits for it. They are read where the
     run pauses anyway (`RunSettings.pauses_after`); after other steps the loss is None.
@@ -145,12 +146,12 @@ def train_steps(
 
 
 def is_free_to_read(value: Tensor) -> bool:
-    """Whether reading a value makes nobody wait."""
+    """Whether a value can be read without waiting."""
     return value.is_cpu
 
 
 def _read(waiting: list[Tensor], step: int, settings: RunSettings) -> list[float]:
-    """The losses of the last steps up to this one, which wait no longer; all must be finite."""
+    """The pending losses up to this step; all must be finite."""
     losses: list[float] = torch.stack(waiting).tolist() if waiting else []
     waiting.clear()
     for at, loss in enumerate(losses, start=step + 1 - len(losses)):
@@ -169,7 +170,7 @@ def check_finite(loss: float, step: int, settings: RunSettings) -> None:
 
 
 def _gradient_scale(fabric: Fabric) -> float:
-    """What the gradients are multiplied by, so that they do not vanish in float16; else 1."""
+    """The factor that keeps gradients from vanishing in float16; else 1."""
     scaler = getattr(fabric.strategy.precision, "scaler", None)
     return 1.0 if scaler is None else float(scaler.get_scale())
 
@@ -192,7 +193,7 @@ def step_figures(
 ) -> dict[str, Any]:
     """The record of one step, after backward and before the optimizer. logits (b k *s) with grad.
 
-    Of several outputs, logits are those of full resolution. scale: that of the gradients.
+    With several outputs, logits are those of full resolution. scale: that of the gradients.
 
     excess: how far the loss is above its minimum for these maps. gradient_norm: L2 norm of the
     gradient of all weights, before clipping. boundary_weight: of a blend with schedule
@@ -203,6 +204,7 @@ def step_figures(
     With several processes, the first records its own part of the batch.
     """
     head = logits.detach().float()
+    own = batch.labels.masked_fill(batch.labels >= head.shape[1], IGNORED)  # without label sets
     monitor = Monitor(every=1, by_distance=False)
     given: dict[str, Any] = {"spacing_mm": batch.spacings_mm, "image": batch.images}
     monitor(loss, head, batch.labels, batch.rwmap, **given)
@@ -214,7 +216,7 @@ def step_figures(
         "excess": float(excess),
         **({} if loss.share is None else {"boundary_weight": loss.share.weight}),
         "gradient_norm": float(nn.utils.get_total_norm(gradients)) / scale,
-        **class_signs(head.softmax(dim=1), batch.labels, gradient),
+        **class_signs(head.softmax(dim=1), own, gradient),
         **{name: stability[name] for name in _OF_MAP},
         "pull": [each["pull"] for each in stability["by_class"].values()],
     }

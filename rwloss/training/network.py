@@ -34,7 +34,7 @@ _Count = Annotated[int, Field(gt=0, lt=2**16)]
 
 @dataclass(frozen=True)
 class SegmentationTask:
-    """What a network is for. class_names: one per class, the background first."""
+    """The task of a network. class_names: one per class, the background first."""
 
     in_channels: _Count
     num_classes: _Count
@@ -42,7 +42,7 @@ class SegmentationTask:
 
 
 class Checkpoint(BaseModel):
-    """What a checkpoint holds: last.pt also the optimizer and how far the run has come."""
+    """The content of a checkpoint: last.pt also has the optimizer and the progress of the run."""
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
 
@@ -105,7 +105,7 @@ def save_checkpoint(
         **more,
     }
     buffer = io.BytesIO()
-    # Copies, because a view takes all that it is a view of into the file: runs that train together.
+    # Copies, because torch saves all memory behind a view, and runs that train together are views.
     torch.save(tree_map_only(Tensor, Tensor.clone, content), buffer)
     fix = "the previous checkpoint is kept, if there is one; free some space and rerun"
     with naming_write_errors(path, fix), whole_file(path) as part:
@@ -115,10 +115,10 @@ def save_checkpoint(
 def load_checkpoint(
     path: Path, settings: RunSettings, device: torch.device | str = "cpu"
 ) -> Checkpoint:
-    """The content that `save_checkpoint` wrote, on a device. No code in the file is run.
+    """Read what `save_checkpoint` wrote, on a device. No code in the file is run.
 
-    Raises RWLossError for a file that is missing or damaged, even by one bit, and for one that was
-    written with settings other than these.
+    Raises RWLossError for a file that is missing, damaged (even by one bit), or was written with
+    other settings.
     """
     try:
         content = read_regular(path)
@@ -128,7 +128,7 @@ def load_checkpoint(
         found = torch.load(io.BytesIO(content), map_location=device, weights_only=True)
     except FileNotFoundError as error:
         raise RWLossError(
-            f"there is no checkpoint {str(path)!r}: the run has not come this far"
+            f"there is no checkpoint {str(path)!r}: the run has not reached it yet"
         ) from error
     except (
         *(OSError, RuntimeError, EOFError, ValueError, LookupError),
@@ -161,7 +161,7 @@ def restore_weights(
 ) -> None:
     """Load the weights of a checkpoint: copied, or assigned to a network without memory.
 
-    Raises RWLossError if they are of another network, or not finite.
+    Raises RWLossError if they belong to another network, or are not finite.
     """
     try:
         network.load_state_dict(checkpoint.weights, assign=assign)
@@ -169,7 +169,7 @@ def restore_weights(
         broken = [name for name, weight in state.items() if not bool(weight.isfinite().all())]
     except RuntimeError as error:
         raise RWLossError(
-            f"the checkpoint {str(path)!r} is of another network than the one in run.toml: "
+            f"the checkpoint {str(path)!r} belongs to another network than the one in run.toml: "
             f"{str(error).splitlines()[-1].strip()}; {_FIX}"
         ) from error
     if broken:
@@ -180,12 +180,12 @@ def restore_weights(
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any], path: Path) -> None:
-    """Load the state of an optimizer. Raises RWLossError if it is not of this one, or holds NaN."""
+    """Load the state of an optimizer. Raises RWLossError if it does not fit, or contains NaN."""
     try:
         optimizer.load_state_dict(state)
         for value in (value for each in optimizer.state.values() for value in each.values()):
             if isinstance(value, Tensor) and bool(value.isnan().any()):
-                raise ValueError("it holds NaN")
+                raise ValueError("it contains NaN")
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise RWLossError(
             f"the optimizer in {str(path)!r} is not that of the run ({type(error).__name__}: "
@@ -202,11 +202,10 @@ def load_network(
 ) -> TrainedNetwork:
     """The network of a run, to predict with.
 
-    run: the folder of the run. which: "best" on the validation cases, or "last". network: the class
-    of the user's own that the run was trained with, as FILE.py:Class or module:Class; it is never
-    taken from the run's folder.
-    Raises RWLossError if there is no such run or checkpoint, or if the checkpoint was written with
-    settings other than those in run.toml.
+    run: the folder of the run. which: "best" on the validation cases, or "last". network: the
+    user's own class that the run was trained with, as FILE.py:Class or module:Class; it is never
+    taken from the run's folder. Raises RWLossError if there is no such run or checkpoint, or if the
+    checkpoint was written with settings other than those in run.toml.
     """
     folder = RunFolder(run)
     settings, path = folder.read_settings(), folder.checkpoint(which)
@@ -214,7 +213,7 @@ def load_network(
     if network is not None:
         network_class(network)
         settings = settings.model_copy(update={"network": network})
-    # Without memory, which a damaged task may ask for without limit; a user's class may need some.
+    # Without memory, because a damaged task could ask for any amount; a user's class may need some.
     with torch.device(device if is_code(settings.network) else "meta"):
         made = build_network(settings, checkpoint.task)
     restore_weights(made, checkpoint, path, assign=True)

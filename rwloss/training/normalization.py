@@ -1,4 +1,4 @@
-"""Grey values of one channel as a network sees them, and one scale for all images of a dataset."""
+"""Normalize gray values for a network: per channel, or with one scale for a whole dataset."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ def normalized(
     how: Literal["zscore", "minmax", "percentile", "ct"] = "zscore",
     window: Sequence[float] = (),
 ) -> NDArray[np.float32]:
-    """Normalized grey values of one channel of an image. (*s) -> (*s), float32.
+    """Normalized gray values of one channel of an image. (*s) -> (*s), float32.
 
-    zscore: mean 0 and standard deviation 1. Each image is normalized by itself, because scanners
+    zscore: mean 0 and standard deviation 1. Each image is normalized separately, because scanners
     use different scales. Values beyond the percentiles 0.5 and 99.5 are clipped first, so that a
     few bright vessels do not set the scale; if the two percentiles are equal, everything visible
     lies beyond them, and nothing is clipped.
@@ -74,8 +74,8 @@ def ct_window(
 ) -> tuple[float, ...]:
     """Percentiles 0.5 and 99.5, mean and standard deviation of the foreground, per channel. (4 c).
 
-    Of all cases together, as nnU-Net does for CT: from up to 100,000 foreground voxels per case,
-    evenly spread. Raises RWLossError without foreground, and where it is constant.
+    Over all cases together, like nnU-Net for CT: from up to 100,000 foreground voxels per case,
+    evenly spread. Raises RWLossError without foreground, and if it is constant.
     """
     found: list[NDArray[np.float64]] = []
     for case in cases:
@@ -91,7 +91,7 @@ def ct_window(
     if not values.size or (values.std(axis=1) == 0).any():
         raise RWLossError(
             "--normalization ct takes its scale from the foreground of the training cases, which "
-            "is empty or has one grey value: give --ct-window, or another normalization"
+            "is empty or has one gray value: give --ct-window, or another normalization"
         )
     low, high = np.percentile(values, (0.5, 99.5), axis=1)
     numbers = np.stack([low, high, values.mean(axis=1), values.std(axis=1)], axis=1)

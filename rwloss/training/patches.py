@@ -1,6 +1,7 @@
-"""The batch of each training step: patches of slices or volumes, cut and augmented on the device.
+"""The batch of each training step: patches of slices or volumes, cropped and augmented on the
+device.
 
-A batch depends on the seed and the number of its step alone.
+A batch depends only on the seed and the number of its step.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from rwloss.training.volumes import AXIAL, TrainingVolume, stacked
 
 @dataclass(frozen=True, eq=False)
 class PatchSource:
-    """One slice or one volume that patches are cut from.
+    """One slice or one volume from which patches are cropped.
 
     image (c *s) float32; labels (*s), -1 where ignored; spacing_mm: one length per axis.
     map_parts: the parts of a stored map of the whole volume, true and other (*s) or values (k *s);
@@ -61,12 +62,12 @@ def patch_sources(
     device: torch.device | str = "cpu",
     max_device_bytes: float = float("inf"),
 ) -> list[PatchSource]:
-    """Slices of volumes across an axis (dims 2), or the volumes themselves (dims 3), on a device.
+    """Slices of volumes along an axis (dims 2), or the volumes themselves (dims 3), on a device.
 
-    rwmaps: stored maps of the whole volumes (1 *s), by case name. Slices are cut from them; they
-    are not maps of slices. max_device_bytes: sources that need more stay in main memory, all of
-    them. The slices of a volume are views of one tensor. volumes: of the dataset. slice_axis: the
-    axis of *s to slice across.
+    rwmaps: stored maps of the whole volumes (1 *s), by case name. Slices are cropped from them;
+    they are not maps of slices. max_device_bytes: if the sources need more, all of them stay in
+    main memory. The slices of a volume are views of one tensor. volumes: of the dataset.
+    slice_axis: the axis of *s to slice across.
 
     Raises RWLossError for a volume without a map, and for a map of other labels.
     """
@@ -133,8 +134,8 @@ class PatchSampler:
     Example number n, counted over all steps and processes, does not depend on the number of
     processes: two processes with batches of b see together what one sees with batches of 2 b.
 
-    Every source is used once before any is used again. balanced: this holds for every second
-    example; the others are a random patch around a random voxel of a class that is drawn first,
+    Every source is used once before any is used again. balanced: only every second example is drawn
+    this way; the others are a random patch around a random voxel of a class that is drawn first,
     with equal probability for all foreground classes.
 
     sources: slices or volumes. patch_size: length of each axis in voxels. batch_size: patches per
@@ -200,7 +201,8 @@ class PatchSampler:
         )
 
     def _patch(self, number: int) -> tuple[PatchSource, PatchTransform]:
-        """One example, cut, flipped and turned; and its transform, of which the rest is to do."""
+        """One example, cropped, flipped and rotated; and its transform, whose other parts are still
+        to do."""
         random = generator(self.seed, "example", number)
         u = torch.rand(6, generator=random).tolist()
         transform = self.augmentation.draw(random)
@@ -220,7 +222,7 @@ class PatchSampler:
         return patch, transform
 
     def _place(self, number: int, u: Sequence[float]) -> tuple[int, tuple[int, ...] | None]:
-        """The index of a source, and a voxel that the patch must hold, if any."""
+        """The index of a source, and a voxel that the patch must contain, if any."""
         if self.holders and number % 2:
             classes = sorted(self.holders)
             k = classes[int(u[0] * len(classes))]
@@ -237,7 +239,7 @@ class PatchSampler:
         return order
 
     def _some_voxels(self, index: int, k: int) -> list[tuple[int, ...]]:
-        """Voxels of a class in a source, evenly spread, at most some thousands."""
+        """Voxels of a class in a source, evenly spread, at most a few thousand."""
         voxels = (self.sources[index].labels == k).nonzero()
         return list(map(tuple, voxels[:: max(1, len(voxels) // 4096)].tolist()))
 
@@ -250,8 +252,8 @@ def patch_starts(
 ) -> tuple[int, ...]:
     """Where a patch begins on each axis, from uniform numbers u, one per axis.
 
-    A smaller patch lies inside the image and holds `voxel`, if given. A larger one is centred, so
-    that it begins below 0.
+    A smaller patch lies inside the image and contains `voxel`, if given. A larger one is centered,
+    so it begins below 0.
     """
     starts = []
     for axis, (length, wanted) in enumerate(zip(lengths, size, strict=True)):
@@ -266,7 +268,7 @@ def patch_starts(
 
 
 def cut_patch(values: Tensor, starts: Sequence[int], size: Sequence[int], fill: float) -> Tensor:
-    """A patch, with `fill` where it reaches over the border. (... *s) -> (... *size)."""
+    """A patch, filled with `fill` beyond the border. (... *s) -> (... *size)."""
     lengths = values.shape[-len(size) :]
     inside: tuple[Any, ...] = tuple(
         slice(max(start, 0), min(start + wanted, length))

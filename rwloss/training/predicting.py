@@ -1,4 +1,4 @@
-"""Label maps for a folder of images by the network of a run, and the record of their origin."""
+"""Predict label maps for a folder of images with the network of a run, and record their origin."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ if TYPE_CHECKING:
     from rwloss.training.network import CheckpointName, TrainedNetwork
 
 RECORD_FILE = "predictions.jsonl"
-"""The file beside the label maps with one line per label map, which says how it was made."""
+"""The file next to the label maps with one line per label map, which records how it was made."""
 
 PredictionState: TypeAlias = Literal["made", "kept", "failed"]
 
 
 class PredictionRecord(BaseModel):
-    """What decides the label maps of a start, except the images.
+    """Everything that determines the label maps of a start, except the images.
 
     weights_sha256: of the checkpoint file. The device is not part of it, as it changes only
     rounding.
@@ -58,7 +58,7 @@ class PredictionRecord(BaseModel):
 
     @property
     def origin(self) -> str:
-        """What makes these label maps, in words."""
+        """The origin of these label maps, in words."""
         return (
             f"the {self.checkpoint} weights of {self.run!r} (step {self.step}) with overlap "
             f"{self.overlap:g}"
@@ -79,7 +79,7 @@ class PredictionEntry(PredictionRecord):
 
 @dataclass(frozen=True)
 class PredictedCase:
-    """The outcome for one case: made now, kept from an earlier start, or failed with a reason.
+    """The outcome of one case: made now, kept from an earlier start, or failed with a reason.
 
     note: a choice that the run does not determine, or "".
     """
@@ -136,7 +136,7 @@ def predict_images(
     max_voxels: int = MAX_VOXELS,
     progress: Callable[[PredictedCase, int], None] | None = None,
 ) -> Predictions:
-    """Write a label map for every image of a folder, in the format and place of the image.
+    """Write a label map for every image of a folder, in the format and geometry of the image.
 
     run: folder of a run of `rwloss train`. images: a folder (CASE_0000.ext, CASE_0001.ext, ..., one
     file per channel, or CASE.ext), an nnU-Net raw folder (`part`: by default imagesTs if it
@@ -144,12 +144,12 @@ def predict_images(
     split: only the cases of this part of the run's own split, by name, from both parts of an
     nnU-Net raw folder.
     checkpoint: "best" on the validation cases, or "last". network: the class that the run was
-    trained with, if it is one of the user's own; it is never taken from the run's folder.
+    trained with, if it is the user's own; it is never taken from the run's folder.
     overlap, batch_size: see `predict_labels`. device: "cpu", "cuda", ...; by default a GPU if there
     is one.
     overwrite: replace existing label maps. Without it, those of an earlier start with the same
-    weights, overlap and images are kept, those whose images have changed are made again, and any
-    other is an error.
+    weights, overlap and images are kept, those whose images have changed are predicted again, and
+    any other is an error.
     progress: called after each case with its outcome and the number of cases.
 
     Images are normalized as in training. A case that fails does not stop the others. The folder may
@@ -223,7 +223,7 @@ def _device(given: str | None) -> str:
 
 @dataclass(frozen=True)
 class _Start:
-    """What all cases of one start share."""
+    """The shared state of all cases of one start."""
 
     folder: Path
     trained: TrainedNetwork
@@ -255,7 +255,7 @@ class _Start:
             for path in others:
                 path.unlink()
             for left in folder.glob(f"{TEMPORARY_PREFIX}*"):
-                # Left by a start that was killed an hour ago or more, not by one that is running.
+                # Left by a start that was killed at least an hour ago, not by a running one.
                 if time.time() - left.stat().st_mtime > 3600:
                     left.unlink(missing_ok=True)
         except OSError as error:
@@ -265,9 +265,9 @@ class _Start:
         return set() if overwrite else kept
 
     def _compared(self, paths: Mapping[Path, ImageCase]) -> tuple[set[Path], dict[Path, str]]:
-        """The label maps that this start would make in the same way, and the origin of others.
+        """The label maps that this start would reproduce, and the origin of others.
 
-        In neither are label maps that do not exist, and those whose images have changed.
+        Neither includes label maps that do not exist, or whose images have changed.
         """
         entries = {}  # the newest of several
         with suppress(FileNotFoundError):
@@ -283,7 +283,7 @@ class _Start:
                 continue
             before = entries.get((path.name, _file_digest(path)))
             if before is None:
-                others[path] = "of another origin, or changed since it was made"
+                others[path] = "of unknown origin, or changed since it was made"
             elif (before.weights_sha256, before.overlap) != own:
                 others[path] = f"made by {before.origin}"
             else:
@@ -341,12 +341,13 @@ class _Start:
                 label_map_sha256=_file_digest(temporary),
                 images=images,
             )
-            # Before the label map gets its name: without a line, its origin would be unknown.
+            # Before the label map gets its name: without this line, its origin would be unknown.
             append_line(self.folder / RECORD_FILE, json_line(entry.model_dump()), sync=True)
         return note
 
     def _slice_axis(self, image: NDArray[np.float32], suffix: str) -> tuple[int, str]:
-        """The axis that slices of an image (c *s) lie across; a note if the run did not choose it.
+        """The axis perpendicular to the slices of an image (c *s); a note if the run does not
+        determine it.
 
         Raises RWLossError for an image with fewer axes than the network needs.
         """

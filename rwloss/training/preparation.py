@@ -1,4 +1,4 @@
-"""From settings and files to what training needs; every problem is found before the first step."""
+"""Prepare settings and data for training; every problem is found before the first step."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from rwloss.data.classes import labels_in
 from rwloss.data.patients import leaked
 from rwloss.data.splits import Split, split
 from rwloss.errors import RWLossError
+from rwloss.losses.label_sets import LabelSets
 from rwloss.precompute.run import terms_of
 from rwloss.regions import IGNORED, Regions
 from rwloss.rwmap import RWMap
@@ -41,7 +42,7 @@ from rwloss.words import class_names, some
 
 @dataclass(frozen=True, eq=False)
 class PreparedRun:
-    """Data in memory, and settings completed with what follows from the data.
+    """Data in memory, and settings completed with values derived from the data.
 
     expression: the map of the loss. maps: the store of precomputed maps, if any. test: the test
     cases; they have been read once, to check them, and are read again for the test. train,
@@ -60,26 +61,32 @@ class PreparedRun:
     augmentation: Augmentation
 
     def read(self, case: data.Case) -> TrainingVolume:
-        """A case of the dataset."""
-        return read_volume(
+        """A case of the dataset; voxels of label sets are ignored."""
+        volume = read_volume(
             case,
             ignore_label=self.ignore_label,
             spacing_mm=self.settings.spacing,
             normalize=partial(normalized_channels, settings=self.settings),
         )
+        return volume.with_sets(self.settings.sets)
 
     def for_run(
         self, settings: RunSettings, note: Note = lambda text: None, *, files: bool = True
     ) -> PreparedRun:
-        """The same data for a run with another seed, map, learning rate or folder; reads no file.
+        """The same data for a run with a different seed, map, learning rate or folder; reads no
+        file.
 
-        files, note: as for `prepare`, which may not have had a store of maps.
+        files, note: as for `prepare`, which may have had no store of maps.
         """
         assert self.maps is None
         assert settings.map is not None
         expression = maps.parse(settings.map, files=files)
+        if settings.sets is not None:
+            settings.sets.check_terms(expression)
         if expression.needs_class_counts:
-            expression = expression.resolved(_class_counts(self.train, self.task.class_names))
+            num_sets = len(settings.label_sets)
+            counts = _class_counts(self.train, self.task.class_names, num_sets)
+            expression = expression.resolved(counts)
         settings = settings.model_copy(update={"ct_window": self.settings.ct_window})
         settings = completed(settings, self.train, self.task.num_classes, expression, note)
         augmentation = augmentation_of(settings, self.train, note)
@@ -88,8 +95,8 @@ class PreparedRun:
     def whole_maps(self) -> Mapping[str, RWMap] | None:
         """Maps of the training cases by name, (1 *s): stored ones, or made now.
 
-        With map_of "slice", each slice of a volume has the map that it would have alone. None where
-        the loss makes the map of each patch.
+        With map_of "slice", each slice of a volume has its own map. None if the loss makes the map
+        of each patch.
         """
         settings = self.settings
         if self.maps is not None or settings.map_of == "patch":
@@ -97,7 +104,14 @@ class PreparedRun:
         if (static := self.expression.static_part) is None:
             return None
         across = settings.slice_axis if settings.map_of == "slice" else None
-        return {each.name: _whole_map(static, each, self.task, across) for each in self.train}
+        return {
+            each.name: _whole_map(static, each, self.map_classes, across) for each in self.train
+        }
+
+    @property
+    def map_classes(self) -> int:
+        """Classes of maps and of the labels of training cases: those of the network, then sets."""
+        return self.task.num_classes + len(self.settings.label_sets)
 
 
 def prepare(
@@ -105,27 +119,27 @@ def prepare(
 ) -> PreparedRun:
     """Read all cases and check them against the settings.
 
-    note: called with a sentence for each setting that can't be followed as given, and for what is
+    note: called with a sentence for each setting that cannot be used as given, and for anything
     left out or doubtful in the data. files: whether settings.map and settings.network may name
     Python code, which is run; False for settings that the user did not type, whose code must have
-    been loaded before. A store's map never runs a file, unless
-    settings.map names the same.
+    been loaded before. A store's map never runs a file, unless settings.map names the same file.
 
-    Raises RWLossError for everything that would stop the run later: files that are missing or
-    can't be read, cases that differ in channels or axes, labels beyond the classes, classes that no
-    training case has, maps of other labels, and settings that don't fit the data.
+    Raises RWLossError for everything that would stop the run later: missing or unreadable files,
+    cases that differ in channels or axes, labels out of range, classes that no training case has,
+    maps of other labels, and settings that don't fit the data.
     """
     if settings.map is None and settings.maps is None:
-        raise RWLossError(
-            "which map? Give --map, such as --map 'rectified + dice', or --maps STORE"
-        )
+        raise RWLossError("no map: give --map, such as --map 'rectified + dice', or --maps STORE")
     network_class(settings.network, files=files)
     typed = None if settings.map is None else maps.parse(settings.map, files=files)
     maps_of = _opened(settings, typed)
-    # After the user's own map: a file that it names is known by now.
+    # After the user's own map, so that a file that it names is already known.
     stored = None if maps_of is None else maps.parse(maps_of.expression, files=False)
     expression = cast("maps.Expression", typed or stored)
-    dataset = data.find(settings.data)
+    sets = settings.sets
+    if sets is not None:
+        sets.check_terms(expression)
+    dataset = data.without_label_sets(data.find(settings.data), sets)
     tests = test_cases(settings)
     parts = split_of(settings, dataset, tests)
     cases = {case.name: case for case in (*dataset.cases, *(tests or ()))}
@@ -135,7 +149,7 @@ def prepare(
     if settings.learning_rate_schedule == "plateau" and not parts.validation:
         raise RWLossError(
             "--learning-rate-schedule plateau follows the score on validation cases, and there are "
-            "none: give --validation-fraction or --folds, or take another schedule"
+            "none: give --validation-fraction or --folds, or use another schedule"
         )
     ignored = dataset.ignore_label if settings.ignore_label is None else settings.ignore_label
     settings = with_ct_window(
@@ -171,13 +185,13 @@ def prepare(
             "files; if that is wrong, fix the headers or resample"
         )
     num_classes = count_classes(dataset, settings, ignored, found)
-    train = [volumes[name] for name in parts.train]
+    train = [volumes[name].with_sets(sets, num_classes) for name in parts.train]
     names = class_names(num_classes, dataset.class_names)
-    counts = _class_counts(train, names)
+    counts = _class_counts(train, names, len(settings.label_sets))
     if expression.needs_class_counts:
         expression = expression.resolved(counts)
     if maps_of is not None:
-        _check_store(maps_of, expression, str(stored), num_classes, train)
+        _check_store(maps_of, expression, str(stored), num_classes, sets, train)
     settings = completed(settings, train, num_classes, expression, note)
     if settings.network != "UNet" or settings.network_options:
         check_outputs(settings, len(train[0].image), num_classes)
@@ -187,7 +201,7 @@ def prepare(
         task=SegmentationTask(len(train[0].image), num_classes, names),
         expression=expression,
         train=tuple(train),
-        validation=tuple(volumes[name] for name in parts.validation),
+        validation=tuple(volumes[name].with_sets(sets) for name in parts.validation),
         test=tuple(cases[name] for name in parts.test),
         ignore_label=ignored,
         maps=maps_of,
@@ -196,25 +210,23 @@ def prepare(
 
 
 def _whole_map(
-    static: maps.Expression, volume: TrainingVolume, task: SegmentationTask, across: int | None
+    static: maps.Expression, volume: TrainingVolume, num_classes: int, across: int | None
 ) -> RWMap:
-    """The map of a volume, or of each of its slices across an axis, (1 *s)."""
+    """The map of a volume, or of each of its slices along an axis, (1 *s)."""
     axes, spacing_mm = volume.labels.ndim, volume.spacing_mm or (1.0,) * volume.labels.ndim
     if across is None:
-        return static(
-            Regions.single(volume.labels, task.num_classes, spacing_mm, IGNORED, volume.image)
-        )
+        return static(Regions.single(volume.labels, num_classes, spacing_mm, IGNORED, volume.image))
     within = spacing_mm[:across] + spacing_mm[across + 1 :]
     slices = stacked(volume.labels, axes, across)
     images = stacked(volume.image, axes, across) if static.uses_image else None
-    made = static(Regions(slices, task.num_classes, within, IGNORED, images))
+    made = static(Regions(slices, num_classes, within, IGNORED, images))
     # From (n ... h w) to (1 ... *s).
     parts = [unstacked(np.asarray(part), axes, across)[None] for part in made.parts]
-    return RWMap(volume.labels[None], task.num_classes, tuple(parts))
+    return RWMap(volume.labels[None], num_classes, tuple(parts))
 
 
 def _opened(settings: RunSettings, expression: maps.Expression | None) -> store.Store | None:
-    """The store of settings.maps; of another program's maps the expression says what they are."""
+    """The store of settings.maps; for another program's maps, the expression states their kind."""
     if settings.maps is None:
         return None
     static = None if expression is None else expression.static_part
@@ -226,11 +238,12 @@ def _check_store(
     expression: maps.Expression,
     stored: str,
     num_classes: int,
+    sets: LabelSets | None,
     train: Sequence[TrainingVolume],
 ) -> None:
-    """Raise RWLossError unless the store holds the static part of the map, of these very cases.
+    """Raise RWLossError unless the store holds the static part of the map for these cases.
 
-    By the same identity as in precompute and verify: the terms with all parameters and the versions
+    Uses the same identity as precompute and verify: the terms with all parameters and the versions
     of plug-ins, and each case's labels, spacing and affine.
     """
     static, where = expression.static_part, f"the store {str(maps_of.place)!r}"
@@ -241,7 +254,14 @@ def _check_store(
             f"{str(static)!r}: {fix}"
         )
     terms = terms_of(static) if maps_of.info.terms else ()  # a store without them says less
-    now = maps_of.info.model_copy(update={"terms": terms, "num_classes": num_classes})
+    of_sets = {} if sets is None else sets.as_table()
+    now = maps_of.info.model_copy(
+        update={
+            "terms": terms,
+            "num_classes": num_classes + len(of_sets),
+            "label_sets": of_sets,
+        }
+    )
     if different := maps_of.info.difference(now):
         raise RWLossError(
             f"{where} holds the map of another version of {stored!r}, with "
@@ -260,7 +280,7 @@ def _check_store(
 def split_of(
     settings: RunSettings, dataset: data.Dataset, tests: Sequence[data.Case] | None
 ) -> Split:
-    """The split of a dataset. tests: what `test_cases` gives."""
+    """The split of a dataset. tests: the result of `test_cases`."""
     return split(
         [case.name for case in dataset.cases],
         settings,
@@ -281,13 +301,19 @@ def test_cases(settings: RunSettings) -> tuple[data.Case, ...] | None:
     return data.find(settings.data, part="test").cases
 
 
-def _class_counts(volumes: Sequence[TrainingVolume], names: Sequence[str]) -> list[int]:
-    """Voxels of each class in the training cases. Raises RWLossError if a class has none."""
+def _class_counts(
+    volumes: Sequence[TrainingVolume], names: Sequence[str], num_sets: int
+) -> list[int]:
+    """Voxels of each class, then of each label set, in the training cases.
+
+    Raises RWLossError if a class has none.
+    """
+    channels = len(names) + num_sets
     counts = sum(
-        np.bincount(volume.labels[volume.labels >= 0], minlength=len(names)) for volume in volumes
+        np.bincount(volume.labels[volume.labels >= 0], minlength=channels) for volume in volumes
     )
     found: list[int] = np.asarray(counts).tolist()
-    if absent := [f"{k} ({names[k]})" for k, count in enumerate(found) if count == 0]:
+    if absent := [f"{k} ({names[k]})" for k in range(len(names)) if found[k] == 0]:
         raise RWLossError(
             f"class {', '.join(absent[:5])}{', ...' * (len(absent) > 5)} is in no training case, "
             "so a network can't learn it. Choose another split (--split-seed) if other cases have "

@@ -40,16 +40,17 @@ if TYPE_CHECKING:
 
 
 class TrainingProgress:
-    """Called at each step; does nothing. Override the methods you need in a subclass."""
+    """Callbacks of a run, which do nothing. Override the methods you need in a subclass."""
 
     def note(self, text: str) -> None:
-        """A sentence worth knowing, before the first step."""
+        """A note for the user, before the first step."""
 
     def begin(self, done: int, steps: int) -> None:
         """Training starts after step `done` of `steps`."""
 
     def step(self, step: int, loss: float | None) -> None:
-        """A step is done. loss: of its batch, before the step; None where a GPU still has it."""
+        """A step is done. loss: of its batch, before the step; None if it has not been read from
+        the GPU yet."""
 
     def validated(self, step: int, dice: Mapping[str, float | None], *, is_best: bool) -> None:
         """Mean Dice per foreground class over the validation cases.
@@ -64,20 +65,20 @@ class TrainingProgress:
 def train(
     settings: RunSettings, progress: TrainingProgress | None = None, *, files: bool = True
 ) -> RunResult:
-    """Train a U-Net in the folder settings.out, or resume the run that is there.
+    """Train a network in the folder settings.out, or resume the run in it.
 
-    Everything is checked before the first step. The final weights depend on settings and data
-    alone: on the CPU, with the same number of threads, bit for bit, however often the run was
-    killed and resumed. Runs that differ only in their map start from the same weights and see the
-    same batches and augmentations.
+    Everything is checked before the first step. The final weights depend only on settings and data:
+    on the CPU, with the same number of threads, bit for bit, no matter how often the run was killed
+    and resumed. Runs that differ only in their map start from the same weights and see the same
+    batches and augmentations.
 
     The tested checkpoint is the one with the highest mean foreground Dice on the validation cases
     (`selection_score`); without validation cases, or with test_checkpoint "last", the last one.
 
-    With several devices, every process calls this, as Lightning Fabric starts them: by the same
-    command again, or by torchrun or SLURM.
+    With several devices, every process calls this, as started by Lightning Fabric (with the same
+    command again), torchrun or SLURM.
 
-    Raises RWLossError if data, maps, settings or folder do not fit together, and `Diverged` if the
+    Raises RWLossError if data, maps, settings or folder are inconsistent, and `Diverged` if the
     loss is not finite; the last checkpoint is then kept.
 
     progress: told what happens. files: False refuses to execute a file that holds a map.
@@ -101,7 +102,7 @@ def train(
 
 @contextmanager
 def _naming_lost_processes() -> Iterator[None]:
-    """A process whose partner has ended says so; gloo and NCCL raise errors of torch's own."""
+    """If another process has ended, say so; gloo and NCCL raise torch's own errors."""
     try:
         yield
     except RuntimeError as error:
@@ -110,7 +111,7 @@ def _naming_lost_processes() -> Iterator[None]:
         ):
             raise
         raise RWLossError(
-            "another process of this training run has ended: see what it said; the same command "
+            "another process of this training run has ended: see its message; the same command "
             "resumes the run from its last checkpoint"
         ) from error
 
@@ -120,7 +121,7 @@ def _are_several() -> bool:
 
 
 def is_first_process() -> bool:
-    """Whether this is the process that writes and reports, of several that train together."""
+    """Whether this is the process that writes and reports, if several train together."""
     return not _are_several() or torch.distributed.get_rank() == 0
 
 
@@ -151,7 +152,7 @@ class Start:
             self._by_the_first(lambda: self.test(len(sources)))
 
     def sources(self) -> list[PatchSource]:
-        """What the patches of the run are cut from."""
+        """The slices or volumes from which patches are cropped."""
         return patch_sources(
             self.prepared.train,
             self.prepared.whole_maps(),
@@ -168,18 +169,18 @@ class Start:
 
     @contextmanager
     def opened(self, batches: PatchSampler, **how: Any) -> Iterator[None]:
-        """Hold the folder, and bring the run to its last checkpoint. how: for its log."""
+        """Lock the folder, and restore the run from its last checkpoint. how: for its log."""
         self.make_optimizer()
         with ExitStack() as opened:
             self._by_the_first(lambda: opened.enter_context(self.folder.held()))
             self._resume()
-            # Only now, because begin removes test.json: maps or a checkpoint that do not fit must
-            # not cost the test after fewer steps.
+            # Only now, because `begin` removes test.json: if maps or a checkpoint do not fit, this
+            # must not delete the earlier test.
             self._by_the_first(lambda: self._begin(batches(1), how))
             yield
 
     def _by_the_first(self, work: Callable[[], object]) -> None:
-        """Do it in the first process alone. If that fails, all fail, and none waits forever."""
+        """Do it only in the first process. If that fails, all fail, and none waits forever."""
         problem = None
         if self.fabric.is_global_zero:
             try:
@@ -198,7 +199,7 @@ class Start:
         checkpoint = self._load(path)
         if checkpoint.optimizer is None or checkpoint.state is None:
             raise RWLossError(
-                f"{str(path)!r} holds weights alone, as best.pt does: put the run's own file "
+                f"{str(path)!r} holds only weights, like best.pt: put the run's own file "
                 "back, or train in another folder"
             )
         restore_optimizer(self.optimizer, checkpoint.optimizer, path)
@@ -215,6 +216,7 @@ class Start:
         step, device = self.state.step, description(self.fabric.device, self.fabric.world_size)
         self.folder.begin(self.settings, self.prepared.split, step)
         labels, images = first.labels, first.images
+        labels = labels.masked_fill(labels >= self.task.num_classes, IGNORED)  # label sets
         regions = Regions(labels, self.task.num_classes, first.spacings_mm, IGNORED, images)
         weights = effective_weights(self.prepared.expression, regions)
         notes = list(self.notes)
@@ -226,7 +228,7 @@ class Start:
         assert settings.patch_size is not None  # filled in by prepare
         return PatchSampler(
             sources,
-            self.task.num_classes,
+            self.prepared.map_classes,
             settings.patch_size,
             settings.batch_size,
             seed=settings.seed,
@@ -242,7 +244,12 @@ class Start:
             self.prepared.expression,
             ignore_index=IGNORED,
             deep_supervision_weights=self.settings.deep_supervision_weights,
+            label_sets=self._sets(),
         )
+
+    def _sets(self) -> dict[int, tuple[int, ...]]:
+        """Classes by label, with the numbers that the sets have in the labels of a batch."""
+        return dict(enumerate(self.settings.label_sets.values(), start=self.task.num_classes))
 
     def _train(self, batches: PatchSampler) -> None:
         self.progress.begin(self.state.step, self.settings.steps)
@@ -298,7 +305,7 @@ class Start:
         with self.fabric.autocast():
             dice = mean_dice(self.network, volumes, self.settings, self.task.class_names)
         score_now = selection_score(dice)
-        # Without validation cases there is nothing to choose by: the last is the best.
+        # Without validation cases the last checkpoint is the best.
         is_best = score_now > state.best_score or not volumes
         if is_best:
             state.best_step, state.best_score = step, score_now
@@ -311,7 +318,7 @@ class Start:
         save_checkpoint(path, self.network, self.settings, self.task, self.state.step, **more)
 
     def _load(self, path: Path) -> Checkpoint:
-        """Put the weights of a checkpoint into the network. Returns its content."""
+        """Load the weights of a checkpoint into the network. Returns its content."""
         checkpoint = load_checkpoint(path, self.settings, self.fabric.device)
         restore_weights(self.network, checkpoint, path)
         return checkpoint

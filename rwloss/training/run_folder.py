@@ -1,4 +1,4 @@
-"""The folder of a run: its files, what may be resumed in it, and its result."""
+"""The folder of a run: its files, checks before resuming, and its result."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ _FIX = "the last checkpoint is kept; free some space and rerun"
 
 @dataclass(frozen=True)
 class RunResult:
-    """The result of a training run, as its folder holds it.
+    """The result of a training run, read from its folder.
 
-    settings: with the values that followed from the data. scores: of the test cases, with the
-    weights of best_step. losses: of the batch of each step. num_items: slices or volumes trained
-    on. seconds: wall-clock time of the training steps. best_step: the step of the best validation.
+    settings: with the values derived from the data. scores: of the test cases, with the weights of
+    best_step. losses: of the batch of each step. num_items: number of training slices or volumes.
+    seconds: wall-clock time of the training steps. best_step: the step of the best validation.
     parameters: number of weights.
     """
 
@@ -64,12 +64,12 @@ class RunFolder:
         return self.path / "checkpoints" / f"{name}.pt"
 
     def read_settings(self) -> RunSettings:
-        """The settings, with `out` where the run is now. Raises RWLossError if there are none."""
+        """The settings, with the current path as `out`. Raises RWLossError if there are none."""
         self._expect(self.settings)
         return RunSettings.read(self.settings, out=str(self.path))
 
     def data_settings(self) -> RunSettings:
-        """The settings, with the ignore label from dataset.json, which test.json alone holds."""
+        """The settings, with the ignore label from dataset.json, which only test.json holds."""
         settings = self.read_settings()
         if settings.ignore_label is not None or not self.test.exists():
             return settings
@@ -86,7 +86,7 @@ class RunFolder:
             if self.is_done(settings):
                 return
         elif self.path.is_dir() and any(
-            # Not left by a start that was killed before it wrote run.toml.
+            # Unless a start was killed before it wrote run.toml.
             file.name not in {"checkpoints", LOCK_FILE}
             and not file.name.startswith(TEMPORARY_PREFIX)
             for file in self.path.iterdir()
@@ -115,7 +115,7 @@ class RunFolder:
             )
 
     def _check_resumable(self, settings: RunSettings, split: Split) -> None:
-        """Raise RWLossError unless these settings and cases resume the run that is here."""
+        """Raise RWLossError unless these settings and cases match the run in the folder."""
         before = RunSettings.read(self.settings)
         if different := before.difference(settings):
             raise RWLossError(
@@ -124,7 +124,7 @@ class RunFolder:
             )
         if before.steps > settings.steps:
             raise RWLossError(
-                f"{str(self.path)!r} holds a run of {before.steps} steps, asked for are "
+                f"{str(self.path)!r} holds a run of {before.steps} steps, and you asked for "
                 f"{settings.steps}: steps may grow, not shrink"
             )
         if not self.splits.exists():
@@ -163,7 +163,7 @@ class RunFolder:
         return hold(self.path)
 
     def begin(self, settings: RunSettings, split: Split, step: int) -> None:
-        """Write what the run is, and drop log lines after `step`, where this start begins.
+        """Write run.toml and splits.json, and drop log lines after `step`, where this start begins.
 
         Called at each start, because the number of steps may have grown.
         """
@@ -175,7 +175,7 @@ class RunFolder:
         write_text(self.metrics, "".join(kept), _FIX)
 
     def log(self, kind: str, step: int, **fields: Any) -> None:
-        """Append a line to metrics.jsonl. The system has it when this returns.
+        """Append a line to metrics.jsonl, and flush it to the system.
 
         kind: what the line tells.
         """
@@ -183,7 +183,7 @@ class RunFolder:
             append_line(self.metrics, json_line({"kind": kind, "step": step, **fields}))
 
     def lines(self) -> Iterator[dict[str, Any]]:
-        """The lines of metrics.jsonl, without an incomplete last line, which a kill may leave.
+        """The lines of metrics.jsonl, without an incomplete last line left by a killed run.
 
         Raises RWLossError that names a damaged line.
         """
@@ -250,7 +250,7 @@ class RunFolder:
             )
         except (ValueError, LookupError, TypeError) as error:
             raise RWLossError(
-                f"{str(self.test)!r} or {str(self.metrics)!r} is not as a run leaves it "
+                f"{str(self.test)!r} or {str(self.metrics)!r} is not a valid file of a run "
                 f"({type(error).__name__}: {error}): delete {str(self.path)!r}, and rerun"
             ) from error
 

@@ -1,6 +1,6 @@
 """Metrics per class and case, and their means.
 
-Whatever is left out of a mean is counted.
+Everything that is left out of a mean is counted.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ TOLERANCE_MM = 1.0
 
 @dataclass(frozen=True)
 class ClassScore:
-    """One class of one case. values: of each metric, by its name in `rwloss.metrics`.
+    """Scores of one class of one case. values: of each metric, by its name in `rwloss.metrics`.
 
-    Distances are in mm, or in voxels without a spacing. A metric that has no value is None: see
-    `rwloss.metrics.Metric` for classes that one side lacks. Each is an attribute too.
+    Distances are in mm, or in voxels without a spacing. A metric without a value is None: see
+    `rwloss.metrics.Metric` for classes that one side lacks. Each metric is also an attribute.
 
     label: its number. truth_voxels, predicted_voxels: how many voxels of the class each side has.
 
@@ -65,7 +65,7 @@ class ClassScore:
         return "false alarm" if self.predicted_voxels else "empty"
 
     def as_fields(self) -> dict[str, Any]:
-        """All of it as one level of plain values."""
+        """All fields as one level of plain values."""
         return {
             "label": self.label,
             "truth_voxels": self.truth_voxels,
@@ -89,12 +89,12 @@ class CaseScore:
     classes: tuple[ClassScore, ...]
 
     def as_fields(self) -> dict[str, Any]:
-        """All of it as plain values."""
+        """All fields as plain values."""
         return asdict(self) | {"classes": [each.as_fields() for each in self.classes]}
 
     @classmethod
     def of_fields(cls, fields: Mapping[str, Any]) -> CaseScore:
-        """The scores from what `as_fields` made of them, of this version or an earlier one.
+        """The scores from the result of `as_fields`, of this version or an earlier one.
 
         Raises ValueError, LookupError or TypeError for anything else.
         """
@@ -107,7 +107,8 @@ class CaseScore:
 
 @dataclass(frozen=True)
 class Statistic:
-    """Of n values. Mean and median need one value, std (divisor n - 1) needs two; else None.
+    """Statistics of n values. Mean and median need one value, std (divisor n - 1) needs two; else
+    None.
 
     >>> Statistic.of([0.5, 1.0])
     Statistic(n=2, mean=0.75, median=0.75, std=0.3535533905932738)
@@ -134,12 +135,13 @@ class Statistic:
 
 @dataclass(frozen=True)
 class ClassSummary:
-    """One class over cases: the number of cases of each state, and the means, each with its n.
+    """Summary of one class over cases: the number of cases of each state, and the means with their
+    n.
 
     cases = both + missed + false_alarms + empty. values: of each metric, over the cases where it
     has a value. For Dice these are all cases except the empty ones; for distances those where both
-    have the class, and with a penalty the missed ones and false alarms too. Each is an attribute
-    too: `summary.dice.mean`.
+    have the class, and with a penalty also the missed ones and false alarms. Each metric is also an
+    attribute: `summary.dice.mean`.
     """
 
     label: int
@@ -160,7 +162,7 @@ class ClassSummary:
             raise AttributeError(f"the metric {name!r} was not measured") from None
 
     def as_fields(self) -> dict[str, Any]:
-        """All of it as plain values."""
+        """All fields as plain values."""
         values = {name: asdict(each) for name, each in self.values.items()}
         return asdict(replace(self, values={})) | values
 
@@ -183,14 +185,14 @@ class Scores:
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """Those that any case has, in the order of tables; the default ones without cases."""
+        """The metrics that any case has, in the order of tables; the default ones without cases."""
         classes = (each for case in self.cases for each in case.classes)
         return known(name for each in classes for name in each.values) or DEFAULT
 
     def summary(self, penalty: Penalty = None) -> tuple[ClassSummary, ...]:
-        """Each class except the background over all cases.
+        """Summary of each class except the background over all cases.
 
-        penalty: the distance in mm that missed classes and false alarms count with in the mean
+        penalty: the distance in mm that counts for missed classes and false alarms in the mean
         distances, or "diagonal" for the diagonal of their image; None leaves them out.
         Raises RWLossError for a penalty that is not a length.
         """
@@ -275,13 +277,13 @@ def score(
     _check(predicted, labels, num_classes, spacing_mm)
     check_tolerance(tolerance_mm)
     spacing = (1.0,) * labels.ndim if spacing_mm is None else tuple(map(float, spacing_mm))
-    # The class + 1, 0 where there is none: as `find_objects` needs it.
+    # The class + 1, or 0 for no class, as `find_objects` needs it.
     truth = np.where(labels < 0, 0, labels.astype(np.int32) + 1)
     found = np.where((labels < 0) | (predicted < 0), 0, predicted.astype(np.int32) + 1)
     boxes = [find_objects(values, max_label=num_classes) for values in (truth, found)]
     classes = []
     for label in range(1, num_classes):
-        # No voxel of either lies outside the box around both, so that the crop changes nothing.
+        # No voxel of either lies outside the box around both, so the crop changes nothing.
         present = [of_classes[label] for of_classes in boxes if of_classes[label] is not None]
         if not present:
             classes.append(ClassScore(label, 0, 0, dict.fromkeys(names)))
@@ -317,7 +319,7 @@ def _check(
             and not (np.isfinite(values) & (np.floor(values) == values)).all()
         ):
             raise RWLossError(
-                f"{whose} is not made of whole labels: give classes, no probabilities"
+                f"{whose} does not hold integer labels: give classes, not probabilities"
             )
         if int(values.max()) >= num_classes:
             raise RWLossError(

@@ -10,12 +10,14 @@ from pydantic import (
     BeforeValidator,
     Field,
     FiniteFloat,
+    NonNegativeInt,
     PositiveInt,
     model_validator,
 )
 
 from rwloss.data.splits import Seed, SplitSettings
 from rwloss.files import toml
+from rwloss.losses.label_sets import LabelSets
 from rwloss.maps.identity import is_same
 from rwloss.metrics.registry import METRICS, select
 
@@ -29,6 +31,14 @@ Constants = Annotated[
     dict[str, Constant | list[Any] | dict[str, Any]], BeforeValidator(toml.inline_table)
 ]
 
+LabelSetsTable = Annotated[
+    dict[
+        Annotated[str, Field(pattern="^[0-9]+$")],
+        Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)],
+    ],
+    BeforeValidator(toml.inline_table),
+]
+
 
 def _metric_name(name: str) -> str:
     select((name,))
@@ -38,15 +48,16 @@ def _metric_name(name: str) -> str:
 MetricName = Annotated[str, AfterValidator(_metric_name)]
 
 MAY_DIFFER = frozenset({"out", "steps", "data"})
-"""What may change when a run is resumed: the place of its folder, its number of steps, and the
-place of the data, which are known by their content."""
+"""What may change when a run is resumed: the path of its folder, its number of steps, and the path
+of the data, which are identified by their content."""
 
 
 class RunSettings(SplitSettings):
-    """Settings of one training run; with the data, they decide its result on a CPU.
+    """Settings of one training run; with the data, they determine its result on a CPU.
 
     Each field is an option of `rwloss train` with the same name, and the field's description is the
-    option's help text. What is None follows from the data; run.toml holds the value it took.
+    option's help text. A setting that is None is derived from the data; run.toml holds the derived
+    value.
 
     poly and cosine fall to 0 over all steps: (1 - step / steps)^0.9, and half a wave. plateau is
     multiplied by `plateau_factor` after `plateau_patience` validations without a higher score.
@@ -54,8 +65,9 @@ class RunSettings(SplitSettings):
     With `epochs`, an epoch is one pass over the training slices or volumes, unless
     `steps_per_epoch` is given, and each epoch ends with a validation, unless `validate_every` is
     given; run.toml then holds steps. `network_options` are constants. `flip`, `turn`, `zoom` and
-    `intensity` are explained in `augment`. Flips and turns are off by default, because the side may
-    tell classes apart: left and right, anterior and posterior. `flip_axes` are axes of the volume.
+    `intensity` are explained in `augment`. Flips and rotations are off by default, because classes
+    may differ only by their side: left and right, anterior and posterior. `flip_axes` are axes of
+    the volume.
     """
 
     data: str = Field(description="nnU-Net raw folder with images")
@@ -70,15 +82,15 @@ class RunSettings(SplitSettings):
     )
     map_of: Literal["patch", "slice", "volume"] = Field(
         "patch",
-        description="what a map on the fly is made of: each augmented patch, or, once at the "
-        "start, each whole slice or volume, from which patches are cut",
+        description="what maps are made from on the fly: each augmented patch, or, once at the "
+        "start, each whole slice or volume, from which patches are cropped",
     )
     out: str = Field(description="folder of the run")
     dims: Literal[2, 3] = Field(2, description="2 to train on slices, 3 to train on volumes")
     steps: PositiveInt = Field(1500, description="training steps")
     epochs: PositiveInt | None = Field(
         None,
-        description="training epochs, in place of steps; an epoch is one pass over the training "
+        description="training epochs, instead of steps; an epoch is one pass over the training "
         "slices or volumes unless --steps-per-epoch is given",
     )
     seed: Seed = Field(0, description="seed of initial weights, batches and augmentation")
@@ -87,18 +99,18 @@ class RunSettings(SplitSettings):
     learning_rate: Positive = Field(4e-3, description="initial learning rate")
     learning_rate_schedule: Literal["constant", "poly", "cosine", "plateau"] = Field(
         "poly",
-        description="how the learning rate falls: over the run, or with plateau when the "
+        description="how the learning rate falls: over the run, or for plateau when the "
         "validation score no longer rises",
     )
     plateau_factor: Annotated[FiniteFloat, Field(gt=0, lt=1)] = Field(
-        0.5, description="factor of the learning rate at a plateau"
+        0.5, description="factor applied to the learning rate at a plateau"
     )
     plateau_patience: PositiveInt = Field(
-        20, description="validations without a higher score that make a plateau"
+        20, description="number of validations without a higher score that make a plateau"
     )
     optimizer: Literal["adam", "adamw", "sgd"] = Field("adam", description="optimizer")
     betas: tuple[BelowOne, BelowOne] = Field(
-        (0.9, 0.999), description="decay of the two moments of Adam and AdamW"
+        (0.9, 0.999), description="decay rates of the two moments of Adam and AdamW"
     )
     momentum: BelowOne = Field(0.9, description="momentum of SGD")
     nesterov: bool = Field(False, description="Nesterov momentum for SGD")
@@ -110,12 +122,13 @@ class RunSettings(SplitSettings):
     preset: PresetName = Field("tiny", description="size of the network")
     network: str = Field(
         "UNet",
-        description="UNet, DynUNet, SegResNet or AttentionUnet of MONAI, or a class of yours as "
+        description="UNet, DynUNet, SegResNet or AttentionUnet of MONAI, or your own class as "
         "FILE.py:Class or module:Class",
     )
     network_options: Constants = Field(
         default_factory=dict,
-        description="keywords of the network, such as 'strides=[2,2], dropout=0.1'; by default "
+        description="keyword arguments of the network, such as 'strides=[2,2], dropout=0.1'; by "
+        "default "
         "those of --preset",
     )
     deep_supervision_weights: tuple[NotNegative, ...] | None = Field(
@@ -129,18 +142,21 @@ class RunSettings(SplitSettings):
         "most 256 per axis in 2-D and 64 in 3-D",
     )
     slice_axis: Literal[0, 1, 2] | None = Field(
-        None, description="axis to slice across; by default the one with the largest spacing"
+        None,
+        description="axis perpendicular to the slices; by default the one with the largest spacing",
     )
     balanced: bool = Field(
         False,
-        description="draw a foreground class for every second patch, and cut the patch around it",
+        description="for every second patch, draw a foreground class and center the patch on it",
     )
 
     flip: Probability = Field(0.0, description="probability of a flip, per axis")
     flip_axes: tuple[Literal[0, 1, 2], ...] | None = Field(
         None, description="axes that may be flipped; by default all"
     )
-    turn: Probability = Field(0.0, description="probability of a turn by 90, 180 or 270 degrees")
+    turn: Probability = Field(
+        0.0, description="probability of a rotation by 90, 180 or 270 degrees"
+    )
     zoom: Probability = Field(0.2, description="probability of a zoom")
     intensity: Probability = Field(
         0.2, description="probability of each of: gain and offset, gamma, noise"
@@ -148,9 +164,9 @@ class RunSettings(SplitSettings):
 
     normalization: Literal["zscore", "minmax", "percentile", "ct"] = Field(
         "zscore",
-        description="grey values of each image and channel: mean 0 and standard deviation 1 "
+        description="gray values of each image and channel: mean 0 and standard deviation 1 "
         "(zscore); minimum 0 and maximum 1 (minmax); percentiles 0.5 and 99.5 as 0 and 1 "
-        "(percentile); or by one scale for all images, --ct-window (ct)",
+        "(percentile); or one scale for all images, --ct-window (ct)",
     )
     ct_window: tuple[FiniteFloat, ...] | None = Field(
         None,
@@ -170,8 +186,14 @@ class RunSettings(SplitSettings):
     )
     ignore_label: int | None = Field(
         None,
-        description="label of voxels that belong to no class; maps are 0 there; by default from "
+        description="label of voxels that belong to no class, where maps are 0; by default from "
         "dataset.json",
+    )
+
+    label_sets: LabelSetsTable = Field(
+        default_factory=dict,
+        description="labels that mean one of several classes, such as '3=[1,2], 4=[0,2]'; their "
+        "voxels do not count in validation and test",
     )
 
     nsd_tolerance: Positive = Field(
@@ -187,11 +209,11 @@ class RunSettings(SplitSettings):
     )
 
     test_checkpoint: Literal["best", "last"] = Field(
-        "best", description="weights to test: of the best validation, or of the last step"
+        "best", description="weights to test: those of the best validation, or of the last step"
     )
 
     steps_per_epoch: PositiveInt = Field(
-        50, description="steps per epoch, for --epochs and maps with a schedule"
+        50, description="steps per epoch, for --epochs and for maps with a schedule"
     )
     record_every: PositiveInt = Field(50, description="steps between records of the loss")
     validate_every: PositiveInt = Field(250, description="steps between validations")
@@ -206,13 +228,13 @@ class RunSettings(SplitSettings):
     )
     compile: bool = Field(False, description="compile the network with torch.compile")
     data_on_device_gib: NotNegative = Field(
-        8.0, description="keep datasets of up to this many GiB in the memory of the device"
+        8.0, description="keep datasets of up to this many GiB in device memory"
     )
 
     @model_validator(mode="after")
     def _fit_together(self) -> Self:
         if self.epochs is not None and "steps" in self.model_fields_set:
-            raise ValueError("epochs and steps are two lengths of the run: give one")
+            raise ValueError("epochs and steps both set the length of the run: give one")
         if self.nesterov and not (self.optimizer == "sgd" and self.momentum):
             raise ValueError("nesterov needs optimizer sgd and a momentum above 0")
         numbers = self.ct_window or ()
@@ -225,7 +247,7 @@ class RunSettings(SplitSettings):
         return self
 
     def __hash__(self) -> int:
-        """By content; a table has no hash of its own."""
+        """By content, because a table is not hashable."""
         return hash(self.model_dump_json())
 
     @classmethod
@@ -240,8 +262,13 @@ class RunSettings(SplitSettings):
         return cls.of(repr(str(path)), {**values, **changes})
 
     @property
+    def sets(self) -> LabelSets | None:
+        """`label_sets` as the loss takes them."""
+        return LabelSets.of(self.label_sets) if self.label_sets else None
+
+    @property
     def num_epochs(self) -> int:
-        """Epochs of the whole run, the last one maybe shorter."""
+        """Epochs of the whole run; the last one may be shorter."""
         return -(-self.steps // self.steps_per_epoch)
 
     def records(self, step: int) -> bool:
@@ -257,7 +284,7 @@ class RunSettings(SplitSettings):
         return self.records(step) or self.validates(step) or step % self.checkpoint_every == 0
 
     def difference(self, other: RunSettings) -> list[str]:
-        """The settings that differ from those of the other, in words; apart from MAY_DIFFER.
+        """The settings that differ from those of the other, in words; except MAY_DIFFER.
 
         other: settings of another run.
         """

@@ -1,4 +1,4 @@
-"""Several runs trained as one model: weights stacked, one forward and one backward for all."""
+"""Train several runs as one model: stacked weights, one forward and one backward pass for all."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ _logger = logging.getLogger("rwloss")
 class Member:
     """One run of a stack: the arguments of `loop.train_steps`.
 
-    Members that share the object `batches` share each batch. Those that share `loss` are one call
-    of it; one with schedule "gradient_share" has a weight of its own, and is not shared. settings:
-    may differ in seed, map and learning rate. on_failure: called with the error
-    that ends this member alone.
+    Members that share the object `batches` share each batch. Those that share `loss` are evaluated
+    in one call; one with schedule "gradient_share" has its own weight, and is not shared. settings:
+    may differ in seed, map and learning rate. on_failure: called with the error that ends only this
+    member.
     """
 
     network: nn.Module
@@ -55,7 +55,7 @@ class Member:
     def attempt(self, call: Callable[..., Any], *args: Any, halves: bool = True) -> Any:
         """The result of a call; if it raises, the member has failed, and the others continue.
 
-        halves: too little memory is raised, so that the stack is halved.
+        halves: an out-of-memory error is raised, so that the stack is halved.
         """
         try:
             return call(*args)
@@ -80,9 +80,9 @@ class Member:
 def train_stack(fabric: Fabric, members: Sequence[Member]) -> None:
     """Train all members to their last step, each as `loop.train_steps` trains it alone.
 
-    Members whose last checkpoint is of a later step join when the others have come there. One whose
-    loss is not finite, or that fails in another way, ends alone. Where memory does not suffice, one
-    half of the members is trained after the other.
+    Members whose last checkpoint is of a later step join when the others have reached it. A member
+    whose loss is not finite, or that fails in another way, ends alone. If memory does not suffice,
+    the two halves of the members are trained in turn.
     """
     groups = [[member for member in members if member.is_training]]
     while groups:
@@ -91,7 +91,7 @@ def train_stack(fabric: Fabric, members: Sequence[Member]) -> None:
             _train(fabric, group)
         except torch.OutOfMemoryError as error:
             problem = str(error)
-        # Not within `except`: there the error still holds the tensors of the step.
+        # Not inside `except`, where the error still holds the tensors of the step.
         group = [member for member in group if member.is_training]
         if problem is None or not group:
             continue
@@ -124,7 +124,7 @@ def _train(fabric: Fabric, members: Sequence[Member]) -> None:
 
 
 class _Stack:
-    """Members at the same step. Their networks and optimizers hold views of what is stacked here.
+    """Members at the same step. Their networks and optimizers hold views of the stacked tensors.
 
     weights, average and square (m p): m members, all p weights of one in the order of its
     parameters, and the moments of Adam.
@@ -132,7 +132,7 @@ class _Stack:
 
     def __init__(self, fabric: Fabric, members: Sequence[Member]) -> None:
         """Stack the weights and the states of the optimizers."""
-        # Members of one map beside each other: their logits are one slice.
+        # Members with the same map are adjacent, so that their logits are one slice.
         losses = list(dict.fromkeys(member.loss for member in members))
         self.members = sorted(members, key=lambda member: losses.index(member.loss))
         self.fabric, first = fabric, self.members[0]
@@ -159,7 +159,7 @@ class _Stack:
                 weight.data = own
                 state = {"step": self.count, "exp_avg": average, "exp_avg_sq": square}
                 member.optimizer.state[weight] = state
-        # (steps m 1), on the device once, because each copy to it would be waited for.
+        # (steps m 1), copied to the device once, because each copy would make the host wait.
         steps = range(self.step + 1, self.settings.steps + 1)
         rates = [[learning_rate(each.settings, step) for each in self.members] for step in steps]
         self.rates = torch.tensor(rates, dtype=self.weights.dtype).to(self.weights.device)[
@@ -217,7 +217,7 @@ class _Stack:
         self._tell(step, figures)
 
     def _tell(self, step: int, figures: Sequence[dict[str, Any]]) -> None:
-        """Tell each member that a step is done. figures: those of a recorded step, else none."""
+        """Call each member after a step. figures: those of a recorded step, else none."""
         members = [member for member in self.members if not member.has_failed]
         values = [None if self.waiting else member.state.losses[-1] for member in members]
         for member, row in zip(self.members, figures, strict=False):
@@ -230,7 +230,7 @@ class _Stack:
                 member.attempt(member.after_step, step, value, halves=False)
 
     def read(self) -> None:
-        """Give each member its losses that are not read yet. One that is not finite ends it."""
+        """Give each member its unread losses. A loss that is not finite ends the member."""
         rows = torch.stack(self.waiting, dim=1).tolist() if self.waiting else []
         self.waiting = []
         for member, losses in zip(self.members, rows, strict=False):
@@ -262,7 +262,7 @@ class _Stack:
     def _figures(
         self, gradient: Tensor, logits: Tensor, push: Tensor, batches: Sequence[TrainingBatch]
     ) -> list[dict[str, Any]]:
-        """The record of each member, as `step_figures` makes it."""
+        """The record of each member, as from `step_figures`."""
         found = []
         for row, (member, batch) in enumerate(zip(self.members, batches, strict=True)):
             own = logits[row]
@@ -279,7 +279,7 @@ class _Stack:
     def _update(self, gradient: Tensor) -> None:
         """Clip, and step as torch's Adam and AdamW do. The memory of the gradient is used up.
 
-        No memory is taken, so that a step is done whole or not at all.
+        No memory is allocated, so that a step is never done partly.
         """
         [group, *_] = self.optimizer.param_groups
         (beta, beta_of_square), decay = group["betas"], group["weight_decay"]
@@ -314,7 +314,7 @@ def _of_one_map(
 ) -> list[Tensor]:
     """The loss of each of the members, which share it. logits (m b k *s) -> m times ().
 
-    In one call where the terms allow it. If that fails, each is called alone, to find which fail.
+    In one call if the terms allow it. If that fails, each is called separately, to find which fail.
     """
     loss = members[0].loss
     if len(members) > 1 and _looks_at_images_alone(loss.expression):
@@ -355,9 +355,9 @@ def _joined(
 
 
 def _looks_at_images_alone(expression: Expression | None) -> bool:
-    """Whether the loss of an image is known not to depend on others, but for how many voxels count.
+    """Whether the loss of an image is known to depend on others only through the number of voxels.
 
-    The built-in terms are so. The projection of a dynamic term scales it by the whole batch.
+    True for the built-in terms. The projection of a dynamic term scales it by the whole batch.
     """
     if expression is None or (isinstance(expression, Stabilized) and not expression.is_static):
         return False
@@ -367,7 +367,7 @@ def _looks_at_images_alone(expression: Expression | None) -> bool:
 
 
 def _moment(member: Member, name: str) -> Tensor:
-    """A moment of all weights of a member, 0 before its first step. (p)."""
+    """A moment of all weights of a member; 0 before its first step. (p)."""
     states = (member.optimizer.state.get(weight, {}) for weight in member.network.parameters())
     weights = member.network.parameters()
     return torch.cat(
@@ -379,7 +379,7 @@ def _moment(member: Member, name: str) -> Tensor:
 
 
 def _separate(member: Member) -> None:
-    """Give a member memory of its own, so that the stack's can be freed."""
+    """Give a member its own memory, so that the stack's can be freed."""
     for weight in member.network.parameters():
         weight.data = weight.data.clone()
         state = member.optimizer.state[weight]

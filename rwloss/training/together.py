@@ -1,4 +1,4 @@
-"""Runs that are trained as one stacked model, each in its own folder."""
+"""Train runs as one stacked model, each in its own folder."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ _STACKED: dict[str, tuple[Any, ...]] = {
     "maps": (None,),
 }
 """Values with which runs can be stacked; the first is a default. Other networks may have buffers,
-dropout or several outputs, which a stack does not carry."""
+dropout or several outputs, which a stack does not support."""
 
 
 def reasons_apart(settings: RunSettings) -> list[str]:
-    """Settings with which a run can't be trained in a stack, such as "compile=True"."""
+    """Settings with which a run cannot be trained in a stack, such as "compile=True"."""
     return [
         f"{name}={value!r}"
         for name, known in _STACKED.items()
@@ -46,15 +46,15 @@ def reasons_apart(settings: RunSettings) -> list[str]:
 
 
 def train_together(runs: Sequence[RunSettings], *, files: bool = True) -> list[Exception | None]:
-    """Train runs as one stacked model, or what is left of them, and test each in its own folder.
+    """Train runs (or their unfinished parts) as one stacked model, and test each in its own folder.
 
-    They agree in all settings but MAY_DIFFER. Each has the initial weights, batches and
-    augmentations that it has alone, and leaves the same files; its weights are the same but for
-    rounding. The line "start" of its log says how many were trained together. Any of them can be
-    resumed alone, and runs that were begun alone can be resumed together.
+    Their settings are equal, except MAY_DIFFER. Each has the same initial weights, batches and
+    augmentations as alone, and writes the same files; its weights are the same except for rounding.
+    The line "start" of its log says how many were trained together. Any of them can be resumed
+    alone, and runs that were begun alone can be resumed together.
 
-    Returns the error that ended each run, or None. One that fails or diverges stops no other.
-    Raises RWLossError for runs that can't be trained together.
+    Returns the error that ended each run, or None. A run that fails or diverges does not stop
+    others. Raises RWLossError for runs that cannot be trained together.
     """
     first, *others = runs
     differing = [
@@ -70,10 +70,10 @@ def train_together(runs: Sequence[RunSettings], *, files: bool = True) -> list[E
 
 
 class Together:
-    """The runs of a stack, by their place in the list, and the error that ended each."""
+    """The runs of a stack, by their index in the list, and the error that ended each."""
 
     def __init__(self, runs: Sequence[RunSettings], *, files: bool = True) -> None:
-        """files: as for `prepare`. Raises RWLossError where this machine lacks the device."""
+        """files: as for `prepare`. Raises RWLossError if this machine lacks the device."""
         self.runs, self.files = dict(enumerate(runs)), files
         self.failures: list[Exception | None] = [None] * len(runs)
         self.prepared: PreparedRun | None = None
@@ -84,7 +84,7 @@ class Together:
         self.fabric.launch()
 
     def __call__(self) -> list[Exception | None]:
-        """Train and test what is left to do."""
+        """Train and test the unfinished runs."""
         with deterministic(self.fabric.device), ExitStack() as opened:
             starts = self.each(self.runs, self.start)
             starts = {index: start for index, start in starts.items() if not start.is_done}
@@ -100,7 +100,7 @@ class Together:
         return self.failures
 
     def each(self, given: Mapping[int, T], call: Callable[[int, T], Result]) -> dict[int, Result]:
-        """The results of a call per run that has not failed. An error becomes its failure."""
+        """The results of a call for each run that has not failed. An error becomes its failure."""
         found = {}
         for index, value in given.items():
             try:
@@ -111,7 +111,7 @@ class Together:
         return found
 
     def start(self, index: int, settings: RunSettings) -> Start:
-        """The start of a run. The cases are read for the first one alone."""
+        """The start of a run. Cases are read only for the first one."""
         del index
         notes: list[str] = []
         if self.prepared is None:
@@ -121,21 +121,22 @@ class Together:
         return Start(self.fabric, made, notes)
 
     def sources_of(self, start: Start) -> list[PatchSource]:
-        """What patches are cut from: the same for all runs, unless they hold maps too."""
+        """The sources of patches: the same for all runs, unless they also hold maps."""
         key = self._key(start)
         if key not in self.sources:
             self.sources[key] = start.sources()
         return self.sources[key]
 
     def batches_of(self, start: Start) -> PatchSampler:
-        """The batches of a run: the same for all runs of one seed that cut the same patches."""
+        """The batches of a run: the same for all runs with the same seed and patches."""
         seed = start.settings.seed, self._key(start)
         if seed not in self.batches:
             self.batches[seed] = start.batches(self.sources_of(start))
         return self.batches[seed]
 
     def member(self, index: int, start: Start) -> Member:
-        """A run as a member of the stack. Runs of one map have one loss, if it keeps nothing."""
+        """A run as a member of the stack. Runs with the same map share one loss, if it has no
+        state."""
         loss = start.loss()
         loss.set_epoch(0, start.settings.num_epochs)
         if loss.share is None:
@@ -158,5 +159,5 @@ class Together:
         )
 
     def _key(self, start: Start) -> str:
-        """Runs of one key cut the same patches."""
+        """Runs with the same key use the same patches."""
         return "" if start.settings.map_of == "patch" else str(start.prepared.expression)

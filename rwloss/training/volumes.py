@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 
 from rwloss import data
 from rwloss.errors import RWLossError
+from rwloss.losses.label_sets import LabelSets
 from rwloss.regions import IGNORED
 from rwloss.store import labels_digest
 from rwloss.training.normalization import normalized
 
 AXIAL = 2
-"""The axis that axial slices are stacked along, in the (right, anterior, superior) of NIfTI."""
+"""The axis along which axial slices are stacked, in NIfTI's (right, anterior, superior)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,9 +26,9 @@ class TrainingVolume:
     """image (c *s), float32, normalized; labels (*s), int64, ignored voxels -1; *s 2-D or 3-D.
 
     spacing_mm: one length per axis; None if neither the file nor the caller knows.
-    misplaced_mm: the largest distance between the places that the files of image and labels give
-    the same voxel. digest: of grey values, labels and spacing as they were read. labels_sha256: of
-    labels, spacing and affine, as a store knows a case by.
+    misplaced_mm: the largest distance between the positions of the same voxel in the files of image
+    and labels. digest: of gray values, labels and spacing as they were read. labels_sha256: of
+    labels, spacing and affine, by which a store identifies a case.
     """
 
     name: str
@@ -37,6 +38,16 @@ class TrainingVolume:
     misplaced_mm: float = 0.0
     digest: str = ""
     labels_sha256: str = ""
+
+    def with_sets(self, sets: LabelSets | None, num_classes: int | None = None) -> TrainingVolume:
+        """The same with set i as class num_classes + i, or by default ignored."""
+        if sets is None:
+            return self
+        labels = self.labels
+        found = (
+            sets.ignored(labels) if num_classes is None else sets.renumbered(labels, num_classes)
+        )
+        return replace(self, labels=found)
 
 
 def read_volume(
@@ -52,7 +63,7 @@ def read_volume(
 
     normalize: from c channels (*s) to the image (c *s), such as `normalized_channels` with the
     settings of a run; by default each has mean 0 and standard deviation 1 (`normalized`).
-    num_channels: how many channels the case must have, if that is known.
+    num_channels: how many channels the case must have, if known.
     spacing_mm: for formats that carry none. digest_image: labels_sha256 is that of a store whose
     maps use the image.
 
@@ -61,8 +72,8 @@ def read_volume(
     """
     if not case.images:
         raise RWLossError(
-            f"case {case.name!r} has no image: expected imagesTr/{case.name}_0000.ext beside its "
-            "labels, one file per channel"
+            f"case {case.name!r} has no image: expected imagesTr/{case.name}_0000.ext next to "
+            "its labels, one file per channel"
         )
     if case.problem:
         raise RWLossError(f"case {case.name!r}: {case.problem}")
@@ -105,7 +116,7 @@ def read_volume(
 
 
 def corners_mm(affine: NDArray[np.float64], shape: Sequence[int]) -> NDArray[np.float64]:
-    """Places in mm of the corner voxels of an image of this shape, 2-D or 3-D. (8 3).
+    """Positions in mm of the corner voxels of an image of this shape, 2-D or 3-D. (8 3).
 
     For the difference of two affines, these are the shifts between their corners.
     """
@@ -117,8 +128,8 @@ def corners_mm(affine: NDArray[np.float64], shape: Sequence[int]) -> NDArray[np.
 def slice_axis_of(volumes: Sequence[TrainingVolume]) -> int:
     """The axis of the largest spacing (median over volumes); the last one if several are equal.
 
-    Slices across it have the finest pixels. An axis of one voxel has the largest spacing, whatever
-    the file says: a volume of one slice is that slice.
+    Slices along it have the finest pixels. An axis of one voxel counts as having the largest
+    spacing, so that a volume of one slice is that slice.
     """
     flat = [v for v in volumes if v.labels.ndim == 3]
     known = [v for v in flat if v.spacing_mm is not None] or flat

@@ -57,8 +57,8 @@ def test_an_older_spelling_of_out_still_works(tmp_path, rwloss_command):
 
 def test_a_place_is_given_once(assert_refused):
     for given in (("precompute", "labels", "--map", "rectified"), ("predict", "run", "images")):
-        assert_refused("where to? Give OUT", *given)
-        assert_refused("OUT and --out name two places, 'b' and 'a'", *given, "b", "-o", "a")
+        assert_refused("no path for the results: give OUT", *given)
+        assert_refused("OUT and --out name two paths, 'b' and 'a'", *given, "b", "-o", "a")
 
 
 def test_an_unknown_command_is_wrong_use(assert_refused):

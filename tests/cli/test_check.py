@@ -117,7 +117,7 @@ def test_a_case_that_cannot_be_read_is_named_and_the_others_count(rwloss_command
     code, out, err = rwloss_command(*arguments)
     assert code == 1
     assert "case_1  cannot read" in err
-    assert "1 of 3 cases failed; the figures are of the others" in err
+    assert "1 of 3 cases failed; the numbers are for the others" in err
     assert out.startswith("2 cases, 1200 voxels, 3 classes; maps of slices;")
     code, out, _ = rwloss_command(*arguments, "--json")
     assert code == 1
@@ -133,7 +133,7 @@ def test_no_case_that_can_be_read(rwloss_command, labels_folder, tmp_path):
     code, out, err = rwloss_command(*arguments, "-o", tmp_path / "a.png")
     assert (code, out) == (1, "")
     assert "case_1  label 3 found" in err
-    assert "none is left" in err
+    assert "no case is left" in err
     assert not (tmp_path / "a.png").exists()
 
 

@@ -149,7 +149,7 @@ def test_patients_in_several_parts_are_told_of_with_the_option(tmp_path, rwloss_
     code, _, told = rwloss_command(*command, tmp_path / "torn")
     assert code == 0, told
     [line] = [line for line in told.splitlines() if "--group-pattern" in line]
-    assert "may be of one patient" in line
+    assert "may belong to one patient" in line
     pattern = line.split("'")[-2]
     code, _, told = rwloss_command(*command, tmp_path / "kept", "--group-pattern", pattern)
     assert code == 0, told
@@ -189,7 +189,7 @@ def test_where_nothing_can_train_the_study_stays_as_it_is(
 
 def test_a_file_of_another_name_needs_a_folder(squares, tmp_path, assert_refused):
     plan.make(data=str(squares), maps={"rw": "rectified"}).write(tmp_path / "my.toml")
-    advice = "rename it to study.toml, so that its folder becomes the study's, or give --out STUDY"
+    advice = "rename it to study.toml to make its folder that of the study, or give --out STUDY"
     assert_refused(advice, "compare", "my.toml")
 
 
@@ -229,7 +229,7 @@ def test_wrong_use(squares, assert_refused):
         (("--baseline", "dice", "--out", "study"), "dice_ce, gdl, focal"),
         (("--map", "dice", "--axis", "lr", "--out", "study"), "such as learning_rate=1e-3,1e-2"),
         (("--map", "dice", "--axis", "preset=x", "--out", "study"), "preset must be 'tiny', "),
-        (("--map", "dice", "--train-cases", "99", "--out", "study"), "99 is more than there are"),
+        (("--map", "dice", "--train-cases", "99", "--out", "study"), "99 is too large"),
         (
             ("--map", "dice", "--axis", "train_cases=1", "--train-cases", "2", "--out", "study"),
             "expected each axis once, got train_cases, train_cases",

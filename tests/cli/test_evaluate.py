@@ -39,14 +39,14 @@ def test_table(rwloss_command, folders):
     assert hd95 == ["HD95", "mm", "2.50", "-", "2.50", "1", "1", "1", "1"]
     assert assd[:2] == ["ASSD", "mm"]
     assert "4 cases" in out.splitlines()[0]
-    assert "Distances leave both out (2 here)" in out
+    assert "Distances leave out both (2 here)" in out
     assert "evaluated: 4 of 4 cases" in err
 
 
 def test_penalty_and_unit(rwloss_command, folders):
     _, out, _ = rwloss_command("evaluate", *folders, "--spacing", "1,2.5", "-j0", "--penalty", 10)
     assert out.splitlines()[5].split()[:3] == ["HD95", "mm", "7.50"]
-    assert "Both have 10 mm in the means of distances" in out
+    assert "In the means of distances, both count as 10 mm" in out
     _, out, _ = rwloss_command("evaluate", *folders, "-j0")
     assert "HD95 voxels" in out
     assert "4 cases without a spacing: distances are in voxels; give --spacing for mm." in out

@@ -127,7 +127,7 @@ def test_what_is_stored_is_the_static_part(rwloss_command, source, tmp_path):
     code, out, err = rwloss_command("precompute", source, tmp_path / "o", "--map", text, "-j0")
     assert code == 0, err
     assert "labels read: 3 of 3 cases" in err
-    assert "class weights are numbers now" in out
+    assert "class weights were computed from" in out
     assert "static part" not in out
 
 
@@ -313,4 +313,4 @@ def test_stopped_before_the_first_map(rwloss_command, source, tmp_path, monkeypa
     monkeypatch.setattr(data, "find", stopped)
     code, _, err = rwloss_command(*precompute(source, tmp_path / "o"))
     assert code == 130
-    assert err == "interrupted: no map was made; the same command starts again\n"
+    assert err == "interrupted: no map was made; run the same command to start again\n"

@@ -161,7 +161,7 @@ def test_the_test_cases_of_a_run_alone(rwloss_command, run, images, tmp_path):
     assert "has no validation cases" in err
     code, _, err = rwloss_command("evaluate", out, truth, "--split", "test")
     assert code == 2
-    assert "Give --run too" in err
+    assert "--split test needs --run" in err
 
 
 def squares_with_ignored(source, in_json):

@@ -55,7 +55,7 @@ def test_what_was_done_with_missing_scores_is_said(table, rwloss_command):
     ("changes", "message"),
     [
         (["--out", "a.pdf"], "name it a.html"),
-        ([], "where to? Give --out FILE.html, or --export DIR"),
+        ([], "no path for the report: give --out FILE.html, or --export DIR"),
         (["--out", "a.html", "--missing", "Dice=often"], "expected worst, best, drop or a number"),
         (["--out", "a.html", "--reference", "dice"], "did you mean 'dice_ce'"),
         (["--out", "a.html", "--method", "lass"], "did you mean 'loss'"),
@@ -82,4 +82,4 @@ def test_a_folder_that_is_no_study_says_how_tables_are_given(table, rwloss_comma
         assert f"{option[0]} is for tables of scores, which need --metric too" in told
     code, _, told = rwloss_command("report", table, "--metric", "Dice:higher")
     assert code == 2
-    assert "Name one of the methods with --reference" in told
+    assert "name one of the methods with --reference" in told

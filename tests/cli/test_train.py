@@ -34,7 +34,7 @@ def test_trains_and_prints_where_everything_is(squares, tmp_path, rwloss_command
     assert str(out) in lines[-1]
     assert "run: 4 of 4 steps, loss" in told
     assert "validation at step 2: Dice class 1" in told
-    assert "no turns: patches of (8, 16) voxels" in told
+    assert "no rotations: patches of (8, 16) voxels" in told
     settings = RunSettings.read(out / "run.toml")
     assert settings.flip_axes == (0, 1)
     assert settings.balanced
@@ -85,7 +85,7 @@ def test_a_file_of_settings_with_changes(squares, tmp_path, rwloss_command):
 
 def test_wrong_use(squares, assert_refused):
     for options, message in [
-        (("--out", "run"), "which map? Give --map"),
+        (("--out", "run"), "no map: give --map"),
         (("--map", "rectified"), "out is missing"),
         (("--map", "nothing", "--out", "run"), "nothing"),
         *(

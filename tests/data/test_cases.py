@@ -261,7 +261,7 @@ def test_sources_that_cannot_be(tmp_path):
     os.mkfifo(tmp_path / "pipe/dataset.json")
     explicit(tmp_path / "long", "x" * 5000 + ".nii.gz")
     refused = {
-        "x" * 5000: "cannot look into .*File name too long",
+        "x" * 5000: "cannot open .*File name too long",
         "a\0b": "there is no file or folder",
         "*\0": "no label files|there is no file",
         "\ud800": "there is no file or folder",

@@ -30,10 +30,10 @@ def test_classes_are_counted_over_all_cases(tmp_path):
         ([[0, 1, 2, 65535]], None, r"are 0, 1, 2, 65535, .*ignore_label=65535"),
         ([[0, 1], [2, 4]], None, r"gap: number 4 as 3; .*pass num_classes=5 \(--num-classes 5\)"),
         ([[0, 1, 3, 4, 6]], None, "number 3 as 2, 4 as 3 and 6 as 4;"),
-        ([range(201)], None, r"0, 1, 2, 3, ..., 200, .*grey values .*numbers of objects"),
-        ([range(851)], None, "numbers of objects: store the class of each voxel"),
-        ([[0, 63, 64, 127, 191, 255]], None, "grey values"),
-        ([[0, 1, 70_000]], None, r"are 0, 1, 70000, .*grey values"),
+        ([range(201)], None, r"0, 1, 2, 3, ..., 200, .*gray values .*object numbers"),
+        ([range(851)], None, "object numbers: store the class of each voxel"),
+        ([[0, 63, 64, 127, 191, 255]], None, "gray values"),
+        ([[0, 1, 70_000]], None, r"are 0, 1, 70000, .*gray values"),
     ]
     for number, (labels, ignore_label, expected) in enumerate(expected_for):
         for case, values in enumerate(labels):

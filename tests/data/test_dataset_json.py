@@ -39,7 +39,7 @@ def test_classes(tmp_path, labels, names, ignored):
         ({"background": 0, "liver": []}, "labels of 0 or more for 'liver'"),
         ({"background": 0, "liver": True}, "labels.liver: .*'True'"),
         ({"background": 0, "liver": 1.5}, "labels.liver: .*'1.5'"),
-        ({"background": 0, "liver": 1, "ignore": 1}, '"ignore" is 1, which is the label of a'),
+        ({"background": 0, "liver": 1, "ignore": 1}, '"ignore" is 1, which is also the label of a'),
         ({"background": 0, "ignore": [1, 2]}, 'one number for "ignore"'),
         ({"ignore": 1}, "names no class"),
         ({"background": 0, "liver": 0}, "label 0 has two names: 'background', 'liver'"),

@@ -123,11 +123,11 @@ def test_a_picture_in_colour_holds_the_channels(tmp_path, suffix):
 def test_colours_that_would_lose_their_values(tmp_path):
     """Pillow takes colours of 16 bits to 8."""
     (tmp_path / "deep.png").write_bytes(png_bytes(np.full((3, 4), 2**40), 48, colours=3))
-    with pytest.raises(RWLossError, match="mode RGB with 16 bits per colour"):
+    with pytest.raises(RWLossError, match="mode RGB with 16 bits per channel"):
         read_channels([tmp_path / "deep.png"])
     page = Image.new("RGB", (4, 3))
     page.save(tmp_path / "pages.tif", save_all=True, append_images=[page])
-    with pytest.raises(RWLossError, match="one picture in colour, got several pages"):
+    with pytest.raises(RWLossError, match="one color picture, got several pages"):
         read_channels([tmp_path / "pages.tif"])
 
 

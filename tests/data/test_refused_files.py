@@ -230,8 +230,8 @@ def test_colour_pictures(tmp_path, mode):
     for read in (read_labels, read_image):
         with pytest.raises(
             RWLossError,
-            match=f"expected one channel, got a picture of mode {mode} .*: save it as grey values, "
-            "each channel in a file; labels may be a palette too",
+            match=f"expected one channel, got a picture of mode {mode} .*: save it as gray values, "
+            "one file per channel; labels may also be a palette",
         ):
             read(tmp_path / f"case{suffix}")
 

@@ -114,7 +114,7 @@ def test_wrong_tables(tmp_path):
         (["a", "b", "c"], {"folds": 3, "fold": 0}, "3 folds need as many groups, and there are 2"),
         (["a", "b", "c"], {"folds": 2}, "--fold of 0 to 1 for 2 folds, got None"),
         (["a", "b", "c"], {"folds": 2, "fold": 2}, "--fold of 0 to 1 for 2 folds, got 2"),
-        (["a", "b", "c"], {"fold": 1}, "Give --folds too"),
+        (["a", "b", "c"], {"fold": 1}, "needs --folds"),
         (["a", "b"], {"groups_table": "nowhere.csv"}, "cannot read --groups-table"),
     ],
 )
@@ -148,7 +148,7 @@ def test_fewer_training_cases_are_among_more_and_the_other_parts_stay(more):
         assert f"{count} of {count} training cases kept" in found.made_by
     smallest = {split(NAMES, settings(split_seed=s, train_cases=1)).train for s in range(5)}
     assert len(smallest) > 1
-    with pytest.raises(RWLossError, match="--train-cases 99 is more than there are: the split"):
+    with pytest.raises(RWLossError, match="--train-cases 99 is too large: the split"):
         split(NAMES, settings(train_cases=99))
 
 
@@ -190,7 +190,7 @@ def test_a_split_as_a_run_writes_it_is_read_again(tmp_path):
         ({"train": ["a"]}, {}, "cannot read --splits-file .*lists train"),
         ([{"train": ["a"], "val": ["b"]}], {}, "has 1 fold: expected --fold of 0 to 0, got None"),
         ([{"train": ["a"], "val": ["b"]}], {"fold": 1}, "expected --fold of 0 to 0, got 1"),
-        ({"train": ["a"], "val": ["b"]}, {"fold": 0}, "leave --fold out"),
+        ({"train": ["a"], "val": ["b"]}, {"fold": 0}, "leave out --fold"),
         ({"train": ["a"], "val": ["b"]}, {"fold": 0, "folds": 2}, "without --folds"),
         ({"train": ["a"], "val": ["b"]}, {"train_cases": 2}, "leaves 1 case for training"),
     ],

@@ -104,7 +104,7 @@ def test_two_spacings_of_one_file(tmp_path):
     (tmp_path / "case.json").write_text('{"spacing": [0.002, 0.0005, 0.0004]}')
     assert read_labels(path).spacing_mm == (0.002, 0.0005, 0.0004)
     (tmp_path / "case.json").write_text('{"spacing": [2.0, 0.5, 0.4]}')
-    with pytest.raises(RWLossError, match=r"and the JSON file beside it \(2.0, 0.5, 0.4\)"):
+    with pytest.raises(RWLossError, match=r"and the JSON file next to it \(2.0, 0.5, 0.4\)"):
         read_labels(path)
 
 
@@ -146,7 +146,7 @@ def test_four_axes_and_what_the_message_advises(tmp_path):
         read_labels(path)
     for dtype in ("i8", ">u4", "f8"):
         tifffile.imwrite(path, STACK.astype(dtype), byteorder=">" if ">" in dtype else None)
-        with pytest.raises(RWLossError, match=r"numbers of a type .* save it again as uint8"):
+        with pytest.raises(RWLossError, match=r"an unsupported type .* save it again as uint8"):
             read_labels(path)
     tifffile.imwrite(path, STACK.astype("f4"))
     np.testing.assert_array_equal(read_labels(path).labels, STACK)

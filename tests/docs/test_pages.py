@@ -34,6 +34,7 @@ READMES = [
 
 # Pages for people who use these; the others do without.
 FRAMEWORKS = {
+    "get-started.md": ("monai", "lightning"),
     "monai.md": ("monai", "ignite"),
     "lightning.md": ("lightning",),
     "nnunet.md": ("nnunetv2",),

@@ -234,7 +234,7 @@ def test_one_hot_targets_are_no_maps():
             target = scale * one_hot(labels, num_classes).to(dtype)
             with pytest.raises(RWLossError, match="to_onehot_y=False for one channel per"):
                 loss(logits, target)
-            with pytest.raises(RWLossError, match="0 records of what it is"):
+            with pytest.raises(RWLossError, match="0 records"):
                 loss(logits, labels[:, None], target)
 
 

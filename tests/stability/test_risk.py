@@ -93,7 +93,7 @@ def test_risks_follow_the_pull_ratio():
     for wrong, message in (
         ({"fraction": 0}, "fraction as a number above 0"),
         ({"learning_rate": math.nan}, "learning_rate as a number above 0"),
-        ({"pull_exponent": math.nan}, "not known"),
+        ({"pull_exponent": math.nan}, "unknown"),
     ):
         with pytest.raises(RWLossError, match=message):
             risk(0.01, **wrong)

@@ -81,7 +81,7 @@ def test_a_dynamic_map_is_judged_at_its_prediction_only():
     """Its expression tells whether a class can vanish and come back, its map alone does not."""
     regions = Regions(batch(3, (12, 12), 3), 3)
     for text, back in (
-        ("cross_entropy", "pulled back in full (pull exponent 0)"),
+        ("cross_entropy", "pulled back with full strength (pull exponent 0)"),
         ("dice", "hardly pulled back (pull exponent 1)"),
     ):
         report = stability.check_expression(maps.parse(text), regions, "random")

@@ -96,7 +96,7 @@ def test_wrong_way_mass_and_a_corrupted_map(study_of, tmp_path):
     assert corrupt.breaks_promise
     alarms = [text for text in sentences(study_results) if text.startswith("ALARM")]
     assert len(alarms) == 1
-    assert "bad promises to be stable" in alarms[0]
+    assert "bad is declared stable" in alarms[0]
     found = study_results.indicators
     assert found["rw"].violating == 0
     assert found["boundary"].violating > 0.9

@@ -41,7 +41,7 @@ def test_the_reference_once_more_with_other_seeds(tmp_path):
     with pytest.raises(RWLossError, match=r"null 'x' is not a map"):
         make(data="D", maps={"rw": "rectified"}, null="x")
     # A name, a reference or a seed with which it would be no A/A test.
-    with pytest.raises(RWLossError, match=r"adds a map 'ce_again', and the study has one"):
+    with pytest.raises(RWLossError, match=r"adds a map 'ce_again', but the study has a map"):
         plan.with_null(make(data="D", maps={**study.maps, "ce_again": "boundary"}))
     with pytest.raises(RWLossError, match=r"null 'ce_again' must be .* reference is 'rw'"):
         joined(twice, make(data="D", maps=study.maps, reference="rw"), begun=True)

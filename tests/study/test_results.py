@@ -206,7 +206,7 @@ def test_runs_that_failed_or_are_to_come(tmp_path):
     assert results.reference_failures == (1,)
     text = "\n".join(sentences(results))
     assert "3 of 6 runs are done, 1 failed, 1 unfinished and 1 not begun." in text
-    assert "Failed runs count in no mean and no test: dice_ce (seed 1)" in text
+    assert "Failed runs are left out of all means and tests: dice_ce (seed 1)" in text
     rows = list(csv.DictReader(io.StringIO(as_csv(results))))
     [failed] = [row for row in rows if row["status"] == "failed"]
     assert failed["reason"] == "out of memory"
@@ -315,9 +315,7 @@ def test_a_broken_promise_raises_the_alarm(tmp_path):
     found = {**FOUND, "boundary": indicator(True, 0.0, 0.02)}
     results = collect(study, tmp_path, found)
     assert [each.breaks_promise for each in results.whole.maps] == [True, False, False]
-    assert any(
-        text.startswith("ALARM: boundary promises to be stable") for text in sentences(results)
-    )
+    assert any(text.startswith("ALARM: boundary is declared stable") for text in sentences(results))
 
 
 @pytest.mark.parametrize("count", [5, 6])
@@ -333,7 +331,8 @@ def test_six_maps_make_a_rank_correlation(tmp_path, count):
         if (tie.indicator, tie.outcome) == ("violating", "runs that lost a class")
     ]  # fmt: skip
     text = "\n".join(sentences(results))
-    assert "leaves open: map3 1 of 1 (5 % or more), map4 1 of 1" in text  # the worst come first
+    # The worst come first.
+    assert "compatible with that: map3 1 of 1 (5 % or more), map4 1 of 1" in text
     shown = ", ".join(f"0 % with map{number}" for number in range(4))
     assert f"{shown} and {count - 4} more" in text
     if count == 5:

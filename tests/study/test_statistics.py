@@ -97,7 +97,7 @@ def test_maps_of_fewer_seeds():
     assert b.difference is None
     assert b.p == b.least_corrected_p == 1.0
     assert compare({"r": {0: 1.0}}, "r") == []
-    with pytest.raises(RWLossError, match="'x' is none of 'r'"):
+    with pytest.raises(RWLossError, match="'x' is not one of 'r'"):
         compare({"r": {0: 1.0}}, "x")
 
 

@@ -221,7 +221,7 @@ def test_monai_and_nnunet_say_what_they_lack():
     loss = RWLoss("mumford_shah", to_onehot_y=True, softmax=True)
     wanted = RegionWiseLoss("mumford_shah")(logits, labels[:, 0].long(), image=image)
     torch.testing.assert_close(loss(logits, labels, image=image), wanted)
-    with pytest.raises(RWLossError, match="uses the image, which nnU-Net does not hand to its"):
+    with pytest.raises(RWLossError, match="uses the image, which nnU-Net does not pass to its"):
         PlanLoss("mumford_shah + dice", spacing_mm=(1, 1))
     maps.register("grey_", tags=maps.MapTags(uses_image=True))(grey)
     with pytest.raises(RWLossError, match="uses the image, and RWMapd makes maps of labels alone"):

@@ -109,7 +109,7 @@ def test_length_and_place_of_a_run_may_change_and_nothing_else(saved):
         load_network(settings.out)
     settings.write(file)
     save_checkpoint(path, unet(2, 2, 3, preset="small"), settings, TASK, 7)
-    with pytest.raises(RWLossError, match="is of another network than"):
+    with pytest.raises(RWLossError, match="belongs to another network than"):
         load_network(settings.out)
 
 
@@ -153,7 +153,7 @@ def test_entries_that_are_missing_or_of_another_type(saved):
         ({"step": -1}, r"\(step must be greater than or equal to 0"),
         ({"task": {"in_channels": 1}}, r"\(task\.num_classes is missing\)"),
         ({"task": {**content["task"], "in_channels": -3}}, r"\(task\.in_channels must be greater"),
-        ({"task": {**content["task"], "num_classes": 60_000}}, "is of another network than"),
+        ({"task": {**content["task"], "num_classes": 60_000}}, "belongs to another network than"),
         ({"settings": {"data": "in", "steps": "x"}}, r"best\.pt': (out|steps) "),
         ({"state": {"step": []}, "optimizer": {}}, r"\(state\.step must"),
         ({"state": {"best_score": math.nan}}, r"\(state\.best_score must be a finite"),
@@ -195,7 +195,7 @@ def test_an_optimizer_that_is_not_that_of_the_run():
     weights = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     weights[-1].grad = torch.full_like(weights[-1], torch.nan)
     optimizer.step()
-    with pytest.raises(RWLossError, match="it holds NaN"):
+    with pytest.raises(RWLossError, match="it contains NaN"):
         restore_optimizer(optimizer, optimizer.state_dict(), Path("last.pt"))
 
 

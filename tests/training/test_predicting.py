@@ -244,7 +244,7 @@ def test_a_file_with_other_bytes_is_not_overwritten(predict, out):
         out.mkdir(exist_ok=True)
         (out / "b.nii.gz").write_bytes(b"precious")
         with pytest.raises(
-            RWLossError, match=r"holds 1 label maps .* 'b\.nii\.gz', of another origin, or changed"
+            RWLossError, match=r"holds 1 label maps .* 'b\.nii\.gz', of unknown origin, or changed"
         ):
             predict()
         assert contents(out)["b.nii.gz"] == b"precious"

@@ -79,7 +79,7 @@ def test_what_needs_no_data_is_said_before_they_are_read(squares, settings_of, m
     monkeypatch.setattr(preparation, "read_volume", lambda *_, **__: pytest.fail("read a case"))
     for changes, message in (
         ({"map": "rectifed"}, "did you mean 'rectified'"),
-        ({"map": None}, "which map"),
+        ({"map": None}, "no map"),
         ({"maps": "nowhere"}, "nowhere"),
         ({"test_part": "folder"}, "imagesTs and labelsTs, .* --test-part split"),
     ):
@@ -120,7 +120,7 @@ def test_what_cannot_be_done_is_noted(squares, boxes, settings_of, tmp_path):
     notes = []
     augmentation = prepare(settings_of(boxes, turn=0.5, slice_axis=0), notes.append).augmentation
     assert augmentation.planes == ()
-    assert "no turns" in notes[0]
+    assert "no rotations" in notes[0]
     precompute(squares, tmp_path / "maps", "rectified", jobs=0)
     stored = settings_of(squares, maps=str(tmp_path / "maps"), zoom=0.5, turn=0.5)
     found = prepare(stored, notes.append)
@@ -352,8 +352,8 @@ def test_doubts_about_the_data_are_noted(settings_of, tmp_path):
     prepare(settings_of(raw), notes.append)
     left_out, regions, leak = notes
     assert left_out == "left out, because they have no label file: 1 image, 'lung000_0'"
-    assert "regions of several labels (whole): the network, its maps and its scores are" in regions
-    assert "which may be of one patient" in leak
+    assert "regions of several labels (whole): the network, its maps and its scores use" in regions
+    assert "which may belong to one patient" in leak
     pattern = leak.partition("--group-pattern '")[2].removesuffix("'")
     prepare(settings_of(raw, group_pattern=pattern), notes.append)
     assert len(notes) == 5  # the other two again, and no leak: what is advised works
@@ -396,7 +396,8 @@ def test_maps_of_whole_slices_and_volumes_that_cannot_be(boxes, settings_of, tmp
     notes = []
     settings = prepare(settings_of(boxes, map_of="volume"), notes.append).settings
     assert settings.zoom == 0
-    assert "no zoom: maps of a volume can follow flips, turns and crops, but no zoom" in notes
+    told = "no zoom: maps of a volume can follow flips, rotations by 90° and crops, but not a zoom"
+    assert told in notes
     settings = prepare(settings_of(boxes, map="dice", map_of="slice"), notes.append).settings
     assert settings.zoom > 0
     assert "no maps of a slice: dice depends on the prediction, patch by patch" in notes
@@ -404,5 +405,5 @@ def test_maps_of_whole_slices_and_volumes_that_cannot_be(boxes, settings_of, tmp
         prepare(settings_of(boxes, dims=3, map_of="slice"))
     store = tmp_path / "store"
     precompute(boxes, store, "rectified", jobs=0)
-    with pytest.raises(RWLossError, match="is of maps on the fly, and --maps names stored"):
+    with pytest.raises(RWLossError, match="is for maps on the fly, and --maps is for stored"):
         prepare(settings_of(boxes, maps=str(store), map_of="volume"))

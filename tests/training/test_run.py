@@ -208,7 +208,7 @@ def test_a_finished_run_is_not_trained_again_but_may_grow(squares, settings_of, 
     at_once = settings_of(squares, steps=6, out=str(tmp_path / "at once"), **plan)
     assert train(at_once).losses == grown.losses
     assert_same(left_by(longer.out), left_by(at_once.out))
-    with pytest.raises(RWLossError, match="of 6 steps, asked for are 4"):
+    with pytest.raises(RWLossError, match="of 6 steps, and you asked for 4"):
         train(short)
 
 
@@ -236,7 +236,7 @@ def test_checkpoints_that_are_not_those_of_the_run(finished, squares, settings_o
         assert {path: path.read_bytes() for path in folder.path.rglob("*.*")} == before
 
     for spoilt, message in (
-        (best, r"last\.pt' holds weights alone, as best\.pt does"),
+        (best, r"last\.pt' holds only weights, like best\.pt does"),
         (last[:999], r"last\.pt' is not a checkpoint, or it is damaged .*: put the run's own file"),
         (other.last.read_bytes(), r"last\.pt' was written with settings other.*seed 7.*; put"),
     ):

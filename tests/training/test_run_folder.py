@@ -33,7 +33,7 @@ def test_the_same_run_and_a_longer_one_go_on_and_no_other(begun):
         ({}, SPLIT, None),
         ({"steps": 9}, SPLIT, None),
         ({"seed": 4}, SPLIT, r"holds a run with other settings: seed 0 \(now 4\)"),
-        ({"steps": 3}, SPLIT, "of 4 steps, asked for are 3: steps may grow, not shrink"),
+        ({"steps": 3}, SPLIT, "of 4 steps, and you asked for 3: steps may grow, not shrink"),
         (
             {},
             Split(("a", "b", "new"), ("c",), ("d",), "by hand"),
@@ -188,5 +188,5 @@ def test_a_run_without_a_result(begun):
     test = {"steps": 4, "step": 4, "cases": [], "class_names": ["a", "b"], "seconds": 1}
     for change in ({}, {"num_items": "many", "parameters": 1}, {"cases": [{"name": 3}]}):
         folder.write_test({**test, **change})
-        with pytest.raises(RWLossError, match="is not as a run leaves it"):
+        with pytest.raises(RWLossError, match="is not a valid file of a run"):
             folder.read_result()

@@ -87,7 +87,7 @@ def test_one_length_and_what_fits_the_optimizer(tmp_path):
     """Steps on the command line replace epochs of a file, and epochs steps."""
     least, path = {"data": "in", "out": "run"}, tmp_path / "config.toml"
     for wrong, message in (
-        ({"steps": 3, "epochs": 2}, "epochs and steps are two lengths of the run: give one"),
+        ({"steps": 3, "epochs": 2}, "epochs and steps both set the length of the run: give one"),
         ({"nesterov": True}, "nesterov needs optimizer sgd"),
         (
             {"network_options": "strides=[2"},

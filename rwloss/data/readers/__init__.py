@@ -1,4 +1,4 @@
-"""One reader per family of files: what each returns, and two checks before memory is allocated.
+"""One reader per family of formats: their result type, and two checks before memory is allocated.
 
 `rwloss.data.formats` chooses among them.
 """
@@ -23,8 +23,8 @@ class Decoded:
     """The values (*s) of one file as it stores them, any numeric dtype and byte order.
 
     step: distance between neighboring values if the file stores scaled integers, else 0.
-    is_palette: the values are indices of a colour table, not grey values.
-    colours: the names of the first axis, where the values are a picture in colour (c *s).
+    is_palette: the values are indices of a color table, not gray values. colours: the names of the
+    first axis, if the values are a color picture (c *s).
     """
 
     values: NDArray[Any]

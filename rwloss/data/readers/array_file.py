@@ -17,7 +17,7 @@ def read_array(path: Path, max_voxels: int) -> Decoded:
     """Values (*s) of the one array in the file; no spacing. Never unpickles.
 
     Raises RWLossError for an archive with no or several arrays, for object arrays and for a file
-    that does not hold just what its header announces; and whatever NumPy and zipfile raise.
+    with more or less content than its header announces; and whatever NumPy and zipfile raise.
     """
     if path.suffix.lower() == ".npy":
         with path.open("rb") as stream:
@@ -28,7 +28,7 @@ def read_array(path: Path, max_voxels: int) -> Decoded:
             names = ", ".join(repr(info.filename.removesuffix(".npy")) for info in members)
             raise RWLossError(
                 f"expected one array in the archive, got {len(members)} ({names or 'none'}): "
-                "save the labels alone, as .npy"
+                "save only the labels, as .npy"
             )
         # The sizes in an archive's directory are claims like those in the array's header. Other
         # compressions have no limit to what a small file may expand to.
@@ -40,15 +40,15 @@ def read_array(path: Path, max_voxels: int) -> Decoded:
 
 
 def _read_stream(stream: IO[bytes], size: int, max_voxels: int) -> Decoded:
-    """The array of an open .npy of `size` bytes, its header judged first."""
+    """The array of an open .npy of `size` bytes; its header is checked first."""
     version = np.lib.format.read_magic(stream)
     if version not in {(1, 0), (2, 0)}:
         raise RWLossError(f"expected .npy format version 1.0 or 2.0, got {version}: save it again")
     begin = stream.tell()
-    # NumPy sets memory aside for a header of any length that the file gives.
+    # NumPy allocates memory for any header length that the file gives.
     length = int.from_bytes(stream.read(2 * version[0]), "little")
     if length > size:
-        raise RWLossError(f"it is cut short: {size} bytes, the header alone has {length}")
+        raise RWLossError(f"it is cut short: {size} bytes, and the header alone has {length}")
     stream.seek(begin)
     if version == (1, 0):
         shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
@@ -60,7 +60,7 @@ def _read_stream(stream: IO[bytes], size: int, max_voxels: int) -> Decoded:
     needed, present = dtype.itemsize * math.prod(shape), size - stream.tell()
     check_bytes(needed, present)
     if present > needed:
-        raise RWLossError(f"{present - needed} bytes follow its array: save the labels alone")
+        raise RWLossError(f"{present - needed} bytes follow its array: save only the labels")
     stream.seek(0)
     values = np.lib.format.read_array(stream, allow_pickle=False)
     stream.read()  # at its end, zipfile compares the checksum

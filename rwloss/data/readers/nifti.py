@@ -26,11 +26,10 @@ _PADDING = 1 << 16
 def read_nifti(path: Path, max_voxels: int) -> Decoded:
     """Values (*s) in nibabel's axis order, scaled as the header says; spacing and affine in mm.
 
-    The spacing is the header's pixdim, as ITK and nnU-Net take it. A fourth axis of length one is
-    dropped, extensions are not read. Inflates with isal where it is installed. Raises RWLossError
-    for colour and complex voxels, for a spacing of zero or less, and where the header announces
-    more than the file can hold, or less than half of what it holds; and whatever nibabel and gzip
-    raise.
+    The spacing is the header's pixdim, as in ITK and nnU-Net. A fourth axis of length one is
+    dropped, extensions are not read. Decompresses with isal if installed. Raises RWLossError for
+    colour and complex voxels, for a spacing of zero or less, and where the header announces more
+    than the file can hold, or less than half of what it holds; and whatever nibabel and gzip raise.
     """
     from nibabel.volumeutils import apply_read_scaling
 
@@ -45,7 +44,7 @@ def read_nifti(path: Path, max_voxels: int) -> Decoded:
         shape = tuple(int(length) for length in header["dim"][1 : 1 + ndim])
         check_shape(shape, max_voxels)
         lengths_mm, factor = _lengths_mm(header, len(shape))
-        # nibabel fixes zero and negative spacings here, and only logs it: they were refused above.
+        # nibabel fixes zero and negative spacings here and only logs it; they were refused above.
         header.check_fix()
         dtype = header.get_data_dtype()
         if dtype.kind not in "iuf":
@@ -75,7 +74,7 @@ def read_nifti(path: Path, max_voxels: int) -> Decoded:
 
 
 def _open(path: Path, deflated: bool) -> BufferedIOBase:
-    """The file's bytes, inflated where it is compressed. Checksums are compared at the end."""
+    """The file's bytes, decompressed if necessary. Checksums are compared at the end."""
     if not deflated:
         return path.open("rb")
     library: Any = gzip
@@ -104,7 +103,7 @@ def _header(stream: BufferedIOBase) -> Any:
 
 
 def _lengths_mm(header: Any, ndim: int) -> tuple[tuple[float, ...], float]:
-    """Spacing of each axis in mm, and the millimetres of the header's unit."""
+    """Spacing of each axis in mm, and the millimeters of the header's unit."""
     factor = mm_per_unit(int(header["xyzt_units"]))
     with np.errstate(over="ignore"):
         pixdim = header["pixdim"][1 : 1 + ndim].astype(np.float32)
@@ -131,7 +130,7 @@ def _bytes(stream: BufferedIOBase, start: int, needed: int) -> NDArray[np.uint8]
 
 
 def _check_end(stream: BufferedIOBase, needed: int) -> None:
-    """Read to the end, where the checksum of a compressed file stands."""
+    """Read to the end, where the checksum of a compressed file is."""
     more = 0
     while block := stream.read(_PADDING):
         more += len(block)

@@ -17,11 +17,11 @@ from rwloss.errors import RWLossError
 if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile
 
-SAVE_GREY = "save it as grey values, each channel in a file; labels may be a palette too"
+SAVE_GREY = "save it as gray values, one file per channel; labels may also be a palette"
 
 _COLOURS = ("RGB", "RGBA")
 
-# Pillow stretches 2- and 4-bit grey values to 0..255; the factors that undo it.
+# Pillow stretches 2- and 4-bit gray values to 0..255; these factors undo it.
 _STRETCHED = {"L;2": 85, "L;4": 17}
 
 _BITS, _COMPRESSION, _PHOTOMETRIC = 258, 259, 262
@@ -37,18 +37,17 @@ _MAX_PAGES = 1 << 14
 def read_picture(path: Path, max_voxels: int) -> Decoded:
     """Values (rows, columns), or (pages, rows, columns) of a TIFF stack.
 
-    Values are the numbers stored in the file: indices of a palette, grey values unstretched.
-    PNG carries no spacing; for TIFF see `axes_and_spacing`. (Resolution tags alone are about
-    printing, not about the specimen.)
-    A picture in colour, of 8 bits per channel, has its channels as the first axis.
-    Raises RWLossError for other colours, for white-is-zero TIFF and for pages that differ; and
-    whatever Pillow raises.
+    Values are the numbers stored in the file: indices of a palette, gray values unstretched. PNG
+    carries no spacing; for TIFF see `axes_and_spacing`. (Resolution tags alone are about printing,
+    not about the specimen.) A color picture with 8 bits per channel has its channels as the first
+    axis. Raises RWLossError for other color modes, for white-is-zero TIFF and for pages that
+    differ; and whatever Pillow raises.
     """
     is_png = path.suffix.lower() == ".png"
     with warnings.catch_warnings():
         # Pillow warns of large pictures, which max_voxels limits here, and of odd tags.
         warnings.filterwarnings("ignore", module=r"PIL\.")
-        # But a warning is all that it gives for a file that ends too early.
+        # But for a file that ends too early, it gives only a warning.
         warnings.filterwarnings("error", message="Corrupt|Truncated")
         try:
             return _read_png(path, max_voxels) if is_png else _read_tiff(path, max_voxels)
@@ -56,8 +55,8 @@ def read_picture(path: Path, max_voxels: int) -> Decoded:
             if "unknown pixel mode" not in str(exc):
                 raise
             raise RWLossError(
-                "it holds numbers of a type that is not read here (of 64 bits, for example): save "
-                "it again as uint8, uint16 or float32"
+                "it holds numbers of an unsupported type (such as 64 bits): save it again as "
+                "uint8, uint16 or float32"
             ) from exc
 
 
@@ -103,7 +102,7 @@ def _read_tiff(path: Path, max_voxels: int) -> Decoded:
             pages.append(_tiff_page(image, path.stat().st_size))
         colours = image.mode if image.mode in _COLOURS else ""
         if colours and len(pages) > 1:
-            raise RWLossError("expected one picture in colour, got several pages: save one channel")
+            raise RWLossError("expected one color picture, got several pages: save one channel")
         return Decoded(
             values=pages[0] if len(pages) == 1 else np.stack(pages),
             spacing_mm=axes_and_spacing(path, tags, len(pages), in_colour=bool(colours)),
@@ -113,7 +112,7 @@ def _read_tiff(path: Path, max_voxels: int) -> Decoded:
 
 
 def _tiff_page(image: Any, file_bytes: int) -> NDArray[Any]:
-    """One page with the numbers that the file stores, where Pillow gives others."""
+    """One page with the numbers stored in the file, even if Pillow gives others."""
     tags = image.tag_v2
     if tags.get(_PHOTOMETRIC) == 0:
         raise RWLossError("it is stored with white as zero: save it again with black as zero")
@@ -129,7 +128,7 @@ def _tiff_page(image: Any, file_bytes: int) -> NDArray[Any]:
             raw_mode = tile.args[0].replace("16B", "16N").replace("32B", "32N")
             image.tile[i] = tile._replace(args=(raw_mode, *tile.args[1:]))
     values = _pixels(image)
-    # Pillow reads 8 bits as unsigned and 32 bits as signed, whatever the file says.
+    # Pillow always reads 8 bits as unsigned and 32 bits as signed.
     if bits == 8 and signed:
         return values.view(np.int8)
     if values.dtype == np.int32 and bits == 32 and not signed:
@@ -138,12 +137,12 @@ def _tiff_page(image: Any, file_bytes: int) -> NDArray[Any]:
 
 
 def _pixels(image: ImageFile) -> NDArray[Any]:
-    """The decoded pixels (rows, columns), or (c, rows, columns) in colour."""
+    """The decoded pixels (rows, columns), or (c, rows, columns) for color."""
     args = image.tile[0].args if image.tile else ""
     raw_mode = str(args[0] if isinstance(args, tuple) else args)
     is_grey = image.mode in {"1", "L", "P", "I", "F"} or image.mode.startswith("I;16")
     if not is_grey and (image.mode not in _COLOURS or ";16" in raw_mode):
-        depth = " with 16 bits per colour" if ";16" in raw_mode else ""
+        depth = " with 16 bits per channel" if ";16" in raw_mode else ""
         raise RWLossError(
             f"expected one channel, got a picture of mode {image.mode}{depth} "
             f"({', '.join(image.getbands())}): {SAVE_GREY}"

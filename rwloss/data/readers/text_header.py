@@ -38,7 +38,7 @@ _TO_LPS |= {"left-anterior-superior": (1, -1), "las": (1, -1)}
 class TextHeader:
     """Shape and voxels of an image, and its place in LPS; directions has one unit vector per axis.
 
-    ends_file: other bytes may come before the voxels. stored_bytes: of the voxels, if it is said.
+    ends_file: other bytes may come before the voxels. stored_bytes: of the voxels, if given.
     """
 
     shape: tuple[int, ...]
@@ -62,10 +62,10 @@ class TextHeader:
 
 
 def read_text_header(path: Path, max_voxels: int) -> Decoded:
-    """Values (x, y[, z]) with spacing and affine in mm, as the same image would be in NIfTI.
+    """Values (x, y[, z]) with spacing and affine in mm, like the same image in NIfTI.
 
     Raises RWLossError for a damaged header, for several numbers per voxel, for voxels in another
-    file or in text, and for a file that does not hold all of its voxels.
+    file or in text, and for a file without all of its voxels.
     """
     header, stored = _read(path, max_voxels)
     shape = header.shape
@@ -84,9 +84,10 @@ def read_text_header(path: Path, max_voxels: int) -> Decoded:
 
 
 def write_text_header(path: Path, labels: NDArray[Any], like: Path, max_voxels: int) -> None:
-    """Labels (x, y[, z]), uint8 or uint16, compressed, at the place of an image of their shape.
+    """Write labels (x, y[, z]), uint8 or uint16, compressed, with the geometry of an image of their
+    shape.
 
-    Raises as `read_text_header` does, and for an image of another shape.
+    Raises like `read_text_header`, and for an image of another shape.
     """
     place, _ = _read(like, max_voxels)
     if labels.shape != place.shape:
@@ -132,14 +133,13 @@ def _read(path: Path, max_voxels: int) -> tuple[TextHeader, bytes]:
     elsewhere = rb"(?im)^[ \t]*(element *data *file *[=:]|data[ \t]*file[ \t]*:)"
     if not rest or re.search(elsewhere, text):
         raise RWLossError(
-            "it is cut short in its header, or its voxels lie in another file: save it as one "
-            "whole file"
+            "it is cut short in its header, or its voxels are in another file: save it as one file"
         )
     try:
         lines = text.decode("latin-1").splitlines()
         header, stored = (_mha(lines), rest[0]) if is_mha else (_nrrd(lines), rest[0])
     except (ValueError, OverflowError) as error:
-        raise RWLossError(f"its header is damaged, or of a kind not read here: {error}") from error
+        raise RWLossError(f"its header is damaged, or of an unsupported kind: {error}") from error
     check_shape(header.shape, max_voxels)
     return header, stored
 
@@ -210,7 +210,7 @@ def _nrrd(lines: Sequence[str]) -> TextHeader:
 
 
 def _fields(lines: Iterable[str], separator: str) -> dict[str, str]:
-    """The fields of a header by name in small letters."""
+    """The fields of a header by name in lower case."""
     found: dict[str, str] = {}
     for line in filter(str.strip, lines):
         name, *value = line.split(separator, 1)
@@ -222,7 +222,7 @@ def _fields(lines: Iterable[str], separator: str) -> dict[str, str]:
 
 
 def _one_of(fields: Mapping[str, str], *names: str, default: str | None = None) -> str:
-    """The first field that there is."""
+    """The first field that exists."""
     value = next((fields[name] for name in names if name in fields), default)
     if value is None:
         raise ValueError(f"it has no {names[0]}")

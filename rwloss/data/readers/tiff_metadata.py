@@ -1,4 +1,4 @@
-"""What a TIFF says of its axes and spacing: as ImageJ, OME, tifffile and nnU-Net write it."""
+"""Axes and spacing of a TIFF, as written by ImageJ, OME, tifffile and nnU-Net."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _DESCRIPTION, _X_RESOLUTION, _Y_RESOLUTION, _IMAGE_DEPTH = 270, 282, 283, 32997
 # ImageJ's and OME's words for: not calibrated. Inches come with the resolution of a printer.
 _NO_LENGTH = {"", "pixel", "pixels", "inch", "inches", "reference frame"}
 _SAVE_ONE = (
-    "save one of them, or, if they are slices, say so: tifffile.imwrite(PATH, VOLUME, "
+    "save one of them, or, if they are slices, mark them as such: tifffile.imwrite(PATH, VOLUME, "
     "metadata={'axes': 'ZYX'})"
 )
 
@@ -28,11 +28,11 @@ def axes_and_spacing(
 ) -> tuple[float, ...] | None:
     """Check that the pages are the slices of one stack; spacing in mm, (z, y, x) or (y, x), if any.
 
-    tags: of the first page. The spacing is that of nnU-Net's CASE.json beside the file, or that
-    of the file. Raises RWLossError for other axes than slices, and for two spacings that differ.
+    tags: of the first page. The spacing is that of nnU-Net's CASE.json next to the file, or that of
+    the file. Raises RWLossError for axes other than slices, and for two different spacings.
     """
     if int(tags.get(_IMAGE_DEPTH, 1)) > 1:
-        raise RWLossError("its tiles are volumes, which are not read here: save it as plain pages")
+        raise RWLossError("its tiles are volumes, which are not supported: save it as plain pages")
     # Pillow decodes as Latin-1, and OME is UTF-8.
     text = str(tags.get(_DESCRIPTION, "")).encode("latin-1", "replace").decode("utf-8", "replace")
     text = text.lstrip("\ufeff \t\r\n")
@@ -55,14 +55,14 @@ def axes_and_spacing(
         math.isclose(one, other, rel_tol=1e-3) for one, other in zip(beside, carried, strict=True)
     ):
         raise RWLossError(
-            f"it carries the spacing {carried} mm, and the JSON file beside it {beside}: correct "
+            f"it carries the spacing {carried} mm, and the JSON file next to it {beside}: correct "
             "one of them"
         )
     return beside
 
 
 def _check_axes(whose: str, sizes: Mapping[str, Any], said: int, pages: int) -> None:
-    """Refuse what is not a plain stack. sizes: of the axes that are not space."""
+    """Refuse anything but a plain stack. sizes: of the non-spatial axes."""
     for axis, size in sizes.items():
         if int(size) > 1:
             raise RWLossError(f"expected a stack of slices, got {size} {axis}: {_SAVE_ONE}")
@@ -124,9 +124,9 @@ def _check_tifffile(text: str, pages: int) -> None:
 
 
 def _spacing_beside(path: Path) -> tuple[float, ...] | None:
-    """The spacing in nnU-Net's CASE.json beside CASE.tif or CASE_0000.tif, always in mm.
+    """The spacing in nnU-Net's CASE.json next to CASE.tif or CASE_0000.tif, always in mm.
 
-    For a label file without one, that of its image.
+    For a label file without a CASE.json, that of its image.
     """
     name = path.name[: path.name.lower().rindex(".tif")]
     folders = [path.parent]

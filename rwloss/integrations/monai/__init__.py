@@ -1,4 +1,4 @@
-"""rwloss in MONAI: a loss with MONAI's arguments (torch is enough), and maps that move along."""
+"""rwloss in MONAI: a loss with MONAI's arguments (needs only torch), and transforms for maps."""
 
 from rwloss._lazy import attach_stub
 

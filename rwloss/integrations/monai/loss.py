@@ -38,19 +38,20 @@ class RWLoss(RegionWiseLoss):
 
     expression: as for `rwloss.RegionWiseLoss`. include_background: False drops channel 0, after the
     softmax, but not from cross-entropy. to_onehot_y: True for a label map (b 1 *s) or (b *s) as
-    target; else it has one channel per channel of the input. sigmoid, softmax: what to do with the
-    input first; masks: it is probabilities of masks; none of them: of classes. With `sigmoid` and
-    `masks` each channel is a mask of its own, and masks may overlap. reduction: "mean" over batch,
-    classes and voxels; "sum" adds the means of images and classes; "none" gives them, (b k). batch:
-    sums and means are of the whole batch. ignore_index: a label whose voxels belong to no class:
-    they end a region, cost nothing and do not count in the mean ("none" divides by all voxels). In
-    one-hot targets it is a channel, or else the voxels that are 0 in all channels; in masks a third
-    value, or a channel. spacing_mm: by default that of the target's affine if it is a MetaTensor,
-    else 1. soft_labels: True or "largest" for targets with fractions, one channel per channel of
-    the input, as for `rwloss.RegionWiseLoss`. low_memory: as for `rwloss.RegionWiseLoss`.
+    target; else it has one channel per channel of the input. sigmoid, softmax: activation to apply
+    to the input; masks: the input is probabilities of masks; none of them: of classes. With
+    `sigmoid` and `masks` each channel is a separate mask, and masks may overlap. reduction: "mean"
+    over batch, classes and voxels; "sum" adds the means of images and classes; "none" gives them,
+    (b k). batch: sums and means are of the whole batch. ignore_index: a label whose voxels belong
+    to no class: they end a region, have no cost and do not count in the mean ("none" divides by all
+    voxels). In one-hot targets it is a channel, or else the voxels that are 0 in all channels; in
+    masks a third value, or a channel. spacing_mm: by default that of the target's affine if it is a
+    MetaTensor, else 1. soft_labels: True or "largest" for targets with fractions, one channel per
+    channel of the input, as for `rwloss.RegionWiseLoss`. low_memory: as for
+    `rwloss.RegionWiseLoss`.
 
-    The target may also be what `RWMapd` or `LoadRWMapd` made, labels and map in one. Or the map is
-    the third argument, and must be of the target's labels.
+    The target may also be the result of `RWMapd` or `LoadRWMapd`, labels and map in one. Or pass
+    the map as the third argument; it must belong to the target's labels.
 
     >>> loss = RWLoss("rectified + dice", to_onehot_y=True, softmax=True)
     >>> labels = torch.tensor([[[[0.0, 1.0, 2.0], [0.0, 1.0, 2.0]]]])
@@ -74,7 +75,7 @@ class RWLoss(RegionWiseLoss):
         low_memory: bool = False,
         soft_labels: SoftLabels = False,
     ) -> None:
-        """Raises RWLossError for settings that exclude each other; the class documents them."""
+        """Raises RWLossError for conflicting settings; the class documents them."""
         given: dict[Activation, bool] = {"sigmoid": sigmoid, "softmax": softmax, "masks": masks}
         chosen = [name for name, wanted in given.items() if wanted]
         if len(chosen) > 1:
@@ -121,8 +122,8 @@ class RWLoss(RegionWiseLoss):
         input may be a list of outputs, high to low resolution; the target is then resampled.
         rwmap: what `RWMapd` or `LoadRWMapd` made (b m *s), or an RWMap. mask (b 1 *s): 0 where a
         voxel costs nothing and does not count. image (b i *s): for terms that use it. Raises
-        RWLossError for what does not fit, and for a map that was resampled, or made for other
-        classes, or of another expression or spacing.
+        RWLossError for inputs that do not fit, and for a map that was resampled, or made for other
+        classes, or with another expression or spacing.
         """
         one = isinstance(input, Tensor)
         given: Any = [input] if one else input
@@ -182,7 +183,7 @@ class RWLoss(RegionWiseLoss):
         )
 
     def _labels(self, target: Tensor, logits: Tensor, is_label_map: bool) -> Tensor:
-        """A target as `RegionWiseLoss` takes it: labels (b 1 *s), or masks (b k *s)."""
+        """A target for `RegionWiseLoss`: labels (b 1 *s), or masks (b k *s)."""
         k = logits.shape[1]
         if is_label_map and k > 1 and target.ndim == logits.ndim - 1:
             target = target[:, None]
@@ -212,11 +213,12 @@ def _check_masks_alone(expression: Expression) -> None:
 
 @dataclass(frozen=True)
 class PrepareBatchRWMap:
-    """For `SupervisedTrainer(prepare_batch=...)`: the map, which holds the label, is the target.
+    """For `SupervisedTrainer(prepare_batch=...)`: passes the map, which includes the label, as
+    target.
 
     image (b c *s), label (b c *s), map (b m *s) -> image, map, on the trainer's device. The keys
-    are those of the batch; without a label nothing is compared. Raises RWLossError if the map is of
-    other labels: a transform moved the label, and the map was not among its keys.
+    are those of the batch; without a label nothing is compared. Raises RWLossError if the map
+    belongs to other labels because a transform moved the label, but not the map.
 
     image_key, label_key, map_key: keys of the batch.
     """
@@ -243,8 +245,8 @@ class PrepareBatchRWMap:
         if label is not None and not torch.equal(held, label.as_subclass(Tensor).to(held)):
             raise RWLossError(
                 f"{self.map_key!r} {tuple(rwmap.shape)} is of other labels than {self.label_key!r} "
-                f"{tuple(label.shape)}: add {self.map_key!r} to the keys of every flip, turn and "
-                "crop after RWMapd, put the same RWMapd once more after all other spatial "
+                f"{tuple(label.shape)}: add {self.map_key!r} to the keys of every flip, rotation "
+                f"and crop after RWMapd, put the same RWMapd once more after all other spatial "
                 "transforms, and keep the label as it is (no one-hot)"
             )
         to |= {"device": device, "non_blocking": non_blocking}

@@ -1,10 +1,10 @@
-"""A map as one MetaTensor, which MONAI moves like an image, with a record of what it is.
+"""A map as one MetaTensor, which MONAI transforms like an image, with a record of its origin.
 
 Channels of one image, (m *s) float32: labels (c), c = 1 or c overlapping masks; then compact, value
 at the true class (c) and at the others (c), or dense, values (c·k). The record is in its `meta`.
 
-A map may be flipped, turned by 90° and cropped. `applied_operations` tells of interpolation and
-padding. Elastic deformation, noise and functions leave no note, so `meta` also holds the map's
+A map may be flipped, rotated by 90° and cropped. `applied_operations` shows interpolation and
+padding. Elastic deformation, noise and functions leave no record, so `meta` also holds the map's
 `moves.fingerprints`.
 """
 
@@ -59,7 +59,7 @@ def pack(label: Tensor, rwmap: RWMap) -> tuple[Tensor, dict[str, Any]]:
 
 
 def is_map(tensor: Any) -> bool:
-    """Whether a tensor has a record that says it is a map."""
+    """Whether a tensor has the record of a map."""
     return RECORD in getattr(tensor, "meta", {})
 
 
@@ -81,7 +81,7 @@ def spacing_of(tensor: Any, shape: Sequence[int]) -> SpacingRows | None:
     notes = getattr(tensor, "applied_operations", [])
     if notes and isinstance(notes[0], Mapping):
         notes = [notes] * len(rows)
-    # Where nothing moved the affine, the file tells the first size.
+    # If nothing moved the affine, the file gives the first size.
     size = None
     if np.array_equal(to_numpy(affine), to_numpy(meta.get("original_affine", []))):
         size = tuple(np.ravel(to_numpy(meta.get("spatial_shape", shape))).tolist()[: len(shape)])
@@ -96,10 +96,10 @@ def spacing_of(tensor: Any, shape: Sequence[int]) -> SpacingRows | None:
 
 
 def _turned(notes: Sequence[Any], size: tuple[int, ...] | None, shape: tuple[int, ...]) -> str:
-    """How axes changed places without the affine, by MONAI's notes of what it applied, or "".
+    """How axes were permuted without the affine, according to MONAI's records, or "".
 
-    size: before the first of them, if known. A note holds the size before its transform, but of
-    functions and `Transposed`, which leave the affine, the size after it.
+    size: before the first of them, if known. A record holds the size before its transform, but for
+    functions and `Transposed`, which leave the affine unchanged, the size after it.
     """
     order = np.arange(0)
     for note in notes:
@@ -128,7 +128,7 @@ def _turned(notes: Sequence[Any], size: tuple[int, ...] | None, shape: tuple[int
 
 
 def _grown(note: Any, axes: int) -> NDArray[np.int_]:
-    """Voxels per axis that padding added less those that cropping removed. (axes)."""
+    """Net voxels per axis that padding and cropping added. (axes)."""
     if not isinstance(note, Mapping):
         return np.zeros(axes, int)
     grown = sum((_grown(each, axes) for each in note.values()), np.zeros(axes, int))
@@ -141,17 +141,17 @@ def _grown(note: Any, axes: int) -> NDArray[np.int_]:
 # No graph can read values: a compiled loss comes back to Python for it.
 @eager
 def unpack(packed: Any) -> RWMap:
-    """A batch of maps (b m *s) as one, of labels (b·c *s) in float32 as they were given.
+    """A batch of maps (b m *s) as one map, of labels (b·c *s) in float32 as given.
 
-    Raises RWLossError for maps without their record, and for those that were not moved by flips,
-    turns and crops alone; deep supervision may take a map to a lower resolution than it was seen.
+    Raises RWLossError for maps without their record, and for transforms other than flips, 90°
+    rotations and crops; deep supervision may subsample a map that was seen before.
     """
     meta, plain = getattr(packed, "meta", {}), packed.as_subclass(Tensor)
     kept = [meta.get(RECORD, []), meta.get(FINGERPRINTS), getattr(packed, "applied_operations", [])]
     records, known, notes = kept if isinstance(kept[0], list) else ([one] for one in kept)
     if len(records) != len(plain):
         raise RWLossError(
-            f"map {tuple(packed.shape)} with {len(records)} records of what it is: expected what "
+            f"map {tuple(packed.shape)} with {len(records)} records: expected what "
             "RWMapd or LoadRWMapd made, in batches of MONAI's DataLoader or list_data_collate, or "
             f"an RWMap. {KEEP_METADATA}"
         )
@@ -168,8 +168,9 @@ def unpack(packed: Any) -> RWMap:
             fault = "was resampled or changed in value"
         if fault:
             raise RWLossError(
-                f"the map of image {image} of the batch {fault}: a map follows flips, turns by 90° "
-                "and crops only. Put the same RWMapd once more after other transforms; or leave "
+                f"the map of image {image} of the batch {fault}: a map follows flips, rotations "
+                f"by 90° and crops only. Put the same RWMapd once more after other transforms; "
+                f"or leave "
                 "the map out, and the loss makes it from the label"
             )
     expression, num_classes, c, is_compact = json.loads(records[0])
@@ -183,7 +184,7 @@ def unpack(packed: Any) -> RWMap:
 
 
 def _changes_voxels(note: Any) -> bool:
-    """Whether a note of MONAI's, or one within it, tells of interpolation or of padding."""
+    """Whether a record of MONAI, or one inside it, shows interpolation or padding."""
     if not isinstance(note, Mapping) or not note.get("do_transforms", True):
         return False
     changes = "mode" in note and bool(np.any(note.get("padded", True)))

@@ -1,4 +1,4 @@
-"""Dictionary transforms that make the map of a label, or read it from a store."""
+"""Dictionary transforms that compute the map of a label, or read it from a store."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from rwloss.store import Store
 
 @dataclass(eq=False)
 class _LabelToMap(MapTransform):
-    """Puts the map of each label beside it, as `_map` makes it; None keeps the old map."""
+    """Adds the map of each label to the sample, from `_map`; None keeps the old map."""
 
     _map: ClassVar[Callable[..., RWMap | None]]
     keys: Any
@@ -65,17 +65,17 @@ class _LabelToMap(MapTransform):
 
 @dataclass(eq=False)
 class RWMapd(_LabelToMap):
-    """Makes the map of a label. label (1 *s) -> map (m *s), a MetaTensor of labels and values.
+    """Computes the map of a label. label (1 *s) -> map (m *s), a MetaTensor of labels and values.
 
-    keys: of the label. map_keys: of the result, one per key. expression: the map is of its static
-    part. num_classes: of the label; or masks=True for a label whose channels (c *s) are masks of 0
-    and 1, which may overlap. spacing_mm: one number per axis; by default that of the label's
+    keys: of the label. map_keys: of the result, one per key. expression: its static part is
+    computed. num_classes: of the label; or masks=True for a label whose channels (c *s) are masks
+    of 0 and 1, which may overlap. spacing_mm: one number per axis; by default that of the label's
     affine, else 1. ignore_index: of voxels that belong to no class.
 
-    The map goes through flips, turns by 90° and crops like an image, lazily too. After any other
+    The map goes through flips, 90° rotations and crops like an image, also lazily. After any other
     spatial transform put the same RWMapd once more: it keeps a map that was moved with its label by
-    whole voxels, and makes it again where it was not. Raises RWLossError for labels that do not
-    fit, for a map of another expression or spacing, and for one that has lost its record.
+    whole voxels, and recomputes it otherwise. Raises RWLossError for labels that do not fit, for a
+    map with another expression or spacing, and for one that has lost its record.
 
     >>> transform = RWMapd(keys="label", expression="rectified", num_classes=2)
     >>> tuple(transform({"label": torch.ones(1, 8, 8)})["map"].shape)
@@ -95,7 +95,8 @@ class RWMapd(_LabelToMap):
         static = whole.static_part
         if static is None:
             raise RWLossError(
-                f"{whole} has no static part: its map follows from the prediction, in the loss"
+                f"{whole} has no static part: its map depends on the prediction and is computed "
+                f"in the loss"
             )
         if static.uses_image:
             raise RWLossError(
@@ -126,7 +127,7 @@ class RWMapd(_LabelToMap):
             raise RWLossError(f"{error}{advice}") from error
 
     def _is_of(self, old: Tensor, label: Tensor, k: int, rows: SpacingRows | None) -> bool:
-        """Whether a map is of this label, and was moved by whole voxels alone."""
+        """Whether a map belongs to this label, and was moved only by whole voxels."""
         try:
             found = unpack(old[None])
         except RWLossError:
@@ -141,12 +142,12 @@ class RWMapd(_LabelToMap):
 
 @dataclass(eq=False)
 class LoadRWMapd(_LabelToMap):
-    """Reads the map of a label from a store. label (1 *s) -> map (m *s), as `RWMapd` makes it.
+    """Reads the map of a label from a store. label (1 *s) -> map (m *s), as from `RWMapd`.
 
     keys: of the label, as it was loaded: `LoadImaged`, `EnsureChannelFirstd`, then this. map_keys:
     of the result. store: opened, or its folder. case_key: of the case's name in the sample; by
-    default the name of the label's file. ignore_index: as the store was made. Raises RWLossError if
-    the label is not that of the stored map.
+    default the name of the label's file. ignore_index: that of the store. Raises RWLossError if the
+    stored map belongs to another label.
     """
 
     store: Store | str | Path

@@ -10,11 +10,11 @@ from rwloss.stability import Watch
 class NnunetAlarm:
     """Mixin of an nnU-Net trainer: `class nnUNetTrainerMine(NnunetAlarm, nnUNetTrainer): ...`.
 
-    Its warnings stand in the training log. Works beside any loss of nnU-Net.
+    Its warnings are written to the training log. Works with any loss of nnU-Net.
     """
 
     def on_train_start(self) -> None:
-        """Begin to watch, after nnU-Net has built its loss."""
+        """Start watching, after nnU-Net has built its loss."""
         trainer: Any = super()
         trainer.on_train_start()
         own: Any = self

@@ -1,8 +1,8 @@
 """Distances of whole volumes that follow a patch through nnU-Net's augmentation.
 
-The map of a patch does not know where a region ends outside of it. The distances of the whole
+The map of a patch does not know where a region ends outside of it; the distances of the whole
 volume do. They are stored once, cropped with the patch, and resampled on the grid of nnU-Net's
-spatial transform; the map is then made from them and the labels of the augmented patch.
+spatial transform; the map is then computed from them and the labels of the augmented patch.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class DistanceFolder:
     """Signed distances of preprocessed cases, float16 `.npy` (k z y x) in mm, with their peaks.
 
     Below 0 inside a class, above 0 outside, 0 everywhere for a class that is absent or fills the
-    volume. spacing_mm: of the axes of a patch; with two of them each slice is an image of its own.
+    volume. spacing_mm: of the axes of a patch; with two of them each slice is a separate image.
     """
 
     folder: Path
@@ -47,7 +47,8 @@ class DistanceFolder:
     ignore_label: int | None
 
     def add(self, case: str, labels: NDArray[Any]) -> bool:
-        """Store the distances of a case, labels (z y x), unless they are there. Whether it did."""
+        """Store the distances of a case, labels (z y x), unless they exist. Returns whether it
+        did."""
         digest = labels_digest(labels, self.spacing_mm)
         about = self.folder / f"{case}.json"
         if about.is_file():
@@ -69,7 +70,7 @@ class DistanceFolder:
     def read(self, case: str, box: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
         """Distances (k *s) and peaks (k) in mm of a box, start and stop per axis of z, y, x.
 
-        Outside of the volume they are those of its nearest voxel. Of a slice without its z axis.
+        Outside the volume they are those of its nearest voxel. For a slice, without the z axis.
         """
         try:
             array = np.load(self.folder / f"{case}.npy", mmap_mode="r")
@@ -77,7 +78,7 @@ class DistanceFolder:
         except (OSError, ValueError, KeyError) as error:
             raise RWLossError(
                 f"the distances of {case} in {self.folder} can't be read: {error}; remove the "
-                "folder, and the next training run makes them again"
+                f"folder, and the next training run recomputes them"
             ) from error
         cuts, pads = [], []
         for (start, stop), length in zip(box, array.shape[1:], strict=True):
@@ -92,13 +93,13 @@ class DistanceFolder:
 
 
 class Following:
-    """A `SpatialTransform` of batchgeneratorsv2 that also takes distances along.
+    """A `SpatialTransform` of batchgeneratorsv2 that also transforms distances.
 
     regression_target: (k *s) in mm, and peaks (k), resampled linearly on the grid of image and
-    labels, and scaled by its zoom. Half a voxel of a distance lies between the centres on both
-    sides of a face, which no zoom changes. Where the transform is not a rotation with one zoom in
-    mm, as a rotation of anisotropic voxels, no scale would be right: the peaks are then 0, which
-    says that nothing is known.
+    labels, and scaled by its zoom. Half a voxel of a distance lies between the centers on both
+    sides of a face, which no zoom changes. If the transform is not a rotation with one zoom in mm,
+    such as a rotation of anisotropic voxels, no scale would be correct: the peaks are then 0, which
+    means unknown.
     """
 
     def __init__(self, inner: Any, spacing_mm: Sequence[float]) -> None:
@@ -106,7 +107,7 @@ class Following:
         self.inner, self.spacing_mm = inner, tuple(spacing_mm)
 
     def __call__(self, **data: Any) -> dict[str, Any]:
-        """Image and segmentation as the inner transform gives them, the distances beside them."""
+        """Image and segmentation from the inner transform, with the distances."""
         far, peaks = data.pop("regression_target"), data.pop("peaks")
         params = self.inner.get_parameters(**data)
         moved: dict[str, Any] = self.inner.apply(data, **params)
@@ -146,11 +147,11 @@ def _scales(affine: NDArray[np.float64] | None, spacing_mm: Sequence[float]) -> 
 class WholeRegions(Regions):
     """Regions of patches whose distances are those of the whole volumes.
 
-    Up to the border of the patch its own distances are exact. Further, a distance is at least that
-    to the border, and at most the patch's own; in between the volume's decides.
+    The patch's own distances are exact up to the distance to its border. Beyond that, a distance is
+    at least that to the border, and at most the patch's own; in between, the volume's is used.
 
     far: signed distances (b k *s) of the volumes in mm, resampled. peaks: the largest depth of each
-    class in its volume, (b k); 0 where it is not known, so that the patch alone decides.
+    class in its volume, (b k); 0 if unknown, so that only the patch is used.
     """
 
     far: Tensor
@@ -168,7 +169,7 @@ class WholeRegions(Regions):
 
     @cached_property
     def depth_mm(self) -> Tensor:
-        """As `Regions` gives it of whole images. (b *s), float32."""
+        """Like that of `Regions` for whole images. (b *s), float32."""
         near: Tensor = super().depth_mm
         labels = self.labels.long()
         fills = (self.counts == labels[0].numel()).any(dim=1)
@@ -184,7 +185,7 @@ class WholeRegions(Regions):
         return torch.where(self.peaks > 0, self.peaks, near)
 
     def signed_distances_mm(self) -> Tensor:
-        """Of every class, as `Regions` gives them of whole images. (b k *s), float32."""
+        """For every class, like those of `Regions` for whole images. (b k *s), float32."""
         near: Tensor = super().signed_distances_mm()
         counts = self.counts
         unknown = self._wide((counts == 0) | (counts == self.labels[0].numel()))
@@ -195,14 +196,14 @@ class WholeRegions(Regions):
         return torch.where(self._wide(self.peaks) > 0, signed, near)
 
     def _between(self, near: Tensor, far: Tensor) -> Tensor:
-        """Distances of 0 or more: of the patch where it can know them, else of the volume."""
+        """Distances of 0 or more: from the patch if they are exact there, else from the volume."""
         border = self._border_mm()
         if far.ndim > border.ndim:
             border = border[:, None]
         return torch.minimum(near, torch.maximum(far.abs(), border))
 
     def _border_mm(self) -> Tensor:
-        """From each voxel to the nearest centre of a voxel outside of its patch. (b *s)."""
+        """Distance from each voxel to the nearest voxel center outside its patch. (b *s)."""
         size = self.labels.shape[1:]
         spacings = torch.tensor(self.spacings_mm, device=self.labels.device)  # (b axes)
         border = torch.full(self.labels.shape, torch.inf, device=self.labels.device)
@@ -221,10 +222,10 @@ class WholeRegions(Regions):
 
 
 def check_follows(expression: Expression) -> None:
-    """Raise RWLossError unless the static part is made of depths and distances alone."""
+    """Raise RWLossError unless the static part uses only depths and distances."""
     static = expression.static_part
     if static is None:
-        raise RWLossError(f"{expression} has no map that a volume could be measured for")
+        raise RWLossError(f"{expression} has no static map, so there are no distances to compute")
     for term in _terms(static):
         fits = (
             term.scope == "image" and not isinstance(term.weights, str)
@@ -234,8 +235,8 @@ def check_follows(expression: Expression) -> None:
         )
         if not fits:
             raise RWLossError(
-                f"{term} can't follow nnU-Net's augmentation, because it is not made from the "
-                "distances of the whole volume alone: rectified (scope 'image', no rule for "
+                f"{term} can't follow nnU-Net's augmentation, because it does not use only the "
+                f"distances of the whole volume: rectified (scope 'image', no rule for "
                 "weights) and boundary (kervadec or valverde, not normalized) can; train with "
                 "nnUNetTrainerRW, which makes the map of each augmented patch"
             )

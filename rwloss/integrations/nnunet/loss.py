@@ -24,13 +24,13 @@ class PlanLoss(RegionWiseLoss):
     spacing_mm: the plan's, one number per axis of a patch, in the plan's order of axes.
     regions: whether the network predicts regions, which may overlap. The target then has one mask
     per channel of the output and, with an ignore label, a last mask of the voxels to ignore.
-    ignore_label: the label of voxels that belong to no class: they end a region, cost nothing and
+    ignore_label: the label of voxels that belong to no class: they end a region, have no cost and
     do not count in the mean.
     head_weights: one per output, from high to low resolution; None without deep supervision.
-    batch_dice: the plan's: Dice and the other overlap losses are of the whole batch.
+    batch_dice: the plan's: Dice and the other overlap losses cover the whole batch.
 
-    distances: of the whole volumes of the next batch, `far` and `peaks` of `WholeRegions`; None
-    where each patch has the map of its own labels.
+    distances: of the whole volumes of the next batch, `far` and `peaks` of `WholeRegions`; None if
+    each patch has the map of its own labels.
 
     >>> import torch
     >>> loss = PlanLoss("rectified", spacing_mm=(1.0, 0.5))
@@ -62,7 +62,7 @@ class PlanLoss(RegionWiseLoss):
         )
         if self.uses_image:
             raise RWLossError(
-                f"{self.expression} uses the image, which nnU-Net does not hand to its loss: train "
+                f"{self.expression} uses the image, which nnU-Net does not pass to its loss: train "
                 "with `rwloss train`, or take a map of the labels alone"
             )
 
@@ -96,7 +96,7 @@ class PlanLoss(RegionWiseLoss):
 class AddedLoss(nn.Module):
     """A loss of nnU-Net plus a `PlanLoss`, whose weights are those of its expression.
 
-    own: called with outputs and targets as nnU-Net gives them, lists with deep supervision. added:
+    own: called with nnU-Net's outputs and targets, lists with deep supervision. added:
     the `PlanLoss`.
 
     >>> import torch
@@ -112,7 +112,7 @@ class AddedLoss(nn.Module):
         self.own, self.added = own, added
 
     def set_epoch(self, epoch: int, total: int | None = None) -> None:
-        """Tell the schedules of the expression the epoch."""
+        """Set the epoch of the expression's schedules."""
         self.added.set_epoch(epoch, total)
 
     def forward(self, net_output: Any, target: Any) -> Tensor:

@@ -44,8 +44,8 @@ class nnUNetTrainerRW(nnUNetTrainer):  # type: ignore[misc]  # nnU-Net has no ty
     Deep supervision, regions, ignore label, spacing and number of epochs are those of the plan, the
     dataset and nnU-Net's trainer. Several GPUs and `torch.compile` work as in nnU-Net.
 
-    The checkpoint keeps the expression, and refuses to be resumed with another. An expression from
-    the environment variable is part of the name of the result folder, see `result_name`.
+    The checkpoint stores the expression, and cannot be resumed with a different one. An expression
+    from the environment variable is part of the name of the result folder; see `result_name`.
     """
 
     rwloss_map: ClassVar[str | None] = None
@@ -72,7 +72,7 @@ class nnUNetTrainerRW(nnUNetTrainer):  # type: ignore[misc]  # nnU-Net has no ty
     def rwloss_expression(self) -> Expression:
         """The expression to train with.
 
-        Raises RWLossError if the environment variable is missing or does not parse.
+        Raises RWLossError if the environment variable is missing or cannot be parsed.
         """
         if self.rwloss_map is not None:
             return parse(self.rwloss_map)
@@ -115,18 +115,19 @@ class nnUNetTrainerRW(nnUNetTrainer):  # type: ignore[misc]  # nnU-Net has no ty
         held, own = self.my_init_kwargs.get(_KEPT_AS), str(self.rwloss_expression())
         if held is None:
             self.print_to_log_file(
-                "rwloss: this checkpoint does not say which map it was trained with (it is of an "
+                "rwloss: this checkpoint does not record which map it was trained with (it is "
+                "from an "
                 f"older rwloss, or of another trainer). It continues with {own}"
             )
         elif not is_same(held, own):
             raise RWLossError(
-                f"the checkpoint in {self.output_folder} was trained with {held}, and this run is "
-                f"of {own}: resume it with {held!r}, or start a new run without --c"
+                f"the checkpoint in {self.output_folder} was trained with {held}, and this run "
+                f"uses {own}: resume it with {held!r}, or start a new run without --c"
             )
         self.my_init_kwargs[_KEPT_AS] = own
 
     def _build_loss(self) -> nn.Module:
-        """The loss of this plan, in place of nnU-Net's. Its `initialize` calls this once."""
+        """The loss of this plan, instead of nnU-Net's. nnU-Net's `initialize` calls this once."""
         weights = None
         if self.enable_deep_supervision:
             # DDP fails on parameters without a gradient: the last output must count a little.
@@ -160,7 +161,7 @@ class nnUNetTrainerRW(nnUNetTrainer):  # type: ignore[misc]  # nnU-Net has no ty
         return list(plan.spacing[-len(plan.patch_size) :])
 
     def on_train_epoch_start(self) -> None:
-        """Tell schedules the epoch; it also holds for the validation after it."""
+        """Set the epoch of schedules, also for the validation after it."""
         super().on_train_epoch_start()
         self.loss.set_epoch(self.current_epoch, self.num_epochs)
 
@@ -170,11 +171,11 @@ class nnUNetTrainerRWAdded(nnUNetTrainerRW):
 
     The own loss is that of the next class in the order of inheritance, with its weights of deep
     supervision: `class Mine(nnUNetTrainerRWAdded, nnUNetTrainerTopk10Loss)` adds to that one. With
-    a weight of 0 the loss and its gradient are the own ones, bit for bit.
+    a weight of 0, loss and gradient equal the own ones bit for bit.
     """
 
     def _build_loss(self) -> nn.Module:
-        """The own loss with the expression's beside it."""
+        """The own loss plus the expression's."""
         own = super(nnUNetTrainerRW, self)._build_loss()
         weights = getattr(own, "weight_factors", None)  # nnU-Net's wrapper has them
         return AddedLoss(own, self.rwloss_loss(None if weights is None else list(weights)))
@@ -193,9 +194,9 @@ class nnUNetTrainerBoundaryDice(nnUNetTrainerRW):
 
 
 def result_name(trainer: str, expression: Expression | str) -> str:
-    """What names the results of a trainer with an expression from RWLOSS_MAP; `-tr` of prediction.
+    """The name of the results of a trainer with an expression from RWLOSS_MAP; `-tr` of prediction.
 
-    The words of the expression, and six digits that tell all expressions apart.
+    The words of the expression, and six digits that distinguish expressions.
 
     >>> result_name("nnUNetTrainerRW", "rectified + 0.5 * dice").rpartition("-")[0]
     'nnUNetTrainerRW-rectified-0.5-dice'

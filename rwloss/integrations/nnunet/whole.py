@@ -1,4 +1,4 @@
-"""Trainers whose maps are those of whole volumes, carried through nnU-Net's augmentation."""
+"""Trainers with maps of whole volumes, transformed by nnU-Net's augmentation."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class DistanceLoader(nnunet.nnUNetDataLoader):  # type: ignore[misc]  # nnU-Net 
     """nnU-Net's loader with the distances of each patch: "distances" (b k *s) and "peaks" (b k)."""
 
     def __init__(self, distances: DistanceFolder, *args: Any, **settings: Any) -> None:
-        """distances: of the cases. The rest is nnU-Net's."""
+        """distances: of the cases. Other arguments are nnU-Net's."""
         super().__init__(*args, **settings)
         self.distances = distances
         self.augment: Any = settings["transforms"]
@@ -36,7 +36,7 @@ class DistanceLoader(nnunet.nnUNetDataLoader):  # type: ignore[misc]  # nnU-Net 
                 self.augment.transforms[number] = Following(each, distances.spacing_mm)
 
     def get_indices(self) -> Any:
-        """The cases of a batch. Their patches are asked for in this order."""
+        """The cases of a batch. Their patches are requested in this order."""
         cases = super().get_indices()
         self._cases = iter(cases)
         return cases
@@ -66,10 +66,10 @@ class DistanceLoader(nnunet.nnUNetDataLoader):  # type: ignore[misc]  # nnU-Net 
 
 
 class WholeVolumes:
-    """Mixin of a trainer of rwloss: its maps are those of whole volumes, not of patches.
+    """Mixin for a trainer of rwloss that uses maps of whole volumes instead of patches.
 
-    The distances of the cases of the fold are stored beside the preprocessed ones before the first
-    epoch. Raises RWLossError for regions, and for terms that are not made from distances alone.
+    The distances of the cases of the fold are stored next to the preprocessed cases before the
+    first epoch. Raises RWLossError for regions, and for terms that do not use only distances.
     """
 
     def _build_loss(self) -> nn.Module:
@@ -85,7 +85,7 @@ class WholeVolumes:
         return loss
 
     def rwloss_distances(self) -> DistanceFolder:
-        """Where the distances of this configuration are."""
+        """The folder of the distances of this configuration."""
         own: Any = self
         return DistanceFolder(
             Path(own.preprocessed_dataset_folder_base)
@@ -96,7 +96,7 @@ class WholeVolumes:
         )
 
     def get_dataloaders(self) -> Any:
-        """nnU-Net's, with distances; those that are missing are made first."""
+        """nnU-Net's, with distances; missing ones are computed first."""
         own: Any = self
         distances = self.rwloss_distances()
         if own.local_rank == 0:
@@ -114,7 +114,7 @@ class WholeVolumes:
             )
         if own.is_ddp:
             torch.distributed.barrier()
-        # nnU-Net names the class of its loaders in this module alone.
+        # nnU-Net names the class of its loaders only in this module.
         stock = nnunet.nnUNetDataLoader
         nnunet.nnUNetDataLoader = partial(DistanceLoader, distances)
         try:

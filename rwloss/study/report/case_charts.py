@@ -1,4 +1,4 @@
-"""The chart of test cases: which are hard with which map."""
+"""The chart of test cases: which cases are hard for which map."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from rwloss.study.results import Results
 from rwloss.words import count_of
 
 MOST_CASES = 150
-"""Points in a row: of more cases, as many are drawn, evenly spaced by their rank."""
+"""Most points in a row; of more cases, this many are drawn, evenly spaced by rank."""
 
 
 def case_charts(results: Results, metric: str = "dice") -> Iterator[Chart]:
-    """A score of every test case with every map, mean over its runs; none without test cases."""
+    """A score of every test case for every map, mean over its runs; none without test cases."""
     title = results.title(metric)
     points: list[Point] = []
     spans: list[Span] = []
@@ -36,7 +36,7 @@ def case_charts(results: Results, metric: str = "dice") -> Iterator[Chart]:
         for place in range(drawn):
             score, case, runs = ranked[round(place * last / max(1, drawn - 1))]
             text = f"{name}, {case}: {title} {decimal(score)}, mean of {count_of(runs, 'run')}"
-            # Spread over the row, so that cases of one score do not hide each other.
+            # Spread over the row, so that cases with equal scores do not hide each other.
             y = round(0.4 * (place * 0.618034 % 1 - 0.5), 4)
             points.append(
                 Point(number, None, None, round(score, 6), y, plain(text, 120), "circle", 6)

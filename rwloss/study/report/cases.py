@@ -1,4 +1,4 @@
-"""The test cases that a report shows: which, and their pictures with one pixel per voxel."""
+"""Select the test cases that a report shows, and draw them with one pixel per voxel."""
 
 from __future__ import annotations
 
@@ -68,10 +68,10 @@ class CasePicture:
 
 
 def choices(results: Results, name: str) -> list[Choice]:
-    """The worst, median and best of all test cases of all runs of a map that are done.
+    """The worst, median and best of all test cases of a map's finished runs.
 
     They are ranked by the mean Dice over foreground classes; cases without any class are left out.
-    One choice where all have the same Dice.
+    Only one if all have the same Dice.
     """
     found = sorted(
         (
@@ -91,9 +91,9 @@ def choices(results: Results, name: str) -> list[Choice]:
 
 
 def case_pictures(results: Results, folder: Path, name: str) -> Iterator[CasePicture]:
-    """The cases to show of a map, predicted now with the best checkpoints of the runs.
+    """The cases to show for a map, predicted with the best checkpoints of the runs.
 
-    Raises RWLossError where a checkpoint or the data are missing.
+    Raises RWLossError if a checkpoint or the data are missing.
     """
     places = {(run.name, run.seed): run for run in runs(results.study, folder)}
     for choice in choices(results, name):
@@ -101,7 +101,7 @@ def case_pictures(results: Results, folder: Path, name: str) -> Iterator[CasePic
 
 
 def has_schedule(text: str) -> bool:
-    """Whether the map changes with the epoch; False where that is not known.
+    """Whether the map changes with the epoch; False if unknown.
 
     >>> [has_schedule(text) for text in ("dice", "2 * blend(dice, boundary)", "file('a.py:A')")]
     [False, True, False]
@@ -129,7 +129,7 @@ def at_the_end(expression: maps.Expression, num_epochs: int) -> maps.Expression:
 def _predicted(run: Run, choice: Choice) -> CasePicture:
     """The picture of a case, with the map as in training: of the slice, or of the volume.
 
-    A map that depends on the prediction is taken at uniform probabilities.
+    A map that depends on the prediction is drawn at uniform probabilities.
     """
     from rwloss.training import read_volume
     from rwloss.training.inference import label_map
@@ -144,7 +144,7 @@ def _predicted(run: Run, choice: Choice) -> CasePicture:
         ignore_label=ignored if settings.ignore_label is None else settings.ignore_label,
         spacing_mm=settings.spacing,
         normalize=partial(normalized_channels, settings=settings),
-    )
+    ).with_sets(settings.sets)
     labels = known_labels(volume.labels, num_classes)
     across = settings.slice_axis if labels.ndim == 3 and settings.dims == 2 else None
     spacing_mm = volume.spacing_mm or (1.0,) * labels.ndim
@@ -175,7 +175,7 @@ def _predicted(run: Run, choice: Choice) -> CasePicture:
 
 
 def _case(name: str, source: str, test_part: str) -> tuple[data.Case, int | None]:
-    """A test case, of the split or of the test folder, and the ignored label of the dataset."""
+    """A test case, of the split or of the test folder, and the ignore label of the dataset."""
     dataset = data.find(source)
     cases = {case.name: case for case in dataset.cases}
     there = all((Path(source) / part).is_dir() for part in ("imagesTs", "labelsTs"))
@@ -220,7 +220,7 @@ def picture(
         pixels = np.where(covered, diverging(channels[k] / limit), grey_of_ignored)
         title = f"map at {names[k]}"
         panels.append(Panel(title, f"M{title[1:]}, from {low:.3g} to {high:.3g}", _png(pixels), k))
-    left_out = f"Map at {MAX_CLASSES} of {len(names)} classes: those with the most voxels here."
+    left_out = f"Map at {MAX_CLASSES} of {len(names)} classes: those with the most voxels."
     return CasePicture(
         choice=choice,
         panels=tuple(panels),

@@ -1,8 +1,8 @@
 """The charts of a report: lines and points of single runs with their axes, drawn by page.js.
 
-Each line and point knows its map, class and seed, so that the page can leave out what its reader
-has not chosen, and draw means and bands of the rest. Plotly reads tags in its texts, so names of a
-dataset stand in HTML or are made harmless by `plain`.
+Each line and point records its map, class and seed, so that the page can hide unselected ones, and
+draw means and bands of the others. Plotly interprets tags in its texts, so names from a dataset are
+put in HTML or escaped by `plain`.
 """
 
 from __future__ import annotations
@@ -17,28 +17,28 @@ from rwloss.study.axes import named
 from rwloss.study.results import Results
 
 REFERENCE = "#7d7d7d"
-"""Grey, for the map that the others are compared with."""
+"""Gray, for the reference."""
 
-# Okabe & Ito's colours, told apart with every common form of colour blindness, the palest last.
+# Okabe & Ito's colors, which are distinct in every common form of color blindness, palest last.
 # Each has a contrast of 3 or more on one of the page's two backgrounds, and of 2 on the other.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 DASHES = ("solid", "9px,9px", "9px,3px,3px,3px", "15px,6px,3px,6px")
-"""Of lines, as Plotly and SVG read them: the next one when all colours have been used. Dotted lines
-are runs that are not done."""
+"""Dash patterns of lines for Plotly and SVG: the next one is used after all colors. Dotted lines
+are unfinished runs."""
 
 SIGNS = ("", "-open", "-dot", "-open-dot")
 """The same for points: endings of the names of Plotly's symbols."""
 
 
 class Look(NamedTuple):
-    """How a map is drawn: its colour, and the number of its dash in DASHES and sign in SIGNS."""
+    """How a map is drawn: its color, and the index of its dash in DASHES and sign in SIGNS."""
 
     colour: str
     round: int = 0
 
 
 def looks(names: Iterable[str], reference: str | None) -> dict[str, Look]:
-    """The look of each map; up to 24 maps beside the reference all look different.
+    """The look of each map; up to 24 maps and the reference all look different.
 
     >>> looks(["boundary", "dice_ce"], "dice_ce")
     {'boundary': Look(colour='#0072B2', round=0), 'dice_ce': Look(colour='#7d7d7d', round=0)}
@@ -64,7 +64,7 @@ class Line:
 
 @dataclass(frozen=True)
 class BandedLine:
-    """A figure of a map with its band. texts: shown at each x. in_steps: constant between."""
+    """A number of a map with its band. texts: shown at each x. in_steps: constant between steps."""
 
     map: int
     x: Sequence[float]
@@ -77,7 +77,7 @@ class BandedLine:
 
 @dataclass(frozen=True)
 class Point:
-    """A run, a map or a class of a map. class_number, seed: None where it is of all.
+    """A run, a map or a class of a map. class_number, seed: None if it covers all.
 
     y: where maps have rows, the distance from the middle of the row. text: shown at the point.
     counts: whether it is part of the mean.
@@ -105,11 +105,11 @@ class Span:
 
 @dataclass(frozen=True)
 class Chart:
-    """One chart. heading and note stand above it; label is its text for those who can't see it.
+    """One chart. heading and note are above it; label is its alternative text for screen readers.
 
     in_rows: the vertical axis has a row for each map. has_means: a bar marks the mean of the points
     of a map. class_number: of the class that it is about. spans: intervals beside the points.
-    of_others: the reference has no row. without_mean: maps whose mean lies between two modes.
+    of_others: the reference has no row. without_mean: maps whose mean lies between two groups.
     """
 
     id: str
@@ -131,7 +131,7 @@ class Chart:
 
 
 def plain(text: str, longest: int = 48) -> str:
-    """A text that Plotly shows as it is: no tags, no entities, not too long.
+    """A text that Plotly shows literally: no tags, no entities, not too long.
 
     >>> plain("<b>a</b> & b")
     '&lt;b&gt;a&lt;/b&gt; &amp; b'
@@ -141,7 +141,7 @@ def plain(text: str, longest: int = 48) -> str:
 
 
 def headed(chart: Chart, part: Results, number: int) -> Chart:
-    """The chart of a part of a study with axes: headed by its values, and with an id of its own."""
+    """The chart of one part of a study with axes, with its values as heading and its own id."""
     if not part.values:
         return chart
     values = named(part.values)
@@ -157,7 +157,7 @@ STEPS = {"title": "training step", "rangemode": "tozero"}
 
 
 def fitted(values: Sequence[float]) -> dict[str, Any]:
-    """An axis of scores in 0..1 that shows the values, with room beside them.
+    """An axis of scores in 0..1 that covers the values with a margin.
 
     >>> fitted([0.7, 0.8])
     {'range': [0.68, 0.82], 'nticks': 6}
@@ -169,7 +169,7 @@ def fitted(values: Sequence[float]) -> dict[str, Any]:
 
 
 def decades(values: Sequence[float]) -> dict[str, Any]:
-    """A logarithmic axis with ticks at powers of ten, two to four of them, off its ends."""
+    """A logarithmic axis with two to four ticks at powers of ten, away from its ends."""
     known = [math.log10(value) for value in values if 0 < value < math.inf] or [0.0]
     low, high = math.floor(min(known)), math.ceil(max(known) + 0.01)
     return {

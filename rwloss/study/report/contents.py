@@ -1,4 +1,4 @@
-"""What a report holds: its charts by section, and its tables. The page and the export show them."""
+"""The content of a report: its charts by section, and its tables, for page and export."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from rwloss.study.score_tables.results import TableResults
 
 
 def told(results: Results, folder: Path) -> Results:
-    """The results with reasons of failures that name no folder of this machine."""
+    """The results with failure reasons that name no folder of this machine."""
     rows = tuple(
         replace(row, reason=without_paths(row.reason, folder, results.study.data))
         for row in results.runs
@@ -56,7 +56,7 @@ def all_charts(results: Results) -> dict[str, list[Chart]]:
 
 
 def comparison_tables(results: Results) -> list[Table]:
-    """Every map against the reference; none where nothing is compared."""
+    """Every map compared with the reference; empty if nothing is compared."""
     if results.reference is None or len(results.study.maps) < 2:
         return []
     return [
@@ -66,7 +66,7 @@ def comparison_tables(results: Results) -> list[Table]:
 
 
 def all_tables(results: Results) -> list[Table]:
-    """The tables in the order of the page."""
+    """All tables, in the order of the page."""
     if isinstance(results, TableResults):
         return table_contents.tables_of_table(results)
     found = [

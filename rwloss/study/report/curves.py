@@ -11,7 +11,7 @@ from rwloss.study.report.charts import STEPS, Chart, Line, decades
 from rwloss.study.results import Results
 
 MOST_POINTS = 150
-"""Most points of a line: more than a chart of this width can show."""
+"""Most points of a line, more than a chart of this width can show."""
 
 TWO_MODES = 0.2
 """Gap in validation Dice between two groups of runs above which their mean says nothing."""
@@ -39,7 +39,7 @@ def learning(results: Results, number: int, name: str) -> Chart:
 
 
 def has_two_modes(ends: Sequence[float]) -> bool:
-    """Whether no run ends near the mean: the largest gap between end values is too wide.
+    """Whether the mean misleads: the end values have too wide a gap, so no run ends near it.
 
     Too wide: more than half of their range, and more than TWO_MODES.
 
@@ -84,7 +84,7 @@ def wrong_way(results: Results) -> Chart:
 
 
 def _lines(results: Results, curves: Sequence[Curve]) -> list[Line]:
-    """The curve of each run. All are thinned alike, because means are of steps that all have."""
+    """The curve of each run. All are thinned to the same steps, because means need common steps."""
     numbers = list(results.study.maps)
     stride = max(1, -(-max(map(len, curves), default=0) // MOST_POINTS))
     lines = []

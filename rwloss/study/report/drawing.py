@@ -1,4 +1,4 @@
-"""Charts of a report as SVG and PDF, from the same lines and points as on the page."""
+"""Draw the charts of a report as SVG and PDF, with the same lines and points as the page."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _POINTS_PER_PIXEL = 0.75
 def draw(chart: Chart, looks: Mapping[str, Look], *paths: Path) -> None:
     """Write a chart to files whose suffixes are .svg or .pdf. looks: of each map, in order.
 
-    SVG keeps its texts as text. Files of the same chart are the same byte for byte.
+    SVG keeps text as text. The same chart gives identical files, byte for byte.
     """
     import matplotlib as mpl
     from matplotlib.figure import Figure
@@ -67,7 +67,7 @@ def _has_row(chart: Chart, number: int) -> bool:
 
 
 def _text(text: str) -> str:
-    """A text as it is: with $, without tags of the page and characters that XML forbids."""
+    """A literal text: with $, without HTML tags and characters that XML forbids."""
     plain = html.unescape(text.replace("<br>", "\n")).replace("$", r"\$")
     return "".join(c if c.isprintable() or c == "\n" else " " for c in plain)
 

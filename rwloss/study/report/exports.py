@@ -1,4 +1,4 @@
-"""The charts of a report as SVG and PDF, its tables as CSV and LaTeX: for papers and slides."""
+"""Export the charts of a report as SVG and PDF, and its tables as CSV and LaTeX."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _LATEX = {
 
 
 def check_export(folder: Path) -> None:
-    """Raise RWLossError unless a folder is new, or holds what an export writes alone."""
+    """Raise RWLossError unless a folder is new, or holds only exported files."""
     if folder.exists() and not folder.is_dir():
         raise RWLossError(f"{str(folder)!r} is not a folder: {_FIX}")
     others = [each for each in folder.glob("*") if each.suffix not in SUFFIXES or each.is_dir()]
@@ -42,10 +42,10 @@ def check_export(folder: Path) -> None:
 
 
 def export(results: Results, study: Path, folder: Path) -> list[Path]:
-    """Write every chart and table of the report of a study folder, each whole or not at all.
+    """Write every chart and table of a study's report, each file atomically.
 
-    folder: made if it is not there. Returns the files. Raises RWLossError for a folder that holds
-    other files, and where a file can't be written.
+    folder: created if it does not exist. Returns the files. Raises RWLossError for a folder that
+    holds other files, and if a file cannot be written.
     """
     check_export(folder)
     results = told(results, study)
@@ -74,7 +74,7 @@ def _tables(results: Results, folder: Path) -> Iterator[Path]:
 
 
 def _safe(name: str) -> str:
-    """A name that any file system takes.
+    """A name that any file system accepts.
 
     >>> _safe("learning-0 <b>/../x, 0.01")
     'learning-0_b_x_0.01'
@@ -83,7 +83,7 @@ def _safe(name: str) -> str:
 
 
 def as_csv(table: Table) -> str:
-    """A table as CSV, with a column of its own for the small text below a number."""
+    """A table as CSV, with a separate column for the small text below a number."""
     titles = [title or "map" for title in table.columns]
     detailed = [any(row.cells[n].detail for row in table.rows) for n in range(len(titles))]
     columns, rows = [], []

@@ -1,4 +1,4 @@
-"""Differences from the reference in every score of the test: the table and the forest plots."""
+"""Differences from the reference in every test score: the table and the forest plots."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from rwloss.study.summaries import StudyPart
 
 
 def differences_table(results: Results, part: StudyPart, which: str) -> Table:
-    """Every map against the reference in every score, with what each figure is sure of."""
+    """The table of every map against the reference in every score, with intervals and tests."""
     names = list(results.study.maps)
     rows = []
     for each in part.differences:
@@ -44,7 +44,7 @@ def differences_table(results: Results, part: StudyPart, which: str) -> Table:
         rows.append(TableRow(cells, names.index(found.map)))
     return Table(
         f"differences-{which}",
-        f"Difference from {results.reference} in every score of the test. {results.about_scores()}",
+        f"Difference from {results.reference} in every test score. {results.about_scores()}",
         {
             "map": "", **axis_titles(kept_apart(results.study.axes)),
             "score": "score", "difference": "difference", "over cases too": "over-cases",
@@ -57,7 +57,7 @@ def differences_table(results: Results, part: StudyPart, which: str) -> Table:
 
 
 def forest_charts(results: Results) -> Iterator[Chart]:
-    """The paired differences of every seed, a chart per score."""
+    """The paired differences of every seed, one chart per score."""
     names = list(results.study.maps)
     for metric, higher in results.directions().items():
         of_metric = [each for each in results.whole.differences if each.metric == metric]

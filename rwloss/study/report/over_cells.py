@@ -13,7 +13,7 @@ from rwloss.words import percent
 
 
 def over_cells_table(results: Results) -> Table:
-    """Interquartile mean of each map, and how likely it is better than the reference."""
+    """Interquartile mean of each map, and how likely the map is better than the reference."""
     names, planned = list(results.study.maps), Counter(row.map for row in results.runs)
     rows = [
         TableRow(
@@ -29,7 +29,7 @@ def over_cells_table(results: Results) -> Table:
     ]
     return Table(
         "over-cells",
-        "Test Dice over all values of the axes. Runs: those that count, of all that were planned.",
+        "Test Dice over all values of the axes. Runs: those that count, of all planned runs.",
         {
             "map": "", "runs": "over-cells", "interquartile mean": "interquartile-mean",
             "P(better)": "improvement",
@@ -39,7 +39,7 @@ def over_cells_table(results: Results) -> Table:
 
 
 def profile_chart(results: Results) -> Iterator[Chart]:
-    """Share of runs above each test Dice, a line per map."""
+    """Share of runs above each test Dice, one line per map."""
     if not results.over_cells:
         return
     maps = list(results.study.maps)

@@ -1,4 +1,4 @@
-"""The page itself: all of a study in one HTML file that opens without a network."""
+"""The report page: a whole study in one HTML file that opens offline."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from rwloss.study.wording import NO_SCORES, lead, question, sentences
 from rwloss.study.wording_axes import over_axes
 
 FILE = "report.html"
-"""Name of the report in its study's folder."""
+"""File name of the report in its study folder."""
 
 
 _IN_HTML = {"heading", "note", "label"}
@@ -47,7 +47,7 @@ _PARTS = ("lines", "banded", "points", "spans")
 
 
 class MapPictures(NamedTuple):
-    """Cases of one map. reason: why there are none, or no more."""
+    """Cases of one map. reason: why there are none or not all."""
 
     map: str
     number: int
@@ -56,7 +56,7 @@ class MapPictures(NamedTuple):
 
 
 def require_report() -> None:
-    """Raise RWLossError where a package that the page is made with is missing."""
+    """Raise RWLossError if a package that the page needs is missing."""
     for name in ("jinja2", "plotly", "matplotlib"):
         try:
             import_module(name)
@@ -68,7 +68,7 @@ def require_report() -> None:
 
 
 def check_page(path: Path) -> None:
-    """Raise RWLossError where the page would get the suffix of another kind of file."""
+    """Raise RWLossError if the page would get the suffix of another file type."""
     if path.suffix.lower() not in {".html", ".htm"}:
         raise RWLossError(
             f"the page is HTML and cannot be {path.name!r}: name it {path.stem}.html. For charts "
@@ -77,12 +77,12 @@ def check_page(path: Path) -> None:
 
 
 def write(results: Results, folder: Path, path: Path | None = None) -> Path:
-    """Write the report of a study folder, whole or not at all. Returns its path.
+    """Write the report of a study folder atomically. Returns its path.
 
     path: by default report.html in the folder. A few test cases are predicted with the best
-    checkpoints, for their pictures; where checkpoints or data are missing, the page says so.
-    Raises RWLossError without plotly or jinja2, for a run folder that can't be read, and where the
-    file can't be written.
+    checkpoints, for their pictures; if checkpoints or data are missing, the page says so. Raises
+    RWLossError without plotly or jinja2, for an unreadable run folder, and if the file cannot be
+    written.
     """
     require_report()
     path = folder / FILE if path is None else path
@@ -98,12 +98,12 @@ def render(results: Results, folder: Path) -> str:
 
 
 def page(results: Results, pictures: Sequence[MapPictures]) -> str:
-    """The page from all that stands in it."""
+    """The page from its contents."""
     return filled("page.html.j2", {**_context(results), "pictures": pictures})
 
 
 def filled(template: str, context: Mapping[str, Any]) -> str:
-    """A template with its context, and with the scripts and styles that all pages have."""
+    """A template rendered with its context and the shared scripts and styles."""
     from markupsafe import Markup
 
     files = resources.files("rwloss.study.report")
@@ -129,13 +129,14 @@ def _template(name: str) -> Any:
         lstrip_blocks=True,
     )
     environment.filters["decimal"] = decimal
-    # Names hold whatever a dataset holds: JSON for a script is escaped, and never holds NaN.
+    # Names from a dataset may contain anything, so JSON for a script is escaped; it never holds
+    # NaN.
     environment.policies["json.dumps_kwargs"] = {"allow_nan": False}
     return environment.get_template(name)
 
 
 def map_pictures(results: Results, folder: Path) -> Iterator[MapPictures]:
-    """Worst, median and best test case of each map, or the reason why there is no picture."""
+    """Worst, median and best test case of each map, or the reason for a missing picture."""
     for number, name in enumerate(results.study.maps):
         cases: list[CasePicture] = []
         reason = NO_SCORES if results.done(name) else "No run of this map has been tested yet."
@@ -162,7 +163,7 @@ def _context(results: Results) -> dict[str, Any]:
         "results": results,
         "axes": over_axes(study),
         "unit": unit(study.axes),
-        # With axes, a seed fails with some values only, and stays in the charts.
+        # With axes, a seed may fail with some values only, so it stays in the charts.
         "failed_seeds": () if study.axes else results.reference_failures,
         "class_colours": class_colours(len(results.class_names) + 1),
         "class_signs": tie_charts.CLASS_SIGNS,
@@ -195,7 +196,8 @@ def _context(results: Results) -> dict[str, Any]:
 def of_charts(
     results: Results, groups: Mapping[str, Sequence[charts.Chart]], nouns: str
 ) -> dict[str, Any]:
-    """What a page and its script need to draw charts. nouns: what is compared, such as "maps"."""
+    """Context from which a page and its script draw charts. nouns: what is compared, such as
+    "maps"."""
     drawn = [
         {
             "name": name,
@@ -221,14 +223,14 @@ def of_charts(
 
 
 def _fields(chart: charts.Chart) -> dict[str, Any]:
-    """What the script needs of a chart. `asdict` copies every number and takes seconds."""
+    """The parts of a chart for the script. `asdict` would copy every number and take seconds."""
     parts = {name: [vars(each) for each in getattr(chart, name)] for name in _PARTS}
     return {name: value for name, value in vars(chart).items() if name not in _IN_HTML} | parts
 
 
 def _portable(study: plan.Study, data_name: str) -> plan.Study:
-    """The same study without folders of this machine. A pattern may look like a path, so only
-    settings that are paths are shortened."""
+    """The same study without folders of this machine. Only settings that are paths are shortened,
+    because a pattern may look like a path."""
     files = {name: study.training.get(name) for name in ("groups_table", "splits_file")}
     names = {name: Path(path).name for name, path in files.items() if path is not None}
     return study.model_copy(
@@ -241,7 +243,7 @@ def _portable(study: plan.Study, data_name: str) -> plan.Study:
 
 
 def _settings(results: Results) -> list[tuple[str, str]]:
-    """What all runs share, in words."""
+    """The settings that all runs share, in words."""
     study = results.study
     tested = [row.tested for row in results.runs if row.tested is not None]
     first = tested[0] if tested else {}
@@ -268,14 +270,14 @@ def _settings(results: Results) -> list[tuple[str, str]]:
 
 
 def _notes(results: Results) -> list[str]:
-    """What runs noted of their data when they began, such as cases of one patient in two parts."""
+    """Notes of the runs about their data, such as cases of one patient in two parts."""
     starts = [start for row in results.runs for start in row.outcome.log.starts]
     noted = dict.fromkeys(note for start in starts for note in start.get("notes", ()))
     return [without_paths(str(note), results.study.data) for note in noted]
 
 
 def _trained_with(results: Results) -> list[tuple[str, str]]:
-    """Hardware and versions of the runs; several where starts differ."""
+    """Hardware and versions of the runs; several if starts differ."""
     rows: dict[str, dict[str, None]] = {}
     for row in results.runs:
         for start in row.outcome.log.starts:
@@ -295,8 +297,8 @@ def _plotly() -> str:
 
 
 def _hash(script: str) -> str:
-    """Of a script that the page allows to run; nothing else may."""
-    # Browsers hash what the parser gives them, in which a line ends with \n alone.
+    """The hash of a script that the page allows to run; nothing else may."""
+    # Browsers hash the parser's output, in which lines end with \n alone.
     text = script.replace("\r\n", "\n").replace("\r", "\n")
     digest = hashlib.sha256(text.encode("utf-8")).digest()
     return f"'sha256-{base64.b64encode(digest).decode('ascii')}'"

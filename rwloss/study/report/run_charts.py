@@ -1,4 +1,4 @@
-"""The charts of a report with a point for each run, in a row for each map; and all of runs."""
+"""The charts of a report with one point per run, in one row per map."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rwloss.study.summaries import RunRow
 
 
 def charts_of_runs(results: Results) -> dict[str, list[Chart]]:
-    """All charts of runs by their section; one for each class, and what else there is to show."""
+    """All charts of runs by section; one per class, and others where there is something to show."""
     found: dict[str, list[Chart]] = {}
     for number, part in enumerate(results.conditions):
         for section, charts in _of_condition(part).items():
@@ -40,7 +40,7 @@ def _of_condition(results: Results) -> dict[str, list[Chart]]:
 
 
 _Mark: TypeAlias = tuple[float, str, str]
-"""Where a run stands in its row, its symbol, and what is said of it."""
+"""Position of a run in its row, its symbol, and its text."""
 
 
 def _scores(results: Results, number: int | None, name: str) -> Chart:
@@ -77,7 +77,7 @@ def _scores(results: Results, number: int | None, name: str) -> Chart:
 
 
 def other_scores(results: Results, metric: str) -> Chart:
-    """A score of the test, mean over classes, of every run."""
+    """A test score of every run, mean over classes."""
     name, title = results.title(metric), results.titled(metric)
 
     def mark(row: RunRow) -> _Mark | None:
@@ -130,10 +130,10 @@ def _births(results: Results, number: int, name: str) -> Chart:
 
 
 def _residuals(results: Results, number: int, name: str) -> Chart:
-    """The gradient that is left where a class is predicted nowhere."""
+    """The remaining gradient where a class is predicted nowhere."""
     left = [each.residual for row in results.runs if (each := _class(row, name)) and each.residual]
     norms = known_of(each.gradient_norm for each in left)
-    # A logarithmic axis has no 0: it stands a decade below all others.
+    # A logarithmic axis has no 0: it is drawn one decade below all others.
     least = min((norm for norm in norms if norm > 0), default=1.0)
     edge = 10.0 ** (math.floor(math.log10(least)) - 1)
 
@@ -149,7 +149,7 @@ def _residuals(results: Results, number: int, name: str) -> Chart:
     return Chart(
         f"residual-{number}",
         heading=name,
-        label=f"Gradient that is left where {name} is predicted nowhere, by map.",
+        label=f"Remaining gradient where {name} is predicted nowhere, by map.",
         points=points,
         # A phone has no room for a longer title.
         xaxis={"title": "gradient left, first = 1", **decades([point.x for point in points])},
@@ -162,7 +162,7 @@ def _residuals(results: Results, number: int, name: str) -> Chart:
 def _points(
     results: Results, number: int | None, mark: Callable[[RunRow], _Mark | None]
 ) -> list[Point]:
-    """A point for each run that has a mark; seeds are spread over the height of a row."""
+    """One point per run with a mark; seeds are spread over the height of a row."""
     maps, seeds = list(results.study.maps), results.repeats
     middle = (len(seeds) - 1) / 2
     points = []
@@ -185,7 +185,7 @@ def _points(
 
 
 def _class(row: RunRow, name: str) -> ClassOutcome | None:
-    """The outcome of a class in a run that is done."""
+    """The outcome of a class in a finished run."""
     classes = row.outcome.classes if row.status == "done" else ()
     return next((each for each in classes if each.name == name), None)
 

@@ -1,4 +1,4 @@
-"""The charts and the table of stability: over learning rates, and until each class is born."""
+"""Charts and table of stability: over learning rates, and until each class is born."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _SHARE: dict[str, Any] = {"range": [-0.03, 1.03], "dtick": 0.25, "tick0": 0}
 
 
 def profile_charts(results: Results) -> Iterator[Chart]:
-    """A chart of the share of runs that keep every class, per combination of other axes' values."""
+    """Charts of the share of runs that keep every class, one per combination of other axes."""
     maps = list(results.study.maps)
     groups = groupby(results.profiles, key=lambda each: each.values)
     for number, (values, group) in enumerate(groups):
@@ -61,7 +61,7 @@ def _profile(profile: StabilityProfile, number: int) -> BandedLine:
 
 
 def birth_charts(results: Results) -> Iterator[Chart]:
-    """A chart per class of the share of runs in which it is not born yet."""
+    """Charts of the share of runs in which a class is not born yet, one per class."""
     for number, name in enumerate(results.class_names):
         found = [
             _births(tally.births, place, each.map, results.study.steps)
@@ -82,7 +82,7 @@ def birth_charts(results: Results) -> Iterator[Chart]:
 
 
 def _births(curve: BirthCurve, number: int, name: str, last: int) -> BandedLine:
-    """A curve, drawn to the last step of the runs; it ends where every run bore the class."""
+    """A curve, drawn to the last step of the runs; it ends when the class is born in every run."""
     steps, share, low, high = (
         [*each, end] if last > curve.steps[-1] else [*each]
         for each, end in (
@@ -100,7 +100,7 @@ def _births(curve: BirthCurve, number: int, name: str, last: int) -> BandedLine:
 
 
 def profiles_table(results: Results) -> Table:
-    """Every map with each combination of other axes' values: decades, and the shares."""
+    """The table of every map with each combination of other axes: decades, and the shares."""
     names, rates = list(results.study.maps), results.study.axes.get("learning_rate", ())
     rows = []
     for each in results.profiles:

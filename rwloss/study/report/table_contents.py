@@ -1,4 +1,4 @@
-"""Charts and tables of a report on results that others made."""
+"""Charts and tables of a report on tables of scores."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from rwloss.study.score_tables.results import TableResults
 
 
 def charts_of_table(results: TableResults, *, with_settings: bool = True) -> dict[str, list[Chart]]:
-    """Scores of runs, differences and cases: a chart each per metric and combination of settings.
+    """Charts of scores of runs, differences and cases, per metric and combination of settings.
 
     The keys are "scores", "forest" and "cases", each with the number of the combination.
-    with_settings: whether headings name them.
+    with_settings: whether headings name the settings.
     """
     found: dict[str, list[Chart]] = {}
     primary = next(iter(results.directions()))
@@ -47,14 +47,14 @@ def charts_of_table(results: TableResults, *, with_settings: bool = True) -> dic
 
 
 def _fitted(chart: Chart, metric: str) -> Chart:
-    """The chart with an axis that shows its points, not 0."""
+    """The chart with an axis that covers its points, not 0."""
     values = [point.x for point in chart.points]
     in_shares = bool(values) and min(values) >= 0 and max(values) <= 1
     return replace(chart, xaxis={"title": metric, **(fitted(values) if in_shares else {})})
 
 
 def tables_of_table(results: TableResults) -> list[Table]:
-    """All tables, each over all settings."""
+    """All tables, each covering all settings."""
     return [
         scores_table(results),
         *([differences_table(results)] if results.has_seeds else []),
@@ -102,7 +102,7 @@ def differences_table(results: TableResults, number: int | None = None) -> Table
 
 
 def cases_table(results: TableResults, number: int | None = None) -> Table:
-    """Every method against the reference over cases, for the networks that were trained."""
+    """Every method against the reference over cases, for these trained networks."""
     names = list(results.study.maps)
     rows = []
     for each in results.of_cases:
@@ -127,7 +127,7 @@ def cases_table(results: TableResults, number: int | None = None) -> Table:
     return Table(
         "of-cases" if number is None else f"of-cases-{number}",
         f"Difference from {results.reference} for these trained networks, paired by case: the mean "
-        "over runs for each case. It says nothing about other trainings.",
+        "over runs for each case. It says nothing about new runs.",
         {
             "method": "", **axis_titles(results.study.axes), "score": "score",
             "difference": "difference", "cases": "", "p": "p", "corrected p": "corrected-p",

@@ -1,4 +1,4 @@
-"""The page on results that others made: the report of a study, as far as such data go."""
+"""The page on tables of scores: the report of a study, as far as such data allow."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from rwloss.words import count_of, some
 
 
 def write_table_page(results: TableResults, path: Path) -> Path:
-    """Write the page, whole or not at all.
+    """Write the page atomically.
 
-    Raises RWLossError without plotly or jinja2, and where the file can't be written.
+    Raises RWLossError without plotly or jinja2, and if the file cannot be written.
     """
     require_report()
     check_page(path)
@@ -65,7 +65,7 @@ def _context(results: TableResults) -> dict[str, Any]:
 
 
 def _facts(results: TableResults) -> list[tuple[str, str]]:
-    """What was read, in words."""
+    """The facts about what was read, in words."""
     options, table, found = results.options, results.table, results.found
     cases = {case for setting in table.settings for case in setting.cases}
     columns = {**options.columns_of}
@@ -74,7 +74,7 @@ def _facts(results: TableResults) -> list[tuple[str, str]]:
         ("methods", ", ".join(table.methods)),
         ("reference", options.reference),
         ("seeds", ", ".join(results.seed_names.values()) if table.has_seeds else "one run each"),
-        ("cases", f"{len(cases):,}" if table.has_cases else "means of runs alone"),
+        ("cases", f"{len(cases):,}" if table.has_cases else "only means of runs"),
         ("classes", ", ".join(table.classes)),
         ("settings", f"{len(table.settings)} of {', '.join(table.fields)}" if table.fields else ""),
         (

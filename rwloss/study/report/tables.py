@@ -1,4 +1,4 @@
-"""The tables of a report: what cells show and sort by, without folders of this machine."""
+"""The tables of a report: content and sort keys of their cells, without folders of this machine."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from rwloss.words import count_of, listed, percent
 _TEXT = {"map", "method", "class", "score", "status", "lost classes", "verdict"}
 """Columns that hold no numbers."""
 
-# The last part of an absolute path says which file; the rest says whose machine it was.
+# The last part of an absolute path says which file; the other parts say whose machine it was.
 _QUOTED = re.compile(r"""(["'])(?:[A-Za-z]:)?[/\\](?:[^"'\n]*[/\\])?([^"'/\\\n]*)[/\\]*\1""")
 _BARE = re.compile(
     r"(?<![\w.:/\\'\"<~-])(?:/|[A-Za-z]:[/\\])(?:[^\s/\\'\":;,]+[/\\])*([^\s/\\'\":;,]+)"
@@ -29,7 +29,7 @@ _BARE = re.compile(
 
 @dataclass(frozen=True)
 class Cell:
-    """text, with detail below it in small letters; sort: what the column is sorted by."""
+    """text, with detail below it in small letters; sort: the sort key of the cell."""
 
     text: str
     sort: float | str | None = None
@@ -39,7 +39,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class TableRow:
-    """A row, and what it is of: number of the map, number of the class, seed; None for all."""
+    """A row, and its map, class and seed, by number; None for all."""
 
     cells: tuple[Cell, ...]
     map_number: int
@@ -66,14 +66,14 @@ class Table:
 
 
 def of_parts(results: Results, make: Callable[[Results, StudyPart, str], Table]) -> Iterator[Table]:
-    """A table over all seeds, and one without those where the reference failed, if any."""
+    """A table over all seeds, and one without the seeds on which the reference failed, if any."""
     yield make(results, results.whole, "whole")
     if results.without_failures is not None:
         yield make(results, results.without_failures, "without")
 
 
 def scores_table(results: Results) -> Table:
-    """The answer in numbers: scores of each map, and how often it lost a class."""
+    """The main table: scores of each map, and how often it lost a class."""
     rows, names = [], list(results.study.maps)
     shown = ["dice", "hd95_mm", *results.asked_for()]
     tested = {
@@ -120,7 +120,7 @@ def maps_table(results: Results, part: StudyPart, which: str) -> Table:
         failed = f"{each.failed} failed" if each.failed else ""
         details = [left_open(rate)] if (rate := each.lost_rate) else []
         details += [_not_known(each.unknown)] * bool(details and each.unknown)
-        alarm = "ALARM: promises to be stable" if each.breaks_promise else ""
+        alarm = "ALARM: declared stable" if each.breaks_promise else ""
         cells = (
             Cell(each.map, each.map, without_paths(each.expression)),
             *axis_cells(results.study, each.values),
@@ -229,11 +229,11 @@ def classes_table(results: Results) -> Table:
             rows.append(TableRow(cells, names.index(each.map), label))
     return Table(
         "classes",
-        "Classes, over the runs that are done.",
+        "Classes, over the finished runs.",
         {
             "map": "", **_axes(results), "class": "", "born": "born",
             "birth step, median": "born", "died": "died",
-            "lost": "lost", "empty in a record": "residual", "gradient left": "residual",
+            "lost": "lost", "empty in a record": "residual", "remaining gradient": "residual",
             "push at the class": "residual",
         },
         tuple(rows),
@@ -241,7 +241,7 @@ def classes_table(results: Results) -> Table:
 
 
 def runs_table(results: Results) -> Table:
-    """Every run, failed ones with their reason."""
+    """Every run; failed ones with their reason."""
     names = list(results.study.maps)
     rows = []
     for row in results.runs:
@@ -270,7 +270,7 @@ def runs_table(results: Results) -> Table:
         rows.append(TableRow(cells, names.index(row.map), seed=row.seed))
     return Table(
         "runs",
-        "Every run. Only runs that are done count in means and tests.",
+        "Every run. Only finished runs count in means and tests.",
         {
             "map": "", **axis_titles(results.study.axes), "seed": "", "status": "",
             "test Dice": "test-dice", "end Dice": "end-dice", "lost classes": "lost",
@@ -294,22 +294,22 @@ def axis_titles(names: Iterable[str]) -> dict[str, str]:
 
 
 def axis_cells(study: Study, values: AxisValues) -> list[Cell]:
-    """Values of axes, sorted as the study has them."""
+    """Values of axes, in the order of the study."""
     return [Cell(text_of(value), study.axes[name].index(value)) for name, value in values.items()]
 
 
 def _seeds(results: Results, which: str) -> str:
     seeds = results.repeats
     if which == "without" and len(results.conditions) > 1:
-        return "the seeds where the reference with the same values did not fail"
+        return "the seeds on which the reference with the same values did not fail"
     if which == "without":
         left = [str(seed) for seed in seeds if seed not in results.reference_failures]
-        return f"the seeds where the reference did not fail ({listed(left) or 'none'})"
+        return f"the seeds on which the reference did not fail ({listed(left) or 'none'})"
     return "1 seed" if len(seeds) == 1 else f"all {count_of(len(seeds), 'seed')}"
 
 
 def interval_cell(found: Interval | None, *, signed: bool = False) -> Cell:
-    """A mean, with its interval below it where there are several values."""
+    """A mean, with its interval below it if there are several values."""
     if found is None:
         return Cell(NOTHING)
     detail = bounds(found, signed=signed) if found.n > 1 else ""
@@ -343,8 +343,8 @@ def _not_known(names: Sequence[str]) -> str:
 def without_paths(text: str, *known: str | Path) -> str:
     """A text with only the last part of every absolute path.
 
-    known: files and folders that are shortened wherever they stand. Other paths are found between
-    quotation marks, or up to the next space. The home folder becomes ~.
+    known: files and folders that are shortened everywhere. Other paths are found between quotation
+    marks, or up to the next space. The home folder becomes ~.
 
     >>> without_paths("cannot read '/srv/ann/data/a b.nii' or /tmp/x/y.txt; 1/2 of it")
     "cannot read 'a b.nii' or y.txt; 1/2 of it"
@@ -353,7 +353,7 @@ def without_paths(text: str, *known: str | Path) -> str:
     for path in map(Path, known):
         names |= {str(each): each.name for each in (path, path.absolute(), path.resolve())}
     names |= {str(Path.home()): "~"}
-    # What lies inside another is shortened first. A single part, such as DATA, tells nothing.
+    # Paths inside another are shortened first. A single part, such as DATA, reveals nothing.
     for whole, name in sorted(names.items(), key=lambda pair: -len(pair[0])):
         if name and whole != name:
             for written in {whole, repr(whole)[1:-1]}:  # as errors write it

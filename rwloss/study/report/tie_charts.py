@@ -1,4 +1,4 @@
-"""The charts of a report that show what was known before training against the outcomes."""
+"""The charts of indicators known before training against outcomes."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ _MARKER = 11  # pixels across a point
 
 
 def ties(results: Results) -> list[Chart]:
-    """A chart for each indicator and outcome; each point is a map, or a class of a map."""
+    """One chart per indicator and outcome; each point is a map, or a class of a map."""
     return [_tie(results, *each) for each in enumerate(results.ties)]
 
 
 def _tie(results: Results, number: int, tie: Tie) -> Chart:
     from matplotlib.ticker import MaxNLocator
 
-    # A logarithmic axis has no place for 0, what is below it, and infinity.
+    # A logarithmic axis has no place for 0, negative values and infinity.
     is_log = tie.indicator == "pull"
     pairs = [pair for pair in tie.pairs if not is_log or 0 < pair.indicator < math.inf]
     largest = max((pair.indicator for pair in pairs), default=0.0) or 1.0
@@ -65,7 +65,8 @@ def _tie(results: Results, number: int, tie: Tie) -> Chart:
     points = []
     for i, (pair, group) in enumerate(zip(pairs, groups, strict=True)):
         label = None if pair.class_name is None else results.class_names.index(pair.class_name)
-        # Points that hide each other are rings, the small ones on top; each tells of all of them.
+        # Overlapping points are drawn as rings, small ones on top; the text of each lists all of
+        # them.
         ring = min(6, 30 / max(1, len(group) - 1))
         points.append(
             Point(
@@ -84,7 +85,7 @@ def _tie(results: Results, number: int, tie: Tie) -> Chart:
     if len(pairs) < len(tie.pairs):
         notes.append(f"Not drawn: {len(tie.pairs) - len(pairs)} at 0, below, or infinite.")
     if any(len(group) > 1 for group in groups):
-        notes.append("Close points are drawn inside each other, each at its place.")
+        notes.append("Overlapping points are drawn inside each other.")
     return Chart(
         f"tie-{number}",
         heading=tie_title(tie),
@@ -124,7 +125,7 @@ def _correlation(tie: Tie) -> str:
 def _close(
     x: Sequence[float], y: Sequence[float], xaxis: Mapping[str, Any], yaxis: Mapping[str, Any]
 ) -> list[list[int]]:
-    """For each point all that are less than a marker apart, or connected by points that are.
+    """For each point, all that are less than a marker apart, directly or through other points.
 
     >>> axis = {"range": [0, _NARROW]}
     >>> _close([0, 50, 0, 0], [0, 0, 9, 18], axis, axis)

@@ -1,1 +1,1 @@
-"""Results that others made: read from tables, checked, and turned into what a report shows."""
+"""Results from tables of scores: read, checked, and converted for the report."""

@@ -1,4 +1,4 @@
-"""Scores as numbers, and what each is of as codes: the step from text to arrays."""
+"""Scores as numbers, and their keys as codes: the step from text to arrays."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from rwloss.study.score_tables.options import TableOptions
 from rwloss.words import nearest
 
 _ABSENT = {"", "nan", "na", "n/a", "none", "null", "-", "inf", "-inf", "+inf", "infinity"}
-"""Texts, in small letters, that stand for no value."""
+"""Texts, in lower case, that mean a missing value."""
 
 
 class CodedScores(NamedTuple):
-    """All scores of one metric. codes: (score, field), the place of each in the field's levels.
+    """All scores of one metric. codes: (score, field), the index of each in the field's levels.
     places: (file, line) of each."""
 
     codes: NDArray[np.int64]
@@ -28,11 +28,11 @@ class CodedScores(NamedTuple):
 
 
 def fields_of(blocks: Sequence[Block], options: TableOptions) -> tuple[str, ...]:
-    """Settings in the order of paths and options, then the keys that the tables have."""
+    """Settings in the order of paths and options, then the keys of the tables."""
     used = dict.fromkeys(key for block in blocks for key in block.keys)
     if "method" not in used:
         raise RWLossError(
-            "nothing says which method the scores are of: put {method} in --pattern, and name the "
+            "the method of the scores is unknown: put {method} in --pattern, and name the "
             "folder above those of the methods"
         )
     known = case_groups(options)
@@ -44,7 +44,9 @@ def fields_of(blocks: Sequence[Block], options: TableOptions) -> tuple[str, ...]
     for key in used:
         lacking = [block.file for block in blocks if key not in block.keys]
         if lacking and not (key in known and "case" in used):
-            raise RWLossError(f"{lacking[0]!r} does not say the {key} of its scores; others do")
+            raise RWLossError(
+                f"{lacking[0]!r} does not give the {key} of its scores; other files do"
+            )
     settings = [field for field in used if field not in options.keys]
     return (*settings, *(key for key in options.keys if key in used))
 
@@ -55,7 +57,7 @@ def coded(
     levels: Mapping[str, dict[str, int]],
     options: TableOptions,
 ) -> CodedScores:
-    """The scores of blocks of one metric. levels: grows by the texts that are new."""
+    """The scores of blocks of one metric. levels: new texts are added."""
     codes, values, places = [], [], []
     groups = case_groups(options)
     absent = _ABSENT | {text.lower() for text in options.absent}
@@ -72,7 +74,7 @@ def coded(
             columns.append([level.setdefault(text, len(level)) for text in texts])
             if "" in level:
                 line = block.lines[[*texts].index("")]
-                raise RWLossError(f"{block.file!r} line {line} does not say its {field}")
+                raise RWLossError(f"{block.file!r} line {line} does not give its {field}")
         codes.append(np.array(columns, dtype=np.int64).reshape(len(fields), n).T)
         values.append(_numbers(block, absent, absent_numbers))
         places += [(block.file, line) for line in block.lines]
@@ -91,7 +93,7 @@ def _group_of(case: str, known: Mapping[str, str], options: TableOptions) -> str
 
 
 def _numbers(block: Block, absent: set[str], absent_numbers: set[float]) -> NDArray[np.float64]:
-    """The values as numbers; NaN where there is none."""
+    """The values as numbers; NaN if missing."""
     found = np.empty(len(block.values))
     for place, value in enumerate(block.values):
         text = str(value).strip()
@@ -104,7 +106,8 @@ def _numbers(block: Block, absent: set[str], absent_numbers: set[float]) -> NDAr
             narrower = ", or leave its column out with a pattern such as {method:dice|ce}"
             raise RWLossError(
                 f"{block.file!r} line {block.lines[place]}: {block.metric}{column} is "
-                f"{text[:40]!r}, which is no number; if it stands for no value, give --absent and "
+                f"{text[:40]!r}, which is not a number; if it stands for no value, give --absent "
+                f"and "
                 f"this text{narrower if column else ''}"
             )
         found[place] = math.nan if number in absent_numbers else number
@@ -113,7 +116,7 @@ def _numbers(block: Block, absent: set[str], absent_numbers: set[float]) -> NDAr
 
 
 def _number(text: str) -> float | None:
-    """A text as a number, with a decimal point or comma; None if it is none."""
+    """A text as a number, with a decimal point or comma; None if it is not a number."""
     try:
         if "_" in text:  # Python reads 1_0 as 10
             return None

@@ -1,4 +1,4 @@
-"""Tables of scores as CSV: long, wide, a score per row, or as MONAI reports cases."""
+"""Read tables of scores from CSV: long, wide, one score per row, or MONAI's reports of cases."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rwloss.study.score_tables.patterns import Pattern, read_pattern
 from rwloss.words import count_of, nearest
 
 _MANY = 12
-"""Names that an error lists."""
+"""Largest number of names that an error lists."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Block:
     """Scores of one metric in one file.
 
     keys: field -> a text per score, or one text for all. values: text or number per score. lines:
-    where each stands in the file, from 1. column: of the values, where a pattern found it.
+    line number of each in the file, from 1. column: of the values, if a pattern found it.
     """
 
     file: str
@@ -37,7 +37,7 @@ class Block:
 
 
 def file_text(path: Path) -> str:
-    """The content of a file in UTF-8, else in Latin-1, as spreadsheets write it."""
+    """The content of a file in UTF-8, else in Latin-1, which spreadsheets write."""
     try:
         return path.read_text("utf-8-sig")
     except UnicodeDecodeError:
@@ -47,14 +47,14 @@ def file_text(path: Path) -> str:
 
 
 def delimiter_of(text: str) -> str:
-    """What separates the columns: what the first line has most of."""
+    """The delimiter of the columns: the most frequent one in the first line."""
     line = next((line for line in text.splitlines() if line.strip()), "")
     return max(",;\t", key=line.count)
 
 
 @dataclass(frozen=True)
 class CsvTable:
-    """A table that has been read. lines: where each row stands in the file."""
+    """A table that has been read. lines: line number of each row in the file."""
 
     file: str
     header: tuple[str, ...]
@@ -64,11 +64,11 @@ class CsvTable:
 
     @classmethod
     def of(cls, path: Path, shown: str) -> CsvTable:
-        """Read a file. Raises RWLossError, naming it as shown, for what is no table."""
+        """Read a file. Raises RWLossError, which names it as shown, if it is not a table."""
         text = file_text(path)
         delimiter = delimiter_of(text)
         if "\0" in text or text.startswith("PK"):
-            raise RWLossError(f"{shown!r} is no text in UTF-8: save it as CSV in UTF-8")
+            raise RWLossError(f"{shown!r} is not UTF-8 text: save it as CSV in UTF-8")
         try:
             reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
             rows, lines = [], []
@@ -106,7 +106,7 @@ class CsvTable:
         return [row[place].strip() for row in self.rows]
 
     def blocks(self, fields: Mapping[str, str], options: TableOptions) -> Iterator[Block]:
-        """The scores of the table. fields: what its path says."""
+        """The scores of the table. fields: those in its path."""
         if self._is_monai and "metric" in fields:
             yield from self._of_monai(fields)
             return
@@ -137,7 +137,7 @@ class CsvTable:
                 keys[key] = self._column(key, f"--{key}")
         if "method" not in keys and "method" not in in_wide:
             raise RWLossError(
-                f"nothing says which method a score of {self.file!r} is of: name its column with "
+                f"the method is unknown for a score of {self.file!r} is of: name its column with "
                 f"--method, or put {{method}} in --pattern or --wide; the columns are "
                 f"{shown_names(self.header)}"
             )
@@ -195,7 +195,7 @@ class CsvTable:
 
     def _of_monai(self, fields: Mapping[str, str]) -> Iterator[Block]:
         """A report of MONAI's MetricsSaver: a row per image, a column per class, and their mean,
-        which is left out because it skips what is NaN."""
+        which is ignored because it skips NaN."""
         files = self._column("filename", "MONAI")
         cases = [Path(name).name for name in files]
         if len({*cases}) < len(cases) and all("/" in name for name in files):
@@ -220,12 +220,12 @@ class CsvTable:
 
 
 def _key_columns(keys: Iterable[str], options: TableOptions) -> set[str]:
-    """Names of columns that say what a score is of."""
+    """Names of key columns, such as method and case."""
     return {*options.columns_of.values(), *options.groups, *keys}
 
 
 def shown_names(names: Sequence[str]) -> str:
-    """Names in an error, not too many."""
+    """Names in an error, at most a few."""
     more = f" and {len(names) - _MANY} more" if len(names) > _MANY else ""
     return ", ".join(map(repr, names[:_MANY])) + more
 
@@ -240,7 +240,7 @@ def _wide_pattern(options: TableOptions) -> Pattern:
 
 
 def case_groups(options: TableOptions) -> dict[str, dict[str, str]]:
-    """Of each group that is a column of the table of cases: case -> value."""
+    """For each group that is a column of the table of cases: case -> value."""
     if options.case_table is None:
         return {}
     return _case_groups(options.case_table, options.columns_of.get("case", "case"))

@@ -1,4 +1,4 @@
-"""What a user says of tables that rwloss did not write."""
+"""Options that describe tables of scores from other programs."""
 
 from __future__ import annotations
 
@@ -10,21 +10,20 @@ from typing import Literal
 from rwloss.errors import RWLossError
 
 KEYS = ("method", "seed", "case", "class")
-"""What a score can be of, beside the settings of its run."""
+"""Keys of a score, besides the settings of its run."""
 
 
 @dataclass(frozen=True)
 class TableOptions:
-    """Where the scores are, what their columns mean, and the rules for what is missing.
+    """Where the scores are, what their columns mean, and the rules for missing values.
 
-    metrics: name -> whether higher is better. metric_columns: name -> what the tables call it,
-    where that differs. columns_of: of each of KEYS, the column that holds it, where one was named.
-    groups: columns that are settings. pattern: fields in paths below source. wide: fields in the
-    names of columns. long: the columns of the metric's name and value. case_table: a table with a
-    row per case, whose columns can be groups. missing: metric -> rule; "" for the rule of all
-    others. absent: texts that stand for no value. shared: leave out what not all methods have.
-    unpaired: runs of one seed have nothing in common. correct: over which comparisons of a metric
-    p is corrected.
+    metrics: name -> whether higher is better. metric_columns: name -> its name in the tables, if
+    different. columns_of: for each of KEYS, its column, if one was named. groups: columns that are
+    settings. pattern: fields in paths below source. wide: fields in the names of columns. long: the
+    columns of the metric's name and value. case_table: a table with one row per case, whose columns
+    can be groups. missing: metric -> rule; "" for the rule of all others. absent: texts that mean a
+    missing value. shared: leave out what not all methods have. unpaired: runs with the same seed
+    are not paired. correct: over which comparisons of a metric p is corrected.
     """
 
     source: Path
@@ -45,16 +44,16 @@ class TableOptions:
 
     @property
     def written(self) -> dict[str, str]:
-        """What the tables call each metric -> its name."""
+        """Name of each metric in the tables -> its name."""
         return {self.metric_columns.get(name, name): name for name in self.metrics}
 
     @property
     def keys(self) -> tuple[str, ...]:
-        """KEYS, without those that are settings: classes may be compared one by one."""
+        """KEYS, without those that are settings: classes may be compared separately."""
         return tuple(key for key in KEYS if key not in self.groups)
 
     def command(self) -> list[str]:
-        """The arguments that ask for the same again, without folders of this machine."""
+        """The arguments that reproduce the page, without folders of this machine."""
         given: dict[str, str | None] = {
             "pattern": self.pattern,
             "wide": self.wide,
@@ -82,7 +81,7 @@ class TableOptions:
 
 
 def read_metrics(texts: Sequence[str]) -> tuple[dict[str, bool], dict[str, str]]:
-    """Metrics with their directions, and the columns of those that are called otherwise there.
+    """Metrics with their directions, and the columns of those with another name in the tables.
 
     texts: [NAME=]COLUMN:higher or [NAME=]COLUMN:lower.
 
@@ -95,12 +94,12 @@ def read_metrics(texts: Sequence[str]) -> tuple[dict[str, bool], dict[str, str]]
         given, _, direction = text.rpartition(":")
         if not given or direction not in {"higher", "lower"}:
             raise RWLossError(
-                f"--metric {text!r} does not say which scores are better: write "
+                f"--metric {text!r} does not say whether higher is better: write "
                 f"{given or text}:higher or {given or text}:lower"
             )
         name, is_named, column = given.partition("=")
         if name in found or (column or name) in {*columns.values(), *(found.keys() - columns)}:
-            raise RWLossError(f"--metric {text!r} is there twice: name each metric once")
+            raise RWLossError(f"--metric {text!r} is given twice: name each metric once")
         found[name] = direction == "higher"
         if is_named:
             columns[name] = column

@@ -21,9 +21,9 @@ class Pattern:
     short: re.Pattern[str]
 
     def match(self, name: str) -> Mapping[str, str] | None:
-        """What the fields are in a name; None if the pattern does not fit.
+        """The values of the fields in a name; None if the pattern does not match.
 
-        Raises RWLossError where they could be several things.
+        Raises RWLossError if they are ambiguous.
         """
         found = self.long.fullmatch(name)
         if found is None:
@@ -45,7 +45,7 @@ class Pattern:
 def read_pattern(text: str, option: str, choices: Mapping[str, Sequence[str]]) -> Pattern:
     """Read a pattern: {field}, {field:REGEX}, and * for anything; none of them holds a /.
 
-    choices: all that a field can be, where that is known. Raises RWLossError, naming the option.
+    choices: all possible values of a field, if known. Raises RWLossError, which names the option.
 
     >>> found = read_pattern("{method}/fold_{seed}/*.csv", "--pattern", {})
     >>> found.match("dice/fold_0/a.csv")

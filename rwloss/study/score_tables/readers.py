@@ -1,4 +1,4 @@
-"""Files with scores, as they are: CSV tables, nnU-Net's summary.json, MONAI's reports."""
+"""Read files with scores: CSV tables, nnU-Net's summary.json, MONAI's reports."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ NNUNET = "{method}/fold_{seed}/validation/summary.json"
 
 @dataclass(frozen=True)
 class Found:
-    """What was read. unread: files of the same kinds that the pattern does not fit. unused: columns
-    that no option names. decimal_commas: whether numbers were written with a comma."""
+    """What was read. unread: files of the same kinds that the pattern does not match. unused:
+    columns that no option names. decimal_commas: whether numbers were written with a comma."""
 
     blocks: tuple[Block, ...]
     files: int
@@ -40,9 +40,9 @@ class Found:
 
 
 def read(options: TableOptions) -> Found:
-    """All scores of a file, or of the files of a folder that a pattern fits.
+    """All scores of a file, or of the files of a folder that a pattern matches.
 
-    Raises RWLossError, naming the file, for what cannot be read, and for missing columns.
+    Raises RWLossError, which names the file, for unreadable files and missing columns.
     """
     source = options.source
     if not source.exists():
@@ -73,7 +73,7 @@ def read(options: TableOptions) -> Found:
 
 
 def _has_decimal_commas(blocks: Sequence[Block], delimiter: str) -> bool:
-    """Whether a table's numbers are written so. Raises RWLossError if 1,234 may be 1234 there."""
+    """Whether a table uses decimal commas. Raises RWLossError if 1,234 may mean 1234."""
     with_comma = [
         (block, line, value)
         for block in blocks
@@ -94,7 +94,8 @@ def _has_decimal_commas(blocks: Sequence[Block], delimiter: str) -> bool:
 
 
 def _matching(options: TableOptions) -> tuple[list[tuple[Path, dict[str, str]]], list[str]]:
-    """Files of a folder that the pattern fits, with their fields, and other files of the kind."""
+    """Files of a folder that the pattern matches, with their fields, and other files of the
+    kind."""
     folder = options.source
     pattern = read_pattern(options.pattern or NNUNET, "--pattern", {"metric": [*options.written]})
     suffix = Path(pattern.text).suffix.lower()
@@ -102,7 +103,7 @@ def _matching(options: TableOptions) -> tuple[list[tuple[Path, dict[str, str]]],
     found = [(folder / name, dict(fields)) for name in names if (fields := pattern.match(name))]
     rest = [name for name in names if not pattern.match(name)]
     if not found:
-        there = f"there are {some(rest)}" if rest else f"there is no {suffix or 'such'} file"
+        there = f"there are {some(rest)}" if rest else f"there is no {suffix or 'matching'} file"
         given = "" if options.pattern else " (what nnU-Net writes; name another with --pattern)"
         raise RWLossError(
             f"no file in {str(folder)!r} fits the pattern {pattern.text!r}{given}: {there}"
@@ -114,7 +115,7 @@ def _matching(options: TableOptions) -> tuple[list[tuple[Path, dict[str, str]]],
 
 
 def _files_below(folder: Path, suffix: str) -> Iterator[str]:
-    """Files with this ending, by their place. Links are followed, each folder once."""
+    """Files with this ending, by their path. Links are followed, each folder once."""
     seen: set[str] = set()
     for at, folders, files in os.walk(folder, followlinks=True):
         if os.path.realpath(at) in seen:

@@ -1,4 +1,4 @@
-"""Scores of tables as the results of a study, so that the same page and export show them."""
+"""Scores of tables in the form of a study's results, for the same page and export."""
 
 from __future__ import annotations
 
@@ -36,15 +36,15 @@ from rwloss.words import listed
 
 @dataclass(frozen=True)
 class ScoredRun(RunOutcome):
-    """A run of which only scores are known. means: metric -> mean over its cases. of_cases: metric
-    -> case -> score."""
+    """A run with known scores only. means: metric -> mean over its cases. of_cases: metric -> case
+    -> score."""
 
     means: Mapping[str, float] = field(default_factory=dict)
     of_cases: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     @property
     def knows_losses(self) -> bool:
-        """Drawn as a run that lost no class: nothing says that one was lost."""
+        """Drawn as a run that lost no class, because the tables do not show lost classes."""
         return True
 
     def tested(self, metric: str) -> float | None:
@@ -52,7 +52,7 @@ class ScoredRun(RunOutcome):
         return self.means.get(metric)
 
     def tested_cases(self, metric: str) -> dict[str, float]:
-        """A metric of each case; none where the table holds means."""
+        """A metric of each case; empty if the table holds means."""
         return dict(self.of_cases.get(metric, {}))
 
 
@@ -80,7 +80,7 @@ class TableResults(Results):
         return ""
 
     def about_scores(self) -> str:
-        """Which scores are better, in a sentence."""
+        """Whether higher scores are better, in a sentence."""
         lower = [name for name, higher in self.options.metrics.items() if not higher]
         return f"Lower is better: {listed(lower)}." if lower else "Higher is better."
 
@@ -90,7 +90,7 @@ class TableResults(Results):
         return self.table.has_seeds
 
     def at(self, values: Mapping[str, Any]) -> TableResults:
-        """The results with these settings, as of tables without settings."""
+        """The results with these settings, like those of tables without settings."""
         part = self.whole.at(values)
         runs = tuple(row for row in self.runs if row.values == values)
         return replace(
@@ -109,7 +109,7 @@ class TableResults(Results):
 
     @cached_property
     def conditions(self) -> tuple[TableResults, ...]:
-        """The results with each combination of settings that the tables have."""
+        """The results for each combination of settings in the tables."""
         if not self.study.axes:
             return (self,)
         found = {tuple(row.values.items()): row.values for row in self.runs}
@@ -154,12 +154,12 @@ def collect_table(options: TableOptions) -> TableResults:
 
 
 def _axis(name: str) -> str:
-    """A setting as the name of an axis; splits are no settings of a study."""
+    """A setting as the name of an axis; splits are not settings of a study."""
     return f"setting {name}" if name in DRAWN else name
 
 
 def _numbered(names: Sequence[str]) -> dict[str, int]:
-    """A number for each seed: itself where all are numbers, else its place."""
+    """A number for each seed: the seed itself if all are numbers, else its index."""
     ordered = sorted(names, key=natural)
     if all(name.isascii() and name.isdigit() and str(int(name)) == name for name in ordered):
         return {name: int(name) for name in ordered}
@@ -292,7 +292,8 @@ class _Maker:
     def _corrected(
         self, found: Sequence[Difference], least: Callable[[Comparison], float]
     ) -> list[Difference]:
-        """The same, each metric corrected over all settings together. least: smallest p of each."""
+        """The same comparisons, each metric corrected over all settings together. least: smallest p
+        of each."""
         made = [*found]
         needed = unpaired_seeds_needed if self.options.unpaired else seeds_needed
         for metric in self.options.metrics:

@@ -1,4 +1,4 @@
-"""Scores by setting, method, seed and case: checked, with a rule for those without a value."""
+"""Scores by setting, method, seed and case: checked, with a rule for missing values."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ Floats = NDArray[np.float64]
 class SettingScores:
     """The scores of all methods with one combination of settings.
 
-    cases: none where the tables hold means of runs. scores: metric -> (method seed case), NaN where
-    a seed lacks a case, or a rule left it out; one column without cases. runs: (method seed), which
-    runs there are.
+    cases: empty if the tables hold means of runs. scores: metric -> (method seed case), NaN if a
+    seed lacks a case, or a rule left it out; one column without cases. runs: (method seed), which
+    runs exist.
     """
 
     settings: Mapping[str, str]
@@ -40,8 +40,8 @@ class SettingScores:
 class ScoreTable:
     """All scores. methods: of all settings, the reference first. fields: names of settings.
 
-    has_seeds: whether any method has several runs. notes: what was done with missing values,
-    and what was left out.
+    has_seeds: whether any method has several runs. notes: how missing values were treated, and what
+    was left out.
     """
 
     methods: tuple[str, ...]
@@ -54,10 +54,10 @@ class ScoreTable:
 
 
 def assemble(found: Found, options: TableOptions) -> ScoreTable:
-    """Check the scores of files, and bring them in order.
+    """Check and sort the scores of files.
 
-    Raises RWLossError for scores that are no numbers, are there twice or are missing, and for runs
-    of methods that differ in their cases or seeds, each with names and with the option to give.
+    Raises RWLossError for scores that are not numbers, duplicated or missing, and for methods with
+    different cases or seeds; it names them and the option that fixes it.
     """
     fields = fields_of(found.blocks, options)
     levels: dict[str, dict[str, int]] = {field: {} for field in fields}
@@ -76,12 +76,14 @@ def assemble(found: Found, options: TableOptions) -> ScoreTable:
     methods = names["method"]
     if options.reference not in methods:
         raise RWLossError(
-            f"the reference {options.reference!r} is none of the methods "
+            f"the reference {options.reference!r} is not one of the methods "
             f"{listed([*map(repr, methods)])}{nearest(options.reference, methods)}"
         )
     settings = tuple(field for field in fields if field not in options.keys)
     if len(methods) < 2:
-        raise RWLossError(f"{methods[0]!r} is the only method: there is nothing to compare it with")
+        raise RWLossError(
+            f"{methods[0]!r} is the only method, so there is nothing to compare it with"
+        )
     maker = _Maker(options, fields, names, settings, of_metric)
     made = tuple(maker.settings())
     others = (name for name in methods if name != options.reference)
@@ -97,7 +99,8 @@ def assemble(found: Found, options: TableOptions) -> ScoreTable:
 
 
 class _Maker:
-    """Makes the arrays of each combination of settings, and notes what it left out or filled in."""
+    """Builds the arrays of each combination of settings, and notes what it left out or filled
+    in."""
 
     def __init__(
         self,
@@ -121,7 +124,7 @@ class _Maker:
         self.ends = {metric: (float(v.min()), float(v.max())) for metric, v in finite.items()}
 
     def settings(self) -> Iterator[SettingScores]:
-        """One after the other, in natural order of their values."""
+        """Yields them in natural order of their values."""
         sizes = [len(self.names[self.fields[field]]) for field in self.of_settings]
         codes = {
             metric: np.ravel_multi_index(scores.codes[:, self.of_settings].T, sizes)
@@ -189,7 +192,7 @@ class _Maker:
         at: Sequence[NDArray[np.int64]],
         levels: Mapping[str, tuple[str, ...]],
     ) -> Floats:
-        """Scores of a metric, (method seed case), where what is missing has been dealt with."""
+        """Scores of a metric, (method seed case), with missing values replaced or left out."""
         shape = tuple(len(levels[key]) for key in KEYS)
         scores = self.of_metric[metric]
         if not rows.size:
@@ -225,9 +228,9 @@ class _Maker:
         places = self.of_metric[metric].places
         lacking = [f"--{key}" for key in KEYS if key not in self.of_keys]
         options = " or ".join([*lacking, "--group"])
-        fix = f"name the column that tells them apart with {options}, or delete one if they repeat"
+        fix = f"name the column that distinguishes them with {options}, or delete a duplicate"
         raise RWLossError(
-            f"{where}{metric} of {self._what(metric, one)} is there twice: "
+            f"{where}{metric} of {self._what(metric, one)} occurs twice: "
             f"{places[one][0]!r} line {places[one][1]} and {places[other][0]!r} line "
             f"{places[other][1]}; {fix}"
         )
@@ -243,9 +246,9 @@ class _Maker:
         there: NDArray[np.bool_],
         levels: Mapping[str, tuple[str, ...]],
     ) -> NDArray[np.bool_]:
-        """Which scores are compared: those that all methods have, or all runs if unpaired.
+        """The scores to compare: those that all methods have, or all runs if unpaired.
 
-        Raises RWLossError where that leaves some out, unless it was asked for.
+        Raises RWLossError if that leaves some out, unless `shared` was given.
         """
         if self.options.unpaired:
             runs = there.any(axis=(2, 3), keepdims=True)
@@ -259,16 +262,16 @@ class _Maker:
         if len(lacking) > 3:
             told += f"; and {len(lacking) - 3} more"
         if not self.options.shared:
-            raise RWLossError(f"{told}. Give --shared to compare what all of them have")
+            raise RWLossError(f"{told}. Give --shared to compare only what all of them have")
         if not (there & kept).any():
             raise RWLossError(f"{told}. They share nothing, so nothing can be compared")
-        self.left_out[f"{told}. Compared is what all of them have"] = None
+        self.left_out[f"{told}. Only what all of them have is compared"] = None
         return kept
 
     def _lacking(
         self, there: NDArray[np.bool_], levels: Mapping[str, tuple[str, ...]]
     ) -> Iterator[str]:
-        """What runs lack that others have, in words."""
+        """Seeds and cases that some runs lack, in words."""
         has_seed, has_case = "seed" in self.of_keys, "case" in self.of_keys
         runs: NDArray[np.bool_] = np.asarray(there.any(axis=(2, 3)))
         axis = (0, 1) if self.options.unpaired else 0
@@ -294,7 +297,8 @@ class _Maker:
         row: int,
         levels: Mapping[str, tuple[str, ...]],
     ) -> tuple[Floats, NDArray[np.bool_]]:
-        """The table with the rule for missing values applied, and what is still compared."""
+        """The table with the rule for missing values applied, and the scores that are still
+        compared."""
         options = self.options
         rule = options.missing.get(metric, options.missing.get(""))
         if rule is None:
@@ -329,7 +333,7 @@ class _Maker:
         return self.ends[metric][self.options.metrics[metric] == (rule == "best")]
 
     def notes(self) -> Iterator[str]:
-        """What was done with missing values and left out, in sentences."""
+        """How missing values were treated, and what was left out, in sentences."""
         for metric in self.options.metrics:
             counts = {m: n for (name, m), n in self.filled.items() if name == metric and n}
             if not counts:

@@ -1,4 +1,4 @@
-"""Methods against the reference where a seed of one has nothing in common with that of another."""
+"""Compare methods with the reference without pairing runs by seed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Floats = NDArray[np.float64]
 
 
 def smallest_unpaired_p(one: int, other: int) -> float:
-    """The smallest p that the test can give for as many runs on each side.
+    """The smallest p that the test can give for these numbers of runs.
 
     >>> [smallest_unpaired_p(n, n) for n in (1, 3, 5, 10)]
     [1.0, 0.1, 0.007936507936507936, 0.0002]
@@ -42,12 +42,12 @@ def unpaired_seeds_needed(comparisons: int) -> int | None:
 def unpaired_differences(
     outcomes: Mapping[str, Runs], reference: str, metrics: Mapping[str, bool], *, seed: int = 0
 ) -> list[Difference]:
-    """Every other method against the reference in each metric, without pairs of runs.
+    """Compare every other method with the reference in each metric, without pairing runs.
 
-    p: two-sided, of SciPy's permutation test of independent samples on the means of runs; exact
-    where they can be split in up to 9,999 ways. by_seed: the score of each run - the mean of the
-    reference. Intervals draw the runs of each side on their own; over cases, the cases of both
-    together. false_claim: by Welch's t. All comparisons of a metric are corrected together.
+    p: two-sided, from SciPy's permutation test of independent samples on the means of runs; exact
+    for up to 9,999 possible splits. by_seed: the score of each run - the mean of the reference.
+    Intervals resample the runs of each side separately; over cases, the cases of both together.
+    false_claim: by Welch's t. All comparisons of a metric are corrected together.
     """
     found: list[Difference] = []
     for metric, higher in metrics.items():
@@ -117,7 +117,7 @@ def _p(own: Floats, base: Floats, seed: int) -> float:
 
 
 def _false_claim(own: Floats, base: Floats) -> float | None:
-    """Probability that the side with the higher mean is not higher in truth."""
+    """Probability that the side with the higher mean is not truly higher."""
     from scipy.stats import ttest_ind
 
     if min(own.size, base.size) < 2:
@@ -140,7 +140,7 @@ def _over_runs(own: Floats, base: Floats, seed: int) -> Interval:
 
 
 def _over_cases(own: Runs, base: Runs, metric: str, seed: int) -> Interval | None:
-    """The mean difference when runs of each side and cases of both are drawn anew."""
+    """The mean difference for resampled runs of each side and cases of both."""
     tables = []
     cases = next(iter(own.values())).tested_cases(metric)
     if not cases:

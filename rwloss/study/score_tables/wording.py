@@ -1,4 +1,4 @@
-"""The results of tables in sentences that say no more than their figures."""
+"""The results of tables in sentences that claim no more than the numbers show."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def question(results: TableResults) -> str:
 
 
 def lead(results: TableResults) -> list[str]:
-    """The answer in a few sentences: what is claimed over runs, and what cannot be."""
+    """The answer in a few sentences: what can be claimed over runs, and what cannot."""
     told = [*_nothing_of_trainings(results)]
     told += [*_claims_in_settings(results)] if results.study.axes else sentences(results)
     return [*dict.fromkeys(told)]
@@ -34,14 +34,14 @@ def _nothing_of_trainings(results: TableResults) -> Iterator[str]:
     if not results.has_seeds:
         yield (
             "There is one run per method, so nothing can be said about training with these "
-            "methods: with another seed, each difference might turn around."
+            "methods: with another seed, each difference might be reversed."
         )
 
 
 def _claims(
     results: TableResults, metric: str, found: list[Comparison], over: str = "runs"
 ) -> Iterator[str]:
-    """What is claimed of a metric. over: what was drawn anew."""
+    """The claims about a metric. over: what was resampled."""
     known = [each for each in found if each.difference is not None]
     if not known or (over == "runs" and not results.has_seeds):
         return
@@ -128,7 +128,7 @@ def _settings_with_claims(
 
 
 def sentences(part: TableResults) -> list[str]:
-    """What is claimed with one combination of settings."""
+    """The claims for one combination of settings."""
     told: list[str] = []
     for metric in part.directions():
         found = [d.comparison for d in part.whole.differences if d.metric == metric]
@@ -139,7 +139,7 @@ def sentences(part: TableResults) -> list[str]:
 
 
 def assumptions(results: TableResults) -> list[str]:
-    """What the tests take for granted, and over what they generalise."""
+    """What the tests assume, and to what they generalize."""
     told = []
     options, table = results.options, results.table
     if results.has_seeds and options.unpaired:
@@ -200,7 +200,7 @@ def assumptions(results: TableResults) -> list[str]:
 
 
 def _is_cross_validation(table: ScoreTable) -> bool:
-    """Whether no run of a method has a case of another one."""
+    """Whether no two runs of a method share a case."""
     return table.has_cases and all(
         (~np.isnan(scores)).sum(axis=1).max() == 1
         for setting in table.settings

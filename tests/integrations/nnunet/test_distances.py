@@ -180,7 +180,7 @@ def test_only_terms_of_distances_follow():
     ):  # fmt: skip
         with pytest.raises(RWLossError, match="can't follow nnU-Net's augmentation"):
             check_follows(maps.parse(text))
-    with pytest.raises(RWLossError, match="dice has no map"):
+    with pytest.raises(RWLossError, match="dice has no static map"):
         check_follows(maps.parse("dice"))
 
 

@@ -87,7 +87,7 @@ def test_what_an_older_rwloss_wrote_is_resumed_with_a_sentence(run, capsys):
     capsys.readouterr()
     resumed = run("0.5 * rectified + cross_entropy", resume=True)
     assert resumed.output_folder == str(old)
-    assert "does not say which map it was trained with" in capsys.readouterr().out
+    assert "does not record which map it was trained with" in capsys.readouterr().out
     saved = torch.load(old / file.name, weights_only=False)
     assert saved["init_args"]["rwloss_map"] == "0.5 * rectified + cross_entropy"
     # A new run does not write there.

@@ -187,7 +187,7 @@ def test_no_plan_or_checkpoint_chooses_the_map(trainer_of, monkeypatch, tmp_path
     content = torch.load(tmp_path / "saved.pth", weights_only=False)
     content |= told | {"init_args": content["init_args"] | told}
     torch.save(content, tmp_path / "changed.pth")
-    with pytest.raises(RWLossError, match=r"was trained with .*evil.py:Evil, and this run is"):
+    with pytest.raises(RWLossError, match=r"was trained with .*evil.py:Evil, and this run uses"):
         trainer.load_checkpoint(str(tmp_path / "changed.pth"))
     assert str(trainer.rwloss_expression()) == str(trainer.loss.expression) == "active_contour"
     assert not (tmp_path / "it_ran").exists()

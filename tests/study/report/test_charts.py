@@ -143,7 +143,7 @@ def test_close_points_lie_inside_each_other_at_their_places(strange):
     assert sizes == sorted(sizes, reverse=True)  # the small ones on top
     assert found[1].text == found[2].text
     assert found[1].text.count("<br>") == found[0].text.count("<br>") + 1
-    assert chart.note.endswith("Close points are drawn inside each other, each at its place.")
+    assert chart.note.endswith("Overlapping points are drawn inside each other.")
 
 
 def test_points_at_one_place_all_show_a_ring(strange):

@@ -256,7 +256,7 @@ def test_more_classes_than_panels_are_said(strange):
         names = tuple(f"class{i}" for i in range(k))
         return picture(choice, names, labels, labels, labels, np.zeros((k, 9, 9)), view)
 
-    assert of(8).text == "Slice 0. Map at 6 of 8 classes: those with the most voxels here."
+    assert of(8).text == "Slice 0. Map at 6 of 8 classes: those with the most voxels."
     assert len(of(8).panels) == 3 + 6
     assert of(3).text == "Slice 0."
 

@@ -47,7 +47,7 @@ def test_a_long_table_with_commas_semicolons_and_tabs(options, scores, tmp_path)
     assert read(options(path)).decimal_commas
     assert not read(options(tabs)).decimal_commas
     thousands = write(tmp_path / "thousands.csv", german[0], "rw;0;case0;1.234,5;1")
-    with pytest.raises(RWLossError, match=r"Dice is '1.234,5', which is no number"):
+    with pytest.raises(RWLossError, match=r"Dice is '1.234,5', which is not a number"):
         arrays(options(thousands))
     latin = tmp_path / "latin.csv"
     latin.write_bytes("\r\n".join([*rows, "Bögli,0,case0,0.5,1"]).encode("latin-1"))
@@ -280,7 +280,7 @@ def test_scores_of_our_own_evaluation(options, tmp_path):
         ),
         (["loss,seed,case,dice,HD95", "a,0,c,0.5,1"], "did you mean 'dice'"),
         (["loss,seed,case,Dice,HD95", '"a,0,c,0.5,1'], "is not a table"),
-        (["PK\x03\x04"], "'t.csv' is no text in UTF-8: save it as CSV in UTF-8"),
+        (["PK\x03\x04"], "'t.csv' is not UTF-8 text: save it as CSV in UTF-8"),
         (["loss,seed,case,Dice,HD95", 'a,0,c,0.5,"1,234"'], "HD95 is '1,234', and the table has"),
         (["loss,seed,case,Dice,HD95", 'a,0,c,0,"1,2"'], "separates its columns with commas, so"),
         (
@@ -312,7 +312,9 @@ def test_what_is_not_there_is_refused(options, tmp_path):
     with pytest.raises(RWLossError, match=r"'a/summary.json' is not a summary.json of nnU-Net"):
         read(options(tmp_path, pattern="{method}/summary.json", columns_of={}))
     path = write(tmp_path / "t.csv", "seed,Dice,HD95", "0,1,1")
-    with pytest.raises(RWLossError, match=r"nothing says which method .* 'seed', 'Dice', 'HD95'"):
+    with pytest.raises(
+        RWLossError, match=r"the method is unknown for a score .* 'seed', 'Dice', 'HD95'"
+    ):
         read(options(path, columns_of={}))
 
 
@@ -344,5 +346,5 @@ def test_a_folder_without_methods_is_refused(options, tmp_path):
     write(tmp_path / "fold_0" / "validation" / "summary.json", text)
     given = {"pattern": "fold_{seed}/validation/summary.json", "columns_of": {}}
     of = options(tmp_path, metrics={"Dice": True}, **given)
-    with pytest.raises(RWLossError, match=r"nothing says which method the scores are of: put"):
+    with pytest.raises(RWLossError, match=r"the method of the scores is unknown: put"):
         assemble(read(of), of)

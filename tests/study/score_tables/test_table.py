@@ -85,18 +85,18 @@ DICE = {"Dice": True}
     [
         (
             instead("a,1,x,good,3"),
-            r"'t.csv' line 4: Dice is 'good', which is no number; .*--absent",
+            r"'t.csv' line 4: Dice is 'good', which is not a number; .*--absent",
         ),
         (instead("a,1,x,0.9 %,3"), "Dice is '0.9 %'"),
-        (instead("a,1,x,1_0,3"), "Dice is '1_0', which is no number"),
+        (instead("a,1,x,1_0,3"), "Dice is '1_0', which is not a number"),
         ([row.replace(".7", '"1,234"') for row in WHOLE], "Dice is '1,234'"),
         (
             [*WHOLE, "a,1,x,.7,3"],
-            "Dice of method 'a', seed '1' and case 'x' is there twice: 't.csv' line 4 and 't.csv' "
-            "line 10; name the column that tells them apart with --class or --group, or delete one",
+            "Dice of method 'a', seed '1' and case 'x' occurs twice: 't.csv' line 4 and 't.csv' "
+            "line 10; name the column that distinguishes them with --class or --group, or delete",
         ),
-        (WHOLE[:4], "'a' is the only method: there is nothing to compare it with"),
-        ([row.replace("a,", "c,") for row in WHOLE], "reference 'a' is none of the methods 'c'"),
+        (WHOLE[:4], "'a' is the only method, so there is nothing to compare it with"),
+        ([row.replace("a,", "c,") for row in WHOLE], "reference 'a' is not one of the methods 'c'"),
         (instead("b,1,x,,7"), "1 score of Dice has no value, such as method 'b', seed '1'"),
         (instead("b,1,x,inf,7"), r"such as .* \('t.csv' line 8\)"),
         (instead("b,1,x,NaN,7"), r"--missing Dice=worst \(the worst score of the table, 0.2\)"),
@@ -110,7 +110,7 @@ DICE = {"Dice": True}
             "a lacks seed '2', '3'",
         ),
         ([f"{row[:3]},{row[4]},," for row in WHOLE], "no score of 'Dice' has a value"),
-        ([*WHOLE[:-1], ",1,y,.2,8"], "'t.csv' line 9 does not say its method"),
+        ([*WHOLE[:-1], ",1,y,.2,8"], "'t.csv' line 9 does not give its method"),
     ],
 )
 def test_what_is_refused(table, rows, message):
@@ -163,7 +163,7 @@ def test_shared_keeps_what_all_methods_have(table):
     scores = found.settings[0].scores["Dice"]
     assert np.isnan(scores[:, 1, 0]).all()
     assert (~np.isnan(scores)).sum() == 6
-    assert any("b, seed 1 lacks case 'x'. Compared is what all" in note for note in found.notes)
+    assert any("b, seed 1 lacks case 'x'. Only what all" in note for note in found.notes)
     found = table(*without("b,1"), shared=True)
     assert found.settings[0].runs.tolist() == [[True, False]] * 2
     with pytest.raises(RWLossError, match=r"share nothing"):
@@ -196,7 +196,7 @@ def test_classes_are_averaged_after_the_rule(table):
     first, second = table(*rows, missing={"": "0"}, **given).settings
     assert (first.settings, second.settings) == ({"organ": "1"}, {"organ": "2"})
     assert second.scores["Dice"].ravel().tolist() == [0.7, 0]
-    with pytest.raises(RWLossError, match=r"is there twice"):
+    with pytest.raises(RWLossError, match=r"occurs twice"):
         table(*rows, missing={"": "0"}, head=given["head"], metrics=DICE)
 
 
@@ -235,9 +235,9 @@ def test_a_method_may_miss_in_a_setting_and_the_reference_may_not(table):
         (read_metrics, [], "name one with --metric"),
         (read_metrics, ["Dice"], "write Dice:higher or Dice:lower"),
         (read_metrics, ["Dice:up"], "write Dice:higher or Dice:lower"),
-        (read_metrics, ["a:higher", "a:lower"], "is there twice"),
-        (read_metrics, ["a=b:higher", "b:lower"], "is there twice"),
-        (read_metrics, ["b:higher", "a=b:lower"], "is there twice"),
+        (read_metrics, ["a:higher", "a:lower"], "is given twice"),
+        (read_metrics, ["a=b:higher", "b:lower"], "is given twice"),
+        (read_metrics, ["b:higher", "a=b:lower"], "is given twice"),
         (lambda texts: read_missing(texts, DICE), ["HD95=0"], "'HD95' is no --metric"),
         (lambda texts: read_missing(texts, DICE), ["Dice=nan"], "worst, best, drop or a number"),
         (read_long, "metric", "expected two columns"),
