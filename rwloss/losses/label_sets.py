@@ -43,7 +43,7 @@ class LabelSets:
         return repr(dict(zip(self.labels, self.classes, strict=True)))
 
     def __len__(self) -> int:
-        """Number of sets."""
+        """Number of label sets."""
         return len(self.labels)
 
     def check_terms(self, expression: Expression) -> None:
@@ -66,7 +66,7 @@ class LabelSets:
     def renumbered(self, labels: Tensor, num_classes: int) -> Tensor:
         """Labels in which set i is num_classes + i. (b *s), int64.
 
-        Raises RWLossError for a set with a class that there is not.
+        Raises RWLossError for a set with a class that does not exist.
         """
         highest = max(max(classes) for classes in self.classes)
         if highest >= num_classes:

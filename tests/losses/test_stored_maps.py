@@ -215,7 +215,7 @@ def test_stored_map_of_another_shape(text):
     logits, labels = given((4, 5))
     loss = RegionWiseLoss(text)
     stored = maps.Rectified()(Regions(labels[:, :3], 4))
-    message = "map is of labels (3, 3, 5), the target has (3, 4, 5): crop or turn the map"
+    message = "map has labels (3, 3, 5), the target has (3, 4, 5): crop or rotate the map"
     refused(message, loss, logits, labels, stored)
     volume = maps.Rectified()(Regions(labels[:, None], 4))
     for outputs in (logits, [logits, logits]):
@@ -232,7 +232,7 @@ def test_stored_map_of_another_shape(text):
 def test_stored_map_beside_nothing_static(text):
     logits, labels = given((4, 5))
     stored = maps.Rectified()(Regions(labels, 4))
-    message = f"and {maps.parse(text)} has none: leave the map out"
+    message = f"and {maps.parse(text)} has none: leave out the map"
     refused(message, RegionWiseLoss(text), logits, labels, stored)
 
 
