@@ -13,6 +13,7 @@ from einops import rearrange, repeat
 from rwloss import distance
 from rwloss.arrays import (
     Array,
+    divide_into,
     fails,
     from_numpy,
     is_torch,
@@ -258,6 +259,15 @@ class Regions:
     def per_voxel(self, values: Array) -> Array:
         """Each voxel gets the value of its class. values (b k) -> (b *s); 0 where ignored."""
         return look_up(values, self.labels)
+
+    def divided_by_class(self, values: Array, divisors: Array) -> Array:
+        """Values (b *s) by the number of their class (b k). (b *s), new; 0 where ignored."""
+        if not isinstance(values, np.ndarray) and (kernels := _kernels(self.labels)):
+            return kernels.divided(values, divisors, self.labels)
+        divisor = self.per_voxel(divisors)
+        if self.ignored is not None:
+            divisor = self.xp.where(self.ignored, self.full(1.0), divisor)  # not 0 / 0
+        return divide_into(values, divisor)
 
     def full(self, value: float) -> Array:
         """One value for every voxel: read-only, takes no memory. (b *s), float32.

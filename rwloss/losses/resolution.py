@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import is_
 from typing import Any
 
 import numpy as np
@@ -93,6 +94,8 @@ def _checked(
         scale = [new / old for new, old in zip(size, rwmap.labels.shape[1:], strict=True)]
         rows = tuple(tuple(mm * s for mm, s in zip(row, scale, strict=True)) for row in rows)
         rwmap.check_spacing(rows)
+    if labels is rwmap.labels and all(map(is_, parts, rwmap.parts)):
+        return rwmap
     return RWMap(labels, num_classes, tuple(parts), rwmap.expression, rwmap.spacing_mm)
 
 

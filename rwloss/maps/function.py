@@ -101,6 +101,7 @@ def register(
             )
         except (TypeError, ValueError) as error:  # a default that can be changed, such as a list
             raise RWLossError(f"{where}: {error}") from error
+        generator.__module__ = function.__module__  # from Python 3.12 on it would be this one
         registry.add(generator)
         return generator
 

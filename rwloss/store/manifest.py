@@ -48,7 +48,7 @@ class Term(BaseModel):
     """A generator of the expression with all its parameters, including defaults.
 
     revision: of a plug-in, the version of its package or the digest of its file. Another revision
-    is another map.
+    is another map. parameters: by name.
     """
 
     model_config = _STRICT
@@ -62,9 +62,11 @@ class MapInfo(BaseModel):
     """map.json: everything except the labels that determines the values of the maps.
 
     dtype: type of the stored values; "auto" is 16 bits where that is within 3e-4 of each value,
-    else float32. spacing_mm: as given for files that carry none. uses_image: the maps depend on the
-    images too, whose grey values are then in each case's digest. versions: those of the run that
-    began the store; log.jsonl has the versions of each run.
+    else float32. label_sets: labels that mean one of several classes; in the maps they are the last
+    of num_classes. spacing_mm: as given for files that carry none. uses_image: the maps depend on
+    the images too, whose grey values are then in each case's digest. versions: those of the run
+    that began the store; log.jsonl has the versions of each run. layout: of the files. format: of
+    the files. terms: those of the expression.
     """
 
     model_config = _STRICT
@@ -77,6 +79,7 @@ class MapInfo(BaseModel):
     num_classes: int
     class_names: tuple[str, ...] = ()
     ignore_label: int | None = None
+    label_sets: dict[str, tuple[int, ...]] = {}
     spacing_mm: tuple[float, ...] | None = None
     uses_image: bool = False
     engine: str
@@ -111,7 +114,11 @@ def _inside(name: str) -> str:
 
 
 class StoredPart(BaseModel):
-    """One array of a map: a file (in zarr a tree), or one value for all voxels not ignored."""
+    """One array of a map: a file (in zarr a tree), or one value for all voxels not ignored.
+
+    file: its name in the store, with its sha256. constant: the one value. sha256: of the bytes of
+    the file. max_error: largest difference of a stored value from the exact one.
+    """
 
     model_config = _STRICT
 
@@ -130,7 +137,10 @@ class StoredPart(BaseModel):
 
 
 class ManifestEntry(BaseModel):
-    """A line of manifest.jsonl: one case, identified by its content."""
+    """A line of manifest.jsonl: one case, identified by its content.
+
+    parts: the arrays of the map, by name.
+    """
 
     model_config = _STRICT
 

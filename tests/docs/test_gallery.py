@@ -37,4 +37,4 @@ def test_every_map_has_a_picture(gallery):
 
 
 def test_the_page_is_what_the_script_writes(gallery):
-    assert gallery.page() == TEXT
+    assert gallery.page() == TEXT, "python docs/site/make_gallery.py --page writes it again"

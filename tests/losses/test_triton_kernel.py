@@ -56,7 +56,7 @@ def test_several_batches_in_one_call(compared):
     """Each has its own mean, as `by_group` gives for stacked runs."""
     logits, labels = given((9, 7), dtype=torch.float32, size=4)
     weights, spacing = here(torch.tensor([1.0, -2.0])), (1.0, 2.0)
-    for text, ignore in (("rectified", None), ("boundary + dice", 3)):
+    for text, ignore in (("rectified", None), ("boundary + dice", 3), ("dice", 3)):
         loss = RegionWiseLoss(text, ignore_index=ignore)
         compared(
             lambda x, loss=loss: (weights * loss.by_group(x, labels, None, spacing, 2)).sum(),
@@ -116,6 +116,23 @@ def test_overlaps(compared):
     compared(RegionWiseLoss("dice(include_background=False)"), logits.transpose(2, 3), labels.mT)
     masks = given_masks((9, 7), dtype=torch.float32)
     compared(RegionWiseLoss("generalized_dice + dice", activation="sigmoid"), *masks)
+
+
+class Missed(maps.LossTerm):
+    """The share of a class that is missed: of the overlaps it needs one gradient alone."""
+
+    name = "missed"
+    takes_overlap = True
+
+    def loss(self, prediction):
+        both, _, true = prediction.overlap()
+        return 1 - both / (true + 1)
+
+
+def test_one_gradient_of_the_overlaps(compared):
+    logits, labels = given((9, 7), 5, dtype=torch.float32)
+    for expression in (Missed(), maps.Rectified() + Missed()):
+        compared(RegionWiseLoss(expression), logits, labels)
 
 
 def test_a_second_derivative_is_refused(monkeypatch):
