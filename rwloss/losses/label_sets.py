@@ -75,9 +75,6 @@ class LabelSets:
         """Classes by label, as files hold them."""
         return {str(k): classes for k, classes in zip(self.labels, self.classes, strict=True)}
 
-<<<<<<< HEAD
-        Raises RWLossError for a set with a class that does not exist.
-=======
     def names(self, class_names: Sequence[str]) -> list[str]:
         """What each set means, such as "kidney or tumor". class_names: of the classes."""
         return [" or ".join(class_names[k] for k in classes) for classes in self.classes]
@@ -90,8 +87,7 @@ class LabelSets:
     def renumbered(self, labels: Array, num_classes: int, ignore_label: int | None = None) -> Array:
         """Labels in which set i is num_classes + i, and -1 is ignored. (...), int64.
 
-        Raises RWLossError for a set with a class that there is not, or of ignored voxels.
->>>>>>> main
+        Raises RWLossError for a set with a class that does not exist, or of ignored voxels.
         """
         highest = max(self.members)
         if highest >= num_classes:

@@ -31,22 +31,18 @@ from rwloss.work.tasks import run_tasks
 
 @dataclass(frozen=True)
 class PrecomputeSettings:
-    """Settings of precompute. Only those that describe the labels, `format` and `dtype` change the
-        maps.
+    """Settings of precompute. Those that describe the labels, `format` and `dtype` change the maps.
 
-        num_classes: by default that of dataset.json, else the largest label of all cases + 1.
-    <<<<<<< HEAD
-        spacing_mm: for formats without one. ignore_label: by default that of dataset.json.
-    =======
-        spacing_mm: for formats that carry none. ignore_label: by default that of dataset.json.
-        label_sets: labels that mean one of several classes, {3: (1, 2)}; set i is class K + i of a map.
-    >>>>>>> main
-        max_voxels: label files that announce more are refused.
-        format: "nifti" (one file per array) or "zarr" (chunks, so that patches can be read alone).
-        dtype: "auto" is 16 bits where that is within 3e-4 of each value, else float32; or "float32",
-        "int16" (NIfTI), "float16" (zarr).
-        jobs: worker processes, by default one per core; 0 works in this process. scheduler: the address
-        of a Dask scheduler to use instead, or "local". timeout_s: how long it may have no workers.
+    num_classes: by default that of dataset.json, else the largest label of all cases + 1.
+    spacing_mm: for formats without one. ignore_label: by default that of dataset.json.
+    label_sets: labels that mean one of several classes, {3: (1, 2)}; set i is class K + i of a map.
+    max_voxels: label files that announce more are refused.
+    format: "nifti" (one file per array) or "zarr" (chunks, so that patches can be read separately).
+    dtype: "auto" is 16 bits where that is within 3e-4 of each value, else float32; or "float32",
+    "int16" (NIfTI), "float16" (zarr).
+    jobs: worker processes, by default one per core; 0 uses only this process. scheduler: the
+    address of a Dask scheduler to use instead, or "local". timeout_s: how long it may have no
+    workers.
     """
 
     num_classes: int | None = None
