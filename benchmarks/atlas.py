@@ -134,12 +134,11 @@ def gpu_costs(path: Path, lines: Path) -> dict[str, float]:
 _PROPERTIES = [
     "name",
     "kind",
-    "needs beside labels",
+    "also needs",
     "form",
     "principle",
     "pull exponent",
     "values",
-    "unit",
     "cost, CPU",
     "all made inside",
     "cost, GPU",
@@ -157,10 +156,9 @@ def _properties(term: TermFacts, cpu: dict[str, float], gpu: dict[str, float]) -
         term.form or "?",
         _PRINCIPLE[term.principle],
         "none" if term.pull_exponent is None else f"{term.pull_exponent:g}",
-        _values(term),
-        term.unit or "none",
+        _values(term) + ("" if term.unit in {"", "unitless"} else f", in {term.unit}"),
         _ratio(cpu[term.name]),
-        "the same" if inside is None else _ratio(inside),
+        "same" if inside is None else _ratio(inside),
         "not measured" if on_gpu is None else _ratio(on_gpu),
     ]
 
@@ -174,7 +172,10 @@ def _values(term: TermFacts) -> str:
 
 def _sources(term: TermFacts) -> list[str]:
     picture = next(iter(sorted((PAGE.parent / "images" / "gallery").glob(f"{term.name}.*"))), None)
-    shown = f'<img src="images/gallery/{picture.name}" alt="" width="96">' if picture else ""
+    shown = ""
+    if picture:
+        image = f'<img src="images/gallery/{picture.name}" alt="{term.name}" width="160">'
+        shown = f"[{image}](gallery.md#{term.name})"
     link = r"[arXiv \1](https://arxiv.org/abs/\1)"
     code = term.official_code.removeprefix("https://github.com/")
     return [

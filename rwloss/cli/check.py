@@ -26,6 +26,7 @@ def check(
     num_classes: opt.NumClasses = None,
     spacing: opt.Spacing = None,
     ignore_label: opt.IgnoreLabel = None,
+    label_sets: opt.LabelSets = None,
     as_json: opt.AsJson = False,
 ) -> None:
     """Predict from the labels alone how maps affect training.
@@ -58,6 +59,7 @@ def check(
         num_classes=num_classes,
         spacing_mm=spacing,
         ignore_label=ignore_label,
+        label_sets=label_sets,
         probs=probs,
         seed=seed,
     )

@@ -23,6 +23,7 @@ OF_SETTINGS = "the field of this name in RunSettings or Study"
 NumClasses = Annotated[int | None, OF_SETTINGS]
 Spacing = Annotated[tuple[float, ...] | None, OF_SETTINGS]
 IgnoreLabel = Annotated[int | None, OF_SETTINGS]
+LabelSets = Annotated[dict[str, tuple[int, ...]] | None, OF_SETTINGS]
 Metrics = Annotated[tuple[str, ...] | None, OF_SETTINGS]
 
 Labels = Annotated[
@@ -105,6 +106,7 @@ _METAVARS = {
     "spacing": "MM,MM[,MM]",
     "network": "NAME",
     "network_options": "NAME=VALUE,...",
+    "label_sets": "LABEL=[CLASS,...],...",
     "reference": "NAME",
 }
 

@@ -4,7 +4,7 @@ nibabel and Pillow are imported when one of their files is read.
 """
 
 from rwloss.data.cases import Case, Dataset, find, read_case_image
-from rwloss.data.classes import count_classes, one_class_left
+from rwloss.data.classes import count_classes, one_class_left, without_label_sets
 from rwloss.data.formats import (
     SUFFIXES,
     ImageVolume,
@@ -32,4 +32,5 @@ __all__ = [
     "read_image",
     "read_labels",
     "sample_dir",
+    "without_label_sets",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from rwloss.data.cases import Case, Dataset
 from rwloss.data.dataset_json import MAX_CLASSES
 from rwloss.data.formats import read_labels
 from rwloss.errors import RWLossError
+from rwloss.losses.label_sets import LabelSets
 from rwloss.words import listed
 
 # A dataset with more classes than this has a dataset.json: more labels are something else.
@@ -68,6 +70,20 @@ def count_classes(
     if num_classes > MAX_CLASSES:
         raise RWLossError(f"expected at most {MAX_CLASSES} classes, got {num_classes}")
     return num_classes
+
+
+def without_label_sets(dataset: Dataset, sets: LabelSets | None) -> Dataset:
+    """The dataset with the classes of its dataset.json that are more than labels of sets.
+
+    dataset: of `find`. sets: labels that mean one of several classes.
+    """
+    if sets is None or dataset.num_classes is None:
+        return dataset
+    k = dataset.num_classes
+    while k - 1 in sets.labels and k - 1 not in sets.members:
+        k -= 1
+    unnamed = tuple(label for label in dataset.unnamed if label < k)
+    return replace(dataset, num_classes=k, class_names=dataset.class_names[:k], unnamed=unnamed)
 
 
 def one_class_left(

@@ -78,7 +78,7 @@ class _Sums(Function):
         logits, labels, counts, *parts = ctx.saved_tensors
         size, tables = ctx.size, cast("tuple[Tensor, ...]", ())
         if mean is None:
-            parts = []
+            parts, size = [], 1.0
         elif isinstance(size, Tensor):
             mean, size = mean / size, 1.0
         if both is not None or predicted is not None:

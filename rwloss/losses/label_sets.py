@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
+import numpy as np
 
+from rwloss.arrays import Array
 from rwloss.errors import RWLossError
 from rwloss.maps.expression import Expression
 from rwloss.maps.loss_term import LossTerm
 from rwloss.maps.registry import load, names
+from rwloss.regions import IGNORED
 from rwloss.words import listed
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True, repr=False)
@@ -27,8 +32,11 @@ class LabelSets:
     classes: tuple[tuple[int, ...], ...]
 
     @classmethod
-    def of(cls, given: Mapping[int, Sequence[int]]) -> LabelSets:
-        """From {label: classes}. Raises RWLossError for a set of no class, or one named twice."""
+    def of(cls, given: Mapping[Any, Sequence[int]]) -> LabelSets:
+        """From {label: classes}. Raises RWLossError for a set of no class, or one named twice.
+
+        given: labels may be text, as in files of settings.
+        """
         sets = {int(label): tuple(map(int, classes)) for label, classes in given.items()}
         for label, classes in sets.items():
             if not classes or len(set(classes)) < len(classes) or min(classes) < 0:
@@ -63,24 +71,51 @@ class LabelSets:
                     "drop include_background=False"
                 )
 
-    def renumbered(self, labels: Tensor, num_classes: int) -> Tensor:
-        """Labels in which set i is num_classes + i. (b *s), int64.
+    def as_table(self) -> dict[str, tuple[int, ...]]:
+        """Classes by label, as files hold them."""
+        return {str(k): classes for k, classes in zip(self.labels, self.classes, strict=True)}
 
-        Raises RWLossError for a set with a class that there is not.
+    def names(self, class_names: Sequence[str]) -> list[str]:
+        """What each set means, such as "kidney or tumor". class_names: of the classes."""
+        return [" or ".join(class_names[k] for k in classes) for classes in self.classes]
+
+    @property
+    def members(self) -> set[int]:
+        """Classes that some set allows."""
+        return {k for classes in self.classes for k in classes}
+
+    def renumbered(self, labels: Array, num_classes: int, ignore_label: int | None = None) -> Array:
+        """Labels in which set i is num_classes + i, and -1 is ignored. (...), int64.
+
+        Raises RWLossError for a set with a class that there is not, or of ignored voxels.
         """
-        highest = max(max(classes) for classes in self.classes)
+        highest = max(self.members)
         if highest >= num_classes:
             raise RWLossError(
-                f"label_sets name class {highest}, and the logits have {num_classes} classes: "
-                f"expected classes of 0..{num_classes - 1}"
+                f"label_sets name class {highest}, and there are {num_classes} classes: expected "
+                f"classes of 0..{num_classes - 1}"
             )
-        found = labels.long()
+        if ignore_label in self.labels:
+            raise RWLossError(
+                f"label_sets name the label {ignore_label}, whose voxels are ignored: drop one"
+            )
+        whole = _as_int64(labels)
+        found = whole if ignore_label is None else _filled(whole, whole == ignore_label, IGNORED)
         for place, label in enumerate(self.labels):
-            found = found.where(labels.long() != label, num_classes + place)
+            found = _filled(found, whole == label, num_classes + place)
+        return found
+
+    def ignored(self, labels: Array) -> Array:
+        """Labels in which every set is -1: which class such a voxel is, is not known. (...)."""
+        found = whole = _as_int64(labels)
+        for label in self.labels:
+            found = _filled(found, whole == label, IGNORED)
         return found
 
     def extended(self, log_probs: Tensor) -> Tensor:
         """Logarithms of the probabilities of the classes, then of the sets. -> (b k+n *s)."""
+        import torch
+
         of_sets = [log_probs[:, list(classes)].logsumexp(dim=1) for classes in self.classes]
         return torch.cat([log_probs, torch.stack(of_sets, dim=1)], dim=1)
 
@@ -89,3 +124,16 @@ def taking(what: str) -> list[str]:
     """Names of the losses that have `takes_label_sets` or `takes_soft_labels`."""
     found = (load(name) for name in names())
     return [each.name for each in found if issubclass(each, LossTerm) and getattr(each, what)]
+
+
+# Not by the namespace of arrays, whose cache no compiled graph can hold.
+
+
+def _as_int64(labels: Array) -> Array:
+    return labels.astype(np.int64) if isinstance(labels, np.ndarray) else labels.long()
+
+
+def _filled(values: Array, where: Array, value: int) -> Array:
+    if isinstance(values, np.ndarray):
+        return np.where(where, value, values)
+    return values.masked_fill(where, value)

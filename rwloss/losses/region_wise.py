@@ -34,7 +34,7 @@ from rwloss.losses.soft_labels import SoftLabels, check_soft_terms
 from rwloss.maps.expression import Expression, Leaf, Stabilized
 from rwloss.maps.loss_term import LossTerm, reduced
 from rwloss.maps.parser import parse
-from rwloss.regions import Regions, SpacingMM
+from rwloss.regions import IGNORED, Regions, SpacingMM
 from rwloss.rwmap import RWMap
 from rwloss.words import nearest
 
@@ -270,15 +270,17 @@ class RegionWiseLoss(nn.Module):
                 "prepare makes Regions, which have one class per voxel: call the loss with the "
                 "soft labels themselves"
             )
+        ignore_index = self.ignore_index
         if self.label_sets is not None:
-            target = self.label_sets.renumbered(target, num_classes)
+            target = self.label_sets.renumbered(target, num_classes, ignore_index)
+            ignore_index = None if ignore_index is None else IGNORED
             num_classes += len(self.label_sets)
         return prepared(
             self.expression,
             target,
             num_classes,
             spacing_mm,
-            self.ignore_index,
+            ignore_index,
             masks=masks,
             image=image,
         )

@@ -15,7 +15,8 @@ import numpy as np
 from rwloss import data, maps
 from rwloss.errors import RWLossError
 from rwloss.files.atomic import DISK_ERRORS
-from rwloss.regions import Regions
+from rwloss.losses.label_sets import LabelSets
+from rwloss.regions import IGNORED, Regions
 from rwloss.store import ManifestEntry, Writer, labels_digest
 from rwloss.work.tasks import run_tasks
 
@@ -160,18 +161,27 @@ class MapTask:
             return replace(kept, stored_bytes=self.writer.size(self.known))
         if self.measure is False:
             return replace(kept, state="missing", entry=None)
-        info = self.writer.info
+        info, labels = self.writer.info, volume.labels
+        ignored = info.ignore_label
+        if info.label_sets:
+            sets = LabelSets.of(info.label_sets)
+            labels = sets.renumbered(labels, info.num_classes - len(sets), ignored)
+            ignored = None if ignored is None else IGNORED
         try:
-            regions = Regions.single(
-                volume.labels, info.num_classes, spacing_mm, info.ignore_label, image
-            )
+            regions = Regions.single(labels, info.num_classes, spacing_mm, ignored, image)
         except RWLossError as error:
             if len(info.class_names) != info.num_classes:
                 raise
             raise RWLossError(f"its labels disagree with dataset.json: {error}") from error
+        rwmap = self.expression(regions)
+        if info.label_sets and not rwmap.is_compact:
+            raise RWLossError(
+                f"{self.expression} has a dense map, which can't take label_sets: add "
+                ".stabilized(), whose map is compact"
+            )
         made = self.writer.encode(
             self.case.name,
-            self.expression(regions),
+            rwmap,
             labels_sha256=digest,
             spacing_mm=spacing_mm,
             affine=volume.affine,

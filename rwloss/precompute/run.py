@@ -7,16 +7,19 @@ import json
 import os
 import socket
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from rwloss import data, distance, maps
 from rwloss._version import versions_of
 from rwloss.data.formats import MAX_VOXELS, check_max_voxels
 from rwloss.errors import RWLossError
+from rwloss.losses.label_sets import LabelSets
 from rwloss.precompute.cases import CaseOutcome, MapTask, Summary, label_counts
 from rwloss.store import DType, Format, ManifestEntry, MapInfo, Term, Writer
 from rwloss.store.encoding import gzip_name
@@ -32,6 +35,7 @@ class PrecomputeSettings:
 
     num_classes: by default that of dataset.json, else the largest label of all cases + 1.
     spacing_mm: for formats that carry none. ignore_label: by default that of dataset.json.
+    label_sets: labels that mean one of several classes, {3: (1, 2)}; set i is class K + i of a map.
     max_voxels: label files that announce more are refused.
     format: "nifti" (one file per array) or "zarr" (chunks, so that patches can be read alone).
     dtype: "auto" is 16 bits where that is within 3e-4 of each value, else float32; or "float32",
@@ -43,6 +47,7 @@ class PrecomputeSettings:
     num_classes: int | None = None
     spacing_mm: Sequence[float] | None = None
     ignore_label: int | None = None
+    label_sets: Mapping[Any, Sequence[int]] | None = None
     max_voxels: int = MAX_VOXELS
     format: Format = "nifti"
     dtype: DType = "auto"
@@ -199,6 +204,8 @@ class _Run:
             found_at = os.path.abspath(source)
             # Workers of Dask may work in another folder.
             dataset = data.find(found_at if settings.scheduler else source)
+        sets = LabelSets.of(settings.label_sets) if settings.label_sets else None
+        dataset = data.without_label_sets(dataset, sets)
         ignore_label, num_classes = settings.ignore_label, settings.num_classes
         ignore_label = dataset.ignore_label if ignore_label is None else ignore_label
         seen = None
@@ -219,22 +226,31 @@ class _Run:
             doubts = "\n".join(
                 filter(None, (doubts, data.one_class_left(dataset, ignore_label, seen)))
             )
+        of_sets = [] if sets is None else [(seen or {}).pop(label, 0) for label in sets.labels]
+        if sets is not None and seen is not None:
+            seen |= {k: seen.get(k, 0) for k in sets.members}
         num_classes = data.count_classes(
             dataset, num_classes, ignore_label=ignore_label, labels=seen
         )
+        class_names = dataset.class_names
+        if sets is not None:
+            sets.renumbered(np.zeros(0), num_classes, ignore_label)  # refuses sets that do not fit
+            class_names = class_names and (*class_names[:num_classes], *sets.names(class_names))
         if seen is not None:
             if ignore_label is not None:
                 seen.pop(ignore_label, 0)  # its voxels have no class, even if it is below K
-            static = static.resolved([seen.get(k, 0) for k in range(num_classes)])
+            counts = [seen.get(k, 0) for k in range(num_classes)]
+            static = static.resolved([*counts, *of_sets])
         spacing_mm = settings.spacing_mm
         info = MapInfo(
             format=settings.format,
             dtype=settings.dtype,
             expression=str(static),
             terms=terms_of(static),
-            num_classes=num_classes,
-            class_names=dataset.class_names,
+            num_classes=num_classes + len(of_sets),
+            class_names=class_names,
             ignore_label=ignore_label,
+            label_sets={} if sets is None else sets.as_table(),
             spacing_mm=None if spacing_mm is None else tuple(map(float, spacing_mm)),
             uses_image=static.uses_image,
             engine=distance.engine_name(),

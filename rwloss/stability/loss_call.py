@@ -10,6 +10,7 @@ import numpy as np
 from einops import rearrange, reduce
 
 from rwloss.arrays import Array
+from rwloss.losses.label_sets import LabelSets
 from rwloss.regions import IGNORED, Regions
 from rwloss.rwmap import RWMap
 from rwloss.stability.pull import prior_pulls
@@ -80,6 +81,10 @@ class LossCall:
         if not (soft or masks) and target.shape == head.shape:
             target = target.float().argmax(dim=1)  # other losses may take soft targets
         ignore_index = self._setting("ignore_index")
+        if isinstance(sets := self._setting("label_sets"), LabelSets):
+            ignore_index = IGNORED if ignore_index is None else ignore_index
+            of_sets = sets.ignored(target) == IGNORED  # no class is known there
+            target = target.long().masked_fill(of_sets, ignore_index)
         has_more = regions is None and target.shape[1] == head.shape[1] + 1
         if activation == "sigmoid" and has_more:
             # As in nnU-Net's regions, the last mask marks the voxels to ignore.

@@ -62,9 +62,10 @@ class MapInfo(BaseModel):
     """map.json: everything but the labels that decides the values of the maps.
 
     dtype: type of the stored values; "auto" is 16 bits where that is within 3e-4 of each value,
-    else float32. spacing_mm: as given for files that carry none. uses_image: the maps depend on the
-    images too, whose grey values are then in each case's digest. versions: those of the run that
-    began the store; log.jsonl has the versions of each run.
+    else float32. label_sets: labels that mean one of several classes; in the maps they are the last
+    of num_classes. spacing_mm: as given for files that carry none. uses_image: the maps depend on
+    the images too, whose grey values are then in each case's digest. versions: those of the run
+    that began the store; log.jsonl has the versions of each run.
     """
 
     model_config = _STRICT
@@ -77,6 +78,7 @@ class MapInfo(BaseModel):
     num_classes: int
     class_names: tuple[str, ...] = ()
     ignore_label: int | None = None
+    label_sets: dict[str, tuple[int, ...]] = {}
     spacing_mm: tuple[float, ...] | None = None
     uses_image: bool = False
     engine: str

@@ -223,7 +223,9 @@ class Writer:
             with place.lock():
                 found = _info_in(place, info)
                 if found is None:
-                    text = info.model_dump_json(indent=2) + "\n"
+                    # Earlier versions, which know no label sets, can read a store without any.
+                    unused = set() if info.label_sets else {"label_sets"}
+                    text = info.model_dump_json(indent=2, exclude=unused) + "\n"
                     place.write(manifest.MAP_FILE, text.encode())
                 yield cls(place, found or info)
         except OSError as error:

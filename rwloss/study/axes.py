@@ -19,7 +19,7 @@ DRAWN = ("split_seed", "fold")
 """Axes whose values are random, like seeds: their runs are repetitions of a cell, not new cells.
 Runs that share a split are not independent, so maps are compared by the means of splits."""
 
-_NO_AXES = {"groups_table", "splits_file", "network_options"}  # paths, and tables
+_NO_AXES = {"groups_table", "splits_file", "network_options", "label_sets"}  # paths and tables
 
 OF_RUNS = frozenset({"data", "map", "maps", "out", "seed", "steps", "epochs"})
 """Settings of a run that belong to the study or differ between runs anyway."""

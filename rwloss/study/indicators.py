@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,18 +22,20 @@ from rwloss.data import (
     read_case_image,
     read_channels,
     read_labels,
+    without_label_sets,
 )
 from rwloss.data.formats import MAX_VOXELS
 from rwloss.data.splits import SplitSettings
 from rwloss.errors import RWLossError
 from rwloss.files.journal import read_regular
+from rwloss.losses.label_sets import LabelSets
 from rwloss.precompute.cases import label_counts
 from rwloss.regions import IGNORED
 from rwloss.stability.pushes import full_probabilities, probabilities
 from rwloss.study.plan import Study, runs
 
 INFLUENCE = frozenset(SplitSettings.model_fields) | {
-    "dims", "slice_axis", "map_of", "num_classes", "spacing", "ignore_label",
+    "dims", "slice_axis", "map_of", "num_classes", "spacing", "ignore_label", "label_sets",
 }  # fmt: skip
 """Settings that determine the indicators of a map."""
 
@@ -120,7 +122,8 @@ def indicators(
     prepared = prepare(next(runs(study, folder)).settings, note)
     settings, task = prepared.settings, prepared.task
     labels_of = [volume.labels[volume.labels >= 0] for volume in prepared.train]
-    counts = np.sum([np.bincount(each, minlength=task.num_classes) for each in labels_of], axis=0)
+    counts = np.sum([np.bincount(each, minlength=prepared.map_classes) for each in labels_of], 0)
+    counts = counts[: task.num_classes]
     expressions = {name: each.resolved(counts.tolist()) for name, each in parsed.items()}
     reports: dict[str, stability.StabilityReport] = {}
     places = np.linspace(0, len(prepared.train) - 1, min(MAX_CASES, len(prepared.train)))
@@ -128,6 +131,7 @@ def indicators(
         dims = 3 if settings.map_of == "volume" else settings.dims
         sources = patch_sources([prepared.train[place]], dims=dims, slice_axis=settings.slice_axis)
         labels = np.stack([source.labels.numpy() for source in sources])
+        labels[labels >= task.num_classes] = IGNORED  # label sets
         images = np.stack([source.image.numpy() for source in sources])
         regions = Regions(labels, task.num_classes, sources[0].spacing_mm, IGNORED, images)
         for name, expression in expressions.items():
@@ -196,20 +200,35 @@ class Diagnosis:
         num_classes: int | None = None,
         spacing_mm: tuple[float, ...] | None = None,
         ignore_label: int | None = None,
+        label_sets: Mapping[Any, Sequence[int]] | None = None,
         probs: str = "uniform",
         seed: int = 0,
     ) -> None:
         """Parse the maps, and compute class weights of the dataset for those that need them.
 
-        num_classes, ignore_label: by default those of the dataset. probs, seed: probabilities at
-        which the gradient is computed; see `rwloss.stability.check_expression`.
+        num_classes, ignore_label: by default those of the dataset. label_sets: labels that mean one
+        of several classes; their voxels do not count. probs, seed: probabilities at which the
+        gradient is computed; see `rwloss.stability.check_expression`.
         """
+        self.sets = LabelSets.of(label_sets) if label_sets else None
+        dataset = without_label_sets(dataset, self.sets)
         self.expressions = {text: maps.parse(text) for text in map_texts}
         self.dataset, self.spacing_mm, self.probs, self.seed = dataset, spacing_mm, probs, seed
-        self.num_classes = count_classes(dataset, num_classes, ignore_label=ignore_label)
         self.ignore_label = dataset.ignore_label if ignore_label is None else ignore_label
-        if any(each.needs_class_counts for each in self.expressions.values()):
+        seen: dict[int, int] | None = None
+        needs_counts = any(each.needs_class_counts for each in self.expressions.values())
+        is_known = num_classes is not None or dataset.num_classes is not None
+        if needs_counts or (self.sets is not None and not is_known):
             seen = label_counts(dataset, MAX_VOXELS, jobs=0)
+            if self.sets is not None:
+                seen = {k: seen[k] for k in seen if k not in self.sets.labels}
+                seen |= {k: seen.get(k, 0) for k in self.sets.members}
+        self.num_classes = count_classes(
+            dataset, num_classes, ignore_label=ignore_label, labels=None if is_known else seen
+        )
+        if self.sets is not None:  # refuses sets that do not fit
+            self.sets.renumbered(np.zeros(0), self.num_classes, self.ignore_label)
+        if seen is not None:
             counts = [
                 0 if k == self.ignore_label else seen.get(k, 0) for k in range(self.num_classes)
             ]
@@ -314,6 +333,10 @@ class Diagnosis:
         volume, image = read_labels(case.labels, spacing_mm=self.spacing_mm), None
         if any(expression.uses_image for expression in self.expressions.values()):
             image = read_case_image(case, volume.labels.shape)
-        return volume, Regions.single(
-            volume.labels, self.num_classes, volume.spacing_mm, self.ignore_label, image
-        )
+        labels, ignored = volume.labels, self.ignore_label
+        if self.sets is not None:
+            labels = self.sets.ignored(labels)
+            if ignored is not None:
+                labels[volume.labels == ignored] = IGNORED
+            ignored = IGNORED
+        return volume, Regions.single(labels, self.num_classes, volume.spacing_mm, ignored, image)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
 from rwloss import data
 from rwloss.errors import RWLossError
 from rwloss.regions import IGNORED
@@ -68,7 +70,10 @@ def count_classes(
 
     Raises RWLossError for a label out of range, and if only one class is left after ignoring.
     """
-    seen = set().union(*found.values())
+    sets = settings.sets
+    if sets is not None:
+        found = {name: labels - {*sets.labels} for name, labels in found.items()}
+    seen = set().union(*found.values(), () if sets is None else sets.members)
     if ignored is not None and IGNORED in seen:
         seen = seen - {IGNORED} | {ignored}
     if why := data.one_class_left(dataset, ignored, seen):
@@ -85,4 +90,6 @@ def count_classes(
                 f"store them as 0 to {num_classes - 1} (the {label} of a mask as 1), or pass "
                 f"--num-classes{ignore}"
             )
+    if sets is not None:
+        sets.renumbered(np.zeros(0), num_classes, ignored)  # refuses sets that do not fit
     return num_classes

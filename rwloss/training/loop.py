@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from rwloss.errors import RWLossError
 from rwloss.losses import RegionWiseLoss
+from rwloss.regions import IGNORED
 from rwloss.stability import Monitor
 from rwloss.stability.signs import class_signs
 from rwloss.training.architectures import outputs_of
@@ -203,6 +204,7 @@ def step_figures(
     With several processes, the first records its own part of the batch.
     """
     head = logits.detach().float()
+    own = batch.labels.masked_fill(batch.labels >= head.shape[1], IGNORED)  # without label sets
     monitor = Monitor(every=1, by_distance=False)
     given: dict[str, Any] = {"spacing_mm": batch.spacings_mm, "image": batch.images}
     monitor(loss, head, batch.labels, batch.rwmap, **given)
@@ -214,7 +216,7 @@ def step_figures(
         "excess": float(excess),
         **({} if loss.share is None else {"boundary_weight": loss.share.weight}),
         "gradient_norm": float(nn.utils.get_total_norm(gradients)) / scale,
-        **class_signs(head.softmax(dim=1), batch.labels, gradient),
+        **class_signs(head.softmax(dim=1), own, gradient),
         **{name: stability[name] for name in _OF_MAP},
         "pull": [each["pull"] for each in stability["by_class"].values()],
     }

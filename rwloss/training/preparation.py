@@ -15,6 +15,7 @@ from rwloss.data.classes import labels_in
 from rwloss.data.patients import leaked
 from rwloss.data.splits import Split, split
 from rwloss.errors import RWLossError
+from rwloss.losses.label_sets import LabelSets
 from rwloss.precompute.run import terms_of
 from rwloss.regions import IGNORED, Regions
 from rwloss.rwmap import RWMap
@@ -60,13 +61,14 @@ class PreparedRun:
     augmentation: Augmentation
 
     def read(self, case: data.Case) -> TrainingVolume:
-        """A case of the dataset."""
-        return read_volume(
+        """A case of the dataset; voxels of label sets are ignored."""
+        volume = read_volume(
             case,
             ignore_label=self.ignore_label,
             spacing_mm=self.settings.spacing,
             normalize=partial(normalized_channels, settings=self.settings),
         )
+        return volume.with_sets(self.settings.sets)
 
     def for_run(
         self, settings: RunSettings, note: Note = lambda text: None, *, files: bool = True
@@ -79,8 +81,12 @@ class PreparedRun:
         assert self.maps is None
         assert settings.map is not None
         expression = maps.parse(settings.map, files=files)
+        if settings.sets is not None:
+            settings.sets.check_terms(expression)
         if expression.needs_class_counts:
-            expression = expression.resolved(_class_counts(self.train, self.task.class_names))
+            num_sets = len(settings.label_sets)
+            counts = _class_counts(self.train, self.task.class_names, num_sets)
+            expression = expression.resolved(counts)
         settings = settings.model_copy(update={"ct_window": self.settings.ct_window})
         settings = completed(settings, self.train, self.task.num_classes, expression, note)
         augmentation = augmentation_of(settings, self.train, note)
@@ -98,7 +104,14 @@ class PreparedRun:
         if (static := self.expression.static_part) is None:
             return None
         across = settings.slice_axis if settings.map_of == "slice" else None
-        return {each.name: _whole_map(static, each, self.task, across) for each in self.train}
+        return {
+            each.name: _whole_map(static, each, self.map_classes, across) for each in self.train
+        }
+
+    @property
+    def map_classes(self) -> int:
+        """Classes of maps and of the labels of training cases: those of the network, then sets."""
+        return self.task.num_classes + len(self.settings.label_sets)
 
 
 def prepare(
@@ -123,7 +136,10 @@ def prepare(
     # After the user's own map, so that a file that it names is already known.
     stored = None if maps_of is None else maps.parse(maps_of.expression, files=False)
     expression = cast("maps.Expression", typed or stored)
-    dataset = data.find(settings.data)
+    sets = settings.sets
+    if sets is not None:
+        sets.check_terms(expression)
+    dataset = data.without_label_sets(data.find(settings.data), sets)
     tests = test_cases(settings)
     parts = split_of(settings, dataset, tests)
     cases = {case.name: case for case in (*dataset.cases, *(tests or ()))}
@@ -169,13 +185,13 @@ def prepare(
             "files; if that is wrong, fix the headers or resample"
         )
     num_classes = count_classes(dataset, settings, ignored, found)
-    train = [volumes[name] for name in parts.train]
+    train = [volumes[name].with_sets(sets, num_classes) for name in parts.train]
     names = class_names(num_classes, dataset.class_names)
-    counts = _class_counts(train, names)
+    counts = _class_counts(train, names, len(settings.label_sets))
     if expression.needs_class_counts:
         expression = expression.resolved(counts)
     if maps_of is not None:
-        _check_store(maps_of, expression, str(stored), num_classes, train)
+        _check_store(maps_of, expression, str(stored), num_classes, sets, train)
     settings = completed(settings, train, num_classes, expression, note)
     if settings.network != "UNet" or settings.network_options:
         check_outputs(settings, len(train[0].image), num_classes)
@@ -185,7 +201,7 @@ def prepare(
         task=SegmentationTask(len(train[0].image), num_classes, names),
         expression=expression,
         train=tuple(train),
-        validation=tuple(volumes[name] for name in parts.validation),
+        validation=tuple(volumes[name].with_sets(sets) for name in parts.validation),
         test=tuple(cases[name] for name in parts.test),
         ignore_label=ignored,
         maps=maps_of,
@@ -194,21 +210,19 @@ def prepare(
 
 
 def _whole_map(
-    static: maps.Expression, volume: TrainingVolume, task: SegmentationTask, across: int | None
+    static: maps.Expression, volume: TrainingVolume, num_classes: int, across: int | None
 ) -> RWMap:
     """The map of a volume, or of each of its slices along an axis, (1 *s)."""
     axes, spacing_mm = volume.labels.ndim, volume.spacing_mm or (1.0,) * volume.labels.ndim
     if across is None:
-        return static(
-            Regions.single(volume.labels, task.num_classes, spacing_mm, IGNORED, volume.image)
-        )
+        return static(Regions.single(volume.labels, num_classes, spacing_mm, IGNORED, volume.image))
     within = spacing_mm[:across] + spacing_mm[across + 1 :]
     slices = stacked(volume.labels, axes, across)
     images = stacked(volume.image, axes, across) if static.uses_image else None
-    made = static(Regions(slices, task.num_classes, within, IGNORED, images))
+    made = static(Regions(slices, num_classes, within, IGNORED, images))
     # From (n ... h w) to (1 ... *s).
     parts = [unstacked(np.asarray(part), axes, across)[None] for part in made.parts]
-    return RWMap(volume.labels[None], task.num_classes, tuple(parts))
+    return RWMap(volume.labels[None], num_classes, tuple(parts))
 
 
 def _opened(settings: RunSettings, expression: maps.Expression | None) -> store.Store | None:
@@ -224,6 +238,7 @@ def _check_store(
     expression: maps.Expression,
     stored: str,
     num_classes: int,
+    sets: LabelSets | None,
     train: Sequence[TrainingVolume],
 ) -> None:
     """Raise RWLossError unless the store holds the static part of the map for these cases.
@@ -239,7 +254,14 @@ def _check_store(
             f"{str(static)!r}: {fix}"
         )
     terms = terms_of(static) if maps_of.info.terms else ()  # a store without them says less
-    now = maps_of.info.model_copy(update={"terms": terms, "num_classes": num_classes})
+    of_sets = {} if sets is None else sets.as_table()
+    now = maps_of.info.model_copy(
+        update={
+            "terms": terms,
+            "num_classes": num_classes + len(of_sets),
+            "label_sets": of_sets,
+        }
+    )
     if different := maps_of.info.difference(now):
         raise RWLossError(
             f"{where} holds the map of another version of {stored!r}, with "
@@ -279,13 +301,19 @@ def test_cases(settings: RunSettings) -> tuple[data.Case, ...] | None:
     return data.find(settings.data, part="test").cases
 
 
-def _class_counts(volumes: Sequence[TrainingVolume], names: Sequence[str]) -> list[int]:
-    """Voxels of each class in the training cases. Raises RWLossError if a class has none."""
+def _class_counts(
+    volumes: Sequence[TrainingVolume], names: Sequence[str], num_sets: int
+) -> list[int]:
+    """Voxels of each class, then of each label set, in the training cases.
+
+    Raises RWLossError if a class has none.
+    """
+    channels = len(names) + num_sets
     counts = sum(
-        np.bincount(volume.labels[volume.labels >= 0], minlength=len(names)) for volume in volumes
+        np.bincount(volume.labels[volume.labels >= 0], minlength=channels) for volume in volumes
     )
     found: list[int] = np.asarray(counts).tolist()
-    if absent := [f"{k} ({names[k]})" for k, count in enumerate(found) if count == 0]:
+    if absent := [f"{k} ({names[k]})" for k in range(len(names)) if found[k] == 0]:
         raise RWLossError(
             f"class {', '.join(absent[:5])}{', ...' * (len(absent) > 5)} is in no training case, "
             "so a network can't learn it. Choose another split (--split-seed) if other cases have "

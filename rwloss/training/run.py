@@ -216,6 +216,7 @@ class Start:
         step, device = self.state.step, description(self.fabric.device, self.fabric.world_size)
         self.folder.begin(self.settings, self.prepared.split, step)
         labels, images = first.labels, first.images
+        labels = labels.masked_fill(labels >= self.task.num_classes, IGNORED)  # label sets
         regions = Regions(labels, self.task.num_classes, first.spacings_mm, IGNORED, images)
         weights = effective_weights(self.prepared.expression, regions)
         notes = list(self.notes)
@@ -227,7 +228,7 @@ class Start:
         assert settings.patch_size is not None  # filled in by prepare
         return PatchSampler(
             sources,
-            self.task.num_classes,
+            self.prepared.map_classes,
             settings.patch_size,
             settings.batch_size,
             seed=settings.seed,
@@ -243,7 +244,12 @@ class Start:
             self.prepared.expression,
             ignore_index=IGNORED,
             deep_supervision_weights=self.settings.deep_supervision_weights,
+            label_sets=self._sets(),
         )
+
+    def _sets(self) -> dict[int, tuple[int, ...]]:
+        """Classes by label, with the numbers that the sets have in the labels of a batch."""
+        return dict(enumerate(self.settings.label_sets.values(), start=self.task.num_classes))
 
     def _train(self, batches: PatchSampler) -> None:
         self.progress.begin(self.state.step, self.settings.steps)

@@ -10,12 +10,14 @@ from pydantic import (
     BeforeValidator,
     Field,
     FiniteFloat,
+    NonNegativeInt,
     PositiveInt,
     model_validator,
 )
 
 from rwloss.data.splits import Seed, SplitSettings
 from rwloss.files import toml
+from rwloss.losses.label_sets import LabelSets
 from rwloss.maps.identity import is_same
 from rwloss.metrics.registry import METRICS, select
 
@@ -27,6 +29,14 @@ BelowOne = Annotated[FiniteFloat, Field(ge=0, lt=1)]
 Constant = bool | int | FiniteFloat | str
 Constants = Annotated[
     dict[str, Constant | list[Any] | dict[str, Any]], BeforeValidator(toml.inline_table)
+]
+
+LabelSetsTable = Annotated[
+    dict[
+        Annotated[str, Field(pattern="^[0-9]+$")],
+        Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)],
+    ],
+    BeforeValidator(toml.inline_table),
 ]
 
 
@@ -180,6 +190,12 @@ class RunSettings(SplitSettings):
         "dataset.json",
     )
 
+    label_sets: LabelSetsTable = Field(
+        default_factory=dict,
+        description="labels that mean one of several classes, such as '3=[1,2], 4=[0,2]'; their "
+        "voxels do not count in validation and test",
+    )
+
     nsd_tolerance: Positive = Field(
         1.0,
         description="distance in mm (in voxels without a spacing) up to which surfaces agree, for "
@@ -244,6 +260,11 @@ class RunSettings(SplitSettings):
         if lengths & changes.keys():
             values = {name: value for name, value in values.items() if name not in lengths}
         return cls.of(repr(str(path)), {**values, **changes})
+
+    @property
+    def sets(self) -> LabelSets | None:
+        """`label_sets` as the loss takes them."""
+        return LabelSets.of(self.label_sets) if self.label_sets else None
 
     @property
     def num_epochs(self) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from rwloss import data
 from rwloss.errors import RWLossError
+from rwloss.losses.label_sets import LabelSets
 from rwloss.regions import IGNORED
 from rwloss.store import labels_digest
 from rwloss.training.normalization import normalized
@@ -37,6 +38,16 @@ class TrainingVolume:
     misplaced_mm: float = 0.0
     digest: str = ""
     labels_sha256: str = ""
+
+    def with_sets(self, sets: LabelSets | None, num_classes: int | None = None) -> TrainingVolume:
+        """The same with set i as class num_classes + i, or by default ignored."""
+        if sets is None:
+            return self
+        labels = self.labels
+        found = (
+            sets.ignored(labels) if num_classes is None else sets.renumbered(labels, num_classes)
+        )
+        return replace(self, labels=found)
 
 
 def read_volume(

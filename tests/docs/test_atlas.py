@@ -57,15 +57,14 @@ def test_rows_say_what_the_term_says(name):
     assert row["kind"].endswith(term.ingredient)
     assert row["form"] == term.form
     assert row["principle"] == term.principle
-    assert row["unit"] == (term.unit or "none")
-    needs = (
-        [] if row["needs beside labels"] == "nothing" else row["needs beside labels"].split(", ")
-    )
+    needs = [] if row["also needs"] == "nothing" else row["also needs"].split(", ")
     assert tuple(needs) == term.inputs
     exponent = row["pull exponent"]
     assert (None if exponent == "none" else float(exponent)) == term.pull_exponent
-    low, high = (re.search(rf"{sign} (\S+)", row["values"]) for sign in "≥≤")
-    both = re.fullmatch(r"(\S+) to (\S+)", row["values"].replace("−", "-"))
+    values, _, unit = row["values"].replace("−", "-").partition(", in ")
+    assert unit == term.unit.removesuffix("unitless")
+    low, high = (re.search(rf"{sign} (\S+)", values) for sign in "≥≤")
+    both = re.fullmatch(r"(\S+) to (\S+)", values)
     ends = both.groups() if both else [each and each[1] for each in (low, high)]
     assert tuple(None if end is None else float(end) for end in ends) == term.range
 
@@ -77,7 +76,7 @@ def test_costs_are_those_that_were_measured():
     values = {row["method"]: row["value"] / base["value"] for row in measured}
     for name, row in rows("Properties").items():
         assert float(row["cost, CPU"]) == pytest.approx(values[name], rel=0.05)
-        if row["all made inside"] != "the same":
+        if row["all made inside"] != "same":
             inside = float(row["all made inside"])
             assert inside == pytest.approx(values[f"{name}, made inside"], rel=0.05)
             assert inside > float(row["cost, CPU"])

@@ -61,6 +61,15 @@ def test_stored_compact_map_beside_dynamic_terms():
     check("rectified + 0.5 * dice", ignore_index=255, class_weights=(1, 2, 3, 4))
 
 
+def test_label_sets():
+    calls = []
+    for seed in (1, 2):
+        logits, labels = given((8, 6), dtype=torch.float32, seed=seed)
+        calls.append(((logits, labels.masked_fill(labels == 3, 255).long() + (labels == 2)), {}))
+    sets = {"label_sets": {3: (1, 2)}, "ignore_index": 255}
+    compared(RegionWiseLoss("dice + cross_entropy", **sets), *calls, fullgraph=True)
+
+
 def test_stored_map_with_a_link():
     check("rectified.with_link(0.5)")
 

@@ -213,6 +213,17 @@ def test_printed_and_read_back():
     assert repr(loss) == "RegionWiseLoss('rectified', label_sets={3: (1, 2)})"
 
 
+def test_an_ignored_label_beyond_the_classes_is_no_set():
+    """As the label that the first set has inside."""
+    logits = torch.randn(1, 3, 4, 4, generator=torch.Generator().manual_seed(2))
+    labels = torch.tensor([[[0, 9, 1, 3]] * 4])
+    loss = RegionWiseLoss("rectified + cross_entropy", label_sets={9: (1, 2)}, ignore_index=3)
+    other = RegionWiseLoss("rectified + cross_entropy", label_sets={9: (1, 2)}, ignore_index=7)
+    assert loss(logits, labels) == other(logits, labels.where(labels != 3, 7))
+    prepared = loss.prepare(labels, 3)
+    assert loss(logits, prepared.regions, prepared.wait()) == loss(logits, labels)
+
+
 def test_refused():
     logits, labels = torch.zeros(1, 3, 4, 4), torch.full((1, 4, 4), 3)
     for text, why in (
@@ -231,7 +242,9 @@ def test_refused():
     for classes in ((), (1, 1), (-1, 2)):
         with pytest.raises(RWLossError, match="expected one class or more, each once, such as"):
             RegionWiseLoss("cross_entropy", label_sets={3: classes})
-    with pytest.raises(RWLossError, match="name class 3, and the logits have 3 classes"):
+    with pytest.raises(RWLossError, match="name class 3, and there are 3 classes"):
         RegionWiseLoss("cross_entropy", label_sets={3: (1, 3)})(logits, labels)
+    with pytest.raises(RWLossError, match="name the label 3, whose voxels are ignored: drop one"):
+        RegionWiseLoss("cross_entropy", label_sets={3: (1, 2)}, ignore_index=3)(logits, labels)
     with pytest.raises(RWLossError, match="label 7 found"):
         RegionWiseLoss("cross_entropy", label_sets={3: (1, 2)})(logits, labels + 4)

@@ -56,7 +56,7 @@ def test_several_batches_in_one_call(compared):
     """Each has its own mean, as `by_group` gives for stacked runs."""
     logits, labels = given((9, 7), dtype=torch.float32, size=4)
     weights, spacing = here(torch.tensor([1.0, -2.0])), (1.0, 2.0)
-    for text, ignore in (("rectified", None), ("boundary + dice", 3)):
+    for text, ignore in (("rectified", None), ("boundary + dice", 3), ("dice", 3)):
         loss = RegionWiseLoss(text, ignore_index=ignore)
         compared(
             lambda x, loss=loss: (weights * loss.by_group(x, labels, None, spacing, 2)).sum(),

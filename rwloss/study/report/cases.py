@@ -144,7 +144,7 @@ def _predicted(run: Run, choice: Choice) -> CasePicture:
         ignore_label=ignored if settings.ignore_label is None else settings.ignore_label,
         spacing_mm=settings.spacing,
         normalize=partial(normalized_channels, settings=settings),
-    )
+    ).with_sets(settings.sets)
     labels = known_labels(volume.labels, num_classes)
     across = settings.slice_axis if labels.ndim == 3 and settings.dims == 2 else None
     spacing_mm = volume.spacing_mm or (1.0,) * labels.ndim
