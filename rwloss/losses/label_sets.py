@@ -51,7 +51,7 @@ class LabelSets:
         return repr(dict(zip(self.labels, self.classes, strict=True)))
 
     def __len__(self) -> int:
-        """Number of sets."""
+        """Number of label sets."""
         return len(self.labels)
 
     def check_terms(self, expression: Expression) -> None:
@@ -75,6 +75,9 @@ class LabelSets:
         """Classes by label, as files hold them."""
         return {str(k): classes for k, classes in zip(self.labels, self.classes, strict=True)}
 
+<<<<<<< HEAD
+        Raises RWLossError for a set with a class that does not exist.
+=======
     def names(self, class_names: Sequence[str]) -> list[str]:
         """What each set means, such as "kidney or tumor". class_names: of the classes."""
         return [" or ".join(class_names[k] for k in classes) for classes in self.classes]
@@ -88,6 +91,7 @@ class LabelSets:
         """Labels in which set i is num_classes + i, and -1 is ignored. (...), int64.
 
         Raises RWLossError for a set with a class that there is not, or of ignored voxels.
+>>>>>>> main
         """
         highest = max(self.members)
         if highest >= num_classes:
