@@ -1,4 +1,4 @@
-"""What a store says of itself: map.json, manifest.jsonl, log.jsonl, failures.jsonl; digests."""
+"""Records of a store: map.json, manifest.jsonl, log.jsonl, failures.jsonl; digests."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Term(BaseModel):
 
 
 class MapInfo(BaseModel):
-    """map.json: everything but the labels that decides the values of the maps.
+    """map.json: everything except the labels that determines the values of the maps.
 
     dtype: type of the stored values; "auto" is 16 bits where that is within 3e-4 of each value,
     else float32. label_sets: labels that mean one of several classes; in the maps they are the last
@@ -247,7 +247,7 @@ def read_entries(place: StorePlace) -> dict[str, ManifestEntry]:
     for number, reason in wrong.items():
         raise RWLossError(
             f"{MANIFEST_FILE} of {place} is damaged in line {number}: `rwloss verify --repair` "
-            f"makes that map again ({reason})"
+            f"recomputes that map ({reason})"
         )
     return entries
 

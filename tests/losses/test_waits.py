@@ -126,7 +126,7 @@ def refusals():
         "not one-hot": (RegionWiseLoss("dice"), logits, 0.9 * truth),
         "another value than 0 and 1": (masks, logits, 255 * truth),
         "not in 0..1": (RegionWiseLoss("dice", activation="none"), logits, labels),
-        "of other labels": (RegionWiseLoss("rectified"), logits, labels, others),
+        "to other labels": (RegionWiseLoss("rectified"), logits, labels, others),
         "below 0": (RegionWiseLoss("rectified.with_link(1)"), logits, labels, upside_down),
         "or do not sum to 1": (RegionWiseLoss("dice", soft_labels=True), logits, 0.9 * truth),
         "mask of voxels that count": (RegionWiseLoss("dice"), logits, labels, None, soft),
