@@ -144,6 +144,11 @@ def plain_call(function: Callable[[Any], Result], tensor: Any) -> Result:
 
     NumPy can't read the tensors of its transforms.
     """
+    import torch
+
+    if not (torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()):
+        with torch.no_grad():
+            return function(tensor.detach())
     found: list[Result] = []
 
     def call(plain: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Labels with their geometry: what a map generator can ask about the ground truth."""
+"""Labels with their geometry: everything that a map generator can use of the ground truth."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from einops import rearrange, repeat
 from rwloss import distance
 from rwloss.arrays import (
     Array,
+    divide_into,
     fails,
     from_numpy,
     is_torch,
@@ -36,16 +37,16 @@ IGNORED = -1
 class Regions:
     """Labels (b *s) with number of classes and voxel spacing; geometry on demand, computed once.
 
-    labels: whole numbers 0..num_classes-1, NumPy array or torch tensor on any device, *s 2-D or
-    3-D. Every result is of the same kind and on the same device.
-    spacing_mm: millimetres per axis of *s, in array order, for all images or one row per image; 1
+    labels: integers 0..num_classes-1, NumPy array or torch tensor on any device, *s 2-D or 3-D.
+    Every result has the same type and is on the same device.
+    spacing_mm: millimeters per axis of *s, in array order, for all images or one row per image; 1
     by default.
     ignore_label: voxels with this label belong to no class. They end a region, have depth 0, and
     every map is 0 there. In `labels` they are -1.
-    image: (b c *s), grey values of the same voxels, for maps that use them; float32 or float64.
+    image: (b c *s), gray values of the same voxels, for maps that use them; float32 or float64.
 
-    Raises RWLossError for labels that are not whole, are negative or too large, for a spacing that
-    does not fit, or is not between 1e-9 and 1e9 mm, and for an image of other voxels.
+    Raises RWLossError for labels that are not integers, are negative or too large, for a spacing
+    that does not fit, or is not between 1e-9 and 1e9 mm, and for an image of another shape.
 
     >>> regions = Regions(np.array([[[0, 1, 1], [0, 1, 1]]]), num_classes=2, spacing_mm=(1, 2))
     >>> regions.depth_mm.tolist()
@@ -118,7 +119,8 @@ class Regions:
     ) -> Regions:
         """Overlapping masks, each as its own two-class problem. masks (b k *s) of 0 and 1.
 
-        Gives labels (b·k *s): 1 inside a mask, 0 outside; the masks of an image follow each other.
+        Returns regions of labels (b·k *s): 1 inside a mask, 0 outside; the masks of an image are
+        adjacent.
         image: (b c *s).
         `RegionWiseLoss(activation="sigmoid")` takes maps of such regions.
 
@@ -152,7 +154,7 @@ class Regions:
 
     @property
     def spacings_mm(self) -> SpacingRows:
-        """Millimetres per axis, one row per image of the batch."""
+        """Millimeters per axis, one row per image of the batch."""
         return self.spacing_mm  # type: ignore[return-value]  # __post_init__ brought it to rows
 
     @cached_property
@@ -167,7 +169,7 @@ class Regions:
 
     @cached_property
     def ignored(self) -> Array | None:
-        """Where voxels belong to no class (b *s), or None where no label is ignored."""
+        """Where voxels belong to no class (b *s), or None if no label is ignored."""
         return None if self.ignore_label is None else self.labels == IGNORED
 
     def mask(self, k: int) -> Array:
@@ -222,8 +224,8 @@ class Regions:
     def nearest_component(self, k: int) -> Array:
         """Number of the component of class k nearest to each voxel, in mm. (b *s), int32.
 
-        The Voronoi cells of the components, exact between voxel centres; of several equally near
-        ones any, always the same. 0 in an image without class k, and where ignored.
+        The Voronoi cells of the components, exact between voxel centers; if several are equally
+        near, always the same one. 0 in an image without class k, and where ignored.
         """
         self.mask(k)  # refuses other classes
         return self.kept(f"nearest_component {k}", lambda: self._nearest_component(k))
@@ -244,9 +246,9 @@ class Regions:
         return from_numpy(found, self.labels)
 
     def kept(self, name: str, make: Callable[[], T]) -> T:
-        """What `make` gives, computed once and kept with the labels under this name.
+        """The result of `make`, computed once and cached with the labels under this name.
 
-        name: what the result is kept as. make: called once, without arguments.
+        name: the cache key. make: called once, without arguments.
         """
         found = self.__dict__.setdefault("_kept", {})
         if name not in found:
@@ -257,6 +259,15 @@ class Regions:
     def per_voxel(self, values: Array) -> Array:
         """Each voxel gets the value of its class. values (b k) -> (b *s); 0 where ignored."""
         return look_up(values, self.labels)
+
+    def divided_by_class(self, values: Array, divisors: Array) -> Array:
+        """Values (b *s) by the number of their class (b k). (b *s), new; 0 where ignored."""
+        if not isinstance(values, np.ndarray) and (kernels := _kernels(self.labels)):
+            return kernels.divided(values, divisors, self.labels)
+        divisor = self.per_voxel(divisors)
+        if self.ignored is not None:
+            divisor = self.xp.where(self.ignored, self.full(1.0), divisor)  # not 0 / 0
+        return divide_into(values, divisor)
 
     def full(self, value: float) -> Array:
         """One value for every voxel: read-only, takes no memory. (b *s), float32.
@@ -276,7 +287,7 @@ class Regions:
     def signed_distance_mm(self, k: int) -> Array:
         """Distance in mm to the other side of class k's boundary. (b *s), float32.
 
-        Below 0 inside, above 0 outside, measured between voxel centres; 0 everywhere in an image
+        Below 0 inside, above 0 outside, measured between voxel centers; 0 everywhere in an image
         where the class is absent or fills the image.
         """
         return distance.signed_distance_mm(self.mask(k), self.spacings_mm)
@@ -439,8 +450,8 @@ def check_range(labels: Array, num_classes: int, *, ignoring: bool) -> None:
     elif wrong > 0 and (found := np.unique(to_numpy(labels[labels >= num_classes]))).size > 1:
         fix = (
             f"it is one of {found.size} that are too large; if they are classes, pass "
-            f"num_classes={wrong + 1}; if they are grey values (of an "
-            "anti-aliased mask, say) or numbers of objects, store the class of each voxel"
+            f"num_classes={wrong + 1}; if they are gray values (of an anti-aliased mask, say) or "
+            f"object numbers, store the class of each voxel"
         )
     elif wrong == num_classes and not xp.any(labels == wrong - 1):
         fix += f" (if their numbers have a gap, number {wrong} as {wrong - 1})"

@@ -1,4 +1,4 @@
-"""Region-wise maps: what it costs to put probability on a class at a voxel."""
+"""Region-wise maps: the cost of putting probability on a class at a voxel."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from rwloss.regions import SpacingRows, spacing_text
 
 @dataclass(frozen=True, eq=False, repr=False)
 class RWMap:
-    """Map values for each voxel and class, compact or dense.
+    """A region-wise map: values for each voxel and class, compact or dense.
 
     *Compact*: `true` (value at the true class) and `other` (value at every other class), (b *s)
     each. *Dense*: `values` (b k *s). Labels (b *s) go with both; -1 marks ignored voxels, where
-    every value is 0. Values are float32 or float64, unitless or as the generator says. `parts`
-    holds `true` and `other`, or `values` alone.
+    every value is 0. Values are float32 or float64, in the unit of the generator. `parts` holds
+    `true` and `other`, or only `values`.
 
-    expression, spacing_mm: what this is a map of, as canonical text and one row of mm per image;
-    None for a map made by hand. Generators, expressions and stores set both. parts: arrays, as
-    above.
+    expression, spacing_mm: the expression of the map as canonical text, and one row of mm per
+    image; None for a map made by hand. Generators, expressions and stores set both. parts: arrays,
+    as above.
 
     >>> import numpy as np
     >>> labels = np.array([[[0, 1], [1, 1]]])
@@ -43,7 +43,7 @@ class RWMap:
         """Check that the map has one form, and that its shapes fit its labels."""
         shape, k = tuple(self.labels.shape), self.num_classes
         if len(self.parts) not in {1, 2}:
-            raise RWLossError("expected `true` and `other`, or `values` alone: a map has one form")
+            raise RWLossError("expected `true` and `other`, or only `values`: a map has one form")
         wanted = shape if self.is_compact else (shape[0], k, *shape[1:])
         for name, part in zip(self.part_names, self.parts, strict=True):
             if tuple(part.shape) != wanted:
@@ -52,7 +52,7 @@ class RWMap:
                     f"classes need {wanted}"
                 )
             if isinstance(part, np.ndarray) != isinstance(self.labels, np.ndarray):
-                raise RWLossError(f"map `{name}` and its labels are of different array kinds")
+                raise RWLossError(f"map `{name}` and its labels have different array types")
             if not _is_floating(part):
                 raise RWLossError(f"expected a floating `{name}`, got dtype {part.dtype}")
 
@@ -67,7 +67,7 @@ class RWMap:
         expression: str | None = None,
         spacing_mm: SpacingRows | None = None,
     ) -> RWMap:
-        """A map with one value at the true class and one at every other. All (b *s).
+        """Make a map with one value at the true class and one at every other. All (b *s).
 
         true: values at the true class. other: values at every other class.
         """
@@ -82,7 +82,7 @@ class RWMap:
         expression: str | None = None,
         spacing_mm: SpacingRows | None = None,
     ) -> RWMap:
-        """A map with a value for every class. labels (b *s), values (b k *s)."""
+        """Make a map with one value per class. labels (b *s), values (b k *s)."""
         return cls(labels, int(values.shape[1]), (values,), expression, spacing_mm)
 
     @property
@@ -148,7 +148,7 @@ class RWMap:
         return replace(self, labels=change(self.labels), parts=parts)
 
     def to(self, device: Any, *, non_blocking: bool = False) -> RWMap:
-        """The same map as tensors on a device: its own if they are there already. (b *s).
+        """The same map as tensors on a device; shares those that are already there. (b *s).
 
         NumPy arrays become tensors. device: as for `torch.Tensor.to`. This method is how Lightning
         and Fabric know to move the map with its batch.
@@ -165,7 +165,7 @@ class RWMap:
         )
 
     def check_spacing(self, spacing_mm: SpacingRows | None) -> None:
-        """Raise RWLossError where the map is known to be of another spacing.
+        """Raise RWLossError if the map is known to have another spacing.
 
         spacing_mm: one row per image, equal within 0.1 %; axes of one voxel do not count. None here
         or in the map is not compared.
@@ -181,7 +181,7 @@ class RWMap:
                     )
 
     def __repr__(self) -> str:
-        """One line: what it is a map of, its form, shape, classes and spacing."""
+        """One line: its expression, form, shape, classes and spacing."""
         facts = [
             self.expression or "",
             "compact" if self.is_compact else "dense",
@@ -199,7 +199,8 @@ class RWMap:
         return self.other - self.true
 
     def stabilized(self) -> RWMap:
-        """The nearest map (Euclidean, voxel by voxel) that obeys the stability principle; compact.
+        """The nearest map (Euclidean, voxel by voxel) that obeys the stability principle, in
+        compact form.
 
         With m the mean of the wrong classes: wrong <- m where true <= m, else all <- the mean of
         all K. A map without violating voxels comes back with the same values.
@@ -261,7 +262,7 @@ class RWMap:
         if self.labels is other.labels:
             return
         if is_torch(self.labels) != is_torch(other.labels):
-            raise RWLossError("a NumPy map and a torch map can't be added: make both of one kind")
+            raise RWLossError("a NumPy map and a torch map can't be added: convert one of them")
         if tuple(self.labels.shape) != tuple(other.labels.shape):
             raise RWLossError(
                 f"maps of labels {tuple(self.labels.shape)} and {tuple(other.labels.shape)} "

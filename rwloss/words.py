@@ -1,4 +1,4 @@
-"""How names, numbers and lists are said in messages, tables and pictures."""
+"""Wording of names, numbers and lists in messages, tables and pictures."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def few(items: Sequence[str], most: int = 3) -> str:
 
 
 def percent(fraction: float) -> str:
-    """A fraction in percent; never 0 for what is not 0, nor 100 for what is less.
+    """A fraction in percent; a nonzero fraction is never shown as 0, nor one below 1 as 100.
 
     >>> [percent(value) for value in (0, 0.2249, 0.999999, 1e-6, 1)]
     ['0 %', '22.5 %', '>99.9 %', '<0.1 %', '100 %']
@@ -100,7 +100,7 @@ def class_names(num_classes: int, given: Sequence[str] = ()) -> tuple[str, ...]:
 def settings_error(
     where: str, error: ValidationError, fields: Mapping[str, FieldInfo] | None = None
 ) -> str:
-    """What pydantic found wrong first, in a sentence that names the setting.
+    """The first error of pydantic, in a sentence that names the setting.
 
     where: the file or option. fields: of the model: they suggest a name for an unknown one, and
     describe a missing one.
@@ -119,7 +119,7 @@ def settings_error(
 
 
 def must(error: ValidationError) -> str:
-    """What the first wrong value had to be.
+    """The requirement that the first invalid value violates.
 
     >>> from pydantic import TypeAdapter, ValidationError, PositiveInt
     >>> try:

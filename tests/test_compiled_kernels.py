@@ -53,12 +53,13 @@ triton_engine.signed_distances_mm(labels, 5, spacings)
 triton_classes.counts(labels, 5)
 triton_classes.maxima(part, labels, 5)
 triton_classes.look_up(table, labels)
+triton_classes.divided(part, table, labels)
 logits, one = torch.zeros(2, 5, *size, dtype=torch.bfloat16), part[:1, :1, :1, :1].expand_as(part)
 for parts, counts in (([part, one], part), ([torch.zeros(2, 5, *size)], None)):
     for others, overlap, tables in ((labels.long(), True, [table, table]), (None, False, [])):
-        triton_kernel.sums(logits, labels, counts, parts, others, overlap, overlap, 2)
+        triton_kernel.sums(logits, labels, counts, parts, others, overlap, overlap, 2, 7.0)
         triton_kernel.gradients(logits, labels, counts, parts, table[:, 0], 7.0, tables)
-triton_kernel.sums(logits, labels, None, [], None, False, True, 2)
+triton_kernel.sums(logits, labels, None, [], None, False, True, 2, 1.0)
 triton_kernel.gradients(logits, labels, None, [], None, 1.0, [table, table])
 print(json.dumps(compiled))
 """

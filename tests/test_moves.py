@@ -268,7 +268,7 @@ def test_a_loss_takes_the_moved_map_with_the_moved_image_and_no_other(text, devi
     box = np.s_[4:12, 2:10]
     cropped = moves.crop(rwmap, box)
     assert loss(turned[:, :, *box], regions.labels[:, *box], cropped).isfinite()
-    with pytest.raises(RWLossError, match="cropped, flipped and turned together with the image"):
+    with pytest.raises(RWLossError, match="cropped, flipped and rotated together with the image"):
         loss(turned[:, :, *box], regions.labels[:, *box], moves.flip(cropped, 0))
 
 

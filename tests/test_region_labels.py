@@ -110,7 +110,7 @@ def test_a_mask_is_not_advised_to_ignore_its_foreground(kind):
 def test_grey_values_and_gaps_are_not_advised_to_be_ignored(kind):
     grey = kind(np.array([[[0, 31], [255, 1]]], dtype=np.uint8))
     with pytest.raises(
-        RWLossError, match=r"one of 2 .* num_classes=256; if they are grey values"
+        RWLossError, match=r"one of 2 .* num_classes=256; if they are gray values"
     ) as caught:
         Regions(grey, 2)
     assert "ignore" not in str(caught.value)

@@ -129,7 +129,7 @@ def test_parts_of_another_shape(kind):
 
 def test_parts_of_another_kind():
     labels, true, other = parts()
-    with pytest.raises(RWLossError, match="`other` and its labels are of different array kinds"):
+    with pytest.raises(RWLossError, match="`other` and its labels have different array types"):
         RWMap.compact(labels, 4, true=true, other=torch.as_tensor(other))
     with pytest.raises(RWLossError, match="expected a floating `true`, got dtype"):
         RWMap.compact(labels, 4, true=true.astype(int), other=other)

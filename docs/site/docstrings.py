@@ -8,6 +8,7 @@ the docstring gives it.
 
 from __future__ import annotations
 
+import importlib
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -84,6 +85,7 @@ regions: the labels and their geometry
 report: of `check` or `check_expression`
 rwmap: the map
 seed: the same seed gives the same result
+sets: of partial labels, the classes that each allows
 settings: of the run
 shape: length of each axis
 spacing_mm: spacing per axis in mm
@@ -117,17 +119,21 @@ _SHAPE = r" \((?:[a-z0-9*]+,?\s?)+\)"
 class Docstrings(griffe.Extension):
     """The extension of griffe that mkdocs.yml names, after that for dataclasses."""
 
-    def on_class(self, *, cls: griffe.Class, **_: Any) -> None:
+    def on_class_members(self, *, cls: griffe.Class, **_: Any) -> None:
         """Terms are dataclasses without saying so: their base class makes them."""
         is_term = cls.path.startswith(("rwloss.maps.static.", "rwloss.maps.dynamic."))
-        if is_term and "tags" in cls.members and not cls.decorators:
+        if is_term and cls.bases and not cls.decorators:
             module = griffe.Module("dataclasses")
             module["dataclass"] = griffe.Function("dataclass")
             name = griffe.ExprName("dataclass", module)
             cls.decorators.append(griffe.Decorator(name, lineno=None, endlineno=None))
 
     def on_package(self, *, pkg: griffe.Module, **_: Any) -> None:
-        """Rewrite every docstring, once all is known."""
+        """Rewrite every docstring, once all is known. Each page on maps says itself what it is."""
+        pkg["maps"].docstring = None
+        as_written = {
+            each.path: each.docstring.value for each in _walk(pkg) if each.docstring is not None
+        }
         for each in _walk(pkg):
             begin = each.members.get("__init__")
             if isinstance(begin, griffe.Function) and begin.docstring and each.docstring:
@@ -137,12 +143,35 @@ class Docstrings(griffe.Extension):
                 begin.docstring = None
             if each.docstring is not None:
                 rest = [] if each.is_function else list(each.members)
-                text = with_sections(
-                    each.docstring.value, _parameters(each), WORDS, attributes=rest
-                )
+                words = dict(WORDS)
+                if isinstance(each, griffe.Class):
+                    words |= _fields_added(each)
+                names = _parameters(each)
+                for parent in reversed(each.mro()) if each.is_class else ():
+                    for paragraph in as_written.get(parent.path, "").split("\n\n"):
+                        words |= _rows(" ".join(paragraph.split()), names)[1]
+                text = with_sections(each.docstring.value, names, words, attributes=rest)
                 text, fence, examples = text.partition("```pycon")
                 axes = re.sub(r"(?<=[ (])\*(?=[st]\b)", r"\*", text)  # they are no emphasis
                 each.docstring.value = axes + fence + examples
+
+
+def _fields_added(model: griffe.Class) -> dict[str, str]:
+    """Give a model of pydantic an `__init__` with its fields; what they say of themselves."""
+    lineage = [model, *model.mro()]
+    if not any(str(base) == "BaseModel" for each in lineage for base in each.bases):
+        return {}
+    fields = getattr(importlib.import_module(model.module.path), model.name).model_fields
+    written = griffe.Parameters()
+    for name, field in fields.items():
+        annotation = next(each.members[name].annotation for each in lineage if name in each.members)
+        default = (
+            None if field.is_required() else repr(field.get_default(call_default_factory=True))
+        )
+        kind = griffe.ParameterKind.keyword_only
+        written.add(griffe.Parameter(name, annotation=annotation, kind=kind, default=default))
+    model.set_member("__init__", griffe.Function("__init__", parent=model, parameters=written))
+    return {name: field.description for name, field in fields.items() if field.description}
 
 
 def _walk(inside: griffe.Module | griffe.Class) -> Iterator[griffe.Function | griffe.Class]:

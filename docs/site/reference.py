@@ -111,7 +111,6 @@ def pages() -> Iterator[tuple[str, str]]:
             address(page),
             f"# {page.title}\n\n{page.about}\n\n::: {page.package}\n    options:\n"
             f"      show_root_heading: false\n      show_root_toc_entry: false\n"
-            f"      show_docstring_description: {str(not page.part).lower()}\n"
             f"      members:{names}\n",
         )
 

@@ -1,16 +1,16 @@
-"""Exact Euclidean distances in millimetres: one dispatch over engines, one set of edge rules.
+"""Exact Euclidean distances in millimeters: one dispatch over engines, one set of edge rules.
 
-Every engine answers one question: how far, squared, is the nearest voxel of another label? From it
-follow the depth of a voxel in its class and, with a mask as labels, both sides of a signed
-distance. Engines return infinity where an image holds one label only; the edge rules below decide
-what that means, once for all engines:
+Every engine computes one quantity: the squared distance to the nearest voxel of another label. It
+gives the depth of a voxel in its class and, with a mask as labels, both sides of a signed distance.
+Engines return infinity if an image has only one label; the edge rules below define the result, once
+for all engines:
 
 - a class that fills the image has the depth of a class of one voxel, its smallest spacing, at
   every voxel: the least depth that exists, finite, and the same everywhere;
 - a class that is absent, or that fills the image, has no boundary: its signed distance is 0, and
   so is the distance to an absent class.
 
-Labels and masks may be NumPy arrays or torch tensors; results are of the same kind, on the same
+Labels and masks may be NumPy arrays or torch tensors; results have the same type, on the same
 device.
 """
 
@@ -39,8 +39,8 @@ def engine_name(engine: str | None = None, like: Array | None = None) -> EngineN
     """The engine that will compute: the given one, else the best for this array.
 
     For tensors on a CUDA device "triton" where installed; "torch" for all others that are not on
-    the CPU; else "edt" where installed, else "scipy". Nothing is imported to find out.
-    Raises RWLossError for an unknown engine, or one that is not installed.
+    the CPU; else "edt" where installed, else "scipy". This imports nothing. Raises RWLossError for
+    an unknown engine, or one that is not installed.
 
     like: an array of the kind that will be measured.
     """

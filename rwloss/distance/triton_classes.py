@@ -34,36 +34,44 @@ def look_up(table: Tensor, labels: Tensor) -> Tensor:
     return found
 
 
+def divided(values: Tensor, table: Tensor, labels: Tensor) -> Tensor:
+    """Values by that of their class, 0 below class 0. (b *s), (b k), (b *s) -> (b *s)."""
+    found: Tensor = torch.ops.rwloss.class_divided(values, table, labels)
+    return found
+
+
 def _counts(labels: Tensor, num_classes: int) -> Tensor:
     found = labels.new_zeros((len(labels), num_classes), dtype=torch.int64)
-    _launch(of_each_class, labels, found, found, num_classes, COUNT=True)
+    _launch(of_each_class, labels, found, found, classes=num_classes, COUNT=True)
     return found
 
 
 def _maxima(values: Tensor, labels: Tensor, num_classes: int) -> Tensor:
     found = values.new_zeros((len(labels), num_classes))
-    _launch(of_each_class, labels, values.contiguous(), found, num_classes, COUNT=False)
+    _launch(of_each_class, labels, values, found, classes=num_classes, COUNT=False)
     return found
 
 
 def _look_up(table: Tensor, labels: Tensor) -> Tensor:
     found = table.new_empty(labels.shape)
-    _launch(of_each_voxel, labels, table.contiguous(), found, table.shape[1])
+    _launch(of_each_voxel, labels, table, table, found, classes=table.shape[1], DIVIDED=False)
     return found
 
 
-def _launch(
-    kernel: Any, labels: Tensor, given: Tensor, found: Tensor, classes: int, **switch: bool
-) -> None:
+def _divided(values: Tensor, table: Tensor, labels: Tensor) -> Tensor:
+    found = table.new_empty(labels.shape)
+    _launch(of_each_voxel, labels, values, table, found, classes=table.shape[1], DIVIDED=True)
+    return found
+
+
+def _launch(kernel: Any, labels: Tensor, *tensors: Tensor, classes: int, **switch: bool) -> None:
     """Run a kernel over blocks of the voxels of each image."""
     if not labels.numel():
         return
     voxels = labels[0].numel()
     with torch.cuda.device_of(labels):
-        kernel[(len(labels) * triton.cdiv(voxels, BLOCK),)](
-            labels.contiguous(),
-            given,
-            found,
+        kernel[(len(labels) * -(-voxels // BLOCK),)](
+            *(tensor.contiguous() for tensor in (labels, *tensors)),
             voxels,
             classes,
             **switch,
@@ -79,6 +87,7 @@ for _schema, _function in {
     "class_counts(Tensor labels, int num_classes) -> Tensor": _counts,
     "class_maxima(Tensor values, Tensor labels, int num_classes) -> Tensor": _maxima,
     "class_look_up(Tensor table, Tensor labels) -> Tensor": _look_up,
+    "class_divided(Tensor values, Tensor table, Tensor labels) -> Tensor": _divided,
 }.items():
     _library.define(_schema)
     _library.impl(_schema.partition("(")[0], _function, "CompositeExplicitAutograd")
@@ -106,11 +115,16 @@ def of_each_class(labels, values, found, voxels, classes, COUNT: tl.constexpr, B
 
 
 @triton.jit
-def of_each_voxel(labels, table, found, voxels, classes, BLOCK: tl.constexpr):
-    """Store the value of its class for each voxel, 0 below class 0."""
+def of_each_voxel(
+    labels, values, table, found, voxels, classes, DIVIDED: tl.constexpr, BLOCK: tl.constexpr
+):
+    """Store the value of its class for each voxel, or its own value by that; 0 below class 0."""
     image, voxel, there, label = _block(labels, voxels, BLOCK)
     known = there & (label >= 0) & (label < classes)
-    value = tl.load(table + image * classes + label, mask=known, other=0.0)
+    value = tl.load(table + image * classes + label, mask=known, other=1.0 if DIVIDED else 0.0)
+    if DIVIDED:
+        own = tl.load(values + image * voxels + voxel, mask=known, other=0.0)
+        value = tl.div_rn(own, value)
     tl.store(found + image * voxels + voxel, value, mask=there)
 
 

@@ -104,7 +104,7 @@ def _transform(labels: Tensor, table: Tensor, num_classes: int, root: bool) -> T
     shared["enable_fp_fusion"] = True
     with torch.cuda.device_of(labels):
         block, images = BLOCK
-        programs = triton.cdiv(voxels, block) * triton.cdiv(len(mixed), images)
+        programs = -(-voxels // block) * -(-len(mixed) // images)
         find_mixed[(programs,)](
             labels, mixed, voxels, len(mixed), **shared, BLOCK=block, IMAGES=images
         )
@@ -118,7 +118,7 @@ def _transform(labels: Tensor, table: Tensor, num_classes: int, root: bool) -> T
             n = size[axis]
             lines = voxels // n
             before, found = found, before if step > 1 else table.new_empty(shape)
-            programs = triton.cdiv(n, rows) * triton.cdiv(lines * len(mixed), cols)
+            programs = -(-n // rows) * -(-lines * len(mixed) // cols)
             along_axis[(programs,)](
                 labels,
                 before,

@@ -1,4 +1,4 @@
-"""Losses of torch: softmax times a region-wise map."""
+"""Losses in torch: softmax times a region-wise map."""
 
 from rwloss._lazy import attach_stub
 

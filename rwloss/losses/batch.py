@@ -38,14 +38,14 @@ if TYPE_CHECKING:
 
 Activation = Literal["softmax", "sigmoid", "none", "masks"]
 
-OTHER_LABELS = "a stored map is of other labels than the target"
+OTHER_LABELS = "a stored map belongs to other labels than the target"
 _ROUNDING = 1e-2  # of bfloat16
 _OF_KERNELS = {torch.float16, torch.bfloat16, torch.float32}
 _NO_ARGMAX = {torch.bool, torch.uint16, torch.uint32, torch.uint64}  # in torch
 
 
 class LossInputs(NamedTuple):
-    """What a call gives besides the logits; lists where each of several outputs has its own.
+    """The arguments of a call besides the logits; lists if each of several outputs has its own.
 
     regions: the target's, where the target came with its geometry.
     """
@@ -62,7 +62,7 @@ class LossInputs(NamedTuple):
 
 @dataclass(eq=False)
 class LossBatch:
-    """What all terms of a loss share, at one resolution.
+    """The data that all terms of a loss share, at one resolution.
 
     given (b k *s): logits, or with `normalized` probabilities, as they came. dtype: float32 or
     float64, because sums over 512² voxels overflow float16. whole (b *s): labels, classes or -1
@@ -418,7 +418,7 @@ def _has_triton() -> bool:
     return find_spec("triton") is not None
 
 
-# --- What a target may look like
+# --- Forms of a target
 
 
 def _hard_target(
@@ -468,7 +468,7 @@ def check_tensor(what: str, given: object, logits: Tensor) -> None:
 
 
 def as_labels(logits: Tensor, target: Tensor, ignore_index: int | None = None) -> Tensor:
-    """Labels (b *s) from a target (b *s), (b 1 *s) or one-hot (b k *s) for logits (b k *s).
+    """Convert a target (b *s), (b 1 *s) or one-hot (b k *s) to labels (b *s), for logits (b k *s).
 
     ignore_index: the label of voxels that are 0 in all channels of a one-hot target, unless it is
     the number of a channel. Raises RWLossError that names both shapes when they do not fit, and for
@@ -584,7 +584,7 @@ def of_labels(part: Tensor, labels: Tensor, target: Tensor) -> Tensor:
     if fails(labels.long() == target.long(), OTHER_LABELS):
         raise RWLossError(
             "the map was made from other labels than the target: it must be cropped, flipped and "
-            "turned together with the image, or made on the fly"
+            "rotated together with the image, or made on the fly"
         )
     return part
 

@@ -1,4 +1,4 @@
-"""What each term costs at given probabilities: fixed maps, and losses of probabilities.
+"""The cost of each term at given probabilities: fixed maps, and losses of probabilities.
 
 The usual sums of a map over voxels are autograd functions with their gradients written out. Plain
 autograd would take longer and more memory. With p = softmax(logits),
@@ -76,7 +76,7 @@ def mean_cost(batch: LossBatch, rwmap: RWMap, q: float | None, *, low_memory: bo
 
 
 def mean_excess(batch: LossBatch, rwmap: RWMap, q: float | None) -> Tensor:
-    """Mean cost of a map above the least that it can be, whatever the probabilities. ()."""
+    """Mean cost of a map above its minimum over all probabilities. ()."""
     costs = _voxel_costs(batch, rwmap, q)
     if q is None and not batch.include_background:  # all probability at class 0 costs nothing
         costs = costs - _dense(batch, rwmap)[:, 1:].amin(dim=1).clamp_max(0.0)

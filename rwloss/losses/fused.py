@@ -5,6 +5,7 @@ They keep the logits, which the network has made anyway, and nothing else of the
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -13,7 +14,6 @@ from torch.autograd.function import Function
 
 from rwloss.losses.costs import only_first
 from rwloss.losses.triton_kernel import gradients, sums
-from rwloss.maps.loss_term import sum_by_group
 
 Overlap = tuple[Tensor, Tensor, Tensor]
 
@@ -51,19 +51,19 @@ class _Sums(Function):
     @staticmethod
     def forward(ctx: Any, logits: Tensor, given: KernelInputs) -> tuple[Tensor, ...]:
         labels, counts, parts, map_labels, ignoring, groups, size, overlap, wrong = given
-        rows = len(logits) if overlap else groups
-        found = sums(logits, labels, counts, parts, map_labels, ignoring, overlap, rows)
+        known = 1.0 if isinstance(size, Tensor) else size  # else the device knows it alone
+        found = sums(logits, labels, counts, parts, map_labels, ignoring, overlap, groups, known)
+        total, number = found[0].unbind()
         if wrong is not None:
-            number = found[1] if rows == 1 else found[1].sum()
-            torch._assert_async(number == 0, wrong)
+            torch._assert_async(number.sum() == 0 if groups > 1 else number == 0, wrong)
         ctx.save_for_backward(logits, labels, counts, *parts)
         ctx.groups, ctx.size = groups, size
         ctx.set_materialize_grads(False)
-        total = found[0, 0] if rows == groups == 1 else found[0]
-        mean = (total if rows == groups else sum_by_group(total, groups)) / size
+        mean = total if groups > 1 else total[0]
+        mean = mean / size if isinstance(size, Tensor) else mean
         if not overlap:
             return (mean,)
-        both, predicted, true = found[2:].view(3, logits.shape[1], rows).mT.unbind()
+        both, predicted, true = found[1].mT.unbind()
         ctx.mark_non_differentiable(true)
         return mean, both, predicted, true
 
@@ -82,7 +82,7 @@ class _Sums(Function):
         elif isinstance(size, Tensor):
             mean, size = mean / size, 1.0
         if both is not None or predicted is not None:
-            none = logits.new_zeros(logits.shape[:2], dtype=torch.float32)
-            tables = tuple(none if each is None else each for each in (predicted, both))
+            zeros = partial(logits.new_zeros, logits.shape[:2], dtype=torch.float32)
+            tables = tuple(zeros() if each is None else each for each in (predicted, both))
         result = gradients(logits, labels, counts, parts, mean, size, tables)
         return only_first(result, logits), None

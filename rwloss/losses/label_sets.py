@@ -51,7 +51,7 @@ class LabelSets:
         return repr(dict(zip(self.labels, self.classes, strict=True)))
 
     def __len__(self) -> int:
-        """Number of sets."""
+        """Number of label sets."""
         return len(self.labels)
 
     def check_terms(self, expression: Expression) -> None:
@@ -87,7 +87,7 @@ class LabelSets:
     def renumbered(self, labels: Array, num_classes: int, ignore_label: int | None = None) -> Array:
         """Labels in which set i is num_classes + i, and -1 is ignored. (...), int64.
 
-        Raises RWLossError for a set with a class that there is not, or of ignored voxels.
+        Raises RWLossError for a set with a class that does not exist, or of ignored voxels.
         """
         highest = max(self.members)
         if highest >= num_classes:

@@ -1,4 +1,4 @@
-"""What may happen to logits before the softmax, with the truth at hand."""
+"""Transforms of logits before the softmax, which may use the truth."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ LogitTransform: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 class SCNP:
     """Same-class neighbor penalization: each voxel takes the worst logits of its neighbors.
 
-    At the true class the lowest logit among the neighbors of that class, at every other class the
-    highest among the neighbors that are not of it. So a voxel can't improve before its neighbors
-    do. Voxels that don't count are no neighbors. For training alone: predictions need no truth.
+    At the true class: the lowest logit among the neighbors of that class; at every other class: the
+    highest among the neighbors of other classes. So a voxel cannot improve before its neighbors do.
+    Voxels that don't count are not neighbors. Only for training, because the truth is needed.
 
     size: of the neighborhood in voxels along each axis, odd.
 
@@ -32,7 +32,7 @@ class SCNP:
     size: int = 3
 
     def __post_init__(self) -> None:
-        """Refuse a neighborhood without a middle."""
+        """Refuse a neighborhood without a center."""
         if self.size < 1 or self.size % 2 == 0:
             raise RWLossError(f"SCNP: expected an odd size of 1 voxel or more, got {self.size}")
 
@@ -52,7 +52,7 @@ def transformed(
 ) -> Tensor:
     """Logits (b k *s) after a transform, which is told the labels (b *s) of voxels that count.
 
-    Raises RWLossError where it returns something else than logits of that shape.
+    Raises RWLossError if it returns anything but logits of that shape.
     """
     classes = torch.arange(logits.shape[1], device=logits.device)
     truth = labels[:, None].long() == classes.reshape(1, -1, *[1] * (labels.ndim - 1))

@@ -1,4 +1,4 @@
-"""Maps and geometry made beside the network's forward pass, on a CUDA stream of their own."""
+"""Maps and geometry computed in parallel with the forward pass, on a separate CUDA stream."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from rwloss.rwmap import RWMap
 
 @dataclass(frozen=True, eq=False)
 class PreparedMap:
-    """A map that a side stream may still be making: `wait` before anything uses it.
+    """A map that a side stream may still be computing: call `wait` before using it.
 
     regions: the target with the geometry that dynamic terms need; a loss takes it as its target.
     """
@@ -28,7 +28,8 @@ class PreparedMap:
     rwmap: RWMap | None
     regions: Regions
     made: torch.cuda.Event | None
-    """What the side stream records after the map; None for a map made at once, on the CPU."""
+    """The event that the side stream records after the map; None for a map made at once, on the
+    CPU."""
 
     def wait(self) -> RWMap | None:
         """The map, if there are static terms. Later work on the GPU follows it; the CPU does not
@@ -83,7 +84,7 @@ def prepared(
 
 @contextmanager
 def _beside(target: Tensor) -> Iterator[torch.cuda.Stream | None]:
-    """Run what is inside on a side stream that may read the target; on the CPU on none."""
+    """Run the block on a side stream that may read the target; on the CPU, without a stream."""
     if target.device.type != "cuda":
         yield None
         return

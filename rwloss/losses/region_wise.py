@@ -1,4 +1,4 @@
-"""The loss: probabilities times a region-wise map, and what else is a map at a prediction."""
+"""The loss: probabilities times a region-wise map, plus dynamic terms."""
 
 from __future__ import annotations
 
@@ -44,51 +44,51 @@ _GIVEN = Leaf(cast("Expression", None))
 
 
 class RegionWiseLoss(nn.Module):
-    """Mean over batch, classes and voxels of probabilities times the map.
+    """Region-wise loss: the mean of probabilities times a map over batch, classes and voxels.
 
     expression: an expression or its text, such as "rectified + dice". Static terms are maps made
-    from the target, or stored ones given at the call. Dynamic terms add their loss's own value.
-    Without an expression each call must give a map, as in the official formula.
+    from the target, or a stored map passed in the call. Dynamic terms add their loss's own value.
+    Without an expression each call must pass a map, as in the official formula.
     spacing_mm: voxel spacing in mm for maps made on the fly, one number per axis or one such row
-    per image, unless the call gives one; 1 by default.
-    activation: "softmax"; "sigmoid" for masks that may overlap, each channel a two-class problem of
-    its own (its complement is class 0, the mask class 1); "none" where the network gives
-    probabilities of classes, "masks" where it gives those of masks.
-    include_background: False drops channel 0 after the softmax, and averages over K - 1. That
-    makes maps with three classes or more violate the stability principle. With "sigmoid" it drops
-    the complement of each mask. Dynamic terms then see the other channels alone: cross-entropy
-    costs nothing at background voxels.
-    reduction: "mean" is the official torch.mean(softmax * map), over (b, k, *s); "sum" is that
-    mean times the number of values; "none" gives values that are not reduced. For static terms
-    alone they are the costs (b k *s) of one output, 0 at ignored voxels. With a dynamic term they
-    are (b k), by image and class, and their mean is the loss; `.mean(dim=0)` is a value per class
-    to log. With "sigmoid" the two classes of a mask count as two: (b k 2 *s) or (b k 2), and
-    (b k *s) or (b k) without background.
-    ignore_index: voxels with this label belong to no class: they end a region, cost nothing, and
-    do not count in the mean.
+    per image, unless passed in the call; 1 by default.
+    activation: "softmax"; "sigmoid" for masks that may overlap, each channel a separate two-class
+    problem (its complement is class 0, the mask class 1); "none" if the network outputs class
+    probabilities, "masks" if it outputs mask probabilities.
+    include_background: False drops channel 0 after the softmax, and averages over K - 1. That makes
+    maps with three classes or more violate the stability principle. With "sigmoid" it drops the
+    complement of each mask. Dynamic terms then use only the other channels: cross-entropy has no
+    cost at background voxels.
+    reduction: "mean" is the official torch.mean(softmax * map), over (b, k, *s); "sum" is that mean
+    times the number of values; "none" returns unreduced values. If all terms are static, they are
+    the costs (b k *s) of one output, 0 at ignored voxels. With a dynamic term they are (b k), by
+    image and class, and their mean is the loss; `.mean(dim=0)` is one value per class to log. With
+    "sigmoid" the two classes of a mask count as two: (b k 2 *s) or (b k 2), and (b k *s) or (b k)
+    without background.
+    ignore_index: voxels with this label belong to no class: they end a region, have no cost, and do
+    not count in the mean.
     class_weights: one number per class (two with "sigmoid"); static maps are multiplied at each
     voxel by the weight of its true class. Dynamic terms are not.
     deep_supervision_weights: one per output when `logits` is a list, high to low resolution;
     1/2^i scaled to a sum of 1 by default. A weight of 0 skips its output.
     low_memory: keep the logits for the backward pass, not the probabilities. It takes less memory
     and more time, and second derivatives of static terms need it.
-    batch: pool the sums of Dice, Tversky and the other overlap losses over the batch, as MONAI's
-    `batch` and nnU-Net's `batch_dice`; by default they are of each image.
+    batch: pool the sums of Dice, Tversky and the other overlap losses over the batch, like MONAI's
+    `batch` and nnU-Net's `batch_dice`; by default they are per image.
 
-    label_sets: of partial labels, the classes that a label allows: {3: (1, 2)} for a label 3 that
-    means class 1 or 2. The probability at such a voxel is the sum of theirs, and its region is one
-    of its own; overlaps such as dice share both equally among them. For compact maps and most
-    losses by voxel and of overlap, with the softmax.
-    soft_labels: True where a target (b k *s) has fractions of classes that sum to 1 at each voxel,
-    or of masks; zeros in all channels with `ignore_index`. Terms that need one class per voxel are
-    refused, unless it is "largest": they take the class with the largest fraction, and a compact
-    map of it has the value other - (other - true) y_k at a class with the fraction y_k.
-    logit_transform: what happens to the logits (b k *s) first, such as `losses.SCNP()`; any
-    function of them and of the truth (b k *s), which is 1 at the true class and 0 elsewhere, and
-    in every class where a voxel does not count. It is called in float32 at least.
+    label_sets: for partial labels, the classes that a label allows: {3: (1, 2)} for a label 3 that
+    means class 1 or 2. The probability at such a voxel is the sum of theirs, and its region is a
+    separate one; overlaps such as dice divide both equally among the classes. For compact maps and
+    most losses per voxel and of overlap, with the softmax.
+    soft_labels: True if a target (b k *s) has fractions of classes that sum to 1 at each voxel, or
+    of masks; zeros in all channels with `ignore_index`. Terms that need one class per voxel are
+    refused, unless it is "largest": then they use the class with the largest fraction, and a
+    compact map has the value other - (other - true) y_k at a class with the fraction y_k.
+    logit_transform: applied to the logits (b k *s) first, such as `losses.SCNP()`; any function of
+    them and of the truth (b k *s), which is 1 at the true class and 0 elsewhere, and 0 in every
+    class where a voxel does not count. It is called in float32 at least.
 
-    Maps are constants: no gradient flows through them. The value may be below 0; `excess` says how
-    far it is above its minimum.
+    Maps are constants: no gradient flows through them. The loss may be negative; `excess` returns
+    how far it is above its minimum.
 
     Source: Valverde & Tohka, Pattern Recognition 2023, arXiv 2108.01405; with `boundary`, Kervadec
     et al., MIDL 2019, arXiv 1812.07032 (eq. 5, averaged over classes too).
@@ -201,16 +201,16 @@ class RegionWiseLoss(nn.Module):
 
         logits may be a list of outputs, high to low resolution (deep supervision); target, rwmap,
         mask and image are then resampled to the nearest voxels and the spacing is scaled, unless
-        they are lists too. One map for all outputs goes with the first target of a list.
-        The target may be Regions: the labels with their spacing, image and geometry, which is
-        computed once for as many calls as you like.
-        rwmap: a stored map in place of the static terms, an RWMap or dense values (b k *s).
-        mask: (b *s) or (b 1 *s) of 0 and 1, 0 where a voxel costs nothing and does not count.
+        they are lists too. One map for all outputs goes with the first target of a list. The target
+        may be Regions: the labels with their spacing, image and geometry, which is computed once
+        for any number of calls.
+        rwmap: a stored map that replaces the static terms, an RWMap or dense values (b k *s).
+        mask: (b *s) or (b 1 *s) of 0 and 1, 0 where a voxel has no cost and does not count.
         Unlike ignore_index it does not end a region.
         spacing_mm: one number per axis, or one such row per image.
         image: (b c *s), the image of the target, for terms that use it.
 
-        Raises RWLossError that says what was expected where labels, shapes or maps do not fit.
+        Raises RWLossError that says what was expected if labels, shapes or maps do not fit.
         """
         given = {"mask": mask, "spacing_mm": spacing_mm, "image": image}
         if self.share is not None and self.share.follow(self, logits, target, rwmap, **given):
@@ -228,7 +228,7 @@ class RegionWiseLoss(nn.Module):
         spacing_mm: SpacingMM | None = None,
         image: Tensor | Sequence[Tensor] | None = None,
     ) -> Tensor:
-        """How far the loss is above the least it could be for these maps: 0 or more, for logs. ().
+        """How far the loss is above its minimum for these maps: 0 or more, for logs. ().
 
         Each term counts from its own minimum. Arguments as for the loss.
         """
@@ -237,7 +237,7 @@ class RegionWiseLoss(nn.Module):
         groups = self._static or ()
         if self.soft_labels and (self._dynamic or any(leaf.link is not None for leaf in groups)):
             raise RWLossError(
-                f"{self.expression}: its least value for soft labels is not known; excess is for "
+                f"{self.expression}: its minimum for soft labels is unknown; excess is for "
                 "static maps then"
             )
         given = {"mask": mask, "spacing_mm": spacing_mm, "image": image}
@@ -250,7 +250,7 @@ class RegionWiseLoss(nn.Module):
         spacing_mm: SpacingMM | None = None,
         image: Tensor | None = None,
     ) -> PreparedMap:
-        """The static part's map of the next batch, which a GPU makes beside the forward pass.
+        """Start computing the map of the next batch, which a GPU does during the forward pass.
 
             prepared = loss.prepare(target, num_classes=4)
             logits = network(images)
@@ -261,13 +261,13 @@ class RegionWiseLoss(nn.Module):
 
         target: labels (b *s); with "sigmoid" masks (b k *s), each a problem of num_classes=2. On
         the CPU the map is made at once. image: (b i *s), for terms that use it. Raises RWLossError
-        where no single map holds the static terms.
+        if no single map can hold the static terms.
         """
         spacing_mm = self.spacing_mm if spacing_mm is None else spacing_mm
         masks = self.activation in {"sigmoid", "masks"}
         if self.soft_labels:
             raise RWLossError(
-                "prepare makes Regions, which have one class per voxel: call the loss with the "
+                "prepare returns Regions, which have one class per voxel: call the loss with the "
                 "soft labels themselves"
             )
         ignore_index = self.ignore_index
@@ -318,7 +318,7 @@ class RegionWiseLoss(nn.Module):
     def set_extra_state(self, state: Tensor | dict[str, int | None]) -> None:
         """Restore the epoch of a `state_dict`.
 
-        state: what `get_extra_state` gave.
+        state: the result of `get_extra_state`.
         """
         epoch, total, *share = state.values() if isinstance(state, dict) else state.tolist()
         self.set_epoch(epoch or 0, None if total == -1 else total)
@@ -506,8 +506,8 @@ class RegionWiseLoss(nn.Module):
         unfit = rwmap is not None and len(self._static) != 1
         if unfit and self.expression and self.expression.static_part is None:
             raise RWLossError(
-                "a stored map takes the place of the static part of the expression, and "
-                f"{self.expression} has none: leave the map out"
+                "a stored map replaces the static part of the expression, and "
+                f"{self.expression} has none: leave out the map"
             )
         active = [group for group in self._static if group.factor != 0] if logits.numel() else []
         if not active:

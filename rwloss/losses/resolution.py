@@ -1,8 +1,9 @@
-"""Stored maps, and deep supervision: what fits the labels and the resolution of each output."""
+"""Stored maps and deep supervision: fit maps to the labels and the resolution of each output."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import is_
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,7 @@ from rwloss.rwmap import RWMap
 def stored_map(
     batch: LossBatch, logits: Tensor, given: LossInputs, expression: str | None, *, resample: bool
 ) -> RWMap:
-    """A stored map, an RWMap or dense values (b k *s), as tensors that fit the batch.
+    """Convert a stored map, an RWMap or dense values (b k *s), to tensors that fit the batch.
 
     expression: what it must be a map of, if that is known. resample: take the nearest voxels where
     the map has another resolution, as deep supervision does. Raises RWLossError where expression,
@@ -82,8 +83,8 @@ def _checked(
         parts = [resampled(part, size, 1 if rwmap.is_compact else 2) for part in parts]
     if labels.shape != batch.whole.shape:
         raise RWLossError(
-            f"map is of labels {tuple(labels.shape)}, the target has {tuple(batch.whole.shape)}: "
-            "crop or turn the map together with the image"
+            f"map has labels {tuple(labels.shape)}, the target has {tuple(batch.whole.shape)}: "
+            "crop or rotate the map together with the image"
         )
     if batch.fused and not may_read(labels):
         batch.map_labels = None if labels is batch.whole else labels
@@ -93,6 +94,8 @@ def _checked(
         scale = [new / old for new, old in zip(size, rwmap.labels.shape[1:], strict=True)]
         rows = tuple(tuple(mm * s for mm, s in zip(row, scale, strict=True)) for row in rows)
         rwmap.check_spacing(rows)
+    if labels is rwmap.labels and all(map(is_, parts, rwmap.parts)):
+        return rwmap
     return RWMap(labels, num_classes, tuple(parts), rwmap.expression, rwmap.spacing_mm)
 
 

@@ -17,8 +17,9 @@ interpreter (TRITON_INTERPRET=1 before the first import).
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
+from functools import cache
+from typing import Any
 
 import torch
 import triton  # type: ignore[import-not-found, import-untyped, unused-ignore]
@@ -37,22 +38,26 @@ def _sums(
     map_labels: Tensor | None,
     ignoring: bool,
     overlap: bool,
-    rows: int,
-) -> Tensor:
-    """Sums over so many rows of images, one after another. (columns rows), float32.
+    groups: int,
+    size: float,
+) -> list[Tensor]:
+    """Sums of each of so many groups of images (2 groups), and of each image (3 k b); float32.
 
     logits (b k *s) float16, bfloat16 or float32, of any strides; labels (b *s), whole numbers;
     counts (b *s) float32, 0 where a voxel does not count; parts of a map, float32, or none.
-    The columns: Σ of Σ_k p_k z_k over the voxels that count; how many labels are not a class (or
-    -1, if `ignoring`) or differ from `map_labels`; and with `overlap` k of Σ p y, of Σ p, of Σ y.
+    Of a group: Σ of Σ_k p_k z_k / size over the voxels that count, and how many labels are not a
+    class (or -1, if `ignoring`) or differ from `map_labels`. With `overlap`, of an image: Σ p y,
+    Σ p and Σ y by class.
     """
-    columns = 2 + 3 * logits.shape[1] * overlap
-    blocks = _tiles(logits)[0]
-    out = logits.new_empty((columns, rows, blocks * len(logits) // rows), dtype=torch.float32)
+    flat = logits.flatten(2)  # a view, unless spatial axes were swapped
+    batch, k, voxels = flat.shape
+    columns, blocks = 2 + 3 * k * overlap, _tiles(k, voxels)[0]
+    out = logits.new_empty((columns, batch * blocks), dtype=torch.float32)
     others = out if map_labels is None else map_labels.contiguous()
     shared = {"OTHERS": map_labels is not None, "IGNORING": ignoring, "OVERLAP": overlap}
-    _launch(tile_sums, logits, labels, counts, parts, out, others, **shared)
-    return out.sum(dim=2)
+    _launch(tile_sums, flat, labels, counts, parts, out, others, size, **shared)
+    found = [out[:2].view(2, groups, -1).sum(dim=2)]
+    return [*found, out[2:].view(3, k, batch, -1).sum(dim=3)] if overlap else found
 
 
 def _gradients(
@@ -66,33 +71,34 @@ def _gradients(
 ) -> Tensor:
     """The gradient of these sums by the logits, in their type. (b k *s).
 
-    factors: gradient of the sum of each row of images, divided by `size`. tables: those by Σ p and
-    by Σ p y (b k), or none.
+    factors: gradient of the sum of each group of images, divided by `size`. tables: those by Σ p
+    and by Σ p y (b k), or none.
     """
-    out = torch.empty_like(logits.flatten(2))
+    flat = logits.flatten(2)
+    out = torch.empty_like(flat)
     first, second = (*(table.contiguous() for table in tables), out, out)[:2]
-    rows = len(logits) if factors is None else len(logits) // factors.numel()
+    images = len(logits) // (1 if factors is None else factors.numel())
     factors = out if factors is None else factors.contiguous()
-    given = (factors, size, rows, first, second, *out.stride())
-    _launch(tile_gradients, logits, labels, counts, parts, out, *given, TABLES=bool(tables))
+    given = (factors, size, images, first, second, *out.stride())
+    _launch(tile_gradients, flat, labels, counts, parts, out, *given, TABLES=bool(tables))
     return out.reshape(logits.shape)
 
 
-def _tiles(logits: Tensor) -> tuple[int, int, int]:
+@cache
+def _tiles(classes: int, voxels: int) -> tuple[int, int, int]:
     """Programs of one image, voxels of each, and the power of 2 that has room for the classes."""
-    room = 1 << (logits.shape[1] - 1).bit_length()
+    room = 1 << (classes - 1).bit_length()
     block = max(1, TILE // room)
-    return -(-math.prod(logits.shape[2:]) // block), block, room
+    return -(-voxels // block), block, room
 
 
-def _launch(kernel, logits, labels, counts, parts, out, *given, **constants) -> None:
-    flat = logits.flatten(2)  # a view, unless spatial axes were swapped
+def _launch(kernel, flat, labels, counts, parts, out, *given, **constants) -> None:
     batch, k, voxels = flat.shape
-    blocks, block, room = _tiles(logits)
+    blocks, block, room = _tiles(k, voxels)
     # A part without strides has the same number everywhere by construction.
     steps = [int(any(part.stride())) for part in parts]
     dense = [part.contiguous() if step else part for part, step in zip(parts, steps, strict=True)]
-    with torch.cuda.device_of(logits):
+    with torch.cuda.device_of(flat):
         kernel[(blocks, batch)](
             flat,
             labels.contiguous(),
@@ -118,13 +124,30 @@ def _launch(kernel, logits, labels, counts, parts, out, *given, **constants) -> 
 _library = torch.library.Library("rwloss", "FRAGMENT")
 _GIVEN = "Tensor logits, Tensor labels, Tensor? counts, Tensor[] parts"
 for name, more, function in (
-    ("softmax_sums", "Tensor? map_labels, bool ignoring, bool overlap, int rows", _sums),
+    (
+        "softmax_sums",
+        "Tensor? map_labels, bool ignoring, bool overlap, int groups, float size",
+        _sums,
+    ),
     ("softmax_gradients", "Tensor? factors, float size, Tensor[] tables", _gradients),
 ):
-    _library.define(f"{name}({_GIVEN}, {more}) -> Tensor")
+    _library.define(f"{name}({_GIVEN}, {more}) -> Tensor{'[]' * (function is _sums)}")
     _library.impl(name, function, "CompositeExplicitAutograd")
-sums = torch.ops.rwloss.softmax_sums.default
-gradients = torch.ops.rwloss.softmax_gradients.default
+
+
+# The dispatcher takes as long as a launch, so what nobody may watch goes past it.
+def sums(logits: Tensor, *given: Any) -> list[Tensor]:
+    """As `_sums`."""
+    plain = type(logits) is Tensor
+    found: list[Tensor] = (_sums if plain else torch.ops.rwloss.softmax_sums)(logits, *given)
+    return found
+
+
+def gradients(logits: Tensor, *given: Any) -> Tensor:
+    """As `_gradients`."""
+    plain = type(logits) is Tensor
+    found: Tensor = (_gradients if plain else torch.ops.rwloss.softmax_gradients)(logits, *given)
+    return found
 
 
 @triton.jit
@@ -171,7 +194,7 @@ def _map(
 @triton.jit
 def tile_sums(
     logits, labels, counts, first, second, first_step, second_step, out, voxels, classes,
-    logits_b, logits_k, logits_v, map_labels,
+    logits_b, logits_k, logits_v, map_labels, size,
     OTHERS: tl.constexpr, IGNORING: tl.constexpr, OVERLAP: tl.constexpr, FORM: tl.constexpr,
     COUNTS: tl.constexpr, CLASSES: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
@@ -189,7 +212,7 @@ def tile_sums(
             there, label, FORM,
         )  # fmt: skip
         cost = tl.sum(probs * z, axis=0, keep_dims=True)
-        total = tl.sum(tl.where(weight == 0, 0.0, cost * weight))
+        total = tl.sum(tl.where(weight == 0, 0.0, cost * weight)) / size
     tl.store(out, total)
     wrong = (label >= classes) | (label < (-1 if IGNORING else 0))
     if OTHERS:
@@ -207,7 +230,7 @@ def tile_sums(
 @triton.jit
 def tile_gradients(
     logits, labels, counts, first, second, first_step, second_step, out, voxels, classes,
-    logits_b, logits_k, logits_v, factors, size, rows, predicted, both, out_b, out_k, out_v,
+    logits_b, logits_k, logits_v, factors, size, images, predicted, both, out_b, out_k, out_v,
     TABLES: tl.constexpr, FORM: tl.constexpr, COUNTS: tl.constexpr, CLASSES: tl.constexpr,
     BLOCK: tl.constexpr,
 ):  # fmt: skip
@@ -222,7 +245,7 @@ def tile_gradients(
             first, second, first_step, second_step, image, k, real, voxel, voxels, classes, at,
             there, label, FORM,
         )  # fmt: skip
-        z = z * (tl.load(factors + image // rows) / size)
+        z = z * (tl.load(factors + image // images) / size)
     if TABLES:
         own = tl.load(both + image * classes + k, mask=real, other=0.0)
         z += tl.load(predicted + image * classes + k, mask=real, other=0.0)

@@ -1,4 +1,5 @@
-"""Map generators: each a file with its formula, units and source; the registry; text form."""
+"""Map generators, one per file with formula, units and source; the registry; expressions as
+text."""
 
 from rwloss._lazy import attach_stub
 

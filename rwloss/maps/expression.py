@@ -41,7 +41,7 @@ class Expression(ABC):
     """
 
     def __call__(self, regions: Regions, probs: Array | None = None) -> RWMap:
-        """The map of these regions, which records this expression and the spacing.
+        """Compute the map of these regions, which records this expression and the spacing.
 
         labels (b *s); probs (b k *s) where a term is dynamic. Raises RWLossError that names the
         wrong term.
@@ -55,12 +55,12 @@ class Expression(ABC):
 
     @property
     def is_static(self) -> bool:
-        """Whether the map depends on the labels alone, at every epoch."""
+        """Whether the map depends only on the labels, at every epoch."""
         return all(part.is_static for part in self.inside)
 
     @property
     def is_stable(self) -> bool:
-        """Whether this is one term whose map is stable at every voxel, whatever the labels."""
+        """Whether this is one term whose map is stable at every voxel, for any labels."""
         return False
 
     @property
@@ -84,7 +84,7 @@ class Expression(ABC):
         return any(part.uses_image for part in self.inside)
 
     def resolved(self, class_counts: Sequence[int]) -> Expression:
-        """The same expression with numbers for what depends on the dataset.
+        """The same expression with numbers instead of rules that depend on the dataset.
 
         class_counts: voxels of each class in all cases together.
         """

@@ -38,8 +38,8 @@ def register(
     may have a default. The decorator replaces the function with a class (a frozen dataclass): call
     the class with parameters, and the term with regions.
 
-    tags, citation: as on a class; without tags nothing is promised. minimum: the least value of a
-    loss. takes_soft_labels: whether a loss is right where the truth has fractions of classes.
+    tags, citation: as on a class; without tags nothing is promised. minimum: the minimum of a loss.
+    takes_soft_labels: whether a loss is valid if the truth has fractions of classes.
 
     Raises RWLossError for any other signature, and for a name that another map has (the message
     names both).
@@ -143,7 +143,7 @@ def from_loss(
     include_background: bool = True,
     takes_soft_labels: bool = False,
 ) -> LossTerm:
-    """A term from any differentiable loss of probabilities, for use in Python.
+    """Make a term from any differentiable loss of probabilities, for use in Python.
 
     Text can't name it. On the command line, in stores and in workers, use `register` instead.
 
@@ -194,7 +194,7 @@ def _fields(function: Any, base: type[MapGenerator], inputs: int, where: str) ->
         elif p.annotation is p.empty:
             wrong = f"{p.name} has no type: write, for example, {p.name}: float"
         elif hasattr(base, p.name) or p.name == "name":
-            wrong = f"{p.name!r} means something else in maps: rename the parameter"
+            wrong = f"{p.name!r} has another meaning in maps: rename the parameter"
         if wrong:
             raise RWLossError(f"{where}: {wrong}")
     types = types_of({p.name: p.annotation for p in parameters}, function.__globals__, where)

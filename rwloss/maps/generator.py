@@ -1,4 +1,4 @@
-"""What a generator is: its parameters, its tags, and the checks around `compute`."""
+"""Base class of generators: parameters, tags, and the checks around `compute`."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class MapTags:
-    """What a generator promises; `rwloss.testing` checks it.
+    """Promises of a generator, which `rwloss.testing` checks.
 
-    stable: no violating voxel, whatever the labels. signed: values can be below 0. unit: of the
+    stable: no violating voxel, for any labels. signed: values can be below 0. unit: of the
     values, for pictures and tables: "mm", "unitless", or another power such as "1/mm"; "" if
     unknown. commutes_with: moves of the labels ("flip", "rot90", "crop", see `rwloss.moves`) for
     which the map of the moved labels is the moved map. uses_spacing: False if values are the same

@@ -1,4 +1,5 @@
-"""Whether two texts describe the same expression, and whether a map is of what a loss needs."""
+"""Whether two texts describe the same expression, and whether a map is the one that a loss
+needs."""
 
 from __future__ import annotations
 
@@ -51,7 +52,7 @@ def check_map_of(rwmap: RWMap, wanted: str | None) -> None:
     held = rwmap.expression
     if held is not None and wanted is not None and held != wanted and not is_map_of(held, wanted):
         raise RWLossError(
-            f"the map is of {held}, but a map of {wanted} is needed: make it again with "
+            f"the map belongs to {held}, but a map of {wanted} is needed: make it again with "
             f"{wanted!r}, or use it with {held!r}"
         )
 

@@ -44,17 +44,17 @@ _LONGEST = 10_000  # characters; far more than anyone writes, and Python's own p
 
 
 def parse(text: str, *, files: bool = True) -> Expression:
-    """The expression that the text describes.
+    """Parse the text of an expression.
 
     A text holds names of generators (`rwloss maps` lists them), parameters by keyword, numbers, +,
     - and *, `.stabilized()`, `.with_link(q)` and `blend(region, boundary, schedule=...)`. A
     generator in a file is `file('path/to/file.py:Name', parameter=...)`; at the start of the text
     `path/to/file.py:Name(parameter=...)` means the same. Relative paths start at the current
-    folder. The file is executed, so name only files that you trust. No other text is executed.
+    folder. The file is executed, so name only files that you trust. Nothing else is executed.
 
     files: False refuses to execute a file. Use it for a text that the user did not type, such as
-    that of a store. A file that this process has loaded before, with the same content, is no
-    danger, and stays allowed; so are the names of installed packages, which the user chose.
+    that of a store. A file that this process has already loaded, with the same content, is safe and
+    stays allowed; so are the names of installed packages, which the user chose.
 
     Raises RWLossError that points at the column and suggests the nearest known name.
 
@@ -76,7 +76,7 @@ def parse(text: str, *, files: bool = True) -> Expression:
         column = error.offset - 1 if error.offset else len(text)
         raise _error(text, column, str(error.msg)) from error
     except (ValueError, MemoryError, RecursionError) as error:
-        raise RWLossError(f"map {text[:80]!r} does not parse: {error}") from error
+        raise RWLossError(f"map {text[:80]!r} cannot be parsed: {error}") from error
     reader = _Reader(text, code, place[0] if place else None, files)
     try:
         for node in ast.walk(tree):

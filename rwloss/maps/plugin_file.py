@@ -1,4 +1,4 @@
-"""Generators in a file of your own, named `path/to/file.py:Name`.
+"""Generators in your own file, named `path/to/file.py:Name`.
 
 The file is loaded as a module when it is named; its folder is not added to the import path. Worker
 processes load it again from the same path. If the file is also imported, before or after, both
@@ -62,7 +62,7 @@ def load_module(path: Path, *, execute: bool = True) -> ModuleType:
     Raises RWLossError that names the file if it is missing, fails, or would be executed.
     """
     refusal = RWLossError(
-        f"{shown(path)} is Python code, and a text from a file must not choose which code runs: "
+        f"{shown(path)} is Python code, and text from a file must not choose which code runs: "
         f"if you trust it, name it yourself first, for example --map {f'{shown(path)}:Name'!r}"
     )
     # Not even read: it may be any file, or a pipe.

@@ -102,7 +102,7 @@ def unknown(name: str, known: list[str]) -> RWLossError:
     """The error for a name that no map has: it suggests the nearest, or says how to register it."""
     near, own = nearest(name, known), ""
     if name.isidentifier() and not near:
-        own = f"; to name a function of your own, write @maps.register({name!r}) above it"
+        own = f"; to name your own function, write @maps.register({name!r}) above it"
     return RWLossError(f"unknown map {name!r}{near}; there are: {', '.join(known)}{own}")
 
 

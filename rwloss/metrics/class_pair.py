@@ -1,4 +1,4 @@
-"""One class in prediction and truth, and what several metrics need of it, computed once."""
+"""One class in prediction and truth, with quantities that several metrics share, computed once."""
 
 from __future__ import annotations
 

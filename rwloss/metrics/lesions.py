@@ -1,4 +1,4 @@
-"""Lesions found and lesions invented: connected components of truth and prediction that overlap.
+"""Lesion-wise metrics: connected components of truth and prediction that overlap.
 
 A component that shares a voxel with the other side is found, whatever the size of the overlap, and
 several may share one partner. Components are connected by faces, edges and corners. Source: Kuijf

@@ -23,7 +23,7 @@ def iou(pair: ClassPair) -> float:
 
 
 def relative_volume_difference(pair: ClassPair) -> float:
-    """(|P| - |T|) / |T|, signed; 1 where T is empty, as P is then all that there is."""
+    """(|P| - |T|) / |T|, signed; 1 if T is empty, because it is then relative to P."""
     predicted, truth = pair.voxels
     return (predicted - truth) / (truth or predicted)
 

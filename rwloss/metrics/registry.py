@@ -23,14 +23,14 @@ AT = "_at_"
 
 @dataclass(frozen=True)
 class Metric:
-    """How one figure is computed and read.
+    """One metric: how it is computed, and how to read it.
 
-    name: in files and options. title: in tables. higher_is_better: None where neither is, so that
-    no side of a comparison is ahead. unit: "mm" for distances (voxels without a spacing), else
-    empty. range: in words. missed, false_alarm: its value where only the truth, or only the
-    prediction, has the class. A distance then has none, but takes the penalty of the means, which
-    is the diagonal of the image in studies. Where neither has the class, no metric has a value.
-    needs: a module that must be installed. compute: from both masks to the value.
+    name: in files and options. title: in tables. higher_is_better: None if neither is better. unit:
+    "mm" for distances (voxels without a spacing), else empty. range: in words. missed, false_alarm:
+    its value if only the truth, or only the prediction, has the class. A distance then has none,
+    but takes the penalty of the means, which is the diagonal of the image in studies. If neither
+    has the class, no metric has a value. needs: a module that must be installed. compute: from both
+    masks to the value.
     """
 
     name: str
@@ -113,7 +113,7 @@ METRICS: Mapping[str, Metric] = {each.name: each for each in _MEASURED}
 """All metrics by name, in the order of tables."""
 
 DEFAULT = ("dice", "iou", "hd95_mm", "hd_mm", "assd_mm", "nsd", "relative_volume_error")
-"""Those that cost little and need nothing installed."""
+"""Cheap metrics that need no extra package."""
 
 _WITH_TOLERANCE = {"nsd": surface.nsd, "surface_dice": surface.surface_dice}
 _PACKAGES = {"monai": ("MONAI", "train"), "skimage": ("scikit-image", "skeleton")}
@@ -164,7 +164,7 @@ def select(names: Iterable[str], tolerances_mm: Iterable[float] = ()) -> tuple[s
         for length in tolerances_mm
     }
     if not chosen:
-        raise RWLossError("expected a metric or more, such as dice, default or all")
+        raise RWLossError("expected at least one metric, such as dice, default or all")
     return known({name: find(name) for name in chosen})
 
 

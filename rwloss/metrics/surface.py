@@ -1,4 +1,4 @@
-"""Distances between surfaces. None where one side has no surface, for there is no distance to it.
+"""Distances between surfaces. None if one side has no surface, because there is no distance to it.
 
 HD95 and HD are the larger one of both directions; ASSD is over all distances.
 """

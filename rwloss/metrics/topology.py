@@ -31,7 +31,7 @@ def betti_numbers(mask: Mask) -> tuple[int, ...]:
 
 
 def _euler_number(mask: Mask) -> int:
-    """Cells of even dimension less those of odd dimension, of the complex of closed voxels.
+    """Number of even-dimensional minus odd-dimensional cells, in the complex of closed voxels.
 
     The cells that run along some axes and are thin along the others belong to the mask where one
     of the voxels on either side does.
@@ -51,8 +51,8 @@ def _euler_number(mask: Mask) -> int:
 def betti_error(pair: ClassPair, number: int) -> float | None:
     """|b(P) - b(T)| of a Betti number; at least 1 where one side lacks the class.
 
-    So a model that misses a class without holes does not get the best error of holes. None for a
-    number that the axes do not have: b2 in 2-D.
+    So a model that misses a class without holes does not get the best error. None for a number that
+    does not exist: b2 in 2-D.
     """
     if number >= pair.truth.ndim:
         return None

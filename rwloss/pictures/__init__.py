@@ -1,4 +1,4 @@
-"""Pictures of one case: its image, its labels, and what each map costs where.
+"""Pictures of one case: its image, its labels, and the values of each map.
 
 matplotlib loads when a picture is drawn.
 """

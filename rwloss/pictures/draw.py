@@ -52,7 +52,7 @@ def draw(
 ) -> None:
     """Write one picture of a case: image, labels, and a row of channels for each map.
 
-    labels: (*s), 2-D or 3-D; values outside 0..K-1 are ignored voxels, drawn grey.
+    labels: (*s), 2-D or 3-D; values outside 0..K-1 are ignored voxels, drawn gray.
     rwmaps: by the text above their row; NumPy arrays, labels (1 *s), all of the same K.
     path: .png, .pdf or .svg; an existing file is replaced at the end, and kept if anything fails.
     image: (*s), shown from its 1st to its 99th percentile.
@@ -137,7 +137,7 @@ def _numbered(class_names: Sequence[str], num_classes: int) -> tuple[str, ...]:
 def _write(path: str | Path, picture: Picture, view: View) -> None:
     """Cut a picture of a whole case to the slice of a view, and write it."""
     path, image = Path(path), picture.image
-    shown = f"{MAX_CLASSES} of {len(picture.names)} classes: those with the most voxels here."
+    shown = f"{MAX_CLASSES} of {len(picture.names)} classes: those with the most voxels."
     many = len(picture.names) > MAX_CLASSES
     cut = replace(
         picture,

@@ -1,4 +1,4 @@
-"""Maps for a whole dataset: cases, an expression and workers."""
+"""Compute and store the maps of a whole dataset."""
 
 from rwloss.precompute.cases import CaseOutcome, Summary
 from rwloss.precompute.run import PrecomputeSettings, plan, precompute

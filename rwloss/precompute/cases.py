@@ -1,4 +1,4 @@
-"""One case at a time: what a worker process does for it, and the outcome."""
+"""The work for one case in a worker process, and its outcome."""
 
 from __future__ import annotations
 
@@ -49,10 +49,10 @@ class CaseOutcome:
 class Summary:
     """A finished run: where the store is, the outcomes, and the wall-clock time in seconds.
 
-    asked: the expression that was given. expression: what the store holds, which is its static part
-    with all numbers resolved. voxels and stored_bytes: of all cases that are done, or that a plan
-    would do. dense_bytes: of the same maps as dense float32. doubts: sentences about the dataset,
-    or "". outcomes: one per case. seconds: wall-clock time.
+    asked: the given expression. expression: that of the store, which is the static part with all
+    numbers resolved. voxels and stored_bytes: of all finished cases, or those that a plan would do.
+    dense_bytes: of the same maps as dense float32. doubts: notes about the dataset, or "".
+    outcomes: one per case. seconds: wall-clock time.
     """
 
     store: str
@@ -76,7 +76,7 @@ class Summary:
 
     @property
     def kept(self) -> int:
-        """Number of maps that an earlier run made and that are still right."""
+        """Number of maps that an earlier run made and that are still valid."""
         return self.counts["kept"]
 
     @property
@@ -132,7 +132,7 @@ class MapTask:
     def died(self) -> CaseOutcome:
         """The outcome where worker processes died over this case."""
         return self._failed(
-            "the worker process died while it worked on this case, alone as well: it needs more "
+            "the worker process died while it worked on this case, also alone: it needs more "
             "memory than there is, or its file crashes the library that reads it"
         )
 

@@ -1,4 +1,4 @@
-"""Make the maps again that `verify` found missing, stale or damaged."""
+"""Recompute maps that `verify` found missing, stale or damaged."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def repair(
     max_voxels: int = MAX_VOXELS,
     progress: Callable[[CaseOutcome, int], None] | None = None,
 ) -> Summary:
-    """Make the maps again that `verify` found missing, stale or damaged; keep the others.
+    """Recompute the maps that `verify` found missing, stale or damaged; keep the others.
 
     report: the result of `verify`. source: as for `verify`. expression: of the store; needed only
     for a map from a Python file, because a store must not choose which code runs. Foreign files are

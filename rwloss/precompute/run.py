@@ -31,17 +31,18 @@ from rwloss.work.tasks import run_tasks
 
 @dataclass(frozen=True)
 class PrecomputeSettings:
-    """How maps are made. Only what describes the labels, `format` and `dtype` change the maps.
+    """Settings of precompute. Those that describe the labels, `format` and `dtype` change the maps.
 
     num_classes: by default that of dataset.json, else the largest label of all cases + 1.
-    spacing_mm: for formats that carry none. ignore_label: by default that of dataset.json.
+    spacing_mm: for formats without one. ignore_label: by default that of dataset.json.
     label_sets: labels that mean one of several classes, {3: (1, 2)}; set i is class K + i of a map.
     max_voxels: label files that announce more are refused.
-    format: "nifti" (one file per array) or "zarr" (chunks, so that patches can be read alone).
+    format: "nifti" (one file per array) or "zarr" (chunks, so that patches can be read separately).
     dtype: "auto" is 16 bits where that is within 3e-4 of each value, else float32; or "float32",
     "int16" (NIfTI), "float16" (zarr).
-    jobs: worker processes, by default one per core; 0 works in this process. scheduler: the address
-    of a Dask scheduler to use instead, or "local". timeout_s: how long it may have no workers.
+    jobs: worker processes, by default one per core; 0 uses only this process. scheduler: the
+    address of a Dask scheduler to use instead, or "local". timeout_s: how long it may have no
+    workers.
     """
 
     num_classes: int | None = None
@@ -71,7 +72,7 @@ def precompute(
     counting: Callable[[int], None] | None = None,
     **settings: Any,
 ) -> Summary:
-    """Make the map of every case of a dataset, in a store at `out`.
+    """Compute the map of every case of a dataset, in a store at `out`.
 
     source: an nnU-Net raw folder, a folder or glob of label files, or a Dataset.
     out: a folder, or an fsspec address such as s3://bucket/maps for the format zarr.
@@ -129,7 +130,7 @@ def plan(
     counting: Callable[[int], None] | None = None,
     **settings: Any,
 ) -> Summary:
-    """What `precompute` would do, without writing anything: cases to make, and their size.
+    """Plan of `precompute`, without writing anything: cases to make, and their size.
 
     The size of the maps is estimated from a few of them, made in memory.
 

@@ -1,4 +1,4 @@
-"""Stores: folders of precomputed maps with a manifest."""
+"""Stores of precomputed maps: folders or object stores with a manifest."""
 
 from rwloss._lazy import attach_stub
 

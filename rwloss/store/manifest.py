@@ -1,4 +1,4 @@
-"""What a store says of itself: map.json, manifest.jsonl, log.jsonl, failures.jsonl; digests."""
+"""Records of a store: map.json, manifest.jsonl, log.jsonl, failures.jsonl; digests."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Term(BaseModel):
     """A generator of the expression with all its parameters, including defaults.
 
     revision: of a plug-in, the version of its package or the digest of its file. Another revision
-    is another map.
+    is another map. parameters: by name.
     """
 
     model_config = _STRICT
@@ -59,13 +59,14 @@ class Term(BaseModel):
 
 
 class MapInfo(BaseModel):
-    """map.json: everything but the labels that decides the values of the maps.
+    """map.json: everything except the labels that determines the values of the maps.
 
     dtype: type of the stored values; "auto" is 16 bits where that is within 3e-4 of each value,
     else float32. label_sets: labels that mean one of several classes; in the maps they are the last
     of num_classes. spacing_mm: as given for files that carry none. uses_image: the maps depend on
     the images too, whose grey values are then in each case's digest. versions: those of the run
-    that began the store; log.jsonl has the versions of each run.
+    that began the store; log.jsonl has the versions of each run. layout: of the files. format: of
+    the files. terms: those of the expression.
     """
 
     model_config = _STRICT
@@ -113,7 +114,11 @@ def _inside(name: str) -> str:
 
 
 class StoredPart(BaseModel):
-    """One array of a map: a file (in zarr a tree), or one value for all voxels not ignored."""
+    """One array of a map: a file (in zarr a tree), or one value for all voxels not ignored.
+
+    file: its name in the store, with its sha256. constant: the one value. sha256: of the bytes of
+    the file. max_error: largest difference of a stored value from the exact one.
+    """
 
     model_config = _STRICT
 
@@ -132,7 +137,10 @@ class StoredPart(BaseModel):
 
 
 class ManifestEntry(BaseModel):
-    """A line of manifest.jsonl: one case, identified by its content."""
+    """A line of manifest.jsonl: one case, identified by its content.
+
+    parts: the arrays of the map, by name.
+    """
 
     model_config = _STRICT
 
@@ -239,7 +247,7 @@ def read_entries(place: StorePlace) -> dict[str, ManifestEntry]:
     for number, reason in wrong.items():
         raise RWLossError(
             f"{MANIFEST_FILE} of {place} is damaged in line {number}: `rwloss verify --repair` "
-            f"makes that map again ({reason})"
+            f"recomputes that map ({reason})"
         )
     return entries
 

@@ -1,4 +1,4 @@
-"""Distance maps that other programs stored, read as a store: MIST's, or beside nnU-Net's data."""
+"""Distance maps of other programs, read as a store: MIST's, or those next to nnU-Net's data."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def _pairs(
 
 
 class OtherStore(Store):
-    """Maps that another program stored, read as a `Store`: distances to each class (k *s).
+    """Maps of another program, read like a `Store`: distances to each class (k *s).
 
     path: MIST's folder of NumPy files, or nnU-Net's preprocessed folder with CASE_dist files (see
     `layout_of`). expression: what the maps are, `boundary` with its convention; by default found
@@ -216,7 +216,7 @@ class OtherStore(Store):
             )
         if np.dtype(stored.dtype).kind != "f":
             raise RWLossError(
-                f"{map_file} holds {stored.dtype}: distances that were cut to whole numbers are no "
+                f"{map_file} holds {stored.dtype}: distances truncated to integers are no "
                 "map; precompute it"
             )
         labels = np.where(labels == -1, 0, labels)  # nnU-Net: outside of the cropped image

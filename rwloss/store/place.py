@@ -1,4 +1,4 @@
-"""Where a store lies: a local folder, or an address in an object store."""
+"""Location of a store: a local folder, or a URL in an object store."""
 
 from __future__ import annotations
 

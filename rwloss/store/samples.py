@@ -18,15 +18,15 @@ from rwloss.store.store import Store
 
 @dataclass(frozen=True)
 class AddMap:
-    """A transform: a sample `{"case": name, ...}` gets its map as `sample["map"]`.
+    """A transform that adds the map of a sample `{"case": name, ...}` as `sample["map"]`.
 
     case: the key of the case's name. region: the key of the slices, one per axis of *s, that were
     cut out of the image; the map is then cut in the same way, and zarr reads no more than that.
     dense: the map as a tensor (k *s), for transforms that move tensors only. By default it is an
     RWMap of one image, tensors (1 *s), which `rwloss.moves` moves and `collate_maps` batches.
-    expression: that of the loss. The loss checks what an RWMap is a map of, but of a tensor it
-    can't know: with dense=True give it here, and a store of another map is refused. key: of the map
-    in the sample.
+    expression: that of the loss. The loss checks the expression of an RWMap, but cannot check a
+    tensor: with dense=True give it here, and a store of another map is refused. key: of the map in
+    the sample.
 
     >>> from rwloss.data import sample_dir
     >>> from rwloss.precompute import precompute
@@ -69,7 +69,7 @@ class AddMap:
 
 
 class WithMaps(Dataset[Any]):
-    """A Dataset whose samples come with their stored maps.
+    """A Dataset wrapper that adds stored maps to the samples.
 
     dataset: its samples are mappings, which get the key "map", or tuples or lists, which get the
     map as one more element. cases: the case name of each index; by default a mapping's "case".
@@ -137,7 +137,7 @@ def _one_map(rwmaps: Sequence[RWMap], **_: Any) -> RWMap:
         raise RWLossError("maps of different kinds or numbers of classes can't be one batch")
     if len(shapes := sorted({tuple(rwmap.labels.shape[1:]) for rwmap in rwmaps})) > 1:
         raise RWLossError(
-            f"maps of the shapes {shapes} can't be one batch: cut all to one size first"
+            f"maps of the shapes {shapes} can't be one batch: crop all to one size first"
         )
     tensors = [rwmap.to(rwmap.labels.device) for rwmap in rwmaps]
     expressions = [rwmap.expression for rwmap in rwmaps]

@@ -1,4 +1,4 @@
-"""A store of maps: read by case name, and written one case after another."""
+"""A store of maps: read by case name, and written case by case."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def open(
 ) -> Store:
     """Open a folder or an fsspec address for reading. Raises RWLossError if it is not a store.
 
-    A folder in which MIST or a program around nnU-Net stored distance maps is an `OtherStore`:
-    expression and spacing_mm then say what they are. A store of rwloss says so itself.
+    A folder with distance maps from MIST or a program for nnU-Net is an `OtherStore`: expression
+    and spacing_mm then describe them. A store of rwloss records both itself.
     """
     where = place(path)
     if isinstance(where, Folder) and not (where.path / manifest.MAP_FILE).exists():
@@ -57,8 +57,8 @@ def is_store(source: str | Path) -> bool:
 class Store(Mapping[str, RWMap]):
     """The maps of a store by case name: `store["case_003"]` is an RWMap of labels (1 *s).
 
-    `store.read("case_003", (slice(10, 74), ...))` is a part of it; from zarr, the rest is not read.
-    Each map has the expression of the store and the recorded spacing of its case.
+    `store.read("case_003", (slice(10, 74), ...))` is a part of it; from zarr, only that part is
+    read. Each map has the expression of the store and the recorded spacing of its case.
     """
 
     def __init__(self, place: StorePlace) -> None:
@@ -356,7 +356,7 @@ def damaged_files(place: StorePlace, entry: ManifestEntry) -> dict[str, str]:
         if not content:
             wrong[part.file] = "is missing"
         elif manifest.files_digest(content) != part.sha256:
-            wrong[part.file] = "is damaged: its bytes are not those that were written"
+            wrong[part.file] = "is damaged: its bytes differ from those that were written"
     for tree in entry.files:
         if tree.endswith(TREE_SUFFIX) and manifest.marked_entry(place, tree) != entry:
             wrong[f"{tree}/{TREE_MARK}"] = "is missing, damaged or of another map"

@@ -29,7 +29,7 @@ KINDS: tuple[ProblemKind, ...] = get_args(ProblemKind)
 
 @dataclass(frozen=True)
 class Problem:
-    """What is wrong with a case or a file, by its name.
+    """A problem of a case or a file, by its name.
 
     missing: a case of the dataset or of the manifest has no map, or not all of it. stale: the
     labels differ from those that the map was made of, or the image of a map that uses it. foreign:
@@ -44,7 +44,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class Report:
-    """What was found in a store.
+    """The result of `verify`.
 
     source: the dataset that the labels were compared with; where they were not compared it is None,
     and `note` says why. expression: "" where map.json is damaged. cases: number of cases in the
@@ -63,7 +63,7 @@ class Report:
 
     @property
     def is_complete(self) -> bool:
-        """Whether every map is there and right; foreign files don't count."""
+        """Whether every map exists and is valid; foreign files don't count."""
         return all(problem.kind == "foreign" for problem in self.problems)
 
     @property
@@ -86,7 +86,7 @@ def verify(
     max_voxels: int = MAX_VOXELS,
     progress: Callable[[bool, int], None] | None = None,
 ) -> Report:
-    """Read every map of a store again; compare digests, shapes, values and labels. Writes nothing.
+    """Read every map of a store, and compare digests, shapes, values and labels. Writes nothing.
 
     store_path: a folder, or an fsspec address. source: the dataset that the maps were made of, as
     for `precompute`; by default that of the newest run. jobs: worker processes, by default one per
@@ -134,7 +134,7 @@ def verify(
         parts = (f"{name}_{part}{NIFTI_SUFFIX}" for part in get_args(PartName))
         owned = owned.union(parts, [f"{name}{manifest.TREE_SUFFIX}"])
     for name in set(where.names()) - owned:
-        problems.append(Problem("foreign", name, "no case owns it"))
+        problems.append(Problem("foreign", name, "it belongs to no case"))
     checks = [
         MapCheck(store, entry, cases.get(case), max_voxels)
         for case, entry in sorted(entries.items())

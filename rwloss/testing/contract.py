@@ -1,4 +1,4 @@
-"""Checks of what every map must do, whatever its formula, and of what its tags promise."""
+"""Checks that every map must pass, and checks of the promises of its tags."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Inputs of the checks, small enough for a message: their maps, and how a check fails."""
+"""Inputs of the checks, small enough to print, their maps, and failure messages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The list of checks, which of them apply to a generator, and how to run them."""
+"""The list of checks, the selection for a generator, and functions to run them."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def run_map_checks(
     num_classes: int = 4,
     raise_on_failure: bool = True,
 ) -> list[CheckResult]:
-    """Run all checks of a generator, even if one fails or raises.
+    """Run all checks of a generator, even if some fail or raise.
 
     known_failures: reasons by name of the check. Such a check must fail; if it passes, that is a
     failure too. raise_on_failure: whether a failure raises.
@@ -138,7 +138,7 @@ def parametrize_with_map_checks(
     *,
     num_classes: int = 4,
 ) -> pytest.MarkDecorator:
-    """Parametrise a test function of (generator, check) with generators and their checks.
+    """Parametrize a test function of (generator, check) with generators and their checks.
 
     known_failures: reasons by name of the check, or a function that gives them for a generator.
     Such a check must fail (a strict xfail). generators: the terms to check.

@@ -1,4 +1,4 @@
-"""Checks that maps follow their input when it is moved, renumbered, scaled or symmetric."""
+"""Checks that maps follow an input that is moved, renumbered, scaled or symmetric."""
 
 from __future__ import annotations
 

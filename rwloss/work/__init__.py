@@ -1,1 +1,1 @@
-"""Tasks here, in worker processes or on Dask, and calls in a process of their own."""
+"""Run tasks in this process, in worker processes or on Dask."""

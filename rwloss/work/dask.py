@@ -1,4 +1,4 @@
-"""Work on a Dask cluster."""
+"""Run tasks on a Dask cluster."""
 
 from __future__ import annotations
 
@@ -125,7 +125,8 @@ def _next(client: Any, scheduler: str, timeout_s: float | None, finished: Simple
             )
         if not told and waited_s >= min(_TIMEOUT_S, timeout_s or _TIMEOUT_S) / 2:
             logging.getLogger("rwloss").warning(
-                "the Dask scheduler at %r has no worker: waiting for one (--timeout ends that)",
+                "the Dask scheduler at %r has no worker: waiting for one (--timeout limits the "
+                "wait)",
                 scheduler,
             )
             told = True

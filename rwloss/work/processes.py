@@ -1,4 +1,4 @@
-"""Worker processes on this machine."""
+"""Run tasks in worker processes on this machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Carry out tasks here, in worker processes, or on a Dask cluster."""
+"""Run tasks in this process, in worker processes, or on a Dask cluster."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def run_tasks(
     jobs: worker processes, by default one per core; 0 works in this process, in order.
     scheduler: address of a Dask scheduler to use instead, or "local" for one on this machine with
     that many workers. timeout_s: how long to wait while the scheduler has no workers; by default
-    for ever, with a warning of the logger "rwloss". ahead: tasks that each worker process is given
+    forever, with a warning of the logger "rwloss". ahead: tasks that each worker process is given
     in advance, so that it never waits for the next one; 1 for tasks of minutes, so that none waits
     behind another. environments: variables of each worker process here, in turn, so that each can
     have a GPU of its own.

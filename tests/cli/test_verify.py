@@ -51,7 +51,7 @@ def test_problems_in_a_table(rwloss_command, made, source, cases):
     lines = out.splitlines()
     assert lines[0] == f"missing  {cases[2]}  {cases[2]}_labels.nii.gz is missing"
     assert lines[1].startswith(f"stale    {cases[1]}  its labels, or their spacing, changed")
-    assert lines[2] == "foreign  notes.txt        no case owns it"
+    assert lines[2] == "foreign  notes.txt        it belongs to no case"
     assert lines[3].startswith(f"damaged  {cases[0]}  {cases[0]}_true.nii.gz is damaged")
     assert lines[4].startswith(".rwloss-part-1.nii.gz was left")
     assert ": 4 problems, 1 missing, 1 stale, 1 foreign, 1 damaged (" in lines[5]
@@ -158,7 +158,7 @@ def test_wrong_use(assert_refused, made):
 def test_names_that_would_garble_the_output(rwloss_command, made):
     (made / "new\nline \x1b[31m[bold]").write_text("x")
     _, out, _ = rwloss_command("verify", made, "-j0")
-    assert out.splitlines()[0] == r"foreign  new\nline \x1b[31m[bold]  no case owns it"
+    assert out.splitlines()[0] == r"foreign  new\nline \x1b[31m[bold]  it belongs to no case"
 
 
 def test_a_foreign_file_is_a_note(rwloss_command, made, source, cases):
@@ -168,7 +168,7 @@ def test_a_foreign_file_is_a_note(rwloss_command, made, source, cases):
         code, out, _ = rwloss_command("verify", made, "-j0", *options)
         assert code == expected
         note, last = out.splitlines()
-        assert note == "foreign  notes.txt  no case owns it"
+        assert note == "foreign  notes.txt  it belongs to no case"
         assert "all complete and up to date with the labels; 1 foreign is left alone (" in last
     (source / f"{cases[0]}.nii.gz").unlink()  # nor a map whose case has left the dataset
     code, out, _ = rwloss_command("verify", made, "-j0")

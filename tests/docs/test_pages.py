@@ -40,7 +40,16 @@ FRAMEWORKS = {
     "nnunet.md": ("nnunetv2",),
     "segmentation-models.md": ("segmentation_models_pytorch", "torchseg"),
     "torchio.md": ("torchio",),
+    "own-map.md": ("monai", "plotly"),
+    "your-results.md": ("plotly",),
 }
+
+# Notebooks that train or write reports: seconds each.
+TUTORIALS = [page for page in DOCS if page.parent.name == "tutorials"]
+PAGES = [
+    pytest.param(page, marks=pytest.mark.slow) if page in TUTORIALS else page
+    for page in DOCS + READMES
+]
 
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", flags=re.DOTALL | re.MULTILINE)
 SHOWN = re.compile(r"^ *print\(.*\)  # (.*)$", flags=re.MULTILINE)
@@ -60,7 +69,7 @@ def blocks(page):
         yield language, content, shown
 
 
-@pytest.mark.parametrize("page", DOCS + READMES, ids=lambda page: str(page.relative_to(ROOT)))
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_code_runs_and_prints_what_is_shown(page, tmp_path, monkeypatch):
     runs = [block for block in blocks(page) if block[0] in {"python", "sh"}]
     if not any(language == "python" or "rwloss " in code for language, code, _ in runs):

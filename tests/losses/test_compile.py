@@ -134,7 +134,7 @@ def test_what_is_refused_while_the_graph_is_made(spacing):
     logits, labels = given((8, 6), dtype=torch.float32)
     if spacing is None:
         loss, stored = RegionWiseLoss("boundary"), stored_map("rectified", labels)
-        message = "the map is of rectified, but a map of boundary"
+        message = "the map belongs to rectified, but a map of boundary"
     else:
         loss, stored = RegionWiseLoss("active_contour_length"), None
         message = "expected a spacing"

@@ -307,10 +307,10 @@ def test_terms_and_settings_that_do_not_fit():
     for setting in ({"label_sets": {5: (1, 2)}}, {"class_weights": (1, 2)}):
         refused("need one class per voxel: drop", soft_loss, "cross_entropy", **setting)
     logits, labels, soft = soft_batch()
-    refused("prepare makes Regions", soft_loss("dice").prepare, soft, 4)
+    refused("prepare returns Regions", soft_loss("dice").prepare, soft, 4)
     refused("Regions have one class per voxel", soft_loss("dice"), logits, Regions(labels, 4))
     for text in ("dice", "rectified.with_link(0.5)"):
-        refused("its least value", soft_loss(text, "largest").excess, logits, soft)
+        refused("its minimum", soft_loss(text, "largest").excess, logits, soft)
 
 
 @every(

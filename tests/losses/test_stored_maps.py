@@ -149,7 +149,9 @@ def test_stored_map_of_something_else():
         "boundary.stabilized().with_link(0.5)": "boundary.stabilized()",
         "blend(dice, boundary, schedule='steal')": "boundary",
     }.items():
-        message = f"the map is of rectified, but a map of {needed} is needed: make it again with"
+        message = (
+            f"the map belongs to rectified, but a map of {needed} is needed: make it again with"
+        )
         refused(message, RegionWiseLoss(text), logits, labels, rectified)
         assert RegionWiseLoss(text.split(".s")[0])(logits, labels, rectified.dense()).isfinite()
     for loss in ("rectified + dice", "rectified.with_link(0.5)", "blend(dice, rectified)"):
@@ -161,14 +163,16 @@ def test_stored_map_of_something_else():
     loss = RegionWiseLoss("dice + rectified + 0.5 * boundary")
     assert_close(loss(logits, labels, both), loss(logits, labels))
     message = (
-        "the map is of 0.5 * boundary + rectified, but a map of rectified + boundary is needed"
+        "the map belongs to 0.5 * boundary + rectified, but a map of rectified + boundary is needed"
     )
     refused(message, RegionWiseLoss("rectified + boundary"), logits, labels, both)
     # Numbers from the classes of a dataset are not known to the loss, all else is.
     weighted = maps.parse("class_weighted(weights='dataset_inverse')").resolved([4, 3, 2, 1])
     loss = RegionWiseLoss("class_weighted(weights='dataset_inverse')")
     loss(logits, labels, weighted(Regions(labels, 4)))
-    message = r"the map is of rectified, but a map of class_weighted(weights='dataset_inverse') is"
+    message = (
+        r"the map belongs to rectified, but a map of class_weighted(weights='dataset_inverse') is"
+    )
     refused(message, loss, logits, labels, rectified)
 
 
@@ -215,12 +219,12 @@ def test_stored_map_of_another_shape(text):
     logits, labels = given((4, 5))
     loss = RegionWiseLoss(text)
     stored = maps.Rectified()(Regions(labels[:, :3], 4))
-    message = "map is of labels (3, 3, 5), the target has (3, 4, 5): crop or turn the map"
+    message = "map has labels (3, 3, 5), the target has (3, 4, 5): crop or rotate the map"
     refused(message, loss, logits, labels, stored)
     volume = maps.Rectified()(Regions(labels[:, None], 4))
     for outputs in (logits, [logits, logits]):
         loss = RegionWiseLoss(text, spacing_mm=(1.0, 2.0))
-        refused("map is of labels (3, 1, 4, 5), the target has", loss, outputs, labels, volume)
+        refused("map has labels (3, 1, 4, 5), the target has", loss, outputs, labels, volume)
     for shape in [(3, 4, 3, 5), (3, 4, 4, 4), (3, 3, 4, 5), (1, 4, 4, 5), (3, 4, 5), (4, 4, 5)]:
         message = f"map {shape} does not fit logits (3, 4, 4, 5)"
         refused(message, loss, logits, labels, here(torch.zeros(shape)))
@@ -232,7 +236,7 @@ def test_stored_map_of_another_shape(text):
 def test_stored_map_beside_nothing_static(text):
     logits, labels = given((4, 5))
     stored = maps.Rectified()(Regions(labels, 4))
-    message = f"and {maps.parse(text)} has none: leave the map out"
+    message = f"and {maps.parse(text)} has none: leave out the map"
     refused(message, RegionWiseLoss(text), logits, labels, stored)
 
 

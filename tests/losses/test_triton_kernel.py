@@ -118,6 +118,23 @@ def test_overlaps(compared):
     compared(RegionWiseLoss("generalized_dice + dice", activation="sigmoid"), *masks)
 
 
+class Missed(maps.LossTerm):
+    """The share of a class that is missed: of the overlaps it needs one gradient alone."""
+
+    name = "missed"
+    takes_overlap = True
+
+    def loss(self, prediction):
+        both, _, true = prediction.overlap()
+        return 1 - both / (true + 1)
+
+
+def test_one_gradient_of_the_overlaps(compared):
+    logits, labels = given((9, 7), 5, dtype=torch.float32)
+    for expression in (Missed(), maps.Rectified() + Missed()):
+        compared(RegionWiseLoss(expression), logits, labels)
+
+
 def test_a_second_derivative_is_refused(monkeypatch):
     logits, labels = given((4, 4), dtype=torch.float32)
     monkeypatch.setattr(batch, "_have_kernels", lambda logits, k: True)

@@ -1,5 +1,6 @@
 """On a GPU no loss waits: seen with tensors that pretend to be on CUDA, and on CUDA itself."""
 
+import gc
 import subprocess
 import sys
 
@@ -12,6 +13,8 @@ from pretend_cuda import PretendCuda, waiting_raises
 import rwloss
 from rwloss import Regions, RegionWiseLoss, RWLossError, maps, moves
 from rwloss.losses import SCNP
+from rwloss.losses.batch import LossBatch
+from rwloss.maps import Prediction
 
 STATIC = [
     "rectified",
@@ -107,26 +110,37 @@ def test_no_loss_waits_for_anything_else_it_is_given():
 
 
 def refusals():
-    """Name, loss and arguments of calls that the CPU refuses for a value."""
+    """What the device says, loss and arguments of calls that the CPU refuses for a value."""
     logits, labels = given((8, 6), dtype=torch.float32)
     truth, negative = one_hot(labels, 4), labels.long()
     negative[0, 0, 0] = -1
     stored = maps.get("rectified")(Regions(labels, 4))
     upside_down = rwloss.RWMap.compact(labels, 4, stored.other, stored.true)
     masks, soft = RegionWiseLoss("dice", activation="sigmoid"), torch.full((3, 8, 6), 0.5)
-    return {
-        "a label is not one of 0..3": (RegionWiseLoss("dice"), logits, labels + 1),
+    range_, others = "a label is not one of 0..3", moves.flip(stored, -1)
+    dense = rwloss.RWMap.from_dense(others.labels, others.dense())
+    calls = {
+        range_: (RegionWiseLoss("dice"), logits, labels + 1),
         "not the ignored label": (RegionWiseLoss("dice", ignore_index=9), logits, negative),
         "not a whole number": (RegionWiseLoss("dice"), logits, labels + 0.5),
         "not one-hot": (RegionWiseLoss("dice"), logits, 0.9 * truth),
         "another value than 0 and 1": (masks, logits, 255 * truth),
         "not in 0..1": (RegionWiseLoss("dice", activation="none"), logits, labels),
-        "of other labels": (RegionWiseLoss("rectified"), logits, labels, moves.flip(stored, -1)),
+        "to other labels": (RegionWiseLoss("rectified"), logits, labels, others),
         "below 0": (RegionWiseLoss("rectified.with_link(1)"), logits, labels, upside_down),
         "or do not sum to 1": (RegionWiseLoss("dice", soft_labels=True), logits, 0.9 * truth),
         "mask of voxels that count": (RegionWiseLoss("dice"), logits, labels, None, soft),
         "not finite": (RegionWiseLoss(NotANumber()), logits, labels),
     }
+    # Kernels check labels and those of a map. Where none reads them, or only later, others do.
+    for text in ("cross_entropy", "cross_entropy + dice", "rectified", "0 * dice"):
+        yield range_, RegionWiseLoss(text), logits, labels + 1
+    yield range_, RegionWiseLoss("rectified"), logits, labels + 1, stored
+    for text in ("rectified.with_link(1)", "rectified + dice", "rectified + cross_entropy"):
+        yield "of other labels", RegionWiseLoss(text), logits, labels, others
+    for settings in ({"include_background": False}, {"low_memory": True}, {"reduction": "none"}):
+        yield "of other labels", RegionWiseLoss(**settings), logits, labels, dense
+    yield from ((fact, *call) for fact, call in calls.items())
 
 
 class NotANumber(maps.MapGenerator):
@@ -142,7 +156,7 @@ class NotANumber(maps.MapGenerator):
 @on_the_cpu
 def test_wrong_values_are_asserted_on_the_device(monkeypatch):
     """And after check_values() refused in the words of the CPU."""
-    for fact, (loss, *args) in refusals().items():
+    for fact, loss, *args in refusals():
         with pytest.raises(RWLossError) as on_cpu:
             loss_and_gradient(loss, None, *args)
         with PretendCuda() as cuda:
@@ -157,6 +171,38 @@ def test_wrong_values_are_asserted_on_the_device(monkeypatch):
                 rwloss.check_values(False)
         assert str(told.value) == str(on_cpu.value)
         assert cuda.waits
+
+
+@on_the_cpu
+def test_operations_of_a_call():
+    """Forward and backward: each takes the host some microseconds, and a GPU a launch."""
+    logits, labels = given((6, 5), dtype=torch.float32)
+    stored = maps.get("rectified")(Regions(labels, 4))
+    most = {"rectified": 6, "dice": 22, "rectified + dice": 23}
+    for text, number in most.items():
+        loss, rwmap = RegionWiseLoss(text), None if text == "dice" else stored
+        loss_and_gradient(loss, None, logits, labels, rwmap)  # the first call of a term checks more
+        with PretendCuda() as cuda:
+            loss_and_gradient(loss, cuda, logits, labels, rwmap)
+        assert cuda.operations.total() <= number, (text, cuda.operations)
+        kernels = [name for name in cuda.operations if name.startswith("rwloss::")]
+        assert kernels == ["rwloss::softmax_sums", "rwloss::softmax_gradients"]
+
+
+@on_the_cpu
+def test_a_call_leaves_nothing_to_collect():
+    """Arrays of the size of the logits would stay in memory until Python looks for cycles."""
+    logits, labels = given((6, 5), dtype=torch.float32)
+    gc.collect()
+    gc.disable()
+    try:
+        for text in ("rectified + dice", "cross_entropy", "dice(include_background=False)"):
+            with PretendCuda() as cuda:
+                loss_and_gradient(RegionWiseLoss(text), cuda, logits, labels)
+        left = [type(each) for each in gc.get_objects() if type(each) in {LossBatch, Prediction}]
+    finally:
+        gc.enable()
+    assert not left
 
 
 @on_the_cpu

@@ -165,7 +165,7 @@ NEITHER = (
 )
 REFUSED = {
     "probs: Tensor, truth: Tensor, alpha=1.0": "alpha has no type",
-    "probs: Tensor, truth: Tensor, minimum: float = 1.0": "'minimum' means something else in maps",
+    "probs: Tensor, truth: Tensor, minimum: float = 1.0": "'minimum' has another meaning in maps",
     "regions, *depths: float": (
         r"\*depths: .*float.* can't be a parameter of a map: a parameter needs a name and a type"
     ),
@@ -177,8 +177,8 @@ REFUSED = {
     "probs: Tensor, alpha: float = 1.0": NEITHER,
     "regions, depth=1.0": "depth has no type: write, for example, depth: float",
     "regions, depth: flaot = 1.0": "can't be read .name 'flaot' is not defined.: import it",
-    "regions, unit: float = 1.0": "'unit' means something else in maps: rename the parameter",
-    "regions, name: str = 'x'": "'name' means something else in maps",
+    "regions, unit: float = 1.0": "'unit' has another meaning in maps: rename the parameter",
+    "regions, name: str = 'x'": "'name' has another meaning in maps",
     "regions, depths: list[float] = []": "mutable default <class 'list'> for field depths",
 }
 

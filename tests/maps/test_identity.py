@@ -96,6 +96,6 @@ def test_a_map_of_something_else_is_refused():
         with pytest.raises(RWLossError) as error:
             check_map_of(of(held), wanted)
         assert str(error.value) == (
-            f"the map is of {held}, but a map of {wanted} is needed: make it again with "
+            f"the map belongs to {held}, but a map of {wanted} is needed: make it again with "
             f"{wanted!r}, or use it with {held!r}"
         )

@@ -345,7 +345,7 @@ def test_long_text_is_shown_around_the_place():
         ("", "column 1"),
         ("blend('boundry', dice)", "did you mean 'boundary'"),
         ("dice" * 5000, "map of 20000 characters: expected 10000 at most"),
-        ("dice" + " + dice" * 1400, "nested too deep|does not parse"),
+        ("dice" + " + dice" * 1400, "nested too deep|cannot be parsed"),
     ],
 )
 def test_messages_say_what_is_wrong(text, message):

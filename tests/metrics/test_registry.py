@@ -121,7 +121,7 @@ def test_names():
     ):
         with pytest.raises(RWLossError, match=message):
             metrics.find(wrong)
-    with pytest.raises(RWLossError, match="expected a metric or more"):
+    with pytest.raises(RWLossError, match="expected at least one metric"):
         metrics.select([])
 
 

@@ -169,7 +169,7 @@ def test_files_that_do_not_fit(tmp_path):
         store["d"]
     for wrong, message in (
         (kervadec(LABELS["a"])[:, 1:], "does not fit the labels"),
-        (kervadec(LABELS["a"]).astype(np.int16), "cut to whole numbers"),
+        (kervadec(LABELS["a"]).astype(np.int16), "truncated to integers"),
         (kervadec(LABELS["a"])[:2], "label 2"),
     ):
         np.save(tmp_path / "a_dist.npy", wrong)

@@ -150,5 +150,5 @@ def test_a_store_of_another_map_is_refused(store):
         with pytest.raises(RWLossError, match="holds maps of rectified, the loss needs "):
             WithMaps(Named(), store, dense=True, expression=text)
         loss = rwloss.RegionWiseLoss(text)
-        with pytest.raises(RWLossError, match="the map is of rectified, but a map of "):
+        with pytest.raises(RWLossError, match="the map belongs to rectified, but a map of "):
             loss(torch.zeros(1, 2, 48, 48), named[0]["labels"][None], named[0]["map"])

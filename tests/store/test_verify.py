@@ -125,7 +125,7 @@ def test_files_that_no_case_owns_are_foreign_but_temporary_ones_are_no_problem(s
     for name in (*names, ".rwloss-part-123.nii.gz"):
         (out / name).write_text("x")
     (out / "sub" / "deeper").mkdir(parents=True)
-    expect(out, {f"foreign {name}": "no case owns it" for name in (*names, "sub")})
+    expect(out, {f"foreign {name}": "it belongs to no case" for name in (*names, "sub")})
     assert verify(out, jobs=0).leftovers == (".rwloss-part-123.nii.gz",)
 
 

@@ -102,4 +102,4 @@ def test_a_scheduler_without_workers_is_said_and_ends_after_the_timeout(monkeypa
         with pytest.raises(RWLossError, match=r"has had no worker for .* s: finished cases"):
             list(on_dask([Chore(0)], address, 1, timeout_s=0.2))
     [said] = told
-    assert "has no worker: waiting for one (--timeout ends that)" in said
+    assert "has no worker: waiting for one (--timeout limits the wait)" in said

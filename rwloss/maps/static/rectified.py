@@ -50,30 +50,34 @@ class Rectified(Weighted, MapGenerator):
 
     def compute(self, regions: Regions) -> RWMap:
         """Map values for one batch. labels (b *s) -> compact map (b *s), unitless."""
-        xp, depth, minus_peak = regions.xp, regions.depth_mm, self._minus_peak(regions)
+        xp, depth, in_image = regions.xp, regions.depth_mm, self.scope == "image"
+        minus_peak = -regions.peak_depth_mm if in_image else _minus_peak_of_component(regions)
         if self.clip_mm is not None:
             depth = xp.clip(depth, None, self.clip_mm)
             minus_peak = xp.clip(minus_peak, -self.clip_mm, None)
-        if regions.ignored is not None:
-            minus_peak = xp.where(regions.ignored, regions.full(1.0), minus_peak)  # not 0 / 0
-        true, other = divide_into(depth, minus_peak), regions.full(1.0)
+        if in_image:
+            true = regions.divided_by_class(depth, minus_peak)
+        else:
+            if regions.ignored is not None:
+                minus_peak = xp.where(regions.ignored, regions.full(1.0), minus_peak)  # not 0 / 0
+            true = divide_into(depth, minus_peak)
+        other = regions.full(1.0)
         if self.weights is not None:
             weight = self.voxel_weights(regions)
             true, other = true * weight, weight
         return RWMap.compact(regions.labels, regions.num_classes, true=true, other=other)
 
-    def _minus_peak(self, regions: Regions) -> Array:
-        """Largest depth in mm of what each voxel is measured against, below 0. (b *s), new."""
-        if self.scope == "image":
-            return regions.per_voxel(-regions.peak_depth_mm)
-        from scipy.ndimage import maximum
 
-        depths, components = to_numpy(regions.depth_mm), to_numpy(regions.components)
-        peak = np.zeros_like(depths)
-        for depth, component, out in zip(depths, components, peak, strict=True):
-            count = int(component.max(initial=0))
-            if count:
-                of_each = np.zeros(count + 1, dtype=np.float32)
-                of_each[1:] = -maximum(depth, component, np.arange(1, count + 1))
-                out[...] = of_each[component]
-        return from_numpy(peak, regions.labels)
+def _minus_peak_of_component(regions: Regions) -> Array:
+    """Largest depth in mm of each voxel's component, below 0. (b *s), new."""
+    from scipy.ndimage import maximum
+
+    depths, components = to_numpy(regions.depth_mm), to_numpy(regions.components)
+    peak = np.zeros_like(depths)
+    for depth, component, out in zip(depths, components, peak, strict=True):
+        count = int(component.max(initial=0))
+        if count:
+            of_each = np.zeros(count + 1, dtype=np.float32)
+            of_each[1:] = -maximum(depth, component, np.arange(1, count + 1))
+            out[...] = of_each[component]
+    return from_numpy(peak, regions.labels)
