@@ -181,10 +181,10 @@ def assumptions(results: TableResults) -> list[str]:
             f"The score of a case is the mean over its classes ({listed([*table.classes])})."
         )
     if len(results.study.maps) > 2 or results.study.axes:
-        what = "in each setting by itself" if options.correct == "setting" else "in all settings"
+        what = "in each setting separately" if options.correct == "setting" else "in all settings"
         where = f" {what}" if results.study.axes else ""
         told.append(
-            f"p is corrected for the number of comparisons{where}, for each metric by itself."
+            f"p is corrected for the number of comparisons{where}, separately for each metric."
         )
     metrics = len(results.directions())
     settings = len(table.settings) if options.correct == "setting" else 1
