@@ -71,7 +71,7 @@ class LossBatch:
     for each of b. masks: number of overlapping masks per image, 0 for classes; b then counts images
     times masks, and there are two classes. pooled: whether overlaps are summed over the batch.
     by_class: whether values by class are needed. fused: whether kernels for GPUs compute sums from
-    what is given. wants_overlap: whether a term will ask for Σ p y and the like. unchecked: whether
+    what is given. wants_overlap: whether a term will ask for sums such as Σ p y. unchecked: whether
     labels may still be no classes; map_labels (b *s): those of a stored map, which may still be
     others. groups: of how many batches of equal size this one consists, one after another; if of
     several, means and num_values are those of each group. image (b i *s), where it was given.

@@ -386,7 +386,7 @@ class Prediction:
         all_count: no label is -1. probs: the probabilities, where they are not exp(log_probs).
         sums: gives Σ p y, Σ p and Σ y (b k), if they are computed elsewhere. regions: the labels
         with their geometry, or what gives them; by default they are made of `labels`. fractions (b
-        k *s): of each class, 0 where no class counts, in the place of the labels. masks, batch,
+        k *s): of each class, 0 where no class counts, instead of the labels. masks, batch,
         by_class, groups, sets, is_softmax: as the fields of `Prediction`. log_probs: natural
         logarithms. It and labels may be functions, which are called if a term needs their result;
         `shape` (b k *s) and `regions` must then be given.
