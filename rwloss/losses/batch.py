@@ -207,10 +207,12 @@ class LossBatch:
     def whole_prediction(self) -> Prediction:
         """The prediction with its background, made on first use."""
         if self._prediction is None:
-            late = self.fused  # the kernel's sums are all that many terms need
+            # A kernel's sums are all that many terms need. Others do without the one-hot truth.
             self._prediction = Prediction.of(
-                partial(self._late_log_probs, torch.is_grad_enabled()) if late else self.log_probs,
-                (lambda: self.counted_labels) if late else self.counted_labels,
+                partial(self._late_log_probs, torch.is_grad_enabled())
+                if self.fused
+                else self.log_probs,
+                (lambda: self.counted_labels) if self.fused else self.counted_labels,
                 self.spacings_mm,
                 all_count=self.counts is None,
                 masks=max(self.masks, 1),
@@ -224,6 +226,7 @@ class LossBatch:
                 is_softmax=not self.normalized,
                 shape=self.given.shape,
                 fractions=self.fractions,
+                late=not torch.compiler.is_compiling(),
             )
         return self._prediction
 

@@ -307,6 +307,8 @@ def _adapter(generator: type[MapGenerator], name: str) -> TypeAdapter[Any]:
 
 def _check_values(name: str, rwmap: RWMap, xp: Any) -> None:
     """Raise RWLossError for parts of another type than float32 or float64, or not finite."""
+    if xp is not np:
+        import torch as xp  # the array API's own functions take longer
     reach = {}
     for part, values in zip(rwmap.part_names, rwmap.parts, strict=True):
         if values.dtype not in (xp.float32, xp.float64):
