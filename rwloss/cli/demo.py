@@ -76,8 +76,8 @@ def demo(
         steps=steps,
         training={
             "test_part": "folder",
-            "validate_every": 50,
-            "record_every": 25,
+            "validate_every": 30,
+            "record_every": 30,
             "accelerator": "cpu",
         },
     )
