@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from benchmarks import atlas
 from benchmarks.gpu import LINES
@@ -31,16 +32,31 @@ def main() -> None:
 
 
 def gpu_table(path: Path) -> str:
-    """The newest run of `python -m benchmarks gpu`, or that there is none."""
+    """The newest row of each measurement of `python -m benchmarks gpu`, run by run, or none."""
     if not path.exists():
         return "None has been made."
     lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    newest = [line for line in lines if line["started"] == lines[-1]["started"]]
-    card = next((line["card"] for line in newest if line.get("card")), {})
-    facts = {**card, "Python": newest[0]["python"], **newest[0]["versions"]}
-    head = ", ".join([newest[0]["started"], *(f"{name} {value}" for name, value in facts.items())])
-    rows = [Row(**line["row"]) for line in newest if "row" in line]
-    problems = [f"- {line['part']}: {line['problem']}" for line in newest if "problem" in line]
+    newest = {(each["row"]["what"], each["row"]["method"]): each for each in lines if "row" in each}
+    runs: dict[str, list[dict[str, Any]]] = {}
+    for line in lines:
+        if "problem" in line or line in newest.values():
+            runs.setdefault(json.dumps(_facts(line)), []).append(line)
+    return "\n\n".join(_of_run(json.loads(facts), own) for facts, own in runs.items())
+
+
+def _facts(line: dict[str, Any]) -> dict[str, str]:
+    """When and on what a row was measured, as far as it says so."""
+    told = {name: line[name] for name in ("started", "python") if name in line}
+    return {**told, **line["versions"]}
+
+
+def _of_run(facts: dict[str, str], lines: list[dict[str, Any]]) -> str:
+    card = next((line["card"] for line in lines if line.get("card")), {})
+    named = {"Python" if name == "python" else name: value for name, value in facts.items()}
+    started = [named.pop("started")] if "started" in named else []
+    head = ", ".join([*started, *(f"{k} {v}" for k, v in {**card, **named}.items())])
+    rows = [Row(**line["row"]) for line in lines if "row" in line]
+    problems = [f"- {line['part']}: {line['problem']}" for line in lines if "problem" in line]
     return "\n\n".join(filter(None, [f"{head}.", table(rows), "\n".join(problems)]))
 
 

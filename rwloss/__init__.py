@@ -1,7 +1,7 @@
 """rwloss: every segmentation loss as softmax times a region-wise map.
 
 The names below load on first use, so `import rwloss` costs milliseconds and loads neither torch
-nor MONAI. The stub beside this file lists them.
+nor MONAI. The stub next to this file lists them.
 """
 
 from rwloss._lazy import attach_stub

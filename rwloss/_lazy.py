@@ -1,4 +1,4 @@
-"""Names of a package that load on first use. The stub beside its `__init__.py` lists them."""
+"""Names of a package that load on first use. The stub next to its `__init__.py` lists them."""
 
 from __future__ import annotations
 

@@ -254,3 +254,34 @@ def in_graphs(schema: str, dtype: Any = None) -> Callable[[Function], Function]:
         return run  # type: ignore[return-value]
 
     return decorate
+
+
+def operation(schema: str) -> Callable[[Function], Function]:
+    """Make a function of tensors one operation of torch, for kernels that torch can't look into.
+
+    schema: in torch's syntax, with the operation's name. Modes that count or pretend then see one
+    step. Plain tensors go past torch's dispatcher, which takes as long as a launch.
+    """
+    import torch
+
+    def decorate(function: Function) -> Function:
+        # `torch.library.custom_op` loads the compiler at the first call.
+        name = schema.partition("(")[0]
+        _library().define(schema)
+        _library().impl(name, function, "CompositeExplicitAutograd")
+        of_torch = getattr(torch.ops.rwloss, name).default
+
+        @wraps(function)
+        def run(first: Any, *rest: Any) -> Any:
+            return (function if type(first) is torch.Tensor else of_torch)(first, *rest)
+
+        return run  # type: ignore[return-value]
+
+    return decorate
+
+
+@cache
+def _library() -> Any:
+    import torch
+
+    return torch.library.Library("rwloss", "FRAGMENT")  # type: ignore[no-untyped-call]

@@ -24,7 +24,7 @@ from rwloss.arrays import (
 )
 from rwloss.errors import RWLossError
 
-# Millimetres: one number per axis, or one such row per image; and always one row per image.
+# Millimeters: one number per axis, or one such row per image; and always one row per image.
 SpacingMM: TypeAlias = Sequence[float] | Sequence[Sequence[float]]
 SpacingRows: TypeAlias = tuple[tuple[float, ...], ...]
 T = TypeVar("T")

@@ -29,7 +29,7 @@ LOSS, STEPS, AXIS = "dice + cross_entropy", 300, 0
 
 INTRO = f"""# Gallery
 
-Every map that ships, on one slice of a hippocampus that the network below has not seen in training. [make_gallery.py](site/make_gallery.py) draws the pictures and writes this page, so it lists what `rwloss maps` lists.
+Every built-in map, on one slice of a hippocampus that the network below has not seen in training. [make_gallery.py](site/make_gallery.py) draws the pictures and writes this page, so it lists what `rwloss maps` lists.
 
 ![The slice, its labels, and the prediction, which differs from the labels at some voxels of the border](images/gallery/case.webp)
 

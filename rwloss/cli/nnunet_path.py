@@ -18,7 +18,8 @@ def nnunet_path() -> None:
     # nnU-Net may be in another environment.
     if find_spec("nnunetv2") is None:
         typer.echo(
-            "rwloss: nnU-Net v2 is not installed here, and the trainers need it beside rwloss: "
+            "rwloss: nnU-Net v2 is not installed here, and the trainers need it in addition to "
+            "rwloss: "
             "pip install 'rwloss[nnunet]'",
             err=True,
         )

@@ -200,7 +200,8 @@ def _root(squared: Array) -> Array:
 
 
 def _finite(distance: Array, values: Sequence[float]) -> Array:
-    """Distances with one value per image in place of infinity: it fills an image or none of it."""
+    """Distances with one value per image instead of infinity, which fills an image or none of
+    it."""
     xp, axes = namespace(distance), distance.ndim - 1
     single = xp.isinf(distance[(slice(None), *[slice(1)] * axes)])
     if xp is not np:  # without asking, which would make the CPU wait for the GPU

@@ -15,7 +15,7 @@ def geodesic_distance(
 ) -> NDArray[np.float64]:
     """Length of the shortest path from each voxel to a seed. channel, seeds (*s) -> (*s), float64.
 
-    A step to one of the 8 (26) neighbors is as long as its length in mm times (|difference of grey
+    A step to one of the 8 (26) neighbors is as long as its length in mm times (|difference of gray
     values| + 1e-5). Exact on this graph, by Dijkstra's algorithm; one seed is needed at least.
 
     Source: the raster scan of GeodisTK (Wang et al., DeepIGeoS, TPAMI 2018) with lambda = 1, which

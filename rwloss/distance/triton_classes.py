@@ -11,54 +11,40 @@ import triton  # type: ignore[import-not-found, import-untyped, unused-ignore]
 import triton.language as tl  # type: ignore[import-not-found, import-untyped, unused-ignore]
 from torch import Tensor
 
+from rwloss.arrays import operation
+
 # Voxels of one program. Many, because each sends a number per class that it meets to an address
 # that all programs of the image share.
 BLOCK = 4096
 
 
+@operation("class_counts(Tensor labels, int num_classes) -> Tensor")
 def counts(labels: Tensor, num_classes: int) -> Tensor:
     """Voxels of each class in each image. (b *s) -> (b k), int64."""
-    found: Tensor = torch.ops.rwloss.class_counts(labels, num_classes)
-    return found
-
-
-def maxima(values: Tensor, labels: Tensor, num_classes: int) -> Tensor:
-    """Largest value of each class in each image, of values of 0 or more. (b *s) -> (b k)."""
-    found: Tensor = torch.ops.rwloss.class_maxima(values, labels, num_classes)
-    return found
-
-
-def look_up(table: Tensor, labels: Tensor) -> Tensor:
-    """Each voxel gets the value of its class, 0 below class 0. (b k), (b *s) -> (b *s)."""
-    found: Tensor = torch.ops.rwloss.class_look_up(table, labels)
-    return found
-
-
-def divided(values: Tensor, table: Tensor, labels: Tensor) -> Tensor:
-    """Values by that of their class, 0 below class 0. (b *s), (b k), (b *s) -> (b *s)."""
-    found: Tensor = torch.ops.rwloss.class_divided(values, table, labels)
-    return found
-
-
-def _counts(labels: Tensor, num_classes: int) -> Tensor:
-    found = labels.new_zeros((len(labels), num_classes), dtype=torch.int64)
+    found = labels.new_zeros((labels.shape[0], num_classes), dtype=torch.int64)
     _launch(of_each_class, labels, found, found, classes=num_classes, COUNT=True)
     return found
 
 
-def _maxima(values: Tensor, labels: Tensor, num_classes: int) -> Tensor:
-    found = values.new_zeros((len(labels), num_classes))
+@operation("class_maxima(Tensor values, Tensor labels, int num_classes) -> Tensor")
+def maxima(values: Tensor, labels: Tensor, num_classes: int) -> Tensor:
+    """Largest value of each class in each image, of values of 0 or more. (b *s) -> (b k)."""
+    found = values.new_zeros((labels.shape[0], num_classes))
     _launch(of_each_class, labels, values, found, classes=num_classes, COUNT=False)
     return found
 
 
-def _look_up(table: Tensor, labels: Tensor) -> Tensor:
+@operation("class_look_up(Tensor table, Tensor labels) -> Tensor")
+def look_up(table: Tensor, labels: Tensor) -> Tensor:
+    """Each voxel gets the value of its class, 0 below class 0. (b k), (b *s) -> (b *s)."""
     found = table.new_empty(labels.shape)
     _launch(of_each_voxel, labels, table, table, found, classes=table.shape[1], DIVIDED=False)
     return found
 
 
-def _divided(values: Tensor, table: Tensor, labels: Tensor) -> Tensor:
+@operation("class_divided(Tensor values, Tensor table, Tensor labels) -> Tensor")
+def divided(values: Tensor, table: Tensor, labels: Tensor) -> Tensor:
+    """Values by that of their class, 0 below class 0. (b *s), (b k), (b *s) -> (b *s)."""
     found = table.new_empty(labels.shape)
     _launch(of_each_voxel, labels, values, table, found, classes=table.shape[1], DIVIDED=True)
     return found
@@ -68,9 +54,10 @@ def _launch(kernel: Any, labels: Tensor, *tensors: Tensor, classes: int, **switc
     """Run a kernel over blocks of the voxels of each image."""
     if not labels.numel():
         return
-    voxels = labels[0].numel()
+    images = labels.shape[0]
+    voxels = labels.numel() // images
     with torch.cuda.device_of(labels):
-        kernel[(len(labels) * -(-voxels // BLOCK),)](
+        kernel[(images * -(-voxels // BLOCK),)](
             *(tensor.contiguous() for tensor in (labels, *tensors)),
             voxels,
             classes,
@@ -79,18 +66,6 @@ def _launch(kernel: Any, labels: Tensor, *tensors: Tensor, classes: int, **switc
             num_warps=8,
             enable_fp_fusion=True,
         )
-
-
-# Operations of torch, for the reason that stands in the distance engine.
-_library = torch.library.Library("rwloss", "FRAGMENT")
-for _schema, _function in {
-    "class_counts(Tensor labels, int num_classes) -> Tensor": _counts,
-    "class_maxima(Tensor values, Tensor labels, int num_classes) -> Tensor": _maxima,
-    "class_look_up(Tensor table, Tensor labels) -> Tensor": _look_up,
-    "class_divided(Tensor values, Tensor table, Tensor labels) -> Tensor": _divided,
-}.items():
-    _library.define(_schema)
-    _library.impl(_schema.partition("(")[0], _function, "CompositeExplicitAutograd")
 
 
 @triton.jit

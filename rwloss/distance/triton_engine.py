@@ -29,7 +29,7 @@ import triton  # type: ignore[import-not-found, import-untyped, unused-ignore]
 import triton.language as tl  # type: ignore[import-not-found, import-untyped, unused-ignore]
 from torch import Tensor
 
-from rwloss.arrays import from_numpy
+from rwloss.arrays import from_numpy, operation
 
 # 32 neighboring lines are one full read of a warp. 32 rows let a thread use each number that it
 # reads eight times, and keep the tile small enough for the bound to end the search early.
@@ -82,10 +82,10 @@ def _distances(
     squares = [[mm**2 for mm in row] for row in spacings_mm]
     rows = [[*row, value] for row, value in zip(squares, alone, strict=True)]
     table = from_numpy(np.array(rows, dtype=np.float32).T.copy(), labels)
-    found: Tensor = torch.ops.rwloss.distance_transform(labels, table, num_classes, root)
-    return found
+    return _transform(labels, table, num_classes, root)
 
 
+@operation("distance_transform(Tensor labels, Tensor table, int num_classes, bool root) -> Tensor")
 def _transform(labels: Tensor, table: Tensor, num_classes: int, root: bool) -> Tensor:
     """Distances of labels (b *s), or with classes those of each, with a sign. -> (b [k] *s).
 
@@ -98,16 +98,15 @@ def _transform(labels: Tensor, table: Tensor, num_classes: int, root: bool) -> T
     labels = labels.contiguous()
     labels = labels.view(torch.uint8) if labels.dtype is torch.bool else labels
     voxels, classes = math.prod(size), max(num_classes, 1)
-    mixed = torch.zeros(batch * classes, dtype=torch.int32, device=labels.device)
+    number = batch * classes
+    mixed = torch.zeros(number, dtype=torch.int32, device=labels.device)
     # Triton warns where nobody says whether a product and a sum may be one operation.
     shared: dict[str, Any] = {"classes": classes, "EACH": num_classes > 0}
     shared["enable_fp_fusion"] = True
     with torch.cuda.device_of(labels):
         block, images = BLOCK
-        programs = -(-voxels // block) * -(-len(mixed) // images)
-        find_mixed[(programs,)](
-            labels, mixed, voxels, len(mixed), **shared, BLOCK=block, IMAGES=images
-        )
+        programs = -(-voxels // block) * -(-number // images)
+        find_mixed[(programs,)](labels, mixed, voxels, number, **shared, BLOCK=block, IMAGES=images)
         rows, cols = TILE
         found = before = table
         # The first pass has no search, so it takes the axis where a search would be longest. No
@@ -118,7 +117,7 @@ def _transform(labels: Tensor, table: Tensor, num_classes: int, root: bool) -> T
             n = size[axis]
             lines = voxels // n
             before, found = found, before if step > 1 else table.new_empty(shape)
-            programs = -(-n // rows) * -(-lines * len(mixed) // cols)
+            programs = -(-n // rows) * -(-lines * number // cols)
             along_axis[(programs,)](
                 labels,
                 before,
@@ -129,7 +128,7 @@ def _transform(labels: Tensor, table: Tensor, num_classes: int, root: bool) -> T
                 n,
                 math.prod(size[axis + 1 :]),
                 lines,
-                lines * len(mixed),
+                lines * number,
                 **shared,
                 FIRST=step == 0,
                 LAST=step == len(order) - 1,
@@ -139,15 +138,6 @@ def _transform(labels: Tensor, table: Tensor, num_classes: int, root: bool) -> T
                 num_warps=WARPS,
             )
     return found
-
-
-# One operation of torch, so that modes which count or pretend see it as any other. Not by
-# `torch.library.custom_op`, which loads the compiler at the first call.
-_library = torch.library.Library("rwloss", "FRAGMENT")
-_library.define(
-    "distance_transform(Tensor labels, Tensor table, int num_classes, bool root) -> Tensor"
-)
-_library.impl("distance_transform", _transform, "CompositeExplicitAutograd")
 
 
 # Rows of a tile are (ROWS 1) and lines (1 COLS) from the start. Vectors would change their place

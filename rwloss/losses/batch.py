@@ -71,7 +71,7 @@ class LossBatch:
     for each of b. masks: number of overlapping masks per image, 0 for classes; b then counts images
     times masks, and there are two classes. pooled: whether overlaps are summed over the batch.
     by_class: whether values by class are needed. fused: whether kernels for GPUs compute sums from
-    what is given. wants_overlap: whether a term will ask for Σ p y and the like. unchecked: whether
+    what is given. wants_overlap: whether a term will ask for sums such as Σ p y. unchecked: whether
     labels may still be no classes; map_labels (b *s): those of a stored map, which may still be
     others. groups: of how many batches of equal size this one consists, one after another; if of
     several, means and num_values are those of each group. image (b i *s), where it was given.
@@ -207,10 +207,12 @@ class LossBatch:
     def whole_prediction(self) -> Prediction:
         """The prediction with its background, made on first use."""
         if self._prediction is None:
-            late = self.fused  # the kernel's sums are all that many terms need
+            # A kernel's sums are all that many terms need. Others do without the one-hot truth.
             self._prediction = Prediction.of(
-                partial(self._late_log_probs, torch.is_grad_enabled()) if late else self.log_probs,
-                (lambda: self.counted_labels) if late else self.counted_labels,
+                partial(self._late_log_probs, torch.is_grad_enabled())
+                if self.fused
+                else self.log_probs,
+                (lambda: self.counted_labels) if self.fused else self.counted_labels,
                 self.spacings_mm,
                 all_count=self.counts is None,
                 masks=max(self.masks, 1),
@@ -224,6 +226,7 @@ class LossBatch:
                 is_softmax=not self.normalized,
                 shape=self.given.shape,
                 fractions=self.fractions,
+                late=not torch.compiler.is_compiling(),
             )
         return self._prediction
 

@@ -296,9 +296,9 @@ class RegionWiseLoss(nn.Module):
     ) -> Tensor:
         """The loss of each of so many batches of equal size, one after another. -> (groups).
 
-        As one call for each. Arguments as for the loss, with the images of all groups. Only for
-        reduction "mean", and terms that look at each image alone, as all built-in ones do unless
-        they are dynamic and stabilized.
+        Equal to one call per batch. Arguments as for the loss, with the images of all groups. Only
+        for reduction "mean", and terms that look at each image alone, as all built-in ones do
+        unless they are dynamic and stabilized.
 
         groups: number of batches.
         """
@@ -334,7 +334,7 @@ class RegionWiseLoss(nn.Module):
     def _load_from_state_dict(
         self, state_dict: Any, prefix: str, metadata: Any, strict: bool, missing: Any, *lists: Any
     ) -> None:
-        """A checkpoint of another criterion has no epoch: that is no error."""
+        """A checkpoint of another criterion has no epoch; this is not an error."""
         super()._load_from_state_dict(state_dict, prefix, metadata, strict, missing, *lists)
         missing[:] = [name for name in missing if name != prefix + "_extra_state"]
 

@@ -113,7 +113,7 @@ def _constant(values: Any, batch: LossBatch) -> Tensor:
 def halving_weights(heads: int, *, last: float | None = None) -> list[float]:
     """Weights of 1/2^i from high to low resolution, scaled to a sum of 1.
 
-    last: in place of the weight of the last of several outputs, before scaling; nnU-Net has 0.
+    last: replaces the weight of the last of several outputs, before scaling; nnU-Net has 0.
 
     >>> halving_weights(3, last=0.0)
     [0.6666666666666666, 0.3333333333333333, 0.0]
@@ -193,7 +193,7 @@ def at_head(outputs: Sequence[Tensor], given: LossInputs, head: int) -> LossInpu
 def resampled(values: Tensor, size: Sequence[int], first: int) -> Tensor:
     """Nearest voxels at another resolution; the spatial axes begin at `first`.
 
-    The voxel whose centre is nearest, the lower one of equals; the same voxels for labels and maps.
+    The voxel whose center is nearest, the lower one of equals; the same voxels for labels and maps.
     """
     for axis, wanted in enumerate(size, start=first):
         have = values.shape[axis]

@@ -35,7 +35,7 @@ def check_soft_terms(expression: Expression | None, soft: SoftLabels) -> None:
 
 
 def takes_fractions(term: Expression | None) -> bool:
-    """Whether a term takes fractions in the place of one class per voxel."""
+    """Whether a term takes fractions instead of one class per voxel."""
     return isinstance(term, LossTerm) and term.takes_soft_labels
 
 

@@ -19,18 +19,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
-from typing import Any
 
 import torch
 import triton  # type: ignore[import-not-found, import-untyped, unused-ignore]
 import triton.language as tl  # type: ignore[import-not-found, import-untyped, unused-ignore]
 from torch import Tensor
 
+from rwloss.arrays import operation
+
 TILE = 2048
 """Logits in one program: 16 for each of 128 threads."""
 
 
-def _sums(
+_GIVEN = "Tensor logits, Tensor labels, Tensor? counts, Tensor[] parts"
+
+
+@operation(
+    f"softmax_sums({_GIVEN}, Tensor? map_labels, bool ignoring, bool overlap, int groups, "
+    "float size) -> Tensor[]"
+)
+def sums(
     logits: Tensor,
     labels: Tensor,
     counts: Tensor | None,
@@ -60,7 +68,8 @@ def _sums(
     return [*found, out[2:].view(3, k, batch, -1).sum(dim=3)] if overlap else found
 
 
-def _gradients(
+@operation(f"softmax_gradients({_GIVEN}, Tensor? factors, float size, Tensor[] tables) -> Tensor")
+def gradients(
     logits: Tensor,
     labels: Tensor,
     counts: Tensor | None,
@@ -117,37 +126,6 @@ def _launch(kernel, flat, labels, counts, parts, out, *given, **constants) -> No
             BLOCK=block,
             enable_fp_fusion=True,  # Triton warns where nobody says
         )
-
-
-# Operations of torch, so that modes that count or pretend see one step. `torch.library.custom_op`
-# would load the compiler.
-_library = torch.library.Library("rwloss", "FRAGMENT")
-_GIVEN = "Tensor logits, Tensor labels, Tensor? counts, Tensor[] parts"
-for name, more, function in (
-    (
-        "softmax_sums",
-        "Tensor? map_labels, bool ignoring, bool overlap, int groups, float size",
-        _sums,
-    ),
-    ("softmax_gradients", "Tensor? factors, float size, Tensor[] tables", _gradients),
-):
-    _library.define(f"{name}({_GIVEN}, {more}) -> Tensor{'[]' * (function is _sums)}")
-    _library.impl(name, function, "CompositeExplicitAutograd")
-
-
-# The dispatcher takes as long as a launch, so what nobody may watch goes past it.
-def sums(logits: Tensor, *given: Any) -> list[Tensor]:
-    """As `_sums`."""
-    plain = type(logits) is Tensor
-    found: list[Tensor] = (_sums if plain else torch.ops.rwloss.softmax_sums)(logits, *given)
-    return found
-
-
-def gradients(logits: Tensor, *given: Any) -> Tensor:
-    """As `_gradients`."""
-    plain = type(logits) is Tensor
-    found: Tensor = (_gradients if plain else torch.ops.rwloss.softmax_gradients)(logits, *given)
-    return found
 
 
 @triton.jit

@@ -113,7 +113,7 @@ def _parameters(generator: type[MapGenerator]) -> tuple[Parameter, ...]:
 def split(doc: str, names: Iterable[str]) -> tuple[str, dict[str, str]]:
     """A docstring without what it says of parameters, and that: "name: words", or "a, b: words".
 
-    The words go on to the next name or to the end of the paragraph.
+    The words continue to the next name or to the end of the paragraph.
 
     >>> split("p to a power.\\n\\ngain: 2 is usual. power: above 0.", ["gain", "power"])
     ('p to a power.', {'gain': '2 is usual.', 'power': 'above 0.'})

@@ -45,7 +45,7 @@ class MapTags:
     at every voxel spacing, so that none has to be known. uses_image: True if values depend on
     `regions.image`. The scale of a channel must not matter: a x + b with a > 0 gives the same map.
 
-    The rest is for `rwloss maps` and the atlas, with default parameters; None if unknown.
+    The other tags are for `rwloss maps` and the atlas, with default parameters; None if unknown.
 
     stable_with_two: no violating voxel with two classes. compact: the map has two values per voxel;
     that of a loss is dense. pull_exponent: of a loss; a fixed map has 1. limits: least and largest
@@ -87,7 +87,7 @@ class MapGenerator(Expression):
     map_version: ClassVar[str] = ""
 
     def __init_subclass__(cls, **keywords: Any) -> None:
-        """Refuse `name: str = ...` and the like, which would be parameters."""
+        """Refuse annotations such as `name: str = ...`, which would be parameters."""
         super().__init_subclass__(**keywords)
         remember_source(cls.__module__)
         for word, annotation in inspect.get_annotations(cls).items():
@@ -307,6 +307,8 @@ def _adapter(generator: type[MapGenerator], name: str) -> TypeAdapter[Any]:
 
 def _check_values(name: str, rwmap: RWMap, xp: Any) -> None:
     """Raise RWLossError for parts of another type than float32 or float64, or not finite."""
+    if xp is not np:
+        import torch as xp  # the array API's own functions take longer
     reach = {}
     for part, values in zip(rwmap.part_names, rwmap.parts, strict=True):
         if values.dtype not in (xp.float32, xp.float64):

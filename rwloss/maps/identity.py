@@ -68,7 +68,7 @@ def _compare(held: str, wanted: str, *, up_to_dataset: bool) -> bool:
 
 
 def _fits(held: Expression, wanted: Expression) -> bool:
-    """Whether these static expressions are equal, but for numbers in place of dataset rules."""
+    """Whether these static expressions are equal, except for numbers instead of dataset rules."""
     if held == wanted:
         return True
     if isinstance(held, Stabilized) and isinstance(wanted, Stabilized):

@@ -73,11 +73,12 @@ class Prediction:
         return self._made("_one_hot")
 
     def _made(self, name: str) -> Tensor:
-        """A field that is a function, if `_late`, until somebody asks for it."""
-        if not self._late:
-            return cast("Tensor", getattr(self, name))
+        """A field, which may be a function, if `_late`, until somebody asks for it."""
+        found = getattr(self, name)
+        if not (self._late and callable(found)):
+            return cast("Tensor", found)
         if name not in self._kept:
-            self._kept[name] = getattr(self, name)()
+            self._kept[name] = found()
         return cast("Tensor", self._kept[name])
 
     @property
@@ -151,13 +152,16 @@ class Prediction:
             return self
         if "others" not in self._kept:
             batch, channels, *size = self.shape
-            made: dict[str, Any]
-            made = {"_log_probs": lambda: self._split[1], "_one_hot": lambda: self.one_hot[:, 1:]}
+            made: dict[str, Any] = {"_log_probs": lambda: self._split[1]}
             if self.is_softmax and channels == 2:
                 made["_log_rest"] = lambda: self._split[0]
+            if not callable(self._log_probs):  # then nothing here refers to this prediction
+                made = {name: make() for name, make in made.items()}
+            whole = self._one_hot
             self._kept["others"] = replace(
                 self,
-                **(made if self._late else {name: make() for name, make in made.items()}),
+                **made,
+                _one_hot=(lambda: whole()[:, 1:]) if callable(whole) else whole[:, 1:],
                 shape=(batch, channels - 1, *size),
                 has_background=False,
                 _probs=None if self._probs is None else self._probs[:, 1:],
@@ -380,23 +384,25 @@ class Prediction:
         sets: tuple[tuple[int, ...], ...] = (),
         is_softmax: bool = False,
         fractions: Tensor | None = None,
+        late: bool = False,
     ) -> Prediction:
         """From log_probs (b k *s) and labels (b *s), in which -1 marks voxels that don't count.
 
         all_count: no label is -1. probs: the probabilities, where they are not exp(log_probs).
         sums: gives Σ p y, Σ p and Σ y (b k), if they are computed elsewhere. regions: the labels
         with their geometry, or what gives them; by default they are made of `labels`. fractions (b
-        k *s): of each class, 0 where no class counts, in the place of the labels. masks, batch,
+        k *s): of each class, 0 where no class counts, instead of the labels. masks, batch,
         by_class, groups, sets, is_softmax: as the fields of `Prediction`. log_probs: natural
-        logarithms. It and labels may be functions, which are called if a term needs their result;
-        `shape` (b k *s) and `regions` must then be given.
+        logarithms. late: make what follows from the labels only if a term needs it. Then log_probs
+        and labels may be functions, if `shape` (b k *s) and `regions` are given.
         """
         import torch
 
-        late = not isinstance(log_probs, torch.Tensor)
-        log_probs_of, labels_of = _as_function(log_probs, late), _as_function(labels, late)
+        log_probs_of, labels_of = _as_function(log_probs), _as_function(labels)
 
         def one_hot() -> Tensor:
+            if fractions is not None:
+                return fractions
             index, like = labels_of()[:, None], log_probs_of()
             if all_count:
                 return torch.zeros_like(like).scatter_(1, index.long(), 1.0)
@@ -408,7 +414,7 @@ class Prediction:
 
         made = cls(
             log_probs,
-            fractions if fractions is not None else one_hot if late else one_hot(),
+            cache(one_hot) if late else one_hot(),
             None if all_count else counted if late else counted(),
             spacings_mm,
             shape=log_probs_of().shape if shape is None else shape,
@@ -434,12 +440,14 @@ class Prediction:
 
     def with_log_probs(self, log_probs: Tensor) -> Prediction:
         """The same truth with other probabilities. log_probs (b c *s)."""
-        return replace(self, _log_probs=(lambda: log_probs) if self._late else log_probs)
+        return replace(self, _log_probs=log_probs)
 
 
-def _as_function(made: Tensor | Callable[[], Tensor], late: bool) -> Callable[[], Tensor]:
-    """A function that is called once; a tensor as one if it is not `late`."""
-    return cache(cast("Callable[[], Tensor]", made)) if late else lambda: cast("Tensor", made)
+def _as_function(made: Tensor | Callable[[], Tensor]) -> Callable[[], Tensor]:
+    """A function that is called once; a tensor as one."""
+    import torch
+
+    return (lambda: made) if isinstance(made, torch.Tensor) else cache(made)
 
 
 @dataclass(frozen=True)

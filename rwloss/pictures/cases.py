@@ -52,7 +52,7 @@ class CaseDrawing:
         slice_index: int | None = None,
         scale: Scale = "linear",
     ) -> None:
-        """Draw it. image: in place of the image that was found. See `rwloss.pictures.draw`."""
+        """Draw it. image: replaces the image that was found. See `rwloss.pictures.draw`."""
         image = image or self.image
         channels = [] if image is None else data.read_channels([image])
         grey = np.mean([channel.values for channel in channels], axis=0) if channels else None

@@ -57,8 +57,8 @@ def draw(
     path: .png, .pdf or .svg; an existing file is replaced at the end, and kept if anything fails.
     image: (*s), shown from its 1st to its 99th percentile.
     class_names: of classes 0, 1, ...; a class without one is shown by its number.
-    spacing_mm: millimetres per axis, 1 by default: the panels get their true proportions.
-    affine: (4, 4) to RAS millimetres, as nibabel's: right, anterior and superior are then drawn
+    spacing_mm: millimeters per axis, 1 by default: the panels get their true proportions.
+    affine: (4, 4) to RAS millimeters, as nibabel's: right, anterior and superior are then drawn
     to the right and up. Without it rows run down and columns to the right, as stored.
     axis, slice_index: which slice of a volume. By default the one with the most classes, then the
     most foreground, across the axis of length 1 or else of the largest spacing (the last of

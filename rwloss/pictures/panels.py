@@ -24,7 +24,7 @@ SCALES: dict[Scale, str] = {
 MAX_CLASSES = 6
 """Channels of a map in one row; more would need a wider screen than most people have."""
 
-# Okabe & Ito's colours, told apart with every common form of colour blindness.
+# Okabe & Ito's colors, told apart with every common form of color blindness.
 CLASS_COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#D55E00", "#0072B2", "#CC79A7", "#F0E442")
 """Of foreground classes, from class 1 on."""
 
@@ -117,30 +117,30 @@ def panel_size(picture: Picture) -> tuple[float, float]:
 def tinted(
     labels: NDArray[np.int32], ground: NDArray[np.float64], num_classes: int, opacity: float
 ) -> NDArray[np.float64]:
-    """Classes in their colours, and ignored voxels in grey, over a ground of 0..1 (*s 3)."""
+    """Classes in their colors, and ignored voxels in gray, over a ground of 0..1 (*s 3)."""
     table = [ImageColor.getrgb(each) for each in (IGNORED, EMPTY, *class_colours(num_classes))]
     tint, covered = np.array(table)[labels + 1] / 255, (labels != 0)[..., None]
     return np.where(covered, (1 - opacity) * ground + opacity * tint, ground)
 
 
 def class_colours(num_classes: int) -> list[str]:
-    """A colour for each class but the background."""
+    """A color for each class but the background."""
     if num_classes - 1 <= len(CLASS_COLOURS):
         return list(CLASS_COLOURS[: num_classes - 1])
     from matplotlib import colormaps
     from matplotlib.colors import to_hex
 
-    # As many as wanted, ordered in brightness: told apart without colour vision too.
+    # As many as wanted, ordered in brightness: told apart without color vision too.
     return [to_hex(colour) for colour in colormaps["viridis"](np.linspace(0, 1, num_classes - 1))]
 
 
 def draw_image(axes: Axes, picture: Picture) -> None:
-    """The image alone, in grey."""
+    """The image alone, in gray."""
     _show(axes, picture, _ground(picture))
 
 
 def draw_labels(axes: Axes, picture: Picture) -> None:
-    """The classes in their colours, over the image if there is one."""
+    """The classes in their colors, over the image if there is one."""
     opacity = 1.0 if picture.image is None else 0.55
     _show(axes, picture, tinted(picture.labels, _ground(picture), len(picture.names), opacity))
     _draw_borders(axes, picture, picture.labels, 0.5)
@@ -182,7 +182,7 @@ def draw_channels(panels: Sequence[Axes], bar: Axes, picture: Picture, row: MapR
 
 
 def legend(picture: Picture) -> list[tuple[str, str]]:
-    """Colour and name of what the labels panel shows, the background left out."""
+    """Color and name of what the labels panel shows, the background left out."""
     colours = class_colours(len(picture.names))
     present = [int(k) for k in np.unique(picture.labels) if k > 0]
     lines = [(colours[k - 1], picture.names[k]) for k in present[:_MAX_LEGEND]]
@@ -208,7 +208,7 @@ def _show(axes: Axes, picture: Picture, pixels: NDArray[Any], **scale: Any) -> A
 
 
 def _ground(picture: Picture) -> NDArray[np.float64]:
-    """The image in grey, or an even ground without one. (rows columns 3)."""
+    """The image in gray, or an even ground without one. (rows columns 3)."""
     from matplotlib.colors import to_rgb
 
     if picture.image is None:

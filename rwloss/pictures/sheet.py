@@ -155,7 +155,7 @@ class _Lettering:
         axes.set_title(text, loc="left", pad=pad, linespacing=1.3, **self.style(size, **style))
 
     def legend(self, axes: Axes, lines: list[tuple[str, str]]) -> None:
-        """Put colours with their fitted texts below axes."""
+        """Put colors with their fitted texts below axes."""
         from matplotlib.patches import Patch
 
         legend = axes.legend(

@@ -104,7 +104,7 @@ def _turned(view: View, directions: NDArray[np.float64]) -> View:
 
 
 def known_labels(labels: NDArray[Any], num_classes: int) -> NDArray[np.int32]:
-    """The labels that are classes; -1, which is drawn grey, for all others. (*s)."""
+    """The labels that are classes; -1, which is drawn gray, for all others. (*s)."""
     return np.where((labels >= 0) & (labels < num_classes), labels.astype(np.int32), np.int32(-1))
 
 

@@ -78,7 +78,7 @@ def precompute(
     out: a folder, or an fsspec address such as s3://bucket/maps for the format zarr.
     expression: its static part is stored, without links and schedules; the dynamic terms are
     computed in training. Class weights that follow from the whole dataset become numbers. Maps that
-    use the image get the grey values of its files, (1 c *s), not normalized.
+    use the image get the gray values of its files, (1 c *s), not normalized.
     progress: called after each case with its outcome and the number of cases.
     counting: called with the number of cases after each case that is read before the first map is
     made; that happens for the number of classes without a dataset.json, and for weights of the

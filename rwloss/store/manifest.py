@@ -64,7 +64,7 @@ class MapInfo(BaseModel):
     dtype: type of the stored values; "auto" is 16 bits where that is within 3e-4 of each value,
     else float32. label_sets: labels that mean one of several classes; in the maps they are the last
     of num_classes. spacing_mm: as given for files that carry none. uses_image: the maps depend on
-    the images too, whose grey values are then in each case's digest. versions: those of the run
+    the images too, whose gray values are then in each case's digest. versions: those of the run
     that began the store; log.jsonl has the versions of each run. layout: of the files. format: of
     the files. terms: those of the expression.
     """
@@ -322,7 +322,7 @@ def log(place: StorePlace, event: str, **fields: Any) -> None:
 
 
 def last_start(place: StorePlace) -> dict[str, Any]:
-    """The newest start in log.jsonl; empty where none can be read."""
+    """The latest start in log.jsonl; empty if none can be read."""
     starts = [fields for fields in _lines(place, LOG_FILE) if fields.get("event") == "start"]
     return starts[-1] if starts else {}
 

@@ -89,7 +89,7 @@ def verify(
     """Read every map of a store, and compare digests, shapes, values and labels. Writes nothing.
 
     store_path: a folder, or an fsspec address. source: the dataset that the maps were made of, as
-    for `precompute`; by default that of the newest run. jobs: worker processes, by default one per
+    for `precompute`; by default that of the latest run. jobs: worker processes, by default one per
     core; 0 works in this process. progress: called after each case with whether it is fine, and the
     number of cases.
 
@@ -218,7 +218,7 @@ class MapCheck:
 def _dataset(logged: Any, asked: Any) -> tuple[data.Dataset | None, str | None, str]:
     """The dataset to compare with and where it is; or None and why there is none.
 
-    logged: what the newest run names. asked: what the caller names; it must exist.
+    logged: the dataset of the latest run. asked: the dataset that the caller names; it must exist.
     """
     if isinstance(asked, data.Dataset):
         return asked, str(asked.root), ""

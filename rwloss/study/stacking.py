@@ -124,7 +124,7 @@ def described(plan: ExecutionPlan) -> Iterator[str]:
     where = count_of(len(plan.gpus), "GPU") if plan.gpus else "the CPU"
     workers = count_of(plan.jobs, "process") if plan.jobs else "this process"
     if len(largest) == 1:
-        yield f"each run by itself, in {workers} on {where}"
+        yield f"each run separately, in {workers} on {where}"
     else:
         stacks = count_of(len(plan.stacks), "stack")
         yield f"{stacks} of up to {len(largest)} runs together, in {workers} on {where}"

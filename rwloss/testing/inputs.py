@@ -136,8 +136,8 @@ class ClosedForm:
 
     depth_mm: distance in mm from each voxel to the nearest voxel of the other class, float64.
     within_mm: largest difference from the depth on the grid; 0 where the formula is exact. across:
-    the axis along which a half-space or a slab ends; nothing changes along the others. shape:
-    half-space, ball and the like. input: the image as the checks take it.
+    the axis along which a half-space or a slab ends; nothing changes along the others. shape: such
+    as half-space or ball. input: the image as the checks take it.
     """
 
     shape: Shape
@@ -191,7 +191,7 @@ def prediction_by_class(labels: NDArray[np.int64], num_classes: int) -> NDArray[
 
 
 def image_by_class(labels: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Two channels of grey values that depend on the label of the voxel alone. (b 2 *s)."""
+    """Two channels of gray values that depend on the label of the voxel alone. (b 2 *s)."""
     return np.stack([3.0 * labels % 5, labels % 2], axis=1)
 
 
@@ -315,7 +315,7 @@ def _forms(num_classes: int) -> Iterator[ClosedForm]:
         depth_mm = np.where(inside, min(spacing_mm), from_middle)
         yield _form("single voxel", inside, depth_mm, spacing_mm, num_classes)
     for axes in (2, 3):
-        # Class 1 within 3.2 voxels of the middle. The nearest voxel centre beyond the surface is at
+        # Class 1 within 3.2 voxels of the middle. The nearest voxel center beyond the surface is at
         # least as far as the surface, and at most one voxel diagonal farther: the formula takes the
         # middle of that range.
         spacing_mm, radius_mm, half = (1.3,) * axes, 3.2 * 1.3, 1.3 * math.sqrt(axes) / 2

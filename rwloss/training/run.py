@@ -81,7 +81,7 @@ def train(
     Raises RWLossError if data, maps, settings or folder are inconsistent, and `Diverged` if the
     loss is not finite; the last checkpoint is then kept.
 
-    progress: told what happens. files: False refuses to execute a file that holds a map.
+    progress: callbacks for events. files: False refuses to execute a file that holds a map.
     """
     end_with_first_process()
     fabric = fabric_of(settings)

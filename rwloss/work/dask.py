@@ -111,7 +111,7 @@ def _next(client: Any, scheduler: str, timeout_s: float | None, finished: Simple
             return finished.get(timeout=_LOOK_S)
         try:
             has_workers = client.status != "running" or client.scheduler_info()["workers"]
-        except OSError:  # the scheduler is gone: its futures are cancelled soon
+        except OSError:  # the scheduler is gone: its futures are canceled soon
             continue
         if has_workers:
             since, told = None, False
@@ -163,7 +163,7 @@ def _run(
             continue
         except CancelledError as error:
             raise RWLossError(
-                "the Dask scheduler is gone, or cancelled this run: finished cases are kept; run "
+                "the Dask scheduler is gone, or canceled this run: finished cases are kept; run "
                 "the same command again"
             ) from error
         except Exception as error:

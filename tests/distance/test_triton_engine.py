@@ -113,7 +113,7 @@ class Counted(TorchDispatchMode):
 
 @pytest.fixture
 def counted(engine, monkeypatch):
-    """Notes launches of kernels too, which do not run, and looks inside our operations."""
+    """Notes launches of kernels too, which do not run."""
     from rwloss.distance import triton_classes
 
     mode = Counted()
@@ -122,8 +122,6 @@ def counted(engine, monkeypatch):
         return lambda *_, **__: mode.launched.append(kernel.__name__)
 
     monkeypatch.setattr(type(engine.along_axis), "__getitem__", launch, raising=False)
-    monkeypatch.setattr(torch.ops.rwloss, "distance_transform", engine._transform)
-    monkeypatch.setattr(torch.ops.rwloss, "class_maxima", triton_classes._maxima)
     monkeypatch.setattr("rwloss.distance.engine_name", lambda *_, **__: "triton")
     monkeypatch.setattr("rwloss.regions._kernels", lambda labels: triton_classes)
     return mode

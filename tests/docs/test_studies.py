@@ -12,7 +12,7 @@ from rwloss.study import plan
 
 STUDIES = Path(__file__).parents[2] / "docs" / "studies"
 ALL = sorted(path.parent for path in STUDIES.glob("*/runs.csv"))
-WITH_AXES = [STUDIES / "learning_rates"]
+WITH_AXES = [STUDIES / "learning_rates", STUDIES / "largest_pull"]
 FOLDERS = [folder for folder in ALL if folder not in WITH_AXES]
 REPORTED = sorted(path.parent for path in STUDIES.glob("*/report.html"))
 
@@ -109,3 +109,19 @@ def test_the_runs_that_lost_a_class_with_boundary_alone():
             assert found == {cell.rstrip(" |").removesuffix(" each")}
     assert {row["class"] for row in lung} == {"tumour"}  # and the background: K = 2
     assert f"in {told(lung, 'boundary.stabilized()', 'lost', '1')} runs too" in page
+
+
+def test_class_weighted_kept_the_classes_that_rectified_lost():
+    """What the page says of one study beside the other."""
+    found = {}
+    for folder in WITH_AXES:
+        with (folder / "runs.csv").open(newline="", encoding="utf-8") as file:
+            rows = [r for r in csv.DictReader(file) if int(r["seed"]) < 3]
+        for name, rate in {(row["map"], row["learning_rate"]) for row in rows}:
+            own = [r for r in rows if (r["map"], r["learning_rate"]) == (name, rate)]
+            dice = {row["seed"]: float(row["test_dice_mean"]) for row in own}
+            lost = [row["collapsed"] == "True" for row in own]
+            found[name, rate] = (sum(lost), len(lost), f"{statistics.fmean(dice.values()):.3f}")
+    assert found["rectified", "0.016"] == (6, 6, "0.000")
+    assert found["class_weighted", "0.016"] == (0, 6, "0.639")
+    assert [found["dice_ce", rate][2] for rate in ("0.004", "0.016")] == ["0.811", "0.797"]

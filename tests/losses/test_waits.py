@@ -137,9 +137,9 @@ def refusals():
         yield range_, RegionWiseLoss(text), logits, labels + 1
     yield range_, RegionWiseLoss("rectified"), logits, labels + 1, stored
     for text in ("rectified.with_link(1)", "rectified + dice", "rectified + cross_entropy"):
-        yield "of other labels", RegionWiseLoss(text), logits, labels, others
+        yield "to other labels", RegionWiseLoss(text), logits, labels, others
     for settings in ({"include_background": False}, {"low_memory": True}, {"reduction": "none"}):
-        yield "of other labels", RegionWiseLoss(**settings), logits, labels, dense
+        yield "to other labels", RegionWiseLoss(**settings), logits, labels, dense
     yield from ((fact, *call) for fact, call in calls.items())
 
 

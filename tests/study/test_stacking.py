@@ -141,6 +141,6 @@ def test_a_rehearsal_says_what_will_be_done_and_writes_nothing(study_of, tmp_pat
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     first, how, _, time = rehearsed(study, folder, jobs=0)
     assert first == "4 runs: 1 done, 3 to train"
-    assert how == "each run by itself, in this process on the CPU"
+    assert how == "each run separately, in this process on the CPU"
     assert "for 12 steps, from 1 run done;" in time
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before

@@ -28,7 +28,7 @@ def read_nifti(path: Path, max_voxels: int) -> Decoded:
 
     The spacing is the header's pixdim, as in ITK and nnU-Net. A fourth axis of length one is
     dropped, extensions are not read. Decompresses with isal if installed. Raises RWLossError for
-    colour and complex voxels, for a spacing of zero or less, and where the header announces more
+    color and complex voxels, for a spacing of zero or less, and where the header announces more
     than the file can hold, or less than half of what it holds; and whatever nibabel and gzip raise.
     """
     from nibabel.volumeutils import apply_read_scaling

@@ -52,7 +52,7 @@ class TextHeader:
 
     @property
     def affine(self) -> NDArray[np.float64]:
-        """Voxel indices to RAS millimetres, as nibabel's. (4 4)."""
+        """Voxel indices to RAS millimeters, as nibabel's. (4 4)."""
         ndim = len(self.shape)
         affine = np.eye(4)
         with np.errstate(all="ignore"):  # what is not finite is an error further on

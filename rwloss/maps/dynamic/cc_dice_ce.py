@@ -54,27 +54,26 @@ class CCDiceCE(LossTerm):
 
     def loss(self, prediction: Prediction) -> Tensor:
         """Dice loss plus cross-entropy of the cells, their mean. (b c)."""
-        probs, log_probs, log_rest = prediction.probs, prediction.log_probs, prediction.log_rest
-        place, number, owner, cells, size = _cells(prediction)
+        probs = prediction.probs
+        owner, parts, size = _cells(prediction)
+        cells = len(owner)
 
-        def of_cells(values: Tensor) -> Tensor:
-            return values.new_zeros(owner.shape).index_add(0, cells, values.flatten())
+        def sums(values: Tensor) -> Tensor:
+            """Over the voxels of each cell outside its component, and inside. (2 cells)."""
+            found = values.new_zeros(2 * cells).index_add(0, parts, values.flatten())
+            return found.reshape(2, cells)
 
-        def of_components(values: Tensor) -> Tensor:
-            there = values.flatten().index_select(0, place)
-            return values.new_zeros(owner.shape).index_add(0, number, there)
-
-        size = size.to(probs.dtype)
+        is_inside = (parts >= cells).reshape(probs.shape)
+        log_right = prediction.log_probs.where(is_inside, prediction.log_rest)
+        size = size.to(probs.dtype).reshape(2, cells)
         if not prediction.all_count:
             counted = prediction.counted
-            log_probs, log_rest = log_probs * counted, log_rest * counted
-            size = of_cells(counted.expand_as(probs))
-        true = of_components(prediction.one_hot)
-        overlap = 2 * of_components(probs) / (of_cells(probs) + true).clamp_min(1e-7)
-        # As if no voxel were of the class; then the difference where one is.
-        costs = of_cells(log_rest) - of_components(log_rest) + of_components(log_probs)
-        losses = (1 - overlap) * (true > 0) - costs / size.clamp_min(1.0)
-        return mean_by_image_and_class(losses, size, owner, probs)
+            log_right, size = log_right * counted, sums(counted.expand_as(probs))
+        predicted, true = sums(probs), size[1]
+        overlap = 2 * predicted[1] / (predicted.sum(dim=0) + true).clamp_min(1e-7)
+        whole = size.sum(dim=0)
+        losses = (1 - overlap) * (true > 0) - sums(log_right).sum(dim=0) / whole.clamp_min(1.0)
+        return mean_by_image_and_class(losses, whole, owner, probs)
 
     def prepare(self, regions: Regions) -> None:
         """Find the components and their cells."""
@@ -83,18 +82,20 @@ class CCDiceCE(LossTerm):
 
 @eager  # no compiled graph can hold a search for components
 def _cells(prediction: Prediction) -> tuple[Tensor, ...]:
-    """Place and number of the instances; owners of the cells, the cell of each value, and sizes."""
+    """Owners of the cells, the part of each value, and sizes of the parts in voxels."""
     first = 0 if prediction.has_background else 1
-    instances = Instances.of(prediction.regions, first)
-    found = instances.place, instances.number, *_cells_of(prediction.regions, first)
-    return tuple(map(prediction.tensor, found))
+    owner, parts, size = map(prediction.tensor, _cells_of(prediction.regions, first))
+    return owner, parts, size
 
 
 def _cells_of(regions: Regions, first: int) -> tuple[Array, ...]:
-    """Flat index (b c) of each cell, the cell of each flat value (b c *s), and sizes in voxels.
+    """Flat index (b c) of each of n cells, the part of each flat value (b c *s), and part sizes.
 
     The cells of the instances come first, then one per image and class, for those without any. The
+    part of a voxel is the number of its cell, plus n if it lies in the component of the cell. The
     regions keep them.
+
+    first: the class of channel 0.
     """
     return regions.kept(f"cells {first}", lambda: _made(regions, first))
 
@@ -108,7 +109,10 @@ def _made(regions: Regions, first: int) -> tuple[Array, ...]:
     numbers = np.stack(nearest, axis=1).reshape(images, channels, math.prod(nearest[0].shape[1:]))
     cells = table[np.arange(images)[:, None, None], numbers]
     cells = np.where(numbers > 0, cells, len(owner) + rows[..., None])
-    # 32 bits are read faster, and there are never so many cells.
-    owner, cells = np.concatenate([owner, rows.ravel()]), cells.ravel().astype(np.int32)
-    sizes = np.bincount(cells, minlength=len(owner))
-    return tuple(from_numpy(array, regions.labels) for array in (owner, cells, sizes))
+    owner = np.concatenate([owner, rows.ravel()])
+    labels = to_numpy(regions.labels).reshape(images, 1, numbers.shape[2])
+    is_inside = labels == first + np.arange(channels)[:, None]
+    # 32 bits are read faster, and there are never so many parts.
+    parts = (cells + len(owner) * is_inside).ravel().astype(np.int32)
+    sizes = np.bincount(parts, minlength=2 * len(owner))
+    return tuple(from_numpy(array, regions.labels) for array in (owner, parts, sizes))

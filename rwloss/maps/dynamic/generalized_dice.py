@@ -1,4 +1,4 @@
-"""Generalised Dice loss: classes weighted by the inverse square of their size."""
+"""Generalized Dice loss: classes weighted by the inverse square of their size."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class GeneralizedDice(LossTerm):
     takes_label_sets = "marginal"
 
     def loss(self, prediction: Prediction) -> Tensor:
-        """1 minus the generalised Dice of each image, the same for each of its classes. (b c)."""
+        """1 minus the generalized Dice of each image, the same for each of its classes. (b c)."""
         masks = prediction.masks if self.masks == "together" else 1
         num_classes = prediction.shape[1]
         both, predicted, true = (

@@ -1,4 +1,4 @@
-"""Mumford-Shah loss: each class has one grey value, and short borders."""
+"""Mumford-Shah loss: each class has one gray value, and short borders."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class MumfordShah(LossTerm):
     takes_soft_labels = True
 
     def loss(self, prediction: Prediction) -> Tensor:
-        """Squared distance from the mean grey values and length, the mean over voxels. (b c)."""
+        """Squared distance from the mean gray values and length, the mean over voxels. (b c)."""
         probs, counted = prediction.probs, prediction.counted
         axes = tuple(range(2, probs.ndim))
         image = prediction.image

@@ -18,7 +18,7 @@ class Tversky(LossTerm):
     """1 - (TP + s) / (TP + alpha FP + beta FN + s), the mean over images and classes.
 
     TP = Σ p y, FP = Σ p (1 - y), FN = Σ (1 - p) y. alpha: weight of false positives. beta: weight
-    of false negatives; 0.3 and 0.7 favour recall, 0.5 and 0.5 are Dice. smooth: s, which keeps the
+    of false negatives; 0.3 and 0.7 favor recall, 0.5 and 0.5 are Dice. smooth: s, which keeps the
     quotient finite. smooth_nr: another number for the numerator.
     """
 

@@ -111,7 +111,7 @@ class ClassWeighted(Weighted, MapGenerator):
 
     weights: a number above 0 for each class, used as given; or a rule on the voxel counts n_k of
     the image, then scaled so that the mean weight over its voxels is 1 (absent classes weigh 0):
-    "inverse" w_k ~ 1 / n_k, "inverse_square" w_k ~ 1 / n_k² (generalised Dice's, eq. 1 of
+    "inverse" w_k ~ 1 / n_k, "inverse_square" w_k ~ 1 / n_k² (generalized Dice's, eq. 1 of
     Kervadec), "effective_number" w_k ~ (1 - beta) / (1 - beta^n_k) (Cui 2019, eq. 2).
     beta: for "effective_number", 0 <= beta < 1; nearer to 1 is nearer to "inverse".
 

@@ -1,4 +1,4 @@
-"""Skeleton recall map: it rewards covering the centre lines."""
+"""Skeleton recall map: it rewards covering the center lines."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ FILE = "report.html"
 
 
 _IN_HTML = {"heading", "note", "label"}
-"""What the template shows of a chart; the rest is for the script."""
+"""What the template shows of a chart; the other fields are for the script."""
 
 
 _PARTS = ("lines", "banded", "points", "spans")

@@ -151,7 +151,7 @@ def assumptions(results: TableResults) -> list[str]:
     elif results.has_seeds:
         told.append(
             "Runs with the same seed are compared in pairs, by a two-sided sign-flip permutation "
-            "test on the means of runs. This takes for granted that a seed means the same for all "
+            "test on the means of runs. This assumes that a seed means the same for all "
             "methods, such as the same split, or the same initial weights and batches. If it does "
             "not, make the page with --unpaired."
         )
@@ -163,8 +163,7 @@ def assumptions(results: TableResults) -> list[str]:
     if results.has_seeds and _is_cross_validation(table):
         told.append(
             "Each case was scored in one run of a method, as in a cross-validation. Its runs share "
-            "most of their training cases, so they are less independent than the test takes for "
-            "granted."
+            "most of their training cases, so they are less independent than the test assumes."
         )
     if not table.has_cases:
         told.append(
@@ -173,7 +172,7 @@ def assumptions(results: TableResults) -> list[str]:
     else:
         told.append(
             "Cases are the unit of a claim about these trained networks, by a two-sided sign-flip "
-            "test of the differences of each case. This takes for granted that cases are "
+            "test of the differences of each case. This assumes that cases are "
             "independent, which slices or visits of one patient are not."
         )
     if table.classes:
@@ -181,10 +180,10 @@ def assumptions(results: TableResults) -> list[str]:
             f"The score of a case is the mean over its classes ({listed([*table.classes])})."
         )
     if len(results.study.maps) > 2 or results.study.axes:
-        what = "in each setting by itself" if options.correct == "setting" else "in all settings"
+        what = "in each setting separately" if options.correct == "setting" else "in all settings"
         where = f" {what}" if results.study.axes else ""
         told.append(
-            f"p is corrected for the number of comparisons{where}, for each metric by itself."
+            f"p is corrected for the number of comparisons{where}, separately for each metric."
         )
     metrics = len(results.directions())
     settings = len(table.settings) if options.correct == "setting" else 1

@@ -71,7 +71,7 @@ def test_settings_are_counted(collect, tmp_path):
     )
     assert sentences(found.conditions[0]) == sentences(collect())
     *_, corrected, several = assumptions(found)
-    assert "in each setting by itself" in corrected
+    assert "in each setting separately" in corrected
     assert several == (
         "Nothing corrects for the number of tests on 2 metrics and 2 settings: where no method "
         "differs, each of these 4 groups of tests has a chance of up to 5 % of a false claim."
@@ -119,7 +119,7 @@ def test_what_the_tests_take_for_granted(collect, with_seeds, tmp_path):
     assert "--unpaired" in paired
     assert unit.startswith("Runs are the unit of a claim about training")
     assert cases.endswith("which slices or visits of one patient are not.")
-    assert corrected == "p is corrected for the number of comparisons, for each metric by itself."
+    assert corrected == "p is corrected for the number of comparisons, separately for each metric."
     assert (
         "on 2 metrics: where no method differs, each of these 2 groups of tests has a chance"
         in several
