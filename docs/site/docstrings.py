@@ -35,6 +35,7 @@ costs: one number per class and voxel
 dataset_json: as nnU-Net's
 device: where tensors are made
 dims: 2 for slices, 3 for volumes
+divisors: one number per image and class
 done: steps done so far
 engine: name of a distance engine; by default the best one for the array
 entry: a line of the manifest

@@ -20,6 +20,9 @@ ROOT = Path(__file__).parent.parent.parent
 ALWAYS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "benchmarks/README.md")
 PLACES = {ROOT / "README.md": "index.md", ROOT / "docs/README.md": "pages.md"}
 
+WIDE = {"atlas.md"}
+"""Pages whose tables get the room of the table of contents."""
+
 _LINK = re.compile(r"(\]\()([^)\s#]+)((?:#[^)\s]*)?\))")
 _FENCE = re.compile(r"^```.*?^```$", re.DOTALL | re.MULTILINE)
 _TABS = re.compile(r"^<!-- tabs -->\n(.*?)^<!-- end of tabs -->$", re.DOTALL | re.MULTILINE)
@@ -58,6 +61,8 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     if source is None:
         return markdown
     here = page.file.src_uri
+    if here in WIDE:
+        page.meta["hide"] = ["toc"]
 
     def moved(match: re.Match[str]) -> str:
         target = (Path(source).parent / match[2]).resolve()

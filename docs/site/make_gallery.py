@@ -206,7 +206,7 @@ def save(figure: Any, name: str) -> None:
     stream = io.BytesIO()
     figure.savefig(stream, format="png")
     drawn = Image.open(stream).convert("RGB")
-    few = drawn.quantize(192, dither=Image.Dither.NONE).convert("RGB")
+    few = drawn.quantize(255, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).convert("RGB")
     few.save(PICTURES / f"{name}.webp", lossless=True, quality=100, method=6)
 
 
