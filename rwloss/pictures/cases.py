@@ -1,4 +1,4 @@
-"""What to draw of a case: of a label file with maps made now, or of a store with its map."""
+"""Load a case to draw: a label file with newly computed maps, or a case of a store."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ _LABEL_FOLDERS = {"labelsTr": "train", "labelsTs": "test"}
 
 @dataclass(frozen=True, eq=False)
 class CaseDrawing:
-    """What is drawn, before it is sliced. labels (*s); rwmaps and units by the text of their row.
+    """The data of a picture, before slicing. labels (*s); rwmaps and units by the text of their
+    row.
 
     image: the file of the first channel, if it was found.
     """
@@ -68,7 +69,7 @@ def of_labels(
     spacing_mm: tuple[float, ...] | None = None,
     ignore_label: int | None = None,
 ) -> CaseDrawing:
-    """A label file, with maps that are made now; those of dynamic terms at uniform probabilities.
+    """A label file with newly computed maps; those of dynamic terms at uniform probabilities.
 
     Raises RWLossError for what is wrong with them.
     """
@@ -102,12 +103,12 @@ def of_labels(
         spacing_mm=volume.spacing_mm,
         affine=volume.affine,
         image=next(iter(case.images), None),
-        note="Maps that depend on the prediction are at uniform probabilities." if dynamic else "",
+        note="Maps that depend on the prediction use uniform probabilities." if dynamic else "",
     )
 
 
 def of_store(stored: Store, name: str | None = None) -> CaseDrawing:
-    """A case of a store, by default its first, with the map that was stored.
+    """A case of a store, by default its first, with its stored map.
 
     Raises RWLossError where it has none.
     """
@@ -142,7 +143,7 @@ def of_store(stored: Store, name: str | None = None) -> CaseDrawing:
 
 
 def _said(unit: str, in_mm: bool | None) -> str:
-    """The unit of values: voxels take the place of mm without a spacing. None: not known.
+    """The unit of values: voxels instead of mm if there is no spacing. None: unknown.
 
     >>> _said("1/mm", True), _said("mm^2", False), _said("mm", None)
     ('1/mm', 'voxels^2', 'mm or voxels')
@@ -151,7 +152,7 @@ def _said(unit: str, in_mm: bool | None) -> str:
 
 
 def _dataset_of(label_file: Path) -> Dataset:
-    """The case of this label file alone, with what the dataset.json around it says."""
+    """The case of this label file, with the classes of its dataset.json."""
     if not label_file.is_file():
         found = "is a folder" if label_file.is_dir() else "is not there"
         raise RWLossError(

@@ -1,4 +1,4 @@
-"""From labels and maps to a picture in a file: of what maps cost, or of what they push wrongly."""
+"""Draw labels and maps to a picture file: map values, or pushes in the wrong direction."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from rwloss.words import percent
 
 FORMATS = ("png", "pdf", "svg")
 _MEANING = (
-    "Value of the map at each voxel: what it costs to put probability on the class (blue: below 0, "
-    "white: 0, red: above 0). Lines: borders of the classes."
+    "Value of the map at each voxel: the cost of probability on the class (blue: below 0, white: "
+    "0, red: above 0). Lines: borders of the classes."
 )
 _WRONG_MEANING = (
     "What a step of gradient descent would do wrong at {} probabilities. Red: the logit of this "
@@ -135,7 +135,7 @@ def _numbered(class_names: Sequence[str], num_classes: int) -> tuple[str, ...]:
 
 
 def _write(path: str | Path, picture: Picture, view: View) -> None:
-    """Cut a picture of a whole case to the slice of a view, and write it."""
+    """Reduce the picture of a whole case to the slice of a view, and write it."""
     path, image = Path(path), picture.image
     shown = f"{MAX_CLASSES} of {len(picture.names)} classes: those with the most voxels."
     many = len(picture.names) > MAX_CLASSES
@@ -153,7 +153,7 @@ def _write(path: str | Path, picture: Picture, view: View) -> None:
 
 
 def check_output(path: Path) -> str:
-    """The format of a picture to be written there.
+    """The format of a picture file, from its suffix.
 
     Raises RWLossError for suffixes other than .png, .pdf and .svg, for a missing folder, for a path
     that is a folder, and without matplotlib.
@@ -192,7 +192,7 @@ def _checked(
             f"{labels.dtype} of shape {labels.shape}"
         )
     if not rwmaps:
-        raise RWLossError("expected one map or more to draw, got none")
+        raise RWLossError("expected at least one map to draw, got none")
     for text, rwmap in rwmaps.items():
         if tuple(rwmap.labels.shape) != (1, *labels.shape):
             raise RWLossError(

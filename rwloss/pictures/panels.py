@@ -1,4 +1,4 @@
-"""What a picture shows of one slice, and how its panels are drawn."""
+"""The content of a picture of one slice, and functions that draw its panels."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class MapRow:
 
 @dataclass(frozen=True)
 class Picture:
-    """Everything on the sheet.
+    """The content of the sheet.
 
     labels: (rows columns), -1 where ignored. names: of every class. step_mm: between rows and
     between columns. note: what readers need to know when they see such a picture for the first
@@ -83,7 +83,7 @@ class Picture:
 
 
 def largest_classes(labels: NDArray[np.int32], num_classes: int) -> list[int]:
-    """All classes in order, or the MAX_CLASSES with the most voxels here."""
+    """All classes in order, or the MAX_CLASSES with the most voxels in the slice."""
     counts = np.bincount(labels[labels >= 0], minlength=num_classes)
     return sorted(np.argsort(-counts, kind="stable")[:MAX_CLASSES].tolist())
 
@@ -182,7 +182,7 @@ def draw_channels(panels: Sequence[Axes], bar: Axes, picture: Picture, row: MapR
 
 
 def legend(picture: Picture) -> list[tuple[str, str]]:
-    """Color and name of what the labels panel shows, the background left out."""
+    """Color and name of each foreground class in the labels panel."""
     colours = class_colours(len(picture.names))
     present = [int(k) for k in np.unique(picture.labels) if k > 0]
     lines = [(colours[k - 1], picture.names[k]) for k in present[:_MAX_LEGEND]]

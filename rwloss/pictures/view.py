@@ -1,4 +1,4 @@
-"""Which slice of a volume is looked at, and how it is turned."""
+"""Select the slice of a volume to draw, and its orientation."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rwloss.rwmap import RWMap
 
 @dataclass(frozen=True)
 class View:
-    """One slice, and how it is turned to be looked at. step_mm: between rows, columns.
+    """One slice and its orientation. step_mm: between rows, columns.
 
     axis: across which a volume (3-D) is cut; None for an image (2-D), which is a slice already.
     """
@@ -43,7 +43,7 @@ def choose_view(
     axis: int | None,
     index: int | None,
 ) -> View:
-    """The view that was asked for, else of the fullest slice across the largest spacing.
+    """The requested view, else that of the fullest slice along the axis of the largest spacing.
 
     An axis of length 1 comes before the largest spacing.
 
@@ -52,7 +52,7 @@ def choose_view(
     plane = list(range(labels.ndim))
     if labels.ndim == 2:
         if axis is not None or index is not None:
-            raise RWLossError("labels of 2 axes have no slices: leave axis and slice out")
+            raise RWLossError("labels with 2 axes have no slices: leave out axis and slice")
         text = ""
     else:
         if axis is None:

@@ -117,7 +117,7 @@ class MapTask:
     measure: bool | None = None
 
     def __call__(self) -> CaseOutcome:
-        """Make the map and write it; a failure is an outcome, too."""
+        """Compute the map and write it; a failure is also returned as an outcome."""
         started = time.monotonic()
         try:
             outcome = self._make()
@@ -130,7 +130,7 @@ class MapTask:
         return replace(outcome, seconds=time.monotonic() - started)
 
     def died(self) -> CaseOutcome:
-        """The outcome where worker processes died over this case."""
+        """The outcome if worker processes died on this case."""
         return self._failed(
             "the worker process died while it worked on this case, also alone: it needs more "
             "memory than there is, or its file crashes the library that reads it"
@@ -204,7 +204,7 @@ class MapTask:
 
 
 def _file_state(path: Path) -> tuple[int, int, int] | None:
-    """What changes when a file is written."""
+    """The state of a file, which changes when it is written."""
     try:
         found = path.stat()
     except OSError:
@@ -232,7 +232,7 @@ class LabelCount:
         return self.path, dict(zip(values.tolist(), numbers.tolist(), strict=True))
 
     def died(self) -> tuple[Path, RWLossError]:
-        """The error where a worker process died over this file."""
+        """The error if a worker process died on this file."""
         return self.path, RWLossError(f"a worker process died while it read {str(self.path)!r}")
 
 

@@ -1,4 +1,4 @@
-"""Make the maps of all cases of a dataset, in a store that survives an interrupted run."""
+"""Compute the maps of all cases of a dataset, in a store that survives interrupted runs."""
 
 from __future__ import annotations
 
@@ -190,7 +190,8 @@ class _Run:
         settings: PrecomputeSettings,
         counting: Callable[[int], None] | None,
     ) -> _Run:
-        """Refuse what can be refused before a label is read; then read labels where needed."""
+        """Check everything that can be checked before a label is read; then read labels if
+        needed."""
         check_format(where, settings.format, settings.dtype)
         asked = maps.parse(expression) if isinstance(expression, str) else expression
         static = asked.static_part
@@ -297,7 +298,7 @@ class _Run:
 
 
 def _recorded(writer: Writer, known: dict[str, ManifestEntry], outcome: CaseOutcome) -> CaseOutcome:
-    """The outcome, once manifest and log have it."""
+    """The outcome, after it is recorded in manifest and log."""
     try:
         if outcome.state == "made" and outcome.entry is not None:
             if (old := known.get(outcome.case)) is not None:
@@ -316,7 +317,7 @@ def _recorded(writer: Writer, known: dict[str, ManifestEntry], outcome: CaseOutc
 
 
 def _finish(writer: Writer, known: dict[str, ManifestEntry], summary: Summary) -> None:
-    """Write the store's own files in their final form; on a full disk they stay as they are."""
+    """Write the store's own files in their final form; on a full disk they stay unchanged."""
     failures = [(outcome.case, outcome.reason) for outcome in summary.failed]
     for step in (
         partial(write_entries, writer.place, known.values()),
@@ -354,5 +355,5 @@ def _terms(static: maps.Expression) -> Iterator[Term]:
 
 
 def _versions() -> dict[str, str]:
-    """Versions of everything that decides the bytes of a map."""
+    """Versions of everything that determines the bytes of a map."""
     return versions_of() | {"gzip": gzip_name()} | versions_of("numpy", "scipy", "edt", "zarr")

@@ -20,11 +20,11 @@ survived; `predict`, a fitted model, ranks classes of held-out datasets no bette
 
 CAUTION = (
     "The principle is neither necessary nor sufficient for good training: Dice violates it almost "
-    "everywhere with three classes or more and trains well; and a map that obeys it does not bring "
-    "back a class whose probability has gone to 0 where its pull exponent is 1, as that of every "
-    "fixed map is."
+    "everywhere with three classes or more and trains well; and a map that obeys it, but has a "
+    "pull exponent of 1 like every fixed map, does not bring back a class whose probability has "
+    "gone to 0."
 )
-"""What no figure of a map can promise."""
+"""What no number of a map can promise."""
 
 _DISTANCE_TEXTS = {
     "edge": "at the edge",

@@ -1,4 +1,4 @@
-"""Arrays of a map as bytes: NIfTI files and trees of zarr version 3; how precise they are."""
+"""Encode arrays of a map as NIfTI files and zarr version 3 trees, with their precision."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DTYPES: Mapping[Format, tuple[DType, ...]] = {
 }
 NIFTI_SUFFIX = ".nii.gz"
 MAX_ERROR = 3e-4
-"""A default store is within this of the exact map."""
+"""Largest error of a default store."""
 
 _INT16_MAX = 32767
 # The header of a NIfTI file, and four bytes for: no extension follows.
@@ -223,7 +223,7 @@ def _gzip() -> Any:
 
 
 def gzip_name() -> str:
-    """Which library compresses here: the same maps, but other bytes in the files."""
+    """The library that compresses: it changes the bytes of the files, not the maps."""
     return "zlib" if _gzip() is gzip else "isal"
 
 
@@ -299,7 +299,7 @@ def decode_zarr(
         [codec] = (codec.to_dict() for codec in array.metadata.codecs)
         inner = [each["name"] for each in codec.get("configuration", {}).get("codecs", ())]
         if (array.chunks, array.shards) != _grid(shape, ndim) or inner != ["bytes", "zstd"]:
-            raise ValueError("its chunks are not those of a map")
+            raise ValueError("its chunks do not fit a map")
         files.chunks = math.prod(array.shards) // math.prod(array.chunks)
         files.most = math.prod(array.chunks) * array.dtype.itemsize
         inside: Any = (..., *cut)
@@ -311,13 +311,13 @@ def decode_zarr(
 def _zstd_size(frame: bytes) -> int:
     """Bytes that a frame of zstd announces, by its first 18 (RFC 8878)."""
     if frame[:4] != b"\x28\xb5\x2f\xfd" or len(frame) < 6:
-        raise ValueError("a chunk is not of zstd")
+        raise ValueError("a chunk is not zstd")
     flags = frame[4]
     single, dictionary = flags >> 5 & 1, (0, 1, 2, 4)[flags & 3]
     length = (single, 2, 4, 8)[flags >> 6]
     start = 5 + (not single) + dictionary
     if not length:
-        raise ValueError("a chunk does not say its size")
+        raise ValueError("a chunk does not give its size")
     return int.from_bytes(frame[start : start + length], "little") + 256 * (length == 2)
 
 

@@ -86,7 +86,7 @@ class MapInfo(BaseModel):
     versions: dict[str, str]
 
     def difference(self, wanted: MapInfo) -> list[str]:
-        """What differs from the wanted map, in words. Versions and the order of terms may.
+        """Differences from the wanted map, in words. Versions and the order of terms may differ.
 
         wanted: of another store.
         """
@@ -181,7 +181,7 @@ def labels_digest(
     affine: NDArray[np.float64] | None = None,
     image: NDArray[np.float32] | None = None,
 ) -> str:
-    """SHA-256 of label values, shape, spacing and affine; whatever their dtype or memory order.
+    """SHA-256 of label values, shape, spacing and affine, independent of dtype and memory order.
 
     image: (c *s), whose values then count too.
 
@@ -220,7 +220,7 @@ def files_digest(files: Mapping[str, bytes]) -> str:
 
 
 def read_info(place: StorePlace) -> MapInfo:
-    """Read map.json. Raises RWLossError where there is none, or it is damaged."""
+    """Read map.json. Raises RWLossError if it is missing or damaged."""
     try:
         return MapInfo.model_validate_json(place.read(MAP_FILE))
     except (FileNotFoundError, NotADirectoryError) as error:
@@ -229,7 +229,7 @@ def read_info(place: StorePlace) -> MapInfo:
         ) from error
     except (OSError, ValidationError) as error:
         raise RWLossError(
-            f"{MAP_FILE} of {place} is damaged or of another version of rwloss "
+            f"{MAP_FILE} of {place} is damaged or from another version of rwloss "
             f"({_in_words(error)}): use that version, or precompute into another folder"
         ) from error
 
@@ -253,7 +253,7 @@ def read_entries(place: StorePlace) -> dict[str, ManifestEntry]:
 
 
 def readable_entries(place: StorePlace) -> tuple[dict[str, ManifestEntry], dict[int, str]]:
-    """The lines that can be read, by case name, and what is wrong with the others, by number."""
+    """The readable lines, by case name, and the errors of the others, by line number."""
     try:
         lines = place.read(MANIFEST_FILE).split(b"\n")
     except FileNotFoundError:

@@ -45,7 +45,7 @@ class Layout:
 
 
 def layout_of(folder: Path) -> Layout | None:
-    """The layout of a folder that another program wrote; None where it has no maps of a kind known.
+    """The layout of a folder from another program; None if it has no maps of a known kind.
 
     MIST: labels/CASE.npy (*s 1) and dtms/CASE.npy (*s k), or NIfTI. nnU-Net: CASE.npz with `seg`,
     CASE_seg.npy or CASE_seg.b2nd (1 *s), and CASE_dist.npy, .npz or .b2nd (k *s) beside them.
@@ -106,7 +106,7 @@ class OtherStore(Store):
         if layout is None or not layout.files:
             raise RWLossError(
                 f"{folder} holds no maps of another program: expected MIST's dtms/CASE.npy and "
-                "labels/CASE.npy, or CASE_dist.npy beside nnU-Net's CASE.npz or CASE_seg.npy"
+                "labels/CASE.npy, or CASE_dist.npy next to nnU-Net's CASE.npz or CASE_seg.npy"
             )
         self.place, self.layout = Folder(folder), layout
         self.given_spacing_mm = None if spacing_mm is None else tuple(map(float, spacing_mm))
@@ -136,7 +136,7 @@ class OtherStore(Store):
         return case in self.layout.files
 
     def read(self, case: str, region: Sequence[slice] | None = None) -> RWMap:
-        """The map of one case, or the part that `region` cuts out. As of a `Store`."""
+        """The map of one case, or the part in `region`. Like `Store.read`."""
         if case not in self:
             raise KeyError(f"no case {case!r} in {self.place}{nearest(case, list(self))}")
         labels, stored = self._values(case)
@@ -216,8 +216,8 @@ class OtherStore(Store):
             )
         if np.dtype(stored.dtype).kind != "f":
             raise RWLossError(
-                f"{map_file} holds {stored.dtype}: distances truncated to integers are no "
-                "map; precompute it"
+                f"{map_file} holds {stored.dtype}: distances truncated to integers are not a "
+                f"map; precompute it"
             )
         labels = np.where(labels == -1, 0, labels)  # nnU-Net: outside of the cropped image
         return Regions.single(labels, k).labels[0], stored
@@ -233,7 +233,7 @@ class OtherStore(Store):
         return str(leaf.term), leaf.weight * leaf.factor
 
     def _convention(self, stated: str | None) -> str:
-        """The convention whose maps are those of the files. As the class says."""
+        """The convention whose maps equal those of the files; see the class."""
         candidates = self.layout.conventions if stated is None else (stated,)
         for case in sorted(self, key=lambda case: self.layout.files[case][1].stat().st_size):
             errors = {text: self._largest_error(case, text) for text in candidates}

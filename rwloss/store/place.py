@@ -22,7 +22,7 @@ TREE_MARK = "zarr.json"
 
 
 def place(where: str | Path) -> StorePlace:
-    """The place of a store: a folder, or an fsspec address such as s3://bucket/maps."""
+    """The location of a store: a folder, or an fsspec URL such as s3://bucket/maps."""
     if isinstance(where, str) and where.startswith(("file://", "local://")):
         return Folder(Path(where.partition("://")[2]))
     if isinstance(where, str) and "://" in where:
@@ -32,7 +32,7 @@ def place(where: str | Path) -> StorePlace:
 
 @dataclass(frozen=True)
 class Folder:
-    """A local folder: files by name, and trees of files. Each appears complete or not at all.
+    """A local folder: files by name, and trees of files, all written atomically.
 
     Names in a tree are separated by "/".
     """

@@ -46,7 +46,7 @@ class AddMap:
     expression: str | None = None
 
     def __post_init__(self) -> None:
-        """Raise RWLossError where the store holds maps of something else."""
+        """Raise RWLossError if the store holds maps of another expression."""
         if self.expression is not None:
             wanted = str(maps.parse(self.expression).static_part)
             if not maps.is_map_of(self.store.expression, wanted):

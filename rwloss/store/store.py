@@ -67,7 +67,7 @@ class Store(Mapping[str, RWMap]):
         self.info: MapInfo = manifest.read_info(place)
 
     def __repr__(self) -> str:
-        """Where the store is, what it holds, and of how many cases."""
+        """Location, expression and number of cases of the store."""
         return f"Store({str(self.place)!r}: {self.expression}, {count_of(len(self), 'case')})"
 
     @property
@@ -87,7 +87,7 @@ class Store(Mapping[str, RWMap]):
         return self.read(case)
 
     def read(self, case: str, region: Sequence[slice] | None = None) -> RWMap:
-        """The map of one case, or the part that `region` cuts out: one slice per axis of *s.
+        """The map of one case, or the part in `region`: one slice per axis of *s.
 
         A part of the map of the whole image, which is not the map of a part. Raises KeyError for an
         unknown case, and RWLossError for a region that does not fit or a file that can't be read.
@@ -97,7 +97,7 @@ class Store(Mapping[str, RWMap]):
         return self.read_entry(self.entries[case], region)
 
     def spacing_mm(self, case: str) -> tuple[float, ...]:
-        """The recorded spacing of a case, 1 where its file carries none."""
+        """The recorded spacing of a case; 1 if its file has none."""
         return self.entries[case].spacing_mm
 
     def check_made_of(
@@ -205,7 +205,8 @@ class EncodedCase:
 
 @dataclass(frozen=True)
 class Writer:
-    """A store that is being written. Any process may write cases; one keeps the manifest."""
+    """A store that is being written. Any process may write cases; one process writes the
+    manifest."""
 
     place: StorePlace
     info: MapInfo
@@ -347,7 +348,7 @@ def _info_in(place: StorePlace, wanted: MapInfo) -> MapInfo | None:
 
 
 def damaged_files(place: StorePlace, entry: ManifestEntry) -> dict[str, str]:
-    """Files of a case that differ from the manifest, and what is wrong with each."""
+    """Files of a case that differ from the manifest, with the error of each."""
     wrong = {}
     for part in entry.parts.values():
         if part.file is None:
@@ -359,7 +360,7 @@ def damaged_files(place: StorePlace, entry: ManifestEntry) -> dict[str, str]:
             wrong[part.file] = "is damaged: its bytes differ from those that were written"
     for tree in entry.files:
         if tree.endswith(TREE_SUFFIX) and manifest.marked_entry(place, tree) != entry:
-            wrong[f"{tree}/{TREE_MARK}"] = "is missing, damaged or of another map"
+            wrong[f"{tree}/{TREE_MARK}"] = "is missing, damaged or belongs to another map"
     return wrong
 
 

@@ -68,7 +68,7 @@ class Report:
 
     @property
     def repairable(self) -> bool:
-        """Whether there are maps that `repair` can make again."""
+        """Whether there are maps that `repair` can recompute."""
         return bool(self.expression) and not self.is_complete
 
     @cached_property
@@ -157,7 +157,7 @@ def verify(
 
 @dataclass(frozen=True)
 class MapCheck:
-    """Reads one map again. case: of the dataset; None where labels are not compared."""
+    """Reads one map. case: of the dataset; None if labels are not compared."""
 
     store: Store
     entry: ManifestEntry
@@ -169,7 +169,7 @@ class MapCheck:
         return tuple(self._problems())
 
     def died(self) -> tuple[Problem, ...]:
-        """The result where worker processes died over it."""
+        """The result if worker processes died on it."""
         return (self._problem("damaged", "a worker process died while it read this case"),)
 
     def _problem(self, kind: ProblemKind, reason: str) -> Problem:
@@ -199,7 +199,7 @@ class MapCheck:
             yield self._problem("stale", f"its {what} changed after it was made")
 
     def _damage(self) -> Iterator[Problem]:
-        """What is wrong with its bytes; or else with its values."""
+        """The errors of its bytes, or else of its values."""
         if wrong := damaged_files(self.store.place, self.entry):
             kind: ProblemKind = "missing" if "is missing" in wrong.values() else "damaged"
             yield self._problem(kind, "; ".join(f"{name} {what}" for name, what in wrong.items()))
@@ -216,7 +216,7 @@ class MapCheck:
 
 
 def _dataset(logged: Any, asked: Any) -> tuple[data.Dataset | None, str | None, str]:
-    """The dataset to compare with and where it is; or None and why there is none.
+    """The dataset to compare with and its path; or None and the reason.
 
     logged: the dataset of the latest run. asked: the dataset that the caller names; it must exist.
     """

@@ -62,12 +62,12 @@ def on_dask(
 
 
 def _answer_s(timeout_s: float | None) -> float:
-    """How long a scheduler may take to answer: no longer than --timeout, but a second at least."""
+    """How long a scheduler may take to answer: at most --timeout, but at least a second."""
     return _TIMEOUT_S if timeout_s is None else min(max(timeout_s, 1.0), _TIMEOUT_S)
 
 
 def expect_scheduler(address: str, timeout_s: float | None = None) -> None:
-    """Raise RWLossError where Dask is not installed or no scheduler answers. "local" is fine.
+    """Raise RWLossError if Dask is not installed or no scheduler answers. "local" is always valid.
 
     A Client would say so too. But it waits forever where something else answers, such as the
     dashboard; and one that failed closes itself when it is garbage-collected, and may then wait for
@@ -103,7 +103,7 @@ def expect_scheduler(address: str, timeout_s: float | None = None) -> None:
 
 
 def _next(client: Any, scheduler: str, timeout_s: float | None, finished: SimpleQueue[T]) -> T:
-    """The next one that is finished. Says so where no worker is left, and raises after a while."""
+    """The next finished task. Warns if no worker is left, and raises after a while."""
     since: float | None = None
     told = False
     while True:
@@ -138,7 +138,7 @@ def _run(
     ahead: int,
     wait: Callable[[SimpleQueue[Future[T]]], Future[T]],
 ) -> Generator[T, None, list[Task[T]]]:
-    """Yield the results of the tasks; return the tasks that Dask gave up."""
+    """Yield the results of the tasks; return the tasks that Dask abandoned."""
     from distributed import KilledWorker
 
     lost: list[Task[T]] = []

@@ -102,7 +102,7 @@ def _run(
 
 @contextmanager
 def _workers(environments: Sequence[Mapping[str, str]]) -> Iterator[list[_Worker]]:
-    """One worker per environment. They end with the block, whatever they do, and this process."""
+    """One worker per environment. All end with the block, and with this process."""
     _allow_open_files(64 + 16 * len(environments))
     theirs, ours = _CONTEXT.Pipe(duplex=False)
     workers = [_Worker(theirs, each) for each in environments]
@@ -116,7 +116,7 @@ def _workers(environments: Sequence[Mapping[str, str]]) -> Iterator[list[_Worker
 
 
 class _Worker:
-    """One process, in a pool of its own: a pool is lost as a whole when a process of it dies."""
+    """One process in its own pool, because a whole pool is lost when one of its processes dies."""
 
     def __init__(self, parent: connection.Connection, environment: Mapping[str, str]) -> None:
         self._parent, self._environment = parent, environment
@@ -143,7 +143,7 @@ class _Worker:
             return failed
 
     def restart(self) -> bool:
-        """Replace a process that died. Whether it had begun to work."""
+        """Replace a process that died. Returns whether it had begun to work."""
         begun = self._started is not None and self._started.exception() is None
         self.pool.shutdown()
         self._start()
@@ -159,7 +159,7 @@ def _unpack_and_run(packed: bytes) -> Any:
 
 
 def _begin_worker(parent: connection.Connection, environment: Mapping[str, str]) -> None:
-    """Leave Ctrl-C to the parent, and end when it does, however it ends."""
+    """Leave Ctrl-C to the parent, and end whenever the parent ends."""
     os.environ.update(environment)  # before the first work, which may look for GPUs
     # Keep the memory that a case has freed for the next one: the system clears each page that it
     # hands out, which costs a tenth of a volume's transform. Only glibc has this function.

@@ -13,20 +13,20 @@ T_co = TypeVar("T_co", covariant=True)
 
 
 def available_cores() -> int:
-    """Cores that the system lets this process use: fewer than the machine has in a container."""
+    """Number of cores that this process may use: in a container, fewer than the machine has."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 class Task(Protocol[T_co]):
-    """A call without arguments that also knows its result if a worker process dies over it."""
+    """A call without arguments, with a result in case a worker process dies on it."""
 
     def __call__(self) -> T_co:
         """Do the work."""
 
     def died(self) -> T_co:
-        """The result where worker processes died during this task."""
+        """The result if worker processes died during this task."""
 
 
 def run_tasks(

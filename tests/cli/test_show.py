@@ -74,7 +74,7 @@ def test_dynamic_maps_are_drawn_at_uniform_probabilities(rwloss_command, labels_
     assert rwloss_command(*show)[::2] == (0, "")
     found = words(out)
     assert {"cross_entropy", "unitless", "−8"} <= set(found)
-    assert "depend on the prediction are at uniform probabilities" in " ".join(found)
+    assert "depend on the prediction use uniform probabilities" in " ".join(found)
     for scale, said in (("symlog", "Colors are logarithmic"), ("robust", "at the 99th percentile")):
         assert rwloss_command(*show[:2], *show[4:], "--scale", scale)[::2] == (0, "")
         assert said in " ".join(words(out))

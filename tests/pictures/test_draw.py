@@ -34,7 +34,7 @@ def test_wrong_input_is_an_error(tmp_path):
         ({"labels": np.zeros((1, 2, 9, 9), int)}, "of 2 or 3 axes, one image"),
         ({"labels": np.zeros((9, 9))}, "whole labels"),
         ({"labels": np.zeros((9, 8), int)}, r"\(1, 9, 9\), the picture of \(9, 8\)"),
-        ({"rwmaps": {}}, "one map or more"),
+        ({"rwmaps": {}}, "at least one map"),
         ({"rwmaps": {**rwmaps, "three": other}}, r"maps of \[2, 3\] classes"),
         ({"image": np.zeros((9, 8))}, r"shape \(9, 8\), its labels \(9, 9\)"),
         ({"spacing_mm": (1, 1, 1)}, "expected 2 spacings"),
@@ -45,7 +45,7 @@ def test_wrong_input_is_an_error(tmp_path):
             pictures.draw(
                 **{"labels": labels, "rwmaps": rwmaps, "path": tmp_path / "a.png"} | change
             )
-    with pytest.raises(RWLossError, match="one map or more"):
+    with pytest.raises(RWLossError, match="at least one map"):
         draw_wrong_pushes(labels, {}, tmp_path / "a.png")
     assert not list(tmp_path.iterdir())
 

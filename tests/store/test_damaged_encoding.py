@@ -140,8 +140,8 @@ def test_a_zarr_tree_is_not_inflated_beyond_its_map():
     files, _ = encode_zarr({"true": SMALL}, 3, "float16")
     frames = {
         "a chunk holds more": compress(LARGE),
-        "a chunk is not of zstd": b"\x50\x2a\x4d\x18\x00\x00\x00\x00" + compress(LARGE),
-        "a chunk does not say its size": b"\x28\xb5\x2f\xfd\x00\x58" + compress(LARGE)[6:],
+        "a chunk is not zstd": b"\x50\x2a\x4d\x18\x00\x00\x00\x00" + compress(LARGE),
+        "a chunk does not give its size": b"\x28\xb5\x2f\xfd\x00\x58" + compress(LARGE)[6:],
     }
     for message, frame in frames.items():
         index = np.array([0, len(frame)], "<u8").tobytes()

@@ -140,7 +140,9 @@ def test_a_damaged_description_is_named(tmp_path):
     for content in (*wrong, b"", b"[]", b"null", b"nonsense"):
         file.write_bytes(content)
         for reader in (rwloss.store.open, lambda path: Writer.look(place(path), info())):
-            with pytest.raises(RWLossError, match=r"map\.json of .* is damaged or of another vers"):
+            with pytest.raises(
+                RWLossError, match=r"map\.json of .* is damaged or from another vers"
+            ):
                 reader(tmp_path)
     file.unlink()
     with pytest.raises(RWLossError, match=r"is not a store of maps: it has no map\.json"):
@@ -164,7 +166,7 @@ def test_a_description_of_another_version_says_what_it_stumbles_over(tmp_path):
         with pytest.raises(RWLossError) as caught:
             rwloss.store.open(tmp_path)
         message = str(caught.value)
-        assert f"map.json of {tmp_path} is damaged or of another version of rwloss ({words}" in (
+        assert f"map.json of {tmp_path} is damaged or from another version of rwloss ({words}" in (
             message
         )
         assert "precompute into another folder" in message
