@@ -19,11 +19,17 @@ MAPS = {
     "dice_ce": "dice + cross_entropy",
 }
 DRAWN = ("boundary", "rectified")
+NEXT = """
+Next: open {page} in a browser. With your own DATA (an nnU-Net raw folder, or label files):
+  rwloss check DATA --map rectified --map "rectified + dice"   what a loss will do to your labels
+  rwloss precompute DATA maps --map rectified                  maps for your own training loop
+  rwloss compare DATA --map rectified --baseline dice_ce --seeds 6 --steps 2000 --out study
+In your loop, rwloss.RegionWiseLoss("rectified + dice") takes logits and labels."""
 
 
 def demo(
     out: Annotated[Path, typer.Option("--out", "-o")] = Path("rwloss-demo"),
-    steps: Annotated[int, typer.Option(min=1)] = 600,
+    steps: Annotated[int, typer.Option(min=1)] = 400,
     seeds: Annotated[int, typer.Option(min=1)] = 2,
     jobs: opt.Jobs = None,
 ) -> None:
@@ -77,6 +83,7 @@ def demo(
     )
     typer.echo(f"Training {len(MAPS) * seeds} U-Nets, {steps} steps each ...")
     run_and_print(study, out / "study", {"jobs": jobs})
+    typer.echo(NEXT.format(page=out / "study" / "report.html"))
 
 
 def _make_maps(dataset: Any, folder: Path, expression: str, jobs: int | None) -> None:

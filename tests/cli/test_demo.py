@@ -1,6 +1,8 @@
 """`rwloss demo`, end to end with a few steps."""
 
 import json
+import re
+import shlex
 import shutil
 import sys
 
@@ -44,13 +46,25 @@ def done(tmp_path_factory):
     return folder, result
 
 
-def test_prints_the_study_and_names_the_report_last(done):
+def test_prints_the_study_and_names_the_report(done):
     folder, result = done
     assert "3 hippocampus volumes to train on, 1 to test on" in result.stdout
     assert "2 of 2 runs are done." in result.stdout
-    assert result.stdout.splitlines()[-1].endswith(str(folder / "study" / "report.html"))
+    assert f"Next: open {folder / 'study' / 'report.html'} in a browser" in result.stdout
     for name in MAPS:
         assert f"{name}, seed 0: done" in result.stderr
+
+
+def test_what_it_says_to_do_next_works(done, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    lines = [line for line in done[1].stdout.splitlines() if line.startswith("  rwloss ")]
+    commands = [shlex.split(re.split(r"  +\b", line.strip())[0]) for line in lines]
+    assert [command[1] for command in commands] == ["check", "precompute", "compare"]
+    for command in commands:
+        command[command.index("DATA")] = str(data.sample_dir("hippocampus"))
+        more = {"compare": ["--dry-run"], "precompute": ["--jobs", "0"]}.get(command[1], [])
+        result = CliRunner().invoke(app, [*command[1:], *more])
+        assert result.exit_code == 0, result.output
 
 
 def test_writes_a_picture(done):
