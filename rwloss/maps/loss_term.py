@@ -515,12 +515,16 @@ class LossTerm(MapGenerator):
         seen = seen if self.include_background else seen.without_background
         if getattr(self.tags, "uses_image", False):  # tags may be wrong: the kit says so
             self.expect_image(seen.regions.image)
-        loss, shape = self.loss(seen), seen.shape[:2]
-        if not isinstance(loss, torch.Tensor) or loss.shape not in ((), shape):
+        loss, shape = self.loss(seen), tuple(seen.shape[:2])
+        # Number by number: torch.compile takes no tuple of sizes that vary to be in another.
+        if not isinstance(loss, torch.Tensor) or not (
+            loss.ndim == 0
+            or (loss.ndim == 2 and loss.shape[0] == shape[0] and loss.shape[1] == shape[1])
+        ):
             got = f"shape {tuple(loss.shape)}" if isinstance(loss, torch.Tensor) else repr(loss)
             raise RWLossError(
                 f"{self.name}: its loss must be a tensor with one value per image and class "
-                f"{tuple(shape)}, or one number (), got {got}"
+                f"{shape}, or one number (), got {got}"
             )
         if not loss.requires_grad and torch.is_grad_enabled() and seen.log_probs.requires_grad:
             raise RWLossError(
