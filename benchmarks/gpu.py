@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import multiprocessing
+import os
 import platform
 import re
 import subprocess
@@ -104,6 +106,9 @@ def _tests() -> Iterator[Row]:
     """The tests that need a GPU."""
     root = Path(__file__).parents[1]
     command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider"]
+    command += ["-p", "no:benchmark"]  # pytest-benchmark, where installed, warns beside xdist
+    if importlib.util.find_spec("xdist") is not None:  # minutes fewer; a dozen fit on one GPU
+        command += ["--numprocesses", str(min(os.cpu_count() or 1, 12))]
     places = [
         "tests/distance",
         "tests/losses",
