@@ -113,7 +113,7 @@ release-check: reproducible ## what a release has to pass: metadata of the files
 	$(RELEASE)/bin/cffconvert --validate -i CITATION.cff
 
 clean: ## remove .venv, caches and everything built
-	rm -rf .venv build dist rwloss-demo .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .tox build dist rwloss-demo .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:
