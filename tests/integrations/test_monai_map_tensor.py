@@ -291,7 +291,9 @@ def test_a_map_of_another_expression_is_refused(of_map, of_loss):
     loss.set_epoch(5, 10)
     wanted = str(maps.parse(of_loss).static_part).replace("*", r"\*")
     for more in ([packed], [torch.stack([label] * 2), packed]):
-        with pytest.raises(RWLossError, match=f"is of {of_map}, but a map of {wanted} is needed"):
+        with pytest.raises(
+            RWLossError, match=f"belongs to {of_map}, but a map of {wanted} is needed"
+        ):
             loss(torch.randn(2, 2, 12, 12), *more)
 
 
@@ -320,6 +322,6 @@ def test_a_map_of_the_same_static_part_is_taken(of_map, of_loss):
 
 def test_a_second_transform_of_another_expression_is_refused():
     sample = {"label": labels_of(), "map": made("boundary")}
-    with pytest.raises(RWLossError, match=r"is of boundary, but a map of rectified is needed"):
+    with pytest.raises(RWLossError, match=r"belongs to boundary, but a map of rectified is needed"):
         RWMapd("label", "rectified", 2)(sample)
     assert RWMapd("label", "boundary", 2)(sample)["map"] is sample["map"]

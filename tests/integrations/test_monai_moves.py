@@ -126,7 +126,7 @@ def test_other_moves_are_refused_and_repaired(name, axes):
     )
     for keys, message in (
         (KEYS[:3], "was resampled|went through"),
-        (KEYS[:2], "other labels|is of labels"),  # the map is left behind
+        (KEYS[:2], "other labels|map has labels"),  # the map is left behind
     ):
         warped = seeded(INEXACT[name](keys, axes), 3)(sample(axes))
         logits = torch.randn(1, 4, *warped["label"].shape[1:])

@@ -213,7 +213,7 @@ def test_a_store_and_labels_that_do_not_fit(store):
     flipped = hippocampus(mt.Flipd("label", 0))
     with pytest.raises(RWLossError, match=r"of other labels.*right after LoadImaged"):
         LoadRWMapd("label", store)(flipped)
-    with pytest.raises(RWLossError, match="is of boundary, but a map of rectified"):
+    with pytest.raises(RWLossError, match="belongs to boundary, but a map of rectified"):
         RWMapd("label", "rectified", 3)(hippocampus(LoadRWMapd("label", store)))
     case = next(name for name in store if name.startswith("lung"))
     label = {"label": str(sample_dir("lung_patches") / "labelsTr" / f"{case}.png")}
@@ -245,7 +245,7 @@ def test_a_store_runs_no_code(tmp_path):
     plug_in.write_text("raise AssertionError('this ran')")
     one = hippocampus(LoadRWMapd("label", tmp_path / "maps"))
     assert "plug_in.py:Mine" in one["map"].meta["rwmap"]
-    with pytest.raises(RWLossError, match=r"is of .*plug_in\.py:Mine"):
+    with pytest.raises(RWLossError, match=r"belongs to .*plug_in\.py:Mine"):
         RWLoss("rectified", **FLAGS)(torch.randn(1, 3, *one["label"].shape[1:]), one["map"][None])
 
 
@@ -337,5 +337,5 @@ def test_a_cache_on_disk_that_holds_old_maps(tmp_path):
     """It is keyed by the item: another expression in the transform gives the old map."""
     from_cache(tmp_path, KEPT)
     stale, _ = from_cache(tmp_path, KEPT, "rectified")
-    with pytest.raises(RWLossError, match="is of boundary, but a map of rectified"):
+    with pytest.raises(RWLossError, match="belongs to boundary, but a map of rectified"):
         RWLoss("rectified", **FLAGS)(torch.randn(1, 4, 14, 12, 10), stale["map"][None])

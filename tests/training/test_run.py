@@ -236,7 +236,7 @@ def test_checkpoints_that_are_not_those_of_the_run(finished, squares, settings_o
         assert {path: path.read_bytes() for path in folder.path.rglob("*.*")} == before
 
     for spoilt, message in (
-        (best, r"last\.pt' holds only weights, like best\.pt does"),
+        (best, r"last\.pt' holds only weights, like best\.pt"),
         (last[:999], r"last\.pt' is not a checkpoint, or it is damaged .*: put the run's own file"),
         (other.last.read_bytes(), r"last\.pt' was written with settings other.*seed 7.*; put"),
     ):
