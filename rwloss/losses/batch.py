@@ -318,7 +318,11 @@ def make_batch(
         labels, fractions = _soft_target(logits, given.target, dtype, ignore_index, masks=masks > 0)
     else:
         labels = _hard_target(logits, given.target, ignore_index, masks=masks > 0)
-        labels = labels if sets is None else sets.renumbered(labels, num_classes, ignore_index)
+        labels = (
+            labels
+            if sets is None
+            else sets.renumbered(labels, num_classes, ignore_index, whole_labels)
+        )
         ignore_index = ignore_index if sets is None or ignore_index is None else IGNORED
     output = logits.to(dtype) if normalized or masks else logits
     plain = low_memory or normalized or sets is not None or fractions is not None

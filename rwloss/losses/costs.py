@@ -154,6 +154,7 @@ def _projected_loss(batch: LossBatch, term: Expression) -> Tensor:
         )
         made = plain_call(lambda probs: term.make(regions, probs), still.probs)
         projected = _in_dtype(made, batch)
+        still.finish()
     push = batch.by_image_and_class(class_costs(batch, projected, None))
     return costs + (push - push.detach())
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ from rwloss.errors import RWLossError
 from rwloss.maps.expression import Expression
 from rwloss.maps.loss_term import LossTerm
 from rwloss.maps.registry import load, names
-from rwloss.regions import IGNORED
+from rwloss.regions import IGNORED, checked_labels
 from rwloss.words import listed
 
 if TYPE_CHECKING:
@@ -84,10 +84,18 @@ class LabelSets:
         """Classes that some set allows."""
         return {k for classes in self.classes for k in classes}
 
-    def renumbered(self, labels: Array, num_classes: int, ignore_label: int | None = None) -> Array:
+    def renumbered(
+        self,
+        labels: Array,
+        num_classes: int,
+        ignore_label: int | None = None,
+        check: Callable[[Array, int, int | None], Array] = checked_labels,
+    ) -> Array:
         """Labels in which set i is num_classes + i, and -1 is ignored. (...), int64.
 
-        Raises RWLossError for a set with a class that does not exist, or of ignored voxels.
+        check: what checks the labels that are no sets, as `checked_labels` does. Raises RWLossError
+        for a set with a class that does not exist, or of ignored voxels; and for a label that is
+        no class, no set, and not ignored: its number may be that of a set in the result.
         """
         highest = max(self.members)
         if highest >= num_classes:
@@ -99,10 +107,13 @@ class LabelSets:
             raise RWLossError(
                 f"label_sets name the label {ignore_label}, whose voxels are ignored: drop one"
             )
-        whole = _as_int64(labels)
-        found = whole if ignore_label is None else _filled(whole, whole == ignore_label, IGNORED)
-        for place, label in enumerate(self.labels):
-            found = _filled(found, whole == label, num_classes + place)
+        plain = labels if _is_float(labels) else _as_int64(labels)
+        places = [plain == label for label in self.labels]
+        for there in places:
+            plain = _filled(plain, there, 0)
+        found = _as_int64(check(plain, num_classes, ignore_label))
+        for number, there in enumerate(places, start=num_classes):
+            found = _filled(found, there, number)
         return found
 
     def ignored(self, labels: Array) -> Array:
@@ -131,6 +142,13 @@ def taking(what: str) -> list[str]:
 
 def _as_int64(labels: Array) -> Array:
     return labels.astype(np.int64) if isinstance(labels, np.ndarray) else labels.long()
+
+
+def _is_float(labels: Array) -> bool:
+    kind = (
+        labels.dtype.kind == "f" if isinstance(labels, np.ndarray) else labels.is_floating_point()
+    )
+    return bool(kind)
 
 
 def _filled(values: Array, where: Array, value: int) -> Array:

@@ -50,7 +50,7 @@ def soft_classes(target: Tensor, ignore_index: int | None) -> tuple[Tensor, Tens
             "fraction: mark ignored voxels by zeros in all channels, and give a number that is no "
             "class, such as ignore_index=-1"
         )
-    fractions = checked_fractions(target, ignore_index is not None)
+    fractions = checked_fractions(target, ignore_index is not None, False)
     labels = fractions.argmax(dim=1)
     if ignore_index is not None:
         labels = labels.where((fractions > 0).any(dim=1), ignore_index)
@@ -69,27 +69,34 @@ def soft_masks(target: Tensor, ignore_index: int | None) -> tuple[Tensor, Tensor
         known = target != ignore_index
     inside = target.where(known, 0.0)
     both = torch.stack([(1 - inside).where(known, 0.0), inside], dim=1)
-    fractions = checked_fractions(both, ignore_index is not None)
+    fractions = checked_fractions(both, ignore_index is not None, True)
     labels = (inside > 0.5).long()
     return labels if ignore_index is None else labels.where(known, ignore_index), fractions
 
 
-@in_graphs("(Tensor fractions, bool may_be_empty) -> Tensor")
-def checked_fractions(fractions: Tensor, may_be_empty: bool) -> Tensor:
+@in_graphs("(Tensor fractions, bool may_be_empty, bool masks) -> Tensor")
+def checked_fractions(fractions: Tensor, may_be_empty: bool, masks: bool) -> Tensor:
     """The fractions (b k *s), if they are 0 or more and sum to 1 over the classes of each voxel.
 
-    may_be_empty: or to 0.
+    Up to rounding; what is below 0 by it is 0 in the result. may_be_empty: or to 0. masks: they are
+    of outside and inside.
     """
     total = fractions.sum(dim=1)
     sums_fit = (total - 1).abs() <= _ROUNDING
     if may_be_empty:
         sums_fit |= total == 0
-    above = fractions >= 0
+    above = fractions >= -_ROUNDING
     if fails(above.all() & sums_fit.all(), "fractions of a voxel are below 0 or do not sum to 1"):
+        if masks:
+            found = float(fractions[:, 1][~above.all(dim=1)][0])
+            raise RWLossError(
+                f"expected masks of fractions from 0 to 1, got {found:g}: divide masks of 0 and "
+                "255 by 255, clamp what was interpolated, and give ignored voxels as ignore_index"
+            )
         value = float(fractions[~above][0] if not above.all() else total[~sums_fit][0])
         wrong = "a fraction of" if not above.all() else "fractions of one voxel that sum to"
         raise RWLossError(
             f"expected soft labels of 0 or more that sum to 1 over the classes of each voxel, got "
             f"{wrong} {value:g}: divide them by their sum; voxels without a class need ignore_index"
         )
-    return fractions
+    return fractions.clamp_min(0.0)

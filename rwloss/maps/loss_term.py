@@ -440,7 +440,9 @@ class Prediction:
 
     def with_log_probs(self, log_probs: Tensor) -> Prediction:
         """The same truth with other probabilities. log_probs (b c *s)."""
-        return replace(self, _log_probs=log_probs)
+        # All that follows from those of before goes with them.
+        of_before: dict[str, Any] = {"_probs": None, "_log_rest": None, "_sums": None}
+        return replace(self, _log_probs=log_probs, is_softmax=False, **of_before)
 
 
 def _as_function(made: Tensor | Callable[[], Tensor]) -> Callable[[], Tensor]:

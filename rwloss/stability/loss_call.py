@@ -78,12 +78,19 @@ class LossCall:
         spacing = getattr(self.loss, "spacing_mm", None) if spacing is None else spacing
         soft = bool(self._setting("soft_labels"))
         masks = activation in {"sigmoid", "masks"}
-        if not (soft or masks) and target.shape == head.shape:
-            target = target.float().argmax(dim=1)  # other losses may take soft targets
         ignore_index = self._setting("ignore_index")
-        if isinstance(sets := self._setting("label_sets"), LabelSets):
-            ignore_index = IGNORED if ignore_index is None else ignore_index
-            of_sets = sets.ignored(target) == IGNORED  # no class is known there
+        if not (soft or masks) and target.shape == head.shape:
+            known = target.any(dim=1)
+            target = target.float().argmax(dim=1)  # other losses may take soft targets
+            if ignore_index is not None and not 0 <= ignore_index < head.shape[1]:
+                target = target.where(known, ignore_index)
+        if isinstance(sets := self._setting("label_sets"), LabelSets):  # no class is known there
+            if regions is None:
+                ignore_index = IGNORED if ignore_index is None else ignore_index
+                of_sets = sets.ignored(target) == IGNORED
+            else:  # as `RegionWiseLoss.prepare` numbers them: sets after the classes
+                ignore_index, of_sets = IGNORED, target >= head.shape[1]
+                spacing, regions = regions.spacings_mm, None
             target = target.long().masked_fill(of_sets, ignore_index)
         has_more = regions is None and target.shape[1] == head.shape[1] + 1
         if activation == "sigmoid" and has_more:

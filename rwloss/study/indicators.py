@@ -335,8 +335,6 @@ class Diagnosis:
             image = read_case_image(case, volume.labels.shape)
         labels, ignored = volume.labels, self.ignore_label
         if self.sets is not None:
-            labels = self.sets.ignored(labels)
-            if ignored is not None:
-                labels[volume.labels == ignored] = IGNORED
-            ignored = IGNORED
+            labels = self.sets.renumbered(labels, self.num_classes, ignored)
+            labels[labels >= self.num_classes] = ignored = IGNORED  # no class is known there
         return volume, Regions.single(labels, self.num_classes, volume.spacing_mm, ignored, image)

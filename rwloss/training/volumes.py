@@ -45,7 +45,9 @@ class TrainingVolume:
             return self
         labels = self.labels
         found = (
-            sets.ignored(labels) if num_classes is None else sets.renumbered(labels, num_classes)
+            sets.ignored(labels)
+            if num_classes is None
+            else sets.renumbered(labels, num_classes, IGNORED)
         )
         return replace(self, labels=found)
 

@@ -1,5 +1,7 @@
 """Labels that stand for one of several classes, against plain formulas and the principle."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,7 @@ from hypothesis.extra import numpy as arrays
 from torch.nn.functional import cross_entropy
 
 from rwloss import Regions, RegionWiseLoss, RWLossError, RWMap, maps
+from rwloss.losses.label_sets import LabelSets
 from rwloss.maps.loss_term import Prediction
 
 SETS = {3: (1, 2), 9: (0, 2)}
@@ -248,3 +251,29 @@ def test_refused():
         RegionWiseLoss("cross_entropy", label_sets={3: (1, 2)}, ignore_index=3)(logits, labels)
     with pytest.raises(RWLossError, match="label 7 found"):
         RegionWiseLoss("cross_entropy", label_sets={3: (1, 2)})(logits, labels + 4)
+
+
+@pytest.mark.parametrize("way", ["loss", "prepare", "numpy"])
+def test_labels_that_are_no_class_and_no_set_are_refused_as_without_sets(way, device):
+    sets, logits = LabelSets.of({9: (1, 2)}), torch.zeros(1, 3, 4, 4, device=device)
+
+    def take(labels, ignore=None):
+        if way == "numpy":
+            return sets.renumbered(labels.numpy(), 3, ignore)
+        given = {"label_sets": {9: (1, 2)}, "ignore_index": ignore}
+        loss = RegionWiseLoss("rectified + dice", **given)
+        labels = labels.to(device)
+        return loss(logits, labels) if way == "loss" else loss.prepare(labels, 3)
+
+    labels = torch.tensor([0, 1, 2, 9] * 4).reshape(1, 4, 4)
+    for narrow in (labels, labels.to(torch.uint8), labels.float()):
+        take(narrow)
+    for wrong, ignore, why in (
+        (3, None, "label 3 found, but num_classes=3"),  # the number of the set among the classes
+        (-1, 255, "label -1 found: labels are 0 or more"),
+        (1.5, None, "expected whole labels, got 1.5"),
+        (math.nan, None, "expected whole labels, got nan"),
+    ):
+        unfit = labels.where(labels != 1, wrong)
+        with pytest.raises(RWLossError, match=why):
+            take(unfit, ignore)

@@ -330,7 +330,27 @@ def test_fractions_that_are_none(change):
     )
     masks = soft_loss("dice", activation="sigmoid")
     if not ((change(soft) >= 0) & (change(soft) <= 1)).all():
-        refused("expected soft labels of 0 or more", masks, logits, change(soft))
+        refused("expected masks of fractions from 0 to 1, got", masks, logits, change(soft))
+
+
+def test_fractions_may_be_off_by_rounding():
+    """Ten times 0.1 is above 1 in float32, and what is left for the other class below 0."""
+    mask = sum(torch.full((1, 1, 4, 4), 0.1) for _ in range(10))
+    assert mask.max() > 1
+    logits = torch.randn(1, 1, 4, 4)
+    found = soft_loss("dice", activation="sigmoid")(logits, mask)
+    wanted = RegionWiseLoss("dice", activation="sigmoid")(logits, torch.ones(1, 1, 4, 4))
+    assert_close(found, wanted, 1e-6)
+    both = torch.cat([1 - mask, mask], dim=1)
+    logits = torch.cat([torch.zeros_like(logits), logits], dim=1)
+    assert_close(soft_loss("dice")(logits, both), wanted, 1e-6)
+
+
+def test_masks_of_255_are_named_as_they_are():
+    masks = 255 * torch.ones(1, 2, 4, 4)
+    refused(
+        "got 255: divide", soft_loss("dice", activation="sigmoid"), torch.zeros(masks.shape), masks
+    )
 
 
 def test_ignored_voxels_of_soft_labels():

@@ -196,7 +196,8 @@ def test_a_call_leaves_nothing_to_collect():
     gc.collect()
     gc.disable()
     try:
-        for text in ("rectified + dice", "cross_entropy", "dice(include_background=False)"):
+        texts = ["rectified + dice", "cross_entropy", "dice(include_background=False)"]
+        for text in (*texts, "(boundary + dice).stabilized()"):
             with PretendCuda() as cuda:
                 loss_and_gradient(RegionWiseLoss(text), cuda, logits, labels)
         left = [type(each) for each in gc.get_objects() if type(each) in {LossBatch, Prediction}]

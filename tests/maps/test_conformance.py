@@ -48,6 +48,7 @@ TEXTS = [
     "dice(include_background=False)",
     "dice(jaccard=True, squared_pred=True, smooth_nr=0.0)",
     "exclusion",
+    "exclusion(measure='dice')",
     "focal",
     "focal(gamma=0.5)",
     "focal(mean_over='classes')",

@@ -379,3 +379,19 @@ def test_a_term_without_the_background(term, device):
     assert again(logits, target).item() == whole(logits, target).item()
     regions = Regions(target, 4, ignore_label=-1)
     assert not others(regions, softmax(logits, dim=1)).dense()[:, 0].any()
+
+
+def test_other_log_probs_leave_nothing_of_those_of_before():
+    logits, other = torch.randn(2, 2, 2, 4, 4).unbind()
+    labels, spacings = torch.zeros(2, 4, 4, dtype=torch.long), ((1.0, 1.0),) * 2
+    before = softmax(logits, 1)
+    made = Prediction.of(
+        before.log(), labels, spacings, all_count=True, probs=before, is_softmax=True,
+        sums=lambda: (torch.zeros(2, 2),) * 3,
+    )  # fmt: skip
+    given = log_softmax(other, 1)
+    for whole, log_probs in ((made, given), (made.without_background, given[:, 1:])):
+        found = whole.with_log_probs(log_probs)
+        torch.testing.assert_close(found.probs, log_probs.exp())
+        torch.testing.assert_close(found.log_rest, (-log_probs.expm1()).log())
+        torch.testing.assert_close(found.overlap()[1], log_probs.exp().sum(dim=(2, 3)))

@@ -112,6 +112,25 @@ def test_voxels_that_do_not_count():
         assert report.total.voxels == 3 * 6 * 8
 
 
+def test_a_one_hot_target_with_ignored_voxels():
+    logits, labels = given((9, 8))
+    without = labels.long()
+    one_hot = torch.nn.functional.one_hot(without, 4).movedim(-1, 1)
+    without[:, :3], one_hot[:, :, :3] = 255, 0
+    loss = RegionWiseLoss("boundary", ignore_index=255)
+    assert_same(Monitor()(loss, logits, one_hot), Monitor()(loss, logits, without), rel=1e-12)
+
+
+def test_label_sets_in_prepared_regions():
+    logits, labels = given((9, 8))
+    labels = labels.long()
+    labels[:, :3] = 9
+    loss = RegionWiseLoss("rectified + dice", label_sets={9: (1, 2)}, spacing_mm=(1.0, 2.0))
+    ready = loss.prepare(labels, 4)
+    found = Monitor()(loss, logits, ready.regions, ready.wait())
+    assert_same(found, Monitor()(loss, logits, labels), rel=1e-6)
+
+
 def test_masks_that_overlap():
     logits, masks = given_masks((9, 8))
     report = Monitor()(RegionWiseLoss("dice", activation="sigmoid"), logits, masks)

@@ -113,6 +113,22 @@ def test_check_leaves_their_voxels_out(cases, tmp_path):
     assert with_sets == figures("--ignore-label", "4")
 
 
+def test_a_label_that_is_no_class_and_no_set_fails_its_case(cases, tmp_path):
+    """Also -1, and the number that a set has in maps."""
+    for path, wrong in zip(sorted((cases / "labelsTr").iterdir()), (3, -1), strict=False):
+        labels = np.load(path).astype(np.int16)
+        labels[0, 0] = wrong
+        np.save(path, labels)
+    reasons = [each.reason for each in made(cases, tmp_path / "maps", num_classes=3).failed]
+    run = CliRunner()
+    args = ["check", str(cases), "--map", MAP, "--num-classes", "3", "--ignore-label", "4"]
+    found = run.invoke(app, [*args, "--label-sets", OPTION])
+    for text in ("label 3 found, but num_classes=3", "label -1 found"):
+        assert any(text in reason for reason in reasons)
+        assert text in " ".join(found.output.split())
+    assert found.exit_code == 1
+
+
 def test_the_command_line(cases, tmp_path):
     run, out = CliRunner(), tmp_path / "maps"
     args = ["precompute", str(cases), str(out), "--map", MAP, "--jobs", "0", "--ignore-label", "4"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 from rwloss.maps.generator import MapTags
@@ -45,6 +46,13 @@ class Exclusion(LossTerm):
     )
     takes_label_sets = True
     takes_soft_labels = True
+
+    def __post_init__(self) -> None:
+        """The map of the Dice is of the whole image, and below 0 where a class is allowed."""
+        super().__post_init__()
+        if self.measure == "dice":
+            tags = replace(self.tags, signed=True, commutes_with=frozenset({"flip", "rot90"}))
+            object.__setattr__(self, "tags", tags)
 
     def loss(self, prediction: Prediction) -> Tensor:
         """The cost of excluded classes. (b c)."""
