@@ -70,7 +70,7 @@ def test_resuming_asks_for_the_same_map(run, monkeypatch):
     run("unused", "nnUNetTrainerRectifiedDice", resume=True)  # the same in other words
     monkeypatch.setattr(nnUNetTrainerRectifiedDice, "rwloss_map", "boundary")
     before = (folder / "checkpoint_final.pth").read_bytes()
-    with pytest.raises(RWLossError, match=r"trained with dice \+ rectified, .* is of boundary"):
+    with pytest.raises(RWLossError, match=r"trained with dice \+ rectified, .* uses boundary"):
         run("unused", "nnUNetTrainerRectifiedDice", resume=True)
     assert (folder / "checkpoint_final.pth").read_bytes() == before
 
