@@ -95,6 +95,24 @@ def _available(device: str) -> str:
 
 
 @pytest.fixture(scope="module")
+def browser() -> Iterator[object]:
+    """Chromium, which calls nobody by itself; the test is skipped without it or playwright."""
+    playwright = pytest.importorskip("playwright.sync_api")
+    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+    path = next(filter(None, map(shutil.which, names)), None)
+    if path is None:
+        pytest.skip("no Chromium on this machine: make chromium")
+    quiet = (
+        "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+        "--disable-background-networking", "--disable-component-update", "--disable-sync",
+    )  # fmt: skip
+    with playwright.sync_playwright() as started:
+        launched = started.chromium.launch(executable_path=path, args=quiet)
+        yield launched
+        launched.close()
+
+
+@pytest.fixture(scope="module")
 def small_networks() -> Iterator[None]:
     """In the place of "tiny", networks of a hundredth of its weights: quick to build and save.
 

@@ -84,19 +84,8 @@ class LabelSets:
         """Classes that some set allows."""
         return {k for classes in self.classes for k in classes}
 
-    def renumbered(
-        self,
-        labels: Array,
-        num_classes: int,
-        ignore_label: int | None = None,
-        check: Callable[[Array, int, int | None], Array] = checked_labels,
-    ) -> Array:
-        """Labels in which set i is num_classes + i, and -1 is ignored. (...), int64.
-
-        check: what checks the labels that are no sets, as `checked_labels` does. Raises RWLossError
-        for a set with a class that does not exist, or of ignored voxels; and for a label that is
-        no class, no set, and not ignored: its number may be that of a set in the result.
-        """
+    def check_fit(self, num_classes: int, ignore_label: int | None) -> None:
+        """Raise RWLossError for a set with a class that does not exist, or of ignored voxels."""
         highest = max(self.members)
         if highest >= num_classes:
             raise RWLossError(
@@ -107,6 +96,21 @@ class LabelSets:
             raise RWLossError(
                 f"label_sets name the label {ignore_label}, whose voxels are ignored: drop one"
             )
+
+    def renumbered(
+        self,
+        labels: Array,
+        num_classes: int,
+        ignore_label: int | None = None,
+        check: Callable[[Array, int, int | None], Array] = checked_labels,
+    ) -> Array:
+        """Labels in which set i is num_classes + i, and -1 is ignored. (...), int64.
+
+        check: what checks the labels that are no sets, as `checked_labels` does. Raises RWLossError
+        as `check_fit` does; and for a label that is no class, no set, and not ignored: its number
+        may be that of a set in the result.
+        """
+        self.check_fit(num_classes, ignore_label)
         plain = labels if _is_float(labels) else _as_int64(labels)
         places = [plain == label for label in self.labels]
         for there in places:

@@ -321,7 +321,11 @@ class Prediction:
         """
         if not self.is_soft:
             return cost(self.true_log_probs)
-        return (self.one_hot * self.at_true(cost(self.log_probs))).sum(dim=1)
+        return self._expected_by_class(cost).sum(dim=1)
+
+    def _expected_by_class(self, cost: Callable[[Tensor], Tensor]) -> Tensor:
+        """What each class adds to it, y_k cost(log p_k). (b c *s)."""
+        return self.one_hot * self.at_true(cost(self.log_probs))
 
     def mean_expected(
         self, cost: Callable[[Tensor], Tensor], weight: Sequence[float] | None = None
@@ -337,7 +341,7 @@ class Prediction:
             return self.mean_by_true_class(
                 costs if weight is None else costs * self.true_weights(weight)
             )
-        costs = self.one_hot * self.at_true(cost(self.log_probs))
+        costs = self._expected_by_class(cost)
         if weight is not None:
             weights = self.class_weights(weight)
             costs = costs * weights.reshape(-1, *[1] * (costs.ndim - 2))

@@ -13,8 +13,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from rwloss import data, distance, maps
 from rwloss._version import versions_of
 from rwloss.data.formats import MAX_VOXELS, check_max_voxels
@@ -236,7 +234,7 @@ class _Run:
         )
         class_names = dataset.class_names
         if sets is not None:
-            sets.renumbered(np.zeros(0), num_classes, ignore_label)  # refuses sets that do not fit
+            sets.check_fit(num_classes, ignore_label)
             class_names = class_names and (*class_names[:num_classes], *sets.names(class_names))
         if seen is not None:
             if ignore_label is not None:

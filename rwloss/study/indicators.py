@@ -226,8 +226,8 @@ class Diagnosis:
         self.num_classes = count_classes(
             dataset, num_classes, ignore_label=ignore_label, labels=None if is_known else seen
         )
-        if self.sets is not None:  # refuses sets that do not fit
-            self.sets.renumbered(np.zeros(0), self.num_classes, self.ignore_label)
+        if self.sets is not None:
+            self.sets.check_fit(self.num_classes, self.ignore_label)
         if seen is not None:
             counts = [
                 0 if k == self.ignore_label else seen.get(k, 0) for k in range(self.num_classes)

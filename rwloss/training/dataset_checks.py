@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-
 from rwloss import data
 from rwloss.errors import RWLossError
 from rwloss.regions import IGNORED
@@ -91,5 +89,5 @@ def count_classes(
                 f"--num-classes{ignore}"
             )
     if sets is not None:
-        sets.renumbered(np.zeros(0), num_classes, ignored)  # refuses sets that do not fit
+        sets.check_fit(num_classes, ignored)
     return num_classes

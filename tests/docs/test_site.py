@@ -8,7 +8,6 @@ import doctest
 import importlib.util
 import os
 import re
-import shutil
 from html.parser import HTMLParser
 from inspect import ismodule
 from pathlib import Path
@@ -19,12 +18,6 @@ import pytest
 ROOT = Path(__file__).parent.parent.parent
 SOURCES = ROOT / "docs" / "site"
 SITE = Path(os.environ.get("RWLOSS_SITE", "")).resolve()
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-BROWSER = next(filter(None, map(shutil.which, BROWSERS)), None)
-QUIET = (
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-)  # fmt: skip
 
 pytestmark = pytest.mark.skipif(
     "RWLOSS_SITE" not in os.environ, reason="the site is not built: make docs"
@@ -172,17 +165,6 @@ def test_every_public_name_has_an_anchor(pages):
         anchors = pages[SITE / Path(reference.address(page)).with_suffix(".html")].anchors
         for name in reference.public_names(page):
             assert f"{page.package}.{name}" in anchors
-
-
-@pytest.fixture(scope="module")
-def browser():
-    playwright = pytest.importorskip("playwright.sync_api")
-    if BROWSER is None:
-        pytest.skip("no Chromium on this machine: make chromium")
-    with playwright.sync_playwright() as started:
-        launched = started.chromium.launch(executable_path=BROWSER, args=QUIET)
-        yield launched
-        launched.close()
 
 
 @pytest.fixture

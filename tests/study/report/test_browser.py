@@ -1,7 +1,6 @@
 """The page in a real browser: drawn, filtered, sorted, printed, and never believing a name."""
 
 import json
-import shutil
 from dataclasses import replace
 from itertools import pairwise
 
@@ -16,27 +15,7 @@ from rwloss.study.results import collect
 from rwloss.study.score_tables.options import TableOptions
 from rwloss.study.score_tables.results import collect_table
 
-playwright = pytest.importorskip("playwright.sync_api")
-
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-BROWSER = next(filter(None, map(shutil.which, BROWSERS)), None)
-QUIET = (
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-)  # fmt: skip
-
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine: make chromium"),
-]
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with playwright.sync_playwright() as started:
-        launched = started.chromium.launch(executable_path=BROWSER, args=QUIET)
-        yield launched
-        launched.close()
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
