@@ -8,8 +8,8 @@ and of many only those between the nearest of its top and the nearest of its bot
 neighbors in memory are neighbors in a tile, so that nothing has to be transposed, and no table of
 pairs is stored: two arrays of the size of the result are all.
 
-Signed distances of every class are the same kernels over images times classes. They read "is class
-k" from the labels as they go. What has one label only is left out by every kernel.
+What has one label only is left out by every kernel. `triton_signed` has the distances to every
+class.
 
 Nothing here waits for the GPU. It needs an NVIDIA or AMD GPU, or Triton's interpreter
 (TRITON_INTERPRET=1 before the first import), which is how its tests run without one.
@@ -30,6 +30,7 @@ import triton.language as tl  # type: ignore[import-not-found, import-untyped, u
 from torch import Tensor
 
 from rwloss.arrays import from_numpy, operation
+from rwloss.distance.triton_signed import signed_distances_mm as signed_distances_mm  # noqa: PLC0414
 
 # 32 neighboring lines are one full read of a warp. 32 rows let a thread use each number that it
 # reads eight times, and keep the tile small enough for the bound to end the search early.
@@ -60,21 +61,10 @@ def distance_mm(
     return _distances(labels, spacings_mm, alone_mm)
 
 
-def signed_distances_mm(
-    labels: Tensor, num_classes: int, spacings_mm: Sequence[tuple[float, ...]]
-) -> Tensor:
-    """Signed distance in mm to the boundary of every class. labels (b *s) -> (b k *s) float32.
-
-    Below 0 inside; 0 everywhere in an image where the class is absent or fills it.
-    """
-    return _distances(labels, spacings_mm, [0.0] * len(labels), num_classes)
-
-
 def _distances(
     labels: Tensor,
     spacings_mm: Sequence[tuple[float, ...]],
     alone: Sequence[float],
-    num_classes: int = 0,
     *,
     root: bool = True,
 ) -> Tensor:
@@ -82,31 +72,28 @@ def _distances(
     squares = [[mm**2 for mm in row] for row in spacings_mm]
     rows = [[*row, value] for row, value in zip(squares, alone, strict=True)]
     table = from_numpy(np.array(rows, dtype=np.float32).T.copy(), labels)
-    return _transform(labels, table, num_classes, root)
+    return _transform(labels, table, root)
 
 
-@operation("distance_transform(Tensor labels, Tensor table, int num_classes, bool root) -> Tensor")
-def _transform(labels: Tensor, table: Tensor, num_classes: int, root: bool) -> Tensor:
-    """Distances of labels (b *s), or with classes those of each, with a sign. -> (b [k] *s).
+@operation("distance_transform(Tensor labels, Tensor table, bool root) -> Tensor")
+def _transform(labels: Tensor, table: Tensor, root: bool) -> Tensor:
+    """Distances of labels (b *s) -> (b *s).
 
     table (axes + 1, b): squared spacings by axis, then what an image with one label gets.
     """
     batch, *size = labels.shape
-    shape = (batch, num_classes, *size) if num_classes else (batch, *size)
     if not labels.numel():
-        return table.new_empty(shape)
+        return table.new_empty(labels.shape)
     labels = labels.contiguous()
     labels = labels.view(torch.uint8) if labels.dtype is torch.bool else labels
-    voxels, classes = math.prod(size), max(num_classes, 1)
-    number = batch * classes
-    mixed = torch.zeros(number, dtype=torch.int32, device=labels.device)
+    voxels = math.prod(size)
+    mixed = torch.zeros(batch, dtype=torch.int32, device=labels.device)
     # Triton warns where nobody says whether a product and a sum may be one operation.
-    shared: dict[str, Any] = {"classes": classes, "EACH": num_classes > 0}
-    shared["enable_fp_fusion"] = True
+    shared: dict[str, Any] = {"enable_fp_fusion": True}
     with torch.cuda.device_of(labels):
         block, images = BLOCK
-        programs = -(-voxels // block) * -(-number // images)
-        find_mixed[(programs,)](labels, mixed, voxels, number, **shared, BLOCK=block, IMAGES=images)
+        programs = -(-voxels // block) * -(-batch // images)
+        find_mixed[(programs,)](labels, mixed, voxels, batch, **shared, BLOCK=block, IMAGES=images)
         rows, cols = TILE
         found = before = table
         # The first pass has no search, so it takes the axis where a search would be longest. No
@@ -116,8 +103,8 @@ def _transform(labels: Tensor, table: Tensor, num_classes: int, root: bool) -> T
         for step, axis in enumerate(order):
             n = size[axis]
             lines = voxels // n
-            before, found = found, before if step > 1 else table.new_empty(shape)
-            programs = -(-n // rows) * -(-lines * number // cols)
+            before, found = found, before if step > 1 else table.new_empty(labels.shape)
+            programs = -(-n // rows) * -(-lines * batch // cols)
             along_axis[(programs,)](
                 labels,
                 before,
@@ -128,7 +115,7 @@ def _transform(labels: Tensor, table: Tensor, num_classes: int, root: bool) -> T
                 n,
                 math.prod(size[axis + 1 :]),
                 lines,
-                lines * number,
+                lines * batch,
                 **shared,
                 FIRST=step == 0,
                 LAST=step == len(order) - 1,
@@ -146,27 +133,26 @@ def _transform(labels: Tensor, table: Tensor, num_classes: int, root: bool) -> T
 
 @triton.jit
 def find_mixed(
-    labels, mixed, voxels, images, classes, EACH: tl.constexpr, BLOCK: tl.constexpr,
-    IMAGES: tl.constexpr,
+    labels, mixed, voxels, images, BLOCK: tl.constexpr, IMAGES: tl.constexpr
 ):  # fmt: skip
-    """Store 1 for each image (times class) that holds more than one label."""
+    """Store 1 for each image that holds more than one label."""
     blocks = tl.cdiv(voxels, BLOCK)
     image = (tl.program_id(0) // blocks) * IMAGES + tl.arange(0, IMAGES)[None, :]
     voxel = (tl.program_id(0) % blocks) * BLOCK + tl.arange(0, BLOCK)[:, None]
     there = image < images
-    k, start = image % classes, labels + (image // classes).to(tl.int64) * voxels
-    first = _seen(tl.load(start, mask=there, other=0), k, EACH)
+    start = labels + image.to(tl.int64) * voxels
+    first = tl.load(start, mask=there, other=0)
     there = there & (voxel < voxels)
-    here = _seen(tl.load(start + voxel, mask=there, other=0), k, EACH)
+    here = tl.load(start + voxel, mask=there, other=0)
     differs = tl.max((there & (here != first)).to(tl.int32), axis=0, keep_dims=True)
     tl.store(mixed + image, 1, mask=differs > 0)  # several programs may: all store the same
 
 
 @triton.jit
 def along_axis(
-    labels, before, found, mixed, squares, alone, n, stride, lines_per_image, lines, classes,
-    EACH: tl.constexpr, FIRST: tl.constexpr, LAST: tl.constexpr, ROOT: tl.constexpr,
-    ROWS: tl.constexpr, COLS: tl.constexpr,
+    labels, before, found, mixed, squares, alone, n, stride, lines_per_image, lines,
+    FIRST: tl.constexpr, LAST: tl.constexpr, ROOT: tl.constexpr, ROWS: tl.constexpr,
+    COLS: tl.constexpr,
 ):  # fmt: skip
     """Distances after one more axis of n voxels, `stride` apart. before -> found.
 
@@ -175,21 +161,20 @@ def along_axis(
     tiles = tl.cdiv(n, ROWS)
     top = (tl.program_id(0) % tiles) * ROWS
     line = (tl.program_id(0) // tiles) * COLS + tl.arange(0, COLS)[None, :]
-    image = line // lines_per_image  # images times classes
+    image = line // lines_per_image
     inside = line - image * lines_per_image
-    k, batch = image % classes, image // classes
     # Only whole images may need 64 bits: one has less than 2**31 voxels.
     first = (inside // stride) * n * stride + inside % stride
-    labels += batch.to(tl.int64) * lines_per_image * n + first
+    labels += image.to(tl.int64) * lines_per_image * n + first
     before += image.to(tl.int64) * lines_per_image * n + first
     found += image.to(tl.int64) * lines_per_image * n + first
     there = line < lines
     live = there & (tl.load(mixed + image, mask=there, other=0) > 0)
-    square = tl.load(squares + batch, mask=there, other=1.0)
+    square = tl.load(squares + image, mask=there, other=1.0)
 
     row = top + tl.arange(0, ROWS)[:, None]
     here = live & (row < n)
-    steps = _steps_to_other_label(labels, k, live, top, n, stride, EACH, ROWS, COLS)
+    steps = _steps_to_other_label(labels, live, top, n, stride, ROWS, COLS)
     steps = steps.to(tl.float32)
     best = tl.where(steps < n, steps * steps * square, float("inf"))
     if not FIRST:
@@ -205,10 +190,7 @@ def along_axis(
         here = there & (row < n)
         if ROOT:
             best = tl.sqrt_rn(best)
-        if EACH:
-            own = tl.load(labels + row * stride, mask=here, other=0) == k
-            best = tl.where(own, -best, best)
-        best = tl.where(live, best, tl.load(alone + batch, mask=there, other=0.0))
+        best = tl.where(live, best, tl.load(alone + image, mask=there, other=0.0))
     tl.store(found + row * stride, best, mask=here)
 
 
@@ -257,26 +239,26 @@ def _nearest(before, live, square, best, row, low, high, stride):
 
 @triton.jit
 def _steps_to_other_label(
-    labels, k, live, top, n, stride, EACH: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr
-):
+    labels, live, top, n, stride, ROWS: tl.constexpr, COLS: tl.constexpr
+):  # fmt: skip
     """Steps along the axis to the nearest other label, or more than n. (ROWS COLS), int32."""
     row = tl.arange(0, ROWS)[:, None]
-    begin = tl.where(_changes(labels, k, live, top, n, stride, EACH, ROWS), top + row, -_FAR)
+    begin = tl.where(_changes(labels, live, top, n, stride, ROWS), top + row, -_FAR)
     begin = tl.associative_scan(begin, 0, _larger)  # where the run of this voxel begins
-    end = tl.where(_changes(labels, k, live, top + 1, n, stride, EACH, ROWS), top + 1 + row, _FAR)
+    end = tl.where(_changes(labels, live, top + 1, n, stride, ROWS), top + 1 + row, _FAR)
     end = tl.associative_scan(end, 0, _smaller, reverse=True)  # where the next one begins
     # Beyond the tile, block by block, until each line has a change on this side or ends.
     last = tl.full((1, COLS), -_FAR, tl.int32)
     low = top - ROWS
     while (low >= 0) & (tl.min(tl.where(live, last, 0)) < 0):
-        there = _changes(labels, k, live, low, n, stride, EACH, ROWS)
+        there = _changes(labels, live, low, n, stride, ROWS)
         there = tl.max(tl.where(there, low + row, -_FAR), axis=0, keep_dims=True)
         last = tl.maximum(last, there)
         low -= ROWS
     next = tl.full((1, COLS), _FAR, tl.int32)
     low = top + ROWS + 1
     while (low < n) & (tl.max(tl.where(live, next, 0)) == _FAR):
-        there = _changes(labels, k, live, low, n, stride, EACH, ROWS)
+        there = _changes(labels, live, low, n, stride, ROWS)
         there = tl.min(tl.where(there, low + row, _FAR), axis=0, keep_dims=True)
         next = tl.minimum(next, there)
         low += ROWS
@@ -285,19 +267,13 @@ def _steps_to_other_label(
 
 
 @triton.jit
-def _changes(labels, k, live, top, n, stride, EACH: tl.constexpr, ROWS: tl.constexpr):
+def _changes(labels, live, top, n, stride, ROWS: tl.constexpr):
     """Whether rows top..top+ROWS-1 have another label than the row before. (ROWS COLS)."""
     row = top + tl.arange(0, ROWS)[:, None]
     there = live & (row > 0) & (row < n)
     at = labels + row * stride
-    here = _seen(tl.load(at, mask=there, other=0), k, EACH)
-    return there & (here != _seen(tl.load(at - stride, mask=there, other=0), k, EACH))
-
-
-@triton.jit
-def _seen(label, k, EACH: tl.constexpr):
-    """What the kernels see: the label, or for each class whether it is that one."""
-    return label == k if EACH else label
+    here = tl.load(at, mask=there, other=0)
+    return there & (here != tl.load(at - stride, mask=there, other=0))
 
 
 @triton.jit
