@@ -31,24 +31,22 @@ def large_tiles(labels) -> Iterator[None]:
     if os.environ.get("TRITON_INTERPRET") != "1" or importlib.util.find_spec("triton") is None:
         yield
         return
-    from rwloss.distance import triton_engine, triton_signed
+    from rwloss.distance import triton_lines, triton_signed
 
-    images, *size = labels.shape
+    size = labels.shape[1:]
     rows, voxels = _power_of_2(max(size)), _power_of_2(min(math.prod(size), 4096))
     lines = _power_of_2(math.prod(labels.shape) // max(1, *size))
     with (
-        patch.object(triton_engine, "TILE", (rows, min(lines, 2**17 // rows))),
-        patch.object(triton_engine, "BLOCK", (voxels, min(_power_of_2(images), 2**17 // voxels))),
-        patch.object(triton_signed, "TILE", (rows, min(voxels, 2**17 // rows))),
-        patch.object(triton_signed, "LINES", (max(1, 2**12 // rows), rows)),
+        patch.object(triton_lines, "TILE", (rows, min(lines, 2**17 // rows))),
+        patch.object(triton_lines, "LINES", (min(lines, 2**17 // rows), rows)),
         patch.object(triton_signed, "BLOCK", voxels),
-        fast_calls(labels),
+        fast_calls(),
     ):
         yield
 
 
 @contextmanager
-def fast_calls(_labels) -> Iterator[None]:
+def fast_calls() -> Iterator[None]:
     """The interpreter without what takes most of its time. Does nothing where it does not run."""
     if os.environ.get("TRITON_INTERPRET") != "1" or importlib.util.find_spec("triton") is None:
         yield

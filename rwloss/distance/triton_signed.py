@@ -1,20 +1,13 @@
 """Signed distances of every class on a GPU in Triton: all images and classes, one kernel per axis.
 
-For each class, the squared distance to its nearest voxel, axis by axis. Along the last axis two
-scans find the nearest voxel of the class on the line. Along each other axis, with f the result so
-far, every pair of rows is tried:
-
-    D(i) = min over j of f(j) + spacing² (i - j)²
-
-A program keeps ROWS results of COLS neighboring lines in registers, reads row after row, and uses
-each number that it reads ROWS times. That takes two or three instructions per pair. Most pairs are
-left out: a first kernel finds the box around each class, outside which all rows are infinite; and
-no offset counts whose spacing² · offset² exceeds the largest distance of the tile.
+For each class the squared distance to its nearest voxel, axis by axis as `triton_lines` says, the
+last axis first. A first kernel finds the box around each class: the rows outside are infinite, so
+the minimum over rows leaves them out.
 
 A voxel's distance to its own class is 0. Inside, a signed distance is the distance to the nearest
-other class, with a minus: the last kernel takes the minimum over the other classes. Labels that are
-no class (ignored ones) count as one more class for that. So an absent class costs the writing of
-its zeros, and an image with one class only has no number to put in.
+other class, below 0: the last kernel takes the minimum over the other classes. Labels that are no
+class (ignored ones) count as one more class for that. So an absent class costs the writing of its
+zeros, and where one class fills the image, its distances stay 0.
 
 Two arrays of the size of the result, with one class more, are all that is stored. Nothing here
 waits for the GPU.
@@ -35,16 +28,11 @@ import triton.language as tl  # type: ignore[import-not-found, import-untyped, u
 from torch import Tensor
 
 from rwloss.arrays import from_numpy, operation
+from rwloss.distance import triton_lines
+from rwloss.distance.triton_lines import FAR, first_from, last_until, minimum_over_rows
 
 # Of voxels in one program that looks for classes, or that fills in the inside.
 BLOCK = 2048
-# Along the last axis: lines of one program, and the most voxels of each that it has at a time.
-LINES = (2, 1024)
-# Along the others: results of one warp, rows and lines. A thread has 32 rows of 4 lines. It needs
-# offset² once for the four, and 128 results are about what fits into its registers.
-TILE = (32, 128)
-
-_FAR = tl.constexpr(1 << 28)  # steps; more than a line can have
 
 
 def signed_distances_mm(
@@ -60,14 +48,17 @@ def signed_distances_mm(
 
 @operation("signed_distances(Tensor labels, Tensor squares, int num_classes) -> Tensor")
 def _signed(labels: Tensor, squares: Tensor, num_classes: int) -> Tensor:
-    """Signed distances of every class. labels (b *s), squared spacings (axes b) -> (b k *s)."""
+    """Signed distances of every class. labels (b *s), squared spacings (axes b) -> (b k *s).
+
+    The result is the first part of a larger piece of memory.
+    """
     batch, *size = labels.shape
     shape, voxels = (batch, num_classes, *size), math.prod(size)
     if voxels < 2 or not math.prod(shape):
         return squares.new_zeros(shape)
     labels = labels.contiguous()
     labels = labels.view(torch.uint8) if labels.dtype is torch.bool else labels
-    # Always three axes. No distance runs along one of length 1, so one may be added or left out.
+    # Always three axes. No distance runs along one of length 1: these may be added or left out.
     axes = [axis for axis, length in enumerate(size) if length > 1]
     lengths = [1] * (3 - len(axes)) + [size[axis] for axis in axes]
     of_z, of_y, of_x = (squares[axis] for axis in [0] * (3 - len(axes)) + axes)
@@ -79,29 +70,25 @@ def _signed(labels: Tensor, squares: Tensor, num_classes: int) -> Tensor:
     # Triton warns where nobody says whether a product and a sum may be one operation.
     shared: dict[str, Any] = {"enable_fp_fusion": True}
     with torch.cuda.device_of(labels):
-        blocks = (batch * -(-voxels // BLOCK),)
+        blocks = (batch * triton.cdiv(voxels, BLOCK),)
         find_boxes[blocks](labels, boxes, *counts, *lengths, BLOCK=BLOCK, **shared)
-        lines, cols = LINES
-        cols = min(cols, max(16, triton.next_power_of_2(width)))
-        lines = lines * LINES[1] // cols
-        programs = channels * -(-depth * height // lines) * -(-width // cols)
+        lines, cols = triton_lines.lines_and_cols(width)
+        programs = channels * triton.cdiv(depth * height, lines) * triton.cdiv(width, cols)
         along_rows[(programs,)](
             labels, found, boxes, of_x, *counts, *lengths, LINES=lines, COLS=cols,
-            **shared,
+            num_warps=triton_lines.WARPS, **shared,
         )  # fmt: skip
         passes = [(1, of_y, height, depth, width), (0, of_z, depth, 1, height * width)]
         for axis, square, n, outer, inner in passes[: 1 if depth == 1 else 2]:
             before, found = found, before
-            rows, cols = TILE
+            rows, cols = triton_lines.TILE
             cols = min(cols, max(32, triton.next_power_of_2(inner)))
-            programs = channels * outer * -(-inner // cols) * -(-n // rows)
+            programs = channels * outer * triton.cdiv(inner, cols) * triton.cdiv(n, rows)
             across_rows[(programs,)](
                 before, found, boxes, square, *counts, n, outer, inner, AXIS=axis,
                 LAST=outer == 1, ROWS=rows, COLS=cols, num_warps=1, **shared,
             )  # fmt: skip
-        fill_inside[blocks](
-            labels, found, boxes, *counts, voxels, BLOCK=BLOCK, enable_fp_fusion=True
-        )
+        fill_inside[blocks](labels, found, boxes, *counts, voxels, BLOCK=BLOCK, **shared)
     return found[: math.prod(shape)].view(shape)
 
 
@@ -111,9 +98,7 @@ def _signed(labels: Tensor, squares: Tensor, num_classes: int) -> Tensor:
 
 
 @triton.jit
-def find_boxes(
-    labels, boxes, images, classes, depth, height, width, BLOCK: tl.constexpr
-):  # fmt: skip
+def find_boxes(labels, boxes, images, classes, depth, height, width, BLOCK: tl.constexpr):
     """Find the box around each class of each image. boxes: zeros, (channels 3 2) int32."""
     voxels = depth * height * width
     blocks = tl.cdiv(voxels, BLOCK)
@@ -149,11 +134,10 @@ def _channel(image, k, images, classes):
 
 @triton.jit
 def _image_and_class(channel, images, classes):
-    """The reverse. Of the rest the class is that after the last."""
+    """The reverse. The rest of an image is the class after the last."""
     rest = channel - images * classes
-    return tl.where(rest < 0, channel // classes, rest), tl.where(
-        rest < 0, channel % classes, classes
-    )
+    image = tl.where(rest < 0, channel // classes, rest)
+    return image, tl.where(rest < 0, channel % classes, classes)
 
 
 @triton.jit
@@ -188,14 +172,13 @@ def along_rows(
     found += channel.to(tl.int64) * voxels + line * width
     col = tl.arange(0, COLS)[None, :]
     own = _is(labels, start + col, live, k, classes, width)
-    left = tl.associative_scan(tl.where(own, start + col, -_FAR), 1, _larger)
-    right = tl.associative_scan(tl.where(own, start + col, _FAR), 1, _smaller, reverse=True)
+    left, right = last_until(own, start + col), first_from(own, start + col)
     for other in range(0, width, COLS):  # of a long line
         if other != start:
             own = _is(labels, other + col, live, k, classes, width)
-            there = tl.where(own & (other < start), other + col, -_FAR)
+            there = tl.where(own & (other < start), other + col, -FAR)
             left = tl.maximum(left, tl.max(there, axis=1, keep_dims=True))
-            there = tl.where(own & (other > start), other + col, _FAR)
+            there = tl.where(own & (other > start), other + col, FAR)
             right = tl.minimum(right, tl.min(there, axis=1, keep_dims=True))
     col += start
     steps = tl.minimum(col - left, right - col).to(tl.float32)
@@ -212,21 +195,6 @@ def _is(labels, col, live, k, classes, width):
     return there & tl.where(k < classes, label == k, none)
 
 
-@triton.jit
-def _larger(one, two):
-    return tl.maximum(one, two)
-
-
-@triton.jit
-def _smaller(one, two):
-    return tl.minimum(one, two)
-
-
-# Rows of a tile are (ROWS 1) and lines (1 COLS) from the start. Vectors would change their place
-# among the threads in the inner loop. For the same reason the compiler is not to know whether a
-# number is a multiple of 16: it would make each thread read four neighbors.
-
-
 @triton.jit(do_not_specialize=["n", "outer", "inner"])
 def across_rows(
     before, found, boxes, squares, images, classes, n, outer, inner, AXIS: tl.constexpr,
@@ -237,8 +205,8 @@ def across_rows(
     outer: planes per channel. After the last axis the distances, and 0 for absent classes.
     """
     tiles, blocks = tl.cdiv(n, ROWS), tl.cdiv(inner, COLS)
-    row = (tl.program_id(0) % tiles) * ROWS + tl.arange(0, ROWS)[:, None]
     top = (tl.program_id(0) % tiles) * ROWS
+    row = top + tl.arange(0, ROWS)[:, None]
     col = (tl.program_id(0) // tiles % blocks) * COLS + tl.arange(0, COLS)[None, :]
     plane = tl.program_id(0) // (tiles * blocks)
     channel = plane // outer
@@ -253,23 +221,13 @@ def across_rows(
     before += plane.to(tl.int64) * n * inner + col
     found += plane.to(tl.int64) * n * inner + col
     live = col < inner
-    boxed = live & (row >= low) & (row < high)
+    here = live & (row < n)
+    boxed = live & (row >= low) & (row < high)  # nothing was stored outside
     best = tl.load(before + row * inner, mask=boxed, other=float("inf"))
-    most = tl.max(tl.where(live & (row < n), best, 0.0)) / square  # steps²
-    reach = tl.sqrt(tl.minimum(most, tl.cast(n, tl.float32) * n)).to(tl.int32) + 1
-    present = high > 0
-    low, high = tl.maximum(low, top - reach), tl.minimum(high, top + ROWS + reach)
-    steps = tl.arange(0, ROWS)[:, None].to(tl.float32)
-    value = tl.load(before + tl.minimum(low, n - 1) * inner, mask=live, other=float("inf"))
-    for j in range(low, high):
-        # The next row is on its way while this one is used.
-        coming = tl.load(before + tl.minimum(j + 1, n - 1) * inner, mask=live, other=float("inf"))
-        offset = steps + (top - j).to(tl.float32)
-        best = tl.minimum(best, value + offset * offset * square)
-        value = coming
+    best = minimum_over_rows(before, live, square, best, here, top, low, high, n, inner, ROWS)
     if LAST:
-        best = tl.where(present, tl.sqrt_rn(best), 0.0)
-    tl.store(found + row * inner, best, mask=live & (row < n))
+        best = tl.where(high > 0, tl.sqrt_rn(best), 0.0)
+    tl.store(found + row * inner, best, mask=here)
 
 
 @triton.jit
