@@ -161,12 +161,19 @@ def _study(seeds: int) -> Iterator[Row]:
     )
 
 
+def _convolutions() -> Iterator[Row]:
+    from benchmarks.study import convolutions
+
+    yield from convolutions("cuda", 32)
+
+
 PARTS: dict[str, Callable[[], Iterator[Row]]] = {
     "tests": _tests,
     "distance b": partial(_distance, "b"),
     "loss": _loss,
     "distance a, c, d": partial(_distance, "acd"),
     "step": _step,
+    "convolutions": _convolutions,
     "study": partial(_study, 32),
 }
 """The most important first."""

@@ -6,17 +6,26 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from typing import Any
 
-from benchmarks.measure import Row, report
+import torch
+from torch.func import functional_call, stack_module_state, vmap
+
+from benchmarks.measure import Row, report, seconds
 from rwloss.data import sample_dir
+from rwloss.training import unet
+from rwloss.training.stacked_convolutions import StackedConvolutions
 
 MAPS = ("rectified", "boundary", "dice + cross_entropy", "rectified + dice")
 
 
 def main() -> None:
     """Measure a few short runs on the CPU: there, stacks are for tests and save no time."""
-    report("study", [*rows(steps=20, ways=[(2, "1", 1), (2, "4", 1)], device="cpu", num_maps=2)])
+    found = [*rows(steps=20, ways=[(2, "1", 1), (2, "4", 1)], device="cpu", num_maps=2)]
+    report("study", [*found, *convolutions("cpu", 4)])
 
 
 def rows(
@@ -37,6 +46,28 @@ def rows(
         goal = "≥ 6,000 runs/h, ≥ 10×" if device == "gpu" and together == "auto" else ""
         method = f"{runs} runs, --together {together} --jobs {jobs}"
         yield Row(what, method, speed, "runs/h", speed / first, goal)
+
+
+def convolutions(device: str, members: int) -> Iterator[Row]:
+    """Forward and backward of stacked tiny U-Nets: grouped convolutions and matrix products."""
+    networks = [unet(2, 1, 3, seed=seed).to(device) for seed in range(members)]
+    weights, _ = stack_module_state(networks)
+    images = torch.randn(members, 8, 1, 48, 64, device=device)
+
+    def step(convolutions: Callable[[], AbstractContextManager[Any]]) -> None:
+        own = {name: each.detach().requires_grad_() for name, each in weights.items()}
+        with convolutions():
+            logits = vmap(lambda one, batch: functional_call(networks[0], one, (batch,)))(
+                own, images
+            )
+        torch.autograd.grad(logits.square().sum(), list(own.values()))
+
+    ways = {"grouped convolutions": nullcontext, "matrix products": StackedConvolutions}
+    took = seconds({name: partial(step, way) for name, way in ways.items()})
+    slow = next(iter(took.values()))
+    what = f"{members} tiny 2-D U-Nets as one, forward + backward, batch 8 of 48x64, {device}"
+    for name, value in took.items():
+        yield Row(what, name, 1e3 * value, "ms", slow / value)
 
 
 def _seconds(steps: int, seeds: int, num_maps: int, options: Sequence[str]) -> float:

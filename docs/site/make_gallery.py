@@ -38,7 +38,7 @@ Every built-in map, on one slice of a hippocampus that the network below has not
 - Only differences between the classes of a voxel act: a voxel that has the same value in all three panels has no gradient after the softmax.
 - Colors of dynamic maps end at the 99th percentile of the sizes of their values; those of static maps at the largest. The slice is taken as an image of its own, at 1 mm per voxel.
 
-What each term is for: [which map](which-map.md). Its formula: [the tables](losses.md). The slice is from the Medical Segmentation Decathlon, Task04, so the pictures are under [CC BY-SA 4.0](../samples/hippocampus/LICENSE-CC-BY-SA-4.0.md).
+What each term is for: [which map](which-map.md). Its formula: [the tables](losses.md). The slice is from the Medical Segmentation Decathlon, Task04, so the pictures are under [CC BY-SA 4.0](../samples/LICENSE-CC-BY-SA-4.0.md).
 """  # noqa: E501, a line per paragraph
 
 

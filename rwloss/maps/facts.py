@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 from rwloss.maps.generator import MapGenerator, parameters
+from rwloss.maps.limits import limits, sign
 from rwloss.maps.loss_term import LossTerm
 
 
@@ -135,10 +136,8 @@ def split(doc: str, names: Iterable[str]) -> tuple[str, dict[str, str]]:
 def in_words(annotation: Any) -> str:
     """An annotation: its choices, or its type with its limits, such as "float > 0"."""
     if get_origin(annotation) is Annotated:
-        kind, *notes = get_args(annotation)
-        # pydantic's Field(...) holds its limits in a list.
-        limits = [limit for note in notes for limit in getattr(note, "metadata", [note])]
-        return " ".join([in_words(kind), ", ".join(map(_limit, limits))])
+        signs = ", ".join(f"{sign(name)} {limit:g}" for name, limit in limits(annotation))
+        return f"{in_words(get_args(annotation)[0])} {signs}"
     if get_origin(annotation) is Literal:
         return " | ".join(repr(choice) for choice in get_args(annotation))
     if get_origin(annotation) is tuple:
@@ -148,11 +147,3 @@ def in_words(annotation: Any) -> str:
     if isinstance(annotation, type):
         return annotation.__name__
     return " | ".join(in_words(choice) for choice in get_args(annotation)) or str(annotation)
-
-
-def _limit(limit: Any) -> str:
-    """A limit of pydantic or annotated-types in words."""
-    for name, sign in (("gt", ">"), ("ge", ">="), ("lt", "<"), ("le", "<=")):
-        if hasattr(limit, name):
-            return f"{sign} {getattr(limit, name):g}"
-    return str(limit)

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from functools import cache, reduce
 from types import SimpleNamespace
 from typing import (
-    TYPE_CHECKING,
     Any,
     ClassVar,
     Self,
@@ -24,14 +23,12 @@ import numpy as np
 
 from rwloss.arrays import Array, fails, on_device
 from rwloss.errors import RWLossError
+from rwloss.maps import limits
 from rwloss.maps.expression import Expression
 from rwloss.maps.plugin_file import empty_instance, place_of, remember_source
 from rwloss.regions import Regions
 from rwloss.rwmap import RWMap
 from rwloss.words import listed, nearest
-
-if TYPE_CHECKING:
-    from pydantic import TypeAdapter
 
 
 @dataclass(frozen=True)
@@ -279,29 +276,16 @@ def _types(generator: type[MapGenerator]) -> dict[str, Any]:
 
 
 def _checked(generator: type[MapGenerator], name: str, value: Any) -> Any:
-    from pydantic import ValidationError
-
-    if isinstance(value, list):  # people write lists for tuples; a set would lose the order
-        value = tuple(value)
-    try:
-        return _adapter(generator, name).validate_python(value, strict=True)
-    except ValidationError as error:
-        wanted = "; or ".join(dict.fromkeys(item["msg"] for item in error.errors()))
-        raise RWLossError(f"{generator.name}({name}={value!r}): {wanted}") from error
-
-
-@cache
-def _adapter(generator: type[MapGenerator], name: str) -> TypeAdapter[Any]:
-    from pydantic import ConfigDict, PydanticSchemaGenerationError, TypeAdapter
-
     kind = _types(generator)[name]
     try:
-        # Text has no way to write infinity.
-        return TypeAdapter(kind, config=ConfigDict(allow_inf_nan=False))
-    except PydanticSchemaGenerationError as error:
+        return limits.checked(kind, value)
+    except ValueError as error:
+        raise RWLossError(f"{generator.name}({name}={value!r}): must be {error}") from error
+    except TypeError as error:
         raise RWLossError(
-            f"{generator.name}: parameter {name} has the type {kind}, which can't be checked: use "
-            "float, int, bool, str, None, Literal, or a tuple of them"
+            f"{generator.name}: parameter {name} has the type {kind}, which can't be checked "
+            f"({error}): use float, int, bool, str, None, Literal, or a tuple of them, with limits "
+            "of rwloss.maps.limits"
         ) from error
 
 

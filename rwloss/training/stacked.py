@@ -6,6 +6,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ from rwloss.training import loop
 from rwloss.training.loop import TrainingState, check_finite, learning_rate, step_figures
 from rwloss.training.patches import TrainingBatch
 from rwloss.training.settings import RunSettings
+from rwloss.training.stacked_convolutions import StackedConvolutions
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -244,7 +246,7 @@ class _Stack:
         parts = zip(torch.split(weights, self.sizes, dim=1), self.shapes.items(), strict=True)
         stacked = {name: part.view(-1, *shape) for part, (name, shape) in parts}
         self.network.train()
-        with self.fabric.autocast():
+        with self.fabric.autocast(), _convolutions(images.device):
             logits: Tensor = vmap(lambda own, batch: functional_call(self.network, own, (batch,)))(
                 stacked, images
             )
@@ -297,6 +299,12 @@ class _Stack:
         gradient.div_(math.sqrt(1 - beta_of_square**step)).add_(group["eps"])
         torch.div(self.average, gradient, out=gradient)
         self.weights.sub_(gradient.mul_(rate / (1 - beta**step)))
+
+
+def _convolutions(device: torch.device) -> AbstractContextManager[Any]:
+    """Also where autocast is on: without them it would have no effect."""
+    wanted = device.type == "cuda" or torch.is_autocast_enabled(device.type)
+    return StackedConvolutions() if wanted else nullcontext()
 
 
 def _set_step(member: Member, step: int) -> None:

@@ -44,7 +44,7 @@ def test_numbers_of_cases():
     for dataset in (train, lung):
         content = json.loads((dataset.root / "dataset.json").read_text())
         assert content["numTraining"] == len(dataset.cases)
-        assert (dataset.root / "LICENSE-CC-BY-SA-4.0.md").is_file()
+        assert (dataset.root.parent / "LICENSE-CC-BY-SA-4.0.md").is_file()
 
 
 def test_checksums():

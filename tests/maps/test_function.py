@@ -82,9 +82,9 @@ def test_parameters_are_checked():
     registry.add(flat)
     for given, message in [
         ({}, r"flat_for_tests needs depth: flat_for_tests\(depth=...\)"),
-        ({"depth": "deep"}, "flat_for_tests.depth='deep'.: Input should be a valid number"),
-        ({"depth": -1}, "flat_for_tests.depth=-1.: Input should be greater than 0"),
-        ({"depth": 1, "form": "lo"}, "Input should be 'low' or 'high'"),
+        ({"depth": "deep"}, "flat_for_tests.depth='deep'.: must be a finite number greater than 0"),
+        ({"depth": -1}, "flat_for_tests.depth=-1.: must be a finite number greater than 0"),
+        ({"depth": 1, "form": "lo"}, "must be 'low' or 'high'"),
         ({"dept": 1}, "no parameter 'dept': did you mean 'depth'.*It has: depth, form, other"),
         ({"depth": 1, "regions": 2}, "no parameter 'regions'"),
     ]:
@@ -136,7 +136,7 @@ def test_a_loss_is_a_term_like_any_other():
     assert term == log_cosh_dice(1) == pickle.loads(pickle.dumps(term))
     assert str(0.5 * term + maps.Dice()) == "0.5 * log_cosh_dice_for_tests(smooth=1.0) + dice"
     assert not term.is_static
-    with pytest.raises(RWLossError, match=r"smooth=0\): Input should be greater than 0"):
+    with pytest.raises(RWLossError, match=r"smooth=0\): must be a finite number greater than 0"):
         maps.get("log_cosh_dice_for_tests", smooth=0)
     logits, target = torch.randn(2, 3, 5, 6), torch.randint(3, (2, 5, 6))
     value = rwloss.RegionWiseLoss("rectified + log_cosh_dice_for_tests(smooth=1)")(logits, target)

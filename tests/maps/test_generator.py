@@ -110,7 +110,7 @@ def test_parameter_of_the_wrong_type():
         ("weights", 1.0),
         ("steps", None),
     ]:
-        with pytest.raises(RWLossError, match=rf"with_parameters\({name}={value!r}\): Input shou"):
+        with pytest.raises(RWLossError, match=rf"with_parameters\({name}={value!r}\): must be "):
             WithParameters(**{name: value})
 
 
@@ -157,7 +157,7 @@ def test_parameters_without_a_default_are_asked_for():
 
 
 def test_limits_in_annotations_are_kept():
-    with pytest.raises(RWLossError, match=r"limited\(tau_mm=0\): Input should be greater than 0"):
+    with pytest.raises(RWLossError, match=r"limited\(tau_mm=0\): .* number greater than 0"):
         Limited(tau_mm=0, steps=1)
     assert maps.parameters(Limited)["tau_mm"] == Annotated[float, Gt(0)]
 
@@ -197,7 +197,7 @@ def test_a_subclass_is_a_frozen_dataclass_without_the_decorator():
     assert pickle.loads(pickle.dumps(Plain(2))) == copy.copy(Plain(2)) == Plain(2)
     with pytest.raises(dataclasses.FrozenInstanceError):
         Plain().size_mm = 3.0
-    with pytest.raises(RWLossError, match=r"size_mm='wide'\): Input should be a valid number"):
+    with pytest.raises(RWLossError, match=r"size_mm='wide'\): must be a finite number"):
         Plain("wide")
     with pytest.raises(RWLossError, match="Misordered: non-default argument 'steps' follows"):
         Misordered(steps=1)

@@ -204,27 +204,27 @@ def test_probabilities_are_missing_or_of_another_shape(term):
     ("generator", "name", "lowest"),
     [
         (maps.Dice, "smooth", "greater than 0"),
-        (maps.Focal, "gamma", "greater than or equal to 0"),
-        (maps.Tversky, "alpha", "greater than or equal to 0"),
-        (maps.Tversky, "beta", "greater than or equal to 0"),
+        (maps.Focal, "gamma", "at least 0"),
+        (maps.Tversky, "alpha", "at least 0"),
+        (maps.Tversky, "beta", "at least 0"),
         (maps.Tversky, "smooth", "greater than 0"),
         (maps.FocalTversky, "gamma", "greater than 0"),
-        (maps.FocalTversky, "alpha", "greater than or equal to 0"),
+        (maps.FocalTversky, "alpha", "at least 0"),
         (maps.HausdorffDT, "alpha", "greater than 0"),
         (maps.GeneralizedSurface, "alpha", "greater than 0"),
         (maps.BoundaryDoU, "smooth", "greater than 0"),
-        (maps.AsymmetricFocal, "delta", "greater than or equal to 0"),
-        (maps.UnifiedFocal, "gamma", "greater than or equal to 0"),
-        (maps.TvMFDice, "kappa", "greater than or equal to 0"),
+        (maps.AsymmetricFocal, "delta", "at least 0"),
+        (maps.UnifiedFocal, "gamma", "at least 0"),
+        (maps.TvMFDice, "kappa", "at least 0"),
         (maps.SVLS, "sigma", "greater than 0"),
     ],
 )
 def test_parameters_out_of_range(generator, name, lowest):
     for bad in (-0.1, *[0.0] * (lowest == "greater than 0")):
-        with pytest.raises(RWLossError, match=rf"\({name}={bad}\): .*should be {lowest}"):
+        with pytest.raises(RWLossError, match=rf"\({name}={bad}\): .*number {lowest}"):
             generator(**{name: bad})
     for bad in (math.nan, math.inf):
-        with pytest.raises(RWLossError, match="Input should be a finite number"):
+        with pytest.raises(RWLossError, match="must be a finite number"):
             generator(**{name: bad})
 
 

@@ -262,7 +262,7 @@ POINTED = [
     ("dice + rectified(scop='image')", "scop=", "no parameter 'scop'", "did you mean 'scope'"),
     ("boundary(normalize='max', convetion='a')", "convetion", "did you mean 'convention'"),
     ("dice + rectified(scope='galaxy')", "rectified", "scope='galaxy'", "'component'"),
-    ("dice + focal(gamma=-1)", "focal", "(gamma=-1): Input should be greater than or"),
+    ("dice + focal(gamma=-1)", "focal", "(gamma=-1): must be a finite number at least 0"),
     ("dice + boundary('valverde')", "'valverde'", "give boundary's parameters by keyword"),
     ("dice + boundary(**{})", "{}", "** is not allowed"),
     ("dice + boundary(convention=valverde)", "valverde", "expected a constant"),
@@ -341,7 +341,7 @@ def test_long_text_is_shown_around_the_place():
     [
         ("boundary(", "never closed"),
         ("boundary(convention='a', convention='b')", "convention"),
-        ("boundary(convention='valverdi')", "Input should be 'kervadec', 'valverde', 'edge' or"),
+        ("boundary(convention='valverdi')", "must be 'kervadec', 'valverde', 'edge' or"),
         ("", "column 1"),
         ("blend('boundry', dice)", "did you mean 'boundary'"),
         ("dice" * 5000, "map of 20000 characters: expected 10000 at most"),

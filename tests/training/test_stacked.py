@@ -16,6 +16,7 @@ from rwloss import RegionWiseLoss, RWLossError
 from rwloss.training import PRESETS, Diverged, RunSettings, TrainingBatch, loop, unet
 from rwloss.training import stacked as stacks
 from rwloss.training.loop import TrainingState, train_steps
+from rwloss.training.stacked_convolutions import StackedConvolutions
 
 MAPS = ["rectified + dice", "boundary.stabilized()", "blend(generalized_dice, boundary)"]
 
@@ -155,8 +156,12 @@ def alone():
     return three().alone()
 
 
+@pytest.mark.parametrize("as_on_gpu", [False, True])
 @pytest.mark.parametrize("dims", [2, 3])
-def test_a_stack_does_what_its_runs_do_alone(dims):
+def test_a_stack_does_what_its_runs_do_alone(dims, as_on_gpu, monkeypatch):
+    """With grouped convolutions, and with those that a GPU gets."""
+    if as_on_gpu:
+        monkeypatch.setattr(stacks, "_convolutions", lambda device: StackedConvolutions())
     changes = {"optimizer": "adamw", "weight_decay": 0.1, "gradient_clip": 0.05, "dims": dims}
     assert_all_close(three(**changes).together(), three(**changes).alone(), 1e-9)
 
@@ -186,18 +191,23 @@ def test_three_maps_two_seeds_two_learning_rates(dtype, rates, tolerance, monkey
 
 
 def test_in_bfloat16_a_stack_has_the_losses_of_its_runs():
+    """And not those of float32: autocast alone has no effect under `vmap`."""
     mixed = {"dtype": torch.float32, "precision": "bf16-mixed"}
-    for one, other in zip(three(**mixed).together(), three(**mixed).alone(), strict=True):
+    stack, runs = three(**mixed).together(), three(**mixed).alone()
+    for one, other, exact in zip(stack, runs, three(dtype=torch.float32).alone(), strict=True):
         assert not one.failures
-        losses = [[loss for _, loss in each.told] for each in (one, other)]
+        losses = [[loss for _, loss in each.told] for each in (one, other, exact)]
         assert losses[0] == pytest.approx(losses[1], rel=0.02)
+        assert losses[0] != pytest.approx(losses[2], rel=1e-5)
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.filterwarnings("ignore:Synchronization debug mode")
-def test_on_a_gpu_no_step_waits_and_a_stack_is_its_runs():
+def test_on_a_gpu_no_step_waits_and_a_stack_is_its_runs(monkeypatch):
     """But for rounding: the weights of a low learning rate, as on the CPU in float32."""
+    # In a run alone, convolutions would round more than the matrix products of a stack.
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     rwloss.check_values(False)
     changes = {"steps": 8, "record_every": 100, "validate_every": 100}
     wanted, found = (filled(Stack(torch.float32, "cuda", **changes), rates=(1e-5,)) for _ in "ab")

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
-from pydantic import PositiveFloat
 
 from rwloss.arrays import Array, eager, from_numpy, to_numpy
 from rwloss.maps.generator import MapTags
+from rwloss.maps.limits import PositiveFloat
 from rwloss.maps.loss_term import LossTerm, Prediction
 from rwloss.regions import Regions
 

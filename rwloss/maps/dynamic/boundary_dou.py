@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated
 
-from pydantic import Field, PositiveFloat
-
 from rwloss.maps.generator import MapTags
+from rwloss.maps.limits import Limit, PositiveFloat
 from rwloss.maps.loss_term import LossTerm, Prediction
 
 if TYPE_CHECKING:
@@ -23,7 +22,7 @@ class BoundaryDoU(LossTerm):
     predicted.
     """
 
-    largest: Annotated[float, Field(le=1)] = 0.8
+    largest: Annotated[float, Limit(le=1)] = 0.8
     smooth: PositiveFloat = 1e-5
 
     name = "boundary_dou"

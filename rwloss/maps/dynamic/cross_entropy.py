@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 from einops import rearrange, repeat
-from pydantic import NonNegativeFloat
 
 from rwloss.errors import RWLossError
 from rwloss.maps.generator import MapTags
+from rwloss.maps.limits import NonNegativeFloat
 from rwloss.maps.loss_term import LossTerm, Prediction, sum_by_group
 
 if TYPE_CHECKING:

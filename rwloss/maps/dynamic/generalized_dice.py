@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from einops import rearrange, repeat
-from pydantic import NonNegativeFloat
 
 from rwloss.maps.generator import MapTags
+from rwloss.maps.limits import NonNegativeFloat
 from rwloss.maps.loss_term import LossTerm, Prediction
 
 if TYPE_CHECKING:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from einops import einsum, repeat
-from pydantic import PositiveFloat
 
 from rwloss.arrays import constants
 from rwloss.maps.generator import MapTags
+from rwloss.maps.limits import PositiveFloat
 from rwloss.maps.loss_term import LossTerm, Prediction
 from rwloss.maps.static.class_cost import Costs, cost_table
 

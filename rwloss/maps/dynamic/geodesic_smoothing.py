@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
 
 from rwloss.arrays import eager, to_numpy
 from rwloss.distance.geodesic import geodesic_distance
 from rwloss.maps.generator import MapTags
+from rwloss.maps.limits import Limit
 from rwloss.maps.loss_term import LossTerm, Prediction
 from rwloss.maps.static.skeleton_recall import skeleton
 from rwloss.regions import Regions
@@ -36,7 +36,7 @@ class GeodesicSmoothing(LossTerm):
     stability principle.
     """
 
-    alpha: Annotated[float, Field(ge=0, le=1)] = 0.1
+    alpha: Annotated[float, Limit(ge=0, le=1)] = 0.1
 
     name = "geodesic_smoothing"
     # A skeleton leans to one side: no exact flips.

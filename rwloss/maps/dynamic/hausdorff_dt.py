@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from einops import rearrange, reduce, repeat
-from pydantic import PositiveFloat
 
 from rwloss import distance
 from rwloss.arrays import eager, plain_call
 from rwloss.maps.generator import MapTags
+from rwloss.maps.limits import PositiveFloat
 from rwloss.maps.loss_term import LossTerm, Prediction
 
 if TYPE_CHECKING:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated
 
-from pydantic import Field, NonNegativeFloat
-
 from rwloss.maps.dynamic.focal import one_minus
 from rwloss.maps.generator import MapTags
+from rwloss.maps.limits import Limit, NonNegativeFloat
 from rwloss.maps.loss_term import LossTerm, Prediction
 
 if TYPE_CHECKING:
@@ -25,7 +24,7 @@ class Poly(LossTerm):
     """
 
     gamma: NonNegativeFloat = 0.0
-    epsilon: Annotated[float, Field(ge=-1)] = 1.0
+    epsilon: Annotated[float, Limit(ge=-1)] = 1.0
 
     name = "poly"
     tags = MapTags(

@@ -6,9 +6,9 @@ from functools import partial, reduce
 from typing import TYPE_CHECKING, Literal
 
 import einops
-from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat
 
 from rwloss.maps.generator import MapTags
+from rwloss.maps.limits import NonNegativeFloat, NonNegativeInt, PositiveFloat
 from rwloss.maps.loss_term import LossTerm, Prediction
 
 if TYPE_CHECKING:

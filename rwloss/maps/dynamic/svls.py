@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from pydantic import PositiveFloat
-
 from rwloss.maps.generator import MapTags
+from rwloss.maps.limits import PositiveFloat
 from rwloss.maps.loss_term import LossTerm, Prediction
 
 if TYPE_CHECKING:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated
 
 from einops import rearrange, repeat
-from pydantic import Field
 
 from rwloss.maps.generator import MapTags
+from rwloss.maps.limits import Limit
 from rwloss.maps.loss_term import LossTerm, Prediction
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ class TopK(LossTerm):
     the others.
     """
 
-    k: Annotated[float, Field(gt=0, le=100)] = 10.0
+    k: Annotated[float, Limit(gt=0, le=100)] = 10.0
 
     name = "top_k"
     tags = MapTags(

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, TypeAlias
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat
-
 from rwloss.maps.dynamic.focal import one_minus
 from rwloss.maps.generator import MapTags
+from rwloss.maps.limits import Limit, NonNegativeFloat, PositiveFloat
 from rwloss.maps.loss_term import LossTerm, Prediction
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-Share: TypeAlias = Annotated[float, Field(ge=0, le=1)]
-BelowOne: TypeAlias = Annotated[float, Field(ge=0, lt=1)]
+Share: TypeAlias = Annotated[float, Limit(ge=0, le=1)]
+BelowOne: TypeAlias = Annotated[float, Limit(ge=0, lt=1)]
 SMOOTH = 1e-7  # of the published code
 _CITATION = "Yeung et al., Unified Focal loss, CMIG 2022, arXiv 2102.04525"
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Literal, TypeAlias
 
 import numpy as np
-from pydantic import NonNegativeFloat
 
 from rwloss.arrays import from_numpy
 from rwloss.errors import RWLossError
 from rwloss.maps.generator import MapGenerator, MapTags
+from rwloss.maps.limits import NonNegativeFloat
 from rwloss.regions import Regions
 from rwloss.rwmap import RWMap
 from rwloss.words import listed

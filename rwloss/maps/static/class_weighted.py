@@ -8,12 +8,12 @@ from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
 import numpy as np
-from pydantic import Field, PositiveFloat
 
 from rwloss.arrays import Array, from_numpy, may_read, namespace, to_numpy
 from rwloss.errors import RWLossError
 from rwloss.maps.expression import Expression
 from rwloss.maps.generator import MapGenerator, MapTags
+from rwloss.maps.limits import Limit, PositiveFloat
 from rwloss.regions import Regions
 from rwloss.rwmap import RWMap
 
@@ -27,7 +27,7 @@ WeightRule: TypeAlias = Literal[
 ]
 # With "dataset_" the counts are those of all cases: `rwloss precompute` puts numbers in its place.
 ClassWeights: TypeAlias = WeightRule | tuple[PositiveFloat, ...]
-Beta: TypeAlias = Annotated[float, Field(ge=0, lt=1)]
+Beta: TypeAlias = Annotated[float, Limit(ge=0, lt=1)]
 
 _OF_DATASET = "dataset_"
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import NonNegativeFloat
-
 from rwloss.arrays import Array
 from rwloss.maps.generator import MapGenerator, MapTags
+from rwloss.maps.limits import NonNegativeFloat
 from rwloss.regions import Regions
 from rwloss.rwmap import RWMap
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import NonNegativeFloat
-
 from rwloss.arrays import divide_into
 from rwloss.maps.generator import MapGenerator, MapTags
+from rwloss.maps.limits import NonNegativeFloat
 from rwloss.regions import Regions
 from rwloss.rwmap import RWMap
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Literal
 
 import numpy as np
-from pydantic import PositiveFloat
 
 from rwloss.arrays import Array, divide_into, from_numpy, to_numpy
 from rwloss.maps.generator import MapGenerator, MapTags
+from rwloss.maps.limits import PositiveFloat
 from rwloss.maps.static.class_weighted import Beta, ClassWeights, Weighted
 from rwloss.regions import Regions
 from rwloss.rwmap import RWMap

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import NonNegativeInt
 
 from rwloss.arrays import from_numpy, to_numpy
 from rwloss.errors import RWLossError
 from rwloss.maps.generator import MapGenerator, MapTags
+from rwloss.maps.limits import NonNegativeInt
 from rwloss.regions import Regions
 from rwloss.rwmap import RWMap
 

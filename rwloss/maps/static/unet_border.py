@@ -6,11 +6,11 @@ import math
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import NonNegativeFloat, PositiveFloat
 
 from rwloss import distance
 from rwloss.arrays import from_numpy, to_numpy
 from rwloss.maps.generator import MapGenerator, MapTags
+from rwloss.maps.limits import NonNegativeFloat, PositiveFloat
 from rwloss.maps.static.class_weighted import Beta, ClassWeights, Weighted
 from rwloss.regions import Regions
 from rwloss.rwmap import RWMap

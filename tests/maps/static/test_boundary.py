@@ -72,5 +72,5 @@ def test_without_parameters_it_is_kervadec():
 )
 def test_parameter_that_it_does_not_know(parameter):
     [(name, value)] = parameter.items()
-    with pytest.raises(RWLossError, match=rf"boundary\({name}={value!r}\): Input should be '"):
+    with pytest.raises(RWLossError, match=rf"boundary\({name}={value!r}\): must be '"):
         maps.Boundary(**parameter)

@@ -82,13 +82,16 @@ def test_equal_weights_change_nothing():
     ("wrong", "message"),
     [
         *[({"scope": scope}, r"rectified\(scope=") for scope in ("volume", "", None, 1)],
-        ({"clip_mm": 0.0}, r"rectified\(clip_mm=0.0\): Input should be greater than 0"),
-        ({"clip_mm": -1}, "should be greater than 0"),
-        ({"clip_mm": np.inf}, "should be a finite number"),
+        (
+            {"clip_mm": 0.0},
+            r"\(clip_mm=0.0\): must be a finite number greater than 0, or None",
+        ),
+        ({"clip_mm": -1}, "must be a finite number greater than 0"),
+        ({"clip_mm": np.inf}, "must be a finite number greater than 0"),
         ({"clip_mm": "far"}, r"rectified\(clip_mm='far'\)"),
-        ({"weights": (1.0, 0.0)}, "should be greater than 0"),
+        ({"weights": (1.0, 0.0)}, "each a finite number greater than 0"),
         ({"weights": "inverze"}, r"rectified\(weights='inverze'\)"),
-        ({"weights": "inverse", "beta": 1.0}, "should be less than 1"),
+        ({"weights": "inverse", "beta": 1.0}, "must be a finite number at least 0 and less than 1"),
     ],
     ids=str,
 )

@@ -154,5 +154,5 @@ def test_ignored_voxels_are_no_object_and_part_objects():
     ids=str,
 )
 def test_parameters_out_of_range(wrong):
-    with pytest.raises(RWLossError, match=r"unet_border.*should be"):
+    with pytest.raises(RWLossError, match=r"unet_border.* number (greater than|at least) 0"):
         maps.UNetBorder(**wrong)

@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from pydantic import PositiveFloat
-
 from rwloss import Regions, RWMap
 from rwloss.maps import MapGenerator, MapTags
+from rwloss.maps.limits import PositiveFloat
 
 
 @dataclass(frozen=True)

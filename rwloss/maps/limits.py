@@ -1,0 +1,163 @@
+"""Types of parameters with their limits, and the check of a value against its type.
+
+Own code, because the maps run where only torch and the array libraries are. Limits of pydantic and
+annotated-types mean the same: both say what they are in attributes of these names.
+"""
+
+from __future__ import annotations
+
+import numbers
+import operator
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, NamedTuple, TypeAlias, Union, get_args, get_origin
+
+from rwloss.words import listed
+
+__all__ = ["Limit", "NonNegativeFloat", "NonNegativeInt", "PositiveFloat", "PositiveInt"]
+
+
+@dataclass(frozen=True)
+class Limit:
+    """The values that a number may have: `Annotated[float, Limit(ge=0, lt=1)]`.
+
+    gt, ge, lt, le: greater than, at least, less than, at most.
+    """
+
+    gt: float | None = None
+    ge: float | None = None
+    lt: float | None = None
+    le: float | None = None
+
+
+PositiveFloat: TypeAlias = Annotated[float, Limit(gt=0)]
+"""A number above 0."""
+
+NonNegativeFloat: TypeAlias = Annotated[float, Limit(ge=0)]
+"""A number of 0 or more."""
+
+PositiveInt: TypeAlias = Annotated[int, Limit(gt=0)]
+"""A whole number above 0."""
+
+NonNegativeInt: TypeAlias = Annotated[int, Limit(ge=0)]
+"""A whole number of 0 or more."""
+
+
+class _Bound(NamedTuple):
+    sign: str
+    words: str
+    holds: Callable[[Any, Any], bool]
+
+
+_LIMITS = {
+    "gt": _Bound(">", "greater than", operator.gt),
+    "ge": _Bound(">=", "at least", operator.ge),
+    "lt": _Bound("<", "less than", operator.lt),
+    "le": _Bound("<=", "at most", operator.le),
+}
+_SIMPLE = {
+    float: "a finite number",
+    int: "a whole number",
+    bool: "True or False",
+    str: "text",
+    NoneType: "None",
+    None: "None",
+    object: "anything",
+    Any: "anything",
+}
+# Notes that ask for no more than every parameter is checked for, or that only describe.
+_NO_LIMIT = ("strict", "allow_inf_nan", "documentation")
+
+
+def checked(kind: Any, value: Any) -> Any:
+    """The value as its type has it: int to float, list to tuple. No other value is converted.
+
+    Raises ValueError where it doesn't fit; its text is what the value must be.
+    Raises TypeError for a type that can't be checked.
+    """
+    must = requirement(kind)
+    fits = _fitting(kind, value)
+    if not fits:
+        raise ValueError(must)
+    return fits[0]
+
+
+def requirement(kind: Any) -> str:
+    """What a value of this type must be, in words. Raises TypeError for an unknown type.
+
+    >>> requirement(PositiveFloat | None)
+    'a finite number greater than 0, or None'
+    >>> requirement(tuple[NonNegativeInt, ...])
+    'a tuple of items, each a whole number at least 0'
+    """
+    origin, args = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        words = [f"{_LIMITS[name].words} {limit:g}" for name, limit in limits(kind)]
+        must = f"{requirement(args[0])} {listed(words)}".rstrip()
+    elif origin in {Union, UnionType}:
+        *first, last = map(requirement, args)
+        must = f"{', '.join(first)}, or {last}"
+    elif origin is Literal:
+        *first, last = map(repr, args)
+        must = f"{', '.join(first)} or {last}" if first else last
+    elif origin is tuple and args[1:] == (Ellipsis,):
+        must = f"a tuple of items, each {requirement(args[0])}"
+    elif origin is tuple:
+        must = f"a tuple of {len(args)}: {'; '.join(map(requirement, args))}"
+    elif kind in _SIMPLE:
+        must = _SIMPLE[kind]
+    else:
+        raise TypeError(f"{kind} is no such type")
+    return must
+
+
+def limits(kind: Any) -> Iterator[tuple[str, float]]:
+    """Limits of an annotated type: ("gt", 0). Raises TypeError for one of another kind."""
+    for note in get_args(kind)[1:]:
+        for each in getattr(note, "metadata", [note]):  # pydantic's Field(...) holds a list
+            said = [(name, getattr(each, name)) for name in _LIMITS if hasattr(each, name)]
+            harmless = isinstance(each, str) or any(hasattr(each, name) for name in _NO_LIMIT)
+            if not said and not harmless:
+                raise TypeError(f"the limit {each!r} is unknown")
+            yield from ((name, limit) for name, limit in said if limit is not None)
+
+
+def sign(name: str) -> str:
+    """Of a limit by its name: "gt" -> ">"."""
+    return _LIMITS[name].sign
+
+
+def _fitting(kind: Any, value: Any) -> list[Any]:
+    """The value as each choice of the type has it; first the one that leaves it as it is."""
+    if isinstance(value, numbers.Real) and not isinstance(value, bool):  # also one of NumPy
+        value = int(value) if isinstance(value, numbers.Integral) else float(value)
+    origin, args = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        known = list(limits(kind))
+        found = _fitting(args[0], value)
+        return [
+            each for each in found if all(_LIMITS[name].holds(each, end) for name, end in known)
+        ]
+    if origin in {Union, UnionType}:
+        found = [each for choice in args for each in _fitting(choice, value)]
+        return sorted(found, key=lambda each: type(each) is not type(value))
+    if origin is Literal:
+        return [each for each in args if type(each) is type(value) and each == value]
+    if origin is tuple:
+        # A set would lose the order.
+        return _tuples(args, value) if isinstance(value, tuple | list) else []
+    if kind is float and type(value) in {int, float}:
+        # An integer can be too large for a float, and text has no way to write infinity.
+        return [float(value)] if abs(value) <= sys.float_info.max else []
+    fits = kind in {object, Any} or type(value) is (NoneType if kind is None else kind)
+    return [value] if fits else []
+
+
+def _tuples(kinds: tuple[Any, ...], values: Sequence[Any]) -> list[tuple[Any, ...]]:
+    if kinds[1:] == (Ellipsis,):
+        kinds = kinds[:1] * len(values)
+    items = [_fitting(*each) for each in zip(kinds, values, strict=False)]
+    fit = len(kinds) == len(values) and all(items)
+    return [tuple(item[0] for item in items)] if fit else []

@@ -1,0 +1,113 @@
+"""The check of parameters against pydantic, which is the reference."""
+
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import pytest
+from annotated_types import Interval, Len
+from pydantic import ConfigDict, Field, FiniteFloat, PositiveFloat, TypeAdapter, ValidationError
+
+from rwloss.maps.limits import checked, requirement
+
+KINDS: list[Any] = [
+    float,
+    int,
+    bool,
+    str,
+    None,
+    object,
+    Any,
+    Literal["a", "b"],
+    Literal["a", None, "1"],
+    float | None,
+    float | int,
+    int | float,
+    bool | float,
+    str | bool | None,
+    tuple[float, ...],
+    tuple[int, float],
+    tuple[float | None, ...],
+    tuple[tuple[float, ...], ...] | Literal["a"],
+    PositiveFloat,
+    FiniteFloat,
+    PositiveFloat | None,
+    tuple[PositiveFloat, ...] | Literal["a"],
+    Annotated[float, Field(ge=0, lt=1, description="a share")],
+    Annotated[int, Interval(gt=0, le=3)],
+]
+VALUES: list[Any] = [
+    0,
+    1,
+    2,
+    -1,
+    0.0,
+    1.0,
+    0.5,
+    -0.5,
+    3,
+    4,
+    10**400,
+    float("nan"),
+    float("inf"),
+    True,
+    False,
+    None,
+    "a",
+    "1",
+    "",
+    b"a",
+    (),
+    (1,),
+    (1, 2),
+    (1.5, 2),
+    (0.0, 1.0),
+    (1, None),
+    ((1, 2), (0.5,)),
+    ((1,), 2),
+    {1.0},
+    {"a": 1},
+    1j,
+]
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+def test_the_same_values_fit_as_with_pydantic(kind):
+    adapter = TypeAdapter(kind, config=ConfigDict(allow_inf_nan=False))
+    for value in VALUES:
+        try:
+            wanted = adapter.validate_python(value, strict=True)
+        except ValidationError:
+            with pytest.raises(ValueError, match=r"."):
+                checked(kind, value)
+        else:
+            found = checked(kind, value)
+            assert repr(found) == repr(wanted), (value, found)
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+def test_the_words_of_a_requirement(kind):
+    assert requirement(kind)
+
+
+def test_numbers_of_numpy_become_those_of_python():
+    assert repr(checked(float, np.float32(0.5))) == "0.5"
+    assert repr(checked(int | float, np.int64(3))) == "3"
+    assert repr(checked(tuple[float, ...], [np.float64(1), np.int32(2)])) == "(1.0, 2.0)"
+    with pytest.raises(ValueError, match="True or False"):
+        checked(bool, np.int64(1))
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        list[float],
+        dict,
+        Annotated[tuple[float, ...], Len(1)],
+        Annotated[int, Field(multiple_of=2)],
+    ],
+)
+def test_what_cannot_be_checked_is_refused(kind):
+    with pytest.raises(TypeError):
+        checked(kind, ())
+    with pytest.raises(TypeError):
+        checked(kind | None, None)
