@@ -86,47 +86,58 @@ def _transform(labels: Tensor, table: Tensor, root: bool) -> Tensor:
     shared: dict[str, Any] = {"ROOT": root, "enable_fp_fusion": True}
     with torch.cuda.device_of(labels):
         for step, axis in enumerate(order):
-            n, stride = size[axis], math.prod(size[axis + 1 :])
-            lines = voxels // n
-            scale = (table[axis], table[-1], n, stride, lines, lines * batch)
+            n, inner = size[axis], math.prod(size[axis + 1 :])
+            outer = voxels // (n * inner)
+            scale = (table[axis], table[-1], n, inner, outer, batch * outer)
             before, found = found, before if step > 1 else table.new_empty(labels.shape)
-            rows, cols = triton_lines.lines_and_cols(n)
-            along_lines[(triton.cdiv(lines * batch, rows) * triton.cdiv(n, cols),)](
-                labels, found, *scale, **shared, LAST=len(order) == 1, LINES=rows, COLS=cols,
-                num_warps=triton_lines.WARPS,
+            lines, cols = triton_lines.lines_and_cols(n)
+            span, programs = _programs(lines, inner, batch * outer)
+            along_lines[(programs * triton.cdiv(n, cols),)](
+                labels, found, *scale, **shared, LAST=len(order) == 1, SPAN=span, LINES=lines,
+                COLS=cols, num_warps=triton_lines.WARPS,
             )  # fmt: skip
             if step:
-                rows, cols = triton_lines.TILE
-                across_lines[(triton.cdiv(n, rows) * triton.cdiv(lines * batch, cols),)](
-                    before, found, *scale, **shared, LAST=axis == order[-1], ROWS=rows, COLS=cols,
-                    num_warps=1,
+                rows, lines = triton_lines.TILE
+                span, programs = _programs(lines, inner, batch * outer)
+                across_lines[(programs * triton.cdiv(n, rows),)](
+                    before, found, *scale, **shared, LAST=axis == order[-1], SPAN=span, ROWS=rows,
+                    COLS=lines, num_warps=1,
                 )  # fmt: skip
     return found
 
 
+# For an axis of n voxels the batch is (planes n inner), with `outer` planes per image. A program
+# has lines that are neighbors in memory: SPAN of one plane, or of each of several narrow planes.
+
+
+def _programs(lines: int, inner: int, planes: int) -> tuple[int, int]:
+    """SPAN where a program has so many lines, and the number of programs that have all lines."""
+    span = min(lines, triton.next_power_of_2(inner))
+    return span, triton.cdiv(inner, span) * triton.cdiv(planes, lines // span)
+
+
 @triton.jit
 def along_lines(
-    labels, found, squares, alone, n, stride, lines_per_image, lines, LAST: tl.constexpr,
-    ROOT: tl.constexpr, LINES: tl.constexpr, COLS: tl.constexpr,
+    labels, found, squares, alone, n, inner, outer, planes, LAST: tl.constexpr, ROOT: tl.constexpr,
+    SPAN: tl.constexpr, LINES: tl.constexpr, COLS: tl.constexpr,
 ):  # fmt: skip
-    """Squared distance to another label on the same line, of n voxels `stride` apart.
+    """Squared distance to another label on the same line.
 
     squares, alone: of each image, spacing² along the axis and the value where it has one label.
     """
     blocks = tl.cdiv(n, COLS)
     start = (tl.program_id(0) % blocks) * COLS
-    line = (tl.program_id(0) // blocks) * LINES + tl.arange(0, LINES)[:, None]
-    image, first = _place(line, n, stride, lines_per_image)
+    program, line = tl.program_id(0) // blocks, tl.arange(0, LINES)[:, None]
+    image, first, live = _lines(program, line, n, inner, outer, planes, LINES, SPAN)
     labels += first
-    live = line < lines
     col = start + tl.arange(0, COLS)[None, :]
     # Where the run of this voxel begins, and where the next one does.
-    left = last_until(_begins(labels, col, live, n, stride), col)
-    right = first_from(_begins(labels, col + 1, live, n, stride), col + 1)
+    left = last_until(_begins(labels, col, live, n, inner), col)
+    right = first_from(_begins(labels, col + 1, live, n, inner), col + 1)
     for other in range(0, n, COLS):  # a long line has other blocks
         if other != start:
             there = other + tl.arange(0, COLS)[None, :]
-            begins = _begins(labels, there, live, n, stride)
+            begins = _begins(labels, there, live, n, inner)
             before = tl.where(begins & (other < start), there, -FAR)
             left = tl.maximum(left, tl.max(before, axis=1, keep_dims=True))
             after = tl.where(begins & (other > start), there, FAR)
@@ -136,25 +147,26 @@ def along_lines(
     best = tl.where(steps < n, steps * steps * square, float("inf"))
     if LAST:
         best = _finished(best, alone + image, live, ROOT)
-    tl.store(found + first + col * stride, best, mask=live & (col < n))
+    tl.store(found + first + col * inner, best, mask=live & (col < n))
 
 
 @triton.jit
-def _place(line, n, stride, lines_per_image):
-    """The image of each line, and where the line begins in memory."""
-    image = line // lines_per_image
-    inside = line - image * lines_per_image
-    # Only whole images may need 64 bits: one has less than 2**31 voxels.
-    first = (inside // stride) * n * stride + inside % stride
-    return image, image.to(tl.int64) * lines_per_image * n + first
+def _lines(program, line, n, inner, outer, planes, LINES: tl.constexpr, SPAN: tl.constexpr):
+    """Of the lines 0..LINES-1 of a program: image, first voxel, and which of them exist."""
+    blocks = tl.cdiv(inner, SPAN)
+    plane = (program // blocks) * (LINES // SPAN) + line // SPAN
+    place = (program % blocks) * SPAN + line % SPAN
+    # Only whole planes may need 64 bits: one has less than 2**31 voxels.
+    first = plane.to(tl.int64) * n * inner + place
+    return plane // outer, first, (plane < planes) & (place < inner)
 
 
 @triton.jit
-def _begins(labels, col, live, n, stride):
+def _begins(labels, col, live, n, inner):
     """Whether voxels of a line have another label than the one before."""
     there = live & (col > 0) & (col < n)
-    here = tl.load(labels + col * stride, mask=there, other=0)
-    return there & (here != tl.load(labels + (col - 1) * stride, mask=there, other=0))
+    here = tl.load(labels + col * inner, mask=there, other=0)
+    return there & (here != tl.load(labels + (col - 1) * inner, mask=there, other=0))
 
 
 @triton.jit
@@ -164,25 +176,25 @@ def _finished(best, alone, live, ROOT: tl.constexpr):
     return tl.where(best < float("inf"), found, tl.load(alone, mask=live, other=0.0))
 
 
-@triton.jit(do_not_specialize=["n", "stride", "lines_per_image", "lines"])
+@triton.jit(do_not_specialize=["n", "inner", "outer", "planes"])
 def across_lines(
-    before, found, squares, alone, n, stride, lines_per_image, lines, LAST: tl.constexpr,
-    ROOT: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
+    before, found, squares, alone, n, inner, outer, planes, LAST: tl.constexpr, ROOT: tl.constexpr,
+    SPAN: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
 ):  # fmt: skip
     """Squared distances after one more axis. before -> found, which has those along the axis."""
     tiles = tl.cdiv(n, ROWS)
     top = (tl.program_id(0) % tiles) * ROWS
     row = top + tl.arange(0, ROWS)[:, None]
-    line = (tl.program_id(0) // tiles) * COLS + tl.arange(0, COLS)[None, :]
-    image, first = _place(line, n, stride, lines_per_image)
-    live = line < lines
+    program, line = tl.program_id(0) // tiles, tl.arange(0, COLS)[None, :]
+    image, first, live = _lines(program, line, n, inner, outer, planes, COLS, SPAN)
+    first = tl.max_contiguous(first, (1, SPAN))  # Triton 3.6 does not see it in narrow planes
     here = live & (row < n)
     square = tl.load(squares + image, mask=live, other=1.0)
     before += first
-    at = found + first + row * stride
-    best = tl.load(before + row * stride, mask=here, other=float("inf"))
+    at = found + first + row * inner
+    best = tl.load(before + row * inner, mask=here, other=float("inf"))
     best = tl.minimum(best, tl.load(at, mask=here, other=float("inf")))
-    best = minimum_over_rows(before, live, square, best, here, top, 0, n, n, stride, ROWS)
+    best = minimum_over_rows(before, live, square, best, here, top, 0, n, n, inner, ROWS)
     if LAST:
         best = _finished(best, alone + image, live, ROOT)
     tl.store(at, best, mask=here)
