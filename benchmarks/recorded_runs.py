@@ -1,34 +1,28 @@
-"""The table of recorded runs from which `rwloss.stability` estimates risks, and how good it is.
+"""The table of recorded runs, the models that ship, and how good they are.
 
-`python -m benchmarks.recorded_runs NAME=STUDY[=DATA] ... --out FILE.csv` reads the finished runs of
-each study folder: a row per run and foreground class. NAME is that of the dataset, the same for all
-studies of it; DATA is its folder where it is not where study.toml says. Of a folder without runs/
-it reads runs.csv, which has no signs of life. Then it says how well risks and alarms do on datasets
-and maps that are left out, and which signs an alarm should look at. Without a study it says so of
-the table that ships.
+`python -m benchmarks.recorded_runs NAME=STUDY[=DATA] ...` adds the finished runs of each study
+folder to the table, a row per run and foreground class; a run that is in it already is replaced.
+NAME is the source of the images: what shares a source is left out together. DATA is the dataset
+where it is not where study.toml says. Of a folder without runs/ it reads runs.csv, which has no
+signs of life. Then it fits the models to the whole table, writes rwloss/stability/fitted.json, and
+prints how well they do on datasets and maps that are left out. Without a study it only refits.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import json
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from rwloss.files.csv_text import csv_text
-from rwloss.stability import alarm
-from rwloss.stability.alarm import SIGNS
-from rwloss.stability.alarm_quality import (
-    CANDIDATES,
-    Group,
-    alarm_quality,
-    can_judge,
-    chosen_signs,
-)
-from rwloss.stability.prediction import calibration
-from rwloss.stability.recorded import LOOKS, RecordedClass, read_table, recorded_classes
+from benchmarks.recorded import TABLE, RecordedClass, read_table
+from benchmarks.risk import CANDIDATES, AlarmQuality, Quality, fitted_content, quality
+from rwloss.stability import VANISHES_BELOW, alarm
+from rwloss.stability.alarm import LOOKS
+from rwloss.stability.prediction import Calibration
 from rwloss.study.axes import AxisValues, checked, combinations, named
 from rwloss.study.indicators import INFLUENCE, indicators
 from rwloss.study.outcomes import COLLAPSED_BELOW, read_outcome
@@ -36,69 +30,99 @@ from rwloss.study.plan import Study, runs
 from rwloss.training import RunFolder, RunSettings
 from rwloss.words import listed
 
-_GROUPS: tuple[Group, ...] = ("dataset", "map")
+FITTED = Path(__file__).parents[1] / "rwloss" / "stability" / "fitted.json"
+
 _SIGNS = tuple(name for name in CANDIDATES if name != "pull")
+_RUN = ("dataset", "study", "axes", "map", "seed", "class", "learning_rate", "steps")
 _COLUMNS = (
-    *("dataset", "study", "axes", "map", "seed", "class", "learning_rate", "steps"),
+    *_RUN,
     *("fraction", "pull", "pull_exponent", "lost", "end_dice", "birth_step"),
     *(f"{sign}_at_{round(100 * look)}" for look in LOOKS for sign in _SIGNS),
 )
 
 
 def main() -> None:
-    """Write the table, with how many rows each study gave, and print how good it is."""
+    """Extend the table, refit, and print how many rows each study gave and how good it all is."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("studies", nargs="*", metavar="NAME=STUDY[=DATA]")
-    parser.add_argument("--out", type=Path, help="the table of these studies")
+    parser.add_argument("--table", type=Path, default=TABLE, help="the table to extend")
+    parser.add_argument("--out", type=Path, default=FITTED, help="the fitted models")
     given = parser.parse_args()
-    if bool(given.studies) != bool(given.out):
-        parser.error("studies and --out go together")
-    table = recorded_classes()
-    if given.out:
-        rows = []
-        for text in given.studies:
-            name, _, rest = text.partition("=")
-            folder, _, source = rest.partition("=")
-            found = list(rows_of(name, Path(folder), source or None))
-            lost = sum(row["lost"] for row in found)
-            print(f"{name}: {len(found)} classes of runs in {folder}, {lost} lost", file=sys.stderr)
-            rows += found
-        content = csv_text(_COLUMNS, rows)
-        given.out.write_text(content, encoding="utf-8", newline="")
-        table = read_table(content)
-    for line in told(table):
+    for text in given.studies:
+        name, _, rest = text.partition("=")
+        folder, _, source = rest.partition("=")
+        found = list(rows_of(name, Path(folder), source or None))
+        lost = sum(row["lost"] for row in found)
+        print(f"{name}: {len(found)} classes of runs in {folder}, {lost} lost", file=sys.stderr)
+        extend(given.table, found)
+    table = read_table(given.table)
+    judged = quality(table)
+    content = json.dumps(fitted_content(table, judged), indent=1) + "\n"
+    given.out.write_text(content, encoding="utf-8")
+    for line in told(table, judged):
         print(line)
 
 
-def told(table: Sequence[RecordedClass]) -> Iterator[str]:
+def extend(file: Path, found: Sequence[dict[str, Any]]) -> None:
+    """Write rows into a table; a row of the same class and run is replaced."""
+    rows: dict[tuple[str, ...], dict[str, Any]] = {}
+    before = file.read_text(encoding="utf-8").splitlines() if file.exists() else ()
+    for row in (*csv.DictReader(before), *found):
+        rows[tuple(str(row[name]) for name in _RUN)] = row
+    with file.open("w", encoding="utf-8", newline="") as lines:
+        table = csv.DictWriter(lines, _COLUMNS, restval="", lineterminator="\n")
+        table.writeheader()
+        table.writerows(rows.values())
+
+
+def told(table: Sequence[RecordedClass], found: Quality) -> Iterator[str]:
     """How good risks and alarms fitted on a table are, where they have not seen it."""
     yield from _title("risk before training", table)
-    for by in _GROUPS:
-        if len({getattr(row, by) for row in table if row.lost}) > 1:
-            yield f"  left out by {by}:"
-            found = calibration(by, table)
-            for name, area, (low, high) in (
-                ("model", found.area, found.interval),
-                ("pull ratio alone", found.pull_area, found.pull_interval),
-            ):
-                yield f"    {name}: area {area:.3f} ({low:.3f} to {high:.3f})"
-            yield f"    mean risk {found.expected:.1%}, lost {found.lost / found.rows:.1%}"
-    signs = [row for row in table if row.signs]
-    yield from _title("alarm", signs)
-    for by in _GROUPS:
-        if can_judge(signs, by):
-            yield f"  left out by {by}:"
-            quality, chosen = alarm_quality(by, signs)
-            yield from (f"    {each}" for each in quality)
-            yield from (f"    signs for {name}: {listed(names)}" for name, names in chosen.items())
-    if can_judge(signs, "dataset"):
-        chosen_from_all = listed(chosen_signs(signs))
-        yield f"  signs chosen from all: {chosen_from_all}; alarm.SIGNS: {listed(SIGNS)}"
+    lost, kept = (
+        f"{sum(row.pull < VANISHES_BELOW for row in rows)} of {len(rows)}"
+        for rows in ([row for row in table if row.lost is end] for end in (True, False))
+    )
+    yield f"  pull ratio below {VANISHES_BELOW:g}: {lost} of the lost classes, {kept} of the others"
+    for by, parts in found.risk.items():
+        yield f"  left out by {by}:"
+        for name, each in parts.items():
+            yield from (f"    {name}: {line}" for line in _of_risk(each))
+    yield from _title("alarm", [row for row in table if row.signs])
+    for by, looks in found.alarm.items():
+        yield f"  left out by {by}:"
+        for name, at in looks.items():
+            yield from (f"    {name}, {_of_alarm(each)}" for each in at)
+        for name, signs in found.signs[by].items():
+            yield f"    signs for {name}: {listed(signs)}"
 
 
 def _title(what: str, rows: Sequence[RecordedClass]) -> Iterator[str]:
     runs_of, lost = len({row.run for row in rows}), sum(row.lost for row in rows)
     yield f"{what}: {len(rows)} classes of {runs_of} runs, {lost} lost"
+
+
+def _of_risk(each: Calibration) -> Iterator[str]:
+    for name, area, (low, high) in (
+        ("model", each.area, each.interval),
+        ("pull ratio alone", each.pull_area, each.pull_interval),
+    ):
+        yield f"{name}: area {area:.3f} ({low:.3f} to {high:.3f})"
+    yield f"mean risk {each.expected:.1%}, lost {each.lost / each.rows:.1%} of {each.rows}"
+
+
+def _of_alarm(each: AlarmQuality) -> str:
+    shares = [
+        f"{count} of {of} ({low:.0%} to {high:.0%})"
+        for count, of, (low, high) in (
+            (each.hits, each.lost, each.recall_interval),
+            (each.false, each.kept, each.false_interval),
+        )
+    ]
+    low, high = each.area_interval
+    return (
+        f"up to {each.look:.0%} of the steps: recall {shares[0]}, false alarms {shares[1]}, "
+        f"area {each.area:.3f} ({low:.3f} to {high:.3f})"
+    )
 
 
 def rows_of(dataset: str, folder: Path, source: str | None = None) -> Iterator[dict[str, Any]]:
@@ -141,12 +165,16 @@ def _with(study: Study, values: AxisValues) -> Study:
 
 
 def _from_runs(study: Study, folder: Path) -> Iterator[dict[str, Any]]:
-    """The end of each class of each finished run, with the signs that its record has."""
-    for run in runs(study, folder):
-        outcome = read_outcome(run.folder)
-        if not outcome.finished:
-            if outcome.diverged_step is not None:
-                print(f"{run.folder} diverged: not in the table", file=sys.stderr)
+    """The end of each class of each finished run, with the signs that its record has.
+
+    A seed of which a run is not done yet is left out, so that a run's length does not choose.
+    """
+    read = [(run, read_outcome(run.folder)) for run in runs(study, folder)]
+    diverged = {run.folder for run, outcome in read if outcome.diverged_step is not None}
+    begun = {run.seed for run, end in read if not (end.finished or run.folder in diverged)}
+    print(f"{folder}: {len(begun)} seeds not done, {len(diverged)} runs diverged", file=sys.stderr)
+    for run, outcome in read:
+        if run.seed in begun or not outcome.finished:
             continue
         lines = [line for line in RunFolder(run.folder).lines() if line["kind"] == "record"]
         for k, each in enumerate(outcome.classes, 1):

@@ -9,7 +9,6 @@ from recorded_studies import STUDIES, write_recorded
 from strange_studies import write_run
 
 from rwloss import data
-from rwloss.stability.recorded import recorded_classes
 from rwloss.study.plan import make, runs
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -17,7 +16,9 @@ if not (ROOT / "benchmarks").is_dir():
     pytest.skip("the benchmarks are in the repository only", allow_module_level=True)
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.recorded_runs import rows_of, told  # noqa: E402
+from benchmarks.recorded import read_table  # noqa: E402
+from benchmarks.recorded_runs import extend, rows_of, told  # noqa: E402
+from benchmarks.risk import quality  # noqa: E402
 
 sys.path.remove(str(ROOT))
 
@@ -55,19 +56,44 @@ def test_what_is_known_before_training_is_that_of_the_cell(tmp_path):
     rows = list(rows_of("cubes", tmp_path / "study"))
     assert {row["axes"] for row in rows} == {"map_of slice", "map_of volume"}
     assert len({row["pull"] for row in rows}) == len(rows)
+    # A seed that is not done is left out as a whole.
+    study = study.model_copy(update={"seeds": (0, 1)})
+    study.write(tmp_path / "study" / "study.toml")
+    last = [*runs(study, tmp_path / "study")][-1]
+    write_run(last, ((0.3, 0.2), (0.8, 0.0)), 0.0, names=("class 1", "class 2"))
+    assert last.seed == 1
+    assert [*rows_of("cubes", tmp_path / "study")] == rows
 
 
-@pytest.mark.slow
+def test_a_run_that_is_in_the_table_is_replaced(tmp_path):
+    file = tmp_path / "table.csv"
+    row = {
+        "dataset": "cubes", "study": "a", "axes": "", "map": "boundary(normalize='max')",
+        "seed": 0, "class": "one", "learning_rate": 4e-4, "steps": 20, "fraction": 0.1,
+        "pull": 0.02, "pull_exponent": -0.001, "lost": 0, "end_dice": 0.5, "birth_step": "",
+    }  # fmt: skip
+    extend(file, [row, {**row, "class": "two"}])
+    extend(file, [{**row, "lost": 1}, {**row, "seed": 1}])
+    found = {(row.seed, row.name): row for row in read_table(file)}
+    assert {key: row.lost for key, row in found.items()} == {
+        (0, "one"): True,
+        (0, "two"): False,
+        (1, "one"): False,
+    }
+    assert {row.pull_exponent for row in found.values()} == {-0.001}
+
+
 def test_it_says_how_good_risks_and_alarms_are():
-    text = "\n".join(told(recorded_classes()))
+    rows = [row for row in read_table() if "lr" in row.study]  # 300 steps at two rates
+    text = "\n".join(told(rows, quality(rows, resamples=9)))
     for line in (
-        "risk before training: 258 classes of 104 runs, 35 lost",
+        "risk before training: 132 classes of 56 runs, 28 lost",
+        "  left out by dataset:\n    all: model: area 0.",
         "alarm: 132 classes of 56 runs, 28 lost",
-        "up to 10% of the steps: recall 71.4% (",
-        "signs for lung_patches: pull, own_probability and predicted_volume",
+        "    all, up to 10% of the steps: recall 21 of 28 (",
+        ", false alarms 13 of 104 (",
+        "    signs for lung_patches: pull, own_probability and predicted_volume",
     ):
         assert line in text
-    of_two = [row for row in recorded_classes() if "phantom" in row.dataset]
-    assert [line for line in told(of_two) if "out by" in line] == [
-        f"  left out by {by}:" for by in ("dataset", "map", "map")
-    ]
+    below = sum(row.pull < 0.01 for row in rows if row.lost)
+    assert f"  pull ratio below 0.01: {below} of 28 of the lost classes, " in text

@@ -22,6 +22,7 @@ class Page(NamedTuple):
 PAGES = (
     Page("rwloss", "rwloss", "The names at the top: the loss, regions and maps."),
     Page("rwloss.maps", "rwloss.maps", "Expressions, and the base classes of your own terms.", "."),
+    Page("Limits", "rwloss.maps.limits", "Types of parameters, with the values that they allow."),
     Page("Static terms", "rwloss.maps", "Maps that follow from the labels alone.", "static"),
     Page("Dynamic terms", "rwloss.maps", "Losses of probabilities, as maps.", "dynamic"),
     Page("rwloss.losses", "rwloss.losses", "The loss, and targets as labels."),

@@ -16,10 +16,15 @@ from typing import Annotated, Any, Literal, NamedTuple, TypeAlias, Union, get_ar
 
 from rwloss.words import listed
 
+__all__ = ["Limit", "NonNegativeFloat", "NonNegativeInt", "PositiveFloat", "PositiveInt"]
+
 
 @dataclass(frozen=True)
 class Limit:
-    """The values that a number may have: `Annotated[float, Limit(ge=0, lt=1)]`."""
+    """The values that a number may have: `Annotated[float, Limit(ge=0, lt=1)]`.
+
+    gt, ge, lt, le: greater than, at least, less than, at most.
+    """
 
     gt: float | None = None
     ge: float | None = None
@@ -28,9 +33,16 @@ class Limit:
 
 
 PositiveFloat: TypeAlias = Annotated[float, Limit(gt=0)]
+"""A number above 0."""
+
 NonNegativeFloat: TypeAlias = Annotated[float, Limit(ge=0)]
+"""A number of 0 or more."""
+
 PositiveInt: TypeAlias = Annotated[int, Limit(gt=0)]
+"""A whole number above 0."""
+
 NonNegativeInt: TypeAlias = Annotated[int, Limit(ge=0)]
+"""A whole number of 0 or more."""
 
 
 class _Bound(NamedTuple):

@@ -10,9 +10,8 @@ from functools import cache
 import numpy as np
 
 from rwloss.errors import RWLossError
-from rwloss.stability.logistic import FloatArray, Logistic
+from rwloss.stability.fitted import FloatArray, Logistic, fitted
 from rwloss.stability.loss_call import LossCall
-from rwloss.stability.recorded import LOOKS, RecordedClass, recorded_classes
 from rwloss.stability.report import ratio
 from rwloss.stability.signs import ClassSigns
 from rwloss.words import class_names as names_for
@@ -25,12 +24,8 @@ REMEDY = (
 SAMPLES = 60
 """Samples per recorded run; a watched run is sampled as often."""
 
-FALSE_ALARMS = 0.05
-"""The share of recorded surviving classes for which an alarm would have been raised."""
-
-SIGNS = ("pull", "own_probability", "trend", "predicted_volume")
-"""The signs that an alarm uses, as selected by `alarm_quality.chosen_signs` from all recorded
-runs."""
+LOOKS = (0.1, 0.2, 0.4, 0.7)
+"""Fractions of a run at which its classes are judged."""
 
 _MEASURED = 4  # batches with a class in which its pull is measured, over which it is added up
 
@@ -131,39 +126,25 @@ class Alarms:
 
 @dataclass(frozen=True, eq=False)
 class Judge:
-    """The model of one look: the risk, and the threshold of an alarm. names: of its signs."""
+    """The model of one look: the risk, from the signs that it names, and the threshold of an
+    alarm."""
 
     model: Logistic
     threshold: float
-    names: tuple[str, ...] = SIGNS
-
-    @classmethod
-    def fit(
-        cls, rows: Sequence[RecordedClass], look: float, names: tuple[str, ...] = SIGNS
-    ) -> Judge:
-        """From recorded classes that have signs at this look.
-
-        At the threshold, FALSE_ALARMS of the surviving classes would have raised an alarm.
-        """
-        known = [row for row in rows if look in row.signs]
-        features = np.array([scaled(row.signs_at(look), names) for row in known])
-        lost = np.array([row.lost for row in known])
-        model = Logistic.fit(features, lost)
-        kept = model.probability(features[~lost])
-        return cls(model, float(np.quantile(kept, 1 - FALSE_ALARMS, method="higher")), names)
 
     def risk(self, signs: Mapping[str, float]) -> float:
         """Probability that a class with these signs is lost."""
-        return float(self.model.probability(scaled(signs, self.names)[None])[0])
+        return float(self.model.probability(scaled(signs, self.model.names)[None])[0])
 
 
 @cache
 def judge(look: float) -> Judge:
-    """The judge of a look, from the included recorded runs."""
-    return Judge.fit(recorded_classes(), look)
+    """The judge of a look, as fitted to recorded runs."""
+    found = fitted()["alarm"]["looks"][f"{look:g}"]
+    return Judge(Logistic.read(found["model"]), found["threshold"])
 
 
-def scaled(signs: Mapping[str, float], names: Sequence[str] = SIGNS) -> FloatArray:
+def scaled(signs: Mapping[str, float], names: Sequence[str]) -> FloatArray:
     """Logarithms of the named signs, within bounds. (names)."""
     return np.log([min(max(signs[name], 1e-6), 1e3) for name in names])
 

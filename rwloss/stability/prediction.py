@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import warnings
 from dataclasses import dataclass
-from functools import cache
 from typing import Literal
 
 import numpy as np
 
 from rwloss.errors import RWLossError
-from rwloss.stability.logistic import (
-    BoolArray,
-    FloatArray,
-    Logistic,
-    area_interval,
-    area_under_curve,
-    left_out,
-)
-from rwloss.stability.recorded import RecordedClass, recorded_classes
+from rwloss.stability.fitted import FloatArray, Logistic, fitted
+
+BEFORE_TRAINING = ("pull", "pull_exponent", "fraction", "learning_rate", "steps")
+"""What `predict` looks at, in the order of `features_before`."""
+
+_MARGIN = 0.1  # of a feature: about a quarter of a number, a tenth of an exponent
 
 
 def predict(
@@ -34,8 +30,8 @@ def predict(
 
     pull, pull_exponent: of the class, from `check_expression`. fraction: share of the class in the
     training voxels. A logistic model of their logarithms and of those of learning rate and steps,
-    fitted on the included recorded runs: small U-Nets, 2-D, Adam. `calibration` measures it on
-    held-out datasets and maps.
+    fitted to recorded runs: small U-Nets, 2-D, Adam. `calibration` measures it on held-out datasets
+    and maps. Warns of numbers outside those of the recorded runs: the risk is an extrapolation.
 
     Raises RWLossError for values that are not finite or not above 0 (the exponent may be 0).
 
@@ -58,8 +54,41 @@ def predict(
             "the pull ratio or exponent is unknown (NaN): the class is absent, or is not pulled "
             "up at all"
         )
-    row = _features(pull, pull_exponent, fraction, learning_rate, steps)
-    return float(_model().probability(row[None])[0])
+    row = features_before(pull, pull_exponent, fraction, learning_rate, steps)
+    _warn_outside(row, (pull, pull_exponent, fraction, learning_rate, steps))
+    return float(Logistic.read(fitted()["risk"]["model"]).probability(row[None])[0])
+
+
+def features_before(
+    pull: float, pull_exponent: float, fraction: float, learning_rate: float, steps: float
+) -> FloatArray:
+    """The features of the model: logarithms to base 10, and the exponent itself. (5).
+
+    A pull ratio of 0 or below counts as 1e-6, an infinite one as 1e3.
+    """
+    return np.array(
+        [
+            math.log10(min(max(pull, 1e-6), 1e3)),
+            pull_exponent,
+            math.log10(fraction),
+            math.log10(learning_rate),
+            math.log10(steps),
+        ]
+    )
+
+
+def _warn_outside(row: FloatArray, values: tuple[float, ...]) -> None:
+    """Warn of values outside those of the recorded runs."""
+    ranges = [fitted()["fitted_on"]["ranges"][name] for name in BEFORE_TRAINING]
+    low, high = (features_before(*ends) for ends in zip(*ranges, strict=True))
+    outside = (row < low - _MARGIN) | (row > high + _MARGIN)
+    if outside.any():
+        named = ", ".join(
+            f"{name} {values[i]:g} (recorded: {ranges[i][0]:g} to {ranges[i][1]:g})"
+            for i, name in enumerate(BEFORE_TRAINING)
+            if outside[i]
+        )
+        warnings.warn(f"the risk is an extrapolation: {named}", stacklevel=3)
 
 
 @dataclass(frozen=True)
@@ -80,52 +109,12 @@ class Calibration:
     expected: float
 
 
-def calibration(
-    by: Literal["dataset", "map"] = "dataset", rows: Sequence[RecordedClass] | None = None
-) -> Calibration:
+def calibration(by: Literal["dataset", "map"] = "dataset") -> Calibration:
     """Left-out quality of `predict`: each dataset, or each map, is predicted from the others.
 
-    rows: recorded classes; by default the included ones. by: what is left out.
+    by: what is left out.
     """
-    rows = recorded_classes() if rows is None else rows
-    features, lost = _of(rows)
-    runs, groups = [row.run for row in rows], [getattr(row, by) for row in rows]
-    risks, pulls = left_out(features, lost, groups), -features[:, 0]
-    return Calibration(
-        rows=len(rows),
-        lost=int(lost.sum()),
-        area=area_under_curve(lost, risks),
-        interval=area_interval(lost, risks, runs),
-        pull_area=area_under_curve(lost, pulls),
-        pull_interval=area_interval(lost, pulls, runs),
-        expected=float(risks.mean()),
-    )
-
-
-def _features(
-    pull: float, pull_exponent: float, fraction: float, learning_rate: float, steps: int
-) -> FloatArray:
-    """(5). A pull ratio of 0 or below counts as 1e-6, an infinite one as 1e3."""
-    return np.array(
-        [
-            math.log10(min(max(pull, 1e-6), 1e3)),
-            pull_exponent,
-            math.log10(fraction),
-            math.log10(learning_rate),
-            math.log10(steps),
-        ]
-    )
-
-
-def _of(rows: Sequence[RecordedClass]) -> tuple[FloatArray, BoolArray]:
-    """Features (n 5) of recorded classes, and whether they were lost (n)."""
-    features = [
-        _features(row.pull, row.pull_exponent, row.fraction, row.learning_rate, row.steps)
-        for row in rows
-    ]
-    return np.array(features), np.array([row.lost for row in rows])
-
-
-@cache
-def _model() -> Logistic:
-    return Logistic.fit(*_of(recorded_classes()))
+    found = dict(fitted()["risk"]["left_out"][by])
+    for name in ("interval", "pull_interval"):
+        found[name] = tuple(found[name])
+    return Calibration(**found)

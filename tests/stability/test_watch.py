@@ -142,7 +142,7 @@ def test_alarms_are_judged_at_the_looks_and_raised_once():
     assert raised == [10]
     [alarm] = alarms.raised
     signs = {"pull": 1e-4, "own_probability": alarm.own_probability, "trend": 0.7}
-    signs["predicted_volume"] = 0.5
+    signs |= {"contrast": 10.0, "predicted_volume": 0.5}
     assert judge(0.1).risk(signs) > judge(0.1).threshold
     healthy = Alarms(steps=100)
     assert not any(

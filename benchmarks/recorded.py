@@ -1,30 +1,30 @@
-"""Recorded training runs: the table from which risks are estimated."""
+"""The table of recorded training runs, from which `benchmarks.risk` fits the models that ship."""
 
 from __future__ import annotations
 
 import csv
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
-from importlib.resources import files
+from pathlib import Path
 
-LOOKS = (0.1, 0.2, 0.4, 0.7)
-"""Fractions of a run at which its classes are judged."""
+from rwloss.stability.alarm import LOOKS
 
-TABLE = "recorded_runs.csv"
+TABLE = Path(__file__).parent / "results" / "recorded_runs.csv"
 
 
 @dataclass(frozen=True)
 class RecordedClass:
     """One foreground class of one training run, and its end.
 
-    study, axes: the arm of the recordings. fraction: of the training voxels. pull, pull_exponent:
-    see `StabilityReport`; known before training. signs: the result of `alarm.features_of` at each
-    look; empty if the run did not record them. lost: whether the final validation Dice was below
-    0.05.
+    dataset: the source of the images; all datasets of one source have one name. study, axes: the
+    arm of the recordings. fraction: of the training voxels. pull, pull_exponent: see
+    `StabilityReport`; known before training. signs: the result of `alarm.features_of` at each look;
+    empty if the run did not record them. lost: whether the final validation Dice was below 0.05.
     """
 
     dataset: str
+    study: str
+    axes: str
     map: str
     seed: int
     name: str
@@ -35,8 +35,6 @@ class RecordedClass:
     pull_exponent: float
     lost: bool
     signs: Mapping[float, Mapping[str, float]]
-    study: str = ""
-    axes: str = ""
 
     @property
     def run(self) -> str:
@@ -49,15 +47,10 @@ class RecordedClass:
         return {**self.signs[look], "pull": self.pull}
 
 
-@cache
-def recorded_classes() -> tuple[RecordedClass, ...]:
-    """The included table; `python -m benchmarks.recorded_runs` makes it from studies."""
-    return read_table(files("rwloss.stability").joinpath(TABLE).read_text(encoding="utf-8"))
-
-
-def read_table(text: str) -> tuple[RecordedClass, ...]:
+def read_table(file: Path = TABLE) -> tuple[RecordedClass, ...]:
     """The rows of a table of recorded runs."""
-    return tuple(map(_row, csv.DictReader(text.splitlines())))
+    with file.open(encoding="utf-8", newline="") as lines:
+        return tuple(map(_row, csv.DictReader(lines)))
 
 
 def _row(cells: dict[str, str]) -> RecordedClass:
@@ -68,6 +61,8 @@ def _row(cells: dict[str, str]) -> RecordedClass:
             signs[int(percent) / 100][name] = float(text)
     return RecordedClass(
         dataset=cells["dataset"],
+        study=cells["study"],
+        axes=cells["axes"],
         map=cells["map"],
         seed=int(cells["seed"]),
         name=cells["class"],
@@ -78,6 +73,4 @@ def _row(cells: dict[str, str]) -> RecordedClass:
         pull_exponent=float(cells["pull_exponent"]),
         lost=cells["lost"] == "1",
         signs={look: found for look, found in signs.items() if found},
-        study=cells.get("study", ""),
-        axes=cells.get("axes", ""),
     )
