@@ -6,6 +6,7 @@ import dataclasses
 import inspect
 import sys
 from abc import abstractmethod
+from collections.abc import Set
 from dataclasses import dataclass
 from functools import cache, reduce
 from types import SimpleNamespace
@@ -54,7 +55,7 @@ class MapTags:
     stable: bool = False
     signed: bool = True
     unit: str = ""
-    commutes_with: frozenset[str] = frozenset()
+    commutes_with: Set[str] = frozenset()
     uses_spacing: bool = True
     uses_image: bool = False
     stable_with_two: bool | None = None
@@ -63,6 +64,10 @@ class MapTags:
     limits: tuple[float | None, float | None] | None = None
     uses_components: bool = False
     ingredient: str = ""
+
+    def __post_init__(self) -> None:
+        """Any set of moves will do."""
+        object.__setattr__(self, "commutes_with", frozenset(self.commutes_with))
 
 
 @dataclass_transform(frozen_default=True, field_specifiers=(dataclasses.field,))
