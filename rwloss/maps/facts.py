@@ -9,8 +9,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, get_args, get_origin
 
+from rwloss.errors import RWLossError
 from rwloss.maps.generator import MapGenerator, parameters
-from rwloss.maps.limits import limits, sign
+from rwloss.maps.limits import limits, plain, sign
 from rwloss.maps.loss_term import LossTerm
 
 
@@ -55,7 +56,7 @@ class TermFacts:
 
 
 def facts(generator: type[MapGenerator]) -> TermFacts:
-    """What the class says of itself.
+    """What the class says of itself. Raises RWLossError where a parameter can't be checked.
 
     >>> from rwloss import maps
     >>> facts(maps.Rectified).range
@@ -105,8 +106,13 @@ def _parameters(generator: type[MapGenerator]) -> tuple[Parameter, ...]:
         if field.default_factory is not dataclasses.MISSING:
             default = field.default_factory()
         required = default is dataclasses.MISSING
-        kind, meaning = in_words(types[field.name]), meanings.get(field.name, "")
-        value = None if required else default
+        try:
+            kind = in_words(types[field.name])
+        except TypeError as error:
+            raise RWLossError(
+                f"{generator.name}: the type of {field.name} can't be checked: {error}"
+            ) from error
+        value, meaning = None if required else default, meanings.get(field.name, "")
         found.append(Parameter(field.name, kind, required, value, meaning))
     return tuple(found)
 
@@ -134,10 +140,14 @@ def split(doc: str, names: Iterable[str]) -> tuple[str, dict[str, str]]:
 
 
 def in_words(annotation: Any) -> str:
-    """An annotation: its choices, or its type with its limits, such as "float > 0"."""
+    """An annotation: its choices, or its type with its limits, such as "float > 0".
+
+    Raises TypeError for a limit that is unknown.
+    """
+    annotation = plain(annotation)
     if get_origin(annotation) is Annotated:
         signs = ", ".join(f"{sign(name)} {limit:g}" for name, limit in limits(annotation))
-        return f"{in_words(get_args(annotation)[0])} {signs}"
+        return f"{in_words(get_args(annotation)[0])} {signs}".rstrip()
     if get_origin(annotation) is Literal:
         return " | ".join(repr(choice) for choice in get_args(annotation))
     if get_origin(annotation) is tuple:

@@ -11,6 +11,7 @@ import operator
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, NamedTuple, TypeAlias, Union, get_args, get_origin
 
@@ -67,8 +68,8 @@ _SIMPLE = {
     object: "anything",
     Any: "anything",
 }
-# Notes that ask for no more than every parameter is checked for, or that only describe.
-_NO_LIMIT = ("strict", "allow_inf_nan", "documentation")
+# What notes hold that ask for no more than every parameter is checked for, or that only describe.
+_NO_LIMIT = {"strict", "allow_inf_nan", "documentation", "unit"}
 
 
 class Misfit(ValueError):
@@ -103,6 +104,7 @@ def requirement(kind: Any) -> str:
     >>> requirement(tuple[NonNegativeInt, ...])
     'a tuple of items, each a whole number at least 0'
     """
+    kind = plain(kind)
     origin, args = get_origin(kind), get_args(kind)
     if origin is Annotated:
         words = [f"{_LIMITS[name].words} {limit:g}" for name, limit in limits(kind)]
@@ -129,10 +131,25 @@ def limits(kind: Any) -> Iterator[tuple[str, float]]:
     for note in get_args(kind)[1:]:
         for each in getattr(note, "metadata", [note]):  # pydantic's Field(...) holds a list
             said = [(name, getattr(each, name)) for name in _LIMITS if hasattr(each, name)]
-            harmless = isinstance(each, str) or any(hasattr(each, name) for name in _NO_LIMIT)
+            held = {name for name in dir(each) if not name.startswith("_")}
+            harmless = each is None or isinstance(each, str) or (held and held <= _NO_LIMIT)
             if not said and not harmless:
                 raise TypeError(f"the limit {each!r} is unknown")
             yield from ((name, limit) for name, limit in said if limit is not None)
+
+
+def plain(kind: Any) -> Any:
+    """A type without a name of its own; a limit of `float | None` is that of the number."""
+    while named := getattr(kind, "__supertype__", None) or getattr(kind, "__value__", None):
+        kind = named  # of NewType, or of `type Name = ...`
+    if get_origin(kind) is Annotated:
+        inner, *notes = get_args(kind)
+        inner = plain(inner)
+        if get_origin(inner) in {Union, UnionType}:
+            choices = get_args(inner)
+            limited = [each if each is NoneType else Annotated[each, *notes] for each in choices]
+            return reduce(operator.or_, limited)
+    return kind
 
 
 def sign(name: str) -> str:
@@ -142,6 +159,9 @@ def sign(name: str) -> str:
 
 def _fitting(kind: Any, value: Any) -> list[Any]:
     """The value as each choice of the type has it; first the one that leaves it as it is."""
+    kind = plain(kind)
+    if isinstance(value, str):  # also one of NumPy, or of an enum
+        value = str.__str__(value)
     if isinstance(value, numbers.Real) and not isinstance(value, bool):  # also one of NumPy
         value = int(value) if isinstance(value, numbers.Integral) else float(value)
     origin, args = get_origin(kind), get_args(kind)

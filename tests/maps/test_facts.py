@@ -3,9 +3,10 @@
 from typing import Annotated, ClassVar, Literal
 
 import pytest
-from pydantic import Field, PositiveFloat
+from pydantic import Field, PositiveFloat, conint
 
 from rwloss import RWMap, maps
+from rwloss.errors import RWLossError
 from rwloss.maps.facts import facts, in_words, split
 
 built_ins = pytest.mark.parametrize("name", maps.names())
@@ -79,7 +80,21 @@ def test_split_leaves_other_colons_alone():
         (Literal["a", "b"], "'a' | 'b'"),
         (tuple[PositiveFloat, ...] | None, "tuple[float > 0, ...] | None"),
         (bool, "bool"),
+        (conint(gt=0), "int > 0"),
+        (Annotated[float | None, Field(gt=0)], "float > 0 | None"),
     ],
 )
 def test_types_in_words(annotation, words):
     assert in_words(annotation) == words
+
+
+def test_a_limit_that_is_unknown():
+    class Even(maps.MapGenerator):
+        name = "even_for_tests"
+        number: Annotated[int, Field(multiple_of=2)] = 2
+
+        def compute(self, regions):
+            raise NotImplementedError
+
+    with pytest.raises(RWLossError, match=r"of number can't be checked: the limit MultipleOf"):
+        facts(Even)

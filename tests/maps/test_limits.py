@@ -1,13 +1,26 @@
 """The check of parameters against pydantic, which is the reference."""
 
-from typing import Annotated, Any, Literal
+from enum import StrEnum
+from typing import Annotated, Any, Literal, NewType
 
 import numpy as np
 import pytest
-from annotated_types import Interval, Len
-from pydantic import ConfigDict, Field, FiniteFloat, PositiveFloat, TypeAdapter, ValidationError
+from annotated_types import Interval, Len, Unit
+from pydantic import (
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    PositiveFloat,
+    TypeAdapter,
+    ValidationError,
+    confloat,
+    conint,
+    constr,
+)
+from typing_extensions import TypeAliasType
 
 from rwloss.maps import limits
+from rwloss.maps.facts import in_words
 from rwloss.maps.limits import requirement
 
 
@@ -40,6 +53,12 @@ KINDS: list[Any] = [
     tuple[PositiveFloat, ...] | Literal["a"],
     Annotated[float, Field(ge=0, lt=1, description="a share")],
     Annotated[int, Interval(gt=0, le=3)],
+    Annotated[float | None, Field(gt=0)],
+    Annotated[float, Unit("mm")],
+    conint(gt=0),
+    tuple[confloat(ge=0, lt=1), ...],
+    NewType("Share", Annotated[float, Field(le=1)]),
+    TypeAliasType("Text", str | None),
 ]
 VALUES: list[Any] = [
     0,
@@ -93,6 +112,7 @@ def test_the_same_values_fit_as_with_pydantic(kind):
 @pytest.mark.parametrize("kind", KINDS, ids=str)
 def test_the_words_of_a_requirement(kind):
     assert requirement(kind)
+    assert in_words(kind)
 
 
 def test_numbers_of_numpy_become_those_of_python():
@@ -103,6 +123,15 @@ def test_numbers_of_numpy_become_those_of_python():
         checked(bool, np.int64(1))
 
 
+def test_text_of_numpy_and_of_an_enum_becomes_plain_text():
+    class Mode(StrEnum):
+        FAST = "fast"
+
+    for value in (np.str_("fast"), Mode.FAST):
+        for kind in (str, Any, Literal["slow", "fast"], float | str):
+            assert repr(checked(kind, value)) == "'fast'"
+
+
 @pytest.mark.parametrize(
     "kind",
     [
@@ -110,6 +139,8 @@ def test_numbers_of_numpy_become_those_of_python():
         dict,
         Annotated[tuple[float, ...], Len(1)],
         Annotated[int, Field(multiple_of=2)],
+        Annotated[float, lambda value: value],
+        constr(min_length=1),
     ],
 )
 def test_what_cannot_be_checked_is_refused(kind):
