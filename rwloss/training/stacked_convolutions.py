@@ -27,8 +27,8 @@ is large enough for a convolution of its own."""
 class StackedConvolutions(TorchFunctionMode):
     """Inside of it, convolutions under `vmap` over their weights are matrix products.
 
-    Those with dilation, groups or padding by name are left to torch. Autocast has no effect on what
-    torch does under `vmap`: here it has, for convolutions and the PReLU after them.
+    Those with dilation, groups, padding by name or one image are left to torch. Autocast has no
+    effect on what torch does under `vmap`: here it has, for all convolutions, and for PReLU.
     """
 
     def __torch_function__(
@@ -39,36 +39,44 @@ class StackedConvolutions(TorchFunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         """The result of a function of torch."""
-        kwargs = kwargs or {}
-        if func is torch.prelu:
-            values, weight = args
-            return func(values, weight.to(values.dtype))  # as autocast does
-        if func not in _PLAIN | _TRANSPOSED:
-            return func(*args, **kwargs)
-        arguments = _Plain if func in _PLAIN else _Transposed
-        given = arguments(*args, **kwargs)
+        arguments = _ARGUMENTS.get(func)
+        if arguments is None:
+            return func(*args, **kwargs or {})
+        given = arguments(*args, **kwargs or {})
+        device = given.input.device.type
+        if torch.is_autocast_enabled(device):  # under `vmap` torch does not look
+            dtype = torch.get_autocast_dtype(device)
+            given = arguments(*(_cast(each, dtype) for each in given))
+        if isinstance(given, _PReLU):
+            return func(*given)
         axes = given.weight.ndim - 2
         dense = given.groups == 1 and set(_each(given.dilation, axes)) == {1}
-        if not dense or isinstance(given.padding, str):
-            return func(*args, **kwargs)
+        if not dense or isinstance(given.padding, str) or given.input.ndim != axes + 2:
+            named = given._asdict()
+            if isinstance(given, _Plain):
+                del named["output_padding"]
+            return func(**named)
         stride, padding, dilation, more = (
             _each(value, axes)
             for value in (given.stride, given.padding, given.dilation, given.output_padding)
         )
-        form = _Form(stride, padding, dilation, func in _TRANSPOSED, more)
+        form = _Form(stride, padding, dilation, isinstance(given, _Transposed), more)
         found: Tensor = _OfOne.apply(given.input, given.weight, form)  # type: ignore[no-untyped-call]
-        if given.bias is None:
-            return found
-        return found + given.bias.to(found.dtype).view(-1, *[1] * axes)
+        return found if given.bias is None else found + given.bias.view(-1, *[1] * axes)
 
 
-_PLAIN = {torch.conv2d, torch.conv3d}
-_TRANSPOSED = {torch.conv_transpose2d, torch.conv_transpose3d}
 Size = int | Sequence[int]
 
 
+class _PReLU(NamedTuple):
+    """The arguments of torch.prelu."""
+
+    input: Tensor
+    weight: Tensor
+
+
 class _Plain(NamedTuple):
-    """The arguments of torch.conv2d and torch.conv3d."""
+    """The arguments of torch.conv2d and its like, and one that they have not."""
 
     input: Tensor
     weight: Tensor
@@ -81,7 +89,7 @@ class _Plain(NamedTuple):
 
 
 class _Transposed(NamedTuple):
-    """The arguments of torch.conv_transpose2d and torch.conv_transpose3d."""
+    """The arguments of torch.conv_transpose2d and its like."""
 
     input: Tensor
     weight: Tensor
@@ -91,6 +99,21 @@ class _Transposed(NamedTuple):
     output_padding: Size = 0
     groups: int = 1
     dilation: Size = 1
+
+
+_ARGUMENTS: dict[Callable[..., Any], type[_PReLU | _Plain | _Transposed]] = {
+    torch.prelu: _PReLU,
+    **dict.fromkeys((torch.conv1d, torch.conv2d, torch.conv3d), _Plain),
+    **dict.fromkeys(
+        (torch.conv_transpose1d, torch.conv_transpose2d, torch.conv_transpose3d), _Transposed
+    ),
+}
+
+
+def _cast(value: Any, dtype: torch.dtype) -> Any:
+    """As autocast does it: all but float64."""
+    is_cast = isinstance(value, Tensor) and value.is_floating_point()
+    return value.to(dtype) if is_cast and value.dtype != torch.float64 else value
 
 
 def _each(value: Size, axes: int) -> tuple[int, ...]:
@@ -135,9 +158,6 @@ class _OfOne(Function):
             one: Any = torch.convolution
             pairs = zip(images, weight, strict=True)
             return torch.stack([one(*pair, None, *form) for pair in pairs]), 0
-        if torch.is_autocast_enabled(images.device.type):
-            dtype = torch.get_autocast_dtype(images.device.type)
-            images, weight = images.to(dtype), weight.to(dtype)
         parts = zip(torch.split(images, at_once), torch.split(weight, at_once), strict=True)
         found = [_OfAll.apply(*pair, form) for pair in parts]  # type: ignore[no-untyped-call]
         return found[0] if len(found) == 1 else torch.cat(found), 0

@@ -4,9 +4,27 @@ import pytest
 import torch
 from torch import nn
 from torch.func import functional_call, stack_module_state, vmap
+from torch.nn import functional
 
 from rwloss.training import stacked_convolutions
 from rwloss.training.stacked_convolutions import StackedConvolutions
+
+
+class KeywordPReLU(nn.PReLU):
+    """As a network may call it."""
+
+    def forward(self, images):
+        """(b c h w) -> the same."""
+        return functional.prelu(images, weight=self.weight)
+
+
+class ImageByImage(nn.Conv2d):
+    """Without an axis of images."""
+
+    def forward(self, images):
+        """(b c h w) -> (b o h' w')."""
+        return torch.stack([super(ImageByImage, self).forward(image) for image in images])
+
 
 LAYERS = {
     "3x3": lambda: nn.Conv2d(2, 3, 3, padding=1),
@@ -20,6 +38,10 @@ LAYERS = {
     "transposed, holes": lambda: nn.ConvTranspose2d(2, 3, 1, stride=3, output_padding=(2, 1)),
     "3-D": lambda: nn.Conv3d(2, 3, 3, stride=(1, 2, 2), padding=1),
     "3-D transposed": lambda: nn.ConvTranspose3d(2, 3, 3, 2, 1, output_padding=(1, 0, 1)),
+    "1-D": lambda: nn.Conv1d(2, 3, 3, stride=2, padding=1),
+    "1-D transposed": lambda: nn.ConvTranspose1d(2, 3, 2, stride=2),
+    "PReLU by keyword": lambda: nn.Sequential(nn.Conv2d(2, 3, 3), KeywordPReLU()),
+    "image by image": lambda: ImageByImage(2, 3, 3),
     "by name": lambda: nn.Conv2d(2, 3, 3, padding="same"),
     "dilation": lambda: nn.Conv2d(2, 3, 3, dilation=2),
     "groups": lambda: nn.Conv2d(2, 4, 3, groups=2),
@@ -50,7 +72,7 @@ def test_as_one_by_one(name, gib, shared, monkeypatch, device):
     monkeypatch.setattr(stacked_convolutions, "COLUMNS_GIB", gib)
     torch.manual_seed(0)
     layers = [LAYERS[name]().to(device, torch.float64) for _ in range(3)]
-    size = (5, 6, 7) if "3-D" in name else (9, 7)
+    size = (5, 6, 7) if "3-D" in name else (9,) if "1-D" in name else (9, 7)
     images = torch.randn(*([] if shared else [3]), 2, 2, *size, dtype=torch.float64, device=device)
     found, of_images, of_weights = stacked(layers, images, shared)
     plain = images.clone().requires_grad_()
@@ -86,9 +108,13 @@ def test_matrix_products_replace_convolutions(monkeypatch):
     assert counts == {1.0: 0, 0.0: 8}
 
 
-def test_autocast():
+@pytest.mark.parametrize("gib", [1.0, 0.0], ids=["together", "one by one"])
+@pytest.mark.parametrize("name", ["in a row", "by name", "dilation", "groups"])
+def test_autocast(name, gib, monkeypatch):
+    """After a convolution, whose result is of the lower precision."""
+    monkeypatch.setattr(stacked_convolutions, "COLUMNS_GIB", gib)
     torch.manual_seed(0)
-    layers = [LAYERS["in a row"]() for _ in range(3)]
+    layers = [nn.Sequential(nn.Conv2d(2, 2, 3, padding=1), LAYERS[name]()) for _ in range(3)]
     images = torch.randn(3, 2, 2, 8, 6)
     exact, of_images, of_weights = stacked(layers, images, shared=False)
     with torch.autocast("cpu", torch.bfloat16):
