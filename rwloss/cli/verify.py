@@ -16,7 +16,6 @@ from rwloss.words import count_of, listed
 
 if TYPE_CHECKING:
     from rwloss.precompute import Summary
-    from rwloss.store.manifest import Term
     from rwloss.store.verify import Report
 
 
@@ -51,6 +50,8 @@ def verify(
         done = sum(pace.done for pace in shown.paces.values())
         return f"after {count_of(done, 'case')}; run the same command again"
 
+    if map_text is not None:  # before what takes long
+        open_store(store).check_map(map_text)
     with progress(what_is_left, "with problems") as shown:
 
         def checked(phase: str) -> Report:
@@ -64,12 +65,6 @@ def verify(
 
         first = report = checked("checked")
         summary = None
-        terms: tuple[Term, ...] = ()
-        if first.expression:
-            opened = open_store(store)
-            terms = opened.info.terms
-            if map_text is not None:
-                opened.check_map(map_text)
         if with_repair and first.repairable:
             summary = repair(
                 store,
@@ -87,8 +82,9 @@ def verify(
         typer.echo(json.dumps(_as_fields(first, report, summary)))
     else:
         _print(first, report, summary)
+        terms = open_store(store).info.terms if first.expression and map_text is None else ()
         files = [term.name for term in terms if term.revision.startswith("sha256:")]
-        if files and map_text is None:
+        if files:
             typer.echo(
                 f"The code of {printable(listed(files))} was not compared: name the map with --map"
             )

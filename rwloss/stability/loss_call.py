@@ -112,7 +112,7 @@ class LossCall:
         return self.assumed.get(name) if found is None else found
 
     def is_given_probabilities(self) -> bool:
-        """Whether a loss that takes the softmax itself is given its result: a frequent mistake."""
+        """Whether it is given the result of a softmax, and is not known to take none."""
         head = _first(self.logits).detach()
         if (self._setting("activation") or "softmax") != "softmax" or head.ndim < 2:
             return False

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from torch.nn import Module
 
 _PROBABILITIES = (
-    "the loss takes the softmax itself, and is given probabilities (with sum 1 in every voxel): "
-    "pass the outputs of the network before its softmax, or use activation='none'"
+    "the loss is given probabilities (with sum 1 in every voxel): if it takes the softmax itself, "
+    "pass the outputs of the network before its softmax; else use activation='none'"
 )
 _log = logging.getLogger("rwloss.stability")
 

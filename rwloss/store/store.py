@@ -109,7 +109,9 @@ class Store(Mapping[str, RWMap]):
         expression: of the loss. A file that it names is executed.
         """
         static = maps.parse(expression).static_part
-        if static is None or not maps.is_map_of(self.expression, str(static)):
+        if static is None:
+            raise RWLossError(f"{expression!r} has no static part: a store holds nothing of it")
+        if not maps.is_map_of(self.expression, str(static)):
             raise RWLossError(
                 f"{self.place} holds maps of {self.expression}, not of {static}: "
                 "precompute those, or correct the expression"

@@ -151,6 +151,8 @@ def test_wrong_use(assert_refused, made):
         (["maps", "--data", "none"], "no file or folder 'none'"),
         (["maps", "--jobs", "-1"], "--jobs"),
         (["maps", "--max-voxels", "0"], "--max-voxels"),
+        (["maps", "--map", "boundary"], "holds maps of rectified, not of boundary"),
+        (["maps", "--map", "dice"], "'dice' has no static part: a store holds nothing of it"),
         ([], "STORE"),
     ]:
         assert_refused(message, "verify", *arguments)

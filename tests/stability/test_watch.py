@@ -190,7 +190,7 @@ def test_probabilities_in_place_of_logits(dtype):
         Watch(loss, steps=6, tell=told.append, **more)
         for _ in range(2):
             loss(probs, labels.long())
-        assert sum("before its softmax" in text for text in told) == warns, loss
+        assert sum("the loss is given probabilities" in text for text in told) == warns, loss
     told, loss = [], RegionWiseLoss("dice")
     Watch(loss, steps=6, tell=told.append)
     loss(logits.requires_grad_(), labels)
