@@ -442,7 +442,10 @@ def check_range(labels: Array, num_classes: int, *, ignoring: bool) -> None:
     xp = namespace(labels)
     more = f"num_classes={wrong + 1} or " if wrong > 0 else ""
     fix = f"pass {more}ignore_label={wrong} (ignore_index={wrong} for a loss), or fix the labels"
-    if num_classes == 2 and low == 0 and not xp.any((labels > 0) & (labels != high)):
+    looks_like_mask = wrong > 0 and low == 0 and not xp.any((labels > 0) & (labels != high))
+    if looks_like_mask and num_classes > 2:
+        fix = f"if {wrong} is the foreground of a mask, store it as 1; else {fix}"
+    elif looks_like_mask:
         fix = (
             f"if {wrong} is the foreground of a mask, store it as 1 (to ignore it would leave "
             "no foreground)"

@@ -7,6 +7,7 @@ import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from unittest.mock import patch
 
 import numpy as np
@@ -30,17 +31,34 @@ def large_tiles(labels) -> Iterator[None]:
     if os.environ.get("TRITON_INTERPRET") != "1" or importlib.util.find_spec("triton") is None:
         yield
         return
-    from triton.runtime.interpreter import ScanOps
+    from rwloss.distance import triton_lines, triton_signed
 
-    from rwloss.distance import triton_engine
-
-    images, *size = labels.shape
+    size = labels.shape[1:]
     rows, voxels = _power_of_2(max(size)), _power_of_2(min(math.prod(size), 4096))
     lines = _power_of_2(math.prod(labels.shape) // max(1, *size))
     with (
-        patch.object(triton_engine, "TILE", (rows, min(lines, 2**17 // rows))),
-        patch.object(triton_engine, "BLOCK", (voxels, min(_power_of_2(images), 2**17 // voxels))),
+        patch.object(triton_lines, "TILE", (rows, min(lines, 2**17 // rows))),
+        patch.object(triton_lines, "LINES", (min(lines, 2**17 // rows), rows)),
+        patch.object(triton_signed, "BLOCK", voxels),
+        fast_calls(),
+    ):
+        yield
+
+
+@contextmanager
+def fast_calls() -> Iterator[None]:
+    """The interpreter without what takes most of its time. Does nothing where it does not run."""
+    if os.environ.get("TRITON_INTERPRET") != "1" or importlib.util.find_spec("triton") is None:
+        yield
+        return
+    from triton.runtime.interpreter import InterpretedFunction, ScanOps, interpreter_builder
+
+    # Each sum of integers is checked for overflow, which takes twice its time.
+    unchecked = replace(interpreter_builder.options, sanitize_overflow=False)
+    with (
         patch.object(ScanOps, "generic_scan", _scan),
+        patch.object(InterpretedFunction, "__call__", _call),
+        patch.object(interpreter_builder, "options", unchecked),
     ):
         yield
 
@@ -55,3 +73,16 @@ def _scan(self, given):
     larger = "larger" in self.combine_fn.fn.__name__
     scanned = (np.maximum if larger else np.minimum).accumulate(values.handle.data, axis=self.axis)
     return [self.to_tensor(scanned, values.dtype)]
+
+
+def _call(self, *args, **kwargs):
+    """`InterpretedFunction.__call__`: it replaces all of Triton's functions again at each call."""
+    if self.fn.__module__ not in _ready:
+        from triton.runtime.interpreter import _patch_lang
+
+        _patch_lang(self.fn)
+        _ready.add(self.fn.__module__)
+    return self.rewrite()(*args, **kwargs)
+
+
+_ready: set[str] = set()

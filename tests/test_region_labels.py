@@ -103,6 +103,8 @@ def test_a_mask_is_not_advised_to_ignore_its_foreground(kind):
     mask = kind(np.array([[[0, 255], [255, 0]]], dtype=np.uint8))
     with pytest.raises(RWLossError, match=r"label 255 found.*of a mask, store it as 1 \(to ignore"):
         Regions(mask, 2)
+    with pytest.raises(RWLossError, match=r"if 255 is .* store it as 1; else pass num_classes=256"):
+        Regions(mask, 3)
     with pytest.raises(RWLossError, match="pass num_classes=256 or ignore_label=255"):
         Regions(kind(np.array([[[0, 255], [1, 0]]], dtype=np.uint8)), 2)
 

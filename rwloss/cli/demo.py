@@ -22,7 +22,7 @@ DRAWN = ("boundary", "rectified")
 NEXT = """
 Next: open {page} in a browser. With your own DATA (an nnU-Net raw folder, or label files):
   rwloss check DATA --map rectified --map "rectified + dice"   what a loss will do to your labels
-  rwloss precompute DATA maps --map rectified                  maps for your own training loop
+  rwloss precompute DATA my_maps --map rectified               maps for your own training loop
   rwloss compare DATA --map rectified --baseline dice_ce --seeds 6 --steps 2000 --out study
 In your loop, rwloss.RegionWiseLoss("rectified + dice") takes logits and labels."""
 

@@ -31,9 +31,9 @@ def show(
     uniform probabilities. NIfTI slices are rotated so that the patient's right, front and top point
     right or up; other formats are drawn as stored.
 
-    source: Label file of a case: NIfTI, PNG, TIFF or NumPy. In labelsTr or labelsTs of an nnU-Net
-    raw folder, its image and the class names are found automatically. Or a store of maps (folder or
-    URL).
+    source: Label file of a case: NIfTI, PNG, TIFF, NumPy, MHA or NRRD. In labelsTr or labelsTs of
+    an nnU-Net raw folder, its image and the class names are found automatically. Or a store of
+    maps (folder or URL).
     out: Picture to write: .png, .pdf or .svg. Overwrites the file.
     map_texts: Map to draw: a name such as rectified, or with parameters such as
     "boundary(convention='valverde')". Repeat it for more rows. `rwloss maps` lists the names. Not
@@ -61,7 +61,7 @@ def show(
         stored = store.open(source)
         if case is None and stored:
             others = count_of(len(stored), "case")
-            typer.echo(f"the first of {others}: --case names another", err=True)
+            typer.echo(f"drawing the first of {others}; --case chooses another", err=True)
         drawing = cases.of_store(stored, case)
     elif case is not None:
         raise RWLossError(f"--case is for a store, and {source!r} has no map.json")

@@ -12,10 +12,11 @@ from rwloss.cli import options as opt
 from rwloss.cli.listing import print_failures, print_table, printable
 from rwloss.cli.precompute import as_fields
 from rwloss.cli.progress import Progress, progress
-from rwloss.words import count_of
+from rwloss.words import count_of, listed
 
 if TYPE_CHECKING:
     from rwloss.precompute import Summary
+    from rwloss.store.manifest import Term
     from rwloss.store.verify import Report
 
 
@@ -38,10 +39,12 @@ def verify(
     store: Folder or URL of a store of maps.
     source: Dataset of the maps; by default that of the latest run.
     with_repair: Recompute missing, stale and damaged maps. Foreign files are only named.
-    map_text: Map of the store. --repair needs it for a map from a Python file, which it runs.
+    map_text: Map of the store, to check that it is still this one. A Python file that it names is
+    executed, and its code is compared too; --repair needs it for such a map.
     strict: Exit code 1 for foreign files too.
     """
     from rwloss.precompute.repair import repair
+    from rwloss.store import open as open_store
     from rwloss.store.verify import verify as run
 
     def what_is_left(shown: Progress) -> str:
@@ -61,6 +64,12 @@ def verify(
 
         first = report = checked("checked")
         summary = None
+        terms: tuple[Term, ...] = ()
+        if first.expression:
+            opened = open_store(store)
+            terms = opened.info.terms
+            if map_text is not None:
+                opened.check_map(map_text)
         if with_repair and first.repairable:
             summary = repair(
                 store,
@@ -78,6 +87,11 @@ def verify(
         typer.echo(json.dumps(_as_fields(first, report, summary)))
     else:
         _print(first, report, summary)
+        files = [term.name for term in terms if term.revision.startswith("sha256:")]
+        if files and map_text is None:
+            typer.echo(
+                f"The code of {printable(listed(files))} was not compared: name the map with --map"
+            )
     if not report.is_complete or (strict and report.problems):
         raise typer.Exit(1)
 

@@ -1,15 +1,10 @@
-"""Squared distances on a GPU in Triton: the whole batch, all labels, each axis one kernel.
+"""Squared distances on a GPU in Triton: the whole batch, all labels, two kernels per axis.
 
-Exact and separable like the torch engine, whose docstring has the formula. A program has a tile of
-ROWS voxels along the axis of COLS neighboring lines. It finds the ends of the runs of equal labels,
-which give the distance along the axis alone. Then it goes through the rows that can be nearest to
-any of the tile: those whose offset² · spacing² is less than the largest distance that the tile has,
-and of many only those between the nearest of its top and the nearest of its bottom. Lines that are
-neighbors in memory are neighbors in a tile, so that nothing has to be transposed, and no table of
-pairs is stored: two arrays of the size of the result are all.
-
-Signed distances of every class are the same kernels over images times classes. They read "is class
-k" from the labels as they go. What has one label only is left out by every kernel.
+Exact and separable like the torch engine, whose docstring has the formula: along each axis, first
+the distance to another label on the same line, and then, for all axes but the first, the minimum
+over pairs of rows. `triton_lines` says how, and `triton_signed` has the distances to every class.
+The first axis is the last one, whose voxels are neighbors in memory, so that the others can be
+read line by line. Two arrays of the size of the result are all that is stored.
 
 Nothing here waits for the GPU. It needs an NVIDIA or AMD GPU, or Triton's interpreter
 (TRITON_INTERPRET=1 before the first import), which is how its tests run without one.
@@ -30,15 +25,9 @@ import triton.language as tl  # type: ignore[import-not-found, import-untyped, u
 from torch import Tensor
 
 from rwloss.arrays import from_numpy, operation
-
-# 32 neighboring lines are one full read of a warp. 32 rows let a thread use each number that it
-# reads eight times, and keep the tile small enough for the bound to end the search early.
-TILE = (32, 32)
-WARPS = 4
-# Of voxels in one program that looks for a second label.
-BLOCK = (4096, 1)
-
-_FAR = tl.constexpr(1 << 28)  # steps; more than a line can have
+from rwloss.distance import triton_lines
+from rwloss.distance.triton_lines import FAR, first_from, last_until, minimum_over_rows
+from rwloss.distance.triton_signed import signed_distances_mm as signed_distances_mm  # noqa: PLC0414
 
 
 def squared_to_other_label_mm2(labels: Tensor, spacings_mm: Sequence[tuple[float, ...]]) -> Tensor:
@@ -60,21 +49,10 @@ def distance_mm(
     return _distances(labels, spacings_mm, alone_mm)
 
 
-def signed_distances_mm(
-    labels: Tensor, num_classes: int, spacings_mm: Sequence[tuple[float, ...]]
-) -> Tensor:
-    """Signed distance in mm to the boundary of every class. labels (b *s) -> (b k *s) float32.
-
-    Below 0 inside; 0 everywhere in an image where the class is absent or fills it.
-    """
-    return _distances(labels, spacings_mm, [0.0] * len(labels), num_classes)
-
-
 def _distances(
     labels: Tensor,
     spacings_mm: Sequence[tuple[float, ...]],
     alone: Sequence[float],
-    num_classes: int = 0,
     *,
     root: bool = True,
 ) -> Tensor:
@@ -82,229 +60,141 @@ def _distances(
     squares = [[mm**2 for mm in row] for row in spacings_mm]
     rows = [[*row, value] for row, value in zip(squares, alone, strict=True)]
     table = from_numpy(np.array(rows, dtype=np.float32).T.copy(), labels)
-    return _transform(labels, table, num_classes, root)
+    return _transform(labels, table, root)
 
 
-@operation("distance_transform(Tensor labels, Tensor table, int num_classes, bool root) -> Tensor")
-def _transform(labels: Tensor, table: Tensor, num_classes: int, root: bool) -> Tensor:
-    """Distances of labels (b *s), or with classes those of each, with a sign. -> (b [k] *s).
+@operation("distance_transform(Tensor labels, Tensor table, bool root) -> Tensor")
+def _transform(labels: Tensor, table: Tensor, root: bool) -> Tensor:
+    """Distances of labels (b *s) -> (b *s).
 
     table (axes + 1, b): squared spacings by axis, then what an image with one label gets.
     """
     batch, *size = labels.shape
-    shape = (batch, num_classes, *size) if num_classes else (batch, *size)
+    voxels = math.prod(size)
     if not labels.numel():
-        return table.new_empty(shape)
+        return table.new_empty(labels.shape)
+    if voxels == 1:
+        return table[-1].reshape(labels.shape).clone()
     labels = labels.contiguous()
     labels = labels.view(torch.uint8) if labels.dtype is torch.bool else labels
-    voxels, classes = math.prod(size), max(num_classes, 1)
-    number = batch * classes
-    mixed = torch.zeros(number, dtype=torch.int32, device=labels.device)
+    before = found = table
+    # No distance runs along an axis of length 1. After the last axis comes the shortest, because
+    # the smaller the numbers are already, the fewer pairs of rows are left.
+    last, *others = [axis for axis in reversed(range(len(size))) if size[axis] > 1]
+    order = [last, *sorted(others, key=lambda axis: size[axis])]
     # Triton warns where nobody says whether a product and a sum may be one operation.
-    shared: dict[str, Any] = {"classes": classes, "EACH": num_classes > 0}
-    shared["enable_fp_fusion"] = True
+    shared: dict[str, Any] = {"ROOT": root, "enable_fp_fusion": True}
     with torch.cuda.device_of(labels):
-        block, images = BLOCK
-        programs = -(-voxels // block) * -(-number // images)
-        find_mixed[(programs,)](labels, mixed, voxels, number, **shared, BLOCK=block, IMAGES=images)
-        rows, cols = TILE
-        found = before = table
-        # The first pass has no search, so it takes the axis where a search would be longest. No
-        # distance runs along an axis of length 1.
-        order = sorted(range(len(size)), key=lambda axis: -size[axis])
-        order = [axis for axis in order if size[axis] > 1] or order[:1]
         for step, axis in enumerate(order):
-            n = size[axis]
-            lines = voxels // n
-            before, found = found, before if step > 1 else table.new_empty(shape)
-            programs = -(-n // rows) * -(-lines * number // cols)
-            along_axis[(programs,)](
-                labels,
-                before,
-                found,
-                mixed,
-                table[axis],
-                table[-1],
-                n,
-                math.prod(size[axis + 1 :]),
-                lines,
-                lines * number,
-                **shared,
-                FIRST=step == 0,
-                LAST=step == len(order) - 1,
-                ROOT=root,
-                ROWS=rows,
-                COLS=cols,
-                num_warps=WARPS,
-            )
+            n, inner = size[axis], math.prod(size[axis + 1 :])
+            outer = voxels // (n * inner)
+            scale = (table[axis], table[-1], n, inner, outer, batch * outer)
+            before, found = found, before if step > 1 else table.new_empty(labels.shape)
+            lines, cols = triton_lines.lines_and_cols(n)
+            span, programs = _programs(lines, inner, batch * outer)
+            along_lines[(programs * triton.cdiv(n, cols),)](
+                labels, found, *scale, **shared, LAST=len(order) == 1, SPAN=span, LINES=lines,
+                COLS=cols, num_warps=triton_lines.WARPS,
+            )  # fmt: skip
+            if step:
+                rows, lines = triton_lines.TILE
+                span, programs = _programs(lines, inner, batch * outer)
+                across_lines[(programs * triton.cdiv(n, rows),)](
+                    before, found, *scale, **shared, LAST=axis == order[-1], SPAN=span, ROWS=rows,
+                    COLS=lines, num_warps=1,
+                )  # fmt: skip
     return found
 
 
-# Rows of a tile are (ROWS 1) and lines (1 COLS) from the start. Vectors would change their place
-# among the threads in the inner loop.
+# For an axis of n voxels the batch is (planes n inner), with `outer` planes per image. A program
+# has lines that are neighbors in memory: SPAN of one plane, or of each of several narrow planes.
+
+
+def _programs(lines: int, inner: int, planes: int) -> tuple[int, int]:
+    """SPAN where a program has so many lines, and the number of programs that have all lines."""
+    span = min(lines, triton.next_power_of_2(inner))
+    return span, triton.cdiv(inner, span) * triton.cdiv(planes, lines // span)
 
 
 @triton.jit
-def find_mixed(
-    labels, mixed, voxels, images, classes, EACH: tl.constexpr, BLOCK: tl.constexpr,
-    IMAGES: tl.constexpr,
+def along_lines(
+    labels, found, squares, alone, n, inner, outer, planes, LAST: tl.constexpr, ROOT: tl.constexpr,
+    SPAN: tl.constexpr, LINES: tl.constexpr, COLS: tl.constexpr,
 ):  # fmt: skip
-    """Store 1 for each image (times class) that holds more than one label."""
-    blocks = tl.cdiv(voxels, BLOCK)
-    image = (tl.program_id(0) // blocks) * IMAGES + tl.arange(0, IMAGES)[None, :]
-    voxel = (tl.program_id(0) % blocks) * BLOCK + tl.arange(0, BLOCK)[:, None]
-    there = image < images
-    k, start = image % classes, labels + (image // classes).to(tl.int64) * voxels
-    first = _seen(tl.load(start, mask=there, other=0), k, EACH)
-    there = there & (voxel < voxels)
-    here = _seen(tl.load(start + voxel, mask=there, other=0), k, EACH)
-    differs = tl.max((there & (here != first)).to(tl.int32), axis=0, keep_dims=True)
-    tl.store(mixed + image, 1, mask=differs > 0)  # several programs may: all store the same
-
-
-@triton.jit
-def along_axis(
-    labels, before, found, mixed, squares, alone, n, stride, lines_per_image, lines, classes,
-    EACH: tl.constexpr, FIRST: tl.constexpr, LAST: tl.constexpr, ROOT: tl.constexpr,
-    ROWS: tl.constexpr, COLS: tl.constexpr,
-):  # fmt: skip
-    """Distances after one more axis of n voxels, `stride` apart. before -> found.
+    """Squared distance to another label on the same line.
 
     squares, alone: of each image, spacing² along the axis and the value where it has one label.
     """
+    blocks = tl.cdiv(n, COLS)
+    start = (tl.program_id(0) % blocks) * COLS
+    program, line = tl.program_id(0) // blocks, tl.arange(0, LINES)[:, None]
+    image, first, live = _lines(program, line, n, inner, outer, planes, LINES, SPAN)
+    labels += first
+    col = start + tl.arange(0, COLS)[None, :]
+    # Where the run of this voxel begins, and where the next one does.
+    left = last_until(_begins(labels, col, live, n, inner), col)
+    right = first_from(_begins(labels, col + 1, live, n, inner), col + 1)
+    for other in range(0, n, COLS):  # a long line has other blocks
+        if other != start:
+            there = other + tl.arange(0, COLS)[None, :]
+            begins = _begins(labels, there, live, n, inner)
+            before = tl.where(begins & (other < start), there, -FAR)
+            left = tl.maximum(left, tl.max(before, axis=1, keep_dims=True))
+            after = tl.where(begins & (other > start), there, FAR)
+            right = tl.minimum(right, tl.min(after, axis=1, keep_dims=True))
+    steps = tl.minimum(col - left + 1, right - col).to(tl.float32)
+    square = tl.load(squares + image, mask=live, other=1.0)
+    best = tl.where(steps < n, steps * steps * square, float("inf"))
+    if LAST:
+        best = _finished(best, alone + image, live, ROOT)
+    tl.store(found + first + col * inner, best, mask=live & (col < n))
+
+
+@triton.jit
+def _lines(program, line, n, inner, outer, planes, LINES: tl.constexpr, SPAN: tl.constexpr):
+    """Of the lines 0..LINES-1 of a program: image, first voxel, and which of them exist."""
+    blocks = tl.cdiv(inner, SPAN)
+    plane = (program // blocks) * (LINES // SPAN) + line // SPAN
+    place = (program % blocks) * SPAN + line % SPAN
+    # Only whole planes may need 64 bits: one has less than 2**31 voxels.
+    first = plane.to(tl.int64) * n * inner + place
+    return plane // outer, first, (plane < planes) & (place < inner)
+
+
+@triton.jit
+def _begins(labels, col, live, n, inner):
+    """Whether voxels of a line have another label than the one before."""
+    there = live & (col > 0) & (col < n)
+    here = tl.load(labels + col * inner, mask=there, other=0)
+    return there & (here != tl.load(labels + (col - 1) * inner, mask=there, other=0))
+
+
+@triton.jit
+def _finished(best, alone, live, ROOT: tl.constexpr):
+    """Distances, or their squares, with the given values in images with one label."""
+    found = tl.sqrt_rn(best) if ROOT else best
+    return tl.where(best < float("inf"), found, tl.load(alone, mask=live, other=0.0))
+
+
+@triton.jit(do_not_specialize=["n", "inner", "outer", "planes"])
+def across_lines(
+    before, found, squares, alone, n, inner, outer, planes, LAST: tl.constexpr, ROOT: tl.constexpr,
+    SPAN: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
+):  # fmt: skip
+    """Squared distances after one more axis. before -> found, which has those along the axis."""
     tiles = tl.cdiv(n, ROWS)
     top = (tl.program_id(0) % tiles) * ROWS
-    line = (tl.program_id(0) // tiles) * COLS + tl.arange(0, COLS)[None, :]
-    image = line // lines_per_image  # images times classes
-    inside = line - image * lines_per_image
-    k, batch = image % classes, image // classes
-    # Only whole images may need 64 bits: one has less than 2**31 voxels.
-    first = (inside // stride) * n * stride + inside % stride
-    labels += batch.to(tl.int64) * lines_per_image * n + first
-    before += image.to(tl.int64) * lines_per_image * n + first
-    found += image.to(tl.int64) * lines_per_image * n + first
-    there = line < lines
-    live = there & (tl.load(mixed + image, mask=there, other=0) > 0)
-    square = tl.load(squares + batch, mask=there, other=1.0)
-
     row = top + tl.arange(0, ROWS)[:, None]
+    program, line = tl.program_id(0) // tiles, tl.arange(0, COLS)[None, :]
+    image, first, live = _lines(program, line, n, inner, outer, planes, COLS, SPAN)
+    first = tl.max_contiguous(first, (1, SPAN))  # Triton 3.6 does not see it in narrow planes
     here = live & (row < n)
-    steps = _steps_to_other_label(labels, k, live, top, n, stride, EACH, ROWS, COLS)
-    steps = steps.to(tl.float32)
-    best = tl.where(steps < n, steps * steps * square, float("inf"))
-    if not FIRST:
-        best = tl.minimum(best, tl.load(before + row * stride, mask=here, other=float("inf")))
-        most = tl.max(tl.where(here, best / square, 0.0))  # steps²
-        if most > 0:
-            reach = tl.sqrt(tl.minimum(most, tl.cast(n, tl.float32) * n)).to(tl.int32) + 1
-            low, high = tl.maximum(top - reach, 0), tl.minimum(top + ROWS + reach, n)
-            if high - low > 2 * ROWS:
-                low, high = _between(before, live, square, top, low, high, stride, ROWS, COLS)
-            best = _nearest(before, live, square, best, row, low, high, stride)
+    square = tl.load(squares + image, mask=live, other=1.0)
+    before += first
+    at = found + first + row * inner
+    best = tl.load(before + row * inner, mask=here, other=float("inf"))
+    best = tl.minimum(best, tl.load(at, mask=here, other=float("inf")))
+    best = minimum_over_rows(before, live, square, best, here, top, 0, n, n, inner, ROWS)
     if LAST:
-        here = there & (row < n)
-        if ROOT:
-            best = tl.sqrt_rn(best)
-        if EACH:
-            own = tl.load(labels + row * stride, mask=here, other=0) == k
-            best = tl.where(own, -best, best)
-        best = tl.where(live, best, tl.load(alone + batch, mask=there, other=0.0))
-    tl.store(found + row * stride, best, mask=here)
-
-
-@triton.jit
-def _between(before, live, square, top, low, high, stride, ROWS: tl.constexpr, COLS: tl.constexpr):
-    """Of rows low..high-1 those that can be nearest to any row of the tile: first, and last + 1.
-
-    The nearest row of a row does not come before that of the row before it. So none of the tile has
-    its nearest row before the first that is nearest to the tile's top, or after the last that is
-    nearest to its bottom.
-    """
-    least = tl.full((1, COLS), float("inf"), tl.float32)
-    least_below, first, last = (
-        least,
-        tl.full((1, COLS), _FAR, tl.int32),
-        tl.full((1, COLS), -1, tl.int32),
-    )
-    for start in range(low, high, ROWS):
-        row = start + tl.arange(0, ROWS)[:, None]
-        there = tl.load(before + row * stride, mask=live & (row < high), other=float("inf"))
-        offset = (row - top).to(tl.float32)
-        cost = there + offset * offset * square
-        found = tl.min(cost, axis=0, keep_dims=True)
-        at = tl.min(tl.where(cost == found, row, _FAR), axis=0, keep_dims=True)
-        first = tl.where(found < least, at, first)
-        least = tl.minimum(least, found)
-        offset = (row - (top + ROWS - 1)).to(tl.float32)
-        cost = there + offset * offset * square
-        found = tl.min(cost, axis=0, keep_dims=True)
-        at = tl.max(tl.where((cost == found) & (row < high), row, -1), axis=0, keep_dims=True)
-        last = tl.where((found <= least_below) & (found < float("inf")), at, last)
-        least_below = tl.minimum(least_below, found)
-    return tl.minimum(tl.min(first), high), tl.max(last) + 1
-
-
-@triton.jit
-def _nearest(before, live, square, best, row, low, high, stride):
-    """min(best, distances before at rows low..high-1 + spacing² · offset²)."""
-    row = row.to(tl.float32)
-    for j in range(low, high):
-        there = tl.load(before + j * stride, mask=live, other=float("inf"))
-        offset = row - tl.cast(j, tl.float32)
-        best = tl.minimum(best, there + offset * offset * square)
-    return best
-
-
-@triton.jit
-def _steps_to_other_label(
-    labels, k, live, top, n, stride, EACH: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr
-):
-    """Steps along the axis to the nearest other label, or more than n. (ROWS COLS), int32."""
-    row = tl.arange(0, ROWS)[:, None]
-    begin = tl.where(_changes(labels, k, live, top, n, stride, EACH, ROWS), top + row, -_FAR)
-    begin = tl.associative_scan(begin, 0, _larger)  # where the run of this voxel begins
-    end = tl.where(_changes(labels, k, live, top + 1, n, stride, EACH, ROWS), top + 1 + row, _FAR)
-    end = tl.associative_scan(end, 0, _smaller, reverse=True)  # where the next one begins
-    # Beyond the tile, block by block, until each line has a change on this side or ends.
-    last = tl.full((1, COLS), -_FAR, tl.int32)
-    low = top - ROWS
-    while (low >= 0) & (tl.min(tl.where(live, last, 0)) < 0):
-        there = _changes(labels, k, live, low, n, stride, EACH, ROWS)
-        there = tl.max(tl.where(there, low + row, -_FAR), axis=0, keep_dims=True)
-        last = tl.maximum(last, there)
-        low -= ROWS
-    next = tl.full((1, COLS), _FAR, tl.int32)
-    low = top + ROWS + 1
-    while (low < n) & (tl.max(tl.where(live, next, 0)) == _FAR):
-        there = _changes(labels, k, live, low, n, stride, EACH, ROWS)
-        there = tl.min(tl.where(there, low + row, _FAR), axis=0, keep_dims=True)
-        next = tl.minimum(next, there)
-        low += ROWS
-    row += top
-    return tl.minimum(row - tl.maximum(begin, last) + 1, tl.minimum(end, next) - row)
-
-
-@triton.jit
-def _changes(labels, k, live, top, n, stride, EACH: tl.constexpr, ROWS: tl.constexpr):
-    """Whether rows top..top+ROWS-1 have another label than the row before. (ROWS COLS)."""
-    row = top + tl.arange(0, ROWS)[:, None]
-    there = live & (row > 0) & (row < n)
-    at = labels + row * stride
-    here = _seen(tl.load(at, mask=there, other=0), k, EACH)
-    return there & (here != _seen(tl.load(at - stride, mask=there, other=0), k, EACH))
-
-
-@triton.jit
-def _seen(label, k, EACH: tl.constexpr):
-    """What the kernels see: the label, or for each class whether it is that one."""
-    return label == k if EACH else label
-
-
-@triton.jit
-def _larger(one, two):
-    return tl.maximum(one, two)
-
-
-@triton.jit
-def _smaller(one, two):
-    return tl.minimum(one, two)
+        best = _finished(best, alone + image, live, ROOT)
+    tl.store(at, best, mask=here)

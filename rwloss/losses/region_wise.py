@@ -132,9 +132,11 @@ class RegionWiseLoss(nn.Module):
                 )
         self.expression = parse(expression) if isinstance(expression, str) else expression
         if not isinstance(self.expression, Expression | None):
+            is_class = isinstance(expression, type)
+            got = f"the class {expression.__name__}" if is_class else type(expression).__name__
             raise RWLossError(
-                f"expected an expression or its text, got {type(expression).__name__}: such as "
-                "'rectified' or maps.Rectified()"
+                f"expected an expression or its text, got {got}: such as 'rectified' or "
+                "maps.Rectified()"
             )
         self.spacing_mm = None if spacing_mm is None else _as_tuples(to_numpy(spacing_mm).tolist())
         self.activation: Activation = activation

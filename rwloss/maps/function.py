@@ -14,6 +14,7 @@ from rwloss.maps import registry
 from rwloss.maps.expression import Expression
 from rwloss.maps.generator import MapGenerator, MapTags, types_of
 from rwloss.maps.loss_term import LossTerm, Prediction
+from rwloss.maps.plugin_file import is_loaded
 from rwloss.regions import Regions
 from rwloss.rwmap import RWMap
 
@@ -69,7 +70,8 @@ def register(
                 f"maps.register({name!r}) is for functions, got {function!r}: a class needs no "
                 "decorator"
             )
-        where = f"{function.__module__}:{function.__qualname__}"
+        module = function.__module__
+        where = function.__qualname__ if is_loaded(module) else f"{module}:{function.__qualname__}"
         registry.check_name(name, f"{where}, name")
         base, inputs = _kind(function, where)
         fields = _fields(function, base, inputs, where)

@@ -6,6 +6,8 @@ import dataclasses
 import inspect
 import sys
 from abc import abstractmethod
+from collections.abc import Set
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, reduce
 from types import SimpleNamespace
@@ -54,7 +56,7 @@ class MapTags:
     stable: bool = False
     signed: bool = True
     unit: str = ""
-    commutes_with: frozenset[str] = frozenset()
+    commutes_with: Set[str] = frozenset()
     uses_spacing: bool = True
     uses_image: bool = False
     stable_with_two: bool | None = None
@@ -63,6 +65,10 @@ class MapTags:
     limits: tuple[float | None, float | None] | None = None
     uses_components: bool = False
     ingredient: str = ""
+
+    def __post_init__(self) -> None:
+        """Any set of moves will do."""
+        object.__setattr__(self, "commutes_with", frozenset(self.commutes_with))
 
 
 @dataclass_transform(frozen_default=True, field_specifiers=(dataclasses.field,))
@@ -103,9 +109,24 @@ class MapGenerator(Expression):
 
     def __post_init__(self) -> None:
         """Check each parameter against its annotation, and convert it to that type."""
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            object.__setattr__(self, field.name, _checked(type(self), field.name, value))
+        kinds, usual = _types(type(self)), _usual(type(self))
+        given = {name: getattr(self, name) for name in kinds}
+        new = [name for name in kinds if name not in usual or given[name] is not usual[name][0]]
+        found = {name: fit for name, (_, fit) in usual.items()}
+        try:
+            if new:
+                found |= limits.checked({name: kinds[name] for name in new}, given)
+        except limits.Misfit as error:
+            raise RWLossError(
+                f"{self.name}({error.name}={given[error.name]!r}): must be {error}"
+            ) from error
+        except TypeError as error:
+            raise RWLossError(
+                f"{self.name}: the type of a parameter can't be checked ({error}): use float, int, "
+                "bool, str, None, Literal, or a tuple of them, with limits of rwloss.maps.limits"
+            ) from error
+        for name, value in found.items():
+            object.__setattr__(self, name, value)
 
     @property
     def is_static(self) -> bool:
@@ -275,18 +296,16 @@ def _types(generator: type[MapGenerator]) -> dict[str, Any]:
     return {name: found[name] for name in names}
 
 
-def _checked(generator: type[MapGenerator], name: str, value: Any) -> Any:
-    kind = _types(generator)[name]
-    try:
-        return limits.checked(kind, value)
-    except ValueError as error:
-        raise RWLossError(f"{generator.name}({name}={value!r}): must be {error}") from error
-    except TypeError as error:
-        raise RWLossError(
-            f"{generator.name}: parameter {name} has the type {kind}, which can't be checked "
-            f"({error}): use float, int, bool, str, None, Literal, or a tuple of them, with limits "
-            "of rwloss.maps.limits"
-        ) from error
+@cache
+def _usual(generator: type[MapGenerator]) -> dict[str, tuple[Any, Any]]:
+    """Defaults that fit their types, each with what it becomes."""
+    found = {}
+    for field in dataclasses.fields(generator):
+        kind = {field.name: _types(generator)[field.name]}
+        with suppress(limits.Misfit, TypeError):
+            fit = limits.checked(kind, {field.name: field.default})
+            found[field.name] = field.default, fit[field.name]
+    return found
 
 
 def _check_values(name: str, rwmap: RWMap, xp: Any) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numbers
 import operator
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, NamedTuple, TypeAlias, Union, get_args, get_origin
@@ -71,17 +71,28 @@ _SIMPLE = {
 _NO_LIMIT = ("strict", "allow_inf_nan", "documentation")
 
 
-def checked(kind: Any, value: Any) -> Any:
-    """The value as its type has it: int to float, list to tuple. No other value is converted.
+class Misfit(ValueError):
+    """A value that its type does not allow. name: of the parameter; the text: what it must be."""
 
-    Raises ValueError where it doesn't fit; its text is what the value must be.
-    Raises TypeError for a type that can't be checked.
+    def __init__(self, name: str, must: str) -> None:
+        """The parameter, and what it must be."""
+        super().__init__(must)
+        self.name = name
+
+
+def checked(kinds: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values as their types have them: int to float, list to tuple. No other value is converted.
+
+    kinds: a type for each name. Raises Misfit for the first value that doesn't fit, and TypeError
+    for a type that can't be checked.
     """
-    must = requirement(kind)
-    fits = _fitting(kind, value)
-    if not fits:
-        raise ValueError(must)
-    return fits[0]
+    found = {}
+    for name, kind in kinds.items():
+        fits = _fitting(kind, values[name])
+        if not fits:
+            raise Misfit(name, requirement(kind))
+        found[name] = fits[0]
+    return found
 
 
 def requirement(kind: Any) -> str:
@@ -151,6 +162,8 @@ def _fitting(kind: Any, value: Any) -> list[Any]:
     if kind is float and type(value) in {int, float}:
         # An integer can be too large for a float, and text has no way to write infinity.
         return [float(value)] if abs(value) <= sys.float_info.max else []
+    if kind not in _SIMPLE:
+        raise TypeError(f"{kind} is no such type")
     fits = kind in {object, Any} or type(value) is (NoneType if kind is None else kind)
     return [value] if fits else []
 

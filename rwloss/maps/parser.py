@@ -64,6 +64,8 @@ def parse(text: str, *, files: bool = True) -> Expression:
     if len(text) > _LONGEST:
         raise RWLossError(f"map of {len(text)} characters: expected {_LONGEST} at most")
     text = re.sub(r"\s", " ", text).strip()  # one line, so that a column is enough
+    if re.fullmatch(r"[^'\"()*+:]+\.py", text):
+        raise _error(text, 0, str(unknown(text, names())))
     place = PLACE.match(text)
     if place is not None:
         _check_place(text, place)
@@ -74,7 +76,10 @@ def parse(text: str, *, files: bool = True) -> Expression:
     except SyntaxError as error:
         # Offset 0 is the end of the text.
         column = error.offset - 1 if error.offset else len(text)
-        raise _error(text, column, str(error.msg)) from error
+        message = str(error.msg)
+        if message == "invalid syntax":
+            message += ": expected terms joined by +, - and *, such as 0.5 * rectified + dice"
+        raise _error(text, column, message) from error
     except (ValueError, MemoryError, RecursionError) as error:
         raise RWLossError(f"map {text[:80]!r} cannot be parsed: {error}") from error
     reader = _Reader(text, code, place[0] if place else None, files)
@@ -265,7 +270,7 @@ class _Reader:
         """Errors from here point at this part of the text."""
         try:
             yield
-        except _PointedError:
+        except ExpressionError:
             raise
         except (RWLossError, TypeError) as error:
             raise self.wrong(node, str(error)) from error
@@ -284,14 +289,14 @@ def _check_place(text: str, place: re.Match[str]) -> None:
         raise _error(text, before.end(), f"a file needs quotes here: file({shown!r})")
 
 
-class _PointedError(RWLossError):
-    """An error that names its column already."""
+class ExpressionError(RWLossError):
+    """An error in the text of an expression, which points at the column."""
 
 
 def _error(text: str, column: int, message: str) -> RWLossError:
     """An error with the text and a mark under the column, counted from 0."""
     start = 0 if len(text) <= 100 else max(0, column - 40)
     mark = " " * (column - start) + "^"
-    return _PointedError(
+    return ExpressionError(
         f"map, column {column + 1}: {message}\n  {text[start : start + 100]}\n  {mark}"
     )

@@ -93,11 +93,15 @@ def load_module(path: Path, *, execute: bool = True) -> ModuleType:
         exec(compile(content, str(path), "exec", dont_inherit=True), vars(module))
     except (Exception, SystemExit) as error:
         del sys.modules[name], _SOURCES[name]
-        raise RWLossError(
-            f"{shown(path)} failed to load: {type(error).__name__}: {error}"
-        ) from error
+        kind = "" if isinstance(error, RWLossError) else f"{type(error).__name__}: "
+        raise RWLossError(f"{shown(path)} failed to load: {kind}{error}") from error
     _let_it_be_imported(path, module)
     return module
+
+
+def is_loaded(module_name: str) -> bool:
+    """Whether a module was loaded by its path: its name then means nothing to a user."""
+    return module_name in _BY_PATH
 
 
 def remember_source(module_name: str) -> None:

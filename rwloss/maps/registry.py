@@ -99,11 +99,17 @@ def add(generator: type[MapGenerator]) -> None:
 
 
 def unknown(name: str, known: list[str]) -> RWLossError:
-    """The error for a name that no map has: it suggests the nearest, or says how to register it."""
-    near, own = nearest(name, known), ""
-    if name.isidentifier() and not near:
-        own = f"; to name your own function, write @maps.register({name!r}) above it"
-    return RWLossError(f"unknown map {name!r}{near}; there are: {', '.join(known)}{own}")
+    """The error for a name that no map has: it suggests the nearest, or how to name one's own."""
+    if name.endswith(".py"):
+        return RWLossError(f"{name!r} is a file: also name the map in it, as in {name}:NAME")
+    near = nearest(name, known) or "."
+    own = ""
+    if name.isidentifier() and near == ".":
+        own = (
+            f". For your own map in a file, write FILE.py:{name}, and @maps.register({name!r}) "
+            "above its function"
+        )
+    return RWLossError(f"unknown map {name!r}{near} There are: {', '.join(known)}{own}")
 
 
 def check_name(name: object, where: str) -> None:

@@ -11,6 +11,7 @@ from rwloss.data.formats import MAX_VOXELS
 from rwloss.errors import RWLossError
 from rwloss.precompute.cases import CaseOutcome, Summary
 from rwloss.precompute.run import precompute
+from rwloss.store import Store
 from rwloss.store.manifest import TREE_SUFFIX, read_info, readable_entries, write_entries
 from rwloss.store.place import TREE_MARK, place
 from rwloss.store.verify import Report
@@ -36,9 +37,7 @@ def repair(
     where = place(store_path)
     info = read_info(where)
     if expression is not None:
-        named = str(maps.parse(expression).static_part)
-        if not maps.is_map_of(info.expression, named):
-            raise RWLossError(f"{where} holds maps of {info.expression}, not of {named}")
+        Store(where).check_map(expression)
     static = maps.parse(info.expression, files=False)  # a file that was named is known now
     source = report.source if source is None else source
     if source is None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import os
 import socket
 import time
@@ -19,9 +17,9 @@ from rwloss.data.formats import MAX_VOXELS, check_max_voxels
 from rwloss.errors import RWLossError
 from rwloss.losses.label_sets import LabelSets
 from rwloss.precompute.cases import CaseOutcome, MapTask, Summary, label_counts
-from rwloss.store import DType, Format, ManifestEntry, MapInfo, Term, Writer
+from rwloss.store import DType, Format, ManifestEntry, MapInfo, Writer
 from rwloss.store.encoding import gzip_name
-from rwloss.store.manifest import all_entries, log, write_entries, write_failures
+from rwloss.store.manifest import all_entries, log, terms_of, write_entries, write_failures
 from rwloss.store.place import StorePlace, place
 from rwloss.store.store import check_format
 from rwloss.work.tasks import run_tasks
@@ -328,28 +326,6 @@ def _finish(writer: Writer, known: dict[str, ManifestEntry], summary: Summary) -
             # Lines that were appended remain, and the next run resumes from them.
             if not any(outcome.fatal for outcome in summary.outcomes):
                 raise
-
-
-def terms_of(static: maps.Expression) -> tuple[Term, ...]:
-    """The generators of an expression with their parameters, defaults and plug-in versions."""
-    return tuple(_terms(static))
-
-
-def _terms(static: maps.Expression) -> Iterator[Term]:
-    """The generators of an expression, with all their parameters, including defaults."""
-    if isinstance(static, maps.MapGenerator):
-        fields = dataclasses.fields(static)
-        values = {field.name: getattr(static, field.name) for field in fields}
-        yield Term(
-            name=static.name,
-            revision=maps.revision(type(static)),
-            parameters=json.loads(json.dumps(values, default=str)),
-        )
-    elif isinstance(static, maps.Stabilized):
-        yield from _terms(static.inner)
-    else:
-        for leaf in static.leaves():
-            yield from _terms(leaf.term)
 
 
 def _versions() -> dict[str, str]:

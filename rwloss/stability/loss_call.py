@@ -111,6 +111,14 @@ class LossCall:
         found = getattr(self.loss, name, None)
         return self.assumed.get(name) if found is None else found
 
+    def is_given_probabilities(self) -> bool:
+        """Whether a loss that takes the softmax itself is given its result: a frequent mistake."""
+        head = _first(self.logits).detach()
+        if (self._setting("activation") or "softmax") != "softmax" or head.ndim < 2:
+            return False
+        # A sum of 1 in every voxel is no chance; 1 % is the rounding of bfloat16.
+        return bool((head >= 0).all()) and bool(((head.sum(dim=1) - 1).abs() < 0.01).all())
+
     def signs(self) -> ClassSigns:
         """The signs of each class, without those of the gradient.
 

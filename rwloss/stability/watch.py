@@ -13,6 +13,10 @@ from rwloss.stability.loss_call import LossCall
 if TYPE_CHECKING:
     from torch.nn import Module
 
+_PROBABILITIES = (
+    "the loss takes the softmax itself, and is given probabilities (with sum 1 in every voxel): "
+    "pass the outputs of the network before its softmax, or use activation='none'"
+)
 _log = logging.getLogger("rwloss.stability")
 
 
@@ -23,7 +27,8 @@ class Watch:
     gradient), and samples about 60 of them per run. It changes neither the loss nor the gradient.
     It needs only the logits and the labels: from them it takes the volume and the probabilities of
     each class; and, in a few batches, the pull of the loss on each class, for which the loss is
-    evaluated at other logits. Works with any loss of (logits, target) that is a torch module.
+    evaluated at other logits. It also warns, once, of probabilities in place of logits. Works with
+    any loss of (logits, target) that is a torch module.
 
     steps: calls of the loss in the whole run. class_names: of classes 0, 1, ... activation,
     ignore_index: "softmax" or "sigmoid", and the label that does not count, if the loss has no such
@@ -91,6 +96,8 @@ class Watch:
             by_name = [named.pop(name) for name in [*given][: 2 - len(args)]]
             logits, target, *more = *args, *by_name
             call = LossCall(loss, logits, target, tuple(more), named, self._assumed)
+            if self.step == 1 and call.is_given_probabilities():
+                self._tell(f"rwloss: {_PROBABILITIES}")
             for alarm in self._alarms.look(self.step, call):
                 self._tell(f"rwloss: {alarm}")
         except Exception as error:  # whatever a loss raises at other logits must not end a run

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, TypeAlias
 
@@ -58,6 +59,31 @@ class Term(BaseModel):
     parameters: dict[str, Any] = {}
 
 
+def terms_of(static: maps.Expression) -> tuple[Term, ...]:
+    """The generators of an expression with their parameters, defaults and plug-in versions.
+
+    static: a static expression.
+    """
+    return tuple(_terms(static))
+
+
+def _terms(static: maps.Expression) -> Iterator[Term]:
+    """The generators of an expression, with all their parameters, including defaults."""
+    if isinstance(static, maps.MapGenerator):
+        fields = dataclasses.fields(static)
+        values = {field.name: getattr(static, field.name) for field in fields}
+        yield Term(
+            name=static.name,
+            revision=maps.revision(type(static)),
+            parameters=json.loads(json.dumps(values, default=str)),
+        )
+    elif isinstance(static, maps.Stabilized):
+        yield from _terms(static.inner)
+    else:
+        for leaf in static.leaves():
+            yield from _terms(leaf.term)
+
+
 class MapInfo(BaseModel):
     """map.json: everything except the labels that determines the values of the maps.
 
@@ -101,7 +127,29 @@ class MapInfo(BaseModel):
             names.remove("terms")
         if "expression" in names and "terms" in names:
             names.remove("terms")  # the expression says it more briefly
-        return [f"{name} {getattr(self, name)!r} (now {getattr(wanted, name)!r})" for name in names]
+        changed = self.changed_code(wanted.terms) if "terms" in names else []
+        if changed:
+            names.remove("terms")
+        return changed + [
+            f"{name} {getattr(self, name)!r} (now {getattr(wanted, name)!r})" for name in names
+        ]
+
+    def changed_code(self, terms: Iterable[Term]) -> list[str]:
+        """The plug-ins whose code is no longer that of these maps, in words.
+
+        terms: of the same expression now. Maps that record no terms are not compared.
+        """
+        now = {term.name: term.revision for term in terms}
+        return [
+            f"other code of {name} ({_short(revision)}, now {_short(now[name])})"
+            for name, revision in {term.name: term.revision for term in self.terms}.items()
+            if revision != now.get(name, revision)
+        ]
+
+
+def _short(revision: str) -> str:
+    """A version, or the first digits of a digest."""
+    return revision[: len("sha256:") + 12] or "built in"
 
 
 def _inside(name: str) -> str:

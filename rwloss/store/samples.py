@@ -46,14 +46,9 @@ class AddMap:
     expression: str | None = None
 
     def __post_init__(self) -> None:
-        """Raise RWLossError if the store holds maps of another expression."""
+        """Raise RWLossError if the store holds maps of another expression, or of other code."""
         if self.expression is not None:
-            wanted = str(maps.parse(self.expression).static_part)
-            if not maps.is_map_of(self.store.expression, wanted):
-                raise RWLossError(
-                    f"{self.store.place} holds maps of {self.store.expression}, the loss needs "
-                    f"{wanted}: precompute those, or correct the expression"
-                )
+            self.store.check_map(self.expression)
 
     def __call__(self, sample: Mapping[str, Any]) -> dict[str, Any]:
         """The sample with its map. Raises RWLossError for a sample without the name of its case."""

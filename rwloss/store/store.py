@@ -13,6 +13,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from rwloss import maps
 from rwloss.arrays import to_numpy
 from rwloss.errors import RWLossError
 from rwloss.files.lock import LOCK_FILE
@@ -22,7 +23,7 @@ from rwloss.store import encoding, manifest
 from rwloss.store.encoding import DTYPES, NIFTI_SUFFIX
 from rwloss.store.manifest import TREE_SUFFIX, Format, ManifestEntry, MapInfo, PartName, StoredPart
 from rwloss.store.place import TREE_MARK, Bucket, Folder, StorePlace, place
-from rwloss.words import count_of, nearest
+from rwloss.words import count_of, listed, nearest
 
 
 def open(
@@ -99,6 +100,25 @@ class Store(Mapping[str, RWMap]):
     def spacing_mm(self, case: str) -> tuple[float, ...]:
         """The recorded spacing of a case; 1 if its file has none."""
         return self.entries[case].spacing_mm
+
+    def check_map(self, expression: str) -> None:
+        """Raise RWLossError unless the store holds the static part of this expression.
+
+        A map of a Python file must have the code that made the store.
+
+        expression: of the loss. A file that it names is executed.
+        """
+        static = maps.parse(expression).static_part
+        if static is None or not maps.is_map_of(self.expression, str(static)):
+            raise RWLossError(
+                f"{self.place} holds maps of {self.expression}, not of {static}: "
+                "precompute those, or correct the expression"
+            )
+        if changed := self.info.changed_code(manifest.terms_of(static)):
+            raise RWLossError(
+                f"{self.place} holds maps that were made with {listed(changed)}: "
+                "precompute them again into another folder"
+            )
 
     def check_made_of(
         self, case: str, labels: NDArray[Any], spacing_mm: Sequence[float], labels_sha256: str

@@ -129,8 +129,11 @@ def described(plan: ExecutionPlan) -> Iterator[str]:
         stacks = count_of(len(plan.stacks), "stack")
         yield f"{stacks} of up to {len(largest)} runs together, in {workers} on {where}"
     own = _bytes_per_run(largest[0].settings) / 2**20
+    per = f"{own:,.0f} MiB per run"
+    if len(largest) > 1:
+        per = f"{own * len(largest):,.0f} MiB per stack, {own:,.0f} per run"
     yield (
-        f"memory: about {own * len(largest):,.0f} MiB per stack, {own:,.0f} per run, estimated "
+        f"memory: about {per}, estimated "
         "from the weights with their gradient and moments, and from what a step keeps of a batch"
     )
     seconds, source = _seconds_per_step_of_a_run(plan)

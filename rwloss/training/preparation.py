@@ -16,9 +16,9 @@ from rwloss.data.patients import leaked
 from rwloss.data.splits import Split, split
 from rwloss.errors import RWLossError
 from rwloss.losses.label_sets import LabelSets
-from rwloss.precompute.run import terms_of
 from rwloss.regions import IGNORED, Regions
 from rwloss.rwmap import RWMap
+from rwloss.store.manifest import terms_of
 from rwloss.training.architectures import check_outputs, network_class
 from rwloss.training.augment import Augmentation, augmentation_of
 from rwloss.training.completion import Note, completed, with_ct_window
@@ -248,10 +248,11 @@ def _check_store(
     """
     static, where = expression.static_part, f"the store {str(maps_of.place)!r}"
     fix = "precompute it again, or leave --maps out"
+    elsewhere = "precompute it again into another folder, or leave --maps out"
     if static is None or not maps.is_same(stored, str(static)):
         raise RWLossError(
             f"{where} holds the map {stored!r}, and the static part of {str(expression)!r} is "
-            f"{str(static)!r}: {fix}"
+            f"{str(static)!r}: {elsewhere}"
         )
     terms = terms_of(static) if maps_of.info.terms else ()  # a store without them says less
     of_sets = {} if sets is None else sets.as_table()
@@ -265,7 +266,7 @@ def _check_store(
     if different := maps_of.info.difference(now):
         raise RWLossError(
             f"{where} holds the map of another version of {stored!r}, with "
-            f"{'; '.join(different)}: {fix}"
+            f"{'; '.join(different)}: {elsewhere}"
         )
     for volume in train:
         if volume.name not in maps_of:

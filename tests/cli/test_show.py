@@ -177,7 +177,7 @@ def test_the_first_case_of_a_store_if_none_is_named(rwloss_command, stores, tmp_
     out = tmp_path / "a.svg"
     code, _, err = rwloss_command("show", stores(), "-o", out, "--axis", 0, "--slice", 9)
     assert code == 0
-    assert err == "the first of 3 cases: --case names another\n"
+    assert err == "drawing the first of 3 cases; --case chooses another\n"
     assert "hippocampus_003, as stored" in words(out)
     assert "Slice 9 of 0..33 along axis 0." in " ".join(words(out))
 

@@ -1,6 +1,7 @@
 """`rwloss verify` and its `--repair`: what it prints, and with which exit code it ends."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -217,11 +218,22 @@ def test_a_map_from_a_file_is_repaired_where_the_user_names_it(
     assert "o holds maps of file('mine.py:Mine'), not of rectified" in told
     code, ran, told = rwloss("verify", "o", "--repair", *named)
     assert (code, ran, "1 map recomputed" in told) == (0, True, True)
-    # A changed file is another map.
-    next((tmp_path / "o").glob("*_true.nii.gz")).unlink()
+    code, ran, told = rwloss("verify", "o", *named)
+    assert (code, ran, "not compared" in told) == (0, True, False)
+    code, ran, told = rwloss("verify", "o")
+    assert (code, ran) == (0, False)
+    assert "The code of mine was not compared: name the map with --map\n" in told
+    # A changed file is another map, also where nothing is missing.
     (tmp_path / "mine.py").write_text(PLUG_IN + "# changed")
-    code, _, told = rwloss("verify", "o", "--repair", *named)
-    assert (code, "holds another map, with terms" in told) == (2, True)
+    changed = r"other code of mine \(sha256:[0-9a-f]{12}, now sha256:[0-9a-f]{12}\)"
+    for command, words in (
+        (["verify", "o", *named], f"o holds maps that were made with {changed}: precompute them "),
+        (["verify", "o", "--repair", *named], f"made with {changed}: precompute them again into "),
+        (["precompute", source, "o", *named], f"o holds another map, with {changed}: name another"),
+    ):
+        code, _, told = rwloss(*command)
+        assert code == 2
+        assert re.search(words, told), told
 
 
 def test_stopped(rwloss_command, made, monkeypatch):

@@ -1,7 +1,5 @@
 """Triton's engine where tests must be quick, and what it alone has: tiles, launches, memory."""
 
-import os
-import subprocess
 import sys
 
 import numpy as np
@@ -9,7 +7,7 @@ import plain_formulas as plain
 import pytest
 import torch
 from anatomy import anatomy, batch
-from interpreted import large_tiles, needs_triton
+from interpreted import fast_calls, large_tiles, needs_triton
 from torch._subclasses import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -60,34 +58,120 @@ def test_anatomy_with_a_spacing_for_each_image(by_triton):
     assert (depth[2] == 1.5).all()
 
 
+def test_depth_on_a_single_line(by_triton):
+    """One axis only, and one voxel only; the second image has one label."""
+    line = np.array([[[0, 0, 0, 1, 1]], [[1] * 5]], dtype=np.uint8)
+    found = by_triton(distance.depth_mm, line, [(9.0, 0.5), (9.0, 2.0)])
+    np.testing.assert_array_equal(found, [[[1.5, 1.0, 0.5, 0.5, 1.0]], [[2.0] * 5]])
+    found = by_triton(distance.depth_mm, line[..., :1], [(9.0, 0.5), (1.0, 2.0)])
+    np.testing.assert_array_equal(found, [[[0.5]], [[1.0]]])
+
+
 @pytest.mark.parametrize(
-    ("shape", "tile"), [((37, 3), None), ((13, 11), (4, 64)), ((3, 11, 10), (4, 128))], ids=str
+    ("shape", "tile"), [((37, 3), None), ((5, 37), (4, 64)), ((3, 11, 10), (4, 128))], ids=str
 )
 def test_several_tiles_per_line(engine, device, monkeypatch, shape, tile):
     """Runs that begin tiles away, searches that end within a tile, tiles at the end of a line."""
+    from rwloss.distance import triton_lines
+
     if tile:
-        monkeypatch.setattr(engine, "TILE", tile)
-    monkeypatch.setattr(engine, "BLOCK", (16, 2))
-    labels = np.zeros((2, *shape), dtype=np.uint8)
-    labels[0, -1], labels[1] = 1, anatomy(3, shape)
-    spacings = [(2.0, 1.0, 3.0)[: len(shape)]] * 2
-    found = distance.squared_to_other_label_mm2(
-        torch.as_tensor(labels, device=device), spacings, engine="triton"
-    )
+        monkeypatch.setattr(triton_lines, "TILE", tile)
+    monkeypatch.setattr(triton_lines, "LINES", (2, 16))
+    labels = np.zeros((3, *shape), dtype=np.uint8)
+    labels[0, -1], labels[1], labels[2, ..., 0] = 1, anatomy(3, shape), 1
+    spacings = [(2.0, 1.0, 3.0)[: len(shape)]] * 3
+    with fast_calls():
+        found = distance.squared_to_other_label_mm2(
+            torch.as_tensor(labels, device=device), spacings, engine="triton"
+        )
     wanted = scipy_engine.squared_to_other_label_mm2(labels, spacings)
     np.testing.assert_array_equal(found.cpu(), wanted)
 
 
-def test_signed_distances_of_all_classes_at_once(by_triton):
+# --- Signed distances
+
+
+@pytest.fixture
+def signed(engine, device):
+    """Gives a function that compares the signed distances by Triton with SciPy's."""
+
+    def check(labels, num_classes, spacings, *, rtol=1e-6, large=True):
+        with large_tiles(labels) if large else fast_calls():
+            given = torch.as_tensor(labels).to(device)
+            found = distance.signed_distances_mm(given, num_classes, spacings, engine="triton")
+        assert found.is_contiguous()
+        found = found.cpu().numpy()
+        wanted = distance.signed_distances_mm(
+            np.asarray(labels), num_classes, spacings, engine="scipy"
+        )
+        np.testing.assert_allclose(found, wanted, rtol=rtol, atol=0)
+        assert not np.signbit(found[found == 0]).any()
+
+    return check
+
+
+@pytest.mark.parametrize(("shape", "spacing"), [((2, 2), (1.0, 3.0)), ((4,), (0.7,))], ids=str)
+def test_signed_distances_of_every_small_image(signed, shape, spacing):
+    """All ways to part four voxels into three classes and what is none of them."""
+    labels = plain.every_partition(shape, 4).astype(np.int16)
+    for k in range(4):  # each of the four is the one to ignore in some of the images
+        labels[k::4] = (labels[k::4] + k) % 4
+    labels[labels == 3] = np.where(np.arange(np.sum(labels == 3)) % 2, -1, 255)
+    signed(labels, 3, [spacing] * len(labels))
+
+
+def test_signed_distances_of_all_classes_at_once(signed):
     """Ignored voxels, an absent class, one that fills an image, and two that share one."""
     labels = np.stack([anatomy(8, (13, 9), 4), anatomy(9, (13, 9), 2) * 3, np.full((13, 9), 2)])
     labels = labels.astype(np.int8)
     labels[0, :3] = -1
-    spacings = [(1.0, 1.0), (0.8, 2.5), (2.0, 1.0)]
-    found = by_triton(distance.signed_distances_mm, labels, 5, spacings)
-    wanted = distance.signed_distances_mm(labels, 5, spacings, engine="scipy")
-    np.testing.assert_allclose(found, wanted, rtol=1e-6, atol=0)
-    assert not np.signbit(found[found == 0]).any()
+    signed(labels, 5, [(1.0, 1.0), (0.8, 2.5), (2.0, 1.0)])
+
+
+def test_signed_distances_of_a_volume(signed):
+    """To the last bit at whole spacings; the labels are not in the order of their memory."""
+    labels = torch.as_tensor(batch(4, (11, 7, 8), size=2, dtype=np.int64)).permute(0, 3, 1, 2)
+    assert not labels.is_contiguous()
+    signed(labels[:1], 4, [(1.0, 4.0, 2.0)], rtol=0)
+    signed(labels[1:], 4, [(0.8, 0.3, 2.5)])
+
+
+def test_signed_distances_to_what_is_small(signed):
+    """One voxel in a corner, some in one slice, and thirteen classes that are not there."""
+    labels = np.zeros((1, 6, 5, 9), dtype=np.uint8)
+    labels[0, 5, 4, 8], labels[0, 2, 1:3, 3] = 15, 7
+    signed(labels, 16, [(2.0, 1.0, 3.0)], rtol=0)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (1, 6, 1), (5, 1, 4), (4, 7, 1)], ids=str)
+def test_signed_distances_without_an_axis(signed, shape):
+    """No distance runs along an axis of length 1, whatever its spacing."""
+    labels = np.zeros((2, *shape), dtype=bool)
+    labels[0].flat[2:5] = True
+    signed(labels, 2, [(0.5, 3.0, 2.0)] * 2)
+
+
+@pytest.mark.parametrize("shape", [(11, 37), (5, 6, 7)], ids=str)
+def test_signed_distances_in_several_programs(signed, monkeypatch, shape):
+    """Rows in several blocks, searches that end within a tile, uneven ends everywhere."""
+    from rwloss.distance import triton_lines, triton_signed
+
+    monkeypatch.setattr(triton_lines, "TILE", (4, 16))
+    monkeypatch.setattr(triton_lines, "LINES", (2, 16))
+    monkeypatch.setattr(triton_signed, "BLOCK", 128)
+    labels = anatomy(2, shape, 3)[None]
+    labels[0, ..., -1] = 2
+    signed(labels, 3, [(2.0, 1.0, 3.0)[: len(shape)]], rtol=0, large=False)
+
+
+def test_a_row_just_beyond_a_tile(signed, monkeypatch):
+    """All voxels of the tile are within 3 mm of class 1 on their line; one is 2 mm from a row."""
+    from rwloss.distance import triton_lines
+
+    monkeypatch.setattr(triton_lines, "TILE", (4, 16))
+    labels = np.zeros((2, 8, 3), dtype=np.uint8)
+    labels[..., 1] = labels[0, 4, 0] = labels[1, 3, 2] = 1
+    signed(labels, 2, [(2.0, 3.0)] * 2, rtol=0, large=False)
 
 
 # --- Launches and memory
@@ -121,13 +205,10 @@ def counted(engine, monkeypatch):
     def launch(kernel, grid):
         return lambda *_, **__: mode.launched.append(kernel.__name__)
 
-    monkeypatch.setattr(type(engine.along_axis), "__getitem__", launch, raising=False)
+    monkeypatch.setattr(type(engine.along_lines), "__getitem__", launch, raising=False)
     monkeypatch.setattr("rwloss.distance.engine_name", lambda *_, **__: "triton")
     monkeypatch.setattr("rwloss.regions._kernels", lambda labels: triton_classes)
     return mode
-
-
-DISTANCES = ["zeros", "find_mixed", *["along_axis"] * 3]
 
 
 def test_launches_of_depth_and_its_peaks(counted, device):
@@ -136,16 +217,19 @@ def test_launches_of_depth_and_its_peaks(counted, device):
     regions = Regions(labels, 5)
     with counted:
         _ = regions.peak_depth_mm
-    assert counted.launched == [*DISTANCES, "new_zeros", "of_each_class"]
+    distances = ["along_lines", *["along_lines", "across_lines"] * 2]
+    assert counted.launched == [*distances, "new_zeros", "of_each_class"]
 
 
 def test_launches_and_memory_of_signed_distances(counted, device):
-    """One set for all classes, and no more than two arrays of the size of the result."""
+    """One set for all classes, and two arrays of the size of the result with one class more."""
     labels = torch.as_tensor(batch(1, (4, 5, 3), num_classes=16), device=device)
     with counted:
         found = distance.signed_distances_mm(labels, 16, [(1.0, 1.0, 1.0)] * 3)
-    assert counted.launched == DISTANCES
-    assert counted.numbers == 2 * found.numel() + 3 * 16
+    passes = ["along_rows", "across_rows", "across_rows"]
+    assert counted.launched == ["zeros", "find_boxes", *passes, "fill_inside"]
+    assert found.shape == (3, 16, 4, 5, 3)
+    assert counted.numbers == 2 * 3 * 17 * 4 * 5 * 3 + 3 * 17 * 6
 
 
 # --- When it is chosen
@@ -163,47 +247,3 @@ def test_for_tensors_on_cuda_where_installed(monkeypatch):
     assert distance.engine_name(like=on_cuda) == "torch"
     with pytest.raises(ValueError, match="'triton' is not installed: a CUDA build of torch"):
         distance.engine_name("triton")
-
-
-COMPILE = """
-import itertools, triton
-from triton.backends.compiler import GPUTarget
-from triton.compiler import ASTSource
-from rwloss.distance import triton_engine as engine
-from rwloss.distance import triton_classes as kernels
-
-TYPES = dict(
-    labels="*{}", mixed="*i32", before="*fp32", found="*fp32", squares="*fp32", alone="*fp32",
-    values="*fp32", table="*fp32",
-)
-
-def compile(kernel, labels, ones=(), **constants):
-    constants |= dict.fromkeys(ones, 1)
-    types = {n: "constexpr" if n in constants else TYPES.get(n, "i32").format(labels)
-             for n in kernel.arg_names}
-    if constants.get("COUNT"):
-        types |= {"values": "*i64", "found": "*i64"}
-    constants = {(kernel.arg_names.index(name),): value for name, value in constants.items()}
-    source = ASTSource(kernel, types, constants)
-    options = {"enable_fp_fusion": True}
-    assert triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options).asm["ptx"]
-
-rows, cols = engine.TILE
-block, images = engine.BLOCK
-for first, last in itertools.product((True, False), repeat=2):
-    ones = ["stride"] if last else []  # the last axis of an image
-    compile(engine.along_axis, "u8", ones, FIRST=first, LAST=last, EACH=first, ROOT=last,
-            ROWS=rows, COLS=cols)
-compile(engine.find_mixed, "i64", ["classes"], EACH=False, BLOCK=block, IMAGES=images)
-compile(kernels.of_each_voxel, "i8", BLOCK=kernels.BLOCK)
-for count in (True, False):
-    compile(kernels.of_each_class, "u8", COUNT=count, BLOCK=kernels.BLOCK)
-"""
-
-
-@pytest.mark.slow
-def test_kernels_compile_for_an_h100():
-    """No GPU is needed for that: what Triton's interpreter takes, its compiler may refuse."""
-    pytest.importorskip("triton")
-    env = {**os.environ, "TRITON_INTERPRET": "0"}
-    subprocess.run([sys.executable, "-c", COMPILE], env=env, check=True, timeout=280)

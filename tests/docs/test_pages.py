@@ -3,7 +3,8 @@
 In a page, code marked `python` runs, block after block, in one namespace and one folder; what it
 prints must be what the page shows: `print(...)  # value`, or a `text` block right after. Lines
 that begin with `rwloss` in a block marked `sh` run too, in a folder that holds `samples` like the
-root of a clone. Code of other repositories is marked `py`, which looks the same and is not run.
+root of a clone. Code that is not run is marked `py`, which looks the same; if it begins with
+`# name.py`, it is in that file when the other blocks run.
 """
 
 import contextlib
@@ -78,6 +79,12 @@ def test_code_runs_and_prints_what_is_shown(page, tmp_path, monkeypatch):
         pytest.importorskip(optional, reason=f"the pages use {optional}")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "samples").symlink_to(ROOT / "samples", target_is_directory=True)
+    for link in ("maps", "cli"):  # taken in the root of a clone, so no page may write there
+        (tmp_path / link).mkdir()
+        (tmp_path / link / "__init__.py").touch()
+    for language, code, _ in blocks(page):
+        if language == "py" and (name := re.match(r"# (\w+\.py)\n", code)):
+            (tmp_path / name[1]).write_text(code, encoding="utf-8")
     names = {"__name__": "page"}
     for language, code, shown in runs:
         printed = io.StringIO()

@@ -2,6 +2,7 @@
 
 import csv
 import re
+import runpy
 import statistics
 from pathlib import Path
 
@@ -13,7 +14,8 @@ STUDIES = Path(__file__).parents[2] / "docs" / "studies"
 ALL = sorted(path.parent for path in STUDIES.glob("*/runs.csv"))
 WITH_AXES = [STUDIES / "learning_rates", STUDIES / "largest_pull"]
 FOLDERS = [folder for folder in ALL if folder not in WITH_AXES]
-REPORTED = sorted(path.parent for path in STUDIES.glob("*/report.html"))
+REPORTED = sorted(path.parent for path in STUDIES.rglob("report.html"))
+RECORD = STUDIES / "record"
 
 
 def runs_of(folder, name):
@@ -78,6 +80,35 @@ def test_the_report_is_of_this_study_and_names_no_folder_of_the_machine(folder):
         assert expression.replace("'", "&#39;") in text or expression in text
     assert "No picture" not in text
     assert not re.search(r"/(home|tmp|root|work|Users)/", text)
+
+
+@pytest.mark.parametrize("arm", sorted(path.parent.name for path in RECORD.glob("*/runs.csv")))
+def test_a_table_of_the_record_is_that_of_its_runs(arm):
+    lines = runpy.run_path(str(RECORD / "tables.py"))["table"](arm)
+    page = (RECORD / "README.md").read_text(encoding="utf-8")
+    assert page.split(f"<!-- {arm} -->\n")[1].split("\n\n")[0] == "\n".join(lines)
+
+
+def test_the_first_page_says_what_the_record_says():
+    """README.md: of the arm at one learning rate, and of that at five."""
+    runs_of = runpy.run_path(str(RECORD / "tables.py"))["runs_of"]
+    at_one, at_five = runs_of("hippocampus", ()), runs_of("rates", ("learning_rate",))
+    names = {"Dice + CE": "dice_ce", "`rectified + dice`": "rectified_dice"}
+    names |= {"`rectified.with_link(0.3)`": "rectified_q03"}
+    names |= {"`rectified`": "rectified", "`boundary`": "boundary"}
+    front = (STUDIES.parents[1] / "README.md").read_text(encoding="utf-8")
+    front = front.split("## What our study found")[1].split("\n## ")[0]
+    for line, name in names.items():
+        [cells] = [row.split(" | ") for row in front.splitlines() if row.startswith(f"| {line} |")]
+        own = list(at_one[name,].values())
+        over_rates = [r for (key, _), runs in at_five.items() if key == name for r in runs.values()]
+        assert len(over_rates) == 20
+        assert [cell.strip(" |") for cell in cells[1:]] == [
+            f"{sum(run['lost'] for run in own)} of {len(own)}",
+            f"{statistics.fmean(run['test_dice_mean'] for run in own):.3f}",
+            f"{statistics.fmean(run['test_hd95_mm_mean'] for run in own):.1f}",
+            f"{sum(run['lost'] for run in over_rates)}",
+        ]
 
 
 def test_the_runs_that_lost_a_class_with_boundary_alone():

@@ -189,8 +189,13 @@ def test_tensors_on_another_device(text, activation):
 
 
 def test_settings_that_do_not_exist():
-    for expression in (0, maps.Rectified, 1.0, RWMap):
-        refused("expected an expression or its text, got", RegionWiseLoss, expression)
+    for expression, got in (
+        (0, "int"),
+        (maps.Rectified, "the class Rectified: such as 'rectified' or maps.Rectified()"),
+        (1.0, "float"),
+        (RWMap, "the class RWMap"),
+    ):
+        refused(f"expected an expression or its text, got {got}", RegionWiseLoss, expression)
     loss, likely = RegionWiseLoss, "did you mean"
     refused(f"unknown map 'rectifed': {likely} 'rectified'", loss, "rectifed")
     refused(f"unknown reduction 'means': {likely} 'mean'", loss, "dice", reduction="means")

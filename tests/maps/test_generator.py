@@ -96,6 +96,12 @@ def test_result_carries_the_labels_of_the_regions():
     assert Made(copy)(REGIONS).labels is REGIONS.labels
 
 
+def test_tags_take_any_set_of_moves():
+    tags = maps.MapTags(commutes_with={"flip"})
+    assert tags == maps.MapTags(commutes_with=frozenset({"flip"}))
+    assert hash(tags) == hash(maps.MapTags(commutes_with={"flip": 1}.keys()))
+
+
 def test_parameters_are_brought_to_their_type():
     made = WithParameters(sigma_mm=2, weights=[1, 2])
     assert repr(made.sigma_mm) == "2.0"

@@ -7,7 +7,13 @@ import pytest
 from annotated_types import Interval, Len
 from pydantic import ConfigDict, Field, FiniteFloat, PositiveFloat, TypeAdapter, ValidationError
 
-from rwloss.maps.limits import checked, requirement
+from rwloss.maps import limits
+from rwloss.maps.limits import requirement
+
+
+def checked(kind, value):
+    return limits.checked({"x": kind}, {"x": value})["x"]
+
 
 KINDS: list[Any] = [
     float,

@@ -286,7 +286,7 @@ POINTED = [
     ("(dice", "(dice", "never closed"),
     ("dice)", ")", "unmatched"),
     ("dice +* boundary", "*", "invalid syntax"),
-    ("dice boundary", "boundary", "invalid syntax"),
+    ("dice boundary", "boundary", "invalid syntax: expected terms joined by +, - and *"),
 ]
 
 

@@ -225,6 +225,11 @@ def test_errors_name_the_place(text, message):
         ("raise SystemExit(2)", "SystemExit: 2"),
         ("def Mine(", "SyntaxError: .* was never closed"),
         ("\0", "SyntaxError|ValueError"),
+        # Without the name of a module that stands for the file.
+        (
+            "from rwloss import maps\n@maps.register('mine')\ndef mine(regions, tau): ...",
+            "(?<=load: )mine: tau has no type",
+        ),
     ],
 )
 def test_a_file_that_does_not_run_is_named(folder, text, message):

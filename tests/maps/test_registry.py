@@ -38,13 +38,19 @@ def test_unknown_name_names_the_nearest_and_all():
         with pytest.raises(RWLossError) as error:
             maps.get(given)
         assert f"unknown map {given!r}: did you mean {meant!r}" in str(error.value)
-        assert f"there are: {', '.join(maps.names())}" in str(error.value)
+        assert f"? There are: {', '.join(maps.names())}" in str(error.value)
 
 
 def test_unknown_name_that_resembles_none():
-    message = "unknown map 'xyzzy'; there are: .* write @maps.register.'xyzzy'. above it"
-    with pytest.raises(RWLossError, match=message):
+    own = r"write FILE.py:xyzzy, and @maps.register\('xyzzy'\) above its function"
+    with pytest.raises(RWLossError, match=f"unknown map 'xyzzy'. There are: .* {own}"):
         maps.get("xyzzy")
+
+
+def test_a_file_without_the_name_of_its_map():
+    for read in (maps.get, maps.parse):
+        with pytest.raises(RWLossError, match=r"is a file: .* in lib/mine.py:NAME"):
+            read("lib/mine.py")
 
 
 def test_unknown_parameter_names_the_nearest_and_all():

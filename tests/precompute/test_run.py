@@ -278,7 +278,7 @@ def test_a_store_in_which_nothing_was_made_takes_another_map(tmp_path):
     for number in range(2):
         summary = precompute(masks, tmp_path / "out", "rectified", num_classes=2 + number, jobs=0)
         assert summary.counts["failed"] == 2
-        assert ("store it as 1" in summary.failed[0].reason) == (number == 0)
+        assert ("ignore_label=255" in summary.failed[0].reason) == (number == 1)
     assert precompute(masks, tmp_path / "out", "boundary", num_classes=256, jobs=0).made == 2
     with pytest.raises(RWLossError, match="holds another map, with num_classes 256"):
         precompute(masks, tmp_path / "out", "boundary", num_classes=257, jobs=0)

@@ -176,6 +176,27 @@ def test_the_monitor_warns_beside_a_plain_function(caplog):
     assert Monitor().alarms == []
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_probabilities_in_place_of_logits(dtype):
+    logits, labels = given((9, 8))
+    probs = torch.as_tensor(logits).softmax(dim=1).to(dtype).requires_grad_()
+    for loss, more, warns in (
+        (RegionWiseLoss("dice"), {}, True),
+        (torch.nn.CrossEntropyLoss(), {}, True),
+        (RegionWiseLoss("dice", activation="none"), {}, False),
+        (torch.nn.CrossEntropyLoss(), {"activation": "none"}, False),
+    ):
+        told = []
+        Watch(loss, steps=6, tell=told.append, **more)
+        for _ in range(2):
+            loss(probs, labels.long())
+        assert sum("before its softmax" in text for text in told) == warns, loss
+    told, loss = [], RegionWiseLoss("dice")
+    Watch(loss, steps=6, tell=told.append)
+    loss(logits.requires_grad_(), labels)
+    assert not told
+
+
 def test_arguments_by_name_and_what_cannot_be_read():
     logits, labels = given((9, 8))
     told, loss = [], RegionWiseLoss("rectified")

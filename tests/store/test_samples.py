@@ -147,7 +147,7 @@ def test_a_store_of_another_map_is_refused(store):
     named = WithMaps(Named(), store, expression="2.0 * dice + rectified")
     assert (named[0]["map"].expression, named[0]["map"].spacing_mm) == ("rectified", ((1.0, 1.0),))
     for text in ("boundary + dice", "0.5 * rectified"):
-        with pytest.raises(RWLossError, match="holds maps of rectified, the loss needs "):
+        with pytest.raises(RWLossError, match="holds maps of rectified, not of "):
             WithMaps(Named(), store, dense=True, expression=text)
         loss = rwloss.RegionWiseLoss(text)
         with pytest.raises(RWLossError, match="the map belongs to rectified, but a map of "):

@@ -269,7 +269,7 @@ def test_a_store_of_other_geometry_or_of_another_plug_in(settings_of, tmp_path, 
             prepare(settings)
     nibabel.save(image, raw / "labelsTr" / "a.nii.gz")
     (tmp_path / "mine.py").write_text(PLUG_IN + "# another version\n")
-    with pytest.raises(RWLossError, match=r"holds the map of another version .* terms"):
+    with pytest.raises(RWLossError, match=r"the map of another version .* other code of mine"):
         prepare(settings)
 
 

@@ -79,7 +79,11 @@ def wrong_way(results: Results) -> Chart:
         label="Share of the push that goes the wrong way, over training steps.",
         lines=_lines(results, curves),
         xaxis=STEPS,
-        yaxis={"title": "wrong-way mass, % of the push", "rangemode": "tozero"},
+        yaxis={
+            "title": "wrong-way mass, % of the push",
+            "rangemode": "tozero",
+            "exponentformat": "e",  # not 600µ %
+        },
     )
 
 
