@@ -210,7 +210,7 @@ def test_the_page_says_what_ships():
         assert line.replace(" 0.", " .").replace("(0.", "(.") in page
     for what, form in (
         ("risk", "{runs} runs of small 2-D U-Nets with Adam ({classes:,} classes of runs, {lost}"),
-        ("alarm", "{runs} runs of 300 or 500 steps ({classes} classes of runs, {lost} lost"),
+        ("alarm", "{runs} runs of 300 or 500 steps ({classes:,} classes of runs, {lost} lost"),
     ):
         assert form.format(**shipped["fitted_on"][what]) in page
 
