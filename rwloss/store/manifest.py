@@ -148,8 +148,9 @@ class MapInfo(BaseModel):
 
 
 def _short(revision: str) -> str:
-    """A version, or the first digits of a digest."""
-    return revision[: len("sha256:") + 12] or "built in"
+    """A package with its version, or the first digits of a digest."""
+    is_digest = revision.startswith("sha256:")
+    return revision[: len("sha256:") + 12] if is_digest else revision or "built in"
 
 
 def _inside(name: str) -> str:

@@ -109,6 +109,21 @@ def test_files_are_known_by_names_and_bytes():
 # --- map.json
 
 
+@pytest.mark.parametrize(
+    ("before", "now", "words"),
+    [
+        ("rwloss-exponential-depth 0.1.0", "rwloss-exponential-depth 0.2.0", None),
+        ("sha256:" + "a" * 64, "sha256:" + "b" * 64, f"sha256:{'a' * 12}, now sha256:{'b' * 12}"),
+        ("", "2", "built in, now 2"),
+    ],
+)
+def test_other_code_is_named(before, now, words):
+    held = info(terms=(Term(name="mine", revision=before),))
+    told = held.changed_code([Term(name="mine", revision=now)])
+    assert told == [f"other code of mine ({words or f'{before}, now {now}'})"]
+    assert held.changed_code(held.terms) == []
+
+
 def test_a_description_comes_back(tmp_path):
     full = MapInfo(
         format="zarr",
