@@ -67,8 +67,10 @@ class MapTags:
     ingredient: str = ""
 
     def __post_init__(self) -> None:
-        """Any set of moves will do."""
-        object.__setattr__(self, "commutes_with", frozenset(self.commutes_with))
+        """Any set of moves will do, or the name of one."""
+        moves = self.commutes_with
+        named = frozenset([moves] if isinstance(moves, str) else moves)
+        object.__setattr__(self, "commutes_with", named)
 
 
 @dataclass_transform(frozen_default=True, field_specifiers=(dataclasses.field,))

@@ -100,6 +100,7 @@ def test_tags_take_any_set_of_moves():
     tags = maps.MapTags(commutes_with={"flip"})
     assert tags == maps.MapTags(commutes_with=frozenset({"flip"}))
     assert hash(tags) == hash(maps.MapTags(commutes_with={"flip": 1}.keys()))
+    assert tags == maps.MapTags(commutes_with="flip")
 
 
 def test_parameters_are_brought_to_their_type():
