@@ -146,7 +146,7 @@ def in_words(annotation: Any) -> str:
     """
     annotation = plain(annotation)
     if get_origin(annotation) is Annotated:
-        signs = ", ".join(f"{sign(name)} {limit:g}" for name, limit in limits(annotation))
+        signs = ", ".join(f"{sign(name)} {limit:.12g}" for name, limit in limits(annotation))
         return f"{in_words(get_args(annotation)[0])} {signs}".rstrip()
     if get_origin(annotation) is Literal:
         return " | ".join(repr(choice) for choice in get_args(annotation))

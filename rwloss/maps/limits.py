@@ -107,7 +107,7 @@ def requirement(kind: Any) -> str:
     kind = plain(kind)
     origin, args = get_origin(kind), get_args(kind)
     if origin is Annotated:
-        words = [f"{_LIMITS[name].words} {limit:g}" for name, limit in limits(kind)]
+        words = [f"{_LIMITS[name].words} {limit:.12g}" for name, limit in limits(kind)]
         must = f"{requirement(args[0])} {listed(words)}".rstrip()
     elif origin in {Union, UnionType}:
         *first, last = map(requirement, args)

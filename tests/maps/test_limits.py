@@ -115,6 +115,12 @@ def test_the_words_of_a_requirement(kind):
     assert in_words(kind)
 
 
+def test_a_large_limit_keeps_its_digits():
+    kind = Annotated[int, limits.Limit(le=16777217)]
+    assert requirement(kind) == "a whole number at most 16777217"
+    assert in_words(kind) == "int <= 16777217"
+
+
 def test_numbers_of_numpy_become_those_of_python():
     assert repr(checked(float, np.float32(0.5))) == "0.5"
     assert repr(checked(int | float, np.int64(3))) == "3"
