@@ -17,6 +17,7 @@ from rwloss.study.statistics import compare
 HERE = Path(__file__).parent
 REFERENCE = "dice_ce"
 SCORES = ("test_dice_mean", "test_hd95_mm_mean", "test_nsd_mean")
+BETTI = {"Betti-0 error": "test_betti_0_error_mean", "Betti-1 error": "test_betti_1_error_mean"}
 
 Runs = dict[tuple[str, ...], dict[int, dict[str, Any]]]
 
@@ -49,7 +50,8 @@ def runs_of(arm: str, axes: Sequence[str]) -> Runs:
         own = found.setdefault((row["map"], *(row[axis] for axis in axes)), {})
         run = own.setdefault(int(row["seed"]), {"lost": False})
         run["lost"] |= row["status"] != "done" or float(row["end_dice"]) < COLLAPSED_BELOW
-        run |= {name: float(row[name]) for name in (*SCORES, "end_dice_mean") if row[name]}
+        read = (*SCORES, *BETTI.values(), "end_dice_mean")
+        run |= {name: float(row[name]) for name in read if row.get(name)}
     return found
 
 
@@ -60,8 +62,12 @@ def against_reference(
 
     null: the reference under another name, which is compared apart, as the report does.
     """
-    yield "| map | runs that lost a class | p | test Dice | minus Dice + CE | p | HD95 | NSD |"
-    yield "|---|---|---|---|---|---|---|---|"
+    reference = [*runs[REFERENCE].values()]
+    betti = {name: score for name, score in BETTI.items() if any(score in run for run in reference)}
+    columns = ["map", "runs that lost a class", "p", "test Dice", "minus Dice + CE", "p"]
+    columns += ["HD95", "NSD", *betti]
+    yield f"| {' | '.join(columns)} |"
+    yield f"|{'---|' * len(columns)}"
     others = [name for name in runs if name != REFERENCE]
     dices = {name: {s: run[SCORES[0]] for s, run in own.items()} for name, own in runs.items()}
     lost = {name: [own[seed]["lost"] for seed in runs[REFERENCE]] for name, own in runs.items()}
@@ -81,6 +87,7 @@ def against_reference(
         cells = [f"`{name}`", _share(runs[name]), _p(losing.get(name)), f"{means[0]:.3f}"]
         cells += [f"{gap.mean:+.4f} ({gap.low:+.4f} to {gap.high:+.4f})" if gap else ""]
         cells += [_p(versus.corrected_p if versus else None), f"{means[1]:.1f}", f"{means[2]:.3f}"]
+        cells += [f"{_mean(runs[name], score):.1f}" for score in betti.values()]
         yield f"| {' | '.join(cells)} |"
 
 
