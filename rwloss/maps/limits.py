@@ -10,6 +10,7 @@ import numbers
 import operator
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import reduce
 from types import NoneType, UnionType
@@ -163,7 +164,8 @@ def _fitting(kind: Any, value: Any) -> list[Any]:
     if isinstance(value, str):  # also one of NumPy, or of an enum
         value = str.__str__(value)
     if isinstance(value, numbers.Real) and not isinstance(value, bool):  # also one of NumPy
-        value = int(value) if isinstance(value, numbers.Integral) else float(value)
+        with suppress(OverflowError):  # a fraction beyond every float stays one, and fits no number
+            value = int(value) if isinstance(value, numbers.Integral) else float(value)
     origin, args = get_origin(kind), get_args(kind)
     if origin is Annotated:
         known = list(limits(kind))

@@ -1,6 +1,7 @@
 """The check of parameters against pydantic, which is the reference."""
 
 from enum import StrEnum
+from fractions import Fraction
 from typing import Annotated, Any, Literal, NewType
 
 import numpy as np
@@ -127,6 +128,13 @@ def test_numbers_of_numpy_become_those_of_python():
     assert repr(checked(tuple[float, ...], [np.float64(1), np.int32(2)])) == "(1.0, 2.0)"
     with pytest.raises(ValueError, match="True or False"):
         checked(bool, np.int64(1))
+
+
+def test_a_fraction_becomes_a_float_if_there_is_one():
+    assert repr(checked(float, Fraction(1, 4))) == "0.25"
+    for kind in (float, int, float | None):
+        with pytest.raises(limits.Misfit, match="number"):
+            checked(kind, Fraction(10**400))
 
 
 def test_text_of_numpy_and_of_an_enum_becomes_plain_text():
