@@ -129,6 +129,12 @@ def test_the_runs_that_lost_a_class_with_boundary_alone():
             f"{lost['rectified_dice']} each",
         ]
         assert lost["rectified_dice"] == lost["dice_ce"]
+    rare, times = runs_of("phantom_020", ()), {0: "never", 2: "twice", 3: "three times"}
+    often = {name: times.get(sum(r["lost"] for r in own.values())) for (name,), own in rare.items()}
+    assert (
+        f"`rectified` lost that class {often['rectified']}, `rectified.with_link(0.3)` "
+        f"{often['rectified_q03']}, and `rectified + dice` {often['rectified_dice']}."
+    ) in page
     lung = runs_of("lung", ())
     seeds = [
         {seed for seed, run in lung[name,].items() if run["lost"]}
