@@ -5,6 +5,7 @@ twice on one, and the pairs are drawn too, as runs of different seeds have nothi
 claims a difference is the code that claims one in a study.
 """
 
+import math
 from itertools import chain
 
 import numpy as np
@@ -47,7 +48,8 @@ def recorded_studies():
     """The folders of studies, in docs/studies, with enough runs of a reference."""
     for path in sorted(STUDIES.rglob("runs.csv")):
         study = Study.read(path.with_name("study.toml"))
-        if reference_of(study) is not None and len(study.seeds) >= FEWEST // 2:
+        own = len(study.seeds) * math.prod(map(len, study.axes.values())) * (2 if study.null else 1)
+        if reference_of(study) is not None and len(study.seeds) >= FEWEST // 2 and own >= FEWEST:
             yield path.parent.relative_to(STUDIES).as_posix()
 
 
