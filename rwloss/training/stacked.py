@@ -119,10 +119,7 @@ def _train(fabric: Fabric, members: Sequence[Member]) -> None:
             while stack.is_whole and stack.step < until:
                 stack.advance()
         finally:
-            stack.read()
-            for member in stack.members:
-                if member.has_failed:
-                    _separate(member)
+            stack.end()
 
 
 class _Stack:
@@ -169,6 +166,7 @@ class _Stack:
         ]
         self.first_step = self.step
         self.waiting: list[Tensor] = []  # losses that are not read yet, (m) each
+        self.passes: Callable[[Tensor, Tensor], Tensor] | None = None  # `_forward`, or its graph
 
     def _views(self, flat: Tensor) -> Iterator[Tensor]:
         """The parameters of one member from all its weights. (p) -> one by one."""
@@ -189,7 +187,10 @@ class _Stack:
         for member in self.members:
             _set_step(member, step)
         weights = self.weights.detach().requires_grad_()
-        logits = self._forward(weights, torch.stack([batch.images for batch in batches]))
+        images = torch.stack([batch.images for batch in batches])
+        if self.passes is None:
+            self.passes = self._passes(weights, images)
+        logits = self.passes(weights, images)
         values = self._losses(logits, batches)
         is_recorded, is_free = settings.records(step), loop.is_free_to_read(values)
         if is_recorded or is_free:
@@ -240,6 +241,29 @@ class _Stack:
                 member.attempt(check_finite, loss, at, member.settings)
             if not member.has_failed:
                 member.state.losses += losses
+
+    def end(self) -> None:
+        """Read the last losses, and give back the memory of the graph, and of members that
+        failed."""
+        self.passes = None  # it refers to this stack
+        self.read()
+        for member in self.members:
+            if member.has_failed:
+                _separate(member)
+
+    def _passes(self, weights: Tensor, images: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+        """`_forward`, whose passes forward and backward on a GPU are one CUDA graph each.
+
+        They are thousands of small kernels, which a GPU computes faster than a host starts them.
+        Weights and images keep their memory and shape from step to step, as a graph demands. Its
+        results are overwritten by the next call.
+        """
+        if images.device.type != "cuda":
+            return self._forward
+        made: Callable[[Tensor, Tensor], Tensor] = torch.cuda.make_graphed_callables(
+            self._forward, (weights, images.clone())
+        )
+        return made
 
     def _forward(self, weights: Tensor, images: Tensor) -> Tensor:
         """weights (m p), images (m b c *s) -> logits (m b k *s), float32 at least."""

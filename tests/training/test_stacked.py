@@ -190,6 +190,62 @@ def test_three_maps_two_seeds_two_learning_rates(dtype, rates, tolerance, monkey
         assert (weights_of(one) - weights_of(other)).abs().max() < tolerance
 
 
+def test_passes_that_are_graphs_do_what_the_runs_do_alone(alone, monkeypatch):
+    """A graph reads and writes the same memory in each step; the stack must not keep any of it."""
+    made = []
+
+    def graphed(forward, arguments):
+        weights, images = arguments
+        made.append(weights.shape)
+        given = [each.detach().clone() for each in (weights, images)]
+        logits, gradient = forward(*given), torch.empty_like(weights)
+
+        class Graph(torch.autograd.Function):
+            @staticmethod
+            def forward(ctx, weights, images):
+                assert images.data_ptr() != given[1].data_ptr()
+                for into, value in zip(given, (weights, images), strict=True):
+                    into.copy_(value)
+                with torch.no_grad():
+                    logits.copy_(forward(*given))
+                return logits.detach()
+
+            @staticmethod
+            def backward(ctx, push):
+                with torch.enable_grad():
+                    weights = given[0].detach().requires_grad_()
+                    [found] = torch.autograd.grad(forward(weights, given[1]), [weights], push)
+                return gradient.copy_(found), None
+
+        return Graph.apply
+
+    monkeypatch.setattr(torch.cuda, "make_graphed_callables", graphed)
+    monkeypatch.setattr(stacks._Stack, "_passes", as_if_on_cuda)
+    assert_all_close(three().together(), alone, 1e-9)
+    assert [members for members, _ in made] == [3]
+    made.clear()
+    found = three(spoilt_from=3).together()
+    assert [bool(each.failures) for each in found] == [False, True, False]
+    assert [members for members, _ in made] == [3, 2]
+
+
+def as_if_on_cuda(self, weights, images, passes=stacks._Stack._passes):
+    """The passes of tensors that claim to be on a GPU."""
+    images = images.as_subclass(OnCuda)
+    return passes(self, weights, images)
+
+
+class OnCuda(torch.Tensor):
+    """A tensor in main memory that names another device."""
+
+    @property
+    def device(self):
+        return torch.device("cuda")
+
+    def clone(self):
+        return self.as_subclass(torch.Tensor).clone()
+
+
 def test_in_bfloat16_a_stack_has_the_losses_of_its_runs():
     """And not those of float32: autocast alone has no effect under `vmap`."""
     mixed = {"dtype": torch.float32, "precision": "bf16-mixed"}
