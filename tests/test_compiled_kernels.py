@@ -45,6 +45,7 @@ driver.set_active(NoDevice())
 from rwloss.distance import triton_engine
 from rwloss.losses import triton_kernel
 from rwloss.distance import triton_classes
+from rwloss.training import triton_columns
 
 size, spacings, table = (9, 20, 33), [(1.0, 2.0, 3.0)] * 2, torch.zeros(2, 5)
 part, labels = torch.zeros(2, *size), torch.zeros(2, *size, dtype=torch.uint8)
@@ -63,6 +64,8 @@ for parts, counts in (([part, one], part), ([torch.zeros(2, 5, *size)], None)):
         triton_kernel.gradients(logits, labels, counts, parts, table[:, 0], 7.0, tables)
 triton_kernel.sums(logits, labels, None, [], None, False, True, 2, 1.0)
 triton_kernel.gradients(logits, labels, None, [], None, 1.0, [table, table])
+columns = triton_columns.gathered(torch.zeros(2, 2, 3, 9, 7), (3, 3), (2, 2), (1, 1), (5, 4))
+triton_columns.scattered(columns, 2, (3, 3), (2, 2), (1, 1), (5, 4), (9, 7))
 print(json.dumps(compiled))
 """
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -260,10 +260,8 @@ class _Stack:
         """
         if images.device.type != "cuda":
             return self._forward
-        made: Callable[[Tensor, Tensor], Tensor] = torch.cuda.make_graphed_callables(
-            self._forward, (weights, images.clone())
-        )
-        return made
+        made: Any = torch.cuda.make_graphed_callables(self._forward, (weights, images.clone()))
+        return cast("Callable[[Tensor, Tensor], Tensor]", made)
 
     def _forward(self, weights: Tensor, images: Tensor) -> Tensor:
         """weights (m p), images (m b c *s) -> logits (m b k *s), float32 at least."""

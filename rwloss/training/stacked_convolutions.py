@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import cache
+from importlib.util import find_spec
 from itertools import product
 from typing import Any, NamedTuple
 
@@ -197,7 +199,8 @@ class _OfAll(Function):
 def _down(many: Tensor, weight: Tensor, form: _Form) -> Tensor:
     """(m b c *s), (m o c *kernel) -> (m b o *s')."""
     columns, few = _gathered(many, tuple(weight.shape[3:]), form.stride, form.padding)
-    return (weight.flatten(2)[:, None] @ columns).reshape(*many.shape[:2], weight.shape[1], *few)
+    found = (weight.flatten(2) @ columns).reshape(*weight.shape[:2], many.shape[1], *few)
+    return found.transpose(1, 2).contiguous()
 
 
 def _up(few: Tensor, weight: Tensor, form: _Form, many: tuple[int, ...]) -> Tensor:
@@ -208,48 +211,74 @@ def _up(few: Tensor, weight: Tensor, form: _Form, many: tuple[int, ...]) -> Tens
     if set(form.stride) == {1} and min(rest) >= 0:
         turned = weight.flip(axes).transpose(1, 2)
         return _down(few, turned, form._replace(padding=rest))
-    columns = weight.flatten(2).mT[:, None] @ few.flatten(3)
-    return _scattered(columns, kernel, form, tuple(few.shape[3:]), many)
+    columns = weight.flatten(2).mT @ _rows(few)
+    return _scattered(columns, few.shape[1], kernel, form, tuple(few.shape[3:]), many)
 
 
 def _of_weight(many: Tensor, few: Tensor, form: _Form, kernel: tuple[int, ...]) -> Tensor:
     """The gradient of the weight: (m b c *s), (m b o *s') -> (m o c *kernel)."""
     columns, _ = _gathered(many, kernel, form.stride, form.padding)
-    by_image = few.flatten(3) @ columns.mT
-    return by_image.sum(1).reshape(len(many), few.shape[2], many.shape[2], *kernel)
+    return (_rows(few) @ columns.mT).reshape(len(many), few.shape[2], many.shape[2], *kernel)
+
+
+def _rows(few: Tensor) -> Tensor:
+    """The numbers of all images, by channel: (m b o *s') -> (m o b·places)."""
+    return few.flatten(3).transpose(1, 2).flatten(2)
 
 
 def _gathered(
     many: Tensor, kernel: tuple[int, ...], stride: tuple[int, ...], padding: tuple[int, ...]
 ) -> tuple[Tensor, tuple[int, ...]]:
-    """What the kernel sees at each place: (m b c *s) -> (m b c·kernel places); and its places."""
+    """What the kernel sees at each place: (m b c *s) -> (m c·kernel b·places); and the places."""
     axes = len(kernel)
+    sizes = zip(many.shape[3:], kernel, stride, padding, strict=True)
+    places = tuple((n + 2 * pad - k) // step + 1 for n, k, step, pad in sizes)
+    if _has_kernels(many):
+        from rwloss.training import triton_columns
+
+        return triton_columns.gathered(many, kernel, stride, padding, places), places
     seen = functional.pad(many, [pad for pad in reversed(padding) for _ in range(2)])
     for axis, (k, step) in enumerate(zip(kernel, stride, strict=True), start=3):
         seen = seen.unfold(axis, k, step)  # a view: the places stay at `axis`, k comes last
-    places = tuple(seen.shape[3 : 3 + axes])
-    seen = seen.permute(0, 1, 2, *range(3 + axes, 3 + 2 * axes), *range(3, 3 + axes))
-    return seen.flatten(2, 2 + axes).flatten(3), places
+    seen = seen.permute(0, 2, *range(3 + axes, 3 + 2 * axes), 1, *range(3, 3 + axes))
+    return seen.flatten(2 + axes).flatten(1, 1 + axes), places
 
 
 def _scattered(
     columns: Tensor,
+    images: int,
     kernel: tuple[int, ...],
     form: _Form,
     places: tuple[int, ...],
     many: tuple[int, ...],
 ) -> Tensor:
-    """The adjoint of `_gathered`: each voxel gets the sum of where it was seen."""
+    """The adjoint of `_gathered`: each voxel gets the sum of where it was seen. -> (m b c *s)."""
+    if _has_kernels(columns):
+        from rwloss.training import triton_columns
+
+        return triton_columns.scattered(
+            columns, images, kernel, form.stride, form.padding, places, many
+        )
     dtype = torch.promote_types(columns.dtype, torch.float32)  # of a sum over the kernel
-    parts = columns.reshape(*columns.shape[:2], -1, *kernel, *places)
+    parts = columns.reshape(len(columns), -1, *kernel, images, *places)
     room = [n + 2 * pad for n, pad in zip(many, form.padding, strict=True)]
-    found = columns.new_zeros((*parts.shape[:3], *room), dtype=dtype)
+    found = columns.new_zeros((len(columns), images, parts.shape[1], *room), dtype=dtype)
     for at in product(*map(range, kernel)):
         strides = zip(at, places, form.stride, strict=True)
         where: Any = [slice(k, k + step * (n - 1) + 1, step) for k, n, step in strides]
-        found[(..., *where)] += parts[(slice(None),) * 3 + at]
+        found[(..., *where)] += parts[(slice(None),) * 2 + at].transpose(1, 2)
     inside: Any = [slice(pad, pad + n) for n, pad in zip(many, form.padding, strict=True)]
     return found[(..., *inside)].to(columns.dtype)
+
+
+def _has_kernels(values: Tensor) -> bool:
+    """Whether kernels of ours move the columns."""
+    return values.device.type == "cuda" and _has_triton()
+
+
+@cache
+def _has_triton() -> bool:
+    return find_spec("triton") is not None
 
 
 def _at_once(images: Tensor, weight: Tensor, form: _Form) -> int:

@@ -8,6 +8,7 @@ from torch.nn import functional
 
 from rwloss.training import stacked_convolutions
 from rwloss.training.stacked_convolutions import StackedConvolutions
+from tests.interpreted import fast_calls, needs_triton
 
 
 class KeywordPReLU(nn.PReLU):
@@ -65,10 +66,24 @@ def stacked(layers, images, shared):
     return found, images.grad, {name: each.grad for name, each in weights.items()}
 
 
+@pytest.mark.parametrize("name", LAYERS)
+def test_kernels_as_one_by_one(name, monkeypatch, device):
+    """With the columns that Triton's kernels move."""
+    needs_triton(device)
+    monkeypatch.setattr(stacked_convolutions, "_has_kernels", lambda values: True)
+    with fast_calls():
+        check_as_one_by_one(name, 1.0, False, monkeypatch, device)
+
+
 @pytest.mark.parametrize("shared", [False, True], ids=["own images", "shared images"])
 @pytest.mark.parametrize("gib", [1.0, 3e-6, 0.0], ids=["together", "in parts", "one by one"])
 @pytest.mark.parametrize("name", LAYERS)
 def test_as_one_by_one(name, gib, shared, monkeypatch, device):
+    check_as_one_by_one(name, gib, shared, monkeypatch, device)
+
+
+def check_as_one_by_one(name, gib, shared, monkeypatch, device):
+    """Results and gradients of three members, and of each layer alone."""
     monkeypatch.setattr(stacked_convolutions, "COLUMNS_GIB", gib)
     torch.manual_seed(0)
     layers = [LAYERS[name]().to(device, torch.float64) for _ in range(3)]
@@ -108,11 +123,14 @@ def test_matrix_products_replace_convolutions(monkeypatch):
     assert counts == {1.0: 0, 0.0: 8}
 
 
-@pytest.mark.parametrize("gib", [1.0, 0.0], ids=["together", "one by one"])
+@pytest.mark.parametrize("way", ["together", "one by one", "kernels"])
 @pytest.mark.parametrize("name", ["in a row", "by name", "dilation", "groups"])
-def test_autocast(name, gib, monkeypatch):
+def test_autocast(name, way, monkeypatch):
     """After a convolution, whose result is of the lower precision."""
-    monkeypatch.setattr(stacked_convolutions, "COLUMNS_GIB", gib)
+    monkeypatch.setattr(stacked_convolutions, "COLUMNS_GIB", 0.0 if way == "one by one" else 1.0)
+    if way == "kernels":
+        needs_triton("cpu")
+        monkeypatch.setattr(stacked_convolutions, "_has_kernels", lambda values: True)
     torch.manual_seed(0)
     layers = [nn.Sequential(nn.Conv2d(2, 2, 3, padding=1), LAYERS[name]()) for _ in range(3)]
     images = torch.randn(3, 2, 2, 8, 6)

@@ -1,0 +1,146 @@
+"""Patches of images as the columns of a matrix (im2col), and the sum of columns back: two kernels.
+
+torch would pad, copy with an index of seven axes, and for the way back add one slice per voxel of
+the convolution's kernel. Here each number is written once.
+"""
+
+# mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-decorators, allow-untyped-calls
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import triton  # type: ignore[import-not-found, import-untyped, unused-ignore]
+import triton.language as tl  # type: ignore[import-not-found, import-untyped, unused-ignore]
+from torch import Tensor
+
+BLOCK = 1024
+"""Columns, or voxels, of one program."""
+
+
+def gathered(
+    many: Tensor,
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    places: Sequence[int],
+) -> Tensor:
+    """What the kernel sees at each place. (m b c *s) -> (m c·kernel b·places)."""
+    members, images, channels, *size = many.shape
+    columns = many.new_empty(
+        (members, channels * _product(kernel), images * _product(places)),
+    )
+    lengths = (_three(value, one) for value, one in ((size, 1), (places, 1)))
+    form = (_three(value, one) for value, one in ((kernel, 1), (stride, 1), (padding, 0)))
+    blocks = triton.cdiv(columns.shape[2], BLOCK)
+    with torch.cuda.device_of(many):
+        gather[(members * channels * blocks,)](
+            many.contiguous(), columns, images, channels, *sum(lengths, ()), *sum(form, ()),
+            BLOCK=BLOCK, enable_fp_fusion=True,
+        )  # fmt: skip
+    return columns
+
+
+def scattered(
+    columns: Tensor,
+    images: int,
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    places: Sequence[int],
+    many: Sequence[int],
+) -> Tensor:
+    """The adjoint: each voxel gets the sum of where it was seen. -> (m b c *s), *s = `many`."""
+    members, rows, _ = columns.shape
+    channels = rows // _product(kernel)
+    found = columns.new_empty((members, images, channels, *many))
+    lengths = (_three(value, one) for value, one in ((many, 1), (places, 1)))
+    form = (_three(value, one) for value, one in ((kernel, 1), (stride, 1), (padding, 0)))
+    blocks = triton.cdiv(_product(many), BLOCK)
+    with torch.cuda.device_of(columns):
+        scatter[(members * images * channels * blocks,)](
+            columns.contiguous(), found, images, channels, *sum(lengths, ()), *sum(form, ()),
+            DOUBLE=columns.dtype == torch.float64, BLOCK=BLOCK, enable_fp_fusion=True,
+        )  # fmt: skip
+    return found
+
+
+def _three(values: Sequence[int], one: int) -> tuple[int, ...]:
+    """Three axes, the last ones of which are given."""
+    return (*(one,) * (3 - len(values)), *values)
+
+
+def _product(values: Sequence[int]) -> int:
+    return int(torch.Size(values).numel())
+
+
+# A row of columns is a channel of a member and a voxel of the kernel; its numbers are the places of
+# all images. Only whole channels may need 64 bits: one has less than 2**31 numbers.
+
+
+@triton.jit
+def gather(
+    many, columns, images, channels, depth, height, width, of_z, of_y, of_x, kernel_z, kernel_y,
+    kernel_x, stride_z, stride_y, stride_x, pad_z, pad_y, pad_x, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """Store what each voxel of the kernel sees at a block of places, 0 outside the image."""
+    places = of_z * of_y * of_x
+    row, at, there = _block(images * places, BLOCK)
+    image, place = at // places, at % places
+    first = ((row // channels) * images + image).to(tl.int64) * channels + row % channels
+    z = place // (of_y * of_x) * stride_z - pad_z
+    y = place // of_x % of_y * stride_y - pad_y
+    x = place % of_x * stride_x - pad_x
+    many += first * (depth * height * width) + (z * height + y) * width + x
+    columns += row.to(tl.int64) * (kernel_z * kernel_y * kernel_x) * (images * places) + at
+    for dz in range(kernel_z):
+        in_z = there & (z + dz >= 0) & (z + dz < depth)
+        for dy in range(kernel_y):
+            in_y = in_z & (y + dy >= 0) & (y + dy < height)
+            for dx in range(kernel_x):
+                inside = in_y & (x + dx >= 0) & (x + dx < width)
+                value = tl.load(many + (dz * height + dy) * width + dx, mask=inside, other=0.0)
+                tl.store(columns, value, mask=there)
+                columns += images * places
+
+
+@triton.jit
+def scatter(
+    columns, found, images, channels, depth, height, width, of_z, of_y, of_x, kernel_z, kernel_y,
+    kernel_x, stride_z, stride_y, stride_x, pad_z, pad_y, pad_x, DOUBLE: tl.constexpr,
+    BLOCK: tl.constexpr,
+):  # fmt: skip
+    """Store for a block of voxels the sum over the voxels of the kernel that saw them."""
+    voxels, places = depth * height * width, of_z * of_y * of_x
+    row, voxel, there = _block(voxels, BLOCK)
+    image, channel = row // channels % images, row % channels
+    from_row = (row // channels // images * channels + channel).to(tl.int64)
+    columns += from_row * (kernel_z * kernel_y * kernel_x) * (images * places) + image * places
+    z = voxel // (height * width) + pad_z
+    y = voxel // width % height + pad_y
+    x = voxel % width + pad_x
+    total = tl.zeros((BLOCK,), tl.float64 if DOUBLE else tl.float32)
+    for dz in range(kernel_z):
+        at_z = (z - dz) // stride_z
+        in_z = there & (z >= dz) & (at_z * stride_z == z - dz) & (at_z < of_z)
+        for dy in range(kernel_y):
+            at_y = (y - dy) // stride_y
+            in_y = in_z & (y >= dy) & (at_y * stride_y == y - dy) & (at_y < of_y)
+            for dx in range(kernel_x):
+                at_x = (x - dx) // stride_x
+                inside = in_y & (x >= dx) & (at_x * stride_x == x - dx) & (at_x < of_x)
+                place = (at_z * of_y + at_y) * of_x + at_x
+                total += tl.load(columns + place, mask=inside, other=0.0).to(total.dtype)
+                columns += images * places
+    tl.store(
+        found + row.to(tl.int64) * voxels + voxel, total.to(found.dtype.element_ty), mask=there
+    )
+
+
+@triton.jit
+def _block(numbers, BLOCK: tl.constexpr):
+    """The row of this program, its numbers there, and which of them exist."""
+    blocks = tl.cdiv(numbers, BLOCK)
+    at = (tl.program_id(0) % blocks) * BLOCK + tl.arange(0, BLOCK)
+    return tl.program_id(0) // blocks, at, at < numbers
