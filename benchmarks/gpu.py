@@ -157,8 +157,14 @@ def _study(seeds: int) -> Iterator[Row]:
     from benchmarks.study import rows
 
     yield from rows(
-        steps=500, ways=[(1, "1", 1), (seeds, "auto", 1), (seeds, "auto", 4)], device="gpu"
+        steps=500, ways=[(1, "1", 1), (seeds, "auto", 1), (2 * seeds, "auto", 2)], device="gpu"
     )
+
+
+def _study_in_3d() -> Iterator[Row]:
+    from benchmarks.study import in_3d
+
+    yield from in_3d(steps=40, device="gpu")
 
 
 def _convolutions() -> Iterator[Row]:
@@ -175,5 +181,6 @@ PARTS: dict[str, Callable[[], Iterator[Row]]] = {
     "step": _step,
     "convolutions": _convolutions,
     "study": partial(_study, 32),
+    "study in 3-D": _study_in_3d,
 }
 """The most important first."""

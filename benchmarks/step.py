@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -67,6 +68,11 @@ def _step(workload: Workload, device: str) -> list[Row]:
     def loss_alone(cost: Callable[..., torch.Tensor], *more: Any) -> None:
         cost(logits, long_labels, *more).backward()  # type: ignore[no-untyped-call]
 
+    def prepared() -> None:
+        """The map on a stream of its own, during the forward pass."""
+        ahead = loss.prepare(labels, k)
+        training(lambda output: loss(output, labels, ahead.wait()))
+
     whole = {
         "step with cross-entropy": partial(
             training, lambda output: functional.cross_entropy(output.float(), long_labels)
@@ -74,6 +80,7 @@ def _step(workload: Workload, device: str) -> list[Row]:
         "step with rectified, map made on the fly": partial(
             training, lambda output: loss(output, labels)
         ),
+        "step with rectified, map prepared during the forward pass": prepared,
         "step with rectified, stored map": partial(
             training, lambda output: loss(output, labels, made)
         ),
@@ -166,8 +173,14 @@ def _parts(texts: Sequence[str], make: PatchSampler, device: str) -> dict[str, d
 
 
 def _beside_monai(make: PatchSampler, device: str, what: str) -> list[Row]:
-    """MONAI's SupervisedTrainer with its BoundaryLoss, and that loss against ours."""
+    """MONAI's SupervisedTrainer with its BoundaryLoss, and that loss against ours.
+
+    Nothing where ignite, which MONAI's trainer needs, is not installed.
+    """
     import warnings
+
+    if find_spec("ignite") is None:
+        return []
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # ignite still decorates with what torch deprecates

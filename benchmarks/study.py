@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import tempfile
@@ -9,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,6 +22,7 @@ from rwloss.training import unet
 from rwloss.training.stacked_convolutions import StackedConvolutions
 
 MAPS = ("rectified", "boundary", "dice + cross_entropy", "rectified + dice")
+MORE_MAPS = ("rectified.with_link(0.3)", "class_weighted")
 
 
 def main() -> None:
@@ -48,6 +51,22 @@ def rows(
         yield Row(what, method, speed, "runs/h", speed / first, goal)
 
 
+def in_3d(*, steps: int, device: str) -> Iterator[Row]:
+    """The time of one step of all runs of a stack in 3-D, and what a study of 500 steps takes."""
+    options = ["--dims", "3", "--preset", "small", "--patch-size", "64,64,64", "--batch-size", "2"]
+    options += ["--precision", "bf16-mixed", "--together", "48", "--jobs", "1"]
+    options += ["--accelerator", device, "--validate-every", str(steps), "--steps", str(steps)]
+    with tempfile.TemporaryDirectory() as folder:
+        took = _compare(folder, [*MAPS, *MORE_MAPS], 8, options)
+        done = [json.loads(path.read_bytes()) for path in Path(folder).rglob("test.json")]
+    what = f"{len(done)} runs of the small 3-D U-Net, batch 2 of 64³, bf16, {device.upper()}"
+    step = sum(each["seconds"] for each in done) / steps
+    yield Row(what, "one step of all runs", 1e3 * step, "ms")
+    minutes = (took + (500 - steps) * step) / 60
+    goal = "≤ 30 min" if device == "gpu" else ""
+    yield Row(what, f"500 steps, estimated from {steps}", minutes, "min", goal=goal)
+
+
 def convolutions(device: str, members: int) -> Iterator[Row]:
     """Forward and backward of stacked tiny U-Nets: grouped convolutions and matrix products."""
     networks = [unet(2, 1, 3, seed=seed).to(device) for seed in range(members)]
@@ -71,16 +90,22 @@ def convolutions(device: str, members: int) -> Iterator[Row]:
 
 
 def _seconds(steps: int, seeds: int, num_maps: int, options: Sequence[str]) -> float:
-    """The time of one `rwloss compare`."""
-    command = [sys.executable, "-c", "from rwloss.cli import main; main()", "compare"]
-    command += [str(sample_dir("hippocampus")), "--batch-size", "8", "--patch-size", "48,64"]
-    command += ["--steps", str(steps), "--seeds", str(seeds), "--json"]
-    command += [part for text in MAPS[:num_maps] for part in ("--map", text)]
+    """The time of one `rwloss compare` in 2-D."""
+    shape = ["--batch-size", "8", "--patch-size", "48,64", "--steps", str(steps)]
     with tempfile.TemporaryDirectory() as folder:
-        place = [*options, "--out", f"{folder}/study"]
-        began = time.perf_counter()
-        done = subprocess.run([*command, *place], capture_output=True, text=True, check=False)
-        took = time.perf_counter() - began
+        return _compare(folder, MAPS[:num_maps], seeds, [*shape, *options])
+
+
+def _compare(folder: str, texts: Sequence[str], seeds: int, options: Sequence[str]) -> float:
+    """The time of `rwloss compare` with the sample, in a folder."""
+    command = [sys.executable, "-c", "from rwloss.cli import main; main()", "compare"]
+    command += [str(sample_dir("hippocampus")), "--seeds", str(seeds), "--json", *options]
+    command += [part for text in texts for part in ("--map", text)]
+    began = time.perf_counter()
+    done = subprocess.run(
+        [*command, "--out", f"{folder}/study"], capture_output=True, text=True, check=False
+    )
+    took = time.perf_counter() - began
     if done.returncode:
         raise RuntimeError(f"rwloss compare: {done.stderr[-500:]}")
     return took

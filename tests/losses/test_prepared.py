@@ -5,7 +5,7 @@ from contextlib import nullcontext
 import pytest
 import torch
 from interpreted import large_tiles
-from loss_batches import given, given_masks
+from loss_batches import assert_close, given, given_masks
 from pretend_cuda import PretendCuda
 
 from rwloss import RegionWiseLoss, RWLossError
@@ -70,3 +70,19 @@ def test_order_of_streams(monkeypatch):
     assert not cuda.waits
     on_the_cpu = RegionWiseLoss("rectified").prepare(labels, 4).wait()
     torch.testing.assert_close(rwmap.true.held, on_the_cpu.true)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("text", ["rectified", "boundary", "rectified + dice"])
+def test_on_a_gpu_a_prepared_map_is_the_map(text):
+    """Made on a stream of its own, while the main one is busy."""
+    labels = torch.randint(0, 4, (2, 96, 96, 96), device="cuda")
+    logits = torch.randn(2, 4, 96, 96, 96, device="cuda")
+    loss, busy = RegionWiseLoss(text), torch.randn(4096, 4096, device="cuda")
+    wanted = loss(logits, labels)
+    for _ in range(3):
+        for _ in range(20):
+            busy = (busy @ busy).tanh()
+        prepared = loss.prepare(labels, 4)
+        assert_close(loss(logits, labels, prepared.wait()), wanted, 1e-6)

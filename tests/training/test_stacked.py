@@ -276,6 +276,23 @@ def test_on_a_gpu_no_step_waits_and_a_stack_is_its_runs(monkeypatch):
         assert (weights_of(one) - weights_of(other)).abs().max() < 1e-4
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("dims", [2, 3])
+@pytest.mark.parametrize(("precision", "rel"), [("32-true", 1e-3), ("bf16-mixed", 0.05)])
+def test_on_a_gpu_a_stack_has_the_losses_of_its_runs(dims, precision, rel, monkeypatch):
+    """Its passes are graphs, and its convolutions have kernels of their own."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    given = {"device": "cuda", "precision": precision, "dims": dims, "steps": 6}
+    wanted, found = three(dtype=torch.float32, **given), three(dtype=torch.float32, **given)
+    for one, other in zip(found.together(), wanted.alone(), strict=True):
+        assert not one.failures
+        assert one.state.losses == pytest.approx(other.state.losses, rel=rel)
+        for (step, row), (at, expected) in zip(one.rows, other.rows, strict=True):
+            assert step == at
+            assert row["losses"] == pytest.approx(expected["losses"], rel=rel)
+
+
 def watching(after_step):
     """Refuse to wait after step 3 until step 7 is done."""
 

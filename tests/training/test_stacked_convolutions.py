@@ -2,13 +2,13 @@
 
 import pytest
 import torch
+from interpreted import fast_calls, needs_triton
 from torch import nn
 from torch.func import functional_call, stack_module_state, vmap
 from torch.nn import functional
 
 from rwloss.training import stacked_convolutions
 from rwloss.training.stacked_convolutions import StackedConvolutions
-from tests.interpreted import fast_calls, needs_triton
 
 
 class KeywordPReLU(nn.PReLU):
