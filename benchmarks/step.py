@@ -22,7 +22,7 @@ from rwloss.regions import IGNORED
 from rwloss.stability.alarm import Alarms
 from rwloss.stability.loss_call import LossCall
 from rwloss.training import unet
-from rwloss.training.loop import step_figures
+from rwloss.training.figures import step_figures
 from rwloss.training.patches import PatchSampler, patch_sources
 from rwloss.training.preparation import prepare
 from rwloss.training.settings import RunSettings

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache, wraps
 from typing import Any, TypeAlias, TypeVar
 
@@ -53,6 +53,19 @@ def to_numpy(array: Array) -> NDArray[Any]:
     if is_torch(array):
         return np.asarray(array.detach().cpu().numpy())
     return np.asarray(array)
+
+
+def read_all(arrays: Mapping[str, Array]) -> dict[str, NDArray[np.float64]]:
+    """The same values in NumPy, in float64. A device is waited for once, not for each array."""
+    first = next(iter(arrays.values()))
+    if not is_torch(first):
+        return {name: np.asarray(array, dtype=np.float64) for name, array in arrays.items()}
+    import torch
+
+    flat = to_numpy(torch.cat([array.detach().double().flatten() for array in arrays.values()]))
+    ends = np.cumsum([array.numel() for array in arrays.values()])[:-1]
+    parts = zip(arrays.items(), np.split(flat, ends), strict=True)
+    return {name: part.reshape(array.shape) for (name, array), part in parts}
 
 
 def from_numpy(values: NDArray[Any], like: Array) -> Array:

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from rwloss import RWLossError
-from rwloss.arrays import from_numpy, is_torch, namespace, on_device, to_numpy
+from rwloss.arrays import from_numpy, is_torch, namespace, on_device, read_all, to_numpy
 
 
 def test_kinds():
@@ -28,3 +28,18 @@ def test_there_and_back_shares_memory():
     assert to_numpy(array) is array
     assert from_numpy(array, np.zeros(1)) is array
     assert to_numpy(torch.ones(2, requires_grad=True)).tolist() == [1, 1]
+
+
+def test_read_together():
+    given = {
+        "a": np.arange(6).reshape(2, 3),
+        "b": np.array(True),
+        "c": np.zeros((0, 2), np.float32),
+    }
+    tensors = {name: torch.as_tensor(array) for name, array in given.items()}
+    for arrays in (given, tensors):
+        found = read_all(arrays)
+        assert list(found) == list(given)
+        for name, array in given.items():
+            assert found[name].dtype == np.float64
+            np.testing.assert_array_equal(found[name], array)

@@ -76,7 +76,7 @@ def mean_cost(batch: LossBatch, rwmap: RWMap, q: float | None, *, low_memory: bo
 
 
 def mean_excess(batch: LossBatch, rwmap: RWMap, q: float | None) -> Tensor:
-    """Mean cost of a map above its minimum over all probabilities. ()."""
+    """Mean cost of a map above its minimum over all probabilities. (), or one per group."""
     costs = _voxel_costs(batch, rwmap, q)
     if q is None and not batch.include_background:  # all probability at class 0 costs nothing
         costs = costs - _dense(batch, rwmap)[:, 1:].amin(dim=1).clamp_max(0.0)
@@ -113,7 +113,10 @@ def dynamic_losses(
 def dynamic_excess(
     batch: LossBatch, leaf: Leaf, with_background: tuple[type[LossTerm], ...] = ()
 ) -> Tensor:
-    """Weighted loss of a dynamic term above its minimum. (). with_background: as for its loss."""
+    """Weighted loss of a dynamic term above its minimum. (), or one per group.
+
+    with_background: as for its loss.
+    """
     term, weight = leaf.term, leaf.weight * leaf.factor
     if term.is_static:  # inside a stabilized term
         [rwmap] = made_maps(batch, [leaf.weight * term])
@@ -121,7 +124,7 @@ def dynamic_excess(
     if weight < 0:
         raise RWLossError(f"excess: {term} has a weight below 0, so no least value is known")
     if isinstance(term, LossTerm):
-        value = reduced(dynamic_losses(batch, [Leaf(term)], with_background))
+        value = reduced(dynamic_losses(batch, [Leaf(term)], with_background), batch.groups)
         above = (value - term.minimum).clamp_min(0.0)
     else:
         above = reduce(add, [dynamic_excess(batch, inside) for inside in _inside(term)])

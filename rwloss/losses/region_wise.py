@@ -295,6 +295,8 @@ class RegionWiseLoss(nn.Module):
         spacing_mm: Any,
         groups: int,
         image: Tensor | None = None,
+        *,
+        excess: bool = False,
     ) -> Tensor:
         """The loss of each of so many batches of equal size, one after another. -> (groups).
 
@@ -302,10 +304,10 @@ class RegionWiseLoss(nn.Module):
         for reduction "mean", and terms that look at each image alone, as all built-in ones do
         unless they are dynamic and stabilized.
 
-        groups: number of batches.
+        groups: number of batches. excess: how far each is above its minimum, as `excess`.
         """
         given = LossInputs(target, rwmap, None, spacing_mm, spacing_mm is not None, groups, image)
-        return self._one_output(logits, given, excess=False)
+        return self._one_output(logits, given, excess=excess)
 
     def get_extra_state(self) -> Tensor:
         """Epoch and total of schedules, -1 for no total. (2). Kept only if there is a schedule.

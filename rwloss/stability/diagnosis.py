@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 import numpy as np
 
-from rwloss.arrays import Array, is_torch, namespace, on_device, to_numpy
+from rwloss.arrays import Array, is_torch, namespace, on_device, read_all, to_numpy
 from rwloss.errors import RWLossError
 from rwloss.maps.expression import Expression
 from rwloss.regions import Regions
@@ -15,6 +16,7 @@ from rwloss.rwmap import RWMap
 from rwloss.stability.pull import Terms, dead_pulls, prior_pulls, term_squares
 from rwloss.stability.pushes import (
     Probs,
+    by_image,
     channel,
     full_probabilities,
     probabilities,
@@ -27,6 +29,19 @@ NOTICEABLE = 1e-4
 """Pushes below this share of the mean |gradient| count only in masses."""
 
 _DEPTHS = (1, 2, 5)  # the ends of DISTANCES, in smallest spacings
+
+# Fields of a report: sums over voxels, and over or ends of the values of each channel.
+_SUMMED = (
+    "voxels",
+    "stable_voxels",
+    "flat_voxels",
+    "raised_pairs",
+    "lowered_voxels",
+    "push",
+    "wrong_push",
+    "pull_up",
+)
+_ENDS = ("lowest", "highest", "positive", "negative")
 
 
 def check(
@@ -120,26 +135,44 @@ def _report(
     pulls: tuple[FloatArray, FloatArray] | None = None,
 ) -> StabilityReport:
     """Sums over one batch. probs (b k *s), None for uniform ones. pulls (b k): as `prior_pulls`."""
+    [report] = reports(read_all(stability_sums(rwmap, probs, regions)), pulls)
+    return report
+
+
+def stability_sums(
+    rwmap: RWMap, probs: Array | None, regions: Regions | None = None, *, groups: int = 1
+) -> dict[str, Array]:
+    """What `reports` are made of, not yet read from the device. probs (b k *s), None if uniform.
+
+    groups: of how many maps of equal size the map consists, one after another; each has a report.
+    labels (b *s) -> those of _SUMMED (b k d), by image, true class and distance; pull_down (b k);
+    squares, not_finite (b); lowest, highest, positive, negative (g k).
+    """
     labels, num_classes = rwmap.labels, rwmap.num_classes
-    xp, found = namespace(labels), voxels(rwmap)
+    xp, found = namespace(labels), voxels(rwmap, groups)
     shape = (labels.shape[0], num_classes, 1 if regions is None else len(DISTANCES))
-    groups = _groups(shape, labels, found.counted, regions)
+    places = _places(shape, labels, found.counted, regions)
     every = tuple(range(1, labels.ndim))
 
-    def sums(values: Array) -> FloatArray:
-        """Sums over the voxels of each group. (b *s) -> (b k d), float64."""
+    def sums(values: Array) -> Array:
+        """Sums over the voxels of each place. (b *s) -> (b k d), float64."""
         flat = xp.reshape(values, (-1,))
         size = math.prod(shape) + 1
         if is_torch(flat):
             wide = flat.double()
-            found = to_numpy(wide.new_zeros(size).scatter_add_(0, groups, wide))
+            found = wide.new_zeros(size).scatter_add_(0, places, wide)
         else:
-            found = np.bincount(groups, flat, minlength=size)
-        return np.asarray(found[:-1].reshape(shape), dtype=np.float64)
+            found = np.asarray(np.bincount(places, flat, minlength=size), dtype=np.float64)
+        return xp.reshape(found[:-1], shape)
+
+    def of_group(values: Array) -> Array:
+        """Sums over the images of each group. (b) -> (g)."""
+        return xp.sum(xp.reshape(values, (groups, -1)), axis=1)
 
     push = sum(xp.abs(one.gradient) for one in pushes(rwmap, probs, found))
-    pairs = max(1, int(xp.count_nonzero(found.counted)) * num_classes)
-    least = NOTICEABLE * float(xp.sum(push, dtype=xp.float64)) / pairs
+    pairs = of_group(xp.sum(found.counted, axis=every)) * num_classes
+    least = NOTICEABLE * of_group(xp.sum(push, axis=every, dtype=xp.float64))
+    least = by_image(xp.astype(least / xp.clip(pairs, 1, None), push.dtype), push)
 
     wrong_push = xp.zeros_like(push)
     raised, lowered = xp.zeros_like(push), xp.zeros_like(push)
@@ -154,45 +187,62 @@ def _report(
         squares.append(xp.sum(size * size, axis=every, dtype=xp.float64))
         above = xp.where(own, xp.zeros_like(values), xp.clip(values - found.true, 0.0, None))
         down.append(xp.sum(above, axis=every, dtype=xp.float64))
-        ranges.append(_ranges(values, found.usable))
+        ranges.append(_ranges(values, found.usable, groups))
 
-    voxels_of = sums(found.counted)  # (b k d)
-    pull_up = sums(channel(rwmap, found.usable, 0) - found.true).sum(axis=2)  # (b k)
-    pull_down = to_numpy(xp.stack(down)).T  # (b k)
-    if pulls is not None:
-        pull_up, pull_down = pulls
-    present = voxels_of.sum(axis=2) > 0
-    pull = np.where(present, ratio(pull_up, pull_down), np.nan)
-    pull[:, 0] = np.nan
-    lowest, highest, positive, negative = to_numpy(xp.stack(ranges)).astype(np.float64).T
-    return StabilityReport(
-        voxels=voxels_of.sum(axis=0),
-        stable_voxels=sums(found.stable).sum(axis=0),
-        flat_voxels=sums(found.flat).sum(axis=0),
-        raised_pairs=sums(raised).sum(axis=0),
-        lowered_voxels=sums(lowered).sum(axis=0),
-        push=sums(push).sum(axis=0),
-        wrong_push=sums(wrong_push).sum(axis=0),
-        lowest=lowest,
-        highest=highest,
-        positive=positive,
-        negative=negative,
-        pull_up=pull_up.sum(axis=0),
-        pull_down=pull_down.sum(axis=0),
-        least_pull=np.fmin.reduce(pull, axis=0, initial=np.nan),
-        images_with=present.sum(axis=0).astype(np.float64),
-        squares=to_numpy(sum(squares)) / np.maximum(1, voxels_of.sum(axis=(1, 2)) * num_classes),
-        dead_pulls=np.full((len(DEAD), num_classes), np.nan),
-        not_finite=int(xp.count_nonzero(found.counted & ~found.usable)),
+    summed = (
+        found.counted,
+        found.stable,
+        found.flat,
+        raised,
+        lowered,
+        push,
+        wrong_push,
+        channel(rwmap, found.usable, 0) - found.true,
     )
+    return {
+        **{name: sums(values) for name, values in zip(_SUMMED, summed, strict=True)},
+        "pull_down": xp.stack(down, axis=1),
+        "squares": sum(squares),
+        "not_finite": xp.sum(found.counted & ~found.usable, axis=every),
+        **{
+            name: xp.stack([of_class[end] for of_class in ranges], axis=1)
+            for end, name in enumerate(_ENDS)
+        },
+    }
 
 
-def _groups(
+def reports(
+    sums: Mapping[str, FloatArray], pulls: tuple[FloatArray, FloatArray] | None = None
+) -> Iterator[StabilityReport]:
+    """The report of each group, from its `stability_sums`. pulls (b k): as `prior_pulls`."""
+    groups, num_classes = sums["lowest"].shape
+    voxels_of = sums["voxels"].sum(axis=2)  # (b k)
+    pull_up, pull_down = pulls or (sums["pull_up"].sum(axis=2), sums["pull_down"])
+    pull = np.where(voxels_of > 0, ratio(pull_up, pull_down), np.nan)
+    pull[:, 0] = np.nan
+    squares = sums["squares"] / np.maximum(1, voxels_of.sum(axis=1) * num_classes)
+    images = len(squares) // groups
+    for group in range(groups):
+        own = slice(group * images, (group + 1) * images)
+        yield StabilityReport(
+            **{name: sums[name][own].sum(axis=0) for name in _SUMMED[:-1]},
+            **{name: sums[name][group] for name in _ENDS},
+            pull_up=pull_up[own].sum(axis=0),
+            pull_down=pull_down[own].sum(axis=0),
+            least_pull=np.fmin.reduce(pull[own], axis=0, initial=np.nan),
+            images_with=(voxels_of[own] > 0).sum(axis=0).astype(np.float64),
+            squares=squares[own],
+            dead_pulls=np.full((len(DEAD), num_classes), np.nan),
+            not_finite=int(sums["not_finite"][own].sum()),
+        )
+
+
+def _places(
     shape: tuple[int, int, int], labels: Array, counted: Array, regions: Regions | None
 ) -> Array:
-    """Number of each voxel's group: its image, true class and distance to the edge. (b·i), int64.
+    """Number of each voxel's place: its image, true class and distance to the edge. (b·i), int64.
 
-    Voxels that don't count are in one more group, the last.
+    Voxels that don't count are in one more place, the last.
     """
     xp = namespace(labels)
     image = xp.arange(shape[0], **on_device(labels))
@@ -215,16 +265,20 @@ def _distances(regions: Regions) -> Array:
     return xp.where(whole, xp.full_like(found, len(_DEPTHS)), found)
 
 
-def _ranges(values: Array, usable: Array) -> Array:
-    """Least and largest usable value, and the sums above and below 0. (b *s) -> (4).
+def _ranges(values: Array, usable: Array, groups: int) -> list[Array]:
+    """Least and largest usable value, and the sums above and below 0, of each group. (b *s) -> (g).
 
-    Without any voxel the least value is inf and the largest -inf.
+    In the order of _ENDS. Without any voxel the least value is inf and the largest -inf.
     """
     xp = namespace(values)
-    sums = [xp.sum(xp.clip(sign * values, 0.0, None), dtype=xp.float64) for sign in (1, -1)]
-    infinity = xp.asarray(xp.inf, dtype=values.dtype, **on_device(values))
-    ends = [infinity, -infinity]
-    if 0 not in values.shape:
-        found = (xp.where(usable, values, end) for end in ends)
-        ends = [end(each) for end, each in zip((xp.min, xp.max), found, strict=True)]
-    return xp.stack([xp.astype(each, xp.float64) for each in [*ends, *sums]])
+    found = []
+    for end, bound in ((xp.min, xp.inf), (xp.max, -xp.inf)):
+        nothing = xp.full((), bound, dtype=values.dtype, **on_device(values))
+        if 0 in values.shape:
+            found.append(xp.broadcast_to(nothing, (groups,)))
+        else:
+            found.append(end(xp.reshape(xp.where(usable, values, nothing), (groups, -1)), axis=1))
+    rows = xp.reshape(values, (groups, -1))
+    return found + [
+        xp.sum(xp.clip(sign * rows, 0.0, None), axis=1, dtype=xp.float64) for sign in (1, -1)
+    ]

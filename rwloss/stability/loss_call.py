@@ -14,6 +14,7 @@ from rwloss.losses.label_sets import LabelSets
 from rwloss.regions import IGNORED, Regions
 from rwloss.rwmap import RWMap
 from rwloss.stability.pull import prior_pulls
+from rwloss.stability.pushes import by_image
 from rwloss.stability.report import FloatArray
 from rwloss.stability.signs import ClassSigns, class_signs
 
@@ -39,7 +40,7 @@ class LossCall:
     given: Mapping[str, Any] = field(default_factory=dict)
     assumed: Mapping[str, Any] = field(default_factory=dict)
 
-    def gradient(self, at: Tensor | None = None) -> tuple[float, Tensor, Tensor]:
+    def gradient(self, at: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Value of the loss, the first output, and the gradient with respect to it. (b k *s) each.
 
         at: another first output.
@@ -59,11 +60,11 @@ class LossCall:
             first = outputs if many else head
             value = self.loss(first, self.target, *self.more, **self.given).sum()
             if not value.requires_grad:
-                return float(value), head.detach(), torch.zeros_like(head)
+                return value, head.detach(), torch.zeros_like(head)
             (gradient,) = torch.autograd.grad(
                 value, head, allow_unused=True, materialize_grads=True
             )
-        return float(value.detach()), head.detach(), gradient
+        return value.detach(), head.detach(), gradient
 
     def batch(self, head: Tensor) -> LossBatch:
         """The first output with its labels, mask and spacing, as `RegionWiseLoss` sees them."""
@@ -178,11 +179,25 @@ def as_map(batch: LossBatch, gradient: Tensor) -> RWMap:
         gradient = rearrange(gradient, "b m ... -> (b m) ...")
         other = torch.zeros_like(gradient) if batch.normalized else -gradient
         gradient = torch.stack([other, gradient], dim=1)
-    if not batch.normalized:  # else the gradient by probabilities is the map
+    probs = None if batch.normalized else batch.probs
+    values = batch.num_values
+    size = gradient.new_full((1,), values) if isinstance(values, int) else values[None]
+    return map_of_gradient(batch.counted_labels, gradient, probs, size)
+
+
+def map_of_gradient(
+    labels: Tensor, gradient: Tensor, probs: Tensor | None, num_values: Tensor
+) -> RWMap:
+    """The map with this gradient with respect to the logits. gradient (b k *s), labels (b *s).
+
+    probs (b k *s): None if the gradient is with respect to them, which makes it the map. num_values
+    (g): how many values the mean of each group of images runs over.
+    """
+    if probs is not None:
         # Where a probability is 0 in float32, so is its gradient.
-        gradient = gradient / batch.probs.clamp_min(1e-30)
-    scale = max(gradient.shape[1], int(batch.num_values))
-    return RWMap.from_dense(batch.counted_labels, gradient * scale)
+        gradient = gradient / probs.clamp_min(1e-30)
+    scale = by_image(num_values.to(gradient.dtype).clamp_min(gradient.shape[1]), gradient)
+    return RWMap.from_dense(labels, gradient * scale)
 
 
 def _first(given: Any) -> Any:

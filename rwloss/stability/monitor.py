@@ -84,7 +84,7 @@ class Monitor:
         if self.by_distance:
             regions = Regions(rwmap.labels, rwmap.num_classes, batch.spacings_mm, IGNORED)
         report = check(rwmap, batch.probs, regions=regions)
-        self.history.append({"step": step, "loss": number(value), **report.figures()})
+        self.history.append({"step": step, "loss": number(float(value)), **report.figures()})
         if self._alarms is not None:
             for alarm in self._alarms.look(step + 1, call):
                 _log.warning("rwloss: %s", alarm)

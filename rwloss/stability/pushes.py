@@ -30,7 +30,8 @@ class Voxels:
     classes share one value and the true class is lower. flat: all K values are equal. Any other
     counted voxel is violating. true: value at the true class, 0 where not usable. slack: the
     rounding at a voxel, TOLERANCE times its scale. The scale is its own largest |z|, or the median
-    of that over the map if larger (a voxel may be nothing but rounding).
+    of that over the map if larger (a voxel may be nothing but rounding). With several groups of
+    images, the median is that of each group.
     """
 
     counted: Array
@@ -58,8 +59,11 @@ class Push:
     noticeable: Array
 
 
-def voxels(rwmap: RWMap) -> Voxels:
-    """The kind of each voxel of a map. labels (b *s) -> (b *s)."""
+def voxels(rwmap: RWMap, groups: int = 1) -> Voxels:
+    """The kind of each voxel of a map. labels (b *s) -> (b *s).
+
+    groups: of how many maps of equal size it consists, one after another.
+    """
     xp = namespace(rwmap.labels)
     parts = _true_and_range_of_wrong(rwmap)
     counted = rwmap.labels != IGNORED
@@ -69,11 +73,18 @@ def voxels(rwmap: RWMap) -> Voxels:
     # Never the largest or the mean of the whole map: class weights of 0.0003 and 5000, or the
     # 1 / p of cross-entropy, would make most voxels flat.
     largest = xp.maximum(xp.abs(true), xp.maximum(xp.abs(lowest), xp.abs(highest)))
-    slack = TOLERANCE * xp.clip(largest, _median(largest[usable]), None)
+    slack = TOLERANCE * xp.maximum(largest, by_image(_medians(largest, usable, groups), largest))
     one_value = usable & (highest - lowest <= slack)
     stable = one_value & (true < lowest - slack)
     flat = one_value & (xp.abs(true - lowest) <= slack)
     return Voxels(counted, usable, stable, flat, true, slack)
+
+
+def by_image(values: Array, like: Array) -> Array:
+    """A number of each group as that of its images, for voxels like (b *s). (g) -> (b 1 ...)."""
+    xp, images = namespace(values), like.shape[0]
+    rows = xp.broadcast_to(values[:, None], (values.shape[0], images // values.shape[0]))
+    return xp.reshape(rows, (images, *[1] * (like.ndim - 1)))
 
 
 def channel(rwmap: RWMap, usable: Array, k: int) -> Array:
@@ -179,13 +190,22 @@ def _true_and_range_of_wrong(rwmap: RWMap) -> tuple[Array, Array, Array]:
     return true, lowest, highest
 
 
-def _median(values: Array) -> float:
-    """The median (the lower of two), 0 without values. The array API has none. (n)."""
-    if values.shape[0] == 0:
-        return 0.0
-    if is_torch(values):
-        return float(values.median())
-    return float(np.quantile(values, 0.5, method="lower"))
+def _medians(values: Array, usable: Array, groups: int) -> Array:
+    """The median of the usable values of each group (the lower of two), 0 without any. (g).
+
+    The array API has none. values, usable (b *s).
+    """
+    xp = namespace(values)
+    if 0 in values.shape:
+        return xp.zeros((groups,), dtype=values.dtype, **on_device(values))
+    rows, usable = (xp.reshape(each, (groups, -1)) for each in (values, usable))
+    if is_torch(values):  # unlike a choice of values, it does not wait for a GPU
+        return rows.where(usable, xp.nan).nanmedian(dim=1).values.nan_to_num(0.0)
+    found = [
+        np.quantile(row[here], 0.5, method="lower") if here.any() else 0.0
+        for row, here in zip(rows, usable, strict=True)
+    ]
+    return np.asarray(found, dtype=values.dtype)
 
 
 def _wide(values: Array) -> Array:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, TypeAlias
 
-from rwloss.stability.report import number
+from rwloss.arrays import read_all
+from rwloss.stability.report import FloatArray, number
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,36 +28,51 @@ def class_signs(probs: Tensor, labels: Tensor, gradient: Tensor | None = None) -
     and live_pull: Σ max(0, -g_k) at the voxels of class k, divided by Σ max(0, g_k) at the others.
     That is the pull ratio at this prediction: far below 1, the step lowers the class as a whole.
     """
+    return signs_of(read_all(sign_values(probs, labels, gradient)), 0)
+
+
+def sign_values(
+    probs: Tensor, labels: Tensor, gradient: Tensor | None = None, *, groups: int = 1
+) -> dict[str, Tensor]:
+    """The numbers of `class_signs`, not yet read from the device. (g k) each, float64.
+
+    groups: of how many batches of equal size this one consists, one after another.
+    """
     import torch
 
-    counted, num_classes = labels >= 0, probs.shape[1]
-    own = labels[counted].long()
-    rows = probs.detach().movedim(1, -1)[counted].double()  # (n k)
+    counted, num_classes = (labels >= 0)[:, None], probs.shape[1]
+    every = torch.arange(num_classes, device=labels.device).reshape(1, -1, *[1] * (labels.ndim - 1))
+    own = labels[:, None] == every  # (b k *s)
+    other = counted & ~own
 
-    def by_class(values: Tensor) -> Tensor:
-        """Sums over the voxels of each class. (n) -> (k)."""
-        return torch.bincount(own, values, minlength=num_classes).double()
+    def total(values: Tensor) -> Tensor:
+        """Sums over the voxels of each group. (b k *s) -> (g k), float64."""
+        of_images = values.flatten(2).sum(dim=2, dtype=torch.float64)
+        return of_images.reshape(groups, -1, num_classes).sum(dim=1)
 
-    def at_own(values: Tensor) -> Tensor:
-        """Sums of each channel over the voxels of its class. (n k) -> (k)."""
-        return by_class(values.gather(1, own[:, None])[:, 0])
+    def sums(values: Tensor, where: Tensor) -> Tensor:
+        """The same over some voxels of each class."""
+        return total(values.detach().where(where, 0))
 
     def shares(values: Tensor) -> Tensor:
-        total = values.sum()
-        return values / total.where(total > 0, 1)
+        whole = values.sum(dim=1, keepdim=True)
+        return values / whole.where(whole > 0, 1)
 
-    true = by_class(torch.ones_like(rows[:, 0]))
-    predicted = torch.bincount(rows.argmax(dim=1), minlength=num_classes).double()
-    sums = at_own(rows)
+    true = total(own)
+    winner = probs.max(dim=1, keepdim=True).indices  # on a CPU, argmax takes ten times as long
     found = {
         "true_volume": shares(true),
-        "predicted_volume": shares(predicted),
-        "own_probability": sums / true,
-        "other_probability": (rows.sum(dim=0) - sums) / (len(rows) - true),
+        "predicted_volume": shares(total((winner == every) & counted)),
+        "own_probability": sums(probs, own) / true,
+        "other_probability": sums(probs, other) / (true.sum(dim=1, keepdim=True) - true),
     }
     if gradient is not None:
-        push = gradient.detach().movedim(1, -1)[counted].double()
-        down = push.clamp_min(0)
-        found["gradient_share"] = shares(by_class(push.abs().sum(dim=1)))
-        found["live_pull"] = at_own(-push.clamp_max(0)) / (down.sum(dim=0) - at_own(down))
-    return {name: [number(value) for value in values.tolist()] for name, values in found.items()}
+        push = gradient.abs().sum(dim=1, keepdim=True, dtype=torch.float64)
+        found["gradient_share"] = shares(sums(push, own))
+        found["live_pull"] = sums(-gradient.clamp_max(0), own) / sums(gradient.clamp_min(0), other)
+    return found
+
+
+def signs_of(values: Mapping[str, FloatArray], group: int) -> ClassSigns:
+    """The signs of one group, from all `sign_values`."""
+    return {name: [number(value) for value in rows[group]] for name, rows in values.items()}

@@ -14,17 +14,13 @@ from torch import Tensor, nn
 
 from rwloss.errors import RWLossError
 from rwloss.losses import RegionWiseLoss
-from rwloss.regions import IGNORED
-from rwloss.stability import Monitor
-from rwloss.stability.signs import class_signs
 from rwloss.training.architectures import outputs_of
+from rwloss.training.figures import step_figures
 from rwloss.training.patches import TrainingBatch
 from rwloss.training.settings import RunSettings
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
-
-_OF_MAP = ("stable", "violating", "pushed_up", "pushed_down", "wrong_way_mass")
 
 
 class Diverged(RWLossError):
@@ -123,7 +119,8 @@ def train_steps(
         fabric.backward(value)
         figures = {}
         if is_recorded:
-            figures = step_figures(loss, network, logits, batch, _gradient_scale(fabric))
+            scale, is_only = _gradient_scale(fabric), len(outputs) == 1
+            figures = step_figures(loss, network, logits, batch, scale, is_only=is_only)
         if settings.gradient_clip is not None:
             fabric.clip_gradients(
                 model,
@@ -182,41 +179,3 @@ def learning_rate(settings: RunSettings, step: int, plateaus: int = 0) -> float:
     factors: dict[str, float] = {"constant": 1.0, "poly": (1 - done) ** 0.9, "cosine": cosine}
     factors["plateau"] = settings.plateau_factor**plateaus
     return settings.learning_rate * factors[settings.learning_rate_schedule]
-
-
-def step_figures(
-    loss: RegionWiseLoss,
-    network: nn.Module,
-    logits: Tensor,
-    batch: TrainingBatch,
-    scale: float = 1.0,
-) -> dict[str, Any]:
-    """The record of one step, after backward and before the optimizer. logits (b k *s) with grad.
-
-    With several outputs, logits are those of full resolution. scale: that of the gradients.
-
-    excess: how far the loss is above its minimum for these maps. gradient_norm: L2 norm of the
-    gradient of all weights, before clipping. boundary_weight: of a blend with schedule
-    "gradient_share"; absent without one. One value per class: see
-    `rwloss.stability.signs.class_signs`. stable, violating, pushed_up, pushed_down, wrong_way_mass
-    and pull: see `rwloss.stability.StabilityReport`, at these probabilities.
-
-    With several processes, the first records its own part of the batch.
-    """
-    head = logits.detach().float()
-    own = batch.labels.masked_fill(batch.labels >= head.shape[1], IGNORED)  # without label sets
-    monitor = Monitor(every=1, by_distance=False)
-    given: dict[str, Any] = {"spacing_mm": batch.spacings_mm, "image": batch.images}
-    monitor(loss, head, batch.labels, batch.rwmap, **given)
-    [stability] = monitor.history
-    excess = loss.excess(head, batch.labels, batch.rwmap, **given)
-    gradient = torch.zeros_like(head) if logits.grad is None else logits.grad
-    gradients = [weight.grad for weight in network.parameters() if weight.grad is not None]
-    return {
-        "excess": float(excess),
-        **({} if loss.share is None else {"boundary_weight": loss.share.weight}),
-        "gradient_norm": float(nn.utils.get_total_norm(gradients)) / scale,
-        **class_signs(head.softmax(dim=1), own, gradient),
-        **{name: stability[name] for name in _OF_MAP},
-        "pull": [each["pull"] for each in stability["by_class"].values()],
-    }

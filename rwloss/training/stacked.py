@@ -20,7 +20,8 @@ from rwloss.losses import RegionWiseLoss
 from rwloss.maps import Expression, MapGenerator, Stabilized
 from rwloss.rwmap import RWMap
 from rwloss.training import loop
-from rwloss.training.loop import TrainingState, check_finite, learning_rate, step_figures
+from rwloss.training.figures import figures_of
+from rwloss.training.loop import TrainingState, check_finite, learning_rate
 from rwloss.training.patches import TrainingBatch
 from rwloss.training.settings import RunSettings
 from rwloss.training.stacked_convolutions import StackedConvolutions
@@ -274,29 +275,37 @@ class _Stack:
             )
         return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
-    def _losses(self, logits: Tensor, batches: Sequence[TrainingBatch]) -> Tensor:
-        """The loss of each member, (m): one call per map."""
+    def _losses(
+        self, logits: Tensor, batches: Sequence[TrainingBatch], *, excess: bool = False
+    ) -> Tensor:
+        """The loss of each member, (m): one call per map. excess: how far it is above its least."""
         values: list[Tensor] = []
         for _, same in groupby(self.members, key=lambda member: id(member.loss)):
             own = list(same)
             rows = slice(len(values), len(values) + len(own))
-            values += _of_one_map(own, logits[rows], batches[rows])
+            values += _of_one_map(own, logits[rows], batches[rows], excess=excess)
         return torch.stack(values)
 
     def _figures(
         self, gradient: Tensor, logits: Tensor, push: Tensor, batches: Sequence[TrainingBatch]
     ) -> list[dict[str, Any]]:
         """The record of each member, as from `step_figures`."""
-        found = []
-        for row, (member, batch) in enumerate(zip(self.members, batches, strict=True)):
-            own = logits[row]
-            own.grad = push[row]
-            for weight, part in zip(
-                member.network.parameters(), self._views(gradient[row]), strict=True
-            ):
-                weight.grad = part
-            found.append(member.attempt(step_figures, member.loss, member.network, own, batch))
-            member.optimizer.zero_grad()
+        with torch.no_grad():
+            excess = self._losses(logits, batches, excess=True)
+        norms = torch.linalg.vector_norm(gradient, dim=1)
+        losses = [member.loss for member in self.members]
+        labels = torch.stack([batch.labels for batch in batches])
+        given = losses, logits, push, labels, excess, norms
+        try:
+            return figures_of(*given)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:
+            _logger.debug("the figures of a stack fail together: %s", error)
+        found: list[dict[str, Any]] = []
+        for row, member in enumerate(self.members):
+            own = member.attempt(figures_of, *(each[row : row + 1] for each in given))
+            found += own or [{}]
         return found
 
     @torch.no_grad()
@@ -340,11 +349,16 @@ def _set_step(member: Member, step: int) -> None:
 
 
 def _of_one_map(
-    members: Sequence[Member], logits: Tensor, batches: Sequence[TrainingBatch]
+    members: Sequence[Member],
+    logits: Tensor,
+    batches: Sequence[TrainingBatch],
+    *,
+    excess: bool = False,
 ) -> list[Tensor]:
     """The loss of each of the members, which share it. logits (m b k *s) -> m times ().
 
     In one call if the terms allow it. If that fails, each is called separately, to find which fail.
+    excess: how far the loss is above its minimum.
     """
     loss = members[0].loss
     if len(members) > 1 and _looks_at_images_alone(loss.expression):
@@ -352,23 +366,21 @@ def _of_one_map(
             labels, rwmap, spacings_mm = _joined(batches)
             flat = logits.flatten(0, 1)
             images = torch.cat([batch.images for batch in batches]) if loss.uses_image else None
-            return list(loss.by_group(flat, labels, rwmap, spacings_mm, len(members), images))
+            given = flat, labels, rwmap, spacings_mm, len(members), images
+            return list(loss.by_group(*given, excess=excess))
         except torch.OutOfMemoryError:
             raise
         except Exception as error:
             _logger.debug("the runs of a map fail together: %s", error)
     values = []
     for member, own, batch in zip(members, logits, batches, strict=True):
-        value = member.attempt(_of_one, loss, own, batch)
+        value = member.attempt(_of_one, loss.excess if excess else loss, own, batch)
         values.append(own.new_zeros(()) if value is None else value)
     return values
 
 
-def _of_one(loss: RegionWiseLoss, logits: Tensor, batch: TrainingBatch) -> Tensor:
-    value: Tensor = loss(
-        logits, batch.labels, batch.rwmap, spacing_mm=batch.spacings_mm, image=batch.images
-    )
-    return value
+def _of_one(loss: Callable[..., Tensor], logits: Tensor, batch: TrainingBatch) -> Tensor:
+    return loss(logits, batch.labels, batch.rwmap, spacing_mm=batch.spacings_mm, image=batch.images)
 
 
 def _joined(

@@ -50,6 +50,24 @@ def test_groups_are_calls_of_their_own(text, ignores):
     assert_close(gradient, torch.autograd.grad((wanted * weights).sum(), leaf)[0], 1e-11)
 
 
+EXCESS = ["rectified + dice + cross_entropy", "boundary", "class_weighted.with_link(0.3)"]
+
+
+@every(text=EXCESS, ignores=[True, False])
+def test_the_excess_of_groups(text, ignores):
+    logits, labels = given((7, 6), size=6)
+    labels = labels.long()
+    if ignores:
+        labels[0, :4], labels[2, 5], labels[4:] = -1, -1, -1
+    loss = RegionWiseLoss(text, ignore_index=-1 if ignores else None)
+    wanted = [
+        loss.excess(logits[rows], labels[rows], spacing_mm=SPACINGS[rows])
+        for rows in (slice(0, 2), slice(2, 4), slice(4, 6))
+    ]
+    found = loss.by_group(logits, labels, None, SPACINGS, 3, excess=True)
+    assert_close(found, torch.stack(wanted), 1e-12)
+
+
 def test_stored_maps_in_groups():
     logits, labels = given((7, 6), size=6)
     loss = RegionWiseLoss("rectified + dice")

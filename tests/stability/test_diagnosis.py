@@ -4,7 +4,7 @@ import math
 import operator
 import os
 import re
-from dataclasses import astuple
+from dataclasses import astuple, replace
 from functools import partial, reduce
 
 import numpy as np
@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from strategies import few, kinds, random_map, some_labels
 
 from rwloss import Regions, RWLossError, RWMap, data, maps, stability
-from rwloss.arrays import to_numpy
+from rwloss.arrays import read_all, to_numpy
+from rwloss.stability import diagnosis
 
 STABLE = ("rectified", "active_contour", "class_weighted", "boundary.stabilized()")
 
@@ -141,6 +142,31 @@ def test_against_a_plain_loop(case, kind, form, uniform):
     alone = stability.check(rwmap, "uniform" if uniform else kind(probs))
     assert alone.by_distance == {}
     assert as_plain(alone.total) == pytest.approx(as_plain(report.total))
+
+
+@few
+@given(some_labels(), kinds, st.sampled_from(["compact", "dense"]))
+def test_groups_are_maps_of_their_own(case, kind, form):
+    """Of very different sizes; in the last group no voxel counts."""
+    labels, k, rng = case
+    labels = np.concatenate([labels, labels[:, ::-1], np.full_like(labels, -1)])
+    probs = kind(random_probs(rng, (len(labels), k, *labels.shape[1:])))
+    rwmap = random_map(labels, k, form, rng, np.float64, kind)
+    size = len(labels) // 3
+    scale = kind(np.repeat([1e-3, 1e4, 1.0], size).reshape(-1, *[1] * (labels.ndim - 1)))
+    parts = (part * (scale if form == "compact" else scale[:, None]) for part in rwmap.parts)
+    rwmap = replace(rwmap, parts=tuple(parts))
+    found = diagnosis.reports(read_all(diagnosis.stability_sums(rwmap, probs, groups=3)))
+    for group, report in enumerate(found):
+        own = slice(group * size, (group + 1) * size)
+        alone = replace(
+            rwmap, labels=rwmap.labels[own], parts=tuple(part[own] for part in rwmap.parts)
+        )
+        wanted = stability.check(alone, probs[own])
+        assert report.not_finite == wanted.not_finite == 0
+        for name, values in vars(wanted).items():
+            if isinstance(values, np.ndarray):
+                np.testing.assert_allclose(vars(report)[name], values, rtol=1e-12, err_msg=name)
 
 
 @few

@@ -5,8 +5,9 @@ import json
 import pytest
 import torch
 
+from rwloss.arrays import read_all
 from rwloss.stability.report import number
-from rwloss.stability.signs import class_signs
+from rwloss.stability.signs import class_signs, sign_values, signs_of
 
 
 def plain(probs, labels, gradient):
@@ -49,6 +50,20 @@ def test_signs_against_a_plain_loop(device):
                 assert one == (pytest.approx(other) if isinstance(other, float) else other), name
         json.dumps(found, allow_nan=False)
     assert "live_pull" not in class_signs(probs, labels)
+
+
+def test_groups_are_batches_of_their_own():
+    """In the last group no voxel counts; in the first, class 2 is nowhere."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(-1, 3, (6, 6, 5), generator=generator)
+    labels[:2].clamp_(max=1)
+    labels[4:] = -1
+    probs = torch.randn(6, 3, 6, 5, generator=generator).softmax(dim=1)
+    gradient = torch.randn(6, 3, 6, 5, generator=generator)
+    found = read_all(sign_values(probs, labels, gradient, groups=3))
+    for group in range(3):
+        own = slice(2 * group, 2 * group + 2)
+        assert signs_of(found, group) == class_signs(probs[own], labels[own], gradient[own])
 
 
 def test_live_pull_is_the_pull_ratio_at_this_prediction():

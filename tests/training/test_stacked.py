@@ -331,6 +331,22 @@ def test_a_loss_that_fails_ends_the_members_of_its_map(alone):
     assert_all_close(others, alone, 1e-9)
 
 
+def test_a_member_whose_figures_fail_ends_alone(alone, monkeypatch):
+    whole, spoilt = stacks.figures_of, {}
+
+    def fails(losses, logits, *rest):
+        if not spoilt:
+            spoilt["logits"] = logits[1].clone()  # of the second member, at step 1
+        if any(torch.equal(own, spoilt["logits"]) for own in logits):
+            raise ValueError("no figures")
+        return whole(losses, logits, *rest)
+
+    monkeypatch.setattr(stacks, "figures_of", fails)
+    one, failed, other = three().together()
+    assert [str(error) for error in failed.failures] == ["no figures"]
+    assert_all_close([one, other], alone[::2], 1e-9)
+
+
 def test_where_memory_is_short_the_stack_is_halved(alone, monkeypatch, caplog):
     sizes, forward = [], stacks._Stack._forward
 
