@@ -261,7 +261,11 @@ class _Stack:
         """
         if images.device.type != "cuda":
             return self._forward
-        made: Any = torch.cuda.make_graphed_callables(self._forward, (weights, images.clone()))
+        # Once without a graph: kernels are compiled and loaded.
+        torch.autograd.grad(self._forward(weights, images).sum(), [weights])
+        given = weights.detach().requires_grad_(), images.clone()
+        # Warming up would use `given` on another stream than the graph does, which torch warns of.
+        made: Any = torch.cuda.make_graphed_callables(self._forward, given, num_warmup_iters=0)
         return cast("Callable[[Tensor, Tensor], Tensor]", made)
 
     def _forward(self, weights: Tensor, images: Tensor) -> Tensor:

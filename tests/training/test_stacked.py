@@ -194,7 +194,8 @@ def test_passes_that_are_graphs_do_what_the_runs_do_alone(alone, monkeypatch):
     """A graph reads and writes the same memory in each step; the stack must not keep any of it."""
     made = []
 
-    def graphed(forward, arguments):
+    def graphed(forward, arguments, num_warmup_iters):
+        assert num_warmup_iters == 0
         weights, images = arguments
         made.append(weights.shape)
         given = [each.detach().clone() for each in (weights, images)]

@@ -62,8 +62,13 @@ def stacked(layers, images, shared):
             lambda own, batch: functional_call(layers[0], own, (batch,)),
             in_dims=(0, None if shared else 0),
         )(weights, images)
-    found.mul(torch.arange(found.numel()).reshape(found.shape).cos()).sum().backward()
+    found.mul(waves_like(found)).sum().backward()
     return found, images.grad, {name: each.grad for name, each in weights.items()}
+
+
+def waves_like(found):
+    """Other numbers at each place, of the same shape."""
+    return torch.arange(found.numel(), device=found.device).reshape(found.shape).cos()
 
 
 @pytest.mark.parametrize("name", LAYERS)
@@ -92,7 +97,7 @@ def check_as_one_by_one(name, gib, shared, monkeypatch, device):
     found, of_images, of_weights = stacked(layers, images, shared)
     plain = images.clone().requires_grad_()
     alone = torch.stack([layer(plain if shared else plain[i]) for i, layer in enumerate(layers)])
-    alone.mul(torch.arange(alone.numel()).reshape(alone.shape).cos()).sum().backward()
+    alone.mul(waves_like(alone)).sum().backward()
     torch.testing.assert_close(found, alone)
     torch.testing.assert_close(of_images, plain.grad)
     for key, gradient in of_weights.items():
