@@ -6,6 +6,7 @@ import io
 import pickle
 import zipfile
 import zlib
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -13,7 +14,7 @@ from typing import Annotated, Any, Literal
 import torch
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map_only
+from torch.utils._pytree import tree_flatten, tree_map_only, tree_unflatten
 
 from rwloss.errors import RWLossError
 from rwloss.files.atomic import naming_write_errors, whole_file
@@ -78,38 +79,61 @@ def num_parameters(network: nn.Module) -> int:
 
 def save_checkpoint(
     path: Path,
-    network: nn.Module,
+    weights: Mapping[str, Tensor],
     settings: RunSettings,
     task: SegmentationTask,
     step: int,
     **more: Any,
 ) -> None:
-    """Write a checkpoint. more: other tensors and plain values, such as the optimizer's state.
+    """Write a checkpoint. weights: a network's state_dict.
+
+    more: other tensors and plain values, such as the optimizer's state.
 
     Raises Diverged if a weight is not finite, and RWLossError if the disk is full; the previous
     file is then kept.
     """
-    weights = network.state_dict()
-    finite = torch.stack([weight.isfinite().all() for weight in weights.values()])
-    for name, is_finite in zip(weights, finite.tolist(), strict=True):  # one wait for a GPU
-        if not is_finite:
-            raise Diverged(
-                step, f"weight {name} is not finite after step {step}: training has diverged"
-            )
     content = {
         "layout": 1,
         "settings": settings.model_dump(mode="json", exclude_none=True),
         "task": {**asdict(task), "class_names": list(task.class_names)},
         "step": step,
-        "weights": weights,
+        "weights": dict(weights),
         **more,
     }
+    content = _packed(content)
+    for name, weight in content["weights"].items():
+        if not bool(weight.isfinite().all()):
+            raise Diverged(
+                step, f"weight {name} is not finite after step {step}: training has diverged"
+            )
     buffer = io.BytesIO()
-    # Copies, because torch saves all memory behind a view, and runs that train together are views.
-    torch.save(tree_map_only(Tensor, Tensor.clone, content), buffer)
+    torch.save(content, buffer)
     fix = "the previous checkpoint is kept, if there is one; free some space and rerun"
     with naming_write_errors(path, fix), whole_file(path) as part:
         part.write_bytes(buffer.getbuffer())
+
+
+def _packed(content: dict[str, Any]) -> dict[str, Any]:
+    """The same with copies of the tensors on the host, where those of a dtype share one memory.
+
+    It is copied from a GPU at once, and one record of the file: both are slow for many small ones.
+    """
+    leaves, form = tree_flatten(content)
+    alike: dict[tuple[torch.device, torch.dtype], list[int]] = {}
+    for at, leaf in enumerate(leaves):
+        if isinstance(leaf, Tensor):
+            alike.setdefault((leaf.device, leaf.dtype), []).append(at)
+    for places in alike.values():
+        tensors = [leaves[at].detach() for at in places]
+        parts = (
+            torch.cat([each.flatten() for each in tensors])
+            .cpu()
+            .split([each.numel() for each in tensors])
+        )
+        for at, part, each in zip(places, parts, tensors, strict=True):
+            leaves[at] = part.view(each.shape)
+    found: dict[str, Any] = tree_unflatten(leaves, form)
+    return found
 
 
 def load_checkpoint(
@@ -126,6 +150,8 @@ def load_checkpoint(
             if (damaged := archive.testzip()) is not None:
                 raise zipfile.BadZipFile(f"the checksum of {damaged} is wrong")
         found = torch.load(io.BytesIO(content), map_location=device, weights_only=True)
+        # Each in its own memory: those of a file share it.
+        found = tree_map_only(Tensor, Tensor.clone, found)
     except FileNotFoundError as error:
         raise RWLossError(
             f"there is no checkpoint {str(path)!r}: the run has not reached it yet"

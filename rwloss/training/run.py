@@ -32,11 +32,15 @@ from rwloss.training.optimizers import optimizer_of
 from rwloss.training.patches import PatchSampler, PatchSource, TrainingBatch, patch_sources
 from rwloss.training.preparation import PreparedRun, prepare
 from rwloss.training.run_folder import RunFolder, RunResult
+from rwloss.training.scores import Scores
 from rwloss.training.settings import RunSettings
+from rwloss.training.volumes import TrainingVolume
 from rwloss.work.processes import end_with_first_process
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
+
+    from rwloss.training.stacked import Given
 
 
 class TrainingProgress:
@@ -134,6 +138,7 @@ class Start:
         self.settings, self.task = prepared.settings, prepared.task
         self.folder = RunFolder(self.settings.out)
         self.progress, self.state = TrainingProgress(), TrainingState()
+        self.given: Given | None = None
         self.network = build_network(self.settings, self.task)
         checkpoint_bytes = 3 * 4 * num_parameters(self.network)
         self.folder.check(self.settings, prepared.split, checkpoint_bytes=checkpoint_bytes)
@@ -286,15 +291,20 @@ class Start:
         """Validation and checkpoints, in the first process while the others wait."""
         self.progress.step(step, loss)
         validates = self.settings.validates(step)
-        if validates or step % self.settings.checkpoint_every == 0:
+        if self.settings.saves(step):
             self._by_the_first(lambda: self._keep(step, validates=validates))
         if validates:  # of the first process, which has validated
             self.state.plateaus = self.fabric.broadcast(self.state.plateaus)
 
+    def give(self, given: Given | None) -> None:
+        """What a stack has made for the next call of `after_step`."""
+        self.given = given
+
     def _keep(self, step: int, *, validates: bool) -> None:
         if validates:
             self._validate(step)
-        more = {"optimizer": self.optimizer.state_dict(), "state": asdict(self.state)}
+        optimizer = self.given.optimizer if self.given else self.optimizer.state_dict()
+        more = {"optimizer": optimizer, "state": asdict(self.state)}
         if scaler := self.fabric.strategy.precision.state_dict():
             more["scaler"] = scaler
         self._save(self.folder.last, **more)
@@ -302,8 +312,10 @@ class Start:
     def _validate(self, step: int) -> None:
         """Score the validation cases; keep the weights if they are the best so far."""
         volumes, state = self.prepared.validation, self.state
-        with self.fabric.autocast():
-            dice = mean_dice(self.network, volumes, self.settings, self.task.class_names)
+        dice = self.given.dice if self.given else None
+        if dice is None:
+            with self.fabric.autocast():
+                dice = mean_dice(self.network, volumes, self.settings, self.task.class_names)
         score_now = selection_score(dice)
         # Without validation cases the last checkpoint is the best.
         is_best = score_now > state.best_score or not volumes
@@ -315,7 +327,8 @@ class Start:
         self.progress.validated(step, dice, is_best=is_best)
 
     def _save(self, path: Path, **more: Any) -> None:
-        save_checkpoint(path, self.network, self.settings, self.task, self.state.step, **more)
+        weights = self.given.weights if self.given else self.network.state_dict()
+        save_checkpoint(path, weights, self.settings, self.task, self.state.step, **more)
 
     def _load(self, path: Path) -> Checkpoint:
         """Load the weights of a checkpoint into the network. Returns its content."""
@@ -325,14 +338,30 @@ class Start:
 
     def test(self, num_items: int) -> None:
         """Score the test cases with the chosen checkpoint, and write test.json."""
-        tested = self.folder.checkpoint(self.settings.test_checkpoint)
-        step = self._load(tested).step
+        step = self.load_chosen()
         self.progress.testing(len(self.prepared.test))
-        volumes = map(self.prepared.read, self.prepared.test)
         with self.fabric.autocast():
-            scores = score_volumes(self.network, volumes, self.settings, self.task.class_names)
+            scores = score_volumes(
+                self.network, self.test_volumes(), self.settings, self.task.class_names
+            )
+        self.write_test(num_items, step, scores)
+
+    @property
+    def _chosen(self) -> Path:
+        return self.folder.checkpoint(self.settings.test_checkpoint)
+
+    def load_chosen(self) -> int:
+        """Load the weights to be tested. Returns their step."""
+        return self._load(self._chosen).step
+
+    def test_volumes(self) -> Iterator[TrainingVolume]:
+        """The test cases, which are read one by one."""
+        return map(self.prepared.read, self.prepared.test)
+
+    def write_test(self, num_items: int, step: int, scores: Scores) -> None:
+        """Write test.json. step: of the weights."""
         evaluation = Evaluation(
-            str(tested),
+            str(self._chosen),
             self.settings.data,
             scores,
             self.prepared.ignore_label,

@@ -313,23 +313,23 @@ def _check(
         raise RWLossError(f"prediction {predicted.shape} and labels {labels.shape} differ in shape")
     if labels.ndim not in {2, 3} or labels.size == 0:
         raise RWLossError(f"expected label maps of 2 or 3 axes with voxels, got {labels.shape}")
-    for values, whose in ((labels, "the truth"), (predicted, "the prediction")):
-        if (
-            values.dtype.kind == "f"
-            and not (np.isfinite(values) & (np.floor(values) == values)).all()
-        ):
-            raise RWLossError(
-                f"{whose} does not hold integer labels: give classes, not probabilities"
-            )
-        if int(values.max()) >= num_classes:
-            raise RWLossError(
-                f"{whose} has the class {int(values.max())}, and there are {num_classes} classes "
-                f"(0..{num_classes - 1}): pass num_classes, or ignore_label if it is not a class"
-            )
+    check_labels(labels, num_classes)
+    check_labels(predicted, num_classes, "the prediction")
     if spacing_mm is not None and (
         len(spacing_mm) != labels.ndim
         or not all(0 < float(length) < math.inf for length in spacing_mm)
     ):
         raise RWLossError(
             f"expected {labels.ndim} lengths above 0 in spacing_mm, got {tuple(spacing_mm)}"
+        )
+
+
+def check_labels(labels: NDArray[Any], num_classes: int, whose: str = "the truth") -> None:
+    """Raise RWLossError unless the labels are integers below num_classes."""
+    if labels.dtype.kind == "f" and not (np.isfinite(labels) & (np.floor(labels) == labels)).all():
+        raise RWLossError(f"{whose} does not hold integer labels: give classes, not probabilities")
+    if int(labels.max()) >= num_classes:
+        raise RWLossError(
+            f"{whose} has the class {int(labels.max())}, and there are {num_classes} classes "
+            f"(0..{num_classes - 1}): pass num_classes, or ignore_label if it is not a class"
         )

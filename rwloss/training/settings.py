@@ -281,7 +281,11 @@ class RunSettings(SplitSettings):
 
     def pauses_after(self, step: int) -> bool:
         """Whether a step is followed by a record, a validation or a checkpoint."""
-        return self.records(step) or self.validates(step) or step % self.checkpoint_every == 0
+        return self.records(step) or self.saves(step)
+
+    def saves(self, step: int) -> bool:
+        """Whether a checkpoint is written after a step."""
+        return self.validates(step) or step % self.checkpoint_every == 0
 
     def difference(self, other: RunSettings) -> list[str]:
         """The settings that differ from those of the other, in words; except MAY_DIFFER.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import groupby
@@ -21,6 +21,7 @@ from rwloss.maps import Expression, MapGenerator, Stabilized
 from rwloss.rwmap import RWMap
 from rwloss.training import loop
 from rwloss.training.figures import figures_of
+from rwloss.training.inference import Dice, Networks
 from rwloss.training.loop import TrainingState, check_finite, learning_rate
 from rwloss.training.patches import TrainingBatch
 from rwloss.training.settings import RunSettings
@@ -31,7 +32,22 @@ if TYPE_CHECKING:
 
 _BUILT_IN = ("rwloss.maps.static.", "rwloss.maps.dynamic.")
 
+_HOST_BYTES = 2**28
+
 _logger = logging.getLogger("rwloss")
+
+
+@dataclass(frozen=True, eq=False)
+class Given:
+    """What a stack makes for a member where it saves a checkpoint.
+
+    dice: of its validation; None if there was none, or it failed. weights, optimizer: what the
+    network's and the optimizer's state_dict hold, on the host.
+    """
+
+    dice: Dice | None
+    weights: dict[str, Tensor]
+    optimizer: dict[str, Any]
 
 
 @dataclass(eq=False)
@@ -41,7 +57,7 @@ class Member:
     Members that share the object `batches` share each batch. Those that share `loss` are evaluated
     in one call; one with schedule "gradient_share" has its own weight, and is not shared. settings:
     may differ in seed, map and learning rate. on_failure: called with the error that ends only this
-    member.
+    member. give: called before after_step where that saves a checkpoint, and with None after it.
     """
 
     network: nn.Module
@@ -53,6 +69,7 @@ class Member:
     record: Callable[[int, dict[str, Any]], None]
     after_step: Callable[[int, float | None], None]
     on_failure: Callable[[Exception], None]
+    give: Callable[[Given | None], None] = lambda given: None
     has_failed: bool = False
 
     def attempt(self, call: Callable[..., Any], *args: Any, halves: bool = True) -> Any:
@@ -80,8 +97,14 @@ class Member:
         return not self.has_failed and self.state.step < self.settings.steps
 
 
-def train_stack(fabric: Fabric, members: Sequence[Member]) -> None:
+def train_stack(
+    fabric: Fabric,
+    members: Sequence[Member],
+    validate: Callable[[Networks], list[Dice]] | None = None,
+) -> None:
     """Train all members to their last step, each as `loop.train_steps` trains it alone.
+
+    validate: the mean Dice of several networks; by default members validate themselves.
 
     Members whose last checkpoint is of a later step join when the others have reached it. A member
     whose loss is not finite, or that fails in another way, ends alone. If memory does not suffice,
@@ -91,7 +114,7 @@ def train_stack(fabric: Fabric, members: Sequence[Member]) -> None:
     while groups:
         group, problem = groups.pop(0), None
         try:
-            _train(fabric, group)
+            _train(fabric, group, validate)
         except torch.OutOfMemoryError as error:
             problem = str(error)
         # Not inside `except`, where the error still holds the tensors of the step.
@@ -109,11 +132,15 @@ def train_stack(fabric: Fabric, members: Sequence[Member]) -> None:
         groups[:0] = [group[:half], group[half:]]
 
 
-def _train(fabric: Fabric, members: Sequence[Member]) -> None:
+def _train(
+    fabric: Fabric,
+    members: Sequence[Member],
+    validate: Callable[[Networks], list[Dice]] | None,
+) -> None:
     """Train all members to the end, in a new stack whenever one joins or ends."""
     while todo := [member for member in members if member.is_training]:
         step = min(member.state.step for member in todo)
-        stack = _Stack(fabric, [member for member in todo if member.state.step == step])
+        stack = _Stack(fabric, [member for member in todo if member.state.step == step], validate)
         later = [member.state.step for member in todo if member.state.step > step]
         until = min(later, default=todo[0].settings.steps)
         try:
@@ -130,8 +157,14 @@ class _Stack:
     parameters, and the moments of Adam.
     """
 
-    def __init__(self, fabric: Fabric, members: Sequence[Member]) -> None:
+    def __init__(
+        self,
+        fabric: Fabric,
+        members: Sequence[Member],
+        validate: Callable[[Networks], list[Dice]] | None = None,
+    ) -> None:
         """Stack the weights and the states of the optimizers."""
+        self.validate = validate
         # Members with the same map are adjacent, so that their logits are one slice.
         losses = list(dict.fromkeys(member.loss for member in members))
         self.members = sorted(members, key=lambda member: losses.index(member.loss))
@@ -141,9 +174,7 @@ class _Stack:
         named = dict(self.network.named_parameters())
         self.shapes = {name: weight.shape for name, weight in named.items()}
         self.sizes = [weight.numel() for weight in named.values()]
-        self.weights = torch.stack(
-            [parameters_to_vector(member.network.parameters()) for member in self.members]
-        ).detach()
+        self.weights = stacked_weights(member.network for member in self.members)
         self.average, self.square = (
             torch.stack([_moment(member, name) for member in self.members])
             for name in ("exp_avg", "exp_avg_sq")
@@ -229,9 +260,56 @@ class _Stack:
                 record = {"losses": member.state.losses, **row}
                 member.attempt(member.record, step, record, halves=False)
                 member.state.losses = []
-        for member, value in zip(members, values, strict=True):
-            if not member.has_failed:
-                member.attempt(member.after_step, step, value, halves=False)
+        saves = self.settings.saves(step)
+        found = self._validated() if saves and self.settings.validates(step) else {}
+        told = dict(zip(map(id, members), values, strict=True))
+        for start in range(0, len(self.members), self._copied_at_once):
+            rows = slice(start, start + self._copied_at_once)
+            moved = [self.weights, self.average, self.square] if saves else []
+            # Few copies from a GPU, instead of one for each tensor of each member.
+            host = [values[rows].cpu() for values in moved]
+            for at, member in enumerate(self.members[rows]):
+                if member.has_failed:
+                    continue
+                if saves:
+                    own = [tensors[at] for tensors in host]
+                    member.give(self._given(member, found.get(id(member)), *own))
+                member.attempt(member.after_step, step, told[id(member)], halves=False)
+                member.give(None)
+
+    def _validated(self) -> dict[int, Dice]:
+        """The mean Dice of each member that has not failed, by its id.
+
+        Empty if that fails: each member then validates itself, and may fail alone.
+        """
+        rows = [row for row, member in enumerate(self.members) if not member.has_failed]
+        if self.validate is None or not rows:
+            return {}
+        weights = self.weights if len(rows) == len(self.members) else self.weights[rows]
+        try:
+            found = self.validate(networks_of(self.fabric, self.network, weights))
+        except Exception as error:
+            _logger.warning("runs cannot be validated together (%s): they take turns", error)
+            return {}
+        return {id(self.members[row]): dice for row, dice in zip(rows, found, strict=True)}
+
+    def _given(
+        self, member: Member, dice: Dice | None, weights: Tensor, average: Tensor, square: Tensor
+    ) -> Given:
+        """For a member, of its weights and moments (p) on the host."""
+        optimizer = member.optimizer.state_dict()
+        moments = zip(self._views(average), self._views(square), strict=True)
+        optimizer["state"] = {
+            at: {"step": self.count, "exp_avg": one, "exp_avg_sq": other}
+            for at, (one, other) in enumerate(moments)
+        }
+        return Given(dice, dict(zip(self.shapes, self._views(weights), strict=True)), optimizer)
+
+    @property
+    def _copied_at_once(self) -> int:
+        """How many members' weights and moments are copied to the host together."""
+        of_one = 3 * self.weights[0].numel() * self.weights.element_size()
+        return max(_HOST_BYTES // of_one, 1)
 
     def read(self) -> None:
         """Give each member its unread losses. A loss that is not finite ends the member."""
@@ -270,13 +348,8 @@ class _Stack:
 
     def _forward(self, weights: Tensor, images: Tensor) -> Tensor:
         """weights (m p), images (m b c *s) -> logits (m b k *s), float32 at least."""
-        parts = zip(torch.split(weights, self.sizes, dim=1), self.shapes.items(), strict=True)
-        stacked = {name: part.view(-1, *shape) for part, (name, shape) in parts}
         self.network.train()
-        with self.fabric.autocast(), _convolutions(images.device):
-            logits: Tensor = vmap(lambda own, batch: functional_call(self.network, own, (batch,)))(
-                stacked, images
-            )
+        logits = logits_of_each(self.fabric, self.network, weights, images, 0)
         return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
     def _losses(
@@ -334,6 +407,41 @@ class _Stack:
         gradient.div_(math.sqrt(1 - beta_of_square**step)).add_(group["eps"])
         torch.div(self.average, gradient, out=gradient)
         self.weights.sub_(gradient.mul_(rate / (1 - beta**step)))
+
+
+def logits_of_each(
+    fabric: Fabric, network: nn.Module, weights: Tensor, images: Tensor, axis: int | None
+) -> Tensor:
+    """weights (m p), images (m b c *s) -> logits (m b k *s).
+
+    axis: that of the members in images; None for the same images (b c *s) for all.
+    """
+    named = dict(network.named_parameters())
+    parts = torch.split(weights, [own.numel() for own in named.values()], dim=1)
+    stacked = {
+        name: part.view(-1, *own.shape)
+        for part, (name, own) in zip(parts, named.items(), strict=True)
+    }
+    with fabric.autocast(), _convolutions(images.device):
+        logits: Tensor = vmap(
+            lambda own, batch: functional_call(network, own, (batch,)), in_dims=(0, axis)
+        )(stacked, images)
+    return logits
+
+
+def networks_of(fabric: Fabric, network: nn.Module, weights: Tensor) -> Networks:
+    """Networks to predict with, of stacked weights (m p)."""
+
+    def logits(rows: slice, windows: Tensor) -> Tensor:
+        network.eval()
+        return logits_of_each(fabric, network, weights[rows], windows, None)
+
+    return Networks(len(weights), logits, weights.device)
+
+
+def stacked_weights(networks: Iterable[nn.Module]) -> Tensor:
+    """All weights of each, in the order of its parameters. -> (m p)."""
+    return torch.stack([parameters_to_vector(each.parameters()) for each in networks]).detach()
 
 
 def _convolutions(device: torch.device) -> AbstractContextManager[Any]:

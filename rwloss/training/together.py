@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any, TypeVar
@@ -9,12 +10,15 @@ from typing import Any, TypeVar
 from rwloss.errors import RWLossError
 from rwloss.losses import RegionWiseLoss
 from rwloss.training.environment import fabric_of
+from rwloss.training.inference import Dice, Networks, mean_dice_of_each, score_each
 from rwloss.training.patches import PatchSampler, PatchSource
 from rwloss.training.preparation import PreparedRun, prepare
 from rwloss.training.run import Start, deterministic
 from rwloss.training.settings import RunSettings
-from rwloss.training.stacked import Member, train_stack
+from rwloss.training.stacked import Member, networks_of, stacked_weights, train_stack
 from rwloss.words import listed
+
+_logger = logging.getLogger("rwloss")
 
 T = TypeVar("T")
 Result = TypeVar("Result")
@@ -95,8 +99,8 @@ class Together:
                 return self.member(index, start)
 
             members = self.each(starts, opened_member)
-            train_stack(self.fabric, list(members.values()))
-            self.each(starts, lambda _, start: start.test(len(self.sources_of(start))))
+            train_stack(self.fabric, list(members.values()), self.validate)
+            self.test(starts)
         return self.failures
 
     def each(self, given: Mapping[int, T], call: Callable[[int, T], Result]) -> dict[int, Result]:
@@ -156,7 +160,37 @@ class Together:
             record=start.record,
             after_step=start.after_step,
             on_failure=on_failure,
+            give=start.give,
         )
+
+    def validate(self, networks: Networks) -> list[Dice]:
+        """The mean Dice of each network over the validation cases."""
+        assert self.prepared is not None
+        settings, names = self.prepared.settings, self.prepared.task.class_names
+        return mean_dice_of_each(networks, self.prepared.validation, settings, names)
+
+    def test(self, starts: Mapping[int, Start]) -> None:
+        """Test all runs together, each with its chosen checkpoint."""
+        steps = self.each(starts, lambda _, start: start.load_chosen())
+        tested = [starts[index] for index in steps]
+        if not tested:
+            return
+        first = tested[0]
+        weights = stacked_weights(start.network for start in tested)
+        networks = networks_of(self.fabric, first.network, weights)
+        names = first.task.class_names
+        try:
+            found = score_each(networks, first.test_volumes(), first.settings, names)
+        except Exception as error:
+            _logger.warning("runs cannot be tested together (%s): they take turns", error)
+            self.each(starts, lambda _, start: start.test(len(self.sources_of(start))))
+            return
+        scores = dict(zip(steps, found, strict=True))
+
+        def write(index: int, start: Start) -> None:
+            start.write_test(len(self.sources_of(start)), steps[index], scores[index])
+
+        self.each({index: starts[index] for index in steps}, write)
 
     def _key(self, start: Start) -> str:
         """Runs with the same key use the same patches."""

@@ -21,7 +21,11 @@ def run(tmp_path):
     chosen.write(folder / "run.toml")
     for step, which in enumerate(("best", "last"), start=1):
         save_checkpoint(
-            folder / "checkpoints" / f"{which}.pt", build_network(chosen, task), chosen, task, step
+            folder / "checkpoints" / f"{which}.pt",
+            build_network(chosen, task).state_dict(),
+            chosen,
+            task,
+            step,
         )
     return folder
 
@@ -77,7 +81,9 @@ def test_volumes_for_a_run_on_pictures_are_noted_once(rwloss_command, run, image
     chosen = RunSettings.read(settings_file, slice_axis=None)
     chosen.write(settings_file)
     task = SegmentationTask(1, 2, ("background", "lesion"))
-    save_checkpoint(run / "checkpoints" / "best.pt", build_network(chosen, task), chosen, task, 1)
+    save_checkpoint(
+        run / "checkpoints" / "best.pt", build_network(chosen, task).state_dict(), chosen, task, 1
+    )
     for name in "ab":
         np.save(images / f"{name}_0000.npy", np.random.default_rng(0).normal(size=(3, 12, 14)))
     code, _, err = rwloss_command("predict", run, images, tmp_path / "out", "--device", "cpu")

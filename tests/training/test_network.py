@@ -67,7 +67,7 @@ def saved(tmp_path, settings_of):
     path.parent.mkdir(parents=True)
     settings.write(Path(settings.out) / "run.toml")
     network = unet(2, 2, 3, seed=5)
-    save_checkpoint(path, network, settings, TASK, 7)
+    save_checkpoint(path, network.state_dict(), settings, TASK, 7)
     return path, network, settings
 
 
@@ -108,7 +108,7 @@ def test_length_and_place_of_a_run_may_change_and_nothing_else(saved):
     ):
         load_network(settings.out)
     settings.write(file)
-    save_checkpoint(path, unet(2, 2, 3, preset="small"), settings, TASK, 7)
+    save_checkpoint(path, unet(2, 2, 3, preset="small").state_dict(), settings, TASK, 7)
     with pytest.raises(RWLossError, match="belongs to another network than"):
         load_network(settings.out)
 
@@ -225,10 +225,10 @@ def test_a_checkpoint_that_can_not_be_written_leaves_the_one_of_before(saved, mo
 
     monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(RWLossError, match=r"cannot write .*No space left"):
-        save_checkpoint(path, network, settings, TASK, 8)
+        save_checkpoint(path, network.state_dict(), settings, TASK, 8)
     assert os.listdir(path.parent) == ["best.pt"]
     with torch.no_grad():
         next(network.parameters()).view(-1)[0] = float("nan")
     with pytest.raises(RWLossError, match="not finite after step 8: training has diverged"):
-        save_checkpoint(path, network, settings, TASK, 8)
+        save_checkpoint(path, network.state_dict(), settings, TASK, 8)
     assert path.read_bytes() == before

@@ -38,7 +38,9 @@ def make_run(folder, *, dims=2, channels=1, seed=0, slice_axis=2, map="rectified
     chosen.write(folder / "run.toml")
     for step, which in enumerate(("best", "last"), start=1):
         network = build_network(chosen.model_copy(update={"seed": seed + step}), task)
-        save_checkpoint(folder / "checkpoints" / f"{which}.pt", network, chosen, task, step)
+        save_checkpoint(
+            folder / "checkpoints" / f"{which}.pt", network.state_dict(), chosen, task, step
+        )
     return folder
 
 
