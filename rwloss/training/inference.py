@@ -34,11 +34,13 @@ class Networks:
     """Networks that predict together.
 
     count: how many. logits: of some of them, by their rows: windows (b c *w) -> (m b k *w).
+    at_once: for how many it may be called together.
     """
 
     count: int
     logits: Callable[[slice, torch.Tensor], torch.Tensor]
     device: torch.device | str
+    at_once: int = 1
 
 
 def predict_labels(
@@ -157,8 +159,8 @@ def _labels(
         num_classes = probs.shape[1] // count
         return classes.to(torch.uint8 if num_classes <= 256 else torch.int32)
 
-    at_once = max(_VOXELS_OF_ALL // max(voxels, voxels_at_once), 1)
-    return torch.cat(_in_parts(networks.count, at_once, labels))
+    fit = max(_VOXELS_OF_ALL // max(voxels, voxels_at_once), 1)
+    return torch.cat(_in_parts(networks.count, min(fit, networks.at_once), labels))
 
 
 def _in_parts(
@@ -271,13 +273,15 @@ def mean_dice_of_each(
 ) -> list[Dice]:
     """As `mean_dice` for each network. The device is waited for once, after all cases."""
     num_classes = len(class_names)
-    tables = [
-        _table(_of_volume(networks, volume, settings), volume.labels, num_classes)
-        for volume in volumes
-    ]
     # (v m k + 1 k), of true and predicted classes; the first row is of ignored voxels.
-    shape = 0, networks.count, num_classes + 1, num_classes
-    found = torch.stack(tables).cpu().numpy()[:, :, 1:] if tables else np.zeros(shape, np.int64)
+    tables = torch.empty(
+        (len(volumes), networks.count, num_classes + 1, num_classes),
+        dtype=torch.int64,
+        device=networks.device,
+    )
+    for table, volume in zip(tables, volumes, strict=True):
+        table.copy_(_table(_of_volume(networks, volume, settings), volume.labels, num_classes))
+    found = tables.cpu().numpy()[:, :, 1:]
     common = found.diagonal(axis1=2, axis2=3)
     sizes = found.sum(axis=2) + found.sum(axis=3)
     return [

@@ -14,6 +14,7 @@ from rwloss.training.inference import Dice, Networks, mean_dice_of_each, score_e
 from rwloss.training.patches import PatchSampler, PatchSource
 from rwloss.training.preparation import PreparedRun, prepare
 from rwloss.training.run import Start, deterministic
+from rwloss.training.scores import Scores
 from rwloss.training.settings import RunSettings
 from rwloss.training.stacked import Member, networks_of, stacked_weights, train_stack
 from rwloss.words import listed
@@ -170,27 +171,32 @@ class Together:
         return mean_dice_of_each(networks, self.prepared.validation, settings, names)
 
     def test(self, starts: Mapping[int, Start]) -> None:
-        """Test all runs together, each with its chosen checkpoint."""
+        """Test all runs, each with its chosen checkpoint: together, or alone if that fails."""
         steps = self.each(starts, lambda _, start: start.load_chosen())
-        tested = [starts[index] for index in steps]
-        if not tested:
-            return
-        first = tested[0]
-        weights = stacked_weights(start.network for start in tested)
+        scores = self.scores([starts[index] for index in steps])
+
+        def test(index: int, start: Start) -> None:
+            num_items = len(self.sources_of(start))
+            if index in scores_of:
+                start.write_test(num_items, steps[index], scores_of[index])
+            else:
+                start.test(num_items)
+
+        scores_of = dict(zip(steps, scores, strict=False))
+        self.each({index: starts[index] for index in steps}, test)
+
+    def scores(self, starts: Sequence[Start]) -> list[Scores]:
+        """The scores of each network on the test cases; none if they cannot be tested together."""
+        if not starts:
+            return []
+        first, weights = starts[0], stacked_weights(start.network for start in starts)
         networks = networks_of(self.fabric, first.network, weights)
         names = first.task.class_names
         try:
-            found = score_each(networks, first.test_volumes(), first.settings, names)
+            return score_each(networks, first.test_volumes(), first.settings, names)
         except Exception as error:
             _logger.warning("runs cannot be tested together (%s): they take turns", error)
-            self.each(starts, lambda _, start: start.test(len(self.sources_of(start))))
-            return
-        scores = dict(zip(steps, found, strict=True))
-
-        def write(index: int, start: Start) -> None:
-            start.write_test(len(self.sources_of(start)), steps[index], scores[index])
-
-        self.each({index: starts[index] for index in steps}, write)
+            return []
 
     def _key(self, start: Start) -> str:
         """Runs with the same key use the same patches."""

@@ -1,12 +1,24 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from einops import rearrange
+from lightning_fabric import Fabric
 from torch import nn
 
 from rwloss import RWLossError
-from rwloss.training import PRESETS, predict_labels, unet
-from rwloss.training.inference import selection_score
+from rwloss.training import PRESETS, RunSettings, inference, predict_labels, unet
+from rwloss.training.inference import (
+    Networks,
+    labels_of_each,
+    mean_dice_of_each,
+    score_each,
+    selection_score,
+)
+from rwloss.training.scores import Scores, score
+from rwloss.training.stacked import networks_of, stacked_weights
+from rwloss.training.volumes import TrainingVolume
 
 
 class Reader(nn.Module):
@@ -135,6 +147,113 @@ def test_a_network_in_half_precision():
 
     labels = np.random.default_rng(0).integers(0, 3, (9, 9))
     assert np.array_equal(predict_labels(Half(), labels[None].astype(np.float32), (8, 8)), labels)
+
+
+def several(dims, count, device="cpu"):
+    """Networks, and all of them together."""
+    alone = [unet(dims, 2, 3, seed=seed).to(device) for seed in range(count)]
+    fabric = Fabric(accelerator=torch.device(device).type, devices=1)
+    networks = networks_of(fabric, alone[0], stacked_weights(alone))
+    assert networks.at_once == (1 if device == "cpu" else count)
+    return alone, replace(networks, at_once=count)
+
+
+@pytest.mark.parametrize("voxels", [1, 5000, 2**23], ids=["one by one", "some", "all"])
+@pytest.mark.parametrize(
+    ("shape", "size", "axis"),
+    [
+        ((21, 30), (32, 32), 0),  # an image that fits, and one that does not
+        ((40, 50), (32, 32), 0),
+        ((5, 21, 30), (32, 32), 0),  # slices
+        ((40, 6, 50), (32, 32), 1),
+        ((12, 9, 15), (16, 16, 16), 0),  # volumes
+        ((20, 9, 17), (16, 16, 16), 0),
+    ],
+)
+def test_networks_together_predict_what_each_predicts(shape, size, axis, voxels, monkeypatch):
+    """But for rounding."""
+    monkeypatch.setattr(inference, "_VOXELS_OF_ALL", voxels)
+    alone, networks = several(len(size), 5)
+    image = np.random.default_rng(0).normal(size=(2, *shape)).astype(np.float32)
+    found = labels_of_each(networks, image, size, axis=axis, batch_size=4)
+    one_by_one = labels_of_each(replace(networks, at_once=1), image, size, axis=axis)
+    expected = np.stack([predict_labels(each, image, size, axis=axis) for each in alone])
+    assert np.array_equal(one_by_one.numpy(), expected)
+    assert found.dtype == torch.uint8
+    assert found.shape == (5, *shape)
+    assert (found.numpy() == expected).mean() > 0.999
+    assert len({labels.tobytes() for labels in expected}) == 5
+
+
+def as_shown(classes):
+    """Networks of which each gives its own class to the voxels of an image of places."""
+
+    def logits(rows, windows):
+        own = classes[rows].flatten(1)[:, windows[:, 0].long()]  # (m b *w)
+        return rearrange(torch.nn.functional.one_hot(own, 3).float(), "m b ... k -> m b k ...")
+
+    return Networks(len(classes), logits, "cpu", len(classes))
+
+
+def test_where_memory_is_short_fewer_networks_predict_together():
+    classes = torch.randint(0, 3, (7, 4, 5), generator=torch.Generator().manual_seed(0))
+    networks, counts = as_shown(classes), []
+
+    def scarce(rows, windows):
+        counts.append(rows.stop - rows.start)
+        if counts[-1] > at_most:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return networks.logits(rows, windows)
+
+    places = np.arange(20, dtype=np.float32).reshape(1, 4, 5)
+    at_most = 2
+    found = labels_of_each(Networks(7, scarce, "cpu", 7), places, (4, 5))
+    assert torch.equal(found, classes.to(torch.uint8))
+    assert counts == [7, 4, 2, 2, 2, 1]
+    at_most = 0
+    with pytest.raises(torch.OutOfMemoryError):
+        labels_of_each(Networks(7, scarce, "cpu", 7), places, (4, 5))
+
+
+def test_mean_dice_of_each_is_that_of_its_scores(monkeypatch):
+    """With ignored voxels, missed classes, false alarms, and a class that no case has."""
+    monkeypatch.setattr(inference, "_VOXELS_OF_ALL", 40)
+    names = ("background", "square", "rare", "absent")
+    settings = RunSettings(data="in", out="out", dims=2, patch_size=(4, 5), metrics=("hd95_mm",))
+    random = np.random.default_rng(0)
+    classes = torch.from_numpy(random.integers(0, 3, (6, 4, 5)))
+    classes[0, classes[0] == 2] = 1
+    places = np.arange(20, dtype=np.float32).reshape(1, 4, 5)
+    truths = [random.integers(-1, 2, (4, 5)), random.integers(-1, 3, (4, 5)), np.zeros((4, 5), int)]
+    volumes = [TrainingVolume(f"case{i}", places, truth) for i, truth in enumerate(truths)]
+    expected = []
+    for own in classes.numpy():
+        cases = [score(own, v.labels, 4, name=v.name, metrics=("dice", "hd95_mm")) for v in volumes]
+        expected.append(Scores(tuple(cases), names))
+    found = mean_dice_of_each(as_shown(classes), volumes, settings, names)
+    assert found == [
+        {each.name: each.dice.mean for each in scores.summary()} for scores in expected
+    ]
+    assert [dice["absent"] for dice in found] == [None] * 6
+    assert score_each(as_shown(classes), volumes, settings, names) == expected
+    nothing = dict.fromkeys(names[1:])
+    assert mean_dice_of_each(as_shown(classes), [], settings, names) == [nothing] * 6
+    volumes[0].labels[0, 0] = 4
+    with pytest.raises(RWLossError, match="the truth has the class 4"):
+        mean_dice_of_each(as_shown(classes), volumes, settings, names)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize(("dims", "shape"), [(2, (40, 50, 6)), (3, (40, 50, 36))])
+def test_together_on_a_gpu(dims, shape):
+    image = np.random.default_rng(0).normal(size=(2, *shape)).astype(np.float32)
+    size = (PRESETS["tiny"].multiple_of * 4,) * dims
+    alone, _ = several(dims, 5)
+    expected = np.stack([predict_labels(network, image, size) for network in alone])
+    _, networks = several(dims, 5, "cuda")
+    found = labels_of_each(networks, image, size)
+    assert (found.cpu().numpy() == expected).mean() > 0.999
 
 
 @pytest.mark.gpu

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from itertools import product
 
 import pytest
@@ -370,6 +370,43 @@ def test_where_memory_is_too_short_for_one_run_it_fails(monkeypatch):
     monkeypatch.setattr(stacks._Stack, "_forward", none)
     for member in three().together():
         assert [str(error) for error in member.failures] == ["CUDA out of memory"]
+
+
+def test_a_stack_gives_its_members_what_they_save():
+    """The dice of its networks, and what the members hold themselves."""
+    stack, given, counts = three(checkpoint_every=2, validate_every=3), [], []
+
+    def validate(networks):
+        counts.append(networks.count)
+        images = torch.ones(1, 1, 16, 16, dtype=stack.dtype)
+        logits = networks.logits(slice(0, networks.count), images)
+        return [{"sum": float(own.sum())} for own in logits]
+
+    def check(member, own):
+        if own is None:
+            return
+        given.append((member.state.step, stack.members.index(member)))
+        state = member.network.state_dict()
+        assert list(own.weights) == list(state)
+        assert all(map(torch.equal, own.weights.values(), state.values()))
+        wanted = member.optimizer.state_dict()
+        assert own.optimizer["param_groups"] == wanted["param_groups"]
+        for at, values in wanted["state"].items():
+            assert own.optimizer["state"][at].keys() == values.keys()
+            assert all(map(torch.equal, own.optimizer["state"][at].values(), values.values()))
+        if member.state.step == 3:
+            with torch.no_grad():
+                expected = member.network.eval()(torch.ones(1, 1, 16, 16, dtype=stack.dtype)).sum()
+            assert own.dice == {"sum": pytest.approx(float(expected))}
+        else:
+            assert own.dice is None
+
+    for member in stack.members:
+        member.give = partial(check, member)
+    stacks.train_stack(stack.fabric, stack.members, validate)
+    assert given == [(step, member) for step in (2, 3) for member in range(3)]
+    assert counts == [3]
+    assert not any(member.failures for member in stack.members)
 
 
 def test_a_member_that_is_ahead_joins_later(alone):

@@ -11,6 +11,8 @@ from training_runs import left_by, work_together
 
 from rwloss import RWLossError
 from rwloss.training import PRESETS, Diverged, RunFolder, train
+from rwloss.training import run as runs
+from rwloss.training import together as together_module
 from rwloss.training.run import Start
 from rwloss.training.together import reasons_apart, train_together
 
@@ -73,7 +75,7 @@ def starts_of(settings):
     return [(line["step"], line.get("together")) for line in lines if line["kind"] == "start"]
 
 
-def test_together_and_alone_leave_the_same_and_resume_each_other(three, monkeypatch):
+def test_together_and_alone_leave_the_same_and_resume_each_other(three, monkeypatch, caplog):
     alone, together, begun = three("alone"), three("together"), three("begun")
     with monkeypatch.context() as patch:
         stop_after(patch, 1)
@@ -85,6 +87,7 @@ def test_together_and_alone_leave_the_same_and_resume_each_other(three, monkeypa
         train(settings)
     assert train_together(together) == [None] * 3
     assert train_together(begun) == [None] * 3
+    assert "they take turns" not in caplog.text
     assert starts_of(alone[0]) == [(0, None)]
     assert starts_of(together[0]) == [(0, 3), (1, 2)]
     assert starts_of(together[1]) == [(0, 3), (1, None)]
@@ -97,6 +100,50 @@ def test_together_and_alone_leave_the_same_and_resume_each_other(three, monkeypa
     # A checkpoint holds one run, not the stack.
     sizes = [RunFolder(runs[0].out).last.stat().st_size for runs in (alone, together)]
     assert sizes[1] == pytest.approx(sizes[0], rel=0.01)
+
+
+def test_runs_that_cannot_be_validated_or_tested_together_take_turns(three, monkeypatch, caplog):
+    """And one that fails then does not stop the others."""
+    alone, together = three("alone"), three("together")
+
+    def none(*args):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    def failing(network, volumes, settings, *args):
+        if settings.seed == 1:
+            raise OSError("no space left")
+        return mean_dice(network, volumes, settings, *args)
+
+    for settings in alone:
+        train(settings)
+    mean_dice = runs.mean_dice
+    monkeypatch.setattr(runs, "mean_dice", failing)
+    monkeypatch.setattr(together_module, "mean_dice_of_each", none)
+    monkeypatch.setattr(together_module, "score_each", none)
+    first, failed, last = train_together(together)
+    assert (first, str(failed), last) == (None, "no space left", None)
+    for way in ("validated", "tested"):
+        assert f"runs cannot be {way} together (CUDA out of memory): they take turns" in caplog.text
+    for one, wanted in zip(together[::2], alone[::2], strict=True):
+        assert_close(left_by(one.out), left_by(wanted.out))
+
+
+def test_a_run_that_cannot_be_saved_fails_alone(three, monkeypatch):
+    settings = three("study")
+    save = runs.save_checkpoint
+
+    def full(path, weights, own, *args, **more):
+        if own.seed == 1 and path.stem == "last":
+            raise RWLossError("cannot write: no space left")
+        save(path, weights, own, *args, **more)
+
+    monkeypatch.setattr(runs, "save_checkpoint", full)
+    assert list(map(str, train_together(settings))) == [
+        "None",
+        "cannot write: no space left",
+        "None",
+    ]
+    assert [RunFolder(run.out).is_done(run) for run in settings] == [True, False, True]
 
 
 @pytest.mark.slow
