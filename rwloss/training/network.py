@@ -125,11 +125,8 @@ def _packed(content: dict[str, Any]) -> dict[str, Any]:
             alike.setdefault((leaf.device, leaf.dtype), []).append(at)
     for places in alike.values():
         tensors = [leaves[at].detach() for at in places]
-        parts = (
-            torch.cat([each.flatten() for each in tensors])
-            .cpu()
-            .split([each.numel() for each in tensors])
-        )
+        flat = torch.cat([each.flatten() for each in tensors]).cpu()
+        parts = torch.split(flat, [each.numel() for each in tensors])
         for at, part, each in zip(places, parts, tensors, strict=True):
             leaves[at] = part.view(each.shape)
     found: dict[str, Any] = tree_unflatten(leaves, form)
