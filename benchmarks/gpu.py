@@ -170,7 +170,8 @@ def _study_in_3d() -> Iterator[Row]:
 def _convolutions() -> Iterator[Row]:
     from benchmarks.study import convolutions
 
-    yield from convolutions("cuda", 32)
+    for members in (32, 128):
+        yield from convolutions("cuda", members)
 
 
 PARTS: dict[str, Callable[[], Iterator[Row]]] = {
