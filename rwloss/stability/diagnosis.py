@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -222,18 +223,26 @@ def reports(
     pull[:, 0] = np.nan
     squares = sums["squares"] / np.maximum(1, voxels_of.sum(axis=1) * num_classes)
     images = len(squares) // groups
+
+    def by_group(values: FloatArray) -> FloatArray:
+        """The images of each group on an axis of their own. (b ...) -> (g n ...)."""
+        return values.reshape(groups, images, *values.shape[1:])
+
+    found: dict[str, Any] = {
+        **{name: by_group(sums[name]).sum(axis=1) for name in _SUMMED[:-1]},
+        **{name: sums[name] for name in _ENDS},
+        "pull_up": by_group(pull_up).sum(axis=1),
+        "pull_down": by_group(pull_down).sum(axis=1),
+        "least_pull": np.fmin.reduce(by_group(pull), axis=1, initial=np.nan),
+        "images_with": by_group(voxels_of > 0).sum(axis=1).astype(np.float64),
+        "squares": by_group(squares),
+    }
+    not_finite = by_group(sums["not_finite"]).sum(axis=1)
     for group in range(groups):
-        own = slice(group * images, (group + 1) * images)
         yield StabilityReport(
-            **{name: sums[name][own].sum(axis=0) for name in _SUMMED[:-1]},
-            **{name: sums[name][group] for name in _ENDS},
-            pull_up=pull_up[own].sum(axis=0),
-            pull_down=pull_down[own].sum(axis=0),
-            least_pull=np.fmin.reduce(pull[own], axis=0, initial=np.nan),
-            images_with=(voxels_of[own] > 0).sum(axis=0).astype(np.float64),
-            squares=squares[own],
+            **{name: values[group] for name, values in found.items()},
             dead_pulls=np.full((len(DEAD), num_classes), np.nan),
-            not_finite=int(sums["not_finite"][own].sum()),
+            not_finite=int(not_finite[group]),
         )
 
 

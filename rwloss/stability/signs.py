@@ -75,4 +75,6 @@ def sign_values(
 
 def signs_of(values: Mapping[str, FloatArray], group: int) -> ClassSigns:
     """The signs of one group, from all `sign_values`."""
-    return {name: [number(value) for value in rows[group]] for name, rows in values.items()}
+    return {
+        name: [number(value) for value in rows[group].tolist()] for name, rows in values.items()
+    }
