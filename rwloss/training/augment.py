@@ -24,22 +24,31 @@ OFFSET = (-0.2, 0.2)
 """In standard deviations of the image, like the noise; images are normalized before."""
 GAMMA = (0.7, 1.5)
 NOISE = (0.0, 0.15)
+UNIFORM = 16
+"""Numbers that the transform of an example is made of."""
 
 
-def generator(
-    seed: int, purpose: str, number: int, device: torch.device | str = "cpu"
-) -> torch.Generator:
-    """A generator that depends only on seed, purpose and number.
+def seed_of(seed: int, purpose: str, number: int) -> int:
+    """The seed of a generator that depends only on seed, purpose and number.
 
     So a resumed run needs no random state, runs with different maps see the same batches and
     augmentations, and several processes agree without communication.
-
-    >>> first = torch.rand(1, generator=generator(0, "order", 7))
-    >>> bool(first == torch.rand(1, generator=generator(0, "order", 7)))
-    True
     """
     digest = hashlib.sha256(f"{seed} {purpose} {number}".encode()).digest()
-    return torch.Generator(device).manual_seed(int.from_bytes(digest[:8]) >> 1)
+    return int.from_bytes(digest[:8]) >> 1
+
+
+def uniform(seed: int, purpose: str, numbers: Sequence[int], count: int) -> list[list[float]]:
+    """A row of `count` numbers in [0, 1) for each of `numbers`.
+
+    >>> uniform(0, "example", [7, 8], 2)[1] == uniform(0, "example", [8], 2)[0]
+    True
+    """
+    rows, random = torch.empty(len(numbers), count), torch.Generator()
+    for row, number in zip(rows, numbers, strict=True):
+        row.uniform_(generator=random.manual_seed(seed_of(seed, purpose, number)))
+    drawn: list[list[float]] = rows.tolist()
+    return drawn
 
 
 @dataclass(frozen=True)
@@ -59,25 +68,27 @@ class Augmentation:
     zoom: float = 0.0
     intensity: float = 0.0
 
-    def draw(self, generator: torch.Generator) -> PatchTransform:
-        """Draw the transform of one example. The number of draws never depends on the settings."""
-        u = iter(torch.rand(16, generator=generator).tolist())
+    def transform(self, numbers: Sequence[float]) -> PatchTransform:
+        """The transform of one example. numbers: UNIFORM numbers in [0, 1), whatever the settings.
+
+        A setting does not change what is drawn for another one.
+        """
+        u = iter(numbers)
         drawn = [axis for axis in (-3, -2, -1) if next(u) < self.flip]
         turns, which, quarters = next(u) < self.turn and bool(self.planes), next(u), next(u)
-        zooms, zoom = next(u) < self.zoom, _between(ZOOM, next(u), by_ratio=True)
-        shifts, gain = next(u) < self.intensity, _between(GAIN, next(u), by_ratio=True)
-        offset = _between(OFFSET, next(u))
-        curves, gamma = next(u) < self.intensity, _between(GAMMA, next(u), by_ratio=True)
-        noises, noise = next(u) < self.intensity, _between(NOISE, next(u))
+        zooms, zoom = next(u) < self.zoom, next(u)
+        shifts, gain, offset = next(u) < self.intensity, next(u), next(u)
+        curves, gamma = next(u) < self.intensity, next(u)
+        noises, noise = next(u) < self.intensity, next(u)
         return PatchTransform(
             flips=tuple(axis for axis in drawn if axis in self.flip_axes),
             plane=self.planes[int(which * len(self.planes))] if turns else None,
             quarters=1 + int(quarters * 3) if turns else 0,
-            zoom=zoom if zooms else 1.0,
-            gain=gain if shifts else 1.0,
-            offset=offset if shifts else 0.0,
-            gamma=gamma if curves else 1.0,
-            noise=noise if noises else 0.0,
+            zoom=_between(ZOOM, zoom, by_ratio=True) if zooms else 1.0,
+            gain=_between(GAIN, gain, by_ratio=True) if shifts else 1.0,
+            offset=_between(OFFSET, offset) if shifts else 0.0,
+            gamma=_between(GAMMA, gamma, by_ratio=True) if curves else 1.0,
+            noise=_between(NOISE, noise) if noises else 0.0,
         )
 
 
@@ -140,6 +151,29 @@ class PatchTransform:
             values = values.rot90(self.quarters, self.plane)
         return values
 
+    def walks(self, starts: Sequence[int], size: Sequence[int]) -> list[tuple[int, int, int]]:
+        """How each axis of a moved patch walks through its source: (axis, first, direction).
+
+        Voxel i of the patch comes from voxel first + i * direction of that axis of the source.
+        starts, size: of the patch, before it is moved.
+        """
+        found = [(axis, start, 1) for axis, start in enumerate(starts)]
+
+        def flip(axis: int) -> None:
+            along, first, direction = found[axis]
+            found[axis] = along, first + direction * (size[along] - 1), -direction
+
+        for axis in self.flips:
+            flip(axis)
+        if self.plane is not None:
+            # A half turn flips both axes; a quarter flips one of them, and swaps them.
+            one, other = self.plane
+            for axis in {1: (other,), 2: (one, other), 3: (one,)}[self.quarters]:
+                flip(axis)
+            if self.quarters != 2:
+                found[one], found[other] = found[other], found[one]
+        return found
+
     def spacing(self, spacing_mm: Sequence[float]) -> tuple[float, ...]:
         """Spacing in mm after the transform: an enlarged image has smaller voxels."""
         row = [length / self.zoom for length in spacing_mm]
@@ -159,33 +193,28 @@ def zoomed(images: Tensor, labels: Tensor, zooms: Sequence[float]) -> tuple[Tens
     if not chosen:
         return images, labels
     axes = labels.ndim - 1
-    theta = torch.zeros(len(chosen), axes, axes + 1)
-    for row, index in zip(theta, chosen, strict=True):
-        row[:, :axes] = torch.eye(axes) / zooms[index]
+    factors = torch.tensor([zooms[index] for index in chosen])[:, None, None]
+    theta = torch.cat([torch.eye(axes) / factors, torch.zeros(len(chosen), axes, 1)], dim=2)
     # Made in main memory: small copies that do not block cost a GPU nothing.
     theta = theta.to(images.device, non_blocking=True)
     rows = torch.tensor(chosen).to(images.device, non_blocking=True)
     grid = functional.affine_grid(theta, [len(chosen), 1, *labels.shape[1:]], align_corners=False)
-    images, labels = images.clone(), labels.clone()
-    images[rows] = functional.grid_sample(images[rows], grid, align_corners=False)
+    linear = functional.grid_sample(images[rows], grid, align_corners=False)
     # Shifted, so that the 0 outside becomes IGNORED.
     shifted = (labels[rows, None] - IGNORED).float()
     nearest = functional.grid_sample(shifted, grid, mode="nearest", align_corners=False)
-    labels[rows] = nearest[:, 0].round().to(labels.dtype) + IGNORED
-    return images, labels
+    back = nearest[:, 0].round().to(labels.dtype) + IGNORED
+    return images.index_copy(0, rows, linear), labels.index_copy(0, rows, back)
 
 
-def shaded(
-    images: Tensor, changes: Sequence[PatchTransform], noises: Sequence[torch.Generator]
-) -> Tensor:
+def shaded(images: Tensor, changes: Sequence[PatchTransform], noise_seeds: Sequence[int]) -> Tensor:
     """Apply gamma, gain and offset, and noise. images (b c *s) -> (b c *s).
 
-    noises: one generator per example, on the device of the images.
+    noise_seeds: one per example.
     """
-    shape = (-1, *[1] * (images.ndim - 1))
 
     def column(values: Sequence[float]) -> Tensor:
-        made = torch.tensor(values, dtype=images.dtype).reshape(shape)
+        made = torch.tensor(values, dtype=images.dtype).reshape(-1, *[1] * (images.ndim - 1))
         return made.to(images.device, non_blocking=True)
 
     if any(change.gamma != 1.0 for change in changes):
@@ -197,13 +226,14 @@ def shaded(
     if any((change.gain, change.offset) != (1.0, 0.0) for change in changes):
         gain, offset = ([getattr(c, name) for c in changes] for name in ("gain", "offset"))
         images = images * column(gain) + column(offset)
-    if any(change.noise != 0.0 for change in changes):
-        images = images.clone()
-        for index, (change, noise) in enumerate(zip(changes, noises, strict=True)):
-            if change.noise != 0.0:
-                images[index] += change.noise * torch.randn(
-                    images.shape[1:], generator=noise, device=images.device, dtype=images.dtype
-                )
+    if chosen := [index for index, change in enumerate(changes) if change.noise != 0.0]:
+        rows = torch.tensor(chosen).to(images.device, non_blocking=True)
+        strength = column([changes[index].noise for index in chosen])
+        noise = images.new_empty(len(chosen), *images.shape[1:])
+        random = torch.Generator(images.device)
+        for row, index in zip(noise, chosen, strict=True):
+            row.normal_(generator=random.manual_seed(noise_seeds[index]))
+        images = images.index_add(0, rows, strength * noise)
     return images
 
 

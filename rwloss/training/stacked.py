@@ -23,7 +23,7 @@ from rwloss.training import loop
 from rwloss.training.figures import figures_of
 from rwloss.training.inference import Dice, Networks
 from rwloss.training.loop import TrainingState, check_finite, learning_rate
-from rwloss.training.patches import TrainingBatch
+from rwloss.training.patches import TrainingBatch, batches_of_step
 from rwloss.training.settings import RunSettings
 from rwloss.training.stacked_convolutions import StackedConvolutions
 
@@ -213,9 +213,9 @@ class _Stack:
     def advance(self) -> None:
         """One step of all members. If one fails before the weights change, there is no step."""
         step, settings, began = self.step + 1, self.settings, time.monotonic()
-        makers = {id(member.batches): member.batches for member in self.members}
-        made = {key: batches(step) for key, batches in makers.items()}
-        batches = [made[id(member.batches)] for member in self.members]
+        makers = list(dict.fromkeys(member.batches for member in self.members))
+        made = dict(zip(makers, batches_of_step(makers, step), strict=True))
+        batches = [made[member.batches] for member in self.members]
         for member in self.members:
             _set_step(member, step)
         weights = self.weights.detach().requires_grad_()

@@ -7,11 +7,16 @@ import torch
 
 from rwloss import Regions, maps, moves
 from rwloss.training import Augmentation
-from rwloss.training.augment import PatchTransform, generator, shaded, zoomed
+from rwloss.training.augment import UNIFORM, PatchTransform, seed_of, shaded, uniform, zoomed
 
 ALL = Augmentation(
     flip=0.5, flip_axes=(-2, -1), turn=0.5, planes=((-2, -1),), zoom=0.5, intensity=0.5
 )
+
+
+def drawn(augmentation, count):
+    """The transforms of the first examples."""
+    return list(map(augmentation.transform, uniform(0, "example", range(count), UNIFORM)))
 
 
 def test_a_map_moves_as_rwloss_moves_moves_it(device):
@@ -34,6 +39,25 @@ def test_a_map_moves_as_rwloss_moves_moves_it(device):
         assert torch.equal(again.dense(), wanted.dense())
 
 
+@pytest.mark.parametrize(("shape", "size"), [((9, 7), (4, 4)), ((6, 5, 7), (2, 4, 4))])
+def test_a_patch_walks_through_its_source_as_it_is_moved(shape, size):
+    values = torch.arange(torch.Size(shape).numel()).reshape(shape)
+    starts = (3, 1, 2)[: len(size)]
+    cut = values[tuple(slice(a, a + n) for a, n in zip(starts, size, strict=True))]
+    axes = range(-len(size), 0)
+    flips = itertools.chain.from_iterable(itertools.combinations(axes, n) for n in range(3))
+    for flip, quarters, plane in itertools.product(flips, range(4), [(-2, -1), (-1, -2)]):
+        change = PatchTransform(flip, plane if quarters else None, quarters)
+        walks = change.walks(starts, size)
+        moved = change.moved(cut)
+        for place in itertools.product(*map(range, size)):
+            source = {
+                axis: first + i * direction
+                for i, (axis, first, direction) in zip(place, walks, strict=True)
+            }
+            assert moved[place] == values[tuple(source[axis] for axis in range(len(size)))]
+
+
 def test_moves_of_volumes():
     values = torch.arange(2 * 3 * 4 * 4.0).reshape(2, 3, 4, 4)
     change = PatchTransform(flips=(-3, -1), plane=(-2, -1), quarters=1)
@@ -41,9 +65,9 @@ def test_moves_of_volumes():
     assert change.spacing((1.0, 2.0, 3.0)) == (1.0, 3.0, 2.0)
 
 
-def test_draws_depend_on_the_generator_and_follow_the_probabilities():
-    changes = [ALL.draw(generator(0, "example", number)) for number in range(2000)]
-    assert changes == [ALL.draw(generator(0, "example", number)) for number in range(2000)]
+def test_draws_depend_on_the_numbers_and_follow_the_probabilities():
+    changes = drawn(ALL, 2000)
+    assert changes == drawn(ALL, 2000)
 
     def share(which):
         return sum(map(which, changes)) / len(changes)
@@ -59,11 +83,10 @@ def test_draws_depend_on_the_generator_and_follow_the_probabilities():
 
 def test_what_is_switched_off_changes_nothing_else():
     """So that runs with and without a store meet the same flips."""
-    for number in range(50):
-        with_zoom = ALL.draw(generator(0, "example", number))
-        without = Augmentation(**{**vars(ALL), "zoom": 0.0}).draw(generator(0, "example", number))
+    others = drawn(Augmentation(**{**vars(ALL), "zoom": 0.0}), 50)
+    for with_zoom, without in zip(drawn(ALL, 50), others, strict=True):
         assert without == PatchTransform(**{**vars(with_zoom), "zoom": 1.0})
-    assert Augmentation().draw(generator(0, "example", 1)) == PatchTransform()
+    assert drawn(Augmentation(), 2) == [PatchTransform()] * 2
 
 
 @pytest.mark.parametrize("shape", [(8, 6), (5, 6, 4)])
@@ -99,8 +122,7 @@ def test_zoom_keeps_labels_whole_and_ignored_voxels_ignored(device):
 def test_grey_values_by_formula(device):
     images = torch.tensor([0.0, 1.0, 4.0], device=device).reshape(1, 1, 1, 3).repeat(3, 1, 1, 1)
     changes = [PatchTransform(gain=2.0, offset=0.5), PatchTransform(gamma=0.5), PatchTransform()]
-    noises = [generator(0, "noise", number, device) for number in range(3)]
-    found = shaded(images, changes, noises).flatten(1)
+    found = shaded(images, changes, [0, 1, 2]).flatten(1)
     assert found[0].tolist() == [0.5, 2.5, 8.5]
     assert found[1].tolist() == [0.0, 2.0, 4.0]
     assert found[2].tolist() == [0.0, 1.0, 4.0]
@@ -111,17 +133,26 @@ def test_noise_is_of_the_example_and_of_its_strength(device):
     changes = [PatchTransform(noise=0.1), PatchTransform()]
 
     def noisy():
-        return shaded(
-            images, changes, [generator(0, "noise", number, device) for number in range(2)]
-        )
+        return shaded(images, changes, [seed_of(0, "noise", number) for number in range(2)])
 
     assert torch.equal(noisy(), noisy())
+    random = torch.Generator(device).manual_seed(seed_of(0, "noise", 0))
+    assert torch.equal(noisy()[0], 0.1 * torch.randn(2, 50, 50, generator=random, device=device))
     assert float(noisy()[0].std()) == pytest.approx(0.1, rel=0.05)
     assert not noisy()[1].any()
     assert not images.any()
 
 
-def test_generators_differ_in_seed_purpose_and_number():
+def test_numbers_differ_in_seed_purpose_and_number():
     keys = list(itertools.product((0, 1), ("example", "noise"), (1, 2)))
-    drawn = [float(torch.rand(1, generator=generator(*key))) for key in keys]
-    assert len(set(drawn)) == len(keys)
+    numbers = [uniform(seed, purpose, [number], 1)[0][0] for seed, purpose, number in keys]
+    assert len(set(numbers)) == len(keys)
+    assert len({seed_of(*key) for key in keys}) == len(keys)
+
+
+def test_numbers_are_those_of_one_generator_each():
+    """In however many parts they are drawn."""
+    for number, row in zip((3, 1), uniform(2, "example", (3, 1), 22), strict=True):
+        random = torch.Generator().manual_seed(seed_of(2, "example", number))
+        parts = [torch.rand(count, generator=random) for count in (6, 16)]
+        assert row == torch.cat(parts).tolist()

@@ -1,22 +1,31 @@
 """Patches: sources, which examples come, where they are cut, all parts voxel on voxel."""
 
 import itertools
+from collections import Counter
 
 import numpy as np
 import pytest
 import torch
 from pretend_cuda import PretendCuda
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from rwloss import Regions, RegionWiseLoss, RWLossError, RWMap, maps
 from rwloss.training import (
     Augmentation,
     PatchSampler,
     PatchSource,
+    TrainingBatch,
     TrainingVolume,
     patch_sources,
-    patches,
 )
-from rwloss.training.patches import cut_patch, patch_starts
+from rwloss.training.augment import UNIFORM, seed_of, zoomed
+from rwloss.training.patches import (
+    PatchSources,
+    batches_of_step,
+    cut_patch,
+    patch_starts,
+    pooled,
+)
 
 
 def volume_of(shape, first=1, spacing_mm=None):
@@ -96,6 +105,22 @@ def test_memory_is_what_the_sources_take():
                 max_device_bytes=limit,
             )
             assert source.image.device.type == device
+
+
+def test_copies_on_a_device_share_one_memory():
+    volumes = [volume_of((5, 9, 3)), volume_of((4, 2, 7), 1002)]
+    rwmaps = {volume.name: map_of(volume) for volume in volumes}
+    sources = patch_sources(volumes, rwmaps, dims=2, slice_axis=1)
+    assert not sources.memory
+    assert patch_sources(volumes, rwmaps, dims=2, device="meta").memory
+    copies = pooled(sources, "cpu")
+    assert len(copies.memory) == 4
+    for copy, source in zip(copies, sources, strict=True):
+        assert copy.spacing_mm == source.spacing_mm
+        for one, other, whole in zip(copy.tensors, source.tensors, copies.memory, strict=True):
+            assert torch.equal(one, other)
+            assert one.dtype == other.dtype
+            assert one.untyped_storage().data_ptr() == whole.data_ptr()
 
 
 def marked(shape, first=1, *, dense=False, device="cpu"):
@@ -231,19 +256,172 @@ def test_balanced_batches_hold_a_rare_class_in_every_second_example():
     assert (drawn == 2).flatten(1).any(1).float().mean() == pytest.approx(0.5, abs=0.1)
 
 
+def one_by_one(sampler, step):
+    """The parts of each example, made alone and with numbers drawn as they are used."""
+    first = ((step - 1) * sampler.processes + sampler.rank) * sampler.batch_size
+    for number in range(first, first + sampler.batch_size):
+        random = torch.Generator().manual_seed(seed_of(sampler.seed, "example", number))
+        u = torch.rand(6, generator=random).tolist()
+        change = sampler.augmentation.transform(torch.rand(UNIFORM, generator=random).tolist())
+        index, voxel = sampler._place(number, u[:3])
+        source, size = sampler.sources[index], sampler.patch_size
+        starts = patch_starts(source.labels.shape, size, voxel, u[3:])
+        image, labels, *parts = (
+            change.moved(cut_patch(tensor, starts, size, -1 if tensor is source.labels else 0))[
+                None
+            ]
+            for tensor in source.tensors
+        )
+        # In this order in memory: torch rounds the last few powers of a row in another way.
+        image, labels = zoomed(image.contiguous(), labels.long(), [change.zoom])
+        if change.gamma != 1:
+            space = tuple(range(2, image.ndim))
+            low, high = image.amin(space, keepdim=True), image.amax(space, keepdim=True)
+            gamma = torch.full_like(low[:, :1], change.gamma)
+            image = ((image - low) / (high - low)) ** gamma * (high - low) + low
+        image = image * change.gain + change.offset
+        if change.noise:
+            random = torch.Generator().manual_seed(seed_of(sampler.seed, "noise", number))
+            image = image + change.noise * torch.randn(image.shape, generator=random)
+        yield change.spacing(source.spacing_mm), image, labels, *parts
+
+
+def assert_same_batch(found, wanted):
+    assert torch.equal(found.images, wanted.images)
+    assert torch.equal(found.labels, wanted.labels)
+    assert found.labels.dtype == torch.int64
+    assert found.spacings_mm == wanted.spacings_mm
+    assert (found.rwmap is None) == (wanted.rwmap is None)
+    if wanted.rwmap is not None:
+        assert torch.equal(found.rwmap.labels, found.labels)
+        assert all(map(torch.equal, found.rwmap.parts, wanted.rwmap.parts))
+
+
+def noisy_sources(shapes, channels, parts):
+    """Sources of random values, some of whose voxels are ignored."""
+    random = torch.Generator().manual_seed(0)
+    for shape in shapes:
+        image = torch.randn(channels, *shape, generator=random)
+        labels = torch.randint(-1, 3, shape, generator=random, dtype=torch.int32)
+        of_map = {
+            "no map": (),
+            "compact": tuple(torch.randn(2, *shape, generator=random)),
+            "dense": (torch.randn(3, *shape, generator=random),),
+        }
+        spacing_mm = (1.0, 2.0, 3.0)[: len(shape)]
+        yield PatchSource(image, labels, spacing_mm, of_map[parts])
+
+
+SLICES, VOLUMES = [(14, 17), (9, 25), (13, 13), (12, 15)], [(8, 7, 9), (7, 9, 6), (6, 6, 6)]
+KINDS = [
+    (SLICES, (8, 8), 1, "no map", False),
+    (SLICES, (12, 20), 2, "no map", True),
+    (SLICES, (13, 13), 1, "compact", True),
+    (VOLUMES, (5, 6, 6), 1, "no map", True),
+    (VOLUMES, (9, 7, 7), 2, "dense", False),
+]
+
+
+@pytest.mark.parametrize("in_one_memory", [False, True])
+@pytest.mark.parametrize(("shapes", "size", "channels", "parts", "balanced"), KINDS)
+def test_batches_made_in_one_go(shapes, size, channels, parts, balanced, in_one_memory):
+    """Bit for bit what each sampler gives alone, and what a loop over the examples gives."""
+    busy = Augmentation(
+        0.5,
+        tuple(range(-len(size), 0)),
+        0.5,
+        ((-2, -1),) if size[-2] == size[-1] else (),
+        zoom=0.5 if parts == "no map" else 0.0,
+        intensity=0.5,
+    )
+    sources = PatchSources(noisy_sources(shapes, channels, parts))
+    if in_one_memory:
+        sources = pooled(sources, "cpu")
+    samplers = [
+        PatchSampler(
+            sources, 3, size, batch_size, seed=seed,
+            augmentation=augmentation, balanced=balanced and seed != 1, process=(rank, 2),
+        )
+        for seed, batch_size, augmentation, rank in (
+            (0, 3, busy, 0), (1, 3, busy, 1), (2, 4, busy, 0), (0, 2, None, 0),
+        )
+    ]  # fmt: skip
+    for step in range(1, 9):
+        for found, sampler in zip(batches_of_step(samplers, step), samplers, strict=True):
+            assert_same_batch(found, sampler(step))
+            rows, *tensors = zip(*one_by_one(sampler, step), strict=True)
+            assert found.spacings_mm == rows
+            of_map = () if found.rwmap is None else found.rwmap.parts
+            for part, wanted in zip((found.images, found.labels, *of_map), tensors, strict=True):
+                assert torch.equal(part, torch.cat(wanted))
+
+
+def test_what_cannot_be_made_in_one_go_is_made_one_by_one():
+    class Doubled(PatchSampler):
+        def __call__(self, step):
+            batch = super().__call__(step)
+            return TrainingBatch(2 * batch.images, batch.labels, batch.spacings_mm)
+
+    sources = [PatchSources(noisy_sources(shapes, 1, "no map")) for shapes in (SLICES, SLICES[:2])]
+    first, other = sources
+    samplers = [
+        PatchSampler(first, 3, (8, 8), 2),
+        PatchSampler(first, 3, (8, 8), 2, seed=1),
+        Doubled(first, 3, (8, 8), 2),
+        PatchSampler(first, 3, (9, 8), 2),
+        PatchSampler(other, 3, (8, 8), 2),
+        PatchSampler(list(first), 3, (8, 8), 2),
+    ]
+    made = samplers[0](7)
+    found = batches_of_step([*samplers, lambda step: made], 5)
+    for batch, sampler in zip(found[:-1], samplers, strict=True):
+        assert_same_batch(batch, sampler(5))
+    assert found[-1] is made
+    assert torch.equal(found[2].images, 2 * found[0].images)
+
+
+def test_more_samplers_take_no_more_operations():
+    """Except those that draw numbers."""
+
+    class Counted(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            if not func.is_view:
+                counts[func._schema.name] += 1
+            return func(*args, **(kwargs or {}))
+
+    sources = pooled(noisy_sources(SLICES, 1, "compact"), "cpu")
+    busy = Augmentation(0.5, (-2, -1), 0.5, ((-2, -1),), zoom=0.9, intensity=0.9)
+    samplers = [
+        PatchSampler(sources, 3, (8, 8), 8, seed=seed, augmentation=busy) for seed in range(9)
+    ]
+    totals = []
+    for number in (1, 9):
+        counts = Counter()
+        with Counted():
+            batches_of_step(samplers[:number], 1)
+        drawing = {f"aten::{name}" for name in ("empty", "uniform_", "normal_", "randperm")}
+        totals.append(sum(count for name, count in counts.items() if name not in drawing))
+    assert totals[0] == totals[1] < 60
+
+
 def test_no_batch_waits_for_a_gpu(monkeypatch):
     """With data on the device and with data in main memory, which is copied to it."""
-    drawn = patches.generator
-    monkeypatch.setattr(patches, "generator", lambda *given: drawn(*given[:3]))  # all on the CPU
+    made = torch.Generator
+    monkeypatch.setattr(torch, "Generator", lambda *given: made())  # all on the CPU
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor)
     busy = Augmentation(0.5, (-2, -1), 0.5, ((-2, -1),), zoom=0.7, intensity=0.7)
     images, labels = torch.rand(6, 1, 20, 24), torch.randint(0, 3, (6, 20, 24), dtype=torch.int32)
-    for on_device in (True, False):
+    for place in ("on the device", "in one memory", "in main memory"):
         with PretendCuda() as cuda:
             sources = [
-                PatchSource(*(map(cuda.tensor, pair) if on_device else pair), (1.0, 2.0))
+                PatchSource(
+                    *(map(cuda.tensor, pair) if place == "on the device" else pair), (1.0, 2.0)
+                )
                 for pair in zip(images, labels, strict=True)
             ]
+            if place == "in one memory":
+                sources = pooled(sources, "cuda")
+                cuda.waits.clear()
             batches = PatchSampler(sources, 3, (16, 16), 4, augmentation=busy, device="cuda")
             for step in range(1, 6):
                 batch = batches(step)
