@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from interpreted import large_tiles
 from pretend_cuda import PretendCuda
 
 from rwloss import Regions, RegionWiseLoss, maps
@@ -214,10 +215,11 @@ def test_one_wait_for_all():
     assert counts[1] < 1.1 * counts[0]
 
 
-def test_a_step_alone_waits_once():
+@pytest.mark.parametrize("text", ["rectified + dice", "boundary", "dice + cross_entropy"])
+def test_a_step_alone_waits_once(text):
     logits, [batch, *_] = members_of()
-    loss = RegionWiseLoss("dice + cross_entropy", ignore_index=-1)
-    with PretendCuda() as cuda:
+    loss = RegionWiseLoss(text, ignore_index=-1)
+    with large_tiles(batch.labels), PretendCuda() as cuda:
         leaf = cuda.tensor(logits[0]).requires_grad_()
         leaf.grad = cuda.tensor(logits[1])
         on_cuda = TrainingBatch(
