@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import io
+import math
 import pickle
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -14,7 +15,7 @@ from typing import Annotated, Any, Literal
 import torch
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError
 from torch import Tensor, nn
-from torch.utils._pytree import tree_flatten, tree_map_only, tree_unflatten
+from torch.utils._pytree import tree_map_only
 
 from rwloss.errors import RWLossError
 from rwloss.files.atomic import naming_write_errors, whole_file
@@ -43,11 +44,14 @@ class SegmentationTask:
 
 
 class Checkpoint(BaseModel):
-    """The content of a checkpoint: last.pt also has the optimizer and the progress of the run."""
+    """The content of a checkpoint: last.pt also has the optimizer and the progress of the run.
+
+    layout: in 1, the optimizer is not `_folded`.
+    """
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
 
-    layout: Literal[1]
+    layout: Literal[1, 2]
     settings: dict[str, Any]
     task: SegmentationTask
     step: NonNegativeInt
@@ -92,20 +96,23 @@ def save_checkpoint(
     Raises Diverged if a weight is not finite, and RWLossError if the disk is full; the previous
     file is then kept.
     """
+    packed, are_finite = _packed(weights)
+    if not are_finite:
+        name = next(name for name, weight in packed.items() if not bool(weight.isfinite().all()))
+        raise Diverged(
+            step, f"weight {name} is not finite after step {step}: training has diverged"
+        )
+    # Copies, because torch saves all memory behind a view, and runs that train together are views.
+    optimizer = {"optimizer": _folded(more.pop("optimizer"))} if "optimizer" in more else {}
     content = {
-        "layout": 1,
+        "layout": 2,
         "settings": settings.model_dump(mode="json", exclude_none=True),
         "task": {**asdict(task), "class_names": list(task.class_names)},
         "step": step,
-        "weights": dict(weights),
-        **more,
+        "weights": packed,
+        **tree_map_only(Tensor, Tensor.clone, more),
+        **optimizer,
     }
-    content = _packed(content)
-    for name, weight in content["weights"].items():
-        if not bool(weight.isfinite().all()):
-            raise Diverged(
-                step, f"weight {name} is not finite after step {step}: training has diverged"
-            )
     buffer = io.BytesIO()
     torch.save(content, buffer)
     fix = "the previous checkpoint is kept, if there is one; free some space and rerun"
@@ -113,24 +120,57 @@ def save_checkpoint(
         part.write_bytes(buffer.getbuffer())
 
 
-def _packed(content: dict[str, Any]) -> dict[str, Any]:
-    """The same with copies of the tensors on the host, where those of a dtype share one memory.
+def _packed(weights: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], bool]:
+    """Copies on the host, and whether all are finite.
 
-    It is copied from a GPU at once, and one record of the file: both are slow for many small ones.
+    Those of a dtype share one memory, because many small ones are slow to copy from a GPU, and to
+    write.
     """
-    leaves, form = tree_flatten(content)
-    alike: dict[tuple[torch.device, torch.dtype], list[int]] = {}
-    for at, leaf in enumerate(leaves):
-        if isinstance(leaf, Tensor):
-            alike.setdefault((leaf.device, leaf.dtype), []).append(at)
-    for places in alike.values():
-        tensors = [leaves[at].detach() for at in places]
-        flat = torch.cat([each.flatten() for each in tensors]).cpu()
-        parts = torch.split(flat, [each.numel() for each in tensors])
-        for at, part, each in zip(places, parts, tensors, strict=True):
-            leaves[at] = part.view(each.shape)
-    found: dict[str, Any] = tree_unflatten(leaves, form)
-    return found
+    alike: dict[torch.dtype, list[str]] = {}
+    for name, weight in weights.items():
+        alike.setdefault(weight.dtype, []).append(name)
+    found, are_finite = dict(weights), True
+    for names in alike.values():
+        flat = torch.cat([weights[name].detach().flatten() for name in names]).cpu()
+        are_finite = are_finite and bool(flat.isfinite().all())
+        shapes = [weights[name].shape for name in names]
+        found.update(zip(names, _unflattened(flat, shapes), strict=True))
+    return found, are_finite
+
+
+def _unflattened(flat: Tensor, shapes: Sequence[Sequence[int]]) -> list[Tensor]:
+    """The tensors of which `flat` (n) has the numbers, one after another."""
+    parts = torch.split(flat, [math.prod(shape) for shape in shapes])
+    return [part.view(tuple(shape)) for part, shape in zip(parts, shapes, strict=True)]
+
+
+def _folded(optimizer: Mapping[str, Any]) -> dict[str, Any]:
+    """An optimizer's state_dict with one tensor instead of one per weight, for each of its names.
+
+    Such as the moments of Adam. Many tensors are slow to write. All are copies, on the host.
+    """
+    state = {at: dict(values) for at, values in optimizer["state"].items()}
+    folded = {}
+    for name in dict.fromkeys(name for values in state.values() for name in values):
+        having = [at for at, values in state.items() if isinstance(values.get(name), Tensor)]
+        tensors = [state[at][name].detach() for at in having]
+        if len({(each.dtype, each.device) for each in tensors}) == 1:
+            shapes = [tuple(state[at].pop(name).shape) for at in having]
+            flat = torch.cat([each.flatten() for each in tensors]).cpu()
+            folded[name] = {"weights": having, "shapes": shapes, "values": flat}
+    rest = tree_map_only(Tensor, Tensor.clone, {**optimizer, "state": state})
+    return {**rest, "folded": folded}
+
+
+def _unfolded(optimizer: Mapping[str, Any]) -> dict[str, Any]:
+    """The inverse of `_folded`. A state that is not folded remains the same."""
+    found = dict(optimizer)
+    state = {at: dict(values) for at, values in found.get("state", {}).items()}
+    for name, each in found.pop("folded", {}).items():
+        tensors = _unflattened(each["values"], each["shapes"])
+        for at, tensor in zip(each["weights"], tensors, strict=True):
+            state[at][name] = tensor.clone()
+    return {**found, "state": state} if "state" in found else found
 
 
 def load_checkpoint(
@@ -205,11 +245,11 @@ def restore_weights(
 def restore_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any], path: Path) -> None:
     """Load the state of an optimizer. Raises RWLossError if it does not fit, or contains NaN."""
     try:
-        optimizer.load_state_dict(state)
+        optimizer.load_state_dict(_unfolded(state))
         for value in (value for each in optimizer.state.values() for value in each.values()):
             if isinstance(value, Tensor) and bool(value.isnan().any()):
                 raise ValueError("it contains NaN")
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, RuntimeError) as error:
         raise RWLossError(
             f"the optimizer in {str(path)!r} is not that of the run ({type(error).__name__}: "
             f"{error}): {_FIX}"

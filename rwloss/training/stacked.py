@@ -285,8 +285,8 @@ class _Stack:
         rows = [row for row, member in enumerate(self.members) if not member.has_failed]
         if self.validate is None or not rows:
             return {}
-        weights = self.weights if len(rows) == len(self.members) else self.weights[rows]
         try:
+            weights = self.weights if len(rows) == len(self.members) else self.weights[rows]
             found = self.validate(networks_of(self.fabric, self.network, weights))
         except Exception as error:
             _logger.warning("runs cannot be validated together (%s): they take turns", error)

@@ -4,6 +4,7 @@ import errno
 import io
 import math
 import os
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -146,7 +147,7 @@ def test_entries_that_are_missing_or_of_another_type(saved):
     path, _, settings = saved
     content = torch.load(path, weights_only=True)
     for changes, message in (
-        ({"layout": 2}, r"version of rwloss \(layout must be 1, got 2\)"),
+        ({"layout": 3}, r"version of rwloss \(layout must be 1 or 2, got 3\)"),
         ({"weights": None}, r"\(weights must be a valid dictionary"),
         ({"weights": {"a": "b"}}, r"\(weights\.a must be an instance of Tensor"),
         ({"step": "seven"}, r"\(step must be a valid integer"),
@@ -189,7 +190,14 @@ def test_weights_that_are_not_finite(saved):
 
 def test_an_optimizer_that_is_not_that_of_the_run():
     optimizer = torch.optim.Adam(unet(2, 1, 2).parameters())
-    for state in ({}, {"state": {}, "param_groups": 3}, {"state": {}, "param_groups": [{}]}):
+    groups = optimizer.state_dict()["param_groups"]
+    short = {"weights": [0], "shapes": [(3,)], "values": torch.zeros(2)}
+    for state in (
+        {},
+        {"state": {}, "param_groups": 3},
+        {"state": {}, "param_groups": [{}]},
+        {"state": {0: {}}, "folded": {"step": short}, "param_groups": groups},
+    ):
         with pytest.raises(RWLossError, match=r"the optimizer in 'last.pt' is not that of the run"):
             restore_optimizer(optimizer, state, Path("last.pt"))
     weights = [parameter for group in optimizer.param_groups for parameter in group["params"]]
@@ -197,6 +205,42 @@ def test_an_optimizer_that_is_not_that_of_the_run():
     optimizer.step()
     with pytest.raises(RWLossError, match="it contains NaN"):
         restore_optimizer(optimizer, optimizer.state_dict(), Path("last.pt"))
+
+
+@pytest.mark.parametrize("kind", ["Adam", "AdamW", "SGD", "Adadelta"])
+def test_the_state_of_an_optimizer_is_few_tensors_in_the_file(kind, saved):
+    """Those of the optimizer again after reading, and after reading a file of an earlier version.
+
+    One has weights without gradients, and so without state.
+    """
+    path, network, settings = saved
+    more = {"momentum": 0.9} if kind == "SGD" else {}
+    optimizer = getattr(torch.optim, kind)(network.parameters(), lr=0.01, **more)
+
+    network(torch.ones(1, 2, 16, 16)).square().sum().backward()
+    next(network.parameters()).grad = None
+    optimizer.step()
+    wanted = optimizer.state_dict()
+    weights = network.state_dict()
+    save_checkpoint(path, weights, settings, TASK, 7, optimizer=wanted)
+    found = load_checkpoint(path, settings)
+    assert all(map(torch.equal, found.weights.values(), weights.values()))
+    memories = {weight.untyped_storage().data_ptr() for weight in found.weights.values()}
+    assert len(memories) == len(weights)
+    with zipfile.ZipFile(path) as archive:
+        assert sum("/data/" in name for name in archive.namelist()) <= 10
+    before = {"layout": 1, "optimizer": wanted, "weights": weights}
+    torch.save({**torch.load(path, weights_only=True), **before}, path)
+    for checkpoint in (found, load_checkpoint(path, settings)):
+        other = getattr(torch.optim, kind)(network.parameters(), lr=0.5, **more)
+        restore_optimizer(other, checkpoint.optimizer, path)
+        left = other.state_dict()
+        assert left["param_groups"] == wanted["param_groups"]
+        assert left["state"].keys() == wanted["state"].keys()
+        for at, values in wanted["state"].items():
+            assert left["state"][at].keys() == values.keys()
+            for name, value in values.items():
+                torch.testing.assert_close(left["state"][at][name], value, rtol=0, atol=0)
 
 
 def test_code_in_a_file_does_not_run(saved, tmp_path):
