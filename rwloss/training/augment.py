@@ -38,15 +38,15 @@ def seed_of(seed: int, purpose: str, number: int) -> int:
     return int.from_bytes(digest[:8]) >> 1
 
 
-def uniform(seed: int, purpose: str, numbers: Sequence[int], count: int) -> list[list[float]]:
-    """A row of `count` numbers in [0, 1) for each of `numbers`.
+def uniform(seeds: Sequence[int], count: int) -> list[list[float]]:
+    """A row of `count` numbers in [0, 1) from each seed.
 
-    >>> uniform(0, "example", [7, 8], 2)[1] == uniform(0, "example", [8], 2)[0]
+    >>> uniform([7, 8], 2)[1] == uniform([8], 2)[0]
     True
     """
-    rows, random = torch.empty(len(numbers), count), torch.Generator()
-    for row, number in zip(rows, numbers, strict=True):
-        row.uniform_(generator=random.manual_seed(seed_of(seed, purpose, number)))
+    rows, random = torch.empty(len(seeds), count), torch.Generator()
+    for row, seed in zip(rows, seeds, strict=True):
+        row.uniform_(generator=random.manual_seed(seed))
     drawn: list[list[float]] = rows.tolist()
     return drawn
 

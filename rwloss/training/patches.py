@@ -260,16 +260,18 @@ class PatchSampler:
         """Samplers of the same kind make batches that differ only in which patches they hold."""
         return id(self.sources), self.num_classes, self.patch_size, self.device
 
-    def examples(self, step: int) -> Iterator[_Example]:
-        """What the batch of a step consists of."""
+    def numbers(self, step: int) -> range:
+        """The numbers of the examples of a step."""
         first = ((step - 1) * self.processes + self.rank) * self.batch_size
-        numbers = range(first, first + self.batch_size)
-        rows = uniform(self.seed, "example", numbers, 6 + UNIFORM)
-        for number, u in zip(numbers, rows, strict=True):
-            index, voxel = self._place(number, u[:3])
-            starts = patch_starts(self.sources.shapes[index], self.patch_size, voxel, u[3:6])
-            transform = self.augmentation.transform(u[6:])
-            yield _Example(index, starts, transform, seed_of(self.seed, "noise", number))
+        return range(first, first + self.batch_size)
+
+    def example(self, number: int, u: Sequence[float]) -> _Example:
+        """What an example consists of. u: the numbers drawn for it."""
+        source, voxel = self._place(number, u[:3])
+        starts = patch_starts(self.sources.shapes[source], self.patch_size, voxel, u[3:6])
+        transform = self.augmentation.transform(u[6:])
+        noise_seed = seed_of(self.seed, "noise", number) if transform.noise else 0
+        return _Example(source, starts, transform, noise_seed)
 
     def _place(self, number: int, u: Sequence[float]) -> tuple[int, Sequence[int] | None]:
         """The index of a source, and a voxel that the patch must contain, if any."""
@@ -320,7 +322,9 @@ def _made_together(samplers: Sequence[PatchSampler], step: int) -> list[Training
     """
     first, *_ = samplers
     sources, size, device = first.sources, first.patch_size, first.device
-    examples = [example for sampler in samplers for example in sampler.examples(step)]
+    todo = [(sampler, number) for sampler in samplers for number in sampler.numbers(step)]
+    drawn = uniform([seed_of(each.seed, "example", n) for each, n in todo], 6 + UNIFORM)
+    examples = [each.example(n, u) for (each, n), u in zip(todo, drawn, strict=True)]
     transforms = [example.transform for example in examples]
     cut = _gathered if sources.memory else _stacked
     images, labels, *parts = (_sent(part, device) for part in cut(sources, examples, size))

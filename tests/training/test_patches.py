@@ -356,6 +356,27 @@ def test_batches_made_in_one_go(shapes, size, channels, parts, balanced, in_one_
                 assert torch.equal(part, torch.cat(wanted))
 
 
+def test_batches_on_a_device_are_the_same_from_one_memory_or_many(device):
+    """Bit for bit, for one sampler and for several."""
+    busy = Augmentation(0.5, (-2, -1), 0.5, ((-2, -1),), zoom=0.5, intensity=0.5)
+    sources = list(noisy_sources(SLICES, 1, "no map"))
+    many = PatchSources(
+        PatchSource(source.image.to(device), source.labels.to(device), source.spacing_mm)
+        for source in sources
+    )
+    one, other = (
+        [
+            PatchSampler(held, 3, (13, 13), 4, seed=seed, augmentation=busy, device=device)
+            for seed in range(3)
+        ]
+        for held in (pooled(sources, device), many)
+    )
+    for step in range(1, 5):
+        for row in zip(*(batches_of_step(each, step) for each in (one, other)), strict=True):
+            assert_same_batch(*row)
+        assert_same_batch(batches_of_step(one, step)[1], other[1](step))
+
+
 def test_what_cannot_be_made_in_one_go_is_made_one_by_one():
     class Doubled(PatchSampler):
         def __call__(self, step):
