@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 _BUILT_IN = ("rwloss.maps.static.", "rwloss.maps.dynamic.")
 
-_HOST_BYTES = 2**28
+_HOST_BYTES = 2**28  # of weights and moments that are copied from a GPU at once
 
 _logger = logging.getLogger("rwloss")
 

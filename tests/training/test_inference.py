@@ -12,6 +12,7 @@ from rwloss.training import PRESETS, RunSettings, inference, predict_labels, une
 from rwloss.training.inference import (
     Networks,
     labels_of_each,
+    mean_dice,
     mean_dice_of_each,
     score_each,
     selection_score,
@@ -245,15 +246,25 @@ def test_mean_dice_of_each_is_that_of_its_scores(monkeypatch):
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("voxels", [1, 2**23], ids=["in main memory", "on the device"])
 @pytest.mark.parametrize(("dims", "shape"), [(2, (40, 50, 6)), (3, (40, 50, 36))])
-def test_together_on_a_gpu(dims, shape):
-    image = np.random.default_rng(0).normal(size=(2, *shape)).astype(np.float32)
+def test_together_on_a_gpu(dims, shape, voxels, monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    random = np.random.default_rng(0)
+    image = random.normal(size=(2, *shape)).astype(np.float32)
     size = (PRESETS["tiny"].multiple_of * 4,) * dims
     alone, _ = several(dims, 5)
-    expected = np.stack([predict_labels(network, image, size) for network in alone])
     _, networks = several(dims, 5, "cuda")
+    expected = np.stack([predict_labels(network, image, size) for network in alone])
+    settings = RunSettings(data="in", out="out", dims=dims, patch_size=size, slice_axis=2)
+    volumes = [TrainingVolume("case", image, random.integers(-1, 3, shape))]
+    dice = [mean_dice(network, volumes, settings, "abc") for network in alone]
+    monkeypatch.setattr(inference, "_VOXELS_OF_ALL", voxels)
     found = labels_of_each(networks, image, size)
+    assert found.device.type == ("cpu" if voxels == 1 else "cuda")
     assert (found.cpu().numpy() == expected).mean() > 0.999
+    for one, other in zip(mean_dice_of_each(networks, volumes, settings, "abc"), dice, strict=True):
+        assert one == pytest.approx(other, abs=1e-3)
 
 
 @pytest.mark.gpu
