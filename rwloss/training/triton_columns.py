@@ -32,7 +32,7 @@ def gathered(
         (members, channels * _product(kernel), images * _product(places)),
     )
     lengths = (_three(value, one) for value, one in ((size, 1), (places, 1)))
-    form = (_three(value, one) for value, one in ((kernel, 1), (stride, 1), (padding, 0)))
+    form = (_three(value, one) for value, one in ((padding, 0), (kernel, 1), (stride, 1)))
     blocks = triton.cdiv(columns.shape[2], BLOCK)
     with torch.cuda.device_of(many):
         gather[(members * channels * blocks,)](
@@ -56,7 +56,7 @@ def scattered(
     channels = rows // _product(kernel)
     found = columns.new_empty((members, images, channels, *many))
     lengths = (_three(value, one) for value, one in ((many, 1), (places, 1)))
-    form = (_three(value, one) for value, one in ((kernel, 1), (stride, 1), (padding, 0)))
+    form = (_three(value, one) for value, one in ((padding, 0), (kernel, 1), (stride, 1)))
     blocks = triton.cdiv(_product(many), BLOCK)
     with torch.cuda.device_of(columns):
         scatter[(members * images * channels * blocks,)](
@@ -75,40 +75,47 @@ def _product(values: Sequence[int]) -> int:
     return int(torch.Size(values).numel())
 
 
+# A compilation takes a second, so it is made for each kernel and stride, and not for each size.
+_SIZES = ["images", "channels", "depth", "height", "width", "of_z", "of_y", "of_x"]
+_SIZES += ["pad_z", "pad_y", "pad_x"]
+
+
 # A row of columns is a channel of a member and a voxel of the kernel; its numbers are the places of
 # all images. Only whole channels may need 64 bits: one has less than 2**31 numbers.
 
 
-@triton.jit
+@triton.jit(do_not_specialize=_SIZES)
 def gather(
-    many, columns, images, channels, depth, height, width, of_z, of_y, of_x, kernel_z, kernel_y,
-    kernel_x, stride_z, stride_y, stride_x, pad_z, pad_y, pad_x, BLOCK: tl.constexpr,
+    many, columns, images, channels, depth, height, width, of_z, of_y, of_x, pad_z, pad_y, pad_x,
+    KERNEL_Z: tl.constexpr, KERNEL_Y: tl.constexpr, KERNEL_X: tl.constexpr,
+    STRIDE_Z: tl.constexpr, STRIDE_Y: tl.constexpr, STRIDE_X: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Store what each voxel of the kernel sees at a block of places, 0 outside the image."""
     places = of_z * of_y * of_x
     row, at, there = _block(images * places, BLOCK)
     image, place = at // places, at % places
     first = ((row // channels) * images + image).to(tl.int64) * channels + row % channels
-    z = place // (of_y * of_x) * stride_z - pad_z
-    y = place // of_x % of_y * stride_y - pad_y
-    x = place % of_x * stride_x - pad_x
+    z = place // (of_y * of_x) * STRIDE_Z - pad_z
+    y = place // of_x % of_y * STRIDE_Y - pad_y
+    x = place % of_x * STRIDE_X - pad_x
     many += first * (depth * height * width) + (z * height + y) * width + x
-    columns += row.to(tl.int64) * (kernel_z * kernel_y * kernel_x) * (images * places) + at
-    for dz in range(kernel_z):
+    columns += row.to(tl.int64) * (KERNEL_Z * KERNEL_Y * KERNEL_X) * (images * places) + at
+    for dz in range(KERNEL_Z):
         in_z = there & (z + dz >= 0) & (z + dz < depth)
-        for dy in range(kernel_y):
+        for dy in range(KERNEL_Y):
             in_y = in_z & (y + dy >= 0) & (y + dy < height)
-            for dx in range(kernel_x):
+            for dx in range(KERNEL_X):
                 inside = in_y & (x + dx >= 0) & (x + dx < width)
                 value = tl.load(many + (dz * height + dy) * width + dx, mask=inside, other=0.0)
                 tl.store(columns, value, mask=there)
                 columns += images * places
 
 
-@triton.jit
+@triton.jit(do_not_specialize=_SIZES)
 def scatter(
-    columns, found, images, channels, depth, height, width, of_z, of_y, of_x, kernel_z, kernel_y,
-    kernel_x, stride_z, stride_y, stride_x, pad_z, pad_y, pad_x, DOUBLE: tl.constexpr,
+    columns, found, images, channels, depth, height, width, of_z, of_y, of_x, pad_z, pad_y, pad_x,
+    KERNEL_Z: tl.constexpr, KERNEL_Y: tl.constexpr, KERNEL_X: tl.constexpr,
+    STRIDE_Z: tl.constexpr, STRIDE_Y: tl.constexpr, STRIDE_X: tl.constexpr, DOUBLE: tl.constexpr,
     BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Store for a block of voxels the sum over the voxels of the kernel that saw them."""
@@ -116,20 +123,20 @@ def scatter(
     row, voxel, there = _block(voxels, BLOCK)
     image, channel = row // channels % images, row % channels
     from_row = (row // channels // images * channels + channel).to(tl.int64)
-    columns += from_row * (kernel_z * kernel_y * kernel_x) * (images * places) + image * places
+    columns += from_row * (KERNEL_Z * KERNEL_Y * KERNEL_X) * (images * places) + image * places
     z = voxel // (height * width) + pad_z
     y = voxel // width % height + pad_y
     x = voxel % width + pad_x
     total = tl.zeros((BLOCK,), tl.float64 if DOUBLE else tl.float32)
-    for dz in range(kernel_z):
-        at_z = (z - dz) // stride_z
-        in_z = there & (z >= dz) & (at_z * stride_z == z - dz) & (at_z < of_z)
-        for dy in range(kernel_y):
-            at_y = (y - dy) // stride_y
-            in_y = in_z & (y >= dy) & (at_y * stride_y == y - dy) & (at_y < of_y)
-            for dx in range(kernel_x):
-                at_x = (x - dx) // stride_x
-                inside = in_y & (x >= dx) & (at_x * stride_x == x - dx) & (at_x < of_x)
+    for dz in range(KERNEL_Z):
+        at_z = (z - dz) // STRIDE_Z
+        in_z = there & (z >= dz) & (at_z * STRIDE_Z == z - dz) & (at_z < of_z)
+        for dy in range(KERNEL_Y):
+            at_y = (y - dy) // STRIDE_Y
+            in_y = in_z & (y >= dy) & (at_y * STRIDE_Y == y - dy) & (at_y < of_y)
+            for dx in range(KERNEL_X):
+                at_x = (x - dx) // STRIDE_X
+                inside = in_y & (x >= dx) & (at_x * STRIDE_X == x - dx) & (at_x < of_x)
                 place = (at_z * of_y + at_y) * of_x + at_x
                 total += tl.load(columns + place, mask=inside, other=0.0).to(total.dtype)
                 columns += images * places
