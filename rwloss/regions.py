@@ -144,13 +144,19 @@ class Regions:
         return f"Regions(labels {tuple(self.labels.shape)}, {self.num_classes} classes{spacing})"
 
     def __getstate__(self) -> dict[str, Any]:
-        """What is pickled: everything but the namespace, which is a module."""
-        return {name: value for name, value in vars(self).items() if name != "xp"}
+        """What is pickled: everything but modules."""
+        modules = {"xp", "kernels"}
+        return {name: value for name, value in vars(self).items() if name not in modules}
 
     @cached_property
     def xp(self) -> Any:
         """Array API namespace of the labels."""
         return namespace(self.labels)
+
+    @cached_property
+    def kernels(self) -> Any:
+        """Triton's kernels for labels on a GPU where it is installed, else None."""
+        return None if isinstance(self.labels, np.ndarray) else kernels_for(self.labels)
 
     @property
     def spacings_mm(self) -> SpacingRows:
@@ -262,7 +268,7 @@ class Regions:
 
     def divided_by_class(self, values: Array, divisors: Array) -> Array:
         """Values (b *s) by the number of their class (b k). (b *s), new; 0 where ignored."""
-        if not isinstance(values, np.ndarray) and (kernels := _kernels(self.labels)):
+        if kernels := self.kernels:
             return kernels.divided(values, divisors, self.labels)
         divisor = self.per_voxel(divisors)
         if self.ignored is not None:
@@ -274,8 +280,9 @@ class Regions:
 
         value: a number.
         """
-        one = self.xp.full((), value, dtype=self.xp.float32, **on_device(self.labels))
-        return self.xp.broadcast_to(one, self.labels.shape)
+        xp, size = self.xp, self.labels.shape
+        one = xp.full((), value, dtype=xp.float32, **on_device(self.labels))
+        return xp.broadcast_to(one, size) if xp is np else one.expand(size)
 
     def distance_to_mm(self, k: int) -> Array:
         """Distance in mm from each voxel to the nearest voxel of class k. (b *s), float32.
@@ -292,9 +299,15 @@ class Regions:
         """
         return distance.signed_distance_mm(self.mask(k), self.spacings_mm)
 
-    def signed_distances_mm(self) -> Array:
-        """`signed_distance_mm` of every class, in new memory. (b k *s), float32."""
-        return distance.signed_distances_mm(self.labels, self.num_classes, self.spacings_mm)
+    def signed_distances_mm(self, *, less_inside: bool = False) -> Array:
+        """`signed_distance_mm` of every class, in new memory. (b k *s), float32.
+
+        less_inside: nearer to 0 by the smallest spacing inside, so that voxels at that distance
+        from the other side have 0.
+        """
+        return distance.signed_distances_mm(
+            self.labels, self.num_classes, self.spacings_mm, less_inside
+        )
 
 
 def checked_labels(
@@ -426,16 +439,19 @@ def check_range(labels: Array, num_classes: int, *, ignoring: bool) -> None:
         return
     if isinstance(labels, np.ndarray):
         low, high = int(labels.min()), int(labels.max())
-    else:
+    elif may_read(labels):
         ends = labels.aminmax()
-        if labels.is_cpu:
-            low, high = map(int, ends)
-        elif may_read(labels):
-            low, high = namespace(labels).stack(ends).tolist()  # wait only once
+        # Wait for a GPU only once.
+        low, high = map(int, ends) if labels.is_cpu else namespace(labels).stack(ends).tolist()
+    else:
+        least = IGNORED if ignoring else 0
+        if kernels := kernels_for(labels):
+            holds = kernels.in_range(labels, least, num_classes)
         else:
-            holds = (ends.min >= (IGNORED if ignoring else 0)) & (ends.max < num_classes)
-            fails(holds, not_in_range(num_classes))
-            return
+            ends = labels.aminmax()
+            holds = (ends.min >= least) & (ends.max < num_classes)
+        fails(holds, not_in_range(num_classes))
+        return
     wrong = low if low < (IGNORED if ignoring else 0) else high if high >= num_classes else None
     if wrong is None:
         return
@@ -471,7 +487,7 @@ def class_counts(labels: Array, num_classes: int) -> Array:
     """Voxels of each class in each image. (b *s) -> (b k), int64."""
     shape = len(labels), num_classes + 1
     if not isinstance(labels, np.ndarray):
-        if kernels := _kernels(labels):
+        if kernels := kernels_for(labels):
             return kernels.counts(labels, num_classes)
         index = _index(labels)
         one = index.new_ones((1, 1)).expand_as(index)
@@ -487,7 +503,7 @@ def class_maxima(values: Array, labels: Array, num_classes: int) -> Array:
     """Largest value of each class in each image, of values of 0 or more; 0 where absent. (b k)."""
     shape = len(labels), num_classes + 1
     if not isinstance(values, np.ndarray):
-        if kernels := _kernels(labels):
+        if kernels := kernels_for(labels):
             return kernels.maxima(values, labels, num_classes)
         found = values.new_zeros(shape)
         return found.scatter_reduce_(1, _index(labels), values.flatten(1), "amax")[:, 1:]
@@ -501,7 +517,7 @@ def class_maxima(values: Array, labels: Array, num_classes: int) -> Array:
 def look_up(table: Array, labels: Array) -> Array:
     """Each voxel gets the value of its class, 0 below class 0. (b k), (b *s) -> (b *s)."""
     if not isinstance(table, np.ndarray):
-        if kernels := _kernels(labels):
+        if kernels := kernels_for(labels):
             return kernels.look_up(table, labels)
         padded = table.new_zeros((len(table), table.shape[1] + 1))
         padded[:, 1:] = table
@@ -521,7 +537,7 @@ def look_up(table: Array, labels: Array) -> Array:
     return found
 
 
-def _kernels(labels: Array) -> Any:
+def kernels_for(labels: Array) -> Any:
     """Triton's kernels for a tensor where distances use Triton too, else None."""
     if labels.device.type == "cpu" or distance.engine_name(like=labels) != "triton":
         return None

@@ -24,7 +24,17 @@ from typing import Any, Literal, TypeAlias, TypeVar, cast, get_args
 
 import numpy as np
 
-from rwloss.arrays import Array, constants, from_numpy, is_torch, namespace, on_device, to_numpy
+from rwloss.arrays import (
+    Array,
+    add_where,
+    constants,
+    from_numpy,
+    is_torch,
+    namespace,
+    on_device,
+    to_numpy,
+    zero_where,
+)
 from rwloss.distance.edt_engine import num_threads as num_threads
 from rwloss.distance.edt_engine import set_num_threads as set_num_threads
 from rwloss.errors import RWLossError
@@ -151,14 +161,45 @@ def signed_distance_mm(mask: Array, spacings_mm: Spacings, *, engine: str | None
 
 @_as_the_engine_needs
 def signed_distances_mm(
-    labels: Array, num_classes: int, spacings_mm: Spacings, *, engine: str | None = None
+    labels: Array,
+    num_classes: int,
+    spacings_mm: Spacings,
+    less_inside: bool = False,
+    *,
+    engine: str | None = None,
 ) -> Array:
     """`signed_distance_mm` of every class. labels (b *s) -> (b k *s) float32.
 
-    Labels that are no class (ignored ones) are outside every class.
+    Labels that are no class (ignored ones) are outside every class. less_inside: nearer to 0 by the
+    smallest spacing of the image inside, so that voxels at that distance have 0.
     """
+    less = [smallest_mm(row, labels.shape[1:]) for row in spacings_mm] if less_inside else None
     if engine == "triton":
-        return _module(engine).signed_distances_mm(labels, num_classes, spacings_mm)
+        return _module(engine).signed_distances_mm(labels, num_classes, spacings_mm, less)
+    signed = _signed_distances_mm(labels, num_classes, spacings_mm, engine)
+    if less is not None:
+        number = np.array(less, np.float32).reshape(-1, *[1] * (labels.ndim - 1))
+        number = from_numpy(number, labels)
+        # Class by class NumPy's arrays stay in the cache; a GPU needs fewer, larger operations.
+        if is_torch(signed):
+            _lessen_inside(signed, number[:, None])
+        else:
+            for part in signed.swapaxes(0, 1):
+                _lessen_inside(part, number)
+    return signed
+
+
+def _lessen_inside(signed: Array, number: Array) -> None:
+    """Add a number in place where distances are below 0."""
+    inside = signed < 0
+    add_where(signed, number, inside)
+    # 0 where d is the number, not what rounding left of d - number, which may be above 0.
+    zero_where(signed, inside & (signed > -1e-6 * number))
+
+
+def _signed_distances_mm(
+    labels: Array, num_classes: int, spacings_mm: Spacings, engine: str | None
+) -> Array:
     xp, (batch, *size) = namespace(labels), labels.shape
     signed = xp.empty((batch, num_classes, *size), dtype=xp.float32, **on_device(labels))
     if is_torch(labels):

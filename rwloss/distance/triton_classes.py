@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ import triton.language as tl  # type: ignore[import-not-found, import-untyped, u
 from torch import Tensor
 
 from rwloss.arrays import operation
+from rwloss.distance.triton_launch import Launch
 
 # Voxels of one program. Many, because each sends a number per class that it meets to an address
 # that all programs of the image share.
@@ -24,6 +26,14 @@ def counts(labels: Tensor, num_classes: int) -> Tensor:
     found = labels.new_zeros((labels.shape[0], num_classes), dtype=torch.int64)
     _launch(of_each_class, labels, found, found, classes=num_classes, COUNT=True)
     return found
+
+
+@operation("class_range(Tensor labels, int low, int num_classes) -> Tensor")
+def in_range(labels: Tensor, low: int, num_classes: int) -> Tensor:
+    """1 if all labels (b *s) are in low..num_classes-1, else 0. (), int32."""
+    fine = torch.ones((), dtype=torch.int32, device=labels.device)
+    _launch(that_are_in_range, labels, fine, classes=num_classes, LOW=low)
+    return fine
 
 
 @operation("class_maxima(Tensor values, Tensor labels, int num_classes) -> Tensor")
@@ -50,22 +60,34 @@ def divided(values: Tensor, table: Tensor, labels: Tensor) -> Tensor:
     return found
 
 
-def _launch(kernel: Any, labels: Tensor, *tensors: Tensor, classes: int, **switch: bool) -> None:
+def _launch(kernel: Any, labels: Tensor, *tensors: Tensor, classes: int, **constants: int) -> None:
     """Run a kernel over blocks of the voxels of each image."""
     if not labels.numel():
         return
     images = labels.shape[0]
-    voxels = labels.numel() // images
+    launch = _launch_of(kernel, images, labels.numel() // images, classes, BLOCK, **constants)
     with torch.cuda.device_of(labels):
-        kernel[(images * -(-voxels // BLOCK),)](
-            *(tensor.contiguous() for tensor in (labels, *tensors)),
-            voxels,
-            classes,
-            **switch,
-            BLOCK=BLOCK,
-            num_warps=8,
-            enable_fp_fusion=True,
-        )
+        launch(*(tensor.contiguous() for tensor in (labels, *tensors)))
+
+
+@lru_cache(maxsize=256)
+def _launch_of(
+    kernel: Any, images: int, voxels: int, classes: int, block: int, **constants: int
+) -> Launch:
+    grid = (images * -(-voxels // block),)
+    return Launch(kernel, grid, (voxels, classes), **constants, BLOCK=block, num_warps=8)
+
+
+@triton.jit
+def that_are_in_range(labels, fine, voxels, classes, LOW: tl.constexpr, BLOCK: tl.constexpr):
+    """Store 0 if a label is below LOW or no class."""
+    blocks = tl.cdiv(voxels, BLOCK)
+    voxel = (tl.program_id(0) % blocks) * BLOCK + tl.arange(0, BLOCK)
+    labels += (tl.program_id(0) // blocks).to(tl.int64) * voxels
+    label = tl.load(labels + voxel, mask=voxel < voxels, other=0).to(tl.int64)
+    wrong = (label < LOW) | (label >= classes)
+    if tl.max(wrong.to(tl.int32), 0) > 0:
+        tl.store(fine, 0)
 
 
 @triton.jit

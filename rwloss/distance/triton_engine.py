@@ -16,16 +16,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from functools import lru_cache
 
 import numpy as np
 import torch
 import triton  # type: ignore[import-not-found, import-untyped, unused-ignore]
 import triton.language as tl  # type: ignore[import-not-found, import-untyped, unused-ignore]
+from numpy.typing import NDArray
 from torch import Tensor
 
-from rwloss.arrays import from_numpy, operation
+from rwloss.arrays import operation
 from rwloss.distance import triton_lines
+from rwloss.distance.triton_launch import Launch, constant_rows
 from rwloss.distance.triton_lines import FAR, first_from, last_until, minimum_over_rows
 from rwloss.distance.triton_signed import signed_distances_mm as signed_distances_mm  # noqa: PLC0414
 
@@ -57,53 +59,69 @@ def _distances(
     root: bool = True,
 ) -> Tensor:
     """Distances or their squares. alone: the result of each image with one label only."""
+    rows = constant_rows(_rows, (tuple(spacings_mm), tuple(alone)), labels)
+    return _transform(labels, rows, root)
+
+
+def _rows(spacings_mm: Sequence[tuple[float, ...]], alone: Sequence[float]) -> NDArray[np.float32]:
+    """Squared spacings by axis, then what an image with one label gets. (axes + 1, b)."""
     squares = [[mm**2 for mm in row] for row in spacings_mm]
     rows = [[*row, value] for row, value in zip(squares, alone, strict=True)]
-    table = from_numpy(np.array(rows, dtype=np.float32).T.copy(), labels)
-    return _transform(labels, table, root)
+    return np.array(rows, dtype=np.float32).T.copy()
 
 
-@operation("distance_transform(Tensor labels, Tensor table, bool root) -> Tensor")
-def _transform(labels: Tensor, table: Tensor, root: bool) -> Tensor:
-    """Distances of labels (b *s) -> (b *s).
-
-    table (axes + 1, b): squared spacings by axis, then what an image with one label gets.
-    """
-    batch, *size = labels.shape
-    voxels = math.prod(size)
+@operation("distance_transform(Tensor labels, Tensor[] rows, bool root) -> Tensor")
+def _transform(labels: Tensor, rows: Sequence[Tensor], root: bool) -> Tensor:
+    """Distances of labels (b *s) -> (b *s). rows: of `_rows`, (b) each."""
+    alone = rows[-1]
     if not labels.numel():
-        return table.new_empty(labels.shape)
-    if voxels == 1:
-        return table[-1].reshape(labels.shape).clone()
+        return alone.new_empty(labels.shape)
+    if labels.numel() == len(labels):
+        return alone.reshape(labels.shape).clone()
     labels = labels.contiguous()
     labels = labels.view(torch.uint8) if labels.dtype is torch.bool else labels
-    before = found = table
+    before = found = alone
+    steps = _steps(tuple(labels.shape), root, triton_lines.LINES, triton_lines.TILE)
+    with torch.cuda.device_of(labels):
+        for step, (axis, along, across) in enumerate(steps):
+            before, found = found, before if step > 1 else alone.new_empty(labels.shape)
+            along(labels, found, rows[axis], alone)
+            if across is not None:
+                across(before, found, rows[axis], alone)
+    return found
+
+
+@lru_cache(maxsize=256)
+def _steps(
+    shape: tuple[int, ...], root: bool, *tiles: tuple[int, int]
+) -> list[tuple[int, Launch, Launch | None]]:
+    """Axes in their order, with their kernels. tiles: the numbers of `triton_lines` for these."""
+    batch, *size = shape
+    lines_tile, rows_tile = tiles
+    voxels, steps = math.prod(size), list[tuple[int, Launch, Launch | None]]()
     # No distance runs along an axis of length 1. After the last axis comes the shortest, because
     # the smaller the numbers are already, the fewer pairs of rows are left.
     last, *others = [axis for axis in reversed(range(len(size))) if size[axis] > 1]
     order = [last, *sorted(others, key=lambda axis: size[axis])]
-    # Triton warns where nobody says whether a product and a sum may be one operation.
-    shared: dict[str, Any] = {"ROOT": root, "enable_fp_fusion": True}
-    with torch.cuda.device_of(labels):
-        for step, axis in enumerate(order):
-            n, inner = size[axis], math.prod(size[axis + 1 :])
-            outer = voxels // (n * inner)
-            scale = (table[axis], table[-1], n, inner, outer, batch * outer)
-            before, found = found, before if step > 1 else table.new_empty(labels.shape)
-            lines, cols = triton_lines.lines_and_cols(n)
+    for axis in order:
+        n, inner = size[axis], math.prod(size[axis + 1 :])
+        outer = voxels // (n * inner)
+        scale, across = (n, inner, outer, batch * outer), None
+        lines, cols = triton_lines.lines_and_cols(n, *lines_tile)
+        span, programs = _programs(lines, inner, batch * outer)
+        along = Launch(
+            along_lines, (programs * triton.cdiv(n, cols),), scale, LAST=len(order) == 1,
+            ROOT=root, SPAN=span, LINES=lines, COLS=cols, num_warps=triton_lines.WARPS,
+        )  # fmt: skip
+        if axis != last:
+            rows, lines = rows_tile
             span, programs = _programs(lines, inner, batch * outer)
-            along_lines[(programs * triton.cdiv(n, cols),)](
-                labels, found, *scale, **shared, LAST=len(order) == 1, SPAN=span, LINES=lines,
-                COLS=cols, num_warps=triton_lines.WARPS,
+            across = Launch(
+                across_lines, (programs * triton.cdiv(n, rows),), scale, LAST=axis == order[-1],
+                ROOT=root, SPAN=span, ROWS=rows, COLS=lines, num_warps=1,
             )  # fmt: skip
-            if step:
-                rows, lines = triton_lines.TILE
-                span, programs = _programs(lines, inner, batch * outer)
-                across_lines[(programs * triton.cdiv(n, rows),)](
-                    before, found, *scale, **shared, LAST=axis == order[-1], SPAN=span, ROWS=rows,
-                    COLS=lines, num_warps=1,
-                )  # fmt: skip
-    return found
+        steps.append((axis, along, across))
+    return steps
 
 
 # For an axis of n voxels the batch is (planes n inner), with `outer` planes per image. A program

@@ -33,9 +33,8 @@ TILE = (32, 128)
 FAR = tl.constexpr(1 << 28)  # steps; more than a line can have
 
 
-def lines_and_cols(n: int) -> tuple[int, int]:
-    """Tile of a program for lines of n voxels."""
-    lines, most = LINES
+def lines_and_cols(n: int, lines: int, most: int) -> tuple[int, int]:
+    """Tile of a program for lines of n voxels. lines, most: as `LINES`."""
     cols = min(most, max(16, triton.next_power_of_2(n)))
     return lines * most // cols, cols
 

@@ -19,16 +19,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from functools import lru_cache
 
 import numpy as np
 import torch
 import triton  # type: ignore[import-not-found, import-untyped, unused-ignore]
 import triton.language as tl  # type: ignore[import-not-found, import-untyped, unused-ignore]
+from numpy.typing import NDArray
 from torch import Tensor
 
-from rwloss.arrays import from_numpy, operation
+from rwloss.arrays import operation
 from rwloss.distance import triton_lines
+from rwloss.distance.triton_launch import Launch, constant_rows
 from rwloss.distance.triton_lines import FAR, first_from, last_until, minimum_over_rows
 
 # Of voxels in one program that looks for classes, or that fills in the inside.
@@ -36,60 +38,100 @@ BLOCK = 2048
 
 
 def signed_distances_mm(
-    labels: Tensor, num_classes: int, spacings_mm: Sequence[tuple[float, ...]]
+    labels: Tensor,
+    num_classes: int,
+    spacings_mm: Sequence[tuple[float, ...]],
+    less_mm: Sequence[float] | None = None,
 ) -> Tensor:
     """Signed distance in mm to the boundary of every class. labels (b *s) -> (b k *s) float32.
 
     Below 0 inside; 0 everywhere in an image where the class is absent or fills it.
+    less_mm: one number per image, by which distances inside are nearer to 0; and 0 where only
+    rounding is left.
     """
+    less = None if less_mm is None else tuple(less_mm)
+    rows = constant_rows(_rows, (tuple(spacings_mm), less), labels)
+    return _signed(labels, rows, num_classes, less is not None)
+
+
+def _rows(
+    spacings_mm: Sequence[tuple[float, ...]], less_mm: Sequence[float] | None
+) -> NDArray[np.float32]:
+    """Squared spacings by axis, then the numbers of images. (axes + 1, b)."""
     squares = np.array(spacings_mm, dtype=np.float64) ** 2
-    return _signed(labels, from_numpy(squares.astype(np.float32).T.copy(), labels), num_classes)
+    less = np.zeros(len(squares)) if less_mm is None else np.array(less_mm)
+    return np.vstack([squares.T, less[None]]).astype(np.float32, order="C")
 
 
-@operation("signed_distances(Tensor labels, Tensor squares, int num_classes) -> Tensor")
-def _signed(labels: Tensor, squares: Tensor, num_classes: int) -> Tensor:
-    """Signed distances of every class. labels (b *s), squared spacings (axes b) -> (b k *s).
+@operation("signed_distances(Tensor labels, Tensor[] rows, int num_classes, bool less) -> Tensor")
+def _signed(labels: Tensor, rows: Sequence[Tensor], num_classes: int, less: bool) -> Tensor:
+    """Signed distances of every class. labels (b *s), rows (b) as of `_rows` -> (b k *s).
 
     The result is the first part of a larger piece of memory.
     """
+    *squares, less_mm = rows
     batch, *size = labels.shape
     shape, voxels = (batch, num_classes, *size), math.prod(size)
     if voxels < 2 or not math.prod(shape):
-        return squares.new_zeros(shape)
+        return squares[0].new_zeros(shape)
     labels = labels.contiguous()
     labels = labels.view(torch.uint8) if labels.dtype is torch.bool else labels
+    channels = batch * (num_classes + 1)
+    boxes = torch.zeros(channels * 6, dtype=torch.int32, device=labels.device)
+    before, found = (squares[0].new_empty(channels * voxels) for _ in range(2))
+    tiles = (BLOCK, *triton_lines.LINES), triton_lines.TILE
+    find, (axis, along), passes, fill = _steps(tuple(labels.shape), num_classes, less, *tiles)
+    with torch.cuda.device_of(labels):
+        find(labels, boxes)
+        along(labels, found, boxes, squares[axis])
+        for axis, across in passes:
+            before, found = found, before
+            across(before, found, boxes, squares[axis])
+        fill(labels, found, boxes, less_mm)
+    return found[: math.prod(shape)].view(shape)
+
+
+@lru_cache(maxsize=256)
+def _steps(
+    shape: tuple[int, ...],
+    num_classes: int,
+    less: bool,
+    block_and_lines: tuple[int, ...],
+    tile: tuple[int, int],
+) -> tuple[Launch, tuple[int, Launch], list[tuple[int, Launch]], Launch]:
+    """The kernels, with the axes of their distances.
+
+    block_and_lines, tile: `BLOCK`, and the numbers of `triton_lines` for tiles.
+    """
+    block, *lines_tile = block_and_lines
+    batch, *size = shape
     # Always three axes. No distance runs along one of length 1: these may be added or left out.
     axes = [axis for axis, length in enumerate(size) if length > 1]
     lengths = [1] * (3 - len(axes)) + [size[axis] for axis in axes]
-    of_z, of_y, of_x = (squares[axis] for axis in [0] * (3 - len(axes)) + axes)
+    z, y, x = [0] * (3 - len(axes)) + axes
     depth, height, width = lengths
-    channels = batch * (num_classes + 1)
-    boxes = torch.zeros(channels * 6, dtype=torch.int32, device=labels.device)
-    before, found = (squares.new_empty(channels * voxels) for _ in range(2))
-    counts = (batch, num_classes)
-    # Triton warns where nobody says whether a product and a sum may be one operation.
-    shared: dict[str, Any] = {"enable_fp_fusion": True}
-    with torch.cuda.device_of(labels):
-        blocks = (batch * triton.cdiv(voxels, BLOCK),)
-        find_boxes[blocks](labels, boxes, *counts, *lengths, BLOCK=BLOCK, **shared)
-        lines, cols = triton_lines.lines_and_cols(width)
-        programs = channels * triton.cdiv(depth * height, lines) * triton.cdiv(width, cols)
-        along_rows[(programs,)](
-            labels, found, boxes, of_x, *counts, *lengths, LINES=lines, COLS=cols,
-            num_warps=triton_lines.WARPS, **shared,
+    channels, counts, voxels = batch * (num_classes + 1), (batch, num_classes), math.prod(size)
+    blocks = (batch * triton.cdiv(voxels, block),)
+    find = Launch(find_boxes, blocks, (*counts, *lengths), BLOCK=block)
+    lines, cols = triton_lines.lines_and_cols(width, *lines_tile)
+    programs = channels * triton.cdiv(depth * height, lines) * triton.cdiv(width, cols)
+    along = Launch(
+        along_rows, (programs,), (*counts, *lengths), LINES=lines, COLS=cols,
+        num_warps=triton_lines.WARPS,
+    )  # fmt: skip
+    passes = []
+    sizes = [(1, y, height, depth, width), (0, z, depth, 1, height * width)]
+    for place, axis, n, outer, inner in sizes[: 1 if depth == 1 else 2]:
+        rows, cols = tile
+        cols = min(cols, max(32, triton.next_power_of_2(inner)))
+        programs = channels * outer * triton.cdiv(inner, cols) * triton.cdiv(n, rows)
+        across = Launch(
+            across_rows, (programs,), (*counts, n, outer, inner), AXIS=place, LAST=outer == 1,
+            ROWS=rows, COLS=cols, num_warps=1,
         )  # fmt: skip
-        passes = [(1, of_y, height, depth, width), (0, of_z, depth, 1, height * width)]
-        for axis, square, n, outer, inner in passes[: 1 if depth == 1 else 2]:
-            before, found = found, before
-            rows, cols = triton_lines.TILE
-            cols = min(cols, max(32, triton.next_power_of_2(inner)))
-            programs = channels * outer * triton.cdiv(inner, cols) * triton.cdiv(n, rows)
-            across_rows[(programs,)](
-                before, found, boxes, square, *counts, n, outer, inner, AXIS=axis,
-                LAST=outer == 1, ROWS=rows, COLS=cols, num_warps=1, **shared,
-            )  # fmt: skip
-        fill_inside[blocks](labels, found, boxes, *counts, voxels, BLOCK=BLOCK, **shared)
-    return found[: math.prod(shape)].view(shape)
+        passes.append((axis, across))
+    fill = Launch(fill_inside, blocks, (*counts, voxels), LESS=less, BLOCK=block)
+    return find, (x, along), passes, fill
 
 
 # A channel is a class of an image, and after all of these the rest of each image: what is no class.
@@ -231,8 +273,13 @@ def across_rows(
 
 
 @triton.jit
-def fill_inside(labels, found, boxes, images, classes, voxels, BLOCK: tl.constexpr):
-    """Store for each voxel, in its own class, the distance to the nearest other class, below 0."""
+def fill_inside(
+    labels, found, boxes, less, images, classes, voxels, LESS: tl.constexpr, BLOCK: tl.constexpr
+):
+    """Store for each voxel, in its own class, the distance to the nearest other class, below 0.
+
+    With LESS nearer to 0 by the number of the image, and 0 where only rounding is left.
+    """
     blocks = tl.cdiv(voxels, BLOCK)
     image = tl.program_id(0) // blocks
     voxel = (tl.program_id(0) % blocks) * BLOCK + tl.arange(0, BLOCK)
@@ -247,4 +294,9 @@ def fill_inside(labels, found, boxes, images, classes, voxels, BLOCK: tl.constex
     label = tl.load(labels + image.to(tl.int64) * voxels + voxel, mask=there, other=0)
     own = there & (label >= 0) & (label < classes) & (nearest < float("inf"))
     at = (image.to(tl.int64) * classes + label.to(tl.int64)) * voxels + voxel
-    tl.store(found + at, -nearest, mask=own)
+    value = -nearest
+    if LESS:
+        number = tl.load(less + image)
+        value += number
+        value = tl.where(value > -1e-6 * number, 0.0, value)
+    tl.store(found + at, value, mask=own)

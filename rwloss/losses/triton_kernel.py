@@ -18,7 +18,7 @@ interpreter (TRITON_INTERPRET=1 before the first import).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, lru_cache
 
 import torch
 import triton  # type: ignore[import-not-found, import-untyped, unused-ignore]
@@ -26,6 +26,7 @@ import triton.language as tl  # type: ignore[import-not-found, import-untyped, u
 from torch import Tensor
 
 from rwloss.arrays import operation
+from rwloss.distance.triton_launch import Launch
 
 TILE = 2048
 """Logits in one program: 16 for each of 128 threads."""
@@ -59,11 +60,11 @@ def sums(
     """
     flat = logits.flatten(2)  # a view, unless spatial axes were swapped
     batch, k, voxels = flat.shape
-    columns, blocks = 2 + 3 * k * overlap, _tiles(k, voxels)[0]
+    columns, blocks = 2 + 3 * k * overlap, _tiles(k, voxels, TILE)[0]
     out = logits.new_empty((columns, batch * blocks), dtype=torch.float32)
     others = out if map_labels is None else map_labels.contiguous()
     shared = {"OTHERS": map_labels is not None, "IGNORING": ignoring, "OVERLAP": overlap}
-    _launch(tile_sums, flat, labels, counts, parts, out, others, size, **shared)
+    _launch(tile_sums, flat, labels, counts, parts, (out, others), (float(size),), **shared)
     found = [out[:2].view(2, groups, -1).sum(dim=2)]
     return [*found, out[2:].view(3, k, batch, -1).sum(dim=3)] if overlap else found
 
@@ -88,44 +89,48 @@ def gradients(
     first, second = (*(table.contiguous() for table in tables), out, out)[:2]
     images = len(logits) // (1 if factors is None else factors.numel())
     factors = out if factors is None else factors.contiguous()
-    given = (factors, size, images, first, second, *out.stride())
-    _launch(tile_gradients, flat, labels, counts, parts, out, *given, TABLES=bool(tables))
+    given = (out, factors, first, second)
+    numbers = (float(size), images, *out.stride())
+    _launch(tile_gradients, flat, labels, counts, parts, given, numbers, TABLES=bool(tables))
     return out.reshape(logits.shape)
 
 
 @cache
-def _tiles(classes: int, voxels: int) -> tuple[int, int, int]:
+def _tiles(classes: int, voxels: int, tile: int) -> tuple[int, int, int]:
     """Programs of one image, voxels of each, and the power of 2 that has room for the classes."""
     room = 1 << (classes - 1).bit_length()
-    block = max(1, TILE // room)
+    block = max(1, tile // room)
     return -(-voxels // block), block, room
 
 
-def _launch(kernel, flat, labels, counts, parts, out, *given, **constants) -> None:
-    batch, k, voxels = flat.shape
-    blocks, block, room = _tiles(k, voxels)
+def _launch(kernel, flat, labels, counts, parts, given, numbers, **constants) -> None:
+    """Run a kernel over the tiles of each image. given: the other tensors, `out` first."""
     # A part without strides has the same number everywhere by construction.
-    steps = [int(any(part.stride())) for part in parts]
+    steps = tuple([int(any(part.stride())) for part in parts])
+    launch = _launch_of(
+        kernel, flat.shape, flat.stride(), steps, counts is not None, numbers, TILE, **constants
+    )
     dense = [part.contiguous() if step else part for part, step in zip(parts, steps, strict=True)]
+    out = given[0]
     with torch.cuda.device_of(flat):
-        kernel[(blocks, batch)](
+        launch(
             flat,
             labels.contiguous(),
             out if counts is None else counts.contiguous(),
             *(*dense, out, out)[:2],
-            *(*steps, 0, 0)[:2],
-            out,
-            voxels,
-            k,
-            *flat.stride(),
             *given,
-            **constants,
-            FORM=("NONE", "DENSE", "COMPACT")[len(parts)],
-            COUNTS=counts is not None,
-            CLASSES=room,
-            BLOCK=block,
-            enable_fp_fusion=True,  # Triton warns where nobody says
         )
+
+
+@lru_cache(maxsize=256)
+def _launch_of(kernel, shape, strides, steps, counted, numbers, tile, **constants) -> Launch:
+    """The launch for logits of a shape and strides, with parts of the map by their steps."""
+    batch, k, voxels = shape
+    blocks, block, room = _tiles(k, voxels, tile)
+    numbers = *(*steps, 0, 0)[:2], voxels, k, *strides, *numbers
+    form = ("NONE", "DENSE", "COMPACT")[len(steps)]
+    constants |= {"FORM": form, "COUNTS": counted, "CLASSES": room, "BLOCK": block}
+    return Launch(kernel, (blocks, batch), numbers, **constants)
 
 
 @triton.jit
@@ -171,8 +176,8 @@ def _map(
 
 @triton.jit
 def tile_sums(
-    logits, labels, counts, first, second, first_step, second_step, out, voxels, classes,
-    logits_b, logits_k, logits_v, map_labels, size,
+    logits, labels, counts, first, second, out, map_labels, first_step, second_step, voxels, classes,
+    logits_b, logits_k, logits_v, size,
     OTHERS: tl.constexpr, IGNORING: tl.constexpr, OVERLAP: tl.constexpr, FORM: tl.constexpr,
     COUNTS: tl.constexpr, CLASSES: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
@@ -207,8 +212,8 @@ def tile_sums(
 
 @triton.jit
 def tile_gradients(
-    logits, labels, counts, first, second, first_step, second_step, out, voxels, classes,
-    logits_b, logits_k, logits_v, factors, size, images, predicted, both, out_b, out_k, out_v,
+    logits, labels, counts, first, second, out, factors, predicted, both, first_step, second_step,
+    voxels, classes, logits_b, logits_k, logits_v, size, images, out_b, out_k, out_v,
     TABLES: tl.constexpr, FORM: tl.constexpr, COUNTS: tl.constexpr, CLASSES: tl.constexpr,
     BLOCK: tl.constexpr,
 ):  # fmt: skip

@@ -31,3 +31,23 @@ def test_kernels_against_numpy(device, monkeypatch, block):
     found = triton_classes.counts(tensors[1], 5)
     assert found.dtype == torch.int64
     np.testing.assert_array_equal(found.cpu(), regions.class_counts(labels, 5))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.int64])
+def test_labels_in_range(device, monkeypatch, dtype):
+    """The first, the last and a middle voxel may be wrong, below and above."""
+    needs_triton(device)
+    from rwloss.distance import triton_classes
+
+    monkeypatch.setattr(triton_classes, "BLOCK", 64)
+    labels = batch(4, (13, 9), size=2).astype(dtype)
+    for place in (0, 100, -1):
+        for wrong, least, fine in ((4, 0, 0), (127, 0, 0), (-1, 0, 0), (-1, -1, 1), (-2, -1, 0)):
+            if wrong >= 0 or dtype != np.uint8:
+                changed = labels.copy()
+                changed.flat[place] = wrong
+                found = triton_classes.in_range(torch.as_tensor(changed, device=device), least, 4)
+                assert int(found) == fine, (place, wrong)
+    wrong = np.full((1, 3, 3), 2**32, dtype=np.int64)  # 0 in 32 bits
+    assert not triton_classes.in_range(torch.as_tensor(wrong, device=device), 0, 4)
+    assert triton_classes.in_range(torch.as_tensor(labels, device=device), 0, 4)

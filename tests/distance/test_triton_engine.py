@@ -136,6 +136,25 @@ def test_signed_distances_of_a_volume(signed):
     signed(labels[1:], 4, [(0.8, 0.3, 2.5)])
 
 
+@pytest.mark.parametrize("shape", [(13, 9), (5, 6, 7)], ids=str)
+def test_signed_distances_that_are_less_inside(engine, device, shape):
+    """To the last bit as torch computes it afterwards; no -0, and 0 at voxels of the edge."""
+    labels = np.stack([anatomy(8, shape, 4), anatomy(9, shape, 2) * 3, np.full(shape, 2)])
+    labels = torch.as_tensor(labels.astype(np.int8), device=device)
+    labels[0, :3] = -1
+    spacings = [(0.8, 2.5, 0.3)[: len(shape)], (1.1, 0.7, 0.9)[: len(shape)], (2.0,) * len(shape)]
+    with large_tiles(labels):
+        found, wanted = (
+            distance.signed_distances_mm(labels, 5, spacings, less, engine="triton")
+            for less in (True, False)
+        )
+    less = torch.tensor([min(row) for row in spacings], device=device)
+    distance._lessen_inside(wanted, less.reshape(-1, *[1] * labels.ndim))
+    assert torch.equal(found, wanted)
+    assert bool((found[0, 0][labels[0] == 0] == 0).any())
+    assert not bool(found[found == 0].signbit().any())
+
+
 def test_signed_distances_to_what_is_small(signed):
     """One voxel in a corner, some in one slice, and thirteen classes that are not there."""
     labels = np.zeros((1, 6, 5, 9), dtype=np.uint8)
@@ -198,16 +217,18 @@ class Counted(TorchDispatchMode):
 @pytest.fixture
 def counted(engine, monkeypatch):
     """Notes launches of kernels too, which do not run."""
-    from rwloss.distance import triton_classes
+    from rwloss.distance import triton_classes, triton_signed
 
     mode = Counted()
+    for launches in (engine._steps, triton_signed._steps, triton_classes._launch_of):
+        launches.cache_clear()  # on a GPU they may have their kernels, and no longer ask for them
 
     def launch(kernel, grid):
         return lambda *_, **__: mode.launched.append(kernel.__name__)
 
     monkeypatch.setattr(type(engine.along_lines), "__getitem__", launch, raising=False)
     monkeypatch.setattr("rwloss.distance.engine_name", lambda *_, **__: "triton")
-    monkeypatch.setattr("rwloss.regions._kernels", lambda labels: triton_classes)
+    monkeypatch.setattr("rwloss.regions.kernels_for", lambda labels: triton_classes)
     return mode
 
 

@@ -6,7 +6,7 @@ from itertools import product
 from typing import Literal
 
 from rwloss import distance
-from rwloss.arrays import Array, add_where, is_torch, zero_where
+from rwloss.arrays import Array, is_torch, zero_where
 from rwloss.maps.generator import MapGenerator, MapTags
 from rwloss.regions import Regions
 from rwloss.rwmap import RWMap
@@ -56,7 +56,7 @@ class Boundary(MapGenerator):
 
     def compute(self, regions: Regions) -> RWMap:
         """Map values for one batch. labels (b *s) -> dense map (b k *s), mm or unitless."""
-        values = regions.signed_distances_mm()
+        values = regions.signed_distances_mm(less_inside=self.convention == "kervadec")
         edge = None
         if self.convention in {"edge", "maurer"}:
             edge = _inner_edge(regions, with_corners=self.convention == "maurer")
@@ -66,6 +66,11 @@ class Boundary(MapGenerator):
         for part in [values] if is_torch(values) else values.swapaxes(0, 1):
             self._finish(part, regions, edge)
         return RWMap.from_dense(regions.labels, values)
+
+    def _is_finite(self, regions: Regions) -> bool:
+        """On a GPU a check would read all values again: distances have none that is not."""
+        plain = self.convention in {"kervadec", "valverde"} and self.normalize == "none"
+        return plain and type(self).compute is Boundary.compute and bool(regions.kernels)
 
     def _finish(self, signed: Array, regions: Regions, edge: Array | None) -> None:
         """Turn signed distances into values of the map, in place. (b *s), or all in (b k *s).
@@ -77,11 +82,6 @@ class Boundary(MapGenerator):
         def beside(array: Array) -> Array:
             return array if signed.ndim == array.ndim else array[:, None]
 
-        if self.convention == "kervadec":
-            inside, smallest = signed < 0, beside(regions.smallest_spacing_mm)
-            add_where(signed, smallest, inside)
-            # 0 where d is s, not what rounding left of d - s, which may be above 0.
-            zero_where(signed, inside & (signed > -1e-6 * smallest))
         if self.convention == "maurer" and edge is not None:
             signed[...] = xp.where(signed < 0, -beside(edge), signed)
         elif edge is not None:
