@@ -17,8 +17,9 @@ device.
 from __future__ import annotations
 
 import importlib.util
+import sys
 from collections.abc import Callable, Sequence
-from functools import wraps
+from functools import cache, wraps
 from importlib import import_module
 from typing import Any, Literal, TypeAlias, TypeVar, cast, get_args
 
@@ -76,7 +77,8 @@ _FIXES = {
 
 
 def _is_installed(package: str) -> bool:
-    return importlib.util.find_spec(package) is not None
+    # Most often it is imported already, and nobody has to look for it.
+    return sys.modules.get(package) is not None or importlib.util.find_spec(package) is not None
 
 
 def _as_the_engine_needs(measure: Measure) -> Measure:
@@ -116,6 +118,7 @@ def squared_to_other_label_mm2(
     return _module(engine).squared_to_other_label_mm2(labels, spacings_mm)
 
 
+@cache
 def _module(engine: str | None) -> Any:
     return import_module(f"rwloss.distance.{engine}_engine")
 

@@ -59,6 +59,8 @@ def _distances(
     root: bool = True,
 ) -> Tensor:
     """Distances or their squares. alone: the result of each image with one label only."""
+    if not labels.numel():
+        return labels.new_empty(labels.shape, dtype=torch.float32)
     rows = constant_rows(_rows, (tuple(spacings_mm), tuple(alone)), labels)
     return _transform(labels, rows, root)
 
@@ -74,8 +76,6 @@ def _rows(spacings_mm: Sequence[tuple[float, ...]], alone: Sequence[float]) -> N
 def _transform(labels: Tensor, rows: Sequence[Tensor], root: bool) -> Tensor:
     """Distances of labels (b *s) -> (b *s). rows: of `_rows`, (b) each."""
     alone = rows[-1]
-    if not labels.numel():
-        return alone.new_empty(labels.shape)
     if labels.numel() == len(labels):
         return alone.reshape(labels.shape).clone()
     labels = labels.contiguous()

@@ -49,6 +49,9 @@ def signed_distances_mm(
     less_mm: one number per image, by which distances inside are nearer to 0; and 0 where only
     rounding is left.
     """
+    if not labels.numel():
+        shape = (len(labels), num_classes, *labels.shape[1:])
+        return labels.new_empty(shape, dtype=torch.float32)
     less = None if less_mm is None else tuple(less_mm)
     rows = constant_rows(_rows, (tuple(spacings_mm), less), labels)
     return _signed(labels, rows, num_classes, less is not None)

@@ -60,13 +60,14 @@ def sums(
     """
     flat = logits.flatten(2)  # a view, unless spatial axes were swapped
     batch, k, voxels = flat.shape
-    columns, blocks = 2 + 3 * k * overlap, _tiles(k, voxels, TILE)[0]
-    out = logits.new_empty((columns, batch * blocks), dtype=torch.float32)
+    columns, parts_of_group = 2 + 3 * k * overlap, batch // groups * _tiles(k, voxels, TILE)[0]
+    out = logits.new_empty((columns, groups, parts_of_group), dtype=torch.float32)
     others = out if map_labels is None else map_labels.contiguous()
     shared = {"OTHERS": map_labels is not None, "IGNORING": ignoring, "OVERLAP": overlap}
     _launch(tile_sums, flat, labels, counts, parts, (out, others), (float(size),), **shared)
-    found = [out[:2].view(2, groups, -1).sum(dim=2)]
-    return [*found, out[2:].view(3, k, batch, -1).sum(dim=3)] if overlap else found
+    if not overlap:
+        return [out.sum(dim=2)]
+    return [out[:2].sum(dim=2), out[2:].view(3, k, batch, -1).sum(dim=3)]
 
 
 @operation(f"softmax_gradients({_GIVEN}, Tensor? factors, float size, Tensor[] tables) -> Tensor")
@@ -176,8 +177,8 @@ def _map(
 
 @triton.jit
 def tile_sums(
-    logits, labels, counts, first, second, out, map_labels, first_step, second_step, voxels, classes,
-    logits_b, logits_k, logits_v, size,
+    logits, labels, counts, first, second, out, map_labels, first_step, second_step, voxels,
+    classes, logits_b, logits_k, logits_v, size,
     OTHERS: tl.constexpr, IGNORING: tl.constexpr, OVERLAP: tl.constexpr, FORM: tl.constexpr,
     COUNTS: tl.constexpr, CLASSES: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip

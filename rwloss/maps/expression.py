@@ -47,7 +47,8 @@ class Expression(ABC):
         wrong term.
         """
         rwmap = self.make(regions, probs)
-        return replace(rwmap, expression=str(self), spacing_mm=regions.spacings_mm)
+        whole = rwmap.labels, rwmap.num_classes, rwmap.parts
+        return RWMap(*whole, str(self), regions.spacings_mm)
 
     @abstractmethod
     def make(self, regions: Regions, probs: Array | None) -> RWMap:
