@@ -266,11 +266,14 @@ class Regions:
         """Each voxel gets the value of its class. values (b k) -> (b *s); 0 where ignored."""
         return look_up(values, self.labels)
 
-    def divided_by_class(self, values: Array, divisors: Array) -> Array:
-        """Values (b *s) by the number of their class (b k). (b *s), new; 0 where ignored."""
+    def divided_by_class(self, values: Array, divisors: Array, *, negative: bool = False) -> Array:
+        """Values (b *s) by the number of their class (b k). (b *s), new; 0 where ignored.
+
+        negative: times -1.
+        """
         if kernels := self.kernels:
-            return kernels.divided(values, divisors, self.labels)
-        divisor = self.per_voxel(divisors)
+            return kernels.divided(values, divisors, self.labels, negative)
+        divisor = self.per_voxel(-divisors if negative else divisors)
         if self.ignored is not None:
             divisor = self.xp.where(self.ignored, self.full(1.0), divisor)  # not 0 / 0
         return divide_into(values, divisor)

@@ -58,7 +58,8 @@ triton_classes.in_range(labels, 0, 5)
 triton_classes.counts(labels, 5)
 triton_classes.maxima(part, labels, 5)
 triton_classes.look_up(table, labels)
-triton_classes.divided(part, table, labels)
+triton_classes.divided(part, table, labels, False)
+triton_classes.divided(part, table, labels, True)
 logits, one = torch.zeros(2, 5, *size, dtype=torch.bfloat16), part[:1, :1, :1, :1].expand_as(part)
 for parts, counts in (([part, one], part), ([torch.zeros(2, 5, *size)], None)):
     for others, overlap, tables in ((labels.long(), True, [table, table]), (None, False, [])):

@@ -48,15 +48,18 @@ def maxima(values: Tensor, labels: Tensor, num_classes: int) -> Tensor:
 def look_up(table: Tensor, labels: Tensor) -> Tensor:
     """Each voxel gets the value of its class, 0 below class 0. (b k), (b *s) -> (b *s)."""
     found = table.new_empty(labels.shape)
-    _launch(of_each_voxel, labels, table, table, found, classes=table.shape[1], DIVIDED=False)
+    _launch(of_each_voxel, labels, table, table, found, classes=table.shape[1], SIGN=0)
     return found
 
 
-@operation("class_divided(Tensor values, Tensor table, Tensor labels) -> Tensor")
-def divided(values: Tensor, table: Tensor, labels: Tensor) -> Tensor:
-    """Values by that of their class, 0 below class 0. (b *s), (b k), (b *s) -> (b *s)."""
-    found = table.new_empty(labels.shape)
-    _launch(of_each_voxel, labels, values, table, found, classes=table.shape[1], DIVIDED=True)
+@operation("class_divided(Tensor values, Tensor table, Tensor labels, bool negative) -> Tensor")
+def divided(values: Tensor, table: Tensor, labels: Tensor, negative: bool) -> Tensor:
+    """Values by that of their class, 0 below class 0. (b *s), (b k), (b *s) -> (b *s).
+
+    negative: times -1.
+    """
+    found, sign = table.new_empty(labels.shape), -1 if negative else 1
+    _launch(of_each_voxel, labels, values, table, found, classes=table.shape[1], SIGN=sign)
     return found
 
 
@@ -113,15 +116,20 @@ def of_each_class(labels, values, found, voxels, classes, COUNT: tl.constexpr, B
 
 @triton.jit
 def of_each_voxel(
-    labels, values, table, found, voxels, classes, DIVIDED: tl.constexpr, BLOCK: tl.constexpr
+    labels, values, table, found, voxels, classes, SIGN: tl.constexpr, BLOCK: tl.constexpr
 ):
-    """Store the value of its class for each voxel, or its own value by that; 0 below class 0."""
+    """Store the value of its class for each voxel; 0 below class 0.
+
+    With a SIGN its own value by that, times the sign.
+    """
     image, voxel, there, label = _block(labels, voxels, BLOCK)
     known = there & (label >= 0) & (label < classes)
-    value = tl.load(table + image * classes + label, mask=known, other=1.0 if DIVIDED else 0.0)
-    if DIVIDED:
+    value = tl.load(table + image * classes + label, mask=known, other=0.0 if SIGN == 0 else 1.0)
+    if SIGN != 0:
         own = tl.load(values + image * voxels + voxel, mask=known, other=0.0)
         value = tl.div_rn(own, value)
+    if SIGN < 0:
+        value = tl.where(known, -value, 0.0)  # no -0
     tl.store(found + image * voxels + voxel, value, mask=there)
 
 

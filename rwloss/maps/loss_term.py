@@ -6,7 +6,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
-from functools import cache, reduce
+from functools import reduce
 from operator import add
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
@@ -418,7 +418,7 @@ class Prediction:
 
         made = cls(
             log_probs,
-            cache(one_hot) if late else one_hot(),
+            _once(one_hot) if late else one_hot(),
             None if all_count else counted if late else counted(),
             spacings_mm,
             shape=log_probs_of().shape if shape is None else shape,
@@ -453,7 +453,19 @@ def _as_function(made: Tensor | Callable[[], Tensor]) -> Callable[[], Tensor]:
     """A function that is called once; a tensor as one."""
     import torch
 
-    return (lambda: made) if isinstance(made, torch.Tensor) else cache(made)
+    return (lambda: made) if isinstance(made, torch.Tensor) else _once(made)
+
+
+def _once(make: Callable[[], Tensor]) -> Callable[[], Tensor]:
+    """What a function gives, which is called once. `functools.cache` takes longer to make."""
+    kept: list[Tensor] = []
+
+    def made() -> Tensor:
+        if not kept:
+            kept.append(make())
+        return kept[0]
+
+    return made
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import keyword
 import os
 import re
 import sys
-from functools import cache
+from functools import cache, lru_cache
 from hashlib import sha256
 from importlib.metadata import Distribution, EntryPoint, entry_points
 from pathlib import Path
@@ -79,7 +79,16 @@ def get(name: str, /, **parameters: Any) -> MapGenerator:
     >>> str(get("boundary", convention="valverde"))
     "boundary(convention='valverde')"
     """
-    return build(load(name), parameters)
+    generator = load(name)
+    if parameters:
+        return build(generator, parameters)
+    usual = _with_defaults(generator)
+    return usual if usual.is_static else build(generator, {})  # a loss remembers its checks
+
+
+@lru_cache(maxsize=64)
+def _with_defaults(generator: type[MapGenerator]) -> MapGenerator:
+    return build(generator, {})
 
 
 def add(generator: type[MapGenerator]) -> None:

@@ -24,10 +24,12 @@ def test_kernels_against_numpy(device, monkeypatch, block):
     np.testing.assert_array_equal(found.cpu(), regions.class_maxima(values, labels, 5))
     looked_up = triton_classes.look_up(found, tensors[1])
     np.testing.assert_array_equal(looked_up.cpu(), regions.look_up(found.cpu().numpy(), labels))
-    shares = triton_classes.divided(tensors[0], found, tensors[1]).cpu().numpy()
     with np.errstate(invalid="ignore", divide="ignore"):
         wanted = np.where(labels < 0, 0, values / looked_up.cpu().numpy())
-    np.testing.assert_array_equal(shares, wanted)
+    for negative in (False, True):
+        shares = triton_classes.divided(tensors[0], found, tensors[1], negative).cpu().numpy()
+        np.testing.assert_array_equal(shares, -wanted if negative else wanted)
+        assert not np.signbit(shares[labels < 0]).any()
     found = triton_classes.counts(tensors[1], 5)
     assert found.dtype == torch.int64
     np.testing.assert_array_equal(found.cpu(), regions.class_counts(labels, 5))

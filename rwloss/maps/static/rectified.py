@@ -50,14 +50,17 @@ class Rectified(Weighted, MapGenerator):
 
     def compute(self, regions: Regions) -> RWMap:
         """Map values for one batch. labels (b *s) -> compact map (b *s), unitless."""
-        xp, depth, in_image = regions.xp, regions.depth_mm, self.scope == "image"
-        minus_peak = -regions.peak_depth_mm if in_image else _minus_peak_of_component(regions)
-        if self.clip_mm is not None:
-            depth = xp.clip(depth, None, self.clip_mm)
-            minus_peak = xp.clip(minus_peak, -self.clip_mm, None)
-        if in_image:
-            true = regions.divided_by_class(depth, minus_peak)
+        xp, depth, clip_mm = regions.xp, regions.depth_mm, self.clip_mm
+        if clip_mm is not None:
+            depth = xp.clip(depth, None, clip_mm)
+        if self.scope == "image":
+            peak = regions.peak_depth_mm
+            peak = peak if clip_mm is None else xp.clip(peak, None, clip_mm)
+            true = regions.divided_by_class(depth, peak, negative=True)
         else:
+            minus_peak = _minus_peak_of_component(regions)
+            if clip_mm is not None:
+                minus_peak = xp.clip(minus_peak, -clip_mm, None)
             if regions.ignored is not None:
                 minus_peak = xp.where(regions.ignored, regions.full(1.0), minus_peak)  # not 0 / 0
             true = divide_into(depth, minus_peak)
