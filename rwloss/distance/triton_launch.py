@@ -62,7 +62,8 @@ def constant_rows(
     They are copied there once for each stream, where later work follows the copy.
     """
     if type(like) is not Tensor or (like.is_cuda and torch.cuda.is_current_stream_capturing()):
-        return from_numpy(make(*given), like).unbind()
+        made: tuple[Tensor, ...] = from_numpy(make(*given), like).unbind()
+        return made
     stream = torch.cuda.current_stream(like.device).cuda_stream if like.is_cuda else 0
     return _kept_rows(make, given, like.device, stream)
 
