@@ -132,6 +132,7 @@ def refusals():
         "mask of voxels that count": (RegionWiseLoss("dice"), logits, labels, None, soft),
         "not finite": (RegionWiseLoss(NotANumber()), logits, labels),
     }
+    yield "not finite", RegionWiseLoss(RectifiedByNothing()), logits, labels
     # Kernels check labels and those of a map. Where none reads them, or only later, others do.
     for text in ("cross_entropy", "cross_entropy + dice", "rectified", "0 * dice"):
         yield range_, RegionWiseLoss(text), logits, labels + 1
@@ -151,6 +152,16 @@ class NotANumber(maps.MapGenerator):
     def compute(self, regions):
         values = regions.full(float("nan"))
         return rwloss.RWMap.compact(regions.labels, regions.num_classes, values, values)
+
+
+class RectifiedByNothing(maps.Rectified):
+    """One whose own map would need no check."""
+
+    name = "rectified_by_nothing"
+
+    def compute(self, regions):
+        rwmap = super().compute(regions)
+        return rwloss.RWMap.compact(regions.labels, 4, rwmap.true * float("nan"), rwmap.other)
 
 
 @on_the_cpu

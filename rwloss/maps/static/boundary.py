@@ -67,10 +67,10 @@ class Boundary(MapGenerator):
             self._finish(part, regions, edge)
         return RWMap.from_dense(regions.labels, values)
 
-    def _is_finite(self, regions: Regions) -> bool:
-        """On a GPU a check would read all values again: distances have none that is not."""
+    def _is_finite(self) -> bool:
+        """Yes for distances themselves. Not if a subclass computes something else."""
         plain = self.convention in {"kervadec", "valverde"} and self.normalize == "none"
-        return plain and type(self).compute is Boundary.compute and bool(regions.kernels)
+        return plain and type(self).compute is Boundary.compute
 
     def _finish(self, signed: Array, regions: Regions, edge: Array | None) -> None:
         """Turn signed distances into values of the map, in place. (b *s), or all in (b k *s).
