@@ -92,7 +92,9 @@ def test_area_under_the_curve_by_counting_pairs():
 def test_the_table_holds_whole_runs_with_signs():
     assert len({(row.run, row.name) for row in ROWS}) == len(ROWS)
     # What shares a source has one name: see docs/stability.md.
-    assert {row.dataset for row in ROWS} == {"hippocampus", "phantom", "lung_patches"}
+    assert {row.dataset for row in ROWS} == {
+        *("hippocampus", "phantom", "lung_patches", "vessels", "topomortar"),
+    }
     for row in ROWS:
         assert 0 < row.fraction < 1
         assert row.learning_rate > 0
@@ -101,7 +103,8 @@ def test_the_table_holds_whole_runs_with_signs():
         for signs in row.signs.values():
             assert {"pull", *signs} == {*risk.CANDIDATES}
     kept = [row for row in ROWS if row.map == "dice + cross_entropy"]
-    assert not any(row.lost for row in kept)
+    assert {row.dataset for row in kept if row.lost} == {"phantom"}  # a class of 0.05 or 0.2 %
+    assert sum(row.lost for row in kept) < 0.01 * len(kept)
 
 
 @pytest.mark.parametrize("by", ["dataset", "map"])
@@ -228,6 +231,8 @@ def test_what_the_rule_of_thumb_names():
     share = f"{100 * named / lost:.0f} %"
     assert f"{named} of the {lost} lost classes ({share}), and {100 * wrong / kept:.0f} %" in page
     named, lost = below(VANISHES_BELOW, lost=True, fast=True)
-    assert f"only {named} of {lost} ({100 * named / lost:.0f} %), and no survivor" in page
-    assert f"below 0.03 lie {below(0.03, lost=True, fast=True)[0]} of them" in page
-    assert below(0.03, lost=False, fast=True)[0] == 0
+    wrong, kept = below(VANISHES_BELOW, lost=False, fast=True)
+    survived = f"{wrong} of {kept} survivors"
+    assert f"{named} of {lost} ({100 * named / lost:.0f} %), and {survived}" in page
+    (named, _), (wrong, _) = (below(0.03, lost=end, fast=True) for end in (True, False))
+    assert f"below 0.03 lie {named} of them, and {wrong} survivors" in page
