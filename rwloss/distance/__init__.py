@@ -185,15 +185,15 @@ def signed_distances_mm(
         number = from_numpy(number, labels)
         # Class by class NumPy's arrays stay in the cache; a GPU needs fewer, larger operations.
         if is_torch(signed):
-            _lessen_inside(signed, number[:, None])
+            lessen_inside(signed, number[:, None])
         else:
             for part in signed.swapaxes(0, 1):
-                _lessen_inside(part, number)
+                lessen_inside(part, number)
     return signed
 
 
-def _lessen_inside(signed: Array, number: Array) -> None:
-    """Add a number in place where distances are below 0."""
+def lessen_inside(signed: Array, number: Array) -> None:
+    """Bring distances below 0 nearer to 0 by a number, in place. All of one shape, or broadcast."""
     inside = signed < 0
     add_where(signed, number, inside)
     # 0 where d is the number, not what rounding left of d - number, which may be above 0.

@@ -149,7 +149,7 @@ def test_signed_distances_that_are_less_inside(engine, device, shape):
             for less in (True, False)
         )
     less = torch.tensor([min(row) for row in spacings], device=device)
-    distance._lessen_inside(wanted, less.reshape(-1, *[1] * labels.ndim))
+    distance.lessen_inside(wanted, less.reshape(-1, *[1] * labels.ndim))
     assert torch.equal(found, wanted)
     assert bool((found[0, 0][labels[0] == 0] == 0).any())
     assert not bool(found[found == 0].signbit().any())

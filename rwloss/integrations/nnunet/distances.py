@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from rwloss import distance
 from rwloss.errors import RWLossError
 from rwloss.files.atomic import whole_file
 from rwloss.maps.expression import Expression
@@ -184,7 +185,7 @@ class WholeRegions(Regions):
         near: Tensor = super().peak_depth_mm
         return torch.where(self.peaks > 0, self.peaks, near)
 
-    def signed_distances_mm(self) -> Tensor:
+    def signed_distances_mm(self, *, less_inside: bool = False) -> Tensor:
         """For every class, like those of `Regions` for whole images. (b k *s), float32."""
         near: Tensor = super().signed_distances_mm()
         counts = self.counts
@@ -193,7 +194,10 @@ class WholeRegions(Regions):
         classes = torch.arange(self.num_classes, device=near.device)
         inside = self.labels[:, None] == self._wide(classes[None])
         signed = torch.where(inside, -size, size)
-        return torch.where(self._wide(self.peaks) > 0, signed, near)
+        found = torch.where(self._wide(self.peaks) > 0, signed, near)
+        if less_inside:
+            distance.lessen_inside(found, self.smallest_spacing_mm[:, None])
+        return found
 
     def _between(self, near: Tensor, far: Tensor) -> Tensor:
         """Distances of 0 or more: from the patch if they are exact there, else from the volume."""
