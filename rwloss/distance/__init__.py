@@ -193,7 +193,10 @@ def signed_distances_mm(
 
 
 def lessen_inside(signed: Array, number: Array) -> None:
-    """Bring distances below 0 nearer to 0 by a number, in place. All of one shape, or broadcast."""
+    """Bring distances below 0 nearer to 0, in place.
+
+    signed: in mm. number: by how much, in mm; its shape may be broadcast.
+    """
     inside = signed < 0
     add_where(signed, number, inside)
     # 0 where d is the number, not what rounding left of d - number, which may be above 0.

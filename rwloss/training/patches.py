@@ -266,7 +266,7 @@ class PatchSampler:
         return range(first, first + self.batch_size)
 
     def example(self, number: int, u: Sequence[float]) -> _Example:
-        """What an example consists of. u: the numbers drawn for it."""
+        """What an example consists of. number: its own. u: the numbers drawn for it."""
         source, voxel = self._place(number, u[:3])
         starts = patch_starts(self.sources.shapes[source], self.patch_size, voxel, u[3:6])
         transform = self.augmentation.transform(u[6:])
