@@ -8,7 +8,9 @@ the convolution's kernel. Here each number is written once.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import triton  # type: ignore[import-not-found, import-untyped, unused-ignore]
@@ -28,17 +30,12 @@ def gathered(
 ) -> Tensor:
     """What the kernel sees at each place. (m b c *s) -> (m c·kernel b·places)."""
     members, images, channels, *size = many.shape
-    columns = many.new_empty(
-        (members, channels * _product(kernel), images * _product(places)),
-    )
-    lengths = (_three(value, one) for value, one in ((size, 1), (places, 1)))
-    form = (_three(value, one) for value, one in ((padding, 0), (kernel, 1), (stride, 1)))
-    blocks = triton.cdiv(columns.shape[2], BLOCK)
+    rows, places_of_all = channels * math.prod(kernel), images * math.prod(places)
+    columns = many.new_empty((members, rows, places_of_all))
+    numbers = images, channels, *_three(size, 1), *_three(places, 1), *_three(padding, 0)
+    blocks = members * channels * triton.cdiv(places_of_all, BLOCK)
     with torch.cuda.device_of(many):
-        gather[(members * channels * blocks,)](
-            many.contiguous(), columns, images, channels, *sum(lengths, ()), *sum(form, ()),
-            BLOCK=BLOCK, enable_fp_fusion=True,
-        )  # fmt: skip
+        gather[(blocks,)](many.contiguous(), columns, *numbers, **_constants(kernel, stride))
     return columns
 
 
@@ -53,26 +50,30 @@ def scattered(
 ) -> Tensor:
     """The adjoint: each voxel gets the sum of where it was seen. -> (m b c *s), *s = `many`."""
     members, rows, _ = columns.shape
-    channels = rows // _product(kernel)
+    channels = rows // math.prod(kernel)
     found = columns.new_empty((members, images, channels, *many))
-    lengths = (_three(value, one) for value, one in ((many, 1), (places, 1)))
-    form = (_three(value, one) for value, one in ((padding, 0), (kernel, 1), (stride, 1)))
-    blocks = triton.cdiv(_product(many), BLOCK)
+    numbers = images, channels, *_three(many, 1), *_three(places, 1), *_three(padding, 0)
+    blocks = members * images * channels * triton.cdiv(math.prod(many), BLOCK)
+    is_double = columns.dtype == torch.float64
     with torch.cuda.device_of(columns):
-        scatter[(members * images * channels * blocks,)](
-            columns.contiguous(), found, images, channels, *sum(lengths, ()), *sum(form, ()),
-            DOUBLE=columns.dtype == torch.float64, BLOCK=BLOCK, enable_fp_fusion=True,
-        )  # fmt: skip
+        scatter[(blocks,)](
+            columns.contiguous(), found, *numbers, **_constants(kernel, stride), DOUBLE=is_double
+        )
     return found
+
+
+def _constants(kernel: Sequence[int], stride: Sequence[int]) -> dict[str, Any]:
+    """What the kernels are compiled for."""
+    sizes = (("KERNEL", _three(kernel, 1)), ("STRIDE", _three(stride, 1)))
+    named = {
+        f"{name}_{axis}": n for name, each in sizes for axis, n in zip("ZYX", each, strict=True)
+    }
+    return {**named, "BLOCK": BLOCK, "enable_fp_fusion": True}
 
 
 def _three(values: Sequence[int], one: int) -> tuple[int, ...]:
     """Three axes, the last ones of which are given."""
     return (*(one,) * (3 - len(values)), *values)
-
-
-def _product(values: Sequence[int]) -> int:
-    return int(torch.Size(values).numel())
 
 
 # A compilation takes a second, so it is made for each kernel and stride, and not for each size.
