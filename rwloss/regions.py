@@ -169,9 +169,7 @@ class Regions:
 
         An axis of length 1 does not count: no distance runs along it.
         """
-        size = self.labels.shape[1:]
-        values = [distance.smallest_mm(row, size) for row in self.spacings_mm]
-        return from_numpy(np.array(values, np.float32).reshape(-1, *[1] * len(size)), self.labels)
+        return distance.smallest_of_each_mm(self.labels, self.spacings_mm)
 
     @cached_property
     def ignored(self) -> Array | None:

@@ -146,6 +146,13 @@ def smallest_mm(spacing_mm: Sequence[float], size: Sequence[int]) -> float:
     return min(long or spacing_mm)
 
 
+def smallest_of_each_mm(labels: Array, spacings_mm: Spacings) -> Array:
+    """`smallest_mm` of each image, to broadcast with labels (b *s). (b 1 ...), float32."""
+    size = labels.shape[1:]
+    values = [smallest_mm(row, size) for row in spacings_mm]
+    return from_numpy(np.array(values, np.float32).reshape(-1, *[1] * len(size)), labels)
+
+
 @_as_the_engine_needs
 def signed_distance_mm(mask: Array, spacings_mm: Spacings, *, engine: str | None = None) -> Array:
     """Signed distance in mm to the other side: below 0 inside the mask, above 0 outside.
@@ -176,13 +183,13 @@ def signed_distances_mm(
     Labels that are no class (ignored ones) are outside every class. less_inside: nearer to 0 by the
     smallest spacing of the image inside, so that voxels at that distance have 0.
     """
-    less = [smallest_mm(row, labels.shape[1:]) for row in spacings_mm] if less_inside else None
     if engine == "triton":
+        size = labels.shape[1:]
+        less = [smallest_mm(row, size) for row in spacings_mm] if less_inside else None
         return _module(engine).signed_distances_mm(labels, num_classes, spacings_mm, less)
     signed = _signed_distances_mm(labels, num_classes, spacings_mm, engine)
-    if less is not None:
-        number = np.array(less, np.float32).reshape(-1, *[1] * (labels.ndim - 1))
-        number = from_numpy(number, labels)
+    if less_inside:
+        number = smallest_of_each_mm(labels, spacings_mm)
         # Class by class NumPy's arrays stay in the cache; a GPU needs fewer, larger operations.
         if is_torch(signed):
             lessen_inside(signed, number[:, None])
