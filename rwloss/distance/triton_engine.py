@@ -212,7 +212,7 @@ def across_lines(
     at = found + first + row * inner
     best = tl.load(before + row * inner, mask=here, other=float("inf"))
     best = tl.minimum(best, tl.load(at, mask=here, other=float("inf")))
-    best = minimum_over_rows(before, live, square, best, here, top, 0, n, n, inner, ROWS)
+    best = minimum_over_rows(before, live, square, best, here, top, 0, n, inner, ROWS)
     if LAST:
         best = _finished(best, alone + image, live, ROOT)
     tl.store(at, best, mask=here)

@@ -31,6 +31,7 @@ WARPS = 8
 TILE = (32, 128)
 
 FAR = tl.constexpr(1 << 28)  # steps; more than a line can have
+BLOCK = tl.constexpr(8)  # rows that are read, or left out, together
 
 
 def lines_and_cols(n: int, lines: int, most: int) -> tuple[int, int]:
@@ -63,23 +64,46 @@ def _smaller(one, two):
 
 @triton.jit
 def minimum_over_rows(
-    before, live, square, best, here, top, low, high, n, stride, ROWS: tl.constexpr
+    before, live, square, best, here, top, low, high, stride, ROWS: tl.constexpr
 ):  # fmt: skip
     """min(best, numbers before at rows low..high-1 + spacing² · offset²). (ROWS COLS).
 
-    before: row 0 of each line. best, and here where there are voxels: rows from `top` on. Only rows
-    are read whose offset can count: spacing² · offset² is less than the largest of `best`.
+    before: row 0 of each line. best, and here where there are voxels: rows from `top` on. Blocks of
+    BLOCK rows are read up from the tile, then down, until they are so far away that no row can
+    count. A block whose least numbers are too large for its distance is left out.
     """
-    most = tl.max(tl.where(here, best, 0.0), axis=0, keep_dims=True)
-    most = tl.max(most / square)  # steps²
-    reach = tl.sqrt(tl.minimum(most, tl.cast(n, tl.float32) * n)).to(tl.int32) + 1
-    low, high = tl.maximum(low, top - reach), tl.minimum(high, top + ROWS + reach)
     step = tl.arange(0, ROWS)[:, None].to(tl.float32)
-    value = tl.load(before + tl.minimum(low, n - 1) * stride, mask=live, other=float("inf"))
-    for j in range(low, high):
-        # The next row is on its way while this one is used.
-        coming = tl.load(before + tl.minimum(j + 1, n - 1) * stride, mask=live, other=float("inf"))
-        offset = step + (top - j).to(tl.float32)
-        best = tl.minimum(best, value + offset * offset * square)
-        value = coming
+    best = tl.where(here, best, 0.0)  # so that no other voxel asks for more rows
+    worst = tl.max(best, axis=0, keep_dims=True)
+    most = tl.max(worst / square)  # steps²
+    for down in range(2):
+        start = tl.where(down == 0, tl.maximum(top, low), tl.minimum(top, high) - BLOCK)
+        gap = _steps_between(start, top, ROWS)
+        while (start < high) & (start + BLOCK > low) & (gap * gap < most):
+            least = tl.full(worst.shape, float("inf"), tl.float32)
+            for row in tl.static_range(BLOCK):
+                place = tl.minimum(tl.maximum(start + row, low), high - 1)
+                value = tl.load(before + place * stride, mask=live, other=float("inf"))
+                least = tl.minimum(least, value)
+            if tl.max((least + gap * gap * square < worst).to(tl.int32)) > 0:
+                first, last = tl.maximum(start, low), tl.minimum(start + BLOCK, high) - 1
+                value = tl.load(before + first * stride, mask=live, other=float("inf"))
+                for j in range(first, last + 1):
+                    # The next row is on its way while this one is used.
+                    coming = before + tl.minimum(j + 1, last) * stride
+                    coming = tl.load(coming, mask=live, other=float("inf"))
+                    offset = step + (top - j).to(tl.float32)
+                    best = tl.minimum(best, value + offset * offset * square)
+                    value = coming
+                worst = tl.max(best, axis=0, keep_dims=True)
+                most = tl.max(worst / square)
+            start += BLOCK * (1 - 2 * down)
+            gap = _steps_between(start, top, ROWS)
     return best
+
+
+@triton.jit
+def _steps_between(start, top, ROWS: tl.constexpr):
+    """From the nearest row of a block to that of a tile, 0 inside it. float32."""
+    gap = tl.maximum(start - top - ROWS + 1, top - start - BLOCK + 1)
+    return tl.maximum(gap, 0).to(tl.float32)

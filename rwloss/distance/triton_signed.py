@@ -269,7 +269,7 @@ def across_rows(
     here = live & (row < n)
     boxed = live & (row >= low) & (row < high)  # nothing was stored outside
     best = tl.load(before + row * inner, mask=boxed, other=float("inf"))
-    best = minimum_over_rows(before, live, square, best, here, top, low, high, n, inner, ROWS)
+    best = minimum_over_rows(before, live, square, best, here, top, low, high, inner, ROWS)
     if LAST:
         best = tl.where(high > 0, tl.sqrt_rn(best), 0.0)
     tl.store(found + row * inner, best, mask=here)

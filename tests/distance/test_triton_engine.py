@@ -193,6 +193,23 @@ def test_a_row_just_beyond_a_tile(signed, monkeypatch):
     signed(labels, 2, [(2.0, 3.0)] * 2, rtol=0, large=False)
 
 
+def test_few_voxels_far_apart(engine, device, signed, monkeypatch):
+    """Most blocks of rows are left out, and none that counts: all distances are those of SciPy."""
+    from rwloss.distance import triton_lines
+
+    monkeypatch.setattr(triton_lines, "TILE", (16, 32))
+    random = np.random.default_rng(0)
+    labels = (random.random((2, 100, 10)) < 0.006) * random.integers(1, 3, (2, 100, 10))
+    spacings = [(1.0, 3.0), (3.0, 1.0)]
+    with fast_calls():
+        found = distance.squared_to_other_label_mm2(
+            torch.as_tensor(labels, device=device), spacings, engine="triton"
+        )
+    wanted = scipy_engine.squared_to_other_label_mm2(labels, spacings)
+    np.testing.assert_array_equal(found.cpu(), wanted)
+    signed(labels, 3, spacings, rtol=0, large=False)
+
+
 # --- Launches and memory
 
 
