@@ -11,7 +11,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import partial
@@ -105,8 +105,8 @@ def card() -> dict[str, str]:
 def _tests() -> Iterator[Row]:
     """The tests that need a GPU."""
     root = Path(__file__).parents[1]
-    command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider"]
-    command += ["-p", "no:benchmark"]  # pytest-benchmark, where installed, warns beside xdist
+    command = [sys.executable, "-m", "pytest", "-v", "-m", "gpu", "-p", "no:cacheprovider"]
+    command += ["--tb=short", "-p", "no:benchmark"]  # where installed, it warns beside xdist
     if importlib.util.find_spec("xdist") is not None:  # minutes fewer; a dozen fit on one GPU
         command += ["--numprocesses", str(min(os.cpu_count() or 1, 12))]
     places = [
@@ -116,20 +116,33 @@ def _tests() -> Iterator[Row]:
         "tests/test_regions.py",
         "tests/training",
     ]
-    done = subprocess.run(
-        [*command, *places], cwd=root, capture_output=True, text=True, check=False
-    )
-    yield from rows_of_tests(done.stdout)
-    if done.returncode not in {0, 1}:
-        raise RuntimeError(f"pytest: {done.stdout[-500:]} {done.stderr[-500:]}")
+    with subprocess.Popen(
+        [*command, *places], cwd=root, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as tests:
+        assert tests.stdout is not None
+        yield from rows_of_tests(tests.stdout)
+    if tests.returncode not in {0, 1}:
+        raise RuntimeError(f"pytest ended with exit code {tests.returncode}")
 
 
-def rows_of_tests(output: str) -> Iterator[Row]:
-    """How many tests passed, and those that did not, from the end of pytest's output."""
-    for number, outcome in re.findall(r"(\d+) (passed|failed|errors?)\b", output.splitlines()[-1]):
+def rows_of_tests(lines: Iterable[str]) -> Iterator[Row]:
+    """The tests that fail, each as soon as pytest -v says so, then how many did and did not.
+
+    The lines are printed too: the reasons of failures are in the last of them.
+    """
+    failed, last = set[str](), ""
+    for line in lines:
+        print(line, end="", flush=True)
+        last = line
+        # One form is that of xdist's workers and of the summary, the other that of one process.
+        told = re.search(r"(?:^|\] )(?:FAILED|ERROR) (tests/.+?)(?: - |\s*$)", line) or re.match(
+            r"(tests/.+?) (?:FAILED|ERROR) ", line
+        )
+        if told and told[1] not in failed:
+            failed.add(told[1])
+            yield Row("GPU tests", f"failed: {told[1]}", 1, "tests")
+    for number, outcome in re.findall(r"(\d+) (passed|failed|errors?)\b", last):
         yield Row("GPU tests", outcome, int(number), "tests")
-    for name in re.findall(r"^(?:FAILED|ERROR) (\S+)", output, re.M):
-        yield Row("GPU tests", f"failed: {name}", 1, "tests")
 
 
 def _distance(names: str) -> Iterator[Row]:

@@ -19,9 +19,14 @@ from benchmarks import gpu, gpu_wheels, page  # noqa: E402
 
 sys.path.remove(str(ROOT))
 
-TOLD = """
-FAILED tests/losses/test_waits.py::test_nothing_waits_on_cuda - RuntimeError
-1 failed, 12 passed, 3 skipped in 8.01s"""
+WAITS = "tests/losses/test_waits.py::test_nothing_waits_on_cuda[rectified + dice]"
+TOLD = f"""tests/losses/test_waits.py::test_one PASSED [ 50%]
+{WAITS} FAILED [100%]
+=== FAILURES ===
+=== short test summary info ===
+FAILED {WAITS} - RuntimeError: FAILED to wait
+=== 1 failed, 12 passed, 3 skipped in 8.01s ===
+""".splitlines(keepends=True)
 
 
 def lines_of(path):
@@ -29,11 +34,27 @@ def lines_of(path):
 
 
 def test_the_rows_of_a_test_run():
-    assert [(row.method, row.value) for row in gpu.rows_of_tests(TOLD)] == [
-        ("failed", 1),
-        ("passed", 12),
-        ("failed: tests/losses/test_waits.py::test_nothing_waits_on_cuda", 1),
-    ]
+    """The same from one process, from workers of xdist, and from the summary alone."""
+    by_a_worker = f"[gw3] [100%] FAILED {WAITS} \n"
+    for told in (TOLD, [TOLD[0], by_a_worker, *TOLD[2:]], TOLD[2:]):
+        assert [(row.method, row.value) for row in gpu.rows_of_tests(told)] == [
+            (f"failed: {WAITS}", 1),
+            ("failed", 1),
+            ("passed", 12),
+        ]
+
+
+def test_a_failed_test_is_told_before_the_others_end(capsys):
+    """As a run that is cut off must leave what it has."""
+    rows = gpu.rows_of_tests(iter([*TOLD[:2], "not read yet"]))
+    assert next(rows).method == f"failed: {WAITS}"
+    assert capsys.readouterr().out == "".join(TOLD[:2])
+
+
+def test_tests_that_can_not_run_are_a_problem(monkeypatch):
+    monkeypatch.setenv("PYTEST_ADDOPTS", "--no-such-option")
+    with pytest.raises(RuntimeError, match="exit code 4"):
+        list(gpu.PARTS["tests"]())
 
 
 @pytest.mark.slow
@@ -42,7 +63,7 @@ def test_a_part_that_fails_or_takes_too_long_costs_no_other(tmp_path, monkeypatc
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     path, facts = tmp_path / "new" / "gpu.jsonl", {"started": "now", "python": "3", "versions": {}}
     parts = {
-        "wrong": partial(gpu.rows_of_tests, ""),
+        "wrong": partial(int, "x"),
         "good": partial(gpu.rows_of_tests, TOLD),
         "endless": partial(map, time.sleep, itertools.repeat(60, 1)),
         "late": partial(gpu.rows_of_tests, TOLD),
@@ -50,9 +71,9 @@ def test_a_part_that_fails_or_takes_too_long_costs_no_other(tmp_path, monkeypatc
     assert gpu.run(parts, path, facts, seconds=15) == 1
     found = lines_of(path)
     assert all(line["started"] == "now" for line in found)
-    assert [line["row"]["value"] for line in found if "row" in line] == [1, 12, 1]
+    assert [line["row"]["value"] for line in found if "row" in line] == [1, 1, 12]
     assert {line["part"]: line["problem"] for line in found if "problem" in line} == {
-        "wrong": "IndexError: list index out of range",
+        "wrong": "ValueError: invalid literal for int() with base 10: 'x'",
         "endless": "ended: the time was up",
         "late": "not run: the time was up",
     }
