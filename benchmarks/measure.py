@@ -66,19 +66,24 @@ def seconds(
 
 
 def seconds_on_a_gpu(
-    methods: Mapping[str, Callable[[], Any]], *, calls: int = 20
+    methods: Mapping[str, Callable[[], Any]], *, calls: int = 20, slow: Mapping[str, int] = {}
 ) -> dict[str, float]:
     """Median seconds of one call of each method, of several that follow each other.
 
     As in training, the host does not wait between calls: it counts only where it is the slower.
+
+    calls: how many follow each other. slow: how many of the methods that take too long for that.
     """
 
-    def many(call: Callable[[], Any]) -> None:
-        for _ in range(calls):
+    def many(call: Callable[[], Any], number: int) -> None:
+        for _ in range(number):
             call()
 
-    took = seconds({name: partial(many, call) for name, call in methods.items()}, repeats=9)
-    return {name: value / calls for name, value in took.items()}
+    numbers = {name: slow.get(name, calls) for name in methods}
+    took = seconds(
+        {name: partial(many, call, numbers[name]) for name, call in methods.items()}, repeats=9
+    )
+    return {name: value / numbers[name] for name, value in took.items()}
 
 
 def kernel_seconds(call: Callable[[], Any], *, calls: int = 10) -> float:
