@@ -79,16 +79,20 @@ def report() -> None:
 @app.command()
 def gpu(
     minutes: Annotated[float, typer.Option(help="Time for all of it.", min=0)] = 9.0,
+    part: Annotated[list[str] | None, typer.Option(help="A part to run; may be repeated.")] = None,
 ) -> None:
     """GPU tests, then distance, loss, step and study on a GPU, each row kept at once."""
     import torch
 
-    from benchmarks.gpu import NO_DEVICE, main
+    from benchmarks.gpu import NO_DEVICE, PARTS, main
 
+    if unknown := set(part or ()) - set(PARTS):
+        names = ", ".join(map(repr, PARTS))
+        raise typer.BadParameter(f"{', '.join(map(repr, sorted(unknown)))}: the parts are {names}")
     if not torch.cuda.is_available():
         typer.echo(f"Error: {NO_DEVICE}", err=True)
         raise typer.Exit(2)
-    raise typer.Exit(bool(main(minutes)))
+    raise typer.Exit(bool(main(minutes, part or ())))
 
 
 @app.command()

@@ -11,7 +11,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import partial
@@ -28,17 +28,19 @@ NO_DEVICE = (
 SMI = "name,driver_version,clocks.sm,clocks.mem,clocks.max.sm,power.limit,mig.mode.current"
 
 
-def main(minutes: float) -> int:
-    """Run the parts in turn, each in a process of its own; the number of those that failed.
+def main(minutes: float, names: Sequence[str] = ()) -> int:
+    """Run the parts of these names in turn (all if none); the number of those that failed.
 
-    A part that is still running when the time is up is ended: what it has found so far is kept.
+    Each has a process of its own. A part that is still running when the time is up is ended: what
+    it has found so far is kept.
     """
     facts = {
         "started": datetime.now(tz=UTC).isoformat(timespec="seconds"),
         "python": platform.python_version(),
         "versions": versions(),
     }
-    return run(PARTS, LINES, facts, 60 * minutes)
+    parts = {name: PARTS[name] for name in names or PARTS}
+    return run(parts, LINES, facts, 60 * minutes)
 
 
 def run(

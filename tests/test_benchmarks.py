@@ -97,6 +97,23 @@ def test_without_a_device_it_refuses():
     assert "no CUDA device" in told.stderr
 
 
+def test_a_part_that_does_not_exist_is_refused():
+    from typer.testing import CliRunner
+
+    from benchmarks.__main__ import app
+
+    told = CliRunner().invoke(app, ["gpu", "--part", "step", "--part", "stepp"], color=False)
+    assert told.exit_code == 2
+    assert "'stepp'" in told.stderr
+    assert "'step'" in told.stderr
+
+
+def test_only_the_chosen_parts_run_in_their_order(monkeypatch):
+    monkeypatch.setattr(gpu, "run", lambda parts, *_: list(parts))
+    assert gpu.main(1, ["step", "loss"]) == ["step", "loss"]
+    assert gpu.main(1) == list(gpu.PARTS)
+
+
 def test_wheels_are_those_that_are_missing():
     """Whatever the spelling; CUDA's own come with torch."""
     lines = ["Tomli_W==1.2.0", "torch==2.11.0", "nvidia-cublas==13", "cuda-toolkit==13", "", "# no"]
