@@ -229,7 +229,7 @@ def _shares(
 
 def _heading(text: str, wrong: NDArray[np.float64], push: NDArray[np.float64], index: int) -> str:
     if not wrong.any():
-        return f"{text}: no push goes the wrong way; all are shown"
+        return f"{text}: no push goes the wrong way"
     case = percent(float(wrong.sum() / push.sum()))
     if len(wrong) == 1:
         return f"{text}: {case} of the push goes the wrong way"

@@ -57,9 +57,11 @@ def _compose(picture: Picture) -> Figure:
     lettering = _Lettering(figure, [picture.title, *texts, *picture.names])
     wide, high = panel_size(picture)
 
-    right_wide = len(picture.classes) * (wide + _GAP) + _BAR + _BAR_TEXT
+    channels_wide = len(picture.classes) * (wide + _GAP)
+    right_wide = channels_wide + _BAR + _BAR_TEXT
     names = [lettering.fit(picture.names[k], wide, _HEADER, 2) for k in picture.classes]
-    headings = [lettering.fit(row.text, right_wide, _HEADER, 3, "bold") for row in rows]
+    # Not above the bar, whose highest number and unit are there.
+    headings = [lettering.fit(row.text, channels_wide, _HEADER, 3, "bold") for row in rows]
     heads = [_height(text, _HEADER) for text in headings]
     heads[0] += max(_height(name, _HEADER) for name in names)
     right_high = sum(heads) + len(rows) * (high + _GAP)
