@@ -126,11 +126,11 @@ def _mean(runs: Mapping[int, dict[str, Any]], score: str) -> float:
 def _share(runs: Mapping[int, dict[str, Any]]) -> str:
     found = rate(sum(run["lost"] for run in runs.values()), len(runs))
     assert isinstance(found, Rate)
-    return f"{found.count} of {found.of} ({found.low:.0%} to {found.high:.0%})".replace("%", " %")
+    return f"{found.count} of {found.of} ({100 * found.low:.0f} to {100 * found.high:.0f} %)"
 
 
 def _p(value: float | None) -> str:
-    return "" if value is None else "< 0.001" if value < 0.001 else f"{value:.3f}"
+    return "" if value is None else "<0.001" if value < 0.001 else f"{value:.3f}"
 
 
 if __name__ == "__main__":
