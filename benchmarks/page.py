@@ -12,17 +12,19 @@ from benchmarks.measure import RESULTS, Row, table
 
 PAGE = Path(__file__).parent / "README.md"
 _MARK = "<!-- results: {} -->"
+_NONE = "No result is stored."
 
 
 def main() -> None:
     """Write each result file's table behind its mark in the page."""
     text = PAGE.read_text(encoding="utf-8")
-    for name in ("distance", "loss", "precompute", "step", "study", "monai"):
+    for name in ("distance", "loss", "precompute", "step", "study", "monai", "report"):
         begin, end = _MARK.format(name), _MARK.format("end")
         head, _, rest = text.partition(begin)
         _, _, tail = rest.partition(end)
         tables = [_table(path) for path in sorted(RESULTS.glob(f"{name}-*.json"))]
-        text = f"{head}{begin}\n\n" + "\n\n".join(tables) + f"\n\n{end}{tail}"
+        shown = "\n\n".join(tables) or _NONE
+        text = f"{head}{begin}\n\n{shown}\n\n{end}{tail}"
     begin, end = _MARK.format("gpu"), _MARK.format("end")
     head, _, rest = text.partition(begin)
     _, _, tail = rest.partition(end)
@@ -34,7 +36,7 @@ def main() -> None:
 def gpu_table(path: Path) -> str:
     """The newest row of each measurement of `python -m benchmarks gpu`, run by run, or none."""
     if not path.exists():
-        return "None has been made."
+        return _NONE
     lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     newest = {(each["row"]["what"], each["row"]["method"]): each for each in lines if "row" in each}
     runs: dict[str, list[dict[str, Any]]] = {}

@@ -125,7 +125,7 @@ class Study(toml.TomlSettings):
         if len({"patch", *axes.get("map_of", ())}) > 1 and study.training.get("zoom") != 0:
             raise RWLossError(
                 f"{where}: [axes] holds map_of, and maps of whole slices and volumes can't follow "
-                "a zoom, so cells would differ in more than their maps: give --zoom 0"
+                "a zoom, so cells would differ in more than maps: give --zoom 0, in a new study"
             )
         return study.model_copy(update={"axes": axes})
 
