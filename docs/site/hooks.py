@@ -20,8 +20,12 @@ ROOT = Path(__file__).parent.parent.parent
 ALWAYS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "benchmarks/README.md")
 PLACES = {ROOT / "README.md": "index.md", ROOT / "docs/README.md": "pages.md"}
 
-WIDE = {"atlas.md"}
-"""Pages whose tables get the room of the table of contents."""
+HIDDEN = {
+    "atlas.md": ["toc"],
+    "index.md": ["navigation"],
+    "studies/record/README.md": ["navigation"],
+}
+"""Columns that pages leave out: for wide tables, or because they list one page."""
 
 _LINK = re.compile(r"(\]\()([^)\s#]+)((?:#[^)\s]*)?\))")
 _FENCE = re.compile(r"^```.*?^```$", re.DOTALL | re.MULTILINE)
@@ -61,8 +65,8 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     if source is None:
         return markdown
     here = page.file.src_uri
-    if here in WIDE:
-        page.meta["hide"] = ["toc"]
+    if here in HIDDEN:
+        page.meta["hide"] = HIDDEN[here]
 
     def moved(match: re.Match[str]) -> str:
         target = (Path(source).parent / match[2]).resolve()

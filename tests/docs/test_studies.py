@@ -86,7 +86,7 @@ def test_the_report_is_of_this_study_and_names_no_folder_of_the_machine(folder):
 def test_a_table_of_the_record_is_that_of_its_runs(arm):
     lines = runpy.run_path(str(RECORD / "tables.py"))["table"](arm)
     page = (RECORD / "README.md").read_text(encoding="utf-8")
-    assert page.split(f"<!-- {arm} -->\n")[1].split("\n\n")[0] == "\n".join(lines)
+    assert page.split(f"<!-- {arm} -->\n")[1].split("\n\n")[0].rstrip() == "\n".join(lines)
 
 
 def test_the_first_page_says_what_the_record_says():
