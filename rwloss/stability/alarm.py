@@ -17,8 +17,8 @@ from rwloss.stability.signs import ClassSigns
 from rwloss.words import class_names as names_for
 
 REMEDY = (
-    "stop, and lower the learning rate, or add a term that the loss lacks and that brings a class "
-    "back: + dice, + cross_entropy, or .with_link(0.3)"
+    "stop, and try another learning rate, or add what the loss lacks: + dice, + cross_entropy, or "
+    ".with_link(0.3) to a stable map"
 )
 
 SAMPLES = 60
