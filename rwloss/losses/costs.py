@@ -105,8 +105,7 @@ def dynamic_losses(
             loss = leaf.term.checked_loss(seen.prediction)
         else:
             loss = _projected_loss(seen, leaf.term)
-        weight = leaf.weight * leaf.factor
-        losses.append(loss if weight == 1.0 else weight * loss)
+        losses.append(loss if leaf.scale == 1.0 else leaf.scale * loss)
     return losses
 
 
@@ -117,7 +116,7 @@ def dynamic_excess(
 
     with_background: as for its loss.
     """
-    term, weight = leaf.term, leaf.weight * leaf.factor
+    term, weight = leaf.term, leaf.scale
     if term.is_static:  # inside a stabilized term
         [rwmap] = made_maps(batch, [leaf.weight * term])
         return mean_excess(batch, rwmap, None)

@@ -456,7 +456,7 @@ class RegionWiseLoss(nn.Module):
             soft=bool(self.soft_labels),
         )
         active = self._dynamic if logits.numel() else ()
-        dynamic = [leaf for leaf in active if leaf.weight * leaf.factor != 0]
+        dynamic = [leaf for leaf in active if leaf.scale != 0]
         batch.wants_overlap = any(getattr(leaf.term, "takes_overlap", False) for leaf in dynamic)
         static = self._static_maps(batch, logits, given, resample=resample)
         value = self._value(batch, static, dynamic, excess=excess)

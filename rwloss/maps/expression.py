@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import reduce
 from numbers import Real
 from operator import add
@@ -31,6 +31,12 @@ class Leaf:
     factor: float = 1.0
     schedule: tuple[tuple[Expression, str], ...] = ()
     link: float | None = None
+    scale: float = field(init=False, compare=False)
+    """What the term is multiplied by: the weight times the factor."""
+
+    def __post_init__(self) -> None:
+        """Multiply here: in a compiled graph torch 2.11 would fix the product for each epoch."""
+        object.__setattr__(self, "scale", self.weight * self.factor)
 
 
 class Expression(ABC):

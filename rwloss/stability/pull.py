@@ -44,9 +44,8 @@ class Terms:
         measured: dict[Expression, float] = {}
         for leaf in self.expression.leaves(0, 2):
             term = leaf.term if leaf.link is None else Linked(leaf.term, leaf.link)
-            weight = leaf.weight * leaf.factor
-            self.weights[term] = self.weights.get(term, 0.0) + weight
-            measured[term] = measured.get(term, 0.0) + weight * self._measured(leaf)
+            self.weights[term] = self.weights.get(term, 0.0) + leaf.scale
+            measured[term] = measured.get(term, 0.0) + leaf.scale * self._measured(leaf)
         self.multiplied = {
             term: measured[term] / weight if weight else 1.0
             for term, weight in self.weights.items()

@@ -230,7 +230,7 @@ class OtherStore(Store):
                 f"maps of {self.layout.program} are distances, not {expression}: expected one of "
                 f"{', '.join(_CONVENTIONS)}, or a multiple of it"
             )
-        return str(leaf.term), leaf.weight * leaf.factor
+        return str(leaf.term), leaf.scale
 
     def _convention(self, stated: str | None) -> str:
         """The convention whose maps equal those of the files; see the class."""

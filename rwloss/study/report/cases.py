@@ -122,7 +122,7 @@ def at_the_end(expression: maps.Expression, num_epochs: int) -> maps.Expression:
     pairs = []
     for leaf in expression.leaves(num_epochs - 1, num_epochs):
         term = leaf.term if leaf.link is None else leaf.term.with_link(leaf.link)
-        pairs.append((leaf.weight * leaf.factor, term))
+        pairs.append((leaf.scale, term))
     return weighted_sum(pairs)
 
 
