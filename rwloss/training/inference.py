@@ -109,10 +109,11 @@ def labels_of_each(
     if batch_size is None:
         batch_size = min(max(_VOXELS_AT_A_TIME // math.prod(window), 1), 64)
     images = image[None] if axes == 3 else stacked(image, spatial, axis)
-    found = [
-        _labels(networks, batch, window, batch_size, overlap)
-        for batch in torch.split(torch.from_numpy(np.ascontiguousarray(images)), batch_size)
-    ]
+    batches = torch.split(torch.from_numpy(np.ascontiguousarray(images)), batch_size)
+    # As the first one, which is the largest: the last one may have a few slices.
+    voxels = len(batches[0]) * math.prod(map(max, images.shape[2:], window))
+    device = networks.device if voxels <= _VOXELS_OF_ALL else "cpu"
+    found = [_labels(networks, batch, window, batch_size, overlap, device) for batch in batches]
     labels = found[0] if len(found) == 1 else torch.cat(found, dim=1)
     return labels[:, 0] if spatial == axes else labels.movedim(1, 1 + axis)
 
@@ -123,12 +124,12 @@ def _labels(
     window: tuple[int, ...],
     batch_size: int,
     overlap: float,
+    device: torch.device | str,
 ) -> torch.Tensor:
-    """images (b c *s) -> (m b *s)."""
+    """images (b c *s) -> (m b *s). device: that of the probabilities."""
     from monai.inferers.utils import sliding_window_inference
 
     voxels = len(images) * math.prod(map(max, images.shape[2:], window))
-    device = networks.device if voxels <= _VOXELS_OF_ALL else "cpu"
     per_axis = [
         max(math.ceil((n - w) / max(int(w * (1 - overlap)), 1)), 0) + 1
         for n, w in zip(images.shape[2:], window, strict=True)

@@ -216,6 +216,25 @@ def test_where_memory_is_short_fewer_networks_predict_together():
         labels_of_each(Networks(7, scarce, "cpu", 7), places, (4, 5))
 
 
+def test_all_slices_of_an_image_are_held_in_the_same_memory(monkeypatch):
+    """The last few of them would be small enough for a GPU."""
+    from monai.inferers import utils
+
+    def probabilities(images, *given, device, sw_device, **more):
+        assert torch.device(sw_device).type == "meta"
+        devices.append(torch.device(device).type)
+        return torch.zeros((len(images), 3, *images.shape[2:]), device=device)
+
+    monkeypatch.setattr(utils, "sliding_window_inference", probabilities)
+    networks = Networks(1, lambda rows, windows: windows, "meta")
+    for voxels, place in ((8 * 8 * 3, "cpu"), (8 * 8 * 4, "meta")):
+        devices = []
+        monkeypatch.setattr(inference, "_VOXELS_OF_ALL", voxels)
+        image = np.zeros((1, 8, 8, 6), np.float32)
+        assert labels_of_each(networks, image, (8, 8), batch_size=4).shape == (1, 8, 8, 6)
+        assert devices == [place] * 2
+
+
 def test_mean_dice_of_each_is_that_of_its_scores(monkeypatch):
     """With ignored voxels, missed classes, false alarms, and a class that no case has."""
     monkeypatch.setattr(inference, "_VOXELS_OF_ALL", 40)
