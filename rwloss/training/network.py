@@ -176,7 +176,7 @@ def _unfolded(optimizer: Mapping[str, Any]) -> dict[str, Any]:
 def load_checkpoint(
     path: Path, settings: RunSettings, device: torch.device | str = "cpu"
 ) -> Checkpoint:
-    """Read what `save_checkpoint` wrote, on a device. No code in the file is run.
+    """Read what `save_checkpoint` wrote, its weights on a device. No code in the file is run.
 
     Raises RWLossError for a file that is missing, damaged (even by one bit), or was written with
     other settings.
@@ -186,7 +186,7 @@ def load_checkpoint(
         with zipfile.ZipFile(io.BytesIO(content)) as archive:  # torch compares no checksums
             if (damaged := archive.testzip()) is not None:
                 raise zipfile.BadZipFile(f"the checksum of {damaged} is wrong")
-        found = torch.load(io.BytesIO(content), map_location=device, weights_only=True)
+        found = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
         # Each in its own memory: those of a file share it.
         found = tree_map_only(Tensor, Tensor.clone, found)
     except FileNotFoundError as error:
@@ -216,6 +216,9 @@ def load_checkpoint(
             f"the checkpoint {str(path)!r} was written with settings other than those in run.toml: "
             f"{'; '.join(different)}; {_FIX}"
         )
+    # The optimizer moves its own state, and counts steps on the host: each count that lies on a GPU
+    # it would wait for, at every step.
+    checkpoint.weights = {name: weight.to(device) for name, weight in checkpoint.weights.items()}
     return checkpoint
 
 

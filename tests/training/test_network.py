@@ -243,6 +243,19 @@ def test_the_state_of_an_optimizer_is_few_tensors_in_the_file(kind, saved):
                 torch.testing.assert_close(left["state"][at][name], value, rtol=0, atol=0)
 
 
+def test_only_weights_are_read_on_the_device(saved):
+    """An optimizer would wait for a GPU at each step that is counted there."""
+    path, network, settings = saved
+    optimizer = torch.optim.Adam(network.parameters())
+    network(torch.ones(1, 2, 16, 16)).square().sum().backward()
+    optimizer.step()
+    save_checkpoint(path, network.state_dict(), settings, TASK, 7, optimizer=optimizer.state_dict())
+    found = load_checkpoint(path, settings, "meta")
+    assert {each.device.type for each in found.weights.values()} == {"meta"}
+    restore_optimizer(optimizer, found.optimizer, path)
+    assert {state["step"].device.type for state in optimizer.state.values()} == {"cpu"}
+
+
 def test_code_in_a_file_does_not_run(saved, tmp_path):
     """A pickle that would make a folder when it is read the usual way."""
     path, _, settings = saved
