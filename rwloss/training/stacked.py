@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import math
 import time
@@ -89,6 +90,7 @@ class Member:
         """End this member."""
         if not self.has_failed:
             self.has_failed = True
+            _forget_frames(error)
             self.on_failure(error)
 
     @property
@@ -128,6 +130,7 @@ def train_stack(
         _logger.warning("out of memory with %d runs together: %d from here", len(group), half)
         for member in group:
             _separate(member)
+        gc.collect()  # the error held the graph, too
         torch.cuda.empty_cache()
         groups[:0] = [group[:half], group[half:]]
 
@@ -324,7 +327,9 @@ class _Stack:
     def end(self) -> None:
         """Read the last losses, and give back the memory of the graph, and of members that
         failed."""
-        self.passes = None  # it refers to this stack
+        has_graph, self.passes = self.passes not in {None, self._forward}, None
+        if has_graph:  # torch defines a class for it, which a cycle of references keeps
+            gc.collect()
         self.read()
         for member in self.members:
             if member.has_failed:
@@ -537,6 +542,15 @@ def _moment(member: Member, name: str) -> Tensor:
             for state, weight in zip(states, weights, strict=True)
         ]
     ).detach()
+
+
+def _forget_frames(error: BaseException) -> None:
+    """Let the memory go that an error holds: through its frames all tensors of the step."""
+    _logger.debug("a run of a stack fails", exc_info=error)
+    each: BaseException | None = error
+    while each is not None:
+        each.__traceback__ = None
+        each = each.__cause__ or each.__context__
 
 
 def _separate(member: Member) -> None:
