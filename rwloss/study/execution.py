@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
@@ -165,6 +166,8 @@ class _TrainRuns:
         from rwloss.training import train
         from rwloss.training.together import train_together
 
+        # Errors and callbacks refer to each other, and to all that the runs before had on a GPU.
+        gc.collect()
         threads = torch.get_num_threads()
         torch.set_num_threads(1)  # sums in one order
         failures: list[Exception | None] = [None] * len(self.runs)

@@ -1,11 +1,13 @@
 """Studies that are carried out: failures, resuming, other processes."""
 
+import gc
 import os
 import re
 import signal
 import subprocess
 import sys
 import time
+import weakref
 
 import pytest
 import torch
@@ -63,6 +65,26 @@ def test_a_failure_is_kept_and_stops_no_other(study_of, tmp_path, monkeypatch):
     [end] = carry_out([bad], jobs=1)
     assert "the process died in this run" in end.reason
     assert bad.failure.exists()
+
+
+def test_a_run_leaves_its_memory_to_the_next(study_of, tmp_path, monkeypatch):
+    """Also where it failed, and before Python looks for cycles by itself."""
+    held = []
+
+    def fails(settings):
+        assert all(each() is None for each in held)
+        network = torch.nn.Linear(1, 1)
+        held.append(weakref.ref(network))
+        raise OSError("no space left")
+
+    monkeypatch.setattr("rwloss.training.train", fails)
+    todo = list(runs(study_of({"rw": "rectified", "dice": "dice"}), tmp_path))
+    gc.disable()
+    try:
+        ends = carry_out(todo, jobs=0)
+    finally:
+        gc.enable()
+    assert [end.reason for end in ends] == ["OSError: no space left"] * 2
 
 
 def test_divergence_is_a_failure_with_its_step(study_of, tmp_path):
