@@ -174,8 +174,8 @@ def _in_parts(
         rows = slice(start, min(start + at_once, count))
         try:
             found.append(call(rows))
-        except torch.OutOfMemoryError:
-            if at_once == 1:
+        except RuntimeError as error:
+            if at_once == 1 or not is_out_of_memory(error):
                 raise
         else:
             start = rows.stop
@@ -184,6 +184,12 @@ def _in_parts(
         at_once = (at_once + 1) // 2
         torch.cuda.empty_cache()
     return found
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether a device has too little memory: for a tensor, or for a graph or a kernel, of which
+    drivers tell in words."""
+    return isinstance(error, RuntimeError) and "out of memory" in str(error)
 
 
 def check_overlap(overlap: float) -> None:

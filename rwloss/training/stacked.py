@@ -22,7 +22,7 @@ from rwloss.maps import Expression, MapGenerator, Stabilized
 from rwloss.rwmap import RWMap
 from rwloss.training import loop
 from rwloss.training.figures import figures_of
-from rwloss.training.inference import Dice, Networks
+from rwloss.training.inference import Dice, Networks, is_out_of_memory
 from rwloss.training.loop import TrainingState, check_finite, learning_rate
 from rwloss.training.patches import TrainingBatch, batches_of_step
 from rwloss.training.settings import RunSettings
@@ -81,7 +81,7 @@ class Member:
         try:
             return call(*args)
         except Exception as error:
-            if halves and isinstance(error, torch.OutOfMemoryError):
+            if halves and is_out_of_memory(error):
                 raise
             self.fail(error)
             return None
@@ -117,7 +117,9 @@ def train_stack(
         group, problem = groups.pop(0), None
         try:
             _train(fabric, group, validate)
-        except torch.OutOfMemoryError as error:
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
             problem = str(error)
         # Not inside `except`, where the error still holds the tensors of the step.
         group = [member for member in group if member.is_training]
@@ -128,9 +130,9 @@ def train_stack(
             continue
         half = (len(group) + 1) // 2
         _logger.warning("out of memory with %d runs together: %d from here", len(group), half)
+        gc.collect()  # the error held the graph, too
         for member in group:
             _separate(member)
-        gc.collect()  # the error held the graph, too
         torch.cuda.empty_cache()
         groups[:0] = [group[:half], group[half:]]
 
@@ -380,9 +382,9 @@ class _Stack:
         given = losses, logits, push, labels, excess, norms
         try:
             return figures_of(*given)
-        except torch.OutOfMemoryError:
-            raise
         except Exception as error:
+            if is_out_of_memory(error):
+                raise
             _logger.debug("the figures of a stack fail together: %s", error)
         found: list[dict[str, Any]] = []
         for row, member in enumerate(self.members):
@@ -492,9 +494,9 @@ def _of_one_map(
             images = torch.cat([batch.images for batch in batches]) if loss.uses_image else None
             given = flat, labels, rwmap, spacings_mm, len(members), images
             return list(loss.by_group(*given, excess=excess))
-        except torch.OutOfMemoryError:
-            raise
         except Exception as error:
+            if is_out_of_memory(error):
+                raise
             _logger.debug("the runs of a map fail together: %s", error)
     values = []
     for member, own, batch in zip(members, logits, batches, strict=True):

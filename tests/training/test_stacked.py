@@ -368,13 +368,22 @@ def test_a_member_whose_figures_fail_ends_alone(alone, monkeypatch):
     assert_all_close([one, other], alone[::2], 1e-9)
 
 
-def test_where_memory_is_short_the_stack_is_halved(alone, monkeypatch, caplog):
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("CUDA error: out of memory"),  # of a graph
+        RuntimeError("Triton Error [CUDA]: out of memory"),
+    ],
+    ids=str,
+)
+def test_where_memory_is_short_the_stack_is_halved(error, alone, monkeypatch, caplog):
     sizes, forward = [], stacks._Stack._forward
 
     def scarce(self, weights, images):
         sizes.append(len(images))
         if len(images) > 2 and len(sizes) > 1:
-            raise torch.OutOfMemoryError("CUDA out of memory")
+            raise error
         return forward(self, weights, images)
 
     monkeypatch.setattr(stacks._Stack, "_forward", scarce)
@@ -390,6 +399,15 @@ def test_where_memory_is_too_short_for_one_run_it_fails(monkeypatch):
     monkeypatch.setattr(stacks._Stack, "_forward", none)
     for member in three().together():
         assert [str(error) for error in member.failures] == ["CUDA out of memory"]
+
+
+def test_other_errors_of_a_stack_are_raised(monkeypatch):
+    def fails(self, weights, images):
+        raise RuntimeError("CUDA error: device-side assert triggered")
+
+    monkeypatch.setattr(stacks._Stack, "_forward", fails)
+    with pytest.raises(RuntimeError, match="device-side assert"):
+        three().together()
 
 
 def test_a_stack_gives_its_members_what_they_save():
