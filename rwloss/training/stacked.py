@@ -217,6 +217,12 @@ class _Stack:
 
     def advance(self) -> None:
         """One step of all members. If one fails before the weights change, there is no step."""
+        figures = self._step()
+        if figures is not None:  # tensors of the step are gone, which would hold its graph
+            self._tell(self.step, figures)
+
+    def _step(self) -> list[dict[str, Any]] | None:
+        """The figures of a recorded step, else none; None if there was no step."""
         step, settings, began = self.step + 1, self.settings, time.monotonic()
         makers = list(dict.fromkeys(member.batches for member in self.members))
         made = dict(zip(makers, batches_of_step(makers, step), strict=True))
@@ -235,14 +241,14 @@ class _Stack:
             for member, value in zip(self.members, values.tolist(), strict=True):
                 member.attempt(check_finite, value, step, member.settings)
         if not self.is_whole:
-            return
+            return None
         wanted = [weights, *([logits] if is_recorded else [])]
         gradient, *push = torch.autograd.grad(values.sum(), wanted)
         figures: list[dict[str, Any]] = []
         if is_recorded:
             figures = self._figures(gradient, logits.detach(), push[0], batches)
             if not self.is_whole:
-                return
+                return None
         self._update(gradient)
         self.waiting.append(values.detach())
         self.step = step
@@ -254,7 +260,7 @@ class _Stack:
                 member.state.share = member.loss.share.state
         if is_free or settings.pauses_after(step):
             self.read()
-        self._tell(step, figures)
+        return figures
 
     def _tell(self, step: int, figures: Sequence[dict[str, Any]]) -> None:
         """Call each member after a step. figures: those of a recorded step, else none."""
@@ -295,6 +301,7 @@ class _Stack:
             found = self.validate(networks_of(self.fabric, self.network, weights))
         except Exception as error:
             _logger.warning("runs cannot be validated together (%s): they take turns", error)
+            self._drop_graph()  # which leaves them more memory; the next step makes another
             return {}
         return {id(self.members[row]): dice for row, dice in zip(rows, found, strict=True)}
 
@@ -329,13 +336,17 @@ class _Stack:
     def end(self) -> None:
         """Read the last losses, and give back the memory of the graph, and of members that
         failed."""
-        has_graph, self.passes = self.passes not in {None, self._forward}, None
-        if has_graph:  # torch defines a class for it, which a cycle of references keeps
-            gc.collect()
+        self._drop_graph()
         self.read()
         for member in self.members:
             if member.has_failed:
                 _separate(member)
+
+    def _drop_graph(self) -> None:
+        """Give back its memory."""
+        has_graph, self.passes = self.passes not in {None, self._forward}, None
+        if has_graph:  # torch defines a class for it, which a cycle of references keeps
+            gc.collect()
 
     def _passes(self, weights: Tensor, images: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
         """`_forward`, whose passes forward and backward on a GPU are one CUDA graph each.

@@ -192,8 +192,8 @@ def test_three_maps_two_seeds_two_learning_rates(dtype, rates, tolerance, monkey
         assert (weights_of(one) - weights_of(other)).abs().max() < tolerance
 
 
-def test_passes_that_are_graphs_do_what_the_runs_do_alone(alone, monkeypatch):
-    """A graph reads and writes the same memory in each step; the stack must not keep any of it."""
+def with_graphs(monkeypatch):
+    """Stacks make graphs. How many members each has, and references to its memory."""
     made, memory = [], []
 
     def graphed(forward, arguments, num_warmup_iters):
@@ -226,6 +226,12 @@ def test_passes_that_are_graphs_do_what_the_runs_do_alone(alone, monkeypatch):
 
     monkeypatch.setattr(torch.cuda, "make_graphed_callables", graphed)
     monkeypatch.setattr(stacks._Stack, "_passes", as_if_on_cuda)
+    return made, memory
+
+
+def test_passes_that_are_graphs_do_what_the_runs_do_alone(alone, monkeypatch):
+    """A graph reads and writes the same memory in each step; the stack must not keep any of it."""
+    made, memory = with_graphs(monkeypatch)
     gc.disable()  # its own time comes late
     try:
         assert_all_close(three().together(), alone, 1e-9)
@@ -237,6 +243,35 @@ def test_passes_that_are_graphs_do_what_the_runs_do_alone(alone, monkeypatch):
     finally:
         gc.enable()
     assert made == [3, 3, 2, 3, 2, 1]
+
+
+def test_a_graph_leaves_its_memory_to_members_that_validate_alone(alone, monkeypatch):
+    made, memory = with_graphs(monkeypatch)
+    stack, left = three(validate_every=2), []
+
+    def validate(networks):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    for member in stack.members:
+        member.after_step = looking(member.after_step, memory, left)
+    gc.disable()
+    try:
+        stacks.train_stack(stack.fabric, stack.members, validate)
+    finally:
+        gc.enable()
+    assert_all_close(stack.members, alone, 1e-9)
+    assert made == [3, 3]
+    assert left == [1] * 3 + [0] * 6  # in steps 2 and 3
+
+
+def looking(after_step, memory, left):
+    """Note how many graphs have memory."""
+
+    def looked(step, loss):
+        left.append(sum(each() is not None for each in memory))
+        after_step(step, loss)
+
+    return looked
 
 
 def scarce(losses):
