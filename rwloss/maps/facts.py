@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 
 from rwloss.errors import RWLossError
 from rwloss.maps.generator import MapGenerator, parameters
-from rwloss.maps.limits import limits, plain, sign
+from rwloss.maps.limits import UnknownType, limits, plain, sign
 from rwloss.maps.loss_term import LossTerm
 
 
@@ -109,9 +109,7 @@ def _parameters(generator: type[MapGenerator]) -> tuple[Parameter, ...]:
         try:
             kind = in_words(types[field.name])
         except TypeError as error:
-            raise RWLossError(
-                f"{generator.name}: the type of {field.name} can't be checked: {error}"
-            ) from error
+            raise RWLossError(f"{generator.name}: {UnknownType(field.name, error)}") from error
         value, meaning = None if required else default, meanings.get(field.name, "")
         found.append(Parameter(field.name, kind, required, value, meaning))
     return tuple(found)

@@ -122,11 +122,8 @@ class MapGenerator(Expression):
             raise RWLossError(
                 f"{self.name}({error.name}={given[error.name]!r}): must be {error}"
             ) from error
-        except TypeError as error:
-            raise RWLossError(
-                f"{self.name}: the type of a parameter can't be checked ({error}): use float, int, "
-                "bool, str, None, Literal, or a tuple of them, with limits of rwloss.maps.limits"
-            ) from error
+        except limits.UnknownType as error:
+            raise RWLossError(f"{self.name}: {error}") from error
         for name, value in found.items():
             object.__setattr__(self, name, value)
 
@@ -312,7 +309,7 @@ def _usual(generator: type[MapGenerator]) -> dict[str, tuple[Any, Any]]:
     found = {}
     for field in dataclasses.fields(generator):
         kind = {field.name: _types(generator)[field.name]}
-        with suppress(limits.Misfit, TypeError):
+        with suppress(limits.Misfit, limits.UnknownType):
             fit = limits.checked(kind, {field.name: field.default})
             found[field.name] = field.default, fit[field.name]
     return found

@@ -82,17 +82,33 @@ class Misfit(ValueError):
         self.name = name
 
 
+class UnknownType(TypeError):
+    """A type or a limit that can't be checked. name: of the parameter."""
+
+    def __init__(self, name: str, error: TypeError) -> None:
+        """The parameter, and what is unknown."""
+        super().__init__(
+            f"the type of {name} can't be checked ({error}): use float, int, bool, str, None, "
+            "Literal, or a tuple of them, with limits of rwloss.maps.limits"
+        )
+        self.name = name
+
+
 def checked(kinds: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
     """Values as their types have them: int to float, list to tuple. No other value is converted.
 
-    kinds: a type for each name. Raises Misfit for the first value that doesn't fit, and TypeError
+    kinds: a type for each name. Raises Misfit for the first value that doesn't fit, and UnknownType
     for a type that can't be checked.
     """
     found = {}
     for name, kind in kinds.items():
-        fits = _fitting(kind, values[name])
+        try:
+            fits = _fitting(kind, values[name])
+            must = "" if fits else requirement(kind)
+        except TypeError as error:
+            raise UnknownType(name, error) from error
         if not fits:
-            raise Misfit(name, requirement(kind))
+            raise Misfit(name, must)
         found[name] = fits[0]
     return found
 

@@ -96,5 +96,10 @@ def test_a_limit_that_is_unknown():
         def compute(self, regions):
             raise NotImplementedError
 
-    with pytest.raises(RWLossError, match=r"of number can't be checked: the limit MultipleOf"):
+    with pytest.raises(
+        RWLossError, match=r"of number can't be checked \(the limit MultipleOf"
+    ) as of:
         facts(Even)
+    with pytest.raises(RWLossError) as made:
+        Even()
+    assert str(of.value) == str(made.value)

@@ -210,7 +210,7 @@ def test_type_that_cannot_be_checked():
     def of_arrays(regions, weights: object = None, place: np.ndarray = None):
         pass
 
-    with pytest.raises(RWLossError, match=r"can't be checked \(.*ndarray.* is no such"):
+    with pytest.raises(RWLossError, match=r"of place can't be checked \(.*ndarray.* is no such"):
         of_arrays()
 
 
