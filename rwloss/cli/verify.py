@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -33,13 +33,14 @@ def verify(
 
     Reads every map. Names those that are missing, stale (the labels have changed), foreign (the
     file belongs to no case) or damaged (bytes, shapes or values have changed); exit code 1 if there
-    are any except foreign ones. Writes nothing without --repair.
+    are any except foreign ones. map.json is stale if this version of rwloss makes other maps.
+    Writes nothing without --repair.
 
     store: Folder or URL of a store of maps.
     source: Dataset of the maps; by default that of the latest run.
     with_repair: Recompute missing, stale and damaged maps. Foreign files are only named.
-    map_text: Map of the store, to check that it is still this one. A Python file that it names is
-    executed, and its code is compared too; --repair needs it for such a map.
+    map_text: Map of the store, to check that it is still this one. A Python file or a package that
+    it names is executed, and its code is compared too; --repair needs it for the map of a file.
     strict: Exit code 1 for foreign files too.
     """
     from rwloss.precompute.repair import repair
@@ -55,13 +56,14 @@ def verify(
     with progress(what_is_left, "with problems") as shown:
 
         def checked(phase: str) -> Report:
-            return run(
+            found = run(
                 store,
                 source,
                 jobs=jobs,
                 progress=lambda good, total: shown.step(phase, total, failed=not good),
                 max_voxels=max_voxels,
             )
+            return found if map_text is None else replace(found, uncompared=())
 
         first = report = checked("checked")
         summary = None
@@ -82,12 +84,9 @@ def verify(
         typer.echo(json.dumps(_as_fields(first, report, summary)))
     else:
         _print(first, report, summary)
-        terms = open_store(store).info.terms if first.expression and map_text is None else ()
-        files = [term.name for term in terms if term.revision.startswith("sha256:")]
-        if files:
-            typer.echo(
-                f"The code of {printable(listed(files))} was not compared: name the map with --map"
-            )
+        if report.uncompared:
+            names = printable(listed(report.uncompared))
+            typer.echo(f"The code of {names} was not compared: name the map with --map")
     if not report.is_complete or (strict and report.problems):
         raise typer.Exit(1)
 
@@ -103,6 +102,7 @@ def _as_fields(first: Report, report: Report, summary: Summary | None) -> dict[s
         "problems": _listed(report),
         "leftovers": report.leftovers,
         "note": report.note,
+        "uncompared": report.uncompared,
         "seconds": round(report.seconds, 3),
         "repair": summary and {**as_fields(summary), "problems_before": _listed(first)},
     }

@@ -12,13 +12,14 @@ from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 
-from rwloss import data
+from rwloss import data, maps
 from rwloss.data.formats import MAX_VOXELS
 from rwloss.errors import RWLossError
+from rwloss.maps.registry import built_in_kind
 from rwloss.regions import IGNORED
 from rwloss.store import ManifestEntry, Store, labels_digest, manifest
 from rwloss.store.encoding import NIFTI_SUFFIX
-from rwloss.store.manifest import MANIFEST_FILE, MAP_FILE, PartName
+from rwloss.store.manifest import MANIFEST_FILE, MAP_FILE, MapInfo, PartName, Term
 from rwloss.store.place import Bucket, place
 from rwloss.store.store import damaged_files
 from rwloss.work.tasks import run_tasks
@@ -32,9 +33,10 @@ class Problem:
     """A problem of a case or a file, by its name.
 
     missing: a case of the dataset or of the manifest has no map, or not all of it. stale: the
-    labels differ from those that the map was made of, or the image of a map that uses it. foreign:
-    the file belongs to no case of the dataset; it does no harm. damaged: bytes, shapes or values
-    are not those that were written.
+    labels differ from those that the map was made of, or the image of a map that uses it; or, of
+    map.json, a term of rwloss has other values in this version. foreign: the file belongs to no
+    case of the dataset; it does no harm. damaged: bytes, shapes or values are not those that were
+    written.
     """
 
     kind: ProblemKind
@@ -49,7 +51,8 @@ class Report:
     source: the dataset that the labels were compared with; where they were not compared it is None,
     and `note` says why. expression: "" where map.json is damaged. cases: number of cases in the
     store or in the dataset. leftovers: temporary files of a run that was stopped or is still
-    running; they are harmless.
+    running; they are harmless. uncompared: terms of files and of other packages, whose code was not
+    compared, because a store must not choose which code runs: `Store.check_map` does.
     """
 
     store: str
@@ -60,6 +63,7 @@ class Report:
     leftovers: tuple[str, ...] = ()
     note: str = ""
     seconds: float = 0.0
+    uncompared: tuple[str, ...] = ()
 
     @property
     def is_complete(self) -> bool:
@@ -69,7 +73,8 @@ class Report:
     @property
     def repairable(self) -> bool:
         """Whether there are maps that `repair` can recompute."""
-        return bool(self.expression) and not self.is_complete
+        of_store = any(problem.name == MAP_FILE for problem in self.problems)
+        return not (of_store or self.is_complete)
 
     @cached_property
     def counts(self) -> dict[ProblemKind, int]:
@@ -115,7 +120,7 @@ def verify(
     unlisted = manifest.find_unlisted(where, entries)
     if isinstance(where, Bucket):  # nothing is appended there: complete trees count
         entries, unlisted = entries | unlisted, {}
-    problems = []
+    problems, uncompared = _of_code(store.info)
     if MANIFEST_FILE not in where.names():
         problems.append(Problem("damaged", MANIFEST_FILE, "is missing"))
     for number, why in unreadable.items():
@@ -152,7 +157,26 @@ def verify(
         leftovers=tuple(where.leftovers()),
         note=note,
         seconds=time.monotonic() - started,
+        uncompared=uncompared,
     )
+
+
+def _of_code(info: MapInfo) -> tuple[list[Problem], tuple[str, ...]]:
+    """Terms of rwloss itself that have other values now, and the names of the other terms."""
+    # A file may have the name of a term of rwloss.
+    of_rwloss = [
+        term
+        for term in info.terms
+        if built_in_kind(term.name) and not term.revision.startswith("sha256:")
+    ]
+    others = dict.fromkeys(term.name for term in info.terms if term not in of_rwloss)
+    now = [Term(name=term.name, revision=maps.revision(maps.load(term.name))) for term in of_rwloss]
+    changed = info.model_copy(update={"terms": tuple(of_rwloss)}).changed_code(now)
+    problems = [
+        Problem("stale", MAP_FILE, f"it has {each}: make the maps in another folder")
+        for each in changed
+    ]
+    return problems, tuple(others)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pytest
 
-from rwloss import store
+from rwloss import maps, store
 from rwloss.maps import plugin_file, registry
 from rwloss.precompute import precompute
 from rwloss.store.verify import MapCheck
@@ -105,6 +105,7 @@ def test_json(rwloss_command, made, cases):
         "problems": [],
         "leftovers": [],
         "note": "",
+        "uncompared": [],
         "repair": None,
     }
     flip_a_bit(made / f"{cases[0]}_true.nii.gz")
@@ -142,6 +143,16 @@ def test_a_damaged_map_json(rwloss_command, made):
     assert out.startswith("damaged  map.json  map.json of ")
     assert "make the maps in another folder" in out
     assert f"{made}: 1 problem, 1 damaged" in out
+    assert "--repair" not in out
+
+
+def test_a_store_of_an_older_version(rwloss_command, made, monkeypatch):
+    """The plain command tells, and recomputes nothing: the whole store is of other values."""
+    monkeypatch.setattr(maps.Rectified, "map_version", "2")
+    code, out, _ = rwloss_command("verify", made, "-j0", "--repair")
+    assert code == 1
+    assert out.startswith("stale  map.json  it has other code of rectified (built in, now 2): make")
+    assert f"{made}: 1 problem, 1 stale" in out
     assert "--repair" not in out
 
 
@@ -225,6 +236,9 @@ def test_a_map_from_a_file_is_repaired_where_the_user_names_it(
     code, ran, told = rwloss("verify", "o")
     assert (code, ran) == (0, False)
     assert "The code of mine was not compared: name the map with --map\n" in told
+    for named_too, uncompared in (((), ["mine"]), (named, [])):
+        told = rwloss("verify", "o", "--json", *named_too)[2]
+        assert json.loads(told[: told.rindex("}") + 1])["uncompared"] == uncompared
     # A changed file is another map, also where nothing is missing.
     (tmp_path / "mine.py").write_text(PLUG_IN + "# changed")
     changed = r"other code of mine \(sha256:[0-9a-f]{12}, now sha256:[0-9a-f]{12}\)"

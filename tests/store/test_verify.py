@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from stored import FOUR_CASES, a_file_of, flip_a_bit, problems_of, snapshot, write_nifti
 
-from rwloss import data, store
+from rwloss import data, maps, store
 from rwloss.errors import RWLossError
 from rwloss.precompute import precompute
 from rwloss.store.manifest import files_digest
@@ -85,6 +85,27 @@ def test_a_damaged_map_json_is_all_that_is_said(store_of_four):
             (out / "map.json").write_bytes(content)
         expect(out, {"damaged map.json": "make the maps in another folder"})
         assert not verify(out, jobs=0).repairable
+
+
+def test_a_term_of_rwloss_that_has_other_values_now(store_of_four, monkeypatch):
+    out = store_of_four()
+    monkeypatch.setattr(maps.Rectified, "map_version", "2")
+    expect(out, {"stale map.json": r"it has other code of rectified \(built in, now 2\)"})
+    report = verify(out, jobs=0)
+    assert (report.repairable, report.uncompared) == (False, ())
+
+
+@pytest.mark.parametrize(
+    "term",
+    [{"name": "mine", "revision": "own-maps 1.0"}, {"name": "rectified", "revision": "sha256:ab"}],
+)
+def test_code_of_others_is_named_and_not_compared(store_of_four, term):
+    """Neither that of a package, nor that of a file with the name of a term of rwloss."""
+    out = store_of_four()
+    info = json.loads((out / "map.json").read_text())
+    (out / "map.json").write_text(json.dumps({**info, "terms": [term, *info["terms"], term]}))
+    report = verify(out, jobs=0)
+    assert (report.problems, report.uncompared) == ((), (term["name"],))
 
 
 def stored_as_int32(file):
