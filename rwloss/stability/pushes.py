@@ -199,8 +199,12 @@ def _medians(values: Array, usable: Array, groups: int) -> Array:
     if 0 in values.shape:
         return xp.zeros((groups,), dtype=values.dtype, **on_device(values))
     rows, usable = (xp.reshape(each, (groups, -1)) for each in (values, usable))
-    if is_torch(values):  # unlike a choice of values, it does not wait for a GPU
+    if is_torch(values) and values.device.type == "cpu":
         return rows.where(usable, xp.nan).nanmedian(dim=1).values.nan_to_num(0.0)
+    if is_torch(values):  # there torch has no deterministic median; this does not wait either
+        last = (usable.sum(dim=1, keepdim=True) - 1).clamp_min(0)
+        middle = rows.where(usable, xp.inf).sort(dim=1).values.gather(1, last // 2)[:, 0]
+        return middle.where(usable.any(dim=1), 0.0)
     found = [
         np.quantile(row[here], 0.5, method="lower") if here.any() else 0.0
         for row, here in zip(rows, usable, strict=True)

@@ -10,10 +10,11 @@ import torch
 from anatomy import batch
 from hypothesis import given
 from hypothesis import strategies as st
+from pretend_cuda import PretendCuda
 from strategies import dtypes, few, kinds, one_row, random_map, some_labels
 
 from rwloss import Regions, RWMap, maps, stability
-from rwloss.stability.pushes import pushes
+from rwloss.stability.pushes import pushes, voxels
 
 
 def fractions(report):
@@ -87,6 +88,28 @@ def test_values_that_are_not_finite_violate_where_they_are(kind):
     true, other = np.array([[[np.inf, 0.0]]]), np.array([[[np.inf, 1.0]]])
     report = stability.check(RWMap.compact(labels, 2, true=kind(true), other=kind(other)))
     assert fractions(report) == (0.5, 0.0, 0.5)
+
+
+@pytest.mark.parametrize("groups", [1, 2, 4])
+def test_the_scale_of_several_maps_is_that_of_each(groups):
+    """By NumPy, by torch, and in the way of a GPU; odd and even numbers of voxels, and none."""
+    random = np.random.default_rng(0)
+    labels = random.integers(-1, 3, (4, 5, 6))
+    labels[0], labels[3, 0, 0] = -1, 0
+    values = random.normal(size=(4, 3, 5, 6)).astype(np.float32)
+    values[1, 0, 2, 2] = np.inf
+    rows = np.split(np.arange(4), groups)
+    each = [voxels(RWMap.from_dense(labels[row], values[row])).slack for row in rows]
+    wanted = np.concatenate(each)
+    assert len({float(slack.min()) for slack in each}) == groups
+    tensors = [torch.from_numpy(array) for array in (labels, values)]
+    with PretendCuda() as cuda:
+        held = voxels(RWMap.from_dense(*map(cuda.tensor, tensors)), groups).slack.held
+    assert not cuda.waits
+    found = voxels(RWMap.from_dense(*tensors), groups).slack
+    assert np.array_equal(voxels(RWMap.from_dense(labels, values), groups).slack, wanted)
+    assert np.array_equal(found.numpy(), wanted)
+    assert np.array_equal(held.numpy(), wanted)
 
 
 def test_a_map_upside_down():
