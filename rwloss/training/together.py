@@ -16,7 +16,8 @@ from rwloss.training.preparation import PreparedRun, prepare
 from rwloss.training.run import Start, deterministic
 from rwloss.training.scores import Scores
 from rwloss.training.settings import RunSettings
-from rwloss.training.stacked import Member, networks_of, stacked_weights, train_stack
+from rwloss.training.stacked import Member, train_stack
+from rwloss.training.stacked_networks import networks_of, stacked_weights
 from rwloss.words import listed
 
 _logger = logging.getLogger("rwloss")

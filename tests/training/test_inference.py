@@ -18,7 +18,7 @@ from rwloss.training.inference import (
     selection_score,
 )
 from rwloss.training.scores import Scores, score
-from rwloss.training.stacked import networks_of, stacked_weights
+from rwloss.training.stacked_networks import networks_of, stacked_weights
 from rwloss.training.volumes import TrainingVolume
 
 

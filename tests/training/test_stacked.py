@@ -15,7 +15,15 @@ from torch.nn.utils import parameters_to_vector
 
 import rwloss
 from rwloss import RegionWiseLoss, RWLossError
-from rwloss.training import PRESETS, Diverged, RunSettings, TrainingBatch, loop, unet
+from rwloss.training import (
+    PRESETS,
+    Diverged,
+    RunSettings,
+    TrainingBatch,
+    loop,
+    stacked_networks,
+    unet,
+)
 from rwloss.training import stacked as stacks
 from rwloss.training.loop import TrainingState, train_steps
 from rwloss.training.stacked_convolutions import StackedConvolutions
@@ -163,7 +171,7 @@ def alone():
 def test_a_stack_does_what_its_runs_do_alone(dims, as_on_gpu, monkeypatch):
     """With grouped convolutions, and with those that a GPU gets."""
     if as_on_gpu:
-        monkeypatch.setattr(stacks, "_convolutions", lambda device: StackedConvolutions())
+        monkeypatch.setattr(stacked_networks, "_convolutions", lambda device: StackedConvolutions())
     changes = {"optimizer": "adamw", "weight_decay": 0.1, "gradient_clip": 0.05, "dims": dims}
     assert_all_close(three(**changes).together(), three(**changes).alone(), 1e-9)
 
