@@ -64,8 +64,8 @@ Timeout = Annotated[
     typer.Option(
         min=0,
         metavar="SECONDS",
-        help="How long to wait for the first worker of --scheduler, by default without end; and for "
-        "its answer, at most 30.",
+        help="How long to wait for the first worker of --scheduler, by default without end; and "
+        "for its answer, at most 30.",
     ),
 ]
 MAX_VOXELS = 2**31

@@ -186,10 +186,12 @@ def _in_parts(
     return found
 
 
-def is_out_of_memory(error: Exception) -> bool:
+def is_out_of_memory(error: BaseException | None) -> bool:
     """Whether a device has too little memory: for a tensor, or for a graph or a kernel, of which
-    drivers tell in words."""
-    return isinstance(error, RuntimeError) and "out of memory" in str(error)
+    drivers tell in words. MONAI raises an error of its own from that."""
+    return isinstance(error, RuntimeError) and (
+        "out of memory" in str(error) or is_out_of_memory(error.__cause__)
+    )
 
 
 def check_overlap(overlap: float) -> None:

@@ -156,15 +156,18 @@ class Start:
             self._train(batches)
             self._by_the_first(lambda: self.test(len(sources)))
 
-    def sources(self) -> list[PatchSource]:
-        """The slices or volumes from which patches are cropped."""
+    def sources(self, sharing: int = 1) -> list[PatchSource]:
+        """The slices or volumes from which patches are cropped.
+
+        sharing: how many such lists, each with another map, share the device's memory.
+        """
         return patch_sources(
             self.prepared.train,
             self.prepared.whole_maps(),
             dims=self.settings.dims,
             slice_axis=self.settings.slice_axis,
             device=self.fabric.device,
-            max_device_bytes=self.settings.data_on_device_gib * 2**30,
+            max_device_bytes=self.settings.data_on_device_gib * 2**30 / sharing,
         )
 
     def make_optimizer(self) -> None:

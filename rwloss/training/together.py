@@ -130,7 +130,8 @@ class Together:
         """The sources of patches: the same for all runs, unless they also hold maps."""
         key = self._key(start)
         if key not in self.sources:
-            self.sources[key] = start.sources()
+            maps = {settings.map for settings in self.runs.values()}
+            self.sources[key] = start.sources(sharing=len(maps) if key else 1)
         return self.sources[key]
 
     def batches_of(self, start: Start) -> PatchSampler:

@@ -11,6 +11,7 @@ from rwloss import RWLossError
 from rwloss.training import PRESETS, RunSettings, inference, predict_labels, unet
 from rwloss.training.inference import (
     Networks,
+    is_out_of_memory,
     labels_of_each,
     mean_dice,
     mean_dice_of_each,
@@ -296,6 +297,18 @@ def test_on_a_gpu(dims, shape):
     expected = predict_labels(network, image, size)
     found = predict_labels(network.cuda(), image, size, device="cuda")
     assert (found == expected).mean() > 0.999
+
+
+def test_errors_that_mean_too_little_memory():
+    """As torch, drivers and MONAI raise them; and none of other errors."""
+    short = torch.OutOfMemoryError("CUDA out of memory")
+    of_monai = RuntimeError("patch size (8, 8)\nSeems to be OOM.")
+    of_monai.__cause__ = short
+    for error in (short, RuntimeError("CUDA error: out of memory"), of_monai):
+        assert is_out_of_memory(error)
+    of_monai.__cause__ = ValueError("no size")
+    for error in (of_monai, RuntimeError("no kernel"), OSError("out of memory"), None):
+        assert not is_out_of_memory(error)
 
 
 def test_wrong_use():

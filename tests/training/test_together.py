@@ -102,6 +102,22 @@ def test_together_and_alone_leave_the_same_and_resume_each_other(three, monkeypa
     assert sizes[1] == pytest.approx(sizes[0], rel=0.01)
 
 
+@pytest.mark.parametrize(("map_of", "bytes_of_each"), [("patch", [2**33]), ("slice", [2**32] * 2)])
+def test_maps_of_whole_images_share_the_memory_of_the_device(
+    three, monkeypatch, map_of, bytes_of_each
+):
+    """Two maps; with one list of patches for each, each may be half as large."""
+    given, make = [], runs.patch_sources
+
+    def noted(*args, max_device_bytes, **named):
+        given.append(max_device_bytes)
+        return make(*args, max_device_bytes=max_device_bytes, **named)
+
+    monkeypatch.setattr(runs, "patch_sources", noted)
+    assert train_together(three("study", map_of=map_of, data_on_device_gib=8)) == [None] * 3
+    assert given == bytes_of_each
+
+
 def test_runs_that_cannot_be_validated_or_tested_together_take_turns(three, monkeypatch, caplog):
     """And one that fails then does not stop the others."""
     alone, together = three("alone"), three("together")
