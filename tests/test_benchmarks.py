@@ -83,7 +83,7 @@ def test_a_part_that_fails_or_takes_too_long_costs_no_other(tmp_path, monkeypatc
 
 
 def test_the_page_says_that_no_run_exists(tmp_path):
-    assert page.gpu_table(tmp_path / "gpu.jsonl") == "None has been made."
+    assert page.gpu_table(tmp_path / "gpu.jsonl") == "No result is stored."
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")

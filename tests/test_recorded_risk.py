@@ -195,7 +195,7 @@ def test_the_page_says_what_ships():
 
     def share(count, of, ends):
         low, high = (f"{100 * end:.0f}" for end in ends)
-        return f"{count} of {of}, {100 * count / of:.0f} % ({low} to {high} %)"
+        return f"{count} of {of:,}, {100 * count / of:.0f} % ({low} to {high} %)"
 
     for each, other in list(zip(alarm["dataset"], alarm["map"], strict=True))[:3]:
         assert (
@@ -212,8 +212,8 @@ def test_the_page_says_what_ships():
         line = f"| each {text} in turn | {' | '.join(cells)} |"
         assert line.replace(" 0.", " .").replace("(0.", "(.") in page
     for what, form in (
-        ("risk", "{runs} runs of small 2-D U-Nets with Adam ({classes:,} classes of runs, {lost}"),
-        ("alarm", "{runs} runs of 300 or 500 steps ({classes:,} classes of runs, {lost} lost"),
+        ("risk", "{runs:,} runs of small 2-D U-Nets with Adam (with {classes:,} classes, {lost} of"),
+        ("alarm", "{runs:,} runs of 300 or 500 steps (with {classes:,} classes, {lost} of them lost"),
     ):
         assert form.format(**shipped["fitted_on"][what]) in page
 
@@ -235,4 +235,4 @@ def test_what_the_rule_of_thumb_names():
     survived = f"{wrong} of {kept} survivors"
     assert f"{named} of {lost} ({100 * named / lost:.0f} %), and {survived}" in page
     (named, _), (wrong, _) = (below(0.03, lost=end, fast=True) for end in (True, False))
-    assert f"below 0.03 lie {named} of them, and {wrong} survivors" in page
+    assert f"a limit of 0.03 would name {named} and {wrong} there" in page
