@@ -211,9 +211,10 @@ def test_the_page_says_what_ships():
         ]
         line = f"| each {text} in turn | {' | '.join(cells)} |"
         assert line.replace(" 0.", " .").replace("(0.", "(.") in page
+    lost = "(with {classes:,} classes, {lost} of them lost"
     for what, form in (
-        ("risk", "{runs:,} runs of small 2-D U-Nets with Adam (with {classes:,} classes, {lost} of"),
-        ("alarm", "{runs:,} runs of 300 or 500 steps (with {classes:,} classes, {lost} of them lost"),
+        ("risk", f"{{runs:,}} runs of small 2-D U-Nets with Adam {lost}"),
+        ("alarm", f"{{runs:,}} runs of 300 or 500 steps {lost}"),
     ):
         assert form.format(**shipped["fitted_on"][what]) in page
 
