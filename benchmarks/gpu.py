@@ -108,7 +108,8 @@ def _tests() -> Iterator[Row]:
     """The tests that need a GPU."""
     root = Path(__file__).parents[1]
     command = [sys.executable, "-m", "pytest", "-v", "-m", "gpu", "-p", "no:cacheprovider"]
-    command += ["--tb=short", "-p", "no:benchmark"]  # where installed, it warns beside xdist
+    command += ["--tb=short"]
+    command += ["-p", "no:benchmark"]  # pytest-benchmark, where installed, warns beside xdist
     if importlib.util.find_spec("xdist") is not None:  # minutes fewer; a dozen fit on one GPU
         command += ["--numprocesses", str(min(os.cpu_count() or 1, 12))]
     places = [
